@@ -1,0 +1,26 @@
+"""vop: text-video retrieval by prompt tuning of a frozen CLIP."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vop.evaluation.metrics import retrieval_metrics
+    from vop.model import TextVideoModel, load
+
+__version__ = "0.1.0"
+__all__ = ["TextVideoModel", "load", "retrieval_metrics"]
+
+# PyTorch takes seconds to import, so a public name is imported when it is first used.
+_HOMES = {
+    "TextVideoModel": "vop.model",
+    "load": "vop.model",
+    "retrieval_metrics": "vop.evaluation.metrics",
+}
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vop' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,5 @@
+"""The `vop` command."""
+
+
+def main() -> int:
+    return 0

@@ -1,0 +1,44 @@
+"""The errors a user can meet. Each names the value it got, what is allowed, and the next step."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class VopError(Exception):
+    """The work failed for a reason that the user can act on; the command line exits with status 1."""
+
+
+class UsageError(VopError, ValueError):
+    """The call itself was wrong (a name, a value, a column); the command line exits with status 2."""
+
+
+class DataError(VopError):
+    """A data set cannot be read as it is."""
+
+
+class VideoError(VopError):
+    """A video file cannot give a frame.
+
+    Attributes:
+        path: the file.
+        reason: why, in a few words, without the path.
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+    def __reduce__(self):  # both arguments travel between processes
+        return type(self), (self.path, self.reason)
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that is not among `known`, with the nearest names offered."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return UsageError(f"unknown {kind} {name!r}: {hint}known: {', '.join(known)}")
