@@ -1,0 +1,230 @@
+"""Frames out of a video file: one pass over its packets for times, one forward pass of decoding."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+
+import av
+import torch
+from av.stream import Disposition
+
+from vop.data.pixels import frame_pixels
+from vop.data.timeline import Timeline, read_timeline
+from vop.errors import UsageError, VideoError
+
+DECODER_VERSION = 1  # counts changes of what `decode_frames` gives; cached frames of another version are not used
+
+MAX_PIXELS = 64 * 2**20  # per frame; a header that claims more is taken for a broken or hostile file
+MAX_BAD_SHARE = 0.5  # of the wanted frames; beyond it neighbours no longer stand in for the damaged ones
+
+# What other frames do not refer to can be left undecoded where FFmpeg's decoder tells so from the packet.
+_SKIPPING_CODECS = ("h264", "hevc")
+_WHOLE_FRAMES = (0, 1)  # AVFieldOrder: unknown, progressive; interlaced packets may hold half a frame
+
+_OPTIONS = {"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
+
+_Stamped = tuple[int, av.VideoFrame]
+
+
+def decode_frames(
+    path: str | Path,
+    *,
+    num_frames: int,
+    size: int,
+    start_seconds: float = 0.0,
+    end_seconds: float | None = None,
+    threads: int = 1,
+) -> torch.Tensor:
+    """The frames on display in the middle of `num_frames` equal intervals of a video.
+
+    Frames are chosen by presentation time. A shorter video repeats frames. Where a wanted frame is damaged, the
+    nearest intact one stands in, unless more than half of the wanted ones are damaged.
+
+    Args:
+        size: height and width of the result: shorter side to `size`, bicubic, centre crop.
+        start_seconds, end_seconds: the stretch of the video to divide, counted from its first frame.
+        threads: of the decoder. One is fastest for usual clips; several files at once use the cores better.
+
+    Returns:
+        uint8 tensor (num_frames, 3, size, size).
+
+    Raises:
+        VideoError: no frame can be had; it names the file and the reason.
+        UsageError: an argument is out of range.
+    """
+    path = Path(path)
+    _check_arguments(num_frames, size, start_seconds, end_seconds)
+    timeline = video_timeline(path)
+    if start_seconds and start_seconds >= timeline.duration_seconds:
+        raise VideoError(
+            path, f"it ends at {timeline.duration_seconds:.3f} s, before the wanted start, {start_seconds} s"
+        )
+    wanted = timeline.midpoints(num_frames, start_seconds=start_seconds, end_seconds=end_seconds)
+    key = timeline.key_before(wanted[0]) if start_seconds else None
+    chosen = None if key is None else _decode(path, timeline, wanted, size=size, threads=threads, seek=key)
+    # Not every container can seek exactly. Where it led too far, decoding begins at the beginning.
+    chosen = chosen or _decode(path, timeline, wanted, size=size, threads=threads, seek=None)
+    return torch.stack(chosen)
+
+
+def video_timeline(path: str | Path) -> Timeline:
+    """When the frames of a video are shown. Reads all packets, decodes nothing.
+
+    Raises:
+        VideoError: there is no such file, or no video in it.
+    """
+    with _open(Path(path)) as (container, stream):
+        timeline = read_timeline(_packets(container, stream), stream)
+    if timeline is None:
+        raise VideoError(path, "its video stream is empty")
+    return timeline
+
+
+def _check_arguments(num_frames: int, size: int, start_seconds: float, end_seconds: float | None) -> None:
+    if num_frames < 1:
+        raise UsageError(f"num_frames is {num_frames}; at least 1 is needed")
+    if size < 1:
+        raise UsageError(f"size is {size}; at least 1 pixel is needed")
+    if not 0 <= start_seconds < float("inf"):
+        raise UsageError(f"start_seconds is {start_seconds}; it counts from the first frame, 0 or later")
+    if end_seconds is not None and not start_seconds < end_seconds < float("inf"):
+        raise UsageError(f"end_seconds is {end_seconds}; it must come after start_seconds, {start_seconds}")
+
+
+def _decode(
+    path: Path, timeline: Timeline, wanted: list[int], *, size: int, threads: int, seek: int | None
+) -> list[torch.Tensor] | None:
+    """The pixels of the frames at the wanted stamps; None where a seek led past the first of them."""
+    with _open(path) as (container, stream):
+        codec = stream.codec_context
+        codec.thread_type, codec.thread_count = "AUTO", threads
+        packets = _packets(container, stream)
+        if seek is not None:
+            container.seek(seek, stream=stream)
+            first = next(packets, None)
+            if first is None or first.pts is None or first.pts > wanted[0]:
+                return None
+            packets = chain([first], packets)
+        needed = None if timeline.ordinal else set(wanted)
+        frames = _stamped(_decoded(packets, codec, needed=needed), timeline)
+        return _pixels(path, _nearest(frames, wanted), wanted, timeline, size=size)
+
+
+def _pixels(
+    path: Path, chosen: Iterable[_Stamped], wanted: list[int], timeline: Timeline, *, size: int
+) -> list[torch.Tensor]:
+    """The chosen frames' pixels, each converted once; a VideoError where too few are the wanted ones."""
+    pixels: dict[int, torch.Tensor] = {}
+    found = []
+    for stamp, frame in chosen:
+        if stamp not in pixels:
+            pixels[stamp] = frame_pixels(frame, size=size)
+        found.append(stamp)
+    if not found:
+        raise VideoError(path, "none of its frames can be decoded")
+    reach = (timeline.end - timeline.stamps[0]) / len(wanted)
+    bad = sum(abs(stamp - target) > reach for stamp, target in zip(found, wanted, strict=True))
+    if bad > MAX_BAD_SHARE * len(wanted):
+        raise VideoError(path, f"{bad} of {len(wanted)} wanted frames are damaged")
+    return [pixels[stamp] for stamp in found]
+
+
+def _nearest(frames: Iterable[_Stamped], wanted: list[int]) -> Iterator[_Stamped]:
+    """For each wanted stamp (ascending) the frame nearest to it, in one pass; nothing if there are no frames."""
+    remaining = deque(wanted)
+    before = None
+    for stamp, frame in frames:
+        while remaining and stamp >= remaining[0]:
+            target = remaining.popleft()
+            yield before if before and target - before[0] < stamp - target else (stamp, frame)
+        if not remaining:
+            return
+        before = stamp, frame
+    if before:
+        yield from (before for _ in remaining)
+
+
+def _stamped(frames: Iterable[av.VideoFrame], timeline: Timeline) -> Iterator[_Stamped]:
+    last = len(timeline.stamps) - 1
+    for position, frame in enumerate(frames):
+        stamp = timeline.stamps[min(position, last)] if timeline.ordinal else frame.pts
+        if stamp is not None and not frame.is_corrupt:
+            yield stamp, frame
+
+
+def _decoded(
+    packets: Iterable[av.Packet], codec: av.VideoCodecContext, *, needed: set[int] | None
+) -> Iterator[av.VideoFrame]:
+    """Frames in the order of presentation, without those that are damaged.
+
+    `needed` are the stamps of frames to keep: others may be missing from the result where that saves work.
+    """
+    can_skip = needed is not None and codec.name in _SKIPPING_CODECS and codec.field_order in _WHOLE_FRAMES
+    for packet in packets:
+        if can_skip:
+            codec.skip_frame = "DEFAULT" if packet.pts in needed or packet.pts is None else "NONREF"
+        try:
+            yield from packet.decode()
+        except av.FFmpegError:
+            continue
+
+
+def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+    """The stream's packets, up to where the file breaks off."""
+    try:
+        yield from container.demux(stream)
+    except av.FFmpegError:
+        return
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    _check_file(path)
+    try:
+        # As "file:" a name with a colon is a name. The whitelist keeps playlists from opening addresses.
+        container = av.open(f"file:{path}", options=_OPTIONS, metadata_errors="replace")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(path, _open_reason(path, error)) from error
+    with container:
+        yield container, _video_stream(path, container)
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise VideoError(path, "this is a folder, not a video file")
+    if not path.exists():
+        raise VideoError(path, "there is no such file")
+    if path.is_file() and path.stat().st_size == 0:
+        raise VideoError(path, "the file is empty (0 bytes)")
+
+
+def _open_reason(path: Path, error: Exception) -> str:
+    if isinstance(error, av.InvalidDataError):
+        with open(path, "rb") as file:
+            if file.read(8)[4:] == b"ftyp":
+                return "the file is cut short: its index (moov) is missing"
+        return "this is not a video that FFmpeg can read"
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _video_stream(path: Path, container: av.container.InputContainer) -> av.VideoStream:
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if container.format.name == "tty":  # FFmpeg takes any .txt file for the recording of a terminal
+        raise VideoError(path, "this is a text file")
+    if not streams:
+        kinds = sorted({s.type for s in container.streams}) or ["nothing"]
+        raise VideoError(path, f"there is no video in it, only {' and '.join(kinds)}")
+    codec = streams[0].codec_context
+    if codec is None:
+        raise VideoError(path, "FFmpeg has no decoder for its video")
+    if codec.width * codec.height > MAX_PIXELS:
+        raise VideoError(
+            path,
+            f"its header claims frames of {codec.width} x {codec.height} pixels; "
+            f"the limit is {MAX_PIXELS // 2**20} megapixels",
+        )
+    return streams[0]

@@ -1,0 +1,88 @@
+"""Videos as frames, from their files or from a cache on disk that gives the same bits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from vop.data.decode import DECODER_VERSION, decode_frames
+from vop.data.types import Video
+from vop.errors import VideoError
+from vop.files import atomic_write
+
+
+@dataclass(frozen=True)
+class FrameStore:
+    """Gives each video's frames, always the same way.
+
+    With `cache`, a folder, a video is decoded once and read from there later: one safetensors file a video,
+    `num_frames * 3 * size * size` bytes. A cached file belongs to a video file with its time of change and size;
+    it is checked when it is read, and a damaged one is made again.
+    """
+
+    num_frames: int
+    size: int
+    cache: Path | None = None
+
+    def load(self, video: Video) -> torch.Tensor:
+        """The frames of a video: uint8 tensor (num_frames, 3, size, size).
+
+        Raises:
+            VideoError: the file cannot give a frame.
+        """
+        if self.cache is None:
+            return self._decode(video)
+        cached = self.cache_path(video)
+        frames = self._read(cached)
+        if frames is None:
+            frames = self._decode(video)
+            _write(cached, frames)
+        return frames
+
+    def cache_path(self, video: Video) -> Path:
+        """Where the cache keeps this video's frames, whether or not they are there."""
+        if self.cache is None:
+            raise ValueError("this FrameStore has no cache")
+        try:
+            path = video.path.resolve()
+            state = path.stat()
+        except OSError as error:
+            raise VideoError(video.path, "there is no such file") from error
+        identity = [str(path), state.st_size, state.st_mtime_ns, self.num_frames, self.size, DECODER_VERSION]
+        key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+        return Path(self.cache) / key[:2] / f"{key[2:40]}.safetensors"
+
+    def is_cached(self, video: Video) -> bool:
+        """Whether the cache has a sound copy of this video's frames."""
+        return self.cache is not None and self._read(self.cache_path(video)) is not None
+
+    def _decode(self, video: Video) -> torch.Tensor:
+        return decode_frames(video.path, num_frames=self.num_frames, size=self.size)
+
+    def _read(self, path: Path) -> torch.Tensor | None:
+        """The frames in a cache file; None if there is none, or not what was once written."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                frames = file.get_tensor("frames")
+                checksum = (file.metadata() or {}).get("crc32")
+        except (OSError, SafetensorError):
+            return None
+        expected = (self.num_frames, 3, self.size, self.size)
+        sound = frames.dtype == torch.uint8 and tuple(frames.shape) == expected
+        return frames if sound and checksum == _checksum(frames) else None
+
+
+def _write(path: Path, frames: torch.Tensor) -> None:
+    with atomic_write(path, durable=False) as temporary:
+        save_file({"frames": frames}, temporary, metadata={"crc32": _checksum(frames)})
+
+
+def _checksum(frames: torch.Tensor) -> str:
+    return f"{zlib.crc32(frames.numpy()):08x}"
