@@ -1,0 +1,131 @@
+"""The two towers of a ViT CLIP, each as embed -> layers -> head, so that a method can step in between.
+
+Shapes: `b` images or texts, `n` tokens, `d` a tower's width, `e` the joint space.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vop.backbone.config import ClipSizes
+from vop.backbone.layers import Layer, LayerNorm, free_parameter
+from vop.errors import UsageError
+
+
+class VisionTower(nn.Module):
+    """Patches and [CLS] through the layers; the image's embedding is the projected [CLS]."""
+
+    def __init__(self, sizes: ClipSizes) -> None:
+        super().__init__()
+        width, tower = sizes.vision.width, sizes.vision
+        std = width**-0.5
+        self.patch_embedding = nn.Conv2d(3, width, sizes.patch_size, stride=sizes.patch_size, bias=False)
+        self.class_embedding = free_parameter(width, std=std)
+        self.positions = free_parameter(1 + sizes.patches, width, std=std)
+        self.pre_norm = LayerNorm(width, eps=sizes.norm_eps)
+        self.layers = _layers(tower, sizes)
+        self.post_norm = LayerNorm(width, eps=sizes.norm_eps)
+        self.projection = free_parameter(width, sizes.embed_dim, std=std)
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """(b, 3, h, w) to (b, 1 + patches, d): [CLS] and patches with their positions, before `pre_norm`."""
+        weight = self.patch_embedding.weight
+        patches = F.conv2d(pixels.to(weight.dtype), weight, stride=self.patch_embedding.stride)
+        patches = patches.flatten(2).transpose(1, 2)
+        if patches.shape[1] != len(self.positions) - 1:
+            raise UsageError(
+                f"images of {pixels.shape[-2]} x {pixels.shape[-1]} pixels make {patches.shape[1]} patches; this "
+                f"backbone takes {len(self.positions) - 1}: resize to its image_size"
+            )
+        cls = self.class_embedding.expand(len(pixels), 1, -1)
+        return torch.cat([cls, patches], dim=1) + self.positions
+
+    def head(self, cls: Tensor) -> Tensor:
+        """(..., d) to (..., e)."""
+        cls = self.post_norm(cls)
+        return cls @ self.projection.to(cls.dtype)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(b, 3, h, w) to (b, e), not normalised: CLIP as it is."""
+        x = self.pre_norm(self.embed(pixels))
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x[:, 0])
+
+
+class TextTower(nn.Module):
+    """Tokens through causal layers; the text's embedding is the projected [EOS]."""
+
+    def __init__(self, sizes: ClipSizes) -> None:
+        super().__init__()
+        width, tower = sizes.text.width, sizes.text
+        self.eos_token_id = sizes.eos_token_id
+        self.token_embedding = nn.Embedding(sizes.vocab_size, width)
+        self.positions = free_parameter(sizes.positions, width, std=0.01)
+        self.layers = _layers(tower, sizes)
+        self.post_norm = LayerNorm(width, eps=sizes.norm_eps)
+        self.projection = free_parameter(width, sizes.embed_dim, std=width**-0.5)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """(b, n) to (b, n, d), without positions: prompts may still move them."""
+        return self.token_embedding(ids)
+
+    def add_positions(self, x: Tensor) -> Tensor:
+        """(b, n, d) to (b, n, d)."""
+        if x.shape[1] > len(self.positions):
+            raise UsageError(
+                f"{x.shape[1]} text tokens, prompts included; this backbone takes {len(self.positions)}: "
+                "truncate the captions (TextVideoModel.tokenize does)"
+            )
+        return x + self.positions[: x.shape[1]]
+
+    def eos_index(self, ids: Tensor) -> Tensor:
+        """(b, n) to (b,): where each text's first [EOS] stands."""
+        found = ids == self.eos_token_id
+        if not found.any(dim=1).all():
+            row = int((~found.any(dim=1)).nonzero()[0])
+            raise UsageError(f"text {row} holds no [EOS] (id {self.eos_token_id}), at which its embedding is read")
+        return found.int().argmax(dim=1)
+
+    def head(self, eos: Tensor) -> Tensor:
+        """(..., d) to (..., e)."""
+        eos = self.post_norm(eos)
+        return eos @ self.projection.to(eos.dtype)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(b, n) to (b, e), not normalised: CLIP as it is."""
+        x = self.add_positions(self.embed(ids))
+        for layer in self.layers:
+            x = layer(x, causal=True)
+        return self.head(pick(x, self.eos_index(ids)))
+
+
+class Clip(nn.Module):
+    """Both towers and the logit scale (its logarithm, as CLIP stores it)."""
+
+    def __init__(self, sizes: ClipSizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.vision = VisionTower(sizes)
+        self.text = TextTower(sizes)
+        self.log_logit_scale = free_parameter(std=0)
+
+
+def pick(x: Tensor, index: Tensor) -> Tensor:
+    """Of (b, n, d), the token at `index` (b,) of each sequence: (b, d)."""
+    return x.take_along_dim(index[:, None, None], dim=1).squeeze(1)
+
+
+def _layers(tower, sizes: ClipSizes) -> nn.ModuleList:
+    return nn.ModuleList(
+        Layer(
+            width=tower.width,
+            heads=tower.heads,
+            mlp_width=tower.mlp_width,
+            activation=sizes.activation,
+            norm_eps=sizes.norm_eps,
+        )
+        for _ in range(tower.layers)
+    )

@@ -1,0 +1,81 @@
+"""CLIP's transformer block, with fused attention.
+
+Shapes: `b` sequences, `n` tokens, `d` width, `h` heads.
+
+Weights follow the dtype of the activations (`Linear`, `LayerNorm`), so that frozen weights can rest in bf16 beside
+trained ones in fp32, without autocast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vop.errors import unknown_name
+
+
+class Linear(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+
+
+class LayerNorm(nn.LayerNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """OpenAI's approximation of GELU, `x * sigmoid(1.702 x)`."""
+    return F.silu(x * 1.702) * (1 / 1.702)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, "gelu": F.gelu}
+
+
+class Attention(nn.Module):
+    def __init__(self, *, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj = Linear(width, 3 * width)
+        self.out_proj = Linear(width, width)
+
+    def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
+        q, k, v = self.in_proj(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (b, h, n, d/h)
+        x = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        return self.out_proj(x.transpose(1, 2).flatten(2))
+
+
+class Mlp(nn.Module):
+    def __init__(self, *, width: int, hidden: int, activation: str) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise unknown_name("activation", activation, ACTIVATIONS)
+        self.activation = ACTIVATIONS[activation]
+        self.fc1 = Linear(width, hidden)
+        self.fc2 = Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+class Layer(nn.Module):
+    """A pre-norm block: `x + attention(norm(x))`, then `x + mlp(norm(x))`; (b, n, d) to (b, n, d)."""
+
+    def __init__(self, *, width: int, heads: int, mlp_width: int, activation: str, norm_eps: float) -> None:
+        super().__init__()
+        self.attention_norm = LayerNorm(width, eps=norm_eps)
+        self.attention = Attention(width=width, heads=heads)
+        self.mlp_norm = LayerNorm(width, eps=norm_eps)
+        self.mlp = Mlp(width=width, hidden=mlp_width, activation=activation)
+
+    def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), causal=causal)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+def free_parameter(*shape: int, std: float) -> nn.Parameter:
+    """A parameter that belongs to no layer, initialised normal(0, std)."""
+    return nn.Parameter(torch.randn(shape) * std)

@@ -1,0 +1,184 @@
+"""Where a backbone comes from: the built-in `mini`, a folder, or a hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vop.backbone.config import VIT_B_16, VIT_B_32, VIT_L_14, ClipSizes, sizes_from_transformers
+from vop.errors import VopError, unknown_name
+
+if TYPE_CHECKING:
+    from vop.backbone.clip import Clip
+
+MINI = "mini"
+DEFAULT_HUB_ID = "openai/clip-vit-base-patch32"
+
+# A hub's files can change under a name; these do not.
+PINNED_REVISIONS = {
+    "openai/clip-vit-base-patch32": "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
+    "openai/clip-vit-base-patch16": "57c216476eefef5ab752ec549e440a49ae4ae5f3",
+}
+SHORT_NAMES = {
+    "ViT-B/32": "openai/clip-vit-base-patch32",
+    "ViT-B/16": "openai/clip-vit-base-patch16",
+    "ViT-L/14": "openai/clip-vit-large-patch14",
+}
+# Sizes that need neither weights nor a network.
+KNOWN_SIZES = {
+    "openai/clip-vit-base-patch32": VIT_B_32,
+    "openai/clip-vit-base-patch16": VIT_B_16,
+    "openai/clip-vit-large-patch14": VIT_L_14,
+}
+_WANTED = [
+    "config.json",
+    "preprocessor_config.json",
+    "tokenizer*.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+]
+_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A CLIP folder on this machine.
+
+    Attributes:
+        name: as it was asked for: "mini", a hub id or a folder.
+        folder: an ordinary `transformers` CLIP folder.
+        revision: of the hub, or None.
+        mean, std: of a pixel in [0, 1], per channel.
+    """
+
+    name: str
+    folder: Path
+    revision: str | None
+    sizes: ClipSizes
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def load(self) -> Clip:
+        """The weights, in fp32."""
+        import torch
+
+        from vop.backbone.clip import Clip
+        from vop.backbone.convert import from_transformers
+
+        with torch.device("meta"):
+            clip = Clip(self.sizes)
+        state = from_transformers(_read_weights(self.folder), source=str(self.folder))
+        clip.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+        return clip.eval().requires_grad_(False)
+
+    def tokenizer(self):
+        """The `transformers` tokenizer, or None if the folder has no vocabulary."""
+        if not any((self.folder / name).exists() for name in ("tokenizer.json", "vocab.json")):
+            return None
+        from transformers import CLIPTokenizer
+
+        return CLIPTokenizer.from_pretrained(self.folder, local_files_only=True)
+
+    def content_hash(self) -> str:
+        """SHA-256 of the weights' files, which tells a run whether it meets its own backbone again."""
+        digest = hashlib.sha256()
+        for path in _weight_files(self.folder):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+
+def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
+    """Finds a backbone: "mini", a local `transformers` CLIP folder, a hub id ("ViT-B/32" for OpenAI's).
+
+    Args:
+        revision: of a hub id; OpenAI's are pinned by default.
+
+    Raises:
+        UsageError: no such name.
+        VopError: the folder is no ViT CLIP, or the hub cannot be reached and nothing is cached.
+    """
+    name = SHORT_NAMES.get(name, name)
+    if name == MINI:
+        return _read_folder(Path(__file__).with_name("mini"), name=name, revision=None)
+    if Path(name).expanduser().is_dir():
+        return _read_folder(Path(name).expanduser(), name=name, revision=None)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise unknown_name("backbone or folder", name, [MINI, *SHORT_NAMES, *PINNED_REVISIONS])
+    revision = revision or PINNED_REVISIONS.get(name)
+    return _read_folder(_download(name, revision), name=name, revision=revision)
+
+
+def find_sizes(name: str) -> ClipSizes:
+    """The sizes of a backbone, without weights or a network for OpenAI's."""
+    name = SHORT_NAMES.get(name, name)
+    return KNOWN_SIZES[name] if name in KNOWN_SIZES else find_backbone(name).sizes
+
+
+def _download(name: str, revision: str | None) -> Path:
+    from huggingface_hub import list_repo_files, snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:  # what an earlier run has fetched is enough
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
+        if _weight_files(folder):
+            return folder
+    except (LocalEntryNotFoundError, FileNotFoundError):
+        pass
+    try:
+        files = list_repo_files(name, revision=revision)
+        weights = "model*.safetensors*" if "model.safetensors" in files else "pytorch_model.bin"
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[*_WANTED, weights]))
+    except (RepositoryNotFoundError, EntryNotFoundError) as error:
+        raise unknown_name("hub id", name, [MINI, *PINNED_REVISIONS]) from error
+    except Exception as error:  # the hub's client raises its HTTP library's own errors
+        raise VopError(
+            f"backbone {name!r} is neither cached nor can the hub be reached ({type(error).__name__}). Use the "
+            "built-in `mini`, give a local CLIP folder, or convert OpenAI's file: vop import openai FILE --out DIR"
+        ) from error
+
+
+def _read_folder(folder: Path, *, name: str, revision: str | None) -> Backbone:
+    config_file = folder / "config.json"
+    try:
+        model_type = json.loads(config_file.read_text(encoding="utf-8")).get("model_type")
+    except FileNotFoundError:
+        raise VopError(f"{folder}: no config.json: not a transformers CLIP folder") from None
+    except (ValueError, AttributeError) as error:
+        raise VopError(f"{config_file}: not readable as JSON ({error})") from None
+    if model_type != "clip":
+        raise VopError(f"{config_file}: model_type is {model_type!r}; a backbone is of type 'clip'")
+    from transformers import CLIPConfig
+
+    config = CLIPConfig.from_pretrained(folder, local_files_only=True)
+    mean, std = _CLIP_MEAN, _CLIP_STD
+    if (folder / "preprocessor_config.json").exists():
+        pixels = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+        mean, std = tuple(pixels.get("image_mean", mean)), tuple(pixels.get("image_std", std))
+    sizes = sizes_from_transformers(config)
+    return Backbone(name=name, folder=folder, revision=revision, sizes=sizes, mean=mean, std=std)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+
+
+def _read_weights(folder: Path) -> dict:
+    from safetensors import SafetensorError
+
+    try:
+        if (folder / "model.safetensors").exists():
+            from safetensors.torch import load_file
+
+            return load_file(folder / "model.safetensors")
+        if not _weight_files(folder):
+            raise VopError(f"{folder}: no model.safetensors: the folder holds no weights")
+        from transformers import CLIPModel  # several seconds to import; knows shards and older files
+
+        return CLIPModel.from_pretrained(folder, local_files_only=True, weights_only=True).state_dict()
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise VopError(f"{folder}: the weights cannot be read ({error}); fetch or convert them again") from error

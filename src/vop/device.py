@@ -1,0 +1,32 @@
+"""Which device and precision to compute with."""
+
+from __future__ import annotations
+
+import torch
+
+from vop.errors import unknown_name
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def default_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("cpu")
+
+
+def resolve_precision(name: str, device: torch.device | str) -> torch.dtype:
+    """ "bf16", "fp32", or "auto": bf16 where the hardware computes in it, else fp32."""
+    if name == "auto":
+        return torch.bfloat16 if has_bf16(device) else torch.float32
+    if name not in PRECISIONS:
+        raise unknown_name("precision", name, ["auto", *PRECISIONS])
+    return PRECISIONS[name]
+
+
+def has_bf16(device: torch.device | str) -> bool:
+    """Whether the hardware multiplies bf16 matrices (in software it is slower than fp32)."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # since PyTorch 2.11
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") or capabilities.get("bf16"))

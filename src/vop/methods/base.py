@@ -1,0 +1,47 @@
+"""What a method is: a way to embed texts and frames with a frozen CLIP and a few trained tensors.
+
+Shapes: `b` videos or texts, `f` frames, `n` tokens, `d` a tower's width, `e` the joint space.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vop.backbone.clip import Clip
+from vop.backbone.config import ClipSizes
+
+
+class Method(nn.Module):
+    """Zero-shot CLIP: nothing is trained. Every other method overrides a step of it.
+
+    A method's own parameters are what is trained and saved. Keyword-only arguments of the constructor are the
+    method's settings.
+
+    Attributes:
+        settings: the settings' values, filled in by `vop.methods.create`.
+        max_tokens: positions of a caption, [BOS] and [EOS] included.
+    """
+
+    settings: dict
+
+    def __init__(self, sizes: ClipSizes, *, num_frames: int = 12) -> None:
+        super().__init__()
+        self.num_frames = num_frames
+        self.max_tokens = sizes.positions
+
+    def embed_tokens(self, clip: Clip, ids: Tensor) -> Tensor:
+        """Token ids (b, n) to text embeddings (b, e)."""
+        return clip.text(ids)
+
+    def embed_frames(self, clip: Clip, pixels: Tensor) -> Tensor:
+        """Normalised pixels (b, f, 3, h, w) to frame embeddings (b, f, e)."""
+        return clip.vision(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+
+    def pool(self, frames: Tensor) -> Tensor:
+        """Frame embeddings (b, f, e) to video embeddings (b, e): normalise, mean, normalise (paper, section 3)."""
+        return F.normalize(F.normalize(frames, dim=-1).mean(dim=1), dim=-1)
+
+    def uncounted_parameters(self) -> int:
+        """Trainable parameters that the paper's own count leaves out."""
+        return 0

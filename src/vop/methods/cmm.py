@@ -1,0 +1,78 @@
+"""The context modelling module (CMM) of VoP^C: a sequence model over a video's [CLS] tokens.
+
+Shapes: `b` videos, `f` frames, `d` the vision tower's width, `h` the output's width.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vop.backbone.config import ClipSizes
+from vop.backbone.layers import Layer, free_parameter
+from vop.errors import unknown_name
+
+TRANSFORMER_LAYERS = 4  # the paper's ablation
+
+
+class Lstm(nn.Module):
+    """A one-layer LSTM, hidden size `d` per direction; (b, f, d) to (b, f, h), h = d or 2d."""
+
+    def __init__(self, width: int, *, bidirectional: bool) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(width, width, batch_first=True, bidirectional=bidirectional)
+        self.out_width = width * (2 if bidirectional else 1)
+
+    def forward(self, cls: Tensor) -> Tensor:
+        return self.lstm(cls)[0]
+
+
+class Transformer(nn.Module):
+    """Four transformer layers of the tower's own shape over frames with learned positions; (b, f, d) to (b, f, d).
+
+    The paper says no more than "4-layer Transformer"; without positions it would not see the order of the frames.
+    """
+
+    def __init__(self, sizes: ClipSizes, *, num_frames: int) -> None:
+        super().__init__()
+        tower = sizes.vision
+        self.positions = free_parameter(num_frames, tower.width, std=0.02)
+        self.layers = nn.ModuleList(
+            Layer(
+                width=tower.width,
+                heads=tower.heads,
+                mlp_width=tower.mlp_width,
+                activation=sizes.activation,
+                norm_eps=sizes.norm_eps,
+            )
+            for _ in range(TRANSFORMER_LAYERS)
+        )
+        self.out_width = tower.width
+
+    def forward(self, cls: Tensor) -> Tensor:
+        x = cls + self.positions
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+_KINDS = {
+    "bilstm": lambda sizes, num_frames: Lstm(sizes.vision.width, bidirectional=True),
+    "lstm": lambda sizes, num_frames: Lstm(sizes.vision.width, bidirectional=False),
+    "transformer": lambda sizes, num_frames: Transformer(sizes, num_frames=num_frames),
+}
+
+
+class ContextModule(nn.Module):
+    """CMM and the FC layer behind it: (b, f, d) to (b, f, outputs, d). Computes in its own dtype."""
+
+    def __init__(self, sizes: ClipSizes, *, kind: str, outputs: int, num_frames: int) -> None:
+        super().__init__()
+        if kind not in _KINDS:
+            raise unknown_name("cmm", kind, _KINDS)
+        self.cmm = _KINDS[kind](sizes, num_frames)
+        self.fc = nn.Linear(self.cmm.out_width, outputs * sizes.vision.width)
+        self.outputs = outputs
+
+    def forward(self, cls: Tensor) -> Tensor:
+        context = self.cmm(cls.to(self.fc.weight.dtype))
+        return self.fc(context).unflatten(-1, (self.outputs, -1))

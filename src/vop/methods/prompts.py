@@ -1,0 +1,41 @@
+"""Trainable prompt tokens, fresh for every layer.
+
+Shapes: `L` layers with prompts, `P` prompts, `d` the tower's width. Layers are numbered from 1, as in the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from vop.backbone.layers import free_parameter
+from vop.errors import UsageError
+
+PROMPT_STD = 0.02  # paper, section 4
+
+
+class LayerPrompts(nn.Module):
+    """A table with one entry per layer: `shape` is that of an entry, `P x d` for tokens that all frames share."""
+
+    def __init__(self, layers: Sequence[int], *shape: int) -> None:
+        super().__init__()
+        self.row = {layer: row for row, layer in enumerate(layers)}
+        if layers and shape[-2] > 0:
+            self.tokens = free_parameter(len(layers), *shape, std=PROMPT_STD)
+        else:
+            self.tokens = None
+
+    def get(self, layer: int) -> Tensor | None:
+        """The prompts of `layer` (from 1), None if it has none."""
+        return self.tokens[self.row[layer]] if self.tokens is not None and layer in self.row else None
+
+
+def which_layers(layers: Sequence[int] | None, *, depth: int, setting: str) -> tuple[int, ...]:
+    """`layers` checked against a tower of `depth` layers; None means all of them, an empty sequence none."""
+    if layers is None:
+        return tuple(range(1, depth + 1))
+    wrong = [layer for layer in layers if not 1 <= layer <= depth]
+    if wrong:
+        raise UsageError(f"{setting} names layer {wrong[0]}; the tower has layers 1 to {depth}")
+    return tuple(sorted(set(layers)))

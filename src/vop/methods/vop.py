@@ -1,0 +1,101 @@
+"""VoP: text-video co-operative prompt tuning (CVPR 2023, arXiv 2211.12764, section 3.2).
+
+In layer i of the vision tower, for the tokens of a frame j (equation 4):
+
+    [c_i, _, E_i] = V_i([c_{i-1}, P_{i-1}, E_{i-1}])
+
+and of the text tower, likewise after [BOS]. `P_i` are fresh at every layer: what a layer makes of its prompts is thrown
+away. In layer 1 the visual prompts stand in before CLIP's `ln_pre`, and the text prompts before the positions are
+added, so that they take positions 1..P.
+
+Shapes: `b` videos or texts, `f` frames, `n` tokens, `P` prompts, `d` a tower's width, `e` the joint space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vop.backbone.clip import Clip, VisionTower, pick
+from vop.backbone.config import ClipSizes
+from vop.errors import UsageError
+from vop.methods.base import Method
+from vop.methods.prompts import LayerPrompts, which_layers
+
+
+class VoP(Method):
+    """Prompts in every layer of both towers, the same visual prompts for all frames.
+
+    Settings:
+        text_prompts, visual_prompts: prompt tokens per layer (paper: 8).
+        text_layers, visual_layers: the layers, from 1, that get prompts; None for all, empty for a tower without.
+    """
+
+    def __init__(
+        self,
+        sizes: ClipSizes,
+        *,
+        text_prompts: int = 8,
+        visual_prompts: int = 8,
+        text_layers: Sequence[int] | None = None,
+        visual_layers: Sequence[int] | None = None,
+        **settings,
+    ) -> None:
+        super().__init__(sizes, **settings)
+        check_at_least("text_prompts", text_prompts, 0)
+        check_at_least("visual_prompts", visual_prompts, 0)
+        text_layers = which_layers(text_layers, depth=sizes.text.layers, setting="text_layers")
+        self.visual_layers = which_layers(visual_layers, depth=sizes.vision.layers, setting="visual_layers")
+        self.text_prompts = LayerPrompts(text_layers, text_prompts, sizes.text.width)
+        self.shared_prompts = LayerPrompts(self.visual_layers, visual_prompts, sizes.vision.width)
+        self.max_tokens = sizes.positions - (0 if self.text_prompts.get(1) is None else text_prompts)
+        if self.max_tokens < 3:
+            raise UsageError(
+                f"text_prompts is {text_prompts}; this backbone's {sizes.positions} positions leave "
+                f"{self.max_tokens} for a caption: use at most {sizes.positions - 3}"
+            )
+
+    def embed_tokens(self, clip: Clip, ids: Tensor) -> Tensor:
+        text = clip.text
+        x = text.embed(ids)
+        first, rest = x[:, :1], x[:, 1:]
+        for number, layer in enumerate(text.layers, start=1):
+            prompts = self.text_prompts.get(number)
+            prompts = [] if prompts is None else [prompts.to(x.dtype).expand(len(x), -1, -1)]
+            tokens = torch.cat([first, *prompts, rest], dim=1)
+            tokens = layer(text.add_positions(tokens) if number == 1 else tokens, causal=True)
+            first, rest = tokens[:, :1], tokens[:, tokens.shape[1] - rest.shape[1] :]
+        return text.head(pick(torch.cat([first, rest], dim=1), text.eos_index(ids)))
+
+    def embed_frames(self, clip: Clip, pixels: Tensor) -> Tensor:
+        x = clip.vision.embed(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])  # (b, f, 1 + n, d)
+        cls, patches = x[:, :, 0], x[:, :, 1:]
+        for number in range(1, len(clip.vision.layers) + 1):
+            cls, patches = self.vision_layer(clip.vision, number, cls, patches)
+        return clip.vision.head(cls)
+
+    def vision_layer(self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """One layer within each frame: [CLS] (b, f, d) and patches (b, f, n, d) to the same."""
+        b, f, n, _ = patches.shape
+        parts = [cls.unsqueeze(2), patches]
+        prompts = self.frame_prompts(number, cls)
+        if prompts is not None:
+            parts.insert(1, prompts.to(cls.dtype).expand(b, f, -1, -1))
+        tokens = run_layer(vision, number, torch.cat(parts, dim=2).flatten(0, 1)).unflatten(0, (b, f))
+        return tokens[:, :, 0], tokens[:, :, -n:]
+
+    def frame_prompts(self, number: int, cls: Tensor) -> Tensor | None:
+        """The prompts of layer `number`, broadcastable to (b, f, P, d); `cls` (b, f, d) enters the layer."""
+        return self.shared_prompts.get(number)
+
+
+def run_layer(vision: VisionTower, number: int, tokens: Tensor) -> Tensor:
+    """Layer `number` of the vision tower; everything that enters the first one passes `ln_pre`."""
+    return vision.layers[number - 1](vision.pre_norm(tokens) if number == 1 else tokens)
+
+
+def check_at_least(setting: str, value: int, least: int) -> None:
+    if value < least:
+        raise UsageError(f"{setting} is {value}; it must be {least} or more")

@@ -1,0 +1,73 @@
+"""VoP^C: context-specific video prompts (arXiv 2211.12764, section 3.3).
+
+The [CLS] tokens of a video's f frames, as they enter a layer, form a sequence. A context modelling module (CMM) runs
+over it, and an FC layer makes S prompts for every frame:
+
+    P_i^j = [shared_i, FC(CMM(c_i^1, ..., c_i^f))_j]
+
+CMM and FC are one for all layers; the [CLS] tokens themselves go on unchanged.
+
+Shapes: `b` videos, `f` frames, `S` specific prompts, `P` prompts, `n` patches, `d` the vision tower's width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vop.backbone.clip import VisionTower
+from vop.backbone.config import ClipSizes
+from vop.errors import unknown_name
+from vop.methods.cmm import ContextModule
+from vop.methods.vop import VoP
+from vop.methods.vop_p import check_frames, check_specific
+
+CMM_ROLES = ("prompts", "replace")
+
+
+class VoPC(VoP):
+    """VoP with prompts that are generated from what the frames of the video show.
+
+    Settings:
+        specific_prompts: how many of the visual prompts are generated (paper: 4 of 8).
+        cmm: "bilstm" (the paper's), "lstm" or "transformer".
+        cmm_role: "prompts", or "replace" for the ablation in which the CMM's output takes the place of the [CLS]
+            tokens that enter a layer, and all visual prompts are shared.
+    """
+
+    def __init__(
+        self,
+        sizes: ClipSizes,
+        *,
+        visual_prompts: int = 8,
+        specific_prompts: int = 4,
+        cmm: str = "bilstm",
+        cmm_role: str = "prompts",
+        **settings,
+    ) -> None:
+        if cmm_role not in CMM_ROLES:
+            raise unknown_name("cmm_role", cmm_role, CMM_ROLES)
+        check_specific(specific_prompts, visual_prompts)
+        generated = specific_prompts if cmm_role == "prompts" else 0
+        super().__init__(sizes, visual_prompts=visual_prompts - generated, **settings)
+        self.cmm_role = cmm_role
+        self.fixed_frames = cmm == "transformer"  # it has a position per frame; an LSTM runs over any number
+        module = ContextModule(sizes, kind=cmm, outputs=generated or 1, num_frames=self.num_frames)
+        self.context = module if self.visual_layers else None  # with no layer to serve it would never train
+
+    def vision_layer(self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        if self.cmm_role == "replace" and number in self.visual_layers:
+            cls = self._contexts(cls).squeeze(2).to(cls.dtype)
+        return super().vision_layer(vision, number, cls, patches)
+
+    def frame_prompts(self, number: int, cls: Tensor) -> Tensor | None:
+        shared = super().frame_prompts(number, cls)
+        if self.cmm_role == "replace" or number not in self.visual_layers:
+            return shared
+        specific = self._contexts(cls)  # (b, f, S, d)
+        return specific if shared is None else torch.cat([shared.expand(*cls.shape[:2], -1, -1), specific], dim=2)
+
+    def _contexts(self, cls: Tensor) -> Tensor:
+        if self.fixed_frames:
+            check_frames(cls.shape[1], self.num_frames)
+        return self.context(cls)

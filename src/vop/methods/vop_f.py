@@ -1,0 +1,81 @@
+"""VoP^F: function-specific video prompts, and its combinations (arXiv 2211.12764, section 3.3).
+
+Layers 1..K_s look at each frame by itself; layers K_s+1..K attend over all frames of the video at once, with prompts of
+the whole video:
+
+    [C_1..C_f, _, E_1, ..., E_f] = V_i([C_1..C_f, P_i, E_1, ..., E_f])        for i > K_s
+
+Before layer K_s+1 a trainable embedding of the frame's position is added to every token of the frame.
+
+Shapes: `b` videos, `f` frames, `n` patches, `P` prompts, `d` the vision tower's width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vop.backbone.clip import VisionTower
+from vop.backbone.config import ClipSizes
+from vop.backbone.layers import free_parameter
+from vop.errors import UsageError
+from vop.methods.prompts import PROMPT_STD, LayerPrompts, which_layers
+from vop.methods.vop import VoP, run_layer
+from vop.methods.vop_c import VoPC
+from vop.methods.vop_p import VoPP, check_frames
+
+
+class VoPF(VoP):
+    """VoP whose upper vision layers see the whole video.
+
+    Settings:
+        split_layer: K_s; None for two thirds of the layers (the paper's 8 of 12). At the tower's depth it is VoP.
+        visual_layers: those up to K_s get frame-level prompts, those above it video-level ones.
+    """
+
+    def __init__(
+        self,
+        sizes: ClipSizes,
+        *,
+        split_layer: int | None = None,
+        visual_prompts: int = 8,
+        visual_layers=None,
+        **settings,
+    ) -> None:
+        depth, width = sizes.vision.layers, sizes.vision.width
+        split_layer = round(depth * 2 / 3) if split_layer is None else split_layer
+        if not 0 <= split_layer <= depth:
+            raise UsageError(f"split_layer is {split_layer}; the vision tower takes 0 to {depth}")
+        layers = which_layers(visual_layers, depth=depth, setting="visual_layers")
+        frame_layers = [layer for layer in layers if layer <= split_layer]
+        super().__init__(sizes, visual_prompts=visual_prompts, visual_layers=frame_layers, **settings)
+        self.split_layer = split_layer
+        self.video_prompts = LayerPrompts([layer for layer in layers if layer > split_layer], visual_prompts, width)
+        joint = split_layer < depth
+        self.frame_positions = free_parameter(self.num_frames, width, std=PROMPT_STD) if joint else None
+
+    def uncounted_parameters(self) -> int:
+        return 0 if self.frame_positions is None else self.frame_positions.numel()
+
+    def vision_layer(self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        if number <= self.split_layer:
+            return super().vision_layer(vision, number, cls, patches)
+        b, f, n, d = patches.shape
+        if number == self.split_layer + 1:
+            check_frames(f, self.num_frames)
+            positions = self.frame_positions.to(cls.dtype)
+            cls, patches = cls + positions, patches + positions[:, None]
+        parts = [cls, patches.reshape(b, f * n, d)]
+        prompts = self.video_prompts.get(number)
+        if prompts is not None:
+            parts.insert(1, prompts.to(cls.dtype).expand(b, -1, -1))
+        tokens = run_layer(vision, number, torch.cat(parts, dim=1))
+        return tokens[:, :f], tokens[:, -f * n :].unflatten(1, (f, n))
+
+
+class VoPFP(VoPF, VoPP):
+    """VoP^F+P: position-specific prompts up to layer K_s, video-level ones above."""
+
+
+class VoPFC(VoPF, VoPC):
+    """VoP^F+C: context-specific prompts up to layer K_s, video-level ones above."""

@@ -1,0 +1,52 @@
+"""VoP^P: position-specific video prompts (arXiv 2211.12764, section 3.3).
+
+Some of a layer's visual prompts are looked up by the frame's position j in the video; the others stay shared:
+
+    P_i^j = [shared_i, table_i[j]]
+
+Shapes: `b` videos, `f` frames, `S` specific prompts, `P` prompts, `d` the vision tower's width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vop.backbone.config import ClipSizes
+from vop.errors import UsageError
+from vop.methods.prompts import LayerPrompts
+from vop.methods.vop import VoP, check_at_least
+
+
+class VoPP(VoP):
+    """VoP with a table of prompts, a row per layer and frame position.
+
+    Settings:
+        specific_prompts: how many of the visual prompts depend on the position (paper: 4 of 8).
+    """
+
+    def __init__(self, sizes: ClipSizes, *, visual_prompts: int = 8, specific_prompts: int = 4, **settings) -> None:
+        check_specific(specific_prompts, visual_prompts)
+        super().__init__(sizes, visual_prompts=visual_prompts - specific_prompts, **settings)
+        self.position_prompts = LayerPrompts(self.visual_layers, self.num_frames, specific_prompts, sizes.vision.width)
+
+    def frame_prompts(self, number: int, cls: Tensor) -> Tensor | None:
+        shared = super().frame_prompts(number, cls)
+        specific = self.position_prompts.get(number)  # (f, S, d)
+        if specific is None:
+            return shared
+        check_frames(cls.shape[1], self.num_frames)
+        return specific if shared is None else torch.cat([shared.expand(len(specific), -1, -1), specific], dim=1)
+
+
+def check_specific(specific_prompts: int, visual_prompts: int) -> None:
+    check_at_least("specific_prompts", specific_prompts, 1)
+    if specific_prompts > visual_prompts:
+        raise UsageError(
+            f"specific_prompts is {specific_prompts} of visual_prompts {visual_prompts}: at most all can be specific"
+        )
+
+
+def check_frames(got: int, trained: int) -> None:
+    if got != trained:
+        raise UsageError(f"{got} frames a video; this method has positions for num_frames={trained}: pass as many")

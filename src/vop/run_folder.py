@@ -1,0 +1,163 @@
+"""A run's folder: what `save_pretrained` writes, `vop.load` opens, and a hub shows.
+
+config.json         method, settings, backbone by name and content, preprocessing
+model.safetensors   only what was trained
+README.md           the model card, with results
+training/           what a training needs to go on; can be deleted
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+import vop
+from vop import methods
+from vop.backbone import Backbone, find_backbone
+from vop.errors import UsageError, VopError
+from vop.files import atomic_write
+from vop.model import TextVideoModel
+from vop.model_card import render_card
+
+CONFIG, WEIGHTS, CARD, TRAINING = "config.json", "model.safetensors", "README.md", "training"
+FORMAT = 1
+
+
+def save(model: TextVideoModel, folder: Path) -> None:
+    """Writes the folder, each file whole or not at all; the weights before the configuration that names them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.trainable().items()}
+    with atomic_write(folder / WEIGHTS) as path:
+        save_file(state, path, metadata={"format": "pt"})
+    config = config_of(model, folder)
+    with atomic_write(folder / CONFIG) as path:
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    with atomic_write(folder / CARD) as path:
+        path.write_text(render_card(model, config), encoding="utf-8")
+
+
+def config_of(model: TextVideoModel, folder: Path) -> dict:
+    backbone = model.backbone
+    name = backbone.name
+    if backbone.folder.is_relative_to(folder):  # it travels with the run
+        name = f"./{backbone.folder.relative_to(folder).as_posix()}"
+    elif backbone.revision is None and Path(name).is_dir():
+        name = str(Path(name).resolve())
+    return {
+        "format": FORMAT,
+        "vop_version": vop.__version__,
+        "method": model.method_name,
+        "settings": model.method.settings,
+        "backbone": {"name": name, "revision": backbone.revision, "sha256": backbone.content_hash()},
+        "preprocessing": {
+            "frames": "middle of equal intervals",
+            "resize": "shorter side, bicubic, antialiased; centre crop",
+            "image_size": model.image_size,
+            "mean": list(backbone.mean),
+            "std": list(backbone.std),
+        },
+        "card": model.card,
+    }
+
+
+def open_run(name: str, *, backbone: str | None, dtype: torch.dtype) -> TextVideoModel:
+    """See `vop.load`."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        folder = _from_hub(name)
+    if folder is None or not _is_run(folder):
+        found = find_backbone(name)
+        return TextVideoModel(found, "zero-shot", methods.create("zero-shot", found.sizes), dtype=dtype)
+    config = _read_config(folder)
+    found = _its_backbone(config["backbone"], folder, backbone)
+    method = methods.create(config["method"], found.sizes, **config["settings"])
+    model = TextVideoModel(found, config["method"], method, dtype=dtype)
+    _fill(model, folder / WEIGHTS)
+    model.card = config.get("card", {})
+    return model
+
+
+def read_run_config(folder: Path) -> dict | None:
+    """The configuration of the run in `folder`, None if there is none."""
+    return _read_config(folder) if _is_run(folder) else None
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        return "method" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if (folder / WEIGHTS).exists() or (folder / TRAINING).exists():
+            raise VopError(
+                f"{folder}: no {CONFIG}: the run is incomplete; train it again or go on with --resume"
+            ) from None
+        raise UsageError(f"{folder}: no {CONFIG}: neither a run of ours nor a CLIP folder") from None
+    except ValueError as error:
+        raise VopError(f"{folder / CONFIG}: not readable as JSON ({error})") from None
+
+
+def _read_config(folder: Path) -> dict:
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    missing = [key for key in ("format", "method", "settings", "backbone") if key not in config]
+    if missing:
+        raise VopError(f"{folder / CONFIG}: no {missing[0]!r}; it has {', '.join(sorted(config))}")
+    if config["format"] > FORMAT:
+        raise VopError(
+            f"{folder / CONFIG}: format {config['format']} is from a later vop; this one reads up to {FORMAT}"
+        )
+    return config
+
+
+def _its_backbone(wanted: dict, folder: Path, given: str | None) -> Backbone:
+    name = given or wanted["name"]
+    if name.startswith("./"):
+        name = str(folder / name)
+    if Path(name).is_absolute() and not Path(name).is_dir():
+        raise VopError(f"{folder}: its backbone was at {name}, which is gone; say where it is now: backbone=FOLDER")
+    found = find_backbone(name, revision=None if given else wanted.get("revision"))
+    if found.content_hash() != wanted["sha256"]:
+        raise VopError(
+            f"{folder}: tuned on the backbone {wanted['name']!r} with content {wanted['sha256'][:12]}; {name!r} has "
+            f"{found.content_hash()[:12]}: give the one that it was tuned on"
+        )
+    return found
+
+
+def _fill(model: TextVideoModel, path: Path) -> None:
+    """Loads what was trained; every tensor must be there, in its shape, and no other."""
+    try:
+        state = load_file(path)
+    except FileNotFoundError:
+        raise VopError(f"{path}: missing: the run is incomplete; train it again or copy it whole") from None
+    except (SafetensorError, OSError) as error:
+        raise VopError(f"{path}: damaged ({error}); train it again or copy it whole") from None
+    wanted = model.trainable()
+    if state.keys() != wanted.keys():
+        odd = sorted(state.keys() ^ wanted.keys())
+        raise VopError(f"{path}: not the tensors of {model.method_name}: {odd[0]!r} is on one side only")
+    for name, parameter in wanted.items():
+        if state[name].shape != parameter.shape:
+            raise VopError(
+                f"{path}: {name} has shape {tuple(state[name].shape)}, the method's is {tuple(parameter.shape)}"
+            )
+        parameter.data.copy_(state[name])
+
+
+def _from_hub(name: str) -> Path | None:
+    """The folder of a run that was published on a hub, None if `name` is no such thing."""
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        return None
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    for local in (True, False):
+        try:
+            folder = Path(snapshot_download(name, local_files_only=local, allow_patterns=[CONFIG, WEIGHTS, CARD]))
+        except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
+            continue
+        if (folder / CONFIG).exists():
+            return folder
+    return None

@@ -1,0 +1,60 @@
+"""Our towers against `transformers`' own CLIPModel with the same random weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import make_clip_folder
+from transformers import CLIPConfig, CLIPModel
+
+from vop.backbone import find_backbone
+from vop.backbone.clip import Clip
+from vop.backbone.config import VIT_B_16, VIT_B_32, VIT_L_14, sizes_from_transformers
+
+
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+def test_towers_equal_transformers(tmp_path, activation):
+    folder = make_clip_folder(tmp_path, seed=3, hidden_act=activation)
+    theirs, ours = CLIPModel.from_pretrained(folder).eval(), find_backbone(str(folder)).load()
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(5, 3, 32, 32, generator=generator)
+    sizes = ours.sizes
+    ids = torch.randint(0, sizes.vocab_size - 2, (6, 40), generator=generator)
+    for row, end in enumerate([1, 5, 11, 20, 38, 39]):
+        ids[row, end:] = sizes.eos_token_id
+    with torch.no_grad():
+        images = theirs.get_image_features(pixel_values=pixels).pooler_output
+        texts = theirs.get_text_features(input_ids=ids).pooler_output
+        torch.testing.assert_close(ours.vision(pixels), images, rtol=0, atol=1e-5)
+        torch.testing.assert_close(ours.text(ids), texts, rtol=0, atol=1e-5)
+    assert float(ours.log_logit_scale) == pytest.approx(float(theirs.logit_scale))
+
+
+def test_padding_after_eos_changes_nothing(tiny):
+    clip = tiny.load()
+    ids = torch.tensor([[1, 2, 3, clip.sizes.eos_token_id]])
+    padded = torch.cat([ids, torch.zeros(1, 7, dtype=torch.long)], dim=1)
+    with torch.no_grad():
+        torch.testing.assert_close(clip.text(ids), clip.text(padded), rtol=0, atol=1e-6)
+
+
+def test_openai_sizes_are_built_in():
+    for sizes, name in [(VIT_B_32, 151_277_313), (VIT_B_16, 149_620_737), (VIT_L_14, 427_616_513)]:
+        with torch.device("meta"):
+            assert sum(p.numel() for p in Clip(sizes).parameters()) == name
+    assert sizes_from_transformers(CLIPConfig()) == VIT_B_32
+
+
+def test_old_configurations_pool_at_the_highest_id():
+    assert sizes_from_transformers(CLIPConfig(text_config={"eos_token_id": 2})).eos_token_id == 49407
+
+
+def test_a_text_without_eos_is_refused(tiny):
+    clip = tiny.load()
+    with pytest.raises(ValueError, match="text 1 holds no"):
+        clip.text(torch.tensor([[1, clip.sizes.eos_token_id], [1, 2]]))
+
+
+def test_wrong_image_size_is_named(tiny):
+    with pytest.raises(ValueError, match="64 x 32"):
+        tiny.load().vision(torch.zeros(1, 3, 64, 32))
