@@ -8,19 +8,45 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vop.data.decode import decode_frames
     from vop.data.frames import FrameStore
+    from vop.data.holdout import with_validation
+    from vop.data.loading import EpochSampler, PairDataset, VideoDataset, frame_loader
     from vop.data.readers import load
+    from vop.data.screening import cache_dataset, check_dataset, screen
     from vop.data.types import Dataset, Split, Video
 
-__all__ = ["Dataset", "FrameStore", "Split", "Video", "decode_frames", "load"]
+__all__ = [
+    "Dataset",
+    "EpochSampler",
+    "FrameStore",
+    "PairDataset",
+    "Split",
+    "Video",
+    "VideoDataset",
+    "cache_dataset",
+    "check_dataset",
+    "decode_frames",
+    "frame_loader",
+    "load",
+    "screen",
+    "with_validation",
+]
 
 # PyTorch and PyAV are imported only where a name that needs them is used.
 _HOMES = {
     "Dataset": "vop.data.types",
+    "EpochSampler": "vop.data.loading",
     "FrameStore": "vop.data.frames",
+    "PairDataset": "vop.data.loading",
     "Split": "vop.data.types",
     "Video": "vop.data.types",
+    "VideoDataset": "vop.data.loading",
+    "cache_dataset": "vop.data.screening",
+    "check_dataset": "vop.data.screening",
     "decode_frames": "vop.data.decode",
+    "frame_loader": "vop.data.loading",
     "load": "vop.data.readers",
+    "screen": "vop.data.screening",
+    "with_validation": "vop.data.holdout",
 }
 
 

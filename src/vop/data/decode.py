@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import torch
 from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 
 from vop.data.pixels import frame_pixels
 from vop.data.timeline import Timeline, read_timeline
@@ -120,9 +121,10 @@ def _pixels(
     """The chosen frames' pixels, each converted once; a VideoError where too few are the wanted ones."""
     pixels: dict[int, torch.Tensor] = {}
     found = []
+    reformatter = VideoReformatter()
     for stamp, frame in chosen:
         if stamp not in pixels:
-            pixels[stamp] = frame_pixels(frame, size=size)
+            pixels[stamp] = frame_pixels(frame, size=size, reformatter=reformatter)
         found.append(stamp)
     if not found:
         raise VideoError(path, "none of its frames can be decoded")

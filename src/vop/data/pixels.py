@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from av.video.reformatter import VideoReformatter
 from torch.nn.functional import interpolate
 
 if TYPE_CHECKING:
@@ -16,16 +17,21 @@ if TYPE_CHECKING:
 _LONGEST_ASPECT = 8
 
 
-def frame_pixels(frame: av.VideoFrame, *, size: int) -> torch.Tensor:
+def frame_pixels(frame: av.VideoFrame, *, size: int, reformatter: VideoReformatter | None = None) -> torch.Tensor:
     """RGB pixels of one frame as CLIP's preprocessing gives them, before normalisation.
 
     Rotation and mirroring recorded in the file are applied; non-square pixels are not corrected, as in the
-    benchmarks' published pipelines.
+    benchmarks' published pipelines. Untagged colours are taken for BT.601 in limited range, FFmpeg's default.
+
+    Args:
+        reformatter: one for all frames of a video saves setting up the conversion for each.
 
     Returns:
         uint8 tensor (3, size, size).
     """
-    pixels = upright(frame.to_ndarray(format="rgb24"), display_matrix(frame))
+    # By default FFmpeg starts threads for every conversion, which takes a hundred times longer than the work.
+    rgb = (reformatter or VideoReformatter()).reformat(frame, format="rgb24", threads=1)
+    pixels = upright(rgb.to_ndarray(), display_matrix(frame))
     return square(torch.from_numpy(np.ascontiguousarray(pixels)), size=size)
 
 
