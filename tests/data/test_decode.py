@@ -277,7 +277,7 @@ BAD = [
     (_text("page.mp4"), "not a video that FFmpeg can read"),
     (_text("page.txt"), "this is a text file"),
     (_audio_only, "no video in it, only audio"),
-    (_huge, "12000 x 8000 pixels; the limit is 64 megapixels"),
+    (_huge, "frames of more than 64 megapixels"),
     (_playlist, "not a video that FFmpeg can read"),
 ]
 

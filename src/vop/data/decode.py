@@ -28,6 +28,8 @@ _WHOLE_FRAMES = (0, 1)  # AVFieldOrder: unknown, progressive; interlaced packets
 
 _OPTIONS = {"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
 
+_TOO_LARGE = f"its header claims frames of more than {MAX_PIXELS // 2**20} megapixels, or of no size"
+
 _Stamped = tuple[int, av.VideoFrame]
 
 
@@ -60,16 +62,20 @@ def decode_frames(
     path = Path(path)
     _check_arguments(num_frames, size, start_seconds, end_seconds)
     timeline = video_timeline(path)
-    if start_seconds and start_seconds >= timeline.duration_seconds:
-        raise VideoError(
-            path, f"it ends at {timeline.duration_seconds:.3f} s, before the wanted start, {start_seconds} s"
-        )
+    duration = timeline.duration_seconds
+    if start_seconds and start_seconds >= duration:
+        raise VideoError(path, f"it ends at {duration:.3f} s, before the wanted start, {start_seconds} s")
     wanted = timeline.midpoints(num_frames, start_seconds=start_seconds, end_seconds=end_seconds)
     key = timeline.key_before(wanted[0]) if start_seconds else None
-    chosen = None if key is None else _decode(path, timeline, wanted, size=size, threads=threads, seek=key)
+    found = None if key is None else _decode(path, timeline, wanted, size=size, threads=threads, seek=key)
     # Not every container can seek exactly. Where it led too far, decoding begins at the beginning.
-    chosen = chosen or _decode(path, timeline, wanted, size=size, threads=threads, seek=None)
-    return torch.stack(chosen)
+    found = found or _decode(path, timeline, wanted, size=size, threads=threads, seek=None)
+    interval = (min(end_seconds or duration, duration) - start_seconds) / num_frames
+    misses = [abs(stamp - target) * timeline.time_base for (stamp, _), target in zip(found, wanted, strict=True)]
+    bad = sum(miss > interval for miss in misses)
+    if bad > MAX_BAD_SHARE * num_frames:
+        raise VideoError(path, f"{bad} of {num_frames} wanted frames are damaged")
+    return torch.stack([pixels for _, pixels in found])
 
 
 def video_timeline(path: str | Path) -> Timeline:
@@ -98,41 +104,30 @@ def _check_arguments(num_frames: int, size: int, start_seconds: float, end_secon
 
 def _decode(
     path: Path, timeline: Timeline, wanted: list[int], *, size: int, threads: int, seek: int | None
-) -> list[torch.Tensor] | None:
-    """The pixels of the frames at the wanted stamps; None where a seek led past the first of them."""
+) -> list[tuple[int, torch.Tensor]] | None:
+    """For each wanted stamp the stamp and the pixels of the frame nearest to it; None where a seek failed."""
     with _open(path) as (container, stream):
         codec = stream.codec_context
         codec.thread_type, codec.thread_count = "AUTO", threads
-        packets = _packets(container, stream)
-        if seek is not None:
-            container.seek(seek, stream=stream)
-            first = next(packets, None)
-            if first is None or first.pts is None or first.pts > wanted[0]:
-                return None
-            packets = chain([first], packets)
+        packets = _packets(container, stream) if seek is None else _packets_from(container, stream, seek, wanted[0])
         needed = None if timeline.ordinal else set(wanted)
         frames = _stamped(_decoded(packets, codec, needed=needed), timeline)
-        return _pixels(path, _nearest(frames, wanted), wanted, timeline, size=size)
+        found = _pixels(_nearest(frames, wanted), size=size)
+        if not found and seek is None:  # FFmpeg drops a size above max_pixels, and then decodes nothing
+            raise VideoError(path, "none of its frames can be decoded" if codec.width else _TOO_LARGE)
+        return found or None
 
 
-def _pixels(
-    path: Path, chosen: Iterable[_Stamped], wanted: list[int], timeline: Timeline, *, size: int
-) -> list[torch.Tensor]:
-    """The chosen frames' pixels, each converted once; a VideoError where too few are the wanted ones."""
+def _pixels(chosen: Iterable[_Stamped], *, size: int) -> list[tuple[int, torch.Tensor]]:
+    """The chosen frames' stamps and pixels, each frame converted once however often it is chosen."""
+    reformatter = VideoReformatter()
     pixels: dict[int, torch.Tensor] = {}
     found = []
-    reformatter = VideoReformatter()
     for stamp, frame in chosen:
         if stamp not in pixels:
             pixels[stamp] = frame_pixels(frame, size=size, reformatter=reformatter)
-        found.append(stamp)
-    if not found:
-        raise VideoError(path, "none of its frames can be decoded")
-    reach = (timeline.end - timeline.stamps[0]) / len(wanted)
-    bad = sum(abs(stamp - target) > reach for stamp, target in zip(found, wanted, strict=True))
-    if bad > MAX_BAD_SHARE * len(wanted):
-        raise VideoError(path, f"{bad} of {len(wanted)} wanted frames are damaged")
-    return [pixels[stamp] for stamp in found]
+        found.append((stamp, pixels[stamp]))
+    return found
 
 
 def _nearest(frames: Iterable[_Stamped], wanted: list[int]) -> Iterator[_Stamped]:
@@ -183,6 +178,20 @@ def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> 
         return
 
 
+def _packets_from(
+    container: av.container.InputContainer, stream: av.VideoStream, seek: int, wanted: int
+) -> Iterator[av.Packet]:
+    """The packets after a seek; none where it failed, or led past the wanted frame."""
+    try:
+        container.seek(seek, stream=stream)
+    except av.FFmpegError:
+        return
+    packets = _packets(container, stream)
+    first = next(packets, None)
+    if first is not None and first.pts is not None and first.pts <= wanted:
+        yield from chain([first], packets)
+
+
 @contextmanager
 def _open(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     _check_file(path)
@@ -224,9 +233,5 @@ def _video_stream(path: Path, container: av.container.InputContainer) -> av.Vide
     if codec is None:
         raise VideoError(path, "FFmpeg has no decoder for its video")
     if codec.width * codec.height > MAX_PIXELS:
-        raise VideoError(
-            path,
-            f"its header claims frames of {codec.width} x {codec.height} pixels; "
-            f"the limit is {MAX_PIXELS // 2**20} megapixels",
-        )
+        raise VideoError(path, _TOO_LARGE)
     return streams[0]
