@@ -1,0 +1,179 @@
+"""Embed a split: its videos, decoded in background threads while the model works, and its captions.
+
+A model is anything with `tokenize`, `embed_tokens`, `normalise` and `embed_frames` (see `vop.model`); a store is
+anything with `load(video) -> uint8 (frames, 3, h, w)` that raises VideoError. The model sees to its own device.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vop.errors import DataError, UsageError, VideoError, unknown_name
+from vop.evaluation.ranks import similarity_matrix
+from vop.evaluation.report import SkippedVideo
+
+if TYPE_CHECKING:
+    from vop.data.types import Split, Video
+
+Progress = Callable[[str, int, int], None]
+ON_BAD_VIDEO = ("skip", "fail")
+
+
+@dataclass(frozen=True)
+class SplitEmbeddings:
+    """A split's embeddings, float32 on the CPU.
+
+    Attributes:
+        split: what could be read of the split: `texts[i]` is of `split.captions[i]`, `videos[j]` of `split.videos[j]`.
+        texts: (texts, d).
+        videos: (videos, d).
+        skipped: the videos that could not be read; they and their captions are not in `split`.
+    """
+
+    split: Split
+    texts: Tensor
+    videos: Tensor
+    skipped: tuple[SkippedVideo, ...] = ()
+
+    def similarity(self) -> Tensor:
+        """(texts, videos) dot products."""
+        return similarity_matrix(self.texts, self.videos)
+
+
+def embed_split(
+    model: Any,
+    split: Split,
+    store: Any,
+    *,
+    batch_size: int = 32,
+    workers: int = 4,
+    on_bad_video: str = "skip",
+    progress: Progress | None = None,
+) -> SplitEmbeddings:
+    """Embeds a split's videos, then the captions of those that could be read.
+
+    Args:
+        model: embeds; its training mode is put back afterwards.
+        split: videos and captions.
+        store: decodes or reads frames.
+        batch_size: videos per forward pass (texts: eight times as many).
+        workers: decoding threads.
+        on_bad_video: `skip` takes an unreadable video and its captions out and lists it; `fail` raises.
+        progress: called as progress(stage, done, total) after every batch; stages are `videos` and `texts`.
+
+    Raises:
+        VideoError: with `fail`, the first unreadable video in order.
+        DataError: no video could be read.
+        UsageError: a setting is not allowed.
+    """
+    if on_bad_video not in ON_BAD_VIDEO:
+        raise unknown_name("on_bad_video", on_bad_video, ON_BAD_VIDEO)
+    if batch_size < 1 or workers < 1:
+        raise UsageError(f"batch_size {batch_size} and workers {workers} are not allowed: give 1 or more")
+    progress = progress or (lambda stage, done, total: None)
+    with _inference(model):
+        by_id, skipped = _embed_videos(model, split.videos, store, batch_size, workers, on_bad_video, progress)
+        if not by_id:
+            first = f", the first: {skipped[0].path}: {skipped[0].reason}" if skipped else ""
+            raise DataError(f"none of the {len(split.videos)} videos of split {split.name!r} could be read{first}")
+        kept = split.keep(set(by_id)) if skipped else split
+        texts = embed_texts(model, kept.captions, batch_size=8 * batch_size, progress=progress)
+    return SplitEmbeddings(kept, texts, torch.stack([by_id[video.id] for video in kept.videos]), skipped)
+
+
+def embed_texts(model: Any, texts: Sequence[str], *, batch_size: int = 256, progress: Progress | None = None) -> Tensor:
+    """(n, d) float32 on the CPU. Equal texts are embedded once, so that they tie exactly."""
+    if not texts:
+        raise DataError("there are 0 captions to embed: check the split")
+    distinct = list(dict.fromkeys(texts))
+    parts = []
+    with _inference(model):
+        for start in range(0, len(distinct), batch_size):
+            ids = model.tokenize(distinct[start : start + batch_size])
+            parts.append(model.embed_tokens(ids).float().cpu())
+            if progress:
+                progress("texts", start + len(ids), len(distinct))
+    place = {text: n for n, text in enumerate(distinct)}
+    return torch.cat(parts)[[place[text] for text in texts]]
+
+
+def _embed_videos(
+    model: Any,
+    videos: Sequence[Video],
+    store: Any,
+    batch_size: int,
+    workers: int,
+    on_bad_video: str,
+    progress: Progress,
+) -> tuple[dict[str, Tensor], tuple[SkippedVideo, ...]]:
+    """Embeddings by video id, and what was skipped."""
+    by_id: dict[str, Tensor] = {}
+    skipped: list[SkippedVideo] = []
+    batch: list[tuple[Video, Tensor]] = []
+
+    def embed_batch() -> None:
+        pixels = torch.stack([frames for _, frames in batch])  # (n, f, 3, h, w)
+        embeddings = model.embed_frames(model.normalise(pixels)).float().cpu()
+        by_id.update((video.id, embedding) for (video, _), embedding in zip(batch, embeddings, strict=True))
+        batch.clear()
+
+    with closing(_decoded(videos, store, ahead=batch_size + workers, workers=workers)) as decoded:
+        for video, frames in decoded:
+            if isinstance(frames, VideoError):
+                if on_bad_video == "fail":
+                    raise frames
+                skipped.append(SkippedVideo(video.id, str(frames.path), frames.reason))
+                continue
+            batch.append((video, frames))
+            if len(batch) == batch_size:
+                embed_batch()
+                progress("videos", len(by_id) + len(skipped), len(videos))
+    if batch:
+        embed_batch()
+    progress("videos", len(videos), len(videos))
+    return by_id, tuple(skipped)
+
+
+def _decoded(
+    videos: Sequence[Video], store: Any, *, ahead: int, workers: int
+) -> Iterator[tuple[Video, Tensor | VideoError]]:
+    """Videos in order with their frames, or the reason that there are none; at most `ahead` wait in memory."""
+    waiting: deque[tuple[Video, Future]] = deque()
+    remaining = iter(videos)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    try:
+        while True:
+            while len(waiting) < ahead and (video := next(remaining, None)) is not None:
+                waiting.append((video, pool.submit(store.load, video)))
+            if not waiting:
+                return
+            video, future = waiting.popleft()
+            try:
+                frames = future.result()
+            except VideoError as error:
+                frames = error
+            yield video, frames
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _inference(model: Any) -> Iterator[None]:
+    """No gradients, evaluation mode; the mode is put back."""
+    was_training = getattr(model, "training", False)
+    if was_training:
+        model.eval()
+    try:
+        with torch.no_grad():  # not inference_mode: what a model caches must stay good for training
+            yield
+    finally:
+        if was_training:
+            model.train()

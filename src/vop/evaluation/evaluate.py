@@ -1,0 +1,113 @@
+"""Evaluate a model on a split: embed its videos and texts, rank, rescore, report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vop.evaluation.embedding import Progress, SplitEmbeddings, embed_split
+from vop.evaluation.metrics import metrics_from_embeddings
+from vop.evaluation.ranks import similarity_matrix
+from vop.evaluation.report import EvaluationReport, Rescored
+from vop.evaluation.rescoring import dual_softmax_metrics, qb_norm_metrics
+
+if TYPE_CHECKING:
+    from vop.data.types import Split
+
+RESCORING_LIMIT = 10**8  # entries of the matrix: 10,000 x 10,000 rescored takes 3.2 GB
+
+
+def evaluate(
+    model: Any,
+    split: Split,
+    store: Any,
+    *,
+    batch_size: int = 32,
+    workers: int = 4,
+    on_bad_video: str = "skip",
+    bank: Split | None = None,
+    progress: Progress | None = None,
+    **facts: Any,
+) -> EvaluationReport:
+    """Embeds a split and reports both directions' metrics.
+
+    Args:
+        model: embeds; see `vop.evaluation.embedding`.
+        split: the texts and the gallery.
+        store: decodes or reads frames.
+        batch_size, workers, on_bad_video, progress: as for `embed_split`.
+        bank: training queries for QB-Norm (never of the evaluated split); without it, QB-Norm is left out.
+        facts: fields of the report that only the caller knows: method, data, selection, epoch, seed, settings.
+
+    Raises:
+        VideoError, DataError, UsageError: as for `embed_split`.
+    """
+    options = {"batch_size": batch_size, "workers": workers, "on_bad_video": on_bad_video, "progress": progress}
+    embedded = embed_split(model, split, store, **options)
+    embedded_bank = None if bank is None else embed_split(model, bank, store, **options)
+    return report_from_embeddings(embedded, listed=split, bank=embedded_bank, **facts)
+
+
+def report_from_embeddings(
+    embedded: SplitEmbeddings,
+    *,
+    listed: Split,
+    bank: SplitEmbeddings | None = None,
+    temperature: float = 0.01,
+    beta: float = 20.0,
+    tie_rule: str = "pessimistic",
+    method: str = "",
+    data: str = "",
+    **facts: Any,
+) -> EvaluationReport:
+    """The report on embeddings that are there already.
+
+    Args:
+        embedded: what could be read of the split.
+        listed: the split as it was asked for.
+        bank: embeddings of training queries for QB-Norm.
+        temperature: of the dual softmax.
+        beta: of QB-Norm.
+        tie_rule: see `retrieval_metrics`.
+        method, data: names; `facts` are further fields of `EvaluationReport`.
+    """
+    metrics = metrics_from_embeddings(
+        embedded.texts, embedded.videos, targets=embedded.split.targets, tie_rule=tie_rule
+    )
+    rescored: dict[str, Rescored] = {}
+    notes = tuple(facts.pop("notes", ()))
+    if metrics.texts * metrics.videos <= RESCORING_LIMIT:
+        rescored = _rescored(embedded, bank, temperature=temperature, beta=beta, tie_rule=tie_rule)
+    else:
+        notes += (f"not rescored: more than {RESCORING_LIMIT:,} text-video pairs",)
+    return EvaluationReport(
+        method=method,
+        data=data,
+        split=listed.name,
+        metrics=metrics,
+        listed_videos=len(listed.videos),
+        listed_texts=len(listed.captions),
+        rescored=rescored,
+        skipped=embedded.skipped,
+        notes=notes,
+        **facts,
+    )
+
+
+def _rescored(
+    embedded: SplitEmbeddings, bank: SplitEmbeddings | None, *, temperature: float, beta: float, tie_rule: str
+) -> dict[str, Rescored]:
+    common = {"targets": embedded.split.targets, "tie_rule": tie_rule}
+    scores = embedded.similarity()
+    softmaxed = dual_softmax_metrics(scores, temperature=temperature, **common)
+    rescored = {"dual softmax": Rescored(softmaxed, {"temperature": temperature})}
+    if bank is not None:
+        normed = qb_norm_metrics(
+            scores,
+            text_bank=similarity_matrix(bank.texts, embedded.videos),
+            video_bank=similarity_matrix(bank.videos, embedded.texts),
+            beta=beta,
+            **common,
+        )
+        sizes = {"bank_texts": len(bank.texts), "bank_videos": len(bank.videos)}
+        rescored["qb-norm"] = Rescored(normed, {"beta": beta, "top_k": 1, **sizes})
+    return rescored

@@ -1,0 +1,103 @@
+"""Reports: what programs get, and what people read."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from vop.errors import UsageError
+from vop.evaluation.metrics import retrieval_metrics
+from vop.evaluation.report import EvaluationReport, Rescored, SkippedVideo, comparison_table, table
+
+
+def make_report(**changes):
+    scores = np.eye(4) - 2 * np.eye(4)[[1, 0, 2, 3]] * [[1], [0], [0], [0]]
+    scores[1] = 0.5
+    facts = {
+        "method": "vop-f+p",
+        "data": "emoji-motion",
+        "split": "test",
+        "metrics": retrieval_metrics(scores),
+        "listed_videos": 5,
+        "listed_texts": 5,
+        "rescored": {"dual softmax": Rescored(retrieval_metrics(np.eye(4)), {"temperature": 0.01})},
+        "skipped": (SkippedVideo("v4", "/videos/[v4].mp4", "empty file"),),
+        "selection": "validation-selected",
+        "epoch": 4,
+        "seed": 0,
+        "settings": {"num_frames": 12},
+    }
+    return EvaluationReport(**{**facts, **changes})
+
+
+def render(rich_table, width=80):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(rich_table)
+    return console.file.getvalue()
+
+
+def test_to_dict_has_the_metrics_on_top_and_the_rest_beside():
+    report = make_report()
+    found = json.loads(json.dumps(report.to_dict()))
+    assert found["t2v"] == report.metrics.t2v.to_dict()
+    assert found["t2v"]["r1"] == 75.0
+    assert (found["method"], found["data"], found["split"]) == ("vop-f+p", "emoji-motion", "test")
+    assert (found["gallery_size"], found["listed_videos"]) == (4, 5)
+    assert found["rescored"]["dual softmax"]["t2v"]["r1"] == 100.0
+    assert found["rescored"]["dual softmax"]["settings"] == {"temperature": 0.01}
+    assert (found["selection"], found["epoch"], found["seed"]) == ("validation-selected", 4, 0)
+    assert found["settings"] == {"num_frames": 12}
+
+
+def test_the_table_says_everything_that_a_comparison_needs():
+    text = render(table(make_report(notes=("a [note]",))))
+    for expected in (
+        "vop-f+p on emoji-motion, test",
+        "75.0",
+        "gallery of 4 videos",
+        "pessimistic",
+        "validation-selected, epoch 4, seed 0",
+        "1 of 5",
+        "/videos/[v4].mp4: empty file",
+        "a [note]",
+    ):
+        assert expected in " ".join(text.split())
+    rows = [line.split() for line in text.splitlines()]
+    assert [row[0] for row in rows if "cosine" in row] == ["t2v", "v2t"]
+    assert sum(row[:2] == ["dual", "softmax"] for row in rows) == 2
+
+
+def test_many_skipped_videos_are_counted_not_listed():
+    skipped = tuple(SkippedVideo(str(n), f"/{n}.mp4", "empty file") for n in range(9))
+    text = render(table(make_report(skipped=skipped)))
+    assert "/4.mp4" in text
+    assert "/5.mp4" not in text
+    assert "4 more" in text
+
+
+def test_the_comparison_fits_eighty_columns_and_shows_the_gain():
+    baseline = make_report(method="zero-shot", metrics=retrieval_metrics(np.zeros((4, 4))), selection="untrained")
+    reports = [baseline, make_report(metrics=retrieval_metrics(np.eye(4))), make_report(method="vop [8]")]
+    text = render(comparison_table(reports, title="three [methods]"))
+    assert "…" not in text
+    rows = {line.split("  ")[0].strip(): line.split() for line in text.splitlines() if line.strip()}
+    assert rows["three [methods]"]
+    assert rows["vop-f+p"][-1] == "+100.0"
+    assert rows["vop [8]"][-1] == "+75.0"
+    assert rows["zero-shot"][1:6] == ["0.0", "100.0", "100.0", "4", "4.0"]
+    assert len(rows["zero-shot"]) == 11  # no gain over itself
+    assert "untrained: zero-shot" in text
+
+
+def test_reports_are_checked():
+    with pytest.raises(UsageError, match="'best'.*validation-selected"):
+        make_report(selection="best")
+    with pytest.raises(UsageError, match="0 reports"):
+        comparison_table([])
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make_report().epoch = 5
