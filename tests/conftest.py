@@ -52,7 +52,7 @@ def make_clip_folder(folder: Path, *, seed: int = 0, vision_layers: int = 3, hid
         "patch_size": 16,
         "hidden_act": hidden_act,
     }
-    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=16, logit_scale_init_value=3.9)
     model = CLIPModel(config)
     for parameter in model.parameters():  # biases and norms too, so that a swapped tensor cannot go unnoticed
         parameter.data.add_(torch.randn_like(parameter) * 0.05)

@@ -160,6 +160,7 @@ def load(
     name: str | Path,
     *,
     backbone: str | None = None,
+    num_frames: int | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
 ) -> TextVideoModel:
@@ -167,6 +168,7 @@ def load(
 
     Args:
         backbone: where the run's backbone is now, if it has moved; its content is compared all the same.
+        num_frames: another number of frames than the run's, where its method has none of its own for each position.
         dtype: of the frozen weights and the activations; float32 gives the exact embeddings, bfloat16 is faster.
 
     Raises:
@@ -176,4 +178,10 @@ def load(
     from vop.run_folder import open_run
 
     model = open_run(str(name), backbone=backbone, dtype=dtype)
+    if num_frames is not None and num_frames != model.num_frames:
+        if model.method.fixed_frames:
+            raise UsageError(
+                f"num_frames is {num_frames}; {model.method_name} was tuned for {model.num_frames}, use those"
+            )
+        model.method.num_frames = num_frames
     return model.to(device or default_device()).eval()

@@ -1,5 +1,48 @@
-"""The `vop` command."""
+"""The `vop` command: parses, calls, prints. Exit status: 0 done, 1 the work failed, 2 the call was wrong."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import vop
+from vop.errors import UsageError, VopError
+
+# One file per group of commands; each has `add_parser(subparsers)`. None of them imports PyTorch before it must.
+GROUPS = ["demo", "params", "data", "train", "evaluate", "importing"]
 
 
-def main() -> int:
-    return 0
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vop", description="Text-video retrieval by prompt tuning of a frozen CLIP.")
+    parser.add_argument("--version", action="version", version=f"vop {vop.__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for group in GROUPS:
+        import_module(f"vop.cli.{group}").add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = build_parser().parse_args(argv)
+    # transformers' own bars and advice would stand between ours
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        return arguments.run(arguments) or 0
+    except UsageError as error:
+        return _fail(error, 2)
+    except VopError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return _fail("stopped", 130)
+    except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _fail(message: object, status: int) -> int:
+    print(f"vop: {message}", file=sys.stderr)
+    return status

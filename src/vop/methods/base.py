@@ -21,9 +21,12 @@ class Method(nn.Module):
     Attributes:
         settings: the settings' values, filled in by `vop.methods.create`.
         max_tokens: positions of a caption, [BOS] and [EOS] included.
+        fixed_frames: whether the method has something of its own for every frame position, so that it takes
+            `num_frames` frames and no other number.
     """
 
     settings: dict
+    fixed_frames = False
 
     def __init__(self, sizes: ClipSizes, *, num_frames: int = 12) -> None:
         super().__init__()

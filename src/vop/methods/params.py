@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -23,13 +24,21 @@ class ParameterCount:
     true_percent: float
 
 
-def count_parameters(sizes: ClipSizes, **settings) -> dict[str, ParameterCount]:
-    """Counts every method on a backbone of `sizes`; builds no weights (everything stands on the meta device)."""
+def count_parameters(sizes: ClipSizes, *, only: Sequence[str] | None = None, **settings) -> dict[str, ParameterCount]:
+    """Counts every method on a backbone of `sizes`, or those in `only`, with those of `settings` that each one has.
+
+    Builds no weights: everything stands on the meta device.
+    """
     with torch.device("meta"):
         clip = Clip(sizes)
-        built = {name: methods.create(name, sizes, **settings) for name in methods.METHODS}
+        built = {name: methods.create(name, sizes, **_its_own(name, settings)) for name in only or methods.METHODS}
     whole = {"paper": paper_size(clip), "true": sum(p.numel() for p in clip.parameters())}
     return {name: _count(method, whole) for name, method in built.items()}
+
+
+def _its_own(name: str, settings: dict) -> dict:
+    known = methods.settings_of(name)
+    return {key: value for key, value in settings.items() if key in known}
 
 
 def paper_size(clip: Clip) -> int:

@@ -51,7 +51,7 @@ class VoPC(VoP):
         generated = specific_prompts if cmm_role == "prompts" else 0
         super().__init__(sizes, visual_prompts=visual_prompts - generated, **settings)
         self.cmm_role = cmm_role
-        self.fixed_frames = cmm == "transformer"  # it has a position per frame; an LSTM runs over any number
+        self.fixed_frames = self.fixed_frames or cmm == "transformer"  # an LSTM runs over any number
         module = ContextModule(sizes, kind=cmm, outputs=generated or 1, num_frames=self.num_frames)
         self.context = module if self.visual_layers else None  # with no layer to serve it would never train
 

@@ -33,6 +33,8 @@ class VoPF(VoP):
         visual_layers: those up to K_s get frame-level prompts, those above it video-level ones.
     """
 
+    fixed_frames = True
+
     def __init__(
         self,
         sizes: ClipSizes,

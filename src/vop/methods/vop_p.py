@@ -25,6 +25,8 @@ class VoPP(VoP):
         specific_prompts: how many of the visual prompts depend on the position (paper: 4 of 8).
     """
 
+    fixed_frames = True
+
     def __init__(self, sizes: ClipSizes, *, visual_prompts: int = 8, specific_prompts: int = 4, **settings) -> None:
         check_specific(specific_prompts, visual_prompts)
         super().__init__(sizes, visual_prompts=visual_prompts - specific_prompts, **settings)

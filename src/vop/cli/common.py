@@ -1,0 +1,95 @@
+"""What several commands share: options, tables, JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vop.errors import UsageError
+
+if TYPE_CHECKING:
+    from vop.data.types import Dataset
+
+
+def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    parser.add_argument(
+        "--data",
+        metavar="SPEC",
+        required=required,
+        help="a benchmark with its folder (msrvtt-9k:/data/msrvtt), a CSV, JSONL or Parquet file, or emoji-motion",
+    )
+    add_table_options(parser)
+
+
+def add_table_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--videos", metavar="DIR", type=Path, help="the folder of the videos, if it is another one")
+    parser.add_argument("--video-column", metavar="NAME", help="of a table, if it has no usual name")
+    parser.add_argument("--caption-column", metavar="NAME", help="of a table, if it has no usual name")
+
+
+def load_data(spec: str, arguments: argparse.Namespace) -> Dataset:
+    from vop.data.readers import load
+
+    return load(
+        spec,
+        videos=arguments.videos,
+        video_column=arguments.video_column,
+        caption_column=arguments.caption_column,
+    )
+
+
+def add_settings_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        dest="settings",
+        help="a setting of the method: --set split_layer=8 --set visual_layers=[1,2,3]",
+    )
+
+
+def parse_settings(pairs: Sequence[str]) -> dict:
+    """NAME=VALUE pairs, the values as YAML."""
+    import yaml
+
+    settings = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--set {pair!r}: write NAME=VALUE")
+        settings[name] = yaml.safe_load(value)
+    return settings
+
+
+def print_json(document: dict, *, file: str | None = None) -> None:
+    """One JSON document, on standard output or into a file."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    if file in (None, "-"):
+        print(text)
+        return
+    from vop.files import atomic_write
+
+    with atomic_write(file) as path:
+        path.write_text(text + "\n", encoding="utf-8")
+
+
+def print_table(table: object) -> None:
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 140  # no terminal, no width to keep to
+    Console(width=width).print(table)
+
+
+def warn_skipped(skipped: Sequence) -> None:
+    """Lists videos that were left out, on standard error."""
+    if skipped:
+        print(f"{len(skipped)} videos were skipped:", file=sys.stderr)
+    for video in skipped[:20]:
+        print(f"  {video.path}: {video.reason}", file=sys.stderr)
+    if len(skipped) > 20:
+        print(f"  and {len(skipped) - 20} more", file=sys.stderr)

@@ -1,0 +1,66 @@
+"""`vop data check` and `vop data cache`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from vop import progress
+from vop.cli.common import add_table_options, load_data, print_json, warn_skipped
+
+
+def add_parser(subparsers) -> None:
+    group = subparsers.add_parser("data", help="check a data set, or decode it once").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    check = group.add_parser("check", help="count videos, captions, missing and unreadable files")
+    check.add_argument("spec", metavar="SPEC")
+    check.add_argument("--decode", action="store_true", help="decode every file as training would (slower)")
+    check.add_argument("--json", action="store_true", help="print JSON")
+    add_table_options(check)
+    check.set_defaults(run=run_check)
+    cache = group.add_parser("cache", help="decode every video once")
+    cache.add_argument("spec", metavar="SPEC")
+    cache.add_argument("--out", type=Path, required=True, help="the cache's folder; give it as --cache later")
+    cache.add_argument("--num-frames", type=int, default=12, help="frames of a video (default 12)")
+    cache.add_argument("--size", type=int, default=224, help="pixels; 224 for OpenAI's CLIP, 48 for mini")
+    cache.add_argument("--json", action="store_true", help="print JSON")
+    add_table_options(cache)
+    cache.set_defaults(run=run_cache)
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    from vop.data.screening import check_dataset
+
+    dataset = load_data(arguments.spec, arguments)
+    with progress.show() as show:
+        report = check_dataset(dataset, decode=arguments.decode, progress=progress.stage(show, "reading"))
+    if arguments.json:
+        print_json(report.to_dict())
+    else:
+        for name, counts in report.splits.items():
+            print(f"{name}: {counts['videos']:,} videos, {counts['captions']:,} captions")
+        print(f"{len(report.missing):,} missing and {len(report.unreadable):,} unreadable of {report.videos:,} files")
+        for note in report.notes:
+            print(f"note: {note}")
+    warn_skipped([*report.missing, *report.unreadable])
+    return 1 if report.missing or report.unreadable else 0
+
+
+def run_cache(arguments: argparse.Namespace) -> int:
+    from vop.data.frames import FrameStore
+    from vop.data.screening import cache_dataset
+
+    dataset = load_data(arguments.spec, arguments)
+    store = FrameStore(arguments.num_frames, arguments.size, cache=arguments.out)
+    with progress.show() as show:
+        report = cache_dataset(dataset, store, progress=progress.stage(show, "decoding"))
+    if arguments.json:
+        print_json(report.to_dict())
+    else:
+        print(
+            f"{report.decoded:,} decoded, {report.reused:,} were there, {len(report.failed):,} failed", file=sys.stdout
+        )
+    warn_skipped(report.failed)
+    return 1 if report.failed else 0

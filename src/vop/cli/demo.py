@@ -1,0 +1,62 @@
+"""`vop demo`: the whole job in a minute or two."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from vop import progress
+from vop.cli.common import print_json, print_table
+
+_NEXT = """
+The run is in {run}, the picture is {sheet}.
+
+The same with your own videos, listed with captions in a CSV file with the columns video,caption:
+
+    vop data check videos.csv
+    vop train --data videos.csv --method vop-f+p --out runs/mine
+    vop evaluate runs/mine --data test.csv
+
+`vop train` takes OpenAI's CLIP (openai/clip-vit-base-patch32) from the hub; --backbone mini stays with the built-in one.
+"""
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "demo", help="the whole job on the built-in benchmark: render, tune, evaluate, search"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo"), help="folder for videos, run and picture (default demo)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from vop.world.demo import run_demo
+
+    with progress.show() as show:
+        result = run_demo(arguments.out, progress=show)
+    plain, tuned = result.reports
+    if arguments.json:
+        answers = {sentence: [_to_dict(answer) for answer in found] for sentence, found in result.answers.items()}
+        reports = {report.method: report.to_dict() for report in result.reports}
+        print_json({"run": str(result.run), "sheet": str(result.sheet), "reports": reports, "answers": answers})
+        return
+    from vop.evaluation.report import comparison_table
+
+    print_table(comparison_table(result.reports, title="emoji-motion, demo size, on mini"))
+    before, after = plain.metrics.t2v.r1, tuned.metrics.t2v.r1
+    print(
+        f"{tuned.method} finds {after:.1f} % of the videos at rank 1, zero-shot {before:.1f} %: {after - before:+.1f}\n"
+    )
+    for sentence, found in result.answers.items():
+        print(f"“{sentence}”")
+        for place, answer in enumerate(found, start=1):
+            mark = "✓" if answer.right else " "
+            print(f"  {mark} {place}. {answer.score:.3f}  {answer.path.name}  {answer.caption}")
+    print(_NEXT.format(run=result.run, sheet=result.sheet))
+
+
+def _to_dict(answer) -> dict:
+    return {"path": str(answer.path), "caption": answer.caption, "score": answer.score, "right": answer.right}

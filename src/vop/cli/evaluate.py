@@ -1,0 +1,55 @@
+"""`vop evaluate`: both directions, every metric, rescoring beside it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from vop import progress
+from vop.cli.common import add_data_options, load_data, print_json, print_table, warn_skipped
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser("evaluate", help="rank a split in both directions")
+    parser.add_argument("model", metavar="RUN", help="a run, a CLIP folder, a hub id, or mini")
+    add_data_options(parser)
+    parser.add_argument("--split", default="test", help="test (default), val or train")
+    parser.add_argument("--backbone", help="where the run's backbone is now, if it has moved")
+    parser.add_argument("--num-frames", type=int, help="frames of a video, if not the run's own")
+    parser.add_argument("--cache", metavar="DIR", type=Path, help="decoded frames (vop data cache), read and completed")
+    parser.add_argument("--batch-size", type=int, default=32, help="videos per forward pass")
+    parser.add_argument("--precision", default="auto", help="auto (default), bf16 or fp32")
+    parser.add_argument("--on-bad-video", default="skip", help="skip (default) or fail")
+    parser.add_argument(
+        "--bank", type=int, default=512, help="training videos whose captions are QB-Norm's bank; 0 for none"
+    )
+    parser.add_argument("--json", metavar="FILE", nargs="?", const="-", help="JSON on standard output, or into a file")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from vop.device import default_device, resolve_precision
+    from vop.evaluation.job import evaluate_model
+    from vop.evaluation.report import table
+    from vop.model import load
+
+    dataset = load_data(arguments.data, arguments)
+    dataset.split(arguments.split)  # before seconds are spent on the model
+    dtype = resolve_precision(arguments.precision, default_device())
+    model = load(arguments.model, backbone=arguments.backbone, num_frames=arguments.num_frames, dtype=dtype)
+    with progress.show() as show:
+        report = evaluate_model(
+            model,
+            dataset,
+            split=arguments.split,
+            cache=arguments.cache,
+            batch_size=arguments.batch_size,
+            on_bad_video=arguments.on_bad_video,
+            bank_videos=arguments.bank,
+            progress=show,
+        )
+    if arguments.json:
+        print_json(report.to_dict(), file=arguments.json)
+    if arguments.json != "-":
+        print_table(table(report))
+    warn_skipped(report.skipped)

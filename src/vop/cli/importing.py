@@ -1,0 +1,34 @@
+"""`vop import`: models that others have released."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(subparsers) -> None:
+    group = subparsers.add_parser("import", help="convert OpenAI's CLIP files or the authors' released VoP")
+    group = group.add_subparsers(metavar="KIND", required=True)
+    openai = group.add_parser("openai", help="OpenAI's .pt file to a CLIP folder")
+    openai.add_argument("file", metavar="FILE", type=Path)
+    openai.add_argument("--out", metavar="DIR", type=Path, required=True)
+    openai.add_argument("--vocabulary", metavar="FILE", type=Path, help="bpe_simple_vocab_16e6.txt.gz, if elsewhere")
+    openai.set_defaults(run=run_openai)
+    modelscope = group.add_parser("modelscope", help="the authors' released VoP to a run")
+    modelscope.add_argument("folder", metavar="DIR", type=Path)
+    modelscope.add_argument("--out", metavar="RUN", type=Path, required=True)
+    modelscope.set_defaults(run=run_modelscope)
+
+
+def run_openai(arguments: argparse.Namespace) -> None:
+    from vop.imports.openai import import_openai
+
+    import_openai(arguments.file, arguments.out, vocabulary=arguments.vocabulary)
+    print(f"{arguments.out}: use it as --backbone {arguments.out}")
+
+
+def run_modelscope(arguments: argparse.Namespace) -> None:
+    from vop.imports.modelscope import import_modelscope
+
+    import_modelscope(arguments.folder, arguments.out)
+    print(f"{arguments.out}: use it as a run, vop evaluate {arguments.out} --data SPEC")

@@ -1,0 +1,90 @@
+"""`vop train`: tunes a method on captioned videos."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from vop import progress
+from vop.cli.common import add_data_options, add_settings_option, load_data, parse_settings, warn_skipped
+from vop.errors import UsageError
+from vop.training.recipe import FIELDS, Recipe, read_config
+
+_TYPES = {"learning_rate": float, "precision": str, "on_bad_video": str}
+_HELP = {
+    "epochs": "passes over the training pairs",
+    "batch_size": "pairs per step, over all processes",
+    "learning_rate": "of AdamW; the method's own default if not given",
+    "weight_decay": "of AdamW",
+    "warmup": "fraction of the steps in which the learning rate rises",
+    "max_grad_norm": "gradients are clipped to this norm",
+    "seed": "of the prompts' initial values and of the order of the pairs",
+    "precision": "auto, bf16 or fp32",
+    "validation": "fraction of the training videos that selects the epoch, if the data has no validation split",
+    "on_bad_video": "skip: leave unreadable videos out and list them; fail: stop",
+    "workers": "processes that decode",
+    "checkpoint_seconds": "time between checkpoints within an epoch",
+}
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "train",
+        help="tune a method on captioned videos",
+        description="Tunes a method on captioned videos. Started by `accelerate launch -m vop`, it runs on several devices.",
+    )
+    add_data_options(parser, required=False)
+    parser.add_argument("--method", help="vop-f+p (default), vop, vop-p, vop-c, vop-f, vop-f+c")
+    parser.add_argument("--backbone", help="openai/clip-vit-base-patch32 (default), mini, a hub id, a CLIP folder")
+    parser.add_argument("--out", metavar="RUN", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--config", metavar="FILE", help="a YAML recipe; options on the command line go before it")
+    parser.add_argument("--resume", action="store_true", help="go on where the run in --out was stopped")
+    parser.add_argument("--cache", metavar="DIR", type=Path, help="decoded frames (vop data cache), read and completed")
+    parser.add_argument("--num-frames", type=int, help="frames of a video (default 12)")
+    add_settings_option(parser)
+    for name, field in FIELDS.items():
+        kind = _TYPES.get(name, type(field.default))
+        default = "" if field.default is None else f" (default {field.default})"
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"{_HELP[name]}{default}")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    config = read_config(arguments.config) if arguments.config else {}
+    given = {name: getattr(arguments, name) for name in FIELDS if getattr(arguments, name) is not None}
+    recipe = Recipe(**{name: value for name, value in config.items() if name in FIELDS} | given)
+    spec = arguments.data or config.get("data")
+    if spec is None:
+        raise UsageError("no data: give --data SPEC, or `data:` in the recipe")
+    settings = dict(config.get("settings") or {}) | parse_settings(arguments.settings)
+    if arguments.num_frames:
+        settings["num_frames"] = arguments.num_frames
+    from vop.backbone import DEFAULT_HUB_ID
+    from vop.training.job import train
+
+    with progress.show() as show:
+        trained = train(
+            load_data(spec, arguments),
+            arguments.method or config.get("method") or "vop-f+p",
+            arguments.out,
+            backbone=arguments.backbone or config.get("backbone") or DEFAULT_HUB_ID,
+            recipe=recipe,
+            cache=arguments.cache,
+            resume=arguments.resume,
+            progress=show,
+            **settings,
+        )
+    warn_skipped(trained.skipped)
+    _report(trained.result, arguments.out, spec)
+
+
+def _report(result, out: Path, spec: str) -> None:
+    for record in result.history:
+        line = f"epoch {record['epoch']}: loss {record['loss']:.3f}"
+        if "validation" in record:
+            t2v = record["validation"]["t2v"]
+            line += f", validation t2v R@1 {t2v['r1']:.1f}, R@5 {t2v['r5']:.1f}, MnR {t2v['mnr']:.1f}"
+        print(line)
+    print(f"{out}: epoch {result.best_epoch} ({result.selection}), {result.seconds / 60:.1f} minutes")
+    print(f"next: vop evaluate {out} --data {spec}", file=sys.stderr)

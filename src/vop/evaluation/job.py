@@ -1,0 +1,78 @@
+"""A whole evaluation: a model on a split of a data set, with what the report should say about both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vop.data.frames import FrameStore
+from vop.data.types import Dataset, Split
+from vop.evaluation.evaluate import evaluate
+from vop.evaluation.report import EvaluationReport
+from vop.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from vop.model import TextVideoModel
+
+
+def evaluate_model(
+    model: TextVideoModel,
+    dataset: Dataset,
+    *,
+    split: str = "test",
+    cache: Path | None = None,
+    batch_size: int = 32,
+    on_bad_video: str = "skip",
+    bank_videos: int = 512,
+    progress: Progress = silent,
+) -> EvaluationReport:
+    """Ranks one split in both directions.
+
+    Args:
+        cache: decoded frames, read and completed.
+        bank_videos: so many training videos, with a caption each, are QB-Norm's bank; 0, or a data set that has no
+            training split or is evaluated on it, leaves QB-Norm out.
+    """
+    bank, notes = None, []
+    if "train" in dataset.splits and split != "train" and bank_videos:
+        bank = _sample(dataset.split("train"), bank_videos)
+        if not any(video.path.exists() for video in bank.videos):
+            bank = None
+            notes.append("no QB-Norm: the training videos of its bank are not there")
+    card = model.card
+    return evaluate(
+        model,
+        dataset.split(split),
+        FrameStore(model.num_frames, model.image_size, cache=cache),
+        batch_size=batch_size,
+        on_bad_video=on_bad_video,
+        bank=bank,
+        progress=progress,
+        method=model.method_name,
+        data=dataset.name,
+        selection=card.get("selection", "untrained"),
+        epoch=card.get("epoch"),
+        seed=card.get("seed"),
+        notes=notes,
+        settings={
+            "backbone": model.backbone.name,
+            "precision": str(next(model.clip.parameters()).dtype).removeprefix("torch."),
+            "trained_on": card.get("data"),
+            **model.method.settings,
+            "num_frames": model.num_frames,
+        },
+    )
+
+
+def _sample(split: Split, count: int) -> Split:
+    """At most `count` videos, drawn by a fixed seed, with the first caption of each."""
+    rows = np.random.default_rng(0).permutation(len(split.videos))[:count]
+    chosen = sorted(int(row) for row in rows)
+    return Split(
+        name=split.name,
+        videos=tuple(split.videos[row] for row in chosen),
+        captions=tuple(split.captions[split.captions_of[row][0]] for row in chosen),
+        targets=tuple(range(len(chosen))),
+    )

@@ -1,0 +1,88 @@
+"""How far a long job is: bars with an estimate on a terminal, a line now and then elsewhere.
+
+Everything that takes long calls `progress(stage, done, total, note="")`. Nothing is written to standard output.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Progress(Protocol):
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None: ...
+
+
+def silent(stage: str, done: int, total: int, note: str = "") -> None:
+    """Shows nothing."""
+
+
+class Lines:
+    """For files and pipes: the first and the last line of a stage, and one every `interval_seconds` between."""
+
+    def __init__(self, *, interval_seconds: float = 30.0) -> None:
+        self.interval_seconds = interval_seconds
+        self._shown: dict[str, float] = {}
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        if done >= total or now - self._shown.get(stage, -1e9) >= self.interval_seconds:
+            self._shown[stage] = now
+            print(f"{stage}: {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
+
+
+class Bars:
+    """For terminals: one bar per stage with its speed and the time that is left."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        ]
+        self._bars = Progress(*columns, console=Console(stderr=True))
+        self._tasks: dict[str, int] = {}
+
+    def __enter__(self) -> Bars:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total, note=note)
+        self._bars.update(self._tasks[stage], completed=done, total=total, note=note)
+
+
+def show() -> Bars | Lines:
+    """What suits standard error; a context manager."""
+    return Bars() if sys.stderr.isatty() else Lines()
+
+
+def stage(progress: Progress, name: str) -> Callable[[int, int], None]:
+    """`progress` for a job that knows only (done, total)."""
+    return lambda done, total: progress(name, done, total)

@@ -1,0 +1,96 @@
+"""A whole training: from a data set and a method's name to a run's folder."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vop.data.frames import FrameStore
+from vop.data.holdout import with_validation
+from vop.data.screening import BadVideo, screen
+from vop.data.types import Dataset, Split
+from vop.device import default_device, resolve_precision
+from vop.errors import UsageError, VopError
+from vop.model import TextVideoModel, create
+from vop.progress import Progress, silent, stage
+from vop.run_folder import CONFIG, TRAINING
+from vop.training.recipe import Recipe
+from vop.training.trainer import CHECKPOINT, Trainer, TrainingResult
+
+FRAMES = "frames"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training: the model with the chosen weights, in eval mode, and what was left out."""
+
+    model: TextVideoModel
+    result: TrainingResult
+    skipped: tuple[BadVideo, ...]
+
+
+def train(
+    dataset: Dataset,
+    method: str,
+    out: Path,
+    *,
+    backbone: str = "mini",
+    recipe: Recipe | None = None,
+    cache: Path | None = None,
+    resume: bool = False,
+    progress: Progress = silent,
+    **settings,
+) -> Trained:
+    """Tunes `method` on the training split and writes the run to `out`.
+
+    Every video is decoded once, into `cache`; without one into the run's own folder, which is emptied at the end.
+
+    Args:
+        dataset: its validation split selects the epoch; without one, `recipe.validation` of the training videos are
+            held out. The test split is never read.
+        settings: the method's, `num_frames` among them.
+
+    Raises:
+        UsageError: `out` holds a run already and `resume` is not set.
+    """
+    recipe = recipe or Recipe()
+    _check_out(out, resume=resume)
+    device = default_device()
+    torch.manual_seed(recipe.seed)
+    model = create(method, backbone, dtype=resolve_precision(recipe.precision, device), device=device, **settings)
+    store = FrameStore(model.num_frames, model.image_size, cache=cache or out / TRAINING / FRAMES)
+    train_split, validation, skipped = _splits(dataset, recipe, store, progress)
+    trainer = Trainer(model, train_split, validation, recipe, out, store=store, data=dataset.name, progress=progress)
+    result = trainer.fit(resume=resume)
+    if cache is None and trainer.accelerator.is_main_process:
+        shutil.rmtree(out / TRAINING / FRAMES, ignore_errors=True)
+    return Trained(model, result, skipped)
+
+
+def _splits(
+    dataset: Dataset, recipe: Recipe, store: FrameStore, progress: Progress
+) -> tuple[Split, Split | None, tuple[BadVideo, ...]]:
+    """The readable part of the training and the validation split."""
+    if recipe.validation > 0:
+        dataset = with_validation(dataset, fraction=recipe.validation, seed=recipe.seed)
+    kept, skipped = {}, ()
+    for name in ("train", "val"):
+        if name == "train" or name in dataset.splits:
+            kept[name], report = screen(
+                dataset.split(name), store, policy=recipe.on_bad_video, progress=stage(progress, f"decoding {name}")
+            )
+            skipped += report.skipped
+    return kept["train"], kept.get("val"), skipped
+
+
+def _check_out(out: Path, *, resume: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; --out is a folder")
+    if resume:
+        if not (out / TRAINING / CHECKPOINT).exists() and (out / CONFIG).exists():
+            raise VopError(f"{out}: no {TRAINING}/{CHECKPOINT} to go on from: its training is done or was deleted")
+    elif (out / CONFIG).exists() or (out / TRAINING / CHECKPOINT).exists():
+        raise UsageError(f"{out} holds a run already: choose another --out, or go on with --resume")

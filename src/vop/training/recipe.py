@@ -1,0 +1,95 @@
+"""A recipe: how a training is done."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from vop.errors import UsageError, unknown_name
+
+# Found on emoji-motion with `mini` (docs/results.md). The paper searches [1e-6, 1e-2] for each method and data set.
+DEFAULT_LEARNING_RATES = {"vop-c": 5e-3, "vop-f+c": 5e-3}
+DEFAULT_LEARNING_RATE = 1e-2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The defaults are the paper's (section 4) where it gives any.
+
+    Attributes:
+        learning_rate: of AdamW; None for the method's own default.
+        weight_decay: of AdamW, on everything that trains.
+        warmup: fraction of the steps in which the learning rate rises from 0; it then falls along a cosine to 0.
+        batch_size: pairs per step, over all processes.
+        max_grad_norm: gradients are clipped to this norm.
+        seed: of the prompts' initial values and of the order of the pairs.
+        precision: of the frozen weights and the activations: "auto", "bf16", "fp32".
+        validation: fraction of the training videos that selects the epoch, if the data has no validation split.
+        on_bad_video: "skip" leaves unreadable videos out and reports them; "fail" stops.
+        workers: processes that decode.
+        checkpoint_seconds: a checkpoint is written after an epoch, and in between once this long has passed.
+    """
+
+    epochs: int = 5
+    batch_size: int = 32
+    learning_rate: float | None = None
+    weight_decay: float = 0.2
+    warmup: float = 0.1
+    max_grad_norm: float = 1.0
+    seed: int = 0
+    precision: str = "auto"
+    validation: float = 0.05
+    on_bad_video: str = "skip"
+    workers: int = 2
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name, least in {"epochs": 1, "batch_size": 2, "workers": 0, "seed": 0}.items():
+            if getattr(self, name) < least:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be {least} or more")
+        for name in ("warmup", "validation"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; it is a fraction, 0 or more and below 1")
+        for name in ("weight_decay", "max_grad_norm", "checkpoint_seconds"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        if self.learning_rate is not None and not 0 < self.learning_rate < 10:
+            raise UsageError(
+                f"learning_rate is {self.learning_rate}; give one in (0, 10), the paper's are 1e-6 to 1e-2"
+            )
+        if self.on_bad_video not in ("skip", "fail"):
+            raise unknown_name("on_bad_video", self.on_bad_video, ["skip", "fail"])
+
+    def rate_for(self, method: str) -> float:
+        """The learning rate, or the default of `method`."""
+        return self.learning_rate or DEFAULT_LEARNING_RATES.get(method, DEFAULT_LEARNING_RATE)
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
+
+
+def read_config(path: str | Path) -> dict:
+    """A YAML file to a dictionary: the recipe's fields, and `data`, `method`, `backbone`, `settings` of a training.
+
+    Raises:
+        UsageError: the file is missing or is not such a dictionary.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such recipe") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not readable as YAML ({error})") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: a recipe is a mapping of names to values, got {type(values).__name__}")
+    known = [*FIELDS, "data", "method", "backbone", "settings"]
+    for name in values:
+        if name not in known:
+            raise unknown_name(f"entry of {path}", str(name), known)
+    for name in ("learning_rate", "weight_decay"):  # YAML reads 1e-3 as a string
+        if isinstance(values.get(name), str):
+            values[name] = float(values[name])
+    return values

@@ -1,0 +1,121 @@
+"""The whole job on the built-in benchmark: render, tune, evaluate, answer typed sentences, draw a contact sheet."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vop.data.frames import FrameStore
+from vop.data.types import Dataset, Split
+from vop.device import resolve_precision
+from vop.evaluation.embedding import embed_split
+from vop.evaluation.figures import Clip, SheetRow, contact_sheet
+from vop.evaluation.job import evaluate_model
+from vop.evaluation.report import EvaluationReport
+from vop.model import TextVideoModel, load
+from vop.progress import Progress, silent, stage
+from vop.training.job import train
+from vop.training.recipe import Recipe
+from vop.world import emoji_motion
+
+METHOD = "vop-f+p"
+FRAMES = 6
+RECIPE = Recipe(epochs=8, batch_size=32, learning_rate=1e-2, weight_decay=0.0, validation=0.1, workers=0)
+SENTENCES, TOP = 5, 3
+CREDIT = "Artwork: OpenMoji, the open-source emoji and icon project, CC BY-SA 4.0"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A video that was found for a sentence."""
+
+    path: Path
+    caption: str
+    score: float
+    right: bool
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo made.
+
+    Attributes:
+        reports: zero-shot's and the tuned method's, on the gallery.
+        answers: for each sentence, its best videos.
+    """
+
+    run: Path
+    sheet: Path
+    reports: tuple[EvaluationReport, EvaluationReport]
+    answers: dict[str, list[Answer]]
+
+
+def run_demo(out: Path, *, plan: emoji_motion.Plan = emoji_motion.DEMO, progress: Progress = silent) -> DemoResult:
+    """Does it all below `out`: `data/`, `cache/`, `run/`, `contact_sheet.png`. The videos and the cache are used again."""
+    dataset = emoji_motion.dataset(out / "data", plan=plan, progress=stage(progress, "rendering videos"))
+    cache, run = out / "cache", out / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    tuned = train(
+        dataset, METHOD, run, backbone="mini", recipe=RECIPE, cache=cache, progress=progress, num_frames=FRAMES
+    ).model
+    plain = load("mini", num_frames=FRAMES, dtype=resolve_precision("auto", tuned.device))
+    reports = tuple(evaluate_model(model, dataset, cache=cache, bank_videos=0) for model in (plain, tuned))
+    tuned.card["results"] = reports[1].metrics.to_dict()
+    tuned.save_pretrained(run)
+    store = FrameStore(tuned.num_frames, tuned.image_size, cache=cache)
+    answers = _answer(tuned, dataset, store, _sentences(dataset.split("test"), out / "data", plan))
+    sheet = _draw(answers, out / "contact_sheet.png")
+    return DemoResult(run, sheet, reports, answers)
+
+
+def _sentences(split: Split, root: Path, plan: emoji_motion.Plan) -> list[int]:
+    """The first video of each of the first kinds: captions that nobody chose for being easy."""
+    metadata = emoji_motion.load_metadata(root, plan=plan)
+    first: dict[str, int] = {}
+    for row, target in enumerate(split.targets):
+        first.setdefault(metadata[split.videos[target].id].kind, row)
+    return [first[kind] for kind in sorted(first)][:SENTENCES]
+
+
+@torch.inference_mode()
+def _answer(model: TextVideoModel, dataset: Dataset, store: FrameStore, rows: list[int]) -> dict[str, list[Answer]]:
+    gallery = embed_split(model, dataset.split("test"), store)
+    split = gallery.split
+    found = {}
+    for row in rows:
+        sentence = split.captions[row]
+        scores = gallery.videos @ model.encode_text([sentence])[0]
+        found[sentence] = [
+            Answer(
+                path=split.videos[video].path,
+                caption=split.captions[split.captions_of[video][0]],
+                score=float(scores[video]),
+                right=video == split.targets[row],
+            )
+            for video in scores.topk(min(TOP, len(scores))).indices.tolist()
+        ]
+    return found
+
+
+def _draw(answers: dict[str, list[Answer]], path: Path) -> Path:
+    from vop.data.decode import decode_frames
+
+    rows = [
+        SheetRow(
+            sentence,
+            [
+                Clip(
+                    frames=decode_frames(answer.path, num_frames=5, size=96),
+                    score=answer.score,
+                    right=answer.right,
+                    caption=answer.caption,
+                )
+                for answer in found
+            ],
+        )
+        for sentence, found in answers.items()
+    ]
+    return contact_sheet(rows, path, title=f"{METHOD} on mini: five sentences, their top {TOP}", footer=CREDIT)

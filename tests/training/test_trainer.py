@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from worlds import MadeFrames, split
+
+from vop import model
+from vop.errors import UsageError, VopError
+from vop.training.recipe import Recipe, read_config
+from vop.training.trainer import Trainer
+
+METHODS = ["vop", "vop-c", "vop-f+p"]
+
+
+def trainer(tiny, out, *, method="vop", progress=lambda *_: None, validation=True, precision=torch.float32, **recipe):
+    values = {"epochs": 3, "batch_size": 6, "learning_rate": 1e-2, "seed": 5, "workers": 0, "checkpoint_seconds": 0.0}
+    torch.manual_seed(5)
+    built = model.create(method, tiny, device="cpu", num_frames=4, dtype=precision)
+    held_out = split("val", videos=6, captions=1) if validation else None
+    return Trainer(
+        built, split(), held_out, Recipe(**values | recipe), out, store=MadeFrames(), data="made", progress=progress
+    )
+
+
+def weights(out):
+    return load_file(out / "model.safetensors")
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill_at(step):
+    def progress(stage, done, total, note=""):
+        if done == step:
+            raise Killed
+
+    return progress
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_learns(tiny, tmp_path, method):
+    job = trainer(tiny, tmp_path, method=method, epochs=15, validation=False, checkpoint_seconds=1e9)
+    history = job.fit().history
+    blind = math.log(6 - 6 / 19)  # scores all alike: 6 pairs, of which one in 19 others is of the same video
+    assert history[-1]["loss"] < 0.85 * blind < history[0]["loss"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("step", "every_seconds"), [(1, 0.0), (3, 0.0), (5, 0.0), (5, 1e9), (9, 1e9)])
+def test_killed_and_resumed_it_ends_with_the_same_bits(tiny, tmp_path, method, step, every_seconds):
+    whole = trainer(tiny, tmp_path / "whole", method=method).fit()
+    with pytest.raises(Killed):
+        trainer(tiny, tmp_path / "cut", method=method, progress=kill_at(step), checkpoint_seconds=every_seconds).fit()
+    resumed = trainer(tiny, tmp_path / "cut", method=method, checkpoint_seconds=every_seconds).fit(resume=True)
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert resumed.history == whole.history
+    assert resumed.best_epoch == whole.best_epoch
+
+
+def test_the_run_keeps_the_best_epoch(tiny, tmp_path, monkeypatch):
+    scores = iter([10.0, 30.0, 20.0])
+    monkeypatch.setattr(Trainer, "_validate", lambda self: {"t2v": {"r1": next(scores), "mnr": 1.0}})
+    seen = []
+    monkeypatch.setattr(
+        Trainer,
+        "_end_epoch",
+        lambda self, epoch, log, original=Trainer._end_epoch: (
+            seen.append({name: p.detach().clone() for name, p in self.trained.items()}),
+            original(self, epoch, log),
+        ),
+    )
+    job = trainer(tiny, tmp_path)
+    monkeypatch.setattr(job, "_card", lambda result: {})
+    assert job.fit().best_epoch == 2
+    assert all(torch.equal(tensor, seen[1][name]) for name, tensor in weights(tmp_path).items())
+    assert not all(torch.equal(tensor, seen[2][name]) for name, tensor in weights(tmp_path).items())
+
+
+def test_without_validation_the_last_epoch_is_kept(tiny, tmp_path):
+    result = trainer(tiny, tmp_path, validation=False).fit()
+    assert (result.best_epoch, result.selection) == (3, "last")
+    assert "selection: last" in (tmp_path / "README.md").read_text()
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_best_kept(tiny, tmp_path, monkeypatch):
+    from vop.training import trainer as module
+
+    job = trainer(tiny, tmp_path)
+    original = module.contrastive_loss
+
+    def breaks(*args, **kwargs):
+        loss = original(*args, **kwargs)
+        return loss * math.nan if job.progress.step == 4 else loss
+
+    monkeypatch.setattr(module, "contrastive_loss", breaks)
+    with pytest.raises(VopError, match=r"loss became nan at step 5 of 9.*epoch 1"):
+        job.fit()
+    assert all(torch.equal(tensor, job.best[name]) for name, tensor in weights(tmp_path).items())
+
+
+def test_learning_rate_rises_and_falls(tiny, tmp_path):
+    job = trainer(tiny, tmp_path, epochs=10)  # 30 steps, 3 of warm-up
+    rates = [job.learning_rate(step) for step in range(31)]
+    assert rates[:3] == pytest.approx([1e-2 / 3, 2e-2 / 3, 1e-2])
+    assert rates[3] == pytest.approx(1e-2)
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+    assert rates[30] == pytest.approx(0, abs=1e-9)
+    assert rates[3 + 27 // 2] == pytest.approx(1e-2 * 0.5 * (1 + math.cos(math.pi * 13 / 27)))
+
+
+def test_another_training_is_not_resumed(tiny, tmp_path):
+    trainer(tiny, tmp_path).fit()
+    with pytest.raises(VopError, match="recipe = .*'epochs': 3.*'epochs': 4"):
+        trainer(tiny, tmp_path, epochs=4).fit(resume=True)
+
+
+def test_a_damaged_checkpoint_is_named(tiny, tmp_path):
+    trainer(tiny, tmp_path).fit()
+    path = tmp_path / "training" / "state.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(VopError, match="state.safetensors: damaged"):
+        trainer(tiny, tmp_path).fit(resume=True)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tiny, tmp_path, monkeypatch):
+    from vop.training import checkpoint
+
+    original = checkpoint.save_file
+
+    def full(*args, **kwargs):
+        if len(list(tmp_path.glob("training/state.safetensors"))):
+            raise OSError(28, "No space left on device")
+        original(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(VopError, match="no space left"):
+        trainer(tiny, tmp_path).fit()
+    monkeypatch.setattr(checkpoint, "save_file", original)
+    trainer(tiny, tmp_path).fit(resume=True)
+    trainer(tiny, tmp_path / "whole").fit()
+    one, other = weights(tmp_path), weights(tmp_path / "whole")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_zero_shot_trains_nothing(tiny, tmp_path):
+    with pytest.raises(UsageError, match="zero-shot trains nothing"):
+        trainer(tiny, tmp_path, method="zero-shot")
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"epochs": 0}, "epochs is 0"),
+        ({"warmup": 1.5}, "warmup is 1.5"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"on_bad_video": "blank"}, "'blank'"),
+    ],
+)
+def test_wrong_recipes_are_named(values, says):
+    with pytest.raises(UsageError, match=says):
+        Recipe(**values)
+
+
+def test_recipes_are_read_from_yaml(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("method: vop\nlearning_rate: 1e-3\nepochs: 2\n")
+    assert read_config(path) == {"method": "vop", "learning_rate": 1e-3, "epochs": 2}
+    path.write_text("epoch: 2\n")
+    with pytest.raises(UsageError, match="'epoch': did you mean epochs"):
+        read_config(path)
+
+
+TWO_PROCESSES = """
+import sys
+sys.path[:0] = {tests!r}
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from test_trainer import trainer
+from vop.backbone import find_backbone
+trainer(find_backbone({backbone!r}), Path({out!r}), method={method!r}, epochs=1, validation=False).fit()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["vop-f+c"])
+def test_two_processes_train_as_one(tiny, tmp_path, method):
+    """Embeddings are gathered with gradients: after three steps the weights agree to rounding."""
+    trainer(tiny, tmp_path / "one", method=method, epochs=1, validation=False).fit()
+    here = Path(__file__).parent
+    script = tmp_path / "job.py"
+    values = {"tests": [str(here), str(here.parent)], "backbone": str(tiny.folder), "out": str(tmp_path / "two")}
+    script.write_text(TWO_PROCESSES.format(**values, method=method))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"]
+    command += ["--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=0, atol=2e-5)
