@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vop.errors import VopError
@@ -43,7 +43,8 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
             ) from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # gone already, or never made
+            temporary.unlink()
 
 
 def _make_folder(folder: Path) -> None:

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from clips import naive_square
+from PIL import Image
+
+from vop.data.pixels import square, upright
+
+ONE = 65536
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [(240, 320, 224), (320, 240, 64), (100, 100, 224), (33, 65, 16), (720, 1280, 224), (48, 300, 48)],
+)
+@pytest.mark.parametrize("kind", ["noise", "gradient"])
+def test_square_against_pillow(height, width, size, kind):
+    if kind == "noise":
+        pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    else:
+        ramp = np.linspace(0, 255, width)[None, :, None] * np.linspace(0, 1, height)[:, None, None]
+        pixels = (ramp * np.array([1, 0.5, 0.2])).astype(np.uint8)
+    ours = square(torch.from_numpy(pixels), size=size)
+    assert ours.shape == (3, size, size)
+    assert ours.is_contiguous()
+    theirs = naive_square(Image.fromarray(pixels), size)
+    difference = np.abs(ours.permute(1, 2, 0).numpy().astype(int) - theirs)
+    assert difference.max() <= 2
+    assert difference.mean() < 0.2
+
+
+def test_right_size_already_is_only_cropped():
+    pixels = torch.randint(0, 256, (10, 16, 3), dtype=torch.uint8)
+    assert torch.equal(square(pixels, size=10), pixels[:, 3:13].permute(2, 0, 1))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 5000), (5000, 1), (2, 1001), (1, 1)])
+def test_extreme_shapes_take_little_memory(height, width, monkeypatch):
+    sizes = []
+    interpolate = torch.nn.functional.interpolate
+
+    def measured(pixels, *, size, **settings):
+        sizes.append(size)
+        return interpolate(pixels, size=size, **settings)
+
+    monkeypatch.setattr("vop.data.pixels.interpolate", measured)
+    pixels = torch.zeros((height, width, 3), dtype=torch.uint8)
+    middle = 5 * min(height, width)
+    pixels[max(height // 2 - middle, 0) : height // 2 + middle, max(width // 2 - middle, 0) : width // 2 + middle] = 200
+    out = square(pixels, size=224)
+    assert out.shape == (3, 224, 224)
+    assert out.unique().tolist() == [200]
+    assert max(sizes[0]) <= 9 * 224
+
+
+# x' = ax + cy, y' = bx + dy, with y downwards: what each matrix does to a picture, in NumPy's words.
+MATRICES = [
+    ((ONE, 0, 0, ONE), lambda p: p),
+    ((-ONE, 0, 0, -ONE), lambda p: np.rot90(p, 2)),
+    ((0, ONE, -ONE, 0), lambda p: np.rot90(p, -1)),  # clockwise
+    ((0, -ONE, ONE, 0), lambda p: np.rot90(p, 1)),
+    ((-ONE, 0, 0, ONE), np.fliplr),
+    ((ONE, 0, 0, -ONE), np.flipud),
+    ((0, ONE, ONE, 0), lambda p: p.transpose(1, 0, 2)),
+    ((0, -ONE, -ONE, 0), lambda p: np.rot90(p, 2).transpose(1, 0, 2)),
+]
+
+
+@pytest.mark.parametrize(("matrix", "expected"), MATRICES)
+def test_upright(matrix, expected):
+    pixels = np.arange(2 * 3 * 3).reshape(2, 3, 3).astype(np.uint8)
+    assert np.array_equal(upright(pixels, matrix), expected(pixels))
+
+
+def test_upright_without_a_matrix():
+    pixels = np.zeros((2, 3, 3), np.uint8)
+    assert upright(pixels, None) is pixels

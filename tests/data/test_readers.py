@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from vop.data import load
+from vop.data.readers import READERS, reader
+from vop.errors import DataError, UsageError
+
+ROWS = [("a.mp4", "a dog runs"), ("b.mp4", "a cat sleeps"), ("a.mp4", "the dog, it barks")]
+
+
+def write_table(path: Path, rows=ROWS, *, columns=("video", "caption")) -> Path:
+    records = [dict(zip(columns, row, strict=True)) for row in rows]
+    if path.suffix in (".csv", ".tsv"):
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writerows([columns, *rows])
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, records)) + "\n\n")
+    else:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), path)
+    return path
+
+
+def pairs(split) -> list[tuple[str, str]]:
+    return [(split.videos[t].id, caption) for t, caption in zip(split.targets, split.captions, strict=True)]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_several_rows_of_a_video_are_several_captions(tmp_path, suffix):
+    dataset = load(str(write_table(tmp_path / f"mine{suffix}")))
+    assert dataset.name == "mine"
+    assert list(dataset.splits) == ["train"]
+    train = dataset.split("train")
+    assert [video.id for video in train.videos] == ["a.mp4", "b.mp4"]
+    assert [video.path for video in train.videos] == [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    assert pairs(train) == ROWS
+
+
+@pytest.mark.parametrize("columns", [("Video Path", "Text"), ("file_name", "sentence"), ("video_id", "CAPTION")])
+def test_usual_column_names_are_guessed(tmp_path, columns):
+    path = write_table(tmp_path / "mine.csv", [(1, *row) for row in ROWS], columns=("", *columns))
+    assert pairs(load(str(path)).split("train")) == ROWS
+
+
+def test_named_columns_win(tmp_path):
+    path = write_table(
+        tmp_path / "mine.csv", [("x.mp4", "wrong", *row) for row in ROWS], columns=("video", "text", "v", "c")
+    )
+    assert pairs(load(str(path), video_column="v", caption_column="c").split("train")) == ROWS
+
+
+def test_misspelt_and_missing_columns_name_those_found(tmp_path):
+    path = write_table(tmp_path / "mine.csv", columns=("vidoe", "capture"))
+    with pytest.raises(DataError, match=r"mine\.csv: no column looks like the video; found: vidoe, capture"):
+        load(str(path))
+    with pytest.raises(DataError, match="no column looks like the caption; found: vidoe, capture"):
+        load(str(path), video_column="vidoe")
+    with pytest.raises(UsageError, match="unknown video column 'video': did you mean vidoe.*known: vidoe, capture"):
+        load(str(path), video_column="video")
+
+
+def test_empty_captions_are_left_out_and_counted(tmp_path):
+    rows = [*ROWS, ("b.mp4", ""), ("c.mp4", "   ")]
+    dataset = load(str(write_table(tmp_path / "mine.csv", rows)))
+    assert pairs(dataset.split("train")) == ROWS
+    assert dataset.notes == ("2 empty captions left out of train",)
+
+
+def test_nothing_but_empty_captions(tmp_path):
+    with pytest.raises(DataError, match=r"mine\.csv: there is no row with a caption"):
+        load(str(write_table(tmp_path / "mine.csv", [("a.mp4", "")])))
+
+
+def test_a_row_without_a_video(tmp_path):
+    with pytest.raises(DataError, match="line 3: no video in the column 'video'"):
+        load(str(write_table(tmp_path / "mine.csv", [ROWS[0], ("", "lost")])))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_text_that_is_not_utf8(tmp_path, suffix):
+    path = write_table(tmp_path / f"mine{suffix}", [*ROWS, ("c.mp4", "PLACE")])
+    path.write_bytes(path.read_bytes().replace(b"PLACE", "caf\u00e9".encode("latin-1")))
+    line = 5 if suffix == ".csv" else 4
+    with pytest.raises(DataError, match=rf"mine{suffix}: line {line}: byte 0xe9 \(at \d+\) is not UTF-8"):
+        load(str(path))
+
+
+def test_byte_order_mark_semicolons_and_line_breaks_in_quotes(tmp_path):
+    path = tmp_path / "excel.csv"
+    path.write_bytes('\ufeffvideo;caption\r\na.mp4;"one\r\ntwo; three"\r\n'.encode())
+    assert pairs(load(str(path)).split("train")) == [("a.mp4", "one two; three")]
+
+
+def test_a_comma_outside_quotes(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("video,caption\na.mp4,one, two\n")
+    with pytest.raises(DataError, match="line 2: more values than columns"):
+        load(str(path))
+
+
+def test_broken_jsonl_names_the_line(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"video": "a.mp4", "caption": "x"}\n{"video": \n')
+    with pytest.raises(DataError, match=r"mine\.jsonl: line 2: this is not JSON"):
+        load(str(path))
+    path.write_text('["a.mp4", "x"]\n')
+    with pytest.raises(DataError, match="line 1: expected an object"):
+        load(str(path))
+
+
+def test_captions_that_are_no_text(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"video": "a.mp4", "caption": 12}\n')
+    with pytest.raises(DataError, match="line 1: the caption is 12"):
+        load(str(path))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_list_of_captions(tmp_path, suffix):
+    rows = [("a.mp4", ["one", "two"]), ("b.mp4", ["three"])]
+    dataset = load(str(write_table(tmp_path / f"mine{suffix}", rows)))
+    assert pairs(dataset.split("train")) == [("a.mp4", "one"), ("a.mp4", "two"), ("b.mp4", "three")]
+
+
+@pytest.mark.parametrize("name", ["mine.csv", "mine.jsonl", "mine.parquet"])
+def test_empty_and_broken_files(tmp_path, name):
+    path = tmp_path / name
+    path.touch()
+    with pytest.raises(DataError, match=name):
+        load(str(path))
+    path.write_bytes(b"\x00\x01PAR1 nonsense")
+    with pytest.raises(DataError, match=name):
+        load(str(path))
+
+
+def test_split_column(tmp_path):
+    rows = [("a.mp4", "one", "train"), ("b.mp4", "two", "validation"), ("c.mp4", "three", "Test")]
+    dataset = load(str(write_table(tmp_path / "mine.csv", rows, columns=("video", "caption", "split"))))
+    assert {name: pairs(split)[0][1] for name, split in dataset.splits.items()} == {
+        "train": "one",
+        "val": "two",
+        "test": "three",
+    }
+    path = write_table(tmp_path / "odd.csv", [("a.mp4", "one", "7")], columns=("video", "caption", "split"))
+    with pytest.raises(DataError, match="line 2: the split is '7'; known: train"):
+        load(str(path))
+
+
+def test_a_folder_with_a_table_for_each_split(tmp_path):
+    write_table(tmp_path / "train.csv")
+    write_table(tmp_path / "test.jsonl", [("b.mp4", "seen"), ("d.mp4", "new")])
+    dataset = load(str(tmp_path))
+    assert len(dataset.split("train")) == 3
+    assert len(dataset.split("test")) == 2
+    assert dataset.notes == ("1 videos are in both train and test, for example b.mp4",)
+
+
+def test_a_folder_of_tables_that_name_no_split(tmp_path):
+    with pytest.raises(DataError, match=r"there is no \.csv"):
+        load(str(tmp_path))
+    write_table(tmp_path / "one.csv")
+    assert len(load(str(tmp_path)).split("train")) == 3
+    write_table(tmp_path / "two.csv")
+    with pytest.raises(DataError, match=r"which of one\.csv, two\.csv is meant"):
+        load(str(tmp_path))
+
+
+def test_the_split_of_a_single_file_is_in_its_name(tmp_path):
+    assert list(load(str(write_table(tmp_path / "test.csv"))).splits) == ["test"]
+
+
+def test_videos_are_found_by_id_in_another_folder(tmp_path):
+    videos = tmp_path / "videos"
+    for name in ("x/a.webm", "b.MP4", "x/y/c.d.mkv", "a.txt"):
+        (videos / name).parent.mkdir(parents=True, exist_ok=True)
+        (videos / name).touch()
+    rows = [("a", "1"), ("b", "2"), ("c.d", "3"), ("gone", "4"), ("x/a.webm", "5"), ("a.mp4", "6"), ("q/b.MP4", "7")]
+    dataset = load(str(write_table(tmp_path / "mine.csv", rows)), videos=videos)
+    found = [str(video.path.relative_to(videos)) for video in dataset.split("train").videos]
+    assert found == ["x/a.webm", "b.MP4", "x/y/c.d.mkv", "gone.mp4", "x/a.webm", "x/a.webm", "q/b.MP4"]
+
+
+def test_the_hub(tmp_path, monkeypatch):
+    write_table(tmp_path / "train.csv")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, repo_type: str(tmp_path))
+    dataset = load("hf:someone/clips")
+    assert dataset.name == "someone/clips"
+    assert len(dataset.split("train")) == 3
+
+
+def test_the_hub_without_a_network(monkeypatch):
+    def fail(name, repo_type):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(DataError, match="hf:someone/clips: .*no route to host.*give the path of a folder"):
+        load("hf:someone/clips")
+
+
+def write_msrvtt(root: Path, *, listing="MSRVTT_train.9k.csv") -> Path:
+    root.mkdir(parents=True)
+    (root / listing).write_text("video_id\nvideo0\nvideo7\nvideo10\n")
+    (root / "MSRVTT_JSFUSION_test.csv").write_text(
+        "key,vid_key,video_id,sentence\n"
+        "ret0,msr9770,video9770,a person is connecting something to system\n"
+        'ret1,msr9771,video9771,"a girl, a boy"\n'
+    )
+    sentences = [
+        {"caption": f"{word} of {video}", "video_id": video, "sen_id": 1}
+        for word in ("first", "second")
+        for video in ("video10", "video0", "video9770", "video7")
+    ]
+    videos = [{"video_id": video, "split": "train"} for video in ("video0", "video7", "video10", "video9770")]
+    (root / "MSRVTT_data.json").write_text(json.dumps({"sentences": sentences, "videos": videos}))
+    return root
+
+
+@pytest.mark.parametrize(("name", "listing"), [("msrvtt-9k", "9k"), ("msrvtt-7k", "7k")])
+def test_msrvtt(tmp_path, name, listing):
+    write_msrvtt(tmp_path / "msrvtt_data", listing=f"MSRVTT_train.{listing}.csv")
+    (tmp_path / "videos" / "all").mkdir(parents=True)
+    (tmp_path / "videos" / "all" / "video7.avi").touch()
+    dataset = load(f"{name}:{tmp_path}")
+    train, test = dataset.split("train"), dataset.split("test")
+    assert [video.id for video in train.videos] == ["video0", "video7", "video10"]
+    assert sorted(pairs(train)) == sorted(
+        (video, f"{word} of {video}") for video in ("video0", "video7", "video10") for word in ("first", "second")
+    )
+    assert pairs(test) == [
+        ("video9770", "a person is connecting something to system"),
+        ("video9771", "a girl, a boy"),
+    ]
+    assert train.videos[1].path == tmp_path / "videos" / "all" / "video7.avi"
+    assert train.videos[0].path == tmp_path / "video0.mp4"
+    assert dataset.notes == ()
+
+
+def test_msrvtt_notes_what_is_left_out(tmp_path):
+    root = write_msrvtt(tmp_path / "data")
+    data = json.loads((root / "MSRVTT_data.json").read_text())
+    data["sentences"] = [row for row in data["sentences"] if row["video_id"] != "video7"]
+    data["sentences"][0]["caption"] = " "
+    (root / "MSRVTT_data.json").write_text(json.dumps(data))
+    dataset = load(f"msrvtt-9k:{root}")
+    assert [video.id for video in dataset.split("train").videos] == ["video0", "video10"]
+    assert dataset.notes == (
+        "1 empty captions left out of train",
+        "1 of 3 training videos have no captions in MSRVTT_data.json",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("MSRVTT_data.json", None, "there is no MSRVTT_data.json in this folder or below"),
+        ("MSRVTT_data.json", "[]", "expected the key 'sentences'"),
+        ("MSRVTT_data.json", '{"sentences": [{"video": 1}]}', "expected the key 'sentences'"),
+        ("MSRVTT_data.json", '{"sentences": \n[', "line 2: this is not JSON"),
+        ("MSRVTT_train.9k.csv", "id\nvideo0\n", "no column 'video_id'; found: id"),
+        ("MSRVTT_JSFUSION_test.csv", "video_id,text\nvideo1,a\n", "no column 'sentence'; found: video_id, text"),
+        ("MSRVTT_JSFUSION_test.csv", "video_id,sentence\nvideo1,\n", "line 2: a value is missing"),
+    ],
+)
+def test_msrvtt_files_not_as_published(tmp_path, name, content, message):
+    root = write_msrvtt(tmp_path / "data")
+    (root / name).unlink()
+    if content is not None:
+        (root / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        load(f"msrvtt-9k:{root}")
+
+
+def test_specs_that_mean_nothing(tmp_path):
+    with pytest.raises(UsageError, match=r"unknown data set 'msrvtt-8k': did you mean msrvtt-[97]k"):
+        load(f"msrvtt-8k:{tmp_path}")
+    with pytest.raises(UsageError, match="msrvtt-9k needs the folder of its files: msrvtt-9k:DIR"):
+        load("msrvtt-9k")
+    with pytest.raises(DataError, match=f"there is no folder {tmp_path}/nowhere"):
+        load(f"msrvtt-9k:{tmp_path}/nowhere")
+    with pytest.raises(DataError, match=r"gone\.csv: there is no such file"):
+        load(str(tmp_path / "gone.csv"))
+    with pytest.raises(UsageError, match="msrvtt-9k has no columns to name"):
+        load(f"msrvtt-9k:{tmp_path}", caption_column="text")
+
+
+def test_every_registered_reader_can_be_imported():
+    assert len(READERS) >= 3
+    assert all(callable(reader(name)) for name in READERS)
