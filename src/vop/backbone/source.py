@@ -41,7 +41,7 @@ _WANTED = [
     "merges.txt",
     "special_tokens_map.json",
 ]
-_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ def _read_folder(folder: Path, *, name: str, revision: str | None) -> Backbone:
     from transformers import CLIPConfig
 
     config = CLIPConfig.from_pretrained(folder, local_files_only=True)
-    mean, std = _CLIP_MEAN, _CLIP_STD
+    mean, std = CLIP_MEAN, CLIP_STD
     if (folder / "preprocessor_config.json").exists():
         pixels = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
         mean, std = tuple(pixels.get("image_mean", mean)), tuple(pixels.get("image_std", std))

@@ -22,6 +22,8 @@ METHODS = {
     "vop-f+p": "vop.methods.vop_f:VoPFP",
     "vop-f+c": "vop.methods.vop_f:VoPFC",
 }
+# What an import reads from others' files: opened like any other, but in no list of methods to train or to count.
+IMPORTED = {"vop-modelscope": "vop.methods.vop_modelscope:VoPModelScope"}
 
 
 def create(name: str, sizes: ClipSizes, **settings) -> Method:
@@ -45,9 +47,10 @@ def create(name: str, sizes: ClipSizes, **settings) -> Method:
 
 def find(name: str) -> type[Method]:
     """The class of the method `name`."""
-    if name not in METHODS:
+    known = METHODS | IMPORTED
+    if name not in known:
         raise unknown_name("method", name, METHODS)
-    module, _, attribute = METHODS[name].partition(":")
+    module, _, attribute = known[name].partition(":")
     return getattr(import_module(module), attribute)
 
 

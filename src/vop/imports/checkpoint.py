@@ -1,0 +1,165 @@
+"""Reads the tensors of a PyTorch file, running nothing that stands in it.
+
+A state dict written by `torch.save` goes through PyTorch's own weights-only reader. A TorchScript archive (as OpenAI's
+CLIP files are) is a zip whose `code/` folder `torch.jit.load` would compile and whose `data.pkl` describes the modules;
+it is read here by an unpickler that knows tensors, plain containers and nothing else. `code/` is never opened.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import re
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vop.errors import UsageError, VopError
+
+MAX_PICKLE_BYTES = 64 * 2**20  # OpenAI's largest has less than 1 MB
+# What damaged or hostile bytes raise, in the zip reader, the unpickler and PyTorch.
+_DAMAGE = (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, TypeError, KeyError)
+_DAMAGE += (IndexError, AttributeError, OverflowError, MemoryError, NotImplementedError, OSError, AssertionError)
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors in a PyTorch file by name, on the CPU.
+
+    A TorchScript archive, or a state dict, which may stand under the key "state_dict" or "model"; the prefix "module."
+    that data parallel training leaves is taken off.
+
+    Raises:
+        UsageError: no such file.
+        VopError: the file is damaged, holds no tensors, or names code.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file")
+    try:
+        state = _read_archive(path) if _is_archive(path) else _read_state_dict(path)
+    except _DAMAGE as error:
+        raise VopError(
+            f"{path}: neither a TorchScript archive nor a PyTorch state dict of plain tensors ({_reason(error)}): "
+            "fetch the file again, and check that it is a model"
+        ) from error
+    if not state:
+        raise VopError(f"{path}: holds no tensors")
+    return state
+
+
+def _reason(error: BaseException) -> str:
+    """In a few words; PyTorch's own message advises to load the file unsafely."""
+    named = re.search(r"(?:GLOBAL|code:) ([\w.]+)", str(error))
+    if named:
+        return f"it names {named[1]}, which is not run"
+    first = (str(error).splitlines() or [""])[0]
+    return "damaged or of another kind" if "weights_only" in first or not first else first[:160]
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    for key in ("state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict):
+        raise ValueError(f"it holds a {type(loaded).__name__}")
+    state = {name: value for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    return {name.removeprefix("module."): value.detach() for name, value in state.items()}
+
+
+def _is_archive(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.count("/") == 1 and name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _read_archive(path: Path) -> dict[str, Tensor]:
+    with zipfile.ZipFile(path) as archive:
+        root = next(name for name in archive.namelist() if name.endswith("/constants.pkl")).split("/")[0]
+        described = archive.getinfo(f"{root}/data.pkl")
+        if described.file_size > MAX_PICKLE_BYTES:
+            raise ValueError(f"data.pkl has {described.file_size} bytes")
+        with archive.open(described) as file:
+            module = _ArchiveUnpickler(file, archive, root).load()
+        return _tensors_in(module)
+
+
+def _tensors_in(module: object) -> dict[str, Tensor]:
+    """The tensors of a tree of modules by their dotted names."""
+    found: dict[str, Tensor] = {}
+    waiting, seen = [("", module)], set()
+    while waiting:
+        prefix, one = waiting.pop()
+        if id(one) in seen:  # a hostile file can nest a module in itself
+            continue
+        seen.add(id(one))
+        for name, value in vars(one).items():
+            if isinstance(value, Tensor):
+                found[prefix + name] = value
+            elif type(value) is type(module):
+                waiting.append((f"{prefix}{name}.", value))
+    return found
+
+
+class _ArchiveUnpickler(pickle.Unpickler):
+    """Builds tensors, plain containers, and for each scripted module an object with its attributes; nothing else."""
+
+    def __init__(self, file, archive: zipfile.ZipFile, root: str) -> None:
+        super().__init__(file)
+        self.archive, self.root = archive, root
+        # A class of its own for every file: a pickle can set attributes of a class that it names.
+        self.module_class = type("ScriptedModule", (), {})
+        self.storages: dict[str, Tensor] = {}
+
+    def find_class(self, module: str, name: str):
+        if module == "__torch__" or module.startswith("__torch__."):
+            return self.module_class
+        if module == "torch" and name.endswith("Storage") and name in _STORAGE_DTYPES:
+            return _STORAGE_DTYPES[name]
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return self._tensor
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if module == "torch.jit._pickle":  # marks the type of a list or dict
+            return self._as_it_is
+        raise pickle.UnpicklingError(f"code: {module}.{name}")
+
+    def persistent_load(self, reference) -> Tensor:
+        """The storage that ("storage", dtype, key, device, number of elements) names, as a flat tensor."""
+        kind, dtype, key, _, count = reference
+        if kind != "storage":
+            raise pickle.UnpicklingError(f"unknown reference {kind!r}")
+        if key not in self.storages:
+            stored = self.archive.getinfo(f"{self.root}/data/{key}")
+            if stored.file_size != count * dtype.itemsize:
+                raise ValueError(f"data/{key} has {stored.file_size} bytes, not {count} x {dtype.itemsize}")
+            data = bytearray(self.archive.read(stored))  # a copy that tensors may write to
+            self.storages[key] = torch.frombuffer(data, dtype=dtype) if count else torch.empty(0, dtype=dtype)
+        return self.storages[key]
+
+    def _tensor(self, storage: Tensor, offset: int, size: tuple, stride: tuple, *_) -> Tensor:
+        if math.prod(size) > storage.numel():  # strides of 0 could ask for any amount of memory
+            raise ValueError(f"a tensor of shape {tuple(size)} in a storage of {storage.numel()} elements")
+        return storage.as_strided(size, stride, offset)
+
+    @staticmethod
+    def _as_it_is(value, *_):
+        return value
+
+
+_STORAGE_DTYPES = {
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}

@@ -1,0 +1,35 @@
+"""A folder that is there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vop.errors import UsageError, VopError
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; when the block ends well, it becomes `path`, else it is removed.
+
+    Raises:
+        UsageError: something other than an empty folder is at `path` already.
+        VopError: the folder cannot be made.
+    """
+    path = Path(path).expanduser()
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UsageError(f"{path} exists already and is not an empty folder: remove it or choose another one")
+    temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise VopError(f"{path}: this folder cannot be made: {error.strerror}") from error
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

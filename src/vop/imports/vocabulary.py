@@ -1,0 +1,70 @@
+"""OpenAI's vocabulary file, `bpe_simple_vocab_16e6.txt.gz`, as the files of a `transformers` CLIPTokenizer."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from pathlib import Path
+
+from vop.errors import UsageError, VopError
+
+FILE_NAME = "bpe_simple_vocab_16e6.txt.gz"
+BYTES = 256
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def find_vocabulary(folder: Path, given: str | Path | None) -> Path | None:
+    """The file that was given, else the one in `folder` if there is one.
+
+    Raises:
+        UsageError: the given file does not exist.
+    """
+    path = Path(given).expanduser() if given else folder / FILE_NAME
+    if path.is_file():
+        return path
+    if given:
+        raise UsageError(f"{path}: no such vocabulary file; OpenAI's is called {FILE_NAME}")
+    return None
+
+
+def write_tokenizer(path: Path, folder: Path, *, vocab_size: int, positions: int) -> None:
+    """Writes `vocab.json`, `merges.txt` and `tokenizer.json` for a token embedding of `vocab_size` rows.
+
+    The ids, in order: the bytes, the bytes at a word's end, what each merge makes, the two marks. The file holds more
+    merges than a CLIP uses, one a line in the order of their rank, after a line of header.
+
+    Raises:
+        VopError: the file cannot be read, or holds too few merges for `vocab_size`.
+    """
+    from tokenizers import pre_tokenizers
+    from transformers import CLIPTokenizer
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = _read_merges(path, count=vocab_size - 2 * BYTES - 2)
+    words = [*alphabet, *(byte + "</w>" for byte in alphabet), *("".join(merge) for merge in merges), START, END]
+    known = set(words)
+    unknown = next((merge for merge in merges if not known.issuperset(merge)), None)
+    if unknown:
+        raise VopError(f"{path}: the merge {' '.join(unknown)!r} joins what no merge makes: not a CLIP vocabulary")
+    vocabulary = {word: i for i, word in enumerate(words)}
+    CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=positions).save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(merge) for merge in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _read_merges(path: Path, *, count: int) -> list[tuple[str, str]]:
+    try:
+        with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
+            next(file, None)
+            merges = [tuple(line.split()) for _, line in zip(range(count), file, strict=False)]
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise VopError(f"{path}: not a gzip file of text ({error}): fetch OpenAI's {FILE_NAME} again") from error
+    merges = [merge for merge in merges if merge]
+    if len(merges) != count:
+        raise VopError(f"{path}: {len(merges)} merges; the token embedding of this model takes {count}")
+    wrong = next((merge for merge in merges if len(merge) != 2), None)
+    if wrong:
+        raise VopError(f"{path}: {' '.join(wrong)[:80]!r} is not a merge of two pieces: not a CLIP vocabulary")
+    return merges

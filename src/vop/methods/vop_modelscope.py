@@ -1,0 +1,76 @@
+"""Basic VoP as its authors released it on ModelScope (damo/cv_vit-b32_retrieval_vop), quirks included.
+
+What differs from `vop`, which follows the paper:
+
+- a caption is padded with 0 to all the positions that the prompts leave free (77 - 8 = 69), and cut to as many;
+- the first text prompts stand after [BOS] (prefix), the others before the last position of the padded sequence
+  (suffix): `[BOS, prefix, w_2 .. w_68, suffix, w_69]`;
+- the output is read at `argmax(ids)`, where [EOS] is in the caption without prompts, plus the number of *all* prompts,
+  though only the prefix stands before [EOS] unless the caption fills every position;
+- a video's embedding is the mean of its frames' unit embeddings, and is not normalised again.
+
+Only for reading that release: train `vop` instead.
+
+Shapes: `b` texts, `n` tokens, `P` prompts, `d` the text tower's width, `e` the joint space.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vop.backbone.clip import Clip, TextTower, pick
+from vop.backbone.config import ClipSizes
+from vop.errors import UsageError
+from vop.methods.vop import VoP, check_at_least
+
+PAD = 0
+
+
+class VoPModelScope(VoP):
+    """VoP with a prefix and a suffix of text prompts in every layer.
+
+    Settings:
+        text_suffix: how many of the text prompts, the last ones, stand before the sequence's last position.
+    """
+
+    def __init__(self, sizes: ClipSizes, *, text_prompts: int = 8, text_suffix: int = 4, **settings) -> None:
+        super().__init__(sizes, text_prompts=text_prompts, **settings)
+        check_at_least("text_suffix", text_suffix, 0)
+        if text_suffix > text_prompts:
+            raise UsageError(f"text_suffix is {text_suffix} of text_prompts {text_prompts}: at most all can be suffix")
+        if settings.get("text_layers") is not None:
+            raise UsageError("text_layers cannot be chosen for vop-modelscope: every layer has text prompts")
+        self.prefix, self.suffix = text_prompts - text_suffix, text_suffix
+
+    def embed_tokens(self, clip: Clip, ids: Tensor) -> Tensor:
+        text = clip.text
+        ids, eos = self._pad(text, ids)
+        x = text.embed(ids)
+        for number, layer in enumerate(text.layers, start=1):
+            tokens = self._insert(x, number)
+            tokens = layer(text.add_positions(tokens) if number == 1 else tokens, causal=True)
+            middle = tokens[:, 1 + self.prefix : -1 - self.suffix]
+            x = torch.cat([tokens[:, :1], middle, tokens[:, -1:]], dim=1)
+        return text.head(pick(tokens, eos + self.prefix + self.suffix))
+
+    def pool(self, frames: Tensor) -> Tensor:
+        return F.normalize(frames, dim=-1).mean(dim=1)
+
+    def _pad(self, text: TextTower, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, n) to (b, max_tokens), 0 after each [EOS], and where [EOS] is, (b,); what is cut keeps its [EOS]."""
+        eos = text.eos_index(ids)
+        places = torch.arange(ids.shape[1], device=ids.device)
+        ids = ids.masked_fill(places > eos[:, None], PAD)
+        ids = F.pad(ids[:, : self.max_tokens], (0, max(0, self.max_tokens - ids.shape[1])), value=PAD)
+        eos = eos.clamp(max=self.max_tokens - 1)
+        return ids.scatter(1, eos[:, None], text.eos_token_id), eos
+
+    def _insert(self, x: Tensor, number: int) -> Tensor:
+        """(b, n, d) to (b, n + P, d)."""
+        prompts = self.text_prompts.get(number)
+        if prompts is None:
+            return x
+        prefix, suffix = prompts.to(x.dtype).expand(len(x), -1, -1).split([self.prefix, self.suffix], dim=1)
+        return torch.cat([x[:, :1], prefix, x[:, 1:-1], suffix, x[:, -1:]], dim=1)
