@@ -13,7 +13,7 @@ from vop.evaluation.rescoring import dual_softmax_metrics, qb_norm_metrics
 if TYPE_CHECKING:
     from vop.data.types import Split
 
-RESCORING_LIMIT = 10**8  # entries of the matrix: 10,000 x 10,000 rescored takes 3.2 GB
+RESCORING_LIMIT = 4 * 10**7  # text-video pairs: rescoring takes 48 bytes for each, so 1.9 GB at most
 
 
 def evaluate(

@@ -3,8 +3,8 @@
 Both look at more than one query at a time, so they answer another question than retrieval does; their results stand
 beside the headline metrics and never replace them. Choose `temperature` and `beta` on validation data.
 
-Memory: both work on whole matrices in float64, about four times 8 bytes x queries x gallery (3.2 GB for
-10,000 x 10,000), and QB-Norm twice its bank's matrix too.
+Memory: both work on whole matrices in float64, about 48 bytes x texts x videos beside the input (measured; 4.8 GB for
+10,000 x 10,000), where QB-Norm's banks are no larger than the matrix.
 """
 
 from __future__ import annotations
