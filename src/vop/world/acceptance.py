@@ -6,6 +6,9 @@ of the same things that differ in one respect, is each nearer to its own caption
 
 from __future__ import annotations
 
+import argparse
+import json
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -34,6 +37,33 @@ def check(model, tokenizer, image_size: int, *, count: int = 500) -> dict[str, f
         results[name] = _swap_accuracy(_similarity(model, tokenizer, flat, image_size))
     model.train(training)
     return {name: round(value, 1) for name, value in results.items()}
+
+
+def check_folder(folder: Path, *, count: int = 500) -> dict[str, float]:
+    """All checks of a saved backbone, in fp32, and how near the captions of the videos' twins are to each other."""
+    from transformers import CLIPModel, CLIPTokenizer
+
+    model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    results = check(model, tokenizer, model.config.vision_config.image_size, count=count)
+    return {"count": count, **results, **twin_captions(model, tokenizer)}
+
+
+@torch.no_grad()
+def twin_captions(model, tokenizer) -> dict[str, float]:
+    """Cosines between the captions of a video and of its twin in `emoji-motion`'s test split: mean and largest."""
+    from vop.world.batches import tokenize
+    from vop.world.emoji_motion import plan_clips
+
+    clips = {clip.id: clip for clip in plan_clips() if clip.split == "test" and clip.twin}
+    ids = tokenize(tokenizer, [text for c in clips.values() for text in (c.caption, clips[c.twin].caption)])
+    features = model.text_projection(model.text_model(input_ids=ids).pooler_output)
+    pairs = torch.nn.functional.normalize(features, dim=-1).view(len(clips), 2, -1)
+    cosines = (pairs[:, 0] * pairs[:, 1]).sum(-1)
+    return {
+        "twin_caption_cosine_mean": round(cosines.mean().item(), 3),
+        "twin_caption_cosine_max": round(cosines.max().item(), 4),
+    }
 
 
 def missed(results: dict[str, float]) -> dict[str, float]:
@@ -99,8 +129,8 @@ def _clarity_pair(rng: Random):
 
 def _turn_pair(rng: Random):
     (c,) = scenes.pick_concepts(1, rng)
-    drafts = zip(TURNS, (True, False), strict=True)
-    return _pair(rng, *(((scenes.single(c, rng, upside_down=u),), captions.say_state(c, f, rng)) for f, u in drafts))
+    drafts = zip(TURNS, (180.0, 0.0), strict=True)
+    return _pair(rng, *(((scenes.single(c, rng, angle=a),), captions.say_state(c, f, rng)) for f, a in drafts))
 
 
 def _relation_pair(rng: Random):
@@ -118,8 +148,10 @@ def _sizes_pair(rng: Random):
 @torch.no_grad()
 def _similarity(model, tokenizer, examples: list[Example], image_size: int) -> torch.Tensor:
     """Cosines (images, texts) of the examples."""
+    from torch.nn.functional import normalize
+
     from vop.world.batches import draw, tokenize
-    from vop.world.pretrain import embed
+    from vop.world.pretrain import normalise
 
     device = model.logit_scale.device
     rng = np.random.default_rng(7)
@@ -128,9 +160,9 @@ def _similarity(model, tokenizer, examples: list[Example], image_size: int) -> t
         part = examples[start : start + 250]
         pixels = draw(part, pixels=image_size, rng=rng).to(device)
         ids = tokenize(tokenizer, [e.caption for e in part]).to(device)
-        image, text = embed(model, pixels, ids)
-        images.append(image)
-        texts.append(text)
+        out = model(input_ids=ids, pixel_values=normalise(pixels))
+        images.append(normalize(out.image_embeds, dim=-1))
+        texts.append(normalize(out.text_embeds, dim=-1))
     return torch.cat(images) @ torch.cat(texts).T
 
 
@@ -148,3 +180,19 @@ def _swap_accuracy(similarity: torch.Tensor) -> float:
     crossed = torch.stack([similarity[even, even + 1], similarity[even + 1, even]])
     right = [own > crossed, own > crossed.flip(0)]
     return 100 * torch.stack(right).float().mean().item()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line: prints the results of a backbone's folder as JSON; fails where it is not good enough."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--count", type=int, default=500)
+    options = parser.parse_args(arguments)
+    results = check_folder(options.folder, count=options.count)
+    print(json.dumps(results, indent=2))
+    if missed(results):
+        raise SystemExit(f"{options.folder} misses {missed(results)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -94,15 +94,13 @@ class Atlas:
 
     pixels: np.ndarray
 
-    @cached_property
-    def _scaled(self) -> dict[int, np.ndarray]:
-        return {}
+    def drawing(self, concept: int, side: int) -> np.ndarray:
+        """One drawing at `side` pixels: float32 (side, side, 4) in 0..1, premultiplied. Not to be written to."""
+        return self._scaled(concept, side)
 
-    def at(self, side: int) -> np.ndarray:
-        """All drawings at `side` pixels, float32 (concepts, side, side, 4) in 0..1, colours premultiplied."""
-        if side not in self._scaled:
-            self._scaled[side] = _resize(self.pixels, side)
-        return self._scaled[side]
+    @cached_property
+    def _scaled(self):
+        return lru_cache(maxsize=10_000)(lambda concept, side: _resize(self.pixels[concept], side))
 
 
 @lru_cache(maxsize=1)
@@ -162,11 +160,11 @@ def _fit(image, side: int):
     return Image.merge("RGBa", bands)
 
 
-def _resize(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Area-weighted resize of (concepts, s, s, 4) uint8 to float32 (concepts, side, side, 4) in 0..1."""
-    weights = _area_weights(pixels.shape[1], side)
-    rows = np.tensordot(weights, pixels.astype(np.float32) / 255, axes=(1, 1))  # side, concepts, s, 4
-    return np.ascontiguousarray(np.tensordot(weights, rows, axes=(1, 2)).transpose(2, 1, 0, 3))
+def _resize(drawing: np.ndarray, side: int) -> np.ndarray:
+    """Area-weighted resize of (s, s, 4) uint8 to float32 (side, side, 4) in 0..1."""
+    weights = _area_weights(drawing.shape[0], side)
+    rows = np.tensordot(weights, drawing.astype(np.float32) / 255, axes=(1, 0))  # side, s, 4
+    return np.ascontiguousarray(np.tensordot(weights, rows, axes=(1, 1)).transpose(1, 0, 2))
 
 
 def _area_weights(source: int, target: int) -> np.ndarray:

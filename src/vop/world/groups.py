@@ -84,7 +84,7 @@ def turn_group(rng: Random, held_out: bool) -> list[Example]:
     return _finish(
         [
             (
-                (scenes.single(concept, rng, upside_down=i == 0),),
+                (scenes.single(concept, rng, angle=180.0 * (i == 0)),),
                 captions.say_state(concept, turn, rng),
                 {"turn": i},
             )

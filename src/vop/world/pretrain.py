@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -263,7 +262,7 @@ def main(arguments: list[str] | None = None) -> None:
     trainer.run()
     from vop.world.export import export
 
-    export(trainer, out / "mini", command=["python", "-m", "vop.world.pretrain", *(arguments or sys.argv[1:])])
+    export(out, out / "mini")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class Sticker:
     y: float
     size: float
     opacity: float = 1.0
-    upside_down: bool = False
+    angle: float = 0.0  # degrees, anticlockwise
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ FACTS = {
 
 
 def is_held_out(first: int, second: int) -> bool:
-    """Whether two concepts never share a picture in training, so that composites of them are new to the model."""
+    """Whether two different concepts never share a picture in training: composites of them are new to the model."""
     low, high = min(first, second), max(first, second)
     return (low * 31 + high * 17) % 16 == 0
 
@@ -89,10 +89,8 @@ def render(stickers: tuple[Sticker, ...], background: Background, atlas: Atlas, 
 def paste(canvas: np.ndarray, sticker: Sticker, atlas: Atlas) -> None:
     """Blends one sticker into a float canvas (side, side, 3), in place; what lies outside is cut off."""
     pixels = canvas.shape[0]
-    side = max(2, round(sticker.size * pixels))
-    drawing = atlas.at(side)[sticker.concept]
-    if sticker.upside_down:
-        drawing = drawing[::-1, ::-1]
+    drawing = _turned(atlas.drawing(sticker.concept, max(2, round(sticker.size * pixels))), sticker.angle)
+    side = drawing.shape[0]
     left, top = round(sticker.x * pixels - side / 2), round(sticker.y * pixels - side / 2)
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + side, pixels), min(top + side, pixels)
     if x0 >= x1 or y0 >= y1:
@@ -103,6 +101,17 @@ def paste(canvas: np.ndarray, sticker: Sticker, atlas: Atlas) -> None:
         part = part * np.float32(sticker.opacity)
     region *= 1 - part[..., 3:]
     region += part[..., :3]
+
+
+def _turned(drawing: np.ndarray, angle: float) -> np.ndarray:
+    if angle % 180 == 0:
+        return drawing[::-1, ::-1] if angle % 360 else drawing
+    from PIL import Image
+
+    room = round(drawing.shape[0] * 0.21)  # for the corners
+    padded = np.pad(drawing, ((room, room), (room, room), (0, 0)))
+    image = Image.fromarray((padded * 255).round().astype(np.uint8))
+    return np.asarray(image.rotate(angle, Image.Resampling.BILINEAR), np.float32) / 255
 
 
 @lru_cache(maxsize=4)
