@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from av.stream import Disposition
 from clips import (
     damage,
     grey_frames,
@@ -254,6 +255,20 @@ def _audio_only(folder: Path) -> Path:
     return folder / "sound.m4a"
 
 
+def _song_with_a_cover(folder: Path) -> Path:
+    with av.open(str(folder / "song.mp3"), "w") as container:
+        sound = container.add_stream("libmp3lame", rate=16000, layout="mono")
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 16, 16, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        picture = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
+        container.mux(cover.encode(picture) + cover.encode())
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 16000
+        container.mux(sound.encode(silence) + sound.encode())
+    return folder / "song.mp3"
+
+
 def _huge(folder: Path) -> Path:
     path = write_clip(folder / "huge.avi", grey_frames(2), codec="rawvideo", pix_fmt="bgr24")
     data = bytearray(path.read_bytes())
@@ -277,6 +292,7 @@ BAD = [
     (_text("page.mp4"), "not a video that FFmpeg can read"),
     (_text("page.txt"), "this is a text file"),
     (_audio_only, "no video in it, only audio"),
+    (_song_with_a_cover, "no video in it, only a cover picture and audio"),
     (_huge, "frames of more than 64 megapixels"),
     (_playlist, "not a video that FFmpeg can read"),
 ]

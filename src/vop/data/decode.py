@@ -227,7 +227,7 @@ def _video_stream(path: Path, container: av.container.InputContainer) -> av.Vide
     if container.format.name == "tty":  # FFmpeg takes any .txt file for the recording of a terminal
         raise VideoError(path, "this is a text file")
     if not streams:
-        kinds = sorted({s.type for s in container.streams}) or ["nothing"]
+        kinds = sorted({_kind(stream) for stream in container.streams}) or ["nothing"]
         raise VideoError(path, f"there is no video in it, only {' and '.join(kinds)}")
     codec = streams[0].codec_context
     if codec is None:
@@ -235,3 +235,7 @@ def _video_stream(path: Path, container: av.container.InputContainer) -> av.Vide
     if codec.width * codec.height > MAX_PIXELS:
         raise VideoError(path, _TOO_LARGE)
     return streams[0]
+
+
+def _kind(stream: av.stream.Stream) -> str:
+    return "a cover picture" if stream.type == "video" else stream.type
