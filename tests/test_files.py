@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+from types import SimpleNamespace
 
 import pytest
 
@@ -50,6 +51,12 @@ def test_a_full_disk_is_said_with_the_way_on(tmp_path, error):
         raise error
     assert caught.value.__cause__ is error
     assert path.read_text() == "old"
+
+
+def test_a_full_disk_behind_another_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=0))
+    with pytest.raises(VopError, match="no space left"), atomic_write(tmp_path / "state.pt"):
+        raise RuntimeError("unexpected pos 704 vs 598")
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from vop.errors import VopError
 
 # Libraries that write files by themselves (safetensors, PyTorch) hide the error number in their own message.
 _FULL_MESSAGES = ("No space left", "StorageFull", "Disk quota exceeded")
+_ROOM = 4096  # bytes; less than this is no room
 
 
 @contextmanager
@@ -36,7 +38,7 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
         yield temporary
         _publish(temporary, path, durable=durable)
     except Exception as error:
-        if _is_full(error):
+        if _is_full(error) or _has_no_room(path.parent):
             raise VopError(
                 f"{path}: no space left; what was there before is untouched. "
                 "Free some space or choose another folder, then run the same command again"
@@ -76,3 +78,11 @@ def _is_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return any(message in str(error) for message in _FULL_MESSAGES)
+
+
+def _has_no_room(folder: Path) -> bool:
+    """Whether the disk is full now, which torch.save reports as "unexpected pos" of its own file."""
+    try:
+        return shutil.disk_usage(folder).free < _ROOM
+    except OSError:
+        return False
