@@ -5,9 +5,11 @@ Everything that takes long calls `progress(stage, done, total, note="")`. Nothin
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 
@@ -78,8 +80,15 @@ class Bars:
         self._bars.update(self._tasks[stage], completed=done, total=total, note=note)
 
 
-def show() -> Bars | Lines:
-    """What suits standard error; a context manager."""
+def is_first_process() -> bool:
+    """Whether this is the one of several launched processes that speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def show() -> AbstractContextManager[Progress]:
+    """What suits standard error."""
+    if not is_first_process():
+        return nullcontext(silent)
     return Bars() if sys.stderr.isatty() else Lines()
 
 

@@ -17,7 +17,7 @@ The same with your own videos, listed with captions in a CSV file with the colum
     vop train --data videos.csv --method vop-f+p --out runs/mine
     vop evaluate runs/mine --data test.csv
 
-`vop train` takes OpenAI's CLIP (openai/clip-vit-base-patch32) from the hub; --backbone mini stays with the built-in one.
+`vop train` takes OpenAI's CLIP (openai/clip-vit-base-patch32) from the hub; --backbone mini keeps the built-in one.
 """
 
 

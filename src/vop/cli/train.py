@@ -32,7 +32,7 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "train",
         help="tune a method on captioned videos",
-        description="Tunes a method on captioned videos. Started by `accelerate launch -m vop`, it runs on several devices.",
+        description="Tunes a method on captioned videos. Under `accelerate launch -m vop` it runs on several devices.",
     )
     add_data_options(parser, required=False)
     parser.add_argument("--method", help="vop-f+p (default), vop, vop-p, vop-c, vop-f, vop-f+c")
@@ -75,6 +75,8 @@ def run(arguments: argparse.Namespace) -> None:
             progress=show,
             **settings,
         )
+    if not progress.is_first_process():
+        return
     warn_skipped(trained.skipped)
     _report(trained.result, arguments.out, spec)
 

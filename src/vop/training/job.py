@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 from vop.data.frames import FrameStore
 from vop.data.holdout import with_validation
@@ -58,14 +59,16 @@ def train(
     """
     recipe = recipe or Recipe()
     _check_out(out, resume=resume)
-    device = default_device()
+    process = PartialState(cpu=default_device().type == "cpu")
+    device = process.device
     torch.manual_seed(recipe.seed)
     model = create(method, backbone, dtype=resolve_precision(recipe.precision, device), device=device, **settings)
     store = FrameStore(model.num_frames, model.image_size, cache=cache or out / TRAINING / FRAMES)
-    train_split, validation, skipped = _splits(dataset, recipe, store, progress)
+    with process.main_process_first():  # the others find its frames in the cache
+        train_split, validation, skipped = _splits(dataset, recipe, store, progress)
     trainer = Trainer(model, train_split, validation, recipe, out, store=store, data=dataset.name, progress=progress)
     result = trainer.fit(resume=resume)
-    if cache is None and trainer.accelerator.is_main_process:
+    if cache is None and process.is_main_process:
         shutil.rmtree(out / TRAINING / FRAMES, ignore_errors=True)
     return Trained(model, result, skipped)
 
