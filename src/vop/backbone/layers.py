@@ -27,9 +27,23 @@ class LayerNorm(nn.LayerNorm):
         return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
 
+class QuickGelu(torch.autograd.Function):
+    """`silu(1.702 x) / 1.702`, whose two factors cancel in the gradient: autograd would pass over it three times."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        scaled = x * 1.702
+        ctx.save_for_backward(scaled)
+        return F.silu(scaled).mul_(1 / 1.702)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return torch.ops.aten.silu_backward(gradient, *ctx.saved_tensors)
+
+
 def quick_gelu(x: Tensor) -> Tensor:
     """OpenAI's approximation of GELU, `x * sigmoid(1.702 x)`."""
-    return F.silu(x * 1.702) * (1 / 1.702)
+    return QuickGelu.apply(x)
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, "gelu": F.gelu}
@@ -42,9 +56,9 @@ class Attention(nn.Module):
         self.in_proj = Linear(width, 3 * width)
         self.out_proj = Linear(width, width)
 
-    def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
+    def forward(self, x: Tensor, *, causal: bool = False, read: int | None = None) -> Tensor:
         q, k, v = self.in_proj(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (b, h, n, d/h)
-        x = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        x = F.scaled_dot_product_attention(q[:, :, :read], k, v, is_causal=causal)
         return self.out_proj(x.transpose(1, 2).flatten(2))
 
 
@@ -62,7 +76,10 @@ class Mlp(nn.Module):
 
 
 class Layer(nn.Module):
-    """A pre-norm block: `x + attention(norm(x))`, then `x + mlp(norm(x))`; (b, n, d) to (b, n, d)."""
+    """A pre-norm block: `x + attention(norm(x))`, then `x + mlp(norm(x))`; (b, n, d) to (b, n, d).
+
+    With `read`, only the first `read` tokens are computed, (b, read, d); the others are attended to.
+    """
 
     def __init__(self, *, width: int, heads: int, mlp_width: int, activation: str, norm_eps: float) -> None:
         super().__init__()
@@ -71,8 +88,8 @@ class Layer(nn.Module):
         self.mlp_norm = LayerNorm(width, eps=norm_eps)
         self.mlp = Mlp(width=width, hidden=mlp_width, activation=activation)
 
-    def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), causal=causal)
+    def forward(self, x: Tensor, *, causal: bool = False, read: int | None = None) -> Tensor:
+        x = x[:, :read] + self.attention(self.attention_norm(x), causal=causal, read=read)
         return x + self.mlp(self.mlp_norm(x))
 
 

@@ -66,7 +66,7 @@ class VoP(Method):
             prompts = [] if prompts is None else [prompts.to(x.dtype).expand(len(x), -1, -1)]
             tokens = torch.cat([first, *prompts, rest], dim=1)
             tokens = layer(text.add_positions(tokens) if number == 1 else tokens, causal=True)
-            first, rest = tokens[:, :1], tokens[:, tokens.shape[1] - rest.shape[1] :]
+            first, rest = drop_prompts(tokens, before=1, after=rest.shape[1])
         return text.head(pick(torch.cat([first, rest], dim=1), text.eos_index(ids)))
 
     def embed_frames(self, clip: Clip, pixels: Tensor) -> Tensor:
@@ -83,17 +83,31 @@ class VoP(Method):
         prompts = self.frame_prompts(number, cls)
         if prompts is not None:
             parts.insert(1, prompts.to(cls.dtype).expand(b, f, -1, -1))
-        tokens = run_layer(vision, number, torch.cat(parts, dim=2).flatten(0, 1)).unflatten(0, (b, f))
-        return tokens[:, :, 0], tokens[:, :, -n:]
+        tokens = run_layer(vision, number, torch.cat(parts, dim=2).flatten(0, 1), cls=1)
+        cls, patches = drop_prompts(tokens, before=1, after=n)
+        return cls.unflatten(0, (b, f)).squeeze(2), patches.unflatten(0, (b, f))
 
     def frame_prompts(self, number: int, cls: Tensor) -> Tensor | None:
         """The prompts of layer `number`, broadcastable to (b, f, P, d); `cls` (b, f, d) enters the layer."""
         return self.shared_prompts.get(number)
 
 
-def run_layer(vision: VisionTower, number: int, tokens: Tensor) -> Tensor:
-    """Layer `number` of the vision tower; everything that enters the first one passes `ln_pre`."""
-    return vision.layers[number - 1](vision.pre_norm(tokens) if number == 1 else tokens)
+def run_layer(vision: VisionTower, number: int, tokens: Tensor, *, cls: int) -> Tensor:
+    """Layer `number` of the vision tower; everything that enters the first one passes `ln_pre`.
+
+    Of the last one only the `cls` tokens in front are computed, since nothing reads the others.
+    """
+    read = cls if number == len(vision.layers) else None
+    return vision.layers[number - 1](vision.pre_norm(tokens) if number == 1 else tokens, read=read)
+
+
+def drop_prompts(tokens: Tensor, *, before: int, after: int) -> tuple[Tensor, Tensor]:
+    """(b, before + P + after, d) to what stands before the prompts and what stands after (nothing in a last layer)."""
+    prompts = tokens.shape[1] - before - after
+    if prompts < 0:
+        return tokens, tokens[:, before:]
+    first, _, rest = tokens.split([before, prompts, after], dim=1)  # one split has one gradient, slices have one each
+    return first, rest
 
 
 def check_at_least(setting: str, value: int, least: int) -> None:

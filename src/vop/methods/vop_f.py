@@ -20,7 +20,7 @@ from vop.backbone.config import ClipSizes
 from vop.backbone.layers import free_parameter
 from vop.errors import UsageError
 from vop.methods.prompts import PROMPT_STD, LayerPrompts, which_layers
-from vop.methods.vop import VoP, run_layer
+from vop.methods.vop import VoP, drop_prompts, run_layer
 from vop.methods.vop_c import VoPC
 from vop.methods.vop_p import VoPP, check_frames
 
@@ -71,8 +71,9 @@ class VoPF(VoP):
         prompts = self.video_prompts.get(number)
         if prompts is not None:
             parts.insert(1, prompts.to(cls.dtype).expand(b, -1, -1))
-        tokens = run_layer(vision, number, torch.cat(parts, dim=1))
-        return tokens[:, :f], tokens[:, -f * n :].unflatten(1, (f, n))
+        tokens = run_layer(vision, number, torch.cat(parts, dim=1), cls=f)
+        cls, patches = drop_prompts(tokens, before=f, after=f * n)
+        return cls, patches.unflatten(1, (f, patches.shape[1] // f))
 
 
 class VoPFP(VoPF, VoPP):
