@@ -1,0 +1,272 @@
+"""What the documentation says is true: its commands parse, its Python runs, its tables and links hold."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from vop import methods
+from vop.backbone import find_sizes
+from vop.cli import build_parser
+from vop.cli.common import parse_settings
+from vop.data.readers import READERS
+from vop.data.types import Split, Video
+from vop.methods import METHODS, settings_of
+from vop.training.recipe import DEFAULT_LEARNING_RATE, DEFAULT_LEARNING_RATES, FIELDS, Recipe, read_config
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+FOREIGN = {"hf", "tensorboard"}  # programs whose options are not ours to check
+
+
+def name_of(path: Path) -> str:
+    return path.name
+
+
+def blocks(page: Path, *kinds: str) -> list[str]:
+    """The code blocks of a page that are marked with one of `kinds`."""
+    found = re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [text for kind, text in found if kind in kinds]
+
+
+def prose(page: Path) -> str:
+    """A page without its code blocks."""
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def shell_lines(text: str) -> list[str]:
+    lines = text.replace("\\\n", " ").splitlines()
+    return [line for line in lines if shlex.split(line, comments=True)]
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """(file, command) of every command in a page's shell blocks and in a recipe's head."""
+    for page in PAGES:
+        for block in blocks(page, "sh", "bash", "shell", "console"):
+            yield from ((page.name, line) for line in shell_lines(block))
+    for recipe in RECIPES:
+        for line in recipe.read_text(encoding="utf-8").splitlines():
+            if not line.startswith("# vop "):
+                break
+            yield recipe.name, line.removeprefix("# ")
+
+
+COMMANDS = list(commands())
+
+
+def rows(page: Path, *, under: str) -> dict[str, str]:
+    """First and second cell of the first table after a line that starts with `under`."""
+    text = f"\n{page.read_text(encoding='utf-8')}".partition(f"\n{under}")[2]
+    table = re.search(r"(^\|.*\n)+", text, re.MULTILINE)[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in line.split("|")] for line in table]
+    return {cell[1]: cell[2] for cell in cells}
+
+
+@pytest.fixture
+def with_example(monkeypatch, tmp_path) -> str:
+    """The method that methods.md adds, saved and named as the page says; gives its name."""
+    source = next(block for block in blocks(DOCS / "methods.md", "python") if "class FrameWeights" in block)
+    (tmp_path / "frame_weights.py").write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(METHODS, "frame-weights", "frame_weights:FrameWeights")
+    return "frame-weights"
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory, tiny_folder) -> Path:
+    """A folder with the files that the pages' examples name: a run, its data, two videos."""
+    from vop.model import create
+    from vop.world.videos import encode
+
+    folder = tmp_path_factory.mktemp("workplace")
+    levels = np.arange(0, 240, 40, dtype=np.uint8)  # six frames, from dark to bright
+    frames = np.broadcast_to(levels[:, None, None, None], (6, 48, 64, 3))
+    encode(frames, folder / "a.mp4")
+    encode(frames[::-1], folder / "b.webm")  # a container is known by its content
+    for table in ("train.csv", "test.csv"):
+        (folder / table).write_text("video,caption\na.mp4,it grows bright\nb.webm,it grows dark\n")
+    create("vop", str(tiny_folder), num_frames=2).save_pretrained(folder / "runs" / "cooking")
+    return folder
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """Arguments of a `vop` command; fails the test where the parser refuses them."""
+    try:
+        return build_parser().parse_args(words)
+    except SystemExit:
+        pytest.fail(f"vop {shlex.join(words)} is refused")
+
+
+def check_settings(method: str, settings: dict) -> None:
+    """The method takes these settings on ViT-B/32."""
+    with torch.device("meta"):
+        methods.create(method, find_sizes("ViT-B/32"), **settings)
+
+
+def check_vop(words: list[str]) -> None:
+    arguments = parse(words)
+    config = {}
+    if getattr(arguments, "config", None):
+        config = read_config(ROOT / arguments.config)
+    if hasattr(arguments, "settings"):
+        named = arguments.method if isinstance(arguments.method, list) else [arguments.method]
+        settings = config.get("settings", {}) | parse_settings(arguments.settings)
+        for method in filter(None, [*named, config.get("method")]):
+            check_settings(method, settings)
+
+
+def check_launched(parser: argparse.ArgumentParser, words: list[str]) -> None:
+    arguments = parser.parse_args(words)
+    assert arguments.module
+    assert arguments.training_script == "vop"
+    check_vop(arguments.training_script_args)
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([\w.-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def test_there_is_something_to_check():
+    assert {"README.md", "data.md", "training.md", "evaluation.md", "methods.md"} <= {page.name for page in PAGES}
+    assert len(RECIPES) >= 3
+    files = {file for file, _ in COMMANDS}
+    assert files >= {"README.md", "data.md", "training.md", "evaluation.md", "methods.md", *map(name_of, RECIPES)}
+    programs = {Path(shlex.split(command)[0]).name for _, command in COMMANDS}
+    assert programs >= {"vop", "make", "accelerate"}
+
+
+@pytest.mark.parametrize(("file", "command"), COMMANDS)
+def test_commands_are_ones_that_the_programs_take(file, command, with_example):
+    program, *words = shlex.split(command, comments=True)
+    if Path(program).name == "vop":
+        check_vop(words)
+    elif program == "make":
+        assert set(words) <= make_targets()
+    elif program == "accelerate":
+        from accelerate.commands.launch import launch_command_parser
+
+        check_launched(launch_command_parser(), words[1:])
+    elif program == "torchrun":
+        from torch.distributed.run import get_args_parser
+
+        check_launched(get_args_parser(), words)
+    else:
+        assert program in FOREIGN, f"{file}: {program} is not a program that this test knows"
+
+
+def option_strings(parser: argparse.ArgumentParser) -> set[str]:
+    found = set()
+    for action in parser._actions:
+        found |= set(action.option_strings)
+        if isinstance(action, argparse._SubParsersAction):
+            found |= set().union(*map(option_strings, action.choices.values()))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_options_named_in_the_text_exist(page):
+    inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose(page))]
+    ours = [word for code in inline if code.startswith(("--", "vop ")) for word in code.split() if word[:2] == "--"]
+    known = option_strings(build_parser())
+    assert "--learning-rate" in known
+    assert not [word for word in ours if word.partition("=")[0] not in known]
+
+
+def test_ablations_are_settings_that_the_methods_take():
+    found = re.findall(r"`(--method [^`]+)`", prose(DOCS / "methods.md"))
+    assert len(found) >= 8
+    for options in found:
+        check_vop(["params", *shlex.split(options)])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_point_at_files(page):
+    targets = re.findall(r"\]\(([^)\s]+)\)", prose(page))
+    local = [target.partition("#")[0] for target in targets if not target.startswith(("http:", "https:", "#"))]
+    assert local or page.name not in ("README.md", "training.md", "methods.md")
+    assert not [target for target in local if not (page.parent / target).exists()]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
+def test_recipes_are_read_and_fit_their_methods(recipe):
+    config = read_config(recipe)
+    Recipe(**{name: value for name, value in config.items() if name in FIELDS})
+    check_settings(config["method"], config["settings"])
+
+
+def test_the_example_recipe_is_one(tmp_path):
+    (block,) = blocks(DOCS / "training.md", "yaml")
+    (tmp_path / "recipe.yaml").write_text(block, encoding="utf-8")
+    test_recipes_are_read_and_fit_their_methods(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name_of)
+def test_python_examples_run(page, workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    names: dict = {"__name__": "example"}
+    for block in blocks(page, "python"):
+        exec(compile(block, page.name, "exec"), names)
+    if page.name == "evaluation.md":
+        documented = {key for cell in rows(page, under="## JSON") for key in re.findall(r"`(\w+)`", cell)}
+        assert documented == names["report"].to_dict().keys()
+        assert names["metrics"].t2v.ranks.tolist() == [1, 2, 1]
+
+
+def test_every_page_of_ours_has_python_that_runs():
+    assert {page.name for page in PAGES if blocks(page, "python")} >= {"README.md", "data.md", "methods.md"}
+
+
+def test_the_method_that_the_page_adds_trains_and_loads(with_example, workplace, tiny_folder, tmp_path):
+    from vop.data.types import Dataset
+    from vop.methods.params import count_parameters
+    from vop.model import load
+    from vop.training.job import train
+
+    videos = tuple(Video(name, workplace / name) for name in ("a.mp4", "b.webm"))
+    data = Dataset("two", {"train": Split("train", videos, ("it grows bright", "it grows dark"), (0, 1))})
+    recipe = Recipe(epochs=2, validation=0, workers=0, precision="fp32", learning_rate=0.1)
+    settings = {"num_frames": 3, "sharpness": 2.0}
+    tuned = train(data, with_example, tmp_path / "run", backbone=str(tiny_folder), recipe=recipe, **settings).model
+    assert tuned.trainable()["method.weights"].abs().max() > 0
+    paths = [video.path for video in videos]
+    torch.testing.assert_close(load(tmp_path / "run").encode_video(paths), tuned.encode_video(paths), rtol=0, atol=0)
+    assert count_parameters(find_sizes("ViT-B/32"), only=[with_example])[with_example].true_count == 12
+
+
+def test_the_table_of_recipe_fields_is_the_recipe():
+    documented = {name.strip("`"): default for name, default in rows(DOCS / "training.md", under="## Recipe").items()}
+    assert documented == {
+        name: "by method" if field.default is None else str(field.default) for name, field in FIELDS.items()
+    }
+
+
+def test_the_default_learning_rates_are_the_documented_ones():
+    text = " ".join((DOCS / "training.md").read_text(encoding="utf-8").split())
+    for rate in {*DEFAULT_LEARNING_RATES.values()}:
+        names = " and ".join(f"`{name}`" for name, other in DEFAULT_LEARNING_RATES.items() if other == rate)
+        assert f"{names} take {rate:g}" in text
+    assert f"every other method {DEFAULT_LEARNING_RATE:g}" in text
+
+
+def test_the_table_of_settings_is_that_of_the_methods():
+    documented = rows(DOCS / "methods.md", under="## Settings")
+    known: dict = {}
+    for name in METHODS:
+        known |= settings_of(name)
+    assert {name.strip("`"): yaml.safe_load(default) for name, default in documented.items()} == known
+
+
+def test_every_method_and_data_set_is_described():
+    assert {name.strip("`") for name in rows(DOCS / "methods.md", under="# Methods")} == METHODS.keys()
+    specs = " ".join(rows(DOCS / "data.md", under="# Data"))
+    assert not [name for name in READERS if f"`{name}:DIR`" not in specs]
