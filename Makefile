@@ -25,6 +25,7 @@ lint: install
 	$(BIN)/ruff format --check .
 
 bench: install
+	$(BIN)/python bench/attention.py
 	$(BIN)/python bench/train_step.py
 	$(BIN)/python bench/decode.py
 	$(BIN)/python bench/metrics.py

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 FRAMES = 6
-SEARCH_EPOCHS, EPOCHS = 4, 10
+SEARCH_EPOCHS, EPOCHS = 3, 8
 SEEDS = (0, 1, 2)
 PROMPT_RATES, CONTEXT_RATES = (3e-3, 1e-2, 3e-2), (1e-3, 3e-3, 1e-2)
 RATES = {
@@ -170,9 +170,9 @@ def search_table(results: list[dict]) -> list[str]:
 def write_tables(finals: dict[str, list[dict]], searched: list[dict], machine: str, minutes: float) -> None:
     test = finals["zero-shot"][0]
     lines = [
-        f"Gallery: {test['videos']} test videos, {test['texts']} captions. Ties: {test['tie_rule']}. Epoch: selected on "
-        f"validation. Seeds: {', '.join(map(str, SEEDS))} (mean ± standard deviation). {FRAMES} frames, {EPOCHS} epochs, "
-        f"batch 32. Machine: {machine}. Training and evaluation took {minutes:.0f} process-minutes.",
+        f"Gallery: {test['videos']} test videos, {test['texts']} captions. Ties: {test['tie_rule']}. Epoch: selected "
+        f"on validation. Seeds: {', '.join(map(str, SEEDS))} (mean ± standard deviation). {FRAMES} frames, {EPOCHS} "
+        f"epochs, batch 32. Machine: {machine}. Training and evaluation took {minutes:.0f} process-minutes.",
         "",
         *main_table(finals),
         "",
