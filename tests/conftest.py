@@ -1,4 +1,4 @@
-"""A tiny CLIP with random weights and a real byte-level vocabulary, in an ordinary `transformers` folder."""
+"""What many tests share: the tiny CLIP, one thread, no network."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks a network
 import pytest
 import torch
 
+from tiny_clip import make_clip_folder
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
@@ -20,44 +22,6 @@ def _one_thread():
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
     return make_clip_folder(tmp_path_factory.mktemp("tiny-clip"))
-
-
-def make_clip_folder(folder: Path, *, seed: int = 0, vision_layers: int = 3, hidden_act: str = "quick_gelu") -> Path:
-    from tokenizers import pre_tokenizers
-    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = [*alphabet, *(letter + "</w>" for letter in alphabet), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[])
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(seed)
-    text = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "vocab_size": len(words),
-        "max_position_embeddings": 40,
-        "bos_token_id": len(words) - 2,
-        "eos_token_id": len(words) - 1,
-        "pad_token_id": len(words) - 1,
-        "hidden_act": hidden_act,
-    }
-    vision = {
-        "hidden_size": 48,
-        "intermediate_size": 96,
-        "num_hidden_layers": vision_layers,
-        "num_attention_heads": 3,
-        "image_size": 32,
-        "patch_size": 16,
-        "hidden_act": hidden_act,
-    }
-    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=16, logit_scale_init_value=3.9)
-    model = CLIPModel(config)
-    for parameter in model.parameters():  # biases and norms too, so that a swapped tensor cannot go unnoticed
-        parameter.data.add_(torch.randn_like(parameter) * 0.05)
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

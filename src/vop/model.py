@@ -32,6 +32,7 @@ class TextVideoModel(nn.Module):
 
     def __init__(self, backbone: Backbone, method_name: str, method: Method, *, dtype: torch.dtype) -> None:
         super().__init__()
+        _check_frames(method.num_frames)
         self.backbone = backbone
         self.method_name = method_name
         self.clip = backbone.load().to(dtype)
@@ -179,9 +180,15 @@ def load(
 
     model = open_run(str(name), backbone=backbone, dtype=dtype)
     if num_frames is not None and num_frames != model.num_frames:
+        _check_frames(num_frames)
         if model.method.fixed_frames:
             raise UsageError(
                 f"num_frames is {num_frames}; {model.method_name} was tuned for {model.num_frames}, use those"
             )
         model.method.num_frames = num_frames
     return model.to(device or default_device()).eval()
+
+
+def _check_frames(num_frames: object) -> None:
+    if isinstance(num_frames, bool) or not isinstance(num_frames, int) or num_frames < 1:
+        raise UsageError(f"num_frames is {num_frames!r}; it is a whole number, 1 or more")

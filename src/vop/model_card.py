@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,9 +12,9 @@ if TYPE_CHECKING:
 _CARD = """\
 ---
 library_name: vop
-pipeline_tag: video-text-to-text
+pipeline_tag: feature-extraction
 tags: [text-video-retrieval, prompt-tuning, clip]
----
+{base_model}---
 
 # {method} on {backbone}
 
@@ -42,10 +43,12 @@ similarity = texts @ videos.T
 
 def render_card(model: TextVideoModel, config: dict) -> str:
     """The card as Markdown."""
+    name = config["backbone"]["name"]
     trained = sum(parameter.numel() for parameter in model.trainable().values())
     return _CARD.format(
         method=config["method"],
-        backbone=config["backbone"]["name"],
+        base_model=f"base_model: {name}\n" if config["backbone"]["revision"] else "",
+        backbone=Path(name).name if Path(name).is_absolute() else name,
         trained=trained,
         kilobytes=trained * 4 / 1000,
         facts=_facts(model.card),
@@ -57,12 +60,17 @@ def _facts(card: dict) -> str:
     """A list of what is known; results as a table."""
     lines = [f"- {key.replace('_', ' ')}: {value}" for key, value in card.items() if not isinstance(value, dict | list)]
     text = "\n".join(lines) or "Nothing was recorded."
-    results = card.get("results")
-    if results:
-        rows = [
-            f"| {way} | " + " | ".join(f"{results[way][key]:.1f}" for key in ("r1", "r5", "r10", "mdr", "mnr")) + " |"
-            for way in ("t2v", "v2t")
-        ]
-        header = "| | R@1 | R@5 | R@10 | MdR | MnR |\n| --- | --- | --- | --- | --- | --- |"
-        text += "\n\n" + "\n".join([header, *rows])
+    for key, title in {"results": "Results", "validation": "Validation, which selected the epoch"}.items():
+        if card.get(key):
+            text += f"\n\n## {title}\n\n{_table(card[key])}"
     return text + "\n"
+
+
+def _table(metrics: dict) -> str:
+    """Both directions, in percent and ranks."""
+    rows = [
+        f"| {way} | " + " | ".join(f"{metrics[way][key]:.1f}" for key in ("r1", "r5", "r10", "mdr", "mnr")) + " |"
+        for way in ("t2v", "v2t")
+    ]
+    header = "| | R@1 | R@5 | R@10 | MdR | MnR |\n| --- | --- | --- | --- | --- | --- |"
+    return "\n".join([header, *rows])

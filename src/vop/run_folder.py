@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 import vop
 from vop import methods
 from vop.backbone import Backbone, find_backbone
+from vop.backbone.source import is_hub_id, read_json
 from vop.errors import UsageError, VopError
 from vop.files import atomic_write
 from vop.model import TextVideoModel
@@ -25,11 +26,12 @@ from vop.model_card import render_card
 
 CONFIG, WEIGHTS, CARD, TRAINING = "config.json", "model.safetensors", "README.md", "training"
 FORMAT = 1
+_PUBLISHED = [CONFIG, WEIGHTS, CARD, "backbone/*"]  # some runs bring their backbone
+_ENTRIES = {"format": int, "method": str, "settings": dict, "backbone": dict}
 
 
 def save(model: TextVideoModel, folder: Path) -> None:
     """Writes the folder, each file whole or not at all; the weights before the configuration that names them."""
-    folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.trainable().items()}
     with atomic_write(folder / WEIGHTS) as path:
         save_file(state, path, metadata={"format": "pt"})
@@ -87,23 +89,23 @@ def read_run_config(folder: Path) -> dict | None:
 
 
 def _is_run(folder: Path) -> bool:
-    try:
-        return "method" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if (folder / WEIGHTS).exists() or (folder / TRAINING).exists():
-            raise VopError(
-                f"{folder}: no {CONFIG}: the run is incomplete; train it again or go on with --resume"
-            ) from None
-        raise UsageError(f"{folder}: no {CONFIG}: neither a run of ours nor a CLIP folder") from None
-    except ValueError as error:
-        raise VopError(f"{folder / CONFIG}: not readable as JSON ({error})") from None
+    if (folder / CONFIG).exists():
+        return "method" in read_json(folder / CONFIG)
+    if (folder / WEIGHTS).exists() or (folder / TRAINING).exists():
+        raise VopError(f"{folder}: no {CONFIG}: the run is incomplete; train it again or go on with --resume")
+    raise UsageError(f"{folder}: no {CONFIG}: neither a run of ours nor a CLIP folder")
 
 
 def _read_config(folder: Path) -> dict:
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    missing = [key for key in ("format", "method", "settings", "backbone") if key not in config]
-    if missing:
-        raise VopError(f"{folder / CONFIG}: no {missing[0]!r}; it has {', '.join(sorted(config))}")
+    config = read_json(folder / CONFIG)
+    for key, kind in _ENTRIES.items():
+        if not isinstance(config.get(key), kind):
+            raise VopError(
+                f"{folder / CONFIG}: {key!r} is {config.get(key)!r}, not of the type {kind.__name__}; "
+                f"it has {', '.join(sorted(config))}"
+            )
+    if not {"name", "sha256"} <= config["backbone"].keys():
+        raise VopError(f"{folder / CONFIG}: 'backbone' has no name and sha256, only {config['backbone']!r}")
     if config["format"] > FORMAT:
         raise VopError(
             f"{folder / CONFIG}: format {config['format']} is from a later vop; this one reads up to {FORMAT}"
@@ -148,16 +150,17 @@ def _fill(model: TextVideoModel, path: Path) -> None:
 
 def _from_hub(name: str) -> Path | None:
     """The folder of a run that was published on a hub, None if `name` is no such thing."""
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    if not is_hub_id(name):
         return None
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     for local in (True, False):
         try:
-            folder = Path(snapshot_download(name, local_files_only=local, allow_patterns=[CONFIG, WEIGHTS, CARD]))
+            folder = Path(snapshot_download(name, local_files_only=local, allow_patterns=_PUBLISHED))
         except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
             continue
-        if (folder / CONFIG).exists():
+        # A download that was cut off leaves a configuration without its weights.
+        if (folder / CONFIG).exists() and not (local and not (folder / WEIGHTS).exists()):
             return folder
     return None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import make_clip_folder
 from transformers import CLIPConfig, CLIPModel
 
+from tiny_clip import make_clip_folder
 from vop.backbone import find_backbone
 from vop.backbone.clip import Clip
 from vop.backbone.config import VIT_B_16, VIT_B_32, VIT_L_14, sizes_from_transformers

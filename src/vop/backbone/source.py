@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.backbone.config import VIT_B_16, VIT_B_32, VIT_L_14, ClipSizes, sizes_from_transformers
-from vop.errors import VopError, unknown_name
+from vop.errors import UsageError, VopError, unknown_name
 
 if TYPE_CHECKING:
     from vop.backbone.clip import Clip
@@ -41,6 +43,7 @@ _WANTED = [
     "merges.txt",
     "special_tokens_map.json",
 ]
+HUB_TIMEOUT_SECONDS = 20
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -72,6 +75,7 @@ class Backbone:
         with torch.device("meta"):
             clip = Clip(self.sizes)
         state = from_transformers(_read_weights(self.folder), source=str(self.folder))
+        _check_shapes(state, clip.state_dict(), self.folder)
         clip.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
         return clip.eval().requires_grad_(False)
 
@@ -81,7 +85,12 @@ class Backbone:
             return None
         from transformers import CLIPTokenizer
 
-        return CLIPTokenizer.from_pretrained(self.folder, local_files_only=True)
+        try:
+            return CLIPTokenizer.from_pretrained(self.folder, local_files_only=True)
+        except Exception as error:  # the tokenizer's library raises bare ones
+            raise VopError(
+                f"{self.folder}: its vocabulary cannot be read ({error}); fetch or convert it again"
+            ) from error
 
     def content_hash(self) -> str:
         """SHA-256 of the weights' files, which tells a run whether it meets its own backbone again."""
@@ -107,10 +116,23 @@ def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
         return _read_folder(Path(__file__).with_name("mini"), name=name, revision=None)
     if Path(name).expanduser().is_dir():
         return _read_folder(Path(name).expanduser(), name=name, revision=None)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise unknown_name("backbone or folder", name, [MINI, *SHORT_NAMES, *PINNED_REVISIONS])
-    revision = revision or PINNED_REVISIONS.get(name)
-    return _read_folder(_download(name, revision), name=name, revision=revision)
+    if Path(name).expanduser().is_file():
+        raise UsageError(f"{name} is a file, a backbone is a folder; OpenAI's: vop import openai {name} --out DIR")
+    if not is_hub_id(name) or name.startswith("ViT-"):
+        raise unknown_name("backbone or folder", name, [MINI, *SHORT_NAMES, *KNOWN_SIZES])
+    folder = _download(name, revision or PINNED_REVISIONS.get(name))
+    return _read_folder(folder, name=name, revision=folder.name)  # a snapshot is called by its commit
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` can be OWNER/NAME on a hub."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return "/" in name
 
 
 def find_sizes(name: str) -> ClipSizes:
@@ -120,7 +142,7 @@ def find_sizes(name: str) -> ClipSizes:
 
 
 def _download(name: str, revision: str | None) -> Path:
-    from huggingface_hub import list_repo_files, snapshot_download
+    from huggingface_hub import model_info, snapshot_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:  # what an earlier run has fetched is enough
@@ -130,37 +152,61 @@ def _download(name: str, revision: str | None) -> Path:
     except (LocalEntryNotFoundError, FileNotFoundError):
         pass
     try:
-        files = list_repo_files(name, revision=revision)
-        weights = "model*.safetensors*" if "model.safetensors" in files else "pytorch_model.bin"
+        # This request fails at once where there is no network; others try again for a minute.
+        files = model_info(name, revision=revision, timeout=HUB_TIMEOUT_SECONDS).siblings or []
+        safe = any(fnmatch(file.rfilename, "model*.safetensors") for file in files)
+        weights = "model*.safetensors*" if safe else "pytorch_model*.bin*"
         return Path(snapshot_download(name, revision=revision, allow_patterns=[*_WANTED, weights]))
     except (RepositoryNotFoundError, EntryNotFoundError) as error:
-        raise unknown_name("hub id", name, [MINI, *PINNED_REVISIONS]) from error
+        raise unknown_name("folder or hub id", name, [MINI, *KNOWN_SIZES]) from error
     except Exception as error:  # the hub's client raises its HTTP library's own errors
+        near = [known for known in get_close_matches(name, KNOWN_SIZES, cutoff=0.8) if known != name]
+        hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise VopError(
-            f"backbone {name!r} is neither cached nor can the hub be reached ({type(error).__name__}). Use the "
-            "built-in `mini`, give a local CLIP folder, or convert OpenAI's file: vop import openai FILE --out DIR"
+            f"{name!r} is no folder here, and as a hub id it is not cached, nor can the hub be reached "
+            f"({type(error).__name__}). {hint}Without a network, use the built-in `mini`, give a local CLIP folder, "
+            "or convert OpenAI's file: vop import openai FILE --out DIR"
         ) from error
 
 
 def _read_folder(folder: Path, *, name: str, revision: str | None) -> Backbone:
     config_file = folder / "config.json"
-    try:
-        model_type = json.loads(config_file.read_text(encoding="utf-8")).get("model_type")
-    except FileNotFoundError:
-        raise VopError(f"{folder}: no config.json: not a transformers CLIP folder") from None
-    except (ValueError, AttributeError) as error:
-        raise VopError(f"{config_file}: not readable as JSON ({error})") from None
+    if not config_file.exists():
+        raise VopError(f"{folder}: no config.json: not a transformers CLIP folder")
+    model_type = read_json(config_file).get("model_type")
     if model_type != "clip":
         raise VopError(f"{config_file}: model_type is {model_type!r}; a backbone is of type 'clip'")
     from transformers import CLIPConfig
 
-    config = CLIPConfig.from_pretrained(folder, local_files_only=True)
+    try:
+        config = CLIPConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers' validation raises its own errors
+        raise VopError(f"{config_file}: not the configuration of a CLIP ({error})") from error
     mean, std = CLIP_MEAN, CLIP_STD
     if (folder / "preprocessor_config.json").exists():
-        pixels = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+        pixels = read_json(folder / "preprocessor_config.json")
         mean, std = tuple(pixels.get("image_mean", mean)), tuple(pixels.get("image_std", std))
     sizes = sizes_from_transformers(config)
     return Backbone(name=name, folder=folder, revision=revision, sizes=sizes, mean=mean, std=std)
+
+
+def read_json(path: Path) -> dict:
+    """The named values of a JSON file; a VopError says what is wrong with it."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise VopError(f"{path}: not readable as JSON ({error}); fetch the folder again") from None
+    if not isinstance(values, dict):
+        raise VopError(f"{path}: it holds a {type(values).__name__}, not named values; fetch the folder again")
+    return values
+
+
+def _check_shapes(state: dict, wanted: dict, folder: Path) -> None:
+    """Whether the weights are those of the configuration beside them."""
+    for name in sorted(wanted.keys() | state.keys()):
+        got, needed = (tuple(part[name].shape) if name in part else None for part in (state, wanted))
+        if got != needed:
+            raise VopError(f"{folder}: {name} has the shape {got} in the weights; its config.json makes it {needed}")
 
 
 def _weight_files(folder: Path) -> list[Path]:

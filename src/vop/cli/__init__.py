@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # of a file that the user named; its message names it too
+        return _fail(error, 1)
 
 
 def _fail(message: object, status: int) -> int:

@@ -60,9 +60,12 @@ def parse_settings(pairs: Sequence[str]) -> dict:
     settings = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
-        if not equals:
+        if not name or not equals:
             raise UsageError(f"--set {pair!r}: write NAME=VALUE")
-        settings[name] = yaml.safe_load(value)
+        try:
+            settings[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UsageError(f"--set {pair!r}: the value {value!r} is not readable as YAML") from None
     return settings
 
 

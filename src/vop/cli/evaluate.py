@@ -7,13 +7,14 @@ from pathlib import Path
 
 from vop import progress
 from vop.cli.common import add_data_options, load_data, print_json, print_table, warn_skipped
+from vop.errors import UsageError, unknown_name
 
 
 def add_parser(subparsers) -> None:
     parser = subparsers.add_parser("evaluate", help="rank a split in both directions")
     parser.add_argument("model", metavar="RUN", help="a run, a CLIP folder, a hub id, or mini")
     add_data_options(parser)
-    parser.add_argument("--split", default="test", help="test (default), val or train")
+    parser.add_argument("--split", help="test (default where there is one), val or train")
     parser.add_argument("--backbone", help="where the run's backbone is now, if it has moved")
     parser.add_argument("--num-frames", type=int, help="frames of a video, if not the run's own")
     parser.add_argument("--cache", metavar="DIR", type=Path, help="decoded frames (vop data cache), read and completed")
@@ -28,28 +29,35 @@ def add_parser(subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from vop.data.types import SPLIT_NAMES
+
+    if arguments.split not in (None, *SPLIT_NAMES):
+        raise unknown_name("split", arguments.split, SPLIT_NAMES)
+    if arguments.json and Path(arguments.json).is_dir():
+        raise UsageError(f"--json {arguments.json} is a folder; give a file, or nothing for standard output")
     from vop.device import default_device, resolve_precision
     from vop.evaluation.job import evaluate_model
     from vop.evaluation.report import table
     from vop.model import load
 
     dataset = load_data(arguments.data, arguments)
-    dataset.split(arguments.split)  # before seconds are spent on the model
+    split = arguments.split or (next(iter(dataset.splits)) if len(dataset.splits) == 1 else "test")
+    dataset.split(split)  # before seconds are spent on the model
     dtype = resolve_precision(arguments.precision, default_device())
     model = load(arguments.model, backbone=arguments.backbone, num_frames=arguments.num_frames, dtype=dtype)
     with progress.show() as show:
         report = evaluate_model(
             model,
             dataset,
-            split=arguments.split,
+            split=split,
             cache=arguments.cache,
             batch_size=arguments.batch_size,
             on_bad_video=arguments.on_bad_video,
             bank_videos=arguments.bank,
             progress=show,
         )
-    if arguments.json:
-        print_json(report.to_dict(), file=arguments.json)
     if arguments.json != "-":
         print_table(table(report))
+    if arguments.json:
+        print_json(report.to_dict(), file=arguments.json)
     warn_skipped(report.skipped)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from vop.cli.common import add_settings_option, parse_settings, print_json, print_table
+from vop.errors import unknown_name
 
 
 def add_parser(subparsers) -> None:
@@ -22,10 +23,15 @@ def add_parser(subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from vop.backbone import find_sizes
+    from vop.methods import METHODS, settings_of
     from vop.methods.params import count_parameters, to_json
 
-    sizes = find_sizes(arguments.backbone)
-    counts = count_parameters(sizes, only=arguments.method, **parse_settings(arguments.settings))
+    settings = parse_settings(arguments.settings)
+    known = dict.fromkeys(name for method in arguments.method or METHODS for name in settings_of(method))
+    for name in settings:
+        if name not in known:
+            raise unknown_name("setting", name, known)
+    counts = count_parameters(find_sizes(arguments.backbone), only=arguments.method, **settings)
     if arguments.json:
         print_json({"backbone": arguments.backbone, **to_json(counts)})
     else:

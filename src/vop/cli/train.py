@@ -57,8 +57,8 @@ def run(arguments: argparse.Namespace) -> None:
     spec = arguments.data or config.get("data")
     if spec is None:
         raise UsageError("no data: give --data SPEC, or `data:` in the recipe")
-    settings = dict(config.get("settings") or {}) | parse_settings(arguments.settings)
-    if arguments.num_frames:
+    settings = config.get("settings", {}) | parse_settings(arguments.settings)
+    if arguments.num_frames is not None:
         settings["num_frames"] = arguments.num_frames
     from vop.backbone import DEFAULT_HUB_ID
     from vop.training.job import train

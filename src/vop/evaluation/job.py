@@ -9,6 +9,7 @@ import numpy as np
 
 from vop.data.frames import FrameStore
 from vop.data.types import Dataset, Split
+from vop.errors import UsageError
 from vop.evaluation.evaluate import evaluate
 from vop.evaluation.report import EvaluationReport
 from vop.progress import Progress, silent
@@ -35,6 +36,8 @@ def evaluate_model(
         bank_videos: so many training videos, with a caption each, are QB-Norm's bank; 0, or a data set that has no
             training split or is evaluated on it, leaves QB-Norm out.
     """
+    if bank_videos < 0:
+        raise UsageError(f"bank_videos is {bank_videos}; give 1 or more, or 0 for no QB-Norm")
     bank, notes = None, []
     if "train" in dataset.splits and split != "train" and bank_videos:
         bank = _sample(dataset.split("train"), bank_videos)

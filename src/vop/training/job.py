@@ -14,7 +14,7 @@ from vop.data.holdout import with_validation
 from vop.data.screening import BadVideo, screen
 from vop.data.types import Dataset, Split
 from vop.device import default_device, resolve_precision
-from vop.errors import UsageError, VopError
+from vop.errors import DataError, UsageError, VopError
 from vop.model import TextVideoModel, create
 from vop.progress import Progress, silent, stage
 from vop.run_folder import CONFIG, TRAINING
@@ -63,6 +63,8 @@ def train(
     device = process.device
     torch.manual_seed(recipe.seed)
     model = create(method, backbone, dtype=resolve_precision(recipe.precision, device), device=device, **settings)
+    if not model.trainable():  # before every video is decoded
+        raise UsageError(f"{method} trains nothing: evaluate it as it is")
     store = FrameStore(model.num_frames, model.image_size, cache=cache or out / TRAINING / FRAMES)
     with process.main_process_first():  # the others find its frames in the cache
         train_split, validation, skipped = _splits(dataset, recipe, store, progress)
@@ -86,12 +88,17 @@ def _splits(
                 dataset.split(name), store, policy=recipe.on_bad_video, progress=stage(progress, f"decoding {name}")
             )
             skipped += report.skipped
+    if len(kept["train"].videos) < 2:
+        raise DataError(
+            f"{dataset.name}: 1 video to train on; at least 2 are needed. Give more, or hold none out: --validation 0"
+        )
     return kept["train"], kept.get("val"), skipped
 
 
 def _check_out(out: Path, *, resume: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file; --out is a folder")
+    for path in (out, *out.parents):
+        if path.is_file():
+            raise UsageError(f"{path} is a file; --out {out} is to be a folder")
     if resume:
         if not (out / TRAINING / CHECKPOINT).exists() and (out / CONFIG).exists():
             raise VopError(f"{out}: no {TRAINING}/{CHECKPOINT} to go on from: its training is done or was deleted")

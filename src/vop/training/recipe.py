@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,8 @@ class Recipe:
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_type(field.name, getattr(self, field.name), default=field.default)
         for name, least in {"epochs": 1, "batch_size": 2, "workers": 0, "seed": 0}.items():
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be {least} or more")
@@ -52,7 +55,7 @@ class Recipe:
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it is a fraction, 0 or more and below 1")
         for name in ("weight_decay", "max_grad_norm", "checkpoint_seconds"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:  # nor is it NaN
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         if self.learning_rate is not None and not 0 < self.learning_rate < 10:
             raise UsageError(
@@ -67,6 +70,18 @@ class Recipe:
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
+_NAMES = ("data", "method", "backbone")
+
+
+def _check_type(name: str, value: object, *, default: object) -> None:
+    if value is None and default is None:
+        return
+    kind, words = {
+        int: (int, "a whole number"),
+        str: (str, "a name"),
+    }.get(type(default), ((int, float), "a number"))
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise UsageError(f"{name} is {value!r}; it must be {words}")
 
 
 def read_config(path: str | Path) -> dict:
@@ -79,17 +94,21 @@ def read_config(path: str | Path) -> dict:
 
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such recipe") from None
+    except OSError as error:
+        raise UsageError(f"{path}: no such recipe ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not readable as YAML ({error})") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: a recipe is a mapping of names to values, got {type(values).__name__}")
-    known = [*FIELDS, "data", "method", "backbone", "settings"]
-    for name in values:
+    known = [*FIELDS, *_NAMES, "settings"]
+    for name, value in values.items():
         if name not in known:
             raise unknown_name(f"entry of {path}", str(name), known)
-    for name in ("learning_rate", "weight_decay"):  # YAML reads 1e-3 as a string
-        if isinstance(values.get(name), str):
-            values[name] = float(values[name])
+        if name in _NAMES and not isinstance(value, str):
+            raise UsageError(f"{path}: {name} is {value!r}; it must be a name")
+        if name in FIELDS and isinstance(value, str) and not isinstance(FIELDS[name].default, int | str):
+            with suppress(ValueError):  # YAML reads 1e-3 as a string
+                values[name] = float(value)
+    if not isinstance(values.get("settings", {}), dict):
+        raise UsageError(f"{path}: settings is {values['settings']!r}; it must map names to values")
     return values

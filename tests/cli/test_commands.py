@@ -1,0 +1,195 @@
+"""Every command on real files, as a person calls it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from imports.openai_files import make_state, write_vocabulary
+from tiny_data import write_table
+
+
+def test_without_work_to_do_no_heavy_library_is_imported():
+    code = """
+import sys
+import vop
+from vop.cli import build_parser
+build_parser().format_help()
+heavy = {"torch", "transformers", "av", "matplotlib", "pyarrow", "accelerate", "huggingface_hub", "numpy"}
+sys.exit(", ".join(heavy & set(sys.modules)) or 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_help_lists_every_command(vop):
+    status, out, _ = vop("--help")
+    assert status == 0
+    for command in ("demo", "params", "data", "train", "evaluate", "import"):
+        assert f"\n    {command} " in out
+
+
+@pytest.mark.parametrize("words", [[], ["trian"], ["data"], ["train", "--epochs", "five", "--out", "x"]])
+def test_a_wrong_call_is_2(vop, words):
+    status, out, err = vop(*words)
+    assert (status, out) == (2, "")
+    assert "usage: vop" in err
+
+
+class TestParams:
+    def test_json(self, vop):
+        status, out, err = vop("params", "--json")
+        methods = json.loads(out)["methods"]
+        assert (status, err) == (0, "")
+        assert list(methods) == ["zero-shot", "vop", "vop-p", "vop-c", "vop-f", "vop-f+p", "vop-f+c"]
+        assert methods["vop"].items() >= {"paper_count": 122880, "paper_percent": 0.103, "true_count": 122880}.items()
+        assert methods["vop-f"]["true_count"] == 132096
+
+    def test_table(self, vop):
+        status, out, _ = vop("params")
+        row = next(line for line in out.splitlines() if " vop-f+p " in line)
+        assert status == 0
+        assert row.replace("│", " ").split() == ["vop-f+p", "393,216", "0.328", "402,432", "0.266"]
+
+    def test_of_one_method_with_settings_on_another_backbone(self, vop, tiny_folder):
+        words = ["--backbone", tiny_folder, "--method", "vop", "--set", "visual_prompts=2", "--set", "text_layers=[1]"]
+        out = vop("params", *words, "--json")[1]
+        methods = json.loads(out)["methods"]
+        assert list(methods) == ["vop"]
+        assert methods["vop"]["true_count"] == 3 * 2 * 48 + 1 * 8 * 32  # layers x prompts x width of both towers
+
+
+class TestData:
+    def test_check(self, vop, table):
+        status, out, _ = vop("data", "check", table)
+        assert status == 0
+        assert out.splitlines() == [
+            "train: 5 videos, 5 captions",
+            "test: 3 videos, 3 captions",
+            "0 missing and 0 unreadable of 8 files",
+        ]
+
+    @pytest.mark.parametrize("how", [[], ["--decode"]])
+    def test_check_lists_what_is_missing_and_what_is_unreadable(self, vop, table, tmp_path, how):
+        (tmp_path / "empty.mp4").touch()
+        rows = [(str(table.parent / "clip0.mp4"), "a", "train"), ("gone.mp4", "b", "train"), ("empty.mp4", "c", "test")]
+        bad = write_table(tmp_path / "bad.csv", rows)
+        status, out, err = vop("data", "check", bad, *how)
+        assert status == 1
+        assert "1 missing and 1 unreadable of 3 files" in out
+        assert f"{tmp_path / 'gone.mp4'}: there is no such file" in err
+        assert f"{tmp_path / 'empty.mp4'}: the file is empty (0 bytes)" in err
+        status, out, _ = vop("data", "check", bad, "--json", *how)
+        report = json.loads(out)
+        assert (status, report["videos"], report["splits"]["train"]) == (1, 3, {"videos": 2, "captions": 2})
+        assert [video["id"] for video in report["missing"]] == ["gone.mp4"]
+        assert [video["id"] for video in report["unreadable"]] == ["empty.mp4"]
+
+    def test_cache_decodes_once(self, vop, table, tmp_path):
+        words = ["data", "cache", table, "--out", tmp_path / "cache", "--size", 32, "--num-frames", 2]
+        assert vop(*words)[:2] == (0, "8 decoded, 0 were there, 0 failed\n")
+        status, out, _ = vop(*words, "--json")
+        assert (status, json.loads(out)) == (0, {"decoded": 0, "reused": 8, "failed": []})
+
+
+class TestTrain:
+    def test_leaves_a_run(self, train, vop, table, tmp_path):
+        status, out, err = train()
+        assert status == 0
+        assert {path.name for path in (tmp_path / "run").iterdir()} == {
+            *("config.json", "model.safetensors", "README.md", "training"),
+        }
+        assert [line.split(":")[0] for line in out.splitlines()[:2]] == ["epoch 1", "epoch 2"]
+        assert "validation t2v R@1" in out
+        assert "training: 4/4 epoch 2/2, loss" in err  # no terminal: lines, on standard error
+        assert not (tmp_path / "run/training/frames").exists()
+
+    def test_from_the_cache_it_is_the_same(self, train, vop, table, tmp_path):
+        vop("data", "cache", table, "--out", tmp_path / "cache", "--size", 32, "--num-frames", 2)
+        assert train("--cache", tmp_path / "cache")[0] == 0
+        assert train("--out", tmp_path / "other")[0] == 0
+        one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "other"))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+    def test_recipe_and_options(self, vop, table, tiny_folder, tmp_path):
+        recipe = tmp_path / "recipe.yaml"
+        recipe.write_text(
+            f"data: {table}\nbackbone: {tiny_folder}\nmethod: vop-p\nepochs: 9\nbatch_size: 2\nworkers: 0\n"
+            "learning_rate: 1e-3\nsettings: {num_frames: 2, visual_prompts: 4, specific_prompts: 1}\n"
+        )
+        words = ["--epochs", 1, "--set", "specific_prompts=3", "--set", "text_layers=[2]"]
+        assert vop("train", "--config", recipe, "--out", tmp_path / "run", *words)[0] == 0
+        config = json.loads((tmp_path / "run/config.json").read_text())
+        assert config["method"] == "vop-p"
+        assert config["settings"] == {
+            **{"num_frames": 2, "text_prompts": 8, "visual_prompts": 4, "specific_prompts": 3},
+            **{"text_layers": [2], "visual_layers": None},
+        }
+        card = config["card"]
+        assert (card["epochs"], card["learning_rate"], card["batch_size"]) == (1, 1e-3, 2)
+
+    def test_resume_of_a_finished_run_changes_nothing(self, train, tmp_path):
+        train()
+        before = (tmp_path / "run/model.safetensors").read_bytes()
+        status, out, _ = train("--resume")
+        assert status == 0
+        assert "epoch 2: loss" in out
+        assert (tmp_path / "run/model.safetensors").read_bytes() == before
+
+    def test_resume_where_nothing_is_starts(self, train, tmp_path):
+        assert train("--resume")[0] == 0
+        assert (tmp_path / "run/model.safetensors").exists()
+
+
+class TestEvaluate:
+    def test_table(self, vop, a_run, table):
+        status, out, _ = vop("evaluate", a_run, "--data", table)
+        assert status == 0
+        assert "vop-f+p on colours, test" in out
+        assert "gallery of 3 videos" in out
+        for row in ("t2v ", "v2t ", "dual softmax", "qb-norm"):
+            assert row in out
+
+    def test_json_alone_on_standard_output(self, vop, a_run, table):
+        status, out, _ = vop("evaluate", a_run, "--data", table, "--json")
+        report = json.loads(out)
+        assert status == 0
+        assert set(report["t2v"]) == {"r1", "r5", "r10", "mdr", "mnr"} == set(report["v2t"])
+        assert (report["method"], report["data"], report["gallery_size"]) == ("vop-f+p", "colours", 3)
+        assert report["selection"] == "validation-selected"
+
+    def test_json_in_a_file_beside_the_table(self, vop, a_run, table, tmp_path):
+        status, out, _ = vop("evaluate", a_run, "--data", table, "--json", tmp_path / "report.json", "--bank", 0)
+        report = json.loads((tmp_path / "report.json").read_text())
+        assert status == 0
+        assert "gallery of 3 videos" in out
+        assert list(report["rescored"]) == ["dual softmax"]
+
+    def test_a_plain_clip_is_zero_shot(self, vop, tiny_folder, table):
+        out = vop("evaluate", tiny_folder, "--data", table, "--split", "train", "--num-frames", 3, "--json")[1]
+        report = json.loads(out)
+        assert (report["method"], report["selection"], report["split"]) == ("zero-shot", "untrained", "train")
+        assert (report["gallery_size"], report["settings"]["num_frames"]) == (5, 3)
+
+
+class TestImport:
+    def test_openai(self, vop, tmp_path):
+        torch.save(make_state(), tmp_path / "clip.pt")
+        write_vocabulary(tmp_path / "words.gz")
+        words = ["--vocabulary", tmp_path / "words.gz", "--out", tmp_path / "clip"]
+        status, out, _ = vop("import", "openai", tmp_path / "clip.pt", *words)
+        assert (status, out) == (0, f"{tmp_path}/clip: use it as --backbone {tmp_path}/clip\n")
+        assert vop("params", "--backbone", tmp_path / "clip", "--method", "vop")[0] == 0
+
+    @pytest.mark.parametrize("kind", ["openai", "modelscope"])
+    def test_what_is_not_there(self, vop, tmp_path, kind):
+        status, out, err = vop("import", kind, tmp_path / "gone", "--out", tmp_path / "out")
+        assert (status, out) == (2, "")
+        assert str(tmp_path / "gone") in err
+        assert not (tmp_path / "out").exists()
