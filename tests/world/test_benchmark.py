@@ -69,6 +69,13 @@ def test_a_twin_is_the_same_frames_reversed_and_not_the_same_video(kind, full_pl
     np.testing.assert_array_equal(frames, emoji_motion.draw(clip))
 
 
+@pytest.mark.parametrize("num_frames", [1, 3, 4, 6, 8, 12])
+def test_sampling_takes_the_same_frames_forwards_and_backwards(num_frames):
+    middles = (np.arange(num_frames) + 0.5) * videos.NUM_FRAMES / num_frames
+    taken = np.floor(middles).astype(int)
+    np.testing.assert_array_equal(taken, videos.NUM_FRAMES - 1 - taken[::-1])
+
+
 def test_things_move_where_the_caption_says():
     cat = 40
     story = stories.Story("move", (cat,), ("horizontal", ""))
@@ -94,7 +101,7 @@ def rendered(tmp_path_factory):
     return root, emoji_motion.dataset(root, plan=TINY)
 
 
-def test_the_files_are_h264_of_24_frames(rendered):
+def test_the_files_are_h264_of_25_frames(rendered):
     _, data = rendered
     assert {name: len(split.videos) for name, split in data.splits.items()} == {"train": 4, "val": 2, "test": 4}
     for video in data.splits["test"].videos:

@@ -116,7 +116,7 @@ def _clips_of_story(split: str, number: int, count: int, rng: Random, told: set,
 
 
 def draw(clip: Clip):
-    """The clip's frames, uint8 (24, 96, 96, 3); a twin's are the other's in reversed order."""
+    """The clip's frames, uint8 (25, 96, 96, 3); a twin's are the other's in reversed order."""
     rng = Random(clip.seed)
     frames = draw_clip(stories.actors(clip.story, rng), load_atlas(), rng)
     return frames[::-1] if clip.backwards else frames

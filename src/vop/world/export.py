@@ -27,7 +27,8 @@ _TEXT = """\
 A small CLIP for the built-in world of stickers, an ordinary `transformers` CLIP folder. It was trained from scratch on
 pictures drawn by `vop.world`; it knows nothing else.
 
-Pre-trained by `{command}` on {finished} in {minutes} minutes on {machine}: {images:,} pictures, {speed} a second.
+Pre-trained by `{command}`
+on {finished}, in {minutes} minutes on {machine}: {images:,} pictures, {speed} a second.
 {parameters:,} parameters, fp16; pictures of {side} x {side} pixels; {concepts} things.
 
 | check ({count} held-out pictures or pairs each) | result | required |

@@ -19,12 +19,14 @@ from vop.world.artwork import Atlas
 from vop.world.scenes import Sticker, paste
 from vop.world.stories import Actor
 
-NUM_FRAMES, FRAMES_PER_SECOND, PIXELS = 24, 12, 96
+# An odd number of frames: the middles of equal intervals are then the same frames forwards and backwards. With an even
+# one, sampling takes each frame a little late, which tells a clip from its reversal without any sense of time.
+NUM_FRAMES, FRAMES_PER_SECOND, PIXELS = 25, 12, 96
 _FIELD = 2 * PIXELS  # side of a background that repeats when it drifts
 
 
 def draw_clip(actors: Sequence[Actor], atlas: Atlas, rng: Random) -> np.ndarray:
-    """All frames of a clip, uint8 (24, 96, 96, 3)."""
+    """All frames of a clip, uint8 (25, 96, 96, 3)."""
     noise = np.random.default_rng(rng.getrandbits(32))
     background = _drifting_background(rng, noise)
     grain, strength = _grain(), rng.uniform(0.015, 0.05)
