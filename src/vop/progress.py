@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
+SPEED_WINDOW_SECONDS = 600.0
+
 
 class Progress(Protocol):
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None: ...
@@ -51,20 +53,23 @@ class Bars:
             MofNCompleteColumn,
             Progress,
             TextColumn,
-            TimeElapsedColumn,
             TimeRemainingColumn,
         )
+        from rich.table import Column
+
+        def whole() -> Column:
+            return Column(no_wrap=True)
 
         columns = [
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.description}", table_column=whole()),
+            BarColumn(bar_width=30),  # what gives way on a narrow terminal
+            MofNCompleteColumn(table_column=whole()),
+            TimeRemainingColumn(compact=True, table_column=whole()),
+            TextColumn("left", table_column=whole()),
+            TextColumn("{task.fields[note]}", table_column=whole()),
         ]
-        self._bars = Progress(*columns, console=Console(stderr=True))
+        # A step of a large model on a CPU takes longer than the half minute that Rich estimates speed from.
+        self._bars = Progress(*columns, console=Console(stderr=True), speed_estimate_period=SPEED_WINDOW_SECONDS)
         self._tasks: dict[str, int] = {}
 
     def __enter__(self) -> Bars:

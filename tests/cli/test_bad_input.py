@@ -26,7 +26,7 @@ def clips(tmp_path_factory):
     picture = np.full((48, 48, 3), 90, np.uint8)
     write_clip(folder / "one.mp4", [picture])
     write_clip(folder / "loop.gif", [picture, picture // 2], codec="gif", pix_fmt="rgb8")
-    write_clip(folder / "thin.mkv", [np.full((1000, 1, 3), 90, np.uint8)] * 3, codec="png", pix_fmt="rgb24")
+    write_clip(folder / "thin.mov", [np.full((1000, 1, 3), 90, np.uint8)] * 3, codec="png", pix_fmt="rgb24")
     (folder / "empty.mp4").touch()
     (folder / "cut.mp4").write_bytes(sound[0].read_bytes()[:200])
     with av.open(str(folder / "sound.mp4"), "w") as container:
@@ -44,7 +44,7 @@ UNREADABLE = {
     "folder.mp4": "this is a folder, not a video file",
     "gone.mp4": "there is no such file",
 }
-ODD = ["one.mp4", "loop.gif", "thin.mkv"]
+ODD = ["one.mp4", "loop.gif", "thin.mov"]
 
 
 def rows(names, split="train"):
@@ -152,8 +152,15 @@ class TestSplits:
         assert (status, "test has no 'train' split; it has: test" in err) == (1, True)
 
     def test_none_to_test_on(self, vop, a_run, clips):
+        two = write_table(clips / "two.csv", [*rows(["clip0.mp4"]), *rows(["clip1.mp4"], "val")])
+        status, _, err = vop("evaluate", a_run, "--data", two)
+        assert (status, "two has no 'test' split; it has: train, val" in err) == (1, True)
+
+    def test_the_only_one_is_evaluated_unless_another_is_asked_for(self, vop, a_run, clips):
         only = write_table(clips / "only.csv", rows(["clip0.mp4"]))
-        status, _, err = vop("evaluate", a_run, "--data", only)
+        status, out, _ = vop("evaluate", a_run, "--data", only, "--json")
+        assert (status, json.loads(out)["split"]) == (0, "train")
+        status, _, err = vop("evaluate", a_run, "--data", only, "--split", "test")
         assert (status, "only has no 'test' split; it has: train" in err) == (1, True)
 
     def test_misspelt(self, vop, a_run, table):

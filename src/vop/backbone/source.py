@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 from vop.backbone.config import VIT_B_16, VIT_B_32, VIT_L_14, ClipSizes, sizes_from_transformers
@@ -226,5 +227,7 @@ def _read_weights(folder: Path) -> dict:
         from transformers import CLIPModel  # several seconds to import; knows shards and older files
 
         return CLIPModel.from_pretrained(folder, local_files_only=True, weights_only=True).state_dict()
+    except UnpicklingError as error:
+        raise VopError(f"{folder}: the weights hold more than tensors, which is not run; use safetensors") from error
     except (SafetensorError, OSError, RuntimeError) as error:
         raise VopError(f"{folder}: the weights cannot be read ({error}); fetch or convert them again") from error

@@ -1,0 +1,182 @@
+"""A run's folder: opened elsewhere, damaged, of another backbone; and its card."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+import vop
+from tiny_clip import make_clip_folder
+from vop import files
+from vop.errors import UsageError, VopError
+from vop.model import create
+from vop.run_folder import read_run_config
+
+METRICS = {"r1": 12.34, "r5": 50.0, "r10": 60.0, "mdr": 5.0, "mnr": 7.5}
+SETTINGS = {"num_frames": 3, "text_prompts": 2, "visual_layers": [1, 3], "split_layer": 2, "specific_prompts": 1}
+
+
+@pytest.fixture
+def model(tiny):
+    torch.manual_seed(0)
+    return create("vop-f+p", tiny, **SETTINGS)
+
+
+@pytest.fixture
+def run(model, tmp_path):
+    model.save_pretrained(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def change(run, **values):
+    path = run / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_a_copy_elsewhere_is_the_same_model(model, run, tmp_path):
+    copy = tmp_path / "elsewhere"
+    run.rename(copy)
+    opened = vop.load(copy)
+    pixels = torch.rand(2, 3, 3, 32, 32)
+    assert opened.method_name == "vop-f+p"
+    assert opened.method.settings == model.method.settings
+    assert opened.method.settings.items() >= SETTINGS.items()
+    assert not opened.training
+    assert torch.equal(opened.encode_text(["one", "two"]), model.encode_text(["one", "two"]))
+    assert torch.equal(opened.embed_frames(pixels), model.embed_frames(pixels))
+
+
+def test_it_holds_what_was_trained_and_no_more(model, run):
+    assert {path.name for path in run.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    assert load_file(run / "model.safetensors").keys() == model.trainable().keys()
+
+
+def test_a_backbone_that_travels_with_it(tiny_folder, tmp_path):
+    from vop.backbone import find_backbone
+
+    inside = shutil.copytree(tiny_folder, tmp_path / "run/backbone")
+    create("vop", find_backbone(str(inside))).save_pretrained(tmp_path / "run")
+    moved = (tmp_path / "run").rename(tmp_path / "moved")
+    assert vop.load(moved).backbone.folder == moved / "backbone"
+
+
+class TestBackbone:
+    def test_another_one_is_refused(self, run, tiny, tmp_path):
+        other = make_clip_folder(tmp_path / "other", seed=3)
+        with pytest.raises(VopError, match=f"tuned on the backbone .* with content {tiny.content_hash()[:12]}"):
+            vop.load(run, backbone=str(other))
+
+    def test_where_it_is_now(self, run, tiny_folder, tmp_path):
+        moved = shutil.copytree(tiny_folder, tmp_path / "moved")
+        config = json.loads((run / "config.json").read_text())
+        change(run, backbone=config["backbone"] | {"name": "/gone/clip"})
+        with pytest.raises(VopError, match="its backbone was at /gone/clip, which is gone"):
+            vop.load(run)
+        assert vop.load(run, backbone=str(moved)).backbone.folder == moved
+
+
+class TestDamage:
+    @pytest.mark.parametrize(
+        ("content", "says"),
+        [
+            ('{"method": "vop"', "config.json: not readable as JSON"),
+            ("\udcff", "config.json: not readable as JSON"),
+            ('["method"]', "config.json: it holds a list"),
+            ('{"method": "vop"}', "'format' is None, not of the type int; it has method"),
+            ('{"method": "vop", "format": 1, "settings": [], "backbone": {}}', r"'settings' is \[\]"),
+            ('{"method": "vop", "format": 1, "settings": {}, "backbone": {}}', "'backbone' has no name and sha256"),
+            ('{"method": "vop", "format": 9, "settings": {}, "backbone": {"name": "", "sha256": ""}}', "format 9"),
+        ],
+    )
+    def test_configuration(self, run, content, says):
+        (run / "config.json").write_bytes(content.encode(errors="surrogateescape"))
+        with pytest.raises(VopError, match=says):
+            vop.load(run)
+
+    @pytest.mark.parametrize(("values", "says"), [({"method": "vpo"}, "'vpo'"), ({"settings": {"x": 1}}, "'x'")])
+    def test_names(self, run, values, says):
+        change(run, **values)
+        with pytest.raises(UsageError, match=says):
+            vop.load(run)
+
+    def test_no_configuration(self, run, tmp_path):
+        (run / "config.json").unlink()
+        with pytest.raises(VopError, match=r"run: no config\.json: the run is incomplete.*--resume"):
+            vop.load(run)
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(UsageError, match=r"empty: no config\.json: neither a run of ours nor a CLIP folder"):
+            vop.load(tmp_path / "empty")
+
+    @pytest.mark.parametrize("content", [b"", b"abc", None])
+    def test_weights(self, run, content):
+        weights = run / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-8] if content is None else content)
+        with pytest.raises(VopError, match=r"model\.safetensors: damaged"):
+            vop.load(run)
+        weights.unlink()
+        with pytest.raises(VopError, match=r"model\.safetensors: missing"):
+            vop.load(run)
+
+    def test_tensors(self, run):
+        state = load_file(run / "model.safetensors")
+        name = next(iter(state))
+        save_file({**state, "extra": torch.ones(1)}, run / "model.safetensors")
+        with pytest.raises(VopError, match="'extra' is on one side only"):
+            vop.load(run)
+        save_file({**state, name: torch.ones(7)}, run / "model.safetensors")
+        with pytest.raises(VopError, match=rf"{name} has shape \(7,\)"):
+            vop.load(run)
+
+
+def test_no_space_left_keeps_the_run_that_was_there(model, run, monkeypatch):
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "_sync", full)
+    with pytest.raises(VopError, match=r"model\.safetensors: no space left"):
+        model.save_pretrained(run)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_run_cannot_be_saved_into_a_file(model, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(VopError, match="file: this folder cannot be made"):
+        model.save_pretrained(tmp_path / "file")
+
+
+def test_configuration_of_a_run_or_of_none(run, tiny_folder):
+    assert read_run_config(run)["method"] == "vop-f+p"
+    assert read_run_config(tiny_folder) is None
+
+
+class TestCard:
+    def read(self, model, folder):
+        """Front matter and text."""
+        model.save_pretrained(folder)
+        _, front, text = (folder / "README.md").read_text().split("---\n", 2)
+        return yaml.safe_load(front), text
+
+    def test_it_says_what_it_is(self, model, tmp_path, tiny_folder):
+        front, text = self.read(model, tmp_path / "run")
+        assert front["library_name"] == "vop"
+        assert front["pipeline_tag"] == "feature-extraction"
+        assert "base_model" not in front  # a folder is no hub id
+        assert text.startswith(f"\n# vop-f+p on {tiny_folder.name}\n")
+        assert str(tiny_folder) not in text
+        assert "Nothing was recorded." in text
+        assert '"split_layer": 2' in text
+
+    def test_results_are_a_table(self, model, tmp_path):
+        model.card = {"data": "cooking", "results": {"t2v": METRICS, "v2t": METRICS | {"r1": 98.76}}}
+        _, text = self.read(model, tmp_path / "run")
+        assert "- data: cooking\n" in text
+        assert "| t2v | 12.3 | 50.0 | 60.0 | 5.0 | 7.5 |\n| v2t | 98.8 | 50.0 | 60.0 | 5.0 | 7.5 |\n" in text
+        assert vop.load(tmp_path / "run").card == model.card

@@ -1,0 +1,83 @@
+"""A whole training on real files."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import vop
+from tiny_data import write_table, write_videos
+from vop.data.readers import load
+from vop.data.screening import BadVideo
+from vop.training.job import train
+from vop.training.recipe import Recipe
+
+RECIPE = Recipe(epochs=2, batch_size=2, validation=0.2, workers=0, precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    return write_videos(tmp_path_factory.mktemp("videos"))
+
+
+@pytest.fixture
+def dataset(videos):
+    """Five to train on, one of which is not there, and two to test on."""
+    names = [path.name for path in videos[:4]] + ["gone.mp4"]
+    rows = [(name, f"clip {name}", "train") for name in names]
+    rows += [(path.name, f"clip {path.name}", "test") for path in videos[4:6]]
+    return load(str(write_table(videos[0].parent / "some.csv", rows)))
+
+
+def test_the_result_is_the_run(dataset, tiny_folder, tmp_path):
+    seen = []
+    trained = train(
+        dataset, "vop", tmp_path, backbone=str(tiny_folder), recipe=RECIPE, progress=lambda *at: seen.append(at)
+    )
+    opened = vop.load(tmp_path)
+    texts = ["clip", "another clip"]
+    assert torch.equal(trained.model.encode_text(texts), opened.encode_text(texts))
+    assert not trained.model.training
+    assert len(trained.result.history) == 2
+    assert trained.skipped == (
+        BadVideo("gone.mp4", str(dataset.split("train").videos[4].path), "there is no such file", missing=True),
+    )
+    assert {stage for stage, *_ in seen} == {"decoding train", "decoding val", "training"}
+    assert opened.card["training_videos"] + opened.card["validation_videos"] == 4
+
+
+def test_the_test_split_is_never_read(dataset, tiny_folder, tmp_path, monkeypatch):
+    from vop.data import frames
+
+    read = []
+    decode = frames.decode_frames
+    monkeypatch.setattr(frames, "decode_frames", lambda path, **at: (read.append(path.name), decode(path, **at))[1])
+    train(dataset, "vop", tmp_path, backbone=str(tiny_folder), recipe=RECIPE)
+    assert sorted(read) == ["clip0.mp4", "clip1.mp4", "clip2.mp4", "clip3.mp4"]  # each once, over two epochs
+
+
+def test_killed_and_resumed_it_ends_with_the_same_weights(dataset, tiny_folder, tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def kill(stage, done, total, note=""):
+        if (stage, done) == ("training", 2):
+            raise Killed
+
+    at_once = Recipe(epochs=2, batch_size=2, validation=0.2, workers=0, precision="fp32", checkpoint_seconds=0)
+    given = {"backbone": str(tiny_folder), "recipe": at_once, "num_frames": 2}
+    train(dataset, "vop-p", tmp_path / "whole", **given)
+    with pytest.raises(Killed):
+        train(dataset, "vop-p", tmp_path / "cut", progress=kill, **given)
+    train(dataset, "vop-p", tmp_path / "cut", resume=True, **given)
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_without_validation_the_last_epoch_is_kept(dataset, tiny_folder, tmp_path):
+    recipe = Recipe(epochs=2, batch_size=2, validation=0, workers=0)
+    trained = train(dataset, "vop", tmp_path, backbone=str(tiny_folder), recipe=recipe)
+    assert (trained.result.best_epoch, trained.result.selection) == (2, "last")
+    assert trained.model.card["validation_videos"] == 0
