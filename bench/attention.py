@@ -17,7 +17,8 @@ import torch.nn.functional as F
 
 from vop.backbone.layers import attend
 
-SHAPES = [(48, 12, 58, 64), (192, 2, 45, 64), (4, 12, 230, 64)]  # sequences, heads, tokens, head width
+# Sequences, heads, tokens, head width.
+SHAPES = [(48, 12, 58, 64), (192, 2, 45, 64), (4, 12, 230, 64), (2, 12, 608, 64)]
 KINDS = {"fused": F.scaled_dot_product_attention, "ours": attend}
 
 

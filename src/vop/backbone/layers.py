@@ -52,10 +52,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False) -> Tensor:
     """Attention over (b, h, n, d/h), fused.
 
-    But for a gradient in bf16 on a CPU it is written out up to 256 tokens: there the fused kernel's backward pass takes
-    three times as long at CLIP's 58 tokens (bench/attention.py).
+    But for a gradient in bf16 on a CPU it is written out up to 1,024 tokens (then its matrix grows too large): there
+    the fused kernel takes 2.6 times as long at the 58 tokens of a frame, and still 1.3 times at the 608 of VoP^F's
+    upper layers (bench/attention.py).
     """
-    written_out = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad and k.shape[2] <= 256
+    written_out = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad and k.shape[2] <= 1024
     if not written_out:
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
