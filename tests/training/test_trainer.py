@@ -108,6 +108,15 @@ def test_a_loss_that_is_not_finite_stops_with_the_best_kept(tiny, tmp_path, monk
     assert all(torch.equal(tensor, job.best[name]) for name, tensor in weights(tmp_path).items())
 
 
+def test_a_loss_that_is_not_finite_at_once_leaves_no_weights(tiny, tmp_path, monkeypatch):
+    from vop.training import trainer as module
+
+    monkeypatch.setattr(module, "contrastive_loss", lambda texts, *_, **__: texts.sum() * math.inf)
+    with pytest.raises(VopError, match=r"at step 1 of 9.*holds no weights yet"):
+        trainer(tiny, tmp_path).fit()
+    assert not (tmp_path / "model.safetensors").exists()
+
+
 def test_learning_rate_rises_and_falls(tiny, tmp_path):
     job = trainer(tiny, tmp_path, epochs=10)  # 30 steps, 3 of warm-up
     rates = [job.learning_rate(step) for step in range(31)]
@@ -188,7 +197,10 @@ import torch
 torch.set_num_threads(1)
 from test_trainer import trainer
 from vop.backbone import find_backbone
-trainer(find_backbone({backbone!r}), Path({out!r}), method={method!r}, epochs=1, validation=False).fit()
+job = trainer(find_backbone({backbone!r}), Path({out!r}), method={method!r}, epochs=1)
+assert job.accelerator.num_processes == 2
+result = job.fit()
+assert result.history[0]["validation"], "every process knows the validation's result"
 """
 
 
@@ -196,13 +208,12 @@ trainer(find_backbone({backbone!r}), Path({out!r}), method={method!r}, epochs=1,
 @pytest.mark.parametrize("method", ["vop-f+c"])
 def test_two_processes_train_as_one(tiny, tmp_path, method):
     """Embeddings are gathered with gradients: after three steps the weights agree to rounding."""
-    trainer(tiny, tmp_path / "one", method=method, epochs=1, validation=False).fit()
+    trainer(tiny, tmp_path / "one", method=method, epochs=1).fit()
     here = Path(__file__).parent
     script = tmp_path / "job.py"
     values = {"tests": [str(here), str(here.parent)], "backbone": str(tiny.folder), "out": str(tmp_path / "two")}
     script.write_text(TWO_PROCESSES.format(**values, method=method))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"]
-    command += ["--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0", str(script)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", str(script)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")

@@ -12,12 +12,15 @@ def add_parser(subparsers) -> None:
     openai = group.add_parser("openai", help="OpenAI's .pt file to a CLIP folder")
     openai.add_argument("file", metavar="FILE", type=Path)
     openai.add_argument("--out", metavar="DIR", type=Path, required=True)
-    openai.add_argument("--vocabulary", metavar="FILE", type=Path, help="bpe_simple_vocab_16e6.txt.gz, if elsewhere")
     openai.set_defaults(run=run_openai)
     modelscope = group.add_parser("modelscope", help="the authors' released VoP to a run")
     modelscope.add_argument("folder", metavar="DIR", type=Path)
     modelscope.add_argument("--out", metavar="RUN", type=Path, required=True)
     modelscope.set_defaults(run=run_modelscope)
+    for parser in (openai, modelscope):
+        parser.add_argument(
+            "--vocabulary", metavar="FILE", type=Path, help="bpe_simple_vocab_16e6.txt.gz, if elsewhere"
+        )
 
 
 def run_openai(arguments: argparse.Namespace) -> None:
@@ -30,5 +33,5 @@ def run_openai(arguments: argparse.Namespace) -> None:
 def run_modelscope(arguments: argparse.Namespace) -> None:
     from vop.imports.modelscope import import_modelscope
 
-    import_modelscope(arguments.folder, arguments.out)
+    import_modelscope(arguments.folder, arguments.out, vocabulary=arguments.vocabulary)
     print(f"{arguments.out}: use it as a run, vop evaluate {arguments.out} --data SPEC")

@@ -14,7 +14,8 @@ from vop.data.holdout import with_validation
 from vop.data.screening import BadVideo, screen
 from vop.data.types import Dataset, Split
 from vop.device import default_device, resolve_precision
-from vop.errors import DataError, UsageError, VopError
+from vop.errors import DataError, UsageError, VopError, unknown_name
+from vop.methods import METHODS
 from vop.model import TextVideoModel, create
 from vop.progress import Progress, silent, stage
 from vop.run_folder import CONFIG, TRAINING
@@ -58,6 +59,8 @@ def train(
         UsageError: `out` holds a run already and `resume` is not set.
     """
     recipe = recipe or Recipe()
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
     _check_out(out, resume=resume)
     process = PartialState(cpu=default_device().type == "cpu")
     device = process.device
@@ -80,7 +83,7 @@ def _splits(
 ) -> tuple[Split, Split | None, tuple[BadVideo, ...]]:
     """The readable part of the training and the validation split."""
     if recipe.validation > 0:
-        dataset = with_validation(dataset, fraction=recipe.validation, seed=recipe.seed)
+        dataset = with_validation(dataset, fraction=recipe.validation)  # the same videos whatever the seed
     kept, skipped = {}, ()
     for name in ("train", "val"):
         if name == "train" or name in dataset.splits:

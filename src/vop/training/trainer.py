@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from vop.data.frames import FrameStore
@@ -176,7 +177,7 @@ class Trainer:
         if self.validation is not None and self.accelerator.is_main_process:
             record["validation"] = self._validate()
             log.add_scalar("validation/t2v_r1", record["validation"]["t2v"]["r1"], self.progress.step)
-        self.accelerator.wait_for_everyone()
+        [record] = broadcast_object_list([record])  # every process keeps the same epoch
         self.progress.history.append(record)
         if self.progress.best_epoch is None or _score(record) > _score(
             self.progress.history[self.progress.best_epoch - 1]
@@ -200,12 +201,14 @@ class Trainer:
         self.show("training", self.progress.step, self.total_steps, note)
 
     def _stop_at(self, loss: float, rate: float) -> None:
-        """Keeps what was last good, and says why the training ends here."""
-        self._finish()
+        """Keeps the best epoch so far, if there is one, and says why the training ends here."""
+        kept = f"{self.out} holds no weights yet"
+        if self.progress.best_epoch is not None:
+            self._finish()
+            kept = f"{self.out} holds the weights of epoch {self.progress.best_epoch}"
         raise VopError(
             f"the loss became {loss} at step {self.progress.step + 1} of {self.total_steps}, at a learning rate of "
-            f"{rate:.2g}; {self.out} holds the weights of epoch {self.progress.best_epoch or 0}. Use a lower "
-            "--learning-rate"
+            f"{rate:.2g}; {kept}. Train again into another --out with a lower --learning-rate"
         )
 
     def _finish(self) -> TrainingResult:
@@ -239,7 +242,8 @@ class Trainer:
             "learning_rate": self.rate,
             "minutes": round(result.seconds / 60, 2),
         }
-        card |= {key: value for key, value in asdict(self.recipe).items() if key != "learning_rate"}
+        recipe = asdict(self.recipe)
+        card |= {key: value for key, value in recipe.items() if key not in ("learning_rate", "validation")}
         if result.best_epoch and self.validation is not None:
             card["validation"] = result.history[result.best_epoch - 1].get("validation")
         return card
