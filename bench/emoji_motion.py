@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 
 FRAMES = 6
-SEARCH_EPOCHS, EPOCHS = 3, 8
+SEARCH_EPOCHS, EPOCHS = 3, 12
 SEEDS = (0, 1, 2)
-PROMPT_RATES, CONTEXT_RATES = (3e-3, 1e-2, 3e-2), (1e-3, 3e-3, 1e-2)
+PROMPT_RATES, CONTEXT_RATES = (3e-3, 1e-2, 3e-2, 1e-1), (1e-3, 3e-3, 1e-2, 3e-2)
 RATES = {
     "vop": PROMPT_RATES,
     "vop-p": PROMPT_RATES,
@@ -47,7 +47,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        return f"{self.phase}-{self.method}-{self.learning_rate:g}-{self.seed}"
+        return f"{self.phase}-{self.method}-{self.learning_rate:g}-{self.epochs}-{self.seed}"
 
 
 def run_job(job: Job, out: Path) -> dict:
