@@ -20,7 +20,7 @@ from vop.cli.common import parse_settings
 from vop.data.readers import READERS
 from vop.data.types import Split, Video
 from vop.methods import METHODS, settings_of
-from vop.training.recipe import DEFAULT_LEARNING_RATE, DEFAULT_LEARNING_RATES, FIELDS, Recipe, read_config
+from vop.training.recipe import FIELDS, Recipe, read_config
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -245,17 +245,7 @@ def test_the_method_that_the_page_adds_trains_and_loads(with_example, workplace,
 
 def test_the_table_of_recipe_fields_is_the_recipe():
     documented = {name.strip("`"): default for name, default in rows(DOCS / "training.md", under="## Recipe").items()}
-    assert documented == {
-        name: "by method" if field.default is None else str(field.default) for name, field in FIELDS.items()
-    }
-
-
-def test_the_default_learning_rates_are_the_documented_ones():
-    text = " ".join((DOCS / "training.md").read_text(encoding="utf-8").split())
-    for rate in {*DEFAULT_LEARNING_RATES.values()}:
-        names = " and ".join(f"`{name}`" for name, other in DEFAULT_LEARNING_RATES.items() if other == rate)
-        assert f"{names} take {rate:g}" in text
-    assert f"every other method {DEFAULT_LEARNING_RATE:g}" in text
+    assert documented == {name: str(field.default) for name, field in FIELDS.items()}
 
 
 def test_the_table_of_settings_is_that_of_the_methods():

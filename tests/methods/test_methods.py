@@ -91,7 +91,10 @@ def test_only_temporal_methods_see_the_order_of_frames(tiny, name, settings):
         parameter.data.mul_(10)
     _, frames = batch(tiny)
     with torch.inference_mode():
-        forward, backward = built.embed_frames(built.normalise(frames)), built.embed_frames(built.normalise(frames.flip(1)))
+        forward, backward = (
+            built.embed_frames(built.normalise(frames)),
+            built.embed_frames(built.normalise(frames.flip(1))),
+        )
     same = torch.allclose(forward, backward, rtol=0, atol=1e-5)
     assert same == (name == "vop")
 
@@ -116,7 +119,9 @@ def test_zero_shot_is_clip_itself(tiny):
     with torch.inference_mode():
         texts, videos = built(ids, frames)
         pixels = built.normalise(frames)
-        each = torch.stack([torch.nn.functional.normalize(built.clip.vision(pixels[:, j]), dim=-1) for j in range(FRAMES)])
+        each = torch.stack(
+            [torch.nn.functional.normalize(built.clip.vision(pixels[:, j]), dim=-1) for j in range(FRAMES)]
+        )
         expected = torch.nn.functional.normalize(each.mean(dim=0), dim=-1)
     torch.testing.assert_close(videos, expected)
     torch.testing.assert_close(texts, torch.nn.functional.normalize(built.clip.text(ids), dim=-1))

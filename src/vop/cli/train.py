@@ -11,11 +11,10 @@ from vop.cli.common import add_data_options, add_settings_option, load_data, par
 from vop.errors import UsageError
 from vop.training.recipe import FIELDS, Recipe, read_config
 
-_TYPES = {"learning_rate": float, "precision": str, "on_bad_video": str}
 _HELP = {
     "epochs": "passes over the training pairs",
     "batch_size": "pairs per step, over all processes",
-    "learning_rate": "of AdamW; the method's own default if not given",
+    "learning_rate": "of AdamW",
     "weight_decay": "of AdamW",
     "warmup": "fraction of the steps in which the learning rate rises",
     "max_grad_norm": "gradients are clipped to this norm",
@@ -44,9 +43,8 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--num-frames", type=int, help="frames of a video (default 12)")
     add_settings_option(parser)
     for name, field in FIELDS.items():
-        kind = _TYPES.get(name, type(field.default))
-        default = "" if field.default is None else f" (default {field.default})"
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"{_HELP[name]}{default}")
+        kind = type(field.default)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"{_HELP[name]} (default {field.default})")
     parser.set_defaults(run=run)
 
 

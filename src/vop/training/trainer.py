@@ -83,7 +83,7 @@ class Trainer:
         self.train, self.validation = train, validation
         self.recipe, self.out, self.store, self.data, self.show = recipe, out, store, data, progress
         self.trained = model.trainable()
-        self.rate = recipe.rate_for(model.method_name)
+        self.rate = recipe.learning_rate
         self.optimizer = torch.optim.AdamW(self.trained.values(), lr=self.rate, weight_decay=recipe.weight_decay)
         self.progress = checkpoint.Progress()
         self.best: dict[str, Tensor] = {}
@@ -239,11 +239,10 @@ class Trainer:
             "validation_videos": len(self.validation.videos) if self.validation else 0,
             "epoch": result.best_epoch,
             "selection": result.selection,
-            "learning_rate": self.rate,
             "minutes": round(result.seconds / 60, 2),
         }
         recipe = asdict(self.recipe)
-        card |= {key: value for key, value in recipe.items() if key not in ("learning_rate", "validation")}
+        card |= {key: value for key, value in recipe.items() if key != "validation"}
         if result.best_epoch and self.validation is not None:
             card["validation"] = result.history[result.best_epoch - 1].get("validation")
         return card

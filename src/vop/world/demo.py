@@ -54,7 +54,7 @@ class DemoResult:
 
 
 def run_demo(out: Path, *, plan: emoji_motion.Plan = emoji_motion.DEMO, progress: Progress = silent) -> DemoResult:
-    """Does it all below `out`: `data/`, `cache/`, `run/`, `contact_sheet.png`. The videos and the cache are used again."""
+    """Does it all below `out`: `data/`, `cache/`, `run/`, `contact_sheet.png`; videos and cache are used again."""
     dataset = emoji_motion.dataset(out / "data", plan=plan, progress=stage(progress, "rendering videos"))
     cache, run = out / "cache", out / "run"
     shutil.rmtree(run, ignore_errors=True)
