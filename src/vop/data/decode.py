@@ -227,8 +227,9 @@ def _video_stream(path: Path, container: av.container.InputContainer) -> av.Vide
     if container.format.name == "tty":  # FFmpeg takes any .txt file for the recording of a terminal
         raise VideoError(path, "this is a text file")
     if not streams:
-        kinds = sorted({_kind(stream) for stream in container.streams}) or ["nothing"]
-        raise VideoError(path, f"there is no video in it, only {' and '.join(kinds)}")
+        kinds = sorted({_kind(stream) for stream in container.streams})
+        found = f"only {' and '.join(kinds)}" if kinds else "nor anything else: it is cut short or damaged"
+        raise VideoError(path, f"there is no video in it, {found}")
     codec = streams[0].codec_context
     if codec is None:
         raise VideoError(path, "FFmpeg has no decoder for its video")

@@ -40,7 +40,7 @@ def create(name: str, sizes: ClipSizes, **settings) -> Method:
     try:
         method = method_class(sizes, **settings)
     except TypeError as error:
-        raise UsageError(f"{name}: a setting is of the wrong type: {settings} ({error})") from error
+        raise UsageError(f"a setting of the method {name} is of the wrong type: {settings} ({error})") from error
     method.settings = known | settings
     return method
 

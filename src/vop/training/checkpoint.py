@@ -88,9 +88,9 @@ def load_checkpoint(
 
 
 def _check_identity(path: Path, saved: dict, wanted: dict) -> None:
-    for key in wanted:
-        if saved.get(key) != wanted[key]:
+    for key, value in json.loads(json.dumps(wanted)).items():  # as it was saved: a tuple is a list there
+        if saved.get(key) != value:
             raise VopError(
-                f"{path} is of a training with {key} = {saved.get(key)!r}, this one has {wanted[key]!r}: resume with "
+                f"{path} is of a training with {key} = {saved.get(key)!r}, this one has {value!r}: resume with "
                 "what it was started with, or choose another --out"
             )

@@ -254,10 +254,12 @@ class Trainer:
             recipe.pop(free)
         return {
             "method": self.model.method_name,
-            "settings": self.model.method.settings,
+            **self.model.method.settings,
             "backbone": self.model.backbone.content_hash(),
-            "data": [self.data, len(self.train), len(self.train.videos)],
-            "recipe": recipe,
+            "data": self.data,
+            "training pairs": len(self.train),
+            "training videos": len(self.train.videos),
+            **recipe,
         }
 
     def _save(self) -> None:
