@@ -34,8 +34,11 @@ def test_without_a_terminal_there_are_few_lines_on_standard_error(capsys, clock)
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        *("training: 1/1000 loss 1", "training: 301/1000 loss 301", "training: 601/1000 loss 601"),
-        *("training: 901/1000 loss 901", "training: 1000/1000 loss 1000"),
+        "training: 1/1000, loss 1",
+        "training: 301/1000, 0:01:10 left, loss 301",
+        "training: 601/1000, 0:00:40 left, loss 601",
+        "training: 901/1000, 0:00:10 left, loss 901",
+        "training: 1000/1000, loss 1000",
     ]
 
 

@@ -16,7 +16,7 @@ from vop import methods
 from vop.backbone import Backbone, find_backbone
 from vop.device import default_device
 from vop.errors import UsageError, VopError
-from vop.methods.base import Method
+from vop.methods.base import Method, check_whole
 
 
 class TextVideoModel(nn.Module):
@@ -32,10 +32,11 @@ class TextVideoModel(nn.Module):
 
     def __init__(self, backbone: Backbone, method_name: str, method: Method, *, dtype: torch.dtype) -> None:
         super().__init__()
-        _check_frames(method.num_frames)
         self.backbone = backbone
         self.method_name = method_name
-        self.clip = backbone.load().to(dtype)
+        self.clip = backbone.load()
+        log_logit_scale = self.clip.log_logit_scale.data
+        self.clip.to(dtype).log_logit_scale.data = log_logit_scale  # frozen means unrounded, too
         self.method = method
         self.tokenizer = backbone.tokenizer()
         self.card: dict = {}
@@ -58,7 +59,7 @@ class TextVideoModel(nn.Module):
     @property
     def logit_scale(self) -> float:
         """The temperature's inverse, frozen; OpenAI's is 100."""
-        return float(self.clip.log_logit_scale.float().exp())
+        return self.clip.log_logit_scale.exp().item()
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """What training moves and a run saves, by name."""
@@ -180,15 +181,10 @@ def load(
 
     model = open_run(str(name), backbone=backbone, dtype=dtype)
     if num_frames is not None and num_frames != model.num_frames:
-        _check_frames(num_frames)
+        check_whole("num_frames", num_frames, at_least=1)
         if model.method.fixed_frames:
             raise UsageError(
                 f"num_frames is {num_frames}; {model.method_name} was tuned for {model.num_frames}, use those"
             )
-        model.method.num_frames = num_frames
+        model.method.num_frames = model.method.settings["num_frames"] = num_frames
     return model.to(device or default_device()).eval()
-
-
-def _check_frames(num_frames: object) -> None:
-    if isinstance(num_frames, bool) or not isinstance(num_frames, int) or num_frames < 1:
-        raise UsageError(f"num_frames is {num_frames!r}; it is a whole number, 1 or more")

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from typing import Protocol
 
 SPEED_WINDOW_SECONDS = 600.0
@@ -29,6 +30,7 @@ class Lines:
     def __init__(self, *, interval_seconds: float = 30.0) -> None:
         self.interval_seconds = interval_seconds
         self._shown: dict[str, float] = {}
+        self._started: dict[str, tuple[float, int]] = {}
 
     def __enter__(self) -> Lines:
         return self
@@ -38,9 +40,18 @@ class Lines:
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
+        self._started.setdefault(stage, (now, done))
         if done >= total or now - self._shown.get(stage, -1e9) >= self.interval_seconds:
             self._shown[stage] = now
-            print(f"{stage}: {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
+            parts = [f"{stage}: {done}/{total}", self._left(stage, done, total, now), note]
+            print(", ".join(part for part in parts if part), file=sys.stderr, flush=True)
+
+    def _left(self, stage: str, done: int, total: int, now: float) -> str:
+        started, before = self._started[stage]
+        if done >= total or done == before:
+            return ""
+        seconds = (now - started) / (done - before) * (total - done)
+        return f"{timedelta(seconds=round(seconds))} left"
 
 
 class Bars:

@@ -27,7 +27,7 @@ from vop.model_card import render_card
 CONFIG, WEIGHTS, CARD, TRAINING = "config.json", "model.safetensors", "README.md", "training"
 FORMAT = 1
 _PUBLISHED = [CONFIG, WEIGHTS, CARD, "backbone/*"]  # some runs bring their backbone
-_ENTRIES = {"format": int, "method": str, "settings": dict, "backbone": dict}
+_ENTRIES = {"format": int, "method": str, "settings": dict, "backbone": dict, "card": dict}
 
 
 def save(model: TextVideoModel, folder: Path) -> None:
@@ -79,7 +79,7 @@ def open_run(name: str, *, backbone: str | None, dtype: torch.dtype) -> TextVide
     method = methods.create(config["method"], found.sizes, **config["settings"])
     model = TextVideoModel(found, config["method"], method, dtype=dtype)
     _fill(model, folder / WEIGHTS)
-    model.card = config.get("card", {})
+    model.card = config["card"]
     return model
 
 
@@ -97,14 +97,15 @@ def _is_run(folder: Path) -> bool:
 
 
 def _read_config(folder: Path) -> dict:
-    config = read_json(folder / CONFIG)
+    found = read_json(folder / CONFIG)
+    config = {"card": {}} | found
     for key, kind in _ENTRIES.items():
         if not isinstance(config.get(key), kind):
             raise VopError(
                 f"{folder / CONFIG}: {key!r} is {config.get(key)!r}, not of the type {kind.__name__}; "
-                f"it has {', '.join(sorted(config))}"
+                f"it has {', '.join(sorted(found))}"
             )
-    if not {"name", "sha256"} <= config["backbone"].keys():
+    if not all(isinstance(config["backbone"].get(key), str) for key in ("name", "sha256")):
         raise VopError(f"{folder / CONFIG}: 'backbone' has no name and sha256, only {config['backbone']!r}")
     if config["format"] > FORMAT:
         raise VopError(

@@ -192,7 +192,7 @@ class TestTrainingCalls:
             (["--set", "=3"], "--set '=3': write NAME=VALUE"),
             (["--set", "text_prompts=["], "the value '[' is not readable as YAML"),
             (["--set", "text_promts=3"], "unknown setting of vop 'text_promts': did you mean text_prompts"),
-            (["--set", "text_prompts=many"], "{'text_prompts': 'many'"),
+            (["--set", "text_prompts=many"], "text_prompts is 'many'; it is a whole number"),
             (["--set", "text_prompts=99"], "text_prompts is 99"),
             (["--set", "visual_layers=[9]"], "visual_layers names layer 9; the tower has layers 1 to 3"),
             (["--epochs", 0], "epochs is 0"),

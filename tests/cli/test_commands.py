@@ -106,7 +106,7 @@ class TestTrain:
         }
         assert [line.split(":")[0] for line in out.splitlines()[:2]] == ["epoch 1", "epoch 2"]
         assert "validation t2v R@1" in out
-        assert "training: 4/4 epoch 2/2, loss" in err  # no terminal: lines, on standard error
+        assert "training: 4/4, epoch 2/2, loss" in err  # no terminal: lines, on standard error
         assert not (tmp_path / "run/training/frames").exists()
 
     def test_from_the_cache_it_is_the_same(self, train, vop, table, tmp_path):

@@ -135,6 +135,11 @@ def test_vop_f_at_full_depth_is_vop(tiny):
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("name", ["zero-shot", "vop-f+c"])
+def test_the_logit_scale_is_not_rounded(tiny, name):
+    assert build(tiny, name, torch.bfloat16).logit_scale == build(tiny, name).logit_scale
+
+
 def test_ks_follows_the_paper():
     with torch.device("meta"):
         assert methods.create("vop-f", VIT_B_32).split_layer == 8
@@ -153,6 +158,9 @@ def test_ks_follows_the_paper():
         ("vop-c", {"cmm": "gru"}, "'gru'.*bilstm, lstm, transformer"),
         ("vop-c", {"cmm_role": "add"}, "'add'.*prompts, replace"),
         ("vop-f", {"split_layer": 4}, "split_layer is 4; the vision tower takes 0 to 3"),
+        ("vop-f", {"split_layer": 1.5}, "split_layer is 1.5; it is a whole number"),
+        ("vop", {"visual_prompts": float("nan")}, "visual_prompts is nan; it is a whole number"),
+        ("vop", {"visual_layers": [1.5]}, "visual_layers is 1.5; it is a whole number"),
     ],
 )
 def test_wrong_settings_are_named(tiny, name, settings, says):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import subprocess
@@ -53,13 +54,14 @@ def test_it_learns(tiny, tmp_path, method):
     assert history[-1]["loss"] < 0.85 * blind < history[0]["loss"]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "precision"), [("vop-c", torch.float32), ("vop-f+p", torch.bfloat16)])
 @pytest.mark.parametrize(("step", "every_seconds"), [(1, 0.0), (3, 0.0), (5, 0.0), (5, 1e9), (9, 1e9)])
-def test_killed_and_resumed_it_ends_with_the_same_bits(tiny, tmp_path, method, step, every_seconds):
-    whole = trainer(tiny, tmp_path / "whole", method=method).fit()
+def test_killed_and_resumed_it_ends_with_the_same_bits(tiny, tmp_path, method, precision, step, every_seconds):
+    kind = {"method": method, "precision": precision}
+    whole = trainer(tiny, tmp_path / "whole", **kind).fit()
     with pytest.raises(Killed):
-        trainer(tiny, tmp_path / "cut", method=method, progress=kill_at(step), checkpoint_seconds=every_seconds).fit()
-    resumed = trainer(tiny, tmp_path / "cut", method=method, checkpoint_seconds=every_seconds).fit(resume=True)
+        trainer(tiny, tmp_path / "cut", **kind, progress=kill_at(step), checkpoint_seconds=every_seconds).fit()
+    resumed = trainer(tiny, tmp_path / "cut", **kind, checkpoint_seconds=every_seconds).fit(resume=True)
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -106,6 +108,42 @@ def test_a_loss_that_is_not_finite_stops_with_the_best_kept(tiny, tmp_path, monk
     with pytest.raises(VopError, match=r"loss became nan at step 5 of 9.*epoch 1"):
         job.fit()
     assert all(torch.equal(tensor, job.best[name]) for name, tensor in weights(tmp_path).items())
+
+
+@pytest.mark.parametrize("validation", [True, False])
+@pytest.mark.parametrize("step", [4, 5])  # the second epoch's middle and end
+def test_a_gradient_that_is_not_finite_stops_before_it_is_applied(tiny, tmp_path, monkeypatch, validation, step):
+    from vop.training import trainer as module
+
+    job = trainer(tiny, tmp_path, validation=validation)
+    original = module.contrastive_loss
+
+    def breaks(texts, *args, **kwargs):
+        if job.progress.step == step:
+            texts.register_hook(lambda gradient: gradient * math.nan)
+        return original(texts, *args, **kwargs)
+
+    monkeypatch.setattr(module, "contrastive_loss", breaks)
+    with pytest.raises(VopError, match=rf"norm became nan at step {step + 1} of 9.*epoch 1"):
+        job.fit()
+    assert all(torch.equal(tensor, job.best[name]) for name, tensor in weights(tmp_path).items())
+    assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / "training" / "state.safetensors").values())
+
+
+def test_decoding_in_other_processes_changes_no_bit(tiny, tmp_path):
+    trainer(tiny, tmp_path / "here", epochs=1).fit()
+    trainer(tiny, tmp_path / "there", epochs=1, workers=2).fit()
+    one, other = weights(tmp_path / "here"), weights(tmp_path / "there")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_other_captions_are_another_training(tiny, tmp_path):
+    job = trainer(tiny, tmp_path)
+    job.fit()
+    again = trainer(tiny, tmp_path)
+    again.train = dataclasses.replace(again.train, captions=again.train.captions[::-1])
+    with pytest.raises(VopError, match="with content = "):
+        again.fit(resume=True)
 
 
 def test_a_loss_that_is_not_finite_at_once_leaves_no_weights(tiny, tmp_path, monkeypatch):

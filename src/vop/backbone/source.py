@@ -24,6 +24,7 @@ DEFAULT_HUB_ID = "openai/clip-vit-base-patch32"
 PINNED_REVISIONS = {
     "openai/clip-vit-base-patch32": "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
     "openai/clip-vit-base-patch16": "57c216476eefef5ab752ec549e440a49ae4ae5f3",
+    "openai/clip-vit-large-patch14": "32bd64288804d66eefd0ccbe215aa642df71cc41",
 }
 SHORT_NAMES = {
     "ViT-B/32": "openai/clip-vit-base-patch32",
@@ -82,7 +83,7 @@ class Backbone:
 
     def tokenizer(self):
         """The `transformers` tokenizer, or None if the folder has no vocabulary."""
-        if not any((self.folder / name).exists() for name in ("tokenizer.json", "vocab.json")):
+        if not _has_vocabulary(self.folder):
             return None
         from transformers import CLIPTokenizer
 
@@ -146,10 +147,12 @@ def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub import model_info, snapshot_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+    cached = None
     try:  # what an earlier run has fetched is enough
         folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
-        if _weight_files(folder):
-            return folder
+        cached = folder if _weight_files(folder) else None
+        if cached and _has_vocabulary(cached):
+            return cached
     except (LocalEntryNotFoundError, FileNotFoundError):
         pass
     try:
@@ -161,6 +164,8 @@ def _download(name: str, revision: str | None) -> Path:
     except (RepositoryNotFoundError, EntryNotFoundError) as error:
         raise unknown_name("folder or hub id", name, [MINI, *KNOWN_SIZES]) from error
     except Exception as error:  # the hub's client raises its HTTP library's own errors
+        if cached:  # weights without a vocabulary still embed videos
+            return cached
         near = [known for known in get_close_matches(name, KNOWN_SIZES, cutoff=0.8) if known != name]
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise VopError(
@@ -186,9 +191,17 @@ def _read_folder(folder: Path, *, name: str, revision: str | None) -> Backbone:
     mean, std = CLIP_MEAN, CLIP_STD
     if (folder / "preprocessor_config.json").exists():
         pixels = read_json(folder / "preprocessor_config.json")
-        mean, std = tuple(pixels.get("image_mean", mean)), tuple(pixels.get("image_std", std))
+        mean, std = _channels(pixels, "image_mean", mean, folder), _channels(pixels, "image_std", std, folder)
     sizes = sizes_from_transformers(config)
     return Backbone(name=name, folder=folder, revision=revision, sizes=sizes, mean=mean, std=std)
+
+
+def _channels(pixels: dict, name: str, usual: tuple[float, ...], folder: Path) -> tuple[float, ...]:
+    """One number per colour channel."""
+    values = pixels.get(name, usual)
+    if not isinstance(values, list | tuple) or len(values) != 3 or not all(isinstance(x, int | float) for x in values):
+        raise VopError(f"{folder}: {name} in its preprocessor_config.json is {values!r}; it is three numbers")
+    return tuple(values)
 
 
 def read_json(path: Path) -> dict:
@@ -208,6 +221,10 @@ def _check_shapes(state: dict, wanted: dict, folder: Path) -> None:
         got, needed = (tuple(part[name].shape) if name in part else None for part in (state, wanted))
         if got != needed:
             raise VopError(f"{folder}: {name} has the shape {got} in the weights; its config.json makes it {needed}")
+
+
+def _has_vocabulary(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("tokenizer.json", "vocab.json"))
 
 
 def _weight_files(folder: Path) -> list[Path]:

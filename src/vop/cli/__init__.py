@@ -41,6 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except MemoryError:
+        return _fail("out of memory: use a smaller --batch-size", 1)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # of PyTorch, which is not imported here
+            raise
+        return _fail(f"the device is out of memory: use a smaller --batch-size ({error})", 1)
     except OSError as error:  # of a file that the user named; its message names it too
         return _fail(error, 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vop.errors import DataError
 from vop.evaluation.embedding import Progress, SplitEmbeddings, embed_split
 from vop.evaluation.metrics import metrics_from_embeddings
 from vop.evaluation.ranks import similarity_matrix
@@ -43,7 +44,12 @@ def evaluate(
     """
     options = {"batch_size": batch_size, "workers": workers, "on_bad_video": on_bad_video, "progress": progress}
     embedded = embed_split(model, split, store, **options)
-    embedded_bank = None if bank is None else embed_split(model, bank, store, **options)
+    embedded_bank = None
+    if bank is not None:
+        try:  # a damaged training video is no flaw of what is evaluated
+            embedded_bank = embed_split(model, bank, store, **options | {"on_bad_video": "skip"})
+        except DataError as error:
+            facts["notes"] = [*facts.get("notes", ()), f"no QB-Norm: {error}"]
     return report_from_embeddings(embedded, listed=split, bank=embedded_bank, **facts)
 
 

@@ -38,12 +38,9 @@ def evaluate_model(
     """
     if bank_videos < 0:
         raise UsageError(f"bank_videos is {bank_videos}; give 1 or more, or 0 for no QB-Norm")
-    bank, notes = None, []
+    bank = None
     if "train" in dataset.splits and split != "train" and bank_videos:
         bank = _sample(dataset.split("train"), bank_videos)
-        if not any(video.path.exists() for video in bank.videos):
-            bank = None
-            notes.append("no QB-Norm: the training videos of its bank are not there")
     card = model.card
     return evaluate(
         model,
@@ -55,10 +52,9 @@ def evaluate_model(
         progress=progress,
         method=model.method_name,
         data=dataset.name,
-        selection=card.get("selection", "untrained"),
+        selection=card.get("selection", None if model.trainable() else "untrained"),
         epoch=card.get("epoch"),
         seed=card.get("seed"),
-        notes=notes,
         settings={
             "backbone": model.backbone.name,
             "precision": str(next(model.clip.parameters()).dtype).removeprefix("torch."),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vop.backbone.clip import Clip
 from vop.backbone.config import ClipSizes
+from vop.errors import UsageError
 
 
 class Method(nn.Module):
@@ -30,6 +31,7 @@ class Method(nn.Module):
 
     def __init__(self, sizes: ClipSizes, *, num_frames: int = 12) -> None:
         super().__init__()
+        check_whole("num_frames", num_frames, at_least=1)
         self.num_frames = num_frames
         self.max_tokens = sizes.positions
 
@@ -48,3 +50,9 @@ class Method(nn.Module):
     def uncounted_parameters(self) -> int:
         """Trainable parameters that the paper's own count leaves out."""
         return 0
+
+
+def check_whole(setting: str, value: object, *, at_least: int) -> None:
+    """Raises a UsageError if a setting's value is no whole number of `at_least` or more."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise UsageError(f"{setting} is {value!r}; it is a whole number, {at_least} or more")

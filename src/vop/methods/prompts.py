@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vop.backbone.layers import free_parameter
 from vop.errors import UsageError
+from vop.methods.base import check_whole
 
 PROMPT_STD = 0.02  # paper, section 4
 
@@ -35,7 +36,9 @@ def which_layers(layers: Sequence[int] | None, *, depth: int, setting: str) -> t
     """`layers` checked against a tower of `depth` layers; None means all of them, an empty sequence none."""
     if layers is None:
         return tuple(range(1, depth + 1))
-    wrong = [layer for layer in layers if not 1 <= layer <= depth]
+    for layer in layers:
+        check_whole(setting, layer, at_least=1)
+    wrong = [layer for layer in layers if layer > depth]
     if wrong:
         raise UsageError(f"{setting} names layer {wrong[0]}; the tower has layers 1 to {depth}")
     return tuple(sorted(set(layers)))

@@ -21,7 +21,7 @@ from torch import Tensor
 from vop.backbone.clip import Clip, VisionTower, pick
 from vop.backbone.config import ClipSizes
 from vop.errors import UsageError
-from vop.methods.base import Method
+from vop.methods.base import Method, check_whole
 from vop.methods.prompts import LayerPrompts, which_layers
 
 
@@ -44,8 +44,8 @@ class VoP(Method):
         **settings,
     ) -> None:
         super().__init__(sizes, **settings)
-        check_at_least("text_prompts", text_prompts, 0)
-        check_at_least("visual_prompts", visual_prompts, 0)
+        check_whole("text_prompts", text_prompts, at_least=0)
+        check_whole("visual_prompts", visual_prompts, at_least=0)
         text_layers = which_layers(text_layers, depth=sizes.text.layers, setting="text_layers")
         self.visual_layers = which_layers(visual_layers, depth=sizes.vision.layers, setting="visual_layers")
         self.text_prompts = LayerPrompts(text_layers, text_prompts, sizes.text.width)
@@ -108,8 +108,3 @@ def drop_prompts(tokens: Tensor, *, before: int, after: int) -> tuple[Tensor, Te
         return tokens, tokens[:, before:]
     first, _, rest = tokens.split([before, prompts, after], dim=1)  # one split has one gradient, slices have one each
     return first, rest
-
-
-def check_at_least(setting: str, value: int, least: int) -> None:
-    if value < least:
-        raise UsageError(f"{setting} is {value}; it must be {least} or more")

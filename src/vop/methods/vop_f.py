@@ -19,6 +19,7 @@ from vop.backbone.clip import VisionTower
 from vop.backbone.config import ClipSizes
 from vop.backbone.layers import free_parameter
 from vop.errors import UsageError
+from vop.methods.base import check_whole
 from vop.methods.prompts import PROMPT_STD, LayerPrompts, which_layers
 from vop.methods.vop import VoP, drop_prompts, run_layer
 from vop.methods.vop_c import VoPC
@@ -46,7 +47,8 @@ class VoPF(VoP):
     ) -> None:
         depth, width = sizes.vision.layers, sizes.vision.width
         split_layer = round(depth * 2 / 3) if split_layer is None else split_layer
-        if not 0 <= split_layer <= depth:
+        check_whole("split_layer", split_layer, at_least=0)
+        if split_layer > depth:
             raise UsageError(f"split_layer is {split_layer}; the vision tower takes 0 to {depth}")
         layers = which_layers(visual_layers, depth=depth, setting="visual_layers")
         frame_layers = [layer for layer in layers if layer <= split_layer]

@@ -23,7 +23,8 @@ from torch import Tensor
 from vop.backbone.clip import Clip, TextTower, pick
 from vop.backbone.config import ClipSizes
 from vop.errors import UsageError
-from vop.methods.vop import VoP, check_at_least
+from vop.methods.base import check_whole
+from vop.methods.vop import VoP
 
 PAD = 0
 
@@ -37,7 +38,7 @@ class VoPModelScope(VoP):
 
     def __init__(self, sizes: ClipSizes, *, text_prompts: int = 8, text_suffix: int = 4, **settings) -> None:
         super().__init__(sizes, text_prompts=text_prompts, **settings)
-        check_at_least("text_suffix", text_suffix, 0)
+        check_whole("text_suffix", text_suffix, at_least=0)
         if text_suffix > text_prompts:
             raise UsageError(f"text_suffix is {text_suffix} of text_prompts {text_prompts}: at most all can be suffix")
         if settings.get("text_layers") is not None:

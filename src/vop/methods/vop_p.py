@@ -14,8 +14,9 @@ from torch import Tensor
 
 from vop.backbone.config import ClipSizes
 from vop.errors import UsageError
+from vop.methods.base import check_whole
 from vop.methods.prompts import LayerPrompts
-from vop.methods.vop import VoP, check_at_least
+from vop.methods.vop import VoP
 
 
 class VoPP(VoP):
@@ -42,7 +43,8 @@ class VoPP(VoP):
 
 
 def check_specific(specific_prompts: int, visual_prompts: int) -> None:
-    check_at_least("specific_prompts", specific_prompts, 1)
+    check_whole("specific_prompts", specific_prompts, at_least=1)
+    check_whole("visual_prompts", visual_prompts, at_least=1)
     if specific_prompts > visual_prompts:
         raise UsageError(
             f"specific_prompts is {specific_prompts} of visual_prompts {visual_prompts}: at most all can be specific"

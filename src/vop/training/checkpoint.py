@@ -73,9 +73,10 @@ def load_checkpoint(
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
+        progress, saved = Progress(**json.loads(metadata["progress"])), json.loads(metadata["identity"])
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
         raise VopError(f"{path}: damaged ({error}); delete it to train from the start") from None
-    _check_identity(path, json.loads(metadata["identity"]), identity)
+    _check_identity(path, saved, identity)
     for name, parameter in trained.items():
         parameter.data.copy_(tensors[f"trained.{name}"])
         if f"exp_avg.{name}" in tensors:
@@ -84,7 +85,7 @@ def load_checkpoint(
                 moment: tensor if moment == "step" else tensor.to(parameter.device) for moment, tensor in state.items()
             }
     best = {name.removeprefix("best."): tensor for name, tensor in tensors.items() if name.startswith("best.")}
-    return Progress(**json.loads(metadata["progress"])), best
+    return progress, best
 
 
 def _check_identity(path: Path, saved: dict, wanted: dict) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from vop.training.recipe import Recipe
 from vop.training.trainer import CHECKPOINT, Trainer, TrainingResult
 
 FRAMES = "frames"
+DECODING_TIMEOUT = timedelta(hours=24)  # the other processes wait while the first one decodes, and while it validates
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def train(
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
     _check_out(out, resume=resume)
-    process = PartialState(cpu=default_device().type == "cpu")
+    process = PartialState(cpu=default_device().type == "cpu", timeout=DECODING_TIMEOUT)
     device = process.device
     torch.manual_seed(recipe.seed)
     model = create(method, backbone, dtype=resolve_precision(recipe.precision, device), device=device, **settings)

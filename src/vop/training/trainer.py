@@ -6,10 +6,13 @@ epoch the validation split is ranked; the run keeps the best epoch's weights.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -77,7 +80,10 @@ class Trainer:
             raise UsageError(f"{model.method_name} trains nothing: evaluate it as it is")
         if len(train) < 2:
             raise DataError(f"{len(train)} pair to train on; at least 2 are needed")
-        self.accelerator = Accelerator(cpu=model.device.type == "cpu")
+        # Precision is ours to choose (the backbone's dtype), not the launcher's.
+        self.accelerator = Accelerator(
+            cpu=model.device.type == "cpu", mixed_precision="no", gradient_accumulation_steps=1
+        )
         self.model = model.to(self.accelerator.device).train()
         self.wrapped = self.accelerator.prepare_model(model)
         self.train, self.validation = train, validation
@@ -87,7 +93,8 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(self.trained.values(), lr=self.rate, weight_decay=recipe.weight_decay)
         self.progress = checkpoint.Progress()
         self.best: dict[str, Tensor] = {}
-        self.batch_size = min(recipe.batch_size, len(train))
+        processes = self.accelerator.num_processes
+        self.batch_size = min(recipe.batch_size, len(train) // processes * processes)
         self.steps_per_epoch = len(train) // self.batch_size
         self.total_steps = self.steps_per_epoch * recipe.epochs
 
@@ -140,11 +147,12 @@ class Trainer:
         loss = self._loss(batch)
         value = loss.item()
         if not math.isfinite(value):
-            self._stop_at(value, rate)
+            self._stop_at(f"the loss became {value}", rate)
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss * self.accelerator.num_processes)
-        if self.recipe.max_grad_norm:
-            torch.nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.max_grad_norm or math.inf)
+        if not torch.isfinite(norm):
+            self._stop_at(f"the gradient's norm became {norm.item()}", rate)
         self.optimizer.step()
         self.progress.step += 1
         return value
@@ -200,14 +208,14 @@ class Trainer:
         note = f"epoch {epoch + 1}/{self.recipe.epochs}, loss {loss:.3f}, {speed:.0f} videos/s"
         self.show("training", self.progress.step, self.total_steps, note)
 
-    def _stop_at(self, loss: float, rate: float) -> None:
+    def _stop_at(self, what: str, rate: float) -> NoReturn:
         """Keeps the best epoch so far, if there is one, and says why the training ends here."""
         kept = f"{self.out} holds no weights yet"
         if self.progress.best_epoch is not None:
             self._finish()
             kept = f"{self.out} holds the weights of epoch {self.progress.best_epoch}"
         raise VopError(
-            f"the loss became {loss} at step {self.progress.step + 1} of {self.total_steps}, at a learning rate of "
+            f"{what} at step {self.progress.step + 1} of {self.total_steps}, at a learning rate of "
             f"{rate:.2g}; {kept}. Train again into another --out with a lower --learning-rate"
         )
 
@@ -258,8 +266,9 @@ class Trainer:
             "backbone": self.model.backbone.content_hash(),
             "data": self.data,
             "training pairs": len(self.train),
-            "training videos": len(self.train.videos),
+            "content": _content_hash(self.train, self.validation),
             **recipe,
+            "precision": str(next(self.model.clip.parameters()).dtype),
         }
 
     def _save(self) -> None:
@@ -305,6 +314,12 @@ class TensorBoard:
     def add_scalar(self, name: str, value: float, step: int) -> None:
         if self._writer is not None:
             self._writer.add_scalar(name, value, step)
+
+
+def _content_hash(*splits: Split | None) -> str:
+    """Tells apart data sets of the same name and size."""
+    content = [[[video.id for video in split.videos], split.captions, split.targets] for split in splits if split]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def _score(record: dict) -> tuple[float, float]:

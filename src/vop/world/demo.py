@@ -11,6 +11,7 @@ import torch
 from vop.data.frames import FrameStore
 from vop.data.types import Dataset, Split
 from vop.device import resolve_precision
+from vop.errors import UsageError
 from vop.evaluation.embedding import embed_split
 from vop.evaluation.figures import Clip, SheetRow, contact_sheet
 from vop.evaluation.job import evaluate_model
@@ -55,9 +56,9 @@ class DemoResult:
 
 def run_demo(out: Path, *, plan: emoji_motion.Plan = emoji_motion.DEMO, progress: Progress = silent) -> DemoResult:
     """Does it all below `out`: `data/`, `cache/`, `run/`, `contact_sheet.png`; videos and cache are used again."""
+    _make_room(out)
     dataset = emoji_motion.dataset(out / "data", plan=plan, progress=stage(progress, "rendering videos"))
     cache, run = out / "cache", out / "run"
-    shutil.rmtree(run, ignore_errors=True)
     tuned = train(
         dataset, METHOD, run, backbone="mini", recipe=RECIPE, cache=cache, progress=progress, num_frames=FRAMES
     ).model
@@ -69,6 +70,13 @@ def run_demo(out: Path, *, plan: emoji_motion.Plan = emoji_motion.DEMO, progress
     answers = _answer(tuned, dataset, store, _sentences(dataset.split("test"), out / "data", plan))
     sheet = _draw(answers, out / "contact_sheet.png")
     return DemoResult(run, sheet, reports, answers)
+
+
+def _make_room(out: Path) -> None:
+    """Removes an earlier demo's run, and nothing else that may stand there."""
+    if (out / "run").exists() and not (out / "data" / emoji_motion.MARKER).exists():
+        raise UsageError(f"{out / 'run'} exists and is not of a demo: choose another --out")
+    shutil.rmtree(out / "run", ignore_errors=True)
 
 
 def _sentences(split: Split, root: Path, plan: emoji_motion.Plan) -> list[int]:

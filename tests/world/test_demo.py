@@ -1,0 +1,47 @@
+"""The whole job on real files, small."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+import vop
+from vop.cli import main
+from vop.errors import UsageError
+from vop.world import demo, emoji_motion
+from vop.world.demo import run_demo
+
+PLAN = emoji_motion.Plan(train=48, val=0, test=40, seed=7)
+
+
+@pytest.mark.slow
+def test_the_demo_does_the_whole_job(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "RECIPE", demo.Recipe(epochs=1, workers=0, validation=0.1))
+    monkeypatch.setattr(emoji_motion, "DEMO", PLAN)
+    monkeypatch.setattr(run_demo, "__kwdefaults__", run_demo.__kwdefaults__ | {"plan": PLAN})
+    assert main(["demo", "--out", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["reports"].keys() == {"zero-shot", "vop-f+p"}
+    assert all(report["gallery_size"] == 40 for report in found["reports"].values())
+    assert len(found["answers"]) == 5
+    for answers in found["answers"].values():
+        scores = [answer["score"] for answer in answers]
+        assert len(scores) == 3
+        assert scores == sorted(scores, reverse=True)
+    model = vop.load(found["run"], device="cpu")
+    sentence, answers = next(iter(found["answers"].items()))
+    again = model.encode_text([sentence]) @ model.encode_video([answer["path"] for answer in answers]).T
+    torch.testing.assert_close(again[0], torch.tensor([a["score"] for a in answers]), rtol=0, atol=0.02)  # bf16 there
+    with Image.open(found["sheet"]) as sheet:
+        assert min(sheet.size) > 500
+
+
+def test_the_demo_leaves_what_is_not_its_own(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "precious.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is not of a demo"):
+        run_demo(tmp_path, plan=PLAN)
+    assert (tmp_path / "run" / "precious.txt").read_text() == "mine"
