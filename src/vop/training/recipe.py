@@ -16,7 +16,7 @@ class Recipe:
 
     Attributes:
         learning_rate: of AdamW. The paper searches [1e-6, 1e-2] for each method and does not say what it found; the
-            default did well for all methods on emoji-motion with `mini` (docs/results.md).
+            default is in the middle of what was best on emoji-motion with `mini` (docs/results.md).
         weight_decay: of AdamW, on everything that trains.
         warmup: fraction of the steps in which the learning rate rises from 0; it then falls along a cosine to 0.
         batch_size: pairs per step, over all processes.
