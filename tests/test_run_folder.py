@@ -16,7 +16,6 @@ from tiny_clip import make_clip_folder
 from vop import files
 from vop.errors import UsageError, VopError
 from vop.model import create
-from vop.run_folder import read_run_config
 
 METRICS = {"r1": 12.34, "r5": 50.0, "r10": 60.0, "mdr": 5.0, "mnr": 7.5}
 SETTINGS = {"num_frames": 3, "text_prompts": 2, "visual_layers": [1, 3], "split_layer": 2, "specific_prompts": 1}
@@ -150,11 +149,6 @@ def test_a_run_cannot_be_saved_into_a_file(model, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(VopError, match="file: this folder cannot be made"):
         model.save_pretrained(tmp_path / "file")
-
-
-def test_configuration_of_a_run_or_of_none(run, tiny_folder):
-    assert read_run_config(run)["method"] == "vop-f+p"
-    assert read_run_config(tiny_folder) is None
 
 
 class TestCard:

@@ -83,11 +83,6 @@ def open_run(name: str, *, backbone: str | None, dtype: torch.dtype) -> TextVide
     return model
 
 
-def read_run_config(folder: Path) -> dict | None:
-    """The configuration of the run in `folder`, None if there is none."""
-    return _read_config(folder) if _is_run(folder) else None
-
-
 def _is_run(folder: Path) -> bool:
     if (folder / CONFIG).exists():
         return "method" in read_json(folder / CONFIG)

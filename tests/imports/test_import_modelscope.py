@@ -13,7 +13,6 @@ import vop
 from vop import methods
 from vop.errors import UsageError, VopError
 from vop.imports.modelscope import import_modelscope
-from vop.run_folder import read_run_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # old files are in that format
 FRAMES = 3
@@ -138,7 +137,7 @@ def test_a_run_that_moves_keeps_its_backbone(tmp_path, clip_state):
     make_release(tmp_path, clip_state)
     import_modelscope(tmp_path, tmp_path / "run")
     (tmp_path / "run").rename(tmp_path / "elsewhere")
-    config = read_run_config(tmp_path / "elsewhere")
+    config = json.loads((tmp_path / "elsewhere" / "config.json").read_text())
     assert (config["method"], config["backbone"]["name"]) == ("vop-modelscope", "./backbone")
     assert str(tmp_path) not in (tmp_path / "elsewhere" / "config.json").read_text()
     assert vop.load(tmp_path / "elsewhere", device="cpu").method_name == "vop-modelscope"

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vop.backbone.config import ClipSizes
+from vop.backbone.config import ClipSizes, TowerSizes
 from vop.backbone.layers import Layer, LayerNorm, free_parameter
 from vop.errors import UsageError
 
@@ -25,7 +25,7 @@ class VisionTower(nn.Module):
         self.class_embedding = free_parameter(width, std=std)
         self.positions = free_parameter(1 + sizes.patches, width, std=std)
         self.pre_norm = LayerNorm(width, eps=sizes.norm_eps)
-        self.layers = _layers(tower, sizes)
+        self.layers = make_layers(tower, sizes)
         self.post_norm = LayerNorm(width, eps=sizes.norm_eps)
         self.projection = free_parameter(width, sizes.embed_dim, std=std)
 
@@ -64,7 +64,7 @@ class TextTower(nn.Module):
         self.eos_token_id = sizes.eos_token_id
         self.token_embedding = nn.Embedding(sizes.vocab_size, width)
         self.positions = free_parameter(sizes.positions, width, std=0.01)
-        self.layers = _layers(tower, sizes)
+        self.layers = make_layers(tower, sizes)
         self.post_norm = LayerNorm(width, eps=sizes.norm_eps)
         self.projection = free_parameter(width, sizes.embed_dim, std=width**-0.5)
 
@@ -118,7 +118,8 @@ def pick(x: Tensor, index: Tensor) -> Tensor:
     return x.take_along_dim(index[:, None, None], dim=1).squeeze(1)
 
 
-def _layers(tower, sizes: ClipSizes) -> nn.ModuleList:
+def make_layers(tower: TowerSizes, sizes: ClipSizes) -> nn.ModuleList:
+    """The blocks of a tower, freshly initialised."""
     return nn.ModuleList(
         Layer(
             width=tower.width,

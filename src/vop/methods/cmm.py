@@ -5,10 +5,13 @@ Shapes: `b` videos, `f` frames, `d` the vision tower's width, `h` the output's w
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor, nn
 
+from vop.backbone.clip import make_layers
 from vop.backbone.config import ClipSizes
-from vop.backbone.layers import Layer, free_parameter
+from vop.backbone.layers import free_parameter
 from vop.errors import unknown_name
 
 TRANSFORMER_LAYERS = 4  # the paper's ablation
@@ -36,16 +39,7 @@ class Transformer(nn.Module):
         super().__init__()
         tower = sizes.vision
         self.positions = free_parameter(num_frames, tower.width, std=0.02)
-        self.layers = nn.ModuleList(
-            Layer(
-                width=tower.width,
-                heads=tower.heads,
-                mlp_width=tower.mlp_width,
-                activation=sizes.activation,
-                norm_eps=sizes.norm_eps,
-            )
-            for _ in range(TRANSFORMER_LAYERS)
-        )
+        self.layers = make_layers(replace(tower, layers=TRANSFORMER_LAYERS), sizes)
         self.out_width = tower.width
 
     def forward(self, cls: Tensor) -> Tensor:
