@@ -200,7 +200,10 @@ def test_links_point_at_files(page):
 @pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
 def test_recipes_are_read_and_fit_their_methods(recipe):
     config = read_config(recipe)
-    Recipe(**{name: value for name, value in config.items() if name in FIELDS})
+    fields = {name: value for name, value in config.items() if name in FIELDS}
+    recipe = Recipe(**fields)
+    assert fields
+    assert all(getattr(recipe, name) == value for name, value in fields.items())
     check_settings(config["method"], config["settings"])
 
 

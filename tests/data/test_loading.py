@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 from clips import grey_frames, numbers, write_clip
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from vop.data.frames import FrameStore
-from vop.data.loading import EpochSampler, PairDataset, VideoDataset, frame_loader
+from vop.data.loading import EpochSampler, PairDataset, frame_loader
 from vop.data.types import Split, Video
 from vop.errors import UsageError, VideoError
 
@@ -20,12 +17,11 @@ def sampler(num_items=23, **changes) -> EpochSampler:
 
 
 def test_an_epoch_is_a_permutation():
-    batches = list(sampler(drop_last=False))
-    assert [len(batch) for batch in batches] == [4, 4, 4, 4, 4, 3]
-    assert sorted(index for batch in batches for index in batch) == list(range(23))
-    assert len(sampler(drop_last=False)) == 6
-    assert [len(batch) for batch in sampler()] == [4] * 5
-    assert len(sampler()) == 5
+    assert sorted(index for batch in sampler(24) for index in batch) == list(range(24))
+    batches = list(sampler(23))
+    assert [len(batch) for batch in batches] == [4] * 5
+    assert len(sampler(23)) == 5
+    assert len({index for batch in batches for index in batch} & set(range(23))) == 20
 
 
 def test_seed_and_epoch_decide():
@@ -49,52 +45,13 @@ def test_an_epoch_goes_on_where_it_stopped(start):
     assert len(rest) == len(list(rest))
 
 
-@settings(deadline=None)
-@given(st.data())
-def test_groups_stay_together(data):
-    size = data.draw(st.integers(2, 9))
-    sizes = data.draw(st.lists(st.integers(1, min(size, 4)), min_size=1, max_size=40))
-    groups, count = [], 0
-    for length in sizes:
-        groups.append(list(range(count, count + length)))
-        count += length
-    batches = list(EpochSampler(count, batch_size=size, seed=0, epoch=0, drop_last=False, groups=groups))
-    assert sorted(index for batch in batches for index in batch) == list(range(count))
-    assert all(len(batch) == size for batch in batches[:-1])
-    where = {index: number for number, batch in enumerate(batches) for index in batch}
-    cut = sum(len({where[index] for index in group}) > 1 for group in groups)
-    assert cut <= len(batches) - 1
-    if all(size % length == 0 for length in sizes) and len(set(sizes)) == 1:
-        assert cut == 0
-
-
-def test_pairs_and_singles_are_never_cut():
-    groups = [(2 * k, 2 * k + 1) for k in range(30)]
-    batches = list(sampler(90, batch_size=7, groups=groups))
-    where = {index: number for number, batch in enumerate(batches) for index in batch}
-    placed = [(where[a], where[b]) for a, b in groups if a in where and b in where]
-    assert len(placed) >= 25
-    assert all(one == other for one, other in placed)
-
-
-def test_groups_are_spread_over_the_epoch():
-    groups = [(2 * k, 2 * k + 1) for k in range(20)]
-    batches = list(sampler(200, batch_size=10, groups=groups))
-    counts = Counter(number for number, batch in enumerate(batches) for index in batch if index < 40)
-    assert max(counts.values()) <= 10
-    assert len(counts) >= 8
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": 5, "world_size": 2}, "batch_size is 5; it must divide evenly among 2"),
         ({"rank": 2, "world_size": 2}, "rank is 2; it must be from 0 to 1"),
-        ({"world_size": 2, "drop_last": False}, "drop_last is False"),
         ({"batch_size": 24}, "batch_size is 24, but there are only 23 captions"),
-        ({"groups": [(0, 1), (1, 2)]}, "groups share an index"),
-        ({"groups": [(0, 1, 2, 3, 4)]}, "a group is larger than a batch of 4"),
     ],
 )
 def test_sampler_arguments(changes, message):
@@ -137,22 +94,11 @@ def test_batches_from_the_cache_are_bit_identical(split, tmp_path):
         assert torch.equal(batch["frames"], reading["frames"])
 
 
-def test_videos_in_order_for_evaluation(split):
-    loaded = list(frame_loader(VideoDataset(split, FrameStore(num_frames=1, size=8)), batch_size=2))
-    assert [batch["video"].tolist() for batch in loaded] == [[0, 1], [2, 3], [4]]
-    assert "caption" not in loaded[0]
-    assert [numbers(frames)[0] for batch in loaded for frames in batch["frames"]] == [2, 7, 12, 17, 22]
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_video_that_breaks_later_stops_the_loader_with_its_name(split, workers):
     broken = Split("train", (*split.videos, Video("x", Path("gone.mp4"))), (*split.captions, "x"), (*split.targets, 5))
-    loader = frame_loader(PairDataset(broken, FrameStore(num_frames=1, size=8)), batch_size=11, workers=workers)
+    batches = EpochSampler(11, batch_size=11, seed=0, epoch=0)
+    loader = frame_loader(PairDataset(broken, FrameStore(num_frames=1, size=8)), batches=batches, workers=workers)
     with pytest.raises(VideoError) as caught:
         list(loader)
     assert (caught.value.path, caught.value.reason) == (Path("gone.mp4"), "there is no such file")
-
-
-def test_loader_arguments(split):
-    with pytest.raises(UsageError, match="either batches or batch_size"):
-        frame_loader(PairDataset(split, FrameStore(num_frames=1, size=8)))

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from vop.data.decode import decode_frames
     from vop.data.frames import FrameStore
     from vop.data.holdout import with_validation
-    from vop.data.loading import EpochSampler, PairDataset, VideoDataset, frame_loader
+    from vop.data.loading import EpochSampler, PairDataset, frame_loader
     from vop.data.readers import load
     from vop.data.screening import cache_dataset, check_dataset, screen
     from vop.data.types import Dataset, Split, Video
@@ -21,7 +21,6 @@ __all__ = [
     "PairDataset",
     "Split",
     "Video",
-    "VideoDataset",
     "cache_dataset",
     "check_dataset",
     "decode_frames",
@@ -39,7 +38,6 @@ _HOMES = {
     "PairDataset": "vop.data.loading",
     "Split": "vop.data.types",
     "Video": "vop.data.types",
-    "VideoDataset": "vop.data.loading",
     "cache_dataset": "vop.data.screening",
     "check_dataset": "vop.data.screening",
     "decode_frames": "vop.data.decode",

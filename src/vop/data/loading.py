@@ -1,10 +1,8 @@
-"""Batches for training and evaluation: the same ones for a seed, however many processes share them."""
+"""Batches for training: the same ones for a seed, however many processes share them."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -13,8 +11,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from vop.data.frames import FrameStore
 from vop.data.types import Split
 from vop.errors import UsageError, VideoError
-
-_LOOKAHEAD = 256  # groups that are tried for the last places of a batch before one is cut in two
 
 
 class PairDataset(Dataset):
@@ -38,30 +34,12 @@ class PairDataset(Dataset):
         return {"caption": self.split.captions[index], "frames": frames, "video": target}
 
 
-class VideoDataset(Dataset):
-    """The videos of a split, each once, for evaluation: `{"frames": …, "video": int}`."""
-
-    def __init__(self, split: Split, store: FrameStore) -> None:
-        self.split, self.store = split, store
-
-    def __len__(self) -> int:
-        return len(self.split.videos)
-
-    def __getitem__(self, index: int) -> dict | VideoError:
-        frames = _load(self.store, self.split, index)
-        return frames if isinstance(frames, VideoError) else {"frames": frames, "video": index}
-
-
 class EpochSampler(Sampler):
     """Batches of indices for one epoch, shuffled by seed and epoch alone.
 
     `batch_size` is the global batch's: each of `world_size` ranks takes its stretch of it, so that training sees the
-    same batches on one process and on eight, and `start_batch` resumes an epoch exactly. The last, smaller batch is
-    dropped; one process may keep it.
-
-    Args:
-        groups: sets of indices that belong in one batch (a video and its mirrored twin). Each index is in at most
-            one. A group is cut in two only where nothing else fits the end of a batch.
+    same batches on one process and on eight, and `start_batch` resumes an epoch exactly. A last, smaller batch is
+    dropped.
     """
 
     def __init__(
@@ -73,13 +51,10 @@ class EpochSampler(Sampler):
         epoch: int,
         rank: int = 0,
         world_size: int = 1,
-        drop_last: bool = True,
         start_batch: int = 0,
-        groups: Sequence[Sequence[int]] = (),
     ) -> None:
         self.num_items, self.batch_size, self.seed, self.epoch = num_items, batch_size, seed, epoch
-        self.rank, self.world_size, self.drop_last, self.start_batch = rank, world_size, drop_last, start_batch
-        self.groups = [list(group) for group in groups]
+        self.rank, self.world_size, self.start_batch = rank, world_size, start_batch
         self._check()
 
     def _check(self) -> None:
@@ -89,57 +64,20 @@ class EpochSampler(Sampler):
             )
         if not 0 <= self.rank < self.world_size:
             raise UsageError(f"rank is {self.rank}; it must be from 0 to {self.world_size - 1}")
-        if self.world_size > 1 and not self.drop_last:
-            raise UsageError("drop_last is False; several processes need batches that divide evenly")
-        if self.drop_last and self.num_items < self.batch_size:
+        if self.num_items < self.batch_size:
             raise UsageError(
                 f"batch_size is {self.batch_size}, but there are only {self.num_items} captions; make it smaller"
             )
-        grouped = [index for group in self.groups for index in group]
-        if len(set(grouped)) != len(grouped):
-            raise UsageError("groups share an index; each index may be in one group")
-        if any(len(group) > self.batch_size for group in self.groups):
-            raise UsageError(f"a group is larger than a batch of {self.batch_size}")
-
-    @property
-    def num_batches(self) -> int:
-        """Batches in the whole epoch, also those before `start_batch`."""
-        full, rest = divmod(self.num_items, self.batch_size)
-        return full + bool(rest and not self.drop_last)
 
     def __len__(self) -> int:
-        return max(self.num_batches - self.start_batch, 0)
+        return max(self.num_items // self.batch_size - self.start_batch, 0)
 
     def __iter__(self) -> Iterator[list[int]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_items).tolist()
         share = self.batch_size // self.world_size
-        for batch in islice(self._global_batches(), self.start_batch, self.num_batches):
-            yield batch[self.rank * share : (self.rank + 1) * share]
-
-    def _global_batches(self) -> Iterator[list[int]]:
-        grouped = {index for group in self.groups for index in group}
-        units = [*self.groups, *([index] for index in range(self.num_items) if index not in grouped)]
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(units))
-        waiting = deque(units[place] for place in order)
-        while waiting:
-            yield _fill(waiting, self.batch_size)
-
-
-def _fill(waiting: deque[list[int]], size: int) -> list[int]:
-    """Take the next batch from the front of `waiting`, whole groups as far as they fit."""
-    batch: list[int] = []
-    passed: list[list[int]] = []
-    while waiting and len(batch) < size and len(passed) < _LOOKAHEAD:
-        unit = waiting.popleft()
-        if len(batch) + len(unit) <= size:
-            batch += unit
-        else:
-            passed.append(unit)
-    room = size - len(batch)
-    if room and passed:
-        batch += passed[0][:room]
-        passed[0] = passed[0][room:]
-    waiting.extendleft(reversed(passed))
-    return batch
+        for batch in range(self.start_batch, self.num_items // self.batch_size):
+            first = batch * self.batch_size + self.rank * share
+            yield order[first : first + share]
 
 
 class FrameLoader(DataLoader):
@@ -152,27 +90,17 @@ class FrameLoader(DataLoader):
             yield batch
 
 
-def frame_loader(
-    items: PairDataset | VideoDataset,
-    *,
-    batches: EpochSampler | None = None,
-    batch_size: int | None = None,
-    workers: int = 0,
-    prefetch: int = 2,
-) -> FrameLoader:
+def frame_loader(pairs: PairDataset, *, batches: EpochSampler, workers: int = 0, prefetch: int = 2) -> FrameLoader:
     """A loader of `{"caption": list of str, "frames": uint8 (b, frames, 3, size, size), "video": int64 (b,)}`.
 
     Args:
-        batches: which items make up each batch (training); or `batch_size` for all of them in order.
+        batches: which pairs make up each batch.
         workers: processes that decode ahead; 0 decodes in this one.
         prefetch: batches that each worker keeps ready.
     """
-    if (batches is None) == (batch_size is None):
-        raise UsageError("give frame_loader either batches or batch_size")
-    chosen = {"batch_size": batch_size} if batches is None else {"batch_sampler": batches}
     return FrameLoader(
-        items,
-        **chosen,
+        pairs,
+        batch_sampler=batches,
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
         collate_fn=_collate,
@@ -185,13 +113,11 @@ def _collate(items: list[dict | VideoError]) -> dict | VideoError:
     for item in items:
         if isinstance(item, VideoError):
             return item
-    batch = {
+    return {
+        "caption": [item["caption"] for item in items],
         "frames": torch.stack([item["frames"] for item in items]),
         "video": torch.tensor([item["video"] for item in items]),
     }
-    if "caption" in items[0]:
-        batch["caption"] = [item["caption"] for item in items]
-    return batch
 
 
 def _load(store: FrameStore, split: Split, target: int) -> torch.Tensor | VideoError:

@@ -28,7 +28,7 @@ class Progress:
     Attributes:
         step: optimizer steps done.
         loss_sum: of the steps of the epoch under way.
-        history: a dictionary per epoch done: epoch, loss, learning rate, validation metrics.
+        history: a dictionary per epoch done: epoch, loss, validation metrics.
         best_epoch: the epoch with the best validation, from 1; None before the first or without validation.
         seconds: of training so far.
     """

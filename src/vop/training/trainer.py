@@ -41,7 +41,7 @@ class TrainingResult:
     """What a training did.
 
     Attributes:
-        history: per epoch: epoch, loss, learning rate, validation metrics.
+        history: per epoch: epoch, loss, validation metrics.
         selection: how the saved weights were chosen: "validation-selected", "last" or "untrained".
         seconds: of training, resumed parts included.
     """
