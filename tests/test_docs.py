@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from vop import methods
+from vop import heads, methods
 from vop.backbone import find_sizes
 from vop.cli import build_parser
 from vop.cli.common import parse_settings
@@ -107,10 +108,13 @@ def parse(words: list[str]) -> argparse.Namespace:
         pytest.fail(f"vop {shlex.join(words)} is refused")
 
 
-def check_settings(method: str, settings: dict) -> None:
-    """The method takes these settings on ViT-B/32."""
+def check_settings(method: str, settings: dict, head: str | None = None) -> None:
+    """The method takes these settings on ViT-B/32, and the head those that are called head.NAME."""
+    of_head = {name.removeprefix("head."): value for name, value in settings.items() if name.startswith("head.")}
+    of_method = {name: value for name, value in settings.items() if not name.startswith("head.")}
     with torch.device("meta"):
-        methods.create(method, find_sizes("ViT-B/32"), **settings)
+        methods.create(method, find_sizes("ViT-B/32"), **of_method)
+        heads.create(head or heads.MEAN, find_sizes("ViT-B/32"), **of_head)
 
 
 def check_vop(words: list[str]) -> None:
@@ -122,7 +126,7 @@ def check_vop(words: list[str]) -> None:
         named = arguments.method if isinstance(arguments.method, list) else [arguments.method]
         settings = config.get("settings", {}) | parse_settings(arguments.settings)
         for method in filter(None, [*named, config.get("method")]):
-            check_settings(method, settings)
+            check_settings(method, settings, getattr(arguments, "head", None))
 
 
 def check_launched(parser: argparse.ArgumentParser, words: list[str]) -> None:
@@ -256,7 +260,12 @@ def test_the_table_of_settings_is_that_of_the_methods():
     known: dict = {}
     for name in METHODS:
         known |= settings_of(name)
+    known = json.loads(json.dumps(known))  # as a run saves them: a tuple is a list
     assert {name.strip("`"): yaml.safe_load(default) for name, default in documented.items()} == known
+
+
+def test_every_head_is_described():
+    assert {name.strip("`") for name in rows(DOCS / "methods.md", under="## Heads")} == heads.HEADS.keys()
 
 
 def test_every_method_and_data_set_is_described():

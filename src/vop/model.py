@@ -1,6 +1,6 @@
-"""A CLIP and a method: texts and videos in, embeddings out.
+"""A CLIP, a method and a head: texts and videos in, embeddings or scores out.
 
-Shapes: `n` texts or videos, `f` frames, `e` the joint space.
+Shapes: `n` texts or videos, `t` texts, `v` videos, `f` frames, `e` the joint space.
 """
 
 from __future__ import annotations
@@ -12,32 +12,54 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vop import methods
+from vop import heads, methods
 from vop.backbone import Backbone, find_backbone
 from vop.device import default_device
-from vop.errors import UsageError, VopError
+from vop.errors import UsageError, VopError, unknown_name
+from vop.heads.base import Head
 from vop.methods.base import Method, check_whole
+
+HEAD_PREFIX = "head."  # of a head's settings among a method's
+SCORE_BYTES = 128 * 2**20  # about as much memory a block of pairwise scores takes
+MAX_LOGIT_SCALE = 100.0  # CLIP's own limit
 
 
 class TextVideoModel(nn.Module):
-    """A frozen CLIP, and what a method adds to it.
+    """A CLIP, how a method adapts it, and how a head compares texts with videos.
 
     Attributes:
         backbone: where the CLIP comes from.
-        clip: its two towers; frozen.
-        method: the trained part.
+        clip: its two towers; frozen, but for what the method says.
+        method: what is trained.
         method_name: as in `vop.methods.METHODS`.
+        head: from frames to a video or a score; `meanP` is the method's own pooling.
+        head_name: as in `vop.heads.HEADS`.
+        trained_frames: the number of frames that its tables of frame positions were trained with.
         card: what is known of how it was made (data, recipe, results), shown in the run's README.
     """
 
-    def __init__(self, backbone: Backbone, method_name: str, method: Method, *, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        method_name: str,
+        method: Method,
+        head_name: str = heads.MEAN,
+        head: Head | None = None,
+        *,
+        dtype: torch.dtype,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.method_name = method_name
+        self.method_name, self.head_name = method_name, head_name
         self.clip = backbone.load()
-        log_logit_scale = self.clip.log_logit_scale.data
-        self.clip.to(dtype).log_logit_scale.data = log_logit_scale  # frozen means unrounded, too
         self.method = method
+        self.head = head or heads.create(head_name, backbone.sizes, num_frames=method.num_frames)
+        self.head.start_from(self.clip)
+        self.method.attach(self.clip)
+        if not self.head.scaled:  # it would have no gradient
+            self.clip.log_logit_scale.requires_grad_(False)
+        self.clip.compute_in(dtype)
+        self.trained_frames = method.num_frames
         self.tokenizer = backbone.tokenizer()
         self.card: dict = {}
         pixel_shape = (3, 1, 1)
@@ -58,8 +80,13 @@ class TextVideoModel(nn.Module):
 
     @property
     def logit_scale(self) -> float:
-        """The temperature's inverse, frozen; OpenAI's is 100."""
-        return self.clip.log_logit_scale.exp().item()
+        """The temperature's inverse; OpenAI's is 100."""
+        return self._scale().item()
+
+    @property
+    def pairwise(self) -> bool:
+        """Whether a score needs both sides, so that a video has no embedding by itself."""
+        return self.head.pairwise
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """What training moves and a run saves, by name."""
@@ -85,24 +112,77 @@ class TextVideoModel(nn.Module):
         """Frames (..., 3, h, w) of uint8 to pixels with CLIP's mean and standard deviation, on the model's device."""
         return (frames.to(self.device).float() - self.mean) / self.std
 
+    def text_features(self, ids: Tensor) -> Tensor:
+        """Token ids (n, length), each with an [EOS], to text embeddings (n, e) as the tower gives them, in float32."""
+        return self.method.embed_tokens(self.clip, ids.to(self.device)).float()
+
+    def frame_features(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (n, f, 3, h, w) to frame embeddings (n, f, e) as the tower gives them, in float32."""
+        return self.method.embed_frames(self.clip, pixels.to(self.device)).float()
+
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """Token ids (n, length), each with an [EOS], to unit text embeddings (n, e) in float32, with gradients."""
-        return F.normalize(self.method.embed_tokens(self.clip, ids.to(self.device)).float(), dim=-1)
+        return F.normalize(self.text_features(ids), dim=-1)
 
     def embed_frames(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (n, f, 3, h, w) to video embeddings (n, e) in float32, with gradients.
 
         Of unit length, but for the authors' released model, which leaves out the second normalisation.
+
+        Raises:
+            UsageError: the head has no embedding of a video by itself.
         """
-        return self.method.pool(self.method.embed_frames(self.clip, pixels.to(self.device)).float())
+        self.check_independent()
+        pool = self.method.pool if self.head_name == heads.MEAN else self.head.pool
+        return pool(self.frame_features(pixels))
+
+    def check_independent(self) -> None:
+        """Raises a UsageError if texts and videos cannot be embedded apart from each other."""
+        if self.pairwise:
+            raise UsageError(
+                f"the head {self.head_name} scores a text and a video together, so that neither has an embedding by "
+                f"itself: `vop evaluate` ranks with it; to encode or search, tune with one of {', '.join(heads.APART)}"
+            )
 
     def forward(self, ids: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Token ids (n, length) and uint8 frames (m, f, 3, h, w) to embeddings (n, e) and (m, e)."""
-        return self.embed_tokens(ids), self.embed_frames(self.normalise(frames))
+        """Token ids (n, length) and uint8 frames (m, f, 3, h, w) to the two sides of `logits`.
+
+        Unit embeddings (n, e) and (m, e), or with a pairwise head the features (n, e) and (m, f, e).
+        """
+        pixels = self.normalise(frames)
+        if self.pairwise:
+            return self.text_features(ids), self.frame_features(pixels)
+        return self.embed_tokens(ids), self.embed_frames(pixels)
+
+    def logits(self, texts: Tensor, videos: Tensor) -> Tensor:
+        """What `forward` gives, of t texts and v videos, to the logits of the loss (t, v)."""
+        if not self.pairwise:
+            return self._scale() * texts @ videos.T
+        scores = self.head.score(texts, videos)
+        return self._scale() * scores if self.head.scaled else scores
+
+    @torch.no_grad()
+    def score(self, texts: Tensor, frames: Tensor) -> Tensor:
+        """A pairwise head's scores (t, v), float32 on the CPU, of features (t, e) and (v, f, e), block by block."""
+        rows = min(len(texts), 64)
+        columns = max(1, SCORE_BYTES // (4 * rows * self.head.pair_floats(frames)))
+        scores = torch.empty(len(texts), len(frames))
+        for column, videos in enumerate(frames.split(columns)):
+            videos = videos.to(self.device)
+            for row, some in enumerate(texts.split(rows)):
+                block = self.head.score(some.to(self.device), videos).float().cpu()
+                scores[row * rows : row * rows + len(some), column * columns : column * columns + len(videos)] = block
+        return scores
+
+    def _scale(self) -> Tensor:
+        """The logit scale, with its gradient where it trains; only then has it a limit."""
+        scale = self.clip.log_logit_scale.exp()
+        return scale.clamp(max=MAX_LOGIT_SCALE) if scale.requires_grad else scale
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
         """Texts to unit embeddings (n, e), float32 on the CPU."""
+        self.check_independent()
         ids = self.tokenize(texts)
         parts = [self.embed_tokens(batch).cpu() for batch in ids.split(batch_size)]
         return torch.cat(parts) if parts else self._nothing()
@@ -116,6 +196,7 @@ class TextVideoModel(nn.Module):
         """
         from vop.data.decode import decode_frames
 
+        self.check_independent()
         if isinstance(paths, str | Path):
             raise UsageError(f"paths are a list of files, got one: {str(paths)!r}")
         parts = []
@@ -125,6 +206,22 @@ class TextVideoModel(nn.Module):
             videos = self.embed_frames(self.normalise(torch.stack(frames)))
             parts.append(F.normalize(videos, dim=-1).cpu())
         return torch.cat(parts) if parts else self._nothing()
+
+    def resize_frames(self, num_frames: int) -> None:
+        """Takes `num_frames` frames of a video from now on.
+
+        What it has for each frame position is interpolated linearly between the middles of the frames' intervals.
+        """
+        check_whole("num_frames", num_frames, at_least=1)
+        for parameter, axis in self.frame_tables():
+            rows = parameter.data.movedim(axis, -1)
+            resized = F.interpolate(rows.flatten(0, -2)[None], num_frames, mode="linear")[0]
+            parameter.data = resized.unflatten(0, rows.shape[:-1]).movedim(-1, axis).contiguous()
+        self.method.num_frames = self.method.settings["num_frames"] = num_frames
+
+    def frame_tables(self) -> list[tuple[nn.Parameter, int]]:
+        """Parameters of the method and the head with an entry for each frame position, and its axis."""
+        return [*self.method.frame_tables(), *self.head.frame_tables()]
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes config.json, model.safetensors (only what was trained) and a model card; see `vop.run_folder`."""
@@ -140,6 +237,7 @@ def create(
     method: str,
     backbone: str | Backbone = "mini",
     *,
+    head: str = heads.MEAN,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
     **settings,
@@ -149,13 +247,26 @@ def create(
     Args:
         method: a name of `vop.methods.METHODS`.
         backbone: "mini", a hub id or a CLIP folder.
+        head: a name of `vop.heads.HEADS`.
         dtype: of the frozen weights and the activations; what is trained stays in float32.
-        settings: the method's, `num_frames` among them.
+        settings: the method's, `num_frames` among them; a head's are called `head.NAME`.
     """
     if isinstance(backbone, str):
         backbone = find_backbone(backbone)
-    part = methods.create(method, backbone.sizes, **settings)
-    return TextVideoModel(backbone, method, part, dtype=dtype).to(device or default_device())
+    of_head = {name.removeprefix(HEAD_PREFIX): value for name, value in settings.items() if _of_head(name)}
+    of_method = {name: value for name, value in settings.items() if not _of_head(name)}
+    part = methods.create(method, backbone.sizes, **of_method)
+    if head != heads.MEAN and type(part).pool is not Method.pool:
+        raise UsageError(f"{method} pools frames in its own way: it takes the head {heads.MEAN} only, not {head}")
+    for name in of_head:
+        if name not in heads.settings_of(head):
+            raise unknown_name(f"setting of {head}", name, heads.settings_of(head))
+    top = heads.create(head, backbone.sizes, num_frames=part.num_frames, **of_head)
+    return TextVideoModel(backbone, method, part, head, top, dtype=dtype).to(device or default_device())
+
+
+def _of_head(setting: str) -> bool:
+    return setting.startswith(HEAD_PREFIX)
 
 
 def load(
@@ -170,7 +281,7 @@ def load(
 
     Args:
         backbone: where the run's backbone is now, if it has moved; its content is compared all the same.
-        num_frames: another number of frames than the run's, where its method has none of its own for each position.
+        num_frames: another number of frames than the run's; its tables of frame positions are interpolated.
         dtype: of the frozen weights and the activations; float32 gives the exact embeddings, bfloat16 is faster.
 
     Raises:
@@ -181,10 +292,5 @@ def load(
 
     model = open_run(str(name), backbone=backbone, dtype=dtype)
     if num_frames is not None and num_frames != model.num_frames:
-        check_whole("num_frames", num_frames, at_least=1)
-        if model.method.fixed_frames:
-            raise UsageError(
-                f"num_frames is {num_frames}; {model.method_name} was tuned for {model.num_frames}, use those"
-            )
-        model.method.num_frames = model.method.settings["num_frames"] = num_frames
+        model.resize_frames(num_frames)
     return model.to(device or default_device()).eval()

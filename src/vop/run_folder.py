@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import vop
-from vop import methods
+from vop import heads, methods
 from vop.backbone import Backbone, find_backbone
 from vop.backbone.source import is_hub_id, read_json
 from vop.errors import UsageError, VopError
@@ -27,7 +27,8 @@ from vop.model_card import render_card
 CONFIG, WEIGHTS, CARD, TRAINING = "config.json", "model.safetensors", "README.md", "training"
 FORMAT = 1
 _PUBLISHED = [CONFIG, WEIGHTS, CARD, "backbone/*"]  # some runs bring their backbone
-_ENTRIES = {"format": int, "method": str, "settings": dict, "backbone": dict, "card": dict}
+_ENTRIES = {"format": int, "method": str, "settings": dict, "head": dict, "backbone": dict, "card": dict}
+_DEFAULTS = {"card": {}, "head": {"name": heads.MEAN, "settings": {}}}
 
 
 def save(model: TextVideoModel, folder: Path) -> None:
@@ -54,6 +55,7 @@ def config_of(model: TextVideoModel, folder: Path) -> dict:
         "vop_version": vop.__version__,
         "method": model.method_name,
         "settings": model.method.settings,
+        "head": {"name": model.head_name, "settings": model.head.settings},
         "backbone": {"name": name, "revision": backbone.revision, "sha256": backbone.content_hash()},
         "preprocessing": {
             "frames": "middle of equal intervals",
@@ -77,7 +79,8 @@ def open_run(name: str, *, backbone: str | None, dtype: torch.dtype) -> TextVide
     config = _read_config(folder)
     found = _its_backbone(config["backbone"], folder, backbone)
     method = methods.create(config["method"], found.sizes, **config["settings"])
-    model = TextVideoModel(found, config["method"], method, dtype=dtype)
+    head = heads.create(config["head"]["name"], found.sizes, num_frames=method.num_frames, **config["head"]["settings"])
+    model = TextVideoModel(found, config["method"], method, config["head"]["name"], head, dtype=dtype)
     _fill(model, folder / WEIGHTS)
     model.card = config["card"]
     return model
@@ -93,7 +96,7 @@ def _is_run(folder: Path) -> bool:
 
 def _read_config(folder: Path) -> dict:
     found = read_json(folder / CONFIG)
-    config = {"card": {}} | found
+    config = _DEFAULTS | found
     for key, kind in _ENTRIES.items():
         if not isinstance(config.get(key), kind):
             raise VopError(
@@ -102,6 +105,8 @@ def _read_config(folder: Path) -> dict:
             )
     if not all(isinstance(config["backbone"].get(key), str) for key in ("name", "sha256")):
         raise VopError(f"{folder / CONFIG}: 'backbone' has no name and sha256, only {config['backbone']!r}")
+    if not (isinstance(config["head"].get("name"), str) and isinstance(config["head"].get("settings"), dict)):
+        raise VopError(f"{folder / CONFIG}: 'head' has no name and settings, only {config['head']!r}")
     if config["format"] > FORMAT:
         raise VopError(
             f"{folder / CONFIG}: format {config['format']} is from a later vop; this one reads up to {FORMAT}"

@@ -297,7 +297,6 @@ class TestEvaluationCalls:
         ("words", "says"),
         [
             (["--num-frames", 0], "num_frames is 0"),
-            (["--num-frames", 3], "num_frames is 3; vop-f+p was tuned for 2, use those"),
             (["--batch-size", 0], "batch_size 0"),
             (["--bank", -1], "bank_videos is -1"),
             (["--precision", "half"], "unknown precision 'half'"),

@@ -46,7 +46,10 @@ class TestParams:
         status, out, err = vop("params", "--json")
         methods = json.loads(out)["methods"]
         assert (status, err) == (0, "")
-        assert list(methods) == ["zero-shot", "vop", "vop-p", "vop-c", "vop-f", "vop-f+p", "vop-f+c"]
+        assert list(methods) == [
+            *("zero-shot", "full", "bias", "proj", "partial", "adapter-attn", "adapter-ffn", "lora"),
+            *("vop", "vop-p", "vop-c", "vop-f", "vop-f+p", "vop-f+c"),
+        ]
         assert methods["vop"].items() >= {"paper_count": 122880, "paper_percent": 0.103, "true_count": 122880}.items()
         assert methods["vop-f"]["true_count"] == 132096
 
@@ -171,11 +174,67 @@ class TestEvaluate:
         assert "gallery of 3 videos" in out
         assert list(report["rescored"]) == ["dual softmax"]
 
+    def test_with_another_number_of_frames_it_says_so(self, vop, a_run, table):
+        report = json.loads(vop("evaluate", a_run, "--data", table, "--num-frames", 3, "--json")[1])
+        assert report["settings"]["num_frames"] == 3
+        assert report["notes"] == [
+            "tuned with 2 frames a video, evaluated with 3; its tables of frame positions are interpolated"
+        ]
+
     def test_a_plain_clip_is_zero_shot(self, vop, tiny_folder, table):
         out = vop("evaluate", tiny_folder, "--data", table, "--split", "train", "--num-frames", 3, "--json")[1]
         report = json.loads(out)
         assert (report["method"], report["selection"], report["split"]) == ("zero-shot", "untrained", "train")
         assert (report["gallery_size"], report["settings"]["num_frames"]) == (5, 3)
+
+    def test_against_a_model(self, vop, a_run, tiny_folder, table):
+        status, out, _ = vop("evaluate", a_run, "--data", table, "--against", tiny_folder, "--num-frames", 2)
+        assert status == 0
+        lines = [line.split() for line in out.splitlines()]
+        heads = ["direction", "recall", "vop-f+p", "zero-shot", "difference", "95", "%", "p"]
+        assert "vop-f+p on colours, test" in out.partition("recall")[0]
+        assert [line[0] for line in lines[lines.index(heads) :] if "R@1" in line] == ["t2v", "v2t"]
+        assert "10,000 random swaps" in out
+
+    def test_against_a_saved_report(self, vop, a_run, tiny_folder, table, tmp_path):
+        saved = tmp_path / "zero-shot.json"
+        vop("evaluate", tiny_folder, "--data", table, "--num-frames", 2, "--json", saved)
+        words = ["evaluate", a_run, "--data", table, "--num-frames", 2, "--against"]
+        status, out, _ = vop(*words, saved, "--json")
+        report, other = json.loads(out), json.loads(saved.read_text())
+        against = report["against"]
+        assert status == 0
+        assert (against.pop("source"), against["method"]) == (str(saved), "zero-shot")
+        for direction in ("t2v", "v2t"):
+            for name, found in against[direction].items():
+                assert found["difference"] == report[direction][name] - other[direction][name]
+                assert found.keys() == {"difference", "interval", "p"}
+        by_model = json.loads(vop(*words, tiny_folder, "--json")[1])["against"]
+        assert by_model == {"source": str(tiny_folder)} | against
+
+    def test_against_itself_finds_nothing(self, vop, a_run, table, tmp_path):
+        out = vop("evaluate", a_run, "--data", table, "--against", a_run, "--json")[1]
+        against = json.loads(out)["against"]
+        assert against["method"] == "vop-f+p"
+        assert against["t2v"]["r1"] == against["v2t"]["r5"] == {"difference": 0, "interval": [0, 0], "p": 1}
+
+    def test_against_another_gallery_keeps_the_evaluation(self, vop, a_run, table, tmp_path):
+        saved, mine = tmp_path / "train.json", tmp_path / "mine.json"
+        vop("evaluate", a_run, "--data", table, "--split", "train", "--json", saved)
+        status, out, err = vop("evaluate", a_run, "--data", table, "--against", saved, "--json", mine)
+        assert status == 2
+        assert "3 texts and 3 videos against 5 texts and 5 videos" in err
+        assert "vop-f+p on colours, test" in out
+        report = json.loads(mine.read_text())
+        assert report["gallery_size"] == 3
+        assert "against" not in report
+
+    @pytest.mark.parametrize("name", ["params.json", "gone.json", "gone"])
+    def test_against_what_is_neither_a_report_nor_a_model(self, vop, a_run, table, tmp_path, name):
+        (tmp_path / "params.json").write_text(vop("params", "--json")[1])
+        status, out, err = vop("evaluate", a_run, "--data", table, "--against", tmp_path / name)
+        assert (status, out) == (2, "")  # before anything is ranked
+        assert str(tmp_path / name) in err
 
 
 class TestImport:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from clips import grey_frames, numbers, write_clip
 
 from vop.data.frames import FrameStore
-from vop.data.loading import EpochSampler, PairDataset, frame_loader
+from vop.data.loading import EpochSampler, PairDataset, caption_groups, count_groups, frame_loader
 from vop.data.types import Split, Video
 from vop.errors import UsageError, VideoError
 
@@ -51,7 +52,7 @@ def test_an_epoch_goes_on_where_it_stopped(start):
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": 5, "world_size": 2}, "batch_size is 5; it must divide evenly among 2"),
         ({"rank": 2, "world_size": 2}, "rank is 2; it must be from 0 to 1"),
-        ({"batch_size": 24}, "batch_size is 24, but there are only 23 captions"),
+        ({"batch_size": 24}, "batch_size is 24, but there are only 23 items"),
     ],
 )
 def test_sampler_arguments(changes, message):
@@ -77,9 +78,49 @@ def test_batches_match_captions_to_frames(split, workers):
         assert batch["frames"].shape == (4, 2, 3, 8, 8)
         assert batch["frames"].dtype == torch.uint8
         assert batch["video"].tolist() == [split.targets[index] for index in indices]
-        assert batch["caption"] == [f"video {video}" for video in batch["video"].tolist()]
+        assert batch["captions"] == [f"video {video}" for video in batch["video"].tolist()]
+        assert batch["rows"].tolist() == [0, 1, 2, 3]
         for frames, video in zip(batch["frames"], batch["video"].tolist(), strict=True):
             assert numbers(frames) == [5 * video + 1, 5 * video + 3]
+
+
+@pytest.fixture
+def uneven() -> Split:
+    """Videos with 7, 3 and 1 captions."""
+    targets = [0] * 7 + [1] * 3 + [2]
+    videos = tuple(Video(str(k), Path(f"{k}.mp4")) for k in range(3))
+    return Split("train", videos, tuple(f"{target}, caption {row}" for row, target in enumerate(targets)), targets)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
+def test_groups_hold_every_caption_once_and_one_video_each(uneven, size):
+    groups = caption_groups(uneven, size=size, seed=3, epoch=1)
+    assert sorted(row for group in groups for row in group) == list(range(11))
+    assert all(len({uneven.targets[row] for row in group}) == 1 for group in groups)
+    assert max(map(len, groups)) == size
+    assert len(groups) == count_groups(uneven, size=size) == sum(math.ceil(n / size) for n in (7, 3, 1))
+    assert groups == caption_groups(uneven, size=size, seed=3, epoch=1)
+
+
+def test_other_captions_meet_in_another_epoch(uneven):
+    assert caption_groups(uneven, size=3, seed=3, epoch=1) != caption_groups(uneven, size=3, seed=3, epoch=2)
+
+
+def test_more_captions_than_any_video_has(uneven):
+    with pytest.raises(UsageError, match="captions_per_video is 8, but no video of train has more than 7 captions"):
+        caption_groups(uneven, size=8, seed=0, epoch=0)
+
+
+def test_a_group_is_decoded_once_for_all_its_captions(split, monkeypatch):
+    groups = caption_groups(split, size=2, seed=0, epoch=0)
+    store = FrameStore(num_frames=2, size=8)
+    pairs = PairDataset(split, store, groups)
+    loaded = list(frame_loader(pairs, batches=EpochSampler(5, batch_size=5, seed=0, epoch=0)))
+    (batch,) = loaded
+    assert batch["frames"].shape == (5, 2, 3, 8, 8)
+    assert len(batch["captions"]) == len(batch["rows"]) == 10
+    for caption, row in zip(batch["captions"], batch["rows"].tolist(), strict=True):
+        assert caption == f"video {batch['video'][row]}"
 
 
 def test_batches_from_the_cache_are_bit_identical(split, tmp_path):

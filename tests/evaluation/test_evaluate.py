@@ -102,6 +102,17 @@ def test_bad_videos_leave_with_their_captions_and_are_listed():
     assert found["gallery_size"] == found["videos"] == 4
 
 
+def test_the_report_knows_the_gallery_that_was_ranked():
+    split = make_split()
+    whole, part = evaluate(Model(), split, Store()), evaluate(Model(), split, Store(bad={"1"}))
+    assert (whole.fingerprint, whole.targets) == (split.fingerprint, split.targets)
+    assert part.fingerprint == split.keep(set("02345")).fingerprint != whole.fingerprint
+    assert part.ranks.targets.tolist() == [0, 1, 2, 3, 4] * 2
+    assert whole.confidence.t2v["r1"] == (100, 100)
+    low, high = evaluate(Model(), make_split(wrong=(4, 5)), Store()).confidence.t2v["r1"]
+    assert low < 100 * 10 / 12 < high
+
+
 def test_bad_videos_can_fail_the_run():
     model = Model()
     with pytest.raises(VideoError, match=r"/videos/1\.mp4: no video stream"):

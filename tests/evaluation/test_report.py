@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console
 
 from vop.errors import UsageError
+from vop.evaluation.confidence import bootstrap_intervals, paired_test
 from vop.evaluation.metrics import retrieval_metrics
-from vop.evaluation.report import EvaluationReport, Rescored, SkippedVideo, comparison_table, table
+from vop.evaluation.report import EvaluationReport, Rescored, SkippedVideo, comparison_table, paired_table, table
 
 
 def make_report(**changes):
@@ -54,6 +55,21 @@ def test_to_dict_has_the_metrics_on_top_and_the_rest_beside():
     assert found["settings"] == {"num_frames": 12}
 
 
+def test_to_dict_has_the_ranks_and_how_sure_they_are():
+    scores = np.random.default_rng(1).random((6, 4))
+    targets = (0, 1, 2, 3, 3, 0)
+    report = make_report(metrics=retrieval_metrics(scores, targets=targets), targets=targets, fingerprint="f00d")
+    found = json.loads(json.dumps(report.to_dict()))
+    assert found["ranks"]["t2v"] == report.metrics.t2v.ranks.tolist()
+    assert found["ranks"]["v2t"] == report.metrics.v2t.ranks.tolist()
+    assert found["ranks"]["targets"] == list(targets)
+    assert found["fingerprint"] == "f00d"
+    expected = bootstrap_intervals(report.ranks)
+    assert found["confidence"]["t2v"]["r1"] == list(expected.t2v["r1"])
+    assert found["confidence"]["v2t"].keys() == {"r1", "r5", "r10"}
+    assert (found["confidence"]["level"], found["confidence"]["resamples"]) == (0.95, 2000)
+
+
 def test_the_table_says_everything_that_a_comparison_needs():
     text = render(table(make_report(notes=("a [note]",))))
     for expected in (
@@ -70,6 +86,32 @@ def test_the_table_says_everything_that_a_comparison_needs():
     rows = [line.split() for line in text.splitlines()]
     assert [row[0] for row in rows if "cosine" in row] == ["t2v", "v2t"]
     assert sum(row[:2] == ["dual", "softmax"] for row in rows) == 2
+
+
+def test_the_table_has_the_intervals_beneath_the_headline():
+    report = make_report()
+    lines = [line.split() for line in render(table(report)).splitlines()]
+    for direction in ("t2v", "v2t"):
+        (headline,) = (n for n, line in enumerate(lines) if line[:1] == [direction])
+        low, high = getattr(report.confidence, direction)["r1"]
+        assert lines[headline][2] == f"{getattr(report.metrics, direction).r1:.1f}"
+        assert lines[headline + 1][:3] == ["95", "%", f"{low:.1f}–{high:.1f}"]
+        assert len(lines[headline + 1]) == 5
+
+
+def test_the_paired_table_has_both_and_their_difference():
+    first, second = make_report(method="vop [8]"), make_report(metrics=retrieval_metrics(np.eye(4)))
+    test = paired_test(first.ranks, second.ranks)
+    text = render(paired_table(test))
+    assert "vop [8] against vop-f+p" in text
+    rows = [line.split() for line in text.splitlines()]
+    low, high = test.t2v["r1"].interval
+    interval = [f"{low:.1f}", "to", "0.0"]
+    assert high == 0
+    assert ["t2v", "R@1", "75.0", "100.0", "-25.0", *interval, f"{test.t2v['r1'].p:.4f}"] in rows
+    assert ["R@5", "100.0", "100.0", "0.0", "0.0", "to", "0.0", "1.0000"] in rows
+    assert [row[0] for row in rows if "R@1" in row] == ["t2v", "v2t"]
+    assert "a [title]" in render(paired_table(test, title="a [title]"))
 
 
 def test_many_skipped_videos_are_counted_not_listed():

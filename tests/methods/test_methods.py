@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from vop import methods, model
 from vop.backbone.config import VIT_B_32
 from vop.errors import UsageError
+from vop.heads import HEADS, MEAN
 
 FRAMES = 4
 TUNED = [name for name in methods.METHODS if name != "zero-shot"]
@@ -23,7 +25,14 @@ VARIANTS = [(name, {}) for name in TUNED] + [
     ("vop-f+p", {"split_layer": 0}),
     ("vop-f+c", {"split_layer": 0}),
     ("vop-f+p", {"split_layer": 3}),
+    ("full", {"train_logit_scale": False}),
+    ("bias", {"train_logit_scale": True, "attention_biases": True}),
+    ("adapter-attn", {"hidden": 3}),
+    ("lora", {"rank": 2, "alpha": 2, "targets": ["fc1", "fc2"]}),
+    *((name, {"head": head}) for name in ("zero-shot", "vop", "vop-f+c", "full") for head in HEADS if head != MEAN),
+    ("bias", {"head": "seqTransf", "head.layers": 1}),
 ]
+OF_THE_BACKBONE = ("full", "bias", "proj", "partial", "lora")  # what trains parts of it, or inside of it
 
 
 def build(tiny, name, dtype=torch.float32, **settings):
@@ -39,11 +48,13 @@ def batch(tiny, seed=0, videos=3):
     return ids, frames
 
 
-def train_step(built, data):
-    texts, videos = built(*data)
-    optimizer = torch.optim.SGD(built.trainable().values(), lr=1.0)
-    torch.nn.functional.cross_entropy(100 * texts @ videos.T, torch.arange(len(texts))).backward()
-    optimizer.step()
+def train_steps(built, data):
+    """Two, since what stands behind a weight that starts at 0 (of LoRA, of an adapter) moves in the second."""
+    optimizer = torch.optim.SGD(built.trainable().values(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(built.logits(*built(*data)), torch.arange(len(data[0]))).backward()
+        optimizer.step()
 
 
 @pytest.mark.parametrize(("name", "settings"), VARIANTS)
@@ -57,19 +68,24 @@ def test_a_step_moves_all_that_trains_and_nothing_else(tiny, name, settings, dty
             built.eval()(*data)
         built.train()
     before = {key: value.clone() for key, value in built.state_dict().items()}
-    train_step(built, data)
+    train_steps(built, data)
     moved = {key for key, value in built.state_dict().items() if not torch.equal(value, before[key])}
     assert moved == set(built.trainable())
-    assert all(key.startswith("method.") for key in moved)
+    if name not in OF_THE_BACKBONE:
+        assert all(key.startswith(("method.", "head.")) for key in moved)
     assert all(p.dtype == torch.float32 for p in built.trainable().values())
 
 
 @pytest.mark.parametrize(("name", "settings"), [("zero-shot", {}), *VARIANTS])
 def test_embeddings_are_unit_float32(tiny, name, settings):
-    texts, videos = build(tiny, name, **settings)(*batch(tiny))
+    built = build(tiny, name, **settings)
+    texts, videos = built(*batch(tiny))
+    assert texts.dtype == videos.dtype == torch.float32
+    if built.pairwise:
+        assert (texts.shape, videos.shape) == ((3, 16), (3, FRAMES, 16))
+        return
     for embeddings in (texts, videos):
         assert embeddings.shape == (3, 16)
-        assert embeddings.dtype == torch.float32
         torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(3))
 
 
@@ -84,7 +100,9 @@ def test_a_batch_is_its_items(tiny, name, settings):
         torch.testing.assert_close(together[way], torch.cat([one[way] for one in apart]), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "settings"), VARIANTS)
+@pytest.mark.parametrize(
+    ("name", "settings"), [case for case in VARIANTS if case[1].get("head") not in ("tightTransf", "x-pool")]
+)
 def test_only_temporal_methods_see_the_order_of_frames(tiny, name, settings):
     built = build(tiny, name, **settings).eval()
     for parameter in built.trainable().values():  # away from the small initial values
@@ -96,7 +114,7 @@ def test_only_temporal_methods_see_the_order_of_frames(tiny, name, settings):
             built.embed_frames(built.normalise(frames.flip(1))),
         )
     same = torch.allclose(forward, backward, rtol=0, atol=1e-5)
-    assert same == (name == "vop")
+    assert same == (not name.startswith("vop-") and "head" not in settings)
 
 
 @pytest.mark.parametrize(("name", "settings"), [("zero-shot", {}), *VARIANTS])
@@ -161,6 +179,15 @@ def test_ks_follows_the_paper():
         ("vop-f", {"split_layer": 1.5}, "split_layer is 1.5; it is a whole number"),
         ("vop", {"visual_prompts": float("nan")}, "visual_prompts is nan; it is a whole number"),
         ("vop", {"visual_layers": [1.5]}, "visual_layers is 1.5; it is a whole number"),
+        ("full", {"train_logit_scale": 1}, "train_logit_scale is 1; it is true or false"),
+        ("bias", {"attention_biases": "no"}, "attention_biases is 'no'; it is true or false"),
+        ("adapter-ffn", {"hidden": 0}, "hidden is 0; it is a whole number, 1 or more"),
+        ("lora", {"rank": 0}, "rank is 0; it is a whole number, 1 or more"),
+        ("lora", {"targets": ["q_proj"]}, "'q_proj'.*known: in_proj, out_proj, fc1, fc2"),
+        ("lora", {"targets": []}, r"targets is \[\]; name one or more of in_proj"),
+        ("vop", {"head": "seqTransformer"}, "unknown head 'seqTransformer': did you mean seqTransf"),
+        ("vop", {"head": "seqTransf", "head.layer": 2}, "unknown setting of seqTransf 'layer': did you mean layers"),
+        ("vop-modelscope", {"head": "seqLSTM"}, "vop-modelscope pools frames in its own way.*not seqLSTM"),
     ],
 )
 def test_wrong_settings_are_named(tiny, name, settings, says):
@@ -168,8 +195,76 @@ def test_wrong_settings_are_named(tiny, name, settings, says):
         build(tiny, name, **settings)
 
 
-@pytest.mark.parametrize("name", ["vop-p", "vop-f", "vop-f+p"])
-def test_another_number_of_frames_is_refused(tiny, name):
-    built = build(tiny, name)
+POSITIONED = [
+    *(("vop-p", {}), ("vop-f", {}), ("vop-f+p", {}), ("vop-c", {"cmm": "transformer"})),
+    *(("vop", {"head": "seqTransf"}), ("vop-f+p", {"head": "tightTransf"})),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), POSITIONED)
+def test_another_number_of_frames_is_refused(tiny, name, settings):
+    built = build(tiny, name, **settings)
+    ids, _ = batch(tiny, videos=1)
     with pytest.raises(UsageError, match="6 frames a video.*num_frames=4"):
-        built.embed_frames(torch.zeros(1, 6, 3, 32, 32))
+        built.logits(*built(ids, torch.zeros(1, 6, 3, 32, 32, dtype=torch.uint8)))
+
+
+@pytest.mark.parametrize(("name", "settings"), [("zero-shot", {}), *VARIANTS])
+def test_every_method_opens_with_another_number_of_frames(tiny, tmp_path, name, settings):
+    build(tiny, name, **settings).save_pretrained(tmp_path)
+    ids, frames = batch(tiny)
+    more = model.load(tmp_path, num_frames=6, device="cpu")
+    with torch.inference_mode():
+        logits = more.logits(*more(ids, torch.cat([frames, frames[:, :2]], dim=1)))
+    assert logits.isfinite().all()
+    assert (more.num_frames, more.trained_frames) == (6, FRAMES)
+
+
+@pytest.mark.parametrize(("name", "settings"), POSITIONED)
+def test_tables_of_frames_are_interpolated_in_time(tiny, name, settings):
+    built = build(tiny, name, **settings)
+    tables = [(p.detach().clone(), axis) for p, axis in built.frame_tables()]
+    assert tables
+    built.resize_frames(7)
+    old, new = ([(j + 0.5) / n for j in range(n)] for n in (FRAMES, 7))  # the middles of intervals, as frames are
+    for (before, axis), (after, _) in zip(tables, built.frame_tables(), strict=True):
+        rows = before.movedim(axis, 0).flatten(1).T.numpy()
+        expected = torch.tensor(np.stack([np.interp(new, old, row) for row in rows])).T
+        torch.testing.assert_close(after.movedim(axis, 0).flatten(1).double(), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adapter-attn", "adapter-ffn", "lora", "full", "bias", "proj", "partial"])
+def test_baselines_start_from_clip_itself(tiny, name):
+    data = batch(tiny)
+    for one, other in zip(build(tiny, name)(*data), build(tiny, "zero-shot")(*data), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "trains"), [("full", True), ("bias", False)])
+def test_the_logit_scale_trains_where_it_is_told(tiny, name, trains):
+    for told, expected in (({}, trains), ({"train_logit_scale": not trains}, not trains)):
+        assert ("clip.log_logit_scale" in build(tiny, name, **told).trainable()) == expected
+
+
+def test_a_trained_logit_scale_stays_below_clips_limit(tiny):
+    built = build(tiny, "full")
+    built.clip.log_logit_scale.data.fill_(9.0)
+    assert built.logit_scale == pytest.approx(100)
+
+
+@pytest.mark.parametrize("head", ["tightTransf", "x-pool"])
+def test_a_pairwise_head_embeds_nothing_by_itself(tiny, tmp_path, head):
+    built = build(tiny, "vop", head=head)
+    for encode, what in ((built.encode_text, ["a"]), (built.encode_video, [tmp_path / "a.mp4"])):
+        with pytest.raises(UsageError, match=f"head {head} scores a text and a video together.*seqLSTM, seqTransf"):
+            encode(what)
+
+
+@pytest.mark.parametrize("head", ["tightTransf", "x-pool"])
+def test_blocks_of_pairs_are_the_pairs(tiny, head, monkeypatch):
+    built = build(tiny, "vop", head=head).eval()
+    texts, frames = torch.randn(7, 16), torch.randn(5, FRAMES, 16)
+    with torch.no_grad():
+        expected = torch.cat([built.head.score(texts[i : i + 1], frames) for i in range(7)])
+    monkeypatch.setattr(model, "SCORE_BYTES", 4 * 7 * 16 * 2)
+    torch.testing.assert_close(built.score(texts, frames), expected, rtol=0, atol=1e-5)

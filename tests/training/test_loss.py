@@ -2,33 +2,52 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
 from vop.training.loss import contrastive_loss
 
 
-def naive(texts, videos, ids, scale):
-    """Term by term; another pair of the same video is left out of the sum below the fraction."""
-    n, total = len(ids), 0.0
-    for i in range(n):
-        others = [j for j in range(n) if j == i or ids[j] != ids[i]]
-        for one, other in ((texts, videos), (videos, texts)):
-            scores = {j: scale * float(one[i] @ other[j]) for j in others}
-            total += math.log(sum(math.exp(s - scores[i]) for s in scores.values()))
-    return total / (2 * n)
+def naive(logits, text_rows, ids):
+    """Term by term; what is of the same video, but not the pair itself, is left out of the sum below the fraction."""
+    texts, rows = range(len(text_rows)), range(len(ids))
+    total = 0.0
+    for i in texts:
+        own, video = int(text_rows[i]), ids[int(text_rows[i])]
+        by_text = [float(logits[i, r]) for r in rows if r == own or ids[r] != video]
+        by_video = [float(logits[j, own]) for j in texts if j == i or ids[int(text_rows[j])] != video]
+        for scores in (by_text, by_video):
+            total += math.log(sum(math.exp(score - float(logits[i, own])) for score in scores))
+    return total / (2 * len(text_rows))
 
 
-def test_equals_the_sum_written_out():
-    generator = torch.Generator().manual_seed(0)
-    texts, videos = (torch.nn.functional.normalize(torch.randn(7, 5, generator=generator), dim=1) for _ in range(2))
-    for ids in (torch.arange(7), torch.tensor([0, 1, 1, 2, 0, 3, 1])):
-        loss = contrastive_loss(texts, videos, ids, logit_scale=20.0)
-        torch.testing.assert_close(loss, torch.tensor(naive(texts, videos, ids, 20.0)), rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize(
+    ("text_rows", "ids"),
+    [
+        ([0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 3, 4, 5, 6]),
+        ([0, 1, 2, 3, 4, 5, 6], [0, 1, 1, 2, 0, 3, 1]),  # pairs of which several are of one video
+        ([0, 0, 0, 1, 2, 2], [4, 5, 6]),  # several captions of a video
+        ([0, 0, 1, 1, 2, 3], [4, 5, 4, 6]),  # two groups of captions of the same video
+    ],
+)
+def test_equals_the_sum_written_out(text_rows, ids):
+    text_rows, ids = torch.tensor(text_rows), torch.tensor(ids)
+    logits = 5 * torch.randn(len(text_rows), len(ids), generator=torch.Generator().manual_seed(0))
+    loss = contrastive_loss(logits, text_rows, ids)
+    torch.testing.assert_close(loss, torch.tensor(naive(logits, text_rows, ids)), rtol=1e-5, atol=1e-5)
 
 
-def test_a_batch_of_one_video_teaches_nothing():
-    rows = torch.nn.functional.normalize(torch.randn(4, 5), dim=1).requires_grad_()
-    loss = contrastive_loss(rows, rows.flip(0), torch.zeros(4, dtype=torch.long), logit_scale=100.0)
+def test_of_pairs_it_is_the_papers_cross_entropy():
+    logits = torch.randn(6, 6, generator=torch.Generator().manual_seed(1))
+    each = torch.arange(6)
+    both = (torch.nn.functional.cross_entropy(part, each) for part in (logits, logits.T))
+    torch.testing.assert_close(contrastive_loss(logits, each, each), sum(both) / 2)
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3], [0, 0, 1, 1]])
+def test_a_batch_of_one_video_teaches_nothing(rows):
+    logits = (100 * torch.randn(4, max(rows) + 1)).requires_grad_()
+    loss = contrastive_loss(logits, torch.tensor(rows), torch.zeros(max(rows) + 1, dtype=torch.long))
     loss.backward()
-    assert float(loss) == 0
-    assert not rows.grad.any()
+    assert loss.item() == 0
+    assert not logits.grad.any()

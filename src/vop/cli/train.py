@@ -13,7 +13,8 @@ from vop.training.recipe import FIELDS, Recipe, read_config
 
 _HELP = {
     "epochs": "passes over the training pairs",
-    "batch_size": "pairs per step, over all processes",
+    "batch_size": "videos per step, over all processes",
+    "captions_per_video": "a video is encoded once for so many of its captions",
     "learning_rate": "of AdamW",
     "weight_decay": "of AdamW",
     "warmup": "fraction of the steps in which the learning rate rises",
@@ -34,7 +35,8 @@ def add_parser(subparsers) -> None:
         description="Tunes a method on captioned videos. Under `accelerate launch -m vop` it runs on several devices.",
     )
     add_data_options(parser, required=False)
-    parser.add_argument("--method", help="vop-f+p (default), vop, vop-p, vop-c, vop-f, vop-f+c")
+    parser.add_argument("--method", help="vop-f+p (default) or another one of `vop params`")
+    parser.add_argument("--head", help="meanP (default), seqLSTM, seqTransf, tightTransf or x-pool")
     parser.add_argument("--backbone", help="openai/clip-vit-base-patch32 (default), mini, a hub id, a CLIP folder")
     parser.add_argument("--out", metavar="RUN", type=Path, required=True, help="the run's folder")
     parser.add_argument("--config", metavar="FILE", help="a YAML recipe; options on the command line go before it")
@@ -59,6 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.num_frames is not None:
         settings["num_frames"] = arguments.num_frames
     from vop.backbone import DEFAULT_HUB_ID
+    from vop.heads import MEAN
     from vop.training.job import train
 
     with progress.show() as show:
@@ -67,6 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.method or config.get("method") or "vop-f+p",
             arguments.out,
             backbone=arguments.backbone or config.get("backbone") or DEFAULT_HUB_ID,
+            head=arguments.head or config.get("head") or MEAN,
             recipe=recipe,
             cache=arguments.cache,
             resume=arguments.resume,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,24 +14,61 @@ from vop.errors import UsageError, VideoError
 
 
 class PairDataset(Dataset):
-    """The (caption, video) pairs of a split.
+    """The (captions, video) groups of a split; without `groups`, its pairs.
 
-    An item is `{"caption": str, "frames": uint8 (frames, 3, size, size), "video": int}`, the last being the video's
-    place in `split.videos`.
+    An item is `{"captions": list of str, "frames": uint8 (frames, 3, size, size), "video": int}`, the last being the
+    video's place in `split.videos`.
+
+    Args:
+        groups: the captions of each item, by their index; they are of the same video (see `caption_groups`).
     """
 
-    def __init__(self, split: Split, store: FrameStore) -> None:
+    def __init__(self, split: Split, store: FrameStore, groups: Sequence[Sequence[int]] | None = None) -> None:
         self.split, self.store = split, store
+        self.groups = [[row] for row in range(len(split))] if groups is None else groups
 
     def __len__(self) -> int:
-        return len(self.split.captions)
+        return len(self.groups)
 
     def __getitem__(self, index: int) -> dict | VideoError:
-        target = self.split.targets[index]
+        rows = self.groups[index]
+        target = self.split.targets[rows[0]]
         frames = _load(self.store, self.split, target)
         if isinstance(frames, VideoError):
             return frames
-        return {"caption": self.split.captions[index], "frames": frames, "video": target}
+        return {"captions": [self.split.captions[row] for row in rows], "frames": frames, "video": target}
+
+
+def caption_groups(split: Split, *, size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Every caption of a split once, in groups of `size` captions of one video.
+
+    Which captions meet changes with the epoch. A video's last group is smaller where `size` does not divide its number
+    of captions, and so is the only one of a video with fewer.
+
+    Raises:
+        UsageError: no video has as many captions.
+    """
+    _check_group_size(split, size)
+    if size == 1:
+        return [[row] for row in range(len(split))]
+    rng = np.random.default_rng([seed, epoch, size])
+    groups = []
+    for rows in split.captions_of:
+        shuffled = rng.permutation(rows).tolist()
+        groups += [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
+    return groups
+
+
+def count_groups(split: Split, *, size: int) -> int:
+    """How many groups `caption_groups` makes, in every epoch."""
+    _check_group_size(split, size)
+    return sum(-(-len(rows) // size) for rows in split.captions_of)
+
+
+def _check_group_size(split: Split, size: int) -> None:
+    most = max(map(len, split.captions_of))
+    if size > most:
+        raise UsageError(f"captions_per_video is {size}, but no video of {split.name} has more than {most} captions")
 
 
 class EpochSampler(Sampler):
@@ -66,7 +103,7 @@ class EpochSampler(Sampler):
             raise UsageError(f"rank is {self.rank}; it must be from 0 to {self.world_size - 1}")
         if self.num_items < self.batch_size:
             raise UsageError(
-                f"batch_size is {self.batch_size}, but there are only {self.num_items} captions; make it smaller"
+                f"batch_size is {self.batch_size}, but there are only {self.num_items} items; make it smaller"
             )
 
     def __len__(self) -> int:
@@ -91,10 +128,12 @@ class FrameLoader(DataLoader):
 
 
 def frame_loader(pairs: PairDataset, *, batches: EpochSampler, workers: int = 0, prefetch: int = 2) -> FrameLoader:
-    """A loader of `{"caption": list of str, "frames": uint8 (b, frames, 3, size, size), "video": int64 (b,)}`.
+    """A loader of `{"captions": t str, "rows": int64 (t,), "frames": uint8 (b, frames, 3, size, size), "video": (b,)}`.
+
+    `rows` says with which of the b videos each caption goes: where items are groups, there are more of them.
 
     Args:
-        batches: which pairs make up each batch.
+        batches: which items make up each batch.
         workers: processes that decode ahead; 0 decodes in this one.
         prefetch: batches that each worker keeps ready.
     """
@@ -114,7 +153,8 @@ def _collate(items: list[dict | VideoError]) -> dict | VideoError:
         if isinstance(item, VideoError):
             return item
     return {
-        "caption": [item["caption"] for item in items],
+        "captions": [caption for item in items for caption in item["captions"]],
+        "rows": torch.tensor([row for row, item in enumerate(items) for _ in item["captions"]]),
         "frames": torch.stack([item["frames"] for item in items]),
         "video": torch.tensor([item["video"] for item in items]),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -79,6 +81,12 @@ class Split:
         for row, target in enumerate(self.targets):
             rows[target].append(row)
         return tuple(map(tuple, rows))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells apart splits of the same name and size: 16 hex digits of their video ids, captions and targets."""
+        content = [[video.id for video in self.videos], self.captions, self.targets]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def keep(self, video_ids: Collection[str]) -> Split:
         """This split without the videos whose ids are not among `video_ids`, and without their captions."""

@@ -1,7 +1,8 @@
 """Embed a split: its videos, decoded in background threads while the model works, and its captions.
 
-A model is anything with `tokenize`, `embed_tokens`, `normalise` and `embed_frames` (see `vop.model`); a store is
-anything with `load(video) -> uint8 (frames, 3, h, w)` that raises VideoError. The model sees to its own device.
+A model is anything with `tokenize`, `embed_tokens`, `normalise` and `embed_frames` (see `vop.model`), or if it is
+`pairwise` with `text_features`, `frame_features` and `score` in place of the embeddings; a store is anything with
+`load(video) -> uint8 (frames, 3, h, w)` that raises VideoError. The model sees to its own device.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from vop.errors import DataError, UsageError, VideoError, unknown_name
+from vop.evaluation.metrics import RetrievalMetrics, metrics_from_embeddings, retrieval_metrics
 from vop.evaluation.ranks import similarity_matrix
 from vop.evaluation.report import SkippedVideo
 
@@ -29,23 +31,39 @@ ON_BAD_VIDEO = ("skip", "fail")
 
 @dataclass(frozen=True)
 class SplitEmbeddings:
-    """A split's embeddings, float32 on the CPU.
+    """A split's embeddings, float32 on the CPU; of a pairwise model its features.
 
     Attributes:
         split: what could be read of the split: `texts[i]` is of `split.captions[i]`, `videos[j]` of `split.videos[j]`.
         texts: (texts, d).
-        videos: (videos, d).
+        videos: (videos, d), or features (videos, frames, d).
         skipped: the videos that could not be read; they and their captions are not in `split`.
+        pair_scores: a pairwise model's scores (texts, videos) of features; None where scores are dot products.
     """
 
     split: Split
     texts: Tensor
     videos: Tensor
     skipped: tuple[SkippedVideo, ...] = ()
+    pair_scores: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def similarity(self) -> Tensor:
-        """(texts, videos) dot products."""
-        return similarity_matrix(self.texts, self.videos)
+        """(texts, videos) scores."""
+        return self.scores(self.texts, self.videos)
+
+    def scores(self, texts: Tensor, videos: Tensor) -> Tensor:
+        """The whole matrix, in which equal texts have exactly equal scores, of any texts and videos of this model."""
+        if self.pair_scores is None:
+            return similarity_matrix(texts, videos)
+        distinct, row = torch.unique(texts, dim=0, return_inverse=True)
+        return self.pair_scores(distinct, videos)[row]
+
+    def metrics(self, *, tie_rule: str = "pessimistic") -> RetrievalMetrics:
+        """Both directions'."""
+        options = {"targets": self.split.targets, "tie_rule": tie_rule}
+        if self.pair_scores is None:
+            return metrics_from_embeddings(self.texts, self.videos, **options)
+        return retrieval_metrics(self.similarity(), **options)
 
 
 def embed_split(
@@ -86,7 +104,8 @@ def embed_split(
             raise DataError(f"none of the {len(split.videos)} videos of split {split.name!r} could be read{first}")
         kept = split.keep(set(by_id)) if skipped else split
         texts = embed_texts(model, kept.captions, batch_size=8 * batch_size, progress=progress)
-    return SplitEmbeddings(kept, texts, torch.stack([by_id[video.id] for video in kept.videos]), skipped)
+    videos = torch.stack([by_id[video.id] for video in kept.videos])
+    return SplitEmbeddings(kept, texts, videos, skipped, model.score if _pairwise(model) else None)
 
 
 def embed_texts(model: Any, texts: Sequence[str], *, batch_size: int = 256, progress: Progress | None = None) -> Tensor:
@@ -94,11 +113,12 @@ def embed_texts(model: Any, texts: Sequence[str], *, batch_size: int = 256, prog
     if not texts:
         raise DataError("there are 0 captions to embed: check the split")
     distinct = list(dict.fromkeys(texts))
+    embed = model.text_features if _pairwise(model) else model.embed_tokens
     parts = []
     with _inference(model):
         for start in range(0, len(distinct), batch_size):
             ids = model.tokenize(distinct[start : start + batch_size])
-            parts.append(model.embed_tokens(ids).float().cpu())
+            parts.append(embed(ids).float().cpu())
             if progress:
                 progress("texts", start + len(ids), len(distinct))
     place = {text: n for n, text in enumerate(distinct)}
@@ -118,10 +138,11 @@ def _embed_videos(
     by_id: dict[str, Tensor] = {}
     skipped: list[SkippedVideo] = []
     batch: list[tuple[Video, Tensor]] = []
+    embed = model.frame_features if _pairwise(model) else model.embed_frames
 
     def embed_batch() -> None:
         pixels = torch.stack([frames for _, frames in batch])  # (n, f, 3, h, w)
-        embeddings = model.embed_frames(model.normalise(pixels)).float().cpu()
+        embeddings = embed(model.normalise(pixels)).float().cpu()
         by_id.update((video.id, embedding) for (video, _), embedding in zip(batch, embeddings, strict=True))
         batch.clear()
 
@@ -163,6 +184,10 @@ def _decoded(
             yield video, frames
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _pairwise(model: Any) -> bool:
+    return getattr(model, "pairwise", False)
 
 
 @contextmanager

@@ -92,6 +92,8 @@ def report_from_embeddings(
         metrics=metrics,
         listed_videos=len(listed.videos),
         listed_texts=len(listed.captions),
+        fingerprint=embedded.split.fingerprint,
+        targets=embedded.split.targets,
         rescored=rescored,
         skipped=embedded.skipped,
         notes=notes,

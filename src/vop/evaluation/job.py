@@ -12,6 +12,8 @@ from vop.data.types import Dataset, Split
 from vop.errors import UsageError
 from vop.evaluation.evaluate import evaluate
 from vop.evaluation.report import EvaluationReport
+from vop.heads import MEAN
+from vop.model import HEAD_PREFIX
 from vop.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def evaluate_model(
     if "train" in dataset.splits and split != "train" and bank_videos:
         bank = _sample(dataset.split("train"), bank_videos)
     card = model.card
+    head = {} if model.head_name == MEAN else {f"{HEAD_PREFIX}{k}": v for k, v in model.head.settings.items()}
     return evaluate(
         model,
         dataset.split(split),
@@ -55,14 +58,24 @@ def evaluate_model(
         selection=card.get("selection", None if model.trainable() else "untrained"),
         epoch=card.get("epoch"),
         seed=card.get("seed"),
+        notes=_frame_notes(model),
         settings={
             "backbone": model.backbone.name,
-            "precision": str(next(model.clip.parameters()).dtype).removeprefix("torch."),
+            "precision": str(model.clip.dtype).removeprefix("torch."),
             "trained_on": card.get("data"),
+            "head": model.head_name,
             **model.method.settings,
+            **head,
             "num_frames": model.num_frames,
         },
     )
+
+
+def _frame_notes(model: TextVideoModel) -> tuple[str, ...]:
+    if model.num_frames == model.trained_frames or not model.trainable():
+        return ()
+    note = f"tuned with {model.trained_frames} frames a video, evaluated with {model.num_frames}"
+    return (f"{note}; its tables of frame positions are interpolated" if model.frame_tables() else note,)
 
 
 def _sample(split: Split, count: int) -> Split:

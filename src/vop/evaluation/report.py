@@ -1,12 +1,14 @@
-"""What an evaluation found, for programs (`to_dict`) and for people (`table`, `comparison_table`)."""
+"""What an evaluation found, for programs (`to_dict`) and for people (`table`, `comparison_table`, `paired_table`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from vop.errors import UsageError
+from vop.evaluation.confidence import CUTS, DIRECTIONS, Confidence, PairedTest, QueryRanks, bootstrap_intervals
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
 
 # How the evaluated weights were chosen; "best on test" is no fair protocol, and is named so that nobody mistakes it.
 SELECTIONS = ("validation-selected", "last", "best on test", "untrained")
-_HEADS = ("R@1", "R@5", "R@10", "MdR", "MnR")
+_RECALLS = tuple(f"R@{cut}" for cut in CUTS.values())
+_HEADS = (*_RECALLS, "MdR", "MnR")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class EvaluationReport:
         epoch, seed: of the evaluated weights, from 1 and as trained; None if they do not apply.
         notes: what a reader should know besides, such as why a rescoring is missing.
         settings: more facts for programs (backbone, number of frames, …).
+        fingerprint: of what was ranked (`Split.fingerprint`).
+        targets: the index of each ranked text's video; None if text i belongs to video i.
     """
 
     method: str
@@ -65,6 +70,8 @@ class EvaluationReport:
     seed: int | None = None
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+    targets: tuple[int, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.selection is not None and self.selection not in SELECTIONS:
@@ -75,10 +82,28 @@ class EvaluationReport:
         """How many videos every text was ranked against."""
         return self.metrics.videos
 
+    @cached_property
+    def ranks(self) -> QueryRanks:
+        """Every query's rank; what `paired_test` takes."""
+        return QueryRanks(
+            self.metrics.t2v.ranks,
+            self.metrics.v2t.ranks,
+            range(self.metrics.texts) if self.targets is None else self.targets,
+            fingerprint=self.fingerprint,
+            tie_rule=self.metrics.tie_rule,
+            name=self.method,
+        )
+
+    @cached_property
+    def confidence(self) -> Confidence:
+        """Intervals of the headline recalls."""
+        return bootstrap_intervals(self.ranks)
+
     def to_dict(self) -> dict[str, Any]:
         """The metrics at the top level, and everything else beside them; plain types, ready for JSON."""
         return {
             **self.metrics.to_dict(),
+            "confidence": self.confidence.to_dict(),
             "method": self.method,
             "data": self.data,
             "split": self.split,
@@ -99,22 +124,49 @@ class EvaluationReport:
             "seed": self.seed,
             "notes": list(self.notes),
             "settings": dict(self.settings),
+            "fingerprint": self.fingerprint,
+            "ranks": self.ranks.to_dict(),
         }
 
 
 def table(report: EvaluationReport) -> Table:
-    """A Rich table: a row per direction and scoring; the gallery, the tie rule and what was skipped beneath."""
+    """A Rich table: a row per direction and scoring, and the headline's intervals.
+
+    The gallery, the tie rule and what was skipped stand beneath.
+    """
     result = _new_table(f"{report.method} on {report.data}, {report.split}")
     result.add_column("direction")
     result.add_column("scores")
     _add_heads(result, _HEADS)
     scorings = {"cosine": report.metrics} | {name: other.metrics for name, other in report.rescored.items()}
-    for direction in ("t2v", "v2t"):
+    for direction in DIRECTIONS:
         for n, (name, metrics) in enumerate(scorings.items()):
             cells = _cells(getattr(metrics, direction))
             result.add_row(direction if n == 0 else "", name, *cells, style=None if n == 0 else "dim")
+            if n == 0:
+                result.add_row("", *_interval_cells(report.confidence, direction), style="dim")
         result.add_section()
     result.caption = _plain("\n".join(_caption_lines(report)))
+    return result
+
+
+def paired_table(test: PairedTest, *, title: str = "") -> Table:
+    """A Rich table with a row per direction and recall: both models', their difference, its interval and p-value."""
+    result = _new_table(title or f"{test.names[0]} against {test.names[1]}")
+    result.add_column("direction")
+    result.add_column("recall")
+    _add_heads(result, [*map(_plain, test.names), "difference", _level(test), "p"])
+    for direction in DIRECTIONS:
+        for n, (recall, found) in enumerate(zip(_RECALLS, getattr(test, direction).values(), strict=True)):
+            low, high = found.interval
+            cells = [f"{found.first:.1f}", f"{found.second:.1f}", _signed(found.difference)]
+            cells += [f"{_signed(low)} to {_signed(high)}", f"{found.p:.4f}"]
+            result.add_row(direction if n == 0 else "", recall, *cells)
+        result.add_section()
+    result.caption = _plain(
+        f"intervals: {test.resamples:,} resamples of the videos with their captions\n"
+        f"p: two-sided, from {test.swaps:,} random swaps of the models' results by video"
+    )
     return result
 
 
@@ -166,7 +218,7 @@ def _plain(text: str) -> Text:
     return Text(text)
 
 
-def _add_heads(table: Table, heads: Iterable[str]) -> None:
+def _add_heads(table: Table, heads: Iterable[str | Text]) -> None:
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
 
@@ -174,6 +226,21 @@ def _add_heads(table: Table, heads: Iterable[str]) -> None:
 def _cells(metrics: DirectionMetrics) -> list[str]:
     recalls = [f"{value:.1f}" for value in (metrics.r1, metrics.r5, metrics.r10)]
     return [*recalls, f"{metrics.mdr:g}", f"{metrics.mnr:.1f}"]
+
+
+def _interval_cells(confidence: Confidence, direction: str) -> list[str]:
+    intervals = getattr(confidence, direction).values()
+    return [_level(confidence), *(f"{low:.1f}–{high:.1f}" for low, high in intervals), "", ""]
+
+
+def _level(of: Confidence | PairedTest) -> str:
+    return f"{100 * of.level:g} %"
+
+
+def _signed(points: float) -> str:
+    """One digit, with its sign; what rounds to nothing has none."""
+    text = f"{points:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
 
 
 def _protocol(report: EvaluationReport) -> str:

@@ -1,4 +1,4 @@
-"""What a method is: a way to embed texts and frames with a frozen CLIP and a few trained tensors.
+"""What a method is: a way to embed texts and frames with a CLIP, and what of both is trained.
 
 Shapes: `b` videos or texts, `f` frames, `n` tokens, `d` a tower's width, `e` the joint space.
 """
@@ -16,24 +16,24 @@ from vop.errors import UsageError
 class Method(nn.Module):
     """Zero-shot CLIP: nothing is trained. Every other method overrides a step of it.
 
-    A method's own parameters are what is trained and saved. Keyword-only arguments of the constructor are the
-    method's settings.
+    A method's own parameters are what is trained and saved, and those of the backbone that `attach` makes trainable.
+    Keyword-only arguments of the constructor are the method's settings.
 
     Attributes:
         settings: the settings' values, filled in by `vop.methods.create`.
         max_tokens: positions of a caption, [BOS] and [EOS] included.
-        fixed_frames: whether the method has something of its own for every frame position, so that it takes
-            `num_frames` frames and no other number.
     """
 
     settings: dict
-    fixed_frames = False
 
     def __init__(self, sizes: ClipSizes, *, num_frames: int = 12) -> None:
         super().__init__()
         check_whole("num_frames", num_frames, at_least=1)
         self.num_frames = num_frames
         self.max_tokens = sizes.positions
+
+    def attach(self, clip: Clip) -> None:
+        """Makes parameters of the frozen backbone trainable, or puts modules into it; by default neither."""
 
     def embed_tokens(self, clip: Clip, ids: Tensor) -> Tensor:
         """Token ids (b, n) to text embeddings (b, e)."""
@@ -47,8 +47,15 @@ class Method(nn.Module):
         """Frame embeddings (b, f, e) to video embeddings (b, e): normalise, mean, normalise (paper, section 3)."""
         return F.normalize(F.normalize(frames, dim=-1).mean(dim=1), dim=-1)
 
-    def uncounted_parameters(self) -> int:
-        """Trainable parameters that the paper's own count leaves out."""
+    def frame_tables(self) -> list[tuple[nn.Parameter, int]]:
+        """Parameters with an entry for every frame position, and the axis along which they have it.
+
+        They are interpolated when a trained method is to take another number of frames.
+        """
+        return []
+
+    def uncounted_parameters(self, clip: Clip) -> int:
+        """How many trainable parameters, of the backbone that it is attached to too, the paper's count leaves out."""
         return 0
 
 

@@ -20,6 +20,8 @@ TRANSFORMER_LAYERS = 4  # the paper's ablation
 class Lstm(nn.Module):
     """A one-layer LSTM, hidden size `d` per direction; (b, f, d) to (b, f, h), h = d or 2d."""
 
+    positions = None  # it sees the order by itself
+
     def __init__(self, width: int, *, bidirectional: bool) -> None:
         super().__init__()
         self.lstm = nn.LSTM(width, width, batch_first=True, bidirectional=bidirectional)

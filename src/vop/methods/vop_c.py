@@ -13,7 +13,7 @@ Shapes: `b` videos, `f` frames, `S` specific prompts, `P` prompts, `n` patches, 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vop.backbone.clip import VisionTower
 from vop.backbone.config import ClipSizes
@@ -51,9 +51,12 @@ class VoPC(VoP):
         generated = specific_prompts if cmm_role == "prompts" else 0
         super().__init__(sizes, visual_prompts=visual_prompts - generated, **settings)
         self.cmm_role = cmm_role
-        self.fixed_frames = self.fixed_frames or cmm == "transformer"  # an LSTM runs over any number
         module = ContextModule(sizes, kind=cmm, outputs=generated or 1, num_frames=self.num_frames)
         self.context = module if self.visual_layers else None  # with no layer to serve it would never train
+
+    def frame_tables(self) -> list[tuple[nn.Parameter, int]]:
+        positions = None if self.context is None else self.context.cmm.positions
+        return [*super().frame_tables(), *([] if positions is None else [(positions, 0)])]
 
     def vision_layer(self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         if self.cmm_role == "replace" and number in self.visual_layers:
@@ -68,6 +71,6 @@ class VoPC(VoP):
         return specific if shared is None else torch.cat([shared.expand(*cls.shape[:2], -1, -1), specific], dim=2)
 
     def _contexts(self, cls: Tensor) -> Tensor:
-        if self.fixed_frames:
+        if self.context.cmm.positions is not None:  # an LSTM runs over any number
             check_frames(cls.shape[1], self.num_frames)
         return self.context(cls)

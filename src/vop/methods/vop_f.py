@@ -13,9 +13,9 @@ Shapes: `b` videos, `f` frames, `n` patches, `P` prompts, `d` the vision tower's
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vop.backbone.clip import VisionTower
+from vop.backbone.clip import Clip, VisionTower
 from vop.backbone.config import ClipSizes
 from vop.backbone.layers import free_parameter
 from vop.errors import UsageError
@@ -33,8 +33,6 @@ class VoPF(VoP):
         split_layer: K_s; None for two thirds of the layers (the paper's 8 of 12). At the tower's depth it is VoP.
         visual_layers: those up to K_s get frame-level prompts, those above it video-level ones.
     """
-
-    fixed_frames = True
 
     def __init__(
         self,
@@ -58,7 +56,11 @@ class VoPF(VoP):
         joint = split_layer < depth
         self.frame_positions = free_parameter(self.num_frames, width, std=PROMPT_STD) if joint else None
 
-    def uncounted_parameters(self) -> int:
+    def frame_tables(self) -> list[tuple[nn.Parameter, int]]:
+        positions = self.frame_positions  # (f, d)
+        return [*super().frame_tables(), *([] if positions is None else [(positions, 0)])]
+
+    def uncounted_parameters(self, clip: Clip) -> int:
         return 0 if self.frame_positions is None else self.frame_positions.numel()
 
     def vision_layer(self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ Shapes: `b` videos, `f` frames, `S` specific prompts, `P` prompts, `d` the visio
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vop.backbone.config import ClipSizes
 from vop.errors import UsageError
@@ -26,12 +26,14 @@ class VoPP(VoP):
         specific_prompts: how many of the visual prompts depend on the position (paper: 4 of 8).
     """
 
-    fixed_frames = True
-
     def __init__(self, sizes: ClipSizes, *, visual_prompts: int = 8, specific_prompts: int = 4, **settings) -> None:
         check_specific(specific_prompts, visual_prompts)
         super().__init__(sizes, visual_prompts=visual_prompts - specific_prompts, **settings)
         self.position_prompts = LayerPrompts(self.visual_layers, self.num_frames, specific_prompts, sizes.vision.width)
+
+    def frame_tables(self) -> list[tuple[nn.Parameter, int]]:
+        tokens = self.position_prompts.tokens  # (layers, f, S, d)
+        return [*super().frame_tables(), *([] if tokens is None else [(tokens, 1)])]
 
     def frame_prompts(self, number: int, cls: Tensor) -> Tensor | None:
         shared = super().frame_prompts(number, cls)
@@ -53,4 +55,7 @@ def check_specific(specific_prompts: int, visual_prompts: int) -> None:
 
 def check_frames(got: int, trained: int) -> None:
     if got != trained:
-        raise UsageError(f"{got} frames a video; this method has positions for num_frames={trained}: pass as many")
+        raise UsageError(
+            f"{got} frames a video; this model takes num_frames={trained}: pass as many, "
+            "or open it with vop.load(…, num_frames=…)"
+        )

@@ -1,7 +1,7 @@
 """A training's state: one safetensors file, replaced whole, read without running code.
 
-Nothing in a step is random (CLIP has no dropout; the order of the pairs follows from seed and epoch), so that what is
-trained, the optimizer's moments and the step number are all that a training needs to go on as if never stopped.
+What is random in a step (the order of the pairs, a head's dropout) follows from the seed and its number, so that what
+is trained, the optimizer's moments and the step number are all that a training needs to go on as if never stopped.
 """
 
 from __future__ import annotations

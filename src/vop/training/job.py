@@ -16,6 +16,7 @@ from vop.data.screening import BadVideo, screen
 from vop.data.types import Dataset, Split
 from vop.device import default_device, resolve_precision
 from vop.errors import DataError, UsageError, VopError, unknown_name
+from vop.heads import MEAN
 from vop.methods import METHODS
 from vop.model import TextVideoModel, create
 from vop.progress import Progress, silent, stage
@@ -42,6 +43,7 @@ def train(
     out: Path,
     *,
     backbone: str = "mini",
+    head: str = MEAN,
     recipe: Recipe | None = None,
     cache: Path | None = None,
     resume: bool = False,
@@ -55,7 +57,8 @@ def train(
     Args:
         dataset: its validation split selects the epoch; without one, `recipe.validation` of the training videos are
             held out. The test split is never read.
-        settings: the method's, `num_frames` among them.
+        head: a name of `vop.heads.HEADS`.
+        settings: the method's, `num_frames` among them; a head's are called `head.NAME`.
 
     Raises:
         UsageError: `out` holds a run already and `resume` is not set.
@@ -67,7 +70,8 @@ def train(
     process = PartialState(cpu=default_device().type == "cpu", timeout=DECODING_TIMEOUT)
     device = process.device
     torch.manual_seed(recipe.seed)
-    model = create(method, backbone, dtype=resolve_precision(recipe.precision, device), device=device, **settings)
+    dtype = resolve_precision(recipe.precision, device)
+    model = create(method, backbone, head=head, dtype=dtype, device=device, **settings)
     if not model.trainable():  # before every video is decoded
         raise UsageError(f"{method} trains nothing: evaluate it as it is")
     store = FrameStore(model.num_frames, model.image_size, cache=cache or out / TRAINING / FRAMES)

@@ -1,26 +1,29 @@
-"""Symmetric InfoNCE over a batch (paper, section 3.1).
+"""Symmetric InfoNCE over a batch (paper, section 3.1), of one caption for each video or of several.
 
-Shapes: `n` pairs, `e` the joint space.
+Shapes: `t` captions, `v` videos.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
-def contrastive_loss(texts: Tensor, videos: Tensor, video_ids: Tensor, *, logit_scale: float) -> Tensor:
-    """Cross-entropy from text to video and from video to text, averaged.
+def contrastive_loss(logits: Tensor, text_rows: Tensor, video_ids: Tensor) -> Tensor:
+    """Cross-entropy from text to video and from video to text, averaged over the pairs.
+
+    A pair is a caption and the row of the video that it was drawn with. Beneath its fraction stand, besides itself,
+    only negatives: no other caption of the same video, and no other row of it. With several captions a video, each of
+    them is a positive of its own (multi-positive InfoNCE); with one it is the paper's loss.
 
     Args:
-        texts, videos: unit embeddings (n, e); pair i is row i of both.
-        video_ids: (n,) which video each pair is of. Another pair of the same video is no negative.
-        logit_scale: the inverse temperature.
+        logits: (t, v), the scores times the inverse temperature.
+        text_rows: (t,) which row of `video_ids` each caption was drawn with.
+        video_ids: (v,) which video each row is. A video may fill several rows.
     """
-    logits = logit_scale * texts @ videos.T
-    same_video = video_ids[:, None] == video_ids[None, :]
-    same_video.fill_diagonal_(False)
-    logits = logits.masked_fill(same_video, float("-inf"))
-    pairs = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
+    own = logits.take_along_dim(text_rows[:, None], dim=1)[:, 0]  # (t,)
+    same_video = video_ids[text_rows][:, None] == video_ids[None, :]
+    lowest = torch.finfo(logits.dtype).min  # not -inf, whose gradient is no number where nothing else is left
+    negatives = logits.masked_fill(same_video, lowest)
+    by_text, by_video = negatives.logsumexp(dim=1), negatives.logsumexp(dim=0)[text_rows]
+    return (torch.logaddexp(by_text, own) + torch.logaddexp(by_video, own) - 2 * own).mean() / 2

@@ -19,7 +19,8 @@ class Recipe:
             default is in the middle of what was best on emoji-motion with `mini` (docs/results.md).
         weight_decay: of AdamW, on everything that trains.
         warmup: fraction of the steps in which the learning rate rises from 0; it then falls along a cosine to 0.
-        batch_size: pairs per step, over all processes.
+        batch_size: videos per step, over all processes, each with `captions_per_video` captions: pairs, if that is 1.
+        captions_per_video: a video is encoded once for so many of its captions. The paper's is 1.
         max_grad_norm: gradients are clipped to this norm.
         seed: of the prompts' initial values and of the order of the pairs.
         precision: of the frozen weights and the activations: "auto", "bf16", "fp32".
@@ -31,6 +32,7 @@ class Recipe:
 
     epochs: int = 5
     batch_size: int = 32
+    captions_per_video: int = 1
     learning_rate: float = 1e-2
     weight_decay: float = 0.2
     warmup: float = 0.1
@@ -45,7 +47,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check_type(field.name, getattr(self, field.name), default=field.default)
-        for name, least in {"epochs": 1, "batch_size": 2, "workers": 0, "seed": 0}.items():
+        for name, least in {"epochs": 1, "batch_size": 2, "captions_per_video": 1, "workers": 0, "seed": 0}.items():
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be {least} or more")
         for name in ("warmup", "validation"):
@@ -63,7 +65,7 @@ class Recipe:
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
-_NAMES = ("data", "method", "backbone")
+_NAMES = ("data", "method", "backbone", "head")
 
 
 def _check_type(name: str, value: object, *, default: object) -> None:
@@ -76,7 +78,7 @@ def _check_type(name: str, value: object, *, default: object) -> None:
 
 
 def read_config(path: str | Path) -> dict:
-    """A YAML file to a dictionary: the recipe's fields, and `data`, `method`, `backbone`, `settings` of a training.
+    """A YAML file to a dictionary: the recipe's fields, and `data`, `method`, `backbone`, `head`, `settings` of a training.
 
     Raises:
         UsageError: the file is missing or is not such a dictionary.

@@ -1,15 +1,14 @@
 """One loop for all methods.
 
-AdamW on what the method trains, a cosine schedule with warm-up, symmetric InfoNCE, the logit scale frozen. After each
-epoch the validation split is ranked; the run keeps the best epoch's weights.
+AdamW on what the method and the head train, a cosine schedule with warm-up, symmetric InfoNCE. After each epoch the
+validation split is ranked; the run keeps the best epoch's weights.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -17,23 +16,23 @@ from typing import NoReturn
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch import Tensor
+from torch import Tensor, nn
 
 from vop.data.frames import FrameStore
-from vop.data.loading import EpochSampler, FrameLoader, PairDataset, frame_loader
+from vop.data.loading import EpochSampler, FrameLoader, PairDataset, caption_groups, count_groups, frame_loader
 from vop.data.types import Split
 from vop.errors import DataError, UsageError, VopError
 from vop.evaluation.embedding import embed_split
-from vop.evaluation.metrics import metrics_from_embeddings
-from vop.model import TextVideoModel
+from vop.model import HEAD_PREFIX, TextVideoModel
 from vop.progress import Progress, silent
 from vop.run_folder import TRAINING
 from vop.training import checkpoint
-from vop.training.distributed import gather_rows
+from vop.training.distributed import gather_rows, share_gradient
 from vop.training.loss import contrastive_loss
 from vop.training.recipe import Recipe
 
 CHECKPOINT = "state.safetensors"
+LOGIT_SCALE = "clip.log_logit_scale"
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,8 @@ class Trainer:
         out: the run's folder.
         store: gives the frames.
         data: the data set's name, for the model card.
+        on_epoch: is given each epoch's record; what it raises ends the training.
+        keep: writes the run and its checkpoints; a trial of a learning rate leaves nothing.
     """
 
     def __init__(
@@ -75,6 +76,8 @@ class Trainer:
         store: FrameStore,
         data: str = "",
         progress: Progress = silent,
+        on_epoch: Callable[[dict], None] = lambda record: None,
+        keep: bool = True,
     ) -> None:
         if not model.trainable():
             raise UsageError(f"{model.method_name} trains nothing: evaluate it as it is")
@@ -88,15 +91,21 @@ class Trainer:
         self.wrapped = self.accelerator.prepare_model(model)
         self.train, self.validation = train, validation
         self.recipe, self.out, self.store, self.data, self.show = recipe, out, store, data, progress
+        self.on_epoch, self.keep = on_epoch, keep
         self.trained = model.trainable()
         self.rate = recipe.learning_rate
-        self.optimizer = torch.optim.AdamW(self.trained.values(), lr=self.rate, weight_decay=recipe.weight_decay)
+        self.optimizer = torch.optim.AdamW(_groups(self.trained, recipe.weight_decay), lr=self.rate)
         self.progress = checkpoint.Progress()
         self.best: dict[str, Tensor] = {}
         processes = self.accelerator.num_processes
-        self.batch_size = min(recipe.batch_size, len(train) // processes * processes)
-        self.steps_per_epoch = len(train) // self.batch_size
+        items = count_groups(train, size=recipe.captions_per_video)
+        self.batch_size = min(recipe.batch_size, items // processes * processes)
+        self.steps_per_epoch = items // self.batch_size
         self.total_steps = self.steps_per_epoch * recipe.epochs
+        if processes > 1:
+            for name, parameter in self.trained.items():
+                if name == LOGIT_SCALE or (model.pairwise and name.startswith("head.")):
+                    share_gradient(parameter)
 
     def fit(self, *, resume: bool = False) -> TrainingResult:
         """Trains to the end and writes the run.
@@ -144,6 +153,7 @@ class Trainer:
         rate = self.learning_rate(self.progress.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        torch.manual_seed(self._step_seed())  # of dropout, so that a resumed training draws what the whole one did
         loss = self._loss(batch)
         value = loss.item()
         if not math.isfinite(value):
@@ -157,26 +167,36 @@ class Trainer:
         self.progress.step += 1
         return value
 
+    def _step_seed(self) -> int:
+        """Different for every step and process."""
+        process = self.accelerator.process_index
+        return (self.recipe.seed * self.total_steps + self.progress.step) * self.accelerator.num_processes + process
+
     def _loss(self, batch: dict) -> Tensor:
         device = self.accelerator.device
-        ids = self.model.tokenize(batch["caption"]).to(device)
+        ids = self.model.tokenize(batch["captions"]).to(device)
         texts, videos = self.wrapped(ids, batch["frames"].to(device, non_blocking=True))
-        video_ids = batch["video"].to(device)
+        rows, video_ids = batch["rows"].to(device), batch["video"].to(device)
         if self.accelerator.num_processes > 1:
+            rows = gather_rows(
+                rows + self.accelerator.process_index * len(video_ids)
+            )  # every process has as many videos
             texts, videos, video_ids = gather_rows(texts), gather_rows(videos), gather_rows(video_ids)
-        return contrastive_loss(texts, videos, video_ids, logit_scale=self.model.logit_scale)
+        return contrastive_loss(self.model.logits(texts, videos), rows, video_ids)
 
     def _batches(self, epoch: int, *, start: int) -> FrameLoader:
+        size, seed = self.recipe.captions_per_video, self.recipe.seed
+        groups = caption_groups(self.train, size=size, seed=seed, epoch=epoch)
         order = EpochSampler(
-            len(self.train),
+            len(groups),
             batch_size=self.batch_size,
-            seed=self.recipe.seed,
+            seed=seed,
             epoch=epoch,
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
             start_batch=start,
         )
-        return frame_loader(PairDataset(self.train, self.store), batches=order, workers=self.recipe.workers)
+        return frame_loader(PairDataset(self.train, self.store, groups), batches=order, workers=self.recipe.workers)
 
     def _end_epoch(self, epoch: int, log) -> None:
         """Validates, and keeps the weights if none were better."""
@@ -192,6 +212,7 @@ class Trainer:
         ):
             self.progress.best_epoch = epoch + 1
             self.best = {name: p.detach().clone() for name, p in self.trained.items()}
+        self.on_epoch(record)
 
     def _validate(self) -> dict:
         embedded = embed_split(
@@ -201,7 +222,7 @@ class Trainer:
             batch_size=self.batch_size,
             on_bad_video=self.recipe.on_bad_video,
         )
-        return metrics_from_embeddings(embedded.texts, embedded.videos, targets=embedded.split.targets).to_dict()
+        return embedded.metrics().to_dict()
 
     def _report(self, epoch: int, loss: float, seconds: float, steps: int) -> None:
         speed = steps * self.batch_size / max(seconds, 1e-9)
@@ -229,7 +250,7 @@ class Trainer:
         )
         self.model.eval()
         self.model.card = self._card(result)
-        if self.accelerator.is_main_process:
+        if self.keep and self.accelerator.is_main_process:
             self.model.save_pretrained(self.out)
         self.accelerator.wait_for_everyone()
         return result
@@ -263,16 +284,18 @@ class Trainer:
         return {
             "method": self.model.method_name,
             **self.model.method.settings,
+            "head": self.model.head_name,
+            **{f"{HEAD_PREFIX}{name}": value for name, value in self.model.head.settings.items()},
             "backbone": self.model.backbone.content_hash(),
             "data": self.data,
             "training pairs": len(self.train),
-            "content": _content_hash(self.train, self.validation),
+            "content": [split.fingerprint for split in (self.train, self.validation) if split],
             **recipe,
-            "precision": str(next(self.model.clip.parameters()).dtype),
+            "precision": str(self.model.clip.dtype),
         }
 
     def _save(self) -> None:
-        if self.accelerator.is_main_process:
+        if self.keep and self.accelerator.is_main_process:
             checkpoint.save_checkpoint(
                 self.out / TRAINING / CHECKPOINT,
                 trained=self.trained,
@@ -289,7 +312,8 @@ class Trainer:
         self.best = {name: tensor.to(self.accelerator.device) for name, tensor in best.items()}
 
     def _logger(self):
-        return TensorBoard(self.out / TRAINING) if self.accelerator.is_main_process else TensorBoard(None)
+        keep = self.keep and self.accelerator.is_main_process
+        return TensorBoard(self.out / TRAINING if keep else None)
 
 
 class TensorBoard:
@@ -316,10 +340,12 @@ class TensorBoard:
             self._writer.add_scalar(name, value, step)
 
 
-def _content_hash(*splits: Split | None) -> str:
-    """Tells apart data sets of the same name and size."""
-    content = [[[video.id for video in split.videos], split.captions, split.targets] for split in splits if split]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+def _groups(trained: dict[str, nn.Parameter], weight_decay: float) -> list[dict]:
+    """The optimizer's groups: all that trains decays, but for the logit scale (as in CLIP's own training)."""
+    decayed = [parameter for name, parameter in trained.items() if name != LOGIT_SCALE]
+    scale = [parameter for name, parameter in trained.items() if name == LOGIT_SCALE]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": scale, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
 
 def _score(record: dict) -> tuple[float, float]:

@@ -1,0 +1,329 @@
+"""How sure a recall is: bootstrap intervals, and a paired test of two models on the same gallery.
+
+Captions of a video are not independent, so **videos** are drawn and swapped, each with all of its captions (a cluster
+bootstrap; the ordinary one where every video has one caption). Ranks stay what they were against the whole gallery:
+what varies is which queries were asked. Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3
+(percentile intervals) and chapter 15 (randomisation tests).
+
+Shapes: `v` videos with a caption, `t` texts, `s` resamples; `2` directions (t2v, v2t), `3` recalls (R@1, R@5, R@10).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vop.errors import UsageError
+
+CUTS = {"r1": 1, "r5": 5, "r10": 10}
+DIRECTIONS = ("t2v", "v2t")
+LEVEL = 0.95
+RESAMPLES = 2_000
+SWAPS = 10_000  # puts the least p-value at 0.0001
+BLOCK_CELLS = 2**22  # resamples x videos that are held at a time, 8 bytes each
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class QueryRanks:
+    """The rank of every query of one evaluation, and which gallery it was.
+
+    Attributes:
+        t2v: (t,) int64, ranks from 1.
+        v2t: (v,) int64, ranks from 1 of the videos that have a text, by ascending index.
+        targets: (t,) int64, the index of each text's video.
+        fingerprint: of the gallery (`vop.data.types.Split.fingerprint`); results with different ones are not compared.
+        tie_rule: that the ranks were counted by.
+        name: what the model is called in a table.
+
+    Raises:
+        UsageError: ranks or targets are not whole numbers, or do not fit each other.
+    """
+
+    t2v: np.ndarray
+    v2t: np.ndarray
+    targets: np.ndarray
+    fingerprint: str = ""
+    tie_rule: str = "pessimistic"
+    name: str = field(default="", kw_only=True)
+
+    def __post_init__(self) -> None:
+        for part, least in (("t2v", 1), ("v2t", 1), ("targets", 0)):
+            object.__setattr__(self, part, _whole_numbers(part, getattr(self, part), least=least))
+        if len(self.t2v) != len(self.targets):
+            raise UsageError(f"{len(self.t2v)} ranks of texts and {len(self.targets)} targets: give one for each text")
+        named = len(np.unique(self.targets))
+        if len(self.v2t) != named:
+            raise UsageError(f"{len(self.v2t)} ranks of videos, and texts of {named}: give one for each with a text")
+
+    def __repr__(self) -> str:
+        return f"QueryRanks({self.name!r}, {len(self.t2v):,} texts, {len(self.v2t):,} videos, {self.fingerprint!r})"
+
+    def hits(self) -> np.ndarray:
+        """(v, 2, 3) float64, how many of a video's queries have a rank of at most 1, 5, 10."""
+        cuts = np.array(list(CUTS.values()))
+        found = np.empty((len(self.v2t), len(DIRECTIONS), len(cuts)))
+        found[:, 1] = self.v2t[:, None] <= cuts
+        for n, cut in enumerate(cuts):
+            found[:, 0, n] = np.bincount(self._video(), weights=self.t2v <= cut)
+        return found
+
+    def queries(self) -> np.ndarray:
+        """(v, 2) float64, how many queries belong to a video: its captions, and itself."""
+        return np.stack([np.bincount(self._video()), np.ones(len(self.v2t))], axis=1)
+
+    def _video(self) -> np.ndarray:
+        """(t,), the place of each text's video among those that have one."""
+        return np.unique(self.targets, return_inverse=True)[1]
+
+    def to_dict(self) -> dict[str, list[int]]:
+        """`{"t2v", "v2t", "targets"}`, plain numbers."""
+        return {part: getattr(self, part).tolist() for part in (*DIRECTIONS, "targets")}
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """Intervals of R@1, R@5, R@10 in percent, by direction and `r1`, `r5`, `r10`."""
+
+    level: float
+    resamples: int
+    t2v: Mapping[str, Interval]
+    v2t: Mapping[str, Interval]
+
+    def to_dict(self) -> dict[str, Any]:
+        """`{"level", "resamples", "t2v": {"r1": [low, high], …}, "v2t": {…}}`."""
+        intervals = {
+            direction: {name: list(interval) for name, interval in getattr(self, direction).items()}
+            for direction in DIRECTIONS
+        }
+        return {"level": self.level, "resamples": self.resamples, **intervals}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One recall of two models.
+
+    Attributes:
+        first, second: R@K of each, in percent.
+        interval: of `first - second`.
+        p: two-sided; see `paired_test`.
+    """
+
+    first: float
+    second: float
+    interval: Interval
+    p: float
+
+    @property
+    def difference(self) -> float:
+        """`first - second`, in percentage points."""
+        return self.first - self.second
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"difference": self.difference, "interval": list(self.interval), "p": self.p}
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Two models on the same gallery, by direction and `r1`, `r5`, `r10`; `names` are theirs."""
+
+    names: tuple[str, str]
+    level: float
+    resamples: int
+    swaps: int
+    t2v: Mapping[str, Difference]
+    v2t: Mapping[str, Difference]
+
+    def to_dict(self) -> dict[str, Any]:
+        """`method` is the second's: `{"method", "level", …, "t2v": {"r1": {"difference", "interval", "p"}, …}, …}`."""
+        facts = {"method": self.names[1], "level": self.level, "resamples": self.resamples, "swaps": self.swaps}
+        differences = {
+            direction: {name: found.to_dict() for name, found in getattr(self, direction).items()}
+            for direction in DIRECTIONS
+        }
+        return facts | differences
+
+
+def bootstrap_intervals(
+    ranks: QueryRanks, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+) -> Confidence:
+    """Percentile intervals of both directions' recalls.
+
+    A resample draws as many videos as there are, with replacement, each with all of its captions.
+
+    Args:
+        ranks: of an evaluation.
+        level: the share of resamples within an interval.
+        resamples: how many are drawn.
+        seed: of the draws; the same seed gives the same interval.
+
+    Raises:
+        UsageError: a setting is not allowed.
+    """
+    _check(level=level, resamples=resamples)
+    recalls = _resampled(ranks.hits(), ranks.queries(), resamples=resamples, seed=seed)
+    return Confidence(level, resamples, **_by_name(_interval(recalls, level)))
+
+
+def paired_test(
+    first: QueryRanks,
+    second: QueryRanks,
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    swaps: int = SWAPS,
+    seed: int = 0,
+) -> PairedTest:
+    """The difference of two models' recalls on the same gallery: its interval, and a p-value.
+
+    The interval is that of `bootstrap_intervals`, on differences: both models are resampled by the same draws.
+
+    The p-value belongs to this null hypothesis: *for every video, independently of the others, it makes no difference
+    to the joint distribution of the results which of the two models gave which of them* (the ranks of the video and of
+    all its captions change places together). Then a video's difference in hits is as likely as its negative. Each of
+    `swaps` random relabellings gives every video's difference a random sign; p is (b + 1) / (swaps + 1), where b of
+    them have a total at least as far from 0 as the one found. Under the null, p is at most a with a probability of at
+    most a, whatever the number of videos. Phipson and Smyth, 2010, "Permutation P-values Should Never Be Zero".
+
+    Args:
+        first, second: of evaluations of the same texts and videos.
+        level, resamples: as for `bootstrap_intervals`.
+        swaps: random relabellings.
+        seed: of all draws.
+
+    Raises:
+        UsageError: the galleries are not the same, or a setting is not allowed.
+    """
+    _check(level=level, resamples=resamples, swaps=swaps)
+    check_same_gallery(first, second)
+    queries = first.queries()
+    pair = first.hits(), second.hits()
+    change = pair[0] - pair[1]
+    interval = _interval(_resampled(change, queries, resamples=resamples, seed=seed), level)
+    recalls = [_percent(hits.sum(axis=0), queries.sum(axis=0)) for hits in pair]
+    p = _p_values(change, swaps=swaps, seed=seed)
+    rows = np.stack([*recalls, *interval, p])  # (5, 2, 3)
+    found = _by_name(rows, lambda one, other, low, high, p: Difference(one, other, (low, high), p))
+    return PairedTest((first.name, second.name), level, resamples, swaps, **found)
+
+
+def check_same_gallery(first: QueryRanks, second: QueryRanks) -> None:
+    """Raises a UsageError that says what differs, where two evaluations ranked different things."""
+    sizes = [f"{len(ranks.t2v):,} texts and {len(ranks.v2t):,} videos" for ranks in (first, second)]
+    if sizes[0] != sizes[1]:
+        what = f"the galleries have different sizes, {sizes[0]} against {sizes[1]}"
+    elif not np.array_equal(first.targets, second.targets):
+        what = "the captions belong to other videos"
+    elif first.fingerprint != second.fingerprint:
+        prints = f"fingerprint {first.fingerprint!r} against {second.fingerprint!r}"
+        what = f"the videos or the captions are others, {prints}, though there are as many"
+    elif first.tie_rule != second.tie_rule:
+        what = f"ties were ranked differently, {first.tie_rule} against {second.tie_rule}"
+    else:
+        return
+    raise UsageError(f"these two evaluations cannot be compared: {what}; evaluate both models on the same data")
+
+
+def read_ranks(path: str | Path) -> QueryRanks:
+    """The ranks in a report that `vop evaluate --json FILE` wrote; `name` is its method.
+
+    Raises:
+        UsageError: the file is not there, or is no such report.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        ranks = [_entry(document, "ranks", part) for part in (*DIRECTIONS, "targets")]
+        facts = {key: str(_entry(document, key)) for key in ("fingerprint", "tie_rule")}
+        return QueryRanks(*ranks, **facts, name=str(_entry(document, "method")))
+    except (OSError, ValueError) as error:  # not readable, not JSON, or JSON of something else
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(
+            f"{path} is no report of an evaluation ({reason}): write one with vop evaluate RUN --data SPEC --json FILE"
+        ) from error
+
+
+def _entry(document: Any, *keys: str) -> Any:
+    for n, key in enumerate(keys):
+        if not isinstance(document, dict) or key not in document:
+            raise ValueError(f"it has no {'.'.join(keys[: n + 1])!r}")
+        document = document[key]
+    return document
+
+
+def _resampled(hits: np.ndarray, queries: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
+    """(s, 2, 3), the percentage of hits in every resample of the videos."""
+    videos = len(hits)
+    generator = np.random.default_rng(seed)
+    sums = np.concatenate([hits.reshape(videos, -1), queries], axis=1)  # (v, 8)
+    blocks = _blocks(resamples, videos)
+    totals = np.concatenate([_times_drawn(generator, rows, videos) @ sums for rows in blocks])  # (s, 8)
+    return _percent(totals[:, :6].reshape(-1, *hits.shape[1:]), totals[:, 6:])
+
+
+def _times_drawn(generator: np.random.Generator, rows: int, videos: int) -> np.ndarray:
+    """(rows, v) float64, how often each resample has drawn each video."""
+    drawn = generator.integers(videos, size=(rows, videos))
+    drawn += videos * np.arange(rows)[:, None]
+    return np.bincount(drawn.ravel(), minlength=rows * videos).reshape(rows, videos).astype(np.float64)
+
+
+def _p_values(change: np.ndarray, *, swaps: int, seed: int) -> np.ndarray:
+    """(2, 3) two-sided p-values of (v, 2, 3) differences in hits. Totals are whole numbers, so equal ones tie."""
+    generator = np.random.default_rng(seed)
+    flat = change.reshape(len(change), -1)  # (v, 6)
+    found = np.abs(flat.sum(axis=0))
+    as_far = np.zeros_like(found)
+    for rows in _blocks(swaps, len(flat)):
+        signs = 2.0 * generator.integers(2, size=(rows, len(flat))) - 1
+        as_far += (np.abs(signs @ flat) >= found).sum(axis=0)
+    return ((as_far + 1) / (swaps + 1)).reshape(change.shape[1:])
+
+
+def _blocks(rows: int, videos: int) -> Iterator[int]:
+    """Sizes of blocks of about `BLOCK_CELLS` cells."""
+    block = max(1, BLOCK_CELLS // videos)
+    for start in range(0, rows, block):
+        yield min(block, rows - start)
+
+
+def _percent(hits: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """(…, 2, 3) of (…, 2) to percent."""
+    return 100 * hits / queries[..., None]
+
+
+def _interval(recalls: np.ndarray, level: float) -> np.ndarray:
+    """(s, 2, 3) to (2, 2, 3), low and high."""
+    return np.quantile(recalls, [(1 - level) / 2, (1 + level) / 2], axis=0)
+
+
+def _by_name(rows: np.ndarray, make: Callable[..., Any] = lambda *values: values) -> dict[str, dict[str, Any]]:
+    """(n, 2, 3) to `{"t2v": {"r1": make(n numbers), …}, "v2t": {…}}`."""
+    return {
+        direction: {name: make(*rows[:, d, k].tolist()) for k, name in enumerate(CUTS)}
+        for d, direction in enumerate(DIRECTIONS)
+    }
+
+
+def _whole_numbers(part: str, values: Any, *, least: int) -> np.ndarray:
+    numbers = np.asarray(values)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or not len(numbers):
+        kind = f"{numbers.dtype} of shape {numbers.shape}"
+        raise UsageError(f"{part} is {kind}: give a list of whole numbers, one at least")
+    numbers = numbers.astype(np.int64)
+    if numbers.min() < least:
+        raise UsageError(f"{part} has a {numbers.min()}: allowed are {least} and more")
+    return numbers
+
+
+def _check(*, level: float, **counts: int) -> None:
+    if not 0 < level < 1:
+        raise UsageError(f"level {level} is not allowed: give a share between 0 and 1, such as {LEVEL}")
+    for name, count in counts.items():
+        if count < 1:
+            raise UsageError(f"{name} {count} is not allowed: give 1 or more")

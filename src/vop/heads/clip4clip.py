@@ -1,0 +1,191 @@
+"""CLIP4Clip's similarity calculators (Luo et al. 2021, arXiv 2104.08860; released code: ArrowLuo/CLIP4Clip).
+
+Frames x_1 .. x_f and a text t, both as the towers project them, not normalised; `p` are learned frame positions:
+
+    seqLSTM      h = x + LSTM(x)
+    seqTransf    h = x + Transformer(x + p)
+                 s(t, v) = cos(t, mean_j normalise(h_j))
+    tightTransf  [c, ...] = Transformer([t + p_t + T_t, x + p + T_x])
+                 s(t, v) = w . act(W LN(c) + b)
+
+The Transformer is of CLIP's blocks: pre-norm, QuickGELU (`act`, too), every token sees every other.
+
+As in the released code: seqLSTM has no positions (they are made there, and never added); tightTransf's sum of tokens
+and positions has dropout, and nothing else has. Unlike it:
+- Token types `T` are added; there they are commented out. They start at zero, where both are the same.
+- `w` has no bias: it would add the same to every score, which neither the loss nor a ranking sees.
+- LayerNorm's epsilon is CLIP's, 1e-5, with which the layers were pretrained; there 1e-12.
+- Layers and positions that do not come from CLIP start as CLIP's did; there mostly with a standard deviation of 0.02,
+  as `W` and `w` do here, too.
+- There are positions for `num_frames` frames, not for 77 of which the first are used.
+
+Shapes: `t` texts, `v` or `b` videos, `f` frames, `e` the joint space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from vop.backbone.clip import Clip, make_layers
+from vop.backbone.config import ClipSizes, TowerSizes
+from vop.backbone.layers import Layer, LayerNorm, Linear, free_parameter, quick_gelu
+from vop.errors import UsageError
+from vop.heads.base import Head, PairwiseHead
+from vop.methods.base import check_whole
+from vop.methods.vop_p import check_frames
+
+HEAD_WIDTH = 64  # of an attention head, as in every CLIP of OpenAI's
+POSITION_STD = 0.01  # of CLIP's text positions
+POOLER_STD = 0.02  # the released code's `initializer_range`
+TIGHT_DROPOUT = 0.1  # the released code's `hidden_dropout_prob`
+
+
+class SeqLstm(Head):
+    """A one-layer LSTM over the frames, first to last, hidden size `e`, added to them."""
+
+    def __init__(self, sizes: ClipSizes, **settings) -> None:
+        super().__init__(sizes, **settings)
+        self.lstm = nn.LSTM(sizes.embed_dim, sizes.embed_dim, batch_first=True)
+
+    def pool(self, frames: Tensor) -> Tensor:
+        frames = frames.float()
+        return super().pool(frames + self.lstm(frames)[0])
+
+
+class SeqTransf(Head):
+    """A Transformer over the frames with their positions, added to them.
+
+    Settings:
+        layers: of the Transformer (CLIP4Clip: 4).
+    """
+
+    def __init__(self, sizes: ClipSizes, *, layers: int = 4, num_frames: int = 12) -> None:
+        super().__init__(sizes, num_frames=num_frames)
+        self.positions = free_parameter(num_frames, sizes.embed_dim, std=POSITION_STD)
+        self.layers = make_joint_layers(sizes, layers)
+
+    def start_from(self, clip: Clip) -> None:
+        """The first layers and positions of the text tower, where it is as wide as the joint space."""
+        copy_layers(self.layers, clip)
+        copy_positions(self.positions, clip)
+
+    def pool(self, frames: Tensor) -> Tensor:
+        frames = frames.float()
+        check_frames(frames.shape[1], len(self.positions))
+        x = frames + self.positions
+        for layer in self.layers:
+            x = layer(x)
+        return super().pool(frames + x)
+
+    def frame_tables(self) -> list[tuple[nn.Parameter, int]]:
+        return [(self.positions, 0)]
+
+
+class TightTransf(PairwiseHead):
+    """A Transformer over the text and the frames; what it makes of the text's token becomes the logit itself.
+
+    Settings:
+        layers: of the Transformer (CLIP4Clip: 4).
+    """
+
+    scaled = False
+
+    def __init__(self, sizes: ClipSizes, *, layers: int = 4, num_frames: int = 12) -> None:
+        super().__init__(sizes, num_frames=num_frames)
+        width = sizes.embed_dim
+        self.text_position = free_parameter(1, width, std=POSITION_STD)
+        self.positions = free_parameter(num_frames, width, std=POSITION_STD)
+        self.types = free_parameter(2, width, std=0)  # text, frames
+        self.dropout = nn.Dropout(TIGHT_DROPOUT)
+        self.layers = make_joint_layers(sizes, layers)
+        self.pooler_norm = LayerNorm(width, eps=sizes.norm_eps)
+        self.pooler = Linear(width, width)
+        self.similarity = nn.Linear(width, 1, bias=False)
+        nn.init.normal_(self.pooler.weight, std=POOLER_STD)
+        nn.init.zeros_(self.pooler.bias)
+        nn.init.normal_(self.similarity.weight, std=POOLER_STD)
+
+    def start_from(self, clip: Clip) -> None:
+        """The first layers and positions of the text tower, where it is as wide as the joint space."""
+        copy_layers(self.layers, clip)
+        copy_positions(self.text_position, clip)
+        copy_positions(self.positions, clip, first=1)
+
+    def score(self, texts: Tensor, frames: Tensor) -> Tensor:
+        """Raw text (t, e) and frame embeddings (v, f, e) to logits (t, v), float32.
+
+        Holds (1 + f) tokens of every layer's activations for each of the t * v pairs: pass blocks that fit.
+        """
+        check_frames(frames.shape[1], len(self.positions))
+        x = self.dropout(self.pair_tokens(texts.float(), frames.float()))
+        for layer in self.layers[:-1]:
+            x = layer(x)
+        text = self.layers[-1](x, read=1)[:, 0]
+        pooled = quick_gelu(self.pooler(self.pooler_norm(text)))
+        return self.similarity(pooled).view(len(texts), len(frames))
+
+    def pair_floats(self, frames: Tensor) -> int:
+        return (
+            16 * (1 + frames.shape[1]) * frames.shape[2]
+        )  # of a layer: tokens, q, k, v, and the MLP's, four times as wide
+
+    def pair_tokens(self, texts: Tensor, frames: Tensor) -> Tensor:
+        """(t, e) and (v, f, e) to every pair's sequence, (t * v, 1 + f, e), the videos running faster."""
+        texts = texts + self.text_position + self.types[0]
+        frames = frames + self.positions + self.types[1]
+        t, v = len(texts), len(frames)
+        pairs = [texts[:, None, None].expand(t, v, -1, -1), frames.expand(t, -1, -1, -1)]
+        return torch.cat(pairs, dim=2).flatten(0, 1)
+
+    def frame_tables(self) -> list[tuple[nn.Parameter, int]]:
+        return [(self.positions, 0)]
+
+
+def make_joint_layers(sizes: ClipSizes, layers: int) -> nn.ModuleList:
+    """CLIP's blocks for tokens of the joint space, initialised as CLIP's towers were before their training."""
+    check_whole("layers", layers, at_least=1)
+    width = sizes.embed_dim
+    heads = max(1, width // HEAD_WIDTH)
+    if width % heads:
+        raise UsageError(
+            f"this backbone's joint space is {width} wide, which its {heads} attention heads do not divide: "
+            "take a head without a Transformer (meanP, seqLSTM, x-pool)"
+        )
+    shape = TowerSizes(width=width, layers=layers, heads=heads, mlp_width=4 * width)
+    made = make_layers(shape, replace(sizes, activation="quick_gelu"))
+    for layer in made:
+        initialise(layer, width=width, depth=layers)
+    return made
+
+
+def initialise(layer: Layer, *, width: int, depth: int) -> None:
+    """A block's weights as OpenAI's CLIP starts them: what adds to the residual stream narrower, the deeper that is."""
+    attention, mlp = layer.attention, layer.mlp
+    into_stream = (2 * width * depth) ** -0.5
+    nn.init.normal_(attention.in_proj.weight, std=width**-0.5)
+    nn.init.normal_(attention.out_proj.weight, std=into_stream)
+    nn.init.normal_(mlp.fc1.weight, std=(2 * width) ** -0.5)
+    nn.init.normal_(mlp.fc2.weight, std=into_stream)
+    for linear in (attention.in_proj, attention.out_proj, mlp.fc1, mlp.fc2):
+        nn.init.zeros_(linear.bias)
+
+
+def copy_layers(layers: Iterable[Layer], clip: Clip) -> None:
+    """The text tower's first layers into `layers`, where it has their widths; if it has fewer, the rest stay."""
+    tower = clip.sizes.text
+    if (tower.width, tower.mlp_width) != (clip.sizes.embed_dim, 4 * clip.sizes.embed_dim):
+        return
+    for layer, pretrained in zip(layers, clip.text.layers, strict=False):
+        layer.load_state_dict(pretrained.state_dict())
+
+
+def copy_positions(table: nn.Parameter, clip: Clip, *, first: int = 0) -> None:
+    """The text tower's positions from `first` on into `table` (n, e), where it is as wide; rows that it lacks stay."""
+    if clip.sizes.text.width != table.shape[1]:
+        return
+    rows = clip.text.positions.detach()[first : first + len(table)]
+    table.data[: len(rows)] = rows

@@ -1,0 +1,83 @@
+"""X-Pool: text-conditioned pooling of frames (Gorti et al., CVPR 2022, arXiv 2203.15086; code: layer6ai-labs/xpool).
+
+For a text t and frames x_1 .. x_f, both as the towers project them, not normalised:
+
+    q = W_q LN(t),   k_j = W_k LN(x_j),   u_j = W_v LN(x_j)        one LN for both sides
+    r = LN(W_o sum_j softmax_j(q . k_j / sqrt(e)) u_j)
+    z = LN(r + dropout(W_l r))
+    s(t, v) = cos(t, z)
+
+Every W starts as the identity and has a bias that starts at zero, but for the keys': it would add the same to all of a
+text's scores with frames, which the softmax takes away again. The released code has it, untrainable in effect.
+
+Shapes: `t` texts, `v` videos, `f` frames, `h` attention heads, `d` their width, `e` the joint space.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vop.backbone.config import ClipSizes
+from vop.errors import UsageError
+from vop.heads.base import PairwiseHead
+from vop.methods.base import check_whole
+
+
+class XPool(PairwiseHead):
+    """A video is pooled anew for every text, by the text's attention to its frames.
+
+    Settings:
+        heads: of the attention (X-Pool: 1).
+        dropout: before the residual (X-Pool: 0.3).
+    """
+
+    def __init__(self, sizes: ClipSizes, *, heads: int = 1, dropout: float = 0.3, **settings) -> None:
+        super().__init__(sizes, **settings)
+        width = sizes.embed_dim
+        check_whole("heads", heads, at_least=1)
+        if width % heads:
+            raise UsageError(f"heads is {heads}; it divides the {width} dimensions of this backbone's joint space")
+        if not 0 <= dropout < 1:
+            raise UsageError(f"dropout is {dropout!r}; it is at least 0 and below 1")
+        self.heads = heads
+        self.input_norm, self.pooled_norm, self.output_norm = (nn.LayerNorm(width) for _ in range(3))
+        self.query, self.value, self.out, self.linear = (identity_linear(width) for _ in range(4))
+        self.key = identity_linear(width, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def score(self, texts: Tensor, frames: Tensor) -> Tensor:
+        """Raw text (t, e) and frame embeddings (v, f, e) to cosines (t, v), float32.
+
+        Holds a few tensors (v, t, e): pass blocks that fit.
+        """
+        texts = texts.float()
+        pooled = F.normalize(self.pool_for(texts, frames.float()), dim=-1)
+        return torch.einsum("te,vte->tv", F.normalize(texts, dim=-1), pooled)
+
+    def pool_for(self, texts: Tensor, frames: Tensor) -> Tensor:
+        """(t, e) and (v, f, e) to every video as every text sees it: (v, t, e), not normalised."""
+        attended = self.pooled_norm(self.attend(self.input_norm(texts), self.input_norm(frames)))
+        return self.output_norm(attended + self.dropout(self.linear(attended)))
+
+    def attend(self, texts: Tensor, frames: Tensor) -> Tensor:
+        """Attention of texts (t, e) to the frames (v, f, e) of each video by itself: (v, t, e).
+
+        `W_o` is linear, and a text's weights sum to one: it is applied to f frames of a video instead of to t sums.
+        """
+        split = (self.heads, -1)
+        q, k, u = self.query(texts), self.key(frames), self.value(frames)
+        q, k, u = q.unflatten(-1, split), k.unflatten(-1, split), u.unflatten(-1, split)  # (..., h, d)
+        weights = torch.einsum("thd,vfhd->vthf", q, k).mul(q.shape[-1] ** -0.5).softmax(dim=-1)
+        values = torch.einsum("vfhd,ehd->vhfe", u, self.out.weight.unflatten(-1, split))
+        return weights.flatten(2) @ values.flatten(1, 2) + self.out.bias  # (v, t, h f) @ (v, h f, e)
+
+
+def identity_linear(width: int, *, bias: bool = True) -> nn.Linear:
+    """A linear layer that starts by changing nothing."""
+    linear = nn.Linear(width, width, bias=bias)
+    nn.init.eye_(linear.weight)
+    if bias:
+        nn.init.zeros_(linear.bias)
+    return linear

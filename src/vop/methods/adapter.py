@@ -1,0 +1,81 @@
+"""Adapters: a bottleneck in parallel to a part of every layer (arXiv 2211.12764, section 4: Adapter^ATTN, Adapter^FFN).
+
+With `A(h) = W_up relu(W_down h + b_down) + b_up`, a layer of either tower becomes
+
+    adapter-attn   x = x + attention(norm(x)) + A(norm(x));   x = x + mlp(norm'(x))
+    adapter-ffn    x = x + attention(norm(x));                x = x + mlp(norm'(x)) + A(norm'(x))
+
+`W_up` and `b_up` start at 0, so that training starts from CLIP itself. The paper does not say what goes into the
+bottleneck; here it is what the attention or the MLP is given (the parallel adapter of He et al., ICLR 2022).
+
+Shapes: `b` sequences, `n` tokens, `d` a tower's width, `h` the bottleneck's.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from vop.backbone.clip import Block, Clip, TextTower, VisionTower
+from vop.backbone.config import ClipSizes, TowerSizes
+from vop.backbone.layers import Layer, Linear
+from vop.methods.base import Method, check_whole
+
+
+class Bottleneck(nn.Module):
+    """(b, n, d) to (b, n, d) through h; 0 at the start."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.down, self.up = Linear(width, hidden), Linear(hidden, width)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up(torch.relu(self.down(x)))
+
+
+class AdapterFfn(Method):
+    """A bottleneck in parallel to the MLP of every layer.
+
+    Settings:
+        hidden: the bottleneck's width (paper: 64).
+    """
+
+    def __init__(self, sizes: ClipSizes, *, hidden: int = 64, **settings) -> None:
+        super().__init__(sizes, **settings)
+        check_whole("hidden", hidden, at_least=1)
+        self.text, self.vision = (_bottlenecks(tower, hidden) for tower in (sizes.text, sizes.vision))
+
+    def embed_tokens(self, clip: Clip, ids: Tensor) -> Tensor:
+        return clip.text(ids, self._blocks(clip.text, self.text))
+
+    def embed_frames(self, clip: Clip, pixels: Tensor) -> Tensor:
+        frames = clip.vision(pixels.flatten(0, 1), self._blocks(clip.vision, self.vision))
+        return frames.unflatten(0, pixels.shape[:2])
+
+    def _blocks(self, tower: TextTower | VisionTower, bottlenecks: nn.ModuleList) -> list[Block]:
+        return [partial(self.block, layer, beside) for layer, beside in zip(tower.layers, bottlenecks, strict=True)]
+
+    @staticmethod
+    def block(layer: Layer, beside: Bottleneck, x: Tensor, *, causal: bool = False, read: int | None = None) -> Tensor:
+        """`Layer.forward` with the bottleneck's output added; (b, n, d) to (b, read or n, d)."""
+        x = x[:, :read] + layer.attention(layer.attention_norm(x), causal=causal, read=read)
+        h = layer.mlp_norm(x)
+        return x + layer.mlp(h) + beside(h)
+
+
+class AdapterAttn(AdapterFfn):
+    """A bottleneck in parallel to the attention of every layer."""
+
+    @staticmethod
+    def block(layer: Layer, beside: Bottleneck, x: Tensor, *, causal: bool = False, read: int | None = None) -> Tensor:
+        h = layer.attention_norm(x)
+        x = x[:, :read] + layer.attention(h, causal=causal, read=read) + beside(h[:, :read])
+        return x + layer.mlp(layer.mlp_norm(x))
+
+
+def _bottlenecks(tower: TowerSizes, hidden: int) -> nn.ModuleList:
+    return nn.ModuleList(Bottleneck(tower.width, hidden) for _ in range(tower.layers))

@@ -1,0 +1,101 @@
+"""The paper's baselines that train a part of the backbone itself (arXiv 2211.12764, section 4 and Table 1).
+
+    full      every parameter
+    bias      the biases of linear and normalisation layers
+    proj      the final projections of both towers
+    partial   the last layer of both towers
+
+What trains is saved with the run, the rest is read from the backbone. The paper's counts leave out the attention's
+input projections (and, in `full`, tensors that belong to no layer), although they are trained; see `paper_size`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from vop.backbone.clip import Clip
+from vop.backbone.config import ClipSizes
+from vop.errors import UsageError
+from vop.methods.base import Method
+from vop.methods.params import layer_parameters
+
+
+class Full(Method):
+    """Full fine-tuning.
+
+    Settings:
+        train_logit_scale: the inverse temperature of the loss trains, too, up to CLIP's own limit of 100.
+    """
+
+    def __init__(self, sizes: ClipSizes, *, train_logit_scale: bool = True, **settings) -> None:
+        super().__init__(sizes, **settings)
+        self.train_logit_scale = check_switch("train_logit_scale", train_logit_scale)
+
+    def attach(self, clip: Clip) -> None:
+        clip.requires_grad_(True)
+        clip.log_logit_scale.requires_grad_(self.train_logit_scale)
+
+    def uncounted_parameters(self, clip: Clip) -> int:
+        return uncounted(clip)
+
+
+class Bias(Method):
+    """BitFit (Ben Zaken et al., 2022): biases only.
+
+    Settings:
+        train_logit_scale: as for `full`.
+        attention_biases: the biases of the attention's input projections train, too; the paper counts none of them.
+    """
+
+    def __init__(
+        self, sizes: ClipSizes, *, train_logit_scale: bool = False, attention_biases: bool = False, **settings
+    ) -> None:
+        super().__init__(sizes, **settings)
+        self.train_logit_scale = check_switch("train_logit_scale", train_logit_scale)
+        self.attention_biases = check_switch("attention_biases", attention_biases)
+
+    def attach(self, clip: Clip) -> None:
+        for name, parameter in clip.named_parameters():
+            in_attention = name.endswith("in_proj.bias")
+            parameter.requires_grad_(name.endswith(".bias") and (self.attention_biases or not in_attention))
+        clip.log_logit_scale.requires_grad_(self.train_logit_scale)
+
+    def uncounted_parameters(self, clip: Clip) -> int:
+        return uncounted(clip)
+
+
+class Proj(Method):
+    """Linear probing of CLIP: the matrices from both towers into the joint space."""
+
+    def attach(self, clip: Clip) -> None:
+        for tower in (clip.vision, clip.text):
+            tower.projection.requires_grad_(True)
+
+
+class Partial(Method):
+    """The last layer of both towers."""
+
+    def attach(self, clip: Clip) -> None:
+        for tower in (clip.vision, clip.text):
+            tower.layers[-1].requires_grad_(True)
+
+    def uncounted_parameters(self, clip: Clip) -> int:
+        return uncounted(clip)
+
+
+def uncounted(clip: Clip) -> int:
+    """Trainable parameters of the backbone that are not among `layer_parameters`."""
+    return _trainable(clip.parameters()) - _trainable(layer_parameters(clip))
+
+
+def _trainable(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+
+
+def check_switch(setting: str, value: object) -> bool:
+    """`value`, if it is true or false."""
+    if not isinstance(value, bool):
+        raise UsageError(f"{setting} is {value!r}; it is true or false")
+    return value

@@ -1,0 +1,54 @@
+"""LoRA: low-rank updates of linear layers (Hu et al., ICLR 2022, arXiv 2106.09685), by the `peft` library.
+
+    W x  becomes  W x + alpha / rank * B A x,    B = 0 at the start
+
+in both towers. CLIP's query, key and value projections are one matrix here (`in_proj`), with one update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vop.backbone.clip import Clip
+from vop.backbone.config import ClipSizes
+from vop.errors import UsageError, unknown_name
+from vop.methods.base import Method, check_whole
+
+TARGETS = ("in_proj", "out_proj", "fc1", "fc2")
+
+
+class LoRA(Method):
+    """Low-rank updates of the attention's projections.
+
+    Settings:
+        rank: of the updates.
+        alpha: their scale is `alpha / rank`.
+        targets: the linear layers that get one: of `in_proj` and `out_proj` (attention), `fc1` and `fc2` (MLP).
+    """
+
+    def __init__(
+        self,
+        sizes: ClipSizes,
+        *,
+        rank: int = 8,
+        alpha: int = 16,
+        targets: Sequence[str] = ("in_proj", "out_proj"),
+        **settings,
+    ) -> None:
+        super().__init__(sizes, **settings)
+        check_whole("rank", rank, at_least=1)
+        check_whole("alpha", alpha, at_least=1)
+        if not targets:
+            raise UsageError(f"targets is {targets!r}; name one or more of {', '.join(TARGETS)}")
+        for target in targets:
+            if target not in TARGETS:
+                raise unknown_name("target of lora", str(target), TARGETS)
+        self.rank, self.alpha, self.targets = rank, alpha, list(targets)
+
+    def attach(self, clip: Clip) -> None:
+        try:
+            from peft import LoraConfig, inject_adapter_in_model
+        except ImportError:
+            raise UsageError("the method lora needs the library peft: pip install 'vop[lora]'") from None
+        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=self.targets, lora_dropout=0.0)
+        inject_adapter_in_model(config, clip)
