@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+from collections import Counter
 from pathlib import Path
 
 import pyarrow
@@ -10,6 +12,7 @@ import pytest
 
 from vop.data import load
 from vop.data.readers import READERS, reader
+from vop.data.readers.videofolder import VideoFolder
 from vop.errors import DataError, UsageError
 
 ROWS = [("a.mp4", "a dog runs"), ("b.mp4", "a cat sleeps"), ("a.mp4", "the dog, it barks")]
@@ -187,6 +190,77 @@ def test_videos_are_found_by_id_in_another_folder(tmp_path):
     assert found == ["x/a.webm", "b.MP4", "x/y/c.d.mkv", "gone.mp4", "x/a.webm", "x/a.webm", "q/b.MP4"]
 
 
+def test_of_several_files_the_nearest_is_found_and_then_the_first(tmp_path):
+    for name in ("z/a.mp4", "b/c/a.mp4", "y/a.avi", "y/a.mkv", "d/notes", "b/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    folder = VideoFolder(tmp_path)
+    assert folder.find("a.mp4") == tmp_path / "z" / "a.mp4"
+    assert folder.find("a") == tmp_path / "y" / "a.avi"
+    assert folder.find("notes") == tmp_path / "notes.mp4"  # a file without a video's extension is no video
+    assert folder.nearest("notes") == str(tmp_path / "d" / "notes")
+    (tmp_path / "notes").touch()
+    assert VideoFolder(tmp_path).find("notes") == tmp_path / "notes"  # unless it is where the id says
+
+
+@pytest.fixture
+def counted(monkeypatch) -> Counter:
+    """Counts the folders that are listed and the files that are looked for."""
+    calls: Counter = Counter()
+
+    def counting(name):
+        real = getattr(os, name)
+
+        def count(*arguments, **options):
+            calls[name] += 1
+            return real(*arguments, **options)
+
+        return count
+
+    for name in ("scandir", "stat"):
+        monkeypatch.setattr(os, name, counting(name))
+    return calls
+
+
+def test_a_tree_of_many_videos_is_walked_once(tmp_path, counted):
+    for film in range(10):
+        (tmp_path / f"film{film}").mkdir()
+        for clip in range(20):
+            (tmp_path / f"film{film}" / f"film{film}_00.{clip:02d}.000-00.{clip:02d}.900.avi").touch()
+    counted.clear()
+    folder = VideoFolder(tmp_path)
+    ids = [f"film{film}_00.{clip:02d}.000-00.{clip:02d}.900" for film in range(10) for clip in range(20)]
+    found = [folder.find(video_id) for video_id in ids]
+    missing = [folder.find(f"{video_id}x") for video_id in ids]
+    assert counted["scandir"] == 11
+    assert counted["stat"] == 1  # the first id, before the walk
+    assert [path.parent.name for path in found] == [video_id.partition("_")[0] for video_id in ids]
+    assert all(path.is_file() for path in found)
+    assert missing == [tmp_path / f"{video_id}x.mp4" for video_id in ids]
+
+
+def test_videos_where_their_ids_say_need_no_walk(tmp_path, counted):
+    (tmp_path / "deep" / "deeper").mkdir(parents=True)
+    write_table(tmp_path / "mine.csv")
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).touch()
+    counted.clear()
+    load(str(tmp_path / "mine.csv"))
+    assert counted["scandir"] == 0
+
+
+def test_links_are_followed_but_not_around_in_circles(tmp_path, counted):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.mp4").touch()
+    root = tmp_path / "data"
+    (root / "x").mkdir(parents=True)
+    (root / "x" / "back").symlink_to(root, target_is_directory=True)
+    (root / "x" / "videos").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    counted.clear()
+    assert VideoFolder(root).find("a") == root / "x" / "videos" / "a.mp4"
+    assert counted["scandir"] <= 4
+
+
 def test_the_hub(tmp_path, monkeypatch):
     write_table(tmp_path / "train.csv")
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, repo_type: str(tmp_path))
@@ -266,6 +340,8 @@ def test_msrvtt_notes_what_is_left_out(tmp_path):
         ("MSRVTT_train.9k.csv", "id\nvideo0\n", "no column 'video_id'; found: id"),
         ("MSRVTT_JSFUSION_test.csv", "video_id,text\nvideo1,a\n", "no column 'sentence'; found: video_id, text"),
         ("MSRVTT_JSFUSION_test.csv", "video_id,sentence\nvideo1,\n", "line 2: a value is missing"),
+        ("MSRVTT_JSFUSION_test.csv", "video_id,sentence\nv1,a\nv1,b\n", "line 3: 'v1' is listed again, after line 2"),
+        ("MSRVTT_data.json", '{"sentences": [{"video_id": "v1", "caption": 4}]}', "sentence 1: expected a text, got 4"),
     ],
 )
 def test_msrvtt_files_not_as_published(tmp_path, name, content, message):
@@ -291,5 +367,5 @@ def test_specs_that_mean_nothing(tmp_path):
 
 
 def test_every_registered_reader_can_be_imported():
-    assert len(READERS) >= 3
+    assert len(READERS) >= 8
     assert all(callable(reader(name)) for name in READERS)

@@ -17,9 +17,14 @@ Reader = Callable[..., Dataset]
 
 # A new benchmark is a line here; its module is imported when its name is used.
 READERS: dict[str, str] = {
+    "activitynet": "vop.data.readers.activitynet:read",
+    "didemo": "vop.data.readers.didemo:read",
     "emoji-motion": "vop.data.readers.builtin:read",
+    "lsmdc": "vop.data.readers.lsmdc:read",
     "msrvtt-7k": "vop.data.readers.msrvtt:read",
     "msrvtt-9k": "vop.data.readers.msrvtt:read",
+    "msvd": "vop.data.readers.msvd:read",
+    "vatex": "vop.data.readers.vatex:read",
 }
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 _KINDS = f"or a {', '.join(TABLE_SUFFIXES[:-1])} or {TABLE_SUFFIXES[-1]} file, or hf:OWNER/NAME"

@@ -11,9 +11,9 @@ import csv
 import io
 from pathlib import Path
 
-from vop.data.readers.text import read_json, read_text
-from vop.data.readers.videofolder import VideoFolder, needed_folder
-from vop.data.types import Dataset, Split, Video
+from vop.data.readers.benchmark import Benchmark, Pair, unique
+from vop.data.readers.text import expect, read_json, read_text
+from vop.data.types import Dataset
 from vop.errors import DataError
 
 _TRAIN = {"msrvtt-9k": "MSRVTT_train.9k.csv", "msrvtt-7k": "MSRVTT_train.7k.csv"}
@@ -27,47 +27,30 @@ def read(name: str, root: Path | None, *, videos: Path | None = None) -> Dataset
     Raises:
         DataError: a file is missing or not in its published form.
     """
-    root = needed_folder(name, root)
-    folder = VideoFolder(videos or root)
-    notes: list[str] = []
-    train = _read_train(root, _TRAIN[name], folder, notes)
-    test = _read_test(_find(root, _TEST), folder)
-    return Dataset(name, {"train": train, "test": test}, notes=tuple(notes))
+    benchmark = Benchmark(name, root, videos=videos)
+    listing, captions, test = (benchmark.need(file) for file in (_TRAIN[name], _CAPTIONS, _TEST))
+    benchmark.add("train", _read_sentences(captions), source=captions, listing=listing, read=read_training_ids)
+    benchmark.add("test", read_test_pairs(test), source=test)
+    return benchmark.dataset()
 
 
-def _read_train(root: Path, listing: str, folder: VideoFolder, notes: list[str]) -> Split:
-    listed = dict.fromkeys(row["video_id"] for row in _rows(_find(root, listing), ["video_id"]))
-    sentences = _sentences(_find(root, _CAPTIONS), wanted=set(listed))
-    filled = [(video_id, caption) for video_id, caption in sentences if caption.strip()]
-    if len(filled) < len(sentences):
-        notes.append(f"{len(sentences) - len(filled)} empty captions left out of train")
-    captioned = {video_id for video_id, _ in filled}
-    ids = [video_id for video_id in listed if video_id in captioned]
-    if len(ids) < len(listed):
-        notes.append(f"{len(listed) - len(ids)} of {len(listed)} training videos have no captions in {_CAPTIONS}")
-    place = {video_id: index for index, video_id in enumerate(ids)}
-    return Split(
-        name="train",
-        videos=tuple(Video(video_id, folder.find(video_id)) for video_id in ids),
-        captions=tuple(caption for _, caption in filled),
-        targets=tuple(place[video_id] for video_id, _ in filled),
-    )
+def read_training_ids(path: Path) -> list[str]:
+    """The ids of a training list; one that is listed again counts once."""
+    return list(dict.fromkeys(row["video_id"] for row in _rows(path, ["video_id"])))
 
 
-def _read_test(path: Path, folder: VideoFolder) -> Split:
+def read_test_pairs(path: Path) -> list[Pair]:
+    """The pairs of the test list, which names each video once."""
     rows = _rows(path, ["video_id", "sentence"])
-    return Split(
-        name="test",
-        videos=tuple(Video(row["video_id"], folder.find(row["video_id"])) for row in rows),
-        captions=tuple(row["sentence"] for row in rows),
-        targets=tuple(range(len(rows))),
-    )
+    unique(path, [(f"line {line}", row["video_id"]) for line, row in enumerate(rows, start=2)])
+    return [(row["video_id"], row["sentence"]) for row in rows]
 
 
-def _sentences(path: Path, *, wanted: set[str]) -> list[tuple[str, str]]:
+def _read_sentences(path: Path) -> list[Pair]:
     data = read_json(path)
     try:
-        return [(row["video_id"], row["caption"]) for row in data["sentences"] if row["video_id"] in wanted]
+        rows = [(f"{path}: sentence {n}", row) for n, row in enumerate(data["sentences"], start=1)]
+        return [(expect(row["video_id"], str, place), expect(row["caption"], str, place)) for place, row in rows]
     except (KeyError, TypeError) as error:
         raise DataError(
             f"{path}: expected the key 'sentences' with a list of 'video_id' and 'caption'; {error!r} went wrong"
@@ -85,13 +68,3 @@ def _rows(path: Path, columns: list[str]) -> list[dict[str, str]]:
         if any(not row[column] for column in columns):
             raise DataError(f"{path}: line {line}: a value is missing")
     return rows
-
-
-def _find(root: Path, name: str) -> Path:
-    """The annotation file of this name nearest to the root."""
-    if (root / name).is_file():
-        return root / name
-    found = sorted(root.rglob(name), key=lambda path: (len(path.parts), str(path)))
-    if not found:
-        raise DataError(f"{root}: there is no {name} in this folder or below it")
-    return found[0]

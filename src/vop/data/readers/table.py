@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vop.data.readers import TABLE_SUFFIXES
+from vop.data.readers.benchmark import overlaps
 from vop.data.readers.rows import read_rows
 from vop.data.readers.videofolder import VideoFolder
 from vop.data.types import Dataset, Split, Video
@@ -44,8 +45,9 @@ class _Pairs:
     targets: list[int] = field(default_factory=list)
     files: dict[str, Path] = field(default_factory=dict)
 
-    def add(self, video_id: str, caption: str, file: Path) -> None:
-        self.files.setdefault(video_id, file)
+    def add(self, video_id: str, caption: str, folder: VideoFolder) -> None:
+        if video_id not in self.files:
+            self.files[video_id] = folder.find(video_id)
         self.targets.append(self.places.setdefault(video_id, len(self.places)))
         self.captions.append(caption)
 
@@ -70,25 +72,21 @@ def read(
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: there is no such file")
-    splits: dict[str, _Pairs] = {}
+    found: dict[str, _Pairs] = {}
     empty: Counter[str] = Counter()
     for table in _tables(path) if path.is_dir() else [path]:
         folder = VideoFolder(videos or table.parent)
         for name, video_id, caption in _rows(table, video_column, caption_column):
             if caption:
-                splits.setdefault(name, _Pairs()).add(video_id, caption, folder.find(video_id))
+                found.setdefault(name, _Pairs()).add(video_id, caption, folder)
             else:
                 empty[name] += 1
-    if not splits:
+    if not found:
         raise DataError(f"{path}: there is no row with a caption in it")
+    splits = {name: pairs.split(name) for name, pairs in found.items()}
     notes = [f"{count} empty captions left out of {name}" for name, count in empty.items()]
-    notes += _shared(splits)
     named = path.resolve()
-    return Dataset(
-        named.name if path.is_dir() else named.stem,
-        {name: pairs.split(name) for name, pairs in splits.items()},
-        notes=tuple(notes),
-    )
+    return Dataset(named.name if path.is_dir() else named.stem, splits, notes=(*notes, *overlaps(splits)))
 
 
 def read_hub(spec: str, *, videos: Path | None = None, **columns: str | None) -> Dataset:
@@ -185,11 +183,3 @@ def _split(value: Any, place: str) -> str:
     if name is None:
         raise DataError(f"{place}: the split is {value!r}; known: {', '.join(_SPLITS)}")
     return name
-
-
-def _shared(splits: dict[str, _Pairs]) -> Iterator[str]:
-    """Notes on videos that training sees and a held-out split has too."""
-    for name, pairs in splits.items():
-        common = pairs.places.keys() & splits["train"].places.keys() if "train" in splits else ()
-        if name != "train" and common:
-            yield f"{len(common)} videos are in both train and {name}, for example {min(common)}"

@@ -1,4 +1,4 @@
-"""Find videos by id, whatever their extension and sub-folder."""
+"""Find files by name, and videos by id, whatever their extension and sub-folder."""
 
 from __future__ import annotations
 
@@ -23,11 +23,34 @@ def needed_folder(name: str, root: Path | None) -> Path:
     return root
 
 
-class VideoFolder:
-    """The video files below a folder, which is walked once, when a file is not where its id says."""
+class FileTree:
+    """The files below a folder, which is walked once, when a file does not lie in the folder itself."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
+        self._names: dict[str, str] | None = None
+
+    def nearest(self, name: str) -> str | None:
+        """The path of the file of this name nearest to the root; of several at one depth the first by path."""
+        if self._names is None:
+            path = os.path.join(self.root, name)
+            if os.path.isfile(path):
+                return path
+        return self.names.get(name)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Every file name and the path that `nearest` gives for it, in the order of nearness."""
+        if self._names is None:
+            self._names = {}
+            for folder, names in sorted(_walk(self.root), key=lambda found: (found[0].count(os.sep), found[0])):
+                for name in sorted(names):
+                    self._names.setdefault(name, os.path.join(folder, name))
+        return self._names
+
+
+class VideoFolder(FileTree):
+    """The video files below a folder."""
 
     def find(self, video_id: str) -> Path:
         """The file of a video: at this path below the folder or, for a bare name, anywhere in it.
@@ -35,29 +58,45 @@ class VideoFolder:
         The extension may be another one than the id has. A file that is not there gets the path where it is
         expected, so that it can be listed as missing.
         """
-        expected = self.root / video_id
-        if expected.is_file():
-            return expected
-        has_suffix = expected.suffix.lower() in _VIDEO_SUFFIXES
-        if expected.name == video_id:
-            stem = expected.stem if has_suffix else video_id
-            found = self._by_name.get(video_id) or self._by_stem.get(stem)
-            if found is not None:
-                return found
-        return expected if has_suffix else expected.with_name(f"{expected.name}.mp4")
+        stem, has_suffix = _stem(video_id)
+        if os.path.basename(video_id) == video_id:
+            found = self._named(video_id) or self._stems.get(video_id) or self._stems.get(stem)
+        else:
+            path = os.path.join(self.root, video_id)
+            found = path if os.path.isfile(path) else None
+        return Path(found) if found else self.root / (video_id if has_suffix else f"{video_id}.mp4")
+
+    def _named(self, name: str) -> str | None:
+        """The file of exactly this name. One without a video's extension counts in the folder itself only."""
+        found = self.nearest(name)
+        if found and (_stem(name)[1] or os.path.dirname(found) == str(self.root)):
+            return found
+        return None
 
     @cached_property
-    def _files(self) -> list[Path]:
-        found = []
-        for folder, _, names in os.walk(self.root, followlinks=True):
-            found += [Path(folder, name) for name in names if Path(name).suffix.lower() in _VIDEO_SUFFIXES]
-        # Of several files for one id the one nearest to the root is taken, then the first by name.
-        return sorted(found, key=lambda path: (len(path.parts), str(path)), reverse=True)
+    def _stems(self) -> dict[str, str]:
+        stems: dict[str, str] = {}
+        for name, path in self.names.items():
+            stem, has_suffix = _stem(name)
+            if has_suffix:
+                stems.setdefault(stem, path)
+        return stems
 
-    @cached_property
-    def _by_name(self) -> dict[str, Path]:
-        return {path.name: path for path in self._files}
 
-    @cached_property
-    def _by_stem(self) -> dict[str, Path]:
-        return {path.stem: path for path in self._files}
+def _stem(name: str) -> tuple[str, bool]:
+    """A name without a video's extension, and whether it had one. LSMDC's ids contain dots."""
+    stem, suffix = os.path.splitext(name)
+    return (stem, True) if suffix.lower() in _VIDEO_SUFFIXES else (name, False)
+
+
+def _walk(root: Path) -> list[tuple[str, list[str]]]:
+    """(folder, file names) of every folder. Links are followed, but into no folder twice: they may lead back."""
+    found, seen = [], set()
+    for folder, below, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            below.clear()
+        else:
+            seen.add(real)
+            found.append((folder, names))
+    return found
