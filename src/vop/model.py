@@ -253,8 +253,7 @@ def create(
     """
     if isinstance(backbone, str):
         backbone = find_backbone(backbone)
-    of_head = {name.removeprefix(HEAD_PREFIX): value for name, value in settings.items() if _of_head(name)}
-    of_method = {name: value for name, value in settings.items() if not _of_head(name)}
+    of_method, of_head = split_settings(settings)
     part = methods.create(method, backbone.sizes, **of_method)
     if head != heads.MEAN and type(part).pool is not Method.pool:
         raise UsageError(f"{method} pools frames in its own way: it takes the head {heads.MEAN} only, not {head}")
@@ -265,8 +264,11 @@ def create(
     return TextVideoModel(backbone, method, part, head, top, dtype=dtype).to(device or default_device())
 
 
-def _of_head(setting: str) -> bool:
-    return setting.startswith(HEAD_PREFIX)
+def split_settings(settings: dict) -> tuple[dict, dict]:
+    """Settings of a method, and those that are called `head.NAME` under their own names."""
+    of_head = {name for name in settings if name.startswith(HEAD_PREFIX)}
+    of_method = {name: value for name, value in settings.items() if name not in of_head}
+    return of_method, {name.removeprefix(HEAD_PREFIX): settings[name] for name in settings if name in of_head}
 
 
 def load(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.errors import UsageError
+from vop.training.recipe import FIELDS
 
 if TYPE_CHECKING:
     from vop.data.types import Dataset
@@ -20,7 +21,7 @@ def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True) 
         "--data",
         metavar="SPEC",
         required=required,
-        help="a benchmark with its folder (msrvtt-9k:/data/msrvtt), a CSV, JSONL or Parquet file, or emoji-motion",
+        help="a benchmark with its folder (msrvtt-9k:data/msrvtt), a CSV, JSONL or Parquet file, or emoji-motion",
     )
     add_table_options(parser)
 
@@ -51,6 +52,31 @@ def add_settings_option(parser: argparse.ArgumentParser) -> None:
         dest="settings",
         help="a setting of the method: --set split_layer=8 --set visual_layers=[1,2,3]",
     )
+
+
+_RECIPE_HELP = {
+    "epochs": "passes over the training pairs",
+    "batch_size": "videos per step, over all processes",
+    "captions_per_video": "a video is encoded once for so many of its captions",
+    "learning_rate": "of AdamW",
+    "weight_decay": "of AdamW",
+    "warmup": "fraction of the steps in which the learning rate rises",
+    "max_grad_norm": "gradients are clipped to this norm",
+    "seed": "of the prompts' initial values and of the order of the pairs",
+    "precision": "auto, bf16 or fp32",
+    "validation": "fraction of the training videos that selects the epoch, if the data has no validation split",
+    "on_bad_video": "skip: leave unreadable videos out and list them; fail: stop",
+    "workers": "processes that decode",
+    "checkpoint_seconds": "time between checkpoints within an epoch",
+}
+
+
+def add_recipe_options(parser: argparse.ArgumentParser, *, without: Sequence[str] = ()) -> None:
+    """An option for each field of a recipe."""
+    for name, field in FIELDS.items():
+        if name not in without:
+            text = f"{_RECIPE_HELP[name]} (default {field.default})"
+            parser.add_argument(f"--{name.replace('_', '-')}", type=type(field.default), help=text)
 
 
 def parse_settings(pairs: Sequence[str]) -> dict:

@@ -7,25 +7,16 @@ import sys
 from pathlib import Path
 
 from vop import progress
-from vop.cli.common import add_data_options, add_settings_option, load_data, parse_settings, warn_skipped
+from vop.cli.common import (
+    add_data_options,
+    add_recipe_options,
+    add_settings_option,
+    load_data,
+    parse_settings,
+    warn_skipped,
+)
 from vop.errors import UsageError
-from vop.training.recipe import FIELDS, Recipe, read_config
-
-_HELP = {
-    "epochs": "passes over the training pairs",
-    "batch_size": "videos per step, over all processes",
-    "captions_per_video": "a video is encoded once for so many of its captions",
-    "learning_rate": "of AdamW",
-    "weight_decay": "of AdamW",
-    "warmup": "fraction of the steps in which the learning rate rises",
-    "max_grad_norm": "gradients are clipped to this norm",
-    "seed": "of the prompts' initial values and of the order of the pairs",
-    "precision": "auto, bf16 or fp32",
-    "validation": "fraction of the training videos that selects the epoch, if the data has no validation split",
-    "on_bad_video": "skip: leave unreadable videos out and list them; fail: stop",
-    "workers": "processes that decode",
-    "checkpoint_seconds": "time between checkpoints within an epoch",
-}
+from vop.training.recipe import Recipe, fields_of, read_config
 
 
 def add_parser(subparsers) -> None:
@@ -44,16 +35,13 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--cache", metavar="DIR", type=Path, help="decoded frames (vop data cache), read and completed")
     parser.add_argument("--num-frames", type=int, help="frames of a video (default 12)")
     add_settings_option(parser)
-    for name, field in FIELDS.items():
-        kind = type(field.default)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"{_HELP[name]} (default {field.default})")
+    add_recipe_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     config = read_config(arguments.config) if arguments.config else {}
-    given = {name: getattr(arguments, name) for name in FIELDS if getattr(arguments, name) is not None}
-    recipe = Recipe(**{name: value for name, value in config.items() if name in FIELDS} | given)
+    recipe = Recipe(**fields_of(config) | fields_of(vars(arguments)))
     spec = arguments.data or config.get("data")
     if spec is None:
         raise UsageError("no data: give --data SPEC, or `data:` in the recipe")

@@ -11,7 +11,7 @@ Shapes: `v` videos with a caption, `t` texts, `s` resamples; `2` directions (t2v
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,14 +151,14 @@ class PairedTest:
 
 
 def bootstrap_intervals(
-    ranks: QueryRanks, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+    ranks: QueryRanks | Sequence[QueryRanks], *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
 ) -> Confidence:
     """Percentile intervals of both directions' recalls.
 
     A resample draws as many videos as there are, with replacement, each with all of its captions.
 
     Args:
-        ranks: of an evaluation.
+        ranks: of an evaluation, or of several seeds' on the same gallery, for intervals of their mean.
         level: the share of resamples within an interval.
         resamples: how many are drawn.
         seed: of the draws; the same seed gives the same interval.
@@ -167,13 +167,14 @@ def bootstrap_intervals(
         UsageError: a setting is not allowed.
     """
     _check(level=level, resamples=resamples)
-    recalls = _resampled(ranks.hits(), ranks.queries(), resamples=resamples, seed=seed)
+    runs = _runs(ranks)
+    recalls = _resampled(_hits(runs), len(runs) * runs[0].queries(), resamples=resamples, seed=seed)
     return Confidence(level, resamples, **_by_name(_interval(recalls, level)))
 
 
 def paired_test(
-    first: QueryRanks,
-    second: QueryRanks,
+    first: QueryRanks | Sequence[QueryRanks],
+    second: QueryRanks | Sequence[QueryRanks],
     *,
     level: float = LEVEL,
     resamples: int = RESAMPLES,
@@ -192,7 +193,8 @@ def paired_test(
     most a, whatever the number of videos. Phipson and Smyth, 2010, "Permutation P-values Should Never Be Zero".
 
     Args:
-        first, second: of evaluations of the same texts and videos.
+        first, second: of evaluations of the same texts and videos, each of one run or of several seeds, whose mean is
+            compared. What seeds vary in is no part of the test.
         level, resamples: as for `bootstrap_intervals`.
         swaps: random relabellings.
         seed: of all draws.
@@ -201,16 +203,32 @@ def paired_test(
         UsageError: the galleries are not the same, or a setting is not allowed.
     """
     _check(level=level, resamples=resamples, swaps=swaps)
-    check_same_gallery(first, second)
-    queries = first.queries()
-    pair = first.hits(), second.hits()
+    runs, others = _runs(first), _runs(second)
+    check_same_gallery(runs[0], others[0])
+    pair = len(others) * _hits(runs), len(runs) * _hits(others)  # means over seeds, kept whole numbers
+    queries = len(runs) * len(others) * runs[0].queries()
     change = pair[0] - pair[1]
     interval = _interval(_resampled(change, queries, resamples=resamples, seed=seed), level)
     recalls = [_percent(hits.sum(axis=0), queries.sum(axis=0)) for hits in pair]
     p = _p_values(change, swaps=swaps, seed=seed)
     rows = np.stack([*recalls, *interval, p])  # (5, 2, 3)
     found = _by_name(rows, lambda one, other, low, high, p: Difference(one, other, (low, high), p))
-    return PairedTest((first.name, second.name), level, resamples, swaps, **found)
+    return PairedTest((runs[0].name, others[0].name), level, resamples, swaps, **found)
+
+
+def _runs(ranks: QueryRanks | Sequence[QueryRanks]) -> list[QueryRanks]:
+    """At least one, all of the same gallery."""
+    runs = [ranks] if isinstance(ranks, QueryRanks) else list(ranks)
+    if not runs:
+        raise UsageError("there are 0 evaluations: give the ranks of one or more")
+    for other in runs[1:]:
+        check_same_gallery(runs[0], other)
+    return runs
+
+
+def _hits(runs: Sequence[QueryRanks]) -> np.ndarray:
+    """(v, 2, 3), summed over runs."""
+    return np.sum([run.hits() for run in runs], axis=0)
 
 
 def check_same_gallery(first: QueryRanks, second: QueryRanks) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,7 +49,11 @@ class SplitEmbeddings:
     pair_scores: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def similarity(self) -> Tensor:
-        """(texts, videos) scores."""
+        """(texts, videos) scores; a pairwise model's are computed once."""
+        return self._pair_similarity if self.pair_scores else self.scores(self.texts, self.videos)
+
+    @cached_property
+    def _pair_similarity(self) -> Tensor:
         return self.scores(self.texts, self.videos)
 
     def scores(self, texts: Tensor, videos: Tensor) -> Tensor:

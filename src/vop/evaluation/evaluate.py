@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from vop.errors import DataError
 from vop.evaluation.embedding import Progress, SplitEmbeddings, embed_split
-from vop.evaluation.metrics import metrics_from_embeddings
-from vop.evaluation.ranks import similarity_matrix
 from vop.evaluation.report import EvaluationReport, Rescored
 from vop.evaluation.rescoring import dual_softmax_metrics, qb_norm_metrics
 
@@ -61,6 +59,7 @@ def report_from_embeddings(
     temperature: float = 0.01,
     beta: float = 20.0,
     tie_rule: str = "pessimistic",
+    rescore: bool = True,
     method: str = "",
     data: str = "",
     **facts: Any,
@@ -74,16 +73,16 @@ def report_from_embeddings(
         temperature: of the dual softmax.
         beta: of QB-Norm.
         tie_rule: see `retrieval_metrics`.
+        rescore: by dual softmax, and with a bank by QB-Norm.
         method, data: names; `facts` are further fields of `EvaluationReport`.
     """
-    metrics = metrics_from_embeddings(
-        embedded.texts, embedded.videos, targets=embedded.split.targets, tie_rule=tie_rule
-    )
+    metrics = embedded.metrics(tie_rule=tie_rule)
     rescored: dict[str, Rescored] = {}
     notes = tuple(facts.pop("notes", ()))
-    if metrics.texts * metrics.videos <= RESCORING_LIMIT:
+    small = metrics.texts * metrics.videos <= RESCORING_LIMIT
+    if rescore and small:
         rescored = _rescored(embedded, bank, temperature=temperature, beta=beta, tie_rule=tie_rule)
-    else:
+    elif rescore:
         notes += (f"not rescored: more than {RESCORING_LIMIT:,} text-video pairs",)
     return EvaluationReport(
         method=method,
@@ -111,8 +110,8 @@ def _rescored(
     if bank is not None:
         normed = qb_norm_metrics(
             scores,
-            text_bank=similarity_matrix(bank.texts, embedded.videos),
-            video_bank=similarity_matrix(bank.videos, embedded.texts),
+            text_bank=embedded.scores(bank.texts, embedded.videos),
+            video_bank=embedded.scores(embedded.texts, bank.videos).T,
             beta=beta,
             **common,
         )

@@ -79,7 +79,7 @@ def contact_sheet(
     """
     if not rows or not all(row.clips for row in rows):
         raise UsageError(f"{len(rows)} rows, of which some may lack clips: give at least one row, each with a clip")
-    strips = [[_strip(_thumbnails(clip.frames, max_frames)) for clip in row.clips] for row in rows]
+    strips = [[film_strip(clip.frames, max_frames=max_frames) for clip in row.clips] for row in rows]
     column = max(_LEAST_COLUMN, *(strip.width for line in strips for strip in line)) + 2 * _BORDER
     columns = max(len(line) for line in strips)
     inner = columns * column + (columns - 1) * _COLUMN_GAP
@@ -90,6 +90,30 @@ def contact_sheet(
     with atomic_write(path) as temporary:
         _page(parts, inner).save(temporary, format="PNG")
     return path
+
+
+def film_strip(frames: Any, *, max_frames: int = 5) -> Image.Image:
+    """A clip as a strip of film, 130 pixels high.
+
+    Args:
+        frames: uint8 (frames, 3, height, width), a tensor on the CPU or an array.
+        max_frames: so many are shown, spread evenly with the first and the last among them.
+
+    Raises:
+        UsageError: frames of another shape or type.
+    """
+    thumbnails = _thumbnails(frames, max_frames)
+    width = sum(frame.width for frame in thumbnails) + (len(thumbnails) + 1) * _FRAME_GAP
+    strip = Image.new("RGB", (width, _FRAME_HEIGHT + 2 * _BAND), _FILM)
+    draw = ImageDraw.Draw(strip)
+    for left in range(6, width - 8, 18):
+        for top in (3, strip.height - _BAND + 3):
+            draw.rounded_rectangle((left, top, left + 8, top + 6), radius=2, fill=_HOLE)
+    left = _FRAME_GAP
+    for frame in thumbnails:
+        strip.paste(frame, (left, _BAND))
+        left += frame.width + _FRAME_GAP
+    return strip
 
 
 def _page(parts: Sequence[Image.Image], width: int) -> Image.Image:
@@ -139,20 +163,6 @@ def _check_mark(draw: ImageDraw.ImageDraw, *, left: int, top: int) -> None:
     draw.ellipse((left, top, left + 20, top + 20), fill=_RIGHT)
     points = [(left + 5, top + 10), (left + 9, top + 14), (left + 15, top + 6)]
     draw.line(points, fill="white", width=3, joint="curve")
-
-
-def _strip(frames: Sequence[Image.Image]) -> Image.Image:
-    width = sum(frame.width for frame in frames) + (len(frames) + 1) * _FRAME_GAP
-    strip = Image.new("RGB", (width, _FRAME_HEIGHT + 2 * _BAND), _FILM)
-    draw = ImageDraw.Draw(strip)
-    for left in range(6, width - 8, 18):
-        for top in (3, strip.height - _BAND + 3):
-            draw.rounded_rectangle((left, top, left + 8, top + 6), radius=2, fill=_HOLE)
-    left = _FRAME_GAP
-    for frame in frames:
-        strip.paste(frame, (left, _BAND))
-        left += frame.width + _FRAME_GAP
-    return strip
 
 
 def _thumbnails(frames: Any, most: int) -> list[Image.Image]:

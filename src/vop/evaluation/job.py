@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,8 +43,6 @@ def evaluate_model(
     bank = None
     if "train" in dataset.splits and split != "train" and bank_videos:
         bank = _sample(dataset.split("train"), bank_videos)
-    card = model.card
-    head = {} if model.head_name == MEAN else {f"{HEAD_PREFIX}{k}": v for k, v in model.head.settings.items()}
     return evaluate(
         model,
         dataset.split(split),
@@ -53,22 +51,30 @@ def evaluate_model(
         on_bad_video=on_bad_video,
         bank=bank,
         progress=progress,
-        method=model.method_name,
-        data=dataset.name,
-        selection=card.get("selection", None if model.trainable() else "untrained"),
-        epoch=card.get("epoch"),
-        seed=card.get("seed"),
-        notes=_frame_notes(model),
-        settings={
+        **report_facts(model, dataset),
+    )
+
+
+def report_facts(model: TextVideoModel, dataset: Dataset) -> dict[str, Any]:
+    """What a report says of the model and the data, as arguments of `evaluate`."""
+    card = model.card
+    return {
+        "method": model.method_name if model.head_name == MEAN else f"{model.method_name}/{model.head_name}",
+        "data": dataset.name,
+        "selection": card.get("selection", None if model.trainable() else "untrained"),
+        "epoch": card.get("epoch"),
+        "seed": card.get("seed"),
+        "notes": _frame_notes(model),
+        "settings": {
             "backbone": model.backbone.name,
             "precision": str(model.clip.dtype).removeprefix("torch."),
             "trained_on": card.get("data"),
             "head": model.head_name,
             **model.method.settings,
-            **head,
+            **{f"{HEAD_PREFIX}{name}": value for name, value in model.head.settings.items()},
             "num_frames": model.num_frames,
         },
-    )
+    }
 
 
 def _frame_notes(model: TextVideoModel) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from vop.errors import UsageError
 from vop.evaluation.ranks import BLOCK_BYTES, Ranks, ranks_from_embeddings, ranks_from_similarity
 
+METRIC_NAMES = ("r1", "r5", "r10", "mdr", "mnr")
 Targets = Sequence[int] | np.ndarray | Tensor
 
 
@@ -47,7 +48,7 @@ class DirectionMetrics:
         return cls(*recall, float(np.median(ranks)), float(np.mean(ranks)), len(ranks), gallery, ranks)
 
     def to_dict(self) -> dict[str, float]:
-        return {name: getattr(self, name) for name in ("r1", "r5", "r10", "mdr", "mnr")}
+        return {name: getattr(self, name) for name in METRIC_NAMES}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import nn
@@ -46,6 +46,23 @@ def count_method(name: str, sizes: ClipSizes, **settings) -> ParameterCount:
         true_count=true,
         true_percent=round(100 * true / whole["true"], 3),
     )
+
+
+def count_model(method: str, sizes: ClipSizes, *, head: str, settings: dict) -> ParameterCount:
+    """Counts a method with a head on top; the paper has no heads, so that its count has none of theirs.
+
+    Args:
+        settings: the method's, and the head's under `head.NAME`.
+    """
+    from vop import heads
+    from vop.model import split_settings
+
+    of_method, of_head = split_settings(settings)
+    count = count_method(method, sizes, **of_method)
+    with torch.device("meta"):
+        whole = sum(p.numel() for p in Clip(sizes).parameters())
+        true = count.true_count + sum(p.numel() for p in heads.create(head, sizes, **of_head).parameters())
+    return replace(count, true_count=true, true_percent=round(100 * true / whole, 3))
 
 
 def _its_own(name: str, settings: dict) -> dict:

@@ -76,7 +76,7 @@ def train(
         raise UsageError(f"{method} trains nothing: evaluate it as it is")
     store = FrameStore(model.num_frames, model.image_size, cache=cache or out / TRAINING / FRAMES)
     with process.main_process_first():  # the others find its frames in the cache
-        train_split, validation, skipped = _splits(dataset, recipe, store, progress)
+        train_split, validation, skipped = readable_splits(dataset, recipe, store, progress)
     trainer = Trainer(model, train_split, validation, recipe, out, store=store, data=dataset.name, progress=progress)
     result = trainer.fit(resume=resume)
     if cache is None and process.is_main_process:
@@ -84,10 +84,10 @@ def train(
     return Trained(model, result, skipped)
 
 
-def _splits(
+def readable_splits(
     dataset: Dataset, recipe: Recipe, store: FrameStore, progress: Progress
 ) -> tuple[Split, Split | None, tuple[BadVideo, ...]]:
-    """The readable part of the training and the validation split."""
+    """The readable part of the training and the validation split, and what was left out of both."""
     if recipe.validation > 0:
         dataset = with_validation(dataset, fraction=recipe.validation)  # the same videos whatever the seed
     kept, skipped = {}, ()

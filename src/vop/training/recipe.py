@@ -65,7 +65,15 @@ class Recipe:
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
+
+
+def fields_of(values: dict) -> dict:
+    """Those of a configuration's or a command's values that are a recipe's and are given."""
+    return {name: values[name] for name in FIELDS if values.get(name) is not None}
+
+
 _NAMES = ("data", "method", "backbone", "head")
+_MAPPINGS = ("settings", "study")
 
 
 def _check_type(name: str, value: object, *, default: object) -> None:
@@ -78,7 +86,8 @@ def _check_type(name: str, value: object, *, default: object) -> None:
 
 
 def read_config(path: str | Path) -> dict:
-    """A YAML file to a dictionary: the recipe's fields, and `data`, `method`, `backbone`, `head`, `settings` of a training.
+    """A YAML file to a dictionary: the recipe's fields, and `data`, `method`, `backbone`, `head`,
+    `settings` of a training, and `study` of a comparison (see `vop.cli.compare`).
 
     Raises:
         UsageError: the file is missing or is not such a dictionary.
@@ -93,7 +102,7 @@ def read_config(path: str | Path) -> dict:
         raise UsageError(f"{path}: not readable as YAML ({error})") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: a recipe is a mapping of names to values, got {type(values).__name__}")
-    known = [*FIELDS, *_NAMES, "settings"]
+    known = [*FIELDS, *_NAMES, *_MAPPINGS]
     for name, value in values.items():
         if name not in known:
             raise unknown_name(f"entry of {path}", str(name), known)
@@ -102,6 +111,7 @@ def read_config(path: str | Path) -> dict:
         if name in FIELDS and isinstance(value, str) and not isinstance(FIELDS[name].default, int | str):
             with suppress(ValueError):  # YAML reads 1e-3 as a string
                 values[name] = float(value)
-    if not isinstance(values.get("settings", {}), dict):
-        raise UsageError(f"{path}: settings is {values['settings']!r}; it must map names to values")
+    for name in _MAPPINGS:
+        if not isinstance(values.get(name, {}), dict):
+            raise UsageError(f"{path}: {name} is {values[name]!r}; it must map names to values")
     return values

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
+from vop.data.types import Split
+from vop.world import emoji_motion
+
 
 def order_accuracy(similarity, twins: Sequence[int | None]) -> float:
     """Percent of videos with a twin whose own caption is nearer to them than to the twin; chance is 50.
@@ -28,3 +31,27 @@ def order_accuracy(similarity, twins: Sequence[int | None]) -> float:
     other = [twins[i] for i in own]
     right = similarity[own, own] > similarity[own, other]
     return 100 * right.double().mean().item()
+
+
+def measure(similarity: torch.Tensor, split: Split) -> dict:
+    """Order accuracy, and by kind of content: `{"extras": {"order"}, "kinds": {kind: {"videos", "t2v_r1", "order"}}}`.
+
+    Args:
+        similarity: (n, n) of a split of emoji-motion, or of what could be read of it.
+        split: with one caption for each video.
+    """
+    metadata = emoji_motion.load_metadata(split.videos[0].path.parent.parent)
+    kinds = [metadata[video.id].kind for video in split.videos]
+    twins = emoji_motion.twin_indices([video.id for video in split.videos], metadata)
+    own = similarity.diagonal()[:, None]
+    first = (similarity >= own).sum(dim=1) == 1  # as ranks do, which place a right item after those that tie
+    by_kind = {}
+    for kind in sorted(set(kinds)):
+        rows = [row for row, other in enumerate(kinds) if other == kind]
+        paired = [twin if kinds[row] == kind else None for row, twin in enumerate(twins)]
+        by_kind[kind] = {
+            "videos": len(rows),
+            "t2v_r1": 100 * first[rows].double().mean().item(),
+            "order": order_accuracy(similarity, paired) if any(twin is not None for twin in paired) else None,
+        }
+    return {"extras": {"order": order_accuracy(similarity, twins)}, "kinds": by_kind}

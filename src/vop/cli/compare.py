@@ -1,0 +1,244 @@
+"""`vop compare` and `vop ablate`: several trainings, one table, one report."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vop import progress
+from vop.cli.common import (
+    add_data_options,
+    add_recipe_options,
+    add_settings_option,
+    load_data,
+    parse_settings,
+    print_json,
+    print_table,
+)
+from vop.errors import UsageError, unknown_name
+from vop.training.recipe import Recipe, fields_of, read_config
+
+# Entries of a recipe's `study:`, and the options that go before them.
+ENTRIES = {
+    "methods": list,
+    "seeds": list,
+    "learning_rates": list,
+    "rate_range": list,
+    "trials": int,
+    "trial_epochs": int,
+    "trial_steps": int,
+    "baseline": str,
+}
+
+
+def add_parser(subparsers) -> None:
+    compare = subparsers.add_parser(
+        "compare",
+        help="train and rank several methods with several seeds: one table, one report",
+        description="Searches each method's learning rate on validation, trains it with every seed, ranks and reports. "
+        "What is done already in --out is used again.",
+    )
+    compare.add_argument("--methods", metavar="A,B/HEAD,…", help="default: all that `vop params` lists")
+    compare.set_defaults(run=run_compare)
+    ablate = subparsers.add_parser(
+        "ablate",
+        help="the paper's ablations as named studies",
+        description="Studies: towers, depth, length, specific-length, cmm, cmm-role, split-layer.",
+    )
+    ablate.add_argument("studies", metavar="STUDY", nargs="*", help="default: all of them")
+    ablate.set_defaults(run=run_ablate)
+    for parser in (compare, ablate):
+        _add_options(parser)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    add_data_options(parser, required=False)
+    parser.add_argument(
+        "--recipe", metavar="FILE", action="append", default=[], help="may be repeated: one table for each"
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, help="the study's folder (default runs/study-NAME)")
+    parser.add_argument("--report", metavar="DIR", type=Path, help="tables and figures (default OUT/report)")
+    parser.add_argument("--backbone", help="openai/clip-vit-base-patch32 (default), mini, a hub id, a CLIP folder")
+    parser.add_argument("--head", help="of every method that names none: meanP (default) or another one")
+    parser.add_argument("--seeds", metavar="0,1,2", help="of the trainings (default 0,1,2)")
+    parser.add_argument(
+        "--learning-rates", metavar="A,B,…", help="in place of a search: one for all, or several to try"
+    )
+    parser.add_argument("--rate-range", metavar="LOW,HIGH", help="of the search (default 1e-6,1e-2)")
+    parser.add_argument("--trials", type=int, help="learning rates that a search tries (default 8)")
+    parser.add_argument("--trial-epochs", type=int, help="of each (default 2)")
+    parser.add_argument("--trial-steps", type=int, help="of each at most, over its epochs (default 1000)")
+    parser.add_argument("--baseline", help="the arm that gains are measured from (default full, or the first)")
+    parser.add_argument("--split", default="test", help="that is ranked: test (default) or val")
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side (default 1)")
+    parser.add_argument("--cache", metavar="DIR", type=Path, help="decoded frames (default OUT/cache)")
+    parser.add_argument("--num-frames", type=int, help="frames of a video (default 12)")
+    parser.add_argument("--json", action="store_true", help="print JSON: a list of documents under `studies`")
+    add_settings_option(parser)
+    add_recipe_options(parser, without=("learning_rate", "seed"))
+
+
+def run_compare(arguments: argparse.Namespace) -> int:
+    return _run(arguments, "compare", ["compare"])
+
+
+def run_ablate(arguments: argparse.Namespace) -> int:
+    from vop.studies.ablations import ABLATIONS
+
+    studies = arguments.studies or list(ABLATIONS)
+    for study in studies:
+        if study not in ABLATIONS:
+            raise unknown_name("study", study, ABLATIONS)
+    return _run(arguments, "ablate", studies)
+
+
+def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> int:
+    from vop.studies.job import run_plan
+    from vop.studies.publish import publish
+
+    configs = [read_config(recipe) for recipe in arguments.recipe] or [{}]
+    if len(configs) > 1 and arguments.data:
+        raise UsageError("several recipes name their own data: give --data with one recipe, or with none")
+    planned = []  # everything is read and checked before the first hour is spent
+    for config in configs:
+        spec = _spec(arguments, config)
+        dataset = load_data(spec, arguments)
+        out = _out(arguments, dataset.name, several=len(configs) > 1)
+        planned += [(_plan(arguments, config, kind, spec), dataset, out) for kind in kinds]
+    documents = []
+    with progress.show() as show:
+        for plan, dataset, out in planned:
+            document = run_plan(
+                plan, dataset, out, command=_command(), cache=arguments.cache, jobs=arguments.jobs, progress=show
+            )
+            documents.append(document)
+    page = publish(documents, arguments.report or _root(arguments, planned) / "report", name=command)
+    if arguments.json:
+        print_json({"studies": documents, "report": str(page)})
+    else:
+        _print(documents, page)
+    return 1 if any(document["failures"] for document in documents) else 0
+
+
+def _plan(arguments: argparse.Namespace, config: dict, kind: str, spec: str):
+    from vop.backbone import DEFAULT_HUB_ID, find_sizes
+    from vop.heads import MEAN
+    from vop.studies import ablations
+    from vop.studies.plan import Plan, arms_of
+
+    study = _study(arguments, config)
+    backbone = arguments.backbone or config.get("backbone") or DEFAULT_HUB_ID
+    settings = config.get("settings", {}) | parse_settings(arguments.settings)
+    if arguments.num_frames is not None:
+        settings["num_frames"] = arguments.num_frames
+    if kind == "compare":
+        arms = arms_of(
+            _methods(study.get("methods")), head=arguments.head or config.get("head") or MEAN, settings=settings
+        )
+    else:
+        frames = {name: value for name, value in settings.items() if name == "num_frames"}
+        arms = ablations.arms(kind, find_sizes(backbone), settings=frames)
+    names = [arm.name for arm in arms]
+    rates = study.get("learning_rates", [])
+    recipe = Recipe(**(fields_of(config) | fields_of(vars(arguments)) | ({"learning_rate": rates[0]} if rates else {})))
+    return Plan(
+        kind=kind,
+        data=spec,
+        arms=arms,
+        recipe=recipe,
+        backbone=backbone,
+        seeds=tuple(study.get("seeds", (0, 1, 2))),
+        split=arguments.split,
+        search=None if len(rates) == 1 else _search(study),
+        baseline=_baseline(study.get("baseline"), names) if kind == "compare" else None,
+    )
+
+
+def _study(arguments: argparse.Namespace, config: dict) -> dict:
+    """The recipe's `study:` with the options in front of it."""
+    study = dict(config.get("study", {}))
+    for name, value in study.items():
+        if name not in ENTRIES:
+            raise unknown_name("entry of study", str(name), ENTRIES)
+        if not isinstance(value, ENTRIES[name]):
+            raise UsageError(f"{name} of the study is {value!r}; it must be a {ENTRIES[name].__name__}")
+    for name in ("trials", "trial_epochs", "trial_steps", "baseline"):
+        if getattr(arguments, name) is not None:
+            study[name] = getattr(arguments, name)
+    for name in ("seeds", "learning_rates", "rate_range", "methods"):
+        if getattr(arguments, name, None) is not None:
+            study[name] = getattr(arguments, name).split(",")
+    for name, kind in (("seeds", int), ("learning_rates", float), ("rate_range", float)):
+        if name in study:
+            study[name] = [_number(name, value, kind) for value in study[name]]
+    return study
+
+
+def _number(name: str, value: object, kind: type) -> float | int:
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"{name}: {value!r} is no {'whole number' if kind is int else 'number'}") from None
+
+
+def _search(study: dict):
+    from vop.studies.plan import Search
+
+    values = {
+        name: study[given]
+        for name, given in (("trials", "trials"), ("epochs", "trial_epochs"), ("steps", "trial_steps"))
+        if given in study
+    }
+    if "rate_range" in study:
+        if len(study["rate_range"]) != 2:
+            raise UsageError(f"rate_range is {study['rate_range']}; give two numbers, LOW,HIGH")
+        values |= dict(zip(("low", "high"), study["rate_range"], strict=True))
+    return Search(**values, rates=tuple(study.get("learning_rates", ())))
+
+
+def _methods(named: Sequence[str] | None) -> list[str]:
+    from vop.methods import METHODS
+
+    return list(named) if named else list(METHODS)
+
+
+def _baseline(named: str | None, arms: Sequence[str]) -> str | None:
+    if named is not None:
+        return named
+    return "full" if "full" in arms else arms[0] if len(arms) > 1 else None
+
+
+def _spec(arguments: argparse.Namespace, config: dict) -> str:
+    spec = arguments.data or config.get("data")
+    if spec is None:
+        raise UsageError(
+            "no data: give --data SPEC, or --recipe FILE with `data:`; without any videos of your own: "
+            "--recipe recipes/emoji-motion.yaml"
+        )
+    return spec
+
+
+def _out(arguments: argparse.Namespace, name: str, *, several: bool) -> Path:
+    if arguments.out is None:
+        return Path("runs") / f"study-{name}"
+    return arguments.out / name if several else arguments.out
+
+
+def _root(arguments: argparse.Namespace, planned: Sequence[tuple]) -> Path:
+    """Where the report of all studies goes."""
+    return arguments.out or (planned[0][2] if len({out for *_, out in planned}) == 1 else Path("runs"))
+
+
+def _command() -> str:
+    return shlex.join(["vop", *sys.argv[1:]])
+
+
+def _print(documents: Sequence[dict], page: Path) -> None:
+    from vop.studies.tables import rich_table
+
+    for document in documents:
+        print_table(rich_table(document))
+    print(f"\n{page}: tables, figures and clips; the same as Markdown, CSV and JSON beside it")
