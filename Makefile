@@ -8,7 +8,7 @@ install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo,logs,bench,test]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo,logs,lora,study,bench,test]"
 	touch $@
 
 demo: install
@@ -29,7 +29,9 @@ bench: install
 	$(BIN)/python bench/train_step.py
 	$(BIN)/python bench/decode.py
 	$(BIN)/python bench/metrics.py
+	$(BIN)/python bench/captions_per_video.py
 
-# The table of docs/results.md: about an hour on two cores.
+# The tables and figures of docs/results: about two hours on two cores.
 results: install
-	$(BIN)/python bench/emoji_motion.py
+	$(BIN)/vop compare --recipe recipes/emoji-motion.yaml --out runs/emoji-motion --report docs/results --jobs 2
+	$(BIN)/vop ablate --recipe recipes/emoji-motion.yaml --out runs/emoji-motion --report docs/results --seeds 0 --jobs 2

@@ -42,6 +42,14 @@ def test_without_a_terminal_there_are_few_lines_on_standard_error(capsys, clock)
     ]
 
 
+def test_a_stage_that_starts_over_is_estimated_anew(capsys, clock):
+    show = progress.Lines(interval_seconds=1.0)
+    for seconds, done in ((0, 1), (1000, 2), (1001, 1), (1003, 2)):
+        clock[0] = seconds
+        show("process 1", done, 10)
+    assert capsys.readouterr().err.splitlines()[-1] == "process 1: 2/10, 0:00:16 left"
+
+
 def test_every_stage_has_its_own_lines(capsys, clock):
     with progress.show() as show:
         show("decoding", 1, 9)

@@ -31,6 +31,7 @@ class Lines:
         self.interval_seconds = interval_seconds
         self._shown: dict[str, float] = {}
         self._started: dict[str, tuple[float, int]] = {}
+        self._done: dict[str, int] = {}
 
     def __enter__(self) -> Lines:
         return self
@@ -40,7 +41,9 @@ class Lines:
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
-        self._started.setdefault(stage, (now, done))
+        if stage not in self._started or done < self._done[stage]:  # a stage may start over, of another job
+            self._started[stage] = (now, done)
+        self._done[stage] = done
         if done >= total or now - self._shown.get(stage, -1e9) >= self.interval_seconds:
             self._shown[stage] = now
             parts = [f"{stage}: {done}/{total}", self._left(stage, done, total, now), note]
@@ -93,6 +96,8 @@ class Bars:
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(stage, total=total, note=note)
+        elif done < self._bars.tasks[self._bars.task_ids.index(self._tasks[stage])].completed:
+            self._bars.reset(self._tasks[stage])
         self._bars.update(self._tasks[stage], completed=done, total=total, note=note)
 
 

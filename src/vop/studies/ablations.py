@@ -6,7 +6,7 @@ All arms of a study train with the learning rate that is searched for the defaul
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from vop.backbone.config import ClipSizes
 from vop.errors import unknown_name
@@ -16,33 +16,20 @@ LENGTHS = (4, 8, 12, 16, 20)  # Figure 5
 SPECIFIC = (1, 2, 4, 6, 8)  # of 8
 
 
-@dataclass(frozen=True)
-class Ablation:
-    """`axis` is what its arms differ in, in the paper's words; `arms` builds them for a backbone of some sizes."""
-
-    title: str
-    axis: str
-    arms: Callable[[ClipSizes], list[Arm]]
-
-
 def arms(study: str, sizes: ClipSizes, *, settings: dict) -> tuple[Arm, ...]:
     """The arms of a study on a backbone of `sizes`; `settings` (the number of frames) hold for all of them.
 
     Raises:
         UsageError: no such study.
     """
-    built = find(study).arms(sizes)
+    if study not in ABLATIONS:
+        raise unknown_name("study", study, ABLATIONS)
+    built = ABLATIONS[study](sizes)
     default = next(arm.name for arm in built if arm.rate_of is None)
     return tuple(
         replace(arm, settings=settings | arm.settings, rate_of=None if arm.name == default else arm.rate_of or default)
         for arm in built
     )
-
-
-def find(study: str) -> Ablation:
-    if study not in ABLATIONS:
-        raise unknown_name("study", study, ABLATIONS)
-    return ABLATIONS[study]
 
 
 def _towers(sizes: ClipSizes) -> list[Arm]:
@@ -122,14 +109,12 @@ def _split_layer(sizes: ClipSizes) -> list[Arm]:
     ]
 
 
-ABLATIONS = {
-    "towers": Ablation("Prompts in one tower or in both", "towers with prompts", _towers),
-    "depth": Ablation("How many layers have prompts", "layers with prompts", _depth),
-    "length": Ablation("How many prompts a layer has", "prompt length", _length),
-    "specific-length": Ablation(
-        "How many of the prompts belong to a position", "specific prompts of 8", _specific_length
-    ),
-    "cmm": Ablation("What models the context", "context modelling module", _cmm),
-    "cmm-role": Ablation("What the context is used for", "the module's output", _cmm_role),
-    "split-layer": Ablation("From where on frames see each other", "K_s", _split_layer),
+ABLATIONS: dict[str, Callable[[ClipSizes], list[Arm]]] = {
+    "towers": _towers,
+    "depth": _depth,
+    "length": _length,
+    "specific-length": _specific_length,
+    "cmm": _cmm,
+    "cmm-role": _cmm_role,
+    "split-layer": _split_layer,
 }

@@ -94,8 +94,8 @@ def _arm(
         found["gain"] = _gain(ranks[arm.name], ranks[plan.baseline])
     if _is_default(arm):
         found["paper"] = paper.row(runs[0]["report"]["data"], arm.method)
-        if plan.baseline:
-            found["paper_average_gain"] = paper.average_gain(arm.method, over=plan.baseline)
+        if plan.baseline == "full":
+            found["paper_average_gain"] = paper.average_gain(arm.method)
     return found
 
 

@@ -15,7 +15,7 @@ from vop.files import atomic_write
 from vop.studies.figures import NOTES, combined_figures, document_figures
 from vop.studies.html_clips import Film, examples_page, film_image
 from vop.studies.html_style import SCRIPT, style
-from vop.studies.html_tables import head, main_table, more_tables, order_table
+from vop.studies.html_tables import head, main_table, more_tables, order_table, remarks
 from vop.studies.reading import heading, stems
 from vop.studies.svg import inline_svg
 
@@ -103,6 +103,7 @@ def _section(document: Mapping, stem: str, figures: Mapping[str, Figure], film: 
     parts = [
         f'<section id="{stem}"><h2>{escape(heading(document))}</h2>',
         head(document),
+        remarks(document),
         main_table(document),
         order_table(document),
         *_figures(figures, prefix=stem),

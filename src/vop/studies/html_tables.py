@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from html import escape
 
 from vop.studies.html_parts import NOTHING, Cell, Column, facts, folded, listed, number, signed, size, sortable_table
 from vop.studies.reading import found, gain, runs
@@ -30,6 +31,12 @@ def head(document: Mapping) -> str:
             "version": f"vop {document['vop_version']}",
         }
     )
+
+
+def remarks(document: Mapping) -> str:
+    """What a reader should know besides, and what failed; both may be missing."""
+    lines = [*(document.get("notes") or ()), *(f"failed: {line}" for line in document.get("failures") or ())]
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
 def _weights(document: Mapping) -> str:
@@ -136,7 +143,7 @@ def order_table(document: Mapping) -> str:
         Column("here", _ours),
         Column("verdict", lambda pair: Cell(f"{_MARKS.get(pair['verdict'], '')} {pair['verdict']}")),
     ]
-    return f"<h3>Where the paper's order holds</h3>{sortable_table(columns, document['order'])}"
+    return f"<h3>Where the paper's order of t2v R@1 holds</h3>{sortable_table(columns, document['order'])}"
 
 
 def _ours(pair: Mapping) -> Cell:

@@ -21,6 +21,7 @@ from pathlib import Path
 from queue import Empty, Queue
 
 from vop.data.frames import FrameStore
+from vop.data.loading import count_groups
 from vop.data.screening import cache_dataset
 from vop.data.types import Dataset
 from vop.errors import UsageError, VopError
@@ -97,6 +98,7 @@ def _check(plan: Plan, dataset: Dataset) -> tuple[int, int]:
 
     for split in ("train", plan.split):
         dataset.split(split)
+    count_groups(dataset.split("train"), size=plan.recipe.captions_per_video)
     if plan.search and "val" not in dataset.splits and not plan.recipe.validation:
         raise UsageError("validation is 0: a learning rate is searched on validation videos, so hold some out")
     sizes = find_backbone(plan.backbone).sizes

@@ -51,15 +51,21 @@ def search_rate(search: Search, evaluate: Evaluate, journal: Path, *, seed: int 
         for rate in first_rates(search):
             study.enqueue_trial({"learning_rate": rate})
 
+    reasons = []
+
     def objective(trial) -> float:
-        rate = _suggest(trial, search)
-        return evaluate(rate, lambda record: _report(optuna, trial, record))
+        try:
+            return evaluate(_suggest(trial, search), lambda record: _report(optuna, trial, record))
+        except VopError as error:
+            reasons.append(str(error))
+            raise
 
     done = study.get_trials(states=[states.COMPLETE, states.PRUNED])
     wanted = len(search.rates) or search.trials
     study.optimize(objective, n_trials=max(0, wanted - len(done)), catch=(VopError,))
     if not study.get_trials(states=[states.COMPLETE]):
-        raise VopError(f"{journal.stem}: no learning rate of {wanted} could be trained with; try lower ones")
+        why = f" ({reasons[-1]})" if reasons else ""
+        raise VopError(f"{journal.stem}: no learning rate of {wanted} could be trained with{why}; try lower ones")
     return study.best_params["learning_rate"], [_to_dict(trial) for trial in study.trials if trial.params]
 
 
