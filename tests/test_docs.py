@@ -18,9 +18,12 @@ from vop import heads, methods
 from vop.backbone import find_sizes
 from vop.cli import build_parser
 from vop.cli.common import parse_settings
+from vop.cli.compare import ENTRIES
 from vop.data.readers import READERS
 from vop.data.types import Split, Video
 from vop.methods import METHODS, settings_of
+from vop.studies.ablations import ABLATIONS
+from vop.studies.plan import Search, arms_of
 from vop.training.recipe import FIELDS, Recipe, read_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,7 +125,13 @@ def check_vop(words: list[str]) -> None:
     config = {}
     if getattr(arguments, "config", None):
         config = read_config(ROOT / arguments.config)
-    if hasattr(arguments, "settings"):
+    if hasattr(arguments, "recipe"):  # of a comparison
+        for recipe in arguments.recipe:
+            assert read_config(ROOT / recipe)["data"]
+        methods_named = getattr(arguments, "methods", None)
+        assert arms_of(methods_named.split(",") if methods_named else list(METHODS))
+        assert set(getattr(arguments, "studies", [])) <= ABLATIONS.keys()
+    elif hasattr(arguments, "settings"):
         named = arguments.method if isinstance(arguments.method, list) else [arguments.method]
         settings = config.get("settings", {}) | parse_settings(arguments.settings)
         for method in filter(None, [*named, config.get("method")]):
@@ -217,6 +226,15 @@ def test_the_example_recipe_is_one(tmp_path):
     test_recipes_are_read_and_fit_their_methods(tmp_path / "recipe.yaml")
 
 
+def test_the_example_of_a_study_is_one(tmp_path):
+    (block,) = blocks(DOCS / "comparing.md", "yaml")
+    (tmp_path / "recipe.yaml").write_text(block, encoding="utf-8")
+    study = read_config(tmp_path / "recipe.yaml")["study"]
+    assert study
+    assert study.keys() <= ENTRIES.keys()
+    assert arms_of(study["methods"])
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name_of)
 def test_python_examples_run(page, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
@@ -262,6 +280,18 @@ def test_the_table_of_settings_is_that_of_the_methods():
         known |= settings_of(name)
     known = json.loads(json.dumps(known))  # as a run saves them: a tuple is a list
     assert {name.strip("`"): yaml.safe_load(default) for name, default in documented.items()} == known
+
+
+def test_the_table_of_study_entries_is_what_a_recipe_takes():
+    documented = rows(DOCS / "comparing.md", under="## In a recipe")
+    assert {name.strip("`") for name in documented} == ENTRIES.keys()
+    defaults = {"trials": Search().trials, "trial_epochs": Search().epochs, "trial_steps": Search().steps}
+    assert {name: int(documented[f"`{name}`"]) for name in defaults} == defaults
+    assert [float(x) for x in re.findall(r"[\de-]+", documented["`rate_range`"])] == [Search().low, Search().high]
+
+
+def test_every_ablation_is_described():
+    assert {name.strip("`") for name in rows(DOCS / "comparing.md", under="## Ablations")} == ABLATIONS.keys()
 
 
 def test_every_head_is_described():

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from imports.openai_files import make_state, write_vocabulary
 from tiny_data import write_table
+from vop.cli.common import print_json
 
 
 def test_without_work_to_do_no_heavy_library_is_imported():
@@ -39,6 +40,18 @@ def test_a_wrong_call_is_2(vop, words):
     status, out, err = vop(*words)
     assert (status, out) == (2, "")
     assert "usage: vop" in err
+
+
+def test_json_has_lists_of_numbers_on_one_line(capsys):
+    document = {
+        **{"ranks": [1, 22, 3], "shares": [3.5e-7, -1.0], "rows": [[1], [2, 3]], "none": [], "mixed": [1, "a"]},
+        **{"text": "[ 1, 2 ] and [\n1,\n2\n]", "nan": None},
+    }
+    print_json(document)
+    out = capsys.readouterr().out
+    assert json.loads(out) == document
+    assert '"ranks": [1, 22, 3],' in out
+    assert '"shares": [3.5e-07, -1.0],' in out
 
 
 class TestParams:

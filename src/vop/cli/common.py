@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,7 +98,7 @@ def parse_settings(pairs: Sequence[str]) -> dict:
 
 def print_json(document: dict, *, file: str | None = None) -> None:
     """One JSON document, on standard output or into a file."""
-    text = json.dumps(document, indent=2, ensure_ascii=False)
+    text = _on_few_lines(json.dumps(document, indent=2, ensure_ascii=False))
     if file in (None, "-"):
         print(text)
         return
@@ -105,6 +106,13 @@ def print_json(document: dict, *, file: str | None = None) -> None:
 
     with atomic_write(file) as path:
         path.write_text(text + "\n", encoding="utf-8")
+
+
+def _on_few_lines(text: str) -> str:
+    """Indented JSON with every list of numbers on one line: of ranks there are tens of thousands."""
+    number = r"-?[\d.e+-]+"
+    lists = rf"\[\n\s*({number}(?:,\n\s*{number})*)\n\s*\]"  # no string of JSON holds the end of a line
+    return re.sub(lists, lambda found: f"[{' '.join(found[1].split())}]", text)
 
 
 def print_table(table: object) -> None:

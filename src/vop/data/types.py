@@ -129,7 +129,8 @@ class Dataset:
     def split(self, name: str) -> Split:
         """One split by name; a DataError lists those that are there."""
         if name not in self.splits:
-            raise DataError(f"{self.name} has no {name!r} split; it has: {', '.join(self.splits) or 'none'}")
+            notes = "".join(f"; {note}" for note in self.notes)  # a reader's notes say which files were missing
+            raise DataError(f"{self.name} has no {name!r} split; it has: {', '.join(self.splits) or 'none'}{notes}")
         return self.splits[name]
 
     @property

@@ -1,4 +1,4 @@
-"""The paper's results (arXiv 2211.12764, Tables 2 and 3), and which of its orders a study confirms."""
+"""The paper's results on its five benchmarks (arXiv 2211.12764), and which of its orders a study confirms."""
 
 from __future__ import annotations
 
