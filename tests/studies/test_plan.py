@@ -34,6 +34,10 @@ class TestArms:
             ("vop-c/seqTransf", "vop-c", "seqTransf"),
         ]
 
+    def test_defaults_that_are_spelt_out_change_nothing(self):
+        (spelt,), (plain,) = arms_of(["vop-p"], settings={"specific_prompts": 4, "num_frames": 12}), arms_of(["vop-p"])
+        assert spelt == plain
+
     def test_a_head_for_all(self):
         assert [(arm.name, arm.head) for arm in arms_of(["vop", "full/seqLSTM"], head="x-pool")] == [
             ("vop/x-pool", "x-pool"),

@@ -320,6 +320,19 @@ class TestCompare:
         status, _, err = study("compare", "--methods", "vop")
         assert (status, "is not empty, and holds no study" in err) == (2, True)
 
+    def test_two_at_once_on_one_folder(self, study, tmp_path):
+        from filelock import FileLock
+
+        (tmp_path / "out").mkdir()
+        with FileLock(tmp_path / "out" / runner.LOCK):
+            status, _, err = study("compare", "--methods", "vop")
+        assert (status, "another process is at work on this study" in err) == (1, True)
+
+    def test_a_file_in_the_place_of_the_folder(self, study, tmp_path):
+        (tmp_path / "out").touch()
+        status, _, err = study("compare", "--methods", "vop")
+        assert (status, "is a file; --out" in err) == (2, True)
+
     def test_a_damaged_study_is_named(self, study, tmp_path):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "study.json").write_text('{"identity": ')

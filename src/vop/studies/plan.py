@@ -151,7 +151,9 @@ def check_same(saved: dict[str, Any], wanted: dict[str, Any], *, out: object) ->
 
 
 def arms_of(names: Sequence[str], *, head: str = MEAN, settings: dict | None = None) -> tuple[Arm, ...]:
-    """An arm for each method; with the settings that it has. "METHOD/HEAD" is an arm with a head of its own.
+    """An arm for each method, with those settings that it has, where they are not its defaults.
+
+    "METHOD/HEAD" is an arm with a head of its own.
 
     Raises:
         UsageError: no such method or head, or no method has one of the settings.
@@ -167,8 +169,8 @@ def arms_of(names: Sequence[str], *, head: str = MEAN, settings: dict | None = N
         has = methods.settings_of(method)
         has |= {f"{HEAD_PREFIX}{key}": value for key, value in heads.settings_of(chosen).items()}
         known |= has
-        own = {key: value for key, value in (settings or {}).items() if key in has}
-        used |= own.keys()
+        used |= has.keys()
+        own = {key: value for key, value in (settings or {}).items() if key in has and value != has[key]}
         arms.append(
             Arm(name=name if own_head or head == MEAN else f"{name}/{head}", method=method, head=chosen, settings=own)
         )

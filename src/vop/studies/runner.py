@@ -14,8 +14,9 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from queue import Empty, Queue
@@ -30,7 +31,7 @@ from vop.progress import Progress, silent, stage
 from vop.studies.plan import Arm, Plan, check_same
 from vop.studies.work import Job, run_job
 
-STUDY = "study.json"
+STUDY, LOCK = "study.json", ".lock"
 QUIET_SECONDS = 0.5  # between two messages of a process
 
 
@@ -75,17 +76,35 @@ def run_study(
         raise UsageError(f"jobs is {jobs}; give 1 or more")
     started = time.monotonic()
     frames = _check(plan, dataset)
-    _claim(plan, dataset, out)
-    cache = cache or out / "cache"
-    cache_dataset(dataset, FrameStore(*frames, cache=cache), progress=stage(progress, "decoding"))
-    work = _Work(plan, dataset, out, cache, jobs, progress)
-    outcome = work.run()
+    with _alone_in(out):
+        _claim(plan, dataset, out)
+        cache = cache or out / "cache"
+        cache_dataset(dataset, FrameStore(*frames, cache=cache), progress=stage(progress, "decoding"))
+        outcome = _Work(plan, dataset, out, cache, jobs, progress).run()
     for runs in outcome.runs.values():
         runs.sort(key=lambda run: run["seed"])
     outcome.seconds = time.monotonic() - started
     if not any(outcome.runs.values()):
         raise VopError("nothing could be compared:\n" + "\n".join(f"  {line}" for line in outcome.failures))
     return outcome
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Holds the study's folder; the lock goes with the process, however it ends."""
+    from filelock import FileLock, Timeout
+
+    for path in (out, *out.parents):
+        if path.is_file():
+            raise UsageError(f"{path} is a file; --out {out} is to be a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise VopError(
+            f"{out}: another process is at work on this study; wait for it, or choose another --out"
+        ) from None
 
 
 def _check(plan: Plan, dataset: Dataset) -> tuple[int, int]:
@@ -133,7 +152,7 @@ def _claim(plan: Plan, dataset: Dataset, out: Path) -> None:
             known | {name: there[name] for name in both}, identity | {name: arms[name] for name in both}, out=out
         )
         arms = there | arms
-    elif out.is_dir() and any(out.iterdir()):
+    elif {entry.name for entry in out.iterdir()} - {LOCK}:
         raise UsageError(f"{out} is not empty, and holds no study: choose another --out")
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps({"identity": identity, "arms": arms}, indent=1) + "\n", encoding="utf-8")
@@ -253,10 +272,18 @@ def _in_process(job: Job, messages: Queue, slot: int) -> dict:
     def progress(step: str, done: int, total: int, note: str = "") -> None:
         nonlocal sent
         if time.monotonic() - sent >= QUIET_SECONDS:
+            _end_with_the_parent()
             sent = time.monotonic()
             messages.put((slot, job.name, step, done, total, note))
 
     return run_job(job, progress)
+
+
+def _end_with_the_parent() -> None:
+    """A study that was killed must not go on in its processes, beside the one that goes on with it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        os._exit(1)
 
 
 def _trains(arm: Arm) -> bool:

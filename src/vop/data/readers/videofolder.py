@@ -19,7 +19,10 @@ def needed_folder(name: str, root: Path | None) -> Path:
     if root is None:
         raise UsageError(f"{name} needs the folder of its files: {name}:DIR")
     if not root.is_dir():
-        raise DataError(f"{name}: there is no folder {root}")
+        raise DataError(
+            f"{name}: there is no folder {root}: put the benchmark's files there, or name theirs, {name}:DIR; "
+            "the built-in emoji-motion needs none"
+        )
     return root
 
 
