@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vop import heads, methods
 from vop.backbone import Backbone, find_backbone
+from vop.backbone.clip import Clip
 from vop.device import default_device
 from vop.errors import UsageError, VopError, unknown_name
 from vop.heads.base import Head
@@ -55,9 +56,7 @@ class TextVideoModel(nn.Module):
         self.method = method
         self.head = head or heads.create(head_name, backbone.sizes, num_frames=method.num_frames)
         self.head.start_from(self.clip)
-        self.method.attach(self.clip)
-        if not self.head.scaled:  # it would have no gradient
-            self.clip.log_logit_scale.requires_grad_(False)
+        attach(self.clip, self.method, self.head)
         self.clip.compute_in(dtype)
         self.trained_frames = method.num_frames
         self.tokenizer = backbone.tokenizer()
@@ -164,6 +163,8 @@ class TextVideoModel(nn.Module):
     @torch.no_grad()
     def score(self, texts: Tensor, frames: Tensor) -> Tensor:
         """A pairwise head's scores (t, v), float32 on the CPU, of features (t, e) and (v, f, e), block by block."""
+        was_training = self.head.training
+        self.head.eval()  # a ranking has no dropout, also in the middle of a training
         rows = min(len(texts), 64)
         columns = max(1, SCORE_BYTES // (4 * rows * self.head.pair_floats(frames)))
         scores = torch.empty(len(texts), len(frames))
@@ -172,6 +173,7 @@ class TextVideoModel(nn.Module):
             for row, some in enumerate(texts.split(rows)):
                 block = self.head.score(some.to(self.device), videos).float().cpu()
                 scores[row * rows : row * rows + len(some), column * columns : column * columns + len(videos)] = block
+        self.head.train(was_training)
         return scores
 
     def _scale(self) -> Tensor:
@@ -231,6 +233,13 @@ class TextVideoModel(nn.Module):
 
     def _nothing(self) -> Tensor:
         return torch.empty(0, self.backbone.sizes.embed_dim)
+
+
+def attach(clip: Clip, method: Method, head: Head) -> None:
+    """Makes what the method says of the frozen backbone trainable, where the head has a use for it."""
+    method.attach(clip)
+    if not head.scaled:  # the logit scale would have no gradient
+        clip.log_logit_scale.requires_grad_(False)
 
 
 def create(

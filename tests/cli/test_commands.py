@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from imports.openai_files import make_state, write_vocabulary
 from tiny_data import write_table
+from vop import methods
 from vop.cli.common import print_json
 
 
@@ -65,6 +66,12 @@ class TestParams:
         ]
         assert methods["vop"].items() >= {"paper_count": 122880, "paper_percent": 0.103, "true_count": 122880}.items()
         assert methods["vop-f"]["true_count"] == 132096
+
+    def test_without_peft_lora_is_left_out(self, vop, monkeypatch):
+        monkeypatch.setattr(methods, "find_spec", lambda name: None)
+        status, out, err = vop("params", "--json")
+        assert (status, "lora" in json.loads(out)["methods"]) == (0, False)
+        assert err == "lora is left out: it needs peft (pip install 'vop[lora]')\n"
 
     def test_table(self, vop):
         status, out, _ = vop("params")
@@ -132,6 +139,27 @@ class TestTrain:
         one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "other"))
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+    @pytest.mark.parametrize("head", ["seqTransf", "tightTransf", "x-pool"])
+    def test_with_a_head_it_ranks(self, train, vop, table, tmp_path, head):
+        assert train("--head", head)[0] == 0
+        config = json.loads((tmp_path / "run/config.json").read_text())
+        assert config["head"]["name"] == head
+        status, out, _ = vop("evaluate", tmp_path / "run", "--data", table, "--json")
+        report = json.loads(out)
+        assert (status, report["method"], report["gallery_size"]) == (0, f"vop/{head}", 3)
+        assert set(report["rescored"]) == ({"dual softmax", "qb-norm"} if head != "tightTransf" else set())
+        tensors = load_file(tmp_path / "run/model.safetensors")
+        assert any(name.startswith("head.") for name in tensors)
+        assert any(name.startswith("method.") for name in tensors)
+
+    @pytest.mark.parametrize("method", ["full", "bias", "lora", "adapter-ffn"])
+    def test_a_baseline_saves_what_it_trained(self, train, vop, table, tiny_folder, tmp_path, method):
+        assert train("--method", method)[0] == 0
+        saved = sum(tensor.numel() for tensor in load_file(tmp_path / "run/model.safetensors").values())
+        counted = json.loads(vop("params", "--backbone", tiny_folder, "--method", method, "--json")[1])
+        assert saved == counted["methods"][method]["true_count"]
+        assert vop("evaluate", tmp_path / "run", "--data", table, "--bank", 0)[0] == 0
 
     def test_recipe_and_options(self, vop, table, tiny_folder, tmp_path):
         recipe = tmp_path / "recipe.yaml"

@@ -84,7 +84,7 @@ def test_the_table_says_everything_that_a_comparison_needs():
     ):
         assert expected in " ".join(text.split())
     rows = [line.split() for line in text.splitlines()]
-    assert [row[0] for row in rows if "cosine" in row] == ["t2v", "v2t"]
+    assert [row[0] for row in rows if "plain" in row] == ["t2v", "v2t"]
     assert sum(row[:2] == ["dual", "softmax"] for row in rows) == 2
 
 

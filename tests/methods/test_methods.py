@@ -184,6 +184,7 @@ def test_ks_follows_the_paper():
         ("adapter-ffn", {"hidden": 0}, "hidden is 0; it is a whole number, 1 or more"),
         ("lora", {"rank": 0}, "rank is 0; it is a whole number, 1 or more"),
         ("lora", {"targets": ["q_proj"]}, "'q_proj'.*known: in_proj, out_proj, fc1, fc2"),
+        ("lora", {"targets": "fc1"}, r"targets is 'fc1'; it is a list, such as \[fc1\]"),
         ("lora", {"targets": []}, r"targets is \[\]; name one or more of in_proj"),
         ("vop", {"head": "seqTransformer"}, "unknown head 'seqTransformer': did you mean seqTransf"),
         ("vop", {"head": "seqTransf", "head.layer": 2}, "unknown setting of seqTransf 'layer': did you mean layers"),
@@ -258,6 +259,16 @@ def test_a_pairwise_head_embeds_nothing_by_itself(tiny, tmp_path, head):
     for encode, what in ((built.encode_text, ["a"]), (built.encode_video, [tmp_path / "a.mp4"])):
         with pytest.raises(UsageError, match=f"head {head} scores a text and a video together.*seqLSTM, seqTransf"):
             encode(what)
+
+
+@pytest.mark.parametrize("head", ["tightTransf", "x-pool"])
+def test_pairs_are_scored_without_dropout_in_the_middle_of_a_training(tiny, head):
+    built = build(tiny, "vop", head=head)
+    texts, frames = torch.randn(4, 16), torch.randn(5, FRAMES, 16)
+    assert torch.equal(built.train().score(texts, frames), built.eval().score(texts, frames))
+    assert built.train().head.training
+    built.score(texts, frames)
+    assert built.head.training
 
 
 @pytest.mark.parametrize("head", ["tightTransf", "x-pool"])

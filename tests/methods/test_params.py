@@ -7,7 +7,8 @@ import torch
 
 from vop.backbone.clip import Clip
 from vop.backbone.config import VIT_B_32
-from vop.methods.params import count_parameters, paper_size
+from vop.methods.params import count_model, count_parameters, paper_size
+from vop.model import create
 
 TABLE_1 = {  # method: the paper's count, its percentage
     "zero-shot": (0, 0.0),
@@ -62,6 +63,18 @@ def test_lora_has_two_thin_matrices_for_each_target(counts):
 
 def test_every_row_of_the_papers_table_is_counted(counts):
     assert counts.keys() == TABLE_1.keys() | {"lora"}
+
+
+@pytest.mark.parametrize("head", ["seqTransf", "tightTransf", "x-pool"])
+@pytest.mark.parametrize("method", ["zero-shot", "full", "bias", "vop-f+c", "lora"])
+def test_a_model_is_counted_as_it_trains(tiny, method, head):
+    settings = {"num_frames": 5, **({"train_logit_scale": True} if method == "bias" else {})}
+    built = create(method, tiny, head=head, device="cpu", **settings)
+    counted = count_model(method, tiny.sizes, head=head, settings=settings)
+    assert counted.true_count == sum(p.numel() for p in built.trainable().values())
+    assert (
+        counted.paper_count == count_model(method, tiny.sizes, settings=settings).paper_count or head == "tightTransf"
+    )
 
 
 def test_whole_backbone():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.errors import UsageError
-from vop.training.recipe import FIELDS
+from vop.training.recipe import FIELDS, Recipe, fields_of
 
 if TYPE_CHECKING:
     from vop.data.types import Dataset
@@ -76,8 +76,16 @@ def add_recipe_options(parser: argparse.ArgumentParser, *, without: Sequence[str
     """An option for each field of a recipe."""
     for name, field in FIELDS.items():
         if name not in without:
-            text = f"{_RECIPE_HELP[name]} (default {field.default})"
-            parser.add_argument(f"--{name.replace('_', '-')}", type=type(field.default), help=text)
+            default = "the method's own" if field.default is None else field.default
+            kind = float if field.default is None else type(field.default)
+            text = f"{_RECIPE_HELP[name]} (default {default})"
+            parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
+
+
+def recipe_of(config: dict, arguments: argparse.Namespace, **fixed) -> Recipe:
+    """The recipe of a configuration, with the options that were given, and `fixed` values, in front of it."""
+    given = {name: value for name, value in vars(arguments).items() if name in FIELDS and value is not None}
+    return Recipe(**fields_of(config) | given | fixed)
 
 
 def parse_settings(pairs: Sequence[str]) -> dict:

@@ -17,9 +17,10 @@ from vop.cli.common import (
     parse_settings,
     print_json,
     print_table,
+    recipe_of,
 )
 from vop.errors import UsageError, unknown_name
-from vop.training.recipe import Recipe, fields_of, read_config
+from vop.training.recipe import read_config
 
 # Entries of a recipe's `study:`, and the options that go before them.
 ENTRIES = {
@@ -143,7 +144,7 @@ def _plan(arguments: argparse.Namespace, config: dict, kind: str, spec: str):
         arms = ablations.arms(kind, find_sizes(backbone), settings=frames)
     names = [arm.name for arm in arms]
     rates = study.get("learning_rates", [])
-    recipe = Recipe(**(fields_of(config) | fields_of(vars(arguments)) | ({"learning_rate": rates[0]} if rates else {})))
+    recipe = recipe_of(config, arguments, **({"learning_rate": rates[0]} if rates else {}))
     return Plan(
         kind=kind,
         data=spec,
@@ -200,9 +201,9 @@ def _search(study: dict):
 
 
 def _methods(named: Sequence[str] | None) -> list[str]:
-    from vop.methods import METHODS
+    from vop.methods import available
 
-    return list(named) if named else list(METHODS)
+    return list(named) if named else available()
 
 
 def _baseline(named: str | None, arms: Sequence[str]) -> str | None:

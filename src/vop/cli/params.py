@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from vop.cli.common import add_settings_option, parse_settings, print_json, print_table
 from vop.errors import unknown_name
@@ -23,7 +24,7 @@ def add_parser(subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from vop.backbone import find_sizes
-    from vop.methods import METHODS, settings_of
+    from vop.methods import LIBRARIES, METHODS, available, settings_of
     from vop.methods.params import count_parameters, to_json
 
     settings = parse_settings(arguments.settings)
@@ -31,7 +32,10 @@ def run(arguments: argparse.Namespace) -> None:
     for name in settings:
         if name not in known:
             raise unknown_name("setting", name, known)
-    counts = count_parameters(find_sizes(arguments.backbone), only=arguments.method, **settings)
+    listed = arguments.method or available()
+    counts = count_parameters(find_sizes(arguments.backbone), only=listed, **settings)
+    for name in () if arguments.method else METHODS.keys() - set(listed):
+        print(f"{name} is left out: it needs {LIBRARIES[name]} (pip install 'vop[{name}]')", file=sys.stderr)
     if arguments.json:
         print_json({"backbone": arguments.backbone, **to_json(counts)})
     else:

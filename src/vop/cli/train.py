@@ -13,10 +13,11 @@ from vop.cli.common import (
     add_settings_option,
     load_data,
     parse_settings,
+    recipe_of,
     warn_skipped,
 )
 from vop.errors import UsageError
-from vop.training.recipe import Recipe, fields_of, read_config
+from vop.training.recipe import read_config
 
 
 def add_parser(subparsers) -> None:
@@ -41,7 +42,7 @@ def add_parser(subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     config = read_config(arguments.config) if arguments.config else {}
-    recipe = Recipe(**fields_of(config) | fields_of(vars(arguments)))
+    recipe = recipe_of(config, arguments)
     spec = arguments.data or config.get("data")
     if spec is None:
         raise UsageError("no data: give --data SPEC, or `data:` in the recipe")

@@ -40,6 +40,7 @@ class SplitEmbeddings:
         videos: (videos, d), or features (videos, frames, d).
         skipped: the videos that could not be read; they and their captions are not in `split`.
         pair_scores: a pairwise model's scores (texts, videos) of features; None where scores are dot products.
+        cosines: whether the scores are cosines, in whose units rescoring has its settings.
     """
 
     split: Split
@@ -47,6 +48,7 @@ class SplitEmbeddings:
     videos: Tensor
     skipped: tuple[SkippedVideo, ...] = ()
     pair_scores: Callable[[Tensor, Tensor], Tensor] | None = None
+    cosines: bool = True
 
     def similarity(self) -> Tensor:
         """(texts, videos) scores; a pairwise model's are computed once."""
@@ -110,7 +112,9 @@ def embed_split(
         kept = split.keep(set(by_id)) if skipped else split
         texts = embed_texts(model, kept.captions, batch_size=8 * batch_size, progress=progress)
     videos = torch.stack([by_id[video.id] for video in kept.videos])
-    return SplitEmbeddings(kept, texts, videos, skipped, model.score if _pairwise(model) else None)
+    if not _pairwise(model):
+        return SplitEmbeddings(kept, texts, videos, skipped)
+    return SplitEmbeddings(kept, texts, videos, skipped, model.score, cosines=model.head.scaled)
 
 
 def embed_texts(model: Any, texts: Sequence[str], *, batch_size: int = 256, progress: Progress | None = None) -> Tensor:

@@ -79,11 +79,14 @@ def report_from_embeddings(
     metrics = embedded.metrics(tie_rule=tie_rule)
     rescored: dict[str, Rescored] = {}
     notes = tuple(facts.pop("notes", ()))
-    small = metrics.texts * metrics.videos <= RESCORING_LIMIT
-    if rescore and small:
-        rescored = _rescored(embedded, bank, temperature=temperature, beta=beta, tie_rule=tie_rule)
-    elif rescore:
+    if not rescore:
+        pass
+    elif not embedded.cosines:
+        notes += ("not rescored: the head's scores are no cosines",)
+    elif metrics.texts * metrics.videos > RESCORING_LIMIT:
         notes += (f"not rescored: more than {RESCORING_LIMIT:,} text-video pairs",)
+    else:
+        rescored = _rescored(embedded, bank, temperature=temperature, beta=beta, tie_rule=tie_rule)
     return EvaluationReport(
         method=method,
         data=data,

@@ -138,7 +138,7 @@ def table(report: EvaluationReport) -> Table:
     result.add_column("direction")
     result.add_column("scores")
     _add_heads(result, _HEADS)
-    scorings = {"cosine": report.metrics} | {name: other.metrics for name, other in report.rescored.items()}
+    scorings = {"plain": report.metrics} | {name: other.metrics for name, other in report.rescored.items()}
     for direction in DIRECTIONS:
         for n, (name, metrics) in enumerate(scorings.items()):
             cells = _cells(getattr(metrics, direction))

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from vop.backbone.config import ClipSizes
     from vop.heads.base import Head
 
-# A name, and where its class stands. A new head is a class and a line here. The names are their papers'.
+# A name, and where its class stands. A new head is a class and a line here, and one in APART if it is not pairwise. The
+# names are their papers'.
 HEADS = {
     "meanP": "vop.heads.base:Head",
     "seqLSTM": "vop.heads.clip4clip:SeqLstm",

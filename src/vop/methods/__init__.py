@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from vop.registry import Registry
@@ -31,6 +32,8 @@ METHODS = {
 IMPORTED = {"vop-modelscope": "vop.methods.vop_modelscope:VoPModelScope"}
 
 
+# What a method needs beyond this package's own dependencies, and the extra that brings it.
+LIBRARIES = {"lora": "peft"}
 _REGISTRY: Registry[Method] = Registry("method", METHODS, unlisted=IMPORTED)
 
 
@@ -41,6 +44,11 @@ def create(name: str, sizes: ClipSizes, **settings) -> Method:
         UsageError: an unknown name or setting, with the nearest known ones, or a value that is not allowed.
     """
     return _REGISTRY.create(name, sizes, **settings)
+
+
+def available() -> list[str]:
+    """The methods whose libraries are installed."""
+    return [name for name in METHODS if name not in LIBRARIES or find_spec(LIBRARIES[name])]
 
 
 def find(name: str) -> type[Method]:

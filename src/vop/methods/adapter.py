@@ -44,6 +44,8 @@ class AdapterFfn(Method):
         hidden: the bottleneck's width (paper: 64).
     """
 
+    learning_rate = 1e-3
+
     def __init__(self, sizes: ClipSizes, *, hidden: int = 64, **settings) -> None:
         super().__init__(sizes, **settings)
         check_whole("hidden", hidden, at_least=1)

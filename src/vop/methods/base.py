@@ -22,9 +22,12 @@ class Method(nn.Module):
     Attributes:
         settings: the settings' values, filled in by `vop.methods.create`.
         max_tokens: positions of a caption, [BOS] and [EOS] included.
+        learning_rate: of a recipe that names none. Prompts take what was good on emoji-motion with `mini`
+            (docs/results.md), weights of the backbone less than that, with OpenAI's CLIP in mind.
     """
 
     settings: dict
+    learning_rate = 1e-2
 
     def __init__(self, sizes: ClipSizes, *, num_frames: int = 12) -> None:
         super().__init__()

@@ -29,6 +29,8 @@ class Full(Method):
         train_logit_scale: the inverse temperature of the loss trains, too, up to CLIP's own limit of 100.
     """
 
+    learning_rate = 1e-5
+
     def __init__(self, sizes: ClipSizes, *, train_logit_scale: bool = True, **settings) -> None:
         super().__init__(sizes, **settings)
         self.train_logit_scale = check_switch("train_logit_scale", train_logit_scale)
@@ -48,6 +50,8 @@ class Bias(Method):
         train_logit_scale: as for `full`.
         attention_biases: the biases of the attention's input projections train, too; the paper counts none of them.
     """
+
+    learning_rate = 1e-3
 
     def __init__(
         self, sizes: ClipSizes, *, train_logit_scale: bool = False, attention_biases: bool = False, **settings
@@ -69,6 +73,8 @@ class Bias(Method):
 class Proj(Method):
     """Linear probing of CLIP: the matrices from both towers into the joint space."""
 
+    learning_rate = 1e-3
+
     def attach(self, clip: Clip) -> None:
         for tower in (clip.vision, clip.text):
             tower.projection.requires_grad_(True)
@@ -76,6 +82,8 @@ class Proj(Method):
 
 class Partial(Method):
     """The last layer of both towers."""
+
+    learning_rate = 1e-4
 
     def attach(self, clip: Clip) -> None:
         for tower in (clip.vision, clip.text):

@@ -26,6 +26,8 @@ class LoRA(Method):
         targets: the linear layers that get one: of `in_proj` and `out_proj` (attention), `fc1` and `fc2` (MLP).
     """
 
+    learning_rate = 1e-3
+
     def __init__(
         self,
         sizes: ClipSizes,
@@ -38,6 +40,8 @@ class LoRA(Method):
         super().__init__(sizes, **settings)
         check_whole("rank", rank, at_least=1)
         check_whole("alpha", alpha, at_least=1)
+        if isinstance(targets, str):
+            raise UsageError(f"targets is {targets!r}; it is a list, such as [{targets}]")
         if not targets:
             raise UsageError(f"targets is {targets!r}; name one or more of {', '.join(TARGETS)}")
         for target in targets:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
 
-from vop import methods
+from vop import heads, methods
 from vop.backbone.clip import Clip
 from vop.backbone.config import ClipSizes
 
@@ -28,41 +28,34 @@ def count_parameters(sizes: ClipSizes, *, only: Sequence[str] | None = None, **s
 
     Builds no weights: everything stands on the meta device.
     """
-    return {name: count_method(name, sizes, **_its_own(name, settings)) for name in only or methods.METHODS}
+    return {name: count_model(name, sizes, settings=_its_own(name, settings)) for name in only or methods.METHODS}
 
 
-def count_method(name: str, sizes: ClipSizes, **settings) -> ParameterCount:
-    """Counts what the method `name` trains, its own parameters and the backbone's."""
+def count_model(name: str, sizes: ClipSizes, *, head: str = heads.MEAN, settings: dict) -> ParameterCount:
+    """Counts what the method `name` trains, its own parameters and the backbone's, and a head on top of it.
+
+    The paper has no heads: its count is without them.
+
+    Args:
+        settings: the method's, and the head's under `head.NAME`.
+    """
+    from vop.model import attach, split_settings
+
+    of_method, of_head = split_settings(settings)
     with torch.device("meta"):
         clip = Clip(sizes).requires_grad_(False)
         whole = {"paper": paper_size(clip), "true": sum(p.numel() for p in clip.parameters())}
-        method = methods.create(name, sizes, **settings)
-        method.attach(clip)
-    true = sum(p.numel() for part in (clip, method) for p in part.parameters() if p.requires_grad)
-    paper = true - method.uncounted_parameters(clip)
+        method = methods.create(name, sizes, **of_method)
+        top = heads.create(head, sizes, num_frames=method.num_frames, **of_head)
+        attach(clip, method, top)
+    true = sum(p.numel() for part in (clip, method, top) for p in part.parameters() if p.requires_grad)
+    paper = true - method.uncounted_parameters(clip) - sum(p.numel() for p in top.parameters())
     return ParameterCount(
         paper_count=paper,
         paper_percent=round(100 * paper / whole["paper"], 3),
         true_count=true,
         true_percent=round(100 * true / whole["true"], 3),
     )
-
-
-def count_model(method: str, sizes: ClipSizes, *, head: str, settings: dict) -> ParameterCount:
-    """Counts a method with a head on top; the paper has no heads, so that its count has none of theirs.
-
-    Args:
-        settings: the method's, and the head's under `head.NAME`.
-    """
-    from vop import heads
-    from vop.model import split_settings
-
-    of_method, of_head = split_settings(settings)
-    count = count_method(method, sizes, **of_method)
-    with torch.device("meta"):
-        whole = sum(p.numel() for p in Clip(sizes).parameters())
-        true = count.true_count + sum(p.numel() for p in heads.create(head, sizes, **of_head).parameters())
-    return replace(count, true_count=true, true_percent=round(100 * true / whole, 3))
 
 
 def _its_own(name: str, settings: dict) -> dict:

@@ -12,6 +12,7 @@ from accelerate import PartialState
 
 from vop.data.frames import FrameStore
 from vop.data.holdout import with_validation
+from vop.data.loading import count_groups
 from vop.data.screening import BadVideo, screen
 from vop.data.types import Dataset, Split
 from vop.device import default_device, resolve_precision
@@ -74,6 +75,7 @@ def train(
     model = create(method, backbone, head=head, dtype=dtype, device=device, **settings)
     if not model.trainable():  # before every video is decoded
         raise UsageError(f"{method} trains nothing: evaluate it as it is")
+    count_groups(dataset.split("train"), size=recipe.captions_per_video)
     store = FrameStore(model.num_frames, model.image_size, cache=cache or out / TRAINING / FRAMES)
     with process.main_process_first():  # the others find its frames in the cache
         train_split, validation, skipped = readable_splits(dataset, recipe, store, progress)

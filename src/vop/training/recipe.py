@@ -15,9 +15,9 @@ class Recipe:
     """The defaults are the paper's (section 4) where it gives any.
 
     Attributes:
-        learning_rate: of AdamW. The paper searches [1e-6, 1e-2] for each method and does not say what it found; the
-            default is in the middle of what was best on emoji-motion with `mini` (docs/results.md).
-        weight_decay: of AdamW, on everything that trains.
+        learning_rate: of AdamW; None for the method's own (`Method.learning_rate`). The paper searches [1e-6, 1e-2]
+            for each method and does not say what it found.
+        weight_decay: of AdamW, on everything that trains but the logit scale.
         warmup: fraction of the steps in which the learning rate rises from 0; it then falls along a cosine to 0.
         batch_size: videos per step, over all processes, each with `captions_per_video` captions: pairs, if that is 1.
         captions_per_video: a video is encoded once for so many of its captions. The paper's is 1.
@@ -33,7 +33,7 @@ class Recipe:
     epochs: int = 5
     batch_size: int = 32
     captions_per_video: int = 1
-    learning_rate: float = 1e-2
+    learning_rate: float | None = None
     weight_decay: float = 0.2
     warmup: float = 0.1
     max_grad_norm: float = 1.0
@@ -56,7 +56,7 @@ class Recipe:
         for name in ("weight_decay", "max_grad_norm", "checkpoint_seconds"):
             if not getattr(self, name) >= 0:  # nor is it NaN
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more")
-        if not 0 < self.learning_rate < 10:
+        if self.learning_rate is not None and not 0 < self.learning_rate < 10:
             raise UsageError(
                 f"learning_rate is {self.learning_rate}; give one in (0, 10), the paper's are 1e-6 to 1e-2"
             )
@@ -68,8 +68,8 @@ FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
 
 
 def fields_of(values: dict) -> dict:
-    """Those of a configuration's or a command's values that are a recipe's and are given."""
-    return {name: values[name] for name in FIELDS if values.get(name) is not None}
+    """Those of a configuration's values that are a recipe's."""
+    return {name: values[name] for name in FIELDS if name in values}
 
 
 _NAMES = ("data", "method", "backbone", "head")
@@ -81,6 +81,8 @@ def _check_type(name: str, value: object, *, default: object) -> None:
         int: (int, "a whole number"),
         str: (str, "a name"),
     }.get(type(default), ((int, float), "a number"))
+    if value is None and default is None:
+        return
     if isinstance(value, bool) or not isinstance(value, kind):
         raise UsageError(f"{name} is {value!r}; it must be {words}")
 

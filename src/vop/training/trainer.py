@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,6 +33,7 @@ from vop.training.recipe import Recipe
 
 CHECKPOINT = "state.safetensors"
 LOGIT_SCALE = "clip.log_logit_scale"
+SAVING_SHARE = 20  # training goes on for so many times as long as the last checkpoint took
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class Trainer:
             raise UsageError(f"{model.method_name} trains nothing: evaluate it as it is")
         if len(train) < 2:
             raise DataError(f"{len(train)} pair to train on; at least 2 are needed")
+        if recipe.learning_rate is None:
+            recipe = replace(recipe, learning_rate=model.method.learning_rate)
         # Precision is ours to choose (the backbone's dtype), not the launcher's.
         self.accelerator = Accelerator(
             cpu=model.device.type == "cpu", mixed_precision="no", gradient_accumulation_steps=1
@@ -97,6 +100,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(_groups(self.trained, recipe.weight_decay), lr=self.rate)
         self.progress = checkpoint.Progress()
         self.best: dict[str, Tensor] = {}
+        self.saving_seconds = 0.0
         processes = self.accelerator.num_processes
         items = count_groups(train, size=recipe.captions_per_video)
         self.batch_size = min(recipe.batch_size, items // processes * processes)
@@ -141,7 +145,7 @@ class Trainer:
             self._report(
                 epoch, loss, self.progress.seconds - before, self.progress.step - epoch * self.steps_per_epoch - done
             )
-            if time.monotonic() - saved >= self.recipe.checkpoint_seconds:
+            if time.monotonic() - saved >= max(self.recipe.checkpoint_seconds, SAVING_SHARE * self.saving_seconds):
                 self._save()
                 saved = time.monotonic()
         self._end_epoch(epoch, log)
@@ -295,15 +299,18 @@ class Trainer:
         }
 
     def _save(self) -> None:
-        if self.keep and self.accelerator.is_main_process:
-            checkpoint.save_checkpoint(
-                self.out / TRAINING / CHECKPOINT,
-                trained=self.trained,
-                best=self.best,
-                optimizer=self.optimizer,
-                progress=self.progress,
-                identity=self._identity(),
-            )
+        if not (self.keep and self.accelerator.is_main_process):
+            return
+        started = time.monotonic()
+        checkpoint.save_checkpoint(
+            self.out / TRAINING / CHECKPOINT,
+            trained=self.trained,
+            best=self.best,
+            optimizer=self.optimizer,
+            progress=self.progress,
+            identity=self._identity(),
+        )
+        self.saving_seconds = time.monotonic() - started
 
     def _load(self, path: Path) -> None:
         self.progress, best = checkpoint.load_checkpoint(

@@ -66,8 +66,16 @@ class VideoFolder(FileTree):
             found = self._named(video_id) or self._stems.get(video_id) or self._stems.get(stem)
         else:
             path = os.path.join(self.root, video_id)
-            found = path if os.path.isfile(path) else None
+            found = path if os.path.isfile(path) else self._beside.get(os.path.join(self.root, stem))
         return Path(found) if found else self.root / (video_id if has_suffix else f"{video_id}.mp4")
+
+    @cached_property
+    def _beside(self) -> dict[str, str]:
+        """Every video's path without its extension, and with it."""
+        paths = [
+            os.path.join(folder, name) for folder, names in _walk(self.root) for name in sorted(names, reverse=True)
+        ]
+        return {_stem(path)[0]: path for path in paths if _stem(path)[1]}
 
     def _named(self, name: str) -> str | None:
         """The file of exactly this name. One without a video's extension counts in the folder itself only."""
