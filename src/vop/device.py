@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import platform
+from pathlib import Path
+
 import torch
 
 from vop.errors import unknown_name
@@ -30,3 +34,13 @@ def has_bf16(device: torch.device | str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # since PyTorch 2.11
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") or capabilities.get("bf16"))
+
+
+def machine_name() -> str:
+    """What a result was computed on: the GPU, or the processor and its cores."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    cpus = Path("/proc/cpuinfo")
+    lines = cpus.read_text(encoding="utf-8").splitlines() if cpus.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{next(named, platform.processor() or platform.machine())}, {multiprocessing.cpu_count()} cores"

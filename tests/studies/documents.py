@@ -1,4 +1,4 @@
-"""Documents of comparisons that never ran, as `results.json` holds them; the numbers are made up, but alike."""
+"""Documents of studies that never ran, as `vop.studies.document` makes them; the numbers are made up, but alike."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ ARMS = {
     "vop-f+c": (35.7, 32.7, 63.1, 1_890_000, 1_891_152, 3e-2),
 }
 BACKBONE = 8_123_456
+MACHINE = "Intel(R) Xeon(R) Processor, 2 cores"
+KINDS = {"leave": 56, "move": 115, "turn": 35}
 PAPER = {"vop": 39.6, "vop-p": 40.1, "vop-c": 40.8, "vop-f": 42.6, "vop-f+p": 43.5, "vop-f+c": 44.6, "full": 41.7}
 
 
@@ -46,7 +48,8 @@ def run(name: str, seed: int) -> dict:
     trained = name != "zero-shot"
     return {
         "seed": seed,
-        "run": f"arms/{name}/seed-{seed}",
+        "run": f"runs/{name}-seed{seed}" if trained else None,
+        "machine": MACHINE,
         "epoch": 11 if trained else None,
         "selection": "validation-selected" if trained else "untrained",
         "minutes": 3.1,
@@ -71,18 +74,27 @@ def trials(rate: float | None, r1: float) -> list[dict]:
         {"learning_rate": rate if step == 0 else rate * 10**step, "score": r1 - 6 * step**2, "state": state}
         for step, state in states.items()
     ]
-    return [*found, {"learning_rate": rate * 30, "score": None, "state": "failed"}]
+    failed = {"learning_rate": rate * 30, "score": None, "state": "failed"}
+    return [trial | {"minutes": 0.5} for trial in (*found, failed)]
+
+
+def kinds(r1: float, order: float) -> dict:
+    """Nothing that turns has a twin."""
+    found = {kind: {"videos": count, "t2v_r1": r1 + count / 10} for kind, count in KINDS.items()}
+    return {kind: facts if kind == "turn" else facts | {"order": order} for kind, facts in found.items()}
 
 
 def arm(name: str, seeds: Sequence[int]) -> dict:
     t2v, v2t, order, paper_count, true_count, rate = ARMS[name]
-    deviation = 1.1 if len(seeds) > 1 and name != "zero-shot" else 0.0
+    seeds = seeds[:1] if name == "zero-shot" else seeds
+    deviation = 1.1
     both = {"t2v": spread(deviation), "v2t": spread(deviation), "minutes": 0.1, "extras": {"order": deviation}}
     return {
         "name": name,
         "method": name,
         "head": "meanP",
         "settings": {"prompts": 8} if name.startswith("vop") else {},
+        "x": None,
         "learning_rate": rate,
         "parameters": {
             "paper_count": paper_count,
@@ -102,6 +114,7 @@ def arm(name: str, seeds: Sequence[int]) -> dict:
         },
         "spread": both if len(seeds) > 1 else None,
         "interval": {"level": 0.95, "t2v": {"r1": [t2v - 4, t2v + 4]}, "v2t": {"r1": [v2t - 4, v2t + 4]}},
+        "kinds": kinds(t2v, order),
     }
 
 
@@ -124,16 +137,18 @@ def compare_document(
     rows = [arm(name, seeds) for name in names]
     return {
         "command": f"vop compare --data {data} --backbone mini --seeds {len(seeds)}",
-        "machine": "Intel(R) Xeon(R) Processor, 2 cores",
-        "started": "2025-01-31T09:30:00+00:00",
+        "written": "2025-01-31T09:30:00+00:00",
         "minutes": 190.4,
-        "vop_version": "0.1.0",
+        "machines": [MACHINE],
+        "vop_versions": ["0.1.0"],
         "kind": "compare",
+        "study": None,
         "data": data,
         "split": "test",
         "backbone": "mini",
-        "recipe": {"epochs": 12, "batch_size": 32, "num_frames": 6},
-        "search": {"trials": 6, "epochs": 12, "seed": 0},
+        "recipe": {"epochs": 12, "batch_size": 32, "captions_per_video": 1, "num_frames": 6, "precision": "fp32"},
+        "search": {"low": 1e-6, "high": 1e-2, "rates": [], "trials": 6, "epochs": 2, "steps": 1000},
+        "learning_rate": None,
         "seeds": list(seeds),
         "gallery": {
             "videos": 500,
@@ -144,6 +159,7 @@ def compare_document(
             "fingerprint": "2f1c9a",
             "skipped": [{"id": "test-0500", "path": "videos/test-0500.mp4", "reason": "the file is empty (0 bytes)"}],
         },
+        "notes": [],
         "baseline": baseline,
         "arms": [with_gain(row, baseline) for row in rows] if baseline else rows,
         "order": [
@@ -152,6 +168,8 @@ def compare_document(
             order("vop-c", "vop-f+c", 0.4, -1.4, "does not hold"),
         ],
         "examples": [],
+        "left_out_of_training": [],
+        "failures": [],
     } | changes
 
 
@@ -161,6 +179,15 @@ def with_paper(document: dict) -> dict:
         row | {"paper": {"t2v": metrics(PAPER[row["name"]]), "v2t": metrics(PAPER[row["name"]] + 0.5)}}
         if row["name"] in PAPER
         else row
+        for row in document["arms"]
+    ]
+    return document | {"arms": rows}
+
+
+def with_paper_average(document: dict) -> dict:
+    """The document with the paper's average gains, as where it has no rows."""
+    rows = [
+        row | {"paper": None, "paper_average_gain": PAPER[row["name"]] - PAPER["full"]} if row["name"] in PAPER else row
         for row in document["arms"]
     ]
     return document | {"arms": rows}

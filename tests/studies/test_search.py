@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from vop.data.loading import count_groups
 from vop.data.types import Split, Video
 from vop.errors import UsageError, VopError
 from vop.studies.plan import Search
 from vop.studies.search import first_rates, part_of, score_of, search_rate
+from vop.training.recipe import Recipe
 
 
 def peak_at(best: float, *, seen: list[float] | None = None):
@@ -53,26 +55,58 @@ def test_the_first_half_stands_evenly_over_the_range(tmp_path):
     assert first_rates(Search(trials=8)) == pytest.approx(expected)
 
 
-def test_stopped_it_goes_on_and_tries_none_twice(tmp_path):
-    class Killed(BaseException):
-        pass
+class Killed(BaseException):
+    """As if the process had been killed: nobody catches it."""
 
+
+@pytest.mark.parametrize("stop", [Killed, KeyboardInterrupt])
+@pytest.mark.parametrize("at", [2, 5])
+def test_stopped_it_goes_on_as_the_whole_search(tmp_path, stop, at):
+    whole = search_rate(Search(trials=8), peak_at(2e-4), tmp_path / "whole.log")
     seen = []
-    evaluate = peak_at(1e-3, seen=seen)
+    evaluate = peak_at(2e-4, seen=seen)
 
-    def killed_at_the_third(rate, on_epoch):
-        if len(seen) == 2:
-            seen.append(rate)
-            raise Killed
+    def stopped(rate, on_epoch):
+        if len(seen) == at:
+            raise stop
         return evaluate(rate, on_epoch)
 
-    with pytest.raises(Killed):
-        search_rate(Search(trials=6), killed_at_the_third, tmp_path / "a.log")
-    rate, trials = search_rate(Search(trials=6), evaluate, tmp_path / "a.log")
-    done = [trial for trial in trials if trial["state"] != "failed"]
-    assert len(done) == 6
-    assert seen[2] in [trial["learning_rate"] for trial in done]  # what was cut off is tried again
-    assert search_rate(Search(trials=6), evaluate, tmp_path / "a.log") == (rate, trials)  # and then nothing more
+    with pytest.raises(stop):
+        search_rate(Search(trials=8), stopped, tmp_path / "cut.log")
+    rate, trials = search_rate(Search(trials=8), evaluate, tmp_path / "cut.log")
+    assert rate == whole[0]
+    assert [(t["learning_rate"], t["score"]) for t in trials] == [(t["learning_rate"], t["score"]) for t in whole[1]]
+    assert len(seen) == 8
+
+
+def test_what_is_wrong_with_the_call_ends_the_search_at_once(tmp_path):
+    seen = []
+
+    def evaluate(rate, on_epoch):
+        seen.append(rate)
+        raise UsageError("batch_size is 3")
+
+    with pytest.raises(UsageError, match="batch_size is 3"):
+        search_rate(Search(), evaluate, tmp_path / "a.log")
+    assert len(seen) == 1
+
+
+def test_no_memory_ends_the_search_with_the_reason(tmp_path):
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    def evaluate(rate, on_epoch):
+        raise OutOfMemoryError("tried to allocate 9 GiB")
+
+    with pytest.raises(VopError, match="out of memory: use a smaller --batch-size .tried to allocate 9 GiB"):
+        search_rate(Search(), evaluate, tmp_path / "a.log")
+
+
+def test_a_search_that_is_over_tries_nothing_more(tmp_path):
+    seen = []
+    found = search_rate(Search(trials=6), peak_at(1e-3), tmp_path / "a.log")
+    assert search_rate(Search(trials=6), peak_at(1e-3, seen=seen), tmp_path / "a.log") == found
+    assert not seen
 
 
 def test_given_rates_are_tried_and_no_others(tmp_path):
@@ -112,10 +146,23 @@ def test_a_trial_sees_as_many_captions_as_it_has_steps_for(steps, captions):
     targets = [row % 7 for row in range(60)]
     videos = tuple(Video(str(n), Path(f"{n}.mp4")) for n in range(7))
     split = Split("train", videos, tuple(f"{target} in row {row}" for row, target in enumerate(targets)), targets)
-    part = part_of(split, Search(steps=steps, epochs=2), batch_size=4)
+    part = part_of(split, Search(steps=steps, epochs=2), Recipe(batch_size=4))
     assert len(part) == captions
     for caption, target in zip(part.captions, part.targets, strict=True):
         assert caption.split()[0] == part.videos[target].id
+
+
+@pytest.mark.parametrize("size", [2, 5, 20])
+def test_a_trial_has_as_many_captions_of_a_video_as_the_training(size):
+    """30 videos with 20 captions; what is drawn keeps groups whole."""
+    targets = [row % 30 for row in range(600)]
+    videos = tuple(Video(str(n), Path(f"{n}.mp4")) for n in range(30))
+    split = Split("train", videos, tuple(f"{target} in row {row}" for row, target in enumerate(targets)), targets)
+    recipe = Recipe(batch_size=4, captions_per_video=size)
+    part = part_of(split, Search(steps=6, epochs=2), recipe)
+    assert len(part) == 12 * size
+    assert all(len(rows) % size == 0 for rows in part.captions_of)
+    assert count_groups(part, size=size) == 12
 
 
 @pytest.mark.parametrize(

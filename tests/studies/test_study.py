@@ -12,7 +12,7 @@ import pytest
 from tiny_data import write_data
 from vop.cli import main
 from vop.errors import VopError
-from vop.studies import runner, work
+from vop.studies import runner, scheduler, work
 
 SMALL = ["--epochs", "2", "--batch-size", "2", "--num-frames", "2", "--workers", "0", "--validation", "0.4"]
 SEARCH = ["--trials", "3", "--trial-epochs", "1"]
@@ -38,7 +38,7 @@ class InThisProcess:
 
 @pytest.fixture
 def here(monkeypatch):
-    monkeypatch.setattr(runner, "ProcessPoolExecutor", InThisProcess)
+    monkeypatch.setattr(scheduler, "ProcessPoolExecutor", InThisProcess)
 
 
 @pytest.fixture(scope="session")
@@ -158,10 +158,10 @@ class TestCompare:
 
             return original(job, watch)
 
-        monkeypatch.setattr(runner, "run_job", killed)
+        monkeypatch.setattr(scheduler, "run_job", killed)
         with pytest.raises(Killed):
             study("compare", *given)
-        monkeypatch.setattr(runner, "run_job", original)
+        monkeypatch.setattr(scheduler, "run_job", original)
         seen = trained_jobs(monkeypatch)
         assert study("compare", *given)[0] == 0
         assert seen == ["vop-p-0.01-seed0"]
@@ -196,24 +196,33 @@ class TestCompare:
         assert says in err
         assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
 
-    def test_an_arm_that_fails_is_reported_and_the_others_go_on(self, study, tmp_path, monkeypatch):
+    @pytest.mark.parametrize(
+        ("error", "says"),
+        [
+            (VopError("the loss became nan at step 3"), "the loss became nan at step 3"),
+            (RuntimeError("CUDA error: an illegal memory access"), "RuntimeError: CUDA error: an illegal memory"),
+        ],
+    )
+    def test_an_arm_that_fails_is_reported_and_the_others_go_on(self, study, tmp_path, monkeypatch, error, says):
         original = work.train
 
         def breaks(dataset, method, *given, **more):
             if method == "vop-p":
-                raise VopError("the loss became nan at step 3")
+                raise error
             return original(dataset, method, *given, **more)
 
         monkeypatch.setattr(work, "train", breaks)
-        status, out, _ = study("compare", "--methods", "vop,vop-p", "--learning-rates", "1e-3", "--seeds", "0")
+        status, out, _ = study("compare", "--methods", "vop-p,vop", "--learning-rates", "1e-3", "--seeds", "0")
         assert status == 1
-        assert "failed: vop-p, vop-p seed 0: the loss became nan at step 3" in out
+        assert f"failed: vop-p, vop-p seed 0: {says}" in out
         assert [arm["name"] for arm in document(tmp_path)["arms"]] == ["vop"]
-        monkeypatch.setattr(work, "train", breaks)
         status, _, err = study("compare", "--methods", "vop-p", "--learning-rates", "1e-3", "--seeds", "0")
         assert (status, "nothing could be compared" in err) == (1, True)
 
-    def test_runs_on_different_galleries_are_refused(self, tiny_folder, tmp_path, capsys):
+    @pytest.mark.parametrize(("clip", "split"), [("clip7.mp4", "test"), ("clip1.mp4", "train")])
+    def test_results_from_other_videos_are_refused_before_anything_is_trained(
+        self, tiny_folder, tmp_path, capsys, monkeypatch, clip, split
+    ):
         table = write_data(tmp_path / "data")
         given = [
             "--data",
@@ -228,12 +237,23 @@ class TestCompare:
         ]
         given = [str(word) for word in given]
         assert main(["compare", "--methods", "vop", "--seeds", "0", *given]) == 0
-        (table.parent / "clip7.mp4").write_bytes(b"")
+        (table.parent / clip).write_bytes(b"")
         capsys.readouterr()
-        assert main(["compare", "--methods", "vop", "--seeds", "0,1", *given]) == 2
+        seen = trained_jobs(monkeypatch)
+        assert main(["compare", "--methods", "bias,vop", "--seeds", "0", *given]) == 2
         err = capsys.readouterr().err
-        assert "ranked on another gallery" in err
-        assert "3 texts and 3 videos against 2 texts and 2 videos" in err
+        assert f"vop-0.001-seed0/result.json was made from other videos of the split '{split}'" in err
+        assert not seen
+
+    def test_a_bad_video_can_fail_the_study(self, tiny_folder, tmp_path, capsys):
+        table = write_data(tmp_path / "data")
+        (table.parent / "clip7.mp4").write_bytes(b"")
+        words = ["--data", table, "--backbone", tiny_folder, "--out", tmp_path / "out", *SMALL]
+        words += ["--methods", "zero-shot", "--on-bad-video", "fail"]
+        assert main(["compare", *map(str, words)]) == 1
+        err = capsys.readouterr().err
+        assert "1 videos cannot be read; --on-bad-video skip goes on without them" in err
+        assert "clip7.mp4: the file is empty" in err
 
     def test_missing_videos_are_listed_beside_the_gallery(self, tiny_folder, tmp_path, capsys):
         table = write_data(tmp_path / "data")
@@ -251,6 +271,7 @@ class TestCompare:
         ]
         assert main([str(word) for word in ("compare", "--methods", "zero-shot", *given)]) == 0
         assert "gallery of 2 videos (3 listed)" in capsys.readouterr().out
+        assert document(tmp_path)["left_out_of_training"] == []
         (skipped,) = document(tmp_path)["gallery"]["skipped"]
         assert (skipped["id"], skipped["reason"]) == ("clip7.mp4", "there is no such file")
 
@@ -282,6 +303,7 @@ class TestCompare:
             (["--methods", "vop", "--rate-range", "1e-2,1e-3"], 2, "range of learning rates is 0.01 to 0.001"),
             (["--methods", "vop", "--trials", "0"], 2, "trials of the search is 0"),
             (["--methods", "vop", "--jobs", "0"], 2, "jobs is 0; give 1 or more"),
+            (["--methods", "vop,vop/meanP"], 2, "the arms 'vop' and 'vop/meanP' train the same"),
             (["--methods", "vop", "--baseline", "bias"], 2, "the baseline 'bias' is not among the arms: vop"),
             (["--methods", "vop", "--split", "val"], 1, "colours has no 'val' split; it has: train, test"),
             (["--methods", "vop", "--set", "cmm=lstm"], 2, "unknown setting of these methods 'cmm'"),
@@ -338,6 +360,29 @@ class TestCompare:
         (tmp_path / "out" / "study.json").write_text('{"identity": ')
         status, _, err = study("compare", "--methods", "vop")
         assert (status, "study.json: damaged" in err) == (1, True)
+
+    def test_every_study_is_checked_before_the_first_one_runs(
+        self, tiny_folder, colours, tmp_path, capsys, monkeypatch
+    ):
+        seen = trained_jobs(monkeypatch)
+        only_train = tmp_path / "only.csv"
+        only_train.write_text(colours.read_text().replace(",test", ",train").replace("clip", f"{colours.parent}/clip"))
+        for name, table in (("one", colours), ("two", only_train)):
+            (tmp_path / f"{name}.yaml").write_text(f"data: {table}\nbackbone: {tiny_folder}\n")
+        recipes = [word for name in ("one", "two") for word in ("--recipe", str(tmp_path / f"{name}.yaml"))]
+        words = ["--methods", "vop", "--learning-rates", "1e-3", "--out", str(tmp_path / "out"), *SMALL]
+        assert main(["compare", *recipes, *words]) == 1
+        assert "only has no 'test' split" in capsys.readouterr().err
+        assert not seen
+
+    @pytest.mark.parametrize(("library", "words"), [("matplotlib", ["--learning-rates", "1e-3"]), ("optuna", [])])
+    def test_a_missing_library_is_named_first(self, study, monkeypatch, library, words):
+        from vop.cli import compare
+
+        original = compare.find_spec
+        monkeypatch.setattr(compare, "find_spec", lambda name: None if name == library else original(name))
+        status, _, err = study("compare", "--methods", "vop", *words)
+        assert (status, f"needs the library {library}: pip install 'vop[study]'" in err) == (2, True)
 
     def test_no_data(self, capsys):
         assert main(["compare", "--methods", "vop"]) == 2

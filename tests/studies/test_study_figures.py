@@ -9,20 +9,20 @@ import matplotlib
 import pytest
 from matplotlib.colors import to_hex
 
-from studies.documents import ARMS, ablation_document, arm, compare_document, with_paper
+from studies.documents import ARMS, ablation_document, arm, compare_document, with_paper, with_paper_average
 from vop.errors import UsageError
 from vop.studies.drawing import COLOURS, PAPER, looks
 from vop.studies.figures import (
     ablation,
-    combined_figures,
-    document_figures,
+    figures_of,
+    file_name,
     gain_by_parameters,
     gains_by_benchmark,
     learning_rates,
     save_figures,
     training_curves,
 )
-from vop.studies.reading import STUDIES, paper_gain, stems
+from vop.studies.reading import STUDIES, paper_average, paper_gain, stems
 from vop.studies.svg import svg_text
 
 TRAINED = [name for name in ARMS if name != "zero-shot"]
@@ -33,9 +33,10 @@ def texts(figure) -> list[str]:
     return [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
 
 
-def diamonds(axes) -> dict[float, float]:
-    """The hollow ones of the paper."""
-    return {line.get_xdata()[0]: line.get_ydata()[0] for line in axes.lines if line.get_marker() == "D"}
+def hollow(axes, marker: str) -> dict[float, float]:
+    """The paper's points."""
+    lines = [line for line in axes.lines if line.get_marker() == marker and line.get_markerfacecolor() == PAPER]
+    return {x: y for line in lines for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)}
 
 
 def test_every_arm_stands_at_its_share_and_its_gain():
@@ -109,18 +110,37 @@ def test_gains_are_bars_beside_the_papers():
     assert widths == {"vop": pytest.approx(32.5 - 34.1), "vop-p": pytest.approx(37.9 - 34.1)}
     (low, _), (high, _) = paper.collections[0].get_segments()[0]
     assert high - low == pytest.approx(2 * 1.1)
-    assert diamonds(ours) == {}
-    found = {names[int(y)]: x for x, y in diamonds(paper).items()}
+    assert hollow(ours, "D") == {}
+    found = {names[int(y)]: x for x, y in hollow(paper, "D").items()}
     assert found == {"vop": pytest.approx(39.6 - 41.7), "vop-p": pytest.approx(40.1 - 41.7)}
 
 
-def test_the_papers_average_stands_in_only_against_full():
-    document = compare_document(names=("full", "vop"))
-    row = document["arms"][1] | {"paper_average_gain": -2.8}
-    assert paper_gain(document, row) == -2.8
-    assert paper_gain(document | {"baseline": None}, row) is None
+def test_the_papers_average_has_a_mark_and_a_name_of_its_own():
+    names = ("zero-shot", "full", "vop", "vop-p")
+    documents = [with_paper_average(compare_document(names=names)), with_paper(compare_document(names=names[1:]))]
+    figure = gains_by_benchmark(documents)
+    average, own = figure.axes
+    assert hollow(average, "D") == hollow(own, "o") == {}
+    for points in (hollow(average, "o"), hollow(own, "D")):
+        assert {round(x, 6): y for x, y in points.items()} == {-2.1: 1, -1.6: 2}
+    said = "the paper, average over its five benchmarks"
+    assert {said, "the paper"} <= set(texts(figure))
+    assert said not in texts(gains_by_benchmark(documents[1:]))
+    assert not gains_by_benchmark([compare_document(names=names)]).legends
+
+
+def test_the_papers_gains_are_over_full_alone():
+    document = with_paper_average(compare_document(names=("zero-shot", "full", "vop", "vop-p")))
+    zero_shot, _, vop, _ = document["arms"]
+    assert paper_average(document, vop) == pytest.approx(39.6 - 41.7)
+    assert paper_average(document, zero_shot | {"paper_average_gain": -10.2}) is None  # of one benchmark
+    for baseline in ("vop-p", None):
+        assert paper_average(document | {"baseline": baseline}, vop) is None
     measured = with_paper(document)
-    assert paper_gain(measured, measured["arms"][1] | {"paper_average_gain": -2.8}) == pytest.approx(39.6 - 41.7)
+    own = measured["arms"][2]
+    assert paper_gain(measured, own) == pytest.approx(39.6 - 41.7)
+    assert paper_average(measured, own) is None
+    assert paper_gain(measured | {"baseline": "vop-p"}, own) is None
 
 
 def test_curves_have_a_line_a_seed_and_their_mean():
@@ -178,7 +198,7 @@ def test_names_are_bars():
     (axes,) = ablation(document).axes
     assert [bar.get_height() for bar in axes.patches] == [30.25, 32.25, 26.4, 29.4]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["cmm=lstm", "cmm=bilstm"]
-    assert diamonds(axes) == {0.8: 40.8}
+    assert hollow(axes, "D") == {0.8: 40.8}
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -204,8 +224,9 @@ def test_a_method_has_its_colour_in_every_document_and_its_arms_differ():
 def test_a_name_is_drawn_as_it_is(name):
     document = compare_document(names=("full", "vop"))
     document["arms"][1]["name"] = name
-    assert all(name in texts(figure) for figure in document_figures(document).values())
-    assert name in texts(combined_figures([document])["gains"])
+    figures = figures_of([document])
+    assert all(name in texts(draw()) for draw in figures["emoji-motion-compare"].values())
+    assert name in texts(figures[""]["gains"]())
 
 
 def test_what_is_no_letter_is_drawn_as_a_question_mark():
@@ -214,12 +235,14 @@ def test_what_is_no_letter_is_drawn_as_a_question_mark():
 
 
 def test_figures_that_do_not_apply_are_left_out():
+    def names(document):
+        return {stem: list(figures) for stem, figures in figures_of([document]).items()}
+
     bare = arm("vop", (0,)) | {"trials": [], "runs": []}
-    document = compare_document(baseline=None) | {"arms": [bare]}
-    assert list(document_figures(document)) == ["parameters"]
-    assert combined_figures([document, ablation_document() | {"baseline": "length=8"}]) == {}
-    assert list(document_figures(compare_document())) == ["parameters", "curves", "rates"]
-    assert list(document_figures(ablation_document())) == ["ablation", "curves", "rates"]
+    assert names(compare_document(baseline=None) | {"arms": [bare]}) == {"": [], "emoji-motion-compare": ["parameters"]}
+    assert names(ablation_document() | {"baseline": "length=8"})[""] == []
+    assert names(compare_document()) == {"": ["gains"], "emoji-motion-compare": ["parameters", "curves", "rates"]}
+    assert names(ablation_document()) == {"": [], "emoji-motion-length": ["ablation", "curves", "rates"]}
 
 
 def test_what_cannot_be_drawn_is_said():
@@ -240,10 +263,16 @@ def test_what_cannot_be_drawn_is_said():
 def test_files_are_named_readable_and_always_the_same(tmp_path):
     before = dict(matplotlib.rcParams)
     documents = [compare_document(names=("full", "vop")), ablation_document(data="My data/2")]
-    names = save_figures(documents, tmp_path / "one")
+    save_figures(documents, tmp_path / "one")
     figures = ["gains", "emoji-motion-compare-parameters", "emoji-motion-compare-curves", "emoji-motion-compare-rates"]
     figures += [f"my-data-2-length-{name}" for name in ("ablation", "curves", "rates")]
-    assert names == [f"{figure}.{kind}" for figure in figures for kind in ("svg", "png")]
+    names = [f"{figure}.{kind}" for figure in figures for kind in ("svg", "png")]
+    assert names == [
+        file_name(stem, name, kind)
+        for stem, drawn in figures_of(documents).items()
+        for name in drawn
+        for kind in ("svg", "png")
+    ]
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == sorted(names)
     save_figures(documents, tmp_path / "two")
     for name in names:

@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from vop import progress
@@ -19,7 +20,7 @@ from vop.cli.common import (
     print_table,
     recipe_of,
 )
-from vop.errors import UsageError, unknown_name
+from vop.errors import UsageError, VopError, unknown_name
 from vop.training.recipe import read_config
 
 # Entries of a recipe's `study:`, and the options that go before them.
@@ -97,31 +98,57 @@ def run_ablate(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> int:
-    from vop.studies.job import run_plan
-    from vop.studies.publish import publish
+    _need("matplotlib", "drawing figures")
+    from vop.studies.runner import check
 
     configs = [read_config(recipe) for recipe in arguments.recipe] or [{}]
     if len(configs) > 1 and arguments.data:
         raise UsageError("several recipes name their own data: give --data with one recipe, or with none")
-    planned = []  # everything is read and checked before the first hour is spent
+    planned = []
     for config in configs:
         spec = _spec(arguments, config)
         dataset = load_data(spec, arguments)
         out = _out(arguments, dataset.name, several=len(configs) > 1)
         planned += [(_plan(arguments, config, kind, spec), dataset, out) for kind in kinds]
-    documents = []
-    with progress.show() as show:
-        for plan, dataset, out in planned:
-            document = run_plan(
-                plan, dataset, out, command=_command(), cache=arguments.cache, jobs=arguments.jobs, progress=show
-            )
-            documents.append(document)
-    page = publish(documents, arguments.report or _root(arguments, planned) / "report", name=command)
+    for plan, dataset, out in planned:  # all of them, before the first hour is spent
+        if plan.search:
+            _need("optuna", "searching learning rates")
+        check(plan, dataset, out)
+    documents, error = _documents(arguments, planned)
+    page = _publish(arguments, planned, documents, command) if documents else None
+    if error is not None:
+        raise error
     if arguments.json:
         print_json({"studies": documents, "report": str(page)})
     else:
         _print(documents, page)
     return 1 if any(document["failures"] for document in documents) else 0
+
+
+def _documents(arguments: argparse.Namespace, planned: Sequence[tuple]) -> tuple[list[dict], VopError | None]:
+    """Of the studies in their order, up to one that fails; its error comes after the report of the others."""
+    from vop.studies.job import run_plan
+
+    documents: list[dict] = []
+    given = {"command": _command(), "cache": arguments.cache, "jobs": arguments.jobs}
+    with progress.show() as show:
+        for plan, dataset, out in planned:
+            try:
+                documents.append(run_plan(plan, dataset, out, progress=show, **given))
+            except VopError as error:
+                return documents, error
+    return documents, None
+
+
+def _publish(arguments: argparse.Namespace, planned: Sequence[tuple], documents: list[dict], command: str) -> Path:
+    from vop.studies.publish import publish
+
+    return publish(documents, arguments.report or _root(arguments, planned) / "report", name=command)
+
+
+def _need(library: str, what: str) -> None:
+    if find_spec(library) is None:
+        raise UsageError(f"{what} needs the library {library}: pip install 'vop[study]'")
 
 
 def _plan(arguments: argparse.Namespace, config: dict, kind: str, spec: str):

@@ -6,10 +6,10 @@ Shapes: an arm has a run for each seed; `mean` and `spread` (sample standard dev
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from statistics import mean, stdev
 from typing import Any
 
-import vop
 from vop.data.types import Dataset, Split
 from vop.errors import UsageError
 from vop.evaluation.confidence import QueryRanks, bootstrap_intervals, check_same_gallery, paired_test
@@ -17,20 +17,20 @@ from vop.evaluation.metrics import METRIC_NAMES
 from vop.heads import MEAN
 from vop.studies import paper
 from vop.studies.plan import Arm, Plan
-from vop.studies.runner import Outcome
+from vop.studies.scheduler import Outcome
 
 EXAMPLES = 8
 WAYS = ("t2v", "v2t")
 
 
 def make_document(
-    plan: Plan, outcome: Outcome, dataset: Dataset, *, parameters: dict[str, dict], facts: dict[str, Any]
+    plan: Plan, outcome: Outcome, dataset: Dataset, *, parameters: dict[str, dict], command: str
 ) -> dict[str, Any]:
     """The document of a study.
 
     Args:
         parameters: of each arm's method and head, as `ParameterCount` has them.
-        facts: command, machine, when it was started, and how long it took.
+        command: by which somebody else does the same.
 
     Raises:
         UsageError: runs were ranked on different galleries.
@@ -44,8 +44,11 @@ def make_document(
     spread = {arm["name"]: (arm["spread"] or {}).get("t2v", {}).get("r1") for arm in arms}
     kept = dataset.split(plan.split).keep(_readable(dataset.split(plan.split), report))
     return {
-        **facts,
-        "vop_version": vop.__version__,
+        "command": command,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "minutes": _minutes(outcome),
+        "machines": _distinct(outcome, "machine"),
+        "vop_versions": _distinct(outcome, "vop_version"),
         "kind": "compare" if plan.kind == "compare" else "ablate",
         "study": None if plan.kind == "compare" else plan.kind,
         "data": dataset.name,
@@ -65,6 +68,7 @@ def make_document(
         "arms": arms,
         "order": paper.order(r1, spread),
         "examples": _examples(done, outcome, kept),
+        "left_out_of_training": _left_out(plan, outcome),
         "failures": outcome.failures,
     }
 
@@ -92,15 +96,36 @@ def _arm(
         found["kinds"] = _kinds(runs)
     if plan.baseline in ranks and arm.name != plan.baseline:
         found["gain"] = _gain(ranks[arm.name], ranks[plan.baseline])
-    if _is_default(arm):
+    if _is_default(arm) and plan.split == "test":
         found["paper"] = paper.row(runs[0]["report"]["data"], arm.method)
         if plan.baseline == "full":
             found["paper_average_gain"] = paper.average_gain(arm.method)
     return found
 
 
+def _minutes(outcome: Outcome) -> float:
+    """Of all trainings and trials together; processes may have run side by side."""
+    trials = sum(trial["minutes"] for rate in outcome.rates.values() for trial in rate["trials"])
+    return trials + sum(run["minutes"] for runs in outcome.runs.values() for run in runs)
+
+
+def _distinct(outcome: Outcome, fact: str) -> list[str]:
+    """What the results of a study say of where they come from."""
+    return list(dict.fromkeys(run[fact] for runs in outcome.runs.values() for run in runs))
+
+
+def _left_out(plan: Plan, outcome: Outcome) -> list[dict[str, str]]:
+    """The videos that could not be read, but for those of the gallery, which stand there."""
+    gallery = {video["path"] for runs in outcome.runs.values() for run in runs for video in run["report"]["skipped"]}
+    return [
+        {"id": video.id, "path": video.path, "reason": video.reason}
+        for video in outcome.left_out
+        if video.path not in gallery
+    ]
+
+
 def _run(run: dict) -> dict[str, Any]:
-    kept = ("seed", "run", "epoch", "selection", "minutes", "peak_memory_bytes", "size_bytes", "history")
+    kept = ("seed", "run", "machine", "epoch", "selection", "minutes", "peak_memory_bytes", "size_bytes", "history")
     found = {key: run[key] for key in kept} | {way: run["report"][way] for way in WAYS}
     return found | ({"extras": run["extras"]} if "extras" in run else {})
 
@@ -142,7 +167,7 @@ def _check_gallery(outcome: Outcome, arms: list[Arm], ranks: dict[str, list[Quer
             try:
                 check_same_gallery(first, own)
             except UsageError as error:
-                where = run["run"] or arm.name
+                where = run["run"]
                 raise UsageError(
                     f"{where} was ranked on another gallery than {arms[0].name}: {error}. "
                     f"Delete {where}/result.json, or those of the others, and run the study again"
@@ -160,8 +185,8 @@ def _readable(split: Split, report: dict) -> set[str]:
 
 def _examples(arms: list[Arm], outcome: Outcome, split: Split) -> list[dict[str, Any]]:
     """The sentences on which the arms disagree most evenly, by their first seeds, in the order of the split."""
-    first = {arm.name: outcome.runs[arm.name][0]["first"] for arm in arms}
-    right = [[found[row] == target for found in first.values()] for row, target in enumerate(split.targets)]
+    runs = {arm.name: outcome.runs[arm.name][0] for arm in arms}
+    right = [[run["report"]["ranks"]["t2v"][row] == 1 for run in runs.values()] for row in range(len(split))]
     uneven = [abs(2 * sum(marks) - len(marks)) for marks in right]
     rows = [row for row in range(len(split)) if 0 < sum(right[row]) < len(arms)]
     chosen = sorted(sorted(rows, key=lambda row: (uneven[row], row))[:EXAMPLES])
@@ -172,11 +197,11 @@ def _examples(arms: list[Arm], outcome: Outcome, split: Split) -> list[dict[str,
             "found": [
                 {
                     "arm": name,
-                    "path": str(split.videos[found[row]].path),
-                    "right": found[row] == split.targets[row],
-                    "caption": split.captions[split.captions_of[found[row]][0]],
+                    "path": str(split.videos[run["first"][row]].path),
+                    "right": is_right,
+                    "caption": split.captions[split.captions_of[run["first"][row]][0]],
                 }
-                for name, found in first.items()
+                for (name, run), is_right in zip(runs.items(), right[row], strict=True)
             ],
         }
         for row in chosen

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ from vop.studies.reading import (
     gain,
     heading,
     mean_r1,
+    paper_average,
     paper_gain,
     runs,
     spread_r1,
@@ -43,9 +45,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# What stands beneath a figure in the report.
+# What a figure is called in a report, and what stands beneath it.
+TITLES = {
+    "gains": "Gains over the baseline",
+    "parameters": "Retrieval over trained parameters",
+    "ablation": "What was varied",
+    "curves": "Training",
+    "rates": "Learning rates",
+}
 NOTES = {
-    "gains": "Bars: mean over seeds, with the standard deviation; hollow diamonds, where there are any: the paper.",
+    "gains": "Bars: mean over seeds, with the standard deviation.",
     "parameters": "Mean over seeds, with the standard deviation. All trained tensors are counted.",
     "ablation": "Mean over seeds, with the standard deviation; hollow diamonds, where there are any: the paper, t2v.",
     "curves": "Thin: a seed; thick: their mean. A dot marks the epoch that was evaluated.",
@@ -54,6 +63,9 @@ NOTES = {
 _DIRECTIONS = {"t2v": ("text to video", COLOURS["vop-f+p"]), "v2t": ("video to text", COLOURS["partial"])}
 _ERROR = {"ecolor": INK, "elinewidth": 1.0, "capsize": 2.5}
 _PANELS = 4  # beside each other
+_PAPER = {"markerfacecolor": PAPER, "markeredgecolor": INK, "markersize": 5, "linestyle": "none"}
+# The paper's gains: how they are read, their marker, their name.
+_PAPER_GAINS = ((paper_gain, "D", "the paper"), (paper_average, "o", "the paper, average over its five benchmarks"))
 
 
 def gain_by_parameters(document: Mapping) -> Figure:
@@ -102,6 +114,10 @@ def gains_by_benchmark(documents: Sequence[Mapping]) -> Figure:
         _gain_bars(axes, document, list(arms), look)
     panels[0].set_yticks(range(len(arms)), [plain(name) for name in arms])
     panels[0].set_ylim(len(arms) - 0.4, -0.6)  # the first on top
+    named = {name: mark for axes in panels for mark, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if named:
+        place = {"loc": "outside lower right", "ncols": len(named), "frameon": False, "fontsize": 9}
+        figure.legend(named.values(), named.keys(), labelcolor=INK, **place)
     return figure
 
 
@@ -111,14 +127,15 @@ def _has_gains(document: Mapping) -> bool:
 
 
 def _gain_bars(axes: Axes, document: Mapping, names: list[str], look: Mapping[str, Look]) -> None:
-    rows = {arm["name"]: arm for arm in document["arms"]}
-    for place, name in enumerate(names):
-        ours = gain(document, rows[name]) if name in rows else None
-        if ours is not None and name != document["baseline"]:
-            axes.barh(place, ours, 0.62, color=look[name].colour, xerr=spread_r1(rows[name]) or None, error_kw=_ERROR)
-        paper = paper_gain(document, rows[name]) if name in rows else None
-        if paper is not None:
-            axes.plot(paper, place, "D", color=INK, markerfacecolor=PAPER, markersize=5)
+    own = {arm["name"]: arm for arm in document["arms"] if arm["name"] != document["baseline"]}
+    placed = [(place, own[name]) for place, name in enumerate(names) if name in own]
+    for place, arm in placed:
+        ours = gain(document, arm)
+        axes.barh(place, ours, 0.62, color=look[arm["name"]].colour, xerr=spread_r1(arm) or None, error_kw=_ERROR)
+    for read, marker, label in _PAPER_GAINS:
+        points = [(value, place) for place, arm in placed if (value := read(document, arm)) is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker=marker, label=label, **_PAPER)
     axes.axvline(0, color=QUIET, linewidth=1)
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color=LINE, linewidth=0.8)
@@ -269,7 +286,7 @@ def _paper_marks(axes: Axes, placed) -> None:
     for place, arm in placed:
         value = found(arm, "paper", "t2v", "r1")
         if value is not None:
-            axes.plot(place, value, "D", color=INK, markerfacecolor=PAPER, markersize=5)
+            axes.plot(place, value, marker="D", **_PAPER)
 
 
 def _height(document: Mapping, arm: Mapping) -> float:
@@ -288,40 +305,43 @@ def _level(axes: Axes, height: float, name: str) -> None:
     axes.annotate(plain(name), (1, height), xycoords=axes.get_yaxis_transform(), **place)
 
 
-def combined_figures(documents: Sequence[Mapping]) -> dict[str, Figure]:
-    """The figures of all documents together, by name; those that apply."""
-    return {"gains": gains_by_benchmark(documents)} if any(map(_has_gains, documents)) else {}
+def figures_of(documents: Sequence[Mapping]) -> dict[str, dict[str, Callable[[], Figure]]]:
+    """What draws each figure that applies.
 
-
-def document_figures(document: Mapping) -> dict[str, Figure]:
-    """One document's own figures, by name; those that apply."""
-    arms = document["arms"]
-    figures = {}
-    if document["kind"] == "ablate" and arms:
-        figures["ablation"] = ablation(document)
-    elif any(true_share(arm) > 0 for arm in arms):
-        figures["parameters"] = gain_by_parameters(document)
-    if any(run.get("history") for arm in arms for run in runs(arm)):
-        figures["curves"] = training_curves(document)
-    if any(arm.get("trials") for arm in arms):
-        figures["rates"] = learning_rates(document)
+    Returns:
+        by the document's stem ("" for those of all documents together), then by the figure's name.
+    """
+    figures = {"": {"gains": partial(gains_by_benchmark, documents)} if any(map(_has_gains, documents)) else {}}
+    for stem, document in zip(stems(documents), documents, strict=True):
+        figures[stem] = {name: partial(draw, document) for name, draw in _own(document).items()}
     return figures
 
 
-def save_figures(documents: Sequence[Mapping], folder: str | Path) -> list[str]:
-    """Writes every figure that applies as SVG and PNG.
+def _own(document: Mapping) -> dict[str, Callable[[Mapping], Figure]]:
+    arms = document["arms"]
+    figures: dict[str, Callable[[Mapping], Figure]] = {}
+    if document["kind"] == "ablate" and arms:
+        figures["ablation"] = ablation
+    elif any(true_share(arm) > 0 for arm in arms):
+        figures["parameters"] = gain_by_parameters
+    if any(run.get("history") for arm in arms for run in runs(arm)):
+        figures["curves"] = training_curves
+    if any(arm.get("trials") for arm in arms):
+        figures["rates"] = learning_rates
+    return figures
 
-    Returns:
-        the files' names in `folder`: `gains.svg`, `gains.png`, and `DATA-KIND-FIGURE.svg`, … for each document.
-    """
-    named = combined_figures(documents)
-    for stem, document in zip(stems(documents), documents, strict=True):
-        named |= {f"{stem}-{name}": figure for name, figure in document_figures(document).items()}
-    folder, written = Path(folder), []
-    for name, figure in named.items():
-        with atomic_write(folder / f"{name}.svg") as temporary:
-            temporary.write_text(svg_text(figure), encoding="utf-8", errors="replace")
-        with atomic_write(folder / f"{name}.png") as temporary:
-            figure.savefig(temporary, format="png", dpi=150)
-        written += [f"{name}.svg", f"{name}.png"]
-    return written
+
+def file_name(stem: str, figure: str, suffix: str) -> str:
+    """The name of a figure's file, of a document or, without a stem, of all: `DATA-KIND-curves.svg`, `gains.svg`."""
+    return f"{stem}-{figure}.{suffix}" if stem else f"{figure}.{suffix}"
+
+
+def save_figures(documents: Sequence[Mapping], folder: str | Path) -> None:
+    """Writes every figure of `figures_of` as SVG and PNG."""
+    for stem, figures in figures_of(documents).items():
+        for name, draw in figures.items():
+            figure = draw()
+            with atomic_write(Path(folder) / file_name(stem, name, "svg")) as temporary:
+                temporary.write_text(svg_text(figure), encoding="utf-8", errors="replace")
+            with atomic_write(Path(folder) / file_name(stem, name, "png")) as temporary:
+                figure.savefig(temporary, format="png", dpi=150)

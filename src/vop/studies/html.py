@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from html import escape
@@ -12,23 +12,16 @@ from typing import TYPE_CHECKING
 
 from vop.errors import UsageError
 from vop.files import atomic_write
-from vop.studies.figures import NOTES, combined_figures, document_figures
+from vop.studies.figures import NOTES, TITLES, figures_of
 from vop.studies.html_clips import Film, examples_page, film_image
 from vop.studies.html_style import SCRIPT, style
-from vop.studies.html_tables import head, main_table, more_tables, order_table, remarks
+from vop.studies.html_tables import more_tables, results
 from vop.studies.reading import heading, stems
 from vop.studies.svg import inline_svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_TITLES = {
-    "gains": "Gains over the baseline",
-    "parameters": "Retrieval over trained parameters",
-    "ablation": "What was varied",
-    "curves": "Training",
-    "rates": "Learning rates",
-}
 # A browser then loads nothing and runs no script but ours, even if a caption found a way into the page.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{hash}'; base-uri 'none'"
 
@@ -78,12 +71,13 @@ def _page(documents: Sequence[Mapping]) -> str:
     film = cache(film_image)
     named = list(zip(stems(documents), documents, strict=True))
     links = "".join(f'<a href="#{stem}">{escape(heading(document))}</a>' for stem, document in named)
-    combined = combined_figures(documents)
+    figures = figures_of(documents)
     if len(named) == 1:
-        parts = [_section(documents[0], named[0][0], combined | document_figures(documents[0]), film)]
+        ((stem, document),) = named
+        parts = [_section(document, stem, figures[""] | figures[stem], film)]
     else:
-        parts = [f"<nav>{links}</nav>", *_figures(combined, prefix="all")]
-        parts += [_section(document, stem, document_figures(document), film) for stem, document in named]
+        parts = [f"<nav>{links}</nav>", *_figures(figures[""], prefix="all")]
+        parts += [_section(document, stem, figures[stem], film) for stem, document in named]
     script_hash = b64encode(sha256(SCRIPT.encode()).digest()).decode("ascii")
     return _PAGE.format(
         policy=_POLICY.format(hash=script_hash),
@@ -99,13 +93,10 @@ def _title(documents: Sequence[Mapping]) -> str:
     return f"{kinds}: {', '.join(dict.fromkeys(str(document['data']) for document in documents))}"
 
 
-def _section(document: Mapping, stem: str, figures: Mapping[str, Figure], film: Film) -> str:
+def _section(document: Mapping, stem: str, figures: Mapping[str, Callable[[], Figure]], film: Film) -> str:
     parts = [
         f'<section id="{stem}"><h2>{escape(heading(document))}</h2>',
-        head(document),
-        remarks(document),
-        main_table(document),
-        order_table(document),
+        results(document),
         *_figures(figures, prefix=stem),
         examples_page(document, film=film),
         more_tables(document),
@@ -114,9 +105,9 @@ def _section(document: Mapping, stem: str, figures: Mapping[str, Figure], film: 
     return "\n".join(parts)
 
 
-def _figures(figures: Mapping[str, Figure], *, prefix: str) -> list[str]:
+def _figures(figures: Mapping[str, Callable[[], Figure]], *, prefix: str) -> list[str]:
     parts = []
-    for name, figure in figures.items():
-        svg = inline_svg(figure, prefix=f"{prefix}-{name}-", label=_TITLES[name])
+    for name, draw in figures.items():
+        svg = inline_svg(draw(), prefix=f"{prefix}-{name}-", label=TITLES[name])
         parts.append(f"<figure><div>{svg}</div><figcaption>{escape(NOTES[name])}</figcaption></figure>")
     return parts

@@ -6,6 +6,7 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from io import BytesIO
+from pathlib import Path
 
 from vop.errors import VideoError
 
@@ -51,11 +52,11 @@ def film_image(path: str) -> str:
     try:
         frames = decode_frames(path, num_frames=5, size=96)
     except VideoError as error:
-        return f'<p class="unread">{escape(str(path))}: {escape(error.reason)}</p>'
+        return f'<p class="unread">{escape(Path(path).name)}: {escape(error.reason)}</p>'
     target = BytesIO()
     film_strip(frames).save(target, format="JPEG", quality=82)
     code = b64encode(target.getvalue()).decode("ascii")
-    return f'<img src="data:image/jpeg;base64,{code}" alt="five frames of {escape(str(path))}" loading="lazy">'
+    return f'<img src="data:image/jpeg;base64,{code}" alt="five frames of {escape(Path(path).name)}" loading="lazy">'
 
 
 def _credit(document: Mapping) -> str:

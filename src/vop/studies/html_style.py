@@ -29,8 +29,6 @@ td.text { white-space: normal; min-width: 7.5rem; max-width: 40rem; overflow-wra
 tbody th { font-weight: 600 }
 b { color: var(--best) }
 small { display: block; font-weight: 400; font-size: 11.5px; color: var(--quiet) }
-.groups th { font-weight: 400; color: var(--quiet); text-align: center }
-.groups th:empty { border-bottom-color: transparent }
 th button { all: unset; cursor: pointer; font-weight: 600 } th button:focus-visible { outline: 2px solid var(--ink) }
 [aria-sort=ascending] button::after { content: " ▴" } [aria-sort=descending] button::after { content: " ▾" }
 figure { margin: 1.5rem 0 } figcaption { color: var(--quiet); font-size: 13px }

@@ -105,6 +105,11 @@ class Plan:
             twice = [entry for entry in listed if listed.count(entry) > 1]
             if twice:
                 raise UsageError(f"the {what} {twice[0]!r} is listed twice")
+        by_key: dict[str, str] = {}
+        for arm in self.arms:
+            other = by_key.setdefault(arm.key, arm.name)
+            if other != arm.name:
+                raise UsageError(f"the arms {other!r} and {arm.name!r} train the same: name one of them")
         if not self.seeds or min(self.seeds) < 0:
             raise UsageError(f"seeds are {list(self.seeds)}; give one or more whole numbers, 0 or more")
         if self.baseline is not None and self.baseline not in names:

@@ -2,88 +2,108 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vop.evaluation.metrics import METRIC_NAMES
 from vop.files import atomic_write
-from vop.studies.figures import save_figures
+from vop.studies.figures import NOTES, TITLES, figures_of, file_name, save_figures
 from vop.studies.html import write_html
-from vop.studies.reading import heading, stems
-from vop.studies.tables import csv_text, kinds_table, markdown_table, order_table, protocol, trials_table
-
-_CAPTIONS = {
-    "gains": "Gains over the baseline",
-    "parameters": "R@1 over trained parameters",
-    "ablation": "What was varied",
-    "curves": "Loss and validation R@1",
-    "rates": "Learning rates",
-}
+from vop.studies.reading import heading, origin, protocol, remarks, runs, stems
+from vop.studies.tables import Table, kind_tables, main_table, order_table, trial_table
 
 
-def publish(documents: Sequence[dict[str, Any]], folder: Path, *, name: str) -> Path:
+def publish(documents: Sequence[Mapping], folder: Path, *, name: str) -> Path:
     """Writes everything, each file whole or not at all.
 
-    `DATA-STUDY.json` and `.csv` for each document, the figures as SVG and PNG, `NAME.md` with tables and figures, and
-    `NAME.html`, one file with everything in it.
+    `DATA-STUDY.json` and `.csv` for each document, `NAME.md` with tables and figures, the figures as SVG and PNG, and
+    `NAME.html`, one file with everything in it. What is drawn comes last, so that it cannot cost the numbers.
 
     Returns:
         the HTML file.
     """
-    figures = save_figures(documents, folder)
     for stem, document in zip(stems(documents), documents, strict=True):
-        _write(folder / f"{stem}.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        _write(folder / f"{stem}.json", json.dumps(_to_publish(document), indent=1, ensure_ascii=False) + "\n")
         _write(folder / f"{stem}.csv", csv_text(document))
-    _write(folder / f"{name}.md", "\n".join(_page(documents, figures)))
+    _write(folder / f"{name}.md", "\n".join(_page(documents, html=f"{name}.html")))
+    save_figures(documents, folder)
     return write_html(documents, folder / f"{name}.html")
 
 
-def _page(documents: Sequence[dict[str, Any]], figures: Sequence[str]) -> Iterator[str]:
+def _to_publish(document: Mapping) -> dict[str, Any]:
+    """The document with names of files where it has paths of this machine: the examples' clips."""
+
+    def named(clip: Mapping) -> dict[str, Any]:
+        return {**clip, "path": Path(clip["path"]).name}
+
+    examples = [{**named(one), "found": [named(clip) for clip in one["found"]]} for one in document.get("examples", ())]
+    return {**document, "examples": examples}
+
+
+def _page(documents: Sequence[Mapping], *, html: str) -> Iterator[str]:
     yield f"# {', '.join(dict.fromkeys(heading(document) for document in documents))}\n"
+    yield f"[{html}]({html}) is all of it in one file: tables that sort, figures, the clips that were found first.\n"
     yield "Written by the command below; nothing here is typed in by hand.\n"
-    pictures = [figure for figure in figures if figure.endswith(".svg")]
-    own = stems(documents)
-    yield from (_picture(figure) for figure in pictures if not any(figure.startswith(f"{stem}-") for stem in own))
-    for stem, document in zip(own, documents, strict=True):
+    figures = figures_of(documents)
+    yield from _pictures("", figures[""])
+    for stem, document in zip(stems(documents), documents, strict=True):
         yield f"## {heading(document)}\n"
-        yield from _facts(document)
-        yield from (f"{part}\n" for part in _tables(document) if part)
-        yield from (_picture(figure) for figure in pictures if figure.startswith(f"{stem}-"))
+        yield f"```sh\n{document['command']}\n```\n"
+        facts = protocol(document) | origin(document)
+        yield from (f"- {name}: {text}" for name, text in facts.items() if text)
+        yield from (f"- {line}" for line in remarks(document))
+        yield f"\n{markdown_table(main_table(document))}\n"
+        for table in (*kind_tables(document), order_table(document), trial_table(document)):
+            if table.rows:
+                yield f"{table.title}:\n\n{markdown_table(table)}\n"
+        yield from _pictures(stem, figures[stem])
 
 
-def _facts(document: dict[str, Any]) -> Iterator[str]:
-    yield f"```sh\n{document['command']}\n```\n"
-    yield f"- {document['machine']}, {document['jobs']} at a time; vop {document['vop_version']}"
-    yield f"- started {document['started']}; this call took {document['minutes']:.0f} minutes"
-    yield from (f"- {line}" for line in protocol(document))
-    yield from (f"- {note}" for note in document["notes"])
-    yield ""
+def _pictures(stem: str, figures: Iterable[str]) -> Iterator[str]:
+    for name in figures:
+        yield f"![{TITLES[name]}]({file_name(stem, name, 'svg')})\n\n{NOTES[name]}\n"
 
 
-def _tables(document: dict[str, Any]) -> Iterator[str]:
-    yield markdown_table(document)
-    for heading_, key in (
-        ("t2v R@1 by kind of content (videos)", "t2v_r1"),
-        ("Order accuracy by kind (chance 50)", "order"),
-    ):
-        table = kinds_table(document, key)
-        yield f"{heading_}, mean over seeds:\n\n{table}" if table else ""
-    order = order_table(document)
-    yield (
-        f"Where the paper's order of t2v R@1 holds (there: averaged over its five benchmarks):\n\n{order}"
-        if order
-        else ""
-    )
-    trials = trials_table(document)
-    yield f"Learning rates that were tried:\n\n{trials}" if trials else ""
+def markdown_table(table: Table) -> str:
+    """A table as Markdown, the best of a column bold."""
+    columns = table.filled()
+    numbers = [any(cell.value is not None for cell in cells) for _, cells in columns]
+    written = [[f"**{cell.whole}**" if cell.best else cell.whole for cell in cells] for _, cells in columns]
+    lines = [[column.head for column, _ in columns], ["---:" if right else "---" for right in numbers]]
+    return "\n".join(f"| {' | '.join(map(_plain, line))} |" for line in (*lines, *zip(*written, strict=True)))
 
 
-def _picture(figure: str) -> str:
-    caption = next((text for name, text in _CAPTIONS.items() if figure.removesuffix(".svg").endswith(name)), figure)
-    return f"![{caption}]({figure})\n"
+def _plain(text: str) -> str:
+    """A bar or a line's end would break a Markdown table."""
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def csv_text(document: Mapping) -> str:
+    """A line for each run, numbers unrounded; an arm's own facts stand on each of its lines."""
+    rows = [_flat(document, arm, run) for arm in document["arms"] for run in runs(arm)]
+    out = io.StringIO()
+    names = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(out, fieldnames=list(names), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _flat(document: Mapping, arm: Mapping, run: Mapping) -> dict[str, Any]:
+    facts = {key: document[key] for key in ("data", "split", "backbone", "study")}
+    facts |= {key: arm[key] for key in ("name", "method", "head", "x", "learning_rate")}
+    facts |= {key: run[key] for key in ("seed", "epoch", "selection")}
+    facts |= {f"{way}_{key}": run[way][key] for way in ("t2v", "v2t") for key in METRIC_NAMES}
+    facts |= {key: document["gallery"][key] for key in ("videos", "texts", "tie_rule")}
+    facts |= {key: arm["parameters"][key] for key in ("paper_count", "true_count")}
+    facts |= {key: run[key] for key in ("minutes", "peak_memory_bytes", "size_bytes")}
+    return facts | {"machine": run.get("machine")} | run.get("extras", {})
 
 
 def _write(path: Path, text: str) -> None:
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="replace")  # names may hold halves of letters

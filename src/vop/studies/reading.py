@@ -51,10 +51,19 @@ def gain(document: Mapping, arm: Mapping) -> float | None:
 
 
 def paper_gain(document: Mapping, arm: Mapping) -> float | None:
-    """The paper's gain against the same baseline: on this benchmark, else (against Full) the average of its five."""
+    """The paper's gain over Full on this benchmark; None where it has no such row, or Full is not the baseline."""
+    if document.get("baseline") != "full":
+        return None
     baseline = baseline_of(document) or {}
-    here = _difference(found(arm, "paper", "t2v", "r1"), found(baseline, "paper", "t2v", "r1"))
-    return arm.get("paper_average_gain") if here is None and baseline.get("method") == "full" else here
+    return _difference(found(arm, "paper", "t2v", "r1"), found(baseline, "paper", "t2v", "r1"))
+
+
+def paper_average(document: Mapping, arm: Mapping) -> float | None:
+    """The paper's gain over Full, averaged over its five benchmarks; None where it has a row on this very one."""
+    # Of zero-shot the paper gives one benchmark, so there is no average.
+    if document.get("baseline") != "full" or arm.get("paper") or arm["method"] == "zero-shot":
+        return None
+    return arm.get("paper_average_gain")
 
 
 def true_share(arm: Mapping) -> float:
@@ -65,6 +74,11 @@ def true_share(arm: Mapping) -> float:
 def runs(arm: Mapping) -> Sequence[Mapping]:
     """The arm's trainings, one a seed."""
     return arm.get("runs") or ()
+
+
+def heads(document: Mapping) -> list[str]:
+    """The names of the arms' heads."""
+    return list(dict.fromkeys(arm["head"] for arm in document["arms"] if arm.get("head")))
 
 
 def heading(document: Mapping) -> str:
@@ -85,6 +99,94 @@ def stems(documents: Sequence[Mapping]) -> list[str]:
             word = f"{plain}-{number}"
         words.append(word)
     return words
+
+
+def protocol(document: Mapping) -> dict[str, str]:
+    """By which rules the arms were trained and ranked: what stands beside every result."""
+    recipe, seeds = document["recipe"], document["seeds"]
+    return {
+        "data": f"{document['data']}, split {document['split']}",
+        "backbone": str(document["backbone"]),
+        "head": ", ".join(heads(document)),
+        "ranked": _gallery(document["gallery"]),
+        "weights": _weights(document),
+        "training": f"{recipe['epochs']} epochs, batch {recipe['batch_size']}, {recipe['num_frames']} frames, "
+        f"{recipe['precision']}",
+        "seeds": ", ".join(map(str, seeds)) + (": mean ± standard deviation" if len(seeds) > 1 else ""),
+        "learning rates": _search(document),
+    }
+
+
+def origin(document: Mapping) -> dict[str, str]:
+    """Where the numbers come from, but for the command."""
+    written = document["written"].replace("T", " ")
+    return {
+        "machine": "; ".join(document["machines"]),
+        "time": f"{number(document['minutes'])} minutes of training in all; written {written}",
+        "version": f"vop {', '.join(document['vop_versions'])}",
+    }
+
+
+def remarks(document: Mapping) -> list[str]:
+    """What a reader should know besides, and what failed."""
+    lines = list(document.get("notes") or ())
+    for videos, where in (
+        (document["gallery"].get("skipped"), "out of the gallery with every caption"),
+        (document.get("left_out_of_training"), "left out of the training"),
+    ):
+        if videos:
+            lines.append(f"{len(videos):,} video{'s'[: len(videos) > 1]} could not be read: {where}")
+    return lines + [f"failed: {line}" for line in document.get("failures") or ()]
+
+
+def _gallery(gallery: Mapping) -> str:
+    videos, listed_videos = gallery["videos"], gallery["listed_videos"]
+    listed = f" ({listed_videos:,} listed)" if listed_videos != videos else ""
+    return f"{gallery['texts']:,} texts, gallery of {videos:,} videos{listed}; ties: {gallery['tie_rule']}"
+
+
+def _weights(document: Mapping) -> str:
+    """How the evaluated weights were chosen, and of which epochs they are."""
+    every_run = [run for arm in document["arms"] for run in runs(arm)]
+    trained = [run for run in every_run if run.get("epoch") is not None]
+    choices = ", ".join(dict.fromkeys(run["selection"] for run in trained or every_run if run.get("selection")))
+    epochs = sorted({run["epoch"] for run in trained})
+    if not epochs:
+        return choices
+    return f"{choices}, epoch {epochs[0]}" + (f" to {epochs[-1]}" if len(epochs) > 1 else "")
+
+
+def _search(document: Mapping) -> str:
+    search, rate = document.get("search"), document.get("learning_rate")
+    if not search:
+        return "" if rate is None else f"{rate:g} for all arms, given"
+    tried = f"{len(search['rates'])} given ones" if search["rates"] else f"{search['low']:g} to {search['high']:g}"
+    return (
+        f"searched on validation videos, {tried}; trials: {len(search['rates']) or search['trials']}, "
+        f"epochs of each: {search['epochs']}, steps of each: at most {search['steps']:,}"
+    )
+
+
+def number(value: float | None) -> str:
+    """One digit after the point."""
+    return "" if value is None else f"{value:,.1f}"
+
+
+def signed(points: float | None) -> str:
+    """One digit with its sign; what rounds to nothing has none."""
+    text = "" if points is None else f"{points:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def size(count: float | None) -> str:
+    """Bytes as a person reads them."""
+    if count is None:
+        return ""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
 
 
 def _difference(value: float | None, other: float | None) -> float | None:

@@ -10,7 +10,7 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+import vop
 from vop.data.frames import FrameStore
 from vop.data.types import Dataset, Split
-from vop.device import default_device, resolve_precision
+from vop.device import default_device, machine_name, resolve_precision
 from vop.evaluation.embedding import embed_split
 from vop.evaluation.evaluate import report_from_embeddings
 from vop.evaluation.job import report_facts
@@ -34,6 +35,7 @@ from vop.training.job import readable_splits, train
 from vop.training.trainer import CHECKPOINT, Trainer
 
 RESULT = "result.json"
+EMBED_BATCH = 32  # videos per forward pass of the ranking
 # More than retrieval metrics can say, where a benchmark is made for it: (similarity, split) -> {"extras": …, …}.
 MEASURES = {"emoji-motion": "vop.world.order:measure"}
 
@@ -46,7 +48,8 @@ class Job:
         out: the study's folder.
         seed: of the training.
         threads: for PyTorch on a CPU; 0 leaves its own choice.
-        gpu: which of several it may use; None for any.
+        gpu: which of several it may use, as CUDA_VISIBLE_DEVICES names it; None for any.
+        data: the fingerprint of each split's readable part, which its result was made from.
     """
 
     plan: Plan
@@ -54,10 +57,11 @@ class Job:
     dataset: Dataset
     out: Path
     cache: Path
+    data: dict[str, str]
     seed: int = 0
     rate: float | None = None
     threads: int = 0
-    gpu: int | None = None
+    gpu: str | None = None
 
     @property
     def is_search(self) -> bool:
@@ -91,10 +95,11 @@ def run_job(job: Job, progress: Progress) -> dict:
     if found is not None:
         return found
     if job.gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(job.gpu)
+        os.environ["CUDA_VISIBLE_DEVICES"] = job.gpu
     if job.threads:
         torch.set_num_threads(job.threads)
     found = _search(job, progress) if job.is_search else _train_and_rank(job, progress)
+    found |= {"data": job.data, "machine": machine_name(), "vop_version": vop.__version__}
     with atomic_write(job.result_path) as path:
         path.write_text(json.dumps(found), encoding="utf-8")
     return found
@@ -106,7 +111,7 @@ def _search(job: Job, progress: Progress) -> dict:
     model = _model(job)
     store = FrameStore(model.num_frames, model.image_size, cache=job.cache)
     splits, validation, _ = readable_splits(job.dataset, plan.recipe, store, progress)
-    part = part_of(splits, search, batch_size=plan.recipe.batch_size)
+    part = part_of(splits, search, plan.recipe)
     tried = 0
 
     def evaluate(rate: float, on_epoch: Callable[[dict], None]) -> float:
@@ -129,35 +134,36 @@ def _search(job: Job, progress: Progress) -> dict:
 def _train_and_rank(job: Job, progress: Progress) -> dict:
     """Everything that tables and figures say about a run."""
     _reset_peak()
-    model, history, skipped = _trained(job, progress)
+    model, history = _trained(job, progress)
     split = job.dataset.split(job.plan.split)
     store = FrameStore(model.num_frames, model.image_size, cache=job.cache)
-    embedded = embed_split(model, split, store, progress=progress)
+    embedded = embed_split(
+        model, split, store, batch_size=EMBED_BATCH, on_bad_video=job.plan.recipe.on_bad_video, progress=progress
+    )
     report = report_from_embeddings(embedded, listed=split, rescore=False, **report_facts(model, job.dataset))
     similarity = embedded.similarity()
     weights = job.folder / WEIGHTS
     return {
         "seed": job.seed,
         "learning_rate": job.rate if history else None,
-        "run": str(job.folder.relative_to(job.out)) if history else None,
+        "run": str(job.folder.relative_to(job.out)),
         "epoch": report.epoch,
         "selection": report.selection,
         "minutes": model.card.get("minutes", 0.0),
         "peak_memory_bytes": _peak_memory(),
         "size_bytes": weights.stat().st_size if weights.exists() else 0,
         "history": history,
-        "left_out_of_training": len(skipped),
         "report": report.to_dict(),
-        "first": _first_videos(similarity),
+        "first": _first_videos(similarity, report.metrics.t2v.ranks, embedded.split.targets),
         **_measured(job, similarity, embedded.split),
     }
 
 
-def _trained(job: Job, progress: Progress) -> tuple[TextVideoModel, list[dict], tuple]:
-    """The model with the chosen weights, its history, and what could not be read."""
+def _trained(job: Job, progress: Progress) -> tuple[TextVideoModel, list[dict]]:
+    """The model with the chosen weights, and its history."""
     model = _model(job)
     if not model.trainable():
-        return model.eval(), [], ()
+        return model.eval(), []
     plan, folder = job.plan, job.folder
     if (folder / CONFIG).exists() and not (folder / TRAINING / CHECKPOINT).exists():
         shutil.rmtree(folder)  # trained, but stopped before it was ranked, and its history is gone
@@ -173,7 +179,7 @@ def _trained(job: Job, progress: Progress) -> tuple[TextVideoModel, list[dict], 
         progress=progress,
         **job.arm.settings,
     )
-    return trained.model, trained.result.history, trained.skipped
+    return trained.model, trained.result.history
 
 
 def _model(job: Job) -> TextVideoModel:
@@ -182,9 +188,12 @@ def _model(job: Job) -> TextVideoModel:
     return create(job.arm.method, job.plan.backbone, head=job.arm.head, dtype=dtype, device=device, **job.arm.settings)
 
 
-def _first_videos(similarity: Tensor) -> list[int]:
-    """For each text the video that is ranked first."""
-    return similarity.argmax(dim=1).tolist()
+def _first_videos(similarity: Tensor, ranks: Sequence[int], targets: Sequence[int]) -> list[int]:
+    """For each text the video that is ranked first; of those that tie, a wrong one, as in the ranks."""
+    scores = similarity.clone()
+    behind = [row for row, rank in enumerate(ranks) if rank > 1]
+    scores[behind, [targets[row] for row in behind]] = -torch.inf
+    return scores.argmax(dim=1).tolist()
 
 
 def _measured(job: Job, similarity: Tensor, split: Split) -> dict:
