@@ -257,7 +257,7 @@ def test_clips_are_film_strips_with_their_marks(report, tmp_path, monkeypatch):
     assert sorted(decoded) == sorted([red, green, str(broken)])
     assert len(page.attributes("src")) == 2 * 3
     assert "“a red thing” the right video ✓ right : vop it is red ✗ wrong : full, lora it is green" in page.text
-    assert f"{broken}: the file is empty (0 bytes) ✗ wrong : bias nothing" in page.text
+    assert f"{broken.name}: the file is empty (0 bytes) ✗ wrong : bias nothing" in page.text
     assert source.count('class="card wrong"') == 2 * 2
     assert "OpenMoji" in page.text
     assert "OpenMoji" not in report(small(data="mine", examples=[example]))[1].text
