@@ -29,7 +29,6 @@ bench: install
 	$(BIN)/python bench/train_step.py
 	$(BIN)/python bench/decode.py
 	$(BIN)/python bench/metrics.py
-	$(BIN)/python bench/captions_per_video.py
 
 # The tables and figures of docs/results: about two hours on two cores.
 results: install
