@@ -205,7 +205,7 @@ def test_the_page_asks_for_nothing(report, tmp_path):
     assert "@import" not in source
     assert not {"link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in page.elements}
     assert all(link.startswith("#") for link in page.attributes("href") + page.attributes("xlink:href"))
-    assert all(link.startswith("data:image/jpeg;base64,") for link in page.attributes("src"))
+    assert all(link.startswith("data:image/webp;base64,") for link in page.attributes("src"))
     assert len(page.attributes("src")) == 2
     policy = page.attributes("content")[0]
     assert "default-src 'none'" in policy

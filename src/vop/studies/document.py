@@ -19,7 +19,7 @@ from vop.studies import paper
 from vop.studies.plan import Arm, Plan
 from vop.studies.scheduler import Outcome
 
-EXAMPLES = 8
+EXAMPLES = {"compare": 8, "ablate": 4}  # sentences with film strips; a page of ablations has several studies
 WAYS = ("t2v", "v2t")
 
 
@@ -35,6 +35,7 @@ def make_document(
     Raises:
         UsageError: runs were ranked on different galleries.
     """
+    kind = "compare" if plan.kind == "compare" else "ablate"
     done = [arm for arm in plan.arms if outcome.runs[arm.name]]
     ranks = {arm.name: [_ranks(run) for run in outcome.runs[arm.name]] for arm in done}
     _check_gallery(outcome, done, ranks)
@@ -49,7 +50,7 @@ def make_document(
         "minutes": _minutes(outcome),
         "machines": _distinct(outcome, "machine"),
         "vop_versions": _distinct(outcome, "vop_version"),
-        "kind": "compare" if plan.kind == "compare" else "ablate",
+        "kind": kind,
         "study": None if plan.kind == "compare" else plan.kind,
         "data": dataset.name,
         "split": plan.split,
@@ -67,7 +68,7 @@ def make_document(
         "baseline": plan.baseline,
         "arms": arms,
         "order": paper.order(r1, spread),
-        "examples": _examples(done, outcome, kept),
+        "examples": _examples(done, outcome, kept, count=EXAMPLES[kind]),
         "left_out_of_training": _left_out(plan, outcome),
         "failures": outcome.failures,
     }
@@ -183,13 +184,13 @@ def _readable(split: Split, report: dict) -> set[str]:
     return {video.id for video in split.videos} - {video["id"] for video in report["skipped"]}
 
 
-def _examples(arms: list[Arm], outcome: Outcome, split: Split) -> list[dict[str, Any]]:
+def _examples(arms: list[Arm], outcome: Outcome, split: Split, *, count: int) -> list[dict[str, Any]]:
     """The sentences on which the arms disagree most evenly, by their first seeds, in the order of the split."""
     runs = {arm.name: outcome.runs[arm.name][0] for arm in arms}
     right = [[run["report"]["ranks"]["t2v"][row] == 1 for run in runs.values()] for row in range(len(split))]
     uneven = [abs(2 * sum(marks) - len(marks)) for marks in right]
     rows = [row for row in range(len(split)) if 0 < sum(right[row]) < len(arms)]
-    chosen = sorted(sorted(rows, key=lambda row: (uneven[row], row))[:EXAMPLES])
+    chosen = sorted(sorted(rows, key=lambda row: (uneven[row], row))[:count])
     return [
         {
             "sentence": split.captions[row],

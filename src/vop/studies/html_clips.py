@@ -54,9 +54,9 @@ def film_image(path: str) -> str:
     except VideoError as error:
         return f'<p class="unread">{escape(Path(path).name)}: {escape(error.reason)}</p>'
     target = BytesIO()
-    film_strip(frames).save(target, format="JPEG", quality=82)
+    film_strip(frames).save(target, format="WEBP", quality=75)
     code = b64encode(target.getvalue()).decode("ascii")
-    return f'<img src="data:image/jpeg;base64,{code}" alt="five frames of {escape(Path(path).name)}" loading="lazy">'
+    return f'<img src="data:image/webp;base64,{code}" alt="five frames of {escape(Path(path).name)}" loading="lazy">'
 
 
 def _credit(document: Mapping) -> str:
