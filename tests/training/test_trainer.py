@@ -299,6 +299,7 @@ import sys
 sys.path[:0] = {tests!r}
 from pathlib import Path
 import torch
+from accelerate import PartialState
 from safetensors.torch import save_file
 torch.set_num_threads(1)
 from test_trainer import first_gradient, trainer
@@ -310,6 +311,7 @@ result = job.fit()
 assert result.history[0]["validation"], "every process knows the validation's result"
 if job.accelerator.is_main_process:
     save_file(gradient, {out!r} + "/gradient.safetensors")
+PartialState().destroy_process_group()
 """
 
 

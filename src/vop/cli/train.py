@@ -49,6 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
     settings = config.get("settings", {}) | parse_settings(arguments.settings)
     if arguments.num_frames is not None:
         settings["num_frames"] = arguments.num_frames
+    from accelerate import PartialState
+
     from vop.backbone import DEFAULT_HUB_ID
     from vop.heads import MEAN
     from vop.training.job import train
@@ -66,6 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
             progress=show,
             **settings,
         )
+    PartialState().destroy_process_group()  # its threads can abort a process that ends with them
     if not progress.is_first_process():
         return
     warn_skipped(trained.skipped)
