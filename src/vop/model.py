@@ -5,6 +5,7 @@ Shapes: `n` texts or videos, `t` texts, `v` videos, `f` frames, `e` the joint sp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -177,9 +178,14 @@ class TextVideoModel(nn.Module):
         return scores
 
     def _scale(self) -> Tensor:
-        """The logit scale, with its gradient where it trains; only then has it a limit."""
-        scale = self.clip.log_logit_scale.exp()
-        return scale.clamp(max=MAX_LOGIT_SCALE) if scale.requires_grad else scale
+        """The logit scale, with its gradient where it trains."""
+        return self.clip.log_logit_scale.exp()
+
+    def limit_logit_scale(self) -> None:
+        """Holds a logit scale that trains to CLIP's limit, after a step: within one it would stop the gradient."""
+        scale = self.clip.log_logit_scale
+        if scale.requires_grad:
+            scale.data.clamp_(max=math.log(MAX_LOGIT_SCALE))
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:

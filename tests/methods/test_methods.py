@@ -248,9 +248,20 @@ def test_the_logit_scale_trains_where_it_is_told(tiny, name, trains):
 
 
 def test_a_trained_logit_scale_stays_below_clips_limit(tiny):
-    built = build(tiny, "full")
-    built.clip.log_logit_scale.data.fill_(9.0)
+    built, frozen = build(tiny, "full"), build(tiny, "vop")
+    for each in (built, frozen):
+        each.clip.log_logit_scale.data.fill_(9.0)
+        each.limit_logit_scale()
     assert built.logit_scale == pytest.approx(100)
+    assert frozen.logit_scale > 8000  # what is frozen stays as it is
+
+
+def test_at_the_limit_the_logit_scale_still_trains(tiny):
+    """OpenAI's starts there, and rounded a little above it."""
+    built = build(tiny, "full")
+    built.clip.log_logit_scale.data.fill_(4.6052)
+    torch.nn.functional.cross_entropy(built.logits(*built(*batch(tiny))), torch.arange(3)).backward()
+    assert built.clip.log_logit_scale.grad.abs() > 0
 
 
 @pytest.mark.parametrize("head", ["tightTransf", "x-pool"])

@@ -148,6 +148,13 @@ def test_a_gradient_that_is_not_finite_stops_before_it_is_applied(tiny, tmp_path
     assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / "training" / "state.safetensors").values())
 
 
+def test_a_logit_scale_that_trains_keeps_to_clips_limit(tiny, tmp_path):
+    job = trainer(tiny, tmp_path, method="full", epochs=1, validation=False, learning_rate=1e-5)
+    job.model.clip.log_logit_scale.data.fill_(9.0)
+    job.fit()
+    assert weights(tmp_path)["clip.log_logit_scale"].exp().item() <= 100.001
+
+
 def test_two_captions_a_video_are_half_the_videos(tiny, tmp_path):
     seen = []
     job = trainer(tiny, tmp_path, captions_per_video=2, batch_size=5, epochs=1)

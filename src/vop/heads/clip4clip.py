@@ -35,8 +35,7 @@ from vop.backbone.config import ClipSizes, TowerSizes
 from vop.backbone.layers import Layer, LayerNorm, Linear, free_parameter, quick_gelu
 from vop.errors import UsageError
 from vop.heads.base import Head, PairwiseHead
-from vop.methods.base import check_whole
-from vop.methods.vop_p import check_frames
+from vop.methods.base import check_frames, check_whole
 
 HEAD_WIDTH = 64  # of an attention head, as in every CLIP of OpenAI's
 POSITION_STD = 0.01  # of CLIP's text positions

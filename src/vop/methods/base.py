@@ -66,3 +66,12 @@ def check_whole(setting: str, value: object, *, at_least: int) -> None:
     """Raises a UsageError if a setting's value is no whole number of `at_least` or more."""
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
         raise UsageError(f"{setting} is {value!r}; it is a whole number, {at_least} or more")
+
+
+def check_frames(got: int, trained: int) -> None:
+    """Raises a UsageError if a video has another number of frames than there are positions."""
+    if got != trained:
+        raise UsageError(
+            f"{got} frames a video; this model takes num_frames={trained}: pass as many, "
+            "or open it with vop.load(…, num_frames=…)"
+        )

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from vop.backbone.clip import VisionTower
 from vop.backbone.config import ClipSizes
 from vop.errors import unknown_name
+from vop.methods.base import check_frames
 from vop.methods.cmm import ContextModule
 from vop.methods.vop import VoP
-from vop.methods.vop_p import check_frames, check_specific
+from vop.methods.vop_p import check_specific
 
 CMM_ROLES = ("prompts", "replace")
 

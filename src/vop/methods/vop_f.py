@@ -19,11 +19,11 @@ from vop.backbone.clip import Clip, VisionTower
 from vop.backbone.config import ClipSizes
 from vop.backbone.layers import free_parameter
 from vop.errors import UsageError
-from vop.methods.base import check_whole
+from vop.methods.base import check_frames, check_whole
 from vop.methods.prompts import PROMPT_STD, LayerPrompts, which_layers
 from vop.methods.vop import VoP, drop_prompts, run_layer
 from vop.methods.vop_c import VoPC
-from vop.methods.vop_p import VoPP, check_frames
+from vop.methods.vop_p import VoPP
 
 
 class VoPF(VoP):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vop.backbone.config import ClipSizes
 from vop.errors import UsageError
-from vop.methods.base import check_whole
+from vop.methods.base import check_frames, check_whole
 from vop.methods.prompts import LayerPrompts
 from vop.methods.vop import VoP
 
@@ -50,12 +50,4 @@ def check_specific(specific_prompts: int, visual_prompts: int) -> None:
     if specific_prompts > visual_prompts:
         raise UsageError(
             f"specific_prompts is {specific_prompts} of visual_prompts {visual_prompts}: at most all can be specific"
-        )
-
-
-def check_frames(got: int, trained: int) -> None:
-    if got != trained:
-        raise UsageError(
-            f"{got} frames a video; this model takes num_frames={trained}: pass as many, "
-            "or open it with vop.load(…, num_frames=…)"
         )

@@ -119,7 +119,10 @@ def _search(job: Job, progress: Progress) -> dict:
         tried += 1
         recipe = plan.recipe_of(rate=rate, seed=job.seed, epochs=search.epochs)
         torch.manual_seed(recipe.seed)
-        show = lambda stage, done, total, note="": progress(stage, done, total, f"trial {tried}, {note}")  # noqa: E731
+
+        def show(stage: str, done: int, total: int, note: str = "") -> None:
+            progress(stage, done, total, f"trial {tried}, {note}")
+
         trainer = Trainer(
             _model(job), part, validation, recipe, job.out, store=store, progress=show, on_epoch=on_epoch, keep=False
         )

@@ -168,6 +168,7 @@ class Trainer:
         if not torch.isfinite(norm):
             self._stop_at(f"the gradient's norm became {norm.item()}", rate)
         self.optimizer.step()
+        self.model.limit_logit_scale()
         self.progress.step += 1
         return value
 
@@ -182,9 +183,8 @@ class Trainer:
         texts, videos = self.wrapped(ids, batch["frames"].to(device, non_blocking=True))
         rows, video_ids = batch["rows"].to(device), batch["video"].to(device)
         if self.accelerator.num_processes > 1:
-            rows = gather_rows(
-                rows + self.accelerator.process_index * len(video_ids)
-            )  # every process has as many videos
+            before = self.accelerator.process_index * len(video_ids)  # every process has as many videos
+            rows = gather_rows(rows + before)
             texts, videos, video_ids = gather_rows(texts), gather_rows(videos), gather_rows(video_ids)
         return contrastive_loss(self.model.logits(texts, videos), rows, video_ids)
 
