@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPModel
 
 from tiny_clip import make_clip_folder
 from vop.backbone import find_backbone
 from vop.backbone.clip import Clip
-from vop.backbone.config import VIT_B_16, VIT_B_32, VIT_L_14, sizes_from_transformers
+from vop.backbone.config import VIT_B_16, VIT_B_32, VIT_L_14
+from vop.backbone.layers import free_parameter
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
@@ -42,11 +43,23 @@ def test_openai_sizes_are_built_in():
     for sizes, name in [(VIT_B_32, 151_277_313), (VIT_B_16, 149_620_737), (VIT_L_14, 427_616_513)]:
         with torch.device("meta"):
             assert sum(p.numel() for p in Clip(sizes).parameters()) == name
-    assert sizes_from_transformers(CLIPConfig()) == VIT_B_32
 
 
-def test_old_configurations_pool_at_the_highest_id():
-    assert sizes_from_transformers(CLIPConfig(text_config={"eos_token_id": 2})).eos_token_id == 49407
+def test_on_meta_there_are_the_same_parameters_without_values(tiny):
+    with torch.device("meta"):
+        empty = dict(Clip(tiny.sizes).named_parameters())
+    assert all(parameter.is_meta and parameter.requires_grad for parameter in empty.values())
+    made = Clip(tiny.sizes).named_parameters()
+    assert {name: tuple(p.shape) for name, p in made} == {name: tuple(p.shape) for name, p in empty.items()}
+
+
+def test_free_parameters_are_drawn_with_their_deviation():
+    torch.manual_seed(0)
+    table = free_parameter(100, 50, std=0.02)
+    assert (float(table.mean()), float(table.std())) == pytest.approx((0, 0.02), abs=1e-3)
+    torch.manual_seed(0)
+    assert torch.equal(table, torch.randn(100, 50) * 0.02)
+    assert free_parameter(std=0).item() == 0
 
 
 def test_a_text_without_eos_is_refused(tiny):

@@ -73,7 +73,9 @@ class TextTower(nn.Module):
         super().__init__()
         width, tower = sizes.text.width, sizes.text
         self.eos_token_id = sizes.eos_token_id
-        self.token_embedding = nn.Embedding(sizes.vocab_size, width)
+        self.token_embedding = nn.Embedding.from_pretrained(
+            free_parameter(sizes.vocab_size, width, std=1), freeze=False
+        )
         self.positions = free_parameter(sizes.positions, width, std=0.01)
         self.layers = make_layers(tower, sizes)
         self.post_norm = LayerNorm(width, eps=sizes.norm_eps)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
+
+Value = TypeVar("Value", int, float, str)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,29 +49,58 @@ VIT_L_14 = ClipSizes(
 )
 
 
-def sizes_from_transformers(config) -> ClipSizes:
-    """Reads the sizes from a `transformers.CLIPConfig`."""
+def sizes_from_config(config: Mapping) -> ClipSizes:
+    """Reads the sizes from the config.json of a `transformers` CLIP folder.
 
-    def tower(part) -> TowerSizes:
-        return TowerSizes(
-            width=part.hidden_size,
-            layers=part.num_hidden_layers,
-            heads=part.num_attention_heads,
-            mlp_width=part.intermediate_size,
-        )
+    What it leaves out is as in ViT-B/32: `transformers.CLIPConfig`, which takes a second to import, has it so, too.
 
-    text, vision = config.text_config, config.vision_config
+    Raises:
+        ValueError: a value is of another kind than its size; the message names it.
+    """
+    usual = VIT_B_32
+    text, vision = _part(config, "text_config"), _part(config, "vision_config")
+    vocab_size = _read(text, "vocab_size", usual.vocab_size)
     # Old CLIP configurations say 2 and mean the highest id: transformers pools those at argmax(ids).
-    eos = text.vocab_size - 1 if text.eos_token_id in (None, 2) else text.eos_token_id
+    highest = text.get("eos_token_id", usual.eos_token_id) in (None, 2)
     return ClipSizes(
-        vision=tower(vision),
-        text=tower(text),
-        image_size=vision.image_size,
-        patch_size=vision.patch_size,
-        embed_dim=config.projection_dim,
-        vocab_size=text.vocab_size,
-        positions=text.max_position_embeddings,
-        eos_token_id=eos,
-        activation=vision.hidden_act,
-        norm_eps=vision.layer_norm_eps,
+        vision=_tower(vision, usual.vision),
+        text=_tower(text, usual.text),
+        image_size=_read(vision, "image_size", usual.image_size),
+        patch_size=_read(vision, "patch_size", usual.patch_size),
+        embed_dim=_read(config, "projection_dim", usual.embed_dim),
+        vocab_size=vocab_size,
+        positions=_read(text, "max_position_embeddings", usual.positions),
+        eos_token_id=vocab_size - 1 if highest else _read(text, "eos_token_id", usual.eos_token_id),
+        activation=_read(vision, "hidden_act", usual.activation),
+        norm_eps=_read(vision, "layer_norm_eps", usual.norm_eps),
     )
+
+
+def _part(config: Mapping, name: str) -> Mapping:
+    """A tower's values; some old files have them under `NAME_dict`, too, and those are the ones that count."""
+    part = config.get(f"{name}_dict")
+    part = config.get(name) if part is None else part
+    if not isinstance(part, Mapping | None):
+        raise ValueError(f"{name} is {part!r}; it is named values")
+    return part or {}
+
+
+def _tower(part: Mapping, usual: TowerSizes) -> TowerSizes:
+    width, heads = _read(part, "hidden_size", usual.width), _read(part, "num_attention_heads", usual.heads)
+    if width % heads:
+        raise ValueError(f"hidden_size is {width}, which {heads} attention heads do not divide")
+    return TowerSizes(
+        width=width,
+        layers=_read(part, "num_hidden_layers", usual.layers),
+        heads=heads,
+        mlp_width=_read(part, "intermediate_size", usual.mlp_width),
+    )
+
+
+def _read(part: Mapping, name: str, usual: Value) -> Value:
+    """A value of `usual`'s kind; `usual` where it is left out."""
+    value = part.get(name, usual)
+    if type(value) is not type(usual) or (isinstance(value, int) and value < 1):
+        kind = {int: "a whole number, 1 or more", float: "a number such as 1e-5", str: "a name"}[type(usual)]
+        raise ValueError(f"{name} is {value!r}; it is {kind}")
+    return value

@@ -111,4 +111,7 @@ class Layer(nn.Module):
 
 def free_parameter(*shape: int, std: float) -> nn.Parameter:
     """A parameter that belongs to no layer, initialised normal(0, std)."""
-    return nn.Parameter(torch.randn(shape) * std)
+    parameter = nn.Parameter(torch.empty(shape))
+    if not parameter.is_meta:  # nothing is drawn there, yet PyTorch would import its compiler to do so: a second
+        nn.init.normal_(parameter, std=std)
+    return parameter

@@ -11,11 +11,12 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
-from vop.backbone.config import VIT_B_16, VIT_B_32, VIT_L_14, ClipSizes, sizes_from_transformers
+from vop.backbone.config import VIT_B_16, VIT_B_32, VIT_L_14, ClipSizes, sizes_from_config
 from vop.errors import UsageError, VopError, unknown_name
 
 if TYPE_CHECKING:
     from vop.backbone.clip import Clip
+    from vop.backbone.tokenizer import Tokenizer
 
 MINI = "mini"
 DEFAULT_HUB_ID = "openai/clip-vit-base-patch32"
@@ -81,18 +82,11 @@ class Backbone:
         clip.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
         return clip.eval().requires_grad_(False)
 
-    def tokenizer(self):
-        """The `transformers` tokenizer, or None if the folder has no vocabulary."""
-        if not _has_vocabulary(self.folder):
-            return None
-        from transformers import CLIPTokenizer
+    def tokenizer(self) -> Tokenizer | None:
+        """What makes token ids of texts, or None if the folder has no vocabulary."""
+        from vop.backbone.tokenizer import Tokenizer
 
-        try:
-            return CLIPTokenizer.from_pretrained(self.folder, local_files_only=True)
-        except Exception as error:  # the tokenizer's library raises bare ones
-            raise VopError(
-                f"{self.folder}: its vocabulary cannot be read ({error}); fetch or convert it again"
-            ) from error
+        return Tokenizer(self.folder) if _has_vocabulary(self.folder) else None
 
     def content_hash(self) -> str:
         """SHA-256 of the weights' files, which tells a run whether it meets its own backbone again."""
@@ -128,13 +122,15 @@ def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
 
 def is_hub_id(name: str) -> bool:
     """Whether `name` can be OWNER/NAME on a hub."""
+    if "/" not in name:  # known without the hub's client, whose import takes a quarter of a second
+        return False
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:
         validate_repo_id(name)
     except HFValidationError:
         return False
-    return "/" in name
+    return True
 
 
 def find_sizes(name: str) -> ClipSizes:
@@ -179,20 +175,17 @@ def _read_folder(folder: Path, *, name: str, revision: str | None) -> Backbone:
     config_file = folder / "config.json"
     if not config_file.exists():
         raise VopError(f"{folder}: no config.json: not a transformers CLIP folder")
-    model_type = read_json(config_file).get("model_type")
-    if model_type != "clip":
-        raise VopError(f"{config_file}: model_type is {model_type!r}; a backbone is of type 'clip'")
-    from transformers import CLIPConfig
-
+    config = read_json(config_file)
+    if config.get("model_type") != "clip":
+        raise VopError(f"{config_file}: model_type is {config.get('model_type')!r}; a backbone is of type 'clip'")
     try:
-        config = CLIPConfig.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # transformers' validation raises its own errors
-        raise VopError(f"{config_file}: not the configuration of a CLIP ({error})") from error
+        sizes = sizes_from_config(config)
+    except ValueError as error:
+        raise VopError(f"{config_file}: not the configuration of a CLIP: {error}; fetch the folder again") from None
     mean, std = CLIP_MEAN, CLIP_STD
     if (folder / "preprocessor_config.json").exists():
         pixels = read_json(folder / "preprocessor_config.json")
         mean, std = _channels(pixels, "image_mean", mean, folder), _channels(pixels, "image_std", std, folder)
-    sizes = sizes_from_transformers(config)
     return Backbone(name=name, folder=folder, revision=revision, sizes=sizes, mean=mean, std=std)
 
 
