@@ -1,20 +1,27 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-fast lint bench results
+.PHONY: install browser demo test test-fast lint bench results
 .DEFAULT_GOAL := install
 
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo,logs,lora,study,bench,test]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo,logs,lora,shots,study,bench,test]"
 	touch $@
 
 demo: install
 	$(BIN)/vop demo
 
-test: install
+# The page's tests need a Chromium; where there is none and none can be installed, they are skipped and say so.
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || \
+	  echo "no Chromium: the tests of the page will be skipped; install one to run them"
+
+test: install browser
 	$(BIN)/python -m pytest --numprocesses auto
 
 test-fast: install

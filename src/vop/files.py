@@ -34,9 +34,20 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
     try:
-        _make_folder(path.parent)
-        yield temporary
-        _publish(temporary, path, durable=durable)
+        with explain_full_disk(path):
+            _make_folder(path.parent)
+            yield temporary
+            _publish(temporary, path, durable=durable)
+    finally:
+        with suppress(OSError):  # gone already, or never made
+            temporary.unlink()
+
+
+@contextmanager
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Turns what fails for want of space, in writing `path`, into a VopError that says so."""
+    try:
+        yield
     except Exception as error:
         if _is_full(error) or _has_no_room(path.parent):
             raise VopError(
@@ -44,9 +55,6 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
                 "Free some space or choose another folder, then run the same command again"
             ) from error
         raise
-    finally:
-        with suppress(OSError):  # gone already, or never made
-            temporary.unlink()
 
 
 def _make_folder(folder: Path) -> None:

@@ -49,11 +49,12 @@ class TextVideoModel(nn.Module):
         head: Head | None = None,
         *,
         dtype: torch.dtype,
+        clip: Clip | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.method_name, self.head_name = method_name, head_name
-        self.clip = backbone.load()
+        self.clip = clip or backbone.load()
         self.method = method
         self.head = head or heads.create(head_name, backbone.sizes, num_frames=method.num_frames)
         self.head.start_from(self.clip)
@@ -103,10 +104,11 @@ class TextVideoModel(nn.Module):
             )
         if not texts:
             return torch.empty(0, 2, dtype=torch.long)
-        encoded = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.method.max_tokens, return_tensors="pt"
-        )
-        return encoded["input_ids"]
+        return self.tokenizer.encode(list(texts), max_length=self.method.max_tokens)
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a text has, [BOS] and [EOS] included, before it is cut to `method.max_tokens`."""
+        return self.tokenizer.count(text)
 
     def normalise(self, frames: Tensor) -> Tensor:
         """Frames (..., 3, h, w) of uint8 to pixels with CLIP's mean and standard deviation, on the model's device."""
@@ -241,6 +243,24 @@ class TextVideoModel(nn.Module):
         return torch.empty(0, self.backbone.sizes.embed_dim)
 
 
+def shared_clip(
+    backbone: Backbone, method: Method, beside: Sequence[TextVideoModel], *, dtype: torch.dtype
+) -> Clip | None:
+    """The CLIP of an open model that another one on the same backbone can use as it is; None if there is none."""
+    if changes_backbone(method):
+        return None
+    for other in beside:
+        same = other.clip.dtype == dtype and other.backbone.content_hash() == backbone.content_hash()
+        if same and not changes_backbone(other.method):
+            return other.clip
+    return None
+
+
+def changes_backbone(method: Method) -> bool:
+    """Whether the method trains the backbone's own weights, or puts modules into it."""
+    return type(method).attach is not Method.attach
+
+
 def attach(clip: Clip, method: Method, head: Head) -> None:
     """Makes what the method says of the frozen backbone trainable, where the head has a use for it."""
     method.attach(clip)
@@ -293,6 +313,7 @@ def load(
     num_frames: int | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
+    beside: Sequence[TextVideoModel] = (),
 ) -> TextVideoModel:
     """Opens a run, a published folder or a hub id, in eval mode; a plain CLIP opens as `zero-shot`.
 
@@ -300,6 +321,8 @@ def load(
         backbone: where the run's backbone is now, if it has moved; its content is compared all the same.
         num_frames: another number of frames than the run's; its tables of frame positions are interpolated.
         dtype: of the frozen weights and the activations; float32 gives the exact embeddings, bfloat16 is faster.
+        beside: models that are open already; where one of them has the same backbone and neither method changes it,
+            both use one copy of its weights.
 
     Raises:
         UsageError: no such run, folder or hub id.
@@ -307,7 +330,7 @@ def load(
     """
     from vop.run_folder import open_run
 
-    model = open_run(str(name), backbone=backbone, dtype=dtype)
+    model = open_run(str(name), backbone=backbone, dtype=dtype, beside=beside)
     if num_frames is not None and num_frames != model.num_frames:
         model.resize_frames(num_frames)
     return model.to(device or default_device()).eval()

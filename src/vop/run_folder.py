@@ -9,6 +9,7 @@ training/           what a training needs to go on; can be deleted
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from vop.backbone import Backbone, find_backbone
 from vop.backbone.source import is_hub_id, read_json
 from vop.errors import UsageError, VopError
 from vop.files import atomic_write
-from vop.model import TextVideoModel
+from vop.model import TextVideoModel, shared_clip
 from vop.model_card import render_card
 
 CONFIG, WEIGHTS, CARD, TRAINING = "config.json", "model.safetensors", "README.md", "training"
@@ -68,19 +69,24 @@ def config_of(model: TextVideoModel, folder: Path) -> dict:
     }
 
 
-def open_run(name: str, *, backbone: str | None, dtype: torch.dtype) -> TextVideoModel:
+def open_run(
+    name: str, *, backbone: str | None, dtype: torch.dtype, beside: Sequence[TextVideoModel] = ()
+) -> TextVideoModel:
     """See `vop.load`."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         folder = _from_hub(name)
     if folder is None or not _is_run(folder):
         found = find_backbone(name)
-        return TextVideoModel(found, "zero-shot", methods.create("zero-shot", found.sizes), dtype=dtype)
+        method = methods.create("zero-shot", found.sizes)
+        clip = shared_clip(found, method, beside, dtype=dtype)
+        return TextVideoModel(found, "zero-shot", method, dtype=dtype, clip=clip)
     config = _read_config(folder)
     found = _its_backbone(config["backbone"], folder, backbone)
     method = methods.create(config["method"], found.sizes, **config["settings"])
     head = heads.create(config["head"]["name"], found.sizes, num_frames=method.num_frames, **config["head"]["settings"])
-    model = TextVideoModel(found, config["method"], method, config["head"]["name"], head, dtype=dtype)
+    clip = shared_clip(found, method, beside, dtype=dtype)
+    model = TextVideoModel(found, config["method"], method, config["head"]["name"], head, dtype=dtype, clip=clip)
     _fill(model, folder / WEIGHTS)
     model.card = config["card"]
     return model

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -30,7 +30,8 @@ _OPTIONS = {"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
 
 _TOO_LARGE = f"its header claims frames of more than {MAX_PIXELS // 2**20} megapixels, or of no size"
 
-_Stamped = tuple[int, av.VideoFrame]
+Span = tuple[float, float | None]  # start_seconds, end_seconds; None: the end of the video
+StampedFrame = tuple[int, av.VideoFrame]
 
 
 def decode_frames(
@@ -60,21 +61,13 @@ def decode_frames(
         UsageError: an argument is out of range.
     """
     path = Path(path)
-    _check_arguments(num_frames, size, start_seconds, end_seconds)
+    check_request(num_frames=num_frames, size=size, start_seconds=start_seconds, end_seconds=end_seconds)
     timeline = video_timeline(path)
-    duration = timeline.duration_seconds
-    if start_seconds and start_seconds >= duration:
-        raise VideoError(path, f"it ends at {duration:.3f} s, before the wanted start, {start_seconds} s")
-    wanted = timeline.midpoints(num_frames, start_seconds=start_seconds, end_seconds=end_seconds)
-    key = timeline.key_before(wanted[0]) if start_seconds else None
-    found = None if key is None else _decode(path, timeline, wanted, size=size, threads=threads, seek=key)
-    # Not every container can seek exactly. Where it led too far, decoding begins at the beginning.
-    found = found or _decode(path, timeline, wanted, size=size, threads=threads, seek=None)
-    interval = (min(end_seconds or duration, duration) - start_seconds) / num_frames
-    misses = [abs(stamp - target) * timeline.time_base for (stamp, _), target in zip(found, wanted, strict=True)]
-    bad = sum(miss > interval for miss in misses)
-    if bad > MAX_BAD_SHARE * num_frames:
-        raise VideoError(path, f"{bad} of {num_frames} wanted frames are damaged")
+    span = start_seconds, end_seconds
+    wanted = wanted_stamps(path, timeline, span, num_frames=num_frames)
+    frames = nearest_frames(path, timeline, wanted, seek=start_seconds > 0, threads=threads)
+    found = _pixels(frames, size=size)
+    check_damage(path, timeline, span, wanted, [stamp for stamp, _ in found])
     return torch.stack([pixels for _, pixels in found])
 
 
@@ -84,14 +77,15 @@ def video_timeline(path: str | Path) -> Timeline:
     Raises:
         VideoError: there is no such file, or no video in it.
     """
-    with _open(Path(path)) as (container, stream):
+    with open_video(Path(path)) as (container, stream):
         timeline = read_timeline(_packets(container, stream), stream)
     if timeline is None:
         raise VideoError(path, "its video stream is empty")
     return timeline
 
 
-def _check_arguments(num_frames: int, size: int, start_seconds: float, end_seconds: float | None) -> None:
+def check_request(*, num_frames: int, size: int, start_seconds: float = 0.0, end_seconds: float | None = None) -> None:
+    """Raise a UsageError if an argument of `decode_frames` is out of range."""
     if num_frames < 1:
         raise UsageError(f"num_frames is {num_frames}; at least 1 is needed")
     if size < 1:
@@ -102,23 +96,76 @@ def _check_arguments(num_frames: int, size: int, start_seconds: float, end_secon
         raise UsageError(f"end_seconds is {end_seconds}; it must come after start_seconds, {start_seconds}")
 
 
-def _decode(
-    path: Path, timeline: Timeline, wanted: list[int], *, size: int, threads: int, seek: int | None
-) -> list[tuple[int, torch.Tensor]] | None:
-    """For each wanted stamp the stamp and the pixels of the frame nearest to it; None where a seek failed."""
-    with _open(path) as (container, stream):
-        codec = stream.codec_context
-        codec.thread_type, codec.thread_count = "AUTO", threads
-        packets = _packets(container, stream) if seek is None else _packets_from(container, stream, seek, wanted[0])
-        needed = None if timeline.ordinal else set(wanted)
-        frames = _stamped(_decoded(packets, codec, needed=needed), timeline)
-        found = _pixels(_nearest(frames, wanted), size=size)
-        if not found and seek is None:  # FFmpeg drops a size above max_pixels, and then decodes nothing
-            raise VideoError(path, "none of its frames can be decoded" if codec.width else _TOO_LARGE)
-        return found or None
+def wanted_stamps(path: Path, timeline: Timeline, span: Span, *, num_frames: int) -> list[int]:
+    """The stamps of the frames that `decode_frames` chooses from a stretch.
+
+    Raises:
+        VideoError: the stretch begins after the video's end.
+    """
+    start, end = span
+    duration = timeline.duration_seconds
+    if start and start >= duration:
+        raise VideoError(path, f"it ends at {duration:.3f} s, before the wanted start, {start} s")
+    return timeline.midpoints(num_frames, start_seconds=start, end_seconds=end)
 
 
-def _pixels(chosen: Iterable[_Stamped], *, size: int) -> list[tuple[int, torch.Tensor]]:
+def check_damage(path: Path, timeline: Timeline, span: Span, wanted: Sequence[int], found: Sequence[int]) -> None:
+    """Raise a VideoError if more than half of the frames found are too far from the wanted ones to stand in."""
+    start, end = span
+    duration = timeline.duration_seconds
+    interval = (min(end or duration, duration) - start) / len(wanted)
+    misses = [abs(stamp - target) * timeline.time_base for stamp, target in zip(found, wanted, strict=True)]
+    bad = sum(miss > interval for miss in misses)
+    if bad > MAX_BAD_SHARE * len(wanted):
+        raise VideoError(path, f"{bad} of {len(wanted)} wanted frames are damaged")
+
+
+def nearest_frames(
+    path: Path, timeline: Timeline, wanted: Sequence[int], *, seek: bool = False, threads: int = 1
+) -> Iterator[StampedFrame]:
+    """For each wanted stamp (ascending) the frame nearest to it and its stamp, in one forward pass.
+
+    Args:
+        seek: begin at the key frame before the first wanted frame.
+
+    Raises:
+        VideoError: the file cannot be opened, or gives no frame.
+    """
+    needed = None if timeline.ordinal else set(wanted)
+    since = wanted[0] if seek else None
+    with closing(shown_frames(path, timeline, needed=needed, since=since, threads=threads)) as frames:
+        yield from _nearest(frames, wanted)
+
+
+def shown_frames(
+    path: Path, timeline: Timeline, *, needed: set[int] | None = None, since: int | None = None, threads: int = 1
+) -> Iterator[StampedFrame]:
+    """The intact frames of a video with their stamps, in the order of presentation.
+
+    Args:
+        needed: stamps of the frames to keep; others may be missing from the result where that saves work.
+        since: frames before this stamp may be missing too.
+
+    Raises:
+        VideoError: the file cannot be opened, or gives no frame.
+    """
+    key = None if since is None else timeline.key_before(since)
+    # Not every container can seek exactly. Where it led too far, decoding begins at the beginning.
+    for seek in (None,) if key is None else (key, None):
+        frame = None
+        with open_video(path) as (container, stream):
+            codec = stream.codec_context
+            codec.thread_type, codec.thread_count = "AUTO", threads
+            packets = _packets(container, stream) if seek is None else _packets_from(container, stream, seek, since)
+            for frame in _stamped(_decoded(packets, codec, needed=needed), timeline):
+                yield frame
+            if frame is not None:
+                return
+            too_large = not codec.width  # FFmpeg drops a size above max_pixels, and then decodes nothing
+    raise VideoError(path, _TOO_LARGE if too_large else "none of its frames can be decoded")
+
+
+def _pixels(chosen: Iterable[StampedFrame], *, size: int) -> list[tuple[int, torch.Tensor]]:
     """The chosen frames' stamps and pixels, each frame converted once however often it is chosen."""
     reformatter = VideoReformatter()
     pixels: dict[int, torch.Tensor] = {}
@@ -130,7 +177,7 @@ def _pixels(chosen: Iterable[_Stamped], *, size: int) -> list[tuple[int, torch.T
     return found
 
 
-def _nearest(frames: Iterable[_Stamped], wanted: list[int]) -> Iterator[_Stamped]:
+def _nearest(frames: Iterable[StampedFrame], wanted: Sequence[int]) -> Iterator[StampedFrame]:
     """For each wanted stamp (ascending) the frame nearest to it, in one pass; nothing if there are no frames."""
     remaining = deque(wanted)
     before = None
@@ -145,7 +192,7 @@ def _nearest(frames: Iterable[_Stamped], wanted: list[int]) -> Iterator[_Stamped
         yield from (before for _ in remaining)
 
 
-def _stamped(frames: Iterable[av.VideoFrame], timeline: Timeline) -> Iterator[_Stamped]:
+def _stamped(frames: Iterable[av.VideoFrame], timeline: Timeline) -> Iterator[StampedFrame]:
     last = len(timeline.stamps) - 1
     for position, frame in enumerate(frames):
         stamp = timeline.stamps[min(position, last)] if timeline.ordinal else frame.pts
@@ -193,11 +240,22 @@ def _packets_from(
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+def open_video(
+    path: Path, *, format_bytes: int = 2**20
+) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """A video file's container and its first video stream that is no cover picture. Opens no address on a network.
+
+    Args:
+        format_bytes: up to so many are read to tell the file's format; less is faster for files that are no videos.
+
+    Raises:
+        VideoError: there is no such file, or no video in it.
+    """
     _check_file(path)
     try:
         # As "file:" a name with a colon is a name. The whitelist keeps playlists from opening addresses.
-        container = av.open(f"file:{path}", options=_OPTIONS, metadata_errors="replace")
+        options = {**_OPTIONS, "formatprobesize": str(format_bytes)}
+        container = av.open(f"file:{path}", options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(path, _open_reason(path, error)) from error
     with container:

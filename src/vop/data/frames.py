@@ -43,7 +43,7 @@ class FrameStore:
         frames = self._read(cached)
         if frames is None:
             frames = self._decode(video)
-            _write(cached, frames)
+            write_frames(cached, frames)
         return frames
 
     def cache_path(self, video: Video) -> Path:
@@ -67,19 +67,27 @@ class FrameStore:
         return decode_frames(video.path, num_frames=self.num_frames, size=self.size)
 
     def _read(self, path: Path) -> torch.Tensor | None:
-        """The frames in a cache file; None if there is none, or not what was once written."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                frames = file.get_tensor("frames")
-                checksum = (file.metadata() or {}).get("crc32")
-        except (OSError, SafetensorError):
-            return None
-        expected = (self.num_frames, 3, self.size, self.size)
-        sound = frames.dtype == torch.uint8 and tuple(frames.shape) == expected
-        return frames if sound and checksum == _checksum(frames) else None
+        return read_frames(path, shape=(self.num_frames, 3, self.size, self.size))
 
 
-def _write(path: Path, frames: torch.Tensor) -> None:
+def read_frames(path: Path, *, shape: tuple[int, ...]) -> torch.Tensor | None:
+    """The frames in a cache file; None if there is none, or not what was once written."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            frames = file.get_tensor("frames")
+            checksum = (file.metadata() or {}).get("crc32")
+    except (OSError, SafetensorError):
+        return None
+    sound = frames.dtype == torch.uint8 and tuple(frames.shape) == shape
+    return frames if sound and checksum == _checksum(frames) else None
+
+
+def write_frames(path: Path, frames: torch.Tensor) -> None:
+    """Writes a cache file, whole or not at all.
+
+    Raises:
+        VopError: there is no space left.
+    """
     with atomic_write(path, durable=False) as temporary:
         save_file({"frames": frames}, temporary, metadata={"crc32": _checksum(frames)})
 
