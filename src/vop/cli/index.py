@@ -1,0 +1,105 @@
+"""`vop index`: folders of videos into a library that can be searched."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vop import progress
+from vop.cli.common import print_json
+
+if TYPE_CHECKING:
+    from vop.search.about import Cutting
+    from vop.search.index import IndexReport
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser("index", help="make or update a library of videos that can be searched")
+    parser.add_argument("library", metavar="LIBRARY", type=Path, help="its folder; made if it is not there")
+    parser.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="folders of videos, or files")
+    parser.add_argument("--model", metavar="M", help="a run, a CLIP folder, a hub id, or mini; of a new library")
+    parser.add_argument("--segment", metavar="BY", help="windows (default) or shots; of a new library")
+    parser.add_argument("--window", metavar="SECONDS", type=float, help="length of a window (default 10)")
+    parser.add_argument("--overlap", metavar="SECONDS", type=float, help="of two windows (default 2)")
+    parser.add_argument("--num-frames", type=int, help="frames of a segment, if not the model's own; of a new library")
+    parser.add_argument(
+        "--keep-frames", action="store_true", help="keep decoded frames: reembed need not decode; of a new library"
+    )
+    parser.add_argument("--metadata", metavar="FILE", type=Path, help="a CSV file of columns to filter by")
+    parser.add_argument("--prune", action="store_true", help="take out videos below PATH whose files are gone")
+    add_work_options(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def add_work_options(parser: argparse.ArgumentParser) -> None:
+    """Options of what decodes and embeds."""
+    parser.add_argument("--precision", default="auto", help="auto (default), bf16 or fp32; of a new library")
+    parser.add_argument("--workers", type=int, help="threads that decode (default: one for each core)")
+    parser.add_argument("--batch-size", type=int, default=16, help="segments per forward pass")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from vop.search.index import index
+
+    with progress.show() as show:
+        report = index(
+            arguments.library,
+            arguments.paths,
+            model=arguments.model,
+            cutting=_cutting(arguments),
+            num_frames=arguments.num_frames,
+            keep_frames=arguments.keep_frames,
+            metadata=arguments.metadata,
+            prune=arguments.prune,
+            precision=arguments.precision,
+            workers=arguments.workers,
+            batch_size=arguments.batch_size,
+            progress=show,
+            waiting=partial(say_waiting, arguments.library),
+        )
+    if arguments.json:
+        print_json(report.to_dict())
+        return
+    _print(report, arguments.library)
+
+
+def say_waiting(library: Path) -> None:
+    print(f"vop: another process is writing to {library}; waiting for it to finish", file=sys.stderr, flush=True)
+
+
+def _cutting(arguments: argparse.Namespace) -> Cutting | None:
+    """What was asked for; None if nothing was."""
+    from vop.search.about import Cutting
+
+    named = {"by": arguments.segment, "window_seconds": arguments.window, "overlap_seconds": arguments.overlap}
+    given = {name: value for name, value in named.items() if value is not None}
+    return Cutting(**given) if given else None
+
+
+def _print(report: IndexReport, library: Path) -> None:
+    counts = {
+        "added": report.added,
+        "changed": report.changed,
+        "moved": report.moved,
+        "given other metadata": report.described,
+        "taken out": report.removed,
+        "unchanged": report.unchanged,
+    }
+    print(f"{library}: {', '.join(f'{count} {what}' for what, count in counts.items() if count) or 'nothing to add'}")
+    if report.segments:
+        speed = report.hours * 3600 / report.seconds
+        print(
+            f"{report.segments} segments of {report.hours:.2f} h of video in {report.seconds:.0f} s ({speed:.0f} h/h)"
+        )
+    if report.gone:
+        print(f"{report.gone} videos of the library have no file any more; --prune takes them out")
+    if report.passed_over:
+        kinds = ", ".join(f"{count} × {kind}" for kind, count in sorted(report.passed_over.items()))
+        print(f"passed over, being no videos: {kinds}")
+    if report.failures:
+        print(f"{len(report.failures)} files are not, or not wholly, in the library: vop library failures {library}")
+    print(f'Search it: vop search {library} "what happens"   or with pictures: vop serve {library}')

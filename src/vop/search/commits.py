@@ -1,0 +1,77 @@
+"""Whole videos on their way into the library, a commit now and then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from vop.search.library import Failure, Library
+from vop.search.rows import METADATA, with_column
+from vop.search.walk import FoundFile
+
+COMMIT_ROWS, COMMIT_SECONDS = 1000, 5.0
+TIDY_COMMITS = 100  # every commit is a file of its own; so many are made into one
+
+
+class Pending:
+    """Whole videos that wait for the next commit."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._last, self._commits = time.monotonic(), 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._rows: list[pa.Table] = []
+        self._rewrites: dict[str, tuple[FoundFile, dict[str, str]]] = {}
+        self._replacing: set[str] = set()
+        self._removed: list[str] = []
+        self.failures: list[Failure] = []
+
+    def add(self, rows: pa.Table, path: str, *, is_new: bool) -> None:
+        self._rows.append(rows)
+        if not is_new:
+            self._replacing.add(path)
+
+    def rewrite(self, video: str, file: FoundFile, values: dict[str, str], *, before: str) -> None:
+        """The same segments with the file's path, size and time as they are now, and these values of metadata."""
+        self._rewrites[video] = (file, values)
+        self._replacing |= {before, str(file.path)}
+
+    def remove(self, path: str) -> None:
+        """A video whose file holds something else now."""
+        self._removed.append(path)
+
+    def commit_if_due(self) -> None:
+        waiting = sum(map(len, self._rows)) + len(self._rewrites)
+        if waiting >= COMMIT_ROWS or time.monotonic() - self._last >= COMMIT_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        rows = [*self._rows, *self._rewritten()]
+        if rows:
+            self._library.put(pa.concat_tables(rows), replacing=self._replacing)
+            self._commits += 1
+        self._library.remove(self._removed)
+        if self.failures:
+            self._library.put_failures(self.failures)
+        if self._commits >= TIDY_COMMITS:
+            self._library.keep_up()
+            self._commits = 0
+        self._clear()
+        self._last = time.monotonic()
+
+    def _rewritten(self) -> Iterator[pa.Table]:
+        if not self._rewrites:
+            return
+        rows = self._library.rows_of(self._rewrites)
+        videos = rows.column("video").to_pylist()
+        for video, (file, values) in self._rewrites.items():
+            first = videos.index(video)
+            own = rows.slice(first, videos.count(video))
+            said = {"path": str(file.path), "name": file.path.name, "size": file.size, "mtime_ns": file.mtime_ns}
+            for name, value in (said | {METADATA + name: value for name, value in values.items()}).items():
+                own = with_column(own, name, value)
+            yield own

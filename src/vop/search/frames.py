@@ -1,0 +1,45 @@
+"""The decoded frames of a library's segments, kept so that it can move to another model without its videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from vop.data.decode import DECODER_VERSION
+from vop.data.frames import read_frames, write_frames
+from vop.search.about import About
+
+FRAMES = "frames"
+
+
+class SegmentFrames:
+    """Frames on disk, one file a segment: `num_frames * 3 * size * size` bytes.
+
+    They are found by the content of the video, so that a file may move, and checked when they are read.
+    """
+
+    def __init__(self, folder: Path, *, num_frames: int, size: int) -> None:
+        self._folder = folder / f"{num_frames}x{size}-{DECODER_VERSION}"
+        self._shape = (num_frames, 3, size, size)
+
+    @classmethod
+    def of(cls, about: About, folder: Path) -> SegmentFrames | None:
+        """Those of a library; None if it keeps none."""
+        if not about.keep_frames:
+            return None
+        return cls(folder / FRAMES, num_frames=about.num_frames, size=about.image_size)
+
+    def read(self, segment: str) -> Tensor | None:
+        """The frames of a segment, by its id; None if they are not there, or damaged."""
+        return read_frames(self._path(segment), shape=self._shape)
+
+    def has(self, segment: str) -> bool:
+        """Whether a sound copy of a segment's frames is there."""
+        return self.read(segment) is not None
+
+    def write(self, segment: str, frames: Tensor) -> None:
+        write_frames(self._path(segment), frames)
+
+    def _path(self, segment: str) -> Path:
+        return self._folder / segment[:2] / f"{segment}.safetensors"

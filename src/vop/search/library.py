@@ -1,0 +1,399 @@
+"""A library: a folder with a LanceDB database of segments, searched while it is being written.
+
+    library.json    which table, which models, how videos are cut
+    database/       LanceDB: segments_N, and failures
+    frames/         decoded frames, if the library keeps them
+    progress.json   how far an indexing that runs is
+
+Every change is one commit of the database, of whole videos: a reader sees a video completely or not at all, and what a
+killed writer had not committed is not there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from vop.errors import UsageError, VopError
+from vop.files import explain_full_disk
+from vop.search import about as describing
+from vop.search import nearest
+from vop.search.about import About, LibraryModel
+from vop.search.filters import Filters, quoted
+from vop.search.following import Stamp, again_if_moved, follows, stamp_of
+from vop.search.moments import Moment, best_of_videos
+from vop.search.rows import LIGHT, METADATA, matrix, metadata_columns, schema
+from vop.search.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from lancedb.table import Table
+
+DATABASE, FAILURES, LOCK = "database", "failures", ".lock"
+UNREADABLE, PARTIAL, DUPLICATE = "unreadable", "partial", "duplicate"
+_FAILURE_TYPES = {
+    "path": pa.string(),
+    "kind": pa.string(),
+    "reason": pa.string(),
+    "size": pa.int64(),
+    "mtime_ns": pa.int64(),
+    "seen_at": pa.string(),
+}
+_SEGMENT_ID = re.compile(r"[0-9a-f]{32}-\d{1,12}-\d{1,12}")
+_VIDEO_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A file that is not, or not wholly, in the library.
+
+    Attributes:
+        kind: "unreadable", "partial" (some of its segments are damaged) or "duplicate" (of a file that is there).
+        seen_at: ISO 8601.
+    """
+
+    path: str
+    kind: str
+    reason: str
+    size: int
+    mtime_ns: int
+    seen_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """A video of the library, as its file was when it was read."""
+
+    video: str
+    path: str
+    size: int
+    mtime_ns: int
+    metadata: dict[str, str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """One row: what a page shows of a segment, and its embeddings (e,) by model."""
+
+    segment: str
+    video: str
+    path: str
+    start_seconds: float
+    end_seconds: float
+    strip: bytes
+    embeddings: tuple[np.ndarray, ...]
+
+
+class Library:
+    """An open library. Reading and searching are safe from several threads and beside a writer.
+
+    Attributes:
+        path: its folder.
+        about: what `library.json` says.
+    """
+
+    def __init__(self, path: Path, about: About, stamp: Stamp | None = None) -> None:
+        """Opens the tables; `stamp` is that of `library.json` before `about` was read from it."""
+        import lancedb
+
+        self.path, self.about = path, about
+        # Every read sees what has been committed by then: asking for the version costs 0.3 ms.
+        self._database = lancedb.connect(path / DATABASE, read_consistency_interval=timedelta(0))
+        self._changing = threading.Lock()
+        self._open_tables()
+        self._stamp = stamp or stamp_of(path)
+
+    def _open_tables(self) -> None:
+        try:
+            self.table: Table = self._database.open_table(self.about.table)
+            self._failures: Table = self._database.open_table(FAILURES)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise VopError(
+                f"{self.path / DATABASE}: its tables cannot be opened ({error}); restore it, or index anew"
+            ) from None
+        self._snapshots: dict[str, Snapshot] = {}
+
+    @classmethod
+    def open(cls, path: str | Path) -> Library:
+        """Opens a library.
+
+        Raises:
+            UsageError: there is none.
+            VopError: it is damaged, or from a later version.
+        """
+        path = Path(path).expanduser().absolute()
+        return again_if_moved(path, lambda stamp: cls(path, describing.read(path), stamp))
+
+    @classmethod
+    def create(cls, path: str | Path, about: About) -> Library:
+        """Makes an empty library; see `check_place`."""
+        import lancedb
+
+        path = Path(path).expanduser().absolute()
+        with explain_full_disk(path):
+            database = lancedb.connect(path / DATABASE)
+            database.create_table(about.table, schema=schema(about.models), exist_ok=True)
+            database.create_table(FAILURES, schema=pa.schema(_FAILURE_TYPES), exist_ok=True)
+            describing.write(about, path)
+        return cls(path, about)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def models(self) -> tuple[LibraryModel, ...]:
+        return self.about.models
+
+    @property
+    @follows
+    def columns(self) -> list[str]:
+        """The columns of the owner's metadata."""
+        return metadata_columns(self.table.schema)
+
+    # -- reading
+
+    @follows
+    def search(
+        self,
+        vector: np.ndarray,
+        *,
+        k: int = 10,
+        filters: Filters | None = None,
+        model: int = 0,
+        leave_out: str | None = None,
+    ) -> list[Moment]:
+        """The best moment of each of the k nearest videos, best first; fewer if there are no more.
+
+        Args:
+            vector: the query (e,), of unit length.
+            model: which of the library's models made it.
+            leave_out: a video that is not to be found.
+
+        Raises:
+            UsageError: k or a filter is not allowed.
+        """
+        where = (filters or Filters()).sql(self.columns)
+        if leave_out:
+            where = " AND ".join(filter(None, [where, f"video <> {quoted(leave_out)}"]))
+        return best_of_videos(self._nearest(vector, where, self.models[model].column), k)
+
+    def _nearest(self, vector: np.ndarray, where: str | None, column: str) -> partial:
+        rows = self.table.count_rows()
+        if rows > nearest.EXACT_ROWS:
+            light = LIGHT + [METADATA + name for name in self.columns]
+            return partial(_approximate, self.table, column, vector, where, light, rows)
+        snapshot = self._snapshot(column)
+        return partial(snapshot.nearest, vector, snapshot.mask(where))
+
+    def _snapshot(self, column: str) -> Snapshot:
+        """The table in memory, as it is now."""
+        with self._changing:
+            known = self._snapshots.get(column)
+            if known is None or known.version != self.table.version:
+                known = Snapshot(self._database.open_table(self.about.table), column)
+                self._snapshots[column] = known
+            return known
+
+    @follows
+    def segment(self, segment: str) -> Segment:
+        """One segment by its id.
+
+        Raises:
+            UsageError: there is no such segment.
+        """
+        if not _SEGMENT_ID.fullmatch(segment):
+            raise UsageError(f"{segment!r} is not the id of a segment")
+        rows = self.table.search().where(f"segment = {quoted(segment)}").limit(1).to_arrow()
+        if not len(rows):
+            raise UsageError(f"the library {self.name} has no segment {segment}; it may have changed since")
+        row = rows.slice(0, 1)
+        embeddings = tuple(matrix(row.column(model.column))[0] for model in self.models)
+        values = row.select(["segment", "video", "path", "start_seconds", "end_seconds", "strip"]).to_pylist()[0]
+        return Segment(**values, embeddings=embeddings)
+
+    @follows
+    def video(self, video: str) -> tuple[str, bool, float]:
+        """Path, whether a browser plays it, and duration of a video by its id.
+
+        Raises:
+            UsageError: there is no such video.
+        """
+        if not _VIDEO_ID.fullmatch(video):
+            raise UsageError(f"{video!r} is not the id of a video")
+        names = ["path", "plays_in_browsers", "duration_seconds"]
+        found = self.table.search().where(f"video = {quoted(video)}").limit(1).select(names).to_arrow().to_pylist()
+        if not found:
+            raise UsageError(f"the library {self.name} has no video {video}; it may have changed since")
+        return tuple(found[0][name] for name in names)
+
+    @follows
+    def failures(self) -> list[Failure]:
+        """Files that are not, or not wholly, in the library; by path."""
+        rows = self._failures.search().select(list(_FAILURE_TYPES)).to_arrow().to_pylist()
+        return sorted((Failure(**row) for row in rows), key=lambda failure: failure.path)
+
+    @follows
+    def known(self) -> dict[str, Known]:
+        """The library's videos, by path."""
+        columns = {METADATA + name: name for name in self.columns}
+        names = ["video", "path", "size", "mtime_ns"]
+        rows = self.table.search().where("place = 0").select([*names, *columns]).to_arrow().to_pylist()
+        return {
+            row["path"]: Known(
+                **{name: row[name] for name in names},
+                metadata={name: row[column] for column, name in columns.items()},
+            )
+            for row in rows
+        }
+
+    @follows
+    def rows_of(self, videos: Iterable[str], *, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows of these videos, in the order of place."""
+        columns = list(columns or self.table.schema.names)
+        query = self.table.search().where(f"video IN ({', '.join(map(quoted, videos))})")
+        rows = query.select(list({*columns, "video", "place"})).to_arrow()
+        return rows.sort_by([("video", "ascending"), ("place", "ascending")]).select(columns)
+
+    @follows
+    def status(self) -> dict:
+        """Counts, and how far an indexing is that runs now (None where none does)."""
+        from vop.search.state import read_progress
+
+        durations = self.table.search().where("place = 0").select(["duration_seconds"]).to_arrow()
+        return {
+            "segments": self.table.count_rows(),
+            "videos": len(durations),
+            "hours": round(sum(durations.column(0).to_pylist()) / 3600, 3),
+            "failures": self._failures.count_rows(),
+            "columns": self.columns,
+            "index": read_progress(self.path),
+        }
+
+    def follow(self, stamp: Stamp | None) -> None:
+        """Goes on with the new table where the library was moved to other models."""
+        if stamp == self._stamp:
+            return
+        with self._changing:
+            if stamp != self._stamp:  # no other thread has done it
+                self.about = describing.read(self.path)
+                self._open_tables()
+                self._stamp = stamp
+
+    # -- writing, by whoever holds the library (`alone_in`)
+
+    def put(self, rows: pa.Table, *, replacing: Iterable[str] = ()) -> None:
+        """Adds whole videos, in one commit.
+
+        Rows of the same segments are replaced, and so is everything that was there of the paths `replacing`.
+        """
+        replacing = sorted(replacing)
+        with explain_full_disk(self.path):
+            if not replacing:
+                self.table.add(rows)
+                return
+            merge = self.table.merge_insert("segment").when_matched_update_all().when_not_matched_insert_all()
+            old = f"path IN ({', '.join(map(quoted, replacing))})"
+            merge.when_not_matched_by_source_delete(old).execute(rows)
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Takes videos out by their paths."""
+        for some in _by_thousands(sorted(paths)):
+            with explain_full_disk(self.path):
+                self.table.delete(f"path IN ({', '.join(map(quoted, some))})")
+
+    def add_columns(self, names: Iterable[str]) -> None:
+        """Columns of the owner's metadata, empty at first."""
+        new = [pa.field(METADATA + name, pa.string()) for name in names if name not in self.columns]
+        if new:
+            with explain_full_disk(self.path):
+                self.table.add_columns(new)
+
+    def put_failures(self, failures: Sequence[Failure], *, no_longer: Iterable[str] = ()) -> None:
+        """Lists files that failed, in the place of what was listed of them, and takes others off the list."""
+        gone = sorted({*no_longer, *(failure.path for failure in failures)})
+        with explain_full_disk(self.path):
+            for some in _by_thousands(gone):
+                self._failures.delete(f"path IN ({', '.join(map(quoted, some))})")
+            if failures:
+                rows = [asdict(failure) for failure in failures]
+                self._failures.add(pa.Table.from_pylist(rows, schema=pa.schema(_FAILURE_TYPES)))
+
+    def keep_up(self) -> None:
+        """Makes one file of many, drops old versions, and builds or completes the index where one is needed."""
+        with explain_full_disk(self.path):
+            nearest.keep_up(self.table, [model.column for model in self.models])
+
+    def staging(self, about: About) -> Library:
+        """A library of the same folder with another description, that nobody sees before `publish`."""
+        with explain_full_disk(self.path):
+            fields = schema(about.models, self.columns)
+            self._database.create_table(about.table, schema=fields, exist_ok=True)
+        return Library(self.path, about)
+
+    def publish(self) -> None:
+        """Makes the staged table the library's, and drops every other one."""
+        describing.write(self.about, self.path)
+        for name in self._database.list_tables().tables:
+            if name not in (self.about.table, FAILURES):
+                self._database.drop_table(name)
+
+
+def _approximate(
+    table: Table, column: str, vector: np.ndarray, where: str | None, light: list[str], rows: int, limit: int
+) -> pa.Table:
+    return nearest.search_index(table, column, vector, limit=min(limit, rows), where=where, columns=light)
+
+
+def _by_thousands(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(items), 1000):
+        yield items[start : start + 1000]
+
+
+def failure(path: str | Path, kind: str, reason: str, *, size: int = 0, mtime_ns: int = 0) -> Failure:
+    """A failure seen now; bytes of the path that are no UTF-8 are written as escapes."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    stored = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return Failure(path=stored, kind=kind, reason=reason, size=size, mtime_ns=mtime_ns, seen_at=now)
+
+
+def check_place(path: Path) -> None:
+    """Raises a UsageError if a folder is neither a library, nor new, empty, or of an attempt that got no further."""
+    if (path / describing.FILE).exists():
+        return
+    if path.is_file() or (path.is_dir() and {entry.name for entry in path.iterdir()} - {LOCK, DATABASE}):
+        raise UsageError(
+            f"{path}: it exists and is not a library; the library comes first: vop index LIBRARY FOLDER_OF_VIDEOS …"
+        )
+
+
+@contextmanager
+def alone_in(path: Path, *, waiting: callable = lambda: None) -> Iterator[None]:
+    """Holds a library for writing; the lock goes with the process, however it ends.
+
+    Args:
+        waiting: called once if another process holds it, before waiting for it.
+    """
+    from filelock import FileLock, Timeout
+
+    path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        waiting()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

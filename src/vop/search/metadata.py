@@ -1,0 +1,95 @@
+"""The owner's own columns: a CSV file with a line for each video."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vop.errors import DataError, UsageError
+from vop.search.walk import absolute_path
+
+PATH_COLUMNS = ("path", "video", "file", "filename", "file_name", "video_path", "name")
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Columns by file.
+
+    Attributes:
+        columns: their names, in the order of the file.
+        by_path, by_name: values of a file by its absolute path, and by its bare name where the table gives only that.
+    """
+
+    columns: tuple[str, ...]
+    by_path: Mapping[str, Mapping[str, str]]
+    by_name: Mapping[str, Mapping[str, str]]
+
+    def of(self, path: Path) -> Mapping[str, str]:
+        """What is known of a file; its path goes before its name."""
+        return self.by_path.get(str(path)) or self.by_name.get(path.name) or {}
+
+
+NOTHING = Metadata((), {}, {})
+
+
+def read_metadata(file: Path) -> Metadata:
+    """Reads a CSV file whose first line names the columns; one of them, `PATH_COLUMNS`, is the video.
+
+    A video is a path, absolute or from the folder of the CSV file, or a bare file name, which stands for every file of
+    that name. Spaces around names and values do not count.
+
+    Raises:
+        UsageError: no such file.
+        DataError: it is no such table; the line is named.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            text = stream.read()
+    except FileNotFoundError:
+        raise UsageError(f"{file}: there is no such file") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not a CSV file in UTF-8 ({error})") from None
+    lines = _lines(file, text)
+    _, names = next(lines, (1, []))
+    key = next((name for wanted in PATH_COLUMNS for name in names if name.lower() == wanted), None)
+    if key is None:
+        raise DataError(f"{file}: no column names the video; it is called one of {', '.join(PATH_COLUMNS)}: {names}")
+    _check_names(file, names)
+    return _sort(file, lines, names, key)
+
+
+def _lines(file: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """The number and the values of each line that is not empty; the last number of values that go over several."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    try:
+        for values in reader:
+            if values:
+                yield reader.line_num, [value.strip() for value in values]
+    except csv.Error as error:
+        raise DataError(f"{file}, line {reader.line_num}: not CSV ({error})") from None
+
+
+def _check_names(file: Path, names: list[str]) -> None:
+    if len(names) == 1:
+        raise DataError(f"{file}: it has a column for the video, {names[0]!r}, and no other")
+    for name in names:
+        if not name or "`" in name or "." in name or names.count(name) > 1:
+            raise DataError(f"{file}: a column is called {name!r}; names are not empty, hold no ` or ., and stand once")
+
+
+def _sort(file: Path, lines: Iterable[tuple[int, list[str]]], names: list[str], key: str) -> Metadata:
+    by_path, by_name = {}, {}
+    for line, values in lines:
+        if len(values) != len(names):
+            raise DataError(f"{file}, line {line}: {len(values)} values, not {len(names)}")
+        said = dict(zip(names, values, strict=True))
+        video = said.pop(key)
+        if not video:
+            raise DataError(f"{file}, line {line}: no video")
+        by_path[str(absolute_path(file.parent / video))] = said
+        if "/" not in video:
+            by_name[video] = said
+    return Metadata(tuple(name for name in names if name != key), by_path, by_name)

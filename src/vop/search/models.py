@@ -1,0 +1,114 @@
+"""The models of a library: what tells one from another, and opening several over one backbone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vop.errors import VopError
+from vop.search.about import About, LibraryModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vop.model import TextVideoModel
+
+
+def fingerprint(model: TextVideoModel) -> str:
+    """16 digits that differ where anything differs that decides the embeddings: backbone, method, settings, weights."""
+    said = {
+        "backbone": model.backbone.content_hash(),
+        "mean": model.backbone.mean,
+        "std": model.backbone.std,
+        "method": model.method_name,
+        "settings": model.method.settings,
+        "head": [model.head_name, model.head.settings],
+    }
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    for name, tensor in sorted(model.trainable().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def describe(model: TextVideoModel, *, name: str, column: str) -> LibraryModel:
+    """How a library remembers a model, which can embed videos by themselves."""
+    import torch
+
+    model.check_independent()
+    return LibraryModel(
+        name=str(Path(name).expanduser().absolute()) if Path(name).expanduser().is_dir() else name,
+        method=model.method_name,
+        fingerprint=fingerprint(model),
+        embed_dim=model.backbone.sizes.embed_dim,
+        precision="bf16" if model.clip.dtype == torch.bfloat16 else "fp32",
+        column=column,
+    )
+
+
+def open_model(
+    name: str,
+    *,
+    num_frames: int | None = None,
+    precision: str = "auto",
+    beside: Sequence[TextVideoModel] = (),
+) -> TextVideoModel:
+    """A run, a folder, a hub id or mini, on the default device."""
+    from vop.device import default_device, resolve_precision
+    from vop.model import load
+
+    dtype = resolve_precision(precision, default_device())
+    return load(name, num_frames=num_frames, dtype=dtype, beside=beside)
+
+
+def open_models(
+    about: About,
+    *,
+    folder: Path,
+    name: str | None = None,
+    precision: str = "auto",
+    beside: Iterable[TextVideoModel] = (),
+) -> list[TextVideoModel]:
+    """The models of a library, each found to be what the library was made with; a shared backbone is loaded once.
+
+    Args:
+        folder: the library's, for messages.
+        name: where its first model is now, if it has moved.
+        beside: models that are open already.
+
+    Raises:
+        UsageError: a model is not there.
+        VopError: it is another one than the library's.
+    """
+    opened = list(beside)
+    before = len(opened)
+    for number, wanted in enumerate(about.models):
+        source = name if name is not None and number == 0 else wanted.name
+        model = open_model(source, num_frames=about.num_frames, precision=precision, beside=opened)
+        check_same(model, wanted, source=source, folder=folder)
+        opened.append(model)
+    return opened[before:]
+
+
+def embed_by(models: Sequence[TextVideoModel], frames: Tensor) -> list[Tensor]:
+    """Frames (b, f, 3, h, w), uint8, to unit embeddings (b, e), float32 on the CPU, of each model."""
+    import torch
+    import torch.nn.functional as F
+
+    with torch.inference_mode():
+        return [F.normalize(m.embed_frames(m.normalise(frames)), dim=-1).float().cpu() for m in models]
+
+
+def check_same(model: TextVideoModel, wanted: LibraryModel, *, source: str, folder: Path) -> None:
+    """Raises a VopError if a model is not the one that a library was made with."""
+    found = fingerprint(model)
+    if found == wanted.fingerprint:
+        return
+    raise VopError(
+        f"{folder} was made with {wanted.name} ({wanted.method}, fingerprint {wanted.fingerprint}); {source} is "
+        f"{model.method_name} with fingerprint {found}, and embeddings of two models cannot be compared. "
+        f"Move the library to it: vop library reembed {folder} --model {source}; or index into another folder"
+    )

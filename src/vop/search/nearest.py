@@ -1,0 +1,161 @@
+"""The nearest vectors: an exact scan in memory for a small table, LanceDB's index for a large one.
+
+The index is one HNSW graph over vectors of one byte a number. What it finds is read again in full, so that the order
+and the scores are those of the stored vectors. Rows that came after it was built are scanned until `keep_up` gives them
+a graph of their own, a piece; every search visits every piece, so that many of them are built anew as one.
+
+`bench/search.py` measures it beside the exact scan and FAISS, and the limits below come from there.
+
+Shapes: `n` rows, `e` width of the embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from lancedb.table import IndexStatistics, Table
+
+EXACT_ROWS = 100_000  # up to here NumPy's product takes no longer than a search of the index with its columns
+MOST_PIECES = 8
+TAIL_ROWS = 5000  # scanned in about 7 ms; fewer are not worth a piece
+MOST_FRAGMENTS = 100  # files with few rows, of small commits
+READERS = timedelta(hours=1)  # nobody reads a version for longer after there is a newer one
+
+_M, _EF_CONSTRUCTION = 32, 200
+_EF = 1000  # candidates that the walk keeps: recall@10 above 0.99 in a million clustered vectors
+_REFINED = 50  # vectors read in full at least; the ten nearest are among the first 50 by one byte a number
+_MOST_REFINED = 10_000  # above, reading so many one by one is slower than a scan
+
+
+class Exact:
+    """Vectors in memory, every one compared.
+
+    Attributes:
+        matrix: float32 (n, e), rows of unit length.
+    """
+
+    def __init__(self, matrix: np.ndarray) -> None:
+        self.matrix = np.ascontiguousarray(matrix, np.float32)
+
+    def search(self, query: np.ndarray, limit: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and scores of the nearest `limit` rows, best first; of equal ones the earlier row first.
+
+        Args:
+            query: float32 (e,), of unit length.
+            limit: 1 or more; fewer are found where there are no more.
+            mask: bool (n,), the rows that may be found.
+        """
+        scores = self.matrix @ query
+        if mask is None:
+            best = _best(scores, limit)
+            return best, scores[best]
+        allowed = np.flatnonzero(mask)
+        best = allowed[_best(scores[allowed], limit)]
+        return best, scores[best]
+
+
+def _best(scores: np.ndarray, limit: int) -> np.ndarray:
+    """Positions of the highest scores, all that tie with the last one considered."""
+    if limit >= len(scores):
+        return np.argsort(-scores, kind="stable")
+    least = np.partition(scores, -limit)[-limit]
+    kept = np.flatnonzero(scores >= least)
+    return kept[np.argsort(-scores[kept], kind="stable")[:limit]]
+
+
+def search_index(
+    table: Table, column: str, query: np.ndarray, *, limit: int, where: str | None = None, columns: Sequence[str]
+) -> pa.Table:
+    """The nearest `limit` rows of a table, best first, with `columns` and `_score`, the exact cosine similarity.
+
+    A condition holds before the search, so that there are fewer than `limit` only where there are no more. Rows that
+    the index does not have yet are found as well, and without an index every row is compared.
+
+    Args:
+        query: float32 (e,).
+        where: SQL, what has to hold for a row.
+    """
+    found = None
+    if limit <= _MOST_REFINED:
+        found = _search(table, column, query, limit, where, columns, use_index=True)
+    if found is None or len(found) < limit:  # a walk through the graph need not come to every row
+        found = _search(table, column, query, limit, where, columns, use_index=False)
+    scores = pa.array(1 - found.column("_distance").to_numpy(), pa.float32())
+    return found.select(list(columns)).append_column("_score", scores)
+
+
+def _search(
+    table: Table,
+    column: str,
+    query: np.ndarray,
+    limit: int,
+    where: str | None,
+    columns: Sequence[str],
+    *,
+    use_index: bool,
+) -> pa.Table:
+    search = table.search(query, vector_column_name=column).distance_type("cosine").limit(limit)
+    search = search.select([*columns, "_distance"])
+    if where is not None:
+        search = search.where(where, prefilter=True)
+    if not use_index:
+        return search.bypass_vector_index().to_arrow()
+    factor = -(-_REFINED // limit)
+    return search.ef(max(_EF, factor * limit)).refine_factor(factor).to_arrow()  # Lance wants ef >= what is refined
+
+
+def needs_index(rows: int, pieces: int) -> bool:
+    """Whether an index is to be built: a large table has none (0 pieces), or one in too many pieces."""
+    return rows > EXACT_ROWS and not 1 <= pieces <= MOST_PIECES
+
+
+def build_index(table: Table, column: str) -> None:
+    """Builds the index of a column, in the place of the one that is there; readers use the old one until it is done."""
+    from lancedb.index import HnswSq
+
+    # Several graphs, one for each of several partitions, took longer to search at the same recall.
+    config = HnswSq(distance_type="cosine", num_partitions=1, m=_M, ef_construction=_EF_CONSTRUCTION)
+    table.create_index(column, config=config, name=_index_name(column), replace=True)
+
+
+def keep_up(table: Table, columns: Sequence[str]) -> None:
+    """Builds or completes the indexes of these columns where that is due, makes one file of many, drops old versions.
+
+    For the one who writes to the table; readers go on beside it.
+    """
+    rows = table.count_rows()
+    for column in columns:
+        index = _statistics(table, column)
+        if needs_index(rows, index.num_indices if index else 0):
+            build_index(table, column)
+    indexes = list(filter(None, (_statistics(table, column) for column in columns)))
+    tail = max((index.num_unindexed_rows for index in indexes), default=0)
+    is_small_tail = 0 < tail < TAIL_ROWS
+    if not is_small_tail or table.stats()["fragment_stats"]["num_fragments"] >= MOST_FRAGMENTS:
+        table.optimize(cleanup_older_than=_age_of_unread(table))
+
+
+def _index_name(column: str) -> str:
+    return f"{column}_idx"
+
+
+def _statistics(table: Table, column: str) -> IndexStatistics | None:
+    return table.index_stats(_index_name(column))
+
+
+def _age_of_unread(table: Table) -> timedelta:
+    """The age from which on versions are not read any more.
+
+    What counts is not when a version was made but since when there has been a newer one: the version of last week may
+    have been the current one a second ago.
+    """
+    now = datetime.now()
+    made = [version["timestamp"] for version in table.list_versions()]
+    still_read = max((moment for moment in made if moment <= now - READERS), default=now)
+    return now - still_read + READERS

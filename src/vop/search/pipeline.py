@@ -1,0 +1,214 @@
+"""Decoding in threads beside embedding: files go in, whole videos with their embeddings come out.
+
+    files -> threads: decode, segment by segment -> a bounded queue -> batches across files -> embed -> whole videos
+
+FFmpeg decodes and PyTorch computes without Python's lock, so that threads are enough, and no frame is copied between
+processes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from queue import Empty, Full, Queue
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vop.search.segments import Span
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+_TICK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A decoded segment.
+
+    Attributes:
+        frames: uint8 (num_frames, 3, size, size).
+        strip: film strip, JPEG.
+        share: of the file's work that ends with it, from 0 to 1.
+    """
+
+    span: Span
+    frames: Tensor
+    strip: bytes
+    share: float
+
+
+@dataclass(frozen=True)
+class Finished(Generic[Job, Result]):
+    """A file that is done.
+
+    Attributes:
+        result: what its decoding returned, or the exception that ended it.
+        embeddings: of each model float32 (segments, e); what came before an exception is in here too.
+    """
+
+    job: Job
+    result: Result | Exception
+    spans: list[Span]
+    strips: list[bytes]
+    embeddings: list[np.ndarray]
+
+
+@dataclass
+class _Open:
+    """A file that is under way. All but its result belongs to the thread that embeds."""
+
+    job: object
+    spans: list[Span] = field(default_factory=list)
+    strips: list[bytes] = field(default_factory=list)
+    embeddings: list[list[np.ndarray]] = field(default_factory=list)  # of each segment, by model
+    result: object = None
+    ended: bool = False
+
+    @property
+    def done(self) -> bool:
+        return self.ended and len(self.embeddings) == len(self.spans)
+
+    def finish(self) -> Finished:
+        by_model = [np.stack(vectors) for vectors in zip(*self.embeddings, strict=True)]
+        return Finished(self.job, self.result, self.spans, self.strips, by_model)
+
+
+Decode = Callable[[Job], Generator[Piece, None, Result]]
+Embed = Callable[[Tensor], Sequence[Tensor]]  # (b, f, 3, h, w) to (b, e) for each model
+
+
+def run(
+    jobs: Iterable[Job],
+    decode: Decode,
+    embed: Embed,
+    *,
+    workers: int,
+    batch_size: int,
+    tick: Callable[[Job | None, float], None] = lambda job, share: None,
+) -> Iterator[Finished]:
+    """Finished files, in the order in which they are finished.
+
+    Args:
+        decode: gives the segments of a file one by one, and returns what else is to be known of it. An exception ends
+            its file only.
+        workers: threads that decode.
+        batch_size: segments that are embedded together.
+        tick: called for every piece with its file and share, and with (None, 0) when nothing has come for a while.
+    """
+    batch: list[tuple[_Open, Tensor]] = []
+
+    def embedded() -> Iterator[Finished]:
+        if batch:
+            by_model = [part.numpy() for part in embed(torch.stack([frames for _, frames in batch]))]
+            for (file, _), *vectors in zip(batch, *by_model, strict=True):
+                file.embeddings.append(vectors)
+            yield from (file.finish() for file in {id(file): file for file, _ in batch}.values() if file.done)
+            batch.clear()
+
+    with closing(_decoded(jobs, decode, workers=workers, ahead=2 * batch_size)) as decoded:
+        for file, piece in decoded:
+            if file is None:  # a pause: embed what there is rather than wait for company
+                tick(None, 0.0)
+                yield from embedded()
+            elif piece is None:
+                file.ended = True
+                if file.done:
+                    yield file.finish()
+            else:
+                file.spans.append(piece.span)
+                file.strips.append(piece.strip)
+                batch.append((file, piece.frames))
+                if len(batch) == batch_size:
+                    yield from embedded()
+                tick(file.job, piece.share)
+    yield from embedded()
+
+
+def _decoded(
+    jobs: Iterable[Job], decode: Decode, *, workers: int, ahead: int
+) -> Iterator[tuple[_Open | None, Piece | None]]:
+    """Files with their pieces as they come, (file, None) when it has ended, (None, None) in a pause."""
+    queue: Queue = Queue(maxsize=ahead)
+    stop = threading.Event()
+    remaining = _Shared(jobs)
+
+    def put(item: object) -> None:
+        while not stop.is_set():
+            try:
+                return queue.put(item, timeout=_TICK_SECONDS)
+            except Full:
+                continue
+        raise _Stopped
+
+    def work() -> None:
+        try:
+            for job in remaining:
+                _decode_one(_Open(job), decode, put)
+            put(_NO_MORE)
+        except _Stopped:
+            pass
+        except BaseException as error:  # of the jobs themselves: it is everybody's
+            with suppress(_Stopped):
+                put(error)
+
+    threads = [threading.Thread(target=work, name=f"decode-{number}", daemon=True) for number in range(workers)]
+    for thread in threads:
+        thread.start()
+    try:
+        while workers:
+            try:
+                item = queue.get(timeout=_TICK_SECONDS)
+            except Empty:
+                item = (None, None)
+            if item is _NO_MORE:
+                workers -= 1
+            elif isinstance(item, BaseException):
+                raise item
+            else:
+                yield item
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def _decode_one(file: _Open, decode: Decode, put: Callable[[object], None]) -> None:
+    pieces = decode(file.job)
+    try:
+        while True:
+            put((file, next(pieces)))
+    except StopIteration as end:
+        file.result = end.value
+    except _Stopped:
+        raise
+    except Exception as error:
+        file.result = error
+    finally:
+        pieces.close()
+    put((file, None))
+
+
+class _Shared:
+    """An iterator that several threads take from."""
+
+    def __init__(self, items: Iterable[Job]) -> None:
+        self._items, self._lock = iter(items), threading.Lock()
+
+    def __iter__(self) -> _Shared:
+        return self
+
+    def __next__(self) -> Job:
+        with self._lock:
+            return next(self._items)
+
+
+class _Stopped(Exception):
+    """The one who embeds has gone."""
+
+
+_NO_MORE = object()

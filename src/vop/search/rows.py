@@ -1,0 +1,137 @@
+"""The table of a library: one row per segment, as Arrow.
+
+segment             the video's id, start and end: the row's key
+video               SHA-256 of the file's content, its first 32 digits
+place               0, 1, … among the segments of the video
+path, name          of the file, absolute, and without its folders
+size, mtime_ns      of the file when it was read: what tells that it has changed
+start_seconds, end_seconds, duration_seconds    of the segment, and of the whole video
+date                when it was recorded if the file says so, else when it was last changed; ISO 8601, UTC
+plays_in_browsers   whether a browser plays the file as it is
+made_at, made_with  when the embeddings were made, and the models' fingerprints
+strip               film strip, JPEG
+embedding_N         one column for each model, of unit length
+about_NAME          columns of the owner's metadata, as text
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from vop.search.about import LibraryModel
+from vop.search.segments import Span
+
+METADATA = "about_"
+EMBEDDING = "embedding_"
+LIGHT = ["segment", "video", "place", "path", "name", "start_seconds", "end_seconds", "duration_seconds", "date"]
+LIGHT += ["plays_in_browsers"]
+_TYPES = {
+    "segment": pa.string(),
+    "video": pa.string(),
+    "place": pa.int32(),
+    "path": pa.string(),
+    "name": pa.string(),
+    "size": pa.int64(),
+    "mtime_ns": pa.int64(),
+    "start_seconds": pa.float64(),
+    "end_seconds": pa.float64(),
+    "duration_seconds": pa.float64(),
+    "date": pa.string(),
+    "plays_in_browsers": pa.bool_(),
+    "made_at": pa.string(),
+    "made_with": pa.string(),
+    "strip": pa.binary(),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFile:
+    """A video file as it was when it was read."""
+
+    video: str
+    path: Path
+    size: int
+    mtime_ns: int
+    duration_seconds: float
+    date: str
+    plays_in_browsers: bool
+    metadata: Mapping[str, str]
+
+
+def schema(models: Sequence[LibraryModel], metadata: Sequence[str] = ()) -> pa.Schema:
+    vectors = {model.column: pa.list_(pa.float32(), model.embed_dim) for model in models}
+    return pa.schema(_TYPES | vectors | {METADATA + name: pa.string() for name in metadata})
+
+
+def metadata_columns(of: pa.Schema) -> list[str]:
+    """The names that the owner gave."""
+    return [name.removeprefix(METADATA) for name in of.names if name.startswith(METADATA)]
+
+
+def make_rows(
+    file: VideoFile,
+    spans: Sequence[Span],
+    strips: Sequence[bytes],
+    embeddings: Mapping[str, np.ndarray],
+    *,
+    wanted: pa.Schema,
+    models: Sequence[LibraryModel],
+) -> pa.Table:
+    """The rows of one video.
+
+    Args:
+        embeddings: by column, float32 (segments, e).
+    """
+    same = {
+        "video": file.video,
+        "path": str(file.path),
+        "name": file.path.name,
+        "size": file.size,
+        "mtime_ns": file.mtime_ns,
+        "duration_seconds": file.duration_seconds,
+        "date": file.date,
+        "plays_in_browsers": file.plays_in_browsers,
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "made_with": " ".join(model.fingerprint for model in models),
+    }
+    same |= {METADATA + name: file.metadata.get(name) for name in metadata_columns(wanted)}
+    columns = {name: [value] * len(spans) for name, value in same.items()} | {
+        "segment": [segment_id(file.video, span) for span in spans],
+        "place": range(len(spans)),
+        "start_seconds": [start for start, _ in spans],
+        "end_seconds": [end for _, end in spans],
+        "strip": strips,
+    }
+    columns |= {name: vectors(matrix) for name, matrix in embeddings.items()}
+    return pa.table({name: columns[name] for name in wanted.names}, schema=wanted)
+
+
+def segment_id(video: str, span: Span) -> str:
+    """Short, safe in a URL, and the same whenever the same stretch of the same video is indexed."""
+    start, end = (round(seconds * 1000) for seconds in span)
+    return f"{video}-{start}-{end}"
+
+
+def vectors(matrix: np.ndarray) -> pa.FixedSizeListArray:
+    """(n, e) to an Arrow column of n vectors."""
+    flat = np.ascontiguousarray(matrix, dtype=np.float32).ravel()
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), matrix.shape[1])
+
+
+def matrix(column: pa.ChunkedArray) -> np.ndarray:
+    """An Arrow column of n vectors to (n, e)."""
+    size = column.type.list_size
+    parts = [chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, size) for chunk in column.chunks]
+    return np.concatenate(parts) if parts else np.empty((0, size), np.float32)
+
+
+def with_column(rows: pa.Table, name: str, value: object) -> pa.Table:
+    """The rows with one value in all of a column."""
+    place = rows.schema.get_field_index(name)
+    return rows.set_column(place, rows.field(place), pa.array([value] * len(rows), rows.field(place).type))

@@ -1,0 +1,252 @@
+"""`vop index`, `vop search` and `vop library`, as a person calls them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from search.owners_videos import write_folder, write_video
+from vop.cli import main
+from vop.cli.search import clock
+from vop.model import create
+
+RESULT = {"path", "start_seconds", "end_seconds", "score"}
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory) -> dict[str, Path]:
+    return write_folder(tmp_path_factory.mktemp("owner") / "videos")
+
+
+@pytest.fixture(scope="session")
+def library(videos, tiny_folder, tmp_path_factory) -> Path:
+    """A library that no test changes, with metadata."""
+    folder = tmp_path_factory.mktemp("libraries") / "library"
+    table = folder.with_name("about.csv")
+    table.write_text("video,author,stars\na.mp4,Bob,5\nb.mp4,Ann,3\n")
+    words = ["index", folder, videos["a"].parent, "--model", tiny_folder, "--num-frames", "2", "--metadata", table]
+    assert main([*map(str, words), "--precision", "fp32"]) == 0
+    return folder
+
+
+def names(out: str) -> list[str]:
+    return [Path(result["path"]).name for result in json.loads(out)["results"]]
+
+
+class TestIndex:
+    def test_says_what_it_did(self, vop, videos, tiny_folder, tmp_path):
+        broken = tmp_path / "broken.mp4"
+        broken.write_text("nothing")
+        words = [tmp_path / "library", videos["a"].parent, broken, "--num-frames", "2"]
+        status, out, err = vop("index", *words, "--model", tiny_folder)
+        assert status == 0
+        assert "4 added" in out
+        assert "6 segments" in out
+        assert "vop library failures" in out
+        assert "5 of 5 files" in err
+        status, out, _ = vop("index", *words)
+        assert "4 unchanged" in out
+
+    def test_json_alone_on_standard_output(self, vop, videos, tiny_folder, tmp_path):
+        words = [tmp_path / "library", videos["a"], "--model", tiny_folder, "--num-frames", "2", "--json"]
+        status, out, _ = vop("index", *words)
+        assert status == 0
+        assert json.loads(out)["added"] == 1
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["--window", "0"], "window_seconds is 0.0"),
+            (["--overlap", "10"], "overlap_seconds is 10.0"),
+            (["--segment", "scenes"], "'scenes'"),
+            (["--batch-size", "0"], "batch_size is 0"),
+            (["--model", "nothing-here"], "nothing-here"),
+            (["--metadata", "nothing.csv"], "nothing.csv"),
+        ],
+    )
+    def test_wrong_calls(self, vop, videos, tmp_path, words, said):
+        status, out, err = vop("index", tmp_path / "library", videos["a"], "--model", "mini", *words)
+        assert (status, out) == (2, "")
+        assert said in err
+        assert not (tmp_path / "library" / "library.json").exists()
+
+    def test_a_path_that_is_not_there(self, vop, library, tmp_path):
+        status, _, err = vop("index", library, tmp_path / "nowhere")
+        assert status == 2
+        assert "nowhere" in err
+
+
+class TestSearch:
+    def test_words(self, vop, library):
+        status, out, _ = vop("search", library, "a dog", "-k", "2")
+        assert status == 0
+        assert out.count(".mp4") == 2
+
+    def test_json(self, vop, library):
+        status, out, _ = vop("search", library, "a dog", "--json")
+        assert status == 0
+        results = json.loads(out)["results"]
+        assert len(results) == 4
+        assert results[0].keys() >= RESULT
+        assert [result["score"] for result in results] == sorted((r["score"] for r in results), reverse=True)
+
+    def test_weights(self, vop, library):
+        plain = vop("search", library, "a dog", "--json")[1]
+        against = vop("search", library, "-w", "-1", "a dog", "--json")[1]
+        both = vop("search", library, "a dog", "-w", "-0.5", "a park", "--json")[1]
+        assert names(against) != names(plain)
+        scores = {r["path"]: r["score"] for r in json.loads(plain)["results"]}
+        assert {r["path"]: r["score"] for r in json.loads(both)["results"]} != scores
+
+    def test_more_like_a_moment(self, vop, library, videos):
+        status, out, _ = vop("search", library, "--video", videos["b"], "--start", "16", "--end", "26", "--json")
+        assert status == 0
+        best = json.loads(out)["results"][0]
+        assert Path(best["path"]).name == "b.mp4"
+        assert best["start_seconds"] == pytest.approx(16, abs=0.3)
+        assert best["score"] == pytest.approx(1, abs=1e-4)
+
+    def test_a_picture(self, vop, library, tmp_path):
+        Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(tmp_path / "grey.png")
+        status, out, _ = vop("search", library, "--picture", tmp_path / "grey.png", "--json")
+        assert status == 0
+        assert len(names(out)) == 4
+
+    def test_captions_for_a_video(self, vop, library, videos, tmp_path):
+        (tmp_path / "captions.txt").write_text("a dog\n\na cat\nrain\n")
+        words = ["search", library, "--video", videos["a"], "--captions", tmp_path / "captions.txt", "-k", "2"]
+        status, out, _ = vop(*words, "--json")
+        assert status == 0
+        found = json.loads(out)["results"]
+        assert len(found) == 2
+        assert {caption["line"] for caption in found} < {1, 3, 4}
+        assert found[0]["score"] >= found[1]["score"]
+        assert found[0]["caption"] in vop(*words)[1]
+
+    @pytest.mark.parametrize(
+        ("words", "found"),
+        [
+            (["--name", "B.mp4"], ["b.mp4"]),
+            (["--name", "[ab]*"], []),
+            (["--folder", "videos"], ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]),
+            (["--folder", "video"], []),
+            (["--min-seconds", "10"], ["b.mp4"]),
+            (["--max-seconds", "10", "--where", "author=Bob"], ["a.mp4"]),
+            (["--where", "stars<4"], ["b.mp4"]),
+            (["--before", "1990-01-01"], []),
+            (["--after", "1990-01-01", "--name", "c"], ["c.mp4"]),
+        ],
+    )
+    def test_filters(self, vop, library, words, found):
+        status, out, _ = vop("search", library, "a dog", *words, "--json")
+        assert status == 0
+        assert sorted(names(out)) == found
+
+    def test_nothing_passes_the_filters(self, vop, library):
+        assert "no video passes the filters" in vop("search", library, "a dog", "--name", "zzz")[1]
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            ([], "the query is empty"),
+            (["  "], "empty sentence"),
+            (["a dog", "-k", "0"], "-k 0"),
+            (["-w", "much", "a dog"], "'much'"),
+            (["a dog", "--video", "x.mp4"], "one of the three"),
+            (["a dog", "--captions", "x.txt"], "--captions"),
+            (["a dog", "--where", "colour=red"], "'colour'"),
+            (["a dog", "--after", "yesterday"], "'yesterday'"),
+            (["a dog", "--use", "2"], "--use 2"),
+            (["a dog", "--min-seconds", "-1"], "min_seconds is -1.0"),
+        ],
+    )
+    def test_wrong_calls(self, vop, library, words, said):
+        status, out, err = vop("search", library, *words)
+        assert (status, out) == (2, "")
+        assert said in err
+
+    def test_what_is_no_video(self, vop, library, tmp_path):
+        (tmp_path / "text.mp4").write_text("text")
+        status, _, err = vop("search", library, "--video", tmp_path / "text.mp4")
+        assert status == 1
+        assert "text.mp4" in err
+
+    @pytest.mark.parametrize("words", ["🐕" * 5, "ein Hund läuft", "犬が走る", "word " * 10_000])
+    def test_any_sentence(self, vop, library, words):
+        status, out, err = vop("search", library, words, "-k", str(10**9), "--json")
+        assert status == 0
+        assert len(names(out)) == 4
+        assert ("tokens of “word word" in err) == (len(words) > 1000)
+
+    def test_no_library(self, vop, tmp_path):
+        status, _, err = vop("search", tmp_path, "a dog")
+        assert status == 2
+        assert "vop index" in err
+
+    def test_an_empty_library_says_what_to_do(self, vop, tiny_folder, tmp_path):
+        (tmp_path / "empty").mkdir()
+        assert vop("index", tmp_path / "library", tmp_path / "empty", "--model", tiny_folder)[0] == 0
+        status, out, _ = vop("search", tmp_path / "library", "a dog")
+        assert status == 0
+        assert "the library is empty" in out
+
+    def test_a_model_that_was_trained_again_is_refused(self, vop, videos, tiny_folder, tmp_path):
+        def save(run):
+            create("vop", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tmp_path / run)
+
+        save("run")
+        vop("index", tmp_path / "library", videos["a"], "--model", tmp_path / "run")
+        save("run")  # other random prompts
+        status, _, err = vop("search", tmp_path / "library", "a dog")
+        assert status == 1
+        assert "reembed" in err
+
+    def test_a_run_that_has_moved(self, vop, videos, tiny_folder, tmp_path):
+        create("vop", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tmp_path / "run")
+        vop("index", tmp_path / "library", videos["a"], "--model", tmp_path / "run")
+        (tmp_path / "run").rename(tmp_path / "moved")
+        assert vop("search", tmp_path / "library", "a dog")[0] != 0
+        assert vop("search", tmp_path / "library", "a dog", "--model", tmp_path / "moved")[0] == 0
+
+
+class TestLibrary:
+    def test_info(self, vop, library, tiny_folder):
+        out = vop("library", "info", library)[1]
+        assert "4 videos" in out
+        assert str(tiny_folder) in out
+        assert "author, stars" in out
+        document = json.loads(vop("library", "info", library, "--json")[1])
+        assert (document["videos"], document["segments"], document["index"]) == (4, 6, None)
+        assert document["models"][0]["method"] == "zero-shot"
+
+    def test_failures(self, vop, library, tiny_folder, tmp_path):
+        assert "every file could be read" in vop("library", "failures", library)[1]
+        (tmp_path / "a[red].mp4").touch()
+        vop("index", tmp_path / "library", tmp_path / "a[red].mp4", "--model", tiny_folder, "--num-frames", "2")
+        assert "a[red].mp4" in vop("library", "failures", tmp_path / "library")[1]
+        (failure,) = json.loads(vop("library", "failures", tmp_path / "library", "--json")[1])["failures"]
+        assert (failure["kind"], "0 bytes" in failure["reason"]) == ("unreadable", True)
+
+    def test_forget(self, vop, tiny_folder, tmp_path):
+        video = write_video(tmp_path / "v" / "one.mp4", seed=1)
+        vop("index", tmp_path / "library", video.parent, "--model", tiny_folder, "--num-frames", "2")
+        assert "1 videos were taken out" in vop("library", "forget", tmp_path / "library", video.parent)[1]
+        assert vop("library", "forget", tmp_path / "library", video)[0] == 2
+
+    def test_reembed_and_use_both(self, vop, videos, tiny_folder, tmp_path):
+        create("vop-f+p", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tmp_path / "run")
+        library = tmp_path / "library"
+        vop("index", library, videos["a"], videos["c"], "--model", tiny_folder, "--num-frames", "2")
+        status, out, _ = vop("library", "reembed", library, "--model", tmp_path / "run", "--keep")
+        assert status == 0
+        assert str(tmp_path / "run") in out
+        first, second = (json.loads(vop("search", library, "a dog", "--use", n, "--json")[1]) for n in (1, 2))
+        assert {r["path"]: r["score"] for r in first["results"]} != {r["path"]: r["score"] for r in second["results"]}
+
+
+def test_clock():
+    assert [clock(seconds) for seconds in (0, 59.96, 61.25, 3600)] == ["0:00.0", "1:00.0", "1:01.2", "1:00:00.0"]

@@ -1,0 +1,31 @@
+"""Videos of an owner: real H.264 files, each recognisable, some long enough for several windows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from data.clips import write_clip
+
+RATE = 5  # frames per second, so that a minute is 300 small pictures
+
+
+def write_video(path: Path, *, seed: int, seconds: float = 4.0) -> Path:
+    """Blocks of random colours that change every two seconds: every stretch of every video is another one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    pictures = []
+    for _ in range(max(1, round(seconds / 2))):
+        blocks = random.integers(0, 255, (6, 8, 3), dtype=np.uint8)
+        pictures += [np.kron(blocks, np.ones((8, 8, 1), np.uint8))] * (2 * RATE)
+    return write_clip(path, pictures[: max(1, round(seconds * RATE))], rate=RATE)
+
+
+def write_folder(folder: Path, *, count: int = 4) -> dict[str, Path]:
+    """Videos a.mp4, b.mp4, …; b is 26 s long, three windows, the others are one."""
+    names = "abcdefgh"[:count]
+    return {
+        name: write_video(folder / f"{name}.mp4", seed=seed, seconds=26.0 if name == "b" else 4.0)
+        for seed, name in enumerate(names)
+    }

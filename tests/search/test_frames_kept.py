@@ -1,0 +1,81 @@
+"""The decoded frames that a library keeps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from search.libraries import an_about
+from vop.search import frames as kept_frames
+from vop.search.frames import SegmentFrames
+from vop.search.rows import segment_id
+
+ID = segment_id("0123456789abcdef" * 2, (0.0, 10.0))
+OTHER = segment_id("fedcba9876543210" * 2, (8.0, 18.0))
+
+
+def some_frames(seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=generator)
+
+
+@pytest.fixture
+def kept(tmp_path) -> SegmentFrames:
+    return SegmentFrames.of(an_about().with_(keep_frames=True), tmp_path)
+
+
+def files(folder) -> list:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_they_are_read_as_they_were_written(kept, tmp_path):
+    kept.write(ID, some_frames())
+    kept.write(OTHER, some_frames(1))
+    assert torch.equal(kept.read(ID), some_frames())
+    assert torch.equal(kept.read(OTHER), some_frames(1))
+    assert torch.equal(SegmentFrames.of(an_about().with_(keep_frames=True), tmp_path).read(ID), some_frames())
+    assert [path.parts[-2:] for path in files(tmp_path)] == [
+        ("01", f"{ID}.safetensors"),
+        ("fe", f"{OTHER}.safetensors"),
+    ]
+
+
+def test_what_is_not_there(kept):
+    assert kept.read(ID) is None
+    assert not kept.has(ID)
+    kept.write(ID, some_frames())
+    assert kept.has(ID)
+    assert not kept.has(OTHER)
+
+
+def test_a_library_that_keeps_none(tmp_path):
+    assert SegmentFrames.of(an_about(), tmp_path) is None
+
+
+@pytest.mark.parametrize("harm", ["cut", "empty", "bit", "text"])
+def test_a_damaged_file_is_none(kept, tmp_path, harm):
+    kept.write(ID, some_frames())
+    (path,) = files(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 4
+    path.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "bit": data, "text": b"no frames"}[harm])
+    assert kept.read(ID) is None
+    assert not kept.has(ID)
+    kept.write(ID, some_frames(2))  # and is made again
+    assert torch.equal(kept.read(ID), some_frames(2))
+
+
+def test_frames_of_another_kind_are_others(kept, tmp_path, monkeypatch):
+    kept.write(ID, some_frames())
+    about = an_about().with_(keep_frames=True)
+    for other in (about.with_(num_frames=12), about.with_(image_size=224)):
+        assert not SegmentFrames.of(other, tmp_path).has(ID)
+    monkeypatch.setattr(kept_frames, "DECODER_VERSION", "another")
+    assert not SegmentFrames.of(about, tmp_path).has(ID)
+    monkeypatch.undo()
+    assert SegmentFrames.of(about, tmp_path).has(ID)
+
+
+def test_frames_of_another_shape_in_its_place(kept):
+    kept.write(ID, some_frames()[:2])
+    assert kept.read(ID) is None

@@ -1,0 +1,163 @@
+"""Moving a library to another model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vop
+from search.owners_videos import write_folder
+from vop.errors import UsageError, VopError
+from vop.search import reembed as moving
+from vop.search.index import index
+from vop.search.library import Library
+from vop.search.models import open_models
+from vop.search.reembed import reembed
+
+
+@pytest.fixture
+def videos(tmp_path) -> dict[str, Path]:
+    return write_folder(tmp_path / "videos", count=3)
+
+
+@pytest.fixture
+def make(tmp_path, videos, tiny_folder):
+    """A library of the videos."""
+
+    def run(name: str = "library", **settings) -> Path:
+        given = {"model": str(tiny_folder), "num_frames": 2, "precision": "fp32", "batch_size": 2}
+        index(tmp_path / name, [tmp_path / "videos"], **given | settings)
+        return tmp_path / name
+
+    return run
+
+
+@pytest.fixture
+def tuned(tmp_path, tiny_folder) -> str:
+    return save(tmp_path / "run", tiny_folder)
+
+
+def save(out: Path, tiny_folder: Path, *, num_frames: int = 2) -> str:
+    vop.model.create("vop-f+p", str(tiny_folder), num_frames=num_frames, device="cpu").save_pretrained(out)
+    return str(out)
+
+
+def contents(folder: Path, column: str = "embedding_1") -> dict[str, np.ndarray]:
+    rows = Library.open(folder).table.to_arrow().to_pylist()
+    return {row["segment"]: np.array(row[column], np.float32) for row in rows}
+
+
+def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(np.allclose(one[key], other[key], atol=1e-6) for key in one)
+
+
+def test_it_gives_what_indexing_gives(make, tuned):
+    library, fresh = make(), make("fresh", model=tuned, num_frames=None)
+    assert not same(contents(library), contents(fresh))
+    report = reembed(library, tuned, precision="fp32")
+    assert (report.videos, report.segments, report.resumed, report.dropped) == (3, 5, 0, [])
+    assert same(contents(library, Library.open(library).models[0].column), contents(fresh))
+    assert [model.name for model in Library.open(library).models] == [tuned]
+
+
+def test_from_the_librarys_own_frames(make, tuned, videos):
+    library = make(keep_frames=True)
+    expected = make("fresh", model=tuned, num_frames=None)
+    for path in videos.values():
+        path.unlink()
+    reembed(library, tuned, precision="fp32")
+    assert same(contents(library, Library.open(library).models[0].column), contents(expected))
+
+
+def test_beside_the_models_that_it_has(make, tuned, videos):
+    library = make()
+    before = contents(library)
+    reembed(library, tuned, keep=True, precision="fp32")
+    opened = Library.open(library)
+    new, old = opened.models
+    assert (new.name, old.column) == (tuned, "embedding_1")
+    assert same(contents(library), before)
+    assert not same(contents(library, new.column), before)
+    models = open_models(opened.about, folder=library, precision="fp32")
+    assert models[0].clip is models[1].clip
+    index(library, [videos["a"].parent])  # what is added later is embedded by both
+    vector = contents(library, new.column)[next(iter(before))]
+    assert opened.search(vector, k=1, model=0)[0].score == pytest.approx(1, abs=1e-5)
+    assert opened.search(vector, k=1, model=1)[0].score < 0.999
+
+
+def test_new_videos_are_embedded_by_every_model(make, tuned, videos):
+    from search.owners_videos import write_video
+
+    library = make()
+    reembed(library, tuned, keep=True, precision="fp32")
+    write_video(videos["a"].with_name("new.mp4"), seed=33)
+    assert index(library, [videos["a"].parent]).added == 1
+    fresh = make("fresh", model=tuned, num_frames=None)
+    assert same(contents(library, Library.open(library).models[0].column), contents(fresh))
+
+
+def test_the_old_one_serves_until_the_new_one_is_done(make, tuned, monkeypatch):
+    library = make()
+    opened, before = Library.open(library), contents(library)
+    vector = next(iter(before.values()))
+    seen = []
+    real = moving._Moving.take
+
+    def take(self, finished):
+        seen.append(opened.search(vector, k=1)[0].score)
+        real(self, finished)
+
+    monkeypatch.setattr(moving._Moving, "take", take)
+    reembed(library, tuned, precision="fp32")
+    assert seen == pytest.approx([1, 1, 1], abs=1e-5)
+    assert opened.search(vector, k=1)[0].score < 0.999  # an open library goes on with the new table
+    assert opened.models[0].name == tuned
+
+
+def test_what_cannot_be_read_leaves_it_as_it_was(make, tuned, videos):
+    library = make()
+    before = contents(library)
+    content = videos["b"].read_bytes()
+    videos["b"].unlink()
+    with pytest.raises(VopError, match=r"b\.mp4.*gone"):
+        reembed(library, tuned, precision="fp32")
+    assert same(contents(library), before)
+    videos["b"].write_bytes(content)
+    with pytest.raises(VopError, match="index"):  # its time is another one
+        reembed(library, tuned, precision="fp32")
+    index(library, [videos["b"].parent])
+    report = reembed(library, tuned, precision="fp32")
+    assert (report.videos, report.resumed) == (3, 2)  # the two others had been done
+
+
+def test_without_what_cannot_be_read(make, tuned, videos):
+    library = make()
+    videos["b"].unlink()
+    report = reembed(library, tuned, drop_unreadable=True, precision="fp32")
+    assert report.videos == 2
+    assert [path for path, _ in report.dropped] == [str(videos["b"])]
+
+
+def test_refusals(make, tuned, tmp_path, tiny_folder):
+    library = make()
+    with pytest.raises(UsageError, match="has this model already"):
+        reembed(library, str(tiny_folder), precision="fp32")
+    three = save(tmp_path / "three", tiny_folder, num_frames=3)
+    with pytest.raises(UsageError, match="--num-frames 2"):
+        reembed(library, three, keep=True, precision="fp32")
+    reembed(library, three, keep=True, num_frames=2, precision="fp32")
+    with pytest.raises(UsageError, match="there is no library"):
+        reembed(tmp_path / "nothing", tuned)
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_other_frames(make, tmp_path, tiny_folder):
+    library = make(keep_frames=True)
+    three = save(tmp_path / "three", tiny_folder, num_frames=3)
+    reembed(library, three, precision="fp32")
+    assert Library.open(library).about.num_frames == 3
+    again = make("fresh", model=three, num_frames=None)
+    assert same(contents(library, Library.open(library).models[0].column), contents(again))
