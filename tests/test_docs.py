@@ -88,8 +88,9 @@ def with_example(monkeypatch, tmp_path) -> str:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory, tiny_folder) -> Path:
-    """A folder with the files that the pages' examples name: a run, its data, two videos."""
+    """A folder with the files that the pages' examples name: a run, its data, two videos, a library of them."""
     from vop.model import create
+    from vop.search.index import index
     from vop.world.videos import encode
 
     folder = tmp_path_factory.mktemp("workplace")
@@ -100,6 +101,7 @@ def workplace(tmp_path_factory, tiny_folder) -> Path:
     for table in ("train.csv", "test.csv"):
         (folder / table).write_text("video,caption\na.mp4,it grows bright\nb.webm,it grows dark\n")
     create("vop", str(tiny_folder), num_frames=2).save_pretrained(folder / "runs" / "cooking")
+    index(folder / "library", [folder / "a.mp4", folder / "b.webm"], model=str(folder / "runs" / "cooking"))
     return folder
 
 
@@ -150,10 +152,11 @@ def make_targets() -> set[str]:
 
 
 def test_there_is_something_to_check():
-    assert {"README.md", "data.md", "training.md", "evaluation.md", "methods.md"} <= {page.name for page in PAGES}
+    wanted = {"README.md", "data.md", "training.md", "evaluation.md", "methods.md", "search.md"}
+    assert wanted <= {page.name for page in PAGES}
     assert len(RECIPES) >= 3
     files = {file for file, _ in COMMANDS}
-    assert files >= {"README.md", "data.md", "training.md", "evaluation.md", "methods.md", *map(name_of, RECIPES)}
+    assert files >= wanted | {*map(name_of, RECIPES)}
     programs = {Path(shlex.split(command)[0]).name for _, command in COMMANDS}
     assert programs >= {"vop", "make", "accelerate"}
 

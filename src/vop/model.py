@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,9 @@ from vop.device import default_device
 from vop.errors import UsageError, VopError, unknown_name
 from vop.heads.base import Head
 from vop.methods.base import Method, check_whole
+
+if TYPE_CHECKING:
+    from vop.backbone.tokenizer import Tokenizer
 
 HEAD_PREFIX = "head."  # of a head's settings among a method's
 SCORE_BYTES = 128 * 2**20  # about as much memory a block of pairwise scores takes
@@ -97,18 +101,21 @@ class TextVideoModel(nn.Module):
         """Texts to token ids (n, length), padded to the longest; what is too long is cut, [EOS] kept."""
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise UsageError(f"texts are a list of strings, got {type(texts).__name__}")
+        if not texts:
+            return torch.empty(0, 2, dtype=torch.long)
+        return self._vocabulary().encode(list(texts), max_length=self.method.max_tokens)
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a text has, [BOS] and [EOS] included, before it is cut to `method.max_tokens`."""
+        return self._vocabulary().count(text)
+
+    def _vocabulary(self) -> Tokenizer:
         if self.tokenizer is None:
             raise VopError(
                 f"{self.backbone.folder}: no vocabulary (tokenizer.json, or vocab.json and merges.txt): put one there "
                 "to encode texts, or pass token ids to embed_tokens"
             )
-        if not texts:
-            return torch.empty(0, 2, dtype=torch.long)
-        return self.tokenizer.encode(list(texts), max_length=self.method.max_tokens)
-
-    def count_tokens(self, text: str) -> int:
-        """How many tokens a text has, [BOS] and [EOS] included, before it is cut to `method.max_tokens`."""
-        return self.tokenizer.count(text)
+        return self.tokenizer
 
     def normalise(self, frames: Tensor) -> Tensor:
         """Frames (..., 3, h, w) of uint8 to pixels with CLIP's mean and standard deviation, on the model's device."""

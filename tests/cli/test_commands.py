@@ -23,6 +23,7 @@ import vop
 from vop.cli import build_parser
 build_parser().format_help()
 heavy = {"torch", "transformers", "av", "matplotlib", "pyarrow", "accelerate", "huggingface_hub", "numpy"}
+heavy |= {"lancedb", "fastapi", "uvicorn", "pydantic", "PIL", "pebble"}
 sys.exit(", ".join(heavy & set(sys.modules)) or 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -32,7 +33,7 @@ sys.exit(", ".join(heavy & set(sys.modules)) or 0)
 def test_help_lists_every_command(vop):
     status, out, _ = vop("--help")
     assert status == 0
-    for command in ("demo", "params", "data", "train", "evaluate", "import"):
+    for command in ("demo", "params", "data", "train", "evaluate", "index", "search", "serve", "library", "import"):
         assert f"\n    {command} " in out
 
 

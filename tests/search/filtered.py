@@ -24,7 +24,7 @@ FOLDERS = [
     "/n\nl/😀",
 ]
 NAMES = ["a_b.mp4", "aXb.MP4", "50%.mkv", "q?*.mov", 'it\'s "x".mp4', "new\nline.mp4", "😀É.webm", "back\\slash.avi"]
-AUTHORS = [None, "bob", "Bob", "o'brien", "", "42", "naïve 😀", "a%_\\"]
+AUTHORS = [None, "bob", "Bob", "o'brien", "", "42", "1_0", "naïve 😀", "a%_\\"]
 STARS = [None, "4", "4.0", "5", "-1", "1e3", "many", "nan", "inf", "", "0.1"]
 ODD = "odd name'\"%ü"  # a column
 COLUMNS = ["author", "stars", ODD]
@@ -80,9 +80,9 @@ def is_named(file: VideoFile, name: str) -> bool:
 
 
 def number(text: str) -> float | None:
-    """None also for NaN."""
+    """None also for NaN, and for what only Python takes for one."""
     try:
-        return float(text) if float(text) == float(text) else None
+        return float(text) if float(text) == float(text) and "_" not in text else None
     except ValueError:
         return None
 
@@ -93,7 +93,7 @@ def has_value(file: VideoFile, column: str, sign: str, wanted: str) -> bool:
         return False
     if sign == "~":
         return wanted.lower() in own.lower()
-    limit = number(wanted)
+    limit = number(wanted.replace("_", ""))
     if limit is None or abs(limit) == float("inf"):
         return COMPARE[sign](own, wanted)
     if sign in ("=", "!="):

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from search.filtered import (
@@ -49,6 +49,9 @@ def folders(draw) -> str:
 
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(folder=folders())
+@example(folder="/v/20")  # and not /v/2024
+@example(folder="/v/2024/summer/")
+@example(folder="/v/2024/sum")
 def test_folders(library, folder):
     assert found(library, Filters(folder=folder)) == expected(lambda file: in_folder(file, folder))
 
@@ -92,6 +95,7 @@ DAYS = st.dates(datetime(2024, 6, 28).date(), datetime(2024, 7, 4).date()).map(l
 
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(after=st.none() | DATES | DAYS, before=st.none() | DATES | DAYS)
+@example(after="2024-06-29T22:00:00+00:00", before="2024-07-01T10:00:00+00:00")  # of the first file, and of the fifth
 def test_dates(library, after, before):
     first, last = utc(after or "1970-01-01"), utc(before or "2999-01-01")
     assert found(library, Filters(after=after, before=before)) == expected(lambda file: first <= utc(file.date) < last)
@@ -115,15 +119,15 @@ def test_metadata(library, column, sign, value, space):
 
 
 def test_all_of_them_must_hold(library):
-    filters = Filters(folder="2024", name=".mp4", min_seconds=5, before="2024-07-02", where=["stars>=4", "author!=bob"])
+    filters = Filters(folder="2024", name=".mp4", min_seconds=5, before="2024-07-03", where=["author=42", "stars!=5"])
     both = expected(
         lambda file: (
             in_folder(file, "2024")
             and is_named(file, ".mp4")
             and file.duration_seconds >= 5
-            and utc(file.date) < utc("2024-07-02")
-            and has_value(file, "stars", ">=", "4")
-            and has_value(file, "author", "!=", "bob")
+            and utc(file.date) < utc("2024-07-03")
+            and has_value(file, "author", "=", "42")
+            and has_value(file, "stars", "!=", "5")
         )
     )
     assert found(library, filters) == both

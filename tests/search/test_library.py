@@ -12,7 +12,7 @@ from search.libraries import SIZE, STEP, a_file, a_model, an_about, content_of, 
 from vop.errors import UsageError
 from vop.search import nearest
 from vop.search.filters import Filters
-from vop.search.library import Library
+from vop.search.library import IndexedVideo, Library
 from vop.search.rows import segment_id
 
 VIDEOS, SEGMENTS, MANY = 30, 4, 10**9
@@ -77,7 +77,8 @@ def test_and_one_with_an_index(tmp_path, monkeypatch, folder):
     files = [a_file(path) for path in PATHS]
     library.put(pa.concat_tables(map(partial(rows_of, library), files, VECTORS, OTHERS)))
     library.keep_up()
-    assert len(library.table.list_indices()) == 2
+    indexed = [column for index in library.table.list_indices() for column in index.columns]
+    assert sorted(indexed) == ["embedding_0", "embedding_1", "segment", "video"]
     for k in (1, 7, MANY):
         check(library, k, folder, 0)
         check(library, k, folder, 1)
@@ -124,7 +125,9 @@ def test_a_segment_by_its_id(library):
 
 
 def test_a_video_by_its_id(library):
-    assert library.video(content_of(PATHS[9])) == (PATHS[9], True, 30.0)
+    assert library.video(content_of(PATHS[9])) == IndexedVideo(
+        path=PATHS[9], size=1000, duration_seconds=30.0, plays_in_browsers=True
+    )
 
 
 def test_counts_and_what_is_known(library):

@@ -189,8 +189,10 @@ def test_what_waits_is_embedded_when_nothing_comes():
     ticks = []
     jobs = [(0, 2), (1, 1)]
     finished = run(jobs, pausing, embed, workers=1, batch_size=100, tick=lambda *said: ticks.append(said))
-    assert next(finished).job == (0, 2)  # while the other one is still decoded
+    check(next(finished), (0, 2))
+    assert not go_on.is_set()  # the other one is still decoded
     go_on.set()
-    assert [last.job for last in finished] == [(1, 1)]
+    check(next(finished), (1, 1))
+    assert list(finished) == []
     assert [said for said in ticks if said[0]] == [((0, 2), 0.5), ((0, 2), 0.5), ((1, 1), 1.0)]
     assert (None, 0.0) in ticks

@@ -93,7 +93,8 @@ class Heard(list):
 def test_megabytes_files_and_hours():
     heard = Heard()
     files = [FoundFile(Path(f"/v/{name}.mp4"), size * 2**20, 0) for name, size in (("a", 30), ("b", 10), ("c", 60))]
-    progress = IndexProgress(heard.bar)
+    hours = iter([0.0] * 6 + [1.5] * 9)
+    progress = IndexProgress(heard.bar, hours=lambda: next(hours))
     progress.start(files, heard.state)
     progress.piece(files[0], 0.5)
     assert heard[-1][:3] == ("indexing (MB)", 15, 100)
@@ -102,7 +103,6 @@ def test_megabytes_files_and_hours():
     progress.file(files[1])
     assert heard[-1][1] == 25
     progress.piece(None, 0.0)
-    progress.hours = 1.5
     progress.piece(files[0], 0.5)
     progress.file(files[0])
     assert heard[-1][1] == 40
@@ -110,7 +110,6 @@ def test_megabytes_files_and_hours():
     assert (heard.said["done"], heard.said["total"], heard.said["hours"]) == (2, 3, 1.5)
     assert heard.said["seconds_left"] >= 0
     progress.file(files[2])  # nothing of it was decoded
-    progress.end()
     assert heard[-1][:3] == ("indexing (MB)", 100, 100)
 
 
@@ -118,11 +117,10 @@ def test_megabytes_files_and_hours():
 def test_nothing_to_do(sizes):
     heard = Heard()
     files = [FoundFile(Path(f"/v/{place}"), size, 0) for place, size in enumerate(sizes)]
-    progress = IndexProgress(heard.bar)
+    progress = IndexProgress(heard.bar, hours=lambda: 0.0)
     progress.start(files, heard.state)
     for file in files:
         progress.piece(file, 1.0)
         progress.file(file)
-    progress.end()
     assert len(heard) >= len(sizes)
     assert all(done <= total for _, done, total, _ in heard)

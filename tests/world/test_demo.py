@@ -11,6 +11,7 @@ from PIL import Image
 import vop
 from vop.cli import main
 from vop.errors import UsageError
+from vop.search.library import Library
 from vop.world import demo, emoji_motion
 from vop.world.demo import run_demo
 
@@ -35,13 +36,19 @@ def test_the_demo_does_the_whole_job(tmp_path, monkeypatch, capsys):
     sentence, answers = next(iter(found["answers"].items()))
     again = model.encode_text([sentence]) @ model.encode_video([answer["path"] for answer in answers]).T
     torch.testing.assert_close(again[0], torch.tensor([a["score"] for a in answers]), rtol=0, atol=0.02)  # bf16 there
+    library = Library.open(found["library"])
+    assert library.status()["videos"] == 40
+    assert main(["search", found["library"], sentence, "-k", "3", "--json"]) == 0
+    moments = json.loads(capsys.readouterr().out)["results"]
+    assert [moment["path"] for moment in moments] == [answer["path"] for answer in answers]
     with Image.open(found["sheet"]) as sheet:
         assert min(sheet.size) > 500
 
 
-def test_the_demo_leaves_what_is_not_its_own(tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "precious.txt").write_text("mine")
+@pytest.mark.parametrize("name", ["run", "library"])
+def test_the_demo_leaves_what_is_not_its_own(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "precious.txt").write_text("mine")
     with pytest.raises(UsageError, match="is not of a demo"):
         run_demo(tmp_path, plan=PLAN)
-    assert (tmp_path / "run" / "precious.txt").read_text() == "mine"
+    assert (tmp_path / name / "precious.txt").read_text() == "mine"

@@ -12,7 +12,7 @@ import vop
 from vop.errors import UsageError, VopError
 
 # One file per group of commands; each has `add_parser(subparsers)`. None of them imports PyTorch before it must.
-GROUPS = ["demo", "params", "data", "train", "evaluate", "compare", "importing"]
+GROUPS = ["demo", "params", "data", "train", "evaluate", "compare", "index", "search", "library", "serve", "importing"]
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -9,9 +9,16 @@ from vop import progress
 from vop.cli.common import print_json, print_table
 
 _NEXT = """
-The run is in {run}, the picture is {sheet}.
+The run is in {run}, the picture is {sheet}. The videos are indexed: search them in a web page, or here:
 
-The same with your own videos, listed with captions in a CSV file with the columns video,caption:
+    vop serve {library} --open
+    vop search {library} "a dog moves to the left"
+
+Index your own videos, without any captions:
+
+    vop index my-library FOLDER_OF_VIDEOS --model openai/clip-vit-base-patch32
+
+Tune on your own videos, listed with captions in a CSV file with the columns video,caption:
 
     vop data check videos.csv
     vop train --data videos.csv --method vop-f+p --out runs/mine
@@ -23,10 +30,10 @@ The same with your own videos, listed with captions in a CSV file with the colum
 
 def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
-        "demo", help="the whole job on the built-in benchmark: render, tune, evaluate, search"
+        "demo", help="the whole job on the built-in benchmark: render, tune, evaluate, index, search"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("demo"), help="folder for videos, run and picture (default demo)"
+        "--out", type=Path, default=Path("demo"), help="folder for videos, run, library and picture (default demo)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -41,7 +48,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         answers = {sentence: [_to_dict(answer) for answer in found] for sentence, found in result.answers.items()}
         reports = {report.method: report.to_dict() for report in result.reports}
-        print_json({"run": str(result.run), "sheet": str(result.sheet), "reports": reports, "answers": answers})
+        paths = {name: str(getattr(result, name)) for name in ("run", "sheet", "library")}
+        print_json({**paths, "reports": reports, "answers": answers})
         return
     from vop.evaluation.report import comparison_table
 
@@ -55,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
         for place, answer in enumerate(found, start=1):
             mark = "✓" if answer.right else " "
             print(f"  {mark} {place}. {answer.score:.3f}  {answer.path.name}  {answer.caption}")
-    print(_NEXT.format(run=result.run, sheet=result.sheet))
+    print(_NEXT.format(run=result.run, sheet=result.sheet, library=result.library))
 
 
 def _to_dict(answer) -> dict:

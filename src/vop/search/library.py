@@ -49,6 +49,7 @@ _FAILURE_TYPES = {
     "mtime_ns": pa.int64(),
     "seen_at": pa.string(),
 }
+_KEYS = {"segment", "video"}  # by which rows are looked up
 _SEGMENT_ID = re.compile(r"[0-9a-f]{32}-\d{1,12}-\d{1,12}")
 _VIDEO_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -79,6 +80,16 @@ class Known:
     size: int
     mtime_ns: int
     metadata: dict[str, str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexedVideo:
+    """What plays a video: its file, as large as it was, and whether a browser can."""
+
+    path: str
+    size: int
+    duration_seconds: float
+    plays_in_browsers: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,19 +234,19 @@ class Library:
         return Segment(**values, embeddings=embeddings)
 
     @follows
-    def video(self, video: str) -> tuple[str, bool, float]:
-        """Path, whether a browser plays it, and duration of a video by its id.
+    def video(self, video: str) -> IndexedVideo:
+        """One video by its id.
 
         Raises:
             UsageError: there is no such video.
         """
         if not _VIDEO_ID.fullmatch(video):
             raise UsageError(f"{video!r} is not the id of a video")
-        names = ["path", "plays_in_browsers", "duration_seconds"]
+        names = ["path", "size", "duration_seconds", "plays_in_browsers"]
         found = self.table.search().where(f"video = {quoted(video)}").limit(1).select(names).to_arrow().to_pylist()
         if not found:
             raise UsageError(f"the library {self.name} has no video {video}; it may have changed since")
-        return tuple(found[0][name] for name in names)
+        return IndexedVideo(**{name: found[0][name] for name in names})
 
     @follows
     def failures(self) -> list[Failure]:
@@ -275,7 +286,7 @@ class Library:
             "segments": self.table.count_rows(),
             "videos": len(durations),
             "hours": round(sum(durations.column(0).to_pylist()) / 3600, 3),
-            "failures": self._failures.count_rows(),
+            "failures": self._failures.count_rows(f"kind <> {quoted(DUPLICATE)}"),
             "columns": self.columns,
             "index": read_progress(self.path),
         }
@@ -330,8 +341,14 @@ class Library:
                 self._failures.add(pa.Table.from_pylist(rows, schema=pa.schema(_FAILURE_TYPES)))
 
     def keep_up(self) -> None:
-        """Makes one file of many, drops old versions, and builds or completes the index where one is needed."""
+        """Makes one file of many, drops old versions, and builds or completes the indexes where they are needed."""
+        from lancedb.index import BTree
+
         with explain_full_disk(self.path):
+            if self.table.count_rows() > nearest.EXACT_ROWS:
+                indexed = {name for index in self.table.list_indices() for name in index.columns}
+                for key in sorted(_KEYS - indexed):
+                    self.table.create_index(key, config=BTree())
             nearest.keep_up(self.table, [model.column for model in self.models])
 
     def staging(self, about: About) -> Library:

@@ -75,10 +75,12 @@ class Reader:
     def decode(self, file: FoundFile) -> Generator[Piece, None, KnownContent | Copy | Decoded]:
         try:
             video = content_id(file.path)
+            # Two copies of what is no video are no copies of one.
+            timeline = None if video in self._by_video else video_timeline(file.path)
             found = self._claim(file, video)
             if found is not None:
                 return found
-            return (yield from self._segments(file, video))
+            return (yield from self._segments(file, video, timeline or video_timeline(file.path)))
         except FileNotFoundError:
             raise VideoError(file.path, "it was removed during the indexing") from None
         except PermissionError:
@@ -98,9 +100,8 @@ class Reader:
             return KnownContent(video, known.path)
         return Copy(known.path) if is_as_it_was(known) else None
 
-    def _segments(self, file: FoundFile, video: str) -> Generator[Piece, None, Decoded]:
+    def _segments(self, file: FoundFile, video: str, timeline: Timeline) -> Generator[Piece, None, Decoded]:
         about = self._about
-        timeline = video_timeline(file.path)
         spans = self._cut(file.path, timeline.duration_seconds)
         sizes = {"num_frames": about.num_frames, "size": about.image_size}
         damaged = 0

@@ -1,4 +1,4 @@
-"""The whole job on the built-in benchmark: render, tune, evaluate, answer typed sentences, draw a contact sheet."""
+"""The whole job on the built-in benchmark: render, tune, evaluate, index the gallery, answer typed sentences."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from vop.evaluation.job import evaluate_model
 from vop.evaluation.report import EvaluationReport
 from vop.model import TextVideoModel, load
 from vop.progress import Progress, silent, stage
+from vop.search.index import index
 from vop.training.job import train
 from vop.training.recipe import Recipe
 from vop.world import emoji_motion
@@ -44,18 +45,23 @@ class DemoResult:
     """What the demo made.
 
     Attributes:
+        library: the gallery, indexed by the tuned model.
         reports: zero-shot's and the tuned method's, on the gallery.
         answers: for each sentence, its best videos.
     """
 
     run: Path
     sheet: Path
+    library: Path
     reports: tuple[EvaluationReport, EvaluationReport]
     answers: dict[str, list[Answer]]
 
 
 def run_demo(out: Path, *, plan: emoji_motion.Plan = emoji_motion.DEMO, progress: Progress = silent) -> DemoResult:
-    """Does it all below `out`: `data/`, `cache/`, `run/`, `contact_sheet.png`; videos and cache are used again."""
+    """Does it all below `out`: `data/`, `cache/`, `run/`, `library/`, `contact_sheet.png`.
+
+    Videos and cache are used again.
+    """
     _make_room(out)
     dataset = emoji_motion.dataset(out / "data", plan=plan, progress=stage(progress, "rendering videos"))
     cache, run = out / "cache", out / "run"
@@ -69,14 +75,17 @@ def run_demo(out: Path, *, plan: emoji_motion.Plan = emoji_motion.DEMO, progress
     store = FrameStore(tuned.num_frames, tuned.image_size, cache=cache)
     answers = _answer(tuned, dataset, store, _sentences(dataset.split("test"), out / "data", plan))
     sheet = _draw(answers, out / "contact_sheet.png")
-    return DemoResult(run, sheet, reports, answers)
+    library = out / "library"
+    index(library, [video.path for video in dataset.split("test").videos], model=str(run), progress=progress)
+    return DemoResult(run, sheet, library, reports, answers)
 
 
 def _make_room(out: Path) -> None:
-    """Removes an earlier demo's run, and nothing else that may stand there."""
-    if (out / "run").exists() and not (out / "data" / emoji_motion.MARKER).exists():
-        raise UsageError(f"{out / 'run'} exists and is not of a demo: choose another --out")
-    shutil.rmtree(out / "run", ignore_errors=True)
+    """Removes an earlier demo's run and library, and nothing else that may stand there."""
+    for made in (out / "run", out / "library"):
+        if made.exists() and not (out / "data" / emoji_motion.MARKER).exists():
+            raise UsageError(f"{made} exists and is not of a demo: choose another --out")
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def _sentences(split: Split, root: Path, plan: emoji_motion.Plan) -> list[int]:

@@ -1,0 +1,193 @@
+"""`vop serve` under load: many clients ask a library of made-up segments at once, each request with other words.
+
+python bench/serve.py [--segments 100000] [--clients 50] [--seconds 60] [--library FOLDER] [--json]
+
+The clients run on the same machine, in a process of their own, and take their share of its cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import io
+import itertools
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from vop.search.about import About
+from vop.search.library import Library
+from vop.search.models import describe, open_model
+from vop.search.rows import VideoFile, make_rows
+
+CLUSTERS, NOISE = 2000, 0.7  # of the made-up embeddings: a segment is a cluster's centre and so much of anything
+SEGMENTS_OF_VIDEO, SEGMENT_SECONDS = 10, 8.0
+VIDEOS_OF_COMMIT = 1000
+WARM_REQUESTS = 300
+WORDS = ["a", "dog", "cat", "child", "ball", "car", "tree", "runs", "jumps", "falls", "up", "left", "red", "slowly"]
+
+
+def make_library(folder: Path, segments: int) -> None:
+    """A library of mini's, with clustered embeddings and no videos behind it."""
+    model = open_model("mini")
+    described = describe(model, name="mini", column="embedding_0")
+    size, frames = model.image_size, model.num_frames
+    library = Library.create(folder, About(table="segments_1", models=(described,), num_frames=frames, image_size=size))
+    random = np.random.default_rng(0)
+    centres = unit(random.standard_normal((CLUSTERS, described.embed_dim), np.float32))
+    videos = (segments + SEGMENTS_OF_VIDEO - 1) // SEGMENTS_OF_VIDEO
+    for first in range(0, videos, VIDEOS_OF_COMMIT):
+        rows = [
+            rows_of(number, random, centres, library) for number in range(first, min(first + VIDEOS_OF_COMMIT, videos))
+        ]
+        library.put(pa.concat_tables(rows))
+    library.keep_up()
+
+
+def rows_of(number: int, random: np.random.Generator, centres: np.ndarray, library: Library) -> pa.Table:
+    spans = [(SEGMENT_SECONDS * place, SEGMENT_SECONDS * (place + 1)) for place in range(SEGMENTS_OF_VIDEO)]
+    noise = unit(random.standard_normal((len(spans), centres.shape[1]), np.float32))
+    vectors = unit(centres[random.integers(len(centres), size=len(spans))] + NOISE * noise)
+    file = VideoFile(
+        video=hashlib.sha256(str(number).encode()).hexdigest()[:32],
+        path=Path(f"/videos/{number % 100}/{number}.mp4"),
+        size=1,
+        mtime_ns=0,
+        duration_seconds=spans[-1][1],
+        date="2024-05-01T10:00:00+00:00",
+        plays_in_browsers=True,
+        metadata={},
+    )
+    (column,) = [model.column for model in library.models]
+    wanted = library.table.schema
+    return make_rows(file, spans, [STRIP] * len(spans), {column: vectors}, wanted=wanted, models=library.models)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def small_picture() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (64, 9), (80, 120, 160)).save(out, "JPEG")
+    return out.getvalue()
+
+
+STRIP = small_picture()
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a server of its own."""
+    command = [sys.executable, "-m", "vop", "serve", str(folder), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        address = process.stdout.readline().strip()
+        if not re.match(r"http://", address):
+            raise SystemExit(f"the server has not started: {address!r}")
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def questions() -> Iterator[str]:
+    """Sentences, no two of them equal."""
+    random = np.random.default_rng(1)
+    for number in itertools.count():
+        yield f"{' '.join(random.choice(WORDS, 6))} {number}"
+
+
+async def ask(client: httpx.AsyncClient, path: str, **params) -> tuple[float, httpx.Response | None]:
+    """How many seconds an answer took, and the answer; None if there was none."""
+    began = time.perf_counter()
+    try:
+        answer = await client.get(path, params=params or None)
+    except httpx.HTTPError:
+        answer = None
+    return time.perf_counter() - began, answer
+
+
+async def warm(address: str, path: str, words: Iterator[str]) -> dict:
+    """One client, one request after the other: searches, and the film strips of what they find."""
+    searches, strips = [], []
+    async with httpx.AsyncClient(base_url=address, timeout=60) as client:
+        for _ in range(10):
+            await ask(client, path, q=next(words))
+        for _ in range(WARM_REQUESTS):
+            seconds, answer = await ask(client, path, q=next(words))
+            searches.append(seconds)
+            if len(strips) < WARM_REQUESTS // 10:
+                seconds, _ = await ask(client, answer.json()["results"][0]["strip_url"])
+                strips.append(seconds)
+    return {"search": percentiles(searches), "strip": percentiles(strips)}
+
+
+async def load(address: str, path: str, words: Iterator[str], *, clients: int, seconds: float) -> dict:
+    """So many clients for so long, each with one request after the other on its own connection."""
+    times, errors = [], 0
+    end = time.perf_counter() + seconds
+
+    async def work() -> None:
+        nonlocal errors
+        async with httpx.AsyncClient(base_url=address, timeout=60) as client:
+            while time.perf_counter() < end:
+                taken, answer = await ask(client, path, q=next(words))
+                times.append(taken)
+                errors += answer is None or answer.status_code != 200 or not answer.json()["results"]
+
+    began = time.perf_counter()
+    await asyncio.gather(*(work() for _ in range(clients)))
+    per_second = len(times) / (time.perf_counter() - began)
+    return {"requests": len(times), "errors": errors, "requests_per_second": round(per_second, 1), **percentiles(times)}
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    return {f"p{share}_ms": round(1000 * float(np.percentile(seconds, share)), 1) for share in (50, 95, 99)}
+
+
+def measure(folder: Path, *, clients: int, seconds: float) -> dict:
+    words = questions()
+    with served(folder) as address:
+        state = httpx.get(f"{address}/api/state", timeout=60).json()["views"][0]
+        path = f"/api/views/{state['id']}/search"
+        alone = asyncio.run(warm(address, path, words))
+        together = asyncio.run(load(address, path, words, clients=clients, seconds=seconds))
+    return {"segments": state["segments"], "one client": alone, f"{clients} clients": together}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--segments", type=int, default=100_000)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--library", type=Path, help="kept there, and used again if it is there")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.library or Path(temporary) / "library"
+        if not (folder / "library.json").exists():
+            make_library(folder, arguments.segments)
+        result = measure(folder, clients=arguments.clients, seconds=arguments.seconds)
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+        return
+    print(f"{result.pop('segments')} segments")
+    for name, numbers in result.items():
+        print(f"{name}: {json.dumps(numbers)}")
+
+
+if __name__ == "__main__":
+    main()

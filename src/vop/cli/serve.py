@@ -1,0 +1,177 @@
+"""`vop serve`: the search page and its API."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vop.errors import UsageError
+
+if TYPE_CHECKING:
+    from vop.server.views import Views
+
+_TRIED = 100  # ports above one that is taken
+_MAX_URL_BYTES = 2**20  # a query of ten thousand words, in any script
+_END_SECONDS = 1  # that requests in work have after Ctrl-C
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser("serve", help="a page to search libraries, and its JSON API, on 127.0.0.1")
+    parser.add_argument("libraries", metavar="LIBRARY", nargs="+", type=Path, help="folders that `vop index` has made")
+    parser.add_argument(
+        "--host", metavar="ADDRESS", default="127.0.0.1", help="address to listen on (default 127.0.0.1)"
+    )
+    parser.add_argument("--port", type=int, default=8000, help="0 for any that is free (default 8000)")
+    access = parser.add_mutually_exclusive_group()
+    access.add_argument("--token", help="what whoever asks has to know; auto makes one up")
+    access.add_argument("--no-token", action="store_true", help="let whoever reaches the address search and watch")
+    parser.add_argument(
+        "--max-upload-mb", metavar="MB", type=int, default=512, help="of a file to search by (default 512)"
+    )
+    parser.add_argument(
+        "--queue", metavar="N", type=int, help="requests in work before others are told to wait (default 256)"
+    )
+    parser.add_argument("--precision", default="auto", help="auto, bf16 or fp32")
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from vop.server.security import choose_token
+
+    _check(arguments)
+    token = choose_token(arguments.host, token=arguments.token, no_token=arguments.no_token)
+    with _listen(arguments.host, arguments.port) as listener:
+        _serve(arguments, listener, token)
+    sys.stdout.flush()
+    # Nobody waits any more for what a thread still computes, but Python would, before it ends.
+    os._exit(0)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if not 0 <= arguments.port < 2**16:
+        raise UsageError(f"--port {arguments.port}: a port is a number from 0 to {2**16 - 1}")
+    if not arguments.host:
+        raise UsageError("--host '': say an address; 127.0.0.1 is this machine alone, 0.0.0.0 all of its addresses")
+    if arguments.max_upload_mb < 1:
+        raise UsageError(f"--max-upload-mb {arguments.max_upload_mb}: 1 or more")
+    if arguments.queue is not None and arguments.queue < 1:
+        raise UsageError(f"--queue {arguments.queue}: 1 or more")
+
+
+def _serve(arguments: argparse.Namespace, listener: socket.socket, token: str | None) -> None:
+    import uvicorn
+
+    from vop.server.app import create_app
+    from vop.server.desk import QUEUE
+    from vop.server.security import Hosts
+
+    app = create_app(
+        arguments.libraries,
+        token=token,
+        hosts=Hosts(arguments.host),
+        max_upload_bytes=arguments.max_upload_mb * 2**20,
+        queue=arguments.queue or QUEUE,
+        precision=arguments.precision,
+    )
+    addresses = _addresses(arguments.host, listener.getsockname()[1], token if arguments.token == "auto" else None)
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            _announce(app.state.desk.views, addresses, in_browser=arguments.open)
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cut off now is no error
+            await super().shutdown(sockets)
+
+    config = uvicorn.Config(
+        app,
+        http="h11",  # the one whose limit on what comes in before the body can be set
+        h11_max_incomplete_event_size=_MAX_URL_BYTES,
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_END_SECONDS,
+    )
+    try:
+        Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:  # raised again once all is closed
+        print("stopped", file=sys.stderr)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket bound to the address, so that nobody else takes it while the models are opened.
+
+    Raises:
+        UsageError: it cannot be had.
+    """
+    try:
+        return _bound(host, port)
+    except socket.gaierror as error:
+        raise UsageError(f"--host {host}: not an address of this machine ({error.strerror})") from None
+    except PermissionError:
+        raise UsageError(f"--port {port}: ports below 1024 are the system's; take a higher one") from None
+    except OSError as error:
+        free = _free_after(host, port)
+        if free is None:
+            raise UsageError(f"--host {host} --port {port}: cannot be listened on ({error.strerror})") from None
+        raise UsageError(f"--port {port} is taken by another program; --port {free} is free") from None
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port of a server that has just ended is free
+        bound.bind(address)
+        bound.listen()  # two may be bound to one port as long as neither listens
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _free_after(host: str, port: int) -> int | None:
+    for other in range(port + 1, min(port + 1 + _TRIED, 2**16)):
+        try:
+            _bound(host, other).close()
+        except OSError:
+            continue
+        return other
+    return None
+
+
+def _addresses(host: str, port: int, token: str | None) -> tuple[str, str]:
+    """Where the page is, for others and for a browser on this machine."""
+    from vop.server.security import is_every_address
+
+    named = f"[{host}]" if ":" in host else host
+    ending = f":{port}/?token={token}" if token else f":{port}"
+    if is_every_address(host):
+        return f"http://{socket.gethostname()}{ending}", f"http://localhost{ending}"
+    return f"http://{named}{ending}", f"http://{named}{ending}"
+
+
+def _announce(views: Views, addresses: tuple[str, str], *, in_browser: bool) -> None:
+    shown, here = addresses
+    print(shown)
+    for view in views.all():
+        status = view.served.status()
+        what = f"{status['segments']} segments of {status['videos']} videos" if status["segments"] else "empty so far"
+        print(f"  {view.id}: {what}, {view.model.method} ({view.model.name}), in {view.library.path}")
+    print("Ctrl-C ends it", flush=True)
+    if in_browser:
+        import threading
+        import webbrowser
+
+        threading.Thread(target=webbrowser.open, args=[here], daemon=True).start()  # some browsers keep the caller

@@ -1,0 +1,228 @@
+// The page: what is asked for lives in the address; every change of it goes through `ask`.
+
+import { Column } from "./column.js";
+import { markCards } from "./card.js";
+import { button, count, el, get } from "./dom.js";
+import { listenForFiles } from "./files.js";
+import { FilterBar } from "./filters.js";
+import { listen } from "./keyboard.js";
+import { emptyLibrary, showLibrary, watchState, welcome } from "./library.js";
+import { Player } from "./player.js";
+import { Preview } from "./preview.js";
+import { isEmpty, noFilters, PAGE_SIZES, readUrl, title, writeUrl } from "./query.js";
+import { Sentences } from "./sentences.js";
+
+let state = null; // of the server
+let query = readUrl(location.search);
+let columns = [];
+let running = new AbortController();
+const files = new Map(); // by name: what was dropped, for as long as the page is open
+
+const actions = {
+  open: (moment, column) => {
+    preview.stop();
+    player.open(moment, column);
+  },
+  like: (moment) => {
+    const label = `like ${moment.name}`;
+    ask({ sentences: [], like: moment.segment, file: "", k: PAGE_SIZES[0] }, { label, picture: moment.strip_url });
+    scrollTo({ top: 0 });
+  },
+  folder: (folder) => ask({ filters: { ...query.filters, folder }, k: PAGE_SIZES[0] }),
+};
+const preview = new Preview();
+const player = new Player(actions);
+const submit = () => ask({ k: PAGE_SIZES[0] });
+const sentences = new Sentences({ changed: submit });
+const filterBar = new FilterBar({ changed: (filters) => ask({ filters, k: PAGE_SIZES[0] }) });
+const more = button("Show more", showMore, { class: "button more", hidden: true });
+get("main").append(more);
+
+// Asks for what the field says with these changes, as a new entry of the history.
+function ask(changes, shown = {}) {
+  query = { ...query, ...sentences.read(), ...changes };
+  const address = writeUrl(query);
+  const entry = query.like || query.file ? { ...history.state, ...shown } : {};
+  if (address === location.pathname + location.search) history.replaceState(entry, "", address);
+  else history.pushState(entry, "", address);
+  showQuery();
+  run();
+}
+
+async function run() {
+  running.abort();
+  running = new AbortController();
+  const { signal } = running;
+  preview.stop();
+  if (isEmpty(query) || !state || !view().segments) return clear();
+  const body = query.file ? upload() : undefined;
+  if (query.file && !body) return;
+  arrange();
+  document.body.classList.add("busy");
+  try {
+    await Promise.all(columns.map((column) => column.load(query, { signal, body })));
+    finish();
+  } catch (error) {
+    if (error.name !== "AbortError") throw error;
+  }
+}
+
+function finish() {
+  const [one, other] = columns;
+  const comparable = other && !one.failed && !other.failed;
+  markCards(one.cards, comparable ? other.moments : null, other?.view.id);
+  if (other) markCards(other.cards, comparable ? one.moments : null, one.view.id);
+  sayCount();
+  const longest = Math.max(...columns.map(({ moments }) => moments.length));
+  more.hidden = longest < query.k || !nextSize();
+  document.body.classList.remove("busy");
+}
+
+function sayCount() {
+  const found = columns.filter(({ failed }) => !failed);
+  const seconds = Math.max(0, ...found.map(({ answer }) => answer.seconds));
+  const [first, ...others] = found.map(({ moments }) => moments.length).reverse();
+  const counts = [...others, count(first ?? 0, "moment")].join(" and ");
+  const time = seconds < 1 ? `${Math.ceil(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`;
+  get("count").textContent = found.length ? `${counts} in ${time}` : "";
+  const notes = [...new Set(found.flatMap(({ answer }) => answer.notes))];
+  get("notes").hidden = !notes.length;
+  get("notes").replaceChildren(...notes.map((note) => el("li", {}, note)));
+}
+
+// What is asked, in the field, the chips, the selectors and the tab's title.
+function showQuery() {
+  const { label = query.file || "this moment", picture } = history.state ?? {};
+  const strip = query.like && state ? stripOf(view().library, query.like) : null;
+  sentences.write(query, { label, picture: files.get(query.file) ?? picture ?? strip });
+  filterBar.write(query.filters, state ? view().columns : []);
+  document.title = title(query) ? `${title(query)} · vop` : "vop";
+  if (state) showViews();
+}
+
+const stripOf = (library, segment) =>
+  `/api/libraries/${encodeURIComponent(library)}/segments/${encodeURIComponent(segment)}/strip.jpg`;
+
+function closeDialogs() {
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+}
+
+function clear() {
+  columns = [];
+  get("columns").replaceChildren();
+  get("notes").hidden = more.hidden = true;
+  get("count").textContent = "";
+  document.body.classList.remove("busy");
+  showWelcome();
+}
+
+function showWelcome() {
+  const place = get("welcome");
+  const empty = state && !view().segments;
+  place.hidden = !state || (!empty && !isEmpty(query));
+  const kind = place.hidden ? "" : empty ? `empty ${Boolean(view().index)}` : "welcome";
+  if (place.dataset.kind === kind) return; // an unchanged one keeps its focus and selection
+  place.dataset.kind = kind;
+  place.replaceChildren(...(place.hidden ? [] : empty ? emptyLibrary(view()) : welcome()));
+}
+
+// A column for each view that is asked, kept from the search before so that nothing flickers.
+function arrange() {
+  const page = { actions, preview, retry: run, clearFilters: () => ask({ filters: noFilters() }) };
+  const views = [view(), compared()].filter(Boolean);
+  if (columns.map((column) => column.view.id).join() !== views.map(({ id }) => id).join()) {
+    columns = views.map((each) => columns.find((column) => column.view.id === each.id) ?? new Column(each, page));
+    get("columns").replaceChildren(...columns.map(({ node }) => node));
+  }
+  get("columns").classList.toggle("side-by-side", views.length > 1);
+  showWelcome();
+}
+
+const view = () => state.views.find(({ id }) => id === query.view) ?? state.views[0];
+const compared = () => state.views.find(({ id }) => id === query.compare && id !== view().id);
+
+function showViews() {
+  get("views").hidden = state.views.length < 2;
+  const options = (views) => views.map(({ id, method }) => el("option", { value: id }, `${id} · ${method}`));
+  get("view").replaceChildren(...options(state.views));
+  get("view").value = view().id;
+  const others = state.views.filter(({ id }) => id !== view().id);
+  get("compare").replaceChildren(el("option", { value: "" }, "nothing"), ...options(others));
+  get("compare").value = compared()?.id ?? "";
+  showLibrary(view());
+}
+
+// The form with the file; undefined, and a sentence, where it cannot be sent.
+function upload() {
+  const file = files.get(query.file);
+  const most = state.limits.upload_bytes;
+  if (file && file.size <= most) {
+    const body = new FormData();
+    body.append("file", file, file.name);
+    return body;
+  }
+  clear();
+  const megabytes = (bytes) => `${(bytes / 1e6).toLocaleString("en", { maximumFractionDigits: 1 })} MB`;
+  get("count").textContent = file
+    ? `${file.name} has ${megabytes(file.size)}; up to ${megabytes(most)} can be sent.`
+    : `${query.file} is no longer at hand: drop it again.`;
+}
+
+const nextSize = () => PAGE_SIZES.find((size) => size > query.k && size <= state.limits.max_k);
+
+function showMore() {
+  query = { ...query, k: nextSize() };
+  history.replaceState(history.state, "", writeUrl(query));
+  run();
+}
+
+get("search").addEventListener("submit", (event) => {
+  event.preventDefault();
+  submit();
+});
+get("brand").addEventListener("click", (event) => {
+  if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  ask({ ...readUrl(""), view: query.view });
+  sentences.field.focus();
+});
+get("view").addEventListener("change", ({ target: { value } }) => {
+  ask({ view: value, compare: query.compare === value ? "" : query.compare });
+});
+get("compare").addEventListener("change", (event) => ask({ compare: event.target.value }));
+addEventListener("popstate", () => {
+  query = readUrl(location.search);
+  closeDialogs();
+  showQuery();
+  run();
+});
+// The same video in the other list is marked while one is pointed at.
+get("columns").addEventListener("pointerover", (event) => {
+  const video = event.target.closest(".card")?.dataset.video;
+  const cards = document.querySelectorAll(".side-by-side .card");
+  for (const card of cards) card.classList.toggle("twin", card.dataset.video === video);
+});
+
+listen({ search: sentences.field, films: () => [...document.querySelectorAll(".film")] });
+listenForFiles((file) => {
+  closeDialogs();
+  files.set(file.name, file);
+  ask({ sentences: [], like: "", file: file.name, k: PAGE_SIZES[0] }, { label: file.name });
+});
+showQuery();
+sentences.field.focus();
+watchState({
+  told: (now) => {
+    const [first, empty] = [!state, state && !view().segments];
+    state = now;
+    if (first) showViews();
+    if (first) filterBar.write(query.filters, view().columns);
+    if (first && query.like) showQuery(); // its picture is the library's
+    showLibrary(view());
+    if (first || (empty && view().segments)) run();
+    else showWelcome();
+  },
+  failed: (sentence) => {
+    if (!state) get("count").textContent = sentence;
+  },
+});

@@ -1,0 +1,97 @@
+// The moments found under one view: a list that is extended in place, and a sentence where there is nothing to list.
+
+import { call } from "./api.js";
+import { makeCard, updateCard } from "./card.js";
+import { button, el } from "./dom.js";
+import { isFiltered, requestPath } from "./query.js";
+
+const STRIPS_TO_WAIT_FOR = 4;
+const MILLISECONDS_TO_WAIT = 400;
+
+export class Column {
+  moments = [];
+  answer = null;
+  failed = false;
+
+  // page: {actions: open(moment, column) and those of a card, preview, retry(), clearFilters()}
+  constructor(view, page) {
+    this.view = view;
+    this.page = page;
+    this.preview = page.preview;
+    this.actions = { ...page.actions, open: (moment) => page.actions.open(moment, this) };
+    this.heading = el("h2", { class: "heading" }, view.id, el("span", {}, view.method));
+    this.message = el("div", { class: "message", hidden: true });
+    this.list = el("ol", { class: "results", "aria-label": `Moments under ${view.id}` });
+    this.node = el("section", { class: "column" }, this.heading, this.message, this.list);
+  }
+
+  get cards() {
+    return [...this.list.children];
+  }
+
+  // The moment before or after this one, or undefined.
+  neighbour(moment, step) {
+    return this.moments[this.moments.findIndex(({ segment }) => segment === moment.segment) + step];
+  }
+
+  // Raises AbortError if the signal says so; any other error is shown.
+  async load(query, { signal, body }) {
+    this.failed = false;
+    const onWait = (seconds) => this.#say([`The server is busy. Trying again in ${Math.max(1, Math.round(seconds))} s …`]);
+    try {
+      this.answer = await call(requestPath(query, this.view.id), { signal, body, onWait });
+      await this.#makeRoom(this.answer.results);
+      signal.throwIfAborted();
+      this.#show(query);
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      this.#fail(error.message);
+    }
+  }
+
+  #show(query) {
+    this.moments = this.answer.results;
+    // Cards that stay in their place are not touched: they keep the focus and what they play.
+    this.moments.forEach((moment, place) => {
+      const there = this.list.children[place];
+      if (there && keyOf(there.moment) === keyOf(moment)) return updateCard(there, moment);
+      const card = makeCard(moment, this);
+      if (there) there.replaceWith(card);
+      else this.list.append(card);
+    });
+    while (this.list.children.length > this.moments.length) this.list.lastChild.remove();
+    this.message.hidden = true;
+    if (!this.moments.length) this.#sayNothingFound(query);
+  }
+
+  #sayNothingFound(query) {
+    if (!isFiltered(query)) return this.#say(["Nothing was found."]);
+    this.#say(["Nothing was found that passes the filters.", button("Clear filters", this.page.clearFilters)]);
+  }
+
+  #fail(sentence) {
+    this.failed = true;
+    this.moments = [];
+    this.list.replaceChildren();
+    this.#say([sentence, button("Try again", this.page.retry)]);
+    this.message.setAttribute("role", "alert");
+  }
+
+  #say([sentence, ...more]) {
+    this.message.removeAttribute("role");
+    this.message.replaceChildren(el("p", {}, sentence), ...more);
+    this.message.hidden = false;
+  }
+
+  // The list's strips have the shape of the widest of the first few, which is known once they are here: so that
+  // wide, square and upright videos all fill their cards, and nothing jumps when a strip arrives.
+  async #makeRoom(moments) {
+    const images = moments.slice(0, STRIPS_TO_WAIT_FOR).map(({ strip_url }) => Object.assign(new Image(), { src: strip_url }));
+    const late = new Promise((resolve) => setTimeout(resolve, MILLISECONDS_TO_WAIT));
+    await Promise.race([late, Promise.allSettled(images.map((image) => image.decode()))]);
+    const shapes = images.filter((image) => image.naturalHeight).map((image) => image.naturalWidth / image.naturalHeight);
+    if (shapes.length) this.list.style.setProperty("--shape", Math.min(Math.max(...shapes), 8));
+  }
+}
+
+const keyOf = ({ segment, path }) => `${segment}\n${path}`;

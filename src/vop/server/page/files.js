@@ -1,0 +1,29 @@
+// A file to search by: dropped anywhere on the page, or chosen.
+
+import { get } from "./dom.js";
+
+// chosen(file): what to do with it
+export function listenForFiles(chosen) {
+  const veil = get("drop");
+  const carries = (event) => event.dataTransfer?.types.includes("Files");
+  let depth = 0; // enter and leave come for every element on the way
+
+  document.addEventListener("dragenter", (event) => {
+    if (carries(event)) veil.hidden = ++depth < 1;
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (carries(event)) veil.hidden = --depth < 1;
+  });
+  document.addEventListener("dragover", (event) => carries(event) && event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    if (!carries(event)) return;
+    event.preventDefault(); // the browser would leave the page for the file
+    depth = 0;
+    veil.hidden = true;
+    if (event.dataTransfer.files.length) chosen(event.dataTransfer.files[0]);
+  });
+  get("file").addEventListener("change", (event) => {
+    if (event.target.files.length) chosen(event.target.files[0]);
+    event.target.value = ""; // the same file may be chosen again
+  });
+}

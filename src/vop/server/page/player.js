@@ -1,0 +1,140 @@
+// The player: plays from the moment's start with sound, and can be sought in the whole video.
+
+import { pause, sentenceOf, waitOf } from "./api.js";
+import { button, clock, copyButton, crossButton, el, folderOf, get, stretch } from "./dom.js";
+import { isWhole, source, unload } from "./media.js";
+
+const TRIES_WHILE_BUSY = 5;
+
+export class Player {
+  #moment = null;
+  #column = null;
+  #offset = 0; // the file's second at which the media begins
+  #tries = 0;
+
+  // like(moment): to search by it
+  constructor({ like }) {
+    this.like = like;
+    this.dialog = get("player");
+    this.video = el("video", { controls: true, playsinline: true, preload: "auto" });
+    this.trouble = el("p", { class: "trouble", role: "alert", hidden: true });
+    this.seek = el("input", { type: "range", class: "seek", min: 0, step: 0.1, "aria-label": "Seek in the whole video" });
+    this.clock = el("span", { class: "clock" });
+    this.#listen();
+  }
+
+  // column: the list that the moment is in
+  open(moment, column) {
+    this.#moment = moment;
+    this.#column = column;
+    this.#build(moment);
+    if (!this.dialog.open) this.dialog.showModal();
+    this.video.focus();
+    this.#play(moment.start_seconds);
+  }
+
+  #listen() {
+    this.video.addEventListener("timeupdate", () => this.#follow());
+    this.video.addEventListener("ended", () => this.#goOn());
+    this.video.addEventListener("error", () => this.video.getAttribute("src") && this.#explain());
+    this.video.addEventListener("playing", () => {
+      this.trouble.hidden = true;
+      this.#tries = 0;
+    });
+    this.seek.addEventListener("change", () => this.#seekTo(Number(this.seek.value)));
+    this.seek.addEventListener("input", () => this.#say(Number(this.seek.value)));
+    this.dialog.addEventListener("close", () => {
+      this.#moment = null;
+      unload(this.video);
+    });
+    // A click on the backdrop is one on the dialog itself.
+    this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
+  }
+
+  #build(moment) {
+    const said = [stretch(moment), moment.score.toFixed(3), folderOf(moment.path)];
+    const about = el("p", {}, ...said.map((text) => el("span", {}, text)));
+    const name = el("h2", { id: "player-name", title: moment.path }, moment.name);
+    const head = el("header", {}, el("div", {}, name, about), crossButton("Close", () => this.dialog.close()));
+    const screen = el("div", { class: "screen" }, this.video, this.trouble);
+    this.seek.max = moment.duration_seconds;
+    for (const [name, seconds] of [["--from", moment.start_seconds], ["--to", moment.end_seconds]]) {
+      this.seek.style.setProperty(name, `${(100 * seconds) / moment.duration_seconds}%`);
+    }
+    this.#say(moment.start_seconds);
+    const whole = el("div", { class: "whole" }, this.seek, this.clock);
+    this.dialog.replaceChildren(head, screen, whole, this.#buttons(moment), columnsOf(moment));
+  }
+
+  #buttons(moment) {
+    const to = (label, step) => {
+      const other = this.#column.neighbour(moment, step);
+      return button(label, () => this.open(other, this.#column), { disabled: !other });
+    };
+    const again = button(`Play from ${clock(moment.start_seconds)}`, () => this.#seekTo(moment.start_seconds));
+    const like = button("More like this", () => {
+      this.dialog.close();
+      this.like(moment);
+    });
+    const path = copyButton("Copy path", () => moment.path);
+    return el("footer", {}, to("Previous", -1), again, to("Next", 1), el("span", { class: "space" }), like, path);
+  }
+
+  #play(seconds) {
+    const { src, offset } = source(this.#moment, seconds);
+    this.#offset = offset;
+    this.trouble.hidden = true;
+    this.video.src = src;
+    this.video.play().catch(() => {}); // refused without a click, or an error that the event tells of
+  }
+
+  #seekTo(seconds) {
+    const inside = seconds - this.#offset;
+    const loaded = isWhole(this.#moment) || (inside >= 0 && inside < this.video.duration);
+    if (!loaded) return this.#play(seconds);
+    this.video.currentTime = inside;
+    this.video.play().catch(() => {});
+  }
+
+  // A file that is played in stretches goes on with the next one.
+  #goOn() {
+    const here = this.#offset + this.video.duration;
+    if (!isWhole(this.#moment) && here < this.#moment.duration_seconds - 0.2) this.#play(here);
+  }
+
+  #follow() {
+    if (!this.#moment || this.seek.matches(":active")) return;
+    this.#say(this.#offset + this.video.currentTime);
+  }
+
+  #say(seconds) {
+    this.seek.value = seconds;
+    this.clock.textContent = `${clock(seconds)} / ${clock(this.#moment.duration_seconds)}`;
+    this.seek.setAttribute("aria-valuetext", clock(seconds));
+  }
+
+  // The element does not say why: the server does, and where it is busy the stretch is asked for again.
+  async #explain() {
+    const moment = this.#moment;
+    const src = this.video.getAttribute("src");
+    const say = (sentence) => {
+      this.trouble.textContent = sentence;
+      this.trouble.hidden = false;
+    };
+    try {
+      const answer = await fetch(src, { headers: { Range: "bytes=0-0" } });
+      if (answer.ok) return say("This browser cannot play the video.");
+      if (answer.status !== 503 || ++this.#tries >= TRIES_WHILE_BUSY) return say(await sentenceOf(answer));
+      say("The server is busy. Trying again …");
+      await pause(waitOf(answer));
+      if (this.#moment === moment && this.video.getAttribute("src") === src) this.#play(this.#offset);
+    } catch {
+      say("The server does not answer. Is vop serve still running?");
+    }
+  }
+}
+
+function columnsOf({ columns }) {
+  const said = Object.entries(columns).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)));
+  return el("dl", { hidden: !said.length }, ...said);
+}

@@ -1,0 +1,125 @@
+// The search field: a sentence, further ones with weights, and the file or moment that is searched by.
+
+import { crossButton, el, get, icon } from "./dom.js";
+
+const FIELD = { type: "text", enterkeyhint: "search", spellcheck: "false", maxlength: 2000 };
+const RANGE = { type: "range", min: -2, max: 2, step: 0.1, title: "How much it counts; below 0: less of it" };
+
+export class Sentences {
+  #object = ""; // the address of the chip's picture, if it is a file's
+  #like = "";
+  #file = "";
+
+  // changed(): a weight was set or something was taken away, and the search should follow
+  constructor({ changed }) {
+    this.changed = changed;
+    this.field = get("sentence");
+    this.rows = get("sentences");
+    this.chip = get("subject");
+    this.weight = makeWeight("first sentence", changed);
+    get("first-weight").append(this.weight.node);
+    get("add-sentence").addEventListener("click", () => this.#add().field.focus());
+    this.#arrange();
+  }
+
+  // {sentences, like, file}: words that were typed count more than the chip.
+  read() {
+    const typed = [{ text: this.field.value.trim(), weight: this.weight.get() }, ...this.#further()];
+    const sentences = typed.filter(({ text }) => text);
+    return sentences.length ? { sentences, like: "", file: "" } : { sentences, like: this.#like, file: this.#file };
+  }
+
+  // `picture`: a File, or the address of a strip, shown on the chip.
+  write(query, { label = "", picture = null } = {}) {
+    const [first, ...further] = query.sentences;
+    if (this.field.value.trim() !== (first?.text ?? "")) this.field.value = first?.text ?? "";
+    this.weight.set(first?.weight ?? 1);
+    this.#writeFurther(further);
+    this.#setChip(query, label, picture);
+    this.#arrange();
+  }
+
+  #further() {
+    return [...this.rows.children].map((row) => ({ text: row.field.value.trim(), weight: row.weight.get() }));
+  }
+
+  #writeFurther(sentences) {
+    const same = JSON.stringify(this.#further().filter(({ text }) => text)) === JSON.stringify(sentences);
+    if (same) return; // the row that is being written stays as it is
+    this.rows.replaceChildren();
+    for (const sentence of sentences) this.#add(sentence);
+  }
+
+  #add({ text = "", weight = 1 } = {}) {
+    const number = this.rows.children.length + 2;
+    const row = el("li", { class: "field further" });
+    row.field = el("input", { ...FIELD, "aria-label": `Sentence ${number}`, placeholder: "and what else, or what not?" });
+    row.field.value = text;
+    row.weight = makeWeight(`sentence ${number}`, this.changed);
+    row.weight.set(weight);
+    row.append(row.field, row.weight.node, crossButton(`Remove sentence ${number}`, () => this.#remove(row)));
+    this.rows.append(row);
+    this.#arrange();
+    return row;
+  }
+
+  #remove(row) {
+    row.remove();
+    this.#arrange();
+    this.field.focus();
+    if (row.field.value.trim()) this.changed();
+  }
+
+  // The first sentence has a weight only where there are others.
+  #arrange() {
+    this.weight.node.hidden = !this.rows.children.length;
+  }
+
+  #setChip({ like, file }, label, picture) {
+    URL.revokeObjectURL(this.#object);
+    [this.#like, this.#file, this.#object] = [like, file, picture instanceof File ? URL.createObjectURL(picture) : ""];
+    this.chip.hidden = !like && !file;
+    if (this.chip.hidden) return this.chip.replaceChildren();
+    const remove = el("button", { type: "button", "aria-label": `Remove ${label}` }, icon("close"));
+    remove.addEventListener("click", () => this.#removeChip());
+    this.chip.replaceChildren(thumbnail(picture, this.#object), el("span", { class: "label", title: label }, label), remove);
+  }
+
+  #removeChip() {
+    this.#setChip({ like: "", file: "" }, "", null);
+    this.field.focus();
+    this.changed();
+  }
+}
+
+// Of a file: its picture, or the first moment of its video; a sign where the browser cannot show it.
+function thumbnail(picture, object) {
+  const video = picture instanceof File && picture.type.startsWith("video/");
+  const address = picture instanceof File ? object + (video ? "#t=0.1" : "") : picture;
+  if (!address) return icon("file");
+  const shown = video ? el("video", { preload: "metadata", tabindex: -1 }) : el("img", { alt: "" });
+  shown.muted = true;
+  shown.className = "thumbnail";
+  shown.addEventListener("error", () => shown.replaceWith(icon("file")));
+  shown.src = address;
+  return shown;
+}
+
+function makeWeight(name, changed) {
+  const range = el("input", { ...RANGE, "aria-label": `Weight of the ${name}` });
+  const said = el("output", {});
+  const say = () => {
+    const weight = Number(range.value);
+    said.textContent = weight < 0 ? `−${-weight}` : `${weight}`;
+    said.classList.toggle("less", weight < 0);
+  };
+  range.addEventListener("input", say);
+  range.addEventListener("change", changed);
+  range.value = 1;
+  say();
+  const set = (weight) => {
+    range.value = weight;
+    say();
+  };
+  return { node: el("span", { class: "weight" }, range, said), get: () => Number(range.value), set };
+}

@@ -1,0 +1,145 @@
+"""`vop serve` as a person starts and ends it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from urllib.parse import quote
+
+import pytest
+
+from server.library_data import make_library, write_clips
+
+
+@pytest.fixture(scope="module")
+def library(tiny_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("serve")
+    clips = write_clips(folder / "clips")
+    return make_library(folder / "demo", [tiny_folder], clips)
+
+
+@contextmanager
+def served(*words):
+    """A server of its own: (process, port, what it has said)."""
+    command = [sys.executable, "-m", "vop", "serve", *map(str, words), "--port", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        lines = []
+        for line in process.stdout:
+            lines.append(line.rstrip("\n"))
+            if line.startswith("Ctrl-C"):
+                break
+        assert lines, process.stderr.read()
+        yield process, int(re.search(r":(\d+)", lines[0])[1]), lines
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def ask(port: int, path: str) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    return connection
+
+
+def get(port: int, path: str, **headers):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    answer = connection.getresponse()
+    return answer, answer.read()
+
+
+def end(process) -> tuple[int, float, str]:
+    """Ctrl-C: exit status, seconds, what was said on standard error."""
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    return process.returncode, time.monotonic() - began, err
+
+
+def test_a_server_from_its_start_to_its_end(library, tiny_folder):
+    with served(library.path) as (process, port, lines):
+        assert lines[0] == f"http://127.0.0.1:{port}"
+        assert lines[1].startswith("  demo: 7 segments of 5 videos, zero-shot (")
+        state = json.loads(get(port, "/api/state")[1])
+        assert [view["id"] for view in state["views"]] == ["demo"]
+        long = quote("犬 " * 10_000)  # 120,000 bytes
+        answer, body = get(port, f"/api/views/demo/search?q={long}")
+        assert answer.status == 200
+        results = json.loads(body)["results"]
+        assert len(results) == 5
+        answer, body = get(port, f"/api/views/demo/search?q={'a' * 100_001}")
+        assert answer.status == 422
+        assert "at most 100000 characters" in json.loads(body)["detail"]
+        red = next(result for result in results if result["name"] == "red.mp4")
+        answer, part = get(port, red["media_url"], Range="bytes=0-99")
+        assert (answer.status, len(part)) == (206, 100)
+        assert "server" not in {name.lower() for name, _ in answer.getheaders()}
+        assert get(port, "/", Host="evil.example")[0].status == 400
+
+        avi = next(result for result in results if result["name"] == "yellow.avi")
+        assert get(port, avi["media_url"])[0].status == 200
+
+        # Ctrl-C while one connection waits for its user, and others for moments that are being made
+        idle = http.client.HTTPConnection("127.0.0.1", port)
+        idle.request("GET", "/api/state")
+        idle.getresponse().read()
+        url = avi["media_url"].partition("?")[0]
+        working = [ask(port, f"{url}?start_seconds={number / 1000}&end_seconds=4") for number in range(100)]
+        status, seconds, err = end(process)
+        for connection in [idle, *working]:
+            connection.close()
+    assert status == 0
+    assert err == "stopped\n"
+    assert seconds < 5  # 2, on a machine that does nothing else
+
+
+class TestRefusals:
+    def test_other_addresses(self, vop, library):
+        status, out, err = vop("serve", library.path, "--host", "0.0.0.0")
+        assert (status, out) == (2, "")
+        assert "--host 0.0.0.0" in err
+        assert "--token" in err
+        assert "--no-token" in err
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["--token", ""], "--token ''"),
+            (["--token", "short"], "--token 'short'"),
+            (["--port", "70000"], "--port 70000"),
+            (["--max-upload-mb", "0"], "--max-upload-mb 0"),
+            (["--queue", "0"], "--queue 0"),
+            (["--host", ""], "--host ''"),
+            (["--host", "no.such.host.invalid", "--no-token"], "--host no.such.host.invalid"),
+            (["--host", "192.0.2.1", "--no-token"], "--host 192.0.2.1"),
+            (["--port", "0", "--precision", "fp8"], "fp8"),
+        ],
+    )
+    def test_what_cannot_be(self, vop, library, words, said):
+        status, out, err = vop("serve", library.path, *words)
+        assert (status, out) == (2, "")
+        assert said in err
+
+    def test_a_port_that_is_taken(self, vop, library):
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            status, out, err = vop("serve", library.path, "--port", port)
+        assert (status, out) == (2, "")
+        free = int(re.search(rf"--port {port} is taken by another program; --port (\d+) is free", err)[1])
+        assert free > port
+        socket.create_server(("127.0.0.1", free)).close()
+
+    def test_no_library(self, vop, tmp_path):
+        status, _, err = vop("serve", tmp_path, "--port", "0")
+        assert status == 2
+        assert f"{tmp_path}: there is no library" in err
