@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data.clips import write_clip
+from vop.search.library import Library
 
 RATE = 5  # frames per second, so that a minute is 300 small pictures
 
@@ -29,3 +30,13 @@ def write_folder(folder: Path, *, count: int = 4) -> dict[str, Path]:
         name: write_video(folder / f"{name}.mp4", seed=seed, seconds=26.0 if name == "b" else 4.0)
         for seed, name in enumerate(names)
     }
+
+
+def rows(folder: Path) -> dict[tuple[str, int], dict]:
+    """Every row of a library by file name and place."""
+    table = Library.open(folder).table.to_arrow()
+    return {(row["name"], row["place"]): row for row in table.to_pylist()}
+
+
+def embeddings(folder: Path) -> dict[tuple[str, int], np.ndarray]:
+    return {key: np.array(row["embedding_1"], np.float32) for key, row in rows(folder).items()}

@@ -7,7 +7,8 @@ import pytest
 
 from search.libraries import SIZE, a_file, make_library
 from vop.errors import UsageError
-from vop.search.filters import Filters, quoted
+from vop.search.filters import Filters
+from vop.search.rows import quoted
 
 COLUMNS = ["author", "stars"]
 ATTACKS = [

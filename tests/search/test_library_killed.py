@@ -12,7 +12,8 @@ import pytest
 
 import search.libraries
 from search.libraries import a_file, make_library, rows_of, unit_vectors
-from vop.search.library import Library, alone_in
+from vop.search.library import Library
+from vop.search.place import alone_in
 
 TESTS = Path(search.libraries.__file__).parents[1]  # where a process finds search.libraries
 SEGMENTS = 5
@@ -21,7 +22,7 @@ WRITE_ON = f"""
 import sys
 from itertools import count
 from search.libraries import *
-from vop.search.library import alone_in
+from vop.search.place import alone_in
 with alone_in(Path(sys.argv[1])):
     library = Library.open(sys.argv[1])
     for number in count():

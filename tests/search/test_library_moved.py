@@ -11,8 +11,10 @@ import pytest
 from search.libraries import a_file, a_model, an_about, make_library, rows_of, unit_vectors
 from vop.errors import UsageError
 from vop.search import about as describing
+from vop.search.failures import TABLE as FAILURES
+from vop.search.failures import UNREADABLE, failure
 from vop.search.filters import Filters
-from vop.search.library import FAILURES, UNREADABLE, Library, failure
+from vop.search.library import Library
 
 FILES = [a_file(f"/v/{number}.mp4", metadata={"author": f"author {number}"}) for number in range(6)]
 OLD = unit_vectors(6, seed=0)  # make_library's

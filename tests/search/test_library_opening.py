@@ -8,7 +8,8 @@ import pytest
 
 from search.libraries import a_file, content_of, make_library
 from vop.errors import UsageError, VopError
-from vop.search.library import Library, check_place
+from vop.search.library import Library
+from vop.search.place import check_place
 from vop.search.rows import segment_id
 
 VIDEO = content_of("/v/a.mp4")

@@ -9,8 +9,10 @@ import pyarrow as pa
 import pytest
 
 from search.libraries import a_file, content_of, make_library, rows_of, unit_vectors
+from vop.search.failures import DUPLICATE, PARTIAL, UNREADABLE, failure
 from vop.search.filters import Filters
-from vop.search.library import DUPLICATE, PARTIAL, UNREADABLE, Library, alone_in, failure
+from vop.search.library import Library
+from vop.search.place import alone_in
 from vop.search.rows import METADATA, with_column
 
 QUERY = unit_vectors(1, seed=99)[0]

@@ -93,8 +93,8 @@ class Heard(list):
 def test_megabytes_files_and_hours():
     heard = Heard()
     files = [FoundFile(Path(f"/v/{name}.mp4"), size * 2**20, 0) for name, size in (("a", 30), ("b", 10), ("c", 60))]
-    hours = iter([0.0] * 6 + [1.5] * 9)
-    progress = IndexProgress(heard.bar, hours=lambda: next(hours))
+    hours = [0.0]
+    progress = IndexProgress(heard.bar, hours=lambda: hours[0])
     progress.start(files, heard.state)
     progress.piece(files[0], 0.5)
     assert heard[-1][:3] == ("indexing (MB)", 15, 100)
@@ -103,6 +103,7 @@ def test_megabytes_files_and_hours():
     progress.file(files[1])
     assert heard[-1][1] == 25
     progress.piece(None, 0.0)
+    hours[0] = 1.5
     progress.piece(files[0], 0.5)
     progress.file(files[0])
     assert heard[-1][1] == 40

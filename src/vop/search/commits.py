@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from vop.search.library import Failure, Library
+from vop.search.failures import Failure
+from vop.search.library import Library
 from vop.search.rows import METADATA, with_column
 from vop.search.walk import FoundFile
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from vop.errors import UsageError, unknown_name
-from vop.search.rows import METADATA
+from vop.search.rows import METADATA, quoted
 
 _CONDITION = re.compile(r"\s*(?P<column>.+?)\s*(?P<operator>!=|>=|<=|=|>|<|~)\s*(?P<value>.*?)\s*", re.DOTALL)
 
@@ -46,19 +46,6 @@ class Filters:
         parts += [_date("after", ">=", self.after), _date("before", "<", self.before)]
         parts += [_metadata(condition, columns) for condition in self.where]
         return " AND ".join(f"({part})" for part in parts if part) or None
-
-
-def quoted(text: str) -> str:
-    """A text as an SQL literal.
-
-    Raises:
-        UsageError: it is not valid Unicode, so that nothing in a library can be equal to it.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"{text!r} is not valid Unicode, as everything in a library is") from None
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _folder(folder: str | None) -> str | None:

@@ -18,10 +18,12 @@ from vop.errors import UsageError, VideoError, VopError
 from vop.progress import Progress, silent
 from vop.search.about import FILE, About, Cutting
 from vop.search.commits import Pending
-from vop.search.library import DUPLICATE, PARTIAL, UNREADABLE, Failure, Library, alone_in, check_place, failure
+from vop.search.failures import DUPLICATE, PARTIAL, UNREADABLE, Failure, failure
+from vop.search.library import Library
 from vop.search.metadata import NOTHING, Metadata, read_metadata
 from vop.search.models import check_same, describe, embed_by, open_model, open_models
 from vop.search.pipeline import Finished, run
+from vop.search.place import alone_in, check_place
 from vop.search.reading import Copy, Decoded, KnownContent, Reader
 from vop.search.rows import make_rows
 from vop.search.state import IndexProgress, State, state_of

@@ -11,13 +11,11 @@ killed writer had not committed is not there.
 
 from __future__ import annotations
 
-import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,47 +26,23 @@ import pyarrow as pa
 from vop.errors import UsageError, VopError
 from vop.files import explain_full_disk
 from vop.search import about as describing
-from vop.search import nearest
+from vop.search import failures, nearest
 from vop.search.about import About, LibraryModel
-from vop.search.filters import Filters, quoted
+from vop.search.failures import Failure
+from vop.search.filters import Filters
 from vop.search.following import Stamp, again_if_moved, follows, stamp_of
 from vop.search.moments import Moment, best_of_videos
-from vop.search.rows import LIGHT, METADATA, matrix, metadata_columns, schema
+from vop.search.place import DATABASE
+from vop.search.rows import LIGHT, METADATA, delete_paths, matrix, metadata_columns, quoted, schema
 from vop.search.snapshot import Snapshot
+from vop.search.state import read_progress
 
 if TYPE_CHECKING:
     from lancedb.table import Table
 
-DATABASE, FAILURES, LOCK = "database", "failures", ".lock"
-UNREADABLE, PARTIAL, DUPLICATE = "unreadable", "partial", "duplicate"
-_FAILURE_TYPES = {
-    "path": pa.string(),
-    "kind": pa.string(),
-    "reason": pa.string(),
-    "size": pa.int64(),
-    "mtime_ns": pa.int64(),
-    "seen_at": pa.string(),
-}
 _KEYS = {"segment", "video"}  # by which rows are looked up
 _SEGMENT_ID = re.compile(r"[0-9a-f]{32}-\d{1,12}-\d{1,12}")
 _VIDEO_ID = re.compile(r"[0-9a-f]{32}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """A file that is not, or not wholly, in the library.
-
-    Attributes:
-        kind: "unreadable", "partial" (some of its segments are damaged) or "duplicate" (of a file that is there).
-        seen_at: ISO 8601.
-    """
-
-    path: str
-    kind: str
-    reason: str
-    size: int
-    mtime_ns: int
-    seen_at: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +101,7 @@ class Library:
     def _open_tables(self) -> None:
         try:
             self.table: Table = self._database.open_table(self.about.table)
-            self._failures: Table = self._database.open_table(FAILURES)
+            self._failures: Table = self._database.open_table(failures.TABLE)
         except (ValueError, RuntimeError, OSError) as error:
             raise VopError(
                 f"{self.path / DATABASE}: its tables cannot be opened ({error}); restore it, or index anew"
@@ -154,7 +128,7 @@ class Library:
         with explain_full_disk(path):
             database = lancedb.connect(path / DATABASE)
             database.create_table(about.table, schema=schema(about.models), exist_ok=True)
-            database.create_table(FAILURES, schema=pa.schema(_FAILURE_TYPES), exist_ok=True)
+            database.create_table(failures.TABLE, schema=failures.SCHEMA, exist_ok=True)
             describing.write(about, path)
         return cls(path, about)
 
@@ -251,8 +225,7 @@ class Library:
     @follows
     def failures(self) -> list[Failure]:
         """Files that are not, or not wholly, in the library; by path."""
-        rows = self._failures.search().select(list(_FAILURE_TYPES)).to_arrow().to_pylist()
-        return sorted((Failure(**row) for row in rows), key=lambda failure: failure.path)
+        return failures.read(self._failures)
 
     @follows
     def known(self) -> dict[str, Known]:
@@ -279,14 +252,12 @@ class Library:
     @follows
     def status(self) -> dict:
         """Counts, and how far an indexing is that runs now (None where none does)."""
-        from vop.search.state import read_progress
-
         durations = self.table.search().where("place = 0").select(["duration_seconds"]).to_arrow()
         return {
             "segments": self.table.count_rows(),
             "videos": len(durations),
             "hours": round(sum(durations.column(0).to_pylist()) / 3600, 3),
-            "failures": self._failures.count_rows(f"kind <> {quoted(DUPLICATE)}"),
+            "failures": self._failures.count_rows(f"kind <> {quoted(failures.DUPLICATE)}"),
             "columns": self.columns,
             "index": read_progress(self.path),
         }
@@ -319,9 +290,8 @@ class Library:
 
     def remove(self, paths: Iterable[str]) -> None:
         """Takes videos out by their paths."""
-        for some in _by_thousands(sorted(paths)):
-            with explain_full_disk(self.path):
-                self.table.delete(f"path IN ({', '.join(map(quoted, some))})")
+        with explain_full_disk(self.path):
+            delete_paths(self.table, paths)
 
     def add_columns(self, names: Iterable[str]) -> None:
         """Columns of the owner's metadata, empty at first."""
@@ -330,15 +300,10 @@ class Library:
             with explain_full_disk(self.path):
                 self.table.add_columns(new)
 
-    def put_failures(self, failures: Sequence[Failure], *, no_longer: Iterable[str] = ()) -> None:
+    def put_failures(self, failed: Sequence[Failure], *, no_longer: Iterable[str] = ()) -> None:
         """Lists files that failed, in the place of what was listed of them, and takes others off the list."""
-        gone = sorted({*no_longer, *(failure.path for failure in failures)})
         with explain_full_disk(self.path):
-            for some in _by_thousands(gone):
-                self._failures.delete(f"path IN ({', '.join(map(quoted, some))})")
-            if failures:
-                rows = [asdict(failure) for failure in failures]
-                self._failures.add(pa.Table.from_pylist(rows, schema=pa.schema(_FAILURE_TYPES)))
+            failures.write(self._failures, failed, no_longer=no_longer)
 
     def keep_up(self) -> None:
         """Makes one file of many, drops old versions, and builds or completes the indexes where they are needed."""
@@ -362,7 +327,7 @@ class Library:
         """Makes the staged table the library's, and drops every other one."""
         describing.write(self.about, self.path)
         for name in self._database.list_tables().tables:
-            if name not in (self.about.table, FAILURES):
+            if name not in (self.about.table, failures.TABLE):
                 self._database.drop_table(name)
 
 
@@ -370,47 +335,3 @@ def _approximate(
     table: Table, column: str, vector: np.ndarray, where: str | None, light: list[str], rows: int, limit: int
 ) -> pa.Table:
     return nearest.search_index(table, column, vector, limit=min(limit, rows), where=where, columns=light)
-
-
-def _by_thousands(items: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(items), 1000):
-        yield items[start : start + 1000]
-
-
-def failure(path: str | Path, kind: str, reason: str, *, size: int = 0, mtime_ns: int = 0) -> Failure:
-    """A failure seen now; bytes of the path that are no UTF-8 are written as escapes."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    stored = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return Failure(path=stored, kind=kind, reason=reason, size=size, mtime_ns=mtime_ns, seen_at=now)
-
-
-def check_place(path: Path) -> None:
-    """Raises a UsageError if a folder is neither a library, nor new, empty, or of an attempt that got no further."""
-    if (path / describing.FILE).exists():
-        return
-    if path.is_file() or (path.is_dir() and {entry.name for entry in path.iterdir()} - {LOCK, DATABASE}):
-        raise UsageError(
-            f"{path}: it exists and is not a library; the library comes first: vop index LIBRARY FOLDER_OF_VIDEOS …"
-        )
-
-
-@contextmanager
-def alone_in(path: Path, *, waiting: callable = lambda: None) -> Iterator[None]:
-    """Holds a library for writing; the lock goes with the process, however it ends.
-
-    Args:
-        waiting: called once if another process holds it, before waiting for it.
-    """
-    from filelock import FileLock, Timeout
-
-    path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        waiting()
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

@@ -21,9 +21,10 @@ from vop.progress import Progress, silent
 from vop.search.about import About, LibraryModel
 from vop.search.commits import COMMIT_ROWS
 from vop.search.frames import SegmentFrames
-from vop.search.library import Known, Library, alone_in
+from vop.search.library import Known, Library
 from vop.search.models import describe, embed_by, open_model
 from vop.search.pipeline import Finished, Piece, run
+from vop.search.place import alone_in
 from vop.search.reading import is_as_it_was
 from vop.search.rows import EMBEDDING, vectors, with_column
 

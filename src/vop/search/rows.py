@@ -16,21 +16,28 @@ about_NAME          columns of the owner's metadata, as text
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
+from vop.errors import UsageError
 from vop.search.about import LibraryModel
-from vop.search.segments import Span
+
+if TYPE_CHECKING:
+    from lancedb.table import Table
+
+    from vop.search.segments import Span  # decodes, and so brings PyTorch, which a look into a library can do without
 
 METADATA = "about_"
 EMBEDDING = "embedding_"
 LIGHT = ["segment", "video", "place", "path", "name", "start_seconds", "end_seconds", "duration_seconds", "date"]
 LIGHT += ["plays_in_browsers"]
+_MOST_NAMED = 1000  # paths in one condition
 _TYPES = {
     "segment": pa.string(),
     "video": pa.string(),
@@ -135,3 +142,24 @@ def with_column(rows: pa.Table, name: str, value: object) -> pa.Table:
     """The rows with one value in all of a column."""
     place = rows.schema.get_field_index(name)
     return rows.set_column(place, rows.field(place), pa.array([value] * len(rows), rows.field(place).type))
+
+
+def quoted(text: str) -> str:
+    """A text as an SQL literal.
+
+    Raises:
+        UsageError: it is not valid Unicode, so that nothing in a library can be equal to it.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{text!r} is not valid Unicode, as everything in a library is") from None
+    return "'" + text.replace("'", "''") + "'"
+
+
+def delete_paths(table: Table, paths: Iterable[str]) -> None:
+    """Deletes the rows of these files."""
+    paths = sorted(paths)
+    for start in range(0, len(paths), _MOST_NAMED):
+        some = ", ".join(map(quoted, paths[start : start + _MOST_NAMED]))
+        table.delete(f"path IN ({some})")

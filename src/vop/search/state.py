@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vop.files import atomic_write
-from vop.progress import Progress
-from vop.search.walk import FoundFile
+
+if TYPE_CHECKING:
+    from vop.progress import Progress
+    from vop.search.walk import FoundFile
 
 FILE = "progress.json"
 _MEGABYTE = 2**20

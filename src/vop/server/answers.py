@@ -9,8 +9,8 @@ from urllib.parse import quote, urlencode
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from vop.errors import UsageError
+from vop.search.failures import Failure
 from vop.search.filters import Filters
-from vop.search.library import Failure
 from vop.search.moments import Moment
 from vop.search.queries import Sentence
 from vop.server.views import View

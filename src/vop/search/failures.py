@@ -1,0 +1,67 @@
+"""The files that are not, or not wholly, in a library: a table beside that of the segments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from vop.search.rows import delete_paths
+
+if TYPE_CHECKING:
+    from lancedb.table import Table
+
+TABLE = "failures"
+UNREADABLE, PARTIAL, DUPLICATE = "unreadable", "partial", "duplicate"
+SCHEMA = pa.schema(
+    {
+        "path": pa.string(),
+        "kind": pa.string(),
+        "reason": pa.string(),
+        "size": pa.int64(),
+        "mtime_ns": pa.int64(),
+        "seen_at": pa.string(),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A file that is not, or not wholly, in the library.
+
+    Attributes:
+        kind: "unreadable", "partial" (some of its segments are damaged) or "duplicate" (of a file that is there).
+        seen_at: ISO 8601.
+    """
+
+    path: str
+    kind: str
+    reason: str
+    size: int
+    mtime_ns: int
+    seen_at: str
+
+
+def failure(path: str | Path, kind: str, reason: str, *, size: int = 0, mtime_ns: int = 0) -> Failure:
+    """A failure seen now; bytes of the path that are no UTF-8 are written as escapes."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    stored = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return Failure(path=stored, kind=kind, reason=reason, size=size, mtime_ns=mtime_ns, seen_at=now)
+
+
+def read(table: Table) -> list[Failure]:
+    """All of them, by path."""
+    rows = table.search().select(SCHEMA.names).to_arrow().to_pylist()
+    return sorted((Failure(**row) for row in rows), key=lambda failed: failed.path)
+
+
+def write(table: Table, failed: Sequence[Failure], *, no_longer: Iterable[str] = ()) -> None:
+    """Lists files, in the place of what was listed of them, and takes those off the list that failed `no_longer`."""
+    delete_paths(table, {*no_longer, *(one.path for one in failed)})
+    if failed:
+        table.add(pa.Table.from_pylist([asdict(one) for one in failed], schema=SCHEMA))

@@ -1,0 +1,44 @@
+"""Where a library lies on the disk, and who may write to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vop.errors import UsageError
+from vop.search.about import FILE
+
+DATABASE, LOCK = "database", ".lock"
+
+
+def check_place(path: Path) -> None:
+    """Raises a UsageError if a folder is neither a library, nor new, empty, or of an attempt that got no further."""
+    if (path / FILE).exists():
+        return
+    if path.is_file() or (path.is_dir() and {entry.name for entry in path.iterdir()} - {LOCK, DATABASE}):
+        raise UsageError(
+            f"{path}: it exists and is not a library; the library comes first: vop index LIBRARY FOLDER_OF_VIDEOS …"
+        )
+
+
+@contextmanager
+def alone_in(path: Path, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Holds a library for writing; the lock goes with the process, however it ends.
+
+    Args:
+        waiting: called once if another process holds it, before waiting for it.
+    """
+    from filelock import FileLock, Timeout
+
+    path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        waiting()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,190 @@
+"""Indexing among broken files, kills, other writers and a full disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from search.owners_videos import rows, write_video
+from vop.errors import VopError
+from vop.search import commits, library, reading
+from vop.search.library import Library
+from vop.search.rows import matrix
+
+TESTS = Path(__file__).parents[1]
+
+
+def test_unreadable_files_are_in_nobodys_way(bring, folder, videos):
+    at = videos["a"].parent
+    (at / "notes.txt").write_text("not a video")
+    (at / "text.mp4").write_text("not a video either")
+    (at / "empty.mkv").touch()
+    (at / "also empty.mkv").touch()  # no copy of a video
+    whole = videos["b"].read_bytes()
+    (at / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (at / "link.mp4").symlink_to(at / "nothing.mp4")
+    report = bring()
+    assert report.added == 4
+    assert report.passed_over == {"text": 1}
+    kinds = {Path(failure.path).name: failure for failure in Library.open(folder).failures()}
+    assert sorted(kinds) == ["also empty.mkv", "cut.mp4", "empty.mkv", "link.mp4", "text.mp4"]
+    assert {failure.kind for failure in kinds.values()} == {"unreadable"}
+    assert "0 bytes" in kinds["empty.mkv"].reason
+    (at / "text.mp4").unlink()
+    write_video(at / "empty.mkv", seed=50)
+    assert bring().added == 1
+    left = [Path(failure.path).name for failure in Library.open(folder).failures()]
+    assert left == ["also empty.mkv", "cut.mp4", "link.mp4"]
+
+
+def test_a_video_that_became_unreadable_is_not_found_any_more(bring, folder, videos):
+    bring()
+    videos["a"].write_text("overwritten")
+    bring()
+    assert ("a.mp4", 0) not in rows(folder)
+    assert [failure.path for failure in Library.open(folder).failures()] == [str(videos["a"])]
+
+
+def test_a_file_that_goes_during_the_indexing(bring, folder, videos, monkeypatch):
+    real = reading.content_id
+
+    def content_id(path):
+        if path.name == "c.mp4":
+            path.unlink()
+        return real(path)
+
+    monkeypatch.setattr(reading, "content_id", content_id)
+    report = bring()
+    assert report.added == 3
+    assert [(failure.path, failure.reason) for failure in report.failures] == [
+        (str(videos["c"]), "it was removed during the indexing")
+    ]
+
+
+def test_damaged_segments_are_left_out_and_said(bring, folder, videos, monkeypatch):
+    from vop.errors import VideoError
+
+    real = reading.decode_stretches
+
+    def decode(path, spans, **settings):
+        for place, stretch in enumerate(real(path, spans, **settings)):
+            yield VideoError(path, "damaged") if path.name == "b.mp4" and place == 1 else stretch
+
+    monkeypatch.setattr(reading, "decode_stretches", decode)
+    report = bring()
+    assert report.segments == 5
+    (failure,) = report.failures
+    assert (failure.kind, failure.reason) == ("partial", "1 of 3 segments are damaged")
+    assert [key for key in rows(folder) if key[0] == "b.mp4"] == [("b.mp4", 0), ("b.mp4", 1)]
+
+
+def test_names_of_every_kind(bring, folder, videos):
+    names = ["it's.mp4", 'quote".mp4', "new\nline.mp4", "🎬 été.mp4", "a%b_c.mp4", "; DROP TABLE.mp4"]
+    for seed, name in enumerate(names, start=20):
+        write_video(videos["a"].with_name(name), seed=seed)
+    os.makedirs(videos["a"].parent / "loop")
+    (videos["a"].parent / "loop" / "back").symlink_to(videos["a"].parent)
+    assert bring().added == 4 + len(names)
+    for name in names:
+        videos["a"].with_name(name).unlink()
+    assert bring(prune=True).removed == len(names)
+    assert len(rows(folder)) == 6
+
+
+@pytest.mark.parametrize("moment", [1, 4])
+def test_killed_and_run_again(bring, folder, videos, tiny_folder, tmp_path, moment):
+    """The process kills itself when it embeds for the n-th time; what it had committed is whole, and is kept."""
+    code = f"""
+import os, signal, sys
+sys.path.insert(0, {str(TESTS)!r})
+from vop.search import commits, index, models
+commits.COMMIT_SECONDS = 0.0
+times = iter(range(99))
+real = index.embed_by
+def embed_by(*given):
+    if next(times) == {moment}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*given)
+index.embed_by = embed_by
+index.index({str(folder)!r}, [{str(tmp_path / "videos")!r}], model={str(tiny_folder)!r}, num_frames=2,
+            precision="fp32", workers=2, batch_size=1)
+"""
+    killed = subprocess.run([sys.executable, "-c", code], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    before = rows(folder)
+    assert 0 < len(before) < 6 or moment == 1
+    for name in {name for name, _ in before}:
+        assert len([key for key in before if key[0] == name]) == (3 if name == "b.mp4" else 1)
+    report = bring()
+    assert report.added == 4 - len({name for name, _ in before})
+    assert len(rows(folder)) == 6
+
+
+def test_the_second_one_waits(bring, folder, videos, tmp_path):
+    bring()
+    code = f"""
+import sys, time
+from pathlib import Path
+from vop.search.place import alone_in
+with alone_in(Path({str(folder)!r})):
+    print("held", flush=True)
+    time.sleep(1.5)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        said = []
+        started = time.monotonic()
+        bring(waiting=lambda: said.append(time.monotonic() - started))
+        assert len(said) == 1
+        assert holder.wait(timeout=10) == 0
+
+
+def test_a_full_disk_keeps_what_was_there(bring, folder, videos, monkeypatch):
+    bring()
+    write_video(videos["a"].with_name("more.mp4"), seed=40)
+    table = type(Library.open(folder).table)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(table, "add", full)
+        with pytest.raises(VopError, match="no space left"):
+            bring()
+    assert len(rows(folder)) == 6
+    assert bring().added == 1
+
+
+def test_it_says_how_far_it_is(bring, folder, videos, monkeypatch):
+    from vop.search import state
+
+    seen, notes = [], []
+    real = state.State.__call__
+
+    def spy(self, **said):
+        self._written = 0.0
+        real(self, **said)
+        seen.append(Library.open(folder).status()["index"])
+
+    monkeypatch.setattr(state.State, "__call__", spy)
+    bring(progress=lambda stage, done, total, note="": notes.append((stage, done, total, note)))
+    assert seen[-1]["done"] == seen[-1]["total"] == 4
+    assert seen[-1].keys() == {"done", "total", "hours", "hours_per_hour", "seconds_left", "current"}
+    assert "4 of 4 files" in notes[-1][3]
+    assert notes[-1][1] == notes[-1][2]
+    assert all(done < total for _, done, total, _ in notes[:-1])
+    assert Library.open(folder).status()["index"] is None
+
+
+def test_frequent_commits_become_one_file(bring, folder, videos, monkeypatch):
+    monkeypatch.setattr(commits, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(commits, "TIDY_COMMITS", 2)
+    bring()
+    assert len(rows(folder)) == 6
+    assert matrix(library.Library.open(folder).table.to_arrow().column("embedding_1")).shape == (6, 16)
