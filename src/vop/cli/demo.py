@@ -12,7 +12,7 @@ _NEXT = """
 The run is in {run}, the picture is {sheet}. The videos are indexed: search them in a web page, or here:
 
     vop serve {library} --open
-    vop search {library} "a dog moves to the left"
+    vop search {library} "{sentence}"
 
 Index your own videos, without any captions:
 
@@ -63,7 +63,8 @@ def run(arguments: argparse.Namespace) -> None:
         for place, answer in enumerate(found, start=1):
             mark = "✓" if answer.right else " "
             print(f"  {mark} {place}. {answer.score:.3f}  {answer.path.name}  {answer.caption}")
-    print(_NEXT.format(run=result.run, sheet=result.sheet, library=result.library))
+    sentence = next(iter(result.answers))
+    print(_NEXT.format(run=result.run, sheet=result.sheet, library=result.library, sentence=sentence))
 
 
 def _to_dict(answer) -> dict:

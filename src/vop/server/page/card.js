@@ -44,7 +44,7 @@ function makeFilm(moment) {
 function caption(moment, actions) {
   const where = [
     el("span", { class: "time" }, stretch(moment)),
-    el("span", { class: "length" }, `of ${clock(Math.ceil(moment.duration_seconds))}`),
+    el("span", { class: "length" }, `of ${clock(Math.max(1, Math.round(moment.duration_seconds)))}`),
     folderButton(moment, actions),
   ];
   const side = [
