@@ -146,6 +146,12 @@ class TestSearch:
         assert status == 0
         assert sorted(names(out)) == found
 
+    def test_a_folder_from_here(self, vop, library, videos, monkeypatch):
+        monkeypatch.chdir(videos["a"].parent)
+        assert len(names(vop("search", library, "a dog", "--folder", ".", "--json")[1])) == 4
+        assert len(names(vop("search", library, "a dog", "--folder", "../videos/", "--json")[1])) == 4
+        assert names(vop("search", library, "a dog", "--folder", "./deeper", "--json")[1]) == []
+
     def test_nothing_passes_the_filters(self, vop, library):
         assert "no video passes the filters" in vop("search", library, "a dog", "--name", "zzz")[1]
 

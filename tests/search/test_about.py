@@ -96,6 +96,7 @@ def test_torn_or_something_else(tmp_path, text):
         {"models": None},
         {"models": [{"name": "mini"}]},
         {"models": 3},
+        {"models": []},
         {"models": ["mini"]},
         {"cutting": {"by": "windows", "seconds": 3}},
         {"cutting": None},

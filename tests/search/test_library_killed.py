@@ -32,7 +32,7 @@ with alone_in(Path(sys.argv[1])):
 """
 
 
-@pytest.mark.parametrize("puts", [3, 60])
+@pytest.mark.parametrize("puts", [3, 40])
 def test_a_killed_writer_leaves_whole_videos_only(tmp_path, puts):
     library = make_library(tmp_path / "library", [])
     command = [sys.executable, "-c", WRITE_ON, library.path]

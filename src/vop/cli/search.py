@@ -111,8 +111,11 @@ def _sentences(arguments: argparse.Namespace) -> list:
 def _filters(arguments: argparse.Namespace) -> Filters:
     from vop.search.filters import Filters
 
+    folder = arguments.folder
+    if folder and folder.split("/")[0] in (".", ".."):  # from here; any other is a name anywhere on the way
+        folder = str(Path(folder).resolve())
     return Filters(
-        folder=arguments.folder,
+        folder=folder,
         name=arguments.name,
         min_seconds=arguments.min_seconds,
         max_seconds=arguments.max_seconds,

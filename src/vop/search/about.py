@@ -108,6 +108,8 @@ def read(folder: Path) -> About:
     try:
         del document["format"], document["vop_version"]
         models = tuple(LibraryModel(**model) for model in document.pop("models"))
+        if not models:
+            raise ValueError("it has no model")
         return About(models=models, cutting=Cutting(**document.pop("cutting")), **document)
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from None

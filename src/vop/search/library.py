@@ -40,9 +40,7 @@ from vop.search.state import read_progress
 if TYPE_CHECKING:
     from lancedb.table import Table
 
-_KEYS = {"segment", "video"}  # by which rows are looked up
-_SEGMENT_ID = re.compile(r"[0-9a-f]{32}-\d{1,12}-\d{1,12}")
-_VIDEO_ID = re.compile(r"[0-9a-f]{32}")
+_IDS = {"segment": re.compile(r"[0-9a-f]{32}-\d{1,12}-\d{1,12}"), "video": re.compile(r"[0-9a-f]{32}")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,15 +195,10 @@ class Library:
         Raises:
             UsageError: there is no such segment.
         """
-        if not _SEGMENT_ID.fullmatch(segment):
-            raise UsageError(f"{segment!r} is not the id of a segment")
-        rows = self.table.search().where(f"segment = {quoted(segment)}").limit(1).to_arrow()
-        if not len(rows):
-            raise UsageError(f"the library {self.name} has no segment {segment}; it may have changed since")
-        row = rows.slice(0, 1)
+        names = ["segment", "video", "path", "start_seconds", "end_seconds", "strip"]
+        row = self._row("segment", segment, [*names, *(model.column for model in self.models)])
         embeddings = tuple(matrix(row.column(model.column))[0] for model in self.models)
-        values = row.select(["segment", "video", "path", "start_seconds", "end_seconds", "strip"]).to_pylist()[0]
-        return Segment(**values, embeddings=embeddings)
+        return Segment(**row.select(names).to_pylist()[0], embeddings=embeddings)
 
     @follows
     def video(self, video: str) -> IndexedVideo:
@@ -214,13 +207,17 @@ class Library:
         Raises:
             UsageError: there is no such video.
         """
-        if not _VIDEO_ID.fullmatch(video):
-            raise UsageError(f"{video!r} is not the id of a video")
-        names = ["path", "size", "duration_seconds", "plays_in_browsers"]
-        found = self.table.search().where(f"video = {quoted(video)}").limit(1).select(names).to_arrow().to_pylist()
-        if not found:
-            raise UsageError(f"the library {self.name} has no video {video}; it may have changed since")
-        return IndexedVideo(**{name: found[0][name] for name in names})
+        row = self._row("video", video, ["path", "size", "duration_seconds", "plays_in_browsers"])
+        return IndexedVideo(**row.to_pylist()[0])
+
+    def _row(self, kind: str, id: str, columns: list[str]) -> pa.Table:
+        """The first row with this id."""
+        if not _IDS[kind].fullmatch(id):
+            raise UsageError(f"{id!r} is not the id of a {kind}")
+        rows = self.table.search().where(f"{kind} = {quoted(id)}").limit(1).select(columns).to_arrow()
+        if not len(rows):
+            raise UsageError(f"the library {self.name} has no {kind} {id}; it may have changed since")
+        return rows.slice(0, 1)
 
     @follows
     def failures(self) -> list[Failure]:
@@ -277,7 +274,9 @@ class Library:
     def put(self, rows: pa.Table, *, replacing: Iterable[str] = ()) -> None:
         """Adds whole videos, in one commit.
 
-        Rows of the same segments are replaced, and so is everything that was there of the paths `replacing`.
+        Args:
+            replacing: paths of which all that was there goes in the same commit, as do rows of the same segments; to be
+                given unless both the paths and the videos are new ones.
         """
         replacing = sorted(replacing)
         with explain_full_disk(self.path):
@@ -312,7 +311,7 @@ class Library:
         with explain_full_disk(self.path):
             if self.table.count_rows() > nearest.EXACT_ROWS:
                 indexed = {name for index in self.table.list_indices() for name in index.columns}
-                for key in sorted(_KEYS - indexed):
+                for key in sorted(_IDS.keys() - indexed):
                     self.table.create_index(key, config=BTree())
             nearest.keep_up(self.table, [model.column for model in self.models])
 

@@ -1,0 +1,73 @@
+"""What the tests of the server share: small clips in a library behind the API, drawn ones in one behind the page."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.testclient import TestClient
+
+from server.api_steps import app_of
+from server.browser import browser, serving, tab  # noqa: F401
+from server.drawn_clips import write_videos
+from server.library_data import make_library, make_run, open_all, write_clips
+from vop.search.about import Cutting
+from vop.search.index import index
+from vop.search.reembed import reembed
+from vop.server.app import create_app
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_worker():
+    """Each process imports PyTorch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vop.server.desk.MEDIA_WORKERS", 1)
+        yield
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    return write_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="session")
+def run(tiny_folder, tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "prompts", tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def library(clips, tiny_folder, run, tmp_path_factory):
+    """Under a tuned run, and under its plain backbone."""
+    return make_library(tmp_path_factory.mktemp("libraries") / "demo", [run, tiny_folder], clips)
+
+
+@pytest.fixture(scope="session")
+def models(run, tiny_folder):
+    """The library's, opened apart from the server."""
+    return open_all([run, tiny_folder])
+
+
+@pytest.fixture(scope="session")
+def client(library):
+    with TestClient(app_of(library)) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory, tiny_folder):
+    """The address of a server on a library under two models, with metadata and two files that cannot be read.
+
+    Of its videos some begin with their best moment and some do not, one is of a format that no browser plays, and one
+    has markup in its name.
+    """
+    folder = tmp_path_factory.mktemp("page")
+    table = write_videos(folder)
+    index(
+        folder / "demo",
+        [folder / "videos"],
+        model=str(make_run(folder / "run", tiny_folder)),
+        cutting=Cutting(window_seconds=4.0, overlap_seconds=0.0),
+        metadata=table,
+        precision="fp32",
+    )
+    reembed(folder / "demo", model=str(tiny_folder), keep=True)
+    with serving(create_app([folder / "demo"], precision="fp32")) as address:
+        yield address

@@ -1,0 +1,130 @@
+"""A small library of real clips, made with the tiny CLIP."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data.clips import write_clip
+from vop.data.decode import decode_frames, video_timeline
+from vop.data.playable import plays_in_browsers
+from vop.model import TextVideoModel, create
+from vop.search.about import About
+from vop.search.failures import PARTIAL, UNREADABLE, failure
+from vop.search.library import Library
+from vop.search.models import describe, open_model
+from vop.search.queries import of_frames
+from vop.search.rows import VideoFile, make_rows
+
+NUM_FRAMES = 2
+WINDOW_SECONDS = 2.0
+# Colour and seconds; its suffix says how each is encoded.
+CLIPS = {
+    "red.mp4": ((220, 40, 40), 1),
+    "green.mp4": ((40, 200, 60), 1),
+    "blue & white.mp4": ((40, 60, 220), 4),
+    "old/yellow.avi": ((230, 220, 40), 4),
+    "old/grey.webm": ((120, 120, 120), 1),
+}
+METADATA = {"red.mp4": {"author": "bob", "stars": "5"}, "green.mp4": {"author": "ana", "stars": "3"}}
+
+
+def write_clips(folder: Path) -> dict[str, Path]:
+    """The clips as files, by name."""
+    codecs = {".avi": {"codec": "mpeg4"}, ".webm": {"codec": "libvpx"}, ".mp4": {"options": {"preset": "ultrafast"}}}
+    (folder / "old").mkdir(parents=True, exist_ok=True)
+    return {
+        name: write_clip(folder / name, moving_square(colour, seconds), rate=10, **codecs[Path(name).suffix])
+        for name, (colour, seconds) in CLIPS.items()
+    }
+
+
+def moving_square(colour: tuple[int, int, int], seconds: int) -> list[np.ndarray]:
+    frames = []
+    for number in range(10 * seconds):
+        frame = np.full((48, 64, 3), colour, np.uint8)
+        frame[16:32, (3 * number) % 48 : (3 * number) % 48 + 16] = 255
+        frames.append(frame)
+    return frames
+
+
+def make_run(folder: Path, backbone: Path, *, seed: int = 0) -> Path:
+    """A folder as a training leaves it, with prompts that say something."""
+    import torch
+
+    torch.manual_seed(seed)
+    model = create("vop", str(backbone), num_frames=NUM_FRAMES, device="cpu")
+    for parameter in model.trainable().values():
+        parameter.data.normal_(std=0.5)
+    model.save_pretrained(folder)
+    return folder
+
+
+def open_all(models: Sequence[Path]) -> list[TextVideoModel]:
+    return [open_model(str(model), num_frames=NUM_FRAMES, precision="fp32") for model in models]
+
+
+def about_of(models: Sequence[Path], opened: Sequence[TextVideoModel], *, table: str = "segments_1") -> About:
+    described = [
+        describe(model, name=str(name), column=f"embedding_{number}")
+        for number, (name, model) in enumerate(zip(models, opened, strict=True))
+    ]
+    size = opened[0].image_size
+    return About(table=table, models=tuple(described), num_frames=NUM_FRAMES, image_size=size)
+
+
+def make_library(folder: Path, models: Sequence[Path], clips: dict[str, Path]) -> Library:
+    """A library of these clips, cut every `WINDOW_SECONDS`, with metadata and two failures."""
+    opened = open_all(models)
+    library = Library.create(folder, about_of(models, opened))
+    library.add_columns(["author", "stars"])
+    put_clips(library, opened, clips)
+    library.put_failures(
+        [
+            failure("/videos/notes.txt.mp4", UNREADABLE, "no video in it"),
+            failure("/videos/cut.mp4", PARTIAL, "it ends early"),
+        ]
+    )
+    return library
+
+
+def put_clips(library: Library, opened: Sequence[TextVideoModel], clips: dict[str, Path]) -> None:
+    for name, path in clips.items():
+        duration = float(video_timeline(path).duration_seconds)
+        spans = [
+            (start, min(start + WINDOW_SECONDS, duration))
+            for start in np.arange(0, duration - 0.1, WINDOW_SECONDS).tolist()
+        ]
+        embeddings = {
+            about.column: np.stack([of_frames(model, frames_of(path, span, model)) for span in spans])
+            for about, model in zip(library.models, opened, strict=True)
+        }
+        file = VideoFile(
+            video=hashlib.sha256(path.read_bytes()).hexdigest()[:32],
+            path=path,
+            size=path.stat().st_size,
+            mtime_ns=path.stat().st_mtime_ns,
+            duration_seconds=duration,
+            date="2024-05-01T10:00:00+00:00",
+            plays_in_browsers=plays_in_browsers(path),
+            metadata=METADATA.get(name, {}),
+        )
+        strips = [strip(number) for number in range(len(spans))]
+        rows = make_rows(file, spans, strips, embeddings, wanted=library.table.schema, models=library.models)
+        library.put(rows)
+
+
+def frames_of(path: Path, span: tuple[float, float], model: TextVideoModel):
+    start, end = span
+    return decode_frames(path, num_frames=NUM_FRAMES, size=model.image_size, start_seconds=start, end_seconds=end)
+
+
+def strip(number: int) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (320, 45), (number * 20 % 256, 80, 80)).save(out, "JPEG")
+    return out.getvalue()

@@ -1,0 +1,69 @@
+"""What tests do on the page and see there; what they expect is asked of the API, so that any server with it will do."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from functools import cache
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from playwright.sync_api import Locator, Page, expect
+
+QUERY = "a red ball"
+IN_FIRST_ROW = """() => { const films = [...document.querySelectorAll(".film")];
+    const tops = films.map(film => film.getBoundingClientRect().top);
+    return tops.filter(top => top === tops[0]).length }"""
+
+
+def ask(served: str, path: str, **parameters) -> dict:
+    with urllib.request.urlopen(f"{served}{path}?{urlencode(parameters, doseq=True)}") as answer:
+        return json.load(answer)
+
+
+@cache
+def views(served: str) -> list[dict]:
+    return ask(served, "/api/state")["views"]
+
+
+def found(served: str, *, view: int = 0, q: str | list[str] = QUERY, **parameters) -> list[dict]:
+    return ask(served, f"/api/views/{views(served)[view]['id']}/search", q=q, k=20, **parameters)["results"]
+
+
+def search(page: Page, text: str = QUERY) -> None:
+    page.get_by_label("What happens in the video").fill(text)
+    page.keyboard.press("Enter")
+
+
+def names(page: Page, scope: str = "") -> list[str]:
+    return page.locator(f"{scope} .card .name").all_text_contents()
+
+
+def expect_names(page: Page, results: list[dict], scope: str = "") -> None:
+    expect(page.locator(f"{scope} .card .name")).to_have_text([result["name"] for result in results])
+
+
+def film(page: Page, number: int) -> Locator:
+    return page.locator(".film").nth(number)
+
+
+def wait_moving(page: Page, number: int) -> None:
+    page.wait_for_function(
+        """number => { const video = document.querySelectorAll(".film")[number].querySelector(".moving");
+        return video && !video.paused && video.currentTime > 0 && video.parentNode.classList.contains("playing") }""",
+        arg=number,
+    )
+
+
+def asked(page: Page) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(page.url).query)
+
+
+def answering(page: Page, pattern: str, change) -> None:
+    """Changes the JSON of these answers by `change(json, url)`, which returns it."""
+
+    def handle(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, json=change(answer.json(), route.request.url))
+
+    page.route(re.compile(pattern), handle)

@@ -1,0 +1,69 @@
+"""What the API does not give, and how it says so."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from starlette.testclient import TestClient
+
+from server.api_steps import app_of, detail, search
+from server.library_data import make_library
+from vop.errors import VopError
+from vop.search import about as describing
+from vop.search.library import Library
+
+
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "/api/nowhere", "/api/docs", "/docs", "/redoc", "/api/libraries/x/failures"]
+)
+def test_unknown_addresses(client, path):
+    assert detail(client.get(path), 404)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "videos/..%2f..%2f..%2fetc%2fpasswd",
+        "videos/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+        "videos/%2Fetc%2Fpasswd",
+        "videos//etc/passwd",
+        "videos/' OR '1'='1",
+        "videos/" + "0" * 32,
+        "videos/" + "0" * 32 + "/moment.mp4?start_seconds=0&end_seconds=1",
+        "segments/..%2f..%2flibrary.json/strip.jpg",
+        "segments/" + "0" * 32 + "-0-1/strip.jpg",
+    ],
+)
+def test_no_path_leads_to_a_file(client, path):
+    assert client.get(f"/api/libraries/demo/{path}").status_code == 404
+
+
+def test_what_goes_wrong_stays_here(library, monkeypatch, caplog):
+    def broken(*args, **kwargs):
+        raise RuntimeError("secret of /etc/passwd")
+
+    monkeypatch.setattr(Library, "search", broken)
+    with TestClient(app_of(library)) as client, caplog.at_level(logging.ERROR):
+        answer = search(client, "a dog")
+    assert detail(answer, 500) == "internal error"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "secret of /etc/passwd" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+def test_an_error_of_ours_is_its_message(library, monkeypatch):
+    def broken(*args, **kwargs):
+        raise VopError("the library is damaged; restore it")
+
+    monkeypatch.setattr(Library, "search", broken)
+    with TestClient(app_of(library)) as client:
+        assert detail(search(client, "a dog"), 500) == "the library is damaged; restore it"
+
+
+def test_a_library_from_a_later_version_is_not_served(tmp_path, clips, run):
+    made = make_library(tmp_path / "later", [run], {"red.mp4": clips["red.mp4"]})
+    file = made.path / describing.FILE
+    file.write_text(file.read_text().replace('"format": 1', '"format": 99'))
+    with pytest.raises(VopError, match="format 99 is of a later vop"):
+        app_of(made)

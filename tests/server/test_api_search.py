@@ -1,0 +1,121 @@
+"""Moments by sentences, and moments like another."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from server.api_steps import detail, found, results, said, search
+from server.library_data import CLIPS
+from vop.search.queries import Sentence, of_sentences
+
+
+class TestSearch:
+    def test_a_sentence_finds_what_the_library_finds(self, client, library, models):
+        for number, view in enumerate(["demo", "demo.2"]):
+            vector = of_sentences(models[number], [Sentence("a red ball")])
+            wanted = library.search(vector, k=20, model=number)
+            assert found(search(client, "a red ball", view=view)) == said(wanted)
+        assert len(wanted) == len(CLIPS)
+
+    def test_a_result_has_everything_that_a_page_shows(self, client, clips):
+        answer = search(client, "a red ball").json()
+        assert set(answer) == {"results", "seconds", "notes"}
+        assert answer["notes"] == []
+        by_name = {result["name"]: result for result in answer["results"]}
+        red = by_name["red.mp4"]
+        assert red["path"] == str(clips["red.mp4"])
+        assert (red["start_seconds"], red["end_seconds"], red["duration_seconds"]) == (0, 1, 1)
+        assert red["date"] == "2024-05-01T10:00:00+00:00"
+        assert red["columns"] == {"author": "bob", "stars": "5"}
+        assert red["media_url"] == f"/api/libraries/demo/videos/{red['video']}"
+        yellow = by_name["yellow.avi"]
+        start, end = yellow["start_seconds"], yellow["end_seconds"]
+        assert yellow["media_url"].endswith(f"{yellow['video']}/moment.mp4?start_seconds={start}&end_seconds={end}")
+        assert yellow["media_start_seconds"] == 0
+        blue = by_name["blue & white.mp4"]
+        assert blue["media_start_seconds"] == blue["start_seconds"]
+
+    def test_weights(self, client, library, models):
+        wanted = library.search(of_sentences(models[0], [Sentence("a dog", 1), Sentence("a park", -0.5)]), k=20)
+        assert found(search(client, "a dog", "a park", w=[1, -0.5])) == said(wanted)
+        assert said(wanted) != said(
+            library.search(of_sentences(models[0], [Sentence("a dog"), Sentence("a park")]), k=20)
+        )
+
+    def test_k_and_filters(self, client):
+        assert len(results(search(client, "a dog", k=2))) == 2
+        assert {result["name"] for result in results(search(client, "x", folder="old"))} == {"yellow.avi", "grey.webm"}
+        assert {result["name"] for result in results(search(client, "x", where=["author=bob", "stars>=4"]))} == {
+            "red.mp4"
+        }
+        assert len(results(search(client, "x", min_seconds=2))) == 2
+
+    def test_empty_parameters_say_nothing(self, client):
+        empty = dict.fromkeys(["folder", "name", "min_seconds", "max_seconds", "after", "before", "where"], "")
+        assert found(search(client, "a dog", **empty)) == found(search(client, "a dog"))
+
+    @pytest.mark.parametrize("text", ["🐶🎾", "ein Hund läuft", "犬", "a" * 5000, "'; DROP TABLE segments; --", "\x00"])
+    def test_any_text_is_an_answer(self, client, text):
+        assert len(results(search(client, text))) == len(CLIPS)
+
+    def test_ten_thousand_words_are_cut_and_the_user_is_told(self, client):
+        answer = search(client, "w " * 10_000)
+        assert len(results(answer)) == len(CLIPS)
+        assert "only the first 32 tokens of “w w w" in answer.json()["notes"][0]
+
+    @pytest.mark.parametrize(
+        ("params", "words"),
+        [
+            ({"q": []}, "the query is empty"),
+            ({"q": ["  "]}, "empty sentence, '  '"),
+            ({"q": ["a"], "k": 0}, "k is '0': input should be greater than or equal to 1"),
+            ({"q": ["a"], "k": 10**9}, "k is '1000000000': input should be less than or equal to 1000"),
+            ({"q": ["a"], "k": "many"}, "k is 'many'"),
+            ({"q": ["a", "b"], "w": [1]}, "1 weights (w) for 2 sentences"),
+            ({"q": ["a"], "w": ["nan"]}, "w.0 is 'nan'"),
+            ({"q": ["a"], "w": ["1e300"]}, "w.0 is '1e300'"),
+            ({"q": ["a"], "w": [0]}, "all weights of the query are 0"),
+            ({"q": ["a"] * 33}, "at most 32"),
+            ({"q": ["a"], "min_second": 3}, "there is no parameter 'min_second'"),
+            ({"q": ["a"], "min_seconds": -1}, "min_seconds is -1.0"),
+            ({"q": ["a"], "max_seconds": "inf"}, "max_seconds is inf"),
+            ({"q": ["a"], "after": "yesterday"}, "after is 'yesterday'"),
+            ({"q": ["a"], "where": "author"}, "the condition 'author'"),
+            ({"q": ["a"], "where": "autor=bob"}, "did you mean author"),
+        ],
+    )
+    def test_what_is_wrong_is_said_in_a_sentence(self, client, params, words):
+        sentence = detail(client.get("/api/views/demo/search", params=params), 422)
+        assert words in sentence
+        assert len(sentence) < 300
+
+    @pytest.mark.parametrize("weight", [1e-320, -1e-9])
+    def test_weights_that_are_next_to_nothing_are_nothing(self, client, weight):
+        assert "all weights of the query are 0" in detail(search(client, "a", w=[weight]), 422)
+
+    def test_unknown_views(self, client):
+        assert detail(search(client, "a", view="dem"), 404).startswith("unknown view 'dem': did you mean demo")
+        assert "'demo.3'" in detail(search(client, "a", view="demo.3"), 404)
+
+
+def test_vectors_are_not_changed_by_company(client):
+    """A sentence finds the same alone and beside others."""
+    alone = results(search(client, "a cat"))
+    together = results(search(client, "a cat", "something much longer, with many more words in it", w=[1, 0]))
+    assert [one["segment"] for one in alone] == [one["segment"] for one in together]
+    np.testing.assert_allclose([one["score"] for one in alone], [one["score"] for one in together], atol=1e-5)
+
+
+class TestLike:
+    def test_the_video_itself_is_left_out(self, client, library):
+        segment = search(client, "a dog").json()["results"][0]["segment"]
+        of = library.segment(segment)
+        for number, view in enumerate(["demo", "demo.2"]):
+            wanted = library.search(of.embeddings[number], k=3, model=number, leave_out=of.video)
+            assert found(client.get(f"/api/views/{view}/like/{segment}", params={"k": 3})) == said(wanted)
+            assert of.video not in {moment.video for moment in wanted}
+
+    @pytest.mark.parametrize("segment", ["0" * 32 + "-0-1000", "x", "' OR 1=1", "%2e%2e%2f"])
+    def test_unknown_segments(self, client, segment):
+        assert detail(client.get(f"/api/views/demo/like/{segment}"), 404)

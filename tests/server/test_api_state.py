@@ -1,0 +1,70 @@
+"""What the API says of itself and of its libraries."""
+
+from __future__ import annotations
+
+from vop.search.library import Library
+from vop.search.state import state_of
+
+
+def test_every_library_is_there_under_each_model(client, run, tiny_folder):
+    state = client.get("/api/state").json()
+    assert [view["id"] for view in state["views"]] == ["demo", "demo.2"]
+    assert [view["method"] for view in state["views"]] == ["vop", "zero-shot"]
+    assert [view["model"] for view in state["views"]] == ["/".join(folder.parts[-2:]) for folder in (run, tiny_folder)]
+    first = state["views"][0]
+    assert first["library"] == "demo"
+    assert (first["segments"], first["videos"], first["failures"]) == (7, 5, 2)
+    assert first["columns"] == ["author", "stars"]
+    assert first["index"] is None
+    assert state["limits"] == {"upload_bytes": 512 * 2**20, "max_k": 1000}
+
+
+def test_it_follows_an_indexing(client, library, monkeypatch):
+    monkeypatch.setattr("vop.server.views.STATUS_SECONDS", 0)
+    with state_of(library.path) as say:
+        say(done=3, total=9, hours=0.5, hours_per_hour=90.0, seconds_left=60, current="/videos/x.mp4")
+        index = client.get("/api/state").json()["views"][1]["index"]
+    assert index == {
+        **{"done": 3, "total": 9, "hours": 0.5, "hours_per_hour": 90.0, "seconds_left": 60.0},
+        "current": "/videos/x.mp4",
+    }
+    assert client.get("/api/state").json()["views"][1]["index"] is None
+
+
+def test_many_who_ask_need_one_look(client, monkeypatch):
+    monkeypatch.setattr("vop.server.views.STATUS_SECONDS", 60)
+    looks = []
+    status = Library.status
+    monkeypatch.setattr(Library, "status", lambda library: looks.append(library) or status(library))
+    states = [client.get("/api/state").json() for _ in range(5)]
+    assert states == states[:1] * 5
+    assert len(looks) <= 1
+
+
+def test_failures_have_reasons(client):
+    answer = client.get("/api/libraries/demo/failures", params={"limit": 1}).json()
+    assert answer["total"] == 2
+    assert [(one["path"], one["kind"], one["reason"]) for one in answer["failures"]] == [
+        ("/videos/cut.mp4", "partial", "it ends early")
+    ]
+
+
+def test_openapi_says_what_there_is(client):
+    document = client.get("/api/openapi.json").json()
+    assert set(document["paths"]) == {
+        "/api/state",
+        "/api/views/{view}/search",
+        "/api/views/{view}/like/{segment}",
+        "/api/views/{view}/search/file",
+        "/api/libraries/{library}/failures",
+        "/api/libraries/{library}/segments/{segment}/strip.jpg",
+        "/api/libraries/{library}/videos/{video}",
+        "/api/libraries/{library}/videos/{video}/moment.mp4",
+    }
+    sentences = document["paths"]["/api/views/{view}/search"]["get"]
+    assert {one["name"] for one in sentences["parameters"]} == {
+        *("view", "q", "w", "k", "folder", "name", "min_seconds", "max_seconds", "after", "before", "where")
+    }
+    assert sentences["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/Found")
+    upload = document["paths"]["/api/views/{view}/search/file"]["post"]
+    assert "multipart/form-data" in upload["requestBody"]["content"]

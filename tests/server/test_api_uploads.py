@@ -1,0 +1,100 @@
+"""Moments by a file that is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+
+import pytest
+from PIL import Image
+
+from server.api_steps import app_of, detail, found, results, said
+from server.library_data import CLIPS
+from vop.data.decode import decode_frames
+from vop.search.queries import of_frames
+
+
+def test_a_video(client, library, models, clips):
+    path = clips["blue & white.mp4"]
+    model = models[0]
+    frames = decode_frames(path, num_frames=model.num_frames, size=model.image_size)
+    wanted = library.search(of_frames(model, frames), k=4)
+    assert found(send(client, path.read_bytes(), k=4)) == said(wanted)
+
+
+def test_a_picture_whatever_it_is_called(client):
+    answer = send(client, picture((40, 60, 220)), name="../../clip.mp4")
+    assert len(results(answer)) == len(CLIPS)
+
+
+def test_filters(client):
+    answer = send(client, picture((40, 60, 220)), folder="old")
+    assert {result["name"] for result in results(answer)} == {"yellow.avi", "grey.webm"}
+
+
+@pytest.mark.parametrize("content", [b"only text\n" * 50, b"\x00" * 5000, b"\x89PNG\r\n\x1a\n", b"{"])
+def test_what_is_no_video_is_told(client, content):
+    sentence = detail(send(client, content), 422)
+    assert sentence.startswith("the file cannot be searched by: ")
+    assert "/tmp" not in sentence
+
+
+def test_nothing_in_it(client):
+    assert "'file' is empty" in detail(send(client, b""), 422)
+    assert "'file' is missing" in detail(send(client, b"x", field="video"), 422)
+    url = "/api/views/demo/search/file"
+    assert "multipart/form-data" in detail(client.post(url, content=b"abc"), 415)
+    assert "multipart/form-data" in detail(client.post(url, json={}), 415)
+    broken = {"content-type": "multipart/form-data; boundary=x"}
+    assert "no multipart form" in detail(client.post(url, content=b"abc", headers=broken), 400)
+
+
+def test_no_file_is_left(client):
+    send(client, picture((1, 2, 3)))
+    send(client, b"text")
+    assert not list(client.app.state.desk.folder.glob("upload-*"))
+
+
+def send(client, content: bytes, *, name="clip", field="file", **params):
+    return client.post("/api/views/demo/search/file", files={field: (name, content)}, params=params)
+
+
+def picture(colour) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (64, 48), colour).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(("announced", "parts"), [(None, 5), (2**40, 0)])
+def test_too_large_is_refused_without_reading_on(library, announced, parts):
+    app = app_of(library, max_upload_bytes=2**20)
+    body = [b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'] + [bytes(2**18)] * 100
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    if announced:
+        headers["content-length"] = str(announced)
+    status, answer, unread = asyncio.run(post_in_parts(app, "/api/views/demo/search/file", headers, body))
+    assert (status, answer) == (413, {"detail": "the file is larger than 1 MiB, the most that is taken"})
+    assert len(body) - unread <= 1 + parts
+    assert not list(app.state.desk.folder.glob("upload-*"))
+    app.state.desk.close()
+
+
+async def post_in_parts(app, path: str, headers: dict[str, str], body: list[bytes]):
+    """Sends a body part by part: status, answer and the number of parts that were not asked for."""
+    waiting, sent = list(body), []
+    scope = {
+        **{"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http"},
+        **{"path": path, "raw_path": path.encode(), "query_string": b"", "root_path": ""},
+        "headers": [(b"host", b"testserver"), *((name.encode(), value.encode()) for name, value in headers.items())],
+    }
+
+    async def receive():
+        part = waiting.pop(0)
+        return {"type": "http.request", "body": part, "more_body": bool(waiting)}
+
+    async def keep(message):
+        sent.append(message)
+
+    await app(scope, receive, keep)
+    return sent[0]["status"], json.loads(b"".join(part["body"] for part in sent[1:])), len(waiting)

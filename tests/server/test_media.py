@@ -1,0 +1,390 @@
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from data.clips import damage, grey_frames, naive_choice, numbers, packets_of, write_clip, write_tone
+from vop.data.decode import decode_frames
+from vop.data.playable import plays_in_browsers
+from vop.errors import UsageError, VideoError, VopError
+from vop.server.media import MomentCache, write_moment
+
+SHORT_GOPS = {"g": "6", "keyint_min": "6", "sc_threshold": "0"}
+ONE_GOP = {"g": "1000", "keyint_min": "1000", "sc_threshold": "0"}
+QUIET = {"x265-params": "log-level=none"}
+
+SOURCES = [
+    ("clip.mp4", "libx264", {}),
+    ("sound.mp4", "libx264", {"audio": True}),
+    ("clip.mkv", "libx264", {}),
+    ("sound.mkv", "libx264", {"audio": True}),
+    ("open-gop.mkv", "libx264", {"options": {"x264-params": "open-gop=1:keyint=6:min-keyint=1:bframes=2:b-adapt=0"}}),
+    ("clip.ts", "libx264", {"options": SHORT_GOPS}),
+    ("sound.ts", "libx264", {"audio": True}),
+    ("clip.avi", "libx264", {}),  # no presentation times
+    ("clip.h264", "libx264", {}),  # no times at all
+    ("clip.flv", "libx264", {}),
+    ("clip.avi", "mpeg4", {"options": {"g": "6"}}),
+    ("sound.avi", "mpeg4", {"audio": True}),
+    ("vp8.mkv", "libvpx", {"options": {"g": "6"}}),
+    ("vp9.webm", "libvpx-vp9", {}),
+    ("hevc.mkv", "libx265", {"options": QUIET, "pix_fmt": "yuv420p10le"}),
+    ("444.mp4", "libx264", {"pix_fmt": "yuv444p"}),
+    ("clip.wmv", "wmv2", {"options": {"g": "6"}}),
+    ("clip.gif", "gif", {"pix_fmt": "rgb8"}),
+]
+
+
+def make(path: Path, start: float, end: float) -> Path:
+    out = path.with_name("moment.mp4")
+    write_moment(path, out, start_seconds=start, end_seconds=end)
+    return out
+
+
+def duration(path: Path) -> float:
+    with av.open(str(path)) as container:
+        return container.duration / 1e6
+
+
+def appearances(path: Path) -> tuple[list[Fraction], list[int]]:
+    """When each frame of a file appears, and which of `grey_frames` it is."""
+    with av.open(str(path)) as container:
+        frames = [
+            (frame.pts * frame.time_base, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)
+        ]
+    return [time for time, _ in frames], [round(pixels.mean() / 10) for _, pixels in frames]
+
+
+def shown(path: Path, count: int) -> list[int]:
+    """Which frames are on display in the middle of `count` equal intervals."""
+    times, found = appearances(path)
+    end = Fraction(duration(path))
+    return [found[place] for place in naive_choice(times, end, count, start=Fraction(0))]
+
+
+@pytest.mark.parametrize(("name", "codec", "settings"), SOURCES)
+def test_whatever_the_source(tmp_path, name, codec, settings):
+    out = make(write_clip(tmp_path / name, grey_frames(24), codec=codec, **settings), 0.4, 0.8)
+    assert shown(out, 10) == list(range(10, 20))
+    assert duration(out) == pytest.approx(0.4, abs=0.01)
+    assert plays_in_browsers(out)
+    with av.open(str(out)) as container:
+        assert container.streams.video[0].codec_context.name == "h264"
+        assert container.streams.video[0].start_time == 0
+        assert bool(container.streams.audio) == bool(settings.get("audio"))
+    data = out.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")  # playing begins before all is loaded
+
+
+@pytest.mark.parametrize(("name", "codec", "settings"), SOURCES)
+@pytest.mark.parametrize(("start", "end", "expected"), [(0, 1.5, [0, 1, 2]), (3.5, 5, [7, 8, 9]), (11, 40, [22, 23])])
+def test_anywhere_in_a_long_video(tmp_path, name, codec, settings, start, end, expected):
+    options = settings.get("options", SHORT_GOPS if codec == "libx264" else {})
+    settings = {**settings, "options": options, "audio": False}
+    out = make(write_clip(tmp_path / name, grey_frames(24), codec=codec, rate=2, **settings), start, end)
+    assert shown(out, len(expected)) == expected
+    assert duration(out) == pytest.approx(len(expected) / 2, abs=0.01)
+
+
+def _payloads(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(video=0) if packet.size]
+
+
+def test_h264_is_copied(tmp_path):
+    path = write_clip(tmp_path / "clip.mkv", grey_frames(24), rate=2, options=SHORT_GOPS)
+    copied = _payloads(make(path, 7.0, 9.0))
+    assert len(copied) >= 4
+    assert set(copied) <= set(_payloads(path))
+
+
+def test_copied_moment_begins_between_frames(tmp_path):
+    path = write_clip(tmp_path / "clip.mkv", grey_frames(24), rate=2, options=SHORT_GOPS)
+    times, found = appearances(out := make(path, 10.7, 11.5))
+    assert found[:2] == [21, 22]
+    assert [float(time) for time in times[:2]] == pytest.approx([0, 0.3], abs=0.002)
+    assert shown(out, 8) == [21, 21, 21, 22, 22, 22, 22, 22]
+
+
+def test_encoded_where_the_key_frame_is_too_far_away(tmp_path):
+    path = write_clip(tmp_path / "clip.mkv", grey_frames(24), rate=1, options=ONE_GOP)
+    near, far = _payloads(make(path, 3, 5)), _payloads(out := make(path, 20, 22))
+    assert set(near) <= set(_payloads(path))
+    assert not set(far) & set(_payloads(path))
+    assert shown(out, 2) == [20, 21]
+
+
+def test_start_time_other_than_zero(tmp_path):
+    for codec in ("libx264", "libvpx"):
+        stamps = [5000 + 500 * number for number in range(24)]
+        path = write_clip(tmp_path / f"{codec}.mkv", grey_frames(24), stamps=stamps, codec=codec)
+        assert shown(make(path, 8, 9.5), 3) == [16, 17, 18]
+
+
+def test_constant_rate_from_a_variable_one(tmp_path):
+    stamps = [0, 40, 80, 1000, 1040, 3000, 3040, 3080, 3120, 3900]
+    path = write_clip(tmp_path / "vfr.mkv", grey_frames(10), stamps=stamps, codec="libvpx")
+    assert shown(make(path, 0.5, 3.5), 6) == [2, 4, 4, 4, 4, 8]
+
+
+def test_display_matrix_and_colours(tmp_path):
+    corners = np.zeros((48, 64, 3), np.uint8)
+    corners[:24, :32], corners[24:, 32:] = (220, 30, 30), (30, 60, 220)
+    corners[:24, 32:] = 255
+    sources = [
+        ("copied.mp4", "libx264", {"rotation": 90}),
+        ("encoded.mp4", "libx264", {"rotation": 90, "pix_fmt": "yuv444p"}),
+        ("full-range.avi", "mjpeg", {"pix_fmt": "yuvj420p"}),
+        ("rgb.avi", "rawvideo", {"pix_fmt": "bgr24"}),
+        ("tagged.mkv", "libvpx-vp9", {"colorspace": 1, "color_range": 1, "color_primaries": 1, "color_trc": 1}),
+    ]
+    for name, codec, settings in sources:
+        path = write_clip(tmp_path / name, [corners] * 5, codec=codec, **settings)
+        expected, found = (
+            decode_frames(file, num_frames=1, size=48)[0, :, 12::24, 12::24].int()
+            for file in (path, make(path, 0, 0.2))
+        )
+        assert (expected - found).abs().max() <= 10, name
+        assert (expected.amax() - expected.amin()) > 150
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "aspect", "expected"),
+    [(1920, 1080, 1, (1280, 720)), (1080, 1920, 1, (720, 1280)), (98, 46, 1, (98, 46)), (180, 144, 2, (360, 144))],
+)
+def test_size(tmp_path, width, height, aspect, expected):
+    frames = grey_frames(2, width=width, height=height)
+    path = write_clip(tmp_path / "clip.avi", frames, codec="mpeg4", sample_aspect_ratio=Fraction(aspect))
+    with av.open(str(make(path, 0, 0.08))) as container:
+        codec = container.streams.video[0].codec_context
+        assert (codec.width, codec.height) == expected
+
+
+def test_cut_off_at_max_seconds(tmp_path):
+    for name, codec in (("copied.mkv", "libx264"), ("encoded.mkv", "libvpx")):
+        path = write_clip(tmp_path / name, grey_frames(24), rate=2, codec=codec, options={"g": "6"})
+        write_moment(path, tmp_path / "out.mp4", start_seconds=2, end_seconds=1e9, max_seconds=3)
+        assert duration(tmp_path / "out.mp4") == pytest.approx(3, abs=0.05)
+        assert shown(tmp_path / "out.mp4", 6) == [4, 5, 6, 7, 8, 9]
+
+
+def _write_beep(path: Path, *, picture: str, sound: str, layout: str, rate: int = 48000) -> Path:
+    """Six seconds at four frames a second, with a tone from second 2 to 3."""
+    seconds = np.arange(6 * rate) / rate
+    beep = np.sin(2 * np.pi * 440 * seconds) * ((seconds >= 2) & (seconds < 3)) / 2
+    channels = 2 if layout == "stereo" else 1
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(picture, rate=4, options={"g": "4"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        heard = container.add_stream(sound, rate=rate, layout=layout)
+        for number, pixels in enumerate(grey_frames(24)):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            part = beep[number * rate // 4 : (number + 1) * rate // 4].astype(np.float32)
+            frame = av.AudioFrame.from_ndarray(np.tile(part, (channels, 1)), format="fltp", layout=layout)
+            frame.sample_rate, frame.pts, frame.time_base = rate, number * rate // 4, Fraction(1, rate)
+            container.mux(heard.encode(frame))
+        container.mux(stream.encode())
+        container.mux([packet for packet in heard.encode() if packet.size])
+    return path
+
+
+def _loud_seconds(path: Path) -> tuple[float, float]:
+    """When a file's sound begins and ends to be loud, counted from its first frame."""
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        loud = [
+            float(frame.pts * frame.time_base) + place / frame.sample_rate
+            for frame in container.decode(stream)
+            for place in np.flatnonzero(np.abs(frame.to_ndarray()[0]) > 0.1)
+        ]
+    return loud[0], loud[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "picture", "sound", "layout"),
+    [
+        ("a.mkv", "libx264", "aac", "stereo"),
+        ("b.ts", "libx264", "aac", "stereo"),
+        ("c.mkv", "libx264", "ac3", "stereo"),
+        ("d.mp4", "libx264", "aac", "mono"),
+        ("e.avi", "mpeg4", "pcm_s16le", "mono"),
+        ("f.avi", "mpeg4", "aac", "stereo"),
+        ("g.webm", "libvpx", "libopus", "stereo"),
+        ("h.mkv", "libx264", "flac", "stereo"),
+    ],
+)
+def test_sound_comes_when_it_should(tmp_path, name, picture, sound, layout):
+    path = _write_beep(tmp_path / name, picture=picture, sound=sound, layout=layout)
+    out = make(path, 1.5, 3.5)
+    assert shown(out, 8) == numbers(decode_frames(path, num_frames=8, size=8, start_seconds=1.5, end_seconds=3.5))
+    assert _loud_seconds(out) == pytest.approx((0.5, 1.5), abs=0.03)
+    with av.open(str(out)) as container:
+        assert container.streams.audio[0].codec_context.name == "aac"
+        assert container.streams.audio[0].codec_context.layout.name == layout
+
+
+def test_pictures_without_a_sound_that_is_damaged(tmp_path):
+    path = _write_beep(tmp_path / "a.mp4", picture="libvpx-vp9", sound="ac3", layout="mono")
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        for packet in container.demux(audio=0):
+            if packet.size:
+                data[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    path.write_bytes(data)
+    assert shown(make(path, 1.5, 3.5), 8) == list(range(6, 14))
+
+
+def test_damaged_pictures(tmp_path):
+    path = write_clip(tmp_path / "clip.avi", grey_frames(24), codec="mpeg4", options={"g": "1"})
+    damage(path, [12, 13])
+    assert duration(make(path, 0.4, 0.8)) == pytest.approx(0.4, abs=0.05)
+
+
+def test_what_a_truncated_file_still_has(tmp_path):
+    for codec in ("libx264", "libvpx"):
+        path = write_clip(tmp_path / f"{codec}.mkv", grey_frames(24), rate=2, codec=codec, options={"g": "2"})
+        position, _ = packets_of(path)[16]
+        path.write_bytes(path.read_bytes()[:position])
+        assert shown(make(path, 2, 4), 4) == [4, 5, 6, 7]
+        with pytest.raises(VideoError, match=r"nothing is shown 11.000 s after its start"):
+            make(path, 11, 12)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libvpx"])
+def test_nothing_after_the_end(tmp_path, codec):
+    path = write_clip(tmp_path / "clip.mkv", grey_frames(10), codec=codec)
+    for start in (0.4, 7.5):
+        with pytest.raises(VideoError, match=f"clip.mkv: nothing is shown {start:.3f} s after its start"):
+            make(path, start, start + 1)
+
+
+def test_no_video(tmp_path):
+    (tmp_path / "page.mp4").write_text("<html>not found</html>")
+    (tmp_path / "empty.mkv").touch()
+    with av.open(str(tmp_path / "song.mp4"), "w") as container:
+        write_tone(container)
+    for name, reason in (("page.mp4", "not a video"), ("empty.mkv", "0 bytes"), ("song.mp4", "only audio")):
+        with pytest.raises(VideoError, match=f"{name}.*{reason}"):
+            make(tmp_path / name, 0, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.mkv", "page.mp4", "song.mp4"]
+
+
+def test_arguments(tmp_path):
+    path = write_clip(tmp_path / "clip.mkv", grey_frames(2))
+    for start, end, complaint in [(-1, 1, "start_seconds is -1"), (2, 1, "end_seconds is 1"), (0, float("nan"), "nan")]:
+        with pytest.raises(UsageError, match=complaint):
+            make(path, start, end)
+    with pytest.raises(UsageError, match="max_seconds is 0"):
+        write_moment(path, tmp_path / "a.mp4", start_seconds=0, end_seconds=1, max_seconds=0)
+    with pytest.raises(VopError, match=r"clip.mkv: this folder cannot be made"):
+        write_moment(path, path / "a.mp4", start_seconds=0, end_seconds=1)
+
+
+# The cache
+
+
+class Scribe:
+    """Writes moments of a hundred bytes, and counts them."""
+
+    def __init__(self, *, seconds: float = 0.0) -> None:
+        self.seconds, self.written = seconds, []
+        self.error: Exception | None = None
+
+    def __call__(self, path: Path, out: Path, *, start_seconds: float, end_seconds: float) -> None:
+        self.written.append((start_seconds, end_seconds))
+        time.sleep(self.seconds)
+        if self.error:
+            out.with_name(f".tmp-0123-{out.name}").write_bytes(b"unfinished")
+            raise self.error
+        out.write_bytes(str(start_seconds).encode().ljust(100))
+
+
+@pytest.fixture
+def video(tmp_path) -> Path:
+    path = tmp_path / "video.avi"
+    path.write_bytes(b"a video")
+    return path
+
+
+def test_cache_makes_a_moment_once(tmp_path, video):
+    scribe = Scribe()
+    cache = MomentCache(tmp_path / "moments", max_bytes=10_000, write=scribe)
+    first = cache.get(video, start_seconds=1, end_seconds=2)
+    assert cache.get(str(video), start_seconds=1, end_seconds=2) == first
+    assert cache.get(video, start_seconds=1, end_seconds=3) != first
+    assert cache.get(video, start_seconds=1.0, end_seconds=2.0) == first
+    assert scribe.written == [(1, 2), (1, 3)]
+    first.unlink()
+    assert cache.get(video, start_seconds=1, end_seconds=2).exists()
+    video.write_bytes(b"another video")
+    assert cache.get(video, start_seconds=1, end_seconds=2) != first
+
+
+def test_cache_removes_what_was_not_used_for_longest(tmp_path, video):
+    cache = MomentCache(tmp_path / "moments", max_bytes=350, write=Scribe())
+    files = [cache.get(video, start_seconds=start, end_seconds=9) for start in range(3)]
+    with files[1].open("rb") as sending:
+        cache.get(video, start_seconds=0, end_seconds=9)
+        cache.get(video, start_seconds=3, end_seconds=9)
+        assert [file.exists() for file in files] == [True, False, True]
+        assert sending.read().strip() == b"1"  # what is being sent is whole
+
+
+def test_cache_keeps_a_moment_that_is_larger_than_it(tmp_path, video):
+    cache = MomentCache(tmp_path / "moments", max_bytes=10, write=Scribe())
+    first = cache.get(video, start_seconds=0, end_seconds=9)
+    assert first.exists()
+    assert cache.get(video, start_seconds=1, end_seconds=9).exists()
+    assert not first.exists()
+
+
+def test_cache_makes_it_once_for_all_who_ask_at_once(tmp_path, video):
+    scribe = Scribe(seconds=0.3)
+    cache = MomentCache(tmp_path / "moments", max_bytes=10_000, write=scribe)
+    start = threading.Barrier(8)
+
+    def ask(_: int) -> Path:
+        start.wait()
+        return cache.get(video, start_seconds=1, end_seconds=2)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(ask, range(8)))) == 1
+    assert scribe.written == [(1, 2)]
+
+
+def test_cache_recovers_from_errors(tmp_path, video):
+    scribe = Scribe()
+    cache = MomentCache(tmp_path / "moments", max_bytes=10_000, write=scribe)
+    scribe.error = VideoError(video, "decoding crashed")
+    with pytest.raises(VideoError, match="crashed"):
+        cache.get(video, start_seconds=1, end_seconds=2)
+    assert not list((tmp_path / "moments").iterdir())  # nor what a killed process left
+    scribe.error = None
+    assert cache.get(video, start_seconds=1, end_seconds=2).exists()
+    with pytest.raises(VideoError, match=r"gone.avi: there is no such file"):
+        cache.get(tmp_path / "gone.avi", start_seconds=1, end_seconds=2)
+
+
+def test_cache_of_an_earlier_server(tmp_path, video):
+    folder = tmp_path / "moments"
+    earlier = MomentCache(folder, max_bytes=10_000, write=Scribe())
+    files = [earlier.get(video, start_seconds=start, end_seconds=9) for start in range(3)]
+    (folder / f".tmp-0123-{files[0].name}").write_bytes(b"unfinished")
+    scribe = Scribe()
+    cache = MomentCache(folder, max_bytes=250, write=scribe)
+    assert sorted(folder.iterdir()) == sorted(files[1:])
+    assert cache.get(video, start_seconds=2, end_seconds=9) == files[2]
+    assert not scribe.written
+
+
+def test_cache_of_real_moments(tmp_path):
+    path = write_clip(tmp_path / "clip.avi", grey_frames(24), codec="mpeg4")
+    cache = MomentCache(tmp_path / "moments", max_bytes=10**6)
+    assert shown(cache.get(path, start_seconds=0.4, end_seconds=0.8), 5) == [11, 13, 15, 17, 19]

@@ -1,0 +1,105 @@
+"""Moments that play: in place of a strip, and in the player."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from server.page_steps import QUERY, answering, film, found, wait_moving
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+
+def test_hover_plays_the_moment_muted_and_in_a_loop(tab, served):
+    long = next(result for result in found(served) if result["duration_seconds"] > 20)
+    inside = {"start_seconds": 4.0, "end_seconds": 6.0, "media_start_seconds": 4.0}
+    answering(tab, r"/search\?", lambda answer, _: {**answer, "results": [answer["results"][0], {**long, **inside}]})
+    tab.goto(f"/?q={QUERY}")
+    film(tab, 1).hover()
+    wait_moving(tab, 1)
+    playing = moving(tab)
+    assert playing["muted"]
+    assert playing["place"] == 1
+    assert 4 <= playing["seconds"] <= 5.5
+    tab.evaluate("() => { document.querySelector('.moving').currentTime = 5.7 }")
+    tab.wait_for_function("() => document.querySelector('.moving').currentTime < 4.5", timeout=3000)
+    tab.wait_for_function("() => document.querySelector('.moving').currentTime > 4.1")
+    assert moving(tab)["seconds"] < 6.4
+    tab.mouse.move(640, 5)
+    expect(tab.locator(".moving")).to_have_count(0)
+
+
+def moving(page: Page) -> dict | None:
+    """What plays in place of a strip."""
+    return page.evaluate(
+        """() => { const video = document.querySelector(".playing .moving");
+        const films = [...document.querySelectorAll(".film")];
+        return video && {seconds: video.currentTime, muted: video.muted, place: films.indexOf(video.parentNode)} }"""
+    )
+
+
+def test_click_plays_from_the_start_and_seeks_anywhere(tab, served):
+    results = found(served)
+    late = next(n for n, result in enumerate(results) if result["media_start_seconds"] > 0)
+    tab.goto(f"/?q={QUERY}")
+    answers = []
+    tab.on("response", lambda answer: answers.append(answer) if "/videos/" in answer.url else None)
+    film(tab, late).click()
+    expect(tab.locator("#player-name")).to_have_text(results[late]["name"])
+    player = tab.locator("#player video")
+    tab.wait_for_function("() => document.querySelector('#player video').currentTime > 0")
+    playing = player.evaluate("({currentTime, muted, paused, controls}) => ({currentTime, muted, paused, controls})")
+    assert results[late]["start_seconds"] <= playing["currentTime"] < results[late]["start_seconds"] + 2
+    assert playing["controls"]
+    assert not playing["muted"]
+    assert not playing["paused"]
+    tab.get_by_label("Seek in the whole video").fill("0.5")
+    sought = "({seeking, currentTime}) => !seeking && currentTime < 2"
+    tab.wait_for_function(f"() => ({sought})(document.querySelector('#player video'))")
+    assert {answer.status for answer in answers} == {206}
+    assert all("range" in answer.request.headers for answer in answers)
+    tab.get_by_role("button", name="Close").click()
+    expect(tab.locator("#player")).to_be_hidden()
+    assert tab.evaluate("document.querySelector('video[src]')") is None
+
+
+def test_stretches_of_a_file_that_no_browser_plays(tab, served):
+    results = found(served)
+    number = next(n for n, result in enumerate(results) if "/moment.mp4" in result["media_url"])
+    tab.goto(f"/?q={QUERY}")
+    film(tab, number).hover()
+    wait_moving(tab, number)
+    film(tab, number).click()
+    tab.wait_for_function("() => document.querySelector('#player video').currentTime > 0")
+    elsewhere = 1 if results[number]["start_seconds"] > 4 else 9
+    with tab.expect_response(lambda answer: f"/moment.mp4?start_seconds={elsewhere}&" in answer.url) as answer:
+        tab.get_by_label("Seek in the whole video").fill(str(elsewhere))
+    assert answer.value.ok
+    tab.wait_for_function("() => document.querySelector('#player video').currentTime > 0")
+    assert elsewhere <= float(tab.get_by_label("Seek in the whole video").input_value()) < elsewhere + 2
+
+
+def test_next_moment_in_the_player(tab, served):
+    results = found(served)
+    tab.goto(f"/?q={QUERY}")
+    film(tab, 0).click()
+    expect(tab.get_by_role("button", name="Previous")).to_be_disabled()
+    tab.get_by_role("button", name="Next").click()
+    expect(tab.locator("#player-name")).to_have_text(results[1]["name"])
+    column, value = next(iter(results[1]["columns"].items()))
+    expect(tab.locator("#player dl")).to_contain_text(f"{column}{value}")
+    tab.locator("#player").get_by_role("button", name="More like this").click()
+    expect(tab.locator("#player")).to_be_hidden()
+    expect(tab.locator("#subject")).to_have_text(f"like {results[1]['name']}")
+
+
+def test_player_says_what_the_server_says(tab):
+    tab.route(re.compile("/videos/"), lambda route: route.fulfill(status=404, json={"detail": "the file has gone"}))
+    tab.goto(f"/?q={QUERY}")
+    film(tab, 0).click()
+    expect(tab.locator("#player").get_by_role("alert")).to_have_text("the file has gone")
+    assert tab.troubles
+    assert all("404" in trouble for trouble in tab.troubles)
+    tab.troubles.clear()

@@ -1,0 +1,122 @@
+"""Searching on the page: by sentences, and by a moment."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import expect
+
+from server.page_steps import QUERY, answering, ask, asked, expect_names, found, names, search, views
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+
+def test_results_are_shown_in_order(tab, served):
+    tab.goto("/")
+    expect(tab.get_by_text("Type what happens, and see the moment.")).to_be_visible()
+    search(tab)
+    results = found(served)
+    assert len(results) > 5
+    expect_names(tab, results)
+    expect(tab.locator(".card .score")).to_have_text([f"{result['score']:.3f}" for result in results])
+    expect(tab.get_by_role("status")).to_have_text(re.compile(rf"^{len(results)} moments in \d+ ms$"))
+    expect(tab.get_by_text("Type what happens, and see the moment.")).to_be_hidden()
+    first = results[0]
+    assert (
+        tab.locator(".card").first.locator(".time").text_content()
+        == f"{clock(first['start_seconds'])}–{clock(first['end_seconds'])}"
+    )
+    tab.wait_for_function("() => document.querySelector('.film img').naturalWidth > 100")
+
+
+def clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+
+
+def test_address_holds_query(tab, served):
+    tab.goto("/")
+    search(tab, "a red ball")
+    expect_names(tab, found(served, q="a red ball"))
+    assert asked(tab) == {"q": ["a red ball"]}
+    assert tab.title() == "a red ball · vop"
+    search(tab, "a green square")
+    expect_names(tab, found(served, q="a green square"))
+    tab.go_back()
+    expect_names(tab, found(served, q="a red ball"))
+    expect(tab.get_by_label("What happens in the video")).to_have_value("a red ball")
+    tab.go_forward()
+    tab.reload()
+    expect_names(tab, found(served, q="a green square"))
+    expect(tab.get_by_label("What happens in the video")).to_have_value("a green square")
+
+
+def test_markup_in_a_name_is_text(tab, served):
+    name = next(result["name"] for result in found(served) if "<img" in result["name"])
+    tab.goto(f"/?q={QUERY}")
+    expect(tab.locator(".card .name", has_text=name)).to_be_visible()
+    tab.locator(".card", has_text=name).locator(".film").click()
+    expect(tab.locator("#player-name")).to_have_text(name)
+    assert tab.locator("main img[src=x], dialog img, main script").count() == 0
+
+
+def test_weights_of_sentences(tab, served):
+    tab.goto("/")
+    search(tab, "a ball")
+    expect(tab.get_by_label("Weight of the first sentence")).to_be_hidden()
+    tab.get_by_role("button", name="another sentence").click()
+    tab.keyboard.type("rolls to the right")
+    tab.get_by_label("Weight of the sentence 2").fill("-0.5")
+    tab.keyboard.press("Enter")
+    expected = found(served, q=["a ball", "rolls to the right"], w=[1, -0.5])
+    expect_names(tab, expected)
+    assert asked(tab) == {"q": ["a ball", "rolls to the right"], "w": ["1", "-0.5"]}
+    tab.reload()
+    expect_names(tab, expected)
+    expect(tab.get_by_label("Weight of the sentence 2")).to_have_value("-0.5")
+    tab.get_by_role("button", name="Remove sentence 2").click()
+    expect_names(tab, found(served, q="a ball"))
+    assert asked(tab) == {"q": ["a ball"]}
+
+
+def test_more_like_this(tab, served):
+    first = found(served)[0]
+    tab.goto(f"/?q={QUERY}")
+    tab.locator(".card", has_text=first["name"]).get_by_role("button", name="More like this").click()
+    view = views(served)[0]["id"]
+    expected = ask(served, f"/api/views/{view}/like/{first['segment']}", k=20)["results"]
+    expect_names(tab, expected)
+    assert first["name"] not in names(tab)
+    expect(tab.locator("#subject")).to_have_text(f"like {first['name']}")
+    tab.reload()
+    expect_names(tab, expected)
+    tab.wait_for_function("() => document.querySelector('#subject img').naturalWidth > 100")
+    search(tab, "a green square")  # words count more than the moment
+    expect_names(tab, found(served, q="a green square"))
+    expect(tab.locator("#subject")).to_be_hidden()
+
+
+def test_more_moments_are_added_below(tab):
+    def many(answer: dict, url: str) -> dict:
+        first, k = answer["results"][0], int(parse_qs(urlsplit(url).query)["k"][0])
+        copies = [{**first, "segment": f"s{n}", "video": f"v{n}", "name": f"{n}.mp4"} for n in range(min(k, 30))]
+        return {**answer, "results": copies}
+
+    answering(tab, r"/search\?", many)
+    tab.goto(f"/?q={QUERY}")
+    expect(tab.locator(".card")).to_have_count(20)
+    tab.evaluate("document.querySelector('.card').kept = true")
+    tab.get_by_role("button", name="Show more").click()
+    expect(tab.locator(".card")).to_have_count(30)
+    assert names(tab) == [f"{n}.mp4" for n in range(30)]
+    assert tab.evaluate("document.querySelector('.card').kept")
+    expect(tab.get_by_role("button", name="Show more")).to_be_hidden()
+    assert asked(tab)["k"] == ["60"]
+
+
+def test_notes_are_shown(tab):
+    note = "only the first 77 tokens of <b>a very long sentence</b> were read"
+    answering(tab, r"/search\?", lambda answer, _: {**answer, "notes": [note]})
+    tab.goto(f"/?q={QUERY}")
+    expect(tab.locator("#notes li")).to_have_text([note])

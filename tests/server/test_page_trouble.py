@@ -1,0 +1,65 @@
+"""A server that is busy, refuses, is gone, or answers late."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+
+import pytest
+from playwright.sync_api import Error, expect
+
+from server.page_steps import QUERY, expect_names, found, names, search
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+
+def test_a_busy_server_is_asked_again(tab, served):
+    tries = []
+
+    def busy(route):
+        tries.append(route)
+        if len(tries) > 2:
+            return route.continue_()
+        wait = {"Retry-After": str(2 - len(tries))}
+        return route.fulfill(status=503, headers=wait, json={"detail": "too many searches at once"})
+
+    tab.route(re.compile(r"/search\?"), busy)
+    tab.goto(f"/?q={QUERY}")
+    expect(tab.get_by_text("The server is busy. Trying again in 1 s …")).to_be_visible()
+    expect_names(tab, found(served))
+    expect(tab.get_by_text("The server is busy")).to_be_hidden()
+    assert len(tries) == 3
+    assert len(tab.troubles) == 2
+    assert all("503" in trouble for trouble in tab.troubles)
+    tab.troubles.clear()
+
+
+def test_an_error_is_a_sentence_with_another_try(tab, served):
+    tab.route(
+        re.compile(r"/search\?"), lambda route: route.fulfill(status=422, json={"detail": "the <b>query</b> is odd"})
+    )
+    tab.goto(f"/?q={QUERY}")
+    expect(tab.get_by_role("alert")).to_contain_text("the <b>query</b> is odd")
+    tab.unroute_all()
+    tab.route(re.compile(r"/search\?"), lambda route: route.abort())
+    tab.get_by_role("button", name="Try again").click()
+    expect(tab.get_by_role("alert")).to_contain_text("The server does not answer. Is vop serve still running?")
+    tab.unroute_all()
+    tab.get_by_role("button", name="Try again").click()
+    expect_names(tab, found(served))
+    assert len(tab.troubles) == 2
+    tab.troubles.clear()
+
+
+def test_a_late_answer_is_dropped(tab, served):
+    held = []
+    tab.route(re.compile(r"/search\?q=slow"), lambda route: held.append(route))
+    tab.goto("/")
+    search(tab, "slow")
+    tab.wait_for_function("() => document.body.classList.contains('busy')")
+    search(tab, "a green square")
+    expect_names(tab, found(served, q="a green square"))
+    with suppress(Error):  # the page has let go of it
+        held[0].fulfill(json={"results": [], "seconds": 0.1, "notes": []})
+    tab.wait_for_timeout(100)
+    assert names(tab) == [result["name"] for result in found(served, q="a green square")]

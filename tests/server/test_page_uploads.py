@@ -1,0 +1,77 @@
+"""Searching on the page by a file of one's own."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from data.clips import grey_frames, write_clip
+from server.page_steps import answering, expect_names
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+
+def test_dropped_picture_is_searched_by(tab):
+    tab.goto("/")
+    data = tab.evaluate_handle(
+        """bytes => { const data = new DataTransfer(); const raw = Uint8Array.from(atob(bytes), c => c.charCodeAt(0));
+        data.items.add(new File([raw], "red.png", {type: "image/png"})); return data }""",
+        base64.b64encode(picture()).decode(),
+    )
+    tab.dispatch_event("main", "dragenter", {"dataTransfer": data})
+    expect(tab.get_by_text("Drop a video or a picture to search by it")).to_be_visible()
+    with tab.expect_response(lambda answer: "/search/file" in answer.url) as answer:
+        untouched = tab.evaluate(
+            """data => ["dragover", "drop"].map(kind => document.body.dispatchEvent(
+            new DragEvent(kind, {dataTransfer: data, bubbles: true, cancelable: true})))""",
+            data,
+        )
+    assert untouched == [False, False]  # the browser would leave the page for the file
+    expect(tab.get_by_text("Drop a video or a picture to search by it")).to_be_hidden()
+    assert answer.value.request.method == "POST"
+    expect_names(tab, answer.value.json()["results"])
+    expect(tab.locator("#subject")).to_have_text("red.png")
+    tab.wait_for_function("() => document.querySelector('#subject img').naturalWidth === 80")
+    tab.get_by_role("button", name="Remove red.png").click()
+    expect(tab.get_by_text("Type what happens, and see the moment.")).to_be_visible()
+    tab.go_back()
+    expect(tab.locator("#subject")).to_have_text("red.png")
+    expect(tab.locator(".card").first).to_be_visible()
+
+
+def picture() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (80, 60), (200, 40, 40)).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_chosen_video_has_its_picture_on_the_chip(tab, tmp_path):
+    path = write_clip(tmp_path / "mine.mp4", grey_frames(12))
+    tab.goto("/")
+    tab.set_input_files("#file", path)
+    expect(tab.locator(".card").first).to_be_visible()
+    tab.wait_for_function("() => document.querySelector('#subject video').videoWidth === 64")
+    tab.reload()
+    expect(tab.get_by_role("status")).to_have_text("mine.mp4 is no longer at hand: drop it again.")
+
+
+def test_a_file_that_is_too_large_is_not_sent(tab):
+    answering(tab, r"/api/state", lambda state, _: {**state, "limits": {"upload_bytes": 1_000_000, "max_k": 200}})
+    sent = []
+    tab.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
+    tab.goto("/")
+    tab.set_input_files("#file", {"name": "big.mp4", "mimeType": "video/mp4", "buffer": bytes(2_000_000)})
+    expect(tab.get_by_role("status")).to_have_text("big.mp4 has 2 MB; up to 1 MB can be sent.")
+    assert sent == []
+
+
+def test_what_is_no_video_is_refused_in_a_sentence(tab):
+    tab.goto("/")
+    with tab.expect_response(lambda answer: "/search/file" in answer.url) as answer:
+        tab.set_input_files("#file", {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no video"})
+    expect(tab.get_by_role("alert")).to_contain_text(answer.value.json()["detail"])
+    assert tab.troubles.pop().startswith("Failed to load resource")

@@ -1,0 +1,162 @@
+"""Who may ask, by which name, and what browsers are told."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from vop.errors import UsageError
+from vop.server.security import Guard, Hosts, choose_token, is_loopback
+
+TOKEN = "correct-horse-battery"
+
+
+def client(*, host="127.0.0.1", token=None) -> TestClient:
+    async def answer(request):
+        return PlainTextResponse(f"{request.method} {request.url.path}")
+
+    async def fail(request):
+        raise RuntimeError("secret")
+
+    everywhere = Route("/{path:path}", answer, methods=["GET", "POST"])
+    guard = Middleware(Guard, hosts=Hosts(host, ["testserver"]), token=token)
+    app = Starlette(routes=[Route("/fail", fail), everywhere], middleware=[guard])
+    return TestClient(app, follow_redirects=False)
+
+
+def cookie_of(token: str) -> str:
+    return Guard(PlainTextResponse(), hosts=Hosts(), token=token).cookie
+
+
+class TestHosts:
+    @pytest.mark.parametrize(
+        "name", ["localhost", "localhost:8000", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST", "testserver"]
+    )
+    def test_names_of_this_machine(self, name):
+        assert client().get("/", headers={"host": name}).status_code == 200
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("evil.example", "localhost.evil.example", "127.0.0.1.evil.example:8000", "10.0.0.7", "evil@localhost"),
+            *("localhost:8000@evil.example", "localhost/evil", "", "localhost:port", "[::1", "[::1]evil", "::1"),
+        ],
+    )
+    def test_other_names_are_another_sites(self, name):
+        answer = client().get("/api/state", headers={"host": name})
+        assert answer.status_code == 400
+        assert repr(name) in answer.json()["detail"]
+
+    def test_a_server_on_one_address_has_that_name_too(self):
+        hosts = Hosts("192.168.0.7")
+        assert "192.168.0.7:8000" in hosts
+        assert "localhost" in hosts
+        assert "192.168.0.8" not in hosts
+
+    @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+    def test_a_server_on_all_addresses_has_any_of_them(self, host, monkeypatch):
+        monkeypatch.setattr("socket.gethostname", lambda: "Attic")
+        hosts = Hosts(host)
+        for name in ("192.168.0.7:8000", "[fe80::1]:8000", "attic:8000", "localhost"):
+            assert name in hosts
+        assert "evil.example" not in hosts
+
+
+class TestToken:
+    def test_nothing_is_given_without_it(self):
+        guarded = client(token=TOKEN)
+        for path in ("/", "/page/app.js", "/api/state", "/api/libraries/x/videos/y", "/nowhere"):
+            answer = guarded.get(path)
+            assert answer.status_code == 401
+            assert "wants a token" in answer.json()["detail"]
+            assert answer.headers["www-authenticate"] == "Bearer"
+
+    @pytest.mark.parametrize("given", ["", "x", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "ü" * 21])
+    def test_nor_with_another(self, given):
+        guarded = client(token=TOKEN)
+        assert guarded.get("/api/state", headers={"authorization": f"Bearer {given}".encode()}).status_code == 401
+        assert guarded.get("/", params={"token": given}).status_code == 401
+        cookie = f"{cookie_of(TOKEN)}={given}".encode()
+        assert guarded.get("/", headers={"cookie": cookie}).status_code == 401
+
+    def test_a_program_sends_it(self):
+        guarded = client(token=TOKEN)
+        assert guarded.get("/api/state", headers={"authorization": f"Bearer {TOKEN}"}).status_code == 200
+        assert guarded.get("/api/state", headers={"authorization": f"Basic {TOKEN}"}).status_code == 401
+        assert guarded.get("/api/state", params={"token": TOKEN}).status_code == 401  # it would stay in histories
+
+    def test_a_browser_gets_a_cookie_and_an_address_without_it(self):
+        guarded = client(token=TOKEN)
+        answer = guarded.get("/", params={"token": TOKEN, "q": "a dog & a cat"})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/?q=a+dog+%26+a+cat")
+        assert guarded.get("/", params={"token": TOKEN}).headers["location"] == "/"
+        cookie = answer.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=strict" in cookie
+        assert "Secure" not in cookie
+        assert guarded.get("/api/state").status_code == 200  # the client keeps cookies
+
+    def test_servers_of_one_machine_do_not_take_each_others_cookie(self):
+        assert cookie_of(TOKEN) != cookie_of(TOKEN * 2)
+
+
+class TestOrigin:
+    @pytest.mark.parametrize(
+        "origin",
+        ["http://evil.example", "null", "http://testserver:81", "http://testserver.evil.example", "", "http://["],
+    )
+    def test_another_sites_page_may_not_send(self, origin):
+        answer = client().post("/api/views/demo/search/file", headers={"origin": origin})
+        assert answer.status_code == 403
+        assert "may not send" in answer.json()["detail"]
+
+    def test_our_page_may_and_so_may_programs(self):
+        assert client().post("/", headers={"origin": "http://testserver"}).status_code == 200
+        assert client().post("/").status_code == 200
+        assert client().get("/", headers={"origin": "http://evil.example"}).status_code == 200
+
+    def test_no_other_site_may_read(self):
+        answer = client().get("/", headers={"origin": "http://evil.example"})
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("path", ["/", "/fail"])
+def test_every_answer_has_the_headers(path):
+    answer = client().get(path)
+    policy = answer.headers["content-security-policy"]
+    for part in ("default-src 'self'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'"):
+        assert part in policy
+    assert "unsafe" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    refused = client(token=TOKEN).get("/")
+    assert refused.headers["content-security-policy"] == policy
+
+
+class TestChoice:
+    @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+    def test_this_machine_alone_needs_no_token(self, host):
+        assert is_loopback(host)
+        assert choose_token(host, token=None, no_token=False) is None
+
+    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "attic.local"])
+    def test_other_machines_need_one_or_the_owners_word(self, host):
+        with pytest.raises(UsageError, match=f"--host {host}.*--token.*--no-token"):
+            choose_token(host, token=None, no_token=False)
+        assert choose_token(host, token=None, no_token=True) is None
+        assert choose_token(host, token=TOKEN, no_token=False) == TOKEN
+
+    @pytest.mark.parametrize("token", ["", "short", "fifteen-letters", "with space in it!!", "semi;colon;semi;colon"])
+    def test_a_token_that_is_easy_or_no_header(self, token):
+        with pytest.raises(UsageError, match=f"--token {token!r}.*16 or more"):
+            choose_token("127.0.0.1", token=token, no_token=False)
+
+    def test_one_is_made_up(self):
+        made = {choose_token("0.0.0.0", token="auto", no_token=False) for _ in range(3)}
+        assert len(made) == 3
+        assert all(len(token) >= 40 for token in made)
