@@ -174,6 +174,9 @@ def test_it_says_how_far_it_is(bring, folder, videos, monkeypatch):
 
     monkeypatch.setattr(state.State, "__call__", spy)
     bring(progress=lambda stage, done, total, note="": notes.append((stage, done, total, note)))
+    stages = [stage for stage, *_ in notes]
+    assert stages[-2:] == ["tidying up"] * 2
+    notes = notes[:-2]
     assert seen[-1]["done"] == seen[-1]["total"] == 4
     assert seen[-1].keys() == {"done", "total", "hours", "hours_per_hour", "seconds_left", "current"}
     assert "4 of 4 files" in notes[-1][3]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from vop.model import TextVideoModel
 
 
+_TIDYING = "tidying up"  # minutes, where a large library needs a new index
 _COPY_OF = "it has the content of "  # and then the path of the file that the library has
 
 
@@ -115,7 +116,9 @@ def index(
         with state_of(folder) as state:
             indexing.work(state, workers=workers or len(os.sched_getaffinity(0)), batch_size=batch_size)
         indexing.settle_gone(roots, prune=prune)
+        progress(_TIDYING, 0, 1)
         library.keep_up()
+        progress(_TIDYING, 1, 1)
     indexing.report.seconds = time.monotonic() - started
     return indexing.report
 
