@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import vop
 from vop import heads, methods
-from vop.backbone import Backbone, find_backbone
+from vop.backbone import MINI, Backbone, find_backbone
 from vop.backbone.source import is_hub_id, read_json
 from vop.errors import UsageError, VopError
 from vop.files import atomic_write
@@ -73,8 +73,8 @@ def open_run(
     name: str, *, backbone: str | None, dtype: torch.dtype, beside: Sequence[TextVideoModel] = ()
 ) -> TextVideoModel:
     """See `vop.load`."""
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
+    folder = None if name == MINI else Path(name).expanduser()  # a folder of that name is ./mini
+    if folder is not None and not folder.is_dir():
         folder = _from_hub(name)
     if folder is None or not _is_run(folder):
         found = find_backbone(name)

@@ -14,7 +14,7 @@ import vop
 from search.owners_videos import embeddings, rows, write_video
 from vop.data.decode import decode_frames
 from vop.errors import UsageError, VopError
-from vop.search import reading
+from vop.search import commits, reading
 from vop.search.about import Cutting
 from vop.search.index import forget, index
 from vop.search.library import Library
@@ -127,6 +127,68 @@ def test_a_copy_is_listed_and_takes_the_place_of_the_original(bring, folder, vid
     assert ("z.mp4", 0) in rows(folder)
     assert ("a.mp4", 0) not in rows(folder)
     assert Library.open(folder).failures() == []
+
+
+def test_a_copy_of_what_was_changed_then_is_no_copy(bring, folder, videos):
+    copy = videos["a"].with_name("z.mp4")
+    shutil.copy2(videos["a"], copy)
+    bring()
+    write_video(videos["a"], seed=70)
+    report = bring()
+    assert (report.changed, report.added, report.failures) == (1, 1, [])
+    assert ("z.mp4", 0) in rows(folder)
+
+
+def test_one_file_by_two_names_is_no_copy(bring, folder, videos, tmp_path):
+    (tmp_path / "link").symlink_to(videos["a"].parent)
+    bring()
+    report = bring(tmp_path / "link")
+    assert (report.unchanged, report.failures) == (4, [])
+    assert bring(tmp_path / "videos" / ".." / "videos").unchanged == 4
+    assert len(rows(folder)) == 6
+
+
+def test_a_run_that_has_moved(bring, folder, videos, tmp_path, tiny_folder):
+    vop.model.create("vop", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tmp_path / "run")
+    bring(model=str(tmp_path / "run"))
+    (tmp_path / "run").rename(tmp_path / "moved")
+    write_video(videos["a"].with_name("e.mp4"), seed=80)
+    assert bring(model=str(tmp_path / "moved")).added == 1
+    assert Library.open(folder).models[0].name == str(tmp_path / "moved")
+    assert bring(model=None).unchanged == 5
+
+
+def test_kept_frames_go_with_their_videos(bring, folder, videos, tmp_path):
+    def kept():
+        return len(list((folder / "frames").rglob("*.safetensors")))
+
+    bring(keep_frames=True)
+    assert kept() == 6
+    forget(folder, [videos["b"]])
+    assert kept() == 3
+    write_video(videos["a"], seed=90)
+    videos["c"].unlink(), videos["b"].unlink()
+    bring(prune=True, keep_frames=True)
+    assert kept() == 2
+
+
+def test_a_library_may_be_called_like_a_model(tmp_path, monkeypatch, videos):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="nothing-like-it"):
+        index("mini", [tmp_path / "videos"], model="nothing-like-it")
+    assert not (tmp_path / "mini").exists()
+    assert index("mini", [videos["a"]], model="mini").added == 1
+    assert index("mini", [videos["a"], videos["c"]], model="mini").added == 1
+
+
+def test_many_paths_metadata_in_several_commits(bring, folder, videos, tmp_path, monkeypatch):
+    bring()
+    monkeypatch.setattr(commits, "COMMIT_ROWS", 1)
+    (tmp_path / "about.csv").write_text("path,author\na.mp4,Bob\nb.mp4,Ann\nc.mp4,Eve\n")
+    assert bring(*videos.values(), metadata=tmp_path / "about.csv").described == 3
+    found = rows(folder)
+    assert [found[f"{name}.mp4", 0]["about_author"] for name in "abcd"] == ["Bob", "Ann", "Eve", None]
+    assert found["b.mp4", 2]["about_author"] == "Ann"
 
 
 def test_what_is_gone_stays_until_it_is_pruned(bring, folder, videos, tmp_path):

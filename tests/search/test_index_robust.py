@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from data.clips import grey_frames, write_clip
 from search.owners_videos import rows, write_video
 from vop.errors import VopError
 from vop.search import commits, library, reading
@@ -41,6 +42,42 @@ def test_unreadable_files_are_in_nobodys_way(bring, folder, videos):
     assert bring().added == 1
     left = [Path(failure.path).name for failure in Library.open(folder).failures()]
     assert left == ["also empty.mkv", "cut.mp4", "link.mp4"]
+
+
+def test_prune_leaves_alone_what_is_only_out_of_reach(bring, folder, videos, tmp_path):
+    write_video(videos["a"].parent / "trip" / "e.mp4", seed=60)
+    bring()
+    drive = videos["a"].parent
+    drive.rename(tmp_path / "unplugged")
+    drive.mkdir()  # what a drive leaves where it was mounted
+    report = bring(prune=True)
+    assert (report.removed, report.gone, report.away) == (0, 0, 5)
+    assert len(rows(folder)) == 7
+    drive.rmdir()
+    (tmp_path / "unplugged").rename(drive)
+    (drive / "trip" / "e.mp4").unlink()
+    (drive / "trip").rmdir()  # in a folder that has other things
+    assert bring(prune=True).removed == 1
+
+
+def test_prune_below_a_link_that_leads_nowhere_now(bring, folder, videos, tmp_path):
+    write_video(tmp_path / "disk" / "e.mp4", seed=60)
+    (videos["a"].parent / "link").symlink_to(tmp_path / "disk")
+    assert bring().added == 5
+    (tmp_path / "disk").rename(tmp_path / "elsewhere")
+    assert bring(prune=True).removed == 0
+    assert len(rows(folder)) == 7
+
+
+def test_files_with_impossible_times_end_nothing(bring, folder, videos):
+    write_clip(videos["a"].with_name("0.mkv"), grey_frames(3), stamps=[0, 40, 10**10])
+    os.utime(videos["b"], (13_000_000_000, 13_000_000_000))  # the year 2381
+    report = bring()
+    assert report.added == 4
+    (failure,) = report.failures
+    assert "0.mkv" in failure.path
+    assert "cut" in failure.reason
+    assert bring().unchanged == 4
 
 
 def test_a_video_that_became_unreadable_is_not_found_any_more(bring, folder, videos):
@@ -82,6 +119,8 @@ def test_damaged_segments_are_left_out_and_said(bring, folder, videos, monkeypat
     (failure,) = report.failures
     assert (failure.kind, failure.reason) == ("partial", "1 of 3 segments are damaged")
     assert [key for key in rows(folder) if key[0] == "b.mp4"] == [("b.mp4", 0), ("b.mp4", 1)]
+    assert bring().failures == [failure]  # it is still so
+    assert Library.open(folder).failures() == [failure]
 
 
 def test_names_of_every_kind(bring, folder, videos):

@@ -133,6 +133,50 @@ def test_what_cannot_be_read_leaves_it_as_it_was(make, tuned, videos):
     assert (report.videos, report.resumed) == (3, 2)  # the two others had been done
 
 
+def test_stopped_it_goes_on_where_it_was(make, tuned, videos, tmp_path, monkeypatch):
+    library = make()
+    real = moving._Moving.take
+
+    def take(self, finished):
+        if len(self._rows) == 2:
+            raise KeyboardInterrupt
+        real(self, finished)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(moving._Moving, "take", take)
+        with pytest.raises(KeyboardInterrupt):
+            reembed(library, tuned, precision="fp32", workers=1, batch_size=1)
+    (tmp_path / "about.csv").write_text("path,author\na.mp4,Bob\n")
+    index(library, [videos["a"].parent], metadata=tmp_path / "about.csv")  # a column that the staged table has not
+    report = reembed(library, tuned, precision="fp32")
+    assert report.videos == 3
+    assert report.resumed in (1, 2)  # a.mp4 may be one of the two that were done, and says something else now
+    assert Library.open(library).columns == ["author"]
+
+
+def test_a_query_of_the_old_model_is_refused(make, tuned):
+    library = make()
+    opened = Library.open(library)
+    vector, (old,) = next(iter(contents(library).values())), opened.models
+    reembed(library, tuned, keep=True, precision="fp32")
+    assert opened.search(vector, k=1, model=old)[0].score == pytest.approx(1, abs=1e-5)  # found in its new column
+    other = make("other", model=tuned, num_frames=None)
+    with pytest.raises(VopError, match="has moved to other models"):
+        Library.open(other).search(vector, k=1, model=old)
+
+
+def test_each_model_keeps_its_precision(make, tuned, videos):
+    from search.owners_videos import write_video
+
+    library = make()
+    reembed(library, tuned, keep=True, precision="bf16")
+    assert [model.precision for model in Library.open(library).models] == ["bf16", "fp32"]
+    write_video(videos["a"].with_name("new.mp4"), seed=33)
+    index(library, [videos["a"].parent])
+    fresh = make("fresh")
+    assert same(contents(library), contents(fresh))
+
+
 def test_without_what_cannot_be_read(make, tuned, videos):
     library = make()
     videos["b"].unlink()

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING
@@ -89,7 +90,11 @@ class Backbone:
         return Tokenizer(self.folder) if _has_vocabulary(self.folder) else None
 
     def content_hash(self) -> str:
-        """SHA-256 of the weights' files, which tells a run whether it meets its own backbone again."""
+        """SHA-256 of the weights' files, which tells a run whether it meets its own backbone again; read once."""
+        return self._content_hash
+
+    @cached_property
+    def _content_hash(self) -> str:
         digest = hashlib.sha256()
         for path in _weight_files(self.folder):
             with path.open("rb") as file:

@@ -97,6 +97,10 @@ def _print(report: IndexReport, library: Path) -> None:
         )
     if report.gone:
         print(f"{report.gone} videos of the library have no file any more; --prune takes them out")
+    if report.away:
+        print(
+            f"{report.away} videos are out of reach, as of a drive that is not mounted; vop library forget drops them"
+        )
     if report.passed_over:
         kinds = ", ".join(f"{count} × {kind}" for kind, count in sorted(report.passed_over.items()))
         print(f"passed over, being no videos: {kinds}")

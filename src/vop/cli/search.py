@@ -67,6 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
     library = Library.open(arguments.library)
     if not 1 <= arguments.use <= len(library.models):
         raise UsageError(f"--use {arguments.use}: the library has {len(library.models)} models, from 1 on")
+    made_by = library.models[arguments.use - 1]
     filters = _filters(arguments)
     filters.sql(library.columns)  # before seconds are spent on the model
     model = _open_model(library, arguments)
@@ -74,7 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.captions:
         _print_captions(_captions(model, vector, arguments), as_json=arguments.json)
         return
-    found = library.search(vector, k=arguments.k, filters=filters, model=arguments.use - 1)
+    found = library.search(vector, k=arguments.k, filters=filters, model=made_by)
     if arguments.json:
         print_json({"results": [moment.to_dict() for moment in found]})
         return

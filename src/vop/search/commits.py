@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import groupby
 
 import pyarrow as pa
 
@@ -67,11 +68,12 @@ class Pending:
     def _rewritten(self) -> Iterator[pa.Table]:
         if not self._rewrites:
             return
-        rows = self._library.rows_of(self._rewrites)
+        rows = self._library.rows_of(self._rewrites)  # by video
         videos = rows.column("video").to_pylist()
-        for video, (file, values) in self._rewrites.items():
-            first = videos.index(video)
-            own = rows.slice(first, videos.count(video))
+        for video, places in groupby(range(len(videos)), key=videos.__getitem__):
+            file, values = self._rewrites[video]
+            first, *others = places
+            own = rows.slice(first, 1 + len(others))
             said = {"path": str(file.path), "name": file.path.name, "size": file.size, "mtime_ns": file.mtime_ns}
             for name, value in (said | {METADATA + name: value for name, value in values.items()}).items():
                 own = with_column(own, name, value)

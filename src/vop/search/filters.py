@@ -22,7 +22,8 @@ class Filters:
         folder: an absolute path, or the name of a folder anywhere on the way to the file (`2024/summer`).
         name: the file's name or a part of it; `*` and `?` stand for any characters; case does not matter.
         min_seconds, max_seconds: of the whole video's duration.
-        after, before: of its date, ISO 8601 (`2024-07-01`), from the first on and up to, but without, the second.
+        after, before: of its date, ISO 8601 (`2024-07-01`), from the first on and up to, but without, the second; local
+            time where no zone is given.
         where: conditions on columns of the metadata, all of which must hold: `author=bob`, `stars>=4`, `title~dog`;
             the operators are `=`, `!=`, `>`, `<`, `>=`, `<=` and `~` (contains). Numbers are compared as numbers.
     """
@@ -79,8 +80,7 @@ def _date(name: str, operator: str, value: str | None) -> str | None:
     if not value:
         return None
     try:
-        moment = datetime.fromisoformat(value)
-        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        moment = datetime.fromisoformat(value).astimezone(UTC)  # without a zone it is the owner's
     except (ValueError, OverflowError):
         raise UsageError(f"{name} is {value!r}; write a date as 2024-07-01 or 2024-07-01T18:30") from None
     return f"date {operator} {quoted(moment.isoformat(timespec='seconds'))}"

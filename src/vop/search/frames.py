@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from torch import Tensor
@@ -40,6 +41,13 @@ class SegmentFrames:
 
     def write(self, segment: str, frames: Tensor) -> None:
         write_frames(self._path(segment), frames)
+
+    def keep_only(self, segments: Iterable[str]) -> None:
+        """Removes the frames of all other segments, and those of other sizes."""
+        kept = {self._path(segment) for segment in segments}
+        for path in self._folder.parent.rglob("*.safetensors"):
+            if path not in kept:
+                path.unlink(missing_ok=True)
 
     def _path(self, segment: str) -> Path:
         return self._folder / segment[:2] / f"{segment}.safetensors"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence, Set
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +19,13 @@ from vop.progress import Progress, silent
 from vop.search.about import FILE, About, Cutting
 from vop.search.commits import Pending
 from vop.search.failures import DUPLICATE, PARTIAL, UNREADABLE, Failure, failure
+from vop.search.gone import is_below, sort_missing
 from vop.search.library import Library
 from vop.search.metadata import NOTHING, Metadata, read_metadata
-from vop.search.models import check_same, describe, embed_by, open_model, open_models
+from vop.search.models import describe, embed_by, open_model, open_models, place_of
 from vop.search.pipeline import Finished, run
 from vop.search.place import alone_in, check_place
-from vop.search.reading import Copy, Decoded, KnownContent, Reader
+from vop.search.reading import Copy, Decoded, KnownContent, Reader, is_as_it_was
 from vop.search.rows import make_rows
 from vop.search.state import IndexProgress, State, state_of
 from vop.search.walk import FoundFile, Walk, absolute_path, find_videos
@@ -45,6 +46,8 @@ class IndexReport:
         added, changed, moved, unchanged: videos that are in the library now.
         described: videos that were there, and got other metadata.
         removed: videos whose files are gone, taken out (`prune`); gone: such videos that are still there.
+        away: videos whose whole folder is empty, gone or does not answer, as that of a drive that is not mounted;
+            `prune` leaves them alone.
         passed_over: files that are no videos, by kind.
         failures: files that are not, or not wholly, in the library.
         hours: of video, decoded now; segments: made now.
@@ -58,6 +61,7 @@ class IndexReport:
     described: int = 0
     removed: int = 0
     gone: int = 0
+    away: int = 0
     passed_over: dict[str, int] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     segments: int = 0
@@ -106,17 +110,23 @@ def index(
     if batch_size < 1 or (workers is not None and workers < 1):
         raise UsageError(f"batch_size is {batch_size} and workers {workers}; both are 1 or more")
     described = read_metadata(metadata) if metadata else NOTHING
-    roots = [absolute_path(Path(path).expanduser()) for path in paths]
+    roots = frozenset(absolute_path(Path(path).expanduser()) for path in paths)
     check_place(folder)
-    walk = find_videos(roots, skip=folder)
+    walk = find_videos(sorted(roots), skip=folder)
+    new = None if (folder / FILE).exists() else _new_model(folder, model, num_frames, precision)
     with alone_in(folder, waiting=waiting):
-        library, models = _open(folder, model, cutting, num_frames, keep_frames, precision)
+        if new is not None and not (folder / FILE).exists():  # nobody else has made it in the meantime
+            library, models = _create(folder, new, model, cutting, keep_frames), [new]
+        else:
+            library, models = _open(folder, model, cutting, num_frames, keep_frames)
         library.add_columns(described.columns)
         indexing = _Indexing(library, models, walk, described, progress)
         with state_of(folder) as state:
             indexing.work(state, workers=workers or len(os.sched_getaffinity(0)), batch_size=batch_size)
         indexing.settle_gone(roots, prune=prune)
         progress(_TIDYING, 0, 1)
+        if indexing.report.changed or indexing.report.removed:
+            library.drop_frames()
         library.keep_up()
         progress(_TIDYING, 1, 1)
     indexing.report.seconds = time.monotonic() - started
@@ -129,46 +139,49 @@ def forget(folder: str | Path, paths: Sequence[str | Path], *, waiting: Callable
     Raises:
         UsageError: there is no such library, or it has no video there.
     """
-    roots = [absolute_path(Path(path).expanduser()) for path in paths]
+    roots = frozenset(absolute_path(Path(path).expanduser()) for path in paths)
     library = Library.open(folder)
     with alone_in(library.path, waiting=waiting):
-        found = [path for path in library.known() if _is_below(path, roots)]
+        found = [path for path in library.known() if is_below(path, roots)]
         if not found:
             raise UsageError(f"{library.path} has no video at or below {', '.join(map(str, roots))}")
         library.remove(found)
+        library.drop_frames()
         library.keep_up()
     return len(found)
 
 
+def _new_model(folder: Path, name: str | None, num_frames: int | None, precision: str) -> TextVideoModel:
+    """The model of a new library."""
+    if name is None:
+        raise UsageError(f"{folder}: a new library needs a model: --model RUN, a CLIP folder, a hub id, or mini")
+    model = open_model(name, num_frames=num_frames, precision=precision)
+    model.check_independent()
+    return model
+
+
+def _create(folder: Path, model: TextVideoModel, name: str, cutting: Cutting | None, keep_frames: bool) -> Library:
+    described = describe(model, name=name, column="embedding_1")
+    about = About(
+        table=f"segments_{described.fingerprint}",
+        models=(described,),
+        num_frames=model.num_frames,
+        image_size=model.image_size,
+        cutting=cutting or Cutting(),
+        keep_frames=keep_frames,
+    )
+    return Library.create(folder, about)
+
+
 def _open(
-    folder: Path,
-    model: str | None,
-    cutting: Cutting | None,
-    num_frames: int | None,
-    keep_frames: bool,
-    precision: str,
+    folder: Path, name: str | None, cutting: Cutting | None, num_frames: int | None, keep_frames: bool
 ) -> tuple[Library, list[TextVideoModel]]:
-    if not (folder / FILE).exists():
-        if model is None:
-            raise UsageError(f"{folder}: a new library needs a model: --model RUN, a CLIP folder, a hub id, or mini")
-        opened = open_model(model, num_frames=num_frames, precision=precision)
-        described = describe(opened, name=model, column="embedding_1")
-        about = About(
-            table=f"segments_{described.fingerprint}",
-            models=(described,),
-            num_frames=opened.num_frames,
-            image_size=opened.image_size,
-            cutting=cutting or Cutting(),
-            keep_frames=keep_frames,
-        )
-        return Library.create(folder, about), [opened]
+    """An existing library and its models; `name` is where the first of them is now, if it has moved."""
     library = Library.open(folder)
-    about = library.about
-    _check_settings(about, cutting, num_frames, keep_frames, folder)
-    models = open_models(about, folder=folder, precision=about.models[0].precision)
-    if model is not None and model != about.models[0].name:
-        other = open_model(model, num_frames=num_frames, precision=about.models[0].precision, beside=models)
-        check_same(other, about.models[0], source=model, folder=folder)
+    _check_settings(library.about, cutting, num_frames, keep_frames, folder)
+    models = open_models(library.about, folder=folder, name=name)
+    if name is not None:
+        library.rename_model(place_of(name))
     return library, models
 
 
@@ -228,8 +241,12 @@ class _Indexing:
         values = self.metadata.of(file.path)
         if any(known.metadata.get(name) != value for name, value in values.items()):
             self._pending.rewrite(known.video, file, values, before=str(file.path))
+            self._pending.commit_if_due()
             self.report.described += 1
         self.report.unchanged += 1
+        before = self._failed_before.get(str(file.path))
+        if before is not None and before.kind == PARTIAL:
+            self.report.failures.append(before)
         return True
 
     def _is_known_copy(self, file: FoundFile) -> bool:
@@ -237,8 +254,8 @@ class _Indexing:
         failed = self._failed_before.get(str(file.path))
         if failed is None or failed.kind != DUPLICATE or (failed.size, failed.mtime_ns) != (file.size, file.mtime_ns):
             return False
-        original = failed.reason.removeprefix(_COPY_OF)
-        if original not in self.known or not os.path.lexists(original):
+        original = self.known.get(failed.reason.removeprefix(_COPY_OF))
+        if original is None or not is_as_it_was(original):
             return False
         self.report.failures.append(failed)
         return True
@@ -253,6 +270,8 @@ class _Indexing:
             moved = result.before != path
             self.report.moved += moved
             self.report.unchanged += not moved
+        elif isinstance(result, Copy) and _is_same_file(result.of, path):
+            self.report.unchanged += 1  # one file, by another of its names
         elif isinstance(result, Copy):
             self._fail(path, DUPLICATE, _COPY_OF + result.of, file)
         elif isinstance(result, VideoError):
@@ -287,22 +306,32 @@ class _Indexing:
     def _fail(self, path: str, kind: str, reason: str, file: FoundFile | None = None) -> None:
         state = {} if file is None else {"size": file.size, "mtime_ns": file.mtime_ns}
         failed = failure(path, kind, reason, **state)
+        before = self._failed_before.get(failed.path)
+        if before is not None and replace(before, seen_at=failed.seen_at) == failed:
+            failed = before  # which is listed already
+        else:
+            self._pending.failures.append(failed)
         self.report.failures.append(failed)
-        self._pending.failures.append(failed)
 
-    def settle_gone(self, roots: Sequence[Path], *, prune: bool) -> None:
+    def settle_gone(self, roots: Set[Path], *, prune: bool) -> None:
         """Takes out, or counts, the videos below `roots` whose files are gone, and failures that are none any more."""
-        now = self.library.known()
-        gone = [path for path in now if _is_below(path, roots) and not os.path.lexists(path)]
+        unsure = {path for path, _ in self.walk.unreadable}
+        below = [path for path in self.library.known() if is_below(path, roots)]
+        gone, away = sort_missing([path for path in below if not is_below(path, unsure)])
+        self.report.away = len(away)
         if prune:
             self.library.remove(gone)
             self.report.removed = len(gone)
         else:
             self.report.gone = len(gone)
         seen = {failed.path for failed in self.report.failures}
-        stale = [path for path in self._failed_before if _is_below(path, roots) and path not in seen]
-        self.library.put_failures([], no_longer=stale)
+        stale = [path for path in self._failed_before if is_below(path, roots) and path not in seen]
+        if stale:
+            self.library.put_failures([], no_longer=stale)
 
 
-def _is_below(path: str, roots: Iterable[Path]) -> bool:
-    return any(Path(path).is_relative_to(root) for root in roots)
+def _is_same_file(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False

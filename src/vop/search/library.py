@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -153,23 +153,34 @@ class Library:
         *,
         k: int = 10,
         filters: Filters | None = None,
-        model: int = 0,
+        model: int | LibraryModel = 0,
         leave_out: str | None = None,
     ) -> list[Moment]:
         """The best moment of each of the k nearest videos, best first; fewer if there are no more.
 
         Args:
             vector: the query (e,), of unit length.
-            model: which of the library's models made it.
+            model: which of the library's models made it: its number, or itself, which is found again if the library has
+                moved on meanwhile.
             leave_out: a video that is not to be found.
 
         Raises:
             UsageError: k or a filter is not allowed.
+            VopError: the library has moved to other models, so that the query says nothing in it.
         """
         where = (filters or Filters()).sql(self.columns)
         if leave_out:
             where = " AND ".join(filter(None, [where, f"video <> {quoted(leave_out)}"]))
-        return best_of_videos(self._nearest(vector, where, self.models[model].column), k)
+        return best_of_videos(self._nearest(vector, where, self._column(model)), k)
+
+    def _column(self, model: int | LibraryModel) -> str:
+        """Where the embeddings of a model are now."""
+        if isinstance(model, int):
+            return self.models[model].column
+        for own in self.models:
+            if own.fingerprint == model.fingerprint:
+                return own.column
+        raise VopError(f"{self.path} has moved to other models since it was opened; open it again")
 
     def _nearest(self, vector: np.ndarray, where: str | None, column: str) -> partial:
         rows = self.table.count_rows()
@@ -304,6 +315,21 @@ class Library:
         with explain_full_disk(self.path):
             failures.write(self._failures, failed, no_longer=no_longer)
 
+    def rename_model(self, name: str) -> None:
+        """Notes where the first model is now."""
+        first, *others = self.models
+        if first.name != name:
+            self.about = self.about.with_(models=(replace(first, name=name), *others))
+            describing.write(self.about, self.path)
+
+    def drop_frames(self) -> None:
+        """Removes the kept frames of segments that are there no more."""
+        from vop.search.frames import SegmentFrames  # brings PyTorch
+
+        frames = SegmentFrames.of(self.about, self.path)
+        if frames:
+            frames.keep_only(self.table.search().select(["segment"]).to_arrow().column(0).to_pylist())
+
     def keep_up(self) -> None:
         """Makes one file of many, drops old versions, and builds or completes the indexes where they are needed."""
         from lancedb.index import BTree
@@ -314,13 +340,17 @@ class Library:
                 for key in sorted(_IDS.keys() - indexed):
                     self.table.create_index(key, config=BTree())
             nearest.keep_up(self.table, [model.column for model in self.models])
+            if len(self._failures.list_versions()) > nearest.MOST_FRAGMENTS:
+                self._failures.optimize(cleanup_older_than=nearest.READERS)
 
     def staging(self, about: About) -> Library:
         """A library of the same folder with another description, that nobody sees before `publish`."""
         with explain_full_disk(self.path):
-            fields = schema(about.models, self.columns)
-            self._database.create_table(about.table, schema=fields, exist_ok=True)
-        return Library(self.path, about)
+            if about.table not in self._database.list_tables().tables:
+                self._database.create_table(about.table, schema=schema(about.models, self.columns))
+            staged = Library(self.path, about)
+            staged.add_columns(self.columns)
+        return staged
 
     def publish(self) -> None:
         """Makes the staged table the library's, and drops every other one."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vop.backbone import MINI
 from vop.errors import VopError
 from vop.search.about import About, LibraryModel
 
@@ -21,6 +23,7 @@ def fingerprint(model: TextVideoModel) -> str:
     """16 digits that differ where anything differs that decides the embeddings: backbone, method, settings, weights."""
     said = {
         "backbone": model.backbone.content_hash(),
+        "sizes": asdict(model.backbone.sizes),
         "mean": model.backbone.mean,
         "std": model.backbone.std,
         "method": model.method_name,
@@ -40,13 +43,19 @@ def describe(model: TextVideoModel, *, name: str, column: str) -> LibraryModel:
 
     model.check_independent()
     return LibraryModel(
-        name=str(Path(name).expanduser().absolute()) if Path(name).expanduser().is_dir() else name,
+        name=place_of(name),
         method=model.method_name,
         fingerprint=fingerprint(model),
         embed_dim=model.backbone.sizes.embed_dim,
         precision="bf16" if model.clip.dtype == torch.bfloat16 else "fp32",
         column=column,
     )
+
+
+def place_of(name: str) -> str:
+    """A model's name as it can be opened from anywhere: a folder's whole path."""
+    folder = Path(name).expanduser()
+    return str(folder.absolute()) if name != MINI and folder.is_dir() else name
 
 
 def open_model(
@@ -69,7 +78,7 @@ def open_models(
     *,
     folder: Path,
     name: str | None = None,
-    precision: str = "auto",
+    precision: str | None = None,
     beside: Iterable[TextVideoModel] = (),
 ) -> list[TextVideoModel]:
     """The models of a library, each found to be what the library was made with; a shared backbone is loaded once.
@@ -77,6 +86,7 @@ def open_models(
     Args:
         folder: the library's, for messages.
         name: where its first model is now, if it has moved.
+        precision: bf16, fp32 or auto, or for each the one that its videos were embedded in (None).
         beside: models that are open already.
 
     Raises:
@@ -87,7 +97,8 @@ def open_models(
     before = len(opened)
     for number, wanted in enumerate(about.models):
         source = name if name is not None and number == 0 else wanted.name
-        model = open_model(source, num_frames=about.num_frames, precision=precision, beside=opened)
+        how = {"num_frames": about.num_frames, "precision": precision or wanted.precision}
+        model = open_model(source, beside=opened, **how)
         check_same(model, wanted, source=source, folder=folder)
         opened.append(model)
     return opened[before:]

@@ -28,7 +28,7 @@ MOST_FRAGMENTS = 100  # files with few rows, of small commits
 READERS = timedelta(hours=1)  # nobody reads a version for longer after there is a newer one
 
 _M, _EF_CONSTRUCTION = 32, 200
-_EF = 1000  # candidates that the walk keeps: recall@10 above 0.99 in a million clustered vectors
+_EF = 400  # candidates that the walk keeps: recall@10 above 0.99 in a million clustered vectors
 _REFINED = 50  # vectors read in full at least; the ten nearest are among the first 50 by one byte a number
 _MOST_REFINED = 10_000  # above, reading so many one by one is slower than a scan
 

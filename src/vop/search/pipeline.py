@@ -173,8 +173,8 @@ def _decoded(
                 yield item
     finally:
         stop.set()
-        for thread in threads:
-            thread.join()
+        for thread in threads:  # one that hashes a large file takes a while to see it, and does no harm
+            thread.join(timeout=_TICK_SECONDS * 4)
 
 
 def _decode_one(file: _Open, decode: Decode, put: Callable[[object], None]) -> None:

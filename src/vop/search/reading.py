@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from vop.data.decode import open_video, video_timeline
 from vop.data.playable import plays_in_browsers
 from vop.data.stretches import decode_stretches
 from vop.data.timeline import Timeline
-from vop.errors import VideoError
+from vop.errors import UsageError, VideoError
 from vop.search.about import BY_SHOTS
 from vop.search.frames import SegmentFrames
 from vop.search.library import Known, Library
@@ -25,6 +26,7 @@ from vop.search.segments import Span, shots, windows
 from vop.search.strip import film_strip_jpeg
 from vop.search.walk import FoundFile
 
+T = TypeVar("T")
 _SAME_SECONDS = 0.1
 
 
@@ -63,6 +65,7 @@ class Reader:
         self._about = library.about
         self._known, self._metadata = known, metadata
         self._by_video = {video.video: video for video in known.values()}
+        self._sizes = {video.size for video in known.values()}
         self._claimed: dict[str, str] = {}
         self._claiming, self._counting = threading.Lock(), threading.Lock()
         self.seconds = 0.0  # of video that was decoded so far
@@ -74,9 +77,11 @@ class Reader:
 
     def decode(self, file: FoundFile) -> Generator[Piece, None, KnownContent | Copy | Decoded]:
         try:
+            # What is no video is told from its beginning, and two copies of it are no copies of a video.
+            timeline = None if file.size in self._sizes else video_timeline(file.path)
             video = content_id(file.path)
-            # Two copies of what is no video are no copies of one.
-            timeline = None if video in self._by_video else video_timeline(file.path)
+            if timeline is None and video not in self._by_video:
+                timeline = video_timeline(file.path)
             found = self._claim(file, video)
             if found is not None:
                 return found
@@ -132,7 +137,12 @@ class Reader:
     def _cut(self, path: Path, duration_seconds: float) -> list[Span]:
         cutting = self._about.cutting
         lengths = {"window_seconds": cutting.window_seconds, "overlap_seconds": cutting.overlap_seconds}
-        return shots(path, **lengths) if cutting.by == BY_SHOTS else windows(duration_seconds, **lengths)
+        if cutting.by == BY_SHOTS:
+            return shots(path, **lengths)
+        try:
+            return windows(duration_seconds, **lengths)
+        except UsageError as error:  # of a duration that only a broken file has
+            raise VideoError(path, str(error)) from None
 
     def metadata_of(self, file: FoundFile) -> dict[str, str]:
         """What the table says now, or else what was known at this path."""
@@ -156,13 +166,18 @@ def recorded_at(file: FoundFile) -> str:
     """When a video was recorded if its header says so, else when the file was changed; ISO 8601, UTC."""
     with open_video(file.path) as (container, _):
         said = container.metadata.get("creation_time", "")
+    recorded = _in_utc(datetime.fromisoformat, said)
+    if recorded is None or recorded.year < 1980:  # cameras without a clock, and files that count from 1904
+        recorded = _in_utc(datetime.fromtimestamp, file.mtime_ns / 1e9) or datetime.fromtimestamp(0, UTC)
+    return recorded.isoformat(timespec="seconds")
+
+
+def _in_utc(read: Callable[[T], datetime], value: T) -> datetime | None:
+    """A moment; None where it is none, or in a year that Python does not know."""
     try:
-        moment = datetime.fromisoformat(said).astimezone(UTC)
-        if moment.year < 1980:  # cameras without a clock, and files that count from 1904
-            raise ValueError
-    except (ValueError, OverflowError):
-        moment = datetime.fromtimestamp(file.mtime_ns / 1e9, UTC)
-    return moment.isoformat(timespec="seconds")
+        return read(value).astimezone(UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def is_as_it_was(known: Known) -> bool:

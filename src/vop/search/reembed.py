@@ -88,14 +88,19 @@ def reembed(
         resumed = len(library.known()) - len(todo)
         embed = partial(embed_by, [new])
         threads = workers or len(os.sched_getaffinity(0))
-        for number, finished in enumerate(run(todo, moving.decode, embed, workers=threads, batch_size=batch_size), 1):
-            moving.take(finished)
-            progress("videos", number, len(todo))
-        moving.commit()
+        try:
+            for number, finished in enumerate(
+                run(todo, moving.decode, embed, workers=threads, batch_size=batch_size), start=1
+            ):
+                moving.take(finished)
+                progress("videos", number, len(todo))
+        finally:  # also of a move that is interrupted
+            moving.commit()
         if moving.failed and not drop_unreadable:
             raise VopError(_complaint(folder, moving.failed))
         staged.keep_up()
         staged.publish()
+        staged.drop_frames()
     counts = staged.status()
     return ReembedReport(
         library=str(folder),

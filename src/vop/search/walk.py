@@ -107,8 +107,16 @@ def find_videos(paths: Iterable[str | Path], *, skip: str | Path | None = None) 
 
 def absolute_path(path: str | Path) -> Path:
     """The path as the walk gives it: absolute, without `..`, symbolic links as they are."""
-    path = Path(path)
-    return path.resolve() if ".." in path.parts else path.absolute()
+    path = Path(path).absolute()
+    normal = Path(os.path.normpath(path))
+    if ".." not in path.parts or (normal.exists() and path.exists() and normal.samefile(path)):
+        return normal
+    return path.resolve()  # a link stands before the `..`
+
+
+def _stored(mtime_ns: int) -> int:
+    """A time of change that 64 bits hold: files may claim any year."""
+    return min(max(mtime_ns, -(2**63)), 2**63 - 1)
 
 
 class _Walker:
@@ -207,7 +215,7 @@ class _Walker:
         elif objection or not _can_be_stored(path):
             self._complain(path, objection or _BAD_NAME)
         else:
-            self.files[real] = FoundFile(Path(path), status.st_size, status.st_mtime_ns)
+            self.files[real] = FoundFile(Path(path), status.st_size, _stored(status.st_mtime_ns))
 
     def _pass_over(self, reason: str) -> None:
         self.walk.passed_over[reason] += 1
