@@ -17,9 +17,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from functools import partial
 from importlib.metadata import files
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 
 import av
@@ -55,8 +56,9 @@ def make_video(path: Path, *, number: int, seconds: float, width: int, height: i
         stream = container.add_stream("libx264", rate=RATE)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"preset": "fast"}
-        for place, frame in zip(range(round(seconds * RATE)), pictures(number, width, height), strict=False):
-            frame.pts, frame.time_base = place, stream.codec_context.time_base
+        first = 7 * number  # no two videos are the same
+        for place, frame in enumerate(islice(pictures(number, width, height), first, first + round(seconds * RATE))):
+            frame.pts, frame.time_base = place, Fraction(1, RATE)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
 

@@ -27,11 +27,18 @@ def library(tiny_folder, tmp_path_factory):
 
 
 @contextmanager
-def served(*words):
-    """A server of its own: (process, port, what it has said)."""
+def served(*words, temporary=None, before=None):
+    """A server of its own: (process, port, what it has said).
+
+    Args:
+        temporary: folder for its temporary files.
+        before: called in its process before it starts.
+    """
     command = [sys.executable, "-m", "vop", "serve", *map(str, words), "--port", "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    environment |= {"TMPDIR": str(temporary)} if temporary else {}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, **pipes, env=environment, preexec_fn=before)
     try:
         lines = []
         for line in process.stdout:
@@ -101,6 +108,22 @@ def test_a_server_from_its_start_to_its_end(library, tiny_folder):
     assert status == 0
     assert err == "stopped\n"
     assert seconds < 5  # 2, on a machine that does nothing else
+
+
+@pytest.mark.parametrize("nohup", [False, True])
+def test_a_terminal_that_is_closed(library, tmp_path, nohup):
+    before = (lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) if nohup else None
+    with served(library.path, temporary=tmp_path, before=before) as (process, port, _):
+        folders = list(tmp_path.glob("vop-serve-*"))
+        assert len(folders) == 1
+        process.send_signal(signal.SIGHUP)
+        if nohup:
+            time.sleep(0.5)
+            assert get(port, "/api/state")[0].status == 200
+        else:
+            process.communicate(timeout=30)
+            assert process.returncode == 0
+            assert not folders[0].exists()
 
 
 class TestRefusals:

@@ -7,7 +7,7 @@ import pytest
 from vop.server.app import create_app
 from vop.server.security import Hosts
 
-TEST_HOSTS = Hosts(more=["testserver"])
+TEST_HOSTS = Hosts("testserver")
 
 
 def app_of(*libraries, **more):

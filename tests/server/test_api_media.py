@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import av
 import pytest
@@ -11,7 +12,7 @@ from starlette.testclient import TestClient
 
 from server.api_steps import app_of, detail, results, search
 from server.library_data import CLIPS, make_library
-from vop.errors import UsageError
+from vop.errors import UsageError, VopError
 from vop.server.answers import AskedForMoment
 
 
@@ -81,6 +82,33 @@ def test_a_moment_has_a_longest_length():
     with pytest.raises(UsageError, match="61 s long; at most 60 s"):
         AskedForMoment(start_seconds=5, end_seconds=66).within(100)
     assert AskedForMoment(start_seconds=5, end_seconds=65).within(100) == (5, 65)
+
+
+def test_what_is_there_is_told_without_it(client, by_name):
+    yellow = by_name["yellow.avi"]
+    for url in ("/", yellow["strip_url"], by_name["red.mp4"]["media_url"], yellow["media_url"]):
+        whole, head = client.get(url), client.head(url)
+        assert (head.status_code, head.content) == (200, b"")
+        for name in ("content-type", "content-length"):
+            assert head.headers[name] == whole.headers[name]
+    assert client.head(yellow["strip_url"].replace("demo", "dem")).status_code == 404
+
+
+def test_a_full_disk_is_told_without_its_place(client, by_name, monkeypatch):
+    def full(path, out, **span):
+        raise VopError(f"{out}: no space left")
+
+    monkeypatch.setattr(client.app.state.desk.moments, "_write", full)
+    url = by_name["yellow.avi"]["media_url"].partition("?")[0]
+    sentence = detail(client.get(url, params={"start_seconds": 0.25, "end_seconds": 0.75}), 507)
+    assert sentence == "the server has no room for the moment now; try again later"
+
+
+def test_moments_take_a_part_of_what_is_free(library, monkeypatch):
+    monkeypatch.setattr("vop.server.desk.shutil.disk_usage", lambda folder: SimpleNamespace(free=4000))
+    app = app_of(library)
+    assert app.state.desk.moments.max_bytes == 1000
+    app.state.desk.close()
 
 
 def test_files_that_are_gone_or_others_by_now(clips, run, tmp_path):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from starlette.testclient import TestClient
+
+from server.api_steps import app_of, detail, search
+from server.library_data import make_library
 from vop.search.library import Library
 from vop.search.state import state_of
 
@@ -39,6 +43,22 @@ def test_many_who_ask_need_one_look(client, monkeypatch):
     states = [client.get("/api/state").json() for _ in range(5)]
     assert states == states[:1] * 5
     assert len(looks) <= 1
+
+
+def test_a_library_that_goes_away_leaves_the_others(library, clips, run, tmp_path, monkeypatch):
+    monkeypatch.setattr("vop.server.views.STATUS_SECONDS", 0)
+    made = make_library(tmp_path / "moving", [run], {"red.mp4": clips["red.mp4"]})
+    with TestClient(app_of(library, made)) as client:
+        before = client.get("/api/state").json()["views"]
+        assert [(view["segments"], view["error"]) for view in before] == [(7, None), (7, None), (1, None)]
+        away = made.path.rename(tmp_path / "away")
+        *others, gone = client.get("/api/state").json()["views"]
+        assert others == before[:2]
+        assert str(made.path) in gone["error"]
+        assert [gone[name] for name in ("segments", "videos", "hours", "failures", "columns")] == [0, 0, 0, 0, []]
+        assert str(made.path) in detail(search(client, "a dog", view="moving"), 422)
+        away.rename(made.path)
+        assert client.get("/api/state").json()["views"] == before
 
 
 def test_failures_have_reasons(client):

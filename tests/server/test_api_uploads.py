@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -80,8 +83,36 @@ def test_too_large_is_refused_without_reading_on(library, announced, parts):
     app.state.desk.close()
 
 
-async def post_in_parts(app, path: str, headers: dict[str, str], body: list[bytes]):
-    """Sends a body part by part: status, answer and the number of parts that were not asked for."""
+def test_a_full_disk_is_told_without_its_place(client, monkeypatch):
+    full = partial(Path("/dev/full").open, "wb")
+    monkeypatch.setattr("vop.server.uploads.tempfile.NamedTemporaryFile", lambda **_: full())
+    sentence = detail(send(client, picture((1, 2, 3))), 507)
+    assert sentence == "the server has no room for the file at the moment; try again later"
+    monkeypatch.undo()
+    assert results(send(client, picture((1, 2, 3))))
+
+
+def test_a_client_that_goes_silent_gives_up_its_place(library, monkeypatch):
+    monkeypatch.setattr("vop.server.uploads.SILENT_SECONDS", 0.3)
+    app = app_of(library)
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    beginning = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    body = [beginning, *[b"slow"] * 4, None]  # slow ones are waited for: 0.8 s in all
+    began = time.monotonic()
+    status, answer, _ = asyncio.run(post_in_parts(app, "/api/views/demo/search/file", headers, body, seconds=0.2))
+    assert (status, answer) == (408, {"detail": "nothing of the file has arrived for 0.3 s"})
+    assert 1 < time.monotonic() - began < 5
+    assert app.state.desk.uploads.inside == 0
+    app.state.desk.close()
+
+
+async def post_in_parts(app, path: str, headers: dict[str, str], body: list[bytes | None], *, seconds: float = 0.0):
+    """Sends a body part by part: status, answer and the number of parts that were not asked for.
+
+    Args:
+        body: its parts; None for one that never comes.
+        seconds: between the parts.
+    """
     waiting, sent = list(body), []
     scope = {
         **{"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http"},
@@ -91,6 +122,7 @@ async def post_in_parts(app, path: str, headers: dict[str, str], body: list[byte
 
     async def receive():
         part = waiting.pop(0)
+        await asyncio.sleep(seconds if part is not None else 60)
         return {"type": "http.request", "body": part, "more_body": bool(waiting)}
 
     async def keep(message):

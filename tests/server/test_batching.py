@@ -144,7 +144,7 @@ def library(tiny_folder, tmp_path_factory):
 @asynccontextmanager
 async def serving(library, **settings):
     """The application, and a client that can ask many things at once."""
-    app = create_app([library.path], hosts=Hosts(more=["testserver"]), precision="fp32", **settings)
+    app = create_app([library.path], hosts=Hosts("testserver"), precision="fp32", **settings)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
         try:

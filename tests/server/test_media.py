@@ -14,7 +14,7 @@ from data.clips import damage, grey_frames, naive_choice, numbers, packets_of, w
 from vop.data.decode import decode_frames
 from vop.data.playable import plays_in_browsers
 from vop.errors import UsageError, VideoError, VopError
-from vop.server.media import MomentCache, write_moment
+from vop.server.media import MomentCache, NoRoom, write_moment
 
 SHORT_GOPS = {"g": "6", "keyint_min": "6", "sc_threshold": "0"}
 ONE_GOP = {"g": "1000", "keyint_min": "1000", "sc_threshold": "0"}
@@ -370,6 +370,27 @@ def test_cache_recovers_from_errors(tmp_path, video):
     assert cache.get(video, start_seconds=1, end_seconds=2).exists()
     with pytest.raises(VideoError, match=r"gone.avi: there is no such file"):
         cache.get(tmp_path / "gone.avi", start_seconds=1, end_seconds=2)
+
+
+def test_cache_makes_room_on_a_full_disk(tmp_path, video):
+    """Something else may have filled it since the server has started."""
+    folder, scribe = tmp_path / "moments", Scribe()
+
+    def write(path: Path, out: Path, **span: float) -> None:
+        if len(list(folder.iterdir())) >= disk["holds"]:
+            raise VopError(f"{out}: no space left")
+        scribe(path, out, **span)
+
+    disk = {"holds": 4}
+    cache = MomentCache(folder, max_bytes=10_000, write=write)
+    files = [cache.get(video, start_seconds=start, end_seconds=9) for start in range(5)]
+    assert [file.exists() for file in files] == [False, False, True, True, True]
+    disk["holds"] = 0
+    with pytest.raises(NoRoom, match="no room for the moment"):
+        cache.get(video, start_seconds=5, end_seconds=9)
+    with pytest.raises(NoRoom):
+        cache.get(video, start_seconds=6, end_seconds=9)
+    assert [file.exists() for file in files] == [False, False, False, False, True]
 
 
 def test_cache_of_an_earlier_server(tmp_path, video):

@@ -35,6 +35,19 @@ def test_nothing_jumps(tab, served):
     assert tab.evaluate("window.shifts") < 0.05
 
 
+def test_what_plays_in_the_first_row_leaves_the_field_free(tab):
+    tab.goto(f"/?q={QUERY}")
+    film(tab, 0).hover()
+    wait_moving(tab, 0)
+    head, moving = tab.locator(".top").bounding_box(), tab.locator(".moving").bounding_box()
+    assert moving["y"] >= head["y"] + head["height"]
+    below = tab.evaluate(IN_FIRST_ROW)
+    film(tab, below).hover()
+    wait_moving(tab, below)
+    strip, moving = film(tab, below).bounding_box(), tab.locator(".moving").bounding_box()
+    assert moving["y"] < strip["y"]
+
+
 @pytest.mark.parametrize("width", [360, 1280])
 def test_no_sideways_scrolling(tab, served, width):
     tab.set_viewport_size({"width": width, "height": 740})

@@ -38,12 +38,16 @@ def test_progress_while_indexing(tab):
         "seconds_left": 1380,
         "current": "/v/a.mp4",
     }
-    changing_views(tab, index=index)
+    failures = {"failures": 2}
+    answering(tab, r"/api/state", lambda state, _: state_with(state, index=index, **failures))
     tab.goto("/")
     expect(tab.locator("#library")).to_contain_text("Indexing 120 of 750 files · 23 min left")
     assert tab.locator("progress").evaluate("bar => bar.value / bar.max") == 0.16
-    index["done"] = 300
+    unread = tab.get_by_role("button", name="2 files could not be read")
+    unread.focus()
+    failures["failures"], index["done"] = 3, 300
     expect(tab.locator("#library")).to_contain_text("Indexing 300 of 750 files")
+    expect(tab.get_by_role("button", name="3 files could not be read")).to_be_focused()
 
 
 def test_empty_library_says_what_to_do(tab, served):
@@ -55,8 +59,21 @@ def test_empty_library_says_what_to_do(tab, served):
     expect(tab.get_by_text("vop index LIBRARY FOLDER")).to_be_hidden()
 
 
-def changing_views(page: Page, **changes) -> None:
-    def change(state: dict, _) -> dict:
-        return {**state, "views": [{**view, **changes} for view in state["views"]]}
+def test_a_library_that_went_away_says_so(tab, served):
+    counts = {"segments": 0, "videos": 0, "hours": 0.0, "failures": 0, "columns": []}
+    changing_views(tab, error="/lib: there is no library here", **counts)
+    tab.goto(f"/?q={QUERY}")
+    expect(tab.locator("#library")).to_have_text("/lib: there is no library here")
+    expect_names(tab, found(served))  # whatever the server answers to that
+    expect(tab.get_by_text("vop index LIBRARY FOLDER")).to_be_hidden()
+    tab.unroute_all()
+    expect(tab.locator("#library")).to_contain_text(f"{views(served)[0]['videos']} videos")
+    expect(tab.get_by_text("there is no library here")).to_be_hidden()
 
-    answering(page, r"/api/state", change)
+
+def changing_views(page: Page, **changes) -> None:
+    answering(page, r"/api/state", lambda state, _: state_with(state, **changes))
+
+
+def state_with(state: dict, **changes) -> dict:
+    return {**state, "views": [{**view, **changes} for view in state["views"]]}

@@ -95,6 +95,30 @@ def test_next_moment_in_the_player(tab, served):
     expect(tab.locator("#subject")).to_have_text(f"like {results[1]['name']}")
 
 
+def test_what_is_said_of_a_moment_is_not_said_of_the_next(tab, served):
+    results = found(served)
+    held = []
+
+    def gone(route):
+        asked_why = route.request.headers.get("range") == "bytes=0-0"
+        return held.append(route) if asked_why else route.fulfill(status=404, json={"detail": "gone"})
+
+    tab.route(re.compile(f"/videos/{results[0]['video']}"), gone)
+    tab.goto(f"/?q={QUERY}")
+    film(tab, 0).focus()
+    tab.keyboard.press("Enter")
+    expect(tab.locator("#player")).to_be_visible()
+    while not held:
+        tab.wait_for_timeout(20)
+    tab.get_by_role("button", name="Next").click()
+    tab.wait_for_function("() => document.querySelector('#player video').currentTime > 0")
+    with tab.expect_response(lambda answer: answer.status == 404):
+        held[0].fulfill(status=404, json={"detail": "the first has gone"})
+    tab.wait_for_timeout(300)
+    assert tab.locator("#player").get_by_role("alert").count() == 0  # now: going on would hide it
+    tab.troubles.clear()
+
+
 def test_player_says_what_the_server_says(tab):
     tab.route(re.compile("/videos/"), lambda route: route.fulfill(status=404, json={"detail": "the file has gone"}))
     tab.goto(f"/?q={QUERY}")

@@ -80,6 +80,14 @@ def test_weights_of_sentences(tab, served):
     assert asked(tab) == {"q": ["a ball"]}
 
 
+def test_weights_of_an_address_are_those_that_are_shown(tab):
+    with tab.expect_response(lambda answer: "/search?" in answer.url) as answer:
+        tab.goto("/?q=a+ball&q=rolls+to+the+right&w=7&w=-0.4567")
+    assert parse_qs(urlsplit(answer.value.url).query)["w"] == ["2", "-0.5"]
+    expect(tab.get_by_label("Weight of the first sentence")).to_have_value("2")
+    expect(tab.get_by_label("Weight of the sentence 2")).to_have_value("-0.5")
+
+
 def test_more_like_this(tab, served):
     first = found(served)[0]
     tab.goto(f"/?q={QUERY}")

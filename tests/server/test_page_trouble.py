@@ -51,6 +51,29 @@ def test_an_error_is_a_sentence_with_another_try(tab, served):
     tab.troubles.clear()
 
 
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (lambda route: route.abort(), "The server does not answer. Is vop serve still running?"),
+        (lambda route: route.fulfill(body='{"views": ['), "The server's answer was cut short."),
+    ],
+)
+def test_a_server_that_has_ended_is_told_until_it_is_back(tab, served, broken, said):
+    tab.clock.install()
+    tab.goto(f"/?q={QUERY}")
+    expect_names(tab, found(served))
+    size = tab.locator("#library").inner_text()
+    tab.route(re.compile("/api/state"), broken)
+    tab.clock.run_for(16_000)
+    expect(tab.locator("#library")).to_contain_text(said)
+    expect(tab.locator("#library")).not_to_contain_text("videos", use_inner_text=True)
+    tab.unroute_all()
+    tab.clock.run_for(3_000)
+    expect(tab.locator("#library")).to_have_text(size, use_inner_text=True)
+    expect_names(tab, found(served))
+    tab.troubles.clear()
+
+
 def test_a_late_answer_is_dropped(tab, served):
     held = []
     tab.route(re.compile(r"/search\?q=slow"), lambda route: held.append(route))

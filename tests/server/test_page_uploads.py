@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 
 import pytest
 from PIL import Image
@@ -57,6 +58,21 @@ def test_chosen_video_has_its_picture_on_the_chip(tab, tmp_path):
     tab.wait_for_function("() => document.querySelector('#subject video').videoWidth === 64")
     tab.reload()
     expect(tab.get_by_role("status")).to_have_text("mine.mp4 is no longer at hand: drop it again.")
+
+
+def test_a_file_that_has_changed_is_no_fault_of_the_server(tab, tmp_path):
+    path = tmp_path / "red.png"
+    path.write_bytes(picture())
+    tab.goto("/")
+    tab.set_input_files("#file", path)
+    expect(tab.locator(".card").first).to_be_visible()
+    path.write_bytes(picture() * 2)
+    tab.get_by_role("button", name="Search", exact=True).click()
+    expect(tab.get_by_role("alert")).to_contain_text("red.png cannot be read: it is a folder, or has changed or gone.")
+    tab.route(re.compile("/search/file"), lambda route: route.abort())
+    tab.set_input_files("#file", path)
+    expect(tab.get_by_role("alert")).to_contain_text("The server does not answer.")
+    tab.troubles.clear()
 
 
 def test_a_file_that_is_too_large_is_not_sent(tab):

@@ -50,6 +50,48 @@ def expected_marks(mine: list[dict], theirs: list[dict]) -> list[str]:
     return [mark(place, result["video"]) for place, result in enumerate(mine)]
 
 
+def test_more_like_this_stays_in_the_library_that_knows_the_moment(tab, served):
+    one, other = views(served)
+
+    def apart(state: dict, _) -> dict:
+        return {**state, "views": [one, {**other, "library": "another"}]}
+
+    answering(tab, r"/api/state", apart)
+    for column, view in ((1, one["id"]), (2, other["id"])):
+        for in_player in (False, True):
+            tab.goto(f"/?q={QUERY}&compare={other['id']}")
+            card = tab.locator(f".column:nth-child({column}) .card").first
+            if in_player:
+                card.locator(".film").click()
+            with tab.expect_response(lambda answer: "/like/" in answer.url) as answer:
+                (tab.locator("#player") if in_player else card).get_by_role("button", name="More like this").click()
+            assert f"/api/views/{view}/like/" in answer.value.url
+            expect(tab.locator(".column")).to_have_count(1)
+            expect_names(tab, answer.value.json()["results"])
+            assert asked(tab)["view"] == [view]
+            assert "compare" not in asked(tab)
+
+
+def test_more_like_this_in_two_views_of_one_library(tab, served):
+    tab.goto(f"/?q={QUERY}&compare={views(served)[1]['id']}")
+    tab.locator(".column:nth-child(2) .card").first.get_by_role("button", name="More like this").click()
+    expect(tab.locator("#subject")).to_be_visible()
+    expect(tab.locator(".column")).to_have_count(2)
+    assert asked(tab)["compare"] == [views(served)[1]["id"]]
+
+
+def test_a_view_that_is_added_meanwhile(tab, served):
+    here = views(served)[:1]
+    index = {"done": 1, "total": 2, "hours": 1, "hours_per_hour": 1, "seconds_left": 1, "current": "x"}  # asked often
+    answering(tab, r"/api/state", lambda state, _: {**state, "views": [{**view, "index": index} for view in here]})
+    tab.goto("/")
+    expect(tab.locator("#library")).to_contain_text("Indexing")
+    expect(tab.locator("#views")).to_be_hidden()
+    here.append(views(served)[1])
+    expect(tab.locator("#views")).to_be_visible()
+    expect(tab.locator("#view option")).to_have_count(2)
+
+
 def test_compare_marks_what_is_only_in_one(tab, served):
     gone = found(served, view=1)[0]["video"]
 

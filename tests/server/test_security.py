@@ -15,7 +15,7 @@ from vop.server.security import Guard, Hosts, choose_token, is_loopback
 TOKEN = "correct-horse-battery"
 
 
-def client(*, host="127.0.0.1", token=None) -> TestClient:
+def client(*, token=None) -> TestClient:
     async def answer(request):
         return PlainTextResponse(f"{request.method} {request.url.path}")
 
@@ -23,7 +23,7 @@ def client(*, host="127.0.0.1", token=None) -> TestClient:
         raise RuntimeError("secret")
 
     everywhere = Route("/{path:path}", answer, methods=["GET", "POST"])
-    guard = Middleware(Guard, hosts=Hosts(host, ["testserver"]), token=token)
+    guard = Middleware(Guard, hosts=Hosts("testserver"), token=token)
     app = Starlette(routes=[Route("/fail", fail), everywhere], middleware=[guard])
     return TestClient(app, follow_redirects=False)
 
@@ -50,6 +50,7 @@ class TestHosts:
         answer = client().get("/api/state", headers={"host": name})
         assert answer.status_code == 400
         assert repr(name) in answer.json()["detail"]
+        assert "--token" in answer.json()["detail"]
 
     def test_a_server_on_one_address_has_that_name_too(self):
         hosts = Hosts("192.168.0.7")
@@ -96,9 +97,23 @@ class TestToken:
         assert guarded.get("/", params={"token": TOKEN}).headers["location"] == "/"
         cookie = answer.headers["set-cookie"]
         assert "HttpOnly" in cookie
-        assert "SameSite=strict" in cookie
+        assert "SameSite=lax" in cookie  # it comes with links in mails, too
         assert "Secure" not in cookie
         assert guarded.get("/api/state").status_code == 200  # the client keeps cookies
+
+    def test_a_proxy_may_have_any_name(self):
+        """Whoever has a name of their own lead here has neither the token nor the cookie."""
+        guarded = client(token=TOKEN)
+        proxied = {"host": "videos.example", "origin": "https://videos.example"}
+        assert guarded.post("/", headers=proxied).status_code == 401
+        bearer = {"authorization": f"Bearer {TOKEN}"}
+        assert guarded.post("/", headers={**proxied, **bearer}).status_code == 200
+        others = {**proxied, **bearer, "origin": "https://evil.example"}
+        assert guarded.post("/", headers=others).status_code == 403
+        let_in = guarded.get("/", params={"token": TOKEN}, headers=proxied)
+        assert let_in.status_code == 303
+        cookie = let_in.headers["set-cookie"].partition(";")[0]
+        assert guarded.get("/api/state", headers={**proxied, "cookie": cookie}).status_code == 200
 
     def test_servers_of_one_machine_do_not_take_each_others_cookie(self):
         assert cookie_of(TOKEN) != cookie_of(TOKEN * 2)
@@ -118,6 +133,17 @@ class TestOrigin:
         assert client().post("/", headers={"origin": "http://testserver"}).status_code == 200
         assert client().post("/").status_code == 200
         assert client().get("/", headers={"origin": "http://evil.example"}).status_code == 200
+
+    @pytest.mark.parametrize("token", [None, TOKEN])
+    def test_another_sites_page_may_link_here_but_not_have_it_work(self, token):
+        guarded = client(token=token)
+        guarded.headers["authorization"] = f"Bearer {TOKEN}"
+        for method in ("GET", "HEAD", "POST"):
+            answer = guarded.request(method, "/api/state", headers={"sec-fetch-site": "cross-site"})
+            assert answer.status_code == 403
+        assert guarded.get("/?q=dog", headers={"sec-fetch-site": "cross-site"}).status_code == 200
+        for site in ("same-origin", "same-site", "none"):
+            assert guarded.get("/api/state", headers={"sec-fetch-site": site}).status_code == 200
 
     def test_no_other_site_may_read(self):
         answer = client().get("/", headers={"origin": "http://evil.example"})

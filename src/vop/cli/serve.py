@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -84,6 +85,8 @@ def _serve(arguments: argparse.Namespace, listener: socket.socket, token: str | 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
+            if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
+                signal.signal(signal.SIGHUP, self.handle_exit)
             _announce(app.state.desk.views, addresses, in_browser=arguments.open)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

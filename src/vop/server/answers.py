@@ -128,7 +128,7 @@ class IndexState(BaseModel):
 
 
 class ViewState(BaseModel):
-    """A library under one of its models."""
+    """A library under one of its models; where `error` says why it cannot be read now, its counts are 0."""
 
     id: str
     library: str
@@ -140,6 +140,7 @@ class ViewState(BaseModel):
     failures: int
     columns: list[str]
     index: IndexState | None
+    error: str | None = None
 
 
 class Limits(BaseModel):
@@ -173,7 +174,8 @@ class Problem(BaseModel):
     detail: str
 
 
-UPLOAD_PROBLEMS = {status: {"model": Problem} for status in (400, 408, 413, 415)}
+MEDIA_PROBLEMS = {507: {"model": Problem}}
+UPLOAD_PROBLEMS = {status: {"model": Problem} for status in (400, 408, 413, 415, 507)}
 PROBLEMS = {status: {"model": Problem} for status in (401, 403, 404, 422, 500, 503)}
 
 
@@ -200,7 +202,7 @@ def result_of(moment: Moment, library: str) -> Result:
 
 
 def state_of(view: View, status: dict) -> ViewState:
-    """A view, with what `Library.status` says."""
+    """A view, with what `Served.status` says."""
     model = view.model
     return ViewState(id=view.id, library=view.served.name, model=_short(model.name), method=model.method, **status)
 

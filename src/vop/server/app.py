@@ -17,6 +17,7 @@ from vop.search.library import Library
 from vop.server import api, media_api
 from vop.server.batching import TryAgain
 from vop.server.desk import QUEUE, Desk
+from vop.server.media import NoRoom
 from vop.server.security import Guard, Hosts
 from vop.server.views import Unknown, Views
 
@@ -64,9 +65,13 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _misunderstood)
     app.include_router(api.router)
     app.include_router(media_api.router)
-    app.add_api_route("/", lambda: FileResponse(PAGE / "index.html"), include_in_schema=False)
+    app.add_api_route("/", _page, methods=["GET", "HEAD"], include_in_schema=False)
     app.mount("/page", StaticFiles(directory=PAGE))
     return app
+
+
+def _page() -> FileResponse:
+    return FileResponse(PAGE / "index.html")
 
 
 def _closing(desk: Desk) -> AbstractAsyncContextManager:
@@ -82,7 +87,7 @@ def _closing(desk: Desk) -> AbstractAsyncContextManager:
 
 # Errors, each as a sentence
 
-_STATUS = {TryAgain: 503, Unknown: 404, UsageError: 422, VideoError: 422, VopError: 500}
+_STATUS = {TryAgain: 503, NoRoom: 507, Unknown: 404, UsageError: 422, VideoError: 422, VopError: 500}
 
 
 def _telling(status: int):

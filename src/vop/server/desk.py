@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from vop.server.worker import MediaWorker
 QUEUE = 256  # requests at once
 UPLOADS = 8  # at once: each may fill the disk with as much as one upload may have
 MEDIA_WORKERS = 2
-MOMENTS_BYTES = 2 * 2**30
+MOMENTS_BYTES = 2 * 2**30  # at most, and no more than a quarter of what is free
 
 T = TypeVar("T")
 
@@ -45,7 +46,8 @@ class Desk:
         self.worker = MediaWorker(max_workers=MEDIA_WORKERS)
         self._temporary = tempfile.TemporaryDirectory(prefix="vop-serve-", ignore_cleanup_errors=True)
         self.folder = Path(self._temporary.name)
-        self.moments = MomentCache(self.folder / "moments", max_bytes=MOMENTS_BYTES, write=self.worker.moment)
+        most = min(MOMENTS_BYTES, shutil.disk_usage(self.folder).free // 4)
+        self.moments = MomentCache(self.folder / "moments", max_bytes=most, write=self.worker.moment)
 
     async def admit(self, request: Request, work: Callable[[], Awaitable[T]]) -> T:
         """Has a request's work done if there is room, and as long as its client is there.

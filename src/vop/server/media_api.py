@@ -12,7 +12,7 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import FileResponse, Response
 
 from vop.search.library import Library
-from vop.server.answers import PROBLEMS, AskedForMoment
+from vop.server.answers import MEDIA_PROBLEMS, PROBLEMS, AskedForMoment
 from vop.server.desk import TheDesk
 from vop.server.views import known
 
@@ -24,6 +24,7 @@ _TYPES = {".webm": "video/webm", ".mkv": "video/webm"}  # of those that browsers
 _OTHER_TYPES = {".avi": "video/x-msvideo", ".mkv": "video/matroska", ".wmv": "video/x-ms-wmv", ".ts": "video/mp2t"}
 
 
+@router.head("/segments/{segment}/strip.jpg", include_in_schema=False)
 @router.get("/segments/{segment}/strip.jpg", responses={200: {"content": {"image/jpeg": {}}}})
 async def strip(request: Request, desk: TheDesk, library: str, segment: str) -> Response:
     """The film strip of a segment."""
@@ -36,6 +37,7 @@ async def strip(request: Request, desk: TheDesk, library: str, segment: str) -> 
     return Response(found.strip, media_type="image/jpeg", headers=headers)
 
 
+@router.head("/videos/{video}", include_in_schema=False)
 @router.get("/videos/{video}", responses={200: {"content": {"video/*": {}}}})
 async def video(request: Request, desk: TheDesk, library: str, video: str) -> FileResponse:
     """A video file as it is; answers requests for byte ranges."""
@@ -46,7 +48,8 @@ async def video(request: Request, desk: TheDesk, library: str, video: str) -> Fi
     return FileResponse(path, media_type=media_type, stat_result=state, headers={"Cache-Control": _AN_HOUR})
 
 
-@router.get("/videos/{video}/moment.mp4", responses={200: {"content": {"video/mp4": {}}}})
+@router.head("/videos/{video}/moment.mp4", include_in_schema=False)
+@router.get("/videos/{video}/moment.mp4", responses={200: {"content": {"video/mp4": {}}}, **MEDIA_PROBLEMS})
 async def moment(
     request: Request, desk: TheDesk, library: str, video: str, asked: Annotated[AskedForMoment, Query()]
 ) -> FileResponse:

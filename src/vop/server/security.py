@@ -9,7 +9,6 @@ import logging
 import re
 import secrets
 import socket
-from collections.abc import Iterable
 from urllib.parse import urlencode
 
 from starlette.datastructures import MutableHeaders
@@ -88,12 +87,11 @@ class Hosts:
     Args:
         host: the address that is listened on. If it stands for all of the machine's addresses, any of them is a name,
             and so is the machine's own; no attacker can move those.
-        more: further names.
     """
 
-    def __init__(self, host: str = "127.0.0.1", more: Iterable[str] = ()) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         named = f"[{host}]" if ":" in host else host
-        self._names = _LOCAL | {named.lower()} | {name.lower() for name in more}
+        self._names = _LOCAL | {named.lower()}
         self._any_address = is_every_address(host)
         if self._any_address:
             self._names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
@@ -120,6 +118,8 @@ class Guard:
     """Stands before the application: refuses who may not ask, adds the headers, and keeps failures to itself.
 
     Args:
+        hosts: names by which a server without a token may be called. With one, any name will do, also that of a proxy
+            in front: a page elsewhere has not got the token, and the cookie with it belongs to the name that set it.
         token: what requests have to bring, as `Authorization: Bearer TOKEN` or in the cookie that `/?token=TOKEN` sets.
 
     Attributes:
@@ -157,8 +157,12 @@ class Guard:
     def _refusal(self, request: Request) -> Response | None:
         """What is answered in the application's place."""
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
-        if host not in self._hosts:
-            return _refuse(400, f"this server is not called {host!r}; call it by the address of its --host")
+        if self._token is None and host not in self._hosts:
+            proxy = "a proxy in front of it wants a server with --token"
+            return _refuse(400, f"this server is not called {host!r}; call it by the address of its --host ({proxy})")
+        # Its answers stay hidden from another site's page, but it would work for that page, again and again.
+        if request.url.path.startswith("/api/") and request.headers.get("sec-fetch-site") == "cross-site":
+            return _refuse(403, "a page of another site may not ask this server anything; open its own page")
         if request.method not in _SAFE_METHODS and origin is not None and origin.partition("://")[2] != host:
             return _refuse(403, f"a page of {origin} may not send anything to this server")
         return None if self._token is None else self._without_token(request)
@@ -180,11 +184,14 @@ class Guard:
         return hmac.compare_digest(given.encode(), self._token.encode())
 
     def _let_in(self, request: Request) -> Response:
-        """Takes the token out of the address, and what was asked along."""
+        """Takes the token out of the address, and what was asked along.
+
+        The cookie is `lax`: a `strict` one would not come with the links that people click in their mail.
+        """
         rest = urlencode([(name, value) for name, value in request.query_params.multi_items() if name != "token"])
         answer = RedirectResponse(f"/?{rest}" if rest else "/", status_code=303)
         secure = request.url.scheme == "https"
-        answer.set_cookie(self.cookie, self._token, httponly=True, samesite="strict", secure=secure)
+        answer.set_cookie(self.cookie, self._token, httponly=True, samesite="lax", secure=secure)
         return answer
 
 

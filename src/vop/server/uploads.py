@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,11 +15,12 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from vop.files import explain_full_disk
 from vop.server.batching import GONE
+from vop.server.media import NoRoom
 
 FIELD = "file"
-UPLOAD_SECONDS = 600.0
+UPLOAD_SECONDS = 600.0  # in all
+SILENT_SECONDS = 20.0  # with nothing of it: a client that has gone silently would keep its place among the few
 _AROUND = 2**16  # bytes of a body that are not the file: headers, boundaries, small fields
 
 BODY = {
@@ -43,10 +45,22 @@ async def received(request: Request, folder: Path, *, max_bytes: int) -> AsyncIt
 
     Raises:
         HTTPException: 413, it is too large; 400, 415 or 422, it is no form with a file in it; 408, it takes too long.
+        NoRoom: the disk does not take it.
     """
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="upload-") as file:
+    with _room(), tempfile.NamedTemporaryFile(dir=folder, prefix="upload-") as file:
         await _Upload(request, file, max_bytes=max_bytes).read()
         yield Path(file.name)
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Stands around the file, whose closing fails as its writing did."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise NoRoom("the server has no room for the file at the moment; try again later") from error
 
 
 class _Upload:
@@ -60,10 +74,12 @@ class _Upload:
         self._check_announced()
         parser = self._parser()
         try:
-            async with asyncio.timeout(UPLOAD_SECONDS):
-                await self._parse(parser)
+            async with asyncio.timeout(UPLOAD_SECONDS), asyncio.timeout(SILENT_SECONDS) as silence:
+                await self._parse(parser, silence)
         except TimeoutError:
-            raise HTTPException(408, f"the file has not arrived within {UPLOAD_SECONDS:g} s") from None
+            late = f"nothing of the file has arrived for {SILENT_SECONDS:g} s"
+            late = late if silence.expired() else f"the file has not arrived within {UPLOAD_SECONDS:g} s"
+            raise HTTPException(408, late) from None
         except ClientDisconnect:
             raise HTTPException(GONE, "the client has gone") from None
         except FormParserError as error:
@@ -98,16 +114,16 @@ class _Upload:
         except FormParserError as error:
             raise HTTPException(400, f"the request is no multipart form: {error}") from None
 
-    async def _parse(self, parser: MultipartParser) -> None:
-        read = 0
-        with explain_full_disk(Path(self._file.name)):
-            async for chunk in self._request.stream():
-                read += len(chunk)
-                if read > self._max_bytes + _AROUND:
-                    raise self._too_large()
-                parser.write(chunk)
-            parser.finalize()
-            self._file.flush()
+    async def _parse(self, parser: MultipartParser, silence: asyncio.Timeout) -> None:
+        read, clock = 0, asyncio.get_running_loop().time
+        async for chunk in self._request.stream():
+            silence.reschedule(clock() + SILENT_SECONDS)
+            read += len(chunk)
+            if read > self._max_bytes + _AROUND:
+                raise self._too_large()
+            parser.write(chunk)
+        parser.finalize()
+        self._file.flush()
 
     # What the parser finds
 

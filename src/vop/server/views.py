@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from vop.errors import UsageError, unknown_name
+from vop.errors import UsageError, VopError, unknown_name
 from vop.model import TextVideoModel
 from vop.search import queries
 from vop.search.about import About, LibraryModel
@@ -29,6 +29,7 @@ from vop.search.queries import Sentence
 from vop.server.batching import Batcher, TryAgain
 
 STATUS_SECONDS = 1.0  # what is told of a library may be so old
+_NOTHING = {"segments": 0, "videos": 0, "hours": 0.0, "failures": 0, "columns": [], "index": None}
 
 T = TypeVar("T")
 Encoded = tuple[np.ndarray, list[str]]  # a unit vector (e,), and what to tell the user
@@ -100,10 +101,17 @@ class Served:
         self._asked, self._asking = -STATUS_SECONDS, threading.Lock()
 
     def status(self) -> dict:
-        """What `Library.status` says, which reads much of the table; many pages ask for it again and again."""
+        """What `Library.status` says, which reads much of the table; many pages ask for it again and again.
+
+        A library that cannot be read (its folder was moved) has nothing in it and an `error`; the others go on.
+        """
         with self._asking:
             if time.monotonic() - self._asked >= STATUS_SECONDS:
-                self._status, self._asked = self.library.status(), time.monotonic()
+                try:
+                    self._status = self.library.status()
+                except VopError as error:
+                    self._status = {**_NOTHING, "error": str(error)}
+                self._asked = time.monotonic()
             return self._status
 
     def ready(self) -> Opened:

@@ -5,7 +5,7 @@ later. All else is decoded and encoded again, at a constant rate. Both read the 
 that a moment late in a long video takes no longer than an early one.
 """
 
-from vop.server.media.cache import MomentCache
+from vop.server.media.cache import MomentCache, NoRoom
 from vop.server.media.writing import MOMENT_VERSION, write_moment
 
-__all__ = ["MOMENT_VERSION", "MomentCache", "write_moment"]
+__all__ = ["MOMENT_VERSION", "MomentCache", "NoRoom", "write_moment"]

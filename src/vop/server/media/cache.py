@@ -10,8 +10,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
-from vop.errors import VideoError
+from vop.errors import UsageError, VideoError, VopError
 from vop.server.media.writing import MOMENT_VERSION, write_moment
+
+
+class NoRoom(VopError):
+    """The server's disk is full, for now: status 507."""
 
 
 class MomentCache:
@@ -32,13 +36,14 @@ class MomentCache:
         self._remove_unfinished("*")
         there = sorted(self.folder.glob("moment-*.mp4"), key=lambda file: file.stat().st_mtime_ns)
         self._sizes = OrderedDict((file.name, file.stat().st_size) for file in there)  # the least recently used first
-        self._evict()
+        self._evict(max_bytes)
 
     def get(self, path: str | Path, *, start_seconds: float, end_seconds: float) -> Path:
         """The file with this moment of a video; made if it is not there, or if the video has changed.
 
         Raises:
             VideoError: there is no such video, or it cannot give this moment.
+            NoRoom: the folder cannot hold it.
         """
         name = self._name(Path(path), float(start_seconds), float(end_seconds))
         with self._lock:
@@ -52,7 +57,7 @@ class MomentCache:
         file = self.folder / name
         try:
             if not self._is_there(file):
-                self._write(path, file, **span)
+                self._write_in_room(path, file, **span)
                 self._keep(file)
             future.set_result(file)
         except BaseException as error:  # the others must not wait for ever
@@ -61,6 +66,23 @@ class MomentCache:
         finally:
             with self._lock:
                 del self._making[name]
+
+    def _write_in_room(self, path: str | Path, file: Path, **span: float) -> None:
+        """Writes it, if need be where half of the others were: what else is on the disk may have grown."""
+        try:
+            self._try_to_write(path, file, **span)
+        except NoRoom:
+            with self._lock:
+                self._evict(sum(self._sizes.values()) // 2)
+            self._try_to_write(path, file, **span)
+
+    def _try_to_write(self, path: str | Path, file: Path, **span: float) -> None:
+        try:
+            self._write(path, file, **span)
+        except (UsageError, VideoError):
+            raise
+        except VopError as error:  # the file cannot be written
+            raise NoRoom("the server has no room for the moment now; try again later") from error
 
     def _name(self, path: Path, start_seconds: float, end_seconds: float) -> str:
         try:
@@ -82,10 +104,10 @@ class MomentCache:
         with self._lock:
             self._sizes[file.name] = file.stat().st_size
             self._sizes.move_to_end(file.name)
-            self._evict()
+            self._evict(self.max_bytes)
 
-    def _evict(self) -> None:
-        while len(self._sizes) > 1 and sum(self._sizes.values()) > self.max_bytes:  # the newest is about to be sent
+    def _evict(self, most: int) -> None:
+        while len(self._sizes) > 1 and sum(self._sizes.values()) > most:  # the newest is about to be sent
             name, _ = self._sizes.popitem(last=False)
             (self.folder / name).unlink(missing_ok=True)
 

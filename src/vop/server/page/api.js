@@ -1,6 +1,6 @@
 // Requests to the API: one sentence where it fails, and patience where the server is busy.
 
-const TRIES_WHILE_BUSY = 5;
+export const TRIES_WHILE_BUSY = 5;
 
 export class ApiError extends Error {}
 
@@ -9,11 +9,20 @@ export class ApiError extends Error {}
 export async function call(path, { signal, body, onWait = () => {} } = {}) {
   for (let tried = 1; ; tried++) {
     const answer = await request(path, { signal, body });
-    if (answer.ok) return answer.json();
+    if (answer.ok) return whole(answer);
     if (answer.status !== 503 || tried >= TRIES_WHILE_BUSY) throw new ApiError(await sentenceOf(answer));
     const seconds = waitOf(answer);
     onWait(seconds);
     await pause(seconds, signal);
+  }
+}
+
+async function whole(answer) {
+  try {
+    return await answer.json();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The server's answer was cut short. Is vop serve still running?");
   }
 }
 
@@ -38,7 +47,17 @@ async function request(path, { signal, body }) {
     return await fetch(path, { signal, body, method: body ? "POST" : "GET" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError("The server does not answer. Is vop serve still running?");
+    throw new ApiError(await whyNotSent(body));
+  }
+}
+
+// The browser does not say whether it was the server or the file that is sent to it.
+async function whyNotSent(body) {
+  try {
+    await body?.get("file").slice(0, 1).arrayBuffer();
+    return "The server does not answer. Is vop serve still running?";
+  } catch {
+    return `${body.get("file").name} cannot be read: it is a folder, or has changed or gone. Drop the file again.`;
   }
 }
 

@@ -6,7 +6,7 @@ import { button, count, el, get } from "./dom.js";
 import { listenForFiles } from "./files.js";
 import { FilterBar } from "./filters.js";
 import { listen } from "./keyboard.js";
-import { emptyLibrary, showLibrary, watchState, welcome } from "./library.js";
+import { emptyLibrary, showLibrary, showTrouble, watchState, welcome } from "./library.js";
 import { Player } from "./player.js";
 import { Preview } from "./preview.js";
 import { isEmpty, noFilters, PAGE_SIZES, readUrl, title, writeUrl } from "./query.js";
@@ -23,9 +23,13 @@ const actions = {
     preview.stop();
     player.open(moment, column);
   },
-  like: (moment) => {
+  like: (moment, column) => {
     const label = `like ${moment.name}`;
-    ask({ sentences: [], like: moment.segment, file: "", k: PAGE_SIZES[0] }, { label, picture: moment.strip_url });
+    const asked = { sentences: [], like: moment.segment, file: "", k: PAGE_SIZES[0] };
+    // No other library knows the moment.
+    const apart = columns.some((other) => other.view.library !== column.view.library);
+    const there = apart ? { view: column.view.id, compare: "" } : {};
+    ask({ ...asked, ...there }, { label, picture: moment.strip_url });
     scrollTo({ top: 0 });
   },
   folder: (folder) => ask({ filters: { ...query.filters, folder }, k: PAGE_SIZES[0] }),
@@ -54,7 +58,7 @@ async function run() {
   running = new AbortController();
   const { signal } = running;
   preview.stop();
-  if (isEmpty(query) || !state || !view().segments) return clear();
+  if (isEmpty(query) || !state || isBare(view())) return clear();
   const body = query.file ? upload() : undefined;
   if (query.file && !body) return;
   arrange();
@@ -118,7 +122,7 @@ function clear() {
 
 function showWelcome() {
   const place = get("welcome");
-  const empty = state && !view().segments;
+  const empty = state && isBare(view());
   place.hidden = !state || (!empty && !isEmpty(query));
   const kind = place.hidden ? "" : empty ? `empty ${Boolean(view().index)}` : "welcome";
   if (place.dataset.kind === kind) return; // an unchanged one keeps its focus and selection
@@ -139,7 +143,10 @@ function arrange() {
 }
 
 const view = () => state.views.find(({ id }) => id === query.view) ?? state.views[0];
+const isBare = ({ segments, error }) => !segments && !error;
 const compared = () => state.views.find(({ id }) => id === query.compare && id !== view().id);
+
+const namesOf = ({ views }) => views.map(({ id, method }) => `${id} ${method}`).join();
 
 function showViews() {
   get("views").hidden = state.views.length < 2;
@@ -213,16 +220,15 @@ showQuery();
 sentences.field.focus();
 watchState({
   told: (now) => {
-    const [first, empty] = [!state, state && !view().segments];
+    const [first, empty] = [!state, state && isBare(view())];
+    const others = !state || namesOf(now) !== namesOf(state);
     state = now;
-    if (first) showViews();
+    if (others) showViews();
     if (first) filterBar.write(query.filters, view().columns);
     if (first && query.like) showQuery(); // its picture is the library's
     showLibrary(view());
-    if (first || (empty && view().segments)) run();
+    if (first || (empty && !isBare(view()))) run();
     else showWelcome();
   },
-  failed: (sentence) => {
-    if (!state) get("count").textContent = sentence;
-  },
+  failed: showTrouble,
 });

@@ -13,12 +13,13 @@ export class Column {
   answer = null;
   failed = false;
 
-  // page: {actions: open(moment, column) and those of a card, preview, retry(), clearFilters()}
+  // page: {actions: open(moment, column), like(moment, column), folder(path), preview, retry(), clearFilters()}
   constructor(view, page) {
     this.view = view;
     this.page = page;
     this.preview = page.preview;
-    this.actions = { ...page.actions, open: (moment) => page.actions.open(moment, this) };
+    const { open, like } = page.actions;
+    this.actions = { ...page.actions, open: (moment) => open(moment, this), like: (moment) => like(moment, this) };
     this.heading = el("h2", { class: "heading" }, view.id, el("span", {}, view.method));
     this.message = el("div", { class: "message", hidden: true });
     this.list = el("ol", { class: "results", "aria-label": `Moments under ${view.id}` });

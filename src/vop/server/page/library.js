@@ -19,35 +19,58 @@ export async function watchState({ told, failed }) {
         if (state.views.some((view) => view.index || !view.segments)) seconds = SECONDS_WHILE_INDEXING;
         told(state);
       } catch (error) {
-        if (!(error instanceof ApiError)) throw error;
         seconds = SECONDS_WHILE_INDEXING;
-        failed(error.message);
+        if (error instanceof ApiError) failed(error.message);
+        else reportError(error); // and it goes on
       }
     }
     await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
   }
 }
 
+// The parts of the line are made once, so that they keep the focus and a click while what they say changes.
+let shown = null;
+const size = el("span", { hidden: true });
+const bar = el("progress", { "aria-label": "Indexing" });
+const done = el("span", {});
+const progress = el("span", { class: "indexing", hidden: true }, bar, done);
+const trouble = el("span", { class: "warn", role: "status", hidden: true });
+const unread = el("button", { type: "button", class: "link warn", hidden: true, onclick: () => showFailures(shown) });
+get("library").append(size, progress, trouble, unread);
+
 export function showLibrary(view) {
+  shown = view;
   const hours = view.hours < 0.95 ? `${Math.round(view.hours * 60)} min` : `${view.hours.toFixed(1)} hours`;
   const said = [count(view.videos, "video"), hours, count(view.segments, "segment"), view.method].join(" · ");
-  const parts = [view.index ? progress(view.index, said) : el("span", { title: view.model }, said)];
-  if (view.failures) parts.push(failuresButton(view));
-  get("library").replaceChildren(...parts);
+  say(size, view.error || view.index ? "" : said, view.model);
+  showProgress(view.index, said);
+  say(trouble, view.error ?? "");
+  say(unread, view.failures ? `${count(view.failures, "file")} could not be read` : "");
 }
 
-function failuresButton(view) {
-  const text = `${count(view.failures, "file")} could not be read`;
-  return el("button", { type: "button", class: "link warn", onclick: () => showFailures(view) }, text);
+// In place of the library's state, where that is not known.
+export function showTrouble(sentence) {
+  for (const part of [size, progress, unread]) part.hidden = true;
+  say(trouble, sentence);
+}
+
+function say(part, text, title = "") {
+  part.hidden = !text;
+  if (part.textContent !== text) part.textContent = text;
+  part.title = title;
 }
 
 // Takes the place of the library's size, which its title says meanwhile.
-function progress({ done, total, hours_per_hour: speed, seconds_left: left, current }, size) {
-  const said = [`Indexing ${done.toLocaleString("en")} of ${count(total, "file")}`];
+function showProgress(index, size) {
+  progress.hidden = !index;
+  if (!index) return;
+  const { total, hours_per_hour: speed, seconds_left: left, current } = index;
+  const said = [`Indexing ${index.done.toLocaleString("en")} of ${count(total, "file")}`];
   if (left != null) said.push(`${timeLeft(left)} left`);
-  const title = [size, speed && `${count(Math.round(speed), "hour")} of video an hour`, current].filter(Boolean).join("\n");
-  const bar = el("progress", { max: Math.max(total, 1), value: done, "aria-label": "Indexing" });
-  return el("span", { class: "indexing", title }, bar, el("span", {}, said.join(" · ")));
+  const rate = speed && `${count(Math.round(speed), "hour")} of video an hour`;
+  say(done, said.join(" · "));
+  progress.title = [size, rate, current].filter(Boolean).join("\n");
+  [bar.max, bar.value] = [Math.max(total, 1), index.done];
 }
 
 function timeLeft(seconds) {

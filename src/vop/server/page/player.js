@@ -1,10 +1,8 @@
 // The player: plays from the moment's start with sound, and can be sought in the whole video.
 
-import { pause, sentenceOf, waitOf } from "./api.js";
+import { pause, sentenceOf, TRIES_WHILE_BUSY, waitOf } from "./api.js";
 import { button, clock, copyButton, crossButton, el, folderOf, get, stretch } from "./dom.js";
 import { isWhole, source, unload } from "./media.js";
-
-const TRIES_WHILE_BUSY = 5;
 
 export class Player {
   #moment = null;
@@ -12,7 +10,7 @@ export class Player {
   #offset = 0; // the file's second at which the media begins
   #tries = 0;
 
-  // like(moment): to search by it
+  // like(moment, column): to search by it
   constructor({ like }) {
     this.like = like;
     this.dialog = get("player");
@@ -74,7 +72,7 @@ export class Player {
     const again = button(`Play from ${clock(moment.start_seconds)}`, () => this.#seekTo(moment.start_seconds));
     const like = button("More like this", () => {
       this.dialog.close();
-      this.like(moment);
+      this.like(moment, this.#column);
     });
     const path = copyButton("Copy path", () => moment.path);
     return el("footer", {}, to("Previous", -1), again, to("Next", 1), el("span", { class: "space" }), like, path);
@@ -117,7 +115,9 @@ export class Player {
   async #explain() {
     const moment = this.#moment;
     const src = this.video.getAttribute("src");
+    const still = () => this.#moment === moment && this.video.getAttribute("src") === src;
     const say = (sentence) => {
+      if (!still()) return; // another one plays by now
       this.trouble.textContent = sentence;
       this.trouble.hidden = false;
     };
@@ -127,7 +127,7 @@ export class Player {
       if (answer.status !== 503 || ++this.#tries >= TRIES_WHILE_BUSY) return say(await sentenceOf(answer));
       say("The server is busy. Trying again …");
       await pause(waitOf(answer));
-      if (this.#moment === moment && this.video.getAttribute("src") === src) this.#play(this.#offset);
+      if (still()) this.#play(this.#offset);
     } catch {
       say("The server does not answer. Is vop serve still running?");
     }

@@ -69,9 +69,11 @@ export class Preview {
     this.#film?.style.setProperty("--done", Math.min(1, Math.max(0, (currentTime - start) / (end - start))));
   }
 
-  // It is larger than the strip, and grows upwards, so that the caption stays, unless the window ends there.
+  // It is larger than the strip, and grows upwards, so that the caption stays, unless the page's head or the window's
+  // edge is there.
   #place(film) {
     const { top, height } = film.getBoundingClientRect();
-    film.classList.toggle("downwards", top < Math.max(height, 180 - height));
+    const head = document.querySelector(".top").getBoundingClientRect().bottom;
+    film.classList.toggle("downwards", top - Math.max(0, head) < Math.max(height, 180 - height));
   }
 }

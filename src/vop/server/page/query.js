@@ -6,6 +6,8 @@
 export const PAGE_SIZES = [20, 60, 200];
 export const OPERATORS = ["=", "!=", ">", ">=", "<", "<=", "~"];
 
+export const WEIGHTS = { min: -2, max: 2, step: 0.1 };
+
 export const FILTERS = {
   folder: "Folder",
   name: "File name",
@@ -18,10 +20,10 @@ export const SECONDS = ["min_seconds", "max_seconds"];
 
 export function readUrl(search) {
   const url = new URLSearchParams(search);
-  const weights = url.getAll("w").map(Number);
+  const weights = url.getAll("w").map(readWeight);
   const sentences = url
     .getAll("q")
-    .map((text, place) => ({ text: text.trim(), weight: Number.isFinite(weights[place]) ? weights[place] : 1 }))
+    .map((text, place) => ({ text: text.trim(), weight: weights[place] ?? 1 }))
     .filter((sentence) => sentence.text);
   const filters = Object.fromEntries(Object.keys(FILTERS).map((name) => [name, url.get(name) ?? ""]));
   for (const name of SECONDS) if (!(Number(filters[name]) > 0)) filters[name] = "";
@@ -35,6 +37,14 @@ export function readUrl(search) {
     k: PAGE_SIZES.includes(k) ? k : PAGE_SIZES[0],
     filters: { ...filters, where: url.getAll("where") },
   };
+}
+
+// The nearest weight that can be set on the page: what is searched with is what is shown.
+function readWeight(text) {
+  const weight = Number(text);
+  if (!Number.isFinite(weight)) return 1;
+  const steps = Math.round(Math.min(Math.max(weight, WEIGHTS.min), WEIGHTS.max) / WEIGHTS.step);
+  return Number((steps * WEIGHTS.step).toFixed(1));
 }
 
 export function writeUrl(query) {

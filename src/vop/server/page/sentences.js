@@ -1,9 +1,10 @@
 // The search field: a sentence, further ones with weights, and the file or moment that is searched by.
 
 import { crossButton, el, get, icon } from "./dom.js";
+import { WEIGHTS } from "./query.js";
 
 const FIELD = { type: "text", enterkeyhint: "search", spellcheck: "false", maxlength: 2000 };
-const RANGE = { type: "range", min: -2, max: 2, step: 0.1, title: "How much it counts; below 0: less of it" };
+const RANGE = { type: "range", ...WEIGHTS, title: "How much it counts; below 0: less of it" };
 
 export class Sentences {
   #object = ""; // the address of the chip's picture, if it is a file's
