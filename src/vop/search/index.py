@@ -272,6 +272,7 @@ class _Indexing:
             self.report.unchanged += not moved
         elif isinstance(result, Copy) and _is_same_file(result.of, path):
             self.report.unchanged += 1  # one file, by another of its names
+            return
         elif isinstance(result, Copy):
             self._fail(path, DUPLICATE, _COPY_OF + result.of, file)
         elif isinstance(result, VideoError):
