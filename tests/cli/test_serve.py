@@ -38,7 +38,14 @@ def served(*words, temporary=None, before=None):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment |= {"TMPDIR": str(temporary)} if temporary else {}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, **pipes, env=environment, preexec_fn=before)
+
+    def start():
+        for number in (signal.SIGINT, signal.SIGHUP):  # which are ignored where the tests run in the background
+            signal.signal(number, signal.SIG_DFL)
+        if before:
+            before()
+
+    process = subprocess.Popen(command, **pipes, env=environment, preexec_fn=start)
     try:
         lines = []
         for line in process.stdout:

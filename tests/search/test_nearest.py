@@ -125,6 +125,15 @@ class TestSearchIndex:
         monkeypatch.setattr(nearest, "_MOST_REFINED", 99)
         assert numbers(search(table, QUERIES[0], 100)) == naive(VECTORS, QUERIES[0], 100)
 
+    def test_a_walk_that_comes_to_too_few_rows(self, table, monkeypatch):
+        whole = nearest._search
+
+        def poor(*arguments, use_index):
+            return whole(*arguments, use_index=use_index).slice(2 if use_index else 0)
+
+        monkeypatch.setattr(nearest, "_search", poor)
+        assert numbers(search(table, QUERIES[0], 10)) == naive(VECTORS, QUERIES[0], 10)
+
     def test_rows_added_after_it_was_built(self, table):
         new = clustered(20, seed=2)
         table.add(rows_of(new, first=ROWS))
