@@ -1,0 +1,331 @@
+"""Searching many segments: the exact scan and the index of `vop.search.nearest` beside LanceDB's other ways and FAISS.
+
+    python bench/search.py [--rows 200000] [--ways exact,vop,faiss-hnsw] [--queries 200] [--folder DIR] [--json]
+
+The vectors are made here, 512 numbers each: 20,000 clusters whose sizes follow a power law (the i-th has a share that
+goes with i^-0.8), their centres and what lies around them normal, with a variance that goes with 1/i along the i-th
+axis, then scaled to unit length. What lies around a centre is 0.8 times as long as it. `near` queries are drawn as the
+vectors are, `far` ones with 1.6 times, as a sentence is not quite where videos are; none is among the vectors.
+
+A row has a path, a video, times, and a film strip of 1 kB. Every way answers one query at a time with the 50 nearest
+rows and their columns (not the strip), on two threads. It is built in a process of its own and searched in another,
+which says how long opening with the first search takes, and the most memory; recall@10 counts against the exact scan.
+`vop` and `exact` also search under conditions that hold for a share of the rows. `cpu` is processor time, all threads
+together: where other jobs share the machine it says more than the clock. OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE are
+taken out of the environment, for they would change NumPy's product.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import faiss
+import lancedb
+import lancedb.index
+import numpy as np
+import pyarrow as pa
+
+from vop.search import nearest
+
+WIDTH, CLUSTERS, SPREAD = 512, 20_000, {"near": 0.8, "far": 1.6}
+BLOCK = 50_000
+COLUMNS = ["id", "video", "path", "start_seconds", "end_seconds"]
+LIMIT, COUNTED = 50, 10
+SHARES = [0.5, 0.1, 0.01, 0.001]  # of the rows, for which a condition holds
+LONGEST_SECONDS = 1000.0  # durations are uniform up to it, so that a share is a condition on them
+Search = Callable[..., pa.Table]
+
+
+# -- the data
+
+
+class Mixture:
+    def __init__(self) -> None:
+        self.random = np.random.default_rng(0)
+        self.scale = np.arange(1, WIDTH + 1, dtype=np.float32) ** -0.5
+        self.centres = self._normal(CLUSTERS)
+        share = np.arange(1, CLUSTERS + 1) ** -0.8
+        self.share = share / share.sum()
+
+    def _normal(self, rows: int) -> np.ndarray:
+        return self.scale * self.random.standard_normal((rows, WIDTH), np.float32)
+
+    def draw(self, rows: int, spread: float) -> np.ndarray:
+        vectors = self.centres[self.random.choice(CLUSTERS, rows, p=self.share)] + spread * self._normal(rows)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def make_data(folder: Path, rows: int, queries: int) -> None:
+    """Vectors, queries and the exact answers as files, and the table."""
+    mixture = Mixture()
+    vectors = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, (rows, WIDTH))
+    for start in range(0, rows, BLOCK):
+        vectors[start : start + BLOCK] = mixture.draw(min(BLOCK, rows - start), SPREAD["near"])
+    durations = mixture.random.uniform(0, LONGEST_SECONDS, rows)
+    table = pa.RecordBatchReader.from_batches(next(batches(vectors, durations)).schema, batches(vectors, durations))
+    lancedb.connect(folder / "database").create_table("segments", table, mode="overwrite")
+    asked = {kind: mixture.draw(queries, spread) for kind, spread in SPREAD.items()}
+    shares = {f"near {share:.1%}": share for share in SHARES}
+    answers = {kind: nearest_of(vectors, asked[kind]) for kind in SPREAD}
+    answers |= {
+        kind: nearest_of(vectors, asked["near"], durations < share * LONGEST_SECONDS) for kind, share in shares.items()
+    }
+    np.savez(folder / "queries.npz", **asked)
+    np.savez(folder / "answers.npz", **answers)
+    np.save(folder / "durations.npy", durations)
+
+
+def batches(vectors: np.ndarray, durations: np.ndarray) -> Iterator[pa.RecordBatch]:
+    random = np.random.default_rng(1)
+    for start in range(0, len(vectors), 10_000):
+        part = vectors[start : start + 10_000]
+        numbers = np.arange(start, start + len(part))
+        strips = random.bytes(1000 * len(part))
+        columns = {
+            "id": [f"{number:032x}" for number in numbers],
+            "path": [f"/videos/{number // 8 % 100:03d}/{number // 8:07d}.mp4" for number in numbers],
+            "video": [f"{number // 8:064x}" for number in numbers],
+            "start_seconds": 8.0 * (numbers % 8),
+            "end_seconds": 8.0 * (numbers % 8) + 10,
+            "duration_seconds": durations[start : start + len(part)],
+            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(np.ravel(part)), WIDTH),
+            "strip": pa.array([strips[1000 * place : 1000 * place + 1000] for place in range(len(part))], pa.binary()),
+        }
+        yield pa.record_batch(columns)
+
+
+def nearest_of(vectors: np.ndarray, queries: np.ndarray, allowed: np.ndarray | None = None) -> np.ndarray:
+    """Row numbers (queries, COUNTED) of the exact answers, -1 where there are no more."""
+    scores = np.concatenate([queries @ vectors[start : start + BLOCK].T for start in range(0, len(vectors), BLOCK)], 1)
+    if allowed is not None:
+        scores[:, ~allowed] = -np.inf
+    best = np.argpartition(-scores, COUNTED, axis=1)[:, :COUNTED]
+    return np.where(np.isfinite(np.take_along_axis(scores, best, 1)), best, -1)
+
+
+# -- the ways
+
+
+@dataclass(frozen=True)
+class Way:
+    """How to build, and how to open what was built: gives a function of a query and the settings of a search."""
+
+    build: Callable[[Path], None]
+    open: Callable[[Path], Search]
+    settings: tuple[dict, ...] = ({},)
+    filters: bool = False
+    most: int | None = None  # queries that are timed; all
+
+
+def open_table(folder: Path):
+    return lancedb.connect(folder / "database").open_table("segments")
+
+
+def nothing(folder: Path) -> None:
+    """There is nothing to build."""
+
+
+def open_exact(folder: Path) -> Search:
+    exact = nearest.Exact(np.load(folder / "vectors.npy"))
+    rows, durations = open_table(folder).search().select(COLUMNS).to_arrow(), np.load(folder / "durations.npy")
+
+    def search(query: np.ndarray, share: float | None = None) -> pa.Table:
+        mask = None if share is None else durations < share * LONGEST_SECONDS
+        return rows.take(pa.array(exact.search(query, LIMIT, mask)[0]))
+
+    return search
+
+
+def open_vop(folder: Path) -> Search:
+    table = open_table(folder)
+
+    def search(query: np.ndarray, share: float | None = None) -> pa.Table:
+        where = None if share is None else f"duration_seconds < {share * LONGEST_SECONDS}"
+        return nearest.search_index(table, "embedding", query, limit=LIMIT, where=where, columns=COLUMNS)
+
+    return search
+
+
+def open_lance(folder: Path) -> Search:
+    table = open_table(folder)
+
+    def search(
+        query: np.ndarray, nprobes: int = 1, ef: int | None = None, refine: int = 0, flat: bool = False
+    ) -> pa.Table:
+        found = table.search(query, vector_column_name="embedding").distance_type("cosine").nprobes(nprobes)
+        found = found.select([*COLUMNS, "_distance"]).limit(LIMIT)
+        found = found.ef(ef) if ef else found
+        found = found.refine_factor(refine) if refine else found
+        return (found.bypass_vector_index() if flat else found).to_arrow()
+
+    return search
+
+
+def lance(kind: str, settings: list[dict], **config) -> Way:
+    def build(folder: Path) -> None:
+        made = getattr(lancedb.index, kind)(distance_type="cosine", **config)
+        open_table(folder).create_index("embedding", config=made, name="embedding_idx", replace=True)
+
+    return Way(build, open_lance, tuple(settings))
+
+
+def with_faiss(make: Callable[[int], faiss.Index], setting: str, values: list[int]) -> Way:
+    """FAISS with the vectors in memory; `setting` is the one that trades time for recall."""
+
+    def build(folder: Path) -> None:
+        vectors = np.load(folder / "vectors.npy")
+        index = make(len(vectors))
+        index.train(vectors[:: max(1, len(vectors) // 200_000)])
+        index.add(vectors)
+        faiss.write_index(index, str(folder / "faiss.index"))
+
+    def open_faiss(folder: Path) -> Search:
+        index = faiss.read_index(str(folder / "faiss.index"))
+        rows = open_table(folder).search().select(COLUMNS).to_arrow()
+
+        def search(query: np.ndarray, **chosen: int) -> pa.Table:
+            faiss.ParameterSpace().set_index_parameter(index, setting, chosen[setting])
+            return rows.take(pa.array(index.search(query[None], LIMIT)[1][0]))
+
+        return search
+
+    return Way(build, open_faiss, tuple({setting: value} for value in values))
+
+
+def faiss_hnsw(rows: int) -> faiss.Index:
+    index = faiss.IndexHNSWFlat(WIDTH, 32)
+    index.hnsw.efConstruction = 200
+    return index
+
+
+def faiss_ivf(rows: int) -> faiss.Index:
+    return faiss.index_factory(WIDTH, f"IVF{int(4 * rows**0.5)},Flat", faiss.METRIC_INNER_PRODUCT)
+
+
+def ways(rows: int) -> dict[str, Way]:
+    lists = round(rows**0.5)
+    probes = [{"nprobes": lists // part, "refine": 1} for part in (20, 5, 2)]
+    walks = [{"ef": 200, "refine": 1}, {"ef": 1000, "refine": 1}]
+    return {
+        "exact": Way(nothing, open_exact, filters=True, most=50),
+        "lance-flat": Way(nothing, open_lance, ({"flat": True},), most=50),
+        "vop": Way(lambda folder: nearest.build_index(open_table(folder), "embedding"), open_vop, filters=True),
+        "lance-hnsw-sq": lance("HnswSq", walks, num_partitions=1, m=20, ef_construction=150),
+        "lance-hnsw-sq-4": lance(
+            "HnswSq", [{**walk, "nprobes": 4} for walk in walks], num_partitions=4, m=20, ef_construction=150
+        ),
+        "lance-hnsw-flat": lance("HnswFlat", walks, num_partitions=1, m=20, ef_construction=150),
+        "lance-ivf-sq": lance("IvfSq", probes, num_partitions=lists),
+        "lance-ivf-pq": lance("IvfPq", [{**probe, "refine": 8} for probe in probes], num_partitions=lists),
+        "faiss-hnsw": with_faiss(faiss_hnsw, "efSearch", [200, 1000]),
+        "faiss-ivf": with_faiss(faiss_ivf, "nprobe", [lists // 5, lists // 2, lists]),
+    }
+
+
+# -- the measuring
+
+
+def built(name: str, rows: int, folder: Path) -> dict:
+    started, cpu = time.perf_counter(), time.process_time()
+    ways(rows)[name].build(folder)
+    taken = {"build_seconds": time.perf_counter() - started, "build_cpu_seconds": time.process_time() - cpu}
+    return {**taken, "build_peak_gb": peak_gb()}
+
+
+def searched(name: str, rows: int, folder: Path) -> list[dict]:
+    way, queries, answers = ways(rows)[name], np.load(folder / "queries.npz"), np.load(folder / "answers.npz")
+    started = time.perf_counter()
+    search = way.open(folder)
+    search(queries["near"][0], **way.settings[0])
+    first = time.perf_counter() - started
+    runs = [(kind, queries[kind], setting) for setting in way.settings for kind in SPREAD]
+    runs += [(f"near {share:.1%}", queries["near"], {"share": share}) for share in SHARES if way.filters]
+    found = [
+        {"way": name, "setting": setting, "queries": kind, **timed(search, asked[: way.most], setting, answers[kind])}
+        for kind, asked, setting in runs
+    ]
+    return [{**row, "first_seconds": first, "search_peak_gb": peak_gb()} for row in found]
+
+
+def timed(search: Search, queries: np.ndarray, setting: dict, answers: np.ndarray) -> dict:
+    """Milliseconds a query, and recall@10."""
+    for query in queries[:10]:
+        search(query, **setting)
+    times, recalls, cpu = [], [], time.process_time()
+    for query, answer in zip(queries, answers[: len(queries)], strict=True):
+        started = time.perf_counter()
+        found = search(query, **setting)
+        times.append(1000 * (time.perf_counter() - started))
+        numbers = {int(row, 16) for row in found.column("id").to_pylist()[:COUNTED]}
+        wanted = set(answer.tolist()) - {-1}
+        recalls.append(len(numbers & wanted) / len(wanted))
+    cpu = 1000 * (time.process_time() - cpu) / len(queries)
+    p50, p95 = np.percentile(times, [50, 95])
+    return {"p50_ms": p50, "p95_ms": p95, "cpu_ms": cpu, "recall": float(np.mean(recalls))}
+
+
+def peak_gb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def set_threads() -> None:
+    """For the processes that are started from here."""
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        os.environ.pop(name, None)
+    for name in ("OMP_NUM_THREADS", "LANCE_CPU_THREADS", "RAYON_NUM_THREADS"):
+        os.environ[name] = "2"
+
+
+def apart(work: Callable, *arguments):
+    """The same in a process of its own, whose memory is its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+def measure(names: list[str], rows: int, folder: Path) -> Iterator[dict]:
+    for name in names:
+        making = apart(built, name, rows, folder)
+        for row in apart(searched, name, rows, folder):
+            yield {**row, **making}
+
+
+def line(row: dict) -> str:
+    setting = " ".join(f"{name} {value}" for name, value in row["setting"].items() if name != "share") or "-"
+    return (
+        f"{row['way']:16} {setting:22} {row['queries']:12} p50 {row['p50_ms']:7.1f}  p95 {row['p95_ms']:7.1f}  "
+        f"cpu {row['cpu_ms']:7.1f} ms  recall@10 {row['recall']:.4f}  first {row['first_seconds']:5.2f} s, "
+        f"{row['search_peak_gb']:4.1f} GB  build {row['build_seconds']:5.0f} s (cpu {row['build_cpu_seconds']:5.0f}), "
+        f"{row['build_peak_gb']:4.1f} GB"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--ways", default=",".join(ways(1)), help="by default all: %(default)s")
+    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--folder", type=Path, help="keeps the data, and takes what is there")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    set_threads()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (arguments.folder or Path(temporary)) / f"{arguments.rows}"
+        if not (folder / "durations.npy").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            apart(make_data, folder, arguments.rows, arguments.queries)
+        for row in measure(arguments.ways.split(","), arguments.rows, folder):
+            print(json.dumps(row) if arguments.json else line(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
