@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +62,15 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    # What is imported stays: to look for garbage in it takes a sixth of the time to the first result.
+    gc.disable()
+    try:
+        _search(arguments)
+    finally:
+        gc.enable()
+
+
+def _search(arguments: argparse.Namespace) -> None:
     from vop.search.library import Library
 
     _check(arguments)
