@@ -36,6 +36,9 @@ bench: install
 	$(BIN)/python bench/train_step.py
 	$(BIN)/python bench/decode.py
 	$(BIN)/python bench/metrics.py
+	$(BIN)/python bench/index.py
+	$(BIN)/python bench/search.py
+	$(BIN)/python bench/serve.py
 
 # The tables and figures of docs/results: about two hours on two cores.
 results: install
