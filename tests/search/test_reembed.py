@@ -193,6 +193,10 @@ def test_refusals(make, tuned, tmp_path, tiny_folder):
     with pytest.raises(UsageError, match="--num-frames 2"):
         reembed(library, three, keep=True, precision="fp32")
     reembed(library, three, keep=True, num_frames=2, precision="fp32")
+    with pytest.raises(UsageError, match="workers -1"):
+        reembed(library, str(tiny_folder), workers=-1)
+    with pytest.raises(UsageError, match="batch_size is 0"):
+        reembed(library, str(tiny_folder), batch_size=0)
     with pytest.raises(UsageError, match="there is no library"):
         reembed(tmp_path / "nothing", tuned)
     assert not (tmp_path / "nothing").exists()

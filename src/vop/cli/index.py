@@ -37,7 +37,7 @@ def add_parser(subparsers) -> None:
 
 def add_work_options(parser: argparse.ArgumentParser) -> None:
     """Options of what decodes and embeds."""
-    parser.add_argument("--precision", default="auto", help="auto (default), bf16 or fp32; of a new library")
+    parser.add_argument("--precision", default="auto", help="auto (default), bf16 or fp32; of new embeddings")
     parser.add_argument("--workers", type=int, help="threads that decode (default: one for each core)")
     parser.add_argument("--batch-size", type=int, default=16, help="segments per forward pass")
 
@@ -55,16 +55,19 @@ def run(arguments: argparse.Namespace) -> None:
             keep_frames=arguments.keep_frames,
             metadata=arguments.metadata,
             prune=arguments.prune,
-            precision=arguments.precision,
-            workers=arguments.workers,
-            batch_size=arguments.batch_size,
             progress=show,
-            waiting=partial(say_waiting, arguments.library),
+            **work_of(arguments),
         )
     if arguments.json:
         print_json(report.to_dict())
         return
     _print(report, arguments.library)
+
+
+def work_of(arguments: argparse.Namespace) -> dict:
+    """What `add_work_options` asked for, and what is said where another process is at work."""
+    names = ("precision", "workers", "batch_size")
+    return {name: getattr(arguments, name) for name in names} | {"waiting": partial(say_waiting, arguments.library)}
 
 
 def say_waiting(library: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vop import progress
 from vop.cli.common import print_json, print_table
-from vop.cli.index import add_work_options, say_waiting
+from vop.cli.index import add_work_options, say_waiting, work_of
 
 
 def add_parser(subparsers) -> None:
@@ -92,11 +92,8 @@ def _reembed(arguments: argparse.Namespace) -> None:
             keep=arguments.keep,
             num_frames=arguments.num_frames,
             drop_unreadable=arguments.drop_unreadable,
-            precision=arguments.precision,
-            workers=arguments.workers,
-            batch_size=arguments.batch_size,
             progress=show,
-            waiting=partial(say_waiting, arguments.library),
+            **work_of(arguments),
         )
     if arguments.json:
         print_json(report.to_dict())

@@ -23,7 +23,7 @@ from vop.search.gone import is_below, sort_missing
 from vop.search.library import Library
 from vop.search.metadata import NOTHING, Metadata, read_metadata
 from vop.search.models import describe, embed_by, open_model, open_models, place_of
-from vop.search.pipeline import Finished, run
+from vop.search.pipeline import Finished, count_workers, run
 from vop.search.place import alone_in, check_place
 from vop.search.reading import Copy, Decoded, KnownContent, Reader, is_as_it_was
 from vop.search.rows import make_rows
@@ -107,8 +107,7 @@ def index(
     """
     started = time.monotonic()
     folder = absolute_path(Path(folder).expanduser())
-    if batch_size < 1 or (workers is not None and workers < 1):
-        raise UsageError(f"batch_size is {batch_size} and workers {workers}; both are 1 or more")
+    threads = count_workers(workers, batch_size=batch_size)
     described = read_metadata(metadata) if metadata else NOTHING
     roots = frozenset(absolute_path(Path(path).expanduser()) for path in paths)
     check_place(folder)
@@ -122,7 +121,7 @@ def index(
         library.add_columns(described.columns)
         indexing = _Indexing(library, models, walk, described, progress)
         with state_of(folder) as state:
-            indexing.work(state, workers=workers or len(os.sched_getaffinity(0)), batch_size=batch_size)
+            indexing.work(state, workers=threads, batch_size=batch_size)
         indexing.settle_gone(roots, prune=prune)
         progress(_TIDYING, 0, 1)
         if indexing.report.changed or indexing.report.removed:

@@ -8,6 +8,7 @@ processes.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vop.errors import UsageError
 from vop.search.segments import Span
 
 Job = TypeVar("Job")
@@ -80,6 +82,17 @@ class _Open:
 
 Decode = Callable[[Job], Generator[Piece, None, Result]]
 Embed = Callable[[Tensor], Sequence[Tensor]]  # (b, f, 3, h, w) to (b, e) for each model
+
+
+def count_workers(workers: int | None, *, batch_size: int) -> int:
+    """How many threads are to decode: by default one for each core.
+
+    Raises:
+        UsageError: one of both is less than 1.
+    """
+    if batch_size < 1 or (workers is not None and workers < 1):
+        raise UsageError(f"batch_size is {batch_size} and workers {workers}; both are 1 or more")
+    return workers or len(os.sched_getaffinity(0))
 
 
 def run(

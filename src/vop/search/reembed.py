@@ -6,7 +6,6 @@ Frames come from the library's own, where it keeps them, or else from the videos
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -23,7 +22,7 @@ from vop.search.commits import COMMIT_ROWS
 from vop.search.frames import SegmentFrames
 from vop.search.library import Known, Library
 from vop.search.models import describe, embed_by, open_model
-from vop.search.pipeline import Finished, Piece, run
+from vop.search.pipeline import Finished, Piece, count_workers, run
 from vop.search.place import alone_in
 from vop.search.reading import is_as_it_was
 from vop.search.rows import EMBEDDING, vectors, with_column
@@ -78,6 +77,7 @@ def reembed(
         VopError: videos cannot be read; the library is as it was, and what was done is kept for the next attempt.
     """
     folder = Path(folder).expanduser().absolute()
+    threads = count_workers(workers, batch_size=batch_size)
     with alone_in(Library.open(folder).path, waiting=waiting):
         library = Library.open(folder)
         new = _open(library.about, model, num_frames, precision)
@@ -87,7 +87,6 @@ def reembed(
         todo = moving.remaining()
         resumed = len(library.known()) - len(todo)
         embed = partial(embed_by, [new])
-        threads = workers or len(os.sched_getaffinity(0))
         try:
             for number, finished in enumerate(
                 run(todo, moving.decode, embed, workers=threads, batch_size=batch_size), start=1
