@@ -193,15 +193,52 @@ def test_ctrl_c_is_for_the_server_alone(worker):
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
-def test_closed_and_used_again():
+def test_closed_for_good():
     worker = MediaWorker(max_workers=1, seconds=20)
-    worker.close()
     worker.warm()
-    first = worker.run(process_id, "a.mp4")
+    process = worker.run(process_id, "a.mp4")
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(worker.run, sleep, "b.mp4", 15)
+        time.sleep(0.5)
+        worker.close()
+        assert not _alive(process)
+        with pytest.raises(VideoError, match=r"^b.mp4: decoding was cut short$"):
+            running.result(timeout=10)
+    with pytest.raises(VideoError, match=r"^c.mp4: decoding was cut short$"):
+        worker.run(process_id, "c.mp4")
     worker.close()
-    assert not _alive(first)
-    assert worker.run(process_id, "a.mp4") != first
+
+
+ENDING = """
+import os, sys, threading, time
+from server_jobs import sleep
+from vop.server.worker import MediaWorker
+
+def wait():
+    try:
+        worker.run(sleep, "a.mp4", 600)
+    except Exception:
+        pass
+
+if __name__ == "__main__":
+    worker = MediaWorker(max_workers=1, seconds=600)
+    worker.run(sleep, "a.mp4", 0)
+    for _ in range(3):
+        threading.Thread(target=wait, daemon=True).start()
+    time.sleep(0.5)
     worker.close()
+    threading.Thread(target=wait, daemon=True).start()
+    time.sleep(0.1)
+    os._exit(0)
+"""
+
+
+def test_leaves_nothing_behind_where_jobs_still_waited(tmp_path):
+    """As a server ends: by `os._exit`, which leaves to the system's cleaners what Python has not freed by then."""
+    (tmp_path / "server.py").write_text(ENDING)
+    (tmp_path / "server_jobs.py").write_text(JOBS)
+    ended = subprocess.run([sys.executable, tmp_path / "server.py"], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def _alive(process: int) -> bool:
@@ -212,6 +249,7 @@ def _alive(process: int) -> bool:
     return state != "Z"
 
 
+JOBS = "import os, time\ndef process_id(path): return os.getpid()\ndef sleep(path, seconds): time.sleep(seconds)\n"
 SERVER = """
 import sys, threading, time
 from server_jobs import process_id, sleep
@@ -226,8 +264,7 @@ if __name__ == "__main__":
 
 def test_processes_end_with_the_server_however_it_ends(tmp_path):
     (tmp_path / "server.py").write_text(SERVER)
-    jobs = "import os, time\ndef process_id(path): return os.getpid()\ndef sleep(path, seconds): time.sleep(seconds)\n"
-    (tmp_path / "server_jobs.py").write_text(jobs)
+    (tmp_path / "server_jobs.py").write_text(JOBS)
     server = subprocess.Popen([sys.executable, tmp_path / "server.py"], stdout=subprocess.PIPE, text=True)
     child = int(server.stdout.readline())
     assert _alive(child)

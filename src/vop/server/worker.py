@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, wait
 from multiprocessing.connection import wait as wait_for_any
@@ -30,8 +31,8 @@ class MediaWorker:
 
     Jobs of several threads run side by side, up to `max_workers` of them; others wait their turn. A job that takes
     too long is killed with its process, and a crash ends only the job: both are a VideoError to who asked, and another
-    process takes the place. The processes start with the first job, or with `warm`; they end with `close`, and
-    with the process that started them, however that ends.
+    process takes the place. The processes start with the first job, or with `warm`; they end with `close`, for good,
+    and with the process that started them, however that ends.
 
     Args:
         seconds: the longest a job may take, not counting how long it waits for its turn.
@@ -45,6 +46,7 @@ class MediaWorker:
             raise UsageError(f"seconds is {seconds}; a job needs more than 0")
         self.max_workers, self.seconds, self.memory_bytes = max_workers, seconds, memory_bytes
         self._pool: ProcessPool | None = None
+        self._closed = False
         self._lock = threading.Lock()
 
     def __enter__(self) -> MediaWorker:
@@ -58,9 +60,9 @@ class MediaWorker:
         self._running_pool()
 
     def close(self) -> None:
-        """End the processes; jobs that are running fail."""
+        """End the processes; jobs that are running, and those that come later, fail."""
         with self._lock:
-            pool, self._pool = self._pool, None
+            pool, self._pool, self._closed = self._pool, None, True
         _end(pool)
 
     def decode(
@@ -97,10 +99,8 @@ class MediaWorker:
             VideoError: it took too long or too much memory, or its process crashed.
             Exception: what the function raised.
         """
-        pool = self._running_pool()
         try:
-            future = pool.schedule(_guarded, (function, path, *args), kwargs, timeout=self.seconds)
-            return _result(future, pool)
+            return _result(*self._scheduled(_guarded, (function, path, *args), kwargs))
         except TimeoutError as error:
             raise VideoError(path, f"decoding took longer than {self.seconds:g} s and was stopped") from error
         except ProcessExpired as error:
@@ -108,8 +108,15 @@ class MediaWorker:
         except BrokenExecutor as error:
             raise VideoError(path, "decoding was cut short") from error
 
+    def _scheduled(self, *job: Any) -> tuple[Future, weakref.ref[ProcessPool]]:
+        """What will have the job's result, and its pool: who waits must not keep a closed one's semaphores alive."""
+        pool = self._running_pool()
+        return pool.schedule(*job, timeout=self.seconds), weakref.ref(pool)
+
     def _running_pool(self) -> ProcessPool:
         with self._lock:
+            if self._closed:
+                raise BrokenExecutor("the worker is closed")
             if self._pool is None or not self._pool.active:  # a pool breaks when a process ends that had no job
                 _end(self._pool)
                 self._pool = self._new_pool()
@@ -132,16 +139,20 @@ class MediaWorker:
         return pool
 
 
+def _is_active(pool: ProcessPool | None) -> bool:
+    return pool is not None and pool.active
+
+
 def _end(pool: ProcessPool | None) -> None:
     if pool is not None:
         pool.stop()
         pool.join()
 
 
-def _result(future: Future, pool: ProcessPool) -> Any:
-    """What the job gives. A job that reaches a pool just as it breaks is never answered."""
+def _result(future: Future, pool: weakref.ref[ProcessPool]) -> Any:
+    """What the job gives. A job that reaches a pool just as it breaks, or that runs as it ends, is never answered."""
     while not wait([future], timeout=_LOOK_SECONDS).done:
-        if not pool.active:
+        if not _is_active(pool()):
             raise BrokenExecutor("the pool of processes broke")
     return future.result()
 

@@ -42,6 +42,7 @@ export class Player {
     this.seek.addEventListener("change", () => this.#seekTo(Number(this.seek.value)));
     this.seek.addEventListener("input", () => this.#say(Number(this.seek.value)));
     this.dialog.addEventListener("close", () => {
+      if (this.dialog.open) return; // the event comes late, and the next moment is there by now
       this.#moment = null;
       unload(this.video);
     });
