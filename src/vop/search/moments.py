@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 
 from vop.errors import UsageError
-from vop.search.rows import METADATA
+from vop.search.rows import LIGHT, METADATA, segment_id
 
 SCORE = "_score"
 
@@ -70,5 +70,5 @@ def moment_of(row: dict) -> Moment:
         for name, value in row.items()
         if name.startswith(METADATA) and value is not None
     }
-    names = Moment.__dataclass_fields__.keys() - {"columns", "score"}
-    return Moment(**{name: row[name] for name in names}, score=float(row[SCORE]), columns=columns)
+    segment = segment_id(row["video"], (row["start_seconds"], row["end_seconds"]))
+    return Moment(segment=segment, score=float(row[SCORE]), columns=columns, **{name: row[name] for name in LIGHT})

@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 
 METADATA = "about_"
 EMBEDDING = "embedding_"
-LIGHT = ["segment", "video", "place", "path", "name", "start_seconds", "end_seconds", "duration_seconds", "date"]
-LIGHT += ["plays_in_browsers"]
+LIGHT = ["video", "path", "start_seconds", "end_seconds", "duration_seconds", "date", "plays_in_browsers"]  # a moment's
 _MOST_NAMED = 1000  # paths in one condition
 _TYPES = {
     "segment": pa.string(),
