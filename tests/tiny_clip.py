@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 
-def make_clip_folder(folder: Path, *, seed: int = 0, vision_layers: int = 3, hidden_act: str = "quick_gelu") -> Path:
+def make_clip_folder(folder: Path, *, seed: int = 0, vision_layers: int = 3, **kinds: dict) -> Path:
+    """`kinds` are other values of the `text` and the `vision` tower."""
     from tokenizers import pre_tokenizers
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
@@ -26,7 +27,6 @@ def make_clip_folder(folder: Path, *, seed: int = 0, vision_layers: int = 3, hid
         "bos_token_id": len(words) - 2,
         "eos_token_id": len(words) - 1,
         "pad_token_id": len(words) - 1,
-        "hidden_act": hidden_act,
     }
     vision = {
         "hidden_size": 48,
@@ -35,8 +35,8 @@ def make_clip_folder(folder: Path, *, seed: int = 0, vision_layers: int = 3, hid
         "num_attention_heads": 3,
         "image_size": 32,
         "patch_size": 16,
-        "hidden_act": hidden_act,
     }
+    text, vision = text | kinds.get("text", {}), vision | kinds.get("vision", {})
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=16, logit_scale_init_value=3.9)
     model = CLIPModel(config)
     for parameter in model.parameters():  # biases and norms too, so that a swapped tensor cannot go unnoticed

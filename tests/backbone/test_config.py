@@ -46,6 +46,7 @@ ODD = {
     "the old end mark": {"text_config": SMALL_TEXT | {"eos_token_id": 2}},
     "no end mark": {"text_config": SMALL_TEXT | {"eos_token_id": None}},
     "another activation": {"vision_config": {"hidden_act": "gelu", "layer_norm_eps": 1e-6, "image_size": 336}},
+    "towers of two kinds": {"text_config": {"hidden_act": "gelu"}, "vision_config": {"layer_norm_eps": 1e-6}},
     "other positions": {"text_config": {"max_position_embeddings": 40, "num_hidden_layers": 3}, "projection_dim": 16},
     "what is not read": {"transformers_version": "4.1", "logit_scale_init_value": 2.6, "text_config": {"dropout": 0.1}},
 }
@@ -60,6 +61,8 @@ def their_sizes(config: dict) -> ClipSizes:
             layers=part.num_hidden_layers,
             heads=part.num_attention_heads,
             mlp_width=part.intermediate_size,
+            activation=part.hidden_act,
+            norm_eps=part.layer_norm_eps,
         )
         for name, part in [("vision", theirs.vision_config), ("text", theirs.text_config)]
     }
@@ -72,8 +75,6 @@ def their_sizes(config: dict) -> ClipSizes:
         vocab_size=text.vocab_size,
         positions=text.max_position_embeddings,
         eos_token_id=text.vocab_size - 1 if text.eos_token_id in (None, 2) else text.eos_token_id,
-        activation=vision.hidden_act,
-        norm_eps=vision.layer_norm_eps,
     )
 
 

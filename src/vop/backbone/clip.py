@@ -32,9 +32,9 @@ class VisionTower(nn.Module):
         self.patch_embedding = nn.Conv2d(3, width, sizes.patch_size, stride=sizes.patch_size, bias=False)
         self.class_embedding = free_parameter(width, std=std)
         self.positions = free_parameter(1 + sizes.patches, width, std=std)
-        self.pre_norm = LayerNorm(width, eps=sizes.norm_eps)
-        self.layers = make_layers(tower, sizes)
-        self.post_norm = LayerNorm(width, eps=sizes.norm_eps)
+        self.pre_norm = LayerNorm(width, eps=tower.norm_eps)
+        self.layers = make_layers(tower)
+        self.post_norm = LayerNorm(width, eps=tower.norm_eps)
         self.projection = free_parameter(width, sizes.embed_dim, std=std)
 
     def embed(self, pixels: Tensor) -> Tensor:
@@ -77,8 +77,8 @@ class TextTower(nn.Module):
             free_parameter(sizes.vocab_size, width, std=1), freeze=False
         )
         self.positions = free_parameter(sizes.positions, width, std=0.01)
-        self.layers = make_layers(tower, sizes)
-        self.post_norm = LayerNorm(width, eps=sizes.norm_eps)
+        self.layers = make_layers(tower)
+        self.post_norm = LayerNorm(width, eps=tower.norm_eps)
         self.projection = free_parameter(width, sizes.embed_dim, std=width**-0.5)
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -143,15 +143,15 @@ def pick(x: Tensor, index: Tensor) -> Tensor:
     return x.take_along_dim(index[:, None, None], dim=1).squeeze(1)
 
 
-def make_layers(tower: TowerSizes, sizes: ClipSizes) -> nn.ModuleList:
+def make_layers(tower: TowerSizes) -> nn.ModuleList:
     """The blocks of a tower, freshly initialised."""
     return nn.ModuleList(
         Layer(
             width=tower.width,
             heads=tower.heads,
             mlp_width=tower.mlp_width,
-            activation=sizes.activation,
-            norm_eps=sizes.norm_eps,
+            activation=tower.activation,
+            norm_eps=tower.norm_eps,
         )
         for _ in range(tower.layers)
     )

@@ -17,6 +17,8 @@ class TowerSizes:
     layers: int
     heads: int
     mlp_width: int
+    activation: str = "quick_gelu"
+    norm_eps: float = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +33,6 @@ class ClipSizes:
     vocab_size: int = 49408
     positions: int = 77  # of the text tower, [BOS] and [EOS] included
     eos_token_id: int = 49407
-    activation: str = "quick_gelu"
-    norm_eps: float = 1e-5
 
     @property
     def patches(self) -> int:
@@ -71,8 +71,6 @@ def sizes_from_config(config: Mapping) -> ClipSizes:
         vocab_size=vocab_size,
         positions=_read(text, "max_position_embeddings", usual.positions),
         eos_token_id=vocab_size - 1 if highest else _read(text, "eos_token_id", usual.eos_token_id),
-        activation=_read(vision, "hidden_act", usual.activation),
-        norm_eps=_read(vision, "layer_norm_eps", usual.norm_eps),
     )
 
 
@@ -94,6 +92,8 @@ def _tower(part: Mapping, usual: TowerSizes) -> TowerSizes:
         layers=_read(part, "num_hidden_layers", usual.layers),
         heads=heads,
         mlp_width=_read(part, "intermediate_size", usual.mlp_width),
+        activation=_read(part, "hidden_act", usual.activation),
+        norm_eps=_read(part, "layer_norm_eps", usual.norm_eps),
     )
 
 

@@ -25,7 +25,6 @@ Shapes: `t` texts, `v` or `b` videos, `f` frames, `e` the joint space.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +100,7 @@ class TightTransf(PairwiseHead):
         self.types = free_parameter(2, width, std=0)  # text, frames
         self.dropout = nn.Dropout(TIGHT_DROPOUT)
         self.layers = make_joint_layers(sizes, layers)
-        self.pooler_norm = LayerNorm(width, eps=sizes.norm_eps)
+        self.pooler_norm = LayerNorm(width, eps=sizes.vision.norm_eps)
         self.pooler = Linear(width, width)
         self.similarity = nn.Linear(width, 1, bias=False)
         nn.init.normal_(self.pooler.weight, std=POOLER_STD)
@@ -154,8 +153,9 @@ def make_joint_layers(sizes: ClipSizes, layers: int) -> nn.ModuleList:
             f"this backbone's joint space is {width} wide, which its {heads} attention heads do not divide: "
             "take a head without a Transformer (meanP, seqLSTM, x-pool)"
         )
-    shape = TowerSizes(width=width, layers=layers, heads=heads, mlp_width=4 * width)
-    made = make_layers(shape, replace(sizes, activation="quick_gelu"))
+    made = make_layers(
+        TowerSizes(width=width, layers=layers, heads=heads, mlp_width=4 * width, norm_eps=sizes.vision.norm_eps)
+    )
     for layer in made:
         initialise(layer, width=width, depth=layers)
     return made

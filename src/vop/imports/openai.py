@@ -181,8 +181,8 @@ def _config(sizes: ClipSizes) -> CLIPConfig:
             "num_attention_heads": part.heads,
             "intermediate_size": part.mlp_width,
             "projection_dim": sizes.embed_dim,
-            "hidden_act": sizes.activation,
-            "layer_norm_eps": sizes.norm_eps,
+            "hidden_act": part.activation,
+            "layer_norm_eps": part.norm_eps,
         }
 
     text = {

@@ -41,7 +41,7 @@ class Transformer(nn.Module):
         super().__init__()
         tower = sizes.vision
         self.positions = free_parameter(num_frames, tower.width, std=0.02)
-        self.layers = make_layers(replace(tower, layers=TRANSFORMER_LAYERS), sizes)
+        self.layers = make_layers(replace(tower, layers=TRANSFORMER_LAYERS))
         self.out_width = tower.width
 
     def forward(self, cls: Tensor) -> Tensor:
