@@ -57,7 +57,7 @@ def test_on_meta_there_are_the_same_parameters_without_values(tiny):
 def test_free_parameters_are_drawn_with_their_deviation():
     torch.manual_seed(0)
     table = free_parameter(100, 50, std=0.02)
-    assert (float(table.mean()), float(table.std())) == pytest.approx((0, 0.02), abs=1e-3)
+    assert (table.mean().item(), table.std().item()) == pytest.approx((0, 0.02), abs=1e-3)
     torch.manual_seed(0)
     assert torch.equal(table, torch.randn(100, 50) * 0.02)
     assert free_parameter(std=0).item() == 0
