@@ -7,9 +7,10 @@ goes with i^-0.8), their centres and what lies around them normal, with a varian
 axis, then scaled to unit length. What lies around a centre is 0.8 times as long as it. `near` queries are drawn as the
 vectors are, `far` ones with 1.6 times, as a sentence is not quite where videos are; none is among the vectors.
 
-A row has a path, a video, times, and a film strip of 1 kB. Every way answers one query at a time with the 50 nearest
-rows and their columns (not the strip), on two threads. It is built in a process of its own and searched in another,
-which says how long opening with the first search takes, and the most memory; recall@10 counts against the exact scan.
+A row has the columns of a moment and a film strip of 1 kB. Every way answers one query at a time with the 50 nearest
+rows and the columns of a moment (or with their ids alone: `ids`), on two threads. It is built in a process of its own
+and searched in another, which says how long opening with the first search takes, and the most memory; recall@10 counts
+against the exact scan.
 `vop` and `exact` also search under conditions that hold for a share of the rows. `cpu` is processor time, all threads
 together: where other jobs share the machine it says more than the clock. OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE are
 taken out of the environment, for they would change NumPy's product.
@@ -36,10 +37,10 @@ import numpy as np
 import pyarrow as pa
 
 from vop.search import nearest
+from vop.search.rows import LIGHT, segment_id, span_of, video_of
 
 WIDTH, CLUSTERS, SPREAD = 512, 20_000, {"near": 0.8, "far": 1.6}
 BLOCK = 50_000
-COLUMNS = ["id", "video", "path", "start_seconds", "end_seconds"]
 LIMIT, COUNTED = 50, 10
 SHARES = [0.5, 0.1, 0.01, 0.001]  # of the rows, for which a condition holds
 LONGEST_SECONDS = 1000.0  # durations are uniform up to it, so that a share is a condition on them
@@ -92,12 +93,11 @@ def batches(vectors: np.ndarray, durations: np.ndarray) -> Iterator[pa.RecordBat
         numbers = np.arange(start, start + len(part))
         strips = random.bytes(1000 * len(part))
         columns = {
-            "id": [f"{number:032x}" for number in numbers],
             "path": [f"/videos/{number // 8 % 100:03d}/{number // 8:07d}.mp4" for number in numbers],
-            "video": [f"{number // 8:064x}" for number in numbers],
-            "start_seconds": 8.0 * (numbers % 8),
-            "end_seconds": 8.0 * (numbers % 8) + 10,
+            "segment": [segment_id(f"{n // 8:032x}", (8.0 * (n % 8), 8.0 * (n % 8) + 10)) for n in numbers],
             "duration_seconds": durations[start : start + len(part)],
+            "date": [f"2026-{1 + number % 12:02}-{1 + number % 28:02}T12:00:00+00:00" for number in numbers],
+            "plays_in_browsers": numbers % 8 != 0,
             "embedding": pa.FixedSizeListArray.from_arrays(pa.array(np.ravel(part)), WIDTH),
             "strip": pa.array([strips[1000 * place : 1000 * place + 1000] for place in range(len(part))], pa.binary()),
         }
@@ -137,7 +137,7 @@ def nothing(folder: Path) -> None:
 
 def open_exact(folder: Path) -> Search:
     exact = nearest.Exact(np.load(folder / "vectors.npy"))
-    rows, durations = open_table(folder).search().select(COLUMNS).to_arrow(), np.load(folder / "durations.npy")
+    rows, durations = open_table(folder).search().select(LIGHT).to_arrow(), np.load(folder / "durations.npy")
 
     def search(query: np.ndarray, share: float | None = None) -> pa.Table:
         mask = None if share is None else durations < share * LONGEST_SECONDS
@@ -146,12 +146,17 @@ def open_exact(folder: Path) -> Search:
     return search
 
 
-def open_vop(folder: Path) -> Search:
-    table = open_table(folder)
+def build_vop(folder: Path) -> None:
+    nearest.build_index(open_table(folder), "embedding")
 
-    def search(query: np.ndarray, share: float | None = None) -> pa.Table:
+
+def open_vop(folder: Path) -> Search:
+    indexed = nearest.Indexed(folder / "database", "segments")
+
+    def search(query: np.ndarray, share: float | None = None, ids: bool = False) -> pa.Table:
         where = None if share is None else f"duration_seconds < {share * LONGEST_SECONDS}"
-        return nearest.search_index(table, "embedding", query, limit=LIMIT, where=where, columns=COLUMNS)
+        columns = ["segment"] if ids else LIGHT
+        return indexed.search("embedding", query, limit=LIMIT, where=where, columns=columns)
 
     return search
 
@@ -163,7 +168,7 @@ def open_lance(folder: Path) -> Search:
         query: np.ndarray, nprobes: int = 1, ef: int | None = None, refine: int = 0, flat: bool = False
     ) -> pa.Table:
         found = table.search(query, vector_column_name="embedding").distance_type("cosine").nprobes(nprobes)
-        found = found.select([*COLUMNS, "_distance"]).limit(LIMIT)
+        found = found.select([*LIGHT, "_distance"]).limit(LIMIT)
         found = found.ef(ef) if ef else found
         found = found.refine_factor(refine) if refine else found
         return (found.bypass_vector_index() if flat else found).to_arrow()
@@ -191,7 +196,7 @@ def with_faiss(make: Callable[[int], faiss.Index], setting: str, values: list[in
 
     def open_faiss(folder: Path) -> Search:
         index = faiss.read_index(str(folder / "faiss.index"))
-        rows = open_table(folder).search().select(COLUMNS).to_arrow()
+        rows = open_table(folder).search().select(LIGHT).to_arrow()
 
         def search(query: np.ndarray, **chosen: int) -> pa.Table:
             faiss.ParameterSpace().set_index_parameter(index, setting, chosen[setting])
@@ -219,7 +224,7 @@ def ways(rows: int) -> dict[str, Way]:
     return {
         "exact": Way(nothing, open_exact, filters=True, most=50),
         "lance-flat": Way(nothing, open_lance, ({"flat": True},), most=50),
-        "vop": Way(lambda folder: nearest.build_index(open_table(folder), "embedding"), open_vop, filters=True),
+        "vop": Way(build_vop, open_vop, ({}, {"ids": True}), filters=True),
         "lance-hnsw-sq": lance("HnswSq", walks, num_partitions=1, m=20, ef_construction=150),
         "lance-hnsw-sq-4": lance(
             "HnswSq", [{**walk, "nprobes": 4} for walk in walks], num_partitions=4, m=20, ef_construction=150
@@ -266,12 +271,17 @@ def timed(search: Search, queries: np.ndarray, setting: dict, answers: np.ndarra
         started = time.perf_counter()
         found = search(query, **setting)
         times.append(1000 * (time.perf_counter() - started))
-        numbers = {int(row, 16) for row in found.column("id").to_pylist()[:COUNTED]}
         wanted = set(answer.tolist()) - {-1}
-        recalls.append(len(numbers & wanted) / len(wanted))
+        recalls.append(len(row_numbers(found.slice(0, COUNTED)) & wanted) / len(wanted))
     cpu = 1000 * (time.process_time() - cpu) / len(queries)
     p50, p95 = np.percentile(times, [50, 95])
     return {"p50_ms": p50, "p95_ms": p95, "cpu_ms": cpu, "recall": float(np.mean(recalls))}
+
+
+def row_numbers(rows: pa.Table) -> set[int]:
+    """A row's id tells which it is."""
+    segments = rows.column("segment").to_pylist()
+    return {8 * int(video_of(segment), 16) + round(span_of(segment)[0] / 8) for segment in segments}
 
 
 def peak_gb() -> float:

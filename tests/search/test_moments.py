@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from vop.errors import UsageError
 from vop.search.moments import SCORE, Moment, best_of_videos
+from vop.search.rows import segment_id, video_of
 
 MANY = 10**9
 
@@ -34,15 +35,16 @@ class Segments:
         """Naively: each video's largest score, the k largest of them."""
         best: dict[str, float] = {}
         for row in self.rows:
-            best[row["video"]] = max(row[SCORE], best.get(row["video"], -1.0))
+            video = video_of(row["segment"])
+            best[video] = max(row[SCORE], best.get(video, -1.0))
         return sorted(best.items(), key=lambda item: -item[1])[:k]
 
 
 def a_row(video: int, place: int, score: float) -> dict:
     about = {"about_author": "bob" if video % 2 else None, "about_title": f"title {video}"}
-    names = {"video": f"video{video}", "path": f"/v/{video}.mp4"}
-    times = {"start_seconds": place * 8.0, "end_seconds": place * 8.0 + 10, "duration_seconds": 60.0}
-    return names | times | {"date": "2024-07-01", "plays_in_browsers": False, SCORE: score} | about
+    segment = segment_id(f"video{video}", (place * 8.0, place * 8.0 + 10))
+    names = {"segment": segment, "path": f"/v/{video}.mp4", "date": "2024-07-01"}
+    return names | {"duration_seconds": 60.0, "plays_in_browsers": False, SCORE: score} | about
 
 
 @settings(deadline=None, derandomize=True)
@@ -78,7 +80,7 @@ def test_a_moment_says_everything_of_its_row():
 def test_one_long_video_before_all_others():
     segments = Segments([0] * 3000 + [1, 2, 3])
     for row in segments.rows:
-        row[SCORE] -= 1000 * int(row["video"].removeprefix("video"))
+        row[SCORE] -= 1000 * int(video_of(row["segment"]).removeprefix("video"))
     segments.rows.sort(key=lambda row: -row[SCORE])
     segments.table = pa.Table.from_pylist(segments.rows)
     assert [moment.video for moment in best_of_videos(segments, 3)] == ["video0", "video1", "video2"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vop.search import nearest
-from vop.search.nearest import Exact, build_index, keep_up, needs_index, search_index
+from vop.search.nearest import Exact, Indexed, build_index, keep_up, needs_index
 
 WIDTH, ROWS = 32, 3000
 lancedb = pytest.importorskip("lancedb")
@@ -44,7 +45,12 @@ def numbers(found: pa.Table) -> list[int]:
 
 
 def search(table, query: np.ndarray, limit: int, where: str | None = None) -> pa.Table:
-    return search_index(table, "embedding_0", query, limit=limit, where=where, columns=["number"])
+    return indexed(table).search("embedding_0", query, limit=limit, where=where, columns=["number"])
+
+
+def indexed(table) -> Indexed:
+    folder = Path(table.uri)
+    return Indexed(folder.parent, folder.stem)
 
 
 def index_of(table):
@@ -60,8 +66,11 @@ def plain(tmp_path):
     return lancedb.connect(tmp_path / "database").create_table("segments", rows_of(VECTORS))
 
 
-@pytest.fixture
-def table(plain):
+@pytest.fixture(params=[(30, 0.3), (9, 0.3), (1, 0.3)], ids=["all partitions", "some", "their share"])
+def table(plain, request, monkeypatch):
+    """One with an index of 30 partitions, of which so many are visited."""
+    monkeypatch.setattr(nearest, "_PARTITION_ROWS", ROWS // 30)
+    monkeypatch.setattr(nearest, "_VISITED", request.param)
     build_index(plain, "embedding_0")
     return plain
 
@@ -115,7 +124,7 @@ class TestSearchIndex:
         assert [numbers(search(plain, vector, 1)) for vector in close] == [[ROWS + place] for place in range(40)]
 
     def test_the_columns_asked_for(self, table):
-        found = search_index(table, "embedding_0", QUERIES[0], limit=2, columns=["tenth", "number"])
+        found = indexed(table).search("embedding_0", QUERIES[0], limit=2, columns=["tenth", "number"])
         assert found.column_names == ["tenth", "number", "_score"]
 
     def test_more_than_there_are(self, table):
@@ -125,20 +134,12 @@ class TestSearchIndex:
         monkeypatch.setattr(nearest, "_MOST_REFINED", 99)
         assert numbers(search(table, QUERIES[0], 100)) == naive(VECTORS, QUERIES[0], 100)
 
-    def test_a_walk_that_comes_to_too_few_rows(self, table, monkeypatch):
-        whole = nearest._search
-
-        def poor(*arguments, use_index):
-            return whole(*arguments, use_index=use_index).slice(2 if use_index else 0)
-
-        monkeypatch.setattr(nearest, "_search", poor)
-        assert numbers(search(table, QUERIES[0], 10)) == naive(VECTORS, QUERIES[0], 10)
-
-    def test_rows_added_after_it_was_built(self, table):
+    def test_rows_added_after_it_was_opened(self, table):
+        opened = indexed(table)
         new = clustered(20, seed=2)
         table.add(rows_of(new, first=ROWS))
         for place, query in enumerate(new):
-            found = search(table, query, 1)
+            found = opened.search("embedding_0", query, limit=1, columns=["number"])
             assert numbers(found) == [ROWS + place]
             assert found.column("_score")[0].as_py() == pytest.approx(1, abs=1e-5)
 
@@ -198,17 +199,17 @@ class TestKeepUp:
     def test_a_large_one_does(self, plain, monkeypatch):
         monkeypatch.setattr(nearest, "EXACT_ROWS", ROWS - 1)
         keep_up(plain, ["embedding_0"])
-        assert (index_of(plain).index_type, index_of(plain).num_indexed_rows) == ("IVF_HNSW_SQ", ROWS)
+        assert (index_of(plain).index_type, index_of(plain).num_indexed_rows) == ("IVF_RQ", ROWS)
 
     def test_new_rows_make_a_piece_when_there_are_many(self, table, monkeypatch):
         monkeypatch.setattr(nearest, "TAIL_ROWS", 100)
         monkeypatch.setattr(nearest, "EXACT_ROWS", ROWS - 1)
         table.add(rows_of(clustered(99, seed=2), first=ROWS))
         keep_up(table, ["embedding_0"])
-        assert (index_of(table).num_indices, index_of(table).num_unindexed_rows) == (1, 99)
+        assert index_of(table).num_unindexed_rows == 99
         table.add(rows_of(clustered(1, seed=3), first=ROWS + 99))
         keep_up(table, ["embedding_0"])
-        assert (index_of(table).num_indices, index_of(table).num_unindexed_rows) == (2, 0)
+        assert index_of(table).num_unindexed_rows == 0
         assert numbers(search(table, clustered(1, seed=3)[0], 1)) == [ROWS + 99]
 
     def test_many_pieces_become_one(self, table, monkeypatch):
@@ -216,12 +217,13 @@ class TestKeepUp:
         monkeypatch.setattr(nearest, "EXACT_ROWS", ROWS - 1)
         monkeypatch.setattr(nearest, "MOST_PIECES", 2)
         pieces = []
-        for round in range(4):
+        for round in range(8):
             table.add(rows_of(clustered(10, seed=2 + round), first=ROWS + 10 * round))
             keep_up(table, ["embedding_0"])
             pieces.append(index_of(table).num_indices)
-        assert pieces == [2, 3, 1, 2]
-        assert index_of(table).num_indexed_rows == ROWS + 40
+        assert max(pieces) == 3
+        assert pieces[pieces.index(3) + 1] == 1
+        assert index_of(table).num_indexed_rows == ROWS + 80
 
     def test_one_file_of_many(self, plain):
         for number in range(5):
@@ -229,6 +231,19 @@ class TestKeepUp:
         keep_up(plain, ["embedding_0"])
         assert plain.stats()["fragment_stats"]["num_fragments"] == 1
         assert plain.count_rows() == ROWS + 50
+
+    def test_rows_that_move_into_another_file_are_found(self, table, monkeypatch):
+        monkeypatch.setattr(nearest, "MOST_FRAGMENTS", 2)
+        new = clustered(20, seed=2)
+        for place, vector in enumerate(new):
+            table.add(rows_of(vector[None], first=ROWS + place))
+        table.delete("tenth = 3")
+        keep_up(table, ["embedding_0"])
+        assert table.stats()["fragment_stats"]["num_fragments"] <= 2
+        matrix = np.concatenate([VECTORS, new])
+        allowed = np.arange(ROWS + 20) % 10 != 3
+        for query in new:
+            assert numbers(search(table, query, 1)) == naive(matrix, query, 1, allowed)
 
     def test_a_version_can_be_read_after_it_was_replaced(self, table, tmp_path, monkeypatch):
         """However long ago it was made: it was the current one until now."""

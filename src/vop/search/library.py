@@ -31,7 +31,7 @@ from vop.search.about import About, LibraryModel
 from vop.search.failures import Failure
 from vop.search.filters import Filters
 from vop.search.following import Stamp, again_if_moved, follows, stamp_of
-from vop.search.moments import Moment, best_of_videos
+from vop.search.moments import Moment, Nearest, best_of_videos
 from vop.search.place import DATABASE
 from vop.search.rows import LIGHT, METADATA, delete_paths, matrix, metadata_columns, quoted, schema
 from vop.search.snapshot import Snapshot
@@ -105,6 +105,7 @@ class Library:
                 f"{self.path / DATABASE}: its tables cannot be opened ({error}); restore it, or index anew"
             ) from None
         self._snapshots: dict[str, Snapshot] = {}
+        self._indexed: nearest.Indexed | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> Library:
@@ -182,13 +183,18 @@ class Library:
                 return own.column
         raise VopError(f"{self.path} has moved to other models since it was opened; open it again")
 
-    def _nearest(self, vector: np.ndarray, where: str | None, column: str) -> partial:
-        rows = self.table.count_rows()
-        if rows > nearest.EXACT_ROWS:
+    def _nearest(self, vector: np.ndarray, where: str | None, column: str) -> Nearest:
+        if self.table.count_rows() > nearest.EXACT_ROWS:
             light = LIGHT + [METADATA + name for name in self.columns]
-            return partial(_approximate, self.table, column, vector, where, light, rows)
+            indexed = self._by_index()
+            return lambda limit: indexed.search(column, vector, limit=limit, where=where, columns=light)
         snapshot = self._snapshot(column)
         return partial(snapshot.nearest, vector, snapshot.mask(where))
+
+    def _by_index(self) -> nearest.Indexed:
+        with self._changing:
+            self._indexed = self._indexed or nearest.Indexed(self.path / DATABASE, self.about.table)
+            return self._indexed
 
     def _snapshot(self, column: str) -> Snapshot:
         """The table in memory, as it is now."""
@@ -358,9 +364,3 @@ class Library:
         for name in self._database.list_tables().tables:
             if name not in (self.about.table, failures.TABLE):
                 self._database.drop_table(name)
-
-
-def _approximate(
-    table: Table, column: str, vector: np.ndarray, where: str | None, light: list[str], rows: int, limit: int
-) -> pa.Table:
-    return nearest.search_index(table, column, vector, limit=min(limit, rows), where=where, columns=light)

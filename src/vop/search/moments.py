@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 
 from vop.errors import UsageError
-from vop.search.rows import LIGHT, METADATA, segment_id
+from vop.search.rows import LIGHT, METADATA, span_of, video_of
 
 SCORE = "_score"
 
@@ -55,8 +55,8 @@ def best_of_videos(nearest: Nearest, k: int) -> list[Moment]:
     while True:
         found = nearest(limit)
         first: dict[str, int] = {}
-        for place, video in enumerate(found.column("video").to_pylist()):
-            first.setdefault(video, place)
+        for place, segment in enumerate(found.column("segment").to_pylist()):
+            first.setdefault(video_of(segment), place)
         if len(first) >= k or len(found) < limit:
             best = pa.array(list(first.values())[:k], pa.int64())
             return [moment_of(row) for row in found.take(best).to_pylist()]
@@ -70,5 +70,12 @@ def moment_of(row: dict) -> Moment:
         for name, value in row.items()
         if name.startswith(METADATA) and value is not None
     }
-    segment = segment_id(row["video"], (row["start_seconds"], row["end_seconds"]))
-    return Moment(segment=segment, score=float(row[SCORE]), columns=columns, **{name: row[name] for name in LIGHT})
+    start, end = span_of(row["segment"])
+    return Moment(
+        video=video_of(row["segment"]),
+        start_seconds=start,
+        end_seconds=end,
+        score=float(row[SCORE]),
+        columns=columns,
+        **{name: row[name] for name in LIGHT},
+    )

@@ -1,6 +1,6 @@
 """The table of a library: one row per segment, as Arrow.
 
-segment             the video's id, start and end: the row's key
+segment             the video's id, start and end in milliseconds: the row's key
 video               SHA-256 of the file's content, its first 32 digits
 place               0, 1, … among the segments of the video
 path, name          of the file, absolute, and without its folders
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 METADATA = "about_"
 EMBEDDING = "embedding_"
-LIGHT = ["video", "path", "start_seconds", "end_seconds", "duration_seconds", "date", "plays_in_browsers"]  # a moment's
+LIGHT = ["segment", "path", "duration_seconds", "date", "plays_in_browsers"]  # what makes a moment
 _MOST_NAMED = 1000  # paths in one condition
 _TYPES = {
     "segment": pa.string(),
@@ -110,8 +110,8 @@ def make_rows(
     columns = {name: [value] * len(spans) for name, value in same.items()} | {
         "segment": [segment_id(file.video, span) for span in spans],
         "place": range(len(spans)),
-        "start_seconds": [start for start, _ in spans],
-        "end_seconds": [end for _, end in spans],
+        "start_seconds": [round(start, 3) for start, _ in spans],
+        "end_seconds": [round(end, 3) for _, end in spans],
         "strip": strips,
     }
     columns |= {name: vectors(matrix) for name, matrix in embeddings.items()}
@@ -122,6 +122,17 @@ def segment_id(video: str, span: Span) -> str:
     """Short, safe in a URL, and the same whenever the same stretch of the same video is indexed."""
     start, end = (round(seconds * 1000) for seconds in span)
     return f"{video}-{start}-{end}"
+
+
+def video_of(segment: str) -> str:
+    """The id of a segment's video."""
+    return segment.partition("-")[0]
+
+
+def span_of(segment: str) -> Span:
+    """Start and end of a segment, in seconds."""
+    _, start, end = segment.split("-")
+    return int(start) / 1000, int(end) / 1000
 
 
 def vectors(matrix: np.ndarray) -> pa.FixedSizeListArray:
