@@ -117,18 +117,16 @@ class Indexed:
         rows = await self._table.count_rows()
         limit = max(1, min(limit, rows))
         search = self._table.vector_search(query).column(column).distance_type("cosine").limit(limit).select(columns)
+        if where is not None:
+            search = search.where(where)
+        if limit > _MOST_REFINED:
+            return await search.bypass_vector_index().to_arrow()
         if where is None and limit <= _FEW:
             partitions, share = _VISITED
             search = search.nprobes(max(partitions, round(share * rows / _PARTITION_ROWS)))
         else:
             search = search.maximum_nprobes(0)  # all partitions, for those nearby may not have as many rows
-        if where is not None:
-            search = search.where(where)
-        if limit > _MOST_REFINED:
-            search = search.bypass_vector_index()
-        else:
-            search = search.refine_factor(-(-_REFINED // limit))
-        return await search.to_arrow()
+        return await search.refine_factor(-(-_REFINED // limit)).to_arrow()
 
 
 def needs_index(rows: int, pieces: int) -> bool:
