@@ -66,7 +66,7 @@ def plain(tmp_path):
     return lancedb.connect(tmp_path / "database").create_table("segments", rows_of(VECTORS))
 
 
-@pytest.fixture(params=[(30, 0.4), (14, 0.4), (1, 0.4)], ids=["all partitions", "some", "their share"])
+@pytest.fixture(params=[(30, 0.4), (14, 0.1), (1, 0.4)], ids=["all partitions", "some", "their share"])
 def table(plain, request, monkeypatch):
     """One with an index of 30 partitions, of which so many are visited."""
     monkeypatch.setattr(nearest, "_PARTITION_ROWS", ROWS // 30)

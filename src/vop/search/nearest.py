@@ -36,7 +36,6 @@ READERS = timedelta(hours=1)  # nobody reads a version for longer after there is
 _PARTITION_ROWS = 4000
 _BITS = 4  # of a number
 _VISITED = 100, 0.4  # partitions, and their share, at least: recall@10 in a million clustered vectors 0.995
-_FEW = 1000  # rows, that the visited partitions surely have
 _REFINED = 50  # vectors read in full at least; the ten nearest are among the first 50 by half a byte a number
 _MOST_REFINED = 50_000  # here a search of the index still takes a quarter of a scan's time
 
@@ -121,12 +120,13 @@ class Indexed:
             search = search.where(where)
         if limit > _MOST_REFINED:
             return await search.bypass_vector_index().to_arrow()
-        if where is None and limit <= _FEW:
+        search = search.refine_factor(-(-_REFINED // limit))
+        if where is None:
             partitions, share = _VISITED
-            search = search.nprobes(max(partitions, round(share * rows / _PARTITION_ROWS)))
-        else:
-            search = search.maximum_nprobes(0)  # all partitions, for those nearby may not have as many rows
-        return await search.refine_factor(-(-_REFINED // limit)).to_arrow()
+            found = await search.nprobes(max(partitions, round(share * rows / _PARTITION_ROWS))).to_arrow()
+            if len(found) == limit:
+                return found
+        return await search.maximum_nprobes(0).to_arrow()  # all: those nearby may not have so many rows
 
 
 def needs_index(rows: int, pieces: int) -> bool:
