@@ -93,15 +93,15 @@ def test_a_full_disk_is_told_without_its_place(client, monkeypatch):
 
 
 def test_a_client_that_goes_silent_gives_up_its_place(library, monkeypatch):
-    monkeypatch.setattr("vop.server.uploads.SILENT_SECONDS", 0.3)
+    monkeypatch.setattr("vop.server.uploads.SILENT_SECONDS", 1.0)
     app = app_of(library)
     headers = {"content-type": "multipart/form-data; boundary=x"}
     beginning = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
     body = [beginning, *[b"slow"] * 4, None]  # slow ones are waited for: 0.8 s in all
     began = time.monotonic()
     status, answer, _ = asyncio.run(post_in_parts(app, "/api/views/demo/search/file", headers, body, seconds=0.2))
-    assert (status, answer) == (408, {"detail": "nothing of the file has arrived for 0.3 s"})
-    assert 1 < time.monotonic() - began < 5
+    assert (status, answer) == (408, {"detail": "nothing of the file has arrived for 1 s"})
+    assert 1.8 < time.monotonic() - began < 10
     assert app.state.desk.uploads.inside == 0
     app.state.desk.close()
 
