@@ -21,7 +21,7 @@ from vop.search.frames import SegmentFrames
 from vop.search.library import Known, Library
 from vop.search.metadata import Metadata
 from vop.search.pipeline import Piece
-from vop.search.rows import VideoFile, segment_id
+from vop.search.rows import VideoFile, in_milliseconds, segment_id
 from vop.search.segments import Span, shots, windows
 from vop.search.strip import film_strip_jpeg
 from vop.search.walk import FoundFile
@@ -107,7 +107,7 @@ class Reader:
 
     def _segments(self, file: FoundFile, video: str, timeline: Timeline) -> Generator[Piece, None, Decoded]:
         about = self._about
-        spans = self._cut(file.path, timeline.duration_seconds)
+        spans = [in_milliseconds(span) for span in self._cut(file.path, timeline.duration_seconds)]
         sizes = {"num_frames": about.num_frames, "size": about.image_size}
         damaged = 0
         stretches = decode_stretches(file.path, spans, timeline=timeline, **sizes)

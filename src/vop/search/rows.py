@@ -110,12 +110,18 @@ def make_rows(
     columns = {name: [value] * len(spans) for name, value in same.items()} | {
         "segment": [segment_id(file.video, span) for span in spans],
         "place": range(len(spans)),
-        "start_seconds": [round(start, 3) for start, _ in spans],
-        "end_seconds": [round(end, 3) for _, end in spans],
+        "start_seconds": [start for start, _ in spans],
+        "end_seconds": [end for _, end in spans],
         "strip": strips,
     }
     columns |= {name: vectors(matrix) for name, matrix in embeddings.items()}
     return pa.table({name: columns[name] for name in wanted.names}, schema=wanted)
+
+
+def in_milliseconds(span: Span) -> Span:
+    """A stretch as a segment's id has it: start and end in seconds, to the millisecond, one apart at least."""
+    start, end = (round(seconds, 3) for seconds in span)
+    return start, max(end, round(start + 0.001, 3))
 
 
 def segment_id(video: str, span: Span) -> str:

@@ -111,7 +111,10 @@ class MediaWorker:
     def _scheduled(self, *job: Any) -> tuple[Future, weakref.ref[ProcessPool]]:
         """What will have the job's result, and its pool: who waits must not keep a closed one's semaphores alive."""
         pool = self._running_pool()
-        return pool.schedule(*job, timeout=self.seconds), weakref.ref(pool)
+        try:
+            return pool.schedule(*job, timeout=self.seconds), weakref.ref(pool)
+        except RuntimeError as error:  # it was closed, or broke, in between
+            raise BrokenExecutor(str(error)) from error
 
     def _running_pool(self) -> ProcessPool:
         with self._lock:
