@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from lancedb.table import AsyncTable, IndexStatistics, Table
 
-EXACT_ROWS = 100_000  # up to here NumPy's product takes no longer than a search of the index with its columns
+EXACT_ROWS = 50_000  # up to here NumPy's product takes no longer than a search of the index
 MOST_PIECES = 8
 TAIL_ROWS = 5000  # scanned in about 7 ms; fewer are not worth a piece
 MOST_FRAGMENTS = 100  # files with few rows, of small commits
