@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -228,6 +229,32 @@ def test_a_file_that_breaks_off_gives_what_it_has(tmp_path):
     position, _ = packets_of(path)[12]
     path.write_bytes(path.read_bytes()[:position])
     assert numbers(decode_frames(path, num_frames=3, size=8)) == [2, 6, 10]
+
+
+def test_a_file_in_which_streams_appear_late(tmp_path, monkeypatch):
+    """PyAV then fails at its end, before the decoder is asked for the frames that it holds back."""
+    path = write_clip(tmp_path / "clip.ts", grey_frames(24))
+    whole = decode_frames(path, num_frames=24, size=8)
+
+    class Failing:
+        def __init__(self, container):
+            self.container = container
+
+        def demux(self, streams):
+            for packet in self.container.demux(streams):
+                if not packet.size:
+                    raise IndexError("list index out of range")
+                yield packet
+
+    @contextmanager
+    def open_failing(path):
+        with open_video(path) as (container, stream):
+            yield Failing(container), stream
+
+    open_video = decode.open_video
+    monkeypatch.setattr(decode, "open_video", open_failing)
+    assert numbers(whole) == list(range(24))
+    assert torch.equal(decode_frames(path, num_frames=24, size=8), whole)
 
 
 def _truncated(folder: Path) -> Path:

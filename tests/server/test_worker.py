@@ -46,6 +46,7 @@ def hold(path: str) -> None:
 
 
 def crash(path: str) -> None:
+    time.sleep(0.5)  # pebble takes a crash within its first look for one that never ends, and waits
     os.kill(os.getpid(), signal.SIGSEGV)
 
 

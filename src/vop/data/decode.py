@@ -78,7 +78,7 @@ def video_timeline(path: str | Path) -> Timeline:
         VideoError: there is no such file, or no video in it.
     """
     with open_video(Path(path)) as (container, stream):
-        timeline = read_timeline(_packets(container, stream), stream)
+        timeline = read_timeline(packets_of(container, stream), stream)
     if timeline is None:
         raise VideoError(path, "its video stream is empty")
     return timeline
@@ -156,7 +156,7 @@ def shown_frames(
         with open_video(path) as (container, stream):
             codec = stream.codec_context
             codec.thread_type, codec.thread_count = "AUTO", threads
-            packets = _packets(container, stream) if seek is None else _packets_from(container, stream, seek, since)
+            packets = packets_of(container, stream) if seek is None else _packets_from(container, stream, seek, since)
             for frame in _stamped(_decoded(packets, codec, needed=needed), timeline):
                 yield frame
             if frame is not None:
@@ -208,20 +208,21 @@ def _decoded(
     `needed` are the stamps of frames to keep: others may be missing from the result where that saves work.
     """
     can_skip = needed is not None and codec.name in _SKIPPING_CODECS and codec.field_order in _WHOLE_FRAMES
-    for packet in packets:
+    for packet in chain(packets, [None]):  # None: give what is held back
         if can_skip:
-            codec.skip_frame = "DEFAULT" if packet.pts in needed or packet.pts is None else "NONREF"
+            stamp = None if packet is None else packet.pts
+            codec.skip_frame = "DEFAULT" if stamp in needed or stamp is None else "NONREF"
         try:
-            yield from packet.decode()
+            yield from codec.decode(packet)
         except av.FFmpegError:
             continue
 
 
-def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
-    """The stream's packets, up to where the file breaks off."""
+def packets_of(container: av.container.InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet]:
+    """The streams' packets, up to where the file breaks off."""
     try:
-        yield from container.demux(stream)
-    except av.FFmpegError:
+        yield from container.demux(streams)
+    except (av.FFmpegError, IndexError):  # PyAV's own, at the end of a file in which more streams have appeared
         return
 
 
@@ -233,7 +234,7 @@ def _packets_from(
         container.seek(seek, stream=stream)
     except av.FFmpegError:
         return
-    packets = _packets(container, stream)
+    packets = packets_of(container, stream)
     first = next(packets, None)
     if first is not None and first.pts is not None and first.pts <= wanted:
         yield from chain([first], packets)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import av
 
-from vop.data.decode import open_video
+from vop.data.decode import open_video, packets_of
 from vop.data.playable import codec_name
 from vop.data.timeline import DEFAULT_RATE, read_timeline
 from vop.errors import VideoError
@@ -54,7 +54,7 @@ def find_moment(path: Path, start: Fraction, end: Fraction) -> Moment:
         VideoError: there is no such file, or no video in it.
     """
     with open_video(path) as (container, stream):
-        opening = read_timeline(islice(_packets(container, [stream]), _OPENING), stream)
+        opening = read_timeline(islice(packets_of(container, stream), _OPENING), stream)
         if opening is None:
             raise VideoError(path, "its video stream is empty")
         first = opening.stamps[0] * opening.time_base
@@ -78,20 +78,12 @@ def reading(moment: Moment) -> Iterator[tuple[av.VideoStream, av.AudioStream | N
     for back in (*seeks, None):
         with open_video(moment.path) as (container, stream):
             sound = next((s for s in container.streams.audio if s.codec_context is not None), None)
-            packets = _packets(container, [stream, sound] if sound else [stream])
+            packets = packets_of(container, *filter(None, [stream, sound]))
             if back is not None:
                 packets = _after_seek(container, stream, packets, moment, moment.start - back)
             if packets is not None:
                 yield stream, sound, packets
                 return
-
-
-def _packets(container: av.container.InputContainer, streams: list[av.stream.Stream]) -> Iterator[av.Packet]:
-    """The streams' packets, up to where the file breaks off."""
-    try:
-        yield from container.demux(streams)
-    except av.FFmpegError:
-        return
 
 
 def _after_seek(
