@@ -65,12 +65,6 @@ def refuse(path: str) -> None:
     raise VideoError(path, "no reason at all")
 
 
-def is_deaf(path: str) -> bool:
-    """Whether Ctrl-C was blocked from the process's first instruction on, and does nothing."""
-    os.kill(os.getpid(), signal.SIGINT)
-    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
-
-
 # Tests
 
 
@@ -188,10 +182,25 @@ def test_goes_on_after_its_processes_were_ended_from_outside(worker):
     assert worker.run(sleep, "b.mp4", 0.01) == 0.01
 
 
-def test_ctrl_c_is_for_the_server_alone(worker):
-    """Also after the pool has replaced processes, as it has by now."""
-    assert worker.run(is_deaf, "a.mp4")
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+DEAF = """
+import os, signal
+from server_jobs import blocks, process_id
+from vop.server.worker import MediaWorker
+
+if __name__ == "__main__":
+    with MediaWorker(max_workers=1, seconds=60) as worker:
+        print(worker.run(blocks, "a.mp4"))
+        try:
+            worker.run(process_id, "b.mp4", crash=True)
+        except Exception:
+            print(worker.run(blocks, "c.mp4"))
+        print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+"""
+
+
+def test_ctrl_c_is_for_the_server_alone(tmp_path):
+    """From a process's first instruction on: the first one's, and that of one which takes its place."""
+    assert run_script(tmp_path, DEAF) == (0, "True\nTrue\nFalse\n", "")
 
 
 def test_closed_for_good():
@@ -236,10 +245,7 @@ if __name__ == "__main__":
 
 def test_leaves_nothing_behind_where_jobs_still_waited(tmp_path):
     """As a server ends: by `os._exit`, which leaves to the system's cleaners what Python has not freed by then."""
-    (tmp_path / "server.py").write_text(ENDING)
-    (tmp_path / "server_jobs.py").write_text(JOBS)
-    ended = subprocess.run([sys.executable, tmp_path / "server.py"], capture_output=True, text=True, timeout=60)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert run_script(tmp_path, ENDING) == (0, "", "")
 
 
 def _alive(process: int) -> bool:
@@ -250,7 +256,32 @@ def _alive(process: int) -> bool:
     return state != "Z"
 
 
-JOBS = "import os, time\ndef process_id(path): return os.getpid()\ndef sleep(path, seconds): time.sleep(seconds)\n"
+JOBS = """
+import os, signal, time
+
+def process_id(path, crash=False):
+    if crash:
+        time.sleep(0.5)
+        os.abort()
+    return os.getpid()
+
+def sleep(path, seconds):
+    time.sleep(seconds)
+
+def blocks(path):
+    os.kill(os.getpid(), signal.SIGINT)
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+"""
+
+
+def run_script(folder: Path, text: str) -> tuple[int, str, str]:
+    """What a server of its own comes to: exit status, standard output and error."""
+    (folder / "server.py").write_text(text)
+    (folder / "server_jobs.py").write_text(JOBS)
+    ended = subprocess.run([sys.executable, folder / "server.py"], capture_output=True, text=True, timeout=120)
+    return ended.returncode, ended.stdout, ended.stderr
+
+
 SERVER = """
 import sys, threading, time
 from server_jobs import process_id, sleep

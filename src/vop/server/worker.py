@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, wait
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait as wait_for_any
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,11 @@ class MediaWorker:
         self.close()
 
     def warm(self) -> None:
-        """Start the processes, without waiting: each takes seconds to import what decoding needs."""
+        """Start the processes, without waiting: each takes seconds to import what decoding needs.
+
+        Raises:
+            BrokenExecutor: the worker is closed.
+        """
         self._running_pool()
 
     def close(self) -> None:
@@ -134,6 +139,7 @@ class MediaWorker:
         )
         # Ctrl-C is for the server alone. A process inherits what the thread that starts it has blocked, so it is
         # deaf to it from its first instruction on; and so are those that the pool's own threads start later.
+        resource_tracker.ensure_running()  # which the first process needs, and which unblocks as it starts
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             pool.schedule(os.getpid)  # starts them
@@ -156,7 +162,7 @@ def _result(future: Future, pool: weakref.ref[ProcessPool]) -> Any:
     """What the job gives. A job that reaches a pool just as it breaks, or that runs as it ends, is never answered."""
     while not wait([future], timeout=_LOOK_SECONDS).done:
         if not _is_active(pool()):
-            raise BrokenExecutor("the pool of processes broke")
+            raise BrokenExecutor("the pool of processes ended or broke")
     return future.result()
 
 
