@@ -6,17 +6,18 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+import lancedb
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lancedb.index import HnswSq
 
 from vop.search import nearest
 from vop.search.nearest import Exact, Indexed, build_index, keep_up, needs_index
 
 WIDTH, ROWS = 32, 3000
-lancedb = pytest.importorskip("lancedb")
 
 
 def naive(matrix: np.ndarray, query: np.ndarray, limit: int, allowed=None) -> list[int]:
@@ -66,10 +67,10 @@ def plain(tmp_path):
     return lancedb.connect(tmp_path / "database").create_table("segments", rows_of(VECTORS))
 
 
-@pytest.fixture(params=[(30, 0.4), (14, 0.1), (1, 0.4)], ids=["all partitions", "some", "their share"])
+@pytest.fixture(params=[(100, 0.4), (40, 0.1), (1, 0.4)], ids=["all partitions", "some", "their share"])
 def table(plain, request, monkeypatch):
-    """One with an index of 30 partitions, of which so many are visited."""
-    monkeypatch.setattr(nearest, "_PARTITION_ROWS", ROWS // 30)
+    """One with an index of 100 partitions, of which so many are visited."""
+    monkeypatch.setattr(nearest, "_PARTITION_ROWS", ROWS // 100)
     monkeypatch.setattr(nearest, "_VISITED", request.param)
     build_index(plain, "embedding_0")
     return plain
@@ -201,6 +202,12 @@ class TestKeepUp:
         keep_up(plain, ["embedding_0"])
         assert (index_of(plain).index_type, index_of(plain).num_indexed_rows) == ("IVF_RQ", ROWS)
 
+    def test_another_kind_of_index_is_replaced(self, plain, monkeypatch):
+        monkeypatch.setattr(nearest, "EXACT_ROWS", ROWS - 1)
+        plain.create_index("embedding_0", config=HnswSq(distance_type="cosine"), name="embedding_0_idx")
+        keep_up(plain, ["embedding_0"])
+        assert (index_of(plain).index_type, index_of(plain).num_indexed_rows) == ("IVF_RQ", ROWS)
+
     def test_new_rows_make_a_piece_when_there_are_many(self, table, monkeypatch):
         monkeypatch.setattr(nearest, "TAIL_ROWS", 100)
         monkeypatch.setattr(nearest, "EXACT_ROWS", ROWS - 1)
@@ -253,7 +260,9 @@ class TestKeepUp:
         build_index(table, "embedding_0")
         keep_up(table, ["embedding_0"])
         assert reader.version < table.version
-        assert numbers(search(reader, QUERIES[0], 3)) == naive(VECTORS, QUERIES[0], 3)
+        nearest_three = reader.search(QUERIES[0], vector_column_name="embedding_0").distance_type("cosine").limit(3)
+        found = nearest_three.nprobes(100).refine_factor(9).to_arrow()
+        assert numbers(found) == naive(VECTORS, QUERIES[0], 3)
 
     def test_old_versions_go(self, plain, tmp_path, monkeypatch):
         monkeypatch.setattr(nearest, "READERS", timedelta(seconds=0.2))

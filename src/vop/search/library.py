@@ -33,7 +33,17 @@ from vop.search.filters import Filters
 from vop.search.following import Stamp, again_if_moved, follows, stamp_of
 from vop.search.moments import Moment, Nearest, best_of_videos
 from vop.search.place import DATABASE
-from vop.search.rows import LIGHT, METADATA, delete_paths, matrix, metadata_columns, quoted, schema
+from vop.search.rows import (
+    LIGHT,
+    METADATA,
+    delete_paths,
+    matrix,
+    metadata_columns,
+    quoted,
+    schema,
+    span_of,
+    video_of,
+)
 from vop.search.snapshot import Snapshot
 from vop.search.state import read_progress
 
@@ -212,10 +222,17 @@ class Library:
         Raises:
             UsageError: there is no such segment.
         """
-        names = ["segment", "video", "path", "start_seconds", "end_seconds", "strip"]
-        row = self._row("segment", segment, [*names, *(model.column for model in self.models)])
+        row = self._row("segment", segment, ["path", "strip", *(model.column for model in self.models)])
         embeddings = tuple(matrix(row.column(model.column))[0] for model in self.models)
-        return Segment(**row.select(names).to_pylist()[0], embeddings=embeddings)
+        start, end = span_of(segment)
+        return Segment(
+            segment=segment,
+            video=video_of(segment),
+            start_seconds=start,
+            end_seconds=end,
+            **row.select(["path", "strip"]).to_pylist()[0],
+            embeddings=embeddings,
+        )
 
     @follows
     def video(self, video: str) -> IndexedVideo:

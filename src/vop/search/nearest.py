@@ -2,8 +2,8 @@
 
 The index is IVF-RQ: the rows lie in partitions around centroids, half a byte a number (RaBitQ: Gao and Long, SIGMOD
 2024). A search goes through the partitions nearest to the query, all of them in a table of up to 400,000 rows, and what
-it finds is read again in full, so that the order and the scores are those of the stored vectors. An HNSW graph took as
-long, and 19 times as long to build; from some queries its walk never came to where their nearest rows are.
+it finds is read again in full, so that the order and the scores are those of the stored vectors. An HNSW graph is no
+quicker, takes 19 times as long to build, and from some queries its walk never comes to where their nearest rows are.
 
 Rows that came after the index was built are scanned until `keep_up` gives them a piece of their own, with the same
 centroids; every search visits every piece, so that many of them are built anew as one.
@@ -33,9 +33,10 @@ TAIL_ROWS = 5000  # scanned in about 7 ms; fewer are not worth a piece
 MOST_FRAGMENTS = 100  # files with few rows, of small commits
 READERS = timedelta(hours=1)  # nobody reads a version for longer after there is a newer one
 
+_KIND = "IVF_RQ"
 _PARTITION_ROWS = 4000
 _BITS = 4  # of a number
-_VISITED = 100, 0.4  # partitions, and their share, at least: recall@10 in a million clustered vectors 0.995
+_VISITED = 100, 0.4  # partitions, and their share, at least: recall@10 in a million clustered vectors over 0.995
 _REFINED = 50  # vectors read in full at least; the ten nearest are among the first 50 by half a byte a number
 _MOST_REFINED = 50_000  # here a search of the index still takes a quarter of a scan's time
 
@@ -79,8 +80,8 @@ def _best(scores: np.ndarray, limit: int) -> np.ndarray:
 class Indexed:
     """A table of a database, searched by its index. What has been committed by the time of a search is found.
 
-    By LanceDB's asynchronous interface: it goes to the library's thread once for a search, where the other one goes
-    five times, which takes 2 ms.
+    By LanceDB's asynchronous interface: the synchronous one goes to LanceDB's event loop five times for a search, which
+    takes 2 ms more.
     """
 
     def __init__(self, database: Path, table: str) -> None:
@@ -113,8 +114,8 @@ class Indexed:
     async def _search(
         self, column: str, query: np.ndarray, limit: int, where: str | None, columns: Sequence[str]
     ) -> pa.Table:
-        rows = await self._table.count_rows()
-        limit = max(1, min(limit, rows))
+        rows = max(1, await self._table.count_rows())
+        limit = min(limit, rows)
         search = self._table.vector_search(query).column(column).distance_type("cosine").limit(limit).select(columns)
         if where is not None:
             search = search.where(where)
@@ -126,7 +127,7 @@ class Indexed:
             found = await search.nprobes(max(partitions, round(share * rows / _PARTITION_ROWS))).to_arrow()
             if len(found) == limit:
                 return found
-        return await search.maximum_nprobes(0).to_arrow()  # all: those nearby may not have so many rows
+        return await search.nprobes(rows).to_arrow()  # all: those nearby may not have so many that meet the condition
 
 
 def needs_index(rows: int, pieces: int) -> bool:
@@ -151,7 +152,7 @@ def keep_up(table: Table, columns: Sequence[str]) -> None:
     rows = table.count_rows()
     for column in columns:
         index = _statistics(table, column)
-        if needs_index(rows, index.num_indices if index else 0):
+        if needs_index(rows, index.num_indices if index and index.index_type == _KIND else 0):
             build_index(table, column)
     indexes = list(filter(None, (_statistics(table, column) for column in columns)))
     tail = max((index.num_unindexed_rows for index in indexes), default=0)
