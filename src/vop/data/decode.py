@@ -17,7 +17,7 @@ from vop.data.pixels import frame_pixels
 from vop.data.timeline import Timeline, read_timeline
 from vop.errors import UsageError, VideoError
 
-DECODER_VERSION = 1  # counts changes of what `decode_frames` gives; cached frames of another version are not used
+DECODER_VERSION = 2  # counts changes of what `decode_frames` gives; cached frames of another version are not used
 
 MAX_PIXELS = 64 * 2**20  # per frame; a header that claims more is taken for a broken or hostile file
 MAX_BAD_SHARE = 0.5  # of the wanted frames; beyond it neighbours no longer stand in for the damaged ones

@@ -153,9 +153,15 @@ def make_joint_layers(sizes: ClipSizes, layers: int) -> nn.ModuleList:
             f"this backbone's joint space is {width} wide, which its {heads} attention heads do not divide: "
             "take a head without a Transformer (meanP, seqLSTM, x-pool)"
         )
-    made = make_layers(
-        TowerSizes(width=width, layers=layers, heads=heads, mlp_width=4 * width, norm_eps=sizes.vision.norm_eps)
+    shape = TowerSizes(
+        width=width,
+        layers=layers,
+        heads=heads,
+        mlp_width=4 * width,
+        activation="quick_gelu",
+        norm_eps=sizes.vision.norm_eps,
     )
+    made = make_layers(shape)
     for layer in made:
         initialise(layer, width=width, depth=layers)
     return made

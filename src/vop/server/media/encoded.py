@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import chain
 from math import ceil
 
 import av
@@ -47,11 +48,12 @@ def _frames(
     codec = stream.codec_context
     codec.thread_type, codec.thread_count = "AUTO", _THREADS
     decoded: deque[Fraction] = deque()  # times of decoding
-    for number, packet in enumerate(packet for packet in packets if packet.stream_index == stream.index):
-        if packet.size:
+    pictures = (packet for packet in packets if packet.stream_index == stream.index)
+    for number, packet in enumerate(chain(pictures, [None])):  # None: give what is held back
+        if packet is not None and packet.size:
             decoded.append(moment.first + number / moment.rate if moment.counted else moment.time_of(packet))
         try:
-            frames = packet.decode()
+            frames = codec.decode(packet)
         except av.FFmpegError:
             continue
         for frame in frames:

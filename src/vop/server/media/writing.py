@@ -15,7 +15,7 @@ from vop.server.media.encoded import encoded_pictures
 from vop.server.media.reading import Moment, find_moment
 from vop.server.media.sound import sound_packets
 
-MOMENT_VERSION = 1  # counts changes of what `write_moment` gives; a cache makes those of another version again
+MOMENT_VERSION = 2  # counts changes of what `write_moment` gives; a cache makes those of another version again
 
 # The index comes first, so that playing begins before all is loaded. Times before 0 are what an edit list cuts off.
 # Sound and pictures come one after the other and are interleaved by the muxer, however far apart they are.
