@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from importlib.metadata import files
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import av
 import numpy as np
 from PIL import Image
+
+from vop.data.decode import open_video
 
 logging.getLogger("libav").setLevel(logging.CRITICAL)
 
@@ -23,6 +26,29 @@ def grey_frames(count: int, *, width: int = 64, height: int = 48) -> list[np.nda
 def numbers(frames) -> list[int]:
     """Which of `grey_frames` these are: (f, 3, h, w) -> f numbers."""
     return [round(float(frame.float().mean()) / 10) for frame in frames]
+
+
+class LateStreams:
+    """A container as PyAV reads one in which streams appear late: it fails before it has asked for the last frames."""
+
+    def __init__(self, container: av.container.InputContainer) -> None:
+        self._container = container
+
+    def __getattr__(self, name: str):
+        return getattr(self._container, name)
+
+    def demux(self, streams) -> Iterator[av.Packet]:
+        for packet in self._container.demux(streams):
+            if not packet.size:
+                raise IndexError("list index out of range")
+            yield packet
+
+
+@contextmanager
+def open_with_late_streams(path: Path, **settings):
+    """In the place of `open_video`."""
+    with open_video(path, **settings) as (container, stream):
+        yield LateStreams(container), stream
 
 
 def write_clip(

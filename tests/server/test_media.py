@@ -7,12 +7,12 @@ import av
 import numpy as np
 import pytest
 
-from data.clips import damage, grey_frames, numbers, packets_of, write_clip, write_tone
+from data.clips import damage, grey_frames, numbers, open_with_late_streams, packets_of, write_clip, write_tone
 from server.moments import appearances, duration, make, shown
 from vop.data.decode import decode_frames
 from vop.data.playable import plays_in_browsers
 from vop.errors import UsageError, VideoError, VopError
-from vop.server.media import write_moment
+from vop.server.media import reading, write_moment
 
 SHORT_GOPS = {"g": "6", "keyint_min": "6", "sc_threshold": "0"}
 ONE_GOP = {"g": "1000", "keyint_min": "1000", "sc_threshold": "0"}
@@ -52,6 +52,12 @@ def test_whatever_the_source(tmp_path, name, codec, settings):
         assert bool(container.streams.audio) == bool(settings.get("audio"))
     data = out.read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")  # playing begins before all is loaded
+
+
+def test_the_last_frames_where_streams_appear_late(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "clip.mkv", grey_frames(24), codec="libx265", options=QUIET, pix_fmt="yuv420p10le")
+    monkeypatch.setattr(reading, "open_video", open_with_late_streams)
+    assert shown(make(path, 0.6, 0.96), 9) == list(range(15, 24))
 
 
 @pytest.mark.parametrize(("name", "codec", "settings"), SOURCES)
