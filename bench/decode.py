@@ -21,10 +21,10 @@ import cv2
 import numpy as np
 import torch
 
-from vop.data.decode import decode_frames
 from vop.data.frames import FrameStore
-from vop.data.pixels import square
 from vop.data.types import Video
+from vop.video.decode import decode_frames
+from vop.video.pixels import square
 
 WIDTH, HEIGHT, RATE, SECONDS = 320, 240, 30, 15
 NUM_FRAMES, SIZE = 12, 224

@@ -211,7 +211,7 @@ class TextVideoModel(nn.Module):
         Raises:
             VideoError: a file cannot give a frame.
         """
-        from vop.data.decode import decode_frames
+        from vop.video.decode import decode_frames
 
         self.check_independent()
         if isinstance(paths, str | Path):

@@ -4,9 +4,9 @@ import os
 
 import pytest
 import torch
-from clips import grey_frames, numbers, write_clip
 from safetensors.torch import save_file
 
+from clips import grey_frames, numbers, write_clip
 from vop.data import frames as module
 from vop.data.frames import FrameStore
 from vop.data.types import Video

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from clips import grey_frames, numbers, write_clip
 
+from clips import grey_frames, numbers, write_clip
 from vop.data.frames import FrameStore
 from vop.data.loading import EpochSampler, PairDataset, caption_groups, count_groups, frame_loader
 from vop.data.types import Split, Video

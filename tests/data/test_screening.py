@@ -5,8 +5,8 @@ import threading
 
 import pytest
 import torch
-from clips import grey_frames, write_clip
 
+from clips import grey_frames, write_clip
 from vop.data.frames import FrameStore
 from vop.data.screening import cache_dataset, check_dataset, screen
 from vop.data.types import Dataset, Split, Video

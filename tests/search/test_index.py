@@ -12,12 +12,12 @@ import torch
 
 import vop
 from search.owners_videos import embeddings, rows, write_video
-from vop.data.decode import decode_frames
 from vop.errors import UsageError, VopError
 from vop.search import commits, reading
 from vop.search.about import Cutting
 from vop.search.index import forget, index
 from vop.search.library import Library
+from vop.video.decode import decode_frames
 
 TESTS = Path(__file__).parents[1]
 

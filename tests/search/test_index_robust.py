@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-
 from data.clips import grey_frames, write_clip
+
 from search.owners_videos import rows, write_video
 from vop.errors import VopError
 from vop.search import commits, library, reading

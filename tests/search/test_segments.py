@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vop.data import decode
 from vop.errors import UsageError, VideoError
 from vop.search.segments import shots, windows
+from vop.video import decode
 
 TOLERANCE = 1e-6
 RATE = 20

@@ -7,9 +7,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from data.clips import grey_frames, write_clip
 from PIL import Image
 
-from data.clips import grey_frames, write_clip
 from vop.errors import UsageError
 from vop.search import walk
 from vop.search.walk import FoundFile, find_videos

@@ -8,9 +8,8 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
-
 from data.clips import write_clip
+from PIL import Image, ImageDraw
 
 RATE = 10
 _COLOURS = {

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from data.clips import write_clip
 from PIL import Image
 
-from data.clips import write_clip
-from vop.data.decode import decode_frames, video_timeline
-from vop.data.playable import plays_in_browsers
 from vop.model import TextVideoModel, create
 from vop.search.about import About
 from vop.search.failures import PARTIAL, UNREADABLE, failure
@@ -20,6 +18,8 @@ from vop.search.library import Library
 from vop.search.models import describe, open_model
 from vop.search.queries import of_frames
 from vop.search.rows import VideoFile, make_rows
+from vop.video.decode import decode_frames, video_timeline
+from vop.video.playable import plays_in_browsers
 
 NUM_FRAMES = 2
 WINDOW_SECONDS = 2.0

@@ -14,8 +14,8 @@ from PIL import Image
 
 from server.api_steps import app_of, detail, found, results, said
 from server.library_data import CLIPS
-from vop.data.decode import decode_frames
 from vop.search.queries import of_frames
+from vop.video.decode import decode_frames
 
 
 def test_a_video(client, library, models, clips):

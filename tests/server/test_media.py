@@ -6,13 +6,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-
 from data.clips import damage, grey_frames, numbers, open_with_late_streams, packets_of, write_clip, write_tone
+
 from server.moments import appearances, duration, make, shown
-from vop.data.decode import decode_frames
-from vop.data.playable import plays_in_browsers
 from vop.errors import UsageError, VideoError, VopError
 from vop.server.media import reading, write_moment
+from vop.video.decode import decode_frames
+from vop.video.playable import plays_in_browsers
 
 SHORT_GOPS = {"g": "6", "keyint_min": "6", "sc_threshold": "0"}
 ONE_GOP = {"g": "1000", "keyint_min": "1000", "sc_threshold": "0"}

@@ -12,13 +12,13 @@ import av
 import numpy as np
 import pytest
 import torch
+from data.clips import damage, grey_frames, numbers, packets_of, write_clip, write_tone
 from PIL import Image
 
-from data.clips import damage, grey_frames, numbers, packets_of, write_clip, write_tone
-from vop.data.decode import decode_frames
-from vop.data.picture import picture_frames
 from vop.errors import UsageError, VideoError
 from vop.server.worker import MediaWorker
+from vop.video.decode import decode_frames
+from vop.video.picture import picture_frames
 
 
 @pytest.fixture(scope="module")

@@ -238,7 +238,7 @@ def test_no_name_becomes_markup(report):
 
 
 def test_clips_are_film_strips_with_their_marks(report, tmp_path, monkeypatch):
-    from vop.data import decode
+    from vop.video import decode
 
     red, green, *_ = map(str, write_videos(tmp_path / "videos"))
     broken = tmp_path / "broken.mp4"

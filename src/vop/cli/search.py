@@ -153,12 +153,12 @@ def _vector(model: TextVideoModel, arguments: argparse.Namespace) -> np.ndarray:
 
     sizes = {"num_frames": model.num_frames, "size": model.image_size}
     if arguments.video:
-        from vop.data.decode import decode_frames
+        from vop.video.decode import decode_frames
 
         stretch = {"start_seconds": arguments.start, "end_seconds": arguments.end}
         return queries.of_frames(model, decode_frames(arguments.video, **sizes, **stretch))
     if arguments.picture:
-        from vop.data.picture import picture_frames
+        from vop.video.picture import picture_frames
 
         return queries.of_frames(model, picture_frames(arguments.picture, **sizes))
     sentences = _sentences(arguments)

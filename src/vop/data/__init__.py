@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vop.data.decode import decode_frames
     from vop.data.frames import FrameStore
     from vop.data.holdout import with_validation
     from vop.data.loading import EpochSampler, PairDataset, frame_loader
     from vop.data.readers import load
     from vop.data.screening import cache_dataset, check_dataset, screen
     from vop.data.types import Dataset, Split, Video
+    from vop.video.decode import decode_frames
 
 __all__ = [
     "Dataset",
@@ -40,7 +40,7 @@ _HOMES = {
     "Video": "vop.data.types",
     "cache_dataset": "vop.data.screening",
     "check_dataset": "vop.data.screening",
-    "decode_frames": "vop.data.decode",
+    "decode_frames": "vop.video.decode",
     "frame_loader": "vop.data.loading",
     "load": "vop.data.readers",
     "screen": "vop.data.screening",

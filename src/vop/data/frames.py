@@ -12,10 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from vop.data.decode import DECODER_VERSION, decode_frames
 from vop.data.types import Video
 from vop.errors import VideoError
 from vop.files import atomic_write
+from vop.video.decode import DECODER_VERSION, decode_frames
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vop.data.decode import video_timeline
 from vop.data.frames import FrameStore
 from vop.data.types import Dataset, Split, Video
 from vop.errors import DataError, UsageError, VideoError
+from vop.video.decode import video_timeline
 
 POLICIES = ("skip", "fail")
 Progress = Callable[[int, int], None]  # videos done, videos in all; called in the caller's thread

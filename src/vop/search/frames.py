@@ -7,9 +7,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from vop.data.decode import DECODER_VERSION
 from vop.data.frames import read_frames, write_frames
 from vop.search.about import About
+from vop.video.decode import DECODER_VERSION
 
 FRAMES = "frames"
 

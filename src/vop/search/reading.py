@@ -11,10 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from vop.data.decode import open_video, video_timeline
-from vop.data.playable import plays_in_browsers
-from vop.data.stretches import decode_stretches
-from vop.data.timeline import Timeline
 from vop.errors import UsageError, VideoError
 from vop.search.about import BY_SHOTS
 from vop.search.frames import SegmentFrames
@@ -25,6 +21,10 @@ from vop.search.rows import VideoFile, in_milliseconds, segment_id
 from vop.search.segments import Span, shots, windows
 from vop.search.strip import film_strip_jpeg
 from vop.search.walk import FoundFile
+from vop.video.decode import open_video, video_timeline
+from vop.video.playable import plays_in_browsers
+from vop.video.stretches import decode_stretches
+from vop.video.timeline import Timeline
 
 T = TypeVar("T")
 _SAME_SECONDS = 0.1

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from vop.data.stretches import decode_stretches
 from vop.errors import UsageError, VideoError, VopError
 from vop.progress import Progress, silent
 from vop.search.about import About, LibraryModel
@@ -26,6 +25,7 @@ from vop.search.pipeline import Finished, Piece, count_workers, run
 from vop.search.place import alone_in
 from vop.search.reading import is_as_it_was
 from vop.search.rows import EMBEDDING, vectors, with_column
+from vop.video.stretches import decode_stretches
 
 _SHOWN = 5  # videos that an error names
 

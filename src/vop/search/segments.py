@@ -8,14 +8,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vop.data.decode import shown_frames, video_timeline
 from vop.errors import UsageError
+from vop.video.decode import shown_frames, video_timeline
 
 if TYPE_CHECKING:
     import av
     import numpy as np
 
-    from vop.data.timeline import Timeline
+    from vop.video.timeline import Timeline
 
 Span = tuple[float, float]  # start_seconds, end_seconds, counted from the video's first frame
 

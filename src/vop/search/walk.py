@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from av.format import Flags
 
-from vop.data.decode import open_video
 from vop.errors import UsageError, VideoError
+from vop.video.decode import open_video
 
 if TYPE_CHECKING:
     import av

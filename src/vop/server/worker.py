@@ -177,10 +177,6 @@ def _prepare(memory_bytes: int) -> None:
     _limit(resource.RLIMIT_DATA, memory_bytes)
     import torch
 
-    import vop.data.decode
-    import vop.data.picture
-    import vop.server.media  # noqa: F401
-
     torch.set_num_threads(1)
 
 
@@ -205,8 +201,8 @@ def _guarded(function: Callable[..., Any], path: str | Path, *args: Any, **kwarg
 def _decode(
     path: str | Path, *, num_frames: int, size: int, start_seconds: float, end_seconds: float | None
 ) -> np.ndarray:
-    from vop.data.decode import decode_frames
-    from vop.data.picture import is_picture, picture_frames
+    from vop.video.decode import decode_frames
+    from vop.video.picture import is_picture, picture_frames
 
     if is_picture(path):
         return picture_frames(path, num_frames=num_frames, size=size).numpy()

@@ -118,7 +118,7 @@ def _answer(model: TextVideoModel, dataset: Dataset, store: FrameStore, rows: li
 
 
 def _draw(answers: dict[str, list[Answer]], path: Path) -> Path:
-    from vop.data.decode import decode_frames
+    from vop.video.decode import decode_frames
 
     rows = [
         SheetRow(

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import av
 
-from vop.data.decode import open_video, packets_of
-from vop.data.playable import codec_name
-from vop.data.timeline import DEFAULT_RATE, read_timeline
 from vop.errors import VideoError
+from vop.video.decode import open_video, packets_of
+from vop.video.playable import codec_name
+from vop.video.timeline import DEFAULT_RATE, read_timeline
 
 _OPENING = 100  # packets that tell how a file counts its time
 _SEEKS = (0, 2, 12)  # seconds before the wanted start; MPEG-TS leads to any frame there, not to a key frame

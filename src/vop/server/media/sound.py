@@ -9,8 +9,8 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from vop.data.playable import codec_name
 from vop.server.media.reading import Moment, reading
+from vop.video.playable import codec_name
 
 _SOUND_RATE = 48000
 _LONGEST_SOUND = 1  # seconds of sound in one packet; what begins earlier does not reach into the moment

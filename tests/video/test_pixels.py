@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from clips import naive_square
 from PIL import Image
 
-from vop.data.pixels import square, upright
+from clips import naive_square
+from vop.video.pixels import square, upright
 
 ONE = 65536
 
@@ -45,7 +45,7 @@ def test_extreme_shapes_take_little_memory(height, width, monkeypatch):
         sizes.append(size)
         return interpolate(pixels, size=size, **settings)
 
-    monkeypatch.setattr("vop.data.pixels.interpolate", measured)
+    monkeypatch.setattr("vop.video.pixels.interpolate", measured)
     pixels = torch.zeros((height, width, 3), dtype=torch.uint8)
     middle = 5 * min(height, width)
     pixels[max(height // 2 - middle, 0) : height // 2 + middle, max(width // 2 - middle, 0) : width // 2 + middle] = 200

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clips import grey_frames, naive_square, write_clip
 from PIL import Image
 
-from vop.data.picture import FORMATS, is_picture, picture_frames
+from clips import grey_frames, naive_square, write_clip
 from vop.errors import UsageError, VideoError
+from vop.video.picture import FORMATS, is_picture, picture_frames
 
 ORIENTATION = 0x0112
 

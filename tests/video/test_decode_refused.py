@@ -9,10 +9,10 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
-from clips import grey_frames, write_clip, write_tone
 
-from vop.data.decode import decode_frames
+from clips import grey_frames, write_clip, write_tone
 from vop.errors import VideoError
+from vop.video.decode import decode_frames
 
 
 def _truncated(folder: Path) -> Path:

@@ -4,11 +4,11 @@ from fractions import Fraction
 from types import SimpleNamespace
 
 import pytest
-from clips import naive_choice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vop.data.timeline import Timeline, read_timeline
+from clips import naive_choice
+from vop.video.timeline import Timeline, read_timeline
 
 
 def timeline(stamps, last=1, time_base=Fraction(1, 1000)) -> Timeline:

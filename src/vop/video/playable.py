@@ -6,7 +6,7 @@ from pathlib import Path
 
 import av
 
-from vop.data.decode import open_video
+from vop.video.decode import open_video
 
 _EIGHT_BITS = {"yuv420p", "yuvj420p", "yuva420p"}
 _TEN_BITS = {"yuv420p10le"}

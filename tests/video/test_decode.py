@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 import torch
+
 from clips import (
     damage,
     grey_frames,
@@ -19,10 +20,9 @@ from clips import (
     real_clips,
     write_clip,
 )
-
-from vop.data import decode
-from vop.data.decode import decode_frames, video_timeline
 from vop.errors import UsageError, VideoError
+from vop.video import decode
+from vop.video.decode import decode_frames, video_timeline
 
 ONE_GOP = {"g": "1000", "keyint_min": "1000", "sc_threshold": "0"}
 SHORT_GOPS = {"g": "4", "keyint_min": "4", "sc_threshold": "0"}

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clips import damage, grey_frames, numbers, packets_of, real_clips, write_clip
 
-from vop.data import decode, stretches
-from vop.data.decode import decode_frames, video_timeline
-from vop.data.stretches import Stretch, decode_stretches
+from clips import damage, grey_frames, numbers, packets_of, real_clips, write_clip
 from vop.errors import UsageError, VideoError
+from vop.video import decode, stretches
+from vop.video.decode import decode_frames, video_timeline
+from vop.video.stretches import Stretch, decode_stretches
 
 ONE_GOP = {"g": "1000", "keyint_min": "1000", "sc_threshold": "0"}
 SHORT_GOPS = {"g": "4", "keyint_min": "4", "sc_threshold": "0"}

@@ -13,7 +13,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from vop.data.decode import open_video
+from vop.video.decode import open_video
 
 logging.getLogger("libav").setLevel(logging.CRITICAL)
 

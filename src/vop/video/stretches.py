@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
 
-from vop.data.decode import check_damage, check_request, nearest_frames, video_timeline, wanted_stamps
-from vop.data.pixels import display_matrix, frame_pixels, upright
 from vop.errors import UsageError, VideoError
+from vop.video.decode import check_damage, check_request, nearest_frames, video_timeline, wanted_stamps
+from vop.video.pixels import display_matrix, frame_pixels, upright
 
 if TYPE_CHECKING:
     import av
 
-    from vop.data.timeline import Timeline
+    from vop.video.timeline import Timeline
 
 Span = tuple[float, float]
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import av
 import pytest
-from clips import grey_frames, write_clip, write_tone
 
-from vop.data.playable import plays_in_browsers
+from clips import grey_frames, write_clip, write_tone
 from vop.errors import VideoError
+from vop.video.playable import plays_in_browsers
 
 QUIET = {"options": {"x265-params": "log-level=none"}}
 

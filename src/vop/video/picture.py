@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from vop.data.decode import MAX_PIXELS
-from vop.data.pixels import square
 from vop.errors import UsageError, VideoError
+from vop.video.decode import MAX_PIXELS
+from vop.video.pixels import square
 
 # Pillow knows more, but some of it starts other programs (EPS), and GIF files are videos more often than not.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP")

@@ -13,9 +13,9 @@ import torch
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
-from vop.data.pixels import frame_pixels
-from vop.data.timeline import Timeline, read_timeline
 from vop.errors import UsageError, VideoError
+from vop.video.pixels import frame_pixels
+from vop.video.timeline import Timeline, read_timeline
 
 DECODER_VERSION = 2  # counts changes of what `decode_frames` gives; cached frames of another version are not used
 
