@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,8 @@ class TestSearch:
             (["--where", "stars<4"], ["b.mp4"]),
             (["--before", "1990-01-01"], []),
             (["--after", "1990-01-01", "--name", "c"], ["c.mp4"]),
+            (["--after", "1990", "--before", "1990-07"], []),
+            (["--after", "1990-07", "--name", "c"], ["c.mp4"]),
         ],
     )
     def test_filters(self, vop, library, words, found):
@@ -151,6 +154,13 @@ class TestSearch:
         assert len(names(vop("search", library, "a dog", "--folder", ".", "--json")[1])) == 4
         assert len(names(vop("search", library, "a dog", "--folder", "../videos/", "--json")[1])) == 4
         assert names(vop("search", library, "a dog", "--folder", "./deeper", "--json")[1]) == []
+
+    @pytest.mark.parametrize("form", ["NFC", "NFD"])
+    def test_a_folder_from_here_in_any_form_of_unicode(self, vop, library, videos, tmp_path, monkeypatch, form):
+        (tmp_path / unicodedata.normalize("NFD", "été")).symlink_to(videos["a"].parent)
+        monkeypatch.chdir(tmp_path)
+        folder = unicodedata.normalize(form, "./été")
+        assert len(names(vop("search", library, "a dog", "--folder", folder, "--json")[1])) == 4
 
     def test_nothing_passes_the_filters(self, vop, library):
         assert "no video passes the filters" in vop("search", library, "a dog", "--name", "zzz")[1]

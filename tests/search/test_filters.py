@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timedelta, timezone
 
 import numpy as np
@@ -99,6 +100,28 @@ DAYS = st.dates(datetime(2024, 6, 28).date(), datetime(2024, 7, 4).date()).map(l
 def test_dates(library, after, before):
     first, last = utc(after or "1970-01-01"), utc(before or "2999-01-01")
     assert found(library, Filters(after=after, before=before)) == expected(lambda file: first <= utc(file.date) < last)
+
+
+@pytest.mark.parametrize(
+    ("short", "day"),
+    [("2024", "2024-01-01"), ("2025", "2025-01-01"), ("2024-07", "2024-07-01"), ("2024-06", "2024-06-01")],
+)
+def test_a_year_and_a_month_are_their_first_moments(library, short, day):
+    assert Filters(after=short).sql([]) == Filters(after=day).sql([])
+    assert Filters(before=short).sql([]) == Filters(before=day).sql([])
+    assert found(library, Filters(after=short)) == expected(lambda file: utc(file.date) >= utc(day))
+
+
+def test_the_first_moment_is_one_of_local_time(monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert Filters(after="2024", before="2024-07").sql([]) == (
+            "(date >= '2023-12-31T15:00:00+00:00') AND (date < '2024-06-30T15:00:00+00:00')"
+        )
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 VALUES = st.sampled_from([*filter(None, AUTHORS), *filter(None, STARS), "", "B", "' OR ''='"]) | st.text(

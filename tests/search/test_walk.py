@@ -7,9 +7,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from data.clips import grey_frames, write_clip
 from PIL import Image
 
+from clips import grey_frames, write_clip
 from vop.errors import UsageError
 from vop.search import walk
 from vop.search.walk import FoundFile, find_videos
@@ -93,6 +93,44 @@ def test_hidden_files_and_folders_are_left_out_unless_they_are_given(tmp_path):
     assert result.passed_over == {"hidden": 2}
     assert found(tmp_path / ".cache") == [hidden]
     assert found(tmp_path, single, below) == sorted([below, single, seen])
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("@eaDir", "a folder of the system"),
+        ("#recycle", "a folder of the system"),
+        ("#snapshot", "a folder of the system"),
+        ("@Recycle", "a folder of the system"),
+        ("$RECYCLE.BIN", "a folder of the system"),
+        ("$Recycle.Bin", "a folder of the system"),
+        ("System Volume Information", "a folder of the system"),
+        ("SYSTEM VOLUME INFORMATION", "a folder of the system"),
+        ("lost+found", "a folder of the system"),
+        (".Trash-1000", "hidden"),
+        (".Trashes", "hidden"),
+        (".@__thumb", "hidden"),
+    ],
+)
+def test_folders_of_a_nas_and_of_systems_are_left_out_unless_they_are_given(tmp_path, name, reason):
+    seen = touch(tmp_path / "a" / "seen.mp4")
+    inside = touch(tmp_path / "a" / name / "deep" / "x.mp4")
+    result = find_videos([tmp_path])
+    assert ([file.path for file in result.files], result.passed_over) == ([seen], {reason: 1})
+    assert found(tmp_path / "a" / name) == [inside]
+
+
+def test_files_and_folders_with_like_names_are_not_left_out(tmp_path):
+    paths = [touch(tmp_path / name / "x.mp4") for name in ("@EADIR", "Lost+Found", "recycle", "lost+found 2")]
+    shutil.copy(write_clip(tmp_path / "clip.ts", grey_frames(4)), tmp_path / "lost+found")
+    assert found(tmp_path) == sorted([*paths, tmp_path / "clip.ts", tmp_path / "lost+found"])
+
+
+def test_a_link_that_is_named_like_a_system_folder(tmp_path):
+    path = touch(tmp_path / "elsewhere" / "x.mp4")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "#recycle").symlink_to(path.parent)
+    assert found(tmp_path / "in") == []
 
 
 def test_a_file_that_is_given_is_always_listed(tmp_path):

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from vop.errors import UsageError, unknown_name
 from vop.search.rows import METADATA, quoted
+from vop.utils.names import letters, nfc, spellings
 
 _CONDITION = re.compile(r"\s*(?P<column>.+?)\s*(?P<operator>!=|>=|<=|=|>|<|~)\s*(?P<value>.*?)\s*", re.DOTALL)
+_YEAR_OR_MONTH = re.compile(r"[0-9]{4}(-[0-9]{2})?")
+
+# What belongs to the letter before it in decomposed names: accents, Arabic hamza, Japanese voicing, and the vowels and
+# last consonants of Korean syllables. All marks of Unicode would make patterns slow to compile.
+_MARKS = r"\x{300}-\x{36F}\x{653}-\x{655}\x{3099}\x{309A}\x{1160}-\x{11FF}"
+_WILDCARDS = {"*": f"(?:[^{_MARKS}].*)?", "?": f"[^{_MARKS}][{_MARKS}]*"}
+_LONGEST_PATH, _LONGEST_NAME = 4096, 255  # characters that a disk takes
+_NOTHING = "FALSE"  # for longer ones, of which the patterns would be too large for the database
 
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
     """What a search is limited to; None and () stand for no limit.
 
+    Names are the same however Unicode spells them; see `vop.utils.names`.
+
     Attributes:
         folder: an absolute path, or the name of a folder anywhere on the way to the file (`2024/summer`).
         name: the file's name or a part of it; `*` and `?` stand for any characters; case does not matter.
         min_seconds, max_seconds: of the whole video's duration.
         after, before: of its date, ISO 8601 (`2024-07-01`), from the first on and up to, but without, the second; local
-            time where no zone is given.
+            time where no zone is given. A year (`2024`) or a month (`2024-07`) stands for its first moment.
         where: conditions on columns of the metadata, all of which must hold: `author=bob`, `stars>=4`, `title~dog`;
             the operators are `=`, `!=`, `>`, `<`, `>=`, `<=` and `~` (contains). Numbers are compared as numbers.
     """
@@ -52,20 +64,41 @@ class Filters:
 def _folder(folder: str | None) -> str | None:
     if not folder:
         return None
-    inner = folder.removeprefix("./").rstrip("/")
-    if inner.startswith("/") or folder.startswith("/"):
-        return f"starts_with(path, {quoted(inner + '/')})"
-    return f"contains(path, {quoted(f'/{inner}/')})"
+    inner = nfc(folder.removeprefix("./").rstrip("/"))
+    is_absolute = inner.startswith("/") or folder.startswith("/")
+    inside = f"{inner}/" if is_absolute else f"/{inner}/"
+    literal = quoted(inside)
+    if len(inside) > _LONGEST_PATH:
+        return _NOTHING
+    if _has_spellings(inside):
+        return f"regexp_like(path, {quoted('^' * is_absolute + _pattern(inside))})"
+    return f"starts_with(path, {literal})" if is_absolute else f"contains(path, {literal})"
 
 
 def _name(name: str | None) -> str | None:
     if not name:
         return None
-    literal = re.sub(r"([%_\\])", r"\\\1", name)
-    pattern = literal.replace("*", "%").replace("?", "_")
-    if pattern == literal:  # no wildcard
-        pattern = f"%{pattern}%"
-    return f"name ILIKE {quoted(pattern)} ESCAPE '\\'"
+    glob = re.sub(r"\*+", "*", nfc(name))
+    if not {"*", "?"} & set(glob):
+        glob = f"*{glob}*"
+    like = re.sub(r"([%_\\])", r"\\\1", glob).replace("*", "%").replace("?", "_")
+    condition = f"name ILIKE {quoted(like)} ESCAPE '\\'"
+    if len(glob.replace("*", "")) > _LONGEST_NAME:
+        return _NOTHING
+    if "?" in glob or _has_spellings(glob):
+        parts = (_WILDCARDS.get(part) or _pattern(part) for part in re.split("([*?])", glob))
+        condition = f"regexp_like(name, {quoted('(?is)^' + ''.join(parts) + '$')})"
+    return condition
+
+
+def _has_spellings(text: str) -> bool:
+    """Whether names that are the same can be stored differently."""
+    return any(len(spellings(letter)) > 1 for letter in letters(text))
+
+
+def _pattern(text: str) -> str:
+    """A regular expression for every way to spell a text."""
+    return "".join(f"(?:{'|'.join(map(re.escape, spellings(letter)))})" for letter in letters(text))
 
 
 def _seconds(name: str, operator: str, value: float | None) -> str | None:
@@ -79,10 +112,13 @@ def _seconds(name: str, operator: str, value: float | None) -> str | None:
 def _date(name: str, operator: str, value: str | None) -> str | None:
     if not value:
         return None
+    day = f"{value}-01-01"[:10] if _YEAR_OR_MONTH.fullmatch(value) else value
     try:
-        moment = datetime.fromisoformat(value).astimezone(UTC)  # without a zone it is the owner's
+        moment = datetime.fromisoformat(day).astimezone(UTC)  # without a zone it is the owner's
     except (ValueError, OverflowError):
-        raise UsageError(f"{name} is {value!r}; write a date as 2024-07-01 or 2024-07-01T18:30") from None
+        raise UsageError(
+            f"{name} is {value!r}; write a date as 2024-07-01, 2024-07-01T18:30, 2024-07 or 2024"
+        ) from None
     return f"date {operator} {quoted(moment.isoformat(timespec='seconds'))}"
 
 
@@ -93,16 +129,12 @@ def _metadata(condition: str, columns: Sequence[str]) -> str:
             f"the condition {condition!r} is not COLUMN, one of = != > < >= <= ~, VALUE: such as author=bob"
         )
     name, operator, value = found["column"], found["operator"], found["value"]
-    if name not in columns:
-        if not columns:
-            raise UsageError(
-                f"{name!r} cannot be asked for: the library has no metadata; give it some: vop index … --metadata FILE"
-            )
-        raise unknown_name("column", name, columns)
-    column = f"`{METADATA}{name}`"
+    column = f"`{METADATA}{_own_column(name, columns)}`"
     if operator == "~":
-        return f"contains(lower({column}), {quoted(value.lower())})"
-    as_text, number = f"{column} {operator} {quoted(value)}", _number(value)
+        return " OR ".join(f"contains(lower({column}), {form})" for form in _forms(value.lower()))
+    forms = _forms(value) if operator in ("=", "!=") else [quoted(nfc(value))]
+    as_text = (" AND " if operator == "!=" else " OR ").join(f"{column} {operator} {form}" for form in forms)
+    number = _number(value)
     if number is None:
         return as_text
     # NaN, which spreadsheets write for a missing value, would be larger than every number.
@@ -112,6 +144,24 @@ def _metadata(condition: str, columns: Sequence[str]) -> str:
     if operator == "!=":  # a value that is no number is another one
         return f"{as_text} AND coalesce({as_number}, TRUE)"
     return as_number
+
+
+def _own_column(name: str, columns: Sequence[str]) -> str:
+    """The library's name for a column; libraries of earlier versions may have it decomposed."""
+    own = {nfc(column): column for column in columns} | {column: column for column in columns}
+    if not own:
+        raise UsageError(
+            f"{name!r} cannot be asked for: the library has no metadata; give it some: vop index … --metadata FILE"
+        )
+    if nfc(name) not in own:
+        raise unknown_name("column", name, columns)
+    return own[nfc(name)]
+
+
+def _forms(value: str) -> list[str]:
+    """A value as a table may hold it, as SQL: composed, or as an earlier version took it from a file."""
+    forms = dict.fromkeys([nfc(value), unicodedata.normalize("NFD", value), value])
+    return [quoted(form) for form in forms]
 
 
 def _number(text: str) -> float | None:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Set
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
+
+from vop.utils.names import nfc
 
 
 def is_below(path: str | Path, roots: Set[Path]) -> bool:
-    """Whether a path is one of `roots`, or below one."""
-    path = Path(path)
-    return bool(roots) and (path in roots or any(parent in roots for parent in path.parents))
+    """Whether a path is one of `roots`, or below one, however Unicode spells their names."""
+    if not roots:
+        return False
+    wanted, path = _in_nfc(frozenset(roots)), Path(nfc(str(path)))
+    return path in wanted or any(parent in wanted for parent in path.parents)
+
+
+@lru_cache(maxsize=4)  # the same few roots are asked about for every video of a library
+def _in_nfc(roots: frozenset[Path]) -> frozenset[Path]:
+    return frozenset(Path(nfc(str(root))) for root in roots)
 
 
 def sort_missing(paths: Iterable[str]) -> tuple[list[str], list[str]]:

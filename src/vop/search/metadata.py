@@ -10,13 +10,14 @@ from pathlib import Path
 
 from vop.errors import DataError, UsageError
 from vop.search.walk import absolute_path
+from vop.utils.names import existing_path, nfc
 
 PATH_COLUMNS = ("path", "video", "file", "filename", "file_name", "video_path", "name")
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """Columns by file.
+    """Columns by file. Everything is in Unicode's composed form (NFC), and files are found by names in any form.
 
     Attributes:
         columns: their names, in the order of the file.
@@ -29,7 +30,7 @@ class Metadata:
 
     def of(self, path: Path) -> Mapping[str, str]:
         """What is known of a file; its path goes before its name."""
-        return self.by_path.get(str(path)) or self.by_name.get(path.name) or {}
+        return self.by_path.get(nfc(str(path))) or self.by_name.get(nfc(path.name)) or {}
 
 
 NOTHING = Metadata((), {}, {})
@@ -45,9 +46,10 @@ def read_metadata(file: Path) -> Metadata:
         UsageError: no such file.
         DataError: it is no such table; the line is named.
     """
+    file = existing_path(file)
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
-            text = stream.read()
+            text = nfc(stream.read())
     except FileNotFoundError:
         raise UsageError(f"{file}: there is no such file") from None
     except UnicodeDecodeError as error:
@@ -89,7 +91,7 @@ def _sort(file: Path, lines: Iterable[tuple[int, list[str]]], names: list[str], 
         video = said.pop(key)
         if not video:
             raise DataError(f"{file}, line {line}: no video")
-        by_path[str(absolute_path(file.parent / video))] = said
+        by_path[nfc(str(absolute_path(file.parent / video)))] = said
         if "/" not in video:
             by_name[video] = said
     return Metadata(tuple(name for name in names if name != key), by_path, by_name)

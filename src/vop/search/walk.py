@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from av.format import Flags
 
 from vop.errors import UsageError, VideoError
+from vop.utils.names import existing_path
 from vop.video.decode import open_video
 
 if TYPE_CHECKING:
@@ -44,7 +45,13 @@ _SUFFIXES = {
 # Not among them, as they name two things, are ts and mts (MPEG or TypeScript), ogg, dat, mod and the like.
 _KINDS = {f".{suffix}": kind for kind, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
 
+# Folders that a NAS (Synology, QNAP) or a system keeps for itself: previews, snapshots, what was deleted or repaired.
+# Windows writes its names in upper or lower case; others that begin with a dot are hidden anyway.
+_SYSTEM_FOLDERS = {"@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot", "lost+found"}
+_WINDOWS_FOLDERS = {"$recycle.bin", "system volume information"}
+
 _HIDDEN = "hidden"
+_SYSTEM = "a folder of the system"
 _LIBRARY = "a library of vop"
 _NO_FILE = "neither a file nor a folder"
 _LISTED = "another name of a file that is listed"
@@ -90,8 +97,10 @@ def find_videos(paths: Iterable[str | Path], *, skip: str | Path | None = None) 
 
     A file is taken for a video by its suffix; where that tells nothing, if FFmpeg finds a video stream in it. Symbolic
     links are followed, but a file is listed once, under its own name where that lies below one of the paths. Left out
-    are what is hidden (its name begins with a dot), other kinds of files, libraries of vop, and what is no file at
-    all. A file that is given by its path is always listed.
+    are what is hidden (its name begins with a dot), folders that a NAS or a system keeps for itself, other kinds of
+    files, libraries of vop, and what is no file at all. A file that is given by its path is always listed.
+
+    Paths may spell names in any of Unicode's forms; files are listed as the disk has them.
 
     Args:
         skip: a folder, or a file, to leave out.
@@ -101,15 +110,18 @@ def find_videos(paths: Iterable[str | Path], *, skip: str | Path | None = None) 
     """
     walker = _Walker(skip)
     for path in paths:
-        walker.begin(absolute_path(path))
+        walker.begin(existing_path(absolute_path(path)))
     return walker.finish()
 
 
 def absolute_path(path: str | Path) -> Path:
     """The path as the walk gives it: absolute, without `..`, symbolic links as they are."""
     path = Path(path).absolute()
+    if ".." not in path.parts:
+        return Path(os.path.normpath(path))
+    path = existing_path(path)
     normal = Path(os.path.normpath(path))
-    if ".." not in path.parts or (normal.exists() and path.exists() and normal.samefile(path)):
+    if normal.exists() and path.exists() and normal.samefile(path):
         return normal
     return path.resolve()  # a link stands before the `..`
 
@@ -124,7 +136,7 @@ class _Walker:
 
     def __init__(self, skip: str | Path | None) -> None:
         self.walk = Walk()
-        self.skip = None if skip is None else os.path.realpath(skip)
+        self.skip = None if skip is None else os.path.realpath(existing_path(skip))
         self.files: dict[str, FoundFile] = {}  # by the real path, without links
         self.folders: list[tuple[str, str]] = []  # (path, real path) of those still to be read
         self.links: list[str] = []  # a heap: which of several links names a file must not depend on the disk's order
@@ -175,6 +187,8 @@ class _Walker:
     def _entry(self, entry: os.DirEntry, real: str) -> None:
         if entry.name.startswith("."):
             self._pass_over(_HIDDEN)
+        elif _is_system_folder(entry):
+            self._pass_over(_SYSTEM)
         elif entry.is_symlink():
             heapq.heappush(self.links, entry.path)
         elif not entry.is_dir(follow_symlinks=False):
@@ -237,6 +251,10 @@ def _explain(path: str, error: OSError) -> str:
     if os.path.islink(path) and not os.path.exists(path):
         return "a symbolic link that leads nowhere"
     return error.strerror or str(error)
+
+
+def _is_system_folder(entry: os.DirEntry) -> bool:
+    return (entry.name in _SYSTEM_FOLDERS or entry.name.lower() in _WINDOWS_FOLDERS) and entry.is_dir()
 
 
 def _is_library(entries: list[os.DirEntry]) -> bool:

@@ -19,6 +19,7 @@ from vop.data.readers.rows import read_rows
 from vop.data.readers.videofolder import VideoFolder
 from vop.data.types import Dataset, Split, Video
 from vop.errors import DataError, UsageError, unknown_name
+from vop.utils.names import existing_path, nfc
 
 VIDEO_COLUMNS = (
     *("video", "video_path", "path", "file", "file_name", "filename", "video_file", "filepath", "clip"),
@@ -69,7 +70,7 @@ def read(
         UsageError: a named column is not there.
         DataError: the file is missing or broken, or no column looks like what is needed.
     """
-    path = Path(path)
+    path = existing_path(path)
     if not path.exists():
         raise DataError(f"{path}: there is no such file")
     found: dict[str, _Pairs] = {}
@@ -146,9 +147,10 @@ def _rows(path: Path, video_column: str | None, caption_column: str | None) -> I
 
 def _column(path: Path, role: str, named: str | None, usual: tuple[str, ...], found: list[str]) -> str:
     """The column for a role: the one that was named, or the first of the usual names that is there."""
-    if named is not None and named not in found:
+    own = {nfc(column): column for column in found}
+    if named is not None and nfc(named) not in own:
         raise UsageError(f"{path}: {unknown_name(f'{role} column', named, found)}")
-    guessed = named or _guess(usual, found)
+    guessed = own[nfc(named)] if named is not None else _guess(usual, found)
     if guessed is None:
         raise DataError(
             f"{path}: no column looks like the {role}; found: {', '.join(found)}. "
@@ -167,7 +169,7 @@ def _video_id(value: Any, place: str, column: str) -> str:
         value = value.get("path")
     if value is None or not str(value).strip():
         raise DataError(f"{place}: no video in the column {column!r}")
-    return str(value).strip()
+    return nfc(str(value).strip())  # one video, however its rows spell it
 
 
 def _captions(value: Any, place: str) -> list[str]:

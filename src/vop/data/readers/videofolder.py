@@ -1,12 +1,13 @@
-"""Find files by name, and videos by id, whatever their extension and sub-folder."""
+"""Find files by name, and videos by id, whatever their extension, sub-folder and form of Unicode."""
 
 from __future__ import annotations
 
 import os
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from vop.errors import DataError, UsageError
+from vop.utils.names import existing_path, names_in, nfc
 
 _VIDEO_SUFFIXES = (
     *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
@@ -18,6 +19,7 @@ def needed_folder(name: str, root: Path | None) -> Path:
     """The folder of a benchmark's files, which has to be given and to exist."""
     if root is None:
         raise UsageError(f"{name} needs the folder of its files: {name}:DIR")
+    root = existing_path(root)
     if not root.is_dir():
         raise DataError(
             f"{name}: there is no folder {root}: put the benchmark's files there, or name theirs, {name}:DIR; "
@@ -30,7 +32,7 @@ class FileTree:
     """The files below a folder, which is walked once, when a file does not lie in the folder itself."""
 
     def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+        self.root = existing_path(root)
         self._names: dict[str, str] | None = None
 
     def nearest(self, name: str) -> str | None:
@@ -39,21 +41,25 @@ class FileTree:
             path = os.path.join(self.root, name)
             if os.path.isfile(path):
                 return path
-        return self.names.get(name)
+        return self.names.get(nfc(name))
 
     @property
     def names(self) -> dict[str, str]:
-        """Every file name and the path that `nearest` gives for it, in the order of nearness."""
+        """Every file name, in NFC, and the path that `nearest` gives for it, in the order of nearness."""
         if self._names is None:
             self._names = {}
             for folder, names in sorted(_walk(self.root), key=lambda found: (found[0].count(os.sep), found[0])):
                 for name in sorted(names):
-                    self._names.setdefault(name, os.path.join(folder, name))
+                    self._names.setdefault(nfc(name), os.path.join(folder, name))
         return self._names
 
 
 class VideoFolder(FileTree):
     """The video files below a folder."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._names_in = cache(names_in)
 
     def find(self, video_id: str) -> Path:
         """The file of a video: at this path below the folder or, for a bare name, anywhere in it.
@@ -63,19 +69,22 @@ class VideoFolder(FileTree):
         """
         stem, has_suffix = _stem(video_id)
         if os.path.basename(video_id) == video_id:
-            found = self._named(video_id) or self._stems.get(video_id) or self._stems.get(stem)
+            found = self._named(video_id) or self._stems.get(nfc(video_id)) or self._stems.get(nfc(stem))
         else:
-            path = os.path.join(self.root, video_id)
-            found = path if os.path.isfile(path) else self._beside.get(os.path.join(self.root, stem))
-        return Path(found) if found else self.root / (video_id if has_suffix else f"{video_id}.mp4")
+            path = self._existing(video_id)
+            found = path if path.is_file() else self._beside.get(nfc(os.path.join(self.root, stem)))
+        return Path(found) if found else self._existing(video_id if has_suffix else f"{video_id}.mp4")
+
+    def _existing(self, path: str) -> Path:
+        return existing_path(self.root / path, names_in=self._names_in)
 
     @cached_property
     def _beside(self) -> dict[str, str]:
-        """Every video's path without its extension, and with it."""
+        """Every video's path without its extension, in NFC, and with it."""
         paths = [
             os.path.join(folder, name) for folder, names in _walk(self.root) for name in sorted(names, reverse=True)
         ]
-        return {_stem(path)[0]: path for path in paths if _stem(path)[1]}
+        return {nfc(_stem(path)[0]): path for path in paths if _stem(path)[1]}
 
     def _named(self, name: str) -> str | None:
         """The file of exactly this name. One without a video's extension counts in the folder itself only."""

@@ -1,0 +1,104 @@
+"""Names of files, folders and columns, which Unicode can spell in several ways.
+
+An é is one code point (composed, NFC) or an e with an accent after it (decomposed, NFD). macOS hands out decomposed
+names, people type composed ones, and a disk under Linux takes them for different names. Paths are kept as they are on
+disk; names are compared as `nfc(name)`.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import permutations
+from pathlib import Path
+
+# All ranges of letters that NFC itself replaces, such as the ångström sign by Å, or U+095B by two characters.
+_WITH_REPLACED = (range(0x340, 0x2330), range(0xF900, 0xFB50), range(0x2F800, 0x2FA20))
+_MOST_REORDERED = 4  # marks on one letter whose order may differ; Vietnamese needs two
+
+
+def nfc(text: str) -> str:
+    """A text in Unicode's composed form; texts that are equal in it are the same name."""
+    return unicodedata.normalize("NFC", text)
+
+
+def names_in(folder: Path) -> dict[str, list[str]]:
+    """The names in a folder by their composed form, sorted; none if the folder cannot be read."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        names = []
+    found = defaultdict(list)
+    for name in names:
+        found[nfc(name)].append(name)
+    return dict(found)
+
+
+def existing_path(path: str | Path, *, names_in: Callable[[Path], Mapping[str, Sequence[str]]] = names_in) -> Path:
+    """The path on disk whose names are those of `path`, however Unicode spells them.
+
+    Args:
+        names_in: lists a folder, as `names_in` does; `functools.cache(names_in)` saves listing it for every path.
+
+    Returns:
+        `path` itself if it exists as it is, or if there is no such path.
+    """
+    path = Path(path)
+    if str(path).isascii() or os.path.lexists(path):  # names in ASCII have one spelling
+        return path
+    found = [Path(path.anchor)]
+    for name in path.parts[bool(path.anchor) :]:
+        found = [folder / own for folder in found for own in _spelled_in(folder, name, names_in)]
+    return found[0] if found else path
+
+
+def _spelled_in(folder: Path, name: str, names_in: Callable[[Path], Mapping[str, Sequence[str]]]) -> Iterator[str]:
+    """The spellings of a name that a folder has, the given one first."""
+    if os.path.lexists(folder / name):
+        yield name
+    if not name.isascii():
+        yield from (own for own in names_in(folder).get(nfc(name), ()) if own != name)
+
+
+def letters(text: str) -> list[str]:
+    """A text in composed form, cut into letters with the marks that follow them."""
+    found: list[str] = []
+    for character in nfc(text):
+        if found and unicodedata.category(character).startswith("M"):
+            found[-1] += character
+        else:
+            found.append(character)
+    return found
+
+
+def spellings(letter: str) -> list[str]:
+    """Every way to spell one of `letters`: composed, decomposed, in part, and with marks in another order."""
+    if letter.isascii():  # the kelvin sign is hardly ever a K of a name
+        return [letter]
+    whole = unicodedata.normalize("NFD", letter)
+    base, marks = whole[0], whole[1:]
+    found = set()
+    for order in permutations(marks) if len(marks) <= _MOST_REORDERED else [tuple(marks)]:
+        spelt = base + "".join(order)
+        if unicodedata.normalize("NFD", spelt) == whole:
+            found |= {one + spelt[end:] for end in range(1, len(spelt) + 1) for one in _as_one(spelt[:end])}
+    return sorted(found)
+
+
+def _as_one(text: str) -> list[str]:
+    """The single characters that are this text."""
+    composed = nfc(text)
+    return [composed] * (len(composed) == 1) + _replaced().get(composed, [])
+
+
+@cache
+def _replaced() -> dict[str, list[str]]:
+    """By text in composed form, the characters that NFC replaces by it."""
+    found = defaultdict(list)
+    for character in (chr(code) for codes in _WITH_REPLACED for code in codes):
+        if nfc(character) != character:
+            found[nfc(character)].append(character)
+    return dict(found)

@@ -1,0 +1,127 @@
+"""When a video was recorded: by its metadata, or else by its file name, or else by the file's own time.
+
+The first plausible date counts. Its `source` is one of
+
+creationdate    Apple's tag com.apple.quicktime.creationdate: local time and its offset, which exports and edits keep
+creation_time   the tag of the container, or else of the video stream: UTC in MP4, MOV and MKV, local time in AVI
+date            a tag with a day in it: Matroska's DATE_RECORDED, DATE_DIGITIZED, DATE and DATE_ENCODED, AVI's ICRD,
+                MP4's ©day, FLV's creationdate
+name            the file's name, as cameras, phones, messengers and screen recorders write dates into it
+file            the file's last change; the only one that is taken whatever it says
+
+A date is plausible from 1980 until tomorrow: clocks that were never set, and fields that are empty, say 1904 or 1970.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import NamedTuple
+
+_SOURCES = {  # by tag, in the order in which they count
+    "com.apple.quicktime.creationdate": "creationdate",
+    "creation_time": "creation_time",
+    **dict.fromkeys(("date_recorded", "date_digitized", "date", "creationdate", "date_encoded"), "date"),
+}
+_FIRST_YEAR = 1980
+_TOMORROW = timedelta(days=1)
+
+# 2019-07-14T20:15:00.000Z, 2019:07:14 20:15:00 +02:00, 2019-07-14/ 20:15, 20190714
+_IN_TAGS = re.compile(
+    r"(?P<year>\d{4})(?P<dash>[-:/.]?)(?P<month>\d\d)(?P=dash)(?P<day>\d\d)"
+    r"(?:[T /]+(?P<hour>\d\d):?(?P<minute>\d\d)(?::?(?P<second>\d\d)(?:[.,]\d+)?)?)?"
+    r"\s*(?P<zone>Z|UTC|GMT|[-+]\d\d(?::?\d\d)?)?",
+    re.ASCII,
+)
+# A day, alone or with a time to the second: 20190714_201500, 2019-07-14 at 8.15.00 PM. Three more digits of a time are
+# milliseconds; any other digits before or after make it another number.
+_IN_NAMES = re.compile(
+    r"(?<!\d)(?P<year>\d{4})(?P<dash>[-_.]?)(?P<month>\d\d)(?P=dash)(?P<day>\d\d)"
+    r"(?:(?:[-_.,T ]{0,2}| \D{1,7} )"
+    r"(?P<hour>\d\d|\d(?=[-_.:]))(?P<dot>[-_.:]?)(?P<minute>\d\d)(?P=dot)(?P<second>\d\d)(?:\d{3})?"
+    r"(?:[ \u00a0\u202f]?(?P<half>[AaPp])[Mm]\b|(?P<zone>Z)\b)?)?(?!\d)",
+    re.ASCII,
+)
+_NAMED_IN_UTC = ("PXL_", "GMT")  # Google's phones, and Zoom
+_MIDNIGHT = {"hour": "00", "minute": "00", "second": "00"}
+_ISO = "{year}-{month}-{day}T{hour:0>2}:{minute}:{second}{zone}"
+
+
+class RecordingDate(NamedTuple):
+    """A moment to the second, with the offset that was recorded or else the local one, and the source that gave it."""
+
+    at: datetime
+    source: str
+
+
+def recording_date(
+    container: Mapping[str, str], stream: Mapping[str, str], path: Path, mtime_ns: int, *, now: datetime | None = None
+) -> RecordingDate:
+    """When a video was recorded.
+
+    Args:
+        container, stream: metadata of the file and of its video stream, by FFmpeg's names.
+        mtime_ns: the file's last change.
+        now: the present, for tests.
+    """
+    tomorrow = (now or datetime.now(UTC)) + _TOMORROW
+    for date in _candidates(container, stream, path.name):
+        if date.at.year >= _FIRST_YEAR and date.at <= tomorrow:
+            return date
+    return RecordingDate(_local_time(mtime_ns), "file")
+
+
+def _candidates(container: Mapping[str, str], stream: Mapping[str, str], name: str) -> Iterator[RecordingDate]:
+    tags = [{tag.lower(): value for tag, value in said.items()} for said in (container, stream)]
+    for tag, source in _SOURCES.items():
+        for said in tags:
+            at = _in_tag(said.get(tag, ""))
+            if at is not None:
+                yield RecordingDate(at, source)
+    for found in _IN_NAMES.finditer(name):
+        at = _in_name(found, zone="Z" if name.startswith(_NAMED_IN_UTC) else "")
+        if at is not None:
+            yield RecordingDate(at, "name")
+
+
+def _in_tag(text: str) -> datetime | None:
+    text = text.strip(" \t\r\n\0")
+    found = _IN_TAGS.fullmatch(text)
+    try:
+        # Dates in mail have many forms, and C's, Sun Jul 14 20:15:00 2019, is one of them.
+        return _with_zone(_moment(found) if found else parsedate_to_datetime(text))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _in_name(found: re.Match[str], *, zone: str) -> datetime | None:
+    try:
+        return _with_zone(_moment(found, zone=zone, half=found["half"]))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _moment(found: re.Match[str], *, zone: str = "", half: str | None = None) -> datetime:
+    """The date that was found, in a zone if it names one; a ValueError if there is no such date."""
+    parts = _MIDNIGHT | {"zone": zone} | {name: text for name, text in found.groupdict().items() if text}
+    parts["zone"] = parts["zone"].replace("UTC", "Z").replace("GMT", "Z")
+    at = datetime.fromisoformat(_ISO.format(**parts))
+    if half is None:
+        return at
+    if not 1 <= at.hour <= 12:
+        raise ValueError(f"{at.hour} is not an hour of a clock with 12")
+    return at.replace(hour=at.hour % 12 + 12 * (half in "Pp"))
+
+
+def _with_zone(at: datetime) -> datetime:
+    return at if at.tzinfo else at.astimezone()
+
+
+def _local_time(mtime_ns: int) -> datetime:
+    try:
+        return datetime.fromtimestamp(mtime_ns // 10**9, UTC).astimezone()
+    except (ValueError, OverflowError, OSError):  # files may claim any year
+        return datetime.fromtimestamp(0, UTC)

@@ -1,0 +1,226 @@
+"""Names in different forms of Unicode: macOS decomposes them (NFD), people and spreadsheets compose them (NFC)."""
+
+from __future__ import annotations
+
+import unicodedata
+from itertools import cycle, islice, product
+from pathlib import Path
+
+import pytest
+
+from search.filtered import found
+from search.libraries import a_file, make_library
+from search.owners_videos import rows, write_video
+from vop.errors import UsageError
+from vop.search import reading
+from vop.search.filters import Filters
+from vop.search.gone import is_below
+from vop.search.index import forget
+from vop.search.library import Library
+from vop.search.metadata import read_metadata
+from vop.search.walk import absolute_path, find_videos
+
+
+def nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def nfd(text: str) -> str:
+    return unicodedata.normalize("NFD", text)
+
+
+FORMS = [nfc, nfd]
+HALF = "\u1eb9\u0302"  # ệ, composed in part, as Vietnamese keyboards under Windows give it
+
+
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+# One name in every mix of forms, and one that is only similar.
+PATHS = [
+    *(
+        f"{folder(f'/v/été {n}/한글')}/{name('Größe ệ 한.mp4')}"
+        for n, (folder, name) in enumerate(product(FORMS, FORMS))
+    ),
+    f"/v/{nfd('été 4')}/{nfc('한글')}/{nfd('Größe')} {HALF} {nfc('한')}.mp4",
+]
+OTHER = "/v/ete 5/하그/Grosse e 하.mp4"
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    files = [
+        a_file(path, metadata={"année": form("Été 1"), "n": str(n)})
+        for n, (path, form) in enumerate(zip(PATHS, islice(cycle(FORMS), len(PATHS)), strict=True))
+    ]
+    files.append(a_file(OTHER, metadata={"année": "Ete 1"}))
+    return make_library(tmp_path_factory.mktemp("names") / "library", files, columns=["année", "n"])
+
+
+class TestFilters:
+    @pytest.mark.parametrize("form", FORMS)
+    def test_folders(self, library, form):
+        assert found(library, Filters(folder=form("한글"))) == set(PATHS)
+        assert found(library, Filters(folder=form("한글/"))) == set(PATHS)
+        for n, path in enumerate(PATHS):
+            assert found(library, Filters(folder=form(f"été {n}"))) == {path}
+            assert found(library, Filters(folder=form(f"/v/été {n}/한글/"))) == {path}
+            assert found(library, Filters(folder=form("/v/") + nfc(f"été {n}/") + nfd("한글"))) == {path}
+        for none in ("/été 1", "été", "한", "v/한글", "/v/e.te 1"):
+            assert found(library, Filters(folder=form(none))) == set()
+
+    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("Größe ệ 한.mp4", "größe", "GRÖßE", "ệ", "ö", "ệ 한", "한.", "Größe*", "*한.mp4", "*Ệ*", "* ệ *"),
+            *("Gr??e ? ?.mp4", "Gr??e*", "*?öß? *", "????? ? ?.???"),
+        ],
+    )
+    def test_names(self, library, form, name):
+        assert found(library, Filters(name=form(name))) == set(PATHS)
+
+    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("name", ["하", "하.", "*하*", "Gr???e*", "Gr???e ? ?.mp4", "?????? ? ?.???"])
+    def test_parts_of_letters_are_other_letters(self, library, form, name):
+        assert found(library, Filters(name=form(name))) == {OTHER}
+
+    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("name", ["ê", "ẹ", "e?", "*ê*", "ệ*한", "Größ ?*", "Gr?ße ? 하.mp4"])
+    def test_nothing_has_these_letters(self, library, form, name):
+        assert found(library, Filters(name=form(name))) == set()
+
+    def test_letters_with_several_old_spellings(self, tmp_path):
+        names = ["\u212bngstr", "Ångstr", "A\u030angstr", "\ufa19", "神", "\u0958", "क\u093c"]
+        library = make_library(tmp_path / "library", [a_file(f"/{name}/{name}.mp4") for name in names])
+        for group in (names[:3], names[3:5], names[5:]):
+            for name in group:
+                paths = {f"/{other}/{other}.mp4" for other in group}
+                assert found(library, Filters(folder=name)) == found(library, Filters(name=name)) == paths
+
+    @pytest.mark.parametrize("form", FORMS)
+    def test_metadata(self, library, form):
+        assert found(library, Filters(where=[form("année=Été 1")])) == set(PATHS)
+        assert found(library, Filters(where=[form("année~été")])) == set(PATHS)
+        assert found(library, Filters(where=[form("année!=Été 1")])) == {OTHER}
+        assert found(library, Filters(where=[form("année!=Été 1"), "n>=0"])) == set()
+        assert found(library, Filters(where=[form("année>=Été 1"), "n=0"])) == {PATHS[0]}
+
+    @pytest.mark.parametrize("own", FORMS)
+    @pytest.mark.parametrize("typed", FORMS)
+    def test_columns_of_an_earlier_version(self, tmp_path, own, typed):
+        files = [a_file("/v/a.mp4", metadata={own("année"): "2019"}), a_file("/v/b.mp4")]
+        library = make_library(tmp_path / "library", files, columns=[own("année")])
+        assert found(library, Filters(where=[typed("année=2019")])) == {"/v/a.mp4"}
+        with pytest.raises(UsageError, match="'annee'"):
+            found(library, Filters(where=["annee=2019"]))
+
+    def test_where_forms_do_not_differ_conditions_are_plain(self):
+        for filters in ({"folder": "/v/2024"}, {"folder": "x̂"}, {"name": "a*.mp4"}, {"name": "犬"}):
+            assert "regexp" not in Filters(**filters).sql([])
+        assert " OR " not in Filters(where=["a=犬"]).sql(["a"])
+
+    @pytest.mark.parametrize("text", ["a", "é", "ệ", "한", "?", "é?", "?é*", "é*", "?*"])
+    def test_long_texts(self, library, text):
+        """No pattern is too large for the database."""
+        for count in (50, 255, 1000, 5000):
+            assert found(library, Filters(folder=text * count)) == set()
+            assert found(library, Filters(name=text * count)) == set()
+
+
+class TestMetadata:
+    @pytest.mark.parametrize("on_disk", FORMS)
+    @pytest.mark.parametrize("written", FORMS)
+    def test_videos(self, tmp_path, on_disk, written):
+        table = tmp_path / "t.csv"
+        text = f"path,année,n\n/v/été/a.mp4,Noël,1\n한글/b.mp4,x,2\n../{tmp_path.name}/é/c.mp4,x,3\nÜ.mp4,x,4\n"
+        table.write_text(written(text), encoding="utf-8")
+        metadata = read_metadata(table)
+        assert metadata.columns == (nfc("année"), "n")
+        assert metadata.of(Path(on_disk("/v/été/a.mp4"))) == {nfc("année"): nfc("Noël"), "n": "1"}
+        for number, path in enumerate((tmp_path / on_disk("한글/b.mp4"), tmp_path / on_disk("é/c.mp4")), start=2):
+            assert metadata.of(path)["n"] == str(number)
+        assert metadata.of(Path(on_disk("/anywhere/Ü.mp4")))["n"] == "4"
+
+    def test_the_file_itself(self, tmp_path):
+        (tmp_path / nfd("é.csv")).write_text("path,n\na.mp4,1\n")
+        assert read_metadata(tmp_path / nfc("é.csv")).of(tmp_path / "a.mp4") == {"n": "1"}
+
+    def test_columns_that_are_the_same(self, tmp_path):
+        (tmp_path / "t.csv").write_text(f"path,{nfc('é')},{nfd('é')}\na.mp4,1,2\n")
+        with pytest.raises(Exception, match="stand once"):
+            read_metadata(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("on_disk", FORMS)
+@pytest.mark.parametrize("typed", FORMS)
+class TestWalk:
+    def test_folders_and_files_that_are_given(self, tmp_path, on_disk, typed):
+        path = touch(tmp_path / on_disk("été") / on_disk("한글.mp4"))
+        for given in ("été", "été/한글.mp4", "été/../été"):
+            assert [file.path for file in find_videos([tmp_path / typed(given)]).files] == [path]
+
+    def test_a_folder_to_skip(self, tmp_path, on_disk, typed):
+        touch(tmp_path / on_disk("été") / "a.mp4")
+        path = touch(tmp_path / "b.mp4")
+        assert [file.path for file in find_videos([tmp_path], skip=tmp_path / typed("été")).files] == [path]
+
+    def test_above_a_link(self, tmp_path, on_disk, typed):
+        path = touch(tmp_path / "elsewhere" / "a.mp4")
+        (tmp_path / "elsewhere" / "deep").mkdir()
+        (tmp_path / on_disk("é")).symlink_to(tmp_path / "elsewhere" / "deep")
+        assert absolute_path(tmp_path / typed("é") / ".." / "a.mp4") == path
+
+    def test_what_is_below(self, tmp_path, on_disk, typed):
+        roots = {Path(typed("/v/été")), Path("/w")}
+        assert is_below(on_disk("/v/été/한글/a.mp4"), roots)
+        assert is_below(Path(on_disk("/v/été")), frozenset(roots))
+        assert not is_below(on_disk("/v/été 2/a.mp4"), roots)
+        assert not is_below(on_disk("/v/été"), set())
+
+
+class TestIndex:
+    @pytest.fixture
+    def videos(self, tmp_path) -> list[Path]:
+        folder = tmp_path / "videos" / nfd("été") / nfd("한글")
+        return [write_video(folder / nfd(f"é{number}.mp4"), seed=number) for number in range(2)]
+
+    def test_a_folder_that_is_renamed_has_moved(self, bring, folder, videos, tmp_path, no_decoding):
+        assert bring().added == 2
+        before = {row["path"]: row["embedding_1"] for row in rows(folder).values()}
+        assert set(before) == {str(path) for path in videos}
+        for path in videos:
+            path.rename(path.with_name(nfc(path.name)))
+        for place in (videos[0].parent, videos[0].parents[1]):
+            place.rename(place.with_name(nfc(place.name)))
+        no_decoding()
+        report = bring()
+        assert (report.moved, report.added, report.changed, report.gone) == (2, 0, 0, 0)
+        assert {row["path"]: row["embedding_1"] for row in rows(folder).values()} == {
+            nfc(path): embedding for path, embedding in before.items()
+        }
+
+    def test_one_folder_in_two_forms(self, bring, folder, videos, tmp_path, monkeypatch):
+        bring(tmp_path / "videos" / nfc("été"))
+        monkeypatch.setattr(reading, "content_id", lambda path: pytest.fail(f"{path} was hashed"))
+        for form in FORMS:
+            assert bring(tmp_path / "videos" / form("été")).unchanged == 2
+        assert set(Library.open(folder).known()) == {str(path) for path in videos}
+
+    def test_what_is_gone(self, bring, folder, videos, tmp_path):
+        bring()
+        videos[0].unlink()
+        assert bring(tmp_path / "videos" / nfc("été")).gone == 1
+        assert bring(tmp_path / "videos" / nfc("été"), prune=True).removed == 1
+        assert forget(folder, [tmp_path / "videos" / nfc("été/한글/é1.mp4")]) == 1
+
+    def test_metadata_is_compared_and_stored_composed(self, bring, folder, videos, tmp_path):
+        (tmp_path / "about.csv").write_text(nfd("path,année\nvideos/été/한글/é0.mp4,Noël\né1.mp4,Été\n"))
+        bring(metadata=tmp_path / "about.csv")
+        assert Library.open(folder).columns == [nfc("année")]
+        assert {row[f"about_{nfc('année')}"] for row in rows(folder).values()} == {nfc("Noël"), nfc("Été")}
+        (tmp_path / "about.csv").write_text(nfc((tmp_path / "about.csv").read_text()))
+        assert bring(metadata=tmp_path / "about.csv").described == 0
