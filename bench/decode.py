@@ -1,118 +1,281 @@
-"""12 frames of a 15 s clip with one key frame: one forward pass against an OpenCV seek per frame, and the cache.
+"""12 frames of a whole video, of 15 s to 2 h: ours against decord, torchcodec and OpenCV, and the cache of frames.
 
-python bench/decode.py [--repeats 9] [--json]
+python bench/decode.py [--clips DIR] [--rows 15s,2h-250] [--ways ours,decord] [--container mp4] [--threads 1]
+                       [--repeats 5] [--json]
 
-The clip is made here: 320 x 240, 30 frames a second, H.264 by x264's medium preset. All ways give the same frames,
-scaled and cropped to 224 x 224 by the same code; what differs is how the frames are got at.
+The clips are made here: H.264 by x264's medium preset, 30 frames a second, a textured picture that pans, with noise, at
+the bit rate of a film on the web. With --clips they are kept there and made only once (some minutes, 1.8 GB).
+
+All ways give the frames on display in the middle of 12 equal intervals, scaled and cropped to 224 x 224 by the same
+code; what differs is how they are got out of the file. A way that gives other frames is not measured, nor is one whose
+package is not there; a note tells so. Processor time is that of all threads together.
+
+The extra `bench` installs OpenCV and, on Linux on x86-64, decord. torchcodec is installed by hand: it needs the
+system's FFmpeg libraries (apt-get install ffmpeg) and the release that fits PyTorch, for 2.13 `pip install
+torchcodec==0.13.0`.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import statistics
 import tempfile
+import textwrap
 import time
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import av
-import cv2
 import numpy as np
-import torch
 
 from vop.data.frames import FrameStore
 from vop.data.types import Video
 from vop.video.decode import decode_frames
 from vop.video.pixels import square
 
-WIDTH, HEIGHT, RATE, SECONDS = 320, 240, 30, 15
-NUM_FRAMES, SIZE = 12, 224
+NUM_FRAMES, SIZE, RATE = 12, 224, 30
+MAX_DIFFERENCE = 3  # mean levels of 256 in a frame: decoders' roundings are nearer, the next frame is farther away
 
 
-def make_clip(path: Path) -> None:
-    """A textured background that pans under a moving square, with some noise, as a camera gives."""
+class Clip(NamedTuple):
+    """Its packets are those of some `seconds`, over and over; `key_distance` is in frames."""
+
+    seconds: int
+    times: int
+    key_distance: int
+    width: int = 640
+    height: int = 360
+    bit_rate: int = 800_000
+
+
+# The lengths are such that the wanted frames lie evenly at all distances from the key frame before them.
+CLIPS = {
+    "15s": Clip(15, 1, 1_000_000, width=320, height=240, bit_rate=300_000),  # the first frame is the only key frame
+    "3min-250": Clip(180, 1, 250),
+    "3min-60": Clip(180, 1, 60),
+    "10min-250": Clip(125, 5, 250),
+    "10min-150": Clip(125, 5, 150),
+    "10min-30": Clip(125, 5, 30),
+    "2h-250": Clip(154, 47, 250),
+    "2h-60": Clip(154, 47, 60),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """The frames to get, by what the libraries ask for: numbers, or seconds at which each of them is on display."""
+
+    path: Path
+    numbers: list[int]
+    seconds: list[float]
+    threads: int
+    cache: Path
+
+
+def pictures(clip: Clip) -> Iterator[av.VideoFrame]:
+    """A texture that pans under a moving square, with some noise, as a camera gives."""
     random = np.random.default_rng(0)
-    tiles = random.integers(0, 255, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8)
-    background = np.kron(tiles, np.ones((8, 8, 1), np.uint8))
+    turn = 4 * clip.width
+    tiles = np.kron(random.integers(16, 236, (clip.height // 8, turn // 8)), np.ones((8, 8)))
+    texture = np.hstack([tiles, tiles]).astype(np.int16)
+    noise = random.integers(-6, 7, (clip.height + 64, clip.width + 64), dtype=np.int16)
+    colour = np.full((clip.height // 2, clip.width), 128, np.uint8)
+    for number in range(RATE * clip.seconds):
+        pan, top, left = 2 * number % turn, *random.integers(64, size=2)
+        luma = texture[:, pan : pan + clip.width] + noise[top : top + clip.height, left : left + clip.width]
+        across = 5 * number % (clip.width - 60)
+        luma[90:150, across : across + 60] = 255 - luma[90:150, across : across + 60]
+        planes = np.vstack([luma.clip(0, 255).astype(np.uint8), colour])
+        yield av.VideoFrame.from_ndarray(planes, format="yuv420p")
+
+
+def make_clip(clip: Clip, path: Path) -> None:
+    """Encodes the clip's seconds once and writes their packets as often as it takes, each time with later stamps."""
+    distance = str(clip.key_distance)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        stream.options = {"g": "100000", "keyint_min": "100000", "sc_threshold": "0"}
-        for number in range(RATE * SECONDS):
-            pixels = np.roll(background, 2 * number, axis=1).astype(np.int16)
-            left = 5 * number % (WIDTH - 60)
-            pixels[90:150, left : left + 60] = 255 - pixels[90:150, left : left + 60]
-            pixels += random.integers(-4, 5, pixels.shape, dtype=np.int16)
-            frame = av.VideoFrame.from_ndarray(pixels.clip(0, 255).astype(np.uint8), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = clip.width, clip.height, "yuv420p", clip.bit_rate
+        stream.options = {"g": distance, "keyint_min": distance, "sc_threshold": "0"}
+        packets = [packet for picture in pictures(clip) for packet in stream.encode(picture)] + stream.encode()
+        stamps = [(packet.pts, packet.dts) for packet in packets]
+        for start in range(0, clip.times * len(packets), len(packets)):
+            for packet, (pts, dts) in zip(packets, stamps, strict=True):
+                packet.time_base, packet.duration = Fraction(1, RATE), 1
+                packet.pts, packet.dts = pts + start, dts + start
+                container.mux(packet)
 
 
-def by_opencv_seeks(path: Path) -> torch.Tensor:
-    """What retrieval code usually does: set the position to each index, read a frame."""
-    capture = cv2.VideoCapture(str(path))
-    total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+def kept_clip(name: str, folder: Path, container: str) -> Path:
+    path = folder / f"{name}.{container}"
+    if not path.exists():
+        unfinished = folder / f"unfinished-{path.name}"
+        make_clip(CLIPS[name], unfinished)
+        unfinished.rename(path)
+    return path
+
+
+def ask_for_middles(path: Path, *, threads: int, cache: Path) -> Request:
+    """The frames on display in the middle of equal intervals, by the times of the file's packets."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        shown = sorted((packet.pts, packet.duration) for packet in container.demux(stream) if packet.size)
+    first, length = shown[0][0], sum(shown[-1]) - shown[0][0]
+    middles = [first + length * Fraction(2 * k + 1, 2 * NUM_FRAMES) for k in range(NUM_FRAMES)]
+    numbers = [bisect_right(shown, middle, key=lambda packet: packet[0]) - 1 for middle in middles]
+    seconds = [float((shown[n][0] + Fraction(shown[n][1], 2)) * stream.time_base) for n in numbers]
+    return Request(path, numbers, seconds, threads, cache)
+
+
+def by_ours(request: Request) -> np.ndarray:
+    return np.asarray(decode_frames(request.path, num_frames=NUM_FRAMES, size=SIZE, threads=request.threads))
+
+
+def by_cache(request: Request) -> np.ndarray:
+    """What `by_ours` gave before, when it was put into the cache."""
+    return np.asarray(FrameStore(NUM_FRAMES, SIZE, cache=request.cache).load(Video("clip", request.path)))
+
+
+def by_decord(request: Request) -> np.ndarray:
+    import decord
+
+    reader = decord.VideoReader(str(request.path), ctx=decord.cpu(0), num_threads=request.threads)
+    return squares(reader.get_batch(request.numbers).asnumpy())
+
+
+def by_torchcodec(mode: str, request: Request) -> np.ndarray:
+    from torchcodec.decoders import VideoDecoder
+
+    path, threads = str(request.path), request.threads
+    decoder = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=threads, seek_mode=mode)
+    return squares(decoder.get_frames_played_at(request.seconds).data.numpy())
+
+
+def by_opencv(request: Request) -> np.ndarray:
+    """What retrieval code usually does: set the position to each number, read a frame."""
+    import cv2
+
+    capture = cv2.VideoCapture(str(request.path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, request.threads])
     frames = []
-    for interval in range(NUM_FRAMES):
-        capture.set(cv2.CAP_PROP_POS_FRAMES, int((interval + 0.5) * total / NUM_FRAMES))
+    for number in request.numbers:
+        capture.set(cv2.CAP_PROP_POS_FRAMES, number)
         found, pixels = capture.read()
-        assert found
-        frames.append(square(torch.from_numpy(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)), size=SIZE))
-    capture.release()
-    return torch.stack(frames)
+        if not found:
+            raise ValueError(f"frame {number} is not found")
+        frames.append(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+    return squares(frames)
 
 
-def measure(ways: dict[str, Callable[[], torch.Tensor]], repeats: int) -> dict[str, float]:
+def squares(frames: Iterable[np.ndarray]) -> np.ndarray:
+    """Frames (h, w, 3) made as ours are."""
+    return np.stack([square(frame, size=SIZE) for frame in frames])
+
+
+class Way(NamedTuple):
+    package: str
+    get: Callable[[Request], np.ndarray]
+
+
+WAYS = {
+    "ours": Way("vop", by_ours),
+    "decord": Way("decord", by_decord),
+    "torchcodec-exact": Way("torchcodec", partial(by_torchcodec, "exact")),
+    "torchcodec-approximate": Way("torchcodec", partial(by_torchcodec, "approximate")),
+    "opencv": Way("cv2", by_opencv),
+    "cache": Way("vop", by_cache),
+}
+
+
+def objection(way: Way, asked: Request, expected: np.ndarray) -> str | None:
+    """Why a way cannot be measured; None if it can. Having run once, it is warm."""
+    try:
+        importlib.import_module(way.package)
+    except (ImportError, OSError, RuntimeError) as error:  # of a library that the package needs
+        return f"skipped: {reason(error)}"
+    try:
+        frames = way.get(asked)
+    except Exception as error:  # every package has its own
+        return f"fails: {reason(error)}"
+    difference = np.abs(frames.astype(np.int16) - expected).reshape(NUM_FRAMES, -1).mean(axis=1).max()
+    return None if difference < MAX_DIFFERENCE else f"gives other frames: one is {difference:.0f} levels away"
+
+
+def reason(error: Exception) -> str:
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 120, placeholder=" …")
+
+
+def measure(ways: dict[str, Way], asked: Request, repeats: int) -> dict[str, dict[str, float]]:
     """Median milliseconds of each way, taken by turns, so that a busy machine disturbs all of them."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    walls: dict[str, list[float]] = {name: [] for name in ways}
+    processors: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
-        for name, work in ways.items():
-            start = time.perf_counter()
-            work()
-            times[name].append(1000 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def run(repeats: int, threads: int) -> dict:
-    with tempfile.TemporaryDirectory() as folder:
-        video = Video("clip", Path(folder, "clip.mp4"))
-        make_clip(video.path)
-        cached = FrameStore(NUM_FRAMES, SIZE, cache=Path(folder, "cache"))
-        ways = {
-            "opencv_seeks": lambda: by_opencv_seeks(video.path),
-            "one_pass": lambda: decode_frames(video.path, num_frames=NUM_FRAMES, size=SIZE, threads=threads),
-            "cache": lambda: cached.load(video),
-        }
-        results = {name: work() for name, work in ways.items()}  # this also warms everything up
-        assert torch.equal(results["one_pass"], results["cache"]), "the cache gives other bits"
-        difference = (results["one_pass"].int() - results["opencv_seeks"].int()).abs().float().mean().item()
-        assert difference < 3, "the two ways give other frames"
-        medians = measure(ways, repeats)
+        for name, way in ways.items():
+            wall, processor = time.perf_counter(), time.process_time()
+            way.get(asked)
+            walls[name].append(1000 * (time.perf_counter() - wall))
+            processors[name].append(1000 * (time.process_time() - processor))
     return {
-        "repeats": repeats,
-        "decoder_threads": threads,
-        "milliseconds": medians,
-        "one_pass_against_opencv": medians["opencv_seeks"] / medians["one_pass"],
-        "cache_against_one_pass": medians["one_pass"] / medians["cache"],
-        "mean_difference_in_levels": difference,
+        name: {"wall_ms": statistics.median(walls[name]), "processor_ms": statistics.median(processors[name])}
+        for name in ways
     }
+
+
+def run(path: Path, ways: dict[str, Way], *, threads: int, repeats: int) -> dict:
+    """The milliseconds that the ways take for one clip, and notes on those that were left out."""
+    with tempfile.TemporaryDirectory() as cache:
+        asked = ask_for_middles(path, threads=threads, cache=Path(cache))
+        expected = by_ours(asked)
+        peers = {name: way for name, way in ways.items() if name != "ours"}
+        notes = {name: note for name, way in peers.items() if (note := objection(way, asked, expected))}
+        times = measure({name: way for name, way in ways.items() if name not in notes}, asked, repeats)
+    return {"megabytes": path.stat().st_size / 1e6, "milliseconds": times, "notes": notes}
+
+
+def show(name: str, row: dict) -> None:
+    title = f"{name}, {row['megabytes']:.1f} MB"
+    print(f"\n{title:<26} {'wall':>10} {'processor':>13}")
+    for way, times in row["milliseconds"].items():
+        print(f"  {way:<24} {times['wall_ms']:7.1f} ms {times['processor_ms']:10.1f} ms")
+    for way, note in row["notes"].items():
+        print(f"  {way:<24} {note}")
+
+
+def some_of(known: Iterable[str], text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := set(names) - set(known):
+        raise argparse.ArgumentTypeError(f"no {', '.join(unknown)}; there are {', '.join(known)}")
+    return names
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=1, help="of our decoder; OpenCV takes all cores")
+    parser.add_argument("--clips", metavar="DIR", help="keep the clips there")
+    parser.add_argument("--rows", type=partial(some_of, CLIPS), default=list(CLIPS), help=f"of {', '.join(CLIPS)}")
+    parser.add_argument("--ways", type=partial(some_of, WAYS), default=list(WAYS), help=f"of {', '.join(WAYS)}")
+    parser.add_argument("--container", choices=("mp4", "mkv", "ts"), default="mp4")
+    parser.add_argument("--threads", type=int, default=1, help="of each decoder")
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    result = run(arguments.repeats, arguments.threads)
-    if arguments.json:
-        print(json.dumps(result))
-        return
-    for name, milliseconds in result["milliseconds"].items():
-        print(f"{name:<14} {milliseconds:8.2f} ms")
-    print(f"one pass: {result['one_pass_against_opencv']:.1f} times as fast as OpenCV's seeks")
-    print(f"cache:    {result['cache_against_one_pass']:.0f} times as fast as one pass")
+    given = parser.parse_args()
+    rows = {}
+    with nullcontext(given.clips) if given.clips else tempfile.TemporaryDirectory() as folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name in given.rows:
+            path = kept_clip(name, Path(folder), given.container)
+            ways = {way: WAYS[way] for way in given.ways}
+            rows[name] = run(path, ways, threads=given.threads, repeats=given.repeats)
+            if not given.json:
+                show(name, rows[name])
+    if given.json:
+        about = {"container": given.container, "threads": given.threads, "repeats": given.repeats}
+        print(json.dumps({**about, "rows": rows}, indent=2))
 
 
 if __name__ == "__main__":

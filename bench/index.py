@@ -34,6 +34,7 @@ from vop.search.models import describe, embed_by, open_model
 from vop.search.pipeline import run
 from vop.search.reading import Reader
 from vop.search.walk import find_videos
+from vop.video.isolated import DecodingProcesses
 
 RATE, BATCH = 25, 16
 
@@ -65,10 +66,11 @@ def make_video(path: Path, *, number: int, seconds: float, width: int, height: i
 
 def decode_alone(folder: Path, library: Library, workers: int) -> int:
     """Every segment read, cut out and given its strip, by the same threads; nothing is embedded."""
-    reader = Reader(library, {}, NOTHING)
     nothing = partial(lambda e, frames: [torch.zeros(len(frames), e)], 1)
-    done = run(find_videos([folder]).files, reader.decode, nothing, workers=workers, batch_size=BATCH)
-    return sum(len(finished.spans) for finished in done)
+    with DecodingProcesses() as processes:
+        reader = Reader(library, {}, NOTHING, processes)
+        done = run(find_videos([folder]).files, reader.decode, nothing, workers=workers, batch_size=BATCH)
+        return sum(len(finished.spans) for finished in done)
 
 
 def embed_alone(model, segments: int) -> None:

@@ -67,6 +67,7 @@ def rows_of(number: int, random: np.random.Generator, centres: np.ndarray, libra
         mtime_ns=0,
         duration_seconds=spans[-1][1],
         date="2024-05-01T10:00:00+00:00",
+        date_source="file",
         plays_in_browsers=True,
         metadata={},
     )

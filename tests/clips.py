@@ -25,7 +25,7 @@ def grey_frames(count: int, *, width: int = 64, height: int = 48) -> list[np.nda
 
 def numbers(frames) -> list[int]:
     """Which of `grey_frames` these are: (f, 3, h, w) -> f numbers."""
-    return [round(float(frame.float().mean()) / 10) for frame in frames]
+    return [round(float(np.asarray(frame, np.float32).mean()) / 10) for frame in frames]
 
 
 class LateStreams:

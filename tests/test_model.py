@@ -7,9 +7,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from data.clips import write_clip
 
 import vop
+from clips import write_clip
 from vop.errors import UsageError, VideoError, VopError
 from vop.model import create
 
@@ -95,9 +95,9 @@ class TestVideos:
         torch.testing.assert_close(together, zero_shot.encode_video([str(path) for path in videos], batch_size=1))
 
     def test_they_are_the_frames_normalised(self, zero_shot, videos):
-        from vop.video.decode import decode_frames
+        from vop.video.frames import read_frames
 
-        frames = decode_frames(videos[0], num_frames=12, size=32)
+        frames = read_frames(videos[0], num_frames=12, size=32)
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (zero_shot.backbone.mean, zero_shot.backbone.std))
         pixels = (frames.float() / 255 - mean) / std
         torch.testing.assert_close(zero_shot.normalise(frames), pixels)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from data.clips import write_clip
+
+from clips import write_clip
 
 CAPTIONS = ("red", "green", "blue", "black", "white", "yellow", "pink", "cyan")
 _COLOURS = (

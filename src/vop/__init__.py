@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vop.evaluation.metrics import retrieval_metrics
     from vop.model import TextVideoModel, load
+    from vop.video.frames import read_frames
+    from vop.video.probe import VideoInfo, probe
 
 __version__ = "0.1.0"
-__all__ = ["TextVideoModel", "load", "retrieval_metrics"]
+__all__ = ["TextVideoModel", "VideoInfo", "load", "probe", "read_frames", "retrieval_metrics"]
 
 # PyTorch takes seconds to import, so a public name is imported when it is first used.
 _HOMES = {
     "TextVideoModel": "vop.model",
+    "VideoInfo": "vop.video.probe",
     "load": "vop.model",
+    "probe": "vop.video.probe",
+    "read_frames": "vop.video.frames",
     "retrieval_metrics": "vop.evaluation.metrics",
 }
 

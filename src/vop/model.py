@@ -211,7 +211,7 @@ class TextVideoModel(nn.Module):
         Raises:
             VideoError: a file cannot give a frame.
         """
-        from vop.video.decode import decode_frames
+        from vop.video.frames import read_frames
 
         self.check_independent()
         if isinstance(paths, str | Path):
@@ -219,7 +219,7 @@ class TextVideoModel(nn.Module):
         parts = []
         for start in range(0, len(paths), batch_size):
             batch = paths[start : start + batch_size]
-            frames = [decode_frames(path, num_frames=self.num_frames, size=self.image_size) for path in batch]
+            frames = [read_frames(path, num_frames=self.num_frames, size=self.image_size) for path in batch]
             videos = self.embed_frames(self.normalise(torch.stack(frames)))
             parts.append(F.normalize(videos, dim=-1).cpu())
         return torch.cat(parts) if parts else self._nothing()

@@ -9,8 +9,8 @@ import shutil
 import av
 import numpy as np
 import pytest
-from data.clips import write_clip, write_tone
 
+from clips import write_clip, write_tone
 from tiny_clip import make_clip_folder
 from tiny_data import write_table, write_videos
 from vop import files

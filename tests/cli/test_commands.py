@@ -23,7 +23,7 @@ import vop
 from vop.cli import build_parser
 build_parser().format_help()
 heavy = {"torch", "transformers", "av", "matplotlib", "pyarrow", "accelerate", "huggingface_hub", "numpy"}
-heavy |= {"lancedb", "fastapi", "uvicorn", "pydantic", "PIL", "pebble"}
+heavy |= {"lancedb", "fastapi", "uvicorn", "pydantic", "PIL"}
 sys.exit(", ".join(heavy & set(sys.modules)) or 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

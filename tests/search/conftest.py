@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from search.owners_videos import write_folder
-from vop.search import reading
 from vop.search.index import index
+from vop.video.isolated import DecodingProcesses
 
 
 @pytest.fixture
@@ -37,4 +37,4 @@ def no_decoding(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("nothing was to be decoded")
 
-    return lambda: monkeypatch.setattr(reading, "decode_stretches", refuse)
+    return lambda: monkeypatch.setattr(DecodingProcesses, "iterate", refuse)

@@ -58,6 +58,7 @@ def a_file(
         mtime_ns=5,
         duration_seconds=seconds,
         date=date,
+        date_source="file",
         plays_in_browsers=True,
         metadata=metadata or {},
     )

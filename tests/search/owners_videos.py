@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from data.clips import write_clip
 
+from clips import write_clip
 from vop.search.library import Library
 
 RATE = 5  # frames per second, so that a minute is 300 small pictures

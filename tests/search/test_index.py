@@ -17,7 +17,7 @@ from vop.search import commits, reading
 from vop.search.about import Cutting
 from vop.search.index import forget, index
 from vop.search.library import Library
-from vop.video.decode import decode_frames
+from vop.video.frames import read_frames
 
 TESTS = Path(__file__).parents[1]
 
@@ -31,7 +31,7 @@ def test_every_segment_is_embedded_from_its_own_frames(bring, folder, videos, ti
     assert sorted(found) == [("a.mp4", 0), ("b.mp4", 0), ("b.mp4", 1), ("b.mp4", 2), ("c.mp4", 0), ("d.mp4", 0)]
     for (name, _), row in found.items():
         span = {"start_seconds": row["start_seconds"], "end_seconds": row["end_seconds"]}
-        frames = decode_frames(videos[name[0]], num_frames=2, size=32, **span)
+        frames = read_frames(videos[name[0]], num_frames=2, size=32, **span)
         with torch.inference_mode():
             own = model.embed_frames(model.normalise(frames[None]))[0]
         torch.testing.assert_close(torch.tensor(row["embedding_1"]), own, rtol=0, atol=1e-5)

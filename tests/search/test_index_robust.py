@@ -7,16 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
 
 import pytest
-from data.clips import grey_frames, write_clip
 
+from clips import grey_frames, write_clip
 from search.owners_videos import rows, write_video
 from vop.errors import VopError
 from vop.search import commits, library, reading
 from vop.search.library import Library
 from vop.search.rows import matrix
+from vop.search.segmenting import read_segments
+from vop.video.isolated import DecodingProcesses
 
 TESTS = Path(__file__).parents[1]
 
@@ -105,15 +108,18 @@ def test_a_file_that_goes_during_the_indexing(bring, folder, videos, monkeypatch
 
 
 def test_damaged_segments_are_left_out_and_said(bring, folder, videos, monkeypatch):
-    from vop.errors import VideoError
+    real = DecodingProcesses.iterate
 
-    real = reading.decode_stretches
+    def iterate(self, function, path, *args, **settings):
+        read = real(self, function, path, *args, **settings)
+        for place in count():
+            try:
+                item = next(read)
+            except StopIteration as end:
+                return end.value
+            yield None if path.name == "b.mp4" and place == 2 else item  # after what is said of the whole video
 
-    def decode(path, spans, **settings):
-        for place, stretch in enumerate(real(path, spans, **settings)):
-            yield VideoError(path, "damaged") if path.name == "b.mp4" and place == 1 else stretch
-
-    monkeypatch.setattr(reading, "decode_stretches", decode)
+    monkeypatch.setattr(DecodingProcesses, "iterate", iterate)
     report = bring()
     assert report.segments == 5
     (failure,) = report.failures
@@ -121,6 +127,22 @@ def test_damaged_segments_are_left_out_and_said(bring, folder, videos, monkeypat
     assert [key for key in rows(folder) if key[0] == "b.mp4"] == [("b.mp4", 0), ("b.mp4", 1)]
     assert bring().failures == [failure]  # it is still so
     assert Library.open(folder).failures() == [failure]
+
+
+def test_a_file_that_crashes_its_decoder_ends_nothing(bring, folder, videos, monkeypatch):
+    monkeypatch.setattr(reading, "read_segments", read_or_crash)
+    report = bring()
+    assert report.added == 3
+    assert [(failure.path, failure.reason) for failure in report.failures] == [
+        (str(videos["b"]), "decoding crashed (SIGSEGV)")
+    ]
+    assert [failure.path for failure in Library.open(folder).failures()] == [str(videos["b"])]
+
+
+def read_or_crash(path, *args, **settings):
+    if path.name == "b.mp4":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return (yield from read_segments(path, *args, **settings))
 
 
 def test_names_of_every_kind(bring, folder, videos):

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vop.search.rows import in_milliseconds, segment_id, span_of, video_of
+from vop.search.rows import segment_id, span_of, video_of
+from vop.search.segments import in_milliseconds
 
 VIDEO = "0123456789abcdef" * 2
 SECONDS = st.floats(0, 1e6)

@@ -13,10 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vop.errors import UsageError, VideoError
-from vop.search.segments import shots, windows
+from vop.search import segments
+from vop.search.segments import windows
 from vop.video import decode
 
 TOLERANCE = 1e-6
+
+
+def shots(path: Path, **lengths):
+    with decode.VideoDecoder(path) as video:
+        return segments.shots(video, **lengths)
+
+
 RATE = 20
 
 
@@ -164,8 +172,9 @@ def test_files_that_are_no_videos(tmp_path):
 
 
 def test_wrong_values_are_refused_before_anything_is_decoded(tmp_path):
+    path = write_shots(tmp_path / "clip.mp4", [1.0])
     with pytest.raises(UsageError, match=r"overlap_seconds is 3\.0"):
-        shots(tmp_path / "nowhere.mp4", window_seconds=2.0, overlap_seconds=3.0)
+        shots(path, window_seconds=2.0, overlap_seconds=3.0)
 
 
 def test_without_pyscenedetect(tmp_path, monkeypatch):

@@ -8,8 +8,9 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from data.clips import write_clip
 from PIL import Image, ImageDraw
+
+from clips import write_clip
 
 RATE = 10
 _COLOURS = {

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from data.clips import write_clip
 from PIL import Image
 
+from clips import write_clip
 from vop.model import TextVideoModel, create
 from vop.search.about import About
 from vop.search.failures import PARTIAL, UNREADABLE, failure
@@ -18,8 +18,9 @@ from vop.search.library import Library
 from vop.search.models import describe, open_model
 from vop.search.queries import of_frames
 from vop.search.rows import VideoFile, make_rows
-from vop.video.decode import decode_frames, video_timeline
-from vop.video.playable import plays_in_browsers
+from vop.video.decode import video_timeline
+from vop.video.frames import read_frames
+from vop.video.probe import probe
 
 NUM_FRAMES = 2
 WINDOW_SECONDS = 2.0
@@ -111,7 +112,8 @@ def put_clips(library: Library, opened: Sequence[TextVideoModel], clips: dict[st
             mtime_ns=path.stat().st_mtime_ns,
             duration_seconds=duration,
             date="2024-05-01T10:00:00+00:00",
-            plays_in_browsers=plays_in_browsers(path),
+            date_source="file",
+            plays_in_browsers=probe(path).plays_in_browsers,
             metadata=METADATA.get(name, {}),
         )
         strips = [strip(number) for number in range(len(spans))]
@@ -121,7 +123,7 @@ def put_clips(library: Library, opened: Sequence[TextVideoModel], clips: dict[st
 
 def frames_of(path: Path, span: tuple[float, float], model: TextVideoModel):
     start, end = span
-    return decode_frames(path, num_frames=NUM_FRAMES, size=model.image_size, start_seconds=start, end_seconds=end)
+    return read_frames(path, num_frames=NUM_FRAMES, size=model.image_size, start_seconds=start, end_seconds=end)
 
 
 def strip(number: int) -> bytes:

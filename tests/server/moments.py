@@ -6,8 +6,8 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-from data.clips import naive_choice
 
+from clips import naive_choice
 from vop.server.media import write_moment
 
 

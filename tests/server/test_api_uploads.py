@@ -15,13 +15,13 @@ from PIL import Image
 from server.api_steps import app_of, detail, found, results, said
 from server.library_data import CLIPS
 from vop.search.queries import of_frames
-from vop.video.decode import decode_frames
+from vop.video.frames import read_frames
 
 
 def test_a_video(client, library, models, clips):
     path = clips["blue & white.mp4"]
     model = models[0]
-    frames = decode_frames(path, num_frames=model.num_frames, size=model.image_size)
+    frames = read_frames(path, num_frames=model.num_frames, size=model.image_size)
     wanted = library.search(of_frames(model, frames), k=4)
     assert found(send(client, path.read_bytes(), k=4)) == said(wanted)
 

@@ -6,13 +6,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from data.clips import damage, grey_frames, numbers, open_with_late_streams, packets_of, write_clip, write_tone
 
+from clips import damage, grey_frames, numbers, open_with_late_streams, packets_of, write_clip, write_tone
+from hdr import COLOURS, HLG, PQ, centres, hdr_frame, patches, write_frames
 from server.moments import appearances, duration, make, shown
 from vop.errors import UsageError, VideoError, VopError
 from vop.server.media import reading, write_moment
-from vop.video.decode import decode_frames
-from vop.video.playable import plays_in_browsers
+from vop.video.frames import read_frames
+from vop.video.probe import probe
 
 SHORT_GOPS = {"g": "6", "keyint_min": "6", "sc_threshold": "0"}
 ONE_GOP = {"g": "1000", "keyint_min": "1000", "sc_threshold": "0"}
@@ -45,7 +46,7 @@ def test_whatever_the_source(tmp_path, name, codec, settings):
     out = make(write_clip(tmp_path / name, grey_frames(24), codec=codec, **settings), 0.4, 0.8)
     assert shown(out, 10) == list(range(10, 20))
     assert duration(out) == pytest.approx(0.4, abs=0.01)
-    assert plays_in_browsers(out)
+    assert probe(out).plays_in_browsers
     with av.open(str(out)) as container:
         assert container.streams.video[0].codec_context.name == "h264"
         assert container.streams.video[0].start_time == 0
@@ -125,11 +126,39 @@ def test_display_matrix_and_colours(tmp_path):
     for name, codec, settings in sources:
         path = write_clip(tmp_path / name, [corners] * 5, codec=codec, **settings)
         expected, found = (
-            decode_frames(file, num_frames=1, size=48)[0, :, 12::24, 12::24].int()
-            for file in (path, make(path, 0, 0.2))
+            read_frames(file, num_frames=1, size=48)[0, :, 12::24, 12::24].int() for file in (path, make(path, 0, 0.2))
         )
         assert (expected - found).abs().max() <= 10, name
         assert (expected.amax() - expected.amin()) > 150
+
+
+def _is_bt709(path: Path) -> bool:
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        return {frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range} == {1}
+
+
+@pytest.mark.parametrize("transfer", [PQ, HLG])
+def test_hdr_is_shown_in_sdr(tmp_path, transfer):
+    frames = [hdr_frame(patches(32), transfer) for _ in range(5)]  # libx265 corrupts memory on less than 64 pixels
+    out = make(write_frames(tmp_path / "hdr.mkv", frames, codec="libx265", crf=4, **QUIET), 0, 0.5)
+    with av.open(str(out)) as container:
+        pixels = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    assert np.abs(centres(pixels) - COLOURS).max() <= 14
+    assert _is_bt709(out)
+
+
+def test_transparency_is_shown_on_grey(tmp_path):
+    pixels = np.zeros((48, 64, 4), np.uint8)
+    pixels[:, :32], pixels[:, 32:] = (30, 200, 40, 255), (255, 0, 255, 0)  # magenta is hidden
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format="yuva444p")
+    out = make(write_frames(tmp_path / "alpha.mkv", [frame] * 5), 0, 0.5)
+    with av.open(str(out)) as container:
+        shown = next(container.decode(video=0)).to_ndarray(format="rgb24").astype(int)
+    assert np.abs(shown[24, 8] - (30, 200, 40)).max() <= 6
+    assert np.abs(shown[24, 50] - 128).max() <= 4
+    assert (shown[..., 0] - shown[..., 1]).max() <= 12
+    assert _is_bt709(out)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +229,7 @@ def _loud_seconds(path: Path) -> tuple[float, float]:
 def test_sound_comes_when_it_should(tmp_path, name, picture, sound, layout):
     path = _write_beep(tmp_path / name, picture=picture, sound=sound, layout=layout)
     out = make(path, 1.5, 3.5)
-    assert shown(out, 8) == numbers(decode_frames(path, num_frames=8, size=8, start_seconds=1.5, end_seconds=3.5))
+    assert shown(out, 8) == numbers(read_frames(path, num_frames=8, size=8, start_seconds=1.5, end_seconds=3.5))
     assert _loud_seconds(out) == pytest.approx((0.5, 1.5), abs=0.03)
     with av.open(str(out)) as container:
         assert container.streams.audio[0].codec_context.name == "aac"

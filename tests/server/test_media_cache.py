@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from data.clips import grey_frames, write_clip
 
+from clips import grey_frames, write_clip
 from server.moments import shown
 from vop.errors import VideoError, VopError
 from vop.server.media import MomentCache, NoRoom

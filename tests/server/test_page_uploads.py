@@ -8,10 +8,10 @@ import os
 import re
 
 import pytest
-from data.clips import grey_frames, write_clip
 from PIL import Image
 from playwright.sync_api import expect
 
+from clips import grey_frames, write_clip
 from server.page_steps import answering, expect_names
 
 pytestmark = pytest.mark.xdist_group("browser")

@@ -12,12 +12,12 @@ import av
 import numpy as np
 import pytest
 import torch
-from data.clips import damage, grey_frames, numbers, packets_of, write_clip, write_tone
 from PIL import Image
 
+from clips import damage, grey_frames, numbers, packets_of, write_clip, write_tone
 from vop.errors import UsageError, VideoError
 from vop.server.worker import MediaWorker
-from vop.video.decode import decode_frames
+from vop.video.frames import read_frames
 from vop.video.picture import picture_frames
 
 
@@ -46,7 +46,6 @@ def hold(path: str) -> None:
 
 
 def crash(path: str) -> None:
-    time.sleep(0.5)  # pebble takes a crash within its first look for one that never ends, and waits
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
@@ -72,7 +71,7 @@ def test_decodes_a_video(worker, tmp_path):
     path = write_clip(tmp_path / "clip.mkv", grey_frames(24))
     frames = worker.decode(path, num_frames=6, size=32)
     assert frames.dtype == torch.uint8
-    assert torch.equal(frames, decode_frames(path, num_frames=6, size=32))
+    assert torch.equal(frames, read_frames(path, num_frames=6, size=32))
     assert numbers(worker.decode(str(path), num_frames=2, size=8, start_seconds=0.4, end_seconds=0.8)) == [12, 17]
 
 
@@ -85,7 +84,7 @@ def test_decodes_pictures(worker, tmp_path):
     Image.fromarray(pixels).save(tmp_path / "b.png")
     for name in ("a.jpg", "b.png"):
         frames = worker.decode(tmp_path / name, num_frames=3, size=30)
-        assert torch.equal(frames, picture_frames(tmp_path / name, num_frames=3, size=30))
+        assert np.array_equal(frames, picture_frames(tmp_path / name, num_frames=3, size=30))
     upright = worker.decode(tmp_path / "a.jpg", num_frames=1, size=30).float()
     assert upright[..., :10, :].mean() < 20 < 150 < upright[..., -10:, :].mean()
 
@@ -123,7 +122,7 @@ def test_what_a_truncated_video_still_has(worker, tmp_path):
 def test_writes_moments(worker, tmp_path):
     path = write_clip(tmp_path / "clip.avi", grey_frames(24), codec="mpeg4")
     worker.moment(path, tmp_path / "out.mp4", start_seconds=0.4, end_seconds=0.8)
-    assert numbers(decode_frames(tmp_path / "out.mp4", num_frames=5, size=8)) == [11, 13, 15, 17, 19]
+    assert numbers(read_frames(tmp_path / "out.mp4", num_frames=5, size=8)) == [11, 13, 15, 17, 19]
     with pytest.raises(VideoError, match=r"clip.avi: nothing is shown 5.000 s after its start"):
         worker.moment(path, tmp_path / "out.mp4", start_seconds=5, end_seconds=6)
 
@@ -139,19 +138,19 @@ def test_arguments(worker, tmp_path):
 
 
 def test_what_never_ends_is_killed_in_time(worker, monkeypatch):
-    monkeypatch.setattr(worker, "seconds", 0.5)
+    monkeypatch.setattr(worker._processes._processes, "seconds", 0.5)
     begin = time.monotonic()
     with pytest.raises(VideoError, match=r"^slow.mp4: decoding took longer than 0.5 s and was stopped$"):
         worker.run(hold, "slow.mp4")
     assert 0.5 <= time.monotonic() - begin < 10
-    monkeypatch.setattr(worker, "seconds", 60)
+    monkeypatch.setattr(worker._processes._processes, "seconds", 60)
     assert worker.run(sleep, "next.mp4", 0.01) == 0.01
 
 
 def test_a_crash_ends_its_job_alone(worker):
     with ThreadPoolExecutor(1) as threads:
         beside = threads.submit(worker.run, sleep, "beside.mp4", 0.5)
-        with pytest.raises(VideoError, match=r"^bad.mp4: decoding crashed \(exit status -11\)$"):
+        with pytest.raises(VideoError, match=r"^bad.mp4: decoding crashed \(SIGSEGV\)$"):
             worker.run(crash, "bad.mp4")
         assert beside.result() == 0.5
     assert worker.run(sleep, "next.mp4", 0.01) == 0.01
@@ -194,13 +193,12 @@ if __name__ == "__main__":
             worker.run(process_id, "b.mp4", crash=True)
         except Exception:
             print(worker.run(blocks, "c.mp4"))
-        print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
 """
 
 
 def test_ctrl_c_is_for_the_server_alone(tmp_path):
     """From a process's first instruction on: the first one's, and that of one which takes its place."""
-    assert run_script(tmp_path, DEAF) == (0, "True\nTrue\nFalse\n", "")
+    assert run_script(tmp_path, DEAF) == (0, "True\nTrue\n", "")
 
 
 def test_closed_for_good():
@@ -270,7 +268,7 @@ def sleep(path, seconds):
 
 def blocks(path):
     os.kill(os.getpid(), signal.SIGINT)
-    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    return os.getpgrp() == os.getpid()
 """
 
 

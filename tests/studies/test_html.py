@@ -238,14 +238,14 @@ def test_no_name_becomes_markup(report):
 
 
 def test_clips_are_film_strips_with_their_marks(report, tmp_path, monkeypatch):
-    from vop.video import decode
+    from vop.video import frames
 
     red, green, *_ = map(str, write_videos(tmp_path / "videos"))
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"")
     decoded = []
-    whole = decode.decode_frames
-    monkeypatch.setattr(decode, "decode_frames", lambda path, **kw: decoded.append(path) or whole(path, **kw))
+    whole = frames.read_frames
+    monkeypatch.setattr(frames, "read_frames", lambda path, **kw: decoded.append(path) or whole(path, **kw))
 
     def clip(name, path, right, caption):
         return {"arm": name, "path": str(path), "right": right, "caption": caption}

@@ -12,6 +12,7 @@ from vop.data.readers import load
 from vop.data.screening import BadVideo
 from vop.training.job import train
 from vop.training.recipe import Recipe
+from vop.video.isolated import DecodingProcesses
 
 RECIPE = Recipe(epochs=2, batch_size=2, validation=0.2, workers=0, precision="fp32")
 
@@ -48,11 +49,14 @@ def test_the_result_is_the_run(dataset, tiny_folder, tmp_path):
 
 
 def test_the_test_split_is_never_read(dataset, tiny_folder, tmp_path, monkeypatch):
-    from vop.data import frames
-
     read = []
-    decode = frames.decode_frames
-    monkeypatch.setattr(frames, "decode_frames", lambda path, **at: (read.append(path.name), decode(path, **at))[1])
+    call = DecodingProcesses.call
+
+    def recorded(self, function, path, **how):
+        read.append(path.name)
+        return call(self, function, path, **how)
+
+    monkeypatch.setattr(DecodingProcesses, "call", recorded)
     train(dataset, "vop", tmp_path, backbone=str(tiny_folder), recipe=RECIPE)
     assert sorted(read) == ["clip0.mp4", "clip1.mp4", "clip2.mp4", "clip3.mp4"]  # each once, over two epochs
 

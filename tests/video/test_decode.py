@@ -22,7 +22,9 @@ from clips import (
 )
 from vop.errors import UsageError, VideoError
 from vop.video import decode
-from vop.video.decode import decode_frames, video_timeline
+from vop.video.decode import video_timeline
+from vop.video.frames import read_frames
+from vop.video.pixels import PixelConverter
 
 ONE_GOP = {"g": "1000", "keyint_min": "1000", "sc_threshold": "0"}
 SHORT_GOPS = {"g": "4", "keyint_min": "4", "sc_threshold": "0"}
@@ -59,7 +61,7 @@ def noise_frames(count: int, *, width: int = 64, height: int = 48) -> list[np.nd
 )
 def test_midpoints_whatever_the_container(tmp_path, name, codec, settings):
     path = write_clip(tmp_path / name, grey_frames(24), codec=codec, **settings)
-    frames = decode_frames(path, num_frames=6, size=16)
+    frames = read_frames(path, num_frames=6, size=16)
     assert frames.shape == (6, 3, 16, 16)
     assert frames.dtype == torch.uint8
     assert numbers(frames) == [2, 6, 10, 14, 18, 22]
@@ -72,17 +74,17 @@ def test_variable_frame_rate_goes_by_time(tmp_path):
     times = [Fraction(stamp, 1000) for stamp in stamps]
     end = timeline.end * timeline.time_base - timeline.stamps[0] * timeline.time_base
     for count in (1, 4, 7, 12):
-        assert numbers(decode_frames(path, num_frames=count, size=8)) == naive_choice(times, end, count)
+        assert numbers(read_frames(path, num_frames=count, size=8)) == naive_choice(times, end, count)
     assert naive_choice(times, end, 4) != naive_choice(range(10), Fraction(10), 4)  # by index it would differ
 
 
 def test_last_gif_frame_lasts_as_long_as_it_says(tmp_path):
     path = write_clip(tmp_path / "slow.gif", grey_frames(3), codec="gif", pix_fmt="rgb8", rate=10)
-    assert numbers(decode_frames(path, num_frames=3, size=8)) == [0, 1, 2]
+    assert numbers(read_frames(path, num_frames=3, size=8)) == [0, 1, 2]
     data = path.read_bytes()
     control = data.rfind(b"\x21\xf9\x04")  # graphic control extension: its delay is at offset 4
     path.write_bytes(data[: control + 4] + struct.pack("<H", 500) + data[control + 6 :])
-    assert numbers(decode_frames(path, num_frames=3, size=8)) == [2, 2, 2]
+    assert numbers(read_frames(path, num_frames=3, size=8)) == [2, 2, 2]
 
 
 def _lie_in_mp4(data: bytearray) -> None:
@@ -104,25 +106,25 @@ def test_wrong_duration_in_the_header_does_no_harm(tmp_path, name, lie):
     path.write_bytes(data)
     with av.open(str(path)) as container:
         assert abs(container.duration / 1e6 - 0.96) > 0.5  # the lie is told
-    assert numbers(decode_frames(path, num_frames=6, size=8)) == [2, 6, 10, 14, 18, 22]
+    assert numbers(read_frames(path, num_frames=6, size=8)) == [2, 6, 10, 14, 18, 22]
 
 
 def test_shorter_videos_repeat_frames(tmp_path):
     path = write_clip(tmp_path / "short.mp4", grey_frames(3))
-    assert numbers(decode_frames(path, num_frames=8, size=8)) == [0, 0, 0, 1, 1, 2, 2, 2]
+    assert numbers(read_frames(path, num_frames=8, size=8)) == [0, 0, 0, 1, 1, 2, 2, 2]
 
 
 def test_one_frame(tmp_path):
     path = write_clip(tmp_path / "one.mp4", grey_frames(8)[7:])
-    assert numbers(decode_frames(path, num_frames=5, size=8)) == [7] * 5
+    assert numbers(read_frames(path, num_frames=5, size=8)) == [7] * 5
 
 
 def test_start_time_other_than_zero(tmp_path):
     stamps = [5000 + 40 * k for k in range(12)]
     path = write_clip(tmp_path / "late.mkv", grey_frames(12), stamps=stamps)
     assert video_timeline(path).stamps[0] == 5000
-    assert numbers(decode_frames(path, num_frames=4, size=8)) == [1, 4, 7, 10]
-    assert numbers(decode_frames(path, num_frames=2, size=8, start_seconds=0.24)) == [7, 10]
+    assert numbers(read_frames(path, num_frames=4, size=8)) == [1, 4, 7, 10]
+    assert numbers(read_frames(path, num_frames=2, size=8, start_seconds=0.24)) == [7, 10]
 
 
 def test_frames_that_an_edit_list_cuts_off_are_not_shown(tmp_path):
@@ -136,7 +138,7 @@ def test_frames_that_an_edit_list_cuts_off_are_not_shown(tmp_path):
     )
     assert len(packets_of(path)) == 24
     assert len(video_timeline(path).stamps) == 18
-    assert numbers(decode_frames(path, num_frames=6, size=8)) == [7, 10, 13, 16, 19, 22]
+    assert numbers(read_frames(path, num_frames=6, size=8)) == [7, 10, 13, 16, 19, 22]
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.ts", "clip.avi"])
@@ -146,61 +148,67 @@ def test_segments(tmp_path, name):
     for start, end in [(0, 1), (0.3, 0.9), (1.1, 1.2), (1.5, 2.4), (1.5, 99), (2.35, None)]:
         stop = Fraction(24, 10) if end is None else min(Fraction(end), Fraction(24, 10))
         expected = naive_choice(times, stop, 5, start=Fraction(start))
-        chosen = decode_frames(path, num_frames=5, size=8, start_seconds=start, end_seconds=end)
+        chosen = read_frames(path, num_frames=5, size=8, start_seconds=start, end_seconds=end)
         assert numbers(chosen) == expected, (start, end)
 
 
 def test_a_segment_is_decoded_from_its_key_frame(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "long.mp4", noise_frames(60), options=SHORT_GOPS, rate=10)
-    seen = []
-    whole = decode_frames(path, num_frames=60, size=32)
-    monkeypatch.setattr(decode, "_stamped", _counting(decode._stamped, seen))
-    part = decode_frames(path, num_frames=5, size=32, start_seconds=5.0, end_seconds=5.5)
+    whole = read_frames(path, num_frames=60, size=32)
+    decoded, _ = _watch(monkeypatch)
+    part = read_frames(path, num_frames=5, size=32, start_seconds=5.0, end_seconds=5.5)
     assert torch.equal(part, whole[50:55])
-    assert min(seen) >= video_timeline(path).stamps[44]
+    assert min(decoded) >= video_timeline(path).stamps[44]
 
 
 def test_decoding_stops_at_the_last_frame_and_converts_only_the_chosen(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "long.mp4", noise_frames(60), options=ONE_GOP)
-    seen, converted = [], []
-    monkeypatch.setattr(decode, "_stamped", _counting(decode._stamped, seen))
-    monkeypatch.setattr(decode, "frame_pixels", _counting_pixels(decode.frame_pixels, converted))
-    decode_frames(path, num_frames=2, size=8)
+    decoded, converted = _watch(monkeypatch)
+    read_frames(path, num_frames=2, size=8)
     assert len(converted) == 2
-    assert max(seen) == video_timeline(path).stamps[45]
+    assert max(decoded) == video_timeline(path).stamps[45]
 
 
-def _counting(function, seen):
-    def counted(*args):
-        for stamp, frame in function(*args):
-            seen.append(stamp)
+def test_what_lies_between_is_not_decoded(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "long.mp4", noise_frames(96), options={**SHORT_GOPS, "bf": "0"}, rate=10)
+    decoded, _ = _watch(monkeypatch)
+    read_frames(path, num_frames=4, size=8)
+    assert len(decoded) <= 4 * 4
+
+
+def _watch(monkeypatch) -> tuple[list[int], list[int]]:
+    """The stamps of the frames that are decoded and of those that are made pixels of, as it happens."""
+    decoded, converted = [], []
+    frames, square = decode.VideoDecoder._frames, PixelConverter.square
+
+    def watched(*args, **settings):
+        for stamp, frame in frames(*args, **settings):
+            decoded.append(stamp)
             yield stamp, frame
 
-    return counted
-
-
-def _counting_pixels(function, converted):
-    def counted(frame, **settings):
+    def counted(self, frame):
         converted.append(frame.pts)
-        return function(frame, **settings)
+        return square(self, frame)
 
-    return counted
+    monkeypatch.setattr(decode.VideoDecoder, "_frames", watched)
+    monkeypatch.setattr(PixelConverter, "square", counted)
+    return decoded, converted
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 def test_skipping_frames_leaves_the_others_as_they_are(tmp_path, monkeypatch, codec):
     options = {"x265-params": "log-level=none"} if codec == "libx265" else ONE_GOP
     path = write_clip(tmp_path / "clip.mp4", noise_frames(40), codec=codec, options=options)
-    fast = decode_frames(path, num_frames=7, size=32)
+    fast = read_frames(path, num_frames=7, size=32)
     monkeypatch.setattr(decode, "_SKIPPING_CODECS", ())
-    assert torch.equal(fast, decode_frames(path, num_frames=7, size=32))
-    assert torch.equal(fast, decode_frames(path, num_frames=7, size=32, threads=2))
+    assert torch.equal(fast, read_frames(path, num_frames=7, size=32))
+    assert torch.equal(fast, read_frames(path, num_frames=7, size=32, threads=2))
 
 
 def test_a_few_damaged_frames_are_replaced_by_their_neighbours(tmp_path, capfd):
     path = write_clip(tmp_path / "spots.mp4", grey_frames(24), options=INTRA)
     damage(path, [10, 14])
-    chosen = numbers(decode_frames(path, num_frames=6, size=8))
+    chosen = numbers(read_frames(path, num_frames=6, size=8))
     assert chosen[:2] == [2, 6]
     assert chosen[4:] == [18, 22]
     assert {chosen[2], chosen[3]} <= {9, 11, 13, 15}
@@ -211,37 +219,37 @@ def test_mostly_damaged(tmp_path):
     path = write_clip(tmp_path / "wreck.mp4", grey_frames(24), options=INTRA)
     damage(path, range(4, 24))
     with pytest.raises(VideoError, match=r"wreck\.mp4: [45] of 6 wanted frames are damaged"):
-        decode_frames(path, num_frames=6, size=8)
+        read_frames(path, num_frames=6, size=8)
 
 
 def test_wholly_damaged(tmp_path):
     path = write_clip(tmp_path / "noise.mp4", grey_frames(24), options=INTRA)
     damage(path, range(24))
     with pytest.raises(VideoError, match=r"noise\.mp4: none of its frames can be decoded"):
-        decode_frames(path, num_frames=6, size=8)
+        read_frames(path, num_frames=6, size=8)
 
 
 def test_a_file_that_breaks_off_gives_what_it_has(tmp_path):
     path = write_clip(tmp_path / "part.mkv", grey_frames(24), options=INTRA)
     position, _ = packets_of(path)[12]
     path.write_bytes(path.read_bytes()[:position])
-    assert numbers(decode_frames(path, num_frames=3, size=8)) == [2, 6, 10]
+    assert numbers(read_frames(path, num_frames=3, size=8)) == [2, 6, 10]
 
 
 def test_a_file_in_which_streams_appear_late(tmp_path, monkeypatch):
     """PyAV then fails at its end, before the decoder is asked for the frames that it holds back."""
     path = write_clip(tmp_path / "clip.ts", grey_frames(24))
-    whole = decode_frames(path, num_frames=24, size=8)
+    whole = read_frames(path, num_frames=24, size=8)
 
     monkeypatch.setattr(decode, "open_video", open_with_late_streams)
     assert numbers(whole) == list(range(24))
-    assert torch.equal(decode_frames(path, num_frames=24, size=8), whole)
+    assert torch.equal(read_frames(path, num_frames=24, size=8), whole)
 
 
 def test_segment_after_the_end(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", grey_frames(24))
     with pytest.raises(VideoError, match=r"ends at 0\.960 s, before the wanted start, 1\.5 s"):
-        decode_frames(path, num_frames=2, size=8, start_seconds=1.5)
+        read_frames(path, num_frames=2, size=8, start_seconds=1.5)
 
 
 @pytest.mark.parametrize(
@@ -256,19 +264,19 @@ def test_segment_after_the_end(tmp_path):
 )
 def test_arguments_out_of_range(tmp_path, arguments, message):
     with pytest.raises(UsageError, match=message):
-        decode_frames(tmp_path / "any.mp4", **{"num_frames": 2, "size": 8, **arguments})
+        read_frames(tmp_path / "any.mp4", **{"num_frames": 2, "size": 8, **arguments})
 
 
 @pytest.mark.parametrize("name", ["a:b.mp4", "http:x.mp4", "spaced name %d.mp4", "ünï文.mp4"])
 def test_awkward_file_names(tmp_path, name):
     path = write_clip(tmp_path / "plain.mp4", grey_frames(4)).rename(tmp_path / name)
-    assert numbers(decode_frames(path, num_frames=4, size=8)) == [0, 1, 2, 3]
+    assert numbers(read_frames(path, num_frames=4, size=8)) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1000), (1000, 1), (3, 5), (1, 1), (65, 33)])
 def test_odd_sizes(tmp_path, width, height):
     path = write_clip(tmp_path / "odd.mov", grey_frames(4, width=width, height=height), codec="png", pix_fmt="rgb24")
-    frames = decode_frames(path, num_frames=4, size=32)
+    frames = read_frames(path, num_frames=4, size=32)
     assert frames.shape == (4, 3, 32, 32)
     assert numbers(frames) == [0, 1, 2, 3]
 
@@ -280,9 +288,7 @@ def test_rotation_is_applied(tmp_path, rotation):
     upright = np.ascontiguousarray(np.rot90(picture, rotation // 90))
     turned = write_clip(tmp_path / "turned.mp4", [picture], rotation=rotation, **settings)
     expected = write_clip(tmp_path / "upright.mp4", [upright], **settings)
-    difference = _difference(
-        decode_frames(turned, num_frames=1, size=64), decode_frames(expected, num_frames=1, size=64)
-    )
+    difference = _difference(read_frames(turned, num_frames=1, size=64), read_frames(expected, num_frames=1, size=64))
     assert difference.mean() < 3
 
 
@@ -292,9 +298,7 @@ def test_mirroring_is_applied(tmp_path):
     matrix = [-65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30]
     mirrored = write_clip(tmp_path / "mirrored.mp4", [picture], matrix=matrix, **settings)
     expected = write_clip(tmp_path / "expected.mp4", [picture[:, ::-1]], **settings)
-    difference = _difference(
-        decode_frames(mirrored, num_frames=1, size=64), decode_frames(expected, num_frames=1, size=64)
-    )
+    difference = _difference(read_frames(mirrored, num_frames=1, size=64), read_frames(expected, num_frames=1, size=64))
     assert difference.mean() < 3
 
 
@@ -303,7 +307,7 @@ def test_colour_range(tmp_path, pix_fmt):
     picture = np.zeros((48, 64, 3), np.uint8)
     picture[:, 32:] = 255
     path = write_clip(tmp_path / "range.mp4", [picture], pix_fmt=pix_fmt, options={"crf": "1"})
-    frames = decode_frames(path, num_frames=1, size=48)
+    frames = read_frames(path, num_frames=1, size=48)
     assert frames[..., 0].max() <= 3
     assert frames[..., -1].min() >= 252
 
@@ -323,7 +327,7 @@ def test_real_clips_against_decoding_everything(path):
         everything = list(container.decode(stream))
         times = [frame.pts * stream.time_base for frame in everything]
     end = times[-1] + (times[-1] - times[-2])
-    frames = decode_frames(path, num_frames=12, size=64)
+    frames = read_frames(path, num_frames=12, size=64, aspect="stored")
     expected = [everything[k].to_image() for k in naive_choice(times, end, 12)]
     wanted = np.stack([naive_square(image, 64) for image in expected]).transpose(0, 3, 1, 2)
     difference = np.abs(frames.numpy().astype(int) - wanted)
@@ -333,6 +337,6 @@ def test_real_clips_against_decoding_everything(path):
 
 def test_the_error_travels_between_processes(tmp_path):
     with pytest.raises(VideoError) as caught:
-        decode_frames(tmp_path / "nowhere.mp4", num_frames=1, size=8)
+        read_frames(tmp_path / "nowhere.mp4", num_frames=1, size=8)
     copy = pickle.loads(pickle.dumps(caught.value))
     assert (copy.path, copy.reason) == (tmp_path / "nowhere.mp4", "there is no such file")

@@ -12,7 +12,7 @@ from av.stream import Disposition
 
 from clips import grey_frames, write_clip, write_tone
 from vop.errors import VideoError
-from vop.video.decode import decode_frames
+from vop.video.frames import read_frames
 
 
 def _truncated(folder: Path) -> Path:
@@ -87,7 +87,7 @@ BAD = [
 def test_files_that_give_no_frame(tmp_path, capfd, make, reason):
     path = make(tmp_path)
     with pytest.raises(VideoError, match=reason) as caught:
-        decode_frames(path, num_frames=4, size=8)
+        read_frames(path, num_frames=4, size=8)
     assert caught.value.path == path
     assert str(caught.value).startswith(f"{path}: ")
     assert capfd.readouterr() == ("", "")

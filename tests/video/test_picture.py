@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from clips import grey_frames, naive_square, write_clip
 from vop.errors import UsageError, VideoError
-from vop.video.picture import FORMATS, is_picture, picture_frames
+from vop.video.colour import GROUND
+from vop.video.picture import FORMATS, is_animation, is_picture, picture_frames
 
 ORIENTATION = 0x0112
 
@@ -41,10 +41,10 @@ def test_prepared_as_frames_are(tmp_path):
     scene().save(tmp_path / "a.png")
     frames = picture_frames(tmp_path / "a.png", num_frames=3, size=32)
     assert frames.shape == (3, 3, 32, 32)
-    assert frames.dtype == torch.uint8
-    assert all(torch.equal(frame, frames[0]) for frame in frames)
+    assert frames.dtype == np.uint8
+    assert all(np.array_equal(frame, frames[0]) for frame in frames)
     expected = naive_square(scene(), 32)
-    assert np.abs(frames[0].permute(1, 2, 0).numpy().astype(int) - expected).max() <= 2
+    assert np.abs(frames[0].transpose(1, 2, 0).astype(int) - expected).max() <= 2
 
 
 def test_frames_can_be_changed_one_by_one(tmp_path):
@@ -59,7 +59,7 @@ def test_kinds(tmp_path, kind):
     path = tmp_path / "picture"
     scene().save(path, format=kind)
     assert is_picture(path)
-    red, _, blue = picture_frames(path, num_frames=1, size=30)[0].float()
+    red, _, blue = picture_frames(path, num_frames=1, size=30)[0].astype(float)
     assert red[:, :10].mean() > 150 > 50 > red[:, -10:].mean()
     assert blue[:, -10:].mean() > 150 > 50 > blue[:, :10].mean()
 
@@ -76,7 +76,7 @@ def test_upright_by_its_exif(tmp_path, orientation):
     stored.save(tmp_path / "a.png", exif=exif)
     taken.save(tmp_path / "b.png")
     upright, plain = (picture_frames(tmp_path / name, num_frames=1, size=20) for name in ("a.png", "b.png"))
-    assert torch.equal(upright, plain)
+    assert np.array_equal(upright, plain)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
@@ -86,13 +86,111 @@ def test_other_colours(tmp_path, mode):
     assert picture_frames(path, num_frames=1, size=16).shape == (1, 3, 16, 16)
 
 
+def test_sixteen_bit_grey_keeps_its_shades(tmp_path):
+    shades = np.linspace(0, 65535, 64).astype(np.uint16)
+    Image.fromarray(np.tile(shades, (64, 1))).save(tmp_path / "a.png")
+    row = picture_frames(tmp_path / "a.png", num_frames=1, size=64)[0, 0, 5]
+    assert np.abs(row - shades / 257).max() <= 1
+
+
+def transparent(mode: str = "RGBA") -> Image.Image:
+    """Green in the left half; the right one is transparent, and under it is magenta."""
+    pixels = np.zeros((32, 64, 4), np.uint8)
+    pixels[:, :32], pixels[:, 32:] = (30, 200, 40, 255), (255, 0, 255, 0)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def show(path: Path) -> np.ndarray:
+    """The whole picture as it is used: its middle row, int (w, 3)."""
+    with Image.open(path) as image:
+        size = min(image.size)
+    return picture_frames(path, num_frames=1, size=size)[0, :, size // 2].T.astype(int)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "settings"),
+    [
+        ("a.png", "RGBA", {}),
+        ("a.png", "LA", {}),
+        ("a.webp", "RGBA", {"lossless": True, "exact": True}),
+        ("a.avif", "RGBA", {"quality": 95}),
+        ("a.tif", "RGBA", {}),
+        ("a.tif", "LA", {}),
+    ],
+)
+def test_transparent_pictures_are_laid_on_grey(tmp_path, name, mode, settings):
+    transparent(mode).save(tmp_path / name, **settings)
+    row = show(tmp_path / name)
+    assert np.abs(row[-8:] - GROUND).max() <= 1
+    green = (30, 200, 40) if mode == "RGBA" else transparent("L").getpixel((0, 0))
+    assert np.abs(row[:8] - green).max() <= 3
+    assert (row[:, 0] - row[:, 1]).max() <= 2  # no magenta at the edge
+
+
+def test_one_transparent_colour(tmp_path):
+    """As an entry of a palette, and as a colour or a shade named beside the pixels."""
+    paletted = Image.fromarray(np.repeat(np.array([[0, 1]], np.uint8), 32, axis=1).repeat(32, axis=0), "P")
+    paletted.putpalette([30, 200, 40, 255, 0, 255])
+    sources = {"P": (paletted, 1), "RGB": (transparent("RGB"), (255, 0, 255)), "L": (transparent("L"), 105)}
+    for mode, (image, clear) in sources.items():
+        image.save(tmp_path / f"{mode}.png", transparency=clear)
+        row = show(tmp_path / f"{mode}.png")
+        assert np.abs(row[-8:] - GROUND).max() <= 1, mode
+        assert (row[:, 0] - row[:, 1]).max() <= 2, mode
+
+
+@pytest.mark.parametrize(("meaning", "stored"), [(1, (15, 100, 20, 128)), (2, (30, 200, 40, 128))])
+@pytest.mark.parametrize("grey", [False, True])
+def test_alpha_of_tiff(tmp_path, meaning, stored, grey):
+    """Associated (1: colours are multiplied by alpha) or not (2)."""
+    samples = stored[1::2] if grey else stored
+    _write_tiff(tmp_path / "a.tif", samples, meaning)
+    expected = np.array([200] * 3 if grey else (30, 200, 40)) / 2 + np.array(GROUND) / 2
+    assert np.abs(show(tmp_path / "a.tif") - expected).max() <= 1
+
+
+def _write_tiff(path: Path, samples: tuple[int, ...], meaning: int, side: int = 16) -> None:
+    """A picture of one colour whose last sample is alpha with this meaning."""
+    data, count = bytes(samples) * side**2, len(samples)
+    entries = 10
+    after = 8 + 2 + 12 * entries + 4
+    tags = [(256, side), (257, side), (258, after), (259, 1), (262, 2 if count > 2 else 1), (273, after + 2 * count),
+            (277, count), (278, side), (279, len(data)), (338, meaning)]  # fmt: skip
+    directory = b""
+    for tag, value in tags:
+        if tag == 258 and count == 2:
+            directory += struct.pack("<HHIHH", tag, 3, 2, 8, 8)
+        else:
+            directory += struct.pack("<HHII", tag, 4 if tag != 258 else 3, count if tag == 258 else 1, value)
+    header = b"II*\0" + struct.pack("<IH", 8, entries)
+    path.write_bytes(header + directory + bytes(4) + struct.pack(f"<{count}H", *[8] * count) + data)
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF", "PNG"])
+def test_an_animation_is_its_first_picture(tmp_path, kind):
+    path = tmp_path / "a"
+    others = [Image.new("RGBA", (64, 32), (0, 0, 255, 255))] * 2
+    transparent().save(path, format=kind, save_all=True, append_images=others, duration=100, lossless=True)
+    assert is_picture(path)
+    assert is_animation(path)
+    row = show(path)
+    assert np.abs(row[-8:] - GROUND).max() <= 1
+    assert np.abs(row[:8] - (30, 200, 40)).max() <= 3
+    transparent().save(path, format=kind)
+    assert not is_animation(path)
+
+
 @pytest.mark.parametrize(("width", "height"), [(100_000, 100_000), (12_000, 12_000), (70_000, 1_000)])
 def test_huge_claims_are_refused_unread(tmp_path, width, height):
     path = write_claim(tmp_path / "bomb.png", width, height)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert is_picture(path)
-        with pytest.raises(VideoError, match="bomb.png.*claims more than 64 megapixels"):
+        assert not is_animation(path)
+        size = (
+            "" if width == height == 100_000 else f"{width} x {height} pixels, "
+        )  # Pillow keeps the largest to itself
+        with pytest.raises(VideoError, match=f"bomb.png.*claims {size}more than 64 megapixels"):
             picture_frames(path, num_frames=1, size=8)
 
 
@@ -116,6 +214,7 @@ def test_no_picture(tmp_path):
         assert not is_picture(tmp_path / name)
         with pytest.raises(VideoError, match=f"{name}.*not a picture that can be read; JPEG"):
             picture_frames(tmp_path / name, num_frames=1, size=8)
+        assert not is_animation(tmp_path / name)
     assert not is_picture(tmp_path / "gone.png")
     with pytest.raises(VideoError, match=r"gone.png: there is no such file"):
         picture_frames(tmp_path / "gone.png", num_frames=1, size=8)

@@ -5,7 +5,7 @@ import pytest
 
 from clips import grey_frames, write_clip, write_tone
 from vop.errors import VideoError
-from vop.video.playable import plays_in_browsers
+from vop.video.probe import probe
 
 QUIET = {"options": {"x265-params": "log-level=none"}}
 
@@ -35,7 +35,7 @@ QUIET = {"options": {"x265-params": "log-level=none"}}
 )
 def test_by_container_and_picture(tmp_path, name, codec, settings, plays):
     path = write_clip(tmp_path / name, grey_frames(4), codec=codec, **settings)
-    assert plays_in_browsers(path) is plays
+    assert probe(path).plays_in_browsers is plays
 
 
 def test_av1(tmp_path):
@@ -46,7 +46,7 @@ def test_av1(tmp_path):
         for pixels in grey_frames(2, width=64, height=64):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
-    assert plays_in_browsers(tmp_path / "av1.mp4")
+    assert probe(tmp_path / "av1.mp4").plays_in_browsers
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_by_sound(tmp_path, name, picture, sound, plays):
             plane.update(bytes(plane.buffer_size))
         packets = [*stream.encode(), *heard.encode(frame), *heard.encode()]
         container.mux([packet for packet in packets if packet.size])  # FLAC ends with one that has no data
-    assert plays_in_browsers(tmp_path / name) is plays
+    assert probe(tmp_path / name).plays_in_browsers is plays
 
 
 def test_no_video(tmp_path):
@@ -83,4 +83,4 @@ def test_no_video(tmp_path):
         write_tone(container)
     for name, reason in (("page.mp4", "not a video"), ("song.mp4", "only audio"), ("gone.mp4", "no such file")):
         with pytest.raises(VideoError, match=f"{name}.*{reason}"):
-            plays_in_browsers(tmp_path / name)
+            probe(tmp_path / name)

@@ -12,7 +12,7 @@ from vop.video.timeline import Timeline, read_timeline
 
 
 def timeline(stamps, last=1, time_base=Fraction(1, 1000)) -> Timeline:
-    return Timeline(tuple(stamps), stamps[-1] + last, time_base, False, ())
+    return Timeline(tuple(stamps), stamps[-1] + last, time_base)
 
 
 gaps = st.lists(st.integers(0, 200), min_size=0, max_size=30)
@@ -51,7 +51,7 @@ def stream(*, reorders=0, rate=None):
         time_base=Fraction(1, 100),
         guessed_rate=rate,
         average_rate=None,
-        codec_context=SimpleNamespace(has_b_frames=reorders),
+        codec_context=SimpleNamespace(has_b_frames=bool(reorders), reorder_depth=reorders),
     )
 
 
@@ -85,7 +85,7 @@ def test_no_packets():
         ([packet(None) for _ in range(3)], {"rate": 50}, (0, 1, 2), Fraction(1, 50)),
         ([packet(None) for _ in range(3)], {}, (0, 1, 2), Fraction(1, 25)),
         # Frames are reordered, but these times are not: they are those of decoding.
-        ([packet(k + 1, k) for k in range(3)], {"reorders": 1}, (0, 1, 2), Fraction(1, 100)),
+        ([packet(k + 1, k) for k in range(3)], {"reorders": 1}, (1, 2, 3), Fraction(1, 100)),
     ],
 )
 def test_without_presentation_times_the_order_counts(packets, settings, stamps, time_base):
@@ -93,12 +93,14 @@ def test_without_presentation_times_the_order_counts(packets, settings, stamps, 
     assert read.ordinal
     assert read.stamps == stamps
     assert read.time_base == time_base
-    assert read.keys == ()
+    assert read.packets.keys == ()
 
 
-def test_key_before():
-    packets = [packet(k, k - 2, key=k % 5 == 0) for k in range(0, 20)]
-    read = read_timeline(packets, stream())
-    assert read.key_before(12) == 8  # the key frame shown at 10 is decoded at 8
-    assert read.key_before(10) == 8
-    assert read.key_before(4) is None  # the first key frame: no need to seek
+def test_the_packets_are_remembered_in_the_order_of_the_file():
+    packets = [packet(0, -1, key=True, size=5), packet(8, 0, size=2), packet(4, 1), packet(12, 2, key=True, size=3)]
+    found = read_timeline([*packets[:1], packet(-4, discard=True), *packets[1:]], stream(reorders=1)).packets
+    assert found.stamps == (0, -4, 8, 4, 12)
+    assert found.shown == (True, False, True, True, True)
+    assert found.ends == (5, 6, 8, 9, 12)
+    assert (found.keys, found.decoded) == ((0, 4), (-1, 2))
+    assert not found.corrected

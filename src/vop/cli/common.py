@@ -66,6 +66,7 @@ _RECIPE_HELP = {
     "seed": "of the prompts' initial values and of the order of the pairs",
     "precision": "auto, bf16 or fp32",
     "validation": "fraction of the training videos that selects the epoch, if the data has no validation split",
+    "aspect": "display: frames in the shape that players show; stored: pixels as squares, as published pipelines do",
     "on_bad_video": "skip: leave unreadable videos out and list them; fail: stop",
     "workers": "processes that decode",
     "checkpoint_seconds": "time between checkpoints within an epoch",

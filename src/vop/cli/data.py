@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vop import progress
 from vop.cli.common import add_table_options, load_data, print_json, warn_skipped
+from vop.video.aspect import DISPLAY, check_aspect
 
 
 def add_parser(subparsers) -> None:
@@ -25,6 +26,7 @@ def add_parser(subparsers) -> None:
     cache.add_argument("--out", type=Path, required=True, help="the cache's folder; give it as --cache later")
     cache.add_argument("--num-frames", type=int, default=12, help="frames of a video (default 12)")
     cache.add_argument("--size", type=int, default=224, help="pixels; 224 for OpenAI's CLIP, 48 for mini")
+    cache.add_argument("--aspect", default=DISPLAY, help="display (default) or stored: the training's own")
     cache.add_argument("--json", action="store_true", help="print JSON")
     add_table_options(cache)
     cache.set_defaults(run=run_cache)
@@ -50,10 +52,12 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 def run_cache(arguments: argparse.Namespace) -> int:
     from vop.data.frames import FrameStore
+
+    check_aspect(arguments.aspect)
     from vop.data.screening import cache_dataset
 
     dataset = load_data(arguments.spec, arguments)
-    store = FrameStore(arguments.num_frames, arguments.size, cache=arguments.out)
+    store = FrameStore(arguments.num_frames, arguments.size, cache=arguments.out, aspect=arguments.aspect)
     with progress.show() as show:
         report = cache_dataset(dataset, store, progress=progress.stage(show, "decoding"))
     if arguments.json:

@@ -27,6 +27,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--backbone", help="where the run's backbone is now, if it has moved")
     parser.add_argument("--num-frames", type=int, help="frames of a video, if not the run's own")
     parser.add_argument("--cache", metavar="DIR", type=Path, help="decoded frames (vop data cache), read and completed")
+    parser.add_argument("--aspect", help="display or stored pixels, if not as in the run's training (see vop train)")
     parser.add_argument("--batch-size", type=int, default=32, help="videos per forward pass")
     parser.add_argument("--precision", default="auto", help="auto (default), bf16 or fp32")
     parser.add_argument("--on-bad-video", default="skip", help="skip (default) or fail")
@@ -84,6 +85,7 @@ def _rank(
             dataset,
             split=split,
             cache=arguments.cache,
+            aspect=arguments.aspect,
             batch_size=arguments.batch_size,
             on_bad_video=arguments.on_bad_video,
             bank_videos=bank_videos,

@@ -30,6 +30,9 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("--metadata", metavar="FILE", type=Path, help="a CSV file of columns to filter by")
     parser.add_argument("--prune", action="store_true", help="take out videos below PATH whose files are gone")
+    parser.add_argument(
+        "--redo", action="store_true", help="decode videos below PATH again that an earlier version of vop decoded"
+    )
     add_work_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -55,6 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
             keep_frames=arguments.keep_frames,
             metadata=arguments.metadata,
             prune=arguments.prune,
+            redo=arguments.redo,
             progress=show,
             **work_of(arguments),
         )
@@ -100,6 +104,8 @@ def _print(report: IndexReport, library: Path) -> None:
         )
     if report.gone:
         print(f"{report.gone} videos of the library have no file any more; --prune takes them out")
+    if report.outdated:
+        print(f"{report.outdated} videos elsewhere were decoded by an earlier version; index their folders with --redo")
     if report.away:
         print(
             f"{report.away} videos are out of reach, as of a drive that is not mounted; vop library forget drops them"

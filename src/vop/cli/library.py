@@ -49,6 +49,9 @@ def _info(arguments: argparse.Namespace) -> None:
         print(f"model: {model.name} ({model.method}, {about.num_frames} frames of a segment, {model.precision})")
     if status["columns"]:
         print(f"metadata: {', '.join(status['columns'])}")
+    if status["outdated"]:
+        redo = f"vop index {arguments.library} FOLDER --redo"
+        print(f"{status['outdated']} videos were decoded by an earlier version of vop: {redo}")
     if status["failures"]:
         print(f"{status['failures']} files are not, or not wholly, in it: vop library failures {arguments.library}")
     if status["index"]:

@@ -12,7 +12,10 @@ from vop.cli.common import print_json, print_table
 from vop.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
+    from torch import Tensor
 
     from vop.model import TextVideoModel
     from vop.search.filters import Filters
@@ -54,8 +57,8 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--name", metavar="GLOB", help="whose file name has this in it, or matches it with * and ?")
     group.add_argument("--min-seconds", metavar="S", type=float, help="that last as long")
     group.add_argument("--max-seconds", metavar="S", type=float, help="that last no longer")
-    group.add_argument("--after", metavar="DATE", help="from this date on (2024-07-01)")
-    group.add_argument("--before", metavar="DATE", help="from before this date")
+    group.add_argument("--after", metavar="DATE", help="from this date on: 2024-07-01, 2024-07 or 2024")
+    group.add_argument("--before", metavar="DATE", help="from before this date, month or year")
     group.add_argument(
         "--where", metavar="CONDITION", action="append", default=[], help="on a column of the metadata: stars>=4"
     )
@@ -121,10 +124,11 @@ def _sentences(arguments: argparse.Namespace) -> list:
 
 def _filters(arguments: argparse.Namespace) -> Filters:
     from vop.search.filters import Filters
+    from vop.utils.names import existing_path
 
     folder = arguments.folder
     if folder and folder.split("/")[0] in (".", ".."):  # from here; any other is a name anywhere on the way
-        folder = str(Path(folder).resolve())
+        folder = str(existing_path(folder).resolve())
     return Filters(
         folder=folder,
         name=arguments.name,
@@ -156,15 +160,25 @@ def _vector(model: TextVideoModel, arguments: argparse.Namespace) -> np.ndarray:
         from vop.video.decode import decode_frames
 
         stretch = {"start_seconds": arguments.start, "end_seconds": arguments.end}
-        return queries.of_frames(model, decode_frames(arguments.video, **sizes, **stretch))
+        return queries.of_frames(model, _decoded(decode_frames, arguments.video, **sizes, **stretch))
     if arguments.picture:
         from vop.video.picture import picture_frames
 
-        return queries.of_frames(model, picture_frames(arguments.picture, **sizes))
+        return queries.of_frames(model, _decoded(picture_frames, arguments.picture, **sizes))
     sentences = _sentences(arguments)
     for note in queries.cut_short(model, sentences):
         print(f"vop: {note}", file=sys.stderr)
     return queries.of_sentences(model, sentences)
+
+
+def _decoded(read: Callable[..., np.ndarray], path: Path, **how) -> Tensor:
+    """Frames of a file, which is read in another process: it may be damaged in a way that crashes a decoder."""
+    import torch
+
+    from vop.video.isolated import DecodingProcesses
+
+    with DecodingProcesses() as processes:
+        return torch.from_numpy(processes.call(read, path, **how))
 
 
 def _captions(model: TextVideoModel, vector: np.ndarray, arguments: argparse.Namespace) -> list[Caption]:

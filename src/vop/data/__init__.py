@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from vop.data.readers import load
     from vop.data.screening import cache_dataset, check_dataset, screen
     from vop.data.types import Dataset, Split, Video
-    from vop.video.decode import decode_frames
 
 __all__ = [
     "Dataset",
@@ -23,7 +22,6 @@ __all__ = [
     "Video",
     "cache_dataset",
     "check_dataset",
-    "decode_frames",
     "frame_loader",
     "load",
     "screen",
@@ -40,7 +38,6 @@ _HOMES = {
     "Video": "vop.data.types",
     "cache_dataset": "vop.data.screening",
     "check_dataset": "vop.data.screening",
-    "decode_frames": "vop.video.decode",
     "frame_loader": "vop.data.loading",
     "load": "vop.data.readers",
     "screen": "vop.data.screening",

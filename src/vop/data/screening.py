@@ -13,12 +13,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from vop.data.frames import FrameStore
 from vop.data.types import Dataset, Split, Video
 from vop.errors import DataError, UsageError, VideoError
-from vop.video.decode import video_timeline
+from vop.video.decode import check_timeline
+from vop.video.isolated import DecodingProcesses
 
 POLICIES = ("skip", "fail")
 Progress = Callable[[int, int], None]  # videos done, videos in all; called in the caller's thread
@@ -89,13 +91,15 @@ def cache_dataset(
     if store.cache is None:
         raise UsageError("the FrameStore has no cache folder; give it one: FrameStore(…, cache=DIR)")
 
-    def work(video: Video) -> bool:
-        reused = store.is_cached(video)
-        if not reused:
-            store.load(video)
-        return reused
+    with store.isolated() as safe:
 
-    results = list(_run(dataset.videos, work, workers=workers, progress=progress))
+        def work(video: Video) -> bool:
+            reused = safe.is_cached(video)
+            if not reused:
+                safe.load_array(video)
+            return reused
+
+        results = list(_run(dataset.videos, work, workers=workers, progress=progress))
     reused = [result for _, result in results if not isinstance(result, BadVideo)]
     return CacheReport(decoded=reused.count(False), reused=reused.count(True), failed=_bad(results))
 
@@ -114,8 +118,9 @@ def check_dataset(
         decode: decode each file as training would. Otherwise its packets are read, which is many times faster and
             finds everything but damage inside the pictures.
     """
-    work = _touch(FrameStore(num_frames=num_frames, size=32)) if decode else _read_through
-    bad = _bad(_run(dataset.videos, work, workers=workers, progress=progress))
+    with FrameStore(num_frames=num_frames, size=32).isolated() as store:
+        work = _touch(store) if decode else partial(_read_through, store.processes)
+        bad = _bad(_run(dataset.videos, work, workers=workers, progress=progress))
     return CheckReport(
         name=dataset.name,
         splits={
@@ -150,7 +155,8 @@ def screen(
     """
     if policy not in POLICIES:
         raise UsageError(f"the policy for bad videos is {policy!r}; known: {', '.join(POLICIES)}")
-    bad = _bad(_run(split.videos, _touch(store), workers=workers, progress=progress))
+    with store.isolated() as safe:
+        bad = _bad(_run(split.videos, _touch(safe), workers=workers, progress=progress))
     if bad and (policy == "fail" or len(bad) == len(split.videos)):
         raise DataError(_complaint(split, bad, policy))
     kept = split.keep({video.id for video in split.videos} - {video.id for video in bad}) if bad else split
@@ -162,13 +168,13 @@ def screen(
 
 def _touch(store: FrameStore) -> Callable[[Video], None]:
     def work(video: Video) -> None:
-        store.load(video)
+        store.load_array(video)
 
     return work
 
 
-def _read_through(video: Video) -> None:
-    video_timeline(video.path)
+def _read_through(processes: DecodingProcesses, video: Video) -> None:
+    processes.call(check_timeline, video.path)
 
 
 def _complaint(split: Split, bad: tuple[BadVideo, ...], policy: str) -> str:
@@ -191,7 +197,7 @@ def _run(
     workers: int | None,
     progress: Progress | None,
 ) -> Iterator[tuple[Video, object]]:
-    """`work` on every video, over threads (decoding holds no lock), results in the videos' order."""
+    """`work` on every video, over threads, which wait for processes; results in the videos' order."""
     videos = list(videos)
     pool = ThreadPoolExecutor(max_workers=workers or len(os.sched_getaffinity(0)))
     try:

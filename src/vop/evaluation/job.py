@@ -15,6 +15,7 @@ from vop.evaluation.report import EvaluationReport
 from vop.heads import MEAN
 from vop.model import HEAD_PREFIX
 from vop.progress import Progress, silent
+from vop.video.aspect import DISPLAY
 
 if TYPE_CHECKING:
     from vop.model import TextVideoModel
@@ -26,6 +27,7 @@ def evaluate_model(
     *,
     split: str = "test",
     cache: Path | None = None,
+    aspect: str | None = None,
     batch_size: int = 32,
     on_bad_video: str = "skip",
     bank_videos: int = 512,
@@ -35,6 +37,7 @@ def evaluate_model(
 
     Args:
         cache: decoded frames, read and completed.
+        aspect: as for `vop.read_frames`; by default that of the model's training.
         bank_videos: so many training videos, with a caption each, are QB-Norm's bank; 0, or a data set that has no
             training split or is evaluated on it, leaves QB-Norm out.
     """
@@ -43,19 +46,21 @@ def evaluate_model(
     bank = None
     if "train" in dataset.splits and split != "train" and bank_videos:
         bank = _sample(dataset.split("train"), bank_videos)
-    return evaluate(
-        model,
-        dataset.split(split),
-        FrameStore(model.num_frames, model.image_size, cache=cache),
-        batch_size=batch_size,
-        on_bad_video=on_bad_video,
-        bank=bank,
-        progress=progress,
-        **report_facts(model, dataset),
-    )
+    aspect = aspect or model.card.get("aspect", DISPLAY)
+    with FrameStore(model.num_frames, model.image_size, cache=cache, aspect=aspect).isolated() as store:
+        return evaluate(
+            model,
+            dataset.split(split),
+            store,
+            batch_size=batch_size,
+            on_bad_video=on_bad_video,
+            bank=bank,
+            progress=progress,
+            **report_facts(model, dataset, aspect=aspect),
+        )
 
 
-def report_facts(model: TextVideoModel, dataset: Dataset) -> dict[str, Any]:
+def report_facts(model: TextVideoModel, dataset: Dataset, *, aspect: str = DISPLAY) -> dict[str, Any]:
     """What a report says of the model and the data, as arguments of `evaluate`."""
     card = model.card
     return {
@@ -73,6 +78,7 @@ def report_facts(model: TextVideoModel, dataset: Dataset) -> dict[str, Any]:
             **model.method.settings,
             **{f"{HEAD_PREFIX}{name}": value for name, value in model.head.settings.items()},
             "num_frames": model.num_frames,
+            "aspect": aspect,
         },
     }
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from torch import Tensor
+import numpy as np
 
 from vop.data.frames import read_frames, write_frames
 from vop.search.about import About
-from vop.video.decode import DECODER_VERSION
+from vop.video.version import DECODER_VERSION
 
 FRAMES = "frames"
 
@@ -31,7 +31,7 @@ class SegmentFrames:
             return None
         return cls(folder / FRAMES, num_frames=about.num_frames, size=about.image_size)
 
-    def read(self, segment: str) -> Tensor | None:
+    def read(self, segment: str) -> np.ndarray | None:
         """The frames of a segment, by its id; None if they are not there, or damaged."""
         return read_frames(self._path(segment), shape=self._shape)
 
@@ -39,7 +39,7 @@ class SegmentFrames:
         """Whether a sound copy of a segment's frames is there."""
         return self.read(segment) is not None
 
-    def write(self, segment: str, frames: Tensor) -> None:
+    def write(self, segment: str, frames: np.ndarray) -> None:
         write_frames(self._path(segment), frames)
 
     def keep_only(self, segments: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from vop.search.reading import Copy, Decoded, KnownContent, Reader, is_as_it_was
 from vop.search.rows import make_rows
 from vop.search.state import IndexProgress, State, state_of
 from vop.search.walk import FoundFile, Walk, absolute_path, find_videos
+from vop.video.isolated import DecodingProcesses
 
 if TYPE_CHECKING:
     from vop.model import TextVideoModel
@@ -45,6 +46,7 @@ class IndexReport:
     Attributes:
         added, changed, moved, unchanged: videos that are in the library now.
         described: videos that were there, and got other metadata.
+        outdated: videos that an earlier version decoded, whose frames may differ; `redo` decodes them again.
         removed: videos whose files are gone, taken out (`prune`); gone: such videos that are still there.
         away: videos whose whole folder is empty, gone or does not answer, as that of a drive that is not mounted;
             `prune` leaves them alone.
@@ -59,6 +61,7 @@ class IndexReport:
     moved: int = 0
     unchanged: int = 0
     described: int = 0
+    outdated: int = 0
     removed: int = 0
     gone: int = 0
     away: int = 0
@@ -82,6 +85,7 @@ def index(
     keep_frames: bool = False,
     metadata: Path | None = None,
     prune: bool = False,
+    redo: bool = False,
     precision: str = "auto",
     workers: int | None = None,
     batch_size: int = 16,
@@ -97,13 +101,15 @@ def index(
         keep_frames: keeps the decoded frames, so that the library can move to another model without decoding.
         metadata: a CSV file; see `vop.search.metadata`.
         prune: takes videos out whose files below `paths` are gone.
+        redo: decodes videos below `paths` again that an earlier version of the decoder read.
         workers: threads that decode; by default as many as there are cores.
         batch_size: segments that are embedded together.
         waiting: called once if another process writes to the library, before waiting for it.
 
     Raises:
         UsageError: a path, the model or a setting is not there or not what the library has.
-        VopError: no space left, or a model that is another one than the library's. What was committed stays.
+        VopError: no space left, a model that is another one than the library's, or videos that an earlier version
+            decoded, with which newer ones are not mixed. What was committed stays.
     """
     started = time.monotonic()
     folder = absolute_path(Path(folder).expanduser())
@@ -118,11 +124,15 @@ def index(
             library, models = _create(folder, new, model, cutting, keep_frames), [new]
         else:
             library, models = _open(folder, model, cutting, num_frames, keep_frames)
+        outdated = library.outdated()
+        if outdated and not redo:
+            raise VopError(_says_outdated(folder, outdated, roots))
         library.add_columns(described.columns)
-        indexing = _Indexing(library, models, walk, described, progress)
-        with state_of(folder) as state:
+        with state_of(folder) as state, DecodingProcesses() as processes:
+            indexing = _Indexing(library, models, walk, described, progress, processes, again=outdated.keys())
             indexing.work(state, workers=threads, batch_size=batch_size)
         indexing.settle_gone(roots, prune=prune)
+        indexing.report.outdated = len(library.outdated())
         progress(_TIDYING, 0, 1)
         if indexing.report.changed or indexing.report.removed:
             library.drop_frames()
@@ -197,6 +207,18 @@ def _check_settings(
             raise UsageError(f"{folder} has {what}: {has}; {wanted} needs a library of its own: choose another folder")
 
 
+def _says_outdated(folder: Path, outdated: Mapping[str, float], roots: Set[Path]) -> str:
+    """What keeps an indexing from going on, and what to do about it."""
+    hours = sum(outdated.values()) / 3600
+    below = " ".join(map(str, sorted(roots)))
+    return (
+        f"{folder}: {len(outdated)} of its videos ({hours:.1f} h) were decoded by an earlier version of vop, which "
+        "read HDR, non-square pixels, transparency, joined recordings and several video tracks otherwise. New ones are "
+        f"not mixed with them. Decode them again: vop index {folder} {below} --redo; searching works meanwhile. "
+        f"Or move the library to another model: vop library reembed {folder} --model M"
+    )
+
+
 class _Indexing:
     """One pass over the files that a walk has found."""
 
@@ -207,12 +229,16 @@ class _Indexing:
         walk: Walk,
         metadata: Metadata,
         progress: Progress,
+        processes: DecodingProcesses,
+        *,
+        again: Set[str],
     ) -> None:
+        self._again = again
         self.library, self.models, self.walk, self.metadata = library, models, walk, metadata
         self.report = IndexReport(library=str(library.path), passed_over=dict(walk.passed_over))
         self.known = library.known()
         self._failed_before = {failed.path: failed for failed in library.failures()}
-        self._reader = Reader(library, self.known, metadata)
+        self._reader = Reader(library, self.known, metadata, processes, again=again)
         self._pending = Pending(library)
         self._progress = IndexProgress(progress, hours=lambda: self._reader.seconds / 3600)
 
@@ -235,6 +261,8 @@ class _Indexing:
     def _is_done(self, file: FoundFile) -> bool:
         """Whether there is nothing to do for a file; if only its metadata is other, that is seen to."""
         known = self.known.get(str(file.path))
+        if known is not None and known.path in self._again:
+            return False
         if known is None or (known.size, known.mtime_ns) != (file.size, file.mtime_ns):
             return self._is_known_copy(file)
         values = self.metadata.of(file.path)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -34,8 +34,10 @@ from vop.search.following import Stamp, again_if_moved, follows, stamp_of
 from vop.search.moments import Moment, Nearest, best_of_videos
 from vop.search.place import DATABASE
 from vop.search.rows import (
+    ADDED,
     LIGHT,
     METADATA,
+    decoder_version,
     delete_paths,
     matrix,
     metadata_columns,
@@ -46,6 +48,7 @@ from vop.search.rows import (
 )
 from vop.search.snapshot import Snapshot
 from vop.search.state import read_progress
+from vop.video.version import DECODER_VERSION
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -263,7 +266,7 @@ class Library:
         """The library's videos, by path."""
         columns = {METADATA + name: name for name in self.columns}
         names = ["video", "path", "size", "mtime_ns"]
-        rows = self.table.search().where("place = 0").select([*names, *columns]).to_arrow().to_pylist()
+        rows = self._one_row_each([*names, *columns])
         return {
             row["path"]: Known(
                 **{name: row[name] for name in names},
@@ -271,6 +274,16 @@ class Library:
             )
             for row in rows
         }
+
+    @follows
+    def outdated(self) -> dict[str, float]:
+        """The videos that an earlier version of the decoder read, by path, and how many seconds they last."""
+        rows = self._one_row_each(["path", "duration_seconds", "made_with"])
+        return {row["path"]: row["duration_seconds"] for row in rows if _is_outdated(row)}
+
+    def _one_row_each(self, columns: list[str]) -> list[dict]:
+        """These columns of each video."""
+        return self.table.search().where("place = 0").select(columns).to_arrow().to_pylist()
 
     @follows
     def rows_of(self, videos: Iterable[str], *, columns: Sequence[str] | None = None) -> pa.Table:
@@ -283,11 +296,12 @@ class Library:
     @follows
     def status(self) -> dict:
         """Counts, and how far an indexing is that runs now (None where none does)."""
-        durations = self.table.search().where("place = 0").select(["duration_seconds"]).to_arrow()
+        videos = self._one_row_each(["duration_seconds", "made_with"])
         return {
             "segments": self.table.count_rows(),
-            "videos": len(durations),
-            "hours": round(sum(durations.column(0).to_pylist()) / 3600, 3),
+            "videos": len(videos),
+            "hours": round(sum(video["duration_seconds"] for video in videos) / 3600, 3),
+            "outdated": sum(map(_is_outdated, videos)),
             "failures": self._failures.count_rows(f"kind <> {quoted(failures.DUPLICATE)}"),
             "columns": self.columns,
             "index": read_progress(self.path),
@@ -327,8 +341,9 @@ class Library:
             delete_paths(self.table, paths)
 
     def add_columns(self, names: Iterable[str]) -> None:
-        """Columns of the owner's metadata, empty at first."""
-        new = [pa.field(METADATA + name, pa.string()) for name in names if name not in self.columns]
+        """Columns of the owner's metadata, and those that libraries of before lack; empty at first."""
+        wanted = [*ADDED, *(METADATA + name for name in names)]
+        new = [pa.field(name, pa.string()) for name in wanted if name not in self.table.schema.names]
         if new:
             with explain_full_disk(self.path):
                 self.table.add_columns(new)
@@ -381,3 +396,7 @@ class Library:
         for name in self._database.list_tables().tables:
             if name not in (self.about.table, failures.TABLE):
                 self._database.drop_table(name)
+
+
+def _is_outdated(row: Mapping[str, object]) -> bool:
+    return decoder_version(row["made_with"]) < DECODER_VERSION

@@ -2,8 +2,7 @@
 
     files -> threads: decode, segment by segment -> a bounded queue -> batches across files -> embed -> whole videos
 
-FFmpeg decodes and PyTorch computes without Python's lock, so that threads are enough, and no frame is copied between
-processes.
+Each thread waits for a process of its own that decodes (`vop.video.isolated`): a file that crashes it ends only itself.
 """
 
 from __future__ import annotations
@@ -21,27 +20,12 @@ import torch
 from torch import Tensor
 
 from vop.errors import UsageError
+from vop.search.segmenting import Piece
 from vop.search.segments import Span
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 _TICK_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A decoded segment.
-
-    Attributes:
-        frames: uint8 (num_frames, 3, size, size).
-        strip: film strip, JPEG.
-        share: of the file's work that ends with it, from 0 to 1.
-    """
-
-    span: Span
-    frames: Tensor
-    strip: bytes
-    share: float
 
 
 @dataclass(frozen=True)
@@ -113,11 +97,11 @@ def run(
         batch_size: segments that are embedded together.
         tick: called for every piece with its file and share, and with (None, 0) when nothing has come for a while.
     """
-    batch: list[tuple[_Open, Tensor]] = []
+    batch: list[tuple[_Open, np.ndarray]] = []
 
     def embedded() -> Iterator[Finished]:
         if batch:
-            by_model = [part.numpy() for part in embed(torch.stack([frames for _, frames in batch]))]
+            by_model = [part.numpy() for part in embed(torch.from_numpy(np.stack([frames for _, frames in batch])))]
             for (file, _), *vectors in zip(batch, *by_model, strict=True):
                 file.embeddings.append(vectors)
             yield from (file.finish() for file in {id(file): file for file, _ in batch}.values() if file.done)

@@ -7,6 +7,7 @@ Frames come from the library's own, where it keeps them, or else from the videos
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -21,11 +22,12 @@ from vop.search.commits import COMMIT_ROWS
 from vop.search.frames import SegmentFrames
 from vop.search.library import Known, Library
 from vop.search.models import describe, embed_by, open_model
-from vop.search.pipeline import Finished, Piece, count_workers, run
+from vop.search.pipeline import Finished, count_workers, run
 from vop.search.place import alone_in
 from vop.search.reading import is_as_it_was
-from vop.search.rows import EMBEDDING, vectors, with_column
-from vop.video.stretches import decode_stretches
+from vop.search.rows import EMBEDDING, made_with, vectors, with_column
+from vop.search.segmenting import Piece, read_frames_of
+from vop.video.isolated import DecodingProcesses
 
 _SHOWN = 5  # videos that an error names
 
@@ -78,12 +80,13 @@ def reembed(
     """
     folder = Path(folder).expanduser().absolute()
     threads = count_workers(workers, batch_size=batch_size)
-    with alone_in(Library.open(folder).path, waiting=waiting):
+    with alone_in(Library.open(folder).path, waiting=waiting), ExitStack() as closing_later:
         library = Library.open(folder)
         new = _open(library.about, model, num_frames, precision)
         described = describe(new, name=model, column=_free_column(library))
         staged = library.staging(_moved(library, described, new, keep=keep))
-        moving = _Moving(library, staged)
+        processes = closing_later.enter_context(DecodingProcesses())
+        moving = _Moving(library, staged, processes)
         todo = moving.remaining()
         resumed = len(library.known()) - len(todo)
         embed = partial(embed_by, [new])
@@ -146,8 +149,8 @@ def _moved(library: Library, described: LibraryModel, model, *, keep: bool) -> A
 class _Moving:
     """Copies videos from one table to another, with new embeddings."""
 
-    def __init__(self, library: Library, staged: Library) -> None:
-        self._library, self._staged = library, staged
+    def __init__(self, library: Library, staged: Library, processes: DecodingProcesses) -> None:
+        self._library, self._staged, self._processes = library, staged, processes
         self._frames = SegmentFrames.of(staged.about, staged.path)
         self._rows: list[pa.Table] = []
         self.failed: list[tuple[str, str]] = []
@@ -177,13 +180,11 @@ class _Moving:
             raise VideoError(video.path, "its file is gone or has changed; `vop index` first")
         about = self._staged.about
         sizes = {"num_frames": about.num_frames, "size": about.image_size}
-        stretches = decode_stretches(video.path, spans, num_pictures=0, **sizes)
-        for segment, stretch in zip(segments, stretches, strict=True):
-            if isinstance(stretch, VideoError):
-                raise stretch
+        decoded = self._processes.iterate(read_frames_of, video.path, spans, **sizes)
+        for segment, frames in zip(segments, decoded, strict=True):
             if self._frames:
-                self._frames.write(segment, stretch.frames)
-            yield stretch.frames
+                self._frames.write(segment, frames)
+            yield frames
 
     def take(self, finished: Finished) -> None:
         result = finished.result
@@ -202,7 +203,7 @@ class _Moving:
             rows = rows.drop_columns([new])
         rows = rows.append_column(new, vectors(embeddings)).select(self._staged.table.schema.names)
         rows = with_column(rows, "made_at", datetime.now(UTC).isoformat(timespec="seconds"))
-        return with_column(rows, "made_with", " ".join(model.fingerprint for model in self._staged.models))
+        return with_column(rows, "made_with", made_with(self._staged.models))
 
     def commit(self) -> None:
         if self._rows:

@@ -6,9 +6,10 @@ place               0, 1, … among the segments of the video
 path, name          of the file, absolute, and without its folders
 size, mtime_ns      of the file when it was read: what tells that it has changed
 start_seconds, end_seconds, duration_seconds    of the segment, and of the whole video
-date                when it was recorded if the file says so, else when it was last changed; ISO 8601, UTC
+date                when it was recorded if the file or its name says so, else when it was changed; ISO 8601, UTC
+date_source         what says so: see `vop.video.dates`; empty in libraries of before
 plays_in_browsers   whether a browser plays the file as it is
-made_at, made_with  when the embeddings were made, and the models' fingerprints
+made_at, made_with  when the embeddings were made, the models' fingerprints, and the decoder's version
 strip               film strip, JPEG
 embedding_N         one column for each model, of unit length
 about_NAME          columns of the owner's metadata, as text
@@ -27,6 +28,7 @@ import pyarrow as pa
 
 from vop.errors import UsageError
 from vop.search.about import LibraryModel
+from vop.video.version import DECODER_VERSION
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 METADATA = "about_"
 EMBEDDING = "embedding_"
 LIGHT = ["segment", "path", "duration_seconds", "date", "plays_in_browsers"]  # what makes a moment
+ADDED = ("date_source",)  # columns that libraries of before lack
+_DECODER = "decoder-"
+_UNSAID_DECODER = 2
 _MOST_NAMED = 1000  # paths in one condition
 _TYPES = {
     "segment": pa.string(),
@@ -49,6 +54,7 @@ _TYPES = {
     "end_seconds": pa.float64(),
     "duration_seconds": pa.float64(),
     "date": pa.string(),
+    "date_source": pa.string(),
     "plays_in_browsers": pa.bool_(),
     "made_at": pa.string(),
     "made_with": pa.string(),
@@ -66,6 +72,7 @@ class VideoFile:
     mtime_ns: int
     duration_seconds: float
     date: str
+    date_source: str
     plays_in_browsers: bool
     metadata: Mapping[str, str]
 
@@ -102,9 +109,10 @@ def make_rows(
         "mtime_ns": file.mtime_ns,
         "duration_seconds": file.duration_seconds,
         "date": file.date,
+        "date_source": file.date_source,
         "plays_in_browsers": file.plays_in_browsers,
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "made_with": " ".join(model.fingerprint for model in models),
+        "made_with": made_with(models),
     }
     same |= {METADATA + name: file.metadata.get(name) for name in metadata_columns(wanted)}
     columns = {name: [value] * len(spans) for name, value in same.items()} | {
@@ -118,10 +126,15 @@ def make_rows(
     return pa.table({name: columns[name] for name in wanted.names}, schema=wanted)
 
 
-def in_milliseconds(span: Span) -> Span:
-    """A stretch as a segment's id has it: start and end in seconds, to the millisecond, one apart at least."""
-    start, end = (round(seconds, 3) for seconds in span)
-    return start, max(end, round(start + 0.001, 3))
+def made_with(models: Sequence[LibraryModel]) -> str:
+    """What decides the embeddings of rows that are made now."""
+    return " ".join([*(model.fingerprint for model in models), f"{_DECODER}{DECODER_VERSION}"])
+
+
+def decoder_version(made_with: str) -> int:
+    """The version of the decoder that gave the frames of a row; libraries of before do not say it."""
+    last = made_with.rpartition(" ")[2]
+    return int(last.removeprefix(_DECODER)) if last.startswith(_DECODER) else _UNSAID_DECODER
 
 
 def segment_id(video: str, span: Span) -> str:

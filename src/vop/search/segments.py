@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.errors import UsageError
-from vop.video.decode import shown_frames, video_timeline
+from vop.video.decode import VideoDecoder
 
 if TYPE_CHECKING:
     import av
     import numpy as np
-
-    from vop.video.timeline import Timeline
 
 Span = tuple[float, float]  # start_seconds, end_seconds, counted from the video's first frame
 
@@ -55,34 +52,33 @@ def windows(
 
 
 def shots(
-    path: str | Path,
+    video: VideoDecoder,
     *,
     window_seconds: float = WINDOW_SECONDS,
     overlap_seconds: float = OVERLAP_SECONDS,
-    threads: int = 1,
-    timeline: Timeline | None = None,
 ) -> list[Span]:
     """The shots of a video, in order and without gaps; one longer than 1.1 windows is cut into windows.
 
-    A shot shorter than half a second goes with the one after it, the last with the one before it.
-
-    Args:
-        threads: of the decoder; all frames are decoded.
-        timeline: the file's, if the caller has read it already.
+    A shot shorter than half a second goes with the one after it, the last with the one before it. All frames are
+    decoded.
 
     Raises:
         VideoError: no frame can be had; it names the file and the reason.
         UsageError: a value is out of range, or PySceneDetect is not installed.
     """
-    path = Path(path)
     _check(1.0, window_seconds, overlap_seconds)
-    timeline = timeline or video_timeline(path)
-    cuts = _cuts(path, timeline, threads=threads)
+    cuts = _cuts(video)
     return [
         (begin + start, begin + end)
-        for begin, finish in _long_enough(cuts, timeline.duration_seconds)
+        for begin, finish in _long_enough(cuts, video.timeline.duration_seconds)
         for start, end in windows(finish - begin, window_seconds=window_seconds, overlap_seconds=overlap_seconds)
     ]
+
+
+def in_milliseconds(span: Span) -> Span:
+    """A stretch as a segment's id has it: start and end in seconds, to the millisecond, one apart at least."""
+    start, end = (round(seconds, 3) for seconds in span)
+    return start, max(end, round(start + 0.001, 3))
 
 
 def _check(duration_seconds: float, window_seconds: float, overlap_seconds: float) -> None:
@@ -96,7 +92,7 @@ def _check(duration_seconds: float, window_seconds: float, overlap_seconds: floa
         )
 
 
-def _cuts(path: Path, timeline: Timeline, *, threads: int) -> list[float]:
+def _cuts(video: VideoDecoder) -> list[float]:
     """When new shots begin, in seconds from the first frame."""
     common, detectors = _scenedetect()
     # Of PySceneDetect's detectors for hard cuts the best in its own benchmark (F1 of 91.6 on BBC and 73.9 on AutoShot,
@@ -104,10 +100,11 @@ def _cuts(path: Path, timeline: Timeline, *, threads: int) -> list[float]:
     detector = detectors.AdaptiveDetector(min_scene_len=0)
     stamps: list[int] = []
     found: list[int] = []
-    for stamp, pixels in _small_frames(path, timeline, threads=threads):
+    for stamp, pixels in _small_frames(video):
         position = common.FrameTimecode(len(stamps), fps=1.0)  # a plain number, as frames need not be evenly spaced
         stamps.append(stamp)
         found += [stamps[cut.frame_num] for cut in detector.process_frame(position, pixels)]
+    timeline = video.timeline
     return [float((stamp - timeline.stamps[0]) * timeline.time_base) for stamp in found]
 
 
@@ -121,12 +118,12 @@ def _scenedetect():
     return common, detectors
 
 
-def _small_frames(path: Path, timeline: Timeline, *, threads: int) -> Iterator[tuple[int, np.ndarray]]:
+def _small_frames(video: VideoDecoder) -> Iterator[tuple[int, np.ndarray]]:
     """Every frame's stamp and its pixels, BGR, small, all of the first one's size."""
     from av.video.reformatter import VideoReformatter
 
     reformatter, shape = VideoReformatter(), None
-    for stamp, frame in shown_frames(path, timeline, threads=threads):
+    for stamp, frame in video.shown():
         shape = shape or _small(frame)
         small = reformatter.reformat(frame, **shape, format="bgr24", interpolation="FAST_BILINEAR", threads=1)
         yield stamp, small.to_ndarray()

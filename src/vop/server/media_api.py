@@ -59,7 +59,8 @@ async def moment(
     async def make() -> Path:
         path, _, duration, _ = await desk.look_up(_file, served.library, video)
         start, end = asked.within(duration)
-        return await desk.make(desk.moments.get, path, start_seconds=start, end_seconds=end)
+        span = {"start_seconds": start, "end_seconds": end, "duration_seconds": duration}
+        return await desk.make(desk.moments.get, path, **span)
 
     made = await desk.admit(request, make)
     return FileResponse(made, media_type="video/mp4", headers={"Cache-Control": _AN_HOUR})

@@ -29,7 +29,7 @@ from vop.search.queries import Sentence
 from vop.server.batching import Batcher, TryAgain
 
 STATUS_SECONDS = 1.0  # what is told of a library may be so old
-_NOTHING = {"segments": 0, "videos": 0, "hours": 0.0, "failures": 0, "columns": [], "index": None}
+_NOTHING = {"segments": 0, "videos": 0, "hours": 0.0, "outdated": 0, "failures": 0, "columns": [], "index": None}
 
 T = TypeVar("T")
 Encoded = tuple[np.ndarray, list[str]]  # a unit vector (e,), and what to tell the user

@@ -47,10 +47,10 @@ def _card(strip: str, *, mark: str, names: Sequence[str] = (), caption: str = ""
 def film_image(path: str) -> str:
     """An image element with five frames of the video as a data URI, or a line that says why there is none."""
     from vop.evaluation.figures import film_strip
-    from vop.video.decode import decode_frames
+    from vop.video.frames import read_frames
 
     try:
-        frames = decode_frames(path, num_frames=5, size=96)
+        frames = read_frames(path, num_frames=5, size=96)
     except VideoError as error:
         return f'<p class="unread">{escape(Path(path).name)}: {escape(error.reason)}</p>'
     target = BytesIO()

@@ -55,7 +55,7 @@ def run_study(
     with _alone_in(out):
         _claim(plan, dataset, out)
         cache = cache or out / "cache"
-        store = FrameStore(*frames, cache=cache)
+        store = FrameStore(*frames, cache=cache, aspect=plan.recipe.aspect)
         failed = cache_dataset(dataset, store, progress=stage(progress, "decoding")).failed
         _refuse_bad_videos(plan, failed)
         data = _readable_fingerprints(dataset, failed)

@@ -76,7 +76,7 @@ def train(
     if not model.trainable():  # before every video is decoded
         raise UsageError(f"{method} trains nothing: evaluate it as it is")
     count_groups(dataset.split("train"), size=recipe.captions_per_video)
-    store = FrameStore(model.num_frames, model.image_size, cache=cache or out / TRAINING / FRAMES)
+    store = FrameStore(model.num_frames, model.image_size, cache=cache or out / TRAINING / FRAMES, aspect=recipe.aspect)
     with process.main_process_first():  # the others find its frames in the cache
         train_split, validation, skipped = readable_splits(dataset, recipe, store, progress)
     trainer = Trainer(model, train_split, validation, recipe, out, store=store, data=dataset.name, progress=progress)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vop.errors import UsageError, unknown_name
+from vop.video.aspect import DISPLAY, check_aspect
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class Recipe:
         seed: of the prompts' initial values and of the order of the pairs.
         precision: of the frozen weights and the activations: "auto", "bf16", "fp32".
         validation: fraction of the training videos that selects the epoch, if the data has no validation split.
+        aspect: "display" gives frames the shape in which players show them, "stored" takes pixels as squares whatever
+            the file says, as most published pipelines do.
         on_bad_video: "skip" leaves unreadable videos out and reports them; "fail" stops.
         workers: processes that decode.
         checkpoint_seconds: a checkpoint is written after an epoch, and in between once this long has passed.
@@ -40,6 +43,7 @@ class Recipe:
     seed: int = 0
     precision: str = "auto"
     validation: float = 0.05
+    aspect: str = DISPLAY
     on_bad_video: str = "skip"
     workers: int = 2
     checkpoint_seconds: float = 60.0
@@ -60,6 +64,7 @@ class Recipe:
             raise UsageError(
                 f"learning_rate is {self.learning_rate}; give one in (0, 10), the paper's are 1e-6 to 1e-2"
             )
+        check_aspect(self.aspect)
         if self.on_bad_video not in ("skip", "fail"):
             raise unknown_name("on_bad_video", self.on_bad_video, ["skip", "fail"])
 

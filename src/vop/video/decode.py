@@ -1,34 +1,42 @@
-"""Frames out of a video file: one pass over its packets for times, one forward pass of decoding."""
+"""Frames out of a video file: one pass over its packets for times, then only what the wanted frames need is decoded."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import chain, islice
 from pathlib import Path
+from typing import NamedTuple
 
 import av
-import torch
-from av.stream import Disposition
-from av.video.reformatter import VideoReformatter
+import numpy as np
+from av.video.frame import PictureType
 
 from vop.errors import UsageError, VideoError
-from vop.video.pixels import frame_pixels
-from vop.video.timeline import Timeline, read_timeline
+from vop.video.aspect import DISPLAY
+from vop.video.clock import Clock
+from vop.video.colour import ColourConverter, alpha_decoder
+from vop.video.lookup import Unsure, look_up
+from vop.video.picture import is_animation
+from vop.video.pixels import PixelConverter
+from vop.video.source import TOO_LARGE, open_video, packets_of
+from vop.video.timeline import Packets, Timeline, TimelineReader, is_mp4
 
-DECODER_VERSION = 2  # counts changes of what `decode_frames` gives; cached frames of another version are not used
-
-MAX_PIXELS = 64 * 2**20  # per frame; a header that claims more is taken for a broken or hostile file
 MAX_BAD_SHARE = 0.5  # of the wanted frames; beyond it neighbours no longer stand in for the damaged ones
 
 # What other frames do not refer to can be left undecoded where FFmpeg's decoder tells so from the packet.
 _SKIPPING_CODECS = ("h264", "hevc")
 _WHOLE_FRAMES = (0, 1)  # AVFieldOrder: unknown, progressive; interlaced packets may hold half a frame
 
-_OPTIONS = {"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
+_HELD_BYTES = 64 * 2**20  # of packets that are kept from the pass for times; more are read again
+_SEEK_BYTES = 4 * 2**20  # packets that lie closer are read and passed over rather than sought
 
-_TOO_LARGE = f"its header claims frames of more than {MAX_PIXELS // 2**20} megapixels, or of no size"
+# Key frames to go back by, where a frame did not come out whole: a stream with intra refresh has "key frames" from
+# which a picture builds up over as many frames as lie between them, and a damaged one may lie before.
+_STEPS_BACK = (0, 1, 3, 7)
+_MOST_LOST = 3  # frames that were looked for so; then the file counts as damaged, and is decoded in one pass
 
 Span = tuple[float, float | None]  # start_seconds, end_seconds; None: the end of the video
 StampedFrame = tuple[int, av.VideoFrame]
@@ -41,8 +49,10 @@ def decode_frames(
     size: int,
     start_seconds: float = 0.0,
     end_seconds: float | None = None,
+    aspect: str = DISPLAY,
+    stream: int | None = None,
     threads: int = 1,
-) -> torch.Tensor:
+) -> np.ndarray:
     """The frames on display in the middle of `num_frames` equal intervals of a video.
 
     Frames are chosen by presentation time. A shorter video repeats frames. Where a wanted frame is damaged, the
@@ -50,11 +60,14 @@ def decode_frames(
 
     Args:
         size: height and width of the result: shorter side to `size`, bicubic, centre crop.
-        start_seconds, end_seconds: the stretch of the video to divide, counted from its first frame.
+        start_seconds, end_seconds: the clip to divide, counted from the video's first frame.
+        aspect: "display" gives pictures the shape in which players show them; "stored" takes pixels as squares
+            whatever the file says, as most published pipelines do.
+        stream: a video stream by its number in the file; by default see `open_video`.
         threads: of the decoder. One is fastest for usual clips; several files at once use the cores better.
 
     Returns:
-        uint8 tensor (num_frames, 3, size, size).
+        uint8 array (num_frames, 3, size, size).
 
     Raises:
         VideoError: no frame can be had; it names the file and the reason.
@@ -62,13 +75,19 @@ def decode_frames(
     """
     path = Path(path)
     check_request(num_frames=num_frames, size=size, start_seconds=start_seconds, end_seconds=end_seconds)
-    timeline = video_timeline(path)
     span = start_seconds, end_seconds
-    wanted = wanted_stamps(path, timeline, span, num_frames=num_frames)
-    frames = nearest_frames(path, timeline, wanted, seek=start_seconds > 0, threads=threads)
-    found = _pixels(frames, size=size)
-    check_damage(path, timeline, span, wanted, [stamp for stamp, _ in found])
-    return torch.stack([pixels for _, pixels in found])
+    with VideoDecoder(path, stream=stream, threads=threads) as video:
+        converter = video.converter(size=size, aspect=aspect)
+        video.look_up(span, num_frames)
+        wanted = wanted_stamps(path, video.timeline, span, num_frames=num_frames)
+        found: list[int] = []
+        frames = np.empty((num_frames, 3, size, size), np.uint8)
+        for place, (stamp, frame) in enumerate(video.nearest(wanted)):
+            repeated = bool(found) and found[-1] == stamp
+            frames[place] = frames[place - 1] if repeated else converter.square(frame)
+            found.append(stamp)
+        check_damage(path, video.timeline, span, wanted, found)
+    return frames
 
 
 def video_timeline(path: str | Path) -> Timeline:
@@ -77,11 +96,13 @@ def video_timeline(path: str | Path) -> Timeline:
     Raises:
         VideoError: there is no such file, or no video in it.
     """
-    with open_video(Path(path)) as (container, stream):
-        timeline = read_timeline(packets_of(container, stream), stream)
-    if timeline is None:
-        raise VideoError(path, "its video stream is empty")
-    return timeline
+    with VideoDecoder(path) as video:
+        return video.timeline
+
+
+def check_timeline(path: str | Path) -> None:
+    """Raise a VideoError if a file has no video, or none whose frames have times."""
+    video_timeline(path)
 
 
 def check_request(*, num_frames: int, size: int, start_seconds: float = 0.0, end_seconds: float | None = None) -> None:
@@ -97,10 +118,10 @@ def check_request(*, num_frames: int, size: int, start_seconds: float = 0.0, end
 
 
 def wanted_stamps(path: Path, timeline: Timeline, span: Span, *, num_frames: int) -> list[int]:
-    """The stamps of the frames that `decode_frames` chooses from a stretch.
+    """The stamps of the frames that `decode_frames` chooses from a clip.
 
     Raises:
-        VideoError: the stretch begins after the video's end.
+        VideoError: the clip begins after the video's end.
     """
     start, end = span
     duration = timeline.duration_seconds
@@ -120,182 +141,347 @@ def check_damage(path: Path, timeline: Timeline, span: Span, wanted: Sequence[in
         raise VideoError(path, f"{bad} of {len(wanted)} wanted frames are damaged")
 
 
-def nearest_frames(
-    path: Path, timeline: Timeline, wanted: Sequence[int], *, seek: bool = False, threads: int = 1
-) -> Iterator[StampedFrame]:
-    """For each wanted stamp (ascending) the frame nearest to it and its stamp, in one forward pass.
+class VideoDecoder:
+    """An open video file: its timeline, and its frames by their stamps.
 
-    Args:
-        seek: begin at the key frame before the first wanted frame.
-
-    Raises:
-        VideoError: the file cannot be opened, or gives no frame.
-    """
-    needed = None if timeline.ordinal else set(wanted)
-    since = wanted[0] if seek else None
-    with closing(shown_frames(path, timeline, needed=needed, since=since, threads=threads)) as frames:
-        yield from _nearest(frames, wanted)
-
-
-def shown_frames(
-    path: Path, timeline: Timeline, *, needed: set[int] | None = None, since: int | None = None, threads: int = 1
-) -> Iterator[StampedFrame]:
-    """The intact frames of a video with their stamps, in the order of presentation.
-
-    Args:
-        needed: stamps of the frames to keep; others may be missing from the result where that saves work.
-        since: frames before this stamp may be missing too.
-
-    Raises:
-        VideoError: the file cannot be opened, or gives no frame.
-    """
-    key = None if since is None else timeline.key_before(since)
-    # Not every container can seek exactly. Where it led too far, decoding begins at the beginning.
-    for seek in (None,) if key is None else (key, None):
-        frame = None
-        with open_video(path) as (container, stream):
-            codec = stream.codec_context
-            codec.thread_type, codec.thread_count = "AUTO", threads
-            packets = packets_of(container, stream) if seek is None else _packets_from(container, stream, seek, since)
-            for frame in _stamped(_decoded(packets, codec, needed=needed), timeline):
-                yield frame
-            if frame is not None:
-                return
-            too_large = not codec.width  # FFmpeg drops a size above max_pixels, and then decodes nothing
-    raise VideoError(path, _TOO_LARGE if too_large else "none of its frames can be decoded")
-
-
-def _pixels(chosen: Iterable[StampedFrame], *, size: int) -> list[tuple[int, torch.Tensor]]:
-    """The chosen frames' stamps and pixels, each frame converted once however often it is chosen."""
-    reformatter = VideoReformatter()
-    pixels: dict[int, torch.Tensor] = {}
-    found = []
-    for stamp, frame in chosen:
-        if stamp not in pixels:
-            pixels[stamp] = frame_pixels(frame, size=size, reformatter=reformatter)
-        found.append((stamp, pixels[stamp]))
-    return found
-
-
-def _nearest(frames: Iterable[StampedFrame], wanted: Sequence[int]) -> Iterator[StampedFrame]:
-    """For each wanted stamp (ascending) the frame nearest to it, in one pass; nothing if there are no frames."""
-    remaining = deque(wanted)
-    before = None
-    for stamp, frame in frames:
-        while remaining and stamp >= remaining[0]:
-            target = remaining.popleft()
-            yield before if before and target - before[0] < stamp - target else (stamp, frame)
-        if not remaining:
-            return
-        before = stamp, frame
-    if before:
-        yield from (before for _ in remaining)
-
-
-def _stamped(frames: Iterable[av.VideoFrame], timeline: Timeline) -> Iterator[StampedFrame]:
-    last = len(timeline.stamps) - 1
-    for position, frame in enumerate(frames):
-        stamp = timeline.stamps[min(position, last)] if timeline.ordinal else frame.pts
-        if stamp is not None and not frame.is_corrupt:
-            yield stamp, frame
-
-
-def _decoded(
-    packets: Iterable[av.Packet], codec: av.VideoCodecContext, *, needed: set[int] | None
-) -> Iterator[av.VideoFrame]:
-    """Frames in the order of presentation, without those that are damaged.
-
-    `needed` are the stamps of frames to keep: others may be missing from the result where that saves work.
-    """
-    can_skip = needed is not None and codec.name in _SKIPPING_CODECS and codec.field_order in _WHOLE_FRAMES
-    for packet in chain(packets, [None]):  # None: give what is held back
-        if can_skip:
-            stamp = None if packet is None else packet.pts
-            codec.skip_frame = "DEFAULT" if stamp in needed or stamp is None else "NONREF"
-        try:
-            yield from codec.decode(packet)
-        except av.FFmpegError:
-            continue
-
-
-def packets_of(container: av.container.InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet]:
-    """The streams' packets, up to where the file breaks off."""
-    try:
-        yield from container.demux(streams)
-    except (av.FFmpegError, IndexError):  # PyAV's own, at the end of a file in which more streams have appeared
-        return
-
-
-def _packets_from(
-    container: av.container.InputContainer, stream: av.VideoStream, seek: int, wanted: int
-) -> Iterator[av.Packet]:
-    """The packets after a seek; none where it failed, or led past the wanted frame."""
-    try:
-        container.seek(seek, stream=stream)
-    except av.FFmpegError:
-        return
-    packets = packets_of(container, stream)
-    first = next(packets, None)
-    if first is not None and first.pts is not None and first.pts <= wanted:
-        yield from chain([first], packets)
-
-
-@contextmanager
-def open_video(
-    path: Path, *, format_bytes: int = 2**20
-) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """A video file's container and its first video stream that is no cover picture. Opens no address on a network.
-
-    Args:
-        format_bytes: up to so many are read to tell the file's format; less is faster for files that are no videos.
+    Attributes:
+        container, stream, codec: as PyAV has them.
+        colours: makes RGB of its frames.
 
     Raises:
         VideoError: there is no such file, or no video in it.
+        UsageError: `stream` is not one of its video streams.
     """
-    _check_file(path)
-    try:
-        # As "file:" a name with a colon is a name. The whitelist keeps playlists from opening addresses.
-        options = {**_OPTIONS, "formatprobesize": str(format_bytes)}
-        container = av.open(f"file:{path}", options=options, metadata_errors="replace")
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(path, _open_reason(path, error)) from error
-    with container:
-        yield container, _video_stream(path, container)
+
+    def __init__(self, path: str | Path, *, stream: int | None = None, threads: int = 1) -> None:
+        self.path = Path(path)
+        self._closing = ExitStack()
+        self._open(stream)
+        self.codec = alpha_decoder(self.stream) or self.stream.codec_context
+        self.colours = ColourConverter(self.codec)
+        self.codec.thread_type, self.codec.thread_count = "AUTO", threads
+        self._timeline: Timeline | None = None
+        self._is_partial = False
+        self._source: _FromMemory | _FromFile | None = None
+
+    def _open(self, stream: int | None) -> None:
+        self._closing.close()
+        self.container, self.stream = self._closing.enter_context(open_video(self.path, stream=stream))
+
+    def __enter__(self) -> VideoDecoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+    @property
+    def timeline(self) -> Timeline:
+        """When the frames are shown; read when it is first asked for.
+
+        Raises:
+            VideoError: there is no frame.
+        """
+        if self._timeline is None:
+            self._read()
+        return self._timeline
+
+    def look_up(self, span: Span, num_frames: int) -> None:
+        """Reads no more than the frames in the middle of equal intervals need, where a long file's index allows it.
+
+        The timeline then has no other frames than those around them.
+        """
+        try:
+            self._timeline, packets = look_up(self.container, self.stream, span, num_frames)
+        except Unsure:
+            self._open(self.stream.index)
+        else:
+            self._source, self._is_partial = _FromMemory(packets, self._timeline), True
+
+    def converter(self, *, size: int, picture_size: int = 160, aspect: str = DISPLAY) -> PixelConverter:
+        """Makes squares and pictures of its frames."""
+        return PixelConverter(self.stream, self.colours, size=size, picture_size=picture_size, aspect=aspect)
+
+    def nearest(self, wanted: Sequence[int]) -> Iterator[StampedFrame]:
+        """For each wanted stamp (ascending) the intact frame nearest to it, and its stamp.
+
+        Only the packets from a key frame to the wanted frames before the next one are decoded.
+
+        Raises:
+            VideoError: no frame can be decoded.
+        """
+        remaining = deque(wanted)
+        if self._reads_on():
+            yield from self._in_one_pass(0, remaining)
+            return
+        places = _places(self.timeline.packets, set(wanted))
+        step = lost = 0
+        while remaining:
+            run = self._plan(remaining, places, _STEPS_BACK[step])
+            yield from self._exactly(run, remaining)
+            if not remaining or remaining[0] not in run.wanted:
+                continue
+            if self._is_partial:
+                self._open(self.stream.index)
+                self._read()
+                places = _places(self.timeline.packets, set(wanted))
+            if run.first > 0 and step + 1 < len(_STEPS_BACK):
+                step += 1
+                continue
+            step, lost = 0, lost + 1
+            yield from self._in_one_pass(run.first, remaining, most=None if lost > _MOST_LOST else 1)
+
+    def shown(self) -> Iterator[StampedFrame]:
+        """All intact frames with their stamps, in the order of presentation.
+
+        Raises:
+            VideoError: no frame can be decoded.
+        """
+        found = None
+        for found in self._frames(0, None):
+            yield found
+        if found is None:
+            raise self._undecodable()
+
+    # -- what to decode
+
+    def _reads_on(self) -> bool:
+        """Whether all must be decoded in one go: by number, or with a palette that changes on the way."""
+        has_palette = self.codec.format is not None and self.codec.format.has_palette
+        return self.timeline.ordinal or has_palette
+
+    def _plan(self, remaining: Sequence[int], places: dict[int, int], back: int) -> _Run:
+        """The packets from the key frame before the next wanted frame, or one `back` by more, on."""
+        packets = self.timeline.packets
+        key = _key_before(packets, places[remaining[0]], remaining[0])
+        group, last = [], 0
+        for stamp in remaining:
+            if group and _key_before(packets, places[stamp], stamp) != key:
+                break
+            group.append(stamp)
+            last = max(last, places[stamp])
+        first = key - back
+        return _Run(packets.keys[first] if first > 0 else 0, last, frozenset(group))
+
+    def _exactly(self, run: _Run, remaining: deque[int]) -> Iterator[StampedFrame]:
+        """The wanted frames of a run, up to the first that does not come out whole."""
+        key_stamp = self.timeline.packets.stamps[run.first]
+        for stamp, frame in self._frames(run.first, run.last, needed=run.wanted):
+            if stamp == key_stamp and run.first and not _is_intra(frame):
+                return
+            while remaining and remaining[0] == stamp:
+                yield stamp, frame
+                remaining.popleft()
+            if not remaining or remaining[0] < stamp or remaining[0] not in run.wanted:
+                return
+
+    def _in_one_pass(self, first: int, remaining: deque[int], *, most: int | None = None) -> Iterator[StampedFrame]:
+        """The nearest frames for what remains, or for as many of it, decoding without a gap."""
+        before, given = None, 0
+        needed = None if self.timeline.ordinal else frozenset(remaining)
+        for stamp, frame in self._frames(first, None, needed=needed):
+            while remaining and stamp >= remaining[0]:
+                target = remaining.popleft()
+                yield before if before and target - before[0] < stamp - target else (stamp, frame)
+                given += 1
+                if given == most:
+                    return
+            if not remaining:
+                return
+            before = stamp, frame
+        if before is None and first == 0:
+            raise self._undecodable()
+        if before is None:
+            yield from self._in_one_pass(0, remaining, most=most)
+        while before and remaining and given != most:
+            remaining.popleft()
+            yield before
+            given += 1
+
+    def _undecodable(self) -> VideoError:
+        reason = "none of its frames can be decoded"
+        if not self.codec.width and is_animation(self.path):
+            reason = "it is an animated WebP, which FFmpeg cannot decode: convert it to MP4 or WebM"
+        elif not self.codec.width:  # FFmpeg drops a size above max_pixels, and then decodes nothing
+            reason = TOO_LARGE
+        return VideoError(self.path, reason)
+
+    # -- decoding
+
+    def _frames(self, first: int, last: int | None, *, needed: frozenset[int] | None = None) -> Iterator[StampedFrame]:
+        """Intact frames with their stamps out of the packets from `first` to `last`.
+
+        Args:
+            needed: stamps of the frames to keep: others may be missing from the result where that saves work.
+        """
+        timeline, codec = self.timeline, self.codec
+        can_skip = needed is not None and codec.name in _SKIPPING_CODECS and codec.field_order in _WHOLE_FRAMES
+        if codec.is_open:
+            codec.flush_buffers()
+        position = 0
+        for packet in self._packets(first, last):
+            if can_skip:
+                codec.skip_frame = "DEFAULT" if packet is None or packet.pts in needed else "NONREF"
+            try:
+                frames = codec.decode(packet)
+            except av.FFmpegError:
+                continue
+            for frame in frames:
+                stamp = frame.pts
+                if timeline.ordinal:
+                    stamp = timeline.stamps[min(position, len(timeline.stamps) - 1)]
+                    position += 1
+                if stamp is not None and not frame.is_corrupt:
+                    yield stamp, frame
+
+    def _packets(self, first: int, last: int | None) -> Iterator[av.Packet | None]:
+        """Packets by their places, then None, for the decoder to give what it holds back."""
+        number = None if last is None else last + 1 - first
+        yield from islice(self._source.since(first), number)
+        yield None
+
+    # -- reading
+
+    def _read(self) -> None:
+        """The timeline, and the packets if they are few."""
+        clock, reader = Clock(self.container), TimelineReader(self.stream)
+        held: list[av.Packet] | None = []
+        size = 0
+        sound = None if is_mp4(self.container) else self.container.streams.best("audio")
+        for packet in packets_of(self.container, *filter(None, [self.stream, sound])):
+            clock.set(packet)
+            if packet.stream_index != self.stream.index:
+                reader.stands(packet)
+                continue
+            reader.take(packet)
+            size += packet.size
+            if held is not None and size > _HELD_BYTES:
+                held = None
+            if held is not None and packet.size:
+                held.append(packet)
+        if not clock.corrected:
+            reader.take_index(self.container)
+        self._is_partial = False
+        self._timeline = reader.timeline(corrected=clock.corrected)
+        if self._timeline is None:
+            raise VideoError(self.path, "its video stream is empty")
+        if held is None:
+            self._source = _FromFile(self.path, self.container, self.stream, self._timeline)
+        else:
+            self._source = _FromMemory(held, self._timeline)
 
 
-def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise VideoError(path, "this is a folder, not a video file")
-    if not path.exists():
-        raise VideoError(path, "there is no such file")
-    if path.is_file() and path.stat().st_size == 0:
-        raise VideoError(path, "the file is empty (0 bytes)")
+class _Run(NamedTuple):
+    """The places of packets to decode, first and last, and the stamps of the frames that are wanted from them."""
+
+    first: int
+    last: int
+    wanted: frozenset[int]
 
 
-def _open_reason(path: Path, error: Exception) -> str:
-    if isinstance(error, av.InvalidDataError):
-        with open(path, "rb") as file:
-            if file.read(8)[4:] == b"ftyp":
-                return "the file is cut short: its index (moov) is missing"
-        return "this is not a video that FFmpeg can read"
-    return getattr(error, "strerror", None) or str(error)
+class _FromMemory:
+    """Packets that were kept."""
+
+    def __init__(self, packets: list[av.Packet], timeline: Timeline) -> None:
+        self._packets = packets
+        _stamp(packets, 0, timeline)
+
+    def since(self, place: int) -> Iterator[av.Packet]:
+        return islice(self._packets, place, None)
 
 
-def _video_stream(path: Path, container: av.container.InputContainer) -> av.VideoStream:
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if container.format.name == "tty":  # FFmpeg takes any .txt file for the recording of a terminal
-        raise VideoError(path, "this is a text file")
-    if not streams:
-        kinds = sorted({_kind(stream) for stream in container.streams})
-        found = f"only {' and '.join(kinds)}" if kinds else "nor anything else: it is cut short or damaged"
-        raise VideoError(path, f"there is no video in it, {found}")
-    codec = streams[0].codec_context
-    if codec is None:
-        raise VideoError(path, "FFmpeg has no decoder for its video")
-    if codec.width * codec.height > MAX_PIXELS:
-        raise VideoError(path, _TOO_LARGE)
-    return streams[0]
+class _FromFile:
+    """Packets that are read again, where they are needed."""
+
+    def __init__(
+        self,
+        path: Path,
+        container: av.container.InputContainer,
+        stream: av.VideoStream,
+        timeline: Timeline,
+    ) -> None:
+        self._path, self._container, self._stream, self._timeline = path, container, stream, timeline
+        self._index = stream.index
+        self._closing = ExitStack()
+        self._next = len(timeline.packets.stamps)  # the place of the packet that is read next
+        self._reading: Iterator[av.Packet] = iter(())
+
+    def since(self, place: int) -> Iterator[av.Packet]:
+        if self._is_far(place):
+            self._seek(place)
+        for packet in self._reading:
+            self._next += 1
+            if self._next > place:
+                _stamp([packet], self._next - 1, self._timeline)
+                yield packet
+
+    def _is_far(self, place: int) -> bool:
+        ends = self._timeline.packets.ends
+        return place < self._next or (ends[place] - ends[self._next] > _SEEK_BYTES and self._can_seek())
+
+    def _can_seek(self) -> bool:
+        return not (self._timeline.ordinal or self._timeline.packets.corrected)
+
+    def _seek(self, place: int) -> None:
+        """Goes to a packet at or before this place."""
+        packets = self._timeline.packets
+        key = bisect_right(packets.keys, place) - 1
+        for back in (0, 1) if self._can_seek() else ():
+            if key - back > 0 and self._try(key - back):
+                return
+        self._closing.close()
+        self._container, self._stream = self._closing.enter_context(open_video(self._path, stream=self._index))
+        self._reading, self._next = self._own_packets(), 0
+
+    def _try(self, key: int) -> bool:
+        """Whether a seek led to a place from which the key frame's packet was found."""
+        packets = self._timeline.packets
+        place, stamp = packets.keys[key], packets.stamps[packets.keys[key]]
+        later = {packets.stamps[other] for other in packets.keys[key + 1 : key + 9]}
+        try:
+            self._container.seek(packets.decoded[key], stream=self._stream)
+        except av.FFmpegError:
+            return False
+        reading = self._own_packets()
+        for packet in reading:
+            if packet.is_keyframe and packet.pts == stamp:
+                self._reading, self._next = chain([packet], reading), place
+                return True
+            if packet.is_keyframe and packet.pts in later:
+                return False
+        return False
+
+    def _own_packets(self) -> Iterator[av.Packet]:
+        return (packet for packet in packets_of(self._container, self._stream) if packet.size)
 
 
-def _kind(stream: av.stream.Stream) -> str:
-    return "a cover picture" if stream.type == "video" else stream.type
+def _stamp(packets: Sequence[av.Packet], first: int, timeline: Timeline) -> None:
+    """Gives packets their stamps in the timeline, which come back on their frames."""
+    if timeline.packets.corrected and not timeline.ordinal:
+        for packet, stamp in zip(packets, timeline.packets.stamps[first:], strict=False):
+            packet.pts = stamp
+            packet.dts = None
+
+
+def _places(packets: Packets, stamps: set[int]) -> dict[int, int]:
+    """By stamp, the place of the packet with its frame."""
+    found: dict[int, int] = {}
+    for place, stamp in enumerate(packets.stamps):
+        if stamp in stamps and packets.shown[place]:
+            found.setdefault(stamp, place)
+    return found
+
+
+def _key_before(packets: Packets, place: int, stamp: int) -> int:
+    """The number of the last key from which a frame can be decoded; -1: it comes before all of them.
+
+    Frames that are shown before a key frame but stand after it in the file refer to frames before it as well.
+    """
+    key = bisect_right(packets.keys, place) - 1
+    while key >= 0 and packets.stamps[packets.keys[key]] > stamp:
+        key -= 1
+    return key
+
+
+def _is_intra(frame: av.VideoFrame) -> bool:
+    """Whether a frame refers to no other, as far as the decoder tells."""
+    return frame.key_frame or frame.pict_type in (PictureType.I, PictureType.NONE)

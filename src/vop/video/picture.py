@@ -6,38 +6,39 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vop.errors import UsageError, VideoError
-from vop.video.decode import MAX_PIXELS
-from vop.video.pixels import square
+from vop.video.colour import over_ground
+from vop.video.shape import square
+from vop.video.source import MAX_PIXELS
 
 # Pillow knows more, but some of it starts other programs (EPS), and GIF files are videos more often than not.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP")
 
-_TOO_LARGE = f"its header claims more than {MAX_PIXELS // 2**20} megapixels"
+_MOST = f"more than {MAX_PIXELS // 2**20} megapixels"
 
 
-def picture_frames(path: str | Path, *, num_frames: int, size: int) -> torch.Tensor:
-    """A picture, upright and prepared as a video's frames are, `num_frames` times.
+def picture_frames(path: str | Path, *, num_frames: int, size: int) -> np.ndarray:
+    """A picture, upright and prepared as a video's frames are, `num_frames` times; of an animation the first picture.
+
+    Transparent pictures are laid on the ground that transparent frames are laid on.
 
     Args:
         size: height and width of the result: shorter side to `size`, bicubic, centre crop.
 
     Returns:
-        uint8 tensor (num_frames, 3, size, size).
+        uint8 array (num_frames, 3, size, size).
 
     Raises:
-        VideoError: this is no picture that can be read; it names the file and the reason.
+        VideoError: this is not a picture that can be read; it names the file and the reason.
         UsageError: an argument is out of range.
     """
     if num_frames < 1:
         raise UsageError(f"num_frames is {num_frames}; at least 1 is needed")
     if size < 1:
         raise UsageError(f"size is {size}; at least 1 pixel is needed")
-    pixels = torch.from_numpy(_read(Path(path)))
-    return square(pixels, size=size).expand(num_frames, -1, -1, -1).contiguous()
+    return np.tile(square(_read(Path(path)), size=size), (num_frames, 1, 1, 1))
 
 
 def is_picture(path: str | Path) -> bool:
@@ -51,17 +52,26 @@ def is_picture(path: str | Path) -> bool:
         return False
 
 
+def is_animation(path: str | Path) -> bool:
+    """Whether the file is such a picture, and has more than one frame."""
+    try:
+        with _quiet(), Image.open(path, formats=FORMATS) as image:
+            return getattr(image, "is_animated", False)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return False
+
+
 def _read(path: Path) -> np.ndarray:
     """Pixels (h, w, 3)."""
     try:
         with _quiet(), Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise VideoError(path, _TOO_LARGE)
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+                raise VideoError(path, f"its header claims {image.width} x {image.height} pixels, {_MOST}")
+            return np.array(_opaque_rgb(ImageOps.exif_transpose(image)))
     except (VideoError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise VideoError(path, _TOO_LARGE) from error
+        raise VideoError(path, f"its header claims {_MOST}") from error
     except FileNotFoundError as error:
         raise VideoError(path, "there is no such file") from error
     except UnidentifiedImageError as error:
@@ -70,6 +80,17 @@ def _read(path: Path) -> np.ndarray:
         Exception
     ) as error:  # whatever Pillow's readers trip over in damaged data: OSError, SyntaxError, IndexError …
         raise VideoError(path, f"the picture is damaged: {error}") from error
+
+
+def _opaque_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # Pillow clips 16-bit grey to 255 where it should scale it
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    if image.mode == "La":  # grey multiplied by alpha: Pillow converts it in two steps only
+        image = image.convert("LA")
+    image = image.convert("RGBA")
+    return over_ground(image, image.getchannel("A"))
 
 
 def _quiet() -> warnings.catch_warnings:

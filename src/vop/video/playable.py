@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import av
-
-from vop.video.decode import open_video
+from av.stream import Disposition
 
 _EIGHT_BITS = {"yuv420p", "yuvj420p", "yuva420p"}
 _TEN_BITS = {"yuv420p10le"}
@@ -18,21 +17,16 @@ _MP4_AUDIO = {"aac", "mp3", "opus", "flac"}
 _WEBM_AUDIO = {"opus", "vorbis"}
 
 
-def plays_in_browsers(path: str | Path) -> bool:
-    """Whether the browsers of today play this file, its picture and its sound, without conversion.
-
-    Raises:
-        VideoError: there is no such file, or no video in it.
-    """
-    path = Path(path)
-    with open_video(path) as (container, stream):
-        kind = _container_kind(path, container)
-        if kind is None:
-            return False
-        videos, sounds = (_MP4_VIDEO, _MP4_AUDIO) if kind == "mp4" else (_WEBM_VIDEO, _WEBM_AUDIO)
-        heard = container.streams.audio[:1]  # a browser plays the first track
-        shown = stream.codec_context.pix_fmt in videos.get(codec_name(stream), ())
-        return shown and all(codec_name(sound) in sounds for sound in heard)
+def plays_in_browsers(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> bool:
+    """Whether the browsers of today play this file, its picture and its sound, without conversion."""
+    kind = _container_kind(path, container)
+    covers = sum(bool(other.disposition & Disposition.attached_pic) for other in container.streams.video)
+    if kind is None or len(container.streams.video) - covers > 1:  # of several streams it may choose another one
+        return False
+    videos, sounds = (_MP4_VIDEO, _MP4_AUDIO) if kind == "mp4" else (_WEBM_VIDEO, _WEBM_AUDIO)
+    heard = container.streams.audio[:1]  # a browser plays the first track
+    shown = stream.codec_context.pix_fmt in videos.get(codec_name(stream), ())
+    return shown and all(codec_name(sound) in sounds for sound in heard)
 
 
 def codec_name(stream: av.stream.Stream) -> str | None:

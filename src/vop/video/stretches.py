@@ -1,4 +1,4 @@
-"""Many stretches of one video, in one pass over its packets for times and one forward pass of decoding.
+"""Many stretches of one video, in one pass over its packets for times and one over the frames that they need.
 
 The windows of a long video overlap, and opening it anew for each of them reads all its packets each time. Here every
 frame is decoded at most once and turned into pixels at most once, and is let go when no stretch needs it any more.
@@ -13,16 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from av.video.reformatter import VideoReformatter
 
 from vop.errors import UsageError, VideoError
-from vop.video.decode import check_damage, check_request, nearest_frames, video_timeline, wanted_stamps
-from vop.video.pixels import display_matrix, frame_pixels, upright
+from vop.video.aspect import DISPLAY
+from vop.video.decode import VideoDecoder, check_damage, check_request, wanted_stamps
 
 if TYPE_CHECKING:
-    import av
-
+    from vop.video.pixels import PixelConverter
     from vop.video.timeline import Timeline
 
 Span = tuple[float, float]
@@ -33,30 +30,29 @@ class Stretch:
     """A stretch of a video.
 
     Attributes:
-        frames: uint8 tensor (num_frames, 3, size, size), what `decode_frames` gives for the stretch.
+        frames: uint8 array (num_frames, 3, size, size), what `decode_frames` gives for the stretch.
         pictures: some of the frames, whole, upright and small: uint8 arrays (height, width, 3). Stretches that
             overlap share them.
     """
 
-    frames: torch.Tensor
+    frames: np.ndarray
     pictures: list[np.ndarray]
 
     def __repr__(self) -> str:
-        return f"Stretch({tuple(self.frames.shape)}, {len(self.pictures)} pictures)"
+        return f"Stretch({self.frames.shape}, {len(self.pictures)} pictures)"
 
 
 def decode_stretches(
-    path: str | Path,
+    video: VideoDecoder,
     spans: Sequence[Span],
     *,
     num_frames: int,
     size: int,
     num_pictures: int = 4,
     picture_size: int = 160,
-    threads: int = 1,
-    timeline: Timeline | None = None,
+    aspect: str = DISPLAY,
 ) -> Iterator[Stretch | VideoError]:
-    """Decode stretches of a video, each as `decode_frames` would, in one forward pass.
+    """Decode stretches of a video, each as `decode_frames` would.
 
     Stretches come as soon as their last frame is decoded: memory holds those that are under way. Where frames are
     damaged, the intact one that stands in may be nearer than the one `decode_frames` finds, as more are decoded.
@@ -64,10 +60,9 @@ def decode_stretches(
     Args:
         spans: (start_seconds, end_seconds) counted from the first frame, in ascending order of their starts; they
             may overlap.
-        num_frames, size, threads: as for `decode_frames`.
+        num_frames, size, aspect: as for `decode_frames`.
         num_pictures: so many of a stretch's frames are also given whole, spread evenly; at most `num_frames`.
         picture_size: the longer side of these pictures.
-        timeline: the file's, if the caller has read it already.
 
     Yields:
         for each span in turn a Stretch, or the VideoError that `decode_frames` would raise: it begins after the
@@ -78,11 +73,10 @@ def decode_stretches(
         UsageError: an argument is out of range, or the spans are not in order.
     """
     _check(spans, num_frames=num_frames, size=size, num_pictures=num_pictures, picture_size=picture_size)
-    path = Path(path)
-    timeline = timeline or video_timeline(path)
-    plans = [_plan(path, timeline, span, num_frames) for span in spans]
+    plans = [_plan(video.path, video.timeline, span, num_frames) for span in spans]
     shown = _middles(num_frames, min(num_pictures, num_frames))
-    return _Pass(path, timeline, plans, shown, _Converter(size, picture_size)).run(threads)
+    converter = video.converter(size=size, picture_size=picture_size, aspect=aspect)
+    return _Pass(video, plans, shown, converter).run()
 
 
 @dataclass(frozen=True)
@@ -99,7 +93,7 @@ class _Shot:
     """What was made of a frame."""
 
     stamp: int
-    pixels: torch.Tensor
+    pixels: np.ndarray
     picture: np.ndarray | None = None
 
 
@@ -116,32 +110,26 @@ class _Pass:
     `uses` counts the plans that still want a stamp; `shots` holds what was found, by the stamp that was wanted.
     """
 
-    def __init__(
-        self, path: Path, timeline: Timeline, plans: list[_Plan], shown: list[int], converter: _Converter
-    ) -> None:
-        self.path, self.timeline, self.plans, self.shown, self.converter = path, timeline, plans, shown, converter
+    def __init__(self, video: VideoDecoder, plans: list[_Plan], shown: list[int], converter: PixelConverter) -> None:
+        self.video, self.plans, self.shown, self.converter = video, plans, shown, converter
         self.uses = Counter(stamp for plan in plans for stamp in set(plan.wanted))
         self.pictured = {plan.wanted[place] for plan in plans if plan.wanted for place in shown}
         self.shots: dict[int, _Shot] = {}
 
-    def run(self, threads: int) -> Iterator[Stretch | VideoError]:
+    def run(self) -> Iterator[Stretch | VideoError]:
         waiting = deque(self.plans)
-        for stamp, shot in self._shots(sorted(self.uses), threads):
+        for stamp, shot in self._shots(sorted(self.uses)):
             self.shots[stamp] = shot
             while waiting and (not waiting[0].wanted or waiting[0].wanted[-1] <= stamp):
                 yield self._fill(waiting.popleft())
         yield from map(self._fill, waiting)  # spans after the video's end
 
-    def _shots(self, wanted: list[int], threads: int) -> Iterator[tuple[int, _Shot]]:
+    def _shots(self, wanted: list[int]) -> Iterator[tuple[int, _Shot]]:
         """Each wanted stamp with its shot; one that stands in for several stamps is made once."""
-        if not wanted:
-            return
-        seek = self.plans[0].span[0] > 0
         shot = None
-        frames = nearest_frames(self.path, self.timeline, wanted, seek=seek, threads=threads)
-        for target, (stamp, frame) in zip(wanted, frames, strict=True):
+        for target, (stamp, frame) in zip(wanted, self.video.nearest(wanted), strict=True):
             if shot is None or shot.stamp != stamp:
-                shot = _Shot(stamp, self.converter.pixels(frame))
+                shot = _Shot(stamp, self.converter.square(frame))
             if target in self.pictured and shot.picture is None:
                 shot.picture = self.converter.picture(frame)
             yield target, shot
@@ -152,35 +140,16 @@ class _Pass:
         found = [self.shots[stamp] for stamp in plan.wanted]
         self._let_go(plan)
         try:
-            check_damage(self.path, self.timeline, plan.span, plan.wanted, [shot.stamp for shot in found])
+            check_damage(self.video.path, self.video.timeline, plan.span, plan.wanted, [shot.stamp for shot in found])
         except VideoError as error:
             return error
-        return Stretch(torch.stack([shot.pixels for shot in found]), [found[place].picture for place in self.shown])
+        return Stretch(np.stack([shot.pixels for shot in found]), [found[place].picture for place in self.shown])
 
     def _let_go(self, plan: _Plan) -> None:
         for stamp in set(plan.wanted):
             self.uses[stamp] -= 1
             if not self.uses[stamp]:
                 del self.shots[stamp]
-
-
-class _Converter:
-    """Makes pixels and pictures of a video's frames; keeps what FFmpeg sets up for each kind of conversion."""
-
-    def __init__(self, size: int, picture_size: int) -> None:
-        self.size, self.picture_size = size, picture_size
-        self._for_pixels, self._for_pictures = VideoReformatter(), VideoReformatter()
-
-    def pixels(self, frame: av.VideoFrame) -> torch.Tensor:
-        return frame_pixels(frame, size=self.size, reformatter=self._for_pixels)
-
-    def picture(self, frame: av.VideoFrame) -> np.ndarray:
-        longer = max(frame.width, frame.height)
-        width, height = (max(1, round(side * self.picture_size / longer)) for side in (frame.width, frame.height))
-        small = self._for_pictures.reformat(
-            frame, width=width, height=height, format="rgb24", interpolation="AREA", threads=1
-        )
-        return np.ascontiguousarray(upright(small.to_ndarray(), display_matrix(frame)))
 
 
 def _middles(count: int, parts: int) -> list[int]:

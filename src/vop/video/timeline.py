@@ -8,16 +8,41 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 from statistics import median_low
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from vop.video.clock import without_restarts, without_strays
 
 if TYPE_CHECKING:
     import av
 
+_PADDING = Fraction(1, 2)  # seconds: encoders let the sound end a little later than the picture
 DEFAULT_RATE = 25  # frames per second where neither packets nor header tell one, as FFmpeg assumes
+
+
+@dataclass(frozen=True, repr=False)
+class Packets:
+    """A stream's packets in the order of the file, which is that of decoding; those without data are left out.
+
+    Attributes:
+        stamps: of each one's frame, in units of the timeline's `time_base`.
+        shown: whether it is; an edit list cuts frames off that are decoded, for others to refer to, but never shown.
+        ends: up to where each packet would reach if all lay one after the other, in bytes.
+        keys: places of those that say that decoding can begin there; ascending, and empty if `ordinal`.
+        decoded: stamps at which the keys are decoded: where to seek.
+        corrected: whether stamps are other than those in the file, so that it cannot be searched by them.
+    """
+
+    stamps: tuple[int, ...] = ()
+    shown: tuple[bool, ...] = ()
+    ends: tuple[int, ...] = ()
+    keys: tuple[int, ...] = ()
+    decoded: tuple[int, ...] = ()
+    corrected: bool = False
 
 
 @dataclass(frozen=True)
@@ -26,18 +51,18 @@ class Timeline:
 
     Attributes:
         stamps: one for each frame, ascending, in units of `time_base`. Frame k is on display from `stamps[k]` on.
-        end: when the last frame leaves the display, same units.
+        end: when the last frame leaves the display, same units: a picture stands for as long as the file goes on.
         time_base: seconds per unit.
         ordinal: the file has no presentation times (old AVI, a bare H.264 stream): the k-th frame that the decoder
             puts out is the one shown at `stamps[k]`.
-        keys: (presentation, decoding) stamp of each frame at which decoding can begin; empty if `ordinal`.
+        packets: where in the file the frames are.
     """
 
     stamps: tuple[int, ...]
     end: int
     time_base: Fraction
-    ordinal: bool
-    keys: tuple[tuple[int, int], ...]
+    ordinal: bool = False
+    packets: Packets = field(default_factory=Packets)
 
     def __repr__(self) -> str:
         return f"Timeline({len(self.stamps)} frames, {self.duration_seconds:.3f} s)"
@@ -50,66 +75,182 @@ class Timeline:
     def midpoints(self, num_frames: int, *, start_seconds: float = 0.0, end_seconds: float | None = None) -> list[int]:
         """The stamps of the frames on display in the middle of `num_frames` equal intervals.
 
-        `start_seconds` and `end_seconds` count from the first frame and bound the stretch that is divided; an end
-        after the video's own is the video's own. Fewer frames than intervals repeat.
+        Fewer frames than intervals repeat.
+        """
+        middles = self.middles(num_frames, start_seconds=start_seconds, end_seconds=end_seconds)
+        return [self.stamps[max(bisect_right(self.stamps, middle) - 1, 0)] for middle in middles]
+
+    def middles(
+        self, num_frames: int, *, start_seconds: float = 0.0, end_seconds: float | None = None
+    ) -> list[Fraction]:
+        """The middles of `num_frames` equal intervals, in units of `time_base`.
+
+        `start_seconds` and `end_seconds` count from the first frame and bound the clip that is divided; an end after
+        the video's own is the video's own.
         """
         first = Fraction(self.stamps[0])
         start = first + Fraction(start_seconds) / self.time_base
         end = Fraction(self.end)
         if end_seconds is not None:
             end = min(end, first + Fraction(end_seconds) / self.time_base)
-        middles = (start + (end - start) * Fraction(2 * k + 1, 2 * num_frames) for k in range(num_frames))
-        return [self.stamps[max(bisect_right(self.stamps, middle) - 1, 0)] for middle in middles]
-
-    def key_before(self, stamp: int) -> int | None:
-        """Where to seek to decode the frame at `stamp`; None: begin at the beginning."""
-        index = bisect_right(self.keys, stamp, key=lambda key: key[0])
-        return self.keys[index - 1][1] if index > 1 else None
+        return [start + (end - start) * Fraction(2 * k + 1, 2 * num_frames) for k in range(num_frames)]
 
 
-class _Times(NamedTuple):
-    pts: int | None
-    dts: int | None
-    duration: int
-    is_key: bool
+class TimelineReader:
+    """Collects what a timeline needs from packets, in the order of the file.
+
+    Args:
+        stream: the video's.
+    """
+
+    def __init__(self, stream: av.VideoStream) -> None:
+        self._stream = stream
+        self._in_file: list[int | None] = []  # times of presentation
+        self._pts = self._in_file
+        self._dts: list[int | None] = []
+        self._durations: list[int] = []
+        self._shown: list[bool] = []
+        self._keys: list[int] = []
+        self._ends: list[int] = []
+        self._bytes = 0
+        self._stands_until: Fraction | None = None  # seconds
+        self._decoded_until: int | None = None  # as the header and the index say; in the stream's own units
+
+    def take(self, packet: av.Packet) -> None:
+        """A packet of the video."""
+        if not packet.size:  # the picture stands: screen recorders and video editors write such
+            self.stands(packet)
+            return
+        self._bytes += packet.size
+        if packet.is_keyframe:
+            self._keys.append(len(self._dts))
+        self._in_file.append(packet.pts)
+        self._dts.append(packet.dts)
+        self._durations.append(packet.duration or 0)
+        self._shown.append(not packet.is_discard)
+        self._ends.append(self._bytes)
+
+    def stands(self, packet: av.Packet) -> None:
+        """A packet without a picture (sound, or an empty one): the last picture is on display until it ends."""
+        begins = packet.dts if packet.pts is None else packet.pts
+        if begins is not None:
+            self._stands((begins + (packet.duration or 0)) * packet.time_base)
+
+    def _stands(self, until: Fraction) -> None:
+        self._stands_until = until if self._stands_until is None else max(self._stands_until, until)
+
+    def take_index(self, container: av.container.InputContainer) -> None:
+        """What the file's index or header tells: how long the sound goes on, and of empty packets at the end.
+
+        FFmpeg does not hand empty packets out. A header may promise more than there is: an MP4 file's index has the
+        size of every packet, and an AVI file's header counts if the file is as long as it claims to be.
+        """
+        if is_mp4(container):
+            for sound in container.streams.audio[:1]:
+                ends = _end_of_index(sound)
+                if ends is not None:
+                    self._stands(ends * sound.time_base)
+            entries = self._stream.index_entries
+            if len(entries) and not entries[-1].size:
+                self._decoded_until = _end_of_index(self._stream)
+        elif container.format.name == "avi":
+            if not self._stream.codec_context.has_b_frames and None not in self._dts:
+                self._pts = self._dts  # AVI has no times of presentation, and FFmpeg guesses them one frame late
+            if self._stream.duration and _is_whole_riff(container.name):
+                self._decoded_until = (self._stream.start_time or 0) + self._stream.duration
+
+    def timeline(self, *, corrected: bool = False) -> Timeline | None:
+        """None where no packet holds a frame that is shown.
+
+        Args:
+            corrected: whether stamps that were taken are other than those in the file.
+        """
+        shown = [place for place, is_shown in enumerate(self._shown) if is_shown]
+        if not shown:
+            return None
+        ordinal = self._lacks_presentation_times(shown)
+        stamps, time_base = self._stamps(ordinal)
+        if not ordinal:
+            stamps = without_restarts(without_strays(stamps, time_base), time_base)
+            corrected = corrected or stamps != self._in_file
+        last = max(shown, key=stamps.__getitem__)
+        duration = self._durations[last] if time_base == self._stream.time_base else 1
+        ascending = sorted(stamps[place] for place in shown)
+        end = ascending[-1] + (duration or _usual_gap(ascending))
+        keys = () if ordinal else tuple(self._keys)
+        packets = Packets(
+            stamps=tuple(stamps),
+            shown=tuple(self._shown),
+            ends=tuple(self._ends),
+            keys=keys,
+            decoded=tuple(self._pts[key] if self._dts[key] is None else self._dts[key] for key in keys),
+            corrected=corrected,
+        )
+        return Timeline(
+            tuple(ascending), max(end, self._standing(time_base, ascending[0], end)), time_base, ordinal, packets
+        )
+
+    def _standing(self, time_base: Fraction, first: int, end: int) -> int:
+        """When the last picture leaves at the latest, as far as that is known apart from its own packet."""
+        until = end
+        if self._stands_until is not None and self._stands_until > end * time_base + _PADDING:
+            until = round(self._stands_until / time_base)
+        if self._decoded_until is None or None in self._dts:
+            return until
+        delay = first - min(self._dts)
+        return max(until, self._decoded_until + delay)
+
+    def _lacks_presentation_times(self, shown: list[int]) -> bool:
+        """Whether times are absent, or, in a stream with reordered frames, those of decoding (H.264 in AVI)."""
+        times = [self._pts[place] for place in shown]
+        if any(time is None for time in times):
+            return True
+        in_order = all(early < late for early, late in pairwise(times))
+        return in_order and bool(self._stream.codec_context.has_b_frames)
+
+    def _stamps(self, ordinal: bool) -> tuple[list[int], Fraction]:
+        if not ordinal:
+            return self._pts, self._stream.time_base
+        if all(dts is not None for dts in self._dts):
+            return _as_put_out(self._dts, self._stream.codec_context.reorder_depth), self._stream.time_base
+        rate = self._stream.guessed_rate or self._stream.average_rate or DEFAULT_RATE
+        return list(range(len(self._pts))), 1 / Fraction(rate)
 
 
 def read_timeline(packets: Iterable[av.Packet], stream: av.VideoStream) -> Timeline | None:
-    """The timeline of a stream's packets, from a pass that only reads them; None where there are none."""
-    # An edit list marks the frames that it cuts off: they are decoded, for others to refer to, but never shown.
-    # A packet is not kept: all of them together hold the whole file.
-    shown = [
-        _Times(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe)
-        for packet in packets
-        if packet.size and not packet.is_discard
-    ]
-    if not shown:
+    """The timeline of a video stream's packets; None where there are none."""
+    reader = TimelineReader(stream)
+    for packet in packets:
+        reader.take(packet)
+    return reader.timeline()
+
+
+def is_mp4(container: av.container.InputContainer) -> bool:
+    """Whether a file has an index of all packets: MP4, MOV and their kin."""
+    return "mp4" in container.format.name.split(",")
+
+
+def _end_of_index(stream: av.stream.Stream) -> int | None:
+    """When a stream ends by its index, in the order of decoding; the last packet lasts as long as the one before it."""
+    entries = stream.index_entries
+    if not len(entries):
         return None
-    ordinal = _lacks_presentation_times(shown, stream)
-    stamps, time_base = _stamps(shown, stream, ordinal=ordinal)
-    last = max(range(len(stamps)), key=stamps.__getitem__)
-    duration = shown[last].duration if time_base == stream.time_base else 1
-    keys = [(p.pts, p.pts if p.dts is None else p.dts) for p in shown if p.is_key and not ordinal]
-    stamps = sorted(stamps)
-    end = stamps[-1] + (duration or _usual_gap(stamps))
-    return Timeline(tuple(stamps), end, time_base, ordinal, tuple(sorted(keys)))
+    last = entries[-1].timestamp
+    return last + (last - entries[-2].timestamp if len(entries) > 1 else 0)
 
 
-def _lacks_presentation_times(packets: list[_Times], stream: av.VideoStream) -> bool:
-    """Whether times are absent, or, in a stream with reordered frames, those of decoding (H.264 in AVI)."""
-    if any(packet.pts is None for packet in packets):
-        return True
-    in_order = all(early.pts < late.pts for early, late in pairwise(packets))
-    return in_order and bool(stream.codec_context.has_b_frames)
+def _as_put_out(decoded: list[int], delay: int) -> list[int]:
+    """When frames are shown of which only the times of decoding are known: when the decoder puts each of them out."""
+    gap = _usual_gap(decoded)
+    return [*decoded[delay:], *(decoded[-1] + gap * step for step in range(1, min(delay, len(decoded)) + 1))]
 
 
-def _stamps(packets: list[_Times], stream: av.VideoStream, *, ordinal: bool) -> tuple[list[int], Fraction]:
-    if not ordinal:
-        return [packet.pts for packet in packets], stream.time_base
-    if all(packet.dts is not None for packet in packets):
-        return [packet.dts for packet in packets], stream.time_base
-    rate = stream.guessed_rate or stream.average_rate or DEFAULT_RATE
-    return list(range(len(packets))), 1 / Fraction(rate)
+def _is_whole_riff(path: str) -> bool:
+    """Whether a file is as long as its RIFF header says."""
+    file = Path(path.removeprefix("file:"))
+    with file.open("rb") as stream:
+        claimed = int.from_bytes(stream.read(8)[4:], "little") + 8
+    return claimed <= file.stat().st_size
 
 
 def _usual_gap(stamps: list[int]) -> int:

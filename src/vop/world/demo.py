@@ -118,14 +118,14 @@ def _answer(model: TextVideoModel, dataset: Dataset, store: FrameStore, rows: li
 
 
 def _draw(answers: dict[str, list[Answer]], path: Path) -> Path:
-    from vop.video.decode import decode_frames
+    from vop.video.frames import read_frames
 
     rows = [
         SheetRow(
             sentence,
             [
                 Clip(
-                    frames=decode_frames(answer.path, num_frames=5, size=96),
+                    frames=read_frames(answer.path, num_frames=5, size=96),
                     score=answer.score,
                     right=answer.right,
                     caption=answer.caption,

@@ -38,8 +38,13 @@ class MomentCache:
         self._sizes = OrderedDict((file.name, file.stat().st_size) for file in there)  # the least recently used first
         self._evict(max_bytes)
 
-    def get(self, path: str | Path, *, start_seconds: float, end_seconds: float) -> Path:
+    def get(
+        self, path: str | Path, *, start_seconds: float, end_seconds: float, duration_seconds: float | None = None
+    ) -> Path:
         """The file with this moment of a video; made if it is not there, or if the video has changed.
+
+        Args:
+            as those of `write_moment`.
 
         Raises:
             VideoError: there is no such video, or it cannot give this moment.
@@ -50,10 +55,11 @@ class MomentCache:
             mine = name not in self._making
             future = self._making.setdefault(name, Future())
         if mine:
-            self._fulfil(future, name, path, start_seconds=start_seconds, end_seconds=end_seconds)
+            span = {"start_seconds": start_seconds, "end_seconds": end_seconds, "duration_seconds": duration_seconds}
+            self._fulfil(future, name, path, **span)
         return future.result()
 
-    def _fulfil(self, future: Future[Path], name: str, path: str | Path, **span: float) -> None:
+    def _fulfil(self, future: Future[Path], name: str, path: str | Path, **span: float | None) -> None:
         file = self.folder / name
         try:
             if not self._is_there(file):
@@ -67,7 +73,7 @@ class MomentCache:
             with self._lock:
                 del self._making[name]
 
-    def _write_in_room(self, path: str | Path, file: Path, **span: float) -> None:
+    def _write_in_room(self, path: str | Path, file: Path, **span: float | None) -> None:
         """Writes it, if need be where half of the others were: what else is on the disk may have grown."""
         try:
             self._try_to_write(path, file, **span)
@@ -76,7 +82,7 @@ class MomentCache:
                 self._evict(sum(self._sizes.values()) // 2)
             self._try_to_write(path, file, **span)
 
-    def _try_to_write(self, path: str | Path, file: Path, **span: float) -> None:
+    def _try_to_write(self, path: str | Path, file: Path, **span: float | None) -> None:
         try:
             self._write(path, file, **span)
         except (UsageError, VideoError):

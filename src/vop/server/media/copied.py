@@ -6,14 +6,18 @@ moment begins.
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain
 
 import av
 
 from vop.server.media.reading import Moment, reading
 
+_IDR = 5
+_START_CODE = re.compile(b"\0\0\1")
 _LONGEST_LEAD = 12  # seconds that a player has to decode unseen before a copied moment; x264 makes 10 at most
 _MOST_REORDERED = 32  # packets between one and those that refer to it; H.264 keeps 16 pictures
 
@@ -24,7 +28,8 @@ def copied_pictures(moment: Moment, output: av.container.OutputContainer) -> Ite
         copied = output.add_stream_from_template(stream, opaque=True)
         start, end, lead = (round(time / stream.time_base) for time in (moment.start, moment.end, _LONGEST_LEAD))
         own = (packet for packet in packets if packet.stream_index == stream.index and packet.size)
-        own = _from_key_frame(_timed(_with_decoding_times(own, moment)), start=start, lead=lead)
+        begins = partial(_is_idr, extradata=stream.codec_context.extradata or b"")
+        own = _from_key_frame(_timed(_with_decoding_times(own, moment)), begins, start=start, lead=lead)
         for packet in _up_to(end, own):
             packet.pts -= start
             packet.dts -= start
@@ -53,8 +58,36 @@ def _timed(packets: Iterator[av.Packet]) -> Iterator[av.Packet]:
         yield packet
 
 
-def _from_key_frame(packets: Iterator[av.Packet], *, start: int, lead: int) -> Iterator[av.Packet]:
-    """The packets from the last key frame before `start` on; none if it is too far away, or nothing is shown then."""
+def _is_idr(packet: av.Packet, *, extradata: bytes) -> bool:
+    """Whether a decoder can begin with this packet and have whole pictures at once.
+
+    Streams with intra refresh mark packets as key frames from which the picture only builds up.
+    """
+    return packet.is_keyframe and _IDR in _unit_types(bytes(packet), extradata)
+
+
+def _unit_types(data: bytes, extradata: bytes) -> Iterator[int]:
+    """The types of the NAL units in a packet (ITU-T H.264, table 7-1)."""
+    if extradata[:1] != b"\1":  # units follow start codes
+        return (data[found.end()] & 31 for found in _START_CODE.finditer(data) if found.end() < len(data))
+    return _types_by_length(data, (extradata[4] & 3) + 1)
+
+
+def _types_by_length(data: bytes, prefix: int) -> Iterator[int]:
+    place = 0
+    while place + prefix < len(data):
+        yield data[place + prefix] & 31
+        place += prefix + int.from_bytes(data[place : place + prefix], "big")
+
+
+def _from_key_frame(
+    packets: Iterator[av.Packet], begins: Callable[[av.Packet], bool], *, start: int, lead: int
+) -> Iterator[av.Packet]:
+    """The packets from the last key frame before `start` on; none if it is too far away, or nothing is shown then.
+
+    Args:
+        begins: whether decoding can begin with a packet.
+    """
     held: list[av.Packet] = []
     following = None
     for packet in packets:
@@ -63,9 +96,10 @@ def _from_key_frame(packets: Iterator[av.Packet], *, start: int, lead: int) -> I
             break
         if held and packet.dts > held[0].pts + lead:
             held.clear()
-        if packet.is_keyframe and packet.pts <= start:
+        is_key = begins(packet)
+        if is_key and packet.pts <= start:
             held.clear()
-        if held or packet.is_keyframe:
+        if held or is_key:
             held.append(packet)
     shown = max((packet for packet in held if packet.pts <= start), key=_shown_at, default=None)
     if shown is None or (following is None and shown.pts + (shown.duration or 1) <= start):

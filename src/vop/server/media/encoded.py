@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
 from math import ceil
 
 import av
-import numpy as np
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 
-from vop.server.media.reading import Moment, reading
+from vop.server.media.reading import SEEKS, Moment, reading
+from vop.video.colour import ColourConverter, alpha_decoder
+from vop.video.shape import display_matrix, display_size, sample_aspect
+
+ShownFrame = tuple[Fraction, Fraction, av.VideoFrame]  # when it appears, when it leaves
 
 _LONGEST_SIDE = 1280
 _ENCODER = {"preset": "veryfast", "crf": "26"}
@@ -25,14 +29,31 @@ def encoded_pictures(moment: Moment, output: av.container.OutputContainer) -> It
     rate = _output_rate(moment.rate)
     reformatter = VideoReformatter()
     encoder = None
-    with reading(moment) as (stream, _, packets):
-        for tick, frame in _at_ticks(_frames(stream, packets, moment), moment, rate):
-            encoder = encoder or _picture_encoder(output, frame, stream, rate)
-            picture = _picture(frame, encoder, reformatter)
+    with _decoding(moment) as (stream, colours, frames):
+        for tick, frame in _at_ticks(frames, moment, rate):
+            encoder = encoder or _picture_encoder(output, frame, stream, rate, plain=colours.is_plain(frame))
+            picture = _picture(frame, encoder, reformatter, colours)
             picture.pts, picture.time_base, picture.pict_type = tick, 1 / rate, 0
             yield from encoder.encode(picture)
         if encoder:
             yield from encoder.encode()
+
+
+@contextmanager
+def _decoding(moment: Moment) -> Iterator[tuple[av.VideoStream, ColourConverter, Iterator[ShownFrame]]]:
+    """The file's stream, its colours, and its frames from one at or before the moment on.
+
+    What the nearest key frame gives may come too late: there it is a point of intra refresh, or damaged.
+    """
+    for nearest in range(len(SEEKS) + 1):
+        with reading(moment, nearest=nearest) as (stream, _, packets):
+            codec = alpha_decoder(stream) or stream.codec_context
+            colours = ColourConverter(codec)
+            frames = _frames(stream, codec, packets, moment)
+            first = next(frames, None)
+            if nearest == len(SEEKS) or (first is not None and first[0] <= moment.start):
+                yield stream, colours, chain([first] if first else [], frames)
+                return
 
 
 def _output_rate(rate: Fraction) -> Fraction:
@@ -42,10 +63,9 @@ def _output_rate(rate: Fraction) -> Fraction:
 
 
 def _frames(
-    stream: av.VideoStream, packets: Iterable[av.Packet], moment: Moment
-) -> Iterator[tuple[Fraction, Fraction, av.VideoFrame]]:
-    """(appears, leaves, frame): intact frames in the order of presentation, with their times."""
-    codec = stream.codec_context
+    stream: av.VideoStream, codec: av.VideoCodecContext, packets: Iterable[av.Packet], moment: Moment
+) -> Iterator[ShownFrame]:
+    """Intact frames in the order of presentation, with their times."""
     codec.thread_type, codec.thread_count = "AUTO", _THREADS
     decoded: deque[Fraction] = deque()  # times of decoding
     pictures = (packet for packet in packets if packet.stream_index == stream.index)
@@ -65,9 +85,7 @@ def _frames(
                 yield stamp, stamp + (duration or 1 / moment.rate), frame
 
 
-def _at_ticks(
-    frames: Iterable[tuple[Fraction, Fraction, av.VideoFrame]], moment: Moment, rate: Fraction
-) -> Iterator[tuple[int, av.VideoFrame]]:
+def _at_ticks(frames: Iterable[ShownFrame], moment: Moment, rate: Fraction) -> Iterator[tuple[int, av.VideoFrame]]:
     """For each interval of a constant rate its number and the frame on display in its middle."""
     count = max(round((moment.end - moment.start) * rate), 1)
     middles = deque((tick, moment.start + (tick + Fraction(1, 2)) / rate) for tick in range(count))
@@ -83,31 +101,45 @@ def _at_ticks(
 
 
 def _picture_encoder(
-    output: av.container.OutputContainer, frame: av.VideoFrame, stream: av.VideoStream, rate: Fraction
+    output: av.container.OutputContainer, frame: av.VideoFrame, stream: av.VideoStream, rate: Fraction, *, plain: bool
 ) -> av.VideoStream:
     encoder = output.add_stream("libx264", rate=rate, options=_ENCODER)
     encoder.width, encoder.height = _fitted(frame, stream)
     encoder.pix_fmt = "yuv420p"
     codec = encoder.codec_context
     codec.thread_count, codec.time_base, codec.gop_size = _THREADS, 1 / rate, round(2 * rate)
-    if _has_luma(frame):
+    if not plain:
+        codec.colorspace, codec.color_range = Colorspace.ITU709, ColorRange.MPEG
+        codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+    elif _has_luma(frame):
         codec.colorspace, codec.color_range = frame.colorspace, 1
         codec.color_primaries, codec.color_trc = frame.color_primaries, frame.color_trc
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    matrix = display_matrix(frame, stream.codec_context.name)
     if matrix is not None:
-        encoder.set_display_matrix(np.frombuffer(bytes(matrix), dtype=np.int32).tolist())
+        a, b, c, d = matrix
+        encoder.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
     return encoder
 
 
 def _fitted(frame: av.VideoFrame, stream: av.VideoStream) -> tuple[int, int]:
     """Width and height in square pixels, even, the longer one no more than allowed."""
-    aspect = stream.sample_aspect_ratio or 1
-    width = frame.width * (aspect if Fraction(1, 4) < aspect < 4 else 1)
-    scale = min(1, Fraction(_LONGEST_SIDE) / max(width, frame.height))
-    return tuple(max(2 * round(side * scale / 2), 2) for side in (width, frame.height))
+    sides = display_size(frame.width, frame.height, aspect=sample_aspect(stream), matrix=None)
+    scale = min(1, Fraction(_LONGEST_SIDE) / max(sides))
+    return tuple(max(2 * round(side * scale / 2), 2) for side in sides)
 
 
-def _picture(frame: av.VideoFrame, encoder: av.VideoStream, reformatter: VideoReformatter) -> av.VideoFrame:
+def _picture(
+    frame: av.VideoFrame, encoder: av.VideoStream, reformatter: VideoReformatter, colours: ColourConverter
+) -> av.VideoFrame:
+    if not colours.is_plain(frame):
+        rgb = colours.rgb(frame, width=encoder.width, height=encoder.height)
+        return reformatter.reformat(
+            av.VideoFrame.from_ndarray(rgb, format="rgb24"),
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            threads=1,
+        )
     # 1 is the limited range, which is what a video without a tag has, and what every player takes the result for.
     source = {"src_color_range": frame.color_range or 1} if _has_luma(frame) else {}
     return reformatter.reformat(

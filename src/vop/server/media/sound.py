@@ -50,6 +50,7 @@ def _samples(stream: av.AudioStream, packets: Iterable[av.Packet], moment: Momen
     layout = "mono" if stream.codec_context.channels == 1 else "stereo"
     resampler = av.AudioResampler(format="fltp", layout=layout, rate=_SOUND_RATE)
     total = round((moment.end - moment.start) * _SOUND_RATE)
+    heard = 0  # samples so far: where recordings were joined, the sound of the second may begin within the first's
     for frame in _sound_frames(packets):
         if frame.pts is None or frame.pts * frame.time_base < moment.start - _LONGEST_SOUND:
             continue
@@ -57,9 +58,11 @@ def _samples(stream: av.AudioStream, packets: Iterable[av.Packet], moment: Momen
             position = round((part.pts * part.time_base - moment.start) * _SOUND_RATE)
             if position >= total:
                 return
-            samples = part.to_ndarray()[:, max(-position, 0) : total - position]
+            samples = part.to_ndarray()[:, max(heard - position, 0) : total - position]
             if samples.size:
-                yield max(position, 0), samples
+                begins = max(position, heard)
+                yield begins, samples
+                heard = begins + samples.shape[1]
 
 
 def _sound_frames(packets: Iterable[av.Packet]) -> Iterator[av.AudioFrame]:

@@ -15,7 +15,7 @@ from vop.server.media.encoded import encoded_pictures
 from vop.server.media.reading import Moment, find_moment
 from vop.server.media.sound import sound_packets
 
-MOMENT_VERSION = 2  # counts changes of what `write_moment` gives; a cache makes those of another version again
+MOMENT_VERSION = 3  # counts changes of what `write_moment` gives; a cache makes those of another version again
 
 # The index comes first, so that playing begins before all is loaded. Times before 0 are what an edit list cuts off.
 # Sound and pictures come one after the other and are interleaved by the muxer, however far apart they are.
@@ -23,12 +23,19 @@ _MP4 = {"movflags": "+faststart", "avoid_negative_ts": "disabled", "max_interlea
 
 
 def write_moment(
-    path: str | Path, out: str | Path, *, start_seconds: float, end_seconds: float, max_seconds: float = 60.0
+    path: str | Path,
+    out: str | Path,
+    *,
+    start_seconds: float,
+    end_seconds: float,
+    duration_seconds: float | None = None,
+    max_seconds: float = 60.0,
 ) -> None:
     """Write a stretch of a video as an MP4 (H.264 and AAC) whose time begins at 0.
 
     Args:
         start_seconds, end_seconds: counted from the video's first frame; an end after the video's own is its own.
+        duration_seconds: of the whole video, if it is known: saves reading formats through whose clock may jump.
         max_seconds: where the moment is cut off if it is longer.
 
     Raises:
@@ -39,7 +46,7 @@ def write_moment(
     path = Path(path)
     _check_span(start_seconds, end_seconds, max_seconds)
     end_seconds = min(end_seconds, start_seconds + max_seconds)
-    moment = find_moment(path, Fraction(start_seconds), Fraction(end_seconds))
+    moment = find_moment(path, Fraction(start_seconds), Fraction(end_seconds), duration_seconds=duration_seconds)
     with atomic_write(out, durable=False) as temporary:
         if not (moment.copyable and _copies(moment, temporary)):
             try:

@@ -1,0 +1,373 @@
+"""Functions that run in processes of their own, so that what crashes, hangs or fills the memory ends only its own job.
+
+FFmpeg's decoders meet files that nobody has tested. A process here is a Python that imports what its jobs need and no
+more; it takes a job at a time over a socket. Large arrays of a result travel in shared memory: they are written into it
+once, and the one who asked reads them there.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle, send_handle
+from typing import Any
+
+from vop.errors import VopError
+
+_SHARED_BYTES = 2**16  # of arrays; less than this is sent as it is
+_STOP_SECONDS = 5.0  # that a job may take to end when nobody wants its result any more
+_CODE = "import sys; sys.path[:] = {path!r}; from vop.utils.isolation import serve; serve({descriptor}, {memory})"
+
+_ITEM, _RESULT, _ERROR = "item", "result", "error"
+_GO_ON, _STOP = "go on", "stop"
+
+
+class Crashed(Exception):
+    """A process ended in the middle of a job.
+
+    Attributes:
+        how: in a few words: by which signal, or with which exit status.
+    """
+
+    def __init__(self, how: str) -> None:
+        super().__init__(how)
+        self.how = how
+
+
+class Ended(Exception):
+    """The processes were closed."""
+
+
+class TookTooLong(Exception):
+    """A job was silent for longer than it may be, and its process was ended."""
+
+
+class Processes:
+    """Processes for jobs, as many as there are jobs at a time; safe from several threads.
+
+    They start when they are needed, stay for the next jobs, and end with `close` or with the process that started them,
+    however that ends.
+
+    Args:
+        seconds: the longest a job may go without a result; None: for ever.
+        memory_bytes: the most memory that one process may allocate, where the system keeps such a limit; None: any.
+    """
+
+    def __init__(self, *, seconds: float | None = None, memory_bytes: int | None = None) -> None:
+        self.seconds, self.memory_bytes = seconds, memory_bytes
+        self._idle: list[_Process] = []
+        self._all: set[_Process] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def warm(self, count: int, prepare: Callable[[], None]) -> None:
+        """Start processes, and wait until each has run `prepare`, which imports what jobs need.
+
+        Raises:
+            as `call`.
+        """
+        with ExitStack() as started:
+            processes = [started.enter_context(self._process(fresh=True)) for _ in range(count)]
+            for process in processes:
+                process.start(prepare, (), {})
+            for process in processes:
+                process.receive(self.seconds)
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """`function(*args, **kwargs)` in one of the processes.
+
+        Raises:
+            Crashed: the process ended.
+            Ended: the processes are closed.
+            TookTooLong: it took longer than `seconds`.
+            Exception: what the function raised.
+        """
+        with self._process() as process:
+            process.start(function, args, kwargs)
+            return process.receive(self.seconds)[1]
+
+    def iterate(self, function: Callable[..., Iterator], *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """The items of a generator, which works on the next one while one is looked at, but not before the second.
+
+        It returns what the generator returned. Closing it ends the job.
+
+        Raises:
+            as `call`.
+        """
+        with self._process() as process:
+            process.start(function, args, kwargs)
+            process.send(_GO_ON)
+            kind, item = process.receive(self.seconds)
+            if kind == _ITEM:
+                yield item
+                process.send(_GO_ON)
+            while kind == _ITEM:
+                process.send(_GO_ON)
+                kind, item = process.receive(self.seconds)
+                if kind == _ITEM:
+                    yield item
+            return item
+
+    def close(self) -> None:
+        """End all processes, for good, and with them the jobs that are running."""
+        with self._lock:
+            self._closed = True
+            busy, idle = self._all - set(self._idle), self._idle
+            self._all, self._idle = set(), []
+        for process in busy:
+            process.kill()  # who waits for it closes it
+        for process in idle:
+            process.close()
+
+    @contextmanager
+    def _process(self, *, fresh: bool = False) -> Iterator[_Process]:
+        process = self._take(fresh=fresh)
+        try:
+            yield process
+        except Crashed:
+            if self._closed:
+                raise Ended from None
+            raise
+        finally:
+            self._give_back(process)
+
+    def _take(self, *, fresh: bool) -> _Process:
+        with self._lock:
+            if self._closed:
+                raise Ended
+            while self._idle and not fresh:
+                process = self._idle.pop()
+                if process.is_alive:
+                    return process
+                self._all.discard(process)
+                process.close()
+            process = _Process(self.memory_bytes)
+            self._all.add(process)
+            return process
+
+    def _give_back(self, process: _Process) -> None:
+        process.stop()
+        with self._lock:
+            if process.is_ready and not self._closed:
+                self._idle.append(process)
+                return
+            self._all.discard(process)
+        process.close()
+
+
+class _Process:
+    """One of them, seen from outside.
+
+    Attributes:
+        is_ready: whether it waits for a job.
+    """
+
+    def __init__(self, memory_bytes: int | None) -> None:
+        ours, theirs = socket.socketpair()
+        code = _CODE.format(path=sys.path, descriptor=theirs.fileno(), memory=memory_bytes)
+        with theirs:
+            # In a group of its own, Ctrl-C is for us alone.
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                process_group=0,
+            )
+        self._connection = Connection(ours.detach())
+        self.is_ready = True
+
+    def start(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        self.is_ready = False
+        self.send((function, args, kwargs))
+
+    def send(self, message: Any) -> None:
+        with suppress(OSError):  # it is dead, as the next `receive` will find
+            self._connection.send(message)
+
+    def receive(self, seconds: float | None) -> tuple[str, Any]:
+        try:
+            if not self._connection.poll(seconds):
+                self.kill()
+                raise TookTooLong(f"{seconds:g} s")
+            kind, value = _receive(self._connection)
+        except (OSError, EOFError):
+            self._process.wait()  # it has closed its end
+            raise Crashed(_how(self._process.returncode)) from None
+        self.is_ready = kind != _ITEM
+        if kind == _ERROR:
+            raise value
+        return kind, value
+
+    def stop(self) -> None:
+        """Has a job end that nobody wants any more."""
+        if self.is_ready:
+            return
+        self.send(_STOP)
+        with suppress(Exception):
+            while not self.is_ready and self.is_alive:
+                self.receive(_STOP_SECONDS)
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        self.is_ready = False
+        self.kill()
+        self._connection.close()
+
+
+def _how(status: int) -> str:
+    if status >= 0:
+        return f"exit status {status}"
+    with suppress(ValueError):
+        return signal.Signals(-status).name
+    return f"signal {-status}"
+
+
+# -- messages, in both directions
+
+
+def _send(connection: Connection, message: Any) -> None:
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
+    views = [buffer.raw() for buffer in buffers]
+    sizes = [view.nbytes for view in views]
+    if sum(sizes) < _SHARED_BYTES:
+        connection.send((pickle.dumps(message, protocol=5), None))
+        return
+    connection.send((data, sizes))
+    with _shared_file() as file:
+        for view in views:
+            file.write(view)
+        file.flush()
+        send_handle(connection, file.fileno(), None)
+
+
+def _receive(connection: Connection) -> Any:
+    data, sizes = connection.recv()
+    if sizes is None:
+        return pickle.loads(data)
+    descriptor = recv_handle(connection)
+    try:
+        memory = mmap.mmap(descriptor, sum(sizes))
+    finally:
+        os.close(descriptor)
+    ends = [sum(sizes[: place + 1]) for place in range(len(sizes))]
+    views = [memoryview(memory)[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+    return pickle.loads(data, buffers=views)
+
+
+def _shared_file():
+    """A file without a name, in memory where the system has such files."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("vop"), "w+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
+
+
+# -- in the processes
+
+
+def serve(descriptor: int, memory_bytes: int | None) -> None:
+    """Takes jobs until whoever started this process is gone."""
+    connection = Connection(descriptor)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends FFmpeg's loops too, which Python's handler cannot
+    threading.Thread(target=_end_with_parent, args=(descriptor,), daemon=True).start()
+    _limit_resources(memory_bytes)
+    while True:
+        message = _next(connection)
+        if message not in (_STOP, _GO_ON):  # which are for a job that has ended meanwhile
+            _answer(connection, *_work(connection, *message))
+
+
+def _work(
+    connection: Connection, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
+) -> tuple[str, Any]:
+    """What comes of a job: its result or its error."""
+    try:
+        result = function(*args, **kwargs)
+        return _RESULT, _hand_out(connection, result) if isinstance(result, Iterator) else result
+    except VopError as error:
+        return _ERROR, error
+    except BaseException as error:
+        error.add_note(f"in a process of its own:\n{traceback.format_exc()}")
+        return _ERROR, error
+
+
+def _hand_out(connection: Connection, items: Generator) -> Any:
+    """Answers with an item whenever one is asked for; gives what the generator returns."""
+    try:
+        while _next(connection) == _GO_ON:
+            _answer(connection, _ITEM, next(items))
+    except StopIteration as end:
+        return end.value
+    finally:
+        items.close()
+    return None
+
+
+def _next(connection: Connection) -> Any:
+    try:
+        return connection.recv()
+    except (EOFError, OSError):  # whoever started this process is gone
+        os._exit(1)
+
+
+def _answer(connection: Connection, kind: str, value: Any) -> None:
+    try:
+        _send(connection, (kind, value))
+    except OSError:
+        os._exit(1)
+    except Exception as error:  # what cannot be pickled
+        _send(connection, (_ERROR, RuntimeError(f"{type(value).__name__} cannot be sent ({error}): {value}")))
+
+
+def _end_with_parent(descriptor: int) -> None:
+    import select
+
+    poll = select.poll()
+    poll.register(descriptor, 0)  # only its end
+    poll.poll()
+    os._exit(1)
+
+
+def _limit_resources(memory_bytes: int | None) -> None:
+    try:
+        import resource
+    except ImportError:
+        return
+    _limit(resource.RLIMIT_CORE, 0)
+    if memory_bytes is not None:
+        _limit(resource.RLIMIT_DATA, memory_bytes)
+
+
+def _limit(kind: int, amount: int) -> None:
+    import resource
+
+    _, hard = resource.getrlimit(kind)
+    amount = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(kind, (amount, amount))

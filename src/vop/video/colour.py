@@ -1,0 +1,286 @@
+"""The colours of decoded frames: 8-bit RGB as an ordinary (SDR) screen shows it.
+
+FFmpeg's scaler (swscale) does all that ordinary video needs. It does not know what light a number stands for, so HDR
+video comes out of it grey and dim, and wide-gamut video pale. Here both are converted as FFmpeg's zscale filter does
+it, which PyAV's FFmpeg lacks:
+
+    signal -> light        by the file's transfer function; 1 is SDR white, which HDR shows at 203 nits
+    light  -> light        from the file's primaries to BT.709's, a 3 x 3 matrix
+    light  -> SDR signal   by BT.1886 (gamma 2.4); highlights above white and colours out of gamut are clipped
+
+swscale's own conversion (`dst_color_trc`) is no way out: setting it up takes 3 s a video, and its highlights differ.
+Transparent pixels are laid on grey before anything is scaled, so that the colour hidden under them is never seen.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+from av.codec.codec import UnknownCodecError
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
+from PIL import Image
+
+from vop.video.source import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GROUND = (128, 128, 128)  # what transparent pixels are laid on: neutral, and as far from black as from white
+
+_WHITE_NITS = 203  # of SDR white in HDR video (ITU-R BT.2408)
+_PQ_PEAK_NITS = 10_000
+_HLG_PEAK_NITS = 1_000
+
+# An HDR frame is reduced to no less than so many times the side that is needed. Scaled on from there, pictures differ
+# from those of whole frames by 0.3 to 0.4 levels on average, and conversion of 4K takes a tenth of the time.
+_REDUCTION_MARGIN = 2
+
+_BAND_PIXELS = 2**16  # converted at a time: what that takes stays in the processor's cache
+
+Size = tuple[int | None, int | None]  # width, height
+AS_IT_IS: Size = (None, None)
+
+
+class ColourConverter:
+    """Makes RGB pixels of a video's frames; keeps what FFmpeg sets up for each kind of conversion.
+
+    Args:
+        codec: the decoder, before its first frame. From then on it says what the frames say of their colours, and no
+            longer what the container says.
+    """
+
+    def __init__(self, codec: av.VideoCodecContext | None = None) -> None:
+        self._transfer, self._primaries = (codec.color_trc, codec.color_primaries) if codec else _UNTAGGED
+        self._uncompressed = codec is not None and codec.name == "rawvideo"
+        self._reformatters: defaultdict[tuple[str, Size], VideoReformatter] = defaultdict(VideoReformatter)
+
+    def rgb(
+        self,
+        frame: av.VideoFrame,
+        *,
+        width: int | None = None,
+        height: int | None = None,
+        shorter_side: int | None = None,
+    ) -> np.ndarray:
+        """RGB pixels of a frame as it is stored, not yet turned upright.
+
+        Untagged colours are taken for BT.601 in limited range, FFmpeg's default.
+
+        Args:
+            width, height: of the result, by averaging areas. By default those of the frame.
+            shorter_side: what the caller is going to scale the result to. It saves work on HDR frames that are much
+                larger: they come smaller than they are, but at least twice as large as needed.
+
+        Returns:
+            uint8 array (height, width, 3).
+        """
+        alpha = self._alpha(frame)
+        if alpha is None:
+            return self._opaque(frame, (width, height), shorter_side)
+        picture = over_ground(Image.fromarray(self._opaque(frame)), Image.fromarray(alpha))
+        size = width or frame.width, height or frame.height
+        return np.array(picture if size == picture.size else picture.resize(size, Image.Resampling.BOX))
+
+    def hdr(self, frame: av.VideoFrame) -> str | None:
+        """ "pq", "hlg", or None for a frame of ordinary range."""
+        transfer, _ = self._light(frame) or (None, None)
+        return {ColorTrc.SMPTE2084: "pq", ColorTrc.ARIB_STD_B67: "hlg"}.get(transfer)
+
+    def is_plain(self, frame: av.VideoFrame) -> bool:
+        """Whether swscale alone gives the right colours: SDR of usual primaries and matrix, nothing transparent."""
+        return not _has_alpha(frame) and self._light(frame) is None and self._matrix(frame) is None
+
+    def _alpha(self, frame: av.VideoFrame) -> np.ndarray | None:
+        """How opaque each pixel is: uint8 (height, width); None if all pixels are opaque."""
+        if not _has_alpha(frame):
+            return None
+        # Not as packed RGBA: there swscale makes 254 of 255 for some formats, and noise at the edge of odd widths.
+        plane = self._reformat(frame, "gbrap").planes[3]
+        alpha = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+        if self._uncompressed and not alpha.any():
+            return None  # AVI's 32-bit pixels have a byte without a meaning, that FFmpeg gives as alpha
+        return None if alpha.min() == 255 else np.ascontiguousarray(alpha)
+
+    def _opaque(self, frame: av.VideoFrame, size: Size = AS_IT_IS, shorter_side: int | None = None) -> np.ndarray:
+        """RGB without regard to transparency."""
+        scaling = "BILINEAR" if size == AS_IT_IS else "AREA"
+        if self._light(frame) is None:
+            return self._reformat(frame, "rgb24", size, scaling).to_ndarray()
+        reduced = _reduced(frame, shorter_side) if size == AS_IT_IS else None
+        return self._toned(frame, reduced, "BICUBIC") if reduced else self._toned(frame, size, scaling)
+
+    def _toned(self, frame: av.VideoFrame, size: Size, scaling: str) -> np.ndarray:
+        transfer, primaries = self._light(frame)
+        # Of YUV, only planar RGB gets its chroma interpolated; of RGB, only packed RGB uses the whole range.
+        kind = "rgb48le" if frame.format.is_rgb else "gbrp16le"
+        signal = self._reformat(frame, kind, size, scaling).to_ndarray()
+        return _to_sdr(signal, _light_table(transfer, _white_level(frame)), _to_bt709(primaries))
+
+    def _light(self, frame: av.VideoFrame) -> tuple[int, int] | None:
+        """The transfer function and primaries by which a frame is converted; None if swscale alone will do."""
+        transfer, primaries = frame.color_trc, frame.color_primaries
+        if transfer == ColorTrc.UNSPECIFIED:
+            transfer = self._transfer
+        if primaries == ColorPrimaries.UNSPECIFIED:
+            primaries = self._primaries
+        if transfer in _HDR:
+            return transfer, primaries if primaries in _CHROMATICITIES else ColorPrimaries.BT2020
+        if transfer in _SDR and primaries in _WIDE:
+            return transfer, primaries
+        return None
+
+    def _reformat(
+        self, frame: av.VideoFrame, kind: str, size: Size = AS_IT_IS, scaling: str = "BILINEAR"
+    ) -> av.VideoFrame:
+        # By default FFmpeg starts threads for every conversion, which takes a hundred times longer than the work.
+        return self._reformatters[kind, size].reformat(
+            frame, *size, format=kind, interpolation=scaling, src_colorspace=self._matrix(frame), threads=1
+        )
+
+    def _matrix(self, frame: av.VideoFrame) -> int | None:
+        """What to take for the frame's YUV matrix where it names none, or one that swscale refuses.
+
+        Of ICtCp and its like only greys come out right then; hardly any file has it.
+        """
+        if frame.format.is_rgb or frame.colorspace in _KNOWN_MATRICES:
+            return None
+        if self._light(frame) is not None:
+            return Colorspace.BT2020
+        return None if frame.colorspace == _UNTAGGED_MATRIX else Colorspace.DEFAULT
+
+
+def over_ground(picture: Image.Image, alpha: Image.Image) -> Image.Image:
+    """A picture laid on `GROUND`, as opaque as `alpha` (mode L) says: mode RGB."""
+    ground = Image.new("RGB", picture.size, GROUND)
+    ground.paste(picture, mask=alpha)
+    return ground
+
+
+def alpha_decoder(stream: av.VideoStream) -> av.VideoCodecContext | None:
+    """A decoder that also gives the transparency of a VP8 or VP9 stream.
+
+    FFmpeg's own decoders of these codecs, which PyAV takes, leave the alpha channel out. libvpx's give it, as frames of
+    the format yuva420p.
+
+    Returns:
+        A decoder for the stream's packets; None if the stream has no such channel, or this FFmpeg no such decoder.
+    """
+    own = stream.codec_context
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(own.name)
+    if name is None or stream.metadata.get("alpha_mode") != "1":
+        return None
+    try:
+        decoder = av.CodecContext.create(name, "r")
+    except UnknownCodecError:
+        return None
+    decoder.options, decoder.extradata = {"max_pixels": str(MAX_PIXELS)}, own.extradata
+    decoder.color_trc, decoder.color_primaries = own.color_trc, own.color_primaries
+    return decoder
+
+
+def _has_alpha(frame: av.VideoFrame) -> bool:
+    return frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
+
+
+def _reduced(frame: av.VideoFrame, shorter_side: int | None) -> Size | None:
+    """Width and height to reduce a frame to before its colours are converted; None if it is not that large."""
+    shorter = min(frame.width, frame.height)
+    if shorter_side is None or shorter <= _REDUCTION_MARGIN * shorter_side:
+        return None
+    # Rounded down, so that what is scaled to its shorter side from here has the width that it has from the whole frame.
+    width, height = (side * _REDUCTION_MARGIN * shorter_side // shorter for side in (frame.width, frame.height))
+    return width, height
+
+
+def _white_level(frame: av.VideoFrame) -> int:
+    """What swscale makes of white in 16-bit RGB: it shifts the bits of YUV and leaves the new ones zero."""
+    if frame.format.is_rgb:
+        return 2**16 - 1
+    bits = frame.format.components[0].bits
+    if frame.color_range == ColorRange.JPEG:
+        return 2**16 - 2 ** (16 - bits)
+    return 65283
+
+
+def _to_sdr(signal: np.ndarray, table: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """uint16 RGB (h, w, 3) of any transfer function and primaries -> uint8 RGB of SDR."""
+    height, width = signal.shape[:2]
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(_BAND_PIXELS // width, 1)
+    for top in range(0, height, rows):
+        band = slice(top, top + rows)
+        red, green, blue = (table.take(signal[band, :, channel]) for channel in range(3))
+        for channel, (of_red, of_green, of_blue) in enumerate(matrix):
+            light = of_red * red + of_green * green + of_blue * blue
+            steps = np.sqrt(np.clip(light, 0, 1)) * (len(_FROM_ROOT) - 1) + np.float32(0.5)
+            pixels[band, :, channel] = _FROM_ROOT.take(steps.astype(np.uint16))
+    return pixels
+
+
+@lru_cache(maxsize=8)
+def _light_table(transfer: int, white_level: int) -> np.ndarray:
+    """The light of each 16-bit signal: float32 (65536,)."""
+    return _TRANSFER[transfer](np.arange(2**16) / white_level).astype(np.float32)
+
+
+@lru_cache(maxsize=8)
+def _to_bt709(primaries: int) -> np.ndarray:
+    """From light of these primaries to light of BT.709's: float32 (3, 3)."""
+    return np.linalg.solve(_to_xyz(ColorPrimaries.BT709), _to_xyz(primaries)).astype(np.float32)
+
+
+def _to_xyz(primaries: int) -> np.ndarray:
+    *colours, white = (np.array([x / y, 1, (1 - x - y) / y]) for x, y in (*_CHROMATICITIES[primaries], _D65))
+    columns = np.stack(colours, axis=1)
+    return columns * np.linalg.solve(columns, white)
+
+
+def _pq(signal: np.ndarray) -> np.ndarray:
+    """SMPTE ST 2084."""
+    root = signal ** (1 / 78.84375)
+    ratio = np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)
+    return ratio ** (1 / 0.1593017578125) * (_PQ_PEAK_NITS / _WHITE_NITS)
+
+
+def _hlg(signal: np.ndarray) -> np.ndarray:
+    """ARIB STD-B67 as shown on a screen of 1000 nits.
+
+    As in zscale by default, the gamma of 1.2 that a screen adds applies to each channel, not to luminance.
+    """
+    scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - 0.55991073) / 0.17883277) + 0.28466892) / 12)
+    return scene**1.2 * (_HLG_PEAK_NITS / _WHITE_NITS)
+
+
+def _bt1886(signal: np.ndarray) -> np.ndarray:
+    return signal**2.4
+
+
+_UNTAGGED = ColorTrc.UNSPECIFIED, ColorPrimaries.UNSPECIFIED
+_UNTAGGED_MATRIX = 2
+
+HDR_TRANSFERS = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
+_HDR: dict[int, Callable[[np.ndarray], np.ndarray]] = {ColorTrc.SMPTE2084: _pq, ColorTrc.ARIB_STD_B67: _hlg}
+# sRGB too: what is converted by a curve here is converted back by the same.
+_SDR = dict.fromkeys(
+    (ColorTrc.BT709, ColorTrc.SMPTE170M, ColorTrc.BT2020_10, ColorTrc.BT2020_12, ColorTrc.IEC61966_2_1), _bt1886
+)
+_TRANSFER = {**_HDR, **_SDR}
+
+_KNOWN_MATRICES = (1, 4, 5, 6, 7, 9)  # by the numbers of the standards: BT.709, FCC, BT.601 twice, 240M, BT.2020
+
+_D65 = (0.3127, 0.3290)
+_P3 = ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060))
+_CHROMATICITIES = {
+    ColorPrimaries.BT709: ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060)),
+    ColorPrimaries.BT2020: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
+    ColorPrimaries.SMPTE431: _P3,  # with the white of a cinema, which is for a screen at home to show as its own
+    ColorPrimaries.SMPTE432: _P3,
+}
+_WIDE = (ColorPrimaries.BT2020, ColorPrimaries.SMPTE431, ColorPrimaries.SMPTE432)
+
+# The SDR signal by the square root of light: dark tones, where gamma is steep, get as many steps as they need.
+_FROM_ROOT = np.round(255 * np.linspace(0, 1, 2**14) ** (2 / 2.4)).astype(np.uint8)

@@ -1,0 +1,68 @@
+"""Decoding in processes of their own: a file that crashes, hangs or fills the decoder is an unreadable file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from vop.errors import VideoError
+from vop.utils.isolation import Crashed, Ended, Processes, TookTooLong
+
+_MEMORY_BYTES = 4 * 2**30  # frames of the largest size that is read, as many as H.264 refers to, fit into it
+SILENT_SECONDS = 3600.0  # reading a day's recording through, over a network, may take this long; a hang takes longer
+
+
+class DecodingProcesses:
+    """Processes that read video files; see `vop.utils.isolation.Processes`, which it has the arguments of."""
+
+    def __init__(self, *, seconds: float = SILENT_SECONDS, memory_bytes: int | None = _MEMORY_BYTES) -> None:
+        self._processes = Processes(seconds=seconds, memory_bytes=memory_bytes)
+
+    def __enter__(self) -> DecodingProcesses:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def warm(self, count: int, prepare: Callable[[], None]) -> None:
+        """Start processes, and wait until each has run `prepare`."""
+        with suppress(Ended, Crashed, TookTooLong):  # of which the first job will say more
+            self._processes.warm(count, prepare)
+
+    def close(self) -> None:
+        """End all processes; jobs that are running, and those that come later, fail."""
+        self._processes.close()
+
+    def call(self, function: Callable[..., Any], path: str | Path, *args: Any, **kwargs: Any) -> Any:
+        """`function(path, …)` in one of the processes.
+
+        Raises:
+            VideoError: it took too long or too much memory, or its process crashed.
+            Exception: what the function raised.
+        """
+        with self._explained(path):
+            return self._processes.call(function, path, *args, **kwargs)
+
+    def iterate(self, function: Callable[..., Iterator], path: str | Path, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """The items of the generator `function(path, …)`, and what it returns; see `Processes.iterate`.
+
+        Raises:
+            as `call`.
+        """
+        with self._explained(path):
+            return (yield from self._processes.iterate(function, path, *args, **kwargs))
+
+    @contextmanager
+    def _explained(self, path: str | Path) -> Iterator[None]:
+        try:
+            yield
+        except TookTooLong:
+            raise VideoError(path, f"decoding took longer than {self._processes.seconds:g} s and was stopped") from None
+        except Ended:
+            raise VideoError(path, "decoding was cut short") from None
+        except Crashed as error:
+            raise VideoError(path, f"decoding crashed ({error.how})") from None
+        except MemoryError:
+            raise VideoError(path, "decoding it takes more memory than is allowed") from None

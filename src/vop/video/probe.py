@@ -1,0 +1,112 @@
+"""What a video file is: how long, how large, when it was recorded, and which of its streams is the video."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vop.errors import VideoError
+from vop.video.dates import recording_date
+from vop.video.decode import VideoDecoder
+from vop.video.playable import plays_in_browsers
+from vop.video.shape import display_matrix, display_size, sample_aspect
+
+if TYPE_CHECKING:
+    pass
+
+_SAME_SECONDS = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """A video file as players show it.
+
+    Attributes:
+        duration_seconds: from the first frame on; the last picture stands for as long as the sound goes on.
+        num_frames: that are shown.
+        frame_rate: of them, on average per second.
+        width, height: in pixels, as displayed: turned, and with square pixels.
+        recorded_at: when it was recorded, with its time zone, and `recorded_at_source`, where that stands; see
+            `vop.video.dates`.
+        codec, pixel_format: FFmpeg's names.
+        hdr: "pq", "hlg" or None.
+        has_sound: whether there is any.
+        stream: the number of the video stream, of those in `streams`.
+        plays_in_browsers: whether a browser plays the file as it is, by the same clock.
+    """
+
+    path: Path
+    duration_seconds: float
+    num_frames: int
+    frame_rate: float
+    width: int
+    height: int
+    recorded_at: datetime
+    recorded_at_source: str
+    codec: str
+    pixel_format: str | None
+    hdr: str | None
+    has_sound: bool
+    stream: int
+    streams: tuple[int, ...]
+    plays_in_browsers: bool
+
+
+def probe(path: str | Path, *, stream: int | None = None) -> VideoInfo:
+    """Reads a video file through, and decodes its first frame.
+
+    Args:
+        stream: a video stream by its number in the file; by default the one that FFmpeg's command takes.
+
+    Raises:
+        VideoError: there is no such file, or no video in it.
+        UsageError: `stream` is not one of its video streams.
+    """
+    with VideoDecoder(path, stream=stream) as video:
+        return describe(video)
+
+
+def describe(video: VideoDecoder) -> VideoInfo:
+    """What `probe` says of an open video.
+
+    Raises:
+        VideoError: none of its frames can be decoded.
+    """
+    timeline, container, stream = video.timeline, video.container, video.stream
+    _, frame = next(video.nearest(timeline.stamps[:1]))
+    matrix = display_matrix(frame, stream.codec_context.name)
+    width, height = display_size(frame.width, frame.height, aspect=sample_aspect(stream), matrix=matrix)
+    moment = recording_date(container.metadata, stream.metadata, video.path, _changed(video.path))
+    return VideoInfo(
+        path=video.path,
+        duration_seconds=timeline.duration_seconds,
+        num_frames=len(timeline.stamps),
+        frame_rate=len(timeline.stamps) / timeline.duration_seconds,
+        width=width,
+        height=height,
+        recorded_at=moment.at,
+        recorded_at_source=moment.source,
+        codec=stream.codec_context.codec.canonical_name,
+        pixel_format=frame.format.name,
+        hdr=video.colours.hdr(frame),
+        has_sound=bool(container.streams.audio),
+        stream=stream.index,
+        streams=tuple(other.index for other in container.streams.video),
+        plays_in_browsers=plays_in_browsers(video.path, container, stream) and _keeps_time(video),
+    )
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError as error:
+        raise VideoError(path, "it was removed meanwhile") from error
+
+
+def _keeps_time(video: VideoDecoder) -> bool:
+    """Whether a player's clock, which starts at 0, and ours, which starts with the first frame, say the same."""
+    timeline = video.timeline
+    begins = timeline.stamps[0] * timeline.time_base
+    return not timeline.packets.corrected and (timeline.ordinal or abs(begins) < _SAME_SECONDS)

@@ -1,0 +1,90 @@
+"""The shape in which a picture is shown: turned, mirrored and stretched as its file says, then cut to a square."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    import av
+
+_MOST_STRETCHED = 16  # a sample aspect ratio beyond it is a mistake of the file
+
+Matrix = tuple[int, int, int, int]
+
+# PyAV 18.1 frees twice what these decoders attach to a frame beside its pixels (the name of a colour profile) once
+# `frame.side_data` was looked at: the process crashes at some later garbage collection.
+_UNSAFE_SIDE_DATA = ("png", "apng")
+
+
+def sample_aspect(stream: av.VideoStream) -> float:
+    """Width of a stored pixel over its height; 1 where the file does not say."""
+    ratio = float(stream.sample_aspect_ratio or 1)
+    return ratio if 1 / _MOST_STRETCHED <= ratio <= _MOST_STRETCHED else 1.0
+
+
+def display_matrix(frame: av.VideoFrame, codec: str) -> Matrix | None:
+    """The four numbers (a, b, c, d) of the file's display matrix: x' = ax + cy, y' = bx + dy; None without one."""
+    if codec in _UNSAFE_SIDE_DATA:
+        return _turned(frame.rotation)
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return None
+    a, b, _, c, d, *_ = np.frombuffer(bytes(data), dtype=np.int32).tolist()
+    return a, b, c, d
+
+
+def _turned(degrees: int) -> Matrix | None:
+    """The matrix of a rotation counterclockwise, to the nearest right angle."""
+    one = 1 << 16
+    return {0: None, 1: (0, -one, one, 0), 2: (-one, 0, 0, -one), 3: (0, one, -one, 0)}[round(degrees / 90) % 4]
+
+
+def turns_sideways(matrix: Matrix | None) -> bool:
+    """Whether width and height change places."""
+    if matrix is None:
+        return False
+    a, b, c, d = matrix
+    return abs(b) + abs(c) > abs(a) + abs(d)
+
+
+def display_size(width: int, height: int, *, aspect: float, matrix: Matrix | None) -> tuple[int, int]:
+    """Width and height of a picture as displayed: only ever larger than stored."""
+    shown = round(width * max(aspect, 1)), round(height * max(1 / aspect, 1))
+    return shown[::-1] if turns_sideways(matrix) else shown
+
+
+def upright(pixels: np.ndarray, matrix: Matrix | None) -> np.ndarray:
+    """Turn and mirror pixels (h, w, 3) as the display matrix says; a slanted angle goes to the nearest right one."""
+    if matrix is None:
+        return pixels
+    a, b, c, d = matrix
+    across, down = a, d
+    if turns_sideways(matrix):
+        pixels = pixels.swapaxes(0, 1)
+        across, down = c, b
+    return pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
+
+
+def square(pixels: np.ndarray, *, size: int, aspect: float = 1.0) -> np.ndarray:
+    """Scale the shorter side to `size` (bicubic, antialiased), then crop the centre.
+
+    Args:
+        pixels: uint8 array (h, w, 3).
+        aspect: width of a pixel over its height.
+
+    Returns:
+        uint8 array (3, size, size).
+    """
+    height, width = pixels.shape[:2]
+    shown = (width * aspect, height) if aspect >= 1 else (width, height / aspect)
+    short = min(shown)
+    across, down = (max(int(side * size / short), size) for side in shown)
+    left, top = (across - size) // 2, (down - size) // 2
+    # Only what survives the crop is scaled.
+    box = left * width / across, top * height / down, (left + size) * width / across, (top + size) * height / down
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    scaled = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
+    return np.ascontiguousarray(scaled.transpose(2, 0, 1))

@@ -1,0 +1,262 @@
+"""Clocks that restart, leap and err, and pictures that stand: the reference is FFmpeg's command."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clips import grey_frames, numbers, packets_of, write_clip, write_tone
+from vop.video.clock import without_restarts, without_strays
+from vop.video.decode import video_timeline
+from vop.video.frames import read_frames
+
+SECOND = 90_000  # of MPEG-TS
+MIDDLES = [1, 4, 7, 10, 13, 16, 19, 22]  # of 24 frames in eight intervals
+FINE = {"qmin": "1", "qmax": "2"}
+B_FRAMES = {"bf": "2", "g": "8", "keyint_min": "8", "sc_threshold": "0"}
+
+
+def recording(path: Path, *, frames=None, **settings) -> Path:
+    """24 frames in 2.4 s."""
+    return write_clip(path, grey_frames(24) if frames is None else frames, rate=10, options=B_FRAMES, **settings)
+
+
+def chosen(path: Path, num_frames: int = 8) -> list[int]:
+    return numbers(read_frames(path, num_frames=num_frames, size=8))
+
+
+def patch_times(path: Path, change: Callable[[int, int], int]) -> None:
+    """Rewrites the time stamps of an MPEG-TS file: `change` takes the number of a frame and one of its stamps."""
+    data, number = bytearray(path.read_bytes()), 0
+    for packet in range(0, len(data), 188):
+        begins = packet + 4 + (1 + data[packet + 4] if data[packet + 3] & 0x20 else 0)
+        if data[packet + 1] & 0x40 and data[begins : begins + 3] == b"\0\0\1" and data[begins + 3] == 0xE0:
+            for place in (begins + 9, begins + 14)[: 2 if data[begins + 7] & 0x40 else 1]:
+                _write_time(data, place, change(number, _read_time(data, place)) % 2**33)
+            number += 1
+    path.write_bytes(data)
+
+
+def _read_time(data: bytearray, place: int) -> int:
+    a, b, c, d, e = data[place : place + 5]
+    return (a >> 1 & 7) << 30 | b << 22 | c >> 1 << 15 | d << 7 | e >> 1
+
+
+def _write_time(data: bytearray, place: int, time: int) -> None:
+    marks = data[place] & 0xF1
+    fields = [marks | time >> 30 << 1, time >> 22 & 255, time >> 15 & 127, time >> 7 & 255, time & 127]
+    data[place : place + 5] = bytes([fields[0], fields[1], fields[2] << 1 | 1, fields[3], fields[4] << 1 | 1])
+
+
+def test_recordings_that_were_joined_byte_by_byte(tmp_path):
+    first = recording(tmp_path / "first.ts", frames=grey_frames(24)[:12])
+    second = recording(tmp_path / "second.ts", frames=grey_frames(24)[12:])
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(first.read_bytes() + second.read_bytes())
+    timeline = video_timeline(joined)
+    assert (len(timeline.stamps), timeline.duration_seconds) == (24, 2.4)
+    assert chosen(joined) == MIDDLES
+    assert numbers(read_frames(joined, num_frames=3, size=8, start_seconds=1.0, end_seconds=1.6)) == [11, 13, 15]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda number, time: time + (7200 * SECOND if number >= 10 else 0),  # a leap of two hours
+        lambda number, time: time - (1 * SECOND if number >= 16 else 0),  # set back
+        lambda number, time: time + (7200 * SECOND if number == 10 else 0),  # a single one that is late
+        lambda number, time: time - (100 * SECOND if number == 16 else 0),  # or early
+        lambda number, time: time + 2**33 - 2 * SECOND,  # 33 bits overflow
+    ],
+    ids=["leap", "restart", "late", "early", "wrap"],
+)
+def test_a_broadcast_clock_that_jumps(tmp_path, change):
+    path = recording(tmp_path / "clip.ts")
+    patch_times(path, change)
+    assert video_timeline(path).duration_seconds == pytest.approx(2.4, abs=0.01)
+    assert chosen(path) == MIDDLES
+
+
+@pytest.mark.parametrize("number", [5, 10, 18])
+@pytest.mark.parametrize("milliseconds", [3000, 30_000, -30_000])
+def test_a_single_stray_time_stamp(tmp_path, number, milliseconds):
+    path = recording(tmp_path / "clip.mkv")
+    data, (position, _) = bytearray(path.read_bytes()), packets_of(path)[number]
+    block = data.index(b"\xa3", position)  # SimpleBlock: track, time in its cluster, flags
+    place = block + 1 + _length_of_size(data[block + 1]) + 1
+    (time,) = struct.unpack_from(">h", data, place)
+    struct.pack_into(">h", data, place, max(min(time + milliseconds, 2**15 - 1), -(2**15)))
+    path.write_bytes(data)
+    assert video_timeline(path).duration_seconds == pytest.approx(2.4, abs=0.15)
+    assert chosen(path) == MIDDLES
+
+
+def _length_of_size(first: int) -> int:
+    return 9 - first.bit_length()
+
+
+def test_a_long_gap_is_a_picture_that_stands(tmp_path):
+    stamps = [40 * number + (3_600_000 if number >= 12 else 0) for number in range(24)]
+    path = write_clip(tmp_path / "paused.mkv", grey_frames(24), stamps=stamps, options=B_FRAMES)
+    assert video_timeline(path).duration_seconds == pytest.approx(3600.96, abs=0.01)
+    assert chosen(path) == [11] * 8
+
+
+def test_a_picture_stands_while_the_sound_goes_on(tmp_path):
+    import av
+
+    path = tmp_path / "stands.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        write_tone(container, seconds=6.0)
+        for pixels in grey_frames(24):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    assert video_timeline(path).duration_seconds == pytest.approx(6.0, abs=0.1)
+    assert chosen(path, 4) == [7, 22, 23, 23]
+
+
+@pytest.mark.parametrize("name", ["sound.mp4", "sound.mkv"])
+def test_sound_that_ends_a_little_later_is_padding(tmp_path, name):
+    path = write_clip(tmp_path / name, grey_frames(12), audio=True)  # 0.48 s of pictures, 0.5 s of sound
+    assert video_timeline(path).duration_seconds == pytest.approx(0.48)
+
+
+# Empty packets: the picture stands.
+
+
+def mp4_with_empty_samples(path: Path, which: list[int]) -> None:
+    """Empties samples of an MP4 file: their size becomes 0, and their data goes."""
+    data, spots = bytearray(path.read_bytes()), packets_of(path)
+    sizes, offsets = data.index(b"stsz") + 16, data.index(b"stco") + 8
+    cuts = sorted((spots[number] for number in which), reverse=True)
+    for number in which:
+        struct.pack_into(">I", data, sizes + 4 * number, 0)
+    (chunks,) = struct.unpack_from(">I", data, offsets)
+    for chunk in range(chunks):
+        (offset,) = struct.unpack_from(">I", data, offsets + 4 + 4 * chunk)
+        gone = sum(size for position, size in cuts if position < offset)
+        struct.pack_into(">I", data, offsets + 4 + 4 * chunk, offset - gone)
+    box = data.index(b"mdat") - 4
+    (size,) = struct.unpack_from(">I", data, box)
+    struct.pack_into(">I", data, box, size - sum(size for _, size in cuts))
+    for position, size in cuts:
+        del data[position : position + size]
+    path.write_bytes(data)
+
+
+def test_empty_samples_at_the_end_of_an_mp4(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", grey_frames(24), rate=10, options={"bf": "0"})
+    mp4_with_empty_samples(path, list(range(18, 24)))
+    assert video_timeline(path).duration_seconds == pytest.approx(2.4)
+    assert chosen(path) == [1, 4, 7, 10, 13, 16, 17, 17]
+
+
+def test_empty_samples_in_the_middle_of_an_mp4(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", grey_frames(24), rate=10, options={"g": "1"})
+    mp4_with_empty_samples(path, list(range(6, 12)))
+    assert chosen(path) == [1, 4, 5, 5, 13, 16, 19, 22]
+
+
+def test_empty_samples_among_b_frames(tmp_path):
+    options = {"x264-params": "keyint=24:bframes=2:b-adapt=0:b-pyramid=0:scenecut=0"}
+    path = write_clip(tmp_path / "clip.mp4", grey_frames(24), rate=10, options=options)
+    mp4_with_empty_samples(path, [2, 3])  # the two between the first frame and the fourth
+    assert chosen(path) == [0, 4, 7, 10, 13, 16, 19, 22]
+
+
+def write_avi(path: Path, source: Path, *, drop: set[int] = frozenset(), trailing: int = 0) -> None:
+    """An AVI file again, with empty chunks in the place of some frames, and more of them at its end."""
+    data = source.read_bytes()
+    movie, index = data.index(b"movi"), data.rindex(b"idx1")
+    (size,) = struct.unpack_from("<I", data, index + 4)
+    chunks = []
+    for place in range(index + 8, index + 8 + size, 16):
+        name, flags, offset, length = struct.unpack_from("<4sIII", data, place)
+        number = len(chunks)
+        content = b"" if number in drop else data[movie + offset + 8 : movie + offset + 8 + length]
+        chunks.append((name, flags, content))
+    chunks += [(name, 0, b"")] * trailing
+    body, entries = bytearray(b"movi"), b""
+    for name, flags, content in chunks:
+        entries += struct.pack("<4sIII", name, flags, len(body), len(content))
+        body += name + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)
+    head = bytearray(data[: movie - 8])
+    for box, place in ((b"avih", 24), (b"strh", 40)):
+        struct.pack_into("<I", head, head.index(box) + place, len(chunks))
+    out = head + b"LIST" + struct.pack("<I", len(body)) + body + b"idx1" + struct.pack("<I", len(entries)) + entries
+    struct.pack_into("<I", out, 4, len(out) - 8)
+    path.write_bytes(out)
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"), [("mpeg4", {"bf": "0", **FINE}), ("mpeg4", {"bf": "2", **FINE}), ("libx264", {})]
+)
+def test_empty_chunks_at_the_end_of_an_avi(tmp_path, codec, options):
+    source = write_clip(tmp_path / "clip.avi", grey_frames(18), rate=10, codec=codec, options=options)
+    write_avi(tmp_path / "still.avi", source, trailing=6)
+    assert video_timeline(tmp_path / "still.avi").duration_seconds == pytest.approx(2.4)
+    assert chosen(tmp_path / "still.avi") == [1, 4, 7, 10, 13, 16, 17, 17]
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+def test_empty_chunks_in_the_middle_of_an_avi(tmp_path, codec):
+    options = {"g": "1"} if codec == "libx264" else {"g": "1", "bf": "0"}
+    source = write_clip(tmp_path / "clip.avi", grey_frames(24), rate=10, codec=codec, options=options)
+    write_avi(tmp_path / "holes.avi", source, drop=set(range(6, 12)))
+    assert video_timeline(tmp_path / "holes.avi").duration_seconds == pytest.approx(2.4)
+    assert chosen(tmp_path / "holes.avi") == [1, 4, 5, 5, 13, 16, 19, 22]
+
+
+def test_a_header_that_promises_what_a_cut_avi_does_not_have(tmp_path):
+    path = write_clip(tmp_path / "cut.avi", grey_frames(24), rate=10, codec="mpeg4", options={"g": "1", "bf": "0"})
+    position, _ = packets_of(path)[12]
+    path.write_bytes(path.read_bytes()[:position])
+    assert video_timeline(path).duration_seconds == pytest.approx(1.2, abs=0.11)
+
+
+# Stamps alone
+
+even = st.tuples(st.integers(20, 60), st.integers(20, 80)).map(lambda drawn: [drawn[0] * k for k in range(drawn[1])])
+
+
+@given(even, st.integers(4, 10**6), st.sampled_from([-1, 1]))
+def test_a_stray_goes_where_its_frame_is_missing(stamps, away, side):
+    place = len(stamps) // 2
+    wrong = list(stamps)
+    wrong[place] += side * (2000 + 30 * (stamps[1] - stamps[0]) + away)
+    mended = without_strays(wrong, Fraction(1, 1000))
+    assert mended[:place] + mended[place + 1 :] == stamps[:place] + stamps[place + 1 :]
+    assert abs(mended[place] - stamps[place]) <= 1
+
+
+@given(even, st.integers(2000, 10**6))
+def test_what_time_does_not_come_back_from_is_a_leap(stamps, gap):
+    place = len(stamps) // 2
+    leaping = stamps[:place] + [stamp + gap for stamp in stamps[place:]]
+    assert without_restarts(without_strays(leaping, Fraction(1, 1000)), Fraction(1, 1000)) == leaping
+
+
+@given(even)
+def test_a_restart_goes_on(stamps):
+    far = [stamp + 10**5 for stamp in stamps]
+    assert without_restarts(far + stamps, Fraction(1, 1000)) == [
+        *far,
+        *(stamp + far[-1] + stamps[1] - stamps[0] for stamp in stamps),
+    ]
+
+
+def test_frames_that_are_reordered_are_not_strays():
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        order = np.argsort(np.arange(60) + random.uniform(0, 4, 60))
+        stamps = [int(number) * 40 for number in order]
+        assert without_restarts(without_strays(stamps, Fraction(1, 1000)), Fraction(1, 1000)) == stamps
