@@ -41,7 +41,7 @@ def add_parser(subparsers) -> None:
 def add_work_options(parser: argparse.ArgumentParser) -> None:
     """Options of what decodes and embeds."""
     parser.add_argument("--precision", default="auto", help="auto (default), bf16 or fp32; of new embeddings")
-    parser.add_argument("--workers", type=int, help="threads that decode (default: one for each core)")
+    parser.add_argument("--workers", type=int, help="processes that decode (default: one for each core)")
     parser.add_argument("--batch-size", type=int, default=16, help="segments per forward pass")
 
 

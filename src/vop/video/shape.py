@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _MOST_STRETCHED = 16  # a sample aspect ratio beyond it is a mistake of the file
 
+_BICUBIC_REACH = 2  # pixels of the larger grid on either side
+
 Matrix = tuple[int, int, int, int]
 
 # PyAV 18.1 frees twice what these decoders attach to a frame beside its pixels (the name of a colour profile) once
@@ -82,9 +84,20 @@ def square(pixels: np.ndarray, *, size: int, aspect: float = 1.0) -> np.ndarray:
     shown = (width * aspect, height) if aspect >= 1 else (width, height / aspect)
     short = min(shown)
     across, down = (max(int(side * size / short), size) for side in shown)
-    left, top = (across - size) // 2, (down - size) // 2
-    # Only what survives the crop is scaled.
-    box = left * width / across, top * height / down, (left + size) * width / across, (top + size) * height / down
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    scaled = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
-    return np.ascontiguousarray(scaled.transpose(2, 0, 1))
+    columns, left, right = _middle(width, across, size)
+    rows, top, bottom = _middle(height, down, size)
+    picture = Image.fromarray(np.ascontiguousarray(pixels[rows, columns]))
+    # First across, then down, always: Pillow by itself goes by the sizes, and values are clipped in between.
+    narrow = picture.resize((size, picture.height), Image.Resampling.BICUBIC, box=(left, 0, right, picture.height))
+    scaled = narrow.resize((size, size), Image.Resampling.BICUBIC, box=(0, top, size, bottom))
+    return np.ascontiguousarray(np.asarray(scaled).transpose(2, 0, 1))
+
+
+def _middle(length: int, scaled: int, size: int) -> tuple[slice, float, float]:
+    """Which pixels of a side the middle `size` of its `scaled` ones are made of, and where among those they lie."""
+    scale = length / scaled
+    begin = (scaled - size) // 2 * scale
+    end = begin + size * scale
+    reach = _BICUBIC_REACH * max(scale, 1) + 1
+    first = max(int(begin - reach), 0)
+    return slice(first, min(int(end + reach) + 1, length)), begin - first, end - first
