@@ -61,6 +61,37 @@ def test_the_last_frames_where_streams_appear_late(tmp_path, monkeypatch):
     assert shown(make(path, 0.6, 0.96), 9) == list(range(15, 24))
 
 
+@pytest.mark.parametrize("audio", [False, True])
+def test_recordings_that_were_joined(tmp_path, audio):
+    """Time stamps begin again in the middle: no seek leads anywhere."""
+    first, second = (
+        write_clip(tmp_path / f"{place}.ts", grey_frames(24)[12 * place :][:12], rate=10, audio=audio)
+        for place in range(2)
+    )
+    path = tmp_path / "joined.ts"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    assert shown(make(path, 0.8, 1.6), 8) == list(range(8, 16))
+    assert shown(make(path, 1.4, 2.2), 8) == list(range(14, 22))
+    out = tmp_path / "known.mp4"
+    write_moment(path, out, start_seconds=1.4, end_seconds=2.2, duration_seconds=2.4)
+    assert shown(out, 8) == list(range(14, 22))
+
+
+@pytest.mark.parametrize("start", [0.0, 0.9, 1.6, 2.0])
+def test_points_of_intra_refresh_are_not_key_frames(tmp_path, start):
+    """From such a point a player would see the picture build up."""
+    options = {"x264-params": "intra-refresh=1:keyint=12:bframes=0"}
+    path = write_clip(tmp_path / "refresh.mp4", grey_frames(24), rate=10, options=options)
+    assert shown(make(path, start, start + 0.4), 4) == [round(10 * start) + k for k in range(4)]
+
+
+def test_pixels_that_are_not_square_stay_in_their_shape(tmp_path):
+    for name, codec in (("copied.mp4", "libx264"), ("encoded.avi", "mpeg4")):
+        path = write_clip(tmp_path / name, grey_frames(12), codec=codec, sample_aspect_ratio=Fraction(2))
+        info = probe(make(path, 0.1, 0.3))
+        assert info.width / info.height == pytest.approx(128 / 48, rel=0.03)
+
+
 @pytest.mark.parametrize(("name", "codec", "settings"), SOURCES)
 @pytest.mark.parametrize(("start", "end", "expected"), [(0, 1.5, [0, 1, 2]), (3.5, 5, [7, 8, 9]), (11, 40, [22, 23])])
 def test_anywhere_in_a_long_video(tmp_path, name, codec, settings, start, end, expected):

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import io
 import pickle
 import struct
+import subprocess
+import sys
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageCms
 
 from clips import (
     damage,
@@ -340,3 +344,42 @@ def test_the_error_travels_between_processes(tmp_path):
         read_frames(tmp_path / "nowhere.mp4", num_frames=1, size=8)
     copy = pickle.loads(pickle.dumps(caught.value))
     assert (copy.path, copy.reason) == (tmp_path / "nowhere.mp4", "there is no such file")
+
+
+def write_png_capture(path, *, count: int = 20):
+    """A screen capture of PNG pictures with a colour profile, as `ffmpeg -i fr%02d.png -c copy capture.mov` makes."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("png", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb24"
+        for number, pixels in enumerate(grey_frames(count)):
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, "PNG", icc_profile=profile)
+            packet = av.Packet(buffer.getvalue())
+            packet.stream, packet.pts, packet.dts, packet.duration = stream, number, number, 1
+            packet.time_base = Fraction(1, 10)
+            packet.is_keyframe = True
+            container.mux(packet)
+    return path
+
+
+def test_pictures_with_a_colour_profile_crash_nothing(tmp_path):
+    """PyAV 18.1 crashes at the next garbage collection once the side data of such a frame was looked at."""
+    path = write_png_capture(tmp_path / "capture.mov")
+    code = f"""
+import gc, vop
+for _ in range(3):
+    frames = vop.read_frames({str(path)!r}, num_frames=10, size=8)
+    gc.collect()
+print([round(float(frame.float().mean()) / 10) for frame in frames], vop.probe({str(path)!r}).num_frames)
+gc.collect()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "[1, 3, 5, 7, 9, 11, 13, 15, 17, 19] 20\n")
+
+
+def test_an_animated_webp_is_refused_for_what_it_is(tmp_path):
+    first, *others = [Image.fromarray(pixels) for pixels in grey_frames(3)]
+    first.save(tmp_path / "moving.webp", save_all=True, append_images=others, duration=100)
+    with pytest.raises(VideoError, match="an animated WebP, which FFmpeg cannot decode"):
+        read_frames(tmp_path / "moving.webp")
