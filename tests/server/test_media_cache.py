@@ -22,7 +22,7 @@ class Scribe:
         self.seconds, self.written = seconds, []
         self.error: Exception | None = None
 
-    def __call__(self, path: Path, out: Path, *, start_seconds: float, end_seconds: float) -> None:
+    def __call__(self, path: Path, out: Path, *, start_seconds: float, end_seconds: float, **_: object) -> None:
         self.written.append((start_seconds, end_seconds))
         time.sleep(self.seconds)
         if self.error:

@@ -210,20 +210,21 @@ class VideoDecoder:
             VideoError: no frame can be decoded.
         """
         remaining = deque(wanted)
-        if self._reads_on():
+        places = _places(self.timeline.packets, set(wanted))
+        if self._reads_on() or len(places) < len(set(wanted)):
             yield from self._in_one_pass(0, remaining)
             return
-        places = _places(self.timeline.packets, set(wanted))
         step = lost = 0
         while remaining:
             run = self._plan(remaining, places, _STEPS_BACK[step])
             yield from self._exactly(run, remaining)
             if not remaining or remaining[0] not in run.wanted:
                 continue
-            if self._is_partial:
+            if self._is_partial:  # there is more to try than was read
                 self._open(self.stream.index)
                 self._read()
-                places = _places(self.timeline.packets, set(wanted))
+                yield from self.nearest(remaining)
+                return
             if run.first > 0 and step + 1 < len(_STEPS_BACK):
                 step += 1
                 continue
@@ -317,6 +318,7 @@ class VideoDecoder:
         can_skip = needed is not None and codec.name in _SKIPPING_CODECS and codec.field_order in _WHOLE_FRAMES
         if codec.is_open:
             codec.flush_buffers()
+        codec.skip_frame = "DEFAULT"
         position = 0
         for packet in self._packets(first, last):
             if can_skip:
