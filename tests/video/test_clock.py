@@ -6,10 +6,12 @@ import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import av
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clips import grey_frames, numbers, packets_of, write_clip, write_tone
@@ -110,8 +112,6 @@ def test_a_long_gap_is_a_picture_that_stands(tmp_path):
 
 
 def test_a_picture_stands_while_the_sound_goes_on(tmp_path):
-    import av
-
     path = tmp_path / "stands.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10)
@@ -260,3 +260,45 @@ def test_frames_that_are_reordered_are_not_strays():
         order = np.argsort(np.arange(60) + random.uniform(0, 4, 60))
         stamps = [int(number) * 40 for number in order]
         assert without_restarts(without_strays(stamps, Fraction(1, 1000)), Fraction(1, 1000)) == stamps
+
+
+@settings(max_examples=40, deadline=None)
+@given(place=st.integers(1, 39), pause=st.integers(1500, 60_000), b_frames=st.integers(0, 12))
+def test_a_pause_anywhere_among_b_frames(place, pause, b_frames):
+    """What PyAV decodes, in the order of presentation, is shown when the file says."""
+    with TemporaryDirectory() as folder:
+        stamps = [40 * number + (pause if number >= place else 0) for number in range(40)]
+        options = {"x264-params": f"bframes={b_frames}:b-adapt=0:keyint=40:scenecut=0"}
+        path = write_clip(Path(folder, "clip.mkv"), grey_frames(1) * 40, stamps=stamps, options=options)
+        assert list(video_timeline(path).stamps) == stamps
+
+
+@pytest.mark.parametrize("edits", [[(400, 800)], [(0, 600), (1400, 800)], [(1200, 600), (200, 600)]])
+def test_edit_lists_as_ffmpeg_has_them(tmp_path, edits):
+    path = write_clip(tmp_path / "clip.mp4", grey_frames(24), rate=10, options=B_FRAMES)
+    write_edit_list(path, edits)
+    with av.open(str(path)) as container:
+        expected = sorted(frame.pts for frame in container.decode(video=0))
+    timeline = video_timeline(path)
+    assert [stamp for stamp in timeline.stamps if stamp in set(expected)] == expected
+    assert timeline.duration_seconds == pytest.approx(sum(length for _, length in edits) / 1000, abs=0.25)
+
+
+def write_edit_list(path: Path, edits: list[tuple[int, int]]) -> None:
+    """Which parts of its medium an MP4 file shows: start and length of each in milliseconds. For a single track."""
+    data = bytearray(path.read_bytes())
+    (scale,) = struct.unpack_from(">I", data, data.index(b"mdhd") + 16)
+    (movie_scale,) = struct.unpack_from(">I", data, data.index(b"mvhd") + 16)
+    rows = b"".join(
+        struct.pack(">Iihh", length * movie_scale // 1000, start * scale // 1000, 1, 0) for start, length in edits
+    )
+    box = b"elst" + struct.pack(">II", 0, len(edits)) + rows
+    new = struct.pack(">I", len(box) + 12) + b"edts" + struct.pack(">I", len(box) + 4) + box
+    old = data.index(b"edts") - 4
+    (size,) = struct.unpack_from(">I", data, old)
+    for name in (b"moov", b"trak"):
+        place = data.index(name) - 4
+        (length,) = struct.unpack_from(">I", data, place)
+        struct.pack_into(">I", data, place, length + len(new) - size)
+    data[old : old + size] = new  # the index stands after the pictures, whose places stay
+    path.write_bytes(data)

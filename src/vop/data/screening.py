@@ -203,7 +203,7 @@ def _run(
     try:
         futures = [pool.submit(_attempt, work, video) for video in videos]
         for done, future in enumerate(as_completed(futures), start=1):
-            future.result()  # what is no VideoError (no space left, an interrupt) ends the whole run at once
+            future.result()  # what is not a VideoError (no space left, an interrupt) ends the whole run at once
             if progress is not None:
                 progress(done, len(videos))
     finally:

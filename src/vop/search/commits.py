@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 import pyarrow as pa
@@ -32,10 +32,10 @@ class Pending:
         self._removed: list[str] = []
         self.failures: list[Failure] = []
 
-    def add(self, rows: pa.Table, path: str, *, is_new: bool) -> None:
+    def add(self, rows: pa.Table, *, replacing: Iterable[str]) -> None:
+        """A video, in the place of what is known at these paths."""
         self._rows.append(rows)
-        if not is_new:
-            self._replacing.add(path)
+        self._replacing.update(replacing)
 
     def rewrite(self, video: str, file: FoundFile, values: dict[str, str], *, before: str) -> None:
         """The same segments with the file's path, size and time as they are now, and these values of metadata."""

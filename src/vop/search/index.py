@@ -125,8 +125,9 @@ def index(
         else:
             library, models = _open(folder, model, cutting, num_frames, keep_frames)
         outdated = library.outdated()
-        if outdated and not redo:
-            raise VopError(_says_outdated(folder, outdated, roots))
+        there = {path: seconds for path, seconds in outdated.items() if os.path.lexists(path)}
+        if there and not redo:
+            raise VopError(_say_outdated(folder, there, roots))
         library.add_columns(described.columns)
         with state_of(folder) as state, DecodingProcesses() as processes:
             indexing = _Indexing(library, models, walk, described, progress, processes, again=outdated.keys())
@@ -207,15 +208,14 @@ def _check_settings(
             raise UsageError(f"{folder} has {what}: {has}; {wanted} needs a library of its own: choose another folder")
 
 
-def _says_outdated(folder: Path, outdated: Mapping[str, float], roots: Set[Path]) -> str:
+def _say_outdated(folder: Path, outdated: Mapping[str, float], roots: Set[Path]) -> str:
     """What keeps an indexing from going on, and what to do about it."""
     hours = sum(outdated.values()) / 3600
     below = " ".join(map(str, sorted(roots)))
     return (
         f"{folder}: {len(outdated)} of its videos ({hours:.1f} h) were decoded by an earlier version of vop, which "
         "read HDR, non-square pixels, transparency, joined recordings and several video tracks otherwise. New ones are "
-        f"not mixed with them. Decode them again: vop index {folder} {below} --redo; searching works meanwhile. "
-        f"Or move the library to another model: vop library reembed {folder} --model M"
+        f"not mixed with them. Decode them again: vop index {folder} {below} --redo; searching works meanwhile"
     )
 
 
@@ -308,8 +308,15 @@ class _Indexing:
             raise result
         else:  # whatever a strange file has brought about ends that file only
             self._fail(path, UNREADABLE, f"{type(result).__name__}: {result}", file)
-        if not isinstance(result, Decoded | KnownContent) and path in self.known and os.access(path, os.R_OK):
+        if not isinstance(result, Decoded | KnownContent) and self._has_changed(file):
             self._pending.remove(path)  # what it held before is not there any more
+
+    def _has_changed(self, file: FoundFile) -> bool:
+        """Whether a file that the library knows can be read, and is another one by its size or time."""
+        known = self.known.get(str(file.path))
+        if known is None or not os.access(file.path, os.R_OK):
+            return False
+        return (known.size, known.mtime_ns) != (file.size, file.mtime_ns)
 
     def _add(self, finished: Finished, decoded: Decoded) -> None:
         library, path = self.library, str(finished.job.path)
@@ -323,7 +330,10 @@ class _Indexing:
             models=library.models,
         )
         is_new = path not in self.known
-        self._pending.add(rows, path, is_new=is_new and self._reader.is_new(decoded.file.video))
+        before = self._reader.path_of(decoded.file.video)
+        # Of the same content under another path, every row goes, also where it is cut otherwise now.
+        known = [known for known in (None if is_new else path, before) if known is not None]
+        self._pending.add(rows, replacing=[path, *known] if known else [])
         self.report.added += is_new
         self.report.changed += not is_new
         self.report.segments += len(rows)

@@ -341,7 +341,7 @@ class Library:
             delete_paths(self.table, paths)
 
     def add_columns(self, names: Iterable[str]) -> None:
-        """Columns of the owner's metadata, and those that libraries of before lack; empty at first."""
+        """Columns of the owner's metadata, and those that older libraries lack; empty at first."""
         wanted = [*ADDED, *(METADATA + name for name in names)]
         new = [pa.field(name, pa.string()) for name in wanted if name not in self.table.schema.names]
         if new:

@@ -73,9 +73,10 @@ class Reader:
         self.seconds = 0.0  # of video that was decoded so far
         self._frames = SegmentFrames.of(library.about, library.path)
 
-    def is_new(self, video: str) -> bool:
-        """Whether the library had no such content."""
-        return video not in self._by_video
+    def path_of(self, video: str) -> str | None:
+        """Where the library had this content; None if it had none."""
+        known = self._by_video.get(video)
+        return None if known is None else known.path
 
     def decode(self, file: FoundFile) -> Generator[Piece, None, KnownContent | Copy | Decoded]:
         about = self._about

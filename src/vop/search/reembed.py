@@ -25,7 +25,7 @@ from vop.search.models import describe, embed_by, open_model
 from vop.search.pipeline import Finished, count_workers, run
 from vop.search.place import alone_in
 from vop.search.reading import is_as_it_was
-from vop.search.rows import EMBEDDING, made_with, vectors, with_column
+from vop.search.rows import EMBEDDING, decoder_version, made_with, vectors, with_column
 from vop.search.segmenting import Piece, read_frames_of
 from vop.video.isolated import DecodingProcesses
 
@@ -82,6 +82,7 @@ def reembed(
     threads = count_workers(workers, batch_size=batch_size)
     with alone_in(Library.open(folder).path, waiting=waiting), ExitStack() as closing_later:
         library = Library.open(folder)
+        library.add_columns(())
         new = _open(library.about, model, num_frames, precision)
         described = describe(new, name=model, column=_free_column(library))
         staged = library.staging(_moved(library, described, new, keep=keep))
@@ -203,7 +204,9 @@ class _Moving:
             rows = rows.drop_columns([new])
         rows = rows.append_column(new, vectors(embeddings)).select(self._staged.table.schema.names)
         rows = with_column(rows, "made_at", datetime.now(UTC).isoformat(timespec="seconds"))
-        return with_column(rows, "made_with", made_with(self._staged.models))
+        # How the video was cut, its duration and its date are still those that an earlier decoder read.
+        version = decoder_version(rows.column("made_with")[0].as_py())
+        return with_column(rows, "made_with", made_with(self._staged.models, version))
 
     def commit(self) -> None:
         if self._rows:

@@ -7,7 +7,7 @@ path, name          of the file, absolute, and without its folders
 size, mtime_ns      of the file when it was read: what tells that it has changed
 start_seconds, end_seconds, duration_seconds    of the segment, and of the whole video
 date                when it was recorded if the file or its name says so, else when it was changed; ISO 8601, UTC
-date_source         what says so: see `vop.video.dates`; empty in libraries of before
+date_source         what says so: see `vop.video.dates`; empty in older libraries
 plays_in_browsers   whether a browser plays the file as it is
 made_at, made_with  when the embeddings were made, the models' fingerprints, and the decoder's version
 strip               film strip, JPEG
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 METADATA = "about_"
 EMBEDDING = "embedding_"
 LIGHT = ["segment", "path", "duration_seconds", "date", "plays_in_browsers"]  # what makes a moment
-ADDED = ("date_source",)  # columns that libraries of before lack
+ADDED = ("date_source",)  # columns that older libraries lack
 _DECODER = "decoder-"
-_UNSAID_DECODER = 2
+_OLDER_DECODER = 2
 _MOST_NAMED = 1000  # paths in one condition
 _TYPES = {
     "segment": pa.string(),
@@ -126,15 +126,15 @@ def make_rows(
     return pa.table({name: columns[name] for name in wanted.names}, schema=wanted)
 
 
-def made_with(models: Sequence[LibraryModel]) -> str:
-    """What decides the embeddings of rows that are made now."""
-    return " ".join([*(model.fingerprint for model in models), f"{_DECODER}{DECODER_VERSION}"])
+def made_with(models: Sequence[LibraryModel], version: int = DECODER_VERSION) -> str:
+    """What decides the embeddings of rows: the models, and the decoder's version."""
+    return " ".join([*(model.fingerprint for model in models), f"{_DECODER}{version}"])
 
 
 def decoder_version(made_with: str) -> int:
-    """The version of the decoder that gave the frames of a row; libraries of before do not say it."""
+    """The version of the decoder that gave the frames of a row; those of older libraries do not say it."""
     last = made_with.rpartition(" ")[2]
-    return int(last.removeprefix(_DECODER)) if last.startswith(_DECODER) else _UNSAID_DECODER
+    return int(last.removeprefix(_DECODER)) if last.startswith(_DECODER) else _OLDER_DECODER
 
 
 def segment_id(video: str, span: Span) -> str:

@@ -7,7 +7,6 @@ once, and the one who asked reads them there.
 
 from __future__ import annotations
 
-import mmap
 import os
 import pickle
 import signal
@@ -209,7 +208,7 @@ class _Process:
                 raise TookTooLong(f"{seconds:g} s")
             kind, value = _receive(self._connection)
         except (OSError, EOFError):
-            self._process.wait()  # it has closed its end
+            self.kill()
             raise Crashed(_how(self._process.returncode)) from None
         self.is_ready = kind != _ITEM
         if kind == _ERROR:
@@ -262,7 +261,7 @@ def _send(connection: Connection, message: Any) -> None:
     with _shared_file() as file:
         for view in views:
             file.write(view)
-        file.flush()
+        file.seek(0)
         send_handle(connection, file.fileno(), None)
 
 
@@ -270,11 +269,9 @@ def _receive(connection: Connection) -> Any:
     data, sizes = connection.recv()
     if sizes is None:
         return pickle.loads(data)
-    descriptor = recv_handle(connection)
-    try:
-        memory = mmap.mmap(descriptor, sum(sizes))
-    finally:
-        os.close(descriptor)
+    memory = bytearray(sum(sizes))
+    with open(recv_handle(connection), "rb", buffering=0) as file:
+        file.readinto(memory)
     ends = [sum(sizes[: place + 1]) for place in range(len(sizes))]
     views = [memoryview(memory)[end - size : end] for end, size in zip(ends, sizes, strict=True)]
     return pickle.loads(data, buffers=views)
@@ -291,7 +288,7 @@ def _shared_file():
 
 
 def serve(descriptor: int, memory_bytes: int | None) -> None:
-    """Takes jobs until whoever started this process is gone."""
+    """Takes jobs until the process that started this one ends."""
     connection = Connection(descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends FFmpeg's loops too, which Python's handler cannot
@@ -321,7 +318,13 @@ def _hand_out(connection: Connection, items: Generator) -> Any:
     """Answers with an item whenever one is asked for; gives what the generator returns."""
     try:
         while _next(connection) == _GO_ON:
-            _answer(connection, _ITEM, next(items))
+            item = next(items)
+            try:
+                _send(connection, (_ITEM, item))
+            except OSError:
+                os._exit(1)
+            except Exception as error:
+                raise RuntimeError(f"{type(item).__name__} cannot be sent ({error})") from error
     except StopIteration as end:
         return end.value
     finally:
@@ -332,7 +335,7 @@ def _hand_out(connection: Connection, items: Generator) -> Any:
 def _next(connection: Connection) -> Any:
     try:
         return connection.recv()
-    except (EOFError, OSError):  # whoever started this process is gone
+    except (EOFError, OSError):  # the process that started this one has ended
         os._exit(1)
 
 

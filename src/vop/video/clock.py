@@ -91,22 +91,31 @@ def without_strays(stamps: Sequence[int], time_base: Fraction) -> list[int]:
     suspects = [place for place, (one, other) in enumerate(pairwise(stamps)) if abs(other - one) > far]
     for place in sorted({place + step for place in suspects for step in (0, 1)}):
         before, after = stamps[max(place - _NEAR, 0) : place], stamps[place + 1 : place + 1 + _NEAR]
-        comes_back = max(stamps[place + 1 : place + 1 + _REORDERED], default=stamps[place]) < stamps[place]
-        if (comes_back and _is_late(stamps[place], before, after, far)) or _is_early(stamps[place], before, after, far):
-            first, last = min(before + after), max(before + after)
-            others = stamps[:place] + stamps[place + 1 :]
-            stamps[place] = _missing(sorted(stamp for stamp in others if first <= stamp <= last))
+        following = stamps[place + 1 : place + 1 + _REORDERED]
+        late = max(following, default=stamps[place]) < stamps[place] and _is_late(stamps[place], before, after, far)
+        if not (late or _is_early(stamps[place], before, after, far)):
+            continue
+        first, last = min(before + after), max(before + following)
+        others = sorted(stamp for stamp in stamps[:place] + stamps[place + 1 :] if first <= stamp <= last)
+        missing = _missing(others)
+        if missing is None and late and len(following) < _REORDERED:
+            continue  # the last frame, after a pause: others that are shown before it are decoded after it
+        stamps[place] = others[0] - _usual_gap(others) if missing is None else missing
     return stamps
 
 
 def without_restarts(stamps: Sequence[int], time_base: Fraction) -> list[int]:
-    """Stamps in the order of decoding, going on where a clock was set back."""
-    far = _far(stamps, time_base)
-    gap = _usual_gap(stamps)
+    """Stamps in the order of decoding, going on where a clock was set back.
+
+    After a pause, too, frames follow that are shown before it; but soon there are others that are not.
+    """
+    far, gap = _far(stamps, time_base), _usual_gap(stamps)
     latest, offset, corrected = None, 0, []
-    for stamp in stamps:
+    for place, stamp in enumerate(stamps):
         if latest is not None and stamp + offset < latest - far:
-            offset = latest + gap - stamp
+            following = stamps[place : place + _REORDERED]
+            if len(following) == _REORDERED and max(following) + offset < latest - far:
+                offset = latest + gap - stamp
         corrected.append(stamp + offset)
         latest = corrected[-1] if latest is None else max(latest, corrected[-1])
     return corrected
@@ -126,14 +135,12 @@ def _is_early(stamp: int, before: Sequence[int], after: Sequence[int], far: int)
     return bool(before) and bool(after) and stamp < min(*before, *after) - far
 
 
-def _missing(ordered: Sequence[int]) -> int:
-    """Where among stamps that should be evenly spaced one is missing."""
-    gaps = [(other - one, one) for one, other in pairwise(ordered)]
-    if not gaps:
-        return ordered[0] - 1
-    widest, since = max(gaps)
+def _missing(ordered: Sequence[int]) -> int | None:
+    """Where among stamps that should be evenly spaced one is missing; None if none is. A longer gap is a pause."""
     usual = _usual_gap(ordered)
-    return since + widest // 2 if widest > 1.5 * usual else ordered[0] - usual
+    gaps = [(other - one, one) for one, other in pairwise(ordered) if 1.5 * usual < other - one < 3 * usual]
+    gap, since = max(gaps, default=(0, 0))
+    return since + gap // 2 if gap else None
 
 
 def _usual_gap(stamps: Sequence[int]) -> int:

@@ -256,7 +256,9 @@ class VideoDecoder:
         key = _key_before(packets, places[remaining[0]], remaining[0])
         group, last = [], 0
         for stamp in remaining:
-            if group and _key_before(packets, places[stamp], stamp) != key:
+            begin = _key_before(packets, places[stamp], stamp)
+            # Where the next run would begin within this one, it is quicker to go on.
+            if group and begin != key and packets.keys[max(begin - back, 0)] > last:
                 break
             group.append(stamp)
             last = max(last, places[stamp])

@@ -73,8 +73,7 @@ class _Lookup:
         for packet in self._packets(decoded):
             if first is not None and packet.dts > first:
                 return
-            if not packet.is_discard:
-                first = packet.pts if first is None else min(first, packet.pts)
+            first = packet.pts if first is None else min(first, packet.pts)
 
     def _read_last(self, decoded: int) -> None:
         *_, last = None, *self._packets(decoded)
@@ -94,13 +93,15 @@ class _Lookup:
         for packet in packets_of(self._container, self._stream):
             if not packet.size:
                 continue
-            if packet.pts is None or packet.dts is None:
-                raise Unsure
+            if packet.pts is None or packet.dts is None or packet.is_discard:
+                raise Unsure  # of an edit list, the whole has to be seen
             if abs(packet.pts - packet.dts) * packet.time_base > _FAR_SECONDS:
                 raise Unsure
             if packet.pos not in self._found:
                 self._found[packet.pos] = packet
                 self._bytes += packet.size
+            elif self._found[packet.pos].dts != packet.dts:  # shown twice
+                raise Unsure
             if self._bytes > _MOST_BYTES:
                 raise Unsure
             yield packet

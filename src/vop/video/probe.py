@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vop.errors import VideoError
 from vop.video.dates import recording_date
 from vop.video.decode import VideoDecoder
 from vop.video.playable import plays_in_browsers
 from vop.video.shape import display_matrix, display_size, sample_aspect
-
-if TYPE_CHECKING:
-    pass
 
 _SAME_SECONDS = 0.1
 

@@ -12,7 +12,7 @@ from av.stream import Discard, Disposition
 from vop.errors import UsageError, VideoError
 
 MAX_PIXELS = 64 * 2**20  # per frame; a header that claims more is taken for a broken or hostile file
-TOO_LARGE = f"its header claims frames of more than {MAX_PIXELS // 2**20} megapixels"
+TOO_LARGE = f"its header claims frames of more than {MAX_PIXELS // 2**20} megapixels, or of no size"
 
 _OPTIONS = {"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
 
@@ -33,7 +33,7 @@ def open_video(
 
     Args:
         stream: another one, by its number in the file, as `ffprobe` counts.
-        format_bytes: up to so many are read to tell the file's format; less is faster for files that are not videos.
+        format_bytes: how many are read at most to tell the file's format; less is faster for files that are not videos.
 
     Raises:
         VideoError: there is no such file, or no video in it.

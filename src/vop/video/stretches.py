@@ -61,7 +61,7 @@ def decode_stretches(
         spans: (start_seconds, end_seconds) counted from the first frame, in ascending order of their starts; they
             may overlap.
         num_frames, size, aspect: as for `decode_frames`.
-        num_pictures: so many of a stretch's frames are also given whole, spread evenly; at most `num_frames`.
+        num_pictures: how many of a stretch's frames are also given whole, spread evenly; at most `num_frames`.
         picture_size: the longer side of these pictures.
 
     Yields:

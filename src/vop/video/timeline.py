@@ -20,6 +20,7 @@ from vop.video.clock import without_restarts, without_strays
 if TYPE_CHECKING:
     import av
 
+_UNKNOWN = -(2**50)  # a stamp far from all others, which is mended where a frame is missing
 _PADDING = Fraction(1, 2)  # seconds: encoders let the sound end a little later than the picture
 DEFAULT_RATE = 25  # frames per second where neither packets nor header tell one, as FFmpeg assumes
 
@@ -166,24 +167,31 @@ class TimelineReader:
             corrected: whether stamps that were taken are other than those in the file.
         """
         shown = [place for place, is_shown in enumerate(self._shown) if is_shown]
+        timed = [place for place in shown if self._pts[place] is not None]
+        if 2 * len(timed) > len(shown):  # a cut leaves packets without times at its beginning, which cannot be decoded
+            shown = [place for place in shown if place >= timed[0]]
         if not shown:
             return None
         ordinal = self._lacks_presentation_times(shown)
         stamps, time_base = self._stamps(ordinal)
         if not ordinal:
-            stamps = without_restarts(without_strays(stamps, time_base), time_base)
-            corrected = corrected or stamps != self._in_file
+            raw = [_UNKNOWN if stamps[place] is None else stamps[place] for place in shown]
+            mended = dict(zip(shown, without_restarts(without_strays(raw, time_base), time_base), strict=True))
+            shown = [place for place in shown if mended[place] > _UNKNOWN]
+            stamps = [mended.get(place, stamp or 0) for place, stamp in enumerate(stamps)]
+            corrected = corrected or any(stamps[place] != self._in_file[place] for place in shown)
         last = max(shown, key=stamps.__getitem__)
         duration = self._durations[last] if time_base == self._stream.time_base else 1
         ascending = sorted(stamps[place] for place in shown)
         end = ascending[-1] + (duration or _usual_gap(ascending))
+        visible = set(shown)
         keys = () if ordinal else tuple(self._keys)
         packets = Packets(
             stamps=tuple(stamps),
-            shown=tuple(self._shown),
+            shown=tuple(place in visible for place in range(len(stamps))),
             ends=tuple(self._ends),
             keys=keys,
-            decoded=tuple(self._pts[key] if self._dts[key] is None else self._dts[key] for key in keys),
+            decoded=tuple(stamps[key] if self._dts[key] is None else self._dts[key] for key in keys),
             corrected=corrected,
         )
         return Timeline(
@@ -201,9 +209,9 @@ class TimelineReader:
         return max(until, self._decoded_until + delay)
 
     def _lacks_presentation_times(self, shown: list[int]) -> bool:
-        """Whether times are absent, or, in a stream with reordered frames, those of decoding (H.264 in AVI)."""
-        times = [self._pts[place] for place in shown]
-        if any(time is None for time in times):
+        """Whether most times are absent, or, in a stream with reordered frames, those of decoding (H.264 in AVI)."""
+        times = [self._pts[place] for place in shown if self._pts[place] is not None]
+        if 2 * len(times) <= len(shown):
             return True
         in_order = all(early < late for early, late in pairwise(times))
         return in_order and bool(self._stream.codec_context.has_b_frames)

@@ -55,6 +55,8 @@ def _timed(packets: Iterator[av.Packet]) -> Iterator[av.Packet]:
     for packet in packets:
         if packet.pts is None or packet.dts is None:
             raise ValueError("a packet has no times")
+        if packet.is_discard:
+            raise ValueError("an edit list cuts a packet off, which would be shown")
         yield packet
 
 

@@ -96,6 +96,8 @@ def _at_ticks(frames: Iterable[ShownFrame], moment: Moment, rate: Fraction) -> I
         if not middles:
             return
         shown, leaves = frame, next_leaves
+    if moment.stands:
+        leaves = moment.end
     while shown and middles and middles[0][1] < leaves:
         yield middles.popleft()[0], shown
 

@@ -35,6 +35,7 @@ class Moment:
         ordinal: frames have no presentation times, they come at those of decoding (see `Timeline`).
         counted: nor are there times of decoding, frames follow each other at a constant rate.
         jumps: the clock may restart or leap on the way (see `vop.video.clock`), so that no seek leads anywhere.
+        stands: whether the video's last picture stands until the end of the moment.
         copyable: an MP4 may hold the pictures as they are.
     """
 
@@ -46,6 +47,7 @@ class Moment:
     ordinal: bool
     counted: bool
     jumps: bool
+    stands: bool
     copyable: bool
 
     def time_of(self, packet: av.Packet) -> Fraction | None:
@@ -58,7 +60,8 @@ def find_moment(path: Path, start: Fraction, end: Fraction, *, duration_seconds:
     """The stretch between two times in seconds from the video's first frame.
 
     Args:
-        duration_seconds: of the whole video, if it is known. It tells whether its clock runs through.
+        duration_seconds: of the whole video, if it is known. It tells whether its clock runs through, and how long its
+            last picture stands.
 
     Raises:
         VideoError: there is no such file, or no video in it.
@@ -79,11 +82,12 @@ def find_moment(path: Path, start: Fraction, end: Fraction, *, duration_seconds:
             path=path,
             first=first,
             start=first + start,
-            end=first + end,
+            end=first + (end if duration_seconds is None else min(end, Fraction(duration_seconds))),
             rate=Fraction(stream.guessed_rate or stream.average_rate or DEFAULT_RATE),
             ordinal=opening.ordinal,
             counted=counted,
             jumps=jumps,
+            stands=duration_seconds is not None,
             copyable=plain and not (is_hdr or opening.ordinal or jumps),
         )
 
