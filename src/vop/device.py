@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import platform
 from pathlib import Path
 
 import torch
 
 from vop.errors import unknown_name
+from vop.threads import usable_cores
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -37,10 +37,10 @@ def has_bf16(device: torch.device | str) -> bool:
 
 
 def machine_name() -> str:
-    """What a result was computed on: the GPU, or the processor and its cores."""
+    """What a result was computed on: the GPU, or the processor and how many of its cores may be used."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     cpus = Path("/proc/cpuinfo")
     lines = cpus.read_text(encoding="utf-8").splitlines() if cpus.exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return f"{next(named, platform.processor() or platform.machine())}, {multiprocessing.cpu_count()} cores"
+    return f"{next(named, platform.processor() or platform.machine())}, {usable_cores()} cores"

@@ -21,6 +21,7 @@ from vop.device import default_device
 from vop.errors import UsageError, VopError, unknown_name
 from vop.heads.base import Head
 from vop.methods.base import Method, check_whole
+from vop.threads import forward_work, limit_threads
 
 if TYPE_CHECKING:
     from vop.backbone.tokenizer import Tokenizer
@@ -200,8 +201,9 @@ class TextVideoModel(nn.Module):
     def encode_text(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
         """Texts to unit embeddings (n, e), float32 on the CPU."""
         self.check_independent()
-        ids = self.tokenize(texts)
-        parts = [self.embed_tokens(batch).cpu() for batch in ids.split(batch_size)]
+        batches = self.tokenize(texts).split(batch_size)
+        with limit_threads(forward_work(self.backbone.sizes, tokens=batches[0].numel())):
+            parts = [self.embed_tokens(batch).cpu() for batch in batches]
         return torch.cat(parts) if parts else self._nothing()
 
     @torch.inference_mode()

@@ -221,7 +221,7 @@ class TestServer:
             return []
 
         monkeypatch.setattr(Library, "search", slow)
-        monkeypatch.setattr("vop.server.desk.os.cpu_count", lambda: 2)
+        monkeypatch.setattr("vop.server.desk.usable_cores", lambda: 2)
 
         async def scenario():
             async with serving(library, queue=4) as (app, _):

@@ -10,6 +10,7 @@ from importlib import import_module
 
 import vop
 from vop.errors import UsageError, VopError
+from vop.threads import sleep_while_waiting
 
 # One file per group of commands; each has `add_parser(subparsers)`. None of them imports PyTorch before it must.
 GROUPS = ["demo", "params", "data", "train", "evaluate", "compare", "index", "search", "library", "serve", "importing"]
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("LANCEDB_LOG", "error")
+    sleep_while_waiting()
     try:
         return arguments.run(arguments) or 0
     except UsageError as error:

@@ -33,6 +33,16 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--caption-column", metavar="NAME", help="of a table, if it has no usual name")
 
 
+def add_threads_option(parser: argparse.ArgumentParser) -> None:
+    """`vop.threads.use_threads` takes its value."""
+    parser.add_argument(
+        "--threads",
+        metavar="N",
+        type=int,
+        help="threads that PyTorch computes with on the CPU (default: OMP_NUM_THREADS, or one for each core)",
+    )
+
+
 def load_data(spec: str, arguments: argparse.Namespace) -> Dataset:
     from vop.data.readers import load
 

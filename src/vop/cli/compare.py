@@ -14,6 +14,7 @@ from vop.cli.common import (
     add_data_options,
     add_recipe_options,
     add_settings_option,
+    add_threads_option,
     load_data,
     parse_settings,
     print_json,
@@ -21,6 +22,7 @@ from vop.cli.common import (
     recipe_of,
 )
 from vop.errors import UsageError, VopError, unknown_name
+from vop.threads import use_threads
 from vop.training.recipe import read_config
 
 # Entries of a recipe's `study:`, and the options that go before them.
@@ -81,6 +83,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON: a list of documents under `studies`")
     add_settings_option(parser)
     add_recipe_options(parser, without=("learning_rate", "seed"))
+    add_threads_option(parser)
 
 
 def run_compare(arguments: argparse.Namespace) -> int:
@@ -99,6 +102,7 @@ def run_ablate(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> int:
     _need("matplotlib", "drawing figures")
+    use_threads(arguments.threads)
     from vop.studies.runner import check
 
     configs = [read_config(recipe) for recipe in arguments.recipe] or [{}]

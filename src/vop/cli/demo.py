@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from vop import progress
-from vop.cli.common import print_json, print_table
+from vop.cli.common import add_threads_option, print_json, print_table
+from vop.threads import use_threads
 
 _NEXT = """
 The run is in {run}, the picture is {sheet}. The videos are indexed: search them in a web page, or here:
@@ -35,11 +36,13 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("demo"), help="folder for videos, run, library and picture (default demo)"
     )
+    add_threads_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
+    use_threads(arguments.threads)
     from vop.world.demo import run_demo
 
     with progress.show() as show:

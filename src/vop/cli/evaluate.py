@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop import progress
-from vop.cli.common import add_data_options, load_data, print_json, print_table, warn_skipped
+from vop.cli.common import add_data_options, add_threads_option, load_data, print_json, print_table, warn_skipped
 from vop.errors import UsageError, unknown_name
+from vop.threads import use_threads
 
 if TYPE_CHECKING:
     from vop.data.types import Dataset
@@ -39,6 +40,7 @@ def add_parser(subparsers) -> None:
         metavar="OTHER",
         help="compare with another model on the same data, or with a file that --json wrote: difference, interval, p",
     )
+    add_threads_option(parser)
     parser.add_argument("--json", metavar="FILE", nargs="?", const="-", help="JSON on standard output, or into a file")
     parser.set_defaults(run=run)
 
@@ -50,6 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise unknown_name("split", arguments.split, SPLIT_NAMES)
     if arguments.json and Path(arguments.json).is_dir():
         raise UsageError(f"--json {arguments.json} is a folder; give a file, or nothing for standard output")
+    use_threads(arguments.threads)
     from vop.device import default_device, resolve_precision
     from vop.evaluation.report import table
     from vop.model import load

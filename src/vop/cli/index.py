@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop import progress
-from vop.cli.common import print_json
+from vop.cli.common import add_threads_option, print_json
+from vop.threads import use_threads
 
 if TYPE_CHECKING:
     from vop.search.about import Cutting
@@ -41,11 +42,13 @@ def add_parser(subparsers) -> None:
 def add_work_options(parser: argparse.ArgumentParser) -> None:
     """Options of what decodes and embeds."""
     parser.add_argument("--precision", default="auto", help="auto (default), bf16 or fp32; of new embeddings")
-    parser.add_argument("--workers", type=int, help="processes that decode (default: one for each core)")
+    parser.add_argument("--workers", type=int, help="processes that decode (default: one for each free core)")
     parser.add_argument("--batch-size", type=int, default=16, help="segments per forward pass")
+    add_threads_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
+    use_threads(arguments.threads)
     from vop.search.index import index
 
     with progress.show() as show:

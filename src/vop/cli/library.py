@@ -10,6 +10,7 @@ from pathlib import Path
 from vop import progress
 from vop.cli.common import print_json, print_table
 from vop.cli.index import add_work_options, say_waiting, work_of
+from vop.threads import use_threads
 
 
 def add_parser(subparsers) -> None:
@@ -86,6 +87,7 @@ def _forget(arguments: argparse.Namespace) -> None:
 
 
 def _reembed(arguments: argparse.Namespace) -> None:
+    use_threads(arguments.threads)
     from vop.search.reembed import reembed
 
     with progress.show() as show:

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vop.cli.common import print_json, print_table
+from vop.cli.common import add_threads_option, print_json, print_table
 from vop.errors import UsageError
+from vop.threads import use_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +48,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--model", metavar="M", help="where the library's model is now, if it has moved")
     parser.add_argument("--use", metavar="N", type=int, default=1, help="which of a library's models (default 1)")
     parser.add_argument("--precision", default="auto", help="auto (default), bf16 or fp32")
+    add_threads_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -141,12 +143,9 @@ def _filters(arguments: argparse.Namespace) -> Filters:
 
 
 def _open_model(library: Library, arguments: argparse.Namespace) -> TextVideoModel:
-    import torch
-
+    use_threads(arguments.threads)
     from vop.search.models import open_models
 
-    # For one query, threads that wait for each other on a busy machine cost more than they bring.
-    torch.set_num_threads(1)
     wanted = library.about.with_(models=(library.models[arguments.use - 1],))
     (model,) = open_models(wanted, folder=library.path, name=arguments.model, precision=arguments.precision)
     return model

@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vop.cli.common import add_threads_option
 from vop.errors import UsageError
+from vop.threads import use_threads
 
 if TYPE_CHECKING:
     from vop.server.views import Views
@@ -38,6 +40,7 @@ def add_parser(subparsers) -> None:
         "--queue", metavar="N", type=int, help="requests in work before others are told to wait (default 256)"
     )
     parser.add_argument("--precision", default="auto", help="auto, bf16 or fp32")
+    add_threads_option(parser)
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parser.set_defaults(run=run)
 
@@ -66,6 +69,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _serve(arguments: argparse.Namespace, listener: socket.socket, token: str | None) -> None:
+    use_threads(arguments.threads)
     import uvicorn
 
     from vop.server.app import create_app

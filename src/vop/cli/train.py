@@ -11,12 +11,14 @@ from vop.cli.common import (
     add_data_options,
     add_recipe_options,
     add_settings_option,
+    add_threads_option,
     load_data,
     parse_settings,
     recipe_of,
     warn_skipped,
 )
 from vop.errors import UsageError
+from vop.threads import use_threads
 from vop.training.recipe import read_config
 
 
@@ -37,6 +39,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--num-frames", type=int, help="frames of a video (default 12)")
     add_settings_option(parser)
     add_recipe_options(parser)
+    add_threads_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -49,6 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings = config.get("settings", {}) | parse_settings(arguments.settings)
     if arguments.num_frames is not None:
         settings["num_frames"] = arguments.num_frames
+    use_threads(arguments.threads)
     from accelerate import PartialState
 
     from vop.backbone import DEFAULT_HUB_ID

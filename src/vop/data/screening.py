@@ -9,7 +9,6 @@ between screening and its turn, raises its VideoError: the run stops, and resume
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 from vop.data.frames import FrameStore
 from vop.data.types import Dataset, Split, Video
 from vop.errors import DataError, UsageError, VideoError
+from vop.threads import free_cores
 from vop.video.decode import check_timeline
 from vop.video.isolated import DecodingProcesses
 
@@ -199,7 +199,7 @@ def _run(
 ) -> Iterator[tuple[Video, object]]:
     """`work` on every video, over threads, which wait for processes; results in the videos' order."""
     videos = list(videos)
-    pool = ThreadPoolExecutor(max_workers=workers or len(os.sched_getaffinity(0)))
+    pool = ThreadPoolExecutor(max_workers=workers or free_cores())
     try:
         futures = [pool.submit(_attempt, work, video) for video in videos]
         for done, future in enumerate(as_completed(futures), start=1):

@@ -22,6 +22,7 @@ from vop.errors import DataError, UsageError, VideoError, unknown_name
 from vop.evaluation.metrics import RetrievalMetrics, metrics_from_embeddings, retrieval_metrics
 from vop.evaluation.ranks import similarity_matrix
 from vop.evaluation.report import SkippedVideo
+from vop.threads import free_cores
 
 if TYPE_CHECKING:
     from vop.data.types import Split, Video
@@ -79,7 +80,7 @@ def embed_split(
     store: Any,
     *,
     batch_size: int = 32,
-    workers: int = 4,
+    workers: int | None = None,
     on_bad_video: str = "skip",
     progress: Progress | None = None,
 ) -> SplitEmbeddings:
@@ -90,7 +91,7 @@ def embed_split(
         split: videos and captions.
         store: decodes or reads frames.
         batch_size: videos per forward pass (texts: eight times as many).
-        workers: decoding threads.
+        workers: videos that are decoded at a time; by default one for each core that is free.
         on_bad_video: `skip` takes an unreadable video and its captions out and lists it; `fail` raises.
         progress: called as progress(stage, done, total) after every batch; stages are `videos` and `texts`.
 
@@ -101,8 +102,9 @@ def embed_split(
     """
     if on_bad_video not in ON_BAD_VIDEO:
         raise unknown_name("on_bad_video", on_bad_video, ON_BAD_VIDEO)
-    if batch_size < 1 or workers < 1:
+    if batch_size < 1 or (workers is not None and workers < 1):
         raise UsageError(f"batch_size {batch_size} and workers {workers} are not allowed: give 1 or more")
+    workers = workers or free_cores()
     progress = progress or (lambda stage, done, total: None)
     with _inference(model):
         by_id, skipped = _embed_videos(model, split.videos, store, batch_size, workers, on_bad_video, progress)

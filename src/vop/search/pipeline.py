@@ -7,7 +7,6 @@ Each thread waits for a process of its own that decodes (`vop.video.isolated`): 
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -22,6 +21,7 @@ from torch import Tensor
 from vop.errors import UsageError
 from vop.search.segmenting import Piece
 from vop.search.segments import Span
+from vop.threads import free_cores
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -69,14 +69,14 @@ Embed = Callable[[Tensor], Sequence[Tensor]]  # (b, f, 3, h, w) to (b, e) for ea
 
 
 def count_workers(workers: int | None, *, batch_size: int) -> int:
-    """How many threads are to decode: by default one for each core.
+    """How many processes are to decode: by default one for each core that is free.
 
     Raises:
         UsageError: one of both is less than 1.
     """
     if batch_size < 1 or (workers is not None and workers < 1):
         raise UsageError(f"batch_size is {batch_size} and workers {workers}; both are 1 or more")
-    return workers or len(os.sched_getaffinity(0))
+    return workers or free_cores()
 
 
 def run(

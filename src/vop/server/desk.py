@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -18,6 +17,7 @@ from vop.server.batching import Gate, unless_gone
 from vop.server.media import MomentCache
 from vop.server.views import Views
 from vop.server.worker import MediaWorker
+from vop.threads import usable_cores
 
 QUEUE = 256  # requests at once
 UPLOADS = 8  # at once: each may fill the disk with as much as one upload may have
@@ -40,7 +40,7 @@ class Desk:
     def __init__(self, views: Views, *, queue: int = QUEUE, max_upload_bytes: int) -> None:
         self.views, self.max_upload_bytes = views, max_upload_bytes
         self.requests, self.uploads = Gate(queue), Gate(UPLOADS)
-        self._searchers = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="search")
+        self._searchers = ThreadPoolExecutor(max(2, usable_cores()), thread_name_prefix="search")
         self._makers = ThreadPoolExecutor(1 + MEDIA_WORKERS, thread_name_prefix="media")  # they wait for the worker
         self._expecting = False
         self.worker = MediaWorker(max_workers=MEDIA_WORKERS)

@@ -71,7 +71,7 @@ class Scheduler:
         self.outcome = Outcome(runs={arm.name: [] for arm in plan.arms})
         self.gpus = _gpus()
         self.common = {"plan": plan, "dataset": dataset, "out": out, "cache": cache, "data": data}
-        self.common["threads"] = _threads(jobs)
+        self.common["side_by_side"] = jobs
         self.waiting = self._first_jobs()
         self.running: dict[Future, _Running] = {}
         self.done, self.total = 0, len(self._rate_arms()) + sum(len(self._seeds(arm)) for arm in plan.arms)
@@ -210,11 +210,6 @@ def _reason(error: Exception) -> str:
 
 def _trains(arm: Arm) -> bool:
     return not (arm.method == "zero-shot" and arm.head == MEAN)
-
-
-def _threads(jobs: int) -> int:
-    """For each of several processes its part of the cores; one alone takes what PyTorch takes."""
-    return max(1, len(os.sched_getaffinity(0)) // jobs) if jobs > 1 else 0
 
 
 def _gpus() -> list[str]:

@@ -31,6 +31,7 @@ from vop.progress import Progress
 from vop.run_folder import CONFIG, TRAINING, WEIGHTS
 from vop.studies.plan import Arm, Plan
 from vop.studies.search import part_of, score_of, search_rate
+from vop.threads import use_threads
 from vop.training.job import readable_splits, train
 from vop.training.trainer import CHECKPOINT, Trainer
 
@@ -47,7 +48,7 @@ class Job:
     Attributes:
         out: the study's folder.
         seed: of the training.
-        threads: for PyTorch on a CPU; 0 leaves its own choice.
+        side_by_side: jobs that share the cores.
         gpu: which of several it may use, as CUDA_VISIBLE_DEVICES names it; None for any.
         data: the fingerprint of each split's readable part, which its result was made from.
     """
@@ -60,7 +61,7 @@ class Job:
     data: dict[str, str]
     seed: int = 0
     rate: float | None = None
-    threads: int = 0
+    side_by_side: int = 1
     gpu: str | None = None
 
     @property
@@ -96,8 +97,7 @@ def run_job(job: Job, progress: Progress) -> dict:
         return found
     if job.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = job.gpu
-    if job.threads:
-        torch.set_num_threads(job.threads)
+    use_threads(processes=job.side_by_side)
     found = _search(job, progress) if job.is_search else _train_and_rank(job, progress)
     found |= {"data": job.data, "machine": machine_name(), "vop_version": vop.__version__}
     with atomic_write(job.result_path) as path:

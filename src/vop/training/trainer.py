@@ -26,6 +26,7 @@ from vop.evaluation.embedding import embed_split
 from vop.model import HEAD_PREFIX, TextVideoModel
 from vop.progress import Progress, silent
 from vop.run_folder import TRAINING
+from vop.threads import forward_work, limit_threads
 from vop.training import checkpoint
 from vop.training.distributed import gather_rows, share_gradient
 from vop.training.loss import contrastive_loss
@@ -121,7 +122,9 @@ class Trainer:
         path = self.out / TRAINING / CHECKPOINT
         if resume and path.exists():
             self._load(path)
-        with self._logger() as log:
+        videos = self.batch_size // self.accelerator.num_processes
+        work = forward_work(self.model.backbone.sizes, frames=videos * self.model.num_frames)
+        with self._logger() as log, limit_threads(work):
             for epoch in range(self.progress.step // self.steps_per_epoch, self.recipe.epochs):
                 self._epoch(epoch, log)
         return self._finish()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import torch
 
 from vop.files import atomic_write
+from vop.threads import usable_cores
 from vop.world import acceptance
 from vop.world.artwork import CONCEPTS
 from vop.world.pretrain import MEAN, STD, Settings, build_model, build_tokenizer
@@ -109,7 +109,7 @@ def machine() -> str:
             line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         ]
         name = models[0] if models else name
-    return f"{os.cpu_count()} cores of {name}"
+    return f"{usable_cores()} cores of {name}"
 
 
 def _readme(record: dict) -> str:
