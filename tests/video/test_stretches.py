@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from clips import damage, grey_frames, numbers, packets_of, real_clips, write_clip
+from clips import damage, grey_frames, numbers, packets_of, real_clips, watch_decoding, write_clip
 from vop.errors import UsageError, VideoError
 from vop.video import stretches
 from vop.video.decode import VideoDecoder, video_timeline
 from vop.video.frames import read_frames
-from vop.video.pixels import PixelConverter
 from vop.video.stretches import Stretch
 
 ONE_GOP = {"g": "1000", "keyint_min": "1000", "sc_threshold": "0"}
@@ -149,30 +148,11 @@ def test_no_spans_no_stretches(tmp_path):
     assert list(decode_stretches(path, [], num_frames=2, size=8)) == []
 
 
-def _watch(monkeypatch) -> tuple[list[int], list[int]]:
-    """The stamps of the frames that are decoded and of those that are made pixels of, as it happens."""
-    decoded, converted = [], []
-    frames, square = VideoDecoder._frames, PixelConverter.square
-
-    def watched(*args, **settings):
-        for stamp, frame in frames(*args, **settings):
-            decoded.append(stamp)
-            yield stamp, frame
-
-    def counted(self, frame):
-        converted.append(frame.pts)
-        return square(self, frame)
-
-    monkeypatch.setattr(VideoDecoder, "_frames", watched)
-    monkeypatch.setattr(PixelConverter, "square", counted)
-    return decoded, converted
-
-
 def test_stretches_come_as_soon_as_they_are_decoded(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "long.mp4", moving_frames(200), rate=10, options={**SHORT_GOPS, "bf": "0"})
     stamps = video_timeline(path).stamps
     spans = [(float(start), start + 2.0) for start in range(19)]
-    decoded, converted = _watch(monkeypatch)
+    decoded, converted = watch_decoding(monkeypatch)
     found = decode_stretches(path, spans, num_frames=4, size=8)
     for number, _ in enumerate(found):
         assert max(decoded) <= stamps[min(10 * number + 20, 199)]
@@ -200,7 +180,7 @@ def test_what_no_stretch_needs_any_more_is_let_go(tmp_path, monkeypatch):
 
 def test_decoding_begins_at_the_key_frame_before_the_first_stretch(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "long.mp4", moving_frames(60), rate=10, options=SHORT_GOPS)
-    decoded, _ = _watch(monkeypatch)
+    decoded, _ = watch_decoding(monkeypatch)
     list(decode_stretches(path, [(5.0, 5.5)], num_frames=5, size=8))
     assert min(decoded) >= video_timeline(path).stamps[44]
 
