@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clips import damage, grey_frames, numbers, write_clip
-from vop.video import decode, lookup
+from vop.video import decode, lookup, packets
 from vop.video.decode import VideoDecoder, decode_frames, wanted_stamps
 from vop.video.frames import read_frames
 
@@ -92,7 +92,7 @@ def test_the_same_bits_as_one_pass(name, from_file, span, num_frames):
     with pytest.MonkeyPatch.context() as patch:
         if from_file:
             patch.setattr(decode, "_HELD_BYTES", 0)
-            patch.setattr(decode, "_SEEK_BYTES", 0)
+            patch.setattr(packets, "_SEEK_BYTES", 0)
         frames = decode_frames(clip(name), num_frames=num_frames, size=16, start_seconds=start, end_seconds=end)
     with VideoDecoder(clip(name)) as video:
         wanted = wanted_stamps(clip(name), video.timeline, (start, end), num_frames=num_frames)

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from vop.video.aspect import DISPLAY
 from vop.video.clock import Clock
 from vop.video.colour import ColourConverter, alpha_decoder
 from vop.video.lookup import Unsure, look_up
+from vop.video.packets import FromFile, FromMemory
 from vop.video.picture import is_animation
 from vop.video.pixels import PixelConverter
 from vop.video.source import TOO_LARGE, open_video, packets_of
@@ -31,7 +32,6 @@ _SKIPPING_CODECS = ("h264", "hevc")
 _WHOLE_FRAMES = (0, 1)  # AVFieldOrder: unknown, progressive; interlaced packets may hold half a frame
 
 _HELD_BYTES = 64 * 2**20  # of packets that are kept from the pass for times; more are read again
-_SEEK_BYTES = 4 * 2**20  # packets that lie closer are read and passed over rather than sought
 
 # Key frames to go back by, where a frame did not come out whole: a stream with intra refresh has "key frames" from
 # which a picture builds up over as many frames as lie between them, and a damaged one may lie before.
@@ -162,7 +162,7 @@ class VideoDecoder:
         self.codec.thread_type, self.codec.thread_count = "AUTO", threads
         self._timeline: Timeline | None = None
         self._is_partial = False
-        self._source: _FromMemory | _FromFile | None = None
+        self._source: FromMemory | FromFile | None = None
 
     def _open(self, stream: int | None) -> None:
         self._closing.close()
@@ -195,7 +195,7 @@ class VideoDecoder:
         except Unsure:
             self._open(self.stream.index)
         else:
-            self._source, self._is_partial = _FromMemory(packets, self._timeline), True
+            self._source, self._is_partial = FromMemory(packets, self._timeline), True
 
     def converter(self, *, size: int, picture_size: int = 160, aspect: str = DISPLAY) -> PixelConverter:
         """Makes squares and pictures of its frames."""
@@ -369,9 +369,9 @@ class VideoDecoder:
         if self._timeline is None:
             raise VideoError(self.path, "its video stream is empty")
         if held is None:
-            self._source = _FromFile(self.path, self.container, self.stream, self._timeline)
+            self._source = FromFile(self.path, self.container, self.stream, self._timeline)
         else:
-            self._source = _FromMemory(held, self._timeline)
+            self._source = FromMemory(held, self._timeline)
 
 
 class _Run(NamedTuple):
@@ -380,90 +380,6 @@ class _Run(NamedTuple):
     first: int
     last: int
     wanted: frozenset[int]
-
-
-class _FromMemory:
-    """Packets that were kept."""
-
-    def __init__(self, packets: list[av.Packet], timeline: Timeline) -> None:
-        self._packets = packets
-        _stamp(packets, 0, timeline)
-
-    def since(self, place: int) -> Iterator[av.Packet]:
-        return islice(self._packets, place, None)
-
-
-class _FromFile:
-    """Packets that are read again, where they are needed."""
-
-    def __init__(
-        self,
-        path: Path,
-        container: av.container.InputContainer,
-        stream: av.VideoStream,
-        timeline: Timeline,
-    ) -> None:
-        self._path, self._container, self._stream, self._timeline = path, container, stream, timeline
-        self._index = stream.index
-        self._closing = ExitStack()
-        self._next = len(timeline.packets.stamps)  # the place of the packet that is read next
-        self._reading: Iterator[av.Packet] = iter(())
-
-    def since(self, place: int) -> Iterator[av.Packet]:
-        if self._is_far(place):
-            self._seek(place)
-        for packet in self._reading:
-            self._next += 1
-            if self._next > place:
-                _stamp([packet], self._next - 1, self._timeline)
-                yield packet
-
-    def _is_far(self, place: int) -> bool:
-        ends = self._timeline.packets.ends
-        return place < self._next or (ends[place] - ends[self._next] > _SEEK_BYTES and self._can_seek())
-
-    def _can_seek(self) -> bool:
-        return not (self._timeline.ordinal or self._timeline.packets.corrected)
-
-    def _seek(self, place: int) -> None:
-        """Goes to a packet at or before this place."""
-        packets = self._timeline.packets
-        key = bisect_right(packets.keys, place) - 1
-        for back in (0, 1) if self._can_seek() else ():
-            if key - back > 0 and self._try(key - back):
-                return
-        self._closing.close()
-        self._container, self._stream = self._closing.enter_context(open_video(self._path, stream=self._index))
-        self._reading, self._next = self._own_packets(), 0
-
-    def _try(self, key: int) -> bool:
-        """Whether a seek led to a place from which the key frame's packet was found."""
-        packets = self._timeline.packets
-        place, stamp = packets.keys[key], packets.stamps[packets.keys[key]]
-        later = {packets.stamps[other] for other in packets.keys[key + 1 : key + 9]}
-        try:
-            self._container.seek(packets.decoded[key], stream=self._stream)
-        except av.FFmpegError:
-            return False
-        reading = self._own_packets()
-        for packet in reading:
-            if packet.is_keyframe and packet.pts == stamp:
-                self._reading, self._next = chain([packet], reading), place
-                return True
-            if packet.is_keyframe and packet.pts in later:
-                return False
-        return False
-
-    def _own_packets(self) -> Iterator[av.Packet]:
-        return (packet for packet in packets_of(self._container, self._stream) if packet.size)
-
-
-def _stamp(packets: Sequence[av.Packet], first: int, timeline: Timeline) -> None:
-    """Gives packets their stamps in the timeline, which come back on their frames."""
-    if timeline.packets.corrected and not timeline.ordinal:
-        for packet, stamp in zip(packets, timeline.packets.stamps[first:], strict=False):
-            packet.pts = stamp
-            packet.dts = None
 
 
 def _places(packets: Packets, stamps: set[int]) -> dict[int, int]:
