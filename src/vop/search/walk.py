@@ -98,7 +98,7 @@ def find_videos(paths: Iterable[str | Path], *, skip: str | Path | None = None) 
     A file is taken for a video by its suffix; where that tells nothing, if FFmpeg finds a video stream in it. Symbolic
     links are followed, but a file is listed once, under its own name where that lies below one of the paths. Left out
     are what is hidden (its name begins with a dot), folders that a NAS or a system keeps for itself, other kinds of
-    files, libraries of vop, and what is no file at all. A file that is given by its path is always listed.
+    files, libraries of vop, and what is not a file at all. A file that is given by its path is always listed.
 
     Paths may spell names in any of Unicode's forms; files are listed as the disk has them.
 

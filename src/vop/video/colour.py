@@ -8,7 +8,7 @@ it, which PyAV's FFmpeg lacks:
     light  -> light        from the file's primaries to BT.709's, a 3 x 3 matrix
     light  -> SDR signal   by BT.1886 (gamma 2.4); highlights above white and colours out of gamut are clipped
 
-swscale's own conversion (`dst_color_trc`) is no way out: setting it up takes 3 s a video, and its highlights differ.
+swscale's own conversion (`dst_color_trc`) does not help: setting it up takes 3 s a video, and its highlights differ.
 Transparent pixels are laid on grey before anything is scaled, so that the colour hidden under them is never seen.
 """
 
