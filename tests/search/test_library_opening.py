@@ -71,5 +71,5 @@ class TestOpening:
         database = path / "database"
         lost = {"folder": database, "table": database / "segments_0.lance", "failures": database / "failures.lance"}
         shutil.rmtree(lost.get(harm, database / "segments_0.lance" / "_versions"))
-        with pytest.raises(VopError, match=f"{database}: its tables cannot be opened.*restore it, or index anew"):
+        with pytest.raises(VopError, match=f"{path}: its database cannot be read.*vop library check {path} says"):
             Library.open(path)

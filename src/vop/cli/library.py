@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vop import progress
 from vop.cli.common import print_json, print_table
 from vop.cli.index import add_work_options, say_waiting, work_of
 from vop.threads import use_threads
+
+if TYPE_CHECKING:
+    from vop.search.integrity import CheckReport
 
 
 def add_parser(subparsers) -> None:
@@ -20,6 +25,8 @@ def add_parser(subparsers) -> None:
     _add(actions, "failures", _failures, "files that are not, or not wholly, in it, with reasons")
     forget = _add(actions, "forget", _forget, "take out the videos below these paths; files are left alone")
     forget.add_argument("paths", metavar="PATH", nargs="+", type=Path)
+    check = _add(actions, "check", _check, "compare it with its checksums, and say what is damaged")
+    check.add_argument("--repair", action="store_true", help="write it anew without what is damaged")
     reembed = _add(actions, "reembed", _reembed, "move it to another model; the old one serves until that is done")
     reembed.add_argument("--model", metavar="M", required=True, help="a run, a CLIP folder, a hub id, or mini")
     reembed.add_argument("--keep", action="store_true", help="beside the models that it has, not in their place")
@@ -84,6 +91,42 @@ def _forget(arguments: argparse.Namespace) -> None:
         print_json({"removed": removed})
         return
     print(f"{removed} videos were taken out of {arguments.library}; their files are where they were")
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from vop.search.integrity import check
+
+    with progress.show() as show:
+        report = check(
+            arguments.library,
+            repair=arguments.repair,
+            progress=show,
+            waiting=partial(say_waiting, arguments.library),
+        )
+    print_json(report.to_dict()) if arguments.json else _print_check(report)
+    return 0 if report.sound or report.repaired else 1
+
+
+def _print_check(report: CheckReport) -> None:
+    for damage in (*report.damaged_files, *report.damaged_videos):
+        print(f"damaged: {damage.path}: {damage.reason}")
+    if report.damaged_frames:
+        print(f"damaged: kept frames of {report.damaged_frames} segments; they are decoded again when they are needed")
+    print(f"{report.library}: {report.files} files, {report.segments} segments of {report.videos} videos were checked")
+    if report.without_checksum:
+        print(f"{report.without_checksum} segments have no checksum: an earlier version of vop wrote them")
+    if report.deleted or report.changed:
+        print(
+            f"{len(report.deleted)} videos were deleted or moved, {len(report.changed)} have changed since: vop index"
+        )
+    if report.sound:
+        print("the library is sound")
+    elif not report.repaired:
+        print(f"next: vop library check {shlex.quote(report.library)} --repair")
+    else:
+        print("the library was repaired, without the damaged videos" if report.damaged_videos else "it was repaired")
+        for again in report.index_again():
+            print(f"next: {again}")
 
 
 def _reembed(arguments: argparse.Namespace) -> None:

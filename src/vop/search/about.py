@@ -6,6 +6,7 @@ file; whoever reads it meets the old table or the new one, never a mixture.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -78,8 +79,15 @@ class About:
 
 def write(about: About, folder: Path) -> None:
     document = {"format": FORMAT, "vop_version": vop.__version__, **asdict(about)}
+    document["sha256"] = _checksum(document)
     with atomic_write(folder / FILE) as path:
         path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _checksum(document: dict) -> str:
+    """SHA-256 of everything else in a description."""
+    rest = {name: value for name, value in document.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def read(folder: Path) -> About:
@@ -91,13 +99,23 @@ def read(folder: Path) -> About:
     """
     path = folder / FILE
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        later = document["format"] > FORMAT
-        version = document.get("vop_version")
+        return parse(path.read_bytes(), path)
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
             f"{folder}: there is no library; make one: vop index {folder} FOLDER_OF_VIDEOS --model mini"
         ) from None
+
+
+def parse(content: bytes, path: Path) -> About:
+    """What the content of the file at `path` says.
+
+    Raises:
+        VopError: it is damaged, or from a later version.
+    """
+    try:
+        document = json.loads(content)
+        later = document["format"] > FORMAT
+        version = document.get("vop_version")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from None
     if later:
@@ -106,7 +124,9 @@ def read(folder: Path) -> About:
             f"to {FORMAT}: upgrade it, or index into another folder"
         )
     try:
-        del document["format"], document["vop_version"]
+        if document.get("sha256") not in (None, _checksum(document)):  # older libraries have none
+            raise ValueError("its content is not what was written")
+        document = {name: value for name, value in document.items() if name not in ("format", "vop_version", "sha256")}
         models = tuple(LibraryModel(**model) for model in document.pop("models"))
         if not models:
             raise ValueError("it has no model")
@@ -116,4 +136,7 @@ def read(folder: Path) -> About:
 
 
 def _damaged(path: Path, error: Exception) -> VopError:
-    return VopError(f"{path}: not the description of a library ({error}); restore it, or index into another folder")
+    return VopError(
+        f"{path}: not the description of a library ({error}); vop library check {path.parent} --repair restores it "
+        "where there is a copy"
+    )

@@ -8,6 +8,7 @@ from itertools import groupby
 
 import pyarrow as pa
 
+from vop.search.checksums import check_rows
 from vop.search.failures import Failure
 from vop.search.library import Library
 from vop.search.rows import METADATA, with_column
@@ -68,7 +69,7 @@ class Pending:
     def _rewritten(self) -> Iterator[pa.Table]:
         if not self._rewrites:
             return
-        rows = self._library.rows_of(self._rewrites)  # by video
+        rows = check_rows(self._library.rows_of(self._rewrites), self._library.path)  # by video
         videos = rows.column("video").to_pylist()
         for video, places in groupby(range(len(videos)), key=videos.__getitem__):
             file, values = self._rewrites[video]

@@ -1,12 +1,18 @@
-"""Reading a library that may be moved to other models at any moment, so that its old table goes away."""
+"""Reading a library that may change at any moment: its table goes away when it is moved to other models, and an old
+version of a table when a new one has taken its place. What fails then is done again, and what fails for another reason
+than that says that the library is damaged.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
+from vop.errors import VopError
 from vop.search.about import FILE
 
 if TYPE_CHECKING:
@@ -15,6 +21,8 @@ if TYPE_CHECKING:
 Stamp = tuple[int, int]  # of library.json, another one whenever it is written
 T = TypeVar("T")
 P = ParamSpec("P")
+
+_ATTEMPTS = 5  # of a reading that fails in the database, each at its newest version
 
 
 def stamp_of(path: Path) -> Stamp | None:
@@ -27,18 +35,46 @@ def stamp_of(path: Path) -> Stamp | None:
 
 
 def again_if_moved(path: Path, read: Callable[[Stamp | None], T]) -> T:
-    """What is read; a reading that fails is done again if the library was moved meanwhile.
+    """What is read; a reading that fails is done again if the library has changed meanwhile.
 
     Args:
         read: takes the library's stamp as it was before.
+
+    Raises:
+        VopError: the database fails again and again: it is damaged.
     """
+    failed = 0
     while True:
         stamp = stamp_of(path)
         try:
-            return read(stamp)
-        except Exception:
-            if stamp_of(path) == stamp:
+            with explain_damage(path):
+                return read(stamp)
+        except Exception as error:
+            failed += isinstance(error, _DamageError)
+            if stamp_of(path) == stamp and (not isinstance(error, _DamageError) or failed == _ATTEMPTS):
                 raise
+
+
+class _DamageError(VopError):
+    """The database has failed."""
+
+
+@contextmanager
+def explain_damage(path: Path) -> Iterator[None]:
+    """Turns what fails within the database into a VopError that says how to find what is damaged."""
+    try:
+        yield
+    except (VopError, TypeError):
+        raise
+    except Exception as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if not frame.f_globals.get("__name__", "").startswith(("lancedb", "pyarrow")):
+            raise
+        reason = str(error).partition(", /")[0].splitlines()  # where in LanceDB's own source is of no use
+        raise _DamageError(
+            f"{path}: its database cannot be read ({reason[0] if reason else type(error).__name__}); "
+            f"vop library check {path} says what is damaged"
+        ) from error
 
 
 def follows(method: Callable[Concatenate[Library, P], T]) -> Callable[Concatenate[Library, P], T]:

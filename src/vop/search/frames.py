@@ -39,6 +39,14 @@ class SegmentFrames:
         """Whether a sound copy of a segment's frames is there."""
         return self.read(segment) is not None
 
+    def count_damaged(self, *, remove: bool) -> int:
+        """How many files are damaged, and removes them if that is wanted."""
+        damaged = [path for path in self._folder.rglob("*.safetensors") if read_frames(path, shape=self._shape) is None]
+        if remove:
+            for path in damaged:
+                path.unlink()
+        return len(damaged)
+
     def write(self, segment: str, frames: np.ndarray) -> None:
         write_frames(self._path(segment), frames)
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -28,9 +29,10 @@ from vop.files import explain_full_disk
 from vop.search import about as describing
 from vop.search import failures, nearest
 from vop.search.about import About, LibraryModel
+from vop.search.checksums import with_checksums
 from vop.search.failures import Failure
 from vop.search.filters import Filters
-from vop.search.following import Stamp, again_if_moved, follows, stamp_of
+from vop.search.following import Stamp, again_if_moved, explain_damage, follows, stamp_of
 from vop.search.moments import Moment, Nearest, best_of_videos
 from vop.search.place import DATABASE
 from vop.search.rows import (
@@ -39,6 +41,7 @@ from vop.search.rows import (
     METADATA,
     decoder_version,
     delete_paths,
+    field_of,
     matrix,
     metadata_columns,
     quoted,
@@ -110,13 +113,9 @@ class Library:
         self._stamp = stamp or stamp_of(path)
 
     def _open_tables(self) -> None:
-        try:
+        with explain_damage(self.path):
             self.table: Table = self._database.open_table(self.about.table)
             self._failures: Table = self._database.open_table(failures.TABLE)
-        except (ValueError, RuntimeError, OSError) as error:
-            raise VopError(
-                f"{self.path / DATABASE}: its tables cannot be opened ({error}); restore it, or index anew"
-            ) from None
         self._snapshots: dict[str, Snapshot] = {}
         self._indexed: nearest.Indexed | None = None
 
@@ -319,6 +318,11 @@ class Library:
 
     # -- writing, by whoever holds the library (`alone_in`)
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with explain_full_disk(self.path), explain_damage(self.path):
+            yield
+
     def put(self, rows: pa.Table, *, replacing: Iterable[str] = ()) -> None:
         """Adds whole videos, in one commit.
 
@@ -326,8 +330,8 @@ class Library:
             replacing: paths of which all that was there goes in the same commit, as do rows of the same segments; to be
                 given unless both the paths and the videos are new ones.
         """
-        replacing = sorted(replacing)
-        with explain_full_disk(self.path):
+        rows, replacing = with_checksums(rows), sorted(replacing)
+        with self._writing():
             if not replacing:
                 self.table.add(rows)
                 return
@@ -337,20 +341,20 @@ class Library:
 
     def remove(self, paths: Iterable[str]) -> None:
         """Takes videos out by their paths."""
-        with explain_full_disk(self.path):
+        with self._writing():
             delete_paths(self.table, paths)
 
     def add_columns(self, names: Iterable[str]) -> None:
         """Columns of the owner's metadata, and those that older libraries lack; empty at first."""
         wanted = [*ADDED, *(METADATA + name for name in names)]
-        new = [pa.field(name, pa.string()) for name in wanted if name not in self.table.schema.names]
+        new = [field_of(name) for name in wanted if name not in self.table.schema.names]
         if new:
-            with explain_full_disk(self.path):
+            with self._writing():
                 self.table.add_columns(new)
 
     def put_failures(self, failed: Sequence[Failure], *, no_longer: Iterable[str] = ()) -> None:
         """Lists files that failed, in the place of what was listed of them, and takes others off the list."""
-        with explain_full_disk(self.path):
+        with self._writing():
             failures.write(self._failures, failed, no_longer=no_longer)
 
     def rename_model(self, name: str) -> None:
@@ -372,18 +376,17 @@ class Library:
         """Makes one file of many, drops old versions, and builds or completes the indexes where they are needed."""
         from lancedb.index import BTree
 
-        with explain_full_disk(self.path):
+        with self._writing():
             if self.table.count_rows() > nearest.EXACT_ROWS:
                 indexed = {name for index in self.table.list_indices() for name in index.columns}
                 for key in sorted(_IDS.keys() - indexed):
                     self.table.create_index(key, config=BTree())
             nearest.keep_up(self.table, [model.column for model in self.models])
-            if len(self._failures.list_versions()) > nearest.MOST_FRAGMENTS:
-                self._failures.optimize(cleanup_older_than=nearest.READERS)
+            nearest.tidy_up(self._failures)
 
     def staging(self, about: About) -> Library:
         """A library of the same folder with another description, that nobody sees before `publish`."""
-        with explain_full_disk(self.path):
+        with self._writing():
             if about.table not in self._database.list_tables().tables:
                 self._database.create_table(about.table, schema=schema(about.models, self.columns))
             staged = Library(self.path, about)

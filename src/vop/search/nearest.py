@@ -16,7 +16,7 @@ Shapes: `n` rows, `e` width of the embeddings.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,8 +31,8 @@ EXACT_ROWS = 50_000  # up to here NumPy's product takes no longer than a search 
 MOST_PIECES = 8
 TAIL_ROWS = 5000  # scanned in about 7 ms; fewer are not worth a piece
 MOST_FRAGMENTS = 100  # files with few rows, of small commits
-READERS = timedelta(hours=1)  # nobody reads a version for longer after there is a newer one
 
+_AT_ONCE = timedelta(milliseconds=1)
 _KIND = "IVF_RQ"
 _PARTITION_ROWS = 4000
 _BITS = 4  # of a number
@@ -158,7 +158,15 @@ def keep_up(table: Table, columns: Sequence[str]) -> None:
     tail = max((index.num_unindexed_rows for index in indexes), default=0)
     is_small_tail = 0 < tail < TAIL_ROWS
     if not is_small_tail or table.stats()["fragment_stats"]["num_fragments"] >= MOST_FRAGMENTS:
-        table.optimize(cleanup_older_than=_age_of_unread(table))
+        tidy_up(table)
+
+
+def tidy_up(table: Table) -> None:
+    """Makes one file of many, and removes old versions and what killed writers have left.
+
+    A reader of an old version fails, and reads again (`vop.search.following`): a library takes no more than its rows.
+    """
+    table.optimize(cleanup_older_than=_AT_ONCE, delete_unverified=True)
 
 
 def _index_name(column: str) -> str:
@@ -167,15 +175,3 @@ def _index_name(column: str) -> str:
 
 def _statistics(table: Table, column: str) -> IndexStatistics | None:
     return table.index_stats(_index_name(column))
-
-
-def _age_of_unread(table: Table) -> timedelta:
-    """The age from which on versions are not read any more.
-
-    What counts is not when a version was made but since when there has been a newer one: the version of last week may
-    have been the current one a second ago.
-    """
-    now = datetime.now()
-    made = [version["timestamp"] for version in table.list_versions()]
-    still_read = max((moment for moment in made if moment <= now - READERS), default=now)
-    return now - still_read + READERS

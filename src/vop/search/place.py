@@ -23,13 +23,16 @@ def check_place(path: Path) -> None:
 
 
 @contextmanager
-def alone_in(path: Path, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Holds a library for writing; the lock goes with the process, however it ends.
+def alone_in(path: Path, *, waiting: Callable[[], None] = lambda: None, sealing: bool = True) -> Iterator[None]:
+    """Holds a library for writing, and brings its checksums up to date; the lock goes with the process.
 
     Args:
         waiting: called once if another process holds it, before waiting for it.
+        sealing: whether something may be written, so that there are new checksums.
     """
     from filelock import FileLock, Timeout
+
+    from vop.search.checksums import seal
 
     path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path / LOCK)
@@ -39,6 +42,10 @@ def alone_in(path: Path, *, waiting: Callable[[], None] = lambda: None) -> Itera
         waiting()
         lock.acquire()
     try:
-        yield
+        try:
+            yield
+        finally:
+            if sealing and (path / FILE).exists():
+                seal(path)
     finally:
         lock.release()

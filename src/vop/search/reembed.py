@@ -18,6 +18,7 @@ import pyarrow as pa
 from vop.errors import UsageError, VideoError, VopError
 from vop.progress import Progress, silent
 from vop.search.about import About, LibraryModel
+from vop.search.checksums import check_rows
 from vop.search.commits import COMMIT_ROWS
 from vop.search.frames import SegmentFrames
 from vop.search.library import Known, Library
@@ -164,7 +165,7 @@ class _Moving:
 
     def decode(self, video: Known) -> Generator[Piece, None, pa.Table]:
         """The segments of a video again; returns its rows."""
-        rows = self._library.rows_of([video.video])
+        rows = check_rows(self._library.rows_of([video.video]), self._library.path)
         kept = rows.select(["segment", "start_seconds", "end_seconds", "strip"]).to_pylist()
         spans = [(row["start_seconds"], row["end_seconds"]) for row in kept]
         segments = [row["segment"] for row in kept]

@@ -3,6 +3,7 @@
 segment             the video's id, start and end in milliseconds: the row's key
 video               SHA-256 of the file's content, its first 32 digits
 place               0, 1, … among the segments of the video
+num_segments        of the video; empty in older libraries
 path, name          of the file, absolute, and without its folders
 size, mtime_ns      of the file when it was read: what tells that it has changed
 start_seconds, end_seconds, duration_seconds    of the segment, and of the whole video
@@ -11,6 +12,7 @@ date_source         what says so: see `vop.video.dates`; empty in older librarie
 plays_in_browsers   whether a browser plays the file as it is
 made_at, made_with  when the embeddings were made, the models' fingerprints, and the decoder's version
 strip               film strip, JPEG
+checksum            of everything else in the row: see `vop.search.checksums`; empty in older libraries
 embedding_N         one column for each model, of unit length
 about_NAME          columns of the owner's metadata, as text
 """
@@ -37,8 +39,9 @@ if TYPE_CHECKING:
 
 METADATA = "about_"
 EMBEDDING = "embedding_"
+CHECKSUM = "checksum"
 LIGHT = ["segment", "path", "duration_seconds", "date", "plays_in_browsers"]  # what makes a moment
-ADDED = ("date_source",)  # columns that older libraries lack
+ADDED = ("date_source", "num_segments", CHECKSUM)  # columns that older libraries lack
 _DECODER = "decoder-"
 _OLDER_DECODER = 2
 _MOST_NAMED = 1000  # paths in one condition
@@ -46,6 +49,7 @@ _TYPES = {
     "segment": pa.string(),
     "video": pa.string(),
     "place": pa.int32(),
+    "num_segments": pa.int32(),
     "path": pa.string(),
     "name": pa.string(),
     "size": pa.int64(),
@@ -59,6 +63,7 @@ _TYPES = {
     "made_at": pa.string(),
     "made_with": pa.string(),
     "strip": pa.binary(),
+    CHECKSUM: pa.int64(),
 }
 
 
@@ -75,6 +80,11 @@ class VideoFile:
     date_source: str
     plays_in_browsers: bool
     metadata: Mapping[str, str]
+
+
+def field_of(column: str) -> pa.Field:
+    """A column of the owner's metadata, or one that older libraries lack."""
+    return pa.field(column, _TYPES.get(column, pa.string()))
 
 
 def schema(models: Sequence[LibraryModel], metadata: Sequence[str] = ()) -> pa.Schema:
@@ -96,13 +106,14 @@ def make_rows(
     wanted: pa.Schema,
     models: Sequence[LibraryModel],
 ) -> pa.Table:
-    """The rows of one video.
+    """The rows of one video, without checksums.
 
     Args:
         embeddings: by column, float32 (segments, e).
     """
     same = {
         "video": file.video,
+        "num_segments": len(spans),
         "path": str(file.path),
         "name": file.path.name,
         "size": file.size,
@@ -113,6 +124,7 @@ def make_rows(
         "plays_in_browsers": file.plays_in_browsers,
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "made_with": made_with(models),
+        CHECKSUM: None,
     }
     same |= {METADATA + name: file.metadata.get(name) for name in metadata_columns(wanted)}
     columns = {name: [value] * len(spans) for name, value in same.items()} | {

@@ -1,0 +1,151 @@
+"""Checksums that tell a library as it was written from one that a disk or a copy has damaged.
+
+Each row has one, in the column `checksum`, so that damage has a video's name, also where rows were written again into
+another file. Each file of the database has one in `checksums.json`, so that no changed bit passes, whatever it is part
+of, and `library.json` has its own. Small files without which rows cannot be told from each other (`library.json`, the
+newest manifest of each table, and which rows are deleted) are kept in `checksums.json` as copies.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from vop.errors import VopError
+from vop.files import atomic_write
+from vop.search import about
+from vop.search.place import DATABASE
+from vop.search.rows import CHECKSUM, matrix
+
+FILE = "checksums.json"
+_HINT = "latest_version_hint.json"  # written again and again, and never believed; all other files are written once
+
+
+def with_checksums(rows: pa.Table) -> pa.Table:
+    """The rows with the checksum of each, of everything else in it that has a value."""
+    place = rows.schema.get_field_index(CHECKSUM)
+    return rows.set_column(place, rows.field(place), pa.array(_sums(rows), pa.int64()))
+
+
+def damaged_rows(rows: pa.Table) -> np.ndarray:
+    """Which rows (n,) are not what was written; those of older libraries have no checksum, and pass."""
+    stored = rows.column(CHECKSUM).to_pylist()
+    return np.array([had not in (None, found) for had, found in zip(stored, _sums(rows), strict=True)], bool)
+
+
+def check_rows(rows: pa.Table, library: Path) -> pa.Table:
+    """The same rows, for what makes new rows of them and would hide the damage.
+
+    Raises:
+        VopError: some are damaged.
+    """
+    bad = damaged_rows(rows)
+    if bad.any():
+        path = rows.column("path")[int(bad.argmax())].as_py()
+        raise VopError(
+            f"{library}: {bad.sum()} of its segments are damaged, the first is of {path}: vop library check {library}"
+        )
+    return rows
+
+
+def _sums(rows: pa.Table) -> list[int]:
+    sums = [0] * len(rows)
+    for name in sorted({*rows.schema.names} - {CHECKSUM}):
+        tag = name.encode()
+        for place, value in enumerate(_as_bytes(rows.column(name))):
+            if value is not None:  # a column that was added later leaves the checksum as it was
+                sums[place] = zlib.crc32(value, zlib.crc32(tag, sums[place]))
+    return sums
+
+
+def _as_bytes(column: pa.ChunkedArray) -> Iterator[bytes | None]:
+    if pa.types.is_fixed_size_list(column.type):
+        yield from (row.tobytes() for row in matrix(column))
+        return
+    for value in column.to_pylist():
+        yield value if value is None or isinstance(value, bytes) else str(value).encode()
+
+
+@dataclass(frozen=True)
+class Seal:
+    """The files of a library as they were after the last change.
+
+    Attributes:
+        files: SHA-256 by path below the library's folder.
+        copies: the content of some, in base64.
+    """
+
+    files: dict[str, str] = field(default_factory=dict)
+    copies: dict[str, str] = field(default_factory=dict)
+
+    def copy_of(self, name: str) -> bytes | None:
+        return base64.b64decode(self.copies[name]) if name in self.copies else None
+
+
+def seal(folder: Path) -> None:
+    """Brings `checksums.json` up to date, for whoever holds the library; only files that are new are read."""
+    known = read_seal(folder) or Seal()
+    names = sorted(_names(folder))
+    files = {name: known.files.get(name) or digest(folder / name) for name in names}
+    copied = [*newest_manifests(names), *(name for name in names if "/_deletions/" in name)]
+    copies = {name: known.copies.get(name) or _encoded(folder / name) for name in copied}
+    with suppress(VopError):  # of a damaged one the copy stays
+        about.read(folder)
+        copies[about.FILE] = _encoded(folder / about.FILE)
+    content = Seal(files, {about.FILE: known.copies[about.FILE]} | copies if about.FILE in known.copies else copies)
+    if content != known:
+        _write(folder, content)
+
+
+def _encoded(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def read_seal(folder: Path) -> Seal | None:
+    """What `checksums.json` says; None if it is not there, or damaged itself."""
+    try:
+        document = json.loads((folder / FILE).read_bytes())
+        content = Seal(**document["content"])
+        return content if document["sha256"] == _digest_of(content) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(folder: Path, content: Seal) -> None:
+    document = {"sha256": _digest_of(content), "content": asdict(content)}
+    with atomic_write(folder / FILE) as path:
+        path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def _digest_of(content: Seal) -> str:
+    return hashlib.sha256(json.dumps(asdict(content), sort_keys=True).encode()).hexdigest()
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """The files of the database."""
+    for path in (folder / DATABASE).rglob("*"):
+        if path.is_file() and path.name != _HINT:
+            yield path.relative_to(folder).as_posix()
+
+
+def newest_manifests(names: list[str]) -> list[str]:
+    """Of each table, the file that says what its newest version is made of."""
+    found: dict[str, str] = {}
+    for name in sorted(names, reverse=True):  # LanceDB counts downwards, so that the newest name is the first
+        if name.endswith(".manifest"):
+            found[name.rpartition("/")[0]] = name
+    return sorted(found.values())
