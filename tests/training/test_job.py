@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -10,6 +14,7 @@ import vop
 from tiny_data import write_table, write_videos
 from vop.data.readers import load
 from vop.data.screening import BadVideo
+from vop.errors import VopError
 from vop.training.job import train
 from vop.training.recipe import Recipe
 from vop.video.isolated import DecodingProcesses
@@ -44,7 +49,7 @@ def test_the_result_is_the_run(dataset, tiny_folder, tmp_path):
     assert trained.skipped == (
         BadVideo("gone.mp4", str(dataset.split("train").videos[4].path), "there is no such file", missing=True),
     )
-    assert {stage for stage, *_ in seen} == {"decoding train", "decoding val", "training"}
+    assert {stage for stage, *_ in seen} == {"decoding train", "training"}
     assert opened.card["training_videos"] + opened.card["validation_videos"] == 4
 
 
@@ -85,3 +90,40 @@ def test_without_validation_the_last_epoch_is_kept(dataset, tiny_folder, tmp_pat
     trained = train(dataset, "vop", tmp_path, backbone=str(tiny_folder), recipe=recipe)
     assert (trained.result.best_epoch, trained.result.selection) == (2, "last")
     assert trained.model.card["validation_videos"] == 0
+
+
+def test_what_is_held_out_is_drawn_from_what_can_be_read(dataset, tiny_folder, tmp_path):
+    """Five videos of which one is not there: a fifth of the other four."""
+    trained = train(dataset, "vop", tmp_path, backbone=str(tiny_folder), recipe=RECIPE)
+    assert trained.model.card["validation_videos"] == 1
+    assert trained.model.card["training_videos"] == 3
+
+
+def test_notes_come_before_the_training(dataset, tiny_folder, tmp_path):
+    said = []
+    noted = replace(dataset, notes=("7 of 12 videos have no caption",))
+    train(
+        noted,
+        "vop",
+        tmp_path,
+        backbone=str(tiny_folder),
+        recipe=RECIPE,
+        note=said.append,
+        progress=lambda name, *_: said.append(name),
+    )
+    first = said.index("training")
+    assert "7 of 12 videos have no caption" in said[:first]
+    assert any("2 steps are few" in line for line in said[:first])
+    assert any("on 1 validation videos only a large gain" in line for line in said[:first])
+
+
+def test_a_training_that_cannot_be_is_refused_before_anything_is_decoded(dataset, tiny_folder, tmp_path, monkeypatch):
+    train(dataset, "vop", tmp_path / "run", backbone=str(tiny_folder), recipe=RECIPE)
+    silent = Path(shutil.copytree(tiny_folder, tmp_path / "silent"))
+    for vocabulary in ("tokenizer.json", "vocab.json", "merges.txt"):
+        (silent / vocabulary).unlink(missing_ok=True)
+    monkeypatch.setattr(DecodingProcesses, "call", lambda *_, **__: pytest.fail("it was decoded"))
+    with pytest.raises(VopError, match="seed = 0, this one has 1"):
+        train(dataset, "vop", tmp_path / "run", backbone=str(tiny_folder), recipe=replace(RECIPE, seed=1), resume=True)
+    with pytest.raises(VopError, match="no vocabulary"):
+        train(dataset, "vop", tmp_path / "other", backbone=str(silent), recipe=RECIPE)

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from worlds import MadeFrames, split
 
+import vop
 from vop import model
 from vop.errors import UsageError, VopError
 from vop.training.recipe import Recipe, read_config
@@ -32,6 +33,7 @@ def trainer(
     **recipe,
 ):
     values = {"epochs": 3, "batch_size": 6, "learning_rate": 1e-2, "seed": 5, "workers": 0, "checkpoint_seconds": 0.0}
+    values["if_worse"] = "tuned"  # so that what was trained is there to look at
     torch.manual_seed(5)
     built = model.create(method, tiny, device="cpu", num_frames=4, dtype=precision, **settings or {})
     held_out = split("val", videos=6, captions=1) if validation else None
@@ -88,8 +90,10 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(tiny, tmp_path, kind, ste
 
 
 def test_the_run_keeps_the_best_epoch(tiny, tmp_path, monkeypatch):
-    scores = iter([10.0, 30.0, 20.0])
-    monkeypatch.setattr(Trainer, "_validate", lambda self: {"t2v": {"r1": next(scores), "mnr": 1.0}})
+    scores = iter([5.0, 10.0, 30.0, 20.0])  # the untuned model's, and three epochs'
+    monkeypatch.setattr(
+        Trainer, "_validate", lambda self, model: ({"t2v": {"r1": next(scores), "mnr": 1.0}}, [0.5] * 6)
+    )
     seen = []
     monkeypatch.setattr(
         Trainer,
@@ -100,10 +104,72 @@ def test_the_run_keeps_the_best_epoch(tiny, tmp_path, monkeypatch):
         ),
     )
     job = trainer(tiny, tmp_path)
-    monkeypatch.setattr(job, "_card", lambda result: {})
+    monkeypatch.setattr(job, "_card", lambda result, tuned: {})
     assert job.fit().best_epoch == 2
     assert all(torch.equal(tensor, seen[1][name]) for name, tensor in weights(tmp_path).items())
     assert not all(torch.equal(tensor, seen[2][name]) for name, tensor in weights(tmp_path).items())
+
+
+def test_without_evidence_of_a_gain_the_untuned_model_is_kept(tiny, tmp_path):
+    """Three steps on random pairs teach nothing."""
+    job = trainer(tiny, tmp_path / "run", if_worse="untuned")
+    result = job.fit()
+    assert result.selection == "untuned"
+    assert result.p > 0.05
+    opened = vop.load(tmp_path / "run")
+    assert opened.method_name == job.model.method_name == "zero-shot"
+    assert opened.num_frames == 4
+    plain = model.create("zero-shot", tiny, device="cpu", num_frames=4)
+    assert torch.equal(opened.encode_text(["a", "b c"]), plain.encode_text(["a", "b c"]))
+    assert (opened.card["epoch"], opened.card["selection"]) == (0, "untuned")
+    assert "no better than the untuned model" in (tmp_path / "run" / "README.md").read_text()
+    assert opened.card["validation"] == result.untuned
+
+
+def test_what_was_trained_can_still_be_had(tiny, tmp_path):
+    trainer(tiny, tmp_path / "run", if_worse="untuned").fit()
+    tuned = trainer(tiny, tmp_path / "run", if_worse="tuned")
+    assert tuned.fit(resume=True).selection == "validation-selected"
+    other = trainer(tiny, tmp_path / "other", if_worse="tuned")
+    other.fit()
+    one, two = weights(tmp_path / "run"), weights(tmp_path / "other")
+    assert one
+    assert all(torch.equal(one[name], two[name]) for name in two)
+
+
+def test_a_real_gain_is_kept(tiny, tmp_path, monkeypatch):
+    found = iter([[0.2] * 6, [0.9] * 6, [0.8] * 6, [0.7] * 6])
+    metrics = {"t2v": {"r1": 50.0, "mnr": 1.0}}
+    monkeypatch.setattr(Trainer, "_validate", lambda self, model: (metrics, next(found)))
+    job = trainer(tiny, tmp_path, if_worse="untuned")
+    monkeypatch.setattr(job, "_card", lambda result, tuned: {})
+    result = job.fit()
+    assert (result.selection, result.best_epoch, result.is_proven) == ("validation-selected", 1, True)
+    assert weights(tmp_path)
+
+
+def test_on_too_few_videos_nothing_is_proven(tiny, tmp_path, monkeypatch):
+    metrics = {"t2v": {"r1": 50.0, "mnr": 1.0}}
+    monkeypatch.setattr(Trainer, "_validate", lambda self, model: (metrics, [0.5] * 4))
+    job = trainer(tiny, tmp_path, if_worse="untuned")
+    monkeypatch.setattr(job, "_card", lambda result, tuned: {})
+    result = job.fit()
+    assert (result.selection, result.p, result.is_proven) == ("validation-selected", None, False)
+
+
+def test_without_a_number_of_epochs_there_are_enough_steps(tiny, tmp_path):
+    job = trainer(tiny, tmp_path, epochs=None)
+    assert job.total_steps == 300  # of 3 in each epoch
+    assert not [line for line in job.plan() if "steps are few" in line]
+    few = trainer(tiny, tmp_path, epochs=2)
+    assert any("6 steps are few" in line and "--epochs 100" in line for line in few.plan())
+
+
+def test_many_short_epochs_are_validated_now_and_then(tiny, tmp_path):
+    result = trainer(tiny, tmp_path, epochs=45).fit()
+    validated = [record["epoch"] for record in result.history if "validation" in record]
+    assert validated == [*range(3, 46, 3)]
+    assert result.best_epoch in validated
 
 
 def test_without_validation_the_last_epoch_is_kept(tiny, tmp_path):

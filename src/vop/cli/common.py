@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.errors import UsageError
-from vop.training.recipe import FIELDS, Recipe, fields_of
+from vop.training.recipe import ENOUGH_STEPS, FIELDS, PAPER_EPOCHS, Recipe, fields_of, kind_of
 
 if TYPE_CHECKING:
     from vop.data.types import Dataset
@@ -75,11 +75,18 @@ _RECIPE_HELP = {
     "max_grad_norm": "gradients are clipped to this norm",
     "seed": "of the prompts' initial values and of the order of the pairs",
     "precision": "auto, bf16 or fp32",
-    "validation": "fraction of the training videos that selects the epoch, if the data has no validation split",
+    "validation": "fraction of the training videos that selects the epoch, if the data has no validation split; "
+    "at least 100 videos or a third of them",
+    "if_worse": "untuned: keep the untuned model if no epoch is better on validation videos; tuned: keep the best "
+    "epoch all the same",
     "aspect": "display: frames in the shape that players show; stored: pixels as squares, as published pipelines do",
     "on_bad_video": "skip: leave unreadable videos out and list them; fail: stop",
     "workers": "processes that decode",
     "checkpoint_seconds": "time between checkpoints within an epoch",
+}
+_NO_DEFAULT = {
+    "epochs": f"{PAPER_EPOCHS}, or as many as {ENOUGH_STEPS} steps take",
+    "learning_rate": "the method's own",
 }
 
 
@@ -87,10 +94,9 @@ def add_recipe_options(parser: argparse.ArgumentParser, *, without: Sequence[str
     """An option for each field of a recipe."""
     for name, field in FIELDS.items():
         if name not in without:
-            default = "the method's own" if field.default is None else field.default
-            kind = float if field.default is None else type(field.default)
+            default = _NO_DEFAULT.get(name, field.default)
             text = f"{_RECIPE_HELP[name]} (default {default})"
-            parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
+            parser.add_argument(f"--{name.replace('_', '-')}", type=kind_of(field), help=text)
 
 
 def recipe_of(config: dict, arguments: argparse.Namespace, **fixed) -> Recipe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from vop import progress
@@ -19,7 +20,7 @@ from vop.cli.common import (
 )
 from vop.errors import UsageError
 from vop.threads import use_threads
-from vop.training.recipe import read_config
+from vop.training.recipe import UNTUNED, read_config
 
 
 def add_parser(subparsers) -> None:
@@ -70,6 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
             cache=arguments.cache,
             resume=arguments.resume,
             progress=show,
+            note=partial(print, file=sys.stderr),
             **settings,
         )
     PartialState().destroy_process_group()  # its threads can abort a process that ends with them
@@ -79,12 +81,38 @@ def run(arguments: argparse.Namespace) -> None:
     _report(trained.result, arguments.out, spec)
 
 
+def _in_words(validation: dict) -> str:
+    t2v = validation["t2v"]
+    found = f"validation t2v R@1 {t2v['r1']:.1f}, R@5 {t2v['r5']:.1f}, MnR {t2v['mnr']:.1f}"
+    return f"{found} ({validation['videos']:,} videos)"
+
+
+def _warn(result) -> None:
+    """Says in red that nothing is known to be gained, and what to do."""
+    from rich.console import Console
+
+    videos = f"{result.untuned['videos']:,} validation videos"
+    if result.p is None:
+        found = f"{videos} cannot tell whether tuning did good or harm; the tuned model was kept unproven"
+    else:
+        is_worse = result.best["validation"]["t2v"]["mnr"] > result.untuned["t2v"]["mnr"]
+        found = "worse than untuned" if is_worse else "not provably better than untuned"
+        kept = "the untuned model was kept" if result.selection == UNTUNED else "it was kept all the same"
+        found = f"the tuned model is {found} (p = {result.p:.2g} on {videos}); {kept}"
+    advice = "give more captioned videos, some hundreds, or try another --learning-rate or --method"
+    other = "; --if-worse tuned keeps the tuned model" if result.selection == UNTUNED else ""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"{found}: {advice}{other}", style="bold red")
+
+
 def _report(result, out: Path, spec: str) -> None:
-    for record in result.history:
+    if result.untuned:
+        print(f"untuned: {_in_words(result.untuned)}")
+    validated = [record for record in result.history if "validation" in record]
+    for record in validated or result.history:
         line = f"epoch {record['epoch']}: loss {record['loss']:.3f}"
-        if "validation" in record:
-            t2v = record["validation"]["t2v"]
-            line += f", validation t2v R@1 {t2v['r1']:.1f}, R@5 {t2v['r5']:.1f}, MnR {t2v['mnr']:.1f}"
-        print(line)
-    print(f"{out}: epoch {result.best_epoch} ({result.selection}), {result.seconds / 60:.1f} minutes")
+        print(f"{line}, {_in_words(record['validation'])}" if validated else line)
+    kept = "the untuned model" if result.selection == UNTUNED else f"epoch {result.best_epoch}"
+    print(f"{out}: {kept} ({result.selection}), {result.seconds / 60:.1f} minutes")
+    if result.untuned and not result.is_proven:
+        _warn(result)
     print(f"next: vop evaluate {out} --data {spec}", file=sys.stderr)

@@ -10,11 +10,13 @@ from vop.data.types import Dataset
 from vop.errors import DataError, UsageError
 
 
-def with_validation(dataset: Dataset, *, fraction: float = 0.05, max_videos: int = 500, seed: int = 0) -> Dataset:
+def with_validation(
+    dataset: Dataset, *, fraction: float = 0.05, min_videos: int = 1, max_videos: int = 500, seed: int = 0
+) -> Dataset:
     """The data set with a validation split; one that has none gives up some of its training videos for it.
 
-    Whole videos are held out, with all their captions: as many as `fraction` of them, at least 1 and at most
-    `max_videos`, drawn by `seed`. The test split stays as it is.
+    Whole videos are held out, with all their captions, drawn by `seed`: as many as `fraction` of them, at least
+    `min_videos` and at most `max_videos`, and never all. The test split stays as it is.
 
     Raises:
         DataError: there is no training split, or a single video in it.
@@ -29,7 +31,7 @@ def with_validation(dataset: Dataset, *, fraction: float = 0.05, max_videos: int
     ids = sorted(video.id for video in train.videos)
     if len(ids) < 2:
         raise DataError(f"{dataset.name}: no validation video can be held out of {len(ids)} training videos")
-    count = min(max(round(fraction * len(ids)), 1), max_videos, len(ids) - 1)
+    count = min(max(round(fraction * len(ids)), min_videos, 1), max_videos, len(ids) - 1)
     chosen = {ids[place] for place in np.random.default_rng(seed).permutation(len(ids))[:count]}
     splits = dict(dataset.splits)
     splits["train"] = train.keep(set(ids) - chosen)

@@ -10,10 +10,10 @@ from typing import Any
 
 from vop.errors import UsageError, VopError
 from vop.heads import MEAN
-from vop.training.recipe import Recipe
+from vop.training.recipe import PAPER_EPOCHS, TUNED, Recipe
 
 # Fields of a recipe that change neither a result nor what it is compared with.
-FREE = ("workers", "checkpoint_seconds", "on_bad_video", "seed", "learning_rate")
+FREE = ("if_worse", "workers", "checkpoint_seconds", "on_bad_video", "seed", "learning_rate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +114,10 @@ class Plan:
             raise UsageError(f"seeds are {list(self.seeds)}; give one or more whole numbers, 0 or more")
         if self.baseline is not None and self.baseline not in names:
             raise UsageError(f"the baseline {self.baseline!r} is not among the arms: {', '.join(names)}")
+
+        # What a method gives is reported, also where it does worse than the untuned model.
+        recipe = replace(self.recipe, epochs=self.recipe.epochs or PAPER_EPOCHS, if_worse=TUNED)
+        object.__setattr__(self, "recipe", recipe)
 
     def arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.name == name)

@@ -7,6 +7,8 @@ is trained, the optimizer's moments and the step number are all that a training 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -28,14 +30,20 @@ class Progress:
     Attributes:
         step: optimizer steps done.
         loss_sum: of the steps of the epoch under way.
-        history: a dictionary per epoch done: epoch, loss, validation metrics.
-        best_epoch: the epoch with the best validation, from 1; None before the first or without validation.
+        history: a dictionary per epoch done: epoch, loss, and validation metrics where it was validated.
+        scores: of the validation videos, for each epoch that was validated (`vop.training.selection`).
+        untuned: validation metrics of the untuned model; None without validation.
+        untuned_scores: of the validation videos.
+        best_epoch: the epoch with the best validation, or without validation the last, from 1; None before the first.
         seconds: of training so far.
     """
 
     step: int = 0
     loss_sum: float = 0.0
     history: list[dict] = field(default_factory=list)
+    scores: list[list[float]] = field(default_factory=list)
+    untuned: dict | None = None
+    untuned_scores: list[float] = field(default_factory=list)
     best_epoch: int | None = None
     seconds: float = 0.0
 
@@ -69,14 +77,10 @@ def load_checkpoint(
     Raises:
         VopError: the file is damaged, or is of another training; the message names the first difference.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        progress, saved = Progress(**json.loads(metadata["progress"])), json.loads(metadata["identity"])
-    except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
-        raise VopError(f"{path}: damaged ({error}); delete it to train from the start") from None
-    _check_identity(path, saved, identity)
+    check_identity(path, identity)
+    with _damage_named(path), safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        progress = Progress(**json.loads(file.metadata()["progress"]))
     for name, parameter in trained.items():
         parameter.data.copy_(tensors[f"trained.{name}"])
         if f"exp_avg.{name}" in tensors:
@@ -88,10 +92,25 @@ def load_checkpoint(
     return progress, best
 
 
-def _check_identity(path: Path, saved: dict, wanted: dict) -> None:
+def check_identity(path: Path, wanted: dict) -> None:
+    """Compares a checkpoint's training with this one, in what is `wanted`; only the beginning of the file is read.
+
+    Raises:
+        VopError: as `load_checkpoint`.
+    """
+    with _damage_named(path), safe_open(path, framework="pt") as file:
+        saved = json.loads(file.metadata()["identity"])
     for key, value in json.loads(json.dumps(wanted)).items():  # as it was saved: a tuple is a list there
         if saved.get(key) != value:
             raise VopError(
                 f"{path} is of a training with {key} = {saved.get(key)!r}, this one has {value!r}: resume with "
                 "what it was started with, or choose another --out"
             )
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
+        raise VopError(f"{path}: damaged ({error}); delete it to train from the start") from None

@@ -10,12 +10,17 @@ from pathlib import Path
 from vop.errors import UsageError, unknown_name
 from vop.video.aspect import DISPLAY, check_aspect
 
+ENOUGH_STEPS = 300  # in which prompts learned more than they broke, on emoji-motion with mini (docs/training.md)
+PAPER_EPOCHS = 5
+UNTUNED, TUNED = "untuned", "tuned"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The defaults are the paper's (section 4) where it gives any.
 
     Attributes:
+        epochs: passes over the training pairs; None for 5, the paper's, or as many more as `ENOUGH_STEPS` steps take.
         learning_rate: of AdamW; None for the method's own (`Method.learning_rate`). The paper searches [1e-6, 1e-2]
             for each method and does not say what it found.
         weight_decay: of AdamW, on everything that trains but the logit scale.
@@ -25,7 +30,10 @@ class Recipe:
         max_grad_norm: gradients are clipped to this norm.
         seed: of the prompts' initial values and of the order of the pairs.
         precision: of the frozen weights and the activations: "auto", "bf16", "fp32".
-        validation: fraction of the training videos that selects the epoch, if the data has no validation split.
+        validation: fraction of the training videos that selects the epoch, if the data has no validation split; at
+            least 100 videos or a third of them, whichever is less.
+        if_worse: what a run keeps if no epoch is better than the untuned model on validation videos: "untuned", or
+            "tuned", the best epoch all the same.
         aspect: "display" gives frames the shape in which players show them, "stored" takes pixels as squares whatever
             the file says, as most published pipelines do.
         on_bad_video: "skip" leaves unreadable videos out and reports them; "fail" stops.
@@ -33,7 +41,7 @@ class Recipe:
         checkpoint_seconds: a checkpoint is written after an epoch, and in between once this long has passed.
     """
 
-    epochs: int = 5
+    epochs: int | None = None
     batch_size: int = 32
     captions_per_video: int = 1
     learning_rate: float | None = None
@@ -43,6 +51,7 @@ class Recipe:
     seed: int = 0
     precision: str = "auto"
     validation: float = 0.05
+    if_worse: str = UNTUNED
     aspect: str = DISPLAY
     on_bad_video: str = "skip"
     workers: int = 2
@@ -50,9 +59,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            _check_type(field.name, getattr(self, field.name), default=field.default)
+            _check_type(field, getattr(self, field.name))
         for name, least in {"epochs": 1, "batch_size": 2, "captions_per_video": 1, "workers": 0, "seed": 0}.items():
-            if getattr(self, name) < least:
+            if getattr(self, name) is not None and getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be {least} or more")
         for name in ("warmup", "validation"):
             if not 0 <= getattr(self, name) < 1:
@@ -65,6 +74,8 @@ class Recipe:
                 f"learning_rate is {self.learning_rate}; give one in (0, 10), the paper's are 1e-6 to 1e-2"
             )
         check_aspect(self.aspect)
+        if self.if_worse not in (UNTUNED, TUNED):
+            raise unknown_name("if_worse", self.if_worse, [UNTUNED, TUNED])
         if self.on_bad_video not in ("skip", "fail"):
             raise unknown_name("on_bad_video", self.on_bad_video, ["skip", "fail"])
 
@@ -81,15 +92,18 @@ _NAMES = ("data", "method", "backbone", "head")
 _MAPPINGS = ("settings", "study")
 
 
-def _check_type(name: str, value: object, *, default: object) -> None:
-    kind, words = {
-        int: (int, "a whole number"),
-        str: (str, "a name"),
-    }.get(type(default), ((int, float), "a number"))
-    if value is None and default is None:
+def kind_of(field: dataclasses.Field) -> type:
+    """The type of a field's values, beside None where that is its default."""
+    return {"int": int, "float": float, "str": str}[field.type.partition(" ")[0]]
+
+
+def _check_type(field: dataclasses.Field, value: object) -> None:
+    if value is None and field.default is None:
         return
-    if isinstance(value, bool) or not isinstance(value, kind):
-        raise UsageError(f"{name} is {value!r}; it must be {words}")
+    kind = kind_of(field)
+    words = {int: "a whole number", str: "a name", float: "a number"}[kind]
+    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+        raise UsageError(f"{field.name} is {value!r}; it must be {words}")
 
 
 def read_config(path: str | Path) -> dict:
@@ -115,7 +129,7 @@ def read_config(path: str | Path) -> dict:
             raise unknown_name(f"entry of {path}", str(name), known)
         if name in _NAMES and not isinstance(value, str):
             raise UsageError(f"{path}: {name} is {value!r}; it must be a name")
-        if name in FIELDS and isinstance(value, str) and not isinstance(FIELDS[name].default, int | str):
+        if name in FIELDS and isinstance(value, str) and kind_of(FIELDS[name]) is float:
             with suppress(ValueError):  # YAML reads 1e-3 as a string
                 values[name] = float(value)
     for name in _MAPPINGS:

@@ -1,7 +1,8 @@
 """One loop for all methods.
 
-AdamW on what the method and the head train, a cosine schedule with warm-up, symmetric InfoNCE. After each epoch the
-validation split is ranked; the run keeps the best epoch's weights.
+AdamW on what the method and the head train, a cosine schedule with warm-up, symmetric InfoNCE. The validation split is
+ranked before the training and after each epoch, of many short ones after every few. The run keeps the best epoch's
+weights, or the untuned model if there is no evidence that they are better (`vop.training.selection`).
 """
 
 from __future__ import annotations
@@ -23,17 +24,19 @@ from vop.data.loading import EpochSampler, FrameLoader, PairDataset, caption_gro
 from vop.data.types import Split
 from vop.errors import DataError, UsageError, VopError
 from vop.evaluation.embedding import embed_split
-from vop.model import HEAD_PREFIX, TextVideoModel
+from vop.model import HEAD_PREFIX, TextVideoModel, create
 from vop.progress import Progress, silent
 from vop.run_folder import TRAINING
 from vop.threads import forward_work, limit_threads
-from vop.training import checkpoint
+from vop.training import checkpoint, selection
 from vop.training.distributed import gather_rows, share_gradient
 from vop.training.loss import contrastive_loss
-from vop.training.recipe import Recipe
+from vop.training.recipe import ENOUGH_STEPS, PAPER_EPOCHS, TUNED, UNTUNED, Recipe
 
 CHECKPOINT = "state.safetensors"
 LOGIT_SCALE = "clip.log_logit_scale"
+FEW_VIDEOS = 50  # to validate on
+MOST_VALIDATIONS = 20  # of a training without as many as 20 long epochs
 SAVING_SHARE = 20  # training goes on for so many times as long as the last checkpoint took
 
 
@@ -42,15 +45,32 @@ class TrainingResult:
     """What a training did.
 
     Attributes:
-        history: per epoch: epoch, loss, validation metrics.
-        selection: how the saved weights were chosen: "validation-selected", "last" or "untrained".
+        history: per epoch: epoch, loss, and validation metrics where it was validated.
+        best_epoch: the best on validation, or without it the last; also where it was not kept.
+        selection: how the saved weights were chosen: "validation-selected", "last", "untrained", or "untuned" if no
+            epoch was better than the untuned model, which is what the run holds then.
         seconds: of training, resumed parts included.
+        untuned: validation metrics of the untuned model; None where it was not validated.
+        p: how often chance alone makes an epoch look as good beside the untuned model; None as well, and where there
+            are too few videos to tell.
     """
 
     history: list[dict]
     best_epoch: int | None
     selection: str
     seconds: float
+    untuned: dict | None = None
+    p: float | None = None
+
+    @property
+    def best(self) -> dict | None:
+        """The record of the best epoch."""
+        return self.history[self.best_epoch - 1] if self.best_epoch else None
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether there is evidence that the best epoch is better than the untuned model."""
+        return self.p is not None and self.p < selection.LEVEL
 
 
 class Trainer:
@@ -85,8 +105,6 @@ class Trainer:
             raise UsageError(f"{model.method_name} trains nothing: evaluate it as it is")
         if len(train) < 2:
             raise DataError(f"{len(train)} pair to train on; at least 2 are needed")
-        if recipe.learning_rate is None:
-            recipe = replace(recipe, learning_rate=model.method.learning_rate)
         # Precision is ours to choose (the backbone's dtype), not the launcher's.
         self.accelerator = Accelerator(
             cpu=model.device.type == "cpu", mixed_precision="no", gradient_accumulation_steps=1
@@ -94,11 +112,9 @@ class Trainer:
         self.model = model.to(self.accelerator.device).train()
         self.wrapped = self.accelerator.prepare_model(model)
         self.train, self.validation = train, validation
-        self.recipe, self.out, self.store, self.data, self.show = recipe, out, store, data, progress
+        self.out, self.store, self.data, self.show = out, store, data, progress
         self.on_epoch, self.keep = on_epoch, keep
         self.trained = model.trainable()
-        self.rate = recipe.learning_rate
-        self.optimizer = torch.optim.AdamW(_groups(self.trained, recipe.weight_decay), lr=self.rate)
         self.progress = checkpoint.Progress()
         self.best: dict[str, Tensor] = {}
         self.saving_seconds = 0.0
@@ -106,11 +122,38 @@ class Trainer:
         items = count_groups(train, size=recipe.captions_per_video)
         self.batch_size = min(recipe.batch_size, items // processes * processes)
         self.steps_per_epoch = items // self.batch_size
-        self.total_steps = self.steps_per_epoch * recipe.epochs
+        self.recipe = resolved(recipe, model, steps_per_epoch=self.steps_per_epoch)
+        self.rate = self.recipe.learning_rate
+        self.optimizer = torch.optim.AdamW(_groups(self.trained, recipe.weight_decay), lr=self.rate)
+        self.total_steps = self.steps_per_epoch * self.recipe.epochs
         if processes > 1:
             for name, parameter in self.trained.items():
                 if name == LOGIT_SCALE or (model.pairwise and name.startswith("head.")):
                     share_gradient(parameter)
+
+    def plan(self) -> list[str]:
+        """What will be done, in words, and what speaks against expecting much of it."""
+        held_out = len(self.validation.videos) if self.validation else 0
+        lines = [
+            f"videos to train on: {len(self.train.videos):,}, to validate on: {held_out:,}; "
+            f"epochs: {self.recipe.epochs:,}, steps of each: {self.steps_per_epoch:,}, in all: {self.total_steps:,}"
+        ]
+        if self.total_steps < ENOUGH_STEPS:
+            enough = math.ceil(ENOUGH_STEPS / self.steps_per_epoch)
+            lines.append(
+                f"{self.total_steps} steps are few: new prompts first do harm, and take about {ENOUGH_STEPS} steps to "
+                f"do good; leave out --epochs, or give --epochs {enough}"
+            )
+        if self.validation is None:
+            lines.append(
+                "nothing is held out, so that nobody will know whether tuning did harm: leave out --validation 0"
+            )
+        elif held_out < FEW_VIDEOS:
+            lines.append(
+                f"on {held_out} validation videos only a large gain can be told from chance; without one "
+                "the untuned model is kept"
+            )
+        return lines
 
     def fit(self, *, resume: bool = False) -> TrainingResult:
         """Trains to the end and writes the run.
@@ -125,6 +168,8 @@ class Trainer:
         videos = self.batch_size // self.accelerator.num_processes
         work = forward_work(self.model.backbone.sizes, frames=videos * self.model.num_frames)
         with self._logger() as log, limit_threads(work):
+            if self.keep and self.validation is not None and self.progress.untuned is None:
+                self.progress.untuned, self.progress.untuned_scores = self._validate(self._untuned())
             for epoch in range(self.progress.step // self.steps_per_epoch, self.recipe.epochs):
                 self._epoch(epoch, log)
         return self._finish()
@@ -151,9 +196,10 @@ class Trainer:
             if time.monotonic() - saved >= max(self.recipe.checkpoint_seconds, SAVING_SHARE * self.saving_seconds):
                 self._save()
                 saved = time.monotonic()
-        self._end_epoch(epoch, log)
+        is_validated = self._end_epoch(epoch, log)
         self.progress.seconds = before + time.monotonic() - started
-        self._save()
+        if is_validated:
+            self._save()
 
     def _step(self, batch: dict) -> float:
         """One optimizer step; gives the loss before it."""
@@ -205,31 +251,46 @@ class Trainer:
         )
         return frame_loader(PairDataset(self.train, self.store, groups), batches=order, workers=self.recipe.workers)
 
-    def _end_epoch(self, epoch: int, log) -> None:
-        """Validates, and keeps the weights if none were better."""
+    def _end_epoch(self, epoch: int, log) -> bool:
+        """Validates if that is due, and keeps the weights if none were better; says whether it was due."""
         record = {"epoch": epoch + 1, "loss": self.progress.loss_sum / self.steps_per_epoch}
         self.progress.loss_sum = 0.0
-        if self.validation is not None and self.accelerator.is_main_process:
-            record["validation"] = self._validate()
+        last = epoch + 1 == self.recipe.epochs
+        is_due = last or (epoch + 1) % math.ceil(self.recipe.epochs / MOST_VALIDATIONS) == 0
+        if is_due and self.validation is not None:
+            record["validation"], scores = self._validate(self.model)
+            self.progress.scores.append(scores)
             log.add_scalar("validation/t2v_r1", record["validation"]["t2v"]["r1"], self.progress.step)
-        [record] = broadcast_object_list([record])  # every process keeps the same epoch
         self.progress.history.append(record)
-        if self.progress.best_epoch is None or _score(record) > _score(
-            self.progress.history[self.progress.best_epoch - 1]
-        ):
+        best = self.progress.best_epoch
+        if is_due and (best is None or _score(record) > _score(self.progress.history[best - 1])):
             self.progress.best_epoch = epoch + 1
             self.best = {name: p.detach().clone() for name, p in self.trained.items()}
         self.on_epoch(record)
+        return is_due
 
-    def _validate(self) -> dict:
-        embedded = embed_split(
-            self.model,
-            self.validation,
-            self.store,
-            batch_size=self.batch_size,
-            on_bad_video=self.recipe.on_bad_video,
-        )
-        return embedded.metrics().to_dict()
+    def _validate(self, model: TextVideoModel) -> tuple[dict, list[float]]:
+        """Metrics on the validation split, and the scores of its videos; every process is told the same."""
+        found = None
+        if self.accelerator.is_main_process:
+            embedded = embed_split(
+                model,
+                self.validation,
+                self.store,
+                batch_size=self.batch_size,
+                on_bad_video=self.recipe.on_bad_video,
+            )
+            metrics = embedded.metrics()
+            found = metrics.to_dict(), selection.video_scores(metrics, embedded.split.targets).tolist()
+        [found] = broadcast_object_list([found])
+        return found
+
+    def _untuned(self) -> TextVideoModel:
+        """Zero-shot CLIP with the same backbone."""
+        model = self.model
+        return create(
+            "zero-shot", model.backbone, dtype=model.clip.dtype, device=model.device, num_frames=model.num_frames
+        ).eval()
 
     def _report(self, epoch: int, loss: float, seconds: float, steps: int) -> None:
         speed = steps * self.batch_size / max(seconds, 1e-9)
@@ -240,65 +301,75 @@ class Trainer:
         """Keeps the best epoch so far, if there is one, and says why the training ends here."""
         kept = f"{self.out} holds no weights yet"
         if self.progress.best_epoch is not None:
-            self._finish()
-            kept = f"{self.out} holds the weights of epoch {self.progress.best_epoch}"
+            is_untuned = self._finish().selection == UNTUNED
+            kept = f"{self.out} holds " + (
+                "the untuned model" if is_untuned else f"the weights of epoch {self.progress.best_epoch}"
+            )
         raise VopError(
             f"{what} at step {self.progress.step + 1} of {self.total_steps}, at a learning rate of "
             f"{rate:.2g}; {kept}. Train again into another --out with a lower --learning-rate"
         )
 
     def _finish(self) -> TrainingResult:
-        """Puts the chosen weights into the model and writes the run."""
+        """Puts the chosen weights into the model, or the untuned model into its place, and writes the run."""
         if self.best:
             for name, parameter in self.trained.items():
                 parameter.data.copy_(self.best[name])
-        result = TrainingResult(
-            self.progress.history, self.progress.best_epoch, self._selection(), self.progress.seconds
-        )
+        result = self._result()
+        tuned = self.model
+        if result.selection == UNTUNED:
+            self.model = self._untuned()
         self.model.eval()
-        self.model.card = self._card(result)
+        self.model.card = self._card(result, tuned)
         if self.keep and self.accelerator.is_main_process:
             self.model.save_pretrained(self.out)
         self.accelerator.wait_for_everyone()
         return result
+
+    def _result(self) -> TrainingResult:
+        """What was trained, and which weights are to be kept."""
+        progress = self.progress
+        result = TrainingResult(
+            progress.history, progress.best_epoch, self._selection(), progress.seconds, untuned=progress.untuned
+        )
+        if result.best is None or len(progress.untuned_scores) < selection.FEWEST:
+            return result
+        validated = [record["epoch"] for record in progress.history if "validation" in record]
+        chosen = validated.index(progress.best_epoch)
+        p = selection.chance_of_gain(progress.scores, progress.untuned_scores, chosen=chosen)
+        result = replace(result, p=p)
+        is_kept = result.is_proven or self.recipe.if_worse == TUNED
+        return result if is_kept else replace(result, selection=UNTUNED)
 
     def _selection(self) -> str:
         if self.progress.best_epoch is None:
             return "untrained"
         return "last" if self.validation is None else "validation-selected"
 
-    def _card(self, result: TrainingResult) -> dict:
+    def _card(self, result: TrainingResult, tuned: TextVideoModel) -> dict:
+        is_untuned = result.selection == UNTUNED
         card = {
             "data": self.data,
             "training_pairs": len(self.train),
             "training_videos": len(self.train.videos),
             "validation_videos": len(self.validation.videos) if self.validation else 0,
-            "epoch": result.best_epoch,
+            "epoch": 0 if is_untuned else result.best_epoch,
             "selection": result.selection,
             "minutes": round(result.seconds / 60, 2),
         }
         recipe = asdict(self.recipe)
         card |= {key: value for key, value in recipe.items() if key != "validation"}
-        if result.best_epoch and self.validation is not None:
-            card["validation"] = result.history[result.best_epoch - 1].get("validation")
-        return card
+        if is_untuned:
+            card["not_kept"] = f"{tuned.method_name}, no better than the untuned model on validation videos"
+        validation = result.untuned if is_untuned else (result.best or {}).get("validation")
+        return card | ({"validation": validation} if validation else {})
 
     def _identity(self) -> dict:
         """What must be the same for a training to go on."""
-        recipe = asdict(self.recipe)
-        for free in ("workers", "checkpoint_seconds", "on_bad_video"):
-            recipe.pop(free)
-        return {
-            "method": self.model.method_name,
-            **self.model.method.settings,
-            "head": self.model.head_name,
-            **{f"{HEAD_PREFIX}{name}": value for name, value in self.model.head.settings.items()},
-            "backbone": self.model.backbone.content_hash(),
-            "data": self.data,
+        return identity_of(self.model, self.recipe, data=self.data) | {
             "training pairs": len(self.train),
             "content": [split.fingerprint for split in (self.train, self.validation) if split],
-            **recipe,
-            "precision": str(self.model.clip.dtype),
+            "epochs": self.recipe.epochs,
         }
 
     def _save(self) -> None:
@@ -324,6 +395,29 @@ class Trainer:
     def _logger(self):
         keep = self.keep and self.accelerator.is_main_process
         return TensorBoard(self.out / TRAINING if keep else None)
+
+
+def resolved(recipe: Recipe, model: TextVideoModel, *, steps_per_epoch: int) -> Recipe:
+    """A recipe with the method's own learning rate, and enough epochs, where it names none."""
+    rate = recipe.learning_rate or model.method.learning_rate
+    epochs = recipe.epochs or max(PAPER_EPOCHS, math.ceil(ENOUGH_STEPS / steps_per_epoch))
+    return replace(recipe, learning_rate=rate, epochs=epochs)
+
+
+def identity_of(model: TextVideoModel, recipe: Recipe, *, data: str) -> dict:
+    """What must be the same for a training to go on, as far as it is known before any video is read."""
+    free = ("epochs", "workers", "checkpoint_seconds", "on_bad_video", "if_worse")
+    return {
+        "method": model.method_name,
+        **model.method.settings,
+        "head": model.head_name,
+        **{f"{HEAD_PREFIX}{name}": value for name, value in model.head.settings.items()},
+        "backbone": model.backbone.content_hash(),
+        "data": data,
+        **{name: value for name, value in asdict(recipe).items() if name not in free},
+        "learning_rate": recipe.learning_rate or model.method.learning_rate,
+        "precision": str(model.clip.dtype),
+    }
 
 
 class TensorBoard:

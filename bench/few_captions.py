@@ -1,0 +1,125 @@
+"""Tuning on few captions: what the default recipe gains on held-out videos, and whether it ever does harm.
+
+    python bench/few_captions.py [--sizes 30,100,300,1000] [--seeds 0,1,2] [--out bench-few-captions]
+
+For each seed, so many training videos of emoji-motion are drawn, with a caption each, and tuned on with the backbone
+`mini` and everything else at its default (`vop-f+p`, 12 frames; some of the drawn videos are held out to validate on).
+The result is ranked on the 500 test videos beside the untuned model, with a paired test. Results are files, so that a
+run that was stopped goes on; the figure is drawn from all that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from vop.data.types import Dataset, Split
+from vop.device import machine_name
+from vop.evaluation.confidence import QueryRanks, paired_test
+from vop.evaluation.job import evaluate_model
+from vop.files import atomic_write
+from vop.model import TextVideoModel, load
+from vop.threads import use_threads
+from vop.training.job import train
+from vop.training.recipe import Recipe
+from vop.world import emoji_motion
+
+METHOD = "vop-f+p"
+
+
+def drawn(dataset: Dataset, size: int, seed: int) -> Dataset:
+    """The data set with `size` training videos, and without its validation split."""
+    whole = dataset.split("train")
+    order = np.random.default_rng(seed).permutation(len(whole.videos))[:size]
+    kept: Split = whole.keep({whole.videos[place].id for place in order})
+    return replace(dataset, splits={"train": kept, "test": dataset.split("test")})
+
+
+def ranks_of(model: TextVideoModel, dataset: Dataset, cache: Path) -> QueryRanks:
+    return evaluate_model(model, dataset, cache=cache, bank_videos=0).ranks
+
+
+def run(dataset: Dataset, size: int, seed: int, *, untuned: QueryRanks, out: Path) -> dict:
+    cache = out / "cache"
+    few = drawn(dataset, size, seed)
+    folder = out / f"run-{size}-{seed}"
+    trained = train(few, METHOD, folder, backbone="mini", recipe=Recipe(seed=seed), cache=cache, resume=folder.exists())
+    test = paired_test(ranks_of(trained.model, dataset, cache), untuned)
+    result = trained.result
+    return {
+        "captions": size,
+        "seed": seed,
+        "machine": machine_name(),
+        "selection": result.selection,
+        "p_on_validation": result.p,
+        "best_epoch": result.best_epoch,
+        "validated_r1": [record["validation"]["t2v"]["r1"] for record in result.history if "validation" in record],
+        "untuned_validation_r1": result.untuned["t2v"]["r1"],
+        "validation_videos": result.untuned["videos"],
+        "test": {way: {name: vars(cut) for name, cut in getattr(test, way).items()} for way in ("t2v", "v2t")},
+        "minutes": result.seconds / 60,
+    }
+
+
+def draw(results: list[dict], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
+    axes.axhline(0, color="0.6", linewidth=1)
+    seeds = sorted({result["seed"] for result in results})
+    for place, seed in enumerate(seeds):
+        own = sorted((result for result in results if result["seed"] == seed), key=lambda result: result["captions"])
+        cuts = [result["test"]["t2v"]["r1"] for result in own]
+        gains = np.array([cut["first"] - cut["second"] for cut in cuts])
+        low, high = np.array([cut["interval"] for cut in cuts]).T
+        x = np.array([result["captions"] for result in own]) * 1.06 ** (place - (len(seeds) - 1) / 2)
+        axes.errorbar(x, gains, (gains - low, high - gains), fmt="o-", capsize=3, linewidth=1, label=f"seed {seed}")
+    axes.set_xscale("log")
+    sizes = sorted({result["captions"] for result in results})
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes], minor=False)
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("captioned videos")
+    axes.set_ylabel("gain in t2v R@1 on test videos")
+    axes.legend()
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", default="30,100,300,1000")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--out", type=Path, default=Path("bench-few-captions"))
+    arguments = parser.parse_args()
+    use_threads(1)
+    dataset = emoji_motion.dataset(arguments.out / "data")
+    untuned = ranks_of(load("mini", num_frames=12), dataset, arguments.out / "cache")
+    results = []
+    for seed in map(int, arguments.seeds.split(",")):
+        for size in map(int, arguments.sizes.split(",")):
+            path = arguments.out / f"result-{size}-{seed}.json"
+            if not path.exists():
+                found = run(dataset, size, seed, untuned=untuned, out=arguments.out)
+                with atomic_write(path) as temporary:
+                    temporary.write_text(json.dumps(found), encoding="utf-8")
+            results.append(json.loads(path.read_text(encoding="utf-8")))
+            cut = results[-1]["test"]["t2v"]["r1"]
+            kept = results[-1]["selection"]
+            low, high = cut["interval"]
+            print(
+                f"{size} captions, seed {seed}: t2v R@1 {cut['second']:.1f} untuned, {cut['first']:.1f} tuned "
+                f"[{low:+.1f}, {high:+.1f}], p = {cut['p']:.4f}; {kept}, {results[-1]['minutes']:.1f} min",
+                flush=True,
+            )
+            draw(results, arguments.out / "few-captions.svg")
+
+
+if __name__ == "__main__":
+    main()
