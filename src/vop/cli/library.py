@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from vop import progress
 from vop.cli.common import print_json, print_table
-from vop.cli.index import add_work_options, say_waiting, work_of
+from vop.cli.index import KEPT_DAYS, add_work_options, command, print_failures, say_waiting, work_of
 from vop.threads import use_threads
 
 
@@ -20,6 +21,12 @@ def add_parser(subparsers) -> None:
     _add(actions, "failures", _failures, "files that are not, or not wholly, in it, with reasons")
     forget = _add(actions, "forget", _forget, "take out the videos below these paths; files are left alone")
     forget.add_argument("paths", metavar="PATH", nargs="+", type=Path)
+    forget.add_argument("--for-good", action="store_true", help="without keeping them for restore")
+    restore = _add(actions, "restore", _restore, "put back videos that --prune or forget took out in the last 30 days")
+    restore.add_argument("paths", metavar="PATH", nargs="*", type=Path, help="only those at or below; default: all")
+    exclude = _add(actions, "exclude", _exclude, "show or change which files and folders are not indexed")
+    exclude.add_argument("--add", metavar="GLOB", action="append", default=[], help="exclude these too; repeatable")
+    exclude.add_argument("--drop", metavar="GLOB", action="append", default=[], help="index them again; repeatable")
     reembed = _add(actions, "reembed", _reembed, "move it to another model; the old one serves until that is done")
     reembed.add_argument("--model", metavar="M", required=True, help="a run, a CLIP folder, a hub id, or mini")
     reembed.add_argument("--keep", action="store_true", help="beside the models that it has, not in their place")
@@ -43,7 +50,12 @@ def _info(arguments: argparse.Namespace) -> None:
     status, about = library.status(), library.about
     if arguments.json:
         models = [asdict(model) for model in library.models]
-        print_json({"library": str(library.path), **status, "cutting": asdict(about.cutting), "models": models})
+        kept = {
+            "exclude": list(about.exclude),
+            "live_photos": about.live_photos,
+            "removed": len(library.removed.videos()),
+        }
+        print_json({"library": str(library.path), **status, "cutting": asdict(about.cutting), **kept, "models": models})
         return
     print(f"{status['videos']} videos, {status['hours']:.2f} h, {status['segments']} segments ({about.cutting})")
     for model in library.models:
@@ -51,10 +63,15 @@ def _info(arguments: argparse.Namespace) -> None:
     if status["columns"]:
         print(f"metadata: {', '.join(status['columns'])}")
     if status["outdated"]:
-        redo = f"vop index {arguments.library} FOLDER --redo"
+        redo = f"{command('index', arguments.library)} FOLDER --redo"
         print(f"{status['outdated']} videos were decoded by an earlier version of vop: {redo}")
-    if status["failures"]:
-        print(f"{status['failures']} files are not, or not wholly, in it: vop library failures {arguments.library}")
+    if about.exclude:
+        print(f"excluded: {', '.join(about.exclude)}")
+    if removed := library.removed.videos():
+        print(
+            f"{len(removed)} videos were taken out: {command('library', 'restore', arguments.library)} puts them back"
+        )
+    print_failures(status, arguments.library)
     if status["index"]:
         print(f"indexing now: {status['index']['done']} of {status['index']['total']} files")
 
@@ -62,9 +79,12 @@ def _info(arguments: argparse.Namespace) -> None:
 def _failures(arguments: argparse.Namespace) -> None:
     from vop.search.library import Library
 
-    failures = Library.open(arguments.library).failures()
+    library = Library.open(arguments.library)
+    failures = library.failures()
     if arguments.json:
-        print_json({"failures": [asdict(failure) for failure in failures]})
+        status = library.status()
+        counts = {kind: status[kind] for kind in ("unreadable", "partial", "duplicates")}
+        print_json({**counts, "failures": [asdict(failure) for failure in failures]})
         return
     from rich.markup import escape
     from rich.table import Table
@@ -74,16 +94,45 @@ def _failures(arguments: argparse.Namespace) -> None:
         path = failure.path if failure.path.isprintable() else repr(failure.path)
         table.add_row(escape(path), failure.kind, escape(failure.reason))
     print_table(table) if failures else print("every file could be read")
+    print_failures(library.status(), arguments.library)
 
 
 def _forget(arguments: argparse.Namespace) -> None:
     from vop.search.index import forget
 
-    removed = forget(arguments.library, arguments.paths, waiting=partial(say_waiting, arguments.library))
+    waiting = partial(say_waiting, arguments.library)
+    removed = forget(arguments.library, arguments.paths, for_good=arguments.for_good, waiting=waiting)
     if arguments.json:
         print_json({"removed": removed})
         return
     print(f"{removed} videos were taken out of {arguments.library}; their files are where they were")
+    if not arguments.for_good:
+        restore = command("library", "restore", arguments.library, *arguments.paths)
+        print(f"For {KEPT_DAYS} days, they can be put back: {restore}")
+
+
+def _restore(arguments: argparse.Namespace) -> None:
+    from vop.search.index import restore
+
+    waiting = partial(say_waiting, arguments.library)
+    restored = restore(arguments.library, arguments.paths, waiting=waiting)
+    if arguments.json:
+        print_json({"restored": restored})
+        return
+    print(f"{len(restored)} videos were put back into {arguments.library}")
+
+
+def _exclude(arguments: argparse.Namespace) -> None:
+    from vop.search.index import change_excluded
+
+    waiting = partial(say_waiting, arguments.library)
+    globs = change_excluded(arguments.library, add=arguments.add, drop=arguments.drop, waiting=waiting)
+    if arguments.json:
+        print_json({"exclude": list(globs)})
+        return
+    print("\n".join(globs) or "nothing is excluded")
+    if arguments.add or arguments.drop:
+        print(f"The next {command('index', arguments.library)} FOLDER goes by it", file=sys.stderr)
 
 
 def _reembed(arguments: argparse.Namespace) -> None:
