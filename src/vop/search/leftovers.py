@@ -51,7 +51,7 @@ class Leftovers:
 
 def leftovers(known: Mapping[str, Known], walk: Walk, roots: Set[Path]) -> Leftovers:
     """What a walk below `roots` has not found of the videos that a library has."""
-    below = [path for path in known if is_below(path, roots)]
+    below = sorted(path for path in known if is_below(path, roots))
     deleted, unavailable = sort_missing(below, known)
     unsure, left_out = frozenset(path for path, _ in walk.unreadable), frozenset(walk.left_out)
     unavailable += [path for path in deleted if is_below(path, unsure)]

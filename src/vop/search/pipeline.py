@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vop.errors import UsageError
+from vop.errors import UsageError, VideoError
 from vop.search.segmenting import Piece
 from vop.search.segments import Span
 from vop.threads import free_cores
@@ -108,6 +108,8 @@ def run(
                 tick(None, 0.0)
             elif piece is None:
                 file.ended = True
+                if isinstance(file.result, Exception) and not isinstance(file.result, VideoError):
+                    yield from batch.embedded()  # it may end the job: what is decoded is not to be lost
                 if file.done:
                     yield file.finish()
             else:
