@@ -54,9 +54,11 @@ def test_prune_leaves_alone_what_is_only_out_of_reach(bring, folder, videos, tmp
     drive = videos["a"].parent
     drive.rename(tmp_path / "unplugged")
     drive.mkdir()  # what a drive leaves where it was mounted
+    (drive / ".DS_Store").touch()
     report = bring(prune=True)
     assert (report.removed, report.gone, report.away) == (0, 0, 5)
     assert len(rows(folder)) == 7
+    (drive / ".DS_Store").unlink()
     drive.rmdir()
     (tmp_path / "unplugged").rename(drive)
     videos["a"].unlink()

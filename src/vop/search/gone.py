@@ -32,8 +32,8 @@ def _in_nfc(roots: frozenset[Path]) -> frozenset[Path]:
 def sort_missing(paths: Iterable[str], known: Mapping[str, Known]) -> tuple[list[str], list[str]]:
     """Of files, those that were deleted, and those that are unavailable; files that exist are in neither list.
 
-    A file was deleted if its folder still exists, has other things in it, and is on the filesystem that the file was
-    on. A folder that is missing or empty may be a drive or a share that is not mounted, and so may one that is on
+    A file was deleted if its folder still exists, has other things in it (hidden ones do not count), and is on the
+    filesystem that the file was on. A folder that is missing or empty may be a drive or a share that is not mounted, and so may one that is on
     another filesystem now.
 
     Args:
@@ -71,9 +71,10 @@ def _topmost_missing(folder: Path) -> Path:
 
 
 def _has_something(folder: str) -> bool:
+    """Whether there is anything that is not hidden: systems leave hidden files where a drive was mounted."""
     try:
         with os.scandir(folder) as entries:
-            return any(True for _ in entries)
+            return any(not entry.name.startswith(".") for entry in entries)
     except OSError:
         return False
 
