@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from vop.search.report import IndexReport
 
 _SHOWN = 10  # paths of a long list
-KEPT_DAYS = 30  # as in `vop.search.removed`, which brings a database
 
 
 def add_parser(subparsers) -> None:
@@ -198,6 +197,8 @@ def print_report(report: IndexReport, library: Path, paths: Sequence[Path]) -> N
 
 def _print_leftovers(report: IndexReport, library: Path, paths: Sequence[Path]) -> None:
     """Videos that were taken out or could be, and how."""
+    from vop.search.removed import KEPT_DAYS
+
     prune = command("index", library, *paths, "--prune")
     if report.removed:
         restore = command("library", "restore", library)
@@ -217,8 +218,8 @@ def _print_leftovers(report: IndexReport, library: Path, paths: Sequence[Path]) 
             print(f"  and {len(report.unavailable) - _SHOWN} more folders")
 
 
-def print_failures(counts: Mapping[str, object], library: Path) -> None:
-    """How many files are not, or only in part, in a library; `counts` are by kind."""
+def print_failures(counts: Mapping[str, object], library: Path | None) -> None:
+    """How many files are not, or only in part, in a library, by kind; if the library is given, also how to see them."""
     kinds = {
         "could not be read": counts["unreadable"],
         "could be read in part only": counts["partial"],
@@ -226,7 +227,7 @@ def print_failures(counts: Mapping[str, object], library: Path) -> None:
     }
     said = ", ".join(f"{count} {what}" for what, count in kinds.items() if count)
     if said:
-        print(f"files: {said}: {command('library', 'failures', library)}")
+        print(f"files: {said}" + (f": {command('library', 'failures', library)}" if library else ""))
 
 
 def _show_preview(arguments: argparse.Namespace) -> None:
@@ -238,7 +239,7 @@ def _show_preview(arguments: argparse.Namespace) -> None:
         return
     going = "would be taken out" if arguments.prune else "--prune would take them out"
     groups = {
-        "new, would be read": found.new,
+        "new, or unreadable so far, would be read": found.new,
         "changed, would be read again": found.changed,
         "moved": [f"{before} -> {path}" for before, path in found.moved],
         f"deleted, {going}": found.deleted,

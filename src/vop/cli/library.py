@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vop import progress
 from vop.cli.common import print_json, print_table
-from vop.cli.index import KEPT_DAYS, add_work_options, command, print_failures, say_waiting, work_of
+from vop.cli.index import add_work_options, command, print_failures, say_waiting, work_of
 from vop.threads import use_threads
 
 
@@ -94,11 +94,12 @@ def _failures(arguments: argparse.Namespace) -> None:
         path = failure.path if failure.path.isprintable() else repr(failure.path)
         table.add_row(escape(path), failure.kind, escape(failure.reason))
     print_table(table) if failures else print("every file could be read")
-    print_failures(library.status(), arguments.library)
+    print_failures(library.status(), None)
 
 
 def _forget(arguments: argparse.Namespace) -> None:
     from vop.search.index import forget
+    from vop.search.removed import KEPT_DAYS
 
     waiting = partial(say_waiting, arguments.library)
     removed = forget(arguments.library, arguments.paths, for_good=arguments.for_good, waiting=waiting)

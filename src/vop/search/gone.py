@@ -33,8 +33,8 @@ def sort_missing(paths: Iterable[str], known: Mapping[str, Known]) -> tuple[list
     """Of files, those that were deleted, and those that are unavailable; files that exist are in neither list.
 
     A file was deleted if its folder still exists, has other things in it (hidden ones do not count), and is on the
-    filesystem that the file was on. A folder that is missing or empty may be a drive or a share that is not mounted, and so may one that is on
-    another filesystem now.
+    filesystem that the file was on. A folder that is missing or empty may be a drive or a share that is not mounted,
+    and so may one that is on another filesystem than before.
 
     Args:
         known: the videos of the library, by path; what they say of their filesystems is used.

@@ -63,7 +63,8 @@ class IndexPreview:
     """What an indexing would find, in paths.
 
     Attributes:
-        new: files that are to be read; what is not a video, and copies, are found only then.
+        new: files that are to be read, also those that could not be read before; what is not a video, and new copies,
+            are found only then.
         changed: videos whose files have another size or time of change.
         moved: videos that are at another path: the one before, and the new one.
         deleted, excluded: videos that `prune` takes out; see `IndexReport`.
