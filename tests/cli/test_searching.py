@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shlex
+import shutil
 import unicodedata
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from search.owners_videos import write_folder, write_video
 from vop.cli import main
 from vop.cli.search import clock
 from vop.model import create
+from vop.search.state import State
 
 RESULT = {"path", "start_seconds", "end_seconds", "score"}
 
@@ -75,10 +79,136 @@ class TestIndex:
         assert said in err
         assert not (tmp_path / "library" / "library.json").exists()
 
+    def test_a_path_that_is_not_there_among_others(self, vop, videos, tiny_folder, tmp_path):
+        words = ["index", tmp_path / "library", videos["a"], tmp_path / "nowhere", "--model", tiny_folder]
+        status, out, err = vop(*words, "--num-frames", "2")
+        assert status == 0
+        assert "1 added" in out
+        assert f"1 of the given paths cannot be indexed and were skipped: {tmp_path / 'nowhere'}" in out
+        assert "nowhere' cannot be indexed and is skipped: No such file or directory" in err
+        document = json.loads(vop(*words, "--json")[1])
+        assert document["missing"] == {str(tmp_path / "nowhere"): "No such file or directory"}
+
     def test_a_path_that_is_not_there(self, vop, library, tmp_path):
         status, _, err = vop("index", library, tmp_path / "nowhere")
         assert status == 2
         assert "nowhere" in err
+
+
+class TestPruning:
+    """What is printed as a next step is run as it is printed."""
+
+    @pytest.fixture
+    def at(self, tmp_path, vop, tiny_folder) -> Path:
+        """Seven short videos that a library has, six of them deleted since."""
+        at = tmp_path / "my videos"
+        paths = [write_video(at / f"{number}.mp4", seed=number, seconds=2) for number in range(7)]
+        words = ["index", tmp_path / "my library", at, "--model", tiny_folder, "--num-frames", "2"]
+        assert vop(*words)[0] == 0
+        for path in paths[:6]:
+            path.unlink()
+        return at
+
+    @pytest.fixture
+    def printed(self, vop):
+        """Runs the command of a text that begins so."""
+
+        def run(text: str, beginning: str):
+            words = shlex.split(text[text.index(beginning) :].split(";")[0].splitlines()[0])
+            return vop(*words[1:])
+
+        return run
+
+    def test_a_large_share_wants_a_word(self, vop, printed, at, tmp_path):
+        library = tmp_path / "my library"
+        out = vop("index", library, at)[1]
+        assert "6 videos of the library were deleted" in out
+        status, _, err = printed(out, "vop index")
+        assert status == 2
+        assert "nothing was taken out: 6 videos" in err
+        status, out, _ = printed(err, "vop index")
+        assert status == 0
+        assert "6 deleted, would be taken out:" in out
+        assert out.count(".mp4") == 6
+        assert json.loads(vop("library", "info", library, "--json")[1])["videos"] == 7
+        status, out, _ = printed(err[err.index("then take them out") :], "vop index")
+        assert status == 0
+        assert "6 taken out" in out
+        assert "put back 6" not in out
+        assert "6 videos were put back" in printed(out, "vop library restore")[1]
+        assert json.loads(vop("library", "info", library, "--json")[1])["videos"] == 7
+
+    def test_json(self, vop, at, tmp_path):
+        words = ["index", tmp_path / "my library", at, "--prune", "--json"]
+        status, out, _ = vop(*words)
+        assert (status, len(json.loads(out)["unconfirmed"])) == (2, 6)
+        found = json.loads(vop(*words, "--dry-run")[1])
+        assert (found["dry_run"], found["needs_yes"], len(found["deleted"])) == (True, True, 6)
+        assert json.loads(vop(*words, "--yes")[1])["removed"] == 6
+
+    @pytest.mark.parametrize(("answer", "status", "left"), [("y\n", 0, 1), ("n\n", 2, 7), ("", 2, 7)])
+    def test_a_terminal_is_asked(self, vop, at, tmp_path, monkeypatch, answer, status, left):
+        stdin = io.StringIO(answer)
+        stdin.isatty = lambda: True
+        monkeypatch.setattr("sys.stdin", stdin)
+        monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+        got, _, err = vop("index", tmp_path / "my library", at, "--prune")
+        assert got == status
+        assert "Take these 6 videos out of the library? [y/N]" in err
+        assert json.loads(vop("library", "info", tmp_path / "my library", "--json")[1])["videos"] == left
+
+    def test_a_folder_that_is_missing(self, vop, printed, at, tmp_path):
+        at.rename(tmp_path / "unplugged")
+        write_video(tmp_path / "other" / "x.mp4", seed=70)
+        status, out, _ = vop("index", tmp_path / "my library", at, tmp_path / "other", "--prune", "--yes")
+        assert status == 0
+        assert "7 videos are unavailable" in out
+        status, out, _ = printed(out, "vop library forget")
+        assert (status, "7 videos were taken out" in out) == (0, True)
+        assert "7 videos were put back" in printed(out, "vop library restore")[1]
+
+
+def test_excluding(vop, videos, tiny_folder, tmp_path):
+    library = tmp_path / "library"
+    words = ["index", library, videos["a"].parent]
+    out = vop(*words, "--model", tiny_folder, "--num-frames", "2", "--exclude", "b.*", "--exclude", "c.mp4")[1]
+    assert "2 added" in out
+    assert "2 × excluded" in out
+    assert vop("library", "exclude", library)[1] == "b.*\nc.mp4\n"
+    assert "excluded: b.*, c.mp4" in vop("library", "info", library)[1]
+    assert "2 unchanged" in vop(*words)[1]
+    assert json.loads(vop("library", "exclude", library, "--drop", "c.mp4", "--json")[1]) == {"exclude": ["b.*"]}
+    assert "1 added" in vop(*words)[1]
+    assert vop("library", "exclude", library, "--drop", "z")[0] == 2
+
+
+def test_rows_of_metadata_that_match_nothing(vop, videos, tiny_folder, tmp_path):
+    (tmp_path / "about.csv").write_text("path,author\na.mp4,Ann\ntypo.mp4,Bob\n")
+    words = ["index", tmp_path / "library", videos["a"], "--metadata", tmp_path / "about.csv"]
+    out = vop(*words, "--model", tiny_folder, "--num-frames", "2")[1]
+    assert "1 rows of the metadata match no video:\n  typo.mp4\n" in out
+    assert json.loads(vop(*words, "--json")[1])["unmatched"] == ["typo.mp4"]
+
+
+def test_failures_are_counted_alike_everywhere(vop, videos, tiny_folder, tmp_path):
+    at = tmp_path / "videos"
+    at.mkdir()
+    for name in ("a.mp4", "a copy.mp4"):
+        shutil.copy2(videos["a"], at / name)
+    for name in ("x.mp4", "y.mp4"):
+        (at / name).write_text(name)
+    library = tmp_path / "library"
+    words = ["index", library, at, "--model", tiny_folder, "--num-frames", "2"]
+    line = f"files: 2 could not be read, 1 are copies of others: vop library failures {library}\n"
+    assert line in vop(*words)[1]
+    assert line in vop("index", library, videos["c"])[1]  # of the whole library
+    assert line in vop("library", "info", library)[1]
+    assert line.partition(": vop")[0] + "\n" in vop("library", "failures", library)[1]
+    documents = [json.loads(vop(*call, "--json")[1]) for call in (words, ["library", "info", library])]
+    listed = json.loads(vop("library", "failures", library, "--json")[1])
+    for document in (*documents, listed):
+        assert [document[kind] for kind in ("unreadable", "partial", "duplicates")] == [2, 0, 1]
+    assert len(documents[0]["failures"]) == len(listed["failures"]) == 3
 
 
 class TestSearch:
@@ -209,6 +339,10 @@ class TestSearch:
         status, out, _ = vop("search", tmp_path / "library", "a dog")
         assert status == 0
         assert "the library is empty" in out
+        State(tmp_path / "library")(done=1, total=9)
+        out = vop("search", tmp_path / "library", "a dog")[1]
+        assert "indexing is under way (1 of 9 files)" in out
+        assert "the library is empty" not in out
 
     def test_a_model_that_was_trained_again_is_refused(self, vop, videos, tiny_folder, tmp_path):
         def save(run):

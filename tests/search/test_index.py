@@ -164,11 +164,15 @@ def test_kept_frames_go_with_their_videos(bring, folder, videos, tmp_path):
 
     bring(keep_frames=True)
     assert kept() == 6
-    forget(folder, [videos["b"]])
+    forget(folder, [videos["b"]], for_good=True)
     assert kept() == 3
     write_video(videos["a"], seed=90)
     videos["c"].unlink(), videos["b"].unlink()
     bring(prune=True, keep_frames=True)
+    assert kept() == 3  # those of c can be put back
+    with pytest.raises(UsageError, match="no video at or below"):
+        forget(folder, [videos["c"]])
+    assert forget(folder, [videos["c"]], for_good=True) == 1
     assert kept() == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -53,14 +54,15 @@ def test_prune_leaves_alone_what_is_only_out_of_reach(bring, folder, videos, tmp
     drive = videos["a"].parent
     drive.rename(tmp_path / "unplugged")
     drive.mkdir()  # what a drive leaves where it was mounted
+    (drive / ".DS_Store").touch()
     report = bring(prune=True)
     assert (report.removed, report.gone, report.away) == (0, 0, 5)
     assert len(rows(folder)) == 7
+    (drive / ".DS_Store").unlink()
     drive.rmdir()
     (tmp_path / "unplugged").rename(drive)
-    (drive / "trip" / "e.mp4").unlink()
-    (drive / "trip").rmdir()  # in a folder that has other things
-    assert bring(prune=True).removed == 1
+    videos["a"].unlink()
+    assert bring(prune=True).removed == 1  # from a folder that has other things
 
 
 def test_prune_below_a_link_that_leads_nowhere_now(bring, folder, videos, tmp_path):
@@ -107,19 +109,23 @@ def test_a_file_that_goes_during_the_indexing(bring, folder, videos, monkeypatch
     ]
 
 
-def test_damaged_segments_are_left_out_and_said(bring, folder, videos, monkeypatch):
-    real = DecodingProcesses.iterate
+@pytest.fixture
+def damaged(monkeypatch):
+    monkeypatch.setattr(reading, "read_segments", read_in_part)
 
-    def iterate(self, function, path, *args, **settings):
-        read = real(self, function, path, *args, **settings)
-        for place in count():
-            try:
-                item = next(read)
-            except StopIteration as end:
-                return end.value
-            yield None if path.name == "b.mp4" and place == 2 else item  # after what is said of the whole video
 
-    monkeypatch.setattr(DecodingProcesses, "iterate", iterate)
+def read_in_part(path, *args, **settings):
+    """The second segment of b.mp4 is damaged."""
+    read = read_segments(path, *args, **settings)
+    for place in count():
+        try:
+            item = next(read)
+        except StopIteration as end:
+            return end.value
+        yield None if path.name == "b.mp4" and place == 2 else item  # after what is said of the whole video
+
+
+def test_damaged_segments_are_left_out_and_said(bring, folder, videos, damaged):
     report = bring()
     assert report.segments == 5
     (failure,) = report.failures
@@ -127,6 +133,52 @@ def test_damaged_segments_are_left_out_and_said(bring, folder, videos, monkeypat
     assert [key for key in rows(folder) if key[0] == "b.mp4"] == [("b.mp4", 0), ("b.mp4", 1)]
     assert bring().failures == [failure]  # it is still so
     assert Library.open(folder).failures() == [failure]
+    assert (report.partial, Library.open(folder).status()["partial"]) == (1, 1)
+
+
+def test_damage_is_said_wherever_the_video_goes(bring, folder, videos, damaged, tmp_path, no_decoding):
+    bring()
+    no_decoding()
+
+    def listed():
+        return [(failed.path, failed.kind) for failed in bring().failures]
+
+    os.utime(videos["b"], (1, 1))
+    assert listed() == [(str(videos["b"]), "partial")]
+    moved = videos["b"].rename(videos["b"].with_name("moved.mp4"))
+    assert listed() == [(str(moved), "partial")]
+    moved.rename(tmp_path / "unplugged.mp4")
+    assert listed() == [(str(moved), "partial")]  # it is in the library as it was
+    assert bring(prune=True).failures == []
+
+
+@pytest.mark.parametrize("commit", [1, 2, 3])
+def test_damage_is_said_after_a_kill_between_two_commits(bring, folder, videos, damaged, tiny_folder, tmp_path, commit):
+    code = f"""
+import os, signal, sys
+sys.path.insert(0, {str(TESTS)!r})
+from search.test_index_robust import read_in_part
+from vop.search import reading
+from vop.search.index import index
+from vop.search.library import Library
+reading.read_segments = read_in_part
+calls = iter(range(1, 99))
+def killing(real):
+    def write(*given, **settings):
+        if next(calls) == {commit}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*given, **settings)
+    return write
+Library.put, Library.put_failures, Library.remove = map(killing, (Library.put, Library.put_failures, Library.remove))
+index({str(folder)!r}, [{str(tmp_path / "videos")!r}], model={str(tiny_folder)!r}, num_frames=2,
+      precision="fp32", workers=2, batch_size=3)
+"""
+    killed = subprocess.run([sys.executable, "-c", code], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    bring()
+    assert len(rows(folder)) == 5
+    (failure,) = Library.open(folder).failures()
+    assert (failure.path, failure.kind) == (str(videos["b"]), "partial")
 
 
 def test_a_file_that_crashes_its_decoder_ends_nothing(bring, folder, videos, monkeypatch):
@@ -145,6 +197,56 @@ def read_or_crash(path, *args, **settings):
     return (yield from read_segments(path, *args, **settings))
 
 
+def test_an_error_of_the_program_ends_the_job(bring, folder, videos, monkeypatch):
+    monkeypatch.setattr(reading, "read_segments", read_or_blunder)
+    with pytest.raises(TypeError, match="a slip"):
+        bring(workers=1, batch_size=64)
+    assert [failed.path for failed in Library.open(folder).failures()] == []
+    assert {name for name, _ in rows(folder)} == {"a.mp4", "c.mp4", "d.mp4"}  # b is the largest, and the last
+    monkeypatch.undo()
+    assert bring().added == 1
+
+
+def read_or_blunder(path, *args, **settings):
+    if path.name == "b.mp4":
+        raise TypeError("a slip")
+    return (yield from read_segments(path, *args, **settings))
+
+
+def test_an_error_of_the_disk_ends_its_file_only(bring, folder, videos, monkeypatch):
+    monkeypatch.setattr(reading, "read_segments", read_or_lose_the_disk)
+    report = bring()
+    assert (report.added, report.unreadable) == (3, 1)
+    assert [(failed.path, failed.reason) for failed in report.failures] == [(str(videos["c"]), "Input/output error")]
+
+
+def read_or_lose_the_disk(path, *args, **settings):
+    if path.name == "c.mp4":
+        raise OSError(errno.EIO, "Input/output error")
+    return (yield from read_segments(path, *args, **settings))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_short_videos_are_found_while_a_long_one_is_decoded(bring, folder, videos, monkeypatch, workers):
+    monkeypatch.setattr(commits, "COMMIT_SECONDS", 0.2)
+    real = DecodingProcesses.iterate
+    seen = []
+
+    def iterate(self, function, path, *args, **settings):
+        read = real(self, function, path, *args, **settings)
+        yield next(read)
+        if path.name == "b.mp4":
+            until = time.monotonic() + 30
+            while time.monotonic() < until and len({name for name, _ in rows(folder)}) < 3:
+                time.sleep(0.1)
+            seen.extend(sorted({name for name, _ in rows(folder)}))
+        return (yield from read)
+
+    monkeypatch.setattr(DecodingProcesses, "iterate", iterate)
+    assert bring(workers=workers, batch_size=64).added == 4
+    assert seen == ["a.mp4", "c.mp4", "d.mp4"]
+
+
 def test_names_of_every_kind(bring, folder, videos):
     names = ["it's.mp4", 'quote".mp4', "new\nline.mp4", "🎬 été.mp4", "a%b_c.mp4", "; DROP TABLE.mp4"]
     for seed, name in enumerate(names, start=20):
@@ -154,7 +256,7 @@ def test_names_of_every_kind(bring, folder, videos):
     assert bring().added == 4 + len(names)
     for name in names:
         videos["a"].with_name(name).unlink()
-    assert bring(prune=True).removed == len(names)
+    assert bring(prune=True, yes=True).removed == len(names)
     assert len(rows(folder)) == 6
 
 
@@ -164,15 +266,15 @@ def test_killed_and_run_again(bring, folder, videos, tiny_folder, tmp_path, mome
     code = f"""
 import os, signal, sys
 sys.path.insert(0, {str(TESTS)!r})
-from vop.search import commits, index, models
+from vop.search import commits, index, indexing, models
 commits.COMMIT_SECONDS = 0.0
 times = iter(range(99))
-real = index.embed_by
+real = indexing.embed_by
 def embed_by(*given):
     if next(times) == {moment}:
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*given)
-index.embed_by = embed_by
+indexing.embed_by = embed_by
 index.index({str(folder)!r}, [{str(tmp_path / "videos")!r}], model={str(tiny_folder)!r}, num_frames=2,
             precision="fp32", workers=2, batch_size=1)
 """

@@ -133,6 +133,19 @@ def test_damage_has_the_videos_name_also_after_the_rows_were_written_again(folde
     ]
 
 
+def test_what_was_taken_out_can_still_be_put_back_after_a_repair(folder):
+    library = Library.open(folder)
+    library.set_aside(["/v/5.mp4", "/v/6.mp4"])
+    library.table.update(where="path = '/v/2.mp4'", values={"strip": b"other"})
+    kept = library._database.open_table(f"removed_{library.about.table}")
+    kept.update(where="path = '/v/6.mp4'", values={"strip": b"other"})
+    assert check(folder, repair=True).repaired
+    library = Library.open(folder)
+    assert set(library.removed.videos()) == {"/v/5.mp4"}
+    assert library.put_back(["/v/5.mp4"]) == ["/v/5.mp4"]
+    assert check(folder).sound
+
+
 def test_a_video_without_one_of_its_segments(folder):
     Library.open(folder).table.delete("path = '/v/3.mp4' AND place = 0")
     assert [damage.path for damage in check(folder).damaged_videos] == ["/v/3.mp4"]

@@ -113,8 +113,9 @@ def test_an_empty_library(tmp_path):
     assert library.search(VECTORS[0, 0]) == []
     assert library.search(VECTORS[0, 0], filters=Filters(name="x")) == []
     assert (library.known(), library.failures(), library.columns) == ({}, [], [])
-    counts = {"segments": 0, "videos": 0, "hours": 0, "outdated": 0, "failures": 0, "columns": [], "index": None}
-    assert library.status() == counts
+    counts = {"segments": 0, "videos": 0, "hours": 0, "outdated": 0, "columns": [], "index": None}
+    failed = {"failures": 0, "unreadable": 0, "partial": 0, "duplicates": 0}
+    assert library.status() == counts | failed
 
 
 def test_a_segment_by_its_id(library):

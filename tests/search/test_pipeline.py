@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from vop.search import pipeline
 from vop.search.pipeline import Piece, run
 
 BATCH = 4
@@ -196,3 +197,29 @@ def test_what_waits_is_embedded_when_nothing_comes():
     assert list(finished) == []
     assert [said for said in ticks if said[0]] == [((0, 2), 0.5), ((0, 2), 0.5), ((1, 1), 1.0)]
     assert (None, 0.0) in ticks
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_short_file_does_not_wait_until_a_batch_is_full_of_a_long_one(monkeypatch, workers):
+    monkeypatch.setattr(pipeline, "_LATE_SECONDS", 0.2)
+    enough, embedded = threading.Event(), []
+
+    def steady(job):
+        if job[0] == 0:
+            return (yield from decode(job))
+        for place in range(600):  # never a pause
+            if enough.wait(0.01):
+                break
+            yield a_piece(1, place % 200, 600)
+        return "the end"
+
+    def counting(frames):
+        embedded.append(len(frames))
+        return embed(frames)
+
+    finished = run([(0, 1), (1, 600)], steady, counting, workers=workers, batch_size=10_000)
+    check(next(finished), (0, 1))
+    assert embedded[0] < 600
+    enough.set()
+    assert next(finished).result == "the end"
+    assert list(finished) == []

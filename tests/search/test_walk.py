@@ -323,7 +323,12 @@ def test_a_path_that_does_not_exist(tmp_path, path):
     touch(tmp_path / "a.mp4")
     (tmp_path / "broken.mp4").symlink_to(tmp_path / "nowhere.mp4")
     with pytest.raises(UsageError, match=rf"{path}' cannot be indexed: .*give files or folders that exist"):
-        find_videos([tmp_path, tmp_path / path])
+        find_videos([tmp_path / path, tmp_path / "nothing either"])
+    result = find_videos([tmp_path, tmp_path / path])
+    assert [file.path for file in result.files] == [tmp_path / "a.mp4"]
+    ((missing, reason),) = result.missing
+    assert missing == tmp_path / path
+    assert reason
 
 
 def test_a_path_that_cannot_exist():

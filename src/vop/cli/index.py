@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from vop import progress
 from vop.cli.common import add_threads_option, print_json
@@ -14,13 +17,17 @@ from vop.threads import use_threads
 
 if TYPE_CHECKING:
     from vop.search.about import Cutting
-    from vop.search.index import IndexReport
+    from vop.search.report import IndexReport
+
+_SHOWN = 10  # paths of a long list
 
 
 def add_parser(subparsers) -> None:
     parser = subparsers.add_parser("index", help="make or update a library of videos that can be searched")
     parser.add_argument("library", metavar="LIBRARY", type=Path, help="its folder; made if it is not there")
-    parser.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="folders of videos, or files")
+    parser.add_argument(
+        "paths", metavar="PATH", nargs="+", type=Path, help="folders of videos, or files; missing ones are skipped"
+    )
     parser.add_argument("--model", metavar="M", help="a run, a CLIP folder, a hub id, or mini; of a new library")
     parser.add_argument("--segment", metavar="BY", help="windows (default) or shots; of a new library")
     parser.add_argument("--window", metavar="SECONDS", type=float, help="length of a window (default 10)")
@@ -30,7 +37,28 @@ def add_parser(subparsers) -> None:
         "--keep-frames", action="store_true", help="keep decoded frames: reembed need not decode; of a new library"
     )
     parser.add_argument("--metadata", metavar="FILE", type=Path, help="a CSV file of columns to filter by")
-    parser.add_argument("--prune", action="store_true", help="take out videos below PATH whose files are gone")
+    parser.add_argument(
+        "--exclude",
+        metavar="GLOB",
+        action="append",
+        default=[],
+        help="skip files and folders with this name (private, IMG_*.MOV) or path (2024/private); repeatable, and kept "
+        "in the library: vop library exclude shows and drops what it has",
+    )
+    parser.add_argument(
+        "--live-photos",
+        action=argparse.BooleanOptionalAction,
+        help="index the short movies of Live Photos too; kept in the library",
+    )
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="take out videos below PATH that were deleted or are excluded; vop library restore puts them back",
+    )
+    parser.add_argument(
+        "-y", "--yes", action="store_true", help="do not ask before --prune takes out a large part of the library"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="list what is new, deleted or excluded; change nothing")
     parser.add_argument(
         "--redo", action="store_true", help="decode videos below PATH again that an earlier version of vop decoded"
     )
@@ -47,28 +75,68 @@ def add_work_options(parser: argparse.ArgumentParser) -> None:
     add_threads_option(parser)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.dry_run:
+        _show_preview(arguments)
+        return 0
     use_threads(arguments.threads)
+    report = _index(arguments, yes=arguments.yes)
+    if report.unconfirmed and _agrees(report):
+        pruned = _index(arguments, yes=True)
+        report = replace(report, unconfirmed=[], removed=pruned.removed, gone=pruned.gone, excluded=pruned.excluded)
+    if arguments.json:
+        print_json(report.to_dict())
+    else:
+        print_report(report, arguments.library, arguments.paths)
+    if report.unconfirmed:
+        again = command("index", arguments.library, *arguments.paths, "--prune")
+        print(
+            f"vop: nothing was taken out: {len(report.unconfirmed)} videos are a large part of the library. "
+            f"Look at them: {again} --dry-run; then take them out: {again} --yes",
+            file=sys.stderr,
+        )
+    return 2 if report.unconfirmed else 0
+
+
+def _index(arguments: argparse.Namespace, *, yes: bool) -> IndexReport:
     from vop.search.index import index
 
     with progress.show() as show:
-        report = index(
+        return index(
             arguments.library,
             arguments.paths,
             model=arguments.model,
             cutting=_cutting(arguments),
             num_frames=arguments.num_frames,
             keep_frames=arguments.keep_frames,
+            exclude=arguments.exclude,
+            live_photos=arguments.live_photos,
             metadata=arguments.metadata,
             prune=arguments.prune,
+            yes=yes,
             redo=arguments.redo,
             progress=show,
+            warn=lambda text: print(f"vop: {text}", file=sys.stderr, flush=True),
             **work_of(arguments),
         )
-    if arguments.json:
-        print_json(report.to_dict())
-        return
-    _print(report, arguments.library)
+
+
+def _agrees(report: IndexReport) -> bool:
+    """Asks on a terminal whether a large part of the library is to be taken out; elsewhere nobody can agree."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    _list(report.unconfirmed, sys.stderr)
+    print(
+        f"Take these {len(report.unconfirmed)} videos out of the library? [y/N] ", end="", file=sys.stderr, flush=True
+    )
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _list(paths: Sequence[str], file: TextIO, *, most: int | None = _SHOWN) -> None:
+    for path in paths[:most]:
+        print(f"  {path if path.isprintable() else repr(path)}", file=file)
+    if most is not None and len(paths) > most:
+        print(f"  and {len(paths) - most} more", file=file)
 
 
 def work_of(arguments: argparse.Namespace) -> dict:
@@ -90,7 +158,12 @@ def _cutting(arguments: argparse.Namespace) -> Cutting | None:
     return Cutting(**given) if given else None
 
 
-def _print(report: IndexReport, library: Path) -> None:
+def command(*words: object) -> str:
+    """A command of vop as a shell reads it."""
+    return shlex.join(["vop", *map(str, words)])
+
+
+def print_report(report: IndexReport, library: Path, paths: Sequence[Path]) -> None:
     counts = {
         "added": report.added,
         "changed": report.changed,
@@ -105,17 +178,80 @@ def _print(report: IndexReport, library: Path) -> None:
         print(
             f"{report.segments} segments of {report.hours:.2f} h of video in {report.seconds:.0f} s ({speed:.0f} h/h)"
         )
-    if report.gone:
-        print(f"{report.gone} videos of the library have no file any more; --prune takes them out")
     if report.outdated:
         print(f"{report.outdated} videos elsewhere were decoded by an earlier version; index their folders with --redo")
-    if report.away:
-        print(
-            f"{report.away} videos are out of reach, as of a drive that is not mounted; vop library forget drops them"
-        )
+    _print_leftovers(report, library, paths)
     if report.passed_over:
         kinds = ", ".join(f"{count} × {kind}" for kind, count in sorted(report.passed_over.items()))
-        print(f"passed over, being no videos: {kinds}")
-    if report.failures:
-        print(f"{len(report.failures)} files are not, or not wholly, in the library: vop library failures {library}")
-    print(f'Search it: vop search {library} "what happens"   or with pictures: vop serve {library}')
+        print(f"not indexed: {kinds}")
+    if report.missing:
+        print(
+            f"{len(report.missing)} of the given paths cannot be indexed and were skipped: {', '.join(report.missing)}"
+        )
+    if report.unmatched:
+        print(f"{len(report.unmatched)} rows of the metadata match no video:")
+        _list(report.unmatched, sys.stdout)
+    print_failures(report.to_dict(), library)
+    print(f'Search it: {command("search", library)} "what happens"   or with pictures: {command("serve", library)}')
+
+
+def _print_leftovers(report: IndexReport, library: Path, paths: Sequence[Path]) -> None:
+    """Videos that were taken out or could be, and how."""
+    from vop.search.removed import KEPT_DAYS
+
+    prune = command("index", library, *paths, "--prune")
+    if report.removed:
+        restore = command("library", "restore", library)
+        print(f"For {KEPT_DAYS} days, the videos that were taken out can be put back: {restore}")
+    if report.gone:
+        print(f"{report.gone} videos of the library were deleted; to take them out: {prune}")
+    if report.excluded:
+        print(f"{report.excluded} videos of the library are not to be indexed any more; to take them out: {prune}")
+    if report.away:
+        print(
+            f"{report.away} videos are unavailable: their folders are missing, empty or on another drive than before. "
+            "If you deleted them, take them out:"
+        )
+        for folder in report.unavailable[:_SHOWN]:
+            print(f"  {command('library', 'forget', library, folder)}")
+        if len(report.unavailable) > _SHOWN:
+            print(f"  and {len(report.unavailable) - _SHOWN} more folders")
+
+
+def print_failures(counts: Mapping[str, object], library: Path | None) -> None:
+    """How many files are not, or only in part, in a library, by kind; if the library is given, also how to see them."""
+    kinds = {
+        "could not be read": counts["unreadable"],
+        "could be read in part only": counts["partial"],
+        "are copies of others": counts["duplicates"],
+    }
+    said = ", ".join(f"{count} {what}" for what, count in kinds.items() if count)
+    if said:
+        print(f"files: {said}" + (f": {command('library', 'failures', library)}" if library else ""))
+
+
+def _show_preview(arguments: argparse.Namespace) -> None:
+    from vop.search.index import preview
+
+    found = preview(arguments.library, arguments.paths, exclude=arguments.exclude, live_photos=arguments.live_photos)
+    if arguments.json:
+        print_json(found.to_dict())
+        return
+    going = "would be taken out" if arguments.prune else "--prune would take them out"
+    groups = {
+        "new, or unreadable so far, would be read": found.new,
+        "changed, would be read again": found.changed,
+        "moved": [f"{before} -> {path}" for before, path in found.moved],
+        f"deleted, {going}": found.deleted,
+        f"not to be indexed any more, {going}": found.excluded,
+        "unavailable, would be left alone": found.away,
+        "given paths that cannot be indexed": list(found.missing),
+    }
+    for what, paths in groups.items():
+        if paths:
+            print(f"{len(paths)} {what}:")
+            _list(paths, sys.stdout, most=None)
+    if found.needs_yes:
+        print("--prune would ask first, or want --yes: that is a large part of the library")
+    if not any(groups.values()):
+        print("nothing to do")

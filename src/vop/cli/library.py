@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import shlex
+import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vop import progress
 from vop.cli.common import print_json, print_table
-from vop.cli.index import add_work_options, say_waiting, work_of
+from vop.cli.index import add_work_options, command, print_failures, say_waiting, work_of
 from vop.threads import use_threads
 
 if TYPE_CHECKING:
@@ -27,6 +27,12 @@ def add_parser(subparsers) -> None:
     forget.add_argument("paths", metavar="PATH", nargs="+", type=Path)
     check = _add(actions, "check", _check, "compare it with its checksums, and say what is damaged")
     check.add_argument("--repair", action="store_true", help="write it anew without what is damaged")
+    forget.add_argument("--for-good", action="store_true", help="without keeping them for restore")
+    restore = _add(actions, "restore", _restore, "put back videos that --prune or forget took out in the last 30 days")
+    restore.add_argument("paths", metavar="PATH", nargs="*", type=Path, help="only those at or below; default: all")
+    exclude = _add(actions, "exclude", _exclude, "show or change which files and folders are not indexed")
+    exclude.add_argument("--add", metavar="GLOB", action="append", default=[], help="exclude these too; repeatable")
+    exclude.add_argument("--drop", metavar="GLOB", action="append", default=[], help="index them again; repeatable")
     reembed = _add(actions, "reembed", _reembed, "move it to another model; the old one serves until that is done")
     reembed.add_argument("--model", metavar="M", required=True, help="a run, a CLIP folder, a hub id, or mini")
     reembed.add_argument("--keep", action="store_true", help="beside the models that it has, not in their place")
@@ -50,7 +56,12 @@ def _info(arguments: argparse.Namespace) -> None:
     status, about = library.status(), library.about
     if arguments.json:
         models = [asdict(model) for model in library.models]
-        print_json({"library": str(library.path), **status, "cutting": asdict(about.cutting), "models": models})
+        kept = {
+            "exclude": list(about.exclude),
+            "live_photos": about.live_photos,
+            "removed": len(library.removed.videos()),
+        }
+        print_json({"library": str(library.path), **status, "cutting": asdict(about.cutting), **kept, "models": models})
         return
     print(f"{status['videos']} videos, {status['hours']:.2f} h, {status['segments']} segments ({about.cutting})")
     for model in library.models:
@@ -58,10 +69,15 @@ def _info(arguments: argparse.Namespace) -> None:
     if status["columns"]:
         print(f"metadata: {', '.join(status['columns'])}")
     if status["outdated"]:
-        redo = f"vop index {arguments.library} FOLDER --redo"
+        redo = f"{command('index', arguments.library)} FOLDER --redo"
         print(f"{status['outdated']} videos were decoded by an earlier version of vop: {redo}")
-    if status["failures"]:
-        print(f"{status['failures']} files are not, or not wholly, in it: vop library failures {arguments.library}")
+    if about.exclude:
+        print(f"excluded: {', '.join(about.exclude)}")
+    if removed := library.removed.videos():
+        print(
+            f"{len(removed)} videos were taken out: {command('library', 'restore', arguments.library)} puts them back"
+        )
+    print_failures(status, arguments.library)
     if status["index"]:
         print(f"indexing now: {status['index']['done']} of {status['index']['total']} files")
 
@@ -69,9 +85,12 @@ def _info(arguments: argparse.Namespace) -> None:
 def _failures(arguments: argparse.Namespace) -> None:
     from vop.search.library import Library
 
-    failures = Library.open(arguments.library).failures()
+    library = Library.open(arguments.library)
+    failures = library.failures()
     if arguments.json:
-        print_json({"failures": [asdict(failure) for failure in failures]})
+        status = library.status()
+        counts = {kind: status[kind] for kind in ("unreadable", "partial", "duplicates")}
+        print_json({**counts, "failures": [asdict(failure) for failure in failures]})
         return
     from rich.markup import escape
     from rich.table import Table
@@ -81,16 +100,46 @@ def _failures(arguments: argparse.Namespace) -> None:
         path = failure.path if failure.path.isprintable() else repr(failure.path)
         table.add_row(escape(path), failure.kind, escape(failure.reason))
     print_table(table) if failures else print("every file could be read")
+    print_failures(library.status(), None)
 
 
 def _forget(arguments: argparse.Namespace) -> None:
     from vop.search.index import forget
+    from vop.search.removed import KEPT_DAYS
 
-    removed = forget(arguments.library, arguments.paths, waiting=partial(say_waiting, arguments.library))
+    waiting = partial(say_waiting, arguments.library)
+    removed = forget(arguments.library, arguments.paths, for_good=arguments.for_good, waiting=waiting)
     if arguments.json:
         print_json({"removed": removed})
         return
     print(f"{removed} videos were taken out of {arguments.library}; their files are where they were")
+    if not arguments.for_good:
+        restore = command("library", "restore", arguments.library, *arguments.paths)
+        print(f"For {KEPT_DAYS} days, they can be put back: {restore}")
+
+
+def _restore(arguments: argparse.Namespace) -> None:
+    from vop.search.index import restore
+
+    waiting = partial(say_waiting, arguments.library)
+    restored = restore(arguments.library, arguments.paths, waiting=waiting)
+    if arguments.json:
+        print_json({"restored": restored})
+        return
+    print(f"{len(restored)} videos were put back into {arguments.library}")
+
+
+def _exclude(arguments: argparse.Namespace) -> None:
+    from vop.search.index import change_excluded
+
+    waiting = partial(say_waiting, arguments.library)
+    globs = change_excluded(arguments.library, add=arguments.add, drop=arguments.drop, waiting=waiting)
+    if arguments.json:
+        print_json({"exclude": list(globs)})
+        return
+    print("\n".join(globs) or "nothing is excluded")
+    if arguments.add or arguments.drop:
+        print(f"The next {command('index', arguments.library)} FOLDER goes by it", file=sys.stderr)
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -122,7 +171,7 @@ def _print_check(report: CheckReport) -> None:
     if report.sound:
         print("the library is sound")
     elif not report.repaired:
-        print(f"next: vop library check {shlex.quote(report.library)} --repair")
+        print(f"next: {command('library', 'check', report.library, '--repair')}")
     else:
         print("the library was repaired, without the damaged videos" if report.damaged_videos else "it was repaired")
         for again in report.index_again():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -201,15 +202,23 @@ def _print(found: list[Moment], library: Library) -> None:
     from rich.table import Table
 
     if not found:
-        counts = library.status()
-        empty = f"the library is empty: vop index {library.path} FOLDER_OF_VIDEOS"
-        print("nothing was found: " + ("no video passes the filters" if counts["videos"] else empty))
+        print(f"nothing was found: {_why_nothing(library)}")
         return
     table = Table("", "score", "from", "to", "video", box=None)
     for place, moment in enumerate(found, start=1):
         times = (clock(moment.start_seconds), clock(moment.end_seconds))
         table.add_row(str(place), f"{moment.score:.3f}", *times, escape(_on_one_line(moment.path)))
     print_table(table)
+
+
+def _why_nothing(library: Library) -> str:
+    counts = library.status()
+    if counts["videos"]:
+        return "no video passes the filters"
+    if counts["index"]:
+        done, total = counts["index"]["done"], counts["index"]["total"]
+        return f"indexing is under way ({done} of {total} files), and no video can be searched yet: try again soon"
+    return f"the library is empty: {shlex.join(['vop', 'index', str(library.path)])} FOLDER_OF_VIDEOS"
 
 
 def _on_one_line(path: str) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vop.evaluation.metrics import DirectionMetrics, RetrievalMetrics
 
 # How the evaluated weights were chosen; "best on test" is no fair protocol, and is named so that nobody mistakes it.
-SELECTIONS = ("validation-selected", "last", "best on test", "untrained")
+SELECTIONS = ("validation-selected", "last", "untuned", "best on test", "untrained")
 _RECALLS = tuple(f"R@{cut}" for cut in CUTS.values())
 _HEADS = (*_RECALLS, "MdR", "MnR")
 

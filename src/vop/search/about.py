@@ -64,7 +64,12 @@ class LibraryModel:
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """Everything that `library.json` says. All models of a library take the same frames."""
+    """Everything that `library.json` says. All models of a library take the same frames.
+
+    Attributes:
+        exclude: globs of files and folders that are not indexed; see `vop.search.exclude`.
+        live_photos: whether the movies of Live Photos are indexed.
+    """
 
     table: str
     models: tuple[LibraryModel, ...]
@@ -72,6 +77,8 @@ class About:
     image_size: int
     cutting: Cutting = field(default_factory=Cutting)
     keep_frames: bool = False
+    exclude: tuple[str, ...] = ()
+    live_photos: bool = False
 
     def with_(self, **changes) -> About:
         return replace(self, **changes)
@@ -130,7 +137,8 @@ def parse(content: bytes, path: Path) -> About:
         models = tuple(LibraryModel(**model) for model in document.pop("models"))
         if not models:
             raise ValueError("it has no model")
-        return About(models=models, cutting=Cutting(**document.pop("cutting")), **document)
+        cutting, exclude = Cutting(**document.pop("cutting")), tuple(document.pop("exclude", ()))
+        return About(models=models, cutting=cutting, exclude=exclude, **document)
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from None
 

@@ -12,7 +12,9 @@ from vop.search.checksums import check_rows
 from vop.search.failures import Failure
 from vop.search.library import Library
 from vop.search.rows import METADATA, with_column
+from vop.search.volumes import volume_of
 from vop.search.walk import FoundFile
+from vop.utils.uninterrupted import uninterrupted
 
 COMMIT_ROWS, COMMIT_SECONDS = 1000, 5.0
 TIDY_COMMITS = 100  # every commit is a file of its own; so many are made into one
@@ -53,17 +55,25 @@ class Pending:
             self.commit()
 
     def commit(self) -> None:
+        """Writes all that waits. An interruption takes effect afterwards: half of it would be written twice."""
+        with uninterrupted():
+            self._write()
+        if self._commits >= TIDY_COMMITS:
+            self._library.keep_up()
+            self._commits = 0
+
+    def _write(self) -> None:
+        if self.failures:
+            # They come first: if a kill falls in between, the files are not known yet and are looked at again. The
+            # other way around, a video that is only partly there would be taken for a whole one.
+            self._library.put_failures(self.failures)
         rows = [*self._rows, *self._rewritten()]
         if rows:
             self._library.put(pa.concat_tables(rows), replacing=self._replacing)
             self._commits += 1
-        self._library.remove(self._removed)
-        if self.failures:
-            self._library.put_failures(self.failures)
-        if self._commits >= TIDY_COMMITS:
-            self._library.keep_up()
-            self._commits = 0
+        removed = self._removed
         self._clear()
+        self._library.remove(removed)
         self._last = time.monotonic()
 
     def _rewritten(self) -> Iterator[pa.Table]:
@@ -76,6 +86,7 @@ class Pending:
             first, *others = places
             own = rows.slice(first, 1 + len(others))
             said = {"path": str(file.path), "name": file.path.name, "size": file.size, "mtime_ns": file.mtime_ns}
+            said["volume"] = volume_of(file.path.parent)
             for name, value in (said | {METADATA + name: value for name, value in values.items()}).items():
                 own = with_column(own, name, value)
             yield own

@@ -62,6 +62,9 @@ def read(table: Table) -> list[Failure]:
 
 def write(table: Table, failed: Sequence[Failure], *, no_longer: Iterable[str] = ()) -> None:
     """Lists files, in the place of what was listed of them, and takes those off the list that failed `no_longer`."""
-    delete_paths(table, {*no_longer, *(one.path for one in failed)})
     if failed:
-        table.add(pa.Table.from_pylist([asdict(one) for one in failed], schema=SCHEMA))
+        by_path = {one.path: asdict(one) for one in failed}
+        rows = pa.Table.from_pylist(list(by_path.values()), schema=SCHEMA)
+        # In one commit: a kill loses neither what was listed nor what is to be listed.
+        table.merge_insert("path").when_matched_update_all().when_not_matched_insert_all().execute(rows)
+    delete_paths(table, set(no_longer) - {one.path for one in failed})

@@ -1,13 +1,19 @@
-"""Which videos of a library have no file any more, and which may only be out of reach."""
+"""Which videos of a library were deleted, and which are only unavailable."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from vop.search.reading import is_as_it_was
+from vop.search.volumes import mount_point, volume_of
 from vop.utils.names import nfc
+
+if TYPE_CHECKING:
+    from vop.search.library import Known
 
 
 def is_below(path: str | Path, roots: Set[Path]) -> bool:
@@ -23,28 +29,67 @@ def _in_nfc(roots: frozenset[Path]) -> frozenset[Path]:
     return frozenset(Path(nfc(str(root))) for root in roots)
 
 
-def sort_missing(paths: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Of files, those that are gone, and those that are away: a drive that is not mounted may have them.
+def sort_missing(paths: Iterable[str], known: Mapping[str, Known]) -> tuple[list[str], list[str]]:
+    """Of files, those that were deleted, and those that are unavailable; files that exist are in neither list.
 
-    Gone is what is not in a folder that has other things in it. An empty folder is what a drive leaves where it was
-    mounted, and a file whose folder does not answer may be there.
+    A file was deleted if its folder still exists, has other things in it (hidden ones do not count), and is on the
+    filesystem that the file was on. A folder that is missing or empty may be a drive or a share that is not mounted,
+    and so may one that is on another filesystem than before.
+
+    Args:
+        known: the videos of the library, by path; what they say of their filesystems is used.
     """
+    has_something, volume, is_there = cache(_has_something), cache(volume_of), cache(_witnesses(known.values()))
 
-    @cache
-    def has_something(folder: Path) -> bool:
-        try:
-            return any(folder.iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            return folder != folder.parent and has_something(folder.parent)
-        except OSError:
+    def is_deleted(path: str) -> bool:
+        folder = os.path.dirname(path)
+        if not has_something(folder):
             return False
+        before = known[path].volume if path in known else None
+        return before is None or before == volume(folder) or _is_mounted(before, volume(folder), is_there)
 
-    gone, away = [], []
+    deleted, unavailable = [], []
     for path in paths:
         try:
             os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
-            (gone if has_something(Path(path).parent) else away).append(path)
-        except OSError:
-            away.append(path)
-    return gone, away
+            (deleted if is_deleted(path) else unavailable).append(path)
+        except (OSError, ValueError):
+            unavailable.append(path)
+    return deleted, unavailable
+
+
+def missing_folders(paths: Collection[str]) -> list[Path]:
+    """For unavailable files, the topmost folders that are missing, or else the folders they were in; sorted."""
+    return sorted({_topmost_missing(Path(path).parent) for path in paths})
+
+
+def _topmost_missing(folder: Path) -> Path:
+    while not os.path.lexists(folder.parent) and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _has_something(folder: str) -> bool:
+    """Whether there is anything that is not hidden: systems leave hidden files where a drive was mounted."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(not entry.name.startswith(".") for entry in entries)
+    except OSError:
+        return False
+
+
+def _is_mounted(before: str, now: str | None, is_there: Callable[[str], bool]) -> bool:
+    """Whether the same filesystem is mounted at the same place although its identity is another one.
+
+    Some filesystems get their identity from a device number, which may change when the system starts: then a video
+    that is still there tells that it is the same one. The root filesystem is always mounted.
+    """
+    if now is None or mount_point(now) != mount_point(before):
+        return False
+    return mount_point(now) == os.sep or is_there(before)
+
+
+def _witnesses(known: Collection[Known]) -> Callable[[str], bool]:
+    """Tells whether a filesystem still has one of its videos."""
+    return lambda volume: any(video.volume == volume and is_as_it_was(video) for video in known)

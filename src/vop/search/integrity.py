@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from vop.errors import UsageError, VopError
 from vop.progress import Progress, silent
 from vop.search import about as describing
-from vop.search import failures
+from vop.search import failures, removed
 from vop.search.about import About
 from vop.search.checksums import FILE, Seal, damaged_rows, digest, newest_manifests, read_seal, with_checksums
 from vop.search.nearest import tidy_up
@@ -317,14 +317,15 @@ def _repair(processes: Processes, folder: Path, about: About, sealed: Seal, repo
         (folder / name).write_bytes(sealed.copy_of(name))
         _check_rows(processes, about, report, silent)  # a manifest that is back may have brought rows back
     bad -= sealed.copies.keys()
-    database = folder / DATABASE
-    if report.damaged_videos or any(name.startswith(f"{DATABASE}/{about.table}.lance") for name in bad):
-        table = f"{about.table}_again"
+    database, table = folder / DATABASE, about.table
+    if report.damaged_videos or any(name.startswith(f"{DATABASE}/{table}.lance") for name in bad):
+        table = f"{table}_again"
         processes.call(_copy_sound, database, about, table, {damage.path for damage in report.damaged_videos})
-        describing.write(replace(about, table=table), folder)
-        processes.call(_drop, database, about.table)
+    processes.call(_carry_removed, database, about.table, table)
+    describing.write(replace(about, table=table), folder)
     if any(name.startswith(f"{DATABASE}/{failures.TABLE}.lance") for name in bad):
         processes.call(_write_failures_again, database)
+    processes.call(_drop_others, database, {table, removed.name_for(table), failures.TABLE})
     (folder / FILE).unlink(missing_ok=True)  # made anew when the library is let go
     report.repaired = True
 
@@ -362,8 +363,27 @@ def _fitted(rows: pa.Table, wanted: pa.Schema) -> pa.Table:
     return rows.select(wanted.names)
 
 
-def _drop(database: Path, table: str) -> None:
-    _connect(database).drop_table(table, ignore_missing=True)
+def _carry_removed(database: Path, before: str, table: str) -> None:
+    """What can be put back, as far as it is sound, for a table of segments that may have another name now."""
+    connection = _connect(database)
+    try:
+        old = connection.open_table(removed.name_for(before))
+        parts = [part for _, _, part in _read(old, 0, old.count_rows()) if part is not None]
+    except Exception:  # nothing was taken out, or nothing can be read
+        return
+    connection.drop_table(removed.name_for(before))
+    rows = pa.concat_tables(parts) if parts else old.schema.empty_table()
+    bad = rows.filter(pa.array(damaged_rows(rows.drop_columns([removed.WHEN, removed.DAMAGE])))).column("path")
+    rows = rows.filter(pc.invert(pc.is_in(rows.column("path"), bad.combine_chunks())))
+    if len(rows):
+        connection.create_table(removed.name_for(table), data=rows)
+
+
+def _drop_others(database: Path, kept: set[str]) -> None:
+    """Drops damaged tables, and those that a repair or a move has left that was killed."""
+    connection = _connect(database)
+    for name in set(connection.list_tables().tables) - kept:
+        connection.drop_table(name)
 
 
 def _write_failures_again(database: Path) -> None:

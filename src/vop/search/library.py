@@ -1,7 +1,7 @@
 """A library: a folder with a LanceDB database of segments, searched while it is being written.
 
     library.json    which table, which models, how videos are cut
-    database/       LanceDB: segments_N, and failures
+    database/       LanceDB: segments_N, failures, and removed_segments_N once videos were taken out
     frames/         decoded frames, if the library keeps them
     progress.json   how far an indexing that runs is
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,12 +30,13 @@ from vop.files import explain_full_disk
 from vop.search import about as describing
 from vop.search import failures, nearest
 from vop.search.about import About, LibraryModel
-from vop.search.checksums import with_checksums
+from vop.search.checksums import check_rows, with_checksums
 from vop.search.failures import Failure
 from vop.search.filters import Filters
 from vop.search.following import Stamp, again_if_moved, explain_damage, follows, stamp_of
 from vop.search.moments import Moment, Nearest, best_of_videos
 from vop.search.place import DATABASE
+from vop.search.removed import Removed
 from vop.search.rows import (
     ADDED,
     LIGHT,
@@ -68,6 +70,7 @@ class Known:
     size: int
     mtime_ns: int
     metadata: dict[str, str | None]
+    volume: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +153,11 @@ class Library:
     @property
     def models(self) -> tuple[LibraryModel, ...]:
         return self.about.models
+
+    @property
+    def removed(self) -> Removed:
+        """The videos that were set aside."""
+        return Removed(self._database, self.table)
 
     @property
     @follows
@@ -265,6 +273,7 @@ class Library:
         """The library's videos, by path."""
         columns = {METADATA + name: name for name in self.columns}
         names = ["video", "path", "size", "mtime_ns"]
+        names += ["volume"] if "volume" in self.table.schema.names else []  # which older libraries lack
         rows = self._one_row_each([*names, *columns])
         return {
             row["path"]: Known(
@@ -294,14 +303,21 @@ class Library:
 
     @follows
     def status(self) -> dict:
-        """Counts, and how far an indexing is that runs now (None where none does)."""
+        """Counts, and how far an indexing is that runs now (None where none does).
+
+        `failures` are the files that are not, or only in part, in the library; copies are counted apart.
+        """
+        kinds = Counter(self._failures.search().select(["kind"]).to_arrow().column(0).to_pylist())
         videos = self._one_row_each(["duration_seconds", "made_with"])
         return {
             "segments": self.table.count_rows(),
             "videos": len(videos),
             "hours": round(sum(video["duration_seconds"] for video in videos) / 3600, 3),
             "outdated": sum(map(_is_outdated, videos)),
-            "failures": self._failures.count_rows(f"kind <> {quoted(failures.DUPLICATE)}"),
+            "failures": kinds[failures.UNREADABLE] + kinds[failures.PARTIAL],
+            "unreadable": kinds[failures.UNREADABLE],
+            "partial": kinds[failures.PARTIAL],
+            "duplicates": kinds[failures.DUPLICATE],
             "columns": self.columns,
             "index": read_progress(self.path),
         }
@@ -344,6 +360,27 @@ class Library:
         with self._writing():
             delete_paths(self.table, paths)
 
+    def set_aside(self, paths: Iterable[str]) -> None:
+        """Takes videos out by their paths, so that `put_back` can bring them back for `KEPT_DAYS` days."""
+        paths = list(paths)
+        damage = {failed.path: failed.reason for failed in self.failures() if failed.kind == failures.PARTIAL}
+        with self._writing():
+            self.removed.keep(paths, damage=damage)
+        self.remove(paths)
+
+    def put_back(self, paths: Iterable[str]) -> list[str]:
+        """Brings back those of these videos that were set aside; gives their paths.
+
+        A video that the library has again by now, or whose path has another one, is left where it is.
+        """
+        known, kept = self.known(), self.removed.videos()
+        ids = {video.video for video in known.values()}
+        wanted = [path for path in paths if path in kept and path not in known and kept[path] not in ids]
+        for rows, damaged in self.removed.take_back(wanted):
+            self.put_failures(damaged)
+            self.put(check_rows(rows, self.path))
+        return wanted
+
     def add_columns(self, names: Iterable[str]) -> None:
         """Columns of the owner's metadata, and those that older libraries lack; empty at first."""
         wanted = [*ADDED, *(METADATA + name for name in names)]
@@ -360,17 +397,23 @@ class Library:
     def rename_model(self, name: str) -> None:
         """Notes where the first model is now."""
         first, *others = self.models
-        if first.name != name:
-            self.about = self.about.with_(models=(replace(first, name=name), *others))
-            describing.write(self.about, self.path)
+        self.change(models=(replace(first, name=name), *others))
+
+    def change(self, **changes) -> None:
+        """Changes fields of `library.json`."""
+        about = self.about.with_(**changes)
+        if about != self.about:
+            self.about = about
+            describing.write(about, self.path)
 
     def drop_frames(self) -> None:
-        """Removes the kept frames of segments that are there no more."""
+        """Removes the kept frames of segments that are neither in the library nor set aside."""
         from vop.search.frames import SegmentFrames  # brings PyTorch
 
         frames = SegmentFrames.of(self.about, self.path)
         if frames:
-            frames.keep_only(self.table.search().select(["segment"]).to_arrow().column(0).to_pylist())
+            own = self.table.search().select(["segment"]).to_arrow().column(0).to_pylist()
+            frames.keep_only([*own, *self.removed.segments()])
 
     def keep_up(self) -> None:
         """Makes one file of many, drops old versions, and builds or completes the indexes where they are needed."""

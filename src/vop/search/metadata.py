@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vop.errors import DataError, UsageError
@@ -22,15 +23,23 @@ class Metadata:
     Attributes:
         columns: their names, in the order of the file.
         by_path, by_name: values of a file by its absolute path, and by its bare name where the table gives only that.
+        given: by absolute path, how the table gives it.
     """
 
     columns: tuple[str, ...]
     by_path: Mapping[str, Mapping[str, str]]
     by_name: Mapping[str, Mapping[str, str]]
+    given: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, path: Path) -> Mapping[str, str]:
         """What is known of a file; its path goes before its name."""
         return self.by_path.get(nfc(str(path))) or self.by_name.get(nfc(path.name)) or {}
+
+    def unmatched(self, paths: Iterable[str]) -> list[str]:
+        """The files that the table gives and that are not among `paths`, as it spells them."""
+        paths = {nfc(path) for path in paths}
+        names = {os.path.basename(path) for path in paths}
+        return [given for path, given in self.given.items() if path not in paths and given not in names]
 
 
 NOTHING = Metadata((), {}, {})
@@ -83,7 +92,7 @@ def _check_names(file: Path, names: list[str]) -> None:
 
 
 def _sort(file: Path, lines: Iterable[tuple[int, list[str]]], names: list[str], key: str) -> Metadata:
-    by_path, by_name = {}, {}
+    by_path, by_name, given = {}, {}, {}
     for line, values in lines:
         if len(values) != len(names):
             raise DataError(f"{file}, line {line}: {len(values)} values, not {len(names)}")
@@ -91,7 +100,8 @@ def _sort(file: Path, lines: Iterable[tuple[int, list[str]]], names: list[str], 
         video = said.pop(key)
         if not video:
             raise DataError(f"{file}, line {line}: no video")
-        by_path[nfc(str(absolute_path(file.parent / video)))] = said
+        path = nfc(str(absolute_path(file.parent / video)))
+        by_path[path], given[path] = said, video
         if "/" not in video:
             by_name[video] = said
-    return Metadata(tuple(name for name in names if name != key), by_path, by_name)
+    return Metadata(tuple(name for name in names if name != key), by_path, by_name, given)

@@ -8,6 +8,7 @@ Each thread waits for a process of its own that decodes (`vop.video.isolated`): 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vop.errors import UsageError
+from vop.errors import UsageError, VideoError
 from vop.search.segmenting import Piece
 from vop.search.segments import Span
 from vop.threads import free_cores
@@ -26,6 +27,7 @@ from vop.threads import free_cores
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 _TICK_SECONDS = 0.5
+_LATE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ def run(
 ) -> Iterator[Finished]:
     """Finished files, in the order in which they are finished.
 
+    A file is finished a few seconds after it is decoded, also while others go on.
+
     Args:
         decode: gives the segments of a file one by one, and returns what else is to be known of it. An exception ends
             its file only.
@@ -97,33 +101,62 @@ def run(
         batch_size: segments that are embedded together.
         tick: called for every piece with its file and share, and with (None, 0) when nothing has come for a while.
     """
-    batch: list[tuple[_Open, np.ndarray]] = []
-
-    def embedded() -> Iterator[Finished]:
-        if batch:
-            by_model = [part.numpy() for part in embed(torch.from_numpy(np.stack([frames for _, frames in batch])))]
-            for (file, _), *vectors in zip(batch, *by_model, strict=True):
-                file.embeddings.append(vectors)
-            yield from (file.finish() for file in {id(file): file for file, _ in batch}.values() if file.done)
-            batch.clear()
-
+    batch = _Batch(embed)
     with closing(_decoded(jobs, decode, workers=workers, ahead=2 * batch_size)) as decoded:
         for file, piece in decoded:
-            if file is None:  # a pause: embed what there is rather than wait for company
+            if file is None:
                 tick(None, 0.0)
-                yield from embedded()
             elif piece is None:
                 file.ended = True
+                if isinstance(file.result, Exception) and not isinstance(file.result, VideoError):
+                    yield from batch.embedded()  # it may end the job: what is decoded is not to be lost
                 if file.done:
                     yield file.finish()
             else:
-                file.spans.append(piece.span)
-                file.strips.append(piece.strip)
-                batch.append((file, piece.frames))
-                if len(batch) == batch_size:
-                    yield from embedded()
+                batch.add(file, piece)
                 tick(file.job, piece.share)
-    yield from embedded()
+            # In a pause, what there is is embedded rather than left to wait for company.
+            if file is None or len(batch) == batch_size or batch.is_late:
+                yield from batch.embedded()
+    yield from batch.embedded()
+
+
+class _Batch:
+    """Segments of any files that are embedded together."""
+
+    def __init__(self, embed: Embed) -> None:
+        self._embed = embed
+        self._segments: list[tuple[_Open, np.ndarray]] = []
+        self._since = 0.0
+
+    def __len__(self) -> int:
+        return len(self._segments)
+
+    def add(self, file: _Open, piece: Piece) -> None:
+        if not self._segments:
+            self._since = time.monotonic()
+        file.spans.append(piece.span)
+        file.strips.append(piece.strip)
+        self._segments.append((file, piece.frames))
+
+    @property
+    def is_late(self) -> bool:
+        """Whether a file waits here that is decoded, while the batch is slow to fill."""
+        if not self._segments or time.monotonic() - self._since < _LATE_SECONDS:
+            return False
+        return any(file.ended for file, _ in self._segments)
+
+    def embedded(self) -> Iterator[Finished]:
+        """Embeds what is here; gives the files that are finished with it."""
+        if not self._segments:
+            return
+        segments, self._segments = self._segments, []
+        by_model = [
+            part.numpy() for part in self._embed(torch.from_numpy(np.stack([frames for _, frames in segments])))
+        ]
+        for (file, _), *vectors in zip(segments, *by_model, strict=True):
+            file.embeddings.append(vectors)
+        yield from (file.finish() for file in {id(file): file for file, _ in segments}.values() if file.done)
 
 
 def _decoded(

@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Generator, Mapping, Set
+from collections.abc import Generator, Iterable, Mapping, Set
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
 
+import av
+
 from vop.errors import VideoError
+from vop.search.copies import Copies
 from vop.search.frames import SegmentFrames
 from vop.search.library import Known, Library
 from vop.search.metadata import Metadata
 from vop.search.rows import VideoFile, segment_id
 from vop.search.segmenting import Piece, read_segments
+from vop.search.volumes import volume_of
 from vop.search.walk import FoundFile
 from vop.video.isolated import DecodingProcesses
 from vop.video.probe import VideoInfo
@@ -51,8 +55,9 @@ class Reader:
 
     Args:
         known: what the library had before, by path.
-        again: paths of videos that are decoded again although their content is known.
         processes: decode.
+        files: those that are to be read; of several with the same content, one is decoded.
+        again: paths of videos that are decoded again although their content is known.
     """
 
     def __init__(
@@ -62,12 +67,14 @@ class Reader:
         metadata: Metadata,
         processes: DecodingProcesses,
         *,
+        files: Iterable[FoundFile] = (),
         again: Set[str] = frozenset(),
     ) -> None:
         self._about, self._processes, self._again = library.about, processes, again
         self._known, self._metadata = known, metadata
         self._by_video = {video.video: video for video in known.values()}
         self._sizes = {video.size for path, video in known.items() if path not in again}
+        self._copies = Copies(files, known=known.keys(), content_id=lambda path: content_id(path))
         self._claimed: dict[str, str] = {}
         self._claiming, self._counting = threading.Lock(), threading.Lock()
         self.seconds = 0.0  # of video that was decoded so far
@@ -79,27 +86,39 @@ class Reader:
         return None if known is None else known.path
 
     def decode(self, file: FoundFile) -> Generator[Piece, None, KnownContent | Copy | Decoded]:
-        about = self._about
-        sizes = {"num_frames": about.num_frames, "size": about.image_size}
+        """The segments of a file that is new to the library; what becomes of it is returned.
+
+        Raises:
+            VideoError: the file cannot be read, or none of its segments can be decoded.
+        """
         try:
-            if file.size in self._sizes:  # most likely known: nothing is opened
-                video = content_id(file.path)
-                found = self._claim(file, video) if video in self._by_video else None
-                if found is not None:
-                    return found
-            segments = self._processes.iterate(read_segments, file.path, about.cutting, **sizes)
-            with closing(segments):
-                # What is not a video is told from its beginning, and two copies of it are not copies of a video.
-                info = next(segments)
-                video = content_id(file.path)
-                found = self._claim(file, video)
-                if found is not None:
-                    return found
-                return (yield from self._pieces(file, video, info, segments))
+            found = self._recognise(file)
+            return found or (yield from self._decode(file))
         except FileNotFoundError:
             raise VideoError(file.path, "it was removed during the indexing") from None
         except PermissionError:
             raise VideoError(file.path, "permission denied") from None
+        except (OSError, av.FFmpegError) as error:  # of a disk or a connection that fails, or of FFmpeg
+            raise VideoError(file.path, error.strerror or str(error)) from error
+
+    def _recognise(self, file: FoundFile) -> KnownContent | Copy | None:
+        """What is known of a file without opening it as a video."""
+        original = self._copies.original_of(file)
+        if original is not None:
+            return Copy(str(original.path))
+        if file.size not in self._sizes:
+            return None
+        video = self._copies.content_of(file)
+        return self._claim(file, video) if video in self._by_video else None
+
+    def _decode(self, file: FoundFile) -> Generator[Piece, None, KnownContent | Copy | Decoded]:
+        about = self._about
+        sizes = {"num_frames": about.num_frames, "size": about.image_size}
+        with closing(self._processes.iterate(read_segments, file.path, about.cutting, **sizes)) as segments:
+            # What is not a video is told from its beginning: most such files are not read through.
+            info = next(segments)
+            video = self._copies.content_of(file)
+            return self._claim(file, video) or (yield from self._pieces(file, video, info, segments))
 
     def _claim(self, file: FoundFile, video: str) -> KnownContent | Copy | None:
         """What is known of a file's content; None if it is this file's to bring in."""
@@ -144,6 +163,7 @@ class Reader:
             date_source=info.recorded_at_source,
             plays_in_browsers=info.plays_in_browsers,
             metadata=self.metadata_of(file),
+            volume=volume_of(file.path.parent),
         )
         return Decoded(read, damaged, count)
 

@@ -6,6 +6,7 @@ place               0, 1, … among the segments of the video
 num_segments        of the video; empty in older libraries
 path, name          of the file, absolute, and without its folders
 size, mtime_ns      of the file when it was read: what tells that it has changed
+volume              the filesystem it was on: see `vop.search.volumes`; empty in older libraries
 start_seconds, end_seconds, duration_seconds    of the segment, and of the whole video
 date                when it was recorded if the file or its name says so, else when it was changed; ISO 8601, UTC
 date_source         what says so: see `vop.video.dates`; empty in older libraries
@@ -19,7 +20,7 @@ about_NAME          columns of the owner's metadata, as text
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +42,7 @@ METADATA = "about_"
 EMBEDDING = "embedding_"
 CHECKSUM = "checksum"
 LIGHT = ["segment", "path", "duration_seconds", "date", "plays_in_browsers"]  # what makes a moment
-ADDED = ("date_source", "num_segments", CHECKSUM)  # columns that older libraries lack
+ADDED = ("date_source", "volume", "num_segments", CHECKSUM)  # columns that older libraries lack
 _DECODER = "decoder-"
 _OLDER_DECODER = 2
 _MOST_NAMED = 1000  # paths in one condition
@@ -60,6 +61,7 @@ _TYPES = {
     "date": pa.string(),
     "date_source": pa.string(),
     "plays_in_browsers": pa.bool_(),
+    "volume": pa.string(),
     "made_at": pa.string(),
     "made_with": pa.string(),
     "strip": pa.binary(),
@@ -80,6 +82,7 @@ class VideoFile:
     date_source: str
     plays_in_browsers: bool
     metadata: Mapping[str, str]
+    volume: str | None = None
 
 
 def field_of(column: str) -> pa.Field:
@@ -122,6 +125,7 @@ def make_rows(
         "date": file.date,
         "date_source": file.date_source,
         "plays_in_browsers": file.plays_in_browsers,
+        "volume": file.volume,
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "made_with": made_with(models),
         CHECKSUM: None,
@@ -200,7 +204,12 @@ def quoted(text: str) -> str:
 
 def delete_paths(table: Table, paths: Iterable[str]) -> None:
     """Deletes the rows of these files."""
-    paths = sorted(paths)
-    for start in range(0, len(paths), _MOST_NAMED):
-        some = ", ".join(map(quoted, paths[start : start + _MOST_NAMED]))
-        table.delete(f"path IN ({some})")
+    for condition in conditions("path", paths):
+        table.delete(condition)
+
+
+def conditions(column: str, values: Iterable[str], *, most: int = _MOST_NAMED) -> Iterator[str]:
+    """SQL conditions that a column has one of these values; each condition names up to `most` of them."""
+    values = sorted(values)
+    for start in range(0, len(values), most):
+        yield f"{column} IN ({', '.join(map(quoted, values[start : start + most]))})"

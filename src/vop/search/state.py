@@ -50,6 +50,8 @@ class IndexProgress:
         self._files, self._done_files = len(files), 0
         self._part: dict[Path, float] = {}
         self._current = ""
+        if files:
+            self._say()
 
     def piece(self, file: FoundFile | None, share: float) -> None:
         if file is not None:

@@ -8,14 +8,17 @@ import heapq
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from av.format import Flags
 
 from vop.errors import UsageError, VideoError
+from vop.search.companions import is_live_photo, previews_among, with_pictures
+from vop.search.exclude import Exclude
 from vop.utils.names import existing_path
 from vop.video.decode import open_video
 
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
 _VIDEO = "a video"
 _SUFFIXES = {
-    _VIDEO: "3g2 3gp 360 amv asf avi divx dv evo f4v flv gif h264 h265 hevc insv ivf lrv m1v m2t m2ts m2v m4v mj2 "
+    _VIDEO: "3g2 3gp 360 amv asf avi divx dv evo f4v flv gif h264 h265 hevc insv ivf lrf lrv m1v m2t m2ts m2v m4v mj2 "
     "mjpeg mjpg mkv mov movie mp4 mpe mpeg mpg mpv mxf nsv nut ogm ogv qt rm rmvb roq tod trp vob vro webm wmv wtv "
     "xvid y4m",
     "a picture": "ai apng arw avif bmp cr2 cr3 cur dds dng eps exr hdr heic heif icns ico jfif jp2 jpe jpeg jpg jxl "
@@ -56,6 +59,9 @@ _LIBRARY = "a library of vop"
 _NO_FILE = "neither a file nor a folder"
 _LISTED = "another name of a file that is listed"
 _NO_VIDEO = "not a video"
+_EXCLUDED = "excluded"
+_PREVIEW = "a preview of another video"
+_LIVE_PHOTO = "the movie of a Live Photo"
 _BAD_NAME = "its name is not valid UTF-8 and cannot be stored: rename it"
 
 # What is read of a file to tell text, and then a format: videos say what they are in their first bytes, and FFmpeg
@@ -79,12 +85,17 @@ class Walk:
     Attributes:
         files: that may be videos, sorted by path, each once.
         passed_over: how many files and folders were left out, by reason.
+        left_out: files and folders that may hold videos and are not to be indexed: excluded ones, previews, movies of
+            Live Photos.
+        missing: paths that were given and cannot be looked at, with the reason.
         unreadable: files and folders that could not be looked at, with the reason; sorted. Their paths may hold
             lone surrogates, where a name is not valid UTF-8.
     """
 
     files: list[FoundFile] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
+    left_out: set[Path] = field(default_factory=set)
+    missing: list[tuple[Path, str]] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
 
     def __repr__(self) -> str:
@@ -92,23 +103,32 @@ class Walk:
         return f"Walk({len(self.files)} files, {passed_over} passed over, {len(self.unreadable)} unreadable)"
 
 
-def find_videos(paths: Iterable[str | Path], *, skip: str | Path | None = None) -> Walk:
+def find_videos(
+    paths: Iterable[str | Path],
+    *,
+    skip: str | Path | None = None,
+    exclude: Sequence[str] = (),
+    live_photos: bool = False,
+) -> Walk:
     """The videos among some files and below some folders.
 
     A file is taken for a video by its suffix; where that tells nothing, if FFmpeg finds a video stream in it. Symbolic
     links are followed, but a file is listed once, under its own name where that lies below one of the paths. Left out
     are what is hidden (its name begins with a dot), folders that a NAS or a system keeps for itself, other kinds of
-    files, libraries of vop, and what is not a file at all. A file that is given by its path is always listed.
+    files, previews that a camera writes beside a recording, movies of Live Photos, libraries of vop, and what is not a
+    file at all. A file that is given by its path is always listed, unless a glob excludes it.
 
     Paths may spell names in any of Unicode's forms; files are listed as the disk has them.
 
     Args:
         skip: a folder, or a file, to leave out.
+        exclude: globs of files and folders to leave out; see `vop.search.exclude`.
+        live_photos: whether to list the movies of Live Photos.
 
     Raises:
-        UsageError: one of the paths does not exist.
+        UsageError: none of the paths exists.
     """
-    walker = _Walker(skip)
+    walker = _Walker(skip, exclude, live_photos=live_photos)
     for path in paths:
         walker.begin(existing_path(absolute_path(path)))
     return walker.finish()
@@ -134,39 +154,50 @@ def _stored(mtime_ns: int) -> int:
 class _Walker:
     """Goes through folders, and only then through links, so that a file is met under its own name first."""
 
-    def __init__(self, skip: str | Path | None) -> None:
+    def __init__(self, skip: str | Path | None, exclude: Sequence[str], *, live_photos: bool) -> None:
         self.walk = Walk()
+        self.began = False  # whether one of the paths exists
         self.skip = None if skip is None else os.path.realpath(existing_path(skip))
+        self.is_excluded = cache(partial(Exclude, exclude))  # below one of the paths that were given
+        self.live_photos = live_photos
         self.files: dict[str, FoundFile] = {}  # by the real path, without links
-        self.folders: list[tuple[str, str]] = []  # (path, real path) of those still to be read
-        self.links: list[str] = []  # a heap: which of several links names a file must not depend on the disk's order
+        self.folders: list[tuple[str, str, str]] = []  # (path, real path, given path) of those still to be read
+        # A heap of (path, given path): which of several links names a file must not depend on the disk's order.
+        self.links: list[tuple[str, str]] = []
         self.visited: set[tuple[int, int]] = set()  # device and inode of the folders that were read
 
     def begin(self, path: Path) -> None:
+        name = str(path)
         try:
             mode = os.stat(path).st_mode
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise UsageError(f"{str(path)!r} cannot be indexed: {reason}; give files or folders that exist") from error
-        name = str(path)
+            self.walk.missing.append((path, getattr(error, "strerror", None) or str(error)))
+            return
         if not stat.S_ISDIR(mode):
-            self._take(name, os.path.realpath(name), given=True)
+            if self.is_excluded(name)(name):
+                self._leave_out(name, _EXCLUDED)
+            else:
+                self._take(name, os.path.realpath(name), given=True)
         elif os.path.islink(name):
-            heapq.heappush(self.links, name)
+            heapq.heappush(self.links, (name, name))
         else:
-            self.folders.append((name, os.path.realpath(name)))
+            self.folders.append((name, os.path.realpath(name), name))
+        self.began = True
 
     def finish(self) -> Walk:
+        if self.walk.missing and not self.began:
+            path, reason = self.walk.missing[0]
+            raise UsageError(f"{str(path)!r} cannot be indexed: {reason}; give files or folders that exist")
         while self.folders or self.links:
             if self.folders:
                 self._folder(*self.folders.pop())
             else:
-                self._link(heapq.heappop(self.links))
+                self._link(*heapq.heappop(self.links))
         self.walk.files = sorted(self.files.values(), key=lambda file: str(file.path))
         self.walk.unreadable.sort()
         return self.walk
 
-    def _folder(self, path: str, real: str) -> None:
+    def _folder(self, path: str, real: str, root: str) -> None:
         try:
             status = os.stat(path)
             with os.scandir(path) as found:
@@ -181,27 +212,38 @@ class _Walker:
         if real == self.skip or _is_library(entries):
             self._pass_over(_LIBRARY)
             return
+        companions = self._companions(entries, root)
         for entry in entries:
-            self._entry(entry, os.path.join(real, entry.name))
+            self._entry(entry, os.path.join(real, entry.name), root, companions)
 
-    def _entry(self, entry: os.DirEntry, real: str) -> None:
+    def _companions(self, entries: list[os.DirEntry], root: str) -> dict[str, str]:
+        """Files beside a recording or a picture that are not to be listed, by name, and why."""
+        names = [entry.name for entry in entries if not self.is_excluded(root)(entry.path)]
+        movies = set() if self.live_photos else with_pictures(names)
+        return dict.fromkeys(movies, _LIVE_PHOTO) | dict.fromkeys(previews_among(names), _PREVIEW)
+
+    def _entry(self, entry: os.DirEntry, real: str, root: str, companions: Mapping[str, str]) -> None:
         if entry.name.startswith("."):
             self._pass_over(_HIDDEN)
         elif _is_system_folder(entry):
             self._pass_over(_SYSTEM)
+        elif self.is_excluded(root)(entry.path):
+            self._leave_out(entry.path, _EXCLUDED)
+        elif _is_companion(entry, companions):
+            self._leave_out(entry.path, companions[entry.name])
         elif entry.is_symlink():
-            heapq.heappush(self.links, entry.path)
+            heapq.heappush(self.links, (entry.path, root))
         elif not entry.is_dir(follow_symlinks=False):
             self._file(entry.path, real)
         elif _can_be_stored(entry.name):
-            self.folders.append((entry.path, real))
+            self.folders.append((entry.path, real, root))
         else:
             self._complain(entry.path, _BAD_NAME)
 
-    def _link(self, path: str) -> None:
+    def _link(self, path: str, root: str) -> None:
         real = os.path.realpath(path)
         if os.path.isdir(path):
-            self.folders.append((path, real))
+            self.folders.append((path, real, root))
         elif real in self.files:
             self._pass_over(_LISTED)
         else:
@@ -234,6 +276,10 @@ class _Walker:
     def _pass_over(self, reason: str) -> None:
         self.walk.passed_over[reason] += 1
 
+    def _leave_out(self, path: str, reason: str) -> None:
+        self._pass_over(reason)
+        self.walk.left_out.add(Path(path))
+
     def _complain(self, path: str, reason: str) -> None:
         self.walk.unreadable.append((Path(path), reason))
 
@@ -255,6 +301,11 @@ def _explain(path: str, error: OSError) -> str:
 
 def _is_system_folder(entry: os.DirEntry) -> bool:
     return (entry.name in _SYSTEM_FOLDERS or entry.name.lower() in _WINDOWS_FOLDERS) and entry.is_dir()
+
+
+def _is_companion(entry: os.DirEntry, companions: Mapping[str, str]) -> bool:
+    reason = companions.get(entry.name)
+    return reason is not None and entry.is_file() and (reason == _PREVIEW or is_live_photo(entry.path))
 
 
 def _is_library(entries: list[os.DirEntry]) -> bool:

@@ -1,0 +1,80 @@
+"""Opens the library that is to be indexed, or makes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vop.errors import UsageError
+from vop.search.about import FILE, About, Cutting
+from vop.search.library import Library
+from vop.search.models import describe, open_model, open_models, place_of
+
+if TYPE_CHECKING:
+    from vop.model import TextVideoModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What the caller of an indexing asks of its library. A new library needs a model; an existing one has its own."""
+
+    model: str | None
+    cutting: Cutting | None
+    num_frames: int | None
+    keep_frames: bool
+    precision: str
+
+    def new_model(self, folder: Path) -> TextVideoModel | None:
+        """The model of a new library; None if the library exists.
+
+        Raises:
+            UsageError: no model is named, or there is none of that name.
+        """
+        if (folder / FILE).exists():
+            return None
+        if self.model is None:
+            raise UsageError(f"{folder}: a new library needs a model: --model RUN, a CLIP folder, a hub id, or mini")
+        model = open_model(self.model, num_frames=self.num_frames, precision=self.precision)
+        model.check_independent()
+        return model
+
+    def open(self, folder: Path, new: TextVideoModel | None) -> tuple[Library, list[TextVideoModel]]:
+        """The library and its models; `new` is what `new_model` gave.
+
+        Raises:
+            UsageError: the settings are not those of the library.
+            VopError: the model is another one than the library's.
+        """
+        if new is not None and not (folder / FILE).exists():  # nobody else has made it in the meantime
+            return self._create(folder, new), [new]
+        library = Library.open(folder)
+        self._check(library.about, folder)
+        models = open_models(library.about, folder=folder, name=self.model)
+        if self.model is not None:  # where the first of them is now, if it has moved
+            library.rename_model(place_of(self.model))
+        return library, models
+
+    def _create(self, folder: Path, model: TextVideoModel) -> Library:
+        described = describe(model, name=self.model, column="embedding_1")
+        about = About(
+            table=f"segments_{described.fingerprint}",
+            models=(described,),
+            num_frames=model.num_frames,
+            image_size=model.image_size,
+            cutting=self.cutting or Cutting(),
+            keep_frames=self.keep_frames,
+        )
+        return Library.create(folder, about)
+
+    def _check(self, about: About, folder: Path) -> None:
+        """Refuses settings that are not the library's: its segments would not be comparable."""
+        for what, wanted, has in (
+            ("segments", self.cutting, about.cutting),
+            ("num_frames", self.num_frames, about.num_frames),
+            ("keep_frames", self.keep_frames or None, about.keep_frames),
+        ):
+            if wanted is not None and wanted != has:
+                raise UsageError(
+                    f"{folder} has {what}: {has}; {wanted} needs a library of its own: choose another folder"
+                )

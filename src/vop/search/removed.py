@@ -1,0 +1,133 @@
+"""Videos that were taken out of a library and can be put back: a table beside that of the segments.
+
+It belongs to one table of segments, and goes with it when the library moves to another model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from vop.search.failures import PARTIAL, Failure, failure
+from vop.search.nearest import tidy_up
+from vop.search.rows import conditions, delete_paths
+
+if TYPE_CHECKING:
+    from lancedb import DBConnection
+    from lancedb.table import Table
+
+KEPT_DAYS = 30
+WHEN, DAMAGE = "removed_at", "damage"  # columns beside those of the segments
+_VIDEOS = 200  # whose rows are in memory at a time
+
+
+def name_for(table: str) -> str:
+    """The table beside that of the segments."""
+    return f"removed_{table}"
+
+
+class Removed:
+    """Rows of videos that were taken out, with the time when that was."""
+
+    def __init__(self, database: DBConnection, table: Table) -> None:
+        """`table` is that of the segments."""
+        self._database, self._table = database, table
+        self._name = name_for(table.name)
+
+    def keep(self, paths: Iterable[str], *, damage: Mapping[str, str]) -> None:
+        """Copies the rows of videos here. They are still in the library then: a kill in between loses nothing.
+
+        Args:
+            damage: by path, what is listed of a video of which the library has only a part.
+        """
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        kept = self._open()
+        for condition in conditions("path", paths, most=_VIDEOS):
+            rows = self._table.search().where(condition).to_arrow()
+            rows = rows.append_column(WHEN, pa.array([now] * len(rows), pa.string()))
+            listed = [damage.get(path) for path in rows.column("path").to_pylist()]
+            rows = rows.append_column(DAMAGE, pa.array(listed, pa.string()))
+            if kept is None:
+                kept = self._database.create_table(self._name, schema=rows.schema)
+            _add_missing(kept, rows.schema)
+            merge = kept.merge_insert("segment").when_matched_update_all().when_not_matched_insert_all()
+            merge.when_not_matched_by_source_delete(condition).execute(rows)  # what was taken out of there before
+
+    def videos(self) -> dict[str, str]:
+        """The ids of the videos that are kept here, by path."""
+        kept = self._open()
+        if kept is None:
+            return {}
+        firsts = kept.search().where("place = 0").select(["path", "video"]).to_arrow().to_pylist()
+        return {row["path"]: row["video"] for row in firsts}
+
+    def take_back(self, paths: Iterable[str]) -> Iterator[tuple[pa.Table, list[Failure]]]:
+        """These videos for the library, some at a time; they go from here when the next ones are asked for.
+
+        Yields:
+            rows in the schema of the segments, and what is to be listed of those videos that are damaged.
+        """
+        kept, names = self._open(), self._table.schema.names
+        for condition in conditions("path", paths, most=_VIDEOS):
+            rows = kept.search().where(condition).to_arrow()
+            yield _with_columns(rows, self._table.schema).select(names), _damaged(rows)
+            kept.delete(condition)
+
+    def drop(self, paths: Iterable[str]) -> None:
+        """Deletes videos for good."""
+        kept = self._open()
+        if kept is not None:
+            delete_paths(kept, paths)
+            tidy_up(kept)
+
+    def segments(self) -> list[str]:
+        kept = self._open()
+        return [] if kept is None else kept.search().select(["segment"]).to_arrow().column(0).to_pylist()
+
+    def drop_old(self) -> None:
+        """Deletes for good what was taken out more than `KEPT_DAYS` ago."""
+        kept = self._open()
+        if kept is None:
+            return
+        before = datetime.now(UTC) - timedelta(days=KEPT_DAYS)
+        old = f"{WHEN} < '{before.isoformat(timespec='seconds')}'"
+        if not kept.count_rows(old):
+            return
+        if kept.count_rows(old) == kept.count_rows():
+            self._database.drop_table(self._name)
+            return
+        kept.delete(old)
+        tidy_up(kept)
+
+    def _open(self) -> Table | None:
+        """None if nothing was taken out."""
+        if self._name not in self._database.list_tables().tables:
+            return None
+        return self._database.open_table(self._name)
+
+
+def _damaged(rows: pa.Table) -> list[Failure]:
+    firsts = rows.select(["place", "path", "size", "mtime_ns", DAMAGE]).to_pylist()
+    return [
+        failure(row["path"], PARTIAL, row[DAMAGE], size=row["size"], mtime_ns=row["mtime_ns"])
+        for row in firsts
+        if row[DAMAGE] is not None and row["place"] == 0
+    ]
+
+
+def _add_missing(table: Table, schema: pa.Schema) -> None:
+    """Gives a table the columns of metadata that have come since."""
+    new = [schema.field(name) for name in schema.names if name not in table.schema.names]
+    if new:
+        table.add_columns(new)
+
+
+def _with_columns(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows with empty columns for what they lack."""
+    for field in schema:
+        if field.name not in rows.schema.names:
+            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+    return rows

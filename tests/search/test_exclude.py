@@ -1,0 +1,143 @@
+"""Globs of files and folders that are not indexed."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from search.owners_videos import rows, write_video
+from vop.errors import UsageError
+from vop.search import exclude as excluding
+from vop.search.exclude import Exclude, normal_globs
+from vop.search.index import change_excluded, preview
+from vop.search.library import Library
+from vop.search.walk import find_videos
+
+FILES = [
+    "a.mp4",
+    "IMG_1.MOV",
+    "private/b.mp4",
+    "2024/private/c.mp4",
+    "2024/raw/d.mov",
+    "2024/raw/deep/e.mov",
+    "private.mp4",
+    "[x]/f.mp4",
+]
+
+
+@pytest.fixture
+def at(tmp_path) -> Path:
+    for name in FILES:
+        path = tmp_path / "videos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return tmp_path / "videos"
+
+
+@pytest.mark.parametrize(
+    ("glob", "excluded"),
+    [
+        ("private", {"private/b.mp4", "2024/private/c.mp4"}),
+        ("private/", {"private/b.mp4", "2024/private/c.mp4"}),
+        ("./private/", {"private/b.mp4", "2024/private/c.mp4"}),
+        ("priv*", {"private/b.mp4", "2024/private/c.mp4", "private.mp4"}),
+        ("IMG_?.MOV", {"IMG_1.MOV"}),
+        ("2024/private", {"2024/private/c.mp4"}),
+        ("videos/private", {"private/b.mp4"}),
+        ("2024/*", {"2024/private/c.mp4", "2024/raw/d.mov", "2024/raw/deep/e.mov"}),
+        ("2024/raw/*.mov", {"2024/raw/d.mov"}),
+        ("*/raw", {"2024/raw/d.mov", "2024/raw/deep/e.mov"}),
+        ("raw/d.mov", set()),
+        ("**/raw/*.mov", {"2024/raw/d.mov"}),
+        ("**/*.mov", {"2024/raw/d.mov", "2024/raw/deep/e.mov"}),
+        ("2024/**/e.mov", {"2024/raw/deep/e.mov"}),
+        ("2024/**", {"2024/private/c.mp4", "2024/raw/d.mov", "2024/raw/deep/e.mov"}),
+        ("[[]x]", {"[x]/f.mp4"}),
+        ("nothing", set()),
+    ],
+)
+def test_what_a_glob_excludes(at, glob, excluded):
+    found = find_videos([at], exclude=[glob])
+    assert {str(file.path.relative_to(at)) for file in found.files} == set(FILES) - excluded
+    assert found.passed_over["excluded"] == len(found.left_out)
+    assert bool(excluded) == bool(found.left_out)
+
+
+def test_an_absolute_path(at):
+    found = find_videos([at], exclude=[f"{at}/2024/raw"])
+    assert {str(file.path.relative_to(at)) for file in found.files} == {name for name in FILES if "raw" not in name}
+
+
+def test_files_and_folders_that_are_given(at):
+    assert len(find_videos([at / "private"], exclude=["private"]).files) == 1  # the folder was asked for
+    found = find_videos([at / "a.mp4", at / "private.mp4"], exclude=["private*"])
+    assert [file.path.name for file in found.files] == ["a.mp4"]
+    assert found.passed_over == {"excluded": 1}
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_letters_with_accents(tmp_path, form):
+    (tmp_path / unicodedata.normalize("NFD", "été")).mkdir()
+    (tmp_path / unicodedata.normalize("NFD", "été") / "a.mp4").touch()
+    assert find_videos([tmp_path], exclude=[unicodedata.normalize(form, "été")]).files == []
+    assert find_videos([tmp_path], exclude=[unicodedata.normalize(form, "été/a.*")]).files == []
+
+
+def test_case_counts_as_on_the_disk(at, monkeypatch):
+    assert len(find_videos([at], exclude=["PRIVATE", "2024/RAW"]).files) == len(FILES)
+    monkeypatch.setattr(excluding, "ignores_case", lambda path: True)
+    assert len(find_videos([at], exclude=["PRIVATE", "2024/RAW"]).files) == len(FILES) - 4
+
+
+def test_whether_a_disk_ignores_case(tmp_path):
+    (tmp_path / "Abc").mkdir()
+    assert not excluding.ignores_case(str(tmp_path / "Abc"))
+    (tmp_path / "aBC").symlink_to("Abc")  # both spellings lead to the same folder, as on such a disk
+    excluding.ignores_case.cache_clear()
+    assert excluding.ignores_case(str(tmp_path / "Abc"))
+    (tmp_path / "Abc" / "123").mkdir()
+    assert excluding.ignores_case(str(tmp_path / "Abc" / "123"))  # its name does not tell; that of its folder does
+
+
+@pytest.mark.parametrize("glob", ["", "/", ".", "../other", "a/../b"])
+def test_what_is_no_glob(glob):
+    with pytest.raises(UsageError, match="--exclude"):
+        normal_globs([glob])
+
+
+def test_one_spelling_for_each():
+    assert normal_globs(["b/", "a//c", "./b", "/x/"]) == ("b", "a/c", "/x")
+    assert Exclude(["/x"], "/x")("/x")
+
+
+class TestLibrary:
+    def test_it_keeps_them(self, bring, folder, videos):
+        at = videos["a"].parent
+        write_video(at / "private" / "e.mp4", seed=9)
+        report = bring(exclude=["private"])
+        assert (report.added, report.passed_over) == (4, {"excluded": 1})
+        assert Library.open(folder).about.exclude == ("private",)
+        assert bring().passed_over == {"excluded": 1}
+        assert bring(exclude=["d.mp4"]).excluded == 1
+        assert change_excluded(folder) == ("private", "d.mp4")
+        assert change_excluded(folder, drop=["private/"], add=["x*"]) == ("d.mp4", "x*")
+        assert bring().added == 1
+        with pytest.raises(UsageError, match=r"does not exclude 'private'; it excludes: d\.mp4, x\*"):
+            change_excluded(folder, drop=["private"])
+
+    def test_what_was_indexed_before_goes_only_with_prune(self, bring, folder, videos):
+        bring()
+        report = bring(exclude=["[ab].mp4"])
+        assert (report.excluded, report.removed, report.gone) == (2, 0, 0)
+        assert len(rows(folder)) == 6
+        assert preview(folder, [videos["a"].parent]).excluded == [str(videos["a"]), str(videos["b"])]
+        report = bring(prune=True)
+        assert (report.excluded, report.removed) == (0, 2)
+        assert {name for name, _ in rows(folder)} == {"c.mp4", "d.mp4"}
+
+    def test_a_preview_tries_one(self, bring, folder, videos):
+        bring()
+        assert preview(folder, [videos["a"].parent], exclude=["a.*"]).excluded == [str(videos["a"])]
+        assert Library.open(folder).about.exclude == ()

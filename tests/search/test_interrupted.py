@@ -1,0 +1,103 @@
+"""An indexing that a signal ends: what is finished is kept, and nothing of it runs on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from search.owners_videos import rows
+from vop.search.segmenting import read_segments
+from vop.utils.uninterrupted import uninterrupted
+
+TESTS = Path(__file__).parents[1]
+
+
+def read_for_ever(path, *args, **settings):
+    """b.mp4 takes for ever after its first segment; its process writes its number beside it."""
+    read = read_segments(path, *args, **settings)
+    yield next(read)
+    if path.name == "b.mp4":
+        path.with_suffix(".process").write_text(str(os.getpid()))
+        time.sleep(3600)
+    return (yield from read)
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
+
+
+def wait_for(condition, *, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_finished_is_committed(bring, folder, videos, tiny_folder, tmp_path, number):
+    code = f"""
+import signal, sys
+sys.path.insert(0, {str(TESTS)!r})
+from search.test_interrupted import read_for_ever
+from vop.search import commits, indexing, reading
+from vop.search.index import index
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+commits.COMMIT_SECONDS = 1e9
+reading.read_segments = read_for_ever
+real = indexing.Indexing._take
+def take(self, finished):
+    real(self, finished)
+    print(finished.job.path.name, flush=True)
+indexing.Indexing._take = take
+index({str(folder)!r}, [{str(tmp_path / "videos")!r}], model={str(tiny_folder)!r}, num_frames=2,
+      precision="fp32", workers=2, batch_size=1)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as job:
+        finished = {job.stdout.readline().strip() for _ in range(3)}
+        assert finished == {"a.mp4", "c.mp4", "d.mp4"}
+        decoder = videos["b"].with_suffix(".process")
+        wait_for(lambda: decoder.exists() and decoder.read_text())
+        assert is_alive(int(decoder.read_text()))
+        job.send_signal(number)
+        _, err = job.communicate(timeout=60)
+    assert "KeyboardInterrupt" in err
+    assert {name for name, _ in rows(folder)} == finished
+    wait_for(lambda: not is_alive(int(decoder.read_text())))
+    report = bring()
+    assert (report.added, report.unchanged, report.failures) == (1, 3, [])
+
+
+def test_a_signal_waits_until_the_block_is_done():
+    done = []
+
+    def work():
+        with uninterrupted():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+            done.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_signals_that_nobody_handles_are_left_alone():
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with uninterrupted():
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
