@@ -79,6 +79,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="test", help="that is ranked: test (default) or val")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side (default 1)")
     parser.add_argument("--cache", metavar="DIR", type=Path, help="decoded frames (default OUT/cache)")
+    parser.add_argument(
+        "--rerun",
+        metavar="METHOD",
+        action="append",
+        default=[],
+        help="do the runs of a method again, or of all; what is there moves to OUT/replaced; may be repeated",
+    )
     parser.add_argument("--num-frames", type=int, help="frames of a video (default 12)")
     parser.add_argument("--json", action="store_true", help="print JSON: a list of documents under `studies`")
     add_settings_option(parser)
@@ -103,7 +110,7 @@ def run_ablate(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> int:
     _need("matplotlib", "drawing figures")
     use_threads(arguments.threads)
-    from vop.studies.runner import check
+    from vop.studies.runner import check, set_aside
 
     configs = [read_config(recipe) for recipe in arguments.recipe] or [{}]
     if len(configs) > 1 and arguments.data:
@@ -117,7 +124,11 @@ def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> i
     for plan, dataset, out in planned:  # all of them, before the first hour is spent
         if plan.search:
             _need("optuna", "searching learning rates")
-        check(plan, dataset, out)
+        check(plan, dataset, out, rerun=arguments.rerun)
+    _check_rerun(arguments.rerun, [plan for plan, *_ in planned])
+    for plan, _, out in planned:  # before any of them runs: several share a folder, and runs in it
+        if moved := set_aside(plan, out, rerun=arguments.rerun):
+            print(f"--rerun: what was there is in {moved}", file=sys.stderr)
     documents, error = _documents(arguments, planned)
     page = _publish(arguments, planned, documents, command) if documents else None
     if error is not None:
@@ -127,6 +138,15 @@ def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> i
     else:
         _print(documents, page)
     return 1 if any(document["failures"] for document in documents) else 0
+
+
+def _check_rerun(names: Sequence[str], plans: Sequence) -> None:
+    from vop.studies.plan import ALL
+
+    known = dict.fromkeys(name for plan in plans for arm in plan.arms for name in (arm.name, arm.method))
+    for name in names:
+        if name not in (*known, ALL):
+            raise unknown_name("method to rerun", name, [*known, ALL])
 
 
 def _documents(arguments: argparse.Namespace, planned: Sequence[tuple]) -> tuple[list[dict], VopError | None]:

@@ -15,6 +15,8 @@ from vop.training.recipe import Recipe
 # Fields of a recipe that change neither a result nor what it is compared with.
 FREE = ("workers", "checkpoint_seconds", "on_bad_video", "seed", "learning_rate")
 
+ALL = "all"  # in the place of the names of arms
+
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
@@ -114,6 +116,10 @@ class Plan:
             raise UsageError(f"seeds are {list(self.seeds)}; give one or more whole numbers, 0 or more")
         if self.baseline is not None and self.baseline not in names:
             raise UsageError(f"the baseline {self.baseline!r} is not among the arms: {', '.join(names)}")
+
+    def named(self, names: Sequence[str]) -> tuple[Arm, ...]:
+        """The arms that are meant by names of arms or methods; `ALL` means every one."""
+        return tuple(arm for arm in self.arms if {arm.name, arm.method, ALL} & set(names))
 
     def arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.name == name)

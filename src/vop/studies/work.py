@@ -22,6 +22,7 @@ import vop
 from vop.data.frames import FrameStore
 from vop.data.types import Dataset, Split
 from vop.device import default_device, machine_name, resolve_precision
+from vop.errors import VopError
 from vop.evaluation.embedding import embed_split
 from vop.evaluation.evaluate import report_from_embeddings
 from vop.evaluation.job import report_facts
@@ -31,6 +32,7 @@ from vop.progress import Progress
 from vop.run_folder import CONFIG, TRAINING, WEIGHTS
 from vop.studies.plan import Arm, Plan
 from vop.studies.search import part_of, score_of, search_rate
+from vop.studies.source import changed_modules, code_of
 from vop.threads import use_threads
 from vop.training.job import readable_splits, train
 from vop.training.trainer import CHECKPOINT, Trainer
@@ -51,6 +53,7 @@ class Job:
         side_by_side: jobs that share the cores.
         gpu: which of several it may use, as CUDA_VISIBLE_DEVICES names it; None for any.
         data: the fingerprint of each split's readable part, which its result was made from.
+        code: of the method and the head when the study began; see `vop.studies.source`.
     """
 
     plan: Plan
@@ -59,6 +62,7 @@ class Job:
     out: Path
     cache: Path
     data: dict[str, str]
+    code: dict[str, str]
     seed: int = 0
     rate: float | None = None
     side_by_side: int = 1
@@ -98,11 +102,21 @@ def run_job(job: Job, progress: Progress) -> dict:
     if job.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = job.gpu
     use_threads(processes=job.side_by_side)
+    _check_code(job)
     found = _search(job, progress) if job.is_search else _train_and_rank(job, progress)
     found |= {"data": job.data, "machine": machine_name(), "vop_version": vop.__version__}
     with atomic_write(job.result_path) as path:
         path.write_text(json.dumps(found), encoding="utf-8")
     return found
+
+
+def _check_code(job: Job) -> None:
+    """A study takes hours, in which somebody may edit a method that waits for its turn."""
+    changed = changed_modules(job.code, code_of(job.arm.method, job.arm.head))
+    if changed:
+        raise VopError(
+            f"{', '.join(changed)} changed after the study began; run it again with --rerun {job.arm.method}"
+        )
 
 
 def _search(job: Job, progress: Progress) -> dict:
