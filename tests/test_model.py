@@ -45,8 +45,19 @@ class TestLoad:
         with pytest.raises(UsageError, match=f"num_frames is {frames!r}"):
             create("vop", tiny, num_frames=frames)
 
+    def test_too_many_frames(self, tiny, tiny_folder):
+        with pytest.raises(UsageError, match="num_frames is 1,000,000,000; it is a whole number from 1 to 4,096"):
+            vop.load(tiny_folder, num_frames=10**9)
+        with pytest.raises(UsageError, match="num_frames is 1,000,000,000"):
+            create("vop", tiny, num_frames=10**9)
+
 
 class TestTexts:
+    @pytest.mark.parametrize("wrong", [-1, 514, 10**12])
+    def test_ids_that_the_vocabulary_does_not_have(self, zero_shot, wrong):
+        with pytest.raises(UsageError, match="token ids are .*; this backbone's vocabulary has 0 to 513"):
+            zero_shot.embed_tokens(torch.tensor([[512, wrong, 513]]))
+
     def test_unit_length_float32_one_by_one_or_together(self, zero_shot):
         texts = ["short", "a somewhat longer text", "x"]
         together = zero_shot.encode_text(texts)

@@ -13,7 +13,7 @@ import pytest
 
 from tiny_data import write_data
 from vop import methods
-from vop.cli import main
+from vop.cli import compare, main
 from vop.errors import VopError
 from vop.studies import runner, scheduler, work
 
@@ -393,6 +393,8 @@ class TestCompare:
             (["--methods", "vop,vop/meanP"], 2, "the arms 'vop' and 'vop/meanP' train the same"),
             (["--methods", "vop", "--baseline", "bias"], 2, "the baseline 'bias' is not among the arms: vop"),
             (["--methods", "vop", "--split", "val"], 1, "colours has no 'val' split; it has: train, test"),
+            (["--methods", "vop,vop-p", "--set", "specific_prompts=0"], 2, "specific_prompts is 0"),
+            (["--methods", "vop,vop/seqTrans"], 2, "unknown head 'seqTrans': did you mean seqTransf"),
             (["--methods", "vop", "--set", "cmm=lstm"], 2, "unknown setting of these methods 'cmm'"),
             (
                 ["--methods", "vop", "--captions-per-video", "2"],
@@ -406,6 +408,28 @@ class TestCompare:
         assert (got, out) == (status, "")
         assert says in err
         assert not (tmp_path / "out" / "runs").exists()
+
+    def test_what_is_wrong_is_found_before_the_data_is_opened(self, tiny_folder, tmp_path, capsys, monkeypatch):
+        """emoji-motion is rendered when it is opened, data of the hub is fetched."""
+        monkeypatch.setattr(compare, "load_data", lambda *_: pytest.fail("the data was opened"))
+        without = shutil.copytree(tiny_folder, tmp_path / "without")
+        (without / "tokenizer.json").unlink()
+        (tmp_path / "file").touch()
+        for words, says in [
+            (["--methods", "bias,vop-p", "--set", "specific_prompts=0"], "specific_prompts is 0"),
+            (["--methods", "vop", "--num-frames", 10**9], "num_frames is 1,000,000,000; it is a whole number from 1"),
+            (["--methods", "vop", "--head", "seqTrans"], "unknown head 'seqTrans'"),
+            (["--methods", "vop", "--report", tmp_path / "file"], f"{tmp_path / 'file'} is a file; --report"),
+            (["--methods", "vop", "--rerun", "bias"], "unknown method to rerun 'bias'"),
+            (
+                ["--methods", "vop", "--backbone", without],
+                "no vocabulary (tokenizer.json, or vocab.json and merges.txt)",
+            ),
+        ]:
+            given = ["--data", "emoji-motion", "--backbone", tiny_folder, "--out", tmp_path / "out", *words]
+            assert main([str(word) for word in ("compare", *given)]) in (1, 2)
+            assert says in capsys.readouterr().err
+            assert not (tmp_path / "out").exists()
 
     def test_a_search_without_validation(self, tiny_folder, colours, tmp_path, capsys):
         words = [

@@ -110,22 +110,28 @@ def run_ablate(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> int:
     _need("matplotlib", "drawing figures")
     use_threads(arguments.threads)
-    from vop.studies.runner import check, set_aside
+    from vop.studies.runner import check, check_plan, set_aside
+
+    if arguments.jobs < 1:
+        raise UsageError(f"--jobs is {arguments.jobs}; give 1 or more")
+    _check_folder("--report", arguments.report)
 
     configs = [read_config(recipe) for recipe in arguments.recipe] or [{}]
     if len(configs) > 1 and arguments.data:
         raise UsageError("several recipes name their own data: give --data with one recipe, or with none")
-    planned = []
-    for config in configs:
-        spec = _spec(arguments, config)
-        dataset = load_data(spec, arguments)
-        out = _out(arguments, dataset.name, several=len(configs) > 1)
-        planned += [(_plan(arguments, config, kind, spec), dataset, out) for kind in kinds]
-    for plan, dataset, out in planned:  # all of them, before the first hour is spent
+    by_recipe = [[_plan(arguments, config, kind, _spec(arguments, config)) for kind in kinds] for config in configs]
+    for plan in (plan for plans in by_recipe for plan in plans):  # all of them, before the first hour is spent
         if plan.search:
             _need("optuna", "searching learning rates")
+        check_plan(plan)
+    _check_rerun(arguments.rerun, [plan for plans in by_recipe for plan in plans])
+    planned = []
+    for plans in by_recipe:
+        dataset = load_data(plans[0].data, arguments)  # emoji-motion is rendered here
+        out = _out(arguments, dataset.name, several=len(configs) > 1)
+        planned += [(plan, dataset, out) for plan in plans]
+    for plan, dataset, out in planned:
         check(plan, dataset, out, rerun=arguments.rerun)
-    _check_rerun(arguments.rerun, [plan for plan, *_ in planned])
     for plan, _, out in planned:  # before any of them runs: several share a folder, and runs in it
         if moved := set_aside(plan, out, rerun=arguments.rerun):
             print(f"--rerun: what was there is in {moved}", file=sys.stderr)
@@ -138,6 +144,12 @@ def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> i
     else:
         _print(documents, page)
     return 1 if any(document["failures"] for document in documents) else 0
+
+
+def _check_folder(option: str, path: Path | None) -> None:
+    for parent in () if path is None else (path, *path.parents):
+        if parent.exists() and not parent.is_dir():
+            raise UsageError(f"{parent} is a file; {option} {path} is to be a folder")
 
 
 def _check_rerun(names: Sequence[str], plans: Sequence) -> None:

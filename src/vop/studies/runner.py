@@ -82,17 +82,29 @@ def check(plan: Plan, dataset: Dataset, out: Path, *, rerun: Sequence[str] = ())
         UsageError: a method, setting or split that is not there, or `out` is something else's.
         VopError: `out` holds another study, or runs of methods whose code has changed.
     """
-    import torch
-
-    from vop import heads, methods
-    from vop.backbone import find_sizes
-    from vop.model import split_settings
-
+    frames = check_plan(plan)
     for split in ("train", plan.split):
         dataset.split(split)
     count_groups(dataset.split("train"), size=plan.recipe.captions_per_video)
     if plan.search and "val" not in dataset.splits and not plan.recipe.validation:
         raise UsageError("validation is 0: a learning rate is searched on validation videos, so hold some out")
+    _merged(plan, dataset, out, rerun=rerun)
+    return frames
+
+
+def check_plan(plan: Plan) -> tuple[int, int]:
+    """The part of `check` that needs no data, which may have to be rendered or fetched first.
+
+    Raises:
+        UsageError: a method, a head or a setting that is not there.
+        VopError: the backbone cannot be read, or has no vocabulary.
+    """
+    import torch
+
+    from vop import heads, methods
+    from vop.backbone import find_backbone, find_sizes
+    from vop.model import needed_vocabulary, split_settings
+
     sizes = find_sizes(plan.backbone)
     frames = set()
     for arm in plan.arms:
@@ -103,7 +115,7 @@ def check(plan: Plan, dataset: Dataset, out: Path, *, rerun: Sequence[str] = ())
         frames.add(method.num_frames)
     if len(frames) > 1:
         raise UsageError(f"the arms take {' and '.join(map(str, sorted(frames)))} frames; a study has one number")
-    _merged(plan, dataset, out, rerun=rerun)
+    needed_vocabulary(find_backbone(plan.backbone))
     return frames.pop(), sizes.image_size
 
 
