@@ -156,6 +156,7 @@ def written(tmp_path, name: str, content: str | bytes) -> str:
         ("json.csv", 'video,caption\nv/a.mp4,"[""x"", ""y""]"\nv/b.mp4,"[""z""]"\n'),
         ("semicolon.csv", "video;caption\nv/a.mp4;x\nv/a.mp4;y\nv/b.mp4;z\n"),
         ("commas in names.csv", "video;caption, in English, by hand;caption\nv/a.mp4;-;x\nv/a.mp4;-;y\nv/b.mp4;-;z\n"),
+        ("spaces.csv", 'video, caption\nv/a.mp4, x\nv/a.mp4, "y"\nv/b.mp4, z\n'),
         ("tab.csv", "video\tcaption\nv/a.mp4\tx\nv/a.mp4\ty\nv/b.mp4\tz\n"),
         ("comma.tsv", "video,caption\nv/a.mp4,x\nv/a.mp4,y\nv/b.mp4,z\n"),
         ("bar.csv", "video|caption\nv/a.mp4|x\nv/a.mp4|y\nv/b.mp4|z\n"),

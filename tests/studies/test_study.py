@@ -242,6 +242,15 @@ class TestCompare:
         assert (status, "vop: made before studies kept a record of their code" in err) == (1, True)
         assert study("compare", *given, "--rerun", "vop")[0] == 0
 
+    @pytest.mark.parametrize("content", ["{", "[]", "{}", "[" * 100_000])
+    def test_a_damaged_result(self, study, tmp_path, content):
+        given = ["--methods", "zero-shot,vop", "--seeds", "0", "--learning-rates", "1e-3"]
+        assert study("compare", *given)[0] == 0
+        (tmp_path / "out" / "runs" / "vop-0.001-seed0" / "result.json").write_text(content)
+        status, _, err = study("compare", *given)
+        assert (status, "result.json: damaged" in err, "--rerun vop" in err) == (1, True, True)
+        assert study("compare", *given, "--rerun", "vop")[0] == 0
+
     def test_a_method_to_rerun_that_is_not_there(self, study):
         status, _, err = study("compare", "--methods", "vop,bias", "--learning-rates", "1e-3", "--rerun", "vap")
         assert (status, "unknown method to rerun 'vap': did you mean vop?" in err) == (2, True)

@@ -26,7 +26,7 @@ from vop.errors import VopError
 from vop.evaluation.embedding import embed_split
 from vop.evaluation.evaluate import report_from_embeddings
 from vop.evaluation.job import report_facts
-from vop.files import atomic_write
+from vop.files import atomic_write, read_file
 from vop.model import TextVideoModel, create
 from vop.progress import Progress
 from vop.run_folder import CONFIG, TRAINING, WEIGHTS
@@ -36,8 +36,10 @@ from vop.studies.source import changed_modules, code_of
 from vop.threads import use_threads
 from vop.training.job import readable_splits, train
 from vop.training.trainer import CHECKPOINT, Trainer
+from vop.utils.parsing import parse_json
 
 RESULT = "result.json"
+MAX_RESULT_BYTES = 2**30  # ranks, and the first video of each text
 EMBED_BATCH = 32  # videos per forward pass of the ranking
 # More than retrieval metrics can say, where a benchmark is made for it: (similarity, split) -> {"extras": …, …}.
 MEASURES = {"emoji-motion": "vop.world.order:measure"}
@@ -91,7 +93,13 @@ class Job:
         """What an earlier process has found; None if none has."""
         if not self.result_path.exists():
             return None
-        return json.loads(self.result_path.read_text(encoding="utf-8"))
+        try:
+            found = parse_json(read_file(self.result_path, at_most=MAX_RESULT_BYTES))
+            return {**found, "data": dict(found["data"])}
+        except (ValueError, KeyError, TypeError) as error:
+            raise VopError(
+                f"{self.result_path}: damaged ({error!r}); do it again with --rerun {self.arm.method}"
+            ) from None
 
 
 def run_job(job: Job, progress: Progress) -> dict:

@@ -65,7 +65,7 @@ def _read_csv(path: Path, known: Collection[str]) -> Table:
         usual, text = named[1], text[named.end() :]
     skipped = 1 if named else 0
     delimiter = _delimiter(text, usual, known)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     header: list[str] | None = None
     rows: list[Row] = []
     try:
@@ -99,7 +99,9 @@ def _delimiter(text: str, usual: str, known: Collection[str]) -> str:
 
 def _header(text: str, delimiter: str) -> list[str]:
     try:
-        return next(filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)), [])
+        return next(
+            filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)), []
+        )
     except csv.Error:
         return []
 
