@@ -147,6 +147,8 @@ def written(tmp_path, name: str, content: str | bytes) -> str:
             '{"video": {"0": "v/a.mp4", "1": "v/b.mp4"}, "caption": {"0": ["x", "y"], "1": "z"}, '
             '"length": {"0": 1, "1": null}}',
         ),
+        ("by-index.json", '{"7": {"video": "v/a.mp4", "text": ["x", "y"]}, "8": {"video": "v/b.mp4", "text": "z"}}'),
+        ("facts.json", '{"v/a.mp4": {"captions": ["x", "y"], "length": 3}, "v/b.mp4": {"captions": ["z"]}}'),
         ("lines.json", '{"video": "v/a.mp4", "caption": ["x", "y"]}\n{"video": "v/b.mp4", "caption": "z"}\n'),
         ("python.csv", """video,caption\nv/a.mp4,"['x', 'y']"\nv/b.mp4,"['z']"\n"""),
         (
@@ -206,6 +208,7 @@ def test_a_list_that_cannot_be_told_apart_is_not_a_caption(tmp_path, cell, suffi
         ("[]", "the table is empty"),
         ("12", "this JSON is not a table; a table is a list of objects"),
         ('{"video": ["a"], "caption": ["x", "y"]}', "this JSON is not a table"),
+        ('{"video": {"0": "a"}, "caption": {"1": "x"}}', "this JSON is not a table"),
         ('{"a": [{"video": "x"}], "b": [{"video": "y"}]}', "this JSON is not a table"),
         ('[{"video": "a", "caption": "x"}, "b"]', "entry 2: expected an object with named values, found 'b'"),
         ('[{"video": "a", "caption": "x"}, {"caption": "x"}]', "entry 2: no video in the column 'video'"),

@@ -19,11 +19,15 @@ from vop.utils.names import nfc
 from vop.utils.parsing import parse_json
 
 Row = tuple[str, dict[str, Any]]  # "line 3", {column: value}
+VIDEO_COLUMNS = (
+    *("video", "video_path", "path", "file", "file_name", "filename", "video_file", "filepath", "clip"),
+    *("video_id", "video_name", "vid", "id"),
+)
 DELIMITERS = ",;\t|"
 MAX_ROWS, MAX_CELL_BYTES = 50_000_000, 8 * 2**30  # of a Parquet file, whose few bytes can stand for any number of rows
 JSON_FORMS = (
     'a list of objects ([{"video": …, "caption": …}, …]), one object whose single list is that, an object that maps '
-    "each video to its captions, pandas' to_json, or MSR-VTT's videos and sentences"
+    "each video to its captions or to an object with them, pandas' to_json, or MSR-VTT's videos and sentences"
 )
 
 
@@ -171,9 +175,8 @@ def _rows_in(value: Any, known: Collection[str]) -> list[tuple[str, Any]] | None
         isinstance(inner, list) and inner for key, inner in value.items() if key != lists[0]
     ):
         return _numbered(value[lists[0]], f"{lists[0]} ")
-    if _all(value.values(), dict) and len({tuple(column) for column in value.values()}) == 1 < len(value):
-        index = next(iter(value.values()))  # pandas' {column: {index: value}}
-        return [(f"entry {key!r}", {name: column[key] for name, column in value.items()}) for key in index]
+    if _all(value.values(), dict):
+        return _by_key(value, known)
     if any(plain_name(key) in known for key in value):
         return _columns(value)
     if all(isinstance(inner, str) or (isinstance(inner, list) and _all(inner, str)) for inner in value.values()):
@@ -187,6 +190,18 @@ def _numbered(rows: list, of: str = "") -> list[tuple[str, Any]]:
 
 def _all(values: Iterable[Any], kind: type) -> bool:
     return all(isinstance(value, kind) for value in values)
+
+
+def _by_key(value: Mapping[str, dict], known: Collection[str]) -> list[tuple[str, Any]] | None:
+    """An object of objects: pandas' columns, each by its rows' index, or rows by their index or their video."""
+    if any(plain_name(key) in known for key in value):
+        index = next(iter(value.values()))
+        if any(column.keys() != index.keys() for column in value.values()):
+            return None
+        return [(f"entry {key!r}", {name: column[key] for name, column in value.items()}) for key in index]
+    if any(plain_name(key) in VIDEO_COLUMNS for row in value.values() for key in row):
+        return [(f"entry {key!r}", row) for key, row in value.items()]
+    return [(f"entry {key!r}", {"video": key, **row}) for key, row in value.items()]
 
 
 def _columns(value: Mapping) -> list[tuple[str, Any]] | None:

@@ -22,16 +22,12 @@ from typing import Any
 
 from vop.data.readers import TABLE_SUFFIXES
 from vop.data.readers.benchmark import overlaps
-from vop.data.readers.rows import plain_name, read_table
+from vop.data.readers.rows import VIDEO_COLUMNS, plain_name, read_table
 from vop.data.readers.videofolder import VideoFolder
 from vop.data.types import Dataset, Split, Video
 from vop.errors import DataError, UsageError, unknown_name
 from vop.utils.names import existing_path, nfc
 
-VIDEO_COLUMNS = (
-    *("video", "video_path", "path", "file", "file_name", "filename", "video_file", "filepath", "clip"),
-    *("video_id", "video_name", "vid", "id"),
-)
 CAPTION_COLUMNS = (
     *("caption", "captions", "text", "sentence", "sentences", "description", "descriptions", "title"),
     *("query", "label"),
