@@ -225,6 +225,14 @@ def test_json_that_is_not_a_table(tmp_path, content, says):
         load(written(tmp_path, "mine.json", content))
 
 
+@pytest.mark.parametrize("name", ["a\0b.mp4", "a man cuts an onion, " * 20, "x/" * 3000 + "a.mp4"])
+def test_a_video_that_no_file_can_be(tmp_path, name):
+    path = write_table(tmp_path / "mine.jsonl", [("a.mp4", "x"), (name, "y")])
+    with pytest.raises(DataError, match="line 2: the column 'video' holds .*, which no file can be called") as caught:
+        load(str(path))
+    assert len(str(caught.value)) < 1000
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

@@ -32,6 +32,7 @@ CAPTION_COLUMNS = (
     *("caption", "captions", "text", "sentence", "sentences", "description", "descriptions", "title"),
     *("query", "label"),
 )
+MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4000  # of a file, and of a path, on any usual disk
 SPLIT_COLUMNS = ("split", "subset", "partition")
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -205,7 +206,17 @@ def _video_id(value: Any, place: str, column: str) -> str:
             f"{place}: the column {column!r} holds {reprlib.repr(value)}, a {type(value).__name__}; "
             "a video is a path, a name or a whole number"
         )
-    return nfc(str(value).strip())  # one video, however its rows spell it
+    name = nfc(str(value).strip())  # one video, however its rows spell it
+    if "\0" in name or max(map(_bytes, name.split("/"))) > MAX_NAME_BYTES or _bytes(name) > MAX_PATH_BYTES:
+        raise DataError(
+            f"{place}: the column {column!r} holds {reprlib.repr(name)}, which no file can be called; is it the column "
+            "of the videos? Name that with --video-column"
+        )
+    return name
+
+
+def _bytes(name: str) -> int:
+    return len(name.encode("utf-8", "surrogatepass"))
 
 
 def _is_missing(value: Any) -> bool:
