@@ -1,4 +1,4 @@
-"""The code that a result was made with: of the method, the head, and what these import of vop or of their own package.
+"""The code that a result was made with: of the method, the head, and what these import of vop or of their own package and folder.
 
 Comments, docstrings and layout do not count. Training and evaluation do not either: they are the same for all arms.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
+from site import getsitepackages, getusersitepackages
 
 from vop import heads, methods
 
@@ -25,14 +26,14 @@ def code_of(method: str, head: str) -> dict[str, str]:
         for base in found.__mro__
         if base.__module__.partition(".")[0] not in ("builtins", "torch", "typing", "abc")
     ]
-    own = {name.partition(".")[0] for name in waiting} - {"vop"}  # packages of methods that others have added
+    own = _packages({name.partition(".")[0] for name in waiting} - {"vop"})
     code: dict[str, str] = {}
     while waiting:
         name = waiting.pop()
         if name not in code:
             tree = _tree(name)
             code[name] = "unknown" if tree is None else _hash(tree)
-            waiting += [] if tree is None else [found for found in _imported(tree, name) if _counts(found, own)]
+            waiting += [] if tree is None else [found for found in _imported(tree, name, own) if own(found)]
     return dict(sorted(code.items()))
 
 
@@ -42,9 +43,23 @@ def changed_modules(before: dict[str, str] | None, now: dict[str, str]) -> list[
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
-def _counts(name: str, own: set[str]) -> bool:
-    """The packages' own files are lists of names, in which a new method is a new line: only their modules count."""
-    return name.partition(".")[0] in own or name.startswith(tuple(f"{part}." for part in _PARTS))
+def _packages(added: set[str]) -> Callable[[str], bool]:
+    """Tells which modules count, given the packages of methods and heads that others have added.
+
+    Of vop the packages' own files are lists of names, in which a new method is a new line: only their modules count. Of
+    a file of somebody's, the files beside it count, too, unless that is where all libraries are installed.
+    """
+    files = [path for name in added if (path := _file(name)) is not None and path.name != "__init__.py"]
+    folders = {path.parent for path in files} - {Path(path) for path in (*getsitepackages(), getusersitepackages())}
+
+    def counts(name: str) -> bool:
+        top = name.partition(".")[0]
+        if top == "vop":
+            return name.startswith(tuple(f"{part}." for part in _PARTS))
+        path = _file(top) if folders else None
+        return top in added or (path is not None and (path.parent in folders or path.parent.parent in folders))
+
+    return counts
 
 
 def _file(name: str) -> Path | None:
@@ -87,7 +102,7 @@ def _is_docstring(body: list[ast.stmt]) -> bool:
     )
 
 
-def _imported(tree: ast.Module, name: str) -> Iterator[str]:
+def _imported(tree: ast.Module, name: str, counts: Callable[[str], bool]) -> Iterator[str]:
     """The names of all modules that a module imports, inside of functions too."""
     path = _file(name)
     package = name if path is not None and path.name == "__init__.py" else name.rpartition(".")[0]
@@ -99,4 +114,4 @@ def _imported(tree: ast.Module, name: str) -> Iterator[str]:
             base = resolve_name(start, package) if node.level else start
             for alias in node.names:  # a name is a module of the package, or something that stands in it
                 inner = f"{base}.{alias.name}"
-                yield inner if _file(inner) is not None else base
+                yield inner if counts(inner) and _file(inner) is not None else base
