@@ -1,4 +1,4 @@
-"""The code that a result was made with: of the method, the head, and what these import of vop or of their own package and folder.
+"""The code that a result was made with: of the method, the head, and what these import of vop or of their own package.
 
 Comments, docstrings and layout do not count. Training and evaluation do not either: they are the same for all arms.
 """
