@@ -89,11 +89,16 @@ class TestTexts:
         with pytest.raises(UsageError, match=f"texts are a list of strings, got {type(wrong).__name__}"):
             zero_shot.encode_text(wrong)
 
+    def test_with_a_vocabulary(self, zero_shot):
+        zero_shot.check_vocabulary()
+
     def test_without_a_vocabulary(self, tiny_folder, tmp_path):
         bare = shutil.copytree(tiny_folder, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
         model = vop.load(bare)
         with pytest.raises(VopError, match=r"bare: no vocabulary \(tokenizer\.json.*embed_tokens"):
             model.encode_text(["words"])
+        with pytest.raises(VopError, match=r"bare: no vocabulary"):
+            model.check_vocabulary()
         ids = torch.tensor([[model.backbone.sizes.vocab_size - 2, 5, 6, model.backbone.sizes.eos_token_id]])
         assert model.embed_tokens(ids).shape == (1, 16)
 
