@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import errno
+import os
 from types import SimpleNamespace
 
 import pytest
 
-from vop.errors import VopError
-from vop.files import atomic_write
+from vop.errors import DataError, VopError
+from vop.files import atomic_write, check_file, read_file
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path):
@@ -72,3 +73,28 @@ def test_a_block_that_writes_nothing_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "state"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_a_file_is_not_read(tmp_path):
+    """Without waiting for the other end of a pipe."""
+    os.mkfifo(tmp_path / "pipe")
+    for path, says in [
+        (tmp_path / "pipe", "this is a pipe, not a file"),
+        ("/dev/zero", "this is a device, not a file"),
+        (tmp_path, "this is a folder, not a file"),
+        (tmp_path / "gone", "No such file"),
+        (f"{tmp_path}/a\0b", "null byte"),
+    ]:
+        with pytest.raises(VopError, match=says):
+            read_file(path, at_most=10)
+        with pytest.raises(VopError, match=says):
+            check_file(path)
+
+
+def test_a_file_is_read_up_to_its_limit(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    assert read_file(path, at_most=10) == b"0123456789"
+    check_file(path, at_most=10)
+    with pytest.raises(DataError, match="the file has 10 bytes; at most 9 are read"):
+        read_file(path, at_most=9, error=DataError)

@@ -45,8 +45,19 @@ class TestLoad:
         with pytest.raises(UsageError, match=f"num_frames is {frames!r}"):
             create("vop", tiny, num_frames=frames)
 
+    def test_too_many_frames(self, tiny, tiny_folder):
+        with pytest.raises(UsageError, match="num_frames is 1,000,000,000; it is a whole number from 1 to 4,096"):
+            vop.load(tiny_folder, num_frames=10**9)
+        with pytest.raises(UsageError, match="num_frames is 1,000,000,000"):
+            create("vop", tiny, num_frames=10**9)
+
 
 class TestTexts:
+    @pytest.mark.parametrize("wrong", [-1, 514, 10**12])
+    def test_ids_that_the_vocabulary_does_not_have(self, zero_shot, wrong):
+        with pytest.raises(UsageError, match="token ids are .*; this backbone's vocabulary has 0 to 513"):
+            zero_shot.embed_tokens(torch.tensor([[512, wrong, 513]]))
+
     def test_unit_length_float32_one_by_one_or_together(self, zero_shot):
         texts = ["short", "a somewhat longer text", "x"]
         together = zero_shot.encode_text(texts)
@@ -78,11 +89,16 @@ class TestTexts:
         with pytest.raises(UsageError, match=f"texts are a list of strings, got {type(wrong).__name__}"):
             zero_shot.encode_text(wrong)
 
+    def test_with_a_vocabulary(self, zero_shot):
+        zero_shot.check_vocabulary()
+
     def test_without_a_vocabulary(self, tiny_folder, tmp_path):
         bare = shutil.copytree(tiny_folder, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
         model = vop.load(bare)
         with pytest.raises(VopError, match=r"bare: no vocabulary \(tokenizer\.json.*embed_tokens"):
             model.encode_text(["words"])
+        with pytest.raises(VopError, match=r"bare: no vocabulary"):
+            model.check_vocabulary()
         ids = torch.tensor([[model.backbone.sizes.vocab_size - 2, 5, 6, model.backbone.sizes.eos_token_id]])
         assert model.embed_tokens(ids).shape == (1, 16)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 
 import pytest
@@ -174,3 +175,38 @@ class TestCard:
         assert "- data: cooking\n" in text
         assert "| t2v | 12.3 | 50.0 | 60.0 | 5.0 | 7.5 |\n| v2t | 98.8 | 50.0 | 60.0 | 5.0 | 7.5 |\n" in text
         assert vop.load(tmp_path / "run").card == model.card
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"num_frames": 10**9}, "num_frames is 1,000,000,000; it is a whole number from 1 to 4,096"),
+        ({"text_prompts": 10**9}, "text_prompts is 1,000,000,000"),
+        ({"visual_prompts": 10**9}, "visual_prompts is 1,000,000,000"),
+        ({"visual_prompts": 9_000, "specific_prompts": 9_000, "num_frames": 4096}, "has .* parameters of its own with"),
+        ({"num_frames": [0] * 10**5}, r"num_frames is \[0, 0"),
+    ],
+)
+def test_settings_that_no_memory_holds(run, settings, says):
+    saved = json.loads((run / "config.json").read_text())["settings"]
+    change(run, settings=saved | settings)
+    with pytest.raises(UsageError, match=says) as caught:
+        vop.load(run)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_pipe_in_the_place_of_a_file(run, name):
+    (run / name).unlink()
+    os.mkfifo(run / name)
+    with pytest.raises(VopError, match=f"{name}: this is a pipe, not a file"):
+        vop.load(run)
+
+
+def test_weights_of_another_shape_are_not_read(run):
+    """A header alone tells: what it promises need not be there."""
+    state = load_file(run / "model.safetensors")
+    name = max(state, key=lambda key: state[key].numel())
+    save_file(state | {name: torch.zeros(7, 3)}, run / "model.safetensors")
+    with pytest.raises(VopError, match=rf"{name} has shape \(7, 3\), the method's is"):
+        vop.load(run)

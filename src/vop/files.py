@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files: written whole or not at all, read only where they are files and of a sensible size."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,52 @@ from vop.errors import VopError
 # Libraries that write files by themselves (safetensors, PyTorch) hide the error number in their own message.
 _FULL_MESSAGES = ("No space left", "StorageFull", "Disk quota exceeded")
 _ROOM = 4096  # bytes; less than this is no room
+
+
+def check_file(path: str | Path, *, at_most: int | None = None, error: type[VopError] = VopError) -> None:
+    """Raises `error` unless `path` is a file of at most `at_most` bytes that can be opened.
+
+    Reading a pipe may wait for ever, and a device such as /dev/zero never ends.
+    """
+    os.close(_open_file(Path(path), at_most, error))
+
+
+def read_file(path: str | Path, *, at_most: int, error: type[VopError] = VopError) -> bytes:
+    """The content of a file.
+
+    Raises:
+        error: it is missing, cannot be read, is not a file but a folder, a pipe or a device, or has more than
+            `at_most` bytes.
+    """
+    with open(_open_file(Path(path), at_most, error), "rb") as file:
+        try:
+            return file.read(at_most)
+        except OSError as failure:
+            raise error(f"{path}: {failure.strerror}") from failure
+
+
+def _open_file(path: Path, at_most: int | None, error: type[VopError]) -> int:
+    """A descriptor of a file that was checked after it was opened, so that no other can take its place."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as failure:  # a ValueError: a path with a zero byte
+        raise error(f"{path}: {getattr(failure, 'strerror', None) or failure}") from failure
+    state = os.fstat(descriptor)
+    wrong = None
+    if not stat.S_ISREG(state.st_mode):
+        wrong = f"this is {_kind(state.st_mode)}, not a file; give the path of a file"
+    elif at_most is not None and state.st_size > at_most:
+        wrong = f"the file has {state.st_size:,} bytes; at most {at_most:,} are read: is it the right file?"
+    if wrong:
+        os.close(descriptor)
+        raise error(f"{path}: {wrong}")
+    return descriptor
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a pipe" if stat.S_ISFIFO(mode) else "a device"
 
 
 @contextmanager

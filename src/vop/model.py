@@ -22,6 +22,7 @@ from vop.errors import UsageError, VopError, unknown_name
 from vop.heads.base import Head
 from vop.methods.base import Method, check_whole
 from vop.threads import forward_work, limit_threads
+from vop.video.limits import MAX_FRAMES
 
 if TYPE_CHECKING:
     from vop.backbone.tokenizer import Tokenizer
@@ -110,13 +111,12 @@ class TextVideoModel(nn.Module):
         """How many tokens a text has, [BOS] and [EOS] included, before it is cut to `method.max_tokens`."""
         return self._vocabulary().count(text)
 
+    def check_vocabulary(self) -> None:
+        """Raises a VopError if there is no vocabulary to encode texts with."""
+        self._vocabulary()
+
     def _vocabulary(self) -> Tokenizer:
-        if self.tokenizer is None:
-            raise VopError(
-                f"{self.backbone.folder}: no vocabulary (tokenizer.json, or vocab.json and merges.txt): put one there "
-                "to encode texts, or pass token ids to embed_tokens"
-            )
-        return self.tokenizer
+        return self.tokenizer or needed_vocabulary(self.backbone)
 
     def normalise(self, frames: Tensor) -> Tensor:
         """Frames (..., 3, h, w) of uint8 to pixels with CLIP's mean and standard deviation, on the model's device."""
@@ -124,7 +124,15 @@ class TextVideoModel(nn.Module):
 
     def text_features(self, ids: Tensor) -> Tensor:
         """Token ids (n, length), each with an [EOS], to text embeddings (n, e) as the tower gives them, in float32."""
+        self._check_ids(ids)
         return self.method.embed_tokens(self.clip, ids.to(self.device)).float()
+
+    def _check_ids(self, ids: Tensor) -> None:
+        """A GPU ends the whole process where it meets an id that is out of range."""
+        known = self.backbone.sizes.vocab_size
+        if ids.numel() and (ids.min() < 0 or ids.max() >= known):
+            found = f"{int(ids.min())} to {int(ids.max())}"
+            raise UsageError(f"token ids are {found}; this backbone's vocabulary has 0 to {known - 1}")
 
     def frame_features(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (n, f, 3, h, w) to frame embeddings (n, f, e) as the tower gives them, in float32."""
@@ -231,7 +239,7 @@ class TextVideoModel(nn.Module):
 
         What it has for each frame position is interpolated linearly between the middles of the frames' intervals.
         """
-        check_whole("num_frames", num_frames, at_least=1)
+        check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
         for parameter, axis in self.frame_tables():
             rows = parameter.data.movedim(axis, -1)
             resized = F.interpolate(rows.flatten(0, -2)[None], num_frames, mode="linear")[0]
@@ -250,6 +258,21 @@ class TextVideoModel(nn.Module):
 
     def _nothing(self) -> Tensor:
         return torch.empty(0, self.backbone.sizes.embed_dim)
+
+
+def needed_vocabulary(backbone: Backbone) -> Tokenizer:
+    """The backbone's tokenizer, for what cannot do without; called before hours are spent on videos.
+
+    Raises:
+        VopError: it has none, or that of another model.
+    """
+    tokenizer = backbone.tokenizer()
+    if tokenizer is None:
+        raise VopError(
+            f"{backbone.folder}: no vocabulary (tokenizer.json, or vocab.json and merges.txt): put one there "
+            "to encode texts, or pass token ids to embed_tokens"
+        )
+    return tokenizer
 
 
 def shared_clip(

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from vop.backbone.config import ClipSizes
 
 T = TypeVar("T")
+LARGE = 256  # a setting of which the parameters are counted before they are made
+MAX_PARAMETERS = 1_000_000_000  # of a method or a head; the largest has some 50 million on ViT-L/14
 
 
 class Registry(Generic[T]):
@@ -54,6 +56,7 @@ class Registry(Generic[T]):
             if setting not in known:
                 raise unknown_name(f"setting of {name}", setting, known)
         try:
+            self._check_size(name, settings, found, sizes, arguments)
             built = found(sizes, **arguments)
         except TypeError as error:
             raise UsageError(
@@ -61,6 +64,23 @@ class Registry(Generic[T]):
             ) from error
         built.settings = known | settings
         return built
+
+    def _check_size(self, name: str, settings: Mapping, found: type[T], sizes: ClipSizes, arguments: Mapping) -> None:
+        """Refuses settings that multiply to more than any memory holds, before it is asked for."""
+        if not any(isinstance(value, int) and value > LARGE for value in arguments.values()):
+            return
+        import torch
+
+        try:
+            with torch.device("meta"):  # shapes without content
+                count = sum(parameter.numel() for parameter in found(sizes, **arguments).parameters())
+        except (NotImplementedError, RuntimeError):  # a method that reads values while it is built
+            return
+        if count > MAX_PARAMETERS:
+            raise UsageError(
+                f"the {self.kind} {name} has {count:,} parameters of its own with the settings {settings}; at most "
+                f"{MAX_PARAMETERS:,} are made: use smaller numbers"
+            )
 
     def find(self, name: str) -> type[T]:
         """The class of `name`."""

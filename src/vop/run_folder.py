@@ -9,19 +9,20 @@ training/           what a training needs to go on; can be deleted
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 import vop
 from vop import heads, methods
 from vop.backbone import MINI, Backbone, find_backbone
-from vop.backbone.source import is_hub_id, read_json
+from vop.backbone.source import check_header, is_hub_id, read_json
 from vop.errors import UsageError, VopError
-from vop.files import atomic_write
+from vop.files import atomic_write, check_file
 from vop.model import TextVideoModel, shared_clip
 from vop.model_card import render_card
 
@@ -106,7 +107,7 @@ def _read_config(folder: Path) -> dict:
     for key, kind in _ENTRIES.items():
         if not isinstance(config.get(key), kind):
             raise VopError(
-                f"{folder / CONFIG}: {key!r} is {config.get(key)!r}, not of the type {kind.__name__}; "
+                f"{folder / CONFIG}: {key!r} is {reprlib.repr(config.get(key))}, not of the type {kind.__name__}; "
                 f"it has {', '.join(sorted(found))}"
             )
     if not all(isinstance(config["backbone"].get(key), str) for key in ("name", "sha256")):
@@ -137,22 +138,28 @@ def _its_backbone(wanted: dict, folder: Path, given: str | None) -> Backbone:
 
 def _fill(model: TextVideoModel, path: Path) -> None:
     """Loads what was trained; every tensor must be there, in its shape, and no other."""
+    if not path.exists():
+        raise VopError(f"{path}: missing: the run is incomplete; train it again or copy it whole")
+    check_file(path)
+    check_header(path)
     try:
-        state = load_file(path)
-    except FileNotFoundError:
-        raise VopError(f"{path}: missing: the run is incomplete; train it again or copy it whole") from None
+        with safe_open(path, framework="pt") as file:
+            _fill_from(file, model, path)
     except (SafetensorError, OSError) as error:
         raise VopError(f"{path}: damaged ({error}); train it again or copy it whole") from None
+
+
+def _fill_from(file: safe_open, model: TextVideoModel, path: Path) -> None:
     wanted = model.trainable()
-    if state.keys() != wanted.keys():
-        odd = sorted(state.keys() ^ wanted.keys())
+    odd = sorted(set(file.keys()) ^ wanted.keys())
+    if odd:
         raise VopError(f"{path}: not the tensors of {model.method_name}: {odd[0]!r} is on one side only")
+    for name, parameter in wanted.items():  # all shapes before the first tensor is read
+        shape = tuple(file.get_slice(name).get_shape())
+        if shape != tuple(parameter.shape):
+            raise VopError(f"{path}: {name} has shape {shape}, the method's is {tuple(parameter.shape)}")
     for name, parameter in wanted.items():
-        if state[name].shape != parameter.shape:
-            raise VopError(
-                f"{path}: {name} has shape {tuple(state[name].shape)}, the method's is {tuple(parameter.shape)}"
-            )
-        parameter.data.copy_(state[name])
+        parameter.data.copy_(file.get_tensor(name))
 
 
 def _from_hub(name: str) -> Path | None:

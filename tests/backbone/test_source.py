@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
@@ -45,6 +46,87 @@ def hub(tmp_path, monkeypatch):
 def folder(tiny_folder, tmp_path):
     """A copy that a test may damage."""
     return shutil.copytree(tiny_folder, tmp_path / "clip")
+
+
+class TestBounds:
+    """Hostile and broken folders end at once, before memory is asked for."""
+
+    @pytest.mark.parametrize(
+        ("part", "changes", "says"),
+        [
+            ("vision_config", {"num_hidden_layers": 10**9}, "num_hidden_layers is 1,000,000,000; at most 200"),
+            ("text_config", {"num_hidden_layers": 10**9}, "num_hidden_layers is 1,000,000,000"),
+            ("vision_config", {"hidden_size": 3 * 10**8}, "hidden_size is 300,000,000"),
+            ("vision_config", {"image_size": 10**6}, "image_size is 1,000,000; at most 4,096"),
+            ("vision_config", {"patch_size": 64}, "patch_size is 64, larger than image_size, 32"),
+            ("text_config", {"vocab_size": 10**10, "eos_token_id": 2}, "vocab_size is 10,000,000,000"),
+            ("text_config", {"eos_token_id": 10**6}, "eos_token_id is 1000000, which a vocab_size of"),
+            ("text_config", {"max_position_embeddings": 10**9}, "max_position_embeddings is 1,000,000,000"),
+            ("text_config", {"layer_norm_eps": float("nan")}, "layer_norm_eps is nan"),
+            ("vision_config", {"hidden_size": [0] * 10**5}, r"hidden_size is \[0, 0, .*; it is a whole number"),
+        ],
+    )
+    def test_sizes(self, folder, part, changes, says):
+        config = json.loads((folder / "config.json").read_text())
+        config[part] |= changes
+        (folder / "config.json").write_text(json.dumps(config))
+        with pytest.raises(VopError, match=rf"config\.json: not the configuration of a CLIP: {says}") as caught:
+            find_backbone(str(folder))
+        assert len(str(caught.value)) < 1000
+
+    def test_the_embedding(self, folder):
+        write_json(folder / "config.json", projection_dim=10**9)
+        with pytest.raises(VopError, match="projection_dim is 1,000,000,000; at most 20,000"):
+            find_backbone(str(folder))
+
+    @pytest.mark.parametrize("values", [[0.5, 0.5, 0], [1, 1, float("nan")], [True, 1, 1], [0.1] * 10**5])
+    def test_colours(self, folder, values):
+        (folder / "preprocessor_config.json").write_text(json.dumps({"image_std": values}))
+        with pytest.raises(VopError, match="image_std in its preprocessor_config.json is") as caught:
+            find_backbone(str(folder))
+        assert len(str(caught.value)) < 1000
+
+    @pytest.mark.parametrize("content", ["[" * 10**5, '{"a":' * 10**5, '{"a": ' + "1" * 5000 + "}", b"\xff\xfe"])
+    def test_configurations_that_are_no_json(self, folder, content):
+        (folder / "config.json").write_bytes(content.encode() if isinstance(content, str) else content)
+        with pytest.raises(VopError, match=r"config\.json: not readable as JSON"):
+            find_backbone(str(folder))
+
+    @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "model.safetensors", "tokenizer.json"])
+    @pytest.mark.parametrize("kind", ["pipe", "device"])
+    def test_pipes_and_devices(self, folder, name, kind):
+        (folder / name).unlink(missing_ok=True)
+        if kind == "pipe":
+            os.mkfifo(folder / name)
+        else:
+            (folder / name).symlink_to("/dev/zero")
+        with pytest.raises(VopError, match=f"{name}: this is a {kind}, not a file"):
+            create("zero-shot", str(folder)).backbone.content_hash()
+
+    def test_weights_of_another_size(self, folder):
+        with (folder / "model.safetensors").open("r+b") as file:
+            file.truncate(2**40)  # takes no room on the disk
+        with pytest.raises(VopError, match="the weights take 1,099,511,627,776 bytes; those of its config.json take"):
+            find_backbone(str(folder)).load()
+
+    def test_a_header_without_end(self, folder):
+        path = folder / "model.safetensors"
+        path.write_bytes((2**26).to_bytes(8, "little") + b"{" + b" " * 2**20)
+        with pytest.raises(VopError, match=r"model\.safetensors: damaged: its header would take 67,108,864 bytes"):
+            find_backbone(str(folder)).load()
+
+    def test_a_vocabulary_of_another_model(self, folder):
+        tokenizer = json.loads((folder / "tokenizer.json").read_text())
+        tokenizer["model"]["vocab"]["onion</w>"] = 90_000
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+        with pytest.raises(VopError, match="its vocabulary has ids up to 90000, its token embedding up to 513"):
+            create("zero-shot", str(folder))
+
+    def test_a_vocabulary_without_end(self, folder):
+        with (folder / "tokenizer.json").open("r+b") as file:
+            file.truncate(2**40)
+        with pytest.raises(VopError, match=r"tokenizer\.json: the file has 1,099,511,627,776 bytes"):
+            create("zero-shot", str(folder))
 
 
 def write_json(path, **changes):

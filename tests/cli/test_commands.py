@@ -284,6 +284,7 @@ class TestImport:
         torch.save(make_state(), tmp_path / "clip.pt")
         write_vocabulary(tmp_path / "words.gz")
         words = ["--vocabulary", tmp_path / "words.gz", "--out", tmp_path / "clip"]
+        words += ["--heads", 2, "--text-heads", 1, "--activation", "quick-gelu"]
         status, out, _ = vop("import", "openai", tmp_path / "clip.pt", *words)
         assert (status, out) == (0, f"{tmp_path}/clip: use it as --backbone {tmp_path}/clip\n")
         assert vop("params", "--backbone", tmp_path / "clip", "--method", "vop")[0] == 0

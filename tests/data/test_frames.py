@@ -6,11 +6,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import vop
 from clips import grey_frames, numbers, write_clip
 from vop.data import frames as module
 from vop.data.frames import FrameStore
 from vop.data.types import Video
-from vop.errors import VideoError
+from vop.errors import UsageError, VideoError
 
 
 @pytest.fixture
@@ -107,3 +108,27 @@ def test_bad_videos_are_not_cached(tmp_path, store):
     with pytest.raises(VideoError, match=r"gone\.mp4: there is no such file"):
         store.load(Video("gone", tmp_path / "gone.mp4"))
     assert not store.cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "size", "says"),
+    [
+        (10**9, 224, "num_frames is 1000000000; at most 4096 are read"),
+        (12, 10**9, "size is 1000000000; at most 4096 pixels"),
+        (4096, 4096, "206,158,430,208 bytes a video; at most 2,147,483,648"),
+        (0, 224, "num_frames is 0"),
+    ],
+)
+def test_frames_that_no_memory_holds(num_frames, size, says):
+    with pytest.raises(UsageError, match=says):
+        FrameStore(num_frames, size)
+    with pytest.raises(UsageError, match=says):
+        vop.read_frames("a.mp4", num_frames=num_frames, size=size)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(VideoError, match="this is a pipe or a device, not a file"):
+        vop.read_frames(tmp_path / "a.mp4")
+    with pytest.raises(VideoError, match="this is a pipe or a device, not a file"):
+        vop.probe("/dev/zero")

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from vop.data import load
-from vop.data.readers import READERS, reader
+from vop.data.readers import READERS, reader, rows
 from vop.data.readers.videofolder import VideoFolder
 from vop.errors import DataError, UsageError
 
@@ -73,7 +73,10 @@ def test_empty_captions_are_left_out_and_counted(tmp_path):
     rows = [*ROWS, ("b.mp4", ""), ("c.mp4", "   ")]
     dataset = load(str(write_table(tmp_path / "mine.csv", rows)))
     assert pairs(dataset.split("train")) == ROWS
-    assert dataset.notes == ("2 empty captions left out of train",)
+    assert dataset.notes == (
+        "2 empty captions left out of train, first mine.csv: line 5",
+        "1 videos of train have no captions and are left out, for example c.mp4",
+    )
 
 
 def test_nothing_but_empty_captions(tmp_path):
@@ -116,6 +119,211 @@ def test_broken_jsonl_names_the_line(tmp_path):
     path.write_text('["a.mp4", "x"]\n')
     with pytest.raises(DataError, match="line 1: expected an object"):
         load(str(path))
+
+
+FIELD_CASE = [("v/a.mp4", "x"), ("v/a.mp4", "y"), ("v/b.mp4", "z")]
+
+
+def written(tmp_path, name: str, content: str | bytes) -> str:
+    path = tmp_path / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list.json", '[{"video": "v/a.mp4", "caption": ["x", "y"]}, {"video": "v/b.mp4", "caption": "z"}]'),
+        ("bom.json", '\ufeff[{"video": "v/a.mp4", "caption": ["x", "y"]}, {"video": "v/b.mp4", "caption": "z"}]'),
+        (
+            "wrapped.json",
+            '{"info": {"year": 2016}, "videos": [{"path": "v/a.mp4", "captions": ["x", "y"]}, '
+            '{"path": "v/b.mp4", "captions": ["z"]}]}',
+        ),
+        ("by-video.json", '{"v/a.mp4": ["x", "y"], "v/b.mp4": "z"}'),
+        ("columns.json", '{"video": ["v/a.mp4", "v/a.mp4", "v/b.mp4"], "caption": ["x", "y", "z"]}'),
+        (
+            "to_json.json",
+            '{"video": {"0": "v/a.mp4", "1": "v/b.mp4"}, "caption": {"0": ["x", "y"], "1": "z"}, '
+            '"length": {"0": 1, "1": null}}',
+        ),
+        ("by-index.json", '{"7": {"video": "v/a.mp4", "text": ["x", "y"]}, "8": {"video": "v/b.mp4", "text": "z"}}'),
+        ("facts.json", '{"v/a.mp4": {"captions": ["x", "y"], "length": 3}, "v/b.mp4": {"captions": ["z"]}}'),
+        ("lines.json", '{"video": "v/a.mp4", "caption": ["x", "y"]}\n{"video": "v/b.mp4", "caption": "z"}\n'),
+        ("python.csv", """video,caption\nv/a.mp4,"['x', 'y']"\nv/b.mp4,"['z']"\n"""),
+        (
+            "python.jsonl",
+            """{"video": "v/a.mp4", "caption": "['x', 'y']"}\n{"video": "v/b.mp4", "caption": "('z',)"}""",
+        ),
+        ("json.csv", 'video,caption\nv/a.mp4,"[""x"", ""y""]"\nv/b.mp4,"[""z""]"\n'),
+        ("semicolon.csv", "video;caption\nv/a.mp4;x\nv/a.mp4;y\nv/b.mp4;z\n"),
+        ("commas in names.csv", "video;caption, in English, by hand;caption\nv/a.mp4;-;x\nv/a.mp4;-;y\nv/b.mp4;-;z\n"),
+        ("spaces.csv", 'video, caption\nv/a.mp4, x\nv/a.mp4, "y"\nv/b.mp4, z\n'),
+        ("tab.csv", "video\tcaption\nv/a.mp4\tx\nv/a.mp4\ty\nv/b.mp4\tz\n"),
+        ("comma.tsv", "video,caption\nv/a.mp4,x\nv/a.mp4,y\nv/b.mp4,z\n"),
+        ("bar.csv", "video|caption\nv/a.mp4|x\nv/a.mp4|y\nv/b.mp4|z\n"),
+        ("sep.csv", "sep=;\r\nvideo;caption\r\nv/a.mp4;x\r\nv/a.mp4;y\r\nv/b.mp4;z\r\n"),
+        ("blank.csv", "\n\nvideo,caption,,\nv/a.mp4,x,,\n\nv/a.mp4,y,,\nv/b.mp4,z,,\n"),
+        ("utf16.csv", "video\tcaption\r\nv/a.mp4\tx\r\nv/a.mp4\ty\r\nv/b.mp4\tz\r\n".encode("utf-16")),
+    ],
+    ids=lambda value: value if isinstance(value, str) and len(value) < 24 else "",
+)
+def test_one_table_in_many_forms(tmp_path, name, content):
+    """As people and programs write them: three captions of two videos."""
+    assert pairs(load(written(tmp_path, name, content)).split("train")) == FIELD_CASE
+
+
+def test_captions_that_pandas_wrote_with_quotes_and_commas(tmp_path):
+    captions = ["a rose, it's red", 'he says "no"', "tab\there"]
+    cell = str(captions).replace('"', '""')
+    path = written(
+        tmp_path, "pandas.csv", f'video,caption\na.mp4,"{cell}"\nb.mp4,"[]"\nc.mp4,[Music]\nd.mp4,("hi") he says\n'
+    )
+    expected = ["a rose, it's red", 'he says "no"', "tab here", "[Music]", '("hi") he says']
+    assert list(load(path).split("train").captions) == [text.replace('""', '"') for text in expected]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "['a rose' 'a flower']",
+        "['a rose'\n 'a flower']",
+        "['a', nan]",
+        "['a', 'b'",
+        "array(['a'], dtype=object)",
+        "[b'a']",
+    ],
+)
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_list_that_cannot_be_told_apart_is_not_a_caption(tmp_path, cell, suffix):
+    path = write_table(tmp_path / f"mine.{suffix}", [("a.mp4", "one"), ("b.mp4", cell)])
+    with pytest.raises(DataError, match=r"(line|row) \d: the column 'caption' holds .*looks like a list.*as JSON"):
+        load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "the file is empty"),
+        ("[]", "the table is empty"),
+        ("12", "this JSON is not a table; a table is a list of objects"),
+        ('{"video": ["a"], "caption": ["x", "y"]}', "this JSON is not a table"),
+        ('{"video": {"0": "a"}, "caption": {"1": "x"}}', "this JSON is not a table"),
+        ('{"a": [{"video": "x"}], "b": [{"video": "y"}]}', "this JSON is not a table"),
+        ('[{"video": "a", "caption": "x"}, "b"]', "entry 2: expected an object with named values, found 'b'"),
+        ('[{"video": "a", "caption": "x"}, {"caption": "x"}]', "entry 2: no video in the column 'video'"),
+        ('[{"video": "a", "caption": [["x"]]}]', r"entry 1: the caption is \['x'\] \(column 'caption'\)"),
+        ('[{"video": "a", "video": "b", "caption": "x"}]', "the key 'video' 2 times"),
+        ('[{"video": "a", "caption": "\\ud83d"}]', "entry 1: the caption .*half a character"),
+        ('[{"video": "a",\n "caption": }]', "line 2: this is not JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ('[{"video": ' + "1" * 5000 + ', "caption": "x"}]', "4300 digits"),
+    ],
+)
+def test_json_that_is_not_a_table(tmp_path, content, says):
+    with pytest.raises(DataError, match=rf"mine\.json: .*{says}"):
+        load(written(tmp_path, "mine.json", content))
+
+
+@pytest.mark.parametrize("name", ["a\0b.mp4", "a man cuts an onion, " * 20, "x/" * 3000 + "a.mp4"])
+def test_a_video_that_no_file_can_be(tmp_path, name):
+    path = write_table(tmp_path / "mine.jsonl", [("a.mp4", "x"), (name, "y")])
+    with pytest.raises(DataError, match="line 2: the column 'video' holds .*, which no file can be called") as caught:
+        load(str(path))
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("video,caption,caption\na,x,y\n", r"line 1: the header has the column 'caption' \(2 times\)"),
+        ('video,caption\na,"x\nb,y\n', "line 3: unexpected end of data"),
+        ("video,caption\nnan,x\n", "line 2: no video in the column 'video'"),
+        ("v\0i\0d\0", "line 1 holds a zero byte"),
+    ],
+)
+def test_csv_that_nobody_can_read(tmp_path, content, says):
+    with pytest.raises(DataError, match=rf"mine\.csv: {says}"):
+        load(written(tmp_path, "mine.csv", content))
+
+
+def test_a_json_file_counts_only_where_no_table_is(tmp_path):
+    write_table(tmp_path / "clips.csv")
+    written(tmp_path, "dataset_infos.json", "{}")
+    assert pairs(load(str(tmp_path)).split("train")) == ROWS
+    written(tmp_path, "train.json", '{"a.mp4": "one"}')
+    written(tmp_path, "test.json", '{"b.mp4": "two"}')
+    assert {name: pairs(split) for name, split in load(str(tmp_path)).splits.items()} == {
+        "train": [("a.mp4", "one")],
+        "test": [("b.mp4", "two")],
+    }
+
+
+def parquet(path: Path, **columns) -> str:
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    return str(path)
+
+
+def test_numbers_and_missing_values_in_parquet(tmp_path):
+    """Whole numbers are names; pandas makes floats of them where one is missing."""
+    captions = [["x", None], ["y"], None]
+    path = parquet(tmp_path / "ids.parquet", id=[7, 12, 13], caption=captions, clip_bytes=[b"", b"", b""])
+    assert pairs(load(path).split("train")) == [("7", "x"), ("12", "y")]
+    assert load(path).notes[0] == "2 empty captions left out of train, first ids.parquet: row 0"
+    path = parquet(tmp_path / "floats.parquet", id=[7.0, 12.0], caption=["x", "y"])
+    assert pairs(load(path).split("train")) == [("7", "x"), ("12", "y")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"id": [7.5], "caption": ["x"]}, "row 0: the column 'id' holds 7.5, a float; a video is a path"),
+        ({"id": [7.0, float("nan")], "caption": ["x", "y"]}, "row 1: no video in the column 'id'"),
+        ({"id": [True], "caption": ["x"]}, "row 0: the column 'id' holds True, a bool"),
+        ({"video": [b"\x00"], "caption": ["x"]}, "row 0: the column 'video' holds .*, a bytes"),
+        ({"video": ["a"], "caption": [1.5]}, r"row 0: the caption is 1\.5 \(column 'caption'\), which is no text"),
+        ({"video": ["a"], "caption": [None]}, "there is no row with a caption"),
+    ],
+)
+def test_parquet_values_that_are_no_names_or_captions(tmp_path, columns, says):
+    with pytest.raises(DataError, match=says):
+        load(parquet(tmp_path / "mine.parquet", **columns))
+
+
+def test_a_parquet_column_that_comes_twice(tmp_path):
+    table = pyarrow.table([["a"], ["x"], ["y"]], names=["video", "caption", "caption"])
+    pyarrow.parquet.write_table(table, tmp_path / "mine.parquet")
+    with pytest.raises(DataError, match="the header has the column 'caption'"):
+        load(str(tmp_path / "mine.parquet"))
+
+
+def test_parquet_rows_without_end(tmp_path, monkeypatch):
+    """A few bytes can stand for any number of equal rows."""
+    monkeypatch.setattr(rows, "MAX_ROWS", 1000)
+    path = parquet(tmp_path / "mine.parquet", video=["a"] * 1001, caption=["x"] * 1001)
+    with pytest.raises(DataError, match=r"1,001 rows of .* at most 1,000 rows"):
+        load(path)
+
+
+def test_parquet_is_not_read_through_a_buffer_of_python(tmp_path, monkeypatch):
+    """Arrow's threads may still hold it when Python ends, which aborts the process."""
+    opened = []
+    real = pyarrow.parquet.ParquetFile
+    monkeypatch.setattr(pyarrow.parquet, "ParquetFile", lambda source: opened.append(source) or real(source))
+    load(str(write_table(tmp_path / "mine.parquet")))
+    assert opened
+    assert {type(source) for source in opened} == {str}
+
+
+@pytest.mark.parametrize("name", ["mine.csv", "mine.json", "mine.jsonl", "mine.parquet"])
+def test_a_pipe_or_a_device_does_not_wait(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match="this is a pipe, not a file"):
+        load(str(tmp_path / name))
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="this is a device, not a file"):
+        load(str(tmp_path / name))
 
 
 def test_captions_that_are_no_text(tmp_path):
@@ -316,6 +524,59 @@ def test_msrvtt(tmp_path, name, listing):
     assert dataset.notes == ()
 
 
+def write_official(root: Path) -> Path:
+    """As the challenge published it: captions of a half in each file, with the split of every video."""
+    root = write_msrvtt(root)
+    data = json.loads((root / "MSRVTT_data.json").read_text())
+    (root / "MSRVTT_data.json").unlink()
+    splits = {"video0": "train", "video7": "validate", "video10": "test", "video9770": "test"}
+    for file, held in (("train_val", ("train", "validate")), ("test", ("test",))):
+        videos = [
+            {"category": 9, "url": "https://a.example/x", "video_id": name, "start time": 1.5, "split": split, "id": n}
+            for n, (name, split) in enumerate(splits.items())
+            if split in held
+        ]
+        sentences = [row for row in data["sentences"] if splits[row["video_id"]] in held]
+        content = {"info": {"year": "2016", "version": "1.0"}, "videos": videos, "sentences": sentences}
+        (root / f"{file}_videodatainfo.json").write_text(json.dumps(content))
+    return root
+
+
+def test_msrvtt_from_the_files_of_the_challenge(tmp_path):
+    root = write_official(tmp_path / "data")
+    usual = load(f"msrvtt-9k:{write_msrvtt(tmp_path / 'usual')}")
+    dataset = load(f"msrvtt-9k:{root}")
+    assert sorted(pairs(dataset.split("train"))) == sorted(pairs(usual.split("train")))
+    assert pairs(dataset.split("test")) == pairs(usual.split("test"))
+    assert dataset.notes == ()
+    (root / "test_videodatainfo.json").unlink()
+    assert load(f"msrvtt-9k:{root}").notes == (
+        "1 of 3 training videos have no captions in train_val_videodatainfo.json",
+    )
+
+
+def test_msrvtt_from_the_files_of_the_challenge_without_a_list(tmp_path):
+    root = write_official(tmp_path / "data")
+    (root / "MSRVTT_train.9k.csv").unlink()
+    dataset = load(f"msrvtt-9k:{root}")
+    assert {video.id for video in dataset.split("train").videos} == {"video0", "video7", "video10"}
+    assert "no MSRVTT_train.9k.csv: all videos of train_val_videodatainfo.json and test_" in dataset.notes[0]
+    assert {video.id for video in load(f"msrvtt-7k:{root}").split("train").videos} == {"video0", "video7"}
+    (root / "test_videodatainfo.json").unlink()
+    with pytest.raises(DataError, match=r"no MSRVTT_train\.9k\.csv .*needs test_videodatainfo\.json too"):
+        load(f"msrvtt-9k:{root}")
+
+
+def test_a_file_of_the_msrvtt_challenge_is_a_table(tmp_path):
+    root = write_official(tmp_path / "data")
+    dataset = load(str(root / "train_val_videodatainfo.json"), videos=tmp_path)
+    assert {name: pairs(split) for name, split in dataset.splits.items()} == {
+        "train": [("video0", "first of video0"), ("video0", "second of video0")],
+        "val": [("video7", "first of video7"), ("video7", "second of video7")],
+    }
+    assert list(load(str(root / "test_videodatainfo.json")).splits) == ["test"]
+
+
 def test_msrvtt_notes_what_is_left_out(tmp_path):
     root = write_msrvtt(tmp_path / "data")
     data = json.loads((root / "MSRVTT_data.json").read_text())
@@ -354,6 +615,8 @@ def test_msrvtt_files_not_as_published(tmp_path, name, content, message):
 
 
 def test_specs_that_mean_nothing(tmp_path):
+    with pytest.raises(DataError, match=r"clips\.xlsx: a table ends in \.csv, \.tsv, \.json, \.jsonl or \.parquet"):
+        load(written(tmp_path, "clips.xlsx", b"PK"))
     with pytest.raises(UsageError, match=r"unknown data set 'msrvtt-8k': did you mean msrvtt-[97]k"):
         load(f"msrvtt-8k:{tmp_path}")
     with pytest.raises(UsageError, match="msrvtt-9k needs the folder of its files: msrvtt-9k:DIR"):

@@ -79,7 +79,7 @@ def write_vocabulary(path) -> None:
 # What the files compute, one sequence at a time, from their tensors by name.
 
 
-def block(state, prefix, x, *, heads, causal=False):
+def block(state, prefix, x, *, heads, causal=False, gelu=False):
     """(n, d) to (n, d)."""
 
     def part(name):
@@ -98,7 +98,7 @@ def block(state, prefix, x, *, heads, causal=False):
     x = x + torch.cat(outs, dim=1) @ part("attn.out_proj.weight").T + part("attn.out_proj.bias")
     y = F.layer_norm(x, (width,), part("ln_2.weight"), part("ln_2.bias"))
     y = y @ part("mlp.c_fc.weight").T + part("mlp.c_fc.bias")
-    y = y * torch.sigmoid(1.702 * y)
+    y = y * (1 + torch.erf(y / 2**0.5)) / 2 if gelu else y * torch.sigmoid(1.702 * y)
     return x + y @ part("mlp.c_proj.weight").T + part("mlp.c_proj.bias")
 
 
@@ -117,16 +117,16 @@ def layers(state, prefix):
     return len({name.split("resblocks.")[1].split(".")[0] for name in state if name.startswith(f"{prefix}.resblocks")})
 
 
-def encode_image(state, image):
+def encode_image(state, image, *, heads=2, gelu=False):
     x = norm(state, "visual.ln_pre", image_tokens(state, image))
     for i in range(layers(state, "visual.transformer")):
-        x = block(state, f"visual.transformer.resblocks.{i}", x, heads=2)
+        x = block(state, f"visual.transformer.resblocks.{i}", x, heads=heads, gelu=gelu)
     return norm(state, "visual.ln_post", x[0]) @ state["visual.proj"]
 
 
-def encode_ids(state, ids):
+def encode_ids(state, ids, *, heads=1, gelu=False):
     """OpenAI's own: (n,) ids, read at the highest."""
     x = state["token_embedding.weight"][ids] + state["positional_embedding"][: len(ids)]
     for i in range(layers(state, "transformer")):
-        x = block(state, f"transformer.resblocks.{i}", x, heads=1, causal=True)
+        x = block(state, f"transformer.resblocks.{i}", x, heads=heads, causal=True, gelu=gelu)
     return norm(state, "ln_final", x[int(ids.argmax())]) @ state["text_projection"]

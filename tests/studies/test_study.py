@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 from concurrent.futures import Future
+from types import SimpleNamespace
 
 import pytest
 
 from tiny_data import write_data
-from vop.cli import main
+from vop import methods
+from vop.cli import compare, main
 from vop.errors import VopError
 from vop.studies import runner, scheduler, work
 
@@ -65,6 +68,24 @@ def trained_jobs(monkeypatch) -> list[str]:
     seen, original = [], work.train
     monkeypatch.setattr(work, "train", lambda *given, **more: (seen.append(given[2].name), original(*given, **more))[1])
     return seen
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A method that somebody has added, in a package of their own."""
+    folder = tmp_path / "site" / "my_package"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "part.py").write_text("SHARE = 0.5\n")
+    (folder / "method.py").write_text(
+        "from vop.methods.baselines import Bias\n\nfrom .part import SHARE\n\n\n"
+        'class Mine(Bias):\n    """A method."""\n\n    share = SHARE\n'
+    )
+    monkeypatch.syspath_prepend(folder.parent)
+    for name in ("my_package", "my_package.method", "my_package.part"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(methods.METHODS, "mine", "my_package.method:Mine")
+    return SimpleNamespace(method=folder / "method.py", part=folder / "part.py")
 
 
 def document(tmp_path, name="colours-compare"):
@@ -170,6 +191,81 @@ class TestCompare:
             assert [record["loss"] for record in one["runs"][0]["history"]] == [
                 record["loss"] for record in other["runs"][0]["history"]
             ]
+
+    def test_runs_of_code_that_has_changed_are_done_again_on_request(self, study, tmp_path, monkeypatch, mine):
+        given = ["--methods", "mine,bias", "--seeds", "0", "--learning-rates", "1e-3"]
+        seen = trained_jobs(monkeypatch)
+        assert study("compare", *given)[0] == 0
+        result = tmp_path / "out" / "runs" / "mine-0.001-seed0" / "result.json"
+        first = json.loads(result.read_text())
+        mine.part.write_text(mine.part.read_text().replace("0.5", "0.5  # of what it was") + "\n\n# a comment\n")
+        mine.method.write_text(mine.method.read_text().replace("A method.", "Another docstring."))
+        assert study("compare", *given)[0] == 0
+        assert sorted(seen) == ["bias-0.001-seed0", "mine-0.001-seed0"]  # nothing but words has changed
+
+        mine.part.write_text(mine.part.read_text().replace("0.5", "0.25"))
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+        status, _, err = study("compare", *given)
+        assert status == 1
+        assert "mine: changed since: my_package.part" in err
+        assert "bias:" not in err
+        assert f"--rerun mine (or --rerun all), which moves what is there to {tmp_path / 'out' / 'replaced'}" in err
+        assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+
+        seen.clear()
+        status, _, err = study("compare", *given, "--rerun", "mine")
+        assert (status, seen) == (0, ["mine-0.001-seed0"])
+        moved = tmp_path / "out" / "replaced" / "1" / "runs" / "mine-0.001-seed0" / "result.json"
+        assert json.loads(moved.read_text()) == first
+        assert str(moved.parent.parent.parent) in err
+        assert study("compare", *given)[0] == 0
+        assert seen == ["mine-0.001-seed0"]
+
+    def test_a_search_by_changed_code_is_not_used(self, study, tmp_path, mine):
+        given = ["--methods", "mine", "--seeds", "0", "--learning-rates", "1e-3,1e-2", "--trial-epochs", "1"]
+        assert study("compare", *given)[0] == 0
+        shutil.rmtree(tmp_path / "out" / "runs")
+        mine.part.write_text(mine.part.read_text().replace("0.5", "0.25"))
+        status, _, err = study("compare", *given)
+        assert (status, "mine: changed since: my_package.part" in err) == (1, True)
+        assert study("compare", *given, "--rerun", "all")[0] == 0
+        assert (tmp_path / "out" / "replaced" / "1" / "search" / "mine.json").exists()
+
+    def test_runs_without_a_record_of_their_code(self, study, tmp_path):
+        given = ["--methods", "vop", "--seeds", "0", "--learning-rates", "1e-3"]
+        assert study("compare", *given)[0] == 0
+        path = tmp_path / "out" / "study.json"
+        saved = json.loads(path.read_text())
+        del saved["code"]
+        path.write_text(json.dumps(saved))
+        status, _, err = study("compare", *given)
+        assert (status, "vop: made before studies kept a record of their code" in err) == (1, True)
+        assert study("compare", *given, "--rerun", "vop")[0] == 0
+
+    @pytest.mark.parametrize("content", ["{", "[]", "{}", "[" * 100_000])
+    def test_a_damaged_result(self, study, tmp_path, content):
+        given = ["--methods", "zero-shot,vop", "--seeds", "0", "--learning-rates", "1e-3"]
+        assert study("compare", *given)[0] == 0
+        (tmp_path / "out" / "runs" / "vop-0.001-seed0" / "result.json").write_text(content)
+        status, _, err = study("compare", *given)
+        assert (status, "result.json: damaged" in err, "--rerun vop" in err) == (1, True, True)
+        assert study("compare", *given, "--rerun", "vop")[0] == 0
+
+    def test_a_method_to_rerun_that_is_not_there(self, study):
+        status, _, err = study("compare", "--methods", "vop,bias", "--learning-rates", "1e-3", "--rerun", "vap")
+        assert (status, "unknown method to rerun 'vap': did you mean vop?" in err) == (2, True)
+
+    def test_code_that_changes_while_the_study_runs(self, study, monkeypatch, mine):
+        original = work.train
+
+        def edits(dataset, method, *given, **more):
+            mine.part.write_text(mine.part.read_text().replace("0.5", "0.25"))
+            return original(dataset, method, *given, **more)
+
+        monkeypatch.setattr(work, "train", edits)
+        given = ["--methods", "bias,mine", "--seeds", "0", "--learning-rates", "1e-3"]
+        status, out, _ = study("compare", *given)
+        assert (status, "my_package.part changed after the study began" in out) == (1, True)
 
     @pytest.mark.parametrize(
         ("words", "says"),
@@ -306,6 +402,8 @@ class TestCompare:
             (["--methods", "vop,vop/meanP"], 2, "the arms 'vop' and 'vop/meanP' train the same"),
             (["--methods", "vop", "--baseline", "bias"], 2, "the baseline 'bias' is not among the arms: vop"),
             (["--methods", "vop", "--split", "val"], 1, "colours has no 'val' split; it has: train, test"),
+            (["--methods", "vop,vop-p", "--set", "specific_prompts=0"], 2, "specific_prompts is 0"),
+            (["--methods", "vop,vop/seqTrans"], 2, "unknown head 'seqTrans': did you mean seqTransf"),
             (["--methods", "vop", "--set", "cmm=lstm"], 2, "unknown setting of these methods 'cmm'"),
             (
                 ["--methods", "vop", "--captions-per-video", "2"],
@@ -319,6 +417,28 @@ class TestCompare:
         assert (got, out) == (status, "")
         assert says in err
         assert not (tmp_path / "out" / "runs").exists()
+
+    def test_what_is_wrong_is_found_before_the_data_is_opened(self, tiny_folder, tmp_path, capsys, monkeypatch):
+        """emoji-motion is rendered when it is opened, data of the hub is fetched."""
+        monkeypatch.setattr(compare, "load_data", lambda *_: pytest.fail("the data was opened"))
+        without = shutil.copytree(tiny_folder, tmp_path / "without")
+        (without / "tokenizer.json").unlink()
+        (tmp_path / "file").touch()
+        for words, says in [
+            (["--methods", "bias,vop-p", "--set", "specific_prompts=0"], "specific_prompts is 0"),
+            (["--methods", "vop", "--num-frames", 10**9], "num_frames is 1,000,000,000; it is a whole number from 1"),
+            (["--methods", "vop", "--head", "seqTrans"], "unknown head 'seqTrans'"),
+            (["--methods", "vop", "--report", tmp_path / "file"], f"{tmp_path / 'file'} is a file; --report"),
+            (["--methods", "vop", "--rerun", "bias"], "unknown method to rerun 'bias'"),
+            (
+                ["--methods", "vop", "--backbone", without],
+                "no vocabulary (tokenizer.json, or vocab.json and merges.txt)",
+            ),
+        ]:
+            given = ["--data", "emoji-motion", "--backbone", tiny_folder, "--out", tmp_path / "out", *words]
+            assert main([str(word) for word in ("compare", *given)]) in (1, 2)
+            assert says in capsys.readouterr().err
+            assert not (tmp_path / "out").exists()
 
     def test_a_search_without_validation(self, tiny_folder, colours, tmp_path, capsys):
         words = [

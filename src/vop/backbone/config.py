@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 Value = TypeVar("Value", int, float, str)
+# Far above any CLIP there is, far below what fills a memory or a day.
+_MOST = {
+    "num_hidden_layers": 200,
+    "hidden_size": 20_000,
+    "num_attention_heads": 1_000,
+    "intermediate_size": 100_000,
+    "projection_dim": 20_000,
+    "image_size": 4_096,
+    "patch_size": 4_096,
+    "vocab_size": 5_000_000,
+    "max_position_embeddings": 100_000,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +75,24 @@ def sizes_from_config(config: Mapping) -> ClipSizes:
     vocab_size = _read(text, "vocab_size", usual.vocab_size)
     # Old CLIP configurations say 2 and mean the highest id: transformers pools those at argmax(ids).
     highest = text.get("eos_token_id", usual.eos_token_id) in (None, 2)
+    image_size, patch_size = (
+        _read(vision, "image_size", usual.image_size),
+        _read(vision, "patch_size", usual.patch_size),
+    )
+    if patch_size > image_size:
+        raise ValueError(f"patch_size is {patch_size}, larger than image_size, {image_size}")
+    eos = vocab_size - 1 if highest else _read(text, "eos_token_id", usual.eos_token_id)
+    if eos >= vocab_size:
+        raise ValueError(f"eos_token_id is {eos}, which a vocab_size of {vocab_size} does not have")
     return ClipSizes(
         vision=_tower(vision, usual.vision),
         text=_tower(text, usual.text),
-        image_size=_read(vision, "image_size", usual.image_size),
-        patch_size=_read(vision, "patch_size", usual.patch_size),
+        image_size=image_size,
+        patch_size=patch_size,
         embed_dim=_read(config, "projection_dim", usual.embed_dim),
         vocab_size=vocab_size,
         positions=_read(text, "max_position_embeddings", usual.positions),
-        eos_token_id=vocab_size - 1 if highest else _read(text, "eos_token_id", usual.eos_token_id),
+        eos_token_id=eos,
     )
 
 
@@ -79,7 +101,7 @@ def _part(config: Mapping, name: str) -> Mapping:
     part = config.get(f"{name}_dict")
     part = config.get(name) if part is None else part
     if not isinstance(part, Mapping | None):
-        raise ValueError(f"{name} is {part!r}; it is named values")
+        raise ValueError(f"{name} is {reprlib.repr(part)}; it is named values")
     return part or {}
 
 
@@ -102,5 +124,9 @@ def _read(part: Mapping, name: str, usual: Value) -> Value:
     value = part.get(name, usual)
     if type(value) is not type(usual) or (isinstance(value, int) and value < 1):
         kind = {int: "a whole number, 1 or more", float: "a number such as 1e-5", str: "a name"}[type(usual)]
-        raise ValueError(f"{name} is {value!r}; it is {kind}")
+        raise ValueError(f"{name} is {reprlib.repr(value)}; it is {kind}")
+    if isinstance(value, int) and value > _MOST.get(name, value):
+        raise ValueError(f"{name} is {value:,}; at most {_MOST[name]:,} are allowed")
+    if isinstance(value, float) and not 0 <= value < 1:
+        raise ValueError(f"{name} is {value!r}; it is 0 or more and below 1")
     return value

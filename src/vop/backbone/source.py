@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import math
+import reprlib
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatch
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from vop.backbone.config import VIT_B_16, VIT_B_32, VIT_L_14, ClipSizes, sizes_from_config
 from vop.errors import UsageError, VopError, unknown_name
+from vop.files import check_file
+from vop.utils.parsing import read_json_object
 
 if TYPE_CHECKING:
     from vop.backbone.clip import Clip
@@ -48,6 +51,7 @@ _WANTED = [
     "special_tokens_map.json",
 ]
 HUB_TIMEOUT_SECONDS = 20
+MAX_HEADER_BYTES = 8 * 2**20  # of a safetensors file; ViT-L/14's has 80 kB
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -78,6 +82,7 @@ class Backbone:
 
         with torch.device("meta"):
             clip = Clip(self.sizes)
+        _check_weights(self.folder, sum(tensor.numel() for tensor in clip.state_dict().values()))
         state = from_transformers(_read_weights(self.folder), source=str(self.folder))
         _check_shapes(state, clip.state_dict(), self.folder)
         clip.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
@@ -87,7 +92,7 @@ class Backbone:
         """What makes token ids of texts, or None if the folder has no vocabulary."""
         from vop.backbone.tokenizer import Tokenizer
 
-        return Tokenizer(self.folder) if _has_vocabulary(self.folder) else None
+        return Tokenizer(self.folder, vocab_size=self.sizes.vocab_size) if _has_vocabulary(self.folder) else None
 
     def content_hash(self) -> str:
         """SHA-256 of the weights' files, which tells a run whether it meets its own backbone again; read once."""
@@ -97,6 +102,7 @@ class Backbone:
     def _content_hash(self) -> str:
         digest = hashlib.sha256()
         for path in _weight_files(self.folder):
+            check_file(path)
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
@@ -197,20 +203,22 @@ def _read_folder(folder: Path, *, name: str, revision: str | None) -> Backbone:
 def _channels(pixels: dict, name: str, usual: tuple[float, ...], folder: Path) -> tuple[float, ...]:
     """One number per colour channel."""
     values = pixels.get(name, usual)
-    if not isinstance(values, list | tuple) or len(values) != 3 or not all(isinstance(x, int | float) for x in values):
-        raise VopError(f"{folder}: {name} in its preprocessor_config.json is {values!r}; it is three numbers")
+    if not isinstance(values, list | tuple) or len(values) != 3 or not all(_is_number(x) for x in values):
+        raise VopError(
+            f"{folder}: {name} in its preprocessor_config.json is {reprlib.repr(values)}; it is three numbers"
+        )
+    if name == "image_std" and min(values) <= 0:
+        raise VopError(f"{folder}: image_std in its preprocessor_config.json is {values!r}; it is above 0")
     return tuple(values)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_json(path: Path) -> dict:
     """The named values of a JSON file; a VopError says what is wrong with it."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise VopError(f"{path}: not readable as JSON ({error}); fetch the folder again") from None
-    if not isinstance(values, dict):
-        raise VopError(f"{path}: it holds a {type(values).__name__}, not named values; fetch the folder again")
-    return values
+    return read_json_object(path, remedy="fetch the folder again")
 
 
 def _check_shapes(state: dict, wanted: dict, folder: Path) -> None:
@@ -227,6 +235,33 @@ def _has_vocabulary(folder: Path) -> bool:
 
 def _weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+
+
+def _check_weights(folder: Path, count: int) -> None:
+    """Refuses files that hold much more than the `count` numbers of the configuration, before they are read."""
+    whole = folder / "model.safetensors"
+    paths = [whole] if whole.exists() else _weight_files(folder)
+    for path in paths:
+        check_file(path)
+        if path.suffix == ".safetensors":
+            check_header(path)
+    size, most = sum(path.stat().st_size for path in paths), 8 * count + 64 * 2**20
+    if size > most:
+        raise VopError(
+            f"{folder}: the weights take {size:,} bytes; those of its config.json take {most:,} at most: "
+            "they are of another model"
+        )
+
+
+def check_header(path: Path) -> None:
+    """Raises a VopError if a safetensors file says that its header is larger than any."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > MAX_HEADER_BYTES:
+        raise VopError(
+            f"{path}: damaged: its header would take {size:,} bytes, at most {MAX_HEADER_BYTES:,} are read; "
+            "fetch or train it again"
+        )
 
 
 def _read_weights(folder: Path) -> dict:

@@ -10,6 +10,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from vop.errors import VopError
+from vop.files import check_file
+
+MAX_BYTES = 64 * 2**20  # CLIP's tokenizer.json has 2 MB
+_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
 
 
 class Tokenizer:
@@ -19,11 +23,25 @@ class Tokenizer:
         pad_token_id: the end mark, behind which the text tower reads nothing.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, vocab_size: int | None = None) -> None:
+        """Reads the vocabulary in `folder`; its ids must be below `vocab_size`, the rows of the token embedding.
+
+        Raises:
+            VopError: the vocabulary is damaged, or of another model.
+        """
+        for name in _FILES:
+            if (folder / name).exists():
+                check_file(folder / name, at_most=MAX_BYTES)
         try:
             self._rules = _read_rules(folder)
         except Exception as error:  # the library raises bare ones
             raise VopError(f"{folder}: its vocabulary cannot be read ({error}); fetch or convert it again") from error
+        highest = max(self._rules.get_vocab().values(), default=-1)
+        if vocab_size is not None and highest >= vocab_size:
+            raise VopError(
+                f"{folder}: its vocabulary has ids up to {highest}, its token embedding up to {vocab_size - 1}; "
+                "they are not of the same model: fetch or convert it again"
+            )
         self._rules.no_truncation()
         self._rules.no_padding()
         marks = self._rules.encode("").ids

@@ -79,6 +79,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="test", help="that is ranked: test (default) or val")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side (default 1)")
     parser.add_argument("--cache", metavar="DIR", type=Path, help="decoded frames (default OUT/cache)")
+    parser.add_argument(
+        "--rerun",
+        metavar="METHOD",
+        action="append",
+        default=[],
+        help="do the runs of a method again, or of all; what is there moves to OUT/replaced; may be repeated",
+    )
     parser.add_argument("--num-frames", type=int, help="frames of a video (default 12)")
     parser.add_argument("--json", action="store_true", help="print JSON: a list of documents under `studies`")
     add_settings_option(parser)
@@ -103,21 +110,31 @@ def run_ablate(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> int:
     _need("matplotlib", "drawing figures")
     use_threads(arguments.threads)
-    from vop.studies.runner import check
+    from vop.studies.runner import check, check_plan, set_aside
+
+    if arguments.jobs < 1:
+        raise UsageError(f"--jobs is {arguments.jobs}; give 1 or more")
+    _check_folder("--report", arguments.report)
 
     configs = [read_config(recipe) for recipe in arguments.recipe] or [{}]
     if len(configs) > 1 and arguments.data:
         raise UsageError("several recipes name their own data: give --data with one recipe, or with none")
-    planned = []
-    for config in configs:
-        spec = _spec(arguments, config)
-        dataset = load_data(spec, arguments)
-        out = _out(arguments, dataset.name, several=len(configs) > 1)
-        planned += [(_plan(arguments, config, kind, spec), dataset, out) for kind in kinds]
-    for plan, dataset, out in planned:  # all of them, before the first hour is spent
+    by_recipe = [[_plan(arguments, config, kind, _spec(arguments, config)) for kind in kinds] for config in configs]
+    for plan in (plan for plans in by_recipe for plan in plans):  # all of them, before the first hour is spent
         if plan.search:
             _need("optuna", "searching learning rates")
-        check(plan, dataset, out)
+        check_plan(plan)
+    _check_rerun(arguments.rerun, [plan for plans in by_recipe for plan in plans])
+    planned = []
+    for plans in by_recipe:
+        dataset = load_data(plans[0].data, arguments)  # emoji-motion is rendered here
+        out = _out(arguments, dataset.name, several=len(configs) > 1)
+        planned += [(plan, dataset, out) for plan in plans]
+    for plan, dataset, out in planned:
+        check(plan, dataset, out, rerun=arguments.rerun)
+    for plan, _, out in planned:  # before any of them runs: several share a folder, and runs in it
+        if moved := set_aside(plan, out, rerun=arguments.rerun):
+            print(f"--rerun: what was there is in {moved}", file=sys.stderr)
     documents, error = _documents(arguments, planned)
     page = _publish(arguments, planned, documents, command) if documents else None
     if error is not None:
@@ -127,6 +144,21 @@ def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> i
     else:
         _print(documents, page)
     return 1 if any(document["failures"] for document in documents) else 0
+
+
+def _check_folder(option: str, path: Path | None) -> None:
+    for parent in () if path is None else (path, *path.parents):
+        if parent.exists() and not parent.is_dir():
+            raise UsageError(f"{parent} is a file; {option} {path} is to be a folder")
+
+
+def _check_rerun(names: Sequence[str], plans: Sequence) -> None:
+    from vop.studies.plan import ALL
+
+    known = dict.fromkeys(name for plan in plans for arm in plan.arms for name in (arm.name, arm.method))
+    for name in names:
+        if name not in (*known, ALL):
+            raise unknown_name("method to rerun", name, [*known, ALL])
 
 
 def _documents(arguments: argparse.Namespace, planned: Sequence[tuple]) -> tuple[list[dict], VopError | None]:

@@ -21,6 +21,7 @@ from vop.files import atomic_write
 from vop.video.aspect import DISPLAY
 from vop.video.decode import decode_frames
 from vop.video.isolated import DecodingProcesses
+from vop.video.limits import check_frames
 from vop.video.version import DECODER_VERSION
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class FrameStore:
     cache: Path | None = None
     aspect: str = DISPLAY
     processes: DecodingProcesses | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_frames(self.num_frames, self.size)
 
     @contextmanager
     def isolated(self) -> Iterator[FrameStore]:

@@ -12,6 +12,7 @@ from vop.backbone.clip import Clip
 from vop.backbone.config import ClipSizes
 from vop.errors import UsageError
 from vop.methods.base import check_whole
+from vop.video.limits import MAX_FRAMES
 
 
 class Head(nn.Module):
@@ -36,7 +37,7 @@ class Head(nn.Module):
 
     def __init__(self, sizes: ClipSizes, *, num_frames: int = 12) -> None:
         super().__init__()
-        check_whole("num_frames", num_frames, at_least=1)
+        check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
 
     def start_from(self, clip: Clip) -> None:
         """Initialises from the backbone what the head's source initialises so; here nothing."""

@@ -145,7 +145,7 @@ class TightTransf(PairwiseHead):
 
 def make_joint_layers(sizes: ClipSizes, layers: int) -> nn.ModuleList:
     """CLIP's blocks for tokens of the joint space, initialised as CLIP's towers were before their training."""
-    check_whole("layers", layers, at_least=1)
+    check_whole("layers", layers, at_least=1, at_most=100)
     width = sizes.embed_dim
     heads = max(1, width // HEAD_WIDTH)
     if width % heads:

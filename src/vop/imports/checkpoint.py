@@ -135,6 +135,8 @@ class _ArchiveUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"unknown reference {kind!r}")
         if key not in self.storages:
             stored = self.archive.getinfo(f"{self.root}/data/{key}")
+            if stored.compress_type != zipfile.ZIP_STORED:  # a few bytes could stand for any number of zeros
+                raise ValueError(f"data/{key} is compressed")
             if stored.file_size != count * dtype.itemsize:
                 raise ValueError(f"data/{key} has {stored.file_size} bytes, not {count} x {dtype.itemsize}")
             data = bytearray(self.archive.read(stored))  # a copy that tensors may write to

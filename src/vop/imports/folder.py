@@ -21,8 +21,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         VopError: the folder cannot be made.
     """
     path = Path(path).expanduser()
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UsageError(f"{path} exists already and is not an empty folder: remove it or choose another one")
+    check_new_folder(path)
     temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
     try:
         temporary.mkdir(parents=True)
@@ -33,3 +32,15 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_new_folder(path: str | Path) -> None:
+    """Raises a UsageError if something other than an empty folder is at `path`, or a file on the way to it."""
+    path = Path(path).expanduser()
+    if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
+        raise UsageError(f"{path} exists already and is not an empty folder: remove it or choose another one")
+    for parent in path.absolute().parents:
+        if parent.exists():
+            if not parent.is_dir():
+                raise UsageError(f"{path}: {parent} is a file, not a folder: choose another one")
+            break

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,11 +12,12 @@ from vop import methods
 from vop.backbone import ClipSizes, find_backbone
 from vop.errors import UsageError, VopError
 from vop.imports.checkpoint import read_tensors
-from vop.imports.folder import new_folder
-from vop.imports.openai import write_clip_folder
+from vop.imports.folder import check_new_folder, new_folder
+from vop.imports.openai import sizes_from_openai, write_clip_folder
 from vop.imports.vocabulary import find_vocabulary
 from vop.model import TextVideoModel
 from vop.run_folder import save
+from vop.utils.parsing import read_json_object
 
 METHOD = "vop-modelscope"
 WEIGHTS, BACKBONE, CONFIGURATION = "VoP_msrvtt9k.pth", "ViT-B-32.pt", "configuration.json"
@@ -45,26 +45,27 @@ def import_modelscope(folder: str | Path, out: str | Path, *, vocabulary: str | 
     folder, out = Path(folder).expanduser(), Path(out).expanduser()
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; it is the one that holds {WEIGHTS} and {CONFIGURATION}")
+    check_new_folder(out)
+    vocabulary = find_vocabulary(folder, vocabulary)
     known = _read_configuration(folder / CONFIGURATION)
     state = read_tensors(folder / WEIGHTS)
-    vocabulary = find_vocabulary(folder, vocabulary)
+    backbone, source = _backbone(state, folder), str(folder / WEIGHTS)
+    sizes = sizes_from_openai(backbone, source=source)  # the release builds its CLIP by OpenAI's code
+    _check_configuration(known, state, sizes, path=folder / CONFIGURATION)
     with new_folder(out) as new:
         (new / "backbone").mkdir()
-        sizes = write_clip_folder(
-            _backbone(state, folder), new / "backbone", source=str(folder / WEIGHTS), vocabulary=vocabulary
-        )
-        _check_configuration(known, state, sizes, path=folder / CONFIGURATION)
+        write_clip_folder(backbone, new / "backbone", sizes=sizes, source=source, vocabulary=vocabulary)
         save(_build(state, sizes, known, new / "backbone"), new)
     return out
 
 
 def _read_configuration(path: Path) -> dict:
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))["hyperparam"]
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file; the release comes with it") from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise VopError(f"{path}: no JSON object with 'hyperparam' ({error!r})") from error
+    if not path.exists():
+        raise UsageError(f"{path}: no such file; the release comes with it")
+    found = read_json_object(path, remedy="fetch the release again")
+    if "hyperparam" not in found:
+        raise VopError(f"{path}: no JSON object with 'hyperparam'; it has {', '.join(found) or 'nothing'}")
+    known = found["hyperparam"]
     for key, least in (("num_frames", 1), ("tp_suffix_token_num", 0)):
         value = known.get(key) if isinstance(known, dict) else None
         if not isinstance(value, int) or value < least:

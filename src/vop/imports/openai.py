@@ -1,9 +1,15 @@
-"""OpenAI's CLIP files (`ViT-B-32.pt` and its like) as ordinary `transformers` CLIP folders."""
+"""OpenAI's CLIP files (`ViT-B-32.pt` and its like) as ordinary `transformers` CLIP folders.
+
+Tensors do not say how many heads they are for, nor the activation between them. Of OpenAI's own files both are known.
+Others have tensors of the same names, and often the same shapes (open_clip's LAION models, with another activation):
+for those the caller has to say them.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,19 +17,28 @@ import torch
 from torch import Tensor
 
 from vop.backbone.clip import Clip
-from vop.backbone.config import ClipSizes, TowerSizes
+from vop.backbone.config import VIT_B_16, VIT_B_32, VIT_L_14, ClipSizes, TowerSizes
 from vop.backbone.convert import from_transformers
 from vop.backbone.source import CLIP_MEAN, CLIP_STD
-from vop.errors import VopError
+from vop.errors import UsageError, VopError, unknown_name
 from vop.files import atomic_write
 from vop.imports.checkpoint import read_tensors
-from vop.imports.folder import new_folder
+from vop.imports.folder import check_new_folder, new_folder
 from vop.imports.vocabulary import find_vocabulary, write_tokenizer
 
 if TYPE_CHECKING:
     from transformers import CLIPConfig
 
-HEAD_WIDTH = 64  # of every CLIP of OpenAI's; the files do not say it
+HEAD_WIDTH = 64  # of every CLIP of OpenAI's, and of what is built by its code; the files do not say it
+ACTIVATIONS = {"quick-gelu": "quick_gelu", "gelu": "gelu"}
+OWN = {
+    "ViT-B/32": VIT_B_32,
+    "ViT-B/16": VIT_B_16,
+    "ViT-L/14": VIT_L_14,
+    "ViT-L/14@336px": replace(VIT_L_14, image_size=336),
+}
+# Numbers that OpenAI's archives hold beside the weights, and what built from them does not.
+_MARKS = ("input_resolution", "context_length", "vocab_size")
 
 _TOP = {
     "visual.class_embedding": "vision_model.embeddings.class_embedding",
@@ -50,7 +65,15 @@ _IN_LAYER = {
 }
 
 
-def import_openai(file: str | Path, out: str | Path, *, vocabulary: str | Path | None = None) -> Path:
+def import_openai(
+    file: str | Path,
+    out: str | Path,
+    *,
+    vocabulary: str | Path | None = None,
+    heads: int | None = None,
+    text_heads: int | None = None,
+    activation: str | None = None,
+) -> Path:
     """Writes OpenAI's CLIP file as a `transformers` CLIP folder, which `find_backbone(out)` opens.
 
     Args:
@@ -58,27 +81,34 @@ def import_openai(file: str | Path, out: str | Path, *, vocabulary: str | Path |
         out: a folder that does not exist yet, or is empty. It is there whole or not at all.
         vocabulary: OpenAI's `bpe_simple_vocab_16e6.txt.gz`; by default the one beside `file`. Without any, the folder
             gets no tokenizer, and the model takes token ids only.
+        heads, text_heads: of the attention in the vision and in the text tower.
+        activation: between the layers of an MLP, "quick-gelu" or "gelu". These three are known of OpenAI's own files,
+            and needed for any other.
 
     Returns:
         `out`.
 
     Raises:
         UsageError: `file` or `vocabulary` does not exist, or `out` does.
-        VopError: the file is damaged, of another kind, or not a ViT CLIP; the message says which.
+        VopError: the file is damaged, of another kind, or not a ViT CLIP, or it is not one of OpenAI's own and the
+            heads and the activation are not given; the message says which.
     """
     file, out = Path(file).expanduser(), Path(out).expanduser()
-    state = read_tensors(file)
+    check_new_folder(out)
     vocabulary = find_vocabulary(file.parent, vocabulary)
+    state = read_tensors(file)
+    sizes = _known_sizes(state, heads, text_heads, activation, source=str(file))
     with new_folder(out) as folder:
-        write_clip_folder(state, folder, source=str(file), vocabulary=vocabulary)
+        write_clip_folder(state, folder, sizes=sizes, source=str(file), vocabulary=vocabulary)
     return out
 
 
-def write_clip_folder(state: Mapping[str, Tensor], folder: Path, *, source: str, vocabulary: Path | None) -> ClipSizes:
-    """Writes weights with OpenAI's names into `folder`, in fp32, and returns their sizes."""
+def write_clip_folder(
+    state: Mapping[str, Tensor], folder: Path, *, sizes: ClipSizes, source: str, vocabulary: Path | None
+) -> None:
+    """Writes weights with OpenAI's names into `folder`, in fp32."""
     from safetensors.torch import save_file
 
-    sizes = sizes_from_openai(state, source=source)
     renamed = {name: tensor.float().contiguous() for name, tensor in to_transformers(state, source=source).items()}
     _check_shapes(renamed, sizes, source=source)
     if vocabulary:
@@ -88,11 +118,101 @@ def write_clip_folder(state: Mapping[str, Tensor], folder: Path, *, source: str,
     with atomic_write(folder / "preprocessor_config.json") as path:
         path.write_text(json.dumps(_preprocessing(sizes), indent=2) + "\n", encoding="utf-8")
     _config(sizes).save_pretrained(folder)
-    return sizes
+
+
+def _known_sizes(
+    state: Mapping[str, Tensor], heads: int | None, text_heads: int | None, activation: str | None, *, source: str
+) -> ClipSizes:
+    """The sizes of one of OpenAI's own files, or those with the heads and the activation that were given."""
+    sizes = sizes_from_openai(state, source=source)
+    differences = _differences(state, sizes)
+    given = {"--heads": heads, "--text-heads": text_heads, "--activation": activation}
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        if differences:
+            raise VopError(
+                f"{source}: not one of OpenAI's own files ({', '.join(OWN)}): {differences}. Its tensors do not say "
+                "how many heads its attention has, nor which activation it was trained with: look both up where the "
+                "file comes from (open_clip: its model configuration; most of its models take gelu), and give "
+                f"--heads N --text-heads N --activation {' or '.join(ACTIVATIONS)}"
+            )
+        return sizes
+    if missing:
+        raise UsageError(
+            f"{source}: --heads, --text-heads and --activation go together; {', '.join(missing)} is missing"
+        )
+    if activation not in ACTIVATIONS:
+        raise unknown_name("activation", str(activation), ACTIVATIONS)
+    chosen = replace(
+        sizes,
+        vision=_with(sizes.vision, heads, activation, option="--heads"),
+        text=_with(sizes.text, text_heads, activation, option="--text-heads"),
+    )
+    if differences:
+        _check_names(state, sizes, source=source)
+    elif chosen != sizes:
+        raise UsageError(
+            f"{source}: this is OpenAI's own file, with {sizes.vision.heads} heads, {sizes.text.heads} text heads and "
+            "quick-gelu: leave out --heads, --text-heads and --activation"
+        )
+    return chosen
+
+
+def _with(tower: TowerSizes, heads: int | None, activation: str | None, *, option: str) -> TowerSizes:
+    if not isinstance(heads, int) or heads < 1 or tower.width % heads:
+        raise UsageError(f"{option} is {heads!r}; it is a whole number that divides the width, {tower.width}")
+    return replace(tower, heads=heads, activation=ACTIVATIONS[activation])
+
+
+def _differences(state: Mapping[str, Tensor], sizes: ClipSizes) -> str:
+    """What tells a file from OpenAI's own, in words; nothing if it is one."""
+    found = _shapes(sizes)
+    unlike = {
+        name: [f"{what} {found[what]} (not {value})" for what, value in _shapes(own).items() if value != found[what]]
+        for name, own in OWN.items()
+    }
+    nearest = min(unlike, key=lambda name: len(unlike[name]))
+    if unlike[nearest]:
+        return f"unlike {nearest} it has {', '.join(unlike[nearest])}"
+    marks = dict(zip(_MARKS, (sizes.image_size, sizes.positions, sizes.vocab_size), strict=True))
+    wrong = [name for name, value in marks.items() if name not in state or state[name].flatten().tolist() != [value]]
+    if wrong:
+        return f"its shapes are those of {nearest}, but it lacks {', '.join(wrong)}, which OpenAI's archives hold"
+    return ""
+
+
+def _shapes(sizes: ClipSizes) -> dict[str, int]:
+    return {
+        "vision width": sizes.vision.width,
+        "vision layers": sizes.vision.layers,
+        "vision MLP width": sizes.vision.mlp_width,
+        "patch size": sizes.patch_size,
+        "image size": sizes.image_size,
+        "embedding size": sizes.embed_dim,
+        "text width": sizes.text.width,
+        "text layers": sizes.text.layers,
+        "text MLP width": sizes.text.mlp_width,
+        "vocabulary": sizes.vocab_size,
+        "text positions": sizes.positions,
+    }
+
+
+def _check_names(state: Mapping[str, Tensor], sizes: ClipSizes, *, source: str) -> None:
+    """A tensor that is not read would be a part of the model that is left out."""
+    kinds = [f"{a}.{kind}" for a in _IN_LAYER for kind in ("weight", "bias")]
+    kinds += ["attn.in_proj_weight", "attn.in_proj_bias"]
+    known = {*_TOP, *_PROJECTIONS, *_MARKS}
+    for prefix, tower in (("visual.transformer", sizes.vision), ("transformer", sizes.text)):
+        known |= {f"{prefix}.resblocks.{i}.{kind}" for i in range(tower.layers) for kind in kinds}
+    odd = sorted(name for name in state.keys() - known if name.split(".")[-1] != "attn_mask")
+    if odd:
+        raise VopError(
+            f"{source}: it holds {odd[0]!r}, which a CLIP of OpenAI's form does not have: it is another model"
+        )
 
 
 def sizes_from_openai(state: Mapping[str, Tensor], *, source: str) -> ClipSizes:
-    """The sizes as the tensors' shapes tell them; heads by OpenAI's rule, 64 of the width each.
+    """The sizes as the tensors' shapes tell them; heads (64 of the width each) and activation as OpenAI's.
 
     Raises:
         VopError: a tensor is missing or has another number of dimensions than a ViT CLIP's.

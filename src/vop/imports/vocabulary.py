@@ -11,6 +11,7 @@ from vop.errors import UsageError, VopError
 
 FILE_NAME = "bpe_simple_vocab_16e6.txt.gz"
 BYTES = 256
+MAX_BYTES = 32 * 2**20  # of the text; OpenAI's has 3 MB
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -56,9 +57,12 @@ def write_tokenizer(path: Path, folder: Path, *, vocab_size: int, positions: int
 
 def _read_merges(path: Path, *, count: int) -> list[tuple[str, str]]:
     try:
-        with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
-            next(file, None)
-            merges = [tuple(line.split()) for _, line in zip(range(count), file, strict=False)]
+        with gzip.open(path) as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise VopError(f"{path}: more than {MAX_BYTES:,} bytes of text: not OpenAI's {FILE_NAME}")
+        _, *lines = data.decode("utf-8").split("\n")
+        merges = [tuple(line.split()) for line in lines[: max(0, count)]]
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise VopError(f"{path}: not a gzip file of text ({error}): fetch OpenAI's {FILE_NAME} again") from error
     merges = [merge for merge in merges if merge]

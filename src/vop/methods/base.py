@@ -5,12 +5,17 @@ Shapes: `b` videos or texts, `f` frames, `n` tokens, `d` a tower's width, `e` th
 
 from __future__ import annotations
 
+import reprlib
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vop.backbone.clip import Clip
 from vop.backbone.config import ClipSizes
 from vop.errors import UsageError
+from vop.video.limits import MAX_FRAMES
+
+MOST = 10_000  # of anything that a setting counts
 
 
 class Method(nn.Module):
@@ -31,7 +36,7 @@ class Method(nn.Module):
 
     def __init__(self, sizes: ClipSizes, *, num_frames: int = 12) -> None:
         super().__init__()
-        check_whole("num_frames", num_frames, at_least=1)
+        check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
         self.num_frames = num_frames
         self.max_tokens = sizes.positions
 
@@ -62,10 +67,12 @@ class Method(nn.Module):
         return 0
 
 
-def check_whole(setting: str, value: object, *, at_least: int) -> None:
-    """Raises a UsageError if a setting's value is no whole number of `at_least` or more."""
+def check_whole(setting: str, value: object, *, at_least: int, at_most: int = MOST) -> None:
+    """Raises a UsageError if a setting's value is no whole number from `at_least` to `at_most`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise UsageError(f"{setting} is {value!r}; it is a whole number, {at_least} or more")
+        raise UsageError(f"{setting} is {reprlib.repr(value)}; it is a whole number, {at_least} or more")
+    if value > at_most:
+        raise UsageError(f"{setting} is {value:,}; it is a whole number from {at_least} to {at_most:,}")
 
 
 def check_frames(got: int, trained: int) -> None:

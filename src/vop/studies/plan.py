@@ -15,6 +15,8 @@ from vop.training.recipe import PAPER_EPOCHS, TUNED, Recipe
 # Fields of a recipe that change neither a result nor what it is compared with.
 FREE = ("if_worse", "workers", "checkpoint_seconds", "on_bad_video", "seed", "learning_rate")
 
+ALL = "all"  # in the place of the names of arms
+
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
@@ -118,6 +120,10 @@ class Plan:
         # What a method gives is reported, also where it does worse than the untuned model.
         recipe = replace(self.recipe, epochs=self.recipe.epochs or PAPER_EPOCHS, if_worse=TUNED)
         object.__setattr__(self, "recipe", recipe)
+
+    def named(self, names: Sequence[str]) -> tuple[Arm, ...]:
+        """The arms that are meant by names of arms or methods; `ALL` means every one."""
+        return tuple(arm for arm in self.arms if {arm.name, arm.method, ALL} & set(names))
 
     def arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.name == name)

@@ -17,6 +17,7 @@ from vop.errors import UsageError, VopError
 from vop.heads import MEAN
 from vop.progress import Progress
 from vop.studies.plan import Arm, Plan
+from vop.studies.source import code_of
 from vop.studies.work import Job, run_job
 
 QUIET_SECONDS = 0.5  # between two messages of a process
@@ -72,6 +73,7 @@ class Scheduler:
         self.gpus = _gpus()
         self.common = {"plan": plan, "dataset": dataset, "out": out, "cache": cache, "data": data}
         self.common["side_by_side"] = jobs
+        self.code = {arm.name: code_of(arm.method, arm.head) for arm in plan.arms}
         self.waiting = self._first_jobs()
         self.running: dict[Future, _Running] = {}
         self.done, self.total = 0, len(self._rate_arms()) + sum(len(self._seeds(arm)) for arm in plan.arms)
@@ -156,7 +158,7 @@ class Scheduler:
         if self.plan.search is None:
             rate = self.plan.recipe.learning_rate
             return [run for arm in self.plan.arms for run in self._runs(arm, rate)]
-        searches = [Job(**self.common, arm=arm) for arm in self._rate_arms()]
+        searches = [Job(**self.common, arm=arm, code=self.code[arm.name]) for arm in self._rate_arms()]
         return [*searches, *(run for arm in self.plan.arms if not _trains(arm) for run in self._runs(arm, 0.0))]
 
     def _rate_arms(self) -> list[Arm]:
@@ -172,7 +174,8 @@ class Scheduler:
         return self.plan.seeds if _trains(arm) else self.plan.seeds[:1]
 
     def _runs(self, arm: Arm, rate: float) -> list[Job]:
-        return [Job(**self.common, arm=arm, rate=rate, seed=seed) for seed in self._seeds(arm)]
+        common = self.common | {"arm": arm, "code": self.code[arm.name]}
+        return [Job(**common, rate=rate, seed=seed) for seed in self._seeds(arm)]
 
     def _show(self, messages: Queue) -> None:
         while True:

@@ -22,20 +22,24 @@ import vop
 from vop.data.frames import FrameStore
 from vop.data.types import Dataset, Split
 from vop.device import default_device, machine_name, resolve_precision
+from vop.errors import VopError
 from vop.evaluation.embedding import embed_split
 from vop.evaluation.evaluate import report_from_embeddings
 from vop.evaluation.job import report_facts
-from vop.files import atomic_write
+from vop.files import atomic_write, read_file
 from vop.model import TextVideoModel, create
 from vop.progress import Progress
 from vop.run_folder import CONFIG, TRAINING, WEIGHTS
 from vop.studies.plan import Arm, Plan
 from vop.studies.search import part_of, score_of, search_rate
+from vop.studies.source import changed_modules, code_of
 from vop.threads import use_threads
 from vop.training.job import readable_splits, train
 from vop.training.trainer import CHECKPOINT, Trainer
+from vop.utils.parsing import parse_json
 
 RESULT = "result.json"
+MAX_RESULT_BYTES = 2**30  # ranks, and the first video of each text
 EMBED_BATCH = 32  # videos per forward pass of the ranking
 # More than retrieval metrics can say, where a benchmark is made for it: (similarity, split) -> {"extras": …, …}.
 MEASURES = {"emoji-motion": "vop.world.order:measure"}
@@ -51,6 +55,7 @@ class Job:
         side_by_side: jobs that share the cores.
         gpu: which of several it may use, as CUDA_VISIBLE_DEVICES names it; None for any.
         data: the fingerprint of each split's readable part, which its result was made from.
+        code: of the method and the head when the study began; see `vop.studies.source`.
     """
 
     plan: Plan
@@ -59,6 +64,7 @@ class Job:
     out: Path
     cache: Path
     data: dict[str, str]
+    code: dict[str, str]
     seed: int = 0
     rate: float | None = None
     side_by_side: int = 1
@@ -87,7 +93,13 @@ class Job:
         """What an earlier process has found; None if none has."""
         if not self.result_path.exists():
             return None
-        return json.loads(self.result_path.read_text(encoding="utf-8"))
+        try:
+            found = parse_json(read_file(self.result_path, at_most=MAX_RESULT_BYTES))
+            return {**found, "data": dict(found["data"])}
+        except (ValueError, KeyError, TypeError) as error:
+            raise VopError(
+                f"{self.result_path}: damaged ({error!r}); do it again with --rerun {self.arm.method}"
+            ) from None
 
 
 def run_job(job: Job, progress: Progress) -> dict:
@@ -98,11 +110,21 @@ def run_job(job: Job, progress: Progress) -> dict:
     if job.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = job.gpu
     use_threads(processes=job.side_by_side)
+    _check_code(job)
     found = _search(job, progress) if job.is_search else _train_and_rank(job, progress)
     found |= {"data": job.data, "machine": machine_name(), "vop_version": vop.__version__}
     with atomic_write(job.result_path) as path:
         path.write_text(json.dumps(found), encoding="utf-8")
     return found
+
+
+def _check_code(job: Job) -> None:
+    """A study takes hours, in which somebody may edit a method that waits for its turn."""
+    changed = changed_modules(job.code, code_of(job.arm.method, job.arm.head))
+    if changed:
+        raise VopError(
+            f"{', '.join(changed)} changed after the study began; run it again with --rerun {job.arm.method}"
+        )
 
 
 def _search(job: Job, progress: Progress) -> dict:

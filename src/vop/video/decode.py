@@ -18,6 +18,7 @@ from vop.errors import UsageError, VideoError
 from vop.video.aspect import DISPLAY
 from vop.video.clock import Clock
 from vop.video.colour import ColourConverter, alpha_decoder
+from vop.video.limits import check_frames
 from vop.video.lookup import Unsure, look_up
 from vop.video.packets import FromFile, FromMemory
 from vop.video.picture import is_animation
@@ -107,10 +108,7 @@ def check_timeline(path: str | Path) -> None:
 
 def check_request(*, num_frames: int, size: int, start_seconds: float = 0.0, end_seconds: float | None = None) -> None:
     """Raise a UsageError if an argument of `decode_frames` is out of range."""
-    if num_frames < 1:
-        raise UsageError(f"num_frames is {num_frames}; at least 1 is needed")
-    if size < 1:
-        raise UsageError(f"size is {size}; at least 1 pixel is needed")
+    check_frames(num_frames, size)
     if not 0 <= start_seconds < float("inf"):
         raise UsageError(f"start_seconds is {start_seconds}; it counts from the first frame, 0 or later")
     if end_seconds is not None and not start_seconds < end_seconds < float("inf"):

@@ -73,7 +73,9 @@ def _check_file(path: Path) -> None:
         raise VideoError(path, "this is a folder, not a video file")
     if not path.exists():
         raise VideoError(path, "there is no such file")
-    if path.is_file() and path.stat().st_size == 0:
+    if not path.is_file():  # nobody may ever write into a pipe, and a device has no end
+        raise VideoError(path, "this is a pipe or a device, not a file")
+    if path.stat().st_size == 0:
         raise VideoError(path, "the file is empty (0 bytes)")
 
 

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from vop.data.types import Dataset
-from vop.errors import UsageError, unknown_name
+from vop.errors import DataError, UsageError, unknown_name
 
 Reader = Callable[..., Dataset]
 
@@ -26,7 +26,7 @@ READERS: dict[str, str] = {
     "msvd": "vop.data.readers.msvd:read",
     "vatex": "vop.data.readers.vatex:read",
 }
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 _KINDS = f"or a {', '.join(TABLE_SUFFIXES[:-1])} or {TABLE_SUFFIXES[-1]} file, or hf:OWNER/NAME"
 
 
@@ -40,8 +40,8 @@ def load(
     """Read the data set that a SPEC names.
 
     Args:
-        spec: `NAME:DIR`, a benchmark and its folder (`msrvtt-9k:/data/msrvtt`); a CSV, TSV, JSONL or Parquet file with
-            a video and a caption column, or a folder with one for each split (`train.csv`, `test.csv`); or
+        spec: `NAME:DIR`, a benchmark and its folder (`msrvtt-9k:/data/msrvtt`); a CSV, TSV, JSON, JSONL or Parquet file
+            with a video and a caption column, or a folder with one for each split (`train.csv`, `test.csv`); or
             `hf:OWNER/NAME`, such a folder on the Hugging Face hub.
         videos: the folder of the videos, where it is not that of the annotations.
         video_column, caption_column: of a table, where their names are not among the usual ones.
@@ -58,6 +58,10 @@ def load(
     if path.suffix.lower() in TABLE_SUFFIXES or path.is_dir():
         return _table_module().read(path, videos=videos, **columns)
     name, _, folder = spec.partition(":")
+    if name not in READERS and path.exists():
+        raise DataError(
+            f"{path}: a table ends in {', '.join(TABLE_SUFFIXES[:-1])} or {TABLE_SUFFIXES[-1]}; rename or convert it"
+        )
     if name not in READERS:
         raise _unknown(spec, name)
     if video_column or caption_column:

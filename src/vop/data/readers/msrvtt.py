@@ -3,6 +3,10 @@
 Files, anywhere below the root: `MSRVTT_train.9k.csv` or `MSRVTT_train.7k.csv` (column `video_id`),
 `MSRVTT_JSFUSION_test.csv` (columns `video_id`, `sentence`), `MSRVTT_data.json` (`sentences`: a list of `video_id` and
 `caption`), and the videos, named by id. There is no published validation split for these; see `with_validation`.
+
+In the place of `MSRVTT_data.json` the challenge's own files may stand, `train_val_videodatainfo.json` and
+`test_videodatainfo.json`, which have the same form and 7,010 and 2,990 videos. With them the training list may be
+missing: the 7k split is all videos of the former, the 9k split those of both without the test videos.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from vop.errors import DataError
 _TRAIN = {"msrvtt-9k": "MSRVTT_train.9k.csv", "msrvtt-7k": "MSRVTT_train.7k.csv"}
 _TEST = "MSRVTT_JSFUSION_test.csv"
 _CAPTIONS = "MSRVTT_data.json"
+_OFFICIAL = ("train_val_videodatainfo.json", "test_videodatainfo.json")
 
 
 def read(name: str, root: Path | None, *, videos: Path | None = None) -> Dataset:
@@ -28,10 +33,43 @@ def read(name: str, root: Path | None, *, videos: Path | None = None) -> Dataset
         DataError: a file is missing or not in its published form.
     """
     benchmark = Benchmark(name, root, videos=videos)
-    listing, captions, test = (benchmark.need(file) for file in (_TRAIN[name], _CAPTIONS, _TEST))
-    benchmark.add("train", _read_sentences(captions), source=captions, listing=listing, read=read_training_ids)
-    benchmark.add("test", read_test_pairs(test), source=test)
+    captions = {path: _read_sentences(path) for path in _captions_files(benchmark)}
+    test = benchmark.need(_TEST)
+    test_pairs = read_test_pairs(test)
+    source = next(iter(captions))
+    listing = benchmark.find(_TRAIN[name]) if source.name in _OFFICIAL else benchmark.need(_TRAIN[name])
+    if listing is None:
+        captions = _without_a_list(benchmark, captions)
+        tested = {video_id for video_id, _ in test_pairs}
+        captions = {path: [pair for pair in pairs if pair[0] not in tested] for path, pairs in captions.items()}
+    sentences = [pair for pairs in captions.values() for pair in pairs]
+    benchmark.add("train", sentences, source=source, listing=listing, read=read_training_ids)
+    benchmark.add("test", test_pairs, source=test)
     return benchmark.dataset()
+
+
+def _captions_files(benchmark: Benchmark) -> list[Path]:
+    if usual := benchmark.find(_CAPTIONS):
+        return [usual]
+    if benchmark.find(_OFFICIAL[0]) is None:
+        raise DataError(
+            f"{benchmark.root}: there is no {_CAPTIONS} in this folder or below it, and no {_OFFICIAL[0]} in its place"
+        )
+    return [path for file in _OFFICIAL if (path := benchmark.find(file))]
+
+
+def _without_a_list(benchmark: Benchmark, captions: dict[Path, list[Pair]]) -> dict[Path, list[Pair]]:
+    """The files that the training videos are in, where no list names them; a note says so."""
+    listing, every = _TRAIN[benchmark.name], benchmark.name == "msrvtt-9k"
+    if every and len(captions) < len(_OFFICIAL):
+        raise DataError(
+            f"{benchmark.root}: there is no {listing} in this folder or below it; without it, {benchmark.name} needs "
+            f"{_OFFICIAL[1]} too"
+        )
+    used = {path: pairs for path, pairs in captions.items() if every or path.name == _OFFICIAL[0]}
+    names = " and ".join(path.name for path in used)
+    benchmark.notes.append(f"no {listing}: all videos of {names} are for training, but for those of the test split")
+    return used
 
 
 def read_training_ids(path: Path) -> list[str]:

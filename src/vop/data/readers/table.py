@@ -1,40 +1,51 @@
-"""Captioned videos in a table: CSV, TSV, JSONL or Parquet, one file or one for each split.
+"""Captioned videos in a table: CSV, TSV, JSON, JSONL or Parquet, one file or one for each split.
 
 A row is a video and a caption (or a list of captions); several rows of one video are several captions. A column
 `split` says where a row belongs; without one the file's name does (`test.csv`), and any other file is for training.
+
+A cell of text may be a list that JSON or Python has written (`["a", "b"]`, `['a', 'b']`), as pandas does in CSV files.
 """
 
 from __future__ import annotations
 
+import ast
+import json
+import math
 import re
-from collections import Counter
+import reprlib
+import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vop.data.readers import TABLE_SUFFIXES
 from vop.data.readers.benchmark import overlaps
-from vop.data.readers.rows import read_rows
+from vop.data.readers.rows import VIDEO_COLUMNS, plain_name, read_table
 from vop.data.readers.videofolder import VideoFolder
 from vop.data.types import Dataset, Split, Video
 from vop.errors import DataError, UsageError, unknown_name
 from vop.utils.names import existing_path, nfc
 
-VIDEO_COLUMNS = (
-    *("video", "video_path", "path", "file", "file_name", "filename", "video_file", "filepath", "clip"),
-    *("video_id", "video_name", "vid", "id"),
-)
 CAPTION_COLUMNS = (
     *("caption", "captions", "text", "sentence", "sentences", "description", "descriptions", "title"),
     *("query", "label"),
 )
+MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4000  # of a file, and of a path, on any usual disk
 SPLIT_COLUMNS = ("split", "subset", "partition")
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+# What pandas and SQL write for a value that is missing.
+_NULLS = ("nan", "NaN", "None", "null", "NULL", "<NA>", "NaT")
+_STRING = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+_ITEM = rf"\s*(?:{_STRING}|None)\s*"
+# A comma between any two: Python would join ['a' 'b'], as NumPy writes two texts, into one.
+_PYTHON_LIST = re.compile(rf"\[(?:{_ITEM}(?:,{_ITEM})*,?\s*)?\]|\({_ITEM},(?:{_ITEM},)*(?:{_ITEM})?\)", re.DOTALL)
+_LIKE_A_LIST = re.compile(r"(?:array\()?\[\s*[ub]?['\"]|array\(\[")
 
 
 @dataclass
@@ -74,18 +85,25 @@ def read(
     if not path.exists():
         raise DataError(f"{path}: there is no such file")
     found: dict[str, _Pairs] = {}
-    empty: Counter[str] = Counter()
+    empty: dict[str, list[str]] = {}
+    bare: dict[str, set[str]] = {}
     for table in _tables(path) if path.is_dir() else [path]:
         folder = VideoFolder(videos or table.parent)
-        for name, video_id, caption in _rows(table, video_column, caption_column):
+        for name, video_id, caption, place in _rows(table, video_column, caption_column):
             if caption:
                 found.setdefault(name, _Pairs()).add(video_id, caption, folder)
             else:
-                empty[name] += 1
+                empty.setdefault(name, []).append(place)
+                bare.setdefault(name, set()).add(video_id)
     if not found:
         raise DataError(f"{path}: there is no row with a caption in it")
     splits = {name: pairs.split(name) for name, pairs in found.items()}
-    notes = [f"{count} empty captions left out of {name}" for name, count in empty.items()]
+    notes = [f"{len(places)} empty captions left out of {name}, first {places[0]}" for name, places in empty.items()]
+    for name, ids in bare.items():
+        if without := ids - (found[name].places.keys() if name in found else set()):
+            notes.append(
+                f"{len(without)} videos of {name} have no captions and are left out, for example {min(without)}"
+            )
     named = path.resolve()
     return Dataset(named.name if path.is_dir() else named.stem, splits, notes=(*notes, *overlaps(splits)))
 
@@ -108,11 +126,21 @@ def read_hub(spec: str, *, videos: Path | None = None, **columns: str | None) ->
 
 
 def _tables(folder: Path) -> list[Path]:
-    """The tables of a folder: those named after splits, or the only one there is."""
+    """The tables of a folder: those named after splits, or the only one there is.
+
+    A JSON file is often something else (a configuration, facts about the data set): it counts only where no other
+    table takes its place.
+    """
     found = [path for pattern in ("*", "*/*") for path in sorted(folder.glob(pattern)) if _is_table(path)]
-    named = [path for path in found if _split_of(path)]
-    if named or len(found) == 1:
-        return named or found
+    others = [path for path in found if path.suffix.lower() != ".json"]
+    named = [path for path in others if _split_of(path)]
+    taken = {_split_of(path) for path in named}
+    named += [path for path in found if path not in others and _split_of(path) and _split_of(path) not in taken]
+    if named:
+        return named
+    found = others or found
+    if len(found) == 1:
+        return found
     if not found:
         raise DataError(f"{folder}: there is no {', '.join(TABLE_SUFFIXES)} file in this folder")
     names = ", ".join(str(path.relative_to(folder)) for path in found)
@@ -128,21 +156,23 @@ def _split_of(path: Path) -> str | None:
     return _SPLITS.get(re.split(r"[-_.]", path.stem.lower())[0])
 
 
-def _rows(path: Path, video_column: str | None, caption_column: str | None) -> Iterator[tuple[str, str, str]]:
-    """(split, video id, caption or "") of every caption in a table."""
-    rows = read_rows(path)
-    columns = list(dict.fromkeys(column for _, row in rows for column in row))
-    if not rows:
+def _rows(path: Path, video_column: str | None, caption_column: str | None) -> Iterator[tuple[str, str, str, str]]:
+    """(split, video id, caption or "", place) of every caption in a table."""
+    named = {plain_name(column) for column in (video_column, caption_column) if column}
+    table = read_table(path, known={*VIDEO_COLUMNS, *CAPTION_COLUMNS, *SPLIT_COLUMNS, *named})
+    if not table.columns:
         raise DataError(f"{path}: the table is empty")
-    video_column = _column(path, "video", video_column, VIDEO_COLUMNS, columns)
-    caption_column = _column(path, "caption", caption_column, CAPTION_COLUMNS, columns)
-    split_column = _guess(SPLIT_COLUMNS, columns)
+    video_column = _column(path, "video", video_column, VIDEO_COLUMNS, table.columns)
+    caption_column = _column(path, "caption", caption_column, CAPTION_COLUMNS, table.columns)
+    split_column = _guess(SPLIT_COLUMNS, table.columns)
     of_file = _split_of(path) or "train"
-    for place, row in rows:
-        video_id = _video_id(row.get(video_column), f"{path}: {place}", video_column)
-        name = of_file if split_column is None else _split(row.get(split_column), f"{path}: {place}")
-        for caption in _captions(row.get(caption_column), f"{path}: {place}"):
-            yield name, video_id, caption
+    needed = dict.fromkeys(column for column in (video_column, caption_column, split_column) if column is not None)
+    for line, row in table.rows(list(needed)):
+        place = f"{path}: {line}"
+        video_id = _video_id(row.get(video_column), place, video_column)
+        name = of_file if split_column is None else _split(row.get(split_column), place, split_column)
+        for caption in _captions(row.get(caption_column), place, caption_column):
+            yield name, video_id, caption, f"{path.name}: {line}"
 
 
 def _column(path: Path, role: str, named: str | None, usual: tuple[str, ...], found: list[str]) -> str:
@@ -160,28 +190,81 @@ def _column(path: Path, role: str, named: str | None, usual: tuple[str, ...], fo
 
 
 def _guess(usual: tuple[str, ...], found: list[str]) -> str | None:
-    plain = {re.sub(r"[\s-]+", "_", column.strip().lower()): column for column in reversed(found)}
+    plain = {plain_name(column): column for column in reversed(found)}
     return next((plain[name] for name in usual if name in plain), None)
 
 
 def _video_id(value: Any, place: str, column: str) -> str:
     if isinstance(value, dict):  # the hub's video columns: the path, and the bytes if they are in the table
         value = value.get("path")
-    if value is None or not str(value).strip():
+    if _is_missing(value):
         raise DataError(f"{place}: no video in the column {column!r}")
-    return nfc(str(value).strip())  # one video, however its rows spell it
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)  # pandas turns whole numbers into these where one of a column is missing
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise DataError(
+            f"{place}: the column {column!r} holds {reprlib.repr(value)}, a {type(value).__name__}; "
+            "a video is a path, a name or a whole number"
+        )
+    name = nfc(str(value).strip())  # one video, however its rows spell it
+    if "\0" in name or max(map(_bytes, name.split("/"))) > MAX_NAME_BYTES or _bytes(name) > MAX_PATH_BYTES:
+        raise DataError(
+            f"{place}: the column {column!r} holds {reprlib.repr(name)}, which no file can be called; is it the column "
+            "of the videos? Name that with --video-column"
+        )
+    return name
 
 
-def _captions(value: Any, place: str) -> list[str]:
-    values = value if isinstance(value, list) and value else [value]
+def _bytes(name: str) -> int:
+    return len(name.encode("utf-8", "surrogatepass"))
+
+
+def _is_missing(value: Any) -> bool:
+    if isinstance(value, str):
+        return not value.strip() or value.strip() in _NULLS
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _captions(value: Any, place: str, column: str) -> list[str]:
+    """The captions of a cell, each on one line; an empty one stands for none."""
+    if isinstance(value, str):
+        value = _listed(value, place, column)
+    values = (value or [None]) if isinstance(value, list | tuple) else [value]
+    captions = []
     for text in values:
-        if text is not None and not isinstance(text, str):
-            raise DataError(f"{place}: the caption is {text!r}, which is no text")
-    return [" ".join((text or "").split()) for text in values]
+        if isinstance(text, list | tuple) or not (isinstance(text, str) or _is_missing(text)):
+            raise DataError(f"{place}: the caption is {reprlib.repr(text)} (column {column!r}), which is no text")
+        captions.append("" if _is_missing(text) else " ".join(text.split()))
+        if re.search(r"[\ud800-\udfff]", captions[-1]):
+            raise DataError(f"{place}: the caption {captions[-1]!r} (column {column!r}) holds half a character")
+    return captions
 
 
-def _split(value: Any, place: str) -> str:
+def _listed(text: str, place: str, column: str) -> str | list | tuple:
+    """The list that a cell of text holds, as JSON or Python write it; other text as it is.
+
+    Raises:
+        DataError: it looks like a list, but nobody can say where its captions end.
+    """
+    cell = text.strip()
+    if not cell.startswith(("[", "(", "array(")):
+        return text
+    if cell.startswith("["):
+        with suppress(ValueError, RecursionError):
+            return json.loads(cell)
+    if _PYTHON_LIST.fullmatch(cell):
+        with suppress(ValueError, SyntaxError), warnings.catch_warnings(action="ignore"):  # of unknown escapes
+            return ast.literal_eval(cell)
+    if _LIKE_A_LIST.match(cell):
+        raise DataError(
+            f"{place}: the column {column!r} holds {reprlib.repr(cell)}, which looks like a list that NumPy or another "
+            'program has printed; give each caption a row of its own, or write the list as JSON: ["one", "two"]'
+        )
+    return text
+
+
+def _split(value: Any, place: str, column: str) -> str:
     name = _SPLITS.get(str(value).strip().lower())
     if name is None:
-        raise DataError(f"{place}: the split is {value!r}; known: {', '.join(_SPLITS)}")
+        raise DataError(f"{place}: the split is {value!r}; known: {', '.join(_SPLITS)} (column {column!r})")
     return name

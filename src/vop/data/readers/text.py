@@ -1,54 +1,50 @@
-"""Text and JSON as people have them: UTF-8, with or without a byte order mark; anything else is said clearly."""
+"""Text and JSON as people have them: UTF-8, or UTF-16 with its byte order mark; anything else is said clearly."""
 
 from __future__ import annotations
 
-import json
+import codecs
 import reprlib
-from collections import Counter
 from pathlib import Path
 from typing import Any, TypeVar
 
 from vop.errors import DataError
+from vop.files import read_file
+from vop.utils.parsing import parse_json
 
 T = TypeVar("T", dict, list, str)
 _KINDS = {dict: "an object", list: "a list", str: "a text"}
-
-
-def read_bytes(path: Path) -> bytes:
-    """A file's content; a DataError says why there is none."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from error
+MAX_BYTES = 2 * 2**30  # of a file of annotations; the largest published one has 60 MB
 
 
 def read_text(path: Path) -> str:
     """A file's text. A DataError names the line and byte at which it stops being UTF-8."""
-    data = read_bytes(path)
+    data = read_file(path, at_most=MAX_BYTES, error=DataError)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # Excel's "Unicode text"
+        return _decoded(path, data, "utf-16", "UTF-16")
+    text = _decoded(path, data, "utf-8-sig", "UTF-8")
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise DataError(f"{path}: line {line} holds a zero byte, which text does not; save the file as UTF-8")
+    return text
+
+
+def _decoded(path: Path, data: bytes, encoding: str, name: str) -> str:
     try:
-        return data.decode("utf-8-sig")
+        return data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{path}: line {line}: byte {data[error.start]:#04x} (at {error.start}) is not UTF-8; "
+            f"{path}: line {line}: byte {data[error.start]:#04x} (at {error.start}) is not {name}; "
             "save the file as UTF-8"
         ) from error
 
 
 def read_json(path: Path) -> Any:
     """A JSON file's value. A DataError names the place of a mistake, or a key that an object repeats."""
-
-    def unique(members: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(members)
-        if len(value) < len(members):
-            (key, count), *_ = Counter(key for key, _ in members).most_common(1)
-            raise DataError(f"{path}: an object has the key {key!r} {count} times; leave one of them")
-        return value
-
     try:
-        return json.loads(read_text(path), object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}: line {error.lineno}: this is not JSON: {error.msg}") from error
+        return parse_json(read_text(path))
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def expect(value: Any, kind: type[T], place: object) -> T:

@@ -1,0 +1,92 @@
+"""JSON and YAML from outside: what is too deep, too large or not a document ends with an error that says so."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from vop.errors import VopError
+from vop.files import read_file
+
+MAX_CONFIG_BYTES = 4 * 2**20  # of a configuration; the largest of a CLIP folder has 20 kB
+MAX_YAML_BYTES = 200_000  # a recipe has 2 kB
+MAX_YAML_VALUES = 20_000
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON document.
+
+    Raises:
+        ValueError: it is not JSON, nested too deeply, or an object repeats a key; says where and what.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {error.lineno}: this is not JSON: {error.msg}") from None
+    except RecursionError:
+        raise ValueError("lists or objects are nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is not UTF-8") from None
+
+
+def _unique(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(members)
+    if len(value) < len(members):
+        (key, count), *_ = Counter(key for key, _ in members).most_common(1)
+        raise ValueError(f"an object has the key {key!r} {count} times; leave one of them")
+    return value
+
+
+def read_json_object(path: str | Path, *, remedy: str, at_most: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
+    """The named values of a JSON file.
+
+    Args:
+        remedy: ends the error message: what to do about the file.
+
+    Raises:
+        VopError: it cannot be read, or holds something else.
+    """
+    data = read_file(path, at_most=at_most)
+    try:
+        values = parse_json(data)
+    except ValueError as error:
+        raise VopError(f"{path}: not readable as JSON ({error}); {remedy}") from None
+    if not isinstance(values, dict):
+        raise VopError(f"{path}: it holds a {type(values).__name__}, not named values; {remedy}")
+    return values
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML document, of safe types only.
+
+    Raises:
+        ValueError: it is not YAML, too large (aliases count as what they stand for) or nested too deeply.
+    """
+    import yaml
+
+    if len(text) > MAX_YAML_BYTES:
+        raise ValueError(f"it has {len(text):,} characters; at most {MAX_YAML_BYTES:,} are read")
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _weight(node, {}) > MAX_YAML_VALUES:
+            raise ValueError(f"it holds more than {MAX_YAML_VALUES:,} values")
+        return loader.construct_document(node)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+    except RecursionError:
+        raise ValueError("values are nested too deeply") from None
+
+
+def _weight(node: Any, known: dict[int, float]) -> float:
+    """How many values a node stands for; infinitely many where it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = float("inf")  # until its own are counted
+        inner = node.value if isinstance(node.value, list) else ()
+        parts = (part for entry in inner for part in (entry if isinstance(entry, tuple) else (entry,)))
+        known[id(node)] = 1 + sum(_weight(part, known) for part in parts)
+    return known[id(node)]

@@ -1,0 +1,75 @@
+"""JSON and YAML that would take for ever, or all memory, end with an error at once."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vop.errors import VopError
+from vop.utils.parsing import MAX_CONFIG_BYTES, MAX_YAML_BYTES, parse_json, parse_yaml, read_json_object
+
+BOMB = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
+)
+MERGES = "a0: &a0 {k: 1, l: 2}\n" + "".join(
+    f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (BOMB, "more than 20,000 values"),
+        (MERGES, "more than 20,000 values"),
+        ("a: &a [*a]", "more than 20,000 values"),
+        ("[" * 20_000, "nested too deeply"),
+        ("- 1\n" * 20_001, "more than 20,000 values"),
+        ("x" * (MAX_YAML_BYTES + 1), "200,001 characters"),
+        ("a: 2026-13-45", "month must be in 1..12"),
+        ("a: " + "1" * 5000, "4300 digits"),
+        ("a: [1", "expected ',' or ']'"),
+        ("!!python/object/apply:os.system [ls]", "could not determine a constructor"),
+    ],
+)
+def test_yaml_that_is_refused(text, says):
+    with pytest.raises(ValueError, match=says):
+        parse_yaml(text)
+
+
+def test_yaml_with_anchors():
+    assert parse_yaml("a: &x {k: [1, 2]}\nb: {<<: *x, l: 3}\nc: *x") == {
+        "a": {"k": [1, 2]},
+        "b": {"k": [1, 2], "l": 3},
+        "c": {"k": [1, 2]},
+    }
+    assert parse_yaml("") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": ' * 100_000, "nested too deeply"),
+        ("1" * 5000, "4300 digits"),
+        (b"\xff\xfe", "not UTF-8|not JSON"),
+        ('{"a": 1,\n}', "line 2: this is not JSON"),
+        ('{"a": 1, "a": 2}', "the key 'a' 2 times"),
+    ],
+)
+def test_json_that_is_refused(text, says):
+    with pytest.raises(ValueError, match=says):
+        parse_json(text)
+
+
+def test_objects(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"a": 1}))
+    assert read_json_object(path, remedy="fetch it again") == {"a": 1}
+    path.write_text("[1]")
+    with pytest.raises(VopError, match=r"config\.json: it holds a list, not named values; fetch it again"):
+        read_json_object(path, remedy="fetch it again")
+    with path.open("wb") as file:
+        file.truncate(MAX_CONFIG_BYTES + 1)
+    with pytest.raises(VopError, match=r"config\.json: the file has 4,194,305 bytes; at most 4,194,304 are read"):
+        read_json_object(path, remedy="fetch it again")
