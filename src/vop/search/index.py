@@ -7,6 +7,7 @@ its new path or time, a second copy is listed as one, and the rest is decoded an
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
@@ -29,6 +30,7 @@ from vop.search.reading import Copy, Decoded, KnownContent, Reader, is_as_it_was
 from vop.search.rows import make_rows
 from vop.search.state import IndexProgress, State, state_of
 from vop.search.walk import FoundFile, Walk, absolute_path, find_videos
+from vop.utils.text import count
 from vop.video.isolated import DecodingProcesses
 
 if TYPE_CHECKING:
@@ -211,11 +213,12 @@ def _check_settings(
 def _say_outdated(folder: Path, outdated: Mapping[str, float], roots: Set[Path]) -> str:
     """What keeps an indexing from going on, and what to do about it."""
     hours = sum(outdated.values()) / 3600
-    below = " ".join(map(str, sorted(roots)))
+    redo = shlex.join(["vop", "index", str(folder), *map(str, sorted(roots)), "--redo"])
+    were = "was" if len(outdated) == 1 else "were"
     return (
-        f"{folder}: {len(outdated)} of its videos ({hours:.1f} h) were decoded by an earlier version of vop, which "
-        "read HDR, non-square pixels, transparency, joined recordings and several video tracks otherwise. New ones are "
-        f"not mixed with them. Decode them again: vop index {folder} {below} --redo; searching works meanwhile"
+        f"{folder}: {len(outdated):,} of its videos ({hours:.1f} h) {were} decoded by an earlier version of vop, "
+        "which read HDR, non-square pixels, transparency, joined recordings and several video tracks otherwise. New "
+        f"ones are not mixed with them. Decode them again: {redo}; searching works meanwhile"
     )
 
 
@@ -339,7 +342,8 @@ class _Indexing:
         self.report.segments += len(rows)
         self.report.hours += decoded.file.duration_seconds / 3600
         if decoded.damaged:
-            self._fail(path, PARTIAL, f"{decoded.damaged} of {decoded.segments} segments are damaged", finished.job)
+            damaged = f"{decoded.damaged:,} of {count('segment', decoded.segments)} are damaged"
+            self._fail(path, PARTIAL, damaged, finished.job)
 
     def _fail(self, path: str, kind: str, reason: str, file: FoundFile | None = None) -> None:
         state = {} if file is None else {"size": file.size, "mtime_ns": file.mtime_ns}

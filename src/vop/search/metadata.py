@@ -11,6 +11,7 @@ from pathlib import Path
 from vop.errors import DataError, UsageError
 from vop.search.walk import absolute_path
 from vop.utils.names import existing_path, nfc
+from vop.utils.text import count
 
 PATH_COLUMNS = ("path", "video", "file", "filename", "file_name", "video_path", "name")
 
@@ -86,7 +87,7 @@ def _sort(file: Path, lines: Iterable[tuple[int, list[str]]], names: list[str], 
     by_path, by_name = {}, {}
     for line, values in lines:
         if len(values) != len(names):
-            raise DataError(f"{file}, line {line}: {len(values)} values, not {len(names)}")
+            raise DataError(f"{file}, line {line}: {count('value', len(values))}, not {len(names)}")
         said = dict(zip(names, values, strict=True))
         video = said.pop(key)
         if not video:

@@ -20,6 +20,7 @@ from vop.data.readers.videofolder import VideoFolder
 from vop.data.types import Dataset, Split, Video
 from vop.errors import DataError, UsageError, unknown_name
 from vop.utils.names import existing_path, nfc
+from vop.utils.text import count
 
 VIDEO_COLUMNS = (
     *("video", "video_path", "path", "file", "file_name", "filename", "video_file", "filepath", "clip"),
@@ -85,7 +86,7 @@ def read(
     if not found:
         raise DataError(f"{path}: there is no row with a caption in it")
     splits = {name: pairs.split(name) for name, pairs in found.items()}
-    notes = [f"{count} empty captions left out of {name}" for name, count in empty.items()]
+    notes = [f"{count('empty caption', number)} left out of {name}" for name, number in empty.items()]
     named = path.resolve()
     return Dataset(named.name if path.is_dir() else named.stem, splits, notes=(*notes, *overlaps(splits)))
 

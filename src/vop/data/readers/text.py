@@ -41,8 +41,8 @@ def read_json(path: Path) -> Any:
     def unique(members: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(members)
         if len(value) < len(members):
-            (key, count), *_ = Counter(key for key, _ in members).most_common(1)
-            raise DataError(f"{path}: an object has the key {key!r} {count} times; leave one of them")
+            (key, number), *_ = Counter(key for key, _ in members).most_common(1)
+            raise DataError(f"{path}: an object has the key {key!r} {number} times; leave one of them")
         return value
 
     try:
