@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop import progress
-from vop.cli.common import add_threads_option, print_json
+from vop.cli.common import add_threads_option, command_line, print_json, say, warn
+from vop.cli.failures import failures_to_dict, say_failures
 from vop.threads import use_threads
+from vop.utils.text import count
 
 if TYPE_CHECKING:
     from vop.search.about import Cutting
@@ -36,7 +37,7 @@ def add_parser(subparsers) -> None:
     )
     add_work_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, goes_on=True, uses_database=True)
 
 
 def add_work_options(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +51,7 @@ def add_work_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     use_threads(arguments.threads)
     from vop.search.index import index
+    from vop.search.library import Library
 
     with progress.show() as show:
         report = index(
@@ -65,10 +67,14 @@ def run(arguments: argparse.Namespace) -> None:
             progress=show,
             **work_of(arguments),
         )
+    failures = Library.open(arguments.library).failures()  # of the whole library, as `vop library` counts them
     if arguments.json:
-        print_json(report.to_dict())
+        print_json(report.to_dict() | failures_to_dict(failures))
         return
-    _print(report, arguments.library)
+    _print(report, arguments)
+    say_failures(failures, library=arguments.library)
+    say(f"Search it: {command_line('search', arguments.library, 'what happens')}")
+    say(f"or with pictures: {command_line('serve', arguments.library)}")
 
 
 def work_of(arguments: argparse.Namespace) -> dict:
@@ -78,7 +84,7 @@ def work_of(arguments: argparse.Namespace) -> dict:
 
 
 def say_waiting(library: Path) -> None:
-    print(f"vop: another process is writing to {library}; waiting for it to finish", file=sys.stderr, flush=True)
+    warn(f"vop: another process is writing to {library}; waiting for it to finish")
 
 
 def _cutting(arguments: argparse.Namespace) -> Cutting | None:
@@ -90,7 +96,7 @@ def _cutting(arguments: argparse.Namespace) -> Cutting | None:
     return Cutting(**given) if given else None
 
 
-def _print(report: IndexReport, library: Path) -> None:
+def _print(report: IndexReport, arguments: argparse.Namespace) -> None:
     counts = {
         "added": report.added,
         "changed": report.changed,
@@ -99,23 +105,27 @@ def _print(report: IndexReport, library: Path) -> None:
         "taken out": report.removed,
         "unchanged": report.unchanged,
     }
-    print(f"{library}: {', '.join(f'{count} {what}' for what, count in counts.items() if count) or 'nothing to add'}")
+    done = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
+    say(f"{arguments.library}: {done or 'nothing to add'}")
     if report.segments:
         speed = report.hours * 3600 / report.seconds
-        print(
-            f"{report.segments} segments of {report.hours:.2f} h of video in {report.seconds:.0f} s ({speed:.0f} h/h)"
-        )
+        made = f"{count('segment', report.segments)} of {report.hours:.2f} h of video"
+        say(f"{made} in {report.seconds:.0f} s ({speed:.0f} h/h)")
     if report.gone:
-        print(f"{report.gone} videos of the library have no file any more; --prune takes them out")
+        prune = command_line("index", arguments.library, *arguments.paths, "--prune")
+        say(f"{_videos(report.gone, 'was', 'were')} deleted from the disk, but not from the library; to do so: {prune}")
     if report.outdated:
-        print(f"{report.outdated} videos elsewhere were decoded by an earlier version; index their folders with --redo")
+        redo = command_line("index", arguments.library, "FOLDER", "--redo")
+        say(f"{_videos(report.outdated, 'was', 'were')} decoded by an earlier version of vop: {redo}")
     if report.away:
-        print(
-            f"{report.away} videos are out of reach, as of a drive that is not mounted; vop library forget drops them"
-        )
+        forget = command_line("library", "forget", arguments.library, "FOLDER")
+        out_of_reach = "out of reach, as of a drive that is not mounted"
+        say(f"{_videos(report.away, 'is', 'are')} {out_of_reach}; if that is for good: {forget}")
     if report.passed_over:
-        kinds = ", ".join(f"{count} × {kind}" for kind, count in sorted(report.passed_over.items()))
-        print(f"passed over, being no videos: {kinds}")
-    if report.failures:
-        print(f"{len(report.failures)} files are not, or not wholly, in the library: vop library failures {library}")
-    print(f'Search it: vop search {library} "what happens"   or with pictures: vop serve {library}')
+        kinds = ", ".join(f"{number:,} × {kind}" for kind, number in sorted(report.passed_over.items()))
+        say(f"passed over, not being videos: {kinds}")
+
+
+def _videos(number: int, one: str, several: str) -> str:
+    """So many videos of the library, with the verb."""
+    return f"{count('video', number)} of the library {one if number == 1 else several}"

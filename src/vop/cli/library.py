@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from vop import progress
-from vop.cli.common import print_json, print_table
+from vop.cli.common import command_line, print_json, say
+from vop.cli.failures import failures_to_dict, print_failures, say_failures
 from vop.cli.index import add_work_options, say_waiting, work_of
 from vop.threads import use_threads
+from vop.utils.text import count, on_one_line
 
 
 def add_parser(subparsers) -> None:
@@ -26,13 +28,14 @@ def add_parser(subparsers) -> None:
     reembed.add_argument("--num-frames", type=int, help="frames of a segment, if not the model's own")
     reembed.add_argument("--drop-unreadable", action="store_true", help="leave out videos that cannot be read any more")
     add_work_options(reembed)
+    reembed.set_defaults(goes_on=True)
 
 
 def _add(actions, name: str, run, text: str) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=text)
     parser.add_argument("library", metavar="LIBRARY", type=Path)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, uses_database=True)
     return parser
 
 
@@ -40,23 +43,26 @@ def _info(arguments: argparse.Namespace) -> None:
     from vop.search.library import Library
 
     library = Library.open(arguments.library)
-    status, about = library.status(), library.about
+    status, about, failures = library.status(), library.about, library.failures()
     if arguments.json:
         models = [asdict(model) for model in library.models]
-        print_json({"library": str(library.path), **status, "cutting": asdict(about.cutting), "models": models})
+        facts = {"library": str(library.path), **status, "counts": failures_to_dict(failures)["counts"]}
+        print_json({**facts, "cutting": asdict(about.cutting), "models": models})
         return
-    print(f"{status['videos']} videos, {status['hours']:.2f} h, {status['segments']} segments ({about.cutting})")
+    videos, segments = count("video", status["videos"]), count("segment", status["segments"])
+    say(f"{videos}, {status['hours']:.2f} h, {segments} ({about.cutting})")
     for model in library.models:
-        print(f"model: {model.name} ({model.method}, {about.num_frames} frames of a segment, {model.precision})")
+        frames = f"{count('frame', about.num_frames)} of a segment"
+        say(f"model: {model.name} ({model.method}, {frames}, {model.precision})")
     if status["columns"]:
-        print(f"metadata: {', '.join(status['columns'])}")
+        say(f"metadata: {', '.join(status['columns'])}")
     if status["outdated"]:
-        redo = f"vop index {arguments.library} FOLDER --redo"
-        print(f"{status['outdated']} videos were decoded by an earlier version of vop: {redo}")
-    if status["failures"]:
-        print(f"{status['failures']} files are not, or not wholly, in it: vop library failures {arguments.library}")
+        redo = command_line("index", arguments.library, "FOLDER", "--redo")
+        were = "was" if status["outdated"] == 1 else "were"
+        say(f"{count('video', status['outdated'])} {were} decoded by an earlier version of vop: {redo}")
+    say_failures(failures, library=arguments.library)
     if status["index"]:
-        print(f"indexing now: {status['index']['done']} of {status['index']['total']} files")
+        say(f"indexing now: {status['index']['done']:,} of {count('file', status['index']['total'])}")
 
 
 def _failures(arguments: argparse.Namespace) -> None:
@@ -64,16 +70,13 @@ def _failures(arguments: argparse.Namespace) -> None:
 
     failures = Library.open(arguments.library).failures()
     if arguments.json:
-        print_json({"failures": [asdict(failure) for failure in failures]})
-        return
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("file", "", "reason", box=None)
-    for failure in failures:
-        path = failure.path if failure.path.isprintable() else repr(failure.path)
-        table.add_row(escape(path), failure.kind, escape(failure.reason))
-    print_table(table) if failures else print("every file could be read")
+        print_json(failures_to_dict(failures))
+    elif failures:
+        print_failures(failures)
+        say()
+        say_failures(failures)
+    else:
+        say("every file could be read")
 
 
 def _forget(arguments: argparse.Namespace) -> None:
@@ -83,7 +86,8 @@ def _forget(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json({"removed": removed})
         return
-    print(f"{removed} videos were taken out of {arguments.library}; their files are where they were")
+    were, their = ("was", "its file is where it was") if removed == 1 else ("were", "their files are where they were")
+    say(f"{count('video', removed)} {were} taken out of {arguments.library}; {their}")
 
 
 def _reembed(arguments: argparse.Namespace) -> None:
@@ -103,6 +107,7 @@ def _reembed(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(report.to_dict())
         return
-    print(f"{report.library}: {report.videos} videos, {report.segments} segments, made with {', '.join(report.models)}")
+    made = f"{count('video', report.videos)}, {count('segment', report.segments)}"
+    say(f"{report.library}: {made}, made with {', '.join(report.models)}")
     for path, reason in report.dropped:
-        print(f"  left out: {path}: {reason}")
+        say(f"  left out: {on_one_line(path)}: {reason}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vop import progress
 from vop.cli.common import (
@@ -12,14 +12,22 @@ from vop.cli.common import (
     add_recipe_options,
     add_settings_option,
     add_threads_option,
+    command_line,
+    data_options,
     load_data,
     parse_settings,
     recipe_of,
+    say,
+    warn,
     warn_skipped,
 )
+from vop.data.readers import TABLE_SUFFIXES
 from vop.errors import UsageError
 from vop.threads import use_threads
 from vop.training.recipe import read_config
+
+if TYPE_CHECKING:
+    from vop.data.types import Dataset
 
 
 def add_parser(subparsers) -> None:
@@ -59,9 +67,10 @@ def run(arguments: argparse.Namespace) -> None:
     from vop.heads import MEAN
     from vop.training.job import train
 
+    dataset = load_data(spec, arguments)
     with progress.show() as show:
         trained = train(
-            load_data(spec, arguments),
+            dataset,
             arguments.method or config.get("method") or "vop-f+p",
             arguments.out,
             backbone=arguments.backbone or config.get("backbone") or DEFAULT_HUB_ID,
@@ -76,15 +85,35 @@ def run(arguments: argparse.Namespace) -> None:
     if not progress.is_first_process():
         return
     warn_skipped(trained.skipped)
-    _report(trained.result, arguments.out, spec)
+    _report(trained.result, arguments.out)
+    warn(f"next: {_next(arguments, spec, dataset)}")
 
 
-def _report(result, out: Path, spec: str) -> None:
+def _report(result, out: Path) -> None:
     for record in result.history:
         line = f"epoch {record['epoch']}: loss {record['loss']:.3f}"
         if "validation" in record:
             t2v = record["validation"]["t2v"]
             line += f", validation t2v R@1 {t2v['r1']:.1f}, R@5 {t2v['r5']:.1f}, MnR {t2v['mnr']:.1f}"
-        print(line)
-    print(f"{out}: epoch {result.best_epoch} ({result.selection}), {result.seconds / 60:.1f} minutes")
-    print(f"next: vop evaluate {out} --data {spec}", file=sys.stderr)
+        say(line)
+    say(f"{out}: epoch {result.best_epoch} ({result.selection}), {result.seconds / 60:.1f} minutes")
+
+
+def _next(arguments: argparse.Namespace, spec: str, dataset: Dataset) -> str:
+    """The evaluation of a run, on videos that it was not trained on."""
+    test = spec if "test" in dataset.splits else _test_table(spec)
+    given = data_options(arguments)
+    if arguments.cache is not None:
+        given += ["--cache", str(arguments.cache)]
+    if test is None:
+        command = command_line("evaluate", arguments.out, "--data", "TEST.csv", *given)
+        return f"list videos that it was not trained on in a table, and rank them: {command}"
+    return command_line("evaluate", arguments.out, "--data", test, *given)
+
+
+def _test_table(spec: str) -> str | None:
+    """The table beside a training table that is called as it is, but for "test" in the place of "train"."""
+    path = Path(spec)
+    named = [path.with_name(path.name.replace("train", "test")), *path.parent.glob("test.*")]
+    tables = [other for other in named if other != path and other.suffix in TABLE_SUFFIXES and other.is_file()]
+    return str(tables[0]) if path.is_file() and tables else None
