@@ -180,6 +180,23 @@ def test_commands_are_ones_that_the_programs_take(file, command, with_example):
         assert program in FOREIGN, f"{file}: {program} is not a program that this test knows"
 
 
+def inline_commands() -> Iterator[tuple[str, str]]:
+    """(page, command) of every command in the text that has more than a name."""
+    for page in PAGES:
+        for code in re.findall(r"`(vop [^`]+)`", prose(page)):
+            command = " ".join(code.split())
+            if len(command.split()) > 2:
+                yield page.name, command
+
+
+@pytest.mark.parametrize(("page", "command"), list(dict.fromkeys(inline_commands())))
+def test_commands_in_the_text_are_taken_or_only_lack_something(page, command, capsys):
+    try:
+        build_parser().parse_args(shlex.split(command)[1:])
+    except SystemExit:
+        assert "the following arguments are required" in capsys.readouterr().err
+
+
 def option_strings(parser: argparse.ArgumentParser) -> set[str]:
     found = set()
     for action in parser._actions:
@@ -192,7 +209,9 @@ def option_strings(parser: argparse.ArgumentParser) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_options_named_in_the_text_exist(page):
     inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose(page))]
-    ours = [word for code in inline if code.startswith(("--", "vop ")) for word in code.split() if word[:2] == "--"]
+    ours = [
+        word for code in inline if code.startswith(("--", "vop ")) for word in code.split() if word[:2] == "--" != word
+    ]
     known = option_strings(build_parser())
     assert "--learning-rate" in known
     assert not [word for word in ours if word.partition("=")[0] not in known]

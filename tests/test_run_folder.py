@@ -169,6 +169,17 @@ class TestCard:
         assert "Nothing was recorded." in text
         assert '"split_layer": 2' in text
 
+    def test_no_name_breaks_it(self, model, tmp_path):
+        evil = "a`|<img src=x>[b](javascript:c)\n# \x1b[31m"
+        model.card = {"data": evil, evil: "x"}
+        _, text = self.read(model, tmp_path / "run")
+        assert "- data: a\\`\\|&lt;img src=x&gt;\\[b\\](javascript:c) # \\x1b\\[31m\n" in text.replace(
+            "\\\\x1b", "\\x1b"
+        )
+        assert "<img" not in text
+        assert "\x1b" not in text
+        assert vop.load(tmp_path / "run").card == model.card
+
     def test_results_are_a_table(self, model, tmp_path):
         model.card = {"data": "cooking", "results": {"t2v": METRICS, "v2t": METRICS | {"r1": 98.76}}}
         _, text = self.read(model, tmp_path / "run")

@@ -9,6 +9,7 @@ import torch
 
 from vop.errors import unknown_name
 from vop.threads import usable_cores
+from vop.utils.text import count
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -43,4 +44,4 @@ def machine_name() -> str:
     cpus = Path("/proc/cpuinfo")
     lines = cpus.read_text(encoding="utf-8").splitlines() if cpus.exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return f"{next(named, platform.processor() or platform.machine())}, {usable_cores()} cores"
+    return f"{next(named, platform.processor() or platform.machine())}, {count('core', usable_cores())}"

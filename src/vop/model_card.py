@@ -6,6 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
+from vop.utils.text import in_markdown
+
 if TYPE_CHECKING:
     from vop.model import TextVideoModel
 
@@ -18,7 +22,7 @@ tags: [text-video-retrieval, prompt-tuning, clip]
 
 # {method} on {backbone}
 
-A frozen CLIP, tuned for text-video retrieval by [vop](https://arxiv.org/abs/2211.12764)'s method `{method}`:
+A frozen CLIP, tuned for text-video retrieval by [vop](https://arxiv.org/abs/2211.12764)'s method {method}:
 {trained:,} trained parameters ({kilobytes:,.0f} kB).
 
 ```python
@@ -46,9 +50,9 @@ def render_card(model: TextVideoModel, config: dict) -> str:
     name = config["backbone"]["name"]
     trained = sum(parameter.numel() for parameter in model.trainable().values())
     return _CARD.format(
-        method=config["method"],
-        base_model=f"base_model: {name}\n" if config["backbone"]["revision"] else "",
-        backbone=Path(name).name if Path(name).is_absolute() else name,
+        method=in_markdown(config["method"]),
+        base_model=yaml.safe_dump({"base_model": name}, allow_unicode=True) if config["backbone"]["revision"] else "",
+        backbone=in_markdown(Path(name).name if Path(name).is_absolute() else name),
         trained=trained,
         kilobytes=trained * 4 / 1000,
         facts=_facts(model.card),
@@ -58,7 +62,11 @@ def render_card(model: TextVideoModel, config: dict) -> str:
 
 def _facts(card: dict) -> str:
     """A list of what is known; results as a table."""
-    lines = [f"- {key.replace('_', ' ')}: {value}" for key, value in card.items() if not isinstance(value, dict | list)]
+    lines = [
+        f"- {in_markdown(key.replace('_', ' '))}: {in_markdown(str(value))}"
+        for key, value in card.items()
+        if not isinstance(value, dict | list)
+    ]
     text = "\n".join(lines) or "Nothing was recorded."
     for key, title in {"results": "Results", "validation": "Validation, which selected the epoch"}.items():
         if card.get(key):

@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Protocol
 
+from vop.utils.text import visible
+
 SPEED_WINDOW_SECONDS = 600.0
 
 
@@ -47,7 +49,7 @@ class Lines:
         if done >= total or now - self._shown.get(stage, -1e9) >= self.interval_seconds:
             self._shown[stage] = now
             parts = [f"{stage}: {done}/{total}", self._left(stage, done, total, now), note]
-            print(", ".join(part for part in parts if part), file=sys.stderr, flush=True)
+            print(visible(", ".join(part for part in parts if part)), file=sys.stderr, flush=True)
 
     def _left(self, stage: str, done: int, total: int, now: float) -> str:
         started, before = self._started[stage]
@@ -75,12 +77,12 @@ class Bars:
             return Column(no_wrap=True)
 
         columns = [
-            TextColumn("{task.description}", table_column=whole()),
+            TextColumn("{task.description}", markup=False, table_column=whole()),
             BarColumn(bar_width=30),  # what gives way on a narrow terminal
             MofNCompleteColumn(table_column=whole()),
             TimeRemainingColumn(compact=True, table_column=whole()),
             TextColumn("left", table_column=whole()),
-            TextColumn("{task.fields[note]}", table_column=whole()),
+            TextColumn("{task.fields[note]}", markup=False, table_column=whole()),
         ]
         # A step of a large model on a CPU takes longer than the half minute that Rich estimates speed from.
         self._bars = Progress(*columns, console=Console(stderr=True), speed_estimate_period=SPEED_WINDOW_SECONDS)
@@ -94,8 +96,9 @@ class Bars:
         self._bars.stop()
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        note = visible(note)
         if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(stage, total=total, note=note)
+            self._tasks[stage] = self._bars.add_task(visible(stage), total=total, note=note)
         elif done < self._bars.tasks[self._bars.task_ids.index(self._tasks[stage])].completed:
             self._bars.reset(self._tasks[stage])
         self._bars.update(self._tasks[stage], completed=done, total=total, note=note)
@@ -104,6 +107,11 @@ class Bars:
 def is_first_process() -> bool:
     """Whether this is the one of several launched processes that speaks for all."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def is_launched() -> bool:
+    """Whether `accelerate launch` or `torchrun` started this process."""
+    return "RANK" in os.environ
 
 
 def show() -> AbstractContextManager[Progress]:

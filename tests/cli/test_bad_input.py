@@ -89,7 +89,7 @@ class TestVideos:
         status, _, err = train("--data", bad, "--validation", 0)
         assert (status, "2 of 2 videos of the split 'train' cannot be read" in err) == (1, True)
         status, _, err = vop("evaluate", a_run, "--data", bad)
-        assert (status, "none of the 1 videos of split 'test' could be read" in err) == (1, True)
+        assert (status, "none of the 1 video of split 'test' could be read" in err) == (1, True)
 
     @pytest.mark.parametrize("name", ODD)
     def test_odd_but_sound(self, vop, clips, name):
@@ -120,7 +120,7 @@ class TestTables:
         table = write_table(clips / "odd.csv", [("clip0.mp4", "a", "train"), ("clip1.mp4", "  ", "train")])
         status, out, _ = vop("data", "check", table)
         assert status == 0
-        assert "note: 1 empty captions left out of train" in out
+        assert "note: 1 empty caption left out of train" in out
 
     def test_a_column_that_is_not_there(self, train, table):
         status, _, err = train("--video-column", "vidoe")

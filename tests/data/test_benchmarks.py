@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from vop.data import load
 from vop.errors import DataError
+from vop.utils.text import count
 
 Content = dict[str, dict[str, list[str]]]  # split -> video id -> captions, or the sentences of the paragraph
 
@@ -213,7 +214,7 @@ def test_a_split_whose_file_is_missing_is_noted(written, name, file, split):
 def test_a_video_in_two_splits_is_noted(name, tmp_path):
     content = CONTENT | {"test": CONTENT["test"] | {"a_2": CONTENT["train"]["a_2"]}}
     WRITERS[name](tmp_path, content)
-    assert load(f"{name}:{tmp_path}").notes == ("1 videos are in both train and test, for example a_2",)
+    assert load(f"{name}:{tmp_path}").notes == ("1 video is in both train and test, for example a_2",)
 
 
 @NAMES
@@ -223,14 +224,14 @@ def test_empty_captions_are_left_out_and_counted(name, tmp_path):
     dataset = load(f"{name}:{tmp_path}")
     assert as_content(dataset)["train"] == {"b_1": ["it barks"]}
     empty = 1 if name in PARAGRAPHS else 2
-    assert dataset.notes[0] == f"{empty} empty captions left out of train"
+    assert dataset.notes[0] == f"{count('empty caption', empty)} left out of train"
     assert dataset.notes[1].startswith("1 of 2 training videos have no captions in ")
 
 
 @NAMES
 def test_a_split_of_nothing_but_empty_captions(name, tmp_path):
     WRITERS[name](tmp_path, CONTENT | {"test": {"e_7": [" "]}})
-    with pytest.raises(DataError, match="(there is no caption in it|none of its 1 videos has a caption in)"):
+    with pytest.raises(DataError, match="(there is no caption in it|none of its 1 video has a caption in)"):
         load(f"{name}:{tmp_path}")
 
 
@@ -390,7 +391,7 @@ def test_vatex_counts_a_video_without_captions(tmp_path):
     dataset = load(f"vatex:{tmp_path}")
     assert as_content(dataset)["train"] == {"b_1": ["one", "two"]}
     assert dataset.notes == (
-        "1 empty captions left out of train",
+        "1 empty caption left out of train",
         "1 of 2 training videos have no captions in vatex_training_v1.0.json",
     )
 
@@ -419,6 +420,6 @@ def test_annotations_are_checked_against_published_counts(tmp_path, capsys, monk
     assert re.search(r"msvd +val +1 +2 +1 / 2 +yes", capsys.readouterr().out)
     (tmp_path / "msvd" / "test_list.txt").write_text("gone\n")
     assert check_annotations.main([str(tmp_path / "msvd")]) == 1
-    assert "none of its 1 videos has a caption" in capsys.readouterr().out
+    assert "none of its 1 video has a caption" in capsys.readouterr().out
     (tmp_path / "empty").mkdir()
     assert check_annotations.main([str(tmp_path / "empty")]) == 1

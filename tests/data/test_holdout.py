@@ -53,7 +53,7 @@ def test_a_validation_split_that_is_there_stays():
 
 
 def test_impossible():
-    with pytest.raises(DataError, match="held out of 1 training videos"):
+    with pytest.raises(DataError, match="held out of 1 training video"):
         with_validation(dataset(1))
     with pytest.raises(DataError, match="no 'train' split"):
         with_validation(dataset(4, names=("test",)))

@@ -94,7 +94,7 @@ def test_one_video_in_two_forms_is_one_video(tmp_path):
 def test_a_video_of_two_splits_is_noted(tmp_path):
     write_table(tmp_path / "train.csv", [nfc("é.mp4")])
     write_table(tmp_path / "test.csv", [nfd("é.mp4")])
-    assert load(str(tmp_path)).notes == (f"1 videos are in both train and test, for example {nfc('é.mp4')}",)
+    assert load(str(tmp_path)).notes == (f"1 video is in both train and test, for example {nfc('é.mp4')}",)
 
 
 @FORMS

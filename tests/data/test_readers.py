@@ -370,7 +370,7 @@ def test_a_folder_with_a_table_for_each_split(tmp_path):
     dataset = load(str(tmp_path))
     assert len(dataset.split("train")) == 3
     assert len(dataset.split("test")) == 2
-    assert dataset.notes == ("1 videos are in both train and test, for example b.mp4",)
+    assert dataset.notes == ("1 video is in both train and test, for example b.mp4",)
 
 
 def test_a_folder_of_tables_that_name_no_split(tmp_path):
@@ -586,7 +586,7 @@ def test_msrvtt_notes_what_is_left_out(tmp_path):
     dataset = load(f"msrvtt-9k:{root}")
     assert [video.id for video in dataset.split("train").videos] == ["video0", "video10"]
     assert dataset.notes == (
-        "1 empty captions left out of train",
+        "1 empty caption left out of train",
         "1 of 3 training videos have no captions in MSRVTT_data.json",
     )
 

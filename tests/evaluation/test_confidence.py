@@ -269,7 +269,7 @@ class TestSavedReports:
             (("ranks", {"t2v": [], "v2t": [], "targets": []}), "t2v is float64 of shape (0,)"),
             (("ranks", {"t2v": [1, 0], "v2t": [1, 1], "targets": [0, 1]}), "t2v has a 0: allowed are 1 and more"),
             (("ranks", {"t2v": [1, 1], "v2t": [1, 1], "targets": [0, -1]}), "targets has a -1"),
-            (("ranks", {"t2v": [1, 1], "v2t": [1, 1], "targets": [0]}), "2 ranks of texts and 1 targets"),
+            (("ranks", {"t2v": [1, 1], "v2t": [1, 1], "targets": [0]}), "2 ranks of texts and 1 target"),
             (("ranks", {"t2v": [1, 1], "v2t": [1, 1], "targets": [0, 0]}), "2 ranks of videos, and texts of 1"),
         ],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 
 import torch
 from torch import nn
@@ -11,6 +12,19 @@ from torch.nn import functional as F
 MERGES = ["t h", "i n", "th e</w>", "a n</w>", "c u", "cu t</w>", "o n", "in g</w>", "on i", "o n</w>", "oni on</w>"]
 VOCAB = 512 + len(MERGES) + 2
 EOS = VOCAB - 1
+FRAMES = 3
+HYPERPARAM = {
+    "vp_token_num": 8,
+    "tp_prefix_token_num": 3,
+    "tp_suffix_token_num": 5,
+    "num_frames": FRAMES,
+    "input_res": 16,
+    "pooling_type": "avg",
+    "topk": 10,
+    "video_sample_type": "uniform",
+    "seed": 42,
+}
+PREFIX, SUFFIX = 3, 5
 
 
 def make_state(*, positions=77, vision_layers=3, text_layers=2, seed=0) -> dict[str, torch.Tensor]:
@@ -68,6 +82,25 @@ class Holder(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + 1
+
+
+def make_release(folder, clip_state, *, backbone_inside=True, prefix="", **hyperparam):
+    """Writes the release's files and returns the tensors that count."""
+    generator = torch.Generator().manual_seed(5)
+    state = {
+        "visual_prompt_learner.visual_prompts": torch.randn(3, 1, 8, 128, generator=generator),
+        "text_prompt_learner.text_prompts": torch.randn(2, PREFIX + SUFFIX, 64, generator=generator),
+    }
+    if backbone_inside:
+        visual = {n.removeprefix("visual."): t for n, t in clip_state.items() if n.startswith("visual.")}
+        state |= {f"clip.{n}": t for n, t in clip_state.items()} | {f"image_encoder.{n}": t for n, t in visual.items()}
+        other = make_state(seed=9)  # the file beside is only the shell that the release fills
+        torch.jit.save(torch.jit.script(Holder(other)), folder / "ViT-B-32.pt")
+    else:
+        torch.jit.save(torch.jit.script(Holder(clip_state)), folder / "ViT-B-32.pt")
+    torch.save({"epoch": 4, "state_dict": {prefix + n: t for n, t in state.items()}}, folder / "VoP_msrvtt9k.pth")
+    (folder / "configuration.json").write_text(json.dumps({"hyperparam": HYPERPARAM | hyperparam}))
+    return clip_state | state
 
 
 def write_vocabulary(path) -> None:

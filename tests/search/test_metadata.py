@@ -66,7 +66,7 @@ def test_quotes_spaces_and_a_mark_at_the_start(tmp_path):
         ("path,author,\na.mp4,x,\n", "a column is called ''"),
         ("path,a`b\na.mp4,x\n", "a column is called 'a`b'; names are not empty, hold no `"),
         ("path,e.mail\na.mp4,x\n", r"a column is called 'e\.mail'; names are not empty, hold no ` or \."),
-        ("path,author\na.mp4,x\nb.mp4\n", "line 3: 1 values, not 2"),
+        ("path,author\na.mp4,x\nb.mp4\n", "line 3: 1 value, not 2"),
         ("path,author\na.mp4,x,y\n", "line 2: 3 values, not 2"),
         ('path,author\na.mp4,"two\nlines"\n\nb.mp4,x,y\n', "line 5: 3 values, not 2"),
         ("path,author\na.mp4,x\n ,y\n", "line 3: no video"),

@@ -9,9 +9,10 @@ import re
 import pytest
 
 from studies.documents import ablation_document, compare_document, with_paper
+from vop.cli.common import print_table
 from vop.studies import publish as publishing
 from vop.studies.publish import csv_text, markdown_table, publish
-from vop.studies.tables import Cell, Column, Table, main_table
+from vop.studies.tables import Cell, Column, Table, main_table, rich_table
 
 
 def small(**changes) -> dict:
@@ -136,3 +137,61 @@ def test_no_path_of_this_machine_is_published(tmp_path):
         assert str(tmp_path).encode() not in written.read_bytes(), written.name
     saved = json.loads((page.parent / "emoji-motion-compare.json").read_text())
     assert saved["examples"][0]["path"] == "a.mp4"
+
+
+HOSTILE = "=x|`<img src=x onerror=alert(1)>`[a](javascript:b)\n# \x1b[31m"
+
+
+def hostile() -> dict:
+    """A document in which every name was chosen to break a table, a page, a spreadsheet or a terminal."""
+    document = small(data=HOSTILE, backbone=HOSTILE, notes=[HOSTILE], failures=[HOSTILE])
+    document["command"] = f"vop compare --data '{HOSTILE}\n```\n'"
+    document["machines"] = [HOSTILE]
+    for arm in document["arms"]:
+        arm["name"] = arm["method"] = f"{HOSTILE}{arm['name']}"
+        arm["head"] = "@head"
+    document["baseline"] = document["arms"][1]["name"]
+    return document
+
+
+def test_no_name_breaks_the_markdown(tmp_path):
+    document = hostile()
+    publish([document], tmp_path, name="compare")
+    text = (tmp_path / "compare.md").read_text(encoding="utf-8")
+    assert "\x1b" not in text
+    fence = re.search(r"^(`{3,})sh$", text, re.MULTILINE)[1]
+    assert len(fence) > 3
+    outside = re.sub(rf"^{fence}sh$.*?^{fence}$", "", text, flags=re.MULTILINE | re.DOTALL)
+    assert "<img" not in outside
+    assert not re.search(r"(?<!\\)\[a\]", outside)
+    assert not re.search(r"(?<!\\)`", outside)
+    assert [line for line in outside.splitlines() if line.startswith("# ")] == [outside.splitlines()[0]]
+    rows = [line for line in outside.splitlines() if line.startswith("| ") and "---" not in line]
+    table = markdown_table(main_table(document)).splitlines()
+    assert len(table) == 2 + len(document["arms"])
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
+    assert set(table) - {table[1]} <= set(rows)
+
+
+def test_no_name_is_a_formula_in_a_spreadsheet():
+    document = hostile()
+    rows = list(csv.DictReader(csv_text(document).splitlines(keepends=True)))
+    assert len(rows) == sum(len(arm["runs"]) for arm in document["arms"])
+    assert rows[0]["name"] == f"'{document['arms'][0]['name']}"
+    assert (rows[0]["head"], rows[0]["data"]) == ("'@head", f"'{HOSTILE}")
+    for row in rows:
+        for value in row.values():
+            assert value[:1] not in ("=", "+", "@", "\t", "\r")
+            assert value[:1] != "-" or float(value) < 0  # a number
+
+
+def test_no_name_gets_into_the_page_as_html(tmp_path):
+    page = publish([hostile()], tmp_path, name="compare").read_text(encoding="utf-8")
+    assert "<img src=x" not in page
+
+
+def test_no_name_commands_the_terminal(capsys):
+    print_table(rich_table(hostile()))
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "\\x1b[31m" in out

@@ -348,7 +348,7 @@ class TestCompare:
         words += ["--methods", "zero-shot", "--on-bad-video", "fail"]
         assert main(["compare", *map(str, words)]) == 1
         err = capsys.readouterr().err
-        assert "1 videos cannot be read; --on-bad-video skip goes on without them" in err
+        assert "1 video cannot be read; --on-bad-video skip goes on without them" in err
         assert "clip7.mp4: the file is empty" in err
 
     def test_missing_videos_are_listed_beside_the_gallery(self, tiny_folder, tmp_path, capsys):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 import torch
 from PIL import Image
 
 import vop
-from vop.cli import main
+from vop.cli import build_parser, main
 from vop.errors import UsageError
 from vop.search.library import Library
 from vop.world import demo, emoji_motion
@@ -23,7 +24,15 @@ def test_the_demo_does_the_whole_job(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "RECIPE", demo.Recipe(epochs=1, workers=0, validation=0.1))
     monkeypatch.setattr(emoji_motion, "DEMO", PLAN)
     monkeypatch.setattr(run_demo, "__kwdefaults__", run_demo.__kwdefaults__ | {"plan": PLAN})
-    assert main(["demo", "--out", str(tmp_path), "--json"]) == 0
+    results = []
+
+    def run_once(*args, **kwargs):
+        results[:] = results or [run_demo(*args, **kwargs)]
+        return results[0]
+
+    monkeypatch.setattr(demo, "run_demo", run_once)
+    out = str(tmp_path / "my demo")
+    assert main(["demo", "--out", out, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["reports"].keys() == {"zero-shot", "vop-f+p"}
     assert all(report["gallery_size"] == 40 for report in found["reports"].values())
@@ -43,6 +52,15 @@ def test_the_demo_does_the_whole_job(tmp_path, monkeypatch, capsys):
     assert [moment["path"] for moment in moments] == [answer["path"] for answer in answers]
     with Image.open(found["sheet"]) as sheet:
         assert min(sheet.size) > 500
+
+    assert main(["demo", "--out", out]) == 0
+    printed = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line.startswith("    vop ")]
+    serve, search, *of_your_own = [words[1:] for words in printed]
+    assert main(search) == 0
+    assert ".mp4" in capsys.readouterr().out
+    for words in (serve, *of_your_own):  # which run for ever, or on videos of one's own
+        build_parser().parse_args(words)
+    assert [words[0] for words in of_your_own] == ["index", "data", "train", "evaluate"]
 
 
 @pytest.mark.parametrize("name", ["run", "library"])

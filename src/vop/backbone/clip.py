@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vop.backbone.config import ClipSizes, TowerSizes
 from vop.backbone.layers import Layer, LayerNorm, free_parameter
 from vop.errors import UsageError
+from vop.utils.text import count
 
 Block = Callable[..., Tensor]  # called as a `Layer` is
 
@@ -44,8 +45,8 @@ class VisionTower(nn.Module):
         patches = patches.flatten(2).transpose(1, 2)
         if patches.shape[1] != len(self.positions) - 1:
             raise UsageError(
-                f"images of {pixels.shape[-2]} x {pixels.shape[-1]} pixels make {patches.shape[1]} patches; this "
-                f"backbone takes {len(self.positions) - 1}: resize to its image_size"
+                f"images of {pixels.shape[-2]} x {pixels.shape[-1]} pixels make {count('patch', patches.shape[1])}; "
+                f"this backbone takes {len(self.positions) - 1}: resize to its image_size"
             )
         cls = self.class_embedding.to(self.dtype).expand(len(pixels), 1, -1)
         return torch.cat([cls, patches], dim=1) + self.positions.to(self.dtype)

@@ -1,4 +1,7 @@
-"""The `vop` command: parses, calls, prints. Exit status: 0 done, 1 the work failed, 2 the call was wrong."""
+"""The `vop` command: parses, calls, prints. Exit status: 0 done, 1 the work failed, 2 the call was wrong.
+
+A command that was stopped ends with 130 (Ctrl-C) or 143 (SIGTERM).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,10 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import vop
+from vop.cli.common import warn
+from vop.cli.memory import check_limit, explain, is_out_of_memory
+from vop.cli.parser import Parser
+from vop.cli.stopping import Terminated, how_to_go_on, sigterm_stops
 from vop.errors import UsageError, VopError
 from vop.threads import sleep_while_waiting
 
@@ -17,7 +24,7 @@ GROUPS = ["demo", "params", "data", "train", "evaluate", "compare", "index", "se
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="vop", description="Text-video retrieval by prompt tuning of a frozen CLIP.")
+    parser = Parser(prog="vop", description="Text-video retrieval by prompt tuning of a frozen CLIP.")
     parser.add_argument("--version", action="version", version=f"vop {vop.__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for group in GROUPS:
@@ -26,7 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = build_parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = argparse.Namespace()
     # the libraries' own bars and advice would stand between ours
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -34,26 +42,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("LANCEDB_LOG", "error")
     sleep_while_waiting()
     try:
-        return arguments.run(arguments) or 0
+        arguments = build_parser().parse_args(words)
+        check_limit(arguments)
+        with sigterm_stops(arguments):
+            return arguments.run(arguments) or 0
     except UsageError as error:
         return _fail(error, 2)
     except VopError as error:
         return _fail(error, 1)
-    except KeyboardInterrupt:
-        return _fail("stopped", 130)
+    except KeyboardInterrupt as stop:
+        return _fail(how_to_go_on(arguments, words), 143 if isinstance(stop, Terminated) else 130)
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except MemoryError:
-        return _fail("out of memory: use a smaller --batch-size", 1)
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # of PyTorch, which is not imported here
-            raise
-        return _fail(f"the device is out of memory: use a smaller --batch-size ({error})", 1)
-    except OSError as error:  # of a file that the user named; its message names it too
-        return _fail(error, 1)
+    except Exception as error:
+        if is_out_of_memory(error):
+            return _fail(explain(error, arguments), 1)
+        if isinstance(error, OSError):  # of a file that the user named; its message names it too
+            return _fail(error, 1)
+        raise  # an error of the program keeps its traceback
 
 
 def _fail(message: object, status: int) -> int:
-    print(f"vop: {message}", file=sys.stderr)
+    warn(f"vop: {message}")
     return status

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
+import shlex
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.errors import UsageError
 from vop.training.recipe import ENOUGH_STEPS, FIELDS, PAPER_EPOCHS, Recipe, fields_of, kind_of
+from vop.utils.parsing import parse_yaml
+from vop.utils.text import count, in_json, on_one_line, visible
 
 if TYPE_CHECKING:
     from vop.data.types import Dataset
@@ -22,7 +27,7 @@ def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True) 
         "--data",
         metavar="SPEC",
         required=required,
-        help="a benchmark with its folder (msrvtt-9k:data/msrvtt), a CSV, JSONL or Parquet file, or emoji-motion",
+        help="a benchmark with its folder (msrvtt-9k:data/msrvtt), a CSV, JSON, JSONL or Parquet file, or emoji-motion",
     )
     add_table_options(parser)
 
@@ -107,23 +112,74 @@ def recipe_of(config: dict, arguments: argparse.Namespace, **fixed) -> Recipe:
 
 def parse_settings(pairs: Sequence[str]) -> dict:
     """NAME=VALUE pairs, the values as YAML."""
-    import yaml
-
     settings = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not name or not equals:
             raise UsageError(f"--set {pair!r}: write NAME=VALUE")
         try:
-            settings[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            settings[name] = parse_yaml(value)
+        except ValueError:
             raise UsageError(f"--set {pair!r}: the value {value!r} is not readable as YAML") from None
     return settings
 
 
+def say(text: str = "") -> None:
+    """Prints lines on standard output. Names in them come from files: what would command a terminal is escaped."""
+    print(visible(text), flush=True)
+
+
+def warn(text: str) -> None:
+    """Prints lines on standard error, likewise."""
+    print(visible(text), file=sys.stderr, flush=True)
+
+
+def command_line(*words: object) -> str:
+    """A `vop` command as it is to be typed here, with quotes where a word needs them."""
+    return shlex.join([*_program(), *map(str, words)])
+
+
+def _program() -> list[str]:
+    """How this program was started."""
+    started = Path(sys.argv[0])
+    if started.parts[-2:] == ("vop", "__main__.py"):
+        return [sys.executable, "-m", "vop"]
+    if started.name == "vop" and shutil.which("vop") != str(started):
+        return [str(started)]
+    return ["vop"]
+
+
+def data_options(arguments: argparse.Namespace) -> list[str]:
+    """What was given of the options of `add_table_options`, for a command that reads the same data."""
+    given = {
+        "--videos": arguments.videos,
+        "--video-column": arguments.video_column,
+        "--caption-column": arguments.caption_column,
+    }
+    return [word for name, value in given.items() if value is not None for word in (name, str(value))]
+
+
+def seconds(text: str) -> float:
+    """The type of options that take a time: seconds, or as players and `vop search` show it, mm:ss or h:mm:ss.
+
+    Raises:
+        ArgumentTypeError: it is neither, or not a time of a video.
+    """
+    *front, last = text.strip().split(":")
+    try:
+        parts = [*map(int, front), float(last)]
+    except ValueError:
+        parts = []
+    within = all(part < 60 for part in parts[1:])  # of minutes and seconds that stand after a colon
+    if not parts or len(parts) > 3 or not within or not all(0 <= part < math.inf for part in parts) or "-" in text:
+        allowed = "write seconds (92.5), mm:ss (1:32.5) or h:mm:ss (0:01:32.5)"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time of a video: {allowed}")
+    return sum(part * 60**place for place, part in enumerate(reversed(parts)))
+
+
 def print_json(document: dict, *, file: str | None = None) -> None:
     """One JSON document, on standard output or into a file."""
-    text = _on_few_lines(json.dumps(document, indent=2, ensure_ascii=False))
+    text = in_json(_on_few_lines(json.dumps(document, indent=2, ensure_ascii=False)))
     if file in (None, "-"):
         print(text)
         return
@@ -141,17 +197,28 @@ def _on_few_lines(text: str) -> str:
 
 
 def print_table(table: object) -> None:
+    """A table of Rich, in which every text is what it says: no markup, no emoji, no command to the terminal."""
     from rich.console import Console
 
+    class Literal(Console):
+        def render_str(self, text: str, **options):
+            return super().render_str(visible(text), **options | {"markup": False, "emoji": False, "highlight": False})
+
     width = None if sys.stdout.isatty() else 140  # no terminal, no width to keep to
-    Console(width=width).print(table)
+    Literal(width=width).print(table)
 
 
 def warn_skipped(skipped: Sequence) -> None:
     """Lists videos that were left out, on standard error."""
     if skipped:
-        print(f"{len(skipped)} videos were skipped:", file=sys.stderr)
-    for video in skipped[:20]:
-        print(f"  {video.path}: {video.reason}", file=sys.stderr)
-    if len(skipped) > 20:
-        print(f"  and {len(skipped) - 20} more", file=sys.stderr)
+        warn(f"{count('video', len(skipped))} {'was' if len(skipped) == 1 else 'were'} skipped:")
+        warn_listed(f"{video.path}: {video.reason}" for video in skipped)
+
+
+def warn_listed(lines: Iterable[str], *, most: int = 20) -> None:
+    """The first of these on a line each, and how many there are besides."""
+    lines = list(lines)
+    for line in lines[:most]:
+        warn(f"  {on_one_line(line)}")
+    if len(lines) > most:
+        warn(f"  and {len(lines) - most:,} more")

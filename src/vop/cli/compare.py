@@ -20,6 +20,7 @@ from vop.cli.common import (
     print_json,
     print_table,
     recipe_of,
+    say,
 )
 from vop.errors import UsageError, VopError, unknown_name
 from vop.threads import use_threads
@@ -46,14 +47,14 @@ def add_parser(subparsers) -> None:
         "What is done already in --out is used again.",
     )
     compare.add_argument("--methods", metavar="A,B/HEAD,…", help="default: all that `vop params` lists")
-    compare.set_defaults(run=run_compare)
+    compare.set_defaults(run=run_compare, goes_on=True)
     ablate = subparsers.add_parser(
         "ablate",
         help="the paper's ablations as named studies",
         description="Studies: towers, depth, length, specific-length, cmm, cmm-role, split-layer.",
     )
     ablate.add_argument("studies", metavar="STUDY", nargs="*", help="default: all of them")
-    ablate.set_defaults(run=run_ablate)
+    ablate.set_defaults(run=run_ablate, goes_on=True)
     for parser in (compare, ablate):
         _add_options(parser)
 
@@ -305,4 +306,4 @@ def _print(documents: Sequence[dict], page: Path) -> None:
 
     for document in documents:
         print_table(rich_table(document))
-    print(f"\n{page}: tables, figures and clips; the same as Markdown, CSV and JSON beside it")
+    say(f"\n{page}: tables, figures and clips; the same as Markdown, CSV and JSON beside it")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from vop import progress
-from vop.cli.common import add_table_options, load_data, print_json, warn_skipped
+from vop.cli.common import add_table_options, load_data, print_json, say, warn_skipped
+from vop.utils.text import count
 from vop.video.aspect import DISPLAY, check_aspect
 
 
@@ -29,7 +29,7 @@ def add_parser(subparsers) -> None:
     cache.add_argument("--aspect", default=DISPLAY, help="display (default) or stored: the training's own")
     cache.add_argument("--json", action="store_true", help="print JSON")
     add_table_options(cache)
-    cache.set_defaults(run=run_cache)
+    cache.set_defaults(run=run_cache, goes_on=True)
 
 
 def run_check(arguments: argparse.Namespace) -> int:
@@ -42,10 +42,11 @@ def run_check(arguments: argparse.Namespace) -> int:
         print_json(report.to_dict())
     else:
         for name, counts in report.splits.items():
-            print(f"{name}: {counts['videos']:,} videos, {counts['captions']:,} captions")
-        print(f"{len(report.missing):,} missing and {len(report.unreadable):,} unreadable of {report.videos:,} files")
+            say(f"{name}: {count('video', counts['videos'])}, {count('caption', counts['captions'])}")
+        of = count("file", report.videos)
+        say(f"{len(report.missing):,} missing and {len(report.unreadable):,} unreadable of {of}")
         for note in report.notes:
-            print(f"note: {note}")
+            say(f"note: {note}")
     warn_skipped([*report.missing, *report.unreadable])
     return 1 if report.missing or report.unreadable else 0
 
@@ -63,8 +64,7 @@ def run_cache(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(report.to_dict())
     else:
-        print(
-            f"{report.decoded:,} decoded, {report.reused:,} were there, {len(report.failed):,} failed", file=sys.stdout
-        )
+        there = f"{report.reused:,} {'was' if report.reused == 1 else 'were'} there"
+        say(f"{report.decoded:,} decoded, {there}, {len(report.failed):,} failed")
     warn_skipped(report.failed)
     return 1 if report.failed else 0

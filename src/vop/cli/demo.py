@@ -6,24 +6,24 @@ import argparse
 from pathlib import Path
 
 from vop import progress
-from vop.cli.common import add_threads_option, print_json, print_table
+from vop.cli.common import add_threads_option, command_line, print_json, print_table, say
 from vop.threads import use_threads
 
 _NEXT = """
 The run is in {run}, the picture is {sheet}. The videos are indexed: search them in a web page, or here:
 
-    vop serve {library} --open
-    vop search {library} "{sentence}"
+    {serve}
+    {search}
 
 Index your own videos, without any captions:
 
-    vop index my-library FOLDER_OF_VIDEOS --model openai/clip-vit-base-patch32
+    {vop} index my-library FOLDER_OF_VIDEOS --model openai/clip-vit-base-patch32
 
 Tune on your own videos, listed with captions in a CSV file with the columns video,caption:
 
-    vop data check videos.csv
-    vop train --data videos.csv --method vop-f+p --out runs/mine
-    vop evaluate runs/mine --data test.csv
+    {vop} data check videos.csv
+    {vop} train --data videos.csv --method vop-f+p --out runs/mine
+    {vop} evaluate runs/mine --data test.csv
 
 `vop train` takes OpenAI's CLIP (openai/clip-vit-base-patch32) from the hub; --backbone mini keeps the built-in one.
 """
@@ -38,7 +38,7 @@ def add_parser(subparsers) -> None:
     )
     add_threads_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, uses_database=True)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -58,16 +58,21 @@ def run(arguments: argparse.Namespace) -> None:
 
     print_table(comparison_table(result.reports, title="emoji-motion, demo size, on mini"))
     before, after = plain.metrics.t2v.r1, tuned.metrics.t2v.r1
-    print(
+    say(
         f"{tuned.method} finds {after:.1f} % of the videos at rank 1, zero-shot {before:.1f} %: {after - before:+.1f}\n"
     )
     for sentence, found in result.answers.items():
-        print(f"“{sentence}”")
+        say(f"“{sentence}”")
         for place, answer in enumerate(found, start=1):
             mark = "✓" if answer.right else " "
-            print(f"  {mark} {place}. {answer.score:.3f}  {answer.path.name}  {answer.caption}")
+            say(f"  {mark} {place}. {answer.score:.3f}  {answer.path.name}  {answer.caption}")
     sentence = next(iter(result.answers))
-    print(_NEXT.format(run=result.run, sheet=result.sheet, library=result.library, sentence=sentence))
+    words = {
+        "serve": command_line("serve", result.library, "--open"),
+        "search": command_line("search", result.library, sentence),
+        "vop": command_line(),
+    }
+    say(_NEXT.format(run=result.run, sheet=result.sheet, **words))
 
 
 def _to_dict(answer) -> dict:

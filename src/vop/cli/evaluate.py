@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop import progress
-from vop.cli.common import add_data_options, add_threads_option, load_data, print_json, print_table, warn_skipped
+from vop.cli.common import (
+    add_data_options,
+    add_threads_option,
+    load_data,
+    print_json,
+    print_table,
+    say,
+    warn_skipped,
+)
 from vop.errors import UsageError, unknown_name
 from vop.threads import use_threads
 
@@ -118,6 +126,6 @@ def _compare(report: EvaluationReport, other: QueryRanks, arguments: argparse.Na
     test = paired_test(report.ranks, other)
     if arguments.json != "-":
         title = f"{report.method} ({arguments.model}) against {other.name} ({arguments.against})"
-        print()
+        say()
         print_table(paired_table(test, title=title))
     return {"source": arguments.against, **test.to_dict()}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
+
+from vop.cli.common import command_line, say
 
 
 def add_parser(subparsers) -> None:
@@ -44,11 +47,11 @@ def run_openai(arguments: argparse.Namespace) -> None:
         text_heads=arguments.text_heads,
         activation=arguments.activation,
     )
-    print(f"{arguments.out}: use it as --backbone {arguments.out}")
+    say(f"{arguments.out}: use it as {shlex.join(['--backbone', str(arguments.out)])}")
 
 
 def run_modelscope(arguments: argparse.Namespace) -> None:
     from vop.imports.modelscope import import_modelscope
 
     import_modelscope(arguments.folder, arguments.out, vocabulary=arguments.vocabulary)
-    print(f"{arguments.out}: use it as a run, vop evaluate {arguments.out} --data SPEC")
+    say(f"{arguments.out}: use it as a run, {command_line('evaluate', arguments.out)} --data SPEC")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from vop import progress
-from vop.cli.common import add_threads_option, print_json
+from vop.cli.common import add_threads_option, command_line, print_json, say, warn
 from vop.threads import use_threads
+from vop.utils.text import count, on_one_line
 
 if TYPE_CHECKING:
     from vop.search.about import Cutting
@@ -64,7 +64,7 @@ def add_parser(subparsers) -> None:
     )
     add_work_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, goes_on=True, uses_database=True)
 
 
 def add_work_options(parser: argparse.ArgumentParser) -> None:
@@ -89,11 +89,10 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print_report(report, arguments.library, arguments.paths)
     if report.unconfirmed:
-        again = command("index", arguments.library, *arguments.paths, "--prune")
-        print(
-            f"vop: nothing was taken out: {len(report.unconfirmed)} videos are a large part of the library. "
-            f"Look at them: {again} --dry-run; then take them out: {again} --yes",
-            file=sys.stderr,
+        again = command_line("index", arguments.library, *arguments.paths, "--prune")
+        warn(
+            f"vop: nothing was taken out: {count('video', len(report.unconfirmed))} would be a large part of the "
+            f"library. Look at them: {again} --dry-run; then take them out: {again} --yes"
         )
     return 2 if report.unconfirmed else 0
 
@@ -116,7 +115,7 @@ def _index(arguments: argparse.Namespace, *, yes: bool) -> IndexReport:
             yes=yes,
             redo=arguments.redo,
             progress=show,
-            warn=lambda text: print(f"vop: {text}", file=sys.stderr, flush=True),
+            warn=lambda text: warn(f"vop: {text}"),
             **work_of(arguments),
         )
 
@@ -125,18 +124,16 @@ def _agrees(report: IndexReport) -> bool:
     """Asks on a terminal whether a large part of the library is to be taken out; elsewhere nobody can agree."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    _list(report.unconfirmed, sys.stderr)
-    print(
-        f"Take these {len(report.unconfirmed)} videos out of the library? [y/N] ", end="", file=sys.stderr, flush=True
-    )
+    _list(report.unconfirmed, warn)
+    warn(f"Take {count('video', len(report.unconfirmed))} out of the library? [y/N]")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _list(paths: Sequence[str], file: TextIO, *, most: int | None = _SHOWN) -> None:
+def _list(paths: Sequence[str], write: Callable[[str], None], *, most: int | None = _SHOWN) -> None:
     for path in paths[:most]:
-        print(f"  {path if path.isprintable() else repr(path)}", file=file)
+        write(f"  {on_one_line(path)}")
     if most is not None and len(paths) > most:
-        print(f"  and {len(paths) - most} more", file=file)
+        write(f"  and {len(paths) - most:,} more")
 
 
 def work_of(arguments: argparse.Namespace) -> dict:
@@ -146,7 +143,7 @@ def work_of(arguments: argparse.Namespace) -> dict:
 
 
 def say_waiting(library: Path) -> None:
-    print(f"vop: another process is writing to {library}; waiting for it to finish", file=sys.stderr, flush=True)
+    warn(f"vop: another process is writing to {library}; waiting for it to finish")
 
 
 def _cutting(arguments: argparse.Namespace) -> Cutting | None:
@@ -158,11 +155,6 @@ def _cutting(arguments: argparse.Namespace) -> Cutting | None:
     return Cutting(**given) if given else None
 
 
-def command(*words: object) -> str:
-    """A command of vop as a shell reads it."""
-    return shlex.join(["vop", *map(str, words)])
-
-
 def print_report(report: IndexReport, library: Path, paths: Sequence[Path]) -> None:
     counts = {
         "added": report.added,
@@ -172,50 +164,50 @@ def print_report(report: IndexReport, library: Path, paths: Sequence[Path]) -> N
         "taken out": report.removed,
         "unchanged": report.unchanged,
     }
-    print(f"{library}: {', '.join(f'{count} {what}' for what, count in counts.items() if count) or 'nothing to add'}")
+    done = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
+    say(f"{library}: {done or 'nothing to add'}")
     if report.segments:
         speed = report.hours * 3600 / report.seconds
-        print(
-            f"{report.segments} segments of {report.hours:.2f} h of video in {report.seconds:.0f} s ({speed:.0f} h/h)"
-        )
+        made = f"{count('segment', report.segments)} of {report.hours:.2f} h of video"
+        say(f"{made} in {report.seconds:.0f} s ({speed:.0f} h/h)")
     if report.outdated:
-        print(f"{report.outdated} videos elsewhere were decoded by an earlier version; index their folders with --redo")
+        redo = command_line("index", library, "FOLDER", "--redo")
+        say(f"decoded by an earlier version of vop: {count('video', report.outdated)} elsewhere; {redo}")
     _print_leftovers(report, library, paths)
     if report.passed_over:
-        kinds = ", ".join(f"{count} × {kind}" for kind, count in sorted(report.passed_over.items()))
-        print(f"not indexed: {kinds}")
+        kinds = ", ".join(f"{number:,} × {kind}" for kind, number in sorted(report.passed_over.items()))
+        say(f"not indexed: {kinds}")
     if report.missing:
-        print(
-            f"{len(report.missing)} of the given paths cannot be indexed and were skipped: {', '.join(report.missing)}"
-        )
+        say(f"skipped, because they cannot be indexed: {', '.join(report.missing)}")
     if report.unmatched:
-        print(f"{len(report.unmatched)} rows of the metadata match no video:")
-        _list(report.unmatched, sys.stdout)
+        say(f"of the metadata, {count('row', len(report.unmatched))} matched no video:")
+        _list(report.unmatched, say)
     print_failures(report.to_dict(), library)
-    print(f'Search it: {command("search", library)} "what happens"   or with pictures: {command("serve", library)}')
+    say(f"Search it: {command_line('search', library, 'what happens')}")
+    say(f"or with pictures: {command_line('serve', library)}")
 
 
 def _print_leftovers(report: IndexReport, library: Path, paths: Sequence[Path]) -> None:
     """Videos that were taken out or could be, and how."""
     from vop.search.removed import KEPT_DAYS
 
-    prune = command("index", library, *paths, "--prune")
+    prune = command_line("index", library, *paths, "--prune")
     if report.removed:
-        restore = command("library", "restore", library)
-        print(f"For {KEPT_DAYS} days, the videos that were taken out can be put back: {restore}")
+        restore = command_line("library", "restore", library)
+        say(f"For {KEPT_DAYS} days, the videos that were taken out can be put back: {restore}")
     if report.gone:
-        print(f"{report.gone} videos of the library were deleted; to take them out: {prune}")
+        say(f"deleted from the disk, but not from the library: {count('video', report.gone)}; to do so: {prune}")
     if report.excluded:
-        print(f"{report.excluded} videos of the library are not to be indexed any more; to take them out: {prune}")
+        say(f"excluded, but still in the library: {count('video', report.excluded)}; to take out: {prune}")
     if report.away:
-        print(
-            f"{report.away} videos are unavailable: their folders are missing, empty or on another drive than before. "
-            "If you deleted them, take them out:"
+        say(
+            f"unavailable: {count('video', report.away)}; the folder is missing, empty or on another drive than before. "
+            "If you deleted it, say so:"
         )
         for folder in report.unavailable[:_SHOWN]:
-            print(f"  {command('library', 'forget', library, folder)}")
+            say(f"  {command_line('library', 'forget', library, folder)}")
         if len(report.unavailable) > _SHOWN:
-            print(f"  and {len(report.unavailable) - _SHOWN} more folders")
+            say(f"  and {count('folder', len(report.unavailable) - _SHOWN)} more")
 
 
 def print_failures(counts: Mapping[str, object], library: Path | None) -> None:
@@ -225,9 +217,9 @@ def print_failures(counts: Mapping[str, object], library: Path | None) -> None:
         "could be read in part only": counts["partial"],
         "are copies of others": counts["duplicates"],
     }
-    said = ", ".join(f"{count} {what}" for what, count in kinds.items() if count)
+    said = ", ".join(f"{number:,} {what}" for what, number in kinds.items() if number)
     if said:
-        print(f"files: {said}" + (f": {command('library', 'failures', library)}" if library else ""))
+        say(f"files: {said}" + (f": {command_line('library', 'failures', library)}" if library else ""))
 
 
 def _show_preview(arguments: argparse.Namespace) -> None:
@@ -239,7 +231,7 @@ def _show_preview(arguments: argparse.Namespace) -> None:
         return
     going = "would be taken out" if arguments.prune else "--prune would take them out"
     groups = {
-        "new, or unreadable so far, would be read": found.new,
+        "new or unreadable so far, would be read": found.new,
         "changed, would be read again": found.changed,
         "moved": [f"{before} -> {path}" for before, path in found.moved],
         f"deleted, {going}": found.deleted,
@@ -249,9 +241,9 @@ def _show_preview(arguments: argparse.Namespace) -> None:
     }
     for what, paths in groups.items():
         if paths:
-            print(f"{len(paths)} {what}:")
-            _list(paths, sys.stdout, most=None)
+            say(f"{what}: {count('file', len(paths))}")
+            _list(paths, say, most=None)
     if found.needs_yes:
-        print("--prune would ask first, or want --yes: that is a large part of the library")
+        say("--prune would ask first, or want --yes: that is a large part of the library")
     if not any(groups.values()):
-        print("nothing to do")
+        say("nothing to do")

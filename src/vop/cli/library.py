@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop import progress
-from vop.cli.common import print_json, print_table
-from vop.cli.index import add_work_options, command, print_failures, say_waiting, work_of
+from vop.cli.common import command_line, print_json, print_table, say, warn
+from vop.cli.index import add_work_options, print_failures, say_waiting, work_of
 from vop.threads import use_threads
+from vop.utils.text import count, on_one_line
 
 if TYPE_CHECKING:
     from vop.search.integrity import CheckReport
@@ -39,13 +39,14 @@ def add_parser(subparsers) -> None:
     reembed.add_argument("--num-frames", type=int, help="frames of a segment, if not the model's own")
     reembed.add_argument("--drop-unreadable", action="store_true", help="leave out videos that cannot be read any more")
     add_work_options(reembed)
+    reembed.set_defaults(goes_on=True)
 
 
 def _add(actions, name: str, run, text: str) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=text)
     parser.add_argument("library", metavar="LIBRARY", type=Path)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, uses_database=True)
     return parser
 
 
@@ -63,23 +64,24 @@ def _info(arguments: argparse.Namespace) -> None:
         }
         print_json({"library": str(library.path), **status, "cutting": asdict(about.cutting), **kept, "models": models})
         return
-    print(f"{status['videos']} videos, {status['hours']:.2f} h, {status['segments']} segments ({about.cutting})")
+    videos, segments = count("video", status["videos"]), count("segment", status["segments"])
+    say(f"{videos}, {status['hours']:.2f} h, {segments} ({about.cutting})")
     for model in library.models:
-        print(f"model: {model.name} ({model.method}, {about.num_frames} frames of a segment, {model.precision})")
+        frames = f"{count('frame', about.num_frames)} of a segment"
+        say(f"model: {model.name} ({model.method}, {frames}, {model.precision})")
     if status["columns"]:
-        print(f"metadata: {', '.join(status['columns'])}")
+        say(f"metadata: {', '.join(status['columns'])}")
     if status["outdated"]:
-        redo = f"{command('index', arguments.library)} FOLDER --redo"
-        print(f"{status['outdated']} videos were decoded by an earlier version of vop: {redo}")
+        redo = command_line("index", arguments.library, "FOLDER", "--redo")
+        say(f"decoded by an earlier version of vop: {count('video', status['outdated'])}; {redo}")
     if about.exclude:
-        print(f"excluded: {', '.join(about.exclude)}")
+        say(f"excluded: {', '.join(about.exclude)}")
     if removed := library.removed.videos():
-        print(
-            f"{len(removed)} videos were taken out: {command('library', 'restore', arguments.library)} puts them back"
-        )
+        restore = command_line("library", "restore", arguments.library)
+        say(f"taken out: {count('video', len(removed))}; to put back: {restore}")
     print_failures(status, arguments.library)
     if status["index"]:
-        print(f"indexing now: {status['index']['done']} of {status['index']['total']} files")
+        say(f"indexing now: {status['index']['done']:,} of {count('file', status['index']['total'])}")
 
 
 def _failures(arguments: argparse.Namespace) -> None:
@@ -92,14 +94,14 @@ def _failures(arguments: argparse.Namespace) -> None:
         counts = {kind: status[kind] for kind in ("unreadable", "partial", "duplicates")}
         print_json({**counts, "failures": [asdict(failure) for failure in failures]})
         return
-    from rich.markup import escape
     from rich.table import Table
 
-    table = Table("file", "", "reason", box=None)
+    table = Table(box=None)
+    for heading in ("file", "", "reason"):
+        table.add_column(heading, overflow="fold")
     for failure in failures:
-        path = failure.path if failure.path.isprintable() else repr(failure.path)
-        table.add_row(escape(path), failure.kind, escape(failure.reason))
-    print_table(table) if failures else print("every file could be read")
+        table.add_row(on_one_line(failure.path), failure.kind, on_one_line(failure.reason))
+    print_table(table) if failures else say("every file could be read")
     print_failures(library.status(), None)
 
 
@@ -112,10 +114,10 @@ def _forget(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json({"removed": removed})
         return
-    print(f"{removed} videos were taken out of {arguments.library}; their files are where they were")
+    say(f"taken out of {arguments.library}: {count('video', removed)}; no file was touched")
     if not arguments.for_good:
-        restore = command("library", "restore", arguments.library, *arguments.paths)
-        print(f"For {KEPT_DAYS} days, they can be put back: {restore}")
+        restore = command_line("library", "restore", arguments.library, *arguments.paths)
+        say(f"For {KEPT_DAYS} days, they can be put back: {restore}")
 
 
 def _restore(arguments: argparse.Namespace) -> None:
@@ -126,7 +128,7 @@ def _restore(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json({"restored": restored})
         return
-    print(f"{len(restored)} videos were put back into {arguments.library}")
+    say(f"put back into {arguments.library}: {count('video', len(restored))}")
 
 
 def _exclude(arguments: argparse.Namespace) -> None:
@@ -137,9 +139,9 @@ def _exclude(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json({"exclude": list(globs)})
         return
-    print("\n".join(globs) or "nothing is excluded")
+    say("\n".join(globs) or "nothing is excluded")
     if arguments.add or arguments.drop:
-        print(f"The next {command('index', arguments.library)} FOLDER goes by it", file=sys.stderr)
+        warn(f"The next indexing goes by it: {command_line('index', arguments.library, 'FOLDER')}")
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -158,24 +160,24 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _print_check(report: CheckReport) -> None:
     for damage in (*report.damaged_files, *report.damaged_videos):
-        print(f"damaged: {damage.path}: {damage.reason}")
+        say(f"damaged: {on_one_line(damage.path)}: {damage.reason}")
     if report.damaged_frames:
-        print(f"damaged: kept frames of {report.damaged_frames} segments; they are decoded again when they are needed")
-    print(f"{report.library}: {report.files} files, {report.segments} segments of {report.videos} videos were checked")
+        frames = f"kept frames of {count('segment', report.damaged_frames)}"
+        say(f"damaged: {frames}; they are decoded again when they are needed")
+    segments = f"{count('segment', report.segments)} of {count('video', report.videos)}"
+    say(f"{report.library}: {count('file', report.files)}, {segments} were checked")
     if report.without_checksum:
-        print(f"{report.without_checksum} segments have no checksum: an earlier version of vop wrote them")
+        say(f"without checksum, from an earlier version of vop: {count('segment', report.without_checksum)}")
     if report.deleted or report.changed:
-        print(
-            f"{len(report.deleted)} videos were deleted or moved, {len(report.changed)} have changed since: vop index"
-        )
+        say(f"of their files {len(report.deleted):,} were deleted or moved, {len(report.changed):,} changed: vop index")
     if report.sound:
-        print("the library is sound")
+        say("the library is sound")
     elif not report.repaired:
-        print(f"next: {command('library', 'check', report.library, '--repair')}")
+        say(f"next: {command_line('library', 'check', report.library, '--repair')}")
     else:
-        print("the library was repaired, without the damaged videos" if report.damaged_videos else "it was repaired")
+        say("the library was repaired, without the damaged videos" if report.damaged_videos else "it was repaired")
         for again in report.index_again():
-            print(f"next: {again}")
+            say(f"next: {again}")
 
 
 def _reembed(arguments: argparse.Namespace) -> None:
@@ -195,6 +197,7 @@ def _reembed(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(report.to_dict())
         return
-    print(f"{report.library}: {report.videos} videos, {report.segments} segments, made with {', '.join(report.models)}")
+    videos, segments = count("video", report.videos), count("segment", report.segments)
+    say(f"{report.library}: {videos}, {segments}, made with {', '.join(report.models)}")
     for path, reason in report.dropped:
-        print(f"  left out: {path}: {reason}")
+        say(f"  left out: {on_one_line(path)}: {reason}")

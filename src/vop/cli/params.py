@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
-from vop.cli.common import add_settings_option, parse_settings, print_json, print_table
+from vop.cli.common import add_settings_option, parse_settings, print_json, print_table, warn
 from vop.errors import unknown_name
 
 
@@ -35,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
     listed = arguments.method or available()
     counts = count_parameters(find_sizes(arguments.backbone), only=listed, **settings)
     for name in () if arguments.method else METHODS.keys() - set(listed):
-        print(f"{name} is left out: it needs {LIBRARIES[name]} (pip install 'vop[{name}]')", file=sys.stderr)
+        warn(f"{name} is left out: it needs {LIBRARIES[name]} (pip install 'vop[{name}]')")
     if arguments.json:
         print_json({"backbone": arguments.backbone, **to_json(counts)})
     else:

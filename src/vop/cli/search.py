@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import gc
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vop.cli.common import add_threads_option, print_json, print_table
+from vop.cli.common import add_threads_option, command_line, print_json, print_table, say, seconds, warn
 from vop.errors import UsageError
 from vop.threads import use_threads
+from vop.utils.text import count, on_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,8 +39,8 @@ def add_parser(subparsers) -> None:
         help='a sentence that counts more or less, or against: -w -0.5 "a park"',
     )
     parser.add_argument("--video", metavar="FILE", type=Path, help="more like this video")
-    parser.add_argument("--start", metavar="SECONDS", type=float, default=0.0, help="of the moment of --video")
-    parser.add_argument("--end", metavar="SECONDS", type=float, help="of the moment of --video")
+    parser.add_argument("--start", metavar="TIME", type=seconds, help="of the moment of --video: 92.5 or 1:32.5")
+    parser.add_argument("--end", metavar="TIME", type=seconds, help="of the moment of --video, likewise")
     parser.add_argument("--picture", metavar="FILE", type=Path, help="moments that look like this picture")
     parser.add_argument("--captions", metavar="FILE", type=Path, help="rank the lines of a text file for --video")
     parser.add_argument("-k", type=int, default=10, help="how many (default 10)")
@@ -51,7 +50,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--precision", default="auto", help="auto (default), bf16 or fp32")
     add_threads_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, uses_database=True)
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +81,7 @@ def _search(arguments: argparse.Namespace) -> None:
     _check(arguments)
     library = Library.open(arguments.library)
     if not 1 <= arguments.use <= len(library.models):
-        raise UsageError(f"--use {arguments.use}: the library has {len(library.models)} models, from 1 on")
+        raise UsageError(f"--use {arguments.use}: the library has {count('model', len(library.models))}, from 1 on")
     made_by = library.models[arguments.use - 1]
     filters = _filters(arguments)
     filters.sql(library.columns)  # before seconds are spent on the model
@@ -109,8 +108,17 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("ask by sentences, by --video or by --picture, one of the three")
     if arguments.captions and not examples:
         raise UsageError("--captions ranks captions for a video: give --video FILE (or --picture FILE) with it")
+    _check_times(arguments)
     if not examples:
         queries.check(_sentences(arguments))
+
+
+def _check_times(arguments: argparse.Namespace) -> None:
+    start, end = arguments.start, arguments.end
+    if (start, end) != (None, None) and not arguments.video:
+        raise UsageError("--start and --end name a moment of a video: give --video FILE with them")
+    if end is not None and end <= (start or 0):
+        raise UsageError(f"--start {clock(start or 0)} --end {clock(end)}: the moment must end after it starts")
 
 
 def _sentences(arguments: argparse.Namespace) -> list:
@@ -159,7 +167,7 @@ def _vector(model: TextVideoModel, arguments: argparse.Namespace) -> np.ndarray:
     if arguments.video:
         from vop.video.decode import decode_frames
 
-        stretch = {"start_seconds": arguments.start, "end_seconds": arguments.end}
+        stretch = {"start_seconds": arguments.start or 0.0, "end_seconds": arguments.end}
         return queries.of_frames(model, _decoded(decode_frames, arguments.video, **sizes, **stretch))
     if arguments.picture:
         from vop.video.picture import picture_frames
@@ -167,7 +175,7 @@ def _vector(model: TextVideoModel, arguments: argparse.Namespace) -> np.ndarray:
         return queries.of_frames(model, _decoded(picture_frames, arguments.picture, **sizes))
     sentences = _sentences(arguments)
     for note in queries.cut_short(model, sentences):
-        print(f"vop: {note}", file=sys.stderr)
+        warn(f"vop: {note}")
     return queries.of_sentences(model, sentences)
 
 
@@ -194,20 +202,20 @@ def _print_captions(found: list[Caption], *, as_json: bool) -> None:
         print_json({"results": [asdict(caption) for caption in found]})
         return
     for place, caption in enumerate(found, start=1):
-        print(f"{place:3}. {caption.score:.3f}  line {caption.line}: {caption.caption}")
+        say(f"{place:3}. {caption.score:.3f}  line {caption.line}: {on_one_line(caption.caption)}")
 
 
 def _print(found: list[Moment], library: Library) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     if not found:
-        print(f"nothing was found: {_why_nothing(library)}")
+        say(f"nothing was found: {_why_nothing(library)}")
         return
-    table = Table("", "score", "from", "to", "video", box=None)
+    table = Table("", "score", "from", "to", box=None)
+    table.add_column("video", overflow="fold")  # a path of which an end is missing is of no use
     for place, moment in enumerate(found, start=1):
         times = (clock(moment.start_seconds), clock(moment.end_seconds))
-        table.add_row(str(place), f"{moment.score:.3f}", *times, escape(_on_one_line(moment.path)))
+        table.add_row(str(place), f"{moment.score:.3f}", *times, on_one_line(moment.path))
     print_table(table)
 
 
@@ -218,11 +226,7 @@ def _why_nothing(library: Library) -> str:
     if counts["index"]:
         done, total = counts["index"]["done"], counts["index"]["total"]
         return f"indexing is under way ({done} of {total} files), and no video can be searched yet: try again soon"
-    return f"the library is empty: {shlex.join(['vop', 'index', str(library.path)])} FOLDER_OF_VIDEOS"
-
-
-def _on_one_line(path: str) -> str:
-    return path if path.isprintable() else repr(path)
+    return f"the library is empty: {command_line('index', library.path, 'FOLDER_OF_VIDEOS')}"
 
 
 def clock(seconds: float) -> str:

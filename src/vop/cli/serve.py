@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vop.cli.common import add_threads_option
+from vop.cli.common import add_threads_option, say, warn
 from vop.errors import UsageError
 from vop.threads import use_threads
+from vop.utils.text import count
 
 if TYPE_CHECKING:
     from vop.server.views import Views
@@ -42,7 +43,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--precision", default="auto", help="auto, bf16 or fp32")
     add_threads_option(parser)
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, own_signals=True, uses_database=True)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -111,7 +112,7 @@ def _serve(arguments: argparse.Namespace, listener: socket.socket, token: str | 
     try:
         Server(config).run(sockets=[listener])
     except KeyboardInterrupt:  # raised again once all is closed
-        print("stopped", file=sys.stderr)
+        warn("stopped")
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -171,12 +172,13 @@ def _addresses(host: str, port: int, token: str | None) -> tuple[str, str]:
 
 def _announce(views: Views, addresses: tuple[str, str], *, in_browser: bool) -> None:
     shown, here = addresses
-    print(shown)
+    say(shown)
     for view in views.all():
         status = view.served.status()
-        what = f"{status['segments']} segments of {status['videos']} videos" if status["segments"] else "empty so far"
-        print(f"  {view.id}: {what}, {view.model.method} ({view.model.name}), in {view.library.path}")
-    print("Ctrl-C ends it", flush=True)
+        counted = f"{count('segment', status['segments'])} of {count('video', status['videos'])}"
+        what = counted if status["segments"] else "empty so far"
+        say(f"  {view.id}: {what}, {view.model.method} ({view.model.name}), in {view.library.path}")
+    say("Ctrl-C ends it")
     if in_browser:
         import threading
         import webbrowser

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vop import progress
 from vop.cli.common import (
@@ -13,14 +12,23 @@ from vop.cli.common import (
     add_recipe_options,
     add_settings_option,
     add_threads_option,
+    command_line,
+    data_options,
     load_data,
     parse_settings,
     recipe_of,
+    say,
+    warn,
     warn_skipped,
 )
+from vop.data.readers import TABLE_SUFFIXES
 from vop.errors import UsageError
 from vop.threads import use_threads
 from vop.training.recipe import UNTUNED, read_config
+from vop.utils.text import count
+
+if TYPE_CHECKING:
+    from vop.data.types import Dataset
 
 
 def add_parser(subparsers) -> None:
@@ -60,9 +68,10 @@ def run(arguments: argparse.Namespace) -> None:
     from vop.heads import MEAN
     from vop.training.job import train
 
+    dataset = load_data(spec, arguments)
     with progress.show() as show:
         trained = train(
-            load_data(spec, arguments),
+            dataset,
             arguments.method or config.get("method") or "vop-f+p",
             arguments.out,
             backbone=arguments.backbone or config.get("backbone") or DEFAULT_HUB_ID,
@@ -71,27 +80,28 @@ def run(arguments: argparse.Namespace) -> None:
             cache=arguments.cache,
             resume=arguments.resume,
             progress=show,
-            note=partial(print, file=sys.stderr),
+            note=warn,
             **settings,
         )
     PartialState().destroy_process_group()  # its threads can abort a process that ends with them
     if not progress.is_first_process():
         return
     warn_skipped(trained.skipped)
-    _report(trained.result, arguments.out, spec)
+    _report(trained.result, arguments.out)
+    warn(f"next: {_next(arguments, spec, dataset)}")
 
 
 def _in_words(validation: dict) -> str:
     t2v = validation["t2v"]
     found = f"validation t2v R@1 {t2v['r1']:.1f}, R@5 {t2v['r5']:.1f}, MnR {t2v['mnr']:.1f}"
-    return f"{found} ({validation['videos']:,} videos)"
+    return f"{found} ({count('video', validation['videos'])})"
 
 
-def _warn(result) -> None:
+def _say_unproven(result) -> None:
     """Says in red that nothing is known to be gained, and what to do."""
     from rich.console import Console
 
-    videos = f"{result.untuned['videos']:,} validation videos"
+    videos = count("validation video", result.untuned["videos"])
     if result.p is None:
         found = f"{videos} cannot tell whether tuning did good or harm; the tuned model was kept unproven"
     else:
@@ -104,15 +114,34 @@ def _warn(result) -> None:
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"{found}: {advice}{other}", style="bold red")
 
 
-def _report(result, out: Path, spec: str) -> None:
+def _report(result, out: Path) -> None:
     if result.untuned:
-        print(f"untuned: {_in_words(result.untuned)}")
+        say(f"untuned: {_in_words(result.untuned)}")
     validated = [record for record in result.history if "validation" in record]
     for record in validated or result.history:
         line = f"epoch {record['epoch']}: loss {record['loss']:.3f}"
-        print(f"{line}, {_in_words(record['validation'])}" if validated else line)
+        say(f"{line}, {_in_words(record['validation'])}" if validated else line)
     kept = "the untuned model" if result.selection == UNTUNED else f"epoch {result.best_epoch}"
-    print(f"{out}: {kept} ({result.selection}), {result.seconds / 60:.1f} minutes")
+    say(f"{out}: {kept} ({result.selection}), {result.seconds / 60:.1f} minutes")
     if result.untuned and not result.is_proven:
-        _warn(result)
-    print(f"next: vop evaluate {out} --data {spec}", file=sys.stderr)
+        _say_unproven(result)
+
+
+def _next(arguments: argparse.Namespace, spec: str, dataset: Dataset) -> str:
+    """The evaluation of a run, on videos that it was not trained on."""
+    test = spec if "test" in dataset.splits else _test_table(spec)
+    given = data_options(arguments)
+    if arguments.cache is not None:
+        given += ["--cache", str(arguments.cache)]
+    if test is None:
+        command = command_line("evaluate", arguments.out, "--data", "TEST.csv", *given)
+        return f"list videos that it was not trained on in a table, and rank them: {command}"
+    return command_line("evaluate", arguments.out, "--data", test, *given)
+
+
+def _test_table(spec: str) -> str | None:
+    """The table beside a training table that is called as it is, but for "test" in the place of "train"."""
+    path = Path(spec)
+    named = [path.with_name(path.name.replace("train", "test")), *path.parent.glob("test.*")]
+    tables = [other for other in named if other != path and other.suffix in TABLE_SUFFIXES and other.is_file()]
+    return str(tables[0]) if path.is_file() and tables else None

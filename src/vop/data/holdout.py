@@ -8,6 +8,7 @@ import numpy as np
 
 from vop.data.types import Dataset
 from vop.errors import DataError, UsageError
+from vop.utils.text import count
 
 
 def with_validation(
@@ -30,11 +31,11 @@ def with_validation(
     train = dataset.split("train")
     ids = sorted(video.id for video in train.videos)
     if len(ids) < 2:
-        raise DataError(f"{dataset.name}: no validation video can be held out of {len(ids)} training videos")
-    count = min(max(round(fraction * len(ids)), min_videos, 1), max_videos, len(ids) - 1)
-    chosen = {ids[place] for place in np.random.default_rng(seed).permutation(len(ids))[:count]}
+        raise DataError(f"{dataset.name}: no validation video can be held out of {count('training video', len(ids))}")
+    number = min(max(round(fraction * len(ids)), min_videos, 1), max_videos, len(ids) - 1)
+    chosen = {ids[place] for place in np.random.default_rng(seed).permutation(len(ids))[:number]}
     splits = dict(dataset.splits)
     splits["train"] = train.keep(set(ids) - chosen)
     splits["val"] = replace(train.keep(chosen), name="val")
-    note = f"{count} videos held out of train for validation (seed {seed})"
+    note = f"{count('video', number)} held out of train for validation (seed {seed})"
     return Dataset(dataset.name, splits, notes=(*dataset.notes, note))

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from vop.data.frames import FrameStore
 from vop.data.types import Split
 from vop.errors import UsageError, VideoError
+from vop.utils.text import count
 
 
 class PairDataset(Dataset):
@@ -68,7 +69,9 @@ def count_groups(split: Split, *, size: int) -> int:
 def _check_group_size(split: Split, size: int) -> None:
     most = max(map(len, split.captions_of))
     if size > most:
-        raise UsageError(f"captions_per_video is {size}, but no video of {split.name} has more than {most} captions")
+        raise UsageError(
+            f"captions_per_video is {size}, but no video of {split.name} has more than {count('caption', most)}"
+        )
 
 
 class EpochSampler(Sampler):
@@ -97,13 +100,15 @@ class EpochSampler(Sampler):
     def _check(self) -> None:
         if self.batch_size < 1 or self.batch_size % self.world_size:
             raise UsageError(
-                f"batch_size is {self.batch_size}; it must divide evenly among {self.world_size} processes"
+                f"batch_size is {self.batch_size}; it must divide evenly among {count('process', self.world_size)}"
             )
         if not 0 <= self.rank < self.world_size:
             raise UsageError(f"rank is {self.rank}; it must be from 0 to {self.world_size - 1}")
         if self.num_items < self.batch_size:
+            are = "is" if self.num_items == 1 else "are"
             raise UsageError(
-                f"batch_size is {self.batch_size}, but there are only {self.num_items} items; make it smaller"
+                f"batch_size is {self.batch_size}, but there {are} only {count('item', self.num_items)}; "
+                "make it smaller"
             )
 
     def __len__(self) -> int:

@@ -19,6 +19,7 @@ from vop.data.frames import FrameStore
 from vop.data.types import Dataset, Split, Video
 from vop.errors import DataError, UsageError, VideoError
 from vop.threads import free_cores
+from vop.utils.text import count, on_one_line
 from vop.video.decode import check_timeline
 from vop.video.isolated import DecodingProcesses
 
@@ -178,11 +179,11 @@ def _read_through(processes: DecodingProcesses, video: Video) -> None:
 
 
 def _complaint(split: Split, bad: tuple[BadVideo, ...], policy: str) -> str:
-    lines = [f"  {video.path}: {video.reason}" for video in bad[:_SHOWN]]
+    lines = [on_one_line(f"  {video.path}: {video.reason}") for video in bad[:_SHOWN]]
     if len(bad) > _SHOWN:
-        lines.append(f"  and {len(bad) - _SHOWN} more")
+        lines.append(f"  and {len(bad) - _SHOWN:,} more")
     remedy = "; --on-bad-video skip goes on without them" if policy == "fail" else ""
-    head = f"{len(bad)} of {len(split.videos)} videos of the split {split.name!r} cannot be read{remedy}:"
+    head = f"{len(bad):,} of {count('video', len(split.videos))} of the split {split.name!r} cannot be read{remedy}:"
     return "\n".join([head, *lines])
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from vop.errors import DataError
+from vop.utils.text import count
 
 SPLIT_NAMES = ("train", "val", "test")
 
@@ -57,7 +58,9 @@ class Split:
 
     def _check_captions(self) -> None:
         if len(self.captions) != len(self.targets):
-            raise DataError(f"split {self.name}: {len(self.captions)} captions, {len(self.targets)} targets")
+            raise DataError(
+                f"split {self.name}: {count('caption', len(self.captions))}, {count('target', len(self.targets))}"
+            )
         for row, (caption, target) in enumerate(zip(self.captions, self.targets, strict=True)):
             if not caption.strip():
                 raise DataError(f"split {self.name}: caption {row} is empty")
@@ -72,7 +75,7 @@ class Split:
         return len(self.captions)
 
     def __repr__(self) -> str:
-        return f"Split({self.name!r}, {len(self.videos):,} videos, {len(self.captions):,} captions)"
+        return f"Split({self.name!r}, {count('video', len(self.videos))}, {count('caption', len(self.captions))})"
 
     @cached_property
     def captions_of(self) -> tuple[tuple[int, ...], ...]:

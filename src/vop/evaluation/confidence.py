@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from vop.errors import UsageError
+from vop.utils.text import count
 
 CUTS = {"r1": 1, "r5": 5, "r10": 10}
 DIRECTIONS = ("t2v", "v2t")
@@ -57,13 +58,19 @@ class QueryRanks:
         for part, least in (("t2v", 1), ("v2t", 1), ("targets", 0)):
             object.__setattr__(self, part, _whole_numbers(part, getattr(self, part), least=least))
         if len(self.t2v) != len(self.targets):
-            raise UsageError(f"{len(self.t2v)} ranks of texts and {len(self.targets)} targets: give one for each text")
+            raise UsageError(
+                f"{count('rank', len(self.t2v))} of texts and {count('target', len(self.targets))}: "
+                "give one for each text"
+            )
         named = len(np.unique(self.targets))
         if len(self.v2t) != named:
-            raise UsageError(f"{len(self.v2t)} ranks of videos, and texts of {named}: give one for each with a text")
+            raise UsageError(
+                f"{count('rank', len(self.v2t))} of videos, and texts of {named}: give one for each with a text"
+            )
 
     def __repr__(self) -> str:
-        return f"QueryRanks({self.name!r}, {len(self.t2v):,} texts, {len(self.v2t):,} videos, {self.fingerprint!r})"
+        texts, videos = count("text", len(self.t2v)), count("video", len(self.v2t))
+        return f"QueryRanks({self.name!r}, {texts}, {videos}, {self.fingerprint!r})"
 
     def hits(self) -> np.ndarray:
         """(v, 2, 3) float64, how many of a video's queries have a rank of at most 1, 5, 10."""
@@ -233,7 +240,7 @@ def _hits(runs: Sequence[QueryRanks]) -> np.ndarray:
 
 def check_same_gallery(first: QueryRanks, second: QueryRanks) -> None:
     """Raises a UsageError that says what differs, where two evaluations ranked different things."""
-    sizes = [f"{len(ranks.t2v):,} texts and {len(ranks.v2t):,} videos" for ranks in (first, second)]
+    sizes = [f"{count('text', len(ranks.t2v))} and {count('video', len(ranks.v2t))}" for ranks in (first, second)]
     if sizes[0] != sizes[1]:
         what = f"the galleries have different sizes, {sizes[0]} against {sizes[1]}"
     elif not np.array_equal(first.targets, second.targets):
@@ -342,6 +349,6 @@ def _whole_numbers(part: str, values: Any, *, least: int) -> np.ndarray:
 def _check(*, level: float, **counts: int) -> None:
     if not 0 < level < 1:
         raise UsageError(f"level {level} is not allowed: give a share between 0 and 1, such as {LEVEL}")
-    for name, count in counts.items():
-        if count < 1:
-            raise UsageError(f"{name} {count} is not allowed: give 1 or more")
+    for name, number in counts.items():
+        if number < 1:
+            raise UsageError(f"{name} {number} is not allowed: give 1 or more")

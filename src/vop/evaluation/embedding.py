@@ -23,6 +23,7 @@ from vop.evaluation.metrics import RetrievalMetrics, metrics_from_embeddings, re
 from vop.evaluation.ranks import similarity_matrix
 from vop.evaluation.report import SkippedVideo
 from vop.threads import free_cores
+from vop.utils.text import count
 
 if TYPE_CHECKING:
     from vop.data.types import Split, Video
@@ -110,7 +111,9 @@ def embed_split(
         by_id, skipped = _embed_videos(model, split.videos, store, batch_size, workers, on_bad_video, progress)
         if not by_id:
             first = f", the first: {skipped[0].path}: {skipped[0].reason}" if skipped else ""
-            raise DataError(f"none of the {len(split.videos)} videos of split {split.name!r} could be read{first}")
+            raise DataError(
+                f"none of the {count('video', len(split.videos))} of split {split.name!r} could be read{first}"
+            )
         kept = split.keep(set(by_id)) if skipped else split
         texts = embed_texts(model, kept.captions, batch_size=8 * batch_size, progress=progress)
     videos = torch.stack([by_id[video.id] for video in kept.videos])

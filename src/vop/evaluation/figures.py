@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vop.errors import UsageError
 from vop.files import atomic_write
+from vop.utils.text import count
 
 # All lengths in pixels.
 _MARGIN = 36
@@ -78,7 +79,9 @@ def contact_sheet(
         UsageError: nothing to draw, or frames of another shape or type.
     """
     if not rows or not all(row.clips for row in rows):
-        raise UsageError(f"{len(rows)} rows, of which some may lack clips: give at least one row, each with a clip")
+        raise UsageError(
+            f"{count('row', len(rows))}, of which some may lack clips: give at least one row, each with a clip"
+        )
     strips = [[film_strip(clip.frames, max_frames=max_frames) for clip in row.clips] for row in rows]
     column = max(_LEAST_COLUMN, *(strip.width for line in strips for strip in line)) + 2 * _BORDER
     columns = max(len(line) for line in strips)

@@ -15,6 +15,7 @@ from vop.evaluation.report import EvaluationReport
 from vop.heads import MEAN
 from vop.model import HEAD_PREFIX
 from vop.progress import Progress, silent
+from vop.utils.text import count
 from vop.video.aspect import DISPLAY
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def report_facts(model: TextVideoModel, dataset: Dataset, *, aspect: str = DISPL
 def _frame_notes(model: TextVideoModel) -> tuple[str, ...]:
     if model.num_frames == model.trained_frames or not model.trainable():
         return ()
-    note = f"tuned with {model.trained_frames} frames a video, evaluated with {model.num_frames}"
+    note = f"tuned with {count('frame', model.trained_frames)} a video, evaluated with {model.num_frames}"
     return (f"{note}; its tables of frame positions are interpolated" if model.frame_tables() else note,)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vop.errors import UsageError
 from vop.evaluation.ranks import BLOCK_BYTES, Ranks, ranks_from_embeddings, ranks_from_similarity
+from vop.utils.text import count
 
 METRIC_NAMES = ("r1", "r5", "r10", "mdr", "mnr")
 Targets = Sequence[int] | np.ndarray | Tensor
@@ -154,14 +155,18 @@ def _real_matrix(name: str, matrix: Tensor | np.ndarray) -> Tensor:
 def _targets(targets: Targets | None, *, texts: int, videos: int) -> Tensor:
     if targets is None:
         if texts != videos:
-            raise UsageError(f"{texts} texts and {videos} videos are not pairs: say each text's video by targets=")
+            raise UsageError(
+                f"{count('text', texts)} and {count('video', videos)} are not pairs: say each text's video by targets="
+            )
         return torch.arange(texts)
     plain = targets.detach().cpu().numpy() if isinstance(targets, Tensor) else np.asarray(targets)
     if plain.dtype.kind not in "iu":
         raise UsageError(f"targets are {plain.dtype}: give the index of each text's video, as integers")
     indices = torch.from_numpy(plain.astype(np.int64))  # a copy
     if tuple(indices.shape) != (texts,):
-        raise UsageError(f"targets have shape {tuple(indices.shape)}: give one video index for each of {texts} texts")
+        raise UsageError(
+            f"targets have shape {tuple(indices.shape)}: give one video index for each of {count('text', texts)}"
+        )
     outside = indices[(indices < 0) | (indices >= videos)]
     if len(outside):
         raise UsageError(f"target {int(outside[0])} is no video: allowed are 0 to {videos - 1}")

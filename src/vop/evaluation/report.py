@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vop.errors import UsageError
 from vop.evaluation.confidence import CUTS, DIRECTIONS, Confidence, PairedTest, QueryRanks, bootstrap_intervals
+from vop.utils.text import count, on_one_line, visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -164,8 +165,8 @@ def paired_table(test: PairedTest, *, title: str = "") -> Table:
             result.add_row(direction if n == 0 else "", recall, *cells)
         result.add_section()
     result.caption = _plain(
-        f"intervals: {test.resamples:,} resamples of the videos with their captions\n"
-        f"p: two-sided, from {test.swaps:,} random swaps of the models' results by video"
+        f"intervals: {count('resample', test.resamples)} of the videos with their captions\n"
+        f"p: two-sided, from {count('random swap', test.swaps)} of the models' results by video"
     )
     return result
 
@@ -215,7 +216,7 @@ def _plain(text: str) -> Text:
     """Text in which a bracket is no markup: names and paths come from users."""
     from rich.text import Text
 
-    return Text(text)
+    return Text(visible(text))
 
 
 def _add_heads(table: Table, heads: Iterable[str | Text]) -> None:
@@ -245,7 +246,8 @@ def _signed(points: float) -> str:
 
 def _protocol(report: EvaluationReport) -> str:
     metrics = report.metrics
-    return f"{metrics.texts:,} texts, gallery of {metrics.videos:,} videos ({report.split}); ties: {metrics.tie_rule}"
+    texts, videos = count("text", metrics.texts), count("video", metrics.videos)
+    return f"{texts}, gallery of {videos} ({report.split}); ties: {metrics.tie_rule}"
 
 
 def _caption_lines(report: EvaluationReport) -> Iterable[str]:
@@ -257,9 +259,10 @@ def _caption_lines(report: EvaluationReport) -> Iterable[str]:
     if chosen:
         yield f"weights: {', '.join(chosen)}"
     if report.skipped:
-        count = f"{len(report.skipped)} of {report.listed_videos:,}"
-        yield f"{count} listed videos could not be read, and are out with their captions:"
-        yield from (f"  {video.path}: {video.reason}" for video in report.skipped[:5])
+        listed = f"{len(report.skipped):,} of {count('listed video', report.listed_videos)}"
+        are, their = ("is", "its") if len(report.skipped) == 1 else ("are", "their")
+        yield f"{listed} could not be read, and {are} out with {their} captions:"
+        yield from (on_one_line(f"  {video.path}: {video.reason}") for video in report.skipped[:5])
         if len(report.skipped) > 5:
-            yield f"  … and {len(report.skipped) - 5} more"
+            yield f"  … and {len(report.skipped) - 5:,} more"
     yield from report.notes

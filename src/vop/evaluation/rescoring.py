@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vop.errors import UsageError
 from vop.evaluation.metrics import DirectionMetrics, RetrievalMetrics, Targets, retrieval_metrics
+from vop.utils.text import count
 
 _LARGEST_EXPONENT = 700.0  # exp(-700) is still a number in float64
 
@@ -67,7 +68,9 @@ def qb_norm(similarity: Tensor, bank: Tensor, *, beta: float = 20.0, top_k: int 
     """
     scores, bank = _finite(similarity), _finite(bank)
     if bank.shape[1] != scores.shape[1]:
-        raise UsageError(f"the bank ranks {bank.shape[1]} items, the queries {scores.shape[1]}: use the same gallery")
+        raise UsageError(
+            f"the bank ranks {count('item', bank.shape[1])}, the queries {scores.shape[1]:,}: use the same gallery"
+        )
     if not beta > 0:
         raise UsageError(f"beta {beta} is not allowed: give a positive number")
     if not 1 <= top_k <= bank.shape[1]:

@@ -25,6 +25,7 @@ from vop.files import atomic_write
 from vop.imports.checkpoint import read_tensors
 from vop.imports.folder import check_new_folder, new_folder
 from vop.imports.vocabulary import find_vocabulary, write_tokenizer
+from vop.utils.text import count
 
 if TYPE_CHECKING:
     from transformers import CLIPConfig
@@ -223,7 +224,7 @@ def sizes_from_openai(state: Mapping[str, Tensor], *, source: str) -> ClipSizes:
     def shape(name: str, dimensions: int) -> tuple[int, ...]:
         found = tuple(_take(state, name, source=source).shape)
         if len(found) != dimensions or 0 in found:
-            raise VopError(f"{source}: {name} has shape {found}; a ViT CLIP's has {dimensions} dimensions")
+            raise VopError(f"{source}: {name} has shape {found}; a ViT CLIP's has {count('dimension', dimensions)}")
         return found
 
     def tower(prefix: str, width: int) -> TowerSizes:
@@ -238,7 +239,7 @@ def sizes_from_openai(state: Mapping[str, Tensor], *, source: str) -> ClipSizes:
     patches = shape("visual.positional_embedding", 2)[0] - 1
     grid = round(patches**0.5)
     if grid < 1 or grid * grid != patches:
-        raise VopError(f"{source}: visual.positional_embedding is for {patches} patches, which make no square")
+        raise VopError(f"{source}: visual.positional_embedding is for {count('patch', patches)}, which make no square")
     vocab_size, text_width = shape("token_embedding.weight", 2)
     return ClipSizes(
         vision=tower("visual.transformer", vision_width),

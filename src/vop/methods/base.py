@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vop.backbone.clip import Clip
 from vop.backbone.config import ClipSizes
 from vop.errors import UsageError
+from vop.utils.text import count
 from vop.video.limits import MAX_FRAMES
 
 MOST = 10_000  # of anything that a setting counts
@@ -79,6 +80,6 @@ def check_frames(got: int, trained: int) -> None:
     """Raises a UsageError if a video has another number of frames than there are positions."""
     if got != trained:
         raise UsageError(
-            f"{got} frames a video; this model takes num_frames={trained}: pass as many, "
+            f"{count('frame', got)} a video; this model takes num_frames={trained}: pass as many, "
             "or open it with vop.load(…, num_frames=…)"
         )

@@ -23,6 +23,7 @@ from vop.backbone.config import ClipSizes
 from vop.errors import UsageError
 from vop.methods.base import Method, check_whole
 from vop.methods.prompts import LayerPrompts, which_layers
+from vop.utils.text import count
 
 
 class VoP(Method):
@@ -53,7 +54,7 @@ class VoP(Method):
         self.max_tokens = sizes.positions - (0 if self.text_prompts.get(1) is None else text_prompts)
         if self.max_tokens < 3:
             raise UsageError(
-                f"text_prompts is {text_prompts}; this backbone's {sizes.positions} positions leave "
+                f"text_prompts is {text_prompts}; this backbone's {count('position', sizes.positions)} leave "
                 f"{self.max_tokens} for a caption: use at most {sizes.positions - 3}"
             )
 

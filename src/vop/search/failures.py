@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lancedb.table import Table
 
 TABLE = "failures"
-UNREADABLE, PARTIAL, DUPLICATE = "unreadable", "partial", "duplicate"
+KINDS = UNREADABLE, PARTIAL, DUPLICATE = "unreadable", "partial", "duplicate"
 SCHEMA = pa.schema(
     {
         "path": pa.string(),

@@ -12,6 +12,7 @@ from pathlib import Path
 from vop.errors import DataError, UsageError
 from vop.search.walk import absolute_path
 from vop.utils.names import existing_path, nfc
+from vop.utils.text import count
 
 PATH_COLUMNS = ("path", "video", "file", "filename", "file_name", "video_path", "name")
 
@@ -95,7 +96,7 @@ def _sort(file: Path, lines: Iterable[tuple[int, list[str]]], names: list[str], 
     by_path, by_name, given = {}, {}, {}
     for line, values in lines:
         if len(values) != len(names):
-            raise DataError(f"{file}, line {line}: {len(values)} values, not {len(names)}")
+            raise DataError(f"{file}, line {line}: {count('value', len(values))}, not {len(names)}")
         said = dict(zip(names, values, strict=True))
         video = said.pop(key)
         if not video:

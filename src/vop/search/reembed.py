@@ -28,6 +28,7 @@ from vop.search.place import alone_in
 from vop.search.reading import is_as_it_was
 from vop.search.rows import EMBEDDING, decoder_version, made_with, vectors, with_column
 from vop.search.segmenting import Piece, read_frames_of
+from vop.utils.text import on_one_line
 from vop.video.isolated import DecodingProcesses
 
 _SHOWN = 5  # videos that an error names
@@ -216,9 +217,9 @@ class _Moving:
 
 
 def _complaint(folder: Path, failed: Sequence[tuple[str, str]]) -> str:
-    lines = [f"  {path}: {reason}" for path, reason in failed[:_SHOWN]]
+    lines = [on_one_line(f"  {path}: {reason}") for path, reason in failed[:_SHOWN]]
     if len(failed) > _SHOWN:
-        lines.append(f"  and {len(failed) - _SHOWN} more")
+        lines.append(f"  and {len(failed) - _SHOWN:,} more")
     remedy = "--drop-unreadable goes on without them"
-    head = f"{folder} is as it was: {len(failed)} of its videos cannot be embedded; {remedy}:"
+    head = f"{folder} is as it was: {len(failed):,} of its videos cannot be embedded; {remedy}:"
     return "\n".join([head, *lines])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.files import atomic_write
+from vop.utils.text import count
 
 if TYPE_CHECKING:
     from vop.progress import Progress
@@ -78,7 +79,7 @@ class IndexProgress:
             seconds_left=None if left is None else round(left),
             current=self._current,
         )
-        note = f"{self._done_files} of {self._files} files, {hours:.2f} h of video, {speed:.0f} h/h"
+        note = f"{self._done_files:,} of {count('file', self._files)}, {hours:.2f} h of video, {speed:.0f} h/h"
         whole = max(1, self._bytes // _MEGABYTE)
         done = whole if self._done_files == self._files else min(int(self._done_bytes // _MEGABYTE), whole - 1)
         self._show("indexing (MB)", done, whole, note)

@@ -14,6 +14,7 @@ from vop.search.filters import Filters
 from vop.search.moments import Moment
 from vop.search.queries import Sentence
 from vop.server.views import View
+from vop.utils.text import count
 
 MAX_K = 1000
 MAX_SENTENCES, MAX_LENGTH = 32, 100_000  # of a query, and characters of each
@@ -60,7 +61,8 @@ class AskedInWords(Asked):
     def sentences(self) -> list[Sentence]:
         if self.w and len(self.w) != len(self.q):
             raise UsageError(
-                f"there are {len(self.w)} weights (w) for {len(self.q)} sentences (q); give one for each, or none"
+                f"there are {count('weight', len(self.w))} (w) for {count('sentence', len(self.q))} (q); "
+                "give one for each, or none"
             )
         weights = [round(weight, WEIGHT_DIGITS) for weight in self.w] or [1.0] * len(self.q)
         return [Sentence(text, weight) for text, weight in zip(self.q, weights, strict=True)]

@@ -12,6 +12,8 @@ from typing import Generic, TypeVar
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from vop.utils.text import count
+
 BATCH = 64  # texts in one forward pass; on a CPU more are no faster each
 REMEMBERED, REMEMBERED_LENGTH = 4096, 1000  # texts, and the characters of the longest: some megabytes
 GONE = 499  # nobody reads this answer; nginx has given the number its meaning
@@ -37,7 +39,7 @@ class Gate:
             TryAgain: all are taken.
         """
         if self.inside >= self.limit:
-            raise TryAgain(f"the server is busy with {self.inside} requests; try again in a moment")
+            raise TryAgain(f"the server is busy with {count('request', self.inside)}; try again in a moment")
         self.inside += 1
         try:
             yield

@@ -14,7 +14,8 @@ from vop.files import atomic_write
 from vop.studies.figures import NOTES, TITLES, figures_of, file_name, save_figures
 from vop.studies.html import write_html
 from vop.studies.reading import heading, origin, protocol, remarks, runs, stems
-from vop.studies.tables import Table, kind_tables, main_table, order_table, trial_table
+from vop.studies.tables import Cell, Table, kind_tables, main_table, order_table, trial_table
+from vop.utils.text import in_markdown, in_spreadsheet, markdown_block
 
 
 def publish(documents: Sequence[Mapping], folder: Path, *, name: str) -> Path:
@@ -45,21 +46,21 @@ def _to_publish(document: Mapping) -> dict[str, Any]:
 
 
 def _page(documents: Sequence[Mapping], *, html: str) -> Iterator[str]:
-    yield f"# {', '.join(dict.fromkeys(heading(document) for document in documents))}\n"
+    yield f"# {in_markdown(', '.join(dict.fromkeys(map(heading, documents))))}\n"
     yield f"[{html}]({html}) is all of it in one file: tables that sort, figures, the clips that were found first.\n"
     yield "Written by the command below; nothing here is typed in by hand.\n"
     figures = figures_of(documents)
     yield from _pictures("", figures[""])
     for stem, document in zip(stems(documents), documents, strict=True):
-        yield f"## {heading(document)}\n"
-        yield f"```sh\n{document['command']}\n```\n"
+        yield f"## {in_markdown(heading(document))}\n"
+        yield f"{markdown_block(document['command'], 'sh')}\n"
         facts = protocol(document) | origin(document)
-        yield from (f"- {name}: {text}" for name, text in facts.items() if text)
-        yield from (f"- {line}" for line in remarks(document))
+        yield from (f"- {name}: {in_markdown(text)}" for name, text in facts.items() if text)
+        yield from (f"- {in_markdown(line)}" for line in remarks(document))
         yield f"\n{markdown_table(main_table(document))}\n"
         for table in (*kind_tables(document), order_table(document), trial_table(document)):
             if table.rows:
-                yield f"{table.title}:\n\n{markdown_table(table)}\n"
+                yield f"{in_markdown(table.title)}:\n\n{markdown_table(table)}\n"
         yield from _pictures(stem, figures[stem])
 
 
@@ -72,14 +73,15 @@ def markdown_table(table: Table) -> str:
     """A table as Markdown, the best of a column bold."""
     columns = table.filled()
     numbers = [any(cell.value is not None for cell in cells) for _, cells in columns]
-    written = [[f"**{cell.whole}**" if cell.best else cell.whole for cell in cells] for _, cells in columns]
-    lines = [[column.head for column, _ in columns], ["---:" if right else "---" for right in numbers]]
-    return "\n".join(f"| {' | '.join(map(_plain, line))} |" for line in (*lines, *zip(*written, strict=True)))
+    written = [[_bold(cell) for cell in cells] for _, cells in columns]
+    lines = [[in_markdown(column.head) for column, _ in columns], ["---:" if right else "---" for right in numbers]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (*lines, *zip(*written, strict=True)))
 
 
-def _plain(text: str) -> str:
-    """A bar or a line's end would break a Markdown table."""
-    return text.replace("|", "\\|").replace("\n", " ")
+def _bold(cell: Cell) -> str:
+    """A cell's text, in bold where it is the best of its column."""
+    text = in_markdown(cell.whole)
+    return f"**{text}**" if cell.best else text
 
 
 def csv_text(document: Mapping) -> str:
@@ -89,7 +91,7 @@ def csv_text(document: Mapping) -> str:
     names = dict.fromkeys(name for row in rows for name in row)
     writer = csv.DictWriter(out, fieldnames=list(names), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: in_spreadsheet(value) for name, value in row.items()} for row in rows)
     return out.getvalue()
 
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vop.utils.text import count
+
 # Words of the paper for what an ablation varies: the title, and the name of the axis.
 STUDIES = {
     "towers": ("prompts in one tower or in both", "towers with prompts"),
@@ -110,8 +112,8 @@ def protocol(document: Mapping) -> dict[str, str]:
         "head": ", ".join(heads(document)),
         "ranked": _gallery(document["gallery"]),
         "weights": _weights(document),
-        "training": f"{recipe['epochs']} epochs, batch {recipe['batch_size']}, {recipe['num_frames']} frames, "
-        f"{recipe['precision']}",
+        "training": f"{count('epoch', recipe['epochs'])}, batch {recipe['batch_size']}, "
+        f"{count('frame', recipe['num_frames'])}, {recipe['precision']}",
         "seeds": ", ".join(map(str, seeds)) + (": mean ± standard deviation" if len(seeds) > 1 else ""),
         "learning rates": _search(document),
     }
@@ -135,14 +137,16 @@ def remarks(document: Mapping) -> list[str]:
         (document.get("left_out_of_training"), "left out of the training"),
     ):
         if videos:
-            lines.append(f"{len(videos):,} video{'s'[: len(videos) > 1]} could not be read: {where}")
+            lines.append(f"{count('video', len(videos))} could not be read: {where}")
     return lines + [f"failed: {line}" for line in document.get("failures") or ()]
 
 
 def _gallery(gallery: Mapping) -> str:
     videos, listed_videos = gallery["videos"], gallery["listed_videos"]
     listed = f" ({listed_videos:,} listed)" if listed_videos != videos else ""
-    return f"{gallery['texts']:,} texts, gallery of {videos:,} videos{listed}; ties: {gallery['tie_rule']}"
+    return (
+        f"{count('text', gallery['texts'])}, gallery of {count('video', videos)}{listed}; ties: {gallery['tie_rule']}"
+    )
 
 
 def _weights(document: Mapping) -> str:

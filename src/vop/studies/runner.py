@@ -29,6 +29,7 @@ from vop.studies.plan import ALL, Arm, Plan, check_same
 from vop.studies.scheduler import Outcome, Scheduler
 from vop.studies.source import changed_modules, code_of
 from vop.utils.parsing import parse_json
+from vop.utils.text import count, on_one_line
 
 STUDY, LOCK, REPLACED = "study.json", ".lock", "replaced"
 
@@ -228,8 +229,10 @@ def _alone_in(out: Path) -> Iterator[None]:
 
 def _refuse_bad_videos(plan: Plan, failed: tuple[BadVideo, ...]) -> None:
     if failed and plan.recipe.on_bad_video == "fail":
-        lines = "".join(f"\n  {video.path}: {video.reason}" for video in failed[:5])
-        raise DataError(f"{len(failed)} videos cannot be read; --on-bad-video skip goes on without them:{lines}")
+        lines = "".join("\n" + on_one_line(f"  {video.path}: {video.reason}") for video in failed[:5])
+        raise DataError(
+            f"{count('video', len(failed))} cannot be read; --on-bad-video skip goes on without them:{lines}"
+        )
 
 
 def _readable_fingerprints(dataset: Dataset, failed: tuple[BadVideo, ...]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -96,12 +97,20 @@ class Scheduler:
                     for future in finished:
                         self._end(future)
                     self._take_what_is_done()
+            except BaseException:  # nobody waits any more for what is half done: checkpoints keep it
+                self._end_processes()
+                raise
             finally:
                 for running in self.running.values():
                     running.pool.shutdown(cancel_futures=True)
         for runs in self.outcome.runs.values():
             runs.sort(key=lambda run: run["seed"])
         return self.outcome
+
+    def _end_processes(self) -> None:
+        for running in self.running.values():
+            for process in list((running.pool._processes or {}).values()):
+                process.terminate()
 
     def _start(self, context, messages: Queue) -> None:
         while self.waiting and self.slots:
@@ -189,6 +198,7 @@ class Scheduler:
 def _in_process(job: Job, messages: Queue, slot: int) -> dict:
     """In a process of its own: the job, with its progress sent home now and then."""
     sent = 0.0
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one, which ends it
 
     def progress(step: str, done: int, total: int, note: str = "") -> None:
         nonlocal sent

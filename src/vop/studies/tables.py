@@ -8,6 +8,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from vop.studies.reading import found, gain, heading, heads, number, protocol, remarks, signed, size
+from vop.utils.text import on_one_line, visible
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -246,11 +247,11 @@ class _Terminal:
         for pair in columns[2:]:
             wide = console.measure(_rich([*chosen, pair]), options=options.update(width=10_000)).maximum
             (chosen if wide <= options.max_width else missing).append(pair)
-        yield Text(f"\n{table.title}\n")
+        yield Text(visible(f"\n{table.title}\n"))
         yield _rich(chosen)
         lines = [f"{name}: {text}" for name, text in protocol(self.document).items() if text]
         lines += [f"no room here: {', '.join(column.head for column, _ in missing)}"] if missing else []
-        yield Text("\n".join(["", *lines, *remarks(self.document)]))
+        yield Text(visible("\n".join(["", *lines, *remarks(self.document)])))
 
 
 def _rich(columns: Sequence[tuple[Column, list[Cell]]]) -> RichTable:
@@ -261,8 +262,8 @@ def _rich(columns: Sequence[tuple[Column, list[Cell]]]) -> RichTable:
     table = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     written = []
     for n, (column, cells) in enumerate(columns):
-        texts = [cell.whole if column.rank == 0 else cell.text for cell in cells]
-        head = "\n".join(wrap(column.head, max(map(len, texts)), break_long_words=False))
+        texts = [on_one_line(cell.whole if column.rank == 0 else cell.text) for cell in cells]
+        head = "\n".join(wrap(visible(column.head), max(map(len, texts)), break_long_words=False))
         # A name may go on in the next line; a number must not.
         table.add_column(Text(head), justify="right" if n else "left", no_wrap=n > 0, overflow="fold")
         written.append([Text(t, style="bold" if cell.best else "") for t, cell in zip(texts, cells, strict=True)])

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vop.errors import UsageError, unknown_name
+from vop.files import read_file
+from vop.utils.parsing import MAX_YAML_BYTES, parse_yaml
 from vop.video.aspect import DISPLAY, check_aspect
 
 ENOUGH_STEPS = 300  # in which prompts learned more than they broke, on emoji-motion with mini (docs/training.md)
@@ -113,13 +115,10 @@ def read_config(path: str | Path) -> dict:
     Raises:
         UsageError: the file is missing or is not such a dictionary.
     """
-    import yaml
-
+    content = read_file(path, at_most=MAX_YAML_BYTES, error=UsageError)
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: no such recipe ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = parse_yaml(content.decode("utf-8"))
+    except ValueError as error:
         raise UsageError(f"{path}: not readable as YAML ({error})") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: a recipe is a mapping of names to values, got {type(values).__name__}")

@@ -15,6 +15,7 @@ import numpy as np
 from av.video.frame import PictureType
 
 from vop.errors import UsageError, VideoError
+from vop.utils.text import count
 from vop.video.aspect import DISPLAY
 from vop.video.clock import Clock
 from vop.video.colour import ColourConverter, alpha_decoder
@@ -136,7 +137,7 @@ def check_damage(path: Path, timeline: Timeline, span: Span, wanted: Sequence[in
     misses = [abs(stamp - target) * timeline.time_base for stamp, target in zip(found, wanted, strict=True)]
     bad = sum(miss > interval for miss in misses)
     if bad > MAX_BAD_SHARE * len(wanted):
-        raise VideoError(path, f"{bad} of {len(wanted)} wanted frames are damaged")
+        raise VideoError(path, f"{bad:,} of {count('wanted frame', len(wanted))} are damaged")
 
 
 class VideoDecoder:

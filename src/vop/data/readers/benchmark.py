@@ -9,6 +9,7 @@ from vop.data.readers.text import expect, read_json, read_text
 from vop.data.readers.videofolder import FileTree, VideoFolder, needed_folder
 from vop.data.types import Dataset, Split, Video
 from vop.errors import DataError
+from vop.utils.text import count
 
 Pair = tuple[str, str]  # video id, caption
 _ADJECTIVES = {"train": "training", "val": "validation", "test": "test"}
@@ -118,10 +119,10 @@ class Benchmark:
         if not ids:
             raise _nothing_left(source, listing, list(listed))
         if len(filled) < len(wanted):
-            self.notes.append(f"{len(wanted) - len(filled)} empty captions left out of {split}")
+            self.notes.append(f"{count('empty caption', len(wanted) - len(filled))} left out of {split}")
         if len(ids) < len(listed):
-            count = f"{len(listed) - len(ids)} of {len(listed)} {_ADJECTIVES[split]} videos"
-            self.notes.append(f"{count} have no captions in {source.name}")
+            without = f"{len(listed) - len(ids):,} of {count(f'{_ADJECTIVES[split]} video', len(listed))}"
+            self.notes.append(f"{without} have no captions in {source.name}")
         self._splits[split] = self._make(split, ids, filled)
 
     def _make(self, split: str, ids: Sequence[str], pairs: Sequence[Pair]) -> Split:
@@ -142,7 +143,7 @@ def _nothing_left(source: Path, listing: Path | None, listed: list[str]) -> Data
     if listing is None:
         return DataError(f"{source}: there is no caption in it")
     return DataError(
-        f"{listing}: none of its {len(listed)} videos has a caption in {source}, for example {listed[0]!r}; "
+        f"{listing}: none of its {count('video', len(listed))} has a caption in {source}, for example {listed[0]!r}; "
         "do the two files belong together?"
     )
 
@@ -153,4 +154,5 @@ def overlaps(splits: Mapping[str, Split]) -> Iterator[str]:
     trained = ids.pop("train", set())
     for name, held_out in ids.items():
         if common := held_out & trained:
-            yield f"{len(common)} videos are in both train and {name}, for example {min(common)}"
+            are = "is" if len(common) == 1 else "are"
+            yield f"{count('video', len(common))} {are} in both train and {name}, for example {min(common)}"

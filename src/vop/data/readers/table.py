@@ -27,6 +27,7 @@ from vop.data.readers.videofolder import VideoFolder
 from vop.data.types import Dataset, Split, Video
 from vop.errors import DataError, UsageError, unknown_name
 from vop.utils.names import existing_path, nfc
+from vop.utils.text import count
 
 CAPTION_COLUMNS = (
     *("caption", "captions", "text", "sentence", "sentences", "description", "descriptions", "title"),
@@ -98,11 +99,13 @@ def read(
     if not found:
         raise DataError(f"{path}: there is no row with a caption in it")
     splits = {name: pairs.split(name) for name, pairs in found.items()}
-    notes = [f"{len(places)} empty captions left out of {name}, first {places[0]}" for name, places in empty.items()]
+    notes = [
+        f"{count('empty caption', len(places))} left out of {name}, first {places[0]}" for name, places in empty.items()
+    ]
     for name, ids in bare.items():
         if without := ids - (found[name].places.keys() if name in found else set()):
             notes.append(
-                f"{len(without)} videos of {name} have no captions and are left out, for example {min(without)}"
+                f"{count('video', len(without))} of {name} without captions left out, for example {min(without)}"
             )
     named = path.resolve()
     return Dataset(named.name if path.is_dir() else named.stem, splits, notes=(*notes, *overlaps(splits)))

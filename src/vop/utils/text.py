@@ -1,0 +1,65 @@
+"""Text for people: counts, and names from files that must not command the terminal, spreadsheet or page they reach."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+
+# Control characters other than the tab and the line's end, invisible marks that change the direction of text, line
+# separators that are none to a terminal, and halves of characters (bytes of a name that is not valid UTF-8).
+_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")  # also full width: spreadsheets take both
+_TAG = re.compile(r"<(?! )|>|&(?=#?\w+;)")  # a "<" before a space begins no tag
+_MARKUP = re.compile(r"[\\`*_\[\]|~]")
+
+
+def count(noun: str, number: int) -> str:
+    """A number with its noun: `count("video", 1)` is "1 video", `count("video", 1200)` is "1,200 videos"."""
+    return f"{number:,} {noun if number == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """The regular plural of a noun: videos, processes, queries."""
+    if re.search(r"(s|x|sh|[^o]ch)$", noun):
+        return f"{noun}es"
+    return re.sub(r"(?<=[^aeiou])y$", "ie", noun) + "s"
+
+
+def visible(text: str) -> str:
+    r"""Text with every character that commands a terminal written as an escape, such as `\x1b`; lines stay lines."""
+    return _COMMANDS.sub(_escaped, text)
+
+
+def on_one_line(text: str) -> str:
+    r"""`visible` text for a table's cell or a list's line: the end of a line and a tab are written as escapes, too."""
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte, as Python keeps it in a name
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def in_json(text: str) -> str:
+    """A JSON document with the same values, in which no character commands a terminal."""
+    return _COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def in_spreadsheet(value: object) -> object:
+    """The cell of a CSV file: text that a spreadsheet would take for a formula has a quote in front (OWASP)."""
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def in_markdown(text: str) -> str:
+    """Text that Markdown shows as it is, on one line: no table, link, code or HTML begins or ends in it."""
+    plain = _MARKUP.sub(r"\\\g<0>", on_one_line(text).replace("\\n", " ").replace("\\t", " "))
+    return _TAG.sub(lambda found: escape(found[0]), plain)
+
+
+def markdown_block(text: str, language: str) -> str:
+    """A block of code, whose fence is longer than any in it."""
+    longest = max(map(len, re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{visible(text)}\n{fence}"

@@ -1,0 +1,139 @@
+"""Ctrl-C and SIGTERM: in order, with an exit status of their own, and with the command that goes on."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from vop.cli import build_parser, stopping
+
+STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+SMALL = ["--num-frames", "2", "--workers", "0", "--batch-size", "2", "--precision", "fp32", "--threads", "1"]
+SOURCES = str(Path(stopping.__file__).parents[2])
+
+
+def stop_while(words: list, *, at: str, by: signal.Signals) -> tuple[int, str]:
+    """Starts `vop`, stops it once it has said `at`, and gives its exit status and what it said on standard error."""
+    environment = os.environ | {"PYTHONPATH": SOURCES, "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "vop", *map(str, words)]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment, start_new_session=True
+    )
+    said = ""
+    for line in process.stderr:
+        said += line
+        if at in line:
+            break
+    process.send_signal(by)  # to it alone, as `kill` does
+    said += process.stderr.read()  # until its children have closed it, too
+    return process.wait(timeout=60), said
+
+
+def command_of(said: str) -> list[str]:
+    """The command that was printed last."""
+    return shlex.split(said.strip().splitlines()[-1])
+
+
+@pytest.mark.parametrize("by", STATUS)
+def test_a_training_goes_on(table, tiny_folder, tmp_path, by):
+    given = ["--data", table, "--method", "vop", "--backbone", tiny_folder, "--validation", 0, *SMALL]
+    words = ["train", "--out", tmp_path / "a run", "--epochs", 4000, *given]
+    status, said = stop_while(words, at="training: ", by=by)
+    assert (status, "Traceback" in said) == (STATUS[by], False)
+    assert "vop: stopped; what is done is kept. Go on with:\n" in said
+    command = command_of(said)
+    assert command == [sys.executable, "-m", "vop", *map(str, words), "--resume"]
+
+
+def test_a_training_that_was_resumed_is_resumed_by_the_same_command(vop, monkeypatch, tmp_path):
+    monkeypatch.setattr("vop.cli.train.load_data", stopped)
+    words = ["train", "--out", tmp_path / "run", "--data", "x.csv", "--resume"]
+    status, _, err = vop(*words)
+    assert (status, command_of(err)) == (130, ["vop", *map(str, words)])
+
+
+def test_a_comparison_ends_its_processes_and_goes_on(table, tiny_folder, tmp_path):
+    given = ["--data", table, "--backbone", tiny_folder, "--validation", 0.2, *SMALL]
+    words = ["compare", "--methods", "vop,bias", "--seeds", 0, "--learning-rates", 1e-2, "--epochs", 4000, *given]
+    status, said = stop_while([*words, "--out", tmp_path / "study", "--jobs", 2], at="process 1", by=signal.SIGTERM)
+    assert (status, "Traceback" in said) == (143, False)
+    assert command_of(said)[3:] == [*map(str, words), "--out", str(tmp_path / "study"), "--jobs", "2"]
+
+
+def stopped(*_, **__):
+    raise KeyboardInterrupt
+
+
+def terminated(*_, **__):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)  # the signal comes first
+    pytest.fail("the signal was not seen")
+
+
+@pytest.mark.parametrize(("how", "status"), [(stopped, 130), (terminated, 143)])
+@pytest.mark.parametrize(
+    ("words", "function"),
+    [
+        (["index", "my library", "videos"], "vop.search.index.index"),
+        (["library", "reembed", "my library", "--model", "mini"], "vop.search.reembed.reembed"),
+        (["data", "cache", "my table.csv", "--out", "cache"], "vop.cli.data.load_data"),
+    ],
+)
+def test_others_go_on_by_the_same_command(vop, monkeypatch, words, function, how, status):
+    monkeypatch.setattr(function, how)
+    before = signal.getsignal(signal.SIGTERM)
+    got, _, err = vop(*words)
+    assert (got, command_of(err)) == (status, ["vop", *words])
+    assert "stopped; what is done is kept. Go on with:" in err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("words", [["evaluate", "run", "--data", "x.csv"], ["data", "check", "x.csv"]])
+def test_what_starts_anew_says_only_that_it_was_stopped(vop, monkeypatch, words):
+    for module in ("evaluate", "data"):
+        monkeypatch.setattr(f"vop.cli.{module}.load_data", stopped)
+    monkeypatch.setattr("vop.model.load", stopped)
+    assert vop(*words) == (130, "", "vop: stopped\n")
+
+
+def test_a_launched_training_names_no_command_that_it_does_not_know(vop, monkeypatch):
+    monkeypatch.setattr("vop.cli.train.load_data", stopped)
+    words = ["train", "--out", "run", "--data", "x.csv"]
+    monkeypatch.setenv("RANK", "0")
+    assert "Go on with the same command and --resume" in vop(*words)[2]
+    monkeypatch.setenv("RANK", "1")
+    assert vop(*words)[2] == "vop: stopped\n"
+
+
+def test_signals_are_left_alone_where_they_are_not_ours():
+    arguments = build_parser().parse_args(["params"])
+    serving = build_parser().parse_args(["serve", "library"])
+    with stopping.sigterm_stops(serving):
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with stopping.sigterm_stops(arguments):
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    failed = []
+
+    def elsewhere() -> None:
+        try:
+            with stopping.sigterm_stops(arguments):
+                failed.append(signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL)
+        except ValueError:
+            failed.append(True)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert failed == [False]

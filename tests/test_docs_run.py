@@ -1,0 +1,147 @@
+"""The commands that the documentation shows do what it says: each is run as it is written, page by page, in order.
+
+Below `/data` the pages have what lies in `data/` here; OpenAI's CLIP is a tiny one in a hub's cache.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from imports.openai_files import make_release, make_state, write_vocabulary
+from search.owners_videos import write_video
+from test_docs import COMMANDS, ROOT, blocks
+from tiny_clip import make_clip_folder
+from tiny_data import CAPTIONS, write_videos
+from vop.backbone.source import DEFAULT_HUB_ID, PINNED_REVISIONS
+from vop.cli import main
+from vop.methods import METHODS
+from vop.model import create
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # old files are in that format
+
+# Commands that cannot be run here, by what is in them. `test_docs.py` parses them and checks their arguments.
+NOT_RUN = {
+    r"^(compare|ablate) ": "hours of training; tests/studies runs small ones",
+    r"^serve ": "serves until it is stopped; tests/cli/test_serve.py",
+    r"emoji-motion": "renders thousands of videos; tests/world renders a few",
+    r"(msrvtt|msvd|didemo|activitynet|lsmdc|vatex)": "the benchmark's files are not here; tests/data has small ones",
+    r"OWNER/NAME": "the name of nobody's repository",
+}
+HUB = f"models--{DEFAULT_HUB_ID.replace('/', '--')}/snapshots/{PINNED_REVISIONS[DEFAULT_HUB_ID]}"
+
+
+def reason_not_to_run(words: list[str]) -> str | None:
+    line = shlex.join(words)
+    return next((reason for pattern, reason in NOT_RUN.items() if re.search(pattern, line)), None)
+
+
+def vop_commands() -> Iterator[tuple[str, list[str]]]:
+    """(page, words without `vop`) of every command of ours, in order."""
+    for page, command in COMMANDS:
+        program, *words = shlex.split(command, comments=True)
+        if Path(program).name == "vop":
+            yield page, words
+
+
+PAGES: dict[str, list[list[str]]] = {}
+for page, words in vop_commands():
+    if reason_not_to_run(words) is None:
+        PAGES.setdefault(page, []).append(words)
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory) -> Path:
+    """A cache in which OpenAI's CLIP is a tiny one."""
+    cache = tmp_path_factory.mktemp("hub")
+    make_clip_folder(cache / HUB, text={"num_hidden_layers": 3})
+    return cache
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    """What the pages expect to be there: tables, videos, pictures, files of others."""
+    place = tmp_path_factory.mktemp("prepared")
+    videos = write_videos(place / "cooking")
+    for name, rows in (("train", range(5)), ("test", range(5, 8))):
+        with open(place / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
+            pairs = [(f"cooking/{videos[n].name}", CAPTIONS[n]) for n in rows]
+            several = [(pairs[0][0], f"caption {n} of the first") for n in range(3)] if name == "train" else []
+            csv.writer(file).writerows([("video", "caption"), *pairs, *several])
+    shutil.copytree(place / "cooking", place / "data" / "videos")
+    rows = [{"clip_id": video.stem, "description": CAPTIONS[n]} for n, video in enumerate(videos)]
+    (place / "clips.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    for seed, name in enumerate(["FOLDER/a.mp4", "holidays/lake.mp4", "holidays/private/b.mp4"]):
+        write_video(place / name, seed=seed)
+    talk = write_video(place / "talk.mp4", seed=9, seconds=75)
+    (place / "clips").mkdir()
+    talk.rename(place / "clips" / "talk.mkv")  # a container is known by its content
+    Image.new("RGB", (64, 48), (240, 120, 30)).save(place / "sunset.jpg")
+    (place / "captions.txt").write_text("a dog runs\nsomebody talks\n", encoding="utf-8")
+    (place / "about.csv").write_text(
+        next(text for text in blocks(ROOT / "docs" / "search.md", "csv") if "stars" in text), encoding="utf-8"
+    )
+    torch.save(make_state(), place / "ViT-B-32.pt")
+    write_vocabulary(place / "bpe_simple_vocab_16e6.txt.gz")
+    (place / "cv_vit-b32_retrieval_vop").mkdir()
+    make_release(place / "cv_vit-b32_retrieval_vop", make_state())
+    shutil.copytree(ROOT / "recipes", place / "recipes")
+    return place
+
+
+@pytest.fixture
+def workplace(prepared, hub, tmp_path, monkeypatch) -> Path:
+    """A copy to work in."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def prepare(page: str) -> None:
+    """What other pages have made before this one."""
+    if page == "evaluation.md":
+        for method, run in (("vop-f+p", "cooking"), ("vop", "vop")):
+            create(method, DEFAULT_HUB_ID).save_pretrained(Path("runs") / run)
+    if page == "search.md":
+        for method, run in (("vop-p", "holidays"), ("vop", "beach")):
+            create(method, DEFAULT_HUB_ID).save_pretrained(Path("runs") / run)
+    if page == "methods.md":
+        source = next(block for block in blocks(ROOT / "docs" / page, "python") if "class FrameWeights" in block)
+        Path("frame_weights.py").write_text(source, encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_a_page_run(page, workplace, monkeypatch, capsys):
+    prepare(page)
+    monkeypatch.syspath_prepend(workplace)
+    monkeypatch.setitem(METHODS, "frame-weights", "frame_weights:FrameWeights")
+    for words in PAGES[page]:
+        here = [re.sub(r"^/data\b", str(workplace / "data"), word) for word in words]
+        status = main(here)
+        out, err = capsys.readouterr()
+        assert status == 0, f"vop {shlex.join(words)}\n{err}"
+        assert out.strip(), f"vop {shlex.join(words)} says nothing"
+
+
+def test_few_commands_are_not_run_each_for_a_reason():
+    lines = [shlex.join(words) for _, words in vop_commands()]
+    for pattern in NOT_RUN:
+        assert any(re.search(pattern, line) for line in lines), f"{pattern}: no page has such a command"
+    run = [words for page in PAGES.values() for words in page]
+    assert len(run) >= 40
+    groups = {"params", "data", "train", "evaluate", "index", "search", "library", "import"}
+    assert {words[0] for words in run} >= groups

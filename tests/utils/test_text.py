@@ -1,0 +1,91 @@
+"""Counts, and text that must not command what shows it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vop.utils.text import count, in_json, in_markdown, in_spreadsheet, markdown_block, on_one_line, visible
+
+COMMANDS = [
+    *map(chr, range(0x09)),
+    *map(chr, range(0x0B, 0x20)),
+    *map(chr, range(0x7F, 0xA0)),
+    *("\u202a", "\u202b", "\u202c", "\u202d", "\u202e", "\u2066", "\u2067", "\u2068", "\u2069", "\u200e", "\u200f"),
+    *("\u061c", "\u2028", "\u2029", "\ud83d", "\udce9"),
+]
+
+
+@pytest.mark.parametrize(
+    ("noun", "number", "text"),
+    [
+        ("video", 0, "0 videos"),
+        ("video", 1, "1 video"),
+        ("video", 1234567, "1,234,567 videos"),
+        ("empty caption", 2, "2 empty captions"),
+        ("epoch", 5, "5 epochs"),
+        ("process", 2, "2 processes"),
+        ("patch", 2, "2 patches"),
+        ("query", 2, "2 queries"),
+        ("day", 2, "2 days"),
+    ],
+)
+def test_count(noun, number, text):
+    assert count(noun, number) == text
+
+
+@pytest.mark.parametrize("character", COMMANDS, ids=ascii)
+def test_what_commands_a_terminal_is_shown_as_an_escape(character):
+    shown = visible(f"a{character}b")
+    assert shown.isprintable()
+    assert character not in shown
+    assert shown.startswith("a\\")
+    document = in_json(json.dumps({"name": f"a{character}b"}, ensure_ascii=False))
+    assert document.isprintable()
+    assert json.loads(document) == {"name": f"a{character}b"}
+
+
+@pytest.mark.parametrize("text", ["a\nb\tc", "naïve 日本語 한글 עברית 👩‍👩‍👧 e\u0301", "[red]", "\\x1b"])
+def test_other_text_stays(text):
+    assert visible(text) == text
+
+
+def test_escapes_say_which_character():
+    assert visible("\x1b[31m\x9b\u202e\udce9") == "\\x1b[31m\\x9b\\u202e\\xe9"
+    assert on_one_line("a\nb\tc") == "a\\nb\\tc"
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1 prompt", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1"])
+def test_a_formula_is_defused(text):
+    assert in_spreadsheet(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("value", [-1, -0.5, None, "vop-f+p", "", True])
+def test_numbers_and_names_stay(value):
+    assert in_spreadsheet(value) is value
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("vop-f+p", "vop-f+p"),
+        ("vop < vop-p", "vop < vop-p"),
+        ("a|b", "a\\|b"),
+        ("a\\|b", "a\\\\\\|b"),
+        ("a\r\nb", "a\\\\x0d b"),
+        ("`x`", "\\`x\\`"),
+        ("<img src=x>", "&lt;img src=x&gt;"),
+        ("[a](javascript:b)", "\\[a\\](javascript:b)"),
+        ("&lt;b&gt;", "&amp;lt;b&amp;gt;"),
+        ("AT&T", "AT&T"),
+        ("**bold**", "\\*\\*bold\\*\\*"),
+    ],
+)
+def test_markdown_shows_it_as_it_is(text, written):
+    assert in_markdown(text) == written
+
+
+def test_a_block_of_code_ends_where_it_ends():
+    block = markdown_block("vop train --data '```\n# x'", "sh").splitlines()
+    assert (block[0], block[-1], block[1:-1]) == ("````sh", "````", ["vop train --data '```", "# x'"])
