@@ -6,12 +6,14 @@ import http.client
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from urllib.parse import quote
 
 import pytest
@@ -131,6 +133,23 @@ def test_a_terminal_that_is_closed(library, tmp_path, nohup):
             process.communicate(timeout=30)
             assert process.returncode == 0
             assert not folders[0].exists()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: local"])
+def test_more_half_sent_requests_than_descriptors(library, sent):
+    before = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (128, 128))
+    with served(library.path, before=before) as (process, port, _):
+        idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(160)]
+        for connection in idle:
+            with suppress(OSError):  # it has been closed for another
+                connection.sendall(sent)
+        for number in range(3):
+            assert get(port, f"/api/views/demo/search?q=dog{number}")[0].status == 200
+        for connection in idle:
+            connection.close()
+        assert get(port, "/")[0].status == 200
+        status, _, err = end(process)
+    assert (status, err) == (0, "stopped\n")
 
 
 class TestRefusals:

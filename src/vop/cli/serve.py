@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 import socket
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from vop.server.views import Views
 
 _TRIED = 100  # ports above one that is taken
-_MAX_URL_BYTES = 2**20  # a query of ten thousand words, in any script
-_END_SECONDS = 1  # that requests in work have after Ctrl-C
 
 
 def add_parser(subparsers) -> None:
@@ -70,46 +67,32 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _serve(arguments: argparse.Namespace, listener: socket.socket, token: str | None) -> None:
     use_threads(arguments.threads)
-    import uvicorn
-
     from vop.server.app import create_app
-    from vop.server.desk import QUEUE
+    from vop.server.connections import Server, connections_that_fit
+    from vop.server.desk import QUEUE, UPLOADS
     from vop.server.security import Hosts
 
+    most = connections_that_fit()
     app = create_app(
         arguments.libraries,
         token=token,
         hosts=Hosts(arguments.host),
         max_upload_bytes=arguments.max_upload_mb * 2**20,
         queue=arguments.queue or QUEUE,
+        uploads=min(UPLOADS, most // 2),
         precision=arguments.precision,
     )
     addresses = _addresses(arguments.host, listener.getsockname()[1], token if arguments.token == "auto" else None)
 
-    class Server(uvicorn.Server):
+    class AnnouncedServer(Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
                 signal.signal(signal.SIGHUP, self.handle_exit)
             _announce(app.state.desk.views, addresses, in_browser=arguments.open)
 
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cut off now is no error
-            await super().shutdown(sockets)
-
-    config = uvicorn.Config(
-        app,
-        http="h11",  # the one whose limit on what comes in before the body can be set
-        h11_max_incomplete_event_size=_MAX_URL_BYTES,
-        ws="none",
-        lifespan="on",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_END_SECONDS,
-    )
     try:
-        Server(config).run(sockets=[listener])
+        AnnouncedServer(app, listener, most=most).run()
     except KeyboardInterrupt:  # raised again once all is closed
         print("stopped", file=sys.stderr)
 

@@ -86,9 +86,9 @@ async def search_file(request: Request, desk: TheDesk, view: str, asked: Annotat
         vector = await encoder.frames(await desk.make(desk.worker.decode, path, **wanted))
         return await desk.look_up(seen.search, vector, made_by=opened, **how)
 
-    with desk.uploads.place():
+    with desk.uploads.place() as place:
         desk.expect_media()
-        async with received(request, desk.folder, max_bytes=desk.max_upload_bytes) as path:
+        async with received(request, desk.folder, place, desk.uploads, max_bytes=desk.max_upload_bytes) as path:
             try:
                 moments = await desk.admit(request, partial(look, path))
             except VideoError as error:  # its path is one of ours

@@ -16,7 +16,8 @@ from vop.errors import UsageError, VideoError, VopError
 from vop.search.library import Library
 from vop.server import api, media_api
 from vop.server.batching import TryAgain
-from vop.server.desk import QUEUE, Desk
+from vop.server.bodies import CloseUnread
+from vop.server.desk import QUEUE, UPLOADS, Desk
 from vop.server.media import NoRoom
 from vop.server.security import Guard, Hosts
 from vop.server.views import Unknown, Views
@@ -32,6 +33,7 @@ def create_app(
     hosts: Hosts | None = None,
     max_upload_bytes: int = MAX_UPLOAD_BYTES,
     queue: int = QUEUE,
+    uploads: int = UPLOADS,
     precision: str = "auto",
 ) -> FastAPI:
     """The application, with the libraries and their models open.
@@ -41,6 +43,7 @@ def create_app(
         token: what requests have to bring; None for none.
         hosts: names by which it may be called; those of this machine by default.
         queue: how many requests may be in work or wait before others are answered with 503.
+        uploads: how many files may be on their way at once.
         precision: bf16, fp32 or auto, of the models.
 
     Raises:
@@ -48,7 +51,7 @@ def create_app(
         VopError: a library is damaged, from a later version, or was made with another model.
     """
     views = Views([Library.open(folder) for folder in libraries], precision=precision)
-    desk = Desk(views, queue=queue, max_upload_bytes=max_upload_bytes)
+    desk = Desk(views, queue=queue, uploads=uploads, max_upload_bytes=max_upload_bytes)
     app = FastAPI(
         title="vop",
         version=vop.__version__,
@@ -60,6 +63,7 @@ def create_app(
     )
     app.state.desk = desk
     app.add_middleware(Guard, hosts=hosts or Hosts(), token=token)
+    app.add_middleware(CloseUnread)  # around the guard, too
     for kind, status in _STATUS.items():
         app.add_exception_handler(kind, _telling(status))
     app.add_exception_handler(RequestValidationError, _misunderstood)
