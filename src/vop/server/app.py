@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, Response
-from fastapi.staticfiles import StaticFiles
+from fastapi.responses import JSONResponse, Response
 
 import vop
 from vop.errors import UsageError, VideoError, VopError
@@ -20,6 +19,7 @@ from vop.server.bodies import CloseUnread
 from vop.server.desk import QUEUE, UPLOADS, Desk
 from vop.server.media import NoRoom
 from vop.server.security import Guard, Hosts
+from vop.server.sending import FileAnswer, OpenFile
 from vop.server.views import Unknown, Views
 
 PAGE = Path(__file__).with_name("page")
@@ -70,12 +70,23 @@ def create_app(
     app.include_router(api.router)
     app.include_router(media_api.router)
     app.add_api_route("/", _page, methods=["GET", "HEAD"], include_in_schema=False)
-    app.mount("/page", StaticFiles(directory=PAGE))
+    app.add_api_route("/page/{name}", _page_file, methods=["GET", "HEAD"], include_in_schema=False)
     return app
 
 
-def _page() -> FileResponse:
-    return FileResponse(PAGE / "index.html")
+_PAGE_FILES = {path.name: path for path in PAGE.iterdir()}
+_PAGE_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+
+
+def _page() -> Response:
+    return _page_file("index.html")
+
+
+def _page_file(name: str) -> Response:
+    if name not in _PAGE_FILES:
+        raise HTTPException(404, f"there is no file {name!r} of the page")
+    path = _PAGE_FILES[name]
+    return FileAnswer(OpenFile(path), media_type=_PAGE_TYPES[path.suffix], headers={})
 
 
 def _closing(desk: Desk) -> AbstractAsyncContextManager:
