@@ -34,6 +34,7 @@ def create_app(
     max_upload_bytes: int = MAX_UPLOAD_BYTES,
     queue: int = QUEUE,
     uploads: int = UPLOADS,
+    root_path: str = "",
     precision: str = "auto",
 ) -> FastAPI:
     """The application, with the libraries and their models open.
@@ -44,6 +45,7 @@ def create_app(
         hosts: names by which it may be called; those of this machine by default.
         queue: how many requests may be in work or wait before others are answered with 503.
         uploads: how many files may be on their way at once.
+        root_path: below which a proxy serves the page, such as "/videos".
         precision: bf16, fp32 or auto, of the models.
 
     Raises:
@@ -62,7 +64,7 @@ def create_app(
         lifespan=_closing(desk),
     )
     app.state.desk = desk
-    app.add_middleware(Guard, hosts=hosts or Hosts(), token=token)
+    app.add_middleware(Guard, hosts=hosts or Hosts(), token=token, root_path=root_path)
     app.add_middleware(CloseUnread)  # around the guard, too
     for kind, status in _STATUS.items():
         app.add_exception_handler(kind, _telling(status))

@@ -105,7 +105,7 @@ function showQuery() {
 }
 
 const stripOf = (library, segment) =>
-  `/api/libraries/${encodeURIComponent(library)}/segments/${encodeURIComponent(segment)}/strip.jpg`;
+  `api/libraries/${encodeURIComponent(library)}/segments/${encodeURIComponent(segment)}/strip.jpg`;
 
 function closeDialogs() {
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();

@@ -15,7 +15,7 @@ export async function watchState({ told, failed }) {
     let seconds = SECONDS_AT_REST;
     if (!document.hidden) {
       try {
-        const state = await call("/api/state");
+        const state = await call("api/state");
         if (state.views.some((view) => view.index || !view.segments)) seconds = SECONDS_WHILE_INDEXING;
         told(state);
       } catch (error) {
@@ -111,7 +111,7 @@ async function showFailures(view) {
   dialog.replaceChildren(head, body);
   dialog.showModal();
   try {
-    const path = `/api/libraries/${encodeURIComponent(view.library)}/failures?limit=${FAILURES_SHOWN}`;
+    const path = `api/libraries/${encodeURIComponent(view.library)}/failures?limit=${FAILURES_SHOWN}`;
     const { failures, total } = await call(path);
     head.insertBefore(copyButton("Copy the list", () => failures.map(asLine).join("\n")), close);
     body.append(failureList(failures));
