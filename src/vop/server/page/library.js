@@ -2,6 +2,7 @@
 
 import { ApiError, call } from "./api.js";
 import { copyButton, count, crossButton, el, get } from "./dom.js";
+import { popOverlay, pushOverlay } from "./overlay.js";
 
 const SECONDS_WHILE_INDEXING = 2;
 const SECONDS_AT_REST = 15;
@@ -35,7 +36,8 @@ const bar = el("progress", { "aria-label": "Indexing" });
 const done = el("span", {});
 const progress = el("span", { class: "indexing", hidden: true }, bar, done);
 const trouble = el("span", { class: "warn", role: "status", hidden: true });
-const unread = el("button", { type: "button", class: "link warn", hidden: true, onclick: () => showFailures(shown) });
+const unread = el("button", { type: "button", class: "link warn", hidden: true, onclick: () => openFailures() });
+get("failures").addEventListener("close", () => popOverlay());
 get("library").append(size, progress, trouble, unread);
 
 export function showLibrary(view) {
@@ -103,8 +105,13 @@ export function welcome() {
 
 const keyHint = (key, does) => el("span", {}, el("kbd", { class: "hint" }, key), ` ${does}`);
 
-async function showFailures(view) {
-  const dialog = get("failures");
+function openFailures() {
+  pushOverlay({ failures: true });
+  showFailures();
+}
+
+export async function showFailures() {
+  const [view, dialog] = [shown, get("failures")];
   const body = el("div", { class: "scroll" });
   const close = crossButton("Close", () => dialog.close());
   const head = el("header", {}, el("h2", { id: "failures-title" }, "Files that are not, or not wholly, in the library"), close);
