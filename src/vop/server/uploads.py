@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -22,6 +23,9 @@ from starlette.requests import ClientDisconnect, Request
 
 from vop.server.batching import GONE, TryAgain
 from vop.server.media import NoRoom
+
+# What is wrong with a form, its sender is told; the parser would write a line for each into the server's log.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 FIELD = "file"
 UPLOAD_SECONDS = 600.0  # in all
