@@ -6,12 +6,14 @@ import http.client
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from urllib.parse import quote
 
 import pytest
@@ -133,6 +135,58 @@ def test_a_terminal_that_is_closed(library, tmp_path, nohup):
             assert not folders[0].exists()
 
 
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: local"])
+def test_more_half_sent_requests_than_descriptors(library, sent):
+    before = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (128, 128))
+    with served(library.path, before=before) as (process, port, _):
+        idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(160)]
+        for connection in idle:
+            with suppress(OSError):  # it has been closed for another
+                connection.sendall(sent)
+        for number in range(3):
+            assert get(port, f"/api/views/demo/search?q=dog{number}")[0].status == 200
+        for connection in idle:
+            connection.close()
+        assert get(port, "/")[0].status == 200
+        status, _, err = end(process)
+    assert (status, err) == (0, "stopped\n")
+
+
+class TestToken:
+    TOKEN = "correct-horse-battery"
+
+    @pytest.mark.parametrize("source", ["file", "environment"])
+    def test_it_need_not_be_among_the_processes(self, library, tmp_path, monkeypatch, source):
+        words = []
+        if source == "file":
+            (tmp_path / "token").write_text(f"{self.TOKEN}\n")
+            words = ["--token-file", tmp_path / "token"]
+        else:
+            monkeypatch.setenv("VOP_TOKEN", self.TOKEN)
+        with served(library.path, *words, "--root-path", "/videos/") as (process, port, lines):
+            assert lines[0] == f"http://127.0.0.1:{port}/videos/"
+            assert self.TOKEN not in "".join(lines)
+            assert self.TOKEN not in " ".join(process.args)
+            assert get(port, "/api/state")[0].status == 401
+            bearer = {"Authorization": f"Bearer {self.TOKEN}"}
+            for path in ("/api/state", "/videos/api/state"):
+                assert get(port, path, **bearer)[0].status == 200
+            results = json.loads(get(port, "/videos/api/views/demo/search?q=dog", **bearer)[1])["results"]
+            assert all(result["media_url"].startswith("/videos/api/") for result in results)
+            assert get(port, results[0]["strip_url"], **bearer)[0].status == 200
+            process.send_signal(signal.SIGTERM)
+            _, err = process.communicate(timeout=30)
+        assert err == ""
+
+    def test_an_empty_one_is_refused(self, vop, library, tmp_path, monkeypatch):
+        (tmp_path / "token").write_text("\n")
+        status, _, err = vop("serve", library.path, "--token-file", tmp_path / "token")
+        assert (status, "the token is empty" in err) == (2, True)
+        monkeypatch.setenv("VOP_TOKEN", " ")
+        status, _, err = vop("serve", library.path)
+        assert (status, "VOP_TOKEN: the token is empty" in err) == (2, True)
+
+
 class TestRefusals:
     def test_other_addresses(self, vop, library):
         status, out, err = vop("serve", library.path, "--host", "0.0.0.0")
@@ -149,6 +203,9 @@ class TestRefusals:
             (["--port", "70000"], "--port 70000"),
             (["--max-upload-mb", "0"], "--max-upload-mb 0"),
             (["--queue", "0"], "--queue 0"),
+            (["--root-path", "videos"], "--root-path 'videos'"),
+            (["--root-path", "/api"], "--root-path /api"),
+            (["--token-file", "/no/such/file"], "--token-file /no/such/file: cannot be read"),
             (["--host", ""], "--host ''"),
             (["--host", "no.such.host.invalid", "--no-token"], "--host no.such.host.invalid"),
             (["--host", "192.0.2.1", "--no-token"], "--host 192.0.2.1"),

@@ -52,8 +52,8 @@ def client(library):
 
 
 @pytest.fixture(scope="session")
-def served(tmp_path_factory, tiny_folder):
-    """The address of a server on a library under two models, with metadata and two files that cannot be read.
+def served_folder(tmp_path_factory, tiny_folder):
+    """A library under two models, with metadata and two files that cannot be read.
 
     Of its videos some begin with their best moment and some do not, one is of a format that no browser plays, and one
     has markup in its name.
@@ -69,5 +69,11 @@ def served(tmp_path_factory, tiny_folder):
         precision="fp32",
     )
     reembed(folder / "demo", model=str(tiny_folder), keep=True)
-    with serving(create_app([folder / "demo"], precision="fp32")) as address:
+    return folder / "demo"
+
+
+@pytest.fixture(scope="session")
+def served(served_folder):
+    """The address of a server on `served_folder`."""
+    with serving(create_app([served_folder], precision="fp32")) as address:
         yield address

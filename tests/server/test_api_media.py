@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import av
@@ -129,3 +131,138 @@ def test_files_that_are_gone_or_others_by_now(clips, run, tmp_path):
         copies["blue & white.mp4"].unlink()
         copies["blue & white.mp4"].mkdir()
         assert f"{copies['blue & white.mp4']}: the file has changed" in detail(client.get(blue), 404)
+
+
+@pytest.fixture
+def moving(clips, run, tmp_path):
+    """A client of a library whose clips can be replaced, their files, and their addresses."""
+    copies = {name: tmp_path / name.replace("/", "-") for name in CLIPS}
+    for name, copy in copies.items():
+        copy.write_bytes(clips[name].read_bytes())
+    with TestClient(app_of(make_library(tmp_path / "moving", [run], copies))) as client:
+        found = results(search(client, "a dog", view="moving"))
+        urls = {Path(result["path"]): result["media_url"] for result in found}
+        yield client, copies, {name: urls[copy] for name, copy in copies.items()}
+
+
+@pytest.mark.parametrize("name", ["red.mp4", "old/yellow.avi"])
+@pytest.mark.parametrize("how", ["replaced", "linked", "touched", "larger", "folder", "fifo", "device"])
+def test_only_the_file_that_was_indexed_is_given(moving, name, how):
+    client, files, urls = moving
+    assert client.get(urls[name]).status_code == 200  # and a moment of it is kept
+    path = files[name]
+    secret = path.with_name("secret")
+    secret.write_bytes(b"s" * path.stat().st_size)
+    before = path.stat()
+    if how == "touched":
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    elif how == "larger":
+        path.write_bytes(path.read_bytes() + b"x")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    else:
+        path.unlink()
+    if how == "replaced":
+        secret.rename(path)
+    elif how == "linked":
+        path.symlink_to(secret)
+    elif how == "folder":
+        path.mkdir()
+    elif how == "fifo":
+        os.mkfifo(path)
+    elif how == "device":
+        path.symlink_to("/dev/zero")
+    for method in ("GET", "HEAD"):
+        answer = client.request(method, urls[name])
+        assert answer.status_code == 404
+        assert b"sss" not in answer.content
+    assert f"{path}: the file has changed since it was indexed" in detail(client.get(urls[name]), 404)
+
+
+def test_a_link_to_the_file_that_was_indexed_is_as_good(moving):
+    client, files, urls = moving
+    path = files["red.mp4"]
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to(path.with_name("elsewhere"))
+    assert client.get(urls["red.mp4"]).status_code == 200
+
+
+def test_a_file_that_changes_while_its_moment_is_made(moving, monkeypatch):
+    client, files, urls = moving
+    path, cache = files["old/yellow.avi"], client.app.state.desk.moments
+    write, kept = cache._write, path.with_name("kept")
+
+    def swapped(source, out, **span):
+        path.rename(kept)
+        path.write_bytes(b"s" * kept.stat().st_size)
+        Path(out).write_bytes(b"another file's moment")
+
+    monkeypatch.setattr(cache, "_write", swapped)
+    assert "has changed" in detail(client.get(urls["old/yellow.avi"]), 404)
+    kept.replace(path)
+    monkeypatch.setattr(cache, "_write", write)
+    assert b"another" not in client.get(urls["old/yellow.avi"]).content
+
+
+class TestConditions:
+    @pytest.fixture(params=["red.mp4", "yellow.avi", "strip", "/", "/page/app.js"])
+    def url(self, request, by_name):
+        if request.param == "strip":
+            return by_name["red.mp4"]["strip_url"]
+        return request.param if request.param.startswith("/") else by_name[request.param]["media_url"]
+
+    def test_what_a_client_has_is_not_sent_again(self, client, url):
+        etag = client.get(url).headers["etag"]
+        for known in (etag, f"W/{etag}", f'"x", {etag}', f'W/"a,b" ,W/{etag}', "*", f'"x",{etag},"y"'):
+            for method in ("GET", "HEAD"):
+                answer = client.request(method, url, headers={"if-none-match": known})
+                assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", etag), known
+        for other in ('"x"', etag.strip('"'), f'"{etag.strip(chr(34))}x"', "", '"*"', f"w/x{etag[:-1]}"):
+            assert client.get(url, headers={"if-none-match": other}).status_code == 200, other
+        both = {"if-none-match": etag, "range": "bytes=0-1"}
+        assert client.get(url, headers=both).status_code == 304
+
+    def test_a_part_only_of_what_the_client_has(self, client, by_name):
+        url = by_name["red.mp4"]["media_url"]
+        whole = client.get(url)
+        for known in (whole.headers["etag"], whole.headers["last-modified"]):
+            answer = client.get(url, headers={"range": "bytes=0-9", "if-range": known})
+            assert (answer.status_code, len(answer.content)) == (206, 10)
+        for other in ('"x"', f"W/{whole.headers['etag']}", "Mon, 01 Jan 2001 00:00:00 GMT", "*"):
+            answer = client.get(url, headers={"range": "bytes=0-9", "if-range": other})
+            assert (answer.status_code, answer.content) == (200, whole.content)
+
+    @pytest.mark.parametrize(
+        "wanted",
+        [
+            *("bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=5-2", "items=0-1", "bytes 0-1", "0-1", "bytes=1"),
+            *("bytes=0-1,4-5", "bytes=--1", "bytes=0x0-0x9", "bytes=1-2-3", "bytes=0-1;", "bytes=+1-2", "="),
+            *("bytes=" + "0-0," * 2000, "bytes=9-" + "1" * 6000 + "x"),
+        ],
+    )
+    def test_ranges_that_say_nothing_are_ignored(self, client, by_name, wanted):
+        url = by_name["red.mp4"]["media_url"]
+        answer = client.get(url, headers={"range": wanted})
+        assert (answer.status_code, answer.content) == (200, client.get(url).content)
+
+    @pytest.mark.parametrize(
+        ("wanted", "part"),
+        [
+            *(("bytes=0-0", slice(0, 1)), ("bytes=-5", slice(-5, None)), ("BYTES = 3-", slice(3, None))),
+            *(("bytes=0-99999999999", slice(None)), ("bytes=-" + "9" * 5000, slice(None))),
+            *(("bytes=2-" + "9" * 5000, slice(2, None)), ("bytes=" + "0" * 50 + "7-8", slice(7, 9))),
+        ],
+    )
+    def test_ranges(self, client, by_name, wanted, part):
+        url = by_name["red.mp4"]["media_url"]
+        answer = client.get(url, headers={"range": wanted})
+        assert (answer.status_code, answer.content) == (206, client.get(url).content[part])
+
+    @pytest.mark.parametrize("wanted", ["bytes=99999999-", "bytes=-0", "bytes=" + "9" * 5000 + "-"])
+    def test_ranges_behind_the_end(self, client, by_name, wanted):
+        url = by_name["red.mp4"]["media_url"]
+        size = len(client.get(url).content)
+        answer = client.get(url, headers={"range": wanted})
+        assert (answer.status_code, answer.content) == (416, b"")
+        assert answer.headers["content-range"] == f"bytes */{size}"
+        head = client.head(url, headers={"range": wanted})  # ranges are for GET alone
+        assert (head.status_code, head.headers["content-length"]) == (200, str(size))

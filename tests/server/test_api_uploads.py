@@ -106,6 +106,66 @@ def test_a_client_that_goes_silent_gives_up_its_place(library, monkeypatch):
     app.state.desk.close()
 
 
+BEGINNING = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+FORM = {"content-type": "multipart/form-data; boundary=x"}
+
+
+def test_a_client_that_sends_too_slowly_gives_up_its_place(library, monkeypatch):
+    monkeypatch.setattr("vop.server.uploads.GRACE_SECONDS", 0.5)
+    app = app_of(library)
+    sending = post_in_parts(app, "/api/views/demo/search/file", FORM, [BEGINNING, *[b"slow"] * 100], seconds=0.1)
+    status, answer, _ = asyncio.run(sending)
+    assert (status, answer) == (408, {"detail": "the file arrives more slowly than 4 KiB a second"})
+    app.state.desk.close()
+
+
+def test_slow_clients_make_room_for_others(library, monkeypatch):
+    monkeypatch.setattr("vop.server.uploads.YIELDING_SECONDS", 0.3)
+    app = app_of(library, uploads=3)
+    url = "/api/views/demo/search/file"
+
+    async def send_all():
+        slow = [asyncio.create_task(post_in_parts(app, url, FORM, [BEGINNING, b"slow", None])) for _ in range(4)]
+        await asyncio.sleep(0.6)
+        good = await post_in_parts(app, url, FORM, [BEGINNING, picture((40, 60, 220)), b"\r\n--x--\r\n"])
+        ended = [task.result()[:2] for task in slow if task.done()]
+        for task in slow:
+            task.cancel()
+        return good, ended
+
+    good, ended = asyncio.run(send_all())
+    assert good[0] == 200
+    statuses = sorted(status for status, _ in ended)
+    assert statuses == [408, 503]  # one made room, one had come when all places were taken by new ones
+    assert "others needed its place" in next(answer["detail"] for status, answer in ended if status == 408)
+    app.state.desk.close()
+
+
+def test_all_files_together_take_no_more_than_the_disk_is_meant_to_hold(library, monkeypatch):
+    monkeypatch.setattr("vop.server.desk.LARGE_UPLOADS", 1)
+    app = app_of(library, max_upload_bytes=2**16)
+    url = "/api/views/demo/search/file"
+
+    async def send_two():
+        first = asyncio.create_task(post_in_parts(app, url, FORM, [BEGINNING, bytes(2**15), None]))
+        await asyncio.sleep(0.2)
+        second = await post_in_parts(app, url, FORM, [BEGINNING, bytes(2**15 + 100), None])
+        first.cancel()
+        return second
+
+    status, answer, _ = asyncio.run(send_two())
+    assert (status, "other large files" in answer["detail"]) == (503, True)
+    app.state.desk.close()
+
+
+def test_a_form_of_many_parts_or_headers(client):
+    url = "/api/views/demo/search/file"
+    parts = b"".join(b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n' for _ in range(1000))
+    assert "more than 64 parts" in detail(client.post(url, content=parts + b"--x--\r\n", headers=FORM), 413)
+    headers = b"--x\r\n" + b"".join(b"X-%d: y\r\n" % number for number in range(1000)) + b"\r\n\r\n--x--\r\n"
+    assert "no multipart form" in detail(client.post(url, content=headers, headers=FORM), 400)
+
+
 async def post_in_parts(app, path: str, headers: dict[str, str], body: list[bytes | None], *, seconds: float = 0.0):
     """Sends a body part by part: status, answer and the number of parts that were not asked for.
 
@@ -121,6 +181,8 @@ async def post_in_parts(app, path: str, headers: dict[str, str], body: list[byte
     }
 
     async def receive():
+        if not waiting:  # the client waits for its answer
+            await asyncio.sleep(60)
         part = waiting.pop(0)
         await asyncio.sleep(seconds if part is not None else 60)
         return {"type": "http.request", "body": part, "more_body": bool(waiting)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
@@ -79,3 +80,46 @@ def test_columns_follow_the_shape_of_the_strips(tab, served, size, columns):
         assert tab.evaluate(IN_FIRST_ROW) == expected
         box = film(tab, 0).bounding_box()
         assert box["width"] / box["height"] == pytest.approx(size[0] / size[1], rel=0.02)
+
+
+@pytest.mark.parametrize("width", [360, 700, 1280])
+@pytest.mark.parametrize(
+    "first", [(60, 90), (320, 90), (640, 90), (1200, 90)], ids=["upright", "square", "wide", "widest"]
+)
+def test_strips_of_mixed_shapes_keep_their_grid(tab, served, first, width):
+    """The first four decide the shape of all: the others fit in, whole on a wide screen, with lines between frames."""
+    mixed = [first] * 4 + [(60, 90), (640, 90), (320, 90), (1200, 90)] * 3
+    sizes = dict(zip([result["strip_url"] for result in found(served)], mixed, strict=False))
+
+    def draw(route):
+        out = io.BytesIO()
+        Image.new("RGB", sizes[urlsplit(route.request.url).path], (90, 140, 90)).save(out, "JPEG")
+        route.fulfill(body=out.getvalue(), content_type="image/jpeg")
+
+    tab.route(re.compile("/strip.jpg"), draw)
+    tab.set_viewport_size({"width": width, "height": 800})
+    tab.goto(f"/?q={QUERY}")
+    expect_names(tab, found(served))
+    for number in range(tab.locator(".film").count()):
+        film(tab, number).scroll_into_view_if_needed()
+    tab.wait_for_function("() => [...document.querySelectorAll('.film img')].every(image => image.naturalWidth)")
+    boxes = tab.evaluate(
+        """() => [...document.querySelectorAll(".film")].map(film => {
+        const size = node => { const box = node.getBoundingClientRect();
+            return {y: box.y, width: box.width, height: box.height} };
+        const image = film.querySelector("img"), lines = getComputedStyle(film.querySelector(".strip"), "::after");
+        return {film: size(film), strip: size(film.querySelector(".strip")), image: size(image),
+            shape: image.naturalWidth / image.naturalHeight,
+            lines: [lines.width, lines.height].map(parseFloat)} })"""
+    )
+    assert len({round(box["film"]["width"]) for box in boxes}) == 1
+    assert len({round(box["film"]["height"]) for box in boxes}) == 1
+    for box in boxes:
+        outer, strip, image = box["film"], box["strip"], box["image"]
+        assert strip["width"] <= outer["width"] + 1
+        assert strip["height"] <= outer["height"] + 1
+        assert strip["y"] >= outer["y"] - 1
+        assert image["width"] / image["height"] == pytest.approx(box["shape"], rel=0.03)  # not squeezed, nor in bars
+        assert box["lines"] == pytest.approx([image["width"], image["height"]], abs=1.5)
+        if width > 620:
+            assert strip["width"] == pytest.approx(image["width"], abs=1.5)  # whole

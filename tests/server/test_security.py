@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -10,12 +12,17 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from vop.errors import UsageError
-from vop.server.security import Guard, Hosts, choose_token, is_loopback
+from vop.server.security import Brake, Guard, Hosts, check_root_path, choose_token, is_loopback
 
 TOKEN = "correct-horse-battery"
 
 
-def client(*, token=None) -> TestClient:
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch):
+    monkeypatch.setattr("vop.server.security.LONGEST_WAIT_SECONDS", 0.01)
+
+
+def client(*, token=None, root_path="", address="testclient") -> TestClient:
     async def answer(request):
         return PlainTextResponse(f"{request.method} {request.url.path}")
 
@@ -23,9 +30,9 @@ def client(*, token=None) -> TestClient:
         raise RuntimeError("secret")
 
     everywhere = Route("/{path:path}", answer, methods=["GET", "POST"])
-    guard = Middleware(Guard, hosts=Hosts("testserver"), token=token)
+    guard = Middleware(Guard, hosts=Hosts("testserver"), token=token, root_path=root_path)
     app = Starlette(routes=[Route("/fail", fail), everywhere], middleware=[guard])
-    return TestClient(app, follow_redirects=False)
+    return TestClient(app, follow_redirects=False, client=(address, 1234))
 
 
 def cookie_of(token: str) -> str:
@@ -119,6 +126,126 @@ class TestToken:
         assert cookie_of(TOKEN) != cookie_of(TOKEN * 2)
 
 
+class TestForm:
+    """What a browser gets that comes without the token."""
+
+    HTML: ClassVar = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+    def test_it_is_given_to_browsers_and_json_to_programs(self):
+        guarded = client(token=TOKEN)
+        answer = guarded.get("/", params={"q": 'a "dog"'}, headers=self.HTML)
+        assert (answer.status_code, answer.headers["content-type"]) == (401, "text/html; charset=utf-8")
+        assert '<form method="post" action="/?q=a+%22dog%22">' in answer.text
+        assert "not the token" not in answer.text
+        assert answer.headers["referrer-policy"] == "same-origin"
+        assert guarded.get("/").json()["detail"]
+        for path in ("/api/state", "/page/app.js"):
+            assert guarded.get(path, headers=self.HTML).json()["detail"]
+        for path in ("/page/style.css", "/page/icon.svg"):
+            assert guarded.get(path).status_code == 200
+
+    def test_typing_the_token_opens_the_page(self):
+        guarded = client(token=TOKEN)
+        headers = {**self.HTML, "origin": "http://testserver"}
+        answer = guarded.post("/?q=dog&token=x", data={"token": f" {TOKEN} "}, headers=headers)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/?q=dog")
+        assert "HttpOnly" in answer.headers["set-cookie"]
+        assert guarded.get("/api/state").status_code == 200
+        again = guarded.post("/", data={"token": TOKEN}, headers=headers)  # from another tab
+        assert again.status_code == 303
+
+    @pytest.mark.parametrize(
+        "body", ["token=wrong", "token=", "", "token=" + "x" * 10_000, "%ff&=&token", "a=b&" * 500]
+    )
+    def test_a_wrong_one_is_asked_for_again(self, body):
+        headers = {**self.HTML, "content-type": "application/x-www-form-urlencoded"}
+        answer = client(token=TOKEN).post("/", content=body, headers=headers)
+        assert answer.status_code == 401
+        assert "That is not the token." in answer.text
+        assert "set-cookie" not in answer.headers
+
+    def test_a_wrong_one_does_not_stay_in_the_address(self):
+        guarded = client(token=TOKEN)
+        answer = guarded.get("/?q=dog&token=wrong-wrong-wrong", headers=self.HTML)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/?q=dog&token=")
+        assert "That is not the token." in guarded.get("/?q=dog&token=", headers=self.HTML).text
+
+    def test_another_sites_page_may_not_send_it(self):
+        answer = client(token=TOKEN).post("/", data={"token": TOKEN}, headers={"origin": "http://evil.example"})
+        assert answer.status_code == 403
+
+
+class TestBrake:
+    def test_wrong_tokens_wait_longer_each_time_and_right_ones_never(self, monkeypatch):
+        waited = []
+
+        async def sleep(seconds):
+            waited.append(seconds)
+
+        monkeypatch.setattr("vop.server.security.LONGEST_WAIT_SECONDS", 5.0)
+        monkeypatch.setattr("vop.server.security.asyncio.sleep", sleep)
+        guarded = client(token=TOKEN)
+        wrong = {"authorization": "Bearer wrong-wrong-wrong"}
+        for _ in range(8):
+            assert guarded.get("/api/state", headers=wrong).status_code == 401
+        assert waited == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+        assert guarded.get("/api/state", headers={"authorization": f"Bearer {TOKEN}"}).status_code == 200
+        assert guarded.get("/api/state").status_code == 401  # without any: nothing was guessed
+        assert len(waited) == 8
+
+    def test_each_address_counts_by_itself(self, monkeypatch):
+        brake = Brake()
+        monkeypatch.setattr("vop.server.security.LONGEST_WAIT_SECONDS", 5.0)
+        assert [brake.seconds("10.0.0.1") for _ in range(3)] == [0.1, 0.2, 0.4]
+        assert brake.seconds("10.0.0.2") == 0.1
+        monkeypatch.setattr("vop.server.security.FORGET_SECONDS", -1)
+        assert brake.seconds("10.0.0.1") == 0.1
+
+    def test_it_remembers_only_so_many(self, monkeypatch):
+        monkeypatch.setattr("vop.server.security._ADDRESSES", 3)
+        brake = Brake()
+        for number in range(10):
+            brake.seconds(str(number))
+        assert list(brake._wrong) == ["7", "8", "9"]
+
+
+class TestRootPath:
+    """Below a path of a proxy's, which takes the path away or leaves it."""
+
+    @pytest.mark.parametrize("prefix", ["", "/videos"])
+    def test_both_kinds_of_proxies(self, prefix):
+        guarded = client(token=TOKEN, root_path="/videos")
+        answer = guarded.get(f"{prefix}/", params={"token": TOKEN, "q": "dog"})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/videos/?q=dog")
+        assert "Path=/videos;" in answer.headers["set-cookie"]
+        guarded.headers["authorization"] = f"Bearer {TOKEN}"
+        assert guarded.get(f"{prefix}/api/state").text == "GET /videos/api/state"
+        foreign = {"sec-fetch-site": "cross-site"}
+        assert guarded.get(f"{prefix}/api/state", headers=foreign).status_code == 403
+        assert guarded.get(f"{prefix}/videosx").status_code == 200
+
+    @pytest.mark.parametrize("token", [None, TOKEN])
+    def test_the_page_ends_with_a_slash(self, token):
+        answer = client(token=token, root_path="/videos").get("/videos?q=a%20dog")
+        assert (answer.status_code, answer.headers["location"]) == (308, "/videos/?q=a%20dog")
+
+    def test_the_form_leads_there(self):
+        text = client(token=TOKEN, root_path="/videos").get("/", headers=TestForm.HTML).text
+        assert 'action="/videos/"' in text
+        assert 'href="/videos/page/style.css"' in text
+
+    @pytest.mark.parametrize(
+        ("given", "path"), [("", ""), ("/", ""), ("/videos", "/videos"), ("/a/b-c/", "/a/b-c"), ("/apis", "/apis")]
+    )
+    def test_paths_that_can_be(self, given, path):
+        assert check_root_path(given) == path
+
+    @pytest.mark.parametrize("given", ["videos", "/a//b", "/..", "/a/./b", "/a b", "/a?b", "/api", "/page/x", "/ü"])
+    def test_paths_that_cannot_be(self, given):
+        with pytest.raises(UsageError, match="--root-path"):
+            check_root_path(given)
+
+
 class TestOrigin:
     @pytest.mark.parametrize(
         "origin",
@@ -181,6 +308,28 @@ class TestChoice:
     def test_a_token_that_is_easy_or_no_header(self, token):
         with pytest.raises(UsageError, match=f"--token {token!r}.*16 or more"):
             choose_token("127.0.0.1", token=token, no_token=False)
+
+    def test_from_a_file(self, tmp_path):
+        file = tmp_path / "token"
+        file.write_text(f"{TOKEN}\n")
+        assert choose_token("0.0.0.0", token_file=file, environment={"VOP_TOKEN": "x"}) == TOKEN
+        for content in ("", " \n\n", "short", "auto", f"{TOKEN}\n{TOKEN}\n"):
+            file.write_text(content)
+            with pytest.raises(UsageError, match=f"--token-file {file}") as caught:
+                choose_token("127.0.0.1", token_file=file, environment={})
+            assert TOKEN not in str(caught.value)
+        for other in (tmp_path, tmp_path / "none"):
+            with pytest.raises(UsageError, match=f"--token-file {other}: cannot be read"):
+                choose_token("127.0.0.1", token_file=other, environment={})
+
+    def test_from_the_environment(self):
+        assert choose_token("0.0.0.0", environment={"VOP_TOKEN": f"{TOKEN}\n"}) == TOKEN
+        assert choose_token("127.0.0.1", environment={"VOP_TOKEN": TOKEN}) == TOKEN
+        assert choose_token("0.0.0.0", token=TOKEN * 2, environment={"VOP_TOKEN": TOKEN}) == TOKEN * 2
+        assert choose_token("0.0.0.0", no_token=True, environment={"VOP_TOKEN": TOKEN}) is None
+        for value in ("", "  ", "short"):
+            with pytest.raises(UsageError, match="VOP_TOKEN: "):
+                choose_token("127.0.0.1", environment={"VOP_TOKEN": value})
 
     def test_one_is_made_up(self):
         made = {choose_token("0.0.0.0", token="auto", no_token=False) for _ in range(3)}

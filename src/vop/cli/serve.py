@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 import socket
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from vop.server.views import Views
 
 _TRIED = 100  # ports above one that is taken
-_MAX_URL_BYTES = 2**20  # a query of ten thousand words, in any script
-_END_SECONDS = 1  # that requests in work have after Ctrl-C
 
 
 def add_parser(subparsers) -> None:
@@ -32,13 +29,19 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("--port", type=int, default=8000, help="0 for any that is free (default 8000)")
     access = parser.add_mutually_exclusive_group()
-    access.add_argument("--token", help="what whoever asks has to know; auto makes one up")
+    access.add_argument("--token", help="access token that clients must send; auto makes one up")
+    access.add_argument(
+        "--token-file", metavar="FILE", type=Path, help="read the token from a file; by default from VOP_TOKEN, if set"
+    )
     access.add_argument("--no-token", action="store_true", help="let whoever reaches the address search and watch")
     parser.add_argument(
         "--max-upload-mb", metavar="MB", type=int, default=512, help="of a file to search by (default 512)"
     )
     parser.add_argument(
         "--queue", metavar="N", type=int, help="requests in work before others are told to wait (default 256)"
+    )
+    parser.add_argument(
+        "--root-path", metavar="PATH", default="", help="path below which a proxy serves the page, such as /videos"
     )
     parser.add_argument("--precision", default="auto", help="auto, bf16 or fp32")
     add_threads_option(parser)
@@ -47,10 +50,12 @@ def add_parser(subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from vop.server.security import choose_token
+    from vop.server.security import check_root_path, choose_token
 
     _check(arguments)
-    token = choose_token(arguments.host, token=arguments.token, no_token=arguments.no_token)
+    arguments.root_path = check_root_path(arguments.root_path)
+    given = {"token": arguments.token, "token_file": arguments.token_file, "no_token": arguments.no_token}
+    token = choose_token(arguments.host, **given)
     with _listen(arguments.host, arguments.port) as listener:
         _serve(arguments, listener, token)
     sys.stdout.flush()
@@ -71,46 +76,34 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _serve(arguments: argparse.Namespace, listener: socket.socket, token: str | None) -> None:
     use_threads(arguments.threads)
-    import uvicorn
-
     from vop.server.app import create_app
-    from vop.server.desk import QUEUE
+    from vop.server.connections import Server, connections_that_fit
+    from vop.server.desk import QUEUE, UPLOADS
     from vop.server.security import Hosts
 
+    most = connections_that_fit()
     app = create_app(
         arguments.libraries,
         token=token,
         hosts=Hosts(arguments.host),
         max_upload_bytes=arguments.max_upload_mb * 2**20,
         queue=arguments.queue or QUEUE,
+        uploads=min(UPLOADS, most // 2),
+        root_path=arguments.root_path,
         precision=arguments.precision,
     )
-    addresses = _addresses(arguments.host, listener.getsockname()[1], token if arguments.token == "auto" else None)
+    shown = token if arguments.token == "auto" else None
+    addresses = _addresses(arguments.host, listener.getsockname()[1], shown, root_path=arguments.root_path)
 
-    class Server(uvicorn.Server):
+    class AnnouncedServer(Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
                 signal.signal(signal.SIGHUP, self.handle_exit)
             _announce(app.state.desk.views, addresses, in_browser=arguments.open)
 
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cut off now is no error
-            await super().shutdown(sockets)
-
-    config = uvicorn.Config(
-        app,
-        http="h11",  # the one whose limit on what comes in before the body can be set
-        h11_max_incomplete_event_size=_MAX_URL_BYTES,
-        ws="none",
-        lifespan="on",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_END_SECONDS,
-    )
     try:
-        Server(config).run(sockets=[listener])
+        AnnouncedServer(app, listener, most=most).run()
     except KeyboardInterrupt:  # raised again once all is closed
         warn("stopped")
 
@@ -159,12 +152,13 @@ def _free_after(host: str, port: int) -> int | None:
     return None
 
 
-def _addresses(host: str, port: int, token: str | None) -> tuple[str, str]:
+def _addresses(host: str, port: int, token: str | None, *, root_path: str) -> tuple[str, str]:
     """Where the page is, for others and for a browser on this machine."""
     from vop.server.security import is_every_address
 
     named = f"[{host}]" if ":" in host else host
-    ending = f":{port}/?token={token}" if token else f":{port}"
+    path = f"{root_path}/" if root_path or token else ""
+    ending = f":{port}{path}?token={token}" if token else f":{port}{path}"
     if is_every_address(host):
         return f"http://{socket.gethostname()}{ending}", f"http://localhost{ending}"
     return f"http://{named}{ending}", f"http://{named}{ending}"

@@ -75,10 +75,11 @@ class Known:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexedVideo:
-    """What plays a video: its file, as large as it was, and whether a browser can."""
+    """What plays a video: its file, as it was when it was read, and whether a browser can."""
 
     path: str
     size: int
+    mtime_ns: int
     duration_seconds: float
     plays_in_browsers: bool
 
@@ -251,7 +252,7 @@ class Library:
         Raises:
             UsageError: there is no such video.
         """
-        row = self._row("video", video, ["path", "size", "duration_seconds", "plays_in_browsers"])
+        row = self._row("video", video, ["path", "size", "mtime_ns", "duration_seconds", "plays_in_browsers"])
         return IndexedVideo(**row.to_pylist()[0])
 
     def _row(self, kind: str, id: str, columns: list[str]) -> pa.Table:

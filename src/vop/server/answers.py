@@ -181,13 +181,14 @@ UPLOAD_PROBLEMS = {status: {"model": Problem} for status in (400, 408, 413, 415,
 PROBLEMS = {status: {"model": Problem} for status in (401, 403, 404, 422, 500, 503)}
 
 
-def result_of(moment: Moment, library: str) -> Result:
+def result_of(moment: Moment, library: str, *, root_path: str = "") -> Result:
     """A moment with the addresses of its pictures.
 
     Args:
         library: its name in URLs.
+        root_path: below which a proxy serves the API.
     """
-    start = f"/api/libraries/{quote(library, safe='')}"
+    start = f"{root_path}/api/libraries/{quote(library, safe='')}"
     media, begins = f"{start}/videos/{moment.video}", moment.start_seconds
     if not moment.plays_in_browsers:
         end = min(moment.end_seconds, moment.start_seconds + MAX_MOMENT_SECONDS)

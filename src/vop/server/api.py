@@ -62,7 +62,7 @@ async def search(request: Request, desk: TheDesk, view: str, asked: Annotated[As
         return await desk.look_up(seen.search, vector, made_by=opened, **asked.how()), notes
 
     moments, notes = await desk.admit(request, look)
-    return _found(desk, seen, moments, began, notes)
+    return _found(request, desk, seen, moments, began, notes)
 
 
 @router.get("/views/{view}/like/{segment}")
@@ -70,7 +70,7 @@ async def like(request: Request, desk: TheDesk, view: str, segment: str, asked: 
     """Moments of other videos that resemble a segment."""
     began, seen = time.perf_counter(), desk.views.view(view)
     moments = await desk.admit(request, partial(desk.look_up, seen.like, segment, **asked.how()))
-    return _found(desk, seen, moments, began)
+    return _found(request, desk, seen, moments, began)
 
 
 @router.post("/views/{view}/search/file", responses=UPLOAD_PROBLEMS, openapi_extra={"requestBody": BODY})
@@ -86,14 +86,14 @@ async def search_file(request: Request, desk: TheDesk, view: str, asked: Annotat
         vector = await encoder.frames(await desk.make(desk.worker.decode, path, **wanted))
         return await desk.look_up(seen.search, vector, made_by=opened, **how)
 
-    with desk.uploads.place():
+    with desk.uploads.place() as place:
         desk.expect_media()
-        async with received(request, desk.folder, max_bytes=desk.max_upload_bytes) as path:
+        async with received(request, desk.folder, place, desk.uploads, max_bytes=desk.max_upload_bytes) as path:
             try:
                 moments = await desk.admit(request, partial(look, path))
             except VideoError as error:  # its path is one of ours
                 raise HTTPException(422, f"the file cannot be searched by: {error.reason}") from None
-    return _found(desk, seen, moments, began)
+    return _found(request, desk, seen, moments, began)
 
 
 @router.get("/libraries/{library}/failures")
@@ -106,8 +106,10 @@ async def failures(
     return Failures(failures=[failed(row) for row in rows[:limit]], total=len(rows))
 
 
-def _found(desk: Desk, view: View, moments: Sequence[Moment], began: float, notes: Sequence[str] = ()) -> Found:
+def _found(
+    request: Request, desk: Desk, view: View, moments: Sequence[Moment], began: float, notes: Sequence[str] = ()
+) -> Found:
     if not all(moment.plays_in_browsers for moment in moments):
         desk.expect_media()  # they are played when the pointer is over them
-    results = [result_of(moment, view.served.name) for moment in moments]
+    results = [result_of(moment, view.served.name, root_path=request.scope["root_path"]) for moment in moments]
     return Found(results=results, seconds=round(time.perf_counter() - began, 4), notes=list(notes))

@@ -6,19 +6,20 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, Response
-from fastapi.staticfiles import StaticFiles
+from fastapi.responses import JSONResponse, Response
 
 import vop
 from vop.errors import UsageError, VideoError, VopError
 from vop.search.library import Library
 from vop.server import api, media_api
 from vop.server.batching import TryAgain
-from vop.server.desk import QUEUE, Desk
+from vop.server.bodies import CloseUnread
+from vop.server.desk import QUEUE, UPLOADS, Desk
 from vop.server.media import NoRoom
 from vop.server.security import Guard, Hosts
+from vop.server.sending import FileAnswer, OpenFile
 from vop.server.views import Unknown, Views
 
 PAGE = Path(__file__).with_name("page")
@@ -32,6 +33,8 @@ def create_app(
     hosts: Hosts | None = None,
     max_upload_bytes: int = MAX_UPLOAD_BYTES,
     queue: int = QUEUE,
+    uploads: int = UPLOADS,
+    root_path: str = "",
     precision: str = "auto",
 ) -> FastAPI:
     """The application, with the libraries and their models open.
@@ -41,6 +44,8 @@ def create_app(
         token: what requests have to bring; None for none.
         hosts: names by which it may be called; those of this machine by default.
         queue: how many requests may be in work or wait before others are answered with 503.
+        uploads: how many files may be on their way at once.
+        root_path: below which a proxy serves the page, such as "/videos".
         precision: bf16, fp32 or auto, of the models.
 
     Raises:
@@ -48,7 +53,7 @@ def create_app(
         VopError: a library is damaged, from a later version, or was made with another model.
     """
     views = Views([Library.open(folder) for folder in libraries], precision=precision)
-    desk = Desk(views, queue=queue, max_upload_bytes=max_upload_bytes)
+    desk = Desk(views, queue=queue, uploads=uploads, max_upload_bytes=max_upload_bytes)
     app = FastAPI(
         title="vop",
         version=vop.__version__,
@@ -59,19 +64,31 @@ def create_app(
         lifespan=_closing(desk),
     )
     app.state.desk = desk
-    app.add_middleware(Guard, hosts=hosts or Hosts(), token=token)
+    app.add_middleware(Guard, hosts=hosts or Hosts(), token=token, root_path=root_path)
+    app.add_middleware(CloseUnread)  # around the guard, too
     for kind, status in _STATUS.items():
         app.add_exception_handler(kind, _telling(status))
     app.add_exception_handler(RequestValidationError, _misunderstood)
     app.include_router(api.router)
     app.include_router(media_api.router)
     app.add_api_route("/", _page, methods=["GET", "HEAD"], include_in_schema=False)
-    app.mount("/page", StaticFiles(directory=PAGE))
+    app.add_api_route("/page/{name}", _page_file, methods=["GET", "HEAD"], include_in_schema=False)
     return app
 
 
-def _page() -> FileResponse:
-    return FileResponse(PAGE / "index.html")
+_PAGE_FILES = {path.name: path for path in PAGE.iterdir()}
+_PAGE_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+
+
+def _page() -> Response:
+    return _page_file("index.html")
+
+
+def _page_file(name: str) -> Response:
+    if name not in _PAGE_FILES:
+        raise HTTPException(404, f"there is no file {name!r} of the page")
+    path = _PAGE_FILES[name]
+    return FileAnswer(OpenFile(path), media_type=_PAGE_TYPES[path.suffix], headers={})
 
 
 def _closing(desk: Desk) -> AbstractAsyncContextManager:

@@ -15,12 +15,14 @@ from fastapi import Depends, Request
 
 from vop.server.batching import Gate, unless_gone
 from vop.server.media import MomentCache
+from vop.server.uploads import Uploads
 from vop.server.views import Views
 from vop.server.worker import MediaWorker
 from vop.threads import usable_cores
 
 QUEUE = 256  # requests at once
-UPLOADS = 8  # at once: each may fill the disk with as much as one upload may have
+UPLOADS = 32  # at once
+LARGE_UPLOADS = 8  # as large as they may be, that the disk has to have room for
 MEDIA_WORKERS = 2
 MOMENTS_BYTES = 2 * 2**30  # at most, and no more than a quarter of what is free
 
@@ -32,14 +34,16 @@ class Desk:
 
     Args:
         queue: how many requests may be in work or wait; above it the answer is 503. A file on its way does not count.
+        uploads: how many files may be on their way.
 
     Attributes:
         folder: for files that are needed for a while; gone with the server.
     """
 
-    def __init__(self, views: Views, *, queue: int = QUEUE, max_upload_bytes: int) -> None:
+    def __init__(self, views: Views, *, queue: int = QUEUE, uploads: int = UPLOADS, max_upload_bytes: int) -> None:
         self.views, self.max_upload_bytes = views, max_upload_bytes
-        self.requests, self.uploads = Gate(queue), Gate(UPLOADS)
+        self.requests = Gate(queue)
+        self.uploads = Uploads(uploads, most_bytes=LARGE_UPLOADS * max_upload_bytes)
         self._searchers = ThreadPoolExecutor(max(2, usable_cores()), thread_name_prefix="search")
         self._makers = ThreadPoolExecutor(1 + MEDIA_WORKERS, thread_name_prefix="media")  # they wait for the worker
         self._expecting = False

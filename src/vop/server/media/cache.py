@@ -39,12 +39,19 @@ class MomentCache:
         self._evict(max_bytes)
 
     def get(
-        self, path: str | Path, *, start_seconds: float, end_seconds: float, duration_seconds: float | None = None
+        self,
+        path: str | Path,
+        *,
+        start_seconds: float,
+        end_seconds: float,
+        duration_seconds: float | None = None,
+        check: Callable[[], None] | None = None,
     ) -> Path:
         """The file with this moment of a video; made if it is not there, or if the video has changed.
 
         Args:
             as those of `write_moment`.
+            check: raises if the path leads to another file by now; a moment that was just made is not kept then.
 
         Raises:
             VideoError: there is no such video, or it cannot give this moment.
@@ -56,14 +63,22 @@ class MomentCache:
             future = self._making.setdefault(name, Future())
         if mine:
             span = {"start_seconds": start_seconds, "end_seconds": end_seconds, "duration_seconds": duration_seconds}
-            self._fulfil(future, name, path, **span)
+            self._fulfil(future, name, path, check, **span)
         return future.result()
 
-    def _fulfil(self, future: Future[Path], name: str, path: str | Path, **span: float | None) -> None:
+    def _fulfil(
+        self,
+        future: Future[Path],
+        name: str,
+        path: str | Path,
+        check: Callable[[], None] | None,
+        **span: float | None,
+    ) -> None:
         file = self.folder / name
         try:
             if not self._is_there(file):
                 self._write_in_room(path, file, **span)
+                self._check(file, check)
                 self._keep(file)
             future.set_result(file)
         except BaseException as error:  # the others must not wait for ever
@@ -72,6 +87,14 @@ class MomentCache:
         finally:
             with self._lock:
                 del self._making[name]
+
+    def _check(self, file: Path, check: Callable[[], None] | None) -> None:
+        try:
+            if check:
+                check()
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
 
     def _write_in_room(self, path: str | Path, file: Path, **span: float | None) -> None:
         """Writes it, if need be where half of the others were: what else is on the disk may have grown."""

@@ -6,7 +6,8 @@ import { button, count, el, get } from "./dom.js";
 import { listenForFiles } from "./files.js";
 import { FilterBar } from "./filters.js";
 import { listen } from "./keyboard.js";
-import { emptyLibrary, showLibrary, showTrouble, watchState, welcome } from "./library.js";
+import { emptyLibrary, showFailures, showLibrary, showTrouble, watchState, welcome } from "./library.js";
+import { overlay, withoutOverlay } from "./overlay.js";
 import { Player } from "./player.js";
 import { Preview } from "./preview.js";
 import { isEmpty, noFilters, PAGE_SIZES, readUrl, title, writeUrl } from "./query.js";
@@ -16,6 +17,7 @@ let state = null; // of the server
 let query = readUrl(location.search);
 let columns = [];
 let running = new AbortController();
+let asked = ""; // the entry of the history whose results are shown
 const files = new Map(); // by name: what was dropped, for as long as the page is open
 
 const actions = {
@@ -46,12 +48,15 @@ get("main").append(more);
 function ask(changes, shown = {}) {
   query = { ...query, ...sentences.read(), ...changes };
   const address = writeUrl(query);
-  const entry = query.like || query.file ? { ...history.state, ...shown } : {};
-  if (address === location.pathname + location.search) history.replaceState(entry, "", address);
+  const entry = query.like || query.file ? { ...withoutOverlay(history.state), ...shown } : {};
+  if (address === location.pathname + location.search || overlay()) history.replaceState(entry, "", address);
   else history.pushState(entry, "", address);
   showQuery();
   run();
 }
+
+// What tells entries apart, dialogs aside.
+const keyOfEntry = () => JSON.stringify([location.search, withoutOverlay(history.state)]);
 
 async function run() {
   running.abort();
@@ -80,6 +85,7 @@ function finish() {
   const longest = Math.max(...columns.map(({ moments }) => moments.length));
   more.hidden = longest < query.k || !nextSize();
   document.body.classList.remove("busy");
+  showOverlay();
 }
 
 function sayCount() {
@@ -96,6 +102,7 @@ function sayCount() {
 
 // What is asked, in the field, the chips, the selectors and the tab's title.
 function showQuery() {
+  asked = keyOfEntry();
   const { label = query.file || "this moment", picture } = history.state ?? {};
   const strip = query.like && state ? stripOf(view().library, query.like) : null;
   sentences.write(query, { label, picture: files.get(query.file) ?? picture ?? strip });
@@ -105,10 +112,22 @@ function showQuery() {
 }
 
 const stripOf = (library, segment) =>
-  `/api/libraries/${encodeURIComponent(library)}/segments/${encodeURIComponent(segment)}/strip.jpg`;
+  `api/libraries/${encodeURIComponent(library)}/segments/${encodeURIComponent(segment)}/strip.jpg`;
 
 function closeDialogs() {
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+}
+
+// What the history says is open: it may have been left by Back, or before the page was loaded again.
+function showOverlay() {
+  const open = overlay();
+  if (!open) return closeDialogs();
+  if (document.querySelector("dialog[open]")) return;
+  if (open.failures) return showFailures();
+  const column = columns.find((column) => column.view.id === open.view);
+  const moment = column?.moments.find(({ segment, path }) => segment === open.segment && path === open.path);
+  if (moment) player.show(moment, column);
+  else history.replaceState(withoutOverlay(history.state), "");
 }
 
 function clear() {
@@ -180,6 +199,7 @@ const nextSize = () => PAGE_SIZES.find((size) => size > query.k && size <= state
 function showMore() {
   query = { ...query, k: nextSize() };
   history.replaceState(history.state, "", writeUrl(query));
+  asked = keyOfEntry();
   run();
 }
 
@@ -198,7 +218,9 @@ get("view").addEventListener("change", ({ target: { value } }) => {
 });
 get("compare").addEventListener("change", (event) => ask({ compare: event.target.value }));
 addEventListener("popstate", () => {
+  const before = asked;
   query = readUrl(location.search);
+  if (keyOfEntry() === before) return showOverlay(); // only a dialog is opened or closed: the results stay
   closeDialogs();
   showQuery();
   run();
@@ -212,9 +234,9 @@ get("columns").addEventListener("pointerover", (event) => {
 
 listen({ search: sentences.field, films: () => [...document.querySelectorAll(".film")] });
 listenForFiles((file) => {
-  closeDialogs();
   files.set(file.name, file);
   ask({ sentences: [], like: "", file: file.name, k: PAGE_SIZES[0] }, { label: file.name });
+  closeDialogs();
 });
 showQuery();
 sentences.field.focus();

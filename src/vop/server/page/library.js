@@ -2,6 +2,7 @@
 
 import { ApiError, call } from "./api.js";
 import { copyButton, count, crossButton, el, get } from "./dom.js";
+import { popOverlay, pushOverlay } from "./overlay.js";
 
 const SECONDS_WHILE_INDEXING = 2;
 const SECONDS_AT_REST = 15;
@@ -15,7 +16,7 @@ export async function watchState({ told, failed }) {
     let seconds = SECONDS_AT_REST;
     if (!document.hidden) {
       try {
-        const state = await call("/api/state");
+        const state = await call("api/state");
         if (state.views.some((view) => view.index || !view.segments)) seconds = SECONDS_WHILE_INDEXING;
         told(state);
       } catch (error) {
@@ -35,7 +36,8 @@ const bar = el("progress", { "aria-label": "Indexing" });
 const done = el("span", {});
 const progress = el("span", { class: "indexing", hidden: true }, bar, done);
 const trouble = el("span", { class: "warn", role: "status", hidden: true });
-const unread = el("button", { type: "button", class: "link warn", hidden: true, onclick: () => showFailures(shown) });
+const unread = el("button", { type: "button", class: "link warn", hidden: true, onclick: () => openFailures() });
+get("failures").addEventListener("close", () => popOverlay());
 get("library").append(size, progress, trouble, unread);
 
 export function showLibrary(view) {
@@ -103,15 +105,20 @@ export function welcome() {
 
 const keyHint = (key, does) => el("span", {}, el("kbd", { class: "hint" }, key), ` ${does}`);
 
-async function showFailures(view) {
-  const dialog = get("failures");
+function openFailures() {
+  pushOverlay({ failures: true });
+  showFailures();
+}
+
+export async function showFailures() {
+  const [view, dialog] = [shown, get("failures")];
   const body = el("div", { class: "scroll" });
   const close = crossButton("Close", () => dialog.close());
   const head = el("header", {}, el("h2", { id: "failures-title" }, "Files that are not, or not wholly, in the library"), close);
   dialog.replaceChildren(head, body);
   dialog.showModal();
   try {
-    const path = `/api/libraries/${encodeURIComponent(view.library)}/failures?limit=${FAILURES_SHOWN}`;
+    const path = `api/libraries/${encodeURIComponent(view.library)}/failures?limit=${FAILURES_SHOWN}`;
     const { failures, total } = await call(path);
     head.insertBefore(copyButton("Copy the list", () => failures.map(asLine).join("\n")), close);
     body.append(failureList(failures));

@@ -3,6 +3,7 @@
 import { pause, sentenceOf, TRIES_WHILE_BUSY, waitOf } from "./api.js";
 import { button, clock, copyButton, crossButton, el, folderOf, get, stretch } from "./dom.js";
 import { isWhole, source, unload } from "./media.js";
+import { popOverlay, pushOverlay } from "./overlay.js";
 
 export class Player {
   #moment = null;
@@ -23,6 +24,12 @@ export class Player {
 
   // column: the list that the moment is in
   open(moment, column) {
+    pushOverlay({ segment: moment.segment, path: moment.path, view: column.view.id });
+    this.show(moment, column);
+  }
+
+  // As `open`, where the history says so already.
+  show(moment, column) {
     this.#moment = moment;
     this.#column = column;
     this.#build(moment);
@@ -45,6 +52,7 @@ export class Player {
       if (this.dialog.open) return; // the event comes late, and the next moment is there by now
       this.#moment = null;
       unload(this.video);
+      popOverlay(); // nothing, where Back has closed it
     });
     // A click on the backdrop is one on the dialog itself.
     this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
@@ -72,8 +80,9 @@ export class Player {
     };
     const again = button(`Play from ${clock(moment.start_seconds)}`, () => this.#seekTo(moment.start_seconds));
     const like = button("More like this", () => {
+      const column = this.#column;
+      this.like(moment, column); // takes the player's place in the history
       this.dialog.close();
-      this.like(moment, this.#column);
     });
     const path = copyButton("Copy path", () => moment.path);
     return el("footer", {}, to("Previous", -1), again, to("Next", 1), el("span", { class: "space" }), like, path);

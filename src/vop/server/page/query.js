@@ -54,7 +54,7 @@ export function writeUrl(query) {
   addFilters(url, query.filters);
   for (const name of ["view", "compare"]) if (query[name]) url.set(name, query[name]);
   if (query.k !== PAGE_SIZES[0]) url.set("k", query.k);
-  return `/${url.size ? `?${url}` : ""}`;
+  return `${location.pathname}${url.size ? `?${url}` : ""}`;
 }
 
 // The address of a request for what is asked, under one view.
@@ -62,7 +62,7 @@ export function requestPath(query, view) {
   const url = query.like || query.file ? new URLSearchParams() : asked(query);
   url.set("k", query.k);
   addFilters(url, query.filters);
-  const start = `/api/views/${encodeURIComponent(view)}`;
+  const start = `api/views/${encodeURIComponent(view)}`;
   if (query.file) return `${start}/search/file?${url}`;
   if (query.like) return `${start}/like/${encodeURIComponent(query.like)}?${url}`;
   return `${start}/search?${url}`;

@@ -1,0 +1,146 @@
+"""The page below a path of a proxy's: of a real nginx where there is one, and of a small one in Python anywhere."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from server.browser import open_tab, serving
+from server.page_steps import QUERY, film, wait_moving
+from vop.server.app import create_app
+
+pytestmark = pytest.mark.xdist_group("browser")
+TOKEN = "correct-horse-battery"
+DOCS = Path(__file__).parents[2] / "docs" / "search.md"
+
+
+@pytest.fixture(scope="module")
+def rooted(served_folder):
+    """The address of a server with a token that knows its path is /videos."""
+    with serving(create_app([served_folder], precision="fp32", token=TOKEN, root_path="/videos")) as address:
+        yield address
+
+
+@contextmanager
+def nginx(upstream: str, folder: Path, *, stripped: bool):
+    """An nginx as the documentation says, in front of a server."""
+    program = shutil.which("nginx")
+    if program is None:
+        pytest.skip("nginx is not installed: the test with a proxy in Python stands alone")
+    location = re.search(r"```nginx\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)[1]
+    location = location.replace("http://127.0.0.1:8000", upstream + ("/" if stripped else ""))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    names = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    paths = " ".join(f"{name}_temp_path {folder}/{name};" for name in names)
+    (folder / "nginx.conf").write_text(
+        f"daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}}\n"
+        f"http {{ access_log off; {paths} server {{ listen 127.0.0.1:{port};\n{location}\n}} }}\n"
+    )
+    process = subprocess.Popen([program, "-c", str(folder / "nginx.conf"), "-p", str(folder)], stderr=subprocess.PIPE)
+    try:
+        wait_for(port, process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def wait_for(port: int, process: subprocess.Popen) -> None:
+    for _ in range(200):
+        assert process.poll() is None, process.stderr.read()
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError("nginx does not listen")
+
+
+@contextmanager
+def small_proxy(upstream: str, folder: Path, *, stripped: bool):
+    """Passes on what is below /videos, with or without it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            if not self.path.startswith("/videos"):
+                return self.send_error(404)
+            path = self.path.removeprefix("/videos") if stripped else self.path
+            length = int(self.headers.get("Content-Length", 0))
+            body = self.rfile.read(length) if length else None
+            request = urllib.request.Request(upstream + (path or "/"), body, dict(self.headers), method=self.command)
+            answer = opener.open(request)
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                if name.lower() not in ("connection", "date"):
+                    self.send_header(name, value)
+            self.send_header("Connection", "close")
+            self.end_headers()
+            shutil.copyfileobj(answer, self.wfile)
+
+        do_POST = do_HEAD = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    class AsItIs(urllib.request.HTTPErrorProcessor):
+        def http_response(self, request, response):
+            return response
+
+    opener = urllib.request.build_opener(AsItIs)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.handle_error = lambda *_: None  # browsers cut videos off
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("stripped", [True, False])
+@pytest.mark.parametrize("proxy", [nginx, small_proxy])
+def test_everything_works_below_a_path(browser, rooted, tmp_path, proxy, stripped):
+    with proxy(rooted, tmp_path, stripped=stripped) as address, open_tab(browser, address) as page:
+        foreign = []
+        page.on("request", lambda request: None if f"{address}/videos" in request.url else foreign.append(request.url))
+        page.goto(f"/videos/?q={QUERY}")
+        page.get_by_label("Token").fill("wrong-wrong-wrong-wrong")
+        page.get_by_role("button", name="Open").click()
+        expect(page.get_by_role("alert")).to_have_text("That is not the token.")
+        page.get_by_label("Token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.locator(".card").first).to_be_visible()
+        assert page.url == f"{address}/videos/?q={QUERY.replace(' ', '+')}"
+        assert {cookie["path"] for cookie in page.context.cookies()} == {"/videos"}
+        page.wait_for_function("() => document.querySelector('.film img').naturalWidth")
+        for number in range(page.locator(".film").count()):
+            if "moment.mp4" in page.locator(".card").nth(number).evaluate("card => card.moment.media_url"):
+                break
+        film(page, number).hover()  # a moment that the server makes
+        wait_moving(page, number)
+        film(page, 0).click()
+        page.wait_for_function("() => document.querySelector('#player video').currentTime > 0")
+        page.go_back()
+        page.get_by_role("button", name="More like this").first.click()
+        expect(page.locator("#subject .thumbnail")).to_be_visible()
+        page.reload()
+        expect(page.locator(".card").first).to_be_visible()
+        page.get_by_role("link", name="vop").click()
+        assert page.url == f"{address}/videos/"
+        page.goto(f"/videos?token={TOKEN}")
+        assert page.url == f"{address}/videos/"
+        assert foreign == []
+        assert TOKEN not in page.evaluate("document.referrer")
+        page.troubles[:] = [trouble for trouble in page.troubles if "401" not in trouble]  # before the token
+        assert page.troubles == []
