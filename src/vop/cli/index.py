@@ -201,7 +201,7 @@ def _print_leftovers(report: IndexReport, library: Path, paths: Sequence[Path]) 
         say(f"excluded, but still in the library: {count('video', report.excluded)}; to take out: {prune}")
     if report.away:
         say(
-            f"unavailable: {count('video', report.away)}; the folder is missing, empty or on another drive than before. "
+            f"unavailable: {count('video', report.away)}; the folder is missing, empty or on another drive. "
             "If you deleted it, say so:"
         )
         for folder in report.unavailable[:_SHOWN]:

@@ -44,6 +44,7 @@ def evaluate_model(
     """
     if bank_videos < 0:
         raise UsageError(f"bank_videos is {bank_videos}; give 1 or more, or 0 for no QB-Norm")
+    model.check_vocabulary()  # before every video is decoded
     bank = None
     if "train" in dataset.splits and split != "train" and bank_videos:
         bank = _sample(dataset.split("train"), bank_videos)

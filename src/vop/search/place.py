@@ -13,7 +13,12 @@ DATABASE, LOCK = "database", ".lock"
 
 
 def check_place(path: Path) -> None:
-    """Raises a UsageError if a folder is neither a library, nor new, empty, or of an attempt that got no further."""
+    """Raises a UsageError if a folder is neither a library, nor new, empty, or of an attempt that got no further.
+
+    Nor can it have a name that the database does not take: control characters, or bytes that are no Unicode.
+    """
+    if not str(path).isprintable():
+        raise UsageError(f"{str(path)!r}: a library's path holds letters that can be printed; choose another folder")
     if (path / FILE).exists():
         return
     if path.is_file() or (path.is_dir() and {entry.name for entry in path.iterdir()} - {LOCK, DATABASE}):

@@ -80,8 +80,7 @@ def train(
     model = create(method, backbone, head=head, dtype=dtype, device=device, **settings)
     if not model.trainable():  # before every video is decoded
         raise UsageError(f"{method} trains nothing: evaluate it as it is")
-    if model.tokenizer is None:
-        model.tokenize(["a"])  # raises
+    model.check_vocabulary()
     count_groups(dataset.split("train"), size=recipe.captions_per_video)
     checkpoint = out / TRAINING / CHECKPOINT
     if resume and checkpoint.exists():
