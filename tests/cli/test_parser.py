@@ -30,6 +30,8 @@ def options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 
 
 def sample(action: argparse.Action) -> str:
+    if action.choices:
+        return next(iter(action.choices))
     return {int: "3", float: "-0.5", seconds: "1:02.5"}.get(action.type, "value")
 
 
@@ -59,8 +61,8 @@ def parsed(command: tuple[str, ...], parts: list[list[str]]) -> argparse.Namespa
 def test_all_commands_are_here():
     assert {" ".join(command) for command in COMMANDS} == {
         *("demo", "params", "data check", "data cache", "train", "evaluate", "compare", "ablate", "index", "search"),
-        *("library info", "library failures", "library forget", "library reembed", "serve"),
-        *("import openai", "import modelscope"),
+        *("library info", "library failures", "library forget", "library reembed", "library check"),
+        *("library exclude", "library restore", "serve", "import openai", "import modelscope"),
     }
 
 

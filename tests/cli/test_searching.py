@@ -84,7 +84,7 @@ class TestIndex:
         status, out, err = vop(*words, "--num-frames", "2")
         assert status == 0
         assert "1 added" in out
-        assert f"1 of the given paths cannot be indexed and were skipped: {tmp_path / 'nowhere'}" in out
+        assert f"skipped, because they cannot be indexed: {tmp_path / 'nowhere'}" in out
         assert "nowhere' cannot be indexed and is skipped: No such file or directory" in err
         document = json.loads(vop(*words, "--json")[1])
         assert document["missing"] == {str(tmp_path / "nowhere"): "No such file or directory"}
@@ -122,20 +122,19 @@ class TestPruning:
     def test_a_large_share_wants_a_word(self, vop, printed, at, tmp_path):
         library = tmp_path / "my library"
         out = vop("index", library, at)[1]
-        assert "6 videos of the library were deleted" in out
+        assert "deleted from the disk, but not from the library: 6 videos" in out
         status, _, err = printed(out, "vop index")
         assert status == 2
         assert "nothing was taken out: 6 videos" in err
         status, out, _ = printed(err, "vop index")
         assert status == 0
-        assert "6 deleted, would be taken out:" in out
+        assert "deleted, would be taken out: 6 files" in out
         assert out.count(".mp4") == 6
         assert json.loads(vop("library", "info", library, "--json")[1])["videos"] == 7
         status, out, _ = printed(err[err.index("then take them out") :], "vop index")
         assert status == 0
         assert "6 taken out" in out
-        assert "put back 6" not in out
-        assert "6 videos were put back" in printed(out, "vop library restore")[1]
+        assert ": 6 videos" in printed(out, "vop library restore")[1]
         assert json.loads(vop("library", "info", library, "--json")[1])["videos"] == 7
 
     def test_json(self, vop, at, tmp_path):
@@ -154,7 +153,7 @@ class TestPruning:
         monkeypatch.setattr("sys.stderr.isatty", lambda: True)
         got, _, err = vop("index", tmp_path / "my library", at, "--prune")
         assert got == status
-        assert "Take these 6 videos out of the library? [y/N]" in err
+        assert "Take 6 videos out of the library? [y/N]" in err
         assert json.loads(vop("library", "info", tmp_path / "my library", "--json")[1])["videos"] == left
 
     def test_a_folder_that_is_missing(self, vop, printed, at, tmp_path):
@@ -162,10 +161,10 @@ class TestPruning:
         write_video(tmp_path / "other" / "x.mp4", seed=70)
         status, out, _ = vop("index", tmp_path / "my library", at, tmp_path / "other", "--prune", "--yes")
         assert status == 0
-        assert "7 videos are unavailable" in out
+        assert "unavailable: 7 videos" in out
         status, out, _ = printed(out, "vop library forget")
-        assert (status, "7 videos were taken out" in out) == (0, True)
-        assert "7 videos were put back" in printed(out, "vop library restore")[1]
+        assert (status, ": 7 videos; no file was touched" in out) == (0, True)
+        assert ": 7 videos" in printed(out, "vop library restore")[1]
 
 
 def test_excluding(vop, videos, tiny_folder, tmp_path):
@@ -186,7 +185,7 @@ def test_rows_of_metadata_that_match_nothing(vop, videos, tiny_folder, tmp_path)
     (tmp_path / "about.csv").write_text("path,author\na.mp4,Ann\ntypo.mp4,Bob\n")
     words = ["index", tmp_path / "library", videos["a"], "--metadata", tmp_path / "about.csv"]
     out = vop(*words, "--model", tiny_folder, "--num-frames", "2")[1]
-    assert "1 rows of the metadata match no video:\n  typo.mp4\n" in out
+    assert "of the metadata, 1 row matched no video:\n  typo.mp4\n" in out
     assert json.loads(vop(*words, "--json")[1])["unmatched"] == ["typo.mp4"]
 
 
@@ -384,7 +383,7 @@ class TestLibrary:
     def test_forget(self, vop, tiny_folder, tmp_path):
         video = write_video(tmp_path / "v" / "one.mp4", seed=1)
         vop("index", tmp_path / "library", video.parent, "--model", tiny_folder, "--num-frames", "2")
-        assert "1 video was taken out" in vop("library", "forget", tmp_path / "library", video.parent)[1]
+        assert ": 1 video; no file was touched" in vop("library", "forget", tmp_path / "library", video.parent)[1]
         assert vop("library", "forget", tmp_path / "library", video)[0] == 2
 
     def test_reembed_and_use_both(self, vop, videos, tiny_folder, tmp_path):

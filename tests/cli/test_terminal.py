@@ -127,7 +127,7 @@ def test_train_and_its_card(vop, train, captioned, tmp_path):
         ["train", "--out", "x", "--data", EVIL],
         ["search", EVIL, "a dog"],
         ["library", "info", EVIL],
-        ["compare", "--data", EVIL],
+        ["compare", "--data", EVIL, "--backbone", "mini"],
         ["ablate", EVIL],
         ["import", "openai", EVIL, "--out", "x"],
         ["serve", "library", "--host", EVIL],

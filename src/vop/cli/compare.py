@@ -21,6 +21,7 @@ from vop.cli.common import (
     print_table,
     recipe_of,
     say,
+    warn,
 )
 from vop.errors import UsageError, VopError, unknown_name
 from vop.threads import use_threads
@@ -135,7 +136,7 @@ def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> i
         check(plan, dataset, out, rerun=arguments.rerun)
     for plan, _, out in planned:  # before any of them runs: several share a folder, and runs in it
         if moved := set_aside(plan, out, rerun=arguments.rerun):
-            print(f"--rerun: what was there is in {moved}", file=sys.stderr)
+            warn(f"--rerun: what was there is in {moved}")
     documents, error = _documents(arguments, planned)
     page = _publish(arguments, planned, documents, command) if documents else None
     if error is not None:

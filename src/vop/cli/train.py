@@ -115,12 +115,12 @@ def _say_unproven(result) -> None:
 
 
 def _report(result, out: Path) -> None:
-    if result.untuned:
-        say(f"untuned: {_in_words(result.untuned)}")
     validated = [record for record in result.history if "validation" in record]
     for record in validated or result.history:
         line = f"epoch {record['epoch']}: loss {record['loss']:.3f}"
         say(f"{line}, {_in_words(record['validation'])}" if validated else line)
+    if result.untuned:
+        say(f"untuned: {_in_words(result.untuned)}")
     kept = "the untuned model" if result.selection == UNTUNED else f"epoch {result.best_epoch}"
     say(f"{out}: {kept} ({result.selection}), {result.seconds / 60:.1f} minutes")
     if result.untuned and not result.is_proven:
