@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks a network
@@ -11,6 +12,12 @@ import pytest
 import torch
 
 from tiny_clip import make_clip_folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ctrl_c():
+    """A shell's background job ignores it, and so would every program that a test starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

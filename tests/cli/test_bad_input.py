@@ -216,7 +216,6 @@ class TestTrainingCalls:
         [
             ("epochs: five", "epochs is 'five'; it must be a whole number"),
             ("epochs: 2.5", "epochs is 2.5; it must be a whole number"),
-            ("epochs:", "epochs is None; it must be a whole number"),
             ("seed: true", "seed is True; it must be a whole number"),
             ("warmup: high", "warmup is 'high'; it must be a number"),
             ("learning_rate: high", "learning_rate is 'high'; it must be a number"),
@@ -237,11 +236,11 @@ class TestTrainingCalls:
         assert status == 2
         assert says in err
 
-    @pytest.mark.parametrize(("name", "why"), [("gone.yaml", "No such file"), (".", "Is a directory")])
+    @pytest.mark.parametrize(("name", "why"), [("gone.yaml", "No such file"), (".", "this is a folder")])
     def test_a_recipe_that_is_no_file(self, train, tmp_path, name, why):
         status, _, err = train("--config", tmp_path / name)
         assert status == 2
-        assert f"{tmp_path / name}: no such recipe ({why}" in err
+        assert f"{tmp_path / name}: {why}" in err
 
     def test_no_data(self, vop, tmp_path):
         status, _, err = vop("train", "--out", tmp_path / "run")

@@ -75,7 +75,7 @@ def test_empty_captions_are_left_out_and_counted(tmp_path):
     assert pairs(dataset.split("train")) == ROWS
     assert dataset.notes == (
         "2 empty captions left out of train, first mine.csv: line 5",
-        "1 videos of train have no captions and are left out, for example c.mp4",
+        "1 video of train without captions left out, for example c.mp4",
     )
 
 

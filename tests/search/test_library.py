@@ -127,7 +127,7 @@ def test_a_segment_by_its_id(library):
 
 def test_a_video_by_its_id(library):
     assert library.video(content_of(PATHS[9])) == IndexedVideo(
-        path=PATHS[9], size=1000, duration_seconds=30.0, plays_in_browsers=True
+        path=PATHS[9], size=1000, mtime_ns=5, duration_seconds=30.0, plays_in_browsers=True
     )
 
 

@@ -21,7 +21,7 @@ PLAN = emoji_motion.Plan(train=48, val=0, test=40, seed=7)
 
 @pytest.mark.slow
 def test_the_demo_does_the_whole_job(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(demo, "RECIPE", demo.Recipe(epochs=1, workers=0, validation=0.1))
+    monkeypatch.setattr(demo, "RECIPE", demo.Recipe(epochs=1, workers=0, validation=0.1, if_worse="tuned"))
     monkeypatch.setattr(emoji_motion, "DEMO", PLAN)
     monkeypatch.setattr(run_demo, "__kwdefaults__", run_demo.__kwdefaults__ | {"plan": PLAN})
     results = []
