@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from imports.openai_files import make_release, make_state, write_vocabulary
@@ -92,7 +91,6 @@ def prepared(tmp_path_factory) -> Path:
     (place / "about.csv").write_text(
         next(text for text in blocks(ROOT / "docs" / "search.md", "csv") if "stars" in text), encoding="utf-8"
     )
-    torch.save(make_state(), place / "ViT-B-32.pt")
     write_vocabulary(place / "bpe_simple_vocab_16e6.txt.gz")
     (place / "cv_vit-b32_retrieval_vop").mkdir()
     make_release(place / "cv_vit-b32_retrieval_vop", make_state())
