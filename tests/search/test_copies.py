@@ -150,3 +150,16 @@ def test_a_copy_is_hashed_once(bring, folder, videos, monkeypatch):
     bring()
     assert len(hashed) == len(set(hashed)) == 8
     assert len(Library.open(folder).failures()) == 3
+
+
+def test_what_is_said_of_a_copy_of_a_copy_is_the_original_s(bring, folder, videos, tmp_path):
+    bring(videos["a"])
+    at = videos["a"].parent
+    for name in ("b_copy.mp4", "c_copy_2.mp4"):
+        shutil.copy2(videos["a"], at / name)
+    (tmp_path / "about.csv").write_text("path,author\nc_copy_2.mp4,Ann\n")
+    report = bring(videos["a"], at / "b_copy.mp4", at / "c_copy_2.mp4", metadata=tmp_path / "about.csv")
+    assert report.unmatched == []
+    assert Library.open(folder).known()[str(videos["a"])].metadata == {"author": "Ann"}
+    reasons = {failed.reason for failed in report.failures}
+    assert reasons == {f"it has the content of {videos['a']}"}

@@ -17,6 +17,7 @@ from clips import grey_frames, write_clip
 from search.owners_videos import rows, write_video
 from vop.errors import VopError
 from vop.search import commits, library, reading
+from vop.search.index import forget, restore
 from vop.search.library import Library
 from vop.search.rows import matrix
 from vop.search.segmenting import read_segments
@@ -160,6 +161,7 @@ sys.path.insert(0, {str(TESTS)!r})
 from search.test_index_robust import read_in_part
 from vop.search import reading
 from vop.search.index import index
+from vop.search.index import forget, restore
 from vop.search.library import Library
 reading.read_segments = read_in_part
 calls = iter(range(1, 99))
@@ -354,3 +356,28 @@ def test_frequent_commits_become_one_file(bring, folder, videos, monkeypatch):
     bring()
     assert len(rows(folder)) == 6
     assert matrix(library.Library.open(folder).table.to_arrow().column("embedding_1")).shape == (6, 16)
+
+
+def test_an_older_library_gets_what_it_lacks_and_can_put_back(bring, folder, videos):
+    bring()
+    before = Library.open(folder).known()
+    Library.open(folder).table.drop_columns(["checksum", "num_segments", "volume"])
+    report = bring()
+    assert report.unchanged == len(before)
+    library = Library.open(folder)
+    assert library.known() == before  # volumes among it
+    rows = library.table.search().select(["checksum", "num_segments"]).to_arrow()
+    assert rows.column("checksum").null_count == rows.column("num_segments").null_count == 0
+    library.table.drop_columns(["checksum", "num_segments", "volume"])
+    path = next(iter(before))
+    assert forget(folder, [path]) == 1
+    assert restore(folder) == [path]
+
+
+def test_what_another_process_has_changed_meanwhile_stays(bring, folder):
+    bring()
+    early = Library.open(folder)
+    Library.open(folder).change(exclude=("private",))
+    early.change(live_photos=True)
+    about = Library.open(folder).about
+    assert (about.exclude, about.live_photos) == (("private",), True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from search.libraries import a_file, make_library, rows_of, unit_vectors
 from vop.cli import main
 from vop.errors import UsageError, VopError
+from vop.search import about as describing
 from vop.search import integrity
 from vop.search.checksums import check_rows, damaged_rows
 from vop.search.failures import UNREADABLE, failure
@@ -78,7 +80,7 @@ def test_a_sound_library(folder):
     assert report.sound
     assert (report.videos, report.segments, report.without_checksum) == (12, 36, 0)
     assert report.files == len([path for path in files_of(folder / "database") if "hint" not in path.name])
-    assert len(report.deleted) == 12  # there are no such videos
+    assert len(report.unavailable) == 12  # there is no such folder
     assert content(folder) == content(folder)
 
 
@@ -144,6 +146,54 @@ def test_what_was_taken_out_can_still_be_put_back_after_a_repair(folder):
     assert set(library.removed.videos()) == {"/v/5.mp4"}
     assert library.put_back(["/v/5.mp4"]) == ["/v/5.mp4"]
     assert check(folder).sound
+
+
+def test_damage_of_what_was_taken_out_is_said_and_ends_nothing_else(folder):
+    library = Library.open(folder)
+    with alone_in(folder):
+        library.set_aside(["/v/5.mp4"])
+    for path in (folder / "database" / f"removed_{library.about.table}.lance" / "data").iterdir():
+        path.unlink()
+    assert not check(folder).sound
+    with pytest.raises(VopError, match="vop library check"):
+        Library.open(folder).restorable()
+    assert check(folder, repair=True).repaired
+    assert check(folder).sound
+    assert Library.open(folder).restorable() == []
+
+
+def test_lost_lists_of_deleted_rows_come_back_from_their_copies(folder):
+    before = content(folder)
+    shutil.rmtree(folder / "database" / "segments_0.lance" / "_deletions")
+    assert not check(folder).sound
+    assert check(folder, repair=True).repaired
+    assert content(folder) == before
+
+
+def test_damage_of_the_failures_comes_back_from_its_copy(folder):
+    before = Library.open(folder).failures()
+    (path,) = (folder / "database" / "failures.lance" / "data").iterdir()
+    flip(path, 100)
+    assert check(folder, repair=True).repaired
+    assert Library.open(folder).failures() == before
+
+
+def test_a_table_that_another_description_belongs_to_is_not_dropped(folder):
+    about = Library.open(folder).about
+    describing.write(about.with_(table="segments_9"), folder)
+    with pytest.raises(VopError, match="names the table segments_9, which is not there; segments_0 is"):
+        check(folder, repair=True)
+    describing.write(about, folder)
+    assert len(rows(Library.open(folder))) == 36
+
+
+def test_an_older_library_is_repaired(folder):
+    library = Library.open(folder)
+    library.table.drop_columns(["checksum", "num_segments", "volume"])
+    library.table.delete("path = '/v/3.mp4' AND place = 0")
+    assert check(folder, repair=True).repaired
+    report = check(folder)
+    assert (report.sound, report.segments, report.without_checksum) == (True, 33, 0)
 
 
 def test_a_video_without_one_of_its_segments(folder):
@@ -230,12 +280,16 @@ def test_damaged_frames_are_removed(tmp_path):
 
 
 def test_files_of_videos_against_the_index(tmp_path):
-    (tmp_path / "there.mp4").write_bytes(b"x" * 1000)
-    changed = tmp_path / "there.mp4"
-    library = make_library(tmp_path / "library", [a_file(str(changed)), a_file("/v/gone.mp4")])
+    there, changed = tmp_path / "there.mp4", tmp_path / "changed.mp4"
+    for path in (there, changed):
+        path.write_bytes(b"x" * 1000)
+    os.utime(there, ns=(5, 5))  # as `a_file` says
+    files = [a_file(str(path)) for path in (there, changed, tmp_path / "gone.mp4")]
+    library = make_library(tmp_path / "library", [*files, a_file("/v/away.mp4")])
     report = check(library.path)
     assert report.changed == [str(changed)]
-    assert report.deleted == ["/v/gone.mp4"]
+    assert report.deleted == [str(tmp_path / "gone.mp4")]
+    assert report.unavailable == ["/v/away.mp4"]
     assert report.sound
 
 
@@ -255,8 +309,8 @@ def test_the_command(folder, capsys):
     assert report["damaged_videos"] == [{"path": "/v/2.mp4", "reason": "segments of it are not what was written"}]
     assert main(["library", "check", str(folder), "--repair"]) == 0
     out = capsys.readouterr().out
-    assert "/v/2.mp4" in out
-    assert f"vop index {folder} /v/2.mp4" in out
+    assert "damaged: /v/2.mp4: segments of it are not what was written" in out
+    assert "vop index" not in out  # there is no such file to index again
     assert main(["library", "check", str(folder)]) == 0
 
 

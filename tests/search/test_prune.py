@@ -115,10 +115,13 @@ def test_a_filesystem_with_another_identity_is_told_by_its_videos(elsewhere):
 
 
 def test_libraries_that_know_no_filesystem(tmp_path):
-    (tmp_path / "other").touch()
-    video = str(tmp_path / "a.mp4")
+    """Another video of the folder tells that it is the same one; any other file may lie where a drive was mounted."""
+    other, video = tmp_path / "other.mp4", str(tmp_path / "a.mp4")
+    other.touch()
     known = {video: Known(video="a", path=video, size=1, mtime_ns=1, metadata={})}
-    assert sort_missing(known, known) == ([video], [])
+    assert sort_missing(known, known) == ([], [video])
+    sibling = Known(video="b", path=str(other), size=0, mtime_ns=other.stat().st_mtime_ns, metadata={})
+    assert sort_missing(known, known | {sibling.path: sibling}) == ([video], [])
 
 
 def test_missing_folders_are_named_by_the_topmost_one(tmp_path):

@@ -157,6 +157,33 @@ def test_on_too_few_videos_nothing_is_proven(tiny, tmp_path, monkeypatch):
     assert (result.selection, result.p, result.is_proven) == ("validation-selected", None, False)
 
 
+def test_a_training_that_an_earlier_version_began_is_kept_unproven(tiny, tmp_path):
+    job = trainer(tiny, tmp_path)
+    job.fit()
+    job.progress.scores, job.progress.untuned, job.progress.untuned_scores = [], None, []
+    job._save()
+    result = trainer(tiny, tmp_path, if_worse="untuned").fit(resume=True)
+    assert (result.selection, result.p) == ("validation-selected", None)
+
+
+def test_stopped_while_it_validates_it_ends_with_the_same_epochs(tiny, tmp_path, monkeypatch):
+    whole = trainer(tiny, tmp_path / "whole").fit()
+    job = trainer(tiny, tmp_path / "cut")
+    validate, calls = Trainer._validate, []
+
+    def stop(self, model):
+        calls.append(model)
+        if len(calls) == 3:  # the untuned model, the first epoch, the second
+            raise Killed
+        return validate(self, model)
+
+    monkeypatch.setattr(Trainer, "_validate", stop)
+    with pytest.raises(Killed):
+        job.fit()
+    monkeypatch.setattr(Trainer, "_validate", validate)
+    assert trainer(tiny, tmp_path / "cut").fit(resume=True).history == whole.history
+
+
 def test_without_a_number_of_epochs_there_are_enough_steps(tiny, tmp_path):
     job = trainer(tiny, tmp_path, epochs=None)
     assert job.total_steps == 300  # of 3 in each epoch

@@ -60,7 +60,7 @@ def _info(arguments: argparse.Namespace) -> None:
         kept = {
             "exclude": list(about.exclude),
             "live_photos": about.live_photos,
-            "removed": len(library.removed.videos()),
+            "removed": len(library.restorable()),
         }
         print_json({"library": str(library.path), **status, "cutting": asdict(about.cutting), **kept, "models": models})
         return
@@ -76,7 +76,7 @@ def _info(arguments: argparse.Namespace) -> None:
         say(f"decoded by an earlier version of vop: {count('video', status['outdated'])}; {redo}")
     if about.exclude:
         say(f"excluded: {', '.join(about.exclude)}")
-    if removed := library.removed.videos():
+    if removed := library.restorable():
         restore = command_line("library", "restore", arguments.library)
         say(f"taken out: {count('video', len(removed))}; to put back: {restore}")
     print_failures(status, arguments.library)
@@ -170,6 +170,8 @@ def _print_check(report: CheckReport) -> None:
         say(f"without checksum, from an earlier version of vop: {count('segment', report.without_checksum)}")
     if report.deleted or report.changed:
         say(f"of their files {len(report.deleted):,} were deleted or moved, {len(report.changed):,} changed: vop index")
+    if report.unavailable:
+        say(f"unavailable now: the files of {count('video', len(report.unavailable))}")
     if report.sound:
         say("the library is sound")
     elif not report.repaired:

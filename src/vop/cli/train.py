@@ -101,16 +101,16 @@ def _say_unproven(result) -> None:
     """Says in red that nothing is known to be gained, and what to do."""
     from rich.console import Console
 
-    videos = count("validation video", result.untuned["videos"])
+    videos, is_untuned = count("validation video", result.untuned["videos"]), result.selection == UNTUNED
     if result.p is None:
         found = f"{videos} cannot tell whether tuning did good or harm; the tuned model was kept unproven"
     else:
         is_worse = result.best["validation"]["t2v"]["mnr"] > result.untuned["t2v"]["mnr"]
         found = "worse than untuned" if is_worse else "not provably better than untuned"
-        kept = "the untuned model was kept" if result.selection == UNTUNED else "it was kept all the same"
+        kept = "the untuned model was kept" if is_untuned else "it was kept all the same"
         found = f"the tuned model is {found} (p = {result.p:.2g} on {videos}); {kept}"
     advice = "give more captioned videos, some hundreds, or try another --learning-rate or --method"
-    other = "; --if-worse tuned keeps the tuned model" if result.selection == UNTUNED else ""
+    other = "; the same command with --resume --if-worse tuned takes the tuned model" if is_untuned else ""
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"{found}: {advice}{other}", style="bold red")
 
 

@@ -16,7 +16,7 @@ from vop.errors import UsageError, VopError
 from vop.files import atomic_write
 
 FILE = "library.json"
-FORMAT = 1
+FORMAT = 2
 BY_WINDOWS, BY_SHOTS = "windows", "shots"
 
 

@@ -3,7 +3,8 @@
 Each row has one, in the column `checksum`, so that damage has a video's name, also where rows were written again into
 another file. Each file of the database has one in `checksums.json`, so that no changed bit passes, whatever it is part
 of, and `library.json` has its own. Small files without which rows cannot be told from each other (`library.json`, the
-newest manifest of each table, and which rows are deleted) are kept in `checksums.json` as copies.
+newest manifest of each table, and which rows are deleted) are kept in `checksums.json` as copies, and so is the list of
+failures, which nothing but a look at every video could give again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import pyarrow as pa
 
 from vop.errors import VopError
 from vop.files import atomic_write
-from vop.search import about
+from vop.search import about, failures
 from vop.search.place import DATABASE
 from vop.search.rows import CHECKSUM, matrix
 
@@ -32,12 +33,17 @@ _HINT = "latest_version_hint.json"  # written again and again, and never believe
 
 def with_checksums(rows: pa.Table) -> pa.Table:
     """The rows with the checksum of each, of everything else in it that has a value."""
+    sums = pa.array(_sums(rows), pa.int64())
+    if CHECKSUM not in rows.schema.names:
+        return rows.append_column(CHECKSUM, sums)
     place = rows.schema.get_field_index(CHECKSUM)
-    return rows.set_column(place, rows.field(place), pa.array(_sums(rows), pa.int64()))
+    return rows.set_column(place, rows.field(place), sums)
 
 
 def damaged_rows(rows: pa.Table) -> np.ndarray:
     """Which rows (n,) are not what was written; those of older libraries have no checksum, and pass."""
+    if CHECKSUM not in rows.schema.names:
+        return np.zeros(len(rows), bool)
     stored = rows.column(CHECKSUM).to_pylist()
     return np.array([had not in (None, found) for had, found in zip(stored, _sums(rows), strict=True)], bool)
 
@@ -96,7 +102,7 @@ def seal(folder: Path) -> None:
     known = read_seal(folder) or Seal()
     names = sorted(_names(folder))
     files = {name: known.files.get(name) or digest(folder / name) for name in names}
-    copied = [*newest_manifests(names), *(name for name in names if "/_deletions/" in name)]
+    copied = [*newest_manifests(names), *filter(_is_copied, names)]
     copies = {name: known.copies.get(name) or _encoded(folder / name) for name in copied}
     with suppress(VopError):  # of a damaged one the copy stays
         about.read(folder)
@@ -104,6 +110,10 @@ def seal(folder: Path) -> None:
     content = Seal(files, {about.FILE: known.copies[about.FILE]} | copies if about.FILE in known.copies else copies)
     if content != known:
         _write(folder, content)
+
+
+def _is_copied(name: str) -> bool:
+    return "/_deletions/" in name or name.startswith(f"{DATABASE}/{failures.TABLE}.lance/data/")
 
 
 def _encoded(path: Path) -> str:

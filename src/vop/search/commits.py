@@ -86,7 +86,7 @@ class Pending:
             first, *others = places
             own = rows.slice(first, 1 + len(others))
             said = {"path": str(file.path), "name": file.path.name, "size": file.size, "mtime_ns": file.mtime_ns}
-            said["volume"] = volume_of(file.path.parent)
+            said |= {"volume": volume_of(file.path.parent), "num_segments": len(own)}
             for name, value in (said | {METADATA + name: value for name, value in values.items()}).items():
                 own = with_column(own, name, value)
             yield own

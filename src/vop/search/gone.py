@@ -33,20 +33,24 @@ def sort_missing(paths: Iterable[str], known: Mapping[str, Known]) -> tuple[list
     """Of files, those that were deleted, and those that are unavailable; files that exist are in neither list.
 
     A file was deleted if its folder still exists, has other things in it (hidden ones do not count), and is on the
-    filesystem that the file was on. A folder that is missing or empty may be a drive or a share that is not mounted,
-    and so may one that is on another filesystem than before.
+    filesystem that the file was on; where that is not known, another video of the folder has to be there. A folder
+    that is missing or empty may be a drive or a share that is not mounted, and so may one that is on another filesystem
+    than before.
 
     Args:
         known: the videos of the library, by path; what they say of their filesystems is used.
     """
     has_something, volume, is_there = cache(_has_something), cache(volume_of), cache(_witnesses(known.values()))
+    has_sibling = cache(lambda folder: any(map(is_as_it_was, _in_folder(folder, known))))
 
     def is_deleted(path: str) -> bool:
         folder = os.path.dirname(path)
         if not has_something(folder):
             return False
         before = known[path].volume if path in known else None
-        return before is None or before == volume(folder) or _is_mounted(before, volume(folder), is_there)
+        if before is None:  # of an older library
+            return has_sibling(folder)
+        return before == volume(folder) or _is_mounted(before, volume(folder), is_there)
 
     deleted, unavailable = [], []
     for path in paths:
@@ -82,8 +86,8 @@ def _has_something(folder: str) -> bool:
 def _is_mounted(before: str, now: str | None, is_there: Callable[[str], bool]) -> bool:
     """Whether the same filesystem is mounted at the same place although its identity is another one.
 
-    Some filesystems get their identity from a device number, which may change when the system starts: then a video
-    that is still there tells that it is the same one. The root filesystem is always mounted.
+    Some filesystems get their identity from a device number, which may change when the system starts: then most of its
+    videos, still there, tell that it is the same one. The root filesystem is always mounted.
     """
     if now is None or mount_point(now) != mount_point(before):
         return False
@@ -91,5 +95,14 @@ def _is_mounted(before: str, now: str | None, is_there: Callable[[str], bool]) -
 
 
 def _witnesses(known: Collection[Known]) -> Callable[[str], bool]:
-    """Tells whether a filesystem still has one of its videos."""
-    return lambda volume: any(video.volume == volume and is_as_it_was(video) for video in known)
+    """Tells whether a filesystem still has half of its videos: another drive may have copies of a few."""
+
+    def is_there(volume: str) -> bool:
+        there = [is_as_it_was(video) for video in known if video.volume == volume]
+        return 2 * sum(there) >= len(there)
+
+    return is_there
+
+
+def _in_folder(folder: str, known: Mapping[str, Known]) -> list[Known]:
+    return [video for path, video in known.items() if os.path.dirname(path) == folder]

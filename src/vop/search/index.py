@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +91,10 @@ def index(
     with alone_in(scope.folder, waiting=waiting):
         library, models = wanted.open(scope.folder, new)
         _check_outdated(library, scope, redo=redo)
-        library.change(exclude=scope.exclude, live_photos=scope.live_photos)
+        library.change(
+            exclude=normal_globs([*library.about.exclude, *exclude]),
+            live_photos=library.about.live_photos if live_photos is None else live_photos,
+        )
         library.add_columns(described.columns)
         indexing = Indexing(library, models, scope.walk, described, progress)
         indexing.work(workers=threads, batch_size=batch_size)
@@ -149,8 +153,7 @@ def forget(
     Raises:
         UsageError: there is no such library, or it has no video there.
     """
-    library = Library.open(folder)
-    with alone_in(library.path, waiting=waiting):
+    with _writing(folder, waiting) as library:
         found = _below(paths, library.known())
         kept = _below(paths, library.removed.videos()) if for_good else []
         if not found and not kept:
@@ -177,8 +180,7 @@ def restore(
     Raises:
         UsageError: there is no such library, or nothing that can be put back.
     """
-    library = Library.open(folder)
-    with alone_in(library.path, waiting=waiting):
+    with _writing(folder, waiting) as library:
         kept = library.removed.videos()
         restored = library.put_back(_below(paths, kept) if paths else kept)
         if not restored:
@@ -202,16 +204,26 @@ def change_excluded(
     library = Library.open(folder)
     if not add and not drop:
         return library.about.exclude
-    with alone_in(library.path, waiting=waiting):
-        had, unwanted = Library.open(folder).about.exclude, normal_globs(drop)
+    with _writing(folder, waiting) as library:
+        had, unwanted = library.about.exclude, normal_globs(drop)
         for glob in unwanted:
             if glob not in had:
                 raise UsageError(
                     f"{library.path} does not exclude {glob!r}; it excludes: {', '.join(had) or 'nothing'}"
                 )
         globs = normal_globs([*(glob for glob in had if glob not in unwanted), *add])
-        library.change(exclude=globs, live_photos=library.about.live_photos)
+        library.change(exclude=globs)
     return globs
+
+
+@contextmanager
+def _writing(folder: str | Path, waiting: Callable[[], None]) -> Iterator[Library]:
+    """An existing library, opened when nobody else writes to it any more, with the columns that older ones lack."""
+    path = Library.open(folder).path
+    with alone_in(path, waiting=waiting):
+        library = Library.open(path)
+        library.add_columns(())
+        yield library
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,8 +273,9 @@ def _check_outdated(library: Library, scope: _Scope, *, redo: bool) -> None:
 
 
 def _tidy(library: Library) -> None:
-    library.removed.drop_old()
-    library.drop_frames()
+    with suppress(VopError):  # what was set aside is damaged; `vop library check` says so
+        library.removed.drop_old()
+        library.drop_frames()
     library.keep_up()
 
 

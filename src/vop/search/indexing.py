@@ -24,6 +24,7 @@ from vop.search.reading import Copy, Decoded, KnownContent, Reader, is_as_it_was
 from vop.search.report import IndexReport
 from vop.search.rows import make_rows
 from vop.search.state import IndexProgress, state_of
+from vop.search.volumes import volume_of
 from vop.search.walk import FoundFile, Walk
 from vop.video.isolated import DecodingProcesses
 
@@ -113,10 +114,12 @@ class Indexing:
         if known is None or not _is_same_state(known, file):
             return self._is_known_copy(file)
         values = self._metadata_of(path)
-        if any(known.metadata.get(name) != value for name, value in values.items()):
+        is_other = any(known.metadata.get(name) != value for name, value in values.items())
+        is_older = known.volume is None and volume_of(file.path.parent) is not None  # it gets what older rows lack
+        if is_other or is_older:
             self._pending.rewrite(known.video, file, values, before=path)
             self._pending.commit_if_due()
-            self.report.described += 1
+            self.report.described += is_other
         self.report.unchanged += 1
         self._keep_partial(path, file)
         return True
@@ -201,6 +204,8 @@ class Indexing:
 
     def _settle_copies(self) -> None:
         """Lists copies, now that it is known what came of their originals."""
+        originals = {str(file.path): original for file, original in self._new_copies}
+        self._new_copies = [(file, _end_of(originals, original)) for file, original in self._new_copies]
         for file, original in self._new_copies:
             reason = self._unreadable.get(original)
             if reason is None:
@@ -303,3 +308,10 @@ def _is_same_file(one: str, other: str) -> bool:
         return os.path.samefile(one, other)
     except OSError:
         return False
+
+
+def _end_of(originals: Mapping[str, str], path: str) -> str:
+    """The original of a file that is a copy of a copy."""
+    while path in originals:
+        path = originals[path]
+    return path

@@ -8,10 +8,12 @@ the videos that are sound, and leaves the others to the next indexing.
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +27,11 @@ from vop.search import about as describing
 from vop.search import failures, removed
 from vop.search.about import About
 from vop.search.checksums import FILE, Seal, damaged_rows, digest, newest_manifests, read_seal, with_checksums
+from vop.search.gone import sort_missing
+from vop.search.library import Known
 from vop.search.nearest import tidy_up
 from vop.search.place import DATABASE, alone_in
+from vop.search.reading import is_as_it_was
 from vop.search.rows import ADDED, CHECKSUM, field_of, metadata_columns, schema
 from vop.utils.isolation import Crashed, Processes
 
@@ -57,7 +62,8 @@ class CheckReport:
         damaged_videos: whose segments are not what was written.
         damaged_frames: how many segments' kept frames are damaged; they are made again when they are needed.
         without_checksum: segments that were written by an earlier version of vop.
-        deleted, changed: videos whose own files are not there, or not as they were; `vop index` sees to them.
+        deleted, unavailable, changed: videos whose own files were deleted, cannot be reached, or are not as they were;
+            `vop index` sees to them.
         repaired: whether the library is sound again, `damaged_videos` left out of it.
     """
 
@@ -70,6 +76,7 @@ class CheckReport:
     damaged_frames: int = 0
     without_checksum: int = 0
     deleted: list[str] = field(default_factory=list)
+    unavailable: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     repaired: bool = False
 
@@ -78,10 +85,11 @@ class CheckReport:
         return not (self.damaged_files or self.damaged_videos or self.damaged_frames)
 
     def index_again(self) -> list[str]:
-        """Commands that bring the damaged videos back."""
-        paths = [damage.path for damage in self.damaged_videos if damage.path != _UNKNOWN]
+        """Commands that bring the damaged videos back, of which the files are there."""
+        paths = [damage.path for damage in self.damaged_videos if os.path.exists(damage.path)]
         library = shlex.quote(self.library)
-        if len(paths) < len(self.damaged_videos) or len(paths) > _NAMED or not (paths or self.segments):
+        unknown = any(damage.path == _UNKNOWN for damage in self.damaged_videos)
+        if unknown or len(paths) > _NAMED or not (paths or self.segments):
             return [f"vop index {library} FOLDER …, with all folders of its videos"]
         return [f"vop index {library} {shlex.join(paths)}"] if paths else []
 
@@ -109,7 +117,7 @@ def check(
     if not (folder / DATABASE).is_dir():
         raise UsageError(f"{folder}: there is no library; make one: vop index {folder} FOLDER_OF_VIDEOS --model mini")
     report = CheckReport(library=str(folder))
-    with alone_in(folder, waiting=waiting, sealing=repair):
+    with _held(folder, waiting, repair=repair):
         sealed = _check_files(folder, report, progress)
         about = _read_about(folder, sealed, report, repair=repair)
         with Processes() as processes:
@@ -119,6 +127,18 @@ def check(
             if repair and not report.sound:
                 _repair(processes, folder, about, sealed, report)
     return report
+
+
+@contextmanager
+def _held(folder: Path, waiting: Callable[[], None], *, repair: bool) -> Iterator[None]:
+    """Keeps others from writing; where nobody can write, a look needs no lock."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(alone_in(folder, waiting=waiting, sealing=repair))
+        except OSError as error:
+            if repair or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+        yield
 
 
 # -- files
@@ -139,16 +159,19 @@ def _check_files(folder: Path, report: CheckReport, progress: Progress) -> Seal:
             if digest(folder / name) != wanted:
                 report.damaged_files.append(Damage(name, "its content has changed"))
         except FileNotFoundError:
-            if name in newest and not _has_newer(folder / name):
+            # Others may have gone with an old version, in a run that was killed; rows tell whether they are missed.
+            if name in sealed.copies and not _has_gone_on(folder, name, newest):
                 report.damaged_files.append(Damage(name, "it is missing"))
         except OSError as error:
             report.damaged_files.append(Damage(name, f"it cannot be read: {error.strerror}"))
     return sealed
 
 
-def _has_newer(manifest: Path) -> bool:
-    """Whether a table has gone on since, in a run that was killed before it could say so."""
-    return any(path.name < manifest.name for path in manifest.parent.glob("*.manifest"))
+def _has_gone_on(folder: Path, name: str, newest: list[str]) -> bool:
+    """Whether the table that a file belongs to has gone on since, in a run that was killed before it could say so."""
+    table = "/".join(name.split("/")[:2])
+    known = {manifest.rpartition("/")[2] for manifest in newest if manifest.startswith(f"{table}/")}
+    return any(path.name < min(known, default="") for path in (folder / table / "_versions").glob("*.manifest"))
 
 
 def _read_about(folder: Path, sealed: Seal, report: CheckReport, *, repair: bool) -> About:
@@ -176,34 +199,37 @@ class _Scan:
     segments: int
     without_checksum: int
     damaged: dict[str, str]
-    files: dict[str, tuple[int, int]]  # size and time of change of the videos' files
+    files: dict[str, Known]  # what the rows say of the videos' files
     failure: str | None = None  # why the table cannot be opened
 
 
 def _check_rows(processes: Processes, about: About, report: CheckReport, progress: Progress) -> None:
     progress("segments", 0, 1)
+    database = Path(report.library) / DATABASE
     try:
-        scan = processes.call(_scan, Path(report.library) / DATABASE, about.table)
+        scan = processes.call(_scan, database, about.table)
     except Crashed as error:
         scan = _Scan(0, 0, {}, {}, f"reading it crashed ({error.how})")
     progress("segments", 1, 1)
     if scan.failure is not None:
         report.damaged_files.append(Damage(f"{DATABASE}/{about.table}.lance", scan.failure))
-    report.deleted, report.changed = [], []
     report.segments, report.without_checksum = scan.segments, scan.without_checksum
     report.videos = len(scan.files)
     report.damaged_videos = [Damage(path, reason) for path, reason in sorted(scan.damaged.items())]
-    failure = processes.call(_failures_failure, Path(report.library) / DATABASE)
-    if failure is not None:
-        report.damaged_files.append(Damage(f"{DATABASE}/{failures.TABLE}.lance", failure))
-    for path, known in sorted(scan.files.items()):
-        try:
-            status = os.stat(path)
-        except OSError:
-            report.deleted.append(path)
-            continue
-        if (status.st_size, status.st_mtime_ns) != known:
-            report.changed.append(path)
+    for name, look in ((failures.TABLE, _failures_failure), (removed.name_for(about.table), _removed_failure)):
+        failure = _crash_told(processes, look, database, name)
+        if failure is not None:
+            report.damaged_files.append(Damage(f"{DATABASE}/{name}.lance", failure))
+    report.deleted, report.unavailable = sort_missing(sorted(scan.files), scan.files)
+    missing = {*report.deleted, *report.unavailable}
+    report.changed = [path for path in sorted(scan.files.keys() - missing) if not is_as_it_was(scan.files[path])]
+
+
+def _crash_told(processes: Processes, look: Callable[[Path, str], str | None], database: Path, name: str) -> str | None:
+    try:
+        return processes.call(look, database, name)
+    except Crashed as error:
+        return f"reading it crashed ({error.how})"
 
 
 def _scan(database: Path, name: str) -> _Scan:
@@ -228,7 +254,7 @@ class _TableScan:
 
     def __init__(self) -> None:
         self._damaged: dict[str, str] = {}
-        self._files: dict[str, tuple[int, int]] = {}
+        self._files: dict[str, Known] = {}
         self._places: dict[tuple[str, str], list[int]] = {}  # by path and content
         self._counts: dict[tuple[str, str], int | None] = {}
         self._without_checksum = 0
@@ -238,10 +264,11 @@ class _TableScan:
 
     def add(self, rows: pa.Table) -> None:
         self._without_checksum += rows.column(CHECKSUM).null_count
-        names = ["path", "video", "size", "mtime_ns", "place", "num_segments"]
+        names = ["path", "video", "size", "mtime_ns", "place", "num_segments", "volume"]
         for row, is_bad in zip(rows.select(names).to_pylist(), damaged_rows(rows), strict=True):
             path, key = row["path"], (row["path"], row["video"])
-            self._files[path] = (row["size"], row["mtime_ns"])
+            own = {name: row[name] for name in ("video", "path", "size", "mtime_ns", "volume")}
+            self._files[path] = Known(**own, metadata={})
             self._places.setdefault(key, []).append(row["place"])
             self._counts[key] = row["num_segments"]
             if is_bad:
@@ -279,13 +306,26 @@ def _paths(table: Table, start: int, count: int) -> set[str]:
         return {_UNKNOWN}
 
 
-def _failures_failure(database: Path) -> str | None:
+def _failures_failure(database: Path, name: str) -> str | None:
     """Why the list of failures cannot be read; None if it can."""
     try:
-        failures.read(_connect(database).open_table(failures.TABLE))
+        failures.read(_connect(database).open_table(name))
     except Exception as error:
         return _said(error)
     return None
+
+
+def _removed_failure(database: Path, name: str) -> str | None:
+    """What is wrong with what was taken out; None if it is sound, or there is none."""
+    connection = _connect(database)
+    if name not in connection.list_tables().tables:
+        return None
+    try:
+        rows = connection.open_table(name).search().to_arrow()
+        bad = damaged_rows(rows.drop_columns([removed.WHEN, removed.DAMAGE])).sum()
+    except Exception as error:
+        return _said(error)
+    return f"{bad} segments that were taken out are not what was written" if bad else None
 
 
 def _connect(database: Path) -> DBConnection:
@@ -311,23 +351,54 @@ def _check_frames(folder: Path, about: About, report: CheckReport, *, repair: bo
 
 
 def _repair(processes: Processes, folder: Path, about: About, sealed: Seal, report: CheckReport) -> None:
+    """Raises a VopError, before anything is changed, if the table is not there but another one is."""
+    database, table, taken_out = folder / DATABASE, about.table, removed.name_for(about.table)
     bad = {damage.path for damage in report.damaged_files}
-    for name in sealed.copies.keys() & bad - {describing.FILE}:
+    restored = sealed.copies.keys() & bad - {describing.FILE}
+    for name in restored:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(sealed.copy_of(name))
-        _check_rows(processes, about, report, silent)  # a manifest that is back may have brought rows back
-    bad -= sealed.copies.keys()
-    database, table = folder / DATABASE, about.table
-    if report.damaged_videos or any(name.startswith(f"{DATABASE}/{table}.lance") for name in bad):
-        table = f"{table}_again"
-        processes.call(_copy_sound, database, about, table, {damage.path for damage in report.damaged_videos})
-    processes.call(_carry_removed, database, about.table, table)
-    describing.write(replace(about, table=table), folder)
-    if any(name.startswith(f"{DATABASE}/{failures.TABLE}.lance") for name in bad):
-        processes.call(_write_failures_again, database)
-    processes.call(_drop_others, database, {table, removed.name_for(table), failures.TABLE})
+    if restored:
+        known = report.damaged_files
+        report.damaged_files = []
+        _check_rows(processes, about, report, silent)  # what is back may have brought rows back
+        bad = bad - restored - _tables(bad) | {damage.path for damage in report.damaged_files}
+        report.damaged_files = known
+
+    def is_bad(name: str) -> bool:
+        return any(path.startswith(f"{DATABASE}/{name}.lance") for path in bad)
+
+    try:
+        if report.damaged_videos or is_bad(table):
+            _check_alone(database, table)
+            table = f"{table}_again"
+            processes.call(_copy_sound, database, about, table, {damage.path for damage in report.damaged_videos})
+        if table != about.table or is_bad(taken_out):
+            processes.call(_carry_removed, database, taken_out, removed.name_for(table))
+        describing.write(replace(about, table=table), folder)
+        if is_bad(failures.TABLE):
+            processes.call(_write_failures_again, database)
+        processes.call(_drop_others, database, {table, removed.name_for(table), failures.TABLE})
+    except Crashed as error:
+        raise VopError(
+            f"{folder}: the repair crashed ({error.how}); the library is as it was: index into another folder"
+        ) from None
     (folder / FILE).unlink(missing_ok=True)  # made anew when the library is let go
     report.repaired = True
+
+
+def _tables(paths: set[str]) -> set[str]:
+    """Those that are whole tables."""
+    return {path for path in paths if path.endswith(".lance") and path.count("/") == 1}
+
+
+def _check_alone(database: Path, table: str) -> None:
+    there = {path.stem for path in database.glob("segments_*.lance")}
+    if there and table not in there:
+        raise VopError(
+            f"{database.parent}: {describing.FILE} names the table {table}, which is not there; "
+            f"{', '.join(sorted(there))} is: put the {describing.FILE} back that belongs to it"
+        )
 
 
 def _copy_sound(database: Path, about: About, target: str, damaged: set[str]) -> None:
@@ -363,20 +434,21 @@ def _fitted(rows: pa.Table, wanted: pa.Schema) -> pa.Table:
     return rows.select(wanted.names)
 
 
-def _carry_removed(database: Path, before: str, table: str) -> None:
+def _carry_removed(database: Path, before: str, name: str) -> None:
     """What can be put back, as far as it is sound, for a table of segments that may have another name now."""
     connection = _connect(database)
     try:
-        old = connection.open_table(removed.name_for(before))
+        old = connection.open_table(before)
         parts = [part for _, _, part in _read(old, 0, old.count_rows()) if part is not None]
     except Exception:  # nothing was taken out, or nothing can be read
+        parts = []
+    if not parts:
+        connection.drop_table(before, ignore_missing=True)
         return
-    connection.drop_table(removed.name_for(before))
-    rows = pa.concat_tables(parts) if parts else old.schema.empty_table()
+    rows = pa.concat_tables(parts)
     bad = rows.filter(pa.array(damaged_rows(rows.drop_columns([removed.WHEN, removed.DAMAGE])))).column("path")
     rows = rows.filter(pc.invert(pc.is_in(rows.column("path"), bad.combine_chunks())))
-    if len(rows):
-        connection.create_table(removed.name_for(table), data=rows)
+    tidy_up(connection.create_table(name, data=rows, mode="overwrite"))
 
 
 def _drop_others(database: Path, kept: set[str]) -> None:

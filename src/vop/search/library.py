@@ -158,7 +158,13 @@ class Library:
     @property
     def removed(self) -> Removed:
         """The videos that were set aside."""
-        return Removed(self._database, self.table)
+        return Removed(self._database, self.table, library=self.path)
+
+    def restorable(self) -> list[str]:
+        """The paths of those videos that were set aside and can be put back: neither they nor their paths are back."""
+        known = self.known()
+        ids = {video.video for video in known.values()}
+        return [path for path, video in self.removed.videos().items() if path not in known and video not in ids]
 
     @property
     @follows
@@ -374,9 +380,8 @@ class Library:
 
         A video that the library has again by now, or whose path has another one, is left where it is.
         """
-        known, kept = self.known(), self.removed.videos()
-        ids = {video.video for video in known.values()}
-        wanted = [path for path in paths if path in kept and path not in known and kept[path] not in ids]
+        restorable = set(self.restorable())
+        wanted = [path for path in paths if path in restorable]
         for rows, damaged in self.removed.take_back(wanted):
             self.put_failures(damaged)
             self.put(check_rows(rows, self.path))
@@ -401,10 +406,11 @@ class Library:
         self.change(models=(replace(first, name=name), *others))
 
     def change(self, **changes) -> None:
-        """Changes fields of `library.json`."""
-        about = self.about.with_(**changes)
-        if about != self.about:
-            self.about = about
+        """Changes fields of `library.json`, as it is now."""
+        before = describing.read(self.path)
+        about = before.with_(**changes)
+        self.about = about
+        if about != before:
             describing.write(about, self.path)
 
     def drop_frames(self) -> None:

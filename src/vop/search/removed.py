@@ -5,13 +5,16 @@ It belongs to one table of segments, and goes with it when the library moves to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import pyarrow as pa
 
 from vop.search.failures import PARTIAL, Failure, failure
+from vop.search.following import explain_damage
 from vop.search.nearest import tidy_up
 from vop.search.rows import conditions, delete_paths
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from lancedb import DBConnection
     from lancedb.table import Table
 
+P, T = ParamSpec("P"), TypeVar("T")
 KEPT_DAYS = 30
 WHEN, DAMAGE = "removed_at", "damage"  # columns beside those of the segments
 _VIDEOS = 200  # whose rows are in memory at a time
@@ -29,14 +33,26 @@ def name_for(table: str) -> str:
     return f"removed_{table}"
 
 
+def _explained(method: Callable[P, T]) -> Callable[P, T]:
+    """Says that the library is damaged where the database fails."""
+
+    @wraps(method)
+    def explained(self: Removed, *args, **kwargs):
+        with explain_damage(self._library):
+            return method(self, *args, **kwargs)
+
+    return explained
+
+
 class Removed:
     """Rows of videos that were taken out, with the time when that was."""
 
-    def __init__(self, database: DBConnection, table: Table) -> None:
+    def __init__(self, database: DBConnection, table: Table, *, library: Path) -> None:
         """`table` is that of the segments."""
-        self._database, self._table = database, table
+        self._database, self._table, self._library = database, table, library
         self._name = name_for(table.name)
 
+    @_explained
     def keep(self, paths: Iterable[str], *, damage: Mapping[str, str]) -> None:
         """Copies the rows of videos here. They are still in the library then: a kill in between loses nothing.
 
@@ -56,6 +72,7 @@ class Removed:
             merge = kept.merge_insert("segment").when_matched_update_all().when_not_matched_insert_all()
             merge.when_not_matched_by_source_delete(condition).execute(rows)  # what was taken out of there before
 
+    @_explained
     def videos(self) -> dict[str, str]:
         """The ids of the videos that are kept here, by path."""
         kept = self._open()
@@ -72,10 +89,12 @@ class Removed:
         """
         kept, names = self._open(), self._table.schema.names
         for condition in conditions("path", paths, most=_VIDEOS):
-            rows = kept.search().where(condition).to_arrow()
+            with explain_damage(self._library):
+                rows = kept.search().where(condition).to_arrow()
             yield _with_columns(rows, self._table.schema).select(names), _damaged(rows)
             kept.delete(condition)
 
+    @_explained
     def drop(self, paths: Iterable[str]) -> None:
         """Deletes videos for good."""
         kept = self._open()
@@ -83,10 +102,12 @@ class Removed:
             delete_paths(kept, paths)
             tidy_up(kept)
 
+    @_explained
     def segments(self) -> list[str]:
         kept = self._open()
         return [] if kept is None else kept.search().select(["segment"]).to_arrow().column(0).to_pylist()
 
+    @_explained
     def drop_old(self) -> None:
         """Deletes for good what was taken out more than `KEPT_DAYS` ago."""
         kept = self._open()

@@ -32,6 +32,7 @@ from vop.training import checkpoint, selection
 from vop.training.distributed import gather_rows, share_gradient
 from vop.training.loss import contrastive_loss
 from vop.training.recipe import ENOUGH_STEPS, PAPER_EPOCHS, TUNED, UNTUNED, Recipe
+from vop.utils.text import count
 
 CHECKPOINT = "state.safetensors"
 LOGIT_SCALE = "clip.log_logit_scale"
@@ -148,6 +149,8 @@ class Trainer:
             lines.append(
                 "nothing is held out, so that nobody will know whether tuning did harm: leave out --validation 0"
             )
+        elif held_out < selection.FEWEST:
+            lines.append(f"{count('validation video', held_out)} cannot tell whether tuning does good or harm")
         elif held_out < FEW_VIDEOS:
             lines.append(
                 f"on {held_out} validation videos only a large gain can be told from chance; without one "
@@ -193,7 +196,9 @@ class Trainer:
             self._report(
                 epoch, loss, self.progress.seconds - before, self.progress.step - epoch * self.steps_per_epoch - done
             )
-            if time.monotonic() - saved >= max(self.recipe.checkpoint_seconds, SAVING_SHARE * self.saving_seconds):
+            is_last = self.progress.step == (epoch + 1) * self.steps_per_epoch  # saved when the epoch has ended
+            due = max(self.recipe.checkpoint_seconds, SAVING_SHARE * self.saving_seconds)
+            if not is_last and time.monotonic() - saved >= due:
                 self._save()
                 saved = time.monotonic()
         is_validated = self._end_epoch(epoch, log)
@@ -332,9 +337,10 @@ class Trainer:
         result = TrainingResult(
             progress.history, progress.best_epoch, self._selection(), progress.seconds, untuned=progress.untuned
         )
-        if result.best is None or len(progress.untuned_scores) < selection.FEWEST:
-            return result
         validated = [record["epoch"] for record in progress.history if "validation" in record]
+        is_known = len(progress.scores) == len(validated)  # not of a training that an earlier version began
+        if result.best is None or not is_known or len(progress.untuned_scores) < selection.FEWEST:
+            return result
         chosen = validated.index(progress.best_epoch)
         p = selection.chance_of_gain(progress.scores, progress.untuned_scores, chosen=chosen)
         result = replace(result, p=p)
