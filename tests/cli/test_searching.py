@@ -198,7 +198,7 @@ def test_failures_are_counted_alike_everywhere(vop, videos, tiny_folder, tmp_pat
         (at / name).write_text(name)
     library = tmp_path / "library"
     words = ["index", library, at, "--model", tiny_folder, "--num-frames", "2"]
-    line = f"files: 2 could not be read, 1 are copies of others: vop library failures {library}\n"
+    line = f"not, or not wholly, in the library: 2 unreadable, 1 duplicate: vop library failures {library}\n"
     assert line in vop(*words)[1]
     assert line in vop("index", library, videos["c"])[1]  # of the whole library
     assert line in vop("library", "info", library)[1]

@@ -212,14 +212,12 @@ def _print_leftovers(report: IndexReport, library: Path, paths: Sequence[Path]) 
 
 def print_failures(counts: Mapping[str, object], library: Path | None) -> None:
     """How many files are not, or only in part, in a library, by kind; if the library is given, also how to see them."""
-    kinds = {
-        "could not be read": counts["unreadable"],
-        "could be read in part only": counts["partial"],
-        "are copies of others": counts["duplicates"],
-    }
-    said = ", ".join(f"{number:,} {what}" for what, number in kinds.items() if number)
+    kinds = [f"{counts['unreadable']:,} unreadable", f"{counts['partial']:,} in part only"]
+    kinds.append(count("duplicate", counts["duplicates"]))
+    said = ", ".join(kind for kind in kinds if not kind.startswith("0 "))
     if said:
-        say(f"files: {said}" + (f": {command_line('library', 'failures', library)}" if library else ""))
+        see = f": {command_line('library', 'failures', library)}" if library else ""
+        say(f"not, or not wholly, in the library: {said}{see}")
 
 
 def _show_preview(arguments: argparse.Namespace) -> None:
