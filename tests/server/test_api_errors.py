@@ -64,6 +64,6 @@ def test_an_error_of_ours_is_its_message(library, monkeypatch):
 def test_a_library_from_a_later_version_is_not_served(tmp_path, clips, run):
     made = make_library(tmp_path / "later", [run], {"red.mp4": clips["red.mp4"]})
     file = made.path / describing.FILE
-    file.write_text(file.read_text().replace('"format": 1', '"format": 99'))
+    file.write_text(file.read_text().replace(f'"format": {describing.FORMAT}', '"format": 99'))
     with pytest.raises(VopError, match="format 99 is of a later vop"):
         app_of(made)
