@@ -632,3 +632,31 @@ def test_specs_that_mean_nothing(tmp_path):
 def test_every_registered_reader_can_be_imported():
     assert len(READERS) >= 8
     assert all(callable(reader(name)) for name in READERS)
+
+
+@pytest.mark.parametrize("caption", ["[2020]", "[12, 13]", "['80s music] plays", '["Stop"] sign', "[music] plays"])
+def test_a_caption_in_brackets_is_one(tmp_path, caption):
+    with open(tmp_path / "t.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("video", "caption"), ("a.mp4", caption), ("", ""), ("  ",)])
+    assert list(load(str(tmp_path / "t.csv")).split("train").captions) == [caption]
+
+
+def test_a_cell_that_is_no_list_is_told_at_once(tmp_path):
+    text = "['a'" + " " * 200_000 + "x"
+    with open(tmp_path / "t.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("video", "caption"), ("a.mp4", text)])
+    assert len(load(str(tmp_path / "t.csv")).split("train")) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "videos"),
+    [
+        ({"a": {"id": 7, "caption": "x"}, "b": {"id": 8, "caption": "y"}}, ["a", "b"]),
+        ({"0": {"id": "a", "caption": "x"}, "1": {"id": "b", "caption": "y"}}, ["a", "b"]),
+        ({"k": {"video": "a", "caption": "x"}, "l": {"video": "b", "caption": "y"}}, ["a", "b"]),
+        ({"video": "a", "caption": "x", "seconds": 3}, ["a"]),
+    ],
+)
+def test_whose_row_it_is(tmp_path, value, videos):
+    (tmp_path / "t.json").write_text(json.dumps(value), encoding="utf-8")
+    assert [Path(video.id).stem for video in load(str(tmp_path / "t.json")).split("train").videos] == videos

@@ -12,6 +12,8 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from vop.errors import UsageError
+from vop.server import security
+from vop.server.connections import EXPENDABLE
 from vop.server.security import Brake, Guard, Hosts, check_root_path, choose_token, is_loopback
 
 TOKEN = "correct-horse-battery"
@@ -143,6 +145,18 @@ class TestForm:
             assert guarded.get(path, headers=self.HTML).json()["detail"]
         for path in ("/page/style.css", "/page/icon.svg"):
             assert guarded.get(path).status_code == 200
+
+    def test_a_form_that_never_ends_keeps_nobody_out(self, monkeypatch):
+        """Its connection is the first that is closed when all places are taken."""
+        states = []
+
+        async def typed(request):
+            states.append(dict(request.scope["state"]))
+            return TOKEN
+
+        monkeypatch.setattr(security, "_typed_token", typed)
+        assert client(token=TOKEN).post("/", data={"token": TOKEN}, headers=self.HTML).status_code == 303
+        assert [state[EXPENDABLE] for state in states] == [True]
 
     def test_typing_the_token_opens_the_page(self):
         guarded = client(token=TOKEN)

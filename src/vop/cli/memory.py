@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import errno
-import os
 
 from vop.errors import VopError
+from vop.threads import usable_cores
 
 # Of address space, which PyTorch reserves without using it, and LanceDB again, for the threads of every core. With
 # less, they end the process in the middle of their own start, or wait for threads that never came.
@@ -37,7 +37,7 @@ def check_limit(arguments: argparse.Namespace) -> None:
     """
     limit, needed = _address_limit(), _FOR_PYTORCH
     if getattr(arguments, "uses_database", False):
-        needed = _FOR_DATABASE + _FOR_DATABASE_OF_A_CORE * (os.cpu_count() or 1)
+        needed = _FOR_DATABASE + _FOR_DATABASE_OF_A_CORE * usable_cores()
     if limit is not None and limit < needed:
         raise VopError(
             f"out of memory: the limit is {_size(limit)} of address space (ulimit -v), of which this command's "

@@ -77,7 +77,7 @@ def choose_token(
     if no_token:
         return None
     if token == AUTO:
-        return secrets.token_urlsafe(32)
+        return secrets.token_hex(32)  # no option of a command begins as it does
     if token is not None:
         return _checked(token, f"--token {token!r}")
     if token_file is not None:
@@ -274,7 +274,12 @@ class Guard:
         cookie = request.cookies.get(self.cookie, "")
         if path == "/" and given and self._right(given):
             return self._let_in(request)
-        typed = await _typed_token(request) if path == "/" and _is_form(request) else None
+        typed = None
+        if path == "/" and _is_form(request):
+            state = request.scope.setdefault("state", {})
+            state[EXPENDABLE] = True  # nobody keeps others out with a form that never ends
+            typed = await _typed_token(request)
+            state[EXPENDABLE] = False
         if self._right(typed or ""):
             return self._let_in(request)
         if self._right(bearer) or self._right(cookie) or path in _PUBLIC:

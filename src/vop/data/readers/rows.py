@@ -62,12 +62,18 @@ def read_table(path: Path, *, known: Collection[str]) -> Table:
     return Table(list(dict.fromkeys(column for _, row in found for column in row)), lambda _: found)
 
 
+# Names of columns that hold nothing but a video; an id or a clip may be another thing beside the key of a row.
+_PLAIN_NAMES = frozenset(VIDEO_COLUMNS) - {"id", "vid", "clip"}
+_MOST_OF_A_CELL = 2**24  # characters; the csv module's own limit is less than a list of captions may have
+
+
 def _read_csv(path: Path, known: Collection[str]) -> Table:
     text = read_text(path)
     usual = "\t,;|" if path.suffix.lower() == ".tsv" else DELIMITERS
     if named := re.match(r"sep=(.)\r?\n", text):  # a line for Excel alone
         usual, text = named[1], text[named.end() :]
     skipped = 1 if named else 0
+    csv.field_size_limit(_MOST_OF_A_CELL)
     delimiter = _delimiter(text, usual, known)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     header: list[str] | None = None
@@ -75,7 +81,7 @@ def _read_csv(path: Path, known: Collection[str]) -> Table:
     try:
         for values in reader:
             place = f"line {reader.line_num + skipped}"
-            if not values:
+            if not any(value.strip() for value in values):  # as Excel leaves them at the end
                 continue
             if header is None:
                 header = [value.strip() for value in values]
@@ -199,7 +205,9 @@ def _by_key(value: Mapping[str, dict], known: Collection[str]) -> list[tuple[str
         if any(column.keys() != index.keys() for column in value.values()):
             return None
         return [(f"entry {key!r}", {name: column[key] for name, column in value.items()}) for key in index]
-    if any(plain_name(key) in VIDEO_COLUMNS for row in value.values() for key in row):
+    is_index = list(value) == [str(number) for number in range(len(value))]
+    named = _PLAIN_NAMES if not is_index else VIDEO_COLUMNS
+    if any(plain_name(key) in named for row in value.values() for key in row):
         return [(f"entry {key!r}", row) for key, row in value.items()]
     return [(f"entry {key!r}", {"video": key, **row}) for key, row in value.items()]
 
@@ -210,7 +218,8 @@ def _columns(value: Mapping) -> list[tuple[str, Any]] | None:
         if len({len(column) for column in value.values()}) > 1:
             return None
         return _numbered([dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)])
-    return _numbered([value]) if _all(value.values(), str) else None
+    is_row = any(isinstance(inner, str) and plain_name(key) in VIDEO_COLUMNS for key, inner in value.items())
+    return _numbered([value]) if is_row else None
 
 
 def sentences_with_splits(videos: list, sentences: list) -> list[tuple[str, Any]]:

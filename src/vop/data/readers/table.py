@@ -45,7 +45,8 @@ _NULLS = ("nan", "NaN", "None", "null", "NULL", "<NA>", "NaT")
 _STRING = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 _ITEM = rf"\s*(?:{_STRING}|None)\s*"
 # A comma between any two: Python would join ['a' 'b'], as NumPy writes two texts, into one.
-_PYTHON_LIST = re.compile(rf"\[(?:{_ITEM}(?:,{_ITEM})*,?\s*)?\]|\({_ITEM},(?:{_ITEM},)*(?:{_ITEM})?\)", re.DOTALL)
+_PYTHON_LIST = re.compile(rf"\[(?:{_ITEM}(?:,{_ITEM})*(?:,\s*)?)?\]|\({_ITEM},(?:{_ITEM},)*(?:{_ITEM})?\)", re.DOTALL)
+_ENDS_OF_LISTS = ("]", ")", "'", '"', ",", "...")  # some were cut off
 _LIKE_A_LIST = re.compile(r"(?:array\()?\[\s*[ub]?['\"]|array\(\[")
 
 
@@ -254,11 +255,13 @@ def _listed(text: str, place: str, column: str) -> str | list | tuple:
         return text
     if cell.startswith("["):
         with suppress(ValueError, RecursionError):
-            return json.loads(cell)
+            found = json.loads(cell)
+            is_empty = all(item is None for item in found)
+            return found if is_empty or any(isinstance(item, str) for item in found) else text  # such as "[2020]"
     if _PYTHON_LIST.fullmatch(cell):
         with suppress(ValueError, SyntaxError), warnings.catch_warnings(action="ignore"):  # of unknown escapes
             return ast.literal_eval(cell)
-    if _LIKE_A_LIST.match(cell):
+    if _LIKE_A_LIST.match(cell) and cell.endswith(_ENDS_OF_LISTS):
         raise DataError(
             f"{place}: the column {column!r} holds {reprlib.repr(cell)}, which looks like a list that NumPy or another "
             'program has printed; give each caption a row of its own, or write the list as JSON: ["one", "two"]'
