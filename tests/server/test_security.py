@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -197,7 +199,8 @@ class TestBrake:
             waited.append(seconds)
 
         monkeypatch.setattr("vop.server.security.LONGEST_WAIT_SECONDS", 5.0)
-        monkeypatch.setattr("vop.server.security.asyncio.sleep", sleep)
+        # Not asyncio's own, which servers in other threads use meanwhile.
+        monkeypatch.setattr(security, "asyncio", SimpleNamespace(sleep=sleep, timeout=asyncio.timeout))
         guarded = client(token=TOKEN)
         wrong = {"authorization": "Bearer wrong-wrong-wrong"}
         for _ in range(8):

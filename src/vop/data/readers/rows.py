@@ -73,11 +73,11 @@ def _read_csv(path: Path, known: Collection[str]) -> Table:
     if named := re.match(r"sep=(.)\r?\n", text):  # a line for Excel alone
         usual, text = named[1], text[named.end() :]
     skipped = 1 if named else 0
-    csv.field_size_limit(_MOST_OF_A_CELL)
     delimiter = _delimiter(text, usual, known)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     header: list[str] | None = None
     rows: list[Row] = []
+    usual_limit = csv.field_size_limit(_MOST_OF_A_CELL)  # of the whole process
     try:
         for values in reader:
             place = f"line {reader.line_num + skipped}"
@@ -94,6 +94,8 @@ def _read_csv(path: Path, known: Collection[str]) -> Table:
         raise DataError(
             f"{path}: line {reader.line_num + skipped}: {error}; a quote inside a quoted value is written twice"
         ) from error
+    finally:
+        csv.field_size_limit(usual_limit)
     return Table(header or [], lambda _: rows)
 
 
