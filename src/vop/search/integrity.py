@@ -245,7 +245,10 @@ def _scan(database: Path, name: str) -> _Scan:
             if part is None:
                 table_scan.lose(_paths(table, first, count))
             else:
-                table_scan.add(_fitted(part, _complete(part.schema)))
+                try:
+                    table_scan.add(_fitted(part, _complete(part.schema)))
+                except (KeyError, ValueError, pa.ArrowException) as error:  # a manifest that names other columns
+                    return _Scan(0, 0, {}, {}, _said(error))
     return table_scan.result(rows)
 
 
