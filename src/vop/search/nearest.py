@@ -15,6 +15,7 @@ Shapes: `n` rows, `e` width of the embeddings.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -32,7 +33,6 @@ MOST_PIECES = 8
 TAIL_ROWS = 5000  # scanned in about 7 ms; fewer are not worth a piece
 MOST_FRAGMENTS = 100  # files with few rows, of small commits
 
-_AT_ONCE = timedelta(milliseconds=1)
 _KIND = "IVF_RQ"
 _PARTITION_ROWS = 4000
 _BITS = 4  # of a number
@@ -166,7 +166,10 @@ def tidy_up(table: Table) -> None:
 
     A reader of an old version fails, and reads again (`vop.search.following`): a library takes no more than its rows.
     """
-    table.optimize(cleanup_older_than=_AT_ONCE, delete_unverified=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "optimize", UserWarning)  # of those readers
+        # Not a millisecond more: making one file of many takes two versions, and the first of them still has the many.
+        table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
 
 
 def _index_name(column: str) -> str:
