@@ -281,7 +281,7 @@ def test_numbers_and_missing_values_in_parquet(tmp_path):
         ({"id": [7.0, float("nan")], "caption": ["x", "y"]}, "row 1: no video in the column 'id'"),
         ({"id": [True], "caption": ["x"]}, "row 0: the column 'id' holds True, a bool"),
         ({"video": [b"\x00"], "caption": ["x"]}, "row 0: the column 'video' holds .*, a bytes"),
-        ({"video": ["a"], "caption": [1.5]}, r"row 0: the caption is 1\.5 \(column 'caption'\), which is no text"),
+        ({"video": ["a"], "caption": [1.5]}, r"row 0: the caption is 1\.5 \(column 'caption'\), which is not text"),
         ({"video": ["a"], "caption": [None]}, "there is no row with a caption"),
     ],
 )

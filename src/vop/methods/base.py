@@ -69,7 +69,7 @@ class Method(nn.Module):
 
 
 def check_whole(setting: str, value: object, *, at_least: int, at_most: int = MOST) -> None:
-    """Raises a UsageError if a setting's value is no whole number from `at_least` to `at_most`."""
+    """Raises a UsageError if a setting's value is not a whole number from `at_least` to `at_most`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
         raise UsageError(f"{setting} is {reprlib.repr(value)}; it is a whole number, {at_least} or more")
     if value > at_most:

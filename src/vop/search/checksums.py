@@ -98,7 +98,7 @@ class Seal:
 
 
 def seal(folder: Path) -> None:
-    """Brings `checksums.json` up to date, for whoever holds the library; only files that are new are read."""
+    """Brings `checksums.json` up to date. The caller holds the lock. Only new files are read."""
     known = read_seal(folder) or Seal()
     names = sorted(_names(folder))
     files = {name: known.files.get(name) or digest(folder / name) for name in names}

@@ -237,7 +237,7 @@ def _captions(value: Any, place: str, column: str) -> list[str]:
     captions = []
     for text in values:
         if isinstance(text, list | tuple) or not (isinstance(text, str) or _is_missing(text)):
-            raise DataError(f"{place}: the caption is {reprlib.repr(text)} (column {column!r}), which is no text")
+            raise DataError(f"{place}: the caption is {reprlib.repr(text)} (column {column!r}), which is not text")
         captions.append("" if _is_missing(text) else " ".join(text.split()))
         if re.search(r"[\ud800-\udfff]", captions[-1]):
             raise DataError(f"{place}: the caption {captions[-1]!r} (column {column!r}) holds half a character")
