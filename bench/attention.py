@@ -1,4 +1,4 @@
-"""Attention with its gradient on a CPU: PyTorch's fused kernel and `vop.backbone.layers.attend`, by turns.
+"""Attention with its gradient on a CPU: PyTorch's fused kernel and `vop.backbones.clip.layers.attend`, by turns.
 
     python bench/attention.py [--repeats 5] [--json]
 
@@ -15,7 +15,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-from vop.backbone.layers import attend
+from vop.backbones.clip.layers import attend
 
 # Sequences, heads, tokens, head width.
 SHAPES = [(48, 12, 58, 64), (192, 2, 45, 64), (4, 12, 230, 64), (2, 12, 608, 64)]

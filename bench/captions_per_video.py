@@ -19,11 +19,11 @@ from random import Random
 
 import torch
 
-from vop.data.types import Dataset, Split
+from vop.benchmarks import emoji_motion, stories
+from vop.datasets.types import Dataset, Split
 from vop.evaluation.job import evaluate_model
 from vop.training.job import train
 from vop.training.recipe import Recipe
-from vop.world import emoji_motion, stories
 
 CAPTIONS = 4
 WAYS = {  # captions a step has of a video, videos in a step

@@ -36,8 +36,8 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from vop.data.frames import FrameStore
-from vop.data.types import Video
+from vop.datasets.frames import FrameStore
+from vop.datasets.types import Video
 from vop.video.decode import decode_frames
 from vop.video.shape import square
 

@@ -17,16 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
-from vop.data.types import Dataset, Split
-from vop.device import default_device, machine_name, resolve_precision
+from vop.benchmarks import emoji_motion
+from vop.datasets.types import Dataset, Split
 from vop.evaluation.confidence import QueryRanks, paired_test
 from vop.evaluation.job import evaluate_model
-from vop.files import atomic_write
-from vop.model import TextVideoModel, load
-from vop.threads import use_threads
+from vop.models.model import TextVideoModel, load
 from vop.training.job import train
 from vop.training.recipe import Recipe
-from vop.world import emoji_motion
+from vop.utils.device import default_device, machine_name, resolve_precision
+from vop.utils.files import atomic_write
+from vop.utils.threads import use_threads
 
 METHOD = "vop-f+p"
 

@@ -26,14 +26,14 @@ from pathlib import Path
 import av
 import torch
 
-from vop.search.about import About, Cutting
 from vop.search.index import index
-from vop.search.library import Library
+from vop.search.manifest import Manifest, SegmentationConfig
 from vop.search.metadata import NOTHING
 from vop.search.models import describe, embed_by, open_model
 from vop.search.pipeline import run
 from vop.search.reading import Reader
-from vop.search.walk import find_videos
+from vop.search.scanner import find_videos
+from vop.search.store import Store
 from vop.video.isolated import DecodingProcesses
 
 RATE, BATCH = 25, 16
@@ -64,7 +64,7 @@ def make_video(path: Path, *, number: int, seconds: float, width: int, height: i
         container.mux(stream.encode())
 
 
-def decode_alone(folder: Path, library: Library, workers: int) -> int:
+def decode_alone(folder: Path, library: Store, workers: int) -> int:
     """Every segment read, cut out and given its strip, by the same threads; nothing is embedded."""
     nothing = partial(lambda e, frames: [torch.zeros(len(frames), e)], 1)
     with DecodingProcesses() as processes:
@@ -88,16 +88,16 @@ def timed(work: Callable[[], object]) -> tuple[float, object]:
 def measure(model_name: str, folder: Path, *, repeats: int, workers: int) -> dict:
     model = open_model(model_name)
     described = describe(model, name=model_name, column="embedding_1")
-    about = About(
+    about = Manifest(
         table="segments_bench",
         models=(described,),
         num_frames=model.num_frames,
         image_size=model.image_size,
-        cutting=Cutting(),
+        cutting=SegmentationConfig(),
     )
     times: dict[str, list[float]] = {"decode": [], "embed": [], "index": []}
     with tempfile.TemporaryDirectory() as scratch:
-        library = Library.create(Path(scratch, "decode"), about)
+        library = Store.create(Path(scratch, "decode"), about)
         for number in range(repeats):
             seconds, segments = timed(partial(decode_alone, folder, library, workers))
             times["decode"].append(seconds)

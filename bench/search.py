@@ -1,4 +1,4 @@
-"""Searching many segments: the exact scan and the index of `vop.search.nearest` beside LanceDB's other ways and FAISS.
+"""Searching many segments: exact scan and `vop.search.vector_index` beside LanceDB's other ways and FAISS.
 
     python bench/search.py [--rows 200000] [--ways exact,vop,faiss-hnsw] [--queries 200] [--folder DIR] [--json]
 
@@ -36,8 +36,8 @@ import lancedb.index
 import numpy as np
 import pyarrow as pa
 
-from vop.search import nearest
-from vop.search.rows import LIGHT, segment_id, span_of, video_of
+from vop.search import vector_index as nearest
+from vop.search.schema import LIGHT, segment_id, span_of, video_of
 
 WIDTH, CLUSTERS, SPREAD = 512, 20_000, {"near": 0.8, "far": 1.6}
 BLOCK = 50_000

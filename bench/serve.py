@@ -27,10 +27,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from vop.search.about import About
-from vop.search.library import Library
+from vop.search.manifest import Manifest
 from vop.search.models import describe, open_model
-from vop.search.rows import VideoFile, make_rows
+from vop.search.schema import VideoFile, make_rows
+from vop.search.store import Store
 
 CLUSTERS, NOISE = 2000, 0.7  # of the made-up embeddings: a segment is a cluster's centre and so much of anything
 SEGMENTS_OF_VIDEO, SEGMENT_SECONDS = 10, 8.0
@@ -44,7 +44,9 @@ def make_library(folder: Path, segments: int) -> None:
     model = open_model("mini")
     described = describe(model, name="mini", column="embedding_0")
     size, frames = model.image_size, model.num_frames
-    library = Library.create(folder, About(table="segments_1", models=(described,), num_frames=frames, image_size=size))
+    library = Store.create(
+        folder, Manifest(table="segments_1", models=(described,), num_frames=frames, image_size=size)
+    )
     random = np.random.default_rng(0)
     centres = unit(random.standard_normal((CLUSTERS, described.embed_dim), np.float32))
     videos = (segments + SEGMENTS_OF_VIDEO - 1) // SEGMENTS_OF_VIDEO
@@ -56,7 +58,7 @@ def make_library(folder: Path, segments: int) -> None:
     library.keep_up()
 
 
-def rows_of(number: int, random: np.random.Generator, centres: np.ndarray, library: Library) -> pa.Table:
+def rows_of(number: int, random: np.random.Generator, centres: np.ndarray, library: Store) -> pa.Table:
     spans = [(SEGMENT_SECONDS * place, SEGMENT_SECONDS * (place + 1)) for place in range(SEGMENTS_OF_VIDEO)]
     noise = unit(random.standard_normal((len(spans), centres.shape[1]), np.float32))
     vectors = unit(centres[random.integers(len(centres), size=len(spans))] + NOISE * noise)

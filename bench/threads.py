@@ -65,8 +65,8 @@ def make_work(name: str) -> Callable[[], object]:
     import torch
 
     from train_step import Step, build, make_batch
-    from vop.backbone import find_sizes
-    from vop.device import resolve_precision
+    from vop.backbones import find_sizes
+    from vop.utils.device import resolve_precision
 
     what, _, number = name.partition(":")
     backbone, _, kind = what.partition("-")

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vop import methods
-from vop.backbone import Backbone, ClipSizes
-from vop.backbone.clip import Clip
-from vop.backbone.config import VIT_B_32
-from vop.model import TextVideoModel
+from vop.backbones import Backbone, ClipSizes
+from vop.backbones.clip.config import VIT_B_32
+from vop.backbones.clip.model import Clip
+from vop.models.model import TextVideoModel
 
 PLAIN = "plain fp32"
 

@@ -33,6 +33,6 @@ def tiny_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(tiny_folder):
-    from vop.backbone import find_backbone
+    from vop.backbones import find_backbone
 
     return find_backbone(str(tiny_folder))

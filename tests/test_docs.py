@@ -15,15 +15,15 @@ import torch
 import yaml
 
 from vop import heads, methods
-from vop.backbone import find_sizes
+from vop.backbones import find_sizes
 from vop.cli import build_parser
 from vop.cli.common import parse_settings
 from vop.cli.compare import ENTRIES
-from vop.data.readers import READERS
-from vop.data.types import Split, Video
+from vop.datasets.readers import READERS
+from vop.datasets.types import Split, Video
+from vop.experiments.ablations import ABLATIONS
+from vop.experiments.plan import Search, arms_of
 from vop.methods import METHODS, settings_of
-from vop.studies.ablations import ABLATIONS
-from vop.studies.plan import Search, arms_of
 from vop.training.recipe import FIELDS, Recipe, read_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,9 +89,9 @@ def with_example(monkeypatch, tmp_path) -> str:
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory, tiny_folder) -> Path:
     """A folder with the files that the pages' examples name: a run, its data, two videos, a library of them."""
-    from vop.model import create
+    from vop.benchmarks.videos import encode
+    from vop.models.model import create
     from vop.search.index import index
-    from vop.world.videos import encode
 
     folder = tmp_path_factory.mktemp("workplace")
     levels = np.arange(0, 240, 40, dtype=np.uint8)  # six frames, from dark to bright
@@ -274,9 +274,9 @@ def test_every_page_of_ours_has_python_that_runs():
 
 
 def test_the_method_that_the_page_adds_trains_and_loads(with_example, workplace, tiny_folder, tmp_path):
-    from vop.data.types import Dataset
-    from vop.methods.params import count_parameters
-    from vop.model import load
+    from vop.datasets.types import Dataset
+    from vop.models.model import load
+    from vop.models.params import count_parameters
     from vop.training.job import train
 
     videos = tuple(Video(name, workplace / name) for name in ("a.mp4", "b.webm"))

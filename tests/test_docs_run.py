@@ -14,17 +14,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from imports.openai_files import make_release, make_state, write_vocabulary
 from PIL import Image
 
-from imports.openai_files import make_release, make_state, write_vocabulary
 from search.owners_videos import write_video
 from test_docs import COMMANDS, ROOT, blocks
 from tiny_clip import make_clip_folder
 from tiny_data import CAPTIONS, write_videos
-from vop.backbone.source import DEFAULT_HUB_ID, PINNED_REVISIONS
+from vop.backbones.source import DEFAULT_HUB_ID, PINNED_REVISIONS
 from vop.cli import main
 from vop.methods import METHODS
-from vop.model import create
+from vop.models.model import create
 from vop.training import trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # old files are in that format

@@ -5,20 +5,22 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from vop.version import VERSION
+
 if TYPE_CHECKING:
     from vop.evaluation.metrics import retrieval_metrics
-    from vop.model import TextVideoModel, load
+    from vop.models.model import TextVideoModel, load
     from vop.video.frames import read_frames
     from vop.video.probe import VideoInfo, probe
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["TextVideoModel", "VideoInfo", "load", "probe", "read_frames", "retrieval_metrics"]
 
 # PyTorch takes seconds to import, so a public name is imported when it is first used.
 _HOMES = {
-    "TextVideoModel": "vop.model",
+    "TextVideoModel": "vop.models.model",
     "VideoInfo": "vop.video.probe",
-    "load": "vop.model",
+    "load": "vop.models.model",
     "probe": "vop.video.probe",
     "read_frames": "vop.video.frames",
     "retrieval_metrics": "vop.evaluation.metrics",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 class VopError(Exception):
@@ -34,6 +36,24 @@ class VideoError(VopError):
 
     def __reduce__(self):  # both arguments travel between processes
         return type(self), (self.path, self.reason)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileFailure:
+    """A file that a job went on without, wholly or in part.
+
+    Attributes:
+        path: the file.
+        reason: why, in a few words, without the path.
+        kind: "missing" is no file at all, "unreadable" one that gives no frame, "partial" one that is damaged in part,
+            and "duplicate" one with the content of another.
+        id: of the video in its data set; empty where it has none.
+    """
+
+    path: str
+    reason: str
+    kind: Literal["missing", "unreadable", "partial", "duplicate"] = "unreadable"
+    id: str = ""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

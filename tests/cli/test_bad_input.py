@@ -13,7 +13,7 @@ import pytest
 from clips import write_clip, write_tone
 from tiny_clip import make_clip_folder
 from tiny_data import write_table, write_videos
-from vop import files
+from vop.utils import files
 
 
 @pytest.fixture(scope="session")
@@ -365,6 +365,6 @@ def test_a_file_that_may_not_be_read_is_named(vop, table, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied", str(table))
 
-    monkeypatch.setattr("vop.data.screening.check_dataset", refuse)
+    monkeypatch.setattr("vop.datasets.validation.check_dataset", refuse)
     status, _, err = vop("data", "check", table)
     assert (status, f"Permission denied: '{table}'" in err) == (1, True)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from vop.data.types import Split, Video
+from vop.datasets.types import Split, Video
 from vop.errors import UsageError
 from vop.evaluation import confidence
 from vop.evaluation.confidence import CUTS, DIRECTIONS, QueryRanks, bootstrap_intervals, paired_test, read_ranks

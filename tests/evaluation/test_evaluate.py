@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from vop.data.types import Split, Video
+from vop.datasets.types import Split, Video
 from vop.errors import DataError, UsageError, VideoError
 from vop.evaluation import evaluate as evaluate_module
 from vop.evaluation.embedding import embed_split, embed_texts
@@ -196,7 +196,7 @@ def test_settings_that_are_not_allowed():
 
 
 def test_the_real_model_has_this_interface(tiny_folder):
-    from vop.model import create
+    from vop.models.model import create
 
     class Noise:
         def load(self, video):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from vop import heads
-from vop.backbone.config import ClipSizes, TowerSizes
+from vop.backbones.clip.config import ClipSizes, TowerSizes
 
 FRAMES = 4
 # As wide in the text tower as in the joint space, with two attention heads of 64: a head starts from its layers.

@@ -8,8 +8,8 @@ from head_data import EMBEDDING, FRAMES, NARROW, PAIRWISE, VARIANTS, WIDE, build
 from torch.nn import functional as F
 
 from vop import heads
-from vop.backbone.clip import Clip
-from vop.backbone.config import VIT_B_32, ClipSizes
+from vop.backbones.clip.config import VIT_B_32, ClipSizes
+from vop.backbones.clip.model import Clip
 from vop.errors import UsageError
 
 TABLES = ["seqTransf", "tightTransf"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vop.errors import UsageError
-from vop.registry import Registry
+from vop.utils.registry import Registry
 
 
 class Plain:

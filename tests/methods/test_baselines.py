@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 from transformers import CLIPModel
 
-from vop import model
-from vop.backbone.convert import from_transformers
+from vop.backbones.clip.convert import from_transformers
+from vop.models import model
 
 FRAMES = 3
 

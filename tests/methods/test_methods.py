@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from vop import methods, model
-from vop.backbone.config import VIT_B_32
+from vop import methods
+from vop.backbones.clip.config import VIT_B_32
 from vop.errors import UsageError
 from vop.heads import HEADS, MEAN
+from vop.models import model
 
 FRAMES = 4
 TUNED = [name for name in methods.METHODS if name != "zero-shot"]

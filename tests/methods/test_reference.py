@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 from transformers import CLIPModel
 
-from vop import model
+from vop.models import model
 
 FRAMES, PROMPTS = 4, 8
 CASES = [

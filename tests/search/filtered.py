@@ -11,7 +11,7 @@ import numpy as np
 
 from search.libraries import SIZE, a_file
 from vop.search.filters import Filters
-from vop.search.rows import VideoFile
+from vop.search.schema import VideoFile
 
 FOLDERS = [
     "/v",

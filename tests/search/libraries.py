@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from vop.search.about import About, LibraryModel
-from vop.search.library import Library
-from vop.search.rows import EMBEDDING, VideoFile, make_rows
+from vop.search.manifest import LibraryModel, Manifest
+from vop.search.schema import EMBEDDING, VideoFile, make_rows
+from vop.search.store import Store
 
 SIZE = 8  # of an embedding
 STEP = 10.0  # seconds; a segment's length
@@ -28,8 +28,8 @@ def a_model(number: int = 0, *, fingerprint: str = "0123456789abcdef") -> Librar
     )
 
 
-def an_about(*models: LibraryModel, table: str = "segments_0") -> About:
-    return About(table=table, models=models or (a_model(),), num_frames=4, image_size=32)
+def an_about(*models: LibraryModel, table: str = "segments_0") -> Manifest:
+    return Manifest(table=table, models=models or (a_model(),), num_frames=4, image_size=32)
 
 
 def unit_vectors(count: int, *, seed: int = 0, size: int = SIZE) -> np.ndarray:
@@ -64,7 +64,7 @@ def a_file(
     )
 
 
-def rows_of(library: Library, file: VideoFile, vectors: np.ndarray, *others: np.ndarray) -> pa.Table:
+def rows_of(library: Store, file: VideoFile, vectors: np.ndarray, *others: np.ndarray) -> pa.Table:
     """Rows of one video: a segment for each vector (n, e) of the first model, and of each other one."""
     return make_rows(
         file,
@@ -78,9 +78,9 @@ def rows_of(library: Library, file: VideoFile, vectors: np.ndarray, *others: np.
 
 def make_library(
     folder: Path, files: Iterable[VideoFile], *, segments: int = 1, columns: Sequence[str] = (), seed: int = 0
-) -> Library:
+) -> Store:
     """A library with so many segments of each file; the vectors are `unit_vectors`, in the order of the files."""
-    library = Library.create(folder, an_about())
+    library = Store.create(folder, an_about())
     library.add_columns(columns)
     files = list(files)
     vectors = unit_vectors(len(files) * segments, seed=seed).reshape(len(files), segments, SIZE)

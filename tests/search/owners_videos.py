@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from clips import write_clip
-from vop.search.library import Library
+from vop.search.store import Store
 
 RATE = 5  # frames per second, so that a minute is 300 small pictures
 
@@ -34,7 +34,7 @@ def write_folder(folder: Path, *, count: int = 4) -> dict[str, Path]:
 
 def rows(folder: Path) -> dict[tuple[str, int], dict]:
     """Every row of a library by file name and place."""
-    table = Library.open(folder).table.to_arrow()
+    table = Store.open(folder).table.to_arrow()
     return {(row["name"], row["place"]): row for row in table.to_pylist()}
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from search.owners_videos import rows, write_video
 from vop.search.companions import is_live_photo, previews_among
-from vop.search.walk import find_videos
+from vop.search.scanner import find_videos
 
 APPLE = "com.apple.quicktime."
 

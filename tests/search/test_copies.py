@@ -12,8 +12,8 @@ import pytest
 from search.owners_videos import rows, write_video
 from vop.search import reading
 from vop.search.copies import Copies, preference
-from vop.search.library import Library
-from vop.search.walk import FoundFile
+from vop.search.scanner import FoundFile
+from vop.search.store import Store
 
 
 def names(folder: Path) -> set[str]:
@@ -149,7 +149,7 @@ def test_a_copy_is_hashed_once(bring, folder, videos, monkeypatch):
     monkeypatch.setattr(reading, "content_id", content_id)
     bring()
     assert len(hashed) == len(set(hashed)) == 8
-    assert len(Library.open(folder).failures()) == 3
+    assert len(Store.open(folder).failures()) == 3
 
 
 def test_what_is_said_of_a_copy_of_a_copy_is_the_original_s(bring, folder, videos, tmp_path):
@@ -160,6 +160,6 @@ def test_what_is_said_of_a_copy_of_a_copy_is_the_original_s(bring, folder, video
     (tmp_path / "about.csv").write_text("path,author\nc_copy_2.mp4,Ann\n")
     report = bring(videos["a"], at / "b_copy.mp4", at / "c_copy_2.mp4", metadata=tmp_path / "about.csv")
     assert report.unmatched == []
-    assert Library.open(folder).known()[str(videos["a"])].metadata == {"author": "Ann"}
+    assert Store.open(folder).known()[str(videos["a"])].metadata == {"author": "Ann"}
     reasons = {failed.reason for failed in report.failures}
     assert reasons == {f"it has the content of {videos['a']}"}

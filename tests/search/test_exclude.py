@@ -12,8 +12,8 @@ from vop.errors import UsageError
 from vop.search import exclude as excluding
 from vop.search.exclude import Exclude, normal_globs
 from vop.search.index import change_excluded, preview
-from vop.search.library import Library
-from vop.search.walk import find_videos
+from vop.search.scanner import find_videos
+from vop.search.store import Store
 
 FILES = [
     "a.mp4",
@@ -118,7 +118,7 @@ class TestLibrary:
         write_video(at / "private" / "e.mp4", seed=9)
         report = bring(exclude=["private"])
         assert (report.added, report.passed_over) == (4, {"excluded": 1})
-        assert Library.open(folder).about.exclude == ("private",)
+        assert Store.open(folder).manifest.exclude == ("private",)
         assert bring().passed_over == {"excluded": 1}
         assert bring(exclude=["d.mp4"]).excluded == 1
         assert change_excluded(folder) == ("private", "d.mp4")
@@ -140,4 +140,4 @@ class TestLibrary:
     def test_a_preview_tries_one(self, bring, folder, videos):
         bring()
         assert preview(folder, [videos["a"].parent], exclude=["a.*"]).excluded == [str(videos["a"])]
-        assert Library.open(folder).about.exclude == ()
+        assert Store.open(folder).manifest.exclude == ()

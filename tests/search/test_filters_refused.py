@@ -8,7 +8,7 @@ import pytest
 from search.libraries import SIZE, a_file, make_library
 from vop.errors import UsageError
 from vop.search.filters import Filters
-from vop.search.rows import quoted
+from vop.search.schema import quoted
 
 COLUMNS = ["author", "stars"]
 ATTACKS = [

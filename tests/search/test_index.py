@@ -13,10 +13,11 @@ import torch
 import vop
 from search.owners_videos import embeddings, rows, write_video
 from vop.errors import UsageError, VopError
-from vop.search import commits, reading
-from vop.search.about import Cutting
+from vop.search import reading
+from vop.search import writer as commits
 from vop.search.index import forget, index
-from vop.search.library import Library
+from vop.search.manifest import SegmentationConfig
+from vop.search.store import Store
 from vop.video.frames import read_frames
 
 TESTS = Path(__file__).parents[1]
@@ -40,7 +41,7 @@ def test_every_segment_is_embedded_from_its_own_frames(bring, folder, videos, ti
 
 def test_a_search_finds_the_moment(bring, folder):
     bring()
-    opened = Library.open(folder)
+    opened = Store.open(folder)
     wanted = embeddings(folder)["b.mp4", 2]
     best, *others = opened.search(wanted, k=10)
     assert Path(best.path).name == "b.mp4"
@@ -51,13 +52,13 @@ def test_a_search_finds_the_moment(bring, folder):
 
 def test_again_there_is_nothing_to_do(bring, folder, no_decoding, monkeypatch):
     bring()
-    version = Library.open(folder).table.version
+    version = Store.open(folder).table.version
     no_decoding()
     monkeypatch.setattr(reading, "content_id", lambda path: pytest.fail(f"{path} was hashed"))
     report = bring(model=None, num_frames=None, precision="auto")
     assert (report.added, report.changed, report.unchanged) == (0, 0, 4)
-    assert Library.open(folder).table.count_rows() == 6
-    assert Library.open(folder).table.version - version <= 1  # no rows were written
+    assert Store.open(folder).table.count_rows() == 6
+    assert Store.open(folder).table.version - version <= 1  # no rows were written
 
 
 def test_another_time_of_change_is_not_another_video(bring, folder, videos, no_decoding, monkeypatch):
@@ -114,7 +115,7 @@ def test_a_copy_is_listed_and_takes_the_place_of_the_original(bring, folder, vid
     shutil.copy(videos["a"], copy)
     report = bring(workers=1)  # of two at work at once, either may be read first
     assert report.added == 4
-    (failure,) = Library.open(folder).failures()
+    (failure,) = Store.open(folder).failures()
     assert (failure.kind, failure.path) == ("duplicate", str(copy))
     assert str(videos["a"]) in failure.reason
     no_decoding()
@@ -126,7 +127,7 @@ def test_a_copy_is_listed_and_takes_the_place_of_the_original(bring, folder, vid
     assert (report.moved, report.gone, report.failures) == (1, 0, [])
     assert ("z.mp4", 0) in rows(folder)
     assert ("a.mp4", 0) not in rows(folder)
-    assert Library.open(folder).failures() == []
+    assert Store.open(folder).failures() == []
 
 
 def test_a_copy_of_what_was_changed_then_is_no_copy(bring, folder, videos):
@@ -149,12 +150,12 @@ def test_one_file_by_two_names_is_no_copy(bring, folder, videos, tmp_path):
 
 
 def test_a_run_that_has_moved(bring, folder, videos, tmp_path, tiny_folder):
-    vop.model.create("vop", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tmp_path / "run")
+    vop.models.model.create("vop", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tmp_path / "run")
     bring(model=str(tmp_path / "run"))
     (tmp_path / "run").rename(tmp_path / "moved")
     write_video(videos["a"].with_name("e.mp4"), seed=80)
     assert bring(model=str(tmp_path / "moved")).added == 1
-    assert Library.open(folder).models[0].name == str(tmp_path / "moved")
+    assert Store.open(folder).models[0].name == str(tmp_path / "moved")
     assert bring(model=None).unchanged == 5
 
 
@@ -227,7 +228,7 @@ def test_metadata(bring, folder, videos, tmp_path, no_decoding):
     found = rows(folder)
     assert (found["a.mp4", 0]["about_author"], found["b.mp4", 2]["about_stars"]) == ("Bob", "3")
     assert found["c.mp4", 0]["about_author"] is None
-    assert Library.open(folder).columns == ["author", "stars"]
+    assert Store.open(folder).columns == ["author", "stars"]
     assert bring(metadata=table).described == 0
     table.write_text("path,author\nb.mp4,Eve\n")
     assert bring(metadata=table).described == 1
@@ -237,11 +238,11 @@ def test_metadata(bring, folder, videos, tmp_path, no_decoding):
 
 
 def test_settings_belong_to_a_library(bring, folder, tmp_path):
-    bring(cutting=Cutting(window_seconds=5, overlap_seconds=1))
+    bring(cutting=SegmentationConfig(window_seconds=5, overlap_seconds=1))
     assert len([key for key in rows(folder) if key[0] == "b.mp4"]) == 7
     bring(num_frames=None)
     with pytest.raises(UsageError, match="windows of 7 s"):
-        bring(cutting=Cutting(window_seconds=7))
+        bring(cutting=SegmentationConfig(window_seconds=7))
     with pytest.raises(UsageError, match="num_frames: 2"):
         bring(num_frames=5)
     with pytest.raises(UsageError, match="keep_frames"):
@@ -249,7 +250,7 @@ def test_settings_belong_to_a_library(bring, folder, tmp_path):
 
 
 def test_by_shots(bring, folder):
-    bring(cutting=Cutting(by="shots"))
+    bring(cutting=SegmentationConfig(by="shots"))
     starts = sorted(row["start_seconds"] for (name, _), row in rows(folder).items() if name == "b.mp4")
     assert starts == pytest.approx(list(range(0, 26, 2)), abs=0.3)  # the pictures change every two seconds
 
@@ -262,7 +263,7 @@ def test_a_new_library_needs_a_model(folder, videos, tmp_path):
 
 def test_another_model_is_refused(bring, folder, tmp_path, tiny_folder):
     bring()
-    model = vop.model.create("vop", str(tiny_folder), num_frames=2, device="cpu")
+    model = vop.models.model.create("vop", str(tiny_folder), num_frames=2, device="cpu")
     model.save_pretrained(tmp_path / "run")
     with pytest.raises(VopError, match="reembed"):
         bring(model=str(tmp_path / "run"))

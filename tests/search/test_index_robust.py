@@ -16,11 +16,12 @@ import pytest
 from clips import grey_frames, write_clip
 from search.owners_videos import rows, write_video
 from vop.errors import VopError
-from vop.search import commits, library, reading
+from vop.search import reading, store
+from vop.search import writer as commits
 from vop.search.index import forget, restore
-from vop.search.library import Library
-from vop.search.rows import matrix
+from vop.search.schema import matrix
 from vop.search.segmenting import read_segments
+from vop.search.store import Store
 from vop.video.isolated import DecodingProcesses
 
 TESTS = Path(__file__).parents[1]
@@ -38,14 +39,14 @@ def test_unreadable_files_are_in_nobodys_way(bring, folder, videos):
     report = bring()
     assert report.added == 4
     assert report.passed_over == {"text": 1}
-    kinds = {Path(failure.path).name: failure for failure in Library.open(folder).failures()}
+    kinds = {Path(failure.path).name: failure for failure in Store.open(folder).failures()}
     assert sorted(kinds) == ["also empty.mkv", "cut.mp4", "empty.mkv", "link.mp4", "text.mp4"]
     assert {failure.kind for failure in kinds.values()} == {"unreadable"}
     assert "0 bytes" in kinds["empty.mkv"].reason
     (at / "text.mp4").unlink()
     write_video(at / "empty.mkv", seed=50)
     assert bring().added == 1
-    left = [Path(failure.path).name for failure in Library.open(folder).failures()]
+    left = [Path(failure.path).name for failure in Store.open(folder).failures()]
     assert left == ["also empty.mkv", "cut.mp4", "link.mp4"]
 
 
@@ -91,7 +92,7 @@ def test_a_video_that_became_unreadable_is_not_found_any_more(bring, folder, vid
     videos["a"].write_text("overwritten")
     bring()
     assert ("a.mp4", 0) not in rows(folder)
-    assert [failure.path for failure in Library.open(folder).failures()] == [str(videos["a"])]
+    assert [failure.path for failure in Store.open(folder).failures()] == [str(videos["a"])]
 
 
 def test_a_file_that_goes_during_the_indexing(bring, folder, videos, monkeypatch):
@@ -133,8 +134,8 @@ def test_damaged_segments_are_left_out_and_said(bring, folder, videos, damaged):
     assert (failure.kind, failure.reason) == ("partial", "1 of 3 segments are damaged")
     assert [key for key in rows(folder) if key[0] == "b.mp4"] == [("b.mp4", 0), ("b.mp4", 1)]
     assert bring().failures == [failure]  # it is still so
-    assert Library.open(folder).failures() == [failure]
-    assert (report.partial, Library.open(folder).status()["partial"]) == (1, 1)
+    assert Store.open(folder).failures() == [failure]
+    assert (report.partial, Store.open(folder).status()["partial"]) == (1, 1)
 
 
 def test_damage_is_said_wherever_the_video_goes(bring, folder, videos, damaged, tmp_path, no_decoding):
@@ -162,7 +163,7 @@ from search.test_index_robust import read_in_part
 from vop.search import reading
 from vop.search.index import index
 from vop.search.index import forget, restore
-from vop.search.library import Library
+from vop.search.store import Store
 reading.read_segments = read_in_part
 calls = iter(range(1, 99))
 def killing(real):
@@ -171,7 +172,7 @@ def killing(real):
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*given, **settings)
     return write
-Library.put, Library.put_failures, Library.remove = map(killing, (Library.put, Library.put_failures, Library.remove))
+Store.put, Store.put_failures, Store.remove = map(killing, (Store.put, Store.put_failures, Store.remove))
 index({str(folder)!r}, [{str(tmp_path / "videos")!r}], model={str(tiny_folder)!r}, num_frames=2,
       precision="fp32", workers=2, batch_size=3)
 """
@@ -179,7 +180,7 @@ index({str(folder)!r}, [{str(tmp_path / "videos")!r}], model={str(tiny_folder)!r
     assert killed.returncode == -signal.SIGKILL
     bring()
     assert len(rows(folder)) == 5
-    (failure,) = Library.open(folder).failures()
+    (failure,) = Store.open(folder).failures()
     assert (failure.path, failure.kind) == (str(videos["b"]), "partial")
 
 
@@ -190,7 +191,7 @@ def test_a_file_that_crashes_its_decoder_ends_nothing(bring, folder, videos, mon
     assert [(failure.path, failure.reason) for failure in report.failures] == [
         (str(videos["b"]), "decoding crashed (SIGSEGV)")
     ]
-    assert [failure.path for failure in Library.open(folder).failures()] == [str(videos["b"])]
+    assert [failure.path for failure in Store.open(folder).failures()] == [str(videos["b"])]
 
 
 def read_or_crash(path, *args, **settings):
@@ -203,7 +204,7 @@ def test_an_error_of_the_program_ends_the_job(bring, folder, videos, monkeypatch
     monkeypatch.setattr(reading, "read_segments", read_or_blunder)
     with pytest.raises(TypeError, match="a slip"):
         bring(workers=1, batch_size=64)
-    assert [failed.path for failed in Library.open(folder).failures()] == []
+    assert [failed.path for failed in Store.open(folder).failures()] == []
     assert {name for name, _ in rows(folder)} == {"a.mp4", "c.mp4", "d.mp4"}  # b is the largest, and the last
     monkeypatch.undo()
     assert bring().added == 1
@@ -268,7 +269,7 @@ def test_killed_and_run_again(bring, folder, videos, tiny_folder, tmp_path, mome
     code = f"""
 import os, signal, sys
 sys.path.insert(0, {str(TESTS)!r})
-from vop.search import commits, index, indexing, models
+from vop.search import writer as commits, index, indexing, models
 commits.COMMIT_SECONDS = 0.0
 times = iter(range(99))
 real = indexing.embed_by
@@ -296,7 +297,7 @@ def test_the_second_one_waits(bring, folder, videos, tmp_path):
     code = f"""
 import sys, time
 from pathlib import Path
-from vop.search.place import alone_in
+from vop.search.lock import alone_in
 with alone_in(Path({str(folder)!r})):
     print("held", flush=True)
     time.sleep(1.5)
@@ -313,7 +314,7 @@ with alone_in(Path({str(folder)!r})):
 def test_a_full_disk_keeps_what_was_there(bring, folder, videos, monkeypatch):
     bring()
     write_video(videos["a"].with_name("more.mp4"), seed=40)
-    table = type(Library.open(folder).table)
+    table = type(Store.open(folder).table)
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -335,7 +336,7 @@ def test_it_says_how_far_it_is(bring, folder, videos, monkeypatch):
     def spy(self, **said):
         self._written = 0.0
         real(self, **said)
-        seen.append(Library.open(folder).status()["index"])
+        seen.append(Store.open(folder).status()["index"])
 
     monkeypatch.setattr(state.State, "__call__", spy)
     bring(progress=lambda stage, done, total, note="": notes.append((stage, done, total, note)))
@@ -347,7 +348,7 @@ def test_it_says_how_far_it_is(bring, folder, videos, monkeypatch):
     assert "4 of 4 files" in notes[-1][3]
     assert notes[-1][1] == notes[-1][2]
     assert all(done < total for _, done, total, _ in notes[:-1])
-    assert Library.open(folder).status()["index"] is None
+    assert Store.open(folder).status()["index"] is None
 
 
 def test_frequent_commits_become_one_file(bring, folder, videos, monkeypatch):
@@ -355,16 +356,16 @@ def test_frequent_commits_become_one_file(bring, folder, videos, monkeypatch):
     monkeypatch.setattr(commits, "TIDY_COMMITS", 2)
     bring()
     assert len(rows(folder)) == 6
-    assert matrix(library.Library.open(folder).table.to_arrow().column("embedding_1")).shape == (6, 16)
+    assert matrix(store.Store.open(folder).table.to_arrow().column("embedding_1")).shape == (6, 16)
 
 
 def test_an_older_library_gets_what_it_lacks_and_can_put_back(bring, folder, videos):
     bring()
-    before = Library.open(folder).known()
-    Library.open(folder).table.drop_columns(["checksum", "num_segments", "volume"])
+    before = Store.open(folder).known()
+    Store.open(folder).table.drop_columns(["checksum", "num_segments", "volume"])
     report = bring()
     assert report.unchanged == len(before)
-    library = Library.open(folder)
+    library = Store.open(folder)
     assert library.known() == before  # volumes among it
     rows = library.table.search().select(["checksum", "num_segments"]).to_arrow()
     assert rows.column("checksum").null_count == rows.column("num_segments").null_count == 0
@@ -376,8 +377,8 @@ def test_an_older_library_gets_what_it_lacks_and_can_put_back(bring, folder, vid
 
 def test_what_another_process_has_changed_meanwhile_stays(bring, folder):
     bring()
-    early = Library.open(folder)
-    Library.open(folder).change(exclude=("private",))
+    early = Store.open(folder)
+    Store.open(folder).change(exclude=("private",))
     early.change(live_photos=True)
-    about = Library.open(folder).about
+    about = Store.open(folder).manifest
     assert (about.exclude, about.live_photos) == (("private",), True)

@@ -14,14 +14,14 @@ import pytest
 from search.libraries import a_file, make_library, rows_of, unit_vectors
 from vop.cli import main
 from vop.errors import UsageError, VopError
-from vop.search import about as describing
 from vop.search import integrity
+from vop.search import manifest as describing
 from vop.search.checksums import check_rows, damaged_rows
 from vop.search.failures import UNREADABLE, failure
 from vop.search.frames import SegmentFrames
 from vop.search.integrity import check
-from vop.search.library import Library
-from vop.search.place import alone_in
+from vop.search.lock import alone_in
+from vop.search.store import Store
 
 FLIPS = 200
 
@@ -42,7 +42,7 @@ def pristine(tmp_path_factory) -> Path:
     return folder
 
 
-def put(library: Library, number: int) -> None:
+def put(library: Store, number: int) -> None:
     file = a_file(f"/v/{number}.mp4", metadata={"place": f"town {number}"})
     library.put(rows_of(library, file, unit_vectors(3, seed=number)))
 
@@ -55,13 +55,13 @@ def folder(pristine, tmp_path) -> Path:
 def content(folder: Path) -> object:
     """Everything that a library says; the error, where it cannot say it."""
     try:
-        library = Library.open(folder)
-        return library.about, rows(library), library.failures()
+        library = Store.open(folder)
+        return library.manifest, rows(library), library.failures()
     except Exception:  # of the database, where it is asked directly
         return "unreadable"
 
 
-def rows(library: Library) -> list[dict]:
+def rows(library: Store) -> list[dict]:
     return library.table.search().to_arrow().sort_by("segment").to_pylist()
 
 
@@ -114,7 +114,7 @@ def test_every_flipped_bit_that_changes_something_is_found_and_repaired(pristine
         lost = {damage.path for damage in check(folder, repair=True).damaged_videos}
         assert check(folder).sound, path
         kept = [row for row in sound[1] if row["path"] not in lost]
-        found = rows(Library.open(folder))
+        found = rows(Store.open(folder))
         if "unknown" in " ".join(lost) or not found:  # so much is damaged that not even the paths can be read
             assert "segments_0" in str(path)
             assert all(row in kept for row in found)
@@ -124,7 +124,7 @@ def test_every_flipped_bit_that_changes_something_is_found_and_repaired(pristine
 
 
 def test_damage_has_the_videos_name_also_after_the_rows_were_written_again(folder):
-    library = Library.open(folder)
+    library = Store.open(folder)
     library.table.update(where="segment LIKE '%-10000-20000' AND path = '/v/2.mp4'", values={"strip": b"other"})
     with alone_in(folder):
         library.keep_up()
@@ -136,30 +136,30 @@ def test_damage_has_the_videos_name_also_after_the_rows_were_written_again(folde
 
 
 def test_what_was_taken_out_can_still_be_put_back_after_a_repair(folder):
-    library = Library.open(folder)
+    library = Store.open(folder)
     library.set_aside(["/v/5.mp4", "/v/6.mp4"])
     library.table.update(where="path = '/v/2.mp4'", values={"strip": b"other"})
-    kept = library._database.open_table(f"removed_{library.about.table}")
+    kept = library._database.open_table(f"removed_{library.manifest.table}")
     kept.update(where="path = '/v/6.mp4'", values={"strip": b"other"})
     assert check(folder, repair=True).repaired
-    library = Library.open(folder)
+    library = Store.open(folder)
     assert set(library.removed.videos()) == {"/v/5.mp4"}
     assert library.put_back(["/v/5.mp4"]) == ["/v/5.mp4"]
     assert check(folder).sound
 
 
 def test_damage_of_what_was_taken_out_is_said_and_ends_nothing_else(folder):
-    library = Library.open(folder)
+    library = Store.open(folder)
     with alone_in(folder):
         library.set_aside(["/v/5.mp4"])
-    for path in (folder / "database" / f"removed_{library.about.table}.lance" / "data").iterdir():
+    for path in (folder / "database" / f"removed_{library.manifest.table}.lance" / "data").iterdir():
         path.unlink()
     assert not check(folder).sound
     with pytest.raises(VopError, match="vop library check"):
-        Library.open(folder).restorable()
+        Store.open(folder).restorable()
     assert check(folder, repair=True).repaired
     assert check(folder).sound
-    assert Library.open(folder).restorable() == []
+    assert Store.open(folder).restorable() == []
 
 
 def test_lost_lists_of_deleted_rows_come_back_from_their_copies(folder):
@@ -171,24 +171,24 @@ def test_lost_lists_of_deleted_rows_come_back_from_their_copies(folder):
 
 
 def test_damage_of_the_failures_comes_back_from_its_copy(folder):
-    before = Library.open(folder).failures()
+    before = Store.open(folder).failures()
     (path,) = (folder / "database" / "failures.lance" / "data").iterdir()
     flip(path, 100)
     assert check(folder, repair=True).repaired
-    assert Library.open(folder).failures() == before
+    assert Store.open(folder).failures() == before
 
 
 def test_a_table_that_another_description_belongs_to_is_not_dropped(folder):
-    about = Library.open(folder).about
+    about = Store.open(folder).manifest
     describing.write(about.with_(table="segments_9"), folder)
     with pytest.raises(VopError, match="names the table segments_9, which is not there; segments_0 is"):
         check(folder, repair=True)
     describing.write(about, folder)
-    assert len(rows(Library.open(folder))) == 36
+    assert len(rows(Store.open(folder))) == 36
 
 
 def test_an_older_library_is_repaired(folder):
-    library = Library.open(folder)
+    library = Store.open(folder)
     library.table.drop_columns(["checksum", "num_segments", "volume"])
     library.table.delete("path = '/v/3.mp4' AND place = 0")
     assert check(folder, repair=True).repaired
@@ -197,12 +197,12 @@ def test_an_older_library_is_repaired(folder):
 
 
 def test_a_video_without_one_of_its_segments(folder):
-    Library.open(folder).table.delete("path = '/v/3.mp4' AND place = 0")
+    Store.open(folder).table.delete("path = '/v/3.mp4' AND place = 0")
     assert [damage.path for damage in check(folder).damaged_videos] == ["/v/3.mp4"]
 
 
 def test_damaged_rows_are_not_written_again_under_a_new_checksum(folder):
-    library = Library.open(folder)
+    library = Store.open(folder)
     library.table.update(where="path = '/v/2.mp4'", values={"duration_seconds": 7.0})
     found = library.table.search().to_arrow()
     assert damaged_rows(found).sum() == 3
@@ -211,19 +211,19 @@ def test_damaged_rows_are_not_written_again_under_a_new_checksum(folder):
 
 
 def test_a_new_column_of_metadata_is_no_damage(folder):
-    Library.open(folder).add_columns(["stars"])
+    Store.open(folder).add_columns(["stars"])
     assert check(folder).sound
 
 
 def test_the_description_comes_back_from_its_copy(folder):
-    before = Library.open(folder).about
+    before = Store.open(folder).manifest
     path = folder / "library.json"
     path.write_text(path.read_text().replace('"num_frames": 4', '"num_frames": 5'))
     with pytest.raises(VopError, match=r"its content is not what was written.*vop library check .* --repair"):
-        Library.open(folder)
+        Store.open(folder)
     assert [damage.path for damage in check(folder).damaged_files] == ["library.json"]
     assert check(folder, repair=True).repaired
-    assert Library.open(folder).about == before
+    assert Store.open(folder).manifest == before
 
 
 @pytest.mark.parametrize("suffix", [".lance", ".manifest"])
@@ -232,11 +232,11 @@ def test_the_database_never_fails_in_words_of_its_own(folder, suffix):
         if path.is_file():
             path.write_bytes(b"x" * path.stat().st_size)
     with pytest.raises(VopError, match=f"{folder}: its database cannot be read .*; vop library check {folder} says"):
-        Library.open(folder).known()
+        Store.open(folder).known()
 
 
 def test_a_killed_run_leaves_files_without_checksums_and_no_damage(folder):
-    library = Library.open(folder)
+    library = Store.open(folder)
     put(library, 20)
     library.keep_up()  # files that have checksums go
     report = check(folder)
@@ -254,11 +254,11 @@ def test_lost_parts(folder, lost):
     assert not check(folder).sound
     check(folder, repair=True)
     assert check(folder).sound
-    assert len(rows(Library.open(folder))) == (36 if "failures" in lost else 0)
+    assert len(rows(Store.open(folder))) == (36 if "failures" in lost else 0)
 
 
 def test_an_older_library_passes_and_says_that_nothing_was_compared(folder):
-    library = Library.open(folder)
+    library = Store.open(folder)
     library.table.drop_columns(["checksum"])
     (folder / "checksums.json").unlink()
     report = check(folder)
@@ -268,7 +268,7 @@ def test_an_older_library_passes_and_says_that_nothing_was_compared(folder):
 
 def test_damaged_frames_are_removed(tmp_path):
     library = make_library(tmp_path / "library", [a_file("/v/a.mp4")])
-    about = library.about.with_(keep_frames=True)
+    about = library.manifest.with_(keep_frames=True)
     frames = SegmentFrames.of(about, library.path)
     segment = library.table.search().to_arrow().column("segment")[0].as_py()
     frames.write(segment, unit_vectors(4 * 3 * 32 * 32, size=1).reshape(4, 3, 32, 32).astype("uint8"))
@@ -301,7 +301,7 @@ def test_no_library(tmp_path):
 def test_the_command(folder, capsys):
     assert main(["library", "check", str(folder)]) == 0
     assert "sound" in capsys.readouterr().out
-    library = Library.open(folder)
+    library = Store.open(folder)
     library.table.update(where="path = '/v/2.mp4'", values={"strip": b"other"})
     assert main(["library", "check", str(folder), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
@@ -316,7 +316,7 @@ def test_the_command(folder, capsys):
 
 def test_a_reader_goes_on_while_old_versions_go(tmp_path):
     library = make_library(tmp_path / "library", [a_file("/v/a.mp4")])
-    reader = Library.open(library.path)
+    reader = Store.open(library.path)
     for number in range(10):
         stale = reader._database.open_table("segments_0")
         put_one(library, number)
@@ -326,7 +326,7 @@ def test_a_reader_goes_on_while_old_versions_go(tmp_path):
         assert len(reader.search(unit_vectors(1)[0], k=100)) == number + 2
 
 
-def put_one(library: Library, number: int) -> None:
+def put_one(library: Store, number: int) -> None:
     library.put(rows_of(library, a_file(f"/w/{number}.mp4"), unit_vectors(1, seed=number)))
 
 

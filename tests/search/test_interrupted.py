@@ -48,7 +48,7 @@ def test_what_is_finished_is_committed(bring, folder, videos, tiny_folder, tmp_p
 import signal, sys
 sys.path.insert(0, {str(TESTS)!r})
 from search.test_interrupted import read_for_ever
-from vop.search import commits, indexing, reading
+from vop.search import writer as commits, indexing, reading
 from vop.search.index import index
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 commits.COMMIT_SECONDS = 1e9

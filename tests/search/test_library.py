@@ -10,10 +10,10 @@ import pytest
 
 from search.libraries import SIZE, STEP, a_file, a_model, an_about, content_of, make_library, rows_of, unit_vectors
 from vop.errors import UsageError
-from vop.search import nearest
+from vop.search import vector_index as nearest
 from vop.search.filters import Filters
-from vop.search.library import IndexedVideo, Library
-from vop.search.rows import segment_id
+from vop.search.schema import segment_id
+from vop.search.store import IndexedVideo, Store
 
 VIDEOS, SEGMENTS, MANY = 30, 4, 10**9
 PATHS = [f"/v/{number % 3}/{number:02d}.mp4" for number in range(VIDEOS)]
@@ -25,7 +25,7 @@ OTHERS = unit_vectors(VIDEOS * SEGMENTS, seed=4).reshape(VIDEOS, SEGMENTS, SIZE)
 def library(tmp_path_factory):
     """Two models; the author of every second video is known."""
     folder = tmp_path_factory.mktemp("reading") / "films"
-    library = Library.create(folder, an_about(a_model(), a_model(1)))
+    library = Store.create(folder, an_about(a_model(), a_model(1)))
     library.add_columns(["author"])
     for some in (range(20), range(20, VIDEOS)):
         files = [(a_file(PATHS[n], metadata={"author": f"author {n}"} if n % 2 else {}), n) for n in some]
@@ -73,7 +73,7 @@ def test_so_is_one_of_a_library_too_large_for_the_memory(library, monkeypatch, k
 @FILTERS
 def test_and_one_with_an_index(tmp_path, monkeypatch, folder):
     monkeypatch.setattr(nearest, "EXACT_ROWS", VIDEOS)
-    library = Library.create(tmp_path / "library", an_about(a_model(), a_model(1)))
+    library = Store.create(tmp_path / "library", an_about(a_model(), a_model(1)))
     files = [a_file(path) for path in PATHS]
     library.put(pa.concat_tables(map(partial(rows_of, library), files, VECTORS, OTHERS)))
     library.keep_up()

@@ -12,8 +12,8 @@ import pytest
 
 import search.libraries
 from search.libraries import a_file, make_library, rows_of, unit_vectors
-from vop.search.library import Library
-from vop.search.place import alone_in
+from vop.search.lock import alone_in
+from vop.search.store import Store
 
 TESTS = Path(search.libraries.__file__).parents[1]  # where a process finds search.libraries
 SEGMENTS = 5
@@ -22,9 +22,9 @@ WRITE_ON = f"""
 import sys
 from itertools import count
 from search.libraries import *
-from vop.search.place import alone_in
+from vop.search.lock import alone_in
 with alone_in(Path(sys.argv[1])):
-    library = Library.open(sys.argv[1])
+    library = Store.open(sys.argv[1])
     for number in count():
         file = a_file(f"/v/{{number // 2}}.mp4", content=f"version {{number}}")
         library.put(rows_of(library, file, unit_vectors({SEGMENTS}, seed=number)), replacing=[str(file.path)])
@@ -46,7 +46,7 @@ def test_a_killed_writer_leaves_whole_videos_only(tmp_path, puts):
     written = puts + len(writer.stdout.read().split())  # what was read ahead is in here, too
     writer.communicate(timeout=20)
     places = defaultdict(list)
-    for row in Library.open(library.path).table.search().select(["path", "video", "place"]).to_arrow().to_pylist():
+    for row in Store.open(library.path).table.search().select(["path", "video", "place"]).to_arrow().to_pylist():
         places[row["path"], row["video"]].append(row["place"])
     assert len(places) in ((written + 1) // 2, (written + 2) // 2)  # one more than was said, perhaps
     assert len({path for path, _ in places}) == len(places)
@@ -59,7 +59,7 @@ def test_a_killed_writer_leaves_whole_videos_only(tmp_path, puts):
 
 def test_what_another_object_writes_is_seen_at_once(tmp_path):
     library = make_library(tmp_path / "library", [a_file("/v/old.mp4")])
-    other = Library.open(library.path)
+    other = Store.open(library.path)
     query = unit_vectors(2, seed=9)[1]
     for _ in range(10):
         assert [moment.path for moment in library.search(query)] == ["/v/old.mp4"]

@@ -10,11 +10,11 @@ import pytest
 
 from search.libraries import a_file, a_model, an_about, make_library, rows_of, unit_vectors
 from vop.errors import UsageError
-from vop.search import about as describing
+from vop.search import manifest as describing
 from vop.search.failures import TABLE as FAILURES
 from vop.search.failures import UNREADABLE, failure
 from vop.search.filters import Filters
-from vop.search.library import Library
+from vop.search.store import Store
 
 FILES = [a_file(f"/v/{number}.mp4", metadata={"author": f"author {number}"}) for number in range(6)]
 OLD = unit_vectors(6, seed=0)  # make_library's
@@ -22,11 +22,11 @@ QUERY = unit_vectors(1, seed=99)[0]
 
 
 @pytest.fixture
-def library(tmp_path) -> Library:
+def library(tmp_path) -> Store:
     return make_library(tmp_path / "library", FILES, columns=["author"])
 
 
-def staged(library: Library, number: int, *, beside: bool = False) -> Library:
+def staged(library: Store, number: int, *, beside: bool = False) -> Store:
     """The same videos under another model."""
     models = [a_model(number, fingerprint=f"{number:016x}"), *(library.models if beside else ())]
     moved = library.staging(an_about(*models, table=f"segments_{number}"))
@@ -35,7 +35,7 @@ def staged(library: Library, number: int, *, beside: bool = False) -> Library:
     return moved
 
 
-def scores(library: Library, **choice) -> dict[str, float]:
+def scores(library: Store, **choice) -> dict[str, float]:
     return {moment.path: moment.score for moment in library.search(QUERY, k=100, **choice)}
 
 
@@ -46,7 +46,7 @@ def expected(vectors: np.ndarray) -> dict:
 
 def test_nobody_sees_it_before_it_is_published(library):
     moved = staged(library, 1)
-    for reader in (library, Library.open(library.path)):
+    for reader in (library, Store.open(library.path)):
         assert scores(reader) == expected(OLD)
         assert [model.name for model in reader.models] == ["run0"]
         assert reader.status()["segments"] == 6
@@ -73,7 +73,7 @@ def test_whatever_is_asked_first(library, ask):
     given = {"segment": [moment.segment], "video": [moment.video], "rows_of": [[moment.video]]}
     asked = getattr(library, ask)
     answer = asked(*given.get(ask, [])) if callable(asked) else asked
-    same = getattr(Library.open(library.path), ask)
+    same = getattr(Store.open(library.path), ask)
     if ask == "segment":
         np.testing.assert_array_equal(answer.embeddings, same(moment.segment).embeddings)
     else:
@@ -117,7 +117,7 @@ def test_those_who_search_meanwhile_meet_one_or_the_other(library):
     for thread in threads:
         thread.start()
     for number in range(1, 13):
-        staged(Library.open(library.path), number).publish()
+        staged(Store.open(library.path), number).publish()
     done.set()
     for thread in threads:
         thread.join()

@@ -8,9 +8,9 @@ import pytest
 
 from search.libraries import a_file, content_of, make_library
 from vop.errors import UsageError, VopError
-from vop.search.library import Library
-from vop.search.place import check_place
-from vop.search.rows import segment_id
+from vop.search.lock import check_place
+from vop.search.schema import segment_id
+from vop.search.store import Store
 
 VIDEO = content_of("/v/a.mp4")
 ATTACKS = ["../x", "/v/a.mp4", "' OR 1=1 --", "x' OR '1'='1", f"{VIDEO}' OR '1'='1", "%", "\udcff"]
@@ -47,7 +47,7 @@ class TestOpening:
     def test_a_file_in_its_place(self, tmp_path):
         (tmp_path / "file").write_text("text")
         with pytest.raises(UsageError, match=f"{tmp_path}/file: there is no library; make one: vop index"):
-            Library.open(tmp_path / "file")
+            Store.open(tmp_path / "file")
         with pytest.raises(UsageError, match=f"{tmp_path}/file: it exists and is not a library"):
             check_place(tmp_path / "file")
 
@@ -72,4 +72,4 @@ class TestOpening:
         lost = {"folder": database, "table": database / "segments_0.lance", "failures": database / "failures.lance"}
         shutil.rmtree(lost.get(harm, database / "segments_0.lance" / "_versions"))
         with pytest.raises(VopError, match=f"{path}: its database cannot be read.*vop library check {path} says"):
-            Library.open(path)
+            Store.open(path)

@@ -11,26 +11,26 @@ import pytest
 from search.libraries import a_file, content_of, make_library, rows_of, unit_vectors
 from vop.search.failures import DUPLICATE, PARTIAL, UNREADABLE, failure
 from vop.search.filters import Filters
-from vop.search.library import Library
-from vop.search.place import alone_in
-from vop.search.rows import METADATA, with_column
+from vop.search.lock import alone_in
+from vop.search.schema import METADATA, with_column
+from vop.search.store import Store
 
 QUERY = unit_vectors(1, seed=99)[0]
 
 
-def contents(library: Library) -> Counter[tuple[str, str]]:
+def contents(library: Store) -> Counter[tuple[str, str]]:
     """How many rows there are of each path and video."""
     rows = library.table.search().select(["path", "video"]).to_arrow().to_pylist()
     return Counter((row["path"], row["video"]) for row in rows)
 
 
-def version(library: Library, number: int, *, segments: int = 3) -> pa.Table:
+def version(library: Store, number: int, *, segments: int = 3) -> pa.Table:
     """Rows of /v/a.mp4 as it is now."""
     return rows_of(library, a_file("/v/a.mp4", content=f"version {number}"), unit_vectors(segments, seed=number))
 
 
 @pytest.fixture
-def library(tmp_path) -> Library:
+def library(tmp_path) -> Store:
     return make_library(tmp_path / "library", [a_file(f"/v/{name}.mp4") for name in "abcd"], segments=2)
 
 
@@ -76,7 +76,7 @@ class TestPut:
         seen: dict[str, set] = {"own": set(), "shared": set()}
         wrong, done = [], threading.Event()
 
-        def read(name: str, reader: Library) -> None:
+        def read(name: str, reader: Store) -> None:
             while not done.is_set():
                 rows = (
                     reader.table.search().where("path = '/v/a.mp4'").select(["video", "place"]).to_arrow().to_pylist()
@@ -88,7 +88,7 @@ class TestPut:
                 seen[name] |= videos | {moment.video for moment in found}
 
         library.put(version(library, 0), replacing=["/v/a.mp4"])
-        readers = [("own", Library.open(library.path)), ("shared", library)]
+        readers = [("own", Store.open(library.path)), ("shared", library)]
         threads = [threading.Thread(target=read, args=reader) for reader in readers]
         for thread in threads:
             thread.start()
@@ -120,7 +120,7 @@ class TestFailures:
         ]
         library.put_failures(told)
         assert library.failures() == told[::-1]
-        assert Library.open(library.path).failures() == told[::-1]
+        assert Store.open(library.path).failures() == told[::-1]
         assert library.status()["failures"] == 2
 
     def test_what_is_told_later_takes_its_place(self, library):
@@ -139,7 +139,7 @@ class TestFailures:
 
 
 def test_columns_of_metadata(library):
-    reader = Library.open(library.path)
+    reader = Store.open(library.path)
     library.add_columns(["author", "two words"])
     library.add_columns(["two words", "stars"])  # one of them is there
     library.add_columns([])

@@ -9,10 +9,10 @@ import torch
 
 import vop
 from tiny_clip import make_clip_folder
-from vop.backbone import find_backbone
+from vop.backbones import find_backbone
 from vop.errors import UsageError, VopError
-from vop.model import create
-from vop.search.about import About
+from vop.models.model import create
+from vop.search.manifest import Manifest
 from vop.search.models import check_same, describe, embed_by, fingerprint, open_models
 
 SHARING = ["zero-shot", "vop", "vop-f+p", "adapter-ffn"]
@@ -37,13 +37,13 @@ def runs(tiny, tmp_path_factory):
     return {"zero-shot": tiny.folder} | found
 
 
-def an_about(runs, methods) -> About:
+def an_about(runs, methods) -> Manifest:
     models = [vop.load(runs[method], num_frames=3) for method in methods]
     described = [
         describe(model, name=str(runs[method]), column=f"embedding_{n}")
         for n, (model, method) in enumerate(zip(models, methods, strict=True))
     ]
-    return About(table="segments_0", models=tuple(described), num_frames=3, image_size=32)
+    return Manifest(table="segments_0", models=tuple(described), num_frames=3, image_size=32)
 
 
 def some_frames() -> torch.Tensor:

@@ -16,9 +16,9 @@ from vop.search import reading
 from vop.search.filters import Filters
 from vop.search.gone import is_below
 from vop.search.index import forget
-from vop.search.library import Library
 from vop.search.metadata import read_metadata
-from vop.search.walk import absolute_path, find_videos
+from vop.search.scanner import absolute_path, find_videos
+from vop.search.store import Store
 
 
 def nfc(text: str) -> str:
@@ -208,7 +208,7 @@ class TestIndex:
         monkeypatch.setattr(reading, "content_id", lambda path: pytest.fail(f"{path} was hashed"))
         for form in FORMS:
             assert bring(tmp_path / "videos" / form("été")).unchanged == 2
-        assert set(Library.open(folder).known()) == {str(path) for path in videos}
+        assert set(Store.open(folder).known()) == {str(path) for path in videos}
 
     def test_what_is_gone(self, bring, folder, videos, tmp_path):
         bring()
@@ -220,7 +220,7 @@ class TestIndex:
     def test_metadata_is_compared_and_stored_composed(self, bring, folder, videos, tmp_path):
         (tmp_path / "about.csv").write_text(nfd("path,année\nvideos/été/한글/é0.mp4,Noël\né1.mp4,Été\n"))
         bring(metadata=tmp_path / "about.csv")
-        assert Library.open(folder).columns == [nfc("année")]
+        assert Store.open(folder).columns == [nfc("année")]
         assert {row[f"about_{nfc('année')}"] for row in rows(folder).values()} == {nfc("Noël"), nfc("Été")}
         (tmp_path / "about.csv").write_text(nfc((tmp_path / "about.csv").read_text()))
         assert bring(metadata=tmp_path / "about.csv").described == 0

@@ -7,8 +7,8 @@ import pytest
 
 from search.owners_videos import rows, write_video
 from vop.errors import VopError
-from vop.search.library import Library
-from vop.search.rows import decoder_version, made_with, matrix
+from vop.search.schema import decoder_version, made_with, matrix
+from vop.search.store import Store
 from vop.video.version import DECODER_VERSION
 
 
@@ -17,8 +17,8 @@ def outdate(folder, monkeypatch):
     """Makes it as the version before would have left it: without what has come since."""
 
     def run() -> None:
-        table = Library.open(folder).table
-        of_models = " ".join(made_with(Library.open(folder).models).split(" ")[:-1])
+        table = Store.open(folder).table
+        of_models = " ".join(made_with(Store.open(folder).models).split(" ")[:-1])
         table.update(values={"made_with": of_models})
         table.drop_columns(["date_source"])
 
@@ -27,7 +27,7 @@ def outdate(folder, monkeypatch):
 
 def test_rows_say_which_decoder_read_them(bring, folder):
     bring()
-    said = Library.open(folder).table.to_arrow().column("made_with").to_pylist()
+    said = Store.open(folder).table.to_arrow().column("made_with").to_pylist()
     assert {decoder_version(text) for text in said} == {DECODER_VERSION}
     assert decoder_version("0123456789abcdef") == 2
 
@@ -40,7 +40,7 @@ def test_nothing_is_mixed(bring, folder, videos, outdate):
     with pytest.raises(VopError, match=r"4 of its videos .*--redo"):
         bring()
     assert rows(folder) == before
-    library = Library.open(folder)
+    library = Store.open(folder)
     assert library.status()["outdated"] == 4
     assert len(library.search(_any_vector(library), k=9)) == 4  # searching goes on
 
@@ -52,7 +52,7 @@ def test_redo_decodes_them_again(bring, folder, videos, outdate):
     report = bring(redo=True)
     assert (report.changed, report.added, report.unchanged, report.outdated) == (4, 0, 0, 0)
     assert set(rows(folder)) == segments
-    library = Library.open(folder)
+    library = Store.open(folder)
     assert library.status()["outdated"] == 0
     assert set(library.table.to_arrow().column("date_source").to_pylist()) <= {"file", "creation_time", "date", "name"}
     again = bring()
@@ -77,5 +77,5 @@ def test_videos_that_moved_meanwhile_are_decoded_again(bring, folder, videos, ou
     assert {name for name, _ in rows(folder)} == {"moved.mp4", "b.mp4", "c.mp4", "d.mp4"}
 
 
-def _any_vector(library: Library) -> np.ndarray:
+def _any_vector(library: Store) -> np.ndarray:
     return matrix(library.table.to_arrow().column(library.models[0].column))[0]

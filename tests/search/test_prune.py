@@ -15,7 +15,7 @@ from vop.errors import UsageError
 from vop.search.failures import PARTIAL, failure
 from vop.search.gone import missing_folders, sort_missing
 from vop.search.index import forget, preview, restore
-from vop.search.library import Known, Library
+from vop.search.store import Known, Store
 from vop.search.volumes import mount_point, volume_of
 
 
@@ -212,12 +212,12 @@ class TestRestoring:
         bring()
         state = videos["a"].stat()
         listed = failure(videos["a"], PARTIAL, "1 of 2", size=state.st_size, mtime_ns=state.st_mtime_ns)
-        Library.open(folder).put_failures([listed])
+        Store.open(folder).put_failures([listed])
         videos["a"].rename(tmp_path / "a.mp4")
         bring(prune=True)
-        assert Library.open(folder).failures() == []
+        assert Store.open(folder).failures() == []
         restore(folder)
-        (again,) = Library.open(folder).failures()
+        (again,) = Store.open(folder).failures()
         assert (again.path, again.kind, again.reason) == (listed.path, PARTIAL, "1 of 2")
 
     def test_columns_that_have_come_since(self, bring, folder, videos, tmp_path):
@@ -234,7 +234,7 @@ class TestRestoring:
     def test_it_goes_for_good_in_the_end(self, bring, folder, videos):
         bring()
         forget(folder, [videos["a"]])
-        library = Library.open(folder)
+        library = Store.open(folder)
         table = library.removed._open()
         table.update(values={"removed_at": "2024-01-01T00:00:00+00:00"})
         forget(folder, [videos["b"]])
@@ -244,6 +244,6 @@ class TestRestoring:
         bring()
         forget(folder, [videos["a"]])
         assert forget(folder, [videos["a"], videos["b"]], for_good=True) == 2
-        assert not Library.open(folder).removed.videos()
+        assert not Store.open(folder).removed.videos()
         with pytest.raises(UsageError, match="nothing to put back"):
             restore(folder)

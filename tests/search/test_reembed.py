@@ -12,9 +12,9 @@ from search.owners_videos import write_folder
 from vop.errors import UsageError, VopError
 from vop.search import reembed as moving
 from vop.search.index import index
-from vop.search.library import Library
 from vop.search.models import open_models
 from vop.search.reembed import reembed
+from vop.search.store import Store
 
 
 @pytest.fixture
@@ -40,12 +40,12 @@ def tuned(tmp_path, tiny_folder) -> str:
 
 
 def save(out: Path, tiny_folder: Path, *, num_frames: int = 2) -> str:
-    vop.model.create("vop-f+p", str(tiny_folder), num_frames=num_frames, device="cpu").save_pretrained(out)
+    vop.models.model.create("vop-f+p", str(tiny_folder), num_frames=num_frames, device="cpu").save_pretrained(out)
     return str(out)
 
 
 def contents(folder: Path, column: str = "embedding_1") -> dict[str, np.ndarray]:
-    rows = Library.open(folder).table.to_arrow().to_pylist()
+    rows = Store.open(folder).table.to_arrow().to_pylist()
     return {row["segment"]: np.array(row[column], np.float32) for row in rows}
 
 
@@ -58,8 +58,8 @@ def test_it_gives_what_indexing_gives(make, tuned):
     assert not same(contents(library), contents(fresh))
     report = reembed(library, tuned, precision="fp32")
     assert (report.videos, report.segments, report.resumed, report.dropped) == (3, 5, 0, [])
-    assert same(contents(library, Library.open(library).models[0].column), contents(fresh))
-    assert [model.name for model in Library.open(library).models] == [tuned]
+    assert same(contents(library, Store.open(library).models[0].column), contents(fresh))
+    assert [model.name for model in Store.open(library).models] == [tuned]
 
 
 def test_from_the_librarys_own_frames(make, tuned, videos):
@@ -68,19 +68,19 @@ def test_from_the_librarys_own_frames(make, tuned, videos):
     for path in videos.values():
         path.unlink()
     reembed(library, tuned, precision="fp32")
-    assert same(contents(library, Library.open(library).models[0].column), contents(expected))
+    assert same(contents(library, Store.open(library).models[0].column), contents(expected))
 
 
 def test_beside_the_models_that_it_has(make, tuned, videos):
     library = make()
     before = contents(library)
     reembed(library, tuned, keep=True, precision="fp32")
-    opened = Library.open(library)
+    opened = Store.open(library)
     new, old = opened.models
     assert (new.name, old.column) == (tuned, "embedding_1")
     assert same(contents(library), before)
     assert not same(contents(library, new.column), before)
-    models = open_models(opened.about, folder=library, precision="fp32")
+    models = open_models(opened.manifest, folder=library, precision="fp32")
     assert models[0].clip is models[1].clip
     index(library, [videos["a"].parent])  # what is added later is embedded by both
     vector = contents(library, new.column)[next(iter(before))]
@@ -96,12 +96,12 @@ def test_new_videos_are_embedded_by_every_model(make, tuned, videos):
     write_video(videos["a"].with_name("new.mp4"), seed=33)
     assert index(library, [videos["a"].parent]).added == 1
     fresh = make("fresh", model=tuned, num_frames=None)
-    assert same(contents(library, Library.open(library).models[0].column), contents(fresh))
+    assert same(contents(library, Store.open(library).models[0].column), contents(fresh))
 
 
 def test_the_old_one_serves_until_the_new_one_is_done(make, tuned, monkeypatch):
     library = make()
-    opened, before = Library.open(library), contents(library)
+    opened, before = Store.open(library), contents(library)
     vector = next(iter(before.values()))
     seen = []
     real = moving._Moving.take
@@ -151,18 +151,18 @@ def test_stopped_it_goes_on_where_it_was(make, tuned, videos, tmp_path, monkeypa
     report = reembed(library, tuned, precision="fp32")
     assert report.videos == 3
     assert report.resumed in (1, 2)  # a.mp4 may be one of the two that were done, and says something else now
-    assert Library.open(library).columns == ["author"]
+    assert Store.open(library).columns == ["author"]
 
 
 def test_a_query_of_the_old_model_is_refused(make, tuned):
     library = make()
-    opened = Library.open(library)
+    opened = Store.open(library)
     vector, (old,) = next(iter(contents(library).values())), opened.models
     reembed(library, tuned, keep=True, precision="fp32")
     assert opened.search(vector, k=1, model=old)[0].score == pytest.approx(1, abs=1e-5)  # found in its new column
     other = make("other", model=tuned, num_frames=None)
     with pytest.raises(VopError, match="has moved to other models"):
-        Library.open(other).search(vector, k=1, model=old)
+        Store.open(other).search(vector, k=1, model=old)
 
 
 def test_each_model_keeps_its_precision(make, tuned, videos):
@@ -170,7 +170,7 @@ def test_each_model_keeps_its_precision(make, tuned, videos):
 
     library = make()
     reembed(library, tuned, keep=True, precision="bf16")
-    assert [model.precision for model in Library.open(library).models] == ["bf16", "fp32"]
+    assert [model.precision for model in Store.open(library).models] == ["bf16", "fp32"]
     write_video(videos["a"].with_name("new.mp4"), seed=33)
     index(library, [videos["a"].parent])
     fresh = make("fresh")
@@ -206,6 +206,6 @@ def test_other_frames(make, tmp_path, tiny_folder):
     library = make(keep_frames=True)
     three = save(tmp_path / "three", tiny_folder, num_frames=3)
     reembed(library, three, precision="fp32")
-    assert Library.open(library).about.num_frames == 3
+    assert Store.open(library).manifest.num_frames == 3
     again = make("fresh", model=three, num_frames=None)
-    assert same(contents(library, Library.open(library).models[0].column), contents(again))
+    assert same(contents(library, Store.open(library).models[0].column), contents(again))

@@ -11,13 +11,13 @@ import numpy as np
 from PIL import Image
 
 from clips import write_clip
-from vop.model import TextVideoModel, create
-from vop.search.about import About
+from vop.models.model import TextVideoModel, create
 from vop.search.failures import PARTIAL, UNREADABLE, failure
-from vop.search.library import Library
+from vop.search.manifest import Manifest
 from vop.search.models import describe, open_model
 from vop.search.queries import of_frames
-from vop.search.rows import VideoFile, make_rows
+from vop.search.schema import VideoFile, make_rows
+from vop.search.store import Store
 from vop.video.decode import video_timeline
 from vop.video.frames import read_frames
 from vop.video.probe import probe
@@ -70,19 +70,19 @@ def open_all(models: Sequence[Path]) -> list[TextVideoModel]:
     return [open_model(str(model), num_frames=NUM_FRAMES, precision="fp32") for model in models]
 
 
-def about_of(models: Sequence[Path], opened: Sequence[TextVideoModel], *, table: str = "segments_1") -> About:
+def about_of(models: Sequence[Path], opened: Sequence[TextVideoModel], *, table: str = "segments_1") -> Manifest:
     described = [
         describe(model, name=str(name), column=f"embedding_{number}")
         for number, (name, model) in enumerate(zip(models, opened, strict=True))
     ]
     size = opened[0].image_size
-    return About(table=table, models=tuple(described), num_frames=NUM_FRAMES, image_size=size)
+    return Manifest(table=table, models=tuple(described), num_frames=NUM_FRAMES, image_size=size)
 
 
-def make_library(folder: Path, models: Sequence[Path], clips: dict[str, Path]) -> Library:
+def make_library(folder: Path, models: Sequence[Path], clips: dict[str, Path]) -> Store:
     """A library of these clips, cut every `WINDOW_SECONDS`, with metadata and two failures."""
     opened = open_all(models)
-    library = Library.create(folder, about_of(models, opened))
+    library = Store.create(folder, about_of(models, opened))
     library.add_columns(["author", "stars"])
     put_clips(library, opened, clips)
     library.put_failures(
@@ -94,7 +94,7 @@ def make_library(folder: Path, models: Sequence[Path], clips: dict[str, Path]) -
     return library
 
 
-def put_clips(library: Library, opened: Sequence[TextVideoModel], clips: dict[str, Path]) -> None:
+def put_clips(library: Store, opened: Sequence[TextVideoModel], clips: dict[str, Path]) -> None:
     for name, path in clips.items():
         duration = float(video_timeline(path).duration_seconds)
         spans = [

@@ -10,8 +10,8 @@ from starlette.testclient import TestClient
 from server.api_steps import app_of, detail, search
 from server.library_data import make_library
 from vop.errors import VopError
-from vop.search import about as describing
-from vop.search.library import Library
+from vop.search import manifest as describing
+from vop.search.store import Store
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_what_goes_wrong_stays_here(library, monkeypatch, caplog):
     def broken(*args, **kwargs):
         raise RuntimeError("secret of /etc/passwd")
 
-    monkeypatch.setattr(Library, "search", broken)
+    monkeypatch.setattr(Store, "search", broken)
     with TestClient(app_of(library)) as client, caplog.at_level(logging.ERROR):
         answer = search(client, "a dog")
     assert detail(answer, 500) == "internal error"
@@ -56,7 +56,7 @@ def test_an_error_of_ours_is_its_message(library, monkeypatch):
     def broken(*args, **kwargs):
         raise VopError("the library is damaged; restore it")
 
-    monkeypatch.setattr(Library, "search", broken)
+    monkeypatch.setattr(Store, "search", broken)
     with TestClient(app_of(library)) as client:
         assert detail(search(client, "a dog"), 500) == "the library is damaged; restore it"
 

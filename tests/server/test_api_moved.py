@@ -7,8 +7,8 @@ from starlette.testclient import TestClient
 
 from server.api_steps import app_of, detail, found, results, said, search
 from server.library_data import about_of, make_library, make_run, open_all, put_clips
-from vop.search.library import Library
 from vop.search.queries import Sentence, of_sentences
+from vop.search.store import Store
 
 
 @pytest.fixture
@@ -22,11 +22,11 @@ def test_no_answer_mixes_two_models(clips, run, tiny_folder, tmp_path):
     with TestClient(app) as client:
         before = app.state.desk.views.libraries["moving"].opened.encoders[0].model
         old = found(search(client, "a dog", view="moving"))
-        model = move(Library.open(made.path), clips, tiny_folder, table="segments_2")
+        model = move(Store.open(made.path), clips, tiny_folder, table="segments_2")
         answer = search(client, "a dog", view="moving")
         assert answer.status_code == 503
         answer = until_open(client, "a dog", view="moving")
-        new = Library.open(made.path).search(of_sentences(model, [Sentence("a dog")]), k=20)
+        new = Store.open(made.path).search(of_sentences(model, [Sentence("a dog")]), k=20)
         assert found(answer) == said(new) != old
         assert [view["method"] for view in client.get("/api/state").json()["views"]] == ["zero-shot"]
         after = app.state.desk.views.libraries["moving"].opened.encoders[0].model
@@ -39,7 +39,7 @@ def test_a_model_that_is_not_there_is_told_and_tried_again(clips, run, tiny_fold
     made = make_library(tmp_path / "moving", [run], clips)
     lost = make_run(tmp_path / "lost", tiny_folder, seed=3)
     with TestClient(app_of(made)) as client:
-        move(Library.open(made.path), clips, lost, table="segments_2")
+        move(Store.open(made.path), clips, lost, table="segments_2")
         hidden = lost.rename(tmp_path / "hidden")
         answer = until_open(client, "a dog", view="moving")
         assert "lost" in answer.json()["detail"]
@@ -51,15 +51,15 @@ def test_a_model_that_is_not_there_is_told_and_tried_again(clips, run, tiny_fold
 def test_an_answer_that_was_overtaken_does_not_count(clips, run, tiny_folder, tmp_path, monkeypatch):
     """The table changes between the encoding of a sentence and the search."""
     made = make_library(tmp_path / "moving", [run], clips)
-    search_of = Library.search
+    search_of = Store.search
 
     def overtaken(library, *args, **kwargs):
         if library.models[0].method == "vop":
-            move(Library.open(made.path), clips, tiny_folder, table="segments_2")
+            move(Store.open(made.path), clips, tiny_folder, table="segments_2")
         return search_of(library, *args, **kwargs)
 
     with TestClient(app_of(made)) as client:
-        monkeypatch.setattr(Library, "search", overtaken)
+        monkeypatch.setattr(Store, "search", overtaken)
         assert "moved" in detail(search(client, "a dog", view="moving"), 503)
 
 

@@ -6,8 +6,8 @@ from starlette.testclient import TestClient
 
 from server.api_steps import app_of, detail, search
 from server.library_data import make_library
-from vop.search.library import Library
 from vop.search.state import state_of
+from vop.search.store import Store
 
 
 def test_every_library_is_there_under_each_model(client, run, tiny_folder):
@@ -38,8 +38,8 @@ def test_it_follows_an_indexing(client, library, monkeypatch):
 def test_many_who_ask_need_one_look(client, monkeypatch):
     monkeypatch.setattr("vop.server.views.STATUS_SECONDS", 60)
     looks = []
-    status = Library.status
-    monkeypatch.setattr(Library, "status", lambda library: looks.append(library) or status(library))
+    status = Store.status
+    monkeypatch.setattr(Store, "status", lambda library: looks.append(library) or status(library))
     states = [client.get("/api/state").json() for _ in range(5)]
     assert states == states[:1] * 5
     assert len(looks) <= 1

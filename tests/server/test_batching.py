@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from server.library_data import make_library, write_clips
-from vop.search.library import Library
+from vop.search.store import Store
 from vop.server.app import create_app
 from vop.server.batching import Batcher, Gate, TryAgain
 from vop.server.security import Hosts
@@ -184,13 +184,13 @@ class TestServer:
 
     def test_above_the_limit_it_is_503_and_then_it_recovers(self, library, monkeypatch):
         gate = threading.Event()
-        search = Library.search
+        search = Store.search
 
         def slow(self, *args, **kwargs):
             assert gate.wait(10)
             return search(self, *args, **kwargs)
 
-        monkeypatch.setattr(Library, "search", slow)
+        monkeypatch.setattr(Store, "search", slow)
 
         async def scenario():
             async with serving(library, queue=5) as (app, client):
@@ -220,7 +220,7 @@ class TestServer:
             assert gate.wait(10)
             return []
 
-        monkeypatch.setattr(Library, "search", slow)
+        monkeypatch.setattr(Store, "search", slow)
         monkeypatch.setattr("vop.server.desk.usable_cores", lambda: 2)
 
         async def scenario():

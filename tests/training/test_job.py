@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 import vop
 from tiny_data import write_table, write_videos
-from vop.data.readers import load
-from vop.data.screening import BadVideo
+from vop.datasets.readers import load
+from vop.datasets.validation import BadVideo
 from vop.errors import VopError
 from vop.training.job import train
 from vop.training.recipe import Recipe

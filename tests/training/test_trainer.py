@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from worlds import MadeFrames, split
 
 import vop
-from vop import model
 from vop.errors import UsageError, VopError
+from vop.models import model
 from vop.training.recipe import Recipe, read_config
 from vop.training.trainer import Trainer
 
@@ -403,7 +403,7 @@ from accelerate import PartialState
 from safetensors.torch import save_file
 torch.set_num_threads(1)
 from test_trainer import first_gradient, trainer
-from vop.backbone import find_backbone
+from vop.backbones import find_backbone
 job = trainer(find_backbone({backbone!r}), Path({out!r}), **{kind!r}, epochs=1)
 assert job.accelerator.num_processes == 2
 gradient = first_gradient(job)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from vop.data.types import Split, Video
+from vop.datasets.types import Split, Video
 
 
 class MadeFrames:

@@ -11,13 +11,13 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-import vop
 from vop.cli.common import warn
 from vop.cli.memory import check_limit, explain, is_out_of_memory
 from vop.cli.parser import Parser
 from vop.cli.stopping import Terminated, how_to_go_on, sigterm_stops
 from vop.errors import UsageError, VopError
-from vop.threads import sleep_while_waiting
+from vop.utils.threads import sleep_while_waiting
+from vop.version import VERSION
 
 # One file per group of commands; each has `add_parser(subparsers)`. None of them imports PyTorch before it must.
 GROUPS = ["demo", "params", "data", "train", "evaluate", "compare", "index", "search", "library", "serve", "importing"]
@@ -25,7 +25,7 @@ GROUPS = ["demo", "params", "data", "train", "evaluate", "compare", "index", "se
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="vop", description="Text-video retrieval by prompt tuning of a frozen CLIP.")
-    parser.add_argument("--version", action="version", version=f"vop {vop.__version__}")
+    parser.add_argument("--version", action="version", version=f"vop {VERSION}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for group in GROUPS:
         import_module(f"vop.cli.{group}").add_parser(subparsers)

@@ -19,7 +19,7 @@ from vop.utils.parsing import parse_yaml
 from vop.utils.text import count, in_json, on_one_line, visible
 
 if TYPE_CHECKING:
-    from vop.data.types import Dataset
+    from vop.datasets.types import Dataset
 
 
 def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -39,7 +39,7 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_threads_option(parser: argparse.ArgumentParser) -> None:
-    """`vop.threads.use_threads` takes its value."""
+    """`vop.utils.threads.use_threads` takes its value."""
     parser.add_argument(
         "--threads",
         metavar="N",
@@ -49,7 +49,7 @@ def add_threads_option(parser: argparse.ArgumentParser) -> None:
 
 
 def load_data(spec: str, arguments: argparse.Namespace) -> Dataset:
-    from vop.data.readers import load
+    from vop.datasets.readers import load
 
     return load(
         spec,
@@ -183,7 +183,7 @@ def print_json(document: dict, *, file: str | None = None) -> None:
     if file in (None, "-"):
         print(text)
         return
-    from vop.files import atomic_write
+    from vop.utils.files import atomic_write
 
     with atomic_write(file) as path:
         path.write_text(text + "\n", encoding="utf-8")

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from vop import progress
 from vop.cli.common import (
     add_data_options,
     add_recipe_options,
@@ -24,8 +23,9 @@ from vop.cli.common import (
     warn,
 )
 from vop.errors import UsageError, VopError, unknown_name
-from vop.threads import use_threads
 from vop.training.recipe import read_config
+from vop.utils import progress
+from vop.utils.threads import use_threads
 
 # Entries of a recipe's `study:`, and the options that go before them.
 ENTRIES = {
@@ -100,7 +100,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
 
 
 def run_ablate(arguments: argparse.Namespace) -> int:
-    from vop.studies.ablations import ABLATIONS
+    from vop.experiments.ablations import ABLATIONS
 
     studies = arguments.studies or list(ABLATIONS)
     for study in studies:
@@ -112,7 +112,7 @@ def run_ablate(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> int:
     _need("matplotlib", "drawing figures")
     use_threads(arguments.threads)
-    from vop.studies.runner import check, check_plan, set_aside
+    from vop.experiments.runner import check, check_plan, set_aside
 
     if arguments.jobs < 1:
         raise UsageError(f"--jobs is {arguments.jobs}; give 1 or more")
@@ -155,7 +155,7 @@ def _check_folder(option: str, path: Path | None) -> None:
 
 
 def _check_rerun(names: Sequence[str], plans: Sequence) -> None:
-    from vop.studies.plan import ALL
+    from vop.experiments.plan import ALL
 
     known = dict.fromkeys(name for plan in plans for arm in plan.arms for name in (arm.name, arm.method))
     for name in names:
@@ -165,7 +165,7 @@ def _check_rerun(names: Sequence[str], plans: Sequence) -> None:
 
 def _documents(arguments: argparse.Namespace, planned: Sequence[tuple]) -> tuple[list[dict], VopError | None]:
     """Of the studies in their order, up to one that fails; its error comes after the report of the others."""
-    from vop.studies.job import run_plan
+    from vop.experiments.job import run_plan
 
     documents: list[dict] = []
     given = {"command": _command(), "cache": arguments.cache, "jobs": arguments.jobs}
@@ -179,7 +179,7 @@ def _documents(arguments: argparse.Namespace, planned: Sequence[tuple]) -> tuple
 
 
 def _publish(arguments: argparse.Namespace, planned: Sequence[tuple], documents: list[dict], command: str) -> Path:
-    from vop.studies.publish import publish
+    from vop.experiments.publish import publish
 
     return publish(documents, arguments.report or _root(arguments, planned) / "report", name=command)
 
@@ -190,10 +190,10 @@ def _need(library: str, what: str) -> None:
 
 
 def _plan(arguments: argparse.Namespace, config: dict, kind: str, spec: str):
-    from vop.backbone import DEFAULT_HUB_ID, find_sizes
+    from vop.backbones import DEFAULT_HUB_ID, find_sizes
+    from vop.experiments import ablations
+    from vop.experiments.plan import Plan, arms_of
     from vop.heads import MEAN
-    from vop.studies import ablations
-    from vop.studies.plan import Plan, arms_of
 
     study = _study(arguments, config)
     backbone = arguments.backbone or config.get("backbone") or DEFAULT_HUB_ID
@@ -251,7 +251,7 @@ def _number(name: str, value: object, kind: type) -> float | int:
 
 
 def _search(study: dict):
-    from vop.studies.plan import Search
+    from vop.experiments.plan import Search
 
     values = {
         name: study[given]
@@ -303,7 +303,7 @@ def _command() -> str:
 
 
 def _print(documents: Sequence[dict], page: Path) -> None:
-    from vop.studies.tables import rich_table
+    from vop.experiments.tables import rich_table
 
     for document in documents:
         print_table(rich_table(document))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vop import progress
 from vop.cli.common import add_table_options, load_data, print_json, say, warn_skipped
+from vop.utils import progress
 from vop.utils.text import count
 from vop.video.aspect import DISPLAY, check_aspect
 
@@ -33,7 +33,7 @@ def add_parser(subparsers) -> None:
 
 
 def run_check(arguments: argparse.Namespace) -> int:
-    from vop.data.screening import check_dataset
+    from vop.datasets.validation import check_dataset
 
     dataset = load_data(arguments.spec, arguments)
     with progress.show() as show:
@@ -52,10 +52,10 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 
 def run_cache(arguments: argparse.Namespace) -> int:
-    from vop.data.frames import FrameStore
+    from vop.datasets.frames import FrameStore
 
     check_aspect(arguments.aspect)
-    from vop.data.screening import cache_dataset
+    from vop.datasets.validation import cache_dataset
 
     dataset = load_data(arguments.spec, arguments)
     store = FrameStore(arguments.num_frames, arguments.size, cache=arguments.out, aspect=arguments.aspect)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vop import progress
 from vop.cli.common import add_threads_option, command_line, print_json, print_table, say
-from vop.threads import use_threads
+from vop.utils import progress
+from vop.utils.threads import use_threads
 
 _NEXT = """
 The run is in {run}, the picture is {sheet}. The videos are indexed: search them in a web page, or here:
@@ -43,7 +43,7 @@ def add_parser(subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     use_threads(arguments.threads)
-    from vop.world.demo import run_demo
+    from vop.benchmarks.demo import run_demo
 
     with progress.show() as show:
         result = run_demo(arguments.out, progress=show)

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vop import progress
 from vop.cli.common import (
     add_data_options,
     add_threads_option,
@@ -19,13 +18,14 @@ from vop.cli.common import (
     warn_skipped,
 )
 from vop.errors import UsageError, unknown_name
-from vop.threads import use_threads
+from vop.utils import progress
+from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
-    from vop.data.types import Dataset
+    from vop.datasets.types import Dataset
     from vop.evaluation.confidence import QueryRanks
     from vop.evaluation.report import EvaluationReport
-    from vop.model import TextVideoModel
+    from vop.models.model import TextVideoModel
 
 
 def add_parser(subparsers) -> None:
@@ -54,16 +54,16 @@ def add_parser(subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from vop.data.types import SPLIT_NAMES
+    from vop.datasets.types import SPLIT_NAMES
 
     if arguments.split not in (None, *SPLIT_NAMES):
         raise unknown_name("split", arguments.split, SPLIT_NAMES)
     if arguments.json and Path(arguments.json).is_dir():
         raise UsageError(f"--json {arguments.json} is a folder; give a file, or nothing for standard output")
     use_threads(arguments.threads)
-    from vop.device import default_device, resolve_precision
     from vop.evaluation.report import table
-    from vop.model import load
+    from vop.models.model import load
+    from vop.utils.device import default_device, resolve_precision
 
     dataset = load_data(arguments.data, arguments)
     split = arguments.split or (next(iter(dataset.splits)) if len(dataset.splits) == 1 else "test")

@@ -37,7 +37,7 @@ def add_parser(subparsers) -> None:
 
 
 def run_openai(arguments: argparse.Namespace) -> None:
-    from vop.imports.openai import import_openai
+    from vop.converters.openai import import_openai
 
     import_openai(
         arguments.file,
@@ -51,7 +51,7 @@ def run_openai(arguments: argparse.Namespace) -> None:
 
 
 def run_modelscope(arguments: argparse.Namespace) -> None:
-    from vop.imports.modelscope import import_modelscope
+    from vop.converters.modelscope import import_modelscope
 
     import_modelscope(arguments.folder, arguments.out, vocabulary=arguments.vocabulary)
     say(f"{arguments.out}: use it as a run, {command_line('evaluate', arguments.out)} --data SPEC")

@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vop import progress
 from vop.cli.common import add_threads_option, command_line, print_json, say, warn
-from vop.threads import use_threads
+from vop.utils import progress
 from vop.utils.text import count, on_one_line
+from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
-    from vop.search.about import Cutting
+    from vop.search.manifest import SegmentationConfig
     from vop.search.report import IndexReport
 
 _SHOWN = 10  # paths of a long list
@@ -146,13 +146,13 @@ def say_waiting(library: Path) -> None:
     warn(f"vop: another process is writing to {library}; waiting for it to finish")
 
 
-def _cutting(arguments: argparse.Namespace) -> Cutting | None:
+def _cutting(arguments: argparse.Namespace) -> SegmentationConfig | None:
     """What was asked for; None if nothing was."""
-    from vop.search.about import Cutting
+    from vop.search.manifest import SegmentationConfig
 
     named = {"by": arguments.segment, "window_seconds": arguments.window, "overlap_seconds": arguments.overlap}
     given = {name: value for name, value in named.items() if value is not None}
-    return Cutting(**given) if given else None
+    return SegmentationConfig(**given) if given else None
 
 
 def print_report(report: IndexReport, library: Path, paths: Sequence[Path]) -> None:

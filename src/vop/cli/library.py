@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vop import progress
 from vop.cli.common import command_line, print_json, print_table, say, warn
 from vop.cli.index import add_work_options, print_failures, say_waiting, work_of
-from vop.threads import use_threads
+from vop.utils import progress
 from vop.utils.text import count, on_one_line
+from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
     from vop.search.integrity import CheckReport
@@ -51,10 +51,10 @@ def _add(actions, name: str, run, text: str) -> argparse.ArgumentParser:
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    from vop.search.library import Library
+    from vop.search.store import Store
 
-    library = Library.open(arguments.library)
-    status, about = library.status(), library.about
+    library = Store.open(arguments.library)
+    status, about = library.status(), library.manifest
     if arguments.json:
         models = [asdict(model) for model in library.models]
         kept = {
@@ -85,9 +85,9 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _failures(arguments: argparse.Namespace) -> None:
-    from vop.search.library import Library
+    from vop.search.store import Store
 
-    library = Library.open(arguments.library)
+    library = Store.open(arguments.library)
     failures = library.failures()
     if arguments.json:
         status = library.status()

@@ -6,7 +6,7 @@ import argparse
 import errno
 
 from vop.errors import VopError
-from vop.threads import usable_cores
+from vop.utils.threads import usable_cores
 
 # Of address space, which PyTorch reserves without using it, and LanceDB again, for the threads of every core. With
 # less, they end the process in the middle of their own start, or wait for threads that never came.

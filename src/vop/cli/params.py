@@ -22,9 +22,9 @@ def add_parser(subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from vop.backbone import find_sizes
+    from vop.backbones import find_sizes
     from vop.methods import LIBRARIES, METHODS, available, settings_of
-    from vop.methods.params import count_parameters, to_json
+    from vop.models.params import count_parameters, to_json
 
     settings = parse_settings(arguments.settings)
     known = dict.fromkeys(name for method in arguments.method or METHODS for name in settings_of(method))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from vop.cli.common import add_threads_option, command_line, print_json, print_table, say, seconds, warn
 from vop.errors import UsageError
-from vop.threads import use_threads
 from vop.utils.text import count, on_one_line
+from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from vop.model import TextVideoModel
+    from vop.models.model import TextVideoModel
     from vop.search.filters import Filters
-    from vop.search.library import Library
-    from vop.search.moments import Moment
     from vop.search.queries import Caption
+    from vop.search.results import Moment
+    from vop.search.store import Store
 
 
 def add_parser(subparsers) -> None:
@@ -76,10 +76,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _search(arguments: argparse.Namespace) -> None:
-    from vop.search.library import Library
+    from vop.search.store import Store
 
     _check(arguments)
-    library = Library.open(arguments.library)
+    library = Store.open(arguments.library)
     if not 1 <= arguments.use <= len(library.models):
         raise UsageError(f"--use {arguments.use}: the library has {count('model', len(library.models))}, from 1 on")
     made_by = library.models[arguments.use - 1]
@@ -151,11 +151,11 @@ def _filters(arguments: argparse.Namespace) -> Filters:
     )
 
 
-def _open_model(library: Library, arguments: argparse.Namespace) -> TextVideoModel:
+def _open_model(library: Store, arguments: argparse.Namespace) -> TextVideoModel:
     use_threads(arguments.threads)
     from vop.search.models import open_models
 
-    wanted = library.about.with_(models=(library.models[arguments.use - 1],))
+    wanted = library.manifest.with_(models=(library.models[arguments.use - 1],))
     (model,) = open_models(wanted, folder=library.path, name=arguments.model, precision=arguments.precision)
     return model
 
@@ -205,7 +205,7 @@ def _print_captions(found: list[Caption], *, as_json: bool) -> None:
         say(f"{place:3}. {caption.score:.3f}  line {caption.line}: {on_one_line(caption.caption)}")
 
 
-def _print(found: list[Moment], library: Library) -> None:
+def _print(found: list[Moment], library: Store) -> None:
     from rich.table import Table
 
     if not found:
@@ -219,7 +219,7 @@ def _print(found: list[Moment], library: Library) -> None:
     print_table(table)
 
 
-def _why_nothing(library: Library) -> str:
+def _why_nothing(library: Store) -> str:
     counts = library.status()
     if counts["videos"]:
         return "no video passes the filters"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from vop.cli.common import add_threads_option, say, warn
 from vop.errors import UsageError
-from vop.threads import use_threads
 from vop.utils.text import count
+from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
     from vop.server.views import Views

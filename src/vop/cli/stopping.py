@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from vop.cli.common import command_line
-from vop.progress import is_first_process, is_launched
+from vop.utils.progress import is_first_process, is_launched
 
 
 class Terminated(KeyboardInterrupt):

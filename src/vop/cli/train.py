@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vop import progress
 from vop.cli.common import (
     add_data_options,
     add_recipe_options,
@@ -21,14 +20,15 @@ from vop.cli.common import (
     warn,
     warn_skipped,
 )
-from vop.data.readers import TABLE_SUFFIXES
+from vop.datasets.readers import TABLE_SUFFIXES
 from vop.errors import UsageError
-from vop.threads import use_threads
 from vop.training.recipe import UNTUNED, read_config
+from vop.utils import progress
 from vop.utils.text import count
+from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
-    from vop.data.types import Dataset
+    from vop.datasets.types import Dataset
 
 
 def add_parser(subparsers) -> None:
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
     use_threads(arguments.threads)
     from accelerate import PartialState
 
-    from vop.backbone import DEFAULT_HUB_ID
+    from vop.backbones import DEFAULT_HUB_ID
     from vop.heads import MEAN
     from vop.training.job import train
 

@@ -39,7 +39,7 @@ class QueryRanks:
         t2v: (t,) int64, ranks from 1.
         v2t: (v,) int64, ranks from 1 of the videos that have a text, by ascending index.
         targets: (t,) int64, the index of each text's video.
-        fingerprint: of the gallery (`vop.data.types.Split.fingerprint`); results with different ones are not compared.
+        fingerprint: of the gallery (`Split.fingerprint`); results with different ones are not compared.
         tie_rule: that the ranks were counted by.
         name: what the model is called in a table.
 

@@ -1,6 +1,6 @@
 """Embed a split: its videos, decoded in background threads while the model works, and its captions.
 
-A model is anything with `tokenize`, `embed_tokens`, `normalise` and `embed_frames` (see `vop.model`), or if it is
+A model is anything with `tokenize`, `embed_tokens`, `normalise` and `embed_frames` (`vop.models.model`), or if it is
 `pairwise` with `text_features`, `frame_features` and `score` in place of the embeddings; a store is anything with
 `load(video) -> uint8 (frames, 3, h, w)` that raises VideoError. The model sees to its own device.
 """
@@ -22,11 +22,11 @@ from vop.errors import DataError, UsageError, VideoError, unknown_name
 from vop.evaluation.metrics import RetrievalMetrics, metrics_from_embeddings, retrieval_metrics
 from vop.evaluation.ranks import similarity_matrix
 from vop.evaluation.report import SkippedVideo
-from vop.threads import free_cores
 from vop.utils.text import count
+from vop.utils.threads import free_cores
 
 if TYPE_CHECKING:
-    from vop.data.types import Split, Video
+    from vop.datasets.types import Split, Video
 
 Progress = Callable[[str, int, int], None]
 ON_BAD_VIDEO = ("skip", "fail")

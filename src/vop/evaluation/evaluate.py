@@ -10,7 +10,7 @@ from vop.evaluation.report import EvaluationReport, Rescored
 from vop.evaluation.rescoring import dual_softmax_metrics, qb_norm_metrics
 
 if TYPE_CHECKING:
-    from vop.data.types import Split
+    from vop.datasets.types import Split
 
 RESCORING_LIMIT = 4 * 10**7  # text-video pairs: rescoring takes 48 bytes for each, so 1.9 GB at most
 

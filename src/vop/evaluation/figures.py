@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vop.errors import UsageError
-from vop.files import atomic_write
+from vop.utils.files import atomic_write
 from vop.utils.text import count
 
 # All lengths in pixels.

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vop.data.frames import FrameStore
-from vop.data.types import Dataset, Split
+from vop.datasets.frames import FrameStore
+from vop.datasets.types import Dataset, Split
 from vop.errors import UsageError
 from vop.evaluation.evaluate import evaluate
 from vop.evaluation.report import EvaluationReport
 from vop.heads import MEAN
-from vop.model import HEAD_PREFIX
-from vop.progress import Progress, silent
+from vop.models.model import HEAD_PREFIX
+from vop.utils.progress import Progress, silent
 from vop.utils.text import count
 from vop.video.aspect import DISPLAY
 
 if TYPE_CHECKING:
-    from vop.model import TextVideoModel
+    from vop.models.model import TextVideoModel
 
 
 def evaluate_model(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vop.registry import Registry
+from vop.utils.registry import Registry
 
 if TYPE_CHECKING:
-    from vop.backbone.config import ClipSizes
+    from vop.backbones.clip.config import ClipSizes
     from vop.heads.base import Head
 
 # A name, and where its class stands. A new head is a class and a line here, and one in APART if it is not pairwise. The

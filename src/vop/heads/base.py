@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vop.backbone.clip import Clip
-from vop.backbone.config import ClipSizes
+from vop.backbones.clip.config import ClipSizes
+from vop.backbones.clip.model import Clip
 from vop.errors import UsageError
 from vop.methods.base import check_whole
 from vop.video.limits import MAX_FRAMES

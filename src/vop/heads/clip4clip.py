@@ -29,9 +29,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from vop.backbone.clip import Clip, make_layers
-from vop.backbone.config import ClipSizes, TowerSizes
-from vop.backbone.layers import Layer, LayerNorm, Linear, free_parameter, quick_gelu
+from vop.backbones.clip.config import ClipSizes, TowerSizes
+from vop.backbones.clip.layers import Layer, LayerNorm, Linear, free_parameter, quick_gelu
+from vop.backbones.clip.model import Clip, make_layers
 from vop.errors import UsageError
 from vop.heads.base import Head, PairwiseHead
 from vop.methods.base import check_frames, check_whole

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vop.backbone.config import ClipSizes
+from vop.backbones.clip.config import ClipSizes
 from vop.errors import UsageError
 from vop.heads.base import PairwiseHead
 from vop.methods.base import check_whole

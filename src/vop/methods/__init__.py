@@ -5,10 +5,10 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from vop.registry import Registry
+from vop.utils.registry import Registry
 
 if TYPE_CHECKING:
-    from vop.backbone.config import ClipSizes
+    from vop.backbones.clip.config import ClipSizes
     from vop.methods.base import Method
 
 # A name, and where its class stands. A new method is a file of its own and a line here.

@@ -18,9 +18,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from vop.backbone.clip import Block, Clip, TextTower, VisionTower
-from vop.backbone.config import ClipSizes, TowerSizes
-from vop.backbone.layers import Layer, Linear
+from vop.backbones.clip.config import ClipSizes, TowerSizes
+from vop.backbones.clip.layers import Layer, Linear
+from vop.backbones.clip.model import Block, Clip, TextTower, VisionTower
 from vop.methods.base import Method, check_whole
 
 

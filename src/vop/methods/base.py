@@ -10,8 +10,8 @@ import reprlib
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vop.backbone.clip import Clip
-from vop.backbone.config import ClipSizes
+from vop.backbones.clip.config import ClipSizes
+from vop.backbones.clip.model import Clip
 from vop.errors import UsageError
 from vop.utils.text import count
 from vop.video.limits import MAX_FRAMES

@@ -15,11 +15,11 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from vop.backbone.clip import Clip
-from vop.backbone.config import ClipSizes
+from vop.backbones.clip.config import ClipSizes
+from vop.backbones.clip.model import Clip
 from vop.errors import UsageError
 from vop.methods.base import Method
-from vop.methods.params import layer_parameters
+from vop.models.params import layer_parameters
 
 
 class Full(Method):

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from vop.backbone.clip import make_layers
-from vop.backbone.config import ClipSizes
-from vop.backbone.layers import free_parameter
+from vop.backbones.clip.config import ClipSizes
+from vop.backbones.clip.layers import free_parameter
+from vop.backbones.clip.model import make_layers
 from vop.errors import unknown_name
 
 TRANSFORMER_LAYERS = 4  # the paper's ablation

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vop.backbone.clip import Clip
-from vop.backbone.config import ClipSizes
+from vop.backbones.clip.config import ClipSizes
+from vop.backbones.clip.model import Clip
 from vop.errors import UsageError, unknown_name
 from vop.methods.base import Method, check_whole
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from vop.backbone.layers import free_parameter
+from vop.backbones.clip.layers import free_parameter
 from vop.errors import UsageError
 from vop.methods.base import check_whole
 

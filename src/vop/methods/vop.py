@@ -18,8 +18,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vop.backbone.clip import Clip, VisionTower, pick
-from vop.backbone.config import ClipSizes
+from vop.backbones.clip.config import ClipSizes
+from vop.backbones.clip.model import Clip, VisionTower, pick
 from vop.errors import UsageError
 from vop.methods.base import Method, check_whole
 from vop.methods.prompts import LayerPrompts, which_layers

@@ -15,8 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vop.backbone.clip import VisionTower
-from vop.backbone.config import ClipSizes
+from vop.backbones.clip.config import ClipSizes
+from vop.backbones.clip.model import VisionTower
 from vop.errors import unknown_name
 from vop.methods.base import check_frames
 from vop.methods.cmm import ContextModule

@@ -15,9 +15,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vop.backbone.clip import Clip, VisionTower
-from vop.backbone.config import ClipSizes
-from vop.backbone.layers import free_parameter
+from vop.backbones.clip.config import ClipSizes
+from vop.backbones.clip.layers import free_parameter
+from vop.backbones.clip.model import Clip, VisionTower
 from vop.errors import UsageError
 from vop.methods.base import check_frames, check_whole
 from vop.methods.prompts import PROMPT_STD, LayerPrompts, which_layers

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vop.backbone.clip import Clip, TextTower, pick
-from vop.backbone.config import ClipSizes
+from vop.backbones.clip.config import ClipSizes
+from vop.backbones.clip.model import Clip, TextTower, pick
 from vop.errors import UsageError
 from vop.methods.base import check_whole
 from vop.methods.vop import VoP

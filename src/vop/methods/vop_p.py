@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vop.backbone.config import ClipSizes
+from vop.backbones.clip.config import ClipSizes
 from vop.errors import UsageError
 from vop.methods.base import check_frames, check_whole
 from vop.methods.prompts import LayerPrompts

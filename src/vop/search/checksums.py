@@ -22,10 +22,11 @@ import numpy as np
 import pyarrow as pa
 
 from vop.errors import VopError
-from vop.files import atomic_write
-from vop.search import about, failures
-from vop.search.place import DATABASE
-from vop.search.rows import CHECKSUM, matrix
+from vop.search import failures
+from vop.search import manifest as about
+from vop.search.lock import DATABASE
+from vop.search.schema import CHECKSUM, matrix
+from vop.utils.files import atomic_write
 
 FILE = "checksums.json"
 _HINT = "latest_version_hint.json"  # written again and again, and never believed; all other files are written once

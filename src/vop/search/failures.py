@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from vop.search.rows import delete_paths
+from vop.search.schema import delete_paths
 
 if TYPE_CHECKING:
     from lancedb.table import Table

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from vop.errors import UsageError, unknown_name
-from vop.search.rows import METADATA, quoted
+from vop.search.schema import METADATA, quoted
 from vop.utils.names import letters, nfc, spellings
 
 _CONDITION = re.compile(r"\s*(?P<column>.+?)\s*(?P<operator>!=|>=|<=|=|>|<|~)\s*(?P<value>.*?)\s*", re.DOTALL)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from vop.errors import VopError
-from vop.search.about import FILE
+from vop.search.manifest import FILE
 
 if TYPE_CHECKING:
-    from vop.search.library import Library
+    from vop.search.store import Store
 
 Stamp = tuple[int, int]  # of library.json, another one whenever it is written
 T = TypeVar("T")
@@ -77,11 +77,11 @@ def explain_damage(path: Path) -> Iterator[None]:
         ) from error
 
 
-def follows(method: Callable[Concatenate[Library, P], T]) -> Callable[Concatenate[Library, P], T]:
+def follows(method: Callable[Concatenate[Store, P], T]) -> Callable[Concatenate[Store, P], T]:
     """A method that reads the library as it is now, whatever it was when it was opened."""
 
     @wraps(method)
-    def following(library: Library, *args: P.args, **kwargs: P.kwargs) -> T:
+    def following(library: Store, *args: P.args, **kwargs: P.kwargs) -> T:
         def read(stamp: Stamp | None) -> T:
             library.follow(stamp)
             return method(library, *args, **kwargs)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vop.data.frames import read_frames, write_frames
-from vop.search.about import About
+from vop.datasets.frames import read_frames, write_frames
+from vop.search.manifest import Manifest
 from vop.video.version import DECODER_VERSION
 
 FRAMES = "frames"
@@ -25,7 +25,7 @@ class SegmentFrames:
         self._shape = (num_frames, 3, size, size)
 
     @classmethod
-    def of(cls, about: About, folder: Path) -> SegmentFrames | None:
+    def of(cls, about: Manifest, folder: Path) -> SegmentFrames | None:
         """Those of a library; None if it keeps none."""
         if not about.keep_frames:
             return None

@@ -13,7 +13,7 @@ from vop.search.volumes import mount_point, volume_of
 from vop.utils.names import nfc
 
 if TYPE_CHECKING:
-    from vop.search.library import Known
+    from vop.search.store import Known
 
 
 def is_below(path: str | Path, roots: Set[Path]) -> bool:

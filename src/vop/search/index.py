@@ -15,21 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vop.errors import UsageError, VopError
-from vop.progress import Progress, silent
-from vop.search import about as describing
-from vop.search.about import FILE, Cutting
+from vop.search import manifest as describing
 from vop.search.exclude import normal_globs
 from vop.search.gone import is_below, missing_folders
 from vop.search.indexing import Indexing, is_known_copy
 from vop.search.leftovers import leftovers
-from vop.search.library import Known, Library
+from vop.search.lock import alone_in, check_place
+from vop.search.manifest import FILE, SegmentationConfig
 from vop.search.metadata import NOTHING, read_metadata
 from vop.search.opening import Wanted
 from vop.search.pipeline import count_workers
-from vop.search.place import alone_in, check_place
 from vop.search.reading import content_id
 from vop.search.report import IndexPreview, IndexReport
-from vop.search.walk import FoundFile, Walk, absolute_path, find_videos
+from vop.search.scanner import FoundFile, Walk, absolute_path, find_videos
+from vop.search.store import Known, Store
+from vop.utils.progress import Progress, silent
 
 _TIDYING = "tidying up"  # minutes, where a large library needs a new index
 
@@ -39,7 +39,7 @@ def index(
     paths: Sequence[str | Path],
     *,
     model: str | None = None,
-    cutting: Cutting | None = None,
+    cutting: SegmentationConfig | None = None,
     num_frames: int | None = None,
     keep_frames: bool = False,
     exclude: Sequence[str] = (),
@@ -92,8 +92,8 @@ def index(
         library, models = wanted.open(scope.folder, new)
         _check_outdated(library, scope, redo=redo)
         library.change(
-            exclude=normal_globs([*library.about.exclude, *exclude]),
-            live_photos=library.about.live_photos if live_photos is None else live_photos,
+            exclude=normal_globs([*library.manifest.exclude, *exclude]),
+            live_photos=library.manifest.live_photos if live_photos is None else live_photos,
         )
         library.add_columns(described.columns)
         indexing = Indexing(library, models, scope.walk, described, progress)
@@ -115,7 +115,7 @@ def preview(
         UsageError: none of the paths is there, or `folder` is something else than a library.
     """
     scope = _look_through(folder, paths, exclude, live_photos)
-    library = Library.open(scope.folder) if (scope.folder / FILE).exists() else None
+    library = Store.open(scope.folder) if (scope.folder / FILE).exists() else None
     known = library.known() if library else {}
     failed = {failure.path: failure for failure in library.failures()} if library else {}
     left = leftovers(known, scope.walk, scope.roots)
@@ -201,11 +201,11 @@ def change_excluded(
     Raises:
         UsageError: there is no such library, or it has no such glob to drop.
     """
-    library = Library.open(folder)
+    library = Store.open(folder)
     if not add and not drop:
-        return library.about.exclude
+        return library.manifest.exclude
     with _writing(folder, waiting) as library:
-        had, unwanted = library.about.exclude, normal_globs(drop)
+        had, unwanted = library.manifest.exclude, normal_globs(drop)
         for glob in unwanted:
             if glob not in had:
                 raise UsageError(
@@ -217,11 +217,11 @@ def change_excluded(
 
 
 @contextmanager
-def _writing(folder: str | Path, waiting: Callable[[], None]) -> Iterator[Library]:
+def _writing(folder: str | Path, waiting: Callable[[], None]) -> Iterator[Store]:
     """An existing library, opened when nobody else writes to it any more, with the columns that older ones lack."""
-    path = Library.open(folder).path
+    path = Store.open(folder).path
     with alone_in(path, waiting=waiting):
-        library = Library.open(path)
+        library = Store.open(path)
         library.add_columns(())
         yield library
 
@@ -258,7 +258,7 @@ def _look_through(
     return _Scope(folder=folder, roots=roots, exclude=globs, live_photos=live_photos, walk=walk)
 
 
-def _check_outdated(library: Library, scope: _Scope, *, redo: bool) -> None:
+def _check_outdated(library: Store, scope: _Scope, *, redo: bool) -> None:
     """Refuses to mix videos that different versions decoded."""
     outdated = {path: seconds for path, seconds in library.outdated().items() if os.path.lexists(path)}
     if not outdated or redo:
@@ -272,7 +272,7 @@ def _check_outdated(library: Library, scope: _Scope, *, redo: bool) -> None:
     )
 
 
-def _tidy(library: Library) -> None:
+def _tidy(library: Store) -> None:
     with suppress(VopError):  # what was set aside is damaged; `vop library check` says so
         library.removed.drop_old()
         library.drop_frames()

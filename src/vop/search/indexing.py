@@ -11,25 +11,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.errors import VideoError
-from vop.progress import Progress
-from vop.search.commits import Pending
 from vop.search.failures import DUPLICATE, PARTIAL, UNREADABLE, Failure, failure
 from vop.search.gone import is_below, missing_folders, sort_missing
 from vop.search.leftovers import Leftovers, leftovers
-from vop.search.library import Known, Library
 from vop.search.metadata import Metadata
 from vop.search.models import embed_by
 from vop.search.pipeline import Finished, run
 from vop.search.reading import Copy, Decoded, KnownContent, Reader, is_as_it_was
 from vop.search.report import IndexReport
-from vop.search.rows import make_rows
+from vop.search.scanner import FoundFile, Walk
+from vop.search.schema import make_rows
 from vop.search.state import IndexProgress, state_of
+from vop.search.store import Known, Store
 from vop.search.volumes import volume_of
-from vop.search.walk import FoundFile, Walk
+from vop.search.writer import Pending
+from vop.utils.progress import Progress
 from vop.video.isolated import DecodingProcesses
 
 if TYPE_CHECKING:
-    from vop.model import TextVideoModel
+    from vop.models.model import TextVideoModel
 
 _COPY_OF = "it has the content of "  # and then the path of the file that the library has
 
@@ -43,7 +43,7 @@ class Indexing:
 
     def __init__(
         self,
-        library: Library,
+        library: Store,
         models: Sequence[TextVideoModel],
         walk: Walk,
         metadata: Metadata,

@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.errors import UsageError, VopError
-from vop.progress import Progress, silent
-from vop.search import about as describing
 from vop.search import failures, removed
-from vop.search.about import About
+from vop.search import manifest as describing
 from vop.search.checksums import FILE, Seal, digest, newest_manifests, read_seal
 from vop.search.gone import sort_missing
-from vop.search.place import DATABASE, alone_in
+from vop.search.lock import DATABASE, alone_in
+from vop.search.manifest import Manifest
 from vop.search.reading import is_as_it_was
 from vop.search.salvage import (
     UNKNOWN,
@@ -38,6 +37,7 @@ from vop.search.salvage import (
     write_failures_again,
 )
 from vop.utils.isolation import Crashed, Processes
+from vop.utils.progress import Progress, silent
 
 if TYPE_CHECKING:
     pass
@@ -175,7 +175,7 @@ def _has_gone_on(folder: Path, name: str, newest: list[str]) -> bool:
     return any(path.name < min(known, default="") for path in (folder / table / "_versions").glob("*.manifest"))
 
 
-def _read_about(folder: Path, sealed: Seal, report: CheckReport, *, repair: bool) -> About:
+def _read_about(folder: Path, sealed: Seal, report: CheckReport, *, repair: bool) -> Manifest:
     """The library's description, from its copy where it is damaged."""
     path, copy = folder / describing.FILE, sealed.copy_of(describing.FILE)
     try:
@@ -193,7 +193,7 @@ def _read_about(folder: Path, sealed: Seal, report: CheckReport, *, repair: bool
 # -- rows
 
 
-def _check_rows(processes: Processes, about: About, report: CheckReport, progress: Progress) -> None:
+def _check_rows(processes: Processes, about: Manifest, report: CheckReport, progress: Progress) -> None:
     progress("segments", 0, 1)
     database = Path(report.library) / DATABASE
     try:
@@ -225,7 +225,7 @@ def _crash_told(processes: Processes, look: Callable[[Path, str], str | None], d
 # -- kept frames
 
 
-def _check_frames(folder: Path, about: About, report: CheckReport, *, repair: bool) -> None:
+def _check_frames(folder: Path, about: Manifest, report: CheckReport, *, repair: bool) -> None:
     from vop.search.frames import SegmentFrames
 
     report.damaged_frames = SegmentFrames.of(about, folder).count_damaged(remove=repair)
@@ -234,7 +234,7 @@ def _check_frames(folder: Path, about: About, report: CheckReport, *, repair: bo
 # -- repair
 
 
-def _repair(processes: Processes, folder: Path, about: About, sealed: Seal, report: CheckReport) -> None:
+def _repair(processes: Processes, folder: Path, about: Manifest, sealed: Seal, report: CheckReport) -> None:
     """Raises a VopError, before anything is changed, if the table is not there but another one is."""
     database, table, taken_out = folder / DATABASE, about.table, removed.name_for(about.table)
     bad = {damage.path for damage in report.damaged_files}

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.search.gone import is_below, sort_missing
-from vop.search.walk import Walk
+from vop.search.scanner import Walk
 
 if TYPE_CHECKING:
-    from vop.search.library import Known
+    from vop.search.store import Known
 
 # More than both at once is asked about before it is taken out.
 HANDFUL, LARGE_SHARE = 5, 0.1

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vop.errors import DataError, UsageError
-from vop.search.walk import absolute_path
+from vop.search.scanner import absolute_path
 from vop.utils.names import existing_path, nfc
 from vop.utils.text import count
 

@@ -9,14 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vop.backbone import MINI
+from vop.backbones import MINI
 from vop.errors import VopError
-from vop.search.about import About, LibraryModel
+from vop.search.manifest import LibraryModel, Manifest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vop.model import TextVideoModel
+    from vop.models.model import TextVideoModel
 
 
 def fingerprint(model: TextVideoModel) -> str:
@@ -66,15 +66,15 @@ def open_model(
     beside: Sequence[TextVideoModel] = (),
 ) -> TextVideoModel:
     """A run, a folder, a hub id or mini, on the default device."""
-    from vop.device import default_device, resolve_precision
-    from vop.model import load
+    from vop.models.model import load
+    from vop.utils.device import default_device, resolve_precision
 
     dtype = resolve_precision(precision, default_device())
     return load(name, num_frames=num_frames, dtype=dtype, beside=beside)
 
 
 def open_models(
-    about: About,
+    about: Manifest,
     *,
     folder: Path,
     name: str | None = None,

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.errors import UsageError
-from vop.search.about import FILE, About, Cutting
-from vop.search.library import Library
+from vop.search.manifest import FILE, Manifest, SegmentationConfig
 from vop.search.models import describe, open_model, open_models, place_of
+from vop.search.store import Store
 
 if TYPE_CHECKING:
-    from vop.model import TextVideoModel
+    from vop.models.model import TextVideoModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Wanted:
     """What the caller of an indexing asks of its library. A new library needs a model; an existing one has its own."""
 
     model: str | None
-    cutting: Cutting | None
+    cutting: SegmentationConfig | None
     num_frames: int | None
     keep_frames: bool
     precision: str
@@ -39,7 +39,7 @@ class Wanted:
         model.check_independent()
         return model
 
-    def open(self, folder: Path, new: TextVideoModel | None) -> tuple[Library, list[TextVideoModel]]:
+    def open(self, folder: Path, new: TextVideoModel | None) -> tuple[Store, list[TextVideoModel]]:
         """The library and its models; `new` is what `new_model` gave.
 
         Raises:
@@ -48,26 +48,26 @@ class Wanted:
         """
         if new is not None and not (folder / FILE).exists():  # nobody else has made it in the meantime
             return self._create(folder, new), [new]
-        library = Library.open(folder)
-        self._check(library.about, folder)
-        models = open_models(library.about, folder=folder, name=self.model)
+        library = Store.open(folder)
+        self._check(library.manifest, folder)
+        models = open_models(library.manifest, folder=folder, name=self.model)
         if self.model is not None:  # where the first of them is now, if it has moved
             library.rename_model(place_of(self.model))
         return library, models
 
-    def _create(self, folder: Path, model: TextVideoModel) -> Library:
+    def _create(self, folder: Path, model: TextVideoModel) -> Store:
         described = describe(model, name=self.model, column="embedding_1")
-        about = About(
+        about = Manifest(
             table=f"segments_{described.fingerprint}",
             models=(described,),
             num_frames=model.num_frames,
             image_size=model.image_size,
-            cutting=self.cutting or Cutting(),
+            cutting=self.cutting or SegmentationConfig(),
             keep_frames=self.keep_frames,
         )
-        return Library.create(folder, about)
+        return Store.create(folder, about)
 
-    def _check(self, about: About, folder: Path) -> None:
+    def _check(self, about: Manifest, folder: Path) -> None:
         """Refuses settings that are not the library's: its segments would not be comparable."""
         for what, wanted, has in (
             ("segments", self.cutting, about.cutting),

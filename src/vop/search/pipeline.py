@@ -22,7 +22,7 @@ from torch import Tensor
 from vop.errors import UsageError, VideoError
 from vop.search.segmenting import Piece
 from vop.search.segments import Span
-from vop.threads import free_cores
+from vop.utils.threads import free_cores
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

@@ -16,7 +16,7 @@ from vop.search.models import embed_by
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vop.model import TextVideoModel
+    from vop.models.model import TextVideoModel
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ import av
 from vop.errors import VideoError
 from vop.search.copies import Copies
 from vop.search.frames import SegmentFrames
-from vop.search.library import Known, Library
 from vop.search.metadata import Metadata
-from vop.search.rows import VideoFile, segment_id
+from vop.search.scanner import FoundFile
+from vop.search.schema import VideoFile, segment_id
 from vop.search.segmenting import Piece, read_segments
+from vop.search.store import Known, Store
 from vop.search.volumes import volume_of
-from vop.search.walk import FoundFile
 from vop.video.isolated import DecodingProcesses
 from vop.video.probe import VideoInfo
 
@@ -62,7 +62,7 @@ class Reader:
 
     def __init__(
         self,
-        library: Library,
+        library: Store,
         known: Mapping[str, Known],
         metadata: Metadata,
         processes: DecodingProcesses,
@@ -70,7 +70,7 @@ class Reader:
         files: Iterable[FoundFile] = (),
         again: Set[str] = frozenset(),
     ) -> None:
-        self._about, self._processes, self._again = library.about, processes, again
+        self._about, self._processes, self._again = library.manifest, processes, again
         self._known, self._metadata = known, metadata
         self._by_video = {video.video: video for video in known.values()}
         self._sizes = {video.size for path, video in known.items() if path not in again}
@@ -78,7 +78,7 @@ class Reader:
         self._claimed: dict[str, str] = {}
         self._claiming, self._counting = threading.Lock(), threading.Lock()
         self.seconds = 0.0  # of video that was decoded so far
-        self._frames = SegmentFrames.of(library.about, library.path)
+        self._frames = SegmentFrames.of(library.manifest, library.path)
 
     def path_of(self, video: str) -> str | None:
         """Where the library had this content; None if it had none."""

@@ -16,18 +16,18 @@ from pathlib import Path
 import pyarrow as pa
 
 from vop.errors import UsageError, VideoError, VopError
-from vop.progress import Progress, silent
-from vop.search.about import About, LibraryModel
 from vop.search.checksums import check_rows
-from vop.search.commits import COMMIT_ROWS
 from vop.search.frames import SegmentFrames
-from vop.search.library import Known, Library
+from vop.search.lock import alone_in
+from vop.search.manifest import LibraryModel, Manifest
 from vop.search.models import describe, embed_by, open_model
 from vop.search.pipeline import Finished, count_workers, run
-from vop.search.place import alone_in
 from vop.search.reading import is_as_it_was
-from vop.search.rows import EMBEDDING, decoder_version, made_with, vectors, with_column
+from vop.search.schema import EMBEDDING, decoder_version, made_with, vectors, with_column
 from vop.search.segmenting import Piece, read_frames_of
+from vop.search.store import Known, Store
+from vop.search.writer import COMMIT_ROWS
+from vop.utils.progress import Progress, silent
 from vop.utils.text import on_one_line
 from vop.video.isolated import DecodingProcesses
 
@@ -82,10 +82,10 @@ def reembed(
     """
     folder = Path(folder).expanduser().absolute()
     threads = count_workers(workers, batch_size=batch_size)
-    with alone_in(Library.open(folder).path, waiting=waiting), ExitStack() as closing_later:
-        library = Library.open(folder)
+    with alone_in(Store.open(folder).path, waiting=waiting), ExitStack() as closing_later:
+        library = Store.open(folder)
         library.add_columns(())
-        new = _open(library.about, model, num_frames, precision)
+        new = _open(library.manifest, model, num_frames, precision)
         described = describe(new, name=model, column=_free_column(library))
         staged = library.staging(_moved(library, described, new, keep=keep))
         processes = closing_later.enter_context(DecodingProcesses())
@@ -117,21 +117,21 @@ def reembed(
     )
 
 
-def _open(about: About, name: str, num_frames: int | None, precision: str):
+def _open(about: Manifest, name: str, num_frames: int | None, precision: str):
     model = open_model(name, num_frames=num_frames, precision=precision)
     if num_frames is None and model.method_name == "zero-shot":  # which has nothing that belongs to a frame's position
         model.resize_frames(about.num_frames)
     return model
 
 
-def _free_column(library: Library) -> str:
+def _free_column(library: Store) -> str:
     taken = {int(model.column.removeprefix(EMBEDDING)) for model in library.models}
     return f"{EMBEDDING}{next(n for n in range(1, len(taken) + 2) if n not in taken)}"
 
 
-def _moved(library: Library, described: LibraryModel, model, *, keep: bool) -> About:
+def _moved(library: Store, described: LibraryModel, model, *, keep: bool) -> Manifest:
     """The description of the library as it is to be."""
-    about = library.about
+    about = library.manifest
     if any(described.fingerprint == old.fingerprint for old in about.models):
         raise UsageError(f"{library.path} has this model already: {described.name} ({described.fingerprint})")
     frames, had = (model.num_frames, model.image_size), (about.num_frames, about.image_size)
@@ -152,9 +152,9 @@ def _moved(library: Library, described: LibraryModel, model, *, keep: bool) -> A
 class _Moving:
     """Copies videos from one table to another, with new embeddings."""
 
-    def __init__(self, library: Library, staged: Library, processes: DecodingProcesses) -> None:
+    def __init__(self, library: Store, staged: Store, processes: DecodingProcesses) -> None:
         self._library, self._staged, self._processes = library, staged, processes
-        self._frames = SegmentFrames.of(staged.about, staged.path)
+        self._frames = SegmentFrames.of(staged.manifest, staged.path)
         self._rows: list[pa.Table] = []
         self.failed: list[tuple[str, str]] = []
 
@@ -181,7 +181,7 @@ class _Moving:
             return
         if not is_as_it_was(video):
             raise VideoError(video.path, "its file is gone or has changed; `vop index` first")
-        about = self._staged.about
+        about = self._staged.manifest
         sizes = {"num_frames": about.num_frames, "size": about.image_size}
         decoded = self._processes.iterate(read_frames_of, video.path, spans, **sizes)
         for segment, frames in zip(segments, decoded, strict=True):

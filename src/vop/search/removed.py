@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from vop.search.failures import PARTIAL, Failure, failure
 from vop.search.following import explain_damage
-from vop.search.nearest import tidy_up
-from vop.search.rows import conditions, delete_paths
+from vop.search.schema import conditions, delete_paths
+from vop.search.vector_index import tidy_up
 
 if TYPE_CHECKING:
     from lancedb import DBConnection

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vop.search import failures, removed
-from vop.search.about import About
 from vop.search.checksums import damaged_rows, with_checksums
-from vop.search.library import Known
-from vop.search.nearest import tidy_up
-from vop.search.rows import ADDED, CHECKSUM, field_of, metadata_columns, schema
+from vop.search.manifest import Manifest
+from vop.search.schema import ADDED, CHECKSUM, field_of, metadata_columns, schema
+from vop.search.store import Known
+from vop.search.vector_index import tidy_up
 
 if TYPE_CHECKING:
     from lancedb.db import DBConnection
@@ -149,7 +149,7 @@ def _said(error: Exception) -> str:
     return f"it cannot be read ({str(error).splitlines()[0][:200] if str(error) else type(error).__name__})"
 
 
-def copy_sound(database: Path, about: About, target: str, damaged: set[str]) -> None:
+def copy_sound(database: Path, about: Manifest, target: str, damaged: set[str]) -> None:
     """Writes the rows of all videos but the damaged ones into a new table."""
     connection = _connect(database)
     connection.drop_table(target, ignore_missing=True)

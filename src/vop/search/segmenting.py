@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from vop.errors import UsageError, VideoError
-from vop.search.about import BY_SHOTS, Cutting
+from vop.search.manifest import BY_SHOTS, SegmentationConfig
 from vop.search.segments import Span, in_milliseconds, shots, windows
-from vop.search.strip import film_strip_jpeg
+from vop.search.thumbnails import film_strip_jpeg
 from vop.video.decode import VideoDecoder
 from vop.video.probe import VideoInfo, describe
 from vop.video.stretches import Stretch, decode_stretches
@@ -34,7 +34,7 @@ class Piece:
 
 
 def read_segments(
-    path: Path, cutting: Cutting, *, num_frames: int, size: int
+    path: Path, cutting: SegmentationConfig, *, num_frames: int, size: int
 ) -> Generator[VideoInfo | Piece | None, None, int]:
     """What a video is, then each of its segments, None for one that is damaged; returns how many there are.
 
@@ -70,7 +70,7 @@ def read_frames_of(path: Path, spans: Sequence[Span], *, num_frames: int, size: 
             yield stretch.frames
 
 
-def _cut(video: VideoDecoder, cutting: Cutting) -> list[Span]:
+def _cut(video: VideoDecoder, cutting: SegmentationConfig) -> list[Span]:
     lengths = {"window_seconds": cutting.window_seconds, "overlap_seconds": cutting.overlap_seconds}
     if cutting.by == BY_SHOTS:
         return shots(video, **lengths)

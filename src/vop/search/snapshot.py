@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from vop.search.moments import SCORE
-from vop.search.nearest import Exact
-from vop.search.rows import LIGHT, METADATA, matrix
+from vop.search.results import SCORE
+from vop.search.schema import LIGHT, METADATA, matrix
+from vop.search.vector_index import Exact
 
 if TYPE_CHECKING:
     from lancedb.table import Table

@@ -10,12 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vop.files import atomic_write
+from vop.utils.files import atomic_write
 from vop.utils.text import count
 
 if TYPE_CHECKING:
-    from vop.progress import Progress
-    from vop.search.walk import FoundFile
+    from vop.search.scanner import FoundFile
+    from vop.utils.progress import Progress
 
 FILE = "progress.json"
 _MEGABYTE = 2**20

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from vop.errors import UsageError
 from vop.search.failures import Failure
 from vop.search.filters import Filters
-from vop.search.moments import Moment
 from vop.search.queries import Sentence
+from vop.search.results import Moment
 from vop.server.views import View
 from vop.utils.text import count
 

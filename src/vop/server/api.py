@@ -10,9 +10,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query, Request
 
-import vop
 from vop.errors import VideoError
-from vop.search.moments import Moment
+from vop.search.results import Moment
 from vop.server.answers import (
     MAX_K,
     PROBLEMS,
@@ -30,6 +29,7 @@ from vop.server.answers import (
 from vop.server.desk import Desk, TheDesk
 from vop.server.uploads import BODY, received
 from vop.server.views import View, views_of
+from vop.version import VERSION
 
 router = APIRouter(prefix="/api", responses=PROBLEMS)
 
@@ -47,7 +47,7 @@ async def state(request: Request, desk: TheDesk) -> State:
 
     views = await desk.admit(request, look)
     limits = Limits(upload_bytes=desk.max_upload_bytes, max_k=MAX_K)
-    return State(version=vop.__version__, views=views, limits=limits)
+    return State(version=VERSION, views=views, limits=limits)
 
 
 @router.get("/views/{view}/search")

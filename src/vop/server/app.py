@@ -10,9 +10,8 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 
-import vop
 from vop.errors import UsageError, VideoError, VopError
-from vop.search.library import Library
+from vop.search.store import Store
 from vop.server import api, media_api
 from vop.server.batching import TryAgain
 from vop.server.bodies import CloseUnread
@@ -21,6 +20,7 @@ from vop.server.media import NoRoom
 from vop.server.security import Guard, Hosts
 from vop.server.sending import FileAnswer, OpenFile
 from vop.server.views import Unknown, Views
+from vop.version import VERSION
 
 PAGE = Path(__file__).with_name("page")
 MAX_UPLOAD_BYTES = 512 * 2**20
@@ -52,11 +52,11 @@ def create_app(
         UsageError: a library or a model is not there.
         VopError: a library is damaged, from a later version, or was made with another model.
     """
-    views = Views([Library.open(folder) for folder in libraries], precision=precision)
+    views = Views([Store.open(folder) for folder in libraries], precision=precision)
     desk = Desk(views, queue=queue, uploads=uploads, max_upload_bytes=max_upload_bytes)
     app = FastAPI(
         title="vop",
-        version=vop.__version__,
+        version=VERSION,
         summary="Moments of videos, found by what happens in them",
         docs_url=None,  # these pages load their scripts from another host
         redoc_url=None,

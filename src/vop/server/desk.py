@@ -18,7 +18,7 @@ from vop.server.media import MomentCache
 from vop.server.uploads import Uploads
 from vop.server.views import Views
 from vop.server.worker import MediaWorker
-from vop.threads import usable_cores
+from vop.utils.threads import usable_cores
 
 QUEUE = 256  # requests at once
 UPLOADS = 32  # at once

@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import Response
 
-from vop.search.library import IndexedVideo, Library
+from vop.search.store import IndexedVideo, Store
 from vop.server.answers import MEDIA_PROBLEMS, PROBLEMS, AskedForMoment
 from vop.server.batching import TryAgain
 from vop.server.desk import TheDesk
@@ -70,7 +70,7 @@ async def moment(
     return FileAnswer(await desk.admit(request, make), media_type="video/mp4", headers={"Cache-Control": _AN_HOUR})
 
 
-def _indexed(library: Library, video: str) -> tuple[IndexedVideo, OpenFile]:
+def _indexed(library: Store, video: str) -> tuple[IndexedVideo, OpenFile]:
     """A video and its file, which is the one that was indexed: of the same size and time of change.
 
     Raises:
@@ -94,7 +94,7 @@ def _indexed(library: Library, video: str) -> tuple[IndexedVideo, OpenFile]:
     return found, file
 
 
-def _check_still(library: Library, file: OpenFile, path: Path) -> None:
+def _check_still(library: Store, file: OpenFile, path: Path) -> None:
     """Raises if the path leads to another file by now: what was read by its path is not the video then."""
     try:
         same = identity_of(path.stat()) == identity_of(file.state)
@@ -111,9 +111,9 @@ def _made(path: Path) -> OpenFile:
         raise TryAgain("the moment had to make room for others; try again") from None
 
 
-def _changed(library: Library, path: Path) -> HTTPException:
+def _changed(library: Store, path: Path) -> HTTPException:
     return HTTPException(404, f"{path}: the file has changed since it was indexed; {_index_again(library, path)}")
 
 
-def _index_again(library: Library, path: Path) -> str:
+def _index_again(library: Store, path: Path) -> str:
     return f"index its folder again: vop index {library.path} {path.parent}"

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 
 from vop.errors import UsageError, VopError, unknown_name
-from vop.model import TextVideoModel
+from vop.models.model import TextVideoModel
 from vop.search import queries
-from vop.search.about import About, LibraryModel
-from vop.search.library import Library
+from vop.search.manifest import LibraryModel, Manifest
 from vop.search.models import open_models
-from vop.search.moments import Moment
 from vop.search.queries import Sentence
+from vop.search.results import Moment
+from vop.search.store import Store
 from vop.server.batching import Batcher, TryAgain
 
 STATUS_SECONDS = 1.0  # what is told of a library may be so old
@@ -93,7 +93,7 @@ class Served:
         opened: its models; they may be those of before, while the library has moved on.
     """
 
-    def __init__(self, name: str, library: Library, opened: Opened, views: Views) -> None:
+    def __init__(self, name: str, library: Store, opened: Opened, views: Views) -> None:
         self.name, self.library, self.opened = name, library, opened
         self._views = views
         self._opening: Future[Opened] | None = None
@@ -101,7 +101,7 @@ class Served:
         self._asked, self._asking = -STATUS_SECONDS, threading.Lock()
 
     def status(self) -> dict:
-        """What `Library.status` says, which reads much of the table; many pages ask for it again and again.
+        """What `Store.status` says, which reads much of the table; many pages ask for it again and again.
 
         A library that cannot be read (its folder was moved) has nothing in it and an `error`; the others go on.
         """
@@ -157,7 +157,7 @@ class View:
         return self.served.name if self.number == 0 else f"{self.served.name}.{self.number + 1}"
 
     @property
-    def library(self) -> Library:
+    def library(self) -> Store:
         return self.served.library
 
     def opened(self) -> Opened:
@@ -168,7 +168,7 @@ class View:
         return opened
 
     def search(self, vector: np.ndarray, *, made_by: Opened, **how) -> list[Moment]:
-        """`Library.search`, for a query that these models have made."""
+        """`Store.search`, for a query that these models have made."""
         with self.served.still(made_by.models):
             return self.library.search(vector, model=self.number, **how)
 
@@ -196,14 +196,14 @@ class Views:
         VopError: it is another one than its library's.
     """
 
-    def __init__(self, libraries: Sequence[Library], *, precision: str = "auto") -> None:
+    def __init__(self, libraries: Sequence[Store], *, precision: str = "auto") -> None:
         self._precision = precision
         self._threads: WeakKeyDictionary[torch.nn.Module, ThreadPoolExecutor] = WeakKeyDictionary()
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="open-models")
         self.libraries: dict[str, Served] = {}
         for library in libraries:
             name = _unused(library.name, self.libraries)
-            self.libraries[name] = Served(name, library, self._open(library.about, library.path), self)
+            self.libraries[name] = Served(name, library, self._open(library.manifest, library.path), self)
 
     def library(self, name: str) -> Served:
         """Raises `Unknown` if there is no such library."""
@@ -216,11 +216,11 @@ class Views:
     def all(self) -> list[View]:
         return [view for served in self.libraries.values() for view in views_of(served)]
 
-    def open_later(self, library: Library) -> Future[Opened]:
+    def open_later(self, library: Store) -> Future[Opened]:
         """Opens a library's models beside the server's work."""
-        return self._opener.submit(self._open, library.about, library.path)
+        return self._opener.submit(self._open, library.manifest, library.path)
 
-    def _open(self, about: About, folder: Path) -> Opened:
+    def _open(self, about: Manifest, folder: Path) -> Opened:
         beside = [encoder.model for served in self.libraries.values() for encoder in served.opened.encoders]
         models = open_models(about, folder=folder, precision=self._precision, beside=beside)
         return Opened(about.models, tuple(Encoder(model, self._thread_of(model)) for model in models))

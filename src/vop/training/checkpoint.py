@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vop.errors import VopError
-from vop.files import atomic_write
+from vop.utils.files import atomic_write
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 

@@ -11,21 +11,21 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from vop.data.frames import FrameStore
-from vop.data.holdout import with_validation
-from vop.data.loading import count_groups
-from vop.data.screening import BadVideo, screen
-from vop.data.types import Dataset, Split
-from vop.device import default_device, resolve_precision
+from vop.datasets.frames import FrameStore
+from vop.datasets.loading import count_groups
+from vop.datasets.splits import with_validation
+from vop.datasets.types import Dataset, Split
+from vop.datasets.validation import BadVideo, screen
 from vop.errors import DataError, UsageError, VopError, unknown_name
 from vop.heads import MEAN
 from vop.methods import METHODS
-from vop.model import TextVideoModel, create
-from vop.progress import Progress, silent, stage
-from vop.run_folder import CONFIG, TRAINING
+from vop.models.model import TextVideoModel, create
+from vop.models.pretrained import CONFIG, TRAINING
 from vop.training.checkpoint import check_identity
 from vop.training.recipe import Recipe
 from vop.training.trainer import CHECKPOINT, Trainer, TrainingResult, identity_of
+from vop.utils.device import default_device, resolve_precision
+from vop.utils.progress import Progress, silent, stage
 
 ENOUGH_VIDEOS = 100  # to validate on; see `vop.training.selection`
 FRAMES = "frames"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vop.errors import UsageError, unknown_name
-from vop.files import read_file
+from vop.utils.files import read_file
 from vop.utils.parsing import MAX_YAML_BYTES, parse_yaml
 from vop.video.aspect import DISPLAY, check_aspect
 

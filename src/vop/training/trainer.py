@@ -19,20 +19,20 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
-from vop.data.frames import FrameStore
-from vop.data.loading import EpochSampler, FrameLoader, PairDataset, caption_groups, count_groups, frame_loader
-from vop.data.types import Split
+from vop.datasets.frames import FrameStore
+from vop.datasets.loading import EpochSampler, FrameLoader, PairDataset, caption_groups, count_groups, frame_loader
+from vop.datasets.types import Split
 from vop.errors import DataError, UsageError, VopError
 from vop.evaluation.embedding import embed_split
-from vop.model import HEAD_PREFIX, TextVideoModel, create
-from vop.progress import Progress, silent
-from vop.run_folder import TRAINING
-from vop.threads import forward_work, limit_threads
+from vop.models.model import HEAD_PREFIX, TextVideoModel, create
+from vop.models.pretrained import TRAINING
 from vop.training import checkpoint, selection
 from vop.training.distributed import gather_rows, share_gradient
 from vop.training.loss import contrastive_loss
 from vop.training.recipe import ENOUGH_STEPS, PAPER_EPOCHS, TUNED, UNTUNED, Recipe
+from vop.utils.progress import Progress, silent
 from vop.utils.text import count
+from vop.utils.threads import forward_work, limit_threads
 
 CHECKPOINT = "state.safetensors"
 LOGIT_SCALE = "clip.log_logit_scale"
@@ -78,8 +78,8 @@ class Trainer:
     """Trains `model` on `train`; `fit` does the whole job.
 
     Args:
-        model: fresh from `vop.model.create`.
-        train: the pairs; every video of it is readable (`vop.data.screening.screen`).
+        model: fresh from `vop.models.model.create`.
+        train: the pairs; every video of it is readable (`vop.datasets.validation.screen`).
         validation: selects the epoch; None keeps the last.
         out: the run's folder.
         store: gives the frames.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vop.errors import VopError
-from vop.files import read_file
+from vop.utils.files import read_file
 
 MAX_CONFIG_BYTES = 4 * 2**20  # of a configuration; the largest of a CLIP folder has 20 kB
 MAX_YAML_BYTES = 200_000  # a recipe has 2 kB

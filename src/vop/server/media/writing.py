@@ -9,11 +9,11 @@ from pathlib import Path
 import av
 
 from vop.errors import UsageError, VideoError
-from vop.files import atomic_write
 from vop.server.media.copied import copied_pictures
 from vop.server.media.encoded import encoded_pictures
 from vop.server.media.reading import Moment, find_moment
 from vop.server.media.sound import sound_packets
+from vop.utils.files import atomic_write
 
 MOMENT_VERSION = 3  # counts changes of what `write_moment` gives; a cache makes those of another version again
 

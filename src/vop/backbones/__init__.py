@@ -1,0 +1,6 @@
+"""The frozen CLIP: where its weights come from, and its two towers."""
+
+from vop.backbones.clip.config import ClipSizes, TowerSizes
+from vop.backbones.source import DEFAULT_HUB_ID, MINI, Backbone, find_backbone, find_sizes
+
+__all__ = ["DEFAULT_HUB_ID", "MINI", "Backbone", "ClipSizes", "TowerSizes", "find_backbone", "find_sizes"]

@@ -1,0 +1,1 @@
+"""OpenAI's CLIP: two towers, their sizes and their tokenizer."""

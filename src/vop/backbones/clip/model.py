@@ -1,0 +1,158 @@
+"""The two towers of a ViT CLIP, each as embed -> layers -> head, so that a method can step in between.
+
+Shapes: `b` images or texts, `n` tokens, `d` a tower's width, `e` the joint space.
+
+Activations have the tower's `dtype`. Frozen weights rest in it, trained ones in float32; each is cast where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vop.backbones.clip.config import ClipSizes, TowerSizes
+from vop.backbones.clip.layers import Layer, LayerNorm, free_parameter
+from vop.errors import UsageError
+from vop.utils.text import count
+
+Block = Callable[..., Tensor]  # called as a `Layer` is
+
+
+class VisionTower(nn.Module):
+    """Patches and [CLS] through the layers; the image's embedding is the projected [CLS]."""
+
+    dtype = torch.float32
+
+    def __init__(self, sizes: ClipSizes) -> None:
+        super().__init__()
+        width, tower = sizes.vision.width, sizes.vision
+        std = width**-0.5
+        self.patch_embedding = nn.Conv2d(3, width, sizes.patch_size, stride=sizes.patch_size, bias=False)
+        self.class_embedding = free_parameter(width, std=std)
+        self.positions = free_parameter(1 + sizes.patches, width, std=std)
+        self.pre_norm = LayerNorm(width, eps=tower.norm_eps)
+        self.layers = make_layers(tower)
+        self.post_norm = LayerNorm(width, eps=tower.norm_eps)
+        self.projection = free_parameter(width, sizes.embed_dim, std=std)
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """(b, 3, h, w) to (b, 1 + patches, d): [CLS] and patches with their positions, before `pre_norm`."""
+        weight = self.patch_embedding.weight.to(self.dtype)
+        patches = F.conv2d(pixels.to(self.dtype), weight, stride=self.patch_embedding.stride)
+        patches = patches.flatten(2).transpose(1, 2)
+        if patches.shape[1] != len(self.positions) - 1:
+            raise UsageError(
+                f"images of {pixels.shape[-2]} x {pixels.shape[-1]} pixels make {count('patch', patches.shape[1])}; "
+                f"this backbone takes {len(self.positions) - 1}: resize to its image_size"
+            )
+        cls = self.class_embedding.to(self.dtype).expand(len(pixels), 1, -1)
+        return torch.cat([cls, patches], dim=1) + self.positions.to(self.dtype)
+
+    def head(self, cls: Tensor) -> Tensor:
+        """(..., d) to (..., e)."""
+        cls = self.post_norm(cls)
+        return cls @ self.projection.to(cls.dtype)
+
+    def forward(self, pixels: Tensor, layers: Sequence[Block] | None = None) -> Tensor:
+        """(b, 3, h, w) to (b, e), not normalised: CLIP as it is, or with `layers` in the place of its own."""
+        *layers, last = layers or self.layers
+        x = self.pre_norm(self.embed(pixels))
+        for layer in layers:
+            x = layer(x)
+        return self.head(last(x, read=1)[:, 0])  # nothing reads the patches of the last one
+
+
+class TextTower(nn.Module):
+    """Tokens through causal layers; the text's embedding is the projected [EOS]."""
+
+    dtype = torch.float32
+
+    def __init__(self, sizes: ClipSizes) -> None:
+        super().__init__()
+        width, tower = sizes.text.width, sizes.text
+        self.eos_token_id = sizes.eos_token_id
+        self.token_embedding = nn.Embedding.from_pretrained(
+            free_parameter(sizes.vocab_size, width, std=1), freeze=False
+        )
+        self.positions = free_parameter(sizes.positions, width, std=0.01)
+        self.layers = make_layers(tower)
+        self.post_norm = LayerNorm(width, eps=tower.norm_eps)
+        self.projection = free_parameter(width, sizes.embed_dim, std=width**-0.5)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """(b, n) to (b, n, d), without positions: prompts may still move them."""
+        return self.token_embedding(ids).to(self.dtype)
+
+    def add_positions(self, x: Tensor) -> Tensor:
+        """(b, n, d) to (b, n, d)."""
+        if x.shape[1] > len(self.positions):
+            raise UsageError(
+                f"{x.shape[1]} text tokens, prompts included; this backbone takes {len(self.positions)}: "
+                "truncate the captions (TextVideoModel.tokenize does)"
+            )
+        return x + self.positions[: x.shape[1]].to(x.dtype)
+
+    def eos_index(self, ids: Tensor) -> Tensor:
+        """(b, n) to (b,): where each text's first [EOS] stands."""
+        found = ids == self.eos_token_id
+        if not found.any(dim=1).all():
+            row = int((~found.any(dim=1)).nonzero()[0])
+            raise UsageError(f"text {row} holds no [EOS] (id {self.eos_token_id}), at which its embedding is read")
+        return found.int().argmax(dim=1)
+
+    def head(self, eos: Tensor) -> Tensor:
+        """(..., d) to (..., e)."""
+        eos = self.post_norm(eos)
+        return eos @ self.projection.to(eos.dtype)
+
+    def forward(self, ids: Tensor, layers: Sequence[Block] | None = None) -> Tensor:
+        """(b, n) to (b, e), not normalised: CLIP as it is, or with `layers` in the place of its own."""
+        x = self.add_positions(self.embed(ids))
+        for layer in layers or self.layers:
+            x = layer(x, causal=True)
+        return self.head(pick(x, self.eos_index(ids)))
+
+
+class Clip(nn.Module):
+    """Both towers and the logit scale (its logarithm, as CLIP stores it)."""
+
+    def __init__(self, sizes: ClipSizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.vision = VisionTower(sizes)
+        self.text = TextTower(sizes)
+        self.log_logit_scale = free_parameter(std=0)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the activations."""
+        return self.vision.dtype
+
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Sets the activations' dtype and puts what is frozen into it; the logit scale stays unrounded."""
+        for parameter in self.parameters():
+            if not parameter.requires_grad and parameter is not self.log_logit_scale:
+                parameter.data = parameter.data.to(dtype)
+        self.vision.dtype = self.text.dtype = dtype
+
+
+def pick(x: Tensor, index: Tensor) -> Tensor:
+    """Of (b, n, d), the token at `index` (b,) of each sequence: (b, d)."""
+    return x.take_along_dim(index[:, None, None], dim=1).squeeze(1)
+
+
+def make_layers(tower: TowerSizes) -> nn.ModuleList:
+    """The blocks of a tower, freshly initialised."""
+    return nn.ModuleList(
+        Layer(
+            width=tower.width,
+            heads=tower.heads,
+            mlp_width=tower.mlp_width,
+            activation=tower.activation,
+            norm_eps=tower.norm_eps,
+        )
+        for _ in range(tower.layers)
+    )

@@ -1,0 +1,283 @@
+"""Where a backbone comes from: the built-in `mini`, a folder, or a hub."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import reprlib
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatch
+from functools import cached_property
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING
+
+from vop.backbones.clip.config import VIT_B_16, VIT_B_32, VIT_L_14, ClipSizes, sizes_from_config
+from vop.errors import UsageError, VopError, unknown_name
+from vop.utils.files import check_file
+from vop.utils.parsing import read_json_object
+
+if TYPE_CHECKING:
+    from vop.backbones.clip.model import Clip
+    from vop.backbones.clip.tokenizer import Tokenizer
+
+MINI = "mini"
+DEFAULT_HUB_ID = "openai/clip-vit-base-patch32"
+
+# A hub's files can change under a name; these do not.
+PINNED_REVISIONS = {
+    "openai/clip-vit-base-patch32": "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
+    "openai/clip-vit-base-patch16": "57c216476eefef5ab752ec549e440a49ae4ae5f3",
+    "openai/clip-vit-large-patch14": "32bd64288804d66eefd0ccbe215aa642df71cc41",
+}
+SHORT_NAMES = {
+    "ViT-B/32": "openai/clip-vit-base-patch32",
+    "ViT-B/16": "openai/clip-vit-base-patch16",
+    "ViT-L/14": "openai/clip-vit-large-patch14",
+}
+# Sizes that need neither weights nor a network.
+KNOWN_SIZES = {
+    "openai/clip-vit-base-patch32": VIT_B_32,
+    "openai/clip-vit-base-patch16": VIT_B_16,
+    "openai/clip-vit-large-patch14": VIT_L_14,
+}
+_WANTED = [
+    "config.json",
+    "preprocessor_config.json",
+    "tokenizer*.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+]
+HUB_TIMEOUT_SECONDS = 20
+MAX_HEADER_BYTES = 8 * 2**20  # of a safetensors file; ViT-L/14's has 80 kB
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A CLIP folder on this machine.
+
+    Attributes:
+        name: as it was asked for: "mini", a hub id or a folder.
+        folder: an ordinary `transformers` CLIP folder.
+        revision: of the hub, or None.
+        mean, std: of a pixel in [0, 1], per channel.
+    """
+
+    name: str
+    folder: Path
+    revision: str | None
+    sizes: ClipSizes
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def load(self) -> Clip:
+        """The weights, in fp32."""
+        import torch
+
+        from vop.backbones.clip.convert import from_transformers
+        from vop.backbones.clip.model import Clip
+
+        with torch.device("meta"):
+            clip = Clip(self.sizes)
+        _check_weights(self.folder, sum(tensor.numel() for tensor in clip.state_dict().values()))
+        state = from_transformers(_read_weights(self.folder), source=str(self.folder))
+        _check_shapes(state, clip.state_dict(), self.folder)
+        clip.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+        return clip.eval().requires_grad_(False)
+
+    def tokenizer(self) -> Tokenizer | None:
+        """What makes token ids of texts, or None if the folder has no vocabulary."""
+        from vop.backbones.clip.tokenizer import Tokenizer
+
+        return Tokenizer(self.folder, vocab_size=self.sizes.vocab_size) if _has_vocabulary(self.folder) else None
+
+    def content_hash(self) -> str:
+        """SHA-256 of the weights' files, which tells a run whether it meets its own backbone again; read once."""
+        return self._content_hash
+
+    @cached_property
+    def _content_hash(self) -> str:
+        digest = hashlib.sha256()
+        for path in _weight_files(self.folder):
+            check_file(path)
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+
+def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
+    """Finds a backbone: "mini", a local `transformers` CLIP folder, a hub id ("ViT-B/32" for OpenAI's).
+
+    Args:
+        revision: of a hub id; OpenAI's are pinned by default.
+
+    Raises:
+        UsageError: no such name.
+        VopError: the folder is no ViT CLIP, or the hub cannot be reached and nothing is cached.
+    """
+    name = SHORT_NAMES.get(name, name)
+    if name == MINI:
+        return _read_folder(Path(__file__).with_name("mini"), name=name, revision=None)
+    if Path(name).expanduser().is_dir():
+        return _read_folder(Path(name).expanduser(), name=name, revision=None)
+    if Path(name).expanduser().is_file():
+        raise UsageError(f"{name} is a file, a backbone is a folder; OpenAI's: vop import openai {name} --out DIR")
+    if not is_hub_id(name) or name.startswith("ViT-"):
+        raise unknown_name("backbone or folder", name, [MINI, *SHORT_NAMES, *KNOWN_SIZES])
+    folder = _download(name, revision or PINNED_REVISIONS.get(name))
+    return _read_folder(folder, name=name, revision=folder.name)  # a snapshot is called by its commit
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` can be OWNER/NAME on a hub."""
+    if "/" not in name:  # known without the hub's client, whose import takes a quarter of a second
+        return False
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def find_sizes(name: str) -> ClipSizes:
+    """The sizes of a backbone, without weights or a network for OpenAI's."""
+    name = SHORT_NAMES.get(name, name)
+    return KNOWN_SIZES[name] if name in KNOWN_SIZES else find_backbone(name).sizes
+
+
+def _download(name: str, revision: str | None) -> Path:
+    from huggingface_hub import model_info, snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    cached = None
+    try:  # what an earlier run has fetched is enough
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
+        cached = folder if _weight_files(folder) else None
+        if cached and _has_vocabulary(cached):
+            return cached
+    except (LocalEntryNotFoundError, FileNotFoundError):
+        pass
+    try:
+        # This request fails at once where there is no network; others try again for a minute.
+        files = model_info(name, revision=revision, timeout=HUB_TIMEOUT_SECONDS).siblings or []
+        safe = any(fnmatch(file.rfilename, "model*.safetensors") for file in files)
+        weights = "model*.safetensors*" if safe else "pytorch_model*.bin*"
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[*_WANTED, weights]))
+    except (RepositoryNotFoundError, EntryNotFoundError) as error:
+        raise unknown_name("folder or hub id", name, [MINI, *KNOWN_SIZES]) from error
+    except Exception as error:  # the hub's client raises its HTTP library's own errors
+        if cached:  # weights without a vocabulary still embed videos
+            return cached
+        near = [known for known in get_close_matches(name, KNOWN_SIZES, cutoff=0.8) if known != name]
+        hint = f"Did you mean {' or '.join(near)}? " if near else ""
+        raise VopError(
+            f"{name!r} is no folder here, and as a hub id it is not cached, nor can the hub be reached "
+            f"({type(error).__name__}). {hint}Without a network, use the built-in `mini`, give a local CLIP folder, "
+            "or convert OpenAI's file: vop import openai FILE --out DIR"
+        ) from error
+
+
+def _read_folder(folder: Path, *, name: str, revision: str | None) -> Backbone:
+    config_file = folder / "config.json"
+    if not config_file.exists():
+        raise VopError(f"{folder}: no config.json: not a transformers CLIP folder")
+    config = read_json(config_file)
+    if config.get("model_type") != "clip":
+        raise VopError(f"{config_file}: model_type is {config.get('model_type')!r}; a backbone is of type 'clip'")
+    try:
+        sizes = sizes_from_config(config)
+    except ValueError as error:
+        raise VopError(f"{config_file}: not the configuration of a CLIP: {error}; fetch the folder again") from None
+    mean, std = CLIP_MEAN, CLIP_STD
+    if (folder / "preprocessor_config.json").exists():
+        pixels = read_json(folder / "preprocessor_config.json")
+        mean, std = _channels(pixels, "image_mean", mean, folder), _channels(pixels, "image_std", std, folder)
+    return Backbone(name=name, folder=folder, revision=revision, sizes=sizes, mean=mean, std=std)
+
+
+def _channels(pixels: dict, name: str, usual: tuple[float, ...], folder: Path) -> tuple[float, ...]:
+    """One number per colour channel."""
+    values = pixels.get(name, usual)
+    if not isinstance(values, list | tuple) or len(values) != 3 or not all(_is_number(x) for x in values):
+        raise VopError(
+            f"{folder}: {name} in its preprocessor_config.json is {reprlib.repr(values)}; it is three numbers"
+        )
+    if name == "image_std" and min(values) <= 0:
+        raise VopError(f"{folder}: image_std in its preprocessor_config.json is {values!r}; it is above 0")
+    return tuple(values)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def read_json(path: Path) -> dict:
+    """The named values of a JSON file; a VopError says what is wrong with it."""
+    return read_json_object(path, remedy="fetch the folder again")
+
+
+def _check_shapes(state: dict, wanted: dict, folder: Path) -> None:
+    """Whether the weights are those of the configuration beside them."""
+    for name in sorted(wanted.keys() | state.keys()):
+        got, needed = (tuple(part[name].shape) if name in part else None for part in (state, wanted))
+        if got != needed:
+            raise VopError(f"{folder}: {name} has the shape {got} in the weights; its config.json makes it {needed}")
+
+
+def _has_vocabulary(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("tokenizer.json", "vocab.json"))
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+
+
+def _check_weights(folder: Path, count: int) -> None:
+    """Refuses files that hold much more than the `count` numbers of the configuration, before they are read."""
+    whole = folder / "model.safetensors"
+    paths = [whole] if whole.exists() else _weight_files(folder)
+    for path in paths:
+        check_file(path)
+        if path.suffix == ".safetensors":
+            check_header(path)
+    size, most = sum(path.stat().st_size for path in paths), 8 * count + 64 * 2**20
+    if size > most:
+        raise VopError(
+            f"{folder}: the weights take {size:,} bytes; those of its config.json take {most:,} at most: "
+            "they are of another model"
+        )
+
+
+def check_header(path: Path) -> None:
+    """Raises a VopError if a safetensors file says that its header is larger than any."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > MAX_HEADER_BYTES:
+        raise VopError(
+            f"{path}: damaged: its header would take {size:,} bytes, at most {MAX_HEADER_BYTES:,} are read; "
+            "fetch or train it again"
+        )
+
+
+def _read_weights(folder: Path) -> dict:
+    from safetensors import SafetensorError
+
+    try:
+        if (folder / "model.safetensors").exists():
+            from safetensors.torch import load_file
+
+            return load_file(folder / "model.safetensors")
+        if not _weight_files(folder):
+            raise VopError(f"{folder}: no model.safetensors: the folder holds no weights")
+        from transformers import CLIPModel  # several seconds to import; knows shards and older files
+
+        return CLIPModel.from_pretrained(folder, local_files_only=True, weights_only=True).state_dict()
+    except UnpicklingError as error:
+        raise VopError(f"{folder}: the weights hold more than tensors, which is not run; use safetensors") from error
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise VopError(f"{folder}: the weights cannot be read ({error}); fetch or convert them again") from error

@@ -1,0 +1,139 @@
+"""The whole job on the built-in benchmark: render, tune, evaluate, index the gallery, answer typed sentences."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vop.benchmarks import emoji_motion
+from vop.datasets.frames import FrameStore
+from vop.datasets.types import Dataset, Split
+from vop.errors import UsageError
+from vop.evaluation.embedding import embed_split
+from vop.evaluation.figures import Clip, SheetRow, contact_sheet
+from vop.evaluation.job import evaluate_model
+from vop.evaluation.report import EvaluationReport
+from vop.models.model import TextVideoModel, load
+from vop.search.index import index
+from vop.training.job import train
+from vop.training.recipe import TUNED, Recipe
+from vop.utils.device import resolve_precision
+from vop.utils.progress import Progress, silent, stage
+
+METHOD = "vop-f+p"
+FRAMES = 6
+# The rate of docs/results.md. What tuning does is what a demo shows, for better or worse.
+RECIPE = Recipe(epochs=8, learning_rate=3e-2, validation=0.1, if_worse=TUNED, workers=0)
+SENTENCES, TOP = 5, 3
+CREDIT = "Artwork: OpenMoji, the open-source emoji and icon project, CC BY-SA 4.0"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A video that was found for a sentence."""
+
+    path: Path
+    caption: str
+    score: float
+    right: bool
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo made.
+
+    Attributes:
+        library: the gallery, indexed by the tuned model.
+        reports: zero-shot's and the tuned method's, on the gallery.
+        answers: for each sentence, its best videos.
+    """
+
+    run: Path
+    sheet: Path
+    library: Path
+    reports: tuple[EvaluationReport, EvaluationReport]
+    answers: dict[str, list[Answer]]
+
+
+def run_demo(out: Path, *, plan: emoji_motion.Plan = emoji_motion.DEMO, progress: Progress = silent) -> DemoResult:
+    """Does it all below `out`: `data/`, `cache/`, `run/`, `library/`, `contact_sheet.png`.
+
+    Videos and cache are used again.
+    """
+    _make_room(out)
+    dataset = emoji_motion.dataset(out / "data", plan=plan, progress=stage(progress, "rendering videos"))
+    cache, run = out / "cache", out / "run"
+    tuned = train(
+        dataset, METHOD, run, backbone="mini", recipe=RECIPE, cache=cache, progress=progress, num_frames=FRAMES
+    ).model
+    plain = load("mini", num_frames=FRAMES, dtype=resolve_precision("auto", tuned.device))
+    reports = tuple(evaluate_model(model, dataset, cache=cache, bank_videos=0) for model in (plain, tuned))
+    tuned.card["results"] = reports[1].metrics.to_dict()
+    tuned.save_pretrained(run)
+    store = FrameStore(tuned.num_frames, tuned.image_size, cache=cache)
+    answers = _answer(tuned, dataset, store, _sentences(dataset.split("test"), out / "data", plan))
+    sheet = _draw(answers, out / "contact_sheet.png")
+    library = out / "library"
+    index(library, [video.path for video in dataset.split("test").videos], model=str(run), progress=progress)
+    return DemoResult(run, sheet, library, reports, answers)
+
+
+def _make_room(out: Path) -> None:
+    """Removes an earlier demo's run and library, and nothing else that may stand there."""
+    for made in (out / "run", out / "library"):
+        if made.exists() and not (out / "data" / emoji_motion.MARKER).exists():
+            raise UsageError(f"{made} exists and is not of a demo: choose another --out")
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _sentences(split: Split, root: Path, plan: emoji_motion.Plan) -> list[int]:
+    """The first video of each of the first kinds: captions that nobody chose for being easy."""
+    metadata = emoji_motion.load_metadata(root, plan=plan)
+    first: dict[str, int] = {}
+    for row, target in enumerate(split.targets):
+        first.setdefault(metadata[split.videos[target].id].kind, row)
+    return [first[kind] for kind in sorted(first)][:SENTENCES]
+
+
+@torch.inference_mode()
+def _answer(model: TextVideoModel, dataset: Dataset, store: FrameStore, rows: list[int]) -> dict[str, list[Answer]]:
+    gallery = embed_split(model, dataset.split("test"), store)
+    split = gallery.split
+    found = {}
+    for row in rows:
+        sentence = split.captions[row]
+        scores = gallery.videos @ model.encode_text([sentence])[0]
+        found[sentence] = [
+            Answer(
+                path=split.videos[video].path,
+                caption=split.captions[split.captions_of[video][0]],
+                score=float(scores[video]),
+                right=video == split.targets[row],
+            )
+            for video in scores.topk(min(TOP, len(scores))).indices.tolist()
+        ]
+    return found
+
+
+def _draw(answers: dict[str, list[Answer]], path: Path) -> Path:
+    from vop.video.frames import read_frames
+
+    rows = [
+        SheetRow(
+            sentence,
+            [
+                Clip(
+                    frames=read_frames(answer.path, num_frames=5, size=96),
+                    score=answer.score,
+                    right=answer.right,
+                    caption=answer.caption,
+                )
+                for answer in found
+            ],
+        )
+        for sentence, found in answers.items()
+    ]
+    return contact_sheet(rows, path, title=f"{METHOD} on mini: five sentences, their top {TOP}", footer=CREDIT)

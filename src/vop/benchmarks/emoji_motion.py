@@ -1,0 +1,207 @@
+"""The benchmark `emoji-motion`: short captioned videos in which something happens, many with a time-reversed twin.
+
+Everything follows from the sizes and the seed. Train, validation and test share no caption, no seed and no content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from random import Random
+
+from vop.benchmarks import stories
+from vop.benchmarks.artwork import cache_folder, load_atlas
+from vop.benchmarks.videos import draw_clip, encode
+from vop.datasets.types import Dataset, Split, Video
+from vop.errors import DataError, UsageError
+from vop.utils.files import atomic_write
+
+VERSION = 1  # raise it when the same seed gives other videos
+CAPTIONS, MARKER = "captions.jsonl", "complete.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to make: videos in each split, the share of them that have a twin, and the seed."""
+
+    train: int = 1024
+    val: int = 200
+    test: int = 500
+    twins: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.train, self.val, self.test) < 0 or self.train + self.val + self.test == 0:
+            raise UsageError(f"{self}: sizes are at least 0, and one of them is more")
+        if not 0 <= self.twins <= 1:
+            raise UsageError(f"twins is {self.twins}; a share is between 0 and 1")
+
+    @property
+    def fingerprint(self) -> str:
+        """A short name for exactly these videos."""
+        return hashlib.sha256(json.dumps([VERSION, asdict(self)]).encode()).hexdigest()[:10]
+
+
+FULL = Plan()
+DEMO = Plan(train=600, val=0, test=150, seed=1)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One video of the benchmark.
+
+    Attributes:
+        id: its name, such as "test-0007".
+        split: "train", "val" or "test".
+        caption: what happens.
+        kind: one of `stories.KINDS`.
+        twin: the id of the video that shows the same backwards, or None.
+        seed: what the picture is drawn from; twins share it.
+        backwards: whether the frames are in reversed order.
+        story: what happens.
+    """
+
+    id: str
+    split: str
+    caption: str
+    kind: str
+    twin: str | None
+    seed: str
+    backwards: bool
+    story: stories.Story
+
+    @cached_property
+    def row(self) -> dict:
+        """The line in `captions.jsonl`."""
+        fields = ("id", "split", "caption", "kind", "twin")
+        return {"video": f"videos/{self.id}.mp4", **{name: getattr(self, name) for name in fields}}
+
+
+def plan_clips(plan: Plan = FULL) -> list[Clip]:
+    """All clips of the benchmark, undrawn. Contents and captions are unique."""
+    rng = Random(f"emoji-motion/{plan.seed}")
+    told: set[stories.Story] = set()
+    said: set[str] = set()
+    clips: list[Clip] = []
+    for split in ("train", "val", "test"):
+        size = getattr(plan, split)
+        number, paired = 0, round(size * plan.twins) // 2 * 2
+        while number < size:
+            count = 2 if number < paired else 1
+            clips += _clips_of_story(split, number, count, rng, told, said, plan.seed)
+            number += count
+    return clips
+
+
+def _clips_of_story(split: str, number: int, count: int, rng: Random, told: set, said: set, seed: int) -> list[Clip]:
+    story = stories.sample_story(rng)
+    while stories.canonical(story) in told:
+        story = stories.sample_story(rng)
+    told.add(stories.canonical(story))
+    ways = (False, True) if count == 2 else (rng.random() < 0.5,)
+    ids = [f"{split}-{number + i:04d}" for i in range(count)]
+    clips = []
+    for i, backwards in enumerate(ways):
+        caption = stories.tell(story, rng, backwards=backwards)
+        while caption in said:
+            caption = stories.tell(story, rng, backwards=backwards)
+        said.add(caption)
+        twin = ids[1 - i] if count == 2 else None
+        clips.append(Clip(ids[i], split, caption, story.kind, twin, f"{seed}/{ids[0]}", backwards, story))
+    return clips
+
+
+def draw(clip: Clip):
+    """The clip's frames, uint8 (25, 96, 96, 3); a twin's are the other's in reversed order."""
+    rng = Random(clip.seed)
+    frames = draw_clip(stories.actors(clip.story, rng), load_atlas(), rng)
+    return frames[::-1] if clip.backwards else frames
+
+
+def dataset(
+    root: Path | None = None, *, plan: Plan = FULL, progress: Callable[[int, int], None] | None = None
+) -> Dataset:
+    """The benchmark, rendered into `root` first where files are missing (default: the cache folder).
+
+    `progress(done, total)` is called after every video. A rendering that was cut off goes on where it stopped.
+
+    Raises:
+        DataError: `root` holds the benchmark of another plan.
+        VopError: the artwork's packages are not installed, or there is no space left.
+    """
+    root = Path(root) if root is not None else cache_folder() / f"emoji-motion-{plan.fingerprint}"
+    clips = plan_clips(plan)
+    if not _is_complete(root, plan):
+        _render(root, clips, plan, progress)
+    splits = {}
+    for name in ("train", "val", "test"):
+        part = [clip for clip in clips if clip.split == name]
+        if part:
+            videos = tuple(Video(clip.id, root / clip.row["video"]) for clip in part)
+            splits[name] = Split(name, videos, tuple(clip.caption for clip in part), tuple(range(len(part))))
+    return Dataset("emoji-motion", splits)
+
+
+def _is_complete(root: Path, plan: Plan) -> bool:
+    marker = root / MARKER
+    if not marker.is_file():
+        return False
+    found = json.loads(marker.read_text(encoding="utf-8"))
+    wanted = {"version": VERSION, **asdict(plan)}
+    if found != wanted:
+        raise DataError(f"{root} holds emoji-motion of {found}, not of {wanted}: choose another folder or remove it")
+    return True
+
+
+def _render(root: Path, clips: Sequence[Clip], plan: Plan, progress: Callable[[int, int], None] | None) -> None:
+    """Draws what is missing, then the captions, then the marker."""
+    started = root / "plan.json"  # files of another plan's unfinished rendering must not be taken for ours
+    wanted = json.dumps({"version": VERSION, **asdict(plan)})
+    if started.is_file() and started.read_text(encoding="utf-8") != wanted:
+        raise DataError(f"{root} holds an unfinished emoji-motion of another plan: choose another folder or remove it")
+    _write(started, wanted)
+    for done, clip in enumerate(clips, 1):
+        path = root / clip.row["video"]
+        if not path.is_file():
+            encode(draw(clip), path)
+        if progress:
+            progress(done, len(clips))
+    _write(root / CAPTIONS, "".join(json.dumps(clip.row) + "\n" for clip in clips))
+    _write(root / MARKER, wanted)
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What is known of a video besides its caption."""
+
+    kind: str
+    twin: str | None
+
+
+def load_metadata(root: Path | None = None, *, plan: Plan = FULL) -> dict[str, Metadata]:
+    """For each video id of a rendered benchmark, its kind of content and its twin.
+
+    Raises:
+        DataError: nothing has been rendered there.
+    """
+    root = Path(root) if root is not None else cache_folder() / f"emoji-motion-{plan.fingerprint}"
+    path = root / CAPTIONS
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; emoji-motion has not been rendered here")
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {row["id"]: Metadata(row["kind"], row["twin"]) for row in rows}
+
+
+def twin_indices(video_ids: Sequence[str], metadata: dict[str, Metadata]) -> list[int | None]:
+    """For each video, the place of its twin in `video_ids`; None where it has none there."""
+    places = {video_id: i for i, video_id in enumerate(video_ids)}
+    return [places.get(metadata[video_id].twin) for video_id in video_ids]

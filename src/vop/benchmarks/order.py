@@ -1,0 +1,57 @@
+"""Order accuracy: can a model tell a video from the same video backwards?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from vop.benchmarks import emoji_motion
+from vop.datasets.types import Split
+
+
+def order_accuracy(similarity, twins: Sequence[int | None]) -> float:
+    """Percent of videos with a twin whose own caption is nearer to them than to the twin; chance is 50.
+
+    Ties count as wrong, so a model that is blind to time gets 0 where its scores are exactly equal.
+
+    Args:
+        similarity: (n, n), texts in rows, videos in columns; text i describes video i.
+        twins: for each video the index of its twin, or None.
+
+    Raises:
+        ValueError: the sizes do not fit, or no video has a twin.
+    """
+    similarity = torch.as_tensor(similarity)
+    if similarity.shape != (len(twins), len(twins)):
+        raise ValueError(f"similarity is {tuple(similarity.shape)} for {len(twins)} videos; it has to be square")
+    own = [i for i, twin in enumerate(twins) if twin is not None]
+    if not own:
+        raise ValueError(f"none of the {len(twins)} videos has a twin")
+    other = [twins[i] for i in own]
+    right = similarity[own, own] > similarity[own, other]
+    return 100 * right.double().mean().item()
+
+
+def measure(similarity: torch.Tensor, split: Split) -> dict:
+    """Order accuracy, and by kind of content: `{"extras": {"order"}, "kinds": {kind: {"videos", "t2v_r1", "order"}}}`.
+
+    Args:
+        similarity: (n, n) of a split of emoji-motion, or of what could be read of it.
+        split: with one caption for each video.
+    """
+    metadata = emoji_motion.load_metadata(split.videos[0].path.parent.parent)
+    kinds = [metadata[video.id].kind for video in split.videos]
+    twins = emoji_motion.twin_indices([video.id for video in split.videos], metadata)
+    own = similarity.diagonal()[:, None]
+    first = (similarity >= own).sum(dim=1) == 1  # as ranks do, which place a right item after those that tie
+    by_kind = {}
+    for kind in sorted(set(kinds)):
+        rows = [row for row, other in enumerate(kinds) if other == kind]
+        paired = [twin if kinds[row] == kind else None for row, twin in enumerate(twins)]
+        by_kind[kind] = {
+            "videos": len(rows),
+            "t2v_r1": 100 * first[rows].double().mean().item(),
+            "order": order_accuracy(similarity, paired) if any(twin is not None for twin in paired) else None,
+        }
+    return {"extras": {"order": order_accuracy(similarity, twins)}, "kinds": by_kind}

@@ -1,0 +1,52 @@
+"""Configurations that come from outside: checked once, where they come in, and typed from there on."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from vop.errors import UsageError, VopError, unknown_name
+
+T = TypeVar("T")
+
+
+def validated(kind: type[T], values: object, *, source: str, error: type[VopError] = UsageError) -> T:
+    """`values`, read from a file or given by a caller, as a pydantic model or a dataclass.
+
+    Args:
+        kind: what they are to be; it refuses keys that it does not know, where its configuration says `extra="forbid"`.
+        source: where they come from, at the front of an error ("config.json").
+
+    Raises:
+        UsageError: a key is unknown, with the nearest known ones, or missing, or its value is not allowed. Another type
+            of error where `error` says so.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as invalid:
+        raise error(f"{source}: {_explain(kind, invalid.errors()[0])}") from None
+
+
+def _explain(kind: type, fault: Any) -> str:
+    """The first fault that was found, in our words."""
+    name = ".".join(map(str, fault["loc"]))
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return str(unknown_name("key", name, _keys(kind, fault["loc"][:-1])))
+    if fault["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return f"{name!r} is missing"
+    if fault["type"] == "value_error":  # of a check of the type's own
+        return str(fault["ctx"]["error"])
+    return f"{name} is {fault['input']!r}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
+
+
+def _keys(kind: type, inside: tuple[int | str, ...]) -> list[str]:
+    """The keys of a type, or of what lies inside it."""
+    from pydantic import TypeAdapter
+
+    schema = TypeAdapter(kind).json_schema()
+    definitions, here = schema.get("$defs", {}), schema
+    for step in inside:
+        here = here.get("items", {}) if isinstance(step, int) else here.get("properties", {}).get(step, {})
+        here = definitions.get(here.get("$ref", "").rpartition("/")[2], here)
+    return list(here.get("properties", {}))

@@ -1,0 +1,130 @@
+"""The authors' released basic VoP (ModelScope, damo/cv_vit-b32_retrieval_vop) as a run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vop import methods
+from vop.backbones import ClipSizes, find_backbone
+from vop.converters.checkpoint import read_tensors
+from vop.converters.folder import check_new_folder, new_folder
+from vop.converters.openai import sizes_from_openai, write_clip_folder
+from vop.converters.vocabulary import find_vocabulary
+from vop.errors import UsageError, VopError
+from vop.models.model import TextVideoModel
+from vop.models.pretrained import save
+from vop.utils.parsing import read_json_object
+
+METHOD = "vop-modelscope"
+WEIGHTS, BACKBONE, CONFIGURATION = "VoP_msrvtt9k.pth", "ViT-B-32.pt", "configuration.json"
+_VISUAL, _TEXT = "visual_prompt_learner.visual_prompts", "text_prompt_learner.text_prompts"
+_CLIP = "clip."
+
+
+def import_modelscope(folder: str | Path, out: str | Path, *, vocabulary: str | Path | None = None) -> Path:
+    """Writes the released VoP as a run, which `vop.load(out)` opens; its backbone travels with it.
+
+    Args:
+        folder: holds `VoP_msrvtt9k.pth` and `configuration.json`; `ViT-B-32.pt` is read only if the first lacks the
+            backbone. Nothing in them is run.
+        out: a folder that does not exist yet, or is empty. It is there whole or not at all.
+        vocabulary: OpenAI's `bpe_simple_vocab_16e6.txt.gz`; by default the one in `folder`. Without any, the run takes
+            token ids only, until its `backbone` folder gets a tokenizer.
+
+    Returns:
+        `out`.
+
+    Raises:
+        UsageError: a file does not exist, or `out` does.
+        VopError: a file is damaged or of another kind; the message says which.
+    """
+    folder, out = Path(folder).expanduser(), Path(out).expanduser()
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder; it is the one that holds {WEIGHTS} and {CONFIGURATION}")
+    check_new_folder(out)
+    vocabulary = find_vocabulary(folder, vocabulary)
+    known = _read_configuration(folder / CONFIGURATION)
+    state = read_tensors(folder / WEIGHTS)
+    backbone, source = _backbone(state, folder), str(folder / WEIGHTS)
+    sizes = sizes_from_openai(backbone, source=source)  # the release builds its CLIP by OpenAI's code
+    _check_configuration(known, state, sizes, path=folder / CONFIGURATION)
+    with new_folder(out) as new:
+        (new / "backbone").mkdir()
+        write_clip_folder(backbone, new / "backbone", sizes=sizes, source=source, vocabulary=vocabulary)
+        save(_build(state, sizes, known, new / "backbone"), new)
+    return out
+
+
+def _read_configuration(path: Path) -> dict:
+    if not path.exists():
+        raise UsageError(f"{path}: no such file; the release comes with it")
+    found = read_json_object(path, remedy="fetch the release again")
+    if "hyperparam" not in found:
+        raise VopError(f"{path}: no JSON object with 'hyperparam'; it has {', '.join(found) or 'nothing'}")
+    known = found["hyperparam"]
+    for key, least in (("num_frames", 1), ("tp_suffix_token_num", 0)):
+        value = known.get(key) if isinstance(known, dict) else None
+        if not isinstance(value, int) or value < least:
+            raise VopError(f"{path}: hyperparam.{key} is {value!r}; it must be a whole number of {least} or more")
+    return known
+
+
+def _backbone(state: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """The CLIP with OpenAI's names. The release loads its own copy over that of `ViT-B-32.pt`."""
+    inside = {name.removeprefix(_CLIP): tensor for name, tensor in state.items() if name.startswith(_CLIP)}
+    return inside or read_tensors(folder / BACKBONE)
+
+
+def _check_configuration(known: dict, state: Mapping[str, Tensor], sizes: ClipSizes, *, path: Path) -> None:
+    """What the configuration says must be what the tensors are: a number of prompts read wrongly would go unnoticed."""
+    found = {"vp_token_num": _visual_prompts(state, sizes).shape[1], "input_res": sizes.image_size}
+    text = _text_prompts(state, sizes).shape[1]
+    found["tp_prefix_token_num"] = text - known["tp_suffix_token_num"]
+    for key, value in found.items():
+        if known.get(key, value) != value:
+            raise VopError(f"{path}: hyperparam.{key} is {known[key]!r}; the tensors of {WEIGHTS} say {value}")
+    if known.get("pooling_type", "avg") != "avg":
+        raise VopError(f"{path}: hyperparam.pooling_type is {known['pooling_type']!r}; the release knows 'avg' only")
+
+
+def _visual_prompts(state: Mapping[str, Tensor], sizes: ClipSizes) -> Tensor:
+    """(L, P, d)."""
+    return _prompts(state, _VISUAL, (sizes.vision.layers, 1, None, sizes.vision.width)).squeeze(1)
+
+
+def _text_prompts(state: Mapping[str, Tensor], sizes: ClipSizes) -> Tensor:
+    """(L, P, d), prefix first."""
+    return _prompts(state, _TEXT, (sizes.text.layers, None, sizes.text.width))
+
+
+def _prompts(state: Mapping[str, Tensor], name: str, wanted: tuple[int | None, ...]) -> Tensor:
+    if name not in state:
+        raise VopError(f"{WEIGHTS}: no tensor {name!r}: not the released VoP")
+    shape = state[name].shape
+    if len(shape) != len(wanted) or any(want not in (None, got) for want, got in zip(wanted, shape, strict=True)):
+        shown = " x ".join("any" if want is None else str(want) for want in wanted)
+        raise VopError(f"{WEIGHTS}: {name} has shape {tuple(shape)}; its backbone asks for {shown}")
+    return state[name].float()
+
+
+def _build(state: Mapping[str, Tensor], sizes: ClipSizes, known: dict, backbone: Path) -> TextVideoModel:
+    visual, text = _visual_prompts(state, sizes), _text_prompts(state, sizes)
+    method = methods.create(
+        METHOD,
+        sizes,
+        num_frames=known["num_frames"],
+        visual_prompts=visual.shape[1],
+        text_prompts=text.shape[1],
+        text_suffix=known["tp_suffix_token_num"],
+    )
+    for table, prompts in ((method.shared_prompts, visual), (method.text_prompts, text)):
+        if table.tokens is not None:
+            table.tokens.data.copy_(prompts)
+    model = TextVideoModel(find_backbone(str(backbone)), METHOD, method, dtype=torch.float32)
+    model.card = {"source": "the authors' release on ModelScope, damo/cv_vit-b32_retrieval_vop"}
+    model.card |= {key: known[key] for key in ("video_sample_type", "seed") if key in known}
+    return model

@@ -1,0 +1,340 @@
+"""OpenAI's CLIP files (`ViT-B-32.pt` and its like) as ordinary `transformers` CLIP folders.
+
+Tensors do not say how many heads they are for, nor the activation between them. Of OpenAI's own files both are known.
+Others have tensors of the same names, and often the same shapes (open_clip's LAION models, with another activation):
+for those the caller has to say them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vop.backbones.clip.config import VIT_B_16, VIT_B_32, VIT_L_14, ClipSizes, TowerSizes
+from vop.backbones.clip.convert import from_transformers
+from vop.backbones.clip.model import Clip
+from vop.backbones.source import CLIP_MEAN, CLIP_STD
+from vop.converters.checkpoint import read_tensors
+from vop.converters.folder import check_new_folder, new_folder
+from vop.converters.vocabulary import find_vocabulary, write_tokenizer
+from vop.errors import UsageError, VopError, unknown_name
+from vop.utils.files import atomic_write
+from vop.utils.text import count
+
+if TYPE_CHECKING:
+    from transformers import CLIPConfig
+
+HEAD_WIDTH = 64  # of every CLIP of OpenAI's, and of what is built by its code; the files do not say it
+ACTIVATIONS = {"quick-gelu": "quick_gelu", "gelu": "gelu"}
+OWN = {
+    "ViT-B/32": VIT_B_32,
+    "ViT-B/16": VIT_B_16,
+    "ViT-L/14": VIT_L_14,
+    "ViT-L/14@336px": replace(VIT_L_14, image_size=336),
+}
+# Numbers that OpenAI's archives hold beside the weights, and what built from them does not.
+_MARKS = ("input_resolution", "context_length", "vocab_size")
+
+_TOP = {
+    "visual.class_embedding": "vision_model.embeddings.class_embedding",
+    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    "visual.ln_pre.weight": "vision_model.pre_layrnorm.weight",
+    "visual.ln_pre.bias": "vision_model.pre_layrnorm.bias",
+    "visual.ln_post.weight": "vision_model.post_layernorm.weight",
+    "visual.ln_post.bias": "vision_model.post_layernorm.bias",
+    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "ln_final.weight": "text_model.final_layer_norm.weight",
+    "ln_final.bias": "text_model.final_layer_norm.bias",
+    "logit_scale": "logit_scale",
+}
+_PROJECTIONS = {"visual.proj": "visual_projection.weight", "text_projection": "text_projection.weight"}
+_TOWERS = {"visual.transformer": "vision_model", "transformer": "text_model"}
+_IN_LAYER = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+
+
+def import_openai(
+    file: str | Path,
+    out: str | Path,
+    *,
+    vocabulary: str | Path | None = None,
+    heads: int | None = None,
+    text_heads: int | None = None,
+    activation: str | None = None,
+) -> Path:
+    """Writes OpenAI's CLIP file as a `transformers` CLIP folder, which `find_backbone(out)` opens.
+
+    Args:
+        file: a TorchScript archive or a state dict with OpenAI's names; nothing in it is run.
+        out: a folder that does not exist yet, or is empty. It is there whole or not at all.
+        vocabulary: OpenAI's `bpe_simple_vocab_16e6.txt.gz`; by default the one beside `file`. Without any, the folder
+            gets no tokenizer, and the model takes token ids only.
+        heads, text_heads: of the attention in the vision and in the text tower.
+        activation: between the layers of an MLP, "quick-gelu" or "gelu". These three are known of OpenAI's own files,
+            and needed for any other.
+
+    Returns:
+        `out`.
+
+    Raises:
+        UsageError: `file` or `vocabulary` does not exist, or `out` does.
+        VopError: the file is damaged, of another kind, or not a ViT CLIP, or it is not one of OpenAI's own and the
+            heads and the activation are not given; the message says which.
+    """
+    file, out = Path(file).expanduser(), Path(out).expanduser()
+    check_new_folder(out)
+    vocabulary = find_vocabulary(file.parent, vocabulary)
+    state = read_tensors(file)
+    sizes = _known_sizes(state, heads, text_heads, activation, source=str(file))
+    with new_folder(out) as folder:
+        write_clip_folder(state, folder, sizes=sizes, source=str(file), vocabulary=vocabulary)
+    return out
+
+
+def write_clip_folder(
+    state: Mapping[str, Tensor], folder: Path, *, sizes: ClipSizes, source: str, vocabulary: Path | None
+) -> None:
+    """Writes weights with OpenAI's names into `folder`, in fp32."""
+    from safetensors.torch import save_file
+
+    renamed = {name: tensor.float().contiguous() for name, tensor in to_transformers(state, source=source).items()}
+    _check_shapes(renamed, sizes, source=source)
+    if vocabulary:
+        write_tokenizer(vocabulary, folder, vocab_size=sizes.vocab_size, positions=sizes.positions)
+    with atomic_write(folder / "model.safetensors") as path:
+        save_file(renamed, path, metadata={"format": "pt"})
+    with atomic_write(folder / "preprocessor_config.json") as path:
+        path.write_text(json.dumps(_preprocessing(sizes), indent=2) + "\n", encoding="utf-8")
+    _config(sizes).save_pretrained(folder)
+
+
+def _known_sizes(
+    state: Mapping[str, Tensor], heads: int | None, text_heads: int | None, activation: str | None, *, source: str
+) -> ClipSizes:
+    """The sizes of one of OpenAI's own files, or those with the heads and the activation that were given."""
+    sizes = sizes_from_openai(state, source=source)
+    differences = _differences(state, sizes)
+    given = {"--heads": heads, "--text-heads": text_heads, "--activation": activation}
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        if differences:
+            raise VopError(
+                f"{source}: not one of OpenAI's own files ({', '.join(OWN)}): {differences}. Its tensors do not say "
+                "how many heads its attention has, nor which activation it was trained with: look both up where the "
+                "file comes from (open_clip: its model configuration; most of its models take gelu), and give "
+                f"--heads N --text-heads N --activation {' or '.join(ACTIVATIONS)}"
+            )
+        return sizes
+    if missing:
+        raise UsageError(
+            f"{source}: --heads, --text-heads and --activation go together; {', '.join(missing)} is missing"
+        )
+    if activation not in ACTIVATIONS:
+        raise unknown_name("activation", str(activation), ACTIVATIONS)
+    chosen = replace(
+        sizes,
+        vision=_with(sizes.vision, heads, activation, option="--heads"),
+        text=_with(sizes.text, text_heads, activation, option="--text-heads"),
+    )
+    if differences:
+        _check_names(state, sizes, source=source)
+    elif chosen != sizes:
+        raise UsageError(
+            f"{source}: this is OpenAI's own file, with {sizes.vision.heads} heads, {sizes.text.heads} text heads and "
+            "quick-gelu: leave out --heads, --text-heads and --activation"
+        )
+    return chosen
+
+
+def _with(tower: TowerSizes, heads: int | None, activation: str | None, *, option: str) -> TowerSizes:
+    if not isinstance(heads, int) or heads < 1 or tower.width % heads:
+        raise UsageError(f"{option} is {heads!r}; it is a whole number that divides the width, {tower.width}")
+    return replace(tower, heads=heads, activation=ACTIVATIONS[activation])
+
+
+def _differences(state: Mapping[str, Tensor], sizes: ClipSizes) -> str:
+    """What tells a file from OpenAI's own, in words; nothing if it is one."""
+    found = _shapes(sizes)
+    unlike = {
+        name: [f"{what} {found[what]} (not {value})" for what, value in _shapes(own).items() if value != found[what]]
+        for name, own in OWN.items()
+    }
+    nearest = min(unlike, key=lambda name: len(unlike[name]))
+    if unlike[nearest]:
+        return f"unlike {nearest} it has {', '.join(unlike[nearest])}"
+    marks = dict(zip(_MARKS, (sizes.image_size, sizes.positions, sizes.vocab_size), strict=True))
+    wrong = [name for name, value in marks.items() if name not in state or state[name].flatten().tolist() != [value]]
+    if wrong:
+        return f"its shapes are those of {nearest}, but it lacks {', '.join(wrong)}, which OpenAI's archives hold"
+    return ""
+
+
+def _shapes(sizes: ClipSizes) -> dict[str, int]:
+    return {
+        "vision width": sizes.vision.width,
+        "vision layers": sizes.vision.layers,
+        "vision MLP width": sizes.vision.mlp_width,
+        "patch size": sizes.patch_size,
+        "image size": sizes.image_size,
+        "embedding size": sizes.embed_dim,
+        "text width": sizes.text.width,
+        "text layers": sizes.text.layers,
+        "text MLP width": sizes.text.mlp_width,
+        "vocabulary": sizes.vocab_size,
+        "text positions": sizes.positions,
+    }
+
+
+def _check_names(state: Mapping[str, Tensor], sizes: ClipSizes, *, source: str) -> None:
+    """A tensor that is not read would be a part of the model that is left out."""
+    kinds = [f"{a}.{kind}" for a in _IN_LAYER for kind in ("weight", "bias")]
+    kinds += ["attn.in_proj_weight", "attn.in_proj_bias"]
+    known = {*_TOP, *_PROJECTIONS, *_MARKS}
+    for prefix, tower in (("visual.transformer", sizes.vision), ("transformer", sizes.text)):
+        known |= {f"{prefix}.resblocks.{i}.{kind}" for i in range(tower.layers) for kind in kinds}
+    odd = sorted(name for name in state.keys() - known if name.split(".")[-1] != "attn_mask")
+    if odd:
+        raise VopError(
+            f"{source}: it holds {odd[0]!r}, which a CLIP of OpenAI's form does not have: it is another model"
+        )
+
+
+def sizes_from_openai(state: Mapping[str, Tensor], *, source: str) -> ClipSizes:
+    """The sizes as the tensors' shapes tell them; heads (64 of the width each) and activation as OpenAI's.
+
+    Raises:
+        VopError: a tensor is missing or has another number of dimensions than a ViT CLIP's.
+    """
+    if "visual.layer1.0.conv1.weight" in state:
+        raise VopError(f"{source}: a ResNet CLIP; only the ViT ones (ViT-B/32, B/16, L/14) are supported")
+
+    def shape(name: str, dimensions: int) -> tuple[int, ...]:
+        found = tuple(_take(state, name, source=source).shape)
+        if len(found) != dimensions or 0 in found:
+            raise VopError(f"{source}: {name} has shape {found}; a ViT CLIP's has {count('dimension', dimensions)}")
+        return found
+
+    def tower(prefix: str, width: int) -> TowerSizes:
+        return TowerSizes(
+            width=width,
+            layers=_layer_count(state, prefix),
+            heads=max(1, width // HEAD_WIDTH),
+            mlp_width=shape(f"{prefix}.resblocks.0.mlp.c_fc.weight", 2)[0],
+        )
+
+    vision_width, _, _, patch_size = shape("visual.conv1.weight", 4)
+    patches = shape("visual.positional_embedding", 2)[0] - 1
+    grid = round(patches**0.5)
+    if grid < 1 or grid * grid != patches:
+        raise VopError(f"{source}: visual.positional_embedding is for {count('patch', patches)}, which make no square")
+    vocab_size, text_width = shape("token_embedding.weight", 2)
+    return ClipSizes(
+        vision=tower("visual.transformer", vision_width),
+        text=tower("transformer", text_width),
+        image_size=grid * patch_size,
+        patch_size=patch_size,
+        embed_dim=shape("text_projection", 2)[1],
+        vocab_size=vocab_size,
+        positions=shape("positional_embedding", 2)[0],
+        eos_token_id=vocab_size - 1,
+    )
+
+
+def to_transformers(state: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:
+    """Renames OpenAI's weights to those of a `transformers` CLIPModel; extra tensors are left out."""
+    theirs = {new: _take(state, old, source=source) for old, new in _TOP.items()}
+    theirs |= {new: _take(state, old, source=source).T for old, new in _PROJECTIONS.items()}
+    for prefix, tower in _TOWERS.items():
+        for i in range(_layer_count(state, prefix)):
+            old, new = f"{prefix}.resblocks.{i}", f"{tower}.encoder.layers.{i}"
+            for kind in ("weight", "bias"):
+                joined = _take(state, f"{old}.attn.in_proj_{kind}", source=source)
+                for p, part in zip("qkv", joined.chunk(3), strict=False):
+                    theirs[f"{new}.self_attn.{p}_proj.{kind}"] = part
+                for a, b in _IN_LAYER.items():
+                    theirs[f"{new}.{b}.{kind}"] = _take(state, f"{old}.{a}.{kind}", source=source)
+    return theirs
+
+
+def _take(state: Mapping[str, Tensor], name: str, *, source: str) -> Tensor:
+    if name not in state:
+        near = ", ".join(sorted(state)[:3])
+        raise VopError(f"{source}: no tensor {name!r}, which OpenAI's ViT CLIP files have; it holds {near}, …")
+    return state[name]
+
+
+def _layer_count(state: Mapping[str, Tensor], prefix: str) -> int:
+    numbers = (name.removeprefix(f"{prefix}.resblocks.") for name in state if name.startswith(f"{prefix}.resblocks."))
+    return len({number.split(".")[0] for number in numbers})
+
+
+def _check_shapes(renamed: Mapping[str, Tensor], sizes: ClipSizes, *, source: str) -> None:
+    ours = from_transformers(renamed, source=source)
+    with torch.device("meta"):
+        wanted = Clip(sizes).state_dict()
+    for name, tensor in wanted.items():
+        if ours[name].shape != tensor.shape:
+            raise VopError(
+                f"{source}: {name} has shape {tuple(ours[name].shape)}; the other tensors ask for {tuple(tensor.shape)}"
+            )
+
+
+def _config(sizes: ClipSizes) -> CLIPConfig:
+    from transformers import CLIPConfig
+
+    def tower(part: TowerSizes) -> dict:
+        return {
+            "hidden_size": part.width,
+            "num_hidden_layers": part.layers,
+            "num_attention_heads": part.heads,
+            "intermediate_size": part.mlp_width,
+            "projection_dim": sizes.embed_dim,
+            "hidden_act": part.activation,
+            "layer_norm_eps": part.norm_eps,
+        }
+
+    text = {
+        "vocab_size": sizes.vocab_size,
+        "max_position_embeddings": sizes.positions,
+        "bos_token_id": sizes.eos_token_id - 1,
+        "eos_token_id": sizes.eos_token_id,
+        "pad_token_id": sizes.eos_token_id,
+    }
+    vision = {"image_size": sizes.image_size, "patch_size": sizes.patch_size}
+    return CLIPConfig(
+        text_config=tower(sizes.text) | text,
+        vision_config=tower(sizes.vision) | vision,
+        projection_dim=sizes.embed_dim,
+        architectures=["CLIPModel"],
+        dtype="float32",
+    )
+
+
+def _preprocessing(sizes: ClipSizes) -> dict:
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": sizes.image_size},
+        "resample": 3,  # bicubic
+        "do_center_crop": True,
+        "crop_size": {"height": sizes.image_size, "width": sizes.image_size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(CLIP_MEAN),
+        "image_std": list(CLIP_STD),
+    }

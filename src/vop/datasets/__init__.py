@@ -1,0 +1,51 @@
+"""Data sets: readers, decoding, the frame cache, loading, checks."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vop.datasets.frames import FrameStore
+    from vop.datasets.loading import EpochSampler, PairDataset, frame_loader
+    from vop.datasets.readers import load
+    from vop.datasets.splits import with_validation
+    from vop.datasets.types import Dataset, Split, Video
+    from vop.datasets.validation import cache_dataset, check_dataset, screen
+
+__all__ = [
+    "Dataset",
+    "EpochSampler",
+    "FrameStore",
+    "PairDataset",
+    "Split",
+    "Video",
+    "cache_dataset",
+    "check_dataset",
+    "frame_loader",
+    "load",
+    "screen",
+    "with_validation",
+]
+
+# PyTorch and PyAV are imported only where a name that needs them is used.
+_HOMES = {
+    "Dataset": "vop.datasets.types",
+    "EpochSampler": "vop.datasets.loading",
+    "FrameStore": "vop.datasets.frames",
+    "PairDataset": "vop.datasets.loading",
+    "Split": "vop.datasets.types",
+    "Video": "vop.datasets.types",
+    "cache_dataset": "vop.datasets.validation",
+    "check_dataset": "vop.datasets.validation",
+    "frame_loader": "vop.datasets.loading",
+    "load": "vop.datasets.readers",
+    "screen": "vop.datasets.validation",
+    "with_validation": "vop.datasets.splits",
+}
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vop.datasets' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

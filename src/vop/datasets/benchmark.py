@@ -1,0 +1,158 @@
+"""What the readers of benchmarks share: published files, lists of ids, and splits made of (video id, caption) pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from vop.datasets.text import expect, read_json, read_text
+from vop.datasets.types import Dataset, Split, Video
+from vop.datasets.videofolder import FileTree, VideoFolder, needed_folder
+from vop.errors import DataError
+from vop.utils.text import count
+
+Pair = tuple[str, str]  # video id, caption
+_ADJECTIVES = {"train": "training", "val": "validation", "test": "test"}
+
+
+def read_ids(path: Path) -> list[str]:
+    """The ids of a list: one a line or, in a `.json` file, a list of texts.
+
+    Raises:
+        DataError: an id is listed twice, or there is none.
+    """
+    if path.suffix == ".json":
+        ids = expect(read_json(path), list, path)
+        return unique(path, [(f"entry {n}", expect(name, str, f"{path}: entry {n}")) for n, name in enumerate(ids, 1)])
+    lines = enumerate(read_text(path).split("\n"), start=1)
+    return unique(path, [(f"line {n}", line.strip()) for n, line in lines if line.strip()])
+
+
+def unique(path: Path, ids: Sequence[tuple[str, str]]) -> list[str]:
+    """The ids of (place, id), after a check that there are some and that none is there twice."""
+    first: dict[str, str] = {}
+    for place, video_id in ids:
+        if not video_id.strip():
+            raise DataError(f"{path}: {place}: the id is {video_id!r}")
+        if video_id in first:
+            raise DataError(f"{path}: {place}: {video_id!r} is listed again, after {first[video_id]}")
+        first[video_id] = place
+    if not first:
+        raise DataError(f"{path}: there is no id in it")
+    return list(first)
+
+
+class Benchmark:
+    """A benchmark's data set while it is read from the files that its authors published.
+
+    Args:
+        name: of the data set.
+        root: the folder of the files, which may lie in sub-folders.
+        videos: the folder of the videos, if it is another one.
+
+    Attributes:
+        notes: what the data set will have to say.
+    """
+
+    def __init__(self, name: str, root: Path | None, *, videos: Path | None = None) -> None:
+        self.name = name
+        self.root = needed_folder(name, root)
+        self.notes: list[str] = []
+        self._splits: dict[str, Split] = {}
+        self._files: FileTree = VideoFolder(self.root)
+        self._videos = self._files if videos is None else VideoFolder(videos)  # one walk finds both kinds of files
+
+    def find(self, file: str, *, beside: Path | None = None) -> Path | None:
+        """The file of this name beside another one, or else the nearest to the root; None if there is none."""
+        if beside is not None and (beside.parent / file).is_file():
+            return beside.parent / file
+        found = self._files.nearest(file)
+        return None if found is None else Path(found)
+
+    def need(self, file: str) -> Path:
+        """`find`, with a DataError if there is no such file."""
+        found = self.find(file)
+        if found is None:
+            raise DataError(f"{self.root}: there is no {file} in this folder or below it")
+        return found
+
+    def each(self, files: Mapping[str, str], *, beside: Path | None = None) -> Iterator[tuple[str, Path]]:
+        """(split, path) of the files that are there, given {split: name}; a note names every missing one.
+
+        Raises:
+            DataError: none is there.
+        """
+        found = {split: self.find(file, beside=beside) for split, file in files.items()}
+        if not any(found.values()):
+            raise DataError(f"{self.root}: there is no {', no '.join(files.values())} in this folder or below it")
+        for split, path in found.items():
+            if path is None:
+                self.notes.append(f"no {split} split: there is no {files[split]}")
+            else:
+                yield split, path
+
+    def add(
+        self,
+        split: str,
+        pairs: Sequence[Pair],
+        *,
+        source: Path,
+        listing: Path | None = None,
+        read: Callable[[Path], list[str]] = read_ids,
+    ) -> None:
+        """Add a split. Empty captions and listed videos without a caption are left out; notes count them.
+
+        Args:
+            source: the file that `pairs` are from, for messages.
+            listing: the file of the split's ids; its order is that of the videos. Captions of other videos belong to
+                other splits. Without it the split has all videos, in the order of their captions.
+            read: gives the ids of `listing`.
+
+        Raises:
+            DataError: nothing is left.
+        """
+        listed = dict.fromkeys(read(listing) if listing else (video_id for video_id, _ in pairs))
+        wanted = [pair for pair in pairs if pair[0] in listed]
+        filled = [pair for pair in wanted if pair[1].strip()]
+        captioned = {video_id for video_id, _ in filled}
+        ids = [video_id for video_id in listed if video_id in captioned]
+        if not ids:
+            raise _nothing_left(source, listing, list(listed))
+        if len(filled) < len(wanted):
+            self.notes.append(f"{count('empty caption', len(wanted) - len(filled))} left out of {split}")
+        if len(ids) < len(listed):
+            without = f"{len(listed) - len(ids):,} of {count(f'{_ADJECTIVES[split]} video', len(listed))}"
+            self.notes.append(f"{without} have no captions in {source.name}")
+        self._splits[split] = self._make(split, ids, filled)
+
+    def _make(self, split: str, ids: Sequence[str], pairs: Sequence[Pair]) -> Split:
+        place = {video_id: index for index, video_id in enumerate(ids)}
+        return Split(
+            name=split,
+            videos=tuple(Video(video_id, self._videos.find(video_id)) for video_id in ids),
+            captions=tuple(caption for _, caption in pairs),
+            targets=tuple(place[video_id] for video_id, _ in pairs),
+        )
+
+    def dataset(self) -> Dataset:
+        """What was added, with the notes."""
+        return Dataset(self.name, self._splits, notes=(*self.notes, *overlaps(self._splits)))
+
+
+def _nothing_left(source: Path, listing: Path | None, listed: list[str]) -> DataError:
+    if listing is None:
+        return DataError(f"{source}: there is no caption in it")
+    return DataError(
+        f"{listing}: none of its {count('video', len(listed))} has a caption in {source}, for example {listed[0]!r}; "
+        "do the two files belong together?"
+    )
+
+
+def overlaps(splits: Mapping[str, Split]) -> Iterator[str]:
+    """Notes on videos that training sees and a held-out split has too."""
+    ids = {name: {video.id for video in split.videos} for name, split in splits.items()}
+    trained = ids.pop("train", set())
+    for name, held_out in ids.items():
+        if common := held_out & trained:
+            are = "is" if len(common) == 1 else "are"
+            yield f"{count('video', len(common))} {are} in both train and {name}, for example {min(common)}"

@@ -1,0 +1,42 @@
+"""DiDeMo (Hendricks et al., ICCV 2017) for paragraph retrieval: all descriptions of a video are one text.
+
+Files, anywhere below the root: `train_data.json`, `val_data.json`, `test_data.json` (lists of `video` and
+`description`, several of a video), beside each optionally `train_list.txt` and so on (the ids of a split, one a line),
+and the videos. The descriptions are joined in the order of their file, as published code does, not in that of their
+`times`; no moment is cut out, the whole video is used.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vop.datasets.benchmark import Benchmark, Pair
+from vop.datasets.text import expect, member, one_line, read_json
+from vop.datasets.types import Dataset
+from vop.errors import DataError
+
+_DATA = {"train": "train_data.json", "val": "val_data.json", "test": "test_data.json"}
+
+
+def read(name: str, root: Path | None, *, videos: Path | None = None) -> Dataset:
+    """`didemo` from its published files: the splits that are there.
+
+    Raises:
+        DataError: a file is missing or not in its published form.
+    """
+    benchmark = Benchmark(name, root, videos=videos)
+    for split, path in benchmark.each(_DATA):
+        listing = benchmark.find(f"{split}_list.txt", beside=path)
+        benchmark.add(split, _read_pairs(path), source=path, listing=listing)
+    return benchmark.dataset()
+
+
+def _read_pairs(path: Path) -> list[Pair]:
+    descriptions: dict[str, list[str]] = {}
+    for number, row in enumerate(expect(read_json(path), list, path), start=1):
+        place = f"{path}: entry {number}"
+        video_id = member(row, "video", str, place)
+        if not video_id.strip():
+            raise DataError(f"{place}: the video is {video_id!r}")
+        descriptions.setdefault(video_id, []).append(member(row, "description", str, place))
+    return [(video_id, one_line(" ".join(found))) for video_id, found in descriptions.items()]

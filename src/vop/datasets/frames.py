@@ -1,0 +1,133 @@
+"""Videos as frames, from their files or from a cache on disk that gives the same bits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from vop.datasets.types import Video
+from vop.errors import VideoError
+from vop.utils.files import atomic_write
+from vop.video.aspect import DISPLAY
+from vop.video.decode import decode_frames
+from vop.video.isolated import DecodingProcesses
+from vop.video.limits import check_frames
+from vop.video.version import DECODER_VERSION
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class FrameStore:
+    """Gives each video's frames, always the same way.
+
+    With `cache`, a folder, a video is decoded once and read from there later: one safetensors file a video,
+    `num_frames * 3 * size * size` bytes. A cached file belongs to a video file with its time of change and size;
+    it is checked when it is read, and a damaged one is made again.
+
+    Attributes:
+        aspect: as for `decode_frames`.
+        processes: decode, in the place of this process; see `isolated`.
+    """
+
+    num_frames: int
+    size: int
+    cache: Path | None = None
+    aspect: str = DISPLAY
+    processes: DecodingProcesses | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_frames(self.num_frames, self.size)
+
+    @contextmanager
+    def isolated(self) -> Iterator[FrameStore]:
+        """This store, decoding in processes of their own: a file that crashes the decoder is an unreadable file."""
+        with DecodingProcesses() as processes:
+            yield replace(self, processes=processes)
+
+    def load(self, video: Video) -> torch.Tensor:
+        """The frames of a video: uint8 tensor (num_frames, 3, size, size).
+
+        Raises:
+            VideoError: the file cannot give a frame.
+        """
+        import torch
+
+        return torch.from_numpy(self.load_array(video))
+
+    def load_array(self, video: Video) -> np.ndarray:
+        """As `load`, a uint8 array."""
+        if self.cache is None:
+            return self._decode(video)
+        cached = self.cache_path(video)
+        frames = self._read(cached)
+        if frames is None:
+            frames = self._decode(video)
+            write_frames(cached, frames)
+        return frames
+
+    def cache_path(self, video: Video) -> Path:
+        """Where the cache keeps this video's frames, whether or not they are there."""
+        if self.cache is None:
+            raise ValueError("this FrameStore has no cache")
+        try:
+            path = video.path.resolve()
+            state = path.stat()
+        except OSError as error:
+            raise VideoError(video.path, "there is no such file") from error
+        identity = [str(path), state.st_size, state.st_mtime_ns, self.num_frames, self.size, DECODER_VERSION]
+        if self.aspect != DISPLAY:
+            identity.append(self.aspect)
+        key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+        return Path(self.cache) / key[:2] / f"{key[2:40]}.safetensors"
+
+    def is_cached(self, video: Video) -> bool:
+        """Whether the cache has a sound copy of this video's frames."""
+        return self.cache is not None and self._read(self.cache_path(video)) is not None
+
+    def _decode(self, video: Video) -> np.ndarray:
+        wanted = {"num_frames": self.num_frames, "size": self.size, "aspect": self.aspect}
+        if self.processes is None:
+            return decode_frames(video.path, **wanted)
+        return self.processes.call(decode_frames, video.path, **wanted)
+
+    def _read(self, path: Path) -> np.ndarray | None:
+        return read_frames(path, shape=(self.num_frames, 3, self.size, self.size))
+
+
+def read_frames(path: Path, *, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The frames in a cache file; None if there is none, or not what was once written."""
+    try:
+        with safe_open(path, framework="np") as file:
+            frames = file.get_tensor("frames")
+            checksum = (file.metadata() or {}).get("crc32")
+    except (OSError, SafetensorError):
+        return None
+    sound = frames.dtype == np.uint8 and frames.shape == shape
+    return frames if sound and checksum == _checksum(frames) else None
+
+
+def write_frames(path: Path, frames: np.ndarray) -> None:
+    """Writes a cache file, whole or not at all.
+
+    Raises:
+        VopError: there is no space left.
+    """
+    frames = np.ascontiguousarray(frames)  # of others it writes the bytes in the wrong order, without a word
+    with atomic_write(path, durable=False) as temporary:
+        save_file({"frames": frames}, temporary, metadata={"crc32": _checksum(frames)})
+
+
+def _checksum(frames: np.ndarray) -> str:
+    return f"{zlib.crc32(frames):08x}"

@@ -1,0 +1,87 @@
+"""Readers: one for each format of annotations, found by the data set's name.
+
+A reader is a function `read(name, root, *, videos) -> Dataset`: `root` is the folder behind the colon of the SPEC
+(None if there is none), `videos` the folder of the videos where they lie elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from vop.datasets.types import Dataset
+from vop.errors import DataError, UsageError, unknown_name
+
+Reader = Callable[..., Dataset]
+
+# A new benchmark is a line here; its module is imported when its name is used.
+READERS: dict[str, str] = {
+    "activitynet": "vop.datasets.activitynet:read",
+    "didemo": "vop.datasets.didemo:read",
+    "emoji-motion": "vop.datasets.builtin:read",
+    "lsmdc": "vop.datasets.lsmdc:read",
+    "msrvtt-7k": "vop.datasets.msrvtt:read",
+    "msrvtt-9k": "vop.datasets.msrvtt:read",
+    "msvd": "vop.datasets.msvd:read",
+    "vatex": "vop.datasets.vatex:read",
+}
+TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+_KINDS = f"or a {', '.join(TABLE_SUFFIXES[:-1])} or {TABLE_SUFFIXES[-1]} file, or hf:OWNER/NAME"
+
+
+def load(
+    spec: str,
+    *,
+    videos: str | Path | None = None,
+    video_column: str | None = None,
+    caption_column: str | None = None,
+) -> Dataset:
+    """Read the data set that a SPEC names.
+
+    Args:
+        spec: `NAME:DIR`, a benchmark and its folder (`msrvtt-9k:/data/msrvtt`); a CSV, TSV, JSON, JSONL or Parquet file
+            with a video and a caption column, or a folder with one for each split (`train.csv`, `test.csv`); or
+            `hf:OWNER/NAME`, such a folder on the Hugging Face hub.
+        videos: the folder of the videos, where it is not that of the annotations.
+        video_column, caption_column: of a table, where their names are not among the usual ones.
+
+    Raises:
+        UsageError: there is no data set of this name, or no such column.
+        DataError: its files are missing or cannot be read.
+    """
+    columns = {"video_column": video_column, "caption_column": caption_column}
+    videos = None if videos is None else Path(videos)
+    if spec.startswith("hf:"):
+        return _table_module().read_hub(spec, videos=videos, **columns)
+    path = Path(spec).expanduser()
+    if path.suffix.lower() in TABLE_SUFFIXES or path.is_dir():
+        return _table_module().read(path, videos=videos, **columns)
+    name, _, folder = spec.partition(":")
+    if name not in READERS and path.exists():
+        raise DataError(
+            f"{path}: a table ends in {', '.join(TABLE_SUFFIXES[:-1])} or {TABLE_SUFFIXES[-1]}; rename or convert it"
+        )
+    if name not in READERS:
+        raise _unknown(spec, name)
+    if video_column or caption_column:
+        raise UsageError(f"{name} has no columns to name; video_column and caption_column are for tables")
+    root = Path(folder).expanduser() if folder else None
+    return reader(name)(name, root, videos=videos)
+
+
+def reader(name: str) -> Reader:
+    """The reader of a benchmark, imported now."""
+    if name not in READERS:
+        raise unknown_name("data set", name, READERS)
+    module, _, function = READERS[name].partition(":")
+    return getattr(import_module(module), function)
+
+
+def _table_module():
+    return import_module("vop.datasets.table")
+
+
+def _unknown(spec: str, name: str) -> UsageError:
+    error = unknown_name("data set", name, READERS)
+    return UsageError(f"{error}, {_KINDS} ({spec!r} is neither a file nor a folder)")

@@ -1,0 +1,276 @@
+"""Captioned videos in a table: CSV, TSV, JSON, JSONL or Parquet, one file or one for each split.
+
+A row is a video and a caption (or a list of captions); several rows of one video are several captions. A column
+`split` says where a row belongs; without one the file's name does (`test.csv`), and any other file is for training.
+
+A cell of text may be a list that JSON or Python has written (`["a", "b"]`, `['a', 'b']`), as pandas does in CSV files.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+import reprlib
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vop.datasets.benchmark import overlaps
+from vop.datasets.readers import TABLE_SUFFIXES
+from vop.datasets.rows import VIDEO_COLUMNS, plain_name, read_table
+from vop.datasets.types import Dataset, Split, Video
+from vop.datasets.videofolder import VideoFolder
+from vop.errors import DataError, UsageError, unknown_name
+from vop.utils.names import existing_path, nfc
+from vop.utils.text import count
+
+CAPTION_COLUMNS = (
+    *("caption", "captions", "text", "sentence", "sentences", "description", "descriptions", "title"),
+    *("query", "label"),
+)
+MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4000  # of a file, and of a path, on any usual disk
+SPLIT_COLUMNS = ("split", "subset", "partition")
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+# What pandas and SQL write for a value that is missing.
+_NULLS = ("nan", "NaN", "None", "null", "NULL", "<NA>", "NaT")
+_STRING = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+_ITEM = rf"\s*(?:{_STRING}|None)\s*"
+# A comma between any two: Python would join ['a' 'b'], as NumPy writes two texts, into one.
+_PYTHON_LIST = re.compile(rf"\[(?:{_ITEM}(?:,{_ITEM})*(?:,\s*)?)?\]|\({_ITEM},(?:{_ITEM},)*(?:{_ITEM})?\)", re.DOTALL)
+_ENDS_OF_LISTS = ("]", ")", "'", '"', ",", "...")  # some were cut off
+_LIKE_A_LIST = re.compile(r"(?:array\()?\[\s*[ub]?['\"]|array\(\[")
+
+
+@dataclass
+class _Pairs:
+    """A split that is being read: videos by id, captions in the order of their rows."""
+
+    places: dict[str, int] = field(default_factory=dict)
+    captions: list[str] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
+    files: dict[str, Path] = field(default_factory=dict)
+
+    def add(self, video_id: str, caption: str, folder: VideoFolder) -> None:
+        if video_id not in self.files:
+            self.files[video_id] = folder.find(video_id)
+        self.targets.append(self.places.setdefault(video_id, len(self.places)))
+        self.captions.append(caption)
+
+    def split(self, name: str) -> Split:
+        videos = tuple(Video(video_id, self.files[video_id]) for video_id in self.places)
+        return Split(name, videos, tuple(self.captions), tuple(self.targets))
+
+
+def read(
+    path: Path,
+    *,
+    videos: Path | None = None,
+    video_column: str | None = None,
+    caption_column: str | None = None,
+) -> Dataset:
+    """A table, or a folder of them. Relative paths of videos start at `videos`, or at the table's folder.
+
+    Raises:
+        UsageError: a named column is not there.
+        DataError: the file is missing or broken, or no column looks like what is needed.
+    """
+    path = existing_path(path)
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file")
+    found: dict[str, _Pairs] = {}
+    empty: dict[str, list[str]] = {}
+    bare: dict[str, set[str]] = {}
+    for table in _tables(path) if path.is_dir() else [path]:
+        folder = VideoFolder(videos or table.parent)
+        for name, video_id, caption, place in _rows(table, video_column, caption_column):
+            if caption:
+                found.setdefault(name, _Pairs()).add(video_id, caption, folder)
+            else:
+                empty.setdefault(name, []).append(place)
+                bare.setdefault(name, set()).add(video_id)
+    if not found:
+        raise DataError(f"{path}: there is no row with a caption in it")
+    splits = {name: pairs.split(name) for name, pairs in found.items()}
+    notes = [
+        f"{count('empty caption', len(places))} left out of {name}, first {places[0]}" for name, places in empty.items()
+    ]
+    for name, ids in bare.items():
+        if without := ids - (found[name].places.keys() if name in found else set()):
+            notes.append(
+                f"{count('video', len(without))} of {name} without captions left out, for example {min(without)}"
+            )
+    named = path.resolve()
+    return Dataset(named.name if path.is_dir() else named.stem, splits, notes=(*notes, *overlaps(splits)))
+
+
+def read_hub(spec: str, *, videos: Path | None = None, **columns: str | None) -> Dataset:
+    """`hf:OWNER/NAME`: a data set repository of the Hugging Face hub that holds tables and video files."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    name = spec.removeprefix("hf:")
+    try:
+        folder = snapshot_download(name, repo_type="dataset")
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise DataError(
+            f"{spec}: it cannot be had from the Hugging Face hub ({error}). "
+            "Without a network, give the path of a folder that has it"
+        ) from error
+    dataset = read(Path(folder), videos=videos, **columns)
+    return Dataset(name, dataset.splits, notes=dataset.notes)
+
+
+def _tables(folder: Path) -> list[Path]:
+    """The tables of a folder: those named after splits, or the only one there is.
+
+    A JSON file is often something else (a configuration, facts about the data set): it counts only where no other
+    table takes its place.
+    """
+    found = [path for pattern in ("*", "*/*") for path in sorted(folder.glob(pattern)) if _is_table(path)]
+    others = [path for path in found if path.suffix.lower() != ".json"]
+    named = [path for path in others if _split_of(path)]
+    taken = {_split_of(path) for path in named}
+    named += [path for path in found if path not in others and _split_of(path) and _split_of(path) not in taken]
+    if named:
+        return named
+    found = others or found
+    if len(found) == 1:
+        return found
+    if not found:
+        raise DataError(f"{folder}: there is no {', '.join(TABLE_SUFFIXES)} file in this folder")
+    names = ", ".join(str(path.relative_to(folder)) for path in found)
+    raise DataError(f"{folder}: which of {names} is meant? Give the file, or call them train, val and test")
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() in TABLE_SUFFIXES and path.is_file()
+
+
+def _split_of(path: Path) -> str | None:
+    """test.csv and data/test-00000-of-00001.parquet -> "test"."""
+    return _SPLITS.get(re.split(r"[-_.]", path.stem.lower())[0])
+
+
+def _rows(path: Path, video_column: str | None, caption_column: str | None) -> Iterator[tuple[str, str, str, str]]:
+    """(split, video id, caption or "", place) of every caption in a table."""
+    named = {plain_name(column) for column in (video_column, caption_column) if column}
+    table = read_table(path, known={*VIDEO_COLUMNS, *CAPTION_COLUMNS, *SPLIT_COLUMNS, *named})
+    if not table.columns:
+        raise DataError(f"{path}: the table is empty")
+    video_column = _column(path, "video", video_column, VIDEO_COLUMNS, table.columns)
+    caption_column = _column(path, "caption", caption_column, CAPTION_COLUMNS, table.columns)
+    split_column = _guess(SPLIT_COLUMNS, table.columns)
+    of_file = _split_of(path) or "train"
+    needed = dict.fromkeys(column for column in (video_column, caption_column, split_column) if column is not None)
+    for line, row in table.rows(list(needed)):
+        place = f"{path}: {line}"
+        video_id = _video_id(row.get(video_column), place, video_column)
+        name = of_file if split_column is None else _split(row.get(split_column), place, split_column)
+        for caption in _captions(row.get(caption_column), place, caption_column):
+            yield name, video_id, caption, f"{path.name}: {line}"
+
+
+def _column(path: Path, role: str, named: str | None, usual: tuple[str, ...], found: list[str]) -> str:
+    """The column for a role: the one that was named, or the first of the usual names that is there."""
+    own = {nfc(column): column for column in found}
+    if named is not None and nfc(named) not in own:
+        raise UsageError(f"{path}: {unknown_name(f'{role} column', named, found)}")
+    guessed = own[nfc(named)] if named is not None else _guess(usual, found)
+    if guessed is None:
+        raise DataError(
+            f"{path}: no column looks like the {role}; found: {', '.join(found)}. "
+            f"Name it with {role}_column (--{role}-column), or call it {usual[0]!r}"
+        )
+    return guessed
+
+
+def _guess(usual: tuple[str, ...], found: list[str]) -> str | None:
+    plain = {plain_name(column): column for column in reversed(found)}
+    return next((plain[name] for name in usual if name in plain), None)
+
+
+def _video_id(value: Any, place: str, column: str) -> str:
+    if isinstance(value, dict):  # the hub's video columns: the path, and the bytes if they are in the table
+        value = value.get("path")
+    if _is_missing(value):
+        raise DataError(f"{place}: no video in the column {column!r}")
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)  # pandas turns whole numbers into these where one of a column is missing
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise DataError(
+            f"{place}: the column {column!r} holds {reprlib.repr(value)}, a {type(value).__name__}; "
+            "a video is a path, a name or a whole number"
+        )
+    name = nfc(str(value).strip())  # one video, however its rows spell it
+    if "\0" in name or max(map(_bytes, name.split("/"))) > MAX_NAME_BYTES or _bytes(name) > MAX_PATH_BYTES:
+        raise DataError(
+            f"{place}: the column {column!r} holds {reprlib.repr(name)}, which no file can be called; is it the column "
+            "of the videos? Name that with --video-column"
+        )
+    return name
+
+
+def _bytes(name: str) -> int:
+    return len(name.encode("utf-8", "surrogatepass"))
+
+
+def _is_missing(value: Any) -> bool:
+    if isinstance(value, str):
+        return not value.strip() or value.strip() in _NULLS
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _captions(value: Any, place: str, column: str) -> list[str]:
+    """The captions of a cell, each on one line; an empty one stands for none."""
+    if isinstance(value, str):
+        value = _listed(value, place, column)
+    values = (value or [None]) if isinstance(value, list | tuple) else [value]
+    captions = []
+    for text in values:
+        if isinstance(text, list | tuple) or not (isinstance(text, str) or _is_missing(text)):
+            raise DataError(f"{place}: the caption is {reprlib.repr(text)} (column {column!r}), which is not text")
+        captions.append("" if _is_missing(text) else " ".join(text.split()))
+        if re.search(r"[\ud800-\udfff]", captions[-1]):
+            raise DataError(f"{place}: the caption {captions[-1]!r} (column {column!r}) holds half a character")
+    return captions
+
+
+def _listed(text: str, place: str, column: str) -> str | list | tuple:
+    """The list that a cell of text holds, as JSON or Python write it; other text as it is.
+
+    Raises:
+        DataError: it looks like a list, but nobody can say where its captions end.
+    """
+    cell = text.strip()
+    if not cell.startswith(("[", "(", "array(")):
+        return text
+    if cell.startswith("["):
+        with suppress(ValueError, RecursionError):
+            found = json.loads(cell)
+            is_empty = all(item is None for item in found)
+            return found if is_empty or any(isinstance(item, str) for item in found) else text  # such as "[2020]"
+    if _PYTHON_LIST.fullmatch(cell):
+        with suppress(ValueError, SyntaxError), warnings.catch_warnings(action="ignore"):  # of unknown escapes
+            return ast.literal_eval(cell)
+    if _LIKE_A_LIST.match(cell) and cell.endswith(_ENDS_OF_LISTS):
+        raise DataError(
+            f"{place}: the column {column!r} holds {reprlib.repr(cell)}, which looks like a list that NumPy or another "
+            'program has printed; give each caption a row of its own, or write the list as JSON: ["one", "two"]'
+        )
+    return text
+
+
+def _split(value: Any, place: str, column: str) -> str:
+    name = _SPLITS.get(str(value).strip().lower())
+    if name is None:
+        raise DataError(f"{place}: the split is {value!r}; known: {', '.join(_SPLITS)} (column {column!r})")
+    return name

@@ -1,0 +1,104 @@
+"""Names beside the points of a figure that keep apart from each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vop.experiments.drawing import INK, QUIET, plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.backend_bases import RendererBase
+    from matplotlib.text import Annotation
+    from matplotlib.transforms import Bbox
+
+# Where a name may stand: steps away from its point, in pixels, in each of sixteen directions from the right.
+_DISTANCES = (11, 18, 28, 42, 58, 78, 100)
+_NEAR = 18  # from here on a line leads to the point
+
+
+def name_points(
+    axes: Axes, points: Sequence[tuple[float, float, str]], *, spreads: Sequence[float]
+) -> list[Annotation]:
+    """Writes each point's name near it, where it covers no other name, point or error bar.
+
+    Args:
+        points: x, y and the name, in the axes' units; the limits of the axes must be final.
+        spreads: half of each error bar, in the same units as y.
+    """
+    figure = axes.figure
+    figure.draw_without_rendering()  # the layout is known from here on
+    renderer = figure.canvas.get_renderer()
+    taken = [box for point, spread in zip(points, spreads, strict=True) for box in _boxes(axes, point, spread)]
+    written = []
+    for point in sorted(points, key=lambda point: (-point[1], point[0])):
+        label = _name(axes, point, taken, renderer)
+        taken.append(label.get_window_extent(renderer).padded(1))
+        written.append(label)
+    return written
+
+
+def _boxes(axes: Axes, point: tuple[float, float, str], spread: float) -> tuple[Bbox, Bbox]:
+    """What a point and its error bar cover, in pixels."""
+    from matplotlib.transforms import Bbox
+
+    x, y, _ = point
+    (left, low), (_, high) = axes.transData.transform([(x, y - spread), (x, y + spread)])
+    middle = (low + high) / 2
+    dot = Bbox.from_extents(left - 6, middle - 6, left + 6, middle + 6)
+    return dot, Bbox.from_extents(left - 2, low, left + 2, high)
+
+
+def _name(axes: Axes, point: tuple[float, float, str], taken: list[Bbox], renderer: RendererBase) -> Annotation:
+    """The name at the best of its places: least covered, then nearest."""
+    x, y, text = point
+    label = axes.annotate(plain(text), (x, y), (0, 0), textcoords="offset pixels", fontsize=9, color=INK)
+    label.set_in_layout(False)
+    size = label.get_window_extent(renderer)
+    anchor = axes.transData.transform((x, y))
+    inside = axes.get_window_extent(renderer)
+
+    def cost(place: tuple[float, float]) -> tuple[float, float]:
+        box = _placed(size, anchor, place)
+        covered = sum(_common(box, other) for other in taken)
+        return covered + box.width * box.height - _common(box, inside), math.hypot(*place) - (place[0] > 0)
+
+    dx, dy = best = min(_places(), key=cost)
+    label.set(ha=_side(dx), va="center")
+    label.set_position(best)
+    if math.hypot(dx, dy) >= _NEAR:
+        leader = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.7, "shrinkA": 1, "shrinkB": 4}
+        label.remove()
+        label = axes.annotate(
+            plain(text), (x, y), best, textcoords="offset pixels", fontsize=9, color=INK, arrowprops=leader
+        )
+        label.set(ha=_side(dx), va="center")
+        label.set_in_layout(False)
+    return label
+
+
+def _places() -> list[tuple[float, float]]:
+    angles = [2 * math.pi * n / 16 for n in range(16)]
+    return [(d * math.cos(a), d * math.sin(a)) for d in _DISTANCES for a in angles]
+
+
+def _side(dx: float) -> str:
+    """A name on the right of its point begins there, one on the left ends there."""
+    return "center" if abs(dx) < 4 else "left" if dx > 0 else "right"
+
+
+def _placed(size: Bbox, anchor: Sequence[float], place: tuple[float, float]) -> Bbox:
+    from matplotlib.transforms import Bbox
+
+    x, y = anchor[0] + place[0], anchor[1] + place[1]
+    left = x - size.width * {"left": 0, "center": 0.5, "right": 1}[_side(place[0])]
+    return Bbox.from_bounds(left, y - size.height / 2, size.width, size.height)
+
+
+def _common(box: Bbox, other: Bbox) -> float:
+    """The area that both cover."""
+    width = min(box.x1, other.x1) - max(box.x0, other.x0)
+    height = min(box.y1, other.y1) - max(box.y0, other.y0)
+    return max(0.0, width) * max(0.0, height)

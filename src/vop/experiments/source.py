@@ -1,0 +1,117 @@
+"""The code that a result was made with: of the method, the head, and what these import of vop or of their own package.
+
+Comments, docstrings and layout do not count. Training and evaluation do not either: they are the same for all arms.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec, resolve_name
+from pathlib import Path
+from site import getsitepackages, getusersitepackages
+
+from vop import heads, methods
+
+_PARTS = ("vop.methods", "vop.heads", "vop.backbones")  # of vop, what a method computes with
+
+
+def code_of(method: str, head: str) -> dict[str, str]:
+    """A hash of each module that a method and a head are made of, by the module's name."""
+    waiting = [
+        base.__module__
+        for found in (methods.find(method), heads.find(head))
+        for base in found.__mro__
+        if base.__module__.partition(".")[0] not in ("builtins", "torch", "typing", "abc")
+    ]
+    own = _packages({name.partition(".")[0] for name in waiting} - {"vop"})
+    code: dict[str, str] = {}
+    while waiting:
+        name = waiting.pop()
+        if name not in code:
+            tree = _tree(name)
+            code[name] = "unknown" if tree is None else _hash(tree)
+            waiting += [] if tree is None else [found for found in _imported(tree, name, own) if own(found)]
+    return dict(sorted(code.items()))
+
+
+def changed_modules(before: dict[str, str] | None, now: dict[str, str]) -> list[str]:
+    """The modules in which two states of the code differ; all of them where the earlier one is not known."""
+    before = before or {}
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+
+
+def _packages(added: set[str]) -> Callable[[str], bool]:
+    """Tells which modules count, given the packages of methods and heads that others have added.
+
+    Of vop the packages' own files are lists of names, in which a new method is a new line: only their modules count. Of
+    a file of somebody's, the files beside it count, too, unless that is where all libraries are installed.
+    """
+    files = [path for name in added if (path := _file(name)) is not None and path.name != "__init__.py"]
+    folders = {path.parent for path in files} - {Path(path) for path in (*getsitepackages(), getusersitepackages())}
+
+    def counts(name: str) -> bool:
+        top = name.partition(".")[0]
+        if top == "vop":
+            return name.startswith(tuple(f"{part}." for part in _PARTS))
+        path = _file(top) if folders else None
+        return top in added or (path is not None and (path.parent in folders or path.parent.parent in folders))
+
+    return counts
+
+
+def _file(name: str) -> Path | None:
+    """The source of a module; None if there is none, or no such module."""
+    module = sys.modules.get(name)
+    path = getattr(module, "__file__", None)
+    if path is None:
+        try:
+            spec = find_spec(name)
+        except (ImportError, ValueError):
+            return None
+        path = spec.origin if spec and spec.has_location else None
+    return Path(path) if path and path.endswith(".py") else None
+
+
+def _tree(name: str) -> ast.Module | None:
+    path = _file(name)
+    if path is None or not path.is_file():
+        return None
+    return ast.parse(path.read_bytes())
+
+
+def _hash(tree: ast.Module) -> str:
+    """Of the code without comments, docstrings and layout."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _is_docstring(
+            body[:1]
+        ):
+            node.body = body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
+
+
+def _is_docstring(body: list[ast.stmt]) -> bool:
+    return bool(
+        body
+        and isinstance(body[0], ast.Expr)
+        and isinstance(body[0].value, ast.Constant)
+        and isinstance(body[0].value.value, str)
+    )
+
+
+def _imported(tree: ast.Module, name: str, counts: Callable[[str], bool]) -> Iterator[str]:
+    """The names of all modules that a module imports, inside of functions too."""
+    path = _file(name)
+    package = name if path is not None and path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = "." * node.level + (node.module or "")
+            base = resolve_name(start, package) if node.level else start
+            for alias in node.names:  # a name is a module of the package, or something that stands in it
+                inner = f"{base}.{alias.name}"
+                yield inner if counts(inner) and _file(inner) is not None else base

@@ -1,0 +1,456 @@
+"""A library: a folder with a LanceDB database of segments, searched while it is being written.
+
+    library.json    which table, which models, how videos are cut
+    database/       LanceDB: segments_N, failures, and removed_segments_N once videos were taken out
+    frames/         decoded frames, if the library keeps them
+    progress.json   how far an indexing that runs is
+
+Every change is one commit of the database, of whole videos: a reader sees a video completely or not at all, and what a
+killed writer had not committed is not there.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from vop.errors import UsageError, VopError
+from vop.search import failures
+from vop.search import manifest as describing
+from vop.search import vector_index as nearest
+from vop.search.checksums import check_rows, with_checksums
+from vop.search.failures import Failure
+from vop.search.filters import Filters
+from vop.search.following import Stamp, again_if_moved, explain_damage, follows, stamp_of
+from vop.search.lock import DATABASE
+from vop.search.manifest import LibraryModel, Manifest
+from vop.search.removed import Removed
+from vop.search.results import Moment, Nearest, best_of_videos
+from vop.search.schema import (
+    ADDED,
+    LIGHT,
+    METADATA,
+    decoder_version,
+    delete_paths,
+    field_of,
+    matrix,
+    metadata_columns,
+    quoted,
+    schema,
+    span_of,
+    video_of,
+)
+from vop.search.snapshot import Snapshot
+from vop.search.state import read_progress
+from vop.utils.files import explain_full_disk
+from vop.video.version import DECODER_VERSION
+
+if TYPE_CHECKING:
+    from lancedb.table import Table
+
+_IDS = {"segment": re.compile(r"[0-9a-f]{32}-\d{1,12}-\d{1,12}"), "video": re.compile(r"[0-9a-f]{32}")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """A video of the library, as its file was when it was read."""
+
+    video: str
+    path: str
+    size: int
+    mtime_ns: int
+    metadata: dict[str, str | None]
+    volume: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexedVideo:
+    """What plays a video: its file, as it was when it was read, and whether a browser can."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    duration_seconds: float
+    plays_in_browsers: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """One row: what a page shows of a segment, and its embeddings (e,) by model."""
+
+    segment: str
+    video: str
+    path: str
+    start_seconds: float
+    end_seconds: float
+    strip: bytes
+    embeddings: tuple[np.ndarray, ...]
+
+
+class Store:
+    """An open library. Reading and searching are safe from several threads and beside a writer.
+
+    Attributes:
+        path: its folder.
+        about: what `library.json` says.
+    """
+
+    def __init__(self, path: Path, about: Manifest, stamp: Stamp | None = None) -> None:
+        """Opens the tables; `stamp` is that of `library.json` before `about` was read from it."""
+        import lancedb
+
+        self.path, self.manifest = path, about
+        # Every read sees what has been committed by then: asking for the version costs 0.3 ms.
+        self._database = lancedb.connect(path / DATABASE, read_consistency_interval=timedelta(0))
+        self._changing = threading.Lock()
+        self._open_tables()
+        self._stamp = stamp or stamp_of(path)
+
+    def _open_tables(self) -> None:
+        with explain_damage(self.path):
+            self.table: Table = self._database.open_table(self.manifest.table)
+            self._failures: Table = self._database.open_table(failures.TABLE)
+        self._snapshots: dict[str, Snapshot] = {}
+        self._indexed: nearest.Indexed | None = None
+
+    @classmethod
+    def open(cls, path: str | Path) -> Store:
+        """Opens a library.
+
+        Raises:
+            UsageError: there is none.
+            VopError: it is damaged, or from a later version.
+        """
+        path = Path(path).expanduser().absolute()
+        return again_if_moved(path, lambda stamp: cls(path, describing.read(path), stamp))
+
+    @classmethod
+    def create(cls, path: str | Path, about: Manifest) -> Store:
+        """Makes an empty library; see `check_place`."""
+        import lancedb
+
+        path = Path(path).expanduser().absolute()
+        with explain_full_disk(path):
+            database = lancedb.connect(path / DATABASE)
+            database.create_table(about.table, schema=schema(about.models), exist_ok=True)
+            database.create_table(failures.TABLE, schema=failures.SCHEMA, exist_ok=True)
+            describing.write(about, path)
+        return cls(path, about)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def models(self) -> tuple[LibraryModel, ...]:
+        return self.manifest.models
+
+    @property
+    def removed(self) -> Removed:
+        """The videos that were set aside."""
+        return Removed(self._database, self.table, library=self.path)
+
+    def restorable(self) -> list[str]:
+        """The paths of those videos that were set aside and can be put back: neither they nor their paths are back."""
+        known = self.known()
+        ids = {video.video for video in known.values()}
+        return [path for path, video in self.removed.videos().items() if path not in known and video not in ids]
+
+    @property
+    @follows
+    def columns(self) -> list[str]:
+        """The columns of the owner's metadata."""
+        return metadata_columns(self.table.schema)
+
+    # -- reading
+
+    @follows
+    def search(
+        self,
+        vector: np.ndarray,
+        *,
+        k: int = 10,
+        filters: Filters | None = None,
+        model: int | LibraryModel = 0,
+        leave_out: str | None = None,
+    ) -> list[Moment]:
+        """The best moment of each of the k nearest videos, best first; fewer if there are no more.
+
+        Args:
+            vector: the query (e,), of unit length.
+            model: which of the library's models made it: its number, or itself, which is found again if the library has
+                moved on meanwhile.
+            leave_out: a video that is not to be found.
+
+        Raises:
+            UsageError: k or a filter is not allowed.
+            VopError: the library has moved to other models, so that the query says nothing in it.
+        """
+        where = (filters or Filters()).sql(self.columns)
+        if leave_out:
+            where = " AND ".join(filter(None, [where, f"video <> {quoted(leave_out)}"]))
+        return best_of_videos(self._nearest(vector, where, self._column(model)), k)
+
+    def _column(self, model: int | LibraryModel) -> str:
+        """Where the embeddings of a model are now."""
+        if isinstance(model, int):
+            return self.models[model].column
+        for own in self.models:
+            if own.fingerprint == model.fingerprint:
+                return own.column
+        raise VopError(f"{self.path} has moved to other models since it was opened; open it again")
+
+    def _nearest(self, vector: np.ndarray, where: str | None, column: str) -> Nearest:
+        if self.table.count_rows() > nearest.EXACT_ROWS:
+            light = LIGHT + [METADATA + name for name in self.columns]
+            indexed = self._by_index()
+            return lambda limit: indexed.search(column, vector, limit=limit, where=where, columns=light)
+        snapshot = self._snapshot(column)
+        return partial(snapshot.nearest, vector, snapshot.mask(where))
+
+    def _by_index(self) -> nearest.Indexed:
+        with self._changing:
+            self._indexed = self._indexed or nearest.Indexed(self.path / DATABASE, self.manifest.table)
+            return self._indexed
+
+    def _snapshot(self, column: str) -> Snapshot:
+        """The table in memory, as it is now."""
+        with self._changing:
+            known = self._snapshots.get(column)
+            if known is None or known.version != self.table.version:
+                known = Snapshot(self._database.open_table(self.manifest.table), column)
+                self._snapshots[column] = known
+            return known
+
+    @follows
+    def segment(self, segment: str) -> Segment:
+        """One segment by its id.
+
+        Raises:
+            UsageError: there is no such segment.
+        """
+        row = self._row("segment", segment, ["path", "strip", *(model.column for model in self.models)])
+        embeddings = tuple(matrix(row.column(model.column))[0] for model in self.models)
+        start, end = span_of(segment)
+        return Segment(
+            segment=segment,
+            video=video_of(segment),
+            start_seconds=start,
+            end_seconds=end,
+            **row.select(["path", "strip"]).to_pylist()[0],
+            embeddings=embeddings,
+        )
+
+    @follows
+    def video(self, video: str) -> IndexedVideo:
+        """One video by its id.
+
+        Raises:
+            UsageError: there is no such video.
+        """
+        row = self._row("video", video, ["path", "size", "mtime_ns", "duration_seconds", "plays_in_browsers"])
+        return IndexedVideo(**row.to_pylist()[0])
+
+    def _row(self, kind: str, id: str, columns: list[str]) -> pa.Table:
+        """The first row with this id."""
+        if not _IDS[kind].fullmatch(id):
+            raise UsageError(f"{id!r} is not the id of a {kind}")
+        rows = self.table.search().where(f"{kind} = {quoted(id)}").limit(1).select(columns).to_arrow()
+        if not len(rows):
+            raise UsageError(f"the library {self.name} has no {kind} {id}; it may have changed since")
+        return rows.slice(0, 1)
+
+    @follows
+    def failures(self) -> list[Failure]:
+        """Files that are not, or not wholly, in the library; by path."""
+        return failures.read(self._failures)
+
+    @follows
+    def known(self) -> dict[str, Known]:
+        """The library's videos, by path."""
+        columns = {METADATA + name: name for name in self.columns}
+        names = ["video", "path", "size", "mtime_ns"]
+        names += ["volume"] if "volume" in self.table.schema.names else []  # which older libraries lack
+        rows = self._one_row_each([*names, *columns])
+        return {
+            row["path"]: Known(
+                **{name: row[name] for name in names},
+                metadata={name: row[column] for column, name in columns.items()},
+            )
+            for row in rows
+        }
+
+    @follows
+    def outdated(self) -> dict[str, float]:
+        """The videos that an earlier version of the decoder read, by path, and how many seconds they last."""
+        rows = self._one_row_each(["path", "duration_seconds", "made_with"])
+        return {row["path"]: row["duration_seconds"] for row in rows if _is_outdated(row)}
+
+    def _one_row_each(self, columns: list[str]) -> list[dict]:
+        """These columns of each video."""
+        return self.table.search().where("place = 0").select(columns).to_arrow().to_pylist()
+
+    @follows
+    def rows_of(self, videos: Iterable[str], *, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows of these videos, in the order of place."""
+        columns = list(columns or self.table.schema.names)
+        query = self.table.search().where(f"video IN ({', '.join(map(quoted, videos))})")
+        rows = query.select(list({*columns, "video", "place"})).to_arrow()
+        return rows.sort_by([("video", "ascending"), ("place", "ascending")]).select(columns)
+
+    @follows
+    def status(self) -> dict:
+        """Counts, and how far an indexing is that runs now (None where none does).
+
+        `failures` are the files that are not, or only in part, in the library; copies are counted apart.
+        """
+        kinds = Counter(self._failures.search().select(["kind"]).to_arrow().column(0).to_pylist())
+        videos = self._one_row_each(["duration_seconds", "made_with"])
+        return {
+            "segments": self.table.count_rows(),
+            "videos": len(videos),
+            "hours": round(sum(video["duration_seconds"] for video in videos) / 3600, 3),
+            "outdated": sum(map(_is_outdated, videos)),
+            "failures": kinds[failures.UNREADABLE] + kinds[failures.PARTIAL],
+            "unreadable": kinds[failures.UNREADABLE],
+            "partial": kinds[failures.PARTIAL],
+            "duplicates": kinds[failures.DUPLICATE],
+            "columns": self.columns,
+            "index": read_progress(self.path),
+        }
+
+    def follow(self, stamp: Stamp | None) -> None:
+        """Goes on with the new table where the library was moved to other models."""
+        if stamp == self._stamp:
+            return
+        with self._changing:
+            if stamp != self._stamp:  # no other thread has done it
+                self.manifest = describing.read(self.path)
+                self._open_tables()
+                self._stamp = stamp
+
+    # -- writing, by whoever holds the library (`alone_in`)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with explain_full_disk(self.path), explain_damage(self.path):
+            yield
+
+    def put(self, rows: pa.Table, *, replacing: Iterable[str] = ()) -> None:
+        """Adds whole videos, in one commit.
+
+        Args:
+            replacing: paths of which all that was there goes in the same commit, as do rows of the same segments; to be
+                given unless both the paths and the videos are new ones.
+        """
+        rows, replacing = with_checksums(rows), sorted(replacing)
+        with self._writing():
+            if not replacing:
+                self.table.add(rows)
+                return
+            merge = self.table.merge_insert("segment").when_matched_update_all().when_not_matched_insert_all()
+            old = f"path IN ({', '.join(map(quoted, replacing))})"
+            merge.when_not_matched_by_source_delete(old).execute(rows)
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Takes videos out by their paths."""
+        with self._writing():
+            delete_paths(self.table, paths)
+
+    def set_aside(self, paths: Iterable[str]) -> None:
+        """Takes videos out by their paths, so that `put_back` can bring them back for `KEPT_DAYS` days."""
+        paths = list(paths)
+        damage = {failed.path: failed.reason for failed in self.failures() if failed.kind == failures.PARTIAL}
+        with self._writing():
+            self.removed.keep(paths, damage=damage)
+        self.remove(paths)
+
+    def put_back(self, paths: Iterable[str]) -> list[str]:
+        """Brings back those of these videos that were set aside; gives their paths.
+
+        A video that the library has again by now, or whose path has another one, is left where it is.
+        """
+        restorable = set(self.restorable())
+        wanted = [path for path in paths if path in restorable]
+        for rows, damaged in self.removed.take_back(wanted):
+            self.put_failures(damaged)
+            self.put(check_rows(rows, self.path))
+        return wanted
+
+    def add_columns(self, names: Iterable[str]) -> None:
+        """Columns of the owner's metadata, and those that older libraries lack; empty at first."""
+        wanted = [*ADDED, *(METADATA + name for name in names)]
+        new = [field_of(name) for name in wanted if name not in self.table.schema.names]
+        if new:
+            with self._writing():
+                self.table.add_columns(new)
+
+    def put_failures(self, failed: Sequence[Failure], *, no_longer: Iterable[str] = ()) -> None:
+        """Lists files that failed, in the place of what was listed of them, and takes others off the list."""
+        with self._writing():
+            failures.write(self._failures, failed, no_longer=no_longer)
+
+    def rename_model(self, name: str) -> None:
+        """Notes where the first model is now."""
+        first, *others = self.models
+        self.change(models=(replace(first, name=name), *others))
+
+    def change(self, **changes) -> None:
+        """Changes fields of `library.json`, as it is now."""
+        before = describing.read(self.path)
+        about = before.with_(**changes)
+        self.manifest = about
+        if about != before:
+            describing.write(about, self.path)
+
+    def drop_frames(self) -> None:
+        """Removes the kept frames of segments that are neither in the library nor set aside."""
+        from vop.search.frames import SegmentFrames  # brings PyTorch
+
+        frames = SegmentFrames.of(self.manifest, self.path)
+        if frames:
+            own = self.table.search().select(["segment"]).to_arrow().column(0).to_pylist()
+            frames.keep_only([*own, *self.removed.segments()])
+
+    def keep_up(self) -> None:
+        """Makes one file of many, drops old versions, and builds or completes the indexes where they are needed."""
+        from lancedb.index import BTree
+
+        with self._writing():
+            if self.table.count_rows() > nearest.EXACT_ROWS:
+                indexed = {name for index in self.table.list_indices() for name in index.columns}
+                for key in sorted(_IDS.keys() - indexed):
+                    self.table.create_index(key, config=BTree())
+            nearest.keep_up(self.table, [model.column for model in self.models])
+            nearest.tidy_up(self._failures)
+
+    def staging(self, about: Manifest) -> Store:
+        """A library of the same folder with another description, that nobody sees before `publish`."""
+        with self._writing():
+            if about.table not in self._database.list_tables().tables:
+                self._database.create_table(about.table, schema=schema(about.models, self.columns))
+            staged = Store(self.path, about)
+            staged.add_columns(self.columns)
+        return staged
+
+    def publish(self) -> None:
+        """Makes the staged table the library's, and drops every other one."""
+        describing.write(self.manifest, self.path)
+        for name in self._database.list_tables().tables:
+            if name not in (self.manifest.table, failures.TABLE):
+                self._database.drop_table(name)
+
+
+def _is_outdated(row: Mapping[str, object]) -> bool:
+    return decoder_version(row["made_with"]) < DECODER_VERSION

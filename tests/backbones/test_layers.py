@@ -1,0 +1,23 @@
+"""The block's fast ways against the plain formulas, forward and gradient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vop.backbones.clip import layers
+
+
+def test_quick_gelu():
+    x = torch.linspace(-8, 8, 101, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(layers.quick_gelu(x), x * torch.sigmoid(1.702 * x))
+    assert torch.autograd.gradcheck(layers.quick_gelu, x)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("read", [1, 4])
+def test_a_layer_of_which_some_tokens_are_read(causal, read):
+    torch.manual_seed(0)
+    layer = layers.Layer(width=16, heads=2, mlp_width=32, activation="quick_gelu", norm_eps=1e-5)
+    x = torch.randn(3, 9, 16)
+    torch.testing.assert_close(layer(x, causal=causal, read=read), layer(x, causal=causal)[:, :read])

@@ -1,0 +1,159 @@
+"""Our token ids against those of `transformers.CLIPTokenizer`."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from transformers import CLIPTokenizer
+
+from vop.backbones import find_backbone
+from vop.backbones.clip.tokenizer import Tokenizer
+from vop.benchmarks import emoji_motion
+from vop.errors import VopError
+
+MINI = Path(str(files("vop.backbones.mini")))
+MARKS = ("<|startoftext|>", "<|endoftext|>")
+BY_HAND = [
+    "",
+    " ",
+    "\n\t ",
+    "a dog",
+    "A  Dog\tRUNS\r\nhome. ",
+    "it's we're they've I'm he'll she'd don't DON'T 'S ''s",
+    "fish &amp; chips &lt;b&gt; &#39;quoted&#39;",
+    "naïve café, cafe\u0301, ŻÓŁĆ, İstanbul, Straße, ΣΊΣΥΦΟΣ, ﬁne",
+    "日本語のテキスト 中文 한국어 العربية हिन्दी ไทย",
+    "🐈 👩‍👩‍👧‍👦 🇵🇱 ☺️ \U0001f9d1\U0001f3fd\u200d\U0001f680",
+    "x1y2 2024 3.14 ½ ² Ⅷ ٣",
+    "\x00 \x01\x02 \x1f \x7f \x85 \u200b \ufeff \u2028 \u3000 \u00a0 \ufffd \U0010ffff",
+    "snake_case kebab-case a/b http://example.org/?q=1&r=2#x <<>> !?!? ... …",
+    f"{MARKS[0]} a dog {MARKS[1]}",
+    f"{MARKS[1]}{MARKS[1]} a{MARKS[0]}b <|pad|> <|endoftext>",
+    "w" * 500,
+    "word " * 10_000,
+]
+RANGES = [(0, 0x80), (0x80, 0x250), (0x250, 0x3000), (0x3000, 0xD800), (0xE000, 0x11000), (0x1F300, 0x1FAFF)]
+
+
+def random_texts(count: int) -> list[str]:
+    """Runs of characters from all over Unicode, and captions cut and joined anywhere."""
+    rng = Random(0)
+    captions = [clip.caption for clip in emoji_motion.plan_clips()]
+    texts = []
+    for _ in range(count):
+        start, end = rng.choice(RANGES)
+        characters = [chr(rng.randrange(start, end)) for _ in range(rng.randrange(30))]
+        caption = rng.choice(captions)
+        pieces = ["".join(characters), caption[: rng.randrange(len(caption))], rng.choice([" ", "", "'s ", "\n"])]
+        texts.append("".join(rng.sample(pieces, 3)))
+    return texts
+
+
+@pytest.fixture(scope="module", params=["tokenizer.json", "vocab.json and merges.txt"])
+def folder(request, tmp_path_factory):
+    """Mini's vocabulary in either of its two forms."""
+    if request.param == "tokenizer.json":
+        return MINI
+    folder = tmp_path_factory.mktemp("words")
+    for name in ("vocab.json", "merges.txt", "config.json"):
+        shutil.copy(MINI / name, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def theirs(folder):
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("max_length", [77, 20, 3, 2])
+def test_ids_are_those_of_transformers(folder, theirs, max_length):
+    texts = BY_HAND + random_texts(3000)
+    expected = theirs(texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")["input_ids"]
+    ours = Tokenizer(folder).encode(texts, max_length=max_length)
+    assert ours.shape[1] == max_length
+    assert (ours.dtype, ours.tolist()) == (expected.dtype, expected.tolist())
+
+
+def test_a_text_by_itself_is_not_padded(folder, theirs):
+    ours = Tokenizer(folder)
+    for text in BY_HAND:
+        expected = theirs([text], padding=True, truncation=True, max_length=77, return_tensors="pt")["input_ids"]
+        assert ours.encode([text], max_length=77).tolist() == expected.tolist()
+    assert ours.encode([""], max_length=77).tolist() == [[1912, 1913]]
+    assert ours.pad_token_id == theirs.pad_token_id == 1913
+
+
+def test_counts_before_it_cuts(folder, theirs):
+    ours = Tokenizer(folder)
+    assert [ours.count(text) for text in BY_HAND] == [len(theirs(text)["input_ids"]) for text in BY_HAND]
+    assert ours.count("word " * 10_000) > 10_000
+
+
+def test_copies(folder):
+    ours = Tokenizer(folder)
+    expected = ours.encode(BY_HAND, max_length=77)
+    for other in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        assert torch.equal(other.encode(BY_HAND, max_length=77), expected)
+
+
+def test_threads_with_different_lengths(folder):
+    texts = ["a dog runs " * 100] * 20
+    ours, lengths = Tokenizer(folder), [5, 9, 77, 20] * 10
+    with ThreadPoolExecutor(4) as threads:
+        got = threads.map(lambda n: ours.encode(texts, max_length=n).shape[1], lengths)
+    assert list(got) == lengths
+
+
+class TestOtherFiles:
+    @pytest.fixture
+    def damaged(self, tmp_path):
+        """A function that writes Mini's tokenizer.json with other values."""
+
+        def write(**changes) -> Path:
+            values = json.loads((MINI / "tokenizer.json").read_text(encoding="utf-8"))
+            (tmp_path / "tokenizer.json").write_text(json.dumps(values | changes), encoding="utf-8")
+            return tmp_path
+
+        return write
+
+    def test_a_length_and_padding_in_the_file_do_not_count(self, damaged):
+        folder = damaged(
+            truncation={"direction": "Left", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
+            padding={
+                "strategy": {"Fixed": 77},
+                "direction": "Left",
+                "pad_to_multiple_of": None,
+                "pad_id": 0,
+                "pad_type_id": 0,
+                "pad_token": "!",
+            },
+        )
+        texts = ["a dog runs to the left", "a", ""]
+        ours = Tokenizer(folder).encode(texts, max_length=77)
+        assert torch.equal(ours, Tokenizer(MINI).encode(texts, max_length=77))
+
+    def test_no_marks(self, damaged):
+        with pytest.raises(VopError, match=r"its tokenizer\.json puts no marks around a text"):
+            Tokenizer(damaged(post_processor=None))
+
+    def test_damaged_words(self, tmp_path):
+        (tmp_path / "vocab.json").write_text('{"a": 0')
+        with pytest.raises(VopError, match="its vocabulary cannot be read"):
+            Tokenizer(tmp_path)
+
+
+def test_tiny_vocabulary(tiny_folder):
+    """Bytes only, and a tokenizer.json as `save_pretrained` writes it."""
+    theirs = CLIPTokenizer.from_pretrained(tiny_folder)
+    texts = BY_HAND + random_texts(500)
+    expected = theirs(texts, padding=True, truncation=True, max_length=40, return_tensors="pt")["input_ids"]
+    assert torch.equal(find_backbone(str(tiny_folder)).tokenizer().encode(texts, max_length=40), expected)

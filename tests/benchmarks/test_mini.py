@@ -1,0 +1,126 @@
+"""The tokenizer and the shipped backbone `mini`."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, CLIPModel, CLIPTokenizer
+
+from tools.mini import acceptance, groups
+from tools.mini.tokenizer import save_tokenizer, train_tokenizer
+from vop.benchmarks import emoji_motion
+
+MINI = Path(str(files("vop.backbones.mini")))
+
+
+@pytest.fixture(scope="module")
+def small_tokenizer():
+    captions = [e.caption for e in groups.sample_batch(2000, Random(0))]
+    return train_tokenizer(captions, merges=300)
+
+
+@pytest.fixture(scope="module")
+def mini_tokenizer():
+    return CLIPTokenizer.from_pretrained(MINI)
+
+
+@pytest.fixture(scope="module")
+def mini():
+    return CLIPModel.from_pretrained(MINI, dtype=torch.float32).eval()
+
+
+def test_marks_surround_the_text_and_the_end_mark_is_the_last_id(small_tokenizer):
+    ids = small_tokenizer("a cat")["input_ids"]
+    assert ids[0] == small_tokenizer.bos_token_id
+    assert ids[-1] == small_tokenizer.eos_token_id == len(small_tokenizer) - 1
+
+
+@settings(deadline=None, max_examples=200)
+@given(text=st.text(max_size=20))
+def test_any_text_is_written_without_unknowns(text):
+    tokenizer = CLIPTokenizer.from_pretrained(MINI)
+    inner = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.unk_token_id not in inner
+
+
+@pytest.mark.parametrize("text", ["żółć", "日本語", "🐈", "naïve café", "don't", "x1y2", "Ω≈ç"])
+def test_words_survive_the_round_trip_in_lower_case(mini_tokenizer, text):
+    decoded = mini_tokenizer.decode(mini_tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert decoded.replace(" ", "") == text.lower().replace(" ", "")
+
+
+def test_saved_and_loaded_tokenizers_agree(small_tokenizer, tmp_path):
+    save_tokenizer(small_tokenizer, tmp_path)
+    text = "a tropical fish moves to the LEFT, 日本"
+    expected = small_tokenizer(text)["input_ids"]
+    assert CLIPTokenizer.from_pretrained(tmp_path)(text)["input_ids"] == expected
+    assert AutoTokenizer.from_pretrained(tmp_path)(text)["input_ids"] == expected
+    vocabulary = json.loads((tmp_path / "vocab.json").read_text())
+    assert vocabulary == small_tokenizer.get_vocab()
+    lines = (tmp_path / "merges.txt").read_text().splitlines()
+    assert all("".join(line.split()) in vocabulary for line in lines[1:])
+
+
+def test_captions_of_the_videos_are_mostly_whole_words(mini_tokenizer):
+    captions = [clip.caption for clip in emoji_motion.plan_clips()]
+    words = sum(len(caption.replace(",", " ,").replace(":", " :").split()) for caption in captions)
+    tokens = sum(len(ids) - 2 for ids in mini_tokenizer(captions)["input_ids"])
+    assert tokens < 1.2 * words
+    assert max(len(ids) for ids in mini_tokenizer(captions)["input_ids"]) <= 69
+
+
+def test_mini_is_a_small_ordinary_clip_folder(mini, mini_tokenizer):
+    assert sum(path.stat().st_size for path in MINI.iterdir() if path.is_file()) < 16e6
+    text, vision = mini.config.text_config, mini.config.vision_config
+    assert (vision.image_size, vision.patch_size, text.max_position_embeddings) == (48, 8, 77)
+    assert text.vocab_size == len(mini_tokenizer)
+    assert text.eos_token_id == mini_tokenizer.eos_token_id != 2
+    preprocessing = json.loads((MINI / "preprocessor_config.json").read_text())
+    assert preprocessing["crop_size"] == {"height": 48, "width": 48}
+
+
+def test_padding_does_not_change_a_text(mini, mini_tokenizer):
+    ids = mini_tokenizer(["a cat"], return_tensors="pt")["input_ids"]
+    padded = mini_tokenizer(["a cat"], padding="max_length", return_tensors="pt")["input_ids"]
+    assert padded.shape[1] == 77
+    with torch.no_grad():
+        short, long = (mini.text_model(input_ids=i).pooler_output for i in (ids, padded))
+    torch.testing.assert_close(short, long, atol=1e-4, rtol=1e-4)
+
+
+def test_mini_was_accepted():
+    record = json.loads((MINI / "record.json").read_text())
+    assert acceptance.missed(record["acceptance"]) == {}
+    assert record["acceptance"]["count"] == 500
+    readme = (MINI / "README.md").read_text()
+    assert all(f"{record['acceptance'][name]}" in readme for name in acceptance.REQUIRED)
+    assert record["command"] in readme
+
+
+def test_mini_does_what_its_record_says():
+    recorded = json.loads((MINI / "record.json").read_text())["acceptance_small"]
+    measured = acceptance.check_folder(MINI, count=recorded["count"])
+    assert measured == pytest.approx(recorded, abs=2.0)  # rounding decides single pictures elsewhere
+
+
+def test_missed_names_what_is_not_good_enough():
+    good = dict.fromkeys(acceptance.REQUIRED, 100.0)
+    assert acceptance.missed(good) == {}
+    assert acceptance.missed(good | {"size_swap": 94.9}) == {"size_swap": 95.0}
+
+
+def test_recall_and_swaps_of_known_similarities():
+    similarity = torch.eye(4)
+    similarity[1, 0] = 2
+    similarity[2, 3] = 1  # a tie is wrong
+    assert acceptance._recall(similarity) == 50
+    assert acceptance._swap_accuracy(torch.eye(4)) == 100
+    assert acceptance._swap_accuracy(torch.eye(4).flip(0)) == 0
+    assert acceptance._swap_accuracy(torch.ones(4, 4)) == 0

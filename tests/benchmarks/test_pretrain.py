@@ -1,0 +1,119 @@
+"""The pre-training at toy size."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from tools.mini import export as exporting
+from tools.mini import pretrain
+from tools.mini.batches import Batches
+from tools.mini.pretrain import Auxiliary, Settings, Trainer, contrastive_loss
+
+TOY = Settings(
+    steps=6, batch=12, image_size=16, patch_size=8, vision_width=16, vision_layers=1, text_width=16, text_layers=1,
+    projection=8, head_width=8, merges=50, warmup=2,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return pretrain.build_tokenizer(TOY)
+
+
+@pytest.fixture(autouse=True)
+def _one_tokenizer(monkeypatch, tokenizer):
+    monkeypatch.setattr(pretrain, "build_tokenizer", lambda settings: tokenizer)
+    monkeypatch.setattr(exporting, "build_tokenizer", lambda settings: tokenizer)
+
+
+def _batches(tokenizer):
+    return Batches(tokenizer, steps=TOY.steps, size=TOY.batch, pixels=TOY.image_size, seed=0)
+
+
+def test_a_step_has_one_batch_whatever_came_before(tokenizer):
+    again = _batches(tokenizer)
+    for step in (3, 0, 3):
+        first, second = _batches(tokenizer)[step], again[step]
+        assert all(torch.equal(a, b) for a, b in zip(vars(first).values(), vars(second).values(), strict=True))
+    assert not torch.equal(again[0].pixels, again[1].pixels)
+    assert again[0].pixels.shape == (12, 3, 16, 16)
+    with pytest.raises(IndexError, match="6"):
+        again[6]
+
+
+def test_equal_captions_are_no_negatives():
+    torch.manual_seed(0)
+    images, texts = (torch.nn.functional.normalize(torch.randn(4, 8), dim=-1) for _ in range(2))
+    same = torch.zeros(4, 4, dtype=torch.bool)
+    same[0, 1] = same[1, 0] = True
+    scale = torch.tensor(10.0)
+    logits = (scale * texts @ images.T).tolist()
+    rows = []
+    for matrix in (logits, list(zip(*logits, strict=True))):
+        for i, row in enumerate(matrix):
+            kept = [value for j, value in enumerate(row) if {i, j} != {0, 1}]
+            rows.append(torch.logsumexp(torch.tensor(kept), 0) - row[i])
+    torch.testing.assert_close(contrastive_loss(images, texts, scale, same), torch.stack(rows).mean())
+
+
+def test_unsaid_facts_give_no_gradient(tokenizer):
+    batch = _batches(tokenizer)[0]
+    batch.facts.fill_(-100)
+    auxiliary = Auxiliary(8)
+    auxiliary(torch.randn(12, 8), batch).backward()
+    assert auxiliary.present.weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in auxiliary.facts.parameters())
+
+
+def test_positions_learn_faster_and_do_not_decay(tokenizer):
+    model = pretrain.build_model(TOY, tokenizer)
+    optimizer = pretrain.build_optimizer(model, Auxiliary(8), TOY)
+    group_of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    names = dict(model.named_parameters())
+    assert len(names) <= len(group_of)
+    for tower in ("text_model", "vision_model"):
+        group = group_of[id(names[f"{tower}.embeddings.position_embedding.weight"])]
+        assert (group["lr"], group["weight_decay"]) == (5e-3, 0)
+    assert group_of[id(names["text_projection.weight"])]["weight_decay"] == 0.1
+    assert group_of[id(names["logit_scale"])]["weight_decay"] == 0
+
+
+def test_a_resumed_run_ends_with_the_same_weights_and_exports(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain.acceptance, "check", lambda *args, **kwargs: {})
+    whole = Trainer(TOY, tmp_path / "whole")
+    whole.out.mkdir()
+    whole.run(check_every=3, log_every=2)
+
+    part = Trainer(TOY, tmp_path / "part")
+    part.out.mkdir()
+    for step in range(3):
+        part.train_step(_batches(tokenizer)[step])
+    part.save()
+    resumed = Trainer(TOY, tmp_path / "part")
+    resumed.resume()
+    assert resumed.step == 3
+    resumed.run(check_every=3, log_every=2)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+    steps = [json.loads(line)["step"] for line in (whole.out / "log.jsonl").read_text().splitlines()]
+    assert steps[-1] == 6
+    monkeypatch.setattr(exporting.acceptance, "check_folder", lambda folder, count=500: {"count": count, **GOOD})
+    record = exporting.export(whole.out, tmp_path / "mini")
+    assert record["images"] == 72
+    assert "--image-size 16" in record["command"]
+    assert {"model.safetensors", "config.json", "tokenizer.json", "preprocessor_config.json", "README.md"} <= {
+        path.name for path in (tmp_path / "mini").iterdir()
+    }
+
+
+GOOD = dict.fromkeys(pretrain.acceptance.REQUIRED, 99.5)
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
+    Trainer(TOY, tmp_path).save()
+    with pytest.raises(ValueError, match="'steps': 6"):
+        Trainer(Settings(**{**vars(TOY), "steps": 7}), tmp_path).resume()

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import vop
+from clips import grey_frames, numbers, write_clip
+from vop.datasets import frames as module
+from vop.datasets.frames import FrameStore
+from vop.datasets.types import Video
+from vop.errors import UsageError, VideoError
+
+
+@pytest.fixture
+def video(tmp_path):
+    return Video("one", write_clip(tmp_path / "one.mp4", grey_frames(12)))
+
+
+@pytest.fixture
+def store(tmp_path):
+    return FrameStore(num_frames=4, size=16, cache=tmp_path / "cache")
+
+
+def forbid_decoding(monkeypatch):
+    def refuse(*arguments, **settings):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(module, "decode_frames", refuse)
+
+
+def test_the_cache_gives_the_same_bits_and_decodes_nothing(video, store, monkeypatch):
+    direct = FrameStore(num_frames=4, size=16).load(video)
+    assert torch.equal(store.load(video), direct)
+    assert store.is_cached(video)
+    forbid_decoding(monkeypatch)
+    assert torch.equal(store.load(video), direct)
+
+
+def _flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+
+
+def _without_checksum(path):
+    save_file({"frames": torch.zeros((4, 3, 16, 16), dtype=torch.uint8)}, path)
+
+
+def _of_another_shape(path):
+    save_file({"frames": torch.zeros((4, 3, 8, 8), dtype=torch.uint8)}, path)
+
+
+def _of_another_name(path):
+    save_file({"pictures": torch.zeros(1)}, path)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _flip_a_bit,
+        _without_checksum,
+        _of_another_shape,
+        _of_another_name,
+        lambda path: path.write_bytes(path.read_bytes()[:-100]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("not a tensor file"),
+    ],
+)
+def test_a_damaged_cache_file_is_made_again(video, store, spoil):
+    direct = store.load(video)
+    spoil(store.cache_path(video))
+    assert not store.is_cached(video)
+    assert torch.equal(store.load(video), direct)
+    assert store.is_cached(video)
+
+
+def test_a_video_that_changed_is_decoded_again(video, store):
+    before = store.load(video)
+    write_clip(video.path, grey_frames(24)[12:])
+    os.utime(video.path, ns=(1, 1))
+    after = store.load(video)
+    assert numbers(before) == [1, 4, 7, 10]
+    assert numbers(after) == [13, 16, 19, 22]
+
+
+def test_settings_do_not_share_files(video, store, tmp_path):
+    paths = {
+        FrameStore(num_frames=frames, size=size, cache=store.cache).cache_path(video)
+        for frames in (4, 5)
+        for size in (16, 17)
+    }
+    assert len(paths) == 4
+
+
+def test_another_decoder_version_is_not_trusted(video, store, monkeypatch):
+    store.load(video)
+    monkeypatch.setattr(module, "DECODER_VERSION", module.DECODER_VERSION + 1)
+    assert not store.is_cached(video)
+
+
+def test_bad_videos_are_not_cached(tmp_path, store):
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(VideoError, match=r"empty\.mp4: the file is empty"):
+        store.load(Video("empty", tmp_path / "empty.mp4"))
+    with pytest.raises(VideoError, match=r"gone\.mp4: there is no such file"):
+        store.load(Video("gone", tmp_path / "gone.mp4"))
+    assert not store.cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "size", "says"),
+    [
+        (10**9, 224, "num_frames is 1000000000; at most 4096 are read"),
+        (12, 10**9, "size is 1000000000; at most 4096 pixels"),
+        (4096, 4096, "206,158,430,208 bytes a video; at most 2,147,483,648"),
+        (0, 224, "num_frames is 0"),
+    ],
+)
+def test_frames_that_no_memory_holds(num_frames, size, says):
+    with pytest.raises(UsageError, match=says):
+        FrameStore(num_frames, size)
+    with pytest.raises(UsageError, match=says):
+        vop.read_frames("a.mp4", num_frames=num_frames, size=size)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(VideoError, match="this is a pipe or a device, not a file"):
+        vop.read_frames(tmp_path / "a.mp4")
+    with pytest.raises(VideoError, match="this is a pipe or a device, not a file"):
+        vop.probe("/dev/zero")

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from clips import grey_frames, numbers, write_clip
+from vop.datasets.frames import FrameStore
+from vop.datasets.loading import EpochSampler, PairDataset, caption_groups, count_groups, frame_loader
+from vop.datasets.types import Split, Video
+from vop.errors import UsageError, VideoError
+
+
+def sampler(num_items=23, **changes) -> EpochSampler:
+    return EpochSampler(num_items, **{"batch_size": 4, "seed": 1, "epoch": 0, **changes})
+
+
+def test_an_epoch_is_a_permutation():
+    assert sorted(index for batch in sampler(24) for index in batch) == list(range(24))
+    batches = list(sampler(23))
+    assert [len(batch) for batch in batches] == [4] * 5
+    assert len(sampler(23)) == 5
+    assert len({index for batch in batches for index in batch} & set(range(23))) == 20
+
+
+def test_seed_and_epoch_decide():
+    assert list(sampler()) == list(sampler())
+    others = [list(sampler(epoch=1)), list(sampler(seed=2)), list(sampler(seed=0, epoch=1))]
+    assert list(sampler()) not in others
+    assert others[0] != others[1] != others[2]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_ranks_share_the_global_batches(world_size):
+    ranks = [list(sampler(rank=rank, world_size=world_size)) for rank in range(world_size)]
+    together = [[index for share in shares for index in share] for shares in zip(*ranks, strict=True)]
+    assert together == list(sampler())
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 5, 9])
+def test_an_epoch_goes_on_where_it_stopped(start):
+    rest = sampler(start_batch=start)
+    assert list(rest) == list(sampler())[start:]
+    assert len(rest) == len(list(rest))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 5, "world_size": 2}, "batch_size is 5; it must divide evenly among 2"),
+        ({"rank": 2, "world_size": 2}, "rank is 2; it must be from 0 to 1"),
+        ({"batch_size": 24}, "batch_size is 24, but there are only 23 items"),
+    ],
+)
+def test_sampler_arguments(changes, message):
+    with pytest.raises(UsageError, match=message):
+        sampler(**changes)
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory) -> Split:
+    folder = tmp_path_factory.mktemp("clips")
+    frames = grey_frames(25)
+    videos = tuple(Video(str(k), write_clip(folder / f"{k}.mp4", frames[5 * k : 5 * k + 5])) for k in range(5))
+    return Split("train", videos, tuple(f"video {k % 5}" for k in range(10)), tuple(k % 5 for k in range(10)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_match_captions_to_frames(split, workers):
+    store = FrameStore(num_frames=2, size=8)
+    batches = EpochSampler(10, batch_size=4, seed=0, epoch=0)
+    loaded = list(frame_loader(PairDataset(split, store), batches=batches, workers=workers))
+    assert len(loaded) == 2
+    for batch, indices in zip(loaded, batches, strict=True):
+        assert batch["frames"].shape == (4, 2, 3, 8, 8)
+        assert batch["frames"].dtype == torch.uint8
+        assert batch["video"].tolist() == [split.targets[index] for index in indices]
+        assert batch["captions"] == [f"video {video}" for video in batch["video"].tolist()]
+        assert batch["rows"].tolist() == [0, 1, 2, 3]
+        for frames, video in zip(batch["frames"], batch["video"].tolist(), strict=True):
+            assert numbers(frames) == [5 * video + 1, 5 * video + 3]
+
+
+@pytest.fixture
+def uneven() -> Split:
+    """Videos with 7, 3 and 1 captions."""
+    targets = [0] * 7 + [1] * 3 + [2]
+    videos = tuple(Video(str(k), Path(f"{k}.mp4")) for k in range(3))
+    return Split("train", videos, tuple(f"{target}, caption {row}" for row, target in enumerate(targets)), targets)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
+def test_groups_hold_every_caption_once_and_one_video_each(uneven, size):
+    groups = caption_groups(uneven, size=size, seed=3, epoch=1)
+    assert sorted(row for group in groups for row in group) == list(range(11))
+    assert all(len({uneven.targets[row] for row in group}) == 1 for group in groups)
+    assert max(map(len, groups)) == size
+    assert len(groups) == count_groups(uneven, size=size) == sum(math.ceil(n / size) for n in (7, 3, 1))
+    assert groups == caption_groups(uneven, size=size, seed=3, epoch=1)
+
+
+def test_other_captions_meet_in_another_epoch(uneven):
+    assert caption_groups(uneven, size=3, seed=3, epoch=1) != caption_groups(uneven, size=3, seed=3, epoch=2)
+
+
+def test_more_captions_than_any_video_has(uneven):
+    with pytest.raises(UsageError, match="captions_per_video is 8, but no video of train has more than 7 captions"):
+        caption_groups(uneven, size=8, seed=0, epoch=0)
+
+
+def test_a_group_is_decoded_once_for_all_its_captions(split, monkeypatch):
+    groups = caption_groups(split, size=2, seed=0, epoch=0)
+    store = FrameStore(num_frames=2, size=8)
+    pairs = PairDataset(split, store, groups)
+    loaded = list(frame_loader(pairs, batches=EpochSampler(5, batch_size=5, seed=0, epoch=0)))
+    (batch,) = loaded
+    assert batch["frames"].shape == (5, 2, 3, 8, 8)
+    assert len(batch["captions"]) == len(batch["rows"]) == 10
+    for caption, row in zip(batch["captions"], batch["rows"].tolist(), strict=True):
+        assert caption == f"video {batch['video'][row]}"
+
+
+def test_batches_from_the_cache_are_bit_identical(split, tmp_path):
+    batches = EpochSampler(10, batch_size=5, seed=0, epoch=0)
+    cached = FrameStore(num_frames=3, size=16, cache=tmp_path)
+    runs = [
+        list(frame_loader(PairDataset(split, store), batches=batches))
+        for store in (FrameStore(num_frames=3, size=16), cached, cached)
+    ]
+    for batch, filling, reading in zip(*runs, strict=True):
+        assert torch.equal(batch["frames"], filling["frames"])
+        assert torch.equal(batch["frames"], reading["frames"])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_video_that_breaks_later_stops_the_loader_with_its_name(split, workers):
+    broken = Split("train", (*split.videos, Video("x", Path("gone.mp4"))), (*split.captions, "x"), (*split.targets, 5))
+    batches = EpochSampler(11, batch_size=11, seed=0, epoch=0)
+    loader = frame_loader(PairDataset(broken, FrameStore(num_frames=1, size=8)), batches=batches, workers=workers)
+    with pytest.raises(VideoError) as caught:
+        list(loader)
+    assert (caught.value.path, caught.value.reason) == (Path("gone.mp4"), "there is no such file")

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+import torch
+
+from clips import grey_frames, write_clip
+from vop.datasets.frames import FrameStore
+from vop.datasets.types import Dataset, Split, Video
+from vop.datasets.validation import cache_dataset, check_dataset, screen
+from vop.errors import DataError, UsageError, VopError
+
+DAMAGED = ["empty", "gone"]
+
+
+@pytest.fixture
+def split(tmp_path) -> Split:
+    for name in ("one", "two", "three"):
+        write_clip(tmp_path / f"{name}.mp4", grey_frames(6))
+    (tmp_path / "empty.mp4").touch()
+    names = ("one", "empty", "two", "gone", "three")
+    videos = tuple(Video(name, tmp_path / f"{name}.mp4") for name in names)
+    captions = tuple(f"{name} {k}" for k in range(2) for name in names)
+    return Split("train", videos, captions, tuple(range(5)) * 2)
+
+
+@pytest.fixture
+def store(tmp_path) -> FrameStore:
+    return FrameStore(num_frames=2, size=8, cache=tmp_path / "cache")
+
+
+def seen(calls):
+    return lambda done, total: calls.append((done, total, threading.current_thread()))
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_skip_leaves_bad_videos_out_and_lists_them(split, store, cached):
+    store = store if cached else FrameStore(num_frames=2, size=8)
+    kept, report = screen(split, store, policy="skip")
+    assert [video.id for video in kept.videos] == ["one", "two", "three"]
+    assert kept.captions == ("one 0", "two 0", "three 0", "one 1", "two 1", "three 1")
+    assert [bad.id for bad in report.skipped] == DAMAGED
+    assert [bad.missing for bad in report.skipped] == [False, True]
+    assert report.kept == 3
+    assert json.loads(json.dumps(report.to_dict()))["skipped"][0]["reason"] == "the file is empty (0 bytes)"
+
+
+def test_screening_fills_the_cache(split, store):
+    kept, _ = screen(split, store)
+    assert all(store.is_cached(video) for video in kept.videos)
+
+
+def test_fail_names_all_that_is_bad(split, store):
+    with pytest.raises(DataError, match="2 of 5 videos of the split 'train' cannot be read") as caught:
+        screen(split, store, policy="fail")
+    assert "empty.mp4: the file is empty" in str(caught.value)
+    assert "gone.mp4: there is no such file" in str(caught.value)
+
+
+def test_nothing_left(split, store):
+    with pytest.raises(DataError, match="2 of 2 videos"):
+        screen(split.keep(DAMAGED), store, policy="skip")
+
+
+def test_nothing_bad(split, store):
+    good = split.keep({"one", "two"})
+    kept, report = screen(good, store, policy="fail")
+    assert kept is good
+    assert report.skipped == ()
+
+
+def test_unknown_policy(split, store):
+    with pytest.raises(UsageError, match="'ignore'; known: skip, fail"):
+        screen(split, store, policy="ignore")
+
+
+def test_cache_dataset_decodes_once(split, store):
+    dataset = Dataset("mine", {"train": split, "test": Split("test", split.videos[:1], ("again",), (0,))})
+    calls = []
+    report = cache_dataset(dataset, store, workers=2, progress=seen(calls))
+    assert (report.decoded, report.reused, [bad.id for bad in report.failed]) == (3, 0, DAMAGED)
+    assert [done for done, _, _ in calls] == [1, 2, 3, 4, 5]
+    assert {total for _, total, _ in calls} == {5}
+    assert {thread for _, _, thread in calls} == {threading.main_thread()}
+    report = cache_dataset(dataset, store)
+    assert (report.decoded, report.reused) == (0, 3)
+    direct = FrameStore(num_frames=2, size=8).load(split.videos[0])
+    assert torch.equal(store.load(split.videos[0]), direct)
+
+
+def test_caching_needs_a_cache(split):
+    with pytest.raises(UsageError, match="no cache folder"):
+        cache_dataset(Dataset("mine", {"train": split}), FrameStore(num_frames=2, size=8))
+
+
+def test_a_cache_that_cannot_be_written_ends_the_work(split, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    store = FrameStore(num_frames=2, size=8, cache=tmp_path / "file")
+    with pytest.raises(VopError, match="this folder cannot be made"):
+        cache_dataset(Dataset("mine", {"train": split}), store)
+
+
+@pytest.mark.parametrize("decode", [True, False])
+def test_check_counts(split, decode):
+    test = Split("test", split.videos[:2], ("x", "y"), (0, 1))
+    report = check_dataset(Dataset("mine", {"train": split, "test": test}, notes=("n",)), decode=decode)
+    assert report.splits == {"train": {"videos": 5, "captions": 10}, "test": {"videos": 2, "captions": 2}}
+    assert (report.videos, report.captions) == (5, 12)
+    assert [bad.id for bad in report.missing] == ["gone"]
+    assert [bad.id for bad in report.unreadable] == ["empty"]
+    assert json.loads(json.dumps(report.to_dict()))["captions"] == 12
+    assert report.notes == ("n",)

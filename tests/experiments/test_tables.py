@@ -1,0 +1,204 @@
+"""The tables of a study: what their cells say, and what a terminal has room for."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+from studies.documents import ablation_document, compare_document, with_paper
+
+from vop.experiments.reading import number, protocol, remarks, signed, size
+from vop.experiments.tables import Cell, Column, Table, kind_tables, main_table, order_table, rich_table, trial_table
+
+LONG = "vop-f+c/tightTransf"
+
+
+def on_terminal(document: dict, *, width: int) -> list[str]:
+    console = Console(file=StringIO(), width=width)
+    console.print(rich_table(document))
+    lines = console.file.getvalue().splitlines()
+    assert all(len(line) <= width for line in lines)
+    return lines
+
+
+def big(**changes) -> dict:
+    """Long names and numbers as wide as they get."""
+    document = compare_document(**changes)
+    row = document["arms"][-1]
+    row |= {
+        "name": LONG,
+        "gain": {"t2v_r1": -100.0, "interval": [-100.0, -99.9], "p": 0.0005},
+        "learning_rate": 1.2e-06,
+    }
+    row["parameters"]["true_count"] = 151_277_313
+    row["spread"] = row["spread"] | {way: dict.fromkeys(row["mean"][way], 10.1) for way in ("t2v", "v2t")}
+    for way in ("t2v", "v2t"):
+        row["mean"][way] = {"r1": 100.0, "r5": 100.0, "r10": 100.0, "mdr": 1.0, "mnr": 12_345.6}
+    row["mean"] |= {"minutes": 12_345.6, "peak_memory_bytes": 78_000_000_000, "size_bytes": 605_000_000}
+    return document
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 140, 200])
+def test_no_cell_is_cut_on_a_terminal(width):
+    lines = on_terminal(big(), width=width)
+    assert "…" not in "".join(lines)
+    row = next(line for line in lines if line.startswith(LONG))
+    assert "100.0 ± 10.1" in row
+
+
+def test_a_terminal_shows_the_most_important_columns():
+    def row(width):
+        return next(line for line in on_terminal(big(), width=width) if line.startswith(LONG)).split()
+
+    first = [LONG, "100.0", "±", "10.1", "-100.0", "0.0005"]
+    assert row(60) == [*first, "100.0"]  # t2v R@5, which is narrow
+    assert row(80) == [*first, "100.0", "±", "10.1", "100.0", "100.0"]
+    assert row(100) == [*first, "100.0", "±", "10.1", "100.0", "100.0", "12,345.6", "63.1"]
+    costs = ["1.2e-06", "151,277,313", "12,345.6", "78.0", "GB", "605", "MB"]
+    assert row(160) == [*first, "100.0", "±", "10.1", "100.0", "100.0", "12,345.6", "63.1", *costs]
+    said = "no room here: v2t R@1, t2v R@10, t2v MnR, order, learning rate, parameters, minutes, memory, disk"
+    assert said in " ".join(line.strip() for line in on_terminal(big(), width=60))
+    assert not [line for line in on_terminal(big(), width=160) if "no room" in line]
+
+
+def test_everything_fits_where_the_output_is_no_terminal():
+    lines = on_terminal(compare_document(), width=140)
+    assert not [line for line in lines if "no room" in line]
+    row = next(line for line in lines if line.startswith("vop-f+p")).split()
+    metrics = ["39.7", "±", "1.1", "+5.6", "0.0123", "34.6", "±", "1.1", "80.7", "91.7", "5.6", "65.9"]
+    assert row[1:] == [*metrics, "0.03", "49,536", "3.1", "812", "MB", "198", "kB"]
+
+
+def test_a_name_that_is_wider_than_the_terminal_goes_on_in_the_next_line():
+    document = compare_document(names=("full", "vop"))
+    document["arms"][1]["name"] = "a" * 70 + "b" * 40
+    lines = on_terminal(document, width=80)
+    assert sum(line.count("a" * 10) for line in lines) >= 5
+    assert "".join(lines).count("b") >= 40
+    assert "32.5 ± 1.1" in "".join(lines)
+
+
+def test_a_terminal_tells_the_protocol_and_what_failed():
+    failure = "lora, seed 1: the loss is not finite"
+    document = compare_document(names=("full", "vop"), failures=[failure], notes=["[b]x"])
+    lines = on_terminal(document, width=140)
+    for line in (*(f"{name}: {text}" for name, text in protocol(document).items()), *remarks(document)):
+        assert line in lines
+    assert f"failed: {failure}" in lines
+    assert "[b]x" in lines
+
+
+def column(table: Table, head: str) -> dict[str, str]:
+    """What each arm's cell in a column says."""
+    (cells,) = (cells for found, cells in table.filled() if found.head == head)
+    names = [cell.text for cell in table.filled()[0][1]]
+    return dict(zip(names, (cell.whole for cell in cells), strict=True))
+
+
+def written(table: Table) -> list[tuple[str, ...]]:
+    return list(zip(*([cell.whole for cell in cells] for _, cells in table.filled()), strict=True))
+
+
+def test_cells_of_arms():
+    table = main_table(with_paper(compare_document(names=("zero-shot", "full", "vop"))))
+    assert column(table, "t2v R@1") == {"zero-shot": "18.6", "full": "34.1 ± 1.1", "vop": "32.5 ± 1.1"}
+    assert column(table, "gain over full") == {"zero-shot": "-15.5", "full": "", "vop": "-1.6"}
+    assert column(table, "95 % interval")["vop"] == "-4.8 to +1.5"
+    assert column(table, "paper t2v R@1") == {"zero-shot": "", "full": "41.7", "vop": "39.6"}
+    assert column(table, "ours - paper")["vop"] == "-7.1"
+    assert column(table, "learning rate") == {"zero-shot": "", "full": "0.0001", "vop": "0.03"}
+    assert column(table, "parameters")["full"] == "8,123,456"
+    assert column(table, "paper's count")["full"] == "6,900,000"
+
+
+def test_columns_without_content_are_left_out():
+    heads = [found.head for found, _ in main_table(compare_document(names=("vop", "vop-p"))).filled()]
+    assert "t2v R@1" in heads
+    assert not [head for head in heads if "gain" in head or "paper t2v" in head or head in ("p", "95 % interval")]
+
+
+def test_what_reads_the_same_is_best_together():
+    def best(*values):
+        cells = Column("R@1", lambda value: Cell(number(value), value), best=max)
+        ((_, found),) = Table("", [cells], values).filled()
+        return [cell.text for cell in found if cell.best]
+
+    assert best(9.04, 10.5, 10.52, None) == ["10.5", "10.5"]
+    assert best(3.0, 3.0) == []
+
+
+def test_kinds_are_columns():
+    r1, order = kind_tables(compare_document(names=("full", "vop")))
+    assert column(r1, "move (115)") == {"full": "45.6", "vop": "44.0"}
+    assert column(order, "leave (56)") == {"full": "58.2", "vop": "49.1"}
+    assert [found.head for found, _ in order.filled()] == ["arm", "leave (56)", "move (115)"]
+    document = compare_document(names=("full", "vop"))
+    for row in document["arms"]:
+        del row["kinds"]
+    assert kind_tables(document) == []
+
+
+def test_orders_and_trials_are_rows():
+    document = compare_document(names=("zero-shot", "vop"))
+    document["order"][0] |= {"paper": None, "spread": None}
+    rows = written(order_table(document))
+    assert rows[0] == ("vop < vop-p", "", "+5.4", "✓ holds")
+    assert rows[2] == ("vop-c < vop-f+c", "+0.4", "-1.4 ± 1.1", "✗ does not hold")
+    ((arm, tried, minutes),) = written(trial_table(document))
+    assert (arm, minutes) == ("vop", "3.0")
+    assert tried == "0.003: 26.5, 0.0095: 31.0, 0.03: 32.5, 0.095: 31.0, 0.3: 26.5 (pruned), 0.9 (failed)"
+    for row in document["arms"]:
+        row["trials"] = [{key: trial[key] for key in trial.keys() - {"minutes"}} for trial in row["trials"]]
+    assert [found.head for found, _ in trial_table(document).filled()] == ["arm", trial_table(document).columns[1].head]
+
+
+@pytest.mark.parametrize(
+    ("search", "rate", "says"),
+    [
+        (
+            {"low": 1e-6, "high": 1e-2, "rates": [], "trials": 8, "epochs": 2, "steps": 1000},
+            None,
+            "searched on validation videos, 1e-06 to 0.01; trials: 8, epochs of each: 2, steps of each: at most 1,000",
+        ),
+        (
+            {"low": 1e-6, "high": 1e-2, "rates": [1e-3, 1e-2], "trials": 8, "epochs": 1, "steps": 50},
+            None,
+            "searched on validation videos, 2 given ones; trials: 2, epochs of each: 1, steps of each: at most 50",
+        ),
+        (None, 1e-3, "0.001 for all arms, given"),
+    ],
+)
+def test_the_protocol_says_where_learning_rates_are_from(search, rate, says):
+    assert protocol(compare_document(search=search, learning_rate=rate))["learning rates"] == says
+
+
+def test_the_protocol_of_one_seed_and_a_whole_gallery():
+    document = ablation_document(seeds=(4,))
+    document["gallery"] |= {"listed_videos": 500, "skipped": []}
+    found = protocol(document)
+    assert found["seeds"] == "4"
+    assert found["ranked"] == "500 texts, gallery of 500 videos; ties: pessimistic"
+    assert found["training"] == "12 epochs, batch 32, 6 frames, fp32"
+    assert remarks(document) == []
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        (number(None), ""),
+        (number(1234.56), "1,234.6"),
+        (Cell("3.0", 3.0, 0.25).whole, "3.0 ± 0.2"),
+        (Cell("3.0", 3.0, 0.0).whole, "3.0 ± 0.0"),
+        (signed(None), ""),
+        (signed(-0.04), "0.0"),
+        (signed(2.25), "+2.2"),
+        (signed(-1.0), "-1.0"),
+        (size(None), ""),
+        (size(999), "999 B"),
+        (size(86_016), "86 kB"),
+        (size(2_500_000_000), "2.5 GB"),
+    ],
+)
+def test_numbers_read_well(written, text):
+    assert written == text

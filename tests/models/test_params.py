@@ -1,0 +1,83 @@
+"""Table 1 of the paper, to the last parameter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vop.backbones.clip.config import VIT_B_32
+from vop.backbones.clip.model import Clip
+from vop.models.model import create
+from vop.models.params import count_model, count_parameters, paper_size
+
+TABLE_1 = {  # method: the paper's count, its percentage
+    "zero-shot": (0, 0.0),
+    "full": (119_826_432, 100.0),
+    "bias": (124_928, 0.104),
+    "proj": (655_360, 0.547),
+    "partial": (7_680_512, 6.410),
+    "adapter-attn": (1_982_976, 1.655),
+    "adapter-ffn": (1_982_976, 1.655),
+    "vop": (122_880, 0.103),
+    "vop-p": (528_384, 0.441),
+    "vop-c": (14_257_152, 11.898),
+    "vop-f": (122_880, 0.103),
+    "vop-f+p": (393_216, 0.328),
+    "vop-f+c": (14_269_440, 11.908),
+}
+
+
+@pytest.fixture(scope="module")
+def counts():
+    return count_parameters(VIT_B_32)
+
+
+@pytest.mark.parametrize("method", TABLE_1)
+def test_counts_of_the_paper(counts, method):
+    assert (counts[method].paper_count, counts[method].paper_percent) == TABLE_1[method]
+
+
+IN_PROJ = {"vision": 3 * 768 * 768 + 3 * 768, "text": 3 * 512 * 512 + 3 * 512}  # of a layer
+FREE = 768 + 50 * 768 + 77 * 512 + 768 * 512 + 512 * 512 + 1  # class, positions, projections, logit scale
+UNCOUNTED = {
+    "full": 12 * sum(IN_PROJ.values()) + FREE,
+    "partial": sum(IN_PROJ.values()),
+    **dict.fromkeys(("vop-f", "vop-f+p", "vop-f+c"), 12 * 768),  # frame positions
+}
+
+
+@pytest.mark.parametrize("method", TABLE_1)
+def test_true_counts_add_what_the_paper_leaves_out(counts, method):
+    assert counts[method].true_count == TABLE_1[method][0] + UNCOUNTED.get(method, 0)
+
+
+def test_every_parameter_of_clip_trains_in_full(counts):
+    assert counts["full"].true_count == 151_277_313
+    assert count_parameters(VIT_B_32, only=["full"], train_logit_scale=False)["full"].true_count == 151_277_312
+
+
+def test_lora_has_two_thin_matrices_for_each_target(counts):
+    of_layer = {width: 8 * (width + 3 * width) + 8 * (width + width) for width in (768, 512)}  # in_proj, out_proj
+    assert counts["lora"].true_count == counts["lora"].paper_count == 12 * sum(of_layer.values())
+
+
+def test_every_row_of_the_papers_table_is_counted(counts):
+    assert counts.keys() == TABLE_1.keys() | {"lora"}
+
+
+@pytest.mark.parametrize("head", ["seqTransf", "tightTransf", "x-pool"])
+@pytest.mark.parametrize("method", ["zero-shot", "full", "bias", "vop-f+c", "lora"])
+def test_a_model_is_counted_as_it_trains(tiny, method, head):
+    settings = {"num_frames": 5, **({"train_logit_scale": True} if method == "bias" else {})}
+    built = create(method, tiny, head=head, device="cpu", **settings)
+    counted = count_model(method, tiny.sizes, head=head, settings=settings)
+    assert counted.true_count == sum(p.numel() for p in built.trainable().values())
+    assert (
+        counted.paper_count == count_model(method, tiny.sizes, settings=settings).paper_count or head == "tightTransf"
+    )
+
+
+def test_whole_backbone():
+    with torch.device("meta"):
+        clip = Clip(VIT_B_32)
+    assert paper_size(clip) == 119_826_432

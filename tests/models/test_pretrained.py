@@ -1,0 +1,223 @@
+"""A run's folder: opened elsewhere, damaged, of another backbone; and its card."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+import vop
+from tiny_clip import make_clip_folder
+from vop.errors import UsageError, VopError
+from vop.models.model import create
+from vop.utils import files
+
+METRICS = {"r1": 12.34, "r5": 50.0, "r10": 60.0, "mdr": 5.0, "mnr": 7.5}
+SETTINGS = {"num_frames": 3, "text_prompts": 2, "visual_layers": [1, 3], "split_layer": 2, "specific_prompts": 1}
+
+
+@pytest.fixture
+def model(tiny):
+    torch.manual_seed(0)
+    return create("vop-f+p", tiny, **SETTINGS)
+
+
+@pytest.fixture
+def run(model, tmp_path):
+    model.save_pretrained(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def change(run, **values):
+    path = run / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_a_copy_elsewhere_is_the_same_model(model, run, tmp_path):
+    copy = tmp_path / "elsewhere"
+    run.rename(copy)
+    opened = vop.load(copy)
+    pixels = torch.rand(2, 3, 3, 32, 32)
+    assert opened.method_name == "vop-f+p"
+    assert opened.method.settings == model.method.settings
+    assert opened.method.settings.items() >= SETTINGS.items()
+    assert not opened.training
+    assert torch.equal(opened.encode_text(["one", "two"]), model.encode_text(["one", "two"]))
+    assert torch.equal(opened.embed_frames(pixels), model.embed_frames(pixels))
+
+
+def test_it_holds_what_was_trained_and_no_more(model, run):
+    assert {path.name for path in run.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    assert load_file(run / "model.safetensors").keys() == model.trainable().keys()
+
+
+def test_a_backbone_that_travels_with_it(tiny_folder, tmp_path):
+    from vop.backbones import find_backbone
+
+    inside = shutil.copytree(tiny_folder, tmp_path / "run/backbone")
+    create("vop", find_backbone(str(inside))).save_pretrained(tmp_path / "run")
+    moved = (tmp_path / "run").rename(tmp_path / "moved")
+    assert vop.load(moved).backbone.folder == moved / "backbone"
+
+
+class TestBackbone:
+    def test_another_one_is_refused(self, run, tiny, tmp_path):
+        other = make_clip_folder(tmp_path / "other", seed=3)
+        with pytest.raises(VopError, match=f"tuned on the backbone .* with content {tiny.content_hash()[:12]}"):
+            vop.load(run, backbone=str(other))
+
+    def test_where_it_is_now(self, run, tiny_folder, tmp_path):
+        moved = shutil.copytree(tiny_folder, tmp_path / "moved")
+        config = json.loads((run / "config.json").read_text())
+        change(run, backbone=config["backbone"] | {"name": "/gone/clip"})
+        with pytest.raises(VopError, match="its backbone was at /gone/clip, which is gone"):
+            vop.load(run)
+        assert vop.load(run, backbone=str(moved)).backbone.folder == moved
+
+
+class TestDamage:
+    @pytest.mark.parametrize(
+        ("content", "says"),
+        [
+            ('{"method": "vop"', "config.json: not readable as JSON"),
+            ("\udcff", "config.json: not readable as JSON"),
+            ('["method"]', "config.json: it holds a list"),
+            ('{"method": "vop"}', "'format' is None, not of the type int; it has method"),
+            ('{"method": "vop", "format": 1, "settings": [], "backbone": {}}', r"'settings' is \[\]"),
+            ('{"method": "vop", "format": 1, "settings": {}, "backbone": {}}', "'backbone' has no name and sha256"),
+            ('{"method": "vop", "format": 9, "settings": {}, "backbone": {"name": "", "sha256": ""}}', "format 9"),
+        ],
+    )
+    def test_configuration(self, run, content, says):
+        (run / "config.json").write_bytes(content.encode(errors="surrogateescape"))
+        with pytest.raises(VopError, match=says):
+            vop.load(run)
+
+    @pytest.mark.parametrize(("values", "says"), [({"method": "vpo"}, "'vpo'"), ({"settings": {"x": 1}}, "'x'")])
+    def test_names(self, run, values, says):
+        change(run, **values)
+        with pytest.raises(UsageError, match=says):
+            vop.load(run)
+
+    def test_no_configuration(self, run, tmp_path):
+        (run / "config.json").unlink()
+        with pytest.raises(VopError, match=r"run: no config\.json: the run is incomplete.*--resume"):
+            vop.load(run)
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(UsageError, match=r"empty: no config\.json: neither a run of ours nor a CLIP folder"):
+            vop.load(tmp_path / "empty")
+
+    @pytest.mark.parametrize("content", [b"", b"abc", None])
+    def test_weights(self, run, content):
+        weights = run / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-8] if content is None else content)
+        with pytest.raises(VopError, match=r"model\.safetensors: damaged"):
+            vop.load(run)
+        weights.unlink()
+        with pytest.raises(VopError, match=r"model\.safetensors: missing"):
+            vop.load(run)
+
+    def test_tensors(self, run):
+        state = load_file(run / "model.safetensors")
+        name = next(iter(state))
+        save_file({**state, "extra": torch.ones(1)}, run / "model.safetensors")
+        with pytest.raises(VopError, match="'extra' is on one side only"):
+            vop.load(run)
+        save_file({**state, name: torch.ones(7)}, run / "model.safetensors")
+        with pytest.raises(VopError, match=rf"{name} has shape \(7,\)"):
+            vop.load(run)
+
+
+def test_no_space_left_keeps_the_run_that_was_there(model, run, monkeypatch):
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "_sync", full)
+    with pytest.raises(VopError, match=r"model\.safetensors: no space left"):
+        model.save_pretrained(run)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_run_cannot_be_saved_into_a_file(model, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(VopError, match="file: this folder cannot be made"):
+        model.save_pretrained(tmp_path / "file")
+
+
+class TestCard:
+    def read(self, model, folder):
+        """Front matter and text."""
+        model.save_pretrained(folder)
+        _, front, text = (folder / "README.md").read_text().split("---\n", 2)
+        return yaml.safe_load(front), text
+
+    def test_it_says_what_it_is(self, model, tmp_path, tiny_folder):
+        front, text = self.read(model, tmp_path / "run")
+        assert front["library_name"] == "vop"
+        assert front["pipeline_tag"] == "feature-extraction"
+        assert "base_model" not in front  # a folder is no hub id
+        assert text.startswith(f"\n# vop-f+p on {tiny_folder.name}\n")
+        assert str(tiny_folder) not in text
+        assert "Nothing was recorded." in text
+        assert '"split_layer": 2' in text
+
+    def test_no_name_breaks_it(self, model, tmp_path):
+        evil = "a`|<img src=x>[b](javascript:c)\n# \x1b[31m"
+        model.card = {"data": evil, evil: "x"}
+        _, text = self.read(model, tmp_path / "run")
+        assert "- data: a\\`\\|&lt;img src=x&gt;\\[b\\](javascript:c) # \\x1b\\[31m\n" in text.replace(
+            "\\\\x1b", "\\x1b"
+        )
+        assert "<img" not in text
+        assert "\x1b" not in text
+        assert vop.load(tmp_path / "run").card == model.card
+
+    def test_results_are_a_table(self, model, tmp_path):
+        model.card = {"data": "cooking", "results": {"t2v": METRICS, "v2t": METRICS | {"r1": 98.76}}}
+        _, text = self.read(model, tmp_path / "run")
+        assert "- data: cooking\n" in text
+        assert "| t2v | 12.3 | 50.0 | 60.0 | 5.0 | 7.5 |\n| v2t | 98.8 | 50.0 | 60.0 | 5.0 | 7.5 |\n" in text
+        assert vop.load(tmp_path / "run").card == model.card
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"num_frames": 10**9}, "num_frames is 1,000,000,000; it is a whole number from 1 to 4,096"),
+        ({"text_prompts": 10**9}, "text_prompts is 1,000,000,000"),
+        ({"visual_prompts": 10**9}, "visual_prompts is 1,000,000,000"),
+        ({"visual_prompts": 9_000, "specific_prompts": 9_000, "num_frames": 4096}, "has .* parameters of its own with"),
+        ({"num_frames": [0] * 10**5}, r"num_frames is \[0, 0"),
+    ],
+)
+def test_settings_that_no_memory_holds(run, settings, says):
+    saved = json.loads((run / "config.json").read_text())["settings"]
+    change(run, settings=saved | settings)
+    with pytest.raises(UsageError, match=says) as caught:
+        vop.load(run)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_pipe_in_the_place_of_a_file(run, name):
+    (run / name).unlink()
+    os.mkfifo(run / name)
+    with pytest.raises(VopError, match=f"{name}: this is a pipe, not a file"):
+        vop.load(run)
+
+
+def test_weights_of_another_shape_are_not_read(run):
+    """A header alone tells: what it promises need not be there."""
+    state = load_file(run / "model.safetensors")
+    name = max(state, key=lambda key: state[key].numel())
+    save_file(state | {name: torch.zeros(7, 3)}, run / "model.safetensors")
+    with pytest.raises(VopError, match=rf"{name} has shape \(7, 3\), the method's is"):
+        vop.load(run)

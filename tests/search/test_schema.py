@@ -1,0 +1,28 @@
+"""A segment's id, and what it tells."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vop.search.schema import segment_id, span_of, video_of
+from vop.search.segments import in_milliseconds
+
+VIDEO = "0123456789abcdef" * 2
+SECONDS = st.floats(0, 1e6)
+
+
+@given(start=SECONDS, length=st.floats(1e-9, 1e5))
+def test_an_id_tells_its_video_and_stretch(start, length):
+    span = in_milliseconds((start, start + length))
+    segment = segment_id(VIDEO, span)
+    assert (video_of(segment), span_of(segment)) == (VIDEO, span)
+    assert span[0] < span[1]
+    assert span == pytest.approx((start, start + length), abs=0.0016)
+
+
+def test_stretches_as_ids_have_them():
+    assert in_milliseconds((8.33333, 18.3333333)) == (8.333, 18.333)
+    assert in_milliseconds((0.0, 0.0001)) == (0.0, 0.001)
+    assert segment_id(VIDEO, (8.333, 18.333)) == f"{VIDEO}-8333-18333"

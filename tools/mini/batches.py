@@ -1,0 +1,97 @@
+"""Batches for the pre-training: pixels, tokens and facts of one step, a function of seed and step alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+import torch
+
+from tools.mini import groups
+from vop.benchmarks import scenes
+from vop.benchmarks.artwork import CONCEPTS, load_atlas
+from vop.benchmarks.scenes import FACTS, Example
+
+UNSAID = -100  # cross-entropy's index for facts that a caption does not state
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's data.
+
+    Attributes:
+        pixels: uint8 (n, 3, side, side).
+        ids: int64 (n, length), padded with the end mark.
+        same: bool (n, n), pairs of equal captions off the diagonal.
+        facts: int64 (n, len(FACTS)), `UNSAID` where the caption says nothing.
+        present: float (n, concepts), 1 where a concept is in the picture.
+    """
+
+    pixels: torch.Tensor
+    ids: torch.Tensor
+    same: torch.Tensor
+    facts: torch.Tensor
+    present: torch.Tensor
+
+
+class Batches(torch.utils.data.Dataset):
+    """Step i's batch at index i; made anew on every access, so that a resumed run sees the same data."""
+
+    def __init__(self, tokenizer, *, steps: int, size: int, pixels: int, seed: int) -> None:
+        self.tokenizer, self.steps, self.size, self.pixels, self.seed = tokenizer, steps, size, pixels, seed
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        if not 0 <= step < self.steps:
+            raise IndexError(step)
+        examples = groups.sample_batch(self.size, Random(f"{self.seed}/{step}"))
+        noise = np.random.default_rng([self.seed, step])
+        captions = [e.caption for e in examples]
+        return Batch(
+            pixels=draw(examples, pixels=self.pixels, rng=noise),
+            ids=tokenize(self.tokenizer, captions),
+            same=_same(captions),
+            facts=_facts(examples),
+            present=_present(examples),
+        )
+
+
+def tokenize(tokenizer, captions: list[str]) -> torch.Tensor:
+    """Captions as int64 (n, longest)."""
+    return tokenizer(captions, padding=True, truncation=True, return_tensors="pt")["input_ids"]
+
+
+def draw(examples: list[Example], *, pixels: int, rng: np.random.Generator) -> torch.Tensor:
+    """The examples' pictures with varied brightness, saturation, sharpness and noise: uint8 (n, 3, pixels, pixels)."""
+    atlas = load_atlas()
+    images = np.stack([scenes.render(e.stickers, e.background, atlas, pixels) for e in examples])
+    x = torch.from_numpy(images).permute(0, 3, 1, 2)
+    n = len(examples)
+    vary = lambda low, high: torch.from_numpy(rng.uniform(low, high, (n, 1, 1, 1)).astype(np.float32))  # noqa: E731
+    grey = x.mean(1, keepdim=True)
+    x = torch.lerp(grey, x, vary(0.75, 1.1))
+    x = torch.lerp(x, torch.nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False), vary(-0.3, 0.6).relu())
+    x = (x - 0.5) * vary(0.8, 1.1) + 0.5 + vary(-0.08, 0.08)
+    grain = torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32))
+    x = x + grain * vary(-0.02, 0.06).relu()
+    return (x * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def _same(captions: list[str]) -> torch.Tensor:
+    _, group = np.unique(captions, return_inverse=True)
+    group = torch.from_numpy(group)
+    return (group[:, None] == group[None]) & ~torch.eye(len(captions), dtype=torch.bool)
+
+
+def _facts(examples: list[Example]) -> torch.Tensor:
+    return torch.tensor([[e.facts.get(fact, UNSAID) for fact in FACTS] for e in examples])
+
+
+def _present(examples: list[Example]) -> torch.Tensor:
+    present = torch.zeros(len(examples), len(CONCEPTS))
+    for row, example in zip(present, examples, strict=True):
+        row[[s.concept for s in example.stickers]] = 1
+    return present

@@ -1,0 +1,150 @@
+"""Turns a finished pre-training run into an ordinary `transformers` CLIP folder with a record of what it can do.
+
+python -m tools.mini.export RUN --out DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from tools.mini import acceptance
+from tools.mini.pretrain import MEAN, STD, Settings, build_model, build_tokenizer
+from tools.mini.tokenizer import save_tokenizer
+from vop.benchmarks.artwork import CONCEPTS
+from vop.utils.files import atomic_write
+from vop.utils.threads import usable_cores
+
+RECORD = "record.json"
+_TEXT = """\
+# mini
+
+A small CLIP for the built-in world of stickers, an ordinary `transformers` CLIP folder. It was trained from scratch on
+pictures drawn by `vop.benchmarks`; it knows nothing else.
+
+Pre-trained by `{command}`
+on {finished}, in {minutes} minutes on {machine}: {images:,} pictures, {speed} a second.
+{parameters:,} parameters, fp16; pictures of {side} x {side} pixels; {concepts} things.
+
+| check ({count} held-out pictures or pairs each) | result | required |
+| --- | --- | --- |
+{rows}
+
+Swaps are forced choices between two pictures (or captions) that differ in one respect; chance is 50 %. The numbers are
+in `{record}` as well, with every setting; `python -m tools.mini.acceptance DIR` measures them again.
+
+The drawings are OpenMoji's (openmoji.org), CC BY-SA 4.0.
+"""
+
+
+def export(run: Path, folder: Path) -> dict:
+    """Writes the weights of `run`'s checkpoint to `folder` in fp16, measures them, and returns the record."""
+    state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
+    settings = Settings(**state["settings"])
+    tokenizer = build_tokenizer(settings)
+    model = build_model(settings, tokenizer)
+    model.load_state_dict(state["model"])
+    folder.mkdir(parents=True, exist_ok=True)
+    model.half().save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    _write_json(folder / "preprocessor_config.json", _preprocessing(settings))
+    record = _training_record(run, state, model)
+    record["acceptance"] = acceptance.check_folder(folder)
+    record["acceptance_small"] = acceptance.check_folder(folder, count=60)  # quick enough for a test
+    _write_json(folder / RECORD, record)
+    with atomic_write(folder / "README.md") as temporary:
+        temporary.write_text(_readme(record), encoding="utf-8")
+    return record
+
+
+def _preprocessing(settings: Settings) -> dict:
+    side = settings.image_size
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": side},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": side, "width": side},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": MEAN,
+        "image_std": STD,
+        "do_convert_rgb": True,
+    }
+
+
+def _training_record(run: Path, state: dict, model) -> dict:
+    settings, finished = state["settings"], (run / "checkpoint.pt").stat().st_mtime
+    changed = {k: v for k, v in settings.items() if v != getattr(Settings(), k)}
+    options = "".join(f" --{k.replace('_', '-')} {v}" for k, v in changed.items())
+    images = state["step"] * settings["batch"]
+    return {
+        "command": f"python -m tools.mini.pretrain --out DIR{options}",
+        "finished": datetime.fromtimestamp(finished, UTC).date().isoformat(),
+        "machine": machine(),
+        "seconds": round(state["seconds"]),
+        "images": images,
+        "images_per_second": round(images / state["seconds"]),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "concepts": len(CONCEPTS),
+        "settings": settings,
+    }
+
+
+def machine() -> str:
+    """The kind of machine in words: a GPU's or CPU's model name and the number of cores."""
+    if torch.cuda.is_available():
+        return f"one {torch.cuda.get_device_name()}"
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        models = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        name = models[0] if models else name
+    return f"{usable_cores()} cores of {name}"
+
+
+def _readme(record: dict) -> str:
+    results = record["acceptance"]
+    rows = []
+    for name, value in results.items():
+        if name == "count":
+            continue
+        least = acceptance.REQUIRED.get(name)
+        unit = "" if "cosine" in name else " %"
+        rows.append(f"| {name.replace('_', ' ')} | {value}{unit} | {f'{least:.0f} %' if least else ''} |")
+    return _TEXT.format(
+        **{k: v for k, v in record.items() if not isinstance(v, dict)},
+        minutes=round(record["seconds"] / 60),
+        speed=record["images_per_second"],
+        side=record["settings"]["image_size"],
+        count=results["count"],
+        rows="\n".join(rows),
+        record=RECORD,
+    )
+
+
+def _write_json(path: Path, value: dict) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    export(options.run, options.out)
+
+
+if __name__ == "__main__":
+    main()
