@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from imports.openai_files import make_release, make_state, write_vocabulary
 from PIL import Image
 
+from converters.openai_files import make_release, make_state, write_vocabulary
 from search.owners_videos import write_video
 from test_docs import COMMANDS, ROOT, blocks
 from tiny_clip import make_clip_folder

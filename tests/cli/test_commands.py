@@ -8,9 +8,9 @@ import sys
 
 import pytest
 import torch
-from imports.openai_files import make_state, write_vocabulary
 from safetensors.torch import load_file
 
+from converters.openai_files import make_state, write_vocabulary
 from tiny_data import write_table
 from vop import methods
 from vop.cli.common import print_json

@@ -8,8 +8,8 @@ from hashlib import sha256
 from html.parser import HTMLParser
 
 import pytest
-from studies.documents import ARMS, ablation_document, arm, compare_document, with_paper
 
+from experiments.documents import ARMS, ablation_document, arm, compare_document, with_paper
 from tiny_data import write_videos
 from vop.errors import UsageError
 from vop.experiments.html import write_html

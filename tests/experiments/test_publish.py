@@ -7,8 +7,8 @@ import json
 import re
 
 import pytest
-from studies.documents import ablation_document, compare_document, with_paper
 
+from experiments.documents import ablation_document, compare_document, with_paper
 from vop.cli.common import print_table
 from vop.experiments import publish as publishing
 from vop.experiments.publish import csv_text, markdown_table, publish

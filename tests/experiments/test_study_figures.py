@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import matplotlib
 import pytest
 from matplotlib.colors import to_hex
-from studies.documents import ARMS, ablation_document, arm, compare_document, with_paper, with_paper_average
 
+from experiments.documents import ARMS, ablation_document, arm, compare_document, with_paper, with_paper_average
 from vop.errors import UsageError
 from vop.experiments.drawing import COLOURS, PAPER, looks
 from vop.experiments.figures import (

@@ -6,8 +6,8 @@ from io import StringIO
 
 import pytest
 from rich.console import Console
-from studies.documents import ablation_document, compare_document, with_paper
 
+from experiments.documents import ablation_document, compare_document, with_paper
 from vop.experiments.reading import number, protocol, remarks, signed, size
 from vop.experiments.tables import Cell, Column, Table, kind_tables, main_table, order_table, rich_table, trial_table
 
