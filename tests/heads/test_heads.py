@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from vop import heads
 from vop.backbones.clip.config import VIT_B_32, ClipSizes
-from vop.backbones.clip.model import Clip
+from vop.backbones.clip.model import CLIP
 from vop.errors import UsageError
 
 TABLES = ["seqTransf", "tightTransf"]
@@ -17,7 +17,7 @@ TABLES = ["seqTransf", "tightTransf"]
 
 def make_clip(sizes=WIDE, *, seed=5):
     torch.manual_seed(seed)
-    clip = Clip(sizes).requires_grad_(False)
+    clip = CLIP(sizes).requires_grad_(False)
     for parameter in clip.parameters():  # biases and norms too
         parameter.add_(torch.randn_like(parameter) * 0.05)
     return clip

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import reprlib
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatch
@@ -14,12 +12,13 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 from vop.backbones.clip.config import VIT_B_16, VIT_B_32, VIT_L_14, ClipSizes, sizes_from_config
+from vop.backbones.clip.preprocessing import read_preprocessing
 from vop.errors import UsageError, VopError, unknown_name
 from vop.utils.files import check_file
 from vop.utils.parsing import read_json_object
 
 if TYPE_CHECKING:
-    from vop.backbones.clip.model import Clip
+    from vop.backbones.clip.model import CLIP
     from vop.backbones.clip.tokenizer import Tokenizer
 
 MINI = "mini"
@@ -52,7 +51,6 @@ _WANTED = [
 ]
 HUB_TIMEOUT_SECONDS = 20
 MAX_HEADER_BYTES = 8 * 2**20  # of a safetensors file; ViT-L/14's has 80 kB
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +71,15 @@ class Backbone:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def load(self) -> Clip:
+    def load(self) -> CLIP:
         """The weights, in fp32."""
         import torch
 
         from vop.backbones.clip.convert import from_transformers
-        from vop.backbones.clip.model import Clip
+        from vop.backbones.clip.model import CLIP
 
         with torch.device("meta"):
-            clip = Clip(self.sizes)
+            clip = CLIP(self.sizes)
         _check_weights(self.folder, sum(tensor.numel() for tensor in clip.state_dict().values()))
         state = from_transformers(_read_weights(self.folder), source=str(self.folder))
         _check_shapes(state, clip.state_dict(), self.folder)
@@ -193,27 +191,8 @@ def _read_folder(folder: Path, *, name: str, revision: str | None) -> Backbone:
         sizes = sizes_from_config(config)
     except ValueError as error:
         raise VopError(f"{config_file}: not the configuration of a CLIP: {error}; fetch the folder again") from None
-    mean, std = CLIP_MEAN, CLIP_STD
-    if (folder / "preprocessor_config.json").exists():
-        pixels = read_json(folder / "preprocessor_config.json")
-        mean, std = _channels(pixels, "image_mean", mean, folder), _channels(pixels, "image_std", std, folder)
+    mean, std = read_preprocessing(folder)
     return Backbone(name=name, folder=folder, revision=revision, sizes=sizes, mean=mean, std=std)
-
-
-def _channels(pixels: dict, name: str, usual: tuple[float, ...], folder: Path) -> tuple[float, ...]:
-    """One number per colour channel."""
-    values = pixels.get(name, usual)
-    if not isinstance(values, list | tuple) or len(values) != 3 or not all(_is_number(x) for x in values):
-        raise VopError(
-            f"{folder}: {name} in its preprocessor_config.json is {reprlib.repr(values)}; it is three numbers"
-        )
-    if name == "image_std" and min(values) <= 0:
-        raise VopError(f"{folder}: image_std in its preprocessor_config.json is {values!r}; it is above 0")
-    return tuple(values)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_json(path: Path) -> dict:

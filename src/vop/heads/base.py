@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import Clip
+from vop.backbones.clip.model import CLIP
 from vop.errors import UsageError
 from vop.methods.base import check_whole
 from vop.video.limits import MAX_FRAMES
@@ -39,7 +39,7 @@ class Head(nn.Module):
         super().__init__()
         check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
 
-    def start_from(self, clip: Clip) -> None:
+    def start_from(self, clip: CLIP) -> None:
         """Initialises from the backbone what the head's source initialises so; here nothing."""
 
     def pool(self, frames: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from vop.backbones.clip.config import ClipSizes, TowerSizes
 from vop.backbones.clip.layers import Layer, LayerNorm, Linear, free_parameter, quick_gelu
-from vop.backbones.clip.model import Clip, make_layers
+from vop.backbones.clip.model import CLIP, make_layers
 from vop.errors import UsageError
 from vop.heads.base import Head, PairwiseHead
 from vop.methods.base import check_frames, check_whole
@@ -66,7 +66,7 @@ class SeqTransf(Head):
         self.positions = free_parameter(num_frames, sizes.embed_dim, std=POSITION_STD)
         self.layers = make_joint_layers(sizes, layers)
 
-    def start_from(self, clip: Clip) -> None:
+    def start_from(self, clip: CLIP) -> None:
         """The first layers and positions of the text tower, where it is as wide as the joint space."""
         copy_layers(self.layers, clip)
         copy_positions(self.positions, clip)
@@ -107,7 +107,7 @@ class TightTransf(PairwiseHead):
         nn.init.zeros_(self.pooler.bias)
         nn.init.normal_(self.similarity.weight, std=POOLER_STD)
 
-    def start_from(self, clip: Clip) -> None:
+    def start_from(self, clip: CLIP) -> None:
         """The first layers and positions of the text tower, where it is as wide as the joint space."""
         copy_layers(self.layers, clip)
         copy_positions(self.text_position, clip)
@@ -179,7 +179,7 @@ def initialise(layer: Layer, *, width: int, depth: int) -> None:
         nn.init.zeros_(linear.bias)
 
 
-def copy_layers(layers: Iterable[Layer], clip: Clip) -> None:
+def copy_layers(layers: Iterable[Layer], clip: CLIP) -> None:
     """The text tower's first layers into `layers`, where it has their widths; if it has fewer, the rest stay."""
     tower = clip.sizes.text
     if (tower.width, tower.mlp_width) != (clip.sizes.embed_dim, 4 * clip.sizes.embed_dim):
@@ -188,7 +188,7 @@ def copy_layers(layers: Iterable[Layer], clip: Clip) -> None:
         layer.load_state_dict(pretrained.state_dict())
 
 
-def copy_positions(table: nn.Parameter, clip: Clip, *, first: int = 0) -> None:
+def copy_positions(table: nn.Parameter, clip: CLIP, *, first: int = 0) -> None:
     """The text tower's positions from `first` on into `table` (n, e), where it is as wide; rows that it lacks stay."""
     if clip.sizes.text.width != table.shape[1]:
         return

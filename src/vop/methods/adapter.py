@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vop.backbones.clip.config import ClipSizes, TowerSizes
 from vop.backbones.clip.layers import Layer, Linear
-from vop.backbones.clip.model import Block, Clip, TextTower, VisionTower
+from vop.backbones.clip.model import CLIP, Block, TextTower, VisionTower
 from vop.methods.base import Method, check_whole
 
 
@@ -51,10 +51,10 @@ class AdapterFfn(Method):
         check_whole("hidden", hidden, at_least=1)
         self.text, self.vision = (_bottlenecks(tower, hidden) for tower in (sizes.text, sizes.vision))
 
-    def embed_tokens(self, clip: Clip, ids: Tensor) -> Tensor:
+    def embed_tokens(self, clip: CLIP, ids: Tensor) -> Tensor:
         return clip.text(ids, self._blocks(clip.text, self.text))
 
-    def embed_frames(self, clip: Clip, pixels: Tensor) -> Tensor:
+    def embed_frames(self, clip: CLIP, pixels: Tensor) -> Tensor:
         frames = clip.vision(pixels.flatten(0, 1), self._blocks(clip.vision, self.vision))
         return frames.unflatten(0, pixels.shape[:2])
 

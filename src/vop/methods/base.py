@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import Clip
+from vop.backbones.clip.model import CLIP
 from vop.errors import UsageError
 from vop.utils.text import count
 from vop.video.limits import MAX_FRAMES
@@ -41,14 +41,14 @@ class Method(nn.Module):
         self.num_frames = num_frames
         self.max_tokens = sizes.positions
 
-    def attach(self, clip: Clip) -> None:
+    def attach(self, clip: CLIP) -> None:
         """Makes parameters of the frozen backbone trainable, or puts modules into it; by default neither."""
 
-    def embed_tokens(self, clip: Clip, ids: Tensor) -> Tensor:
+    def embed_tokens(self, clip: CLIP, ids: Tensor) -> Tensor:
         """Token ids (b, n) to text embeddings (b, e)."""
         return clip.text(ids)
 
-    def embed_frames(self, clip: Clip, pixels: Tensor) -> Tensor:
+    def embed_frames(self, clip: CLIP, pixels: Tensor) -> Tensor:
         """Normalised pixels (b, f, 3, h, w) to frame embeddings (b, f, e)."""
         return clip.vision(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
 
@@ -63,7 +63,7 @@ class Method(nn.Module):
         """
         return []
 
-    def uncounted_parameters(self, clip: Clip) -> int:
+    def uncounted_parameters(self, clip: CLIP) -> int:
         """How many trainable parameters, of the backbone that it is attached to too, the paper's count leaves out."""
         return 0
 

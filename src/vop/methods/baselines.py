@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import Clip
+from vop.backbones.clip.model import CLIP
 from vop.errors import UsageError
 from vop.methods.base import Method
 from vop.models.params import layer_parameters
@@ -35,11 +35,11 @@ class Full(Method):
         super().__init__(sizes, **settings)
         self.train_logit_scale = check_switch("train_logit_scale", train_logit_scale)
 
-    def attach(self, clip: Clip) -> None:
+    def attach(self, clip: CLIP) -> None:
         clip.requires_grad_(True)
         clip.log_logit_scale.requires_grad_(self.train_logit_scale)
 
-    def uncounted_parameters(self, clip: Clip) -> int:
+    def uncounted_parameters(self, clip: CLIP) -> int:
         return uncounted(clip)
 
 
@@ -60,13 +60,13 @@ class Bias(Method):
         self.train_logit_scale = check_switch("train_logit_scale", train_logit_scale)
         self.attention_biases = check_switch("attention_biases", attention_biases)
 
-    def attach(self, clip: Clip) -> None:
+    def attach(self, clip: CLIP) -> None:
         for name, parameter in clip.named_parameters():
             in_attention = name.endswith("in_proj.bias")
             parameter.requires_grad_(name.endswith(".bias") and (self.attention_biases or not in_attention))
         clip.log_logit_scale.requires_grad_(self.train_logit_scale)
 
-    def uncounted_parameters(self, clip: Clip) -> int:
+    def uncounted_parameters(self, clip: CLIP) -> int:
         return uncounted(clip)
 
 
@@ -75,7 +75,7 @@ class Proj(Method):
 
     learning_rate = 1e-3
 
-    def attach(self, clip: Clip) -> None:
+    def attach(self, clip: CLIP) -> None:
         for tower in (clip.vision, clip.text):
             tower.projection.requires_grad_(True)
 
@@ -85,15 +85,15 @@ class Partial(Method):
 
     learning_rate = 1e-4
 
-    def attach(self, clip: Clip) -> None:
+    def attach(self, clip: CLIP) -> None:
         for tower in (clip.vision, clip.text):
             tower.layers[-1].requires_grad_(True)
 
-    def uncounted_parameters(self, clip: Clip) -> int:
+    def uncounted_parameters(self, clip: CLIP) -> int:
         return uncounted(clip)
 
 
-def uncounted(clip: Clip) -> int:
+def uncounted(clip: CLIP) -> int:
     """Trainable parameters of the backbone that are not among `layer_parameters`."""
     return _trainable(clip.parameters()) - _trainable(layer_parameters(clip))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import Clip
+from vop.backbones.clip.model import CLIP
 from vop.errors import UsageError, unknown_name
 from vop.methods.base import Method, check_whole
 
@@ -49,7 +49,7 @@ class LoRA(Method):
                 raise unknown_name("target of lora", str(target), TARGETS)
         self.rank, self.alpha, self.targets = rank, alpha, list(targets)
 
-    def attach(self, clip: Clip) -> None:
+    def attach(self, clip: CLIP) -> None:
         try:
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import Clip, VisionTower, pick
+from vop.backbones.clip.model import CLIP, VisionTower, pick
 from vop.errors import UsageError
 from vop.methods.base import Method, check_whole
 from vop.methods.prompts import LayerPrompts, which_layers
@@ -58,7 +58,7 @@ class VoP(Method):
                 f"{self.max_tokens} for a caption: use at most {sizes.positions - 3}"
             )
 
-    def embed_tokens(self, clip: Clip, ids: Tensor) -> Tensor:
+    def embed_tokens(self, clip: CLIP, ids: Tensor) -> Tensor:
         text = clip.text
         x = text.embed(ids)
         first, rest = x[:, :1], x[:, 1:]
@@ -70,7 +70,7 @@ class VoP(Method):
             first, rest = drop_prompts(tokens, before=1, after=rest.shape[1])
         return text.head(pick(torch.cat([first, rest], dim=1), text.eos_index(ids)))
 
-    def embed_frames(self, clip: Clip, pixels: Tensor) -> Tensor:
+    def embed_frames(self, clip: CLIP, pixels: Tensor) -> Tensor:
         x = clip.vision.embed(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])  # (b, f, 1 + n, d)
         cls, patches = x[:, :, 0], x[:, :, 1:]
         for number in range(1, len(clip.vision.layers) + 1):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vop.backbones.clip.config import ClipSizes
 from vop.backbones.clip.layers import free_parameter
-from vop.backbones.clip.model import Clip, VisionTower
+from vop.backbones.clip.model import CLIP, VisionTower
 from vop.errors import UsageError
 from vop.methods.base import check_frames, check_whole
 from vop.methods.prompts import PROMPT_STD, LayerPrompts, which_layers
@@ -60,7 +60,7 @@ class VoPF(VoP):
         positions = self.frame_positions  # (f, d)
         return [*super().frame_tables(), *([] if positions is None else [(positions, 0)])]
 
-    def uncounted_parameters(self, clip: Clip) -> int:
+    def uncounted_parameters(self, clip: CLIP) -> int:
         return 0 if self.frame_positions is None else self.frame_positions.numel()
 
     def vision_layer(self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import Clip, TextTower, pick
+from vop.backbones.clip.model import CLIP, TextTower, pick
 from vop.errors import UsageError
 from vop.methods.base import check_whole
 from vop.methods.vop import VoP
@@ -45,7 +45,7 @@ class VoPModelScope(VoP):
             raise UsageError("text_layers cannot be chosen for vop-modelscope: every layer has text prompts")
         self.prefix, self.suffix = text_prompts - text_suffix, text_suffix
 
-    def embed_tokens(self, clip: Clip, ids: Tensor) -> Tensor:
+    def embed_tokens(self, clip: CLIP, ids: Tensor) -> Tensor:
         text = clip.text
         ids, eos = self._pad(text, ids)
         x = text.embed(ids)

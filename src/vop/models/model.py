@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vop import heads, methods
 from vop.backbones import Backbone, find_backbone
-from vop.backbones.clip.model import Clip
+from vop.backbones.clip.model import CLIP
 from vop.errors import UsageError, VopError, unknown_name
 from vop.heads.base import Head
 from vop.methods.base import Method, check_whole
@@ -55,7 +55,7 @@ class TextVideoModel(nn.Module):
         head: Head | None = None,
         *,
         dtype: torch.dtype,
-        clip: Clip | None = None,
+        clip: CLIP | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -277,7 +277,7 @@ def needed_vocabulary(backbone: Backbone) -> Tokenizer:
 
 def shared_clip(
     backbone: Backbone, method: Method, beside: Sequence[TextVideoModel], *, dtype: torch.dtype
-) -> Clip | None:
+) -> CLIP | None:
     """The CLIP of an open model that another one on the same backbone can use as it is; None if there is none."""
     if changes_backbone(method):
         return None
@@ -293,7 +293,7 @@ def changes_backbone(method: Method) -> bool:
     return type(method).attach is not Method.attach
 
 
-def attach(clip: Clip, method: Method, head: Head) -> None:
+def attach(clip: CLIP, method: Method, head: Head) -> None:
     """Makes what the method says of the frozen backbone trainable, where the head has a use for it."""
     method.attach(clip)
     if not head.scaled:  # the logit scale would have no gradient

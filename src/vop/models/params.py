@@ -10,7 +10,7 @@ from torch import nn
 
 from vop import heads, methods
 from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import Clip
+from vop.backbones.clip.model import CLIP
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def count_model(name: str, sizes: ClipSizes, *, head: str = heads.MEAN, settings
 
     of_method, of_head = split_settings(settings)
     with torch.device("meta"):
-        clip = Clip(sizes).requires_grad_(False)
+        clip = CLIP(sizes).requires_grad_(False)
         whole = {"paper": paper_size(clip), "true": sum(p.numel() for p in clip.parameters())}
         method = methods.create(name, sizes, **of_method)
         top = heads.create(head, sizes, num_frames=method.num_frames, **of_head)
@@ -63,12 +63,12 @@ def _its_own(name: str, settings: dict) -> dict:
     return {key: value for key, value in settings.items() if key in known}
 
 
-def paper_size(clip: Clip) -> int:
+def paper_size(clip: CLIP) -> int:
     """The backbone as the paper counts it, 119,826,432 of the 151,277,313 parameters of ViT-B/32."""
     return sum(parameter.numel() for parameter in layer_parameters(clip))
 
 
-def layer_parameters(clip: Clip) -> Iterator[nn.Parameter]:
+def layer_parameters(clip: CLIP) -> Iterator[nn.Parameter]:
     """What the paper counts of a backbone: no attention `in_proj`, and no tensor that belongs to no layer."""
     layers = (nn.Linear, nn.Conv2d, nn.Embedding, nn.LayerNorm)
     for name, module in clip.named_modules():

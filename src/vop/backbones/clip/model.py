@@ -116,7 +116,7 @@ class TextTower(nn.Module):
         return self.head(pick(x, self.eos_index(ids)))
 
 
-class Clip(nn.Module):
+class CLIP(nn.Module):
     """Both towers and the logit scale (its logarithm, as CLIP stores it)."""
 
     def __init__(self, sizes: ClipSizes) -> None:
