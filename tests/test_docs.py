@@ -90,7 +90,7 @@ def with_example(monkeypatch, tmp_path) -> str:
 def workplace(tmp_path_factory, tiny_folder) -> Path:
     """A folder with the files that the pages' examples name: a run, its data, two videos, a library of them."""
     from vop.benchmarks.videos import encode
-    from vop.models.model import create
+    from vop.models.pretrained import create
     from vop.search.index import index
 
     folder = tmp_path_factory.mktemp("workplace")
@@ -275,8 +275,8 @@ def test_every_page_of_ours_has_python_that_runs():
 
 def test_the_method_that_the_page_adds_trains_and_loads(with_example, workplace, tiny_folder, tmp_path):
     from vop.datasets.types import Dataset
-    from vop.models.model import load
     from vop.models.params import count_parameters
+    from vop.models.pretrained import load
     from vop.training.job import train
 
     videos = tuple(Video(name, workplace / name) for name in ("a.mp4", "b.webm"))

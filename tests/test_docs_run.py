@@ -24,7 +24,7 @@ from tiny_data import CAPTIONS, write_videos
 from vop.backbones.source import DEFAULT_HUB_ID, PINNED_REVISIONS
 from vop.cli import main
 from vop.methods import METHODS
-from vop.models.model import create
+from vop.models.pretrained import create
 from vop.training import trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # old files are in that format

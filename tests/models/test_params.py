@@ -7,8 +7,8 @@ import torch
 
 from vop.backbones.clip.config import VIT_B_32
 from vop.backbones.clip.model import CLIP
-from vop.models.model import create
 from vop.models.params import count_model, count_parameters, paper_size
+from vop.models.pretrained import create
 
 TABLE_1 = {  # method: the paper's count, its percentage
     "zero-shot": (0, 0.0),

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import vop
 from tiny_clip import make_clip_folder
 from vop.errors import UsageError, VopError
-from vop.models.model import create
+from vop.models.pretrained import create
 from vop.utils import files
 
 METRICS = {"r1": 12.34, "r5": 50.0, "r10": 60.0, "mdr": 5.0, "mnr": 7.5}
@@ -76,7 +76,7 @@ class TestBackbone:
         moved = shutil.copytree(tiny_folder, tmp_path / "moved")
         config = json.loads((run / "config.json").read_text())
         change(run, backbone=config["backbone"] | {"name": "/gone/clip"})
-        with pytest.raises(VopError, match="its backbone was at /gone/clip, which is gone"):
+        with pytest.raises(VopError, match="its backbone was at /gone/clip, which does not exist"):
             vop.load(run)
         assert vop.load(run, backbone=str(moved)).backbone.folder == moved
 
@@ -88,9 +88,13 @@ class TestDamage:
             ('{"method": "vop"', "config.json: not readable as JSON"),
             ("\udcff", "config.json: not readable as JSON"),
             ('["method"]', "config.json: it holds a list"),
-            ('{"method": "vop"}', "'format' is None, not of the type int; it has method"),
-            ('{"method": "vop", "format": 1, "settings": [], "backbone": {}}', r"'settings' is \[\]"),
-            ('{"method": "vop", "format": 1, "settings": {}, "backbone": {}}', "'backbone' has no name and sha256"),
+            ('{"method": "vop"}', r"config\.json: 'format' is missing"),
+            ('{"method": "vop", "format": 1, "settings": [], "backbone": {}}', r"settings is \[\]"),
+            ('{"method": "vop", "format": 1, "settings": {}, "backbone": {}}', r"'backbone\.name' is missing"),
+            (
+                '{"method": "vop", "format": 1, "settings": {}, "backbone": {"name": "x"}}',
+                r"'backbone\.sha256' is missing",
+            ),
             ('{"method": "vop", "format": 9, "settings": {}, "backbone": {"name": "", "sha256": ""}}', "format 9"),
         ],
     )
@@ -110,7 +114,7 @@ class TestDamage:
         with pytest.raises(VopError, match=r"run: no config\.json: the run is incomplete.*--resume"):
             vop.load(run)
         (tmp_path / "empty").mkdir()
-        with pytest.raises(UsageError, match=r"empty: no config\.json: neither a run of ours nor a CLIP folder"):
+        with pytest.raises(UsageError, match=r"empty: no config\.json: neither a run nor a CLIP folder"):
             vop.load(tmp_path / "empty")
 
     @pytest.mark.parametrize("content", [b"", b"abc", None])

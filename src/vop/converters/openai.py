@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -159,7 +159,7 @@ def _known_sizes(
     return chosen
 
 
-def _with(tower: TowerSizes, heads: int | None, activation: str | None, *, option: str) -> TowerSizes:
+def _with(tower: TowerSizes, heads: int | None, activation: str, *, option: str) -> TowerSizes:
     if not isinstance(heads, int) or heads < 1 or tower.width % heads:
         raise UsageError(f"{option} is {heads!r}; it is a whole number that divides the width, {tower.width}")
     return replace(tower, heads=heads, activation=ACTIVATIONS[activation])
@@ -295,7 +295,7 @@ def _check_shapes(renamed: Mapping[str, Tensor], sizes: ClipSizes, *, source: st
 def _config(sizes: ClipSizes) -> CLIPConfig:
     from transformers import CLIPConfig
 
-    def tower(part: TowerSizes) -> dict:
+    def tower(part: TowerSizes) -> dict[str, Any]:
         return {
             "hidden_size": part.width,
             "num_hidden_layers": part.layers,

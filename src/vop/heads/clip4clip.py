@@ -25,16 +25,17 @@ Shapes: `t` texts, `v` or `b` videos, `f` frames, `e` the joint space.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vop.backbones.clip.config import ClipSizes, TowerSizes
 from vop.backbones.clip.layers import Layer, LayerNorm, Linear, free_parameter, quick_gelu
-from vop.backbones.clip.model import CLIP, make_layers
+from vop.backbones.clip.model import CLIP, Layers, make_layers
 from vop.errors import UsageError
 from vop.heads.base import Head, PairwiseHead
-from vop.methods.base import check_frames, check_whole
+from vop.utils.checks import check_frames, check_whole
 
 HEAD_WIDTH = 64  # of an attention head, as in every CLIP of OpenAI's
 POSITION_STD = 0.01  # of CLIP's text positions
@@ -45,7 +46,7 @@ TIGHT_DROPOUT = 0.1  # the released code's `hidden_dropout_prob`
 class SeqLstm(Head):
     """A one-layer LSTM over the frames, first to last, hidden size `e`, added to them."""
 
-    def __init__(self, sizes: ClipSizes, **settings) -> None:
+    def __init__(self, sizes: ClipSizes, **settings: Any) -> None:
         super().__init__(sizes, **settings)
         self.lstm = nn.LSTM(sizes.embed_dim, sizes.embed_dim, batch_first=True)
 
@@ -143,7 +144,7 @@ class TightTransf(PairwiseHead):
         return [(self.positions, 0)]
 
 
-def make_joint_layers(sizes: ClipSizes, layers: int) -> nn.ModuleList:
+def make_joint_layers(sizes: ClipSizes, layers: int) -> Layers:
     """CLIP's blocks for tokens of the joint space, initialised as CLIP's towers were before their training."""
     check_whole("layers", layers, at_least=1, at_most=100)
     width = sizes.embed_dim

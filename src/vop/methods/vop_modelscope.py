@@ -16,6 +16,8 @@ Shapes: `b` texts, `n` tokens, `P` prompts, `d` the text tower's width, `e` the 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,8 +25,8 @@ from torch import Tensor
 from vop.backbones.clip.config import ClipSizes
 from vop.backbones.clip.model import CLIP, TextTower, pick
 from vop.errors import UsageError
-from vop.methods.base import check_whole
 from vop.methods.vop import VoP
+from vop.utils.checks import check_whole
 
 PAD = 0
 
@@ -36,7 +38,9 @@ class VoPModelScope(VoP):
         text_suffix: how many of the text prompts, the last ones, stand before the sequence's last position.
     """
 
-    def __init__(self, sizes: ClipSizes, *, text_prompts: int = 8, text_suffix: int = 4, **settings) -> None:
+    pools_itself = True
+
+    def __init__(self, sizes: ClipSizes, *, text_prompts: int = 8, text_suffix: int = 4, **settings: Any) -> None:
         super().__init__(sizes, text_prompts=text_prompts, **settings)
         check_whole("text_suffix", text_suffix, at_least=0)
         if text_suffix > text_prompts:

@@ -24,8 +24,9 @@ from vop.datasets.loading import EpochSampler, FrameLoader, PairDataset, caption
 from vop.datasets.types import Split
 from vop.errors import DataError, UsageError, VopError
 from vop.evaluation.embedding import embed_split
-from vop.models.model import HEAD_PREFIX, TextVideoModel, create
-from vop.models.pretrained import TRAINING
+from vop.models.model import HEAD_PREFIX, TextVideoModel
+from vop.models.pretrained import create
+from vop.models.run_folder import TRAINING
 from vop.training import checkpoint, selection
 from vop.training.distributed import gather_rows, share_gradient
 from vop.training.loss import contrastive_loss
@@ -78,7 +79,7 @@ class Trainer:
     """Trains `model` on `train`; `fit` does the whole job.
 
     Args:
-        model: fresh from `vop.models.model.create`.
+        model: fresh from `vop.models.pretrained.create`.
         train: the pairs; every video of it is readable (`vop.datasets.validation.screen`).
         validation: selects the epoch; None keeps the last.
         out: the run's folder.
