@@ -55,6 +55,11 @@ class Card(TypedDict, total=False):
     source: str
     video_sample_type: str
     license: str
+    computed_in: str
+    vop_version: str
+    vop_commit: str
+    torch_version: str
+    transformers_version: str
     results: dict[str, Any] | None
     validation: dict[str, Any] | None
 
