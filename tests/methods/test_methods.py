@@ -118,6 +118,34 @@ def test_only_temporal_methods_see_the_order_of_frames(tiny, name, settings):
     assert same == (not name.startswith("vop-") and "head" not in settings)
 
 
+@pytest.mark.parametrize("name", [*methods.METHODS, *methods.IMPORTED])
+def test_what_a_method_declares_is_true(tiny, name):
+    plain, built = build(tiny, "zero-shot"), build(tiny, name)
+    modules = [dict(one.clip.named_modules()).keys() for one in (plain, built)]
+    is_changed = any(p.requires_grad for p in built.clip.parameters()) or modules[0] != modules[1]
+    assert methods.find(name).changes_backbone == is_changed
+    frames = torch.randn(2, FRAMES, 16, generator=torch.Generator().manual_seed(0))
+    is_its_own = not torch.equal(built.method.pool(frames), plain.method.pool(frames))
+    assert methods.find(name).pools_itself == is_its_own
+
+
+def test_what_is_not_declared_is_safe():
+    class Attaches(methods.find("zero-shot")):
+        def attach(self, clip):
+            pass
+
+    class Pools(methods.find("vop")):
+        def pool(self, frames):
+            return frames[:, 0]
+
+    class Neither(Pools):
+        pools_itself = False
+
+    assert (Attaches.changes_backbone, Attaches.pools_itself) == (True, False)
+    assert (Pools.changes_backbone, Pools.pools_itself) == (False, True)
+    assert not Neither.pools_itself
+
+
 @pytest.mark.parametrize(("name", "settings"), [("zero-shot", {}), *VARIANTS])
 def test_saved_and_loaded_it_is_the_same(tiny, tmp_path, name, settings):
     from safetensors.torch import load_file
@@ -179,6 +207,9 @@ def test_ks_follows_the_paper():
         ("vop-f", {"split_layer": 4}, "split_layer is 4; the vision tower takes 0 to 3"),
         ("vop-f", {"split_layer": 1.5}, "split_layer is 1.5; it is a whole number"),
         ("vop", {"visual_prompts": float("nan")}, "visual_prompts is nan; it is a whole number"),
+        ("vop", {"visual_layers": 3}, "visual_layers is 3; it is a list"),
+        ("vop-c", {"cmm": ["lstm"]}, r"unknown cmm .*lstm.*known: bilstm, lstm, transformer"),
+        ("lora", {"targets": 3}, "targets is 3; it is a list"),
         ("vop", {"visual_layers": [1.5]}, "visual_layers is 1.5; it is a whole number"),
         ("full", {"train_logit_scale": 1}, "train_logit_scale is 1; it is true or false"),
         ("bias", {"attention_biases": "no"}, "attention_biases is 'no'; it is true or false"),
