@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,13 +78,14 @@ def rows(page: Path, *, under: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def with_example(monkeypatch, tmp_path) -> str:
+def with_example(monkeypatch, tmp_path) -> Iterator[str]:
     """The method that methods.md adds, saved and named as the page says; gives its name."""
     source = next(block for block in blocks(DOCS / "methods.md", "python") if "class FrameWeights" in block)
     (tmp_path / "frame_weights.py").write_text(source, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(METHODS, "frame-weights", "frame_weights:FrameWeights")
-    return "frame-weights"
+    monkeypatch.delitem(sys.modules, "frame_weights", raising=False)
+    yield "frame_weights:FrameWeights"
+    sys.modules.pop("frame_weights", None)
 
 
 @pytest.fixture(scope="module")
