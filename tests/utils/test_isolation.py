@@ -159,7 +159,7 @@ def test_closed_for_good():
 def test_decoding_brings_neither_pytorch_nor_a_database():
     code = """
 from vop.search.segmenting import read_segments
-from vop.video.decode import decode_frames
+from vop.video.frames import decode_frames
 from vop.video.picture import picture_frames
 import sys
 print(*({"torch", "lancedb", "pyarrow", "transformers"} & sys.modules.keys()))

@@ -27,8 +27,7 @@ from clips import (
 )
 from vop.errors import UsageError, VideoError
 from vop.video import decode
-from vop.video.decode import video_timeline
-from vop.video.frames import read_frames
+from vop.video.frames import read_frames, video_timeline
 
 ONE_GOP = {"g": "1000", "keyint_min": "1000", "sc_threshold": "0"}
 SHORT_GOPS = {"g": "4", "keyint_min": "4", "sc_threshold": "0"}

@@ -18,11 +18,9 @@ from safetensors.numpy import save_file
 from vop.datasets.types import Video
 from vop.errors import VideoError
 from vop.utils.files import atomic_write
-from vop.video.aspect import DISPLAY
-from vop.video.decode import decode_frames
+from vop.video.clip import DECODER_VERSION, DISPLAY, check_frames
+from vop.video.frames import decode_frames
 from vop.video.isolated import DecodingProcesses
-from vop.video.limits import check_frames
-from vop.video.version import DECODER_VERSION
 
 if TYPE_CHECKING:
     import torch

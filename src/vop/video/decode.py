@@ -11,23 +11,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import av
-import numpy as np
 from av.video.frame import PictureType
 
-from vop.errors import UsageError, VideoError
-from vop.utils.text import count
-from vop.video.aspect import DISPLAY
-from vop.video.clock import Clock
+from vop.errors import VideoError
+from vop.video.clip import DISPLAY, Clip
 from vop.video.colour import ColourConverter, alpha_decoder
-from vop.video.limits import check_frames
-from vop.video.lookup import Unsure, look_up
-from vop.video.packets import FromFile, FromMemory
 from vop.video.picture import is_animation
-from vop.video.pixels import PixelConverter
-from vop.video.source import TOO_LARGE, open_video, packets_of
-from vop.video.timeline import Packets, Timeline, TimelineReader, is_mp4
-
-MAX_BAD_SHARE = 0.5  # of the wanted frames; beyond it neighbours no longer stand in for the damaged ones
+from vop.video.shape import PixelConverter
+from vop.video.source import TOO_LARGE, FromFile, FromMemory, Unsure, look_up, open_video, packets_of
+from vop.video.timeline import Clock, Packets, Timeline, TimelineReader, is_mp4
 
 # What other frames do not refer to can be left undecoded where FFmpeg's decoder tells so from the packet.
 _SKIPPING_CODECS = ("h264", "hevc")
@@ -40,104 +32,7 @@ _HELD_BYTES = 64 * 2**20  # of packets that are kept from the pass for times; mo
 _STEPS_BACK = (0, 1, 3, 7)
 _MOST_LOST = 3  # frames that were looked for so; then the file counts as damaged, and is decoded in one pass
 
-Span = tuple[float, float | None]  # start_seconds, end_seconds; None: the end of the video
 StampedFrame = tuple[int, av.VideoFrame]
-
-
-def decode_frames(
-    path: str | Path,
-    *,
-    num_frames: int,
-    size: int,
-    start_seconds: float = 0.0,
-    end_seconds: float | None = None,
-    aspect: str = DISPLAY,
-    stream: int | None = None,
-    threads: int = 1,
-) -> np.ndarray:
-    """The frames on display in the middle of `num_frames` equal intervals of a video.
-
-    Frames are chosen by presentation time. A shorter video repeats frames. Where a wanted frame is damaged, the
-    nearest intact one stands in, unless more than half of the wanted ones are damaged.
-
-    Args:
-        size: height and width of the result: shorter side to `size`, bicubic, centre crop.
-        start_seconds, end_seconds: the clip to divide, counted from the video's first frame.
-        aspect: "display" gives pictures the shape in which players show them; "stored" takes pixels as squares
-            whatever the file says, as most published pipelines do.
-        stream: a video stream by its number in the file; by default see `open_video`.
-        threads: of the decoder. One is fastest for usual clips; several files at once use the cores better.
-
-    Returns:
-        uint8 array (num_frames, 3, size, size).
-
-    Raises:
-        VideoError: no frame can be had; it names the file and the reason.
-        UsageError: an argument is out of range.
-    """
-    path = Path(path)
-    check_request(num_frames=num_frames, size=size, start_seconds=start_seconds, end_seconds=end_seconds)
-    span = start_seconds, end_seconds
-    with VideoDecoder(path, stream=stream, threads=threads) as video:
-        converter = video.converter(size=size, aspect=aspect)
-        video.look_up(span, num_frames)
-        wanted = wanted_stamps(path, video.timeline, span, num_frames=num_frames)
-        found: list[int] = []
-        frames = np.empty((num_frames, 3, size, size), np.uint8)
-        for place, (stamp, frame) in enumerate(video.nearest(wanted)):
-            repeated = bool(found) and found[-1] == stamp
-            frames[place] = frames[place - 1] if repeated else converter.square(frame)
-            found.append(stamp)
-        check_damage(path, video.timeline, span, wanted, found)
-    return frames
-
-
-def video_timeline(path: str | Path) -> Timeline:
-    """When the frames of a video are shown. Reads all packets, decodes nothing.
-
-    Raises:
-        VideoError: there is no such file, or no video in it.
-    """
-    with VideoDecoder(path) as video:
-        return video.timeline
-
-
-def check_timeline(path: str | Path) -> None:
-    """Raise a VideoError if a file has no video, or none whose frames have times."""
-    video_timeline(path)
-
-
-def check_request(*, num_frames: int, size: int, start_seconds: float = 0.0, end_seconds: float | None = None) -> None:
-    """Raise a UsageError if an argument of `decode_frames` is out of range."""
-    check_frames(num_frames, size)
-    if not 0 <= start_seconds < float("inf"):
-        raise UsageError(f"start_seconds is {start_seconds}; it counts from the first frame, 0 or later")
-    if end_seconds is not None and not start_seconds < end_seconds < float("inf"):
-        raise UsageError(f"end_seconds is {end_seconds}; it must come after start_seconds, {start_seconds}")
-
-
-def wanted_stamps(path: Path, timeline: Timeline, span: Span, *, num_frames: int) -> list[int]:
-    """The stamps of the frames that `decode_frames` chooses from a clip.
-
-    Raises:
-        VideoError: the clip begins after the video's end.
-    """
-    start, end = span
-    duration = timeline.duration_seconds
-    if start and start >= duration:
-        raise VideoError(path, f"it ends at {duration:.3f} s, before the wanted start, {start} s")
-    return timeline.midpoints(num_frames, start_seconds=start, end_seconds=end)
-
-
-def check_damage(path: Path, timeline: Timeline, span: Span, wanted: Sequence[int], found: Sequence[int]) -> None:
-    """Raise a VideoError if more than half of the frames found are too far from the wanted ones to stand in."""
-    start, end = span
-    duration = timeline.duration_seconds
-    interval = (min(end or duration, duration) - start) / len(wanted)
-    misses = [abs(stamp - target) * timeline.time_base for stamp, target in zip(found, wanted, strict=True)]
-    bad = sum(miss > interval for miss in misses)
-    if bad > MAX_BAD_SHARE * len(wanted):
-        raise VideoError(path, f"{bad:,} of {count('wanted frame', len(wanted))} are damaged")
 
 
 class VideoDecoder:
@@ -184,13 +79,13 @@ class VideoDecoder:
             self._read()
         return self._timeline
 
-    def look_up(self, span: Span, num_frames: int) -> None:
+    def look_up(self, clip: Clip, num_frames: int) -> None:
         """Reads no more than the frames in the middle of equal intervals need, where a long file's index allows it.
 
         The timeline then has no other frames than those around them.
         """
         try:
-            self._timeline, packets = look_up(self.container, self.stream, span, num_frames)
+            self._timeline, packets = look_up(self.container, self.stream, clip, num_frames)
         except Unsure:
             self._open(self.stream.index)
         else:

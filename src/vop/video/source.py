@@ -1,15 +1,19 @@
-"""Opening a video file: which of its streams is the video, and why there may be none."""
+"""A video file and its packets: which of its streams is the video, read through, sought, or looked up by the index."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import chain, islice
 from pathlib import Path
 
 import av
 from av.stream import Discard, Disposition
 
 from vop.errors import UsageError, VideoError
+from vop.video.clip import Clip
+from vop.video.timeline import Timeline, TimelineReader, is_mp4
 
 MAX_PIXELS = 64 * 2**20  # per frame; a header that claims more is taken for a broken or hostile file
 TOO_LARGE = f"its header claims frames of more than {MAX_PIXELS // 2**20} megapixels, or of no size"
@@ -20,6 +24,12 @@ _PREVIEW = 1 / 8  # of the largest stream's area; what is smaller is a preview o
 _ENOUGH = 5  # frames: with as many, a stream is as good as with more
 _COUNTED_PACKETS = 5000  # at most, to tell pictures from videos where the header does not
 _STILLS = Disposition.timed_thumbnails | Disposition.still_image
+
+_SEEK_BYTES = 4 * 2**20  # packets that lie closer are read and passed over rather than sought
+
+FEW_PACKETS = 2000  # reading so many through takes no longer than looking a dozen moments up
+_MOST_BYTES = 64 * 2**20  # of packets: more are better not kept
+_FAR_SECONDS = 10  # between decoding and showing: only the whole of a timeline mends such stamps
 
 
 @contextmanager
@@ -148,3 +158,190 @@ def _numbered(path: Path, container: av.container.InputContainer, wanted: int) -
 
 def _kind(stream: av.stream.Stream) -> str:
     return "a cover picture" if stream.type == "video" else stream.type
+
+
+# -- packets by their places
+
+
+class FromMemory:
+    """Packets that were kept."""
+
+    def __init__(self, packets: list[av.Packet], timeline: Timeline) -> None:
+        self._packets = packets
+        _stamp(packets, 0, timeline)
+
+    def since(self, place: int) -> Iterator[av.Packet]:
+        return islice(self._packets, place, None)
+
+
+class FromFile:
+    """Packets that are read again, where they are needed."""
+
+    def __init__(
+        self,
+        path: Path,
+        container: av.container.InputContainer,
+        stream: av.VideoStream,
+        timeline: Timeline,
+    ) -> None:
+        self._path, self._container, self._stream, self._timeline = path, container, stream, timeline
+        self._index = stream.index
+        self._closing = ExitStack()
+        self._next = len(timeline.packets.stamps)  # the place of the packet that is read next
+        self._reading: Iterator[av.Packet] = iter(())
+
+    def since(self, place: int) -> Iterator[av.Packet]:
+        if self._is_far(place):
+            self._seek(place)
+        for packet in self._reading:
+            self._next += 1
+            if self._next > place:
+                _stamp([packet], self._next - 1, self._timeline)
+                yield packet
+
+    def _is_far(self, place: int) -> bool:
+        ends = self._timeline.packets.ends
+        return place < self._next or (ends[place] - ends[self._next] > _SEEK_BYTES and self._can_seek())
+
+    def _can_seek(self) -> bool:
+        return not (self._timeline.ordinal or self._timeline.packets.corrected)
+
+    def _seek(self, place: int) -> None:
+        """Goes to a packet at or before this place."""
+        packets = self._timeline.packets
+        key = bisect_right(packets.keys, place) - 1
+        for back in (0, 1) if self._can_seek() else ():
+            if key - back > 0 and self._try(key - back):
+                return
+        self._closing.close()
+        self._container, self._stream = self._closing.enter_context(open_video(self._path, stream=self._index))
+        self._reading, self._next = self._own_packets(), 0
+
+    def _try(self, key: int) -> bool:
+        """Whether a seek led to a place from which the key frame's packet was found."""
+        packets = self._timeline.packets
+        place, stamp = packets.keys[key], packets.stamps[packets.keys[key]]
+        later = {packets.stamps[other] for other in packets.keys[key + 1 : key + 9]}
+        try:
+            self._container.seek(packets.decoded[key], stream=self._stream)
+        except av.FFmpegError:
+            return False
+        reading = self._own_packets()
+        for packet in reading:
+            if packet.is_keyframe and packet.pts == stamp:
+                self._reading, self._next = chain([packet], reading), place
+                return True
+            if packet.is_keyframe and packet.pts in later:
+                return False
+        return False
+
+    def _own_packets(self) -> Iterator[av.Packet]:
+        return (packet for packet in packets_of(self._container, self._stream) if packet.size)
+
+
+def _stamp(packets: Sequence[av.Packet], first: int, timeline: Timeline) -> None:
+    """Gives packets their stamps in the timeline, which come back on their frames."""
+    if timeline.packets.corrected and not timeline.ordinal:
+        for packet, stamp in zip(packets, timeline.packets.stamps[first:], strict=False):
+            packet.pts = stamp
+            packet.dts = None
+
+
+# -- a few moments of a long MP4 file, looked up by its index: the rest of the file is not read
+#
+# The index lists all packets, and FFmpeg seeks by it exactly. It tells when packets are decoded, not when their frames
+# are shown; but the frame that is on display at a time is among the packets from the key frame before it to the first
+# one that is decoded later.
+
+
+class Unsure(Exception):
+    """A part of the file does not tell: all of it has to be read."""
+
+
+def look_up(
+    container: av.container.InputContainer, stream: av.VideoStream, clip: Clip, num_frames: int
+) -> tuple[Timeline, list[av.Packet]]:
+    """A timeline of the frames around the middles of `num_frames` equal intervals, and their packets.
+
+    It is as long as that of all packets, and has the same frames on display at these moments.
+
+    Raises:
+        Unsure: where that is not certain.
+    """
+    if not is_mp4(container) or len(stream.index_entries) < FEW_PACKETS:
+        raise Unsure
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all
+    try:
+        return _Lookup(container, stream).run(clip, num_frames)
+    except av.FFmpegError as error:
+        raise Unsure from error
+
+
+class _Lookup:
+    """Packets by their positions in the file."""
+
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+        self._container, self._stream = container, stream
+        self._found: dict[int, av.Packet] = {}
+        self._bytes = 0
+
+    def run(self, clip: Clip, num_frames: int) -> tuple[Timeline, list[av.Packet]]:
+        entries = self._stream.index_entries
+        self._read_first(entries[0].timestamp)
+        self._read_last(entries[-1].timestamp)
+        ends, _ = self._so_far()
+        for middle in ends.middles(num_frames, clip):
+            self._read_around(int(middle))
+        return self._so_far()
+
+    def _read_first(self, decoded: int) -> None:
+        """Up to where no frame can come that is shown before the first one."""
+        first = None
+        for packet in self._packets(decoded):
+            if first is not None and packet.dts > first:
+                return
+            first = packet.pts if first is None else min(first, packet.pts)
+
+    def _read_last(self, decoded: int) -> None:
+        *_, last = None, *self._packets(decoded)
+        if last is None or (last.dts < decoded and self._stream.index_entries[-1].size):
+            raise Unsure  # the file is shorter than its index promises
+
+    def _read_around(self, stamp: int) -> None:
+        for number, packet in enumerate(self._packets(stamp)):
+            if number == 0 and (not packet.is_keyframe or packet.pts > stamp):
+                raise Unsure
+            if packet.dts > stamp:
+                return
+
+    def _packets(self, stamp: int) -> Iterator[av.Packet]:
+        """Packets from the key frame before a time on, each kept."""
+        self._container.seek(stamp, stream=self._stream)
+        for packet in packets_of(self._container, self._stream):
+            if not packet.size:
+                continue
+            if packet.pts is None or packet.dts is None or packet.is_discard:
+                raise Unsure  # of an edit list, the whole has to be seen
+            if abs(packet.pts - packet.dts) * packet.time_base > _FAR_SECONDS:
+                raise Unsure
+            if packet.pos not in self._found:
+                self._found[packet.pos] = packet
+                self._bytes += packet.size
+            elif self._found[packet.pos].dts != packet.dts:  # shown twice
+                raise Unsure
+            if self._bytes > _MOST_BYTES:
+                raise Unsure
+            yield packet
+
+    def _so_far(self) -> tuple[Timeline, list[av.Packet]]:
+        packets = sorted(self._found.values(), key=lambda packet: (packet.dts, packet.pos))
+        reader = TimelineReader(self._stream)
+        for packet in packets:
+            reader.take(packet)
+        reader.take_index(self._container)
+        timeline = reader.timeline()
+        if timeline is None or timeline.ordinal or timeline.packets.corrected:
+            raise Unsure
+        return timeline, packets
