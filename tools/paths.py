@@ -38,15 +38,14 @@ seen, under_way = set(), not first
 def watch(frame, event, argument):
     global under_way
     code = frame.f_code
+    if not code.co_flags & 1 or not code.co_filename.startswith(folder):  # 1: a function, not a module or a class
+        return
     if code.co_name == first and event == "call":
         under_way = True
-    if last and event == "return" and under_way and code.co_filename.endswith(last):
-        os.environ["VOP_FIRST"] = "nothing"  # in no later process either
+    if last and under_way and event == "return" and code.co_filename.endswith(last):
+        os.environ["VOP_FIRST"] = "nothing"  # for processes that this one starts
         sys.setprofile(None)
-        return
-    if not under_way:
-        return
-    if event != "call" or not code.co_flags & 1 or not code.co_filename.startswith(folder):  # 1: of a function
+    if not under_way or event != "call":
         return
     caller = frame.f_back
     while caller is not None and not caller.f_code.co_filename.startswith(folder):
