@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,10 +96,8 @@ class FrameStore:
         return self.cache is not None and self._read(self.cache_path(video)) is not None
 
     def _decode(self, video: Video) -> np.ndarray:
-        wanted = {"num_frames": self.num_frames, "size": self.size, "aspect": self.aspect}
-        if self.processes is None:
-            return decode_frames(video.path, **wanted)
-        return self.processes.call(decode_frames, video.path, **wanted)
+        decode = partial(decode_frames, num_frames=self.num_frames, size=self.size, aspect=self.aspect)
+        return decode(video.path) if self.processes is None else self.processes.call(decode, video.path)
 
     def _read(self, path: Path) -> np.ndarray | None:
         return read_frames(path, shape=(self.num_frames, 3, self.size, self.size))

@@ -1,8 +1,8 @@
-"""Functions that run in processes of their own, so that what crashes, hangs or fills the memory ends only its own job.
+"""Functions that run in processes of their own: a crash, a hang or a full memory ends only the job in question.
 
 FFmpeg's decoders meet files that nobody has tested. A process here is a Python that imports what its jobs need and no
-more; it takes a job at a time over a socket. Large arrays of a result travel in shared memory: they are written into it
-once, and the one who asked reads them there.
+more; it takes one job at a time over a socket. Large arrays of a result travel in shared memory: they are written into
+it once, and the caller reads them there.
 """
 
 from __future__ import annotations
@@ -15,17 +15,25 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from vop.errors import VopError
 
+P = ParamSpec("P")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_MOST_AT_ONCE = 2**30  # bytes
 _SHARED_BYTES = 2**16  # of arrays; less than this is sent as it is
 _STOP_SECONDS = 5.0  # that a job may take to end when nobody wants its result any more
+_PARENT_SECONDS = 1.0  # between looks at whether the process that started this one still runs
 _CODE = "import sys; sys.path[:] = {path!r}; from vop.utils.isolation import serve; serve({descriptor}, {memory})"
 
 _ITEM, _RESULT, _ERROR = "item", "result", "error"
@@ -89,7 +97,7 @@ class Processes:
             for process in processes:
                 process.receive(self.seconds)
 
-    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def call(self, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
         """`function(*args, **kwargs)` in one of the processes.
 
         Raises:
@@ -100,10 +108,13 @@ class Processes:
         """
         with self._process() as process:
             process.start(function, args, kwargs)
-            return process.receive(self.seconds)[1]
+            result: Result = process.receive(self.seconds)[1]
+            return result
 
-    def iterate(self, function: Callable[..., Iterator], *args: Any, **kwargs: Any) -> Iterator[Any]:
-        """The items of a generator, which works on the next one while one is looked at, but not before the second.
+    def iterate(
+        self, function: Callable[P, Generator[Item, None, Result]], *args: P.args, **kwargs: P.kwargs
+    ) -> Generator[Item, None, Result]:
+        """The items of a generator. While the caller works on one, it makes the next, but not before the second.
 
         It returns what the generator returned. Closing it ends the job.
 
@@ -122,7 +133,8 @@ class Processes:
                 kind, item = process.receive(self.seconds)
                 if kind == _ITEM:
                     yield item
-            return item
+            result: Result = item
+            return result
 
     def close(self) -> None:
         """End all processes, for good, and with them the jobs that are running."""
@@ -131,7 +143,7 @@ class Processes:
             busy, idle = self._all - set(self._idle), self._idle
             self._all, self._idle = set(), []
         for process in busy:
-            process.kill()  # who waits for it closes it
+            process.kill()  # the thread that waits for it closes it
         for process in idle:
             process.close()
 
@@ -260,7 +272,7 @@ def _send(connection: Connection, message: Any) -> None:
     connection.send((data, sizes))
     with _shared_file() as file:
         for view in views:
-            file.write(view)
+            _write(file, view)
         file.seek(0)
         send_handle(connection, file.fileno(), None)
 
@@ -271,17 +283,34 @@ def _receive(connection: Connection) -> Any:
         return pickle.loads(data)
     memory = bytearray(sum(sizes))
     with open(recv_handle(connection), "rb", buffering=0) as file:
-        file.readinto(memory)
+        _read(file, memoryview(memory))
     ends = [sum(sizes[: place + 1]) for place in range(len(sizes))]
     views = [memoryview(memory)[end - size : end] for end, size in zip(ends, sizes, strict=True)]
     return pickle.loads(data, buffers=views)
 
 
-def _shared_file():
+def _shared_file() -> FileIO:
     """A file without a name, in memory where the system has such files."""
     if hasattr(os, "memfd_create"):
-        return open(os.memfd_create("vop"), "w+b", buffering=0)
-    return tempfile.TemporaryFile(buffering=0)
+        return FileIO(os.memfd_create("vop"), "w+")
+    with tempfile.NamedTemporaryFile() as named:
+        return FileIO(os.dup(named.fileno()), "w+")
+
+
+# One call writes or reads at most 2 GiB.
+
+
+def _write(file: FileIO, view: memoryview) -> None:
+    while view:
+        view = view[file.write(view[:_MOST_AT_ONCE]) :]
+
+
+def _read(file: FileIO, view: memoryview) -> None:
+    while view:
+        size = file.readinto(view[:_MOST_AT_ONCE])
+        if not size:
+            raise EOFError
+        view = view[size:]
 
 
 # -- in the processes
@@ -292,7 +321,7 @@ def serve(descriptor: int, memory_bytes: int | None) -> None:
     connection = Connection(descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends FFmpeg's loops too, which Python's handler cannot
-    threading.Thread(target=_end_with_parent, args=(descriptor,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(descriptor, os.getppid()), daemon=True).start()
     _limit_resources(memory_bytes)
     while True:
         message = _next(connection)
@@ -306,7 +335,7 @@ def _work(
     """What comes of a job: its result or its error."""
     try:
         result = function(*args, **kwargs)
-        return _RESULT, _hand_out(connection, result) if isinstance(result, Iterator) else result
+        return _RESULT, _hand_out(connection, result) if isinstance(result, Generator) else result
     except VopError as error:
         return _ERROR, error
     except BaseException as error:
@@ -314,7 +343,7 @@ def _work(
         return _ERROR, error
 
 
-def _hand_out(connection: Connection, items: Generator) -> Any:
+def _hand_out(connection: Connection, items: Generator[Any, None, Any]) -> Any:
     """Answers with an item whenever one is asked for; gives what the generator returns."""
     try:
         while _next(connection) == _GO_ON:
@@ -348,29 +377,36 @@ def _answer(connection: Connection, kind: str, value: Any) -> None:
         _send(connection, (_ERROR, RuntimeError(f"{type(value).__name__} cannot be sent ({error}): {value}")))
 
 
-def _end_with_parent(descriptor: int) -> None:
-    import select
-
-    poll = select.poll()
-    poll.register(descriptor, 0)  # only its end
-    poll.poll()
+def _end_with_parent(descriptor: int, parent: int) -> None:
+    """Ends this process, whatever it is doing, when the process that started it has ended."""
+    wait = _hang_up(descriptor)
+    while os.getppid() == parent and not wait(_PARENT_SECONDS):
+        pass
     os._exit(1)
 
 
+def _hang_up(descriptor: int) -> Callable[[float], object]:
+    """Waits for a while; true if the other end of the socket was closed meanwhile, where the system tells."""
+    import select
+
+    if not hasattr(select, "poll"):
+        return time.sleep
+    poll = select.poll()
+    poll.register(descriptor, 0)  # only its end
+    return lambda seconds: poll.poll(1000 * seconds)
+
+
 def _limit_resources(memory_bytes: int | None) -> None:
+    """Sets the limits that the system has: no core dumps, and so much memory."""
     try:
         import resource
     except ImportError:
         return
-    _limit(resource.RLIMIT_CORE, 0)
-    if memory_bytes is not None:
-        _limit(resource.RLIMIT_DATA, memory_bytes)
-
-
-def _limit(kind: int, amount: int) -> None:
-    import resource
-
-    _, hard = resource.getrlimit(kind)
-    amount = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(kind, (amount, amount))
+    for name, amount in (("RLIMIT_CORE", 0), ("RLIMIT_DATA", memory_bytes)):
+        kind = getattr(resource, name, None)
+        if kind is None or amount is None:
+            continue
+        with suppress(OSError, ValueError):
+            _, hard = resource.getrlimit(kind)
+            most = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
+            resource.setrlimit(kind, (most, most))

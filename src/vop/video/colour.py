@@ -87,8 +87,8 @@ class ColourConverter:
 
     def hdr(self, frame: av.VideoFrame) -> str | None:
         """ "pq", "hlg", or None for a frame of ordinary range."""
-        transfer, _ = self._light(frame) or (None, None)
-        return {ColorTrc.SMPTE2084: "pq", ColorTrc.ARIB_STD_B67: "hlg"}.get(transfer)
+        light = self._light(frame)
+        return _HDR_NAMES.get(light[0]) if light else None
 
     def is_plain(self, frame: av.VideoFrame) -> bool:
         """Whether swscale alone gives the right colours: SDR of usual primaries and matrix, nothing transparent."""
@@ -100,7 +100,7 @@ class ColourConverter:
             return None
         # Not as packed RGBA: there swscale makes 254 of 255 for some formats, and noise at the edge of odd widths.
         plane = self._reformat(frame, "gbrap").planes[3]
-        alpha = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+        alpha = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
         if self._uncompressed and not alpha.any():
             return None  # AVI's 32-bit pixels have a byte without a meaning, that FFmpeg gives as alpha
         return None if alpha.min() == 255 else np.ascontiguousarray(alpha)
@@ -108,13 +108,13 @@ class ColourConverter:
     def _opaque(self, frame: av.VideoFrame, size: Size = AS_IT_IS, shorter_side: int | None = None) -> np.ndarray:
         """RGB without regard to transparency."""
         scaling = "BILINEAR" if size == AS_IT_IS else "AREA"
-        if self._light(frame) is None:
+        light = self._light(frame)
+        if light is None:
             return self._reformat(frame, "rgb24", size, scaling).to_ndarray()
         reduced = _reduced(frame, shorter_side) if size == AS_IT_IS else None
-        return self._toned(frame, reduced, "BICUBIC") if reduced else self._toned(frame, size, scaling)
-
-    def _toned(self, frame: av.VideoFrame, size: Size, scaling: str) -> np.ndarray:
-        transfer, primaries = self._light(frame)
+        if reduced:
+            size, scaling = reduced, "BICUBIC"
+        transfer, primaries = light
         # Of YUV, only planar RGB gets its chroma interpolated; of RGB, only packed RGB uses the whole range.
         kind = "rgb48le" if frame.format.is_rgb else "gbrp16le"
         signal = self._reformat(frame, kind, size, scaling).to_ndarray()
@@ -177,6 +177,7 @@ def alpha_decoder(stream: av.VideoStream) -> av.VideoCodecContext | None:
         decoder = av.CodecContext.create(name, "r")
     except UnknownCodecError:
         return None
+    assert isinstance(decoder, av.VideoCodecContext)
     decoder.options, decoder.extradata = {"max_pixels": str(MAX_PIXELS)}, own.extradata
     decoder.color_trc, decoder.color_primaries = own.color_trc, own.color_primaries
     return decoder
@@ -202,7 +203,7 @@ def _white_level(frame: av.VideoFrame) -> int:
         return 2**16 - 1
     bits = frame.format.components[0].bits
     if frame.color_range == ColorRange.JPEG:
-        return 2**16 - 2 ** (16 - bits)
+        return 2**16 - (1 << 16 - bits)
     return 65283
 
 
@@ -263,9 +264,10 @@ _UNTAGGED = ColorTrc.UNSPECIFIED, ColorPrimaries.UNSPECIFIED
 _UNTAGGED_MATRIX = 2
 
 HDR_TRANSFERS = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
+_HDR_NAMES: dict[int, str] = {ColorTrc.SMPTE2084: "pq", ColorTrc.ARIB_STD_B67: "hlg"}
 _HDR: dict[int, Callable[[np.ndarray], np.ndarray]] = {ColorTrc.SMPTE2084: _pq, ColorTrc.ARIB_STD_B67: _hlg}
 # sRGB too: what is converted by a curve here is converted back by the same.
-_SDR = dict.fromkeys(
+_SDR: dict[int, Callable[[np.ndarray], np.ndarray]] = dict.fromkeys(
     (ColorTrc.BT709, ColorTrc.SMPTE170M, ColorTrc.BT2020_10, ColorTrc.BT2020_12, ColorTrc.IEC61966_2_1), _bt1886
 )
 _TRANSFER = {**_HDR, **_SDR}
@@ -274,7 +276,7 @@ _KNOWN_MATRICES = (1, 4, 5, 6, 7, 9)  # by the numbers of the standards: BT.709,
 
 _D65 = (0.3127, 0.3290)
 _P3 = ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060))
-_CHROMATICITIES = {
+_CHROMATICITIES: dict[int, tuple[tuple[float, float], ...]] = {
     ColorPrimaries.BT709: ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060)),
     ColorPrimaries.BT2020: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
     ColorPrimaries.SMPTE431: _P3,  # with the white of a cinema, which is for a screen at home to show as its own

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import av
 from av.video.frame import PictureType
@@ -20,6 +20,9 @@ from vop.video.picture import is_animation
 from vop.video.shape import PixelConverter
 from vop.video.source import TOO_LARGE, FromFile, FromMemory, Unsure, look_up, open_video, packets_of
 from vop.video.timeline import Clock, Packets, Timeline, TimelineReader, is_mp4
+
+if TYPE_CHECKING:
+    from av.stream import Stream
 
 # What other frames do not refer to can be left undecoded where FFmpeg's decoder tells so from the packet.
 _SKIPPING_CODECS = ("h264", "hevc")
@@ -76,7 +79,7 @@ class VideoDecoder:
             VideoError: there is no frame.
         """
         if self._timeline is None:
-            self._read()
+            self._timeline = self._read()
         return self._timeline
 
     def look_up(self, clip: Clip, num_frames: int) -> None:
@@ -116,7 +119,7 @@ class VideoDecoder:
                 continue
             if self._is_partial:  # there is more to try than was read
                 self._open(self.stream.index)
-                self._read()
+                self._timeline = self._read()
                 yield from self.nearest(remaining)
                 return
             if run.first > 0 and step + 1 < len(_STEPS_BACK):
@@ -148,7 +151,8 @@ class VideoDecoder:
         """The packets from the key frame before the next wanted frame, or one `back` by more, on."""
         packets = self.timeline.packets
         key = _key_before(packets, places[remaining[0]], remaining[0])
-        group, last = [], 0
+        group: list[int] = []
+        last = 0
         for stamp in remaining:
             begin = _key_before(packets, places[stamp], stamp)
             # Where the next run would begin within this one, it is quicker to go on.
@@ -211,13 +215,13 @@ class VideoDecoder:
             needed: stamps of the frames to keep: others may be missing from the result where that saves work.
         """
         timeline, codec = self.timeline, self.codec
-        can_skip = needed is not None and codec.name in _SKIPPING_CODECS and codec.field_order in _WHOLE_FRAMES
+        can_skip = codec.name in _SKIPPING_CODECS and codec.field_order in _WHOLE_FRAMES
         if codec.is_open:
             codec.flush_buffers()
         codec.skip_frame = "DEFAULT"
         position = 0
         for packet in self._packets(first, last):
-            if can_skip:
+            if can_skip and needed is not None:
                 codec.skip_frame = "DEFAULT" if packet is None or packet.pts in needed else "NONREF"
             try:
                 frames = codec.decode(packet)
@@ -231,18 +235,19 @@ class VideoDecoder:
                 if stamp is not None and not frame.is_corrupt:
                     yield stamp, frame
 
-    def _packets(self, first: int, last: int | None) -> Iterator[av.Packet | None]:
+    def _packets(self, first: int, last: int | None) -> Iterator[av.Packet[Stream] | None]:
         """Packets by their places, then None, for the decoder to give what it holds back."""
+        assert self._source is not None  # since the timeline was read
         number = None if last is None else last + 1 - first
         yield from islice(self._source.since(first), number)
         yield None
 
     # -- reading
 
-    def _read(self) -> None:
-        """The timeline, and the packets if they are few."""
+    def _read(self) -> Timeline:
+        """Reads the file through for its timeline, and keeps the packets if they are few."""
         clock, reader = Clock(self.container), TimelineReader(self.stream)
-        held: list[av.Packet] | None = []
+        held: list[av.Packet[Stream]] | None = []
         size = 0
         sound = None if is_mp4(self.container) else self.container.streams.best("audio")
         for packet in packets_of(self.container, *filter(None, [self.stream, sound])):
@@ -259,13 +264,14 @@ class VideoDecoder:
         if not clock.corrected:
             reader.take_index(self.container)
         self._is_partial = False
-        self._timeline = reader.timeline(corrected=clock.corrected)
-        if self._timeline is None:
+        timeline = reader.timeline(corrected=clock.corrected)
+        if timeline is None:
             raise VideoError(self.path, "its video stream is empty")
         if held is None:
-            self._source = FromFile(self.path, self.container, self.stream, self._timeline)
+            self._source = FromFile(self.path, self.container, self.stream, timeline)
         else:
-            self._source = FromMemory(held, self._timeline)
+            self._source = FromMemory(held, timeline)
+        return timeline
 
 
 class _Run(NamedTuple):

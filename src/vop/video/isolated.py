@@ -1,14 +1,19 @@
-"""Decoding in processes of their own: a file that crashes, hangs or fills the decoder is an unreadable file."""
+"""Decoding in processes of their own: a file on which the decoder crashes or hangs is an unreadable file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Concatenate, ParamSpec, TypeVar
 
 from vop.errors import VideoError
 from vop.utils.isolation import Crashed, Ended, Processes, TookTooLong
+
+P = ParamSpec("P")
+AnyPath = TypeVar("AnyPath", bound=str | Path)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _MEMORY_BYTES = 4 * 2**30  # frames of the largest size that is read, as many as H.264 refers to, fit into it
 SILENT_SECONDS = 3600.0  # reading a day's recording through, over a network, may take this long; a hang takes longer
@@ -28,14 +33,20 @@ class DecodingProcesses:
 
     def warm(self, count: int, prepare: Callable[[], None]) -> None:
         """Start processes, and wait until each has run `prepare`."""
-        with suppress(Ended, Crashed, TookTooLong):  # of which the first job will say more
+        with suppress(Ended, Crashed, TookTooLong):  # the first job will say more
             self._processes.warm(count, prepare)
 
     def close(self) -> None:
         """End all processes; jobs that are running, and those that come later, fail."""
         self._processes.close()
 
-    def call(self, function: Callable[..., Any], path: str | Path, *args: Any, **kwargs: Any) -> Any:
+    def call(
+        self,
+        function: Callable[Concatenate[AnyPath, P], Result],
+        path: AnyPath,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Result:
         """`function(path, …)` in one of the processes.
 
         Raises:
@@ -45,7 +56,13 @@ class DecodingProcesses:
         with self._explained(path):
             return self._processes.call(function, path, *args, **kwargs)
 
-    def iterate(self, function: Callable[..., Iterator], path: str | Path, *args: Any, **kwargs: Any) -> Iterator[Any]:
+    def iterate(
+        self,
+        function: Callable[Concatenate[AnyPath, P], Generator[Item, None, Result]],
+        path: AnyPath,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Generator[Item, None, Result]:
         """The items of the generator `function(path, …)`, and what it returns; see `Processes.iterate`.
 
         Raises:

@@ -127,13 +127,13 @@ def plays_in_browsers(path: Path, container: av.container.InputContainer, stream
         return False
     videos, sounds = (_MP4_VIDEO, _MP4_AUDIO) if kind == "mp4" else (_WEBM_VIDEO, _WEBM_AUDIO)
     heard = container.streams.audio[:1]  # a browser plays the first track
-    shown = stream.codec_context.pix_fmt in videos.get(codec_name(stream), ())
+    shown = stream.codec_context.pix_fmt in videos.get(codec_name(stream) or "", ())
     return shown and all(codec_name(sound) in sounds for sound in heard)
 
 
 def codec_name(stream: av.stream.Stream) -> str | None:
     """The name of a stream's format, whichever decoder reads it; None where FFmpeg has none for it."""
-    return stream.codec_context and stream.codec_context.codec.canonical_name
+    return stream.codec_context.codec.canonical_name if stream.codec_context else None
 
 
 def _container_kind(path: Path, container: av.container.InputContainer) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from av.sidedata.sidedata import SideData
 from PIL import Image
 
 from vop.video.clip import DISPLAY, check_aspect
@@ -87,7 +88,7 @@ def display_matrix(frame: av.VideoFrame, codec: str) -> Matrix | None:
     if codec in _UNSAFE_SIDE_DATA:
         return _turned(frame.rotation)
     data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
+    if not isinstance(data, SideData):
         return None
     a, b, _, c, d, *_ = np.frombuffer(bytes(data), dtype=np.int32).tolist()
     return a, b, c, d

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain, islice
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import av
 from av.stream import Discard, Disposition
@@ -14,6 +15,9 @@ from av.stream import Discard, Disposition
 from vop.errors import UsageError, VideoError
 from vop.video.clip import Clip
 from vop.video.timeline import Timeline, TimelineReader, is_mp4
+
+if TYPE_CHECKING:
+    from av.stream import Stream
 
 MAX_PIXELS = 64 * 2**20  # per frame; a header that claims more is taken for a broken or hostile file
 TOO_LARGE = f"its header claims frames of more than {MAX_PIXELS // 2**20} megapixels, or of no size"
@@ -57,7 +61,7 @@ def open_video(
         yield container, video
 
 
-def packets_of(container: av.container.InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet]:
+def packets_of(container: av.container.InputContainer, *streams: Stream) -> Iterator[av.Packet[Stream]]:
     """The streams' packets, up to where the file breaks off."""
     try:
         yield from container.demux(streams)
@@ -121,7 +125,7 @@ def _best(path: Path, container: av.container.InputContainer) -> av.VideoStream:
     frames = _count_frames(path, streams)
     largest = max(map(_area, streams))
 
-    def merit(stream: av.VideoStream) -> tuple:
+    def merit(stream: av.VideoStream) -> tuple[int, bool, bool, int]:
         moves = 0 if stream.disposition & _STILLS else min(frames[stream.index], _ENOUGH)
         is_preview = _area(stream) < _PREVIEW * largest
         return moves, not is_preview, bool(stream.disposition & Disposition.default), _area(stream)
@@ -156,7 +160,7 @@ def _numbered(path: Path, container: av.container.InputContainer, wanted: int) -
     return videos[wanted]
 
 
-def _kind(stream: av.stream.Stream) -> str:
+def _kind(stream: Stream) -> str:
     return "a cover picture" if stream.type == "video" else stream.type
 
 
@@ -166,11 +170,11 @@ def _kind(stream: av.stream.Stream) -> str:
 class FromMemory:
     """Packets that were kept."""
 
-    def __init__(self, packets: list[av.Packet], timeline: Timeline) -> None:
+    def __init__(self, packets: list[av.Packet[Stream]], timeline: Timeline) -> None:
         self._packets = packets
         _stamp(packets, 0, timeline)
 
-    def since(self, place: int) -> Iterator[av.Packet]:
+    def since(self, place: int) -> Iterator[av.Packet[Stream]]:
         return islice(self._packets, place, None)
 
 
@@ -188,9 +192,9 @@ class FromFile:
         self._index = stream.index
         self._closing = ExitStack()
         self._next = len(timeline.packets.stamps)  # the place of the packet that is read next
-        self._reading: Iterator[av.Packet] = iter(())
+        self._reading: Iterator[av.Packet[Stream]] = iter(())
 
-    def since(self, place: int) -> Iterator[av.Packet]:
+    def since(self, place: int) -> Iterator[av.Packet[Stream]]:
         if self._is_far(place):
             self._seek(place)
         for packet in self._reading:
@@ -235,11 +239,11 @@ class FromFile:
                 return False
         return False
 
-    def _own_packets(self) -> Iterator[av.Packet]:
+    def _own_packets(self) -> Iterator[av.Packet[Stream]]:
         return (packet for packet in packets_of(self._container, self._stream) if packet.size)
 
 
-def _stamp(packets: Sequence[av.Packet], first: int, timeline: Timeline) -> None:
+def _stamp(packets: Sequence[av.Packet[Stream]], first: int, timeline: Timeline) -> None:
     """Gives packets their stamps in the timeline, which come back on their frames."""
     if timeline.packets.corrected and not timeline.ordinal:
         for packet, stamp in zip(packets, timeline.packets.stamps[first:], strict=False):
@@ -260,7 +264,7 @@ class Unsure(Exception):
 
 def look_up(
     container: av.container.InputContainer, stream: av.VideoStream, clip: Clip, num_frames: int
-) -> tuple[Timeline, list[av.Packet]]:
+) -> tuple[Timeline, list[av.Packet[Stream]]]:
     """A timeline of the frames around the middles of `num_frames` equal intervals, and their packets.
 
     It is as long as that of all packets, and has the same frames on display at these moments.
@@ -279,15 +283,23 @@ def look_up(
         raise Unsure from error
 
 
+class _Timed(NamedTuple):
+    """A packet with its times, in the stream's units: when it is shown and when it is decoded."""
+
+    packet: av.Packet[Stream]
+    shown: int
+    decoded: int
+
+
 class _Lookup:
     """Packets by their positions in the file."""
 
     def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
         self._container, self._stream = container, stream
-        self._found: dict[int, av.Packet] = {}
+        self._found: dict[int | None, _Timed] = {}
         self._bytes = 0
 
-    def run(self, clip: Clip, num_frames: int) -> tuple[Timeline, list[av.Packet]]:
+    def run(self, clip: Clip, num_frames: int) -> tuple[Timeline, list[av.Packet[Stream]]]:
         entries = self._stream.index_entries
         self._read_first(entries[0].timestamp)
         self._read_last(entries[-1].timestamp)
@@ -299,24 +311,24 @@ class _Lookup:
     def _read_first(self, decoded: int) -> None:
         """Up to where no frame can come that is shown before the first one."""
         first = None
-        for packet in self._packets(decoded):
-            if first is not None and packet.dts > first:
+        for timed in self._packets(decoded):
+            if first is not None and timed.decoded > first:
                 return
-            first = packet.pts if first is None else min(first, packet.pts)
+            first = timed.shown if first is None else min(first, timed.shown)
 
     def _read_last(self, decoded: int) -> None:
-        *_, last = None, *self._packets(decoded)
-        if last is None or (last.dts < decoded and self._stream.index_entries[-1].size):
+        last = [None, *self._packets(decoded)][-1]
+        if last is None or (last.decoded < decoded and self._stream.index_entries[-1].size):
             raise Unsure  # the file is shorter than its index promises
 
     def _read_around(self, stamp: int) -> None:
-        for number, packet in enumerate(self._packets(stamp)):
-            if number == 0 and (not packet.is_keyframe or packet.pts > stamp):
+        for number, timed in enumerate(self._packets(stamp)):
+            if number == 0 and (not timed.packet.is_keyframe or timed.shown > stamp):
                 raise Unsure
-            if packet.dts > stamp:
+            if timed.decoded > stamp:
                 return
 
-    def _packets(self, stamp: int) -> Iterator[av.Packet]:
+    def _packets(self, stamp: int) -> Iterator[_Timed]:
         """Packets from the key frame before a time on, each kept."""
         self._container.seek(stamp, stream=self._stream)
         for packet in packets_of(self._container, self._stream):
@@ -326,17 +338,19 @@ class _Lookup:
                 raise Unsure  # of an edit list, the whole has to be seen
             if abs(packet.pts - packet.dts) * packet.time_base > _FAR_SECONDS:
                 raise Unsure
+            timed = _Timed(packet, packet.pts, packet.dts)
             if packet.pos not in self._found:
-                self._found[packet.pos] = packet
+                self._found[packet.pos] = timed
                 self._bytes += packet.size
-            elif self._found[packet.pos].dts != packet.dts:  # shown twice
+            elif self._found[packet.pos].decoded != packet.dts:  # shown twice
                 raise Unsure
             if self._bytes > _MOST_BYTES:
                 raise Unsure
-            yield packet
+            yield timed
 
-    def _so_far(self) -> tuple[Timeline, list[av.Packet]]:
-        packets = sorted(self._found.values(), key=lambda packet: (packet.dts, packet.pos))
+    def _so_far(self) -> tuple[Timeline, list[av.Packet[Stream]]]:
+        found = sorted(self._found.values(), key=lambda timed: (timed.decoded, timed.packet.pos or 0))
+        packets = [timed.packet for timed in found]
         reader = TimelineReader(self._stream)
         for packet in packets:
             reader.take(packet)

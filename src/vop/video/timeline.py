@@ -20,18 +20,18 @@ from pathlib import Path
 from statistics import median_low
 from typing import TYPE_CHECKING
 
-from av.format import Flags
-
 from vop.video.clip import WHOLE_VIDEO, Clip
 
 if TYPE_CHECKING:
     import av
+    from av.stream import Stream
 
 _UNKNOWN = -(2**50)  # a stamp far from all others, which is mended where a frame is missing
 _PADDING = Fraction(1, 2)  # seconds: encoders let the sound end a little later than the picture
 DEFAULT_RATE = 25  # frames per second where neither packets nor header tell one, as FFmpeg assumes
 
 _MICROSECONDS = 10**6
+_TS_DISCONT = 0x200  # FFmpeg's AVFMT_TS_DISCONT, among the flags of a format
 _LEAP = 10 * _MICROSECONDS  # FFmpeg's -dts_delta_threshold
 _BACK = _MICROSECONDS // 10  # a clock that goes back by more has restarted
 
@@ -118,7 +118,7 @@ class TimelineReader:
     """
 
     def __init__(self, stream: av.VideoStream) -> None:
-        self._stream = stream
+        self._stream, self._time_base = stream, _unit_of(stream)
         self._in_file: list[int | None] = []  # times of presentation
         self._pts = self._in_file
         self._dts: list[int | None] = []
@@ -130,7 +130,7 @@ class TimelineReader:
         self._stands_until: Fraction | None = None  # seconds
         self._decoded_until: int | None = None  # as the header and the index say; in the stream's own units
 
-    def take(self, packet: av.Packet) -> None:
+    def take(self, packet: av.Packet[Stream]) -> None:
         """A packet of the video."""
         if not packet.size:  # the picture stands: screen recorders and video editors write such
             self.stands(packet)
@@ -144,7 +144,7 @@ class TimelineReader:
         self._shown.append(not packet.is_discard)
         self._ends.append(self._bytes)
 
-    def stands(self, packet: av.Packet) -> None:
+    def stands(self, packet: av.Packet[Stream]) -> None:
         """A packet without a picture (sound, or an empty one): the last picture is on display until it ends."""
         begins = packet.dts if packet.pts is None else packet.pts
         if begins is not None:
@@ -163,7 +163,7 @@ class TimelineReader:
             for sound in container.streams.audio[:1]:
                 ends = _end_of_index(sound)
                 if ends is not None:
-                    self._stands(ends * sound.time_base)
+                    self._stands(ends * _unit_of(sound))
             entries = self._stream.index_entries
             if len(entries) and not entries[-1].size:
                 self._decoded_until = _end_of_index(self._stream)
@@ -186,15 +186,16 @@ class TimelineReader:
         if not shown:
             return None
         ordinal = self._lacks_presentation_times(shown)
-        stamps, time_base = self._stamps(ordinal)
+        given, time_base = self._given(ordinal)
+        mended: dict[int, int] = {}
         if not ordinal:
-            raw = [_UNKNOWN if stamps[place] is None else stamps[place] for place in shown]
+            raw = [_UNKNOWN if (stamp := given[place]) is None else stamp for place in shown]
             mended = dict(zip(shown, without_restarts(without_strays(raw, time_base), time_base), strict=True))
             shown = [place for place in shown if mended[place] > _UNKNOWN]
-            stamps = [mended.get(place, stamp or 0) for place, stamp in enumerate(stamps)]
-            corrected = corrected or any(stamps[place] != self._in_file[place] for place in shown)
+            corrected = corrected or any(mended[place] != self._in_file[place] for place in shown)
+        stamps = [mended.get(place, stamp or 0) for place, stamp in enumerate(given)]
         last = max(shown, key=stamps.__getitem__)
-        duration = self._durations[last] if time_base == self._stream.time_base else 1
+        duration = self._durations[last] if time_base == self._time_base else 1
         ascending = sorted(stamps[place] for place in shown)
         end = ascending[-1] + (duration or _usual_gap(ascending))
         visible = set(shown)
@@ -204,7 +205,7 @@ class TimelineReader:
             shown=tuple(place in visible for place in range(len(stamps))),
             ends=tuple(self._ends),
             keys=keys,
-            decoded=tuple(stamps[key] if self._dts[key] is None else self._dts[key] for key in keys),
+            decoded=tuple(stamps[key] if (dts := self._dts[key]) is None else dts for key in keys),
             corrected=corrected,
         )
         return Timeline(
@@ -216,29 +217,37 @@ class TimelineReader:
         until = end
         if self._stands_until is not None and self._stands_until > end * time_base + _PADDING:
             until = round(self._stands_until / time_base)
-        if self._decoded_until is None or None in self._dts:
+        decoded = self._decoded()
+        if self._decoded_until is None or decoded is None:
             return until
-        delay = first - min(self._dts)
+        delay = first - min(decoded)
         return max(until, self._decoded_until + delay)
 
     def _lacks_presentation_times(self, shown: list[int]) -> bool:
         """Whether most times are absent, or, in a stream with reordered frames, those of decoding (H.264 in AVI)."""
-        times = [self._pts[place] for place in shown if self._pts[place] is not None]
+        times = [pts for place in shown if (pts := self._pts[place]) is not None]
         if 2 * len(times) <= len(shown):
             return True
         in_order = all(early < late for early, late in pairwise(times))
         return in_order and bool(self._stream.codec_context.has_b_frames)
 
-    def _stamps(self, ordinal: bool) -> tuple[list[int], Fraction]:
+    def _decoded(self) -> list[int] | None:
+        """When all packets are decoded; None where one does not say."""
+        known = [dts for dts in self._dts if dts is not None]
+        return known if len(known) == len(self._dts) else None
+
+    def _given(self, ordinal: bool) -> tuple[Sequence[int | None], Fraction]:
+        """The stamps of all packets as the file gives them, and their unit in seconds."""
         if not ordinal:
-            return self._pts, self._stream.time_base
-        if all(dts is not None for dts in self._dts):
-            return _as_put_out(self._dts, self._stream.codec_context.reorder_depth), self._stream.time_base
+            return self._pts, self._time_base
+        decoded = self._decoded()
+        if decoded is not None:
+            return _as_put_out(decoded, self._stream.codec_context.reorder_depth), self._time_base
         rate = self._stream.guessed_rate or self._stream.average_rate or DEFAULT_RATE
         return list(range(len(self._pts))), 1 / Fraction(rate)
 
 
-def read_timeline(packets: Iterable[av.Packet], stream: av.VideoStream) -> Timeline | None:
+def read_timeline(packets: Iterable[av.Packet[Stream]], stream: av.VideoStream) -> Timeline | None:
     """The timeline of a video stream's packets; None where there are none."""
     reader = TimelineReader(stream)
     for packet in packets:
@@ -251,7 +260,13 @@ def is_mp4(container: av.container.InputContainer) -> bool:
     return "mp4" in container.format.name.split(",")
 
 
-def _end_of_index(stream: av.stream.Stream) -> int | None:
+def _unit_of(stream: Stream) -> Fraction:
+    """Seconds per unit of a stream's times; every stream of an open file has one."""
+    assert stream.time_base is not None
+    return stream.time_base
+
+
+def _end_of_index(stream: Stream) -> int | None:
     """When a stream ends by its index, in the order of decoding; the last packet lasts as long as the one before it."""
     entries = stream.index_entries
     if not len(entries):
@@ -276,7 +291,7 @@ def _is_whole_riff(path: str) -> bool:
 
 def may_jump(container: av.container.InputContainer) -> bool:
     """Whether a file's format allows its clock to jump."""
-    return bool(container.format.flags & Flags.ts_discont.value)
+    return bool(container.format.flags & _TS_DISCONT)
 
 
 class Clock:
@@ -294,7 +309,7 @@ class Clock:
         self._next: dict[int, int] = {}  # and when the next one is due
         self._last: int | None = None  # of any stream
 
-    def set(self, packet: av.Packet) -> None:
+    def set(self, packet: av.Packet[Stream]) -> None:
         """Corrects the stamps of the next packet in place."""
         if not self._may_jump or packet.dts is None:
             return
@@ -322,7 +337,7 @@ class Clock:
         jump = decoded - due
         return jump if abs(jump) > _LEAP or decoded + _BACK < self._decoded[stream] else 0
 
-    def _duration(self, packet: av.Packet, unit: Fraction) -> int:
+    def _duration(self, packet: av.Packet[Stream], unit: Fraction) -> int:
         if packet.duration:
             return round(packet.duration * unit)
         rate = getattr(packet.stream, "average_rate", None)
