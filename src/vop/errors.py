@@ -1,4 +1,4 @@
-"""The errors a user can meet. Each names the value it got, what is allowed, and the next step."""
+"""The errors that a user can meet. Each names the value it got, what is allowed, and the next step."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class UsageError(VopError, ValueError):
 
 
 class DataError(VopError):
-    """A data set cannot be read as it is."""
+    """A data set cannot be read."""
 
 
 class VideoError(VopError):
-    """A video file cannot give a frame.
+    """A video file cannot be read.
 
     Attributes:
         path: the file.

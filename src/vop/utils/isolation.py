@@ -31,8 +31,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _MOST_AT_ONCE = 2**30  # bytes
-_SHARED_BYTES = 2**16  # of arrays; less than this is sent as it is
-_STOP_SECONDS = 5.0  # that a job may take to end when nobody wants its result any more
+_SHARED_BYTES = 2**16  # smaller arrays are sent over the socket
+_STOP_SECONDS = 5.0  # for a job to end when its result is not wanted any more
 _PARENT_SECONDS = 1.0  # between looks at whether the process that started this one still runs
 _CODE = "import sys; sys.path[:] = {path!r}; from vop.utils.isolation import serve; serve({descriptor}, {memory})"
 
@@ -44,7 +44,7 @@ class Crashed(Exception):
     """A process ended in the middle of a job.
 
     Attributes:
-        how: in a few words: by which signal, or with which exit status.
+        how: the signal or the exit status, in a few words.
     """
 
     def __init__(self, how: str) -> None:
@@ -57,18 +57,18 @@ class Ended(Exception):
 
 
 class TookTooLong(Exception):
-    """A job was silent for longer than it may be, and its process was ended."""
+    """A job gave no result for too long, and its process was ended."""
 
 
 class Processes:
-    """Processes for jobs, as many as there are jobs at a time; safe from several threads.
+    """Processes for jobs, one for each job that runs at the same time. Thread-safe.
 
-    They start when they are needed, stay for the next jobs, and end with `close` or with the process that started them,
-    however that ends.
+    They start when they are needed, wait for the next jobs, and end with `close` or with the process that started
+    them, even if that is killed.
 
     Args:
-        seconds: the longest a job may go without a result; None: for ever.
-        memory_bytes: the most memory that one process may allocate, where the system keeps such a limit; None: any.
+        seconds: how long a job may run without a result; None: forever.
+        memory_bytes: the most memory that one process may allocate, if the system supports such a limit; None: any.
     """
 
     def __init__(self, *, seconds: float | None = None, memory_bytes: int | None = None) -> None:
@@ -137,7 +137,7 @@ class Processes:
             return result
 
     def close(self) -> None:
-        """End all processes, for good, and with them the jobs that are running."""
+        """End all processes and the jobs that are running. No process starts again."""
         with self._lock:
             self._closed = True
             busy, idle = self._all - set(self._idle), self._idle
@@ -184,7 +184,7 @@ class Processes:
 
 
 class _Process:
-    """One of them, seen from outside.
+    """One of the processes, as its parent sees it.
 
     Attributes:
         is_ready: whether it waits for a job.
@@ -194,7 +194,7 @@ class _Process:
         ours, theirs = socket.socketpair()
         code = _CODE.format(path=sys.path, descriptor=theirs.fileno(), memory=memory_bytes)
         with theirs:
-            # In a group of its own, Ctrl-C is for us alone.
+            # In a group of its own, so that Ctrl-C does not reach it.
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code],
                 stdin=subprocess.DEVNULL,
@@ -210,7 +210,7 @@ class _Process:
         self.send((function, args, kwargs))
 
     def send(self, message: Any) -> None:
-        with suppress(OSError):  # it is dead, as the next `receive` will find
+        with suppress(OSError):  # it has ended, which the next `receive` reports
             self._connection.send(message)
 
     def receive(self, seconds: float | None) -> tuple[str, Any]:
@@ -228,7 +228,7 @@ class _Process:
         return kind, value
 
     def stop(self) -> None:
-        """Has a job end that nobody wants any more."""
+        """End a job whose result is not wanted any more."""
         if self.is_ready:
             return
         self.send(_STOP)
@@ -290,7 +290,7 @@ def _receive(connection: Connection) -> Any:
 
 
 def _shared_file() -> FileIO:
-    """A file without a name, in memory where the system has such files."""
+    """A file without a name, in memory if the system supports that."""
     if hasattr(os, "memfd_create"):
         return FileIO(os.memfd_create("vop"), "w+")
     with tempfile.NamedTemporaryFile() as named:
@@ -317,22 +317,22 @@ def _read(file: FileIO, view: memoryview) -> None:
 
 
 def serve(descriptor: int, memory_bytes: int | None) -> None:
-    """Takes jobs until the process that started this one ends."""
+    """Run jobs until the process that started this one ends."""
     connection = Connection(descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends FFmpeg's loops too, which Python's handler cannot
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # also ends FFmpeg's loops, which Python's handler cannot
     threading.Thread(target=_end_with_parent, args=(descriptor, os.getppid()), daemon=True).start()
     _limit_resources(memory_bytes)
     while True:
         message = _next(connection)
-        if message not in (_STOP, _GO_ON):  # which are for a job that has ended meanwhile
+        if message not in (_STOP, _GO_ON):  # meant for a job that has ended
             _answer(connection, *_work(connection, *message))
 
 
 def _work(
     connection: Connection, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
 ) -> tuple[str, Any]:
-    """What comes of a job: its result or its error."""
+    """The result or the error of a job."""
     try:
         result = function(*args, **kwargs)
         return _RESULT, _hand_out(connection, result) if isinstance(result, Generator) else result
@@ -344,7 +344,7 @@ def _work(
 
 
 def _hand_out(connection: Connection, items: Generator[Any, None, Any]) -> Any:
-    """Answers with an item whenever one is asked for; gives what the generator returns."""
+    """Send an item whenever one is asked for; return what the generator returns."""
     try:
         while _next(connection) == _GO_ON:
             item = next(items)
@@ -373,7 +373,7 @@ def _answer(connection: Connection, kind: str, value: Any) -> None:
         _send(connection, (kind, value))
     except OSError:
         os._exit(1)
-    except Exception as error:  # what cannot be pickled
+    except Exception as error:  # it cannot be pickled
         _send(connection, (_ERROR, RuntimeError(f"{type(value).__name__} cannot be sent ({error}): {value}")))
 
 
@@ -386,7 +386,7 @@ def _end_with_parent(descriptor: int, parent: int) -> None:
 
 
 def _hang_up(descriptor: int) -> Callable[[float], object]:
-    """Waits for a while; true if the other end of the socket was closed meanwhile, where the system tells."""
+    """A function that waits; true if the other end of the socket was closed, as far as the system tells."""
     import select
 
     if not hasattr(select, "poll"):
@@ -397,7 +397,7 @@ def _hang_up(descriptor: int) -> Callable[[float], object]:
 
 
 def _limit_resources(memory_bytes: int | None) -> None:
-    """Sets the limits that the system has: no core dumps, and so much memory."""
+    """Set the limits that the system supports: on core dumps and on memory."""
     try:
         import resource
     except ImportError:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from vop.errors import VideoError
 from vop.utils.isolation import Crashed, Ended, Processes, TookTooLong
 
+log = logging.getLogger(__name__)
+
 P = ParamSpec("P")
 AnyPath = TypeVar("AnyPath", bound=str | Path)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_MEMORY_BYTES = 4 * 2**30  # frames of the largest size that is read, as many as H.264 refers to, fit into it
-SILENT_SECONDS = 3600.0  # reading a day's recording through, over a network, may take this long; a hang takes longer
+_MEMORY_BYTES = 4 * 2**30  # holds as many frames of the largest size as H.264 may refer to
+SILENT_SECONDS = 3600.0  # reading a recording of a whole day over a network may take this long
 
 
 class DecodingProcesses:
-    """Processes that read video files; see `vop.utils.isolation.Processes`, which it has the arguments of."""
+    """Processes that read video files. The arguments are those of `vop.utils.isolation.Processes`."""
 
     def __init__(self, *, seconds: float = SILENT_SECONDS, memory_bytes: int | None = _MEMORY_BYTES) -> None:
         self._processes = Processes(seconds=seconds, memory_bytes=memory_bytes)
@@ -33,11 +36,13 @@ class DecodingProcesses:
 
     def warm(self, count: int, prepare: Callable[[], None]) -> None:
         """Start processes, and wait until each has run `prepare`."""
-        with suppress(Ended, Crashed, TookTooLong):  # the first job will say more
+        try:
             self._processes.warm(count, prepare)
+        except (Ended, Crashed, TookTooLong):  # the first job will fail with the reason
+            log.debug("decoding processes could not be prepared", exc_info=True)
 
     def close(self) -> None:
-        """End all processes; jobs that are running, and those that come later, fail."""
+        """End all processes. Jobs that are running fail, and later ones too."""
         self._processes.close()
 
     def call(
@@ -80,6 +85,7 @@ class DecodingProcesses:
         except Ended:
             raise VideoError(path, "decoding was cut short") from None
         except Crashed as error:
+            log.debug("the process that decoded %s ended: %s", path, error.how)
             raise VideoError(path, f"decoding crashed ({error.how})") from None
         except MemoryError:
             raise VideoError(path, "decoding it takes more memory than is allowed") from None

@@ -1,4 +1,4 @@
-"""What a video file is: how long, how large, when it was recorded, and which of its streams is the video."""
+"""Facts about a video file: duration, size, date of recording, streams, and whether browsers play it."""
 
 from __future__ import annotations
 
@@ -31,17 +31,18 @@ class VideoInfo:
     """A video file as players show it.
 
     Attributes:
-        duration_seconds: from the first frame on; the last picture stands for as long as the sound goes on.
-        num_frames: that are shown.
-        frame_rate: of them, on average per second.
-        width, height: in pixels, as displayed: turned, and with square pixels.
-        recorded_at: when it was recorded, with its time zone, and `recorded_at_source`, where that stands; see
-            `vop.video.dates`.
+        duration_seconds: from the first frame to the end; the last picture stands until the sound ends.
+        num_frames: frames that are shown.
+        frame_rate: frames per second, on average.
+        width, height: in pixels, as displayed: turned upright, and with square pixels.
+        recorded_at: when it was recorded, with a time zone.
+        recorded_at_source: where that date was found; see `vop.video.dates`.
         codec, pixel_format: FFmpeg's names.
         hdr: "pq", "hlg" or None.
-        has_sound: whether there is any.
-        stream: the number of the video stream, of those in `streams`.
-        plays_in_browsers: whether a browser plays the file as it is, by the same clock.
+        has_sound: whether it has an audio stream.
+        stream: the number of the video stream, one of `streams`.
+        streams: the numbers of all video streams.
+        plays_in_browsers: whether a browser plays the file without conversion, and at the same times.
     """
 
     path: Path
@@ -62,7 +63,7 @@ class VideoInfo:
 
 
 def probe(path: str | Path, *, stream: int | None = None) -> VideoInfo:
-    """Reads a video file through, and decodes its first frame.
+    """Read a whole video file, and decode its first frame.
 
     Args:
         stream: a video stream by its number in the file; by default the one that FFmpeg's command takes.
@@ -76,7 +77,7 @@ def probe(path: str | Path, *, stream: int | None = None) -> VideoInfo:
 
 
 def describe(video: VideoDecoder) -> VideoInfo:
-    """What `probe` says of an open video.
+    """What `probe` returns, for an open video.
 
     Raises:
         VideoError: none of its frames can be decoded.
@@ -109,21 +110,21 @@ def _changed(path: Path) -> int:
     try:
         return path.stat().st_mtime_ns
     except OSError as error:
-        raise VideoError(path, "it was removed meanwhile") from error
+        raise VideoError(path, "it was deleted while it was read") from error
 
 
 def _keeps_time(video: VideoDecoder) -> bool:
-    """Whether a player's clock, which starts at 0, and ours, which starts with the first frame, say the same."""
+    """Whether a player's clock, which starts at 0, agrees with ours, which starts with the first frame."""
     timeline = video.timeline
     begins = timeline.stamps[0] * timeline.time_base
     return not timeline.packets.corrected and (timeline.ordinal or abs(begins) < _SAME_SECONDS)
 
 
 def plays_in_browsers(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> bool:
-    """Whether the browsers of today play this file, its picture and its sound, without conversion."""
+    """Whether current browsers play this file, picture and sound, without conversion."""
     kind = _container_kind(path, container)
     covers = sum(bool(other.disposition & Disposition.attached_pic) for other in container.streams.video)
-    if kind is None or len(container.streams.video) - covers > 1:  # of several streams it may choose another one
+    if kind is None or len(container.streams.video) - covers > 1:  # a browser may choose another one
         return False
     videos, sounds = (_MP4_VIDEO, _MP4_AUDIO) if kind == "mp4" else (_WEBM_VIDEO, _WEBM_AUDIO)
     heard = container.streams.audio[:1]  # a browser plays the first track
@@ -132,12 +133,12 @@ def plays_in_browsers(path: Path, container: av.container.InputContainer, stream
 
 
 def codec_name(stream: av.stream.Stream) -> str | None:
-    """The name of a stream's format, whichever decoder reads it; None where FFmpeg has none for it."""
+    """The name of a stream's format, whichever decoder reads it; None if FFmpeg has no decoder for it."""
     return stream.codec_context.codec.canonical_name if stream.codec_context else None
 
 
 def _container_kind(path: Path, container: av.container.InputContainer) -> str | None:
-    """ "mp4", "webm", or None for what browsers do not open."""
+    """ "mp4", "webm", or None for a container that browsers do not open."""
     names = container.format.name.split(",")
     if "mp4" in names:
         return "mp4"

@@ -1,6 +1,6 @@
-"""From a decoded frame to what is kept of it: the square that CLIP sees, and a small whole picture.
+"""From a decoded frame to the square that CLIP sees and to a small whole picture.
 
-Both are turned, mirrored and stretched as the file says that a picture is shown.
+Both are turned, mirrored and stretched as players show the video.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
 
     from vop.video.colour import ColourConverter
 
-_MOST_STRETCHED = 16  # a sample aspect ratio beyond it is a mistake of the file
+_MOST_STRETCHED = 16  # a sample aspect ratio beyond it is a mistake in the file
 
 _BICUBIC_REACH = 2  # pixels of the larger grid on either side
 
 Matrix = tuple[int, int, int, int]
 
-# PyAV 18.1 frees twice what these decoders attach to a frame beside its pixels (the name of a colour profile) once
-# `frame.side_data` was looked at: the process crashes at some later garbage collection.
+# These decoders attach the name of a colour profile to a frame. After an access to `frame.side_data`, PyAV 18.1 frees
+# it twice, and the process crashes at some later garbage collection.
 _UNSAFE_SIDE_DATA = ("png", "apng")
 
 
 class PixelConverter:
-    """Makes squares and pictures of a video's frames; keeps what FFmpeg sets up for each kind of conversion.
+    """Makes squares and pictures of a video's frames.
 
     Args:
-        stream: the frames' own.
-        colours: of the same.
+        stream: the stream of the frames.
+        colours: the colour converter of the same stream.
         size: height and width of the squares.
         picture_size: the longer side of the pictures.
-        aspect: "display" gives squares the shape in which players show a picture, "stored" that of its stored pixels.
-            Pictures are for people, and are as displayed always.
+        aspect: "display" gives squares the shape in which players show the video, "stored" that of its stored pixels.
+            Pictures are for people and always have the display shape.
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class PixelConverter:
 
 
 def sample_aspect(stream: av.VideoStream) -> float:
-    """Width of a stored pixel over its height; 1 where the file does not say."""
+    """Width of a stored pixel over its height; 1 if the file does not say."""
     ratio = float(stream.sample_aspect_ratio or 1)
     return ratio if 1 / _MOST_STRETCHED <= ratio <= _MOST_STRETCHED else 1.0
 
 
 def display_matrix(frame: av.VideoFrame, codec: str) -> Matrix | None:
-    """The four numbers (a, b, c, d) of the file's display matrix: x' = ax + cy, y' = bx + dy; None without one."""
+    """The numbers (a, b, c, d) of the display matrix: x' = ax + cy, y' = bx + dy. None if the file has none."""
     if codec in _UNSAFE_SIDE_DATA:
         return _turned(frame.rotation)
     data = frame.side_data.get("DISPLAYMATRIX")
@@ -101,7 +101,7 @@ def _turned(degrees: int) -> Matrix | None:
 
 
 def turns_sideways(matrix: Matrix | None) -> bool:
-    """Whether width and height change places."""
+    """Whether the matrix swaps width and height."""
     if matrix is None:
         return False
     a, b, c, d = matrix
@@ -109,13 +109,13 @@ def turns_sideways(matrix: Matrix | None) -> bool:
 
 
 def display_size(width: int, height: int, *, aspect: float, matrix: Matrix | None) -> tuple[int, int]:
-    """Width and height of a picture as displayed: only ever larger than stored."""
+    """Width and height of a picture as displayed, which is never smaller than stored."""
     shown = round(width * max(aspect, 1)), round(height * max(1 / aspect, 1))
     return shown[::-1] if turns_sideways(matrix) else shown
 
 
 def upright(pixels: np.ndarray, matrix: Matrix | None) -> np.ndarray:
-    """Turn and mirror pixels (h, w, 3) as the display matrix says; a slanted angle goes to the nearest right one."""
+    """Turn and mirror pixels (h, w, 3) as the display matrix says, to the nearest right angle."""
     if matrix is None:
         return pixels
     a, b, c, d = matrix
@@ -143,14 +143,14 @@ def square(pixels: np.ndarray, *, size: int, aspect: float = 1.0) -> np.ndarray:
     columns, left, right = _middle(width, across, size)
     rows, top, bottom = _middle(height, down, size)
     picture = Image.fromarray(np.ascontiguousarray(pixels[rows, columns]))
-    # First across, then down, always: Pillow by itself goes by the sizes, and values are clipped in between.
+    # Always first across, then down: Pillow chooses the order by the sizes, and values are clipped in between.
     narrow = picture.resize((size, picture.height), Image.Resampling.BICUBIC, box=(left, 0, right, picture.height))
     scaled = narrow.resize((size, size), Image.Resampling.BICUBIC, box=(0, top, size, bottom))
     return np.ascontiguousarray(np.asarray(scaled).transpose(2, 0, 1))
 
 
 def _middle(length: int, scaled: int, size: int) -> tuple[slice, float, float]:
-    """Which pixels of a side the middle `size` of its `scaled` ones are made of, and where among those they lie."""
+    """The pixels of a side that the middle `size` of its `scaled` pixels are made of, and their place among them."""
     scale = length / scaled
     begin = (scaled - size) // 2 * scale
     end = begin + size * scale

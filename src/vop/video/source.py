@@ -1,4 +1,4 @@
-"""A video file and its packets: which of its streams is the video, read through, sought, or looked up by the index."""
+"""A video file and its packets: opened, read in order, sought, or looked up by the index of an MP4 file."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from vop.video.timeline import Timeline, TimelineReader, is_mp4
 if TYPE_CHECKING:
     from av.stream import Stream
 
-MAX_PIXELS = 64 * 2**20  # per frame; a header that claims more is taken for a broken or hostile file
+MAX_PIXELS = 64 * 2**20  # per frame; a header that claims more belongs to a broken or hostile file
 TOO_LARGE = f"its header claims frames of more than {MAX_PIXELS // 2**20} megapixels, or of no size"
 
 _OPTIONS = {"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
 
-_PREVIEW = 1 / 8  # of the largest stream's area; what is smaller is a preview of it, whatever the file says
-_ENOUGH = 5  # frames: with as many, a stream is as good as with more
+_PREVIEW = 1 / 8  # of the largest stream's area; a smaller stream is a preview of it, whatever the file says
+_ENOUGH = 5  # frames that make a stream a video; more make it no better
 _COUNTED_PACKETS = 5000  # at most, to tell pictures from videos where the header does not
 _STILLS = Disposition.timed_thumbnails | Disposition.still_image
 
-_SEEK_BYTES = 4 * 2**20  # packets that lie closer are read and passed over rather than sought
+_SEEK_BYTES = 4 * 2**20  # to reach a packet that lies closer, those before it are read and dropped instead
 
-FEW_PACKETS = 2000  # reading so many through takes no longer than looking a dozen moments up
-_MOST_BYTES = 64 * 2**20  # of packets: more are better not kept
-_FAR_SECONDS = 10  # between decoding and showing: only the whole of a timeline mends such stamps
+FEW_PACKETS = 2000  # reading this many takes no longer than looking up a dozen moments
+_MOST_BYTES = 64 * 2**20  # of packets that are kept in memory
+_FAR_SECONDS = 10  # between decoding and showing; beyond, the timestamps need mending, which takes all of them
 
 
 @contextmanager
 def open_video(
     path: Path, *, stream: int | None = None, format_bytes: int = 2**20
 ) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """A video file's container and its video stream. Opens no address on a network.
+    """Open a video file: its container and its video stream. Opens no address on a network.
 
-    Of several video streams it is the one that FFmpeg's command takes: the default one, else the largest; but never a
-    cover, a picture of one frame or a preview where there is more.
+    Of several video streams FFmpeg's command takes the default one, else the largest, and so does this; but it never
+    takes a cover, a still picture or a preview if there is a video.
 
     Args:
-        stream: another one, by its number in the file, as `ffprobe` counts.
-        format_bytes: how many are read at most to tell the file's format; less is faster for files that are not videos.
+        stream: another video stream, by its number in the file as `ffprobe` counts.
+        format_bytes: the most bytes to read to detect the format; less is faster for files that are not videos.
 
     Raises:
         VideoError: there is no such file, or no video in it.
@@ -62,7 +62,7 @@ def open_video(
 
 
 def packets_of(container: av.container.InputContainer, *streams: Stream) -> Iterator[av.Packet[Stream]]:
-    """The streams' packets, up to where the file breaks off."""
+    """The packets of these streams, up to the place where the file breaks off."""
     try:
         yield from container.demux(streams)
     except (av.FFmpegError, IndexError):  # PyAV's own, at the end of a file in which more streams have appeared
@@ -87,7 +87,7 @@ def _check_file(path: Path) -> None:
         raise VideoError(path, "this is a folder, not a video file")
     if not path.exists():
         raise VideoError(path, "there is no such file")
-    if not path.is_file():  # nobody may ever write into a pipe, and a device has no end
+    if not path.is_file():  # reading a pipe may wait forever, and a device has no end
         raise VideoError(path, "this is a pipe or a device, not a file")
     if path.stat().st_size == 0:
         raise VideoError(path, "the file is empty (0 bytes)")
@@ -139,12 +139,12 @@ def _area(stream: av.VideoStream) -> int:
 
 
 def _count_frames(path: Path, streams: list[av.VideoStream]) -> dict[int, int]:
-    """How many frames each stream has, up to `_ENOUGH`: from the header, or where it does not say from the packets."""
+    """How many frames each stream has, up to `_ENOUGH`: from the header, or else counted in the packets."""
     counts = {stream.index: stream.frames for stream in streams}
     if all(counts.values()):
         return counts
     counts = dict.fromkeys(counts, 0)
-    with _opened(path, 2**20) as container:  # another one, so that reading begins at the beginning
+    with _opened(path, 2**20) as container:  # opened again, to read from the beginning
         for number, packet in enumerate(packets_of(container, *(container.streams[index] for index in counts))):
             counts[packet.stream_index] += bool(packet.size)
             if number >= _COUNTED_PACKETS or min(counts.values()) >= _ENOUGH:
@@ -168,7 +168,7 @@ def _kind(stream: Stream) -> str:
 
 
 class FromMemory:
-    """Packets that were kept."""
+    """Packets that were kept in memory."""
 
     def __init__(self, packets: list[av.Packet[Stream]], timeline: Timeline) -> None:
         self._packets = packets
@@ -179,7 +179,7 @@ class FromMemory:
 
 
 class FromFile:
-    """Packets that are read again, where they are needed."""
+    """Packets that are read from the file again, as they are needed."""
 
     def __init__(
         self,
@@ -211,7 +211,7 @@ class FromFile:
         return not (self._timeline.ordinal or self._timeline.packets.corrected)
 
     def _seek(self, place: int) -> None:
-        """Goes to a packet at or before this place."""
+        """Go to a packet at or before this place."""
         packets = self._timeline.packets
         key = bisect_right(packets.keys, place) - 1
         for back in (0, 1) if self._can_seek() else ():
@@ -222,7 +222,7 @@ class FromFile:
         self._reading, self._next = self._own_packets(), 0
 
     def _try(self, key: int) -> bool:
-        """Whether a seek led to a place from which the key frame's packet was found."""
+        """Whether the key frame's packet was found after a seek."""
         packets = self._timeline.packets
         place, stamp = packets.keys[key], packets.stamps[packets.keys[key]]
         later = {packets.stamps[other] for other in packets.keys[key + 1 : key + 9]}
@@ -244,33 +244,33 @@ class FromFile:
 
 
 def _stamp(packets: Sequence[av.Packet[Stream]], first: int, timeline: Timeline) -> None:
-    """Gives packets their stamps in the timeline, which come back on their frames."""
+    """Give packets their timestamps in the timeline, which come back on their frames."""
     if timeline.packets.corrected and not timeline.ordinal:
         for packet, stamp in zip(packets, timeline.packets.stamps[first:], strict=False):
             packet.pts = stamp
             packet.dts = None
 
 
-# -- a few moments of a long MP4 file, looked up by its index: the rest of the file is not read
+# -- a few moments of a long MP4 file, looked up by its index; the rest of the file is not read
 #
 # The index lists all packets, and FFmpeg seeks by it exactly. It tells when packets are decoded, not when their frames
-# are shown; but the frame that is on display at a time is among the packets from the key frame before it to the first
-# one that is decoded later.
+# are shown. The frame on display at a given time is among the packets from the key frame before that time to the first
+# packet that is decoded after it.
 
 
 class Unsure(Exception):
-    """A part of the file does not tell: all of it has to be read."""
+    """A part of the file is not enough: all of it has to be read."""
 
 
 def look_up(
     container: av.container.InputContainer, stream: av.VideoStream, clip: Clip, num_frames: int
 ) -> tuple[Timeline, list[av.Packet[Stream]]]:
-    """A timeline of the frames around the middles of `num_frames` equal intervals, and their packets.
+    """A timeline of the frames around the middles of `num_frames` equal intervals, and the packets of these frames.
 
-    It is as long as that of all packets, and has the same frames on display at these moments.
+    It has the duration of the whole video, and the same frames on display at these moments.
 
     Raises:
-        Unsure: where that is not certain.
+        Unsure: that is not certain.
     """
     if not is_mp4(container) or len(stream.index_entries) < FEW_PACKETS:
         raise Unsure
@@ -292,7 +292,7 @@ class _Timed(NamedTuple):
 
 
 class _Lookup:
-    """Packets by their positions in the file."""
+    """Reads the packets around wanted times, and keeps them by their positions in the file."""
 
     def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
         self._container, self._stream = container, stream
@@ -309,7 +309,7 @@ class _Lookup:
         return self._so_far()
 
     def _read_first(self, decoded: int) -> None:
-        """Up to where no frame can come that is shown before the first one."""
+        """Read until no packet can follow whose frame is shown before the first one."""
         first = None
         for timed in self._packets(decoded):
             if first is not None and timed.decoded > first:
@@ -329,13 +329,13 @@ class _Lookup:
                 return
 
     def _packets(self, stamp: int) -> Iterator[_Timed]:
-        """Packets from the key frame before a time on, each kept."""
+        """The packets from the last key frame before a time, each kept."""
         self._container.seek(stamp, stream=self._stream)
         for packet in packets_of(self._container, self._stream):
             if not packet.size:
                 continue
             if packet.pts is None or packet.dts is None or packet.is_discard:
-                raise Unsure  # of an edit list, the whole has to be seen
+                raise Unsure  # an edit list must be read as a whole
             if abs(packet.pts - packet.dts) * packet.time_base > _FAR_SECONDS:
                 raise Unsure
             timed = _Timed(packet, packet.pts, packet.dts)

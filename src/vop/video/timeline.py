@@ -26,32 +26,32 @@ if TYPE_CHECKING:
     import av
     from av.stream import Stream
 
-_UNKNOWN = -(2**50)  # a stamp far from all others, which is mended where a frame is missing
-_PADDING = Fraction(1, 2)  # seconds: encoders let the sound end a little later than the picture
-DEFAULT_RATE = 25  # frames per second where neither packets nor header tell one, as FFmpeg assumes
+_UNKNOWN = -(2**50)  # far from all other timestamps, so that it is mended if a frame is missing
+_PADDING = Fraction(1, 2)  # seconds; encoders let the sound end a little later than the picture
+DEFAULT_RATE = 25  # frames per second if neither packets nor header give a rate, as FFmpeg assumes
 
 _MICROSECONDS = 10**6
 _TS_DISCONT = 0x200  # FFmpeg's AVFMT_TS_DISCONT, among the flags of a format
 _LEAP = 10 * _MICROSECONDS  # FFmpeg's -dts_delta_threshold
 _BACK = _MICROSECONDS // 10  # a clock that goes back by more has restarted
 
-_NEAR = 4  # packets on either side that a stamp is compared with
+_NEAR = 4  # packets on either side with which a timestamp is compared
 _REORDERED = 20  # packets; frames are reordered by less
-_STRAY_SECONDS = 1  # a stamp farther away from all of them than this, and than any reordering reaches, is a stray
+_STRAY_SECONDS = 1  # a stray is farther than this from all of them, and farther than reordering reaches
 _STRAY_GAPS = 20
 
 
 @dataclass(frozen=True, repr=False)
 class Packets:
-    """A stream's packets in the order of the file, which is that of decoding; those without data are left out.
+    """A stream's packets in the order of the file, which is the order of decoding; packets without data are left out.
 
     Attributes:
-        stamps: of each one's frame, in units of the timeline's `time_base`.
-        shown: whether it is; an edit list cuts frames off that are decoded, for others to refer to, but never shown.
-        ends: up to where each packet would reach if all lay one after the other, in bytes.
-        keys: places of those that say that decoding can begin there; ascending, and empty if `ordinal`.
-        decoded: stamps at which the keys are decoded: where to seek.
-        corrected: whether stamps are other than those in the file, so that it cannot be searched by them.
+        stamps: the timestamp of each packet's frame, in units of the timeline's `time_base`.
+        shown: whether each frame is shown. An edit list hides frames, which are decoded because others refer to them.
+        ends: the sum of the packets' sizes up to the end of each packet, in bytes.
+        keys: the places of the key frames' packets, at which decoding can begin; ascending, and empty if `ordinal`.
+        decoded: when the key frames are decoded: the timestamps to seek.
+        corrected: whether timestamps differ from those in the file, so that the file cannot be searched by them.
     """
 
     stamps: tuple[int, ...] = ()
@@ -67,11 +67,11 @@ class Timeline:
     """Presentation times of a video's frames.
 
     Attributes:
-        stamps: one for each frame, ascending, in units of `time_base`. Frame k is on display from `stamps[k]` on.
-        end: when the last frame leaves the display, same units: a picture stands for as long as the file goes on.
+        stamps: one timestamp for each frame, ascending, in units of `time_base`. Frame k is shown from `stamps[k]` on.
+        end: when the last frame ends, in the same units: the last picture stands until the file ends.
         time_base: seconds per unit.
-        ordinal: the file has no presentation times (old AVI, a bare H.264 stream): the k-th frame that the decoder
-            puts out is the one shown at `stamps[k]`.
+        ordinal: the file has no presentation times (old AVI, a bare H.264 stream): the k-th frame that comes out of the
+            decoder is shown at `stamps[k]`.
         packets: where in the file the frames are.
     """
 
@@ -86,13 +86,13 @@ class Timeline:
 
     @property
     def duration_seconds(self) -> float:
-        """From the first frame's appearance to the last one's end."""
+        """From the start of the first frame to the end of the last one."""
         return float((self.end - self.stamps[0]) * self.time_base)
 
     def midpoints(self, num_frames: int, clip: Clip = WHOLE_VIDEO) -> list[int]:
-        """The stamps of the frames on display in the middle of `num_frames` equal intervals of a clip.
+        """The timestamps of the frames on display in the middle of `num_frames` equal intervals of a clip.
 
-        Fewer frames than intervals repeat.
+        If there are fewer frames than intervals, frames repeat.
         """
         middles = self.middles(num_frames, clip)
         return [self.stamps[max(bisect_right(self.stamps, middle) - 1, 0)] for middle in middles]
@@ -111,10 +111,10 @@ class Timeline:
 
 
 class TimelineReader:
-    """Collects what a timeline needs from packets, in the order of the file.
+    """Makes a timeline from the packets of a file, taken in the order of the file.
 
     Args:
-        stream: the video's.
+        stream: the video stream.
     """
 
     def __init__(self, stream: av.VideoStream) -> None:
@@ -131,8 +131,8 @@ class TimelineReader:
         self._decoded_until: int | None = None  # as the header and the index say; in the stream's own units
 
     def take(self, packet: av.Packet[Stream]) -> None:
-        """A packet of the video."""
-        if not packet.size:  # the picture stands: screen recorders and video editors write such
+        """Take a packet of the video."""
+        if not packet.size:  # screen recorders and video editors write empty packets while the picture stands
             self.stands(packet)
             return
         self._bytes += packet.size
@@ -145,7 +145,7 @@ class TimelineReader:
         self._ends.append(self._bytes)
 
     def stands(self, packet: av.Packet[Stream]) -> None:
-        """A packet without a picture (sound, or an empty one): the last picture is on display until it ends."""
+        """Take a packet of sound or an empty one: the last picture stands until it ends."""
         begins = packet.dts if packet.pts is None else packet.pts
         if begins is not None:
             self._stands((begins + (packet.duration or 0)) * packet.time_base)
@@ -154,10 +154,10 @@ class TimelineReader:
         self._stands_until = until if self._stands_until is None else max(self._stands_until, until)
 
     def take_index(self, container: av.container.InputContainer) -> None:
-        """What the file's index or header tells: how long the sound goes on, and of empty packets at the end.
+        """Take from the file's index or header how long the sound lasts, and the empty packets at the end.
 
-        FFmpeg does not hand empty packets out. A header may promise more than there is: an MP4 file's index has the
-        size of every packet, and an AVI file's header counts if the file is as long as it claims to be.
+        FFmpeg does not return empty packets. A header may promise more than the file has: the index of an MP4 file has
+        the size of every packet, and the header of an AVI file is believed if the file is as long as it claims.
         """
         if is_mp4(container):
             for sound in container.streams.audio[:1]:
@@ -174,14 +174,14 @@ class TimelineReader:
                 self._decoded_until = (self._stream.start_time or 0) + self._stream.duration
 
     def timeline(self, *, corrected: bool = False) -> Timeline | None:
-        """None where no packet holds a frame that is shown.
+        """The timeline; None if no packet has a frame that is shown.
 
         Args:
-            corrected: whether stamps that were taken are other than those in the file.
+            corrected: whether the timestamps of the packets were changed before they were taken.
         """
         shown = [place for place, is_shown in enumerate(self._shown) if is_shown]
         timed = [place for place in shown if self._pts[place] is not None]
-        if 2 * len(timed) > len(shown):  # a cut leaves packets without times at its beginning, which cannot be decoded
+        if 2 * len(timed) > len(shown):  # after a cut, the first packets have no times and cannot be decoded
             shown = [place for place in shown if place >= timed[0]]
         if not shown:
             return None
@@ -213,7 +213,7 @@ class TimelineReader:
         )
 
     def _standing(self, time_base: Fraction, first: int, end: int) -> int:
-        """When the last picture leaves at the latest, as far as that is known apart from its own packet."""
+        """When the last picture ends, if more is known than the duration of its own packet."""
         until = end
         if self._stands_until is not None and self._stands_until > end * time_base + _PADDING:
             until = round(self._stands_until / time_base)
@@ -224,7 +224,7 @@ class TimelineReader:
         return max(until, self._decoded_until + delay)
 
     def _lacks_presentation_times(self, shown: list[int]) -> bool:
-        """Whether most times are absent, or, in a stream with reordered frames, those of decoding (H.264 in AVI)."""
+        """Whether most times are absent, or are times of decoding in a stream with reordered frames (H.264 in AVI)."""
         times = [pts for place in shown if (pts := self._pts[place]) is not None]
         if 2 * len(times) <= len(shown):
             return True
@@ -232,12 +232,12 @@ class TimelineReader:
         return in_order and bool(self._stream.codec_context.has_b_frames)
 
     def _decoded(self) -> list[int] | None:
-        """When all packets are decoded; None where one does not say."""
+        """When each packet is decoded; None if a packet does not say."""
         known = [dts for dts in self._dts if dts is not None]
         return known if len(known) == len(self._dts) else None
 
     def _given(self, ordinal: bool) -> tuple[Sequence[int | None], Fraction]:
-        """The stamps of all packets as the file gives them, and their unit in seconds."""
+        """The timestamps of all packets as the file gives them, and their unit in seconds."""
         if not ordinal:
             return self._pts, self._time_base
         decoded = self._decoded()
@@ -248,7 +248,7 @@ class TimelineReader:
 
 
 def read_timeline(packets: Iterable[av.Packet[Stream]], stream: av.VideoStream) -> Timeline | None:
-    """The timeline of a video stream's packets; None where there are none."""
+    """The timeline of a video stream's packets; None if there are none."""
     reader = TimelineReader(stream)
     for packet in packets:
         reader.take(packet)
@@ -267,7 +267,7 @@ def _unit_of(stream: Stream) -> Fraction:
 
 
 def _end_of_index(stream: Stream) -> int | None:
-    """When a stream ends by its index, in the order of decoding; the last packet lasts as long as the one before it."""
+    """When the last packet of a stream's index ends, if it lasts as long as the one before it; a time of decoding."""
     entries = stream.index_entries
     if not len(entries):
         return None
@@ -276,7 +276,7 @@ def _end_of_index(stream: Stream) -> int | None:
 
 
 def _as_put_out(decoded: list[int], delay: int) -> list[int]:
-    """When frames are shown of which only the times of decoding are known: when the decoder puts each of them out."""
+    """When frames are shown if only their times of decoding are known: when each comes out of the decoder."""
     gap = _usual_gap(decoded)
     return [*decoded[delay:], *(decoded[-1] + gap * step for step in range(1, min(delay, len(decoded)) + 1))]
 
@@ -295,10 +295,10 @@ def may_jump(container: av.container.InputContainer) -> bool:
 
 
 class Clock:
-    """Takes discontinuities out of the time stamps of a file, packet by packet, in the order of the file.
+    """Removes discontinuities from the timestamps of a file, packet by packet, in the order of the file.
 
     Attributes:
-        corrected: whether there were any.
+        corrected: whether there was a discontinuity.
     """
 
     def __init__(self, container: av.container.InputContainer) -> None:
@@ -310,7 +310,7 @@ class Clock:
         self._last: int | None = None  # of any stream
 
     def set(self, packet: av.Packet[Stream]) -> None:
-        """Corrects the stamps of the next packet in place."""
+        """Correct the timestamps of the next packet in place."""
         if not self._may_jump or packet.dts is None:
             return
         unit = packet.time_base * _MICROSECONDS
@@ -329,7 +329,7 @@ class Clock:
         self._next[packet.stream_index] = decoded + self._duration(packet, unit)
 
     def _jump(self, stream: int, decoded: int) -> int:
-        """By how much the clock has jumped with this packet; 0 where it has not."""
+        """By how much the clock has jumped with this packet, in microseconds; 0 if it has not."""
         due = self._next.get(stream)
         if due is None:  # a stream's first packet is compared with the other streams
             jump = 0 if self._last is None else decoded - self._last
@@ -345,7 +345,7 @@ class Clock:
 
 
 def without_strays(stamps: Sequence[int], time_base: Fraction) -> list[int]:
-    """Stamps in the order of decoding, single ones that are far from all around them put where a frame is missing."""
+    """Timestamps in the order of decoding. One far from all its neighbours moves to where a frame is missing."""
     stamps = list(stamps)
     far = _far(stamps, time_base)
     suspects = [place for place, (one, other) in enumerate(pairwise(stamps)) if abs(other - one) > far]
@@ -359,15 +359,15 @@ def without_strays(stamps: Sequence[int], time_base: Fraction) -> list[int]:
         others = sorted(stamp for stamp in stamps[:place] + stamps[place + 1 :] if first <= stamp <= last)
         missing = _missing(others)
         if missing is None and late and len(following) < _REORDERED:
-            continue  # the last frame, after a pause: others that are shown before it are decoded after it
+            continue  # the last frame, after a pause; frames that are shown before it are decoded after it
         stamps[place] = others[0] - _usual_gap(others) if missing is None else missing
     return stamps
 
 
 def without_restarts(stamps: Sequence[int], time_base: Fraction) -> list[int]:
-    """Stamps in the order of decoding, going on where a clock was set back.
+    """Timestamps in the order of decoding. Where a clock was set back, they continue from the time before.
 
-    After a pause, too, frames follow that are shown before it; but soon there are others that are not.
+    After a pause, a few frames may follow that are shown before it; after a restart, all frames that follow are early.
     """
     far, gap = _far(stamps, time_base), _usual_gap(stamps)
     latest, offset, corrected = None, 0, []
@@ -382,12 +382,12 @@ def without_restarts(stamps: Sequence[int], time_base: Fraction) -> list[int]:
 
 
 def _far(stamps: Sequence[int], time_base: Fraction) -> int:
-    """Farther than this no reordering of frames reaches."""
+    """A distance that no reordering of frames reaches."""
     return max(round(_STRAY_SECONDS / time_base), _STRAY_GAPS * _usual_gap(stamps))
 
 
 def _is_late(stamp: int, before: Sequence[int], after: Sequence[int], far: int) -> bool:
-    """Whether time goes on after this stamp from before it; at the end it may be the last frame's, decoded early."""
+    """Whether times continue after this timestamp from before it. At the end it may be a last frame, decoded early."""
     return len(after) == _NEAR and stamp > max(*after, *before) + far
 
 
@@ -396,7 +396,7 @@ def _is_early(stamp: int, before: Sequence[int], after: Sequence[int], far: int)
 
 
 def _missing(ordered: Sequence[int]) -> int | None:
-    """Where among stamps that should be evenly spaced one is missing; None if none is. A longer gap is a pause."""
+    """The place of a missing timestamp among evenly spaced ones; None if none is missing. A longer gap is a pause."""
     usual = _usual_gap(ordered)
     gaps = [(other - one, one) for one, other in pairwise(ordered) if 1.5 * usual < other - one < 3 * usual]
     gap, since = max(gaps, default=(0, 0))
