@@ -180,7 +180,7 @@ def test_a_script_without_a_guard_can_use_it(tmp_path):
 
 
 def test_a_crash_is_an_unreadable_video():
-    with DecodingProcesses() as processes, pytest.raises(VideoError, match=r"^a\.mp4: decoding crashed \(SIGABRT\)$"):
+    with DecodingProcesses() as processes, pytest.raises(VideoError, match=r"^a\.mp4: .*SIGABRT"):
         processes.call(crash_by_abort, "a.mp4")
 
 

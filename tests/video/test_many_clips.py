@@ -41,6 +41,12 @@ def one_by_one(path: Path, spans, *, num_frames: int, size: int) -> list[torch.T
     ]
 
 
+def assert_values(error: object, *values: str) -> None:
+    """The message of the error has these values."""
+    assert isinstance(error, VideoError)
+    assert all(value in str(error) for value in values), error
+
+
 def assert_equal_to_one_by_one(path: Path, spans, *, num_frames: int = 5, size: int = 16) -> None:
     found = list(decode_clips(path, spans, num_frames=num_frames, size=size))
     expected = one_by_one(path, spans, num_frames=num_frames, size=size)
@@ -94,7 +100,7 @@ def test_a_clip_that_is_mostly_damaged_is_an_error_between_the_others(tmp_path):
     before, hole, after = decode_clips(path, [(0.0, 0.85), (0.85, 1.6), (1.65, 2.4)], num_frames=4, size=8)
     assert numbers(before.frames) == [1, 3, 5, 7]
     assert isinstance(hole, VideoError)
-    assert str(hole) == f"{path}: 4 of 4 wanted frames are damaged"
+    assert_values(hole, str(path), "4 of 4")
     assert numbers(after.frames) == [17, 19, 21, 23]
 
 
@@ -102,10 +108,9 @@ def test_a_clip_after_the_end_is_an_error_among_the_others(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", grey_frames(24), rate=10)
     found, late = decode_clips(path, [(1.0, 2.0), (2.5, 3.0)], num_frames=2, size=8)
     assert numbers(found.frames) == [12, 17]
-    assert late.reason == "it ends at 2.400 s, before the wanted start, 2.5 s"
-    assert [error.reason for error in decode_clips(path, [(9.0, 10.0)], num_frames=2, size=8)] == [
-        "it ends at 2.400 s, before the wanted start, 9.0 s"
-    ]
+    assert_values(late, "2.400 s", "2.5 s")
+    (alone,) = decode_clips(path, [(9.0, 10.0)], num_frames=2, size=8)
+    assert_values(alone, "2.400 s", "9.0 s")
 
 
 def test_a_file_that_breaks_off_gives_what_it_has(tmp_path):
@@ -131,15 +136,15 @@ def test_data_that_is_missing_behind_an_index_that_promises_it(tmp_path):
     first, second, third = decode_clips(path, [(0.0, 0.85), (0.65, 1.4), (1.65, 2.4)], num_frames=4, size=8)
     assert numbers(first.frames) == [1, 3, 5, 7]
     assert numbers(second.frames) == [7, 8, 9, 11]
-    assert third.reason == "it ends at 1.200 s, before the wanted start, 1.65 s"
+    assert_values(third, "1.200 s", "1.65 s")
 
 
 def test_files_that_give_no_frame(tmp_path):
     path = write_clip(tmp_path / "noise.mp4", grey_frames(24), options=INTRA)
     damage(path, range(24))
-    with pytest.raises(VideoError, match=r"noise\.mp4: none of its frames can be decoded"):
+    with pytest.raises(VideoError, match=r"noise\.mp4: none"):
         list(decode_clips(path, [(0.2, 0.4)], num_frames=2, size=8))
-    with pytest.raises(VideoError, match=r"nowhere\.mp4: there is no such file"):
+    with pytest.raises(VideoError, match=r"nowhere\.mp4"):
         list(decode_clips(tmp_path / "nowhere.mp4", [(0.0, 1.0)], num_frames=2, size=8))
 
 

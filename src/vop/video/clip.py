@@ -1,6 +1,6 @@
-"""What is read of a video: a clip of it, so many frames, of one size and shape.
+"""What to read of a video: a clip, the number of frames, their size and shape; and the limits of these.
 
-A number with zeros too many ends with an error here, not without memory.
+The limits turn a mistyped number into an error before it fills the memory.
 """
 
 from __future__ import annotations
