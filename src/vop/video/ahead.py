@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -101,13 +102,14 @@ def map_ahead(
         queue.put(Done(place, job, result))
 
     early: dict[int, Done[Job, Result]] = {}
-    for done in _events(queue, jobs, run, workers=workers, tick_seconds=TICK_SECONDS):
-        if done is not None:
-            early[done.place if in_order else given] = done
-        while given in early:
-            yield early.pop(given)
-            given += 1
-            queue.notify()
+    with closing(_events(queue, jobs, run, workers=workers, tick_seconds=TICK_SECONDS)) as events:
+        for done in events:
+            if done is not None:
+                early[done.place if in_order else given] = done
+            while given in early:
+                yield early.pop(given)
+                given += 1
+                queue.notify()
 
 
 class _Closed(BaseException):
