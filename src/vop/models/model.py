@@ -21,6 +21,7 @@ from vop import heads, methods
 from vop.backbones import MINI, Backbone
 from vop.backbones.clip.model import CLIP
 from vop.backbones.source import REGISTRY as BACKBONES
+from vop.backbones.work import forward_work
 from vop.errors import UsageError, VopError
 from vop.heads.base import Head
 from vop.methods.base import Method
@@ -36,8 +37,8 @@ from vop.models.run_folder import (
     write_run,
 )
 from vop.utils.checks import check_whole
-from vop.utils.threads import forward_work, limit_threads
-from vop.video.limits import MAX_FRAMES
+from vop.utils.threads import limit_threads
+from vop.video.clip import MAX_FRAMES
 
 if TYPE_CHECKING:
     from vop.backbones.clip.tokenizer import Tokenizer
