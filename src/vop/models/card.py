@@ -49,7 +49,7 @@ def render_card(config: RunConfig, *, trained: int, name: str = "path/to/this/fo
         kilobytes=f"{trained * 4 / 1000:,.0f}",
         facts=list(_facts(config.card)),
         tables=list(_tables(config.card)),
-        settings=json.dumps(config.settings, indent=2),
+        settings=json.dumps(config.model_dump(mode="json")["settings"], indent=2),
     )
     return str(card).rstrip() + "\n"
 
