@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vop.errors import UsageError
 from vop.search.manifest import FILE, Manifest, SegmentationConfig
-from vop.search.models import absolute_name, describe, open_model, open_models
+from vop.search.models import absolute_name, new_manifest, open_model, open_models
 from vop.search.store import Store
 
 if TYPE_CHECKING:
@@ -56,16 +56,8 @@ class Wanted:
         return library, models
 
     def _create(self, folder: Path, model: TextVideoModel) -> Store:
-        described = describe(model, name=self.model, column="embedding_1")
-        about = Manifest(
-            table=f"segments_{described.fingerprint}",
-            models=(described,),
-            num_frames=model.num_frames,
-            image_size=model.image_size,
-            segmentation=self.cutting or SegmentationConfig(),
-            keep_frames=self.keep_frames,
-        )
-        return Store.create(folder, about)
+        wanted = new_manifest(model, name=self.model, segmentation=self.cutting, keep_frames=self.keep_frames)
+        return Store.create(folder, wanted)
 
     def _check(self, about: Manifest, folder: Path) -> None:
         """Refuses settings that are not the library's: its segments would not be comparable."""

@@ -57,7 +57,8 @@ if TYPE_CHECKING:
     from lancedb.table import Table
 
 Stamp = tuple[int, int]  # of library.json; another one whenever it is written
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _ATTEMPTS = 5  # to read what fails in the database, each at the newest version
 _IDS = {"segment": re.compile(r"[0-9a-f]{32}-\d{1,12}-\d{1,12}"), "video": re.compile(r"[0-9a-f]{32}")}
@@ -181,6 +182,11 @@ class Store:
         ids = {record.video for record in present.values()}
         return [path for path, video in self.removed.videos().items() if path not in present and video not in ids]
 
+    @follows
+    def refresh(self) -> Manifest:
+        """The manifest as it is on the disk."""
+        return self.manifest
+
     @property
     @follows
     def columns(self) -> list[str]:
@@ -211,7 +217,7 @@ class Store:
             UsageError: k or a filter is not allowed.
             VopError: the library has moved to other models, so that the query says nothing in it.
         """
-        where = (filters or Filters()).sql(self.columns)
+        where = filters.sql(self.columns) if filters else None
         if leave_out:
             where = " AND ".join(filter(None, [where, f"video <> {quoted(leave_out)}"]))
         return best_of_videos(self._nearest(vector, where, self._column(model)), k)

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -128,8 +128,9 @@ class Indexed:
             connection = await lancedb.connect_async(database, read_consistency_interval=timedelta(0))
             return await connection.open_table(table)
 
-        self._wait = LOOP.run
-        self._table = self._wait(opened())
+        loop: Any = LOOP  # it has no types
+        self._wait = loop.run
+        self._table: AsyncTable = self._wait(opened())
 
     def search(
         self, column: str, query: np.ndarray, *, limit: int, where: str | None = None, columns: Sequence[str]
@@ -148,7 +149,7 @@ class Indexed:
         return found.select(list(columns)).append_column(SCORE, scores)
 
     async def _search(
-        self, column: str, query: np.ndarray, limit: int, where: str | None, columns: Sequence[str]
+        self, column: str, query: np.ndarray, limit: int, where: str | None, columns: list[str]
     ) -> pa.Table:
         rows = max(1, await self._table.count_rows())
         limit = min(limit, rows)
@@ -188,12 +189,13 @@ def keep_up(table: Table, columns: Sequence[str]) -> None:
     rows = table.count_rows()
     for column in columns:
         index = _statistics(table, column)
-        if needs_index(rows, index.num_indices if index and index.index_type == _KIND else 0):
+        pieces = index.num_indices if index and index.index_type == _KIND else 0
+        if needs_index(rows, pieces or 0):
             build_index(table, column)
     indexes = list(filter(None, (_statistics(table, column) for column in columns)))
     tail = max((index.num_unindexed_rows for index in indexes), default=0)
     is_small_tail = 0 < tail < TAIL_ROWS
-    if not is_small_tail or table.stats()["fragment_stats"]["num_fragments"] >= MOST_FRAGMENTS:
+    if not is_small_tail or _fragments(table) >= MOST_FRAGMENTS:
         tidy_up(table)
 
 
@@ -207,6 +209,12 @@ def tidy_up(table: Table) -> None:
         warnings.filterwarnings("ignore", "optimize", UserWarning)  # of those readers
         # Not a millisecond more: making one file of many takes two versions, and the first of them still has the many.
         table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+
+
+def _fragments(table: Table) -> int:
+    """How many files the table's rows lie in."""
+    statistics: Any = table.stats()  # a dictionary, whatever its annotation says
+    return int(statistics["fragment_stats"]["num_fragments"])
 
 
 def _index_name(column: str) -> str:
