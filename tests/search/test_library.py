@@ -200,6 +200,7 @@ class TestQueries:
             (["a dog", 3], "3 is not a sentence"),
             ([("a dog", "much")], "'much'"),
             ([("a dog", 1), ("a dog", -1)], "cancel each other out"),
+            (3, "not int"),
             (np.zeros(5, np.float32), r"shape \(5,\)"),
             (np.zeros((1, 256), np.float32), r"shape \(1, 256\)"),
         ],
@@ -231,6 +232,13 @@ class TestQueries:
         monkeypatch.setattr("vop.search.library.open_models", lambda *_, **__: pytest.fail("it is loaded"))
         with pytest.raises(UsageError, match=said):
             again.search("a dog", **given)
+
+    def test_a_clip_of_no_file(self, library, videos):
+        for query in (["a dog"], Example(videos["a"])):
+            with pytest.raises(UsageError, match="give a Path"):
+                library.search(query, end_seconds=3)
+        with pytest.raises(VideoError, match="99 s"):
+            library.search(videos["a"], start_seconds=99)
 
     def test_files_that_cannot_be_read(self, library, videos, tmp_path):
         (tmp_path / "text.mp4").write_text("text")
@@ -317,6 +325,8 @@ class TestCaptions:
             library.captions(videos["a"], ["a dog"], k=0)
         with pytest.raises(UsageError, match="no caption"):
             library.captions(videos["a"], [])
+        with pytest.raises(UsageError, match="gone.txt"):
+            library.captions(videos["a"], "gone.txt")
 
 
 class TestOpeningAgain:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("search", help="find moments by what happens in them, or by an example")
+    parser = subparsers.add_parser("search", help="Find moments by what happens in them, or by an example.")
     parser.add_argument("library", metavar="LIBRARY", type=Path, help="The library's folder.")
     parser.add_argument(
         "words", metavar="SENTENCE", nargs="*", help="What happens in the video. Several sentences are added up."

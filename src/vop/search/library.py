@@ -40,16 +40,15 @@ Query: TypeAlias = "Sentences | Path | Example | Moment | np.ndarray | Tensor"
 _log = logging.getLogger(__name__)
 
 
-def _nothing() -> None:
-    """Waits without a word."""
+def _silently() -> None:
+    pass
 
 
 class Library:
     """A folder of segments of videos that can be searched.
 
-    A library can be read by several threads and processes while one of them writes to it, and its methods see what has
-    been committed by the time of the call. Methods that write wait for each other; those that take `waiting` call it
-    once before they wait for another process.
+    Several threads and processes can read a library while one of them writes to it; a method sees what is committed by
+    the time of the call. A method that writes waits while another process does, and calls `waiting` before it waits.
 
     Attributes:
         path: the library's folder.
@@ -154,19 +153,11 @@ class Library:
         return self._store.restorable()
 
     def segment(self, segment: str) -> Segment:
-        """A segment by its id, with its thumbnail strip and its embeddings.
-
-        Raises:
-            UsageError: there is no such segment.
-        """
+        """A segment by its id, with its thumbnail strip and its embeddings; a UsageError if there is none."""
         return self._store.segment(segment)
 
     def video(self, video: str) -> IndexedVideo:
-        """A video by its id.
-
-        Raises:
-            UsageError: there is no such video.
-        """
+        """A video by its id; a UsageError if there is none."""
         return self._store.video(video)
 
     def model(self, number: int = 0) -> TextVideoModel:
@@ -250,8 +241,11 @@ class Library:
         filters = given if given != Filters() else None
         if filters:
             filters.sql(self.columns)  # before seconds are spent on a model
-        clipped = _clipped(query, start_seconds, end_seconds)
-        vector = self._vector(clipped, made_by, number=model, warn=warn)
+        if isinstance(query, Path | Example):
+            query = _clipped(query, start_seconds, end_seconds)
+        elif (start_seconds, end_seconds) != (None, None):
+            raise UsageError("start_seconds and end_seconds name a clip of a video: give a Path with them")
+        vector = self._vector(query, made_by, number=model, warn=warn)
         leave_out = query.video if isinstance(query, Moment) else None
         return self._store.search(vector, k=k, filters=filters, model=made_by, leave_out=leave_out)
 
@@ -278,17 +272,10 @@ class Library:
             DataError: the captions cannot be read, or there are none.
         """
         queries.check_captions(k)
-        listed = (
-            queries.read_captions(captions)
-            if isinstance(captions, str | os.PathLike)
-            else list(enumerate(captions, start=1))
-        )
-        if not listed:
-            raise UsageError("there is no caption to rank; give one or more")
-        example = file if isinstance(file, Example) else Path(file)
+        listed = queries.captions_of(captions)
+        clipped = _clipped(file if isinstance(file, Example) else Path(file), start_seconds, end_seconds)
         opened = self.model(model)
-        vector = queries.of_example(opened, _example(_clipped(example, start_seconds, end_seconds)))
-        return queries.best_captions(opened, vector, listed, k)
+        return queries.best_captions(opened, queries.of_example(opened, clipped), listed, k)
 
     def _vector(self, query: Query, made_by: LibraryModel, *, number: int, warn: Callable[[str], None]) -> Vector:
         """The query as a unit vector (e,)."""
@@ -296,7 +283,7 @@ class Library:
             vector: Vector = self._store.segment(query.segment).embeddings[number]
             return vector
         if isinstance(query, Path | Example):
-            return queries.of_example(self._open(made_by), _example(query))
+            return queries.of_example(self._open(made_by), _clipped(query))
         if isinstance(query, str | Sentence | Sequence):
             sentences = queries.sentences_of(query)
             opened = self._open(made_by)
@@ -320,7 +307,7 @@ class Library:
         workers: int | None = None,
         batch_size: int = 16,
         progress: Progress = silent,
-        waiting: Callable[[], None] = _nothing,
+        waiting: Callable[[], None] = _silently,
         warn: Callable[[str], None] = _log.warning,
     ) -> IndexReport:
         """Brings the library up to date with the videos in these files and folders.
@@ -379,7 +366,7 @@ class Library:
         paths: PathLike | Iterable[PathLike],
         *,
         for_good: bool = False,
-        waiting: Callable[[], None] = _nothing,
+        waiting: Callable[[], None] = _silently,
     ) -> int:
         """Takes out every video at or below these paths, and returns how many; the files are left alone.
 
@@ -394,7 +381,7 @@ class Library:
         return forget(self.path, _paths(paths), for_good=for_good, waiting=waiting)
 
     def restore(
-        self, paths: PathLike | Iterable[PathLike] = (), *, waiting: Callable[[], None] = _nothing
+        self, paths: PathLike | Iterable[PathLike] = (), *, waiting: Callable[[], None] = _silently
     ) -> list[str]:
         """Puts back the videos that were taken out, all or those at or below `paths`, and returns their paths.
 
@@ -406,7 +393,7 @@ class Library:
         return restore(self.path, _paths(paths), waiting=waiting)
 
     def exclude(
-        self, *, add: Sequence[str] = (), drop: Sequence[str] = (), waiting: Callable[[], None] = _nothing
+        self, *, add: Sequence[str] = (), drop: Sequence[str] = (), waiting: Callable[[], None] = _silently
     ) -> tuple[str, ...]:
         """Changes which files are excluded, from the next indexing on, and returns all globs.
 
@@ -418,7 +405,7 @@ class Library:
         return change_excluded(self.path, add=add, drop=drop, waiting=waiting)
 
     def check(
-        self, *, repair: bool = False, progress: Progress = silent, waiting: Callable[[], None] = _nothing
+        self, *, repair: bool = False, progress: Progress = silent, waiting: Callable[[], None] = _silently
     ) -> CheckReport:
         """Compares the library with its checksums.
 
@@ -440,7 +427,7 @@ class Library:
         workers: int | None = None,
         batch_size: int = 16,
         progress: Progress = silent,
-        waiting: Callable[[], None] = _nothing,
+        waiting: Callable[[], None] = _silently,
     ) -> ReembedReport:
         """Embeds every segment by another model. Searches use the old one until that is done.
 
@@ -484,19 +471,10 @@ def _folder(folder: PathLike | None) -> str | None:
     return str(existing_path(Path(folder)).resolve())
 
 
-def _clipped(query: Query, start_seconds: float | None, end_seconds: float | None) -> Query:
-    """A query by a file with the clip that was asked for.
-
-    Raises:
-        UsageError: the query is not a file.
-    """
+def _clipped(file: Path | Example, start_seconds: float | None = None, end_seconds: float | None = None) -> Example:
+    """A file, or the clip of it that was asked for."""
     if start_seconds is None and end_seconds is None:
-        return query
-    if not isinstance(query, Path):
-        raise UsageError("start_seconds and end_seconds name a clip of a video: give a Path with them")
-    return Example(query, "video", start_seconds or 0.0, end_seconds)
-
-
-def _example(query: Query) -> Example:
-    assert isinstance(query, Path | Example)
-    return query if isinstance(query, Example) else Example(query)
+        return file if isinstance(file, Example) else Example(file)
+    if isinstance(file, Example):
+        raise UsageError("an Example has start_seconds and end_seconds of its own: give a Path with others")
+    return Example(file, "video", start_seconds or 0.0, end_seconds)

@@ -158,6 +158,10 @@ def of_vector(vector: np.ndarray | Tensor, *, width: int) -> Vector:
     Raises:
         UsageError: it has another shape than (width,), or no direction.
     """
+    if not isinstance(vector, np.ndarray) and not hasattr(vector, "detach"):
+        raise UsageError(
+            f"a query is a text, texts with weights, a Path, a Moment or a vector, not {type(vector).__name__}"
+        )
     numbers = vector if isinstance(vector, np.ndarray) else vector.detach().cpu().float().numpy()
     if numbers.shape != (width,):
         raise UsageError(f"the vector has the shape {tuple(numbers.shape)}; embeddings of this model have ({width},)")
@@ -176,6 +180,20 @@ def cut_short(model: TextVideoModel, sentences: Sequence[Sentence]) -> list[str]
         for sentence in sentences
         if model.count_tokens(sentence.text) > longest
     ]
+
+
+def captions_of(captions: str | os.PathLike[str] | Sequence[str]) -> list[tuple[int, str]]:
+    """Captions with their numbers from 1; of a text file, the lines that are not empty.
+
+    Raises:
+        UsageError: there are none, or no such file.
+        DataError: the file is not a text, or empty.
+    """
+    if isinstance(captions, str | os.PathLike):
+        return read_captions(captions)
+    if not captions:
+        raise UsageError("there is no caption to rank; give one or more")
+    return list(enumerate(captions, start=1))
 
 
 def read_captions(file: str | os.PathLike[str]) -> list[tuple[int, str]]:
