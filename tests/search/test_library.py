@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from io import BytesIO
 from pathlib import Path
@@ -191,6 +192,16 @@ class TestQueries:
         monkeypatch.setattr("vop.search.library.open_models", lambda *_, **__: pytest.fail("it is loaded again"))
         assert library.search("a cat")
         assert library.model() is library.model(0)
+
+    def test_several_threads_load_a_model_once(self, library, monkeypatch):
+        again, loads = Library.open(library.path), []
+        real = vop.search.library.open_models
+        monkeypatch.setattr("vop.search.library.open_models", lambda *a, **k: loads.append(a) or real(*a, **k))
+        queries = [f"a dog and {number} cats" for number in range(8)]
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(again.search, queries))
+        assert len(loads) == 1
+        assert list(map(names, found)) == [names(library.search(query)) for query in queries]
 
     @pytest.mark.parametrize(
         ("query", "said"),
@@ -410,6 +421,18 @@ class TestWriting:
         by_name = {own.name: scores(small.search("a dog", model=n)) for n, own in enumerate(small.models)}
         assert before in by_name.values()
         assert by_name[str(tmp_path / "run")] != before
+
+    def test_an_open_library_follows_to_another_model(self, small, videos, tiny_folder, tmp_path):
+        small.index([videos["a"], videos["c"]], workers=1)
+        reader = Library.open(small.path)
+        old, moment = reader.search("a dog"), reader.search("a dog", k=1)[0]
+        create("vop-f+p", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tmp_path / "run")
+        small.reembed(str(tmp_path / "run"), precision="fp32", workers=1)
+        assert [own.name for own in reader.models] == [str(tmp_path / "run")]
+        new = reader.search("a dog")
+        assert scores(new) == scores(Library.open(small.path).search("a dog"))
+        assert scores(new) != scores(old)
+        assert len(reader.search(moment)) == 1
 
     def test_a_file_that_cannot_be_read(self, small, tmp_path):
         (tmp_path / "broken.mp4").write_text("nothing")
