@@ -1,11 +1,11 @@
-"""Moments of any video as MP4 files that a browser plays, and a cache of them.
+"""Clips of any video as MP4 files that a browser plays, a cache of them, and the processes that write them.
 
-H.264 is copied as it is: the file begins with the key frame before the moment, and its edit list has players begin
-later. All else is decoded and encoded again, at a constant rate. Both read the file from near the moment only, so
-that a moment late in a long video takes no longer than an early one.
+H.264 is copied: the file begins with the key frame before the clip, and its edit list makes players begin later. Other
+formats are decoded and encoded again, at a constant frame rate. Both read the file from near the clip only, so that a
+late clip of a long video takes no longer than an early one.
 """
 
-from vop.server.media.cache import MomentCache, NoRoom
-from vop.server.media.writing import MOMENT_VERSION, write_moment
+from vop.server.media.cache import ClipCache
+from vop.server.media.export import CLIP_VERSION, export_clip
 
-__all__ = ["MOMENT_VERSION", "MomentCache", "NoRoom", "write_moment"]
+__all__ = ["CLIP_VERSION", "ClipCache", "export_clip"]
