@@ -159,6 +159,8 @@ def test_what_an_operator_watches(library, tmp_path):
         assert (answer.status, json.loads(body)["status"]) == (200, "ok")
         answer, body = get(port, "/metrics")
         assert b'vop_http_requests_total{method="GET",route="/healthz",status="200"} 1.0' in body
+        while len(log.read_text().splitlines()) < 2:  # a line is written after its response
+            time.sleep(0.01)
         rotated = log.rename(tmp_path / "access.log.1")
         assert get(port, "/nowhere?token=secret")[0].status == 404
         end(process)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vop.cli.common import add_threads_option, say, warn
 from vop.errors import UsageError
-from vop.utils.text import count
+from vop.utils.text import count, visible
 from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _PORTS_TRIED = 100  # above one that is in use
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -77,8 +76,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--log-level",
         metavar="LEVEL",
-        default="warning",
-        help=f"Least important messages to log: {', '.join(_LOG_LEVELS)} (default warning).",
+        help=f"Least important messages to log: {', '.join(_LOG_LEVELS)} (default warning, or debug with --debug).",
     )
     parser.set_defaults(run=run, own_signals=True, uses_database=True)
 
@@ -108,18 +106,28 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--max-upload-mb {arguments.max_upload_mb}: 1 or more")
     if arguments.queue is not None and arguments.queue < 1:
         raise UsageError(f"--queue {arguments.queue}: 1 or more")
-    if arguments.log_level not in _LOG_LEVELS:
+    if arguments.log_level not in (None, *_LOG_LEVELS):
         raise UsageError(f"--log-level {arguments.log_level}: one of {', '.join(_LOG_LEVELS)}")
 
 
-def _configure_logging(level: str, access_log: str | None) -> None:
+class _LogFormatter(logging.Formatter):
+    """Escapes control characters, because messages contain the paths of requests and files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
+def _configure_logging(level: str | None, access_log: str | None) -> None:
     """Sends log messages to standard error, and those about requests to the access log, if there is one.
 
     Raises:
         UsageError: the file cannot be written.
     """
-    logging.basicConfig(format=_LOG_FORMAT, level=logging.WARNING)
-    logging.getLogger("vop").setLevel(level.upper())
+    ours = logging.getLogger("vop")
+    if level is not None:
+        ours.setLevel(level.upper())
+    for handler in ours.handlers:
+        handler.setFormatter(_LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     access = logging.getLogger("vop.server.access")
     access.propagate = False
     access.setLevel(logging.WARNING)
@@ -127,11 +135,11 @@ def _configure_logging(level: str, access_log: str | None) -> None:
         return
     try:
         # A watched file is opened again after logrotate has moved it.
-        handler = logging.StreamHandler() if access_log == "-" else WatchedFileHandler(access_log, encoding="utf-8")
+        output = logging.StreamHandler() if access_log == "-" else WatchedFileHandler(access_log, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"--access-log {access_log}: cannot be written ({error.strerror}); name a file") from None
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    access.addHandler(handler)
+    output.setFormatter(_LogFormatter("%(asctime)s %(message)s"))
+    access.addHandler(output)
     access.setLevel(logging.INFO)
 
 
