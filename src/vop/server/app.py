@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -13,12 +15,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 
 from vop.errors import UsageError, VideoError, VopError
+from vop.search.filters import FILTERS
 from vop.search.store import Store
 from vop.server import media_routes, search_routes
 from vop.server.access import AllowedHosts
 from vop.server.connections import CloseUnreadRequests
 from vop.server.errors import NotFound, StorageFull, Unavailable
-from vop.server.file_responses import OpenFile, OpenFileResponse
+from vop.server.file_responses import OpenFile, OpenFileResponse, is_unchanged
 from vop.server.monitoring import MonitoringMiddleware, health_router, metrics_router
 from vop.server.security import SIGN_IN_PAGE, SecurityMiddleware
 from vop.server.services import MAX_REQUESTS, MAX_UPLOAD_BYTES, MAX_UPLOADS, Services
@@ -94,6 +97,7 @@ def create_app(
     if metrics:
         app.include_router(metrics_router)
     app.add_api_route("/", _page, methods=["GET", "HEAD"], include_in_schema=False)
+    app.add_api_route("/page/search-filters.js", _page_filters, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_api_route("/page/{name}", _page_file, methods=["GET", "HEAD"], include_in_schema=False)
     return app
 
@@ -111,6 +115,19 @@ def _page_file(name: str) -> Response:
         raise HTTPException(404, f"the page has no file {name!r}")
     path = _PAGE_FILES[name]
     return OpenFileResponse(OpenFile(path), media_type=_PAGE_TYPES[path.suffix], headers={})
+
+
+def _page_filters(request: Request) -> Response:
+    """A module with the search filters, so that the page's fields are those of `vop.search.filters`."""
+    shown = [
+        {"name": filter.name, "kind": filter.kind, "label": filter.label, "placeholder": filter.placeholder}
+        for filter in FILTERS
+    ]
+    text = f"export const FILTERS = {json.dumps(shown, indent=2)};\n"
+    etag = f'"{hashlib.sha256(text.encode()).hexdigest()[:16]}"'
+    if is_unchanged(request.headers, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    return Response(text, media_type="text/javascript", headers={"ETag": etag})
 
 
 # Errors as JSON with one sentence

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote, urlencode
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
 
 from vop.errors import UsageError
 from vop.search.failures import Failure
-from vop.search.filters import Filters
+from vop.search.filters import FILTERS, FilterOption, Filters
 from vop.search.queries import Sentence
 from vop.search.results import Moment
 from vop.server.libraries import LibraryStatus, View
@@ -27,35 +27,33 @@ _Text = Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)]
 # Requests
 
 
-class SearchParameters(BaseModel):
-    """How many moments to return, and from which videos. Empty values mean no limit."""
+def _parameter(option: FilterOption) -> tuple[Any, Any]:
+    """The type and the field of a filter's parameter."""
+    if option.repeatable:
+        return list[_Text], Field([], max_length=MAX_SENTENCES, description=option.help)
+    kind = float if option.kind == "seconds" else _Text
+    return Annotated[kind | None, BeforeValidator(lambda value: value or None)], Field(None, description=option.help)
+
+
+if TYPE_CHECKING:
+    _FilterParameters = BaseModel
+else:
+    _FilterParameters = create_model("FilterParameters", **{option.name: _parameter(option) for option in FILTERS})
+
+
+class SearchParameters(_FilterParameters):
+    """How many moments to return, and the filters of `vop.search.filters`. Empty values are ignored."""
 
     model_config = ConfigDict(extra="forbid")  # a misspelt filter would silently not filter
 
     k: int = Field(20, ge=1, le=MAX_K, description="The number of moments.")
-    folder: _Text | None = Field(None, description="An absolute path, or the name of a folder anywhere in the path.")
-    name: _Text | None = Field(None, description="The file's name or a part of it; * and ? match any characters.")
-    min_seconds: float | None = Field(None, description="The shortest duration of the whole video.")
-    max_seconds: float | None = Field(None, description="The longest duration of the whole video.")
-    after: _Text | None = Field(None, description="The first date, ISO 8601.")
-    before: _Text | None = Field(None, description="The date after the last one, ISO 8601.")
-    where: list[_Text] = Field([], max_length=MAX_SENTENCES, description="COLUMN, one of = != > < >= <= ~, VALUE.")
-
-    @field_validator("folder", "name", "min_seconds", "max_seconds", "after", "before", mode="before")
-    @classmethod
-    def _empty_is_none(cls, value: object) -> object:
-        return None if value == "" else value
 
     def filters(self) -> Filters:
-        return Filters(
-            folder=self.folder,
-            name=self.name,
-            min_seconds=self.min_seconds,
-            max_seconds=self.max_seconds,
-            after=self.after,
-            before=self.before,
-            where=tuple(condition for condition in self.where if condition),
-        )
+        values: dict[str, Any] = {option.name: getattr(self, option.name) for option in FILTERS}
+        for name, value in values.items():
+            if isinstance(value, list):
+                values[name] = tuple(filter(None, value))
+        return Filters(**values)
 
 
 class SentenceParameters(SearchParameters):
