@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from pathlib import Path
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ from server.api_steps import app_of, detail, results, search
 from server.library_data import make_library
 
 TOKEN = "correct-horse-battery"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -104,6 +106,15 @@ class TestMetrics:
         assert found["vop_library_failures", "demo"] == 2
         assert found["vop_library_readable", "demo"] == 1
         assert not [key for key in found if "secret" in str(key)]
+
+    def test_all_are_documented(self, library):
+        text = (ROOT / "docs/search.md").read_text(encoding="utf-8")
+        cells = re.findall(r"^\| (`vop_\w+`.*?) \|", text, re.MULTILINE)
+        documented = {name for cell in cells for name in re.findall(r"`(vop_\w+?)(?:_total)?`", cell)}
+        app = app_of(library)
+        families = text_string_to_metric_families(app.state.services.metrics.text().decode())
+        app.state.services.close()
+        assert documented == {family.name.removesuffix("_created") for family in families}
 
     def test_the_clip_cache(self, library):
         with TestClient(app_of(library, metrics=True)) as client:

@@ -146,8 +146,8 @@ def _error_handler(status: int) -> Callable[[Request, Exception], Awaitable[Resp
     headers = {"Retry-After": "1"} if status == 503 else None
 
     async def handle(request: Request, error: Exception) -> Response:
-        if status == 500:
-            log.error("%s %s failed: %s", request.method, request.url.path, error)
+        level = logging.ERROR if status == 500 else logging.DEBUG
+        log.log(level, "%s %s: status %d, %s", request.method, request.url.path, status, error)
         return JSONResponse({"detail": str(error)}, status, headers=headers)
 
     return handle

@@ -196,6 +196,7 @@ class Server(uvicorn.Server):
         ]
         if not ranked:
             return False
+        log.debug("closing an idle connection for a new one")
         min(ranked, key=lambda pair: pair[0])[1].close()
         return True
 

@@ -210,6 +210,7 @@ class Libraries:
         for library in libraries:
             name = _unique_name(library.name, self.by_name)
             self.by_name[name] = ServedLibrary(name, library, self._open(library.manifest, library.path), self)
+            log.info("opened the library %s in %s", name, library.path)
 
     def library(self, name: str) -> ServedLibrary:
         """Raises `NotFound` if there is no such library."""

@@ -140,6 +140,7 @@ class TokenAuthentication:
         if bearer or cookie or submitted or (path == "/" and given):
             request.scope.setdefault("state", {})[EXPENDABLE] = True
             address = request.client.host if request.client else ""
+            log.info("a wrong token from %s", address)
             await asyncio.sleep(self._throttle.delay_seconds(address))
         if _wants_html(request, path):
             if given:  # a wrong token must not stay in the address, either

@@ -55,6 +55,9 @@ REQUEST_BODY: dict[str, Any] = {
 }
 
 
+log = logging.getLogger("vop.server")
+
+
 @asynccontextmanager
 async def received_file(
     request: Request, folder: Path, slot: UploadSlot, uploads: UploadLimiter, *, max_bytes: int
@@ -82,6 +85,7 @@ def _full_disk_explained() -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
+        log.warning("no room for an uploaded file: %s", error.strerror)
         raise StorageFull("the server has no room for the file at the moment; try again later") from error
 
 

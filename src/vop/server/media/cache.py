@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from typing import Protocol
 from vop.errors import UsageError, VideoError, VopError
 from vop.server.errors import StorageFull
 from vop.server.media.export import CLIP_VERSION, export_clip
+
+log = logging.getLogger("vop.server")
 
 
 class ClipWriter(Protocol):
@@ -115,7 +118,8 @@ class ClipCache:
         """Writes a clip. If the disk is full, removes half of the others and tries again."""
         try:
             _write(write)
-        except StorageFull:
+        except StorageFull as error:
+            log.warning("no room for a clip, removing half of the cache: %s", error.__cause__)
             with self._lock:
                 self._evict(sum(self._sizes.values()) // 2)
             _write(write)
@@ -138,6 +142,7 @@ class ClipCache:
     def _evict(self, max_bytes: int) -> None:
         while len(self._sizes) > 1 and sum(self._sizes.values()) > max_bytes:  # the newest is about to be sent
             name, _ = self._sizes.popitem(last=False)
+            log.debug("removing the clip %s from the cache", name)
             (self.folder / name).unlink(missing_ok=True)
 
     def _remove_unfinished(self, name: str) -> None:
