@@ -87,5 +87,9 @@ def test_openapi_says_what_there_is(client):
         *("view", "q", "w", "k", "folder", "name", "min_seconds", "max_seconds", "after", "before", "where")
     }
     assert sentences["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/SearchResponse")
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    assert all(operation["description"] for operation in operations)
+    parameters = [parameter for operation in operations for parameter in operation.get("parameters", [])]
+    assert [parameter["name"] for parameter in parameters if not parameter.get("description")] == []
     upload = document["paths"]["/api/views/{view}/search/file"]["post"]
     assert "multipart/form-data" in upload["requestBody"]["content"]

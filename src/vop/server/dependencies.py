@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeAlias, TypeVar
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, HTTPException, Path, Request
 
 from vop.server.errors import CLIENT_CLOSED_REQUEST
 from vop.server.schemas import InternalError, Problem
@@ -30,6 +30,10 @@ def _services(request: Request) -> Services:
 
 
 ServicesDependency = Annotated[Services, Depends(_services)]
+ViewId = Annotated[str, Path(description="A view's id, from /api/state.")]
+LibraryName = Annotated[str, Path(description="A library's name, from /api/state.")]
+SegmentId = Annotated[str, Path(description="A segment's id, from the results of a search.")]
+VideoId = Annotated[str, Path(description="A video's id, from the results of a search.")]
 
 
 async def admit(request: Request, services: Services, work: Callable[[], Awaitable[T]]) -> T:
@@ -42,18 +46,18 @@ async def admit(request: Request, services: Services, work: Callable[[], Awaitab
         HTTPException: the client has disconnected.
     """
     with services.requests.slot():
-        task, gone = asyncio.ensure_future(work()), asyncio.ensure_future(disconnected(request))
+        task, client = asyncio.ensure_future(work()), asyncio.ensure_future(_disconnected(request))
         try:
-            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, client}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 raise HTTPException(CLIENT_CLOSED_REQUEST, "the client has disconnected")
             return task.result()
         finally:
             task.cancel()
-            gone.cancel()
+            client.cancel()
 
 
-async def disconnected(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     """Returns when the client has disconnected."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

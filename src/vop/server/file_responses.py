@@ -158,16 +158,16 @@ class OpenFileResponse(Response):
 
     async def _send(self, receive: Receive, send: Send, start: int, end: int) -> None:
         """Sends the bytes. If the file was cut short meanwhile, the connection ends early, which tells the client."""
-        gone = asyncio.ensure_future(_disconnected(receive))
+        disconnected = asyncio.ensure_future(_disconnected(receive))
         try:
-            while start < end and not gone.done():
+            while start < end and not disconnected.done():
                 chunk = await run_in_threadpool(self._file.read, start, min(_CHUNK, end - start))
                 if not chunk:
                     return
                 start += len(chunk)
                 await send({"type": "http.response.body", "body": chunk, "more_body": start < end})
         finally:
-            gone.cancel()
+            disconnected.cancel()
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -14,7 +14,15 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import Response
 
 from vop.search.store import IndexedVideo, Store
-from vop.server.dependencies import MEDIA_PROBLEMS, PROBLEMS, ServicesDependency, admit
+from vop.server.dependencies import (
+    MEDIA_PROBLEMS,
+    PROBLEMS,
+    LibraryName,
+    SegmentId,
+    ServicesDependency,
+    VideoId,
+    admit,
+)
 from vop.server.errors import Unavailable
 from vop.server.file_responses import NotAFile, OpenFile, OpenFileResponse, identity_of, is_unchanged
 from vop.server.libraries import unknown_ids_as_not_found
@@ -30,7 +38,7 @@ _OTHER_TYPES = {".avi": "video/x-msvideo", ".mkv": "video/matroska", ".wmv": "vi
 
 @router.head("/segments/{segment}/strip.jpg", include_in_schema=False)
 @router.get("/segments/{segment}/strip.jpg", responses={200: {"content": {"image/jpeg": {}}}})
-async def strip(request: Request, services: ServicesDependency, library: str, segment: str) -> Response:
+async def strip(request: Request, services: ServicesDependency, library: LibraryName, segment: SegmentId) -> Response:
     """The thumbnail strip of a segment."""
     served, etag = services.libraries.library(library), f'"{segment}"'
     headers = {"ETag": etag, "Cache-Control": _CACHE_FOR_EVER}
@@ -43,7 +51,9 @@ async def strip(request: Request, services: ServicesDependency, library: str, se
 
 @router.head("/videos/{video}", include_in_schema=False)
 @router.get("/videos/{video}", responses={200: {"content": {"video/*": {}}}})
-async def video(request: Request, services: ServicesDependency, library: str, video: str) -> OpenFileResponse:
+async def video(
+    request: Request, services: ServicesDependency, library: LibraryName, video: VideoId
+) -> OpenFileResponse:
     """A video file as it is; supports requests for byte ranges."""
     served = services.libraries.library(library)
     find = partial(services.in_search_thread, _open_indexed, served.library, video)
@@ -59,8 +69,8 @@ async def video(request: Request, services: ServicesDependency, library: str, vi
 async def moment(
     request: Request,
     services: ServicesDependency,
-    library: str,
-    video: str,
+    library: LibraryName,
+    video: VideoId,
     parameters: Annotated[ClipParameters, Query()],
 ) -> OpenFileResponse:
     """A clip of a video as an MP4 that begins at 0, whatever the video's own format is."""

@@ -82,8 +82,10 @@ class SentenceParameters(SearchParameters):
 class ClipParameters(BaseModel):
     """A clip of a video, in seconds from its first frame."""
 
-    start_seconds: float = Field(ge=0, allow_inf_nan=False)
-    end_seconds: float = Field(ge=0, allow_inf_nan=False)
+    start_seconds: float = Field(ge=0, allow_inf_nan=False, description="The start of the clip.")
+    end_seconds: float = Field(
+        ge=0, allow_inf_nan=False, description=f"Its end, at most {MAX_CLIP_SECONDS:g} s later or the end of the video."
+    )
 
     def within(self, duration_seconds: float) -> tuple[float, float]:
         """The clip's start and end, cut off at the end of the video.

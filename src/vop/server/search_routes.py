@@ -12,7 +12,15 @@ from fastapi import APIRouter, HTTPException, Query, Request
 
 from vop.errors import VideoError
 from vop.search.results import Moment
-from vop.server.dependencies import PROBLEMS, UPLOAD_PROBLEMS, ServicesDependency, admit
+from vop.server.dependencies import (
+    PROBLEMS,
+    UPLOAD_PROBLEMS,
+    LibraryName,
+    SegmentId,
+    ServicesDependency,
+    ViewId,
+    admit,
+)
 from vop.server.libraries import View
 from vop.server.schemas import (
     MAX_K,
@@ -50,7 +58,7 @@ async def state(request: Request, services: ServicesDependency) -> State:
 
 @router.get("/views/{view}/search")
 async def search(
-    request: Request, services: ServicesDependency, view: str, parameters: Annotated[SentenceParameters, Query()]
+    request: Request, services: ServicesDependency, view: ViewId, parameters: Annotated[SentenceParameters, Query()]
 ) -> SearchResponse:
     """Moments that sentences describe."""
     began, searched = time.perf_counter(), services.libraries.view(view)
@@ -70,8 +78,8 @@ async def search(
 async def similar(
     request: Request,
     services: ServicesDependency,
-    view: str,
-    segment: str,
+    view: ViewId,
+    segment: SegmentId,
     parameters: Annotated[SearchParameters, Query()],
 ) -> SearchResponse:
     """Moments of other videos that are similar to a segment."""
@@ -83,7 +91,7 @@ async def similar(
 
 @router.post("/views/{view}/search/file", responses=UPLOAD_PROBLEMS, openapi_extra={"requestBody": REQUEST_BODY})
 async def search_file(
-    request: Request, services: ServicesDependency, view: str, parameters: Annotated[SearchParameters, Query()]
+    request: Request, services: ServicesDependency, view: ViewId, parameters: Annotated[SearchParameters, Query()]
 ) -> SearchResponse:
     """Moments that are similar to a video or a picture, which is not kept."""
     began, searched = time.perf_counter(), services.libraries.view(view)
@@ -111,7 +119,7 @@ async def search_file(
 async def failures(
     request: Request,
     services: ServicesDependency,
-    library: str,
+    library: LibraryName,
     limit: Annotated[int, Query(ge=1, le=100_000, description="The most files to list.")] = 1000,
 ) -> Failures:
     """Files that are not in a library, or only in part, with the reasons; sorted by path."""
