@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vop.server.media.source import ClipSource, Packet, opened_at, time_base_of
-from vop.video.playable import codec_name
+from vop.video.probe import codec_name
 
 _SAMPLE_RATE = 48000
 _MAX_PACKET_SECONDS = 1  # of audio in one packet; one that begins earlier does not reach into the clip

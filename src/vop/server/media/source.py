@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import av
+from av.stream import Stream
 
 from vop.errors import VideoError
-from vop.video.clock import Clock, may_jump
 from vop.video.colour import HDR_TRANSFERS
-from vop.video.playable import codec_name
+from vop.video.probe import codec_name
 from vop.video.source import open_video, packets_of
-from vop.video.timeline import DEFAULT_RATE, read_timeline
+from vop.video.timeline import DEFAULT_RATE, Clock, may_jump, read_timeline
 
-Packet: TypeAlias = "av.Packet[Any]"  # of any stream; at run time the class takes no parameter
+Packet: TypeAlias = "av.Packet[Stream]"  # at run time the class takes no parameter
 
 _FIRST_PACKETS = 100  # enough to tell how a file counts its time
 # Seconds before the wanted start: MPEG-TS seeks to any frame, not to a key frame, and from the key frames of a stream
@@ -38,7 +38,7 @@ class ClipSource:
         rate: frames per second.
         ordinal: frames have no presentation times, only decoding times (see `Timeline`).
         counted: packets have no times at all; frames follow each other at `rate`.
-        clock_jumps: the clock may restart or leap (see `vop.video.clock`), so that seeking is of no use.
+        clock_jumps: the clock may restart or leap (see `vop.video.timeline`), so that seeking is of no use.
         holds_last_frame: the last frame stays on display until the end of the clip.
         copyable: an MP4 file can hold the pictures without encoding them again.
     """
@@ -97,7 +97,7 @@ def find_clip(path: Path, start: Fraction, end: Fraction, *, duration_seconds: f
         )
 
 
-def time_base_of(timed: av.stream.Stream | av.frame.Frame) -> Fraction:
+def time_base_of(timed: Stream | av.frame.Frame) -> Fraction:
     """Seconds per unit of a stream's or frame's time stamps, which FFmpeg sets on all that it reads."""
     if timed.time_base is None:
         raise ValueError("the stream has no time base")

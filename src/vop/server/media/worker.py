@@ -105,12 +105,12 @@ class MediaWorker:
 
 def _prepare() -> None:
     import vop.server.media
-    import vop.video.decode
+    import vop.video.frames
     import vop.video.picture  # noqa: F401
 
 
 def _decode(path: str | Path, *, num_frames: int, size: int, clip: Clip) -> NDArray[np.uint8]:
-    from vop.video.decode import decode_frames
+    from vop.video.frames import decode_frames
     from vop.video.picture import is_picture, picture_frames
 
     if is_picture(path):
