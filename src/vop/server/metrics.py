@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from vop.server.clip_cache import ClipCache
 from vop.server.libraries import Libraries
-from vop.server.media import ClipCache
 from vop.server.rate_limiter import ConcurrencyLimiter, UploadLimiter
 
 _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from vop.search.store import Store
+from vop.server.clip_cache import ClipCache
 from vop.server.libraries import Libraries
-from vop.server.media import ClipCache
-from vop.server.media.worker import MediaWorker
+from vop.server.media_worker import MediaWorker
 from vop.server.metrics import Metrics
 from vop.server.rate_limiter import ConcurrencyLimiter, UploadLimiter
 from vop.utils.threads import usable_cores

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from clips import grey_frames, write_clip
-from server.moments import shown
+from video.exported import shown
 from vop.errors import VideoError, VopError
+from vop.server.clip_cache import ClipCache
 from vop.server.errors import StorageFull
-from vop.server.media import ClipCache
 
 
 class Scribe:

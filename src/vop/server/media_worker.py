@@ -85,7 +85,7 @@ class MediaWorker:
         end_seconds: float,
         duration_seconds: float | None = None,
     ) -> None:
-        """Write a clip of a video, as `vop.server.media.export_clip` does."""
+        """Write a clip of a video, as `vop.video.clip_export.export_clip` does."""
         times = {"start_seconds": start_seconds, "end_seconds": end_seconds, "duration_seconds": duration_seconds}
         self.run(_export_clip, path, out, **times)
 
@@ -104,7 +104,7 @@ class MediaWorker:
 
 
 def _prepare() -> None:
-    import vop.server.media
+    import vop.video.clip_export
     import vop.video.frames
     import vop.video.picture  # noqa: F401
 
@@ -120,6 +120,6 @@ def _decode(path: str | Path, *, num_frames: int, size: int, clip: Clip) -> NDAr
 
 
 def _export_clip(path: str | Path, out: str | Path, **times: float) -> None:
-    from vop.server.media.export import export_clip
+    from vop.video.clip_export.export import export_clip
 
     export_clip(path, out, **times)

@@ -12,7 +12,7 @@ from math import ceil
 import av
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 
-from vop.server.media.source import SEEKS, ClipSource, Packet, opened_at, time_base_of
+from vop.video.clip_export.source import SEEKS, ClipSource, Packet, opened_at, time_base_of
 from vop.video.colour import ColourConverter, alpha_decoder
 from vop.video.shape import display_matrix, display_size, sample_aspect
 

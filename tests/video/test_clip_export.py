@@ -9,9 +9,9 @@ import pytest
 
 from clips import damage, grey_frames, numbers, open_with_late_streams, packets_of, write_clip, write_tone
 from hdr import COLOURS, HLG, PQ, centres, hdr_frame, patches, write_frames
-from server.moments import appearances, duration, make, shown
+from video.exported import appearances, duration, make, shown
 from vop.errors import UsageError, VideoError, VopError
-from vop.server.media import export_clip, source
+from vop.video.clip_export import export_clip, source
 from vop.video.frames import read_frames
 from vop.video.probe import probe
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import av
 
 from vop.errors import UsageError, VideoError
-from vop.server.media.audio import audio_packets
-from vop.server.media.remux import copied_pictures
-from vop.server.media.source import ClipSource, find_clip
-from vop.server.media.transcode import encoded_pictures
 from vop.utils.files import atomic_write
+from vop.video.clip_export.audio import audio_packets
+from vop.video.clip_export.remux import copied_pictures
+from vop.video.clip_export.source import ClipSource, find_clip
+from vop.video.clip_export.transcode import encoded_pictures
 
 CLIP_VERSION = 3  # raised when `export_clip` changes, so that a cache makes its clips again
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from vop.errors import UsageError, VideoError, VopError
 from vop.server.errors import StorageFull
-from vop.server.media.export import CLIP_VERSION, export_clip
+from vop.video.clip_export.export import CLIP_VERSION, export_clip
 
 log = logging.getLogger("vop.server")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 
 from clips import naive_choice
-from vop.server.media import export_clip
+from vop.video.clip_export import export_clip
 
 
 def make(path: Path, start: float, end: float) -> Path:

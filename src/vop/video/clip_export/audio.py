@@ -10,7 +10,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from vop.server.media.source import ClipSource, Packet, opened_at, time_base_of
+from vop.video.clip_export.source import ClipSource, Packet, opened_at, time_base_of
 from vop.video.probe import codec_name
 
 _SAMPLE_RATE = 48000

@@ -16,7 +16,7 @@ from operator import attrgetter
 
 import av
 
-from vop.server.media.source import ClipSource, Packet, opened_at, time_base_of
+from vop.video.clip_export.source import ClipSource, Packet, opened_at, time_base_of
 
 _IDR = 5
 _START_CODE = re.compile(b"\0\0\1")
