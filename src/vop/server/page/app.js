@@ -241,7 +241,7 @@ listenForFiles((file) => {
 showQuery();
 sentences.field.focus();
 watchState({
-  told: (now) => {
+  onState: (now) => {
     const [first, empty] = [!state, state && isBare(view())];
     const others = !state || namesOf(now) !== namesOf(state);
     state = now;
@@ -252,5 +252,5 @@ watchState({
     if (first || (empty && !isBare(view()))) run();
     else showWelcome();
   },
-  failed: showTrouble,
+  onFailure: showTrouble,
 });

@@ -1,6 +1,6 @@
 // A moment that was found: its thumbnail strip, its name and place, and its rank under another view.
 
-import { clock, el, folderOf, shortFolder, stretch } from "./dom.js";
+import { clock, el, folderOf, shortFolder, timeRange } from "./dom.js";
 
 // An <li> with `moment`, which `updateCard` replaces.
 // actions: open(moment), like(moment), folder(path); preview: a Preview
@@ -27,7 +27,7 @@ export function updateCard(card, moment) {
   card.moment = moment;
   const score = moment.score.toFixed(3);
   card.querySelector(".score").textContent = score;
-  card.film.setAttribute("aria-label", `Play ${moment.name}, ${stretch(moment)}, score ${score}`);
+  card.film.setAttribute("aria-label", `Play ${moment.name}, ${timeRange(moment)}, score ${score}`);
 }
 
 function makeFilm(moment) {
@@ -43,7 +43,7 @@ function makeFilm(moment) {
 
 function caption(moment, actions) {
   const where = [
-    el("span", { class: "time" }, stretch(moment)),
+    el("span", { class: "time" }, timeRange(moment)),
     el("span", { class: "length" }, `of ${clock(Math.max(1, Math.round(moment.duration_seconds)))}`),
     folderButton(moment, actions),
   ];

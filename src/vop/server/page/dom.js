@@ -31,7 +31,7 @@ export function clock(seconds) {
   return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${tail}` : `${minutes}:${tail}`;
 }
 
-export const stretch = ({ start_seconds: start, end_seconds: end }) =>
+export const timeRange = ({ start_seconds: start, end_seconds: end }) =>
   `${clock(start)}–${clock(Math.max(Math.floor(start) + 1, Math.round(end)))}`;
 
 // "90", "1:30" and "1:00:00" -> seconds; anything else -> NaN

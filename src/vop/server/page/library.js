@@ -10,18 +10,18 @@ const FAILURES_SHOWN = 1000;
 const KEYS = { "/": "search", "← ↑ ↓ →": "move", Space: "preview", Enter: "open" };
 const KINDS = { unreadable: "unreadable", partial: "partly readable", duplicate: "duplicate" };
 
-// Keeps calling `told(state)` or `failed(sentence)`.
-export async function watchState({ told, failed }) {
+// Keeps calling `onState(state)` or `onFailure(sentence)`.
+export async function watchState({ onState, onFailure }) {
   for (;;) {
     let seconds = SECONDS_AT_REST;
     if (!document.hidden) {
       try {
         const state = await call("api/state");
         if (state.views.some((view) => view.index || !view.segments)) seconds = SECONDS_WHILE_INDEXING;
-        told(state);
+        onState(state);
       } catch (error) {
         seconds = SECONDS_WHILE_INDEXING;
-        if (error instanceof ApiError) failed(error.message);
+        if (error instanceof ApiError) onFailure(error.message);
         else reportError(error); // and try again
       }
     }
@@ -43,9 +43,9 @@ get("library").append(size, progress, trouble, unread);
 export function showLibrary(view) {
   shown = view;
   const hours = view.hours < 0.95 ? `${Math.round(view.hours * 60)} min` : `${view.hours.toFixed(1)} hours`;
-  const said = [count(view.videos, "video"), hours, count(view.segments, "segment"), view.method].join(" · ");
-  say(size, view.error || view.index ? "" : said, view.model);
-  showProgress(view.index, said);
+  const summary = [count(view.videos, "video"), hours, count(view.segments, "segment"), view.method].join(" · ");
+  say(size, view.error || view.index ? "" : summary, view.model);
+  showProgress(view.index, summary);
   say(trouble, view.error ?? "");
   say(unread, view.failures ? `${count(view.failures, "file")} could not be read` : "");
 }
@@ -67,10 +67,10 @@ function showProgress(index, size) {
   progress.hidden = !index;
   if (!index) return;
   const { total, hours_per_hour: speed, seconds_left: left, current } = index;
-  const said = [`Indexing ${index.done.toLocaleString("en")} of ${count(total, "file")}`];
-  if (left != null) said.push(`${timeLeft(left)} left`);
+  const parts = [`Indexing ${index.done.toLocaleString("en")} of ${count(total, "file")}`];
+  if (left != null) parts.push(`${timeLeft(left)} left`);
   const rate = speed && `${count(Math.round(speed), "hour")} of video an hour`;
-  say(done, said.join(" · "));
+  say(done, parts.join(" · "));
   progress.title = [size, rate, current].filter(Boolean).join("\n");
   [bar.max, bar.value] = [Math.max(total, 1), index.done];
 }

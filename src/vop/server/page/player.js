@@ -1,7 +1,7 @@
 // The player: plays with sound from the moment's start, and can seek in the whole video.
 
 import { pause, sentenceOf, TRIES_WHILE_BUSY, waitOf } from "./api.js";
-import { button, clock, copyButton, crossButton, el, folderOf, get, stretch } from "./dom.js";
+import { button, clock, copyButton, crossButton, el, folderOf, get, timeRange } from "./dom.js";
 import { isWhole, source, unload } from "./media.js";
 import { popOverlay, pushOverlay } from "./overlay.js";
 
@@ -59,8 +59,8 @@ export class Player {
   }
 
   #build(moment) {
-    const said = [stretch(moment), moment.score.toFixed(3), folderOf(moment.path)];
-    const about = el("p", {}, ...said.map((text) => el("span", {}, text)));
+    const facts = [timeRange(moment), moment.score.toFixed(3), folderOf(moment.path)];
+    const about = el("p", {}, ...facts.map((text) => el("span", {}, text)));
     const name = el("h2", { id: "player-name", title: moment.path }, moment.name);
     const head = el("header", {}, el("div", {}, name, about), crossButton("Close", () => this.dialog.close()));
     const screen = el("div", { class: "screen" }, this.video, this.trouble);
@@ -145,6 +145,6 @@ export class Player {
 }
 
 function columnsOf({ columns }) {
-  const said = Object.entries(columns).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)));
-  return el("dl", { hidden: !said.length }, ...said);
+  const rows = Object.entries(columns).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)));
+  return el("dl", { hidden: !rows.length }, ...rows);
 }

@@ -108,11 +108,11 @@ function thumbnail(picture, object) {
 
 function makeWeight(name, changed) {
   const range = el("input", { ...RANGE, "aria-label": `Weight of ${name}` });
-  const said = el("output", {});
+  const shown = el("output", {});
   const say = () => {
     const weight = Number(range.value);
-    said.textContent = weight < 0 ? `−${-weight}` : `${weight}`;
-    said.classList.toggle("less", weight < 0);
+    shown.textContent = weight < 0 ? `−${-weight}` : `${weight}`;
+    shown.classList.toggle("less", weight < 0);
   };
   range.addEventListener("input", say);
   range.addEventListener("change", changed);
@@ -122,5 +122,5 @@ function makeWeight(name, changed) {
     range.value = weight;
     say();
   };
-  return { node: el("span", { class: "weight" }, range, said), get: () => Number(range.value), set };
+  return { node: el("span", { class: "weight" }, range, shown), get: () => Number(range.value), set };
 }
