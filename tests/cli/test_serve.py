@@ -163,7 +163,8 @@ def test_what_an_operator_watches(library, tmp_path):
             time.sleep(0.01)
         rotated = log.rename(tmp_path / "access.log.1")
         assert get(port, "/nowhere?token=secret")[0].status == 404
-        end(process)
+        _, _, err = end(process)
+    assert "INFO vop.server: opened the library demo" in err
     assert [line.split()[-6:-1] for line in rotated.read_text().splitlines()] == [
         ["127.0.0.1", "GET", "/healthz", "200", str(len('{"status":"ok","reasons":[]}'))],
         ["127.0.0.1", "GET", "/metrics", "200", str(len(body))],

@@ -1,4 +1,4 @@
-"""What the API does not give, and how it says so."""
+"""Responses to requests that fail: unknown addresses, bugs, damaged libraries."""
 
 from __future__ import annotations
 

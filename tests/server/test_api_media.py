@@ -1,4 +1,4 @@
-"""Strips, videos and moments of them."""
+"""Thumbnail strips, videos, and clips of them."""
 
 from __future__ import annotations
 

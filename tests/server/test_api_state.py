@@ -1,4 +1,4 @@
-"""What the API says of itself and of its libraries."""
+"""The state of the server and of its libraries, and the description of the API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moments by a file that is sent."""
+"""Searches with an uploaded file."""
 
 from __future__ import annotations
 

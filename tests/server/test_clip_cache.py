@@ -1,4 +1,4 @@
-"""The cache of moments."""
+"""The cache of clips."""
 
 from __future__ import annotations
 

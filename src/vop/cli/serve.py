@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import sys
-from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +132,8 @@ def _configure_logging(level: str | None, access_log: str | None) -> None:
     access.setLevel(logging.WARNING)
     if access_log is None:
         return
+    from logging.handlers import WatchedFileHandler
+
     try:
         # A watched file is opened again after logrotate has moved it.
         output = logging.StreamHandler() if access_log == "-" else WatchedFileHandler(access_log, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Several requests at once: how they share the model, how many are let in, and what becomes of those who leave."""
+"""Several requests at once: they share forward passes, are limited in number, and end with their clients."""
 
 from __future__ import annotations
 
