@@ -238,7 +238,7 @@ def _announce(libraries: Libraries, urls: tuple[str, str], *, in_browser: bool) 
     shown, here = urls
     say(shown)
     for view in libraries.views:
-        status = view.served.status()
+        status = view.served.status().library
         counts = f"{count('segment', status.segments)} of {count('video', status.videos)}"
         content = counts if status.segments else "still empty"
         say(f"  {view.id}: {content}, {view.model.method} ({view.model.name}), in {view.library.path}")

@@ -11,18 +11,16 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from vop.models.model import TextVideoModel
 from vop.search import queries
-from vop.search.queries import Sentence
+from vop.search.queries import Sentence, Vector
 
 BATCH_SIZE = 64  # texts in one forward pass; larger batches are no faster per text on a CPU
 CACHE_SIZE, CACHED_CHARACTERS = 4096, 1000  # texts, and the longest that is cached: some megabytes
 
 T = TypeVar("T")
-Vector = NDArray[np.float32]  # (e,), of unit length
-Encoded = tuple[Vector, list[str]]  # a query, and notes for the user
+Encoded = tuple[Vector, list[str]]  # a query as a unit vector (e,), and notes for the user
 OnEncoded = Callable[[str, int, float], None]  # ("text" or "frames", how many, seconds)
 
 
@@ -145,6 +143,6 @@ class Encoder:
 
     def _encode_frames(self, frames: torch.Tensor) -> Vector:
         began = time.perf_counter()
-        vector: Vector = queries.of_frames(self.model, frames)
+        vector = queries.of_frames(self.model, frames)
         self._on_encoded("frames", 1, time.perf_counter() - began)
         return vector

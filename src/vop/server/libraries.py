@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -22,9 +22,10 @@ from vop.models.model import TextVideoModel
 from vop.search.filters import Filters
 from vop.search.manifest import LibraryModel, Manifest
 from vop.search.models import open_models
-from vop.search.results import Moment
+from vop.search.queries import Vector
+from vop.search.results import LibraryStatus, Moment
 from vop.search.store import Store
-from vop.server.encoding import Encoder, OnEncoded, Vector
+from vop.server.encoding import Encoder, OnEncoded
 from vop.server.errors import NotFound, Unavailable
 
 STATUS_SECONDS = 1.0  # how long a library's status is cached
@@ -42,23 +43,25 @@ def unknown_ids_as_not_found() -> Iterator[None]:
         raise NotFound(str(error)) from None
 
 
-@dataclass(frozen=True, kw_only=True)
-class LibraryStatus:
-    """Counts of a library, and the progress of an indexing that is running.
+_NO_STATUS = LibraryStatus(
+    segments=0,
+    videos=0,
+    hours=0.0,
+    outdated=0,
+    failures=0,
+    unreadable=0,
+    partial=0,
+    duplicates=0,
+    columns=[],
+    index=None,
+)
 
-    Attributes:
-        hours: of video.
-        columns: of the owner's metadata.
-        index: as `progress.json` has it; None if no indexing is running.
-        error: why the library cannot be read; the counts are 0 then.
-    """
 
-    segments: int = 0
-    videos: int = 0
-    hours: float = 0.0
-    failures: int = 0
-    columns: list[str] = field(default_factory=list)
-    index: Mapping[str, Any] | None = None
+@dataclass(frozen=True)
+class ServedStatus:
+    """A library's status. If it cannot be read, `error` says why, and all counts are 0."""
+
+    library: LibraryStatus
     error: str | None = None
 
 
@@ -82,14 +85,14 @@ class ServedLibrary:
         self.name, self.library, self.open = name, library, open
         self._libraries = libraries
         self._opening: Future[OpenModels] | None = None
-        self._status = LibraryStatus()
+        self._status = ServedStatus(_NO_STATUS)
         self._status_at, self._status_lock = -STATUS_SECONDS, threading.Lock()
 
     @property
     def views(self) -> list[View]:
         return [View(self, number, model) for number, model in enumerate(self.library.models)]
 
-    def status(self) -> LibraryStatus:
+    def status(self) -> ServedStatus:
         """The library's status, which takes reading much of its table; cached, since many pages ask for it.
 
         A library that cannot be read (because its folder was moved) has an `error`; the others stay available.
@@ -100,15 +103,13 @@ class ServedLibrary:
                 self._status_at = time.monotonic()
             return self._status
 
-    def _read_status(self) -> LibraryStatus:
+    def _read_status(self) -> ServedStatus:
         try:
-            status = self.library.status()
+            return ServedStatus(self.library.status())
         except VopError as error:
             if self._status.error is None:
                 log.warning("the library %s cannot be read: %s", self.name, error)
-            return LibraryStatus(error=str(error))
-        names = ("segments", "videos", "hours", "failures", "columns", "index")
-        return LibraryStatus(**{name: status[name] for name in names})
+            return ServedStatus(_NO_STATUS, str(error))
 
     def current_models(self) -> OpenModels:
         """The models that the library has now.

@@ -102,7 +102,7 @@ class _Figures(Collector):
             readable.add_metric([name], status.error is None)
             if status.error is None:
                 for figure, family in figures.items():
-                    family.add_metric([name], getattr(status, figure))
+                    family.add_metric([name], getattr(status.library, figure))
         yield readable
         yield from figures.values()
 

@@ -13,7 +13,7 @@ from vop.search.failures import Failure
 from vop.search.filters import FILTERS, FilterOption, Filters
 from vop.search.queries import Sentence
 from vop.search.results import Moment
-from vop.server.libraries import LibraryStatus, View
+from vop.server.libraries import ServedStatus, View
 from vop.utils.text import count
 
 MAX_K = 1000
@@ -165,7 +165,7 @@ class SearchResponse(BaseModel):
 class IndexProgress(BaseModel):
     """The progress of an indexing that is running."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(from_attributes=True)
 
     done: int = Field(description="Files that are done.")
     total: int = Field(description="Files in all.")
@@ -191,18 +191,19 @@ class ViewState(BaseModel):
     error: str | None = Field(None, description="Why the library cannot be read; all counts are 0 then.")
 
     @classmethod
-    def of(cls, view: View, status: LibraryStatus) -> ViewState:
+    def of(cls, view: View, status: ServedStatus) -> ViewState:
+        counts = status.library
         return cls(
             id=view.id,
             library=view.served.name,
             model=_short_name(view.model.name),
             method=view.model.method,
-            segments=status.segments,
-            videos=status.videos,
-            hours=status.hours,
-            failures=status.failures,
-            columns=status.columns,
-            index=None if status.index is None else IndexProgress.model_validate(status.index),
+            segments=counts.segments,
+            videos=counts.videos,
+            hours=counts.hours,
+            failures=counts.failures,
+            columns=counts.columns,
+            index=None if counts.index is None else IndexProgress.model_validate(counts.index),
             error=status.error,
         )
 
