@@ -19,7 +19,7 @@ from vop.server.app import create_app
 def _one_worker():
     """Each process imports PyTorch."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vop.server.desk.MEDIA_WORKERS", 1)
+        patch.setattr("vop.server.services.MEDIA_WORKERS", 1)
         yield
 
 

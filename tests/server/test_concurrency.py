@@ -1,4 +1,4 @@
-"""Several requests at once: how they share the model, how many are let in, and what becomes of those who leave."""
+"""Several requests at once: they share forward passes, are limited in number, and end with their clients."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import pytest
 
 from server.library_data import make_library, write_clips
 from vop.search.store import Store
+from vop.server.access import AllowedHosts
 from vop.server.app import create_app
-from vop.server.batching import Batcher, Gate, TryAgain
-from vop.server.security import Hosts
+from vop.server.encoding import Batcher
+from vop.server.errors import Unavailable
+from vop.server.rate_limiter import ConcurrencyLimiter
 
 
 class Slow:
@@ -68,7 +70,7 @@ class TestBatcher:
 
     def test_a_call_has_a_largest_size(self):
         async def scenario():
-            slow = Slow(largest=8)
+            slow = Slow(batch_size=8)
             slow.open.set()
             assert await slow.ask(*(str(number) for number in range(20))) == [1] * 10 + [2] * 10
             return slow.calls
@@ -77,7 +79,7 @@ class TestBatcher:
 
     def test_results_are_remembered_those_asked_for_last(self):
         async def scenario():
-            slow = Slow(remembered=2)
+            slow = Slow(cache_size=2)
             slow.open.set()
             for text in ("a", "b", "a", "c", "a", "b"):
                 assert await slow.ask(text) == [1]
@@ -117,21 +119,21 @@ class TestBatcher:
         asyncio.run(scenario())
 
 
-class TestGate:
+class TestConcurrencyLimiter:
     def test_so_many_are_let_in(self):
-        gate = Gate(2)
-        with gate.place(), gate.place():
-            with pytest.raises(TryAgain, match="busy with 2 requests"), gate.place():
+        limiter = ConcurrencyLimiter(2)
+        with limiter.slot(), limiter.slot():
+            with pytest.raises(Unavailable, match="busy with 2 requests"), limiter.slot():
                 raise AssertionError("a third one is in")
-            assert gate.inside == 2
-        with gate.place():
-            assert gate.inside == 1
+            assert limiter.active == 2
+        with limiter.slot():
+            assert limiter.active == 1
 
     def test_a_failure_gives_the_place_back(self):
-        gate = Gate(1)
-        with pytest.raises(KeyError), gate.place():
+        limiter = ConcurrencyLimiter(1)
+        with pytest.raises(KeyError), limiter.slot():
             raise KeyError("x")
-        assert gate.inside == 0
+        assert limiter.active == 0
 
 
 @pytest.fixture(scope="module")
@@ -144,17 +146,17 @@ def library(tiny_folder, tmp_path_factory):
 @asynccontextmanager
 async def serving(library, **settings):
     """The application, and a client that can ask many things at once."""
-    app = create_app([library.path], hosts=Hosts("testserver"), precision="fp32", **settings)
+    app = create_app([library.path], hosts=AllowedHosts("testserver"), precision="fp32", **settings)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
         try:
             yield app, client
         finally:
-            app.state.desk.close()
+            app.state.services.close()
 
 
 def model_of(app):
-    return app.state.desk.views.libraries["demo"].opened.encoders[0].model
+    return app.state.services.libraries.by_name["demo"].open.encoders[0].model
 
 
 class TestServer:
@@ -193,13 +195,13 @@ class TestServer:
         monkeypatch.setattr(Store, "search", slow)
 
         async def scenario():
-            async with serving(library, queue=5) as (app, client):
+            async with serving(library, max_requests=5) as (app, client):
 
                 def ask(number):
                     return client.get("/api/views/demo/search", params={"q": f"a dog {number}"})
 
                 inside = [asyncio.create_task(ask(number)) for number in range(5)]
-                while app.state.desk.requests.inside < 5:
+                while app.state.services.requests.active < 5:
                     await asyncio.sleep(0.001)
                 turned_away = await asyncio.gather(*(ask(number) for number in range(20)), client.get("/api/state"))
                 gate.set()
@@ -221,10 +223,10 @@ class TestServer:
             return []
 
         monkeypatch.setattr(Store, "search", slow)
-        monkeypatch.setattr("vop.server.desk.usable_cores", lambda: 2)
+        monkeypatch.setattr("vop.server.services.usable_cores", lambda: 2)
 
         async def scenario():
-            async with serving(library, queue=4) as (app, _):
+            async with serving(library, max_requests=4) as (app, _):
                 goes = asyncio.Event()
 
                 async def receive():
@@ -237,10 +239,10 @@ class TestServer:
                 asked = [asyncio.create_task(app(scope(f"q=dog{number}"), receive, send)) for number in range(4)]
                 while len(searched) < 2:
                     await asyncio.sleep(0.001)
-                assert app.state.desk.requests.inside == 4
+                assert app.state.services.requests.active == 4
                 goes.set()
                 await asyncio.gather(*asked)
-                assert app.state.desk.requests.inside == 0
+                assert app.state.services.requests.active == 0
                 gate.set()
                 await asyncio.sleep(0.05)
 

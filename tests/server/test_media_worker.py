@@ -16,7 +16,7 @@ from PIL import Image
 
 from clips import damage, grey_frames, numbers, packets_of, write_clip, write_tone
 from vop.errors import UsageError, VideoError
-from vop.server.worker import MediaWorker
+from vop.server.media_worker import MediaWorker
 from vop.video.frames import read_frames
 from vop.video.picture import picture_frames
 
@@ -121,10 +121,10 @@ def test_what_a_truncated_video_still_has(worker, tmp_path):
 
 def test_writes_moments(worker, tmp_path):
     path = write_clip(tmp_path / "clip.avi", grey_frames(24), codec="mpeg4")
-    worker.moment(path, tmp_path / "out.mp4", start_seconds=0.4, end_seconds=0.8)
+    worker.export_clip(path, tmp_path / "out.mp4", start_seconds=0.4, end_seconds=0.8)
     assert numbers(read_frames(tmp_path / "out.mp4", num_frames=5, size=8)) == [11, 13, 15, 17, 19]
     with pytest.raises(VideoError, match=r"clip.avi: nothing is shown 5.000 s after its start"):
-        worker.moment(path, tmp_path / "out.mp4", start_seconds=5, end_seconds=6)
+        worker.export_clip(path, tmp_path / "out.mp4", start_seconds=5, end_seconds=6)
 
 
 def test_arguments(worker, tmp_path):
@@ -184,7 +184,7 @@ def test_goes_on_after_its_processes_were_ended_from_outside(worker):
 DEAF = """
 import os, signal
 from server_jobs import blocks, process_id
-from vop.server.worker import MediaWorker
+from vop.server.media_worker import MediaWorker
 
 if __name__ == "__main__":
     with MediaWorker(max_workers=1, seconds=60) as worker:
@@ -220,7 +220,7 @@ def test_closed_for_good():
 ENDING = """
 import os, sys, threading, time
 from server_jobs import sleep
-from vop.server.worker import MediaWorker
+from vop.server.media_worker import MediaWorker
 
 def wait():
     try:
@@ -283,7 +283,7 @@ def run_script(folder: Path, text: str) -> tuple[int, str, str]:
 SERVER = """
 import sys, threading, time
 from server_jobs import process_id, sleep
-from vop.server.worker import MediaWorker
+from vop.server.media_worker import MediaWorker
 
 if __name__ == "__main__":
     worker = MediaWorker(max_workers=1, seconds=600)

@@ -1,4 +1,4 @@
-"""Decoding for the server: what strangers upload must not hang, fill or crash it."""
+"""Decoding for the server, in processes of their own: uploaded files must not hang, fill or crash it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vop.errors import UsageError
+from vop.video.clip import Clip
 from vop.video.isolated import DecodingProcesses
 
 if TYPE_CHECKING:
@@ -19,13 +21,13 @@ if TYPE_CHECKING:
 class MediaWorker:
     """A few processes for jobs on files that may be hostile.
 
-    Jobs of several threads run side by side, up to `max_workers` of them; others wait their turn. A job that takes
-    too long is killed with its process, and a crash ends only the job: both are a VideoError to who asked, and another
-    process takes the place. The processes start with the first job, or with `warm`; they end with `close`, for good,
-    and with the process that started them, however that ends.
+    Up to `max_workers` jobs of different threads run at the same time; further ones wait. A job that takes too long is
+    killed with its process, and a crash ends only its job. Both raise a VideoError in the caller, and a new process
+    replaces the old one. The processes start with the first job or with `warm`. They end with `close`, for good, and
+    with the process that started them, however it ends.
 
     Args:
-        seconds: the longest a job may take, not counting how long it waits for its turn.
+        seconds: the longest a job may take, without the time that it waits.
     """
 
     def __init__(self, *, max_workers: int = 2, seconds: float = 60.0) -> None:
@@ -60,56 +62,64 @@ class MediaWorker:
         start_seconds: float = 0.0,
         end_seconds: float | None = None,
     ) -> torch.Tensor:
-        """The frames of a video, as `decode_frames` gives them, or of a picture, as `picture_frames` does.
+        """The frames of a video, as `decode_frames` gives them, or of a picture, as `picture_frames` gives them.
 
         Returns:
             uint8 tensor (num_frames, 3, size, size).
 
         Raises:
-            VideoError: the file is neither, or took too much time or memory.
+            VideoError: the file is neither a video nor a picture, or took too much time or memory.
             UsageError: an argument is out of range.
         """
         import torch
 
-        span = {"start_seconds": start_seconds, "end_seconds": end_seconds}
-        return torch.from_numpy(self.run(_decode, path, num_frames=num_frames, size=size, **span))
+        clip = Clip(start_seconds, end_seconds)
+        return torch.from_numpy(self.run(_decode, path, num_frames=num_frames, size=size, clip=clip))
 
-    def moment(self, path: str | Path, out: str | Path, **span: float) -> None:
-        """Write a moment of a video, as `write_moment` does."""
-        self.run(_moment, path, out, **span)
+    def export_clip(
+        self,
+        path: str | Path,
+        out: str | Path,
+        *,
+        start_seconds: float,
+        end_seconds: float,
+        duration_seconds: float | None = None,
+    ) -> None:
+        """Write a clip of a video, as `vop.video.clip_export.export_clip` does."""
+        times = {"start_seconds": start_seconds, "end_seconds": end_seconds, "duration_seconds": duration_seconds}
+        self.run(_export_clip, path, out, **times)
 
     def run(self, function: Callable[..., Any], path: str | Path, *args: Any, **kwargs: Any) -> Any:
-        """`function(path, …)` in one of the processes.
+        """Call `function(path, …)` in one of the processes.
 
         Raises:
             VideoError: it took too long or too much memory, or its process crashed.
-            Exception: what the function raised.
+            Exception: any that the function raised.
         """
         with self._turns:
             return self._processes.call(function, path, *args, **kwargs)
 
 
-# In the processes
+# What runs in the processes
 
 
 def _prepare() -> None:
-    import vop.server.media
+    import vop.video.clip_export
     import vop.video.frames
     import vop.video.picture  # noqa: F401
 
 
-def _decode(
-    path: str | Path, *, num_frames: int, size: int, start_seconds: float, end_seconds: float | None
-) -> np.ndarray:
+def _decode(path: str | Path, *, num_frames: int, size: int, clip: Clip) -> NDArray[np.uint8]:
     from vop.video.frames import decode_frames
     from vop.video.picture import is_picture, picture_frames
 
     if is_picture(path):
         return picture_frames(path, num_frames=num_frames, size=size)
-    return decode_frames(path, num_frames=num_frames, size=size, start_seconds=start_seconds, end_seconds=end_seconds)
+    start, end = clip.start_seconds, clip.end_seconds
+    return decode_frames(path, num_frames=num_frames, size=size, start_seconds=start, end_seconds=end)
 
 
-def _moment(path: str | Path, out: str | Path, **span: float) -> None:
-    from vop.server.media import write_moment
+def _export_clip(path: str | Path, out: str | Path, **times: float) -> None:
+    from vop.video.clip_export.export import export_clip
 
-    write_moment(path, out, **span)
+    export_clip(path, out, **times)

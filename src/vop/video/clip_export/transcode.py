@@ -1,4 +1,4 @@
-"""A moment's pictures decoded, brought to a constant rate, and encoded as H.264."""
+"""A clip's pictures decoded, brought to a constant frame rate, and encoded as H.264."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from math import ceil
 import av
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 
-from vop.server.media.reading import SEEKS, Moment, reading
+from vop.video.clip_export.source import SEEKS, ClipSource, Packet, opened_at, time_base_of
 from vop.video.colour import ColourConverter, alpha_decoder
 from vop.video.shape import display_matrix, display_size, sample_aspect
 
 ShownFrame = tuple[Fraction, Fraction, av.VideoFrame]  # when it appears, when it leaves
 
-_LONGEST_SIDE = 1280
+_MAX_SIDE = 1280
 _ENCODER = {"preset": "veryfast", "crf": "26"}
 _RATES = (10, 30)  # frames per second: slower sources repeat frames, faster ones are thinned out
 _THREADS = 2
 
 
-def encoded_pictures(moment: Moment, output: av.container.OutputContainer) -> Iterator[av.Packet]:
-    """Packets of a new stream of `output`; none where nothing is shown."""
-    rate = _output_rate(moment.rate)
+def encoded_pictures(clip: ClipSource, output: av.container.OutputContainer) -> Iterator[Packet]:
+    """Packets of a new stream of `output`; none if nothing is shown."""
+    rate = _output_rate(clip.rate)
     reformatter = VideoReformatter()
     encoder = None
-    with _decoding(moment) as (stream, colours, frames):
-        for tick, frame in _at_ticks(frames, moment, rate):
+    with _decoding(clip) as (stream, colours, frames):
+        for tick, frame in _at_ticks(frames, clip, rate):
             encoder = encoder or _picture_encoder(output, frame, stream, rate, plain=colours.is_plain(frame))
             picture = _picture(frame, encoder, reformatter, colours)
             picture.pts, picture.time_base, picture.pict_type = tick, 1 / rate, 0
@@ -40,18 +40,18 @@ def encoded_pictures(moment: Moment, output: av.container.OutputContainer) -> It
 
 
 @contextmanager
-def _decoding(moment: Moment) -> Iterator[tuple[av.VideoStream, ColourConverter, Iterator[ShownFrame]]]:
-    """The file's stream, its colours, and its frames from one at or before the moment on.
+def _decoding(clip: ClipSource) -> Iterator[tuple[av.VideoStream, ColourConverter, Iterator[ShownFrame]]]:
+    """The file's stream, its colours, and its frames from one at or before the clip on.
 
-    What the nearest key frame gives may come too late: there it is a point of intra refresh, or damaged.
+    Decoding from the nearest key frame may give frames too late: it is a point of intra refresh, or damaged.
     """
-    for nearest in range(len(SEEKS) + 1):
-        with reading(moment, nearest=nearest) as (stream, _, packets):
+    for first_seek in range(len(SEEKS) + 1):
+        with opened_at(clip, first_seek=first_seek) as (stream, _, packets):
             codec = alpha_decoder(stream) or stream.codec_context
             colours = ColourConverter(codec)
-            frames = _frames(stream, codec, packets, moment)
+            frames = _frames(stream, codec, packets, clip)
             first = next(frames, None)
-            if nearest == len(SEEKS) or (first is not None and first[0] <= moment.start):
+            if first_seek == len(SEEKS) or (first is not None and first[0] <= clip.start):
                 yield stream, colours, chain([first] if first else [], frames)
                 return
 
@@ -63,41 +63,43 @@ def _output_rate(rate: Fraction) -> Fraction:
 
 
 def _frames(
-    stream: av.VideoStream, codec: av.VideoCodecContext, packets: Iterable[av.Packet], moment: Moment
+    stream: av.VideoStream, codec: av.VideoCodecContext, packets: Iterable[Packet], clip: ClipSource
 ) -> Iterator[ShownFrame]:
     """Intact frames in the order of presentation, with their times."""
     codec.thread_type, codec.thread_count = "AUTO", _THREADS
-    decoded: deque[Fraction] = deque()  # times of decoding
+    decoded: deque[Fraction | None] = deque()  # times of decoding
+    time_base = time_base_of(stream)
     pictures = (packet for packet in packets if packet.stream_index == stream.index)
-    for number, packet in enumerate(chain(pictures, [None])):  # None: give what is held back
+    for number, packet in enumerate(chain(pictures, [None])):  # None makes the decoder give the frames that it holds
         if packet is not None and packet.size:
-            decoded.append(moment.first + number / moment.rate if moment.counted else moment.time_of(packet))
+            decoded.append(clip.first + number / clip.rate if clip.counted else clip.time_of(packet))
         try:
             frames = codec.decode(packet)
         except av.FFmpegError:
             continue
         for frame in frames:
             stamp = decoded.popleft() if decoded else None
-            if not moment.ordinal:
-                stamp = None if frame.pts is None else frame.pts * stream.time_base
+            if not clip.ordinal:
+                stamp = None if frame.pts is None else frame.pts * time_base
             if stamp is not None and not frame.is_corrupt:
-                duration = 0 if moment.ordinal else frame.duration * stream.time_base
-                yield stamp, stamp + (duration or 1 / moment.rate), frame
+                duration = Fraction(0) if clip.ordinal else frame.duration * time_base
+                yield stamp, stamp + (duration or 1 / clip.rate), frame
 
 
-def _at_ticks(frames: Iterable[ShownFrame], moment: Moment, rate: Fraction) -> Iterator[tuple[int, av.VideoFrame]]:
+def _at_ticks(frames: Iterable[ShownFrame], clip: ClipSource, rate: Fraction) -> Iterator[tuple[int, av.VideoFrame]]:
     """For each interval of a constant rate its number and the frame on display in its middle."""
-    count = max(round((moment.end - moment.start) * rate), 1)
-    middles = deque((tick, moment.start + (tick + Fraction(1, 2)) / rate) for tick in range(count))
-    shown, leaves = None, None
+    count = max(round((clip.end - clip.start) * rate), 1)
+    middles = deque((tick, clip.start + (tick + Fraction(1, 2)) / rate) for tick in range(count))
+    shown: av.VideoFrame | None = None
+    leaves = clip.start
     for appears, next_leaves, frame in frames:
         while shown and middles and middles[0][1] < appears:
             yield middles.popleft()[0], shown
         if not middles:
             return
         shown, leaves = frame, next_leaves
-    if moment.stands:
-        leaves = moment.end
+    if clip.holds_last_frame:
+        leaves = clip.end
     while shown and middles and middles[0][1] < leaves:
         yield middles.popleft()[0], shown
 
@@ -126,8 +128,9 @@ def _picture_encoder(
 def _fitted(frame: av.VideoFrame, stream: av.VideoStream) -> tuple[int, int]:
     """Width and height in square pixels, even, the longer one no more than allowed."""
     sides = display_size(frame.width, frame.height, aspect=sample_aspect(stream), matrix=None)
-    scale = min(1, Fraction(_LONGEST_SIDE) / max(sides))
-    return tuple(max(2 * round(side * scale / 2), 2) for side in sides)
+    scale = min(Fraction(1), Fraction(_MAX_SIDE, max(sides)))
+    width, height = (max(2 * round(side * scale / 2), 2) for side in sides)
+    return width, height
 
 
 def _picture(

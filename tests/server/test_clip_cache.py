@@ -1,4 +1,4 @@
-"""The cache of moments."""
+"""The cache of clips."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from clips import grey_frames, write_clip
-from server.moments import shown
+from video.exported import shown
 from vop.errors import VideoError, VopError
-from vop.server.media import MomentCache, NoRoom
+from vop.server.clip_cache import ClipCache
+from vop.server.errors import StorageFull
 
 
 class Scribe:
@@ -40,7 +41,7 @@ def video(tmp_path) -> Path:
 
 def test_cache_makes_a_moment_once(tmp_path, video):
     scribe = Scribe()
-    cache = MomentCache(tmp_path / "moments", max_bytes=10_000, write=scribe)
+    cache = ClipCache(tmp_path / "moments", max_bytes=10_000, write=scribe)
     first = cache.get(video, start_seconds=1, end_seconds=2)
     assert cache.get(str(video), start_seconds=1, end_seconds=2) == first
     assert cache.get(video, start_seconds=1, end_seconds=3) != first
@@ -53,7 +54,7 @@ def test_cache_makes_a_moment_once(tmp_path, video):
 
 
 def test_cache_removes_what_was_not_used_for_longest(tmp_path, video):
-    cache = MomentCache(tmp_path / "moments", max_bytes=350, write=Scribe())
+    cache = ClipCache(tmp_path / "moments", max_bytes=350, write=Scribe())
     files = [cache.get(video, start_seconds=start, end_seconds=9) for start in range(3)]
     with files[1].open("rb") as sending:
         cache.get(video, start_seconds=0, end_seconds=9)
@@ -63,7 +64,7 @@ def test_cache_removes_what_was_not_used_for_longest(tmp_path, video):
 
 
 def test_cache_keeps_a_moment_that_is_larger_than_it(tmp_path, video):
-    cache = MomentCache(tmp_path / "moments", max_bytes=10, write=Scribe())
+    cache = ClipCache(tmp_path / "moments", max_bytes=10, write=Scribe())
     first = cache.get(video, start_seconds=0, end_seconds=9)
     assert first.exists()
     assert cache.get(video, start_seconds=1, end_seconds=9).exists()
@@ -72,7 +73,7 @@ def test_cache_keeps_a_moment_that_is_larger_than_it(tmp_path, video):
 
 def test_cache_makes_it_once_for_all_who_ask_at_once(tmp_path, video):
     scribe = Scribe(seconds=0.3)
-    cache = MomentCache(tmp_path / "moments", max_bytes=10_000, write=scribe)
+    cache = ClipCache(tmp_path / "moments", max_bytes=10_000, write=scribe)
     start = threading.Barrier(8)
 
     def ask(_: int) -> Path:
@@ -86,7 +87,7 @@ def test_cache_makes_it_once_for_all_who_ask_at_once(tmp_path, video):
 
 def test_cache_recovers_from_errors(tmp_path, video):
     scribe = Scribe()
-    cache = MomentCache(tmp_path / "moments", max_bytes=10_000, write=scribe)
+    cache = ClipCache(tmp_path / "moments", max_bytes=10_000, write=scribe)
     scribe.error = VideoError(video, "decoding crashed")
     with pytest.raises(VideoError, match="crashed"):
         cache.get(video, start_seconds=1, end_seconds=2)
@@ -107,24 +108,24 @@ def test_cache_makes_room_on_a_full_disk(tmp_path, video):
         scribe(path, out, **span)
 
     disk = {"holds": 4}
-    cache = MomentCache(folder, max_bytes=10_000, write=write)
+    cache = ClipCache(folder, max_bytes=10_000, write=write)
     files = [cache.get(video, start_seconds=start, end_seconds=9) for start in range(5)]
     assert [file.exists() for file in files] == [False, False, True, True, True]
     disk["holds"] = 0
-    with pytest.raises(NoRoom, match="no room for the moment"):
+    with pytest.raises(StorageFull, match="no room for the moment"):
         cache.get(video, start_seconds=5, end_seconds=9)
-    with pytest.raises(NoRoom):
+    with pytest.raises(StorageFull):
         cache.get(video, start_seconds=6, end_seconds=9)
     assert [file.exists() for file in files] == [False, False, False, False, True]
 
 
 def test_cache_of_an_earlier_server(tmp_path, video):
     folder = tmp_path / "moments"
-    earlier = MomentCache(folder, max_bytes=10_000, write=Scribe())
+    earlier = ClipCache(folder, max_bytes=10_000, write=Scribe())
     files = [earlier.get(video, start_seconds=start, end_seconds=9) for start in range(3)]
     (folder / f".tmp-0123-{files[0].name}").write_bytes(b"unfinished")
     scribe = Scribe()
-    cache = MomentCache(folder, max_bytes=250, write=scribe)
+    cache = ClipCache(folder, max_bytes=250, write=scribe)
     assert sorted(folder.iterdir()) == sorted(files[1:])
     assert cache.get(video, start_seconds=2, end_seconds=9) == files[2]
     assert not scribe.written
@@ -132,5 +133,5 @@ def test_cache_of_an_earlier_server(tmp_path, video):
 
 def test_cache_of_real_moments(tmp_path):
     path = write_clip(tmp_path / "clip.avi", grey_frames(24), codec="mpeg4")
-    cache = MomentCache(tmp_path / "moments", max_bytes=10**6)
+    cache = ClipCache(tmp_path / "moments", max_bytes=10**6)
     assert shown(cache.get(path, start_seconds=0.4, end_seconds=0.8), 5) == [11, 13, 15, 17, 19]

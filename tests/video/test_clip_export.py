@@ -9,9 +9,9 @@ import pytest
 
 from clips import damage, grey_frames, numbers, open_with_late_streams, packets_of, write_clip, write_tone
 from hdr import COLOURS, HLG, PQ, centres, hdr_frame, patches, write_frames
-from server.moments import appearances, duration, make, shown
+from video.exported import appearances, duration, make, shown
 from vop.errors import UsageError, VideoError, VopError
-from vop.server.media import reading, write_moment
+from vop.video.clip_export import export_clip, source
 from vop.video.frames import read_frames
 from vop.video.probe import probe
 
@@ -57,7 +57,7 @@ def test_whatever_the_source(tmp_path, name, codec, settings):
 
 def test_the_last_frames_where_streams_appear_late(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "clip.mkv", grey_frames(24), codec="libx265", options=QUIET, pix_fmt="yuv420p10le")
-    monkeypatch.setattr(reading, "open_video", open_with_late_streams)
+    monkeypatch.setattr(source, "open_video", open_with_late_streams)
     assert shown(make(path, 0.6, 0.96), 9) == list(range(15, 24))
 
 
@@ -73,7 +73,7 @@ def test_recordings_that_were_joined(tmp_path, audio):
     assert shown(make(path, 0.8, 1.6), 8) == list(range(8, 16))
     assert shown(make(path, 1.4, 2.2), 8) == list(range(14, 22))
     out = tmp_path / "known.mp4"
-    write_moment(path, out, start_seconds=1.4, end_seconds=2.2, duration_seconds=2.4)
+    export_clip(path, out, start_seconds=1.4, end_seconds=2.2, duration_seconds=2.4)
     assert shown(out, 8) == list(range(14, 22))
 
 
@@ -207,7 +207,7 @@ def test_size(tmp_path, width, height, aspect, expected):
 def test_cut_off_at_max_seconds(tmp_path):
     for name, codec in (("copied.mkv", "libx264"), ("encoded.mkv", "libvpx")):
         path = write_clip(tmp_path / name, grey_frames(24), rate=2, codec=codec, options={"g": "6"})
-        write_moment(path, tmp_path / "out.mp4", start_seconds=2, end_seconds=1e9, max_seconds=3)
+        export_clip(path, tmp_path / "out.mp4", start_seconds=2, end_seconds=1e9, max_seconds=3)
         assert duration(tmp_path / "out.mp4") == pytest.approx(3, abs=0.05)
         assert shown(tmp_path / "out.mp4", 6) == [4, 5, 6, 7, 8, 9]
 
@@ -319,6 +319,6 @@ def test_arguments(tmp_path):
         with pytest.raises(UsageError, match=complaint):
             make(path, start, end)
     with pytest.raises(UsageError, match="max_seconds is 0"):
-        write_moment(path, tmp_path / "a.mp4", start_seconds=0, end_seconds=1, max_seconds=0)
+        export_clip(path, tmp_path / "a.mp4", start_seconds=0, end_seconds=1, max_seconds=0)
     with pytest.raises(VopError, match=r"clip.mkv: this folder cannot be made"):
-        write_moment(path, path / "a.mp4", start_seconds=0, end_seconds=1)
+        export_clip(path, path / "a.mp4", start_seconds=0, end_seconds=1)

@@ -1,4 +1,4 @@
-"""What is in a moment that was written."""
+"""What is in a clip that was exported."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import av
 
 from clips import naive_choice
-from vop.server.media import write_moment
+from vop.video.clip_export import export_clip
 
 
 def make(path: Path, start: float, end: float) -> Path:
     out = path.with_name("moment.mp4")
-    write_moment(path, out, start_seconds=start, end_seconds=end)
+    export_clip(path, out, start_seconds=start, end_seconds=end)
     return out
 
 

@@ -1,7 +1,7 @@
-"""A moment's pictures as they are in the file, without decoding: H.264 from a key frame on.
+"""A clip's pictures copied as they are in the file, without decoding: H.264 from a key frame on.
 
-The key frame comes before the moment; players decode from there, and an edit list has them show nothing until the
-moment begins.
+The key frame comes before the clip. Players decode from there, and an edit list makes them show nothing until the clip
+begins.
 """
 
 from __future__ import annotations
@@ -9,40 +9,56 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from operator import attrgetter
 
 import av
 
-from vop.server.media.reading import Moment, reading
+from vop.video.clip_export.source import ClipSource, Packet, opened_at, time_base_of
 
 _IDR = 5
 _START_CODE = re.compile(b"\0\0\1")
-_LONGEST_LEAD = 12  # seconds that a player has to decode unseen before a copied moment; x264 makes 10 at most
-_MOST_REORDERED = 32  # packets between one and those that refer to it; H.264 keeps 16 pictures
+_MAX_LEAD_SECONDS = 12  # that a player has to decode unseen before the clip; x264 makes 10 at most
+_MAX_REORDERED = 32  # packets between one and those that refer to it; H.264 keeps 16 pictures
+_shown_at = attrgetter("pts")
 
 
-def copied_pictures(moment: Moment, output: av.container.OutputContainer) -> Iterator[av.Packet]:
-    """Packets of a new stream of `output`; none where no key frame is near enough, or nothing is shown."""
-    with reading(moment) as (stream, _, packets):
+@dataclass
+class _Timed:
+    """A packet with its times, in units of its stream's time base; an MP4 file cannot hold packets without."""
+
+    packet: Packet
+    pts: int
+    dts: int
+    duration: int
+
+    def written_to(self, stream: av.VideoStream, *, start: int) -> Packet:
+        """The packet as one of a new stream whose time begins at `start`."""
+        self.packet.pts, self.packet.dts = self.pts - start, self.dts - start
+        self.packet.duration, self.packet.stream = self.duration, stream
+        return self.packet
+
+
+def copied_pictures(clip: ClipSource, output: av.container.OutputContainer) -> Iterator[Packet]:
+    """Packets of a new stream of `output`; none if no key frame is near enough, or nothing is shown."""
+    with opened_at(clip) as (stream, _, packets):
         copied = output.add_stream_from_template(stream, opaque=True)
-        start, end, lead = (round(time / stream.time_base) for time in (moment.start, moment.end, _LONGEST_LEAD))
-        own = (packet for packet in packets if packet.stream_index == stream.index and packet.size)
+        start, end, lead = (round(time / time_base_of(stream)) for time in (clip.start, clip.end, _MAX_LEAD_SECONDS))
+        pictures = (packet for packet in packets if packet.stream_index == stream.index and packet.size)
         begins = partial(_is_idr, extradata=stream.codec_context.extradata or b"")
-        own = _from_key_frame(_timed(_with_decoding_times(own, moment)), begins, start=start, lead=lead)
-        for packet in _up_to(end, own):
-            packet.pts -= start
-            packet.dts -= start
-            packet.stream = copied
-            yield packet
+        timed = _timed(_with_decoding_times(pictures, clip))
+        for packet in _up_to(end, _from_key_frame(timed, begins, start=start, lead=lead)):
+            yield packet.written_to(copied, start=start)
 
 
-def _with_decoding_times(packets: Iterator[av.Packet], moment: Moment) -> Iterator[av.Packet]:
+def _with_decoding_times(packets: Iterator[Packet], clip: ClipSource) -> Iterator[Packet]:
     """Matroska does not store these times, and FFmpeg cannot tell them for the first packets that it reads."""
-    early = []
+    early: list[Packet] = []
     for packet in packets:
         if packet.dts is not None:
-            step = max(packet.duration or round(1 / moment.rate / packet.time_base), 1)
+            step = max(packet.duration or round(1 / clip.rate / packet.time_base), 1)
             for place, before in enumerate(reversed(early), start=1):
                 before.dts = packet.dts - place * step
             yield from chain(early, [packet], packets)
@@ -50,20 +66,19 @@ def _with_decoding_times(packets: Iterator[av.Packet], moment: Moment) -> Iterat
         early.append(packet)
 
 
-def _timed(packets: Iterator[av.Packet]) -> Iterator[av.Packet]:
-    """The packets as they are, as long as each has its times: an MP4 cannot hold others."""
+def _timed(packets: Iterator[Packet]) -> Iterator[_Timed]:
     for packet in packets:
         if packet.pts is None or packet.dts is None:
             raise ValueError("a packet has no times")
         if packet.is_discard:
-            raise ValueError("an edit list cuts a packet off, which would be shown")
-        yield packet
+            raise ValueError("an edit list cuts off a packet that would be shown here")
+        yield _Timed(packet, packet.pts, packet.dts, packet.duration or 0)
 
 
-def _is_idr(packet: av.Packet, *, extradata: bytes) -> bool:
-    """Whether a decoder can begin with this packet and have whole pictures at once.
+def _is_idr(packet: Packet, *, extradata: bytes) -> bool:
+    """Whether a decoder that begins with this packet gives whole pictures at once.
 
-    Streams with intra refresh mark packets as key frames from which the picture only builds up.
+    Streams with intra refresh also mark packets as key frames from which the picture only builds up.
     """
     return packet.is_keyframe and _IDR in _unit_types(bytes(packet), extradata)
 
@@ -83,14 +98,14 @@ def _types_by_length(data: bytes, prefix: int) -> Iterator[int]:
 
 
 def _from_key_frame(
-    packets: Iterator[av.Packet], begins: Callable[[av.Packet], bool], *, start: int, lead: int
-) -> Iterator[av.Packet]:
+    packets: Iterator[_Timed], begins: Callable[[Packet], bool], *, start: int, lead: int
+) -> Iterator[_Timed]:
     """The packets from the last key frame before `start` on; none if it is too far away, or nothing is shown then.
 
     Args:
         begins: whether decoding can begin with a packet.
     """
-    held: list[av.Packet] = []
+    held: list[_Timed] = []
     following = None
     for packet in packets:
         if packet.dts > start:
@@ -98,7 +113,7 @@ def _from_key_frame(
             break
         if held and packet.dts > held[0].pts + lead:
             held.clear()
-        is_key = begins(packet)
+        is_key = begins(packet.packet)
         if is_key and packet.pts <= start:
             held.clear()
         if held or is_key:
@@ -106,30 +121,26 @@ def _from_key_frame(
     shown = max((packet for packet in held if packet.pts <= start), key=_shown_at, default=None)
     if shown is None or (following is None and shown.pts + (shown.duration or 1) <= start):
         return
-    shown.pts = start  # it is on display when the moment begins
+    shown.pts = start  # it is on display when the clip begins
     yield from chain(held, [following] if following else [], packets)
 
 
-def _up_to(end: int, packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
+def _up_to(end: int, packets: Iterable[_Timed]) -> Iterator[_Timed]:
     """The packets shown before `end`; later ones that they refer to are shown for no more than a tick each."""
-    tail: deque[av.Packet] = deque()
-    goes_on = False
+    tail: deque[_Timed] = deque()
+    continues = False
     for packet in packets:
-        goes_on = packet.dts >= end
-        if goes_on:
+        continues = packet.dts >= end
+        if continues:
             break
         tail.append(packet)
-        if len(tail) > _MOST_REORDERED:
+        if len(tail) > _MAX_REORDERED:
             yield tail.popleft()
     while tail and tail[-1].pts >= end:  # nothing before the end refers to these
         tail.pop()
     last = max((packet for packet in tail if packet.pts < end), key=_shown_at, default=None)
     if last:
-        last.duration = end - last.pts if goes_on else min(last.duration, end - last.pts)
+        last.duration = end - last.pts if continues else min(last.duration, end - last.pts)
     for place, packet in enumerate(sorted((packet for packet in tail if packet.pts >= end), key=_shown_at)):
         packet.pts, packet.duration = end + place, 1
     yield from tail
-
-
-def _shown_at(packet: av.Packet) -> int:
-    return packet.pts
