@@ -26,7 +26,6 @@ from pathlib import Path
 import av
 import torch
 
-from vop.search.index import index
 from vop.search.manifest import Manifest, SegmentationConfig
 from vop.search.metadata import NOTHING
 from vop.search.models import describe, embed_by, open_model
@@ -34,6 +33,7 @@ from vop.search.pipeline import run
 from vop.search.reading import Reader
 from vop.search.scanner import find_videos
 from vop.search.store import Store
+from vop.search.sync import index
 from vop.video.isolated import DecodingProcesses
 
 RATE, BATCH = 25, 16

@@ -91,7 +91,7 @@ def workplace(tmp_path_factory, tiny_folder) -> Path:
     """A folder with the files that the pages' examples name: a run, its data, two videos, a library of them."""
     from vop.benchmarks.videos import encode
     from vop.models.model import create
-    from vop.search.index import index
+    from vop.search.sync import index
 
     folder = tmp_path_factory.mktemp("workplace")
     levels = np.arange(0, 240, 40, dtype=np.uint8)  # six frames, from dark to bright

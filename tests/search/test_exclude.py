@@ -11,9 +11,9 @@ from search.owners_videos import rows, write_video
 from vop.errors import UsageError
 from vop.search import exclude as excluding
 from vop.search.exclude import Exclude, normal_globs
-from vop.search.index import change_excluded, preview
 from vop.search.scanner import find_videos
 from vop.search.store import Store
+from vop.search.sync import change_excluded, preview
 
 FILES = [
     "a.mp4",

@@ -15,9 +15,9 @@ from search.owners_videos import embeddings, rows, write_video
 from vop.errors import UsageError, VopError
 from vop.search import reading
 from vop.search import writer as commits
-from vop.search.index import forget, index
 from vop.search.manifest import SegmentationConfig
 from vop.search.store import Store
+from vop.search.sync import forget, index
 from vop.video.frames import read_frames
 
 TESTS = Path(__file__).parents[1]
@@ -238,11 +238,11 @@ def test_metadata(bring, folder, videos, tmp_path, no_decoding):
 
 
 def test_settings_belong_to_a_library(bring, folder, tmp_path):
-    bring(cutting=SegmentationConfig(window_seconds=5, overlap_seconds=1))
+    bring(segmentation=SegmentationConfig(window_seconds=5, overlap_seconds=1))
     assert len([key for key in rows(folder) if key[0] == "b.mp4"]) == 7
     bring(num_frames=None)
     with pytest.raises(UsageError, match="windows of 7 s"):
-        bring(cutting=SegmentationConfig(window_seconds=7))
+        bring(segmentation=SegmentationConfig(window_seconds=7))
     with pytest.raises(UsageError, match="num_frames: 2"):
         bring(num_frames=5)
     with pytest.raises(UsageError, match="keep_frames"):
@@ -250,7 +250,7 @@ def test_settings_belong_to_a_library(bring, folder, tmp_path):
 
 
 def test_by_shots(bring, folder):
-    bring(cutting=SegmentationConfig(by="shots"))
+    bring(segmentation=SegmentationConfig(by="shots"))
     starts = sorted(row["start_seconds"] for (name, _), row in rows(folder).items() if name == "b.mp4")
     assert starts == pytest.approx(list(range(0, 26, 2)), abs=0.3)  # the pictures change every two seconds
 

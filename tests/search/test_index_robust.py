@@ -18,10 +18,10 @@ from search.owners_videos import rows, write_video
 from vop.errors import VopError
 from vop.search import reading, store
 from vop.search import writer as commits
-from vop.search.index import forget, restore
 from vop.search.schema import matrix
 from vop.search.segmenting import read_segments
 from vop.search.store import Store
+from vop.search.sync import forget, restore
 from vop.video.isolated import DecodingProcesses
 
 TESTS = Path(__file__).parents[1]
@@ -161,8 +161,8 @@ import os, signal, sys
 sys.path.insert(0, {str(TESTS)!r})
 from search.test_index_robust import read_in_part
 from vop.search import reading
-from vop.search.index import index
-from vop.search.index import forget, restore
+from vop.search.sync import index
+from vop.search.sync import forget, restore
 from vop.search.store import Store
 reading.read_segments = read_in_part
 calls = iter(range(1, 99))
@@ -269,7 +269,8 @@ def test_killed_and_run_again(bring, folder, videos, tiny_folder, tmp_path, mome
     code = f"""
 import os, signal, sys
 sys.path.insert(0, {str(TESTS)!r})
-from vop.search import writer as commits, index, indexing, models
+from vop.search import writer as commits, indexing, models
+from vop.search.sync import ingest
 commits.COMMIT_SECONDS = 0.0
 times = iter(range(99))
 real = indexing.embed_by
@@ -278,7 +279,7 @@ def embed_by(*given):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*given)
 indexing.embed_by = embed_by
-index.index({str(folder)!r}, [{str(tmp_path / "videos")!r}], model={str(tiny_folder)!r}, num_frames=2,
+ingest.index({str(folder)!r}, [{str(tmp_path / "videos")!r}], model={str(tiny_folder)!r}, num_frames=2,
             precision="fp32", workers=2, batch_size=1)
 """
     killed = subprocess.run([sys.executable, "-c", code], check=False)

@@ -14,14 +14,14 @@ import pytest
 from search.libraries import a_file, make_library, rows_of, unit_vectors
 from vop.cli import main
 from vop.errors import UsageError, VopError
-from vop.search import integrity
 from vop.search import manifest as describing
 from vop.search.checksums import check_rows, damaged_rows
 from vop.search.failures import UNREADABLE, failure
 from vop.search.frames import SegmentFrames
-from vop.search.integrity import check
 from vop.search.lock import alone_in
 from vop.search.store import Store
+from vop.search.sync import integrity
+from vop.search.sync.integrity import check
 
 FLIPS = 200
 

@@ -49,7 +49,7 @@ import signal, sys
 sys.path.insert(0, {str(TESTS)!r})
 from search.test_interrupted import read_for_ever
 from vop.search import writer as commits, indexing, reading
-from vop.search.index import index
+from vop.search.sync import index
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 commits.COMMIT_SECONDS = 1e9
 reading.read_segments = read_for_ever

@@ -15,10 +15,10 @@ from vop.errors import UsageError
 from vop.search import reading
 from vop.search.filters import Filters
 from vop.search.gone import is_below
-from vop.search.index import forget
 from vop.search.metadata import read_metadata
 from vop.search.scanner import absolute_path, find_videos
 from vop.search.store import Store
+from vop.search.sync import forget
 
 
 def nfc(text: str) -> str:

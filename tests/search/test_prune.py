@@ -14,8 +14,8 @@ from search.owners_videos import embeddings, rows, write_video
 from vop.errors import UsageError
 from vop.search.failures import PARTIAL, failure
 from vop.search.gone import missing_folders, sort_missing
-from vop.search.index import forget, preview, restore
 from vop.search.store import Known, Store
+from vop.search.sync import forget, preview, restore
 from vop.search.volumes import mount_point, volume_of
 
 

@@ -10,11 +10,10 @@ import pytest
 import vop
 from search.owners_videos import write_folder
 from vop.errors import UsageError, VopError
-from vop.search import reembed as moving
-from vop.search.index import index
 from vop.search.models import open_models
-from vop.search.reembed import reembed
 from vop.search.store import Store
+from vop.search.sync import index, reembed
+from vop.search.sync import reembedding as moving
 
 
 @pytest.fixture

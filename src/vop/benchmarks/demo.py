@@ -17,7 +17,7 @@ from vop.evaluation.figures import Clip, SheetRow, contact_sheet
 from vop.evaluation.job import evaluate_model
 from vop.evaluation.report import EvaluationReport
 from vop.models.model import TextVideoModel, load
-from vop.search.index import index
+from vop.search.sync import index
 from vop.training.job import train
 from vop.training.recipe import TUNED, Recipe
 from vop.utils.device import resolve_precision

@@ -98,14 +98,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _index(arguments: argparse.Namespace, *, yes: bool) -> IndexReport:
-    from vop.search.index import index
+    from vop.search.sync import index
 
     with progress.show() as show:
         return index(
             arguments.library,
             arguments.paths,
             model=arguments.model,
-            cutting=_cutting(arguments),
+            segmentation=_segmentation(arguments),
             num_frames=arguments.num_frames,
             keep_frames=arguments.keep_frames,
             exclude=arguments.exclude,
@@ -146,7 +146,7 @@ def say_waiting(library: Path) -> None:
     warn(f"vop: another process is writing to {library}; waiting for it to finish")
 
 
-def _cutting(arguments: argparse.Namespace) -> SegmentationConfig | None:
+def _segmentation(arguments: argparse.Namespace) -> SegmentationConfig | None:
     """What was asked for; None if nothing was."""
     from vop.search.manifest import SegmentationConfig
 
@@ -221,7 +221,7 @@ def print_failures(counts: Mapping[str, object], library: Path | None) -> None:
 
 
 def _show_preview(arguments: argparse.Namespace) -> None:
-    from vop.search.index import preview
+    from vop.search.sync import preview
 
     found = preview(arguments.library, arguments.paths, exclude=arguments.exclude, live_photos=arguments.live_photos)
     if arguments.json:

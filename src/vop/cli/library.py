@@ -15,7 +15,7 @@ from vop.utils.text import count, on_one_line
 from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
-    from vop.search.integrity import CheckReport
+    from vop.search.sync.integrity import CheckReport
 
 
 def add_parser(subparsers) -> None:
@@ -106,8 +106,8 @@ def _failures(arguments: argparse.Namespace) -> None:
 
 
 def _forget(arguments: argparse.Namespace) -> None:
-    from vop.search.index import forget
     from vop.search.removed import KEPT_DAYS
+    from vop.search.sync import forget
 
     waiting = partial(say_waiting, arguments.library)
     removed = forget(arguments.library, arguments.paths, for_good=arguments.for_good, waiting=waiting)
@@ -121,7 +121,7 @@ def _forget(arguments: argparse.Namespace) -> None:
 
 
 def _restore(arguments: argparse.Namespace) -> None:
-    from vop.search.index import restore
+    from vop.search.sync import restore
 
     waiting = partial(say_waiting, arguments.library)
     restored = restore(arguments.library, arguments.paths, waiting=waiting)
@@ -132,7 +132,7 @@ def _restore(arguments: argparse.Namespace) -> None:
 
 
 def _exclude(arguments: argparse.Namespace) -> None:
-    from vop.search.index import change_excluded
+    from vop.search.sync import change_excluded
 
     waiting = partial(say_waiting, arguments.library)
     globs = change_excluded(arguments.library, add=arguments.add, drop=arguments.drop, waiting=waiting)
@@ -145,7 +145,7 @@ def _exclude(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from vop.search.integrity import check
+    from vop.search.sync.integrity import check
 
     with progress.show() as show:
         report = check(
@@ -184,7 +184,7 @@ def _print_check(report: CheckReport) -> None:
 
 def _reembed(arguments: argparse.Namespace) -> None:
     use_threads(arguments.threads)
-    from vop.search.reembed import reembed
+    from vop.search.sync import reembed
 
     with progress.show() as show:
         report = reembed(

@@ -20,7 +20,7 @@ class Wanted:
     """What the caller of an indexing asks of its library. A new library needs a model; an existing one has its own."""
 
     model: str | None
-    cutting: SegmentationConfig | None
+    segmentation: SegmentationConfig | None
     num_frames: int | None
     keep_frames: bool
     precision: str
@@ -62,7 +62,7 @@ class Wanted:
             models=(described,),
             num_frames=model.num_frames,
             image_size=model.image_size,
-            cutting=self.cutting or SegmentationConfig(),
+            cutting=self.segmentation or SegmentationConfig(),
             keep_frames=self.keep_frames,
         )
         return Store.create(folder, about)
@@ -70,7 +70,7 @@ class Wanted:
     def _check(self, about: Manifest, folder: Path) -> None:
         """Refuses settings that are not the library's: its segments would not be comparable."""
         for what, wanted, has in (
-            ("segments", self.cutting, about.cutting),
+            ("segments", self.segmentation, about.cutting),
             ("num_frames", self.num_frames, about.num_frames),
             ("keep_frames", self.keep_frames or None, about.keep_frames),
         ):

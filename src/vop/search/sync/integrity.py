@@ -25,7 +25,7 @@ from vop.search.gone import sort_missing
 from vop.search.lock import DATABASE, alone_in
 from vop.search.manifest import Manifest
 from vop.search.reading import is_as_it_was
-from vop.search.salvage import (
+from vop.search.sync.salvage import (
     UNKNOWN,
     Scan,
     carry_removed,

@@ -39,7 +39,7 @@ def index(
     paths: Sequence[str | Path],
     *,
     model: str | None = None,
-    cutting: SegmentationConfig | None = None,
+    segmentation: SegmentationConfig | None = None,
     num_frames: int | None = None,
     keep_frames: bool = False,
     exclude: Sequence[str] = (),
@@ -61,7 +61,7 @@ def index(
         folder: the library.
         paths: files and folders. Those that do not exist are skipped with a warning.
         model: a run, a folder, a hub id or mini; a new library needs it, an existing one has its own.
-        cutting, num_frames, keep_frames, precision: of a new library; an existing one has its own.
+        segmentation, num_frames, keep_frames, precision: of a new library; an existing one has its own.
         keep_frames: keeps the decoded frames, so that the library can move to another model without decoding.
         exclude: globs of files and folders that are not indexed, in addition to those that the library has; it keeps
             them. See `vop.search.exclude`.
@@ -86,7 +86,9 @@ def index(
     described = read_metadata(metadata) if metadata else NOTHING
     scope = _look_through(folder, paths, exclude, live_photos)
     scope.warn(warn)
-    wanted = Wanted(model=model, cutting=cutting, num_frames=num_frames, keep_frames=keep_frames, precision=precision)
+    wanted = Wanted(
+        model=model, segmentation=segmentation, num_frames=num_frames, keep_frames=keep_frames, precision=precision
+    )
     new = wanted.new_model(scope.folder)
     with alone_in(scope.folder, waiting=waiting):
         library, models = wanted.open(scope.folder, new)
