@@ -31,9 +31,9 @@ from vop.search.metadata import NOTHING
 from vop.search.models import describe, embed_by, open_model
 from vop.search.pipeline import run
 from vop.search.reading import Reader
-from vop.search.scanner import find_videos
 from vop.search.store import Store
 from vop.search.sync import index
+from vop.video.find import find_videos
 from vop.video.isolated import DecodingProcesses
 
 RATE, BATCH = 25, 16

@@ -12,8 +12,8 @@ import pytest
 from search.owners_videos import rows, write_video
 from vop.search import reading
 from vop.search.copies import Copies, preference
-from vop.search.scanner import FoundFile
 from vop.search.store import Store
+from vop.video.find import FoundFile
 
 
 def names(folder: Path) -> set[str]:

@@ -16,9 +16,9 @@ from vop.search import reading
 from vop.search.filters import Filters
 from vop.search.gone import is_below
 from vop.search.metadata import read_metadata
-from vop.search.scanner import absolute_path, find_videos
 from vop.search.store import Store
 from vop.search.sync import forget
+from vop.video.find import absolute_path, find_videos
 
 
 def nfc(text: str) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from vop.search.scanner import FoundFile
 from vop.search.state import IndexProgress, State, read_progress, state_of
+from vop.video.find import FoundFile
 
 FILE = "progress.json"
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Set
 from pathlib import Path
 
-from vop.search.scanner import FoundFile
+from vop.video.find import FoundFile
 
 _SECONDS = 2  # FAT keeps times of change in steps of so many seconds, so that a copy on it looks a little older
 

@@ -19,13 +19,13 @@ from vop.search.models import embed_by
 from vop.search.pipeline import Finished, run
 from vop.search.reading import Copy, Decoded, KnownContent, Reader, is_as_it_was
 from vop.search.report import IndexReport
-from vop.search.scanner import FoundFile, Walk
 from vop.search.schema import make_rows
 from vop.search.state import IndexProgress, state_of
 from vop.search.store import Known, Store
 from vop.search.volumes import volume_of
 from vop.search.writer import Pending
 from vop.utils.progress import Progress
+from vop.video.find import FoundFile, FoundVideos
 from vop.video.isolated import DecodingProcesses
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _COPY_OF = "it has the content of "  # and then the path of the file that the li
 
 
 class Indexing:
-    """Brings a library up to date with a walk.
+    """Brings a library up to date with a found.
 
     Attributes:
         report: what has been done so far.
@@ -45,15 +45,15 @@ class Indexing:
         self,
         library: Store,
         models: Sequence[TextVideoModel],
-        walk: Walk,
+        found: FoundVideos,
         metadata: Metadata,
         progress: Progress,
     ) -> None:
-        self.library, self.models, self.walk, self.metadata = library, models, walk, metadata
+        self.library, self.models, self.found, self.metadata = library, models, found, metadata
         self.report = IndexReport(
             library=str(library.path),
-            passed_over=dict(walk.passed_over),
-            missing={str(path): reason for path, reason in walk.missing},
+            passed_over=dict(found.passed_over),
+            missing={str(path): reason for path, reason in found.missing},
         )
         self.known = library.known()
         self._again = library.outdated().keys()
@@ -72,9 +72,9 @@ class Indexing:
 
     def work(self, *, workers: int, batch_size: int) -> None:
         """Decodes and embeds what is new or has changed. Interrupted, it commits what is finished."""
-        for path, reason in self.walk.unreadable:
+        for path, reason in self.found.unreadable:
             self._fail(str(path), UNREADABLE, reason)
-        wanted = [file for file in self.walk.files if not self._is_done(file)]
+        wanted = [file for file in self.found.files if not self._is_done(file)]
         with state_of(self.library.path) as state, DecodingProcesses() as processes:
             self._reader = Reader(self.library, self.known, self.metadata, processes, files=wanted, again=self._again)
             self._progress = IndexProgress(self._show, hours=lambda: self._reader.seconds / 3600)
@@ -238,7 +238,7 @@ class Indexing:
     def settle(self, roots: Set[Path], *, prune: bool, yes: bool) -> None:
         """Takes out, or counts, the videos below `roots` that the walk has not found, and completes the report."""
         known = self.library.known()
-        left = leftovers(known, self.walk, roots)
+        left = leftovers(known, self.found, roots)
         going = left.prunable if prune and (yes or not left.needs_yes) else []
         if going:
             self.library.set_aside(going)
@@ -250,7 +250,7 @@ class Indexing:
         self.report.unreadable = sum(failed.kind == UNREADABLE for failed in failures)
         self.report.partial = sum(failed.kind == PARTIAL for failed in failures)
         self.report.duplicates = sum(failed.kind == DUPLICATE for failed in failures)
-        there = [*known, *(str(file.path) for file in self.walk.files), *(failed.path for failed in failures)]
+        there = [*known, *(str(file.path) for file in self.found.files), *(failed.path for failed in failures)]
         self.report.unmatched = self.metadata.unmatched(there)
         self.report.outdated = len(self.library.outdated())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.search.gone import is_below, sort_missing
-from vop.search.scanner import Walk
+from vop.video.find import FoundVideos
 
 if TYPE_CHECKING:
     from vop.search.store import Known
@@ -49,13 +49,13 @@ class Leftovers:
         return len(self.prunable) > max(HANDFUL, LARGE_SHARE * self.videos)
 
 
-def leftovers(known: Mapping[str, Known], walk: Walk, roots: Set[Path]) -> Leftovers:
+def leftovers(known: Mapping[str, Known], found: FoundVideos, roots: Set[Path]) -> Leftovers:
     """What a walk below `roots` has not found of the videos that a library has."""
     below = sorted(path for path in known if is_below(path, roots))
     deleted, unavailable = sort_missing(below, known)
-    unsure, left_out = frozenset(path for path, _ in walk.unreadable), frozenset(walk.left_out)
+    unsure, left_out = frozenset(path for path, _ in found.unreadable), frozenset(found.left_out)
     unavailable += [path for path in deleted if is_below(path, unsure)]
-    missing = {*deleted, *unavailable, *(str(file.path) for file in walk.files)}
+    missing = {*deleted, *unavailable, *(str(file.path) for file in found.files)}
     return Leftovers(
         deleted=[path for path in deleted if not is_below(path, unsure)],
         excluded=[path for path in below if path not in missing and is_below(path, left_out)],

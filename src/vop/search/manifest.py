@@ -67,7 +67,7 @@ class Manifest:
     """Everything that `library.json` says. All models of a library take the same frames.
 
     Attributes:
-        exclude: globs of files and folders that are not indexed; see `vop.search.exclude`.
+        exclude: globs of files and folders that are not indexed; see `vop.video.find`.
         live_photos: whether the movies of Live Photos are indexed.
     """
 

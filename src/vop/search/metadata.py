@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vop.errors import DataError, UsageError
-from vop.search.scanner import absolute_path
 from vop.utils.names import existing_path, nfc
 from vop.utils.text import count
+from vop.video.find import absolute_path
 
 PATH_COLUMNS = ("path", "video", "file", "filename", "file_name", "video_path", "name")
 

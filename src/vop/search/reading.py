@@ -17,11 +17,11 @@ from vop.errors import VideoError
 from vop.search.copies import Copies
 from vop.search.frames import SegmentFrames
 from vop.search.metadata import Metadata
-from vop.search.scanner import FoundFile
 from vop.search.schema import VideoFile, segment_id
 from vop.search.segmenting import Piece, read_segments
 from vop.search.store import Known, Store
 from vop.search.volumes import volume_of
+from vop.video.find import FoundFile
 from vop.video.isolated import DecodingProcesses
 from vop.video.probe import VideoInfo
 

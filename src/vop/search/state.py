@@ -14,8 +14,8 @@ from vop.utils.files import atomic_write
 from vop.utils.text import count
 
 if TYPE_CHECKING:
-    from vop.search.scanner import FoundFile
     from vop.utils.progress import Progress
+    from vop.video.find import FoundFile
 
 FILE = "progress.json"
 _MEGABYTE = 2**20

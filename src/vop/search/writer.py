@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from vop.search.checksums import check_rows
 from vop.search.failures import Failure
-from vop.search.scanner import FoundFile
 from vop.search.schema import METADATA, with_column
 from vop.search.store import Store
 from vop.search.volumes import volume_of
 from vop.utils.uninterrupted import uninterrupted
+from vop.video.find import FoundFile
 
 COMMIT_ROWS, COMMIT_SECONDS = 1000, 5.0
 TIDY_COMMITS = 100  # every commit is a file of its own; so many are made into one

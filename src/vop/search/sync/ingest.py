@@ -16,7 +16,6 @@ from pathlib import Path
 
 from vop.errors import UsageError, VopError
 from vop.search import manifest as describing
-from vop.search.exclude import normal_globs
 from vop.search.gone import is_below, missing_folders
 from vop.search.indexing import Indexing, is_known_copy
 from vop.search.leftovers import leftovers
@@ -27,9 +26,9 @@ from vop.search.opening import Wanted
 from vop.search.pipeline import count_workers
 from vop.search.reading import content_id
 from vop.search.report import IndexPreview, IndexReport
-from vop.search.scanner import FoundFile, Walk, absolute_path, find_videos
 from vop.search.store import Known, Store
 from vop.utils.progress import Progress, silent
+from vop.video.find import FoundFile, FoundVideos, absolute_path, find_videos, normal_globs
 
 _TIDYING = "tidying up"  # minutes, where a large library needs a new index
 
@@ -64,7 +63,7 @@ def index(
         segmentation, num_frames, keep_frames, precision: of a new library; an existing one has its own.
         keep_frames: keeps the decoded frames, so that the library can move to another model without decoding.
         exclude: globs of files and folders that are not indexed, in addition to those that the library has; it keeps
-            them. See `vop.search.exclude`.
+            them. See `vop.video.find`.
         live_photos: whether the movies of Live Photos are indexed; the library keeps it. None: as before.
         metadata: a CSV file; see `vop.search.metadata`.
         prune: takes out videos below `paths` whose files were deleted, or are not to be indexed any more. They can be
@@ -98,7 +97,7 @@ def index(
             live_photos=library.manifest.live_photos if live_photos is None else live_photos,
         )
         library.add_columns(described.columns)
-        indexing = Indexing(library, models, scope.walk, described, progress)
+        indexing = Indexing(library, models, scope.found, described, progress)
         indexing.work(workers=threads, batch_size=batch_size)
         indexing.settle(scope.roots, prune=prune, yes=yes)
         progress(_TIDYING, 0, 1)
@@ -120,8 +119,8 @@ def preview(
     library = Store.open(scope.folder) if (scope.folder / FILE).exists() else None
     known = library.known() if library else {}
     failed = {failure.path: failure for failure in library.failures()} if library else {}
-    left = leftovers(known, scope.walk, scope.roots)
-    other = [file for file in scope.walk.files if not _is_unchanged(file, known)]
+    left = leftovers(known, scope.found, scope.roots)
+    other = [file for file in scope.found.files if not _is_unchanged(file, known)]
     new = [file for file in other if str(file.path) not in known and not is_known_copy(file, failed, known)]
     moved = _moved(new, [known[path] for path in (*left.deleted, *left.unavailable)])
     left = left.without(moved.values())
@@ -136,7 +135,7 @@ def preview(
         away=left.unavailable,
         unavailable=[str(folder) for folder in missing_folders(left.unavailable)],
         missing=scope.missing,
-        passed_over=dict(scope.walk.passed_over),
+        passed_over=dict(scope.found.passed_over),
     )
 
 
@@ -236,11 +235,11 @@ class _Scope:
     roots: frozenset[Path]
     exclude: tuple[str, ...]
     live_photos: bool
-    walk: Walk
+    found: FoundVideos
 
     @property
     def missing(self) -> dict[str, str]:
-        return {str(path): reason for path, reason in self.walk.missing}
+        return {str(path): reason for path, reason in self.found.missing}
 
     def warn(self, warn: Callable[[str], None]) -> None:
         for path, reason in self.missing.items():
@@ -256,8 +255,8 @@ def _look_through(
     globs = normal_globs([*(about.exclude if about else ()), *exclude])
     live_photos = bool(about and about.live_photos) if live_photos is None else live_photos
     roots = frozenset(absolute_path(Path(path).expanduser()) for path in paths)
-    walk = find_videos(sorted(roots), skip=folder, exclude=globs, live_photos=live_photos)
-    return _Scope(folder=folder, roots=roots, exclude=globs, live_photos=live_photos, walk=walk)
+    found = find_videos(sorted(roots), skip=folder, exclude=globs, live_photos=live_photos)
+    return _Scope(folder=folder, roots=roots, exclude=globs, live_photos=live_photos, found=found)
 
 
 def _check_outdated(library: Store, scope: _Scope, *, redo: bool) -> None:
