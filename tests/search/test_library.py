@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from search.libraries import SIZE, STEP, a_file, a_model, an_about, content_of, make_library, rows_of, unit_vectors
+from search.libraries import SIZE, STEP, a_file, a_manifest, a_model, content_of, make_library, rows_of, unit_vectors
 from vop.errors import UsageError
 from vop.search import vector_index as nearest
 from vop.search.filters import Filters
-from vop.search.schema import segment_id
-from vop.search.store import IndexedVideo, Store
+from vop.search.results import IndexedVideo, segment_id
+from vop.search.store import Store
 
 VIDEOS, SEGMENTS, MANY = 30, 4, 10**9
 PATHS = [f"/v/{number % 3}/{number:02d}.mp4" for number in range(VIDEOS)]
@@ -25,7 +25,7 @@ OTHERS = unit_vectors(VIDEOS * SEGMENTS, seed=4).reshape(VIDEOS, SEGMENTS, SIZE)
 def library(tmp_path_factory):
     """Two models; the author of every second video is known."""
     folder = tmp_path_factory.mktemp("reading") / "films"
-    library = Store.create(folder, an_about(a_model(), a_model(1)))
+    library = Store.create(folder, a_manifest(a_model(), a_model(1)))
     library.add_columns(["author"])
     for some in (range(20), range(20, VIDEOS)):
         files = [(a_file(PATHS[n], metadata={"author": f"author {n}"} if n % 2 else {}), n) for n in some]
@@ -73,7 +73,7 @@ def test_so_is_one_of_a_library_too_large_for_the_memory(library, monkeypatch, k
 @FILTERS
 def test_and_one_with_an_index(tmp_path, monkeypatch, folder):
     monkeypatch.setattr(nearest, "EXACT_ROWS", VIDEOS)
-    library = Store.create(tmp_path / "library", an_about(a_model(), a_model(1)))
+    library = Store.create(tmp_path / "library", a_manifest(a_model(), a_model(1)))
     files = [a_file(path) for path in PATHS]
     library.put(pa.concat_tables(map(partial(rows_of, library), files, VECTORS, OTHERS)))
     library.keep_up()
@@ -112,10 +112,10 @@ def test_an_empty_library(tmp_path):
     library = make_library(tmp_path / "empty", [])
     assert library.search(VECTORS[0, 0]) == []
     assert library.search(VECTORS[0, 0], filters=Filters(name="x")) == []
-    assert (library.known(), library.failures(), library.columns) == ({}, [], [])
+    assert (library.videos(), library.failures(), library.columns) == ({}, [], [])
     counts = {"segments": 0, "videos": 0, "hours": 0, "outdated": 0, "columns": [], "index": None}
     failed = {"failures": 0, "unreadable": 0, "partial": 0, "duplicates": 0}
-    assert library.status() == counts | failed
+    assert library.status().to_dict() == counts | failed
 
 
 def test_a_segment_by_its_id(library):
@@ -133,9 +133,9 @@ def test_a_video_by_its_id(library):
 
 def test_counts_and_what_is_known(library):
     status = library.status()
-    assert (status["segments"], status["videos"], status["columns"]) == (VIDEOS * SEGMENTS, VIDEOS, ["author"])
-    assert status["hours"] == pytest.approx(VIDEOS * 30 / 3600, abs=1e-3)
-    known = library.known()
+    assert (status.segments, status.videos, status.columns) == (VIDEOS * SEGMENTS, VIDEOS, ["author"])
+    assert status.hours == pytest.approx(VIDEOS * 30 / 3600, abs=1e-3)
+    known = library.videos()
     assert sorted(known) == sorted(PATHS)
     assert known[PATHS[3]].video == content_of(PATHS[3])
     assert (known[PATHS[3]].size, known[PATHS[3]].mtime_ns) == (1000, 5)

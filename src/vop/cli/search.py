@@ -221,10 +221,10 @@ def _print(found: list[Moment], library: Store) -> None:
 
 def _why_nothing(library: Store) -> str:
     counts = library.status()
-    if counts["videos"]:
+    if counts.videos:
         return "no video passes the filters"
-    if counts["index"]:
-        done, total = counts["index"]["done"], counts["index"]["total"]
+    if counts.index:
+        done, total = counts.index.done, counts.index.total
         return f"indexing is under way ({done} of {total} files), and no video can be searched yet: try again soon"
     return f"the library is empty: {command_line('index', library.path, 'FOLDER_OF_VIDEOS')}"
 

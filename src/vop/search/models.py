@@ -43,7 +43,7 @@ def describe(model: TextVideoModel, *, name: str, column: str) -> LibraryModel:
 
     model.check_independent()
     return LibraryModel(
-        name=place_of(name),
+        name=absolute_name(name),
         method=model.method_name,
         fingerprint=fingerprint(model),
         embed_dim=model.backbone.sizes.embed_dim,
@@ -52,7 +52,7 @@ def describe(model: TextVideoModel, *, name: str, column: str) -> LibraryModel:
     )
 
 
-def place_of(name: str) -> str:
+def absolute_name(name: str) -> str:
     """A model's name as it can be opened from anywhere: a folder's whole path."""
     folder = Path(name).expanduser()
     return str(folder.absolute()) if name != MINI and folder.is_dir() else name

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vop.errors import UsageError
 from vop.search.manifest import FILE, Manifest, SegmentationConfig
-from vop.search.models import describe, open_model, open_models, place_of
+from vop.search.models import absolute_name, describe, open_model, open_models
 from vop.search.store import Store
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Wanted:
         self._check(library.manifest, folder)
         models = open_models(library.manifest, folder=folder, name=self.model)
         if self.model is not None:  # where the first of them is now, if it has moved
-            library.rename_model(place_of(self.model))
+            library.rename_model(absolute_name(self.model))
         return library, models
 
     def _create(self, folder: Path, model: TextVideoModel) -> Store:
@@ -62,7 +62,7 @@ class Wanted:
             models=(described,),
             num_frames=model.num_frames,
             image_size=model.image_size,
-            cutting=self.segmentation or SegmentationConfig(),
+            segmentation=self.segmentation or SegmentationConfig(),
             keep_frames=self.keep_frames,
         )
         return Store.create(folder, about)
@@ -70,7 +70,7 @@ class Wanted:
     def _check(self, about: Manifest, folder: Path) -> None:
         """Refuses settings that are not the library's: its segments would not be comparable."""
         for what, wanted, has in (
-            ("segments", self.segmentation, about.cutting),
+            ("segments", self.segmentation, about.segmentation),
             ("num_frames", self.num_frames, about.num_frames),
             ("keep_frames", self.keep_frames or None, about.keep_frames),
         ):

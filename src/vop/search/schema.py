@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from vop.errors import UsageError
+from vop.search.filters import quoted
 from vop.search.manifest import LibraryModel
+from vop.search.results import METADATA, segment_id
 from vop.video.version import DECODER_VERSION
 
 if TYPE_CHECKING:
@@ -38,10 +39,8 @@ if TYPE_CHECKING:
 
     from vop.search.segments import Span  # decodes, and so brings PyTorch, which a look into a library can do without
 
-METADATA = "about_"
 EMBEDDING = "embedding_"
 CHECKSUM = "checksum"
-LIGHT = ["segment", "path", "duration_seconds", "date", "plays_in_browsers"]  # what makes a moment
 ADDED = ("date_source", "volume", "num_segments", CHECKSUM)  # columns that older libraries lack
 _DECODER = "decoder-"
 _OLDER_DECODER = 2
@@ -153,23 +152,6 @@ def decoder_version(made_with: str) -> int:
     return int(last.removeprefix(_DECODER)) if last.startswith(_DECODER) else _OLDER_DECODER
 
 
-def segment_id(video: str, span: Span) -> str:
-    """Short, safe in a URL, and the same whenever the same stretch of the same video is indexed."""
-    start, end = (round(seconds * 1000) for seconds in span)
-    return f"{video}-{start}-{end}"
-
-
-def video_of(segment: str) -> str:
-    """The id of a segment's video."""
-    return segment.partition("-")[0]
-
-
-def span_of(segment: str) -> Span:
-    """Start and end of a segment, in seconds."""
-    _, start, end = segment.split("-")
-    return int(start) / 1000, int(end) / 1000
-
-
 def vectors(matrix: np.ndarray) -> pa.FixedSizeListArray:
     """(n, e) to an Arrow column of n vectors."""
     flat = np.ascontiguousarray(matrix, dtype=np.float32).ravel()
@@ -185,21 +167,8 @@ def matrix(column: pa.ChunkedArray) -> np.ndarray:
 
 def with_column(rows: pa.Table, name: str, value: object) -> pa.Table:
     """The rows with one value in all of a column."""
-    place = rows.schema.get_field_index(name)
-    return rows.set_column(place, rows.field(place), pa.array([value] * len(rows), rows.field(place).type))
-
-
-def quoted(text: str) -> str:
-    """A text as an SQL literal.
-
-    Raises:
-        UsageError: it is not valid Unicode, so that nothing in a library can be equal to it.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"{text!r} is not valid Unicode, as everything in a library is") from None
-    return "'" + text.replace("'", "''") + "'"
+    index = rows.schema.get_field_index(name)
+    return rows.set_column(index, rows.field(index), pa.array([value] * len(rows), rows.field(index).type))
 
 
 def delete_paths(table: Table, paths: Iterable[str]) -> None:

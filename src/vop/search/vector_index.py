@@ -1,4 +1,4 @@
-"""The nearest vectors: an exact scan in memory for a small table, LanceDB's index for a large one.
+"""The nearest segments: an exact scan in memory for a small table, LanceDB's index for a large one; and its upkeep.
 
 The index is IVF-RQ: the rows lie in partitions around centroids, half a byte a number (RaBitQ: Gao and Long, SIGMOD
 2024). A search goes through the partitions nearest to the query, all of them in a table of up to 400,000 rows, and what
@@ -15,17 +15,22 @@ Shapes: `n` rows, `e` width of the embeddings.
 
 from __future__ import annotations
 
+import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from vop.errors import VopError
+from vop.search.results import LIGHT, METADATA, SCORE
+from vop.search.schema import matrix
 
+if TYPE_CHECKING:
     from lancedb.table import AsyncTable, IndexStatistics, Table
 
 EXACT_ROWS = 50_000  # up to here NumPy's product takes no longer than a search of the index
@@ -77,6 +82,37 @@ def _best(scores: np.ndarray, limit: int) -> np.ndarray:
     return kept[np.argsort(-scores[kept], kind="stable")[:limit]]
 
 
+class Snapshot:
+    """One version of a table: the embeddings of one model and the light columns.
+
+    Attributes:
+        version: of the table.
+    """
+
+    def __init__(self, table: Table, column: str) -> None:
+        """Takes a handle of its own, which stays at this version."""
+        self.version = table.version
+        table.checkout(self.version)
+        self._table = table
+        light = LIGHT + [name for name in table.schema.names if name.startswith(METADATA)]
+        rows = table.search().select([*light, column]).with_row_id(True).to_arrow()
+        self._exact = Exact(matrix(rows.column(column)))
+        self._row_ids = rows.column("_rowid").to_numpy()
+        self._rows = rows.select(light)
+
+    def mask(self, where: str | None) -> np.ndarray | None:
+        """Which rows (n,) a condition holds for; None for all."""
+        if where is None:
+            return None
+        found = self._table.search().where(where).select(["place"]).with_row_id(True).to_arrow()
+        return np.isin(self._row_ids, found.column("_rowid").to_numpy())
+
+    def nearest(self, vector: np.ndarray, mask: np.ndarray | None, limit: int) -> pa.Table:
+        """The nearest `limit` rows, best first."""
+        positions, scores = self._exact.search(vector, limit, mask=mask)
+        return self._rows.take(pa.array(positions)).append_column(SCORE, pa.array(scores, pa.float32()))
+
+
 class Indexed:
     """A table of a database, searched by its index. What has been committed by the time of a search is found.
 
@@ -109,7 +145,7 @@ class Indexed:
         """
         found = self._wait(self._search(column, query, limit, where, [*columns, "_distance"]))
         scores = pa.array(1 - found.column("_distance").to_numpy(), pa.float32())
-        return found.select(list(columns)).append_column("_score", scores)
+        return found.select(list(columns)).append_column(SCORE, scores)
 
     async def _search(
         self, column: str, query: np.ndarray, limit: int, where: str | None, columns: Sequence[str]
@@ -164,7 +200,8 @@ def keep_up(table: Table, columns: Sequence[str]) -> None:
 def tidy_up(table: Table) -> None:
     """Makes one file of many, and removes old versions and what killed writers have left.
 
-    A reader of an old version fails, and reads again (`vop.search.following`): a library takes no more than its rows.
+    A reader of an old version fails, and reads again (`vop.search.store.follows`): a library takes no more space than
+    its rows.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "optimize", UserWarning)  # of those readers
@@ -178,3 +215,25 @@ def _index_name(column: str) -> str:
 
 def _statistics(table: Table, column: str) -> IndexStatistics | None:
     return table.index_stats(_index_name(column))
+
+
+class DamageError(VopError):
+    """The database has failed."""
+
+
+@contextmanager
+def explain_damage(path: Path) -> Iterator[None]:
+    """Turns what fails within the database into a VopError that says how to find what is damaged."""
+    try:
+        yield
+    except (VopError, TypeError):
+        raise
+    except Exception as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if not frame.f_globals.get("__name__", "").startswith(("lancedb", "pyarrow")):
+            raise
+        reason = str(error).partition(", /")[0].splitlines()  # where in LanceDB's own source is of no use
+        raise DamageError(
+            f"{path}: its database cannot be read ({reason[0] if reason else type(error).__name__}); "
+            f"vop library check {path} says what is damaged"
+        ) from error

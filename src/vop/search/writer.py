@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from vop.search.checksums import check_rows
 from vop.search.failures import Failure
-from vop.search.schema import METADATA, with_column
+from vop.search.results import METADATA
+from vop.search.schema import with_column
 from vop.search.store import Store
 from vop.search.volumes import volume_of
 from vop.utils.uninterrupted import uninterrupted
