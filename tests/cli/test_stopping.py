@@ -82,7 +82,7 @@ def terminated(*_, **__):
 @pytest.mark.parametrize(
     ("words", "function"),
     [
-        (["index", "my library", "videos"], "vop.search.sync.ingest.index"),
+        (["index", "my library", "videos"], "vop.search.sync.commands.index"),
         (["library", "reembed", "my library", "--model", "mini"], "vop.search.sync.reembedding.reembed"),
         (["data", "cache", "my table.csv", "--out", "cache"], "vop.cli.data.load_data"),
     ],

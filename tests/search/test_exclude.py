@@ -129,7 +129,7 @@ class TestLibrary:
     def test_what_was_indexed_before_goes_only_with_prune(self, bring, folder, videos):
         bring()
         report = bring(exclude=["[ab].mp4"])
-        assert (report.excluded, report.removed, report.gone) == (2, 0, 0)
+        assert (report.excluded, report.removed, report.deleted) == (2, 0, 0)
         assert len(rows(folder)) == 6
         assert preview(folder, [videos["a"].parent]).excluded == [str(videos["a"]), str(videos["b"])]
         report = bring(prune=True)

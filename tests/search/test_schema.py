@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vop.search.results import clip_of, segment_id, video_of
-from vop.search.segments import in_milliseconds
+from vop.search.segmentation import in_milliseconds
 
 VIDEO = "0123456789abcdef" * 2
 SECONDS = st.floats(0, 1e6)

@@ -17,7 +17,7 @@ from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
     from vop.search.manifest import SegmentationConfig
-    from vop.search.report import IndexReport
+    from vop.search.sync.report import IndexReport
 
 _SHOWN = 10  # paths of a long list
 
@@ -83,7 +83,9 @@ def run(arguments: argparse.Namespace) -> int:
     report = _index(arguments, yes=arguments.yes)
     if report.unconfirmed and _agrees(report):
         pruned = _index(arguments, yes=True)
-        report = replace(report, unconfirmed=[], removed=pruned.removed, gone=pruned.gone, excluded=pruned.excluded)
+        report = replace(
+            report, unconfirmed=[], removed=pruned.removed, deleted=pruned.deleted, excluded=pruned.excluded
+        )
     if arguments.json:
         print_json(report.to_dict())
     else:
@@ -195,19 +197,19 @@ def _print_leftovers(report: IndexReport, library: Path, paths: Sequence[Path]) 
     if report.removed:
         restore = command_line("library", "restore", library)
         say(f"For {KEPT_DAYS} days, the videos that were taken out can be put back: {restore}")
-    if report.gone:
-        say(f"deleted from the disk, but not from the library: {count('video', report.gone)}; to do so: {prune}")
+    if report.deleted:
+        say(f"deleted from the disk, but not from the library: {count('video', report.deleted)}; to do so: {prune}")
     if report.excluded:
         say(f"excluded, but still in the library: {count('video', report.excluded)}; to take out: {prune}")
-    if report.away:
+    if report.unavailable:
         say(
-            f"unavailable: {count('video', report.away)}; the folder is missing, empty or on another drive. "
+            f"unavailable: {count('video', report.unavailable)}; the folder is missing, empty or on another drive. "
             "If you deleted it, say so:"
         )
-        for folder in report.unavailable[:_SHOWN]:
+        for folder in report.unavailable_folders[:_SHOWN]:
             say(f"  {command_line('library', 'forget', library, folder)}")
-        if len(report.unavailable) > _SHOWN:
-            say(f"  and {count('folder', len(report.unavailable) - _SHOWN)} more")
+        if len(report.unavailable_folders) > _SHOWN:
+            say(f"  and {count('folder', len(report.unavailable_folders) - _SHOWN)} more")
 
 
 def print_failures(counts: Mapping[str, object], library: Path | None) -> None:
@@ -234,14 +236,14 @@ def _show_preview(arguments: argparse.Namespace) -> None:
         "moved": [f"{before} -> {path}" for before, path in found.moved],
         f"deleted, {going}": found.deleted,
         f"not to be indexed any more, {going}": found.excluded,
-        "unavailable, would be left alone": found.away,
+        "unavailable, would be left alone": found.unavailable,
         "given paths that cannot be indexed": list(found.missing),
     }
     for what, paths in groups.items():
         if paths:
             say(f"{what}: {count('file', len(paths))}")
             _list(paths, say, most=None)
-    if found.needs_yes:
+    if found.needs_confirmation:
         say("--prune would ask first, or want --yes: that is a large part of the library")
     if not any(groups.values()):
         say("nothing to do")

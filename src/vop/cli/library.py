@@ -96,7 +96,7 @@ def _failures(arguments: argparse.Namespace) -> None:
     if arguments.json:
         status = library.status().to_dict()
         counts = {kind: status[kind] for kind in ("unreadable", "partial", "duplicates")}
-        print_json({**counts, "failures": [asdict(failure) for failure in failures]})
+        print_json({**counts, "failures": [failure.to_dict() for failure in failures]})
         return
     from rich.table import Table
 
@@ -205,5 +205,5 @@ def _reembed(arguments: argparse.Namespace) -> None:
         return
     videos, segments = count("video", report.videos), count("segment", report.segments)
     say(f"{report.library}: {videos}, {segments}, made with {', '.join(report.models)}")
-    for path, reason in report.dropped:
-        say(f"  left out: {on_one_line(path)}: {reason}")
+    for failure in report.dropped:
+        say(f"  left out: {on_one_line(failure.path)}: {failure.reason}")

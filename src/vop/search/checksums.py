@@ -24,7 +24,7 @@ import pyarrow as pa
 from vop.errors import VopError
 from vop.search import failures
 from vop.search import manifest as about
-from vop.search.lock import DATABASE
+from vop.search.manifest import DATABASE
 from vop.search.schema import CHECKSUM, matrix
 from vop.utils.files import atomic_write
 

@@ -17,7 +17,7 @@ from vop.errors import UsageError, VopError
 from vop.utils.files import atomic_write
 from vop.version import VERSION
 
-FILE = "library.json"
+FILE, DATABASE = "library.json", "database"
 FORMAT = 2
 BY_WINDOWS, BY_SHOTS = "windows", "shots"
 _FRAME = ("format", "vop_version", "sha256")  # what the file has around the manifest

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from vop.errors import UsageError, VideoError
-from vop.search.segmenting import Piece
-from vop.search.segments import Span
+from vop.search.segmentation import DecodedSegment
 from vop.utils.threads import free_cores
 from vop.video.ahead import Done, iterate_ahead
+from vop.video.stretches import Span
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -80,7 +80,7 @@ def count_workers(workers: int | None, *, batch_size: int) -> int:
 
 def run(
     jobs: Iterable[Job],
-    decode: Callable[[Job], Generator[Piece, None, Result]],
+    decode: Callable[[Job], Generator[DecodedSegment, None, Result]],
     embed: Embed,
     *,
     workers: int,
@@ -131,7 +131,7 @@ class _Batch(Generic[Job, Result]):
     def __len__(self) -> int:
         return len(self._segments)
 
-    def add(self, file: _File[Job, Result], piece: Piece) -> None:
+    def add(self, file: _File[Job, Result], piece: DecodedSegment) -> None:
         if not self._segments:
             self._since = time.monotonic()
         file.spans.append(piece.span)

@@ -37,7 +37,7 @@ from vop.video.version import DECODER_VERSION
 if TYPE_CHECKING:
     from lancedb.table import Table
 
-    from vop.search.segments import Span  # decodes, and so brings PyTorch, which a look into a library can do without
+    from vop.video.stretches import Span
 
 EMBEDDING = "embedding_"
 CHECKSUM = "checksum"

@@ -196,11 +196,11 @@ class _Finder:
         if self.found.missing and not self.any_exists:
             path, reason = self.found.missing[0]
             raise UsageError(f"{str(path)!r} cannot be indexed: {reason}; give files or folders that exist")
-        for path, root, entries in self.walk:
+        for name, root, entries in self.walk:
             if entries is None:
-                self._link_to_file(path)
+                self._link_to_file(name)
             else:
-                self._folder(path, root, entries)
+                self._folder(name, root, entries)
         self.found.files = sorted(self.files.values(), key=lambda file: str(file.path))
         self.found.unreadable.sort()
         return self.found

@@ -6,23 +6,23 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vop.search.sync.ingest import change_excluded as change_excluded
-    from vop.search.sync.ingest import forget as forget
-    from vop.search.sync.ingest import index as index
-    from vop.search.sync.ingest import preview as preview
-    from vop.search.sync.ingest import restore as restore
+    from vop.search.sync.commands import change_excluded as change_excluded
+    from vop.search.sync.commands import forget as forget
+    from vop.search.sync.commands import index as index
+    from vop.search.sync.commands import preview as preview
+    from vop.search.sync.commands import restore as restore
     from vop.search.sync.integrity import check as check
     from vop.search.sync.reembedding import reembed as reembed
 
 # Imported when they are asked for: a look into a library does without PyTorch.
 _MODULES = {
-    "change_excluded": "ingest",
+    "change_excluded": "commands",
     "check": "integrity",
-    "forget": "ingest",
-    "index": "ingest",
-    "preview": "ingest",
+    "forget": "commands",
+    "index": "commands",
+    "preview": "commands",
     "reembed": "reembedding",
-    "restore": "ingest",
+    "restore": "commands",
 }
 
 

@@ -1,38 +1,46 @@
-"""`vop library reembed`: moves a library to another model, or gives it another one beside those that it has.
+"""`vop library reembed`: moves a library to another model, or adds the embeddings of one to those that it has.
 
-The new table is written beside the old one, which is searched until the new one is complete and takes its place.
-Frames come from the library's own, where it keeps them, or else from the videos. Stopped, it goes on where it was.
+The new table is written beside the old one, which is searched until the new one is complete and takes its place. Frames
+come from the library's own, where it keeps them, or else from the videos. A move that was interrupted resumes.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
-from vop.errors import UsageError, VideoError, VopError
+from vop.errors import FileFailure, UsageError, VideoError, VopError
 from vop.search.checksums import check_rows
 from vop.search.frames import SegmentFrames
-from vop.search.lock import alone_in
 from vop.search.manifest import LibraryModel, Manifest
 from vop.search.models import describe, embed_by, open_model
 from vop.search.pipeline import Finished, count_workers, run
-from vop.search.reading import is_as_it_was
 from vop.search.results import VideoRecord
 from vop.search.schema import EMBEDDING, decoder_version, made_with, vectors, with_column
-from vop.search.segmenting import Piece, read_frames_of
+from vop.search.segmentation import DecodedSegment, read_frames_of
 from vop.search.store import Store
-from vop.search.writer import COMMIT_ROWS
+from vop.search.sync.lock import library_lock
+from vop.search.sync.scanner import is_unchanged
+from vop.search.sync.writer import COMMIT_ROWS
 from vop.utils.progress import Progress, silent
 from vop.utils.text import on_one_line
 from vop.video.isolated import DecodingProcesses
+from vop.video.stretches import Span
+
+if TYPE_CHECKING:
+    from vop.models.model import TextVideoModel
 
 _SHOWN = 5  # videos that an error names
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,21 +48,29 @@ class ReembedReport:
     """What a move did.
 
     Attributes:
-        videos, segments: in the library now.
+        videos, segments: in the library after the move.
         resumed: videos that an earlier attempt had done.
-        dropped: path and reason of videos that could not be embedded and were left out.
-        models: names of the library's models now, the first one first.
+        dropped: videos that could not be embedded and were left out.
+        models: names of the library's models after the move, the first one first.
     """
 
     library: str
     videos: int
     segments: int
     resumed: int
-    dropped: list[tuple[str, str]]
+    dropped: list[FileFailure]
     models: list[str]
 
-    def to_dict(self) -> dict:
-        return asdict(self)
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document of `vop library reembed --json`."""
+        return {
+            "library": self.library,
+            "videos": self.videos,
+            "segments": self.segments,
+            "resumed": self.resumed,
+            "dropped": [[failure.path, failure.reason] for failure in self.dropped],
+            "models": self.models,
+        }
 
 
 def reembed(
@@ -73,55 +89,57 @@ def reembed(
     """Embeds every segment of a library by another model.
 
     Args:
+        model: a run, a folder, a hub id or mini.
         keep: keeps the embeddings of the library's models beside the new ones; all then take the same frames.
         num_frames: another number than the model's own; for a plain CLIP the library's is the default.
         drop_unreadable: leaves out videos that can no longer be read, rather than to leave the library as it is.
+        workers: threads that decode; by default as many as there are cores.
+        batch_size: segments that are embedded together.
+        waiting: called once if another process writes to the library, before waiting for it.
 
     Raises:
         UsageError: no such library or model, the library has the model, or `keep` with other frames.
         VopError: videos cannot be read; the library is as it was, and what was done is kept for the next attempt.
     """
     folder = Path(folder).expanduser().absolute()
-    threads = count_workers(workers, batch_size=batch_size)
-    with alone_in(Store.open(folder).path, waiting=waiting), ExitStack() as closing_later:
+    workers = count_workers(workers, batch_size=batch_size)
+    with library_lock(Store.open(folder).path, waiting=waiting), ExitStack() as stack:
         library = Store.open(folder)
         library.add_columns(())
-        new = _open(library.manifest, model, num_frames, precision)
+        new = _open_model(library.manifest, model, num_frames, precision)
         described = describe(new, name=model, column=_free_column(library))
-        staged = library.staging(_moved(library, described, new, keep=keep))
-        processes = closing_later.enter_context(DecodingProcesses())
-        moving = _Moving(library, staged, processes)
-        todo = moving.remaining()
+        staged = library.staging(_new_manifest(library, described, new, keep=keep))
+        processes = stack.enter_context(DecodingProcesses())
+        move = _Move(library, staged, processes)
+        todo = move.remaining()
         resumed = len(library.videos()) - len(todo)
-        embed = partial(embed_by, [new])
+        finished_videos = run(todo, move.read, partial(embed_by, [new]), workers=workers, batch_size=batch_size)
         try:
-            for number, finished in enumerate(
-                run(todo, moving.decode, embed, workers=threads, batch_size=batch_size), start=1
-            ):
-                moving.take(finished)
+            for number, finished in enumerate(finished_videos, start=1):
+                move.take(finished)
                 progress("videos", number, len(todo))
         finally:  # also of a move that is interrupted
-            moving.commit()
-        if moving.failed and not drop_unreadable:
-            raise VopError(_complaint(folder, moving.failed))
+            move.commit()
+        if move.failed and not drop_unreadable:
+            raise VopError(_failed_message(folder, move.failed))
         staged.keep_up()
         staged.publish()
         staged.drop_frames()
-    counts = staged.status()
+    status = staged.status()
     return ReembedReport(
         library=str(folder),
-        videos=counts.videos,
-        segments=counts.segments,
+        videos=status.videos,
+        segments=status.segments,
         resumed=resumed,
-        dropped=moving.failed,
+        dropped=move.failed,
         models=[model.name for model in staged.models],
     )
 
 
-def _open(about: Manifest, name: str, num_frames: int | None, precision: str):
+def _open_model(manifest: Manifest, name: str, num_frames: int | None, precision: str) -> TextVideoModel:
     model = open_model(name, num_frames=num_frames, precision=precision)
-    if num_frames is None and model.method_name == "zero-shot":  # which has nothing that belongs to a frame's position
-        model.resize_frames(about.num_frames)
+    if num_frames is None and model.method_name == "zero-shot":  # nothing in it belongs to a frame's position
+        model.resize_frames(manifest.num_frames)
     return model
 
 
@@ -130,84 +148,93 @@ def _free_column(library: Store) -> str:
     return f"{EMBEDDING}{next(n for n in range(1, len(taken) + 2) if n not in taken)}"
 
 
-def _moved(library: Store, described: LibraryModel, model, *, keep: bool) -> Manifest:
-    """The description of the library as it is to be."""
-    about = library.manifest
-    if any(described.fingerprint == old.fingerprint for old in about.models):
+def _new_manifest(library: Store, described: LibraryModel, model: TextVideoModel, *, keep: bool) -> Manifest:
+    """The manifest of the library after the move."""
+    had = library.manifest
+    if any(described.fingerprint == old.fingerprint for old in had.models):
         raise UsageError(f"{library.path} has this model already: {described.name} ({described.fingerprint})")
-    frames, had = (model.num_frames, model.image_size), (about.num_frames, about.image_size)
-    if keep and frames != had:
+    if keep and (model.num_frames, model.image_size) != (had.num_frames, had.image_size):
         raise UsageError(
-            f"models of one library take the same frames: its own take {had[0]} of {had[1]} pixels, {described.name} "
-            f"takes {frames[0]} of {frames[1]}: try --num-frames {had[0]}, or leave out --keep"
+            f"models of one library take the same frames: its own take {had.num_frames} of {had.image_size} pixels, "
+            f"{described.name} takes {model.num_frames} of {model.image_size}: try --num-frames {had.num_frames}, or "
+            "leave out --keep"
         )
-    models = (described, *(about.models if keep else ()))
-    return about.with_(
+    models = (described, *(had.models if keep else ()))
+    return had.with_(
         table="segments_" + "_".join(model.fingerprint for model in models),
         models=models,
-        num_frames=frames[0],
-        image_size=frames[1],
+        num_frames=model.num_frames,
+        image_size=model.image_size,
     )
 
 
-class _Moving:
-    """Copies videos from one table to another, with new embeddings."""
+class _Move:
+    """Copies videos from one table to another, with new embeddings.
+
+    Attributes:
+        failed: videos that could not be read.
+    """
 
     def __init__(self, library: Store, staged: Store, processes: DecodingProcesses) -> None:
         self._library, self._staged, self._processes = library, staged, processes
         self._frames = SegmentFrames.of(staged.manifest, staged.path)
         self._rows: list[pa.Table] = []
-        self.failed: list[tuple[str, str]] = []
+        self.failed: list[FileFailure] = []
 
     def remaining(self) -> list[VideoRecord]:
         """The videos that an earlier attempt has not copied as they are now."""
-        had, done = self._library.videos(), self._staged.videos()
-        self._staged.remove(path for path, known in done.items() if had.get(path) != known)
-        return [known for path, known in had.items() if done.get(path) != known]
+        records, done = self._library.videos(), self._staged.videos()
+        self._staged.remove(path for path, record in done.items() if records.get(path) != record)
+        return [record for path, record in records.items() if done.get(path) != record]
 
-    def decode(self, video: VideoRecord) -> Generator[Piece, None, pa.Table]:
-        """The segments of a video again; returns its rows."""
+    def read(self, video: VideoRecord) -> Generator[DecodedSegment, None, pa.Table]:
+        """Yields the segments of a video again; returns its rows."""
         rows = check_rows(self._library.rows_of([video.video]), self._library.path)
         kept = rows.select(["segment", "start_seconds", "end_seconds", "strip"]).to_pylist()
         spans = [(row["start_seconds"], row["end_seconds"]) for row in kept]
-        segments = [row["segment"] for row in kept]
-        for row, span, frames in zip(kept, spans, self._frames_of(video, segments, spans), strict=True):
-            yield Piece(span, frames, row["strip"], 1 / len(kept))
+        decoded = self._frames_of(video, [row["segment"] for row in kept], spans)
+        for row, span, frames in zip(kept, spans, decoded, strict=True):
+            yield DecodedSegment(span, frames, row["strip"], 1 / len(kept))
         return rows
 
-    def _frames_of(self, video: VideoRecord, segments: Sequence[str], spans: Sequence) -> Iterator:
-        """The library's own frames, or if one of them is missing or damaged, those of the video again."""
+    def _frames_of(self, video: VideoRecord, segments: Sequence[str], spans: Sequence[Span]) -> Iterator[np.ndarray]:
+        """The frames of segments that the library keeps; if one is missing or damaged, all from the video again."""
         if self._frames and all(map(self._frames.has, segments)):
-            yield from map(self._frames.read, segments)
+            for segment in segments:
+                frames = self._frames.read(segment)
+                if frames is None:  # damaged since then
+                    raise VideoError(video.path, "its kept frames changed meanwhile; start again")
+                yield frames
             return
-        if not is_as_it_was(video):
-            raise VideoError(video.path, "its file is gone or has changed; `vop index` first")
-        about = self._staged.manifest
-        sizes = {"num_frames": about.num_frames, "size": about.image_size}
+        if not is_unchanged(video):
+            raise VideoError(video.path, "its file was deleted or has changed; `vop index` first")
+        sizes = {"num_frames": self._staged.manifest.num_frames, "size": self._staged.manifest.image_size}
         decoded = self._processes.iterate(read_frames_of, video.path, spans, **sizes)
         for segment, frames in zip(segments, decoded, strict=True):
             if self._frames:
                 self._frames.write(segment, frames)
             yield frames
 
-    def take(self, finished: Finished) -> None:
+    def take(self, finished: Finished[VideoRecord, pa.Table]) -> None:
+        """Writes the new rows of a video, in a commit of many."""
         result = finished.result
         if isinstance(result, VideoError):
-            self.failed.append((finished.job.path, result.reason))
+            logger.info("%r cannot be embedded: %s", finished.job.path, result.reason)
+            self.failed.append(FileFailure(path=finished.job.path, reason=result.reason))
         elif isinstance(result, Exception):
             raise result
         else:
-            self._rows.append(self._converted(result, finished.embeddings[0]))
+            self._rows.append(self._with_embeddings(result, finished.embeddings[0]))
             if sum(map(len, self._rows)) >= COMMIT_ROWS:
                 self.commit()
 
-    def _converted(self, rows: pa.Table, embeddings) -> pa.Table:
+    def _with_embeddings(self, rows: pa.Table, embeddings: np.ndarray) -> pa.Table:
         new = self._staged.models[0].column
         if new in rows.schema.names:
             rows = rows.drop_columns([new])
         rows = rows.append_column(new, vectors(embeddings)).select(self._staged.table.schema.names)
         rows = with_column(rows, "made_at", datetime.now(UTC).isoformat(timespec="seconds"))
-        # How the video was cut, its duration and its date are still those that an earlier decoder read.
+        # The segmentation, the duration and the date are still those that an earlier decoder read.
         version = decoder_version(rows.column("made_with")[0].as_py())
         return with_column(rows, "made_with", made_with(self._staged.models, version))
 
@@ -217,8 +244,8 @@ class _Moving:
             self._rows.clear()
 
 
-def _complaint(folder: Path, failed: Sequence[tuple[str, str]]) -> str:
-    lines = [on_one_line(f"  {path}: {reason}") for path, reason in failed[:_SHOWN]]
+def _failed_message(folder: Path, failed: Sequence[FileFailure]) -> str:
+    lines = [on_one_line(f"  {failure.path}: {failure.reason}") for failure in failed[:_SHOWN]]
     if len(failed) > _SHOWN:
         lines.append(f"  and {len(failed) - _SHOWN:,} more")
     remedy = "--drop-unreadable goes on without them"

@@ -43,9 +43,6 @@ class Metadata:
         return [given for path, given in self.given.items() if path not in paths and given not in names]
 
 
-NOTHING = Metadata((), {}, {})
-
-
 def read_metadata(file: Path) -> Metadata:
     """Reads a CSV file whose first line names the columns; one of them, `PATH_COLUMNS`, is the video.
 
