@@ -22,7 +22,7 @@ from vop.errors import DataError, UsageError, VideoError
 from vop.utils.text import count, on_one_line
 from vop.utils.threads import free_cores
 from vop.video.ahead import map_ahead
-from vop.video.decode import check_timeline
+from vop.video.frames import check_timeline
 from vop.video.isolated import DecodingProcesses
 
 Result = TypeVar("Result")

@@ -23,7 +23,7 @@ from vop.heads.base import Head
 from vop.methods.base import Method, check_whole
 from vop.utils.device import default_device
 from vop.utils.threads import limit_threads
-from vop.video.limits import MAX_FRAMES
+from vop.video.clip import MAX_FRAMES
 
 if TYPE_CHECKING:
     from vop.backbones.clip.tokenizer import Tokenizer

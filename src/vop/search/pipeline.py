@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 from vop.errors import UsageError, VideoError
-from vop.search.segmentation import DecodedSegment
+from vop.search.segmentation import DecodedSegment, Span
 from vop.utils.threads import free_cores
 from vop.video.ahead import Done, iterate_ahead
-from vop.video.stretches import Span
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

@@ -32,12 +32,12 @@ import pyarrow as pa
 from vop.search.filters import quoted
 from vop.search.manifest import LibraryModel
 from vop.search.results import METADATA, segment_id
-from vop.video.version import DECODER_VERSION
+from vop.video.clip import DECODER_VERSION
 
 if TYPE_CHECKING:
     from lancedb.table import Table
 
-    from vop.video.stretches import Span
+    from vop.search.segmentation import Span
 
 EMBEDDING = "embedding_"
 CHECKSUM = "checksum"

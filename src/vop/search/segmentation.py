@@ -18,12 +18,15 @@ from PIL import Image, ImageOps
 
 from vop.errors import UsageError, VideoError
 from vop.search.manifest import BY_SHOTS, SegmentationConfig
+from vop.video.clip import Clip
 from vop.video.decode import VideoDecoder
+from vop.video.frames import ClipFrames, decode_clips
 from vop.video.probe import VideoInfo, describe
-from vop.video.stretches import Span, Stretch, decode_stretches
 
 if TYPE_CHECKING:
     import av
+
+Span = tuple[float, float]  # start_seconds, end_seconds, counted from the video's first frame
 
 WINDOW_SECONDS, OVERLAP_SECONDS = 10.0, 2.0
 MAX_WINDOWS = 1_000_000  # of one video; beyond it the overlap is a mistake
@@ -32,7 +35,7 @@ _WHOLE = 1.1  # windows; a video that is not longer stays in one segment
 _SLACK = 1e-6  # windows; keeps rounding from adding one
 _DETECTION_SIZE = 256  # pixels of the longer side, at which shots are detected
 
-STRIP_HEIGHT = 90  # pixels: a 16:9 picture of `decode_stretches`, 160 pixels wide, fits as it is
+STRIP_HEIGHT = 90  # pixels: a 16:9 picture of `decode_clips`, 160 pixels wide, fits as it is
 _JPEG_QUALITY = 75
 _MAX_CELL_RATIO = 3.0  # a very wide or narrow video has cells of 3:1 or 1:3 with its pictures in their middle
 
@@ -72,10 +75,10 @@ def read_segments(
         yield describe(video)
         spans = [in_milliseconds(span) for span in _segment_spans(video, segmentation)]
         damaged = 0
-        decoded = decode_stretches(video, spans, num_frames=num_frames, size=size)
-        for span, stretch in zip(spans, decoded, strict=True):
-            if isinstance(stretch, Stretch):
-                yield DecodedSegment(span, stretch.frames, thumbnail_strip(stretch.pictures), 1 / len(spans))
+        decoded = decode_clips(video, [Clip(*span) for span in spans], num_frames=num_frames, size=size)
+        for span, clip in zip(spans, decoded, strict=True):
+            if isinstance(clip, ClipFrames):
+                yield DecodedSegment(span, clip.frames, thumbnail_strip(clip.pictures), 1 / len(spans))
             else:
                 damaged += 1
                 yield None
@@ -84,17 +87,20 @@ def read_segments(
     return len(spans)
 
 
-def read_frames_of(path: Path, spans: Sequence[Span], *, num_frames: int, size: int) -> Iterator[np.ndarray]:
+def read_frames_of(
+    path: Path, spans: Sequence[Span], *, num_frames: int, size: int
+) -> Generator[np.ndarray, None, None]:
     """Decodes the frames of some segments of a video again.
 
     Raises:
         VideoError: one of them cannot be decoded.
     """
     with VideoDecoder(path) as video:
-        for stretch in decode_stretches(video, spans, num_frames=num_frames, size=size, num_pictures=0):
-            if isinstance(stretch, VideoError):
-                raise stretch
-            yield stretch.frames
+        clips = [Clip(*span) for span in spans]
+        for clip in decode_clips(video, clips, num_frames=num_frames, size=size, num_pictures=0):
+            if isinstance(clip, VideoError):
+                raise clip
+            yield clip.frames
 
 
 def _segment_spans(video: VideoDecoder, segmentation: SegmentationConfig) -> list[Span]:

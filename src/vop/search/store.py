@@ -49,7 +49,7 @@ from vop.search.schema import ADDED, decoder_version, delete_paths, field_of, ma
 from vop.search.state import read_state
 from vop.search.vector_index import DamageError, Indexed, Snapshot, explain_damage
 from vop.utils.files import explain_full_disk
-from vop.video.version import DECODER_VERSION
+from vop.video.clip import DECODER_VERSION
 
 if TYPE_CHECKING:
     from lancedb.table import Table

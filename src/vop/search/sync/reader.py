@@ -11,7 +11,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
-from typing import Any, cast
 
 import av
 
@@ -134,11 +133,18 @@ class Reader:
         return Copy(record.path) if is_unchanged(record) else None
 
     def _decode(self, file: FoundFile) -> Generator[DecodedSegment, None, Outcome]:
-        sizes = {"num_frames": self._manifest.num_frames, "size": self._manifest.image_size}
-        decoding = self._processes.iterate(read_segments, file.path, self._manifest.segmentation, **sizes)
-        with closing(cast("Generator[Any, None, int]", decoding)) as segments:
+        manifest = self._manifest
+        decoding = self._processes.iterate(
+            read_segments,
+            file.path,
+            manifest.segmentation,
+            num_frames=manifest.num_frames,
+            size=manifest.image_size,
+        )
+        with closing(decoding) as segments:
             # The beginning tells what is not a video: most such files are not read through to hash them.
             info = next(segments)
+            assert isinstance(info, VideoInfo)
             video = self._copies.content_of(file)
             known = self._claim(file, video)
             return known or (yield from self._segments(file, video, info, segments))
@@ -148,7 +154,7 @@ class Reader:
         file: FoundFile,
         video: str,
         info: VideoInfo,
-        segments: Generator[DecodedSegment | None, None, int],
+        segments: Generator[VideoInfo | DecodedSegment | None, None, int],
     ) -> Generator[DecodedSegment, None, DecodedVideo]:
         damaged = 0
         while True:
@@ -157,7 +163,7 @@ class Reader:
             except StopIteration as end:
                 count: int = end.value
                 break
-            if segment is None:
+            if not isinstance(segment, DecodedSegment):
                 damaged += 1
                 continue
             with self._counting:

@@ -26,7 +26,7 @@ from vop.search.models import describe, embed_by, open_model
 from vop.search.pipeline import Finished, count_workers, run
 from vop.search.results import VideoRecord
 from vop.search.schema import EMBEDDING, decoder_version, made_with, vectors, with_column
-from vop.search.segmentation import DecodedSegment, read_frames_of
+from vop.search.segmentation import DecodedSegment, Span, read_frames_of
 from vop.search.store import Store
 from vop.search.sync.lock import library_lock
 from vop.search.sync.scanner import is_unchanged
@@ -34,7 +34,6 @@ from vop.search.sync.writer import COMMIT_ROWS
 from vop.utils.progress import Progress, silent
 from vop.utils.text import on_one_line
 from vop.video.isolated import DecodingProcesses
-from vop.video.stretches import Span
 
 if TYPE_CHECKING:
     from vop.models.model import TextVideoModel
@@ -208,8 +207,10 @@ class _Move:
             return
         if not is_unchanged(video):
             raise VideoError(video.path, "its file was deleted or has changed; `vop index` first")
-        sizes = {"num_frames": self._staged.manifest.num_frames, "size": self._staged.manifest.image_size}
-        decoded = self._processes.iterate(read_frames_of, video.path, spans, **sizes)
+        manifest = self._staged.manifest
+        decoded = self._processes.iterate(
+            read_frames_of, video.path, spans, num_frames=manifest.num_frames, size=manifest.image_size
+        )
         for segment, frames in zip(segments, decoded, strict=True):
             if self._frames:
                 self._frames.write(segment, frames)
