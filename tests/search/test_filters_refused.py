@@ -69,7 +69,7 @@ def test_what_is_not_allowed(library, filters, message):
 
 
 def test_a_library_without_metadata():
-    with pytest.raises(UsageError, match="'author' cannot be asked for: the library has no metadata.*--metadata"):
+    with pytest.raises(UsageError, match="'author': the library has no metadata.*--metadata"):
         Filters(where=["author=bob"]).sql([])
 
 

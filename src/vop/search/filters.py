@@ -219,17 +219,17 @@ def _metadata(condition: str, columns: Sequence[str]) -> str:
     as_number = f"nullif(try_cast({column} AS DOUBLE), CAST('NaN' AS DOUBLE)) {operator} {number!r}"
     if operator == "=":
         return f"{as_text} OR {as_number}"
-    if operator == "!=":  # a value that is no number is another one
+    if operator == "!=":  # a value that is not a number is another value
         return f"{as_text} AND coalesce({as_number}, TRUE)"
     return as_number
 
 
 def _own_column(name: str, columns: Sequence[str]) -> str:
-    """The library's name for a column; libraries of earlier versions may have it decomposed."""
+    """The library's name of a column; libraries of earlier versions may have it decomposed."""
     own = {nfc(column): column for column in columns} | {column: column for column in columns}
     if not own:
         raise UsageError(
-            f"{name!r} cannot be asked for: the library has no metadata; give it some: vop index … --metadata FILE"
+            f"{name!r}: the library has no metadata to filter by; give it some: vop index … --metadata FILE"
         )
     if nfc(name) not in own:
         raise unknown_name("column", name, columns)
@@ -237,7 +237,7 @@ def _own_column(name: str, columns: Sequence[str]) -> str:
 
 
 def _forms(value: str) -> list[str]:
-    """A value as a table may hold it, as SQL: composed, or as an earlier version took it from a file."""
+    """A value as SQL, in each form that a table may have it in: composed, or as an earlier version read it."""
     forms = dict.fromkeys([nfc(value), unicodedata.normalize("NFD", value), value])
     return [quoted(form) for form in forms]
 

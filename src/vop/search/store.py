@@ -3,9 +3,9 @@
     library.json    which table, which models, how videos are segmented
     database/       LanceDB: segments_N, failures, and removed_segments_N once videos were taken out
     frames/         decoded frames, if the library keeps them
-    progress.json   how far an indexing that runs is
+    progress.json   how far a running indexing is
 
-Every change is one commit of the database, of whole videos: a reader sees a video completely or not at all, and what a
+Every change is one commit of the database, of whole videos: a reader sees a video completely or not at all. What a
 killed writer had not committed is not there.
 """
 
@@ -112,7 +112,7 @@ def follows(method: Callable[Concatenate[Store, P], T]) -> Callable[Concatenate[
 
 
 class Store:
-    """An open library. Reading and searching are safe from several threads and beside a writer.
+    """An open library. Several threads can read and search, also while another process writes.
 
     Attributes:
         path: its folder.
@@ -124,7 +124,7 @@ class Store:
         import lancedb
 
         self.path, self.manifest = path, manifest
-        # Every read sees what has been committed by then: asking for the version costs 0.3 ms.
+        # Every read sees what is committed by then: asking for the version costs 0.3 ms.
         self._database = lancedb.connect(path / DATABASE, read_consistency_interval=timedelta(0))
         self._changing = threading.Lock()
         self._open_tables()
@@ -180,6 +180,11 @@ class Store:
         ids = {record.video for record in present.values()}
         return [path for path, video in self.removed.videos().items() if path not in present and video not in ids]
 
+    @follows
+    def refresh(self) -> Manifest:
+        """The manifest as it is on the disk."""
+        return self.manifest
+
     @property
     @follows
     def columns(self) -> list[str]:
@@ -202,21 +207,21 @@ class Store:
 
         Args:
             vector: the query (e,), of unit length.
-            model: which of the library's models made it: its number, or itself, which is found again if the library has
-                moved on meanwhile.
-            leave_out: a video that is not to be found.
+            model: which of the library's models made it, by its number, or the model itself, which is found again if
+                the library has moved to other models meanwhile.
+            leave_out: the id of a video that must not be found.
 
         Raises:
             UsageError: k or a filter is not allowed.
-            VopError: the library has moved to other models, so that the query says nothing in it.
+            VopError: the library has moved to other models, with whose embeddings the query cannot be compared.
         """
-        where = (filters or Filters()).sql(self.columns)
+        where = filters.sql(self.columns) if filters else None
         if leave_out:
             where = " AND ".join(filter(None, [where, f"video <> {quoted(leave_out)}"]))
         return best_of_videos(self._nearest(vector, where, self._column(model)), k)
 
     def _column(self, model: int | LibraryModel) -> str:
-        """Where the embeddings of a model are now."""
+        """The column with the embeddings of a model."""
         if isinstance(model, int):
             return self.models[model].column
         for own in self.models:
@@ -362,8 +367,8 @@ class Store:
         """Adds whole videos, in one commit.
 
         Args:
-            replacing: paths of which all that was there goes in the same commit, as do rows of the same segments; to be
-                given unless both the paths and the videos are new ones.
+            replacing: paths whose rows are deleted in the same commit, as are rows of the same segments. Needed unless
+                both the paths and the videos are new.
         """
         rows, replacing = with_checksums(rows), sorted(replacing)
         with self._writing():
@@ -388,9 +393,9 @@ class Store:
         self.remove(paths)
 
     def put_back(self, paths: Iterable[str]) -> list[str]:
-        """Brings back those of these videos that were set aside; gives their paths.
+        """Puts back the videos at these paths that were set aside, and returns their paths.
 
-        A video that the library has again by now, or whose path has another one, is left where it is.
+        A video stays set aside if the library has it again, or has another one at its path.
         """
         restorable = set(self.restorable())
         wanted = [path for path in paths if path in restorable]
@@ -400,7 +405,7 @@ class Store:
         return wanted
 
     def add_columns(self, names: Iterable[str]) -> None:
-        """Columns of the owner's metadata, and those that older libraries lack; empty at first."""
+        """Adds empty columns: of the owner's metadata, and those that older libraries lack."""
         wanted = [*ADDED, *(METADATA + name for name in names)]
         new = [field_of(name) for name in wanted if name not in self.table.schema.names]
         if new:
@@ -408,7 +413,7 @@ class Store:
                 self.table.add_columns(new)
 
     def put_failures(self, failed: Sequence[Failure], *, no_longer: Iterable[str] = ()) -> None:
-        """Lists files that failed, in the place of what was listed of them, and takes others off the list."""
+        """Lists files that failed, instead of their earlier entries, and takes others off the list."""
         with self._writing():
             failures.write(self._failures, failed, no_longer=no_longer)
 
@@ -434,7 +439,7 @@ class Store:
             frames.keep_only([*own, *self.removed.segments()])
 
     def keep_up(self) -> None:
-        """Makes one file of many, drops old versions, and builds or completes the indexes where they are needed."""
+        """Merges small files, drops old versions, and builds or completes the indexes where they are needed."""
         from lancedb.index import BTree
 
         with self._writing():
@@ -446,7 +451,7 @@ class Store:
             vector_index.tidy_up(self._failures)
 
     def staging(self, wanted: Manifest) -> Store:
-        """A library of the same folder with another manifest, that nobody sees before `publish`."""
+        """A library in the same folder with another manifest, which readers do not see before `publish`."""
         with self._writing():
             if wanted.table not in self._database.list_tables().tables:
                 self._database.create_table(wanted.table, schema=schema(wanted.models, self.columns))

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.errors import UsageError, VopError
-from vop.search.manifest import FILE, Manifest, SegmentationConfig
-from vop.search.models import absolute_name, describe, open_model, open_models
+from vop.search.manifest import FILE, SegmentationConfig
+from vop.search.models import absolute_name, new_manifest, open_model, open_models
 from vop.search.pipeline import count_workers
 from vop.search.results import VideoRecord
 from vop.search.store import Store
@@ -293,14 +293,8 @@ def _open(folder: Path, wanted: _Settings, new_model: TextVideoModel | None) -> 
         VopError: the model is another one than the library's.
     """
     if new_model is not None and wanted.model is not None and not (folder / FILE).exists():  # not by another process
-        described = describe(new_model, name=wanted.model, column="embedding_1")
-        manifest = Manifest(
-            table=f"segments_{described.fingerprint}",
-            models=(described,),
-            num_frames=new_model.num_frames,
-            image_size=new_model.image_size,
-            segmentation=wanted.segmentation or SegmentationConfig(),
-            keep_frames=wanted.keep_frames,
+        manifest = new_manifest(
+            new_model, name=wanted.model, segmentation=wanted.segmentation, keep_frames=wanted.keep_frames
         )
         return Store.create(folder, manifest), [new_model]
     library = Store.open(folder)

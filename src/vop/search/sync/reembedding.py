@@ -209,7 +209,7 @@ class _Move:
             raise VideoError(video.path, "its file was deleted or has changed; `vop index` first")
         manifest = self._staged.manifest
         decoded = self._processes.iterate(
-            read_frames_of, video.path, spans, num_frames=manifest.num_frames, size=manifest.image_size
+            read_frames_of, Path(video.path), spans, num_frames=manifest.num_frames, size=manifest.image_size
         )
         for segment, frames in zip(segments, decoded, strict=True):
             if self._frames:
