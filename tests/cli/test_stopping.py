@@ -83,7 +83,7 @@ def terminated(*_, **__):
     ("words", "function"),
     [
         (["index", "my library", "videos"], "vop.search.sync.commands.index"),
-        (["library", "reembed", "my library", "--model", "mini"], "vop.search.sync.reembedding.reembed"),
+        (["library", "reembed", "my library", "--model", "mini"], "vop.search.library.Library.open"),
         (["data", "cache", "my table.csv", "--out", "cache"], "vop.cli.data.load_data"),
     ],
 )

@@ -6,7 +6,16 @@ import json
 
 import pytest
 
-from vop.utils.text import count, in_json, in_markdown, in_spreadsheet, markdown_block, on_one_line, visible
+from vop.utils.text import (
+    count,
+    first_lines,
+    in_json,
+    in_markdown,
+    in_spreadsheet,
+    markdown_block,
+    on_one_line,
+    visible,
+)
 
 COMMANDS = [
     *map(chr, range(0x09)),
@@ -89,3 +98,9 @@ def test_markdown_shows_it_as_it_is(text, written):
 def test_a_block_of_code_ends_where_it_ends():
     block = markdown_block("vop train --data '```\n# x'", "sh").splitlines()
     assert (block[0], block[-1], block[1:-1]) == ("````sh", "````", ["vop train --data '```", "# x'"])
+
+
+@pytest.mark.parametrize(("most", "rest"), [(None, []), (3, []), (2, ["  and 1 more"]), (0, ["  and 3 more"])])
+def test_first_lines(most, rest):
+    lines = ["a", "b\n\x1b", "c"]
+    assert first_lines(lines, most=most) == ["  a", "  b\\n\\x1b", "  c"][:most] + rest

@@ -186,7 +186,7 @@ def shots(
 def _detect_cuts(video: VideoDecoder) -> list[float]:
     """When new shots begin, in seconds from the first frame."""
     try:
-        from scenedetect import common, detectors
+        from scenedetect import common, detectors  # type: ignore[import-untyped]  # it has no types
     except ImportError as error:
         raise UsageError(
             f"cutting by shots needs PySceneDetect, which cannot be imported ({error}): pip install 'vop[shots]'"

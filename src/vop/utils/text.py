@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from html import escape
 
 # Control characters except the tab and the newline, invisible marks that change the direction of text, line separators
@@ -33,6 +34,14 @@ def visible(text: str) -> str:
 def on_one_line(text: str) -> str:
     r"""`visible` text for a cell of a table or a line of a list: newlines and tabs are escaped, too."""
     return visible(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def first_lines(lines: Sequence[str], *, most: int | None = None) -> list[str]:
+    """The first lines of a list, indented and safe to print, and how many more there are."""
+    shown = [f"  {on_one_line(line)}" for line in lines[:most]]
+    if len(lines) > len(shown):
+        shown.append(f"  and {len(lines) - len(shown):,} more")
+    return shown
 
 
 def _escaped(found: re.Match[str]) -> str:

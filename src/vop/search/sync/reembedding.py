@@ -32,7 +32,7 @@ from vop.search.sync.lock import library_lock
 from vop.search.sync.scanner import is_unchanged
 from vop.search.sync.writer import COMMIT_ROWS
 from vop.utils.progress import Progress, silent
-from vop.utils.text import on_one_line
+from vop.utils.text import first_lines
 from vop.video.isolated import DecodingProcesses
 
 if TYPE_CHECKING:
@@ -246,9 +246,6 @@ class _Move:
 
 
 def _failed_message(folder: Path, failed: Sequence[FileFailure]) -> str:
-    lines = [on_one_line(f"  {failure.path}: {failure.reason}") for failure in failed[:_SHOWN]]
-    if len(failed) > _SHOWN:
-        lines.append(f"  and {len(failed) - _SHOWN:,} more")
     remedy = "--drop-unreadable goes on without them"
     head = f"{folder} is as it was: {len(failed):,} of its videos cannot be embedded; {remedy}:"
-    return "\n".join([head, *lines])
+    return "\n".join([head, *first_lines([f"{failure.path}: {failure.reason}" for failure in failed], most=_SHOWN)])
