@@ -68,8 +68,8 @@ def decode_alone(folder: Path, library: Store, workers: int) -> int:
     nothing = partial(lambda e, frames: [torch.zeros(len(frames), e)], 1)
     with DecodingProcesses() as processes:
         reader = Reader(library, {}, processes)
-        done = run(find_videos([folder]).files, reader.read, nothing, workers=workers, batch_size=BATCH)
-        return sum(len(finished.spans) for finished in done)
+        done = run(find_videos([folder]).files, reader.read_video, nothing, workers=workers, batch_size=BATCH)
+        return sum(len(finished.clips) for finished in done)
 
 
 def embed_alone(model, segments: int) -> None:

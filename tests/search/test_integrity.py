@@ -14,7 +14,7 @@ import pytest
 from search.libraries import a_file, make_library, rows_of, unit_vectors
 from vop.cli import main
 from vop.errors import UsageError, VopError
-from vop.search import manifest as describing
+from vop.search import manifest
 from vop.search.checksums import check_rows, damaged_rows
 from vop.search.failures import UNREADABLE, failure
 from vop.search.frames import SegmentFrames
@@ -180,10 +180,10 @@ def test_damage_of_the_failures_comes_back_from_its_copy(folder):
 
 def test_a_table_that_another_description_belongs_to_is_not_dropped(folder):
     about = Store.open(folder).manifest
-    describing.write(about.with_(table="segments_9"), folder)
+    manifest.write(about.with_(table="segments_9"), folder)
     with pytest.raises(VopError, match="names the table segments_9, which is not there; segments_0 is"):
         check(folder, repair=True)
-    describing.write(about, folder)
+    manifest.write(about, folder)
     assert len(rows(Store.open(folder))) == 36
 
 

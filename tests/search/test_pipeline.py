@@ -61,7 +61,7 @@ def check(finished, job: tuple[int, int]) -> None:
     number, pieces = job
     count = abs(pieces)
     assert finished.job == job
-    assert finished.spans == [(float(place), place + 1.0) for place in range(count)]
+    assert finished.clips == [(float(place), place + 1.0) for place in range(count)]
     assert finished.strips == [b"%d-%d" % (number, place) for place in range(count)]
     expected = [[number, place] for place in range(count)]
     if count:

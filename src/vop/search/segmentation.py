@@ -26,7 +26,7 @@ from vop.video.probe import VideoInfo, describe
 if TYPE_CHECKING:
     import av
 
-Span = tuple[float, float]  # start_seconds, end_seconds, counted from the video's first frame
+ClipTimes = tuple[float, float]  # start_seconds, end_seconds, counted from the video's first frame
 
 WINDOW_SECONDS, OVERLAP_SECONDS = 10.0, 2.0
 MAX_WINDOWS = 1_000_000  # of one video; beyond it the overlap is a mistake
@@ -45,13 +45,13 @@ class DecodedSegment:
     """A segment of a video.
 
     Attributes:
-        span: (start_seconds, end_seconds), from the video's first frame.
+        clip: (start_seconds, end_seconds), from the video's first frame.
         frames: uint8 (num_frames, 3, size, size).
         strip: thumbnail strip, JPEG.
         share: of the file's work that ends with it, from 0 to 1.
     """
 
-    span: Span
+    clip: ClipTimes
     frames: np.ndarray
     strip: bytes
     share: float
@@ -73,22 +73,22 @@ def read_segments(
     """
     with VideoDecoder(path) as video:
         yield describe(video)
-        spans = [in_milliseconds(span) for span in _segment_spans(video, segmentation)]
+        clips = [in_milliseconds(clip) for clip in _segment_clips(video, segmentation)]
         damaged = 0
-        decoded = decode_clips(video, [Clip(*span) for span in spans], num_frames=num_frames, size=size)
-        for span, clip in zip(spans, decoded, strict=True):
-            if isinstance(clip, ClipFrames):
-                yield DecodedSegment(span, clip.frames, thumbnail_strip(clip.pictures), 1 / len(spans))
+        decoded = decode_clips(video, [Clip(*clip) for clip in clips], num_frames=num_frames, size=size)
+        for clip, found in zip(clips, decoded, strict=True):
+            if isinstance(found, ClipFrames):
+                yield DecodedSegment(clip, found.frames, thumbnail_strip(found.pictures), 1 / len(clips))
             else:
                 damaged += 1
                 yield None
-    if damaged == len(spans):
+    if damaged == len(clips):
         raise VideoError(path, "more than half of the wanted frames of every segment are damaged")
-    return len(spans)
+    return len(clips)
 
 
 def read_frames_of(
-    path: Path, spans: Sequence[Span], *, num_frames: int, size: int
+    path: Path, clips: Sequence[ClipTimes], *, num_frames: int, size: int
 ) -> Generator[np.ndarray, None, None]:
     """Decodes the frames of some segments of a video again.
 
@@ -96,14 +96,14 @@ def read_frames_of(
         VideoError: one of them cannot be decoded.
     """
     with VideoDecoder(path) as video:
-        clips = [Clip(*span) for span in spans]
-        for clip in decode_clips(video, clips, num_frames=num_frames, size=size, num_pictures=0):
-            if isinstance(clip, VideoError):
-                raise clip
-            yield clip.frames
+        wanted = [Clip(*clip) for clip in clips]
+        for found in decode_clips(video, wanted, num_frames=num_frames, size=size, num_pictures=0):
+            if isinstance(found, VideoError):
+                raise found
+            yield found.frames
 
 
-def _segment_spans(video: VideoDecoder, segmentation: SegmentationConfig) -> list[Span]:
+def _segment_clips(video: VideoDecoder, segmentation: SegmentationConfig) -> list[ClipTimes]:
     window, overlap = segmentation.window_seconds, segmentation.overlap_seconds
     if segmentation.by == BY_SHOTS:
         return shots(video, window_seconds=window, overlap_seconds=overlap)
@@ -113,19 +113,19 @@ def _segment_spans(video: VideoDecoder, segmentation: SegmentationConfig) -> lis
         raise VideoError(video.path, str(error)) from None
 
 
-def in_milliseconds(span: Span) -> Span:
-    """A span as a segment's id has it: start and end in seconds, to the millisecond, one apart at least."""
-    start, end = (round(seconds, 3) for seconds in span)
+def in_milliseconds(clip: ClipTimes) -> ClipTimes:
+    """A clip as a segment's id has it: start and end in seconds, to the millisecond, one apart at least."""
+    start, end = (round(seconds, 3) for seconds in clip)
     return start, max(end, round(start + 0.001, 3))
 
 
 def windows(
     duration_seconds: float, *, window_seconds: float = WINDOW_SECONDS, overlap_seconds: float = OVERLAP_SECONDS
-) -> list[Span]:
+) -> list[ClipTimes]:
     """Windows of equal length that cover a video, as few as overlap by `overlap_seconds` or more.
 
     They are evenly spaced; the first begins at 0, the last ends at `duration_seconds`. A video of up to 1.1 windows
-    is one span.
+    is one clip.
 
     Raises:
         UsageError: a value is out of range, or gives more than a million windows.
@@ -164,7 +164,7 @@ def shots(
     *,
     window_seconds: float = WINDOW_SECONDS,
     overlap_seconds: float = OVERLAP_SECONDS,
-) -> list[Span]:
+) -> list[ClipTimes]:
     """The shots of a video, in order and without gaps; one longer than 1.1 windows is cut into windows.
 
     A shot shorter than half a second goes with the one after it, the last with the one before it. All frames are
@@ -223,8 +223,8 @@ def _detection_size(frame: av.VideoFrame) -> tuple[int, int]:
     return max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
 
 
-def _long_enough(cuts: list[float], duration: float) -> list[Span]:
-    """The spans between cuts, without those cuts that would leave a span too short."""
+def _long_enough(cuts: list[float], duration: float) -> list[ClipTimes]:
+    """The clips between cuts, without those cuts that would leave a clip too short."""
     kept = [0.0]
     for cut in cuts:
         if cut - kept[-1] >= SHORTEST_SHOT_SECONDS and duration - cut >= SHORTEST_SHOT_SECONDS:

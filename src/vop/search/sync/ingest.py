@@ -100,7 +100,7 @@ class Ingest:
 
             finished_files = run(
                 _in_order(todo, workers=workers),
-                reader.read,
+                reader.read_video,
                 partial(embed_by, self.models),
                 workers=workers,
                 batch_size=batch_size,
@@ -173,7 +173,7 @@ class Ingest:
         library, path = self.library, str(finished.job.path)
         rows = make_rows(
             replace(decoded.file, metadata=self._metadata_of(finished.job)),
-            finished.spans,
+            finished.clips,
             finished.strips,
             dict(zip((model.column for model in library.models), finished.embeddings, strict=True)),
             wanted=library.table.schema,

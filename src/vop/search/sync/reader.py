@@ -92,7 +92,7 @@ class Reader:
         record = self._by_video.get(video)
         return None if record is None else record.path
 
-    def read(self, file: FoundFile) -> Generator[DecodedSegment, None, Outcome]:
+    def read_video(self, file: FoundFile) -> Generator[DecodedSegment, None, Outcome]:
         """Yields the segments of a file if its content is new to the library; returns what the file turned out to be.
 
         Raises:
@@ -169,7 +169,7 @@ class Reader:
             with self._counting:
                 self.seconds += info.duration_seconds * segment.share
             if self._frames:
-                self._frames.write(segment_id(video, segment.span), segment.frames)
+                self._frames.write(segment_id(video, segment.clip), segment.frames)
             yield segment
         decoded = VideoFile(
             video=video,

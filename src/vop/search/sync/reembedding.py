@@ -26,7 +26,7 @@ from vop.search.models import describe, embed_by, open_model
 from vop.search.pipeline import Finished, count_workers, run
 from vop.search.results import VideoRecord
 from vop.search.schema import EMBEDDING, decoder_version, made_with, vectors, with_column
-from vop.search.segmentation import DecodedSegment, Span, read_frames_of
+from vop.search.segmentation import ClipTimes, DecodedSegment, read_frames_of
 from vop.search.store import Store
 from vop.search.sync.lock import library_lock
 from vop.search.sync.scanner import is_unchanged
@@ -190,13 +190,15 @@ class _Move:
         """Yields the segments of a video again; returns its rows."""
         rows = check_rows(self._library.rows_of([video.video]), self._library.path)
         kept = rows.select(["segment", "start_seconds", "end_seconds", "strip"]).to_pylist()
-        spans = [(row["start_seconds"], row["end_seconds"]) for row in kept]
-        decoded = self._frames_of(video, [row["segment"] for row in kept], spans)
-        for row, span, frames in zip(kept, spans, decoded, strict=True):
-            yield DecodedSegment(span, frames, row["strip"], 1 / len(kept))
+        clips = [(row["start_seconds"], row["end_seconds"]) for row in kept]
+        decoded = self._frames_of(video, [row["segment"] for row in kept], clips)
+        for row, clip, frames in zip(kept, clips, decoded, strict=True):
+            yield DecodedSegment(clip, frames, row["strip"], 1 / len(kept))
         return rows
 
-    def _frames_of(self, video: VideoRecord, segments: Sequence[str], spans: Sequence[Span]) -> Iterator[np.ndarray]:
+    def _frames_of(
+        self, video: VideoRecord, segments: Sequence[str], clips: Sequence[ClipTimes]
+    ) -> Iterator[np.ndarray]:
         """The frames of segments that the library keeps; if one is missing or damaged, all from the video again."""
         if self._frames and all(map(self._frames.has, segments)):
             for segment in segments:
@@ -209,7 +211,7 @@ class _Move:
             raise VideoError(video.path, "its file was deleted or has changed; `vop index` first")
         manifest = self._staged.manifest
         decoded = self._processes.iterate(
-            read_frames_of, Path(video.path), spans, num_frames=manifest.num_frames, size=manifest.image_size
+            read_frames_of, Path(video.path), clips, num_frames=manifest.num_frames, size=manifest.image_size
         )
         for segment, frames in zip(segments, decoded, strict=True):
             if self._frames:
