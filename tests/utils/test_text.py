@@ -8,12 +8,13 @@ import pytest
 
 from vop.utils.text import (
     count,
-    first_lines,
+    first_few,
     in_json,
     in_markdown,
     in_spreadsheet,
     markdown_block,
     on_one_line,
+    signed,
     visible,
 )
 
@@ -100,7 +101,11 @@ def test_a_block_of_code_ends_where_it_ends():
     assert (block[0], block[-1], block[1:-1]) == ("````sh", "````", ["vop train --data '```", "# x'"])
 
 
-@pytest.mark.parametrize(("most", "rest"), [(None, []), (3, []), (2, ["  and 1 more"]), (0, ["  and 3 more"])])
-def test_first_lines(most, rest):
-    lines = ["a", "b\n\x1b", "c"]
-    assert first_lines(lines, most=most) == ["  a", "  b\\n\\x1b", "  c"][:most] + rest
+def test_signed():
+    assert [signed(number) for number in (1.25, -3, 0.04, -0.04)] == ["+1.2", "-3.0", "0.0", "0.0"]
+
+
+def test_first_few():
+    lines = [f"line {n}\n" for n in range(1_000)]
+    assert first_few(lines[:5]) == [f"  line {n}\\n" for n in range(5)]
+    assert first_few(lines, most=2, indent="- ") == ["- line 0\\n", "- line 1\\n", "- and 998 more"]

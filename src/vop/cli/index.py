@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from vop.cli.common import add_threads_option, command_line, print_json, say, warn
 from vop.utils import progress
-from vop.utils.text import count, first_lines
+from vop.utils.text import count, first_few
 from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _confirm(paths: Sequence[str]) -> bool:
     """Asks on a terminal whether to take videos out; elsewhere nobody can confirm it."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    warn("\n".join(first_lines(paths, most=_SHOWN)))
+    warn("\n".join(first_few(paths, most=_SHOWN)))
     warn(f"Take {count('video', len(paths))} out of the library? [y/N]")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
@@ -216,7 +216,7 @@ def print_report(report: IndexReport, library: Path, paths: Sequence[Path]) -> N
         say(f"skipped, because they cannot be indexed: {', '.join(report.missing)}")
     if report.unmatched:
         say(f"of the metadata, {count('row', len(report.unmatched))} matched no video:")
-        say("\n".join(first_lines(report.unmatched, most=_SHOWN)))
+        say("\n".join(first_few(report.unmatched, most=_SHOWN)))
     print_failures(report, library)
     say(f"Search it: {command_line('search', library, 'what happens')}")
     say(f"or with pictures: {command_line('serve', library)}")
@@ -240,7 +240,7 @@ def _print_missing(report: IndexReport, library: Path, paths: Sequence[Path]) ->
             "If you deleted it, say so:"
         )
         commands = [command_line("library", "forget", library, folder) for folder in report.unavailable_folders]
-        say("\n".join(first_lines(commands, most=_SHOWN)))
+        say("\n".join(first_few(commands, most=_SHOWN)))
 
 
 def print_failures(counts: IndexReport | LibraryStatus, library: Path | None) -> None:
@@ -281,7 +281,7 @@ def _print_preview(found: IndexPreview, *, prune: bool) -> None:
     for title, paths in groups.items():
         if paths:
             say(f"{title}: {count('file', len(paths))}")
-            say("\n".join(first_lines(paths)))
+            say("\n".join(first_few(paths, most=len(paths))))
     if found.needs_confirmation:
         say("--prune would ask first, or want --yes: that is a large part of the library")
     if not any(groups.values()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from html import escape
 
 # Control characters except the tab and the newline, invisible marks that change the direction of text, line separators
@@ -26,6 +26,19 @@ def plural(noun: str) -> str:
     return re.sub(r"(?<=[^aeiou])y$", "ie", noun) + "s"
 
 
+def signed(number: float) -> str:
+    """A number with one digit and its sign; one that rounds to nothing has none."""
+    text = f"{number:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def first_few(lines: Iterable[str], *, most: int = 5, indent: str = "  ") -> list[str]:
+    """The first of some lines, each on one line, and how many more there are."""
+    lines = list(lines)
+    shown = [f"{indent}{on_one_line(line)}" for line in lines[:most]]
+    return [*shown, f"{indent}and {len(lines) - most:,} more"] if len(lines) > most else shown
+
+
 def visible(text: str) -> str:
     r"""Text with every character that commands a terminal written as an escape such as `\x1b`. Newlines stay."""
     return _COMMANDS.sub(_escaped, text)
@@ -34,14 +47,6 @@ def visible(text: str) -> str:
 def on_one_line(text: str) -> str:
     r"""`visible` text for a cell of a table or a line of a list: newlines and tabs are escaped, too."""
     return visible(text).replace("\n", "\\n").replace("\t", "\\t")
-
-
-def first_lines(lines: Sequence[str], *, most: int | None = None) -> list[str]:
-    """The first lines of a list, indented and safe to print, and how many more there are."""
-    shown = [f"  {on_one_line(line)}" for line in lines[:most]]
-    if len(lines) > len(shown):
-        shown.append(f"  and {len(lines) - len(shown):,} more")
-    return shown
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -32,7 +32,7 @@ from vop.search.sync.lock import library_lock
 from vop.search.sync.scanner import is_unchanged
 from vop.search.sync.writer import COMMIT_ROWS
 from vop.utils.progress import Progress, silent
-from vop.utils.text import first_lines
+from vop.utils.text import first_few
 from vop.video.isolated import DecodingProcesses
 
 if TYPE_CHECKING:
@@ -250,4 +250,4 @@ class _Move:
 def _failed_message(folder: Path, failed: Sequence[FileFailure]) -> str:
     remedy = "--drop-unreadable goes on without them"
     head = f"{folder} is as it was: {len(failed):,} of its videos cannot be embedded; {remedy}:"
-    return "\n".join([head, *first_lines([f"{failure.path}: {failure.reason}" for failure in failed], most=_SHOWN)])
+    return "\n".join([head, *first_few([f"{failure.path}: {failure.reason}" for failure in failed], most=_SHOWN)])
