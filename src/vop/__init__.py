@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from vop.errors import DataError, FileFailure, UsageError, VideoError, VopError
     from vop.evaluation.job import evaluate
     from vop.evaluation.metrics import retrieval_metrics
-    from vop.models.model import TextVideoModel, load
+    from vop.models.model import TextVideoModel
+    from vop.models.pretrained import load
     from vop.search.library import Library
     from vop.search.manifest import SegmentationConfig
     from vop.search.queries import Sentence
@@ -63,7 +64,7 @@ _HOMES = {
     "VideoInfo": "vop.video.probe",
     "VopError": "vop.errors",
     "evaluate": "vop.evaluation.job",
-    "load": "vop.models.model",
+    "load": "vop.models.pretrained",
     "probe": "vop.video.probe",
     "read_frames": "vop.video.frames",
     "retrieval_metrics": "vop.evaluation.metrics",

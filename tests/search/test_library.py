@@ -22,6 +22,7 @@ from vop.models.model import create
 from vop.search.filters import Filters
 from vop.search.queries import Example
 from vop.search.store import Store
+from vop.video.clip import Clip
 
 METADATA = "video,author,stars\na.mp4,Bob,5\nb.mp4,Ann,3\n"
 MINI = {"model": "mini", "num_frames": 2, "precision": "fp32"}
@@ -161,7 +162,7 @@ class TestQueries:
         best = library.search(videos["b"], start_seconds=8, end_seconds=18)[0]
         assert (Path(best.path).name, best.start_seconds, best.end_seconds) == ("b.mp4", 8, 18)
         assert best.score == pytest.approx(1, abs=1e-4)
-        same = library.search(Example(videos["b"], start_seconds=8, end_seconds=18))[0]
+        same = library.search(Example(videos["b"], clip=Clip(8, 18)))[0]
         assert (same.segment, same.score) == (best.segment, best.score)
 
     def test_a_picture_whatever_its_name(self, library, videos, model, tmp_path):

@@ -108,6 +108,7 @@ def _query(arguments: argparse.Namespace) -> Example | list[Sentence]:
         UsageError: the call is wrong by itself.
     """
     from vop.search.queries import Example, check
+    from vop.video.clip import Clip
 
     if arguments.k < 1:
         raise UsageError(f"-k {arguments.k}: ask for 1 result or more")
@@ -122,7 +123,7 @@ def _query(arguments: argparse.Namespace) -> Example | list[Sentence]:
     if end is not None and end <= (start or 0):
         raise UsageError(f"--start {clock(start or 0)} --end {clock(end)}: the clip must end after it starts")
     if arguments.video:
-        return Example(arguments.video, "video", start or 0.0, end)
+        return Example(arguments.video, "video", Clip(start or 0.0, end))
     if arguments.picture:
         return Example(arguments.picture, "picture")
     sentences = _sentences(arguments)

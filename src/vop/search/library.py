@@ -22,6 +22,7 @@ from vop.search.sync.lock import check_folder, library_lock
 from vop.utils.names import existing_path
 from vop.utils.progress import Progress, silent
 from vop.utils.text import count
+from vop.video.clip import Clip
 
 if TYPE_CHECKING:
     import numpy as np
@@ -476,5 +477,5 @@ def _clipped(file: Path | Example, start_seconds: float | None = None, end_secon
     if start_seconds is None and end_seconds is None:
         return file if isinstance(file, Example) else Example(file)
     if isinstance(file, Example):
-        raise UsageError("an Example has start_seconds and end_seconds of its own: give a Path with others")
-    return Example(file, "video", start_seconds or 0.0, end_seconds)
+        raise UsageError("an Example has a clip of its own: give a Path with start_seconds and end_seconds")
+    return Example(file, "video", Clip(start_seconds or 0.0, end_seconds))

@@ -14,6 +14,7 @@ import numpy as np
 
 from vop.errors import DataError, UsageError
 from vop.search.models import embed_by
+from vop.video.clip import WHOLE_VIDEO, Clip
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,13 +38,12 @@ class Example:
 
     Attributes:
         kind: "video" or "picture"; None for what the file's content says.
-        start_seconds, end_seconds: the clip of a video; an end of None is the video's end.
+        clip: the part of a video.
     """
 
     path: Path
     kind: Literal["video", "picture"] | None = None
-    start_seconds: float = 0.0
-    end_seconds: float | None = None
+    clip: Clip = WHOLE_VIDEO
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,8 @@ def decode(path: Path, *, example: Example, num_frames: int, size: int) -> np.nd
 
     if example.kind == "picture" or (example.kind is None and is_picture(path) and not is_animation(path)):
         return picture_frames(path, num_frames=num_frames, size=size)
-    return decode_frames(
-        path, num_frames=num_frames, size=size, start_seconds=example.start_seconds, end_seconds=example.end_seconds
-    )
+    start, end = example.clip.start_seconds, example.clip.end_seconds
+    return decode_frames(path, num_frames=num_frames, size=size, start_seconds=start, end_seconds=end)
 
 
 def of_vector(vector: np.ndarray | Tensor, *, width: int) -> Vector:
