@@ -94,7 +94,7 @@ def workplace(tmp_path_factory, tiny_folder) -> Path:
     """A folder with what the pages' examples name: a run, data, videos, a library, a picture, captions."""
     from vop.benchmarks.videos import encode
     from vop.models.pretrained import create
-    from vop.search.index import index
+    from vop.search.sync import index
 
     folder = tmp_path_factory.mktemp("workplace")
     levels = np.arange(0, 240, 40, dtype=np.uint8)  # six frames, from dark to bright

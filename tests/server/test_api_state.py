@@ -6,7 +6,8 @@ from starlette.testclient import TestClient
 
 from server.api_steps import app_of, detail, search
 from server.library_data import make_library
-from vop.search.state import state_of
+from vop.search.results import IndexingStatus
+from vop.search.state import state_file
 from vop.search.store import Store
 
 
@@ -25,8 +26,10 @@ def test_every_library_is_there_under_each_model(client, run, tiny_folder):
 
 def test_it_follows_an_indexing(client, library, monkeypatch):
     monkeypatch.setattr("vop.server.libraries.STATUS_SECONDS", 0)
-    with state_of(library.path) as say:
-        say(done=3, total=9, hours=0.5, hours_per_hour=90.0, seconds_left=60, current="/videos/x.mp4")
+    with state_file(library.path) as state:
+        state.write(
+            IndexingStatus(done=3, total=9, hours=0.5, hours_per_hour=90.0, seconds_left=60, current="/videos/x.mp4")
+        )
         index = client.get("/api/state").json()["views"][1]["index"]
     assert index == {
         **{"done": 3, "total": 9, "hours": 0.5, "hours_per_hour": 90.0, "seconds_left": 60.0},

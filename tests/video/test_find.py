@@ -11,8 +11,8 @@ from PIL import Image
 
 from clips import grey_frames, write_clip
 from vop.errors import UsageError
-from vop.search import scanner as walk
-from vop.search.scanner import FoundFile, find_videos
+from vop.video import find
+from vop.video.find import FoundFile, find_videos
 
 
 def touch(path: Path, content: bytes = b"x") -> Path:
@@ -40,7 +40,7 @@ def test_videos_below_a_folder_by_their_suffixes(tmp_path):
         "an unfinished download": 1,
     }
     assert result.unreadable == []
-    assert repr(result) == "Walk(5 files, 7 passed over, 0 unreadable)"
+    assert repr(result) == "FoundVideos(5 files, 7 passed over, 0 unreadable)"
 
 
 def test_size_and_time_of_change_are_told(tmp_path):
@@ -79,7 +79,7 @@ def test_a_bare_stream_counts_only_by_its_suffix(tmp_path):
 def test_files_with_known_suffixes_are_not_opened(tmp_path, monkeypatch):
     touch(tmp_path / "a.mp4")
     touch(tmp_path / "a.jpg")
-    monkeypatch.setattr(walk, "_look_into", None)
+    monkeypatch.setattr(find, "kind_by_content", None)
     assert found(tmp_path) == [tmp_path / "a.mp4"]
 
 
@@ -339,8 +339,8 @@ def test_a_path_that_cannot_exist():
 
 
 def test_an_empty_folder(tmp_path):
-    assert find_videos([tmp_path]) == walk.Walk()
-    assert find_videos([]) == walk.Walk()
+    assert find_videos([tmp_path]) == find.FoundVideos()
+    assert find_videos([]) == find.FoundVideos()
 
 
 def test_a_deep_folder(tmp_path):

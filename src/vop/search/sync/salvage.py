@@ -30,42 +30,54 @@ _BATCH = 256  # rows that are read at a time
 
 
 @dataclass(frozen=True)
-class Scan:
-    """What the rows of a table say: damage by the video's path, and how many rows have what."""
+class TableScan:
+    """What was read of a table.
+
+    Attributes:
+        segments: rows.
+        without_checksum: rows of an earlier version of vop.
+        damaged: why a video is damaged, by path.
+        records: what the rows say of the videos' files, by path.
+        failure: why the table cannot be read at all.
+    """
 
     segments: int
     without_checksum: int
     damaged: dict[str, str]
-    files: dict[str, VideoRecord]  # what the rows say of the videos' files
-    failure: str | None = None  # why the table cannot be opened
+    records: dict[str, VideoRecord]
+    failure: str | None = None
+
+    @classmethod
+    def failed(cls, reason: str) -> TableScan:
+        return cls(0, 0, {}, {}, reason)
 
 
-def scan(database: Path, name: str) -> Scan:
-    """Reads every row."""
+def scan_table(database: Path, name: str) -> TableScan:
+    """Reads every row of a table of segments."""
     try:
         table = _connect(database).open_table(name)
         rows = table.count_rows()
     except Exception as error:
-        return Scan(0, 0, {}, {}, _said(error))
-    table_scan = _TableScan()
+        return TableScan.failed(_reason(error))
+    videos = _Videos()
     for start in range(0, rows, _BATCH):
         for first, count, part in _read(table, start, min(_BATCH, rows - start)):
             if part is None:
-                table_scan.lose(_paths(table, first, count))
-            else:
-                try:
-                    table_scan.add(_fitted(part, _complete(part.schema)))
-                except (KeyError, ValueError, pa.ArrowException) as error:  # a manifest that names other columns
-                    return Scan(0, 0, {}, {}, _said(error))
-    return table_scan.result(rows)
+                videos.lose(_paths(table, first, count))
+                continue
+            try:
+                videos.add(_with_schema(part, _complete(part.schema)))
+            except (KeyError, ValueError, pa.ArrowException) as error:  # a manifest that names other columns
+                return TableScan.failed(_reason(error))
+    return videos.result(rows)
 
 
-class _TableScan:
-    """What has been seen of a table's rows."""
+class _Videos:
+    """The videos of rows that were read."""
 
     def __init__(self) -> None:
         self._damaged: dict[str, str] = {}
-        self._files: dict[str, VideoRecord] = {}
+        self._records: dict[str, VideoRecord] = {}
         self._places: dict[tuple[str, str], list[int]] = {}  # by path and content
         self._counts: dict[tuple[str, str], int | None] = {}
         self._without_checksum = 0
@@ -78,20 +90,20 @@ class _TableScan:
         names = ["path", "video", "size", "mtime_ns", "place", "num_segments", "volume"]
         for row, is_bad in zip(rows.select(names).to_pylist(), damaged_rows(rows), strict=True):
             path, key = row["path"], (row["path"], row["video"])
-            own = {name: row[name] for name in ("video", "path", "size", "mtime_ns", "volume")}
-            self._files[path] = VideoRecord(**own, metadata={})
+            fields = {name: row[name] for name in ("video", "path", "size", "mtime_ns", "volume")}
+            self._records[path] = VideoRecord(**fields, metadata={})
             self._places.setdefault(key, []).append(row["place"])
             self._counts[key] = row["num_segments"]
             if is_bad:
                 self._damaged[path] = "segments of it are not what was written"
 
-    def result(self, segments: int) -> Scan:
+    def result(self, segments: int) -> TableScan:
         contents = Counter(path for path, _ in self._places)
         for (path, video), places in self._places.items():
             count = self._counts[path, video] or len(places)
             if contents[path] > 1 or sorted(places) != list(range(count)):
                 self._damaged.setdefault(path, "it does not have each of its segments once")
-        return Scan(segments, self._without_checksum, self._damaged, self._files)
+        return TableScan(segments, self._without_checksum, self._damaged, self._records)
 
 
 def _read(table: Table, start: int, count: int) -> Iterator[tuple[int, int, pa.Table | None]]:
@@ -117,17 +129,17 @@ def _paths(table: Table, start: int, count: int) -> set[str]:
         return {UNKNOWN}
 
 
-def failures_failure(database: Path, name: str) -> str | None:
+def failures_damage(database: Path, name: str) -> str | None:
     """Why the list of failures cannot be read; None if it can."""
     try:
         failures.read(_connect(database).open_table(name))
     except Exception as error:
-        return _said(error)
+        return _reason(error)
     return None
 
 
-def removed_failure(database: Path, name: str) -> str | None:
-    """What is wrong with what was taken out; None if it is sound, or there is none."""
+def removed_damage(database: Path, name: str) -> str | None:
+    """Why the videos that were taken out are damaged; None if they are sound, or nothing was taken out."""
     connection = _connect(database)
     if name not in connection.list_tables().tables:
         return None
@@ -135,7 +147,7 @@ def removed_failure(database: Path, name: str) -> str | None:
         rows = connection.open_table(name).search().to_arrow()
         bad = damaged_rows(rows.drop_columns([removed.WHEN, removed.DAMAGE])).sum()
     except Exception as error:
-        return _said(error)
+        return _reason(error)
     return f"{bad} segments that were taken out are not what was written" if bad else None
 
 
@@ -145,28 +157,33 @@ def _connect(database: Path) -> DBConnection:
     return lancedb.connect(database)
 
 
-def _said(error: Exception) -> str:
+def _drop(connection: DBConnection, name: str) -> None:
+    if name in connection.list_tables().tables:
+        connection.drop_table(name)
+
+
+def _reason(error: Exception) -> str:
     return f"it cannot be read ({str(error).splitlines()[0][:200] if str(error) else type(error).__name__})"
 
 
-def copy_sound(database: Path, about: Manifest, target: str, damaged: set[str]) -> None:
+def copy_sound(database: Path, manifest: Manifest, target: str, damaged: set[str]) -> None:
     """Writes the rows of all videos but the damaged ones into a new table."""
     connection = _connect(database)
-    connection.drop_table(target, ignore_missing=True)
+    _drop(connection, target)
     try:
-        table = connection.open_table(about.table)
+        table = connection.open_table(manifest.table)
         rows = table.count_rows()
     except Exception:
-        connection.create_table(target, schema=schema(about.models))
+        connection.create_table(target, schema=schema(manifest.models))
         return
-    new = connection.create_table(target, schema=schema(about.models, metadata_columns(table.schema)))
+    new = connection.create_table(target, schema=schema(manifest.models, metadata_columns(table.schema)))
 
     def sound() -> Iterator[pa.RecordBatch]:
         for start in range(0, rows, _BATCH):
             for _, _, part in _read(table, start, min(_BATCH, rows - start)):
                 if part is not None:
                     kept = part.filter(pc.invert(pc.is_in(part.column("path"), pa.array(sorted(damaged), pa.string()))))
-                    yield from with_checksums(_fitted(kept, new.schema)).to_batches()
+                    yield from with_checksums(_with_schema(kept, new.schema)).to_batches()
 
     new.add(pa.RecordBatchReader.from_batches(new.schema, sound()))  # in one commit, however many there are
     tidy_up(new)
@@ -177,15 +194,15 @@ def _complete(own: pa.Schema) -> pa.Schema:
     return pa.unify_schemas([own, pa.schema([field_of(name) for name in ADDED])])
 
 
-def _fitted(rows: pa.Table, wanted: pa.Schema) -> pa.Table:
+def _with_schema(rows: pa.Table, wanted: pa.Schema) -> pa.Table:
     """Rows with the columns that an older library lacks, empty."""
     for name in {*wanted.names} - {*rows.schema.names}:
         rows = rows.append_column(field_of(name), pa.nulls(len(rows), field_of(name).type))
     return rows.select(wanted.names)
 
 
-def carry_removed(database: Path, before: str, name: str) -> None:
-    """What can be put back, as far as it is sound, for a table of segments that may have another name now."""
+def copy_removed(database: Path, before: str, name: str) -> None:
+    """Copies the sound rows of what was taken out, for a table of segments that may have another name."""
     connection = _connect(database)
     try:
         old = connection.open_table(before)
@@ -193,7 +210,7 @@ def carry_removed(database: Path, before: str, name: str) -> None:
     except Exception:  # nothing was taken out, or nothing can be read
         parts = []
     if not parts:
-        connection.drop_table(before, ignore_missing=True)
+        _drop(connection, before)
         return
     rows = pa.concat_tables(parts)
     bad = rows.filter(pa.array(damaged_rows(rows.drop_columns([removed.WHEN, removed.DAMAGE])))).column("path")
@@ -202,17 +219,18 @@ def carry_removed(database: Path, before: str, name: str) -> None:
 
 
 def drop_others(database: Path, kept: set[str]) -> None:
-    """Drops damaged tables, and those that a repair or a move has left that was killed."""
+    """Drops damaged tables, and those that a killed repair or move has left."""
     connection = _connect(database)
     for name in set(connection.list_tables().tables) - kept:
         connection.drop_table(name)
 
 
-def write_failures_again(database: Path) -> None:
+def copy_failures(database: Path) -> None:
+    """Writes the list of failures again, as far as it can be read."""
     connection = _connect(database)
     try:
         kept = failures.read(connection.open_table(failures.TABLE))
     except Exception:
         kept = []  # the next indexing finds them again
-    connection.drop_table(failures.TABLE, ignore_missing=True)
+    _drop(connection, failures.TABLE)
     failures.write(connection.create_table(failures.TABLE, schema=failures.SCHEMA), kept)

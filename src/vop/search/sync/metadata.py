@@ -1,4 +1,4 @@
-"""The owner's own columns: a CSV file with a line for each video."""
+"""The owner's metadata: a CSV file with a line for each video."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vop.errors import DataError, UsageError
-from vop.search.scanner import absolute_path
 from vop.utils.names import existing_path, nfc
 from vop.utils.text import count
+from vop.video.find import absolute_path
 
 PATH_COLUMNS = ("path", "video", "file", "filename", "file_name", "video_path", "name")
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """Columns by file. Everything is in Unicode's composed form (NFC), and files are found by names in any form.
+    """The values of a CSV file. All text is in Unicode's composed form (NFC); files are found by names in any form.
 
     Attributes:
         columns: their names, in the order of the file.
-        by_path, by_name: values of a file by its absolute path, and by its bare name where the table gives only that.
-        given: by absolute path, how the table gives it.
+        by_path, by_name: the values of a file, by its absolute path, and by its name where the table has only that.
+        given: how the table spells each file, by its absolute path.
     """
 
     columns: tuple[str, ...]
@@ -33,17 +33,14 @@ class Metadata:
     given: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, path: Path) -> Mapping[str, str]:
-        """What is known of a file; its path goes before its name."""
+        """The values of a file: those of its path, else those of its name."""
         return self.by_path.get(nfc(str(path))) or self.by_name.get(nfc(path.name)) or {}
 
     def unmatched(self, paths: Iterable[str]) -> list[str]:
-        """The files that the table gives and that are not among `paths`, as it spells them."""
-        paths = {nfc(path) for path in paths}
-        names = {os.path.basename(path) for path in paths}
-        return [given for path, given in self.given.items() if path not in paths and given not in names]
-
-
-NOTHING = Metadata((), {}, {})
+        """The files of the table that are not among `paths`, as the table spells them."""
+        found = {nfc(path) for path in paths}
+        names = {os.path.basename(path) for path in found}
+        return [given for path, given in self.given.items() if path not in found and given not in names]
 
 
 def read_metadata(file: Path) -> Metadata:
@@ -54,7 +51,7 @@ def read_metadata(file: Path) -> Metadata:
 
     Raises:
         UsageError: no such file.
-        DataError: it is no such table; the line is named.
+        DataError: it is not such a table; the error names the line.
     """
     file = existing_path(file)
     try:
@@ -70,11 +67,11 @@ def read_metadata(file: Path) -> Metadata:
     if key is None:
         raise DataError(f"{file}: no column names the video; it is called one of {', '.join(PATH_COLUMNS)}: {names}")
     _check_names(file, names)
-    return _sort(file, lines, names, key)
+    return _by_file(file, lines, names, key)
 
 
 def _lines(file: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """The number and the values of each line that is not empty; the last number of values that go over several."""
+    """The number and the values of each line that is not empty; for values of several lines, the last one's number."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     try:
         for values in reader:
@@ -92,17 +89,19 @@ def _check_names(file: Path, names: list[str]) -> None:
             raise DataError(f"{file}: a column is called {name!r}; names are not empty, hold no ` or ., and stand once")
 
 
-def _sort(file: Path, lines: Iterable[tuple[int, list[str]]], names: list[str], key: str) -> Metadata:
-    by_path, by_name, given = {}, {}, {}
+def _by_file(file: Path, lines: Iterable[tuple[int, list[str]]], names: list[str], key: str) -> Metadata:
+    by_path: dict[str, dict[str, str]] = {}
+    by_name: dict[str, dict[str, str]] = {}
+    given: dict[str, str] = {}
     for line, values in lines:
         if len(values) != len(names):
             raise DataError(f"{file}, line {line}: {count('value', len(values))}, not {len(names)}")
-        said = dict(zip(names, values, strict=True))
-        video = said.pop(key)
+        row = dict(zip(names, values, strict=True))
+        video = row.pop(key)
         if not video:
             raise DataError(f"{file}, line {line}: no video")
         path = nfc(str(absolute_path(file.parent / video)))
-        by_path[path], given[path] = said, video
+        by_path[path], given[path] = row, video
         if "/" not in video:
-            by_name[video] = said
+            by_name[video] = row
     return Metadata(tuple(name for name in names if name != key), by_path, by_name, given)

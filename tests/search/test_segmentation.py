@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vop.errors import UsageError, VideoError
-from vop.search import segments
-from vop.search.segments import windows
+from vop.search import segmentation
+from vop.search.segmentation import windows
 from vop.video import decode, frames
 
 TOLERANCE = 1e-6
@@ -22,7 +22,7 @@ TOLERANCE = 1e-6
 
 def shots(path: Path, **lengths):
     with decode.VideoDecoder(path) as video:
-        return segments.shots(video, **lengths)
+        return segmentation.shots(video, **lengths)
 
 
 RATE = 20
