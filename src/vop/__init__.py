@@ -8,22 +8,26 @@ from typing import TYPE_CHECKING
 from vop.version import VERSION
 
 if TYPE_CHECKING:
+    from vop.evaluation.job import evaluate
     from vop.evaluation.metrics import retrieval_metrics
     from vop.models.model import TextVideoModel, load
+    from vop.training.job import train
     from vop.video.frames import read_frames
     from vop.video.probe import VideoInfo, probe
 
 __version__ = VERSION
-__all__ = ["TextVideoModel", "VideoInfo", "load", "probe", "read_frames", "retrieval_metrics"]
+__all__ = ["TextVideoModel", "VideoInfo", "evaluate", "load", "probe", "read_frames", "retrieval_metrics", "train"]
 
 # PyTorch takes seconds to import, so a public name is imported when it is first used.
 _HOMES = {
     "TextVideoModel": "vop.models.model",
     "VideoInfo": "vop.video.probe",
+    "evaluate": "vop.evaluation.job",
     "load": "vop.models.model",
     "probe": "vop.video.probe",
     "read_frames": "vop.video.frames",
     "retrieval_metrics": "vop.evaluation.metrics",
+    "train": "vop.training.job",
 }
 
 

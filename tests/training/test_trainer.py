@@ -15,7 +15,7 @@ from worlds import MadeFrames, split
 import vop
 from vop.errors import UsageError, VopError
 from vop.models import model
-from vop.training.recipe import Recipe, read_config
+from vop.training.recipe import Recipe, TrainingConfig, read_config
 from vop.training.trainer import Trainer
 
 METHODS = ["vop", "vop-c", "vop-f+p"]
@@ -381,7 +381,7 @@ def test_wrong_recipes_are_named(values, says):
 def test_recipes_are_read_from_yaml(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("method: vop\nlearning_rate: 1e-3\nepochs: 2\n")
-    assert read_config(path) == {"method": "vop", "learning_rate": 1e-3, "epochs": 2}
+    assert read_config(path) == TrainingConfig(method="vop", recipe=Recipe(learning_rate=1e-3, epochs=2))
     path.write_text("epoch: 2\n")
     with pytest.raises(UsageError, match="'epoch': did you mean epochs"):
         read_config(path)

@@ -10,11 +10,12 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.errors import UsageError
-from vop.training.recipe import ENOUGH_STEPS, FIELDS, PAPER_EPOCHS, Recipe, fields_of, kind_of
+from vop.training.recipe import ENOUGH_STEPS, FIELDS, PAPER_EPOCHS, Recipe, kind_of
 from vop.utils.parsing import parse_yaml
 from vop.utils.text import count, in_json, on_one_line, visible
 
@@ -104,10 +105,10 @@ def add_recipe_options(parser: argparse.ArgumentParser, *, without: Sequence[str
             parser.add_argument(f"--{name.replace('_', '-')}", type=kind_of(field), help=text)
 
 
-def recipe_of(config: dict, arguments: argparse.Namespace, **fixed) -> Recipe:
-    """The recipe of a configuration, with the options that were given, and `fixed` values, in front of it."""
+def recipe_of(recipe: Recipe, arguments: argparse.Namespace, **fixed: object) -> Recipe:
+    """The recipe with the options that were given, and with `fixed` values, in place of its own."""
     given = {name: value for name, value in vars(arguments).items() if name in FIELDS and value is not None}
-    return Recipe(**fields_of(config) | given | fixed)
+    return replace(recipe, **given | fixed)
 
 
 def parse_settings(pairs: Sequence[str]) -> dict:

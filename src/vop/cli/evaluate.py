@@ -61,18 +61,21 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json and Path(arguments.json).is_dir():
         raise UsageError(f"--json {arguments.json} is a folder; give a file, or nothing for standard output")
     use_threads(arguments.threads)
+    from vop.evaluation.job import default_split, open_model
     from vop.evaluation.report import table
-    from vop.models.model import load
-    from vop.utils.device import default_device, resolve_precision
 
     dataset = load_data(arguments.data, arguments)
-    split = arguments.split or (next(iter(dataset.splits)) if len(dataset.splits) == 1 else "test")
+    split = arguments.split or default_split(dataset)
     dataset.split(split)  # before seconds are spent on the model
-    dtype = resolve_precision(arguments.precision, default_device())
-    open_model = partial(load, backbone=arguments.backbone, num_frames=arguments.num_frames, dtype=dtype)
+    opened = partial(
+        open_model,
+        backbone=arguments.backbone,
+        num_frames=arguments.num_frames,
+        precision=arguments.precision,
+    )
     rank = partial(_rank, dataset=dataset, split=split, arguments=arguments)
-    other = _other(arguments.against, open_model, rank) if arguments.against is not None else None
-    report = rank(open_model(arguments.model), bank_videos=arguments.bank)
+    other = _other(arguments.against, opened, rank) if arguments.against is not None else None
+    report = rank(opened(arguments.model), bank_videos=arguments.bank)
     if arguments.json != "-":
         print_table(table(report))
     document = report.to_dict()
@@ -88,10 +91,10 @@ def run(arguments: argparse.Namespace) -> None:
 def _rank(
     model: TextVideoModel, *, dataset: Dataset, split: str, arguments: argparse.Namespace, bank_videos: int
 ) -> EvaluationReport:
-    from vop.evaluation.job import evaluate_model
+    from vop.evaluation.job import evaluate
 
     with progress.show() as show:
-        return evaluate_model(
+        return evaluate(
             model,
             dataset,
             split=split,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,6 @@ from vop.cli.common import (
     add_threads_option,
     command_line,
     data_options,
-    load_data,
     parse_settings,
     recipe_of,
     say,
@@ -22,7 +22,7 @@ from vop.cli.common import (
 )
 from vop.datasets.readers import TABLE_SUFFIXES
 from vop.errors import UsageError
-from vop.training.recipe import UNTUNED, read_config
+from vop.training.recipe import UNTUNED, TrainingConfig, read_config
 from vop.utils import progress
 from vop.utils.text import count
 from vop.utils.threads import use_threads
@@ -42,7 +42,13 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--head", help="meanP (default), seqLSTM, seqTransf, tightTransf or x-pool")
     parser.add_argument("--backbone", help="openai/clip-vit-base-patch32 (default), mini, a hub id, a CLIP folder")
     parser.add_argument("--out", metavar="RUN", type=Path, required=True, help="the run's folder")
-    parser.add_argument("--config", metavar="FILE", help="a YAML recipe; options on the command line go before it")
+    parser.add_argument(
+        "--recipe",
+        "--config",
+        metavar="RECIPE",
+        dest="config",
+        help="Recipe: a name (msrvtt-9k) or a YAML file. Options on the command line override its values.",
+    )
     parser.add_argument("--resume", action="store_true", help="go on where the run in --out was stopped")
     parser.add_argument("--cache", metavar="DIR", type=Path, help="decoded frames (vop data cache), read and completed")
     parser.add_argument("--num-frames", type=int, help="frames of a video (default 12)")
@@ -53,42 +59,42 @@ def add_parser(subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    config = read_config(arguments.config) if arguments.config else {}
-    recipe = recipe_of(config, arguments)
-    spec = arguments.data or config.get("data")
+    config = read_config(arguments.config) if arguments.config else TrainingConfig()
+    spec = arguments.data or config.data
     if spec is None:
         raise UsageError("no data: give --data SPEC, or `data:` in the recipe")
-    settings = config.get("settings", {}) | parse_settings(arguments.settings)
+    settings = parse_settings(arguments.settings)
     if arguments.num_frames is not None:
         settings["num_frames"] = arguments.num_frames
+    config = replace(config, recipe=recipe_of(config.recipe, arguments))
     use_threads(arguments.threads)
     from accelerate import PartialState
 
-    from vop.backbones import DEFAULT_HUB_ID
-    from vop.heads import MEAN
     from vop.training.job import train
 
-    dataset = load_data(spec, arguments)
     with progress.show() as show:
         trained = train(
-            dataset,
-            arguments.method or config.get("method") or "vop-f+p",
-            arguments.out,
-            backbone=arguments.backbone or config.get("backbone") or DEFAULT_HUB_ID,
-            head=arguments.head or config.get("head") or MEAN,
-            recipe=recipe,
+            spec,
+            out=arguments.out,
+            method=arguments.method,
+            backbone=arguments.backbone,
+            head=arguments.head,
+            settings=settings,
+            recipe=config,
+            videos=arguments.videos,
+            video_column=arguments.video_column,
+            caption_column=arguments.caption_column,
             cache=arguments.cache,
             resume=arguments.resume,
             progress=show,
             note=warn,
-            **settings,
         )
     PartialState().destroy_process_group()  # its threads can abort a process that ends with them
     if not progress.is_first_process():
         return
     warn_skipped(trained.skipped)
     _report(trained.result, arguments.out)
-    warn(f"next: {_next(arguments, spec, dataset)}")
+    warn(f"next: {_next(arguments, spec, trained.dataset)}")
 
 
 def _in_words(validation: dict) -> str:

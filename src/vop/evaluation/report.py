@@ -40,6 +40,19 @@ class Rescored:
     settings: Mapping[str, float]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReportFacts:
+    """What only the caller of an evaluation knows of the model and the data; the fields are `EvaluationReport`'s."""
+
+    method: str = ""
+    data: str = ""
+    selection: str | None = None
+    epoch: int | None = None
+    seed: int | None = None
+    notes: tuple[str, ...] = ()
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class EvaluationReport:
     """One model on one split.
@@ -70,7 +83,7 @@ class EvaluationReport:
     epoch: int | None = None
     seed: int | None = None
     notes: tuple[str, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     fingerprint: str = ""
     targets: tuple[int, ...] | None = field(default=None, repr=False)
 

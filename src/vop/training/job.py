@@ -1,9 +1,9 @@
-"""A whole training: from a data set and a method's name to a run's folder."""
+"""`vop.train`: from a data set and a method's name to a run's folder."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,8 +11,10 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
+from vop.backbones import DEFAULT_HUB_ID
 from vop.datasets.frames import FrameStore
 from vop.datasets.loading import count_groups
+from vop.datasets.readers import load as load_data
 from vop.datasets.splits import with_validation
 from vop.datasets.types import Dataset, Split
 from vop.datasets.validation import BadVideo, screen
@@ -22,7 +24,7 @@ from vop.methods import METHODS
 from vop.models.model import TextVideoModel, create
 from vop.models.pretrained import CONFIG, TRAINING
 from vop.training.checkpoint import check_identity
-from vop.training.recipe import Recipe
+from vop.training.recipe import DEFAULT_METHOD, Recipe, TrainingConfig, read_config
 from vop.training.trainer import CHECKPOINT, Trainer, TrainingResult, identity_of
 from vop.utils.device import default_device, resolve_precision
 from vop.utils.progress import Progress, silent, stage
@@ -34,50 +36,85 @@ DECODING_TIMEOUT = timedelta(hours=24)  # the other processes wait while the fir
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished training: the model that was kept, in eval mode, and what was left out."""
+    """A finished training.
+
+    Attributes:
+        model: the one that was kept, in eval mode.
+        result: what was done.
+        skipped: the videos that could not be read.
+        dataset: what was trained on, as it was read.
+    """
 
     model: TextVideoModel
     result: TrainingResult
     skipped: tuple[BadVideo, ...]
+    dataset: Dataset
 
 
 def train(
-    dataset: Dataset,
-    method: str,
-    out: Path,
+    data: Dataset | str | Path | None = None,
     *,
-    backbone: str = "mini",
-    head: str = MEAN,
-    recipe: Recipe | None = None,
+    out: str | Path,
+    method: str | None = None,
+    backbone: str | None = None,
+    head: str | None = None,
+    settings: Mapping[str, object] | None = None,
+    recipe: Recipe | TrainingConfig | str | Path | None = None,
+    videos: str | Path | None = None,
+    video_column: str | None = None,
+    caption_column: str | None = None,
     cache: Path | None = None,
     resume: bool = False,
     progress: Progress = silent,
     note: Callable[[str], None] = lambda line: None,
-    **settings,
 ) -> Trained:
-    """Tunes `method` on the training split and writes the run to `out`.
+    """Tunes a method on captioned videos and writes the run to `out`, as `vop train` does.
 
-    Every video is decoded once, into `cache`; without one into the run's own folder, which is emptied at the end.
+    Every video is decoded once, into `cache`; without one into the run's own folder, which is emptied at the end. The
+    validation split selects the epoch; without one, `recipe.validation` of the training videos are held out of those
+    that can be read. The test split is never read.
 
     Args:
-        dataset: its validation split selects the epoch; without one, `recipe.validation` of the training videos are
-            held out of those that can be read. The test split is never read.
-        head: a name of `vop.heads.HEADS`.
-        note: is told, line by line and before the training, what there is to know of the data and of what will be done.
+        data: a SPEC (`msrvtt-9k:/data/msrvtt`, `train.csv`), or a data set that has been read already. By default what
+            the recipe's file names.
+        out: the run's folder.
+        method: a name of `vop.methods.METHODS`; "vop-f+p" by default.
+        backbone: "mini", a hub id or a CLIP folder; OpenAI's ViT-B/32 by default.
+        head: a name of `vop.heads.HEADS`; "meanP" by default.
         settings: the method's, `num_frames` among them; a head's are called `head.NAME`.
+        recipe: a `Recipe`, or a recipe's file by its path or by the name of one that comes with vop. What such a file
+            names stands behind the arguments above.
+        videos, video_column, caption_column: as for `vop.datasets.load`, where `data` is a SPEC.
+        cache: a folder of decoded frames, which is read and completed.
+        resume: continues a training that was stopped.
+        note: is given remarks on the data and the plan, line by line, before the training.
 
     Raises:
-        UsageError: `out` holds a run already and `resume` is not set.
+        UsageError: a name or a value is not allowed, or `out` holds a run already and `resume` is not set.
+        VopError: the backbone or the data cannot be read, or the loss is no longer finite.
     """
-    recipe = recipe or Recipe()
+    config = _config_of(recipe)
+    data = data if data is not None else config.data
+    if data is None:
+        raise UsageError("no data: give a SPEC as `data`, or a recipe's file that has `data:`")
+    method, out, recipe = method or config.method or DEFAULT_METHOD, Path(out), config.recipe
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
     _check_out(out, resume=resume)
+    dataset = data
+    if not isinstance(dataset, Dataset):
+        dataset = load_data(str(data), videos=videos, video_column=video_column, caption_column=caption_column)
     process = PartialState(cpu=default_device().type == "cpu", timeout=DECODING_TIMEOUT)
     device = process.device
     torch.manual_seed(recipe.seed)
-    dtype = resolve_precision(recipe.precision, device)
-    model = create(method, backbone, head=head, dtype=dtype, device=device, **settings)
+    model = create(
+        method,
+        backbone or config.backbone or DEFAULT_HUB_ID,
+        head=head or config.head or MEAN,
+        dtype=resolve_precision(recipe.precision, device),
+        device=device,
+        **{**config.settings, **(settings or {})},
+    )
     if not model.trainable():  # before every video is decoded
         raise UsageError(f"{method} trains nothing: evaluate it as it is")
     model.check_vocabulary()
@@ -95,7 +132,15 @@ def train(
     result = trainer.fit(resume=resume)
     if cache is None and process.is_main_process:
         shutil.rmtree(out / TRAINING / FRAMES, ignore_errors=True)
-    return Trained(trainer.model, result, skipped)
+    return Trained(trainer.model, result, skipped, dataset)
+
+
+def _config_of(recipe: Recipe | TrainingConfig | str | Path | None) -> TrainingConfig:
+    if isinstance(recipe, TrainingConfig):
+        return recipe
+    if recipe is None or isinstance(recipe, Recipe):
+        return TrainingConfig(recipe=recipe or Recipe())
+    return read_config(recipe)
 
 
 def readable_splits(
