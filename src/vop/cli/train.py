@@ -51,6 +51,12 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on where the run in --out was stopped")
     parser.add_argument("--cache", metavar="DIR", type=Path, help="decoded frames (vop data cache), read and completed")
+    parser.add_argument(
+        "--track",
+        metavar="NAMES",
+        help="Experiment trackers, with commas between them: tensorboard, wandb, mlflow, or none. "
+        "By default TensorBoard, if it is installed.",
+    )
     parser.add_argument("--num-frames", type=int, help="frames of a video (default 12)")
     add_settings_option(parser)
     add_recipe_options(parser)
@@ -86,6 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
             caption_column=arguments.caption_column,
             cache=arguments.cache,
             resume=arguments.resume,
+            track=arguments.track.split(",") if arguments.track else None,
             progress=show,
             note=warn,
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vop.datasets.frames import FrameStore
-    from vop.datasets.loading import EpochSampler, PairDataset, frame_loader
+    from vop.datasets.loading import EpochSampler, FrameLoader, PairDataset
     from vop.datasets.readers import load
     from vop.datasets.splits import with_validation
     from vop.datasets.types import Dataset, Split, Video
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Dataset",
     "EpochSampler",
+    "FrameLoader",
     "FrameStore",
     "PairDataset",
     "Split",
     "Video",
     "cache_dataset",
     "check_dataset",
-    "frame_loader",
     "load",
     "screen",
     "with_validation",
@@ -38,7 +38,7 @@ _HOMES = {
     "Video": "vop.datasets.types",
     "cache_dataset": "vop.datasets.validation",
     "check_dataset": "vop.datasets.validation",
-    "frame_loader": "vop.datasets.loading",
+    "FrameLoader": "vop.datasets.loading",
     "load": "vop.datasets.readers",
     "screen": "vop.datasets.validation",
     "with_validation": "vop.datasets.splits",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -26,6 +26,12 @@ from vop.video.version import DECODER_VERSION
 
 if TYPE_CHECKING:
     import torch
+
+
+class FrameSource(Protocol):
+    """Gives a video's frames, uint8 (frames, 3, height, width), or raises VideoError."""
+
+    def load(self, video: Video, /) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)

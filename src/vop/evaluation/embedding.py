@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from vop.datasets.frames import FrameSource
 from vop.datasets.types import Split, Video
 from vop.errors import DataError, UsageError, VideoError, unknown_name
 from vop.evaluation.metrics import RetrievalMetrics, metrics_from_embeddings, retrieval_metrics
@@ -40,12 +41,6 @@ class Embedder(Protocol):
 
     def embed_frames(self, pixels: Tensor, /) -> Tensor:
         """(n, f, 3, h, w) to (n, d)."""
-
-
-class FrameSource(Protocol):
-    """Gives a video's frames, uint8 (f, 3, h, w), or raises VideoError."""
-
-    def load(self, video: Video, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from vop.datasets.frames import FrameStore
+from vop.datasets.frames import FrameSource, FrameStore
 from vop.datasets.readers import load as load_data
 from vop.datasets.types import Dataset, Split
 from vop.errors import DataError, UsageError
-from vop.evaluation.embedding import Embedder, FrameSource, SplitEmbeddings, embed_split
+from vop.evaluation.embedding import Embedder, SplitEmbeddings, embed_split
 from vop.evaluation.report import EvaluationReport, ReportFacts, Rescored
 from vop.evaluation.rescoring import dual_softmax_metrics, qb_norm_metrics
 from vop.heads import MEAN

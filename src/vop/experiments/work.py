@@ -28,8 +28,9 @@ from vop.experiments.search import part_of, score_of, search_rate
 from vop.experiments.source import changed_modules, code_of
 from vop.models.model import TextVideoModel, create
 from vop.models.pretrained import CONFIG, TRAINING, WEIGHTS
+from vop.training.checkpoint import CHECKPOINT
 from vop.training.job import readable_splits, train
-from vop.training.trainer import CHECKPOINT, Trainer
+from vop.training.trainer import Trainer
 from vop.utils.device import default_device, machine_name, resolve_precision
 from vop.utils.files import atomic_write, read_file
 from vop.utils.parsing import parse_json

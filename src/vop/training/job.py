@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -23,9 +23,11 @@ from vop.heads import MEAN
 from vop.methods import METHODS
 from vop.models.model import TextVideoModel, create
 from vop.models.pretrained import CONFIG, TRAINING
-from vop.training.checkpoint import check_identity
+from vop.training.checkpoint import CHECKPOINT, check_identity, identity_of
 from vop.training.recipe import DEFAULT_METHOD, Recipe, TrainingConfig, read_config
-from vop.training.trainer import CHECKPOINT, Trainer, TrainingResult, identity_of
+from vop.training.selection import TrainingResult
+from vop.training.tracking import trackers_of
+from vop.training.trainer import Trainer
 from vop.utils.device import default_device, resolve_precision
 from vop.utils.progress import Progress, silent, stage
 
@@ -65,6 +67,7 @@ def train(
     caption_column: str | None = None,
     cache: Path | None = None,
     resume: bool = False,
+    track: Sequence[str] | None = None,
     progress: Progress = silent,
     note: Callable[[str], None] = lambda line: None,
 ) -> Trained:
@@ -87,6 +90,8 @@ def train(
         videos, video_column, caption_column: as for `vop.datasets.load`, where `data` is a SPEC.
         cache: a folder of decoded frames, which is read and completed.
         resume: continues a training that was stopped.
+        track: names of experiment trackers ("tensorboard", "wandb", "mlflow"; `accelerate` knows more), or "none". By
+            default TensorBoard, if it is installed.
         note: is given remarks on the data and the plan, line by line, before the training.
 
     Raises:
@@ -100,6 +105,7 @@ def train(
     method, out, recipe = method or config.method or DEFAULT_METHOD, Path(out), config.recipe
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
+    trackers_of(track)  # before every video is decoded
     _check_out(out, resume=resume)
     dataset = data
     if not isinstance(dataset, Dataset):
@@ -125,7 +131,9 @@ def train(
     store = FrameStore(model.num_frames, model.image_size, cache=cache or out / TRAINING / FRAMES, aspect=recipe.aspect)
     with process.main_process_first():  # the others find its frames in the cache
         train_split, validation, skipped = readable_splits(dataset, recipe, store, progress)
-    trainer = Trainer(model, train_split, validation, recipe, out, store=store, data=dataset.name, progress=progress)
+    trainer = Trainer(
+        model, train_split, validation, recipe, out, store=store, data=dataset.name, track=track, progress=progress
+    )
     if process.is_main_process:
         for line in (*dataset.notes, *trainer.plan()):
             note(line)
