@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
+from vop.backbones.work import forward_work
 from vop.datasets.frames import FrameSource
 from vop.datasets.loading import Batch, EpochSampler, FrameLoader, PairDataset, caption_groups, count_groups
 from vop.datasets.types import Split
@@ -41,7 +42,7 @@ from vop.training.schedule import Schedule
 from vop.training.selection import TrainingResult, card_of, is_better, result_of, video_scores
 from vop.training.tracking import TENSORBOARD, tracked, trackers_of
 from vop.utils.progress import Progress, silent
-from vop.utils.threads import forward_work, limit_threads
+from vop.utils.threads import limit_threads
 
 LOGIT_SCALE = "clip.log_logit_scale"
 SAVING_SHARE = 20  # between two checkpoints, training takes at least this many times as long as saving did

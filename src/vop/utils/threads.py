@@ -15,12 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vop.errors import UsageError
-
-if TYPE_CHECKING:
-    from vop.backbones.clip.config import ClipSizes, TowerSizes
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 SAMPLE_SECONDS = 0.1  # of load: ten ticks of the kernel's clock
@@ -104,16 +100,6 @@ def limit_threads(work: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def forward_work(sizes: ClipSizes, *, frames: int = 0, tokens: int = 0) -> int:
-    """Multiply-adds with the weights in a forward pass of so many frames and text tokens, without prompts."""
-    patches = frames * (sizes.patches + 1)  # and [CLS]
-    return patches * _count_weights(sizes.vision) + tokens * _count_weights(sizes.text)
-
-
-def _count_weights(tower: TowerSizes) -> int:
-    return tower.layers * (4 * tower.width**2 + 2 * tower.width * tower.mlp_width)
 
 
 def _chosen_by_user() -> bool:
