@@ -265,7 +265,7 @@ class TestOut:
         train("--epochs", 1)
         status, _, err = train("--epochs", 1, "--method", "vop-p", "--resume")
         assert status == 1
-        assert "is of a training with method = 'vop', this one has 'vop-p'" in err
+        assert "method = 'vop', this one has 'vop-p'" in err
 
     def test_a_run_without_its_training_state_is_not_gone_on_with(self, train, tmp_path):
         train("--epochs", 1)

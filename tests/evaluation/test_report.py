@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from vop.errors import UsageError
+from vop.errors import FileFailure, UsageError
 from vop.evaluation.confidence import bootstrap_intervals, paired_test
 from vop.evaluation.metrics import retrieval_metrics
-from vop.evaluation.report import EvaluationReport, Rescored, SkippedVideo, comparison_table, paired_table, table
+from vop.evaluation.report import EvaluationReport, Rescored, comparison_table, paired_table, table
 
 
 def make_report(**changes):
@@ -27,7 +27,7 @@ def make_report(**changes):
         "listed_videos": 5,
         "listed_texts": 5,
         "rescored": {"dual softmax": Rescored(retrieval_metrics(np.eye(4)), {"temperature": 0.01})},
-        "skipped": (SkippedVideo("v4", "/videos/[v4].mp4", "empty file"),),
+        "skipped": (FileFailure(id="v4", path="/videos/[v4].mp4", reason="empty file"),),
         "selection": "validation-selected",
         "epoch": 4,
         "seed": 0,
@@ -115,7 +115,7 @@ def test_the_paired_table_has_both_and_their_difference():
 
 
 def test_many_skipped_videos_are_counted_not_listed():
-    skipped = tuple(SkippedVideo(str(n), f"/{n}.mp4", "empty file") for n in range(9))
+    skipped = tuple(FileFailure(id=str(n), path=f"/{n}.mp4", reason="empty file") for n in range(9))
     text = render(table(make_report(skipped=skipped)))
     assert "/4.mp4" in text
     assert "/5.mp4" not in text

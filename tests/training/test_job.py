@@ -13,8 +13,7 @@ from safetensors.torch import load_file
 import vop
 from tiny_data import write_table, write_videos
 from vop.datasets.readers import load
-from vop.datasets.validation import BadVideo
-from vop.errors import UsageError, VopError
+from vop.errors import FileFailure, UsageError, VopError
 from vop.training.job import train
 from vop.training.recipe import Recipe, TrainingConfig
 from vop.video.isolated import DecodingProcesses
@@ -52,7 +51,12 @@ def test_the_result_is_the_run(dataset, tiny_folder, tmp_path):
     assert not trained.model.training
     assert len(trained.result.history) == 2
     assert trained.skipped == (
-        BadVideo("gone.mp4", str(dataset.split("train").videos[4].path), "there is no such file", missing=True),
+        FileFailure(
+            id="gone.mp4",
+            path=str(dataset.split("train").videos[4].path),
+            reason="there is no such file",
+            kind="missing",
+        ),
     )
     assert {stage for stage, *_ in seen} == {"decoding train", "training"}
     assert opened.card["training_videos"] + opened.card["validation_videos"] == 4

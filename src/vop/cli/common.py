@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from vop.errors import UsageError
 from vop.training.recipe import ENOUGH_STEPS, FIELDS, PAPER_EPOCHS, Recipe, kind_of
 from vop.utils.parsing import parse_yaml
-from vop.utils.text import count, in_json, on_one_line, visible
+from vop.utils.text import count, first_few, in_json, visible
 
 if TYPE_CHECKING:
     from vop.datasets.types import Dataset
@@ -218,8 +218,5 @@ def warn_skipped(skipped: Sequence) -> None:
 
 def warn_listed(lines: Iterable[str], *, most: int = 20) -> None:
     """The first of these on a line each, and how many there are besides."""
-    lines = list(lines)
-    for line in lines[:most]:
-        warn(f"  {on_one_line(line)}")
-    if len(lines) > most:
-        warn(f"  and {len(lines) - most:,} more")
+    for line in first_few(lines, most=most):
+        warn(line)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from vop.datasets.readers import load
     from vop.datasets.splits import with_validation
     from vop.datasets.types import Dataset, Split, Video
-    from vop.datasets.validation import cache_dataset, check_dataset, screen
+    from vop.datasets.validation import cache_dataset, check_dataset, readable_part
 
 __all__ = [
     "Dataset",
@@ -24,7 +24,7 @@ __all__ = [
     "cache_dataset",
     "check_dataset",
     "load",
-    "screen",
+    "readable_part",
     "with_validation",
 ]
 
@@ -40,7 +40,7 @@ _HOMES = {
     "check_dataset": "vop.datasets.validation",
     "FrameLoader": "vop.datasets.loading",
     "load": "vop.datasets.readers",
-    "screen": "vop.datasets.validation",
+    "readable_part": "vop.datasets.validation",
     "with_validation": "vop.datasets.splits",
 }
 

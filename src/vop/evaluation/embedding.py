@@ -13,17 +13,15 @@ from torch import Tensor, nn
 
 from vop.datasets.frames import FrameSource
 from vop.datasets.types import Split, Video
-from vop.errors import DataError, UsageError, VideoError, unknown_name
+from vop.datasets.validation import ON_BAD_VIDEO
+from vop.errors import DataError, FileFailure, UsageError, VideoError, unknown_name
 from vop.evaluation.metrics import RetrievalMetrics, metrics_from_embeddings, retrieval_metrics
 from vop.evaluation.ranks import similarity_matrix
-from vop.evaluation.report import SkippedVideo
 from vop.models.model import TextVideoModel
 from vop.utils.progress import Progress, silent
 from vop.utils.text import count
 from vop.utils.threads import free_cores
 from vop.video.ahead import map_ahead
-
-ON_BAD_VIDEO = ("skip", "fail")
 
 
 class Embedder(Protocol):
@@ -58,7 +56,7 @@ class SplitEmbeddings:
     split: Split
     texts: Tensor
     videos: Tensor
-    skipped: tuple[SkippedVideo, ...] = ()
+    skipped: tuple[FileFailure, ...] = ()
     pair_scores: Callable[[Tensor, Tensor], Tensor] | None = None
     cosines: bool = True
 
@@ -156,10 +154,10 @@ def _embed_videos(
     workers: int,
     on_bad_video: str,
     progress: Progress,
-) -> tuple[dict[str, Tensor], tuple[SkippedVideo, ...]]:
+) -> tuple[dict[str, Tensor], tuple[FileFailure, ...]]:
     """Embeddings by video id, and what was skipped."""
     by_id: dict[str, Tensor] = {}
-    skipped: list[SkippedVideo] = []
+    skipped: list[FileFailure] = []
     batch: list[tuple[Video, Tensor]] = []
     together = _pairwise(model)
     embed = together.frame_features if together else model.embed_frames
@@ -174,7 +172,7 @@ def _embed_videos(
         for done in decoded:
             video, frames = done.job, done.result
             if isinstance(frames, VideoError) and on_bad_video == "skip":
-                skipped.append(SkippedVideo(video.id, str(frames.path), frames.reason))
+                skipped.append(FileFailure(path=str(frames.path), reason=frames.reason, id=video.id))
                 continue
             if isinstance(frames, Exception):
                 raise frames

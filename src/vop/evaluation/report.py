@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from vop.errors import UsageError
+from vop.errors import FileFailure, UsageError
 from vop.evaluation.confidence import CUTS, DIRECTIONS, Confidence, PairedTest, QueryRanks, bootstrap_intervals
-from vop.utils.text import count, on_one_line, visible
+from vop.utils.text import count, first_few, signed, visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,15 +21,6 @@ if TYPE_CHECKING:
 SELECTIONS = ("validation-selected", "last", "untuned", "best on test", "untrained")
 _RECALLS = tuple(f"R@{cut}" for cut in CUTS.values())
 _HEADS = (*_RECALLS, "MdR", "MnR")
-
-
-@dataclass(frozen=True)
-class SkippedVideo:
-    """A video that could not be read and is out of the gallery, with its captions."""
-
-    id: str
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -78,7 +69,7 @@ class EvaluationReport:
     listed_videos: int
     listed_texts: int
     rescored: Mapping[str, Rescored] = field(default_factory=dict)
-    skipped: tuple[SkippedVideo, ...] = ()
+    skipped: tuple[FileFailure, ...] = ()
     selection: str | None = None
     epoch: int | None = None
     seed: int | None = None
@@ -173,8 +164,8 @@ def paired_table(test: PairedTest, *, title: str = "") -> Table:
     for direction in DIRECTIONS:
         for n, (recall, found) in enumerate(zip(_RECALLS, getattr(test, direction).values(), strict=True)):
             low, high = found.interval
-            cells = [f"{found.first:.1f}", f"{found.second:.1f}", _signed(found.difference)]
-            cells += [f"{_signed(low)} to {_signed(high)}", f"{found.p:.4f}"]
+            cells = [f"{found.first:.1f}", f"{found.second:.1f}", signed(found.difference)]
+            cells += [f"{signed(low)} to {signed(high)}", f"{found.p:.4f}"]
             result.add_row(direction if n == 0 else "", recall, *cells)
         result.add_section()
     result.caption = _plain(
@@ -207,7 +198,7 @@ def comparison_table(reports: Iterable[EvaluationReport], *, title: str = "", ba
         cells = [_plain(report.method), *_cells(report.metrics.t2v), *_cells(report.metrics.v2t)]
         if with_gain:
             gain = report.metrics.t2v.r1 - reports[baseline].metrics.t2v.r1
-            cells.append("" if n == baseline else f"{gain:+.1f}")
+            cells.append("" if n == baseline else signed(gain))
         result.add_row(*cells, style="bold" if report.metrics.t2v.r1 == best else None)
     lines = dict.fromkeys(_protocol(report) for report in reports)
     chosen = {report.selection: [r.method for r in reports if r.selection == report.selection] for report in reports}
@@ -251,12 +242,6 @@ def _level(of: Confidence | PairedTest) -> str:
     return f"{100 * of.level:g} %"
 
 
-def _signed(points: float) -> str:
-    """One digit, with its sign; what rounds to nothing has none."""
-    text = f"{points:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text
-
-
 def _protocol(report: EvaluationReport) -> str:
     metrics = report.metrics
     texts, videos = count("text", metrics.texts), count("video", metrics.videos)
@@ -275,7 +260,5 @@ def _caption_lines(report: EvaluationReport) -> Iterable[str]:
         listed = f"{len(report.skipped):,} of {count('listed video', report.listed_videos)}"
         are, their = ("is", "its") if len(report.skipped) == 1 else ("are", "their")
         yield f"{listed} could not be read, and {are} out with {their} captions:"
-        yield from (on_one_line(f"  {video.path}: {video.reason}") for video in report.skipped[:5])
-        if len(report.skipped) > 5:
-            yield f"  … and {len(report.skipped) - 5:,} more"
+        yield from first_few(f"{video.path}: {video.reason}" for video in report.skipped)
     yield from report.notes

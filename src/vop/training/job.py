@@ -17,8 +17,8 @@ from vop.datasets.loading import count_groups
 from vop.datasets.readers import load as load_data
 from vop.datasets.splits import with_validation
 from vop.datasets.types import Dataset, Split
-from vop.datasets.validation import BadVideo, screen
-from vop.errors import DataError, UsageError, VopError, unknown_name
+from vop.datasets.validation import readable_part
+from vop.errors import DataError, FileFailure, UsageError, VopError, unknown_name
 from vop.heads import MEAN
 from vop.methods import METHODS
 from vop.models.model import TextVideoModel, create
@@ -49,7 +49,7 @@ class Trained:
 
     model: TextVideoModel
     result: TrainingResult
-    skipped: tuple[BadVideo, ...]
+    skipped: tuple[FileFailure, ...]
     dataset: Dataset
 
 
@@ -153,18 +153,23 @@ def _config_of(recipe: Recipe | TrainingConfig | str | Path | None) -> TrainingC
 
 def readable_splits(
     dataset: Dataset, recipe: Recipe, store: FrameStore, progress: Progress
-) -> tuple[Split, Split | None, tuple[BadVideo, ...]]:
+) -> tuple[Split, Split | None, tuple[FileFailure, ...]]:
     """The readable part of the training and the validation split, and what was left out of both."""
-    kept, skipped = dict(dataset.splits), ()
+    kept: dict[str, Split] = dict(dataset.splits)
+    skipped: tuple[FileFailure, ...] = ()
     for name in ("train", "val"):
         if name == "train" or name in dataset.splits:
-            kept[name], report = screen(
-                dataset.split(name), store, policy=recipe.on_bad_video, progress=stage(progress, f"decoding {name}")
+            kept[name], failures = readable_part(
+                dataset.split(name),
+                store,
+                on_bad_video=recipe.on_bad_video,
+                progress=stage(progress, f"decoding {name}"),
             )
-            skipped += report.skipped
+            skipped += failures
     if recipe.validation > 0:  # the same videos whatever the seed
         least = min(ENOUGH_VIDEOS, len(kept["train"].videos) // 3)
-        kept = with_validation(replace(dataset, splits=kept), fraction=recipe.validation, min_videos=least).splits
+        divided = with_validation(replace(dataset, splits=kept), fraction=recipe.validation, min_videos=least)
+        kept = dict(divided.splits)
     if len(kept["train"].videos) < 2:
         raise DataError(
             f"{dataset.name}: 1 video to train on; at least 2 are needed. Give more, or hold none out: --validation 0"

@@ -53,7 +53,7 @@ class Trainer:
 
     Args:
         model: fresh from `vop.models.model.create`.
-        train: the pairs; every video of it is readable (`vop.datasets.validation.screen`).
+        train: the pairs; every video of it is readable (`vop.datasets.validation.readable_part`).
         validation: selects the epoch; None keeps the last.
         out: the run's folder.
         store: gives the frames.
