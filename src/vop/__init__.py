@@ -10,7 +10,8 @@ from vop.version import VERSION
 if TYPE_CHECKING:
     from vop.evaluation.job import evaluate
     from vop.evaluation.metrics import retrieval_metrics
-    from vop.models.model import TextVideoModel, load
+    from vop.models.model import TextVideoModel
+    from vop.models.pretrained import load
     from vop.training.job import train
     from vop.video.frames import read_frames
     from vop.video.probe import VideoInfo, probe
@@ -23,7 +24,7 @@ _HOMES = {
     "TextVideoModel": "vop.models.model",
     "VideoInfo": "vop.video.probe",
     "evaluate": "vop.evaluation.job",
-    "load": "vop.models.model",
+    "load": "vop.models.pretrained",
     "probe": "vop.video.probe",
     "read_frames": "vop.video.frames",
     "retrieval_metrics": "vop.evaluation.metrics",

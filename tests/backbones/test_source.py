@@ -15,7 +15,7 @@ from tiny_clip import make_clip_folder
 from vop.backbones import find_backbone, find_sizes
 from vop.backbones.source import DEFAULT_HUB_ID, PINNED_REVISIONS
 from vop.errors import UsageError, VopError
-from vop.models.model import create
+from vop.models.pretrained import create
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from vop.backbones.clip.config import VIT_B_32
-from vop.backbones.clip.model import Clip
-from vop.models.model import create
+from vop.backbones.clip.model import CLIP
 from vop.models.params import count_model, count_parameters, paper_size
+from vop.models.pretrained import create
 
 TABLE_1 = {  # method: the paper's count, its percentage
     "zero-shot": (0, 0.0),
@@ -79,5 +79,5 @@ def test_a_model_is_counted_as_it_trains(tiny, method, head):
 
 def test_whole_backbone():
     with torch.device("meta"):
-        clip = Clip(VIT_B_32)
+        clip = CLIP(VIT_B_32)
     assert paper_size(clip) == 119_826_432

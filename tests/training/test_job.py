@@ -182,7 +182,7 @@ def test_a_training_needs_data(tmp_path):
 
 def test_the_default_backbone_is_that_of_the_command(dataset, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("vop.models.model.find_backbone", lambda name, **_: asked.append(name) or 1 / 0)
+    monkeypatch.setattr("vop.models.pretrained.find_backbone", lambda name, **_: asked.append(name) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         vop.train(dataset, out=tmp_path)
     assert asked == ["openai/clip-vit-base-patch32"]

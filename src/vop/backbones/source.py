@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import reprlib
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vop.backbones.clip.config import VIT_B_16, VIT_B_32, VIT_L_14, ClipSizes, sizes_from_config
+from vop.backbones.clip.preprocessing import read_preprocessing
 from vop.errors import UsageError, VopError, unknown_name
 from vop.utils.files import check_file
 from vop.utils.parsing import read_json_object
+from vop.utils.registry import Registry
 
 if TYPE_CHECKING:
-    from vop.backbones.clip.model import Clip
+    from torch import Tensor
+
+    from vop.backbones.clip.model import CLIP
     from vop.backbones.clip.tokenizer import Tokenizer
 
 MINI = "mini"
@@ -50,9 +53,9 @@ _WANTED = [
     "merges.txt",
     "special_tokens_map.json",
 ]
+HUB_PREFIX = "hf-hub:"  # as timm and open_clip write the ids of the Hugging Face hub
 HUB_TIMEOUT_SECONDS = 20
 MAX_HEADER_BYTES = 8 * 2**20  # of a safetensors file; ViT-L/14's has 80 kB
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +76,15 @@ class Backbone:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def load(self) -> Clip:
+    def load(self) -> CLIP:
         """The weights, in fp32."""
         import torch
 
         from vop.backbones.clip.convert import from_transformers
-        from vop.backbones.clip.model import Clip
+        from vop.backbones.clip.model import CLIP
 
         with torch.device("meta"):
-            clip = Clip(self.sizes)
+            clip = CLIP(self.sizes)
         _check_weights(self.folder, sum(tensor.numel() for tensor in clip.state_dict().values()))
         state = from_transformers(_read_weights(self.folder), source=str(self.folder))
         _check_shapes(state, clip.state_dict(), self.folder)
@@ -109,33 +112,51 @@ class Backbone:
 
 
 def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
-    """Finds a backbone: "mini", a local `transformers` CLIP folder, a hub id ("ViT-B/32" for OpenAI's).
+    """Finds a backbone by its name.
 
     Args:
+        name: "mini", a local `transformers` CLIP folder, "OWNER/NAME" or "hf-hub:OWNER/NAME" on the Hugging Face hub
+            ("ViT-B/32" and its like for OpenAI's), or a name that an installed package adds.
         revision: of a hub id; OpenAI's are pinned by default.
 
     Raises:
         UsageError: no such name.
-        VopError: the folder is no ViT CLIP, or the hub cannot be reached and nothing is cached.
+        VopError: the folder is not a ViT CLIP, or the hub cannot be reached and nothing is cached.
     """
-    name = SHORT_NAMES.get(name, name)
-    if name == MINI:
-        return _read_folder(Path(__file__).with_name("mini"), name=name, revision=None)
+    name = SHORT_NAMES.get(without_hub_prefix(name), without_hub_prefix(name))
+    if name in REGISTRY.names():
+        return replace(REGISTRY.find(name)(), name=name)
     if Path(name).expanduser().is_dir():
         return _read_folder(Path(name).expanduser(), name=name, revision=None)
     if Path(name).expanduser().is_file():
         raise UsageError(f"{name} is a file, a backbone is a folder; OpenAI's: vop import openai {name} --out DIR")
     if not is_hub_id(name) or name.startswith("ViT-"):
-        raise unknown_name("backbone or folder", name, [MINI, *SHORT_NAMES, *KNOWN_SIZES])
+        raise unknown_name("backbone or folder", name, [*REGISTRY.names(), *SHORT_NAMES, *KNOWN_SIZES])
     folder = _download(name, revision or PINNED_REVISIONS.get(name))
     return _read_folder(folder, name=name, revision=folder.name)  # a snapshot is called by its commit
+
+
+def _find_mini() -> Backbone:
+    return _read_folder(Path(__file__).with_name("mini"), name=MINI, revision=None)
+
+
+# Backbones that are found by calling a function. Other packages add theirs through entry points.
+REGISTRY: Registry[Callable[[], Backbone]] = Registry(
+    "backbone", {MINI: f"{__name__}:_find_mini"}, group="vop.backbones"
+)
+
+
+def without_hub_prefix(name: str) -> str:
+    """An id of the Hugging Face hub as OWNER/NAME; any other name as it is."""
+    return name.removeprefix(HUB_PREFIX)
 
 
 def is_hub_id(name: str) -> bool:
     """Whether `name` can be OWNER/NAME on a hub."""
     if "/" not in name:  # known without the hub's client, whose import takes a quarter of a second
         return False
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not in its `__all__`
 
     try:
         validate_repo_id(name)
@@ -146,7 +167,7 @@ def is_hub_id(name: str) -> bool:
 
 def find_sizes(name: str) -> ClipSizes:
     """The sizes of a backbone, without weights or a network for OpenAI's."""
-    name = SHORT_NAMES.get(name, name)
+    name = SHORT_NAMES.get(without_hub_prefix(name), without_hub_prefix(name))
     return KNOWN_SIZES[name] if name in KNOWN_SIZES else find_backbone(name).sizes
 
 
@@ -169,7 +190,7 @@ def _download(name: str, revision: str | None) -> Path:
         weights = "model*.safetensors*" if safe else "pytorch_model*.bin*"
         return Path(snapshot_download(name, revision=revision, allow_patterns=[*_WANTED, weights]))
     except (RepositoryNotFoundError, EntryNotFoundError) as error:
-        raise unknown_name("folder or hub id", name, [MINI, *KNOWN_SIZES]) from error
+        raise unknown_name("folder or hub id", name, [*REGISTRY.names(), *KNOWN_SIZES]) from error
     except Exception as error:  # the hub's client raises its HTTP library's own errors
         if cached:  # weights without a vocabulary still embed videos
             return cached
@@ -193,35 +214,16 @@ def _read_folder(folder: Path, *, name: str, revision: str | None) -> Backbone:
         sizes = sizes_from_config(config)
     except ValueError as error:
         raise VopError(f"{config_file}: not the configuration of a CLIP: {error}; fetch the folder again") from None
-    mean, std = CLIP_MEAN, CLIP_STD
-    if (folder / "preprocessor_config.json").exists():
-        pixels = read_json(folder / "preprocessor_config.json")
-        mean, std = _channels(pixels, "image_mean", mean, folder), _channels(pixels, "image_std", std, folder)
+    mean, std = read_preprocessing(folder)
     return Backbone(name=name, folder=folder, revision=revision, sizes=sizes, mean=mean, std=std)
 
 
-def _channels(pixels: dict, name: str, usual: tuple[float, ...], folder: Path) -> tuple[float, ...]:
-    """One number per colour channel."""
-    values = pixels.get(name, usual)
-    if not isinstance(values, list | tuple) or len(values) != 3 or not all(_is_number(x) for x in values):
-        raise VopError(
-            f"{folder}: {name} in its preprocessor_config.json is {reprlib.repr(values)}; it is three numbers"
-        )
-    if name == "image_std" and min(values) <= 0:
-        raise VopError(f"{folder}: image_std in its preprocessor_config.json is {values!r}; it is above 0")
-    return tuple(values)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict[str, Any]:
     """The named values of a JSON file; a VopError says what is wrong with it."""
     return read_json_object(path, remedy="fetch the folder again")
 
 
-def _check_shapes(state: dict, wanted: dict, folder: Path) -> None:
+def _check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], folder: Path) -> None:
     """Whether the weights are those of the configuration beside them."""
     for name in sorted(wanted.keys() | state.keys()):
         got, needed = (tuple(part[name].shape) if name in part else None for part in (state, wanted))
@@ -264,7 +266,7 @@ def check_header(path: Path) -> None:
         )
 
 
-def _read_weights(folder: Path) -> dict:
+def _read_weights(folder: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
 
     try:

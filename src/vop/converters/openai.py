@@ -11,15 +11,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from vop.backbones.clip.config import VIT_B_16, VIT_B_32, VIT_L_14, ClipSizes, TowerSizes
 from vop.backbones.clip.convert import from_transformers
-from vop.backbones.clip.model import Clip
-from vop.backbones.source import CLIP_MEAN, CLIP_STD
+from vop.backbones.clip.model import CLIP
+from vop.backbones.clip.preprocessing import FILE, preprocessor_config
 from vop.converters.checkpoint import read_tensors
 from vop.converters.folder import check_new_folder, new_folder
 from vop.converters.vocabulary import find_vocabulary, write_tokenizer
@@ -116,8 +116,8 @@ def write_clip_folder(
         write_tokenizer(vocabulary, folder, vocab_size=sizes.vocab_size, positions=sizes.positions)
     with atomic_write(folder / "model.safetensors") as path:
         save_file(renamed, path, metadata={"format": "pt"})
-    with atomic_write(folder / "preprocessor_config.json") as path:
-        path.write_text(json.dumps(_preprocessing(sizes), indent=2) + "\n", encoding="utf-8")
+    with atomic_write(folder / FILE) as path:
+        path.write_text(json.dumps(preprocessor_config(sizes.image_size), indent=2) + "\n", encoding="utf-8")
     _config(sizes).save_pretrained(folder)
 
 
@@ -159,7 +159,7 @@ def _known_sizes(
     return chosen
 
 
-def _with(tower: TowerSizes, heads: int | None, activation: str | None, *, option: str) -> TowerSizes:
+def _with(tower: TowerSizes, heads: int | None, activation: str, *, option: str) -> TowerSizes:
     if not isinstance(heads, int) or heads < 1 or tower.width % heads:
         raise UsageError(f"{option} is {heads!r}; it is a whole number that divides the width, {tower.width}")
     return replace(tower, heads=heads, activation=ACTIVATIONS[activation])
@@ -284,7 +284,7 @@ def _layer_count(state: Mapping[str, Tensor], prefix: str) -> int:
 def _check_shapes(renamed: Mapping[str, Tensor], sizes: ClipSizes, *, source: str) -> None:
     ours = from_transformers(renamed, source=source)
     with torch.device("meta"):
-        wanted = Clip(sizes).state_dict()
+        wanted = CLIP(sizes).state_dict()
     for name, tensor in wanted.items():
         if ours[name].shape != tensor.shape:
             raise VopError(
@@ -295,7 +295,7 @@ def _check_shapes(renamed: Mapping[str, Tensor], sizes: ClipSizes, *, source: st
 def _config(sizes: ClipSizes) -> CLIPConfig:
     from transformers import CLIPConfig
 
-    def tower(part: TowerSizes) -> dict:
+    def tower(part: TowerSizes) -> dict[str, Any]:
         return {
             "hidden_size": part.width,
             "num_hidden_layers": part.layers,
@@ -321,20 +321,3 @@ def _config(sizes: ClipSizes) -> CLIPConfig:
         architectures=["CLIPModel"],
         dtype="float32",
     )
-
-
-def _preprocessing(sizes: ClipSizes) -> dict:
-    return {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": {"shortest_edge": sizes.image_size},
-        "resample": 3,  # bicubic
-        "do_center_crop": True,
-        "crop_size": {"height": sizes.image_size, "width": sizes.image_size},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(CLIP_MEAN),
-        "image_std": list(CLIP_STD),
-    }

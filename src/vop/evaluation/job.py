@@ -16,7 +16,7 @@ from vop.evaluation.report import EvaluationReport, ReportFacts, Rescored
 from vop.evaluation.rescoring import dual_softmax_metrics, qb_norm_metrics
 from vop.heads import MEAN
 from vop.models.model import HEAD_PREFIX, TextVideoModel
-from vop.models.model import load as load_model
+from vop.models.pretrained import load as load_model
 from vop.utils.device import default_device, resolve_precision
 from vop.utils.progress import Progress, silent
 from vop.utils.text import count

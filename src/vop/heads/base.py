@@ -5,13 +5,15 @@ Shapes: `t` texts, `v` or `b` videos, `f` frames, `e` the joint space.
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import Clip
+from vop.backbones.clip.model import CLIP
 from vop.errors import UsageError
-from vop.methods.base import check_whole
+from vop.utils.checks import check_whole
 from vop.video.limits import MAX_FRAMES
 
 
@@ -31,15 +33,15 @@ class Head(nn.Module):
         scaled: whether CLIP's logit scale multiplies the scores in the loss.
     """
 
-    settings: dict
-    pairwise = False
-    scaled = True
+    settings: dict[str, Any]
+    pairwise: ClassVar[bool] = False
+    scaled: ClassVar[bool] = True
 
     def __init__(self, sizes: ClipSizes, *, num_frames: int = 12) -> None:
         super().__init__()
         check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
 
-    def start_from(self, clip: Clip) -> None:
+    def start_from(self, clip: CLIP) -> None:
         """Initialises from the backbone what the head's source initialises so; here nothing."""
 
     def pool(self, frames: Tensor) -> Tensor:
@@ -50,6 +52,13 @@ class Head(nn.Module):
         """Raw text (t, e) and frame embeddings (v, f, e) to scores (t, v), float32: here the cosine."""
         return F.normalize(texts.float(), dim=-1) @ self.pool(frames).T
 
+    def pair_floats(self, frames: Tensor) -> int:
+        """About how many numbers `score` holds at a time for each pair of a text and one of the videos (v, f, e).
+
+        Only asked of a pairwise head.
+        """
+        return 3 * frames.shape[2]  # a pooled video or two, and their product
+
     def frame_tables(self) -> list[tuple[nn.Parameter, int]]:
         """Parameters that have an entry for every frame position, each with the axis of those entries."""
         return []
@@ -59,10 +68,6 @@ class PairwiseHead(Head):
     """A head that looks at a text and a video together: it overrides `score`."""
 
     pairwise = True
-
-    def pair_floats(self, frames: Tensor) -> int:
-        """About how many numbers `score` holds at a time for each pair of a text and one of the videos (v, f, e)."""
-        return 3 * frames.shape[2]  # a pooled video or two, and their product
 
     def pool(self, frames: Tensor) -> Tensor:
         raise UsageError(

@@ -25,16 +25,17 @@ Shapes: `t` texts, `v` or `b` videos, `f` frames, `e` the joint space.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vop.backbones.clip.config import ClipSizes, TowerSizes
 from vop.backbones.clip.layers import Layer, LayerNorm, Linear, free_parameter, quick_gelu
-from vop.backbones.clip.model import Clip, make_layers
+from vop.backbones.clip.model import CLIP, Layers, make_layers
 from vop.errors import UsageError
 from vop.heads.base import Head, PairwiseHead
-from vop.methods.base import check_frames, check_whole
+from vop.utils.checks import check_frames, check_whole
 
 HEAD_WIDTH = 64  # of an attention head, as in every CLIP of OpenAI's
 POSITION_STD = 0.01  # of CLIP's text positions
@@ -45,7 +46,7 @@ TIGHT_DROPOUT = 0.1  # the released code's `hidden_dropout_prob`
 class SeqLstm(Head):
     """A one-layer LSTM over the frames, first to last, hidden size `e`, added to them."""
 
-    def __init__(self, sizes: ClipSizes, **settings) -> None:
+    def __init__(self, sizes: ClipSizes, **settings: Any) -> None:
         super().__init__(sizes, **settings)
         self.lstm = nn.LSTM(sizes.embed_dim, sizes.embed_dim, batch_first=True)
 
@@ -66,7 +67,7 @@ class SeqTransf(Head):
         self.positions = free_parameter(num_frames, sizes.embed_dim, std=POSITION_STD)
         self.layers = make_joint_layers(sizes, layers)
 
-    def start_from(self, clip: Clip) -> None:
+    def start_from(self, clip: CLIP) -> None:
         """The first layers and positions of the text tower, where it is as wide as the joint space."""
         copy_layers(self.layers, clip)
         copy_positions(self.positions, clip)
@@ -107,7 +108,7 @@ class TightTransf(PairwiseHead):
         nn.init.zeros_(self.pooler.bias)
         nn.init.normal_(self.similarity.weight, std=POOLER_STD)
 
-    def start_from(self, clip: Clip) -> None:
+    def start_from(self, clip: CLIP) -> None:
         """The first layers and positions of the text tower, where it is as wide as the joint space."""
         copy_layers(self.layers, clip)
         copy_positions(self.text_position, clip)
@@ -143,7 +144,7 @@ class TightTransf(PairwiseHead):
         return [(self.positions, 0)]
 
 
-def make_joint_layers(sizes: ClipSizes, layers: int) -> nn.ModuleList:
+def make_joint_layers(sizes: ClipSizes, layers: int) -> Layers:
     """CLIP's blocks for tokens of the joint space, initialised as CLIP's towers were before their training."""
     check_whole("layers", layers, at_least=1, at_most=100)
     width = sizes.embed_dim
@@ -179,7 +180,7 @@ def initialise(layer: Layer, *, width: int, depth: int) -> None:
         nn.init.zeros_(linear.bias)
 
 
-def copy_layers(layers: Iterable[Layer], clip: Clip) -> None:
+def copy_layers(layers: Iterable[Layer], clip: CLIP) -> None:
     """The text tower's first layers into `layers`, where it has their widths; if it has fewer, the rest stay."""
     tower = clip.sizes.text
     if (tower.width, tower.mlp_width) != (clip.sizes.embed_dim, 4 * clip.sizes.embed_dim):
@@ -188,7 +189,7 @@ def copy_layers(layers: Iterable[Layer], clip: Clip) -> None:
         layer.load_state_dict(pretrained.state_dict())
 
 
-def copy_positions(table: nn.Parameter, clip: Clip, *, first: int = 0) -> None:
+def copy_positions(table: nn.Parameter, clip: CLIP, *, first: int = 0) -> None:
     """The text tower's positions from `first` on into `table` (n, e), where it is as wide; rows that it lacks stay."""
     if clip.sizes.text.width != table.shape[1]:
         return

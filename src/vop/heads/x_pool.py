@@ -15,6 +15,8 @@ Shapes: `t` texts, `v` videos, `f` frames, `h` attention heads, `d` their width,
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 from vop.backbones.clip.config import ClipSizes
 from vop.errors import UsageError
 from vop.heads.base import PairwiseHead
-from vop.methods.base import check_whole
+from vop.utils.checks import check_number, check_whole
 
 
 class XPool(PairwiseHead):
@@ -33,14 +35,13 @@ class XPool(PairwiseHead):
         dropout: before the residual (X-Pool: 0.3).
     """
 
-    def __init__(self, sizes: ClipSizes, *, heads: int = 1, dropout: float = 0.3, **settings) -> None:
+    def __init__(self, sizes: ClipSizes, *, heads: int = 1, dropout: float = 0.3, **settings: Any) -> None:
         super().__init__(sizes, **settings)
         width = sizes.embed_dim
         check_whole("heads", heads, at_least=1)
         if width % heads:
             raise UsageError(f"heads is {heads}; it divides the {width} dimensions of this backbone's joint space")
-        if not 0 <= dropout < 1:
-            raise UsageError(f"dropout is {dropout!r}; it is at least 0 and below 1")
+        check_number("dropout", dropout, at_least=0, below=1)
         self.heads = heads
         self.input_norm, self.pooled_norm, self.output_norm = (nn.LayerNorm(width) for _ in range(3))
         self.query, self.value, self.out, self.linear = (identity_linear(width) for _ in range(4))

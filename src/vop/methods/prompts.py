@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vop.backbones.clip.layers import free_parameter
 from vop.errors import UsageError
-from vop.methods.base import check_whole
+from vop.utils.checks import check_list, check_whole
 
 PROMPT_STD = 0.02  # paper, section 4
 
@@ -22,10 +22,8 @@ class LayerPrompts(nn.Module):
     def __init__(self, layers: Sequence[int], *shape: int) -> None:
         super().__init__()
         self.row = {layer: row for row, layer in enumerate(layers)}
-        if layers and shape[-2] > 0:
-            self.tokens = free_parameter(len(layers), *shape, std=PROMPT_STD)
-        else:
-            self.tokens = None
+        has_tokens = bool(layers) and shape[-2] > 0
+        self.tokens = free_parameter(len(layers), *shape, std=PROMPT_STD) if has_tokens else None
 
     def get(self, layer: int) -> Tensor | None:
         """The prompts of `layer` (from 1), None if it has none."""
@@ -36,6 +34,7 @@ def which_layers(layers: Sequence[int] | None, *, depth: int, setting: str) -> t
     """`layers` checked against a tower of `depth` layers; None means all of them, an empty sequence none."""
     if layers is None:
         return tuple(range(1, depth + 1))
+    check_list(setting, layers, example="[1, 2, 3]")
     for layer in layers:
         check_whole(setting, layer, at_least=1)
     wrong = [layer for layer in layers if layer > depth]

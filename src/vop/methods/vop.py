@@ -14,15 +14,17 @@ Shapes: `b` videos or texts, `f` frames, `n` tokens, `P` prompts, `d` a tower's 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import Clip, VisionTower, pick
+from vop.backbones.clip.model import CLIP, VisionTower, pick
 from vop.errors import UsageError
-from vop.methods.base import Method, check_whole
+from vop.methods.base import Method
 from vop.methods.prompts import LayerPrompts, which_layers
+from vop.utils.checks import check_whole
 from vop.utils.text import count
 
 
@@ -42,7 +44,7 @@ class VoP(Method):
         visual_prompts: int = 8,
         text_layers: Sequence[int] | None = None,
         visual_layers: Sequence[int] | None = None,
-        **settings,
+        **settings: Any,
     ) -> None:
         super().__init__(sizes, **settings)
         check_whole("text_prompts", text_prompts, at_least=0)
@@ -58,19 +60,19 @@ class VoP(Method):
                 f"{self.max_tokens} for a caption: use at most {sizes.positions - 3}"
             )
 
-    def embed_tokens(self, clip: Clip, ids: Tensor) -> Tensor:
+    def embed_tokens(self, clip: CLIP, ids: Tensor) -> Tensor:
         text = clip.text
         x = text.embed(ids)
         first, rest = x[:, :1], x[:, 1:]
         for number, layer in enumerate(text.layers, start=1):
             prompts = self.text_prompts.get(number)
-            prompts = [] if prompts is None else [prompts.to(x.dtype).expand(len(x), -1, -1)]
-            tokens = torch.cat([first, *prompts, rest], dim=1)
+            inserted = [] if prompts is None else [prompts.to(x.dtype).expand(len(x), -1, -1)]
+            tokens = torch.cat([first, *inserted, rest], dim=1)
             tokens = layer(text.add_positions(tokens) if number == 1 else tokens, causal=True)
             first, rest = drop_prompts(tokens, before=1, after=rest.shape[1])
         return text.head(pick(torch.cat([first, rest], dim=1), text.eos_index(ids)))
 
-    def embed_frames(self, clip: Clip, pixels: Tensor) -> Tensor:
+    def embed_frames(self, clip: CLIP, pixels: Tensor) -> Tensor:
         x = clip.vision.embed(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])  # (b, f, 1 + n, d)
         cls, patches = x[:, :, 0], x[:, :, 1:]
         for number in range(1, len(clip.vision.layers) + 1):

@@ -12,16 +12,17 @@ Shapes: `b` videos, `f` frames, `S` specific prompts, `P` prompts, `n` patches, 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from vop.backbones.clip.config import ClipSizes
 from vop.backbones.clip.model import VisionTower
-from vop.errors import unknown_name
-from vop.methods.base import check_frames
 from vop.methods.cmm import ContextModule
 from vop.methods.vop import VoP
 from vop.methods.vop_p import check_specific
+from vop.utils.checks import check_choice, check_frames
 
 CMM_ROLES = ("prompts", "replace")
 
@@ -44,10 +45,9 @@ class VoPC(VoP):
         specific_prompts: int = 4,
         cmm: str = "bilstm",
         cmm_role: str = "prompts",
-        **settings,
+        **settings: Any,
     ) -> None:
-        if cmm_role not in CMM_ROLES:
-            raise unknown_name("cmm_role", cmm_role, CMM_ROLES)
+        check_choice("cmm_role", cmm_role, CMM_ROLES)
         check_specific(specific_prompts, visual_prompts)
         generated = specific_prompts if cmm_role == "prompts" else 0
         super().__init__(sizes, visual_prompts=visual_prompts - generated, **settings)
@@ -72,6 +72,7 @@ class VoPC(VoP):
         return specific if shared is None else torch.cat([shared.expand(*cls.shape[:2], -1, -1), specific], dim=2)
 
     def _contexts(self, cls: Tensor) -> Tensor:
+        assert self.context is not None  # there is a layer that asks
         if self.context.cmm.positions is not None:  # an LSTM runs over any number
             check_frames(cls.shape[1], self.num_frames)
         return self.context(cls)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
+from vop import methods
 from vop.backbones import DEFAULT_HUB_ID
 from vop.datasets.frames import FrameStore
 from vop.datasets.loading import count_groups
@@ -18,11 +19,11 @@ from vop.datasets.readers import load as load_data
 from vop.datasets.splits import with_validation
 from vop.datasets.types import Dataset, Split
 from vop.datasets.validation import readable_part
-from vop.errors import DataError, FileFailure, UsageError, VopError, unknown_name
+from vop.errors import DataError, FileFailure, UsageError, VopError
 from vop.heads import MEAN
-from vop.methods import METHODS
-from vop.models.model import TextVideoModel, create
-from vop.models.pretrained import CONFIG, TRAINING
+from vop.models.model import TextVideoModel
+from vop.models.pretrained import create
+from vop.models.run_folder import CONFIG, TRAINING
 from vop.training.checkpoint import CHECKPOINT, check_identity, identity_of
 from vop.training.recipe import DEFAULT_METHOD, Recipe, TrainingConfig, read_config
 from vop.training.selection import TrainingResult
@@ -103,8 +104,7 @@ def train(
     if data is None:
         raise UsageError("no data: give a SPEC as `data`, or a recipe's file that has `data:`")
     method, out, recipe = method or config.method or DEFAULT_METHOD, Path(out), config.recipe
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
+    methods.find_trainable(method)
     trackers_of(track)  # before every video is decoded
     _check_out(out, resume=resume)
     dataset = data

@@ -13,16 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vop.datasets.types import Split
 from vop.evaluation.metrics import MetricsDict, RetrievalMetrics
+from vop.models.card import made_with
 from vop.models.model import TextVideoModel
+from vop.models.run_folder import Card
 from vop.training.checkpoint import EpochRecord, TrainingState
 from vop.training.recipe import TUNED, UNTUNED, Recipe
-from vop.utils.versions import library_versions, source_commit
 
 SWAPS = 10_000
 LEVEL = 0.05  # how often a training that changes nothing may pass for a gain
@@ -93,7 +95,7 @@ def _score(record: EpochRecord) -> tuple[float, float]:
 
 def card_of(
     result: TrainingResult, tuned: TextVideoModel, recipe: Recipe, *, data: str, train: Split, validation: Split | None
-) -> dict[str, object]:
+) -> Card:
     """What a run's card says of its training.
 
     Args:
@@ -111,14 +113,17 @@ def card_of(
         "minutes": round(result.seconds / 60, 2),
     }
     card |= {key: value for key, value in asdict(recipe).items() if key != "validation"}
-    card["precision"] = str(tuned.clip.dtype).removeprefix("torch.")
-    card |= {f"{name}_version": version for name, version in library_versions().items()}
-    if commit := source_commit():
-        card["commit"] = commit
     if is_untuned:
         card["not_kept"] = f"{tuned.method_name}, no better than the untuned model on validation videos"
-    validated = result.untuned if is_untuned else (result.best or {}).get("validation")
-    return card | ({"validation": validated} if validated else {})
+    validated = (
+        result.untuned
+        if is_untuned
+        else result.best["validation"]
+        if result.best and "validation" in result.best
+        else None
+    )
+    card |= made_with(tuned.clip.dtype)
+    return cast(Card, card | ({"validation": validated} if validated else {}))
 
 
 def video_scores(metrics: RetrievalMetrics, targets: Sequence[int]) -> NDArray[np.float64]:

@@ -25,8 +25,9 @@ from vop.datasets.types import Split
 from vop.errors import DataError, UsageError, VopError
 from vop.evaluation.embedding import embed_split
 from vop.evaluation.metrics import MetricsDict
-from vop.models.model import TextVideoModel, create
-from vop.models.pretrained import TRAINING
+from vop.models.model import TextVideoModel
+from vop.models.pretrained import create
+from vop.models.run_folder import TRAINING
 from vop.training.checkpoint import (
     CHECKPOINT,
     EpochRecord,
@@ -52,7 +53,7 @@ class Trainer:
     """Trains `model` on `train`; `fit` does the whole job.
 
     Args:
-        model: fresh from `vop.models.model.create`.
+        model: fresh from `vop.models.pretrained.create`.
         train: the pairs; every video of it is readable (`vop.datasets.validation.readable_part`).
         validation: selects the epoch; None keeps the last.
         out: the run's folder.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Value = TypeVar("Value", int, float, str)
 # Far above any CLIP there is, far below what fills a memory or a day.
@@ -62,7 +62,7 @@ VIT_L_14 = ClipSizes(
 )
 
 
-def sizes_from_config(config: Mapping) -> ClipSizes:
+def sizes_from_config(config: Mapping[str, Any]) -> ClipSizes:
     """Reads the sizes from the config.json of a `transformers` CLIP folder.
 
     What it leaves out is as in ViT-B/32: `transformers.CLIPConfig`, which takes a second to import, has it so, too.
@@ -96,7 +96,7 @@ def sizes_from_config(config: Mapping) -> ClipSizes:
     )
 
 
-def _part(config: Mapping, name: str) -> Mapping:
+def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """A tower's values; some old files have them under `NAME_dict`, too, and those are the ones that count."""
     part = config.get(f"{name}_dict")
     part = config.get(name) if part is None else part
@@ -105,7 +105,7 @@ def _part(config: Mapping, name: str) -> Mapping:
     return part or {}
 
 
-def _tower(part: Mapping, usual: TowerSizes) -> TowerSizes:
+def _tower(part: Mapping[str, Any], usual: TowerSizes) -> TowerSizes:
     width, heads = _read(part, "hidden_size", usual.width), _read(part, "num_attention_heads", usual.heads)
     if width % heads:
         raise ValueError(f"hidden_size is {width}, which {heads} attention heads do not divide")
@@ -119,7 +119,7 @@ def _tower(part: Mapping, usual: TowerSizes) -> TowerSizes:
     )
 
 
-def _read(part: Mapping, name: str, usual: Value) -> Value:
+def _read(part: Mapping[str, Any], name: str, usual: Value) -> Value:
     """A value of `usual`'s kind; `usual` where it is left out."""
     value = part.get(name, usual)
     if type(value) is not type(usual) or (isinstance(value, int) and value < 1):

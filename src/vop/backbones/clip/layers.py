@@ -9,6 +9,7 @@ trained ones in fp32, without autocast.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,19 +32,19 @@ class QuickGelu(torch.autograd.Function):
     """`silu(1.702 x) / 1.702`, whose two factors cancel in the gradient: autograd would pass over it three times."""
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         scaled = x * 1.702
         ctx.save_for_backward(scaled)
         return F.silu(scaled).mul_(1 / 1.702)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return torch.ops.aten.silu_backward(gradient, *ctx.saved_tensors)
 
 
 def quick_gelu(x: Tensor) -> Tensor:
     """OpenAI's approximation of GELU, `x * sigmoid(1.702 x)`."""
-    return QuickGelu.apply(x)
+    return QuickGelu.apply(x)  # type: ignore[no-untyped-call]  # PyTorch does not type it
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, "gelu": F.gelu}

@@ -7,7 +7,8 @@ Activations have the tower's `dtype`. Frozen weights rest in it, trained ones in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -116,7 +117,7 @@ class TextTower(nn.Module):
         return self.head(pick(x, self.eos_index(ids)))
 
 
-class Clip(nn.Module):
+class CLIP(nn.Module):
     """Both towers and the logit scale (its logarithm, as CLIP stores it)."""
 
     def __init__(self, sizes: ClipSizes) -> None:
@@ -144,9 +145,17 @@ def pick(x: Tensor, index: Tensor) -> Tensor:
     return x.take_along_dim(index[:, None, None], dim=1).squeeze(1)
 
 
-def make_layers(tower: TowerSizes) -> nn.ModuleList:
+class Layers(nn.ModuleList):
+    """The blocks of a tower."""
+
+    if TYPE_CHECKING:
+
+        def __iter__(self) -> Iterator[Layer]: ...
+
+
+def make_layers(tower: TowerSizes) -> Layers:
     """The blocks of a tower, freshly initialised."""
-    return nn.ModuleList(
+    return Layers(
         Layer(
             width=tower.width,
             heads=tower.heads,
