@@ -21,7 +21,7 @@ from vop.errors import DataError, FileFailure, UsageError, VideoError, unknown_n
 from vop.utils.text import count, first_few
 from vop.utils.threads import free_cores
 from vop.video.ahead import map_ahead
-from vop.video.decode import check_timeline
+from vop.video.frames import check_timeline
 from vop.video.isolated import DecodingProcesses
 
 Result = TypeVar("Result")

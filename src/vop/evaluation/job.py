@@ -20,7 +20,7 @@ from vop.models.pretrained import load as load_model
 from vop.utils.device import default_device, resolve_precision
 from vop.utils.progress import Progress, silent
 from vop.utils.text import count
-from vop.video.aspect import DISPLAY
+from vop.video.clip import DISPLAY
 
 RESCORING_LIMIT = 4 * 10**7  # text-video pairs: rescoring takes 48 bytes for each, so 1.9 GB at most
 

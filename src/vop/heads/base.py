@@ -14,7 +14,7 @@ from vop.backbones.clip.config import ClipSizes
 from vop.backbones.clip.model import CLIP
 from vop.errors import UsageError
 from vop.utils.checks import check_whole
-from vop.video.limits import MAX_FRAMES
+from vop.video.clip import MAX_FRAMES
 
 
 class Head(nn.Module):

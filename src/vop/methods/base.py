@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vop.backbones.clip.config import ClipSizes
 from vop.backbones.clip.model import CLIP
 from vop.utils.checks import check_whole
-from vop.video.limits import MAX_FRAMES
+from vop.video.clip import MAX_FRAMES
 
 
 class Method(nn.Module):

@@ -38,7 +38,7 @@ from vop.models.run_folder import (
 )
 from vop.utils.checks import check_whole
 from vop.utils.threads import limit_threads
-from vop.video.limits import MAX_FRAMES
+from vop.video.clip import MAX_FRAMES
 
 if TYPE_CHECKING:
     from vop.backbones.clip.tokenizer import Tokenizer

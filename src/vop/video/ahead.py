@@ -1,10 +1,10 @@
-"""Work ahead in threads: jobs go in, results come out, and the caller works on one while the next are made.
+"""Work ahead in threads: while the caller works on one result, threads make the next ones.
 
     jobs -> worker threads -> a bounded queue -> the caller
 
-A job that decodes a video waits in its thread for a process of `vop.video.isolated`, so that a file that crashes the
-decoder ends only its own job. An exception is a job's result and does not end the others. Closing the generator, also
-by an exception in the caller, stops the threads.
+A job that decodes a video usually waits in its thread for a process of `vop.video.isolated`: a file that crashes the
+decoder then ends only its own job. An exception is a job's result and does not end the other jobs. Closing the
+generator stops the threads; use `contextlib.closing`, so that an exception in the caller also closes it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -22,7 +23,7 @@ Result = TypeVar("Result")
 Event = TypeVar("Event")
 
 TICK_SECONDS = 0.5
-_CLOSING_SECONDS = 2.0  # for the threads to end; one that reads a large file takes longer and does no harm
+_CLOSING_SECONDS = 2.0  # for the threads to end; one that reads a large file takes longer, which does no harm
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,14 @@ def iterate_ahead(
     ahead: int,
     tick_seconds: float = TICK_SECONDS,
 ) -> Generator[Made[Job, Item] | Done[Job, Result] | None, None, None]:
-    """Every item of every job as it comes, then `Done` for the job; None when nothing has come for `tick_seconds`.
+    """The items of all jobs as they are made, and `Done` at the end of each job.
 
-    The items of one job come in their order.
+    The items of one job come in order. After `tick_seconds` without an event comes None.
 
     Args:
-        work: gives the items of a job one by one and returns its result. It is closed when the caller stops early.
-        workers: threads.
-        ahead: the most items that wait for the caller, beside one that each thread holds.
+        work: yields the items of a job and returns its result. It is closed if the caller stops early.
+        workers: the number of threads.
+        ahead: the most items that wait for the caller, besides one that each thread holds.
     """
     queue = _Queue[Made[Job, Item] | Done[Job, Result]]()
 
@@ -82,11 +83,11 @@ def iterate_ahead(
 def map_ahead(
     jobs: Iterable[Job], work: Callable[[Job], Result], *, workers: int, ahead: int, in_order: bool = True
 ) -> Generator[Done[Job, Result], None, None]:
-    """The results of `work(job)`, in the order of the jobs or as they come.
+    """The results of `work(job)`, in the order of the jobs, or as they are finished.
 
     Args:
-        workers: threads.
-        ahead: the most jobs that are under way or finished, with the one that the caller looks at.
+        workers: the number of threads.
+        ahead: the most jobs that are started and not yet taken, including the one that the caller works on.
     """
     queue = _Queue[Done[Job, Result]]()
     given = 0
@@ -101,21 +102,22 @@ def map_ahead(
         queue.put(Done(place, job, result))
 
     early: dict[int, Done[Job, Result]] = {}
-    for done in _events(queue, jobs, run, workers=workers, tick_seconds=TICK_SECONDS):
-        if done is not None:
-            early[done.place if in_order else given] = done
-        while given in early:
-            yield early.pop(given)
-            given += 1
-            queue.notify()
+    with closing(_events(queue, jobs, run, workers=workers, tick_seconds=TICK_SECONDS)) as events:
+        for done in events:
+            if done is not None:
+                early[done.place if in_order else given] = done
+            while given in early:
+                yield early.pop(given)
+                given += 1
+                queue.notify()
 
 
 class _Closed(BaseException):
-    """The caller has stopped. No Exception, so that a job does not take it for its own."""
+    """The caller has stopped. It is not an Exception, so that a job does not catch it as its own."""
 
 
 class _Queue(Generic[Event]):
-    """What the threads hand to the caller."""
+    """The events that the threads pass to the caller."""
 
     def __init__(self) -> None:
         self._events: deque[Event | BaseException] = deque()
@@ -124,7 +126,7 @@ class _Queue(Generic[Event]):
         self._threads = 0
 
     def start(self, work: Callable[[], None], *, name: str) -> threading.Thread:
-        """A thread; an exception that ends it is the caller's."""
+        """Start a thread. An exception that ends it is raised in the caller."""
 
         def run() -> None:
             try:
@@ -145,27 +147,27 @@ class _Queue(Generic[Event]):
         return thread
 
     def wait(self, condition: Callable[[], bool]) -> None:
-        """Wait until the condition holds; ends the thread when the queue is closed."""
+        """Wait until the condition holds; end the thread when the queue is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed or condition())
             self.check()
 
     def check(self) -> None:
-        """Ends the thread when the queue is closed."""
+        """End the thread if the queue is closed."""
         if self._is_closed:
             raise _Closed
 
     def put(self, event: Event, *, most: int | None = None) -> None:
-        """Adds an event, with `most` only when fewer than so many are waiting."""
+        """Add an event; with `most`, wait until fewer events than that are in the queue."""
         with self._changed:
             self.wait(lambda: most is None or len(self._events) < most)
             self._events.append(event)
             self._changed.notify_all()
 
     def get(self, seconds: float) -> Event | None:
-        """The next event; None when there is none for so long, or none any more.
+        """The next event; None after a wait of `seconds` without one, or if the queue is over.
 
-        With a timeout, as Ctrl-C does not interrupt a wait without one on every system.
+        On some systems Ctrl-C interrupts only a wait that has a timeout.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._events or not self._threads, timeout=seconds)
@@ -181,12 +183,12 @@ class _Queue(Generic[Event]):
             return not (self._events or self._threads)
 
     def notify(self) -> None:
-        """Has waiting threads look at their conditions."""
+        """Let waiting threads check their conditions."""
         with self._changed:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Ends the threads, each when it next waits or puts something."""
+        """End the threads, each when it next waits or puts an event."""
         self._is_closed = True
         self.notify()
 
@@ -199,7 +201,7 @@ def _events(
     workers: int,
     tick_seconds: float,
 ) -> Generator[Event | None, None, None]:
-    """Starts the threads, gives what comes from them, and stops them."""
+    """Start the threads, yield their events, and stop them."""
     numbered, taking = enumerate(jobs), threading.Lock()
 
     def work() -> None:
