@@ -49,6 +49,14 @@ def add_threads_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """`vop.utils.device.use_device` and `vop.utils.threads.use_threads` take their values."""
+    parser.add_argument(
+        "--device", default="auto", help="Device to compute on: auto (default), cpu, cuda, cuda:N or mps."
+    )
+    add_threads_option(parser)
+
+
 def load_data(spec: str, arguments: argparse.Namespace) -> Dataset:
     from vop.datasets.readers import load
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vop.cli.common import (
     add_data_options,
-    add_threads_option,
+    add_device_options,
     load_data,
     print_json,
     print_table,
@@ -48,7 +48,15 @@ def add_parser(subparsers) -> None:
         metavar="OTHER",
         help="compare with another model on the same data, or with a file that --json wrote: difference, interval, p",
     )
-    add_threads_option(parser)
+    parser.add_argument(
+        "--format",
+        default="table",
+        help="How to print the metrics: table (default), markdown, latex or csv.",
+    )
+    parser.add_argument(
+        "--write-card", action="store_true", help="Write the results into the run's model card (README.md)."
+    )
+    add_device_options(parser)
     parser.add_argument("--json", metavar="FILE", nargs="?", const="-", help="JSON on standard output, or into a file")
     parser.set_defaults(run=run)
 
@@ -62,7 +70,12 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--json {arguments.json} is a folder; give a file, or nothing for standard output")
     use_threads(arguments.threads)
     from vop.evaluation.job import default_split, open_model
-    from vop.evaluation.report import table
+    from vop.evaluation.tables import TEXT_FORMATS, table, text_table
+    from vop.utils.device import use_device
+
+    if arguments.format not in (formats := ("table", *TEXT_FORMATS)):
+        raise unknown_name("format", arguments.format, formats)
+    use_device(arguments.device)
 
     dataset = load_data(arguments.data, arguments)
     split = arguments.split or default_split(dataset)
@@ -75,9 +88,12 @@ def run(arguments: argparse.Namespace) -> None:
     )
     rank = partial(_rank, dataset=dataset, split=split, arguments=arguments)
     other = _other(arguments.against, opened, rank) if arguments.against is not None else None
-    report = rank(opened(arguments.model), bank_videos=arguments.bank)
-    if arguments.json != "-":
+    write_card = arguments.model if arguments.write_card else None
+    report = rank(opened(arguments.model), bank_videos=arguments.bank, write_card=write_card)
+    if arguments.json != "-" and arguments.format == "table":
         print_table(table(report))
+    elif arguments.json != "-":
+        say(text_table(report, arguments.format))
     document = report.to_dict()
     try:
         if other:
@@ -89,7 +105,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _rank(
-    model: TextVideoModel, *, dataset: Dataset, split: str, arguments: argparse.Namespace, bank_videos: int
+    model: TextVideoModel,
+    *,
+    dataset: Dataset,
+    split: str,
+    arguments: argparse.Namespace,
+    bank_videos: int,
+    write_card: str | None = None,
 ) -> EvaluationReport:
     from vop.evaluation.job import evaluate
 
@@ -103,6 +125,7 @@ def _rank(
             batch_size=arguments.batch_size,
             on_bad_video=arguments.on_bad_video,
             bank_videos=bank_videos,
+            write_card=write_card,
             progress=show,
         )
 
@@ -124,7 +147,7 @@ def _other(
 def _compare(report: EvaluationReport, other: QueryRanks, arguments: argparse.Namespace) -> dict:
     """Prints the paired test beneath the table, and gives it for the document."""
     from vop.evaluation.confidence import paired_test
-    from vop.evaluation.report import paired_table
+    from vop.evaluation.tables import paired_table
 
     test = paired_test(report.ranks, other)
     if arguments.json != "-":

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from vop.cli.common import (
     add_data_options,
+    add_device_options,
     add_recipe_options,
     add_settings_option,
-    add_threads_option,
     command_line,
     data_options,
     parse_settings,
@@ -60,7 +60,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--num-frames", type=int, help="frames of a video (default 12)")
     add_settings_option(parser)
     add_recipe_options(parser)
-    add_threads_option(parser)
+    add_device_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -77,6 +77,10 @@ def run(arguments: argparse.Namespace) -> None:
     from accelerate import PartialState
 
     from vop.training.job import train
+    from vop.utils.device import use_device
+
+    if not progress.is_launched():  # else the launcher gives each process a device
+        use_device(arguments.device)
 
     with progress.show() as show:
         trained = train(

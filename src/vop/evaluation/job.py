@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from vop.datasets.readers import load as load_data
 from vop.datasets.types import Dataset, Split
 from vop.errors import DataError, UsageError
 from vop.evaluation.embedding import Embedder, SplitEmbeddings, embed_split
-from vop.evaluation.report import EvaluationReport, ReportFacts, Rescored
+from vop.evaluation.report import AmbiguousCaptions, EvaluationReport, ReportFacts, Rescored
 from vop.evaluation.rescoring import dual_softmax_metrics, qb_norm_metrics
 from vop.heads import MEAN
+from vop.models.card import made_with
 from vop.models.model import HEAD_PREFIX, TextVideoModel
 from vop.models.pretrained import load as load_model
+from vop.models.run_folder import is_run
 from vop.utils.device import default_device, resolve_precision
 from vop.utils.progress import Progress, silent
 from vop.utils.text import count
@@ -41,6 +44,7 @@ def evaluate(
     batch_size: int = 32,
     on_bad_video: str = "skip",
     bank_videos: int = 512,
+    write_card: str | Path | None = None,
     progress: Progress = silent,
 ) -> EvaluationReport:
     """Ranks one split of a data set in both directions, as `vop evaluate` does.
@@ -58,6 +62,7 @@ def evaluate(
         on_bad_video: "skip" leaves unreadable videos out and lists them; "fail" stops.
         bank_videos: how many training videos, with a caption each, are QB-Norm's bank. 0, or a data set that has no
             training split or is evaluated on it, leaves QB-Norm out.
+        write_card: the model's run. Its README.md and config.json receive the results.
 
     Raises:
         UsageError: a name or a value is not allowed.
@@ -72,13 +77,15 @@ def evaluate(
         model = open_model(model, backbone=backbone, num_frames=num_frames, precision=precision)
     elif backbone is not None or num_frames is not None or precision != "auto":
         raise UsageError("backbone, num_frames and precision are for a model that is given by its name")
+    if write_card is not None:
+        _check_card(write_card, model)
     model.check_vocabulary()  # before every video is decoded
     bank = None
     if "train" in data.splits and ranked.name != "train" and bank_videos:
         bank = _sample(data.split("train"), bank_videos)
     aspect = aspect or str(model.card.get("aspect", DISPLAY))
     with FrameStore(model.num_frames, model.image_size, cache=cache, aspect=aspect).isolated() as store:
-        return evaluate_split(
+        report = evaluate_split(
             model,
             ranked,
             store,
@@ -88,6 +95,33 @@ def evaluate(
             facts=report_facts(model, data, aspect=aspect),
             progress=progress,
         )
+    if write_card is not None:
+        model.card["results"] = _results(report)
+        model.save_pretrained(write_card)
+    return report
+
+
+def _check_card(folder: str | Path, model: TextVideoModel) -> None:
+    if not (Path(folder).is_dir() and is_run(Path(folder))):
+        raise UsageError(f"{folder} is not a run's folder: only a run has a card to write results into")
+    if model.num_frames != model.trained_frames:
+        raise UsageError(
+            f"num_frames is {model.num_frames}, the run has {model.trained_frames}: its card takes results of the run "
+            "as it is"
+        )
+
+
+def _results(report: EvaluationReport) -> dict[str, Any]:
+    """What a card says of an evaluation."""
+    return {
+        **report.metrics.to_dict(),
+        "rsum": report.metrics.rsum,
+        "data": report.data,
+        "split": report.split,
+        "gallery_size": report.gallery_size,
+        "precision": report.settings["precision"],
+        "made_with": dict(report.made_with),
+    }
 
 
 def default_split(data: Dataset) -> str:
@@ -196,6 +230,9 @@ def report_from_embeddings(
         seed=facts.seed,
         settings=facts.settings,
         notes=notes,
+        ambiguous=AmbiguousCaptions.among(embedded.split.captions, embedded.split.targets, metrics),
+        made_with=facts.made_with,
+        trained_with=facts.trained_with,
     )
 
 
@@ -221,7 +258,7 @@ def _rescored(
 
 def report_facts(model: TextVideoModel, dataset: Dataset, *, aspect: str = DISPLAY) -> ReportFacts:
     """What a report says of the model and the data."""
-    card: dict[str, Any] = model.card
+    card: Mapping[str, Any] = model.card
     return ReportFacts(
         method=model.method_name if model.head_name == MEAN else f"{model.method_name}/{model.head_name}",
         data=dataset.name,
@@ -239,6 +276,8 @@ def report_facts(model: TextVideoModel, dataset: Dataset, *, aspect: str = DISPL
             "num_frames": model.num_frames,
             "aspect": aspect,
         },
+        made_with=made_with(model.clip.dtype),
+        trained_with={name: str(card[name]) for name in made_with(model.clip.dtype) if name in card},
     )
 
 
