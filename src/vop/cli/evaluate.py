@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vop.cli.common import (
     add_data_options,
@@ -28,25 +28,37 @@ if TYPE_CHECKING:
     from vop.models.model import TextVideoModel
 
 
-def add_parser(subparsers) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser("evaluate", help="rank a split in both directions")
-    parser.add_argument("model", metavar="RUN", help="a run, a CLIP folder, a hub id, or mini")
+    parser.add_argument("model", metavar="RUN", help="Model to evaluate: a run, a CLIP folder, a hub id, or mini.")
     add_data_options(parser)
-    parser.add_argument("--split", help="test (default where there is one), val or train")
-    parser.add_argument("--backbone", help="where the run's backbone is now, if it has moved")
-    parser.add_argument("--num-frames", type=int, help="frames of a video, if not the run's own")
-    parser.add_argument("--cache", metavar="DIR", type=Path, help="decoded frames (vop data cache), read and completed")
-    parser.add_argument("--aspect", help="display or stored pixels, if not as in the run's training (see vop train)")
-    parser.add_argument("--batch-size", type=int, default=32, help="videos per forward pass")
-    parser.add_argument("--precision", default="auto", help="auto (default), bf16 or fp32")
-    parser.add_argument("--on-bad-video", default="skip", help="skip (default) or fail")
+    parser.add_argument("--split", help="Split to rank: test (default where there is one), val or train.")
+    parser.add_argument("--backbone", help="Where the run's backbone is, if it has moved.")
+    parser.add_argument("--num-frames", type=int, help="Number of frames per video, if not as in the run's training.")
     parser.add_argument(
-        "--bank", type=int, default=512, help="training videos whose captions are QB-Norm's bank; 0 for none"
+        "--cache",
+        metavar="DIR",
+        type=Path,
+        help="Folder of decoded frames (see `vop data cache`), which is read and completed.",
+    )
+    parser.add_argument(
+        "--aspect", help="Shape of frames, display or stored, if not as in the run's training (see `vop train`)."
+    )
+    parser.add_argument("--batch-size", type=int, default=32, help="Videos per forward pass (default: 32).")
+    parser.add_argument("--precision", default="auto", help="Precision: auto (default), bf16 or fp32.")
+    parser.add_argument(
+        "--on-bad-video", default="skip", help="What to do about unreadable videos: skip (default) or fail."
+    )
+    parser.add_argument(
+        "--bank",
+        type=int,
+        default=512,
+        help="Number of training videos whose captions are QB-Norm's bank (default: 512). 0 leaves QB-Norm out.",
     )
     parser.add_argument(
         "--against",
         metavar="OTHER",
-        help="compare with another model on the same data, or with a file that --json wrote: difference, interval, p",
+        help="Compare with another model on the same data, or with a file that --json wrote: difference, interval, p.",
     )
     parser.add_argument(
         "--format",
@@ -57,7 +69,9 @@ def add_parser(subparsers) -> None:
         "--write-card", action="store_true", help="Write the results into the run's model card (README.md)."
     )
     add_device_options(parser)
-    parser.add_argument("--json", metavar="FILE", nargs="?", const="-", help="JSON on standard output, or into a file")
+    parser.add_argument(
+        "--json", metavar="FILE", nargs="?", const="-", help="Print one JSON document, or write it into FILE."
+    )
     parser.set_defaults(run=run)
 
 
@@ -144,7 +158,7 @@ def _other(
     return lambda: rank(model, bank_videos=0).ranks
 
 
-def _compare(report: EvaluationReport, other: QueryRanks, arguments: argparse.Namespace) -> dict:
+def _compare(report: EvaluationReport, other: QueryRanks, arguments: argparse.Namespace) -> dict[str, Any]:
     """Prints the paired test beneath the table, and gives it for the document."""
     from vop.evaluation.confidence import paired_test
     from vop.evaluation.tables import paired_table

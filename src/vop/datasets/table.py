@@ -244,7 +244,7 @@ def _captions(value: Any, place: str, column: str) -> list[str]:
     return captions
 
 
-def _listed(text: str, place: str, column: str) -> str | list | tuple:
+def _listed(text: str, place: str, column: str) -> str | list[Any] | tuple[Any, ...]:
     """The list that a cell of text holds, as JSON or Python write it; other text as it is.
 
     Raises:
@@ -260,7 +260,8 @@ def _listed(text: str, place: str, column: str) -> str | list | tuple:
             return found if is_empty or any(isinstance(item, str) for item in found) else text  # such as "[2020]"
     if _PYTHON_LIST.fullmatch(cell):
         with suppress(ValueError, SyntaxError), warnings.catch_warnings(action="ignore"):  # of unknown escapes
-            return ast.literal_eval(cell)
+            found_items: list[Any] | tuple[Any, ...] = ast.literal_eval(cell)
+            return found_items
     if _LIKE_A_LIST.match(cell) and cell.endswith(_ENDS_OF_LISTS):
         raise DataError(
             f"{place}: the column {column!r} holds {reprlib.repr(cell)}, which looks like a list that NumPy or another "

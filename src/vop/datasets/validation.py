@@ -100,7 +100,7 @@ def check_dataset(
             finds everything but damage inside the pictures.
     """
     with FrameStore(num_frames=num_frames, size=32).isolated() as store:
-        work = _touch(store) if decode else partial(_read_through, store.processes)
+        work = _touch(store) if decode or store.processes is None else partial(_read_through, store.processes)
         bad = _bad(_run(dataset.videos, work, workers=workers, progress=progress))
     return CheckReport(
         name=dataset.name,

@@ -194,7 +194,7 @@ def _text(text: str, *, size: int, width: int, fill: tuple[int, int, int] = _INK
     return image
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
     """Lines that fit `width`; a word that alone is too long is broken."""
     lines = [""]
     for word in text.split():
@@ -211,7 +211,7 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     return lines
 
 
-def _font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
+def _font(size: int, text: str = "") -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Pillow's own font; for letters that it lacks, a usual font of the system where there is one."""
     if not text.translate(_IN_DEFAULT_FONT).isascii():
         for name in ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arial.ttf"):

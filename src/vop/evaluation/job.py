@@ -168,7 +168,8 @@ def evaluate_split(
             model, part, store, batch_size=batch_size, workers=workers, on_bad_video=on_bad_video, progress=progress
         )
 
-    embedded, embedded_bank, notes = embed(split, on_bad_video), None, ()
+    embedded, embedded_bank = embed(split, on_bad_video), None
+    notes: tuple[str, ...] = ()
     if bank is not None:
         try:  # a damaged training video is no flaw of what is evaluated
             embedded_bank = embed(bank, "skip")

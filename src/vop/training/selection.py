@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,7 +145,7 @@ def chance_of_gain(tuned: Sequence[Sequence[float]], untuned: Sequence[float], *
         untuned: (v,), those of the untuned model.
         chosen: the place of the chosen epoch among them.
     """
-    gains = np.asarray(tuned) - np.asarray(untuned)  # (c, v)
+    gains: NDArray[np.float64] = np.asarray(tuned, dtype=np.float64) - np.asarray(untuned)  # (c, v)
     found = gains[chosen].sum()
     generator = np.random.default_rng(0)
     as_good = 0
@@ -156,7 +156,7 @@ def chance_of_gain(tuned: Sequence[Sequence[float]], untuned: Sequence[float], *
     return (as_good + 1) / (SWAPS + 1)
 
 
-def _best_sums(signs: NDArray[np.float64], gains: NDArray[np.float64]) -> NDArray[np.float64]:
+def _best_sums(signs: NDArray[np.floating[Any]], gains: NDArray[np.float64]) -> NDArray[np.float64]:
     """(s, v) and (c, v) to (s,), the highest sum over the epochs; a video's gains change their sign together."""
     best: NDArray[np.float64] = (signs @ gains.T).max(axis=1)
     return best
