@@ -1,4 +1,4 @@
-"""Metrics by hand and against each other; what is no matrix and no target."""
+"""Metrics by hand and against each other; what is not a matrix or a target."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from vop.cli.common import (
     warn,
     warn_skipped,
 )
-from vop.datasets.readers import TABLE_SUFFIXES
+from vop.datasets.rows import TABLE_SUFFIXES
 from vop.errors import UsageError
 from vop.training.recipe import UNTUNED, TrainingConfig, read_config
 from vop.utils import progress

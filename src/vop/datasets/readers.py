@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from vop.datasets.rows import TABLE_SUFFIXES
 from vop.datasets.types import Dataset
 from vop.errors import DataError, UsageError, unknown_name
 from vop.utils.registry import Registry
@@ -28,7 +29,6 @@ READERS: dict[str, str] = {
 }
 # The built-in readers and those that installed packages add through entry points.
 REGISTRY: Registry[Reader] = Registry("data set", READERS, group="vop.datasets")
-TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 _KINDS = f"or a {', '.join(TABLE_SUFFIXES[:-1])} or {TABLE_SUFFIXES[-1]} file, or hf:OWNER/NAME"
 
 

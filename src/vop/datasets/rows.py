@@ -19,6 +19,7 @@ from vop.utils.names import nfc
 from vop.utils.parsing import parse_json
 
 Row = tuple[str, dict[str, Any]]  # "line 3", {column: value}
+TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 VIDEO_COLUMNS = (
     *("video", "video_path", "path", "file", "file_name", "filename", "video_file", "filepath", "clip"),
     *("video_id", "video_name", "vid", "id"),

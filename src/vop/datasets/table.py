@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from vop.datasets.benchmark import overlaps
-from vop.datasets.readers import TABLE_SUFFIXES
-from vop.datasets.rows import VIDEO_COLUMNS, plain_name, read_table
+from vop.datasets.rows import TABLE_SUFFIXES, VIDEO_COLUMNS, plain_name, read_table
 from vop.datasets.types import Dataset, Split, Video
 from vop.datasets.videofolder import VideoFolder
 from vop.errors import DataError, UsageError, unknown_name

@@ -158,7 +158,7 @@ def _read_through(processes: DecodingProcesses, video: Video) -> None:
 
 def _complaint(split: Split, bad: tuple[FileFailure, ...], on_bad_video: str) -> str:
     lines = first_few([f"{video.path}: {video.reason}" for video in bad])
-    remedy = "; --on-bad-video skip goes on without them" if on_bad_video == "fail" else ""
+    remedy = "; --on-bad-video skip leaves them out" if on_bad_video == "fail" else ""
     head = f"{len(bad):,} of {count('video', len(split.videos))} of the split {split.name!r} cannot be read{remedy}:"
     return "\n".join([head, *lines])
 

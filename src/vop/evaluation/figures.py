@@ -162,7 +162,7 @@ def _cell(place: int, clip: Clip, strip: Image.Image, width: int) -> Image.Image
 
 
 def _check_mark(draw: ImageDraw.ImageDraw, *, left: int, top: int) -> None:
-    """A white tick in a green disc; drawn, since the default font has no such letter."""
+    """A white tick in a green disc; drawn, since the default font lacks it."""
     draw.ellipse((left, top, left + 20, top + 20), fill=_RIGHT)
     points = [(left + 5, top + 10), (left + 9, top + 14), (left + 15, top + 6)]
     draw.line(points, fill="white", width=3, joint="curve")

@@ -171,7 +171,7 @@ def evaluate_split(
     embedded, embedded_bank = embed(split, on_bad_video), None
     notes: tuple[str, ...] = ()
     if bank is not None:
-        try:  # a damaged training video is no flaw of what is evaluated
+        try:  # a damaged training video does not concern the evaluated split
             embedded_bank = embed(bank, "skip")
         except DataError as error:
             notes = (f"no QB-Norm: {error}",)

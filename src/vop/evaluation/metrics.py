@@ -169,7 +169,7 @@ def _real_matrix(name: str, matrix: Tensor | np.ndarray) -> Tensor:
     try:
         tensor = torch.as_tensor(matrix).detach()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(f"{name} is no matrix of numbers: {error}") from error
+        raise UsageError(f"{name} is not a matrix of numbers: {error}") from error
     if tensor.ndim != 2 or tensor.is_complex():
         kind = f"{tensor.dtype} of shape {tuple(tensor.shape)}"
         raise UsageError(f"{name} is {kind}: give a real matrix with two dimensions")
@@ -195,5 +195,5 @@ def _targets(targets: Targets | None, *, texts: int, videos: int) -> Tensor:
         )
     outside = indices[(indices < 0) | (indices >= videos)]
     if len(outside):
-        raise UsageError(f"target {int(outside[0])} is no video: allowed are 0 to {videos - 1}")
+        raise UsageError(f"target {int(outside[0])} is not a video: allowed are 0 to {videos - 1}")
     return indices

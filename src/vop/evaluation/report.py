@@ -14,7 +14,7 @@ from vop.errors import FileFailure, UsageError
 from vop.evaluation.confidence import Confidence, QueryRanks, bootstrap_intervals
 from vop.evaluation.metrics import RetrievalMetrics
 
-# How the evaluated weights were chosen; "best on test" is no fair protocol, and is named so that nobody mistakes it.
+# How the evaluated weights were chosen; "best on test" is not a fair protocol; its name says so.
 SELECTIONS = ("validation-selected", "last", "untuned", "best on test", "untrained")
 
 

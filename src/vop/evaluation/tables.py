@@ -174,7 +174,7 @@ def _new_table(title: str) -> Table:
 
 
 def _plain(text: str) -> Text:
-    """Text in which a bracket is no markup: names and paths come from users."""
+    """Text in which a bracket is not markup: names and paths come from users."""
     from rich.text import Text
 
     return Text(visible(text))

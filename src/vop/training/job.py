@@ -183,6 +183,8 @@ def _check_out(out: Path, *, resume: bool) -> None:
             raise UsageError(f"{path} is a file; --out {out} is to be a folder")
     if resume:
         if not (out / TRAINING / CHECKPOINT).exists() and (out / CONFIG).exists():
-            raise VopError(f"{out}: no {TRAINING}/{CHECKPOINT} to go on from: its training is done or was deleted")
+            raise VopError(
+                f"{out}: no {TRAINING}/{CHECKPOINT} to resume from: the training is finished, or its state was deleted"
+            )
     elif (out / CONFIG).exists() or (out / TRAINING / CHECKPOINT).exists():
-        raise UsageError(f"{out} holds a run already: choose another --out, or go on with --resume")
+        raise UsageError(f"{out} holds a run already: choose another --out, or resume with --resume")
