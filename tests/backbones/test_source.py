@@ -180,7 +180,7 @@ class TestHub:
     @pytest.mark.parametrize("name", ["owner/gone", DEFAULT_HUB_ID])
     def test_what_to_do_without_a_network(self, hub, name):
         for open_it in (find_backbone, vop.load):
-            with pytest.raises(VopError, match=f"'{name}' is no folder here.*not cached.*`mini`.*vop import openai"):
+            with pytest.raises(VopError, match=f"'{name}' is not a folder here.*not cached.*`mini`.*vop import openai"):
                 open_it(name)
 
     def test_a_known_id_is_offered(self, hub):
@@ -190,7 +190,7 @@ class TestHub:
     def test_half_a_download_is_not_taken_for_the_whole(self, hub, folder):
         (folder / "model.safetensors").unlink()
         hub("owner/clip", folder)
-        with pytest.raises(VopError, match="'owner/clip' is no folder here"):
+        with pytest.raises(VopError, match="'owner/clip' is not a folder here"):
             find_backbone("owner/clip")
 
     def test_the_sizes_of_openai_need_no_files(self, hub):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MINI = "mini"
 DEFAULT_HUB_ID = "openai/clip-vit-base-patch32"
 
-# A hub's files can change under a name; these do not.
+# The files of a hub can change under a name, but not under a revision.
 PINNED_REVISIONS = {
     "openai/clip-vit-base-patch32": "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
     "openai/clip-vit-base-patch16": "57c216476eefef5ab752ec549e440a49ae4ae5f3",
@@ -39,7 +39,7 @@ SHORT_NAMES = {
     "ViT-B/16": "openai/clip-vit-base-patch16",
     "ViT-L/14": "openai/clip-vit-large-patch14",
 }
-# Sizes that need neither weights nor a network.
+# Sizes that are known without weights and without a network.
 KNOWN_SIZES = {
     "openai/clip-vit-base-patch32": VIT_B_32,
     "openai/clip-vit-base-patch16": VIT_B_16,
@@ -63,10 +63,10 @@ class Backbone:
     """A CLIP folder on this machine.
 
     Attributes:
-        name: as it was asked for: "mini", a hub id or a folder.
+        name: the name that it was found by: "mini", a hub id, a folder, or a name that a package adds.
         folder: an ordinary `transformers` CLIP folder.
-        revision: of the hub, or None.
-        mean, std: of a pixel in [0, 1], per channel.
+        revision: the revision on the hub, or None.
+        mean, std: mean and standard deviation of a pixel in [0, 1], per channel.
     """
 
     name: str
@@ -92,13 +92,13 @@ class Backbone:
         return clip.eval().requires_grad_(False)
 
     def tokenizer(self) -> Tokenizer | None:
-        """What makes token ids of texts, or None if the folder has no vocabulary."""
+        """The tokenizer, or None if the folder has no vocabulary."""
         from vop.backbones.clip.tokenizer import Tokenizer
 
         return Tokenizer(self.folder, vocab_size=self.sizes.vocab_size) if _has_vocabulary(self.folder) else None
 
     def content_hash(self) -> str:
-        """SHA-256 of the weights' files, which tells a run whether it meets its own backbone again; read once."""
+        """SHA-256 of the weights' files, by which a run recognises its backbone. The files are read once."""
         return self._content_hash
 
     @cached_property
@@ -116,7 +116,7 @@ def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
 
     Args:
         name: "mini", a local `transformers` CLIP folder, "OWNER/NAME" or "hf-hub:OWNER/NAME" on the Hugging Face hub
-            ("ViT-B/32" and its like for OpenAI's), or a name that an installed package adds.
+            ("ViT-B/32", "ViT-B/16" and "ViT-L/14" stand for OpenAI's), or a name that an installed package adds.
         revision: of a hub id; OpenAI's are pinned by default.
 
     Raises:
@@ -176,7 +176,7 @@ def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     cached = None
-    try:  # what an earlier run has fetched is enough
+    try:  # an earlier download is enough
         folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
         cached = folder if _weight_files(folder) else None
         if cached and _has_vocabulary(cached):
@@ -191,13 +191,13 @@ def _download(name: str, revision: str | None) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=[*_WANTED, weights]))
     except (RepositoryNotFoundError, EntryNotFoundError) as error:
         raise unknown_name("folder or hub id", name, [*REGISTRY.names(), *KNOWN_SIZES]) from error
-    except Exception as error:  # the hub's client raises its HTTP library's own errors
+    except Exception as error:  # the hub's client raises errors of its HTTP library
         if cached:  # weights without a vocabulary still embed videos
             return cached
         near = [known for known in get_close_matches(name, KNOWN_SIZES, cutoff=0.8) if known != name]
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise VopError(
-            f"{name!r} is no folder here, and as a hub id it is not cached, nor can the hub be reached "
+            f"{name!r} is not a folder here, and as a hub id it is not cached; the hub cannot be reached "
             f"({type(error).__name__}). {hint}Without a network, use the built-in `mini`, give a local CLIP folder, "
             "or convert OpenAI's file: vop import openai FILE --out DIR"
         ) from error
@@ -219,12 +219,12 @@ def _read_folder(folder: Path, *, name: str, revision: str | None) -> Backbone:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The named values of a JSON file; a VopError says what is wrong with it."""
+    """The object in a JSON file. A VopError says what is wrong with the file."""
     return read_json_object(path, remedy="fetch the folder again")
 
 
 def _check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], folder: Path) -> None:
-    """Whether the weights are those of the configuration beside them."""
+    """Raises a VopError if the weights do not have the shapes of the configuration."""
     for name in sorted(wanted.keys() | state.keys()):
         got, needed = (tuple(part[name].shape) if name in part else None for part in (state, wanted))
         if got != needed:
@@ -256,7 +256,7 @@ def _check_weights(folder: Path, count: int) -> None:
 
 
 def check_header(path: Path) -> None:
-    """Raises a VopError if a safetensors file says that its header is larger than any."""
+    """Raises a VopError if the header of a safetensors file is too large to be one."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
     if size > MAX_HEADER_BYTES:

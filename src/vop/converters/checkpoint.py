@@ -1,8 +1,8 @@
-"""Reads the tensors of a PyTorch file, running nothing that stands in it.
+"""Reads the tensors of a PyTorch file without executing anything in it.
 
 A state dict written by `torch.save` goes through PyTorch's own weights-only reader. A TorchScript archive (as OpenAI's
 CLIP files are) is a zip whose `code/` folder `torch.jit.load` would compile and whose `data.pkl` describes the modules;
-it is read here by an unpickler that knows tensors, plain containers and nothing else. `code/` is never opened.
+it is read here by an unpickler that builds tensors and plain containers only. `code/` is never opened.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from vop.errors import UsageError, VopError
 
 MAX_PICKLE_BYTES = 64 * 2**20  # OpenAI's largest has less than 1 MB
-# What damaged or hostile bytes raise, in the zip reader, the unpickler and PyTorch.
+# Errors that damaged or hostile bytes cause in the zip reader, the unpickler and PyTorch.
 _DAMAGE: tuple[type[Exception], ...] = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, TypeError, KeyError),
     *(IndexError, AttributeError, OverflowError, MemoryError, NotImplementedError, OSError, AssertionError),
@@ -31,8 +31,8 @@ _DAMAGE: tuple[type[Exception], ...] = (
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """The tensors in a PyTorch file by name, on the CPU.
 
-    A TorchScript archive, or a state dict, which may stand under the key "state_dict" or "model"; the prefix "module."
-    that data parallel training leaves is taken off.
+    The file is a TorchScript archive or a state dict, which may be under the key "state_dict" or "model". The prefix
+    "module." of data parallel training is removed.
 
     Raises:
         UsageError: no such file.

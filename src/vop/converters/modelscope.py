@@ -1,4 +1,4 @@
-"""The authors' released basic VoP (ModelScope, damo/cv_vit-b32_retrieval_vop) as a run's folder."""
+"""Converts the authors' released basic VoP (ModelScope, damo/cv_vit-b32_retrieval_vop) to a run's folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CLIP = "clip."
 
 
 def import_modelscope(folder: str | Path, out: str | Path, *, vocabulary: str | Path | None = None) -> Path:
-    """Writes the released VoP as a run, which `vop.load(out)` opens; its backbone travels with it.
+    """Writes the released VoP as a run with its backbone, which `vop.load(out)` opens.
 
     Args:
         folder: holds `VoP_msrvtt9k.pth` and `configuration.json`; `ViT-B-32.pt` is read only if the first lacks the
@@ -51,7 +51,7 @@ def import_modelscope(folder: str | Path, out: str | Path, *, vocabulary: str | 
     known = _read_configuration(folder / CONFIGURATION)
     state = read_tensors(folder / WEIGHTS)
     backbone, source = _backbone(state, folder), str(folder / WEIGHTS)
-    sizes = sizes_from_openai(backbone, source=source)  # the release builds its CLIP by OpenAI's code
+    sizes = sizes_from_openai(backbone, source=source)  # the release builds its CLIP with OpenAI's code
     _check_configuration(known, state, sizes, path=folder / CONFIGURATION)
     with new_folder(out) as new:
         (new / "backbone").mkdir()
@@ -81,7 +81,7 @@ def _backbone(state: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
 
 
 def _check_configuration(known: dict[str, Any], state: Mapping[str, Tensor], sizes: ClipSizes, *, path: Path) -> None:
-    """What the configuration says must be what the tensors are: a number of prompts read wrongly would go unnoticed."""
+    """Compares the configuration with the tensors: a wrong number of prompts would go unnoticed."""
     found = {"vp_token_num": _visual_prompts(state, sizes).shape[1], "input_res": sizes.image_size}
     text = _text_prompts(state, sizes).shape[1]
     found["tp_prefix_token_num"] = text - known["tp_suffix_token_num"]

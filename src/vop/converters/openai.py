@@ -1,8 +1,8 @@
-"""OpenAI's CLIP files (`ViT-B-32.pt` and its like) as ordinary `transformers` CLIP folders.
+"""Converts OpenAI's CLIP files (`ViT-B-32.pt` and others) to ordinary `transformers` CLIP folders.
 
-Tensors do not say how many heads they are for, nor the activation between them. Of OpenAI's own files both are known.
-Others have tensors of the same names, and often the same shapes (open_clip's LAION models, with another activation):
-for those the caller has to say them.
+Tensors do not tell the number of attention heads, nor the activation. Both are known for OpenAI's own files. Other
+models have tensors of the same names, and often of the same shapes (open_clip's LAION models, with another
+activation): for those the caller gives both.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vop.utils.text import count
 if TYPE_CHECKING:
     from transformers import CLIPConfig
 
-HEAD_WIDTH = 64  # of every CLIP of OpenAI's, and of what is built by its code; the files do not say it
+HEAD_WIDTH = 64  # of an attention head in every CLIP that OpenAI's code builds; the files do not tell it
 ACTIVATIONS = {"quick-gelu": "quick_gelu", "gelu": "gelu"}
 OWN = {
     "ViT-B/32": VIT_B_32,
@@ -38,7 +38,7 @@ OWN = {
     "ViT-L/14": VIT_L_14,
     "ViT-L/14@336px": replace(VIT_L_14, image_size=336),
 }
-# Numbers that OpenAI's archives hold beside the weights, and what built from them does not.
+# Numbers beside the weights in OpenAI's archives. Files that others derived from them lack these.
 _MARKS = ("input_resolution", "context_length", "vocab_size")
 
 _TOP = {
@@ -124,7 +124,7 @@ def write_clip_folder(
 def _known_sizes(
     state: Mapping[str, Tensor], heads: int | None, text_heads: int | None, activation: str | None, *, source: str
 ) -> ClipSizes:
-    """The sizes of one of OpenAI's own files, or those with the heads and the activation that were given."""
+    """The sizes of a file: OpenAI's own, or with the given heads and activation."""
     sizes = sizes_from_openai(state, source=source)
     differences = _differences(state, sizes)
     given = {"--heads": heads, "--text-heads": text_heads, "--activation": activation}
@@ -166,7 +166,7 @@ def _with(tower: TowerSizes, heads: int | None, activation: str, *, option: str)
 
 
 def _differences(state: Mapping[str, Tensor], sizes: ClipSizes) -> str:
-    """What tells a file from OpenAI's own, in words; nothing if it is one."""
+    """How a file differs from OpenAI's own, in words; empty if it is one of them."""
     found = _shapes(sizes)
     unlike = {
         name: [f"{what} {found[what]} (not {value})" for what, value in _shapes(own).items() if value != found[what]]
@@ -199,7 +199,7 @@ def _shapes(sizes: ClipSizes) -> dict[str, int]:
 
 
 def _check_names(state: Mapping[str, Tensor], sizes: ClipSizes, *, source: str) -> None:
-    """A tensor that is not read would be a part of the model that is left out."""
+    """Raises a VopError for unknown tensors: ignoring one would leave out a part of the model."""
     kinds = [f"{a}.{kind}" for a in _IN_LAYER for kind in ("weight", "bias")]
     kinds += ["attn.in_proj_weight", "attn.in_proj_bias"]
     known = {*_TOP, *_PROJECTIONS, *_MARKS}
@@ -213,7 +213,7 @@ def _check_names(state: Mapping[str, Tensor], sizes: ClipSizes, *, source: str) 
 
 
 def sizes_from_openai(state: Mapping[str, Tensor], *, source: str) -> ClipSizes:
-    """The sizes as the tensors' shapes tell them; heads (64 of the width each) and activation as OpenAI's.
+    """The sizes that the tensors' shapes tell, with heads of width 64 and OpenAI's activation.
 
     Raises:
         VopError: a tensor is missing or has another number of dimensions than a ViT CLIP's.
@@ -254,7 +254,7 @@ def sizes_from_openai(state: Mapping[str, Tensor], *, source: str) -> ClipSizes:
 
 
 def to_transformers(state: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:
-    """Renames OpenAI's weights to those of a `transformers` CLIPModel; extra tensors are left out."""
+    """Renames OpenAI's weights to those of a `transformers` CLIPModel. Extra tensors are dropped."""
     theirs = {new: _take(state, old, source=source) for old, new in _TOP.items()}
     theirs |= {new: _take(state, old, source=source).T for old, new in _PROJECTIONS.items()}
     for prefix, tower in _TOWERS.items():

@@ -1,4 +1,4 @@
-"""OpenAI's vocabulary file, `bpe_simple_vocab_16e6.txt.gz`, as the files of a `transformers` CLIPTokenizer."""
+"""Converts OpenAI's vocabulary, `bpe_simple_vocab_16e6.txt.gz`, to the files of a `transformers` CLIPTokenizer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def find_vocabulary(folder: Path, given: str | Path | None) -> Path | None:
-    """The file that was given, else the one in `folder` if there is one.
+    """The given file, or else the one in `folder` if there is one.
 
     Raises:
         UsageError: the given file does not exist.
@@ -50,7 +50,7 @@ def write_tokenizer(path: Path, folder: Path, *, vocab_size: int, positions: int
     if unknown:
         raise VopError(f"{path}: the merge {' '.join(unknown)!r} joins what no merge makes: not a CLIP vocabulary")
     vocabulary = {word: i for i, word in enumerate(words)}
-    pairs: Any = merges  # typed as strings there, which are taken as pairs, too
+    pairs: Any = merges  # its annotation lacks the pairs that it takes
     CLIPTokenizer(vocab=vocabulary, merges=pairs, model_max_length=positions).save_pretrained(folder)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(merge) for merge in merges)]

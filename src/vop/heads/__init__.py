@@ -19,8 +19,8 @@ HEADS = {
     "tightTransf": "vop.heads.clip4clip:TightTransf",
     "x-pool": "vop.heads.x_pool:XPool",
 }
-MEAN = "meanP"  # the paper's, and every method's own
-APART = ("meanP", "seqLSTM", "seqTransf")  # a text and a video have an embedding each; the others are pairwise
+MEAN = "meanP"  # the paper's head, which is the method's own pooling
+APART = ("meanP", "seqLSTM", "seqTransf")  # heads with an embedding of a video; the others are pairwise
 REGISTRY: ClassRegistry[Head] = ClassRegistry(
     "head", HEADS, group="vop.heads", base="vop.heads.base:Head", given=["num_frames"]
 )

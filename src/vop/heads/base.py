@@ -1,4 +1,4 @@
-"""What a head is: a way to turn frame embeddings into a similarity, on top of any method.
+"""The base of all heads: how frame embeddings become a similarity, on top of any method.
 
 Shapes: `t` texts, `v` or `b` videos, `f` frames, `e` the joint space.
 """
@@ -29,8 +29,8 @@ class Head(nn.Module):
 
     Attributes:
         settings: the settings' values, filled in by `vop.heads.create`.
-        pairwise: whether a score needs both sides; then there is no embedding of a video by itself.
-        scaled: whether CLIP's logit scale multiplies the scores in the loss.
+        pairwise: whether it scores a text and a video together, so that a video has no embedding of its own.
+        scaled: whether the loss multiplies its scores by CLIP's logit scale.
     """
 
     settings: dict[str, Any]
@@ -42,7 +42,7 @@ class Head(nn.Module):
         check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
 
     def start_from(self, clip: CLIP) -> None:
-        """Initialises from the backbone what the head's source initialises so; here nothing."""
+        """Initialises parameters from the backbone, as the head's paper does. By default there are none."""
 
     def pool(self, frames: Tensor) -> Tensor:
         """Raw frame embeddings (b, f, e) to unit video embeddings (b, e), float32."""
@@ -53,19 +53,16 @@ class Head(nn.Module):
         return F.normalize(texts.float(), dim=-1) @ self.pool(frames).T
 
     def pair_floats(self, frames: Tensor) -> int:
-        """About how many numbers `score` holds at a time for each pair of a text and one of the videos (v, f, e).
-
-        Only asked of a pairwise head.
-        """
+        """The numbers that `score` keeps in memory per pair of a text and a video (v, f, e), for pairwise heads."""
         return 3 * frames.shape[2]  # a pooled video or two, and their product
 
     def frame_tables(self) -> list[tuple[nn.Parameter, int]]:
-        """Parameters that have an entry for every frame position, each with the axis of those entries."""
+        """Parameters with an entry for each frame position, and the axis of the entries."""
         return []
 
 
 class PairwiseHead(Head):
-    """A head that looks at a text and a video together: it overrides `score`."""
+    """A head that scores a text and a video together. It overrides `score`."""
 
     pairwise = True
 

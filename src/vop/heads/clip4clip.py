@@ -85,7 +85,7 @@ class SeqTransf(Head):
 
 
 class TightTransf(PairwiseHead):
-    """A Transformer over the text and the frames; what it makes of the text's token becomes the logit itself.
+    """A Transformer over the text and the frames. Its output at the text's token becomes the logit.
 
     Settings:
         layers: of the Transformer (CLIP4Clip: 4).
@@ -128,9 +128,8 @@ class TightTransf(PairwiseHead):
         return self.similarity(pooled).view(len(texts), len(frames))
 
     def pair_floats(self, frames: Tensor) -> int:
-        return (
-            16 * (1 + frames.shape[1]) * frames.shape[2]
-        )  # of a layer: tokens, q, k, v, and the MLP's, four times as wide
+        per_token = 16 * frames.shape[2]  # in a layer: tokens, q, k, v, and the MLP, which is four times as wide
+        return (1 + frames.shape[1]) * per_token
 
     def pair_tokens(self, texts: Tensor, frames: Tensor) -> Tensor:
         """(t, e) and (v, f, e) to every pair's sequence, (t * v, 1 + f, e), the videos running faster."""
@@ -169,7 +168,7 @@ def make_joint_layers(sizes: ClipSizes, layers: int) -> Layers:
 
 
 def initialise(layer: Layer, *, width: int, depth: int) -> None:
-    """A block's weights as OpenAI's CLIP starts them: what adds to the residual stream narrower, the deeper that is."""
+    """Initialises a block as OpenAI's CLIP does: output projections get a smaller deviation in deeper networks."""
     attention, mlp = layer.attention, layer.mlp
     into_stream = (2 * width * depth) ** -0.5
     nn.init.normal_(attention.in_proj.weight, std=width**-0.5)
@@ -181,7 +180,7 @@ def initialise(layer: Layer, *, width: int, depth: int) -> None:
 
 
 def copy_layers(layers: Iterable[Layer], clip: CLIP) -> None:
-    """The text tower's first layers into `layers`, where it has their widths; if it has fewer, the rest stay."""
+    """Copies the text tower's first layers into `layers`, if the widths are equal. Layers that it lacks stay."""
     tower = clip.sizes.text
     if (tower.width, tower.mlp_width) != (clip.sizes.embed_dim, 4 * clip.sizes.embed_dim):
         return
@@ -190,7 +189,7 @@ def copy_layers(layers: Iterable[Layer], clip: CLIP) -> None:
 
 
 def copy_positions(table: nn.Parameter, clip: CLIP, *, first: int = 0) -> None:
-    """The text tower's positions from `first` on into `table` (n, e), where it is as wide; rows that it lacks stay."""
+    """Copies the text tower's positions from `first` on into `table` (n, e), if the widths are equal."""
     if clip.sizes.text.width != table.shape[1]:
         return
     rows = clip.text.positions.detach()[first : first + len(table)]

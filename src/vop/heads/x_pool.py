@@ -28,7 +28,7 @@ from vop.utils.checks import check_number, check_whole
 
 
 class XPool(PairwiseHead):
-    """A video is pooled anew for every text, by the text's attention to its frames.
+    """Pools a video for each text by the text's attention to its frames.
 
     Settings:
         heads: of the attention (X-Pool: 1).
@@ -58,12 +58,12 @@ class XPool(PairwiseHead):
         return torch.einsum("te,vte->tv", F.normalize(texts, dim=-1), pooled)
 
     def pool_for(self, texts: Tensor, frames: Tensor) -> Tensor:
-        """(t, e) and (v, f, e) to every video as every text sees it: (v, t, e), not normalised."""
+        """(t, e) and (v, f, e) to each video pooled for each text: (v, t, e), not normalised."""
         attended = self.pooled_norm(self.attend(self.input_norm(texts), self.input_norm(frames)))
         return self.output_norm(attended + self.dropout(self.linear(attended)))
 
     def attend(self, texts: Tensor, frames: Tensor) -> Tensor:
-        """Attention of texts (t, e) to the frames (v, f, e) of each video by itself: (v, t, e).
+        """Attention of texts (t, e) to the frames (v, f, e) of each video separately: (v, t, e).
 
         `W_o` is linear, and a text's weights sum to one: it is applied to f frames of a video instead of to t sums.
         """
@@ -76,7 +76,7 @@ class XPool(PairwiseHead):
 
 
 def identity_linear(width: int, *, bias: bool = True) -> nn.Linear:
-    """A linear layer that starts by changing nothing."""
+    """A linear layer that starts as the identity."""
     linear = nn.Linear(width, width, bias=bias)
     nn.init.eye_(linear.weight)
     if bias:

@@ -29,7 +29,7 @@ METHODS = {
     "vop-f+p": "vop.methods.vop_f:VoPFP",
     "vop-f+c": "vop.methods.vop_f:VoPFC",
 }
-# Methods of converted checkpoints: they open like any other, but are in no list of methods to train or to count.
+# Methods of converted checkpoints. They open like any other, but cannot be trained and are not listed.
 IMPORTED = {"vop-modelscope": "vop.methods.vop_modelscope:VoPModelScope"}
 
 # The libraries that methods need beyond the package's own dependencies. Each is the name of an extra, too.

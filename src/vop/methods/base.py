@@ -1,4 +1,4 @@
-"""What a method is: a way to embed texts and frames with a CLIP, and what of both is trained.
+"""The base of all methods: how texts and frames are embedded with a CLIP, and which parameters train.
 
 Shapes: `b` videos or texts, `f` frames, `n` tokens, `d` a tower's width, `e` the joint space.
 """
@@ -55,7 +55,7 @@ class Method(nn.Module):
         self.max_tokens = sizes.positions
 
     def attach(self, clip: CLIP) -> None:
-        """Makes parameters of the frozen backbone trainable, or puts modules into it; by default neither."""
+        """Makes parameters of the frozen backbone trainable, or adds modules to it. By default it does neither."""
 
     def embed_tokens(self, clip: CLIP, ids: Tensor) -> Tensor:
         """Token ids (b, n) to text embeddings (b, e)."""
@@ -70,12 +70,12 @@ class Method(nn.Module):
         return F.normalize(F.normalize(frames, dim=-1).mean(dim=1), dim=-1)
 
     def frame_tables(self) -> list[tuple[nn.Parameter, int]]:
-        """Parameters with an entry for every frame position, and the axis along which they have it.
+        """Parameters with an entry for each frame position, and the axis of the entries.
 
-        They are interpolated when a trained method is to take another number of frames.
+        They are interpolated when the number of frames changes.
         """
         return []
 
     def uncounted_parameters(self, clip: CLIP) -> int:
-        """How many trainable parameters, of the backbone that it is attached to too, the paper's count leaves out."""
+        """The number of trainable parameters, in the backbone too, that the paper's count leaves out."""
         return 0

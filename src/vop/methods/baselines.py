@@ -5,8 +5,8 @@
     proj      the final projections of both towers
     partial   the last layer of both towers
 
-What trains is saved with the run, the rest is read from the backbone. The paper's counts leave out the attention's
-input projections (and, in `full`, tensors that belong to no layer), although they are trained; see `paper_size`.
+The run saves the trained parameters; the rest is read from the backbone. The paper's counts leave out the attention's
+input projections (and, in `full`, tensors that belong to no layer), although they train; see `layer_parameters`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Full(Method):
     """Full fine-tuning.
 
     Settings:
-        train_logit_scale: the inverse temperature of the loss trains, too, up to CLIP's own limit of 100.
+        train_logit_scale: the inverse temperature of the loss trains as well, up to CLIP's limit of 100.
     """
 
     learning_rate = 1e-5
@@ -49,7 +49,7 @@ class Bias(Method):
 
     Settings:
         train_logit_scale: as for `full`.
-        attention_biases: the biases of the attention's input projections train, too; the paper counts none of them.
+        attention_biases: the biases of the attention's input projections train as well; the paper counts none of them.
     """
 
     learning_rate = 1e-3

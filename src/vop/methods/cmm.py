@@ -21,7 +21,7 @@ TRANSFORMER_LAYERS = 4  # the paper's ablation
 class Lstm(nn.Module):
     """A one-layer LSTM, hidden size `d` per direction; (b, f, d) to (b, f, h), h = d or 2d."""
 
-    positions: nn.Parameter | None = None  # it sees the order by itself
+    positions: nn.Parameter | None = None  # an LSTM sees the order without them
 
     def __init__(self, width: int, *, bidirectional: bool) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Lstm(nn.Module):
 class Transformer(nn.Module):
     """Four transformer layers of the tower's own shape over frames with learned positions; (b, f, d) to (b, f, d).
 
-    The paper says no more than "4-layer Transformer"; without positions it would not see the order of the frames.
+    The paper only says "4-layer Transformer". Without positions it would not see the order of the frames.
     """
 
     def __init__(self, sizes: ClipSizes, *, num_frames: int) -> None:
@@ -60,7 +60,7 @@ _KINDS: dict[str, Callable[[ClipSizes, int], Lstm | Transformer]] = {
 
 
 class ContextModule(nn.Module):
-    """CMM and the FC layer behind it: (b, f, d) to (b, f, outputs, d). Computes in its own dtype."""
+    """The CMM and the FC layer behind it: (b, f, d) to (b, f, outputs, d). Computes in the dtype of its weights."""
 
     def __init__(self, sizes: ClipSizes, *, kind: str, outputs: int, num_frames: int) -> None:
         super().__init__()

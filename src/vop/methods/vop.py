@@ -4,9 +4,9 @@ In layer i of the vision tower, for the tokens of a frame j (equation 4):
 
     [c_i, _, E_i] = V_i([c_{i-1}, P_{i-1}, E_{i-1}])
 
-and of the text tower, likewise after [BOS]. `P_i` are fresh at every layer: what a layer makes of its prompts is thrown
-away. In layer 1 the visual prompts stand in before CLIP's `ln_pre`, and the text prompts before the positions are
-added, so that they take positions 1..P.
+and of the text tower, likewise after [BOS]. Every layer has prompts `P_i` of its own; its outputs at their places are
+discarded. In layer 1 the visual prompts are inserted before CLIP's `ln_pre`, and the text prompts before the positions
+are added, so that they take positions 1..P.
 
 Shapes: `b` videos or texts, `f` frames, `n` tokens, `P` prompts, `d` a tower's width, `e` the joint space.
 """
@@ -80,7 +80,7 @@ class VoP(Method):
         return clip.vision.head(cls)
 
     def vision_layer(self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """One layer within each frame: [CLS] (b, f, d) and patches (b, f, n, d) to the same."""
+        """One layer within each frame: [CLS] (b, f, d) and patches (b, f, n, d) to the same shapes."""
         b, f, n, _ = patches.shape
         parts = [cls.unsqueeze(2), patches]
         prompts = self.frame_prompts(number, cls)
@@ -96,18 +96,18 @@ class VoP(Method):
 
 
 def run_layer(vision: VisionTower, number: int, tokens: Tensor, *, cls: int) -> Tensor:
-    """Layer `number` of the vision tower; everything that enters the first one passes `ln_pre`.
+    """Layer `number` of the vision tower, with `ln_pre` in front of the first one.
 
-    Of the last one only the `cls` tokens in front are computed, since nothing reads the others.
+    In the last layer only the first `cls` tokens are computed, since nothing reads the others.
     """
     read = cls if number == len(vision.layers) else None
     return vision.layers[number - 1](vision.pre_norm(tokens) if number == 1 else tokens, read=read)
 
 
 def drop_prompts(tokens: Tensor, *, before: int, after: int) -> tuple[Tensor, Tensor]:
-    """(b, before + P + after, d) to what stands before the prompts and what stands after (nothing in a last layer)."""
+    """(b, before + P + after, d) to the tokens before the prompts and those after them (none in the last layer)."""
     prompts = tokens.shape[1] - before - after
     if prompts < 0:
         return tokens, tokens[:, before:]
-    first, _, rest = tokens.split([before, prompts, after], dim=1)  # one split has one gradient, slices have one each
+    first, _, rest = tokens.split([before, prompts, after], dim=1)  # one backward pass for a split, one each for slices
     return first, rest

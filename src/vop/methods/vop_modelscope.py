@@ -64,7 +64,7 @@ class VoPModelScope(VoP):
         return F.normalize(frames, dim=-1).mean(dim=1)
 
     def _pad(self, text: TextTower, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, n) to (b, max_tokens), 0 after each [EOS], and where [EOS] is, (b,); what is cut keeps its [EOS]."""
+        """(b, n) to (b, max_tokens), 0 after each [EOS], and the position of [EOS], (b,). Truncated texts keep it."""
         eos = text.eos_index(ids)
         places = torch.arange(ids.shape[1], device=ids.device)
         ids = ids.masked_fill(places > eos[:, None], PAD)

@@ -49,7 +49,7 @@ def render_card(config: RunConfig, *, trained: int, name: str = "path/to/this/fo
         kilobytes=f"{trained * 4 / 1000:,.0f}",
         facts=list(_facts(config.card)),
         tables=list(_tables(config.card)),
-        settings=json.dumps(config.settings, indent=2),
+        settings=json.dumps(config.model_dump(mode="json")["settings"], indent=2),
     )
     return str(card).rstrip() + "\n"
 
@@ -64,7 +64,7 @@ def made_with(dtype: torch.dtype) -> dict[str, str]:
 
 @cache
 def source_commit() -> str | None:
-    """The git commit of the vop that runs, if it was installed from one or runs in a checkout."""
+    """The git commit of this vop, if it was installed from git or runs in a checkout."""
     try:
         source = json.loads(distribution("vop").read_text("direct_url.json") or "{}")
     except (PackageNotFoundError, ValueError):
@@ -118,14 +118,14 @@ def _slug(name: str) -> str:
 
 
 def _facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The facts of a card that are not tables, ready for Markdown."""
+    """The facts of a card that are not tables, escaped for Markdown."""
     for key, value in card.items():
         if not isinstance(value, dict | list):
             yield in_markdown(key.replace("_", " ")), in_markdown(str(value))
 
 
 def _tables(card: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Metrics in both directions, each with its title and with what they were measured on."""
+    """The tables of metrics, with a title and a line on what was measured."""
     for key, title in _TITLES.items():
         metrics = card.get(key)
         if metrics:
@@ -134,7 +134,7 @@ def _tables(card: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _measured_on(metrics: Mapping[str, Any]) -> str:
-    """In words: the data, the split, the size of the gallery, and the precision, as far as they are known."""
+    """The data, the split, the size of the gallery and the precision, if they are known."""
     gallery = metrics.get("gallery_size", metrics.get("videos"))
     known = {
         "data": metrics.get("data"),

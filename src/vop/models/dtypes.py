@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)  # what they hold is called by itself
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)  # their modules are called one by one
 
 
 class _Calls(threading.local):
-    """The dtypes of the activations of the calls that are under way in this thread, the innermost last."""
+    """The input dtypes of the calls that are active in this thread, the innermost last."""
 
     def __init__(self) -> None:
         self.dtypes: list[torch.dtype | None] = []

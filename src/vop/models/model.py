@@ -43,8 +43,8 @@ from vop.video.clip import MAX_FRAMES
 if TYPE_CHECKING:
     from vop.backbones.clip.tokenizer import Tokenizer
 
-HEAD_PREFIX = "head."  # of a head's settings among a method's
-SCORE_BYTES = 128 * 2**20  # about as much memory a block of pairwise scores takes
+HEAD_PREFIX = "head."  # marks the settings of the head among those of the method
+SCORE_BYTES = 128 * 2**20  # of memory for a block of pairwise scores, roughly
 MAX_LOGIT_SCALE = 100.0  # CLIP's own limit
 
 
@@ -53,13 +53,13 @@ class TextVideoModel(nn.Module):
 
     Attributes:
         backbone: where the CLIP comes from.
-        clip: its two towers; frozen, but for what the method says.
-        method: what is trained.
-        method_name: as in `vop.methods.METHODS`.
-        head: from frames to a video or a score; `meanP` is the method's own pooling.
-        head_name: as in `vop.heads.HEADS`.
-        trained_frames: the number of frames that its tables of frame positions were trained with.
-        card: what is known of how it was made (data, recipe, results), shown in the run's README.
+        clip: its two towers, frozen unless the method trains a part of them.
+        method: adapts the CLIP; it holds the trained parameters.
+        method_name: a built-in name, a name that a package adds, or "package.module:Class".
+        head: turns the frames' embeddings into a video's, or into scores. `meanP` is the method's own pooling.
+        head_name: the same for the head.
+        trained_frames: the number of frames of a video in training.
+        card: facts about how the model was made (data, recipe, results). The run's README shows them.
     """
 
     mean: Tensor
@@ -110,20 +110,20 @@ class TextVideoModel(nn.Module):
 
     @property
     def logit_scale(self) -> float:
-        """The temperature's inverse; OpenAI's is 100."""
+        """The inverse temperature of the loss; 100 in OpenAI's models."""
         return self._scale().item()
 
     @property
     def pairwise(self) -> bool:
-        """Whether a score needs both sides, so that a video has no embedding by itself."""
+        """Whether the head scores a text and a video together, so that a video has no embedding of its own."""
         return self.head.pairwise
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """What training moves and a run saves, by name."""
+        """The parameters that training changes and a run saves, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Texts to token ids (n, length), padded to the longest; what is too long is cut, [EOS] kept."""
+        """Texts to token ids (n, length), padded to the longest. Longer texts are truncated and keep their [EOS]."""
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise UsageError(f"texts are a list of strings, got {type(texts).__name__}")
         if not texts:
@@ -131,34 +131,34 @@ class TextVideoModel(nn.Module):
         return self._vocabulary().encode(list(texts), max_length=self.method.max_tokens)
 
     def count_tokens(self, text: str) -> int:
-        """How many tokens a text has, [BOS] and [EOS] included, before it is cut to `method.max_tokens`."""
+        """The number of tokens of a text, [BOS] and [EOS] included, before it is truncated to `method.max_tokens`."""
         return self._vocabulary().count(text)
 
     def check_vocabulary(self) -> None:
-        """Raises a VopError if there is no vocabulary to encode texts with."""
+        """Raises a VopError if the backbone has no vocabulary, without which texts cannot be encoded."""
         self._vocabulary()
 
     def _vocabulary(self) -> Tokenizer:
         return self.tokenizer or needed_vocabulary(self.backbone)
 
     def normalise(self, frames: Tensor) -> Tensor:
-        """Frames (..., 3, h, w) of uint8 to pixels with CLIP's mean and standard deviation, on the model's device."""
+        """uint8 frames (..., 3, h, w) to normalised pixels on the model's device."""
         return (frames.to(self.device).float() - self.mean) / self.std
 
     def text_features(self, ids: Tensor) -> Tensor:
-        """Token ids (n, length), each with an [EOS], to text embeddings (n, e) as the tower gives them, in float32."""
+        """Token ids (n, length), each row with an [EOS], to the text tower's output (n, e), float32, not normalised."""
         self._check_ids(ids)
         return self.method.embed_tokens(self.clip, ids.to(self.device)).float()
 
     def _check_ids(self, ids: Tensor) -> None:
-        """A GPU ends the whole process where it meets an id that is out of range."""
+        """On a GPU, an id that is out of range would end the whole process."""
         known = self.backbone.sizes.vocab_size
         if ids.numel() and (ids.min() < 0 or ids.max() >= known):
             found = f"{int(ids.min())} to {int(ids.max())}"
             raise UsageError(f"token ids are {found}; this backbone's vocabulary has 0 to {known - 1}")
 
     def frame_features(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels (n, f, 3, h, w) to frame embeddings (n, f, e) as the tower gives them, in float32."""
+        """Normalised pixels (n, f, 3, h, w) to the vision tower's output (n, f, e), float32, not normalised."""
         return self.method.embed_frames(self.clip, pixels.to(self.device)).float()
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
@@ -168,17 +168,17 @@ class TextVideoModel(nn.Module):
     def embed_frames(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (n, f, 3, h, w) to video embeddings (n, e) in float32, with gradients.
 
-        Of unit length, but for the authors' released model, which leaves out the second normalisation.
+        They have unit length, except those of the authors' released model, which skips the second normalisation.
 
         Raises:
-            UsageError: the head has no embedding of a video by itself.
+            UsageError: the head is pairwise, so a video has no embedding of its own.
         """
         self.check_independent()
         pool = self.method.pool if self.head_name == heads.MEAN else self.head.pool
         return pool(self.frame_features(pixels))
 
     def check_independent(self) -> None:
-        """Raises a UsageError if texts and videos cannot be embedded apart from each other."""
+        """Raises a UsageError if the head is pairwise, so that texts and videos have no embeddings of their own."""
         if self.pairwise:
             raise UsageError(
                 f"the head {self.head_name} scores a text and a video together, so that neither has an embedding by "
@@ -186,9 +186,10 @@ class TextVideoModel(nn.Module):
             )
 
     def forward(self, ids: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Token ids (n, length) and uint8 frames (m, f, 3, h, w) to the two sides of `logits`.
+        """Token ids (n, length) and uint8 frames (m, f, 3, h, w) to the arguments of `logits`.
 
-        Unit embeddings (n, e) and (m, e), or with a pairwise head the features (n, e) and (m, f, e).
+        Returns:
+            Unit embeddings (n, e) and (m, e), or with a pairwise head the features (n, e) and (m, f, e).
         """
         pixels = self.normalise(frames)
         if self.pairwise:
@@ -196,7 +197,7 @@ class TextVideoModel(nn.Module):
         return self.embed_tokens(ids), self.embed_frames(pixels)
 
     def logits(self, texts: Tensor, videos: Tensor) -> Tensor:
-        """What `forward` gives, of t texts and v videos, to the logits of the loss (t, v)."""
+        """The output of `forward`, for t texts and v videos, to the logits of the loss (t, v)."""
         if not self.pairwise:
             return self._scale() * texts @ videos.T
         scores = self.head.score(texts, videos)
@@ -204,9 +205,9 @@ class TextVideoModel(nn.Module):
 
     @torch.no_grad()
     def score(self, texts: Tensor, frames: Tensor) -> Tensor:
-        """A pairwise head's scores (t, v), float32 on the CPU, of features (t, e) and (v, f, e), block by block."""
+        """Features (t, e) and (v, f, e) to a pairwise head's scores (t, v), float32 on the CPU, in blocks."""
         was_training = self.head.training
-        self.head.eval()  # a ranking has no dropout, also in the middle of a training
+        self.head.eval()  # without dropout, even when a training calls it
         rows = min(len(texts), 64)
         columns = max(1, SCORE_BYTES // (4 * rows * self.head.pair_floats(frames)))
         scores = torch.empty(len(texts), len(frames))
@@ -219,11 +220,11 @@ class TextVideoModel(nn.Module):
         return scores
 
     def _scale(self) -> Tensor:
-        """The logit scale, with its gradient where it trains."""
+        """The logit scale, with a gradient if it trains."""
         return self.clip.log_logit_scale.exp()
 
     def limit_logit_scale(self) -> None:
-        """Holds a logit scale that trains to CLIP's limit, after a step: within one it would stop the gradient."""
+        """Limits a trained logit scale to CLIP's maximum after a step; within one it would stop the gradient."""
         scale = self.clip.log_logit_scale
         if scale.requires_grad:
             scale.data.clamp_(max=math.log(MAX_LOGIT_SCALE))
@@ -300,9 +301,9 @@ class TextVideoModel(nn.Module):
         return F.normalize(self.embed_frames(self.normalise(frames)), dim=-1).cpu()
 
     def resize_frames(self, num_frames: int) -> None:
-        """Takes `num_frames` frames of a video from now on.
+        """Changes the number of frames of a video.
 
-        What it has for each frame position is interpolated linearly between the middles of the frames' intervals.
+        Tables with an entry for each frame position are interpolated linearly between the middles of the intervals.
         """
         check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
         for parameter, axis in self.frame_tables():
@@ -312,7 +313,7 @@ class TextVideoModel(nn.Module):
         self.method.num_frames = self.method.settings["num_frames"] = num_frames
 
     def frame_tables(self) -> list[tuple[nn.Parameter, int]]:
-        """Parameters of the method and the head with an entry for each frame position, and its axis."""
+        """Parameters of the method and the head with an entry for each frame position, and the axis of the entries."""
         return [*self.method.frame_tables(), *self.head.frame_tables()]
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -323,14 +324,14 @@ class TextVideoModel(nn.Module):
         write_run(folder, config, trained, card=render_card(config, trained=count))
 
     def run_config(self, folder: Path, backbone: Backbone | None = None) -> RunConfig:
-        """What the config.json of a run in `folder` holds.
+        """The config.json of a run in `folder`.
 
         Args:
             backbone: the model's own by default. One that lies inside of `folder` is named relative to it.
         """
         backbone = backbone or self.backbone
         name = backbone.name
-        if backbone.folder.is_relative_to(folder):  # it travels with the run
+        if backbone.folder.is_relative_to(folder):  # the backbone is part of the run
             name = f"./{backbone.folder.relative_to(folder).as_posix()}"
         elif backbone.revision is None and Path(name).is_dir() and name != MINI:
             name = str(Path(name).resolve())
@@ -391,10 +392,10 @@ class TextVideoModel(nn.Module):
 
 
 def needed_vocabulary(backbone: Backbone) -> Tokenizer:
-    """The backbone's tokenizer, for what cannot do without; called before hours are spent on videos.
+    """The backbone's tokenizer. Jobs that need one ask for it before they spend hours on videos.
 
     Raises:
-        VopError: it has none, or that of another model.
+        VopError: the backbone has none, or another model's.
     """
     tokenizer = backbone.tokenizer()
     if tokenizer is None:
@@ -406,14 +407,14 @@ def needed_vocabulary(backbone: Backbone) -> Tokenizer:
 
 
 def attach(clip: CLIP, method: Method, head: Head) -> None:
-    """Makes what the method says of the frozen backbone trainable, where the head has a use for it."""
+    """Attaches a method to a frozen backbone: some methods train parts of it or add modules to it."""
     method.attach(clip)
-    if not head.scaled:  # the logit scale would have no gradient
+    if not head.scaled:  # the logit scale would get no gradient
         clip.log_logit_scale.requires_grad_(False)
 
 
 def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings of a method, and those that are called `head.NAME` under their own names."""
+    """Splits settings into the method's, and the head's without their prefix "head."."""
     of_head = {name for name in settings if name.startswith(HEAD_PREFIX)}
     of_method = {name: value for name, value in settings.items() if name not in of_head}
     return of_method, {name.removeprefix(HEAD_PREFIX): settings[name] for name in settings if name in of_head}

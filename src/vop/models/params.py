@@ -17,7 +17,7 @@ from vop.models.model import attach, split_settings
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """Percentages are of the whole backbone, counted the same way."""
+    """Trainable parameters. Percentages are relative to the whole backbone, counted the same way."""
 
     paper_count: int
     paper_percent: float
@@ -28,9 +28,9 @@ class ParameterCount:
 def count_parameters(
     sizes: ClipSizes, *, only: Sequence[str] | None = None, **settings: Any
 ) -> dict[str, ParameterCount]:
-    """Counts every method on a backbone of `sizes`, or those in `only`, with those of `settings` that each one has.
+    """Counts every method on a backbone of `sizes`, or only the methods in `only`.
 
-    Builds no weights: everything stands on the meta device.
+    Each method takes those of the `settings` that it has. No weights are allocated (meta device).
     """
     counts = {}
     for name in only or methods.METHODS:
@@ -40,9 +40,9 @@ def count_parameters(
 
 
 def count_model(name: str, sizes: ClipSizes, *, head: str = heads.MEAN, settings: dict[str, Any]) -> ParameterCount:
-    """Counts what the method `name` trains, its own parameters and the backbone's, and a head on top of it.
+    """Counts the parameters that a method trains, in the backbone too, and those of a head on top of it.
 
-    The paper has no heads: its count is without them.
+    The paper has no heads, so its count leaves them out.
 
     Args:
         settings: the method's, and the head's under `head.NAME`.

@@ -1,4 +1,4 @@
-"""Models from elsewhere: a fresh one from a method's name, a saved one from a folder or a hub."""
+"""Creates models from a method's name, and opens saved and published ones."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _its_backbone(wanted: BackboneConfig, folder: Path, given: str | None) -> Ba
 def _shared_clip(
     backbone: Backbone, method: Method, beside: Sequence[TextVideoModel], *, dtype: torch.dtype
 ) -> CLIP | None:
-    """The CLIP of an open model that another one on the same backbone can use as it is; None if there is none."""
+    """The CLIP of an open model that has the same backbone and does not change it; None if there is no such model."""
     if method.changes_backbone:
         return None
     for other in beside:
@@ -155,7 +155,7 @@ def _shared_clip(
 
 
 def _from_hub(name: str) -> Path | None:
-    """The folder of a run that was published on a hub, None if `name` is no such thing."""
+    """The folder of a published run; None if `name` is not the id of one."""
     if not is_hub_id(name):
         return None
     from huggingface_hub import snapshot_download
@@ -166,7 +166,7 @@ def _from_hub(name: str) -> Path | None:
             folder = Path(snapshot_download(name, local_files_only=local, allow_patterns=PUBLISHED))
         except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
             continue
-        # A download that was cut off leaves a configuration without its weights.
+        # An interrupted download leaves a configuration without weights.
         if (folder / CONFIG).exists() and not (local and not (folder / WEIGHTS).exists()):
             return folder
     return None

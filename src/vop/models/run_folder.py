@@ -30,14 +30,14 @@ from vop.utils.parsing import read_json_object
 from vop.version import VERSION
 
 CONFIG, WEIGHTS, CARD, TRAINING = "config.json", "model.safetensors", "README.md", "training"
-BACKBONE = "backbone"  # the folder of a backbone that travels with its run
+BACKBONE = "backbone"  # the folder of a backbone that is part of the run
 PUBLISHED = [CONFIG, WEIGHTS, CARD, f"{BACKBONE}/*"]
 FORMAT = 1
 
 
 @with_config(ConfigDict(extra="allow"))
 class Card(TypedDict, total=False):
-    """What is known of how a model was made; the run's README shows it. Training adds the fields of its recipe.
+    """Facts about how a model was made. The run's README shows them. Training adds the fields of its recipe.
 
     `results` and `validation` are metrics in both directions, as `RetrievalMetrics.to_dict` gives them. Beside `t2v`
     and `v2t`, `results` may say `data`, `split`, `gallery_size` and `precision`.
@@ -70,7 +70,7 @@ class HeadConfig(BaseModel):
 
 
 class BackboneConfig(BaseModel):
-    """A backbone by its name, and by a hash of its weights, which tells whether another one goes by that name."""
+    """A backbone's name, and a hash of its weights, which tells it from another backbone of that name."""
 
     name: str
     revision: str | None = None
@@ -140,7 +140,7 @@ def read_config(folder: Path) -> RunConfig:
 
 
 def fill_trained(folder: Path, wanted: Mapping[str, nn.Parameter], *, method: str) -> None:
-    """Loads what was trained into `wanted`; every tensor must be there, in its shape, and no other.
+    """Loads the trained parameters into `wanted`. The file must hold exactly these, with these shapes.
 
     Raises:
         VopError: the weights are missing, damaged, or of another method.
@@ -167,5 +167,5 @@ def fill_trained(folder: Path, wanted: Mapping[str, nn.Parameter], *, method: st
 
 
 def copy_backbone(source: Path, folder: Path) -> Path:
-    """Copies a local CLIP folder into a run's folder, so that it travels with the run."""
+    """Copies a local CLIP folder into a run's folder, so that it becomes part of the run."""
     return Path(shutil.copytree(source, folder / BACKBONE))

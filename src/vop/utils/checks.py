@@ -22,8 +22,7 @@ def check_whole(setting: str, value: object, *, at_least: int, at_most: int = MO
 
 def check_number(setting: str, value: object, *, at_least: float, below: float = math.inf) -> None:
     """Raises a UsageError if a setting's value is not a number of at least `at_least` and below `below`."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not at_least <= value < below:  # type: ignore[operator]  # mypy does not follow `is_number`
+    if isinstance(value, bool) or not isinstance(value, int | float) or not at_least <= value < below:
         end = "" if below == math.inf else f" and below {below:g}"
         raise UsageError(f"{setting} is {reprlib.repr(value)}; it is a number, at least {at_least:g}{end}")
 

@@ -139,7 +139,7 @@ class ClassRegistry(Registry[type[M]]):
 
     Args:
         base: "module:Class", which each of them extends.
-        given: keyword-only arguments that are no settings, because the caller knows them.
+        given: keyword-only arguments that are not settings, because the caller provides them.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The names of `transformers`' CLIP weights, and of ours."""
+"""Renames the weights of `transformers`' CLIP to ours."""
 
 from __future__ import annotations
 

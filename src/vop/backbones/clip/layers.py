@@ -2,7 +2,7 @@
 
 Shapes: `b` sequences, `n` tokens, `d` width, `h` heads.
 
-Weights follow the dtype of the activations (`Linear`, `LayerNorm`), so that frozen weights can rest in bf16 beside
+Weights follow the dtype of the activations (`Linear`, `LayerNorm`), so that frozen weights can be bf16 beside
 trained ones in fp32, without autocast.
 """
 
@@ -44,7 +44,7 @@ class QuickGelu(torch.autograd.Function):
 
 def quick_gelu(x: Tensor) -> Tensor:
     """OpenAI's approximation of GELU, `x * sigmoid(1.702 x)`."""
-    return QuickGelu.apply(x)  # type: ignore[no-untyped-call]  # PyTorch does not type it
+    return QuickGelu.apply(x)  # type: ignore[no-untyped-call]  # PyTorch has no types for it
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, "gelu": F.gelu}
@@ -113,6 +113,6 @@ class Layer(nn.Module):
 def free_parameter(*shape: int, std: float) -> nn.Parameter:
     """A parameter that belongs to no layer, initialised normal(0, std)."""
     parameter = nn.Parameter(torch.empty(shape))
-    if not parameter.is_meta:  # nothing is drawn there, yet PyTorch would import its compiler to do so: a second
+    if not parameter.is_meta:  # drawing nothing there would import PyTorch's compiler, which takes a second
         nn.init.normal_(parameter, std=std)
     return parameter

@@ -1,4 +1,4 @@
-"""How pixels are prepared for a CLIP: its mean and standard deviation, and the file that says so."""
+"""The preprocessing of pixels: mean and standard deviation, and the file that holds them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 
 
 def read_preprocessing(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of a pixel in [0, 1], per colour channel; OpenAI's where the folder does not say.
+    """Mean and standard deviation of a pixel in [0, 1], per colour channel. The defaults are OpenAI's.
 
     Raises:
         VopError: the folder's file is damaged, or a value is not allowed.

@@ -32,7 +32,7 @@ class Tokenizer:
 
     Attributes:
         cleans: whether texts are cleaned first, as for all CLIPs whose folder does not say otherwise.
-        pad_token_id: the end mark, behind which the text tower reads nothing.
+        pad_token_id: the end mark. The text tower reads nothing behind it.
     """
 
     def __init__(self, folder: Path, *, vocab_size: int | None = None) -> None:
@@ -46,7 +46,7 @@ class Tokenizer:
                 check_file(folder / name, at_most=MAX_BYTES)
         try:
             self._rules = _read_rules(folder)
-        except Exception as error:  # the library raises bare ones
+        except Exception as error:  # the library raises no class of its own
             raise VopError(f"{folder}: its vocabulary cannot be read ({error}); fetch or convert it again") from error
         highest = max(self._rules.get_vocab().values(), default=-1)
         if vocab_size is not None and highest >= vocab_size:
@@ -65,15 +65,15 @@ class Tokenizer:
         self.pad_token_id = marks[-1]
 
     def encode(self, texts: list[str], *, max_length: int) -> Tensor:
-        """One text or more to ids (n, length), padded to the longest; what is too long is cut, the end mark kept."""
+        """One or more texts to ids (n, length), padded to the longest. Long ones are cut, but keep the end mark."""
         end = self.pad_token_id
         rows = [text.ids for text in self._rules.encode_batch([self._prepared(text) for text in texts])]
-        # Cut here: the library holds the length as a state, which another thread may change in between.
+        # Truncated here: in the library the length is a state, which another thread may change in between.
         rows = [row if len(row) <= max_length else [*row[: max_length - 1], end] for row in rows]
         return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=end)
 
     def count(self, text: str) -> int:
-        """How many ids a text has, both marks included, before it is cut."""
+        """The number of ids of a text, both marks included, before it is truncated."""
         return len(self._rules.encode(self._prepared(text)).ids)
 
     def _prepared(self, text: str) -> str:
@@ -96,6 +96,6 @@ def _read_rules(folder: Path) -> tokenizers.Tokenizer:
     path = folder / "tokenizer.json"
     if path.exists():
         return tokenizers.Tokenizer.from_file(str(path))
-    from transformers import CLIPTokenizer  # has the rules that vocab.json and merges.txt leave out
+    from transformers import CLIPTokenizer  # knows the rules that vocab.json and merges.txt lack
 
     return CLIPTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
