@@ -68,6 +68,7 @@ class VideoFolder(FileTree):
         expected, so that it can be listed as missing.
         """
         stem, has_suffix = _stem(video_id)
+        found: str | Path | None
         if os.path.basename(video_id) == video_id:
             found = self._named(video_id) or self._stems.get(nfc(video_id)) or self._stems.get(nfc(stem))
         else:
