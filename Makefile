@@ -37,9 +37,9 @@ lint: install
 types: install
 	$(BIN)/mypy
 
-# The site: docs/_build/index.html.
+# The site: docs/_build/html/index.html.
 docs: install
-	$(BIN)/python -m sphinx -b html -W --keep-going -n docs docs/_build
+	$(BIN)/python -m sphinx -b html -W --keep-going -n docs docs/_build/html
 
 # What `pip install vop` gets, dist/vop-*.whl, tried in an environment of its own: everything is in it, `vop demo` runs.
 wheel: install

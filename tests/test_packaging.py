@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 import tomllib
@@ -12,10 +13,14 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from test_docs import PAGES, ROOT
+from test_docs import PAGES, ROOT, make_targets
+from test_wheel import SOURCES
+from vop.cli import build_parser
+from vop.version import VERSION
 
 SOURCE = ROOT / "src" / "vop"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -124,3 +129,75 @@ def test_a_supported_python_is_one_with_a_classifier():
     versions = [name.rpartition(" ")[2] for name in PROJECT["classifiers"] if ":: 3." in name]
     assert versions == ["3.11", "3.12", "3.13", "3.14"]
     assert PROJECT["requires-python"] == f">={versions[0]}"
+
+
+# -- Container, continuous integration, citation
+
+
+def dockerfile() -> list[list[tuple[str, str]]]:
+    """(instruction, arguments) of each stage of the Dockerfile."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    stages: list[list[tuple[str, str]]] = []
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            instruction, _, arguments = line.partition(" ")
+            if instruction == "FROM":
+                stages.append([])
+            stages[-1].append((instruction, " ".join(arguments.split())))
+    return stages
+
+
+def test_the_container_is_slim_and_runs_without_privileges():
+    build, last = dockerfile()
+    assert build[0][1].endswith("-slim AS build")
+    assert last[0][1] == build[0][1].removesuffix(" AS build")
+    names = [name for name, _ in last]
+    assert names.index("USER") < names.index("ENTRYPOINT")
+    (user,) = (arguments for name, arguments in last if name == "USER")
+    (created,) = (arguments for name, arguments in last if name == "RUN")
+    assert f"useradd --create-home --uid 1000 {user}" in created
+    assert ("COPY", "--from=build /opt/vop /opt/vop") in last
+
+
+def test_the_container_gets_what_the_wheel_is_built_from():
+    build, _ = dockerfile()
+    copied = {source for name, arguments in build if name == "COPY" for source in arguments.split()[:-1]}
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert copied == kept
+    assert copied == {*SOURCES, "constraints.txt"}
+
+
+def test_the_container_serves_a_library():
+    _, last = dockerfile()
+    entrypoint, command = (json.loads(arguments) for name, arguments in last if name in ("ENTRYPOINT", "CMD"))
+    program, *words = entrypoint + command
+    assert program in PROJECT["scripts"]
+    arguments = build_parser().parse_args(words)
+    assert (arguments.host, arguments.port) == ("0.0.0.0", int(dict(last)["EXPOSE"]))
+    assert f"http://127.0.0.1:{arguments.port}/healthz" in dict(last)["HEALTHCHECK"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github").rglob("*.yml")), ids=lambda path: path.name)
+def test_files_of_the_code_host_are_read(path):
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def test_continuous_integration_calls_targets_that_exist():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
+    targets = [target for step in steps if step.startswith("make ") for target in step.split()[1:]]
+    assert set(targets) <= make_targets()
+    assert set(targets) >= {"lint", "types", "test", "docs", "wheel"}
+    tested = workflow["jobs"]["test"]["strategy"]["matrix"]["include"]
+    assert {(row["os"].partition("-")[0], row["python"]) for row in tested} >= {
+        ("ubuntu", "3.11"),
+        ("ubuntu", "3.14"),
+        ("macos", "3.14"),
+    }
+
+
+def test_version_is_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == VERSION
+    assert citation["license"] == PROJECT["license"]
+    assert f"\n## {VERSION}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
