@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from slow import SLOW_FILES
 from test_docs import PAGES, ROOT, make_targets
 from test_wheel import SOURCES
 from vop.cli import build_parser
@@ -129,6 +131,33 @@ def test_a_supported_python_is_one_with_a_classifier():
     versions = [name.rpartition(" ")[2] for name in PROJECT["classifiers"] if ":: 3." in name]
     assert versions == ["3.11", "3.12", "3.13", "3.14"]
     assert PROJECT["requires-python"] == f">={versions[0]}"
+
+
+# -- Which tests are slow
+
+
+@pytest.mark.parametrize("pattern", SLOW_FILES)
+def test_files_of_slow_tests_exist(pattern):
+    assert list((ROOT / "tests").glob(pattern))
+
+
+@pytest.mark.slow
+def test_slow_files_are_left_out_of_the_fast_tests():
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--collect-only",
+        "-m",
+        "not slow",
+        "tests/utils",
+        "-p",
+        "no:cacheprovider",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "tests/utils/test_files.py" in done.stdout
+    assert "tests/utils/test_isolation.py" not in done.stdout
 
 
 # -- Container, continuous integration, citation
