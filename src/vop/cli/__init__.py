@@ -1,11 +1,12 @@
-"""The `vop` command: parses, calls, prints. Exit status: 0 done, 1 the work failed, 2 the call was wrong.
+"""The `vop` command: parses, calls the API, prints. Exit status: 0 done, 1 the work failed, 2 the call was wrong.
 
-A command that was stopped ends with 130 (Ctrl-C) or 143 (SIGTERM).
+A stopped command exits with 130 (Ctrl-C) or 143 (SIGTERM).
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -16,8 +17,12 @@ from vop.cli.memory import check_limit, explain, is_out_of_memory
 from vop.cli.parser import Parser
 from vop.cli.stopping import Terminated, how_to_go_on, sigterm_stops
 from vop.errors import UsageError, VopError
+from vop.utils.text import visible
 from vop.utils.threads import sleep_while_waiting
 from vop.version import VERSION
+
+log = logging.getLogger(__name__)
+_HANDLER = "vop command line"  # its name tells our handler from those of a program that calls `main`
 
 # One file per group of commands; each has `add_parser(subparsers)`. None of them imports PyTorch before it must.
 GROUPS = ["demo", "params", "data", "train", "evaluate", "compare", "index", "search", "library", "serve", "importing"]
@@ -35,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = argparse.Namespace()
-    # the libraries' own bars and advice would stand between ours
+    # Bars and advice of the libraries would mix with ours.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -43,24 +48,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     sleep_while_waiting()
     try:
         arguments = build_parser().parse_args(words)
+        configure_logging(debug=hasattr(arguments, "debug"))
         check_limit(arguments)
         with sigterm_stops(arguments):
             return arguments.run(arguments) or 0
-    except UsageError as error:
-        return _fail(error, 2)
     except VopError as error:
-        return _fail(error, 1)
+        log.debug("the command failed", exc_info=True)
+        return _fail(error, 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt as stop:
         return _fail(how_to_go_on(arguments, words), 143 if isinstance(stop, Terminated) else 130)
-    except BrokenPipeError:  # the reader of our output has gone
+    except BrokenPipeError:  # the program that read our output has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         if is_out_of_memory(error):
+            log.debug("the command failed", exc_info=True)
             return _fail(explain(error, arguments), 1)
-        if isinstance(error, OSError):  # of a file that the user named; its message names it too
+        if isinstance(error, OSError):  # it concerns a file that the user named, and its message has the name
+            log.debug("the command failed", exc_info=True)
             return _fail(error, 1)
-        raise  # an error of the program keeps its traceback
+        raise  # a programming error keeps its traceback
+
+
+class _VisibleFormatter(logging.Formatter):
+    """Escapes what would command a terminal: log lines hold names of files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
+def configure_logging(*, debug: bool) -> None:
+    """Sends the log to standard error: warnings and errors, or everything.
+
+    Only the handler that this function added before is replaced, so that a program which calls `main` keeps its own.
+    """
+    root = logging.getLogger("vop")
+    for handler in [handler for handler in root.handlers if handler.get_name() == _HANDLER]:
+        root.removeHandler(handler)
+    handler = logging.StreamHandler()
+    handler.set_name(_HANDLER)
+    layout = "%(asctime)s %(levelname)s %(name)s: %(message)s" if debug else "vop: %(message)s"
+    handler.setFormatter(_VisibleFormatter(layout))
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG if debug else logging.WARNING)
 
 
 def _fail(message: object, status: int) -> int:

@@ -1,4 +1,4 @@
-"""A parser that takes options before, between and after the positional arguments."""
+"""A parser that takes options before, between and after the positional arguments, and `--debug` everywhere."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from typing import IO
+from typing import TYPE_CHECKING, Any
 
 from vop.utils.text import visible
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 _NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
 
@@ -16,22 +19,28 @@ _NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
 class Parser(argparse.ArgumentParser):
     """`argparse` fills a list of positional arguments from the first place that has any; this one from all places."""
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._negative_number_matcher = _NUMBER  # argparse's own does not know -1e-3
+        self.add_argument(
+            "--debug",
+            action="store_true",
+            default=argparse.SUPPRESS,  # a command's own default would undo `vop --debug COMMAND`
+            help="Show what happens, and the traceback of an error.",
+        )
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         words = list(sys.argv[1:] if args is None else args)
-        if self._subparsers is None:  # its own arguments follow the name of a command
+        if self._subparsers is None:  # otherwise its own arguments follow the name of a command
             words = _in_order(self, words)
         return super().parse_known_args(words, namespace)
 
-    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
-        super()._print_message(visible(message), file)  # it holds what was typed
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        super()._print_message(visible(message), file)  # the message repeats what was typed
 
 
 def _in_order(parser: Parser, words: list[str]) -> list[str]:
-    """The words with the positional ones side by side; unchanged where one of them is not understood."""
+    """Puts the positional words side by side. The words stay as they are if an option among them is unknown."""
     needed = sum(_at_least(action) for action in parser._get_positional_actions())
     try:
         positional, options = _split(parser, words)
@@ -45,22 +54,24 @@ def _in_order(parser: Parser, words: list[str]) -> list[str]:
 
 
 def _at_least(positional: argparse.Action) -> int:
-    """How many words a positional argument needs."""
+    """The number of words that a positional argument needs."""
     if positional.nargs is None or positional.nargs == "+":
         return 1
     return positional.nargs if isinstance(positional.nargs, int) else 0
 
 
 def _split(parser: Parser, words: list[str], *, generous: bool = True) -> tuple[list[str], list[str]]:
-    """Positional words, and options with their values.
+    """Separates positional words from options with their values.
 
     Args:
-        generous: whether an option whose value may be missing takes the next word.
+        generous: whether an option with an optional value takes the next word.
 
     Raises:
-        LookupError: there is no such option.
+        LookupError: an option is unknown or ambiguous.
     """
-    positional, options, rest = [], [], list(words)
+    positional: list[str] = []
+    options: list[str] = []
+    rest = list(words)
     while rest:
         word = rest.pop(0)
         if word == "--":
@@ -77,7 +88,7 @@ def _split(parser: Parser, words: list[str], *, generous: bool = True) -> tuple[
 
 
 def _is_option(parser: Parser, word: str) -> bool:
-    """As argparse has it: a negative number is none, nor a sentence that begins with a dash."""
+    """Follows argparse: a negative number is not an option, nor is a sentence that begins with a dash."""
     if not word.startswith("-") or word == "-":
         return False
     name = word.partition("=")[0]
@@ -85,7 +96,7 @@ def _is_option(parser: Parser, word: str) -> bool:
 
 
 def _matching(parser: Parser, name: str) -> list[argparse.Action]:
-    """The options of this name, or of which it is an abbreviation."""
+    """Finds the options that have this name, or that it abbreviates."""
     known = parser._option_string_actions
     if name in known:
         return [known[name]]
@@ -95,7 +106,7 @@ def _matching(parser: Parser, name: str) -> list[argparse.Action]:
 
 
 def _most_values(parser: Parser, word: str, *, generous: bool) -> int:
-    """How many of the next words may be an option's values."""
+    """The number of following words that may be values of the option."""
     name, equals, _ = word.partition("=")
     (action,) = _only(_matching(parser, name))
     if equals or (name not in parser._option_string_actions and not name.startswith("--")):  # -k5
