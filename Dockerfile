@@ -9,7 +9,6 @@ COPY constraints.txt ./
 # PyTorch without CUDA is a tenth of its usual size. It changes seldom, so it has a layer of its own.
 RUN pip install --constraint constraints.txt --index-url https://download.pytorch.org/whl/cpu torch
 COPY pyproject.toml README.md LICENSE ./
-COPY recipes recipes
 COPY src src
 RUN pip install --constraint constraints.txt .
 

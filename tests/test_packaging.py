@@ -66,7 +66,7 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and not node.level and node.module:
             names = [node.module]
-        for top in {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"vop"}:
+        for top in {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"vop", "_typeshed"}:
             yield top, id(node) not in delayed
 
 

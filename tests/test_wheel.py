@@ -25,7 +25,7 @@ from vop.version import VERSION
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ("src", "recipes", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("src", "pyproject.toml", "README.md", "LICENSE")
 NOT_SOURCES = ("__pycache__", "*.egg-info")
 
 # Python imports this module at each start of the environment, also in processes that vop starts.
@@ -75,7 +75,7 @@ def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sources")
     for name in SOURCES:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns(*NOT_SOURCES))
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns(*NOT_SOURCES))
         else:
             shutil.copy(ROOT / name, folder)
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", "dist", "."]
@@ -106,7 +106,6 @@ def environment(wheel, tmp_path_factory) -> Environment:
 def test_the_wheel_has_every_file_of_the_package(wheel):
     package = ROOT / "src" / "vop"
     files = [path for path in package.rglob("*") if path.is_file()]
-    files += (package / "recipes").glob("*")  # a link, which rglob does not follow
     wanted = {path.relative_to(package.parent).as_posix() for path in files if path.suffix != ".pyc"}
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("vop/")}
     assert packed == wanted
