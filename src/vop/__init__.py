@@ -9,7 +9,8 @@ from vop.version import VERSION
 
 if TYPE_CHECKING:
     from vop.evaluation.metrics import retrieval_metrics
-    from vop.models.model import TextVideoModel, load
+    from vop.models.model import TextVideoModel
+    from vop.models.pretrained import load
     from vop.video.frames import read_frames
     from vop.video.probe import VideoInfo, probe
 
@@ -20,7 +21,7 @@ __all__ = ["TextVideoModel", "VideoInfo", "load", "probe", "read_frames", "retri
 _HOMES = {
     "TextVideoModel": "vop.models.model",
     "VideoInfo": "vop.video.probe",
-    "load": "vop.models.model",
+    "load": "vop.models.pretrained",
     "probe": "vop.video.probe",
     "read_frames": "vop.video.frames",
     "retrieval_metrics": "vop.evaluation.metrics",

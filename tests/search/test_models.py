@@ -11,7 +11,7 @@ import vop
 from tiny_clip import make_clip_folder
 from vop.backbones import find_backbone
 from vop.errors import UsageError, VopError
-from vop.models.model import create
+from vop.models.pretrained import create
 from vop.search.manifest import Manifest
 from vop.search.models import check_same, describe, embed_by, fingerprint, open_models
 

@@ -16,7 +16,8 @@ from vop.evaluation.embedding import embed_split
 from vop.evaluation.figures import Clip, SheetRow, contact_sheet
 from vop.evaluation.job import evaluate_model
 from vop.evaluation.report import EvaluationReport
-from vop.models.model import TextVideoModel, load
+from vop.models.model import TextVideoModel
+from vop.models.pretrained import load
 from vop.search.index import index
 from vop.training.job import train
 from vop.training.recipe import TUNED, Recipe

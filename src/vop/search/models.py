@@ -66,7 +66,7 @@ def open_model(
     beside: Sequence[TextVideoModel] = (),
 ) -> TextVideoModel:
     """A run, a folder, a hub id or mini, on the default device."""
-    from vop.models.model import load
+    from vop.models.pretrained import load
     from vop.utils.device import default_device, resolve_precision
 
     dtype = resolve_precision(precision, default_device())

@@ -34,7 +34,7 @@ _MOST_AT_ONCE = 2**30  # bytes
 _SHARED_BYTES = 2**16  # smaller arrays are sent over the socket
 _STOP_SECONDS = 5.0  # for a job to end when its result is not wanted any more
 _PARENT_SECONDS = 1.0  # between looks at whether the process that started this one still runs
-_CODE = "import sys; sys.path[:] = {path!r}; from vop.utils.isolation import serve; serve({descriptor}, {memory})"
+_CODE = "import sys; sys.path[:] = {path!r}; from vop.utils.isolation import serve; serve({arguments})"
 
 _ITEM, _RESULT, _ERROR = "item", "result", "error"
 _GO_ON, _STOP = "go on", "stop"
@@ -192,7 +192,7 @@ class _Process:
 
     def __init__(self, memory_bytes: int | None) -> None:
         ours, theirs = socket.socketpair()
-        code = _CODE.format(path=sys.path, descriptor=theirs.fileno(), memory=memory_bytes)
+        code = _CODE.format(path=sys.path, arguments=f"{theirs.fileno()}, {memory_bytes}, {os.getpid()}")
         with theirs:
             # In a group of its own, so that Ctrl-C does not reach it.
             self._process = subprocess.Popen(
@@ -316,12 +316,12 @@ def _read(file: FileIO, view: memoryview) -> None:
 # -- in the processes
 
 
-def serve(descriptor: int, memory_bytes: int | None) -> None:
+def serve(descriptor: int, memory_bytes: int | None, parent: int) -> None:
     """Run jobs until the process that started this one ends."""
     connection = Connection(descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # also ends FFmpeg's loops, which Python's handler cannot
-    threading.Thread(target=_end_with_parent, args=(descriptor, os.getppid()), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(descriptor, parent), daemon=True).start()
     _limit_resources(memory_bytes)
     while True:
         message = _next(connection)

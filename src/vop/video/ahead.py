@@ -102,7 +102,8 @@ def map_ahead(
         queue.put(Done(place, job, result))
 
     early: dict[int, Done[Job, Result]] = {}
-    with closing(_events(queue, jobs, run, workers=workers, tick_seconds=TICK_SECONDS)) as events:
+    events = _events(queue, jobs, run, workers=workers, tick_seconds=TICK_SECONDS)
+    with closing(events):
         for done in events:
             if done is not None:
                 early[done.place if in_order else given] = done
