@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import vop
 from vop import heads, methods
@@ -93,7 +94,7 @@ def with_example(monkeypatch, tmp_path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory, tiny_folder) -> Path:
-    """A folder with the files that the pages' examples name: a run, its data, two videos, a library of them."""
+    """A folder with what the pages' examples name: a run, data, videos, a library, a picture, captions."""
     from vop.benchmarks.videos import encode
     from vop.models.pretrained import create
     from vop.search.index import index
@@ -106,6 +107,10 @@ def workplace(tmp_path_factory, tiny_folder) -> Path:
     for table in ("train.csv", "test.csv"):
         (folder / table).write_text("video,caption\na.mp4,it grows bright\nb.webm,it grows dark\n")
     create("vop", str(tiny_folder), num_frames=2).save_pretrained(folder / "runs" / "cooking")
+    (folder / "holidays").mkdir()
+    encode(np.repeat(frames, 8, axis=0), folder / "holidays" / "lake.mp4")
+    Image.fromarray(np.ascontiguousarray(frames[3])).save(folder / "sunset.jpg")
+    (folder / "captions.txt").write_text("it grows bright\nit grows dark\n")
     index(folder / "library", [folder / "a.mp4", folder / "b.webm"], model=str(folder / "runs" / "cooking"))
     return folder
 
