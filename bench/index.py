@@ -25,15 +25,14 @@ import av
 import torch
 
 from decode import Clip, pictures
-from vop.search.index import index
 from vop.search.manifest import Manifest, SegmentationConfig
-from vop.search.metadata import NOTHING
 from vop.search.models import describe, embed_by, open_model
 from vop.search.pipeline import run
-from vop.search.reading import Reader
-from vop.search.scanner import find_videos
 from vop.search.store import Store
+from vop.search.sync import index
+from vop.search.sync.reader import Reader
 from vop.utils.threads import usable_cores
+from vop.video.find import find_videos
 from vop.video.isolated import DecodingProcesses
 
 RATE, BATCH = 25, 16
@@ -57,9 +56,9 @@ def decode_alone(folder: Path, library: Store, workers: int) -> int:
     """Every segment read, cut out and given its strip, by the same threads; nothing is embedded."""
     nothing = partial(lambda e, frames: [torch.zeros(len(frames), e)], 1)
     with DecodingProcesses() as processes:
-        reader = Reader(library, {}, NOTHING, processes)
-        done = run(find_videos([folder]).files, reader.decode, nothing, workers=workers, batch_size=BATCH)
-        return sum(len(finished.spans) for finished in done)
+        reader = Reader(library, {}, processes)
+        done = run(find_videos([folder]).files, reader.read_video, nothing, workers=workers, batch_size=BATCH)
+        return sum(len(finished.clips) for finished in done)
 
 
 def embed_alone(model, segments: int) -> None:

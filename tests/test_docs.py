@@ -29,7 +29,7 @@ from vop.datasets.types import Split, Video
 from vop.experiments.ablations import ABLATIONS
 from vop.experiments.plan import Search, arms_of
 from vop.methods import METHODS, settings_of
-from vop.training.recipe import FIELDS, Recipe, read_config
+from vop.training.recipe import FIELDS, Recipe, TrainingConfig, read_config
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -97,7 +97,7 @@ def workplace(tmp_path_factory, tiny_folder) -> Path:
     """A folder with what the pages' examples name: a run, data, videos, a library, a picture, captions."""
     from vop.benchmarks.videos import encode
     from vop.models.pretrained import create
-    from vop.search.index import index
+    from vop.search.sync import index
 
     folder = tmp_path_factory.mktemp("workplace")
     levels = np.arange(0, 240, 40, dtype=np.uint8)  # six frames, from dark to bright
@@ -132,21 +132,26 @@ def check_settings(method: str, settings: dict, head: str | None = None) -> None
         heads.create(head or heads.MEAN, find_sizes("ViT-B/32"), **of_head)
 
 
+def documented_recipe(name: str) -> TrainingConfig:
+    """A recipe by its name, or by its path from the top of the repository."""
+    return read_config(ROOT / name if name.endswith(".yaml") else name)
+
+
 def check_vop(words: list[str]) -> None:
     arguments = parse(words)
-    config = {}
+    config = TrainingConfig()
     if getattr(arguments, "config", None):
-        config = read_config(ROOT / arguments.config)
+        config = documented_recipe(arguments.config)
     if hasattr(arguments, "recipe"):  # of a comparison
         for recipe in arguments.recipe:
-            assert read_config(ROOT / recipe)["data"]
+            assert documented_recipe(recipe).data
         methods_named = getattr(arguments, "methods", None)
         assert arms_of(methods_named.split(",") if methods_named else list(METHODS))
         assert set(getattr(arguments, "studies", [])) <= ABLATIONS.keys()
     elif hasattr(arguments, "settings"):
         named = arguments.method if isinstance(arguments.method, list) else [arguments.method]
-        settings = config.get("settings", {}) | parse_settings(arguments.settings)
-        for method in filter(None, [*named, config.get("method")]):
+        settings = {**config.settings, **parse_settings(arguments.settings)}
+        for method in filter(None, [*named, config.method]):
             check_settings(method, settings, getattr(arguments, "head", None))
 
 
@@ -304,11 +309,8 @@ def test_a_page_opens_with_a_title_and_prose(page):
 @pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
 def test_recipes_are_read_and_fit_their_methods(recipe):
     config = read_config(recipe)
-    fields = {name: value for name, value in config.items() if name in FIELDS}
-    recipe = Recipe(**fields)
-    assert fields
-    assert all(getattr(recipe, name) == value for name, value in fields.items())
-    check_settings(config["method"], config["settings"])
+    assert all((config.data, config.method, config.settings))
+    check_settings(config.method, config.settings)
 
 
 def test_the_example_recipe_is_one(tmp_path):
@@ -320,7 +322,7 @@ def test_the_example_recipe_is_one(tmp_path):
 def test_the_example_of_a_study_is_one(tmp_path):
     (block,) = blocks(DOCS / "comparing.md", "yaml")
     (tmp_path / "recipe.yaml").write_text(block, encoding="utf-8")
-    study = read_config(tmp_path / "recipe.yaml")["study"]
+    study = read_config(tmp_path / "recipe.yaml").study
     assert study
     assert study.keys() <= ENTRIES.keys()
     assert arms_of(study["methods"])
@@ -352,7 +354,9 @@ def test_the_method_that_the_page_adds_trains_and_loads(with_example, workplace,
     data = Dataset("two", {"train": Split("train", videos, ("it grows bright", "it grows dark"), (0, 1))})
     recipe = Recipe(epochs=2, validation=0, workers=0, precision="fp32", learning_rate=0.1)
     settings = {"num_frames": 3, "sharpness": 2.0}
-    tuned = train(data, with_example, tmp_path / "run", backbone=str(tiny_folder), recipe=recipe, **settings).model
+    tuned = train(
+        data, out=tmp_path / "run", method=with_example, backbone=str(tiny_folder), recipe=recipe, settings=settings
+    ).model
     assert tuned.trainable()["method.weights"].abs().max() > 0
     paths = [video.path for video in videos]
     torch.testing.assert_close(load(tmp_path / "run").encode_video(paths), tuned.encode_video(paths), rtol=0, atol=0)

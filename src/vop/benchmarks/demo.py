@@ -14,7 +14,7 @@ from vop.datasets.types import Dataset, Split
 from vop.errors import UsageError
 from vop.evaluation.embedding import embed_split
 from vop.evaluation.figures import Clip, SheetRow, contact_sheet
-from vop.evaluation.job import evaluate_model
+from vop.evaluation.job import evaluate
 from vop.evaluation.report import EvaluationReport
 from vop.models.model import TextVideoModel
 from vop.models.pretrained import load
@@ -68,10 +68,17 @@ def run_demo(out: Path, *, plan: emoji_motion.Plan = emoji_motion.DEMO, progress
     dataset = emoji_motion.dataset(out / "data", plan=plan, progress=stage(progress, "rendering videos"))
     cache, run = out / "cache", out / "run"
     tuned = train(
-        dataset, METHOD, run, backbone="mini", recipe=RECIPE, cache=cache, progress=progress, num_frames=FRAMES
+        dataset,
+        out=run,
+        method=METHOD,
+        backbone="mini",
+        settings={"num_frames": FRAMES},
+        recipe=RECIPE,
+        cache=cache,
+        progress=progress,
     ).model
     plain = load("mini", num_frames=FRAMES, dtype=resolve_precision("auto", tuned.device))
-    reports = tuple(evaluate_model(model, dataset, cache=cache, bank_videos=0) for model in (plain, tuned))
+    reports = tuple(evaluate(model, dataset, cache=cache, bank_videos=0) for model in (plain, tuned))
     tuned.card["results"] = reports[1].metrics.to_dict()
     tuned.save_pretrained(run)
     store = FrameStore(tuned.num_frames, tuned.image_size, cache=cache)

@@ -23,7 +23,7 @@ from vop.cli.common import (
     warn,
 )
 from vop.errors import UsageError, VopError, unknown_name
-from vop.training.recipe import read_config
+from vop.training.recipe import TrainingConfig, read_config
 from vop.utils import progress
 from vop.utils.threads import use_threads
 
@@ -118,7 +118,7 @@ def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> i
         raise UsageError(f"--jobs is {arguments.jobs}; give 1 or more")
     _check_folder("--report", arguments.report)
 
-    configs = [read_config(recipe) for recipe in arguments.recipe] or [{}]
+    configs = [read_config(recipe) for recipe in arguments.recipe] or [TrainingConfig()]
     if len(configs) > 1 and arguments.data:
         raise UsageError("several recipes name their own data: give --data with one recipe, or with none")
     by_recipe = [[_plan(arguments, config, kind, _spec(arguments, config)) for kind in kinds] for config in configs]
@@ -189,27 +189,25 @@ def _need(library: str, what: str) -> None:
         raise UsageError(f"{what} needs the library {library}: pip install 'vop[compare]'")
 
 
-def _plan(arguments: argparse.Namespace, config: dict, kind: str, spec: str):
+def _plan(arguments: argparse.Namespace, config: TrainingConfig, kind: str, spec: str):
     from vop.backbones import DEFAULT_HUB_ID, find_sizes
     from vop.experiments import ablations
     from vop.experiments.plan import Plan, arms_of
     from vop.heads import MEAN
 
     study = _study(arguments, config)
-    backbone = arguments.backbone or config.get("backbone") or DEFAULT_HUB_ID
-    settings = config.get("settings", {}) | parse_settings(arguments.settings)
+    backbone = arguments.backbone or config.backbone or DEFAULT_HUB_ID
+    settings = {**config.settings} | parse_settings(arguments.settings)
     if arguments.num_frames is not None:
         settings["num_frames"] = arguments.num_frames
     if kind == "compare":
-        arms = arms_of(
-            _methods(study.get("methods")), head=arguments.head or config.get("head") or MEAN, settings=settings
-        )
+        arms = arms_of(_methods(study.get("methods")), head=arguments.head or config.head or MEAN, settings=settings)
     else:
         frames = {name: value for name, value in settings.items() if name == "num_frames"}
         arms = ablations.arms(kind, find_sizes(backbone), settings=frames)
     names = [arm.name for arm in arms]
     rates = study.get("learning_rates", [])
-    recipe = recipe_of(config, arguments, **({"learning_rate": rates[0]} if rates else {}))
+    recipe = recipe_of(config.recipe, arguments, **({"learning_rate": rates[0]} if rates else {}))
     return Plan(
         kind=kind,
         data=spec,
@@ -223,9 +221,9 @@ def _plan(arguments: argparse.Namespace, config: dict, kind: str, spec: str):
     )
 
 
-def _study(arguments: argparse.Namespace, config: dict) -> dict:
+def _study(arguments: argparse.Namespace, config: TrainingConfig) -> dict:
     """The recipe's `study:` with the options in front of it."""
-    study = dict(config.get("study", {}))
+    study = dict(config.study)
     for name, value in study.items():
         if name not in ENTRIES:
             raise unknown_name("entry of study", str(name), ENTRIES)
@@ -277,8 +275,8 @@ def _baseline(named: str | None, arms: Sequence[str]) -> str | None:
     return "full" if "full" in arms else arms[0] if len(arms) > 1 else None
 
 
-def _spec(arguments: argparse.Namespace, config: dict) -> str:
-    spec = arguments.data or config.get("data")
+def _spec(arguments: argparse.Namespace, config: TrainingConfig) -> str:
+    spec = arguments.data or config.data
     if spec is None:
         raise UsageError(
             "no data: give --data SPEC, or --recipe FILE with `data:`; without any videos of your own: "

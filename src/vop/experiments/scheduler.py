@@ -13,8 +13,7 @@ from pathlib import Path
 from queue import Empty, Queue
 
 from vop.datasets.types import Dataset
-from vop.datasets.validation import BadVideo
-from vop.errors import UsageError, VopError
+from vop.errors import FileFailure, UsageError, VopError
 from vop.experiments.plan import Arm, Plan
 from vop.experiments.source import code_of
 from vop.experiments.work import Job, run_job
@@ -38,7 +37,7 @@ class Outcome:
     runs: dict[str, list[dict]] = field(default_factory=dict)
     rates: dict[str, dict] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
-    left_out: tuple[BadVideo, ...] = ()
+    left_out: tuple[FileFailure, ...] = ()
 
 
 @dataclass

@@ -22,16 +22,16 @@ from vop.datasets.frames import FrameStore
 from vop.datasets.types import Dataset, Split
 from vop.errors import VopError
 from vop.evaluation.embedding import embed_split
-from vop.evaluation.evaluate import report_from_embeddings
-from vop.evaluation.job import report_facts
+from vop.evaluation.job import report_facts, report_from_embeddings
 from vop.experiments.plan import Arm, Plan
 from vop.experiments.search import part_of, score_of, search_rate
 from vop.experiments.source import changed_modules, code_of
 from vop.models.model import TextVideoModel
 from vop.models.pretrained import create
 from vop.models.run_folder import CONFIG, TRAINING, WEIGHTS
+from vop.training.checkpoint import CHECKPOINT
 from vop.training.job import readable_splits, train
-from vop.training.trainer import CHECKPOINT, Trainer
+from vop.training.trainer import Trainer
 from vop.utils.device import default_device, machine_name, resolve_precision
 from vop.utils.files import atomic_write, read_file
 from vop.utils.parsing import parse_json
@@ -166,7 +166,7 @@ def _train_and_rank(job: Job, progress: Progress) -> dict:
     embedded = embed_split(
         model, split, store, batch_size=EMBED_BATCH, on_bad_video=job.plan.recipe.on_bad_video, progress=progress
     )
-    report = report_from_embeddings(embedded, listed=split, rescore=False, **report_facts(model, job.dataset))
+    report = report_from_embeddings(embedded, listed=split, rescore=False, facts=report_facts(model, job.dataset))
     similarity = embedded.similarity()
     weights = job.folder / WEIGHTS
     return {
@@ -195,15 +195,15 @@ def _trained(job: Job, progress: Progress) -> tuple[TextVideoModel, list[dict]]:
         shutil.rmtree(folder)  # trained, but stopped before it was ranked, and its history is gone
     trained = train(
         job.dataset,
-        job.arm.method,
-        folder,
+        out=folder,
+        method=job.arm.method,
         backbone=plan.backbone,
         head=job.arm.head,
         recipe=plan.recipe_of(rate=job.rate, seed=job.seed),
         cache=job.cache,
         resume=(folder / TRAINING / CHECKPOINT).exists(),
         progress=progress,
-        **job.arm.settings,
+        settings=job.arm.settings,
     )
     return trained.model, trained.result.history
 
