@@ -255,7 +255,7 @@ def _below(paths: Sequence[str | Path], videos: Mapping[str, object]) -> list[st
 
 
 def _tidy(library: Store) -> None:
-    """Deletes what nothing needs any more, and brings the indexes up to date."""
+    """Deletes old versions and videos that were taken out long ago, and brings the indexes up to date."""
     with suppress(VopError):  # what was set aside is damaged; `vop library check` says so
         library.removed.drop_old()
         library.drop_frames()
