@@ -40,7 +40,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--model",
         metavar="M",
-        help="A run, a CLIP folder, a hub id, or mini. Needed to create a library; an existing one knows its model.",
+        help="A run, a CLIP folder, a hub id, or mini. Only when creating a library, for which the default is OpenAI's "
+        "ViT-B/32; an existing library knows its model.",
     )
     parser.add_argument(
         "--segment", metavar="BY", help="Cut videos by windows (default) or shots. Only when creating a library."
