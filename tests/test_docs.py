@@ -6,6 +6,8 @@ import argparse
 import json
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
+import vop
 from vop import heads, methods
 from vop.backbones import find_sizes
 from vop.cli import build_parser
@@ -29,9 +33,9 @@ from vop.training.recipe import FIELDS, Recipe, TrainingConfig, read_config
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-FOREIGN = {"hf", "tensorboard"}  # programs whose options are not ours to check
+FOREIGN = {"hf", "mkdir", "pre-commit", "tensorboard"}  # programs whose options are not ours to check
 
 
 def name_of(path: Path) -> str:
@@ -90,10 +94,10 @@ def with_example(monkeypatch, tmp_path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory, tiny_folder) -> Path:
-    """A folder with the files that the pages' examples name: a run, its data, two videos, a library of them."""
+    """A folder with what the pages' examples name: a run, data, videos, a library, a picture, captions."""
     from vop.benchmarks.videos import encode
     from vop.models.pretrained import create
-    from vop.search.index import index
+    from vop.search.sync import index
 
     folder = tmp_path_factory.mktemp("workplace")
     levels = np.arange(0, 240, 40, dtype=np.uint8)  # six frames, from dark to bright
@@ -103,6 +107,10 @@ def workplace(tmp_path_factory, tiny_folder) -> Path:
     for table in ("train.csv", "test.csv"):
         (folder / table).write_text("video,caption\na.mp4,it grows bright\nb.webm,it grows dark\n")
     create("vop", str(tiny_folder), num_frames=2).save_pretrained(folder / "runs" / "cooking")
+    (folder / "holidays").mkdir()
+    encode(np.repeat(frames, 8, axis=0), folder / "holidays" / "lake.mp4")
+    Image.fromarray(np.ascontiguousarray(frames[3])).save(folder / "sunset.jpg")
+    (folder / "captions.txt").write_text("it grows bright\nit grows dark\n")
     index(folder / "library", [folder / "a.mp4", folder / "b.webm"], model=str(folder / "runs" / "cooking"))
     return folder
 
@@ -154,6 +162,19 @@ def check_launched(parser: argparse.ArgumentParser, words: list[str]) -> None:
     check_vop(arguments.training_script_args)
 
 
+def check_docker(words: list[str]) -> None:
+    """What a container of our image runs: `vop serve`, or another command of ours."""
+    if words[0] == "build":
+        assert (ROOT / words[-1] / "Dockerfile").exists()
+        return
+    image = len(words) - words[::-1].index("vop") - 1  # where `vop` is the image, it stands last
+    if "--entrypoint" in words:
+        assert words[words.index("--entrypoint") + 1] == "vop"
+        check_vop(words[image + 1 :])
+    else:
+        check_vop(["serve", *(words[image + 1 :] or ["/library", "--host", "0.0.0.0"])])
+
+
 def make_targets() -> set[str]:
     return set(re.findall(r"^([\w.-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
@@ -175,6 +196,8 @@ def test_commands_are_ones_that_the_programs_take(file, command, with_example):
         check_vop(words)
     elif program == "make":
         assert set(words) <= make_targets()
+    elif program == "docker":
+        check_docker(words)
     elif program == "accelerate":
         from accelerate.commands.launch import launch_command_parser
 
@@ -184,7 +207,7 @@ def test_commands_are_ones_that_the_programs_take(file, command, with_example):
 
         check_launched(get_args_parser(), words)
     else:
-        assert program in FOREIGN, f"{file}: {program} is not a program that this test knows"
+        assert Path(program).name in FOREIGN, f"{file}: {program} is not a program that this test knows"
 
 
 def inline_commands() -> Iterator[tuple[str, str]]:
@@ -237,6 +260,50 @@ def test_links_point_at_files(page):
     local = [target.partition("#")[0] for target in targets if not target.startswith(("http:", "https:", "#"))]
     assert local or page.name not in ("README.md", "training.md", "methods.md")
     assert not [target for target in local if not (page.parent / target).exists()]
+
+
+def broken_site(folder: Path, page: str) -> subprocess.CompletedProcess:
+    (folder / "index.md").write_text(page, encoding="utf-8")
+    shutil.copy(DOCS / "conf.py", folder)
+    return build_site(folder, folder / "_build")
+
+
+def build_site(source: Path, out: Path) -> subprocess.CompletedProcess:
+    """As `make docs` builds it."""
+    (line,) = re.findall(r"-m sphinx (.*) docs docs/_build/html", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    command = [sys.executable, "-m", "sphinx", *shlex.split(line), "-q", str(source), str(out)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_the_site_is_built_with_every_page_and_every_public_name(tmp_path):
+    done = build_site(DOCS, tmp_path / "html")
+    assert done.returncode == 0, done.stderr
+    built = {path.stem for path in (tmp_path / "html").glob("*.html")}
+    assert built >= {page.stem for page in DOCS.glob("*.md")} | {"quickstart"}
+    reference = (tmp_path / "html" / "api.html").read_text(encoding="utf-8")
+    assert not [name for name in vop.__all__ if f'id="vop.{name}"' not in reference]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("link", ["[a](nowhere.md)", "[a](#nowhere)", "![a](nowhere.png)", "[a](../nowhere/)"])
+def test_a_broken_link_stops_the_build_of_the_site(tmp_path, link):
+    done = broken_site(tmp_path, f"# A page\n\n{link}\n")
+    assert done.returncode != 0
+    assert "nowhere" in done.stderr
+
+
+def test_the_index_links_every_page():
+    linked = set(re.findall(r"\]\(([\w./]+)\)", prose(DOCS / "index.md")))
+    pages = {page.name for page in DOCS.glob("*.md")} - {"index.md", "changelog.md", "contributing.md"}
+    assert linked >= pages | {"quickstart.ipynb", "../CONTRIBUTING.md"}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "include" not in page.read_text()[:20]], ids=name_of)
+def test_a_page_opens_with_a_title_and_prose(page):
+    title, opening, *_ = page.read_text(encoding="utf-8").split("\n\n")
+    assert title.startswith("# ")
+    assert re.match(r"[A-Z`*\"](?!``)", opening)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=name_of)

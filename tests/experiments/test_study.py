@@ -502,7 +502,7 @@ class TestCompare:
         original = compare.find_spec
         monkeypatch.setattr(compare, "find_spec", lambda name: None if name == library else original(name))
         status, _, err = study("compare", "--methods", "vop", *words)
-        assert (status, f"needs the library {library}: pip install 'vop[study]'" in err) == (2, True)
+        assert (status, f"needs the library {library}: pip install 'vop[compare]'" in err) == (2, True)
 
     def test_no_data(self, capsys):
         assert main(["compare", "--methods", "vop"]) == 2

@@ -41,7 +41,7 @@ def test_nothing_is_mixed(bring, folder, videos, outdate):
         bring()
     assert rows(folder) == before
     library = Store.open(folder)
-    assert library.status()["outdated"] == 4
+    assert library.status().outdated == 4
     assert len(library.search(_any_vector(library), k=9)) == 4  # searching goes on
 
 
@@ -53,7 +53,7 @@ def test_redo_decodes_them_again(bring, folder, videos, outdate):
     assert (report.changed, report.added, report.unchanged, report.outdated) == (4, 0, 0, 0)
     assert set(rows(folder)) == segments
     library = Store.open(folder)
-    assert library.status()["outdated"] == 0
+    assert library.status().outdated == 0
     assert set(library.table.to_arrow().column("date_source").to_pylist()) <= {"file", "creation_time", "date", "name"}
     again = bring()
     assert (again.unchanged, again.changed) == (4, 0)
@@ -73,7 +73,7 @@ def test_videos_that_moved_meanwhile_are_decoded_again(bring, folder, videos, ou
     outdate()
     videos["a"].rename(videos["a"].with_name("moved.mp4"))
     report = bring(redo=True, prune=True)
-    assert (report.outdated, report.gone, report.removed) == (0, 0, 0)
+    assert (report.outdated, report.deleted, report.removed) == (0, 0, 0)
     assert {name for name, _ in rows(folder)} == {"moved.mp4", "b.mp4", "c.mp4", "d.mp4"}
 
 

@@ -186,7 +186,7 @@ def _publish(arguments: argparse.Namespace, planned: Sequence[tuple], documents:
 
 def _need(library: str, what: str) -> None:
     if find_spec(library) is None:
-        raise UsageError(f"{what} needs the library {library}: pip install 'vop[study]'")
+        raise UsageError(f"{what} needs the library {library}: pip install 'vop[compare]'")
 
 
 def _plan(arguments: argparse.Namespace, config: TrainingConfig, kind: str, spec: str):
