@@ -26,7 +26,7 @@ from tiny_data import CAPTIONS, write_videos
 from vop.backbones.source import DEFAULT_HUB_ID, PINNED_REVISIONS
 from vop.cli import main
 from vop.models.pretrained import create
-from vop.training import trainer
+from vop.training import schedule
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # old files are in that format
 
@@ -129,7 +129,7 @@ def prepare(page: str) -> None:
 def test_the_commands_of_a_page_run(page, workplace, monkeypatch, capsys):
     prepare(page)
     monkeypatch.syspath_prepend(workplace)
-    monkeypatch.setattr(trainer, "ENOUGH_STEPS", 2)
+    monkeypatch.setattr(schedule, "ENOUGH_STEPS", 2)
     deleted, trash = workplace / "holidays" / "lake.mp4", workplace / "lake.mp4"
     for words in PAGES[page]:
         if "--prune" in words and deleted.exists():
