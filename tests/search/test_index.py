@@ -1,4 +1,4 @@
-"""`vop.search.index` on real files: what is new, changed, moved, copied, gone, broken."""
+"""Indexing real files: new, changed, moved, copied, deleted and broken ones."""
 
 from __future__ import annotations
 

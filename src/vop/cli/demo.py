@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vop.cli.common import add_threads_option, command_line, print_json, print_table, say
+from vop.cli.common import add_device_options, command_line, print_json, print_table, say, use_device_options
 from vop.utils import progress
-from vop.utils.threads import use_threads
 
 _NEXT = """
 The run is in {run}, the picture is {sheet}. The videos are indexed: search them in a web page, or here:
@@ -36,13 +35,13 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("demo"), help="folder for videos, run, library and picture (default demo)"
     )
-    add_threads_option(parser)
+    add_device_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run, uses_database=True)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    use_threads(arguments.threads)
+    use_device_options(arguments)
     from vop.benchmarks.demo import run_demo
 
     with progress.show() as show:

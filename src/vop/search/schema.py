@@ -6,7 +6,7 @@ place               number of the segment in the video, from 0 on
 num_segments        number of segments of the video; empty in older libraries
 path, name          absolute path of the file, and its name without folders
 size, mtime_ns      size and time of change of the file when it was read; if they differ, the file has changed
-volume              filesystem that the file was on (`vop.search.volumes`); empty in older libraries
+volume              filesystem that the file was on (`vop.search.sync.scanner`); empty in older libraries
 start_seconds       where the segment starts
 end_seconds         where the segment ends
 duration_seconds    how long the whole video is

@@ -180,7 +180,7 @@ class Ingest:
             models=library.models,
         )
         is_new = path not in self.records
-        # Of the same content under another path, every row goes, also where its segments are other ones now.
+        # All rows of the same content under another path are replaced, also where its segments were other ones.
         known = [known for known in (None if is_new else path, before) if known is not None]
         self._writer.add(rows, replacing=[path, *known] if known else [])
         self.report.added += is_new

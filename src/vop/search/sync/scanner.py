@@ -133,7 +133,7 @@ class MissingVideos:
 
     @property
     def needs_confirmation(self) -> bool:
-        """Whether `prune` asks before it takes out so many."""
+        """Whether `prune` asks before it takes these videos out."""
         return len(self.prunable) > max(FEW_VIDEOS, LARGE_SHARE * self.library_size)
 
 

@@ -18,7 +18,7 @@ from vop.utils.uninterrupted import uninterrupted
 from vop.video.find import FoundFile
 
 COMMIT_ROWS, COMMIT_SECONDS = 1000, 5.0
-TIDY_COMMITS = 100  # every commit is a file of its own; so many are made into one
+TIDY_COMMITS = 100  # are compacted: every commit writes a file of its own
 
 
 class Writer:
@@ -51,7 +51,7 @@ class Writer:
         self._replacing |= {before, str(file.path)}
 
     def remove(self, path: str) -> None:
-        """Removes a video whose file has another content now."""
+        """Removes a video whose file has changed its content."""
         self._removed.append(path)
 
     def commit_if_due(self) -> None:
