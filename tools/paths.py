@@ -3,7 +3,7 @@
     python tools/paths.py [--package SRC] [--list]
 
     caption to loss   tuning `vop-f+p` on cached frames: from a caption and its video to the loss
-    file to row       indexing one video: from the file to its rows in the library
+    file to row       indexing one video: from the file that was found to its rows in the library
     query to moment   one search: from a sentence to the moments that are found
     run to report     one evaluation: from a run and cached frames to the report
 
@@ -31,20 +31,20 @@ LEFT_OUT |= {"threads", "device", "progress", "files", "registry"}
 
 # Python runs it in every process, also in those that decode.
 WATCHER = """
-import os, sys, threading
+import os, re, sys, threading
 folder, out = os.environ["VOP_PACKAGE"], os.environ["VOP_TRACE"]
 first, last = os.environ["VOP_FIRST"], os.environ["VOP_LAST"]
 seen, under_way = set(), not first
 def watch(frame, event, argument):
-    global under_way
+    global first, under_way
     code = frame.f_code
     if not code.co_flags & 1 or not code.co_filename.startswith(folder):  # 1: a function, not a module or a class
         return
-    if code.co_name == first and event == "call":
-        under_way = True
-    if last and under_way and event == "return" and code.co_filename.endswith(last):
-        os.environ["VOP_FIRST"] = "nothing"  # for processes that this one starts
-        sys.setprofile(None)
+    name = f"{code.co_filename}:{code.co_name}"
+    if event == "call" and not under_way and re.search(first, name):
+        under_way, os.environ["VOP_FIRST"] = True, ""  # also in processes that this one starts
+    if last and under_way and event == "return" and re.search(last, name):
+        first, under_way, os.environ["VOP_FIRST"] = "nothing", False, "nothing"
     if not under_way or event != "call":
         return
     caller = frame.f_back
@@ -67,8 +67,8 @@ class Journey:
     """Attributes:
     folders: of its own.
     words: the command.
-    first, last: It begins with the first call of a function of this name, and ends with a function of this file. The
-        whole command without them.
+    first, last: regular expressions for FILE:FUNCTION. The journey begins when the first one is called, and ends when
+        the last one returns; without them it is the whole command.
     """
 
     name: str
@@ -87,10 +87,16 @@ def journeys(work: Path) -> list[Journey]:
             "caption to loss",
             frozenset({"training", "models", "model.py", "methods", "heads", "backbones", "backbone"}),
             ["train", *data, *tuning, "--out", str(work / "again"), "--cache", cache],
-            first="tokenize",
+            first="model.py:tokenize$",
             last="training/loss.py",
         ),
-        Journey("file to row", frozenset({"search"}), ["index", library, str(work / "more"), "--workers", "1"]),
+        Journey(
+            "file to row",
+            frozenset({"search"}),
+            ["index", library, str(work / "more"), "--workers", "1"],
+            first="reader.py:read_video$|reading.py:decode$",
+            last="search/(store|library).py:put$",
+        ),
         Journey("query to moment", frozenset({"search"}), ["search", library, "a red car"]),
         Journey("run to report", frozenset({"evaluation"}), ["evaluate", run, *data, "--cache", cache]),
     ]
