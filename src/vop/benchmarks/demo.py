@@ -28,7 +28,6 @@ FRAMES = 6
 # The rate of docs/results.md. What tuning does is what a demo shows, for better or worse.
 RECIPE = Recipe(epochs=8, learning_rate=3e-2, validation=0.1, if_worse=TUNED, workers=0)
 SENTENCES, TOP = 5, 3
-CREDIT = "Artwork: OpenMoji, the open-source emoji and icon project, CC BY-SA 4.0"
 
 
 @dataclass(frozen=True)
@@ -136,4 +135,5 @@ def _draw(answers: dict[str, list[Answer]], path: Path) -> Path:
         )
         for sentence, found in answers.items()
     ]
-    return contact_sheet(rows, path, title=f"{METHOD} on mini: five sentences, their top {TOP}", footer=CREDIT)
+    title = f"{METHOD} on mini: five sentences, their top {TOP}"
+    return contact_sheet(rows, path, title=title, footer=emoji_motion.CREDIT)

@@ -22,6 +22,7 @@ from vop.utils.files import atomic_write
 
 VERSION = 1  # raise it when the same seed gives other videos
 CAPTIONS, MARKER = "captions.jsonl", "complete.json"
+CREDIT = "Artwork: OpenMoji, the open-source emoji and icon project, CC BY-SA 4.0"  # wherever its videos are shown
 
 
 @dataclass(frozen=True)

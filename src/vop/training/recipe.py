@@ -91,7 +91,7 @@ def fields_of(values: dict) -> dict:
 
 
 _NAMES = ("data", "method", "backbone", "head")
-_MAPPINGS = ("settings", "study")
+_MAPPINGS = ("settings", "experiment", "study")
 
 
 def kind_of(field: dataclasses.Field) -> type:
@@ -110,7 +110,7 @@ def _check_type(field: dataclasses.Field, value: object) -> None:
 
 def read_config(path: str | Path) -> dict:
     """A YAML file to a dictionary: the recipe's fields, and `data`, `method`, `backbone`, `head`,
-    `settings` of a training, and `study` of a comparison (see `vop.cli.compare`).
+    `settings` of a training, and `experiment` (formerly `study`) of a comparison (see `vop.cli.compare`).
 
     Raises:
         UsageError: the file is missing or is not such a dictionary.

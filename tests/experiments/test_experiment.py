@@ -1,4 +1,4 @@
-"""Whole studies on real files with the tiny CLIP; jobs run in this process but in one test, which takes real ones."""
+"""Whole experiments on real files with the tiny CLIP; jobs run in this process, except in one test."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ METHODS = ["--methods", "zero-shot,full,vop,vop-f+p/x-pool"]
 def test_in_processes_side_by_side(study, tmp_path):
     status, out, err = study("compare", *METHODS, "--seeds", "0,1", *SEARCH, "--jobs", "2")
     assert status == 0
-    assert "study: 10/10" in err  # three searches, two runs of each, and zero-shot once
+    assert "experiment: 10/10" in err  # three searches, two runs of each, and zero-shot once
     assert "gallery of 3 videos" in out
     found = document(tmp_path)
     assert [(arm["name"], len(arm["runs"])) for arm in found["arms"]] == [
@@ -209,7 +209,7 @@ class TestCompare:
         assert status == 1
         assert "mine: changed since: my_package.part" in err
         assert "bias:" not in err
-        assert f"--rerun mine (or --rerun all), which moves what is there to {tmp_path / 'out' / 'replaced'}" in err
+        assert f"--rerun mine (or --rerun all), which moves the old ones to {tmp_path / 'out' / 'replaced'}" in err
         assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
 
         seen.clear()
@@ -239,7 +239,7 @@ class TestCompare:
         del saved["code"]
         path.write_text(json.dumps(saved))
         status, _, err = study("compare", *given)
-        assert (status, "vop: made before studies kept a record of their code" in err) == (1, True)
+        assert (status, "vop: made before experiments recorded their code" in err) == (1, True)
         assert study("compare", *given, "--rerun", "vop")[0] == 0
 
     @pytest.mark.parametrize("content", ["{", "[]", "{}", "[" * 100_000])
@@ -265,7 +265,7 @@ class TestCompare:
         monkeypatch.setattr(work, "train", edits)
         given = ["--methods", "bias,mine", "--seeds", "0", "--learning-rates", "1e-3"]
         status, out, _ = study("compare", *given)
-        assert (status, "my_package.part changed after the study began" in out) == (1, True)
+        assert (status, "my_package.part changed after the experiment began" in out) == (1, True)
 
     @pytest.mark.parametrize(
         ("words", "says"),
@@ -288,7 +288,7 @@ class TestCompare:
         rest = ["--data", colours, "--backbone", tiny_folder, "--out", tmp_path / "out", *SMALL]
         assert main([str(word) for word in ("compare", *given, *rest, *words)]) == 1
         err = capsys.readouterr().err
-        assert "holds a study that was started with something else" in err
+        assert "holds an experiment that was started with other values" in err
         assert says in err
         assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
 
@@ -313,7 +313,7 @@ class TestCompare:
         assert f"failed: vop-p, vop-p seed 0: {says}" in out
         assert [arm["name"] for arm in document(tmp_path)["arms"]] == ["vop"]
         status, _, err = study("compare", "--methods", "vop-p", "--learning-rates", "1e-3", "--seeds", "0")
-        assert (status, "nothing could be compared" in err) == (1, True)
+        assert (status, "every run failed" in err) == (1, True)
 
     @pytest.mark.parametrize(("clip", "split"), [("clip7.mp4", "test"), ("clip1.mp4", "train")])
     def test_results_from_other_videos_are_refused_before_anything_is_trained(
@@ -348,7 +348,7 @@ class TestCompare:
         words += ["--methods", "zero-shot", "--on-bad-video", "fail"]
         assert main(["compare", *map(str, words)]) == 1
         err = capsys.readouterr().err
-        assert "1 video cannot be read; --on-bad-video skip goes on without them" in err
+        assert "1 video cannot be read; leave them out with --on-bad-video skip" in err
         assert "clip7.mp4: the file is empty" in err
 
     def test_missing_videos_are_listed_beside_the_gallery(self, tiny_folder, tmp_path, capsys):
@@ -393,8 +393,8 @@ class TestCompare:
         ("words", "status", "says"),
         [
             (["--methods", "vopp"], 2, "unknown method 'vopp': did you mean vop"),
-            (["--methods", "vop", "--seeds", "a"], 2, "seeds: 'a' is no whole number"),
-            (["--methods", "vop", "--learning-rates", "fast"], 2, "learning_rates: 'fast' is no number"),
+            (["--methods", "vop", "--seeds", "a"], 2, "seeds: 'a' is not a whole number"),
+            (["--methods", "vop", "--learning-rates", "fast"], 2, "learning_rates: 'fast' is not a number"),
             (["--methods", "vop", "--rate-range", "1e-3"], 2, "rate_range is [0.001]; give two numbers"),
             (["--methods", "vop", "--rate-range", "1e-2,1e-3"], 2, "range of learning rates is 0.01 to 0.001"),
             (["--methods", "vop", "--trials", "0"], 2, "trials of the search is 0"),
@@ -460,7 +460,7 @@ class TestCompare:
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "thesis.tex").touch()
         status, _, err = study("compare", "--methods", "vop")
-        assert (status, "is not empty, and holds no study" in err) == (2, True)
+        assert (status, "is not empty and holds no experiment" in err) == (2, True)
 
     def test_two_at_once_on_one_folder(self, study, tmp_path):
         from filelock import FileLock
@@ -468,7 +468,7 @@ class TestCompare:
         (tmp_path / "out").mkdir()
         with FileLock(tmp_path / "out" / runner.LOCK):
             status, _, err = study("compare", "--methods", "vop")
-        assert (status, "another process is at work on this study" in err) == (1, True)
+        assert (status, "another process works on this experiment" in err) == (1, True)
 
     def test_a_file_in_the_place_of_the_folder(self, study, tmp_path):
         (tmp_path / "out").touch()
@@ -502,7 +502,7 @@ class TestCompare:
         original = compare.find_spec
         monkeypatch.setattr(compare, "find_spec", lambda name: None if name == library else original(name))
         status, _, err = study("compare", "--methods", "vop", *words)
-        assert (status, f"needs the library {library}: pip install 'vop[study]'" in err) == (2, True)
+        assert (status, f"needs the library {library}: pip install 'vop[{compare.EXTRA}]'" in err) == (2, True)
 
     def test_no_data(self, capsys):
         assert main(["compare", "--methods", "vop"]) == 2
@@ -533,4 +533,4 @@ class TestAblate:
 
     def test_no_such_study(self, study):
         status, _, err = study("ablate", "size")
-        assert (status, "unknown study 'size'" in err) == (2, True)
+        assert (status, "unknown ablation 'size'" in err) == (2, True)

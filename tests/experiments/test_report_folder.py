@@ -8,11 +8,17 @@ import re
 
 import pytest
 
-from experiments.documents import ablation_document, compare_document, with_paper
+from experiments.documents import ablation_document, compare_document, typed, with_paper
 from vop.cli.common import print_table
-from vop.experiments import publish as publishing
-from vop.experiments.publish import csv_text, markdown_table, publish
-from vop.experiments.tables import Cell, Column, Table, main_table, rich_table
+from vop.experiments import figures
+from vop.experiments import report as reporting
+from vop.experiments.formats import Terminal, csv_text, markdown_table
+from vop.experiments.report import write_report
+from vop.experiments.tables import Cell, Column, Table, main_table
+
+
+def publish(documents, folder, *, name):
+    return write_report([typed(document) for document in documents], folder, name=name)
 
 
 def small(**changes) -> dict:
@@ -34,7 +40,7 @@ def test_every_picture_stands_in_the_section_of_its_study(tmp_path):
     assert found == {
         "": [],
         "emoji-motion: the context modelling module": [f"emoji-motion-cmm-{figure}.svg" for figure in figures],
-        "emoji-motion: what the CMM's output is for": [f"emoji-motion-cmm-role-{figure}.svg" for figure in figures],
+        "emoji-motion: the role of the CMM's output": [f"emoji-motion-cmm-role-{figure}.svg" for figure in figures],
     }
     assert all((tmp_path / picture).exists() for pictures in found.values() for picture in pictures)
 
@@ -55,21 +61,22 @@ def test_a_figure_that_fails_costs_no_numbers(tmp_path, monkeypatch):
     def fails(*_):
         raise MemoryError("no room to draw in")
 
-    monkeypatch.setattr(publishing, "save_figures", fails)
+    monkeypatch.setattr(figures, "save_figure", fails)
     with pytest.raises(MemoryError, match="no room to draw in"):
         publish([small()], tmp_path, name="compare")
     assert {path.name for path in tmp_path.iterdir()} == {
         "emoji-motion-compare.json",
         "emoji-motion-compare.csv",
+        "emoji-motion-compare.tex",
         "compare.md",
     }
 
 
 def test_a_page_that_fails_costs_no_documents(tmp_path, monkeypatch):
-    monkeypatch.setattr(publishing, "markdown_table", lambda _: 1 / 0)
+    monkeypatch.setattr(reporting, "markdown_table", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         publish([small(), ablation_document()], tmp_path, name="compare")
-    names = [f"emoji-motion-{kind}.{suffix}" for kind in ("compare", "length") for suffix in ("csv", "json")]
+    names = [f"emoji-motion-{kind}.{suffix}" for kind in ("compare", "length") for suffix in ("csv", "json", "tex")]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
@@ -109,7 +116,7 @@ def test_a_markdown_table_keeps_its_columns():
         "| x\\|y z | 1.0 ± 0.5 |",
         "| w | **2.0 ± 0.5** |",
     ]
-    lines = markdown_table(main_table(small())).splitlines()
+    lines = markdown_table(main_table(typed(small()))).splitlines()
     assert len({line.count("|") for line in lines}) == 1
 
 
@@ -117,7 +124,7 @@ def test_a_line_for_each_run_unrounded():
     document = small()
     document["arms"][1]["runs"][2]["machine"] = "an H100"
     document["arms"][0]["runs"][0]["extras"] = {}
-    rows = list(csv.DictReader(csv_text(document).splitlines()))
+    rows = list(csv.DictReader(csv_text(typed(document)).splitlines()))
     assert [(row["name"], row["seed"]) for row in rows] == [
         ("zero-shot", "0"),
         *((name, str(seed)) for name in ("full", "vop") for seed in range(3)),
@@ -167,7 +174,7 @@ def test_no_name_breaks_the_markdown(tmp_path):
     assert not re.search(r"(?<!\\)`", outside)
     assert [line for line in outside.splitlines() if line.startswith("# ")] == [outside.splitlines()[0]]
     rows = [line for line in outside.splitlines() if line.startswith("| ") and "---" not in line]
-    table = markdown_table(main_table(document)).splitlines()
+    table = markdown_table(main_table(typed(document))).splitlines()
     assert len(table) == 2 + len(document["arms"])
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
     assert set(table) - {table[1]} <= set(rows)
@@ -175,7 +182,7 @@ def test_no_name_breaks_the_markdown(tmp_path):
 
 def test_no_name_is_a_formula_in_a_spreadsheet():
     document = hostile()
-    rows = list(csv.DictReader(csv_text(document).splitlines(keepends=True)))
+    rows = list(csv.DictReader(csv_text(typed(document)).splitlines(keepends=True)))
     assert len(rows) == sum(len(arm["runs"]) for arm in document["arms"])
     assert rows[0]["name"] == f"'{document['arms'][0]['name']}"
     assert (rows[0]["head"], rows[0]["data"]) == ("'@head", f"'{HOSTILE}")
@@ -191,7 +198,7 @@ def test_no_name_gets_into_the_page_as_html(tmp_path):
 
 
 def test_no_name_commands_the_terminal(capsys):
-    print_table(rich_table(hostile()))
+    print_table(Terminal(typed(hostile())))
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "\\x1b[31m" in out

@@ -1,16 +1,17 @@
-"""The search of a learning rate on the validation split, by Optuna.
+"""The search for a learning rate on the validation split, by Optuna.
 
-The first half of the trials stands evenly over the range on a log scale, the others go where those were good (TPE). A
-trial is given up after an epoch in which it is worse than half of the others were. What is maximised is the mean of
-R@1, R@5 and R@10 in both directions: on a few hundred validation videos it is much less noisy than R@1.
+The first half of the trials is spread evenly over the range on a log scale, the others go where those were good (TPE).
+A trial ends early after an epoch in which it is worse than half of the others were. What is maximised is the mean of R@1,
+R@5 and R@10 in both directions: on a few hundred validation videos it is much less noisy than R@1.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,25 +19,31 @@ from vop.datasets.loading import caption_groups
 from vop.datasets.types import Split
 from vop.errors import UsageError, VopError
 from vop.experiments.plan import Search
+from vop.experiments.results import DIRECTIONS, RECALLS, Trial
 from vop.training.recipe import Recipe
 
+if TYPE_CHECKING:
+    import optuna
+
 FAILED = "failed"  # a trial's attribute, with the reason
-Evaluate = Callable[[float, Callable[[dict], None]], float]  # (learning rate, on_epoch) to a score
+OnEpoch = Callable[[dict[str, Any]], None]
+Evaluate = Callable[[float, OnEpoch], float]
 
 
-def search_rate(search: Search, evaluate: Evaluate, journal: Path, *, seed: int = 0) -> tuple[float, list[dict]]:
-    """The best rate, and every trial as `{"learning_rate", "score", "state"}`, in their order.
+def search_rate(search: Search, evaluate: Evaluate, journal: Path, *, seed: int = 0) -> tuple[float, list[Trial]]:
+    """The best rate, and every trial in the order in which they ran.
 
     Args:
-        evaluate: trains with a rate, calls its second argument with the validation metrics after each epoch, and gives
-            the last score.
-        journal: the search's state; a search that was stopped goes on from it.
+        evaluate: trains with a rate, calls its second argument with each epoch's record, and returns the last score.
+        journal: the search's state, from which a search that was stopped resumes.
 
     Raises:
         VopError: every trial failed.
     """
-    optuna = _optuna()
-    study = _open(optuna, journal)
+    import optuna
+
+    optuna.logging.set_verbosity(logging.ERROR)
+    study = _open(journal)
     wanted = len(search.rates) or search.trials
     try:
         while len(tried := {trial.params["learning_rate"] for trial in _ended(study)}) < wanted:
@@ -46,30 +53,33 @@ def search_rate(search: Search, evaluate: Evaluate, journal: Path, *, seed: int 
             # Seeded by what was tried, so that a search which was stopped suggests what the whole one would have.
             startup = max(1, search.trials // 2)
             study.sampler = optuna.samplers.TPESampler(seed=1000 * seed + len(tried), n_startup_trials=startup)
-            study.optimize(lambda trial: _try(optuna, trial, search, evaluate), n_trials=1, catch=(VopError,))
-    except _Through as passed:
+            study.optimize(lambda trial: _try(trial, search, evaluate), n_trials=1, catch=(VopError,))
+    except _PassedThrough as passed:
         raise passed.error from None
     trials = _ended(study)
     if not any(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials):
-        reason = next((trial.user_attrs[FAILED] for trial in trials if FAILED in trial.user_attrs), "all were given up")
+        reason = next((trial.user_attrs[FAILED] for trial in trials if FAILED in trial.user_attrs), "all ended early")
         raise VopError(f"{journal.stem}: no learning rate of {wanted} could be trained with ({reason}); try lower ones")
-    return study.best_params["learning_rate"], [_to_dict(trial) for trial in trials]
+    return float(study.best_params["learning_rate"]), [_trial(trial) for trial in trials]
 
 
-class _Through(BaseException):
-    """Carries an error through Optuna, which would take it for that of a trial and count the trial as done."""
+class _PassedThrough(BaseException):
+    """Carries an error through Optuna, which would otherwise count the trial as done."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(error)
         self.error = error
 
 
-def _open(optuna, journal: Path):
-    """The study in a journal; what a process that was killed has left running there is over."""
+def _open(journal: Path) -> optuna.Study:
+    """The search in a journal; trials that a killed process has left running there count as failed."""
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
     study = optuna.create_study(
         direction="maximize",
         study_name=journal.stem,
-        storage=optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal))),
+        storage=optuna.storages.JournalStorage(JournalFileBackend(str(journal))),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=2),
         load_if_exists=True,
     )
@@ -79,23 +89,35 @@ def _open(optuna, journal: Path):
     return study
 
 
-def _ended(study) -> list:
-    """The trials that came to an end. One that was cut off failed without a reason: its rate is tried again."""
+def _ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """The trials that came to an end. One that was interrupted failed without a reason: its rate is tried again."""
     return [trial for trial in study.trials if trial.state.name in ("COMPLETE", "PRUNED") or FAILED in trial.user_attrs]
 
 
-def _try(optuna, trial, search: Search, evaluate: Evaluate) -> float:
+def _try(trial: optuna.Trial, search: Search, evaluate: Evaluate) -> float:
     """A trial's score."""
+    import optuna
+
+    def report(record: Mapping[str, Any]) -> None:
+        trial.report(score_of(record["validation"]), record["epoch"])
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    rates = search.rates
     try:
-        return evaluate(_suggest(trial, search), lambda record: _report(optuna, trial, record))
+        if rates:
+            return evaluate(float(trial.suggest_categorical("learning_rate", rates)), report)
+        return evaluate(trial.suggest_float("learning_rate", search.low, search.high, log=True), report)
     except (UsageError, KeyboardInterrupt) as error:  # of the search, not of this rate
-        raise _Through(error) from None
+        raise _PassedThrough(error) from None
     except VopError as error:
         trial.set_user_attr(FAILED, str(error))
         raise
     except RuntimeError as error:
         if type(error).__name__ == "OutOfMemoryError":
-            raise _Through(VopError(f"the device is out of memory: use a smaller --batch-size ({error})")) from None
+            raise _PassedThrough(
+                VopError(f"the device is out of memory: use a smaller --batch-size ({error})")
+            ) from None
         raise
 
 
@@ -108,15 +130,15 @@ def first_rates(search: Search) -> list[float]:
     return [float(rate) for rate in np.exp((edges[1:] + edges[:-1]) / 2)]
 
 
-def score_of(metrics: dict) -> float:
-    """Of both directions' metrics: the mean of R@1, R@5 and R@10 in both, in percent."""
-    return sum(metrics[way][key] for way in ("t2v", "v2t") for key in ("r1", "r5", "r10")) / 6
+def score_of(metrics: Mapping[str, Mapping[str, float]]) -> float:
+    """The mean of R@1, R@5 and R@10 in both directions, in percent."""
+    return sum(metrics[way][key] for way in DIRECTIONS for key in RECALLS) / 6
 
 
 def part_of(split: Split, search: Search, recipe: Recipe) -> Split:
-    """As much of a training split, drawn by a fixed seed, as a trial has steps for.
+    """The part of a training split that a trial has steps for, drawn with a fixed seed.
 
-    Captions are drawn one by one, or if a step has several of a video, by groups of so many of one video.
+    Captions are drawn one by one or, where `captions_per_video` is more than 1, in groups of one video.
     """
     groups = caption_groups(split, size=recipe.captions_per_video, seed=0, epoch=0)
     count = max(2, search.steps * recipe.batch_size // search.epochs)
@@ -134,27 +156,8 @@ def part_of(split: Split, search: Search, recipe: Recipe) -> Split:
     )
 
 
-def _suggest(trial, search: Search) -> float:
-    if search.rates:
-        return trial.suggest_categorical("learning_rate", search.rates)
-    return trial.suggest_float("learning_rate", search.low, search.high, log=True)
-
-
-def _report(optuna, trial, record: dict) -> None:
-    trial.report(score_of(record["validation"]), record["epoch"])
-    if trial.should_prune():
-        raise optuna.TrialPruned
-
-
-def _to_dict(trial) -> dict:
+def _trial(trial: optuna.trial.FrozenTrial) -> Trial:
     score = trial.value if trial.value is not None else max(trial.intermediate_values.values(), default=None)
     state = {"COMPLETE": "complete", "PRUNED": "pruned"}.get(trial.state.name, "failed")
     minutes = trial.duration.total_seconds() / 60 if trial.duration else 0.0
-    return {"learning_rate": trial.params["learning_rate"], "score": score, "state": state, "minutes": minutes}
-
-
-def _optuna():
-    import optuna
-
-    optuna.logging.set_verbosity(logging.ERROR)
-    return optuna
+    return Trial(learning_rate=trial.params["learning_rate"], score=score, state=state, minutes=minutes)

@@ -11,7 +11,7 @@ from vop.datasets.loading import count_groups
 from vop.datasets.types import Split, Video
 from vop.errors import UsageError, VopError
 from vop.experiments.plan import Search
-from vop.experiments.search import first_rates, part_of, score_of, search_rate
+from vop.experiments.tune import first_rates, part_of, score_of, search_rate
 from vop.training.recipe import Recipe
 
 
@@ -35,16 +35,16 @@ def test_it_comes_near_the_best_rate(tmp_path, best):
     rate, trials = search_rate(Search(trials=16), peak_at(best), tmp_path / "a.log")
     assert abs(math.log10(rate / best)) < 0.5
     assert len(trials) == 16
-    assert all(1e-6 <= trial["learning_rate"] <= 1e-2 for trial in trials)
-    assert max(trials, key=lambda trial: trial["score"])["learning_rate"] == rate
+    assert all(1e-6 <= trial.learning_rate <= 1e-2 for trial in trials)
+    assert max(trials, key=lambda trial: trial.score).learning_rate == rate
 
 
 def test_hopeless_trials_are_given_up_after_an_epoch(tmp_path):
     _, trials = search_rate(Search(trials=12), peak_at(1e-3), tmp_path / "a.log")
-    pruned = [trial for trial in trials if trial["state"] == "pruned"]
+    pruned = [trial for trial in trials if trial.state == "pruned"]
     assert pruned
-    assert {trial["state"] for trial in trials} == {"complete", "pruned"}
-    assert max(trial["score"] for trial in pruned) < max(trial["score"] for trial in trials)
+    assert {trial.state for trial in trials} == {"complete", "pruned"}
+    assert max(trial.score for trial in pruned) < max(trial.score for trial in trials)
 
 
 def test_the_first_half_stands_evenly_over_the_range(tmp_path):
@@ -75,7 +75,7 @@ def test_stopped_it_goes_on_as_the_whole_search(tmp_path, stop, at):
         search_rate(Search(trials=8), stopped, tmp_path / "cut.log")
     rate, trials = search_rate(Search(trials=8), evaluate, tmp_path / "cut.log")
     assert rate == whole[0]
-    assert [(t["learning_rate"], t["score"]) for t in trials] == [(t["learning_rate"], t["score"]) for t in whole[1]]
+    assert [(t.learning_rate, t.score) for t in trials] == [(t.learning_rate, t.score) for t in whole[1]]
     assert len(seen) == 8
 
 
@@ -127,7 +127,7 @@ def test_a_rate_that_diverges_is_no_end(tmp_path):
 
     rate, trials = search_rate(Search(trials=8), evaluate, tmp_path / "a.log")
     assert rate <= 1e-3
-    assert "failed" in {trial["state"] for trial in trials}
+    assert "failed" in {trial.state for trial in trials}
 
     def fails(rate, on_epoch):
         raise VopError("the loss became nan")
