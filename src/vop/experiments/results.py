@@ -99,7 +99,7 @@ class EpochRecord(_Document):
 
 
 class Trial(_Document):
-    """A learning rate that was tried: its state is complete, pruned or failed; the score is None if it never had one."""
+    """A learning rate that was tried. Its state is complete, pruned or failed; a score is missing if it failed at once."""
 
     learning_rate: Number
     score: Number | None = None

@@ -274,7 +274,7 @@ def trial_table(results: ExperimentResults) -> Table[ArmResult]:
 
 
 def _trials(arm: ArmResult) -> Cell:
-    return Cell(", ".join(_trial(trial) for trial in sorted(arm.trials, key=_rate)))
+    return Cell(", ".join(map(_trial, sorted(arm.trials, key=_rate))))
 
 
 def _rate(trial: Trial) -> Number:
