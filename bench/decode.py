@@ -38,7 +38,7 @@ import numpy as np
 
 from vop.datasets.frames import FrameStore
 from vop.datasets.types import Video
-from vop.video.decode import decode_frames
+from vop.video.frames import decode_frames
 from vop.video.shape import square
 
 NUM_FRAMES, SIZE, RATE = 12, 224, 30

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -34,6 +33,7 @@ from vop.search.pipeline import run
 from vop.search.reading import Reader
 from vop.search.scanner import find_videos
 from vop.search.store import Store
+from vop.utils.threads import usable_cores
 from vop.video.isolated import DecodingProcesses
 
 RATE, BATCH = 25, 16
@@ -119,7 +119,7 @@ def measure(model_name: str, folder: Path, *, repeats: int, workers: int) -> dic
         "hours_per_hour": hours * 3600 / whole,
         "to_the_larger_limit": whole / max(decode, embed),
         "to_their_sum": whole / (decode + embed),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "device": str(model.device),
         "precision": described.precision,
     }
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--size", default="640x360")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--workers", type=int, default=usable_cores())
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     width, height = map(int, arguments.size.split("x"))

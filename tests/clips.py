@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from vop.video.decode import VideoDecoder
-from vop.video.pixels import PixelConverter
+from vop.video.shape import PixelConverter
 from vop.video.source import open_video
 
 logging.getLogger("libav").setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""Configurations that come from outside: checked once, where they come in, and typed from there on."""
+"""Configurations from outside: validated once, where they are read, and typed from there on."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def validated(kind: type[T], values: object, *, source: str, error: type[VopErro
     """`values`, read from a file or given by a caller, as a pydantic model or a dataclass.
 
     Args:
-        kind: what they are to be; it refuses keys that it does not know, where its configuration says `extra="forbid"`.
-        source: where they come from, at the front of an error ("config.json").
+        kind: the type to build. It refuses unknown keys if its configuration says `extra="forbid"`.
+        source: where the values come from, at the front of an error ("config.json").
 
     Raises:
-        UsageError: a key is unknown, with the nearest known ones, or missing, or its value is not allowed. Another type
-            of error where `error` says so.
+        UsageError: a key is unknown (the error offers the nearest known ones) or missing, or a value is not allowed.
+            `error` can name another type.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -29,19 +29,19 @@ def validated(kind: type[T], values: object, *, source: str, error: type[VopErro
 
 
 def _explain(kind: type, fault: Any) -> str:
-    """The first fault that was found, in our words."""
+    """The first fault, in our words."""
     name = ".".join(map(str, fault["loc"]))
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return str(unknown_name("key", name, _keys(kind, fault["loc"][:-1])))
     if fault["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{name!r} is missing"
-    if fault["type"] == "value_error":  # of a check of the type's own
+    if fault["type"] == "value_error":  # raised by a check of the type itself
         return str(fault["ctx"]["error"])
     return f"{name} is {fault['input']!r}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
 
 
 def _keys(kind: type, inside: tuple[int | str, ...]) -> list[str]:
-    """The keys of a type, or of what lies inside it."""
+    """The keys of a type, or of a type nested inside it."""
     from pydantic import TypeAdapter
 
     schema = TypeAdapter(kind).json_schema()

@@ -1,4 +1,4 @@
-"""The errors a user can meet. Each names the value it got, what is allowed, and the next step."""
+"""The errors that a user can meet. Each names the value it got, what is allowed, and the next step."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class UsageError(VopError, ValueError):
 
 
 class DataError(VopError):
-    """A data set cannot be read as it is."""
+    """A data set cannot be read."""
 
 
 class VideoError(VopError):
-    """A video file cannot give a frame.
+    """A video file cannot be read.
 
     Attributes:
         path: the file.
@@ -34,20 +34,20 @@ class VideoError(VopError):
         self.path = Path(path)
         self.reason = reason
 
-    def __reduce__(self):  # both arguments travel between processes
+    def __reduce__(self) -> tuple[type[VideoError], tuple[Path, str]]:  # both arguments travel between processes
         return type(self), (self.path, self.reason)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileFailure:
-    """A file that a job went on without, wholly or in part.
+    """A file that a job skipped, wholly or in part.
 
     Attributes:
         path: the file.
         reason: why, in a few words, without the path.
-        kind: "missing" is no file at all, "unreadable" one that gives no frame, "partial" one that is damaged in part,
-            and "duplicate" one with the content of another.
-        id: of the video in its data set; empty where it has none.
+        kind: "missing": there is no such file. "unreadable": none of its frames can be decoded. "partial": some of its
+            segments are damaged. "duplicate": its content is that of another file.
+        id: the video's id in its data set, or empty.
     """
 
     path: str

@@ -9,7 +9,7 @@ from search.owners_videos import rows, write_video
 from vop.errors import VopError
 from vop.search.schema import decoder_version, made_with, matrix
 from vop.search.store import Store
-from vop.video.version import DECODER_VERSION
+from vop.video.clip import DECODER_VERSION
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from vop.errors import UsageError, VideoError
 from vop.search import segments
 from vop.search.segments import windows
-from vop.video import decode
+from vop.video import decode, frames
 
 TOLERANCE = 1e-6
 
@@ -119,7 +119,7 @@ def test_cuts_are_found_where_they_are(tmp_path, name, codec):
 
 def test_cuts_at_a_variable_frame_rate(tmp_path):
     path = write_shots(tmp_path / "vfr.mkv", [2.0, 2.0, 2.0], stamps=True)
-    assert len(set(np.diff(decode.video_timeline(path).stamps))) > 1
+    assert len(set(np.diff(frames.video_timeline(path).stamps))) > 1
     spans = shots(path)
     assert np.allclose([start for start, _ in spans], [0.0, 2.0, 4.0], atol=0.001)
 
@@ -159,7 +159,7 @@ def test_damaged_files_give_the_shots_that_can_be_seen(tmp_path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     spans = shots(path)
     assert spans[0][0] == 0.0
-    assert spans[-1][1] == decode.video_timeline(path).duration_seconds < 6.0
+    assert spans[-1][1] == frames.video_timeline(path).duration_seconds < 6.0
     assert all(early[1] == late[0] for early, late in pairwise(spans))
 
 

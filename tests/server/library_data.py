@@ -18,8 +18,7 @@ from vop.search.models import describe, open_model
 from vop.search.queries import of_frames
 from vop.search.schema import VideoFile, make_rows
 from vop.search.store import Store
-from vop.video.decode import video_timeline
-from vop.video.frames import read_frames
+from vop.video.frames import read_frames, video_timeline
 from vop.video.probe import probe
 
 NUM_FRAMES = 2

@@ -159,7 +159,7 @@ def test_closed_for_good():
 def test_decoding_brings_neither_pytorch_nor_a_database():
     code = """
 from vop.search.segmenting import read_segments
-from vop.video.decode import decode_frames
+from vop.video.frames import decode_frames
 from vop.video.picture import picture_frames
 import sys
 print(*({"torch", "lancedb", "pyarrow", "transformers"} & sys.modules.keys()))
@@ -180,7 +180,7 @@ def test_a_script_without_a_guard_can_use_it(tmp_path):
 
 
 def test_a_crash_is_an_unreadable_video():
-    with DecodingProcesses() as processes, pytest.raises(VideoError, match=r"^a\.mp4: decoding crashed \(SIGABRT\)$"):
+    with DecodingProcesses() as processes, pytest.raises(VideoError, match=r"^a\.mp4: .*SIGABRT"):
         processes.call(crash_by_abort, "a.mp4")
 
 

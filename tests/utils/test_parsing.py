@@ -67,9 +67,9 @@ def test_objects(tmp_path):
     path.write_text(json.dumps({"a": 1}))
     assert read_json_object(path, remedy="fetch it again") == {"a": 1}
     path.write_text("[1]")
-    with pytest.raises(VopError, match=r"config\.json: it holds a list, not named values; fetch it again"):
+    with pytest.raises(VopError, match=r"config\.json.* list.*fetch it again"):
         read_json_object(path, remedy="fetch it again")
     with path.open("wb") as file:
         file.truncate(MAX_CONFIG_BYTES + 1)
-    with pytest.raises(VopError, match=r"config\.json: the file has 4,194,305 bytes; at most 4,194,304 are read"):
+    with pytest.raises(VopError, match=r"config\.json.* 4,194,305 .* 4,194,304 "):
         read_json_object(path, remedy="fetch it again")

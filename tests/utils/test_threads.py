@@ -8,13 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from vop.backbones import find_sizes
-from vop.backbones.clip.config import VIT_B_32
 from vop.errors import UsageError
 from vop.utils import threads
 from vop.utils.threads import (
     WORK_PER_THREAD,
-    forward_work,
     free_cores,
     limit_threads,
     sleep_while_waiting,
@@ -204,7 +201,7 @@ class TestUseThreads:
 
     @pytest.mark.parametrize("number", [0, -1])
     def test_no_threads_are_refused(self, number):
-        with pytest.raises(UsageError, match=f"threads is {number}; it must be 1 or more"):
+        with pytest.raises(UsageError, match=f"threads is {number};"):
             use_threads(number)
         assert torch.get_num_threads() == 8
 
@@ -229,16 +226,6 @@ class TestLimitThreads:
         monkeypatch.setenv("OMP_NUM_THREADS", "8")
         with limit_threads(0):
             assert torch.get_num_threads() == 8
-
-    def test_a_sentence_needs_one_thread_and_a_video_of_a_real_model_all(self):
-        assert forward_work(find_sizes("mini"), tokens=20) < 2 * WORK_PER_THREAD
-        assert forward_work(VIT_B_32, tokens=20) < 2 * WORK_PER_THREAD
-        assert forward_work(VIT_B_32, frames=12) > 8 * WORK_PER_THREAD
-
-    def test_work_is_multiply_adds_with_the_weights(self):
-        tower = 12 * (4 * 768**2 + 2 * 768 * 3072)
-        assert forward_work(VIT_B_32, frames=2) == 2 * 50 * tower
-        assert forward_work(VIT_B_32, frames=2, tokens=7) == 2 * 50 * tower + 7 * 12 * (4 * 512**2 + 2 * 512 * 2048)
 
 
 @pytest.mark.parametrize(("policy", "then"), [(None, "passive"), ("active", "active")])

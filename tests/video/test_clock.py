@@ -15,9 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clips import grey_frames, numbers, packets_of, write_clip, write_tone
-from vop.video.clock import without_restarts, without_strays
-from vop.video.decode import video_timeline
-from vop.video.frames import read_frames
+from vop.video.frames import read_frames, video_timeline
+from vop.video.timeline import without_restarts, without_strays
 
 SECOND = 90_000  # of MPEG-TS
 MIDDLES = [1, 4, 7, 10, 13, 16, 19, 22]  # of 24 frames in eight intervals

@@ -342,6 +342,6 @@ def test_other_streams_keep_their_decoder(tmp_path):
 
 
 def test_decoding_needs_no_pytorch():
-    code = "import sys, vop.video.colour, vop.video.picture; sys.exit('torch' in sys.modules)"
+    code = "import sys, vop.video.frames, vop.video.picture; sys.exit('torch' in sys.modules)"
     paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=paths)

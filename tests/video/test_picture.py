@@ -216,7 +216,7 @@ def test_no_picture(tmp_path):
             picture_frames(tmp_path / name, num_frames=1, size=8)
         assert not is_animation(tmp_path / name)
     assert not is_picture(tmp_path / "gone.png")
-    with pytest.raises(VideoError, match=r"gone.png: there is no such file"):
+    with pytest.raises(VideoError, match=r"gone\.png"):
         picture_frames(tmp_path / "gone.png", num_frames=1, size=8)
 
 

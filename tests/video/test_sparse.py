@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clips import damage, grey_frames, numbers, write_clip
-from vop.video import decode, lookup, packets
-from vop.video.decode import VideoDecoder, decode_frames, wanted_stamps
-from vop.video.frames import read_frames
+from vop.video import decode, source
+from vop.video.clip import Clip
+from vop.video.decode import VideoDecoder
+from vop.video.frames import decode_frames, read_frames, wanted_stamps
 
 RATE = 10
 FRAMES = 70
@@ -92,10 +93,10 @@ def test_the_same_bits_as_one_pass(name, from_file, span, num_frames):
     with pytest.MonkeyPatch.context() as patch:
         if from_file:
             patch.setattr(decode, "_HELD_BYTES", 0)
-            patch.setattr(packets, "_SEEK_BYTES", 0)
+            patch.setattr(source, "_SEEK_BYTES", 0)
         frames = decode_frames(clip(name), num_frames=num_frames, size=16, start_seconds=start, end_seconds=end)
     with VideoDecoder(clip(name)) as video:
-        wanted = wanted_stamps(clip(name), video.timeline, (start, end), num_frames=num_frames)
+        wanted = wanted_stamps(clip(name), video.timeline, Clip(start, end), num_frames=num_frames)
     for stamp, frame in zip(wanted, frames, strict=True):
         nearest = min(pixels, key=lambda other: (abs(other - stamp), -other))
         assert np.array_equal(frame, pixels[nearest]), (stamp, stamps.index(stamp))
@@ -118,15 +119,15 @@ def test_moments_of_long_mp4_files_are_looked_up(name, span, num_frames):
     clip_of = {"start_seconds": start, "end_seconds": None if span[1] is None else start + span[1] * FRAMES / RATE}
     expected = decode_frames(clip(name), num_frames=num_frames, size=16, **clip_of)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lookup, "FEW_PACKETS", 2)
+        patch.setattr(source, "FEW_PACKETS", 2)
         found = decode_frames(clip(name), num_frames=num_frames, size=16, **clip_of)
     assert np.array_equal(found, expected)
 
 
 def test_what_is_looked_up_is_not_all_that_there_is(monkeypatch):
-    monkeypatch.setattr(lookup, "FEW_PACKETS", 2)
+    monkeypatch.setattr(source, "FEW_PACKETS", 2)
     with VideoDecoder(clip("closed.mp4")) as video:
-        video.look_up((2.5, 3.5), 3)
+        video.look_up(Clip(2.5, 3.5), 3)
         assert video.timeline.duration_seconds == FRAMES / RATE
         assert len(video.timeline.stamps) < FRAMES / 2
 
@@ -137,13 +138,13 @@ def test_an_index_that_promises_too_much_is_not_believed(tmp_path, monkeypatch):
     with av.open(str(path)) as container:
         position = [packet.pos for packet in container.demux(video=0) if packet.size][12]
     path.write_bytes(path.read_bytes()[:position])
-    monkeypatch.setattr(lookup, "FEW_PACKETS", 2)
+    monkeypatch.setattr(source, "FEW_PACKETS", 2)
     assert numbers(read_frames(path, num_frames=3, size=8)) == [2, 6, 10]
 
 
 @pytest.mark.parametrize("few", [2, 10**6], ids=["looked up", "read"])
 def test_damaged_frames_are_replaced_by_their_neighbours(tmp_path, monkeypatch, few):
-    monkeypatch.setattr(lookup, "FEW_PACKETS", few)
+    monkeypatch.setattr(source, "FEW_PACKETS", few)
     path = write_clip(tmp_path / "spots.mp4", grey_frames(24), options={"g": "1", "crf": "1"}, rate=RATE)
     damage(path, [10, 14])
     chosen = numbers(read_frames(path, num_frames=6, size=8))

@@ -123,7 +123,7 @@ def test_what_a_file_is(tmp_path):
     assert (info.recorded_at.replace(tzinfo=None), info.recorded_at_source) == (datetime(2019, 7, 14, 20, 15), "name")
     assert info.recorded_at.utcoffset() is not None
     assert info.plays_in_browsers
-    with pytest.raises(VideoError, match=r"gone\.mp4: there is no such file"):
+    with pytest.raises(VideoError, match=r"gone\.mp4"):
         vop.probe(tmp_path / "gone.mp4")
 
 

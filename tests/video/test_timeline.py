@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clips import naive_choice
+from vop.video.clip import Clip
 from vop.video.timeline import Timeline, read_timeline
 
 
@@ -36,7 +37,7 @@ def test_segments_against_a_naive_choice(gaps, start, length, num_frames):
     whole = timeline(stamps, 40)
     if start >= whole.duration_seconds:
         return
-    chosen = whole.midpoints(num_frames, start_seconds=start, end_seconds=start + length)
+    chosen = whole.midpoints(num_frames, Clip(start, start + length))
     times = [Fraction(stamp - 7, 1000) for stamp in stamps]
     end = min(Fraction(start + length), Fraction(whole.end - 7, 1000))
     assert chosen == [stamps[k] for k in naive_choice(times, end, num_frames, start=Fraction(start))]

@@ -8,7 +8,7 @@ from pathlib import Path
 from vop.cli.common import add_table_options, load_data, print_json, say, warn_skipped
 from vop.utils import progress
 from vop.utils.text import count
-from vop.video.aspect import DISPLAY, check_aspect
+from vop.video.clip import DISPLAY, check_aspect
 
 
 def add_parser(subparsers) -> None:

@@ -165,7 +165,7 @@ def _vector(model: TextVideoModel, arguments: argparse.Namespace) -> np.ndarray:
 
     sizes = {"num_frames": model.num_frames, "size": model.image_size}
     if arguments.video:
-        from vop.video.decode import decode_frames
+        from vop.video.frames import decode_frames
 
         stretch = {"start_seconds": arguments.start or 0.0, "end_seconds": arguments.end}
         return queries.of_frames(model, _decoded(decode_frames, arguments.video, **sizes, **stretch))

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,9 @@ from safetensors.numpy import save_file
 from vop.datasets.types import Video
 from vop.errors import VideoError
 from vop.utils.files import atomic_write
-from vop.video.aspect import DISPLAY
-from vop.video.decode import decode_frames
+from vop.video.clip import DECODER_VERSION, DISPLAY, check_frames
+from vop.video.frames import decode_frames
 from vop.video.isolated import DecodingProcesses
-from vop.video.limits import check_frames
-from vop.video.version import DECODER_VERSION
 
 if TYPE_CHECKING:
     import torch
@@ -97,10 +96,8 @@ class FrameStore:
         return self.cache is not None and self._read(self.cache_path(video)) is not None
 
     def _decode(self, video: Video) -> np.ndarray:
-        wanted = {"num_frames": self.num_frames, "size": self.size, "aspect": self.aspect}
-        if self.processes is None:
-            return decode_frames(video.path, **wanted)
-        return self.processes.call(decode_frames, video.path, **wanted)
+        decode = partial(decode_frames, num_frames=self.num_frames, size=self.size, aspect=self.aspect)
+        return decode(video.path) if self.processes is None else self.processes.call(decode, video.path)
 
     def _read(self, path: Path) -> np.ndarray | None:
         return read_frames(path, shape=(self.num_frames, 3, self.size, self.size))

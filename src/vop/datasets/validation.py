@@ -9,20 +9,23 @@ between screening and its turn, raises its VideoError: the run stops, and resume
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from vop.datasets.frames import FrameStore
 from vop.datasets.types import Dataset, Split, Video
 from vop.errors import DataError, UsageError, VideoError
 from vop.utils.text import count, on_one_line
 from vop.utils.threads import free_cores
-from vop.video.decode import check_timeline
+from vop.video.ahead import map_ahead
+from vop.video.frames import check_timeline
 from vop.video.isolated import DecodingProcesses
 
+Result = TypeVar("Result")
 POLICIES = ("skip", "fail")
 Progress = Callable[[int, int], None]  # videos done, videos in all; called in the caller's thread
 _SHOWN = 5  # bad videos that an error message names
@@ -100,8 +103,8 @@ def cache_dataset(
                 safe.load_array(video)
             return reused
 
-        results = list(_run(dataset.videos, work, workers=workers, progress=progress))
-    reused = [result for _, result in results if not isinstance(result, BadVideo)]
+        results = _run(dataset.videos, work, workers=workers, progress=progress)
+    reused = [result for result in results if not isinstance(result, BadVideo)]
     return CacheReport(decoded=reused.count(False), reused=reused.count(True), failed=_bad(results))
 
 
@@ -187,35 +190,30 @@ def _complaint(split: Split, bad: tuple[BadVideo, ...], policy: str) -> str:
     return "\n".join([head, *lines])
 
 
-def _bad(results: Iterable[tuple[Video, object]]) -> tuple[BadVideo, ...]:
-    return tuple(result for _, result in results if isinstance(result, BadVideo))
+def _bad(results: Iterable[object]) -> tuple[BadVideo, ...]:
+    return tuple(result for result in results if isinstance(result, BadVideo))
 
 
 def _run(
-    videos: Iterable[Video],
-    work: Callable[[Video], object],
+    videos: Sequence[Video],
+    work: Callable[[Video], Result],
     *,
     workers: int | None,
     progress: Progress | None,
-) -> Iterator[tuple[Video, object]]:
-    """`work` on every video, over threads, which wait for processes; results in the videos' order."""
-    videos = list(videos)
-    pool = ThreadPoolExecutor(max_workers=workers or free_cores())
-    try:
-        futures = [pool.submit(_attempt, work, video) for video in videos]
-        for done, future in enumerate(as_completed(futures), start=1):
-            future.result()  # what is not a VideoError (no space left, an interrupt) ends the whole run at once
+) -> list[Result | BadVideo]:
+    """The results of `work`, over threads that wait for processes, in the order of the videos."""
+    results: dict[int, Result | BadVideo] = {}
+    workers = workers or free_cores()
+    with closing(map_ahead(videos, work, workers=workers, ahead=2 * workers, in_order=False)) as finished:
+        for done in finished:
+            if isinstance(done.result, VideoError):
+                video = done.job
+                missing = not Path(video.path).exists()
+                results[done.place] = BadVideo(video.id, str(video.path), done.result.reason, missing)
+            elif isinstance(done.result, Exception):
+                raise done.result  # no space left, say: it ends the whole run at once
+            else:
+                results[done.place] = done.result
             if progress is not None:
-                progress(done, len(videos))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    for video, future in zip(videos, futures, strict=True):
-        yield video, future.result()
-
-
-def _attempt(work: Callable[[Video], object], video: Video) -> object:
-    try:
-        return work(video)
-    except VideoError as error:
-        missing = not Path(video.path).exists()
-        return BadVideo(id=video.id, path=str(video.path), reason=error.reason, missing=missing)
+                progress(len(results), len(videos))
+    return [results[place] for place in range(len(videos))]

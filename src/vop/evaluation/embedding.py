@@ -7,9 +7,7 @@ A model is anything with `tokenize`, `embed_tokens`, `normalise` and `embed_fram
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +22,7 @@ from vop.evaluation.ranks import similarity_matrix
 from vop.evaluation.report import SkippedVideo
 from vop.utils.text import count
 from vop.utils.threads import free_cores
+from vop.video.ahead import map_ahead
 
 if TYPE_CHECKING:
     from vop.datasets.types import Split, Video
@@ -160,13 +159,14 @@ def _embed_videos(
         by_id.update((video.id, embedding) for (video, _), embedding in zip(batch, embeddings, strict=True))
         batch.clear()
 
-    with closing(_decoded(videos, store, ahead=batch_size + workers, workers=workers)) as decoded:
-        for video, frames in decoded:
-            if isinstance(frames, VideoError):
-                if on_bad_video == "fail":
-                    raise frames
+    with closing(map_ahead(videos, store.load, workers=workers, ahead=batch_size + workers)) as decoded:
+        for done in decoded:
+            video, frames = done.job, done.result
+            if isinstance(frames, VideoError) and on_bad_video == "skip":
                 skipped.append(SkippedVideo(video.id, str(frames.path), frames.reason))
                 continue
+            if isinstance(frames, Exception):
+                raise frames
             batch.append((video, frames))
             if len(batch) == batch_size:
                 embed_batch()
@@ -175,29 +175,6 @@ def _embed_videos(
         embed_batch()
     progress("videos", len(videos), len(videos))
     return by_id, tuple(skipped)
-
-
-def _decoded(
-    videos: Sequence[Video], store: Any, *, ahead: int, workers: int
-) -> Iterator[tuple[Video, Tensor | VideoError]]:
-    """Videos in order with their frames, or the reason that there are none; at most `ahead` wait in memory."""
-    waiting: deque[tuple[Video, Future]] = deque()
-    remaining = iter(videos)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    try:
-        while True:
-            while len(waiting) < ahead and (video := next(remaining, None)) is not None:
-                waiting.append((video, pool.submit(store.load, video)))
-            if not waiting:
-                return
-            video, future = waiting.popleft()
-            try:
-                frames = future.result()
-            except VideoError as error:
-                frames = error
-            yield video, frames
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _pairwise(model: Any) -> bool:

@@ -16,7 +16,7 @@ from vop.heads import MEAN
 from vop.models.model import HEAD_PREFIX
 from vop.utils.progress import Progress, silent
 from vop.utils.text import count
-from vop.video.aspect import DISPLAY
+from vop.video.clip import DISPLAY
 
 if TYPE_CHECKING:
     from vop.models.model import TextVideoModel

@@ -12,7 +12,7 @@ from vop.backbones.clip.config import ClipSizes
 from vop.backbones.clip.model import Clip
 from vop.errors import UsageError
 from vop.methods.base import check_whole
-from vop.video.limits import MAX_FRAMES
+from vop.video.clip import MAX_FRAMES
 
 
 class Head(nn.Module):

@@ -14,7 +14,7 @@ from vop.backbones.clip.config import ClipSizes
 from vop.backbones.clip.model import Clip
 from vop.errors import UsageError
 from vop.utils.text import count
-from vop.video.limits import MAX_FRAMES
+from vop.video.clip import MAX_FRAMES
 
 MOST = 10_000  # of anything that a setting counts
 

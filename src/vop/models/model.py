@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from vop import heads, methods
 from vop.backbones import Backbone, find_backbone
 from vop.backbones.clip.model import Clip
+from vop.backbones.work import forward_work
 from vop.errors import UsageError, VopError, unknown_name
 from vop.heads.base import Head
 from vop.methods.base import Method, check_whole
 from vop.utils.device import default_device
-from vop.utils.threads import forward_work, limit_threads
-from vop.video.limits import MAX_FRAMES
+from vop.utils.threads import limit_threads
+from vop.video.clip import MAX_FRAMES
 
 if TYPE_CHECKING:
     from vop.backbones.clip.tokenizer import Tokenizer

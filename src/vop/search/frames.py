@@ -9,7 +9,7 @@ import numpy as np
 
 from vop.datasets.frames import read_frames, write_frames
 from vop.search.manifest import Manifest
-from vop.video.version import DECODER_VERSION
+from vop.video.clip import DECODER_VERSION
 
 FRAMES = "frames"
 

@@ -1,18 +1,16 @@
-"""Decoding in threads beside embedding: files go in, whole videos with their embeddings come out.
+"""Decoding beside embedding: files go in, whole videos with their embeddings come out.
 
-    files -> threads: decode, segment by segment -> a bounded queue -> batches across files -> embed -> whole videos
+    files -> threads: decode, segment by segment -> batches across files -> embed -> whole videos
 
-Each thread waits for a process of its own that decodes (`vop.video.isolated`): a file that crashes it ends only itself.
+Each thread (`vop.video.ahead`) waits for a process of its own that decodes (`vop.video.isolated`).
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
-from queue import Empty, Full, Queue
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -23,10 +21,10 @@ from vop.errors import UsageError, VideoError
 from vop.search.segmenting import Piece
 from vop.search.segments import Span
 from vop.utils.threads import free_cores
+from vop.video.ahead import Done, iterate_ahead
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-_TICK_SECONDS = 0.5
 _LATE_SECONDS = 2.0
 
 
@@ -47,26 +45,25 @@ class Finished(Generic[Job, Result]):
 
 
 @dataclass
-class _Open:
-    """A file that is under way. All but its result belongs to the thread that embeds."""
+class _File(Generic[Job, Result]):
+    """A file that is under way."""
 
-    job: object
+    job: Job
     spans: list[Span] = field(default_factory=list)
     strips: list[bytes] = field(default_factory=list)
     embeddings: list[list[np.ndarray]] = field(default_factory=list)  # of each segment, by model
-    result: object = None
-    ended: bool = False
+    done: Done[Job, Result] | None = None
 
     @property
-    def done(self) -> bool:
-        return self.ended and len(self.embeddings) == len(self.spans)
+    def is_finished(self) -> bool:
+        return self.done is not None and len(self.embeddings) == len(self.spans)
 
-    def finish(self) -> Finished:
+    def finish(self) -> Finished[Job, Result]:
+        assert self.done is not None
         by_model = [np.stack(vectors) for vectors in zip(*self.embeddings, strict=True)]
-        return Finished(self.job, self.result, self.spans, self.strips, by_model)
+        return Finished(self.job, self.done.result, self.spans, self.strips, by_model)
 
 
-Decode = Callable[[Job], Generator[Piece, None, Result]]
 Embed = Callable[[Tensor], Sequence[Tensor]]  # (b, f, 3, h, w) to (b, e) for each model
 
 
@@ -83,13 +80,13 @@ def count_workers(workers: int | None, *, batch_size: int) -> int:
 
 def run(
     jobs: Iterable[Job],
-    decode: Decode,
+    decode: Callable[[Job], Generator[Piece, None, Result]],
     embed: Embed,
     *,
     workers: int,
     batch_size: int,
     tick: Callable[[Job | None, float], None] = lambda job, share: None,
-) -> Iterator[Finished]:
+) -> Generator[Finished[Job, Result], None, None]:
     """Finished files, in the order in which they are finished.
 
     A file is finished a few seconds after it is decoded, also while others go on.
@@ -101,38 +98,40 @@ def run(
         batch_size: segments that are embedded together.
         tick: called for every piece with its file and share, and with (None, 0) when nothing has come for a while.
     """
-    batch = _Batch(embed)
-    with closing(_decoded(jobs, decode, workers=workers, ahead=2 * batch_size)) as decoded:
-        for file, piece in decoded:
-            if file is None:
+    batch: _Batch[Job, Result] = _Batch(embed)
+    files: dict[int, _File[Job, Result]] = {}
+    with closing(iterate_ahead(jobs, decode, workers=workers, ahead=2 * batch_size)) as decoded:
+        for event in decoded:
+            if event is None:
                 tick(None, 0.0)
-            elif piece is None:
-                file.ended = True
-                if isinstance(file.result, Exception) and not isinstance(file.result, VideoError):
+            elif isinstance(event, Done):
+                file = files.pop(event.place, None) or _File(event.job)
+                file.done = event
+                if isinstance(event.result, Exception) and not isinstance(event.result, VideoError):
                     yield from batch.embedded()  # it may end the job: what is decoded is not to be lost
-                if file.done:
+                if file.is_finished:
                     yield file.finish()
             else:
-                batch.add(file, piece)
-                tick(file.job, piece.share)
+                batch.add(files.setdefault(event.place, _File(event.job)), event.item)
+                tick(event.job, event.item.share)
             # In a pause, what there is is embedded rather than left to wait for company.
-            if file is None or len(batch) == batch_size or batch.is_late:
+            if event is None or len(batch) == batch_size or batch.is_late:
                 yield from batch.embedded()
     yield from batch.embedded()
 
 
-class _Batch:
+class _Batch(Generic[Job, Result]):
     """Segments of any files that are embedded together."""
 
     def __init__(self, embed: Embed) -> None:
         self._embed = embed
-        self._segments: list[tuple[_Open, np.ndarray]] = []
+        self._segments: list[tuple[_File[Job, Result], np.ndarray]] = []
         self._since = 0.0
 
     def __len__(self) -> int:
         return len(self._segments)
 
-    def add(self, file: _Open, piece: Piece) -> None:
+    def add(self, file: _File[Job, Result], piece: Piece) -> None:
         if not self._segments:
             self._since = time.monotonic()
         file.spans.append(piece.span)
@@ -144,101 +143,15 @@ class _Batch:
         """Whether a file waits here that is decoded, while the batch is slow to fill."""
         if not self._segments or time.monotonic() - self._since < _LATE_SECONDS:
             return False
-        return any(file.ended for file, _ in self._segments)
+        return any(file.done for file, _ in self._segments)
 
-    def embedded(self) -> Iterator[Finished]:
+    def embedded(self) -> Iterator[Finished[Job, Result]]:
         """Embeds what is here; gives the files that are finished with it."""
         if not self._segments:
             return
         segments, self._segments = self._segments, []
-        by_model = [
-            part.numpy() for part in self._embed(torch.from_numpy(np.stack([frames for _, frames in segments])))
-        ]
+        frames = torch.from_numpy(np.stack([frames for _, frames in segments]))
+        by_model = [part.numpy() for part in self._embed(frames)]
         for (file, _), *vectors in zip(segments, *by_model, strict=True):
             file.embeddings.append(vectors)
-        yield from (file.finish() for file in {id(file): file for file, _ in segments}.values() if file.done)
-
-
-def _decoded(
-    jobs: Iterable[Job], decode: Decode, *, workers: int, ahead: int
-) -> Iterator[tuple[_Open | None, Piece | None]]:
-    """Files with their pieces as they come, (file, None) when it has ended, (None, None) in a pause."""
-    queue: Queue = Queue(maxsize=ahead)
-    stop = threading.Event()
-    remaining = _Shared(jobs)
-
-    def put(item: object) -> None:
-        while not stop.is_set():
-            try:
-                return queue.put(item, timeout=_TICK_SECONDS)
-            except Full:
-                continue
-        raise _Stopped
-
-    def work() -> None:
-        try:
-            for job in remaining:
-                _decode_one(_Open(job), decode, put)
-            put(_NO_MORE)
-        except _Stopped:
-            pass
-        except BaseException as error:  # of the jobs themselves: it is everybody's
-            with suppress(_Stopped):
-                put(error)
-
-    threads = [threading.Thread(target=work, name=f"decode-{number}", daemon=True) for number in range(workers)]
-    for thread in threads:
-        thread.start()
-    try:
-        while workers:
-            try:
-                item = queue.get(timeout=_TICK_SECONDS)
-            except Empty:
-                item = (None, None)
-            if item is _NO_MORE:
-                workers -= 1
-            elif isinstance(item, BaseException):
-                raise item
-            else:
-                yield item
-    finally:
-        stop.set()
-        for thread in threads:  # one that hashes a large file takes a while to see it, and does no harm
-            thread.join(timeout=_TICK_SECONDS * 4)
-
-
-def _decode_one(file: _Open, decode: Decode, put: Callable[[object], None]) -> None:
-    pieces = decode(file.job)
-    try:
-        while True:
-            put((file, next(pieces)))
-    except StopIteration as end:
-        file.result = end.value
-    except _Stopped:
-        raise
-    except Exception as error:
-        file.result = error
-    finally:
-        pieces.close()
-    put((file, None))
-
-
-class _Shared:
-    """An iterator that several threads take from."""
-
-    def __init__(self, items: Iterable[Job]) -> None:
-        self._items, self._lock = iter(items), threading.Lock()
-
-    def __iter__(self) -> _Shared:
-        return self
-
-    def __next__(self) -> Job:
-        with self._lock:
-            return next(self._items)
-
-
-class _Stopped(Exception):
-    """The one who embeds has gone."""
-
-
-_NO_MORE = object()
+        yield from (file.finish() for file in {id(file): file for file, _ in segments}.values() if file.is_finished)

@@ -20,7 +20,7 @@ from vop.errors import UsageError, VideoError
 from vop.search.companions import is_live_photo, previews_among, with_pictures
 from vop.search.exclude import Exclude
 from vop.utils.names import existing_path
-from vop.video.decode import open_video
+from vop.video.source import open_video
 
 if TYPE_CHECKING:
     import av

@@ -31,7 +31,7 @@ import pyarrow as pa
 
 from vop.errors import UsageError
 from vop.search.manifest import LibraryModel
-from vop.video.version import DECODER_VERSION
+from vop.video.clip import DECODER_VERSION
 
 if TYPE_CHECKING:
     from lancedb.table import Table

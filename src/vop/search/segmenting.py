@@ -12,9 +12,10 @@ from vop.errors import UsageError, VideoError
 from vop.search.manifest import BY_SHOTS, SegmentationConfig
 from vop.search.segments import Span, in_milliseconds, shots, windows
 from vop.search.thumbnails import film_strip_jpeg
+from vop.video.clip import Clip
 from vop.video.decode import VideoDecoder
+from vop.video.frames import ClipFrames, decode_clips
 from vop.video.probe import VideoInfo, describe
-from vop.video.stretches import Stretch, decode_stretches
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,9 +47,10 @@ def read_segments(
         yield info
         spans = [in_milliseconds(span) for span in _cut(video, cutting)]
         damaged = 0
-        for span, stretch in zip(spans, decode_stretches(video, spans, num_frames=num_frames, size=size), strict=True):
-            if isinstance(stretch, Stretch):
-                yield Piece(span, stretch.frames, film_strip_jpeg(stretch.pictures), 1 / len(spans))
+        clips = [Clip(*span) for span in spans]
+        for span, clip in zip(spans, decode_clips(video, clips, num_frames=num_frames, size=size), strict=True):
+            if isinstance(clip, ClipFrames):
+                yield Piece(span, clip.frames, film_strip_jpeg(clip.pictures), 1 / len(spans))
             else:
                 damaged += 1
                 yield None
@@ -64,10 +66,11 @@ def read_frames_of(path: Path, spans: Sequence[Span], *, num_frames: int, size: 
         VideoError: one of them cannot be had.
     """
     with VideoDecoder(path) as video:
-        for stretch in decode_stretches(video, spans, num_frames=num_frames, size=size, num_pictures=0):
-            if isinstance(stretch, VideoError):
-                raise stretch
-            yield stretch.frames
+        clips = [Clip(*span) for span in spans]
+        for clip in decode_clips(video, clips, num_frames=num_frames, size=size, num_pictures=0):
+            if isinstance(clip, VideoError):
+                raise clip
+            yield clip.frames
 
 
 def _cut(video: VideoDecoder, cutting: SegmentationConfig) -> list[Span]:

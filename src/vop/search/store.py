@@ -54,7 +54,7 @@ from vop.search.schema import (
 from vop.search.snapshot import Snapshot
 from vop.search.state import read_progress
 from vop.utils.files import explain_full_disk
-from vop.video.version import DECODER_VERSION
+from vop.video.clip import DECODER_VERSION
 
 if TYPE_CHECKING:
     from lancedb.table import Table

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from vop.errors import UsageError
 
-STRIP_HEIGHT = 90  # pixels: a 16:9 picture of `decode_stretches`, 160 pixels wide, fits as it is
+STRIP_HEIGHT = 90  # pixels: a 16:9 picture of `decode_clips`, 160 pixels wide, fits as it is
 _QUALITY = 75
 _MOST_STRETCHED = 3.0  # a very wide or narrow video has cells of 3:1 or 1:3 with its pictures in their middle
 

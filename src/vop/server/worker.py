@@ -94,14 +94,14 @@ class MediaWorker:
 
 def _prepare() -> None:
     import vop.server.media
-    import vop.video.decode
+    import vop.video.frames
     import vop.video.picture  # noqa: F401
 
 
 def _decode(
     path: str | Path, *, num_frames: int, size: int, start_seconds: float, end_seconds: float | None
 ) -> np.ndarray:
-    from vop.video.decode import decode_frames
+    from vop.video.frames import decode_frames
     from vop.video.picture import is_picture, picture_frames
 
     if is_picture(path):

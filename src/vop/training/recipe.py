@@ -10,7 +10,7 @@ from pathlib import Path
 from vop.errors import UsageError, unknown_name
 from vop.utils.files import read_file
 from vop.utils.parsing import MAX_YAML_BYTES, parse_yaml
-from vop.video.aspect import DISPLAY, check_aspect
+from vop.video.clip import DISPLAY, check_aspect
 
 ENOUGH_STEPS = 300  # in which prompts learned more than they broke, on emoji-motion with mini (docs/training.md)
 PAPER_EPOCHS = 5

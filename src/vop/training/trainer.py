@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
+from vop.backbones.work import forward_work
 from vop.datasets.frames import FrameStore
 from vop.datasets.loading import EpochSampler, FrameLoader, PairDataset, caption_groups, count_groups, frame_loader
 from vop.datasets.types import Split
@@ -32,7 +33,7 @@ from vop.training.loss import contrastive_loss
 from vop.training.recipe import ENOUGH_STEPS, PAPER_EPOCHS, TUNED, UNTUNED, Recipe
 from vop.utils.progress import Progress, silent
 from vop.utils.text import count
-from vop.utils.threads import forward_work, limit_threads
+from vop.utils.threads import limit_threads
 
 CHECKPOINT = "state.safetensors"
 LOGIT_SCALE = "clip.log_logit_scale"

@@ -2,46 +2,142 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import subprocess
+from functools import cache
 from pathlib import Path
 
 import torch
 
-from vop.errors import unknown_name
+from vop.errors import UsageError, unknown_name
 from vop.utils.text import count
 from vop.utils.threads import usable_cores
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+AUTO = "auto"
+CPU_INFO = Path("/proc/cpuinfo")  # Linux
+_VARIABLE = "VOP_DEVICE"  # tells processes that this one starts
+
+_chosen: torch.device | None = None
+
+
+def use_device(name: str = AUTO) -> torch.device:
+    """Choose the device that `default_device` returns, also in processes that this one starts.
+
+    Args:
+        name: "cpu", "cuda", one GPU such as "cuda:1", or "mps"; "auto" takes the first that there is of CUDA, Apple's
+            MPS and the CPU.
+
+    Raises:
+        UsageError: this machine has no such device.
+    """
+    global _chosen
+    if name == AUTO:
+        _chosen = None
+        os.environ.pop(_VARIABLE, None)
+        return default_device()
+    device = _available(name)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+        os.environ["CUDA_VISIBLE_DEVICES"] = _gpus()[device.index]  # for processes that start later
+    _chosen, os.environ[_VARIABLE] = device, device.type
+    return device
 
 
 def default_device() -> torch.device:
+    """The device that was chosen, or else the first that there is of CUDA, Apple's MPS and the CPU.
+
+    Raises:
+        UsageError: VOP_DEVICE in the environment names a device that this machine does not have.
+    """
+    if _chosen is not None:
+        return _chosen
+    name = os.environ.get(_VARIABLE) or AUTO
+    if name != AUTO:
+        return _available(name)
+    kinds = {torch.device(found).type for found in available_devices()}
+    return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if kind in kinds))
+
+
+def available_devices() -> list[str]:
+    """The names of the devices of this machine that PyTorch computes on."""
+    names = ["cpu"]
     if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("cpu")
+        names += ["cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return names
+
+
+@cache
+def _gpus() -> list[str]:
+    """The GPUs as CUDA numbers them for the whole machine, by their number in this process."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _available(name: str) -> torch.device:
+    names = available_devices()
+    if name not in names:
+        raise UsageError(f"device is {name!r}; available on this machine: {', '.join([AUTO, *names])}")
+    return torch.device(name)
 
 
 def resolve_precision(name: str, device: torch.device | str) -> torch.dtype:
-    """ "bf16", "fp32", or "auto": bf16 where the hardware computes in it, else fp32."""
-    if name == "auto":
+    """The data type for "bf16", "fp32" or "auto": bf16 where the hardware computes in it, else fp32.
+
+    Raises:
+        UsageError: the name is unknown, or this MPS device has no bf16.
+    """
+    if name == AUTO:
         return torch.bfloat16 if has_bf16(device) else torch.float32
     if name not in PRECISIONS:
-        raise unknown_name("precision", name, ["auto", *PRECISIONS])
+        raise unknown_name("precision", name, [AUTO, *PRECISIONS])
+    if name == "bf16" and torch.device(device).type == "mps" and not has_bf16(device):
+        raise UsageError("precision is 'bf16', which MPS does not have on this machine; use 'fp32' or 'auto'")
     return PRECISIONS[name]
 
 
 def has_bf16(device: torch.device | str) -> bool:
     """Whether the hardware multiplies bf16 matrices (in software it is slower than fp32)."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # since PyTorch 2.11
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if kind == "mps":
+        return _mps_has_bf16()
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # since PyTorch 2.11
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") or capabilities.get("bf16"))
+
+
+@cache
+def _mps_has_bf16() -> bool:
+    """Before macOS 14 there are no such tensors."""
+    try:
+        ones = torch.ones(2, 2, dtype=torch.bfloat16, device="mps")
+        return bool((ones @ ones).sum().item() == 8)
+    except (RuntimeError, TypeError):
+        return False
 
 
 def machine_name() -> str:
     """What a result was computed on: the GPU, or the processor and how many of its cores may be used."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    cpus = Path("/proc/cpuinfo")
-    lines = cpus.read_text(encoding="utf-8").splitlines() if cpus.exists() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return f"{next(named, platform.processor() or platform.machine())}, {count('core', usable_cores())}"
+    device = default_device()
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return f"{_processor()}, MPS"
+    return f"{_processor()}, {count('core', usable_cores())}"
+
+
+def _processor() -> str:
+    if CPU_INFO.exists():
+        lines = CPU_INFO.read_text(encoding="utf-8").splitlines()
+        named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        found = next(named, "")
+    elif platform.system() == "Darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    else:
+        found = platform.processor()
+    return found or platform.machine()

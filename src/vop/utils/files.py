@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read only where they are files and of a sensible size."""
+"""Files: written whole or not at all, and read only if they are regular files of a sensible size."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from vop.errors import VopError
 
 # Libraries that write files by themselves (safetensors, PyTorch) hide the error number in their own message.
 _FULL_MESSAGES = ("No space left", "StorageFull", "Disk quota exceeded")
-_ROOM = 4096  # bytes; less than this is no room
+_ROOM = 4096  # bytes; a disk with less free space counts as full
 
 
 def check_file(path: str | Path, *, at_most: int | None = None, error: type[VopError] = VopError) -> None:
-    """Raises `error` unless `path` is a file of at most `at_most` bytes that can be opened.
+    """Raise `error` unless `path` is a file of at most `at_most` bytes that can be opened.
 
-    Reading a pipe may wait for ever, and a device such as /dev/zero never ends.
+    Reading a pipe may wait forever, and a device such as /dev/zero never ends.
     """
     os.close(_open_file(Path(path), at_most, error))
 
@@ -30,8 +30,7 @@ def read_file(path: str | Path, *, at_most: int, error: type[VopError] = VopErro
     """The content of a file.
 
     Raises:
-        error: it is missing, cannot be read, is not a file but a folder, a pipe or a device, or has more than
-            `at_most` bytes.
+        error: the file is missing, cannot be read, is a folder, a pipe or a device, or has more than `at_most` bytes.
     """
     with open(_open_file(Path(path), at_most, error), "rb") as file:
         try:
@@ -41,7 +40,7 @@ def read_file(path: str | Path, *, at_most: int, error: type[VopError] = VopErro
 
 
 def _open_file(path: Path, at_most: int | None, error: type[VopError]) -> int:
-    """A descriptor of a file that was checked after it was opened, so that no other can take its place."""
+    """A descriptor of a file, checked after it was opened so that no other file can take its place."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as failure:  # a ValueError: a path with a zero byte
@@ -66,14 +65,14 @@ def _kind(mode: int) -> str:
 
 @contextmanager
 def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block ends well, its file takes the place of `path`.
+    """Yield a temporary path beside `path`. When the block succeeds, the temporary file replaces `path`.
 
-    The temporary name keeps the suffix. Folders on the way are made. When the block fails, its file is removed
-    and whatever was at `path` stays.
+    The temporary name keeps the suffix. Missing folders are created. When the block fails, the temporary file is
+    removed and `path` stays as it was.
 
     Args:
-        durable: the content reaches the disk before the name does, so that a power cut leaves the old file or the
-            new one. A cache that checks what it reads can do without, and saves the wait for the disk.
+        durable: write the content to the disk before the name, so that a power cut leaves the old file or the new
+            one. A cache that checks what it reads does not need it, and saves the wait for the disk.
 
     Raises:
         VopError: the folder cannot be written, or there is no space left.
@@ -86,13 +85,13 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
             yield temporary
             _publish(temporary, path, durable=durable)
     finally:
-        with suppress(OSError):  # gone already, or never made
+        with suppress(OSError):  # it was moved, or never created
             temporary.unlink()
 
 
 @contextmanager
 def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turns what fails for want of space, in writing `path`, into a VopError that says so."""
+    """Turn a failure to write `path` that was caused by a full disk into a VopError that says so."""
     try:
         yield
     except Exception as error:
@@ -136,7 +135,7 @@ def _is_full(error: BaseException) -> bool:
 
 
 def _has_no_room(folder: Path) -> bool:
-    """Whether the disk is full now, which torch.save reports as "unexpected pos" of its own file."""
+    """Whether the disk is full, which torch.save reports as an "unexpected pos" in its file."""
     try:
         return shutil.disk_usage(folder).free < _ROOM
     except OSError:

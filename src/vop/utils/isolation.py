@@ -1,8 +1,8 @@
-"""Functions that run in processes of their own, so that what crashes, hangs or fills the memory ends only its own job.
+"""Functions that run in processes of their own: a crash, a hang or a full memory ends only the job in question.
 
 FFmpeg's decoders meet files that nobody has tested. A process here is a Python that imports what its jobs need and no
-more; it takes a job at a time over a socket. Large arrays of a result travel in shared memory: they are written into it
-once, and the one who asked reads them there.
+more; it takes one job at a time over a socket. Large arrays of a result travel in shared memory: they are written into
+it once, and the caller reads them there.
 """
 
 from __future__ import annotations
@@ -15,18 +15,26 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from vop.errors import VopError
 
-_SHARED_BYTES = 2**16  # of arrays; less than this is sent as it is
-_STOP_SECONDS = 5.0  # that a job may take to end when nobody wants its result any more
-_CODE = "import sys; sys.path[:] = {path!r}; from vop.utils.isolation import serve; serve({descriptor}, {memory})"
+P = ParamSpec("P")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_MOST_AT_ONCE = 2**30  # bytes
+_SHARED_BYTES = 2**16  # smaller arrays are sent over the socket
+_STOP_SECONDS = 5.0  # for a job to end when its result is not wanted any more
+_PARENT_SECONDS = 1.0  # between looks at whether the process that started this one still runs
+_CODE = "import sys; sys.path[:] = {path!r}; from vop.utils.isolation import serve; serve({arguments})"
 
 _ITEM, _RESULT, _ERROR = "item", "result", "error"
 _GO_ON, _STOP = "go on", "stop"
@@ -36,7 +44,7 @@ class Crashed(Exception):
     """A process ended in the middle of a job.
 
     Attributes:
-        how: in a few words: by which signal, or with which exit status.
+        how: the signal or the exit status, in a few words.
     """
 
     def __init__(self, how: str) -> None:
@@ -49,18 +57,18 @@ class Ended(Exception):
 
 
 class TookTooLong(Exception):
-    """A job was silent for longer than it may be, and its process was ended."""
+    """A job gave no result for too long, and its process was ended."""
 
 
 class Processes:
-    """Processes for jobs, as many as there are jobs at a time; safe from several threads.
+    """Processes for jobs, one for each job that runs at the same time. Thread-safe.
 
-    They start when they are needed, stay for the next jobs, and end with `close` or with the process that started them,
-    however that ends.
+    They start when they are needed, wait for the next jobs, and end with `close` or with the process that started
+    them, even if that is killed.
 
     Args:
-        seconds: the longest a job may go without a result; None: for ever.
-        memory_bytes: the most memory that one process may allocate, where the system keeps such a limit; None: any.
+        seconds: how long a job may run without a result; None: forever.
+        memory_bytes: the most memory that one process may allocate, if the system supports such a limit; None: any.
     """
 
     def __init__(self, *, seconds: float | None = None, memory_bytes: int | None = None) -> None:
@@ -89,7 +97,7 @@ class Processes:
             for process in processes:
                 process.receive(self.seconds)
 
-    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def call(self, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
         """`function(*args, **kwargs)` in one of the processes.
 
         Raises:
@@ -100,10 +108,13 @@ class Processes:
         """
         with self._process() as process:
             process.start(function, args, kwargs)
-            return process.receive(self.seconds)[1]
+            result: Result = process.receive(self.seconds)[1]
+            return result
 
-    def iterate(self, function: Callable[..., Iterator], *args: Any, **kwargs: Any) -> Iterator[Any]:
-        """The items of a generator, which works on the next one while one is looked at, but not before the second.
+    def iterate(
+        self, function: Callable[P, Generator[Item, None, Result]], *args: P.args, **kwargs: P.kwargs
+    ) -> Generator[Item, None, Result]:
+        """The items of a generator. While the caller works on one, it makes the next, but not before the second.
 
         It returns what the generator returned. Closing it ends the job.
 
@@ -122,16 +133,17 @@ class Processes:
                 kind, item = process.receive(self.seconds)
                 if kind == _ITEM:
                     yield item
-            return item
+            result: Result = item
+            return result
 
     def close(self) -> None:
-        """End all processes, for good, and with them the jobs that are running."""
+        """End all processes and the jobs that are running. No process starts again."""
         with self._lock:
             self._closed = True
             busy, idle = self._all - set(self._idle), self._idle
             self._all, self._idle = set(), []
         for process in busy:
-            process.kill()  # who waits for it closes it
+            process.kill()  # the thread that waits for it closes it
         for process in idle:
             process.close()
 
@@ -172,7 +184,7 @@ class Processes:
 
 
 class _Process:
-    """One of them, seen from outside.
+    """One of the processes, as its parent sees it.
 
     Attributes:
         is_ready: whether it waits for a job.
@@ -180,9 +192,9 @@ class _Process:
 
     def __init__(self, memory_bytes: int | None) -> None:
         ours, theirs = socket.socketpair()
-        code = _CODE.format(path=sys.path, descriptor=theirs.fileno(), memory=memory_bytes)
+        code = _CODE.format(path=sys.path, arguments=f"{theirs.fileno()}, {memory_bytes}, {os.getpid()}")
         with theirs:
-            # In a group of its own, Ctrl-C is for us alone.
+            # In a group of its own, so that Ctrl-C does not reach it.
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code],
                 stdin=subprocess.DEVNULL,
@@ -198,7 +210,7 @@ class _Process:
         self.send((function, args, kwargs))
 
     def send(self, message: Any) -> None:
-        with suppress(OSError):  # it is dead, as the next `receive` will find
+        with suppress(OSError):  # it has ended, which the next `receive` reports
             self._connection.send(message)
 
     def receive(self, seconds: float | None) -> tuple[str, Any]:
@@ -216,7 +228,7 @@ class _Process:
         return kind, value
 
     def stop(self) -> None:
-        """Has a job end that nobody wants any more."""
+        """End a job whose result is not wanted any more."""
         if self.is_ready:
             return
         self.send(_STOP)
@@ -260,7 +272,7 @@ def _send(connection: Connection, message: Any) -> None:
     connection.send((data, sizes))
     with _shared_file() as file:
         for view in views:
-            file.write(view)
+            _write(file, view)
         file.seek(0)
         send_handle(connection, file.fileno(), None)
 
@@ -271,42 +283,59 @@ def _receive(connection: Connection) -> Any:
         return pickle.loads(data)
     memory = bytearray(sum(sizes))
     with open(recv_handle(connection), "rb", buffering=0) as file:
-        file.readinto(memory)
+        _read(file, memoryview(memory))
     ends = [sum(sizes[: place + 1]) for place in range(len(sizes))]
     views = [memoryview(memory)[end - size : end] for end, size in zip(ends, sizes, strict=True)]
     return pickle.loads(data, buffers=views)
 
 
-def _shared_file():
-    """A file without a name, in memory where the system has such files."""
+def _shared_file() -> FileIO:
+    """A file without a name, in memory if the system supports that."""
     if hasattr(os, "memfd_create"):
-        return open(os.memfd_create("vop"), "w+b", buffering=0)
-    return tempfile.TemporaryFile(buffering=0)
+        return FileIO(os.memfd_create("vop"), "w+")
+    with tempfile.NamedTemporaryFile() as named:
+        return FileIO(os.dup(named.fileno()), "w+")
+
+
+# One call writes or reads at most 2 GiB.
+
+
+def _write(file: FileIO, view: memoryview) -> None:
+    while view:
+        view = view[file.write(view[:_MOST_AT_ONCE]) :]
+
+
+def _read(file: FileIO, view: memoryview) -> None:
+    while view:
+        size = file.readinto(view[:_MOST_AT_ONCE])
+        if not size:
+            raise EOFError
+        view = view[size:]
 
 
 # -- in the processes
 
 
-def serve(descriptor: int, memory_bytes: int | None) -> None:
-    """Takes jobs until the process that started this one ends."""
+def serve(descriptor: int, memory_bytes: int | None, parent: int) -> None:
+    """Run jobs until the process that started this one ends."""
     connection = Connection(descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends FFmpeg's loops too, which Python's handler cannot
-    threading.Thread(target=_end_with_parent, args=(descriptor,), daemon=True).start()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # also ends FFmpeg's loops, which Python's handler cannot
+    threading.Thread(target=_end_with_parent, args=(descriptor, parent), daemon=True).start()
     _limit_resources(memory_bytes)
     while True:
         message = _next(connection)
-        if message not in (_STOP, _GO_ON):  # which are for a job that has ended meanwhile
+        if message not in (_STOP, _GO_ON):  # meant for a job that has ended
             _answer(connection, *_work(connection, *message))
 
 
 def _work(
     connection: Connection, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
 ) -> tuple[str, Any]:
-    """What comes of a job: its result or its error."""
+    """The result or the error of a job."""
     try:
         result = function(*args, **kwargs)
-        return _RESULT, _hand_out(connection, result) if isinstance(result, Iterator) else result
+        return _RESULT, _hand_out(connection, result) if isinstance(result, Generator) else result
     except VopError as error:
         return _ERROR, error
     except BaseException as error:
@@ -314,8 +343,8 @@ def _work(
         return _ERROR, error
 
 
-def _hand_out(connection: Connection, items: Generator) -> Any:
-    """Answers with an item whenever one is asked for; gives what the generator returns."""
+def _hand_out(connection: Connection, items: Generator[Any, None, Any]) -> Any:
+    """Send an item whenever one is asked for; return what the generator returns."""
     try:
         while _next(connection) == _GO_ON:
             item = next(items)
@@ -344,33 +373,40 @@ def _answer(connection: Connection, kind: str, value: Any) -> None:
         _send(connection, (kind, value))
     except OSError:
         os._exit(1)
-    except Exception as error:  # what cannot be pickled
+    except Exception as error:  # it cannot be pickled
         _send(connection, (_ERROR, RuntimeError(f"{type(value).__name__} cannot be sent ({error}): {value}")))
 
 
-def _end_with_parent(descriptor: int) -> None:
-    import select
-
-    poll = select.poll()
-    poll.register(descriptor, 0)  # only its end
-    poll.poll()
+def _end_with_parent(descriptor: int, parent: int) -> None:
+    """Ends this process, whatever it is doing, when the process that started it has ended."""
+    wait = _hang_up(descriptor)
+    while os.getppid() == parent and not wait(_PARENT_SECONDS):
+        pass
     os._exit(1)
 
 
+def _hang_up(descriptor: int) -> Callable[[float], object]:
+    """A function that waits; true if the other end of the socket was closed, as far as the system tells."""
+    import select
+
+    if not hasattr(select, "poll"):
+        return time.sleep
+    poll = select.poll()
+    poll.register(descriptor, 0)  # only its end
+    return lambda seconds: poll.poll(1000 * seconds)
+
+
 def _limit_resources(memory_bytes: int | None) -> None:
+    """Set the limits that the system supports: on core dumps and on memory."""
     try:
         import resource
     except ImportError:
         return
-    _limit(resource.RLIMIT_CORE, 0)
-    if memory_bytes is not None:
-        _limit(resource.RLIMIT_DATA, memory_bytes)
-
-
-def _limit(kind: int, amount: int) -> None:
-    import resource
-
-    _, hard = resource.getrlimit(kind)
-    amount = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(kind, (amount, amount))
+    for name, amount in (("RLIMIT_CORE", 0), ("RLIMIT_DATA", memory_bytes)):
+        kind = getattr(resource, name, None)
+        if kind is None or amount is None:
+            continue
+        with suppress(OSError, ValueError):
+            _, hard = resource.getrlimit(kind)
+            most = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
+            resource.setrlimit(kind, (most, most))

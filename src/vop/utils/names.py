@@ -1,8 +1,8 @@
 """Names of files, folders and columns, which Unicode can spell in several ways.
 
-An é is one code point (composed, NFC) or an e with an accent after it (decomposed, NFD). macOS hands out decomposed
-names, people type composed ones, and a disk under Linux takes them for different names. Paths are kept as they are on
-disk; names are compared as `nfc(name)`.
+An é is one code point (composed, NFC) or an e followed by an accent (decomposed, NFD). macOS returns decomposed names,
+people type composed ones, and Linux treats them as different names. Paths are kept as they are on disk; names are
+compared as `nfc(name)`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from functools import cache
 from itertools import permutations
 from pathlib import Path
 
-# All ranges of letters that NFC itself replaces, such as the ångström sign by Å, or U+095B by two characters.
+# The ranges of letters that NFC replaces, such as the ångström sign by Å, or U+095B by two characters.
 _WITH_REPLACED = (range(0x340, 0x2330), range(0xF900, 0xFB50), range(0x2F800, 0x2FA20))
 _MOST_REORDERED = 4  # marks on one letter whose order may differ; Vietnamese needs two
 
 
 def nfc(text: str) -> str:
-    """A text in Unicode's composed form; texts that are equal in it are the same name."""
+    """A text in Unicode's composed form. Two names are the same if they are equal in this form."""
     return unicodedata.normalize("NFC", text)
 
 
 def names_in(folder: Path) -> dict[str, list[str]]:
-    """The names in a folder by their composed form, sorted; none if the folder cannot be read."""
+    """The names in a folder, sorted, by their composed form; empty if the folder cannot be read."""
     try:
         names = sorted(os.listdir(folder))
     except OSError:
@@ -38,7 +38,7 @@ def names_in(folder: Path) -> dict[str, list[str]]:
 
 
 def existing_path(path: str | Path, *, names_in: Callable[[Path], Mapping[str, Sequence[str]]] = names_in) -> Path:
-    """The path on disk whose names are those of `path`, however Unicode spells them.
+    """The path on disk with the names of `path`, in whichever spelling.
 
     Args:
         names_in: lists a folder, as `names_in` does; `functools.cache(names_in)` saves listing it for every path.
@@ -56,7 +56,7 @@ def existing_path(path: str | Path, *, names_in: Callable[[Path], Mapping[str, S
 
 
 def _spelled_in(folder: Path, name: str, names_in: Callable[[Path], Mapping[str, Sequence[str]]]) -> Iterator[str]:
-    """The spellings of a name that a folder has, the given one first."""
+    """The spellings of a name that exist in a folder, the given one first."""
     if os.path.lexists(folder / name):
         yield name
     if not name.isascii():
@@ -64,7 +64,7 @@ def _spelled_in(folder: Path, name: str, names_in: Callable[[Path], Mapping[str,
 
 
 def letters(text: str) -> list[str]:
-    """A text in composed form, cut into letters with the marks that follow them."""
+    """A text in composed form, split into letters with the marks that follow them."""
     found: list[str] = []
     for character in nfc(text):
         if found and unicodedata.category(character).startswith("M"):
@@ -75,8 +75,8 @@ def letters(text: str) -> list[str]:
 
 
 def spellings(letter: str) -> list[str]:
-    """Every way to spell one of `letters`: composed, decomposed, in part, and with marks in another order."""
-    if letter.isascii():  # the kelvin sign is hardly ever a K of a name
+    """Every spelling of one of `letters`: composed, decomposed, partly composed, and with marks in another order."""
+    if letter.isascii():  # names hardly ever have a kelvin sign for a K
         return [letter]
     whole = unicodedata.normalize("NFD", letter)
     base, marks = whole[0], whole[1:]
@@ -89,14 +89,14 @@ def spellings(letter: str) -> list[str]:
 
 
 def _as_one(text: str) -> list[str]:
-    """The single characters that are this text."""
+    """The single characters that are equal to this text."""
     composed = nfc(text)
     return [composed] * (len(composed) == 1) + _replaced().get(composed, [])
 
 
 @cache
 def _replaced() -> dict[str, list[str]]:
-    """By text in composed form, the characters that NFC replaces by it."""
+    """The characters that NFC replaces by another text, by that text."""
     found = defaultdict(list)
     for character in (chr(code) for codes in _WITH_REPLACED for code in codes):
         if nfc(character) != character:

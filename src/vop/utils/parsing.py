@@ -1,4 +1,4 @@
-"""JSON and YAML from outside: what is too deep, too large or not a document ends with an error that says so."""
+"""JSON and YAML from outside. A document that is too deep, too large or malformed ends with an error that says so."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from vop.errors import VopError
 from vop.utils.files import read_file
 
-MAX_CONFIG_BYTES = 4 * 2**20  # of a configuration; the largest of a CLIP folder has 20 kB
+MAX_CONFIG_BYTES = 4 * 2**20  # the largest configuration of a CLIP folder has 20 kB
 MAX_YAML_BYTES = 200_000  # a recipe has 2 kB
 MAX_YAML_VALUES = 20_000
 
@@ -19,7 +19,7 @@ def parse_json(text: str | bytes) -> Any:
     """The value of a JSON document.
 
     Raises:
-        ValueError: it is not JSON, nested too deeply, or an object repeats a key; says where and what.
+        ValueError: it is not JSON, is nested too deeply, or has an object that repeats a key.
     """
     try:
         return json.loads(text, object_pairs_hook=_unique)
@@ -43,10 +43,10 @@ def read_json_object(path: str | Path, *, remedy: str, at_most: int = MAX_CONFIG
     """The named values of a JSON file.
 
     Args:
-        remedy: ends the error message: what to do about the file.
+        remedy: what to do about the file, at the end of the error message.
 
     Raises:
-        VopError: it cannot be read, or holds something else.
+        VopError: it cannot be read, or does not hold named values.
     """
     data = read_file(path, at_most=at_most)
     try:
@@ -59,10 +59,10 @@ def read_json_object(path: str | Path, *, remedy: str, at_most: int = MAX_CONFIG
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of a YAML document, of safe types only.
+    """The value of a YAML document. Only safe types are built.
 
     Raises:
-        ValueError: it is not YAML, too large (aliases count as what they stand for) or nested too deeply.
+        ValueError: it is not YAML, is too large (with aliases expanded) or is nested too deeply.
     """
     import yaml
 
@@ -83,9 +83,9 @@ def parse_yaml(text: str) -> Any:
 
 
 def _weight(node: Any, known: dict[int, float]) -> float:
-    """How many values a node stands for; infinitely many where it holds itself."""
+    """How many values a node stands for; infinitely many if it contains itself."""
     if id(node) not in known:
-        known[id(node)] = float("inf")  # until its own are counted
+        known[id(node)] = float("inf")  # until its values are counted
         inner = node.value if isinstance(node.value, list) else ()
         parts = (part for entry in inner for part in (entry if isinstance(entry, tuple) else (entry,)))
         known[id(node)] = 1 + sum(_weight(part, known) for part in parts)

@@ -1,6 +1,6 @@
-"""How far a long job is: bars with an estimate on a terminal, a line now and then elsewhere.
+"""Progress of long jobs: bars with an estimate on a terminal, a line now and then elsewhere.
 
-Everything that takes long calls `progress(stage, done, total, note="")`. Nothing is written to standard output.
+A long job calls `progress(stage, done, total, note="")`. Nothing is written to standard output.
 """
 
 from __future__ import annotations
@@ -11,23 +11,28 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from vop.utils.text import visible
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 SPEED_WINDOW_SECONDS = 600.0
 
 
 class Progress(Protocol):
+    """Called with the name of a stage, how many of its steps are done, and how many there are in total."""
+
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None: ...
 
 
 def silent(stage: str, done: int, total: int, note: str = "") -> None:
-    """Shows nothing."""
+    """Progress that shows nothing."""
 
 
 class Lines:
-    """For files and pipes: the first and the last line of a stage, and one every `interval_seconds` between."""
+    """Progress for files and pipes: a stage's first and last line, and one every `interval_seconds` in between."""
 
     def __init__(self, *, interval_seconds: float = 30.0) -> None:
         self.interval_seconds = interval_seconds
@@ -60,7 +65,7 @@ class Lines:
 
 
 class Bars:
-    """For terminals: one bar per stage with its speed and the time that is left."""
+    """Progress for terminals: a bar for each stage, with the time that is left."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -86,7 +91,7 @@ class Bars:
         ]
         # A step of a large model on a CPU takes longer than the half minute that Rich estimates speed from.
         self._bars = Progress(*columns, console=Console(stderr=True), speed_estimate_period=SPEED_WINDOW_SECONDS)
-        self._tasks: dict[str, int] = {}
+        self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Bars:
         self._bars.start()
@@ -105,7 +110,7 @@ class Bars:
 
 
 def is_first_process() -> bool:
-    """Whether this is the one of several launched processes that speaks for all."""
+    """Whether this process prints for all that were launched together."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -115,12 +120,12 @@ def is_launched() -> bool:
 
 
 def show() -> AbstractContextManager[Progress]:
-    """What suits standard error."""
+    """Bars if standard error is a terminal, else lines."""
     if not is_first_process():
         return nullcontext(silent)
     return Bars() if sys.stderr.isatty() else Lines()
 
 
 def stage(progress: Progress, name: str) -> Callable[[int, int], None]:
-    """`progress` for a job that knows only (done, total)."""
+    """The progress of one stage, for a job that reports only (done, total)."""
     return lambda done, total: progress(name, done, total)

@@ -1,14 +1,14 @@
-"""Text for people: counts, and names from files that must not command the terminal, spreadsheet or page they reach."""
+"""Text for people: counts, and names from files made harmless to terminals, spreadsheets and pages."""
 
 from __future__ import annotations
 
 import re
 from html import escape
 
-# Control characters other than the tab and the line's end, invisible marks that change the direction of text, line
-# separators that are none to a terminal, and halves of characters (bytes of a name that is not valid UTF-8).
+# Control characters except the tab and the newline, invisible marks that change the direction of text, line separators
+# that terminals do not know, and surrogates (bytes of a name that is not valid UTF-8).
 _COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")  # also full width: spreadsheets take both
+_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")  # also full width, which spreadsheets accept
 _TAG = re.compile(r"<(?! )|>|&(?=#?\w+;)")  # a "<" before a space begins no tag
 _MARKUP = re.compile(r"[\\`*_\[\]|~]")
 
@@ -26,12 +26,12 @@ def plural(noun: str) -> str:
 
 
 def visible(text: str) -> str:
-    r"""Text with every character that commands a terminal written as an escape, such as `\x1b`; lines stay lines."""
+    r"""Text with every character that commands a terminal written as an escape such as `\x1b`. Newlines stay."""
     return _COMMANDS.sub(_escaped, text)
 
 
 def on_one_line(text: str) -> str:
-    r"""`visible` text for a table's cell or a list's line: the end of a line and a tab are written as escapes, too."""
+    r"""`visible` text for a cell of a table or a line of a list: newlines and tabs are escaped, too."""
     return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
@@ -43,12 +43,12 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def in_json(text: str) -> str:
-    """A JSON document with the same values, in which no character commands a terminal."""
+    """A JSON document with the same values, with characters that command a terminal escaped."""
     return _COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def in_spreadsheet(value: object) -> object:
-    """The cell of a CSV file: text that a spreadsheet would take for a formula has a quote in front (OWASP)."""
+    """The cell of a CSV file. Text that a spreadsheet would read as a formula gets a quote in front (OWASP)."""
     return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 

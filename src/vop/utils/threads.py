@@ -1,8 +1,8 @@
 """Cores and threads: how many cores this process may use, how many are free, how many threads PyTorch gets.
 
-PyTorch's number does not follow the load: results can depend on it in their last bits, and would then depend on what
-else the machine does. On a busy machine it is enough that threads sleep while they wait (`sleep_while_waiting`). Work
-that cannot change a result, such as decoding, can follow `free_cores`.
+PyTorch's number of threads does not follow the load. Results depend on it in their last bits, and would depend on the
+other programs of the machine. On a busy machine it is enough that threads sleep while they wait
+(`sleep_while_waiting`). Work that cannot change a result, such as decoding, can use `free_cores`.
 
 PyTorch is imported only where its threads are set.
 """
@@ -15,30 +15,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vop.errors import UsageError
 
-if TYPE_CHECKING:
-    from vop.backbones.clip.config import ClipSizes, TowerSizes
-
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
-SAMPLE_SECONDS = 0.1  # of load: ten ticks of the kernel's clock
+SAMPLE_SECONDS = 0.1  # for measuring the load: ten ticks of the kernel's clock
 # Multiply-adds of a forward pass. Two threads are no faster than one below about twice as many (bench/threads.py).
 WORK_PER_THREAD = 750_000_000
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # by which users choose PyTorch's threads
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, at least 1: by its affinity, and in a container by its CPU quota."""
+    """How many cores this process may use, at least 1: by its affinity, and in a container by its CPU quota."""
     limits = [_allowed_cores(), *map(int, _quotas())]  # rounded down: threads above a quota are stopped midway
     return max(1, min(limits))
 
 
 def free_cores(*, sample_seconds: float = SAMPLE_SECONDS) -> int:
-    """Usable cores that no other process uses now, at least 1; all of them where the system does not tell.
+    """How many usable cores no other process is using, at least 1; all usable ones if the system does not tell.
 
-    Measures for `sample_seconds`. What this process uses itself does not count as load; what its children use does.
+    Measures for `sample_seconds`. The load of this process does not count; that of its children does.
     """
     usable = usable_cores()
     before, own_before = _core_seconds(), time.process_time()
@@ -54,21 +50,21 @@ def free_cores(*, sample_seconds: float = SAMPLE_SECONDS) -> int:
 
 
 def sleep_while_waiting() -> None:
-    """Makes PyTorch's threads sleep while they wait for each other; has an effect only before PyTorch is imported.
+    """Make PyTorch's threads sleep while they wait for each other. It has an effect only before PyTorch is imported.
 
-    By default they spin for milliseconds. On a busy machine the spinning threads use up the processor time that the one
-    they wait for needs. What the user's environment says stays.
+    By default they spin for milliseconds. On a busy machine, spinning threads use the processor time that the thread
+    they wait for needs. A setting in the user's environment stays.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def use_threads(threads: int | None = None, *, processes: int = 1) -> int:
-    """Sets how many threads PyTorch computes with on the CPU, and returns the number.
+    """Set how many threads PyTorch computes with on the CPU, and return the number.
 
     Args:
-        threads: also for processes that this one starts. By default what OMP_NUM_THREADS or MKL_NUM_THREADS says, or
-            as many as there are usable cores.
-        processes: that compute side by side, and share the cores.
+        threads: the number, also for processes that this one starts. By default the value of OMP_NUM_THREADS or
+            MKL_NUM_THREADS, else the number of usable cores.
+        processes: how many processes share the cores.
 
     Raises:
         UsageError: `threads` is less than 1.
@@ -89,7 +85,7 @@ def use_threads(threads: int | None = None, *, processes: int = 1) -> int:
 
 @contextmanager
 def limit_threads(work: int) -> Iterator[None]:
-    """Inside, PyTorch has no more threads than `work` multiply-adds keep busy: more take longer than fewer.
+    """Limit PyTorch to the threads that `work` multiply-adds keep busy: with more it is slower.
 
     A number that the user has chosen stays.
     """
@@ -106,16 +102,6 @@ def limit_threads(work: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def forward_work(sizes: ClipSizes, *, frames: int = 0, tokens: int = 0) -> int:
-    """Multiply-adds with the weights in a forward pass of so many frames and text tokens, without prompts."""
-    patches = frames * (sizes.patches + 1)  # and [CLS]
-    return patches * _count_weights(sizes.vision) + tokens * _count_weights(sizes.text)
-
-
-def _count_weights(tower: TowerSizes) -> int:
-    return tower.layers * (4 * tower.width**2 + 2 * tower.width * tower.mlp_width)
-
-
 def _chosen_by_user() -> bool:
     return any(os.environ.get(name) for name in _VARIABLES)
 
@@ -128,13 +114,13 @@ def _allowed_cores() -> int:
 
 
 def _affinity() -> set[int] | None:
-    """The cores that this process may run on; None where the system has no such thing, as macOS."""
+    """The cores that this process may run on; None if the system does not tell, as on macOS."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
 
 @dataclass(frozen=True)
 class _CoreSeconds:
-    """What the kernel has counted of `cores` since it started, in seconds: how long they were idle, and all in all."""
+    """How long `cores` were idle and how long they ran in total since the kernel started, in seconds."""
 
     cores: int
     idle: float
@@ -142,7 +128,7 @@ class _CoreSeconds:
 
 
 def _core_seconds() -> _CoreSeconds | None:
-    """Of the cores that this process may run on; None where nothing counts them."""
+    """The seconds of the cores that this process may run on; None if the system does not count them."""
     affinity = _affinity()
     clocks = []
     try:
@@ -150,18 +136,18 @@ def _core_seconds() -> _CoreSeconds | None:
             name, *ticks = line.split()
             core = name.removeprefix("cpu")
             if name != core and core.isdigit() and (affinity is None or int(core) in affinity):
-                clocks.append([int(count) for count in ticks[:8]])  # the rest, of guests, is counted in these
+                clocks.append([int(count) for count in ticks[:8]])  # they include the rest, of virtual machines
     except (OSError, ValueError):
         return None
     if not clocks or min(map(len, clocks)) < 5:
         return None
     tick = 1 / os.sysconf("SC_CLK_TCK")
-    idle = sum(clock[3] + clock[4] for clock in clocks)  # nothing to do, and nothing to do but wait for a disk
+    idle = sum(clock[3] + clock[4] for clock in clocks)  # idle, and waiting for a disk
     return _CoreSeconds(len(clocks), idle * tick, sum(map(sum, clocks)) * tick)
 
 
 def _quotas() -> Iterator[float]:
-    """The CPU quotas, in cores, of this process's control groups and of the groups that these are in."""
+    """The CPU quotas, in cores, of this process's control groups and their parents."""
     try:
         lines = (PROC / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -176,19 +162,19 @@ def _quotas() -> Iterator[float]:
 
 
 def _groups(mount: Path, path: str) -> list[Path]:
-    """A control group and those that it is in. A container often sees its own group as `mount`, whatever its path."""
+    """A control group and its parents. A container often sees its own group at `mount`, whatever its path."""
     group = mount / path.strip("/")
     return [group, *(parent for parent in group.parents if parent.is_relative_to(mount))]
 
 
 def _quota_v2(group: Path) -> float | None:
-    """Of a file such as `150000 100000`, microseconds of each period; `max` is no quota."""
+    """From a file such as `150000 100000`: microseconds per period. `max` means no quota."""
     quota, period, *_ = [*_words(group / "cpu.max"), "max", "max"]
     return _ratio(quota, period)
 
 
 def _quota_v1(group: Path) -> float | None:
-    """-1 is no quota."""
+    """From two files with microseconds. -1 means no quota."""
     quota, period, *_ = [*_words(group / "cpu.cfs_quota_us"), *_words(group / "cpu.cfs_period_us"), "-1", "-1"]
     return _ratio(quota, period)
 

@@ -1,4 +1,4 @@
-"""Work that a signal may not cut in two."""
+"""Work that a signal must not interrupt halfway."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Delays what the handlers of SIGINT and SIGTERM do, such as raising KeyboardInterrupt, until the block is done.
+    """Delay the handlers of SIGINT and SIGTERM, which may raise KeyboardInterrupt, until the block is done.
 
-    Only the main thread is interrupted by signals: in any other one, this does nothing.
+    Signals interrupt only the main thread. In any other thread this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     arrived: dict[int, FrameType | None] = {}
-    handlers = {number: handler for number in _SIGNALS if callable(handler := signal.getsignal(number))}
+    handlers = {int(number): handler for number in _SIGNALS if callable(handler := signal.getsignal(number))}
     for number in handlers:
         signal.signal(number, arrived.__setitem__)
     try:

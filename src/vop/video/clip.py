@@ -1,13 +1,29 @@
-"""A part of a video."""
+"""What to read of a video: a clip, the number of frames, their size and shape; and the limits of these.
+
+The limits turn a mistyped number into an error before it fills the memory.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vop.errors import UsageError, unknown_name
+
+# Counts changes of the frames that a video gives: which they are, and their pixels beyond rounding. Cached frames of
+# another version are not used, and a library says which of its videos were decoded by an earlier one.
+DECODER_VERSION = 3
+
+MAX_FRAMES = 4096
+MAX_SIZE = 4096  # pixels
+MAX_BYTES = 2 * 2**30  # of the frames of one video
+
+DISPLAY, STORED = "display", "stored"
+ASPECTS = (DISPLAY, STORED)  # the shape in which players show a picture, or that of its stored pixels
+
 
 @dataclass(frozen=True, order=True)
 class Clip:
-    """The part of a video from `start_seconds` on and up to, but without, `end_seconds`, on the video's own clock.
+    """The part of a video from `start_seconds` up to `end_seconds`, counted from the video's first frame.
 
     Attributes:
         end_seconds: None for the end of the video.
@@ -15,3 +31,39 @@ class Clip:
 
     start_seconds: float = 0.0
     end_seconds: float | None = None
+
+
+WHOLE_VIDEO = Clip()
+
+
+def check_request(*, num_frames: int, size: int, clip: Clip = WHOLE_VIDEO) -> None:
+    """Raise a UsageError unless `num_frames` frames of `size` x `size` pixels can be read of a clip."""
+    check_frames(num_frames, size)
+    start, end = clip.start_seconds, clip.end_seconds
+    if not 0 <= start < float("inf"):
+        raise UsageError(f"start_seconds is {start}; it counts from the first frame, 0 or later")
+    if end is not None and not start < end < float("inf"):
+        raise UsageError(f"end_seconds is {end}; it must come after start_seconds, {start}")
+
+
+def check_frames(num_frames: int, size: int) -> None:
+    """Raise a UsageError unless `num_frames` frames of `size` x `size` pixels can be read of a video."""
+    if num_frames < 1:
+        raise UsageError(f"num_frames is {num_frames}; at least 1 is needed")
+    if num_frames > MAX_FRAMES:
+        raise UsageError(f"num_frames is {num_frames}; at most {MAX_FRAMES} are read of a video")
+    if size < 1:
+        raise UsageError(f"size is {size}; at least 1 pixel is needed")
+    if size > MAX_SIZE:
+        raise UsageError(f"size is {size}; at most {MAX_SIZE} pixels are read")
+    if num_frames * 3 * size * size > MAX_BYTES:
+        raise UsageError(
+            f"num_frames is {num_frames} and size {size}: {num_frames * 3 * size * size:,} bytes a video; "
+            f"at most {MAX_BYTES:,} are read"
+        )
+
+
+def check_aspect(aspect: str) -> None:
+    """Raise a UsageError if `aspect` is not one of `ASPECTS`."""
+    if aspect not in ASPECTS:
+        raise unknown_name("aspect", aspect, ASPECTS)

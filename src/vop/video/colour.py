@@ -1,15 +1,15 @@
 """The colours of decoded frames: 8-bit RGB as an ordinary (SDR) screen shows it.
 
-FFmpeg's scaler (swscale) does all that ordinary video needs. It does not know what light a number stands for, so HDR
-video comes out of it grey and dim, and wide-gamut video pale. Here both are converted as FFmpeg's zscale filter does
-it, which PyAV's FFmpeg lacks:
+FFmpeg's scaler (swscale) does all that ordinary video needs. It does not know which light a number stands for, so it
+turns HDR video grey and dim, and wide-gamut video pale. Here both are converted as by FFmpeg's zscale filter, which
+PyAV's FFmpeg lacks:
 
     signal -> light        by the file's transfer function; 1 is SDR white, which HDR shows at 203 nits
     light  -> light        from the file's primaries to BT.709's, a 3 x 3 matrix
     light  -> SDR signal   by BT.1886 (gamma 2.4); highlights above white and colours out of gamut are clipped
 
-swscale's own conversion (`dst_color_trc`) does not help: setting it up takes 3 s a video, and its highlights differ.
-Transparent pixels are laid on grey before anything is scaled, so that the colour hidden under them is never seen.
+swscale's own conversion (`dst_color_trc`) is no alternative: its setup takes 3 s per video, and its highlights differ.
+Transparent pixels are laid on grey before scaling, so that the colour hidden under them is never seen.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from vop.video.source import MAX_PIXELS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-GROUND = (128, 128, 128)  # what transparent pixels are laid on: neutral, and as far from black as from white
+GROUND = (128, 128, 128)  # behind transparent pixels: neutral, and as far from black as from white
 
 _WHITE_NITS = 203  # of SDR white in HDR video (ITU-R BT.2408)
 _PQ_PEAK_NITS = 10_000
 _HLG_PEAK_NITS = 1_000
 
-# An HDR frame is reduced to no less than so many times the side that is needed. Scaled on from there, pictures differ
-# from those of whole frames by 0.3 to 0.4 levels on average, and conversion of 4K takes a tenth of the time.
+# An HDR frame is first reduced to this many times the side that is needed. The final pictures differ from those of
+# whole frames by 0.3 to 0.4 levels on average, and the conversion of 4K takes a tenth of the time.
 _REDUCTION_MARGIN = 2
 
-_BAND_PIXELS = 2**16  # converted at a time: what that takes stays in the processor's cache
+_BAND_PIXELS = 2**16  # converted at a time, so that the work stays in the processor's cache
 
 Size = tuple[int | None, int | None]  # width, height
 AS_IT_IS: Size = (None, None)
 
 
 class ColourConverter:
-    """Makes RGB pixels of a video's frames; keeps what FFmpeg sets up for each kind of conversion.
+    """Converts a video's frames to RGB pixels.
 
     Args:
-        codec: the decoder, before its first frame. From then on it says what the frames say of their colours, and no
-            longer what the container says.
+        codec: the decoder, before its first frame. After that it reports the colours of the frames rather than those
+            of the container.
     """
 
     def __init__(self, codec: av.VideoCodecContext | None = None) -> None:
@@ -68,12 +68,12 @@ class ColourConverter:
     ) -> np.ndarray:
         """RGB pixels of a frame as it is stored, not yet turned upright.
 
-        Untagged colours are taken for BT.601 in limited range, FFmpeg's default.
+        Untagged colours are read as BT.601 in limited range, FFmpeg's default.
 
         Args:
             width, height: of the result, by averaging areas. By default those of the frame.
-            shorter_side: what the caller is going to scale the result to. It saves work on HDR frames that are much
-                larger: they come smaller than they are, but at least twice as large as needed.
+            shorter_side: the size to which the caller will scale the result. It saves work: a much larger HDR frame is
+                reduced, to at least twice this size.
 
         Returns:
             uint8 array (height, width, 3).
@@ -87,41 +87,41 @@ class ColourConverter:
 
     def hdr(self, frame: av.VideoFrame) -> str | None:
         """ "pq", "hlg", or None for a frame of ordinary range."""
-        transfer, _ = self._light(frame) or (None, None)
-        return {ColorTrc.SMPTE2084: "pq", ColorTrc.ARIB_STD_B67: "hlg"}.get(transfer)
+        light = self._light(frame)
+        return _HDR_NAMES.get(light[0]) if light else None
 
     def is_plain(self, frame: av.VideoFrame) -> bool:
         """Whether swscale alone gives the right colours: SDR of usual primaries and matrix, nothing transparent."""
         return not _has_alpha(frame) and self._light(frame) is None and self._matrix(frame) is None
 
     def _alpha(self, frame: av.VideoFrame) -> np.ndarray | None:
-        """How opaque each pixel is: uint8 (height, width); None if all pixels are opaque."""
+        """The opacity of each pixel, uint8 (height, width); None if all pixels are opaque."""
         if not _has_alpha(frame):
             return None
-        # Not as packed RGBA: there swscale makes 254 of 255 for some formats, and noise at the edge of odd widths.
+        # Not as packed RGBA: for some formats swscale turns 255 into 254, and adds noise at the edge of odd widths.
         plane = self._reformat(frame, "gbrap").planes[3]
-        alpha = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+        alpha = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
         if self._uncompressed and not alpha.any():
-            return None  # AVI's 32-bit pixels have a byte without a meaning, that FFmpeg gives as alpha
+            return None  # AVI's 32-bit pixels have an unused byte, which FFmpeg returns as alpha
         return None if alpha.min() == 255 else np.ascontiguousarray(alpha)
 
     def _opaque(self, frame: av.VideoFrame, size: Size = AS_IT_IS, shorter_side: int | None = None) -> np.ndarray:
-        """RGB without regard to transparency."""
+        """RGB pixels, ignoring transparency."""
         scaling = "BILINEAR" if size == AS_IT_IS else "AREA"
-        if self._light(frame) is None:
+        light = self._light(frame)
+        if light is None:
             return self._reformat(frame, "rgb24", size, scaling).to_ndarray()
         reduced = _reduced(frame, shorter_side) if size == AS_IT_IS else None
-        return self._toned(frame, reduced, "BICUBIC") if reduced else self._toned(frame, size, scaling)
-
-    def _toned(self, frame: av.VideoFrame, size: Size, scaling: str) -> np.ndarray:
-        transfer, primaries = self._light(frame)
+        if reduced:
+            size, scaling = reduced, "BICUBIC"
+        transfer, primaries = light
         # Of YUV, only planar RGB gets its chroma interpolated; of RGB, only packed RGB uses the whole range.
         kind = "rgb48le" if frame.format.is_rgb else "gbrp16le"
         signal = self._reformat(frame, kind, size, scaling).to_ndarray()
         return _to_sdr(signal, _light_table(transfer, _white_level(frame)), _to_bt709(primaries))
 
     def _light(self, frame: av.VideoFrame) -> tuple[int, int] | None:
-        """The transfer function and primaries by which a frame is converted; None if swscale alone will do."""
+        """The transfer function and primaries to convert a frame by; None if swscale alone is enough."""
         transfer, primaries = frame.color_trc, frame.color_primaries
         if transfer == ColorTrc.UNSPECIFIED:
             transfer = self._transfer
@@ -142,9 +142,9 @@ class ColourConverter:
         )
 
     def _matrix(self, frame: av.VideoFrame) -> int | None:
-        """What to take for the frame's YUV matrix where it names none, or one that swscale refuses.
+        """The YUV matrix to use if the frame names none, or one that swscale refuses; None for the frame's own.
 
-        Of ICtCp and its like only greys come out right then; hardly any file has it.
+        With ICtCp and similar only greys are right then; hardly any file uses it.
         """
         if frame.format.is_rgb or frame.colorspace in _KNOWN_MATRICES:
             return None
@@ -177,6 +177,7 @@ def alpha_decoder(stream: av.VideoStream) -> av.VideoCodecContext | None:
         decoder = av.CodecContext.create(name, "r")
     except UnknownCodecError:
         return None
+    assert isinstance(decoder, av.VideoCodecContext)
     decoder.options, decoder.extradata = {"max_pixels": str(MAX_PIXELS)}, own.extradata
     decoder.color_trc, decoder.color_primaries = own.color_trc, own.color_primaries
     return decoder
@@ -187,22 +188,22 @@ def _has_alpha(frame: av.VideoFrame) -> bool:
 
 
 def _reduced(frame: av.VideoFrame, shorter_side: int | None) -> Size | None:
-    """Width and height to reduce a frame to before its colours are converted; None if it is not that large."""
+    """The size to which a large frame is reduced before its colours are converted; None if it is not large."""
     shorter = min(frame.width, frame.height)
     if shorter_side is None or shorter <= _REDUCTION_MARGIN * shorter_side:
         return None
-    # Rounded down, so that what is scaled to its shorter side from here has the width that it has from the whole frame.
+    # Rounded down, so that scaling the shorter side from here gives the same width as from the whole frame.
     width, height = (side * _REDUCTION_MARGIN * shorter_side // shorter for side in (frame.width, frame.height))
     return width, height
 
 
 def _white_level(frame: av.VideoFrame) -> int:
-    """What swscale makes of white in 16-bit RGB: it shifts the bits of YUV and leaves the new ones zero."""
+    """White in swscale's 16-bit RGB: it shifts the bits of YUV and leaves the new ones zero."""
     if frame.format.is_rgb:
         return 2**16 - 1
     bits = frame.format.components[0].bits
     if frame.color_range == ColorRange.JPEG:
-        return 2**16 - 2 ** (16 - bits)
+        return 2**16 - (1 << 16 - bits)
     return 65283
 
 
@@ -263,9 +264,10 @@ _UNTAGGED = ColorTrc.UNSPECIFIED, ColorPrimaries.UNSPECIFIED
 _UNTAGGED_MATRIX = 2
 
 HDR_TRANSFERS = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
+_HDR_NAMES: dict[int, str] = {ColorTrc.SMPTE2084: "pq", ColorTrc.ARIB_STD_B67: "hlg"}
 _HDR: dict[int, Callable[[np.ndarray], np.ndarray]] = {ColorTrc.SMPTE2084: _pq, ColorTrc.ARIB_STD_B67: _hlg}
-# sRGB too: what is converted by a curve here is converted back by the same.
-_SDR = dict.fromkeys(
+# Also sRGB: the same curve converts to light and back.
+_SDR: dict[int, Callable[[np.ndarray], np.ndarray]] = dict.fromkeys(
     (ColorTrc.BT709, ColorTrc.SMPTE170M, ColorTrc.BT2020_10, ColorTrc.BT2020_12, ColorTrc.IEC61966_2_1), _bt1886
 )
 _TRANSFER = {**_HDR, **_SDR}
@@ -274,13 +276,13 @@ _KNOWN_MATRICES = (1, 4, 5, 6, 7, 9)  # by the numbers of the standards: BT.709,
 
 _D65 = (0.3127, 0.3290)
 _P3 = ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060))
-_CHROMATICITIES = {
+_CHROMATICITIES: dict[int, tuple[tuple[float, float], ...]] = {
     ColorPrimaries.BT709: ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060)),
     ColorPrimaries.BT2020: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
-    ColorPrimaries.SMPTE431: _P3,  # with the white of a cinema, which is for a screen at home to show as its own
+    ColorPrimaries.SMPTE431: _P3,  # a cinema's white, which a screen at home shows as its own white
     ColorPrimaries.SMPTE432: _P3,
 }
 _WIDE = (ColorPrimaries.BT2020, ColorPrimaries.SMPTE431, ColorPrimaries.SMPTE432)
 
-# The SDR signal by the square root of light: dark tones, where gamma is steep, get as many steps as they need.
+# The SDR signal by the square root of light, which gives enough steps to dark tones, where gamma is steep.
 _FROM_ROOT = np.round(255 * np.linspace(0, 1, 2**14) ** (2 / 2.4)).astype(np.uint8)

@@ -1,15 +1,15 @@
-"""When a video was recorded: by its metadata, or else by its file name, or else by the file's own time.
+"""When a video was recorded: from its metadata, else from its file name, else from the file's modification time.
 
-The first plausible date counts. Its `source` is one of
+The first plausible date is used. Its `source` is one of
 
 creationdate    Apple's tag com.apple.quicktime.creationdate: local time and its offset, which exports and edits keep
 creation_time   the tag of the container, or else of the video stream: UTC in MP4, MOV and MKV, local time in AVI
 date            a tag with a day in it: Matroska's DATE_RECORDED, DATE_DIGITIZED, DATE and DATE_ENCODED, AVI's ICRD,
                 MP4's ©day, FLV's creationdate
 name            the file's name, as cameras, phones, messengers and screen recorders write dates into it
-file            the file's last change; the only one that is taken whatever it says
+file            the file's modification time, which is used even if it is not plausible
 
-A date is plausible from 1980 until tomorrow: clocks that were never set, and fields that are empty, say 1904 or 1970.
+A date from 1980 until tomorrow is plausible. Clocks that were never set and empty fields say 1904 or 1970.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import NamedTuple
 
-_SOURCES = {  # by tag, in the order in which they count
+_SOURCES = {  # by tag, in the order of priority
     "com.apple.quicktime.creationdate": "creationdate",
     "creation_time": "creation_time",
     **dict.fromkeys(("date_recorded", "date_digitized", "date", "creationdate", "date_encoded"), "date"),
@@ -37,7 +37,7 @@ _IN_TAGS = re.compile(
     re.ASCII,
 )
 # A day, alone or with a time to the second: 20190714_201500, 2019-07-14 at 8.15.00 PM. Three more digits of a time are
-# milliseconds; any other digits before or after make it another number.
+# milliseconds; with any other digits before or after it is not a date.
 _IN_NAMES = re.compile(
     r"(?<!\d)(?P<year>\d{4})(?P<dash>[-_.]?)(?P<month>\d\d)(?P=dash)(?P<day>\d\d)"
     r"(?:(?:[-_.,T ]{0,2}| \D{1,7} )"
@@ -51,7 +51,7 @@ _ISO = "{year}-{month}-{day}T{hour:0>2}:{minute}:{second}{zone}"
 
 
 class RecordingDate(NamedTuple):
-    """A moment to the second, with the offset that was recorded or else the local one, and the source that gave it."""
+    """A time to the second, with its recorded or else the local UTC offset, and where it was found."""
 
     at: datetime
     source: str
@@ -64,8 +64,8 @@ def recording_date(
 
     Args:
         container, stream: metadata of the file and of its video stream, by FFmpeg's names.
-        mtime_ns: the file's last change.
-        now: the present, for tests.
+        mtime_ns: the file's modification time.
+        now: the current time, for tests.
     """
     tomorrow = (now or datetime.now(UTC)) + _TOMORROW
     for date in _candidates(container, stream, path.name):
@@ -91,7 +91,7 @@ def _in_tag(text: str) -> datetime | None:
     text = text.strip(" \t\r\n\0")
     found = _IN_TAGS.fullmatch(text)
     try:
-        # Dates in mail have many forms, and C's, Sun Jul 14 20:15:00 2019, is one of them.
+        # The parser for mail also reads C's form, Sun Jul 14 20:15:00 2019.
         return _with_zone(_moment(found) if found else parsedate_to_datetime(text))
     except (ValueError, OverflowError):
         return None
@@ -105,7 +105,7 @@ def _in_name(found: re.Match[str], *, zone: str) -> datetime | None:
 
 
 def _moment(found: re.Match[str], *, zone: str = "", half: str | None = None) -> datetime:
-    """The date that was found, in a zone if it names one; a ValueError if there is no such date."""
+    """The date that was found, with a time zone if it names one. Raises a ValueError if there is no such date."""
     parts = _MIDNIGHT | {"zone": zone} | {name: text for name, text in found.groupdict().items() if text}
     parts["zone"] = parts["zone"].replace("UTC", "Z").replace("GMT", "Z")
     at = datetime.fromisoformat(_ISO.format(**parts))

@@ -1,4 +1,4 @@
-"""Frames out of a video file: one pass over its packets for times, then only what the wanted frames need is decoded."""
+"""Frames of a video file: the times of all packets are read first, then only what the wanted frames need is decoded."""
 
 from __future__ import annotations
 
@@ -8,144 +8,42 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import av
-import numpy as np
 from av.video.frame import PictureType
 
-from vop.errors import UsageError, VideoError
-from vop.utils.text import count
-from vop.video.aspect import DISPLAY
-from vop.video.clock import Clock
+from vop.errors import VideoError
+from vop.video.clip import DISPLAY, Clip
 from vop.video.colour import ColourConverter, alpha_decoder
-from vop.video.limits import check_frames
-from vop.video.lookup import Unsure, look_up
-from vop.video.packets import FromFile, FromMemory
 from vop.video.picture import is_animation
-from vop.video.pixels import PixelConverter
-from vop.video.source import TOO_LARGE, open_video, packets_of
-from vop.video.timeline import Packets, Timeline, TimelineReader, is_mp4
+from vop.video.shape import PixelConverter
+from vop.video.source import TOO_LARGE, FromFile, FromMemory, Unsure, look_up, open_video, packets_of
+from vop.video.timeline import Clock, Packets, Timeline, TimelineReader, is_mp4
 
-MAX_BAD_SHARE = 0.5  # of the wanted frames; beyond it neighbours no longer stand in for the damaged ones
+if TYPE_CHECKING:
+    from av.stream import Stream
 
-# What other frames do not refer to can be left undecoded where FFmpeg's decoder tells so from the packet.
+# Decoders that can skip the packets of frames to which no other frame refers.
 _SKIPPING_CODECS = ("h264", "hevc")
 _WHOLE_FRAMES = (0, 1)  # AVFieldOrder: unknown, progressive; interlaced packets may hold half a frame
 
-_HELD_BYTES = 64 * 2**20  # of packets that are kept from the pass for times; more are read again
+_HELD_BYTES = 64 * 2**20  # of packets that are kept while the times are read; if there are more, they are read again
 
-# Key frames to go back by, where a frame did not come out whole: a stream with intra refresh has "key frames" from
-# which a picture builds up over as many frames as lie between them, and a damaged one may lie before.
+# How many key frames to go back if a frame is not decoded whole. After a "key frame" of a stream with intra refresh, a
+# picture is complete only by the next one; and a key frame may be damaged.
 _STEPS_BACK = (0, 1, 3, 7)
-_MOST_LOST = 3  # frames that were looked for so; then the file counts as damaged, and is decoded in one pass
+_MOST_LOST = 3  # frames that going back did not give; then the file counts as damaged and is decoded in one pass
 
-Span = tuple[float, float | None]  # start_seconds, end_seconds; None: the end of the video
 StampedFrame = tuple[int, av.VideoFrame]
 
 
-def decode_frames(
-    path: str | Path,
-    *,
-    num_frames: int,
-    size: int,
-    start_seconds: float = 0.0,
-    end_seconds: float | None = None,
-    aspect: str = DISPLAY,
-    stream: int | None = None,
-    threads: int = 1,
-) -> np.ndarray:
-    """The frames on display in the middle of `num_frames` equal intervals of a video.
-
-    Frames are chosen by presentation time. A shorter video repeats frames. Where a wanted frame is damaged, the
-    nearest intact one stands in, unless more than half of the wanted ones are damaged.
-
-    Args:
-        size: height and width of the result: shorter side to `size`, bicubic, centre crop.
-        start_seconds, end_seconds: the clip to divide, counted from the video's first frame.
-        aspect: "display" gives pictures the shape in which players show them; "stored" takes pixels as squares
-            whatever the file says, as most published pipelines do.
-        stream: a video stream by its number in the file; by default see `open_video`.
-        threads: of the decoder. One is fastest for usual clips; several files at once use the cores better.
-
-    Returns:
-        uint8 array (num_frames, 3, size, size).
-
-    Raises:
-        VideoError: no frame can be had; it names the file and the reason.
-        UsageError: an argument is out of range.
-    """
-    path = Path(path)
-    check_request(num_frames=num_frames, size=size, start_seconds=start_seconds, end_seconds=end_seconds)
-    span = start_seconds, end_seconds
-    with VideoDecoder(path, stream=stream, threads=threads) as video:
-        converter = video.converter(size=size, aspect=aspect)
-        video.look_up(span, num_frames)
-        wanted = wanted_stamps(path, video.timeline, span, num_frames=num_frames)
-        found: list[int] = []
-        frames = np.empty((num_frames, 3, size, size), np.uint8)
-        for place, (stamp, frame) in enumerate(video.nearest(wanted)):
-            repeated = bool(found) and found[-1] == stamp
-            frames[place] = frames[place - 1] if repeated else converter.square(frame)
-            found.append(stamp)
-        check_damage(path, video.timeline, span, wanted, found)
-    return frames
-
-
-def video_timeline(path: str | Path) -> Timeline:
-    """When the frames of a video are shown. Reads all packets, decodes nothing.
-
-    Raises:
-        VideoError: there is no such file, or no video in it.
-    """
-    with VideoDecoder(path) as video:
-        return video.timeline
-
-
-def check_timeline(path: str | Path) -> None:
-    """Raise a VideoError if a file has no video, or none whose frames have times."""
-    video_timeline(path)
-
-
-def check_request(*, num_frames: int, size: int, start_seconds: float = 0.0, end_seconds: float | None = None) -> None:
-    """Raise a UsageError if an argument of `decode_frames` is out of range."""
-    check_frames(num_frames, size)
-    if not 0 <= start_seconds < float("inf"):
-        raise UsageError(f"start_seconds is {start_seconds}; it counts from the first frame, 0 or later")
-    if end_seconds is not None and not start_seconds < end_seconds < float("inf"):
-        raise UsageError(f"end_seconds is {end_seconds}; it must come after start_seconds, {start_seconds}")
-
-
-def wanted_stamps(path: Path, timeline: Timeline, span: Span, *, num_frames: int) -> list[int]:
-    """The stamps of the frames that `decode_frames` chooses from a clip.
-
-    Raises:
-        VideoError: the clip begins after the video's end.
-    """
-    start, end = span
-    duration = timeline.duration_seconds
-    if start and start >= duration:
-        raise VideoError(path, f"it ends at {duration:.3f} s, before the wanted start, {start} s")
-    return timeline.midpoints(num_frames, start_seconds=start, end_seconds=end)
-
-
-def check_damage(path: Path, timeline: Timeline, span: Span, wanted: Sequence[int], found: Sequence[int]) -> None:
-    """Raise a VideoError if more than half of the frames found are too far from the wanted ones to stand in."""
-    start, end = span
-    duration = timeline.duration_seconds
-    interval = (min(end or duration, duration) - start) / len(wanted)
-    misses = [abs(stamp - target) * timeline.time_base for stamp, target in zip(found, wanted, strict=True)]
-    bad = sum(miss > interval for miss in misses)
-    if bad > MAX_BAD_SHARE * len(wanted):
-        raise VideoError(path, f"{bad:,} of {count('wanted frame', len(wanted))} are damaged")
-
-
 class VideoDecoder:
-    """An open video file: its timeline, and its frames by their stamps.
+    """An open video file: its timeline, and its frames by their timestamps.
 
     Attributes:
-        container, stream, codec: as PyAV has them.
-        colours: makes RGB of its frames.
+        container, stream, codec: PyAV's objects.
+        colours: converts its frames to RGB.
 
     Raises:
         VideoError: there is no such file, or no video in it.
@@ -175,35 +73,35 @@ class VideoDecoder:
 
     @property
     def timeline(self) -> Timeline:
-        """When the frames are shown; read when it is first asked for.
+        """When the frames are shown. The first access reads the file.
 
         Raises:
-            VideoError: there is no frame.
+            VideoError: the video has no frame.
         """
         if self._timeline is None:
-            self._read()
+            self._timeline = self._read()
         return self._timeline
 
-    def look_up(self, span: Span, num_frames: int) -> None:
-        """Reads no more than the frames in the middle of equal intervals need, where a long file's index allows it.
+    def look_up(self, clip: Clip, num_frames: int) -> None:
+        """Read only what the frames in the middle of equal intervals of a clip need, if a long file's index allows.
 
-        The timeline then has no other frames than those around them.
+        The timeline then contains only the frames around them.
         """
         try:
-            self._timeline, packets = look_up(self.container, self.stream, span, num_frames)
+            self._timeline, packets = look_up(self.container, self.stream, clip, num_frames)
         except Unsure:
             self._open(self.stream.index)
         else:
             self._source, self._is_partial = FromMemory(packets, self._timeline), True
 
     def converter(self, *, size: int, picture_size: int = 160, aspect: str = DISPLAY) -> PixelConverter:
-        """Makes squares and pictures of its frames."""
+        """A converter of its frames to squares and pictures."""
         return PixelConverter(self.stream, self.colours, size=size, picture_size=picture_size, aspect=aspect)
 
     def nearest(self, wanted: Sequence[int]) -> Iterator[StampedFrame]:
-        """For each wanted stamp (ascending) the intact frame nearest to it, and its stamp.
+        """For each wanted timestamp, in ascending order, the nearest intact frame with its timestamp.
 
-        Only the packets from a key frame to the wanted frames before the next one are decoded.
+        Decodes only from a key frame to the last wanted frame before the next key frame.
 
         Raises:
             VideoError: no frame can be decoded.
@@ -219,9 +117,9 @@ class VideoDecoder:
             yield from self._exactly(run, remaining)
             if not remaining or remaining[0] not in run.wanted:
                 continue
-            if self._is_partial:  # there is more to try than was read
+            if self._is_partial:  # other packets may help, which were not read
                 self._open(self.stream.index)
-                self._read()
+                self._timeline = self._read()
                 yield from self.nearest(remaining)
                 return
             if run.first > 0 and step + 1 < len(_STEPS_BACK):
@@ -231,7 +129,7 @@ class VideoDecoder:
             yield from self._in_one_pass(run.first, remaining, most=None if lost > _MOST_LOST else 1)
 
     def shown(self) -> Iterator[StampedFrame]:
-        """All intact frames with their stamps, in the order of presentation.
+        """All intact frames with their timestamps, in the order of presentation.
 
         Raises:
             VideoError: no frame can be decoded.
@@ -245,18 +143,19 @@ class VideoDecoder:
     # -- what to decode
 
     def _reads_on(self) -> bool:
-        """Whether all must be decoded in one go: by number, or with a palette that changes on the way."""
+        """Whether frames must be decoded from the first one: known by number only, or with a palette that changes."""
         has_palette = self.codec.format is not None and self.codec.format.has_palette
         return self.timeline.ordinal or has_palette
 
     def _plan(self, remaining: Sequence[int], places: dict[int, int], back: int) -> _Run:
-        """The packets from the key frame before the next wanted frame, or one `back` by more, on."""
+        """What to decode next: from the key frame before the next wanted frame, or from `back` key frames earlier."""
         packets = self.timeline.packets
         key = _key_before(packets, places[remaining[0]], remaining[0])
-        group, last = [], 0
+        group: list[int] = []
+        last = 0
         for stamp in remaining:
             begin = _key_before(packets, places[stamp], stamp)
-            # Where the next run would begin within this one, it is quicker to go on.
+            # If the next run would begin within this one, it is quicker to continue.
             if group and begin != key and packets.keys[max(begin - back, 0)] > last:
                 break
             group.append(stamp)
@@ -265,7 +164,7 @@ class VideoDecoder:
         return _Run(packets.keys[first] if first > 0 else 0, last, frozenset(group))
 
     def _exactly(self, run: _Run, remaining: deque[int]) -> Iterator[StampedFrame]:
-        """The wanted frames of a run, up to the first that does not come out whole."""
+        """The wanted frames of a run, up to the first that is not decoded whole."""
         key_stamp = self.timeline.packets.stamps[run.first]
         for stamp, frame in self._frames(run.first, run.last, needed=run.wanted):
             if stamp == key_stamp and run.first and not _is_intra(frame):
@@ -277,7 +176,7 @@ class VideoDecoder:
                 return
 
     def _in_one_pass(self, first: int, remaining: deque[int], *, most: int | None = None) -> Iterator[StampedFrame]:
-        """The nearest frames for what remains, or for as many of it, decoding without a gap."""
+        """The nearest frames for the remaining timestamps, or for the first `most` of them, decoding without a gap."""
         before, given = None, 0
         needed = None if self.timeline.ordinal else frozenset(remaining)
         for stamp, frame in self._frames(first, None, needed=needed):
@@ -303,26 +202,26 @@ class VideoDecoder:
         reason = "none of its frames can be decoded"
         if not self.codec.width and is_animation(self.path):
             reason = "it is an animated WebP, which FFmpeg cannot decode: convert it to MP4 or WebM"
-        elif not self.codec.width:  # FFmpeg drops a size above max_pixels, and then decodes nothing
+        elif not self.codec.width:  # FFmpeg ignores a size above max_pixels, and then decodes nothing
             reason = TOO_LARGE
         return VideoError(self.path, reason)
 
     # -- decoding
 
     def _frames(self, first: int, last: int | None, *, needed: frozenset[int] | None = None) -> Iterator[StampedFrame]:
-        """Intact frames with their stamps out of the packets from `first` to `last`.
+        """The intact frames of the packets from `first` to `last`, with their timestamps.
 
         Args:
-            needed: stamps of the frames to keep: others may be missing from the result where that saves work.
+            needed: timestamps of the wanted frames; others may be left out to save work.
         """
         timeline, codec = self.timeline, self.codec
-        can_skip = needed is not None and codec.name in _SKIPPING_CODECS and codec.field_order in _WHOLE_FRAMES
+        can_skip = codec.name in _SKIPPING_CODECS and codec.field_order in _WHOLE_FRAMES
         if codec.is_open:
             codec.flush_buffers()
         codec.skip_frame = "DEFAULT"
         position = 0
         for packet in self._packets(first, last):
-            if can_skip:
+            if can_skip and needed is not None:
                 codec.skip_frame = "DEFAULT" if packet is None or packet.pts in needed else "NONREF"
             try:
                 frames = codec.decode(packet)
@@ -336,18 +235,19 @@ class VideoDecoder:
                 if stamp is not None and not frame.is_corrupt:
                     yield stamp, frame
 
-    def _packets(self, first: int, last: int | None) -> Iterator[av.Packet | None]:
-        """Packets by their places, then None, for the decoder to give what it holds back."""
+    def _packets(self, first: int, last: int | None) -> Iterator[av.Packet[Stream] | None]:
+        """The packets from `first` to `last`, then None, upon which the decoder gives the frames that it holds back."""
+        assert self._source is not None  # since the timeline was read
         number = None if last is None else last + 1 - first
         yield from islice(self._source.since(first), number)
         yield None
 
     # -- reading
 
-    def _read(self) -> None:
-        """The timeline, and the packets if they are few."""
+    def _read(self) -> Timeline:
+        """Read the whole file for its timeline, and keep the packets if they are small."""
         clock, reader = Clock(self.container), TimelineReader(self.stream)
-        held: list[av.Packet] | None = []
+        held: list[av.Packet[Stream]] | None = []
         size = 0
         sound = None if is_mp4(self.container) else self.container.streams.best("audio")
         for packet in packets_of(self.container, *filter(None, [self.stream, sound])):
@@ -364,17 +264,18 @@ class VideoDecoder:
         if not clock.corrected:
             reader.take_index(self.container)
         self._is_partial = False
-        self._timeline = reader.timeline(corrected=clock.corrected)
-        if self._timeline is None:
+        timeline = reader.timeline(corrected=clock.corrected)
+        if timeline is None:
             raise VideoError(self.path, "its video stream is empty")
         if held is None:
-            self._source = FromFile(self.path, self.container, self.stream, self._timeline)
+            self._source = FromFile(self.path, self.container, self.stream, timeline)
         else:
-            self._source = FromMemory(held, self._timeline)
+            self._source = FromMemory(held, timeline)
+        return timeline
 
 
 class _Run(NamedTuple):
-    """The places of packets to decode, first and last, and the stamps of the frames that are wanted from them."""
+    """The places of the first and the last packet to decode, and the timestamps of the frames that are wanted."""
 
     first: int
     last: int
@@ -382,7 +283,7 @@ class _Run(NamedTuple):
 
 
 def _places(packets: Packets, stamps: set[int]) -> dict[int, int]:
-    """By stamp, the place of the packet with its frame."""
+    """The place of each frame's packet, by the frame's timestamp."""
     found: dict[int, int] = {}
     for place, stamp in enumerate(packets.stamps):
         if stamp in stamps and packets.shown[place]:
@@ -391,9 +292,9 @@ def _places(packets: Packets, stamps: set[int]) -> dict[int, int]:
 
 
 def _key_before(packets: Packets, place: int, stamp: int) -> int:
-    """The number of the last key from which a frame can be decoded; -1: it comes before all of them.
+    """The number of the last key frame from which a frame can be decoded; -1 if the frame comes before all of them.
 
-    Frames that are shown before a key frame but stand after it in the file refer to frames before it as well.
+    A frame that is shown before a key frame but stands after it in the file also refers to frames before it.
     """
     key = bisect_right(packets.keys, place) - 1
     while key >= 0 and packets.stamps[packets.keys[key]] > stamp:
@@ -402,5 +303,5 @@ def _key_before(packets: Packets, place: int, stamp: int) -> int:
 
 
 def _is_intra(frame: av.VideoFrame) -> bool:
-    """Whether a frame refers to no other, as far as the decoder tells."""
+    """Whether a frame refers to no other frame, according to the decoder."""
     return frame.key_frame or frame.pict_type in (PictureType.I, PictureType.NONE)

@@ -1,21 +1,29 @@
-"""Decoding in processes of their own: a file that crashes, hangs or fills the decoder is an unreadable file."""
+"""Decoding in processes of their own: a file on which the decoder crashes or hangs is an unreadable file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import logging
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Concatenate, ParamSpec, TypeVar
 
 from vop.errors import VideoError
 from vop.utils.isolation import Crashed, Ended, Processes, TookTooLong
 
-_MEMORY_BYTES = 4 * 2**30  # frames of the largest size that is read, as many as H.264 refers to, fit into it
-SILENT_SECONDS = 3600.0  # reading a day's recording through, over a network, may take this long; a hang takes longer
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+AnyPath = TypeVar("AnyPath", bound=str | Path)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_MEMORY_BYTES = 4 * 2**30  # holds as many frames of the largest size as H.264 may refer to
+SILENT_SECONDS = 3600.0  # reading a recording of a whole day over a network may take this long
 
 
 class DecodingProcesses:
-    """Processes that read video files; see `vop.utils.isolation.Processes`, which it has the arguments of."""
+    """Processes that read video files. The arguments are those of `vop.utils.isolation.Processes`."""
 
     def __init__(self, *, seconds: float = SILENT_SECONDS, memory_bytes: int | None = _MEMORY_BYTES) -> None:
         self._processes = Processes(seconds=seconds, memory_bytes=memory_bytes)
@@ -28,14 +36,22 @@ class DecodingProcesses:
 
     def warm(self, count: int, prepare: Callable[[], None]) -> None:
         """Start processes, and wait until each has run `prepare`."""
-        with suppress(Ended, Crashed, TookTooLong):  # of which the first job will say more
+        try:
             self._processes.warm(count, prepare)
+        except (Ended, Crashed, TookTooLong):  # the first job will fail with the reason
+            log.debug("decoding processes could not be prepared", exc_info=True)
 
     def close(self) -> None:
-        """End all processes; jobs that are running, and those that come later, fail."""
+        """End all processes. Jobs that are running fail, and later ones too."""
         self._processes.close()
 
-    def call(self, function: Callable[..., Any], path: str | Path, *args: Any, **kwargs: Any) -> Any:
+    def call(
+        self,
+        function: Callable[Concatenate[AnyPath, P], Result],
+        path: AnyPath,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Result:
         """`function(path, …)` in one of the processes.
 
         Raises:
@@ -45,7 +61,13 @@ class DecodingProcesses:
         with self._explained(path):
             return self._processes.call(function, path, *args, **kwargs)
 
-    def iterate(self, function: Callable[..., Iterator], path: str | Path, *args: Any, **kwargs: Any) -> Iterator[Any]:
+    def iterate(
+        self,
+        function: Callable[Concatenate[AnyPath, P], Generator[Item, None, Result]],
+        path: AnyPath,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Generator[Item, None, Result]:
         """The items of the generator `function(path, …)`, and what it returns; see `Processes.iterate`.
 
         Raises:
@@ -63,6 +85,7 @@ class DecodingProcesses:
         except Ended:
             raise VideoError(path, "decoding was cut short") from None
         except Crashed as error:
+            log.debug("the process that decoded %s ended: %s", path, error.how)
             raise VideoError(path, f"decoding crashed ({error.how})") from None
         except MemoryError:
             raise VideoError(path, "decoding it takes more memory than is allowed") from None

@@ -1,4 +1,4 @@
-"""A picture as a video that stands still."""
+"""Pictures, read as videos in which nothing moves."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from vop.video.colour import over_ground
 from vop.video.shape import square
 from vop.video.source import MAX_PIXELS
 
-# Pillow knows more, but some of it starts other programs (EPS), and GIF files are videos more often than not.
+# Pillow reads more formats, but EPS starts other programs, and most GIF files are videos.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP")
 
 _MOST = f"more than {MAX_PIXELS // 2**20} megapixels"
 
 
 def picture_frames(path: str | Path, *, num_frames: int, size: int) -> np.ndarray:
-    """A picture, upright and prepared as a video's frames are, `num_frames` times; of an animation the first picture.
+    """A picture, upright and prepared like a video's frames, `num_frames` times. Of an animation, the first one.
 
-    Transparent pictures are laid on the ground that transparent frames are laid on.
+    Transparent pixels are laid on grey, as those of videos are.
 
     Args:
         size: height and width of the result: shorter side to `size`, bicubic, centre crop.
@@ -42,7 +42,7 @@ def picture_frames(path: str | Path, *, num_frames: int, size: int) -> np.ndarra
 
 
 def is_picture(path: str | Path) -> bool:
-    """Whether the file begins as a picture does that `picture_frames` reads; what follows may still be damaged."""
+    """Whether the file begins like a picture that `picture_frames` reads. The rest may still be damaged."""
     try:
         with _quiet(), Image.open(path, formats=FORMATS):
             return True
@@ -53,7 +53,7 @@ def is_picture(path: str | Path) -> bool:
 
 
 def is_animation(path: str | Path) -> bool:
-    """Whether the file is such a picture, and has more than one frame."""
+    """Whether the file is a picture that `picture_frames` reads, with more than one frame."""
     try:
         with _quiet(), Image.open(path, formats=FORMATS) as image:
             return getattr(image, "is_animated", False)
@@ -76,23 +76,21 @@ def _read(path: Path) -> np.ndarray:
         raise VideoError(path, "there is no such file") from error
     except UnidentifiedImageError as error:
         raise VideoError(path, f"this is not a picture that can be read; {', '.join(FORMATS)} can") from error
-    except (
-        Exception
-    ) as error:  # whatever Pillow's readers trip over in damaged data: OSError, SyntaxError, IndexError …
+    except Exception as error:  # damaged data makes Pillow's readers raise OSError, SyntaxError, IndexError and others
         raise VideoError(path, f"the picture is damaged: {error}") from error
 
 
 def _opaque_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):  # Pillow clips 16-bit grey to 255 where it should scale it
+    if image.mode.startswith("I;16"):  # Pillow clips 16-bit grey to 255 instead of scaling it
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if not image.has_transparency_data:
         return image.convert("RGB")
-    if image.mode == "La":  # grey multiplied by alpha: Pillow converts it in two steps only
+    if image.mode == "La":  # grey multiplied by alpha, which Pillow converts only in two steps
         image = image.convert("LA")
     image = image.convert("RGBA")
     return over_ground(image, image.getchannel("A"))
 
 
 def _quiet() -> warnings.catch_warnings:
-    """Pillow warns of large pictures; here they are refused."""
+    """Silence Pillow's warning of large pictures, which are refused here."""
     return warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)

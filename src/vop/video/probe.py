@@ -1,4 +1,4 @@
-"""What a video file is: how long, how large, when it was recorded, and which of its streams is the video."""
+"""Facts about a video file: duration, size, date of recording, streams, and whether browsers play it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import av
+from av.stream import Disposition
+
 from vop.errors import VideoError
 from vop.video.dates import recording_date
 from vop.video.decode import VideoDecoder
-from vop.video.playable import plays_in_browsers
 from vop.video.shape import display_matrix, display_size, sample_aspect
 
 _SAME_SECONDS = 0.1
+
+_EIGHT_BITS = {"yuv420p", "yuvj420p", "yuva420p"}
+_TEN_BITS = {"yuv420p10le"}
+
+# What Chromium, Firefox and Safari all play. HEVC is left out: it depends on the machine's hardware.
+_MP4_VIDEO = {"h264": _EIGHT_BITS, "vp9": _EIGHT_BITS | _TEN_BITS, "av1": _EIGHT_BITS | _TEN_BITS}
+_WEBM_VIDEO = {"vp8": _EIGHT_BITS, "vp9": _EIGHT_BITS | _TEN_BITS, "av1": _EIGHT_BITS | _TEN_BITS}
+_MP4_AUDIO = {"aac", "mp3", "opus", "flac"}
+_WEBM_AUDIO = {"opus", "vorbis"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,17 +31,18 @@ class VideoInfo:
     """A video file as players show it.
 
     Attributes:
-        duration_seconds: from the first frame on; the last picture stands for as long as the sound goes on.
-        num_frames: that are shown.
-        frame_rate: of them, on average per second.
-        width, height: in pixels, as displayed: turned, and with square pixels.
-        recorded_at: when it was recorded, with its time zone, and `recorded_at_source`, where that stands; see
-            `vop.video.dates`.
+        duration_seconds: from the first frame to the end; the last picture stands until the sound ends.
+        num_frames: frames that are shown.
+        frame_rate: frames per second, on average.
+        width, height: in pixels, as displayed: turned upright, and with square pixels.
+        recorded_at: when it was recorded, with a time zone.
+        recorded_at_source: where that date was found; see `vop.video.dates`.
         codec, pixel_format: FFmpeg's names.
         hdr: "pq", "hlg" or None.
-        has_sound: whether there is any.
-        stream: the number of the video stream, of those in `streams`.
-        plays_in_browsers: whether a browser plays the file as it is, by the same clock.
+        has_sound: whether it has an audio stream.
+        stream: the number of the video stream, one of `streams`.
+        streams: the numbers of all video streams.
+        plays_in_browsers: whether a browser plays the file without conversion, and at the same times.
     """
 
     path: Path
@@ -51,7 +63,7 @@ class VideoInfo:
 
 
 def probe(path: str | Path, *, stream: int | None = None) -> VideoInfo:
-    """Reads a video file through, and decodes its first frame.
+    """Read a whole video file, and decode its first frame.
 
     Args:
         stream: a video stream by its number in the file; by default the one that FFmpeg's command takes.
@@ -65,7 +77,7 @@ def probe(path: str | Path, *, stream: int | None = None) -> VideoInfo:
 
 
 def describe(video: VideoDecoder) -> VideoInfo:
-    """What `probe` says of an open video.
+    """What `probe` returns, for an open video.
 
     Raises:
         VideoError: none of its frames can be decoded.
@@ -98,11 +110,39 @@ def _changed(path: Path) -> int:
     try:
         return path.stat().st_mtime_ns
     except OSError as error:
-        raise VideoError(path, "it was removed meanwhile") from error
+        raise VideoError(path, "it was deleted while it was read") from error
 
 
 def _keeps_time(video: VideoDecoder) -> bool:
-    """Whether a player's clock, which starts at 0, and ours, which starts with the first frame, say the same."""
+    """Whether a player's clock, which starts at 0, agrees with ours, which starts with the first frame."""
     timeline = video.timeline
     begins = timeline.stamps[0] * timeline.time_base
     return not timeline.packets.corrected and (timeline.ordinal or abs(begins) < _SAME_SECONDS)
+
+
+def plays_in_browsers(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> bool:
+    """Whether current browsers play this file, picture and sound, without conversion."""
+    kind = _container_kind(path, container)
+    covers = sum(bool(other.disposition & Disposition.attached_pic) for other in container.streams.video)
+    if kind is None or len(container.streams.video) - covers > 1:  # a browser may choose another one
+        return False
+    videos, sounds = (_MP4_VIDEO, _MP4_AUDIO) if kind == "mp4" else (_WEBM_VIDEO, _WEBM_AUDIO)
+    heard = container.streams.audio[:1]  # a browser plays the first track
+    shown = stream.codec_context.pix_fmt in videos.get(codec_name(stream) or "", ())
+    return shown and all(codec_name(sound) in sounds for sound in heard)
+
+
+def codec_name(stream: av.stream.Stream) -> str | None:
+    """The name of a stream's format, whichever decoder reads it; None if FFmpeg has no decoder for it."""
+    return stream.codec_context.codec.canonical_name if stream.codec_context else None
+
+
+def _container_kind(path: Path, container: av.container.InputContainer) -> str | None:
+    """ "mp4", "webm", or None for a container that browsers do not open."""
+    names = container.format.name.split(",")
+    if "mp4" in names:
+        return "mp4"
+    if "webm" in names:  # FFmpeg has one name for WebM and Matroska; the file's first element tells them apart
+        with path.open("rb") as file:
+            return "webm" if b"webm" in file.read(64) else None
+    return None

@@ -1,38 +1,94 @@
-"""The shape in which a picture is shown: turned, mirrored and stretched as its file says, then cut to a square."""
+"""From a decoded frame to the square that CLIP sees and to a small whole picture.
+
+Both are turned, mirrored and stretched as players show the video.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
+from av.sidedata.sidedata import SideData
 from PIL import Image
+
+from vop.video.clip import DISPLAY, check_aspect
 
 if TYPE_CHECKING:
     import av
 
-_MOST_STRETCHED = 16  # a sample aspect ratio beyond it is a mistake of the file
+    from vop.video.colour import ColourConverter
+
+_MOST_STRETCHED = 16  # a sample aspect ratio beyond it is a mistake in the file
 
 _BICUBIC_REACH = 2  # pixels of the larger grid on either side
 
 Matrix = tuple[int, int, int, int]
 
-# PyAV 18.1 frees twice what these decoders attach to a frame beside its pixels (the name of a colour profile) once
-# `frame.side_data` was looked at: the process crashes at some later garbage collection.
+# These decoders attach the name of a colour profile to a frame. After an access to `frame.side_data`, PyAV 18.1 frees
+# it twice, and the process crashes at some later garbage collection.
 _UNSAFE_SIDE_DATA = ("png", "apng")
 
 
+class PixelConverter:
+    """Makes squares and pictures of a video's frames.
+
+    Args:
+        stream: the stream of the frames.
+        colours: the colour converter of the same stream.
+        size: height and width of the squares.
+        picture_size: the longer side of the pictures.
+        aspect: "display" gives squares the shape in which players show the video, "stored" that of its stored pixels.
+            Pictures are for people and always have the display shape.
+    """
+
+    def __init__(
+        self,
+        stream: av.VideoStream,
+        colours: ColourConverter,
+        *,
+        size: int,
+        picture_size: int = 160,
+        aspect: str = DISPLAY,
+    ) -> None:
+        check_aspect(aspect)
+        self.size, self.picture_size = size, picture_size
+        self._codec = stream.codec_context.name
+        self._shown = sample_aspect(stream)
+        self._aspect = self._shown if aspect == DISPLAY else 1.0
+        self._colours = colours
+
+    def square(self, frame: av.VideoFrame) -> np.ndarray:
+        """RGB pixels as CLIP's preprocessing gives them, before normalisation.
+
+        Returns:
+            uint8 array (3, size, size).
+        """
+        rgb = self._colours.rgb(frame, shorter_side=self.size)
+        matrix = display_matrix(frame, self._codec)
+        aspect = 1 / self._aspect if turns_sideways(matrix) else self._aspect
+        return square(upright(rgb, matrix), size=self.size, aspect=aspect)
+
+    def picture(self, frame: av.VideoFrame) -> np.ndarray:
+        """The whole frame, upright and in its display shape: uint8 array (height, width, 3)."""
+        sides = frame.width * max(self._shown, 1), frame.height * max(1 / self._shown, 1)
+        scale = self.picture_size / max(sides)
+        width, height = (max(1, round(side * scale)) for side in sides)
+        small = self._colours.rgb(frame, width=width, height=height)
+        return np.ascontiguousarray(upright(small, display_matrix(frame, self._codec)))
+
+
 def sample_aspect(stream: av.VideoStream) -> float:
-    """Width of a stored pixel over its height; 1 where the file does not say."""
+    """Width of a stored pixel over its height; 1 if the file does not say."""
     ratio = float(stream.sample_aspect_ratio or 1)
     return ratio if 1 / _MOST_STRETCHED <= ratio <= _MOST_STRETCHED else 1.0
 
 
 def display_matrix(frame: av.VideoFrame, codec: str) -> Matrix | None:
-    """The four numbers (a, b, c, d) of the file's display matrix: x' = ax + cy, y' = bx + dy; None without one."""
+    """The numbers (a, b, c, d) of the display matrix: x' = ax + cy, y' = bx + dy. None if the file has none."""
     if codec in _UNSAFE_SIDE_DATA:
         return _turned(frame.rotation)
     data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
+    if not isinstance(data, SideData):
         return None
     a, b, _, c, d, *_ = np.frombuffer(bytes(data), dtype=np.int32).tolist()
     return a, b, c, d
@@ -45,7 +101,7 @@ def _turned(degrees: int) -> Matrix | None:
 
 
 def turns_sideways(matrix: Matrix | None) -> bool:
-    """Whether width and height change places."""
+    """Whether the matrix swaps width and height."""
     if matrix is None:
         return False
     a, b, c, d = matrix
@@ -53,13 +109,13 @@ def turns_sideways(matrix: Matrix | None) -> bool:
 
 
 def display_size(width: int, height: int, *, aspect: float, matrix: Matrix | None) -> tuple[int, int]:
-    """Width and height of a picture as displayed: only ever larger than stored."""
+    """Width and height of a picture as displayed, which is never smaller than stored."""
     shown = round(width * max(aspect, 1)), round(height * max(1 / aspect, 1))
     return shown[::-1] if turns_sideways(matrix) else shown
 
 
 def upright(pixels: np.ndarray, matrix: Matrix | None) -> np.ndarray:
-    """Turn and mirror pixels (h, w, 3) as the display matrix says; a slanted angle goes to the nearest right one."""
+    """Turn and mirror pixels (h, w, 3) as the display matrix says, to the nearest right angle."""
     if matrix is None:
         return pixels
     a, b, c, d = matrix
@@ -87,14 +143,14 @@ def square(pixels: np.ndarray, *, size: int, aspect: float = 1.0) -> np.ndarray:
     columns, left, right = _middle(width, across, size)
     rows, top, bottom = _middle(height, down, size)
     picture = Image.fromarray(np.ascontiguousarray(pixels[rows, columns]))
-    # First across, then down, always: Pillow by itself goes by the sizes, and values are clipped in between.
+    # Always first across, then down: Pillow chooses the order by the sizes, and values are clipped in between.
     narrow = picture.resize((size, picture.height), Image.Resampling.BICUBIC, box=(left, 0, right, picture.height))
     scaled = narrow.resize((size, size), Image.Resampling.BICUBIC, box=(0, top, size, bottom))
     return np.ascontiguousarray(np.asarray(scaled).transpose(2, 0, 1))
 
 
 def _middle(length: int, scaled: int, size: int) -> tuple[slice, float, float]:
-    """Which pixels of a side the middle `size` of its `scaled` ones are made of, and where among those they lie."""
+    """The pixels of a side that the middle `size` of its `scaled` pixels are made of, and their place among them."""
     scale = length / scaled
     begin = (scaled - size) // 2 * scale
     end = begin + size * scale

@@ -1,39 +1,53 @@
-"""Opening a video file: which of its streams is the video, and why there may be none."""
+"""A video file and its packets: opened, read in order, sought, or looked up by the index of an MP4 file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import chain, islice
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import av
 from av.stream import Discard, Disposition
 
 from vop.errors import UsageError, VideoError
+from vop.video.clip import Clip
+from vop.video.timeline import Timeline, TimelineReader, is_mp4
 
-MAX_PIXELS = 64 * 2**20  # per frame; a header that claims more is taken for a broken or hostile file
+if TYPE_CHECKING:
+    from av.stream import Stream
+
+MAX_PIXELS = 64 * 2**20  # per frame; a header that claims more belongs to a broken or hostile file
 TOO_LARGE = f"its header claims frames of more than {MAX_PIXELS // 2**20} megapixels, or of no size"
 
 _OPTIONS = {"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
 
-_PREVIEW = 1 / 8  # of the largest stream's area; what is smaller is a preview of it, whatever the file says
-_ENOUGH = 5  # frames: with as many, a stream is as good as with more
+_PREVIEW = 1 / 8  # of the largest stream's area; a smaller stream is a preview of it, whatever the file says
+_ENOUGH = 5  # frames that make a stream a video; more make it no better
 _COUNTED_PACKETS = 5000  # at most, to tell pictures from videos where the header does not
 _STILLS = Disposition.timed_thumbnails | Disposition.still_image
+
+_SEEK_BYTES = 4 * 2**20  # to reach a packet that lies closer, those before it are read and dropped instead
+
+FEW_PACKETS = 2000  # reading this many takes no longer than looking up a dozen moments
+_MOST_BYTES = 64 * 2**20  # of packets that are kept in memory
+_FAR_SECONDS = 10  # between decoding and showing; beyond, the timestamps need mending, which takes all of them
 
 
 @contextmanager
 def open_video(
     path: Path, *, stream: int | None = None, format_bytes: int = 2**20
 ) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """A video file's container and its video stream. Opens no address on a network.
+    """Open a video file: its container and its video stream. Opens no address on a network.
 
-    Of several video streams it is the one that FFmpeg's command takes: the default one, else the largest; but never a
-    cover, a picture of one frame or a preview where there is more.
+    Of several video streams FFmpeg's command takes the default one, else the largest, and so does this; but it never
+    takes a cover, a still picture or a preview if there is a video.
 
     Args:
-        stream: another one, by its number in the file, as `ffprobe` counts.
-        format_bytes: how many are read at most to tell the file's format; less is faster for files that are not videos.
+        stream: another video stream, by its number in the file as `ffprobe` counts.
+        format_bytes: the most bytes to read to detect the format; less is faster for files that are not videos.
 
     Raises:
         VideoError: there is no such file, or no video in it.
@@ -47,8 +61,8 @@ def open_video(
         yield container, video
 
 
-def packets_of(container: av.container.InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet]:
-    """The streams' packets, up to where the file breaks off."""
+def packets_of(container: av.container.InputContainer, *streams: Stream) -> Iterator[av.Packet[Stream]]:
+    """The packets of these streams, up to the place where the file breaks off."""
     try:
         yield from container.demux(streams)
     except (av.FFmpegError, IndexError):  # PyAV's own, at the end of a file in which more streams have appeared
@@ -73,7 +87,7 @@ def _check_file(path: Path) -> None:
         raise VideoError(path, "this is a folder, not a video file")
     if not path.exists():
         raise VideoError(path, "there is no such file")
-    if not path.is_file():  # nobody may ever write into a pipe, and a device has no end
+    if not path.is_file():  # reading a pipe may wait forever, and a device has no end
         raise VideoError(path, "this is a pipe or a device, not a file")
     if path.stat().st_size == 0:
         raise VideoError(path, "the file is empty (0 bytes)")
@@ -111,7 +125,7 @@ def _best(path: Path, container: av.container.InputContainer) -> av.VideoStream:
     frames = _count_frames(path, streams)
     largest = max(map(_area, streams))
 
-    def merit(stream: av.VideoStream) -> tuple:
+    def merit(stream: av.VideoStream) -> tuple[int, bool, bool, int]:
         moves = 0 if stream.disposition & _STILLS else min(frames[stream.index], _ENOUGH)
         is_preview = _area(stream) < _PREVIEW * largest
         return moves, not is_preview, bool(stream.disposition & Disposition.default), _area(stream)
@@ -125,12 +139,12 @@ def _area(stream: av.VideoStream) -> int:
 
 
 def _count_frames(path: Path, streams: list[av.VideoStream]) -> dict[int, int]:
-    """How many frames each stream has, up to `_ENOUGH`: from the header, or where it does not say from the packets."""
+    """How many frames each stream has, up to `_ENOUGH`: from the header, or else counted in the packets."""
     counts = {stream.index: stream.frames for stream in streams}
     if all(counts.values()):
         return counts
     counts = dict.fromkeys(counts, 0)
-    with _opened(path, 2**20) as container:  # another one, so that reading begins at the beginning
+    with _opened(path, 2**20) as container:  # opened again, to read from the beginning
         for number, packet in enumerate(packets_of(container, *(container.streams[index] for index in counts))):
             counts[packet.stream_index] += bool(packet.size)
             if number >= _COUNTED_PACKETS or min(counts.values()) >= _ENOUGH:
@@ -146,5 +160,202 @@ def _numbered(path: Path, container: av.container.InputContainer, wanted: int) -
     return videos[wanted]
 
 
-def _kind(stream: av.stream.Stream) -> str:
+def _kind(stream: Stream) -> str:
     return "a cover picture" if stream.type == "video" else stream.type
+
+
+# -- packets by their places
+
+
+class FromMemory:
+    """Packets that were kept in memory."""
+
+    def __init__(self, packets: list[av.Packet[Stream]], timeline: Timeline) -> None:
+        self._packets = packets
+        _stamp(packets, 0, timeline)
+
+    def since(self, place: int) -> Iterator[av.Packet[Stream]]:
+        return islice(self._packets, place, None)
+
+
+class FromFile:
+    """Packets that are read from the file again, as they are needed."""
+
+    def __init__(
+        self,
+        path: Path,
+        container: av.container.InputContainer,
+        stream: av.VideoStream,
+        timeline: Timeline,
+    ) -> None:
+        self._path, self._container, self._stream, self._timeline = path, container, stream, timeline
+        self._index = stream.index
+        self._closing = ExitStack()
+        self._next = len(timeline.packets.stamps)  # the place of the packet that is read next
+        self._reading: Iterator[av.Packet[Stream]] = iter(())
+
+    def since(self, place: int) -> Iterator[av.Packet[Stream]]:
+        if self._is_far(place):
+            self._seek(place)
+        for packet in self._reading:
+            self._next += 1
+            if self._next > place:
+                _stamp([packet], self._next - 1, self._timeline)
+                yield packet
+
+    def _is_far(self, place: int) -> bool:
+        ends = self._timeline.packets.ends
+        return place < self._next or (ends[place] - ends[self._next] > _SEEK_BYTES and self._can_seek())
+
+    def _can_seek(self) -> bool:
+        return not (self._timeline.ordinal or self._timeline.packets.corrected)
+
+    def _seek(self, place: int) -> None:
+        """Go to a packet at or before this place."""
+        packets = self._timeline.packets
+        key = bisect_right(packets.keys, place) - 1
+        for back in (0, 1) if self._can_seek() else ():
+            if key - back > 0 and self._try(key - back):
+                return
+        self._closing.close()
+        self._container, self._stream = self._closing.enter_context(open_video(self._path, stream=self._index))
+        self._reading, self._next = self._own_packets(), 0
+
+    def _try(self, key: int) -> bool:
+        """Whether the key frame's packet was found after a seek."""
+        packets = self._timeline.packets
+        place, stamp = packets.keys[key], packets.stamps[packets.keys[key]]
+        later = {packets.stamps[other] for other in packets.keys[key + 1 : key + 9]}
+        try:
+            self._container.seek(packets.decoded[key], stream=self._stream)
+        except av.FFmpegError:
+            return False
+        reading = self._own_packets()
+        for packet in reading:
+            if packet.is_keyframe and packet.pts == stamp:
+                self._reading, self._next = chain([packet], reading), place
+                return True
+            if packet.is_keyframe and packet.pts in later:
+                return False
+        return False
+
+    def _own_packets(self) -> Iterator[av.Packet[Stream]]:
+        return (packet for packet in packets_of(self._container, self._stream) if packet.size)
+
+
+def _stamp(packets: Sequence[av.Packet[Stream]], first: int, timeline: Timeline) -> None:
+    """Give packets their timestamps in the timeline, which come back on their frames."""
+    if timeline.packets.corrected and not timeline.ordinal:
+        for packet, stamp in zip(packets, timeline.packets.stamps[first:], strict=False):
+            packet.pts = stamp
+            packet.dts = None
+
+
+# -- a few moments of a long MP4 file, looked up by its index; the rest of the file is not read
+#
+# The index lists all packets, and FFmpeg seeks by it exactly. It tells when packets are decoded, not when their frames
+# are shown. The frame on display at a given time is among the packets from the key frame before that time to the first
+# packet that is decoded after it.
+
+
+class Unsure(Exception):
+    """A part of the file is not enough: all of it has to be read."""
+
+
+def look_up(
+    container: av.container.InputContainer, stream: av.VideoStream, clip: Clip, num_frames: int
+) -> tuple[Timeline, list[av.Packet[Stream]]]:
+    """A timeline of the frames around the middles of `num_frames` equal intervals, and the packets of these frames.
+
+    It has the duration of the whole video, and the same frames on display at these moments.
+
+    Raises:
+        Unsure: that is not certain.
+    """
+    if not is_mp4(container) or len(stream.index_entries) < FEW_PACKETS:
+        raise Unsure
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all
+    try:
+        return _Lookup(container, stream).run(clip, num_frames)
+    except av.FFmpegError as error:
+        raise Unsure from error
+
+
+class _Timed(NamedTuple):
+    """A packet with its times, in the stream's units: when it is shown and when it is decoded."""
+
+    packet: av.Packet[Stream]
+    shown: int
+    decoded: int
+
+
+class _Lookup:
+    """Reads the packets around wanted times, and keeps them by their positions in the file."""
+
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+        self._container, self._stream = container, stream
+        self._found: dict[int | None, _Timed] = {}
+        self._bytes = 0
+
+    def run(self, clip: Clip, num_frames: int) -> tuple[Timeline, list[av.Packet[Stream]]]:
+        entries = self._stream.index_entries
+        self._read_first(entries[0].timestamp)
+        self._read_last(entries[-1].timestamp)
+        ends, _ = self._so_far()
+        for middle in ends.middles(num_frames, clip):
+            self._read_around(int(middle))
+        return self._so_far()
+
+    def _read_first(self, decoded: int) -> None:
+        """Read until no packet can follow whose frame is shown before the first one."""
+        first = None
+        for timed in self._packets(decoded):
+            if first is not None and timed.decoded > first:
+                return
+            first = timed.shown if first is None else min(first, timed.shown)
+
+    def _read_last(self, decoded: int) -> None:
+        last = [None, *self._packets(decoded)][-1]
+        if last is None or (last.decoded < decoded and self._stream.index_entries[-1].size):
+            raise Unsure  # the file is shorter than its index promises
+
+    def _read_around(self, stamp: int) -> None:
+        for number, timed in enumerate(self._packets(stamp)):
+            if number == 0 and (not timed.packet.is_keyframe or timed.shown > stamp):
+                raise Unsure
+            if timed.decoded > stamp:
+                return
+
+    def _packets(self, stamp: int) -> Iterator[_Timed]:
+        """The packets from the last key frame before a time, each kept."""
+        self._container.seek(stamp, stream=self._stream)
+        for packet in packets_of(self._container, self._stream):
+            if not packet.size:
+                continue
+            if packet.pts is None or packet.dts is None or packet.is_discard:
+                raise Unsure  # an edit list must be read as a whole
+            if abs(packet.pts - packet.dts) * packet.time_base > _FAR_SECONDS:
+                raise Unsure
+            timed = _Timed(packet, packet.pts, packet.dts)
+            if packet.pos not in self._found:
+                self._found[packet.pos] = timed
+                self._bytes += packet.size
+            elif self._found[packet.pos].decoded != packet.dts:  # shown twice
+                raise Unsure
+            if self._bytes > _MOST_BYTES:
+                raise Unsure
+            yield timed
+
+    def _so_far(self) -> tuple[Timeline, list[av.Packet[Stream]]]:
+        found = sorted(self._found.values(), key=lambda timed: (timed.decoded, timed.packet.pos or 0))
+        packets = [timed.packet for timed in found]
+        reader = TimelineReader(self._stream)
+        for packet in packets:
+            reader.take(packet)
+        reader.take_index(self._container)
+        timeline = reader.timeline()
+        if timeline is None or timeline.ordinal or timeline.packets.corrected:
+            raise Unsure
+        return timeline, packets

@@ -2,12 +2,17 @@
 
 Headers lie: durations and frame counts are missing (WebM from a browser, GIF) or wrong (broken downloads), and frame
 rates vary. The packets' timestamps are what a player goes by, and reading them costs a few percent of decoding.
+
+Timestamps are read as FFmpeg's command reads them. Formats made for broadcast (MPEG-TS and its like) allow a clock to
+jump at any packet, for all streams at once; FFmpeg's command then continues as if nothing had happened, and so do
+players. In other formats a gap of an hour is an hour in which the picture stood. In none of them does a clock run
+backwards, and a single timestamp far from its neighbours is a mistake.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
@@ -15,27 +20,38 @@ from pathlib import Path
 from statistics import median_low
 from typing import TYPE_CHECKING
 
-from vop.video.clock import without_restarts, without_strays
+from vop.video.clip import WHOLE_VIDEO, Clip
 
 if TYPE_CHECKING:
     import av
+    from av.stream import Stream
 
-_UNKNOWN = -(2**50)  # a stamp far from all others, which is mended where a frame is missing
-_PADDING = Fraction(1, 2)  # seconds: encoders let the sound end a little later than the picture
-DEFAULT_RATE = 25  # frames per second where neither packets nor header tell one, as FFmpeg assumes
+_UNKNOWN = -(2**50)  # far from all other timestamps, so that it is mended if a frame is missing
+_PADDING = Fraction(1, 2)  # seconds; encoders let the sound end a little later than the picture
+DEFAULT_RATE = 25  # frames per second if neither packets nor header give a rate, as FFmpeg assumes
+
+_MICROSECONDS = 10**6
+_TS_DISCONT = 0x200  # FFmpeg's AVFMT_TS_DISCONT, among the flags of a format
+_LEAP = 10 * _MICROSECONDS  # FFmpeg's -dts_delta_threshold
+_BACK = _MICROSECONDS // 10  # a clock that goes back by more has restarted
+
+_NEAR = 4  # packets on either side with which a timestamp is compared
+_REORDERED = 20  # packets; frames are reordered by less
+_STRAY_SECONDS = 1  # a stray is farther than this from all of them, and farther than reordering reaches
+_STRAY_GAPS = 20
 
 
 @dataclass(frozen=True, repr=False)
 class Packets:
-    """A stream's packets in the order of the file, which is that of decoding; those without data are left out.
+    """A stream's packets in the order of the file, which is the order of decoding; packets without data are left out.
 
     Attributes:
-        stamps: of each one's frame, in units of the timeline's `time_base`.
-        shown: whether it is; an edit list cuts frames off that are decoded, for others to refer to, but never shown.
-        ends: up to where each packet would reach if all lay one after the other, in bytes.
-        keys: places of those that say that decoding can begin there; ascending, and empty if `ordinal`.
-        decoded: stamps at which the keys are decoded: where to seek.
-        corrected: whether stamps are other than those in the file, so that it cannot be searched by them.
+        stamps: the timestamp of each packet's frame, in units of the timeline's `time_base`.
+        shown: whether each frame is shown. An edit list hides frames, which are decoded because others refer to them.
+        ends: the sum of the packets' sizes up to the end of each packet, in bytes.
+        keys: the places of the key frames' packets, at which decoding can begin; ascending, and empty if `ordinal`.
+        decoded: when the key frames are decoded: the timestamps to seek.
+        corrected: whether timestamps differ from those in the file, so that the file cannot be searched by them.
     """
 
     stamps: tuple[int, ...] = ()
@@ -51,11 +67,11 @@ class Timeline:
     """Presentation times of a video's frames.
 
     Attributes:
-        stamps: one for each frame, ascending, in units of `time_base`. Frame k is on display from `stamps[k]` on.
-        end: when the last frame leaves the display, same units: a picture stands for as long as the file goes on.
+        stamps: one timestamp for each frame, ascending, in units of `time_base`. Frame k is shown from `stamps[k]` on.
+        end: when the last frame ends, in the same units: the last picture stands until the file ends.
         time_base: seconds per unit.
-        ordinal: the file has no presentation times (old AVI, a bare H.264 stream): the k-th frame that the decoder
-            puts out is the one shown at `stamps[k]`.
+        ordinal: the file has no presentation times (old AVI, a bare H.264 stream): the k-th frame that comes out of the
+            decoder is shown at `stamps[k]`.
         packets: where in the file the frames are.
     """
 
@@ -70,42 +86,39 @@ class Timeline:
 
     @property
     def duration_seconds(self) -> float:
-        """From the first frame's appearance to the last one's end."""
+        """From the start of the first frame to the end of the last one."""
         return float((self.end - self.stamps[0]) * self.time_base)
 
-    def midpoints(self, num_frames: int, *, start_seconds: float = 0.0, end_seconds: float | None = None) -> list[int]:
-        """The stamps of the frames on display in the middle of `num_frames` equal intervals.
+    def midpoints(self, num_frames: int, clip: Clip = WHOLE_VIDEO) -> list[int]:
+        """The timestamps of the frames on display in the middle of `num_frames` equal intervals of a clip.
 
-        Fewer frames than intervals repeat.
+        If there are fewer frames than intervals, frames repeat.
         """
-        middles = self.middles(num_frames, start_seconds=start_seconds, end_seconds=end_seconds)
+        middles = self.middles(num_frames, clip)
         return [self.stamps[max(bisect_right(self.stamps, middle) - 1, 0)] for middle in middles]
 
-    def middles(
-        self, num_frames: int, *, start_seconds: float = 0.0, end_seconds: float | None = None
-    ) -> list[Fraction]:
-        """The middles of `num_frames` equal intervals, in units of `time_base`.
+    def middles(self, num_frames: int, clip: Clip = WHOLE_VIDEO) -> list[Fraction]:
+        """The middles of `num_frames` equal intervals of a clip, in units of `time_base`.
 
-        `start_seconds` and `end_seconds` count from the first frame and bound the clip that is divided; an end after
-        the video's own is the video's own.
+        A clip that ends after the video ends with the video.
         """
         first = Fraction(self.stamps[0])
-        start = first + Fraction(start_seconds) / self.time_base
+        start = first + Fraction(clip.start_seconds) / self.time_base
         end = Fraction(self.end)
-        if end_seconds is not None:
-            end = min(end, first + Fraction(end_seconds) / self.time_base)
+        if clip.end_seconds is not None:
+            end = min(end, first + Fraction(clip.end_seconds) / self.time_base)
         return [start + (end - start) * Fraction(2 * k + 1, 2 * num_frames) for k in range(num_frames)]
 
 
 class TimelineReader:
-    """Collects what a timeline needs from packets, in the order of the file.
+    """Makes a timeline from the packets of a file, taken in the order of the file.
 
     Args:
-        stream: the video's.
+        stream: the video stream.
     """
 
     def __init__(self, stream: av.VideoStream) -> None:
-        self._stream = stream
+        self._stream, self._time_base = stream, _unit_of(stream)
         self._in_file: list[int | None] = []  # times of presentation
         self._pts = self._in_file
         self._dts: list[int | None] = []
@@ -117,9 +130,9 @@ class TimelineReader:
         self._stands_until: Fraction | None = None  # seconds
         self._decoded_until: int | None = None  # as the header and the index say; in the stream's own units
 
-    def take(self, packet: av.Packet) -> None:
-        """A packet of the video."""
-        if not packet.size:  # the picture stands: screen recorders and video editors write such
+    def take(self, packet: av.Packet[Stream]) -> None:
+        """Take a packet of the video."""
+        if not packet.size:  # screen recorders and video editors write empty packets while the picture stands
             self.stands(packet)
             return
         self._bytes += packet.size
@@ -131,8 +144,8 @@ class TimelineReader:
         self._shown.append(not packet.is_discard)
         self._ends.append(self._bytes)
 
-    def stands(self, packet: av.Packet) -> None:
-        """A packet without a picture (sound, or an empty one): the last picture is on display until it ends."""
+    def stands(self, packet: av.Packet[Stream]) -> None:
+        """Take a packet of sound or an empty one: the last picture stands until it ends."""
         begins = packet.dts if packet.pts is None else packet.pts
         if begins is not None:
             self._stands((begins + (packet.duration or 0)) * packet.time_base)
@@ -141,16 +154,16 @@ class TimelineReader:
         self._stands_until = until if self._stands_until is None else max(self._stands_until, until)
 
     def take_index(self, container: av.container.InputContainer) -> None:
-        """What the file's index or header tells: how long the sound goes on, and of empty packets at the end.
+        """Take from the file's index or header how long the sound lasts, and the empty packets at the end.
 
-        FFmpeg does not hand empty packets out. A header may promise more than there is: an MP4 file's index has the
-        size of every packet, and an AVI file's header counts if the file is as long as it claims to be.
+        FFmpeg does not return empty packets. A header may promise more than the file has: the index of an MP4 file has
+        the size of every packet, and the header of an AVI file is believed if the file is as long as it claims.
         """
         if is_mp4(container):
             for sound in container.streams.audio[:1]:
                 ends = _end_of_index(sound)
                 if ends is not None:
-                    self._stands(ends * sound.time_base)
+                    self._stands(ends * _unit_of(sound))
             entries = self._stream.index_entries
             if len(entries) and not entries[-1].size:
                 self._decoded_until = _end_of_index(self._stream)
@@ -161,27 +174,28 @@ class TimelineReader:
                 self._decoded_until = (self._stream.start_time or 0) + self._stream.duration
 
     def timeline(self, *, corrected: bool = False) -> Timeline | None:
-        """None where no packet holds a frame that is shown.
+        """The timeline; None if no packet has a frame that is shown.
 
         Args:
-            corrected: whether stamps that were taken are other than those in the file.
+            corrected: whether the timestamps of the packets were changed before they were taken.
         """
         shown = [place for place, is_shown in enumerate(self._shown) if is_shown]
         timed = [place for place in shown if self._pts[place] is not None]
-        if 2 * len(timed) > len(shown):  # a cut leaves packets without times at its beginning, which cannot be decoded
+        if 2 * len(timed) > len(shown):  # after a cut, the first packets have no times and cannot be decoded
             shown = [place for place in shown if place >= timed[0]]
         if not shown:
             return None
         ordinal = self._lacks_presentation_times(shown)
-        stamps, time_base = self._stamps(ordinal)
+        given, time_base = self._given(ordinal)
+        mended: dict[int, int] = {}
         if not ordinal:
-            raw = [_UNKNOWN if stamps[place] is None else stamps[place] for place in shown]
+            raw = [_UNKNOWN if (stamp := given[place]) is None else stamp for place in shown]
             mended = dict(zip(shown, without_restarts(without_strays(raw, time_base), time_base), strict=True))
             shown = [place for place in shown if mended[place] > _UNKNOWN]
-            stamps = [mended.get(place, stamp or 0) for place, stamp in enumerate(stamps)]
-            corrected = corrected or any(stamps[place] != self._in_file[place] for place in shown)
+            corrected = corrected or any(mended[place] != self._in_file[place] for place in shown)
+        stamps = [mended.get(place, stamp or 0) for place, stamp in enumerate(given)]
         last = max(shown, key=stamps.__getitem__)
-        duration = self._durations[last] if time_base == self._stream.time_base else 1
+        duration = self._durations[last] if time_base == self._time_base else 1
         ascending = sorted(stamps[place] for place in shown)
         end = ascending[-1] + (duration or _usual_gap(ascending))
         visible = set(shown)
@@ -191,7 +205,7 @@ class TimelineReader:
             shown=tuple(place in visible for place in range(len(stamps))),
             ends=tuple(self._ends),
             keys=keys,
-            decoded=tuple(stamps[key] if self._dts[key] is None else self._dts[key] for key in keys),
+            decoded=tuple(stamps[key] if (dts := self._dts[key]) is None else dts for key in keys),
             corrected=corrected,
         )
         return Timeline(
@@ -199,34 +213,42 @@ class TimelineReader:
         )
 
     def _standing(self, time_base: Fraction, first: int, end: int) -> int:
-        """When the last picture leaves at the latest, as far as that is known apart from its own packet."""
+        """When the last picture ends, if more is known than the duration of its own packet."""
         until = end
         if self._stands_until is not None and self._stands_until > end * time_base + _PADDING:
             until = round(self._stands_until / time_base)
-        if self._decoded_until is None or None in self._dts:
+        decoded = self._decoded()
+        if self._decoded_until is None or decoded is None:
             return until
-        delay = first - min(self._dts)
+        delay = first - min(decoded)
         return max(until, self._decoded_until + delay)
 
     def _lacks_presentation_times(self, shown: list[int]) -> bool:
-        """Whether most times are absent, or, in a stream with reordered frames, those of decoding (H.264 in AVI)."""
-        times = [self._pts[place] for place in shown if self._pts[place] is not None]
+        """Whether most times are absent, or are times of decoding in a stream with reordered frames (H.264 in AVI)."""
+        times = [pts for place in shown if (pts := self._pts[place]) is not None]
         if 2 * len(times) <= len(shown):
             return True
         in_order = all(early < late for early, late in pairwise(times))
         return in_order and bool(self._stream.codec_context.has_b_frames)
 
-    def _stamps(self, ordinal: bool) -> tuple[list[int], Fraction]:
+    def _decoded(self) -> list[int] | None:
+        """When each packet is decoded; None if a packet does not say."""
+        known = [dts for dts in self._dts if dts is not None]
+        return known if len(known) == len(self._dts) else None
+
+    def _given(self, ordinal: bool) -> tuple[Sequence[int | None], Fraction]:
+        """The timestamps of all packets as the file gives them, and their unit in seconds."""
         if not ordinal:
-            return self._pts, self._stream.time_base
-        if all(dts is not None for dts in self._dts):
-            return _as_put_out(self._dts, self._stream.codec_context.reorder_depth), self._stream.time_base
+            return self._pts, self._time_base
+        decoded = self._decoded()
+        if decoded is not None:
+            return _as_put_out(decoded, self._stream.codec_context.reorder_depth), self._time_base
         rate = self._stream.guessed_rate or self._stream.average_rate or DEFAULT_RATE
         return list(range(len(self._pts))), 1 / Fraction(rate)
 
 
-def read_timeline(packets: Iterable[av.Packet], stream: av.VideoStream) -> Timeline | None:
-    """The timeline of a video stream's packets; None where there are none."""
+def read_timeline(packets: Iterable[av.Packet[Stream]], stream: av.VideoStream) -> Timeline | None:
+    """The timeline of a video stream's packets; None if there are none."""
     reader = TimelineReader(stream)
     for packet in packets:
         reader.take(packet)
@@ -238,8 +260,14 @@ def is_mp4(container: av.container.InputContainer) -> bool:
     return "mp4" in container.format.name.split(",")
 
 
-def _end_of_index(stream: av.stream.Stream) -> int | None:
-    """When a stream ends by its index, in the order of decoding; the last packet lasts as long as the one before it."""
+def _unit_of(stream: Stream) -> Fraction:
+    """Seconds per unit of a stream's times; every stream of an open file has one."""
+    assert stream.time_base is not None
+    return stream.time_base
+
+
+def _end_of_index(stream: Stream) -> int | None:
+    """When the last packet of a stream's index ends, if it lasts as long as the one before it; a time of decoding."""
     entries = stream.index_entries
     if not len(entries):
         return None
@@ -248,7 +276,7 @@ def _end_of_index(stream: av.stream.Stream) -> int | None:
 
 
 def _as_put_out(decoded: list[int], delay: int) -> list[int]:
-    """When frames are shown of which only the times of decoding are known: when the decoder puts each of them out."""
+    """When frames are shown if only their times of decoding are known: when each comes out of the decoder."""
     gap = _usual_gap(decoded)
     return [*decoded[delay:], *(decoded[-1] + gap * step for step in range(1, min(delay, len(decoded)) + 1))]
 
@@ -261,6 +289,120 @@ def _is_whole_riff(path: str) -> bool:
     return claimed <= file.stat().st_size
 
 
-def _usual_gap(stamps: list[int]) -> int:
-    gaps = [late - early for early, late in pairwise(stamps) if late > early]
+def may_jump(container: av.container.InputContainer) -> bool:
+    """Whether a file's format allows its clock to jump."""
+    return bool(container.format.flags & _TS_DISCONT)
+
+
+class Clock:
+    """Removes discontinuities from the timestamps of a file, packet by packet, in the order of the file.
+
+    Attributes:
+        corrected: whether there was a discontinuity.
+    """
+
+    def __init__(self, container: av.container.InputContainer) -> None:
+        self.corrected = False
+        self._may_jump = may_jump(container)
+        self._offset = 0  # microseconds
+        self._decoded: dict[int, int] = {}  # by stream: when the last packet was decoded, microseconds
+        self._next: dict[int, int] = {}  # and when the next one is due
+        self._last: int | None = None  # of any stream
+
+    def set(self, packet: av.Packet[Stream]) -> None:
+        """Correct the timestamps of the next packet in place."""
+        if not self._may_jump or packet.dts is None:
+            return
+        unit = packet.time_base * _MICROSECONDS
+        decoded = round(packet.dts * unit) + self._offset
+        jump = self._jump(packet.stream_index, decoded)
+        if jump:
+            self.corrected = True
+            self._offset -= jump
+            decoded -= jump
+        if self._offset:
+            ticks = round(self._offset / unit)
+            packet.dts += ticks
+            if packet.pts is not None:
+                packet.pts += ticks
+        self._last = self._decoded[packet.stream_index] = decoded
+        self._next[packet.stream_index] = decoded + self._duration(packet, unit)
+
+    def _jump(self, stream: int, decoded: int) -> int:
+        """By how much the clock has jumped with this packet, in microseconds; 0 if it has not."""
+        due = self._next.get(stream)
+        if due is None:  # a stream's first packet is compared with the other streams
+            jump = 0 if self._last is None else decoded - self._last
+            return jump if abs(jump) > _LEAP else 0
+        jump = decoded - due
+        return jump if abs(jump) > _LEAP or decoded + _BACK < self._decoded[stream] else 0
+
+    def _duration(self, packet: av.Packet[Stream], unit: Fraction) -> int:
+        if packet.duration:
+            return round(packet.duration * unit)
+        rate = getattr(packet.stream, "average_rate", None)
+        return round(_MICROSECONDS / rate) if rate else 0
+
+
+def without_strays(stamps: Sequence[int], time_base: Fraction) -> list[int]:
+    """Timestamps in the order of decoding. One far from all its neighbours moves to where a frame is missing."""
+    stamps = list(stamps)
+    far = _far(stamps, time_base)
+    suspects = [place for place, (one, other) in enumerate(pairwise(stamps)) if abs(other - one) > far]
+    for place in sorted({place + step for place in suspects for step in (0, 1)}):
+        before, after = stamps[max(place - _NEAR, 0) : place], stamps[place + 1 : place + 1 + _NEAR]
+        following = stamps[place + 1 : place + 1 + _REORDERED]
+        late = max(following, default=stamps[place]) < stamps[place] and _is_late(stamps[place], before, after, far)
+        if not (late or _is_early(stamps[place], before, after, far)):
+            continue
+        first, last = min(before + after), max(before + following)
+        others = sorted(stamp for stamp in stamps[:place] + stamps[place + 1 :] if first <= stamp <= last)
+        missing = _missing(others)
+        if missing is None and late and len(following) < _REORDERED:
+            continue  # the last frame, after a pause; frames that are shown before it are decoded after it
+        stamps[place] = others[0] - _usual_gap(others) if missing is None else missing
+    return stamps
+
+
+def without_restarts(stamps: Sequence[int], time_base: Fraction) -> list[int]:
+    """Timestamps in the order of decoding. Where a clock was set back, they continue from the time before.
+
+    After a pause, a few frames may follow that are shown before it; after a restart, all frames that follow are early.
+    """
+    far, gap = _far(stamps, time_base), _usual_gap(stamps)
+    latest, offset, corrected = None, 0, []
+    for place, stamp in enumerate(stamps):
+        if latest is not None and stamp + offset < latest - far:
+            following = stamps[place : place + _REORDERED]
+            if len(following) == _REORDERED and max(following) + offset < latest - far:
+                offset = latest + gap - stamp
+        corrected.append(stamp + offset)
+        latest = corrected[-1] if latest is None else max(latest, corrected[-1])
+    return corrected
+
+
+def _far(stamps: Sequence[int], time_base: Fraction) -> int:
+    """A distance that no reordering of frames reaches."""
+    return max(round(_STRAY_SECONDS / time_base), _STRAY_GAPS * _usual_gap(stamps))
+
+
+def _is_late(stamp: int, before: Sequence[int], after: Sequence[int], far: int) -> bool:
+    """Whether times continue after this timestamp from before it. At the end it may be a last frame, decoded early."""
+    return len(after) == _NEAR and stamp > max(*after, *before) + far
+
+
+def _is_early(stamp: int, before: Sequence[int], after: Sequence[int], far: int) -> bool:
+    return bool(before) and bool(after) and stamp < min(*before, *after) - far
+
+
+def _missing(ordered: Sequence[int]) -> int | None:
+    """The place of a missing timestamp among evenly spaced ones; None if none is missing. A longer gap is a pause."""
+    usual = _usual_gap(ordered)
+    gaps = [(other - one, one) for one, other in pairwise(ordered) if 1.5 * usual < other - one < 3 * usual]
+    gap, since = max(gaps, default=(0, 0))
+    return since + gap // 2 if gap else None
+
+
+def _usual_gap(stamps: Sequence[int]) -> int:
+    gaps = [late - early for early, late in pairwise(sorted(stamps)) if late != early]
     return median_low(gaps) if gaps else 1

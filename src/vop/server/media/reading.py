@@ -12,11 +12,10 @@ from pathlib import Path
 import av
 
 from vop.errors import VideoError
-from vop.video.clock import Clock, may_jump
 from vop.video.colour import HDR_TRANSFERS
-from vop.video.playable import codec_name
+from vop.video.probe import codec_name
 from vop.video.source import open_video, packets_of
-from vop.video.timeline import DEFAULT_RATE, read_timeline
+from vop.video.timeline import DEFAULT_RATE, Clock, may_jump, read_timeline
 
 _OPENING = 100  # packets that tell how a file counts its time
 # Seconds before the wanted start: MPEG-TS leads to any frame there, not to a key frame, and from the key frames of a
@@ -34,7 +33,7 @@ class Moment:
         first: when the video's first frame is shown.
         ordinal: frames have no presentation times, they come at those of decoding (see `Timeline`).
         counted: nor are there times of decoding, frames follow each other at a constant rate.
-        jumps: the clock may restart or leap on the way (see `vop.video.clock`), so that no seek leads anywhere.
+        jumps: the clock may restart or leap on the way (see `vop.video.timeline`), so that no seek leads anywhere.
         stands: whether the video's last picture stands until the end of the moment.
         copyable: an MP4 may hold the pictures as they are.
     """

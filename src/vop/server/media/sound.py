@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from vop.server.media.reading import Moment, reading
-from vop.video.playable import codec_name
+from vop.video.probe import codec_name
 
 _SOUND_RATE = 48000
 _LONGEST_SOUND = 1  # seconds of sound in one packet; what begins earlier does not reach into the moment

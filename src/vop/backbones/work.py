@@ -1,0 +1,18 @@
+"""How much a backbone computes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vop.backbones.clip.config import ClipSizes, TowerSizes
+
+
+def forward_work(sizes: ClipSizes, *, frames: int = 0, tokens: int = 0) -> int:
+    """Multiply-adds with the weights in a forward pass over images and text tokens, without prompts."""
+    patches = frames * (sizes.patches + 1)  # and [CLS]
+    return patches * _count_weights(sizes.vision) + tokens * _count_weights(sizes.text)
+
+
+def _count_weights(tower: TowerSizes) -> int:
+    return tower.layers * (4 * tower.width**2 + 2 * tower.width * tower.mlp_width)

@@ -1,0 +1,20 @@
+"""The work of a forward pass, by which threads are chosen."""
+
+from __future__ import annotations
+
+from vop.backbones import find_sizes
+from vop.backbones.clip.config import VIT_B_32
+from vop.backbones.work import forward_work
+from vop.utils.threads import WORK_PER_THREAD
+
+
+def test_a_sentence_needs_one_thread_and_a_video_of_a_real_model_all():
+    assert forward_work(find_sizes("mini"), tokens=20) < 2 * WORK_PER_THREAD
+    assert forward_work(VIT_B_32, tokens=20) < 2 * WORK_PER_THREAD
+    assert forward_work(VIT_B_32, frames=12) > 8 * WORK_PER_THREAD
+
+
+def test_work_is_multiply_adds_with_the_weights():
+    tower = 12 * (4 * 768**2 + 2 * 768 * 3072)
+    assert forward_work(VIT_B_32, frames=2) == 2 * 50 * tower
+    assert forward_work(VIT_B_32, frames=2, tokens=7) == 2 * 50 * tower + 7 * 12 * (4 * 512**2 + 2 * 512 * 2048)

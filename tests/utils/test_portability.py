@@ -1,0 +1,110 @@
+"""Without what only some systems have (Linux's scheduler calls, files in memory, `/proc`, `poll`, `resource`)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from multiprocessing import Pipe
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clips import grey_frames, write_clip
+from vop.utils import isolation
+
+# Python runs this file first, also in the processes that these ones start.
+WITHOUT = """
+import os, select, sys
+for module, names in (
+    (os, ("sched_getaffinity", "sched_setaffinity", "process_cpu_count", "memfd_create", "pidfd_open", "sendfile")),
+    (select, ("poll", "epoll")),
+):
+    for name in names:
+        if hasattr(module, name):
+            delattr(module, name)
+sys.modules["resource"] = None
+"""
+
+
+@pytest.fixture
+def environment(tmp_path) -> dict[str, str]:
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT)
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH"), str(Path(__file__).parents[2])]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def python(code: str, *arguments: str, environment: dict[str, str]) -> list[str]:
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.split()
+
+
+def test_frames_are_decoded_in_another_process(tmp_path, environment):
+    path = write_clip(tmp_path / "clip.mp4", grey_frames(20))
+    code = """
+import sys, select
+from vop.video.ahead import map_ahead
+from vop.video.frames import decode_frames
+from vop.video.isolated import DecodingProcesses
+assert not hasattr(select, "poll")
+with DecodingProcesses() as processes:
+    work = lambda path: processes.call(decode_frames, path, num_frames=4, size=224)
+    for done in map_ahead(sys.argv[1:], work, workers=2, ahead=2):
+        print(*(round(frame.mean() / 10) for frame in done.result))
+"""
+    assert python(code, str(path), str(path), environment=environment) == ["2", "7", "12", "17"] * 2
+
+
+def test_cores_are_counted_and_the_machine_has_a_name(environment):
+    code = """
+from pathlib import Path
+from vop.utils import device, threads
+threads.PROC = threads.CGROUPS = device.CPU_INFO = Path("/nowhere")
+print(threads.usable_cores(), threads.free_cores(), bool(device.machine_name()))
+"""
+    cores = str(os.cpu_count())
+    assert python(code, environment=environment) == [cores, cores, "True"]
+
+
+def test_processes_end_with_the_one_that_started_them(environment):
+    code = """
+import os, time
+from vop.utils.isolation import Processes
+from concurrent.futures import ThreadPoolExecutor
+with Processes() as processes, ThreadPoolExecutor() as threads:
+    print(processes.call(os.getpid), flush=True)
+    threads.submit(processes.call, time.sleep, 600)
+    time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        time.sleep(0.5)
+        parent.kill()
+    until = time.monotonic() + 30
+    while runs(child) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not runs(child)
+
+
+def runs(process: int) -> bool:
+    """Whether a process is there and has not ended, even if nobody has taken note of its end."""
+    done = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False)
+    return done.stdout.strip()[:1] not in ("", "Z")
+
+
+@pytest.mark.parametrize("without", ["memfd_create", "nothing"])
+@pytest.mark.parametrize("at_once", [2**30, 1000])
+def test_large_arrays_travel_in_parts(monkeypatch, without, at_once):
+    if without != "nothing":
+        monkeypatch.delattr(os, without, raising=False)
+    monkeypatch.setattr(isolation, "_MOST_AT_ONCE", at_once)
+    ours, theirs = Pipe()
+    array = np.arange(50_000, dtype=np.int32)
+    isolation._send(ours, (array, "end"))
+    received, end = isolation._receive(theirs)
+    assert np.array_equal(received, array)
+    assert end == "end"
