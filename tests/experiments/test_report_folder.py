@@ -12,7 +12,7 @@ from experiments.documents import ablation_document, compare_document, typed, wi
 from vop.cli.common import print_table
 from vop.experiments import figures
 from vop.experiments import report as reporting
-from vop.experiments.formats import Terminal, csv_text, markdown_table
+from vop.experiments.formats import Terminal, csv_text, latex_table, markdown_table
 from vop.experiments.report import write_report
 from vop.experiments.tables import Cell, Column, Table, main_table
 
@@ -118,6 +118,24 @@ def test_a_markdown_table_keeps_its_columns():
     ]
     lines = markdown_table(main_table(typed(small()))).splitlines()
     assert len({line.count("|") for line in lines}) == 1
+
+
+def test_a_latex_table():
+    columns = [
+        Column("arm_1 & more", lambda row: Cell(row[0])),
+        Column("R@1", lambda row: Cell(str(row[1]), row[1], 0.5), max),
+    ]
+    assert latex_table(Table("95 %", columns, [("x_y", 1.0), ("\\input{w}", 2.0)])).splitlines() == [
+        "% 95 %",
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"arm\_1 \& more & R@1 \\",
+        r"\midrule",
+        r"x\_y & 1.0 $\pm$ 0.5 \\",
+        r"\textbackslash{}input\{w\} & \textbf{2.0 $\pm$ 0.5} \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
 
 
 def test_a_line_for_each_run_unrounded():

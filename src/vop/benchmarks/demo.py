@@ -69,15 +69,15 @@ def run_demo(out: Path, *, plan: emoji_motion.Plan = emoji_motion.DEMO, progress
         dataset, METHOD, run, backbone="mini", recipe=RECIPE, cache=cache, progress=progress, num_frames=FRAMES
     ).model
     plain = load("mini", num_frames=FRAMES, dtype=resolve_precision("auto", tuned.device))
-    reports = tuple(evaluate_model(model, dataset, cache=cache, bank_videos=0) for model in (plain, tuned))
-    tuned.card["results"] = reports[1].metrics.to_dict()
+    before, after = (evaluate_model(model, dataset, cache=cache, bank_videos=0) for model in (plain, tuned))
+    tuned.card["results"] = after.metrics.to_dict()
     tuned.save_pretrained(run)
     store = FrameStore(tuned.num_frames, tuned.image_size, cache=cache)
     answers = _answer(tuned, dataset, store, _sentences(dataset.split("test"), out / "data", plan))
     sheet = _draw(answers, out / "contact_sheet.png")
     library = out / "library"
     index(library, [video.path for video in dataset.split("test").videos], model=str(run), progress=progress)
-    return DemoResult(run, sheet, library, reports, answers)
+    return DemoResult(run, sheet, library, (before, after), answers)
 
 
 def _make_room(out: Path) -> None:

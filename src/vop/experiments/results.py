@@ -99,7 +99,7 @@ class EpochRecord(_Document):
 
 
 class Trial(_Document):
-    """A learning rate that was tried. Its state is complete, pruned or failed; a score is missing if it failed at once."""
+    """A learning rate that was tried. Its state is complete, pruned or failed."""
 
     learning_rate: Number
     score: Number | None = None

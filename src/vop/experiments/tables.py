@@ -265,7 +265,7 @@ def order_table(results: ExperimentResults) -> Table[OrderVerdict]:
 
 def trial_table(results: ExperimentResults) -> Table[ArmResult]:
     """Every learning rate that was tried."""
-    columns = [
+    columns: list[Column[ArmResult]] = [
         Column("arm", _name),
         Column("rate: mean of R@1, R@5 and R@10 in both directions on validation videos", _trials),
         Column("minutes", lambda arm: _sum(trial.minutes for trial in arm.trials)),

@@ -1,8 +1,8 @@
 """The search for a learning rate on the validation split, by Optuna.
 
 The first half of the trials is spread evenly over the range on a log scale, the others go where those were good
-(TPE). A trial ends early after an epoch in which it is worse than half of the others were. What is maximised is the mean of R@1,
-R@5 and R@10 in both directions: on a few hundred validation videos it is much less noisy than R@1.
+(TPE). A trial ends early after an epoch in which it is worse than half of the others were. It maximises the mean of
+R@1, R@5 and R@10 in both directions: on a few hundred validation videos that is much less noisy than R@1.
 """
 
 from __future__ import annotations
