@@ -21,7 +21,8 @@ from vop.benchmarks import emoji_motion
 from vop.datasets.types import Dataset, Split
 from vop.evaluation.confidence import QueryRanks, paired_test
 from vop.evaluation.job import evaluate_model
-from vop.models.model import TextVideoModel, load
+from vop.models.model import TextVideoModel
+from vop.models.pretrained import load
 from vop.training.job import train
 from vop.training.recipe import Recipe
 from vop.utils.device import default_device, machine_name, resolve_precision

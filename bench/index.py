@@ -93,7 +93,7 @@ def measure(model_name: str, folder: Path, *, repeats: int, workers: int) -> dic
         models=(described,),
         num_frames=model.num_frames,
         image_size=model.image_size,
-        cutting=SegmentationConfig(),
+        segmentation=SegmentationConfig(),
     )
     times: dict[str, list[float]] = {"decode": [], "embed": [], "index": []}
     with tempfile.TemporaryDirectory() as scratch:

@@ -37,7 +37,7 @@ import numpy as np
 import pyarrow as pa
 
 from vop.search import vector_index as nearest
-from vop.search.schema import LIGHT, segment_id, span_of, video_of
+from vop.search.results import LIGHT, clip_of, segment_id, video_of
 
 WIDTH, CLUSTERS, SPREAD = 512, 20_000, {"near": 0.8, "far": 1.6}
 BLOCK = 50_000
@@ -281,7 +281,7 @@ def timed(search: Search, queries: np.ndarray, setting: dict, answers: np.ndarra
 def row_numbers(rows: pa.Table) -> set[int]:
     """A row's id tells which it is."""
     segments = rows.column("segment").to_pylist()
-    return {8 * int(video_of(segment), 16) + round(span_of(segment)[0] / 8) for segment in segments}
+    return {8 * int(video_of(segment), 16) + round(clip_of(segment)[0] / 8) for segment in segments}
 
 
 def peak_gb() -> float:

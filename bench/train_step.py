@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from vop import methods
 from vop.backbones import Backbone, ClipSizes
 from vop.backbones.clip.config import VIT_B_32
-from vop.backbones.clip.model import Clip
+from vop.backbones.clip.model import CLIP
 from vop.models.model import TextVideoModel
 
 PLAIN = "plain fp32"
@@ -32,9 +32,9 @@ PLAIN = "plain fp32"
 class RandomBackbone(Backbone):
     """A backbone without a folder."""
 
-    def load(self) -> Clip:
+    def load(self) -> CLIP:
         torch.manual_seed(0)
-        return Clip(self.sizes).eval().requires_grad_(False)
+        return CLIP(self.sizes).eval().requires_grad_(False)
 
     def tokenizer(self) -> None:
         return None

@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from vop import heads, methods
 from vop.backbones import find_sizes
@@ -76,20 +78,21 @@ def rows(page: Path, *, under: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def with_example(monkeypatch, tmp_path) -> str:
+def with_example(monkeypatch, tmp_path) -> Iterator[str]:
     """The method that methods.md adds, saved and named as the page says; gives its name."""
     source = next(block for block in blocks(DOCS / "methods.md", "python") if "class FrameWeights" in block)
     (tmp_path / "frame_weights.py").write_text(source, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(METHODS, "frame-weights", "frame_weights:FrameWeights")
-    return "frame-weights"
+    monkeypatch.delitem(sys.modules, "frame_weights", raising=False)
+    yield "frame_weights:FrameWeights"
+    sys.modules.pop("frame_weights", None)
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory, tiny_folder) -> Path:
-    """A folder with the files that the pages' examples name: a run, its data, two videos, a library of them."""
+    """A folder with what the pages' examples name: a run, data, videos, a library, a picture, captions."""
     from vop.benchmarks.videos import encode
-    from vop.models.model import create
+    from vop.models.pretrained import create
     from vop.search.index import index
 
     folder = tmp_path_factory.mktemp("workplace")
@@ -100,6 +103,10 @@ def workplace(tmp_path_factory, tiny_folder) -> Path:
     for table in ("train.csv", "test.csv"):
         (folder / table).write_text("video,caption\na.mp4,it grows bright\nb.webm,it grows dark\n")
     create("vop", str(tiny_folder), num_frames=2).save_pretrained(folder / "runs" / "cooking")
+    (folder / "holidays").mkdir()
+    encode(np.repeat(frames, 8, axis=0), folder / "holidays" / "lake.mp4")
+    Image.fromarray(np.ascontiguousarray(frames[3])).save(folder / "sunset.jpg")
+    (folder / "captions.txt").write_text("it grows bright\nit grows dark\n")
     index(folder / "library", [folder / "a.mp4", folder / "b.webm"], model=str(folder / "runs" / "cooking"))
     return folder
 
@@ -274,8 +281,8 @@ def test_every_page_of_ours_has_python_that_runs():
 
 def test_the_method_that_the_page_adds_trains_and_loads(with_example, workplace, tiny_folder, tmp_path):
     from vop.datasets.types import Dataset
-    from vop.models.model import load
     from vop.models.params import count_parameters
+    from vop.models.pretrained import load
     from vop.training.job import train
 
     videos = tuple(Video(name, workplace / name) for name in ("a.mp4", "b.webm"))

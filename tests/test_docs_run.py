@@ -23,8 +23,7 @@ from tiny_clip import make_clip_folder
 from tiny_data import CAPTIONS, write_videos
 from vop.backbones.source import DEFAULT_HUB_ID, PINNED_REVISIONS
 from vop.cli import main
-from vop.methods import METHODS
-from vop.models.model import create
+from vop.models.pretrained import create
 from vop.training import trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # old files are in that format
@@ -128,7 +127,6 @@ def prepare(page: str) -> None:
 def test_the_commands_of_a_page_run(page, workplace, monkeypatch, capsys):
     prepare(page)
     monkeypatch.syspath_prepend(workplace)
-    monkeypatch.setitem(METHODS, "frame-weights", "frame_weights:FrameWeights")
     monkeypatch.setattr(trainer, "ENOUGH_STEPS", 2)
     deleted, trash = workplace / "holidays" / "lake.mp4", workplace / "lake.mp4"
     for words in PAGES[page]:

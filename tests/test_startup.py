@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from vop.models.model import create
+from vop.models.pretrained import create
 
 SLOW = ("transformers", "torch._dynamo", "sympy", "huggingface_hub", "accelerate", "peft", "lancedb", "av", "pyarrow")
 CODE = f"""

@@ -10,7 +10,7 @@ from tiny_clip import make_clip_folder
 from vop.backbones import find_backbone
 from vop.backbones.clip.config import VIT_B_16, VIT_B_32, VIT_L_14
 from vop.backbones.clip.layers import free_parameter
-from vop.backbones.clip.model import Clip
+from vop.backbones.clip.model import CLIP
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
@@ -43,14 +43,14 @@ def test_padding_after_eos_changes_nothing(tiny):
 def test_openai_sizes_are_built_in():
     for sizes, name in [(VIT_B_32, 151_277_313), (VIT_B_16, 149_620_737), (VIT_L_14, 427_616_513)]:
         with torch.device("meta"):
-            assert sum(p.numel() for p in Clip(sizes).parameters()) == name
+            assert sum(p.numel() for p in CLIP(sizes).parameters()) == name
 
 
 def test_on_meta_there_are_the_same_parameters_without_values(tiny):
     with torch.device("meta"):
-        empty = dict(Clip(tiny.sizes).named_parameters())
+        empty = dict(CLIP(tiny.sizes).named_parameters())
     assert all(parameter.is_meta and parameter.requires_grad for parameter in empty.values())
-    made = Clip(tiny.sizes).named_parameters()
+    made = CLIP(tiny.sizes).named_parameters()
     assert {name: tuple(p.shape) for name, p in made} == {name: tuple(p.shape) for name, p in empty.items()}
 
 

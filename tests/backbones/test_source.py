@@ -15,7 +15,7 @@ from tiny_clip import make_clip_folder
 from vop.backbones import find_backbone, find_sizes
 from vop.backbones.source import DEFAULT_HUB_ID, PINNED_REVISIONS
 from vop.errors import UsageError, VopError
-from vop.models.model import create
+from vop.models.pretrained import create
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -180,7 +180,7 @@ class TestHub:
     @pytest.mark.parametrize("name", ["owner/gone", DEFAULT_HUB_ID])
     def test_what_to_do_without_a_network(self, hub, name):
         for open_it in (find_backbone, vop.load):
-            with pytest.raises(VopError, match=f"'{name}' is no folder here.*not cached.*`mini`.*vop import openai"):
+            with pytest.raises(VopError, match=f"'{name}' is not a folder here.*not cached.*`mini`.*vop import openai"):
                 open_it(name)
 
     def test_a_known_id_is_offered(self, hub):
@@ -190,7 +190,7 @@ class TestHub:
     def test_half_a_download_is_not_taken_for_the_whole(self, hub, folder):
         (folder / "model.safetensors").unlink()
         hub("owner/clip", folder)
-        with pytest.raises(VopError, match="'owner/clip' is no folder here"):
+        with pytest.raises(VopError, match="'owner/clip' is not a folder here"):
             find_backbone("owner/clip")
 
     def test_the_sizes_of_openai_need_no_files(self, hub):

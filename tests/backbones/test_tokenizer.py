@@ -1,4 +1,4 @@
-"""Our token ids against those of `transformers.CLIPTokenizer`."""
+"""Our token ids against those of OpenAI's tokenizer, and of `transformers.CLIPTokenizer`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from random import Random
 
 import pytest
 import torch
+from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
 
 from vop.backbones import find_backbone
-from vop.backbones.clip.tokenizer import Tokenizer
+from vop.backbones.clip.tokenizer import Tokenizer, clean
 from vop.benchmarks import emoji_motion
 from vop.errors import VopError
 
@@ -64,7 +65,7 @@ def folder(request, tmp_path_factory):
     if request.param == "tokenizer.json":
         return MINI
     folder = tmp_path_factory.mktemp("words")
-    for name in ("vocab.json", "merges.txt", "config.json"):
+    for name in ("vocab.json", "merges.txt", "config.json", "tokenizer_config.json"):
         shutil.copy(MINI / name, folder)
     return folder
 
@@ -151,9 +152,52 @@ class TestOtherFiles:
             Tokenizer(tmp_path)
 
 
+OPENAI = json.loads(Path(__file__).with_name("openai_tokens.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def openai(tmp_path_factory):
+    """OpenAI's vocabulary, without the merges that no text here needs."""
+    folder = tmp_path_factory.mktemp("openai")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = {word: i for i, word in enumerate([*alphabet, *(letter + "</w>" for letter in alphabet)])}
+    merges = {int(rank): tuple(merge.split()) for rank, merge in OPENAI["merges"].items()}
+    words |= {"".join(merge): 512 + rank for rank, merge in merges.items()}
+    words |= dict(zip(MARKS, (49406, 49407), strict=True))
+    CLIPTokenizer(vocab=words, merges=list(merges.values())).save_pretrained(folder)
+    return Tokenizer(folder, vocab_size=49408)
+
+
+class TestOpenAI:
+    """Texts are cleaned as OpenAI's code does before it cuts them into tokens."""
+
+    @pytest.mark.parametrize(("text", "ids"), OPENAI["texts"])
+    def test_ids(self, openai, text, ids):
+        assert openai.count(text) == len(ids)
+        assert openai.encode([text], max_length=len(ids)).tolist() == [ids]
+
+    @pytest.mark.parametrize(
+        ("text", "cleaned"),
+        [
+            ("  A  Dog\tRUNS\r\nhome. ", "a dog runs home."),
+            ("fish &amp;amp; chips", "fish & chips"),
+            ("\u201cquoted\u201d \u2018it\u2019s\u2019", "\"quoted\" 'it's'"),
+            ("caf\u00c3\u00a9", "caf\u00e9"),
+            ("\uff21\uff22\uff23 \ufb01ne", "abc fine"),
+        ],
+    )
+    def test_cleaning(self, text, cleaned):
+        assert clean(text) == cleaned
+
+    def test_mini_was_trained_without(self):
+        assert not Tokenizer(MINI).cleans
+
+
 def test_tiny_vocabulary(tiny_folder):
     """Bytes only, and a tokenizer.json as `save_pretrained` writes it."""
     theirs = CLIPTokenizer.from_pretrained(tiny_folder)
-    texts = BY_HAND + random_texts(500)
+    texts = [clean(text) for text in BY_HAND + random_texts(500)]
+    texts = [text for text in texts if theirs.backend_tokenizer.normalizer.normalize_str(text) == text]
+    assert len(texts) > 500
     expected = theirs(texts, padding=True, truncation=True, max_length=40, return_tensors="pt")["input_ids"]
     assert torch.equal(find_backbone(str(tiny_folder)).tokenizer().encode(texts, max_length=40), expected)

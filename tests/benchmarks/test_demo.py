@@ -46,7 +46,7 @@ def test_the_demo_does_the_whole_job(tmp_path, monkeypatch, capsys):
     again = model.encode_text([sentence]) @ model.encode_video([answer["path"] for answer in answers]).T
     torch.testing.assert_close(again[0], torch.tensor([a["score"] for a in answers]), rtol=0, atol=0.02)  # bf16 there
     library = Store.open(found["library"])
-    assert library.status()["videos"] == 40
+    assert library.status().videos == 40
     assert main(["search", found["library"], sentence, "-k", "3", "--json"]) == 0
     moments = json.loads(capsys.readouterr().out)["results"]
     assert [moment["path"] for moment in moments] == [answer["path"] for answer in answers]

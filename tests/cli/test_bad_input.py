@@ -325,7 +325,7 @@ class TestEvaluationCalls:
     @pytest.mark.parametrize(
         ("model", "status", "says"),
         [
-            ("runs/cooking", 1, "'runs/cooking' is no folder here, and as a hub id it is not cached"),
+            ("runs/cooking", 1, "'runs/cooking' is not a folder here, and as a hub id it is not cached"),
             ("cooking", 2, "unknown backbone or folder 'cooking'"),
             ("/nowhere/cooking", 2, "unknown backbone or folder '/nowhere/cooking'"),
             ("a b/c", 2, "unknown backbone or folder 'a b/c'"),

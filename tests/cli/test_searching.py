@@ -16,7 +16,7 @@ from PIL import Image
 from search.owners_videos import write_folder, write_video
 from vop.cli import main
 from vop.cli.search import clock
-from vop.models.model import create
+from vop.models.pretrained import create
 from vop.search.state import State
 
 RESULT = {"path", "start_seconds", "end_seconds", "score"}

@@ -100,7 +100,7 @@ def test_others_go_on_by_the_same_command(vop, monkeypatch, words, function, how
 def test_what_starts_anew_says_only_that_it_was_stopped(vop, monkeypatch, words):
     for module in ("evaluate", "data"):
         monkeypatch.setattr(f"vop.cli.{module}.load_data", stopped)
-    monkeypatch.setattr("vop.models.model.load", stopped)
+    monkeypatch.setattr("vop.models.pretrained.load", stopped)
     assert vop(*words) == (130, "", "vop: stopped\n")
 
 

@@ -196,7 +196,7 @@ def test_settings_that_are_not_allowed():
 
 
 def test_the_real_model_has_this_interface(tiny_folder):
-    from vop.models.model import create
+    from vop.models.pretrained import create
 
     class Noise:
         def load(self, video):

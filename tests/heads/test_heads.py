@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from vop import heads
 from vop.backbones.clip.config import VIT_B_32, ClipSizes
-from vop.backbones.clip.model import Clip
+from vop.backbones.clip.model import CLIP
 from vop.errors import UsageError
 
 TABLES = ["seqTransf", "tightTransf"]
@@ -17,7 +17,7 @@ TABLES = ["seqTransf", "tightTransf"]
 
 def make_clip(sizes=WIDE, *, seed=5):
     torch.manual_seed(seed)
-    clip = Clip(sizes).requires_grad_(False)
+    clip = CLIP(sizes).requires_grad_(False)
     for parameter in clip.parameters():  # biases and norms too
         parameter.add_(torch.randn_like(parameter) * 0.05)
     return clip
@@ -263,9 +263,9 @@ def test_only_a_head_with_positions_is_bound_to_a_number_of_frames(name):
         ("tightTransf", {"layers": 2.0}, "layers is 2.0; it is a whole number"),
         ("x-pool", {"heads": 3}, "heads is 3; it divides the 128 dimensions"),
         ("x-pool", {"heads": 0}, "heads is 0; it is a whole number"),
-        ("x-pool", {"dropout": 1}, "dropout is 1; it is at least 0 and below 1"),
+        ("x-pool", {"dropout": 1}, "dropout is 1; it is a number, at least 0 and below 1"),
         ("x-pool", {"dropout": float("nan")}, "dropout is nan"),
-        ("x-pool", {"dropout": "high"}, "a setting of the head x-pool is of the wrong type: {'dropout': 'high'}"),
+        ("x-pool", {"dropout": "high"}, "dropout is 'high'; it is a number"),
         ("meanP", {"num_frames": 0}, "num_frames is 0; it is a whole number, 1 or more"),
     ],
 )

@@ -8,14 +8,14 @@ from torch.nn import functional as F
 from transformers import CLIPModel
 
 from vop.backbones.clip.convert import from_transformers
-from vop.models import model
+from vop.models import pretrained
 
 FRAMES = 3
 
 
 def build(tiny, name, **settings):
     torch.manual_seed(2)
-    built = model.create(name, tiny, device="cpu", num_frames=FRAMES, **settings)
+    built = pretrained.create(name, tiny, device="cpu", num_frames=FRAMES, **settings)
     for key, parameter in built.trainable().items():
         if not key.startswith("clip.") or "lora" in key:  # away from where they start, so that each of them counts
             parameter.data.add_(torch.randn_like(parameter) * 0.2)

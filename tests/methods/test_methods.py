@@ -10,7 +10,7 @@ from vop import methods
 from vop.backbones.clip.config import VIT_B_32
 from vop.errors import UsageError
 from vop.heads import HEADS, MEAN
-from vop.models import model
+from vop.models import model, pretrained
 
 FRAMES = 4
 TUNED = [name for name in methods.METHODS if name != "zero-shot"]
@@ -38,7 +38,7 @@ OF_THE_BACKBONE = ("full", "bias", "proj", "partial", "lora")  # what trains par
 
 def build(tiny, name, dtype=torch.float32, **settings):
     torch.manual_seed(1)
-    return model.create(name, tiny, device="cpu", dtype=dtype, num_frames=FRAMES, **settings)
+    return pretrained.create(name, tiny, device="cpu", dtype=dtype, num_frames=FRAMES, **settings)
 
 
 def batch(tiny, seed=0, videos=3):
@@ -118,6 +118,34 @@ def test_only_temporal_methods_see_the_order_of_frames(tiny, name, settings):
     assert same == (not name.startswith("vop-") and "head" not in settings)
 
 
+@pytest.mark.parametrize("name", [*methods.METHODS, *methods.IMPORTED])
+def test_what_a_method_declares_is_true(tiny, name):
+    plain, built = build(tiny, "zero-shot"), build(tiny, name)
+    modules = [dict(one.clip.named_modules()).keys() for one in (plain, built)]
+    is_changed = any(p.requires_grad for p in built.clip.parameters()) or modules[0] != modules[1]
+    assert methods.find(name).changes_backbone == is_changed
+    frames = torch.randn(2, FRAMES, 16, generator=torch.Generator().manual_seed(0))
+    is_its_own = not torch.equal(built.method.pool(frames), plain.method.pool(frames))
+    assert methods.find(name).pools_itself == is_its_own
+
+
+def test_what_is_not_declared_is_safe():
+    class Attaches(methods.find("zero-shot")):
+        def attach(self, clip):
+            pass
+
+    class Pools(methods.find("vop")):
+        def pool(self, frames):
+            return frames[:, 0]
+
+    class Neither(Pools):
+        pools_itself = False
+
+    assert (Attaches.changes_backbone, Attaches.pools_itself) == (True, False)
+    assert (Pools.changes_backbone, Pools.pools_itself) == (False, True)
+    assert not Neither.pools_itself
+
+
 @pytest.mark.parametrize(("name", "settings"), [("zero-shot", {}), *VARIANTS])
 def test_saved_and_loaded_it_is_the_same(tiny, tmp_path, name, settings):
     from safetensors.torch import load_file
@@ -125,7 +153,7 @@ def test_saved_and_loaded_it_is_the_same(tiny, tmp_path, name, settings):
     built = build(tiny, name, **settings)
     built.save_pretrained(tmp_path / "run")
     assert load_file(tmp_path / "run" / "model.safetensors").keys() == built.trainable().keys()
-    again = model.load(tmp_path / "run", device="cpu")
+    again = pretrained.load(tmp_path / "run", device="cpu")
     assert not again.training
     with torch.inference_mode():
         for one, other in zip(built(*batch(tiny)), again(*batch(tiny)), strict=True):
@@ -179,13 +207,16 @@ def test_ks_follows_the_paper():
         ("vop-f", {"split_layer": 4}, "split_layer is 4; the vision tower takes 0 to 3"),
         ("vop-f", {"split_layer": 1.5}, "split_layer is 1.5; it is a whole number"),
         ("vop", {"visual_prompts": float("nan")}, "visual_prompts is nan; it is a whole number"),
+        ("vop", {"visual_layers": 3}, "visual_layers is 3; it is a list"),
+        ("vop-c", {"cmm": ["lstm"]}, r"unknown cmm .*lstm.*known: bilstm, lstm, transformer"),
+        ("lora", {"targets": 3}, "targets is 3; it is a list"),
         ("vop", {"visual_layers": [1.5]}, "visual_layers is 1.5; it is a whole number"),
         ("full", {"train_logit_scale": 1}, "train_logit_scale is 1; it is true or false"),
         ("bias", {"attention_biases": "no"}, "attention_biases is 'no'; it is true or false"),
         ("adapter-ffn", {"hidden": 0}, "hidden is 0; it is a whole number, 1 or more"),
         ("lora", {"rank": 0}, "rank is 0; it is a whole number, 1 or more"),
         ("lora", {"targets": ["q_proj"]}, "'q_proj'.*known: in_proj, out_proj, fc1, fc2"),
-        ("lora", {"targets": "fc1"}, r"targets is 'fc1'; it is a list, such as \[fc1\]"),
+        ("lora", {"targets": "fc1"}, "targets is 'fc1'; it is a list"),
         ("lora", {"targets": []}, r"targets is \[\]; name one or more of in_proj"),
         ("vop", {"head": "seqTransformer"}, "unknown head 'seqTransformer': did you mean seqTransf"),
         ("vop", {"head": "seqTransf", "head.layer": 2}, "unknown setting of seqTransf 'layer': did you mean layers"),
@@ -215,7 +246,7 @@ def test_another_number_of_frames_is_refused(tiny, name, settings):
 def test_every_method_opens_with_another_number_of_frames(tiny, tmp_path, name, settings):
     build(tiny, name, **settings).save_pretrained(tmp_path)
     ids, frames = batch(tiny)
-    more = model.load(tmp_path, num_frames=6, device="cpu")
+    more = pretrained.load(tmp_path, num_frames=6, device="cpu")
     with torch.inference_mode():
         logits = more.logits(*more(ids, torch.cat([frames, frames[:, :2]], dim=1)))
     assert logits.isfinite().all()

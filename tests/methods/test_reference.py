@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 from transformers import CLIPModel
 
-from vop.models import model
+from vop.models import pretrained
 
 FRAMES, PROMPTS = 4, 8
 CASES = [
@@ -137,7 +137,7 @@ class Reference:
 
 def build(tiny, name, settings):
     torch.manual_seed(2)
-    built = model.create(name, tiny, device="cpu", num_frames=FRAMES, **settings)
+    built = pretrained.create(name, tiny, device="cpu", num_frames=FRAMES, **settings)
     for parameter in built.trainable().values():  # far from the small initial values, so that each of them counts
         parameter.data.add_(torch.randn_like(parameter) * 0.3)
     return built

@@ -11,7 +11,7 @@ import torch
 import vop
 from clips import write_clip
 from vop.errors import UsageError, VideoError, VopError
-from vop.models.model import create
+from vop.models.pretrained import create
 
 
 @pytest.fixture(scope="module")

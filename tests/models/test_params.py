@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from vop.backbones.clip.config import VIT_B_32
-from vop.backbones.clip.model import Clip
-from vop.models.model import create
+from vop.backbones.clip.model import CLIP
 from vop.models.params import count_model, count_parameters, paper_size
+from vop.models.pretrained import create
 
 TABLE_1 = {  # method: the paper's count, its percentage
     "zero-shot": (0, 0.0),
@@ -79,5 +79,21 @@ def test_a_model_is_counted_as_it_trains(tiny, method, head):
 
 def test_whole_backbone():
     with torch.device("meta"):
-        clip = Clip(VIT_B_32)
+        clip = CLIP(VIT_B_32)
     assert paper_size(clip) == 119_826_432
+
+
+def test_a_broken_package_is_left_out_and_shows_its_traceback_when_named(tmp_path, monkeypatch, capsys):
+    from vop.cli import main
+
+    info = tmp_path / "broken_methods-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-methods\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[vop.methods]\ncrack = broken_methods:Crack\n")
+    (tmp_path / "broken_methods.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["params", "--backbone", "mini", "--json"]) == 0
+    assert "crack is left out: ZeroDivisionError: division by zero" in capsys.readouterr().err
+    with pytest.raises(ZeroDivisionError) as caught:
+        main(["params", "--backbone", "mini", "--method", "crack"])
+    assert "broken-methods 1.0" in caught.value.__notes__[0]

@@ -6,17 +6,21 @@ import errno
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 import vop
 from tiny_clip import make_clip_folder
 from vop.errors import UsageError, VopError
-from vop.models.model import create
+from vop.models.card import made_with
+from vop.models.pretrained import create
 from vop.utils import files
+from vop.version import VERSION
 
 METRICS = {"r1": 12.34, "r5": 50.0, "r10": 60.0, "mdr": 5.0, "mnr": 7.5}
 SETTINGS = {"num_frames": 3, "text_prompts": 2, "visual_layers": [1, 3], "split_layer": 2, "specific_prompts": 1}
@@ -76,7 +80,7 @@ class TestBackbone:
         moved = shutil.copytree(tiny_folder, tmp_path / "moved")
         config = json.loads((run / "config.json").read_text())
         change(run, backbone=config["backbone"] | {"name": "/gone/clip"})
-        with pytest.raises(VopError, match="its backbone was at /gone/clip, which is gone"):
+        with pytest.raises(VopError, match="its backbone was at /gone/clip, which does not exist"):
             vop.load(run)
         assert vop.load(run, backbone=str(moved)).backbone.folder == moved
 
@@ -88,9 +92,13 @@ class TestDamage:
             ('{"method": "vop"', "config.json: not readable as JSON"),
             ("\udcff", "config.json: not readable as JSON"),
             ('["method"]', "config.json: it holds a list"),
-            ('{"method": "vop"}', "'format' is None, not of the type int; it has method"),
-            ('{"method": "vop", "format": 1, "settings": [], "backbone": {}}', r"'settings' is \[\]"),
-            ('{"method": "vop", "format": 1, "settings": {}, "backbone": {}}', "'backbone' has no name and sha256"),
+            ('{"method": "vop"}', r"config\.json: 'format' is missing"),
+            ('{"method": "vop", "format": 1, "settings": [], "backbone": {}}', r"settings is \[\]"),
+            ('{"method": "vop", "format": 1, "settings": {}, "backbone": {}}', r"'backbone\.name' is missing"),
+            (
+                '{"method": "vop", "format": 1, "settings": {}, "backbone": {"name": "x"}}',
+                r"'backbone\.sha256' is missing",
+            ),
             ('{"method": "vop", "format": 9, "settings": {}, "backbone": {"name": "", "sha256": ""}}', "format 9"),
         ],
     )
@@ -110,7 +118,7 @@ class TestDamage:
         with pytest.raises(VopError, match=r"run: no config\.json: the run is incomplete.*--resume"):
             vop.load(run)
         (tmp_path / "empty").mkdir()
-        with pytest.raises(UsageError, match=r"empty: no config\.json: neither a run of ours nor a CLIP folder"):
+        with pytest.raises(UsageError, match=r"empty: no config\.json: neither a run nor a CLIP folder"):
             vop.load(tmp_path / "empty")
 
     @pytest.mark.parametrize("content", [b"", b"abc", None])
@@ -186,6 +194,53 @@ class TestCard:
         assert "- data: cooking\n" in text
         assert "| t2v | 12.3 | 50.0 | 60.0 | 5.0 | 7.5 |\n| v2t | 98.8 | 50.0 | 60.0 | 5.0 | 7.5 |\n" in text
         assert vop.load(tmp_path / "run").card == model.card
+
+    def test_a_hub_reads_its_metadata(self, model, tmp_path):
+        results = {"t2v": METRICS, "v2t": METRICS, "data": "Cooking 2", "split": "test", "gallery_size": 1234}
+        model.card = {"data": "hf:me/cooking", "license": "mit", "results": results | {"precision": "bfloat16"}}
+        model.save_pretrained(tmp_path)
+        card = ModelCard.load(tmp_path / "README.md")
+        data = card.data
+        assert (data.library_name, data.license, data.datasets) == ("vop", "mit", ["me/cooking"])
+        assert {"text-video-retrieval", "clip"} <= set(data.tags)
+        found = {(result.metric_name, result.metric_value) for result in data.eval_results}
+        assert len(found) == 10
+        assert {("text to video R@1", 12.34), ("video to text MnR", 7.5)} <= found
+        first = data.eval_results[0]
+        assert (first.dataset_type, first.dataset_name, first.dataset_split) == ("cooking-2", "Cooking 2", "test")
+        assert "data: Cooking 2; split: test; gallery: 1,234 videos; precision: bfloat16\n" in card.text
+
+    def test_a_hubs_backbone_is_the_base_model(self, model, tmp_path):
+        model.backbone = replace(model.backbone, name="openai/clip-vit-base-patch32", revision="3d74acf")
+        model.save_pretrained(tmp_path)
+        assert ModelCard.load(tmp_path / "README.md").data.base_model == "openai/clip-vit-base-patch32"
+
+    def test_what_it_was_made_with(self):
+        facts = made_with(torch.bfloat16)
+        assert facts["computed_in"] == "bfloat16"
+        assert (
+            facts["torch_version"] == torch.__version__.partition("+")[0] or facts["torch_version"] in torch.__version__
+        )
+        assert facts["vop_version"] == VERSION
+        assert "transformers_version" in facts
+
+
+def test_a_run_of_an_earlier_version_opens(run, model):
+    """Without a head, a card, or the keys that were added later."""
+    config = json.loads((run / "config.json").read_text())
+    for key in ("head", "card", "preprocessing", "vop_version"):
+        del config[key]
+    config["card_of_later"] = {"some": "thing"}
+    (run / "config.json").write_text(json.dumps(config))
+    opened = vop.load(run)
+    assert (opened.head_name, opened.card) == ("meanP", {})
+    assert torch.equal(opened.encode_text(["one"]), model.encode_text(["one"]))
+
+
+def test_a_run_whose_package_is_missing_says_what_to_install(run):
+    change(run, method="dance", packages={"method": "vop-dance 2.1"})
+    with pytest.raises(VopError, match=r"'dance' came from vop-dance 2\.1, .* pip install vop-dance"):
+        vop.load(run)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def a_model(number: int = 0, *, fingerprint: str = "0123456789abcdef") -> Librar
     )
 
 
-def an_about(*models: LibraryModel, table: str = "segments_0") -> Manifest:
+def a_manifest(*models: LibraryModel, table: str = "segments_0") -> Manifest:
     return Manifest(table=table, models=models or (a_model(),), num_frames=4, image_size=32)
 
 
@@ -80,7 +80,7 @@ def make_library(
     folder: Path, files: Iterable[VideoFile], *, segments: int = 1, columns: Sequence[str] = (), seed: int = 0
 ) -> Store:
     """A library with so many segments of each file; the vectors are `unit_vectors`, in the order of the files."""
-    library = Store.create(folder, an_about())
+    library = Store.create(folder, a_manifest())
     library.add_columns(columns)
     files = list(files)
     vectors = unit_vectors(len(files) * segments, seed=seed).reshape(len(files), segments, SIZE)

@@ -160,6 +160,6 @@ def test_what_is_said_of_a_copy_of_a_copy_is_the_original_s(bring, folder, video
     (tmp_path / "about.csv").write_text("path,author\nc_copy_2.mp4,Ann\n")
     report = bring(videos["a"], at / "b_copy.mp4", at / "c_copy_2.mp4", metadata=tmp_path / "about.csv")
     assert report.unmatched == []
-    assert Store.open(folder).known()[str(videos["a"])].metadata == {"author": "Ann"}
+    assert Store.open(folder).videos()[str(videos["a"])].metadata == {"author": "Ann"}
     reasons = {failed.reason for failed in report.failures}
     assert reasons == {f"it has the content of {videos['a']}"}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from search.libraries import an_about
+from search.libraries import a_manifest
 from vop.search import frames as kept_frames
 from vop.search.frames import SegmentFrames
-from vop.search.schema import segment_id
+from vop.search.results import segment_id
 
 ID = segment_id("0123456789abcdef" * 2, (0.0, 10.0))
 OTHER = segment_id("fedcba9876543210" * 2, (8.0, 18.0))
@@ -20,7 +20,7 @@ def some_frames(seed: int = 0) -> np.ndarray:
 
 @pytest.fixture
 def kept(tmp_path) -> SegmentFrames:
-    return SegmentFrames.of(an_about().with_(keep_frames=True), tmp_path)
+    return SegmentFrames.of(a_manifest().with_(keep_frames=True), tmp_path)
 
 
 def files(folder) -> list:
@@ -32,7 +32,7 @@ def test_they_are_read_as_they_were_written(kept, tmp_path):
     kept.write(OTHER, some_frames(1))
     assert np.array_equal(kept.read(ID), some_frames())
     assert np.array_equal(kept.read(OTHER), some_frames(1))
-    assert np.array_equal(SegmentFrames.of(an_about().with_(keep_frames=True), tmp_path).read(ID), some_frames())
+    assert np.array_equal(SegmentFrames.of(a_manifest().with_(keep_frames=True), tmp_path).read(ID), some_frames())
     assert [path.parts[-2:] for path in files(tmp_path)] == [
         ("01", f"{ID}.safetensors"),
         ("fe", f"{OTHER}.safetensors"),
@@ -48,7 +48,7 @@ def test_what_is_not_there(kept):
 
 
 def test_a_library_that_keeps_none(tmp_path):
-    assert SegmentFrames.of(an_about(), tmp_path) is None
+    assert SegmentFrames.of(a_manifest(), tmp_path) is None
 
 
 @pytest.mark.parametrize("harm", ["cut", "empty", "bit", "text"])
@@ -66,7 +66,7 @@ def test_a_damaged_file_is_none(kept, tmp_path, harm):
 
 def test_frames_of_another_kind_are_others(kept, tmp_path, monkeypatch):
     kept.write(ID, some_frames())
-    about = an_about().with_(keep_frames=True)
+    about = a_manifest().with_(keep_frames=True)
     for other in (about.with_(num_frames=12), about.with_(image_size=224)):
         assert not SegmentFrames.of(other, tmp_path).has(ID)
     monkeypatch.setattr(kept_frames, "DECODER_VERSION", "another")

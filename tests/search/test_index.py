@@ -150,7 +150,7 @@ def test_one_file_by_two_names_is_no_copy(bring, folder, videos, tmp_path):
 
 
 def test_a_run_that_has_moved(bring, folder, videos, tmp_path, tiny_folder):
-    vop.models.model.create("vop", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tmp_path / "run")
+    vop.models.pretrained.create("vop", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tmp_path / "run")
     bring(model=str(tmp_path / "run"))
     (tmp_path / "run").rename(tmp_path / "moved")
     write_video(videos["a"].with_name("e.mp4"), seed=80)
@@ -263,7 +263,7 @@ def test_a_new_library_needs_a_model(folder, videos, tmp_path):
 
 def test_another_model_is_refused(bring, folder, tmp_path, tiny_folder):
     bring()
-    model = vop.models.model.create("vop", str(tiny_folder), num_frames=2, device="cpu")
+    model = vop.models.pretrained.create("vop", str(tiny_folder), num_frames=2, device="cpu")
     model.save_pretrained(tmp_path / "run")
     with pytest.raises(VopError, match="reembed"):
         bring(model=str(tmp_path / "run"))

@@ -135,7 +135,7 @@ def test_damaged_segments_are_left_out_and_said(bring, folder, videos, damaged):
     assert [key for key in rows(folder) if key[0] == "b.mp4"] == [("b.mp4", 0), ("b.mp4", 1)]
     assert bring().failures == [failure]  # it is still so
     assert Store.open(folder).failures() == [failure]
-    assert (report.partial, Store.open(folder).status()["partial"]) == (1, 1)
+    assert (report.partial, Store.open(folder).status().partial) == (1, 1)
 
 
 def test_damage_is_said_wherever_the_video_goes(bring, folder, videos, damaged, tmp_path, no_decoding):
@@ -336,19 +336,19 @@ def test_it_says_how_far_it_is(bring, folder, videos, monkeypatch):
     def spy(self, **said):
         self._written = 0.0
         real(self, **said)
-        seen.append(Store.open(folder).status()["index"])
+        seen.append(Store.open(folder).status().index)
 
     monkeypatch.setattr(state.State, "__call__", spy)
     bring(progress=lambda stage, done, total, note="": notes.append((stage, done, total, note)))
     stages = [stage for stage, *_ in notes]
     assert stages[-2:] == ["tidying up"] * 2
     notes = notes[:-2]
-    assert seen[-1]["done"] == seen[-1]["total"] == 4
-    assert seen[-1].keys() == {"done", "total", "hours", "hours_per_hour", "seconds_left", "current"}
+    assert seen[-1].done == seen[-1].total == 4
+    assert 0 < seen[-1].hours < 1
     assert "4 of 4 files" in notes[-1][3]
     assert notes[-1][1] == notes[-1][2]
     assert all(done < total for _, done, total, _ in notes[:-1])
-    assert Store.open(folder).status()["index"] is None
+    assert Store.open(folder).status().index is None
 
 
 def test_frequent_commits_become_one_file(bring, folder, videos, monkeypatch):
@@ -361,12 +361,12 @@ def test_frequent_commits_become_one_file(bring, folder, videos, monkeypatch):
 
 def test_an_older_library_gets_what_it_lacks_and_can_put_back(bring, folder, videos):
     bring()
-    before = Store.open(folder).known()
+    before = Store.open(folder).videos()
     Store.open(folder).table.drop_columns(["checksum", "num_segments", "volume"])
     report = bring()
     assert report.unchanged == len(before)
     library = Store.open(folder)
-    assert library.known() == before  # volumes among it
+    assert library.videos() == before  # volumes among it
     rows = library.table.search().select(["checksum", "num_segments"]).to_arrow()
     assert rows.column("checksum").null_count == rows.column("num_segments").null_count == 0
     library.table.drop_columns(["checksum", "num_segments", "volume"])

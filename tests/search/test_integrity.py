@@ -232,7 +232,7 @@ def test_the_database_never_fails_in_words_of_its_own(folder, suffix):
         if path.is_file():
             path.write_bytes(b"x" * path.stat().st_size)
     with pytest.raises(VopError, match=f"{folder}: its database cannot be read .*; vop library check {folder} says"):
-        Store.open(folder).known()
+        Store.open(folder).videos()
 
 
 def test_a_killed_run_leaves_files_without_checksums_and_no_damage(folder):
@@ -322,7 +322,7 @@ def test_a_reader_goes_on_while_old_versions_go(tmp_path):
         put_one(library, number)
         library.keep_up()
         reader.table = stale  # what a reader holds that is just at work
-        assert reader.status()["videos"] == number + 2
+        assert reader.status().videos == number + 2
         assert len(reader.search(unit_vectors(1)[0], k=100)) == number + 2
 
 

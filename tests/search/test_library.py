@@ -1,145 +1,443 @@
-"""Reading and searching a library."""
+"""The front door: a library made, filled, searched by every kind of query and filter, and opened again."""
 
 from __future__ import annotations
 
-from functools import partial
+import inspect
+import logging
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
+import torch
+from PIL import Image
 
-from search.libraries import SIZE, STEP, a_file, a_model, an_about, content_of, make_library, rows_of, unit_vectors
-from vop.errors import UsageError
-from vop.search import vector_index as nearest
+import vop
+from search.owners_videos import write_folder, write_video
+from vop import Library, Moment, SegmentationConfig, Sentence, UsageError, VideoError, VopError
+from vop.models.model import create
 from vop.search.filters import Filters
-from vop.search.schema import segment_id
-from vop.search.store import IndexedVideo, Store
+from vop.search.queries import Example
+from vop.search.store import Store
+from vop.video.clip import Clip
 
-VIDEOS, SEGMENTS, MANY = 30, 4, 10**9
-PATHS = [f"/v/{number % 3}/{number:02d}.mp4" for number in range(VIDEOS)]
-VECTORS = unit_vectors(VIDEOS * SEGMENTS, seed=3).reshape(VIDEOS, SEGMENTS, SIZE)
-OTHERS = unit_vectors(VIDEOS * SEGMENTS, seed=4).reshape(VIDEOS, SEGMENTS, SIZE)
+METADATA = "video,author,stars\na.mp4,Bob,5\nb.mp4,Ann,3\n"
+MINI = {"model": "mini", "num_frames": 2, "precision": "fp32"}
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    """Two models; the author of every second video is known."""
-    folder = tmp_path_factory.mktemp("reading") / "films"
-    library = Store.create(folder, an_about(a_model(), a_model(1)))
-    library.add_columns(["author"])
-    for some in (range(20), range(20, VIDEOS)):
-        files = [(a_file(PATHS[n], metadata={"author": f"author {n}"} if n % 2 else {}), n) for n in some]
-        library.put(pa.concat_tables(rows_of(library, file, VECTORS[n], OTHERS[n]) for file, n in files))
+def videos(tmp_path_factory) -> dict[str, Path]:
+    """a.mp4 to d.mp4; b is 26 s long, three windows."""
+    return write_folder(tmp_path_factory.mktemp("owner") / "videos")
+
+
+@pytest.fixture(scope="module")
+def library(videos, tmp_path_factory) -> Library:
+    """A library that no test changes, with metadata."""
+    folder = tmp_path_factory.mktemp("libraries") / "library"
+    table = folder.with_name("about.csv")
+    table.write_text(METADATA)
+    library = Library.create(folder, **MINI)
+    assert library.index(videos["a"].parent, metadata=table, workers=1).added == 4
     return library
 
 
-def naive(vectors: np.ndarray, query: np.ndarray, wanted) -> list[tuple[str, int, float]]:
-    """Path, place and score of each video's best segment, best first."""
-    best = []
-    for path, own in zip(PATHS, vectors, strict=True):
-        if wanted(path):
-            scores = [float(sum(vector * query)) for vector in own]
-            best.append((path, int(np.argmax(scores)), max(scores)))
-    return sorted(best, key=lambda item: -item[2])
+@pytest.fixture(scope="module")
+def model() -> vop.TextVideoModel:
+    return vop.load("mini", num_frames=2, dtype=torch.float32)
 
 
-KS = pytest.mark.parametrize("k", [1, 7, VIDEOS, VIDEOS + 1, MANY])
-FILTERS = pytest.mark.parametrize("folder", [None, "/v/1", "/w"])
+@pytest.fixture
+def small(tmp_path, tiny_folder) -> Library:
+    """An empty library of the tiny model, to be changed."""
+    return Library.create(tmp_path / "small", model=str(tiny_folder), num_frames=2, precision="fp32")
 
 
-def check(library, k: int, folder: str | None, model: int) -> None:
-    for query in unit_vectors(5, seed=k % 1000):
-        found = library.search(query, k=k, filters=Filters(folder=folder), model=model)
-        expected = naive([VECTORS, OTHERS][model], query, lambda path: path.startswith(folder or ""))[:k]
-        assert [(moment.path, moment.start_seconds) for moment in found] == [(p, n * STEP) for p, n, _ in expected]
-        assert [moment.score for moment in found] == pytest.approx([score for *_, score in expected], abs=1e-6)
+def names(moments: list[Moment]) -> list[str]:
+    return [Path(moment.path).name for moment in moments]
 
 
-@KS
-@FILTERS
-@pytest.mark.parametrize("model", [0, 1])
-def test_a_search_is_that_of_numpy(library, k, folder, model):
-    check(library, k, folder, model)
+def scores(moments: list[Moment]) -> dict[str, float]:
+    return {Path(moment.path).name: pytest.approx(moment.score, abs=1e-4) for moment in moments}
 
 
-@KS
-@FILTERS
-def test_so_is_one_of_a_library_too_large_for_the_memory(library, monkeypatch, k, folder):
-    monkeypatch.setattr(nearest, "EXACT_ROWS", VIDEOS)
-    monkeypatch.setattr(library, "_snapshot", lambda _: pytest.fail("it is read into memory"))
-    check(library, k, folder, 1)
+def naive(library: Library, vector: np.ndarray) -> dict[str, float]:
+    """The highest score of each video, over all rows of the database."""
+    best: dict[str, float] = {}
+    for row in Store.open(library.path).table.to_arrow().to_pylist():
+        score = float(np.array(row["embedding_1"], np.float32) @ vector)
+        best[row["name"]] = max(score, best.get(row["name"], -1.0))
+    return best
 
 
-@FILTERS
-def test_and_one_with_an_index(tmp_path, monkeypatch, folder):
-    monkeypatch.setattr(nearest, "EXACT_ROWS", VIDEOS)
-    library = Store.create(tmp_path / "library", an_about(a_model(), a_model(1)))
-    files = [a_file(path) for path in PATHS]
-    library.put(pa.concat_tables(map(partial(rows_of, library), files, VECTORS, OTHERS)))
-    library.keep_up()
-    indexed = [column for index in library.table.list_indices() for column in index.columns]
-    assert sorted(indexed) == ["embedding_0", "embedding_1", "segment", "video"]
-    for k in (1, 7, MANY):
-        check(library, k, folder, 0)
-        check(library, k, folder, 1)
+class TestWhatIsInIt:
+    def test_a_new_library_is_empty(self, small, tiny_folder):
+        assert (small.name, small.columns, small.failures(), small.restorable()) == ("small", [], [], [])
+        assert small.status().to_dict() == {
+            "segments": 0,
+            "videos": 0,
+            "hours": 0.0,
+            "outdated": 0,
+            "failures": 0,
+            "unreadable": 0,
+            "partial": 0,
+            "duplicates": 0,
+            "columns": [],
+            "index": None,
+        }
+        assert [(own.name, own.method) for own in small.models] == [(str(tiny_folder), "zero-shot")]
+        assert small.search("a dog") == []
+
+    def test_its_settings(self, tmp_path, tiny_folder):
+        segmentation = SegmentationConfig(window_seconds=4, overlap_seconds=1)
+        settings = {"segmentation": segmentation, "num_frames": 3, "keep_frames": True, "precision": "bf16"}
+        made = Library.create(tmp_path / "library", model=str(tiny_folder), **settings)
+        for manifest in (made.manifest, Library.open(str(tmp_path / "library")).manifest):
+            assert (manifest.segmentation, manifest.num_frames, manifest.keep_frames) == (segmentation, 3, True)
+            assert manifest.models[0].precision == "bf16"
+
+    def test_status(self, library):
+        status = library.status()
+        assert (status.videos, status.segments, status.columns, status.index) == (4, 6, ["author", "stars"], None)
+        assert status.hours == pytest.approx(38 / 3600, abs=1e-3)
+
+    def test_segments_and_videos(self, library, videos):
+        moment = library.search(videos["b"], start_seconds=16, end_seconds=26, k=1)[0]
+        segment, video = library.segment(moment.segment), library.video(moment.video)
+        assert (segment.path, video.path) == (str(videos["b"]), str(videos["b"]))
+        assert (segment.start_seconds, segment.end_seconds) == (moment.start_seconds, moment.end_seconds) == (16, 26)
+        assert video.duration_seconds == pytest.approx(26, abs=0.3)
+        assert Image.open(BytesIO(segment.strip)).format == "JPEG"
+
+    def test_only_new_folders_become_libraries(self, library, tmp_path):
+        (tmp_path / "notes.txt").write_text("mine")
+        for folder, said in ((library.path, "a library already"), (tmp_path, "is not a library")):
+            with pytest.raises(UsageError, match=said):
+                Library.create(folder, **MINI)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt"]
+
+    def test_without_its_model_nothing_is_made(self, tmp_path):
+        with pytest.raises(UsageError, match="nothing-here"):
+            Library.create(tmp_path / "library", model="nothing-here")
+        assert not (tmp_path / "library").exists()
+
+    def test_no_library(self, tmp_path):
+        with pytest.raises(UsageError, match=str(tmp_path)):
+            Library.open(tmp_path)
 
 
-def test_all_of_a_moment(library):
-    (moment,) = library.search(VECTORS[7, 2], k=1)
-    video = content_of(PATHS[7])
-    assert (moment.video, moment.segment) == (video, segment_id(video, (20.0, 30.0)))
-    assert (moment.start_seconds, moment.end_seconds, moment.duration_seconds) == (20.0, 30.0, 30.0)
-    assert (moment.date, moment.plays_in_browsers) == ("2024-07-01T12:00:00+00:00", True)
-    assert (moment.score, moment.columns) == (pytest.approx(1), {"author": "author 7"})
+class TestQueries:
+    def test_a_sentence(self, library, model):
+        moments = library.search("a dog runs", k=3)
+        expected = naive(library, model.encode_text(["a dog runs"])[0].numpy())
+        assert names(moments) == sorted(expected, key=lambda name: -expected[name])[:3]
+        assert scores(moments) == {name: expected[name] for name in names(moments)}
 
-
-def test_more_like_this_leaves_itself_out(library):
-    segment = library.segment(segment_id(content_of(PATHS[4]), (10.0, 20.0)))
-    found = library.search(segment.embeddings[0], k=MANY, leave_out=segment.video)
-    expected = naive(VECTORS, VECTORS[4, 1], lambda path: path != PATHS[4])
-    assert [moment.path for moment in found] == [path for path, *_ in expected]
-    filtered = library.search(segment.embeddings[0], k=MANY, leave_out=segment.video, filters=Filters(name="04"))
-    assert filtered == []
-
-
-@pytest.mark.parametrize("k", [0, -1])
-def test_no_number_of_moments(library, k):
-    with pytest.raises(UsageError, match=f"k is {k}"):
-        library.search(VECTORS[0, 0], k=k)
-
-
-def test_an_empty_library(tmp_path):
-    library = make_library(tmp_path / "empty", [])
-    assert library.search(VECTORS[0, 0]) == []
-    assert library.search(VECTORS[0, 0], filters=Filters(name="x")) == []
-    assert (library.known(), library.failures(), library.columns) == ({}, [], [])
-    counts = {"segments": 0, "videos": 0, "hours": 0, "outdated": 0, "columns": [], "index": None}
-    failed = {"failures": 0, "unreadable": 0, "partial": 0, "duplicates": 0}
-    assert library.status() == counts | failed
-
-
-def test_a_segment_by_its_id(library):
-    segment = library.segment(segment_id(content_of(PATHS[9]), (30.0, 40.0)))
-    assert (segment.path, segment.start_seconds, segment.end_seconds) == (PATHS[9], 30.0, 40.0)
-    assert segment.strip == b"strip 3"
-    np.testing.assert_array_equal(segment.embeddings, [VECTORS[9, 3], OTHERS[9, 3]])
-
-
-def test_a_video_by_its_id(library):
-    assert library.video(content_of(PATHS[9])) == IndexedVideo(
-        path=PATHS[9], size=1000, mtime_ns=5, duration_seconds=30.0, plays_in_browsers=True
+    @pytest.mark.parametrize(
+        ("query", "weights"),
+        [
+            (["a dog", "a park"], (1, 1)),
+            ([("a dog", 2), ("a park", -0.5)], (2, -0.5)),
+            ([("a dog", np.float32(2)), "a park"], (2, 1)),
+            ((Sentence("a dog"), Sentence("a park", -1)), (1, -1)),
+            ([Sentence("a dog", 0.5), ("a park", 0)], (1, 0)),
+            (Sentence("a dog", 3.0), (1, 0)),
+        ],
     )
+    def test_weighted_sentences(self, library, model, query, weights):
+        dog, park = model.encode_text(["a dog", "a park"]).numpy()
+        vector = weights[0] * dog + weights[1] * park
+        assert scores(library.search(query)) == naive(library, vector / np.linalg.norm(vector))
+
+    def test_a_video(self, library, videos, model):
+        moments = library.search(videos["a"])
+        assert names(moments)[0] == "a.mp4"
+        assert moments[0].score == pytest.approx(1, abs=1e-4)
+        assert scores(moments) == naive(library, model.encode_video([videos["a"]])[0].numpy())
+
+    def test_a_clip_of_a_video(self, library, videos):
+        best = library.search(videos["b"], start_seconds=8, end_seconds=18)[0]
+        assert (Path(best.path).name, best.start_seconds, best.end_seconds) == ("b.mp4", 8, 18)
+        assert best.score == pytest.approx(1, abs=1e-4)
+        same = library.search(Example(videos["b"], clip=Clip(8, 18)))[0]
+        assert (same.segment, same.score) == (best.segment, best.score)
+
+    def test_a_picture_whatever_its_name(self, library, videos, model, tmp_path):
+        frame = vop.read_frames(videos["c"], num_frames=1, size=model.image_size)[0]
+        pixels = np.moveaxis(np.asarray(frame), 0, -1)
+        Image.fromarray(pixels).save(tmp_path / "still.png")
+        shutil.copy(tmp_path / "still.png", tmp_path / "still.mp4")
+        still = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).expand(1, 2, -1, -1, -1)
+        expected = naive(library, _embedded(model, still))
+        assert scores(library.search(tmp_path / "still.png")) == expected
+        assert scores(library.search(tmp_path / "still.mp4")) == expected
+
+    def test_a_moment_finds_other_videos(self, library):
+        found = library.search("a dog", k=1)[0]
+        vector = library.segment(found.segment).embeddings[0]
+        moments = library.search(found)
+        expected = naive(library, vector)
+        del expected[Path(found.path).name]
+        assert scores(moments) == expected
+
+    @pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor, lambda vector: 7 * vector])
+    def test_a_vector(self, library, model, kind):
+        vector = model.encode_text(["a dog"])[0].numpy()
+        assert scores(library.search(kind(vector))) == naive(library, vector)
+
+    def test_the_models_are_kept(self, library, monkeypatch):
+        library.search("a dog")
+        monkeypatch.setattr("vop.search.library.open_models", lambda *_, **__: pytest.fail("it is loaded again"))
+        assert library.search("a cat")
+        assert library.model() is library.model(0)
+
+    def test_several_threads_load_a_model_once(self, library, monkeypatch):
+        again, loads = Library.open(library.path), []
+        real = vop.search.library.open_models
+        monkeypatch.setattr("vop.search.library.open_models", lambda *a, **k: loads.append(a) or real(*a, **k))
+        queries = [f"a dog and {number} cats" for number in range(8)]
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(again.search, queries))
+        assert len(loads) == 1
+        assert list(map(names, found)) == [names(library.search(query)) for query in queries]
+
+    @pytest.mark.parametrize(
+        ("query", "said"),
+        [
+            ("", "an empty sentence"),
+            ([], "the query is empty"),
+            (["a dog", 3], "3 is not a sentence"),
+            ([("a dog", "much")], "'much'"),
+            ([("a dog", 1), ("a dog", -1)], "cancel each other out"),
+            (3, "not int"),
+            (np.zeros(5, np.float32), r"shape \(5,\)"),
+            (np.zeros((1, 256), np.float32), r"shape \(1, 256\)"),
+        ],
+    )
+    def test_what_is_not_a_query(self, library, query, said):
+        with pytest.raises(UsageError, match=said):
+            library.search(query)
+
+    def test_vectors_without_direction(self, library):
+        for number in (0.0, float("nan"), float("inf")):
+            with pytest.raises(UsageError, match="no direction"):
+                library.search(np.full(library.models[0].embed_dim, number, np.float32))
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ({"k": 0}, "k is 0"),
+            ({"model": 1}, "model is 1"),
+            ({"model": -1}, "model is -1"),
+            ({"where": "author_=Bob"}, "did you mean author"),
+            ({"where": ["nothing"]}, "'nothing'"),
+            ({"after": "yesterday"}, "'yesterday'"),
+            ({"min_seconds": -1}, "min_seconds is -1"),
+            ({"start_seconds": 3}, "start_seconds"),
+        ],
+    )
+    def test_wrong_calls_are_refused_before_a_model_is_loaded(self, library, monkeypatch, given, said):
+        again = Library.open(library.path)
+        monkeypatch.setattr("vop.search.library.open_models", lambda *_, **__: pytest.fail("it is loaded"))
+        with pytest.raises(UsageError, match=said):
+            again.search("a dog", **given)
+
+    def test_a_clip_of_no_file(self, library, videos):
+        for query in (["a dog"], Example(videos["a"])):
+            with pytest.raises(UsageError, match="give a Path"):
+                library.search(query, end_seconds=3)
+        with pytest.raises(VideoError, match="99 s"):
+            library.search(videos["a"], start_seconds=99)
+
+    def test_files_that_cannot_be_read(self, library, videos, tmp_path):
+        (tmp_path / "text.mp4").write_text("text")
+        for path in (tmp_path / "text.mp4", tmp_path / "missing.mp4"):
+            with pytest.raises(VideoError, match=path.name):
+                library.search(path)
+        with pytest.raises(VideoError, match="a picture"):
+            library.search(Example(videos["a"], "picture"))
+
+    def test_a_long_sentence_is_said_to_be_cut(self, library, caplog):
+        said: list[str] = []
+        library.search("word " * 1000, warn=said.append)
+        assert len(said) == 1
+        with caplog.at_level(logging.WARNING):
+            library.search(["a dog", "word " * 1000])
+        assert [record.getMessage() for record in caplog.records] == said
 
 
-def test_counts_and_what_is_known(library):
-    status = library.status()
-    assert (status["segments"], status["videos"], status["columns"]) == (VIDEOS * SEGMENTS, VIDEOS, ["author"])
-    assert status["hours"] == pytest.approx(VIDEOS * 30 / 3600, abs=1e-3)
-    known = library.known()
-    assert sorted(known) == sorted(PATHS)
-    assert known[PATHS[3]].video == content_of(PATHS[3])
-    assert (known[PATHS[3]].size, known[PATHS[3]].mtime_ns) == (1000, 5)
-    assert [known[path].metadata for path in PATHS[2:4]] == [{"author": None}, {"author": "author 3"}]
-    rows = library.rows_of([content_of(PATHS[5]), content_of(PATHS[8])], columns=["path", "place"]).to_pylist()
-    assert sorted((row["path"], row["place"]) for row in rows) == [(PATHS[n], p) for n in (5, 8) for p in range(4)]
-    assert [row["place"] for row in rows] == [0, 1, 2, 3] * 2
+def _embedded(model: vop.TextVideoModel, frames: torch.Tensor) -> np.ndarray:
+    with torch.inference_mode():
+        return torch.nn.functional.normalize(model.embed_frames(model.normalise(frames)), dim=-1)[0].numpy()
+
+
+class TestFilters:
+    @pytest.mark.parametrize(
+        ("given", "found"),
+        [
+            ({"name": "B.mp4"}, ["b.mp4"]),
+            ({"folder": "videos"}, ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]),
+            ({"folder": "video"}, []),
+            ({"min_seconds": 10}, ["b.mp4"]),
+            ({"max_seconds": 10, "where": "author=Bob"}, ["a.mp4"]),
+            ({"where": ["stars<4", "author~n"]}, ["b.mp4"]),
+            ({"before": "1990"}, []),
+            ({"after": "1990-07", "name": "c"}, ["c.mp4"]),
+            ({"folder": "", "name": "", "where": ()}, ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]),
+        ],
+    )
+    def test_each(self, library, given, found):
+        assert sorted(names(library.search("a dog", **given))) == found
+
+    def test_a_path_is_a_place_on_this_machine(self, library, videos, monkeypatch):
+        monkeypatch.chdir(videos["a"].parent.parent)
+        assert len(library.search("a dog", folder=Path("videos"))) == 4
+        assert len(library.search("a dog", folder=Path("videos/../videos"))) == 4
+        assert len(library.search("a dog", folder=videos["a"].parent)) == 4
+        assert library.search("a dog", folder=Path("deeper")) == []
+
+    def test_they_hold_for_every_kind_of_query(self, library, videos):
+        moment = library.search("a dog", name="a.mp4")[0]
+        for query in ("a dog", ["a dog"], videos["a"], moment, np.ones(library.models[0].embed_dim, np.float32)):
+            assert names(library.search(query, name="b.mp4")) == ["b.mp4"]
+
+    def test_the_parameters_are_those_of_the_list(self):
+        parameters = inspect.signature(Library.search).parameters
+        own = [field.name for field in fields(Filters)]
+        assert [name for name in parameters if name in own] == own
+        assert all(parameters[name].kind is inspect.Parameter.KEYWORD_ONLY for name in own)
+        assert all(parameters[field.name].default == field.default for field in fields(Filters))
+        with pytest.raises(TypeError, match="min_second'"):
+            Library.search(None, "a dog", min_second=3)
+
+
+class TestCaptions:
+    def test_texts_and_a_file_of_them(self, library, videos, model, tmp_path):
+        texts = ["a dog", "a cat", "rain"]
+        (tmp_path / "captions.txt").write_text("a dog\n\na cat\nrain\n")
+        similarity = model.encode_text(texts) @ model.encode_video([videos["a"]])[0]
+        order = similarity.argsort(descending=True).tolist()
+        for captions, lines in ((texts, [1, 2, 3]), (tmp_path / "captions.txt", [1, 3, 4])):
+            found = library.captions(videos["a"], captions, k=2)
+            assert [(one.caption, one.line) for one in found] == [(texts[n], lines[n]) for n in order[:2]]
+            assert [one.score for one in found] == pytest.approx([float(similarity[n]) for n in order[:2]], abs=1e-4)
+
+    def test_of_a_clip(self, library, videos):
+        whole, clip = (
+            library.captions(str(videos["b"]), ["a dog"], **given)[0].score
+            for given in ({}, {"start_seconds": 8, "end_seconds": 10})
+        )
+        assert whole != pytest.approx(clip, abs=1e-4)
+
+    def test_wrong_calls(self, library, videos):
+        with pytest.raises(UsageError, match="k is 0"):
+            library.captions(videos["a"], ["a dog"], k=0)
+        with pytest.raises(UsageError, match="no caption"):
+            library.captions(videos["a"], [])
+        with pytest.raises(UsageError, match="gone.txt"):
+            library.captions(videos["a"], "gone.txt")
+
+
+class TestOpeningAgain:
+    def test_the_same_answers(self, library):
+        again = Library.open(str(library.path))
+        assert again.search("a dog") == library.search("a dog")
+        assert (again.models, again.manifest, again.path) == (library.models, library.manifest, library.path)
+
+    def test_a_model_that_has_moved(self, small, videos, tiny_folder, tmp_path):
+        create("vop", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tmp_path / "run")
+        moved = Library.create(tmp_path / "library", model=tmp_path / "run", precision="fp32")
+        moved.index(videos["a"], workers=1)
+        (tmp_path / "run").rename(tmp_path / "elsewhere")
+        with pytest.raises(UsageError, match="run"):
+            Library.open(moved.path).search("a dog")
+        again = Library.open(moved.path, model=str(tmp_path / "elsewhere"))
+        assert names(again.search("a dog")) == ["a.mp4"]
+        assert again.index(videos["c"], workers=1).added == 1  # and notes where the model is
+        assert names(Library.open(moved.path).search("a dog", name="c")) == ["c.mp4"]
+
+    def test_another_model_in_its_place(self, videos, tiny_folder, tmp_path):
+        for _ in range(2):  # with other random prompts
+            create("vop", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tmp_path / "run")
+            if not (tmp_path / "library").exists():
+                Library.create(tmp_path / "library", model=str(tmp_path / "run"))
+        with pytest.raises(VopError, match="reembed"):
+            Library.open(tmp_path / "library").search("a dog")
+
+    def test_a_number_that_no_model_has(self, library):
+        with pytest.raises(UsageError, match="model is 1"):
+            Library.open(library.path, model={1: "mini"})
+
+
+class TestWriting:
+    def test_indexing_what_is_new(self, small, videos, tmp_path):
+        seen: list[str] = []
+        report = small.index(
+            [videos["a"], str(videos["c"]), tmp_path / "missing"],
+            workers=1,
+            progress=lambda stage, done, total, note="": seen.append(stage),
+            warn=seen.append,
+        )
+        assert (report.added, list(report.missing)) == (2, [str(tmp_path / "missing")])
+        assert any("missing" in text for text in seen)
+        assert seen[-1] == "tidying up"
+        assert sorted(names(small.search("a dog"))) == ["a.mp4", "c.mp4"]
+        preview = small.preview(videos["a"].parent)
+        assert sorted(Path(path).name for path in preview.new) == ["b.mp4", "d.mp4"]
+        assert small.index(videos["a"].parent, exclude=["d.*"], workers=1).added == 1
+        assert small.status().videos == 3
+
+    def test_forgetting_and_restoring(self, small, videos):
+        small.index([videos["a"], videos["c"]], workers=1)
+        assert small.forget(videos["a"]) == 1
+        assert names(small.search("a dog")) == ["c.mp4"]
+        assert small.restorable() == [str(videos["a"])]
+        assert small.restore() == [str(videos["a"])]
+        assert small.forget([videos["a"]], for_good=True) == 1
+        with pytest.raises(UsageError, match="nothing to put back"):
+            small.restore(videos["a"])
+
+    def test_excluding(self, small):
+        assert small.exclude(add=["private", "*.avi"]) == ("private", "*.avi")
+        assert small.exclude(drop=["private"]) == ("*.avi",)
+        assert small.manifest.exclude == ("*.avi",)
+
+    def test_checking(self, small, videos):
+        small.index(videos["a"], workers=1)
+        report = small.check()
+        assert (report.sound, report.videos, report.segments) == (True, 1, 1)
+        (small.path / "library.json").write_text((small.path / "library.json").read_text().replace("zero", "hero"))
+        assert not small.check().sound
+        assert small.check(repair=True).repaired
+
+    def test_another_model(self, small, videos, tiny_folder, tmp_path):
+        small.index([videos["a"], videos["c"]], workers=1)
+        create("vop-f+p", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tmp_path / "run")
+        before = scores(small.search("a dog"))
+        report = small.reembed(str(tmp_path / "run"), keep=True, precision="fp32", workers=1)
+        assert (report.videos, len(small.models)) == (2, 2)
+        by_name = {own.name: scores(small.search("a dog", model=n)) for n, own in enumerate(small.models)}
+        assert before in by_name.values()
+        assert by_name[str(tmp_path / "run")] != before
+
+    def test_an_open_library_follows_to_another_model(self, small, videos, tiny_folder, tmp_path):
+        small.index([videos["a"], videos["c"]], workers=1)
+        reader = Library.open(small.path)
+        old, moment = reader.search("a dog"), reader.search("a dog", k=1)[0]
+        create("vop-f+p", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tmp_path / "run")
+        small.reembed(str(tmp_path / "run"), precision="fp32", workers=1)
+        assert [own.name for own in reader.models] == [str(tmp_path / "run")]
+        new = reader.search("a dog")
+        assert scores(new) == scores(Library.open(small.path).search("a dog"))
+        assert scores(new) != scores(old)
+        assert len(reader.search(moment)) == 1
+
+    def test_a_file_that_cannot_be_read(self, small, tmp_path):
+        (tmp_path / "broken.mp4").write_text("nothing")
+        write_video(tmp_path / "fine.mp4", seed=1)
+        small.index([tmp_path / "broken.mp4", tmp_path / "fine.mp4"], workers=1)
+        assert [(Path(one.path).name, one.kind) for one in small.failures()] == [("broken.mp4", "unreadable")]
+        assert (small.status().unreadable, small.status().videos) == (1, 1)

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
 
 import vop
-from search.libraries import a_model, an_about
+from search.libraries import a_manifest, a_model
 from vop.errors import UsageError, VopError
-from vop.search import manifest as describing
+from vop.search import manifest
 from vop.search.manifest import SegmentationConfig
 
 
 def test_it_is_read_as_it_was_written(tmp_path):
-    about = an_about(a_model(), a_model(1)).with_(
-        cutting=SegmentationConfig(by="shots", window_seconds=6.5, overlap_seconds=0.0), keep_frames=True, num_frames=12
+    library = a_manifest(a_model(), a_model(1)).with_(
+        segmentation=SegmentationConfig(by="shots", window_seconds=6.5, overlap_seconds=0.0),
+        keep_frames=True,
+        num_frames=12,
     )
-    describing.write(about, tmp_path / "a new folder")
-    assert describing.read(tmp_path / "a new folder") == about
+    manifest.write(library, tmp_path / "a new folder")
+    assert manifest.read(tmp_path / "a new folder") == library
     assert [path.name for path in (tmp_path / "a new folder").iterdir()] == ["library.json"]
 
 
 def test_writing_over_another_one(tmp_path):
-    describing.write(an_about(), tmp_path)
-    describing.write(an_about(table="segments_new"), tmp_path)
-    assert describing.read(tmp_path).table == "segments_new"
+    manifest.write(a_manifest(), tmp_path)
+    manifest.write(a_manifest(table="segments_new"), tmp_path)
+    assert manifest.read(tmp_path).table == "segments_new"
 
 
 @pytest.mark.parametrize(
@@ -50,11 +53,11 @@ def test_no_library(tmp_path):
     (tmp_path / "file").touch()
     for folder in (tmp_path, tmp_path / "gone", tmp_path / "file"):
         with pytest.raises(UsageError, match=f"{folder}: there is no library; make one: vop index {folder}"):
-            describing.read(folder)
+            manifest.read(folder)
 
 
 def changed(folder, **entries) -> None:
-    describing.write(an_about(), folder)
+    manifest.write(a_manifest(), folder)
     document = json.loads((folder / "library.json").read_text()) | entries
     document = {name: value for name, value in document.items() if value is not None}
     (folder / "library.json").write_text(json.dumps(document))
@@ -64,7 +67,7 @@ def test_of_a_later_version(tmp_path):
     changed(tmp_path, format=99, vop_version="9.9", models={"in": "another form"})
     said = rf"library\.json: format 99 is of a later vop \(9\.9\); this one \({vop.__version__}\) reads up to 2"
     with pytest.raises(VopError, match=said):
-        describing.read(tmp_path)
+        manifest.read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -85,8 +88,8 @@ def test_of_a_later_version(tmp_path):
 )
 def test_torn_or_something_else(tmp_path, text):
     (tmp_path / "library.json").write_text(text)
-    with pytest.raises(VopError, match=r"library\.json: not the description of a library"):
-        describing.read(tmp_path)
+    with pytest.raises(VopError, match=r"library\.json: not the manifest of a library"):
+        manifest.read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -108,11 +111,59 @@ def test_torn_or_something_else(tmp_path, text):
 )
 def test_entries_that_are_not_as_they_should_be(tmp_path, entries):
     changed(tmp_path, **entries)
-    with pytest.raises(VopError, match=r"library\.json: not the description of a library"):
-        describing.read(tmp_path)
+    with pytest.raises(VopError, match=r"library\.json: not the manifest of a library"):
+        manifest.read(tmp_path)
 
 
 def test_not_utf8(tmp_path):
     (tmp_path / "library.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(VopError, match=r"library\.json: not the description of a library"):
-        describing.read(tmp_path)
+    with pytest.raises(VopError, match=r"library\.json: not the manifest of a library"):
+        manifest.read(tmp_path)
+
+
+def test_what_is_on_disk(tmp_path):
+    manifest.write(a_manifest(), tmp_path)
+    document = json.loads((tmp_path / "library.json").read_text())
+    checksum = document.pop("sha256")
+    assert checksum == hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    assert document == {
+        "format": 2,
+        "vop_version": vop.__version__,
+        "table": "segments_0",
+        "models": [
+            {
+                "name": "run0",
+                "method": "vop",
+                "fingerprint": "0123456789abcdef",
+                "embed_dim": 8,
+                "precision": "fp32",
+                "column": "embedding_0",
+            }
+        ],
+        "num_frames": 4,
+        "image_size": 32,
+        "cutting": {"by": "windows", "window_seconds": 10.0, "overlap_seconds": 2.0},
+        "keep_frames": False,
+        "exclude": [],
+        "live_photos": False,
+    }
+
+
+def test_a_library_of_format_1(tmp_path):
+    """It has no checksum, and nothing that came with format 2."""
+    manifest.write(a_manifest(), tmp_path)
+    document = json.loads((tmp_path / "library.json").read_text()) | {"format": 1, "vop_version": "0.1"}
+    for later in ("sha256", "exclude", "live_photos"):
+        del document[later]
+    (tmp_path / "library.json").write_text(json.dumps(document))
+    assert manifest.read(tmp_path) == a_manifest()
+
+
+@pytest.mark.parametrize("digit", [0, 31, 63])
+def test_a_checksum_that_does_not_fit(tmp_path, digit):
+    manifest.write(a_manifest(), tmp_path)
+    document = json.loads((tmp_path / "library.json").read_text())
+    wrong = "0" if document["sha256"][digit] != "0" else "1"
+    changed(tmp_path, sha256=document["sha256"][:digit] + wrong + document["sha256"][digit + 1 :])
+    with pytest.raises(VopError, match="its content is not what was written"):
+        manifest.read(tmp_path)

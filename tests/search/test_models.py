@@ -11,7 +11,7 @@ import vop
 from tiny_clip import make_clip_folder
 from vop.backbones import find_backbone
 from vop.errors import UsageError, VopError
-from vop.models.model import create
+from vop.models.pretrained import create
 from vop.search.manifest import Manifest
 from vop.search.models import check_same, describe, embed_by, fingerprint, open_models
 
@@ -37,7 +37,7 @@ def runs(tiny, tmp_path_factory):
     return {"zero-shot": tiny.folder} | found
 
 
-def an_about(runs, methods) -> Manifest:
+def a_manifest(runs, methods) -> Manifest:
     models = [vop.load(runs[method], num_frames=3) for method in methods]
     described = [
         describe(model, name=str(runs[method]), column=f"embedding_{n}")
@@ -90,32 +90,32 @@ class TestFingerprint:
 
 class TestOpening:
     def test_those_that_leave_the_backbone_alone_share_it(self, runs):
-        models = open_models(an_about(runs, SHARING), folder=runs["vop"], precision="fp32")
+        models = open_models(a_manifest(runs, SHARING), folder=runs["vop"], precision="fp32")
         assert [model.method_name for model in models] == SHARING
         assert len({id(model.clip) for model in models}) == 1
 
     @pytest.mark.parametrize("method", CHANGING)
     def test_one_that_changes_the_backbone_has_its_own(self, runs, method):
         methods = ["vop", method, "vop-f+p"]
-        first, changing, last = open_models(an_about(runs, methods), folder=runs["vop"], precision="fp32")
+        first, changing, last = open_models(a_manifest(runs, methods), folder=runs["vop"], precision="fp32")
         assert first.clip is last.clip
         assert changing.clip is not first.clip
 
     def test_beside_those_that_are_open(self, runs):
         open_already = vop.load(runs["vop"])
-        models = open_models(an_about(runs, ["vop-f+p"]), folder=runs["vop"], precision="fp32", beside=[open_already])
+        models = open_models(a_manifest(runs, ["vop-f+p"]), folder=runs["vop"], precision="fp32", beside=[open_already])
         assert [model.method_name for model in models] == ["vop-f+p"]
         assert models[0].clip is open_already.clip
 
     def test_not_in_another_precision(self, runs):
-        about = an_about(runs, ["vop-f+p"])
+        about = a_manifest(runs, ["vop-f+p"])
         half = vop.load(runs["vop"], dtype=torch.bfloat16)
         (model,) = open_models(about, folder=runs["vop"], precision="fp32", beside=[half])
         assert model.clip is not half.clip
 
     def test_shared_or_alone_the_embeddings_are_the_same_bits(self, runs):
         methods = ["vop", "full", "zero-shot", "lora", "vop-f+p", "bias", "adapter-ffn"]
-        models = open_models(an_about(runs, methods), folder=runs["vop"], precision="fp32")
+        models = open_models(a_manifest(runs, methods), folder=runs["vop"], precision="fp32")
         frames, texts = some_frames(), ["a dog", "a longer sentence about a park"]
         together = embed_by(models, frames)
         for method, model, embeddings in zip(methods, models, together, strict=True):
@@ -126,7 +126,7 @@ class TestOpening:
 
     def test_where_it_is_now(self, runs, tiny, tmp_path):
         folder = a_run("vop", tiny, tmp_path / "before")
-        about = an_about({"vop": folder}, ["vop"])
+        about = a_manifest({"vop": folder}, ["vop"])
         now = folder.rename(tmp_path / "now")
         with pytest.raises(UsageError, match="before"):
             open_models(about, folder=tmp_path)
@@ -135,7 +135,7 @@ class TestOpening:
 
 
 def test_another_model_than_the_librarys_is_refused(runs, tmp_path):
-    about, other = an_about(runs, ["vop"]), vop.load(runs["vop-f+p"])
+    about, other = a_manifest(runs, ["vop"]), vop.load(runs["vop-f+p"])
     wanted = about.models[0]
     said = [
         f"{tmp_path / 'library'} was made with {runs['vop']} (vop, fingerprint {wanted.fingerprint})",

@@ -208,7 +208,7 @@ class TestIndex:
         monkeypatch.setattr(reading, "content_id", lambda path: pytest.fail(f"{path} was hashed"))
         for form in FORMS:
             assert bring(tmp_path / "videos" / form("été")).unchanged == 2
-        assert set(Store.open(folder).known()) == {str(path) for path in videos}
+        assert set(Store.open(folder).videos()) == {str(path) for path in videos}
 
     def test_what_is_gone(self, bring, folder, videos, tmp_path):
         bring()

@@ -41,7 +41,7 @@ def test_nothing_is_mixed(bring, folder, videos, outdate):
         bring()
     assert rows(folder) == before
     library = Store.open(folder)
-    assert library.status()["outdated"] == 4
+    assert library.status().outdated == 4
     assert len(library.search(_any_vector(library), k=9)) == 4  # searching goes on
 
 
@@ -53,7 +53,7 @@ def test_redo_decodes_them_again(bring, folder, videos, outdate):
     assert (report.changed, report.added, report.unchanged, report.outdated) == (4, 0, 0, 0)
     assert set(rows(folder)) == segments
     library = Store.open(folder)
-    assert library.status()["outdated"] == 0
+    assert library.status().outdated == 0
     assert set(library.table.to_arrow().column("date_source").to_pylist()) <= {"file", "creation_time", "date", "name"}
     again = bring()
     assert (again.unchanged, again.changed) == (4, 0)

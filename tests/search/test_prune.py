@@ -15,7 +15,8 @@ from vop.errors import UsageError
 from vop.search.failures import PARTIAL, failure
 from vop.search.gone import missing_folders, sort_missing
 from vop.search.index import forget, preview, restore
-from vop.search.store import Known, Store
+from vop.search.results import VideoRecord
+from vop.search.store import Store
 from vop.search.volumes import mount_point, volume_of
 
 
@@ -90,9 +91,9 @@ class TestDrives:
         assert names(failed.path for failed in report.failures) == ["broken.mp4"]
 
 
-def a_video(path: Path, volume: str | None) -> Known:
+def a_video(path: Path, volume: str | None) -> VideoRecord:
     state = path.stat()
-    return Known(
+    return VideoRecord(
         video=path.name, path=str(path), size=state.st_size, mtime_ns=state.st_mtime_ns, metadata={}, volume=volume
     )
 
@@ -110,7 +111,7 @@ def test_a_filesystem_with_another_identity_is_told_by_its_videos(elsewhere):
     assert sort_missing(known, known) == ([str(paths[0])], [])
     paths[1].unlink()
     assert sort_missing(known, known) == ([], [str(path) for path in paths[:2]])
-    same = {path: Known(**{**vars(video), "volume": now}) for path, video in known.items()}
+    same = {path: VideoRecord(**{**vars(video), "volume": now}) for path, video in known.items()}
     assert sort_missing(same, same) == ([str(path) for path in paths[:2]], [])
 
 
@@ -118,9 +119,9 @@ def test_libraries_that_know_no_filesystem(tmp_path):
     """Another video of the folder tells that it is the same one; any other file may lie where a drive was mounted."""
     other, video = tmp_path / "other.mp4", str(tmp_path / "a.mp4")
     other.touch()
-    known = {video: Known(video="a", path=video, size=1, mtime_ns=1, metadata={})}
+    known = {video: VideoRecord(video="a", path=video, size=1, mtime_ns=1, metadata={})}
     assert sort_missing(known, known) == ([], [video])
-    sibling = Known(video="b", path=str(other), size=0, mtime_ns=other.stat().st_mtime_ns, metadata={})
+    sibling = VideoRecord(video="b", path=str(other), size=0, mtime_ns=other.stat().st_mtime_ns, metadata={})
     assert sort_missing(known, known | {sibling.path: sibling}) == ([video], [])
 
 

@@ -10,7 +10,7 @@ import torch
 
 import vop
 from vop.errors import DataError, UsageError, VopError
-from vop.models.model import create
+from vop.models.pretrained import create
 from vop.search.queries import (
     Caption,
     Sentence,

@@ -40,7 +40,7 @@ def tuned(tmp_path, tiny_folder) -> str:
 
 
 def save(out: Path, tiny_folder: Path, *, num_frames: int = 2) -> str:
-    vop.models.model.create("vop-f+p", str(tiny_folder), num_frames=num_frames, device="cpu").save_pretrained(out)
+    vop.models.pretrained.create("vop-f+p", str(tiny_folder), num_frames=num_frames, device="cpu").save_pretrained(out)
     return str(out)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vop.search.schema import segment_id, span_of, video_of
+from vop.search.results import clip_of, segment_id, video_of
 from vop.search.segments import in_milliseconds
 
 VIDEO = "0123456789abcdef" * 2
@@ -17,7 +17,7 @@ SECONDS = st.floats(0, 1e6)
 def test_an_id_tells_its_video_and_stretch(start, length):
     span = in_milliseconds((start, start + length))
     segment = segment_id(VIDEO, span)
-    assert (video_of(segment), span_of(segment)) == (VIDEO, span)
+    assert (video_of(segment), clip_of(segment)) == (VIDEO, span)
     assert span[0] < span[1]
     assert span == pytest.approx((start, start + length), abs=0.0016)
 

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from clips import write_clip
-from vop.models.model import TextVideoModel, create
+from vop.models.model import TextVideoModel
+from vop.models.pretrained import create
 from vop.search.failures import PARTIAL, UNREADABLE, failure
 from vop.search.manifest import Manifest
 from vop.search.models import describe, open_model

@@ -14,7 +14,7 @@ from worlds import MadeFrames, split
 
 import vop
 from vop.errors import UsageError, VopError
-from vop.models import model
+from vop.models import pretrained
 from vop.training.recipe import Recipe, read_config
 from vop.training.trainer import Trainer
 
@@ -35,7 +35,7 @@ def trainer(
     values = {"epochs": 3, "batch_size": 6, "learning_rate": 1e-2, "seed": 5, "workers": 0, "checkpoint_seconds": 0.0}
     values["if_worse"] = "tuned"  # so that what was trained is there to look at
     torch.manual_seed(5)
-    built = model.create(method, tiny, device="cpu", num_frames=4, dtype=precision, **settings or {})
+    built = pretrained.create(method, tiny, device="cpu", num_frames=4, dtype=precision, **settings or {})
     held_out = split("val", videos=6, captions=1) if validation else None
     return Trainer(
         built, split(), held_out, Recipe(**values | recipe), out, store=MadeFrames(), data="made", progress=progress
@@ -119,7 +119,7 @@ def test_without_evidence_of_a_gain_the_untuned_model_is_kept(tiny, tmp_path):
     opened = vop.load(tmp_path / "run")
     assert opened.method_name == job.model.method_name == "zero-shot"
     assert opened.num_frames == 4
-    plain = model.create("zero-shot", tiny, device="cpu", num_frames=4)
+    plain = pretrained.create("zero-shot", tiny, device="cpu", num_frames=4)
     assert torch.equal(opened.encode_text(["a", "b c"]), plain.encode_text(["a", "b c"]))
     assert (opened.card["epoch"], opened.card["selection"]) == (0, "untuned")
     assert "no better than the untuned model" in (tmp_path / "run" / "README.md").read_text()

@@ -23,14 +23,14 @@ class Batch:
     Attributes:
         pixels: uint8 (n, 3, side, side).
         ids: int64 (n, length), padded with the end mark.
-        same: bool (n, n), pairs of equal captions off the diagonal.
+        caption: int64 (n,), the same number for equal captions.
         facts: int64 (n, len(FACTS)), `UNSAID` where the caption says nothing.
         present: float (n, concepts), 1 where a concept is in the picture.
     """
 
     pixels: torch.Tensor
     ids: torch.Tensor
-    same: torch.Tensor
+    caption: torch.Tensor
     facts: torch.Tensor
     present: torch.Tensor
 
@@ -53,7 +53,7 @@ class Batches(torch.utils.data.Dataset):
         return Batch(
             pixels=draw(examples, pixels=self.pixels, rng=noise),
             ids=tokenize(self.tokenizer, captions),
-            same=_same(captions),
+            caption=torch.from_numpy(np.unique(captions, return_inverse=True)[1]),
             facts=_facts(examples),
             present=_present(examples),
         )
@@ -78,12 +78,6 @@ def draw(examples: list[Example], *, pixels: int, rng: np.random.Generator) -> t
     grain = torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32))
     x = x + grain * vary(-0.02, 0.06).relu()
     return (x * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-def _same(captions: list[str]) -> torch.Tensor:
-    _, group = np.unique(captions, return_inverse=True)
-    group = torch.from_numpy(group)
-    return (group[:, None] == group[None]) & ~torch.eye(len(captions), dtype=torch.bool)
 
 
 def _facts(examples: list[Example]) -> torch.Tensor:

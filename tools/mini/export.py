@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 
 from tools.mini import acceptance
-from tools.mini.pretrain import MEAN, STD, Settings, build_model, build_tokenizer
+from tools.mini.pretrain import Settings, build_model, build_tokenizer
 from tools.mini.tokenizer import save_tokenizer
+from vop.backbones.clip.preprocessing import FILE, preprocessor_config
 from vop.benchmarks.artwork import CONCEPTS
 from vop.utils.files import atomic_write
 from vop.utils.threads import usable_cores
@@ -52,7 +53,7 @@ def export(run: Path, folder: Path) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(folder)
     save_tokenizer(tokenizer, folder)
-    _write_json(folder / "preprocessor_config.json", _preprocessing(settings))
+    _write_json(folder / FILE, preprocessor_config(settings.image_size))
     record = _training_record(run, state, model)
     record["acceptance"] = acceptance.check_folder(folder)
     record["acceptance_small"] = acceptance.check_folder(folder, count=60)  # quick enough for a test
@@ -60,24 +61,6 @@ def export(run: Path, folder: Path) -> dict:
     with atomic_write(folder / "README.md") as temporary:
         temporary.write_text(_readme(record), encoding="utf-8")
     return record
-
-
-def _preprocessing(settings: Settings) -> dict:
-    side = settings.image_size
-    return {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_resize": True,
-        "size": {"shortest_edge": side},
-        "resample": 3,
-        "do_center_crop": True,
-        "crop_size": {"height": side, "width": side},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": MEAN,
-        "image_std": STD,
-        "do_convert_rgb": True,
-    }
 
 
 def _training_record(run: Path, state: dict, model) -> dict:

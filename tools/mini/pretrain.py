@@ -28,12 +28,12 @@ from torch.nn import functional
 from tools.mini import acceptance, groups
 from tools.mini.batches import UNSAID, Batch, Batches
 from tools.mini.tokenizer import train_tokenizer
+from vop.backbones.clip.preprocessing import CLIP_MEAN, CLIP_STD
 from vop.benchmarks.artwork import CONCEPTS
 from vop.benchmarks.scenes import FACTS
+from vop.training.loss import contrastive_loss
 from vop.utils.files import atomic_write
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI CLIP's, so that nothing downstream has to care
-STD = (0.26862954, 0.26130258, 0.27577711)
 MAX_LOGIT_SCALE = math.log(100)
 
 
@@ -122,16 +122,9 @@ class Auxiliary(nn.Module):
         return sum(losses)
 
 
-def contrastive_loss(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, same: torch.Tensor):
-    """Symmetric InfoNCE of unit vectors (n, d); pairs in `same` (equal captions) are no negatives."""
-    logits = (scale * texts @ images.T).masked_fill(same, float("-inf"))
-    target = torch.arange(len(logits), device=logits.device)
-    return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
-
-
 def normalise(pixels: torch.Tensor) -> torch.Tensor:
     """uint8 (n, 3, h, w) as the model's float input."""
-    mean, std = (torch.tensor(v, device=pixels.device).view(3, 1, 1) for v in (MEAN, STD))
+    mean, std = (torch.tensor(v, device=pixels.device).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
     return (pixels.float() / 255 - mean) / std
 
 
@@ -185,7 +178,9 @@ class Trainer:
         s = self.settings
         batch = Batch(**{k: v.to(self.device) for k, v in vars(batch).items()})
         images, texts = embed(self.model, batch.pixels, batch.ids)
-        contrast = contrastive_loss(images, texts, self.model.logit_scale.exp(), batch.same)
+        logits = self.model.logit_scale.exp() * texts @ images.T
+        rows = torch.arange(len(logits), device=self.device)
+        contrast = contrastive_loss(logits, rows, batch.caption)  # equal captions are not negatives of each other
         weight = s.auxiliary * max(0.0, 1 - self.step / (s.steps * s.auxiliary_until))
         facts = self.auxiliary(images, batch) + self.auxiliary(texts, batch) if weight else contrast.new_zeros(())
         loss = contrast + weight * facts

@@ -38,6 +38,9 @@ def train_tokenizer(captions: Iterable[str], *, merges: int, max_length: int = 7
 def save_tokenizer(tokenizer, folder: Path) -> None:
     """Writes `tokenizer.json` and its configuration, and `vocab.json` with `merges.txt` for other readers."""
     tokenizer.save_pretrained(folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["text_cleaning"] = "none"  # captions of the built-in world need none, and were learned as they are
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False))
     lines = ["#version: 0.2", *(m if isinstance(m, str) else " ".join(m) for m in model["merges"])]

@@ -1,4 +1,4 @@
-"""The frozen CLIP: where its weights come from, and its two towers."""
+"""Backbones: frozen CLIPs, and where their weights come from."""
 
 from vop.backbones.clip.config import ClipSizes, TowerSizes
 from vop.backbones.source import DEFAULT_HUB_ID, MINI, Backbone, find_backbone, find_sizes

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import reprlib
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vop.backbones.clip.config import VIT_B_16, VIT_B_32, VIT_L_14, ClipSizes, sizes_from_config
+from vop.backbones.clip.preprocessing import read_preprocessing
 from vop.errors import UsageError, VopError, unknown_name
 from vop.utils.files import check_file
 from vop.utils.parsing import read_json_object
+from vop.utils.registry import Registry
 
 if TYPE_CHECKING:
-    from vop.backbones.clip.model import Clip
+    from torch import Tensor
+
+    from vop.backbones.clip.model import CLIP
     from vop.backbones.clip.tokenizer import Tokenizer
 
 MINI = "mini"
 DEFAULT_HUB_ID = "openai/clip-vit-base-patch32"
 
-# A hub's files can change under a name; these do not.
+# The files of a hub can change under a name, but not under a revision.
 PINNED_REVISIONS = {
     "openai/clip-vit-base-patch32": "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
     "openai/clip-vit-base-patch16": "57c216476eefef5ab752ec549e440a49ae4ae5f3",
@@ -36,7 +39,7 @@ SHORT_NAMES = {
     "ViT-B/16": "openai/clip-vit-base-patch16",
     "ViT-L/14": "openai/clip-vit-large-patch14",
 }
-# Sizes that need neither weights nor a network.
+# Sizes that are known without weights and without a network.
 KNOWN_SIZES = {
     "openai/clip-vit-base-patch32": VIT_B_32,
     "openai/clip-vit-base-patch16": VIT_B_16,
@@ -50,9 +53,9 @@ _WANTED = [
     "merges.txt",
     "special_tokens_map.json",
 ]
+HUB_PREFIX = "hf-hub:"  # as timm and open_clip write the ids of the Hugging Face hub
 HUB_TIMEOUT_SECONDS = 20
 MAX_HEADER_BYTES = 8 * 2**20  # of a safetensors file; ViT-L/14's has 80 kB
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +63,10 @@ class Backbone:
     """A CLIP folder on this machine.
 
     Attributes:
-        name: as it was asked for: "mini", a hub id or a folder.
+        name: the name that it was found by: "mini", a hub id, a folder, or a name that a package adds.
         folder: an ordinary `transformers` CLIP folder.
-        revision: of the hub, or None.
-        mean, std: of a pixel in [0, 1], per channel.
+        revision: the revision on the hub, or None.
+        mean, std: mean and standard deviation of a pixel in [0, 1], per channel.
     """
 
     name: str
@@ -73,15 +76,15 @@ class Backbone:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def load(self) -> Clip:
+    def load(self) -> CLIP:
         """The weights, in fp32."""
         import torch
 
         from vop.backbones.clip.convert import from_transformers
-        from vop.backbones.clip.model import Clip
+        from vop.backbones.clip.model import CLIP
 
         with torch.device("meta"):
-            clip = Clip(self.sizes)
+            clip = CLIP(self.sizes)
         _check_weights(self.folder, sum(tensor.numel() for tensor in clip.state_dict().values()))
         state = from_transformers(_read_weights(self.folder), source=str(self.folder))
         _check_shapes(state, clip.state_dict(), self.folder)
@@ -89,13 +92,13 @@ class Backbone:
         return clip.eval().requires_grad_(False)
 
     def tokenizer(self) -> Tokenizer | None:
-        """What makes token ids of texts, or None if the folder has no vocabulary."""
+        """The tokenizer, or None if the folder has no vocabulary."""
         from vop.backbones.clip.tokenizer import Tokenizer
 
         return Tokenizer(self.folder, vocab_size=self.sizes.vocab_size) if _has_vocabulary(self.folder) else None
 
     def content_hash(self) -> str:
-        """SHA-256 of the weights' files, which tells a run whether it meets its own backbone again; read once."""
+        """SHA-256 of the weights' files, by which a run recognises its backbone. The files are read once."""
         return self._content_hash
 
     @cached_property
@@ -109,33 +112,51 @@ class Backbone:
 
 
 def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
-    """Finds a backbone: "mini", a local `transformers` CLIP folder, a hub id ("ViT-B/32" for OpenAI's).
+    """Finds a backbone by its name.
 
     Args:
+        name: "mini", a local `transformers` CLIP folder, "OWNER/NAME" or "hf-hub:OWNER/NAME" on the Hugging Face hub
+            ("ViT-B/32", "ViT-B/16" and "ViT-L/14" stand for OpenAI's), or a name that an installed package adds.
         revision: of a hub id; OpenAI's are pinned by default.
 
     Raises:
         UsageError: no such name.
-        VopError: the folder is no ViT CLIP, or the hub cannot be reached and nothing is cached.
+        VopError: the folder is not a ViT CLIP, or the hub cannot be reached and nothing is cached.
     """
-    name = SHORT_NAMES.get(name, name)
-    if name == MINI:
-        return _read_folder(Path(__file__).with_name("mini"), name=name, revision=None)
+    name = SHORT_NAMES.get(without_hub_prefix(name), without_hub_prefix(name))
+    if name in REGISTRY.names():
+        return replace(REGISTRY.find(name)(), name=name)
     if Path(name).expanduser().is_dir():
         return _read_folder(Path(name).expanduser(), name=name, revision=None)
     if Path(name).expanduser().is_file():
         raise UsageError(f"{name} is a file, a backbone is a folder; OpenAI's: vop import openai {name} --out DIR")
     if not is_hub_id(name) or name.startswith("ViT-"):
-        raise unknown_name("backbone or folder", name, [MINI, *SHORT_NAMES, *KNOWN_SIZES])
+        raise unknown_name("backbone or folder", name, [*REGISTRY.names(), *SHORT_NAMES, *KNOWN_SIZES])
     folder = _download(name, revision or PINNED_REVISIONS.get(name))
     return _read_folder(folder, name=name, revision=folder.name)  # a snapshot is called by its commit
+
+
+def _find_mini() -> Backbone:
+    return _read_folder(Path(__file__).with_name("mini"), name=MINI, revision=None)
+
+
+# Backbones that are found by calling a function. Other packages add theirs through entry points.
+REGISTRY: Registry[Callable[[], Backbone]] = Registry(
+    "backbone", {MINI: f"{__name__}:_find_mini"}, group="vop.backbones"
+)
+
+
+def without_hub_prefix(name: str) -> str:
+    """An id of the Hugging Face hub as OWNER/NAME; any other name as it is."""
+    return name.removeprefix(HUB_PREFIX)
 
 
 def is_hub_id(name: str) -> bool:
     """Whether `name` can be OWNER/NAME on a hub."""
     if "/" not in name:  # known without the hub's client, whose import takes a quarter of a second
         return False
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not in its `__all__`
 
     try:
         validate_repo_id(name)
@@ -146,7 +167,7 @@ def is_hub_id(name: str) -> bool:
 
 def find_sizes(name: str) -> ClipSizes:
     """The sizes of a backbone, without weights or a network for OpenAI's."""
-    name = SHORT_NAMES.get(name, name)
+    name = SHORT_NAMES.get(without_hub_prefix(name), without_hub_prefix(name))
     return KNOWN_SIZES[name] if name in KNOWN_SIZES else find_backbone(name).sizes
 
 
@@ -155,7 +176,7 @@ def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     cached = None
-    try:  # what an earlier run has fetched is enough
+    try:  # an earlier download is enough
         folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
         cached = folder if _weight_files(folder) else None
         if cached and _has_vocabulary(cached):
@@ -169,14 +190,14 @@ def _download(name: str, revision: str | None) -> Path:
         weights = "model*.safetensors*" if safe else "pytorch_model*.bin*"
         return Path(snapshot_download(name, revision=revision, allow_patterns=[*_WANTED, weights]))
     except (RepositoryNotFoundError, EntryNotFoundError) as error:
-        raise unknown_name("folder or hub id", name, [MINI, *KNOWN_SIZES]) from error
-    except Exception as error:  # the hub's client raises its HTTP library's own errors
+        raise unknown_name("folder or hub id", name, [*REGISTRY.names(), *KNOWN_SIZES]) from error
+    except Exception as error:  # the hub's client raises errors of its HTTP library
         if cached:  # weights without a vocabulary still embed videos
             return cached
         near = [known for known in get_close_matches(name, KNOWN_SIZES, cutoff=0.8) if known != name]
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise VopError(
-            f"{name!r} is no folder here, and as a hub id it is not cached, nor can the hub be reached "
+            f"{name!r} is not a folder here, and as a hub id it is not cached; the hub cannot be reached "
             f"({type(error).__name__}). {hint}Without a network, use the built-in `mini`, give a local CLIP folder, "
             "or convert OpenAI's file: vop import openai FILE --out DIR"
         ) from error
@@ -193,36 +214,17 @@ def _read_folder(folder: Path, *, name: str, revision: str | None) -> Backbone:
         sizes = sizes_from_config(config)
     except ValueError as error:
         raise VopError(f"{config_file}: not the configuration of a CLIP: {error}; fetch the folder again") from None
-    mean, std = CLIP_MEAN, CLIP_STD
-    if (folder / "preprocessor_config.json").exists():
-        pixels = read_json(folder / "preprocessor_config.json")
-        mean, std = _channels(pixels, "image_mean", mean, folder), _channels(pixels, "image_std", std, folder)
+    mean, std = read_preprocessing(folder)
     return Backbone(name=name, folder=folder, revision=revision, sizes=sizes, mean=mean, std=std)
 
 
-def _channels(pixels: dict, name: str, usual: tuple[float, ...], folder: Path) -> tuple[float, ...]:
-    """One number per colour channel."""
-    values = pixels.get(name, usual)
-    if not isinstance(values, list | tuple) or len(values) != 3 or not all(_is_number(x) for x in values):
-        raise VopError(
-            f"{folder}: {name} in its preprocessor_config.json is {reprlib.repr(values)}; it is three numbers"
-        )
-    if name == "image_std" and min(values) <= 0:
-        raise VopError(f"{folder}: image_std in its preprocessor_config.json is {values!r}; it is above 0")
-    return tuple(values)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def read_json(path: Path) -> dict:
-    """The named values of a JSON file; a VopError says what is wrong with it."""
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. A VopError says what is wrong with the file."""
     return read_json_object(path, remedy="fetch the folder again")
 
 
-def _check_shapes(state: dict, wanted: dict, folder: Path) -> None:
-    """Whether the weights are those of the configuration beside them."""
+def _check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], folder: Path) -> None:
+    """Raises a VopError if the weights do not have the shapes of the configuration."""
     for name in sorted(wanted.keys() | state.keys()):
         got, needed = (tuple(part[name].shape) if name in part else None for part in (state, wanted))
         if got != needed:
@@ -254,7 +256,7 @@ def _check_weights(folder: Path, count: int) -> None:
 
 
 def check_header(path: Path) -> None:
-    """Raises a VopError if a safetensors file says that its header is larger than any."""
+    """Raises a VopError if the header of a safetensors file is too large to be one."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
     if size > MAX_HEADER_BYTES:
@@ -264,7 +266,7 @@ def check_header(path: Path) -> None:
         )
 
 
-def _read_weights(folder: Path) -> dict:
+def _read_weights(folder: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
 
     try:

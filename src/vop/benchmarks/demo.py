@@ -16,8 +16,9 @@ from vop.evaluation.embedding import embed_split
 from vop.evaluation.figures import Clip, SheetRow, contact_sheet
 from vop.evaluation.job import evaluate_model
 from vop.evaluation.report import EvaluationReport
-from vop.models.model import TextVideoModel, load
-from vop.search.index import index
+from vop.models.model import TextVideoModel
+from vop.models.pretrained import load
+from vop.search.library import Library
 from vop.training.job import train
 from vop.training.recipe import TUNED, Recipe
 from vop.utils.device import resolve_precision
@@ -76,7 +77,8 @@ def run_demo(out: Path, *, plan: emoji_motion.Plan = emoji_motion.DEMO, progress
     answers = _answer(tuned, dataset, store, _sentences(dataset.split("test"), out / "data", plan))
     sheet = _draw(answers, out / "contact_sheet.png")
     library = out / "library"
-    index(library, [video.path for video in dataset.split("test").videos], model=str(run), progress=progress)
+    gallery = [video.path for video in dataset.split("test").videos]
+    Library.create(library, model=str(run)).index(gallery, progress=progress)
     return DemoResult(run, sheet, library, (before, after), answers)
 
 

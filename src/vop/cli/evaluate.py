@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--json {arguments.json} is a folder; give a file, or nothing for standard output")
     use_threads(arguments.threads)
     from vop.evaluation.report import table
-    from vop.models.model import load
+    from vop.models.pretrained import load
     from vop.utils.device import default_device, resolve_precision
 
     dataset = load_data(arguments.data, arguments)

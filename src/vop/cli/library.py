@@ -57,31 +57,35 @@ def _info(arguments: argparse.Namespace) -> None:
     status, about = library.status(), library.manifest
     if arguments.json:
         models = [asdict(model) for model in library.models]
-        kept = {
+        document = {
+            "library": str(library.path),
+            **status.to_dict(),
+            "cutting": asdict(about.segmentation),
             "exclude": list(about.exclude),
             "live_photos": about.live_photos,
             "removed": len(library.restorable()),
+            "models": models,
         }
-        print_json({"library": str(library.path), **status, "cutting": asdict(about.cutting), **kept, "models": models})
+        print_json(document)
         return
-    videos, segments = count("video", status["videos"]), count("segment", status["segments"])
-    say(f"{videos}, {status['hours']:.2f} h, {segments} ({about.cutting})")
+    videos, segments = count("video", status.videos), count("segment", status.segments)
+    say(f"{videos}, {status.hours:.2f} h, {segments} ({about.segmentation})")
     for model in library.models:
         frames = f"{count('frame', about.num_frames)} of a segment"
         say(f"model: {model.name} ({model.method}, {frames}, {model.precision})")
-    if status["columns"]:
-        say(f"metadata: {', '.join(status['columns'])}")
-    if status["outdated"]:
+    if status.columns:
+        say(f"metadata: {', '.join(status.columns)}")
+    if status.outdated:
         redo = command_line("index", arguments.library, "FOLDER", "--redo")
-        say(f"decoded by an earlier version of vop: {count('video', status['outdated'])}; {redo}")
+        say(f"decoded by an earlier version of vop: {count('video', status.outdated)}; {redo}")
     if about.exclude:
         say(f"excluded: {', '.join(about.exclude)}")
     if removed := library.restorable():
         restore = command_line("library", "restore", arguments.library)
         say(f"taken out: {count('video', len(removed))}; to put back: {restore}")
-    print_failures(status, arguments.library)
-    if status["index"]:
-        say(f"indexing now: {status['index']['done']:,} of {count('file', status['index']['total'])}")
+    print_failures(status.to_dict(), arguments.library)
+    if status.index:
+        say(f"indexing now: {status.index.done:,} of {count('file', status.index.total)}")
 
 
 def _failures(arguments: argparse.Namespace) -> None:
@@ -90,7 +94,7 @@ def _failures(arguments: argparse.Namespace) -> None:
     library = Store.open(arguments.library)
     failures = library.failures()
     if arguments.json:
-        status = library.status()
+        status = library.status().to_dict()
         counts = {kind: status[kind] for kind in ("unreadable", "partial", "duplicates")}
         print_json({**counts, "failures": [asdict(failure) for failure in failures]})
         return
@@ -102,7 +106,7 @@ def _failures(arguments: argparse.Namespace) -> None:
     for failure in failures:
         table.add_row(on_one_line(failure.path), failure.kind, on_one_line(failure.reason))
     print_table(table) if failures else say("every file could be read")
-    print_failures(library.status(), None)
+    print_failures(library.status().to_dict(), None)
 
 
 def _forget(arguments: argparse.Namespace) -> None:

@@ -3,45 +3,69 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from vop.cli.common import add_settings_option, parse_settings, print_json, print_table, warn
 from vop.errors import unknown_name
 
+if TYPE_CHECKING:
+    from rich.table import Table
 
-def add_parser(subparsers) -> None:
+    from vop.models.params import ParameterCount
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "params",
-        help="count every method's trainable parameters, as the paper does and as they are",
-        description="Counts every method's trainable parameters; needs no weights and no network for OpenAI's sizes.",
+        help="count every method's trainable parameters",
+        description="Counts the trainable parameters of every method, as the paper counts them and as they are. For "
+        "OpenAI's backbones it needs no weights and no network.",
     )
     parser.add_argument("--backbone", default="ViT-B/32", help="ViT-B/32, ViT-B/16, ViT-L/14, mini, a folder, a hub id")
-    parser.add_argument("--method", action="append", help="only this one; may be repeated")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--method", action="append", help="Count only this method: a name, or package.module:Class. May be repeated."
+    )
+    parser.add_argument("--json", action="store_true", help="Print JSON.")
     add_settings_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from vop import methods
     from vop.backbones import find_sizes
-    from vop.methods import LIBRARIES, METHODS, available, settings_of
     from vop.models.params import count_parameters, to_json
 
     settings = parse_settings(arguments.settings)
-    known = dict.fromkeys(name for method in arguments.method or METHODS for name in settings_of(method))
+    listed = arguments.method or [*methods.available(), *_importable()]
+    known = dict.fromkeys(name for method in listed for name in methods.settings_of(method))
     for name in settings:
         if name not in known:
             raise unknown_name("setting", name, known)
-    listed = arguments.method or available()
     counts = count_parameters(find_sizes(arguments.backbone), only=listed, **settings)
-    for name in () if arguments.method else METHODS.keys() - set(listed):
-        warn(f"{name} is left out: it needs {LIBRARIES[name]} (pip install 'vop[{name}]')")
+    for name in () if arguments.method else methods.METHODS.keys() - set(listed):
+        warn(f"{name} is left out: it needs {methods.LIBRARIES[name]} (pip install 'vop[{name}]')")
     if arguments.json:
         print_json({"backbone": arguments.backbone, **to_json(counts)})
     else:
         print_table(_table(counts, arguments.backbone))
 
 
-def _table(counts: dict, backbone: str):
+def _importable() -> list[str]:
+    """The methods that installed packages add; one that cannot be imported is left out with a warning."""
+    from vop import methods
+
+    found = []
+    for name in methods.added():
+        try:
+            methods.find(name)
+        except Exception as error:  # of somebody else's package
+            warn(f"{name} is left out: {type(error).__name__}: {error} (vop params --method {name} shows more)")
+        else:
+            found.append(name)
+    return found
+
+
+def _table(counts: dict[str, ParameterCount], backbone: str) -> Table:
     from rich.table import Table
 
     table = Table(title=f"Trainable parameters on {backbone}")

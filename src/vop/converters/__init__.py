@@ -1,1 +1,1 @@
-"""Others' checkpoints, read without running anything that they contain, and written as ordinary folders of ours."""
+"""Converters: checkpoints of other projects become ordinary folders. Nothing in them is executed."""

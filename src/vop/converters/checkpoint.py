@@ -1,8 +1,8 @@
-"""Reads the tensors of a PyTorch file, running nothing that stands in it.
+"""Reads the tensors of a PyTorch file without executing anything in it.
 
 A state dict written by `torch.save` goes through PyTorch's own weights-only reader. A TorchScript archive (as OpenAI's
 CLIP files are) is a zip whose `code/` folder `torch.jit.load` would compile and whose `data.pkl` describes the modules;
-it is read here by an unpickler that knows tensors, plain containers and nothing else. `code/` is never opened.
+it is read here by an unpickler that builds tensors and plain containers only. `code/` is never opened.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -20,16 +21,18 @@ from torch import Tensor
 from vop.errors import UsageError, VopError
 
 MAX_PICKLE_BYTES = 64 * 2**20  # OpenAI's largest has less than 1 MB
-# What damaged or hostile bytes raise, in the zip reader, the unpickler and PyTorch.
-_DAMAGE = (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, TypeError, KeyError)
-_DAMAGE += (IndexError, AttributeError, OverflowError, MemoryError, NotImplementedError, OSError, AssertionError)
+# Errors that damaged or hostile bytes cause in the zip reader, the unpickler and PyTorch.
+_DAMAGE: tuple[type[Exception], ...] = (
+    *(pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, TypeError, KeyError),
+    *(IndexError, AttributeError, OverflowError, MemoryError, NotImplementedError, OSError, AssertionError),
+)
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """The tensors in a PyTorch file by name, on the CPU.
 
-    A TorchScript archive, or a state dict, which may stand under the key "state_dict" or "model"; the prefix "module."
-    that data parallel training leaves is taken off.
+    The file is a TorchScript archive or a state dict, which may be under the key "state_dict" or "model". The prefix
+    "module." of data parallel training is removed.
 
     Raises:
         UsageError: no such file.
@@ -108,14 +111,14 @@ def _tensors_in(module: object) -> dict[str, Tensor]:
 class _ArchiveUnpickler(pickle.Unpickler):
     """Builds tensors, plain containers, and for each scripted module an object with its attributes; nothing else."""
 
-    def __init__(self, file, archive: zipfile.ZipFile, root: str) -> None:
+    def __init__(self, file: IO[bytes], archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(file)
         self.archive, self.root = archive, root
         # A class of its own for every file: a pickle can set attributes of a class that it names.
         self.module_class = type("ScriptedModule", (), {})
         self.storages: dict[str, Tensor] = {}
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> object:
         if module == "__torch__" or module.startswith("__torch__."):
             return self.module_class
         if module == "torch" and name.endswith("Storage") and name in _STORAGE_DTYPES:
@@ -128,7 +131,7 @@ class _ArchiveUnpickler(pickle.Unpickler):
             return self._as_it_is
         raise pickle.UnpicklingError(f"code: {module}.{name}")
 
-    def persistent_load(self, reference) -> Tensor:
+    def persistent_load(self, reference: Any) -> Tensor:
         """The storage that ("storage", dtype, key, device, number of elements) names, as a flat tensor."""
         kind, dtype, key, _, count = reference
         if kind != "storage":
@@ -143,13 +146,15 @@ class _ArchiveUnpickler(pickle.Unpickler):
             self.storages[key] = torch.frombuffer(data, dtype=dtype) if count else torch.empty(0, dtype=dtype)
         return self.storages[key]
 
-    def _tensor(self, storage: Tensor, offset: int, size: tuple, stride: tuple, *_) -> Tensor:
+    def _tensor(
+        self, storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
+    ) -> Tensor:
         if math.prod(size) > storage.numel():  # strides of 0 could ask for any amount of memory
             raise ValueError(f"a tensor of shape {tuple(size)} in a storage of {storage.numel()} elements")
         return storage.as_strided(size, stride, offset)
 
     @staticmethod
-    def _as_it_is(value, *_):
+    def _as_it_is(value: object, *_: object) -> object:
         return value
 
 

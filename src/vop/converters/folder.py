@@ -1,4 +1,4 @@
-"""A folder that is there whole or not at all."""
+"""Writes a new folder as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vop.errors import UsageError, VopError
 
 @contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; when the block ends well, it becomes `path`, else it is removed.
+    """Yields a temporary folder beside `path`. It becomes `path` if the block succeeds, and is removed otherwise.
 
     Raises:
         UsageError: something other than an empty folder is at `path` already.

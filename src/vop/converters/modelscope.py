@@ -1,9 +1,10 @@
-"""The authors' released basic VoP (ModelScope, damo/cv_vit-b32_retrieval_vop) as a run's folder."""
+"""Converts the authors' released basic VoP (ModelScope, damo/cv_vit-b32_retrieval_vop) to a run's folder."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +16,8 @@ from vop.converters.folder import check_new_folder, new_folder
 from vop.converters.openai import sizes_from_openai, write_clip_folder
 from vop.converters.vocabulary import find_vocabulary
 from vop.errors import UsageError, VopError
+from vop.methods.vop_modelscope import VoPModelScope
 from vop.models.model import TextVideoModel
-from vop.models.pretrained import save
 from vop.utils.parsing import read_json_object
 
 METHOD = "vop-modelscope"
@@ -26,7 +27,7 @@ _CLIP = "clip."
 
 
 def import_modelscope(folder: str | Path, out: str | Path, *, vocabulary: str | Path | None = None) -> Path:
-    """Writes the released VoP as a run, which `vop.load(out)` opens; its backbone travels with it.
+    """Writes the released VoP as a run with its backbone, which `vop.load(out)` opens.
 
     Args:
         folder: holds `VoP_msrvtt9k.pth` and `configuration.json`; `ViT-B-32.pt` is read only if the first lacks the
@@ -50,16 +51,16 @@ def import_modelscope(folder: str | Path, out: str | Path, *, vocabulary: str | 
     known = _read_configuration(folder / CONFIGURATION)
     state = read_tensors(folder / WEIGHTS)
     backbone, source = _backbone(state, folder), str(folder / WEIGHTS)
-    sizes = sizes_from_openai(backbone, source=source)  # the release builds its CLIP by OpenAI's code
+    sizes = sizes_from_openai(backbone, source=source)  # the release builds its CLIP with OpenAI's code
     _check_configuration(known, state, sizes, path=folder / CONFIGURATION)
     with new_folder(out) as new:
         (new / "backbone").mkdir()
         write_clip_folder(backbone, new / "backbone", sizes=sizes, source=source, vocabulary=vocabulary)
-        save(_build(state, sizes, known, new / "backbone"), new)
+        _build(state, sizes, known, new / "backbone").save_pretrained(new)
     return out
 
 
-def _read_configuration(path: Path) -> dict:
+def _read_configuration(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise UsageError(f"{path}: no such file; the release comes with it")
     found = read_json_object(path, remedy="fetch the release again")
@@ -79,8 +80,8 @@ def _backbone(state: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
     return inside or read_tensors(folder / BACKBONE)
 
 
-def _check_configuration(known: dict, state: Mapping[str, Tensor], sizes: ClipSizes, *, path: Path) -> None:
-    """What the configuration says must be what the tensors are: a number of prompts read wrongly would go unnoticed."""
+def _check_configuration(known: dict[str, Any], state: Mapping[str, Tensor], sizes: ClipSizes, *, path: Path) -> None:
+    """Compares the configuration with the tensors: a wrong number of prompts would go unnoticed."""
     found = {"vp_token_num": _visual_prompts(state, sizes).shape[1], "input_res": sizes.image_size}
     text = _text_prompts(state, sizes).shape[1]
     found["tp_prefix_token_num"] = text - known["tp_suffix_token_num"]
@@ -111,7 +112,7 @@ def _prompts(state: Mapping[str, Tensor], name: str, wanted: tuple[int | None, .
     return state[name].float()
 
 
-def _build(state: Mapping[str, Tensor], sizes: ClipSizes, known: dict, backbone: Path) -> TextVideoModel:
+def _build(state: Mapping[str, Tensor], sizes: ClipSizes, known: dict[str, Any], backbone: Path) -> TextVideoModel:
     visual, text = _visual_prompts(state, sizes), _text_prompts(state, sizes)
     method = methods.create(
         METHOD,
@@ -121,10 +122,14 @@ def _build(state: Mapping[str, Tensor], sizes: ClipSizes, known: dict, backbone:
         text_prompts=text.shape[1],
         text_suffix=known["tp_suffix_token_num"],
     )
+    assert isinstance(method, VoPModelScope)
     for table, prompts in ((method.shared_prompts, visual), (method.text_prompts, text)):
         if table.tokens is not None:
             table.tokens.data.copy_(prompts)
     model = TextVideoModel(find_backbone(str(backbone)), METHOD, method, dtype=torch.float32)
     model.card = {"source": "the authors' release on ModelScope, damo/cv_vit-b32_retrieval_vop"}
-    model.card |= {key: known[key] for key in ("video_sample_type", "seed") if key in known}
+    if "video_sample_type" in known:
+        model.card["video_sample_type"] = known["video_sample_type"]
+    if "seed" in known:
+        model.card["seed"] = known["seed"]
     return model

@@ -1,8 +1,8 @@
-"""OpenAI's CLIP files (`ViT-B-32.pt` and its like) as ordinary `transformers` CLIP folders.
+"""Converts OpenAI's CLIP files (`ViT-B-32.pt` and others) to ordinary `transformers` CLIP folders.
 
-Tensors do not say how many heads they are for, nor the activation between them. Of OpenAI's own files both are known.
-Others have tensors of the same names, and often the same shapes (open_clip's LAION models, with another activation):
-for those the caller has to say them.
+Tensors do not tell the number of attention heads, nor the activation. Both are known for OpenAI's own files. Other
+models have tensors of the same names, and often of the same shapes (open_clip's LAION models, with another
+activation): for those the caller gives both.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from vop.backbones.clip.config import VIT_B_16, VIT_B_32, VIT_L_14, ClipSizes, TowerSizes
 from vop.backbones.clip.convert import from_transformers
-from vop.backbones.clip.model import Clip
-from vop.backbones.source import CLIP_MEAN, CLIP_STD
+from vop.backbones.clip.model import CLIP
+from vop.backbones.clip.preprocessing import FILE, preprocessor_config
 from vop.converters.checkpoint import read_tensors
 from vop.converters.folder import check_new_folder, new_folder
 from vop.converters.vocabulary import find_vocabulary, write_tokenizer
@@ -30,7 +30,7 @@ from vop.utils.text import count
 if TYPE_CHECKING:
     from transformers import CLIPConfig
 
-HEAD_WIDTH = 64  # of every CLIP of OpenAI's, and of what is built by its code; the files do not say it
+HEAD_WIDTH = 64  # of an attention head in every CLIP that OpenAI's code builds; the files do not tell it
 ACTIVATIONS = {"quick-gelu": "quick_gelu", "gelu": "gelu"}
 OWN = {
     "ViT-B/32": VIT_B_32,
@@ -38,7 +38,7 @@ OWN = {
     "ViT-L/14": VIT_L_14,
     "ViT-L/14@336px": replace(VIT_L_14, image_size=336),
 }
-# Numbers that OpenAI's archives hold beside the weights, and what built from them does not.
+# Numbers beside the weights in OpenAI's archives. Files that others derived from them lack these.
 _MARKS = ("input_resolution", "context_length", "vocab_size")
 
 _TOP = {
@@ -116,15 +116,15 @@ def write_clip_folder(
         write_tokenizer(vocabulary, folder, vocab_size=sizes.vocab_size, positions=sizes.positions)
     with atomic_write(folder / "model.safetensors") as path:
         save_file(renamed, path, metadata={"format": "pt"})
-    with atomic_write(folder / "preprocessor_config.json") as path:
-        path.write_text(json.dumps(_preprocessing(sizes), indent=2) + "\n", encoding="utf-8")
+    with atomic_write(folder / FILE) as path:
+        path.write_text(json.dumps(preprocessor_config(sizes.image_size), indent=2) + "\n", encoding="utf-8")
     _config(sizes).save_pretrained(folder)
 
 
 def _known_sizes(
     state: Mapping[str, Tensor], heads: int | None, text_heads: int | None, activation: str | None, *, source: str
 ) -> ClipSizes:
-    """The sizes of one of OpenAI's own files, or those with the heads and the activation that were given."""
+    """The sizes of a file: OpenAI's own, or with the given heads and activation."""
     sizes = sizes_from_openai(state, source=source)
     differences = _differences(state, sizes)
     given = {"--heads": heads, "--text-heads": text_heads, "--activation": activation}
@@ -159,14 +159,14 @@ def _known_sizes(
     return chosen
 
 
-def _with(tower: TowerSizes, heads: int | None, activation: str | None, *, option: str) -> TowerSizes:
+def _with(tower: TowerSizes, heads: int | None, activation: str, *, option: str) -> TowerSizes:
     if not isinstance(heads, int) or heads < 1 or tower.width % heads:
         raise UsageError(f"{option} is {heads!r}; it is a whole number that divides the width, {tower.width}")
     return replace(tower, heads=heads, activation=ACTIVATIONS[activation])
 
 
 def _differences(state: Mapping[str, Tensor], sizes: ClipSizes) -> str:
-    """What tells a file from OpenAI's own, in words; nothing if it is one."""
+    """How a file differs from OpenAI's own, in words; empty if it is one of them."""
     found = _shapes(sizes)
     unlike = {
         name: [f"{what} {found[what]} (not {value})" for what, value in _shapes(own).items() if value != found[what]]
@@ -199,7 +199,7 @@ def _shapes(sizes: ClipSizes) -> dict[str, int]:
 
 
 def _check_names(state: Mapping[str, Tensor], sizes: ClipSizes, *, source: str) -> None:
-    """A tensor that is not read would be a part of the model that is left out."""
+    """Raises a VopError for unknown tensors: ignoring one would leave out a part of the model."""
     kinds = [f"{a}.{kind}" for a in _IN_LAYER for kind in ("weight", "bias")]
     kinds += ["attn.in_proj_weight", "attn.in_proj_bias"]
     known = {*_TOP, *_PROJECTIONS, *_MARKS}
@@ -213,7 +213,7 @@ def _check_names(state: Mapping[str, Tensor], sizes: ClipSizes, *, source: str) 
 
 
 def sizes_from_openai(state: Mapping[str, Tensor], *, source: str) -> ClipSizes:
-    """The sizes as the tensors' shapes tell them; heads (64 of the width each) and activation as OpenAI's.
+    """The sizes that the tensors' shapes tell, with heads of width 64 and OpenAI's activation.
 
     Raises:
         VopError: a tensor is missing or has another number of dimensions than a ViT CLIP's.
@@ -254,7 +254,7 @@ def sizes_from_openai(state: Mapping[str, Tensor], *, source: str) -> ClipSizes:
 
 
 def to_transformers(state: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:
-    """Renames OpenAI's weights to those of a `transformers` CLIPModel; extra tensors are left out."""
+    """Renames OpenAI's weights to those of a `transformers` CLIPModel. Extra tensors are dropped."""
     theirs = {new: _take(state, old, source=source) for old, new in _TOP.items()}
     theirs |= {new: _take(state, old, source=source).T for old, new in _PROJECTIONS.items()}
     for prefix, tower in _TOWERS.items():
@@ -284,7 +284,7 @@ def _layer_count(state: Mapping[str, Tensor], prefix: str) -> int:
 def _check_shapes(renamed: Mapping[str, Tensor], sizes: ClipSizes, *, source: str) -> None:
     ours = from_transformers(renamed, source=source)
     with torch.device("meta"):
-        wanted = Clip(sizes).state_dict()
+        wanted = CLIP(sizes).state_dict()
     for name, tensor in wanted.items():
         if ours[name].shape != tensor.shape:
             raise VopError(
@@ -295,7 +295,7 @@ def _check_shapes(renamed: Mapping[str, Tensor], sizes: ClipSizes, *, source: st
 def _config(sizes: ClipSizes) -> CLIPConfig:
     from transformers import CLIPConfig
 
-    def tower(part: TowerSizes) -> dict:
+    def tower(part: TowerSizes) -> dict[str, Any]:
         return {
             "hidden_size": part.width,
             "num_hidden_layers": part.layers,
@@ -321,20 +321,3 @@ def _config(sizes: ClipSizes) -> CLIPConfig:
         architectures=["CLIPModel"],
         dtype="float32",
     )
-
-
-def _preprocessing(sizes: ClipSizes) -> dict:
-    return {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": {"shortest_edge": sizes.image_size},
-        "resample": 3,  # bicubic
-        "do_center_crop": True,
-        "crop_size": {"height": sizes.image_size, "width": sizes.image_size},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(CLIP_MEAN),
-        "image_std": list(CLIP_STD),
-    }

@@ -1,4 +1,4 @@
-"""OpenAI's vocabulary file, `bpe_simple_vocab_16e6.txt.gz`, as the files of a `transformers` CLIPTokenizer."""
+"""Converts OpenAI's vocabulary, `bpe_simple_vocab_16e6.txt.gz`, to the files of a `transformers` CLIPTokenizer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gzip
 import json
 import zlib
 from pathlib import Path
+from typing import Any
 
 from vop.errors import UsageError, VopError
 
@@ -16,7 +17,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def find_vocabulary(folder: Path, given: str | Path | None) -> Path | None:
-    """The file that was given, else the one in `folder` if there is one.
+    """The given file, or else the one in `folder` if there is one.
 
     Raises:
         UsageError: the given file does not exist.
@@ -49,7 +50,8 @@ def write_tokenizer(path: Path, folder: Path, *, vocab_size: int, positions: int
     if unknown:
         raise VopError(f"{path}: the merge {' '.join(unknown)!r} joins what no merge makes: not a CLIP vocabulary")
     vocabulary = {word: i for i, word in enumerate(words)}
-    CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=positions).save_pretrained(folder)
+    pairs: Any = merges  # its annotation lacks the pairs that it takes
+    CLIPTokenizer(vocab=vocabulary, merges=pairs, model_max_length=positions).save_pretrained(folder)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(merge) for merge in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -62,13 +64,12 @@ def _read_merges(path: Path, *, count: int) -> list[tuple[str, str]]:
         if len(data) > MAX_BYTES:
             raise VopError(f"{path}: more than {MAX_BYTES:,} bytes of text: not OpenAI's {FILE_NAME}")
         _, *lines = data.decode("utf-8").split("\n")
-        merges = [tuple(line.split()) for line in lines[: max(0, count)]]
+        found = [line.split() for line in lines[: max(0, count)] if line.strip()]
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise VopError(f"{path}: not a gzip file of text ({error}): fetch OpenAI's {FILE_NAME} again") from error
-    merges = [merge for merge in merges if merge]
-    if len(merges) != count:
-        raise VopError(f"{path}: {len(merges)} merges; the token embedding of this model takes {count}")
-    wrong = next((merge for merge in merges if len(merge) != 2), None)
+    if len(found) != count:
+        raise VopError(f"{path}: {len(found)} merges; the token embedding of this model takes {count}")
+    wrong = next((merge for merge in found if len(merge) != 2), None)
     if wrong:
         raise VopError(f"{path}: {' '.join(wrong)[:80]!r} is not a merge of two pieces: not a CLIP vocabulary")
-    return merges
+    return [(first, second) for first, second in found]

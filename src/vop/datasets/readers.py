@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vop.datasets.types import Dataset
 from vop.errors import DataError, UsageError, unknown_name
+from vop.utils.registry import Registry
 
 Reader = Callable[..., Dataset]
 
@@ -26,6 +27,8 @@ READERS: dict[str, str] = {
     "msvd": "vop.datasets.msvd:read",
     "vatex": "vop.datasets.vatex:read",
 }
+# The built-in readers and those that installed packages add through entry points.
+REGISTRY: Registry[Reader] = Registry("data set", READERS, group="vop.datasets")
 TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 _KINDS = f"or a {', '.join(TABLE_SUFFIXES[:-1])} or {TABLE_SUFFIXES[-1]} file, or hf:OWNER/NAME"
 
@@ -58,11 +61,12 @@ def load(
     if path.suffix.lower() in TABLE_SUFFIXES or path.is_dir():
         return _table_module().read(path, videos=videos, **columns)
     name, _, folder = spec.partition(":")
-    if name not in READERS and path.exists():
+    known = REGISTRY.names()
+    if name not in known and path.exists():
         raise DataError(
             f"{path}: a table ends in {', '.join(TABLE_SUFFIXES[:-1])} or {TABLE_SUFFIXES[-1]}; rename or convert it"
         )
-    if name not in READERS:
+    if name not in known:
         raise _unknown(spec, name)
     if video_column or caption_column:
         raise UsageError(f"{name} has no columns to name; video_column and caption_column are for tables")
@@ -72,10 +76,7 @@ def load(
 
 def reader(name: str) -> Reader:
     """The reader of a benchmark, imported now."""
-    if name not in READERS:
-        raise unknown_name("data set", name, READERS)
-    module, _, function = READERS[name].partition(":")
-    return getattr(import_module(module), function)
+    return REGISTRY.find(name)
 
 
 def _table_module():
@@ -83,5 +84,5 @@ def _table_module():
 
 
 def _unknown(spec: str, name: str) -> UsageError:
-    error = unknown_name("data set", name, READERS)
+    error = unknown_name("data set", name, REGISTRY.names())
     return UsageError(f"{error}, {_KINDS} ({spec!r} is neither a file nor a folder)")

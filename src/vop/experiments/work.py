@@ -29,8 +29,9 @@ from vop.experiments.plan import Arm, Plan
 from vop.experiments.results import EpochRecord, KindResult, RankedReport, RunRecord, SearchRecord
 from vop.experiments.source import changed_modules, code_of
 from vop.experiments.tune import OnEpoch, part_of, score_of, search_rate
-from vop.models.model import TextVideoModel, create
-from vop.models.pretrained import CONFIG, TRAINING, WEIGHTS
+from vop.models.model import TextVideoModel
+from vop.models.pretrained import create
+from vop.models.run_folder import CONFIG, TRAINING, WEIGHTS
 from vop.training.job import readable_splits, train
 from vop.training.trainer import CHECKPOINT, Trainer
 from vop.utils.device import default_device, machine_name, resolve_precision

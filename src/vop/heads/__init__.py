@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from vop.utils.registry import Registry
+from vop.utils.registry import ClassRegistry
 
 if TYPE_CHECKING:
     from vop.backbones.clip.config import ClipSizes
     from vop.heads.base import Head
 
-# A name, and where its class stands. A new head is a class and a line here, and one in APART if it is not pairwise. The
-# names are their papers'.
+# The built-in heads, called as in their papers. Other packages add theirs through entry points of the group
+# `vop.heads`.
 HEADS = {
     "meanP": "vop.heads.base:Head",
     "seqLSTM": "vop.heads.clip4clip:SeqLstm",
@@ -19,28 +19,31 @@ HEADS = {
     "tightTransf": "vop.heads.clip4clip:TightTransf",
     "x-pool": "vop.heads.x_pool:XPool",
 }
-MEAN = "meanP"  # the paper's, and every method's own
-APART = ("meanP", "seqLSTM", "seqTransf")  # a text and a video have an embedding each; the others are pairwise
-_REGISTRY: Registry[Head] = Registry("head", HEADS, given=["num_frames"])
+MEAN = "meanP"  # the paper's head, which is the method's own pooling
+APART = ("meanP", "seqLSTM", "seqTransf")  # heads with an embedding of a video; the others are pairwise
+REGISTRY: ClassRegistry[Head] = ClassRegistry(
+    "head", HEADS, group="vop.heads", base="vop.heads.base:Head", given=["num_frames"]
+)
 
 
-def create(name: str, sizes: ClipSizes, *, num_frames: int = 12, **settings) -> Head:
+def create(name: str, sizes: ClipSizes, *, num_frames: int = 12, **settings: Any) -> Head:
     """Builds the head `name` for a backbone of `sizes`, freshly initialised; `start_from` gives it CLIP's weights.
 
     Args:
+        name: a built-in name, one that an installed package adds, or "package.module:Class".
         num_frames: of a video; the method's, and no setting of the head.
 
     Raises:
         UsageError: an unknown name or setting, with the nearest known ones, or a value that is not allowed.
     """
-    return _REGISTRY.create(name, sizes, num_frames=num_frames, **settings)
+    return REGISTRY.create(name, sizes, num_frames=num_frames, **settings)
 
 
 def find(name: str) -> type[Head]:
     """The class of the head `name`."""
-    return _REGISTRY.find(name)
+    return REGISTRY.find(name)
 
 
-def settings_of(name: str) -> dict:
+def settings_of(name: str) -> dict[str, Any]:
     """The settings of a head and their defaults: the keyword-only arguments of its class, without `num_frames`."""
-    return _REGISTRY.settings_of(name)
+    return REGISTRY.settings_of(name)

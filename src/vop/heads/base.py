@@ -1,17 +1,19 @@
-"""What a head is: a way to turn frame embeddings into a similarity, on top of any method.
+"""The base of all heads: how frame embeddings become a similarity, on top of any method.
 
 Shapes: `t` texts, `v` or `b` videos, `f` frames, `e` the joint space.
 """
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import Clip
+from vop.backbones.clip.model import CLIP
 from vop.errors import UsageError
-from vop.methods.base import check_whole
+from vop.utils.checks import check_whole
 from vop.video.clip import MAX_FRAMES
 
 
@@ -27,20 +29,20 @@ class Head(nn.Module):
 
     Attributes:
         settings: the settings' values, filled in by `vop.heads.create`.
-        pairwise: whether a score needs both sides; then there is no embedding of a video by itself.
-        scaled: whether CLIP's logit scale multiplies the scores in the loss.
+        pairwise: whether it scores a text and a video together, so that a video has no embedding of its own.
+        scaled: whether the loss multiplies its scores by CLIP's logit scale.
     """
 
-    settings: dict
-    pairwise = False
-    scaled = True
+    settings: dict[str, Any]
+    pairwise: ClassVar[bool] = False
+    scaled: ClassVar[bool] = True
 
     def __init__(self, sizes: ClipSizes, *, num_frames: int = 12) -> None:
         super().__init__()
         check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
 
-    def start_from(self, clip: Clip) -> None:
-        """Initialises from the backbone what the head's source initialises so; here nothing."""
+    def start_from(self, clip: CLIP) -> None:
+        """Initialises parameters from the backbone, as the head's paper does. By default there are none."""
 
     def pool(self, frames: Tensor) -> Tensor:
         """Raw frame embeddings (b, f, e) to unit video embeddings (b, e), float32."""
@@ -50,19 +52,19 @@ class Head(nn.Module):
         """Raw text (t, e) and frame embeddings (v, f, e) to scores (t, v), float32: here the cosine."""
         return F.normalize(texts.float(), dim=-1) @ self.pool(frames).T
 
+    def pair_floats(self, frames: Tensor) -> int:
+        """The numbers that `score` keeps in memory per pair of a text and a video (v, f, e), for pairwise heads."""
+        return 3 * frames.shape[2]  # a pooled video or two, and their product
+
     def frame_tables(self) -> list[tuple[nn.Parameter, int]]:
-        """Parameters that have an entry for every frame position, each with the axis of those entries."""
+        """Parameters with an entry for each frame position, and the axis of the entries."""
         return []
 
 
 class PairwiseHead(Head):
-    """A head that looks at a text and a video together: it overrides `score`."""
+    """A head that scores a text and a video together. It overrides `score`."""
 
     pairwise = True
-
-    def pair_floats(self, frames: Tensor) -> int:
-        """About how many numbers `score` holds at a time for each pair of a text and one of the videos (v, f, e)."""
-        return 3 * frames.shape[2]  # a pooled video or two, and their product
 
     def pool(self, frames: Tensor) -> Tensor:
         raise UsageError(

@@ -25,16 +25,17 @@ Shapes: `t` texts, `v` or `b` videos, `f` frames, `e` the joint space.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vop.backbones.clip.config import ClipSizes, TowerSizes
 from vop.backbones.clip.layers import Layer, LayerNorm, Linear, free_parameter, quick_gelu
-from vop.backbones.clip.model import Clip, make_layers
+from vop.backbones.clip.model import CLIP, Layers, make_layers
 from vop.errors import UsageError
 from vop.heads.base import Head, PairwiseHead
-from vop.methods.base import check_frames, check_whole
+from vop.utils.checks import check_frames, check_whole
 
 HEAD_WIDTH = 64  # of an attention head, as in every CLIP of OpenAI's
 POSITION_STD = 0.01  # of CLIP's text positions
@@ -45,7 +46,7 @@ TIGHT_DROPOUT = 0.1  # the released code's `hidden_dropout_prob`
 class SeqLstm(Head):
     """A one-layer LSTM over the frames, first to last, hidden size `e`, added to them."""
 
-    def __init__(self, sizes: ClipSizes, **settings) -> None:
+    def __init__(self, sizes: ClipSizes, **settings: Any) -> None:
         super().__init__(sizes, **settings)
         self.lstm = nn.LSTM(sizes.embed_dim, sizes.embed_dim, batch_first=True)
 
@@ -66,7 +67,7 @@ class SeqTransf(Head):
         self.positions = free_parameter(num_frames, sizes.embed_dim, std=POSITION_STD)
         self.layers = make_joint_layers(sizes, layers)
 
-    def start_from(self, clip: Clip) -> None:
+    def start_from(self, clip: CLIP) -> None:
         """The first layers and positions of the text tower, where it is as wide as the joint space."""
         copy_layers(self.layers, clip)
         copy_positions(self.positions, clip)
@@ -84,7 +85,7 @@ class SeqTransf(Head):
 
 
 class TightTransf(PairwiseHead):
-    """A Transformer over the text and the frames; what it makes of the text's token becomes the logit itself.
+    """A Transformer over the text and the frames. Its output at the text's token becomes the logit.
 
     Settings:
         layers: of the Transformer (CLIP4Clip: 4).
@@ -107,7 +108,7 @@ class TightTransf(PairwiseHead):
         nn.init.zeros_(self.pooler.bias)
         nn.init.normal_(self.similarity.weight, std=POOLER_STD)
 
-    def start_from(self, clip: Clip) -> None:
+    def start_from(self, clip: CLIP) -> None:
         """The first layers and positions of the text tower, where it is as wide as the joint space."""
         copy_layers(self.layers, clip)
         copy_positions(self.text_position, clip)
@@ -127,9 +128,8 @@ class TightTransf(PairwiseHead):
         return self.similarity(pooled).view(len(texts), len(frames))
 
     def pair_floats(self, frames: Tensor) -> int:
-        return (
-            16 * (1 + frames.shape[1]) * frames.shape[2]
-        )  # of a layer: tokens, q, k, v, and the MLP's, four times as wide
+        per_token = 16 * frames.shape[2]  # in a layer: tokens, q, k, v, and the MLP, which is four times as wide
+        return (1 + frames.shape[1]) * per_token
 
     def pair_tokens(self, texts: Tensor, frames: Tensor) -> Tensor:
         """(t, e) and (v, f, e) to every pair's sequence, (t * v, 1 + f, e), the videos running faster."""
@@ -143,7 +143,7 @@ class TightTransf(PairwiseHead):
         return [(self.positions, 0)]
 
 
-def make_joint_layers(sizes: ClipSizes, layers: int) -> nn.ModuleList:
+def make_joint_layers(sizes: ClipSizes, layers: int) -> Layers:
     """CLIP's blocks for tokens of the joint space, initialised as CLIP's towers were before their training."""
     check_whole("layers", layers, at_least=1, at_most=100)
     width = sizes.embed_dim
@@ -168,7 +168,7 @@ def make_joint_layers(sizes: ClipSizes, layers: int) -> nn.ModuleList:
 
 
 def initialise(layer: Layer, *, width: int, depth: int) -> None:
-    """A block's weights as OpenAI's CLIP starts them: what adds to the residual stream narrower, the deeper that is."""
+    """Initialises a block as OpenAI's CLIP does: output projections get a smaller deviation in deeper networks."""
     attention, mlp = layer.attention, layer.mlp
     into_stream = (2 * width * depth) ** -0.5
     nn.init.normal_(attention.in_proj.weight, std=width**-0.5)
@@ -179,8 +179,8 @@ def initialise(layer: Layer, *, width: int, depth: int) -> None:
         nn.init.zeros_(linear.bias)
 
 
-def copy_layers(layers: Iterable[Layer], clip: Clip) -> None:
-    """The text tower's first layers into `layers`, where it has their widths; if it has fewer, the rest stay."""
+def copy_layers(layers: Iterable[Layer], clip: CLIP) -> None:
+    """Copies the text tower's first layers into `layers`, if the widths are equal. Layers that it lacks stay."""
     tower = clip.sizes.text
     if (tower.width, tower.mlp_width) != (clip.sizes.embed_dim, 4 * clip.sizes.embed_dim):
         return
@@ -188,8 +188,8 @@ def copy_layers(layers: Iterable[Layer], clip: Clip) -> None:
         layer.load_state_dict(pretrained.state_dict())
 
 
-def copy_positions(table: nn.Parameter, clip: Clip, *, first: int = 0) -> None:
-    """The text tower's positions from `first` on into `table` (n, e), where it is as wide; rows that it lacks stay."""
+def copy_positions(table: nn.Parameter, clip: CLIP, *, first: int = 0) -> None:
+    """Copies the text tower's positions from `first` on into `table` (n, e), if the widths are equal."""
     if clip.sizes.text.width != table.shape[1]:
         return
     rows = clip.text.positions.detach()[first : first + len(table)]

@@ -15,6 +15,8 @@ Shapes: `t` texts, `v` videos, `f` frames, `h` attention heads, `d` their width,
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,25 +24,24 @@ from torch import Tensor, nn
 from vop.backbones.clip.config import ClipSizes
 from vop.errors import UsageError
 from vop.heads.base import PairwiseHead
-from vop.methods.base import check_whole
+from vop.utils.checks import check_number, check_whole
 
 
 class XPool(PairwiseHead):
-    """A video is pooled anew for every text, by the text's attention to its frames.
+    """Pools a video for each text by the text's attention to its frames.
 
     Settings:
         heads: of the attention (X-Pool: 1).
         dropout: before the residual (X-Pool: 0.3).
     """
 
-    def __init__(self, sizes: ClipSizes, *, heads: int = 1, dropout: float = 0.3, **settings) -> None:
+    def __init__(self, sizes: ClipSizes, *, heads: int = 1, dropout: float = 0.3, **settings: Any) -> None:
         super().__init__(sizes, **settings)
         width = sizes.embed_dim
         check_whole("heads", heads, at_least=1)
         if width % heads:
             raise UsageError(f"heads is {heads}; it divides the {width} dimensions of this backbone's joint space")
-        if not 0 <= dropout < 1:
-            raise UsageError(f"dropout is {dropout!r}; it is at least 0 and below 1")
+        check_number("dropout", dropout, at_least=0, below=1)
         self.heads = heads
         self.input_norm, self.pooled_norm, self.output_norm = (nn.LayerNorm(width) for _ in range(3))
         self.query, self.value, self.out, self.linear = (identity_linear(width) for _ in range(4))
@@ -57,12 +58,12 @@ class XPool(PairwiseHead):
         return torch.einsum("te,vte->tv", F.normalize(texts, dim=-1), pooled)
 
     def pool_for(self, texts: Tensor, frames: Tensor) -> Tensor:
-        """(t, e) and (v, f, e) to every video as every text sees it: (v, t, e), not normalised."""
+        """(t, e) and (v, f, e) to each video pooled for each text: (v, t, e), not normalised."""
         attended = self.pooled_norm(self.attend(self.input_norm(texts), self.input_norm(frames)))
         return self.output_norm(attended + self.dropout(self.linear(attended)))
 
     def attend(self, texts: Tensor, frames: Tensor) -> Tensor:
-        """Attention of texts (t, e) to the frames (v, f, e) of each video by itself: (v, t, e).
+        """Attention of texts (t, e) to the frames (v, f, e) of each video separately: (v, t, e).
 
         `W_o` is linear, and a text's weights sum to one: it is applied to f frames of a video instead of to t sums.
         """
@@ -75,7 +76,7 @@ class XPool(PairwiseHead):
 
 
 def identity_linear(width: int, *, bias: bool = True) -> nn.Linear:
-    """A linear layer that starts by changing nothing."""
+    """A linear layer that starts as the identity."""
     linear = nn.Linear(width, width, bias=bias)
     nn.init.eye_(linear.weight)
     if bias:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from vop.utils.registry import Registry
+from vop.errors import unknown_name
+from vop.utils.registry import ClassRegistry
 
 if TYPE_CHECKING:
     from vop.backbones.clip.config import ClipSizes
     from vop.methods.base import Method
 
-# A name, and where its class stands. A new method is a file of its own and a line here.
+# The built-in methods. Other packages add theirs through entry points of the group `vop.methods`.
 METHODS = {
     "zero-shot": "vop.methods.base:Method",
     "full": "vop.methods.baselines:Full",
@@ -28,34 +29,50 @@ METHODS = {
     "vop-f+p": "vop.methods.vop_f:VoPFP",
     "vop-f+c": "vop.methods.vop_f:VoPFC",
 }
-# What an import reads from others' files: opened like any other, but in no list of methods to train or to count.
+# Methods of converted checkpoints. They open like any other, but cannot be trained and are not listed.
 IMPORTED = {"vop-modelscope": "vop.methods.vop_modelscope:VoPModelScope"}
 
-
-# What a method needs beyond this package's own dependencies, and the extra that brings it.
+# The libraries that methods need beyond the package's own dependencies. Each is the name of an extra, too.
 LIBRARIES = {"lora": "peft"}
-_REGISTRY: Registry[Method] = Registry("method", METHODS, unlisted=IMPORTED)
+REGISTRY: ClassRegistry[Method] = ClassRegistry(
+    "method", METHODS, group="vop.methods", base="vop.methods.base:Method", unlisted=IMPORTED
+)
 
 
-def create(name: str, sizes: ClipSizes, **settings) -> Method:
+def create(name: str, sizes: ClipSizes, **settings: Any) -> Method:
     """Builds the method `name` for a backbone of `sizes`, freshly initialised.
+
+    Args:
+        name: a built-in name, one that an installed package adds, or "package.module:Class".
 
     Raises:
         UsageError: an unknown name or setting, with the nearest known ones, or a value that is not allowed.
     """
-    return _REGISTRY.create(name, sizes, **settings)
+    return REGISTRY.create(name, sizes, **settings)
 
 
 def available() -> list[str]:
-    """The methods whose libraries are installed."""
+    """The built-in methods whose libraries are installed."""
     return [name for name in METHODS if name not in LIBRARIES or find_spec(LIBRARIES[name])]
+
+
+def added() -> list[str]:
+    """The names that installed packages add; their classes are not imported."""
+    return REGISTRY.added()
 
 
 def find(name: str) -> type[Method]:
     """The class of the method `name`."""
-    return _REGISTRY.find(name)
+    return REGISTRY.find(name)
 
 
-def settings_of(name: str) -> dict:
+def find_trainable(name: str) -> type[Method]:
+    """The class of the method `name`; a UsageError if it only opens converted checkpoints."""
+    if name in IMPORTED:
+        raise unknown_name("method", name, REGISTRY.names())
+    return REGISTRY.find(name)
+
+
+def settings_of(name: str) -> dict[str, Any]:
     """The settings of a method and their defaults: the keyword-only arguments of its class and its bases."""
-    return _REGISTRY.settings_of(name)
+    return REGISTRY.settings_of(name)

@@ -13,15 +13,18 @@ Shapes: `b` sequences, `n` tokens, `d` a tower's width, `h` the bottleneck's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from vop.backbones.clip.config import ClipSizes, TowerSizes
 from vop.backbones.clip.layers import Layer, Linear
-from vop.backbones.clip.model import Block, Clip, TextTower, VisionTower
-from vop.methods.base import Method, check_whole
+from vop.backbones.clip.model import CLIP, Block, TextTower, VisionTower
+from vop.methods.base import Method
+from vop.utils.checks import check_whole
 
 
 class Bottleneck(nn.Module):
@@ -37,6 +40,14 @@ class Bottleneck(nn.Module):
         return self.up(torch.relu(self.down(x)))
 
 
+class Bottlenecks(nn.ModuleList):
+    """One for each layer of a tower."""
+
+    if TYPE_CHECKING:
+
+        def __iter__(self) -> Iterator[Bottleneck]: ...
+
+
 class AdapterFfn(Method):
     """A bottleneck in parallel to the MLP of every layer.
 
@@ -46,19 +57,19 @@ class AdapterFfn(Method):
 
     learning_rate = 1e-3
 
-    def __init__(self, sizes: ClipSizes, *, hidden: int = 64, **settings) -> None:
+    def __init__(self, sizes: ClipSizes, *, hidden: int = 64, **settings: Any) -> None:
         super().__init__(sizes, **settings)
         check_whole("hidden", hidden, at_least=1)
         self.text, self.vision = (_bottlenecks(tower, hidden) for tower in (sizes.text, sizes.vision))
 
-    def embed_tokens(self, clip: Clip, ids: Tensor) -> Tensor:
+    def embed_tokens(self, clip: CLIP, ids: Tensor) -> Tensor:
         return clip.text(ids, self._blocks(clip.text, self.text))
 
-    def embed_frames(self, clip: Clip, pixels: Tensor) -> Tensor:
+    def embed_frames(self, clip: CLIP, pixels: Tensor) -> Tensor:
         frames = clip.vision(pixels.flatten(0, 1), self._blocks(clip.vision, self.vision))
         return frames.unflatten(0, pixels.shape[:2])
 
-    def _blocks(self, tower: TextTower | VisionTower, bottlenecks: nn.ModuleList) -> list[Block]:
+    def _blocks(self, tower: TextTower | VisionTower, bottlenecks: Bottlenecks) -> list[Block]:
         return [partial(self.block, layer, beside) for layer, beside in zip(tower.layers, bottlenecks, strict=True)]
 
     @staticmethod
@@ -79,5 +90,5 @@ class AdapterAttn(AdapterFfn):
         return x + layer.mlp(layer.mlp_norm(x))
 
 
-def _bottlenecks(tower: TowerSizes, hidden: int) -> nn.ModuleList:
-    return nn.ModuleList(Bottleneck(tower.width, hidden) for _ in range(tower.layers))
+def _bottlenecks(tower: TowerSizes, hidden: int) -> Bottlenecks:
+    return Bottlenecks(Bottleneck(tower.width, hidden) for _ in range(tower.layers))

@@ -5,41 +5,42 @@
     proj      the final projections of both towers
     partial   the last layer of both towers
 
-What trains is saved with the run, the rest is read from the backbone. The paper's counts leave out the attention's
-input projections (and, in `full`, tensors that belong to no layer), although they are trained; see `paper_size`.
+The run saves the trained parameters; the rest is read from the backbone. The paper's counts leave out the attention's
+input projections (and, in `full`, tensors that belong to no layer), although they train; see `layer_parameters`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from torch import nn
 
 from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import Clip
-from vop.errors import UsageError
+from vop.backbones.clip.model import CLIP
 from vop.methods.base import Method
-from vop.models.params import layer_parameters
+from vop.utils.checks import check_switch
 
 
 class Full(Method):
     """Full fine-tuning.
 
     Settings:
-        train_logit_scale: the inverse temperature of the loss trains, too, up to CLIP's own limit of 100.
+        train_logit_scale: the inverse temperature of the loss trains as well, up to CLIP's limit of 100.
     """
 
     learning_rate = 1e-5
+    changes_backbone = True
 
-    def __init__(self, sizes: ClipSizes, *, train_logit_scale: bool = True, **settings) -> None:
+    def __init__(self, sizes: ClipSizes, *, train_logit_scale: bool = True, **settings: Any) -> None:
         super().__init__(sizes, **settings)
         self.train_logit_scale = check_switch("train_logit_scale", train_logit_scale)
 
-    def attach(self, clip: Clip) -> None:
+    def attach(self, clip: CLIP) -> None:
         clip.requires_grad_(True)
         clip.log_logit_scale.requires_grad_(self.train_logit_scale)
 
-    def uncounted_parameters(self, clip: Clip) -> int:
+    def uncounted_parameters(self, clip: CLIP) -> int:
         return uncounted(clip)
 
 
@@ -48,25 +49,26 @@ class Bias(Method):
 
     Settings:
         train_logit_scale: as for `full`.
-        attention_biases: the biases of the attention's input projections train, too; the paper counts none of them.
+        attention_biases: the biases of the attention's input projections train as well; the paper counts none of them.
     """
 
     learning_rate = 1e-3
+    changes_backbone = True
 
     def __init__(
-        self, sizes: ClipSizes, *, train_logit_scale: bool = False, attention_biases: bool = False, **settings
+        self, sizes: ClipSizes, *, train_logit_scale: bool = False, attention_biases: bool = False, **settings: Any
     ) -> None:
         super().__init__(sizes, **settings)
         self.train_logit_scale = check_switch("train_logit_scale", train_logit_scale)
         self.attention_biases = check_switch("attention_biases", attention_biases)
 
-    def attach(self, clip: Clip) -> None:
+    def attach(self, clip: CLIP) -> None:
         for name, parameter in clip.named_parameters():
             in_attention = name.endswith("in_proj.bias")
             parameter.requires_grad_(name.endswith(".bias") and (self.attention_biases or not in_attention))
         clip.log_logit_scale.requires_grad_(self.train_logit_scale)
 
-    def uncounted_parameters(self, clip: Clip) -> int:
+    def uncounted_parameters(self, clip: CLIP) -> int:
         return uncounted(clip)
 
 
@@ -74,8 +76,9 @@ class Proj(Method):
     """Linear probing of CLIP: the matrices from both towers into the joint space."""
 
     learning_rate = 1e-3
+    changes_backbone = True
 
-    def attach(self, clip: Clip) -> None:
+    def attach(self, clip: CLIP) -> None:
         for tower in (clip.vision, clip.text):
             tower.projection.requires_grad_(True)
 
@@ -84,26 +87,28 @@ class Partial(Method):
     """The last layer of both towers."""
 
     learning_rate = 1e-4
+    changes_backbone = True
 
-    def attach(self, clip: Clip) -> None:
+    def attach(self, clip: CLIP) -> None:
         for tower in (clip.vision, clip.text):
             tower.layers[-1].requires_grad_(True)
 
-    def uncounted_parameters(self, clip: Clip) -> int:
+    def uncounted_parameters(self, clip: CLIP) -> int:
         return uncounted(clip)
 
 
-def uncounted(clip: Clip) -> int:
+def uncounted(clip: CLIP) -> int:
     """Trainable parameters of the backbone that are not among `layer_parameters`."""
     return _trainable(clip.parameters()) - _trainable(layer_parameters(clip))
 
 
+def layer_parameters(clip: CLIP) -> Iterator[nn.Parameter]:
+    """What the paper counts of a backbone: no attention `in_proj`, and no tensor that belongs to no layer."""
+    layers = (nn.Linear, nn.Conv2d, nn.Embedding, nn.LayerNorm)
+    for name, module in clip.named_modules():
+        if isinstance(module, layers) and not name.endswith("in_proj"):
+            yield from module.parameters()
+
+
 def _trainable(parameters: Iterable[nn.Parameter]) -> int:
     return sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-
-
-def check_switch(setting: str, value: object) -> bool:
-    """`value`, if it is true or false."""
-    if not isinstance(value, bool):
-        raise UsageError(f"{setting} is {value!r}; it is true or false")
-    return value

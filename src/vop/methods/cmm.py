@@ -5,6 +5,7 @@ Shapes: `b` videos, `f` frames, `d` the vision tower's width, `h` the output's w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from vop.backbones.clip.config import ClipSizes
 from vop.backbones.clip.layers import free_parameter
 from vop.backbones.clip.model import make_layers
-from vop.errors import unknown_name
+from vop.utils.checks import check_choice
 
 TRANSFORMER_LAYERS = 4  # the paper's ablation
 
@@ -20,7 +21,7 @@ TRANSFORMER_LAYERS = 4  # the paper's ablation
 class Lstm(nn.Module):
     """A one-layer LSTM, hidden size `d` per direction; (b, f, d) to (b, f, h), h = d or 2d."""
 
-    positions = None  # it sees the order by itself
+    positions: nn.Parameter | None = None  # an LSTM sees the order without them
 
     def __init__(self, width: int, *, bidirectional: bool) -> None:
         super().__init__()
@@ -34,7 +35,7 @@ class Lstm(nn.Module):
 class Transformer(nn.Module):
     """Four transformer layers of the tower's own shape over frames with learned positions; (b, f, d) to (b, f, d).
 
-    The paper says no more than "4-layer Transformer"; without positions it would not see the order of the frames.
+    The paper only says "4-layer Transformer". Without positions it would not see the order of the frames.
     """
 
     def __init__(self, sizes: ClipSizes, *, num_frames: int) -> None:
@@ -51,7 +52,7 @@ class Transformer(nn.Module):
         return x
 
 
-_KINDS = {
+_KINDS: dict[str, Callable[[ClipSizes, int], Lstm | Transformer]] = {
     "bilstm": lambda sizes, num_frames: Lstm(sizes.vision.width, bidirectional=True),
     "lstm": lambda sizes, num_frames: Lstm(sizes.vision.width, bidirectional=False),
     "transformer": lambda sizes, num_frames: Transformer(sizes, num_frames=num_frames),
@@ -59,12 +60,11 @@ _KINDS = {
 
 
 class ContextModule(nn.Module):
-    """CMM and the FC layer behind it: (b, f, d) to (b, f, outputs, d). Computes in its own dtype."""
+    """The CMM and the FC layer behind it: (b, f, d) to (b, f, outputs, d). Computes in the dtype of its weights."""
 
     def __init__(self, sizes: ClipSizes, *, kind: str, outputs: int, num_frames: int) -> None:
         super().__init__()
-        if kind not in _KINDS:
-            raise unknown_name("cmm", kind, _KINDS)
+        check_choice("cmm", kind, _KINDS)
         self.cmm = _KINDS[kind](sizes, num_frames)
         self.fc = nn.Linear(self.cmm.out_width, outputs * sizes.vision.width)
         self.outputs = outputs

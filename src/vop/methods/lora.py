@@ -8,11 +8,13 @@ in both towers. CLIP's query, key and value projections are one matrix here (`in
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import Clip
-from vop.errors import UsageError, unknown_name
-from vop.methods.base import Method, check_whole
+from vop.backbones.clip.model import CLIP
+from vop.errors import UsageError
+from vop.methods.base import Method
+from vop.utils.checks import check_choice, check_list, check_whole
 
 TARGETS = ("in_proj", "out_proj", "fc1", "fc2")
 
@@ -27,6 +29,7 @@ class LoRA(Method):
     """
 
     learning_rate = 1e-3
+    changes_backbone = True
 
     def __init__(
         self,
@@ -35,21 +38,19 @@ class LoRA(Method):
         rank: int = 8,
         alpha: int = 16,
         targets: Sequence[str] = ("in_proj", "out_proj"),
-        **settings,
+        **settings: Any,
     ) -> None:
         super().__init__(sizes, **settings)
         check_whole("rank", rank, at_least=1)
         check_whole("alpha", alpha, at_least=1)
-        if isinstance(targets, str):
-            raise UsageError(f"targets is {targets!r}; it is a list, such as [{targets}]")
+        check_list("targets", targets, example="[fc1, fc2]")
         if not targets:
             raise UsageError(f"targets is {targets!r}; name one or more of {', '.join(TARGETS)}")
         for target in targets:
-            if target not in TARGETS:
-                raise unknown_name("target of lora", str(target), TARGETS)
+            check_choice("target of lora", target, TARGETS)
         self.rank, self.alpha, self.targets = rank, alpha, list(targets)
 
-    def attach(self, clip: Clip) -> None:
+    def attach(self, clip: CLIP) -> None:
         try:
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError:

@@ -11,31 +11,30 @@ from torch import Tensor, nn
 
 from vop.backbones.clip.layers import free_parameter
 from vop.errors import UsageError
-from vop.methods.base import check_whole
+from vop.utils.checks import check_list, check_whole
 
 PROMPT_STD = 0.02  # paper, section 4
 
 
 class LayerPrompts(nn.Module):
-    """A table with one entry per layer: `shape` is that of an entry, `P x d` for tokens that all frames share."""
+    """A table with one entry per layer. `shape` is the shape of an entry: `P x d` for tokens that all frames share."""
 
     def __init__(self, layers: Sequence[int], *shape: int) -> None:
         super().__init__()
         self.row = {layer: row for row, layer in enumerate(layers)}
-        if layers and shape[-2] > 0:
-            self.tokens = free_parameter(len(layers), *shape, std=PROMPT_STD)
-        else:
-            self.tokens = None
+        has_tokens = bool(layers) and shape[-2] > 0
+        self.tokens = free_parameter(len(layers), *shape, std=PROMPT_STD) if has_tokens else None
 
     def get(self, layer: int) -> Tensor | None:
-        """The prompts of `layer` (from 1), None if it has none."""
+        """The prompts of `layer` (from 1); None if it has none."""
         return self.tokens[self.row[layer]] if self.tokens is not None and layer in self.row else None
 
 
 def which_layers(layers: Sequence[int] | None, *, depth: int, setting: str) -> tuple[int, ...]:
-    """`layers` checked against a tower of `depth` layers; None means all of them, an empty sequence none."""
+    """The layers that a setting names, sorted. None means all of the `depth` layers, an empty sequence none of them."""
     if layers is None:
         return tuple(range(1, depth + 1))
+    check_list(setting, layers, example="[1, 2, 3]")
     for layer in layers:
         check_whole(setting, layer, at_least=1)
     wrong = [layer for layer in layers if layer > depth]

@@ -4,9 +4,9 @@ In layer i of the vision tower, for the tokens of a frame j (equation 4):
 
     [c_i, _, E_i] = V_i([c_{i-1}, P_{i-1}, E_{i-1}])
 
-and of the text tower, likewise after [BOS]. `P_i` are fresh at every layer: what a layer makes of its prompts is thrown
-away. In layer 1 the visual prompts stand in before CLIP's `ln_pre`, and the text prompts before the positions are
-added, so that they take positions 1..P.
+and of the text tower, likewise after [BOS]. Every layer has prompts `P_i` of its own; its outputs at their places are
+discarded. In layer 1 the visual prompts are inserted before CLIP's `ln_pre`, and the text prompts before the positions
+are added, so that they take positions 1..P.
 
 Shapes: `b` videos or texts, `f` frames, `n` tokens, `P` prompts, `d` a tower's width, `e` the joint space.
 """
@@ -14,15 +14,17 @@ Shapes: `b` videos or texts, `f` frames, `n` tokens, `P` prompts, `d` a tower's 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import Clip, VisionTower, pick
+from vop.backbones.clip.model import CLIP, VisionTower, pick
 from vop.errors import UsageError
-from vop.methods.base import Method, check_whole
+from vop.methods.base import Method
 from vop.methods.prompts import LayerPrompts, which_layers
+from vop.utils.checks import check_whole
 from vop.utils.text import count
 
 
@@ -42,7 +44,7 @@ class VoP(Method):
         visual_prompts: int = 8,
         text_layers: Sequence[int] | None = None,
         visual_layers: Sequence[int] | None = None,
-        **settings,
+        **settings: Any,
     ) -> None:
         super().__init__(sizes, **settings)
         check_whole("text_prompts", text_prompts, at_least=0)
@@ -58,19 +60,19 @@ class VoP(Method):
                 f"{self.max_tokens} for a caption: use at most {sizes.positions - 3}"
             )
 
-    def embed_tokens(self, clip: Clip, ids: Tensor) -> Tensor:
+    def embed_tokens(self, clip: CLIP, ids: Tensor) -> Tensor:
         text = clip.text
         x = text.embed(ids)
         first, rest = x[:, :1], x[:, 1:]
         for number, layer in enumerate(text.layers, start=1):
             prompts = self.text_prompts.get(number)
-            prompts = [] if prompts is None else [prompts.to(x.dtype).expand(len(x), -1, -1)]
-            tokens = torch.cat([first, *prompts, rest], dim=1)
+            inserted = [] if prompts is None else [prompts.to(x.dtype).expand(len(x), -1, -1)]
+            tokens = torch.cat([first, *inserted, rest], dim=1)
             tokens = layer(text.add_positions(tokens) if number == 1 else tokens, causal=True)
             first, rest = drop_prompts(tokens, before=1, after=rest.shape[1])
         return text.head(pick(torch.cat([first, rest], dim=1), text.eos_index(ids)))
 
-    def embed_frames(self, clip: Clip, pixels: Tensor) -> Tensor:
+    def embed_frames(self, clip: CLIP, pixels: Tensor) -> Tensor:
         x = clip.vision.embed(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])  # (b, f, 1 + n, d)
         cls, patches = x[:, :, 0], x[:, :, 1:]
         for number in range(1, len(clip.vision.layers) + 1):
@@ -78,7 +80,7 @@ class VoP(Method):
         return clip.vision.head(cls)
 
     def vision_layer(self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """One layer within each frame: [CLS] (b, f, d) and patches (b, f, n, d) to the same."""
+        """One layer within each frame: [CLS] (b, f, d) and patches (b, f, n, d) to the same shapes."""
         b, f, n, _ = patches.shape
         parts = [cls.unsqueeze(2), patches]
         prompts = self.frame_prompts(number, cls)
@@ -94,18 +96,18 @@ class VoP(Method):
 
 
 def run_layer(vision: VisionTower, number: int, tokens: Tensor, *, cls: int) -> Tensor:
-    """Layer `number` of the vision tower; everything that enters the first one passes `ln_pre`.
+    """Layer `number` of the vision tower, with `ln_pre` in front of the first one.
 
-    Of the last one only the `cls` tokens in front are computed, since nothing reads the others.
+    In the last layer only the first `cls` tokens are computed, since nothing reads the others.
     """
     read = cls if number == len(vision.layers) else None
     return vision.layers[number - 1](vision.pre_norm(tokens) if number == 1 else tokens, read=read)
 
 
 def drop_prompts(tokens: Tensor, *, before: int, after: int) -> tuple[Tensor, Tensor]:
-    """(b, before + P + after, d) to what stands before the prompts and what stands after (nothing in a last layer)."""
+    """(b, before + P + after, d) to the tokens before the prompts and those after them (none in the last layer)."""
     prompts = tokens.shape[1] - before - after
     if prompts < 0:
         return tokens, tokens[:, before:]
-    first, _, rest = tokens.split([before, prompts, after], dim=1)  # one split has one gradient, slices have one each
+    first, _, rest = tokens.split([before, prompts, after], dim=1)  # one backward pass for a split, one each for slices
     return first, rest

@@ -5,29 +5,30 @@ over it, and an FC layer makes S prompts for every frame:
 
     P_i^j = [shared_i, FC(CMM(c_i^1, ..., c_i^f))_j]
 
-CMM and FC are one for all layers; the [CLS] tokens themselves go on unchanged.
+All layers share one CMM and one FC. The [CLS] tokens themselves stay as they are.
 
 Shapes: `b` videos, `f` frames, `S` specific prompts, `P` prompts, `n` patches, `d` the vision tower's width.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from vop.backbones.clip.config import ClipSizes
 from vop.backbones.clip.model import VisionTower
-from vop.errors import unknown_name
-from vop.methods.base import check_frames
 from vop.methods.cmm import ContextModule
 from vop.methods.vop import VoP
 from vop.methods.vop_p import check_specific
+from vop.utils.checks import check_choice, check_frames
 
 CMM_ROLES = ("prompts", "replace")
 
 
 class VoPC(VoP):
-    """VoP with prompts that are generated from what the frames of the video show.
+    """VoP with prompts that are generated from the content of the frames.
 
     Settings:
         specific_prompts: how many of the visual prompts are generated (paper: 4 of 8).
@@ -44,16 +45,15 @@ class VoPC(VoP):
         specific_prompts: int = 4,
         cmm: str = "bilstm",
         cmm_role: str = "prompts",
-        **settings,
+        **settings: Any,
     ) -> None:
-        if cmm_role not in CMM_ROLES:
-            raise unknown_name("cmm_role", cmm_role, CMM_ROLES)
+        check_choice("cmm_role", cmm_role, CMM_ROLES)
         check_specific(specific_prompts, visual_prompts)
         generated = specific_prompts if cmm_role == "prompts" else 0
         super().__init__(sizes, visual_prompts=visual_prompts - generated, **settings)
         self.cmm_role = cmm_role
         module = ContextModule(sizes, kind=cmm, outputs=generated or 1, num_frames=self.num_frames)
-        self.context = module if self.visual_layers else None  # with no layer to serve it would never train
+        self.context = module if self.visual_layers else None  # without such layers it would never train
 
     def frame_tables(self) -> list[tuple[nn.Parameter, int]]:
         positions = None if self.context is None else self.context.cmm.positions
@@ -72,6 +72,7 @@ class VoPC(VoP):
         return specific if shared is None else torch.cat([shared.expand(*cls.shape[:2], -1, -1), specific], dim=2)
 
     def _contexts(self, cls: Tensor) -> Tensor:
-        if self.context.cmm.positions is not None:  # an LSTM runs over any number
+        assert self.context is not None  # only layers with visual prompts ask
+        if self.context.cmm.positions is not None:  # an LSTM takes any number
             check_frames(cls.shape[1], self.num_frames)
         return self.context(cls)

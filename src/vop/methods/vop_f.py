@@ -12,18 +12,21 @@ Shapes: `b` videos, `f` frames, `n` patches, `P` prompts, `d` the vision tower's
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from vop.backbones.clip.config import ClipSizes
 from vop.backbones.clip.layers import free_parameter
-from vop.backbones.clip.model import Clip, VisionTower
+from vop.backbones.clip.model import CLIP, VisionTower
 from vop.errors import UsageError
-from vop.methods.base import check_frames, check_whole
 from vop.methods.prompts import PROMPT_STD, LayerPrompts, which_layers
 from vop.methods.vop import VoP, drop_prompts, run_layer
 from vop.methods.vop_c import VoPC
 from vop.methods.vop_p import VoPP
+from vop.utils.checks import check_frames, check_whole
 
 
 class VoPF(VoP):
@@ -40,8 +43,8 @@ class VoPF(VoP):
         *,
         split_layer: int | None = None,
         visual_prompts: int = 8,
-        visual_layers=None,
-        **settings,
+        visual_layers: Sequence[int] | None = None,
+        **settings: Any,
     ) -> None:
         depth, width = sizes.vision.layers, sizes.vision.width
         split_layer = round(depth * 2 / 3) if split_layer is None else split_layer
@@ -60,14 +63,14 @@ class VoPF(VoP):
         positions = self.frame_positions  # (f, d)
         return [*super().frame_tables(), *([] if positions is None else [(positions, 0)])]
 
-    def uncounted_parameters(self, clip: Clip) -> int:
+    def uncounted_parameters(self, clip: CLIP) -> int:
         return 0 if self.frame_positions is None else self.frame_positions.numel()
 
     def vision_layer(self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         if number <= self.split_layer:
             return super().vision_layer(vision, number, cls, patches)
         b, f, n, d = patches.shape
-        if number == self.split_layer + 1:
+        if number == self.split_layer + 1 and self.frame_positions is not None:
             check_frames(f, self.num_frames)
             positions = self.frame_positions.to(cls.dtype)
             cls, patches = cls + positions, patches + positions[:, None]

@@ -16,15 +16,17 @@ Shapes: `b` texts, `n` tokens, `P` prompts, `d` the text tower's width, `e` the 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import Clip, TextTower, pick
+from vop.backbones.clip.model import CLIP, TextTower, pick
 from vop.errors import UsageError
-from vop.methods.base import check_whole
 from vop.methods.vop import VoP
+from vop.utils.checks import check_whole
 
 PAD = 0
 
@@ -36,7 +38,9 @@ class VoPModelScope(VoP):
         text_suffix: how many of the text prompts, the last ones, stand before the sequence's last position.
     """
 
-    def __init__(self, sizes: ClipSizes, *, text_prompts: int = 8, text_suffix: int = 4, **settings) -> None:
+    pools_itself = True
+
+    def __init__(self, sizes: ClipSizes, *, text_prompts: int = 8, text_suffix: int = 4, **settings: Any) -> None:
         super().__init__(sizes, text_prompts=text_prompts, **settings)
         check_whole("text_suffix", text_suffix, at_least=0)
         if text_suffix > text_prompts:
@@ -45,7 +49,7 @@ class VoPModelScope(VoP):
             raise UsageError("text_layers cannot be chosen for vop-modelscope: every layer has text prompts")
         self.prefix, self.suffix = text_prompts - text_suffix, text_suffix
 
-    def embed_tokens(self, clip: Clip, ids: Tensor) -> Tensor:
+    def embed_tokens(self, clip: CLIP, ids: Tensor) -> Tensor:
         text = clip.text
         ids, eos = self._pad(text, ids)
         x = text.embed(ids)
@@ -60,7 +64,7 @@ class VoPModelScope(VoP):
         return F.normalize(frames, dim=-1).mean(dim=1)
 
     def _pad(self, text: TextTower, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, n) to (b, max_tokens), 0 after each [EOS], and where [EOS] is, (b,); what is cut keeps its [EOS]."""
+        """(b, n) to (b, max_tokens), 0 after each [EOS], and the position of [EOS], (b,). Truncated texts keep it."""
         eos = text.eos_index(ids)
         places = torch.arange(ids.shape[1], device=ids.device)
         ids = ids.masked_fill(places > eos[:, None], PAD)

@@ -9,14 +9,16 @@ Shapes: `b` videos, `f` frames, `S` specific prompts, `P` prompts, `d` the visio
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from vop.backbones.clip.config import ClipSizes
 from vop.errors import UsageError
-from vop.methods.base import check_frames, check_whole
 from vop.methods.prompts import LayerPrompts
 from vop.methods.vop import VoP
+from vop.utils.checks import check_frames, check_whole
 
 
 class VoPP(VoP):
@@ -26,7 +28,9 @@ class VoPP(VoP):
         specific_prompts: how many of the visual prompts depend on the position (paper: 4 of 8).
     """
 
-    def __init__(self, sizes: ClipSizes, *, visual_prompts: int = 8, specific_prompts: int = 4, **settings) -> None:
+    def __init__(
+        self, sizes: ClipSizes, *, visual_prompts: int = 8, specific_prompts: int = 4, **settings: Any
+    ) -> None:
         check_specific(specific_prompts, visual_prompts)
         super().__init__(sizes, visual_prompts=visual_prompts - specific_prompts, **settings)
         self.position_prompts = LayerPrompts(self.visual_layers, self.num_frames, specific_prompts, sizes.vision.width)

@@ -1,84 +1,145 @@
-"""A run's README.md: what it is, how to use it, and its results."""
+"""A run's README.md: metadata that a hub reads, how to use the model, how it was made, and its results.
+
+`card.md.jinja` beside this file is the template of the text.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-import yaml
+import torch
 
+from vop.backbones.source import is_hub_id
+from vop.models.run_folder import RunConfig
 from vop.utils.text import in_markdown
+from vop.version import VERSION
 
-if TYPE_CHECKING:
-    from vop.models.model import TextVideoModel
-
-_CARD = """\
----
-library_name: vop
-pipeline_tag: feature-extraction
-tags: [text-video-retrieval, prompt-tuning, clip]
-{base_model}---
-
-# {method} on {backbone}
-
-A frozen CLIP, tuned for text-video retrieval by [vop](https://arxiv.org/abs/2211.12764)'s method {method}:
-{trained:,} trained parameters ({kilobytes:,.0f} kB).
-
-```python
-import vop
-
-model = vop.load("path/to/this/folder")
-texts = model.encode_text(["a man cuts an onion"])
-videos = model.encode_video(["a.mp4", "b.webm"])
-similarity = texts @ videos.T
-```
-
-## How it was made
-
-{facts}
-## Settings
-
-```json
-{settings}
-```
-"""
+TEMPLATE = Path(__file__).with_name("card.md.jinja")
+TAGS = ["text-video-retrieval", "video-retrieval", "prompt-tuning", "clip"]
+_METRICS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "mdr": "MdR", "mnr": "MnR"}
+_TYPES = {"r1": "recall_at_1", "r5": "recall_at_5", "r10": "recall_at_10", "mdr": "median_rank", "mnr": "mean_rank"}
+_DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
+_TITLES = {"results": "Results", "validation": "Validation, which selected the epoch"}
 
 
-def render_card(model: TextVideoModel, config: dict) -> str:
-    """The card as Markdown."""
-    name = config["backbone"]["name"]
-    trained = sum(parameter.numel() for parameter in model.trainable().values())
-    return _CARD.format(
-        method=in_markdown(config["method"]),
-        base_model=yaml.safe_dump({"base_model": name}, allow_unicode=True) if config["backbone"]["revision"] else "",
-        backbone=in_markdown(Path(name).name if Path(name).is_absolute() else name),
-        trained=trained,
-        kilobytes=trained * 4 / 1000,
-        facts=_facts(model.card),
-        settings=json.dumps(config["settings"], indent=2),
+def render_card(config: RunConfig, *, trained: int, name: str = "path/to/this/folder") -> str:
+    """The model card as Markdown, with the metadata that the Hugging Face hub reads in front.
+
+    Args:
+        trained: the number of trained parameters.
+        name: opens the model in the card's example.
+    """
+    from huggingface_hub import ModelCard
+
+    backbone = config.backbone.name
+    card = ModelCard.from_template(
+        _metadata(config),
+        template_path=str(TEMPLATE),
+        name=name,
+        method=in_markdown(config.method),
+        backbone=in_markdown(Path(backbone).name if Path(backbone).is_absolute() else backbone),
+        trained=f"{trained:,}",
+        kilobytes=f"{trained * 4 / 1000:,.0f}",
+        facts=list(_facts(config.card)),
+        tables=list(_tables(config.card)),
+        settings=json.dumps(config.model_dump(mode="json")["settings"], indent=2),
+    )
+    return str(card).rstrip() + "\n"
+
+
+def made_with(dtype: torch.dtype) -> dict[str, str]:
+    """Facts for a card: the precision, and the versions of the libraries; the commit where it is known."""
+    facts = {"computed_in": str(dtype).removeprefix("torch."), "vop_version": VERSION}
+    facts |= {f"{library}_version": version(library) for library in ("torch", "transformers")}
+    commit = source_commit()
+    return facts | ({"vop_commit": commit} if commit else {})
+
+
+@cache
+def source_commit() -> str | None:
+    """The git commit of this vop, if it was installed from git or runs in a checkout."""
+    try:
+        source = json.loads(distribution("vop").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        source = {}
+    installed = source.get("vcs_info", {}).get("commit_id")
+    root = Path(__file__).parents[3]  # the checkout, above src/vop/models
+    if installed or not (root / ".git").exists():
+        return installed if isinstance(installed, str) else None
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
+
+
+def _metadata(config: RunConfig) -> Any:
+    """The `ModelCardData` of a run."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    card, results = config.card, config.card.get("results") or {}
+    data = str(results.get("data") or card.get("data") or "unnamed data")
+    found = [
+        EvalResult(
+            task_type="text-to-video-retrieval" if way == "t2v" else "video-to-text-retrieval",
+            dataset_type=_slug(data),
+            dataset_name=data,
+            dataset_split=results.get("split"),
+            metric_type=_TYPES[key],
+            metric_name=f"{_DIRECTIONS[way]} {_METRICS[key]}",
+            metric_value=round(float(results[way][key]), 2),
+        )
+        for way in _DIRECTIONS
+        for key in _METRICS
+        if key in (results.get(way) or {})
+    ]
+    trained_on = str(card.get("data") or "").removeprefix("hf:")
+    return ModelCardData(
+        license=card.get("license", "unknown"),
+        library_name="vop",
+        pipeline_tag="feature-extraction",
+        tags=TAGS,
+        base_model=config.backbone.name if config.backbone.revision else None,
+        datasets=[trained_on] if is_hub_id(trained_on) else None,
+        model_name=f"{config.method} on {Path(config.backbone.name).name}" if found else None,
+        eval_results=found or None,
     )
 
 
-def _facts(card: dict) -> str:
-    """A list of what is known; results as a table."""
-    lines = [
-        f"- {in_markdown(key.replace('_', ' '))}: {in_markdown(str(value))}"
-        for key, value in card.items()
-        if not isinstance(value, dict | list)
-    ]
-    text = "\n".join(lines) or "Nothing was recorded."
-    for key, title in {"results": "Results", "validation": "Validation, which selected the epoch"}.items():
-        if card.get(key):
-            text += f"\n\n## {title}\n\n{_table(card[key])}"
-    return text + "\n"
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9/]+", "-", name.lower()).strip("-/") or "data"
 
 
-def _table(metrics: dict) -> str:
-    """Both directions, in percent and ranks."""
-    rows = [
-        f"| {way} | " + " | ".join(f"{metrics[way][key]:.1f}" for key in ("r1", "r5", "r10", "mdr", "mnr")) + " |"
-        for way in ("t2v", "v2t")
-    ]
-    header = "| | R@1 | R@5 | R@10 | MdR | MnR |\n| --- | --- | --- | --- | --- | --- |"
-    return "\n".join([header, *rows])
+def _facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The facts of a card that are not tables, escaped for Markdown."""
+    for key, value in card.items():
+        if not isinstance(value, dict | list):
+            yield in_markdown(key.replace("_", " ")), in_markdown(str(value))
+
+
+def _tables(card: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The tables of metrics, with a title and a line on what was measured."""
+    for key, title in _TITLES.items():
+        metrics = card.get(key)
+        if metrics:
+            rows = [[way, *(f"{metrics[way][name]:.1f}" for name in _METRICS)] for way in _DIRECTIONS if way in metrics]
+            yield {"title": title, "about": _measured_on(metrics), "rows": rows}
+
+
+def _measured_on(metrics: Mapping[str, Any]) -> str:
+    """The data, the split, the size of the gallery and the precision, if they are known."""
+    gallery = metrics.get("gallery_size", metrics.get("videos"))
+    known = {
+        "data": metrics.get("data"),
+        "split": metrics.get("split"),
+        "gallery": None if gallery is None else f"{gallery:,} videos",
+        "precision": metrics.get("precision"),
+    }
+    return in_markdown("; ".join(f"{name}: {value}" for name, value in known.items() if value is not None))

@@ -6,30 +6,45 @@ Shapes: `n` texts or videos, `t` texts, `v` videos, `f` frames, `e` the joint sp
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vop import heads, methods
-from vop.backbones import Backbone, find_backbone
-from vop.backbones.clip.model import Clip
+from vop.backbones import MINI, Backbone
+from vop.backbones.clip.model import CLIP
+from vop.backbones.source import REGISTRY as BACKBONES
 from vop.backbones.work import forward_work
-from vop.errors import UsageError, VopError, unknown_name
+from vop.errors import UsageError, VopError
 from vop.heads.base import Head
-from vop.methods.base import Method, check_whole
-from vop.utils.device import default_device
+from vop.methods.base import Method
+from vop.models.card import render_card
+from vop.models.dtypes import accept_any_dtype
+from vop.models.run_folder import (
+    FORMAT,
+    BackboneConfig,
+    Card,
+    HeadConfig,
+    RunConfig,
+    copy_backbone,
+    write_run,
+)
+from vop.utils.checks import check_whole
 from vop.utils.threads import limit_threads
 from vop.video.clip import MAX_FRAMES
 
 if TYPE_CHECKING:
     from vop.backbones.clip.tokenizer import Tokenizer
 
-HEAD_PREFIX = "head."  # of a head's settings among a method's
-SCORE_BYTES = 128 * 2**20  # about as much memory a block of pairwise scores takes
+HEAD_PREFIX = "head."  # marks the settings of the head among those of the method
+SCORE_BYTES = 128 * 2**20  # of memory for a block of pairwise scores, roughly
 MAX_LOGIT_SCALE = 100.0  # CLIP's own limit
 
 
@@ -38,14 +53,17 @@ class TextVideoModel(nn.Module):
 
     Attributes:
         backbone: where the CLIP comes from.
-        clip: its two towers; frozen, but for what the method says.
-        method: what is trained.
-        method_name: as in `vop.methods.METHODS`.
-        head: from frames to a video or a score; `meanP` is the method's own pooling.
-        head_name: as in `vop.heads.HEADS`.
-        trained_frames: the number of frames that its tables of frame positions were trained with.
-        card: what is known of how it was made (data, recipe, results), shown in the run's README.
+        clip: its two towers, frozen unless the method trains a part of them.
+        method: adapts the CLIP; it holds the trained parameters.
+        method_name: a built-in name, a name that a package adds, or "package.module:Class".
+        head: turns the frames' embeddings into a video's, or into scores. `meanP` is the method's own pooling.
+        head_name: the same for the head.
+        trained_frames: the number of frames of a video in training.
+        card: facts about how the model was made (data, recipe, results). The run's README shows them.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -56,7 +74,7 @@ class TextVideoModel(nn.Module):
         head: Head | None = None,
         *,
         dtype: torch.dtype,
-        clip: Clip | None = None,
+        clip: CLIP | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -67,9 +85,13 @@ class TextVideoModel(nn.Module):
         self.head.start_from(self.clip)
         attach(self.clip, self.method, self.head)
         self.clip.compute_in(dtype)
+        if dtype != torch.float32:
+            accept_any_dtype(self.method)
+            if method.changes_backbone:
+                accept_any_dtype(self.clip)
         self.trained_frames = method.num_frames
         self.tokenizer = backbone.tokenizer()
-        self.card: dict = {}
+        self.card: Card = {}
         pixel_shape = (3, 1, 1)
         self.register_buffer("mean", torch.tensor(backbone.mean).view(pixel_shape) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(pixel_shape) * 255, persistent=False)
@@ -88,20 +110,20 @@ class TextVideoModel(nn.Module):
 
     @property
     def logit_scale(self) -> float:
-        """The temperature's inverse; OpenAI's is 100."""
+        """The inverse temperature of the loss; 100 in OpenAI's models."""
         return self._scale().item()
 
     @property
     def pairwise(self) -> bool:
-        """Whether a score needs both sides, so that a video has no embedding by itself."""
+        """Whether the head scores a text and a video together, so that a video has no embedding of its own."""
         return self.head.pairwise
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """What training moves and a run saves, by name."""
+        """The parameters that training changes and a run saves, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Texts to token ids (n, length), padded to the longest; what is too long is cut, [EOS] kept."""
+        """Texts to token ids (n, length), padded to the longest. Longer texts are truncated and keep their [EOS]."""
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise UsageError(f"texts are a list of strings, got {type(texts).__name__}")
         if not texts:
@@ -109,34 +131,34 @@ class TextVideoModel(nn.Module):
         return self._vocabulary().encode(list(texts), max_length=self.method.max_tokens)
 
     def count_tokens(self, text: str) -> int:
-        """How many tokens a text has, [BOS] and [EOS] included, before it is cut to `method.max_tokens`."""
+        """The number of tokens of a text, [BOS] and [EOS] included, before it is truncated to `method.max_tokens`."""
         return self._vocabulary().count(text)
 
     def check_vocabulary(self) -> None:
-        """Raises a VopError if there is no vocabulary to encode texts with."""
+        """Raises a VopError if the backbone has no vocabulary, without which texts cannot be encoded."""
         self._vocabulary()
 
     def _vocabulary(self) -> Tokenizer:
         return self.tokenizer or needed_vocabulary(self.backbone)
 
     def normalise(self, frames: Tensor) -> Tensor:
-        """Frames (..., 3, h, w) of uint8 to pixels with CLIP's mean and standard deviation, on the model's device."""
+        """uint8 frames (..., 3, h, w) to normalised pixels on the model's device."""
         return (frames.to(self.device).float() - self.mean) / self.std
 
     def text_features(self, ids: Tensor) -> Tensor:
-        """Token ids (n, length), each with an [EOS], to text embeddings (n, e) as the tower gives them, in float32."""
+        """Token ids (n, length), each row with an [EOS], to the text tower's output (n, e), float32, not normalised."""
         self._check_ids(ids)
         return self.method.embed_tokens(self.clip, ids.to(self.device)).float()
 
     def _check_ids(self, ids: Tensor) -> None:
-        """A GPU ends the whole process where it meets an id that is out of range."""
+        """On a GPU, an id that is out of range would end the whole process."""
         known = self.backbone.sizes.vocab_size
         if ids.numel() and (ids.min() < 0 or ids.max() >= known):
             found = f"{int(ids.min())} to {int(ids.max())}"
             raise UsageError(f"token ids are {found}; this backbone's vocabulary has 0 to {known - 1}")
 
     def frame_features(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels (n, f, 3, h, w) to frame embeddings (n, f, e) as the tower gives them, in float32."""
+        """Normalised pixels (n, f, 3, h, w) to the vision tower's output (n, f, e), float32, not normalised."""
         return self.method.embed_frames(self.clip, pixels.to(self.device)).float()
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
@@ -146,17 +168,17 @@ class TextVideoModel(nn.Module):
     def embed_frames(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (n, f, 3, h, w) to video embeddings (n, e) in float32, with gradients.
 
-        Of unit length, but for the authors' released model, which leaves out the second normalisation.
+        They have unit length, except those of the authors' released model, which skips the second normalisation.
 
         Raises:
-            UsageError: the head has no embedding of a video by itself.
+            UsageError: the head is pairwise, so a video has no embedding of its own.
         """
         self.check_independent()
         pool = self.method.pool if self.head_name == heads.MEAN else self.head.pool
         return pool(self.frame_features(pixels))
 
     def check_independent(self) -> None:
-        """Raises a UsageError if texts and videos cannot be embedded apart from each other."""
+        """Raises a UsageError if the head is pairwise, so that texts and videos have no embeddings of their own."""
         if self.pairwise:
             raise UsageError(
                 f"the head {self.head_name} scores a text and a video together, so that neither has an embedding by "
@@ -164,9 +186,10 @@ class TextVideoModel(nn.Module):
             )
 
     def forward(self, ids: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Token ids (n, length) and uint8 frames (m, f, 3, h, w) to the two sides of `logits`.
+        """Token ids (n, length) and uint8 frames (m, f, 3, h, w) to the arguments of `logits`.
 
-        Unit embeddings (n, e) and (m, e), or with a pairwise head the features (n, e) and (m, f, e).
+        Returns:
+            Unit embeddings (n, e) and (m, e), or with a pairwise head the features (n, e) and (m, f, e).
         """
         pixels = self.normalise(frames)
         if self.pairwise:
@@ -174,7 +197,7 @@ class TextVideoModel(nn.Module):
         return self.embed_tokens(ids), self.embed_frames(pixels)
 
     def logits(self, texts: Tensor, videos: Tensor) -> Tensor:
-        """What `forward` gives, of t texts and v videos, to the logits of the loss (t, v)."""
+        """The output of `forward`, for t texts and v videos, to the logits of the loss (t, v)."""
         if not self.pairwise:
             return self._scale() * texts @ videos.T
         scores = self.head.score(texts, videos)
@@ -182,9 +205,9 @@ class TextVideoModel(nn.Module):
 
     @torch.no_grad()
     def score(self, texts: Tensor, frames: Tensor) -> Tensor:
-        """A pairwise head's scores (t, v), float32 on the CPU, of features (t, e) and (v, f, e), block by block."""
+        """Features (t, e) and (v, f, e) to a pairwise head's scores (t, v), float32 on the CPU, in blocks."""
         was_training = self.head.training
-        self.head.eval()  # a ranking has no dropout, also in the middle of a training
+        self.head.eval()  # without dropout, even when a training calls it
         rows = min(len(texts), 64)
         columns = max(1, SCORE_BYTES // (4 * rows * self.head.pair_floats(frames)))
         scores = torch.empty(len(texts), len(frames))
@@ -197,16 +220,16 @@ class TextVideoModel(nn.Module):
         return scores
 
     def _scale(self) -> Tensor:
-        """The logit scale, with its gradient where it trains."""
+        """The logit scale, with a gradient if it trains."""
         return self.clip.log_logit_scale.exp()
 
     def limit_logit_scale(self) -> None:
-        """Holds a logit scale that trains to CLIP's limit, after a step: within one it would stop the gradient."""
+        """Limits a trained logit scale to CLIP's maximum after a step; within one it would stop the gradient."""
         scale = self.clip.log_logit_scale
         if scale.requires_grad:
             scale.data.clamp_(max=math.log(MAX_LOGIT_SCALE))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_text(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
         """Texts to unit embeddings (n, e), float32 on the CPU."""
         self.check_independent()
@@ -215,14 +238,13 @@ class TextVideoModel(nn.Module):
             parts = [self.embed_tokens(batch).cpu() for batch in batches]
         return torch.cat(parts) if parts else self._nothing()
 
-    @torch.inference_mode()
     def encode_video(self, paths: Sequence[str | Path], *, batch_size: int = 8) -> Tensor:
         """Video files to unit embeddings (n, e), float32 on the CPU.
 
         Raises:
             VideoError: a file cannot give a frame.
         """
-        from vop.video.frames import read_frames
+        from vop.video.frames import read_frames  # with PyAV, which takes a while to import
 
         self.check_independent()
         if isinstance(paths, str | Path):
@@ -231,14 +253,57 @@ class TextVideoModel(nn.Module):
         for start in range(0, len(paths), batch_size):
             batch = paths[start : start + batch_size]
             frames = [read_frames(path, num_frames=self.num_frames, size=self.image_size) for path in batch]
-            videos = self.embed_frames(self.normalise(torch.stack(frames)))
-            parts.append(F.normalize(videos, dim=-1).cpu())
+            parts.append(self._encode(torch.stack(frames)))
         return torch.cat(parts) if parts else self._nothing()
 
-    def resize_frames(self, num_frames: int) -> None:
-        """Takes `num_frames` frames of a video from now on.
+    def encode_frames(self, frames: Tensor | np.ndarray[Any, Any], *, batch_size: int = 8) -> Tensor:
+        """Frames of videos to unit embeddings (n, e), float32 on the CPU.
 
-        What it has for each frame position is interpolated linearly between the middles of the frames' intervals.
+        Args:
+            frames: RGB values from 0 to 255, uint8 (n, f, height, width, 3) or (n, f, 3, height, width), of any size;
+                they are resized and cropped as `vop.read_frames` does. Methods with tables of frame positions take
+                f = `num_frames`.
+
+        Raises:
+            UsageError: another dtype or shape.
+        """
+        self.check_independent()
+        frames = torch.as_tensor(frames)
+        if frames.dtype != torch.uint8:
+            raise UsageError(
+                f"frames are {str(frames.dtype).removeprefix('torch.')}; encode_frames takes uint8 values from 0 to "
+                "255 (of values in [0, 1]: (frames * 255).round() as uint8). embed_frames takes normalised floats"
+            )
+        if frames.ndim != 5 or 3 not in (frames.shape[2], frames.shape[4]) or 0 in frames.shape[1:]:
+            raise UsageError(
+                f"frames have the shape {tuple(frames.shape)}; encode_frames takes (n, f, height, width, 3) or "
+                "(n, f, 3, height, width)"
+            )
+        if frames.shape[2] != 3:
+            frames = frames.permute(0, 1, 4, 2, 3)
+        parts = [self._encode(self._resized(batch)) for batch in frames.split(batch_size)]
+        return torch.cat(parts) if len(frames) else self._nothing()
+
+    def _resized(self, frames: Tensor) -> Tensor:
+        """uint8 (n, f, 3, h, w) to the backbone's size, as `vop.read_frames` gives it."""
+        from vop.video.shape import square
+
+        size = self.image_size
+        if frames.shape[-2:] == (size, size):
+            return frames
+        pictures = frames.flatten(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+        squares = [torch.from_numpy(square(picture, size=size)) for picture in pictures]
+        return torch.stack(squares).unflatten(0, frames.shape[:2])
+
+    @torch.no_grad()
+    def _encode(self, frames: Tensor) -> Tensor:
+        """uint8 (n, f, 3, size, size) to unit embeddings (n, e) on the CPU."""
+        return F.normalize(self.embed_frames(self.normalise(frames)), dim=-1).cpu()
+
+    def resize_frames(self, num_frames: int) -> None:
+        """Changes the number of frames of a video.
+
+        Tables with an entry for each frame position are interpolated linearly between the middles of the intervals.
         """
         check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
         for parameter, axis in self.frame_tables():
@@ -248,24 +313,89 @@ class TextVideoModel(nn.Module):
         self.method.num_frames = self.method.settings["num_frames"] = num_frames
 
     def frame_tables(self) -> list[tuple[nn.Parameter, int]]:
-        """Parameters of the method and the head with an entry for each frame position, and its axis."""
+        """Parameters of the method and the head with an entry for each frame position, and the axis of the entries."""
         return [*self.method.frame_tables(), *self.head.frame_tables()]
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes config.json, model.safetensors (only what was trained) and a model card."""
-        from vop.models.pretrained import save
+        folder = Path(folder)
+        config, trained = self.run_config(folder), self.trainable()
+        count = sum(parameter.numel() for parameter in trained.values())
+        write_run(folder, config, trained, card=render_card(config, trained=count))
 
-        save(self, Path(folder))
+    def run_config(self, folder: Path, backbone: Backbone | None = None) -> RunConfig:
+        """The config.json of a run in `folder`.
+
+        Args:
+            backbone: the model's own by default. One that lies inside of `folder` is named relative to it.
+        """
+        backbone = backbone or self.backbone
+        name = backbone.name
+        if backbone.folder.is_relative_to(folder):  # the backbone is part of the run
+            name = f"./{backbone.folder.relative_to(folder).as_posix()}"
+        elif backbone.revision is None and Path(name).is_dir() and name != MINI:
+            name = str(Path(name).resolve())
+        used = ((methods.REGISTRY, self.method_name), (heads.REGISTRY, self.head_name), (BACKBONES, backbone.name))
+        packages = {registry.kind: registry.package(part) for registry, part in used}
+        return RunConfig(
+            format=FORMAT,
+            method=self.method_name,
+            settings=self.method.settings,
+            head=HeadConfig(name=self.head_name, settings=self.head.settings),
+            packages={kind: package for kind, package in packages.items() if package},
+            backbone=BackboneConfig(name=name, revision=backbone.revision, sha256=backbone.content_hash()),
+            preprocessing={
+                "frames": "middle of equal intervals",
+                "resize": "shorter side, bicubic, antialiased; centre crop",
+                "image_size": self.image_size,
+                "mean": list(backbone.mean),
+                "std": list(backbone.std),
+            },
+            card=self.card,
+        )
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload a model with vop",
+    ) -> str:
+        """Publishes the model on the Hugging Face hub, where `vop.load(repo_id)` opens it.
+
+        A backbone that is a local folder is published with it.
+
+        Args:
+            repo_id: "OWNER/NAME"; it is created if it does not exist.
+            private: whether a new repository is private; None for the owner's default.
+            token: of the hub; by default the one that `hf auth login` has stored.
+
+        Returns:
+            The address of the commit.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with TemporaryDirectory(prefix="vop-") as temporary:
+            folder, backbone, trained = Path(temporary), self.backbone, self.trainable()
+            if backbone.revision is None and backbone.name != MINI and BACKBONES.package(backbone.name) is None:
+                backbone = replace(backbone, folder=copy_backbone(backbone.folder, folder))
+            config, count = self.run_config(folder, backbone), sum(p.numel() for p in trained.values())
+            write_run(folder, config, trained, card=render_card(config, trained=count, name=repo_id))
+            found = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
+        return str(found.commit_url)
 
     def _nothing(self) -> Tensor:
         return torch.empty(0, self.backbone.sizes.embed_dim)
 
 
 def needed_vocabulary(backbone: Backbone) -> Tokenizer:
-    """The backbone's tokenizer, for what cannot do without; called before hours are spent on videos.
+    """The backbone's tokenizer. Jobs that need one ask for it before they spend hours on videos.
 
     Raises:
-        VopError: it has none, or that of another model.
+        VopError: the backbone has none, or another model's.
     """
     tokenizer = backbone.tokenizer()
     if tokenizer is None:
@@ -276,94 +406,15 @@ def needed_vocabulary(backbone: Backbone) -> Tokenizer:
     return tokenizer
 
 
-def shared_clip(
-    backbone: Backbone, method: Method, beside: Sequence[TextVideoModel], *, dtype: torch.dtype
-) -> Clip | None:
-    """The CLIP of an open model that another one on the same backbone can use as it is; None if there is none."""
-    if changes_backbone(method):
-        return None
-    for other in beside:
-        same = other.clip.dtype == dtype and other.backbone.content_hash() == backbone.content_hash()
-        if same and not changes_backbone(other.method):
-            return other.clip
-    return None
-
-
-def changes_backbone(method: Method) -> bool:
-    """Whether the method trains the backbone's own weights, or puts modules into it."""
-    return type(method).attach is not Method.attach
-
-
-def attach(clip: Clip, method: Method, head: Head) -> None:
-    """Makes what the method says of the frozen backbone trainable, where the head has a use for it."""
+def attach(clip: CLIP, method: Method, head: Head) -> None:
+    """Attaches a method to a frozen backbone: some methods train parts of it or add modules to it."""
     method.attach(clip)
-    if not head.scaled:  # the logit scale would have no gradient
+    if not head.scaled:  # the logit scale would get no gradient
         clip.log_logit_scale.requires_grad_(False)
 
 
-def create(
-    method: str,
-    backbone: str | Backbone = "mini",
-    *,
-    head: str = heads.MEAN,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str | None = None,
-    **settings,
-) -> TextVideoModel:
-    """A model with freshly initialised prompts.
-
-    Args:
-        method: a name of `vop.methods.METHODS`.
-        backbone: "mini", a hub id or a CLIP folder.
-        head: a name of `vop.heads.HEADS`.
-        dtype: of the frozen weights and the activations; what is trained stays in float32.
-        settings: the method's, `num_frames` among them; a head's are called `head.NAME`.
-    """
-    if isinstance(backbone, str):
-        backbone = find_backbone(backbone)
-    of_method, of_head = split_settings(settings)
-    part = methods.create(method, backbone.sizes, **of_method)
-    if head != heads.MEAN and type(part).pool is not Method.pool:
-        raise UsageError(f"{method} pools frames in its own way: it takes the head {heads.MEAN} only, not {head}")
-    for name in of_head:
-        if name not in heads.settings_of(head):
-            raise unknown_name(f"setting of {head}", name, heads.settings_of(head))
-    top = heads.create(head, backbone.sizes, num_frames=part.num_frames, **of_head)
-    return TextVideoModel(backbone, method, part, head, top, dtype=dtype).to(device or default_device())
-
-
-def split_settings(settings: dict) -> tuple[dict, dict]:
-    """Settings of a method, and those that are called `head.NAME` under their own names."""
+def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Splits settings into the method's, and the head's without their prefix "head."."""
     of_head = {name for name in settings if name.startswith(HEAD_PREFIX)}
     of_method = {name: value for name, value in settings.items() if name not in of_head}
     return of_method, {name.removeprefix(HEAD_PREFIX): settings[name] for name in settings if name in of_head}
-
-
-def load(
-    name: str | Path,
-    *,
-    backbone: str | None = None,
-    num_frames: int | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str | None = None,
-    beside: Sequence[TextVideoModel] = (),
-) -> TextVideoModel:
-    """Opens a run, a published folder or a hub id, in eval mode; a plain CLIP opens as `zero-shot`.
-
-    Args:
-        backbone: where the run's backbone is now, if it has moved; its content is compared all the same.
-        num_frames: another number of frames than the run's; its tables of frame positions are interpolated.
-        dtype: of the frozen weights and the activations; float32 gives the exact embeddings, bfloat16 is faster.
-        beside: models that are open already; where one of them has the same backbone and neither method changes it,
-            both use one copy of its weights.
-
-    Raises:
-        UsageError: no such run, folder or hub id.
-        VopError: the folder is damaged, or its backbone is missing or another one.
-    """
-    from vop.models.pretrained import open_run
-
-    model = open_run(str(name), backbone=backbone, dtype=dtype, beside=beside)
-    if num_frames is not None and num_frames != model.num_frames:
-        model.resize_frames(num_frames)
-    return model.to(device or default_device()).eval()

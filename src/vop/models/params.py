@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
-from torch import nn
 
 from vop import heads, methods
 from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import Clip
+from vop.backbones.clip.model import CLIP
+from vop.methods.baselines import layer_parameters
+from vop.models.model import attach, split_settings
 
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """Percentages are of the whole backbone, counted the same way."""
+    """Trainable parameters. Percentages are relative to the whole backbone, counted the same way."""
 
     paper_count: int
     paper_percent: float
@@ -23,27 +25,31 @@ class ParameterCount:
     true_percent: float
 
 
-def count_parameters(sizes: ClipSizes, *, only: Sequence[str] | None = None, **settings) -> dict[str, ParameterCount]:
-    """Counts every method on a backbone of `sizes`, or those in `only`, with those of `settings` that each one has.
+def count_parameters(
+    sizes: ClipSizes, *, only: Sequence[str] | None = None, **settings: Any
+) -> dict[str, ParameterCount]:
+    """Counts every method on a backbone of `sizes`, or only the methods in `only`.
 
-    Builds no weights: everything stands on the meta device.
+    Each method takes those of the `settings` that it has. No weights are allocated (meta device).
     """
-    return {name: count_model(name, sizes, settings=_its_own(name, settings)) for name in only or methods.METHODS}
+    counts = {}
+    for name in only or methods.METHODS:
+        known = methods.settings_of(name)
+        counts[name] = count_model(name, sizes, settings={key: settings[key] for key in settings if key in known})
+    return counts
 
 
-def count_model(name: str, sizes: ClipSizes, *, head: str = heads.MEAN, settings: dict) -> ParameterCount:
-    """Counts what the method `name` trains, its own parameters and the backbone's, and a head on top of it.
+def count_model(name: str, sizes: ClipSizes, *, head: str = heads.MEAN, settings: dict[str, Any]) -> ParameterCount:
+    """Counts the parameters that a method trains, in the backbone too, and those of a head on top of it.
 
-    The paper has no heads: its count is without them.
+    The paper has no heads, so its count leaves them out.
 
     Args:
         settings: the method's, and the head's under `head.NAME`.
     """
-    from vop.models.model import attach, split_settings
-
     of_method, of_head = split_settings(settings)
     with torch.device("meta"):
-        clip = Clip(sizes).requires_grad_(False)
+        clip = CLIP(sizes).requires_grad_(False)
         whole = {"paper": paper_size(clip), "true": sum(p.numel() for p in clip.parameters())}
         method = methods.create(name, sizes, **of_method)
         top = heads.create(head, sizes, num_frames=method.num_frames, **of_head)
@@ -58,23 +64,10 @@ def count_model(name: str, sizes: ClipSizes, *, head: str = heads.MEAN, settings
     )
 
 
-def _its_own(name: str, settings: dict) -> dict:
-    known = methods.settings_of(name)
-    return {key: value for key, value in settings.items() if key in known}
-
-
-def paper_size(clip: Clip) -> int:
+def paper_size(clip: CLIP) -> int:
     """The backbone as the paper counts it, 119,826,432 of the 151,277,313 parameters of ViT-B/32."""
     return sum(parameter.numel() for parameter in layer_parameters(clip))
 
 
-def layer_parameters(clip: Clip) -> Iterator[nn.Parameter]:
-    """What the paper counts of a backbone: no attention `in_proj`, and no tensor that belongs to no layer."""
-    layers = (nn.Linear, nn.Conv2d, nn.Embedding, nn.LayerNorm)
-    for name, module in clip.named_modules():
-        if isinstance(module, layers) and not name.endswith("in_proj"):
-            yield from module.parameters()
-
-
-def to_json(counts: dict[str, ParameterCount]) -> dict:
+def to_json(counts: dict[str, ParameterCount]) -> dict[str, Any]:
     return {"methods": {name: asdict(count) for name, count in counts.items()}}

@@ -1,169 +1,161 @@
-"""A run's folder: what `save_pretrained` writes, `vop.load` opens, and a hub shows.
-
-config.json         method, settings, backbone by name and content, preprocessing
-model.safetensors   only what was trained
-README.md           the model card, with results
-training/           what a training needs to go on; can be deleted
-"""
+"""Creates models from a method's name, and opens saved and published ones."""
 
 from __future__ import annotations
 
-import json
-import reprlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from vop import heads, methods
 from vop.backbones import MINI, Backbone, find_backbone
-from vop.backbones.source import check_header, is_hub_id, read_json
-from vop.errors import UsageError, VopError
-from vop.models.card import render_card
-from vop.models.model import TextVideoModel, shared_clip
-from vop.utils.files import atomic_write, check_file
-from vop.version import VERSION
-
-CONFIG, WEIGHTS, CARD, TRAINING = "config.json", "model.safetensors", "README.md", "training"
-FORMAT = 1
-_PUBLISHED = [CONFIG, WEIGHTS, CARD, "backbone/*"]  # some runs bring their backbone
-_ENTRIES = {"format": int, "method": str, "settings": dict, "head": dict, "backbone": dict, "card": dict}
-_DEFAULTS = {"card": {}, "head": {"name": heads.MEAN, "settings": {}}}
-
-
-def save(model: TextVideoModel, folder: Path) -> None:
-    """Writes the folder, each file whole or not at all; the weights before the configuration that names them."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.trainable().items()}
-    with atomic_write(folder / WEIGHTS) as path:
-        save_file(state, path, metadata={"format": "pt"})
-    config = config_of(model, folder)
-    with atomic_write(folder / CONFIG) as path:
-        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    with atomic_write(folder / CARD) as path:
-        path.write_text(render_card(model, config), encoding="utf-8")
+from vop.backbones.clip.model import CLIP
+from vop.backbones.source import REGISTRY as BACKBONES
+from vop.backbones.source import is_hub_id, without_hub_prefix
+from vop.errors import UsageError, VopError, unknown_name
+from vop.methods.base import Method
+from vop.models.model import TextVideoModel, split_settings
+from vop.models.run_folder import (
+    CONFIG,
+    PUBLISHED,
+    WEIGHTS,
+    BackboneConfig,
+    RunConfig,
+    fill_trained,
+    is_run,
+    read_config,
+)
+from vop.utils.device import default_device, resolve_precision
 
 
-def config_of(model: TextVideoModel, folder: Path) -> dict:
-    backbone = model.backbone
-    name = backbone.name
-    if backbone.folder.is_relative_to(folder):  # it travels with the run
-        name = f"./{backbone.folder.relative_to(folder).as_posix()}"
-    elif backbone.revision is None and Path(name).is_dir():
-        name = str(Path(name).resolve())
-    return {
-        "format": FORMAT,
-        "vop_version": VERSION,
-        "method": model.method_name,
-        "settings": model.method.settings,
-        "head": {"name": model.head_name, "settings": model.head.settings},
-        "backbone": {"name": name, "revision": backbone.revision, "sha256": backbone.content_hash()},
-        "preprocessing": {
-            "frames": "middle of equal intervals",
-            "resize": "shorter side, bicubic, antialiased; centre crop",
-            "image_size": model.image_size,
-            "mean": list(backbone.mean),
-            "std": list(backbone.std),
-        },
-        "card": model.card,
-    }
-
-
-def open_run(
-    name: str, *, backbone: str | None, dtype: torch.dtype, beside: Sequence[TextVideoModel] = ()
+def create(
+    method: str,
+    backbone: str | Backbone = "mini",
+    *,
+    head: str = heads.MEAN,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+    **settings: Any,
 ) -> TextVideoModel:
-    """See `vop.load`."""
+    """A model with freshly initialised prompts.
+
+    Args:
+        method: a built-in name (`vop params` lists them), one that a package adds, or "package.module:Class".
+        backbone: "mini", a hub id or a CLIP folder.
+        head: a name of `vop.heads.HEADS`, one that a package adds, or "package.module:Class".
+        dtype: of the frozen weights and the activations; what is trained stays in float32.
+        settings: the method's, `num_frames` among them; a head's are called `head.NAME`.
+
+    Raises:
+        UsageError: a name or a setting is unknown, or a value is not allowed.
+    """
+    if isinstance(backbone, str):
+        backbone = find_backbone(backbone)
+    of_method, of_head = split_settings(settings)
+    part = methods.create(method, backbone.sizes, **of_method)
+    if head != heads.MEAN and part.pools_itself:
+        raise UsageError(f"{method} pools frames in its own way: it takes the head {heads.MEAN} only, not {head}")
+    for name in of_head:
+        if name not in heads.settings_of(head):
+            raise unknown_name(f"setting of {head}", name, heads.settings_of(head))
+    top = heads.create(head, backbone.sizes, num_frames=part.num_frames, **of_head)
+    return TextVideoModel(backbone, method, part, head, top, dtype=dtype).to(device or default_device())
+
+
+def load(
+    name: str | Path,
+    *,
+    backbone: str | None = None,
+    num_frames: int | None = None,
+    dtype: torch.dtype | str = torch.float32,
+    device: torch.device | str | None = None,
+    beside: Sequence[TextVideoModel] = (),
+) -> TextVideoModel:
+    """Opens a run, a published run or a hub id, in eval mode; a plain CLIP opens as `zero-shot`.
+
+    Args:
+        name: a run's folder, a CLIP folder, "OWNER/NAME" or "hf-hub:OWNER/NAME" on the Hugging Face hub, or "mini".
+        backbone: where the run's backbone is, if it has moved; its content is compared all the same.
+        num_frames: another number of frames than the run's; its tables of frame positions are interpolated.
+        dtype: of the frozen weights and the activations. float32 gives the exact embeddings, bfloat16 is faster;
+            "auto" is bfloat16 where the hardware computes in it, as in `vop evaluate`.
+        beside: models that are open already. Where one of them has the same backbone and neither method changes it,
+            both use one copy of its weights.
+
+    Raises:
+        UsageError: no such run, folder or hub id.
+        VopError: the folder is damaged, its backbone is missing or another one, or it needs a package that is not
+            installed.
+    """
+    device = device or default_device()
+    if isinstance(dtype, str):
+        dtype = resolve_precision(dtype, device)
+    model = _open(without_hub_prefix(str(name)), backbone=backbone, dtype=dtype, beside=beside)
+    if num_frames is not None and num_frames != model.num_frames:
+        model.resize_frames(num_frames)
+    return model.to(device).eval()
+
+
+def _open(name: str, *, backbone: str | None, dtype: torch.dtype, beside: Sequence[TextVideoModel]) -> TextVideoModel:
     folder = None if name == MINI else Path(name).expanduser()  # a folder of that name is ./mini
     if folder is not None and not folder.is_dir():
         folder = _from_hub(name)
-    if folder is None or not _is_run(folder):
+    if folder is None or not is_run(folder):
         found = find_backbone(name)
         method = methods.create("zero-shot", found.sizes)
-        clip = shared_clip(found, method, beside, dtype=dtype)
+        clip = _shared_clip(found, method, beside, dtype=dtype)
         return TextVideoModel(found, "zero-shot", method, dtype=dtype, clip=clip)
-    config = _read_config(folder)
-    found = _its_backbone(config["backbone"], folder, backbone)
-    method = methods.create(config["method"], found.sizes, **config["settings"])
-    head = heads.create(config["head"]["name"], found.sizes, num_frames=method.num_frames, **config["head"]["settings"])
-    clip = shared_clip(found, method, beside, dtype=dtype)
-    model = TextVideoModel(found, config["method"], method, config["head"]["name"], head, dtype=dtype, clip=clip)
-    _fill(model, folder / WEIGHTS)
-    model.card = config["card"]
+    config = read_config(folder)
+    _check_packages(config)
+    found = _its_backbone(config.backbone, folder, backbone)
+    method = methods.create(config.method, found.sizes, **config.settings)
+    head = heads.create(config.head.name, found.sizes, num_frames=method.num_frames, **config.head.settings)
+    clip = _shared_clip(found, method, beside, dtype=dtype)
+    model = TextVideoModel(found, config.method, method, config.head.name, head, dtype=dtype, clip=clip)
+    fill_trained(folder, model.trainable(), method=config.method)
+    model.card = config.card
     return model
 
 
-def _is_run(folder: Path) -> bool:
-    if (folder / CONFIG).exists():
-        return "method" in read_json(folder / CONFIG)
-    if (folder / WEIGHTS).exists() or (folder / TRAINING).exists():
-        raise VopError(f"{folder}: no {CONFIG}: the run is incomplete; train it again or go on with --resume")
-    raise UsageError(f"{folder}: no {CONFIG}: neither a run of ours nor a CLIP folder")
+def _check_packages(config: RunConfig) -> None:
+    """Raises a VopError that says what to install, if the run is made with a package that is missing."""
+    used = ((methods.REGISTRY, config.method), (heads.REGISTRY, config.head.name), (BACKBONES, config.backbone.name))
+    for registry, name in used:
+        if registry.kind in config.packages:
+            registry.check_installed(name, config.packages[registry.kind])
 
 
-def _read_config(folder: Path) -> dict:
-    found = read_json(folder / CONFIG)
-    config = _DEFAULTS | found
-    for key, kind in _ENTRIES.items():
-        if not isinstance(config.get(key), kind):
-            raise VopError(
-                f"{folder / CONFIG}: {key!r} is {reprlib.repr(config.get(key))}, not of the type {kind.__name__}; "
-                f"it has {', '.join(sorted(found))}"
-            )
-    if not all(isinstance(config["backbone"].get(key), str) for key in ("name", "sha256")):
-        raise VopError(f"{folder / CONFIG}: 'backbone' has no name and sha256, only {config['backbone']!r}")
-    if not (isinstance(config["head"].get("name"), str) and isinstance(config["head"].get("settings"), dict)):
-        raise VopError(f"{folder / CONFIG}: 'head' has no name and settings, only {config['head']!r}")
-    if config["format"] > FORMAT:
-        raise VopError(
-            f"{folder / CONFIG}: format {config['format']} is from a later vop; this one reads up to {FORMAT}"
-        )
-    return config
-
-
-def _its_backbone(wanted: dict, folder: Path, given: str | None) -> Backbone:
-    name = given or wanted["name"]
+def _its_backbone(wanted: BackboneConfig, folder: Path, given: str | None) -> Backbone:
+    name = given or wanted.name
     if name.startswith("./"):
         name = str(folder / name)
     if Path(name).is_absolute() and not Path(name).is_dir():
-        raise VopError(f"{folder}: its backbone was at {name}, which is gone; say where it is now: backbone=FOLDER")
-    found = find_backbone(name, revision=None if given else wanted.get("revision"))
-    if found.content_hash() != wanted["sha256"]:
+        raise VopError(f"{folder}: its backbone was at {name}, which does not exist; say where it is: backbone=FOLDER")
+    found = find_backbone(name, revision=None if given else wanted.revision)
+    if found.content_hash() != wanted.sha256:
         raise VopError(
-            f"{folder}: tuned on the backbone {wanted['name']!r} with content {wanted['sha256'][:12]}; {name!r} has "
+            f"{folder}: tuned on the backbone {wanted.name!r} with content {wanted.sha256[:12]}; {name!r} has "
             f"{found.content_hash()[:12]}: give the one that it was tuned on"
         )
     return found
 
 
-def _fill(model: TextVideoModel, path: Path) -> None:
-    """Loads what was trained; every tensor must be there, in its shape, and no other."""
-    if not path.exists():
-        raise VopError(f"{path}: missing: the run is incomplete; train it again or copy it whole")
-    check_file(path)
-    check_header(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            _fill_from(file, model, path)
-    except (SafetensorError, OSError) as error:
-        raise VopError(f"{path}: damaged ({error}); train it again or copy it whole") from None
-
-
-def _fill_from(file: safe_open, model: TextVideoModel, path: Path) -> None:
-    wanted = model.trainable()
-    odd = sorted(set(file.keys()) ^ wanted.keys())
-    if odd:
-        raise VopError(f"{path}: not the tensors of {model.method_name}: {odd[0]!r} is on one side only")
-    for name, parameter in wanted.items():  # all shapes before the first tensor is read
-        shape = tuple(file.get_slice(name).get_shape())
-        if shape != tuple(parameter.shape):
-            raise VopError(f"{path}: {name} has shape {shape}, the method's is {tuple(parameter.shape)}")
-    for name, parameter in wanted.items():
-        parameter.data.copy_(file.get_tensor(name))
+def _shared_clip(
+    backbone: Backbone, method: Method, beside: Sequence[TextVideoModel], *, dtype: torch.dtype
+) -> CLIP | None:
+    """The CLIP of an open model that has the same backbone and does not change it; None if there is no such model."""
+    if method.changes_backbone:
+        return None
+    for other in beside:
+        same = other.clip.dtype == dtype and other.backbone.content_hash() == backbone.content_hash()
+        if same and not other.method.changes_backbone:
+            return other.clip
+    return None
 
 
 def _from_hub(name: str) -> Path | None:
-    """The folder of a run that was published on a hub, None if `name` is no such thing."""
+    """The folder of a published run; None if `name` is not the id of one."""
     if not is_hub_id(name):
         return None
     from huggingface_hub import snapshot_download
@@ -171,10 +163,10 @@ def _from_hub(name: str) -> Path | None:
 
     for local in (True, False):
         try:
-            folder = Path(snapshot_download(name, local_files_only=local, allow_patterns=_PUBLISHED))
+            folder = Path(snapshot_download(name, local_files_only=local, allow_patterns=PUBLISHED))
         except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
             continue
-        # A download that was cut off leaves a configuration without its weights.
+        # An interrupted download leaves a configuration without weights.
         if (folder / CONFIG).exists() and not (local and not (folder / WEIGHTS).exists()):
             return folder
     return None

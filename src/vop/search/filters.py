@@ -1,4 +1,7 @@
-"""Which segments a search may find, as SQL that the database evaluates before it looks for the nearest."""
+"""Search filters: the one list of them, and each as SQL that the database evaluates before it looks for neighbours.
+
+`Filters` is the list. The command's options, the API's parameters and the documentation's table follow from `FILTERS`.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import math
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from typing import Any, Literal
 
 from vop.errors import UsageError, unknown_name
-from vop.search.schema import METADATA, quoted
+from vop.search.results import METADATA
 from vop.utils.names import letters, nfc, spellings
 
 _CONDITION = re.compile(r"\s*(?P<column>.+?)\s*(?P<operator>!=|>=|<=|=|>|<|~)\s*(?P<value>.*?)\s*", re.DOTALL)
@@ -25,31 +29,105 @@ _NOTHING = "FALSE"  # for longer ones, of which the patterns would be too large 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filters:
-    """What a search is limited to; None and () stand for no limit.
-
-    Names are the same however Unicode spells them; see `vop.utils.names`.
+class FilterOption:
+    """A filter as users meet it: an option of `vop search`, a parameter of the API, a field of the page.
 
     Attributes:
-        folder: an absolute path, or the name of a folder anywhere on the way to the file (`2024/summer`).
-        name: the file's name or a part of it; `*` and `?` stand for any characters; case does not matter.
-        min_seconds, max_seconds: of the whole video's duration.
-        after, before: of its date, ISO 8601 (`2024-07-01`), from the first on and up to, but without, the second; local
-            time where no zone is given. A year (`2024`) or a month (`2024-07`) stands for its first moment.
-        where: conditions on columns of the metadata, all of which must hold: `author=bob`, `stars>=4`, `title~dog`;
-            the operators are `=`, `!=`, `>`, `<`, `>=`, `<=` and `~` (contains). Numbers are compared as numbers.
+        name: of the parameter; `option` is that of the command line.
+        kind: "text", "seconds", "date", or "condition"; only a condition can be given several times.
+        metavar: stands for the value in the command's help.
+        help: one sentence in plain text.
+        label: short, for a form.
+        placeholder: an example of a value.
     """
 
-    folder: str | None = None
-    name: str | None = None
-    min_seconds: float | None = None
-    max_seconds: float | None = None
-    after: str | None = None
-    before: str | None = None
-    where: Sequence[str] = ()
+    name: str
+    kind: Literal["text", "seconds", "date", "condition"]
+    metavar: str
+    help: str
+    label: str
+    placeholder: str
+
+    @property
+    def option(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def repeatable(self) -> bool:
+        return self.kind == "condition"
+
+    @property
+    def type(self) -> type[str] | type[float]:
+        """What one value is."""
+        return float if self.kind == "seconds" else str
+
+
+def _filter(default: Sequence[str] | None = None, **shown: str) -> Any:
+    return field(default=default, metadata=shown)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Which videos a search may find. None, "" and () stand for no limit; all filters that are given must hold.
+
+    Names are the same however Unicode spells them; see `vop.utils.names`. Dates are local time where they have no zone.
+    """
+
+    folder: str | None = _filter(
+        kind="text",
+        metavar="DIR",
+        label="Folder",
+        placeholder="garden/2024",
+        help="Only videos below this folder: an absolute path, or a folder's name anywhere on the way to the file "
+        "(2024/summer).",
+    )
+    name: str | None = _filter(
+        kind="text",
+        metavar="GLOB",
+        label="File name",
+        placeholder="beach or IMG_*.mp4",
+        help="Only videos whose file name contains this text, or matches it with * and ?. Case does not matter.",
+    )
+    min_seconds: float | None = _filter(
+        kind="seconds",
+        metavar="S",
+        label="Not shorter than",
+        placeholder="0:10",
+        help="Only videos that last this many seconds or longer.",
+    )
+    max_seconds: float | None = _filter(
+        kind="seconds",
+        metavar="S",
+        label="Not longer than",
+        placeholder="2:00",
+        help="Only videos that last this many seconds or less.",
+    )
+    after: str | None = _filter(
+        kind="date",
+        metavar="DATE",
+        label="From date",
+        placeholder="2024-07-01",
+        help="Only videos recorded on or after this date: 2024-07-01, 2024-07-01T18:30, 2024-07 or 2024.",
+    )
+    before: str | None = _filter(
+        kind="date",
+        metavar="DATE",
+        label="Before date",
+        placeholder="2024-08-01",
+        help="Only videos recorded before this date, written in the same way.",
+    )
+    where: Sequence[str] = _filter(
+        default=(),
+        kind="condition",
+        metavar="CONDITION",
+        label="Metadata",
+        placeholder="stars>=4",
+        help="Only videos whose metadata meets this condition: COLUMN, one of = != > < >= <= ~ (contains), VALUE, such "
+        "as stars>=4. Repeat it for several conditions.",
+    )
 
     def sql(self, columns: Sequence[str]) -> str | None:
-        """The condition, of a library with these metadata columns; None if everything may be found.
+        """The condition for a library with these columns of metadata; None if every video may be found.
 
         Raises:
             UsageError: a value is not allowed, or a column is unknown.
@@ -141,17 +219,17 @@ def _metadata(condition: str, columns: Sequence[str]) -> str:
     as_number = f"nullif(try_cast({column} AS DOUBLE), CAST('NaN' AS DOUBLE)) {operator} {number!r}"
     if operator == "=":
         return f"{as_text} OR {as_number}"
-    if operator == "!=":  # a value that is no number is another one
+    if operator == "!=":  # a value that is not a number is another value
         return f"{as_text} AND coalesce({as_number}, TRUE)"
     return as_number
 
 
 def _own_column(name: str, columns: Sequence[str]) -> str:
-    """The library's name for a column; libraries of earlier versions may have it decomposed."""
+    """The library's name of a column; libraries of earlier versions may have it decomposed."""
     own = {nfc(column): column for column in columns} | {column: column for column in columns}
     if not own:
         raise UsageError(
-            f"{name!r} cannot be asked for: the library has no metadata; give it some: vop index … --metadata FILE"
+            f"{name!r}: the library has no metadata to filter by; give it some: vop index … --metadata FILE"
         )
     if nfc(name) not in own:
         raise unknown_name("column", name, columns)
@@ -159,7 +237,7 @@ def _own_column(name: str, columns: Sequence[str]) -> str:
 
 
 def _forms(value: str) -> list[str]:
-    """A value as a table may hold it, as SQL: composed, or as an earlier version took it from a file."""
+    """A value as SQL, in each form that a table may have it in: composed, or as an earlier version read it."""
     forms = dict.fromkeys([nfc(value), unicodedata.normalize("NFD", value), value])
     return [quoted(form) for form in forms]
 
@@ -170,3 +248,19 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
+
+
+def quoted(text: str) -> str:
+    """A text as an SQL literal.
+
+    Raises:
+        UsageError: it is not valid Unicode, so that nothing in a library can be equal to it.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{text!r} is not valid Unicode, as everything in a library is") from None
+    return "'" + text.replace("'", "''") + "'"
+
+
+FILTERS = tuple(FilterOption(name=own.name, **own.metadata) for own in fields(Filters))

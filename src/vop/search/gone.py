@@ -13,7 +13,7 @@ from vop.search.volumes import mount_point, volume_of
 from vop.utils.names import nfc
 
 if TYPE_CHECKING:
-    from vop.search.store import Known
+    from vop.search.results import VideoRecord
 
 
 def is_below(path: str | Path, roots: Set[Path]) -> bool:
@@ -29,7 +29,7 @@ def _in_nfc(roots: frozenset[Path]) -> frozenset[Path]:
     return frozenset(Path(nfc(str(root))) for root in roots)
 
 
-def sort_missing(paths: Iterable[str], known: Mapping[str, Known]) -> tuple[list[str], list[str]]:
+def sort_missing(paths: Iterable[str], known: Mapping[str, VideoRecord]) -> tuple[list[str], list[str]]:
     """Of files, those that were deleted, and those that are unavailable; files that exist are in neither list.
 
     A file was deleted if its folder still exists, has other things in it (hidden ones do not count), and is on the
@@ -94,7 +94,7 @@ def _is_mounted(before: str, now: str | None, is_there: Callable[[str], bool]) -
     return mount_point(now) == os.sep or is_there(before)
 
 
-def _witnesses(known: Collection[Known]) -> Callable[[str], bool]:
+def _witnesses(known: Collection[VideoRecord]) -> Callable[[str], bool]:
     """Tells whether a filesystem still has half of its videos: another drive may have copies of a few."""
 
     def is_there(volume: str) -> bool:
@@ -104,5 +104,5 @@ def _witnesses(known: Collection[Known]) -> Callable[[str], bool]:
     return is_there
 
 
-def _in_folder(folder: str, known: Mapping[str, Known]) -> list[Known]:
+def _in_folder(folder: str, known: Mapping[str, VideoRecord]) -> list[VideoRecord]:
     return [video for path, video in known.items() if os.path.dirname(path) == folder]

@@ -27,8 +27,9 @@ from vop.search.opening import Wanted
 from vop.search.pipeline import count_workers
 from vop.search.reading import content_id
 from vop.search.report import IndexPreview, IndexReport
+from vop.search.results import VideoRecord
 from vop.search.scanner import FoundFile, Walk, absolute_path, find_videos
-from vop.search.store import Known, Store
+from vop.search.store import Store
 from vop.utils.progress import Progress, silent
 
 _TIDYING = "tidying up"  # minutes, where a large library needs a new index
@@ -116,7 +117,7 @@ def preview(
     """
     scope = _look_through(folder, paths, exclude, live_photos)
     library = Store.open(scope.folder) if (scope.folder / FILE).exists() else None
-    known = library.known() if library else {}
+    known = library.videos() if library else {}
     failed = {failure.path: failure for failure in library.failures()} if library else {}
     left = leftovers(known, scope.walk, scope.roots)
     other = [file for file in scope.walk.files if not _is_unchanged(file, known)]
@@ -154,7 +155,7 @@ def forget(
         UsageError: there is no such library, or it has no video there.
     """
     with _writing(folder, waiting) as library:
-        found = _below(paths, library.known())
+        found = _below(paths, library.videos())
         kept = _below(paths, library.removed.videos()) if for_good else []
         if not found and not kept:
             raise UsageError(f"{library.path} has no video at or below {', '.join(map(str, paths))}")
@@ -285,12 +286,12 @@ def _below(paths: Sequence[str | Path], videos: Mapping[str, object]) -> list[st
     return [path for path in videos if is_below(path, roots)]
 
 
-def _is_unchanged(file: FoundFile, known: Mapping[str, Known]) -> bool:
+def _is_unchanged(file: FoundFile, known: Mapping[str, VideoRecord]) -> bool:
     video = known.get(str(file.path))
     return video is not None and (video.size, video.mtime_ns) == (file.size, file.mtime_ns)
 
 
-def _moved(new: Sequence[FoundFile], missing: Sequence[Known]) -> dict[Path, str]:
+def _moved(new: Sequence[FoundFile], missing: Sequence[VideoRecord]) -> dict[Path, str]:
     """Where new files were before that have the content of videos whose files are missing."""
     sizes, by_video = {video.size for video in missing}, {video.video: video.path for video in missing}
     found: dict[Path, str] = {}

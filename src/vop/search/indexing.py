@@ -19,10 +19,11 @@ from vop.search.models import embed_by
 from vop.search.pipeline import Finished, run
 from vop.search.reading import Copy, Decoded, KnownContent, Reader, is_as_it_was
 from vop.search.report import IndexReport
+from vop.search.results import VideoRecord
 from vop.search.scanner import FoundFile, Walk
 from vop.search.schema import make_rows
 from vop.search.state import IndexProgress, state_of
-from vop.search.store import Known, Store
+from vop.search.store import Store
 from vop.search.volumes import volume_of
 from vop.search.writer import Pending
 from vop.utils.progress import Progress
@@ -55,7 +56,7 @@ class Indexing:
             passed_over=dict(walk.passed_over),
             missing={str(path): reason for path, reason in walk.missing},
         )
-        self.known = library.known()
+        self.known = library.videos()
         self._again = library.outdated().keys()
         self._show = progress
         self._failed_before = {failed.path: failed for failed in library.failures()}
@@ -223,7 +224,7 @@ class Indexing:
 
     def _describe_originals(self) -> None:
         """Gives videos whose copies were found in this pass what the table says of the copies."""
-        known = self.library.known() if self.metadata.columns and self._new_copies else {}
+        known = self.library.videos() if self.metadata.columns and self._new_copies else {}
         for path in {original for _, original in self._new_copies}:
             video, values = known.get(path), self._metadata_of(path)
             if video is None or all(video.metadata.get(name) == value for name, value in values.items()):
@@ -237,7 +238,7 @@ class Indexing:
 
     def settle(self, roots: Set[Path], *, prune: bool, yes: bool) -> None:
         """Takes out, or counts, the videos below `roots` that the walk has not found, and completes the report."""
-        known = self.library.known()
+        known = self.library.videos()
         left = leftovers(known, self.walk, roots)
         going = left.prunable if prune and (yes or not left.needs_yes) else []
         if going:
@@ -264,7 +265,7 @@ class Indexing:
         report.away = len(left.unavailable)
         report.unavailable = [str(folder) for folder in missing_folders(left.unavailable)]
 
-    def _drop_stale_failures(self, roots: Set[Path], staying: Set[str], known: Mapping[str, Known]) -> None:
+    def _drop_stale_failures(self, roots: Set[Path], staying: Set[str], known: Mapping[str, VideoRecord]) -> None:
         """Takes off the list what does not fail any more; of what cannot be looked at now, nobody knows."""
         unseen = [path for path in self._failed_before if path not in self._failed and path not in staying]
         below = [path for path in unseen if is_below(path, roots)]
@@ -275,7 +276,7 @@ class Indexing:
             self.library.put_failures([], no_longer=stale)
 
 
-def is_known_copy(file: FoundFile, failed: Mapping[str, Failure], known: Mapping[str, Known]) -> bool:
+def is_known_copy(file: FoundFile, failed: Mapping[str, Failure], known: Mapping[str, VideoRecord]) -> bool:
     """Whether a file was found before to be a copy of one that is still there.
 
     Args:
@@ -289,7 +290,7 @@ def is_known_copy(file: FoundFile, failed: Mapping[str, Failure], known: Mapping
     return original is not None and is_as_it_was(original)
 
 
-def _is_same_state(before: Known | Failure, file: FoundFile) -> bool:
+def _is_same_state(before: VideoRecord | Failure, file: FoundFile) -> bool:
     """Whether a file has the size and time of change that it had."""
     return (before.size, before.mtime_ns) == (file.size, file.mtime_ns)
 

@@ -11,7 +11,7 @@ from vop.search.gone import is_below, sort_missing
 from vop.search.scanner import Walk
 
 if TYPE_CHECKING:
-    from vop.search.store import Known
+    from vop.search.results import VideoRecord
 
 # More than both at once is asked about before it is taken out.
 HANDFUL, LARGE_SHARE = 5, 0.1
@@ -49,7 +49,7 @@ class Leftovers:
         return len(self.prunable) > max(HANDFUL, LARGE_SHARE * self.videos)
 
 
-def leftovers(known: Mapping[str, Known], walk: Walk, roots: Set[Path]) -> Leftovers:
+def leftovers(known: Mapping[str, VideoRecord], walk: Walk, roots: Set[Path]) -> Leftovers:
     """What a walk below `roots` has not found of the videos that a library has."""
     below = sorted(path for path in known if is_below(path, roots))
     deleted, unavailable = sort_missing(below, known)

@@ -1,7 +1,7 @@
-"""What a library says of itself: `library.json`, the one file beside its database.
+"""A library's manifest: `library.json`, the one file beside its database.
 
 It names the table that is searched. A library moves to other models by writing a new table and then, in one step, this
-file; whoever reads it meets the old table or the new one, never a mixture.
+file: a reader sees the old table or the new one, never a mixture.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from vop.config import validated
 from vop.errors import UsageError, VopError
 from vop.utils.files import atomic_write
 from vop.version import VERSION
@@ -18,11 +20,23 @@ from vop.version import VERSION
 FILE = "library.json"
 FORMAT = 2
 BY_WINDOWS, BY_SHOTS = "windows", "shots"
+_FRAME = ("format", "vop_version", "sha256")  # what the file has around the manifest
+_ON_DISK = {"segmentation": "cutting"}  # names in the file that are not those of the fields
+_IN_MEMORY = {name: own for own, name in _ON_DISK.items()}
+_STRICT: Any = {"extra": "forbid"}  # a key that is unknown is not ignored
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationConfig:
-    """How videos become segments: windows of equal length, or shots (`by`), of which long ones are cut into windows."""
+    """How videos are cut into segments.
+
+    Attributes:
+        by: "windows" of equal length, or "shots", of which those longer than a window are cut into windows.
+        window_seconds: length of a window.
+        overlap_seconds: how much two windows overlap at least.
+    """
+
+    __pydantic_config__ = _STRICT
 
     by: str = BY_WINDOWS
     window_seconds: float = 10.0
@@ -54,6 +68,8 @@ class LibraryModel:
         precision: bf16 or fp32, of the videos' embeddings.
     """
 
+    __pydantic_config__ = _STRICT
+
     name: str
     method: str
     fingerprint: str
@@ -67,38 +83,47 @@ class Manifest:
     """Everything that `library.json` says. All models of a library take the same frames.
 
     Attributes:
+        table: the name of the table that is searched.
+        models: one or more.
+        segmentation: how videos are cut into segments; `cutting` in the file.
+        keep_frames: whether the library keeps the decoded frames.
         exclude: globs of files and folders that are not indexed; see `vop.search.exclude`.
         live_photos: whether the movies of Live Photos are indexed.
     """
+
+    __pydantic_config__ = _STRICT
 
     table: str
     models: tuple[LibraryModel, ...]
     num_frames: int
     image_size: int
-    cutting: SegmentationConfig = field(default_factory=SegmentationConfig)
+    segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     keep_frames: bool = False
     exclude: tuple[str, ...] = ()
     live_photos: bool = False
 
-    def with_(self, **changes) -> Manifest:
+    def with_(self, **changes: Any) -> Manifest:
+        """The same manifest with other values in some fields."""
         return replace(self, **changes)
 
 
-def write(about: Manifest, folder: Path) -> None:
-    document = {"format": FORMAT, "vop_version": VERSION, **asdict(about)}
+def write(manifest: Manifest, folder: Path) -> None:
+    """Writes `library.json`, in one step."""
+    content = {_ON_DISK.get(name, name): value for name, value in asdict(manifest).items()}
+    document = {"format": FORMAT, "vop_version": VERSION, **content}
     document["sha256"] = _checksum(document)
     with atomic_write(folder / FILE) as path:
         path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _checksum(document: dict) -> str:
-    """SHA-256 of everything else in a description."""
+def _checksum(document: dict[str, Any]) -> str:
+    """SHA-256 of everything else in `library.json`."""
     rest = {name: value for name, value in document.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def read(folder: Path) -> Manifest:
-    """Reads a library's description.
+    """Reads a library's manifest.
 
     Raises:
         UsageError: there is no library.
@@ -114,7 +139,7 @@ def read(folder: Path) -> Manifest:
 
 
 def parse(content: bytes, path: Path) -> Manifest:
-    """What the content of the file at `path` says.
+    """The manifest that the file at `path` has as its content.
 
     Raises:
         VopError: it is damaged, or from a later version.
@@ -130,21 +155,20 @@ def parse(content: bytes, path: Path) -> Manifest:
             f"{path}: format {document['format']} is of a later vop ({version}); this one ({VERSION}) reads up "
             f"to {FORMAT}: upgrade it, or index into another folder"
         )
+    if document.get("sha256") not in (None, _checksum(document)):  # older libraries have none
+        raise _damaged(path, "its content is not what was written")
+    values = {_IN_MEMORY.get(name, name): value for name, value in document.items() if name not in _FRAME}
     try:
-        if document.get("sha256") not in (None, _checksum(document)):  # older libraries have none
-            raise ValueError("its content is not what was written")
-        document = {name: value for name, value in document.items() if name not in ("format", "vop_version", "sha256")}
-        models = tuple(LibraryModel(**model) for model in document.pop("models"))
-        if not models:
-            raise ValueError("it has no model")
-        cutting, exclude = SegmentationConfig(**document.pop("cutting")), tuple(document.pop("exclude", ()))
-        return Manifest(models=models, cutting=cutting, exclude=exclude, **document)
-    except (KeyError, TypeError, ValueError) as error:
+        manifest = validated(Manifest, values, source=FILE, error=VopError)
+    except VopError as error:
         raise _damaged(path, error) from None
+    if not manifest.models:
+        raise _damaged(path, "it has no model")
+    return manifest
 
 
-def _damaged(path: Path, error: Exception) -> VopError:
+def _damaged(path: Path, reason: object) -> VopError:
     return VopError(
-        f"{path}: not the description of a library ({error}); vop library check {path.parent} --repair restores it "
+        f"{path}: not the manifest of a library ({reason}); vop library check {path.parent} --repair restores it "
         "where there is a copy"
     )

@@ -1,4 +1,4 @@
-"""The models of a library: what tells one from another, and opening several over one backbone."""
+"""The models of a library: what tells one from another, and opening several on one backbone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vop.backbones import MINI
 from vop.errors import VopError
-from vop.search.manifest import LibraryModel, Manifest
+from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def fingerprint(model: TextVideoModel) -> str:
-    """16 digits that differ where anything differs that decides the embeddings: backbone, method, settings, weights."""
-    said = {
+    """16 hexadecimal digits, of everything that decides the embeddings: backbone, method, settings, weights."""
+    decisive = {
         "backbone": model.backbone.content_hash(),
         "sizes": asdict(model.backbone.sizes),
         "mean": model.backbone.mean,
@@ -30,7 +30,7 @@ def fingerprint(model: TextVideoModel) -> str:
         "settings": model.method.settings,
         "head": [model.head_name, model.head.settings],
     }
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode())
     for name, tensor in sorted(model.trainable().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -38,12 +38,16 @@ def fingerprint(model: TextVideoModel) -> str:
 
 
 def describe(model: TextVideoModel, *, name: str, column: str) -> LibraryModel:
-    """How a library remembers a model, which can embed videos by themselves."""
+    """A model as a library's manifest has it.
+
+    Raises:
+        UsageError: the model cannot embed a video by itself.
+    """
     import torch
 
     model.check_independent()
     return LibraryModel(
-        name=place_of(name),
+        name=absolute_name(name),
         method=model.method_name,
         fingerprint=fingerprint(model),
         embed_dim=model.backbone.sizes.embed_dim,
@@ -52,8 +56,23 @@ def describe(model: TextVideoModel, *, name: str, column: str) -> LibraryModel:
     )
 
 
-def place_of(name: str) -> str:
-    """A model's name as it can be opened from anywhere: a folder's whole path."""
+def new_manifest(
+    model: TextVideoModel, *, name: str, segmentation: SegmentationConfig | None = None, keep_frames: bool = False
+) -> Manifest:
+    """The manifest of a new library, of which the videos are embedded by one model, opened by `name`."""
+    described = describe(model, name=name, column="embedding_1")
+    return Manifest(
+        table=f"segments_{described.fingerprint}",
+        models=(described,),
+        num_frames=model.num_frames,
+        image_size=model.image_size,
+        segmentation=segmentation or SegmentationConfig(),
+        keep_frames=keep_frames,
+    )
+
+
+def absolute_name(name: str) -> str:
+    """A model's name by which it can be opened from anywhere: of a folder its absolute path."""
     folder = Path(name).expanduser()
     return str(folder.absolute()) if name != MINI and folder.is_dir() else name
 
@@ -65,8 +84,8 @@ def open_model(
     precision: str = "auto",
     beside: Sequence[TextVideoModel] = (),
 ) -> TextVideoModel:
-    """A run, a folder, a hub id or mini, on the default device."""
-    from vop.models.model import load
+    """Opens a run, a folder, a hub id or mini on the default device."""
+    from vop.models.pretrained import load
     from vop.utils.device import default_device, resolve_precision
 
     dtype = resolve_precision(precision, default_device())
@@ -74,31 +93,32 @@ def open_model(
 
 
 def open_models(
-    about: Manifest,
+    manifest: Manifest,
     *,
     folder: Path,
     name: str | None = None,
     precision: str | None = None,
     beside: Iterable[TextVideoModel] = (),
 ) -> list[TextVideoModel]:
-    """The models of a library, each found to be what the library was made with; a shared backbone is loaded once.
+    """The models of a library, each checked to be the one that it was made with. A shared backbone is loaded once.
 
     Args:
         folder: the library's, for messages.
-        name: where its first model is now, if it has moved.
-        precision: bf16, fp32 or auto, or for each the one that its videos were embedded in (None).
+        name: where its first model is, if it has moved.
+        precision: bf16, fp32 or auto; by default, for each model, the one that its videos were embedded in.
         beside: models that are open already.
 
     Raises:
-        UsageError: a model is not there.
-        VopError: it is another one than the library's.
+        UsageError: there is no model of this name.
+        VopError: it is another model than the library's.
     """
     opened = list(beside)
     before = len(opened)
-    for number, wanted in enumerate(about.models):
+    for number, wanted in enumerate(manifest.models):
         source = name if name is not None and number == 0 else wanted.name
-        how = {"num_frames": about.num_frames, "precision": precision or wanted.precision}
-        model = open_model(source, beside=opened, **how)
+        model = open_model(
+            source, num_frames=manifest.num_frames, precision=precision or wanted.precision, beside=opened
+        )
         check_same(model, wanted, source=source, folder=folder)
         opened.append(model)
     return opened[before:]

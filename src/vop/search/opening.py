@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vop.errors import UsageError
 from vop.search.manifest import FILE, Manifest, SegmentationConfig
-from vop.search.models import describe, open_model, open_models, place_of
+from vop.search.models import absolute_name, new_manifest, open_model, open_models
 from vop.search.store import Store
 
 if TYPE_CHECKING:
@@ -52,25 +52,17 @@ class Wanted:
         self._check(library.manifest, folder)
         models = open_models(library.manifest, folder=folder, name=self.model)
         if self.model is not None:  # where the first of them is now, if it has moved
-            library.rename_model(place_of(self.model))
+            library.rename_model(absolute_name(self.model))
         return library, models
 
     def _create(self, folder: Path, model: TextVideoModel) -> Store:
-        described = describe(model, name=self.model, column="embedding_1")
-        about = Manifest(
-            table=f"segments_{described.fingerprint}",
-            models=(described,),
-            num_frames=model.num_frames,
-            image_size=model.image_size,
-            cutting=self.cutting or SegmentationConfig(),
-            keep_frames=self.keep_frames,
-        )
-        return Store.create(folder, about)
+        wanted = new_manifest(model, name=self.model, segmentation=self.cutting, keep_frames=self.keep_frames)
+        return Store.create(folder, wanted)
 
     def _check(self, about: Manifest, folder: Path) -> None:
         """Refuses settings that are not the library's: its segments would not be comparable."""
         for what, wanted, has in (
-            ("segments", self.cutting, about.cutting),
+            ("segments", self.cutting, about.segmentation),
             ("num_frames", self.num_frames, about.num_frames),
             ("keep_frames", self.keep_frames or None, about.keep_frames),
         ):

@@ -1,49 +1,91 @@
-"""What is asked for, as one unit vector: sentences with weights, a video, a picture, a segment of the library."""
+"""Queries as unit vectors: weighted sentences, a video, a picture; and the captions that fit a video best."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from vop.errors import DataError, UsageError
 from vop.search.models import embed_by
+from vop.video.clip import WHOLE_VIDEO, Clip
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from vop.models.model import TextVideoModel
 
+Vector = np.ndarray[Any, np.dtype[np.float32]]
+
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence and how much it counts; a negative weight leads away from it."""
+    """A sentence and its weight; a negative weight leads away from it."""
 
     text: str
     weight: float = 1.0
 
 
 @dataclass(frozen=True)
+class Example:
+    """A file to find similar moments of.
+
+    Attributes:
+        kind: "video" or "picture"; None for what the file's content says.
+        clip: the part of a video.
+    """
+
+    path: Path
+    kind: Literal["video", "picture"] | None = None
+    clip: Clip = WHOLE_VIDEO
+
+
+@dataclass(frozen=True)
 class Caption:
-    """A caption of a file, the line that it stands on, and its similarity with the video."""
+    """A caption, the line of the file that it stands on (from 1), and its similarity with the video."""
 
     caption: str
     line: int
     score: float
 
 
+def sentences_of(query: str | Sentence | Sequence[str | tuple[str, float] | Sentence]) -> list[Sentence]:
+    """The sentences of a query.
+
+    Raises:
+        UsageError: it has none, one without words, no weight that counts, or is something else.
+    """
+    items = [query] if isinstance(query, str | Sentence) else list(query)
+    sentences = [_sentence(item) for item in items]
+    check(sentences)
+    return sentences
+
+
+def _sentence(item: object) -> Sentence:
+    match item:
+        case Sentence():
+            return item
+        case str():
+            return Sentence(item)
+        case (str() as text, Real() as weight):
+            return Sentence(text, float(weight))
+    raise UsageError(f"{item!r} is not a sentence; give texts, or pairs of a text and its weight")
+
+
 def check(sentences: Sequence[Sentence]) -> None:
-    """Raises a UsageError if a query has no words, or no weight that counts."""
+    """Raises a UsageError if a query has no sentence, one without words, or no weight that counts."""
     if not sentences:
         raise UsageError("the query is empty: say what happens in the video, or give --video or --picture")
     for sentence in sentences:
         if not sentence.text.strip():
             raise UsageError(f"the query has an empty sentence, {sentence.text!r}: say what happens in the video")
-        if any("\ud800" <= letter <= "\udfff" for letter in sentence.text):  # bytes that are no UTF-8, from a shell
+        if any("\ud800" <= letter <= "\udfff" for letter in sentence.text):  # bytes that are not UTF-8, from a shell
             raise UsageError(f"the sentence {sentence.text!r} is not valid Unicode; write it in UTF-8")
         if not math.isfinite(sentence.weight):
             raise UsageError(f"the weight of {sentence.text!r} is {sentence.weight}; it is a number")
@@ -51,7 +93,7 @@ def check(sentences: Sequence[Sentence]) -> None:
         raise UsageError("all weights of the query are 0, so that nothing is asked for")
 
 
-def combine(vectors: np.ndarray, sentences: Sequence[Sentence]) -> np.ndarray:
+def combine(vectors: np.ndarray, sentences: Sequence[Sentence]) -> Vector:
     """The weighted sum of unit vectors (n, e), of unit length (e,).
 
     Raises:
@@ -63,22 +105,74 @@ def combine(vectors: np.ndarray, sentences: Sequence[Sentence]) -> np.ndarray:
     length = np.linalg.norm(total)
     if length < 1e-6 * np.abs(weights).sum():
         raise UsageError("the sentences cancel each other out with these weights, so that nothing is asked for")
-    return (total / length).astype(np.float32)
+    unit: Vector = (total / length).astype(np.float32)
+    return unit
 
 
-def of_sentences(model: TextVideoModel, sentences: Sequence[Sentence]) -> np.ndarray:
+def of_sentences(model: TextVideoModel, sentences: Sequence[Sentence]) -> Vector:
     """A query of sentences as a unit vector (e,)."""
     check(sentences)
     return combine(model.encode_text([sentence.text for sentence in sentences]).numpy(), sentences)
 
 
-def of_frames(model: TextVideoModel, frames: Tensor) -> np.ndarray:
+def of_frames(model: TextVideoModel, frames: Tensor) -> Vector:
     """Frames of one video or picture, uint8 (num_frames, 3, size, size), as a unit vector (e,)."""
     return embed_by([model], frames[None])[0][0].numpy()
 
 
+def of_example(model: TextVideoModel, example: Example) -> Vector:
+    """A video, a clip of it or a picture as a unit vector (e,).
+
+    The file is read in another process: it may be damaged in a way that crashes a decoder.
+
+    Raises:
+        VideoError: it cannot be read.
+        UsageError: it has no such clip.
+    """
+    import torch
+
+    from vop.video.isolated import DecodingProcesses
+
+    with DecodingProcesses() as processes:
+        frames = processes.call(
+            decode, example.path, example=example, num_frames=model.num_frames, size=model.image_size
+        )
+    return of_frames(model, torch.from_numpy(frames))
+
+
+def decode(path: Path, *, example: Example, num_frames: int, size: int) -> np.ndarray:
+    """The frames of an example, uint8 (num_frames, 3, size, size)."""
+    from vop.video.frames import decode_frames
+    from vop.video.picture import is_animation, is_picture, picture_frames
+
+    if example.kind == "picture" or (example.kind is None and is_picture(path) and not is_animation(path)):
+        return picture_frames(path, num_frames=num_frames, size=size)
+    start, end = example.clip.start_seconds, example.clip.end_seconds
+    return decode_frames(path, num_frames=num_frames, size=size, start_seconds=start, end_seconds=end)
+
+
+def of_vector(vector: np.ndarray | Tensor, *, width: int) -> Vector:
+    """An embedding (e,) that the caller has made, of unit length.
+
+    Raises:
+        UsageError: it has another shape than (width,), or no direction.
+    """
+    if not isinstance(vector, np.ndarray) and not hasattr(vector, "detach"):
+        raise UsageError(
+            f"a query is a text, texts with weights, a Path, a Moment or a vector, not {type(vector).__name__}"
+        )
+    numbers = vector if isinstance(vector, np.ndarray) else vector.detach().cpu().float().numpy()
+    if numbers.shape != (width,):
+        raise UsageError(f"the vector has the shape {tuple(numbers.shape)}; embeddings of this model have ({width},)")
+    unit = numbers.astype(np.float64)
+    length = np.linalg.norm(unit)
+    if not 0 < length < math.inf:
+        raise UsageError("the vector has no direction: its length is 0, or one of its numbers is not finite")
+    return (unit / length).astype(np.float32)
+
+
 def cut_short(model: TextVideoModel, sentences: Sequence[Sentence]) -> list[str]:
-    """What to tell of sentences that are longer than the model reads."""
+    """A warning for each sentence that is longer than the model reads."""
     longest = model.method.max_tokens
     return [
         f"only the first {longest} tokens of “{sentence.text[:40].strip()}…” were read"
@@ -87,15 +181,29 @@ def cut_short(model: TextVideoModel, sentences: Sequence[Sentence]) -> list[str]
     ]
 
 
-def read_captions(file: Path) -> list[tuple[int, str]]:
+def captions_of(captions: str | os.PathLike[str] | Sequence[str]) -> list[tuple[int, str]]:
+    """Captions with their numbers from 1; of a text file, the lines that are not empty.
+
+    Raises:
+        UsageError: there are none, or no such file.
+        DataError: the file is not a text, or empty.
+    """
+    if isinstance(captions, str | os.PathLike):
+        return read_captions(captions)
+    if not captions:
+        raise UsageError("there is no caption to rank; give one or more")
+    return list(enumerate(captions, start=1))
+
+
+def read_captions(file: str | os.PathLike[str]) -> list[tuple[int, str]]:
     """The lines of a text file that are not empty, and their numbers from 1.
 
     Raises:
         UsageError: no such file.
-        DataError: it is no text, or empty.
+        DataError: it is not a text, or empty.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
+        lines = Path(file).read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
         raise UsageError(f"{file}: there is no such file") from None
     except UnicodeDecodeError:
@@ -106,12 +214,17 @@ def read_captions(file: Path) -> list[tuple[int, str]]:
     return found
 
 
+def check_captions(k: int) -> None:
+    """Raises a UsageError if k is less than 1."""
+    if k < 1:
+        raise UsageError(f"k is {k}; ask for 1 caption or more")
+
+
 def best_captions(
     model: TextVideoModel, vector: np.ndarray, captions: Sequence[tuple[int, str]], k: int
 ) -> list[Caption]:
     """The captions that fit a video best (v2t), best first; equal ones in the order of the file."""
-    if k < 1:
-        raise UsageError(f"k is {k}; ask for 1 caption or more")
+    check_captions(k)
     scores = model.encode_text([text for _, text in captions]).numpy() @ vector
     order = np.argsort(-scores, kind="stable")[:k]
     return [Caption(captions[i][1], captions[i][0], float(scores[i])) for i in order.tolist()]

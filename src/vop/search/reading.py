@@ -17,10 +17,11 @@ from vop.errors import VideoError
 from vop.search.copies import Copies
 from vop.search.frames import SegmentFrames
 from vop.search.metadata import Metadata
+from vop.search.results import VideoRecord, segment_id
 from vop.search.scanner import FoundFile
-from vop.search.schema import VideoFile, segment_id
+from vop.search.schema import VideoFile
 from vop.search.segmenting import Piece, read_segments
-from vop.search.store import Known, Store
+from vop.search.store import Store
 from vop.search.volumes import volume_of
 from vop.video.isolated import DecodingProcesses
 from vop.video.probe import VideoInfo
@@ -63,7 +64,7 @@ class Reader:
     def __init__(
         self,
         library: Store,
-        known: Mapping[str, Known],
+        known: Mapping[str, VideoRecord],
         metadata: Metadata,
         processes: DecodingProcesses,
         *,
@@ -114,7 +115,7 @@ class Reader:
     def _decode(self, file: FoundFile) -> Generator[Piece, None, KnownContent | Copy | Decoded]:
         about = self._about
         sizes = {"num_frames": about.num_frames, "size": about.image_size}
-        with closing(self._processes.iterate(read_segments, file.path, about.cutting, **sizes)) as segments:
+        with closing(self._processes.iterate(read_segments, file.path, about.segmentation, **sizes)) as segments:
             # What is not a video is told from its beginning: most such files are not read through.
             info = next(segments)
             video = self._copies.content_of(file)
@@ -180,7 +181,7 @@ def content_id(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
-def is_as_it_was(known: Known) -> bool:
+def is_as_it_was(known: VideoRecord) -> bool:
     """Whether a video's file has the size and time of change that it had."""
     try:
         state = os.stat(known.path)

@@ -23,9 +23,10 @@ from vop.search.manifest import LibraryModel, Manifest
 from vop.search.models import describe, embed_by, open_model
 from vop.search.pipeline import Finished, count_workers, run
 from vop.search.reading import is_as_it_was
+from vop.search.results import VideoRecord
 from vop.search.schema import EMBEDDING, decoder_version, made_with, vectors, with_column
 from vop.search.segmenting import Piece, read_frames_of
-from vop.search.store import Known, Store
+from vop.search.store import Store
 from vop.search.writer import COMMIT_ROWS
 from vop.utils.progress import Progress, silent
 from vop.utils.text import on_one_line
@@ -91,7 +92,7 @@ def reembed(
         processes = closing_later.enter_context(DecodingProcesses())
         moving = _Moving(library, staged, processes)
         todo = moving.remaining()
-        resumed = len(library.known()) - len(todo)
+        resumed = len(library.videos()) - len(todo)
         embed = partial(embed_by, [new])
         try:
             for number, finished in enumerate(
@@ -109,8 +110,8 @@ def reembed(
     counts = staged.status()
     return ReembedReport(
         library=str(folder),
-        videos=counts["videos"],
-        segments=counts["segments"],
+        videos=counts.videos,
+        segments=counts.segments,
         resumed=resumed,
         dropped=moving.failed,
         models=[model.name for model in staged.models],
@@ -158,13 +159,13 @@ class _Moving:
         self._rows: list[pa.Table] = []
         self.failed: list[tuple[str, str]] = []
 
-    def remaining(self) -> list[Known]:
+    def remaining(self) -> list[VideoRecord]:
         """The videos that an earlier attempt has not copied as they are now."""
-        had, done = self._library.known(), self._staged.known()
+        had, done = self._library.videos(), self._staged.videos()
         self._staged.remove(path for path, known in done.items() if had.get(path) != known)
         return [known for path, known in had.items() if done.get(path) != known]
 
-    def decode(self, video: Known) -> Generator[Piece, None, pa.Table]:
+    def decode(self, video: VideoRecord) -> Generator[Piece, None, pa.Table]:
         """The segments of a video again; returns its rows."""
         rows = check_rows(self._library.rows_of([video.video]), self._library.path)
         kept = rows.select(["segment", "start_seconds", "end_seconds", "strip"]).to_pylist()
@@ -174,7 +175,7 @@ class _Moving:
             yield Piece(span, frames, row["strip"], 1 / len(kept))
         return rows
 
-    def _frames_of(self, video: Known, segments: Sequence[str], spans: Sequence) -> Iterator:
+    def _frames_of(self, video: VideoRecord, segments: Sequence[str], spans: Sequence) -> Iterator:
         """The library's own frames, or if one of them is missing or damaged, those of the video again."""
         if self._frames and all(map(self._frames.has, segments)):
             yield from map(self._frames.read, segments)

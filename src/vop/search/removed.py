@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import pyarrow as pa
 
 from vop.search.failures import PARTIAL, Failure, failure
-from vop.search.following import explain_damage
 from vop.search.schema import conditions, delete_paths
-from vop.search.vector_index import tidy_up
+from vop.search.vector_index import explain_damage, tidy_up
 
 if TYPE_CHECKING:
     from lancedb import DBConnection

@@ -1,31 +1,39 @@
-"""From the nearest segments to moments: the best segment of each video."""
+"""What a library gives back: moments that a search found, segments, videos, and how much is in it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from vop.errors import UsageError
-from vop.search.schema import LIGHT, METADATA, span_of, video_of
 
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+METADATA = "about_"  # in front of the names of the owner's columns
 SCORE = "_score"
+LIGHT = ["segment", "path", "duration_seconds", "date", "plays_in_browsers"]  # the columns that make a moment
 
-# The nearest `limit` segments, best first, with the light columns and SCORE; fewer only where there are no more.
-Nearest = Callable[[int], pa.Table]
+# Gives the nearest `limit` segments, best first, with the light columns and SCORE; fewer only where there are no more.
+NearestRows = Callable[[int], "pa.Table"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """A stretch of a video that was found.
+    """A clip of a video that a search found.
 
     Attributes:
-        segment, video: ids in the library.
+        segment: the segment's id in the library.
+        video: the video's id in the library.
+        path: the video's file.
+        start_seconds, end_seconds: where the clip lies in the video, from its first frame.
         score: cosine similarity with the query.
-        duration_seconds: of the whole video.
-        date: of the video, ISO 8601.
-        columns: of the owner's metadata, those that the video has.
+        duration_seconds: how long the whole video is.
+        date: when the video was recorded, ISO 8601.
+        plays_in_browsers: whether a browser plays the file as it is.
+        columns: the video's values in the columns of the owner's metadata, without empty ones.
     """
 
     segment: str
@@ -39,43 +47,160 @@ class Moment:
     plays_in_browsers: bool
     columns: dict[str, str]
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def best_of_videos(nearest: Nearest, k: int) -> list[Moment]:
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A segment of a video, with its embeddings.
+
+    Attributes:
+        segment: its id in the library.
+        video: the video's id in the library.
+        strip: thumbnail strip, JPEG.
+        embeddings: float32 (e,), of unit length, by each of the library's models.
+    """
+
+    segment: str
+    video: str
+    path: str
+    start_seconds: float
+    end_seconds: float
+    strip: bytes
+    embeddings: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexedVideo:
+    """A video's file as it was when it was indexed, and how to play it."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    duration_seconds: float
+    plays_in_browsers: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoRecord:
+    """What tells whether a file is a video of the library: its file as it was when it was indexed.
+
+    Attributes:
+        video: the video's id, made of the file's content.
+        metadata: by column of the owner's metadata; None where the video has no value.
+        volume: the filesystem that the file was on, where that is known.
+    """
+
+    video: str
+    path: str
+    size: int
+    mtime_ns: int
+    metadata: dict[str, str | None]
+    volume: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexingStatus:
+    """How far a running indexing is: files, hours of video, and its speed in hours of video per hour."""
+
+    done: int = 0
+    total: int = 0
+    hours: float = 0.0
+    hours_per_hour: float = 0.0
+    seconds_left: float | None = None
+    current: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LibraryStatus:
+    """How much is in a library.
+
+    Attributes:
+        hours: the duration of all videos.
+        outdated: videos that an earlier version of the decoder read.
+        failures: files that are not, or only in part, in the library: unreadable and partial ones. Duplicates are
+            counted apart.
+        columns: the columns of the owner's metadata.
+        index: how far an indexing is; None if none runs.
+    """
+
+    segments: int
+    videos: int
+    hours: float
+    outdated: int
+    failures: int
+    unreadable: int
+    partial: int
+    duplicates: int
+    columns: list[str]
+    index: IndexingStatus | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+# A segment's id holds the video's id and, in milliseconds, where the segment starts and ends.
+
+
+def segment_id(video: str, clip: tuple[float, float]) -> str:
+    """Short, safe in a URL, and the same whenever the same clip (start, end in seconds) of a video is indexed."""
+    start, end = (round(seconds * 1000) for seconds in clip)
+    return f"{video}-{start}-{end}"
+
+
+def video_of(segment: str) -> str:
+    """The id of a segment's video."""
+    return segment.partition("-")[0]
+
+
+def clip_of(segment: str) -> tuple[float, float]:
+    """Where a segment starts and ends, in seconds."""
+    _, start, end = segment.split("-")
+    return int(start) / 1000, int(end) / 1000
+
+
+def best_of_videos(nearest: NearestRows, k: int) -> list[Moment]:
     """The best segment of each of the k best videos.
 
-    Segments of one video lie close together, so that k videos can take many more segments: more are asked for until
-    there are enough.
+    Segments of one video are similar, so that k videos can take many more than k rows: ask for more until there are
+    enough.
     """
-    if k < 1:
-        raise UsageError(f"k is {k}; ask for 1 moment or more")
+    check_k(k)
     limit = 4 * k + 16
     while True:
-        found = nearest(limit)
-        first: dict[str, int] = {}
-        for place, segment in enumerate(found.column("segment").to_pylist()):
-            first.setdefault(video_of(segment), place)
-        if len(first) >= k or len(found) < limit:
-            best = pa.array(list(first.values())[:k], pa.int64())
-            return [moment_of(row) for row in found.take(best).to_pylist()]
+        rows = nearest(limit)
+        best: dict[str, int] = {}
+        for row, segment in enumerate(rows.column("segment").to_pylist()):
+            best.setdefault(video_of(segment), row)
+        if len(best) >= k or len(rows) < limit:
+            chosen = list(best.values())[:k]
+            return [moment_of(row) for row in rows.take(chosen).to_pylist()] if chosen else []
         limit *= 4
 
 
-def moment_of(row: dict) -> Moment:
+def check_k(k: int) -> None:
+    """Raises a UsageError if k is less than 1."""
+    if k < 1:
+        raise UsageError(f"k is {k}; ask for 1 moment or more")
+
+
+def moment_of(row: Mapping[str, Any]) -> Moment:
     """A row of the light columns, with its score."""
-    columns = {
-        name.removeprefix(METADATA): value
-        for name, value in row.items()
-        if name.startswith(METADATA) and value is not None
-    }
-    start, end = span_of(row["segment"])
+    start, end = clip_of(row["segment"])
     return Moment(
+        segment=row["segment"],
         video=video_of(row["segment"]),
+        path=row["path"],
         start_seconds=start,
         end_seconds=end,
         score=float(row[SCORE]),
-        columns=columns,
-        **{name: row[name] for name in LIGHT},
+        duration_seconds=row["duration_seconds"],
+        date=row["date"],
+        plays_in_browsers=row["plays_in_browsers"],
+        columns={
+            name.removeprefix(METADATA): value
+            for name, value in row.items()
+            if name.startswith(METADATA) and value is not None
+        },
     )

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from vop.search import failures, removed
 from vop.search.checksums import damaged_rows, with_checksums
 from vop.search.manifest import Manifest
+from vop.search.results import VideoRecord
 from vop.search.schema import ADDED, CHECKSUM, field_of, metadata_columns, schema
-from vop.search.store import Known
 from vop.search.vector_index import tidy_up
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Scan:
     segments: int
     without_checksum: int
     damaged: dict[str, str]
-    files: dict[str, Known]  # what the rows say of the videos' files
+    files: dict[str, VideoRecord]  # what the rows say of the videos' files
     failure: str | None = None  # why the table cannot be opened
 
 
@@ -65,7 +65,7 @@ class _TableScan:
 
     def __init__(self) -> None:
         self._damaged: dict[str, str] = {}
-        self._files: dict[str, Known] = {}
+        self._files: dict[str, VideoRecord] = {}
         self._places: dict[tuple[str, str], list[int]] = {}  # by path and content
         self._counts: dict[tuple[str, str], int | None] = {}
         self._without_checksum = 0
@@ -79,7 +79,7 @@ class _TableScan:
         for row, is_bad in zip(rows.select(names).to_pylist(), damaged_rows(rows), strict=True):
             path, key = row["path"], (row["path"], row["video"])
             own = {name: row[name] for name in ("video", "path", "size", "mtime_ns", "volume")}
-            self._files[path] = Known(**own, metadata={})
+            self._files[path] = VideoRecord(**own, metadata={})
             self._places.setdefault(key, []).append(row["place"])
             self._counts[key] = row["num_segments"]
             if is_bad:

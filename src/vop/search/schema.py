@@ -1,21 +1,24 @@
 """The table of a library: one row per segment, as Arrow.
 
-segment             the video's id, start and end in milliseconds: the row's key
-video               SHA-256 of the file's content, its first 32 digits
-place               0, 1, … among the segments of the video
-num_segments        of the video; empty in older libraries
-path, name          of the file, absolute, and without its folders
-size, mtime_ns      of the file when it was read: what tells that it has changed
-volume              the filesystem it was on: see `vop.search.volumes`; empty in older libraries
-start_seconds, end_seconds, duration_seconds    of the segment, and of the whole video
-date                when it was recorded if the file or its name says so, else when it was changed; ISO 8601, UTC
-date_source         what says so: see `vop.video.dates`; empty in older libraries
+segment             key of the row: the video's id, and where the segment starts and ends in milliseconds
+video               the video's id: the first 32 digits of the SHA-256 of the file's content
+place               number of the segment in the video, from 0 on
+num_segments        number of segments of the video; empty in older libraries
+path, name          absolute path of the file, and its name without folders
+size, mtime_ns      size and time of change of the file when it was read; if they differ, the file has changed
+volume              filesystem that the file was on (`vop.search.volumes`); empty in older libraries
+start_seconds       where the segment starts
+end_seconds         where the segment ends
+duration_seconds    how long the whole video is
+date                when the video was recorded, or else when the file was changed; ISO 8601, UTC
+date_source         where the date comes from (`vop.video.dates`); empty in older libraries
 plays_in_browsers   whether a browser plays the file as it is
-made_at, made_with  when the embeddings were made, the models' fingerprints, and the decoder's version
-strip               film strip, JPEG
-checksum            of everything else in the row: see `vop.search.checksums`; empty in older libraries
-embedding_N         one column for each model, of unit length
-about_NAME          columns of the owner's metadata, as text
+made_at             when the embeddings were made
+made_with           fingerprints of the models, and the version of the decoder
+strip               thumbnail strip, JPEG
+checksum            checksum of all other columns (`vop.search.checksums`); empty in older libraries
+embedding_N         embedding by one of the models, of unit length
+about_NAME          a column of the owner's metadata, as text
 """
 
 from __future__ import annotations
@@ -29,8 +32,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from vop.errors import UsageError
+from vop.search.filters import quoted
 from vop.search.manifest import LibraryModel
+from vop.search.results import METADATA, segment_id
 from vop.video.clip import DECODER_VERSION
 
 if TYPE_CHECKING:
@@ -38,10 +42,8 @@ if TYPE_CHECKING:
 
     from vop.search.segments import Span  # decodes, and so brings PyTorch, which a look into a library can do without
 
-METADATA = "about_"
 EMBEDDING = "embedding_"
 CHECKSUM = "checksum"
-LIGHT = ["segment", "path", "duration_seconds", "date", "plays_in_browsers"]  # what makes a moment
 ADDED = ("date_source", "volume", "num_segments", CHECKSUM)  # columns that older libraries lack
 _DECODER = "decoder-"
 _OLDER_DECODER = 2
@@ -86,18 +88,19 @@ class VideoFile:
 
 
 def field_of(column: str) -> pa.Field:
-    """A column of the owner's metadata, or one that older libraries lack."""
+    """The Arrow field of a column of the owner's metadata, or of one that older libraries lack."""
     return pa.field(column, _TYPES.get(column, pa.string()))
 
 
 def schema(models: Sequence[LibraryModel], metadata: Sequence[str] = ()) -> pa.Schema:
+    """The schema of a library with these models and columns of metadata."""
     vectors = {model.column: pa.list_(pa.float32(), model.embed_dim) for model in models}
     return pa.schema(_TYPES | vectors | {METADATA + name: pa.string() for name in metadata})
 
 
-def metadata_columns(of: pa.Schema) -> list[str]:
-    """The names that the owner gave."""
-    return [name.removeprefix(METADATA) for name in of.names if name.startswith(METADATA)]
+def metadata_columns(table: pa.Schema) -> list[str]:
+    """The columns of the owner's metadata, by the owner's names."""
+    return [name.removeprefix(METADATA) for name in table.names if name.startswith(METADATA)]
 
 
 def make_rows(
@@ -114,7 +117,7 @@ def make_rows(
     Args:
         embeddings: by column, float32 (segments, e).
     """
-    same = {
+    of_video = {
         "video": file.video,
         "num_segments": len(spans),
         "path": str(file.path),
@@ -130,44 +133,27 @@ def make_rows(
         "made_with": made_with(models),
         CHECKSUM: None,
     }
-    same |= {METADATA + name: file.metadata.get(name) for name in metadata_columns(wanted)}
-    columns = {name: [value] * len(spans) for name, value in same.items()} | {
+    of_video |= {METADATA + name: file.metadata.get(name) for name in metadata_columns(wanted)}
+    columns = {name: [value] * len(spans) for name, value in of_video.items()} | {
         "segment": [segment_id(file.video, span) for span in spans],
         "place": range(len(spans)),
         "start_seconds": [start for start, _ in spans],
         "end_seconds": [end for _, end in spans],
         "strip": strips,
     }
-    columns |= {name: vectors(matrix) for name, matrix in embeddings.items()}
+    columns |= {name: vectors(own) for name, own in embeddings.items()}
     return pa.table({name: columns[name] for name in wanted.names}, schema=wanted)
 
 
 def made_with(models: Sequence[LibraryModel], version: int = DECODER_VERSION) -> str:
-    """What decides the embeddings of rows: the models, and the decoder's version."""
+    """The models and the decoder's version, which decide the embeddings of rows."""
     return " ".join([*(model.fingerprint for model in models), f"{_DECODER}{version}"])
 
 
 def decoder_version(made_with: str) -> int:
-    """The version of the decoder that gave the frames of a row; those of older libraries do not say it."""
+    """The version of the decoder that read the frames of a row; rows of older libraries do not have it."""
     last = made_with.rpartition(" ")[2]
     return int(last.removeprefix(_DECODER)) if last.startswith(_DECODER) else _OLDER_DECODER
-
-
-def segment_id(video: str, span: Span) -> str:
-    """Short, safe in a URL, and the same whenever the same stretch of the same video is indexed."""
-    start, end = (round(seconds * 1000) for seconds in span)
-    return f"{video}-{start}-{end}"
-
-
-def video_of(segment: str) -> str:
-    """The id of a segment's video."""
-    return segment.partition("-")[0]
-
-
-def span_of(segment: str) -> Span:
-    """Start and end of a segment, in seconds."""
-    _, start, end = segment.split("-")
-    return int(start) / 1000, int(end) / 1000
 
 
 def vectors(matrix: np.ndarray) -> pa.FixedSizeListArray:
@@ -185,21 +171,8 @@ def matrix(column: pa.ChunkedArray) -> np.ndarray:
 
 def with_column(rows: pa.Table, name: str, value: object) -> pa.Table:
     """The rows with one value in all of a column."""
-    place = rows.schema.get_field_index(name)
-    return rows.set_column(place, rows.field(place), pa.array([value] * len(rows), rows.field(place).type))
-
-
-def quoted(text: str) -> str:
-    """A text as an SQL literal.
-
-    Raises:
-        UsageError: it is not valid Unicode, so that nothing in a library can be equal to it.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"{text!r} is not valid Unicode, as everything in a library is") from None
-    return "'" + text.replace("'", "''") + "'"
+    index = rows.schema.get_field_index(name)
+    return rows.set_column(index, rows.field(index), pa.array([value] * len(rows), rows.field(index).type))
 
 
 def delete_paths(table: Table, paths: Iterable[str]) -> None:
@@ -209,7 +182,7 @@ def delete_paths(table: Table, paths: Iterable[str]) -> None:
 
 
 def conditions(column: str, values: Iterable[str], *, most: int = _MOST_NAMED) -> Iterator[str]:
-    """SQL conditions that a column has one of these values; each condition names up to `most` of them."""
+    """SQL conditions that a column has one of these values, up to `most` of them in each condition."""
     values = sorted(values)
     for start in range(0, len(values), most):
         yield f"{column} IN ({', '.join(map(quoted, values[start : start + most]))})"

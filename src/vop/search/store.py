@@ -1,11 +1,11 @@
 """A library: a folder with a LanceDB database of segments, searched while it is being written.
 
-    library.json    which table, which models, how videos are cut
+    library.json    which table, which models, how videos are segmented
     database/       LanceDB: segments_N, failures, and removed_segments_N once videos were taken out
     frames/         decoded frames, if the library keeps them
-    progress.json   how far an indexing that runs is
+    progress.json   how far a running indexing is
 
-Every change is one commit of the database, of whole videos: a reader sees a video completely or not at all, and what a
+Every change is one commit of the database, of whole videos: a reader sees a video completely or not at all. What a
 killed writer had not committed is not there.
 """
 
@@ -14,104 +14,119 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from vop.errors import UsageError, VopError
-from vop.search import failures
-from vop.search import manifest as describing
-from vop.search import vector_index as nearest
+from vop.search import failures, manifest, vector_index
 from vop.search.checksums import check_rows, with_checksums
 from vop.search.failures import Failure
-from vop.search.filters import Filters
-from vop.search.following import Stamp, again_if_moved, explain_damage, follows, stamp_of
+from vop.search.filters import Filters, quoted
 from vop.search.lock import DATABASE
 from vop.search.manifest import LibraryModel, Manifest
 from vop.search.removed import Removed
-from vop.search.results import Moment, Nearest, best_of_videos
-from vop.search.schema import (
-    ADDED,
+from vop.search.results import (
     LIGHT,
     METADATA,
-    decoder_version,
-    delete_paths,
-    field_of,
-    matrix,
-    metadata_columns,
-    quoted,
-    schema,
-    span_of,
+    IndexedVideo,
+    IndexingStatus,
+    LibraryStatus,
+    Moment,
+    NearestRows,
+    Segment,
+    VideoRecord,
+    best_of_videos,
+    clip_of,
     video_of,
 )
-from vop.search.snapshot import Snapshot
+from vop.search.schema import ADDED, decoder_version, delete_paths, field_of, matrix, metadata_columns, schema
 from vop.search.state import read_progress
+from vop.search.vector_index import DamageError, Indexed, Snapshot, explain_damage
 from vop.utils.files import explain_full_disk
 from vop.video.clip import DECODER_VERSION
 
 if TYPE_CHECKING:
     from lancedb.table import Table
 
+Stamp = tuple[int, int]  # of library.json; another one whenever it is written
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_ATTEMPTS = 5  # to read what fails in the database, each at the newest version
 _IDS = {"segment": re.compile(r"[0-9a-f]{32}-\d{1,12}-\d{1,12}"), "video": re.compile(r"[0-9a-f]{32}")}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Known:
-    """A video of the library, as its file was when it was read."""
-
-    video: str
-    path: str
-    size: int
-    mtime_ns: int
-    metadata: dict[str, str | None]
-    volume: str | None = None
+# A library may change at any moment: its table is dropped when the library moves to other models, and an old version of
+# a table when a new one takes its place. A reading that fails then is repeated; one that fails for another reason means
+# that the library is damaged.
 
 
-@dataclass(frozen=True, kw_only=True)
-class IndexedVideo:
-    """What plays a video: its file, as it was when it was read, and whether a browser can."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    duration_seconds: float
-    plays_in_browsers: bool
+def stamp_of(path: Path) -> Stamp | None:
+    """The stamp of a library; None if there is none."""
+    try:
+        state = (path / manifest.FILE).stat()
+    except OSError:
+        return None
+    return state.st_mtime_ns, state.st_ino
 
 
-@dataclass(frozen=True, kw_only=True)
-class Segment:
-    """One row: what a page shows of a segment, and its embeddings (e,) by model."""
+def again_if_moved(path: Path, read: Callable[[Stamp | None], T]) -> T:
+    """What `read` returns; a reading that fails is repeated if the library has changed meanwhile.
 
-    segment: str
-    video: str
-    path: str
-    start_seconds: float
-    end_seconds: float
-    strip: bytes
-    embeddings: tuple[np.ndarray, ...]
+    Args:
+        read: takes the library's stamp as it was before.
+
+    Raises:
+        VopError: the database fails again and again: it is damaged.
+    """
+    failed = 0
+    while True:
+        stamp = stamp_of(path)
+        try:
+            with explain_damage(path):
+                return read(stamp)
+        except Exception as error:
+            failed += isinstance(error, DamageError)
+            if stamp_of(path) == stamp and (not isinstance(error, DamageError) or failed == _ATTEMPTS):
+                raise
+
+
+def follows(method: Callable[Concatenate[Store, P], T]) -> Callable[Concatenate[Store, P], T]:
+    """A method that reads the library as it is at the time of the call."""
+
+    @wraps(method)
+    def following(store: Store, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        def read(stamp: Stamp | None) -> T:
+            store.follow(stamp)
+            return method(store, *args, **kwargs)
+
+        return again_if_moved(store.path, read)
+
+    return following
 
 
 class Store:
-    """An open library. Reading and searching are safe from several threads and beside a writer.
+    """An open library. Several threads can read and search, also while another process writes.
 
     Attributes:
         path: its folder.
-        about: what `library.json` says.
+        manifest: what `library.json` says.
     """
 
-    def __init__(self, path: Path, about: Manifest, stamp: Stamp | None = None) -> None:
-        """Opens the tables; `stamp` is that of `library.json` before `about` was read from it."""
+    def __init__(self, path: Path, manifest: Manifest, stamp: Stamp | None = None) -> None:
+        """Opens the tables; `stamp` is that of `library.json` before `manifest` was read from it."""
         import lancedb
 
-        self.path, self.manifest = path, about
-        # Every read sees what has been committed by then: asking for the version costs 0.3 ms.
+        self.path, self.manifest = path, manifest
+        # Every read sees what is committed by then: asking for the version costs 0.3 ms.
         self._database = lancedb.connect(path / DATABASE, read_consistency_interval=timedelta(0))
         self._changing = threading.Lock()
         self._open_tables()
@@ -122,7 +137,7 @@ class Store:
             self.table: Table = self._database.open_table(self.manifest.table)
             self._failures: Table = self._database.open_table(failures.TABLE)
         self._snapshots: dict[str, Snapshot] = {}
-        self._indexed: nearest.Indexed | None = None
+        self._indexed: Indexed | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> Store:
@@ -133,20 +148,20 @@ class Store:
             VopError: it is damaged, or from a later version.
         """
         path = Path(path).expanduser().absolute()
-        return again_if_moved(path, lambda stamp: cls(path, describing.read(path), stamp))
+        return again_if_moved(path, lambda stamp: cls(path, manifest.read(path), stamp))
 
     @classmethod
-    def create(cls, path: str | Path, about: Manifest) -> Store:
+    def create(cls, path: str | Path, wanted: Manifest) -> Store:
         """Makes an empty library; see `check_place`."""
         import lancedb
 
         path = Path(path).expanduser().absolute()
         with explain_full_disk(path):
             database = lancedb.connect(path / DATABASE)
-            database.create_table(about.table, schema=schema(about.models), exist_ok=True)
+            database.create_table(wanted.table, schema=schema(wanted.models), exist_ok=True)
             database.create_table(failures.TABLE, schema=failures.SCHEMA, exist_ok=True)
-            describing.write(about, path)
-        return cls(path, about)
+            manifest.write(wanted, path)
+        return cls(path, wanted)
 
     @property
     def name(self) -> str:
@@ -162,10 +177,15 @@ class Store:
         return Removed(self._database, self.table, library=self.path)
 
     def restorable(self) -> list[str]:
-        """The paths of those videos that were set aside and can be put back: neither they nor their paths are back."""
-        known = self.known()
-        ids = {video.video for video in known.values()}
-        return [path for path, video in self.removed.videos().items() if path not in known and video not in ids]
+        """The paths of the videos that were set aside and can be put back: neither they nor their paths are back."""
+        present = self.videos()
+        ids = {record.video for record in present.values()}
+        return [path for path, video in self.removed.videos().items() if path not in present and video not in ids]
+
+    @follows
+    def refresh(self) -> Manifest:
+        """The manifest as it is on the disk."""
+        return self.manifest
 
     @property
     @follows
@@ -189,21 +209,21 @@ class Store:
 
         Args:
             vector: the query (e,), of unit length.
-            model: which of the library's models made it: its number, or itself, which is found again if the library has
-                moved on meanwhile.
-            leave_out: a video that is not to be found.
+            model: which of the library's models made it, by its number, or the model itself, which is found again if
+                the library has moved to other models meanwhile.
+            leave_out: the id of a video that must not be found.
 
         Raises:
             UsageError: k or a filter is not allowed.
-            VopError: the library has moved to other models, so that the query says nothing in it.
+            VopError: the library has moved to other models, with whose embeddings the query cannot be compared.
         """
-        where = (filters or Filters()).sql(self.columns)
+        where = filters.sql(self.columns) if filters else None
         if leave_out:
             where = " AND ".join(filter(None, [where, f"video <> {quoted(leave_out)}"]))
         return best_of_videos(self._nearest(vector, where, self._column(model)), k)
 
     def _column(self, model: int | LibraryModel) -> str:
-        """Where the embeddings of a model are now."""
+        """The column with the embeddings of a model."""
         if isinstance(model, int):
             return self.models[model].column
         for own in self.models:
@@ -211,27 +231,27 @@ class Store:
                 return own.column
         raise VopError(f"{self.path} has moved to other models since it was opened; open it again")
 
-    def _nearest(self, vector: np.ndarray, where: str | None, column: str) -> Nearest:
-        if self.table.count_rows() > nearest.EXACT_ROWS:
+    def _nearest(self, vector: np.ndarray, where: str | None, column: str) -> NearestRows:
+        if self.table.count_rows() > vector_index.EXACT_ROWS:
             light = LIGHT + [METADATA + name for name in self.columns]
             indexed = self._by_index()
             return lambda limit: indexed.search(column, vector, limit=limit, where=where, columns=light)
         snapshot = self._snapshot(column)
         return partial(snapshot.nearest, vector, snapshot.mask(where))
 
-    def _by_index(self) -> nearest.Indexed:
+    def _by_index(self) -> Indexed:
         with self._changing:
-            self._indexed = self._indexed or nearest.Indexed(self.path / DATABASE, self.manifest.table)
+            self._indexed = self._indexed or Indexed(self.path / DATABASE, self.manifest.table)
             return self._indexed
 
     def _snapshot(self, column: str) -> Snapshot:
-        """The table in memory, as it is now."""
+        """The table in memory, at its newest version."""
         with self._changing:
-            known = self._snapshots.get(column)
-            if known is None or known.version != self.table.version:
-                known = Snapshot(self._database.open_table(self.manifest.table), column)
-                self._snapshots[column] = known
-            return known
+            kept = self._snapshots.get(column)
+            if kept is None or kept.version != self.table.version:
+                kept = Snapshot(self._database.open_table(self.manifest.table), column)
+                self._snapshots[column] = kept
+            return kept
 
     @follows
     def segment(self, segment: str) -> Segment:
@@ -242,7 +262,7 @@ class Store:
         """
         row = self._row("segment", segment, ["path", "strip", *(model.column for model in self.models)])
         embeddings = tuple(matrix(row.column(model.column))[0] for model in self.models)
-        start, end = span_of(segment)
+        start, end = clip_of(segment)
         return Segment(
             segment=segment,
             video=video_of(segment),
@@ -277,14 +297,14 @@ class Store:
         return failures.read(self._failures)
 
     @follows
-    def known(self) -> dict[str, Known]:
+    def videos(self) -> dict[str, VideoRecord]:
         """The library's videos, by path."""
         columns = {METADATA + name: name for name in self.columns}
         names = ["video", "path", "size", "mtime_ns"]
         names += ["volume"] if "volume" in self.table.schema.names else []  # which older libraries lack
         rows = self._one_row_each([*names, *columns])
         return {
-            row["path"]: Known(
+            row["path"]: VideoRecord(
                 **{name: row[name] for name in names},
                 metadata={name: row[column] for column, name in columns.items()},
             )
@@ -297,50 +317,49 @@ class Store:
         rows = self._one_row_each(["path", "duration_seconds", "made_with"])
         return {row["path"]: row["duration_seconds"] for row in rows if _is_outdated(row)}
 
-    def _one_row_each(self, columns: list[str]) -> list[dict]:
+    def _one_row_each(self, columns: list[str]) -> list[dict[str, Any]]:
         """These columns of each video."""
-        return self.table.search().where("place = 0").select(columns).to_arrow().to_pylist()
+        rows: list[dict[str, Any]] = self.table.search().where("place = 0").select(columns).to_arrow().to_pylist()
+        return rows
 
     @follows
     def rows_of(self, videos: Iterable[str], *, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows of these videos, in the order of place."""
+        """All rows of these videos, in their order in the video."""
         columns = list(columns or self.table.schema.names)
         query = self.table.search().where(f"video IN ({', '.join(map(quoted, videos))})")
         rows = query.select(list({*columns, "video", "place"})).to_arrow()
         return rows.sort_by([("video", "ascending"), ("place", "ascending")]).select(columns)
 
     @follows
-    def status(self) -> dict:
-        """Counts, and how far an indexing is that runs now (None where none does).
-
-        `failures` are the files that are not, or only in part, in the library; copies are counted apart.
-        """
+    def status(self) -> LibraryStatus:
+        """How much is in the library, and how far a running indexing is."""
         kinds = Counter(self._failures.search().select(["kind"]).to_arrow().column(0).to_pylist())
         videos = self._one_row_each(["duration_seconds", "made_with"])
-        return {
-            "segments": self.table.count_rows(),
-            "videos": len(videos),
-            "hours": round(sum(video["duration_seconds"] for video in videos) / 3600, 3),
-            "outdated": sum(map(_is_outdated, videos)),
-            "failures": kinds[failures.UNREADABLE] + kinds[failures.PARTIAL],
-            "unreadable": kinds[failures.UNREADABLE],
-            "partial": kinds[failures.PARTIAL],
-            "duplicates": kinds[failures.DUPLICATE],
-            "columns": self.columns,
-            "index": read_progress(self.path),
-        }
+        progress = read_progress(self.path)
+        return LibraryStatus(
+            segments=self.table.count_rows(),
+            videos=len(videos),
+            hours=round(sum(video["duration_seconds"] for video in videos) / 3600, 3),
+            outdated=sum(map(_is_outdated, videos)),
+            failures=kinds[failures.UNREADABLE] + kinds[failures.PARTIAL],
+            unreadable=kinds[failures.UNREADABLE],
+            partial=kinds[failures.PARTIAL],
+            duplicates=kinds[failures.DUPLICATE],
+            columns=self.columns,
+            index=None if progress is None else _indexing(progress),
+        )
 
     def follow(self, stamp: Stamp | None) -> None:
-        """Goes on with the new table where the library was moved to other models."""
+        """Turns to the new table where the library was moved to other models."""
         if stamp == self._stamp:
             return
         with self._changing:
             if stamp != self._stamp:  # no other thread has done it
-                self.manifest = describing.read(self.path)
+                self.manifest = manifest.read(self.path)
                 self._open_tables()
                 self._stamp = stamp
 
-    # -- writing, by whoever holds the library (`alone_in`)
+    # -- writing, with the library's lock held (`vop.search.lock`)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -351,8 +370,8 @@ class Store:
         """Adds whole videos, in one commit.
 
         Args:
-            replacing: paths of which all that was there goes in the same commit, as do rows of the same segments; to be
-                given unless both the paths and the videos are new ones.
+            replacing: paths whose rows are deleted in the same commit, as are rows of the same segments. Needed unless
+                both the paths and the videos are new.
         """
         rows, replacing = with_checksums(rows), sorted(replacing)
         with self._writing():
@@ -377,9 +396,9 @@ class Store:
         self.remove(paths)
 
     def put_back(self, paths: Iterable[str]) -> list[str]:
-        """Brings back those of these videos that were set aside; gives their paths.
+        """Puts back the videos at these paths that were set aside, and returns their paths.
 
-        A video that the library has again by now, or whose path has another one, is left where it is.
+        A video stays set aside if the library has it again, or has another one at its path.
         """
         restorable = set(self.restorable())
         wanted = [path for path in paths if path in restorable]
@@ -389,7 +408,7 @@ class Store:
         return wanted
 
     def add_columns(self, names: Iterable[str]) -> None:
-        """Columns of the owner's metadata, and those that older libraries lack; empty at first."""
+        """Adds empty columns: of the owner's metadata, and those that older libraries lack."""
         wanted = [*ADDED, *(METADATA + name for name in names)]
         new = [field_of(name) for name in wanted if name not in self.table.schema.names]
         if new:
@@ -397,7 +416,7 @@ class Store:
                 self.table.add_columns(new)
 
     def put_failures(self, failed: Sequence[Failure], *, no_longer: Iterable[str] = ()) -> None:
-        """Lists files that failed, in the place of what was listed of them, and takes others off the list."""
+        """Lists files that failed, instead of their earlier entries, and takes others off the list."""
         with self._writing():
             failures.write(self._failures, failed, no_longer=no_longer)
 
@@ -406,13 +425,12 @@ class Store:
         first, *others = self.models
         self.change(models=(replace(first, name=name), *others))
 
-    def change(self, **changes) -> None:
+    def change(self, **changes: Any) -> None:
         """Changes fields of `library.json`, as it is now."""
-        before = describing.read(self.path)
-        about = before.with_(**changes)
-        self.manifest = about
-        if about != before:
-            describing.write(about, self.path)
+        before = manifest.read(self.path)
+        self.manifest = before.with_(**changes)
+        if self.manifest != before:
+            manifest.write(self.manifest, self.path)
 
     def drop_frames(self) -> None:
         """Removes the kept frames of segments that are neither in the library nor set aside."""
@@ -424,33 +442,39 @@ class Store:
             frames.keep_only([*own, *self.removed.segments()])
 
     def keep_up(self) -> None:
-        """Makes one file of many, drops old versions, and builds or completes the indexes where they are needed."""
+        """Merges small files, drops old versions, and builds or completes the indexes where they are needed."""
         from lancedb.index import BTree
 
         with self._writing():
-            if self.table.count_rows() > nearest.EXACT_ROWS:
+            if self.table.count_rows() > vector_index.EXACT_ROWS:
                 indexed = {name for index in self.table.list_indices() for name in index.columns}
                 for key in sorted(_IDS.keys() - indexed):
                     self.table.create_index(key, config=BTree())
-            nearest.keep_up(self.table, [model.column for model in self.models])
-            nearest.tidy_up(self._failures)
+            vector_index.keep_up(self.table, [model.column for model in self.models])
+            vector_index.tidy_up(self._failures)
 
-    def staging(self, about: Manifest) -> Store:
-        """A library of the same folder with another description, that nobody sees before `publish`."""
+    def staging(self, wanted: Manifest) -> Store:
+        """A library in the same folder with another manifest, which readers do not see before `publish`."""
         with self._writing():
-            if about.table not in self._database.list_tables().tables:
-                self._database.create_table(about.table, schema=schema(about.models, self.columns))
-            staged = Store(self.path, about)
+            if wanted.table not in self._database.list_tables().tables:
+                self._database.create_table(wanted.table, schema=schema(wanted.models, self.columns))
+            staged = Store(self.path, wanted)
             staged.add_columns(self.columns)
         return staged
 
     def publish(self) -> None:
         """Makes the staged table the library's, and drops every other one."""
-        describing.write(self.manifest, self.path)
+        manifest.write(self.manifest, self.path)
         for name in self._database.list_tables().tables:
             if name not in (self.manifest.table, failures.TABLE):
                 self._database.drop_table(name)
 
 
-def _is_outdated(row: Mapping[str, object]) -> bool:
+def _is_outdated(row: Mapping[str, Any]) -> bool:
     return decoder_version(row["made_with"]) < DECODER_VERSION
+
+
+def _indexing(progress: Mapping[str, Any]) -> IndexingStatus:
+    """What a running indexing has written, which may be of another version of vop."""
+    names = IndexingStatus.__dataclass_fields__
+    return IndexingStatus(**{name: value for name, value in progress.items() if name in names})

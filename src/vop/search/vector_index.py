@@ -1,36 +1,41 @@
-"""The nearest vectors: an exact scan in memory for a small table, LanceDB's index for a large one.
+"""The nearest segments: an exact scan in memory for a small table, LanceDB's index for a large one; and its upkeep.
 
 The index is IVF-RQ: the rows lie in partitions around centroids, half a byte a number (RaBitQ: Gao and Long, SIGMOD
-2024). A search goes through the partitions nearest to the query, all of them in a table of up to 400,000 rows, and what
-it finds is read again in full, so that the order and the scores are those of the stored vectors. An HNSW graph is no
-quicker, takes 19 times as long to build, and from some queries its walk never comes to where their nearest rows are.
+2024). A search visits the partitions nearest to the query, all of them in a table of up to 400,000 rows, and reads the
+vectors of its best rows in full, so that order and scores are those of the stored vectors. An HNSW graph is not faster,
+takes 19 times as long to build, and never finds the nearest rows of some queries.
 
-Rows that came after the index was built are scanned until `keep_up` gives them a piece of their own, with the same
-centroids; every search visits every piece, so that many of them are built anew as one.
+Rows that are added after the index was built are scanned until `keep_up` gives them a piece of the index, with the same
+centroids. Every search visits every piece, so an index of many pieces is built anew as one.
 
-`bench/search.py` measures it beside the exact scan and FAISS, and the limits below come from there.
+`bench/search.py` compares it with the exact scan and FAISS; the limits below come from there.
 
 Shapes: `n` rows, `e` width of the embeddings.
 """
 
 from __future__ import annotations
 
+import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from vop.errors import VopError
+from vop.search.results import LIGHT, METADATA, SCORE
+from vop.search.schema import matrix
 
+if TYPE_CHECKING:
     from lancedb.table import AsyncTable, IndexStatistics, Table
 
-EXACT_ROWS = 50_000  # up to here NumPy's product takes no longer than a search of the index
+EXACT_ROWS = 50_000  # up to this many, NumPy's product takes no longer than a search of the index
 MOST_PIECES = 8
-TAIL_ROWS = 5000  # scanned in about 7 ms; fewer are not worth a piece
+TAIL_ROWS = 5000  # are scanned in about 7 ms; fewer are not worth a piece
 MOST_FRAGMENTS = 100  # files with few rows, of small commits
 
 _KIND = "IVF_RQ"
@@ -42,7 +47,7 @@ _MOST_REFINED = 50_000  # here a search of the index still takes a quarter of a 
 
 
 class Exact:
-    """Vectors in memory, every one compared.
+    """Vectors in memory; a search compares the query with each of them.
 
     Attributes:
         matrix: float32 (n, e), rows of unit length.
@@ -77,11 +82,42 @@ def _best(scores: np.ndarray, limit: int) -> np.ndarray:
     return kept[np.argsort(-scores[kept], kind="stable")[:limit]]
 
 
-class Indexed:
-    """A table of a database, searched by its index. What has been committed by the time of a search is found.
+class Snapshot:
+    """One version of a table: the embeddings of one model and the light columns.
 
-    By LanceDB's asynchronous interface: the synchronous one goes to LanceDB's event loop five times for a search, which
-    takes 2 ms more.
+    Attributes:
+        version: of the table.
+    """
+
+    def __init__(self, table: Table, column: str) -> None:
+        """Takes a handle of its own, which stays at this version."""
+        self.version = table.version
+        table.checkout(self.version)
+        self._table = table
+        light = LIGHT + [name for name in table.schema.names if name.startswith(METADATA)]
+        rows = table.search().select([*light, column]).with_row_id(True).to_arrow()
+        self._exact = Exact(matrix(rows.column(column)))
+        self._row_ids = rows.column("_rowid").to_numpy()
+        self._rows = rows.select(light)
+
+    def mask(self, where: str | None) -> np.ndarray | None:
+        """Which rows (n,) a condition holds for; None for all."""
+        if where is None:
+            return None
+        found = self._table.search().where(where).select(["place"]).with_row_id(True).to_arrow()
+        return np.isin(self._row_ids, found.column("_rowid").to_numpy())
+
+    def nearest(self, vector: np.ndarray, mask: np.ndarray | None, limit: int) -> pa.Table:
+        """The nearest `limit` rows, best first."""
+        positions, scores = self._exact.search(vector, limit, mask=mask)
+        return self._rows.take(pa.array(positions)).append_column(SCORE, pa.array(scores, pa.float32()))
+
+
+class Indexed:
+    """A table that is searched by its index. A search finds all rows that are committed by then.
+
+    It uses LanceDB's asynchronous interface: the synchronous one enters LanceDB's event loop five times in a search,
+    which takes 2 ms more.
     """
 
     def __init__(self, database: Path, table: str) -> None:
@@ -92,27 +128,28 @@ class Indexed:
             connection = await lancedb.connect_async(database, read_consistency_interval=timedelta(0))
             return await connection.open_table(table)
 
-        self._wait = LOOP.run
-        self._table = self._wait(opened())
+        loop: Any = LOOP  # it has no types
+        self._wait = loop.run
+        self._table: AsyncTable = self._wait(opened())
 
     def search(
         self, column: str, query: np.ndarray, *, limit: int, where: str | None = None, columns: Sequence[str]
     ) -> pa.Table:
         """The nearest `limit` rows, best first, with `columns` and `_score`, the exact cosine similarity.
 
-        A condition holds before the search, so that there are fewer than `limit` only where there are no more. Rows
-        that the index does not have yet are found as well, and without an index every row is compared.
+        A condition applies before the search, so that there are fewer than `limit` rows only if no more meet it. Rows
+        that the index does not have yet are found as well; without an index, the query is compared with every row.
 
         Args:
             query: float32 (e,).
-            where: SQL, what has to hold for a row.
+            where: SQL condition that rows must meet.
         """
         found = self._wait(self._search(column, query, limit, where, [*columns, "_distance"]))
         scores = pa.array(1 - found.column("_distance").to_numpy(), pa.float32())
-        return found.select(list(columns)).append_column("_score", scores)
+        return found.select(list(columns)).append_column(SCORE, scores)
 
     async def _search(
-        self, column: str, query: np.ndarray, limit: int, where: str | None, columns: Sequence[str]
+        self, column: str, query: np.ndarray, limit: int, where: str | None, columns: list[str]
     ) -> pa.Table:
         rows = max(1, await self._table.count_rows())
         limit = min(limit, rows)
@@ -127,16 +164,16 @@ class Indexed:
             found = await search.nprobes(max(partitions, round(share * rows / _PARTITION_ROWS))).to_arrow()
             if len(found) == limit:
                 return found
-        return await search.nprobes(rows).to_arrow()  # all: those nearby may not have so many that meet the condition
+        return await search.nprobes(rows).to_arrow()  # all partitions: too few rows of those nearby meet the condition
 
 
 def needs_index(rows: int, pieces: int) -> bool:
-    """Whether an index is to be built: a large table has none (0 pieces), or one in too many pieces."""
+    """Whether to build an index: a large table has none (0 pieces), or one of too many pieces."""
     return rows > EXACT_ROWS and not 1 <= pieces <= MOST_PIECES
 
 
 def build_index(table: Table, column: str) -> None:
-    """Builds the index of a column, in the place of the one that is there; readers use the old one until it is done."""
+    """Builds the index of a column, or builds it anew; readers use the old one until it is done."""
     from lancedb.index import IvfRq
 
     partitions = max(1, table.count_rows() // _PARTITION_ROWS)
@@ -145,31 +182,39 @@ def build_index(table: Table, column: str) -> None:
 
 
 def keep_up(table: Table, columns: Sequence[str]) -> None:
-    """Builds or completes the indexes of these columns where that is due, makes one file of many, drops old versions.
+    """Builds or completes the indexes of these columns where needed, merges small files, and drops old versions.
 
-    For the one who writes to the table; readers go on beside it.
+    The caller holds the library's lock. Readers are not disturbed.
     """
     rows = table.count_rows()
     for column in columns:
         index = _statistics(table, column)
-        if needs_index(rows, index.num_indices if index and index.index_type == _KIND else 0):
+        pieces = index.num_indices if index and index.index_type == _KIND else 0
+        if needs_index(rows, pieces or 0):
             build_index(table, column)
     indexes = list(filter(None, (_statistics(table, column) for column in columns)))
     tail = max((index.num_unindexed_rows for index in indexes), default=0)
     is_small_tail = 0 < tail < TAIL_ROWS
-    if not is_small_tail or table.stats()["fragment_stats"]["num_fragments"] >= MOST_FRAGMENTS:
+    if not is_small_tail or _fragments(table) >= MOST_FRAGMENTS:
         tidy_up(table)
 
 
 def tidy_up(table: Table) -> None:
-    """Makes one file of many, and removes old versions and what killed writers have left.
+    """Merges small files, and removes old versions and what killed writers have left.
 
-    A reader of an old version fails, and reads again (`vop.search.following`): a library takes no more than its rows.
+    A reader of an old version fails, and reads again (`vop.search.store.follows`): a library takes no more space than
+    its rows.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "optimize", UserWarning)  # of those readers
-        # Not a millisecond more: making one file of many takes two versions, and the first of them still has the many.
+        # No age at all: merging makes two versions, and the first of them still has the small files.
         table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+
+
+def _fragments(table: Table) -> int:
+    """How many files the table's rows lie in."""
+    statistics: Any = table.stats()  # a dictionary, whatever its annotation says
+    return int(statistics["fragment_stats"]["num_fragments"])
 
 
 def _index_name(column: str) -> str:
@@ -178,3 +223,25 @@ def _index_name(column: str) -> str:
 
 def _statistics(table: Table, column: str) -> IndexStatistics | None:
     return table.index_stats(_index_name(column))
+
+
+class DamageError(VopError):
+    """The database has failed."""
+
+
+@contextmanager
+def explain_damage(path: Path) -> Iterator[None]:
+    """Turns an error of the database into a VopError that says how to find what is damaged."""
+    try:
+        yield
+    except (VopError, TypeError):
+        raise
+    except Exception as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if not frame.f_globals.get("__name__", "").startswith(("lancedb", "pyarrow")):
+            raise
+        reason = str(error).partition(", /")[0].splitlines()  # without the line of LanceDB's own source
+        raise DamageError(
+            f"{path}: its database cannot be read ({reason[0] if reason else type(error).__name__}); "
+            f"vop library check {path} says what is damaged"
+        ) from error

@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from vop.search.checksums import check_rows
 from vop.search.failures import Failure
+from vop.search.results import METADATA
 from vop.search.scanner import FoundFile
-from vop.search.schema import METADATA, with_column
+from vop.search.schema import with_column
 from vop.search.store import Store
 from vop.search.volumes import volume_of
 from vop.utils.uninterrupted import uninterrupted

@@ -10,7 +10,8 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import Response
 
-from vop.search.store import IndexedVideo, Store
+from vop.search.results import IndexedVideo
+from vop.search.store import Store
 from vop.server.answers import MEDIA_PROBLEMS, PROBLEMS, AskedForMoment
 from vop.server.batching import TryAgain
 from vop.server.desk import TheDesk

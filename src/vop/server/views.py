@@ -108,7 +108,7 @@ class Served:
         with self._asking:
             if time.monotonic() - self._asked >= STATUS_SECONDS:
                 try:
-                    self._status = self.library.status()
+                    self._status = self.library.status().to_dict()
                 except VopError as error:
                     self._status = {**_NOTHING, "error": str(error)}
                 self._asked = time.monotonic()

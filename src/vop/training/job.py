@@ -11,16 +11,17 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
+from vop import methods
 from vop.datasets.frames import FrameStore
 from vop.datasets.loading import count_groups
 from vop.datasets.splits import with_validation
 from vop.datasets.types import Dataset, Split
 from vop.datasets.validation import BadVideo, screen
-from vop.errors import DataError, UsageError, VopError, unknown_name
+from vop.errors import DataError, UsageError, VopError
 from vop.heads import MEAN
-from vop.methods import METHODS
-from vop.models.model import TextVideoModel, create
-from vop.models.pretrained import CONFIG, TRAINING
+from vop.models.model import TextVideoModel
+from vop.models.pretrained import create
+from vop.models.run_folder import CONFIG, TRAINING
 from vop.training.checkpoint import check_identity
 from vop.training.recipe import Recipe
 from vop.training.trainer import CHECKPOINT, Trainer, TrainingResult, identity_of
@@ -70,8 +71,7 @@ def train(
         UsageError: `out` holds a run already and `resume` is not set.
     """
     recipe = recipe or Recipe()
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
+    methods.find_trainable(method)
     _check_out(out, resume=resume)
     process = PartialState(cpu=default_device().type == "cpu", timeout=DECODING_TIMEOUT)
     device = process.device

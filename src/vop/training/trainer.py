@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 from accelerate import Accelerator
@@ -25,8 +25,10 @@ from vop.datasets.loading import EpochSampler, FrameLoader, PairDataset, caption
 from vop.datasets.types import Split
 from vop.errors import DataError, UsageError, VopError
 from vop.evaluation.embedding import embed_split
-from vop.models.model import HEAD_PREFIX, TextVideoModel, create
-from vop.models.pretrained import TRAINING
+from vop.models.card import made_with
+from vop.models.model import HEAD_PREFIX, TextVideoModel
+from vop.models.pretrained import create
+from vop.models.run_folder import TRAINING, Card
 from vop.training import checkpoint, selection
 from vop.training.distributed import gather_rows, share_gradient
 from vop.training.loss import contrastive_loss
@@ -79,7 +81,7 @@ class Trainer:
     """Trains `model` on `train`; `fit` does the whole job.
 
     Args:
-        model: fresh from `vop.models.model.create`.
+        model: fresh from `vop.models.pretrained.create`.
         train: the pairs; every video of it is readable (`vop.datasets.validation.screen`).
         validation: selects the epoch; None keeps the last.
         out: the run's folder.
@@ -353,9 +355,9 @@ class Trainer:
             return "untrained"
         return "last" if self.validation is None else "validation-selected"
 
-    def _card(self, result: TrainingResult, tuned: TextVideoModel) -> dict:
+    def _card(self, result: TrainingResult, tuned: TextVideoModel) -> Card:
         is_untuned = result.selection == UNTUNED
-        card = {
+        card: dict[str, Any] = {
             "data": self.data,
             "training_pairs": len(self.train),
             "training_videos": len(self.train.videos),
@@ -369,7 +371,8 @@ class Trainer:
         if is_untuned:
             card["not_kept"] = f"{tuned.method_name}, no better than the untuned model on validation videos"
         validation = result.untuned if is_untuned else (result.best or {}).get("validation")
-        return card | ({"validation": validation} if validation else {})
+        card |= made_with(tuned.clip.dtype)
+        return cast(Card, card | ({"validation": validation} if validation else {}))
 
     def _identity(self) -> dict:
         """What must be the same for a training to go on."""

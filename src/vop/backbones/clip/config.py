@@ -5,10 +5,10 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Value = TypeVar("Value", int, float, str)
-# Far above any CLIP there is, far below what fills a memory or a day.
+# Far above every known CLIP, and far below sizes that exhaust memory.
 _MOST = {
     "num_hidden_layers": 200,
     "hidden_size": 20_000,
@@ -62,13 +62,13 @@ VIT_L_14 = ClipSizes(
 )
 
 
-def sizes_from_config(config: Mapping) -> ClipSizes:
+def sizes_from_config(config: Mapping[str, Any]) -> ClipSizes:
     """Reads the sizes from the config.json of a `transformers` CLIP folder.
 
-    What it leaves out is as in ViT-B/32: `transformers.CLIPConfig`, which takes a second to import, has it so, too.
+    The defaults are those of ViT-B/32, as in `transformers.CLIPConfig`, which takes a second to import.
 
     Raises:
-        ValueError: a value is of another kind than its size; the message names it.
+        ValueError: a value is of a wrong type; the message names it.
     """
     usual = VIT_B_32
     text, vision = _part(config, "text_config"), _part(config, "vision_config")
@@ -96,8 +96,8 @@ def sizes_from_config(config: Mapping) -> ClipSizes:
     )
 
 
-def _part(config: Mapping, name: str) -> Mapping:
-    """A tower's values; some old files have them under `NAME_dict`, too, and those are the ones that count."""
+def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A tower's values. Some old files repeat them under `NAME_dict`, which takes precedence."""
     part = config.get(f"{name}_dict")
     part = config.get(name) if part is None else part
     if not isinstance(part, Mapping | None):
@@ -105,7 +105,7 @@ def _part(config: Mapping, name: str) -> Mapping:
     return part or {}
 
 
-def _tower(part: Mapping, usual: TowerSizes) -> TowerSizes:
+def _tower(part: Mapping[str, Any], usual: TowerSizes) -> TowerSizes:
     width, heads = _read(part, "hidden_size", usual.width), _read(part, "num_attention_heads", usual.heads)
     if width % heads:
         raise ValueError(f"hidden_size is {width}, which {heads} attention heads do not divide")
@@ -119,8 +119,8 @@ def _tower(part: Mapping, usual: TowerSizes) -> TowerSizes:
     )
 
 
-def _read(part: Mapping, name: str, usual: Value) -> Value:
-    """A value of `usual`'s kind; `usual` where it is left out."""
+def _read(part: Mapping[str, Any], name: str, usual: Value) -> Value:
+    """A value of the type of `usual`, which is the default."""
     value = part.get(name, usual)
     if type(value) is not type(usual) or (isinstance(value, int) and value < 1):
         kind = {int: "a whole number, 1 or more", float: "a number such as 1e-5", str: "a name"}[type(usual)]

@@ -1,4 +1,4 @@
-"""The names of `transformers`' CLIP weights, and of ours."""
+"""Renames the weights of `transformers`' CLIP to ours."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _IN_LAYER = {
 
 
 def from_transformers(state: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:
-    """Renames the weights of a `transformers` CLIPModel to those of `Clip`.
+    """Renames the weights of a `transformers` CLIPModel to those of `CLIP`.
 
     The three attention projections are joined into one, as OpenAI's files and the paper's counts have them, and the
     final projections are transposed (`transformers` holds them as linear layers).

@@ -2,13 +2,14 @@
 
 Shapes: `b` sequences, `n` tokens, `d` width, `h` heads.
 
-Weights follow the dtype of the activations (`Linear`, `LayerNorm`), so that frozen weights can rest in bf16 beside
+Weights follow the dtype of the activations (`Linear`, `LayerNorm`), so that frozen weights can be bf16 beside
 trained ones in fp32, without autocast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,19 +32,19 @@ class QuickGelu(torch.autograd.Function):
     """`silu(1.702 x) / 1.702`, whose two factors cancel in the gradient: autograd would pass over it three times."""
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         scaled = x * 1.702
         ctx.save_for_backward(scaled)
         return F.silu(scaled).mul_(1 / 1.702)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return torch.ops.aten.silu_backward(gradient, *ctx.saved_tensors)
 
 
 def quick_gelu(x: Tensor) -> Tensor:
     """OpenAI's approximation of GELU, `x * sigmoid(1.702 x)`."""
-    return QuickGelu.apply(x)
+    return QuickGelu.apply(x)  # type: ignore[no-untyped-call]  # PyTorch has no types for it
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, "gelu": F.gelu}
@@ -112,6 +113,6 @@ class Layer(nn.Module):
 def free_parameter(*shape: int, std: float) -> nn.Parameter:
     """A parameter that belongs to no layer, initialised normal(0, std)."""
     parameter = nn.Parameter(torch.empty(shape))
-    if not parameter.is_meta:  # nothing is drawn there, yet PyTorch would import its compiler to do so: a second
+    if not parameter.is_meta:  # drawing nothing there would import PyTorch's compiler, which takes a second
         nn.init.normal_(parameter, std=std)
     return parameter

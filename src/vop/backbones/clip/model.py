@@ -2,12 +2,14 @@
 
 Shapes: `b` images or texts, `n` tokens, `d` a tower's width, `e` the joint space.
 
-Activations have the tower's `dtype`. Frozen weights rest in it, trained ones in float32; each is cast where it is used.
+Activations have the tower's `dtype`. Frozen weights are stored in it, trained ones in float32; both are cast
+where they are used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +20,7 @@ from vop.backbones.clip.layers import Layer, LayerNorm, free_parameter
 from vop.errors import UsageError
 from vop.utils.text import count
 
-Block = Callable[..., Tensor]  # called as a `Layer` is
+Block = Callable[..., Tensor]  # takes the arguments of `Layer.forward`
 
 
 class VisionTower(nn.Module):
@@ -57,12 +59,12 @@ class VisionTower(nn.Module):
         return cls @ self.projection.to(cls.dtype)
 
     def forward(self, pixels: Tensor, layers: Sequence[Block] | None = None) -> Tensor:
-        """(b, 3, h, w) to (b, e), not normalised: CLIP as it is, or with `layers` in the place of its own."""
+        """(b, 3, h, w) to (b, e), not normalised: CLIP as it is, or with `layers` in place of its own."""
         *layers, last = layers or self.layers
         x = self.pre_norm(self.embed(pixels))
         for layer in layers:
             x = layer(x)
-        return self.head(last(x, read=1)[:, 0])  # nothing reads the patches of the last one
+        return self.head(last(x, read=1)[:, 0])  # nothing reads the last layer's patches
 
 
 class TextTower(nn.Module):
@@ -96,7 +98,7 @@ class TextTower(nn.Module):
         return x + self.positions[: x.shape[1]].to(x.dtype)
 
     def eos_index(self, ids: Tensor) -> Tensor:
-        """(b, n) to (b,): where each text's first [EOS] stands."""
+        """(b, n) to (b,): the position of each text's first [EOS]."""
         found = ids == self.eos_token_id
         if not found.any(dim=1).all():
             row = int((~found.any(dim=1)).nonzero()[0])
@@ -109,14 +111,14 @@ class TextTower(nn.Module):
         return eos @ self.projection.to(eos.dtype)
 
     def forward(self, ids: Tensor, layers: Sequence[Block] | None = None) -> Tensor:
-        """(b, n) to (b, e), not normalised: CLIP as it is, or with `layers` in the place of its own."""
+        """(b, n) to (b, e), not normalised: CLIP as it is, or with `layers` in place of its own."""
         x = self.add_positions(self.embed(ids))
         for layer in layers or self.layers:
             x = layer(x, causal=True)
         return self.head(pick(x, self.eos_index(ids)))
 
 
-class Clip(nn.Module):
+class CLIP(nn.Module):
     """Both towers and the logit scale (its logarithm, as CLIP stores it)."""
 
     def __init__(self, sizes: ClipSizes) -> None:
@@ -128,11 +130,11 @@ class Clip(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the activations."""
+        """The dtype of the activations."""
         return self.vision.dtype
 
     def compute_in(self, dtype: torch.dtype) -> None:
-        """Sets the activations' dtype and puts what is frozen into it; the logit scale stays unrounded."""
+        """Sets the dtype of the activations and casts frozen weights to it. The logit scale stays unrounded."""
         for parameter in self.parameters():
             if not parameter.requires_grad and parameter is not self.log_logit_scale:
                 parameter.data = parameter.data.to(dtype)
@@ -140,13 +142,21 @@ class Clip(nn.Module):
 
 
 def pick(x: Tensor, index: Tensor) -> Tensor:
-    """Of (b, n, d), the token at `index` (b,) of each sequence: (b, d)."""
+    """The token of each sequence (b, n, d) at `index` (b,): (b, d)."""
     return x.take_along_dim(index[:, None, None], dim=1).squeeze(1)
 
 
-def make_layers(tower: TowerSizes) -> nn.ModuleList:
+class Layers(nn.ModuleList):
+    """The blocks of a tower."""
+
+    if TYPE_CHECKING:
+
+        def __iter__(self) -> Iterator[Layer]: ...
+
+
+def make_layers(tower: TowerSizes) -> Layers:
     """The blocks of a tower, freshly initialised."""
-    return nn.ModuleList(
+    return Layers(
         Layer(
             width=tower.width,
             heads=tower.heads,

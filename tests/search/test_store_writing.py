@@ -12,7 +12,8 @@ from search.libraries import a_file, content_of, make_library, rows_of, unit_vec
 from vop.search.failures import DUPLICATE, PARTIAL, UNREADABLE, failure
 from vop.search.filters import Filters
 from vop.search.lock import alone_in
-from vop.search.schema import METADATA, with_column
+from vop.search.results import METADATA
+from vop.search.schema import with_column
 from vop.search.store import Store
 
 QUERY = unit_vectors(1, seed=99)[0]
@@ -121,7 +122,7 @@ class TestFailures:
         library.put_failures(told)
         assert library.failures() == told[::-1]
         assert Store.open(library.path).failures() == told[::-1]
-        assert library.status()["failures"] == 2
+        assert library.status().failures == 2
 
     def test_what_is_told_later_takes_its_place(self, library):
         library.put_failures([failure("/v/x.mp4", UNREADABLE, "it is empty"), failure("/v/y.mp4", UNREADABLE, "no")])
@@ -144,7 +145,7 @@ def test_columns_of_metadata(library):
     library.add_columns(["two words", "stars"])  # one of them is there
     library.add_columns([])
     assert library.columns == reader.columns == ["author", "two words", "stars"]
-    assert reader.known()["/v/a.mp4"].metadata == {"author": None, "two words": None, "stars": None}
+    assert reader.videos()["/v/a.mp4"].metadata == {"author": None, "two words": None, "stars": None}
     library.put(rows_of(library, a_file("/v/e.mp4", metadata={"two words": "x"}), unit_vectors(1)))
     (moment,) = reader.search(QUERY, filters=Filters(where=["two words=x"]))
     assert (moment.path, moment.columns) == ("/v/e.mp4", {"two words": "x"})

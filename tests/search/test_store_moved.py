@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from search.libraries import a_file, a_model, an_about, make_library, rows_of, unit_vectors
+from search.libraries import a_file, a_manifest, a_model, make_library, rows_of, unit_vectors
 from vop.errors import UsageError
 from vop.search import manifest as describing
 from vop.search.failures import TABLE as FAILURES
@@ -29,7 +29,7 @@ def library(tmp_path) -> Store:
 def staged(library: Store, number: int, *, beside: bool = False) -> Store:
     """The same videos under another model."""
     models = [a_model(number, fingerprint=f"{number:016x}"), *(library.models if beside else ())]
-    moved = library.staging(an_about(*models, table=f"segments_{number}"))
+    moved = library.staging(a_manifest(*models, table=f"segments_{number}"))
     vectors = [unit_vectors(6, seed=number), OLD][: len(models)]
     moved.put(pa.concat_tables(rows_of(moved, file, *(v[n : n + 1] for v in vectors)) for n, file in enumerate(FILES)))
     return moved
@@ -49,7 +49,7 @@ def test_nobody_sees_it_before_it_is_published(library):
     for reader in (library, Store.open(library.path)):
         assert scores(reader) == expected(OLD)
         assert [model.name for model in reader.models] == ["run0"]
-        assert reader.status()["segments"] == 6
+        assert reader.status().segments == 6
     assert scores(moved) == expected(unit_vectors(6, seed=1))
 
 
@@ -66,7 +66,7 @@ def test_an_open_library_goes_on_with_the_new_table(library):
     assert [failed.path for failed in library.failures()] == ["/v/x.mp4"]
 
 
-@pytest.mark.parametrize("ask", ["status", "segment", "video", "known", "failures", "columns", "rows_of"])
+@pytest.mark.parametrize("ask", ["status", "segment", "video", "videos", "failures", "columns", "rows_of"])
 def test_whatever_is_asked_first(library, ask):
     moment = library.search(QUERY, k=1)[0]
     staged(library, 1).publish()
@@ -96,8 +96,8 @@ def test_other_tables_are_dropped(library):
 
 def test_staging_again_goes_on(library):
     staged(library, 1)
-    again = library.staging(an_about(a_model(1, fingerprint=f"{1:016x}"), table="segments_1"))
-    assert set(again.known()) == {str(file.path) for file in FILES}
+    again = library.staging(a_manifest(a_model(1, fingerprint=f"{1:016x}"), table="segments_1"))
+    assert set(again.videos()) == {str(file.path) for file in FILES}
 
 
 def test_those_who_search_meanwhile_meet_one_or_the_other(library):
@@ -127,6 +127,6 @@ def test_those_who_search_meanwhile_meet_one_or_the_other(library):
 
 def test_a_library_that_is_taken_away(library):
     (library.path / "library.json").unlink()
-    for read in (library.status, library.known, lambda: library.search(QUERY)):
+    for read in (library.status, library.videos, lambda: library.search(QUERY)):
         with pytest.raises(UsageError, match=f"{library.path}: there is no library"):
             read()

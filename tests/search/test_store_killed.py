@@ -65,6 +65,6 @@ def test_what_another_object_writes_is_seen_at_once(tmp_path):
         assert [moment.path for moment in library.search(query)] == ["/v/old.mp4"]
         other.put(rows_of(other, a_file("/v/new.mp4"), unit_vectors(2, seed=9)))
         assert [moment.path for moment in library.search(query)] == ["/v/new.mp4", "/v/old.mp4"]
-        assert set(library.known()) == {"/v/new.mp4", "/v/old.mp4"}
+        assert set(library.videos()) == {"/v/new.mp4", "/v/old.mp4"}
         other.remove(["/v/new.mp4"])
-    assert library.status()["videos"] == 1
+    assert library.status().videos == 1

@@ -9,7 +9,7 @@ import pytest
 from search.libraries import a_file, content_of, make_library
 from vop.errors import UsageError, VopError
 from vop.search.lock import check_place
-from vop.search.schema import segment_id
+from vop.search.results import segment_id
 from vop.search.store import Store
 
 VIDEO = content_of("/v/a.mp4")

@@ -1,0 +1,481 @@
+"""`Library`, the front door: everything that indexing and searching videos needs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from vop.backbones import DEFAULT_HUB_ID
+from vop.errors import UsageError
+from vop.search import queries
+from vop.search.filters import Filters
+from vop.search.lock import alone_in, check_place
+from vop.search.manifest import FILE, LibraryModel, Manifest, SegmentationConfig
+from vop.search.models import new_manifest, open_model, open_models
+from vop.search.queries import Caption, Example, Sentence, Vector
+from vop.search.results import IndexedVideo, LibraryStatus, Moment, Segment, check_k
+from vop.search.store import Store
+from vop.utils.names import existing_path
+from vop.utils.progress import Progress, silent
+from vop.utils.text import count
+from vop.video.clip import Clip
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from vop.models.model import TextVideoModel
+    from vop.search.failures import Failure
+    from vop.search.integrity import CheckReport
+    from vop.search.reembed import ReembedReport
+    from vop.search.report import IndexPreview, IndexReport
+
+PathLike: TypeAlias = "str | os.PathLike[str]"
+Sentences: TypeAlias = "str | Sentence | Sequence[str | tuple[str, float] | Sentence]"
+Query: TypeAlias = "Sentences | Path | Example | Moment | np.ndarray | Tensor"
+
+_log = logging.getLogger(__name__)
+
+
+def _silently() -> None:
+    pass
+
+
+class Library:
+    """A folder of segments of videos that can be searched.
+
+    Several threads and processes can read a library while one of them writes to it; a method sees what is committed by
+    the time of the call. A method that writes waits while another process does, and calls `waiting` before it waits.
+
+    Attributes:
+        path: the library's folder.
+    """
+
+    def __init__(
+        self, store: Store, *, model: str | Mapping[int, str] | None = None, precision: str | None = None
+    ) -> None:
+        """Use `Library.open` or `Library.create`."""
+        self.path = store.path
+        self._store, self._precision = store, precision
+        given = {0: model} if isinstance(model, str) else dict(model or {})
+        self._sources = {self._model(number).fingerprint: name for number, name in given.items()}
+        self._opened: dict[str, TextVideoModel] = {}  # by fingerprint
+        self._opening = threading.Lock()
+
+    @classmethod
+    def open(
+        cls, path: PathLike, *, model: str | Mapping[int, str] | None = None, precision: str | None = None
+    ) -> Library:
+        """Opens a library. Its models are loaded when a search first needs them.
+
+        Args:
+            model: where the library's model is, if it has moved; for a library of several models, by their numbers.
+            precision: bf16, fp32 or auto, for queries; by default the one that the videos were embedded in.
+
+        Raises:
+            UsageError: there is no library.
+            VopError: it is damaged, or from a later version of vop.
+        """
+        return cls(Store.open(Path(path)), model=model, precision=precision)
+
+    @classmethod
+    def create(
+        cls,
+        path: PathLike,
+        *,
+        model: str = DEFAULT_HUB_ID,
+        segmentation: SegmentationConfig | None = None,
+        num_frames: int | None = None,
+        keep_frames: bool = False,
+        precision: str = "auto",
+    ) -> Library:
+        """Makes an empty library.
+
+        Args:
+            model: a run, a CLIP folder, a hub id, or mini.
+            segmentation: how videos are cut into segments; by default windows of 10 seconds.
+            num_frames: frames of a segment; by default the model's own number.
+            keep_frames: whether to keep decoded frames, so that `reembed` need not decode again.
+            precision: bf16, fp32 or auto, of the embeddings.
+
+        Raises:
+            UsageError: the folder is a library, or has other files in it, or there is no such model.
+        """
+        folder = Path(path).expanduser().absolute()
+        check_place(folder)
+        _check_new(folder)
+        opened = open_model(str(model), num_frames=num_frames, precision=precision)
+        manifest = new_manifest(opened, name=str(model), segmentation=segmentation, keep_frames=keep_frames)
+        with alone_in(folder):
+            _check_new(folder)  # another process may have been faster
+            library = cls(Store.create(folder, manifest))
+        library._opened[manifest.models[0].fingerprint] = opened
+        return library
+
+    def __repr__(self) -> str:
+        return f"Library({str(self.path)!r})"
+
+    # -- What is in it
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return self._store.name
+
+    @property
+    def manifest(self) -> Manifest:
+        """Its settings: models, segmentation, excluded files."""
+        return self._store.refresh()
+
+    @property
+    def models(self) -> tuple[LibraryModel, ...]:
+        """The models that its videos are embedded by."""
+        return self.manifest.models
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of the owner's metadata, which `where` can filter by."""
+        return self._store.columns
+
+    def status(self) -> LibraryStatus:
+        """How much is in it, and how far a running indexing is."""
+        return self._store.status()
+
+    def failures(self) -> list[Failure]:
+        """The files that are not, or only in part, in it, by path."""
+        return self._store.failures()
+
+    def restorable(self) -> list[str]:
+        """The paths of the videos that `restore` can put back."""
+        return self._store.restorable()
+
+    def segment(self, segment: str) -> Segment:
+        """A segment by its id, with its thumbnail strip and its embeddings; a UsageError if there is none."""
+        return self._store.segment(segment)
+
+    def video(self, video: str) -> IndexedVideo:
+        """A video by its id; a UsageError if there is none."""
+        return self._store.video(video)
+
+    def model(self, number: int = 0) -> TextVideoModel:
+        """One of its models, loaded at the first use.
+
+        Raises:
+            UsageError: it has no model of this number, or the model is not where it was.
+            VopError: the model there is another one than the library's.
+        """
+        return self._open(self._model(number))
+
+    def _model(self, number: int) -> LibraryModel:
+        models = self.models
+        if not 0 <= number < len(models):
+            raise UsageError(f"model is {number}; {self.path} has {count('model', len(models))}, numbered from 0")
+        return models[number]
+
+    def _open(self, wanted: LibraryModel) -> TextVideoModel:
+        with self._opening:
+            if wanted.fingerprint not in self._opened:
+                (self._opened[wanted.fingerprint],) = open_models(
+                    self._store.manifest.with_(models=(wanted,)),
+                    folder=self.path,
+                    name=self._sources.get(wanted.fingerprint),
+                    precision=self._precision,
+                    beside=self._opened.values(),
+                )
+            return self._opened[wanted.fingerprint]
+
+    # -- Searching
+
+    def search(
+        self,
+        query: Query,
+        *,
+        k: int = 10,
+        model: int = 0,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        folder: PathLike | None = None,
+        name: str | None = None,
+        min_seconds: float | None = None,
+        max_seconds: float | None = None,
+        after: str | None = None,
+        before: str | None = None,
+        where: str | Sequence[str] = (),
+        warn: Callable[[str], None] = _log.warning,
+    ) -> list[Moment]:
+        """The best moment of each of the k videos that fit a query best, best first; fewer if there are no more.
+
+        Args:
+            query: a sentence; several sentences, each a text, a pair of a text and its weight, or a `Sentence`; a
+                `Path` to a video or picture; a `Moment`, for similar ones of other videos; or an embedding (e,).
+            model: which of the library's models searches, from 0 on.
+            start_seconds, end_seconds: the clip of a video that is given as a `Path`.
+            folder: only videos below it: an absolute path, a folder's name anywhere on the way to the file
+                (`2024/summer`), or a `Path`, which may be relative to the working directory.
+            name: only videos whose file name contains it, or matches it with `*` and `?`; case does not matter.
+            min_seconds, max_seconds: only videos of this duration.
+            after, before: only videos recorded on or after the first date, before the second; ISO 8601, or a month or
+                year, local time where no zone is given.
+            where: only videos whose metadata meets these conditions: `author=bob`, `stars>=4`, `title~dog`.
+            warn: called with a warning, such as of a sentence that is longer than the model reads.
+
+        Raises:
+            UsageError: an argument is not allowed, or a column unknown.
+            VideoError: the file cannot be read.
+            VopError: a model is not the library's, or the library is damaged.
+        """
+        check_k(k)
+        made_by = self._model(model)
+        given = Filters(
+            folder=_folder(folder),
+            name=name,
+            min_seconds=min_seconds,
+            max_seconds=max_seconds,
+            after=after,
+            before=before,
+            where=(where,) if isinstance(where, str) else tuple(where),
+        )
+        filters = given if given != Filters() else None
+        if filters:
+            filters.sql(self.columns)  # before seconds are spent on a model
+        if isinstance(query, Path | Example):
+            query = _clipped(query, start_seconds, end_seconds)
+        elif (start_seconds, end_seconds) != (None, None):
+            raise UsageError("start_seconds and end_seconds name a clip of a video: give a Path with them")
+        vector = self._vector(query, made_by, number=model, warn=warn)
+        leave_out = query.video if isinstance(query, Moment) else None
+        return self._store.search(vector, k=k, filters=filters, model=made_by, leave_out=leave_out)
+
+    def captions(
+        self,
+        file: PathLike | Example,
+        captions: PathLike | Sequence[str],
+        *,
+        k: int = 10,
+        model: int = 0,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+    ) -> list[Caption]:
+        """The captions that fit a video or picture best, best first.
+
+        Args:
+            file: the video or picture.
+            captions: texts, or the path of a text file with one on each line.
+            start_seconds, end_seconds: the clip of a video.
+
+        Raises:
+            UsageError: an argument is not allowed.
+            VideoError: the file cannot be read.
+            DataError: the captions cannot be read, or there are none.
+        """
+        queries.check_captions(k)
+        listed = queries.captions_of(captions)
+        clipped = _clipped(file if isinstance(file, Example) else Path(file), start_seconds, end_seconds)
+        opened = self.model(model)
+        return queries.best_captions(opened, queries.of_example(opened, clipped), listed, k)
+
+    def _vector(self, query: Query, made_by: LibraryModel, *, number: int, warn: Callable[[str], None]) -> Vector:
+        """The query as a unit vector (e,)."""
+        if isinstance(query, Moment):
+            vector: Vector = self._store.segment(query.segment).embeddings[number]
+            return vector
+        if isinstance(query, Path | Example):
+            return queries.of_example(self._open(made_by), _clipped(query))
+        if isinstance(query, str | Sentence | Sequence):
+            sentences = queries.sentences_of(query)
+            opened = self._open(made_by)
+            for warning in queries.cut_short(opened, sentences):
+                warn(warning)
+            return queries.of_sentences(opened, sentences)
+        return queries.of_vector(query, width=made_by.embed_dim)
+
+    # -- Writing
+
+    def index(
+        self,
+        paths: PathLike | Iterable[PathLike],
+        *,
+        exclude: Sequence[str] = (),
+        live_photos: bool | None = None,
+        metadata: PathLike | None = None,
+        prune: bool = False,
+        yes: bool = False,
+        redo: bool = False,
+        workers: int | None = None,
+        batch_size: int = 16,
+        progress: Progress = silent,
+        waiting: Callable[[], None] = _silently,
+        warn: Callable[[str], None] = _log.warning,
+    ) -> IndexReport:
+        """Brings the library up to date with the videos in these files and folders.
+
+        Args:
+            paths: those that do not exist are skipped with a warning.
+            exclude: globs of files and folders that are not indexed, in addition to those that the library has.
+            live_photos: whether to index the movies of Live Photos; None leaves it as it was.
+            metadata: a CSV file with columns to filter by; see `docs/search.md`.
+            prune: takes out videos below `paths` that were deleted or are excluded; `restore` puts them back.
+            yes: prunes a large share of the library too; see `IndexReport.unconfirmed`.
+            redo: decodes videos again that an earlier version of vop decoded.
+            workers: processes that decode; by default one for each free core.
+            batch_size: segments that are embedded together.
+            progress: called with how far the work is.
+            warn: called with a warning as soon as there is one.
+
+        Raises:
+            UsageError: none of the paths exists, or an argument is not allowed.
+            VopError: no space is left, the model is not the library's, or an earlier version decoded some videos.
+                What was committed stays.
+        """
+        from vop.search.index import index
+
+        return index(
+            self.path,
+            _paths(paths),
+            model=self._sources.get(self.models[0].fingerprint),
+            exclude=exclude,
+            live_photos=live_photos,
+            metadata=None if metadata is None else Path(metadata),
+            prune=prune,
+            yes=yes,
+            redo=redo,
+            workers=workers,
+            batch_size=batch_size,
+            progress=progress,
+            waiting=waiting,
+            warn=warn,
+        )
+
+    def preview(
+        self,
+        paths: PathLike | Iterable[PathLike],
+        *,
+        exclude: Sequence[str] = (),
+        live_photos: bool | None = None,
+    ) -> IndexPreview:
+        """What `index` would find. Nothing is decoded and nothing is changed."""
+        from vop.search.index import preview
+
+        return preview(self.path, _paths(paths), exclude=exclude, live_photos=live_photos)
+
+    def forget(
+        self,
+        paths: PathLike | Iterable[PathLike],
+        *,
+        for_good: bool = False,
+        waiting: Callable[[], None] = _silently,
+    ) -> int:
+        """Takes out every video at or below these paths, and returns how many; the files are left alone.
+
+        Args:
+            for_good: does not keep them for `restore`.
+
+        Raises:
+            UsageError: the library has no video there.
+        """
+        from vop.search.index import forget
+
+        return forget(self.path, _paths(paths), for_good=for_good, waiting=waiting)
+
+    def restore(
+        self, paths: PathLike | Iterable[PathLike] = (), *, waiting: Callable[[], None] = _silently
+    ) -> list[str]:
+        """Puts back the videos that were taken out, all or those at or below `paths`, and returns their paths.
+
+        Raises:
+            UsageError: there is nothing to put back.
+        """
+        from vop.search.index import restore
+
+        return restore(self.path, _paths(paths), waiting=waiting)
+
+    def exclude(
+        self, *, add: Sequence[str] = (), drop: Sequence[str] = (), waiting: Callable[[], None] = _silently
+    ) -> tuple[str, ...]:
+        """Changes which files are excluded, from the next indexing on, and returns all globs.
+
+        Raises:
+            UsageError: the library has no such glob to drop.
+        """
+        from vop.search.index import change_excluded
+
+        return change_excluded(self.path, add=add, drop=drop, waiting=waiting)
+
+    def check(
+        self, *, repair: bool = False, progress: Progress = silent, waiting: Callable[[], None] = _silently
+    ) -> CheckReport:
+        """Compares the library with its checksums.
+
+        Args:
+            repair: writes it anew without what is damaged.
+        """
+        from vop.search.integrity import check
+
+        return check(self.path, repair=repair, progress=progress, waiting=waiting)
+
+    def reembed(
+        self,
+        model: str,
+        *,
+        keep: bool = False,
+        num_frames: int | None = None,
+        drop_unreadable: bool = False,
+        precision: str = "auto",
+        workers: int | None = None,
+        batch_size: int = 16,
+        progress: Progress = silent,
+        waiting: Callable[[], None] = _silently,
+    ) -> ReembedReport:
+        """Embeds every segment by another model. Searches use the old one until that is done.
+
+        Args:
+            keep: keeps the embeddings of the library's models beside the new ones.
+            num_frames: frames of a segment, if not the model's own number.
+            drop_unreadable: leaves out videos that can no longer be read, rather than leave the library as it is.
+
+        Raises:
+            UsageError: there is no such model, the library has it, or `keep` needs other frames.
+            VopError: videos cannot be read; what was done is kept for the next attempt.
+        """
+        from vop.search.reembed import reembed
+
+        return reembed(
+            self.path,
+            model,
+            keep=keep,
+            num_frames=num_frames,
+            drop_unreadable=drop_unreadable,
+            precision=precision,
+            workers=workers,
+            batch_size=batch_size,
+            progress=progress,
+            waiting=waiting,
+        )
+
+
+def _check_new(folder: Path) -> None:
+    if (folder / FILE).exists():
+        raise UsageError(f"{folder} is a library already: open it, or choose another folder")
+
+
+def _paths(paths: PathLike | Iterable[PathLike]) -> list[Path]:
+    return [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
+
+
+def _folder(folder: PathLike | None) -> str | None:
+    if folder is None or isinstance(folder, str):
+        return folder
+    return str(existing_path(Path(folder)).resolve())
+
+
+def _clipped(file: Path | Example, start_seconds: float | None = None, end_seconds: float | None = None) -> Example:
+    """A file, or the clip of it that was asked for."""
+    if start_seconds is None and end_seconds is None:
+        return file if isinstance(file, Example) else Example(file)
+    if isinstance(file, Example):
+        raise UsageError("an Example has a clip of its own: give a Path with start_seconds and end_seconds")
+    return Example(file, "video", Clip(start_seconds or 0.0, end_seconds))

@@ -1,0 +1,90 @@
+"""`encode_*` for researchers: frames as arrays or tensors, and ordinary tensors out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import vop
+from clips import write_clip
+from vop.errors import UsageError
+from vop.models.pretrained import create
+
+
+@pytest.fixture(scope="module")
+def model(tiny_folder):
+    return vop.load(tiny_folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def frames():
+    """uint8 (2, 4, 3, 50, 70): two videos, larger than the backbone's 32 pixels."""
+    return torch.randint(0, 256, (2, 4, 3, 50, 70), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+class TestFrames:
+    def test_every_layout_and_kind_is_the_same(self, model, frames):
+        expected = model.encode_frames(frames)
+        assert (expected.shape, expected.dtype, expected.device.type) == ((2, 16), torch.float32, "cpu")
+        torch.testing.assert_close(expected.norm(dim=-1), torch.ones(2))
+        last = frames.permute(0, 1, 3, 4, 2)
+        for other in (last, last.contiguous(), frames.numpy(), last.numpy()):
+            assert torch.equal(model.encode_frames(other), expected)
+        torch.testing.assert_close(model.encode_frames(frames, batch_size=1), expected)
+
+    def test_they_are_what_a_video_gives(self, model, tmp_path):
+        shades = [np.full((48, 64, 3), 20 * k, np.uint8) for k in range(12)]
+        path = write_clip(tmp_path / "a.mp4", shades)
+        read = vop.read_frames(path, num_frames=12, size=32)
+        assert torch.equal(model.encode_frames(read[None]), model.encode_video([path]))
+
+    def test_they_are_resized_as_read_frames_does(self, model):
+        from vop.video.shape import square
+
+        picture = np.random.default_rng(0).integers(0, 256, (1, 1, 90, 40, 3), np.uint8)
+        small = torch.from_numpy(square(picture[0, 0], size=32))[None, None]
+        assert torch.equal(model.encode_frames(picture), model.encode_frames(small))
+
+    def test_none(self, model):
+        assert model.encode_frames(np.zeros((0, 4, 32, 32, 3), np.uint8)).shape == (0, 16)
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+    def test_other_values_than_bytes_are_refused(self, model, dtype):
+        with pytest.raises(UsageError, match=f"frames are {np.dtype(dtype).name}; encode_frames takes uint8"):
+            model.encode_frames(np.zeros((1, 4, 32, 32, 3), dtype))
+
+    @pytest.mark.parametrize("shape", [(4, 3, 32, 32), (1, 4, 32, 32), (1, 4, 32, 32, 4), (1, 0, 3, 32, 32)])
+    def test_other_shapes_are_refused(self, model, shape):
+        with pytest.raises(UsageError, match="frames have the shape"):
+            model.encode_frames(np.zeros(shape, np.uint8))
+
+    def test_another_number_than_the_tables_have(self, tiny, frames):
+        assert create("vop-p", tiny, num_frames=4, device="cpu").encode_frames(frames).shape == (2, 16)
+        with pytest.raises(UsageError, match="num_frames=6"):
+            create("vop-p", tiny, num_frames=6, device="cpu").encode_frames(frames)
+
+
+def test_a_linear_probe_trains_on_what_comes_out(model, frames, tmp_path):
+    """Inference tensors could not be saved for the backward pass."""
+    path = write_clip(tmp_path / "a.mp4", [np.full((48, 48, 3), 90, np.uint8)] * 4)
+    embeddings = [model.encode_text(["one", "two"]), model.encode_video([path, path]), model.encode_frames(frames)]
+    probe = torch.nn.Linear(16, 2)
+    for features in embeddings:
+        assert not features.requires_grad
+        assert not features.is_inference()
+        probe.zero_grad()
+        torch.nn.functional.cross_entropy(probe(features), torch.tensor([0, 1])).backward()
+        assert probe.weight.grad.abs().sum() > 0
+
+
+class TestPrecision:
+    def test_auto_is_what_the_hardware_computes_in(self, tiny_folder, monkeypatch):
+        for answer, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+            monkeypatch.setattr("vop.utils.device.has_bf16", lambda device, answer=answer: answer)
+            assert vop.load(tiny_folder, dtype="auto", device="cpu").clip.dtype == dtype
+        assert vop.load(tiny_folder, dtype="bf16", device="cpu").clip.dtype == torch.bfloat16
+
+    def test_another_name(self, tiny_folder):
+        with pytest.raises(UsageError, match="unknown precision 'fp16'"):
+            vop.load(tiny_folder, dtype="fp16")
