@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     Planned = tuple[Plan, Dataset, Path]
 
-EXTRA = "study"  # of `pip install 'vop[…]'`: has Matplotlib and Optuna
+EXTRA = "compare"  # of `pip install 'vop[…]'`: has Matplotlib and Optuna
 # Entries of a recipe's `experiment:` (or `study:`, its former name). Options override them.
 ENTRIES: dict[str, type] = {
     "methods": list,
