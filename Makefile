@@ -1,35 +1,50 @@
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
-.PHONY: install browser demo test test-fast lint bench results
+.PHONY: install browser demo test test-fast lint types docs wheel bench results
 .DEFAULT_GOAL := install
 
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo,logs,lora,shots,study,bench,test]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 demo: install
 	$(BIN)/vop demo
 
-# The page's tests need a Chromium; where there is none and none can be installed, they are skipped and say so.
+# The page's tests need a Chromium. Where there is none and none can be installed, they are skipped and say so.
 browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null || { \
 	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || \
 	  echo "no Chromium: the tests of the page will be skipped; install one to run them"
 
-test: install browser
-	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
+# Everything that has to hold before a change goes in: lint, types, tests, and what the tests cover.
+test: lint types browser
+	$(PYTEST) --cov --cov-report=term
 
-test-fast: install browser
-	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup -m "not slow"
+# While you work: less than a minute.
+test-fast: install
+	$(PYTEST) -m "not slow"
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+# The site: docs/_build/html/index.html.
+docs: install
+	$(BIN)/python -m sphinx -b html -W --keep-going -n docs docs/_build/html
+
+# What `pip install vop` gets, dist/vop-*.whl, tried in an environment of its own: everything is in it, `vop demo` runs.
+wheel: install
+	$(BIN)/python -m pytest -m slow tests/test_wheel.py
+	$(BIN)/python -m build --no-isolation --outdir dist .
 
 bench: install
 	$(BIN)/python bench/attention.py

@@ -21,7 +21,7 @@ import torch
 
 from vop.benchmarks import emoji_motion, stories
 from vop.datasets.types import Dataset, Split
-from vop.evaluation.job import evaluate_model
+from vop.evaluation.job import evaluate
 from vop.training.job import train
 from vop.training.recipe import Recipe
 
@@ -66,9 +66,17 @@ def run(dataset: Dataset, way: str, rate: float, seed: int, *, epochs: int, out:
         checkpoint_seconds=1e9,
     )
     folder = out / f"{way}-{rate}-{seed}"
-    trained = train(dataset, METHOD, folder, backbone="mini", recipe=recipe, cache=out / "cache", num_frames=FRAMES)
+    trained = train(
+        dataset,
+        out=folder,
+        method=METHOD,
+        backbone="mini",
+        settings={"num_frames": FRAMES},
+        recipe=recipe,
+        cache=out / "cache",
+    )
     chosen = trained.result.history[trained.result.best_epoch - 1]["validation"]
-    test = evaluate_model(trained.model, dataset, cache=out / "cache", bank_videos=0).metrics
+    test = evaluate(trained.model, dataset, cache=out / "cache", bank_videos=0).metrics
     shutil.rmtree(folder)
     seconds = trained.result.seconds
     print(f"  {way}, rate {rate:g}, seed {seed}: {seconds:.0f} s, test t2v R@1 {test.t2v.r1:.1f}", flush=True)

@@ -10,9 +10,9 @@ All ways give the frames on display in the middle of 12 equal intervals, scaled 
 code; what differs is how they are got out of the file. A way that gives other frames is not measured, nor is one whose
 package is not there; a note tells so. Processor time is that of all threads together.
 
-The extra `bench` installs OpenCV and, on Linux on x86-64, decord. torchcodec is installed by hand: it needs the
-system's FFmpeg libraries (apt-get install ffmpeg) and the release that fits PyTorch, for 2.13 `pip install
-torchcodec==0.13.0`.
+The extra `bench` installs OpenCV. The others are installed by hand. decord, which is no longer developed: `pip install
+decord==0.6.0` (Linux on x86-64). torchcodec needs the FFmpeg libraries of the system (apt-get install ffmpeg) and the
+release that fits PyTorch, for 2.13 `pip install torchcodec==0.13.0`.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ import numpy as np
 from vop.benchmarks import emoji_motion
 from vop.datasets.types import Dataset, Split
 from vop.evaluation.confidence import QueryRanks, paired_test
-from vop.evaluation.job import evaluate_model
+from vop.evaluation.job import evaluate
 from vop.models.model import TextVideoModel
 from vop.models.pretrained import load
 from vop.training.job import train
@@ -41,14 +41,15 @@ def drawn(dataset: Dataset, size: int, seed: int) -> Dataset:
 
 
 def ranks_of(model: TextVideoModel, dataset: Dataset, cache: Path) -> QueryRanks:
-    return evaluate_model(model, dataset, cache=cache, bank_videos=0).ranks
+    return evaluate(model, dataset, cache=cache, bank_videos=0).ranks
 
 
 def run(dataset: Dataset, size: int, seed: int, *, untuned: QueryRanks, out: Path) -> dict:
     cache = out / "cache"
     few = drawn(dataset, size, seed)
     folder = out / f"run-{size}-{seed}"
-    trained = train(few, METHOD, folder, backbone="mini", recipe=Recipe(seed=seed), cache=cache, resume=folder.exists())
+    recipe, resume = Recipe(seed=seed), folder.exists()
+    trained = train(few, out=folder, method=METHOD, backbone="mini", recipe=recipe, cache=cache, resume=resume)
     test = paired_test(ranks_of(trained.model, dataset, cache), untuned)
     result = trained.result
     return {

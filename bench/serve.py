@@ -124,7 +124,7 @@ async def ask(client: httpx.AsyncClient, path: str, **params) -> tuple[float, ht
 
 
 async def warm(address: str, path: str, words: Iterator[str]) -> dict:
-    """One client, one request after the other: searches, and the film strips of what they find."""
+    """One client, one request after the other: searches, and the thumbnail strips of the results."""
     searches, strips = [], []
     async with httpx.AsyncClient(base_url=address, timeout=60) as client:
         for _ in range(10):

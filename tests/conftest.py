@@ -11,7 +11,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks a network
 import pytest
 import torch
 
+from slow import SLOW_FILES
 from tiny_clip import make_clip_folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(item.path.match(f"tests/{pattern}") for pattern in SLOW_FILES):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True, scope="session")

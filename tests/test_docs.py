@@ -6,6 +6,8 @@ import argparse
 import json
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ import torch
 import yaml
 from PIL import Image
 
+import vop
 from vop import heads, methods
 from vop.backbones import find_sizes
 from vop.cli import build_parser
@@ -25,13 +28,13 @@ from vop.datasets.readers import READERS
 from vop.datasets.types import Split, Video
 from vop.experiments.plan import ABLATIONS, Search, arms_of
 from vop.methods import METHODS, settings_of
-from vop.training.recipe import FIELDS, Recipe, read_config
+from vop.training.recipe import FIELDS, Recipe, TrainingConfig, read_config
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-FOREIGN = {"hf", "tensorboard"}  # programs whose options are not ours to check
+FOREIGN = {"hf", "mkdir", "pre-commit", "tensorboard"}  # programs whose options are not ours to check
 
 
 def name_of(path: Path) -> str:
@@ -93,7 +96,7 @@ def workplace(tmp_path_factory, tiny_folder) -> Path:
     """A folder with what the pages' examples name: a run, data, videos, a library, a picture, captions."""
     from vop.benchmarks.videos import encode
     from vop.models.pretrained import create
-    from vop.search.index import index
+    from vop.search.sync import index
 
     folder = tmp_path_factory.mktemp("workplace")
     levels = np.arange(0, 240, 40, dtype=np.uint8)  # six frames, from dark to bright
@@ -128,21 +131,26 @@ def check_settings(method: str, settings: dict, head: str | None = None) -> None
         heads.create(head or heads.MEAN, find_sizes("ViT-B/32"), **of_head)
 
 
+def documented_recipe(name: str) -> TrainingConfig:
+    """A recipe by its name, or by its path from the top of the repository."""
+    return read_config(ROOT / name if name.endswith(".yaml") else name)
+
+
 def check_vop(words: list[str]) -> None:
     arguments = parse(words)
-    config = {}
+    config = TrainingConfig()
     if getattr(arguments, "config", None):
-        config = read_config(ROOT / arguments.config)
+        config = documented_recipe(arguments.config)
     if hasattr(arguments, "recipe"):  # of a comparison
         for recipe in arguments.recipe:
-            assert read_config(ROOT / recipe)["data"]
+            assert documented_recipe(recipe).data
         methods_named = getattr(arguments, "methods", None)
         assert arms_of(methods_named.split(",") if methods_named else list(METHODS))
         assert set(getattr(arguments, "ablations", [])) <= ABLATIONS.keys()
     elif hasattr(arguments, "settings"):
         named = arguments.method if isinstance(arguments.method, list) else [arguments.method]
-        settings = config.get("settings", {}) | parse_settings(arguments.settings)
-        for method in filter(None, [*named, config.get("method")]):
+        settings = {**config.settings, **parse_settings(arguments.settings)}
+        for method in filter(None, [*named, config.method]):
             check_settings(method, settings, getattr(arguments, "head", None))
 
 
@@ -151,6 +159,19 @@ def check_launched(parser: argparse.ArgumentParser, words: list[str]) -> None:
     assert arguments.module
     assert arguments.training_script == "vop"
     check_vop(arguments.training_script_args)
+
+
+def check_docker(words: list[str]) -> None:
+    """What a container of our image runs: `vop serve`, or another command of ours."""
+    if words[0] == "build":
+        assert (ROOT / words[-1] / "Dockerfile").exists()
+        return
+    image = len(words) - words[::-1].index("vop") - 1  # where `vop` is the image, it stands last
+    if "--entrypoint" in words:
+        assert words[words.index("--entrypoint") + 1] == "vop"
+        check_vop(words[image + 1 :])
+    else:
+        check_vop(["serve", *(words[image + 1 :] or ["/library", "--host", "0.0.0.0"])])
 
 
 def make_targets() -> set[str]:
@@ -174,6 +195,8 @@ def test_commands_are_ones_that_the_programs_take(file, command, with_example):
         check_vop(words)
     elif program == "make":
         assert set(words) <= make_targets()
+    elif program == "docker":
+        check_docker(words)
     elif program == "accelerate":
         from accelerate.commands.launch import launch_command_parser
 
@@ -183,7 +206,7 @@ def test_commands_are_ones_that_the_programs_take(file, command, with_example):
 
         check_launched(get_args_parser(), words)
     else:
-        assert program in FOREIGN, f"{file}: {program} is not a program that this test knows"
+        assert Path(program).name in FOREIGN, f"{file}: {program} is not a program that this test knows"
 
 
 def inline_commands() -> Iterator[tuple[str, str]]:
@@ -238,14 +261,55 @@ def test_links_point_at_files(page):
     assert not [target for target in local if not (page.parent / target).exists()]
 
 
+def broken_site(folder: Path, page: str) -> subprocess.CompletedProcess:
+    (folder / "index.md").write_text(page, encoding="utf-8")
+    shutil.copy(DOCS / "conf.py", folder)
+    return build_site(folder, folder / "_build")
+
+
+def build_site(source: Path, out: Path) -> subprocess.CompletedProcess:
+    """As `make docs` builds it."""
+    (line,) = re.findall(r"-m sphinx (.*) docs docs/_build/html", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    command = [sys.executable, "-m", "sphinx", *shlex.split(line), "-q", str(source), str(out)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_the_site_is_built_with_every_page_and_every_public_name(tmp_path):
+    done = build_site(DOCS, tmp_path / "html")
+    assert done.returncode == 0, done.stderr
+    built = {path.stem for path in (tmp_path / "html").glob("*.html")}
+    assert built >= {page.stem for page in DOCS.glob("*.md")} | {"quickstart"}
+    reference = (tmp_path / "html" / "api.html").read_text(encoding="utf-8")
+    assert not [name for name in vop.__all__ if f'id="vop.{name}"' not in reference]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("link", ["[a](nowhere.md)", "[a](#nowhere)", "![a](nowhere.png)", "[a](../nowhere/)"])
+def test_a_broken_link_stops_the_build_of_the_site(tmp_path, link):
+    done = broken_site(tmp_path, f"# A page\n\n{link}\n")
+    assert done.returncode != 0
+    assert "nowhere" in done.stderr
+
+
+def test_the_index_links_every_page():
+    linked = set(re.findall(r"\]\(([\w./]+)\)", prose(DOCS / "index.md")))
+    pages = {page.name for page in DOCS.glob("*.md")} - {"index.md", "changelog.md", "contributing.md"}
+    assert linked >= pages | {"quickstart.ipynb", "../CONTRIBUTING.md"}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "include" not in page.read_text()[:20]], ids=name_of)
+def test_a_page_opens_with_a_title_and_prose(page):
+    title, opening, *_ = page.read_text(encoding="utf-8").split("\n\n")
+    assert title.startswith("# ")
+    assert re.match(r"[A-Z`*\"](?!``)", opening)
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
 def test_recipes_are_read_and_fit_their_methods(recipe):
     config = read_config(recipe)
-    fields = {name: value for name, value in config.items() if name in FIELDS}
-    recipe = Recipe(**fields)
-    assert fields
-    assert all(getattr(recipe, name) == value for name, value in fields.items())
-    check_settings(config["method"], config["settings"])
+    assert all((config.data, config.method, config.settings))
+    check_settings(config.method, config.settings)
 
 
 def test_the_example_recipe_is_one(tmp_path):
@@ -257,7 +321,7 @@ def test_the_example_recipe_is_one(tmp_path):
 def test_the_example_of_an_experiment_is_one(tmp_path):
     (block,) = blocks(DOCS / "comparing.md", "yaml")
     (tmp_path / "recipe.yaml").write_text(block, encoding="utf-8")
-    entries = read_config(tmp_path / "recipe.yaml")["experiment"]
+    entries = read_config(tmp_path / "recipe.yaml").experiment
     assert entries
     assert entries.keys() <= ENTRIES.keys()
     assert arms_of(entries["methods"])
@@ -289,7 +353,9 @@ def test_the_method_that_the_page_adds_trains_and_loads(with_example, workplace,
     data = Dataset("two", {"train": Split("train", videos, ("it grows bright", "it grows dark"), (0, 1))})
     recipe = Recipe(epochs=2, validation=0, workers=0, precision="fp32", learning_rate=0.1)
     settings = {"num_frames": 3, "sharpness": 2.0}
-    tuned = train(data, with_example, tmp_path / "run", backbone=str(tiny_folder), recipe=recipe, **settings).model
+    tuned = train(
+        data, out=tmp_path / "run", method=with_example, backbone=str(tiny_folder), recipe=recipe, settings=settings
+    ).model
     assert tuned.trainable()["method.weights"].abs().max() > 0
     paths = [video.path for video in videos]
     torch.testing.assert_close(load(tmp_path / "run").encode_video(paths), tuned.encode_video(paths), rtol=0, atol=0)

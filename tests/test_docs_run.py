@@ -13,6 +13,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbclient
+import nbformat
 import pytest
 from PIL import Image
 
@@ -139,6 +141,21 @@ def test_the_commands_of_a_page_run(page, workplace, monkeypatch, capsys):
         assert out.strip(), f"vop {shlex.join(words)} says nothing"
         if "restore" in words:
             trash.rename(deleted)
+
+
+@pytest.mark.slow
+def test_the_quickstart_runs_as_it_is_shown(tmp_path, monkeypatch):
+    """Each cell runs, and prints what the page shows where that does not depend on the machine."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    saved = nbformat.read(ROOT / "docs" / "quickstart.ipynb", as_version=4)
+    assert (ROOT / "docs" / "quickstart.ipynb").stat().st_size < 200_000
+    done = nbclient.NotebookClient(
+        nbformat.from_dict(saved), timeout=280, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    cells = [(shown, ran) for shown, ran in zip(saved.cells, done.cells, strict=True) if shown.cell_type == "code"]
+    for shown, ran in cells:
+        assert [output.output_type for output in shown.outputs] == [output.output_type for output in ran.outputs]
+    assert sum(len(shown.outputs) for shown, _ in cells) >= 8
 
 
 def test_few_commands_are_not_run_each_for_a_reason():

@@ -70,7 +70,7 @@ class TestVideos:
     def test_fail_names_them_before_training(self, train, mixed, tmp_path):
         status, _, err = train("--data", mixed, "--validation", 0, "--on-bad-video", "fail")
         assert status == 1
-        assert "6 of 12 videos of the split 'train' cannot be read; --on-bad-video skip goes on without them" in err
+        assert "6 of 12 videos of the split 'train' cannot be read; --on-bad-video skip leaves them out" in err
         assert f"{mixed.parent / 'empty.mp4'}: the file is empty (0 bytes)" in err
         assert not (tmp_path / "run/config.json").exists()
 
@@ -265,13 +265,13 @@ class TestOut:
         train("--epochs", 1)
         status, _, err = train("--epochs", 1, "--method", "vop-p", "--resume")
         assert status == 1
-        assert "is of a training with method = 'vop', this one has 'vop-p'" in err
+        assert "method = 'vop', this one has 'vop-p'" in err
 
     def test_a_run_without_its_training_state_is_not_gone_on_with(self, train, tmp_path):
         train("--epochs", 1)
         shutil.rmtree(tmp_path / "run/training")
         status, _, err = train("--epochs", 1, "--resume")
-        assert (status, "no training/state.safetensors to go on from" in err) == (1, True)
+        assert (status, "no training/state.safetensors to resume from" in err) == (1, True)
 
     @pytest.mark.parametrize("written", ["state.safetensors", "model.safetensors", "config.json", "README.md"])
     def test_no_space_left(self, train, tmp_path, monkeypatch, written):

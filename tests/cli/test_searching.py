@@ -17,7 +17,8 @@ from search.owners_videos import write_folder, write_video
 from vop.cli import main
 from vop.cli.search import clock
 from vop.models.pretrained import create
-from vop.search.state import State
+from vop.search.results import IndexingStatus
+from vop.search.state import StateFile
 
 RESULT = {"path", "start_seconds", "end_seconds", "score"}
 
@@ -338,7 +339,7 @@ class TestSearch:
         status, out, _ = vop("search", tmp_path / "library", "a dog")
         assert status == 0
         assert "the library is empty" in out
-        State(tmp_path / "library")(done=1, total=9)
+        StateFile(tmp_path / "library").write(IndexingStatus(done=1, total=9))
         out = vop("search", tmp_path / "library", "a dog")[1]
         assert "indexing is under way (1 of 9 files)" in out
         assert "the library is empty" not in out

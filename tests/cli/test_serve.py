@@ -152,6 +152,35 @@ def test_more_half_sent_requests_than_descriptors(library, sent):
     assert (status, err) == (0, "stopped\n")
 
 
+def test_what_an_operator_watches(library, tmp_path):
+    log = tmp_path / "access.log"
+    with served(library.path, "--metrics", "--access-log", log, "--log-level", "info") as (process, port, _):
+        answer, body = get(port, "/healthz")
+        assert (answer.status, json.loads(body)["status"]) == (200, "ok")
+        answer, body = get(port, "/metrics")
+        assert b'vop_http_requests_total{method="GET",route="/healthz",status="200"} 1.0' in body
+        while len(log.read_text().splitlines()) < 2:  # a line is written after its response
+            time.sleep(0.01)
+        rotated = log.rename(tmp_path / "access.log.1")
+        assert get(port, "/nowhere?token=secret")[0].status == 404
+        _, _, err = end(process)
+    assert "INFO vop.server: opened the library demo" in err
+    assert [line.split()[-6:-1] for line in rotated.read_text().splitlines()] == [
+        ["127.0.0.1", "GET", "/healthz", "200", str(len('{"status":"ok","reasons":[]}'))],
+        ["127.0.0.1", "GET", "/metrics", "200", str(len(body))],
+    ]
+    assert [line.split()[-6:-2] for line in log.read_text().splitlines()] == [["127.0.0.1", "GET", "/nowhere", "404"]]
+
+
+def test_an_access_log_on_standard_error(library):
+    with served("--access-log", library.path) as (process, port, _):
+        assert get(port, "/metrics")[0].status == 404
+        _, _, err = end(process)
+    access, stopped = err.splitlines()
+    assert access.split()[-6:-2] == ["127.0.0.1", "GET", "/metrics", "404"]
+    assert stopped == "stopped"
+
+
 class TestToken:
     TOKEN = "correct-horse-battery"
 
@@ -207,6 +236,8 @@ class TestRefusals:
             (["--root-path", "/api"], "--root-path /api"),
             (["--token-file", "/no/such/file"], "--token-file /no/such/file: cannot be read"),
             (["--host", ""], "--host ''"),
+            (["--log-level", "loud"], "--log-level loud"),
+            (["--access-log", "/no/such/folder/file"], "--access-log /no/such/folder/file: cannot be written"),
             (["--host", "no.such.host.invalid", "--no-token"], "--host no.such.host.invalid"),
             (["--host", "192.0.2.1", "--no-token"], "--host 192.0.2.1"),
             (["--port", "0", "--precision", "fp8"], "fp8"),

@@ -82,8 +82,8 @@ def terminated(*_, **__):
 @pytest.mark.parametrize(
     ("words", "function"),
     [
-        (["index", "my library", "videos"], "vop.search.index.index"),
-        (["library", "reembed", "my library", "--model", "mini"], "vop.search.reembed.reembed"),
+        (["index", "my library", "videos"], "vop.search.sync.commands.index"),
+        (["library", "reembed", "my library", "--model", "mini"], "vop.search.library.Library.open"),
         (["data", "cache", "my table.csv", "--out", "cache"], "vop.cli.data.load_data"),
     ],
 )

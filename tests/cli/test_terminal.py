@@ -31,7 +31,7 @@ def folder():
 
 @pytest.fixture(scope="session")
 def library(folder, tiny_folder, tmp_path_factory) -> Path:
-    from vop.search.index import index
+    from vop.search.sync import index
 
     index(tmp_path_factory.mktemp("evil") / "lib", [folder], model=str(tiny_folder), num_frames=2, precision="fp32")
     return tmp_path_factory.getbasetemp() / "evil0" / "lib"

@@ -8,7 +8,7 @@ import torch
 
 from clips import grey_frames, numbers, write_clip
 from vop.datasets.frames import FrameStore
-from vop.datasets.loading import EpochSampler, PairDataset, caption_groups, count_groups, frame_loader
+from vop.datasets.loading import EpochSampler, FrameLoader, PairDataset, caption_groups, count_groups
 from vop.datasets.types import Split, Video
 from vop.errors import UsageError, VideoError
 
@@ -72,7 +72,7 @@ def split(tmp_path_factory) -> Split:
 def test_batches_match_captions_to_frames(split, workers):
     store = FrameStore(num_frames=2, size=8)
     batches = EpochSampler(10, batch_size=4, seed=0, epoch=0)
-    loaded = list(frame_loader(PairDataset(split, store), batches=batches, workers=workers))
+    loaded = list(FrameLoader(PairDataset(split, store), batches=batches, workers=workers))
     assert len(loaded) == 2
     for batch, indices in zip(loaded, batches, strict=True):
         assert batch["frames"].shape == (4, 2, 3, 8, 8)
@@ -115,7 +115,7 @@ def test_a_group_is_decoded_once_for_all_its_captions(split, monkeypatch):
     groups = caption_groups(split, size=2, seed=0, epoch=0)
     store = FrameStore(num_frames=2, size=8)
     pairs = PairDataset(split, store, groups)
-    loaded = list(frame_loader(pairs, batches=EpochSampler(5, batch_size=5, seed=0, epoch=0)))
+    loaded = list(FrameLoader(pairs, batches=EpochSampler(5, batch_size=5, seed=0, epoch=0)))
     (batch,) = loaded
     assert batch["frames"].shape == (5, 2, 3, 8, 8)
     assert len(batch["captions"]) == len(batch["rows"]) == 10
@@ -127,7 +127,7 @@ def test_batches_from_the_cache_are_bit_identical(split, tmp_path):
     batches = EpochSampler(10, batch_size=5, seed=0, epoch=0)
     cached = FrameStore(num_frames=3, size=16, cache=tmp_path)
     runs = [
-        list(frame_loader(PairDataset(split, store), batches=batches))
+        list(FrameLoader(PairDataset(split, store), batches=batches))
         for store in (FrameStore(num_frames=3, size=16), cached, cached)
     ]
     for batch, filling, reading in zip(*runs, strict=True):
@@ -139,7 +139,7 @@ def test_batches_from_the_cache_are_bit_identical(split, tmp_path):
 def test_a_video_that_breaks_later_stops_the_loader_with_its_name(split, workers):
     broken = Split("train", (*split.videos, Video("x", Path("gone.mp4"))), (*split.captions, "x"), (*split.targets, 5))
     batches = EpochSampler(11, batch_size=11, seed=0, epoch=0)
-    loader = frame_loader(PairDataset(broken, FrameStore(num_frames=1, size=8)), batches=batches, workers=workers)
+    loader = FrameLoader(PairDataset(broken, FrameStore(num_frames=1, size=8)), batches=batches, workers=workers)
     with pytest.raises(VideoError) as caught:
         list(loader)
     assert (caught.value.path, caught.value.reason) == (Path("gone.mp4"), "there is no such file")

@@ -430,6 +430,14 @@ def counted(monkeypatch) -> Counter:
     return calls
 
 
+def test_an_id_that_ends_in_milliseconds_has_no_suffix(tmp_path):
+    (tmp_path / "film").mkdir()
+    (tmp_path / "film" / "film_00.01.000-00.54.360.avi").touch()
+    folder = VideoFolder(tmp_path)
+    assert folder.find("film_00.01.000-00.54.360") == tmp_path / "film" / "film_00.01.000-00.54.360.avi"
+    assert folder.find("film_00.01.000-00.55.360") == tmp_path / "film_00.01.000-00.55.360.mp4"
+
+
 def test_a_tree_of_many_videos_is_walked_once(tmp_path, counted):
     for film in range(10):
         (tmp_path / f"film{film}").mkdir()
@@ -441,7 +449,7 @@ def test_a_tree_of_many_videos_is_walked_once(tmp_path, counted):
     found = [folder.find(video_id) for video_id in ids]
     missing = [folder.find(f"{video_id}x") for video_id in ids]
     assert counted["scandir"] == 11
-    assert counted["stat"] == 1  # the first id, before the walk
+    assert counted["stat"] == 12  # the first id before the walk, then each folder
     assert [path.parent.name for path in found] == [video_id.partition("_")[0] for video_id in ids]
     assert all(path.is_file() for path in found)
     assert missing == [tmp_path / f"{video_id}x.mp4" for video_id in ids]

@@ -9,7 +9,7 @@ import torch
 from clips import grey_frames, write_clip
 from vop.datasets.frames import FrameStore
 from vop.datasets.types import Dataset, Split, Video
-from vop.datasets.validation import cache_dataset, check_dataset, screen
+from vop.datasets.validation import cache_dataset, check_dataset, readable_part
 from vop.errors import DataError, UsageError, VopError
 
 DAMAGED = ["empty", "gone"]
@@ -38,42 +38,41 @@ def seen(calls):
 @pytest.mark.parametrize("cached", [True, False])
 def test_skip_leaves_bad_videos_out_and_lists_them(split, store, cached):
     store = store if cached else FrameStore(num_frames=2, size=8)
-    kept, report = screen(split, store, policy="skip")
+    kept, skipped = readable_part(split, store, on_bad_video="skip")
     assert [video.id for video in kept.videos] == ["one", "two", "three"]
     assert kept.captions == ("one 0", "two 0", "three 0", "one 1", "two 1", "three 1")
-    assert [bad.id for bad in report.skipped] == DAMAGED
-    assert [bad.missing for bad in report.skipped] == [False, True]
-    assert report.kept == 3
-    assert json.loads(json.dumps(report.to_dict()))["skipped"][0]["reason"] == "the file is empty (0 bytes)"
+    assert [bad.id for bad in skipped] == DAMAGED
+    assert [bad.kind for bad in skipped] == ["unreadable", "missing"]
+    assert skipped[0].reason == "the file is empty (0 bytes)"
 
 
-def test_screening_fills_the_cache(split, store):
-    kept, _ = screen(split, store)
+def test_decoding_all_fills_the_cache(split, store):
+    kept, _ = readable_part(split, store)
     assert all(store.is_cached(video) for video in kept.videos)
 
 
 def test_fail_names_all_that_is_bad(split, store):
     with pytest.raises(DataError, match="2 of 5 videos of the split 'train' cannot be read") as caught:
-        screen(split, store, policy="fail")
+        readable_part(split, store, on_bad_video="fail")
     assert "empty.mp4: the file is empty" in str(caught.value)
     assert "gone.mp4: there is no such file" in str(caught.value)
 
 
 def test_nothing_left(split, store):
     with pytest.raises(DataError, match="2 of 2 videos"):
-        screen(split.keep(DAMAGED), store, policy="skip")
+        readable_part(split.keep(DAMAGED), store, on_bad_video="skip")
 
 
 def test_nothing_bad(split, store):
     good = split.keep({"one", "two"})
-    kept, report = screen(good, store, policy="fail")
+    kept, skipped = readable_part(good, store, on_bad_video="fail")
     assert kept is good
-    assert report.skipped == ()
+    assert skipped == ()
 
 
-def test_unknown_policy(split, store):
-    with pytest.raises(UsageError, match="'ignore'; known: skip, fail"):
-        screen(split, store, policy="ignore")
+def test_an_unknown_way_with_bad_videos(split, store):
+    with pytest.raises(UsageError, match="'ignore': known: skip, fail"):
+        readable_part(split, store, on_bad_video="ignore")
 
 
 def test_cache_dataset_decodes_once(split, store):

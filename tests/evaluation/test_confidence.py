@@ -286,10 +286,10 @@ class TestSavedReports:
         assert says in str(refusal.value)
 
     def test_that_are_not_there_or_not_text_are_refused(self, tmp_path):
-        with pytest.raises(UsageError, match=r"gone\.json is no report .*No such file"):
+        with pytest.raises(UsageError, match=r"gone\.json is not a report .*No such file"):
             read_ranks(tmp_path / "gone.json")
         (tmp_path / "weights.json").write_bytes(b"\xff\xfe\x00")
-        with pytest.raises(UsageError, match=r"weights\.json is no report .*decode byte 0xff"):
+        with pytest.raises(UsageError, match=r"weights\.json is not a report .*decode byte 0xff"):
             read_ranks(tmp_path / "weights.json")
 
 

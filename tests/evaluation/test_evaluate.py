@@ -12,27 +12,21 @@ from torch.nn.functional import normalize
 
 from vop.datasets.types import Split, Video
 from vop.errors import DataError, UsageError, VideoError
-from vop.evaluation import evaluate as evaluate_module
+from vop.evaluation import job
 from vop.evaluation.embedding import embed_split, embed_texts
-from vop.evaluation.evaluate import evaluate, report_from_embeddings
+from vop.evaluation.job import evaluate_split, report_from_embeddings
 from vop.evaluation.metrics import retrieval_metrics
+from vop.evaluation.report import ReportFacts
 
 WIDTH = 6
 
 
-class Model:
+class Model(torch.nn.Module):
     """A caption "3" and a video of pixels 3 both become direction 3."""
 
-    training = True
-
     def __init__(self):
+        super().__init__()
         self.video_batches, self.text_batches, self.modes = [], [], []
-
-    def train(self):
-        self.training = True
-
-    def eval(self):
-        self.training = False
 
     def tokenize(self, texts):
         self.text_batches.append(list(texts))
@@ -73,7 +67,9 @@ def make_split(name="test", videos=WIDTH, wrong=()):
 @pytest.mark.parametrize("batch_size", [1, 4, 6, 100])
 def test_all_found_in_batches(batch_size):
     model, store = Model(), Store()
-    report = evaluate(model, make_split(), store, batch_size=batch_size, method="vop", data="digits")
+    report = evaluate_split(
+        model, make_split(), store, batch_size=batch_size, facts=ReportFacts(method="vop", data="digits")
+    )
     assert report.metrics.t2v.r1 == report.metrics.v2t.r1 == 100.0
     assert (report.metrics.texts, report.gallery_size) == (12, 6)
     assert [shape[1:] for shape in model.video_batches] == [(2, 3, 4, 4)] * -(-6 // batch_size)
@@ -84,7 +80,7 @@ def test_all_found_in_batches(batch_size):
 
 
 def test_wrong_captions_cost_what_they_should():
-    report = evaluate(Model(), make_split(wrong=(4, 5)), Store())
+    report = evaluate_split(Model(), make_split(wrong=(4, 5)), Store())
     assert report.metrics.t2v.r1 == pytest.approx(100 * 10 / 12)
     assert report.metrics.v2t.r1 == pytest.approx(100 * 5 / 6)  # "0 first" of videos 4 and 5 ties with video 0's own
     assert report.metrics.t2v.ranks.tolist()[4:6] == [6, 6]
@@ -92,7 +88,7 @@ def test_wrong_captions_cost_what_they_should():
 
 def test_bad_videos_leave_with_their_captions_and_are_listed():
     split = make_split()
-    report = evaluate(Model(), split, Store(bad={"1", "5"}), batch_size=2, on_bad_video="skip")
+    report = evaluate_split(Model(), split, Store(bad={"1", "5"}), batch_size=2, on_bad_video="skip")
     assert (report.gallery_size, report.metrics.texts) == (4, 8)
     assert (report.listed_videos, report.listed_texts) == (6, 12)
     assert report.metrics.t2v.r1 == 100.0  # texts and videos still belong together
@@ -104,25 +100,25 @@ def test_bad_videos_leave_with_their_captions_and_are_listed():
 
 def test_the_report_knows_the_gallery_that_was_ranked():
     split = make_split()
-    whole, part = evaluate(Model(), split, Store()), evaluate(Model(), split, Store(bad={"1"}))
+    whole, part = evaluate_split(Model(), split, Store()), evaluate_split(Model(), split, Store(bad={"1"}))
     assert (whole.fingerprint, whole.targets) == (split.fingerprint, split.targets)
     assert part.fingerprint == split.keep(set("02345")).fingerprint != whole.fingerprint
     assert part.ranks.targets.tolist() == [0, 1, 2, 3, 4] * 2
     assert whole.confidence.t2v["r1"] == (100, 100)
-    low, high = evaluate(Model(), make_split(wrong=(4, 5)), Store()).confidence.t2v["r1"]
+    low, high = evaluate_split(Model(), make_split(wrong=(4, 5)), Store()).confidence.t2v["r1"]
     assert low < 100 * 10 / 12 < high
 
 
 def test_bad_videos_can_fail_the_run():
     model = Model()
     with pytest.raises(VideoError, match=r"/videos/1\.mp4: no video stream"):
-        evaluate(model, make_split(), Store(bad={"1", "5"}), on_bad_video="fail")
+        evaluate_split(model, make_split(), Store(bad={"1", "5"}), on_bad_video="fail")
     assert model.training
 
 
 def test_nothing_readable_names_the_first_reason():
     with pytest.raises(DataError, match=r"none of the 6 videos .*/videos/0\.mp4: no video stream"):
-        evaluate(Model(), make_split(), Store(bad=map(str, range(6))))
+        evaluate_split(Model(), make_split(), Store(bad=map(str, range(6))))
 
 
 def test_other_errors_are_not_hidden():
@@ -131,7 +127,7 @@ def test_other_errors_are_not_hidden():
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        evaluate(Model(), make_split(), Broken())
+        evaluate_split(Model(), make_split(), Broken())
 
 
 def test_no_more_than_a_batch_ahead_is_decoded():
@@ -145,7 +141,7 @@ def test_no_more_than_a_batch_ahead_is_decoded():
 
     model = Model()
     store = Counting()
-    assert evaluate(model, make_split(), store, batch_size=2, workers=1).gallery_size == 6
+    assert evaluate_split(model, make_split(), store, batch_size=2, workers=1).gallery_size == 6
     assert store.started == 6
 
 
@@ -165,8 +161,8 @@ def test_progress_ends_at_the_total():
 
 def test_rescored_stands_beside_the_headline():
     split = make_split()
-    plain = evaluate(Model(), split, Store())
-    banked = evaluate(Model(), split, Store(), bank=make_split("train", videos=3))
+    plain = evaluate_split(Model(), split, Store())
+    banked = evaluate_split(Model(), split, Store(), bank=make_split("train", videos=3))
     assert set(plain.rescored) == {"dual softmax"}
     assert set(banked.rescored) == {"dual softmax", "qb-norm"}
     assert banked.metrics == plain.metrics
@@ -175,10 +171,12 @@ def test_rescored_stands_beside_the_headline():
 
 def test_headline_equals_the_matrix_and_large_matrices_are_not_rescored(monkeypatch):
     embedded = embed_split(Model(), make_split(wrong=(2,)), Store())
-    report = report_from_embeddings(embedded, listed=embedded.split, epoch=3, selection="last", notes=("a note",))
+    report = report_from_embeddings(
+        embedded, listed=embedded.split, facts=ReportFacts(epoch=3, selection="last", notes=("a note",))
+    )
     assert report.metrics == retrieval_metrics(embedded.similarity(), targets=embedded.split.targets)
     assert (report.epoch, report.selection, report.notes) == (3, "last", ("a note",))
-    monkeypatch.setattr(evaluate_module, "RESCORING_LIMIT", 71)
+    monkeypatch.setattr(job, "RESCORING_LIMIT", 71)
     large = report_from_embeddings(embedded, listed=embedded.split)
     assert large.rescored == {}
     assert "not rescored" in large.notes[0]
@@ -186,11 +184,11 @@ def test_headline_equals_the_matrix_and_large_matrices_are_not_rescored(monkeypa
 
 def test_settings_that_are_not_allowed():
     with pytest.raises(UsageError, match="'skipp'.*did you mean skip"):
-        evaluate(Model(), make_split(), Store(), on_bad_video="skipp")
+        evaluate_split(Model(), make_split(), Store(), on_bad_video="skipp")
     with pytest.raises(UsageError, match="batch_size 0"):
-        evaluate(Model(), make_split(), Store(), batch_size=0)
+        evaluate_split(Model(), make_split(), Store(), batch_size=0)
     with pytest.raises(UsageError, match="'guessed'"):
-        evaluate(Model(), make_split(), Store(), selection="guessed")
+        evaluate_split(Model(), make_split(), Store(), facts=ReportFacts(selection="guessed"))
     with pytest.raises(DataError, match="0 captions"):
         embed_texts(Model(), [])
 

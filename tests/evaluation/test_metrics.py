@@ -1,4 +1,4 @@
-"""Metrics by hand and against each other; what is no matrix and no target."""
+"""Metrics by hand and against each other; what is not a matrix or a target."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_embeddings_give_the_numbers_of_their_matrix():
         (np.zeros((0, 0)), None, r"shape \(0, 0\)"),
         (np.zeros((4, 5)), None, "4 texts and 5 videos"),
         (np.eye(2, dtype=complex), None, "complex"),
-        (np.array([["a", "b"]]), None, "no matrix of numbers"),
+        (np.array([["a", "b"]]), None, "not a matrix of numbers"),
         (np.eye(3), [0, 1], r"shape \(2,\).*3 texts"),
         (np.eye(3), [0, 1, 3], "target 3 .* 0 to 2"),
         (np.eye(3), [0, -1, 2], "target -1 "),

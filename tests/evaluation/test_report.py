@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import io
 import json
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from vop.errors import UsageError
+from vop.errors import FileFailure, UsageError
 from vop.evaluation.confidence import bootstrap_intervals, paired_test
 from vop.evaluation.metrics import retrieval_metrics
-from vop.evaluation.report import EvaluationReport, Rescored, SkippedVideo, comparison_table, paired_table, table
+from vop.evaluation.report import AmbiguousCaptions, EvaluationReport, Rescored
+from vop.evaluation.tables import comparison_table, paired_table, table, text_table
 
 
 def make_report(**changes):
@@ -27,7 +29,7 @@ def make_report(**changes):
         "listed_videos": 5,
         "listed_texts": 5,
         "rescored": {"dual softmax": Rescored(retrieval_metrics(np.eye(4)), {"temperature": 0.01})},
-        "skipped": (SkippedVideo("v4", "/videos/[v4].mp4", "empty file"),),
+        "skipped": (FileFailure(id="v4", path="/videos/[v4].mp4", reason="empty file"),),
         "selection": "validation-selected",
         "epoch": 4,
         "seed": 0,
@@ -115,7 +117,7 @@ def test_the_paired_table_has_both_and_their_difference():
 
 
 def test_many_skipped_videos_are_counted_not_listed():
-    skipped = tuple(SkippedVideo(str(n), f"/{n}.mp4", "empty file") for n in range(9))
+    skipped = tuple(FileFailure(id=str(n), path=f"/{n}.mp4", reason="empty file") for n in range(9))
     text = render(table(make_report(skipped=skipped)))
     assert "/4.mp4" in text
     assert "/5.mp4" not in text
@@ -143,3 +145,40 @@ def test_reports_are_checked():
         comparison_table([])
     with pytest.raises(dataclasses.FrozenInstanceError):
         make_report().epoch = 5
+
+
+def test_the_same_numbers_as_text():
+    report = make_report(method="vop_f&p")
+    markdown = text_table(report, "markdown").splitlines()
+    assert markdown[2] == "| direction | scores | R@1 | R@5 | R@10 | MdR | MnR | R-sum |"
+    assert markdown[4] == "| t2v | plain | 75.0 | 100.0 | 100.0 | 1 | 1.8 | 575.0 |"
+    assert len(markdown) == 8
+    latex = text_table(report, "latex").splitlines()
+    assert latex[1:3] == [r"\begin{tabular}{llrrrrrr}", r"\toprule"]
+    assert latex[5] == r"t2v & plain & 75.0 & 100.0 & 100.0 & 1 & 1.8 & 575.0 \\"
+    cells = list(csv.reader(io.StringIO(text_table(report, "csv"))))
+    assert cells[1][:4] == ["t2v", "plain", "75.0", "100.0"]
+    with pytest.raises(UsageError, match="'latx': did you mean latex"):
+        text_table(report, "latx")
+
+
+def test_the_sum_of_recalls():
+    metrics = make_report().metrics
+    recalls = [getattr(way, name) for way in (metrics.t2v, metrics.v2t) for name in ("r1", "r5", "r10")]
+    assert make_report().to_dict()["rsum"] == metrics.rsum == sum(recalls)
+
+
+def test_captions_of_several_videos_are_counted():
+    """Captions 0 and 3 are the same in all but case and space; without them only caption 2, ranked second, is wrong."""
+    targets = (0, 0, 1, 2, 3)
+    scores = np.array([[5, 1, 6, 0], [9, 1, 2, 3], [4, 3, 1, 0], [5, 1, 6, 0], [1, 2, 3, 9.0]])
+    metrics = retrieval_metrics(scores, targets=targets)
+    captions = ["a dog", "a cat", "it rains", "A  dog", "a bird"]
+    found = AmbiguousCaptions.among(captions, targets, metrics)
+    assert (found.texts, found.t2v_r1) == (2, pytest.approx(200 / 3))
+    assert found.v2t_r1 == pytest.approx(100 * np.mean(metrics.v2t.ranks[[1, 3]] == 1))
+    text = render(table(make_report(ambiguous=found)), width=200)
+    assert "2 captions describe several videos word for word; R@1 without them: t2v 66.7" in " ".join(text.split())
+    none = AmbiguousCaptions.among(["a", "b", "c", "d", "e"], targets, metrics)
+    assert (none.texts, none.t2v_r1) == (0, metrics.t2v.r1)
+    assert AmbiguousCaptions.among(["a"] * 5, targets, metrics).t2v_r1 is None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from search.owners_videos import write_folder
-from vop.search.index import index
+from vop.search.sync import index
 from vop.video.isolated import DecodingProcesses
 
 

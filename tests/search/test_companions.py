@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from search.owners_videos import rows, write_video
-from vop.search.companions import is_live_photo, previews_among
-from vop.search.scanner import find_videos
+from vop.video.find import find_videos
+from vop.video.kinds import is_live_photo, previews_among
 
 APPLE = "com.apple.quicktime."
 

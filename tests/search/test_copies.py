@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from search.owners_videos import rows, write_video
-from vop.search import reading
-from vop.search.copies import Copies, preference
-from vop.search.scanner import FoundFile
 from vop.search.store import Store
+from vop.search.sync import reader
+from vop.search.sync.reader import Copies, preference
+from vop.video.find import FoundFile
 
 
 def names(folder: Path) -> set[str]:
@@ -140,13 +140,13 @@ def test_a_copy_is_hashed_once(bring, folder, videos, monkeypatch):
     for number in range(3):
         shutil.copy2(videos["a"], at / f"a copy {number}.mp4")
     write_video(at / "e.mp4", seed=70)
-    real, hashed = reading.content_id, []
+    real, hashed = reader.content_id, []
 
     def content_id(path):
         hashed.append(path)
         return real(path)
 
-    monkeypatch.setattr(reading, "content_id", content_id)
+    monkeypatch.setattr(reader, "content_id", content_id)
     bring()
     assert len(hashed) == len(set(hashed)) == 8
     assert len(Store.open(folder).failures()) == 3

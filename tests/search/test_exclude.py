@@ -9,11 +9,10 @@ import pytest
 
 from search.owners_videos import rows, write_video
 from vop.errors import UsageError
-from vop.search import exclude as excluding
-from vop.search.exclude import Exclude, normal_globs
-from vop.search.index import change_excluded, preview
-from vop.search.scanner import find_videos
 from vop.search.store import Store
+from vop.search.sync import change_excluded, preview
+from vop.video import find
+from vop.video.find import Exclude, find_videos, normal_globs
 
 FILES = [
     "a.mp4",
@@ -87,18 +86,18 @@ def test_letters_with_accents(tmp_path, form):
 
 def test_case_counts_as_on_the_disk(at, monkeypatch):
     assert len(find_videos([at], exclude=["PRIVATE", "2024/RAW"]).files) == len(FILES)
-    monkeypatch.setattr(excluding, "ignores_case", lambda path: True)
+    monkeypatch.setattr(find, "ignores_case", lambda path: True)
     assert len(find_videos([at], exclude=["PRIVATE", "2024/RAW"]).files) == len(FILES) - 4
 
 
 def test_whether_a_disk_ignores_case(tmp_path):
     (tmp_path / "Abc").mkdir()
-    assert not excluding.ignores_case(str(tmp_path / "Abc"))
+    assert not find.ignores_case(str(tmp_path / "Abc"))
     (tmp_path / "aBC").symlink_to("Abc")  # both spellings lead to the same folder, as on such a disk
-    excluding.ignores_case.cache_clear()
-    assert excluding.ignores_case(str(tmp_path / "Abc"))
+    find.ignores_case.cache_clear()
+    assert find.ignores_case(str(tmp_path / "Abc"))
     (tmp_path / "Abc" / "123").mkdir()
-    assert excluding.ignores_case(str(tmp_path / "Abc" / "123"))  # its name does not tell; that of its folder does
+    assert find.ignores_case(str(tmp_path / "Abc" / "123"))  # its name does not tell; that of its folder does
 
 
 @pytest.mark.parametrize("glob", ["", "/", ".", "../other", "a/../b"])
@@ -130,7 +129,7 @@ class TestLibrary:
     def test_what_was_indexed_before_goes_only_with_prune(self, bring, folder, videos):
         bring()
         report = bring(exclude=["[ab].mp4"])
-        assert (report.excluded, report.removed, report.gone) == (2, 0, 0)
+        assert (report.excluded, report.removed, report.deleted) == (2, 0, 0)
         assert len(rows(folder)) == 6
         assert preview(folder, [videos["a"].parent]).excluded == [str(videos["a"]), str(videos["b"])]
         report = bring(prune=True)

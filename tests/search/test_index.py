@@ -1,4 +1,4 @@
-"""`vop.search.index` on real files: what is new, changed, moved, copied, gone, broken."""
+"""Indexing real files: new, changed, moved, copied, deleted and broken ones."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ import torch
 import vop
 from search.owners_videos import embeddings, rows, write_video
 from vop.errors import UsageError, VopError
-from vop.search import reading
-from vop.search import writer as commits
-from vop.search.index import forget, index
 from vop.search.manifest import SegmentationConfig
 from vop.search.store import Store
+from vop.search.sync import forget, index, reader, writer
 from vop.video.frames import read_frames
 
 TESTS = Path(__file__).parents[1]
@@ -54,7 +52,7 @@ def test_again_there_is_nothing_to_do(bring, folder, no_decoding, monkeypatch):
     bring()
     version = Store.open(folder).table.version
     no_decoding()
-    monkeypatch.setattr(reading, "content_id", lambda path: pytest.fail(f"{path} was hashed"))
+    monkeypatch.setattr(reader, "content_id", lambda path: pytest.fail(f"{path} was hashed"))
     report = bring(model=None, num_frames=None, precision="auto")
     assert (report.added, report.changed, report.unchanged) == (0, 0, 4)
     assert Store.open(folder).table.count_rows() == 6
@@ -69,7 +67,7 @@ def test_another_time_of_change_is_not_another_video(bring, folder, videos, no_d
     assert bring().unchanged == 4
     assert rows(folder)["a.mp4", 0]["mtime_ns"] == 10**9
     assert embeddings(folder).keys() == before.keys()
-    monkeypatch.setattr(reading, "content_id", lambda path: pytest.fail(f"{path} was hashed again"))
+    monkeypatch.setattr(reader, "content_id", lambda path: pytest.fail(f"{path} was hashed again"))
     assert bring().unchanged == 4
 
 
@@ -92,7 +90,7 @@ def test_a_moved_file_is_followed(bring, folder, videos, no_decoding):
     videos["b"].rename(videos["b"].parent / "deep" / "new name.mp4")
     no_decoding()
     report = bring()
-    assert (report.moved, report.added, report.gone) == (1, 0, 0)
+    assert (report.moved, report.added, report.deleted) == (1, 0, 0)
     after = embeddings(folder)
     np.testing.assert_array_equal(after["new name.mp4", 2], before["b.mp4", 2])
     assert len(after) == len(before)
@@ -120,11 +118,11 @@ def test_a_copy_is_listed_and_takes_the_place_of_the_original(bring, folder, vid
     assert str(videos["a"]) in failure.reason
     no_decoding()
     with monkeypatch.context() as patch:
-        patch.setattr(reading, "content_id", lambda path: pytest.fail(f"{path} was hashed again"))
+        patch.setattr(reader, "content_id", lambda path: pytest.fail(f"{path} was hashed again"))
         assert [failed.path for failed in bring().failures] == [str(copy)]
     videos["a"].unlink()
     report = bring()
-    assert (report.moved, report.gone, report.failures) == (1, 0, [])
+    assert (report.moved, report.deleted, report.failures) == (1, 0, [])
     assert ("z.mp4", 0) in rows(folder)
     assert ("a.mp4", 0) not in rows(folder)
     assert Store.open(folder).failures() == []
@@ -188,7 +186,7 @@ def test_a_library_may_be_called_like_a_model(tmp_path, monkeypatch, videos):
 
 def test_many_paths_metadata_in_several_commits(bring, folder, videos, tmp_path, monkeypatch):
     bring()
-    monkeypatch.setattr(commits, "COMMIT_ROWS", 1)
+    monkeypatch.setattr(writer, "COMMIT_ROWS", 1)
     (tmp_path / "about.csv").write_text("path,author\na.mp4,Bob\nb.mp4,Ann\nc.mp4,Eve\n")
     assert bring(*videos.values(), metadata=tmp_path / "about.csv").described == 3
     found = rows(folder)
@@ -201,10 +199,10 @@ def test_what_is_gone_stays_until_it_is_pruned(bring, folder, videos, tmp_path):
     bring(tmp_path / "videos", tmp_path / "elsewhere")
     videos["a"].unlink(), other.unlink()
     report = bring(tmp_path / "videos")
-    assert (report.gone, report.removed) == (1, 0)
+    assert (report.deleted, report.removed) == (1, 0)
     assert ("a.mp4", 0) in rows(folder)
     report = bring(tmp_path / "videos", prune=True)
-    assert (report.gone, report.removed) == (0, 1)
+    assert (report.deleted, report.removed) == (0, 1)
     assert ("a.mp4", 0) not in rows(folder)
     assert ("e.mp4", 0) in rows(folder)  # nobody said anything about that folder
 
@@ -238,11 +236,11 @@ def test_metadata(bring, folder, videos, tmp_path, no_decoding):
 
 
 def test_settings_belong_to_a_library(bring, folder, tmp_path):
-    bring(cutting=SegmentationConfig(window_seconds=5, overlap_seconds=1))
+    bring(segmentation=SegmentationConfig(window_seconds=5, overlap_seconds=1))
     assert len([key for key in rows(folder) if key[0] == "b.mp4"]) == 7
     bring(num_frames=None)
     with pytest.raises(UsageError, match="windows of 7 s"):
-        bring(cutting=SegmentationConfig(window_seconds=7))
+        bring(segmentation=SegmentationConfig(window_seconds=7))
     with pytest.raises(UsageError, match="num_frames: 2"):
         bring(num_frames=5)
     with pytest.raises(UsageError, match="keep_frames"):
@@ -250,7 +248,7 @@ def test_settings_belong_to_a_library(bring, folder, tmp_path):
 
 
 def test_by_shots(bring, folder):
-    bring(cutting=SegmentationConfig(by="shots"))
+    bring(segmentation=SegmentationConfig(by="shots"))
     starts = sorted(row["start_seconds"] for (name, _), row in rows(folder).items() if name == "b.mp4")
     assert starts == pytest.approx(list(range(0, 26, 2)), abs=0.3)  # the pictures change every two seconds
 

@@ -16,12 +16,11 @@ import pytest
 from clips import grey_frames, write_clip
 from search.owners_videos import rows, write_video
 from vop.errors import VopError
-from vop.search import reading, store
-from vop.search import writer as commits
-from vop.search.index import forget, restore
+from vop.search import store
 from vop.search.schema import matrix
-from vop.search.segmenting import read_segments
+from vop.search.segmentation import read_segments
 from vop.search.store import Store
+from vop.search.sync import forget, reader, restore, writer
 from vop.video.isolated import DecodingProcesses
 
 TESTS = Path(__file__).parents[1]
@@ -58,7 +57,7 @@ def test_prune_leaves_alone_what_is_only_out_of_reach(bring, folder, videos, tmp
     drive.mkdir()  # what a drive leaves where it was mounted
     (drive / ".DS_Store").touch()
     report = bring(prune=True)
-    assert (report.removed, report.gone, report.away) == (0, 0, 5)
+    assert (report.removed, report.deleted, report.unavailable) == (0, 0, 5)
     assert len(rows(folder)) == 7
     (drive / ".DS_Store").unlink()
     drive.rmdir()
@@ -96,14 +95,14 @@ def test_a_video_that_became_unreadable_is_not_found_any_more(bring, folder, vid
 
 
 def test_a_file_that_goes_during_the_indexing(bring, folder, videos, monkeypatch):
-    real = reading.content_id
+    real = reader.content_id
 
     def content_id(path):
         if path.name == "c.mp4":
             path.unlink()
         return real(path)
 
-    monkeypatch.setattr(reading, "content_id", content_id)
+    monkeypatch.setattr(reader, "content_id", content_id)
     report = bring()
     assert report.added == 3
     assert [(failure.path, failure.reason) for failure in report.failures] == [
@@ -113,7 +112,7 @@ def test_a_file_that_goes_during_the_indexing(bring, folder, videos, monkeypatch
 
 @pytest.fixture
 def damaged(monkeypatch):
-    monkeypatch.setattr(reading, "read_segments", read_in_part)
+    monkeypatch.setattr(reader, "read_segments", read_in_part)
 
 
 def read_in_part(path, *args, **settings):
@@ -160,11 +159,11 @@ def test_damage_is_said_after_a_kill_between_two_commits(bring, folder, videos, 
 import os, signal, sys
 sys.path.insert(0, {str(TESTS)!r})
 from search.test_index_robust import read_in_part
-from vop.search import reading
-from vop.search.index import index
-from vop.search.index import forget, restore
+from vop.search.sync import reader
+from vop.search.sync import index
+from vop.search.sync import forget, restore
 from vop.search.store import Store
-reading.read_segments = read_in_part
+reader.read_segments = read_in_part
 calls = iter(range(1, 99))
 def killing(real):
     def write(*given, **settings):
@@ -185,7 +184,7 @@ index({str(folder)!r}, [{str(tmp_path / "videos")!r}], model={str(tiny_folder)!r
 
 
 def test_a_file_that_crashes_its_decoder_ends_nothing(bring, folder, videos, monkeypatch):
-    monkeypatch.setattr(reading, "read_segments", read_or_crash)
+    monkeypatch.setattr(reader, "read_segments", read_or_crash)
     report = bring()
     assert report.added == 3
     assert [(failure.path, failure.reason) for failure in report.failures] == [
@@ -201,7 +200,7 @@ def read_or_crash(path, *args, **settings):
 
 
 def test_an_error_of_the_program_ends_the_job(bring, folder, videos, monkeypatch):
-    monkeypatch.setattr(reading, "read_segments", read_or_blunder)
+    monkeypatch.setattr(reader, "read_segments", read_or_blunder)
     with pytest.raises(TypeError, match="a slip"):
         bring(workers=1, batch_size=64)
     assert [failed.path for failed in Store.open(folder).failures()] == []
@@ -217,7 +216,7 @@ def read_or_blunder(path, *args, **settings):
 
 
 def test_an_error_of_the_disk_ends_its_file_only(bring, folder, videos, monkeypatch):
-    monkeypatch.setattr(reading, "read_segments", read_or_lose_the_disk)
+    monkeypatch.setattr(reader, "read_segments", read_or_lose_the_disk)
     report = bring()
     assert (report.added, report.unreadable) == (3, 1)
     assert [(failed.path, failed.reason) for failed in report.failures] == [(str(videos["c"]), "Input/output error")]
@@ -231,7 +230,7 @@ def read_or_lose_the_disk(path, *args, **settings):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_short_videos_are_found_while_a_long_one_is_decoded(bring, folder, videos, monkeypatch, workers):
-    monkeypatch.setattr(commits, "COMMIT_SECONDS", 0.2)
+    monkeypatch.setattr(writer, "COMMIT_SECONDS", 0.2)
     real = DecodingProcesses.iterate
     seen = []
 
@@ -269,16 +268,16 @@ def test_killed_and_run_again(bring, folder, videos, tiny_folder, tmp_path, mome
     code = f"""
 import os, signal, sys
 sys.path.insert(0, {str(TESTS)!r})
-from vop.search import writer as commits, index, indexing, models
-commits.COMMIT_SECONDS = 0.0
+from vop.search.sync import commands, ingest, writer
+writer.COMMIT_SECONDS = 0.0
 times = iter(range(99))
-real = indexing.embed_by
+real = ingest.embed_by
 def embed_by(*given):
     if next(times) == {moment}:
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*given)
-indexing.embed_by = embed_by
-index.index({str(folder)!r}, [{str(tmp_path / "videos")!r}], model={str(tiny_folder)!r}, num_frames=2,
+ingest.embed_by = embed_by
+commands.index({str(folder)!r}, [{str(tmp_path / "videos")!r}], model={str(tiny_folder)!r}, num_frames=2,
             precision="fp32", workers=2, batch_size=1)
 """
     killed = subprocess.run([sys.executable, "-c", code], check=False)
@@ -297,8 +296,8 @@ def test_the_second_one_waits(bring, folder, videos, tmp_path):
     code = f"""
 import sys, time
 from pathlib import Path
-from vop.search.lock import alone_in
-with alone_in(Path({str(folder)!r})):
+from vop.search.sync.lock import library_lock
+with library_lock(Path({str(folder)!r})):
     print("held", flush=True)
     time.sleep(1.5)
 """
@@ -331,14 +330,14 @@ def test_it_says_how_far_it_is(bring, folder, videos, monkeypatch):
     from vop.search import state
 
     seen, notes = [], []
-    real = state.State.__call__
+    real = state.StateFile.write
 
-    def spy(self, **said):
+    def spy(self, status):
         self._written = 0.0
-        real(self, **said)
+        real(self, status)
         seen.append(Store.open(folder).status().index)
 
-    monkeypatch.setattr(state.State, "__call__", spy)
+    monkeypatch.setattr(state.StateFile, "write", spy)
     bring(progress=lambda stage, done, total, note="": notes.append((stage, done, total, note)))
     stages = [stage for stage, *_ in notes]
     assert stages[-2:] == ["tidying up"] * 2
@@ -352,8 +351,8 @@ def test_it_says_how_far_it_is(bring, folder, videos, monkeypatch):
 
 
 def test_frequent_commits_become_one_file(bring, folder, videos, monkeypatch):
-    monkeypatch.setattr(commits, "COMMIT_SECONDS", 0.0)
-    monkeypatch.setattr(commits, "TIDY_COMMITS", 2)
+    monkeypatch.setattr(writer, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(writer, "TIDY_COMMITS", 2)
     bring()
     assert len(rows(folder)) == 6
     assert matrix(store.Store.open(folder).table.to_arrow().column("embedding_1")).shape == (6, 16)

@@ -14,14 +14,14 @@ import pytest
 from search.libraries import a_file, make_library, rows_of, unit_vectors
 from vop.cli import main
 from vop.errors import UsageError, VopError
-from vop.search import integrity
-from vop.search import manifest as describing
+from vop.search import manifest
 from vop.search.checksums import check_rows, damaged_rows
 from vop.search.failures import UNREADABLE, failure
 from vop.search.frames import SegmentFrames
-from vop.search.integrity import check
-from vop.search.lock import alone_in
 from vop.search.store import Store
+from vop.search.sync import integrity
+from vop.search.sync.integrity import check
+from vop.search.sync.lock import library_lock
 
 FLIPS = 200
 
@@ -31,7 +31,7 @@ def pristine(tmp_path_factory) -> Path:
     """A library with rows in several files, some of them deleted, and failures."""
     folder = tmp_path_factory.mktemp("pristine") / "library"
     library = make_library(folder, [], columns=["place"])
-    with alone_in(folder):
+    with library_lock(folder):
         for number in range(10):
             put(library, number)
         library.keep_up()
@@ -126,7 +126,7 @@ def test_every_flipped_bit_that_changes_something_is_found_and_repaired(pristine
 def test_damage_has_the_videos_name_also_after_the_rows_were_written_again(folder):
     library = Store.open(folder)
     library.table.update(where="segment LIKE '%-10000-20000' AND path = '/v/2.mp4'", values={"strip": b"other"})
-    with alone_in(folder):
+    with library_lock(folder):
         library.keep_up()
     report = check(folder)
     assert not report.damaged_files
@@ -150,7 +150,7 @@ def test_what_was_taken_out_can_still_be_put_back_after_a_repair(folder):
 
 def test_damage_of_what_was_taken_out_is_said_and_ends_nothing_else(folder):
     library = Store.open(folder)
-    with alone_in(folder):
+    with library_lock(folder):
         library.set_aside(["/v/5.mp4"])
     for path in (folder / "database" / f"removed_{library.manifest.table}.lance" / "data").iterdir():
         path.unlink()
@@ -180,10 +180,10 @@ def test_damage_of_the_failures_comes_back_from_its_copy(folder):
 
 def test_a_table_that_another_description_belongs_to_is_not_dropped(folder):
     about = Store.open(folder).manifest
-    describing.write(about.with_(table="segments_9"), folder)
+    manifest.write(about.with_(table="segments_9"), folder)
     with pytest.raises(VopError, match="names the table segments_9, which is not there; segments_0 is"):
         check(folder, repair=True)
-    describing.write(about, folder)
+    manifest.write(about, folder)
     assert len(rows(Store.open(folder))) == 36
 
 
@@ -337,10 +337,10 @@ def test_a_library_takes_little_more_than_its_rows(tmp_path):
         many.put(part)
     for part in parts[:20]:
         many.put(part, replacing=[part.column("path")[0].as_py()])
-    with alone_in(many.path):
+    with library_lock(many.path):
         many.keep_up()
     once = make_library(tmp_path / "once", [])
-    with alone_in(once.path):
+    with library_lock(once.path):
         once.put(pa.concat_tables(parts))
     assert size_of(many.path / "database") < 1.3 * size_of(once.path / "database")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from search.owners_videos import rows
-from vop.search.segmenting import read_segments
+from vop.search.segmentation import read_segments
 from vop.utils.uninterrupted import uninterrupted
 
 TESTS = Path(__file__).parents[1]
@@ -48,16 +48,16 @@ def test_what_is_finished_is_committed(bring, folder, videos, tiny_folder, tmp_p
 import signal, sys
 sys.path.insert(0, {str(TESTS)!r})
 from search.test_interrupted import read_for_ever
-from vop.search import writer as commits, indexing, reading
-from vop.search.index import index
+from vop.search.sync import ingest, reader, writer
+from vop.search.sync import index
 signal.signal(signal.SIGTERM, signal.default_int_handler)
-commits.COMMIT_SECONDS = 1e9
-reading.read_segments = read_for_ever
-real = indexing.Indexing._take
-def take(self, finished):
-    real(self, finished)
+writer.COMMIT_SECONDS = 1e9
+reader.read_segments = read_for_ever
+real = ingest.Ingest._take
+def take(self, finished, reader):
+    real(self, finished, reader)
     print(finished.job.path.name, flush=True)
-indexing.Indexing._take = take
+ingest.Ingest._take = take
 index({str(folder)!r}, [{str(tmp_path / "videos")!r}], model={str(tiny_folder)!r}, num_frames=2,
       precision="fp32", workers=2, batch_size=1)
 """

@@ -18,7 +18,7 @@ from PIL import Image
 import vop
 from search.owners_videos import write_folder, write_video
 from vop import Library, Moment, SegmentationConfig, Sentence, UsageError, VideoError, VopError
-from vop.models.model import create
+from vop.models.pretrained import create
 from vop.search.filters import Filters
 from vop.search.queries import Example
 from vop.search.store import Store

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vop.errors import DataError, UsageError
-from vop.search.metadata import read_metadata
+from vop.search.sync.metadata import read_metadata
 
 
 def read(folder: Path, text: str | bytes, *, name: str = "table.csv"):

@@ -12,13 +12,12 @@ from search.filtered import found
 from search.libraries import a_file, make_library
 from search.owners_videos import rows, write_video
 from vop.errors import UsageError
-from vop.search import reading
 from vop.search.filters import Filters
-from vop.search.gone import is_below
-from vop.search.index import forget
-from vop.search.metadata import read_metadata
-from vop.search.scanner import absolute_path, find_videos
 from vop.search.store import Store
+from vop.search.sync import forget, reader
+from vop.search.sync.metadata import read_metadata
+from vop.search.sync.scanner import is_below
+from vop.video.find import absolute_path, find_videos
 
 
 def nfc(text: str) -> str:
@@ -198,14 +197,14 @@ class TestIndex:
             place.rename(place.with_name(nfc(place.name)))
         no_decoding()
         report = bring()
-        assert (report.moved, report.added, report.changed, report.gone) == (2, 0, 0, 0)
+        assert (report.moved, report.added, report.changed, report.deleted) == (2, 0, 0, 0)
         assert {row["path"]: row["embedding_1"] for row in rows(folder).values()} == {
             nfc(path): embedding for path, embedding in before.items()
         }
 
     def test_one_folder_in_two_forms(self, bring, folder, videos, tmp_path, monkeypatch):
         bring(tmp_path / "videos" / nfc("été"))
-        monkeypatch.setattr(reading, "content_id", lambda path: pytest.fail(f"{path} was hashed"))
+        monkeypatch.setattr(reader, "content_id", lambda path: pytest.fail(f"{path} was hashed"))
         for form in FORMS:
             assert bring(tmp_path / "videos" / form("été")).unchanged == 2
         assert set(Store.open(folder).videos()) == {str(path) for path in videos}
@@ -213,7 +212,7 @@ class TestIndex:
     def test_what_is_gone(self, bring, folder, videos, tmp_path):
         bring()
         videos[0].unlink()
-        assert bring(tmp_path / "videos" / nfc("été")).gone == 1
+        assert bring(tmp_path / "videos" / nfc("été")).deleted == 1
         assert bring(tmp_path / "videos" / nfc("été"), prune=True).removed == 1
         assert forget(folder, [tmp_path / "videos" / nfc("été/한글/é1.mp4")]) == 1
 

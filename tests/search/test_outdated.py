@@ -73,7 +73,7 @@ def test_videos_that_moved_meanwhile_are_decoded_again(bring, folder, videos, ou
     outdate()
     videos["a"].rename(videos["a"].with_name("moved.mp4"))
     report = bring(redo=True, prune=True)
-    assert (report.outdated, report.gone, report.removed) == (0, 0, 0)
+    assert (report.outdated, report.deleted, report.removed) == (0, 0, 0)
     assert {name for name, _ in rows(folder)} == {"moved.mp4", "b.mp4", "c.mp4", "d.mp4"}
 
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from vop.search import pipeline
-from vop.search.pipeline import Piece, run
+from vop.search.pipeline import run
+from vop.search.segmentation import DecodedSegment
 
 BATCH = 4
 
@@ -20,14 +21,14 @@ class Broken(Exception):
     """Of one file."""
 
 
-def a_piece(job: int, place: int, pieces: int) -> Piece:
+def a_piece(job: int, place: int, pieces: int) -> DecodedSegment:
     """Its frames say which one it is."""
     frames = torch.full((1, 3, 2, 2), 0, dtype=torch.uint8)
     frames[0, :, 0, 0] = torch.tensor([job // 200, job % 200, place])
-    return Piece((float(place), place + 1.0), frames, b"%d-%d" % (job, place), 1 / pieces)
+    return DecodedSegment((float(place), place + 1.0), frames, b"%d-%d" % (job, place), 1 / pieces)
 
 
-def decode(job: tuple[int, int]) -> Generator[Piece, None, str]:
+def decode(job: tuple[int, int]) -> Generator[DecodedSegment, None, str]:
     """A job is its number and how many pieces it has; below 0 it breaks after as many."""
     number, pieces = job
     for place in range(abs(pieces)):
@@ -60,7 +61,7 @@ def check(finished, job: tuple[int, int]) -> None:
     number, pieces = job
     count = abs(pieces)
     assert finished.job == job
-    assert finished.spans == [(float(place), place + 1.0) for place in range(count)]
+    assert finished.clips == [(float(place), place + 1.0) for place in range(count)]
     assert finished.strips == [b"%d-%d" % (number, place) for place in range(count)]
     expected = [[number, place] for place in range(count)]
     if count:

@@ -13,11 +13,10 @@ import pytest
 from search.owners_videos import embeddings, rows, write_video
 from vop.errors import UsageError
 from vop.search.failures import PARTIAL, failure
-from vop.search.gone import missing_folders, sort_missing
-from vop.search.index import forget, preview, restore
 from vop.search.results import VideoRecord
 from vop.search.store import Store
-from vop.search.volumes import mount_point, volume_of
+from vop.search.sync import forget, preview, restore
+from vop.search.sync.scanner import missing_folders, mount_point, split_missing, volume_of
 
 
 @pytest.fixture
@@ -45,11 +44,11 @@ class TestDrives:
         (at / "B").rename(tmp_path / "unplugged")
         (at / "A" / "0.mp4").unlink()
         report = bring(at, prune=True, yes=True)
-        assert (report.removed, report.gone, report.away) == (1, 0, 4)
-        assert report.unavailable == [str(at / "B")]
+        assert (report.removed, report.deleted, report.unavailable) == (1, 0, 4)
+        assert report.unavailable_folders == [str(at / "B")]
         (tmp_path / "unplugged").rename(at / "B")
         report = bring(at)
-        assert (report.unchanged, report.away) == (7, 0)
+        assert (report.unchanged, report.unavailable) == (7, 0)
 
     def test_one_that_was_given_by_itself(self, bring, folder, videos, tmp_path):
         write_video(tmp_path / "drive" / "e.mp4", seed=9)
@@ -57,7 +56,7 @@ class TestDrives:
         (tmp_path / "drive").rename(tmp_path / "unplugged")
         warnings = []
         report = bring(tmp_path / "videos", tmp_path / "drive", prune=True, warn=warnings.append)
-        assert (report.removed, report.away, report.unchanged) == (0, 1, 4)
+        assert (report.removed, report.unavailable, report.unchanged) == (0, 1, 4)
         assert report.missing == {str(tmp_path / "drive"): "No such file or directory"}
         assert len(warnings) == 1
         assert str(tmp_path / "drive") in warnings[0]
@@ -74,9 +73,9 @@ class TestDrives:
         drive.unlink()
         write_video(drive / "g.mp4", seed=11)
         report = bring(prune=True)
-        assert (report.added, report.removed, report.away) == (1, 0, 2)
-        assert report.unavailable == [str(drive)]
-        assert bring(prune=True).away == 2  # not although the folder is known on its new filesystem
+        assert (report.added, report.removed, report.unavailable) == (1, 0, 2)
+        assert report.unavailable_folders == [str(drive)]
+        assert bring(prune=True).unavailable == 2  # not although the folder is known on its new filesystem
         shutil.rmtree(drive)
         drive.symlink_to(elsewhere)
         (elsewhere / "e.mp4").unlink()
@@ -108,11 +107,11 @@ def test_a_filesystem_with_another_identity_is_told_by_its_videos(elsewhere):
         path.touch()
     known = {str(path): a_video(path, before) for path in paths[:2]}
     paths[0].unlink()
-    assert sort_missing(known, known) == ([str(paths[0])], [])
+    assert split_missing(known, known) == ([str(paths[0])], [])
     paths[1].unlink()
-    assert sort_missing(known, known) == ([], [str(path) for path in paths[:2]])
+    assert split_missing(known, known) == ([], [str(path) for path in paths[:2]])
     same = {path: VideoRecord(**{**vars(video), "volume": now}) for path, video in known.items()}
-    assert sort_missing(same, same) == ([str(path) for path in paths[:2]], [])
+    assert split_missing(same, same) == ([str(path) for path in paths[:2]], [])
 
 
 def test_libraries_that_know_no_filesystem(tmp_path):
@@ -120,9 +119,9 @@ def test_libraries_that_know_no_filesystem(tmp_path):
     other, video = tmp_path / "other.mp4", str(tmp_path / "a.mp4")
     other.touch()
     known = {video: VideoRecord(video="a", path=video, size=1, mtime_ns=1, metadata={})}
-    assert sort_missing(known, known) == ([], [video])
+    assert split_missing(known, known) == ([], [video])
     sibling = VideoRecord(video="b", path=str(other), size=0, mtime_ns=other.stat().st_mtime_ns, metadata={})
-    assert sort_missing(known, known | {sibling.path: sibling}) == ([video], [])
+    assert split_missing(known, known | {sibling.path: sibling}) == ([video], [])
 
 
 def test_missing_folders_are_named_by_the_topmost_one(tmp_path):
@@ -144,11 +143,11 @@ class TestShare:
     def test_a_large_one_wants_a_word(self, bring, folder, half_deleted):
         before = rows(folder)
         report = bring(prune=True)
-        assert (report.removed, report.gone) == (0, 6)
+        assert (report.removed, report.deleted) == (0, 6)
         assert report.unconfirmed == [str(path) for path in half_deleted]
         assert rows(folder) == before
         report = bring(prune=True, yes=True)
-        assert (report.removed, report.gone, report.unconfirmed) == (6, 0, [])
+        assert (report.removed, report.deleted, report.unconfirmed) == (6, 0, [])
 
     def test_a_preview_lists_it_and_changes_nothing(self, bring, folder, half_deleted, tmp_path, no_decoding):
         at = half_deleted[0].parent
@@ -159,7 +158,7 @@ class TestShare:
         no_decoding()
         found = preview(folder, [at, tmp_path / "nowhere"])
         assert found.deleted == [str(path) for path in half_deleted]
-        assert found.needs_yes
+        assert found.needs_confirmation
         assert (names(found.new), names(found.changed)) == (["new.mp4"], ["c.mp4"])
         assert found.moved == [(str(at / "a.mp4"), str(at / "renamed.mp4"))]
         assert list(found.missing) == [str(tmp_path / "nowhere")]

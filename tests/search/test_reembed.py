@@ -10,11 +10,10 @@ import pytest
 import vop
 from search.owners_videos import write_folder
 from vop.errors import UsageError, VopError
-from vop.search import reembed as moving
-from vop.search.index import index
 from vop.search.models import open_models
-from vop.search.reembed import reembed
 from vop.search.store import Store
+from vop.search.sync import index, reembed
+from vop.search.sync import reembedding as moving
 
 
 @pytest.fixture
@@ -104,13 +103,13 @@ def test_the_old_one_serves_until_the_new_one_is_done(make, tuned, monkeypatch):
     opened, before = Store.open(library), contents(library)
     vector = next(iter(before.values()))
     seen = []
-    real = moving._Moving.take
+    real = moving._Move.take
 
     def take(self, finished):
         seen.append(opened.search(vector, k=1)[0].score)
         real(self, finished)
 
-    monkeypatch.setattr(moving._Moving, "take", take)
+    monkeypatch.setattr(moving._Move, "take", take)
     reembed(library, tuned, precision="fp32")
     assert seen == pytest.approx([1, 1, 1], abs=1e-5)
     assert opened.search(vector, k=1)[0].score < 0.999  # an open library goes on with the new table
@@ -122,7 +121,7 @@ def test_what_cannot_be_read_leaves_it_as_it_was(make, tuned, videos):
     before = contents(library)
     content = videos["b"].read_bytes()
     videos["b"].unlink()
-    with pytest.raises(VopError, match=r"b\.mp4.*gone"):
+    with pytest.raises(VopError, match=r"b\.mp4.*deleted or has changed"):
         reembed(library, tuned, precision="fp32")
     assert same(contents(library), before)
     videos["b"].write_bytes(content)
@@ -135,7 +134,7 @@ def test_what_cannot_be_read_leaves_it_as_it_was(make, tuned, videos):
 
 def test_stopped_it_goes_on_where_it_was(make, tuned, videos, tmp_path, monkeypatch):
     library = make()
-    real = moving._Moving.take
+    real = moving._Move.take
 
     def take(self, finished):
         if len(self._rows) == 2:
@@ -143,7 +142,7 @@ def test_stopped_it_goes_on_where_it_was(make, tuned, videos, tmp_path, monkeypa
         real(self, finished)
 
     with monkeypatch.context() as patch:
-        patch.setattr(moving._Moving, "take", take)
+        patch.setattr(moving._Move, "take", take)
         with pytest.raises(KeyboardInterrupt):
             reembed(library, tuned, precision="fp32", workers=1, batch_size=1)
     (tmp_path / "about.csv").write_text("path,author\na.mp4,Bob\n")
@@ -182,7 +181,8 @@ def test_without_what_cannot_be_read(make, tuned, videos):
     videos["b"].unlink()
     report = reembed(library, tuned, drop_unreadable=True, precision="fp32")
     assert report.videos == 2
-    assert [path for path, _ in report.dropped] == [str(videos["b"])]
+    assert [failure.path for failure in report.dropped] == [str(videos["b"])]
+    assert report.to_dict()["dropped"] == [[failure.path, failure.reason] for failure in report.dropped]
 
 
 def test_refusals(make, tuned, tmp_path, tiny_folder):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vop.search.results import clip_of, segment_id, video_of
-from vop.search.segments import in_milliseconds
+from vop.search.segmentation import in_milliseconds
 
 VIDEO = "0123456789abcdef" * 2
 SECONDS = st.floats(0, 1e6)
@@ -15,11 +15,11 @@ SECONDS = st.floats(0, 1e6)
 
 @given(start=SECONDS, length=st.floats(1e-9, 1e5))
 def test_an_id_tells_its_video_and_stretch(start, length):
-    span = in_milliseconds((start, start + length))
-    segment = segment_id(VIDEO, span)
-    assert (video_of(segment), clip_of(segment)) == (VIDEO, span)
-    assert span[0] < span[1]
-    assert span == pytest.approx((start, start + length), abs=0.0016)
+    clip = in_milliseconds((start, start + length))
+    segment = segment_id(VIDEO, clip)
+    assert (video_of(segment), clip_of(segment)) == (VIDEO, clip)
+    assert clip[0] < clip[1]
+    assert clip == pytest.approx((start, start + length), abs=0.0016)
 
 
 def test_stretches_as_ids_have_them():

@@ -11,50 +11,54 @@ from pathlib import Path
 
 import pytest
 
-from vop.search.scanner import FoundFile
-from vop.search.state import IndexProgress, State, read_progress, state_of
-
-FILE = "progress.json"
+from vop.search.results import IndexingStatus
+from vop.search.state import FILE, IndexProgress, StateFile, read_state, state_file
+from vop.video.find import FoundFile
 
 
 def written(folder: Path, **changes) -> None:
-    said = {"done": 3, "process": os.getpid(), "written_at": time.time()} | changes
-    (folder / FILE).write_text(json.dumps({name: value for name, value in said.items() if value is not None}))
+    document = {"done": 3, "process": os.getpid(), "written_at": time.time()} | changes
+    (folder / FILE).write_text(json.dumps({name: value for name, value in document.items() if value is not None}))
 
 
 def test_it_is_there_as_long_as_the_job(tmp_path):
-    assert read_progress(tmp_path) is None
-    with state_of(tmp_path) as state:
-        assert read_progress(tmp_path) is None  # nothing was said yet
-        state(done=1, total=2)
-        assert read_progress(tmp_path) == {"done": 1, "total": 2}
-        state(done=2, total=2)  # too early to be written again
-        assert read_progress(tmp_path) == {"done": 1, "total": 2}
+    assert read_state(tmp_path) is None
+    with state_file(tmp_path) as state:
+        assert read_state(tmp_path) is None  # nothing was written yet
+        state.write(IndexingStatus(done=1, total=2, current="/v/a.mp4"))
+        assert read_state(tmp_path) == IndexingStatus(done=1, total=2, current="/v/a.mp4")
+        state.write(IndexingStatus(done=2, total=2))  # too early to be written again
+        assert read_state(tmp_path).done == 1
     assert not (tmp_path / FILE).exists()
 
 
 def test_it_goes_with_a_job_that_fails(tmp_path):
     def job():
-        with state_of(tmp_path) as state:
-            state(done=1)
-            raise InterruptedError(read_progress(tmp_path))
+        with state_file(tmp_path) as state:
+            state.write(IndexingStatus(done=1))
+            raise InterruptedError(read_state(tmp_path).done)
 
-    with pytest.raises(InterruptedError, match="{'done': 1}"):
+    with pytest.raises(InterruptedError, match="1"):
         job()
-    assert read_progress(tmp_path) is None
+    assert read_state(tmp_path) is None
 
 
-def test_of_a_process_that_is_gone(tmp_path):
+def test_of_a_process_that_has_ended(tmp_path):
     done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     written(tmp_path)
-    assert read_progress(tmp_path) == {"done": 3}
+    assert read_state(tmp_path) == IndexingStatus(done=3)
     written(tmp_path, process=int(done.stdout))
-    assert read_progress(tmp_path) is None
+    assert read_state(tmp_path) is None
 
 
 def test_of_another_users_process(tmp_path):
     written(tmp_path, process=1)
-    assert read_progress(tmp_path) == {"done": 3}
+    assert read_state(tmp_path) == IndexingStatus(done=3)
+
+
+def test_of_a_later_version(tmp_path):
+    written(tmp_path, rows=7)
+    assert read_state(tmp_path) == IndexingStatus(done=3)
 
 
 @pytest.mark.parametrize(
@@ -62,13 +66,13 @@ def test_of_another_users_process(tmp_path):
 )
 def test_too_old_or_incomplete(tmp_path, changes):
     written(tmp_path, **changes)
-    assert read_progress(tmp_path) is None
+    assert read_state(tmp_path) is None
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b'{"done": 1, "proc', b"[]", b"null", b"3", b"\xff\xfe", b"\x00"])
 def test_torn_or_something_else(tmp_path, text):
     (tmp_path / FILE).write_bytes(text)
-    assert read_progress(tmp_path) is None
+    assert read_state(tmp_path) is None
 
 
 def test_a_disk_that_is_full_stops_no_job(tmp_path, monkeypatch):
@@ -76,52 +80,50 @@ def test_a_disk_that_is_full_stops_no_job(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    State(tmp_path)(done=1)
+    StateFile(tmp_path).write(IndexingStatus(done=1))
     assert list(tmp_path.iterdir()) == []
 
 
-class Heard(list):
-    """What a bar and a state are told."""
+class Seen(list):
+    """What the bar and other processes are shown."""
 
-    def bar(self, what: str, done: int, total: int, note: str) -> None:
-        self.append((what, done, total, note))
+    def bar(self, stage: str, done: int, total: int, note: str) -> None:
+        self.append((stage, done, total, note))
 
-    def state(self, **said) -> None:
-        self.said = said
+    def state(self, status: IndexingStatus) -> None:
+        self.status = status
 
 
 def test_megabytes_files_and_hours():
-    heard = Heard()
+    seen = Seen()
     files = [FoundFile(Path(f"/v/{name}.mp4"), size * 2**20, 0) for name, size in (("a", 30), ("b", 10), ("c", 60))]
     hours = [0.0]
-    progress = IndexProgress(heard.bar, hours=lambda: hours[0])
-    progress.start(files, heard.state)
-    progress.piece(files[0], 0.5)
-    assert heard[-1][:3] == ("indexing (MB)", 15, 100)
-    assert heard.said["current"] == "/v/a.mp4"
-    progress.piece(files[1], 0.25)  # of a file that fails then
-    progress.file(files[1])
-    assert heard[-1][1] == 25
-    progress.piece(None, 0.0)
+    progress = IndexProgress(files, seen.bar, seen.state, hours=lambda: hours[0])
+    progress.part_done(files[0], 0.5)
+    assert seen[-1][:3] == ("indexing (MB)", 15, 100)
+    assert seen.status.current == "/v/a.mp4"
+    progress.part_done(files[1], 0.25)  # of a file that fails then
+    progress.file_done(files[1])
+    assert seen[-1][1] == 25
+    progress.part_done(None, 0.0)
     hours[0] = 1.5
-    progress.piece(files[0], 0.5)
-    progress.file(files[0])
-    assert heard[-1][1] == 40
-    assert heard[-1][3].startswith("2 of 3 files, 1.50 h of video")
-    assert (heard.said["done"], heard.said["total"], heard.said["hours"]) == (2, 3, 1.5)
-    assert heard.said["seconds_left"] >= 0
-    progress.file(files[2])  # nothing of it was decoded
-    assert heard[-1][:3] == ("indexing (MB)", 100, 100)
+    progress.part_done(files[0], 0.5)
+    progress.file_done(files[0])
+    assert seen[-1][1] == 40
+    assert seen[-1][3].startswith("2 of 3 files, 1.50 h of video")
+    assert (seen.status.done, seen.status.total, seen.status.hours) == (2, 3, 1.5)
+    assert seen.status.seconds_left >= 0
+    progress.file_done(files[2])  # nothing of it was decoded
+    assert seen[-1][:3] == ("indexing (MB)", 100, 100)
 
 
 @pytest.mark.parametrize("sizes", [[], [0], [0, 0]])
 def test_nothing_to_do(sizes):
-    heard = Heard()
+    seen = Seen()
     files = [FoundFile(Path(f"/v/{place}"), size, 0) for place, size in enumerate(sizes)]
-    progress = IndexProgress(heard.bar, hours=lambda: 0.0)
-    progress.start(files, heard.state)
+    progress = IndexProgress(files, seen.bar, seen.state, hours=lambda: 0.0)
     for file in files:
-        progress.piece(file, 1.0)
-        progress.file(file)
-    assert len(heard) >= len(sizes)
-    assert all(done <= total for _, done, total, _ in heard)
+        progress.part_done(file, 1.0)
+        progress.file_done(file)
+    assert len(seen) >= len(sizes)
+    assert all(done <= total for _, done, total, _ in seen)

@@ -12,8 +12,8 @@ import pytest
 
 import search.libraries
 from search.libraries import a_file, make_library, rows_of, unit_vectors
-from vop.search.lock import alone_in
 from vop.search.store import Store
+from vop.search.sync.lock import library_lock
 
 TESTS = Path(search.libraries.__file__).parents[1]  # where a process finds search.libraries
 SEGMENTS = 5
@@ -22,8 +22,8 @@ WRITE_ON = f"""
 import sys
 from itertools import count
 from search.libraries import *
-from vop.search.lock import alone_in
-with alone_in(Path(sys.argv[1])):
+from vop.search.sync.lock import library_lock
+with library_lock(Path(sys.argv[1])):
     library = Store.open(sys.argv[1])
     for number in count():
         file = a_file(f"/v/{{number // 2}}.mp4", content=f"version {{number}}")
@@ -51,7 +51,7 @@ def test_a_killed_writer_leaves_whole_videos_only(tmp_path, puts):
     assert len(places) in ((written + 1) // 2, (written + 2) // 2)  # one more than was said, perhaps
     assert len({path for path, _ in places}) == len(places)
     assert all(sorted(own) == list(range(SEGMENTS)) for own in places.values())
-    with alone_in(library.path, waiting=lambda: pytest.fail("the dead hold the lock")):
+    with library_lock(library.path, waiting=lambda: pytest.fail("the dead hold the lock")):
         library.put(rows_of(library, a_file("/v/0.mp4"), unit_vectors(2)), replacing=["/v/0.mp4"])
     assert len(library.search(unit_vectors(2)[1], k=1000)) == len(places)
     assert library.search(unit_vectors(2)[1])[0].path == "/v/0.mp4"

@@ -10,7 +10,7 @@ import pytest
 
 from search.libraries import a_file, a_manifest, a_model, make_library, rows_of, unit_vectors
 from vop.errors import UsageError
-from vop.search import manifest as describing
+from vop.search import manifest
 from vop.search.failures import TABLE as FAILURES
 from vop.search.failures import UNREADABLE, failure
 from vop.search.filters import Filters
@@ -91,7 +91,7 @@ def test_other_tables_are_dropped(library):
     staged(library, 1)  # given up
     staged(library, 2).publish()
     assert sorted(library._database.list_tables().tables) == sorted([FAILURES, "segments_2"])
-    assert describing.read(library.path).table == "segments_2"
+    assert manifest.read(library.path).table == "segments_2"
 
 
 def test_staging_again_goes_on(library):

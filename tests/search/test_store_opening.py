@@ -8,9 +8,9 @@ import pytest
 
 from search.libraries import a_file, content_of, make_library
 from vop.errors import UsageError, VopError
-from vop.search.lock import check_place
 from vop.search.results import segment_id
 from vop.search.store import Store
+from vop.search.sync.lock import check_folder
 
 VIDEO = content_of("/v/a.mp4")
 ATTACKS = ["../x", "/v/a.mp4", "' OR 1=1 --", "x' OR '1'='1", f"{VIDEO}' OR '1'='1", "%", "\udcff"]
@@ -49,21 +49,21 @@ class TestOpening:
         with pytest.raises(UsageError, match=f"{tmp_path}/file: there is no library; make one: vop index"):
             Store.open(tmp_path / "file")
         with pytest.raises(UsageError, match=f"{tmp_path}/file: it exists and is not a library"):
-            check_place(tmp_path / "file")
+            check_folder(tmp_path / "file")
 
     def test_a_folder_of_other_things(self, tmp_path):
         (tmp_path / "clip.mp4").touch()
         with pytest.raises(UsageError, match=f"{tmp_path}: it exists and is not a library; the library comes first"):
-            check_place(tmp_path)
+            check_folder(tmp_path)
 
     def test_places_for_a_new_one(self, tmp_path):
-        check_place(tmp_path / "new")
-        check_place(tmp_path)  # which is empty
+        check_folder(tmp_path / "new")
+        check_folder(tmp_path)  # which is empty
         library = make_library(tmp_path / "library", [])
         (library.path / ".lock").touch()
-        check_place(library.path)
+        check_folder(library.path)
         (library.path / "library.json").unlink()  # the last thing that is written
-        check_place(library.path)
+        check_folder(library.path)
 
     @pytest.mark.parametrize("harm", ["folder", "table", "failures", "content"])
     def test_without_its_database(self, tmp_path, harm):

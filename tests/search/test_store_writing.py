@@ -11,10 +11,10 @@ import pytest
 from search.libraries import a_file, content_of, make_library, rows_of, unit_vectors
 from vop.search.failures import DUPLICATE, PARTIAL, UNREADABLE, failure
 from vop.search.filters import Filters
-from vop.search.lock import alone_in
 from vop.search.results import METADATA
 from vop.search.schema import with_column
 from vop.search.store import Store
+from vop.search.sync.lock import library_lock
 
 QUERY = unit_vectors(1, seed=99)[0]
 
@@ -161,22 +161,22 @@ def test_the_second_writer_waits_and_says_so(tmp_path):
         asked.set()
 
     def second() -> None:
-        with alone_in(folder, waiting=waiting):
+        with library_lock(folder, waiting=waiting):
             order.append("second")
 
     thread = threading.Thread(target=second)
-    with alone_in(folder, waiting=lambda: order.append("never")):
+    with library_lock(folder, waiting=lambda: order.append("never")):
         thread.start()
         assert asked.wait(20)
         order.append("first")
     thread.join(20)
     assert order == ["waiting", "first", "second"]
-    with alone_in(folder, waiting=lambda: order.append("never")):  # and once more, when nobody has it
+    with library_lock(folder, waiting=lambda: order.append("never")):  # and once more, when nobody has it
         assert "never" not in order
 
 
 def test_the_lock_goes_with_a_job_that_fails(tmp_path):
-    with pytest.raises(KeyError), alone_in(tmp_path):
+    with pytest.raises(KeyError), library_lock(tmp_path):
         raise KeyError
-    with alone_in(tmp_path, waiting=lambda: pytest.fail("it is still held")):
+    with library_lock(tmp_path, waiting=lambda: pytest.fail("it is still held")):
         pass

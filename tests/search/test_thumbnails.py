@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vop.errors import UsageError
-from vop.search.thumbnails import film_strip_jpeg
+from vop.search.segmentation import thumbnail_strip
 
 
 def plain(level: int, *, width: int = 160, height: int = 90) -> np.ndarray:
@@ -26,7 +26,7 @@ def levels(image: Image.Image, count: int) -> list[int]:
 
 
 def test_pictures_stand_side_by_side_in_equal_cells():
-    image = opened(film_strip_jpeg([plain(level) for level in (20, 90, 160, 230)]))
+    image = opened(thumbnail_strip([plain(level) for level in (20, 90, 160, 230)]))
     assert image.size == (640, 90)
     assert levels(image, 4) == pytest.approx([20, 90, 160, 230], abs=2)
 
@@ -36,14 +36,14 @@ def test_pictures_stand_side_by_side_in_equal_cells():
     [(120, 160, (2 * 68, 90)), (160, 40, (2 * 270, 90)), (160, 1, (2 * 270, 90)), (1, 160, (2 * 30, 90))],
 )
 def test_cells_have_the_shape_of_the_first_picture_within_limits(width, height, size):
-    image = opened(film_strip_jpeg([plain(200, width=width, height=height)] * 2))
+    image = opened(thumbnail_strip([plain(200, width=width, height=height)] * 2))
     assert image.size == size
     middles = [cell[40:50, size[0] // 4 - 5 : size[0] // 4 + 5] for cell in np.split(np.asarray(image), 2, axis=1)]
     assert min(middle.max() for middle in middles) > 150
 
 
 def test_a_picture_of_another_shape_is_shown_whole():
-    image = opened(film_strip_jpeg([plain(200), plain(200, width=90, height=160)]))
+    image = opened(thumbnail_strip([plain(200), plain(200, width=90, height=160)]))
     assert image.size == (320, 90)
     row = np.asarray(image)[45, :, 0]
     assert row[:150].min() > 190
@@ -52,13 +52,13 @@ def test_a_picture_of_another_shape_is_shown_whole():
 
 
 def test_the_height_can_be_chosen():
-    assert opened(film_strip_jpeg([plain(7)], height=45)).size == (80, 45)
+    assert opened(thumbnail_strip([plain(7)], height=45)).size == (80, 45)
 
 
 def test_a_strip_of_noisy_pictures_stays_small():
     random = np.random.default_rng(0)
     tiles = [np.kron(random.integers(0, 255, (15, 20, 3)), np.ones((6, 8, 1))).astype(np.uint8) for _ in range(4)]
-    assert 5_000 < len(film_strip_jpeg(tiles)) < 40_000
+    assert 5_000 < len(thumbnail_strip(tiles)) < 40_000
 
 
 @pytest.mark.parametrize(
@@ -73,4 +73,4 @@ def test_a_strip_of_noisy_pictures_stays_small():
 )
 def test_what_is_no_strip(pictures, settings, message):
     with pytest.raises(UsageError, match=message):
-        film_strip_jpeg(pictures, **settings)
+        thumbnail_strip(pictures, **settings)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from vop.server.access import AllowedHosts
 from vop.server.app import create_app
-from vop.server.security import Hosts
 
-TEST_HOSTS = Hosts("testserver")
+TEST_HOSTS = AllowedHosts("testserver")
 
 
 def app_of(*libraries, **more):

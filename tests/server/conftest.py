@@ -9,9 +9,8 @@ from server.api_steps import app_of
 from server.browser import browser, serving, tab  # noqa: F401
 from server.drawn_clips import write_videos
 from server.library_data import make_library, make_run, open_all, write_clips
-from vop.search.index import index
 from vop.search.manifest import SegmentationConfig
-from vop.search.reembed import reembed
+from vop.search.sync import index, reembed
 from vop.server.app import create_app
 
 
@@ -19,7 +18,7 @@ from vop.server.app import create_app
 def _one_worker():
     """Each process imports PyTorch."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vop.server.desk.MEDIA_WORKERS", 1)
+        patch.setattr("vop.server.services.MEDIA_WORKERS", 1)
         yield
 
 
@@ -64,7 +63,7 @@ def served_folder(tmp_path_factory, tiny_folder):
         folder / "demo",
         [folder / "videos"],
         model=str(make_run(folder / "run", tiny_folder)),
-        cutting=SegmentationConfig(window_seconds=4.0, overlap_seconds=0.0),
+        segmentation=SegmentationConfig(window_seconds=4.0, overlap_seconds=0.0),
         metadata=table,
         precision="fp32",
     )

@@ -1,4 +1,4 @@
-"""What the API does not give, and how it says so."""
+"""Responses to requests that fail: unknown addresses, bugs, damaged libraries."""
 
 from __future__ import annotations
 
@@ -39,14 +39,21 @@ def test_no_path_leads_to_a_file(client, path):
     assert client.get(f"/api/libraries/demo/{path}").status_code == 404
 
 
-def test_what_goes_wrong_stays_here(library, monkeypatch, caplog):
+def test_a_bug_keeps_its_traceback_in_the_log(library, monkeypatch, caplog):
     def broken(*args, **kwargs):
         raise RuntimeError("secret of /etc/passwd")
 
     monkeypatch.setattr(Store, "search", broken)
     with TestClient(app_of(library)) as client, caplog.at_level(logging.ERROR):
         answer = search(client, "a dog")
-    assert detail(answer, 500) == "internal error"
+    assert answer.status_code == 500
+    body = answer.json()
+    assert list(body) == ["detail", "request_id"]
+    assert body["detail"].startswith("internal error")
+    assert "passwd" not in answer.text
+    assert len(body["request_id"]) == 16
+    assert body["request_id"] in body["detail"]
+    assert body["request_id"] in caplog.text
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "secret of /etc/passwd" in caplog.text
     assert "Traceback" in caplog.text

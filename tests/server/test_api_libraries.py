@@ -19,7 +19,7 @@ def test_names_differ_and_prompts_share_their_backbone(library, clips, run, tiny
         for view in ids:
             first = results(search(client, "a dog", view=view, name="red.mp4"))[0]
             assert client.get(first["strip_url"]).status_code == 200
-    encoders = [encoder for served in app.state.desk.views.libraries.values() for encoder in served.opened.encoders]
+    encoders = [encoder for served in app.state.services.libraries.by_name.values() for encoder in served.open.encoders]
     assert len(encoders) == 4
     assert len({id(encoder.model.clip) for encoder in encoders}) == 1
     assert len({id(encoder._thread) for encoder in encoders}) == 1

@@ -1,4 +1,4 @@
-"""Strips, videos and moments of them."""
+"""Thumbnail strips, videos, and clips of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from server.api_steps import app_of, detail, results, search
 from server.library_data import CLIPS, make_library
 from vop.errors import UsageError, VopError
-from vop.server.answers import AskedForMoment
+from vop.server.schemas import ClipParameters
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +81,9 @@ def test_an_end_after_the_videos_own_is_its_own(client, by_name):
 
 
 def test_a_moment_has_a_longest_length():
-    with pytest.raises(UsageError, match="61 s long; at most 60 s"):
-        AskedForMoment(start_seconds=5, end_seconds=66).within(100)
-    assert AskedForMoment(start_seconds=5, end_seconds=65).within(100) == (5, 65)
+    with pytest.raises(UsageError, match="61 s long; the maximum is 60 s"):
+        ClipParameters(start_seconds=5, end_seconds=66).within(100)
+    assert ClipParameters(start_seconds=5, end_seconds=65).within(100) == (5, 65)
 
 
 def test_what_is_there_is_told_without_it(client, by_name):
@@ -100,17 +100,17 @@ def test_a_full_disk_is_told_without_its_place(client, by_name, monkeypatch):
     def full(path, out, **span):
         raise VopError(f"{out}: no space left")
 
-    monkeypatch.setattr(client.app.state.desk.moments, "_write", full)
+    monkeypatch.setattr(client.app.state.services.clips, "_write", full)
     url = by_name["yellow.avi"]["media_url"].partition("?")[0]
     sentence = detail(client.get(url, params={"start_seconds": 0.25, "end_seconds": 0.75}), 507)
     assert sentence == "the server has no room for the moment now; try again later"
 
 
 def test_moments_take_a_part_of_what_is_free(library, monkeypatch):
-    monkeypatch.setattr("vop.server.desk.shutil.disk_usage", lambda folder: SimpleNamespace(free=4000))
+    monkeypatch.setattr("vop.server.services.shutil.disk_usage", lambda folder: SimpleNamespace(free=4000))
     app = app_of(library)
-    assert app.state.desk.moments.max_bytes == 1000
-    app.state.desk.close()
+    assert app.state.services.clips.max_bytes == 1000
+    app.state.services.close()
 
 
 def test_files_that_are_gone_or_others_by_now(clips, run, tmp_path):
@@ -122,7 +122,7 @@ def test_files_that_are_gone_or_others_by_now(clips, run, tmp_path):
         by_name = {result["name"]: result for result in results(search(client, "a dog", view="moving"))}
         red, green, blue = (by_name[name]["media_url"] for name in ("red.mp4", "green.mp4", "blue & white.mp4"))
         copies["red.mp4"].unlink()
-        assert f"{copies['red.mp4']}: the file cannot be had" in detail(client.get(red), 404)
+        assert f"{copies['red.mp4']}: the file cannot be opened" in detail(client.get(red), 404)
         secret = tmp_path / "secret"
         secret.write_text("secret")
         copies["green.mp4"].unlink()
@@ -188,7 +188,7 @@ def test_a_link_to_the_file_that_was_indexed_is_as_good(moving):
 
 def test_a_file_that_changes_while_its_moment_is_made(moving, monkeypatch):
     client, files, urls = moving
-    path, cache = files["old/yellow.avi"], client.app.state.desk.moments
+    path, cache = files["old/yellow.avi"], client.app.state.services.clips
     write, kept = cache._write, path.with_name("kept")
 
     def swapped(source, out, **span):

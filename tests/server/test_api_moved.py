@@ -20,7 +20,7 @@ def test_no_answer_mixes_two_models(clips, run, tiny_folder, tmp_path):
     made = make_library(tmp_path / "moving", [run], clips)
     app = app_of(made)
     with TestClient(app) as client:
-        before = app.state.desk.views.libraries["moving"].opened.encoders[0].model
+        before = app.state.services.libraries.by_name["moving"].open.encoders[0].model
         old = found(search(client, "a dog", view="moving"))
         model = move(Store.open(made.path), clips, tiny_folder, table="segments_2")
         answer = search(client, "a dog", view="moving")
@@ -29,7 +29,7 @@ def test_no_answer_mixes_two_models(clips, run, tiny_folder, tmp_path):
         new = Store.open(made.path).search(of_sentences(model, [Sentence("a dog")]), k=20)
         assert found(answer) == said(new) != old
         assert [view["method"] for view in client.get("/api/state").json()["views"]] == ["zero-shot"]
-        after = app.state.desk.views.libraries["moving"].opened.encoders[0].model
+        after = app.state.services.libraries.by_name["moving"].open.encoders[0].model
         assert after.clip is before.clip
         segment = results(answer)[0]["segment"]
         assert client.get(f"/api/views/moving/like/{segment}").status_code == 200

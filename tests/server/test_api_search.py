@@ -1,4 +1,4 @@
-"""Moments by sentences, and moments like another."""
+"""Searches by sentences and by a segment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the API says of itself and of its libraries."""
+"""The state of the server and of its libraries, and the description of the API."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from starlette.testclient import TestClient
 
 from server.api_steps import app_of, detail, search
 from server.library_data import make_library
-from vop.search.state import state_of
+from vop.search.results import IndexingStatus
+from vop.search.state import state_file
 from vop.search.store import Store
 
 
@@ -24,9 +25,11 @@ def test_every_library_is_there_under_each_model(client, run, tiny_folder):
 
 
 def test_it_follows_an_indexing(client, library, monkeypatch):
-    monkeypatch.setattr("vop.server.views.STATUS_SECONDS", 0)
-    with state_of(library.path) as say:
-        say(done=3, total=9, hours=0.5, hours_per_hour=90.0, seconds_left=60, current="/videos/x.mp4")
+    monkeypatch.setattr("vop.server.libraries.STATUS_SECONDS", 0)
+    with state_file(library.path) as state:
+        state.write(
+            IndexingStatus(done=3, total=9, hours=0.5, hours_per_hour=90.0, seconds_left=60, current="/videos/x.mp4")
+        )
         index = client.get("/api/state").json()["views"][1]["index"]
     assert index == {
         **{"done": 3, "total": 9, "hours": 0.5, "hours_per_hour": 90.0, "seconds_left": 60.0},
@@ -36,7 +39,7 @@ def test_it_follows_an_indexing(client, library, monkeypatch):
 
 
 def test_many_who_ask_need_one_look(client, monkeypatch):
-    monkeypatch.setattr("vop.server.views.STATUS_SECONDS", 60)
+    monkeypatch.setattr("vop.server.libraries.STATUS_SECONDS", 60)
     looks = []
     status = Store.status
     monkeypatch.setattr(Store, "status", lambda library: looks.append(library) or status(library))
@@ -46,7 +49,7 @@ def test_many_who_ask_need_one_look(client, monkeypatch):
 
 
 def test_a_library_that_goes_away_leaves_the_others(library, clips, run, tmp_path, monkeypatch):
-    monkeypatch.setattr("vop.server.views.STATUS_SECONDS", 0)
+    monkeypatch.setattr("vop.server.libraries.STATUS_SECONDS", 0)
     made = make_library(tmp_path / "moving", [run], {"red.mp4": clips["red.mp4"]})
     with TestClient(app_of(library, made)) as client:
         before = client.get("/api/state").json()["views"]
@@ -72,6 +75,7 @@ def test_failures_have_reasons(client):
 def test_openapi_says_what_there_is(client):
     document = client.get("/api/openapi.json").json()
     assert set(document["paths"]) == {
+        "/healthz",
         "/api/state",
         "/api/views/{view}/search",
         "/api/views/{view}/like/{segment}",
@@ -85,6 +89,10 @@ def test_openapi_says_what_there_is(client):
     assert {one["name"] for one in sentences["parameters"]} == {
         *("view", "q", "w", "k", "folder", "name", "min_seconds", "max_seconds", "after", "before", "where")
     }
-    assert sentences["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/Found")
+    assert sentences["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/SearchResponse")
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    assert all(operation["description"] for operation in operations)
+    parameters = [parameter for operation in operations for parameter in operation.get("parameters", [])]
+    assert [parameter["name"] for parameter in parameters if not parameter.get("description")] == []
     upload = document["paths"]["/api/views/{view}/search/file"]["post"]
     assert "multipart/form-data" in upload["requestBody"]["content"]

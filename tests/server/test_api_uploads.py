@@ -1,4 +1,4 @@
-"""Moments by a file that is sent."""
+"""Searches with an uploaded file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_filters(client):
 @pytest.mark.parametrize("content", [b"only text\n" * 50, b"\x00" * 5000, b"\x89PNG\r\n\x1a\n", b"{"])
 def test_what_is_no_video_is_told(client, content):
     sentence = detail(send(client, content), 422)
-    assert sentence.startswith("the file cannot be searched by: ")
+    assert sentence.startswith("the file cannot be used for a search: ")
     assert "/tmp" not in sentence
 
 
@@ -50,13 +50,13 @@ def test_nothing_in_it(client):
     assert "multipart/form-data" in detail(client.post(url, content=b"abc"), 415)
     assert "multipart/form-data" in detail(client.post(url, json={}), 415)
     broken = {"content-type": "multipart/form-data; boundary=x"}
-    assert "no multipart form" in detail(client.post(url, content=b"abc", headers=broken), 400)
+    assert "not a multipart form" in detail(client.post(url, content=b"abc", headers=broken), 400)
 
 
 def test_no_file_is_left(client):
     send(client, picture((1, 2, 3)))
     send(client, b"text")
-    assert not list(client.app.state.desk.folder.glob("upload-*"))
+    assert not list(client.app.state.services.folder.glob("upload-*"))
 
 
 def send(client, content: bytes, *, name="clip", field="file", **params):
@@ -77,10 +77,10 @@ def test_too_large_is_refused_without_reading_on(library, announced, parts):
     if announced:
         headers["content-length"] = str(announced)
     status, answer, unread = asyncio.run(post_in_parts(app, "/api/views/demo/search/file", headers, body))
-    assert (status, answer) == (413, {"detail": "the file is larger than 1 MiB, the most that is taken"})
+    assert (status, answer) == (413, {"detail": "the file is larger than 1 MiB, the maximum"})
     assert len(body) - unread <= 1 + parts
-    assert not list(app.state.desk.folder.glob("upload-*"))
-    app.state.desk.close()
+    assert not list(app.state.services.folder.glob("upload-*"))
+    app.state.services.close()
 
 
 def test_a_full_disk_is_told_without_its_place(client, monkeypatch):
@@ -102,8 +102,8 @@ def test_a_client_that_goes_silent_gives_up_its_place(library, monkeypatch):
     status, answer, _ = asyncio.run(post_in_parts(app, "/api/views/demo/search/file", headers, body, seconds=0.2))
     assert (status, answer) == (408, {"detail": "nothing of the file has arrived for 1 s"})
     assert 1.8 < time.monotonic() - began < 10
-    assert app.state.desk.uploads.inside == 0
-    app.state.desk.close()
+    assert app.state.services.uploads.active == 0
+    app.state.services.close()
 
 
 BEGINNING = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
@@ -116,12 +116,12 @@ def test_a_client_that_sends_too_slowly_gives_up_its_place(library, monkeypatch)
     sending = post_in_parts(app, "/api/views/demo/search/file", FORM, [BEGINNING, *[b"slow"] * 100], seconds=0.1)
     status, answer, _ = asyncio.run(sending)
     assert (status, answer) == (408, {"detail": "the file arrives more slowly than 4 KiB a second"})
-    app.state.desk.close()
+    app.state.services.close()
 
 
 def test_slow_clients_make_room_for_others(library, monkeypatch):
-    monkeypatch.setattr("vop.server.uploads.YIELDING_SECONDS", 0.3)
-    app = app_of(library, uploads=3)
+    monkeypatch.setattr("vop.server.rate_limiter.YIELD_AFTER_SECONDS", 0.3)
+    app = app_of(library, max_uploads=3)
     url = "/api/views/demo/search/file"
 
     async def send_all():
@@ -138,11 +138,11 @@ def test_slow_clients_make_room_for_others(library, monkeypatch):
     statuses = sorted(status for status, _ in ended)
     assert statuses == [408, 503]  # one made room, one had come when all places were taken by new ones
     assert "others needed its place" in next(answer["detail"] for status, answer in ended if status == 408)
-    app.state.desk.close()
+    app.state.services.close()
 
 
 def test_all_files_together_take_no_more_than_the_disk_is_meant_to_hold(library, monkeypatch):
-    monkeypatch.setattr("vop.server.desk.LARGE_UPLOADS", 1)
+    monkeypatch.setattr("vop.server.services.LARGE_UPLOADS", 1)
     app = app_of(library, max_upload_bytes=2**16)
     url = "/api/views/demo/search/file"
 
@@ -155,7 +155,7 @@ def test_all_files_together_take_no_more_than_the_disk_is_meant_to_hold(library,
 
     status, answer, _ = asyncio.run(send_two())
     assert (status, "other large files" in answer["detail"]) == (503, True)
-    app.state.desk.close()
+    app.state.services.close()
 
 
 def test_a_form_of_many_parts_or_headers(client):
@@ -163,7 +163,7 @@ def test_a_form_of_many_parts_or_headers(client):
     parts = b"".join(b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n' for _ in range(1000))
     assert "more than 64 parts" in detail(client.post(url, content=parts + b"--x--\r\n", headers=FORM), 413)
     headers = b"--x\r\n" + b"".join(b"X-%d: y\r\n" % number for number in range(1000)) + b"\r\n\r\n--x--\r\n"
-    assert "no multipart form" in detail(client.post(url, content=headers, headers=FORM), 400)
+    assert "not a multipart form" in detail(client.post(url, content=headers, headers=FORM), 400)
 
 
 async def post_in_parts(app, path: str, headers: dict[str, str], body: list[bytes | None], *, seconds: float = 0.0):

@@ -18,8 +18,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from vop.server import connections
-from vop.server.bodies import CloseUnread
-from vop.server.connections import Server, connections_that_fit
+from vop.server.connections import CloseUnreadRequests, Server, connections_that_fit
 
 HALF = b"GET / HTTP/1.1\r\nHost: local"
 WHOLE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -48,7 +47,7 @@ def serving(**options):
         return StreamingResponse(parts())
 
     routes = [Route("/", answer), Route("/refuse", refuse, methods=["POST"]), Route("/wait", wait)]
-    app = Starlette(routes=[*routes, Route("/endless", endless)], middleware=[Middleware(CloseUnread)])
+    app = Starlette(routes=[*routes, Route("/endless", endless)], middleware=[Middleware(CloseUnreadRequests)])
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     server = Server(app, listener, **options)
@@ -126,7 +125,7 @@ def test_an_answer_may_take_longer_than_a_head(monkeypatch):
 
 @pytest.mark.parametrize("sent", [b"", HALF, WHOLE])
 def test_idle_connections_make_room(sent):
-    with serving(most=4) as (port, server):
+    with serving(max_connections=4) as (port, server):
         idle = [connect(port, sent) for _ in range(20)]
         assert [get(port) for _ in range(5)] == [200] * 5
         assert len(server.server_state.connections) <= 4
@@ -135,14 +134,14 @@ def test_idle_connections_make_room(sent):
 
 def test_answers_that_nobody_reads_make_room(monkeypatch):
     monkeypatch.setattr(connections, "STALLED_SECONDS", 0.3)
-    with serving(most=4) as (port, _):
+    with serving(max_connections=4) as (port, _):
         stalled = [connect(port, WHOLE.replace(b"/ ", b"/endless ", 1)) for _ in range(6)]
         assert get(port) == 200
         assert is_closed(stalled[0])
 
 
 def test_requests_in_work_are_not_cut_off():
-    with serving(most=3) as (port, _):
+    with serving(max_connections=3) as (port, _):
         working = [connect(port, WHOLE.replace(b"/ ", b"/wait ", 1)) for _ in range(3)]
         assert get(port) == 200  # after one of them
         for connection in working:

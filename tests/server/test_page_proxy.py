@@ -117,7 +117,7 @@ def test_everything_works_below_a_path(browser, rooted, tmp_path, proxy, strippe
         page.goto(f"/videos/?q={QUERY}")
         page.get_by_label("Token").fill("wrong-wrong-wrong-wrong")
         page.get_by_role("button", name="Open").click()
-        expect(page.get_by_role("alert")).to_have_text("That is not the token.")
+        expect(page.get_by_role("alert")).to_have_text("The token is wrong.")
         page.get_by_label("Token").fill(TOKEN)
         page.keyboard.press("Enter")
         expect(page.locator(".card").first).to_be_visible()

@@ -15,14 +15,14 @@ pytestmark = pytest.mark.xdist_group("browser")
 
 def test_results_are_shown_in_order(tab, served):
     tab.goto("/")
-    expect(tab.get_by_text("Type what happens, and see the moment.")).to_be_visible()
+    expect(tab.get_by_text("Describe what happens in a video.")).to_be_visible()
     search(tab)
     results = found(served)
     assert len(results) > 5
     expect_names(tab, results)
     expect(tab.locator(".card .score")).to_have_text([f"{result['score']:.3f}" for result in results])
     expect(tab.get_by_role("status")).to_have_text(re.compile(rf"^{len(results)} moments in \d+ ms$"))
-    expect(tab.get_by_text("Type what happens, and see the moment.")).to_be_hidden()
+    expect(tab.get_by_text("Describe what happens in a video.")).to_be_hidden()
     first = results[0]
     assert (
         tab.locator(".card").first.locator(".time").text_content()
@@ -64,17 +64,17 @@ def test_markup_in_a_name_is_text(tab, served):
 def test_weights_of_sentences(tab, served):
     tab.goto("/")
     search(tab, "a ball")
-    expect(tab.get_by_label("Weight of the first sentence")).to_be_hidden()
-    tab.get_by_role("button", name="another sentence").click()
+    expect(tab.get_by_label("Weight of sentence 1")).to_be_hidden()
+    tab.get_by_role("button", name="Add a sentence").click()
     tab.keyboard.type("rolls to the right")
-    tab.get_by_label("Weight of the sentence 2").fill("-0.5")
+    tab.get_by_label("Weight of sentence 2").fill("-0.5")
     tab.keyboard.press("Enter")
     expected = found(served, q=["a ball", "rolls to the right"], w=[1, -0.5])
     expect_names(tab, expected)
     assert asked(tab) == {"q": ["a ball", "rolls to the right"], "w": ["1", "-0.5"]}
     tab.reload()
     expect_names(tab, expected)
-    expect(tab.get_by_label("Weight of the sentence 2")).to_have_value("-0.5")
+    expect(tab.get_by_label("Weight of sentence 2")).to_have_value("-0.5")
     tab.get_by_role("button", name="Remove sentence 2").click()
     expect_names(tab, found(served, q="a ball"))
     assert asked(tab) == {"q": ["a ball"]}
@@ -84,8 +84,8 @@ def test_weights_of_an_address_are_those_that_are_shown(tab):
     with tab.expect_response(lambda answer: "/search?" in answer.url) as answer:
         tab.goto("/?q=a+ball&q=rolls+to+the+right&w=7&w=-0.4567")
     assert parse_qs(urlsplit(answer.value.url).query)["w"] == ["2", "-0.5"]
-    expect(tab.get_by_label("Weight of the first sentence")).to_have_value("2")
-    expect(tab.get_by_label("Weight of the sentence 2")).to_have_value("-0.5")
+    expect(tab.get_by_label("Weight of sentence 1")).to_have_value("2")
+    expect(tab.get_by_label("Weight of sentence 2")).to_have_value("-0.5")
 
 
 def test_more_like_this(tab, served):

@@ -43,7 +43,7 @@ def test_an_error_is_a_sentence_with_another_try(tab, served):
     tab.unroute_all()
     tab.route(re.compile(r"/search\?"), lambda route: route.abort())
     tab.get_by_role("button", name="Try again").click()
-    expect(tab.get_by_role("alert")).to_contain_text("The server does not answer. Is vop serve still running?")
+    expect(tab.get_by_role("alert")).to_contain_text("The server is not responding. Is vop serve still running?")
     tab.unroute_all()
     tab.get_by_role("button", name="Try again").click()
     expect_names(tab, found(served))
@@ -54,8 +54,8 @@ def test_an_error_is_a_sentence_with_another_try(tab, served):
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
-        (lambda route: route.abort(), "The server does not answer. Is vop serve still running?"),
-        (lambda route: route.fulfill(body='{"views": ['), "The server's answer was cut short."),
+        (lambda route: route.abort(), "The server is not responding. Is vop serve still running?"),
+        (lambda route: route.fulfill(body='{"views": ['), "The server's response was incomplete."),
     ],
 )
 def test_a_server_that_has_ended_is_told_until_it_is_back(tab, served, broken, said):

@@ -25,7 +25,7 @@ def test_dropped_picture_is_searched_by(tab):
         base64.b64encode(picture()).decode(),
     )
     tab.dispatch_event("main", "dragenter", {"dataTransfer": data})
-    expect(tab.get_by_text("Drop a video or a picture to search by it")).to_be_visible()
+    expect(tab.get_by_text("Drop a video or a picture here to search with it")).to_be_visible()
     with tab.expect_response(lambda answer: "/search/file" in answer.url) as answer:
         untouched = tab.evaluate(
             """data => ["dragover", "drop"].map(kind => document.body.dispatchEvent(
@@ -33,13 +33,13 @@ def test_dropped_picture_is_searched_by(tab):
             data,
         )
     assert untouched == [False, False]  # the browser would leave the page for the file
-    expect(tab.get_by_text("Drop a video or a picture to search by it")).to_be_hidden()
+    expect(tab.get_by_text("Drop a video or a picture here to search with it")).to_be_hidden()
     assert answer.value.request.method == "POST"
     expect_names(tab, answer.value.json()["results"])
     expect(tab.locator("#subject")).to_have_text("red.png")
     tab.wait_for_function("() => document.querySelector('#subject img').naturalWidth === 80")
     tab.get_by_role("button", name="Remove red.png").click()
-    expect(tab.get_by_text("Type what happens, and see the moment.")).to_be_visible()
+    expect(tab.get_by_text("Describe what happens in a video.")).to_be_visible()
     tab.go_back()
     expect(tab.locator("#subject")).to_have_text("red.png")
     expect(tab.locator(".card").first).to_be_visible()
@@ -58,7 +58,7 @@ def test_chosen_video_has_its_picture_on_the_chip(tab, tmp_path):
     expect(tab.locator(".card").first).to_be_visible()
     tab.wait_for_function("() => document.querySelector('#subject video').videoWidth === 64")
     tab.reload()
-    expect(tab.get_by_role("status")).to_have_text("mine.mp4 is no longer at hand: drop it again.")
+    expect(tab.get_by_role("status")).to_have_text("mine.mp4 is no longer available. Drop the file again.")
 
 
 def test_a_file_that_has_changed_is_no_fault_of_the_server(tab, tmp_path):
@@ -70,10 +70,10 @@ def test_a_file_that_has_changed_is_no_fault_of_the_server(tab, tmp_path):
     path.write_bytes(picture() * 2)
     os.utime(path, (1, 1))  # Chromium tells a change by the second
     tab.get_by_role("button", name="Search", exact=True).click()
-    expect(tab.get_by_role("alert")).to_contain_text("red.png cannot be read: it is a folder, or has changed or gone.")
+    expect(tab.get_by_role("alert")).to_contain_text("red.png cannot be read.")
     tab.route(re.compile("/search/file"), lambda route: route.abort())
     tab.set_input_files("#file", path)
-    expect(tab.get_by_role("alert")).to_contain_text("The server does not answer.")
+    expect(tab.get_by_role("alert")).to_contain_text("The server is not responding.")
     tab.troubles.clear()
 
 
@@ -83,7 +83,7 @@ def test_a_file_that_is_too_large_is_not_sent(tab):
     tab.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
     tab.goto("/")
     tab.set_input_files("#file", {"name": "big.mp4", "mimeType": "video/mp4", "buffer": bytes(2_000_000)})
-    expect(tab.get_by_role("status")).to_have_text("big.mp4 has 2 MB; up to 1 MB can be sent.")
+    expect(tab.get_by_role("status")).to_have_text("big.mp4 has 2 MB. The maximum is 1 MB.")
     assert sent == []
 
 

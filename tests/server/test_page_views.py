@@ -33,7 +33,7 @@ def test_compare_marks_what_moved(tab, served):
     assert asked(tab)["compare"] == [views(served)[1]["id"]]
     tab.reload()
     expect(tab.locator(".column")).to_have_count(2)
-    tab.get_by_label("Compare with").select_option(label="nothing")
+    tab.get_by_label("Compare with").select_option(label="none")
     expect(tab.locator(".column")).to_have_count(1)
     expect(tab.locator(".mark").first).to_be_hidden()
 

@@ -1,4 +1,4 @@
-"""Who may ask, by which name, and what browsers are told."""
+"""Access: host names, tokens and origins; and the headers that browsers get."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from starlette.testclient import TestClient
 
 from vop.errors import UsageError
 from vop.server import security
+from vop.server.access import AllowedHosts, check_root_path, choose_token, is_loopback
 from vop.server.connections import EXPENDABLE
-from vop.server.security import Brake, Guard, Hosts, check_root_path, choose_token, is_loopback
+from vop.server.rate_limiter import TokenThrottle
+from vop.server.security import SecurityMiddleware, TokenAuthentication
 
 TOKEN = "correct-horse-battery"
 
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch):
-    monkeypatch.setattr("vop.server.security.LONGEST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("vop.server.rate_limiter.MAX_DELAY_SECONDS", 0.01)
 
 
 def client(*, token=None, root_path="", address="testclient") -> TestClient:
@@ -34,13 +36,13 @@ def client(*, token=None, root_path="", address="testclient") -> TestClient:
         raise RuntimeError("secret")
 
     everywhere = Route("/{path:path}", answer, methods=["GET", "POST"])
-    guard = Middleware(Guard, hosts=Hosts("testserver"), token=token, root_path=root_path)
+    guard = Middleware(SecurityMiddleware, hosts=AllowedHosts("testserver"), token=token, root_path=root_path)
     app = Starlette(routes=[Route("/fail", fail), everywhere], middleware=[guard])
     return TestClient(app, follow_redirects=False, client=(address, 1234))
 
 
 def cookie_of(token: str) -> str:
-    return Guard(PlainTextResponse(), hosts=Hosts(), token=token).cookie
+    return TokenAuthentication(token).cookie
 
 
 class TestHosts:
@@ -64,7 +66,7 @@ class TestHosts:
         assert "--token" in answer.json()["detail"]
 
     def test_a_server_on_one_address_has_that_name_too(self):
-        hosts = Hosts("192.168.0.7")
+        hosts = AllowedHosts("192.168.0.7")
         assert "192.168.0.7:8000" in hosts
         assert "localhost" in hosts
         assert "192.168.0.8" not in hosts
@@ -72,7 +74,7 @@ class TestHosts:
     @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
     def test_a_server_on_all_addresses_has_any_of_them(self, host, monkeypatch):
         monkeypatch.setattr("socket.gethostname", lambda: "Attic")
-        hosts = Hosts(host)
+        hosts = AllowedHosts(host)
         for name in ("192.168.0.7:8000", "[fe80::1]:8000", "attic:8000", "localhost"):
             assert name in hosts
         assert "evil.example" not in hosts
@@ -84,7 +86,7 @@ class TestToken:
         for path in ("/", "/page/app.js", "/api/state", "/api/libraries/x/videos/y", "/nowhere"):
             answer = guarded.get(path)
             assert answer.status_code == 401
-            assert "wants a token" in answer.json()["detail"]
+            assert "needs a token" in answer.json()["detail"]
             assert answer.headers["www-authenticate"] == "Bearer"
 
     @pytest.mark.parametrize("given", ["", "x", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "ü" * 21])
@@ -140,7 +142,7 @@ class TestForm:
         answer = guarded.get("/", params={"q": 'a "dog"'}, headers=self.HTML)
         assert (answer.status_code, answer.headers["content-type"]) == (401, "text/html; charset=utf-8")
         assert '<form method="post" action="/?q=a+%22dog%22">' in answer.text
-        assert "not the token" not in answer.text
+        assert "token is wrong" not in answer.text
         assert answer.headers["referrer-policy"] == "same-origin"
         assert guarded.get("/").json()["detail"]
         for path in ("/api/state", "/page/app.js"):
@@ -156,7 +158,7 @@ class TestForm:
             states.append(dict(request.scope["state"]))
             return TOKEN
 
-        monkeypatch.setattr(security, "_typed_token", typed)
+        monkeypatch.setattr(security, "_submitted_token", typed)
         assert client(token=TOKEN).post("/", data={"token": TOKEN}, headers=self.HTML).status_code == 303
         assert [state[EXPENDABLE] for state in states] == [True]
 
@@ -177,28 +179,28 @@ class TestForm:
         headers = {**self.HTML, "content-type": "application/x-www-form-urlencoded"}
         answer = client(token=TOKEN).post("/", content=body, headers=headers)
         assert answer.status_code == 401
-        assert "That is not the token." in answer.text
+        assert "The token is wrong." in answer.text
         assert "set-cookie" not in answer.headers
 
     def test_a_wrong_one_does_not_stay_in_the_address(self):
         guarded = client(token=TOKEN)
         answer = guarded.get("/?q=dog&token=wrong-wrong-wrong", headers=self.HTML)
         assert (answer.status_code, answer.headers["location"]) == (303, "/?q=dog&token=")
-        assert "That is not the token." in guarded.get("/?q=dog&token=", headers=self.HTML).text
+        assert "The token is wrong." in guarded.get("/?q=dog&token=", headers=self.HTML).text
 
     def test_another_sites_page_may_not_send_it(self):
         answer = client(token=TOKEN).post("/", data={"token": TOKEN}, headers={"origin": "http://evil.example"})
         assert answer.status_code == 403
 
 
-class TestBrake:
+class TestTokenThrottle:
     def test_wrong_tokens_wait_longer_each_time_and_right_ones_never(self, monkeypatch):
         waited = []
 
         async def sleep(seconds):
             waited.append(seconds)
 
-        monkeypatch.setattr("vop.server.security.LONGEST_WAIT_SECONDS", 5.0)
+        monkeypatch.setattr("vop.server.rate_limiter.MAX_DELAY_SECONDS", 5.0)
         # Not asyncio's own, which servers in other threads use meanwhile.
         monkeypatch.setattr(security, "asyncio", SimpleNamespace(sleep=sleep, timeout=asyncio.timeout))
         guarded = client(token=TOKEN)
@@ -211,19 +213,19 @@ class TestBrake:
         assert len(waited) == 8
 
     def test_each_address_counts_by_itself(self, monkeypatch):
-        brake = Brake()
-        monkeypatch.setattr("vop.server.security.LONGEST_WAIT_SECONDS", 5.0)
-        assert [brake.seconds("10.0.0.1") for _ in range(3)] == [0.1, 0.2, 0.4]
-        assert brake.seconds("10.0.0.2") == 0.1
-        monkeypatch.setattr("vop.server.security.FORGET_SECONDS", -1)
-        assert brake.seconds("10.0.0.1") == 0.1
+        throttle = TokenThrottle()
+        monkeypatch.setattr("vop.server.rate_limiter.MAX_DELAY_SECONDS", 5.0)
+        assert [throttle.delay_seconds("10.0.0.1") for _ in range(3)] == [0.1, 0.2, 0.4]
+        assert throttle.delay_seconds("10.0.0.2") == 0.1
+        monkeypatch.setattr("vop.server.rate_limiter.FORGET_SECONDS", -1)
+        assert throttle.delay_seconds("10.0.0.1") == 0.1
 
     def test_it_remembers_only_so_many(self, monkeypatch):
-        monkeypatch.setattr("vop.server.security._ADDRESSES", 3)
-        brake = Brake()
+        monkeypatch.setattr("vop.server.rate_limiter._MAX_CLIENTS", 3)
+        throttle = TokenThrottle()
         for number in range(10):
-            brake.seconds(str(number))
-        assert list(brake._wrong) == ["7", "8", "9"]
+            throttle.delay_seconds(str(number))
+        assert list(throttle._wrong) == ["7", "8", "9"]
 
 
 class TestRootPath:

@@ -13,10 +13,9 @@ from safetensors.torch import load_file
 import vop
 from tiny_data import write_table, write_videos
 from vop.datasets.readers import load
-from vop.datasets.validation import BadVideo
-from vop.errors import VopError
+from vop.errors import FileFailure, UsageError, VopError
 from vop.training.job import train
-from vop.training.recipe import Recipe
+from vop.training.recipe import Recipe, TrainingConfig
 from vop.video.isolated import DecodingProcesses
 
 RECIPE = Recipe(epochs=2, batch_size=2, validation=0.2, workers=0, precision="fp32")
@@ -39,7 +38,12 @@ def dataset(videos):
 def test_the_result_is_the_run(dataset, tiny_folder, tmp_path):
     seen = []
     trained = train(
-        dataset, "vop", tmp_path, backbone=str(tiny_folder), recipe=RECIPE, progress=lambda *at: seen.append(at)
+        dataset,
+        method="vop",
+        out=tmp_path,
+        backbone=str(tiny_folder),
+        recipe=RECIPE,
+        progress=lambda *at: seen.append(at),
     )
     opened = vop.load(tmp_path)
     texts = ["clip", "another clip"]
@@ -47,7 +51,12 @@ def test_the_result_is_the_run(dataset, tiny_folder, tmp_path):
     assert not trained.model.training
     assert len(trained.result.history) == 2
     assert trained.skipped == (
-        BadVideo("gone.mp4", str(dataset.split("train").videos[4].path), "there is no such file", missing=True),
+        FileFailure(
+            id="gone.mp4",
+            path=str(dataset.split("train").videos[4].path),
+            reason="there is no such file",
+            kind="missing",
+        ),
     )
     assert {stage for stage, *_ in seen} == {"decoding train", "training"}
     assert opened.card["training_videos"] + opened.card["validation_videos"] == 4
@@ -62,7 +71,7 @@ def test_the_test_split_is_never_read(dataset, tiny_folder, tmp_path, monkeypatc
         return call(self, function, path, **how)
 
     monkeypatch.setattr(DecodingProcesses, "call", recorded)
-    train(dataset, "vop", tmp_path, backbone=str(tiny_folder), recipe=RECIPE)
+    train(dataset, method="vop", out=tmp_path, backbone=str(tiny_folder), recipe=RECIPE)
     assert sorted(read) == ["clip0.mp4", "clip1.mp4", "clip2.mp4", "clip3.mp4"]  # each once, over two epochs
 
 
@@ -75,11 +84,11 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(dataset, tiny_folder, 
             raise Killed
 
     at_once = Recipe(epochs=2, batch_size=2, validation=0.2, workers=0, precision="fp32", checkpoint_seconds=0)
-    given = {"backbone": str(tiny_folder), "recipe": at_once, "num_frames": 2}
-    train(dataset, "vop-p", tmp_path / "whole", **given)
+    given = {"backbone": str(tiny_folder), "recipe": at_once, "settings": {"num_frames": 2}}
+    train(dataset, method="vop-p", out=tmp_path / "whole", **given)
     with pytest.raises(Killed):
-        train(dataset, "vop-p", tmp_path / "cut", progress=kill, **given)
-    train(dataset, "vop-p", tmp_path / "cut", resume=True, **given)
+        train(dataset, method="vop-p", out=tmp_path / "cut", progress=kill, **given)
+    train(dataset, method="vop-p", out=tmp_path / "cut", resume=True, **given)
     one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -87,14 +96,14 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(dataset, tiny_folder, 
 
 def test_without_validation_the_last_epoch_is_kept(dataset, tiny_folder, tmp_path):
     recipe = Recipe(epochs=2, batch_size=2, validation=0, workers=0)
-    trained = train(dataset, "vop", tmp_path, backbone=str(tiny_folder), recipe=recipe)
+    trained = train(dataset, method="vop", out=tmp_path, backbone=str(tiny_folder), recipe=recipe)
     assert (trained.result.best_epoch, trained.result.selection) == (2, "last")
     assert trained.model.card["validation_videos"] == 0
 
 
 def test_what_is_held_out_is_drawn_from_what_can_be_read(dataset, tiny_folder, tmp_path):
     """Five videos of which one is not there: a fifth of the other four."""
-    trained = train(dataset, "vop", tmp_path, backbone=str(tiny_folder), recipe=RECIPE)
+    trained = train(dataset, method="vop", out=tmp_path, backbone=str(tiny_folder), recipe=RECIPE)
     assert trained.model.card["validation_videos"] == 1
     assert trained.model.card["training_videos"] == 3
 
@@ -104,8 +113,8 @@ def test_notes_come_before_the_training(dataset, tiny_folder, tmp_path):
     noted = replace(dataset, notes=("7 of 12 videos have no caption",))
     train(
         noted,
-        "vop",
-        tmp_path,
+        method="vop",
+        out=tmp_path,
         backbone=str(tiny_folder),
         recipe=RECIPE,
         note=said.append,
@@ -118,12 +127,62 @@ def test_notes_come_before_the_training(dataset, tiny_folder, tmp_path):
 
 
 def test_a_training_that_cannot_be_is_refused_before_anything_is_decoded(dataset, tiny_folder, tmp_path, monkeypatch):
-    train(dataset, "vop", tmp_path / "run", backbone=str(tiny_folder), recipe=RECIPE)
+    train(dataset, method="vop", out=tmp_path / "run", backbone=str(tiny_folder), recipe=RECIPE)
     silent = Path(shutil.copytree(tiny_folder, tmp_path / "silent"))
     for vocabulary in ("tokenizer.json", "vocab.json", "merges.txt"):
         (silent / vocabulary).unlink(missing_ok=True)
     monkeypatch.setattr(DecodingProcesses, "call", lambda *_, **__: pytest.fail("it was decoded"))
     with pytest.raises(VopError, match="seed = 0, this one has 1"):
-        train(dataset, "vop", tmp_path / "run", backbone=str(tiny_folder), recipe=replace(RECIPE, seed=1), resume=True)
+        train(
+            dataset,
+            method="vop",
+            out=tmp_path / "run",
+            backbone=str(tiny_folder),
+            recipe=replace(RECIPE, seed=1),
+            resume=True,
+        )
     with pytest.raises(VopError, match="no vocabulary"):
-        train(dataset, "vop", tmp_path / "other", backbone=str(silent), recipe=RECIPE)
+        train(dataset, method="vop", out=tmp_path / "other", backbone=str(silent), recipe=RECIPE)
+
+
+def test_a_table_and_a_recipe_are_enough(dataset, tiny_folder, videos, tmp_path):
+    table = videos[0].parent / "some.csv"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"data: {table}\nmethod: vop-p\nbackbone: {tiny_folder}\nepochs: 2\nbatch_size: 2\nvalidation: 0.2\n"
+        "workers: 0\nprecision: fp32\nsettings: {num_frames: 2}\n"
+    )
+    by_file = vop.train(recipe=recipe, out=str(tmp_path / "file"))
+    by_hand = vop.train(
+        str(table),
+        out=tmp_path / "hand",
+        method="vop-p",
+        backbone=str(tiny_folder),
+        settings={"num_frames": 2},
+        recipe=RECIPE,
+    )
+    assert by_file.dataset.split("train") == dataset.split("train")
+    assert by_file.result.history == by_hand.result.history
+    assert (by_file.model.method_name, by_file.model.num_frames) == ("vop-p", 2)
+
+
+def test_arguments_stand_before_the_recipe(tiny_folder, videos, dataset, tmp_path):
+    recipe = TrainingConfig(
+        data="nothere.csv", method="vop-p", recipe=RECIPE, settings={"num_frames": 2, "text_prompts": 3}
+    )
+    given = {"method": "vop", "backbone": str(tiny_folder), "settings": {"num_frames": 3}}
+    model = vop.train(dataset, out=tmp_path, recipe=recipe, **given).model
+    assert (model.method_name, model.num_frames, model.method.settings["text_prompts"]) == ("vop", 3, 3)
+
+
+def test_a_training_needs_data(tmp_path):
+    with pytest.raises(UsageError, match="no data"):
+        vop.train(out=tmp_path, recipe=RECIPE)
+
+
+def test_the_default_backbone_is_that_of_the_command(dataset, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("vop.models.pretrained.find_backbone", lambda name, **_: asked.append(name) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        vop.train(dataset, out=tmp_path)
+    assert asked == ["openai/clip-vit-base-patch32"]

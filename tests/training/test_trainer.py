@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import math
 import os
 import subprocess
@@ -15,7 +16,7 @@ from worlds import MadeFrames, split
 import vop
 from vop.errors import UsageError, VopError
 from vop.models import pretrained
-from vop.training.recipe import Recipe, read_config
+from vop.training.recipe import Recipe, TrainingConfig, read_config
 from vop.training.trainer import Trainer
 
 METHODS = ["vop", "vop-c", "vop-f+p"]
@@ -30,6 +31,7 @@ def trainer(
     progress=lambda *_: None,
     validation=True,
     precision=torch.float32,
+    given=None,
     **recipe,
 ):
     values = {"epochs": 3, "batch_size": 6, "learning_rate": 1e-2, "seed": 5, "workers": 0, "checkpoint_seconds": 0.0}
@@ -38,7 +40,15 @@ def trainer(
     built = pretrained.create(method, tiny, device="cpu", num_frames=4, dtype=precision, **settings or {})
     held_out = split("val", videos=6, captions=1) if validation else None
     return Trainer(
-        built, split(), held_out, Recipe(**values | recipe), out, store=MadeFrames(), data="made", progress=progress
+        built,
+        split(),
+        held_out,
+        Recipe(**values | recipe),
+        out,
+        store=MadeFrames(),
+        data="made",
+        progress=progress,
+        **given or {},
     )
 
 
@@ -92,19 +102,19 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(tiny, tmp_path, kind, ste
 def test_the_run_keeps_the_best_epoch(tiny, tmp_path, monkeypatch):
     scores = iter([5.0, 10.0, 30.0, 20.0])  # the untuned model's, and three epochs'
     monkeypatch.setattr(
-        Trainer, "_validate", lambda self, model: ({"t2v": {"r1": next(scores), "mnr": 1.0}}, [0.5] * 6)
+        Trainer, "_validate", lambda self, model, split: ({"t2v": {"r1": next(scores), "mnr": 1.0}}, [0.5] * 6)
     )
     seen = []
     monkeypatch.setattr(
         Trainer,
         "_end_epoch",
-        lambda self, epoch, log, original=Trainer._end_epoch: (
+        lambda self, epoch, original=Trainer._end_epoch: (
             seen.append({name: p.detach().clone() for name, p in self.trained.items()}),
-            original(self, epoch, log),
+            original(self, epoch),
         ),
     )
     job = trainer(tiny, tmp_path)
-    monkeypatch.setattr(job, "_card", lambda result, tuned: {})
+    monkeypatch.setattr("vop.training.trainer.card_of", lambda *_, **__: {})
     assert job.fit().best_epoch == 2
     assert all(torch.equal(tensor, seen[1][name]) for name, tensor in weights(tmp_path).items())
     assert not all(torch.equal(tensor, seen[2][name]) for name, tensor in weights(tmp_path).items())
@@ -140,9 +150,9 @@ def test_what_was_trained_can_still_be_had(tiny, tmp_path):
 def test_a_real_gain_is_kept(tiny, tmp_path, monkeypatch):
     found = iter([[0.2] * 6, [0.9] * 6, [0.8] * 6, [0.7] * 6])
     metrics = {"t2v": {"r1": 50.0, "mnr": 1.0}}
-    monkeypatch.setattr(Trainer, "_validate", lambda self, model: (metrics, next(found)))
+    monkeypatch.setattr(Trainer, "_validate", lambda self, model, split: (metrics, next(found)))
     job = trainer(tiny, tmp_path, if_worse="untuned")
-    monkeypatch.setattr(job, "_card", lambda result, tuned: {})
+    monkeypatch.setattr("vop.training.trainer.card_of", lambda *_, **__: {})
     result = job.fit()
     assert (result.selection, result.best_epoch, result.is_proven) == ("validation-selected", 1, True)
     assert weights(tmp_path)
@@ -150,9 +160,9 @@ def test_a_real_gain_is_kept(tiny, tmp_path, monkeypatch):
 
 def test_on_too_few_videos_nothing_is_proven(tiny, tmp_path, monkeypatch):
     metrics = {"t2v": {"r1": 50.0, "mnr": 1.0}}
-    monkeypatch.setattr(Trainer, "_validate", lambda self, model: (metrics, [0.5] * 4))
+    monkeypatch.setattr(Trainer, "_validate", lambda self, model, split: (metrics, [0.5] * 4))
     job = trainer(tiny, tmp_path, if_worse="untuned")
-    monkeypatch.setattr(job, "_card", lambda result, tuned: {})
+    monkeypatch.setattr("vop.training.trainer.card_of", lambda *_, **__: {})
     result = job.fit()
     assert (result.selection, result.p, result.is_proven) == ("validation-selected", None, False)
 
@@ -160,7 +170,7 @@ def test_on_too_few_videos_nothing_is_proven(tiny, tmp_path, monkeypatch):
 def test_a_training_that_an_earlier_version_began_is_kept_unproven(tiny, tmp_path):
     job = trainer(tiny, tmp_path)
     job.fit()
-    job.progress.scores, job.progress.untuned, job.progress.untuned_scores = [], None, []
+    job.state.scores, job.state.untuned, job.state.untuned_scores = [], None, []
     job._save()
     result = trainer(tiny, tmp_path, if_worse="untuned").fit(resume=True)
     assert (result.selection, result.p) == ("validation-selected", None)
@@ -171,11 +181,11 @@ def test_stopped_while_it_validates_it_ends_with_the_same_epochs(tiny, tmp_path,
     job = trainer(tiny, tmp_path / "cut")
     validate, calls = Trainer._validate, []
 
-    def stop(self, model):
+    def stop(self, model, split):
         calls.append(model)
         if len(calls) == 3:  # the untuned model, the first epoch, the second
             raise Killed
-        return validate(self, model)
+        return validate(self, model, split)
 
     monkeypatch.setattr(Trainer, "_validate", stop)
     with pytest.raises(Killed):
@@ -186,7 +196,7 @@ def test_stopped_while_it_validates_it_ends_with_the_same_epochs(tiny, tmp_path,
 
 def test_without_a_number_of_epochs_there_are_enough_steps(tiny, tmp_path):
     job = trainer(tiny, tmp_path, epochs=None)
-    assert job.total_steps == 300  # of 3 in each epoch
+    assert job.schedule.total_steps == 300  # of 3 in each epoch
     assert not [line for line in job.plan() if "steps are few" in line]
     few = trainer(tiny, tmp_path, epochs=2)
     assert any("6 steps are few" in line and "--epochs 100" in line for line in few.plan())
@@ -213,7 +223,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_best_kept(tiny, tmp_path, monk
 
     def breaks(*args, **kwargs):
         loss = original(*args, **kwargs)
-        return loss * math.nan if job.progress.step == 4 else loss
+        return loss * math.nan if job.state.step == 4 else loss
 
     monkeypatch.setattr(module, "contrastive_loss", breaks)
     with pytest.raises(VopError, match=r"loss became nan at step 5 of 9.*epoch 1"):
@@ -230,7 +240,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_is_applied(tiny, tmp_path
     original = module.contrastive_loss
 
     def breaks(texts, *args, **kwargs):
-        if job.progress.step == step:
+        if job.state.step == step:
             texts.register_hook(lambda gradient: gradient * math.nan)
         return original(texts, *args, **kwargs)
 
@@ -251,7 +261,7 @@ def test_a_logit_scale_that_trains_keeps_to_clips_limit(tiny, tmp_path):
 def test_two_captions_a_video_are_half_the_videos(tiny, tmp_path):
     seen = []
     job = trainer(tiny, tmp_path, captions_per_video=2, batch_size=5, epochs=1)
-    assert job.steps_per_epoch == 2  # ten videos with two captions each
+    assert job.schedule.steps_per_epoch == 2  # ten videos with two captions each
     original = job.model.embed_frames
     job.model.embed_frames = lambda pixels: (
         seen.append(len(pixels)) if job.model.training else None,
@@ -282,8 +292,7 @@ def test_more_captions_than_there_are_is_refused_before_training(tiny, tmp_path)
 
 def test_a_trial_leaves_nothing_and_is_told_of_each_epoch(tiny, tmp_path):
     seen = []
-    job = trainer(tiny, tmp_path / "run")
-    job.keep, job.on_epoch = False, seen.append
+    job = trainer(tiny, tmp_path / "run", given={"keep": False, "on_epoch": seen.append})
     job.fit()
     assert [record["epoch"] for record in seen] == [1, 2, 3]
     assert all("validation" in record for record in seen)
@@ -317,7 +326,7 @@ def test_a_loss_that_is_not_finite_at_once_leaves_no_weights(tiny, tmp_path, mon
 
 def test_learning_rate_rises_and_falls(tiny, tmp_path):
     job = trainer(tiny, tmp_path, epochs=10)  # 30 steps, 3 of warm-up
-    rates = [job.learning_rate(step) for step in range(31)]
+    rates = [job.schedule.learning_rate(step) for step in range(31)]
     assert rates[:3] == pytest.approx([1e-2 / 3, 2e-2 / 3, 1e-2])
     assert rates[3] == pytest.approx(1e-2)
     assert rates[3:] == sorted(rates[3:], reverse=True)
@@ -359,6 +368,29 @@ def test_a_full_disk_keeps_the_last_checkpoint(tiny, tmp_path, monkeypatch):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_trackers_are_told_of_losses_and_validations(tiny, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    trainer(tiny, tmp_path / "run", given={"track": ["tensorboard"]}).fit()
+    (folder,) = {path.parent for path in tmp_path.glob("run/training/tensorboard/vop/events.*")}
+    events = accumulator.EventAccumulator(str(folder))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 10))
+    assert [event.step for event in events.Scalars("validation/t2v_r1")] == [3, 6, 9]
+
+
+def test_trackers_can_be_left_out(tiny, tmp_path):
+    trainer(tiny, tmp_path, given={"track": ["none"]}).fit()
+    assert [path.name for path in (tmp_path / "training").iterdir()] == ["state.safetensors"]
+
+
+def test_unknown_and_missing_trackers_are_named(tiny, tmp_path):
+    with pytest.raises(UsageError, match="'tensorbord': did you mean tensorboard"):
+        trainer(tiny, tmp_path, given={"track": ["tensorbord"]})
+    if importlib.util.find_spec("clearml") is None:
+        with pytest.raises(UsageError, match="pip install clearml"):
+            trainer(tiny, tmp_path, given={"track": ["clearml"]})
+
+
 def test_zero_shot_trains_nothing(tiny, tmp_path):
     with pytest.raises(UsageError, match="zero-shot trains nothing"):
         trainer(tiny, tmp_path, method="zero-shot")
@@ -381,7 +413,7 @@ def test_wrong_recipes_are_named(values, says):
 def test_recipes_are_read_from_yaml(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("method: vop\nlearning_rate: 1e-3\nepochs: 2\n")
-    assert read_config(path) == {"method": "vop", "learning_rate": 1e-3, "epochs": 2}
+    assert read_config(path) == TrainingConfig(method="vop", recipe=Recipe(learning_rate=1e-3, epochs=2))
     path.write_text("epoch: 2\n")
     with pytest.raises(UsageError, match="'epoch': did you mean epochs"):
         read_config(path)

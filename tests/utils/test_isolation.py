@@ -158,7 +158,7 @@ def test_closed_for_good():
 
 def test_decoding_brings_neither_pytorch_nor_a_database():
     code = """
-from vop.search.segmenting import read_segments
+from vop.search.segmentation import read_segments
 from vop.video.frames import decode_frames
 from vop.video.picture import picture_frames
 import sys

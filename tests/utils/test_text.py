@@ -6,7 +6,17 @@ import json
 
 import pytest
 
-from vop.utils.text import count, in_json, in_markdown, in_spreadsheet, markdown_block, on_one_line, visible
+from vop.utils.text import (
+    count,
+    first_few,
+    in_json,
+    in_markdown,
+    in_spreadsheet,
+    markdown_block,
+    on_one_line,
+    signed,
+    visible,
+)
 
 COMMANDS = [
     *map(chr, range(0x09)),
@@ -89,3 +99,13 @@ def test_markdown_shows_it_as_it_is(text, written):
 def test_a_block_of_code_ends_where_it_ends():
     block = markdown_block("vop train --data '```\n# x'", "sh").splitlines()
     assert (block[0], block[-1], block[1:-1]) == ("````sh", "````", ["vop train --data '```", "# x'"])
+
+
+def test_signed():
+    assert [signed(number) for number in (1.25, -3, 0.04, -0.04)] == ["+1.2", "-3.0", "0.0", "0.0"]
+
+
+def test_first_few():
+    lines = [f"line {n}\n" for n in range(1_000)]
+    assert first_few(lines[:5]) == [f"  line {n}\\n" for n in range(5)]
+    assert first_few(lines, most=2, indent="- ") == ["- line 0\\n", "- line 1\\n", "- and 998 more"]

@@ -13,7 +13,7 @@ from av.bitstream import BitStreamFilterContext
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from clips import real_clips, write_clip
+from clips import FILMS, write_clip, write_film
 from hdr import (
     BT709,
     BT2020,
@@ -79,10 +79,10 @@ def test_ordinary_frames_are_left_to_swscale(pix_fmt, tag):
     assert np.array_equal(converter.rgb(frame, **size), small)
 
 
-def test_real_clips_are_left_to_swscale():
-    for path in real_clips():
-        frame, converter = first_frame(path)
-        assert np.array_equal(converter.rgb(frame), frame.to_ndarray(format="rgb24"))
+@pytest.mark.parametrize("name", FILMS)
+def test_films_are_left_to_swscale(tmp_path, name):
+    frame, converter = first_frame(write_film(tmp_path, name, seconds=0.2))
+    assert np.array_equal(converter.rgb(frame), frame.to_ndarray(format="rgb24"))
 
 
 @pytest.mark.parametrize("matrix", [3, 8, 10, 12, 14, 15])

@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageCms
 
 from clips import (
+    FILMS,
     damage,
     grey_frames,
     naive_choice,
@@ -21,9 +22,9 @@ from clips import (
     numbers,
     open_with_late_streams,
     packets_of,
-    real_clips,
     watch_decoding,
     write_clip,
+    write_film,
 )
 from vop.errors import UsageError, VideoError
 from vop.video import decode
@@ -300,12 +301,9 @@ def _difference(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return (one.int() - other.int()).abs().float()
 
 
-def test_there_are_real_clips():
-    assert len(real_clips()) >= 3
-
-
-@pytest.mark.parametrize("path", real_clips(), ids=lambda path: path.stem)
-def test_real_clips_against_decoding_everything(path):
+@pytest.mark.parametrize("name", FILMS)
+def test_films_against_decoding_everything(tmp_path, name):
+    path = write_film(tmp_path, name)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         everything = list(container.decode(stream))

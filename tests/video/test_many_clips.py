@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from clips import damage, grey_frames, numbers, packets_of, real_clips, watch_decoding, write_clip
+from clips import FILMS, damage, grey_frames, numbers, packets_of, watch_decoding, write_clip, write_film
 from vop.errors import UsageError, VideoError
 from vop.video import frames
 from vop.video.clip import Clip
@@ -83,8 +83,9 @@ def test_equal_at_a_variable_frame_rate(tmp_path):
     assert_equal_to_one_by_one(path, [(0.0, 1.05), (0.5, 3.1), (0.9, 1.0), (3.0, 3.9), (3.5, 3.6)])
 
 
-@pytest.mark.parametrize("path", real_clips(), ids=lambda path: path.stem)
-def test_equal_on_real_clips(path):
+@pytest.mark.parametrize("name", FILMS)
+def test_equal_on_films(tmp_path, name):
+    path = write_film(tmp_path, name)
     assert_equal_to_one_by_one(path, [(0.0, 1.5), (1.0, 2.5), (1.25, 1.5), (3.0, 4.0)], num_frames=6, size=64)
 
 

@@ -10,7 +10,7 @@ from vop.benchmarks import emoji_motion
 from vop.datasets.types import Split
 from vop.errors import UsageError
 from vop.evaluation.figures import Clip, SheetRow, contact_sheet
-from vop.evaluation.job import evaluate_model
+from vop.evaluation.job import evaluate
 from vop.evaluation.report import EvaluationReport
 from vop.models.pretrained import load
 from vop.search.library import Library
@@ -62,11 +62,18 @@ def run_demo(out: Path, *, plan: emoji_motion.Plan = emoji_motion.DEMO, progress
     dataset = emoji_motion.dataset(out / "data", plan=plan, progress=stage(progress, "rendering videos"))
     cache, run = out / "cache", out / "run"
     tuned = train(
-        dataset, METHOD, run, backbone="mini", recipe=RECIPE, cache=cache, progress=progress, num_frames=FRAMES
+        dataset,
+        out=run,
+        method=METHOD,
+        backbone="mini",
+        settings={"num_frames": FRAMES},
+        recipe=RECIPE,
+        cache=cache,
+        progress=progress,
     ).model
     plain = load("mini", num_frames=FRAMES, dtype=resolve_precision("auto", tuned.device))
-    before, after = (evaluate_model(model, dataset, cache=cache, bank_videos=0) for model in (plain, tuned))
-    tuned.card["results"] = after.metrics.to_dict()
+    before, after = (evaluate(model, dataset, cache=cache, bank_videos=0) for model in (plain, tuned))
+    tuned.card["results"] = {**after.metrics.to_dict()}
     tuned.save_pretrained(run)
     split = dataset.split("test")
     library = Library.create(out / "library", model=str(run))

@@ -128,6 +128,13 @@ def draw(clip: Clip) -> np.ndarray:
     return frames[::-1] if clip.backwards else frames
 
 
+def read(name: str, root: Path | None, *, videos: Path | None = None) -> Dataset:
+    """The reader of `emoji-motion` (`vop.datasets.readers`): renders it unless it is there already."""
+    if videos is not None:
+        raise UsageError(f"{name} renders its own videos; give its folder as {name}:DIR")
+    return dataset(root)
+
+
 def dataset(
     root: Path | None = None, *, plan: Plan = FULL, progress: Callable[[int, int], None] | None = None
 ) -> Dataset:

@@ -1,4 +1,4 @@
-"""What several commands share: options, tables, JSON."""
+"""Options, tables and JSON that several commands share."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from vop.errors import UsageError
-from vop.training.recipe import ENOUGH_STEPS, FIELDS, PAPER_EPOCHS, Recipe, fields_of, kind_of
+from vop.errors import FileFailure, UsageError
+from vop.training.recipe import ENOUGH_STEPS, FIELDS, PAPER_EPOCHS, Recipe, kind_of
 from vop.utils.parsing import parse_yaml
-from vop.utils.text import count, in_json, on_one_line, visible
+from vop.utils.text import count, first_few, in_json, visible
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from vop.datasets.types import Dataset
 
 
@@ -27,15 +30,22 @@ def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True) 
         "--data",
         metavar="SPEC",
         required=required,
-        help="a benchmark with its folder (msrvtt-9k:data/msrvtt), a CSV, JSON, JSONL or Parquet file, or emoji-motion",
+        help="Data set: a benchmark with its folder (msrvtt-9k:data/msrvtt), a CSV, JSON, JSONL or Parquet file, a "
+        "folder of such files, hf:OWNER/NAME, or emoji-motion.",
     )
     add_table_options(parser)
 
 
 def add_table_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--videos", metavar="DIR", type=Path, help="the folder of the videos, if it is another one")
-    parser.add_argument("--video-column", metavar="NAME", help="of a table, if it has no usual name")
-    parser.add_argument("--caption-column", metavar="NAME", help="of a table, if it has no usual name")
+    parser.add_argument(
+        "--videos", metavar="DIR", type=Path, help="Folder of the videos, if they are not beside the annotations."
+    )
+    parser.add_argument(
+        "--video-column", metavar="NAME", help="Column that holds the video path. Detected automatically by default."
+    )
+    parser.add_argument(
+        "--caption-column", metavar="NAME", help="Column that holds the caption. Detected automatically by default."
+    )
 
 
 def add_threads_option(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +54,16 @@ def add_threads_option(parser: argparse.ArgumentParser) -> None:
         "--threads",
         metavar="N",
         type=int,
-        help="threads that PyTorch computes with on the CPU (default: OMP_NUM_THREADS, or one for each core)",
+        help="Number of CPU threads of PyTorch (default: OMP_NUM_THREADS, or one per core).",
     )
+
+
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """`vop.utils.device.use_device` and `vop.utils.threads.use_threads` take their values."""
+    parser.add_argument(
+        "--device", default="auto", help="Device to compute on: auto (default), cpu, cuda, cuda:N or mps."
+    )
+    add_threads_option(parser)
 
 
 def load_data(spec: str, arguments: argparse.Namespace) -> Dataset:
@@ -66,28 +84,29 @@ def add_settings_option(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         dest="settings",
-        help="a setting of the method: --set split_layer=8 --set visual_layers=[1,2,3]",
+        help="Setting of the method: --set split_layer=8 --set visual_layers=[1,2,3]. May be repeated.",
     )
 
 
 _RECIPE_HELP = {
-    "epochs": "passes over the training pairs",
-    "batch_size": "videos per step, over all processes",
-    "captions_per_video": "a video is encoded once for so many of its captions",
-    "learning_rate": "of AdamW",
-    "weight_decay": "of AdamW",
-    "warmup": "fraction of the steps in which the learning rate rises",
-    "max_grad_norm": "gradients are clipped to this norm",
-    "seed": "of the prompts' initial values and of the order of the pairs",
-    "precision": "auto, bf16 or fp32",
-    "validation": "fraction of the training videos that selects the epoch, if the data has no validation split; "
-    "at least 100 videos or a third of them",
-    "if_worse": "untuned: keep the untuned model if no epoch is better on validation videos; tuned: keep the best "
-    "epoch all the same",
-    "aspect": "display: frames in the shape that players show; stored: pixels as squares, as published pipelines do",
-    "on_bad_video": "skip: leave unreadable videos out and list them; fail: stop",
-    "workers": "processes that decode",
-    "checkpoint_seconds": "time between checkpoints within an epoch",
+    "epochs": "Number of passes over the training pairs",
+    "batch_size": "Videos per step, over all processes",
+    "captions_per_video": "Number of captions for which a video is encoded once",
+    "learning_rate": "Learning rate of AdamW",
+    "weight_decay": "Weight decay of AdamW",
+    "warmup": "Fraction of the steps in which the learning rate rises",
+    "max_grad_norm": "Norm to which gradients are clipped",
+    "seed": "Seed of the prompts' initial values and of the order of the pairs",
+    "precision": "Precision of the frozen weights and the activations: auto, bf16 or fp32",
+    "validation": "Fraction of the training videos that selects the epoch, if the data has no validation split, but at "
+    "least 100 videos or a third of them",
+    "if_worse": "What to keep if no epoch is better than the untuned model on validation videos: untuned, or tuned for "
+    "the best epoch",
+    "aspect": "Shape of frames: display for the shape that players show, stored for square pixels, as published "
+    "pipelines have them",
+    "on_bad_video": "What to do about unreadable videos: skip leaves them out and lists them, fail stops",
+    "workers": "Number of processes that load frames",
+    "checkpoint_seconds": "Seconds between checkpoints within an epoch",
 }
 _NO_DEFAULT = {
     "epochs": f"{PAPER_EPOCHS}, or as many as {ENOUGH_STEPS} steps take",
@@ -100,17 +119,17 @@ def add_recipe_options(parser: argparse.ArgumentParser, *, without: Sequence[str
     for name, field in FIELDS.items():
         if name not in without:
             default = _NO_DEFAULT.get(name, field.default)
-            text = f"{_RECIPE_HELP[name]} (default {default})"
+            text = f"{_RECIPE_HELP[name]} (default: {default})."
             parser.add_argument(f"--{name.replace('_', '-')}", type=kind_of(field), help=text)
 
 
-def recipe_of(config: dict, arguments: argparse.Namespace, **fixed) -> Recipe:
-    """The recipe of a configuration, with the options that were given, and `fixed` values, in front of it."""
+def recipe_of(recipe: Recipe, arguments: argparse.Namespace, **fixed: object) -> Recipe:
+    """The recipe with the options that were given, and with `fixed` values, in place of its own."""
     given = {name: value for name, value in vars(arguments).items() if name in FIELDS and value is not None}
-    return Recipe(**fields_of(config) | given | fixed)
+    return replace(recipe, **given | fixed)
 
 
-def parse_settings(pairs: Sequence[str]) -> dict:
+def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
     """NAME=VALUE pairs, the values as YAML."""
     settings = {}
     for pair in pairs:
@@ -177,7 +196,7 @@ def seconds(text: str) -> float:
     return sum(part * 60**place for place, part in enumerate(reversed(parts)))
 
 
-def print_json(document: dict, *, file: str | None = None) -> None:
+def print_json(document: Mapping[str, Any], *, file: str | None = None) -> None:
     """One JSON document, on standard output or into a file."""
     text = in_json(_on_few_lines(json.dumps(document, indent=2, ensure_ascii=False)))
     if file in (None, "-"):
@@ -201,14 +220,14 @@ def print_table(table: object) -> None:
     from rich.console import Console
 
     class Literal(Console):
-        def render_str(self, text: str, **options):
+        def render_str(self, text: str, **options: Any) -> Text:
             return super().render_str(visible(text), **options | {"markup": False, "emoji": False, "highlight": False})
 
     width = None if sys.stdout.isatty() else 140  # no terminal, no width to keep to
     Literal(width=width).print(table)
 
 
-def warn_skipped(skipped: Sequence) -> None:
+def warn_skipped(skipped: Sequence[FileFailure]) -> None:
     """Lists videos that were left out, on standard error."""
     if skipped:
         warn(f"{count('video', len(skipped))} {'was' if len(skipped) == 1 else 'were'} skipped:")
@@ -217,8 +236,5 @@ def warn_skipped(skipped: Sequence) -> None:
 
 def warn_listed(lines: Iterable[str], *, most: int = 20) -> None:
     """The first of these on a line each, and how many there are besides."""
-    lines = list(lines)
-    for line in lines[:most]:
-        warn(f"  {on_one_line(line)}")
-    if len(lines) > most:
-        warn(f"  and {len(lines) - most:,} more")
+    for line in first_few(lines, most=most):
+        warn(line)

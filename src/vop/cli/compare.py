@@ -24,7 +24,7 @@ from vop.cli.common import (
     warn,
 )
 from vop.errors import UsageError, VopError, unknown_name
-from vop.training.recipe import read_config
+from vop.training.recipe import TrainingConfig, read_config
 from vop.utils import progress
 from vop.utils.threads import use_threads
 
@@ -133,7 +133,7 @@ def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> i
         raise UsageError(f"--jobs is {arguments.jobs}; give 1 or more")
     _check_folder("--report", arguments.report)
 
-    configs = [read_config(recipe) for recipe in arguments.recipe] or [{}]
+    configs = [read_config(recipe) for recipe in arguments.recipe] or [TrainingConfig()]
     if len(configs) > 1 and arguments.data:
         raise UsageError("several recipes name their own data: give --data with one recipe, or with none")
     by_recipe = [[_plan(arguments, config, kind, _spec(arguments, config)) for kind in kinds] for config in configs]
@@ -213,27 +213,25 @@ def _need(library: str, what: str) -> None:
         raise UsageError(f"{what} needs the library {library}: pip install 'vop[{EXTRA}]'")
 
 
-def _plan(arguments: argparse.Namespace, config: dict[str, Any], kind: str, spec: str) -> Plan:
+def _plan(arguments: argparse.Namespace, config: TrainingConfig, kind: str, spec: str) -> Plan:
     from vop.backbones import DEFAULT_HUB_ID, find_sizes
     from vop.experiments.plan import Plan, ablation_arms, arms_of
     from vop.experiments.results import COMPARE
     from vop.heads import MEAN
 
     entries = _entries(arguments, config)
-    backbone = arguments.backbone or config.get("backbone") or DEFAULT_HUB_ID
-    settings = config.get("settings", {}) | parse_settings(arguments.settings)
+    backbone = arguments.backbone or config.backbone or DEFAULT_HUB_ID
+    settings = {**config.settings} | parse_settings(arguments.settings)
     if arguments.num_frames is not None:
         settings["num_frames"] = arguments.num_frames
     if kind == COMPARE:
-        arms = arms_of(
-            _methods(entries.get("methods")), head=arguments.head or config.get("head") or MEAN, settings=settings
-        )
+        arms = arms_of(_methods(entries.get("methods")), head=arguments.head or config.head or MEAN, settings=settings)
     else:
         frames = {name: value for name, value in settings.items() if name == "num_frames"}
         arms = ablation_arms(kind, find_sizes(backbone), settings=frames)
     names = [arm.name for arm in arms]
     rates = entries.get("learning_rates", [])
-    recipe = recipe_of(config, arguments, **({"learning_rate": rates[0]} if rates else {}))
+    recipe = recipe_of(config.recipe, arguments, **({"learning_rate": rates[0]} if rates else {}))
     return Plan(
         kind=kind,
         data=spec,
@@ -247,9 +245,9 @@ def _plan(arguments: argparse.Namespace, config: dict[str, Any], kind: str, spec
     )
 
 
-def _entries(arguments: argparse.Namespace, config: dict[str, Any]) -> dict[str, Any]:
+def _entries(arguments: argparse.Namespace, config: TrainingConfig) -> dict[str, Any]:
     """The recipe's `experiment:`, overridden by the options."""
-    entries: dict[str, Any] = {**config.get("study", {}), **config.get("experiment", {})}
+    entries = dict(config.experiment)
     for name, value in entries.items():
         if name not in ENTRIES:
             raise unknown_name("entry of the experiment", str(name), ENTRIES)
@@ -310,8 +308,8 @@ def _baseline(named: str | None, arms: Sequence[str]) -> str | None:
     return "full" if "full" in arms else arms[0] if len(arms) > 1 else None
 
 
-def _spec(arguments: argparse.Namespace, config: dict[str, Any]) -> str:
-    spec: str | None = arguments.data or config.get("data")
+def _spec(arguments: argparse.Namespace, config: TrainingConfig) -> str:
+    spec: str | None = arguments.data or config.data
     if spec is None:
         raise UsageError(
             "no data: give --data SPEC, or --recipe FILE with `data:`; without any videos of your own: "

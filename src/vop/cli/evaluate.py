@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vop.cli.common import (
     add_data_options,
-    add_threads_option,
+    add_device_options,
     load_data,
     print_json,
     print_table,
@@ -28,28 +28,50 @@ if TYPE_CHECKING:
     from vop.models.model import TextVideoModel
 
 
-def add_parser(subparsers) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser("evaluate", help="rank a split in both directions")
-    parser.add_argument("model", metavar="RUN", help="a run, a CLIP folder, a hub id, or mini")
+    parser.add_argument("model", metavar="RUN", help="Model to evaluate: a run, a CLIP folder, a hub id, or mini.")
     add_data_options(parser)
-    parser.add_argument("--split", help="test (default where there is one), val or train")
-    parser.add_argument("--backbone", help="where the run's backbone is now, if it has moved")
-    parser.add_argument("--num-frames", type=int, help="frames of a video, if not the run's own")
-    parser.add_argument("--cache", metavar="DIR", type=Path, help="decoded frames (vop data cache), read and completed")
-    parser.add_argument("--aspect", help="display or stored pixels, if not as in the run's training (see vop train)")
-    parser.add_argument("--batch-size", type=int, default=32, help="videos per forward pass")
-    parser.add_argument("--precision", default="auto", help="auto (default), bf16 or fp32")
-    parser.add_argument("--on-bad-video", default="skip", help="skip (default) or fail")
+    parser.add_argument("--split", help="Split to rank: test (default where there is one), val or train.")
+    parser.add_argument("--backbone", help="Where the run's backbone is, if it has moved.")
+    parser.add_argument("--num-frames", type=int, help="Number of frames per video, if not as in the run's training.")
     parser.add_argument(
-        "--bank", type=int, default=512, help="training videos whose captions are QB-Norm's bank; 0 for none"
+        "--cache",
+        metavar="DIR",
+        type=Path,
+        help="Folder of decoded frames (see `vop data cache`), which is read and completed.",
+    )
+    parser.add_argument(
+        "--aspect", help="Shape of frames, display or stored, if not as in the run's training (see `vop train`)."
+    )
+    parser.add_argument("--batch-size", type=int, default=32, help="Videos per forward pass (default: 32).")
+    parser.add_argument("--precision", default="auto", help="Precision: auto (default), bf16 or fp32.")
+    parser.add_argument(
+        "--on-bad-video", default="skip", help="What to do about unreadable videos: skip (default) or fail."
+    )
+    parser.add_argument(
+        "--bank",
+        type=int,
+        default=512,
+        help="Number of training videos whose captions are QB-Norm's bank (default: 512). 0 leaves QB-Norm out.",
     )
     parser.add_argument(
         "--against",
         metavar="OTHER",
-        help="compare with another model on the same data, or with a file that --json wrote: difference, interval, p",
+        help="Compare with another model on the same data, or with a file that --json wrote: difference, interval, p.",
     )
-    add_threads_option(parser)
-    parser.add_argument("--json", metavar="FILE", nargs="?", const="-", help="JSON on standard output, or into a file")
+    parser.add_argument(
+        "--format",
+        default="table",
+        help="How to print the metrics: table (default), markdown, latex or csv.",
+    )
+    parser.add_argument(
+        "--write-card", action="store_true", help="Write the results into the run's model card (README.md)."
+    )
+    add_device_options(parser)
+    parser.add_argument(
+        "--json", metavar="FILE", nargs="?", const="-", help="Print one JSON document, or write it into FILE."
+    )
     parser.set_defaults(run=run)
 
 
@@ -61,20 +83,31 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json and Path(arguments.json).is_dir():
         raise UsageError(f"--json {arguments.json} is a folder; give a file, or nothing for standard output")
     use_threads(arguments.threads)
-    from vop.evaluation.report import table
-    from vop.models.pretrained import load
-    from vop.utils.device import default_device, resolve_precision
+    from vop.evaluation.job import default_split, open_model
+    from vop.evaluation.tables import TEXT_FORMATS, table, text_table
+    from vop.utils.device import use_device
+
+    if arguments.format not in (formats := ("table", *TEXT_FORMATS)):
+        raise unknown_name("format", arguments.format, formats)
+    use_device(arguments.device)
 
     dataset = load_data(arguments.data, arguments)
-    split = arguments.split or (next(iter(dataset.splits)) if len(dataset.splits) == 1 else "test")
+    split = arguments.split or default_split(dataset)
     dataset.split(split)  # before seconds are spent on the model
-    dtype = resolve_precision(arguments.precision, default_device())
-    open_model = partial(load, backbone=arguments.backbone, num_frames=arguments.num_frames, dtype=dtype)
+    opened = partial(
+        open_model,
+        backbone=arguments.backbone,
+        num_frames=arguments.num_frames,
+        precision=arguments.precision,
+    )
     rank = partial(_rank, dataset=dataset, split=split, arguments=arguments)
-    other = _other(arguments.against, open_model, rank) if arguments.against is not None else None
-    report = rank(open_model(arguments.model), bank_videos=arguments.bank)
-    if arguments.json != "-":
+    other = _other(arguments.against, opened, rank) if arguments.against is not None else None
+    write_card = arguments.model if arguments.write_card else None
+    report = rank(opened(arguments.model), bank_videos=arguments.bank, write_card=write_card)
+    if arguments.json != "-" and arguments.format == "table":
         print_table(table(report))
+    elif arguments.json != "-":
+        say(text_table(report, arguments.format))
     document = report.to_dict()
     try:
         if other:
@@ -86,12 +119,18 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _rank(
-    model: TextVideoModel, *, dataset: Dataset, split: str, arguments: argparse.Namespace, bank_videos: int
+    model: TextVideoModel,
+    *,
+    dataset: Dataset,
+    split: str,
+    arguments: argparse.Namespace,
+    bank_videos: int,
+    write_card: str | None = None,
 ) -> EvaluationReport:
-    from vop.evaluation.job import evaluate_model
+    from vop.evaluation.job import evaluate
 
     with progress.show() as show:
-        return evaluate_model(
+        return evaluate(
             model,
             dataset,
             split=split,
@@ -100,6 +139,7 @@ def _rank(
             batch_size=arguments.batch_size,
             on_bad_video=arguments.on_bad_video,
             bank_videos=bank_videos,
+            write_card=write_card,
             progress=show,
         )
 
@@ -118,10 +158,10 @@ def _other(
     return lambda: rank(model, bank_videos=0).ranks
 
 
-def _compare(report: EvaluationReport, other: QueryRanks, arguments: argparse.Namespace) -> dict:
+def _compare(report: EvaluationReport, other: QueryRanks, arguments: argparse.Namespace) -> dict[str, Any]:
     """Prints the paired test beneath the table, and gives it for the document."""
     from vop.evaluation.confidence import paired_test
-    from vop.evaluation.report import paired_table
+    from vop.evaluation.tables import paired_table
 
     test = paired_test(report.ranks, other)
     if arguments.json != "-":

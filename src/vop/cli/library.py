@@ -1,102 +1,126 @@
-"""`vop library`: what is in a library, what is not, and moving it to another model."""
+"""`vop library`: shows and changes what is in a library, and moves it to another model."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.cli.common import command_line, print_json, print_table, say, warn
-from vop.cli.index import add_work_options, print_failures, say_waiting, work_of
+from vop.cli.index import add_work_options, print_failures, say_waiting, work_options
 from vop.utils import progress
 from vop.utils.text import count, on_one_line
 from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
-    from vop.search.integrity import CheckReport
+    from vop.search.library import Library
+    from vop.search.sync.integrity import CheckReport
 
 
-def add_parser(subparsers) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser("library", help="a library's state, its failures, another model for it")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    _add(actions, "info", _info, "how much is in it, and which models made it")
-    _add(actions, "failures", _failures, "files that are not, or not wholly, in it, with reasons")
-    forget = _add(actions, "forget", _forget, "take out the videos below these paths; files are left alone")
-    forget.add_argument("paths", metavar="PATH", nargs="+", type=Path)
-    check = _add(actions, "check", _check, "compare it with its checksums, and say what is damaged")
-    check.add_argument("--repair", action="store_true", help="write it anew without what is damaged")
-    forget.add_argument("--for-good", action="store_true", help="without keeping them for restore")
+
+    _add(actions, "info", _info, "show how much is in it, and which models made it")
+    _add(actions, "failures", _failures, "list files that are not, or only in part, in it, with reasons")
+
+    forget = _add(actions, "forget", _forget, "take out the videos below some paths; the files are left alone")
+    forget.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="Folders, or videos.")
+    forget.add_argument("--for-good", action="store_true", help="Do not keep the videos for restore.")
+
     restore = _add(actions, "restore", _restore, "put back videos that --prune or forget took out in the last 30 days")
-    restore.add_argument("paths", metavar="PATH", nargs="*", type=Path, help="only those at or below; default: all")
+    restore.add_argument(
+        "paths", metavar="PATH", nargs="*", type=Path, help="Only videos at or below these paths. All by default."
+    )
+
     exclude = _add(actions, "exclude", _exclude, "show or change which files and folders are not indexed")
-    exclude.add_argument("--add", metavar="GLOB", action="append", default=[], help="exclude these too; repeatable")
-    exclude.add_argument("--drop", metavar="GLOB", action="append", default=[], help="index them again; repeatable")
+    exclude.add_argument(
+        "--add", metavar="GLOB", action="append", default=[], help="Exclude these files and folders too. Repeatable."
+    )
+    exclude.add_argument(
+        "--drop", metavar="GLOB", action="append", default=[], help="Stop excluding by this glob. Repeatable."
+    )
+
+    check = _add(actions, "check", _check, "compare it with its checksums, and list what is damaged")
+    check.add_argument("--repair", action="store_true", help="Write the library again without what is damaged.")
+
     reembed = _add(actions, "reembed", _reembed, "move it to another model; the old one serves until that is done")
-    reembed.add_argument("--model", metavar="M", required=True, help="a run, a CLIP folder, a hub id, or mini")
-    reembed.add_argument("--keep", action="store_true", help="beside the models that it has, not in their place")
-    reembed.add_argument("--num-frames", type=int, help="frames of a segment, if not the model's own")
-    reembed.add_argument("--drop-unreadable", action="store_true", help="leave out videos that cannot be read any more")
+    reembed.add_argument("--model", metavar="M", required=True, help="A run, a CLIP folder, a hub id, or mini.")
+    reembed.add_argument("--keep", action="store_true", help="Keep the library's models beside the new one.")
+    reembed.add_argument("--num-frames", type=int, help="Frames of a segment. The model's own number by default.")
+    reembed.add_argument(
+        "--drop-unreadable", action="store_true", help="Leave out videos that can no longer be read, and go on."
+    )
     add_work_options(reembed)
     reembed.set_defaults(goes_on=True)
 
 
-def _add(actions, name: str, run, text: str) -> argparse.ArgumentParser:
+def _add(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int | None],
+    text: str,
+) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=text)
-    parser.add_argument("library", metavar="LIBRARY", type=Path)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("library", metavar="LIBRARY", type=Path, help="The library's folder.")
+    parser.add_argument("--json", action="store_true", help="Print JSON.")
     parser.set_defaults(run=run, uses_database=True)
     return parser
 
 
-def _info(arguments: argparse.Namespace) -> None:
-    from vop.search.store import Store
+def _open(arguments: argparse.Namespace) -> Library:
+    from vop.search.library import Library
 
-    library = Store.open(arguments.library)
-    status, about = library.status(), library.manifest
+    return Library.open(arguments.library)
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    library = _open(arguments)
+    status, manifest, restorable = library.status(), library.manifest, library.restorable()
     if arguments.json:
-        models = [asdict(model) for model in library.models]
         document = {
             "library": str(library.path),
             **status.to_dict(),
-            "cutting": asdict(about.segmentation),
-            "exclude": list(about.exclude),
-            "live_photos": about.live_photos,
-            "removed": len(library.restorable()),
-            "models": models,
+            "cutting": asdict(manifest.segmentation),
+            "exclude": list(manifest.exclude),
+            "live_photos": manifest.live_photos,
+            "removed": len(restorable),
+            "models": [asdict(model) for model in manifest.models],
         }
         print_json(document)
         return
     videos, segments = count("video", status.videos), count("segment", status.segments)
-    say(f"{videos}, {status.hours:.2f} h, {segments} ({about.segmentation})")
-    for model in library.models:
-        frames = f"{count('frame', about.num_frames)} of a segment"
+    say(f"{videos}, {status.hours:.2f} h, {segments} ({manifest.segmentation})")
+    for model in manifest.models:
+        frames = f"{count('frame', manifest.num_frames)} of a segment"
         say(f"model: {model.name} ({model.method}, {frames}, {model.precision})")
     if status.columns:
         say(f"metadata: {', '.join(status.columns)}")
     if status.outdated:
         redo = command_line("index", arguments.library, "FOLDER", "--redo")
         say(f"decoded by an earlier version of vop: {count('video', status.outdated)}; {redo}")
-    if about.exclude:
-        say(f"excluded: {', '.join(about.exclude)}")
-    if removed := library.restorable():
+    if manifest.exclude:
+        say(f"excluded: {', '.join(manifest.exclude)}")
+    if restorable:
         restore = command_line("library", "restore", arguments.library)
-        say(f"taken out: {count('video', len(removed))}; to put back: {restore}")
-    print_failures(status.to_dict(), arguments.library)
+        say(f"taken out: {count('video', len(restorable))}; to put back: {restore}")
+    print_failures(status, arguments.library)
     if status.index:
         say(f"indexing now: {status.index.done:,} of {count('file', status.index.total)}")
 
 
 def _failures(arguments: argparse.Namespace) -> None:
-    from vop.search.store import Store
-
-    library = Store.open(arguments.library)
-    failures = library.failures()
+    library = _open(arguments)
+    failures, status = library.failures(), library.status()
     if arguments.json:
-        status = library.status().to_dict()
-        counts = {kind: status[kind] for kind in ("unreadable", "partial", "duplicates")}
-        print_json({**counts, "failures": [asdict(failure) for failure in failures]})
+        counts = {"unreadable": status.unreadable, "partial": status.partial, "duplicates": status.duplicates}
+        print_json({**counts, "failures": [failure.to_dict() for failure in failures]})
+        return
+    if not failures:
+        say("every file could be read")
         return
     from rich.table import Table
 
@@ -105,16 +129,15 @@ def _failures(arguments: argparse.Namespace) -> None:
         table.add_column(heading, overflow="fold")
     for failure in failures:
         table.add_row(on_one_line(failure.path), failure.kind, on_one_line(failure.reason))
-    print_table(table) if failures else say("every file could be read")
-    print_failures(library.status().to_dict(), None)
+    print_table(table)
+    print_failures(status, None)
 
 
 def _forget(arguments: argparse.Namespace) -> None:
-    from vop.search.index import forget
     from vop.search.removed import KEPT_DAYS
 
     waiting = partial(say_waiting, arguments.library)
-    removed = forget(arguments.library, arguments.paths, for_good=arguments.for_good, waiting=waiting)
+    removed = _open(arguments).forget(arguments.paths, for_good=arguments.for_good, waiting=waiting)
     if arguments.json:
         print_json({"removed": removed})
         return
@@ -125,10 +148,7 @@ def _forget(arguments: argparse.Namespace) -> None:
 
 
 def _restore(arguments: argparse.Namespace) -> None:
-    from vop.search.index import restore
-
-    waiting = partial(say_waiting, arguments.library)
-    restored = restore(arguments.library, arguments.paths, waiting=waiting)
+    restored = _open(arguments).restore(arguments.paths, waiting=partial(say_waiting, arguments.library))
     if arguments.json:
         print_json({"restored": restored})
         return
@@ -136,10 +156,8 @@ def _restore(arguments: argparse.Namespace) -> None:
 
 
 def _exclude(arguments: argparse.Namespace) -> None:
-    from vop.search.index import change_excluded
-
     waiting = partial(say_waiting, arguments.library)
-    globs = change_excluded(arguments.library, add=arguments.add, drop=arguments.drop, waiting=waiting)
+    globs = _open(arguments).exclude(add=arguments.add, drop=arguments.drop, waiting=waiting)
     if arguments.json:
         print_json({"exclude": list(globs)})
         return
@@ -149,7 +167,7 @@ def _exclude(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from vop.search.integrity import check
+    from vop.search.sync.integrity import check  # not of a `Library`: a damaged one may not open
 
     with progress.show() as show:
         report = check(
@@ -188,22 +206,20 @@ def _print_check(report: CheckReport) -> None:
 
 def _reembed(arguments: argparse.Namespace) -> None:
     use_threads(arguments.threads)
-    from vop.search.reembed import reembed
-
+    library = _open(arguments)
     with progress.show() as show:
-        report = reembed(
-            arguments.library,
+        report = library.reembed(
             arguments.model,
             keep=arguments.keep,
             num_frames=arguments.num_frames,
             drop_unreadable=arguments.drop_unreadable,
             progress=show,
-            **work_of(arguments),
+            **work_options(arguments),
         )
     if arguments.json:
         print_json(report.to_dict())
         return
     videos, segments = count("video", report.videos), count("segment", report.segments)
     say(f"{report.library}: {videos}, {segments}, made with {', '.join(report.models)}")
-    for path, reason in report.dropped:
-        say(f"  left out: {on_one_line(path)}: {reason}")
+    for failure in report.dropped:
+        say(f"  left out: {on_one_line(failure.path)}: {failure.reason}")

@@ -3,63 +3,96 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vop.cli.common import add_threads_option, say, warn
 from vop.errors import UsageError
-from vop.utils.text import count
+from vop.utils.text import count, visible
 from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
-    from vop.server.views import Views
+    from vop.server.libraries import Libraries
 
-_TRIED = 100  # ports above one that is taken
+_PORTS_TRIED = 100  # above one that is in use
+_LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
-def add_parser(subparsers) -> None:
-    parser = subparsers.add_parser("serve", help="a page to search libraries, and its JSON API, on 127.0.0.1")
-    parser.add_argument("libraries", metavar="LIBRARY", nargs="+", type=Path, help="folders that `vop index` has made")
+def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
+    parser = subparsers.add_parser("serve", help="Serve a page to search libraries, and its JSON API.")
+    parser.add_argument("libraries", metavar="LIBRARY", nargs="+", type=Path, help="Folders made by `vop index`.")
     parser.add_argument(
-        "--host", metavar="ADDRESS", default="127.0.0.1", help="address to listen on (default 127.0.0.1)"
+        "--host", metavar="ADDRESS", default="127.0.0.1", help="Address to listen on (default 127.0.0.1)."
     )
-    parser.add_argument("--port", type=int, default=8000, help="0 for any that is free (default 8000)")
+    parser.add_argument("--port", type=int, default=8000, help="Port to listen on; 0 for any free one (default 8000).")
     access = parser.add_mutually_exclusive_group()
-    access.add_argument("--token", help="access token that clients must send; auto makes one up")
+    access.add_argument("--token", help="Access token that clients must send; auto makes a new one.")
     access.add_argument(
-        "--token-file", metavar="FILE", type=Path, help="read the token from a file; by default from VOP_TOKEN, if set"
+        "--token-file",
+        metavar="FILE",
+        type=Path,
+        help="Read the access token from a file. The default is the environment variable VOP_TOKEN, if set.",
     )
-    access.add_argument("--no-token", action="store_true", help="let whoever reaches the address search and watch")
+    access.add_argument(
+        "--no-token", action="store_true", help="Let everybody who can reach the address search and watch."
+    )
     parser.add_argument(
-        "--max-upload-mb", metavar="MB", type=int, default=512, help="of a file to search by (default 512)"
+        "--max-upload-mb",
+        metavar="MB",
+        type=int,
+        default=512,
+        help="Maximum size of an uploaded file to search by (default 512).",
     )
     parser.add_argument(
-        "--queue", metavar="N", type=int, help="requests in work before others are told to wait (default 256)"
+        "--queue",
+        metavar="N",
+        type=int,
+        help="Requests that may be in progress; further ones are told to try again later (default 256).",
     )
     parser.add_argument(
-        "--root-path", metavar="PATH", default="", help="path below which a proxy serves the page, such as /videos"
+        "--root-path", metavar="PATH", default="", help="Path below which a proxy serves the page, such as /videos."
     )
-    parser.add_argument("--precision", default="auto", help="auto, bf16 or fp32")
+    parser.add_argument("--precision", default="auto", help="Precision of the models: auto, bf16 or fp32.")
     add_threads_option(parser)
-    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    parser.add_argument("--open", action="store_true", help="Open the page in a browser.")
+    parser.add_argument(
+        "--metrics",
+        action="store_true",
+        help="Serve Prometheus metrics at /metrics. They need the token, if there is one.",
+    )
+    parser.add_argument(
+        "--access-log",
+        metavar="FILE",
+        nargs="?",
+        const="-",
+        help="Write a line for each request to a file, or to standard error if no file is given.",
+    )
+    parser.add_argument(
+        "--log-level",
+        metavar="LEVEL",
+        help=f"Least important messages to log: {', '.join(_LOG_LEVELS)} (default warning, or debug with --debug).",
+    )
     parser.set_defaults(run=run, own_signals=True, uses_database=True)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from vop.server.security import check_root_path, choose_token
+    from vop.server.access import check_root_path, choose_token
 
     _check(arguments)
-    arguments.root_path = check_root_path(arguments.root_path)
-    given = {"token": arguments.token, "token_file": arguments.token_file, "no_token": arguments.no_token}
-    token = choose_token(arguments.host, **given)
+    root_path = check_root_path(arguments.root_path)
+    token = choose_token(
+        arguments.host, token=arguments.token, token_file=arguments.token_file, no_token=arguments.no_token
+    )
+    _configure_logging(arguments.log_level, arguments.access_log)
     with _listen(arguments.host, arguments.port) as listener:
-        _serve(arguments, listener, token)
+        _serve(arguments, listener, token=token, root_path=root_path)
     sys.stdout.flush()
-    # Nobody waits any more for what a thread still computes, but Python would, before it ends.
+    # Python would wait for computations that are still running in threads, although nobody waits for their results.
     os._exit(0)
 
 
@@ -67,63 +100,100 @@ def _check(arguments: argparse.Namespace) -> None:
     if not 0 <= arguments.port < 2**16:
         raise UsageError(f"--port {arguments.port}: a port is a number from 0 to {2**16 - 1}")
     if not arguments.host:
-        raise UsageError("--host '': say an address; 127.0.0.1 is this machine alone, 0.0.0.0 all of its addresses")
+        raise UsageError("--host '': give an address; 127.0.0.1 is this machine alone, 0.0.0.0 all of its addresses")
     if arguments.max_upload_mb < 1:
         raise UsageError(f"--max-upload-mb {arguments.max_upload_mb}: 1 or more")
     if arguments.queue is not None and arguments.queue < 1:
         raise UsageError(f"--queue {arguments.queue}: 1 or more")
+    if arguments.log_level not in (None, *_LOG_LEVELS):
+        raise UsageError(f"--log-level {arguments.log_level}: one of {', '.join(_LOG_LEVELS)}")
 
 
-def _serve(arguments: argparse.Namespace, listener: socket.socket, token: str | None) -> None:
+class _LogFormatter(logging.Formatter):
+    """Escapes control characters, because messages contain the paths of requests and files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
+def _configure_logging(level: str | None, access_log: str | None) -> None:
+    """Sends log messages to standard error, and those about requests to the access log, if there is one.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    ours = logging.getLogger("vop")
+    if level is not None:
+        ours.setLevel(level.upper())
+    for handler in ours.handlers:
+        handler.setFormatter(_LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    access = logging.getLogger("vop.server.access")
+    access.propagate = False
+    access.setLevel(logging.WARNING)
+    if access_log is None:
+        return
+    from logging.handlers import WatchedFileHandler
+
+    try:
+        # A watched file is opened again after logrotate has moved it.
+        output = logging.StreamHandler() if access_log == "-" else WatchedFileHandler(access_log, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--access-log {access_log}: cannot be written ({error.strerror}); name a file") from None
+    output.setFormatter(_LogFormatter("%(asctime)s %(message)s"))
+    access.addHandler(output)
+    access.setLevel(logging.INFO)
+
+
+def _serve(arguments: argparse.Namespace, listener: socket.socket, *, token: str | None, root_path: str) -> None:
     use_threads(arguments.threads)
+    from vop.server.access import AllowedHosts
     from vop.server.app import create_app
     from vop.server.connections import Server, connections_that_fit
-    from vop.server.desk import QUEUE, UPLOADS
-    from vop.server.security import Hosts
+    from vop.server.services import MAX_REQUESTS, MAX_UPLOADS
 
-    most = connections_that_fit()
+    max_connections = connections_that_fit()
     app = create_app(
         arguments.libraries,
         token=token,
-        hosts=Hosts(arguments.host),
+        hosts=AllowedHosts(arguments.host),
         max_upload_bytes=arguments.max_upload_mb * 2**20,
-        queue=arguments.queue or QUEUE,
-        uploads=min(UPLOADS, most // 2),
-        root_path=arguments.root_path,
+        max_requests=arguments.queue or MAX_REQUESTS,
+        max_uploads=min(MAX_UPLOADS, max_connections // 2),
+        root_path=root_path,
         precision=arguments.precision,
+        metrics=arguments.metrics,
     )
-    shown = token if arguments.token == "auto" else None
-    addresses = _addresses(arguments.host, listener.getsockname()[1], shown, root_path=arguments.root_path)
+    shown_token = token if arguments.token == "auto" else None
+    urls = _urls(arguments.host, listener.getsockname()[1], token=shown_token, root_path=root_path)
 
-    class AnnouncedServer(Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
-                signal.signal(signal.SIGHUP, self.handle_exit)
-            _announce(app.state.desk.views, addresses, in_browser=arguments.open)
+    def on_startup() -> None:
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(signal.SIGHUP, server.handle_exit)
+        _announce(app.state.services.libraries, urls, in_browser=arguments.open)
 
+    server = Server(app, listener, max_connections=max_connections, on_startup=on_startup)
     try:
-        AnnouncedServer(app, listener, most=most).run()
-    except KeyboardInterrupt:  # raised again once all is closed
+        server.run()
+    except KeyboardInterrupt:  # raised again after the shutdown
         warn("stopped")
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket bound to the address, so that nobody else takes it while the models are opened.
+    """A socket bound to the address, so that no other program takes it while the models are opened.
 
     Raises:
-        UsageError: it cannot be had.
+        UsageError: the address is not available.
     """
     try:
         return _bound(host, port)
     except socket.gaierror as error:
         raise UsageError(f"--host {host}: not an address of this machine ({error.strerror})") from None
     except PermissionError:
-        raise UsageError(f"--port {port}: ports below 1024 are the system's; take a higher one") from None
+        raise UsageError(f"--port {port}: ports below 1024 are reserved for the system; use a higher one") from None
     except OSError as error:
-        free = _free_after(host, port)
+        free = _free_port_after(host, port)
         if free is None:
-            raise UsageError(f"--host {host} --port {port}: cannot be listened on ({error.strerror})") from None
+            raise UsageError(f"--host {host} --port {port}: cannot listen on it ({error.strerror})") from None
         raise UsageError(f"--port {port} is taken by another program; --port {free} is free") from None
 
 
@@ -133,17 +203,17 @@ def _bound(host: str, port: int) -> socket.socket:
     )[0]
     bound = socket.socket(family, kind, protocol)
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port of a server that has just ended is free
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the port of a server that has just ended is free
         bound.bind(address)
-        bound.listen()  # two may be bound to one port as long as neither listens
+        bound.listen()  # two sockets may be bound to one port as long as neither listens
     except OSError:
         bound.close()
         raise
     return bound
 
 
-def _free_after(host: str, port: int) -> int | None:
-    for other in range(port + 1, min(port + 1 + _TRIED, 2**16)):
+def _free_port_after(host: str, port: int) -> int | None:
+    for other in range(port + 1, min(port + 1 + _PORTS_TRIED, 2**16)):
         try:
             _bound(host, other).close()
         except OSError:
@@ -152,29 +222,29 @@ def _free_after(host: str, port: int) -> int | None:
     return None
 
 
-def _addresses(host: str, port: int, token: str | None, *, root_path: str) -> tuple[str, str]:
-    """Where the page is, for others and for a browser on this machine."""
-    from vop.server.security import is_every_address
+def _urls(host: str, port: int, *, token: str | None, root_path: str) -> tuple[str, str]:
+    """The page's URLs for other machines and for a browser on this machine."""
+    from vop.server.access import is_wildcard
 
-    named = f"[{host}]" if ":" in host else host
+    name = f"[{host}]" if ":" in host else host
     path = f"{root_path}/" if root_path or token else ""
     ending = f":{port}{path}?token={token}" if token else f":{port}{path}"
-    if is_every_address(host):
+    if is_wildcard(host):
         return f"http://{socket.gethostname()}{ending}", f"http://localhost{ending}"
-    return f"http://{named}{ending}", f"http://{named}{ending}"
+    return f"http://{name}{ending}", f"http://{name}{ending}"
 
 
-def _announce(views: Views, addresses: tuple[str, str], *, in_browser: bool) -> None:
-    shown, here = addresses
+def _announce(libraries: Libraries, urls: tuple[str, str], *, in_browser: bool) -> None:
+    shown, here = urls
     say(shown)
-    for view in views.all():
-        status = view.served.status()
-        counted = f"{count('segment', status['segments'])} of {count('video', status['videos'])}"
-        what = counted if status["segments"] else "empty so far"
-        say(f"  {view.id}: {what}, {view.model.method} ({view.model.name}), in {view.library.path}")
-    say("Ctrl-C ends it")
+    for view in libraries.views:
+        status = view.served.status().library
+        counts = f"{count('segment', status.segments)} of {count('video', status.videos)}"
+        content = counts if status.segments else "still empty"
+        say(f"  {view.id}: {content}, {view.model.method} ({view.model.name}), in {view.library.path}")
+    say("Ctrl-C stops the server")
     if in_browser:
         import threading
         import webbrowser
 
-        threading.Thread(target=webbrowser.open, args=[here], daemon=True).start()  # some browsers keep the caller
+        threading.Thread(target=webbrowser.open, args=[here], daemon=True).start()  # some browsers block their caller

@@ -3,109 +3,135 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.cli.common import (
     add_data_options,
+    add_device_options,
     add_recipe_options,
     add_settings_option,
-    add_threads_option,
     command_line,
     data_options,
-    load_data,
     parse_settings,
     recipe_of,
     say,
     warn,
     warn_skipped,
 )
-from vop.datasets.readers import TABLE_SUFFIXES
+from vop.datasets.rows import TABLE_SUFFIXES
 from vop.errors import UsageError
-from vop.training.recipe import UNTUNED, read_config
+from vop.training.recipe import UNTUNED, TrainingConfig, read_config
 from vop.utils import progress
 from vop.utils.text import count
 from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
     from vop.datasets.types import Dataset
+    from vop.evaluation.metrics import MetricsDict
+    from vop.training.selection import TrainingResult
 
 
-def add_parser(subparsers) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "train",
         help="tune a method on captioned videos",
         description="Tunes a method on captioned videos. Under `accelerate launch -m vop` it runs on several devices.",
     )
     add_data_options(parser, required=False)
-    parser.add_argument("--method", help="vop-f+p (default) or another one of `vop params`")
-    parser.add_argument("--head", help="meanP (default), seqLSTM, seqTransf, tightTransf or x-pool")
-    parser.add_argument("--backbone", help="openai/clip-vit-base-patch32 (default), mini, a hub id, a CLIP folder")
-    parser.add_argument("--out", metavar="RUN", type=Path, required=True, help="the run's folder")
-    parser.add_argument("--config", metavar="FILE", help="a YAML recipe; options on the command line go before it")
-    parser.add_argument("--resume", action="store_true", help="go on where the run in --out was stopped")
-    parser.add_argument("--cache", metavar="DIR", type=Path, help="decoded frames (vop data cache), read and completed")
-    parser.add_argument("--num-frames", type=int, help="frames of a video (default 12)")
+    parser.add_argument("--method", help="Method to tune: vop-f+p (default), or another one that `vop params` lists.")
+    parser.add_argument("--head", help="Head: meanP (default), seqLSTM, seqTransf, tightTransf or x-pool.")
+    parser.add_argument(
+        "--backbone", help="Backbone: openai/clip-vit-base-patch32 (default), mini, a hub id or a CLIP folder."
+    )
+    parser.add_argument("--out", metavar="RUN", type=Path, required=True, help="Folder of the run, which is created.")
+    parser.add_argument(
+        "--recipe",
+        "--config",
+        metavar="RECIPE",
+        dest="config",
+        help="Recipe: a name (msrvtt-9k) or a YAML file. Options on the command line override its values.",
+    )
+    parser.add_argument("--resume", action="store_true", help="Resume the training in --out that was stopped.")
+    parser.add_argument(
+        "--cache",
+        metavar="DIR",
+        type=Path,
+        help="Folder of decoded frames (see `vop data cache`), which is read and completed.",
+    )
+    parser.add_argument(
+        "--track",
+        metavar="NAMES",
+        help="Experiment trackers, with commas between them: tensorboard, wandb, mlflow, or none. "
+        "By default TensorBoard, if it is installed.",
+    )
+    parser.add_argument("--num-frames", type=int, help="Number of frames per video (default: 12).")
     add_settings_option(parser)
     add_recipe_options(parser)
-    add_threads_option(parser)
+    add_device_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    config = read_config(arguments.config) if arguments.config else {}
-    recipe = recipe_of(config, arguments)
-    spec = arguments.data or config.get("data")
+    config = read_config(arguments.config) if arguments.config else TrainingConfig()
+    spec = arguments.data or config.data
     if spec is None:
         raise UsageError("no data: give --data SPEC, or `data:` in the recipe")
-    settings = config.get("settings", {}) | parse_settings(arguments.settings)
+    settings = parse_settings(arguments.settings)
     if arguments.num_frames is not None:
         settings["num_frames"] = arguments.num_frames
+    config = replace(config, recipe=recipe_of(config.recipe, arguments))
     use_threads(arguments.threads)
     from accelerate import PartialState
 
-    from vop.backbones import DEFAULT_HUB_ID
-    from vop.heads import MEAN
     from vop.training.job import train
+    from vop.utils.device import use_device
 
-    dataset = load_data(spec, arguments)
+    if not progress.is_launched():  # else the launcher gives each process a device
+        use_device(arguments.device)
+
     with progress.show() as show:
         trained = train(
-            dataset,
-            arguments.method or config.get("method") or "vop-f+p",
-            arguments.out,
-            backbone=arguments.backbone or config.get("backbone") or DEFAULT_HUB_ID,
-            head=arguments.head or config.get("head") or MEAN,
-            recipe=recipe,
+            spec,
+            out=arguments.out,
+            method=arguments.method,
+            backbone=arguments.backbone,
+            head=arguments.head,
+            settings=settings,
+            recipe=config,
+            videos=arguments.videos,
+            video_column=arguments.video_column,
+            caption_column=arguments.caption_column,
             cache=arguments.cache,
             resume=arguments.resume,
+            track=arguments.track.split(",") if arguments.track else None,
             progress=show,
             note=warn,
-            **settings,
         )
     PartialState().destroy_process_group()  # its threads can abort a process that ends with them
     if not progress.is_first_process():
         return
     warn_skipped(trained.skipped)
     _report(trained.result, arguments.out)
-    warn(f"next: {_next(arguments, spec, dataset)}")
+    warn(f"next: {_next(arguments, spec, trained.dataset)}")
 
 
-def _in_words(validation: dict) -> str:
+def _in_words(validation: MetricsDict) -> str:
     t2v = validation["t2v"]
     found = f"validation t2v R@1 {t2v['r1']:.1f}, R@5 {t2v['r5']:.1f}, MnR {t2v['mnr']:.1f}"
     return f"{found} ({count('video', validation['videos'])})"
 
 
-def _say_unproven(result) -> None:
+def _say_unproven(result: TrainingResult, best: MetricsDict, untuned: MetricsDict) -> None:
     """Says in red that nothing is known to be gained, and what to do."""
     from rich.console import Console
 
-    videos, is_untuned = count("validation video", result.untuned["videos"]), result.selection == UNTUNED
+    videos, is_untuned = count("validation video", untuned["videos"]), result.selection == UNTUNED
     if result.p is None:
         found = f"{videos} cannot tell whether tuning did good or harm; the tuned model was kept unproven"
     else:
-        is_worse = result.best["validation"]["t2v"]["mnr"] > result.untuned["t2v"]["mnr"]
+        is_worse = best["t2v"]["mnr"] > untuned["t2v"]["mnr"]
         found = "worse than untuned" if is_worse else "not provably better than untuned"
         kept = "the untuned model was kept" if is_untuned else "it was kept all the same"
         found = f"the tuned model is {found} (p = {result.p:.2g} on {videos}); {kept}"
@@ -114,17 +140,17 @@ def _say_unproven(result) -> None:
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"{found}: {advice}{other}", style="bold red")
 
 
-def _report(result, out: Path) -> None:
+def _report(result: TrainingResult, out: Path) -> None:
     validated = [record for record in result.history if "validation" in record]
     for record in validated or result.history:
         line = f"epoch {record['epoch']}: loss {record['loss']:.3f}"
-        say(f"{line}, {_in_words(record['validation'])}" if validated else line)
+        say(f"{line}, {_in_words(record['validation'])}" if "validation" in record else line)
     if result.untuned:
         say(f"untuned: {_in_words(result.untuned)}")
     kept = "the untuned model" if result.selection == UNTUNED else f"epoch {result.best_epoch}"
     say(f"{out}: {kept} ({result.selection}), {result.seconds / 60:.1f} minutes")
-    if result.untuned and not result.is_proven:
-        _say_unproven(result)
+    if result.untuned and not result.is_proven and result.best and "validation" in result.best:
+        _say_unproven(result, result.best["validation"], result.untuned)
 
 
 def _next(arguments: argparse.Namespace, spec: str, dataset: Dataset) -> str:

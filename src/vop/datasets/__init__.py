@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vop.datasets.frames import FrameStore
-    from vop.datasets.loading import EpochSampler, PairDataset, frame_loader
+    from vop.datasets.loading import EpochSampler, FrameLoader, PairDataset
     from vop.datasets.readers import load
     from vop.datasets.splits import with_validation
     from vop.datasets.types import Dataset, Split, Video
-    from vop.datasets.validation import cache_dataset, check_dataset, screen
+    from vop.datasets.validation import cache_dataset, check_dataset, readable_part
 
 __all__ = [
     "Dataset",
     "EpochSampler",
+    "FrameLoader",
     "FrameStore",
     "PairDataset",
     "Split",
     "Video",
     "cache_dataset",
     "check_dataset",
-    "frame_loader",
     "load",
-    "screen",
+    "readable_part",
     "with_validation",
 ]
 
@@ -38,14 +38,14 @@ _HOMES = {
     "Video": "vop.datasets.types",
     "cache_dataset": "vop.datasets.validation",
     "check_dataset": "vop.datasets.validation",
-    "frame_loader": "vop.datasets.loading",
+    "FrameLoader": "vop.datasets.loading",
     "load": "vop.datasets.readers",
-    "screen": "vop.datasets.validation",
+    "readable_part": "vop.datasets.validation",
     "with_validation": "vop.datasets.splits",
 }
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'vop.datasets' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -25,6 +26,12 @@ from vop.video.isolated import DecodingProcesses
 
 if TYPE_CHECKING:
     import torch
+
+
+class FrameSource(Protocol):
+    """Gives a video's frames, uint8 (frames, 3, height, width), or raises VideoError."""
+
+    def load(self, video: Video, /) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class FrameStore:
 
         return torch.from_numpy(self.load_array(video))
 
-    def load_array(self, video: Video) -> np.ndarray:
+    def load_array(self, video: Video) -> NDArray[np.uint8]:
         """As `load`, a uint8 array."""
         if self.cache is None:
             return self._decode(video)
@@ -95,15 +102,15 @@ class FrameStore:
         """Whether the cache has a sound copy of this video's frames."""
         return self.cache is not None and self._read(self.cache_path(video)) is not None
 
-    def _decode(self, video: Video) -> np.ndarray:
+    def _decode(self, video: Video) -> NDArray[np.uint8]:
         decode = partial(decode_frames, num_frames=self.num_frames, size=self.size, aspect=self.aspect)
         return decode(video.path) if self.processes is None else self.processes.call(decode, video.path)
 
-    def _read(self, path: Path) -> np.ndarray | None:
+    def _read(self, path: Path) -> NDArray[np.uint8] | None:
         return read_frames(path, shape=(self.num_frames, 3, self.size, self.size))
 
 
-def read_frames(path: Path, *, shape: tuple[int, ...]) -> np.ndarray | None:
+def read_frames(path: Path, *, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
     """The frames in a cache file; None if there is none, or not what was once written."""
     try:
         with safe_open(path, framework="np") as file:
@@ -115,7 +122,7 @@ def read_frames(path: Path, *, shape: tuple[int, ...]) -> np.ndarray | None:
     return frames if sound and checksum == _checksum(frames) else None
 
 
-def write_frames(path: Path, frames: np.ndarray) -> None:
+def write_frames(path: Path, frames: NDArray[np.uint8]) -> None:
     """Writes a cache file, whole or not at all.
 
     Raises:
@@ -126,5 +133,5 @@ def write_frames(path: Path, frames: np.ndarray) -> None:
         save_file({"frames": frames}, temporary, metadata={"crc32": _checksum(frames)})
 
 
-def _checksum(frames: np.ndarray) -> str:
-    return f"{zlib.crc32(frames):08x}"
+def _checksum(frames: NDArray[np.uint8]) -> str:
+    return f"{zlib.crc32(frames.data):08x}"

@@ -3,35 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypedDict
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from vop.datasets.frames import FrameStore
+from vop.datasets.frames import FrameSource
 from vop.datasets.types import Split
 from vop.errors import UsageError, VideoError
 from vop.utils.text import count
 
 
-class PairDataset(Dataset):
-    """The (captions, video) groups of a split; without `groups`, its pairs.
+class Item(TypedDict):
+    """Captions of one video, its frames, uint8 (frames, 3, size, size), and its place in `split.videos`."""
 
-    An item is `{"captions": list of str, "frames": uint8 (frames, 3, size, size), "video": int}`, the last being the
-    video's place in `split.videos`.
+    captions: list[str]
+    frames: torch.Tensor
+    video: int
+
+
+class Batch(TypedDict):
+    """Several items. `rows` says with which of the videos each caption goes; there may be more captions than videos.
+
+    Shapes: captions t, rows int64 (t,), frames uint8 (b, frames, 3, size, size), video int64 (b,).
+    """
+
+    captions: list[str]
+    rows: torch.Tensor
+    frames: torch.Tensor
+    video: torch.Tensor
+
+
+class PairDataset(Dataset[Item | VideoError]):
+    """The (captions, video) groups of a split; without `groups`, its pairs.
 
     Args:
         groups: the captions of each item, by their index; they are of the same video (see `caption_groups`).
     """
 
-    def __init__(self, split: Split, store: FrameStore, groups: Sequence[Sequence[int]] | None = None) -> None:
+    def __init__(self, split: Split, store: FrameSource, groups: Sequence[Sequence[int]] | None = None) -> None:
         self.split, self.store = split, store
         self.groups = [[row] for row in range(len(split))] if groups is None else groups
 
     def __len__(self) -> int:
         return len(self.groups)
 
-    def __getitem__(self, index: int) -> dict | VideoError:
+    def __getitem__(self, index: int) -> Item | VideoError:
         rows = self.groups[index]
         target = self.split.targets[rows[0]]
         frames = _load(self.store, self.split, target)
@@ -74,7 +92,7 @@ def _check_group_size(split: Split, size: int) -> None:
         )
 
 
-class EpochSampler(Sampler):
+class EpochSampler(Sampler[list[int]]):
     """Batches of indices for one epoch, shuffled by seed and epoch alone.
 
     `batch_size` is the global batch's: each of `world_size` ranks takes its stretch of it, so that training sees the
@@ -122,50 +140,51 @@ class EpochSampler(Sampler):
             yield order[first : first + share]
 
 
-class FrameLoader(DataLoader):
-    """A DataLoader that raises a worker's VideoError as it was, with its path and reason."""
-
-    def __iter__(self) -> Iterator[dict]:
-        for batch in super().__iter__():
-            if isinstance(batch, VideoError):
-                raise batch
-            yield batch
-
-
-def frame_loader(pairs: PairDataset, *, batches: EpochSampler, workers: int = 0, prefetch: int = 2) -> FrameLoader:
-    """A loader of `{"captions": t str, "rows": int64 (t,), "frames": uint8 (b, frames, 3, size, size), "video": (b,)}`.
-
-    `rows` says with which of the b videos each caption goes: where items are groups, there are more of them.
+class FrameLoader:
+    """Batches that `workers` processes decode ahead. A worker's VideoError comes as it was, with its path and reason.
 
     Args:
         batches: which items make up each batch.
         workers: processes that decode ahead; 0 decodes in this one.
         prefetch: batches that each worker keeps ready.
     """
-    return FrameLoader(
-        pairs,
-        batch_sampler=batches,
-        num_workers=workers,
-        prefetch_factor=prefetch if workers else None,
-        collate_fn=_collate,
-        pin_memory=torch.cuda.is_available(),
-    )
+
+    def __init__(self, pairs: PairDataset, *, batches: EpochSampler, workers: int = 0, prefetch: int = 2) -> None:
+        self._loader: DataLoader[Item | VideoError] = DataLoader(
+            pairs,
+            batch_sampler=batches,
+            num_workers=workers,
+            prefetch_factor=prefetch if workers else None,
+            collate_fn=_collate,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._loader:
+            if isinstance(batch, VideoError):
+                raise batch
+            yield batch
 
 
-def _collate(items: list[dict | VideoError]) -> dict | VideoError:
+def _collate(items: list[Item | VideoError]) -> Batch | VideoError:
     # An exception that crosses from a worker loses its attributes; as a value it does not.
+    kept: list[Item] = []
     for item in items:
         if isinstance(item, VideoError):
             return item
+        kept.append(item)
     return {
-        "captions": [caption for item in items for caption in item["captions"]],
-        "rows": torch.tensor([row for row, item in enumerate(items) for _ in item["captions"]]),
-        "frames": torch.stack([item["frames"] for item in items]),
-        "video": torch.tensor([item["video"] for item in items]),
+        "captions": [caption for item in kept for caption in item["captions"]],
+        "rows": torch.tensor([row for row, item in enumerate(kept) for _ in item["captions"]]),
+        "frames": torch.stack([item["frames"] for item in kept]),
+        "video": torch.tensor([item["video"] for item in kept]),
     }
 
 
-def _load(store: FrameStore, split: Split, target: int) -> torch.Tensor | VideoError:
+def _load(store: FrameSource, split: Split, target: int) -> torch.Tensor | VideoError:
     try:
         return store.load(split.videos[target])
     except VideoError as error:

@@ -7,9 +7,9 @@ A reader is a function `read(name, root, *, videos) -> Dataset`: `root` is the f
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
+from vop.datasets.rows import TABLE_SUFFIXES
 from vop.datasets.types import Dataset
 from vop.errors import DataError, UsageError, unknown_name
 from vop.utils.registry import Registry
@@ -20,7 +20,7 @@ Reader = Callable[..., Dataset]
 READERS: dict[str, str] = {
     "activitynet": "vop.datasets.activitynet:read",
     "didemo": "vop.datasets.didemo:read",
-    "emoji-motion": "vop.datasets.builtin:read",
+    "emoji-motion": "vop.benchmarks.emoji_motion:read",
     "lsmdc": "vop.datasets.lsmdc:read",
     "msrvtt-7k": "vop.datasets.msrvtt:read",
     "msrvtt-9k": "vop.datasets.msrvtt:read",
@@ -29,7 +29,6 @@ READERS: dict[str, str] = {
 }
 # The built-in readers and those that installed packages add through entry points.
 REGISTRY: Registry[Reader] = Registry("data set", READERS, group="vop.datasets")
-TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 _KINDS = f"or a {', '.join(TABLE_SUFFIXES[:-1])} or {TABLE_SUFFIXES[-1]} file, or hf:OWNER/NAME"
 
 
@@ -53,13 +52,14 @@ def load(
         UsageError: there is no data set of this name, or no such column.
         DataError: its files are missing or cannot be read.
     """
-    columns = {"video_column": video_column, "caption_column": caption_column}
+    from vop.datasets import table as tables  # imports PyArrow
+
     videos = None if videos is None else Path(videos)
     if spec.startswith("hf:"):
-        return _table_module().read_hub(spec, videos=videos, **columns)
+        return tables.read_hub(spec, videos=videos, video_column=video_column, caption_column=caption_column)
     path = Path(spec).expanduser()
     if path.suffix.lower() in TABLE_SUFFIXES or path.is_dir():
-        return _table_module().read(path, videos=videos, **columns)
+        return tables.read(path, videos=videos, video_column=video_column, caption_column=caption_column)
     name, _, folder = spec.partition(":")
     known = REGISTRY.names()
     if name not in known and path.exists():
@@ -77,10 +77,6 @@ def load(
 def reader(name: str) -> Reader:
     """The reader of a benchmark, imported now."""
     return REGISTRY.find(name)
-
-
-def _table_module():
-    return import_module("vop.datasets.table")
 
 
 def _unknown(spec: str, name: str) -> UsageError:

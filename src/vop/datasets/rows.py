@@ -19,6 +19,7 @@ from vop.utils.names import nfc
 from vop.utils.parsing import parse_json
 
 Row = tuple[str, dict[str, Any]]  # "line 3", {column: value}
+TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 VIDEO_COLUMNS = (
     *("video", "video_path", "path", "file", "file_name", "filename", "video_file", "filepath", "clip"),
     *("video_id", "video_name", "vid", "id"),
@@ -192,7 +193,7 @@ def _rows_in(value: Any, known: Collection[str]) -> list[tuple[str, Any]] | None
     return None
 
 
-def _numbered(rows: list, of: str = "") -> list[tuple[str, Any]]:
+def _numbered(rows: list[Any], of: str = "") -> list[tuple[str, Any]]:
     return [(f"{of}entry {number}", row) for number, row in enumerate(rows, start=1)]
 
 
@@ -200,7 +201,7 @@ def _all(values: Iterable[Any], kind: type) -> bool:
     return all(isinstance(value, kind) for value in values)
 
 
-def _by_key(value: Mapping[str, dict], known: Collection[str]) -> list[tuple[str, Any]] | None:
+def _by_key(value: Mapping[str, dict[str, Any]], known: Collection[str]) -> list[tuple[str, Any]] | None:
     """An object of objects: pandas' columns, each by its rows' index, or rows by their index or their video."""
     if any(plain_name(key) in known for key in value):
         index = next(iter(value.values()))
@@ -214,7 +215,7 @@ def _by_key(value: Mapping[str, dict], known: Collection[str]) -> list[tuple[str
     return [(f"entry {key!r}", {"video": key, **row}) for key, row in value.items()]
 
 
-def _columns(value: Mapping) -> list[tuple[str, Any]] | None:
+def _columns(value: Mapping[str, Any]) -> list[tuple[str, Any]] | None:
     """An object whose names are those of columns: lists of the same length, or the values of a single row."""
     if _all(value.values(), list):
         if len({len(column) for column in value.values()}) > 1:
@@ -224,7 +225,7 @@ def _columns(value: Mapping) -> list[tuple[str, Any]] | None:
     return _numbered([value]) if is_row else None
 
 
-def sentences_with_splits(videos: list, sentences: list) -> list[tuple[str, Any]]:
+def sentences_with_splits(videos: list[Any], sentences: list[Any]) -> list[tuple[str, Any]]:
     """MSR-VTT's own form: a row for each sentence, with the split that its video has among `videos`."""
     listed = [video for video in videos if isinstance(video, dict) and isinstance(video.get("video_id"), str)]
     splits = {video["video_id"]: video["split"] for video in listed if video.get("split")}

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from vop.datasets.benchmark import overlaps
-from vop.datasets.readers import TABLE_SUFFIXES
-from vop.datasets.rows import VIDEO_COLUMNS, plain_name, read_table
+from vop.datasets.rows import TABLE_SUFFIXES, VIDEO_COLUMNS, plain_name, read_table
 from vop.datasets.types import Dataset, Split, Video
 from vop.datasets.videofolder import VideoFolder
 from vop.errors import DataError, UsageError, unknown_name
@@ -244,7 +243,7 @@ def _captions(value: Any, place: str, column: str) -> list[str]:
     return captions
 
 
-def _listed(text: str, place: str, column: str) -> str | list | tuple:
+def _listed(text: str, place: str, column: str) -> str | list[Any] | tuple[Any, ...]:
     """The list that a cell of text holds, as JSON or Python write it; other text as it is.
 
     Raises:
@@ -260,7 +259,8 @@ def _listed(text: str, place: str, column: str) -> str | list | tuple:
             return found if is_empty or any(isinstance(item, str) for item in found) else text  # such as "[2020]"
     if _PYTHON_LIST.fullmatch(cell):
         with suppress(ValueError, SyntaxError), warnings.catch_warnings(action="ignore"):  # of unknown escapes
-            return ast.literal_eval(cell)
+            found_items: list[Any] | tuple[Any, ...] = ast.literal_eval(cell)
+            return found_items
     if _LIKE_A_LIST.match(cell) and cell.endswith(_ENDS_OF_LISTS):
         raise DataError(
             f"{place}: the column {column!r} holds {reprlib.repr(cell)}, which looks like a list that NumPy or another "

@@ -11,7 +11,7 @@ from vop.errors import DataError
 from vop.utils.files import read_file
 from vop.utils.parsing import parse_json
 
-T = TypeVar("T", dict, list, str)
+T = TypeVar("T", dict[str, Any], list[Any], str)
 _KINDS = {dict: "an object", list: "a list", str: "a text"}
 MAX_BYTES = 2 * 2**30  # of a file of annotations; the largest published one has 60 MB
 

@@ -123,7 +123,7 @@ class Dataset:
         object.__setattr__(self, "splits", MappingProxyType(splits))
         object.__setattr__(self, "notes", tuple(self.notes))
 
-    def __reduce__(self):  # a mapping proxy does not travel between processes, a dictionary does
+    def __reduce__(self) -> tuple[object, ...]:  # a mapping proxy does not travel between processes, a dictionary does
         return type(self), (self.name, dict(self.splits), self.notes)
 
     def __repr__(self) -> str:

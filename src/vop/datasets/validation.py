@@ -1,10 +1,10 @@
-"""Go through all videos of a data set before hours are spent on it: check, cache, sort out what cannot be read.
+"""Validation of inputs: all videos of a data set are checked before hours are spent on it, and can be cached.
 
 Files break in predictable ways (a download that stopped, a page saved under a video's name), and a batch with a hole
 in it has no good repair: blanks teach nonsense, fewer items change the loss, substitutes change the epoch. So every
 video is decoded once before training begins, into the cache if there is one. What fails then is left out of the split
 and listed, or ends the run; batches of the rest are always full and the same in every run. A file that breaks later,
-between screening and its turn, raises its VideoError: the run stops, and resumes once the file is back.
+between this check and its turn, raises its VideoError: the run stops, and resumes once the file is back.
 """
 
 from __future__ import annotations
@@ -13,32 +13,20 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from vop.datasets.frames import FrameStore
 from vop.datasets.types import Dataset, Split, Video
-from vop.errors import DataError, UsageError, VideoError
-from vop.utils.text import count, on_one_line
+from vop.errors import DataError, FileFailure, UsageError, VideoError, unknown_name
+from vop.utils.text import count, first_few
 from vop.utils.threads import free_cores
 from vop.video.ahead import map_ahead
 from vop.video.frames import check_timeline
 from vop.video.isolated import DecodingProcesses
 
 Result = TypeVar("Result")
-POLICIES = ("skip", "fail")
-Progress = Callable[[int, int], None]  # videos done, videos in all; called in the caller's thread
-_SHOWN = 5  # bad videos that an error message names
-
-
-@dataclass(frozen=True)
-class BadVideo:
-    """A video that cannot be used. `missing`: there is no file at all."""
-
-    id: str
-    path: str
-    reason: str
-    missing: bool
+ON_BAD_VIDEO = ("skip", "fail")
+OnVideo = Callable[[int, int], None]  # called with videos done and videos in all, in the caller's thread
 
 
 @dataclass(frozen=True)
@@ -47,10 +35,10 @@ class CacheReport:
 
     decoded: int
     reused: int
-    failed: tuple[BadVideo, ...]
+    failed: tuple[FileFailure, ...]
 
-    def to_dict(self) -> dict:
-        return asdict(self)
+    def to_dict(self) -> dict[str, object]:
+        return {**asdict(self), "failed": _in_json(self.failed)}
 
 
 @dataclass(frozen=True)
@@ -60,32 +48,21 @@ class CheckReport:
     name: str
     splits: dict[str, dict[str, int]]
     videos: int
-    missing: tuple[BadVideo, ...]
-    unreadable: tuple[BadVideo, ...]
+    missing: tuple[FileFailure, ...]
+    unreadable: tuple[FileFailure, ...]
     notes: tuple[str, ...]
 
     @property
     def captions(self) -> int:
         return sum(split["captions"] for split in self.splits.values())
 
-    def to_dict(self) -> dict:
-        return {**asdict(self), "captions": self.captions}
-
-
-@dataclass(frozen=True)
-class ScreenReport:
-    """What `screen` left out of a split."""
-
-    split: str
-    kept: int
-    skipped: tuple[BadVideo, ...]
-
-    def to_dict(self) -> dict:
-        return asdict(self)
+    def to_dict(self) -> dict[str, object]:
+        failures = {"missing": _in_json(self.missing), "unreadable": _in_json(self.unreadable)}
+        return {**asdict(self), **failures, "captions": self.captions}
 
 
 def cache_dataset(
-    dataset: Dataset, store: FrameStore, *, workers: int | None = None, progress: Progress | None = None
+    dataset: Dataset, store: FrameStore, *, workers: int | None = None, progress: OnVideo | None = None
 ) -> CacheReport:
     """Decode every video of a data set into the store's cache; what is there already and sound is left alone.
 
@@ -104,7 +81,7 @@ def cache_dataset(
             return reused
 
         results = _run(dataset.videos, work, workers=workers, progress=progress)
-    reused = [result for result in results if not isinstance(result, BadVideo)]
+    reused = [result for result in results if not isinstance(result, FileFailure)]
     return CacheReport(decoded=reused.count(False), reused=reused.count(True), failed=_bad(results))
 
 
@@ -114,7 +91,7 @@ def check_dataset(
     decode: bool = False,
     num_frames: int = 12,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: OnVideo | None = None,
 ) -> CheckReport:
     """Count videos, captions, missing and unreadable files.
 
@@ -123,7 +100,7 @@ def check_dataset(
             finds everything but damage inside the pictures.
     """
     with FrameStore(num_frames=num_frames, size=32).isolated() as store:
-        work = _touch(store) if decode else partial(_read_through, store.processes)
+        work = _touch(store) if decode or store.processes is None else partial(_read_through, store.processes)
         bad = _bad(_run(dataset.videos, work, workers=workers, progress=progress))
     return CheckReport(
         name=dataset.name,
@@ -132,39 +109,37 @@ def check_dataset(
             for name, split in dataset.splits.items()
         },
         videos=len(dataset.videos),
-        missing=tuple(video for video in bad if video.missing),
-        unreadable=tuple(video for video in bad if not video.missing),
+        missing=tuple(video for video in bad if video.kind == "missing"),
+        unreadable=tuple(video for video in bad if video.kind != "missing"),
         notes=dataset.notes,
     )
 
 
-def screen(
+def readable_part(
     split: Split,
     store: FrameStore,
     *,
-    policy: str = "skip",
+    on_bad_video: str = "skip",
     workers: int | None = None,
-    progress: Progress | None = None,
-) -> tuple[Split, ScreenReport]:
+    progress: OnVideo | None = None,
+) -> tuple[Split, tuple[FileFailure, ...]]:
     """The split without the videos that cannot be decoded, and the list of those.
 
-    Every video is decoded once. With a cache this is what fills it; without one it costs as much as an epoch's
-    decoding.
+    Every video is decoded once. With a cache this fills it; without one it takes as long as an epoch's decoding.
 
     Args:
-        policy: "skip" leaves bad videos out; "fail" raises if there are any.
+        on_bad_video: "skip" leaves bad videos out; "fail" raises if there are any.
 
     Raises:
         DataError: there are bad videos under "fail", or no good ones.
     """
-    if policy not in POLICIES:
-        raise UsageError(f"the policy for bad videos is {policy!r}; known: {', '.join(POLICIES)}")
+    if on_bad_video not in ON_BAD_VIDEO:
+        raise unknown_name("on_bad_video", on_bad_video, ON_BAD_VIDEO)
     with store.isolated() as safe:
         bad = _bad(_run(split.videos, _touch(safe), workers=workers, progress=progress))
-    if bad and (policy == "fail" or len(bad) == len(split.videos)):
-        raise DataError(_complaint(split, bad, policy))
-    kept = split.keep({video.id for video in split.videos} - {video.id for video in bad}) if bad else split
-    return kept, ScreenReport(split=split.name, kept=len(kept.videos), skipped=bad)
+    if bad and (on_bad_video == "fail" or len(bad) == len(split.videos)):
+        raise DataError(_complaint(split, bad, on_bad_video))
+    return split.keep({video.id for video in split.videos} - {video.id for video in bad}) if bad else split, bad
 
 
 # Neither of these returns what it read: that of a whole data set would fill the memory.
@@ -181,17 +156,28 @@ def _read_through(processes: DecodingProcesses, video: Video) -> None:
     processes.call(check_timeline, video.path)
 
 
-def _complaint(split: Split, bad: tuple[BadVideo, ...], policy: str) -> str:
-    lines = [on_one_line(f"  {video.path}: {video.reason}") for video in bad[:_SHOWN]]
-    if len(bad) > _SHOWN:
-        lines.append(f"  and {len(bad) - _SHOWN:,} more")
-    remedy = "; --on-bad-video skip goes on without them" if policy == "fail" else ""
+def _complaint(split: Split, bad: tuple[FileFailure, ...], on_bad_video: str) -> str:
+    lines = first_few([f"{video.path}: {video.reason}" for video in bad])
+    remedy = "; --on-bad-video skip leaves them out" if on_bad_video == "fail" else ""
     head = f"{len(bad):,} of {count('video', len(split.videos))} of the split {split.name!r} cannot be read{remedy}:"
     return "\n".join([head, *lines])
 
 
-def _bad(results: Iterable[object]) -> tuple[BadVideo, ...]:
-    return tuple(result for result in results if isinstance(result, BadVideo))
+def _failure(video: Video, error: VideoError) -> FileFailure:
+    is_missing = not video.path.exists()
+    kind: Literal["missing", "unreadable"] = "missing" if is_missing else "unreadable"
+    return FileFailure(path=str(video.path), reason=error.reason, kind=kind, id=video.id)
+
+
+def _in_json(failures: Iterable[FileFailure]) -> list[dict[str, object]]:
+    return [
+        {"id": video.id, "path": video.path, "reason": video.reason, "missing": video.kind == "missing"}
+        for video in failures
+    ]
+
+
+def _bad(results: Iterable[object]) -> tuple[FileFailure, ...]:
+    return tuple(result for result in results if isinstance(result, FileFailure))
 
 
 def _run(
@@ -199,17 +185,16 @@ def _run(
     work: Callable[[Video], Result],
     *,
     workers: int | None,
-    progress: Progress | None,
-) -> list[Result | BadVideo]:
+    progress: OnVideo | None,
+) -> list[Result | FileFailure]:
     """The results of `work`, over threads that wait for processes, in the order of the videos."""
-    results: dict[int, Result | BadVideo] = {}
+    results: dict[int, Result | FileFailure] = {}
     workers = workers or free_cores()
     with closing(map_ahead(videos, work, workers=workers, ahead=2 * workers, in_order=False)) as finished:
         for done in finished:
             if isinstance(done.result, VideoError):
                 video = done.job
-                missing = not Path(video.path).exists()
-                results[done.place] = BadVideo(video.id, str(video.path), done.result.reason, missing)
+                results[done.place] = _failure(video, done.result)
             elif isinstance(done.result, Exception):
                 raise done.result  # no space left, say: it ends the whole run at once
             else:

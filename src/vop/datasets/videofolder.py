@@ -8,11 +8,11 @@ from pathlib import Path
 
 from vop.errors import DataError, UsageError
 from vop.utils.names import existing_path, names_in, nfc
+from vop.video.find import Walk
+from vop.video.kinds import POSSIBLE_VIDEO_SUFFIXES
 
-_VIDEO_SUFFIXES = (
-    *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
-    *(".ogv", ".ts", ".vob", ".webm", ".wmv"),
-)
+# LSMDC's ids end in milliseconds, such as 00.00.54.360, which is also the suffix of GoPro's panoramas.
+_VIDEO_SUFFIXES = POSSIBLE_VIDEO_SUFFIXES - {".360"}
 
 
 def needed_folder(name: str, root: Path | None) -> Path:
@@ -68,6 +68,7 @@ class VideoFolder(FileTree):
         expected, so that it can be listed as missing.
         """
         stem, has_suffix = _stem(video_id)
+        found: str | Path | None
         if os.path.basename(video_id) == video_id:
             found = self._named(video_id) or self._stems.get(nfc(video_id)) or self._stems.get(nfc(stem))
         else:
@@ -110,13 +111,15 @@ def _stem(name: str) -> tuple[str, bool]:
 
 
 def _walk(root: Path) -> list[tuple[str, list[str]]]:
-    """(folder, file names) of every folder. Links are followed, but into no folder twice: they may lead back."""
-    found, seen = [], set()
-    for folder, below, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            below.clear()
-        else:
-            seen.add(real)
-            found.append((folder, names))
+    """(folder, file names) of every folder below `root`."""
+    walk, found = Walk(), []
+    walk.enter(str(root))
+    for folder, _, entries in walk:
+        names = []
+        for entry in entries or ():
+            if entry.is_dir():
+                walk.enter(entry.path, is_link=entry.is_symlink())
+            else:
+                names.append(entry.name)
+        found.append((folder, names))
     return found

@@ -259,17 +259,18 @@ def read_ranks(path: str | Path) -> QueryRanks:
     """The ranks in a report that `vop evaluate --json FILE` wrote; `name` is its method.
 
     Raises:
-        UsageError: the file is not there, or is no such report.
+        UsageError: the file does not exist, or is not such a report.
     """
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
-        ranks = [_entry(document, "ranks", part) for part in (*DIRECTIONS, "targets")]
-        facts = {key: str(_entry(document, key)) for key in ("fingerprint", "tie_rule")}
-        return QueryRanks(*ranks, **facts, name=str(_entry(document, "method")))
+        t2v, v2t, targets = (_entry(document, "ranks", part) for part in (*DIRECTIONS, "targets"))
+        fingerprint, tie_rule, name = (str(_entry(document, key)) for key in ("fingerprint", "tie_rule", "method"))
+        return QueryRanks(t2v, v2t, targets, fingerprint=fingerprint, tie_rule=tie_rule, name=name)
     except (OSError, ValueError) as error:  # not readable, not JSON, or JSON of something else
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(
-            f"{path} is no report of an evaluation ({reason}): write one with vop evaluate RUN --data SPEC --json FILE"
+            f"{path} is not a report of an evaluation ({reason}): write one with "
+            "vop evaluate RUN --data SPEC --json FILE"
         ) from error
 
 

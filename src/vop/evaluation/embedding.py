@@ -1,9 +1,4 @@
-"""Embed a split: its videos, decoded in background threads while the model works, and its captions.
-
-A model is anything with `tokenize`, `embed_tokens`, `normalise` and `embed_frames` (`vop.models.model`), or if it is
-`pairwise` with `text_features`, `frame_features` and `score` in place of the embeddings; a store is anything with
-`load(video) -> uint8 (frames, 3, h, w)` that raises VideoError. The model sees to its own device.
-"""
+"""Embed a split: its videos, decoded in background threads while the model works, and its captions."""
 
 from __future__ import annotations
 
@@ -11,24 +6,38 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vop.errors import DataError, UsageError, VideoError, unknown_name
+from vop.datasets.frames import FrameSource
+from vop.datasets.types import Split, Video
+from vop.datasets.validation import ON_BAD_VIDEO
+from vop.errors import DataError, FileFailure, UsageError, VideoError, unknown_name
 from vop.evaluation.metrics import RetrievalMetrics, metrics_from_embeddings, retrieval_metrics
 from vop.evaluation.ranks import similarity_matrix
-from vop.evaluation.report import SkippedVideo
+from vop.models.model import TextVideoModel
+from vop.utils.progress import Progress, silent
 from vop.utils.text import count
 from vop.utils.threads import free_cores
 from vop.video.ahead import map_ahead
 
-if TYPE_CHECKING:
-    from vop.datasets.types import Split, Video
 
-Progress = Callable[[str, int, int], None]
-ON_BAD_VIDEO = ("skip", "fail")
+class Embedder(Protocol):
+    """A model that embeds texts and videos apart from each other; it sees to its own device."""
+
+    def tokenize(self, texts: Sequence[str], /) -> Tensor:
+        """Token ids (n, length)."""
+
+    def embed_tokens(self, ids: Tensor, /) -> Tensor:
+        """(n, length) to (n, d)."""
+
+    def normalise(self, frames: Tensor, /) -> Tensor:
+        """uint8 frames (n, f, 3, h, w) to pixels of the same shape."""
+
+    def embed_frames(self, pixels: Tensor, /) -> Tensor:
+        """(n, f, 3, h, w) to (n, d)."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class SplitEmbeddings:
     split: Split
     texts: Tensor
     videos: Tensor
-    skipped: tuple[SkippedVideo, ...] = ()
+    skipped: tuple[FileFailure, ...] = ()
     pair_scores: Callable[[Tensor, Tensor], Tensor] | None = None
     cosines: bool = True
 
@@ -68,21 +77,21 @@ class SplitEmbeddings:
 
     def metrics(self, *, tie_rule: str = "pessimistic") -> RetrievalMetrics:
         """Both directions'."""
-        options = {"targets": self.split.targets, "tie_rule": tie_rule}
+        targets = self.split.targets
         if self.pair_scores is None:
-            return metrics_from_embeddings(self.texts, self.videos, **options)
-        return retrieval_metrics(self.similarity(), **options)
+            return metrics_from_embeddings(self.texts, self.videos, targets=targets, tie_rule=tie_rule)
+        return retrieval_metrics(self.similarity(), targets=targets, tie_rule=tie_rule)
 
 
 def embed_split(
-    model: Any,
+    model: Embedder,
     split: Split,
-    store: Any,
+    store: FrameSource,
     *,
     batch_size: int = 32,
     workers: int | None = None,
     on_bad_video: str = "skip",
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> SplitEmbeddings:
     """Embeds a split's videos, then the captions of those that could be read.
 
@@ -93,7 +102,7 @@ def embed_split(
         batch_size: videos per forward pass (texts: eight times as many).
         workers: videos that are decoded at a time; by default one for each core that is free.
         on_bad_video: `skip` takes an unreadable video and its captions out and lists it; `fail` raises.
-        progress: called as progress(stage, done, total) after every batch; stages are `videos` and `texts`.
+        progress: called after every batch; its stages are `videos` and `texts`.
 
     Raises:
         VideoError: with `fail`, the first unreadable video in order.
@@ -105,7 +114,6 @@ def embed_split(
     if batch_size < 1 or (workers is not None and workers < 1):
         raise UsageError(f"batch_size {batch_size} and workers {workers} are not allowed: give 1 or more")
     workers = workers or free_cores()
-    progress = progress or (lambda stage, done, total: None)
     with _inference(model):
         by_id, skipped = _embed_videos(model, split.videos, store, batch_size, workers, on_bad_video, progress)
         if not by_id:
@@ -116,42 +124,43 @@ def embed_split(
         kept = split.keep(set(by_id)) if skipped else split
         texts = embed_texts(model, kept.captions, batch_size=8 * batch_size, progress=progress)
     videos = torch.stack([by_id[video.id] for video in kept.videos])
-    if not _pairwise(model):
+    if (together := _pairwise(model)) is None:
         return SplitEmbeddings(kept, texts, videos, skipped)
-    return SplitEmbeddings(kept, texts, videos, skipped, model.score, cosines=model.head.scaled)
+    return SplitEmbeddings(kept, texts, videos, skipped, together.score, cosines=together.head.scaled)
 
 
-def embed_texts(model: Any, texts: Sequence[str], *, batch_size: int = 256, progress: Progress | None = None) -> Tensor:
+def embed_texts(model: Embedder, texts: Sequence[str], *, batch_size: int = 256, progress: Progress = silent) -> Tensor:
     """(n, d) float32 on the CPU. Equal texts are embedded once, so that they tie exactly."""
     if not texts:
         raise DataError("there are 0 captions to embed: check the split")
     distinct = list(dict.fromkeys(texts))
-    embed = model.text_features if _pairwise(model) else model.embed_tokens
+    together = _pairwise(model)
+    embed = together.text_features if together else model.embed_tokens
     parts = []
     with _inference(model):
         for start in range(0, len(distinct), batch_size):
             ids = model.tokenize(distinct[start : start + batch_size])
             parts.append(embed(ids).float().cpu())
-            if progress:
-                progress("texts", start + len(ids), len(distinct))
+            progress("texts", start + len(ids), len(distinct))
     place = {text: n for n, text in enumerate(distinct)}
     return torch.cat(parts)[[place[text] for text in texts]]
 
 
 def _embed_videos(
-    model: Any,
+    model: Embedder,
     videos: Sequence[Video],
-    store: Any,
+    store: FrameSource,
     batch_size: int,
     workers: int,
     on_bad_video: str,
     progress: Progress,
-) -> tuple[dict[str, Tensor], tuple[SkippedVideo, ...]]:
+) -> tuple[dict[str, Tensor], tuple[FileFailure, ...]]:
     """Embeddings by video id, and what was skipped."""
     by_id: dict[str, Tensor] = {}
-    skipped: list[SkippedVideo] = []
+    skipped: list[FileFailure] = []
     batch: list[tuple[Video, Tensor]] = []
-    embed = model.frame_features if _pairwise(model) else model.embed_frames
+    together = _pairwise(model)
+    embed = together.frame_features if together else model.embed_frames
 
     def embed_batch() -> None:
         pixels = torch.stack([frames for _, frames in batch])  # (n, f, 3, h, w)
@@ -163,7 +172,7 @@ def _embed_videos(
         for done in decoded:
             video, frames = done.job, done.result
             if isinstance(frames, VideoError) and on_bad_video == "skip":
-                skipped.append(SkippedVideo(video.id, str(frames.path), frames.reason))
+                skipped.append(FileFailure(path=str(frames.path), reason=frames.reason, id=video.id))
                 continue
             if isinstance(frames, Exception):
                 raise frames
@@ -177,19 +186,20 @@ def _embed_videos(
     return by_id, tuple(skipped)
 
 
-def _pairwise(model: Any) -> bool:
-    return getattr(model, "pairwise", False)
+def _pairwise(model: Embedder) -> TextVideoModel | None:
+    """The model, if it scores a text and a video together."""
+    return model if isinstance(model, TextVideoModel) and model.pairwise else None
 
 
 @contextmanager
-def _inference(model: Any) -> Iterator[None]:
+def _inference(model: Embedder) -> Iterator[None]:
     """No gradients, evaluation mode; the mode is put back."""
-    was_training = getattr(model, "training", False)
-    if was_training:
-        model.eval()
+    module = model if isinstance(model, nn.Module) and model.training else None
+    if module is not None:
+        module.eval()
     try:
         with torch.no_grad():  # not inference_mode: what a model caches must stay good for training
             yield
     finally:
-        if was_training:
-            model.train()
+        if module is not None:
+            module.train()

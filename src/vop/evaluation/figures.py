@@ -162,7 +162,7 @@ def _cell(place: int, clip: Clip, strip: Image.Image, width: int) -> Image.Image
 
 
 def _check_mark(draw: ImageDraw.ImageDraw, *, left: int, top: int) -> None:
-    """A white tick in a green disc; drawn, since the default font has no such letter."""
+    """A white tick in a green disc; drawn, since the default font lacks it."""
     draw.ellipse((left, top, left + 20, top + 20), fill=_RIGHT)
     points = [(left + 5, top + 10), (left + 9, top + 14), (left + 15, top + 6)]
     draw.line(points, fill="white", width=3, joint="curve")
@@ -194,7 +194,7 @@ def _text(text: str, *, size: int, width: int, fill: tuple[int, int, int] = _INK
     return image
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
     """Lines that fit `width`; a word that alone is too long is broken."""
     lines = [""]
     for word in text.split():
@@ -211,7 +211,7 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     return lines
 
 
-def _font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
+def _font(size: int, text: str = "") -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Pillow's own font; for letters that it lacks, a usual font of the system where there is one."""
     if not text.translate(_IN_DEFAULT_FONT).isascii():
         for name in ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arial.ttf"):

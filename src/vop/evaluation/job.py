@@ -1,78 +1,273 @@
-"""A whole evaluation: a model on a split of a data set, with what the report should say about both."""
+"""`vop.evaluate`: a model on a split of a data set. Embed, rank, rescore, report."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from vop.datasets.frames import FrameStore
+from vop.datasets.frames import FrameSource, FrameStore
+from vop.datasets.readers import load as load_data
 from vop.datasets.types import Dataset, Split
-from vop.errors import UsageError
-from vop.evaluation.evaluate import evaluate
-from vop.evaluation.report import EvaluationReport
+from vop.errors import DataError, UsageError
+from vop.evaluation.embedding import Embedder, SplitEmbeddings, embed_split
+from vop.evaluation.report import AmbiguousCaptions, EvaluationReport, ReportFacts, Rescored
+from vop.evaluation.rescoring import dual_softmax_metrics, qb_norm_metrics
 from vop.heads import MEAN
-from vop.models.model import HEAD_PREFIX
+from vop.models.card import made_with
+from vop.models.model import HEAD_PREFIX, TextVideoModel
+from vop.models.pretrained import load as load_model
+from vop.models.run_folder import is_run
+from vop.utils.device import default_device, resolve_precision
 from vop.utils.progress import Progress, silent
 from vop.utils.text import count
 from vop.video.clip import DISPLAY
 
-if TYPE_CHECKING:
-    from vop.models.model import TextVideoModel
+RESCORING_LIMIT = 4 * 10**7  # text-video pairs: rescoring takes 48 bytes for each, so 1.9 GB at most
 
 
-def evaluate_model(
-    model: TextVideoModel,
-    dataset: Dataset,
+def evaluate(
+    model: TextVideoModel | str | Path,
+    data: Dataset | str | Path,
     *,
-    split: str = "test",
+    split: str | None = None,
+    videos: str | Path | None = None,
+    video_column: str | None = None,
+    caption_column: str | None = None,
+    backbone: str | None = None,
+    num_frames: int | None = None,
+    precision: str = "auto",
     cache: Path | None = None,
     aspect: str | None = None,
     batch_size: int = 32,
     on_bad_video: str = "skip",
     bank_videos: int = 512,
+    write_card: str | Path | None = None,
     progress: Progress = silent,
 ) -> EvaluationReport:
-    """Ranks one split in both directions.
+    """Ranks one split of a data set in both directions, as `vop evaluate` does.
 
     Args:
-        cache: decoded frames, read and completed.
-        aspect: as for `vop.read_frames`; by default that of the model's training.
-        bank_videos: so many training videos, with a caption each, are QB-Norm's bank; 0, or a data set that has no
+        model: an open model, or what `vop.load` opens: a run, a CLIP folder, a hub id, or "mini".
+        data: a SPEC (`msrvtt-9k:/data/msrvtt`, `test.csv`), or a data set that has been read already.
+        split: "test", "val" or "train". By default the only split there is, or else "test".
+        videos, video_column, caption_column: as for `vop.datasets.load`, where `data` is a SPEC.
+        backbone, num_frames: as for `vop.load`, where `model` is a name.
+        precision: "auto", "bf16" or "fp32", where `model` is a name; an open model computes in its own.
+        cache: a folder of decoded frames, which is read and completed.
+        aspect: as for `vop.read_frames`; by default as in the model's training.
+        batch_size: videos per forward pass.
+        on_bad_video: "skip" leaves unreadable videos out and lists them; "fail" stops.
+        bank_videos: how many training videos, with a caption each, are QB-Norm's bank. 0, or a data set that has no
             training split or is evaluated on it, leaves QB-Norm out.
+        write_card: the model's run. Its README.md and config.json receive the results.
+
+    Raises:
+        UsageError: a name or a value is not allowed.
+        VopError: the model or the data cannot be read.
     """
     if bank_videos < 0:
         raise UsageError(f"bank_videos is {bank_videos}; give 1 or more, or 0 for no QB-Norm")
+    if not isinstance(data, Dataset):
+        data = load_data(str(data), videos=videos, video_column=video_column, caption_column=caption_column)
+    ranked = data.split(split or default_split(data))  # before seconds are spent on the model
+    if not isinstance(model, TextVideoModel):
+        model = open_model(model, backbone=backbone, num_frames=num_frames, precision=precision)
+    elif backbone is not None or num_frames is not None or precision != "auto":
+        raise UsageError("backbone, num_frames and precision are for a model that is given by its name")
+    if write_card is not None:
+        _check_card(write_card, model)
     model.check_vocabulary()  # before every video is decoded
     bank = None
-    if "train" in dataset.splits and split != "train" and bank_videos:
-        bank = _sample(dataset.split("train"), bank_videos)
-    aspect = aspect or model.card.get("aspect", DISPLAY)
+    if "train" in data.splits and ranked.name != "train" and bank_videos:
+        bank = _sample(data.split("train"), bank_videos)
+    aspect = aspect or str(model.card.get("aspect", DISPLAY))
     with FrameStore(model.num_frames, model.image_size, cache=cache, aspect=aspect).isolated() as store:
-        return evaluate(
+        report = evaluate_split(
             model,
-            dataset.split(split),
+            ranked,
             store,
             batch_size=batch_size,
             on_bad_video=on_bad_video,
             bank=bank,
+            facts=report_facts(model, data, aspect=aspect),
             progress=progress,
-            **report_facts(model, dataset, aspect=aspect),
+        )
+    if write_card is not None:
+        model.card["results"] = _results(report)
+        model.save_pretrained(write_card)
+    return report
+
+
+def _check_card(folder: str | Path, model: TextVideoModel) -> None:
+    if not (Path(folder).is_dir() and is_run(Path(folder))):
+        raise UsageError(f"{folder} is not a run's folder: only a run has a card to write results into")
+    if model.num_frames != model.trained_frames:
+        raise UsageError(
+            f"num_frames is {model.num_frames}, the run has {model.trained_frames}: its card takes results of the run "
+            "as it is"
         )
 
 
-def report_facts(model: TextVideoModel, dataset: Dataset, *, aspect: str = DISPLAY) -> dict[str, Any]:
-    """What a report says of the model and the data, as arguments of `evaluate`."""
-    card = model.card
+def _results(report: EvaluationReport) -> dict[str, Any]:
+    """What a card says of an evaluation."""
     return {
-        "method": model.method_name if model.head_name == MEAN else f"{model.method_name}/{model.head_name}",
-        "data": dataset.name,
-        "selection": card.get("selection", None if model.trainable() else "untrained"),
-        "epoch": card.get("epoch"),
-        "seed": card.get("seed"),
-        "notes": _frame_notes(model),
-        "settings": {
+        **report.metrics.to_dict(),
+        "rsum": report.metrics.rsum,
+        "data": report.data,
+        "split": report.split,
+        "gallery_size": report.gallery_size,
+        "precision": report.settings["precision"],
+        "made_with": dict(report.made_with),
+    }
+
+
+def default_split(data: Dataset) -> str:
+    """The only split there is, or else "test"."""
+    return next(iter(data.splits)) if len(data.splits) == 1 else "test"
+
+
+def open_model(
+    name: str | Path, *, backbone: str | None = None, num_frames: int | None = None, precision: str = "auto"
+) -> TextVideoModel:
+    """`vop.load` in the precision that evaluations compute in."""
+    dtype = resolve_precision(precision, default_device())
+    return load_model(name, backbone=backbone, num_frames=num_frames, dtype=dtype)
+
+
+def evaluate_split(
+    model: Embedder,
+    split: Split,
+    store: FrameSource,
+    *,
+    batch_size: int = 32,
+    workers: int | None = None,
+    on_bad_video: str = "skip",
+    bank: Split | None = None,
+    facts: ReportFacts | None = None,
+    progress: Progress = silent,
+) -> EvaluationReport:
+    """Embeds a split and reports both directions' metrics.
+
+    Args:
+        model: embeds; see `vop.evaluation.embedding`.
+        split: the texts and the gallery.
+        store: decodes or reads frames.
+        batch_size, workers, on_bad_video, progress: as for `embed_split`.
+        bank: training queries for QB-Norm (never of the evaluated split); without it, QB-Norm is left out.
+        facts: what only the caller knows of the model and the data.
+
+    Raises:
+        VideoError, DataError, UsageError: as for `embed_split`.
+    """
+
+    def embed(part: Split, on_bad_video: str) -> SplitEmbeddings:
+        return embed_split(
+            model, part, store, batch_size=batch_size, workers=workers, on_bad_video=on_bad_video, progress=progress
+        )
+
+    embedded, embedded_bank = embed(split, on_bad_video), None
+    notes: tuple[str, ...] = ()
+    if bank is not None:
+        try:  # a damaged training video does not concern the evaluated split
+            embedded_bank = embed(bank, "skip")
+        except DataError as error:
+            notes = (f"no QB-Norm: {error}",)
+    return report_from_embeddings(embedded, listed=split, bank=embedded_bank, facts=facts, notes=notes)
+
+
+def report_from_embeddings(
+    embedded: SplitEmbeddings,
+    *,
+    listed: Split,
+    bank: SplitEmbeddings | None = None,
+    facts: ReportFacts | None = None,
+    temperature: float = 0.01,
+    beta: float = 20.0,
+    tie_rule: str = "pessimistic",
+    rescore: bool = True,
+    notes: tuple[str, ...] = (),
+) -> EvaluationReport:
+    """The report on embeddings that have been computed already.
+
+    Args:
+        embedded: the readable part of the split.
+        listed: the whole split.
+        bank: embeddings of training queries for QB-Norm.
+        facts: of the model and the data.
+        temperature: of the dual softmax.
+        beta: of QB-Norm.
+        tie_rule: see `retrieval_metrics`.
+        rescore: by dual softmax, and with a bank by QB-Norm.
+        notes: beside those of `facts`.
+    """
+    facts = facts or ReportFacts()
+    metrics = embedded.metrics(tie_rule=tie_rule)
+    rescored: dict[str, Rescored] = {}
+    notes = (*facts.notes, *notes)
+    if not rescore:
+        pass
+    elif not embedded.cosines:
+        notes += ("not rescored: the head's scores are not cosines",)
+    elif metrics.texts * metrics.videos > RESCORING_LIMIT:
+        notes += (f"not rescored: more than {RESCORING_LIMIT:,} text-video pairs",)
+    else:
+        rescored = _rescored(embedded, bank, temperature=temperature, beta=beta, tie_rule=tie_rule)
+    return EvaluationReport(
+        method=facts.method,
+        data=facts.data,
+        split=listed.name,
+        metrics=metrics,
+        listed_videos=len(listed.videos),
+        listed_texts=len(listed.captions),
+        fingerprint=embedded.split.fingerprint,
+        targets=embedded.split.targets,
+        rescored=rescored,
+        skipped=embedded.skipped,
+        selection=facts.selection,
+        epoch=facts.epoch,
+        seed=facts.seed,
+        settings=facts.settings,
+        notes=notes,
+        ambiguous=AmbiguousCaptions.among(embedded.split.captions, embedded.split.targets, metrics),
+        made_with=facts.made_with,
+        trained_with=facts.trained_with,
+    )
+
+
+def _rescored(
+    embedded: SplitEmbeddings, bank: SplitEmbeddings | None, *, temperature: float, beta: float, tie_rule: str
+) -> dict[str, Rescored]:
+    targets, scores = embedded.split.targets, embedded.similarity()
+    softmaxed = dual_softmax_metrics(scores, targets=targets, temperature=temperature, tie_rule=tie_rule)
+    rescored = {"dual softmax": Rescored(softmaxed, {"temperature": temperature})}
+    if bank is not None:
+        normed = qb_norm_metrics(
+            scores,
+            text_bank=embedded.scores(bank.texts, embedded.videos),
+            video_bank=embedded.scores(embedded.texts, bank.videos).T,
+            targets=targets,
+            beta=beta,
+            tie_rule=tie_rule,
+        )
+        sizes = {"bank_texts": len(bank.texts), "bank_videos": len(bank.videos)}
+        rescored["qb-norm"] = Rescored(normed, {"beta": beta, "top_k": 1, **sizes})
+    return rescored
+
+
+def report_facts(model: TextVideoModel, dataset: Dataset, *, aspect: str = DISPLAY) -> ReportFacts:
+    """What a report says of the model and the data."""
+    card: Mapping[str, Any] = model.card
+    return ReportFacts(
+        method=model.method_name if model.head_name == MEAN else f"{model.method_name}/{model.head_name}",
+        data=dataset.name,
+        selection=card.get("selection", None if model.trainable() else "untrained"),
+        epoch=card.get("epoch"),
+        seed=card.get("seed"),
+        notes=_frame_notes(model),
+        settings={
             "backbone": model.backbone.name,
             "precision": str(model.clip.dtype).removeprefix("torch."),
             "trained_on": card.get("data"),
@@ -82,7 +277,9 @@ def report_facts(model: TextVideoModel, dataset: Dataset, *, aspect: str = DISPL
             "num_frames": model.num_frames,
             "aspect": aspect,
         },
-    }
+        made_with=made_with(model.clip.dtype),
+        trained_with={name: str(card[name]) for name in made_with(model.clip.dtype) if name in card},
+    )
 
 
 def _frame_notes(model: TextVideoModel) -> tuple[str, ...]:
@@ -92,9 +289,9 @@ def _frame_notes(model: TextVideoModel) -> tuple[str, ...]:
     return (f"{note}; its tables of frame positions are interpolated" if model.frame_tables() else note,)
 
 
-def _sample(split: Split, count: int) -> Split:
-    """At most `count` videos, drawn by a fixed seed, with the first caption of each."""
-    rows = np.random.default_rng(0).permutation(len(split.videos))[:count]
+def _sample(split: Split, most: int) -> Split:
+    """At most `most` videos, drawn by a fixed seed, with the first caption of each."""
+    rows = np.random.default_rng(0).permutation(len(split.videos))[:most]
     chosen = sorted(int(row) for row in rows)
     return Split(
         name=split.name,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -20,6 +20,26 @@ from vop.utils.text import count
 
 METRIC_NAMES = ("r1", "r5", "r10", "mdr", "mnr")
 Targets = Sequence[int] | np.ndarray | Tensor
+
+
+class DirectionDict(TypedDict):
+    """`DirectionMetrics` as plain numbers."""
+
+    r1: float
+    r5: float
+    r10: float
+    mdr: float
+    mnr: float
+
+
+class MetricsDict(TypedDict):
+    """`RetrievalMetrics` as plain numbers."""
+
+    t2v: DirectionDict
+    v2t: DirectionDict
+    texts: int
+    videos: int
+    tie_rule: str
 
 
 @dataclass(frozen=True)
@@ -45,11 +65,12 @@ class DirectionMetrics:
     @classmethod
     def from_ranks(cls, ranks: np.ndarray, *, gallery: int) -> DirectionMetrics:
         """Metrics of `ranks` (queries,), each from 1 to `gallery`."""
-        recall = [100.0 * int(np.sum(ranks <= k)) / len(ranks) for k in (1, 5, 10)]
-        return cls(*recall, float(np.median(ranks)), float(np.mean(ranks)), len(ranks), gallery, ranks)
+        r1, r5, r10 = (100.0 * int(np.sum(ranks <= k)) / len(ranks) for k in (1, 5, 10))
+        mdr, mnr = float(np.median(ranks)), float(np.mean(ranks))
+        return cls(r1, r5, r10, mdr, mnr, queries=len(ranks), gallery=gallery, ranks=ranks)
 
-    def to_dict(self) -> dict[str, float]:
-        return {name: getattr(self, name) for name in METRIC_NAMES}
+    def to_dict(self) -> DirectionDict:
+        return {"r1": self.r1, "r5": self.r5, "r10": self.r10, "mdr": self.mdr, "mnr": self.mnr}
 
 
 @dataclass(frozen=True)
@@ -62,7 +83,12 @@ class RetrievalMetrics:
     videos: int
     tie_rule: str = "pessimistic"
 
-    def to_dict(self) -> dict[str, Any]:
+    @property
+    def rsum(self) -> float:
+        """R@1, R@5 and R@10 of both directions, added up."""
+        return sum(way.r1 + way.r5 + way.r10 for way in (self.t2v, self.v2t))
+
+    def to_dict(self) -> MetricsDict:
         """Plain numbers: `{"t2v": {"r1", "r5", "r10", "mdr", "mnr"}, "v2t": {…}, "texts", "videos", "tie_rule"}`."""
         return {
             "t2v": self.t2v.to_dict(),
@@ -95,7 +121,7 @@ def retrieval_metrics(
     matrix = _real_matrix("similarity", similarity)
     indices = _targets(targets, texts=matrix.shape[0], videos=matrix.shape[1]).to(matrix.device)
     ranks = ranks_from_similarity(matrix, indices, tie_rule=tie_rule, block_bytes=block_bytes)
-    return _metrics(ranks, *matrix.shape, tie_rule)
+    return _metrics(ranks, len(matrix), matrix.shape[1], tie_rule)
 
 
 def metrics_from_embeddings(
@@ -143,7 +169,7 @@ def _real_matrix(name: str, matrix: Tensor | np.ndarray) -> Tensor:
     try:
         tensor = torch.as_tensor(matrix).detach()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(f"{name} is no matrix of numbers: {error}") from error
+        raise UsageError(f"{name} is not a matrix of numbers: {error}") from error
     if tensor.ndim != 2 or tensor.is_complex():
         kind = f"{tensor.dtype} of shape {tuple(tensor.shape)}"
         raise UsageError(f"{name} is {kind}: give a real matrix with two dimensions")
@@ -169,5 +195,5 @@ def _targets(targets: Targets | None, *, texts: int, videos: int) -> Tensor:
         )
     outside = indices[(indices < 0) | (indices >= videos)]
     if len(outside):
-        raise UsageError(f"target {int(outside[0])} is no video: allowed are 0 to {videos - 1}")
+        raise UsageError(f"target {int(outside[0])} is not a video: allowed are 0 to {videos - 1}")
     return indices

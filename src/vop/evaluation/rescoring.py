@@ -91,7 +91,7 @@ def dual_softmax_metrics(
 ) -> RetrievalMetrics:
     """Metrics of a (texts, videos) matrix after `dual_softmax` in each direction's own sense of "queries".
 
-    Videos without a text are no queries, so v2t's softmax leaves them out.
+    Videos without a text are not queries, so v2t's softmax leaves them out.
     """
     plain = retrieval_metrics(similarity, targets=targets, tie_rule=tie_rule)
     queried = _queried_videos(similarity, targets)

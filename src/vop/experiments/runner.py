@@ -22,8 +22,8 @@ from typing import Any
 from vop.datasets.frames import FrameStore
 from vop.datasets.loading import count_groups
 from vop.datasets.types import Dataset
-from vop.datasets.validation import BadVideo, cache_dataset
-from vop.errors import DataError, UsageError, VopError
+from vop.datasets.validation import cache_dataset
+from vop.errors import DataError, FileFailure, UsageError, VopError
 from vop.experiments.plan import ALL, Arm, Plan, check_same
 from vop.experiments.results import ExperimentResults, Parameters, UnreadableVideo
 from vop.experiments.scheduler import Scheduler
@@ -247,7 +247,7 @@ def _locked(out: Path) -> Iterator[None]:
         ) from None
 
 
-def _refuse_bad_videos(plan: Plan, failed: tuple[BadVideo, ...]) -> None:
+def _refuse_bad_videos(plan: Plan, failed: tuple[FileFailure, ...]) -> None:
     if failed and plan.recipe.on_bad_video == "fail":
         lines = "".join("\n" + on_one_line(f"  {video.path}: {video.reason}") for video in failed[:5])
         raise DataError(
@@ -255,7 +255,7 @@ def _refuse_bad_videos(plan: Plan, failed: tuple[BadVideo, ...]) -> None:
         )
 
 
-def _readable_fingerprints(dataset: Dataset, failed: tuple[BadVideo, ...]) -> dict[str, str]:
+def _readable_fingerprints(dataset: Dataset, failed: tuple[FileFailure, ...]) -> dict[str, str]:
     """The fingerprint of each split's readable part: results from other videos are not compared."""
     bad = {video.path for video in failed}
     found = {}

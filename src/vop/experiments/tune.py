@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vop.datasets.loading import caption_groups
 from vop.datasets.types import Split
 from vop.errors import UsageError, VopError
+from vop.evaluation.metrics import MetricsDict
 from vop.experiments.plan import Search
-from vop.experiments.results import DIRECTIONS, RECALLS, Trial
+from vop.experiments.results import Trial
+from vop.training.checkpoint import EpochRecord
 from vop.training.recipe import Recipe
 
 if TYPE_CHECKING:
     import optuna
 
 FAILED = "failed"  # a trial's attribute, with the reason
-OnEpoch = Callable[[dict[str, Any]], None]
+OnEpoch = Callable[[EpochRecord], None]
 Evaluate = Callable[[float, OnEpoch], float]
 
 
@@ -98,7 +100,7 @@ def _try(trial: optuna.Trial, search: Search, evaluate: Evaluate) -> float:
     """A trial's score."""
     import optuna
 
-    def report(record: Mapping[str, Any]) -> None:
+    def report(record: EpochRecord) -> None:
         trial.report(score_of(record["validation"]), record["epoch"])
         if trial.should_prune():
             raise optuna.TrialPruned
@@ -130,9 +132,9 @@ def first_rates(search: Search) -> list[float]:
     return [float(rate) for rate in np.exp((edges[1:] + edges[:-1]) / 2)]
 
 
-def score_of(metrics: Mapping[str, Mapping[str, float]]) -> float:
+def score_of(metrics: MetricsDict) -> float:
     """The mean of R@1, R@5 and R@10 in both directions, in percent."""
-    return sum(metrics[way][key] for way in DIRECTIONS for key in RECALLS) / 6
+    return sum(one["r1"] + one["r5"] + one["r10"] for one in (metrics["t2v"], metrics["v2t"])) / 6
 
 
 def part_of(split: Split, search: Search, recipe: Recipe) -> Split:

@@ -23,8 +23,7 @@ from vop.datasets.frames import FrameStore
 from vop.datasets.types import Dataset, Split
 from vop.errors import VopError
 from vop.evaluation.embedding import embed_split
-from vop.evaluation.evaluate import report_from_embeddings
-from vop.evaluation.job import report_facts
+from vop.evaluation.job import report_facts, report_from_embeddings
 from vop.experiments.plan import Arm, Plan
 from vop.experiments.results import EpochRecord, KindResult, RankedReport, RunRecord, SearchRecord
 from vop.experiments.source import changed_modules, code_of
@@ -32,8 +31,10 @@ from vop.experiments.tune import OnEpoch, part_of, score_of, search_rate
 from vop.models.model import TextVideoModel
 from vop.models.pretrained import create
 from vop.models.run_folder import CONFIG, TRAINING, WEIGHTS
+from vop.training import checkpoint
+from vop.training.checkpoint import CHECKPOINT
 from vop.training.job import readable_splits, train
-from vop.training.trainer import CHECKPOINT, Trainer
+from vop.training.trainer import Trainer
 from vop.utils.device import default_device, machine_name, resolve_precision
 from vop.utils.files import atomic_write, read_file
 from vop.utils.parsing import parse_json
@@ -171,7 +172,7 @@ def _train_and_rank(job: Job, progress: Progress) -> RunRecord:
     embedded = embed_split(
         model, split, store, batch_size=EMBED_BATCH, on_bad_video=job.plan.recipe.on_bad_video, progress=progress
     )
-    report = report_from_embeddings(embedded, listed=split, rescore=False, **report_facts(model, job.dataset))
+    report = report_from_embeddings(embedded, listed=split, rescore=False, facts=report_facts(model, job.dataset))
     similarity = embedded.similarity()
     weights = job.folder / WEIGHTS
     record = RunRecord(
@@ -190,7 +191,7 @@ def _train_and_rank(job: Job, progress: Progress) -> RunRecord:
     return record.model_copy(update=_measured(job, similarity, embedded.split))
 
 
-def _trained(job: Job, progress: Progress) -> tuple[TextVideoModel, list[dict[str, Any]]]:
+def _trained(job: Job, progress: Progress) -> tuple[TextVideoModel, list[checkpoint.EpochRecord]]:
     """The model with the chosen weights, and its history."""
     model = _model(job)
     if not model.trainable():
@@ -201,15 +202,15 @@ def _trained(job: Job, progress: Progress) -> tuple[TextVideoModel, list[dict[st
         shutil.rmtree(folder)  # trained, but stopped before it was ranked: its history is lost
     trained = train(
         job.dataset,
-        job.arm.method,
-        folder,
+        out=folder,
+        method=job.arm.method,
         backbone=plan.backbone,
         head=job.arm.head,
         recipe=plan.recipe_of(rate=rate, seed=job.seed),
         cache=job.cache,
         resume=(folder / TRAINING / CHECKPOINT).exists(),
         progress=progress,
-        **job.arm.settings,
+        settings=job.arm.settings,
     )
     return trained.model, trained.result.history
 

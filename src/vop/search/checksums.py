@@ -1,8 +1,8 @@
 """Checksums that tell a library as it was written from one that a disk or a copy has damaged.
 
-Each row has one, in the column `checksum`, so that damage has a video's name, also where rows were written again into
-another file. Each file of the database has one in `checksums.json`, so that no changed bit passes, whatever it is part
-of, and `library.json` has its own. Small files without which rows cannot be told from each other (`library.json`, the
+Each row has a checksum in the column `checksum`, which tells which video is damaged, also where rows were written again
+into another file. Each file of the database has one in `checksums.json`, so that every changed bit is found, and
+`library.json` has its own. Small files without which nothing can be read (`library.json`, the
 newest manifest of each table, and which rows are deleted) are kept in `checksums.json` as copies, and so is the list of
 failures, which nothing but a look at every video could give again.
 """
@@ -22,9 +22,8 @@ import numpy as np
 import pyarrow as pa
 
 from vop.errors import VopError
-from vop.search import failures
-from vop.search import manifest as about
-from vop.search.lock import DATABASE
+from vop.search import failures, manifest
+from vop.search.manifest import DATABASE
 from vop.search.schema import CHECKSUM, matrix
 from vop.utils.files import atomic_write
 
@@ -33,7 +32,7 @@ _HINT = "latest_version_hint.json"  # written again and again, and never believe
 
 
 def with_checksums(rows: pa.Table) -> pa.Table:
-    """The rows with the checksum of each, of everything else in it that has a value."""
+    """The rows with their checksums, each of all other values in the row."""
     sums = pa.array(_sums(rows), pa.int64())
     if CHECKSUM not in rows.schema.names:
         return rows.append_column(CHECKSUM, sums)
@@ -50,7 +49,7 @@ def damaged_rows(rows: pa.Table) -> np.ndarray:
 
 
 def check_rows(rows: pa.Table, library: Path) -> pa.Table:
-    """The same rows, for what makes new rows of them and would hide the damage.
+    """The same rows, before new rows are made of them, which would hide the damage.
 
     Raises:
         VopError: some are damaged.
@@ -99,16 +98,18 @@ class Seal:
 
 
 def seal(folder: Path) -> None:
-    """Brings `checksums.json` up to date. The caller holds the lock. Only new files are read."""
+    """Brings `checksums.json` up to date; only new files are read. The caller has the lock."""
     known = read_seal(folder) or Seal()
     names = sorted(_names(folder))
     files = {name: known.files.get(name) or digest(folder / name) for name in names}
     copied = [*newest_manifests(names), *filter(_is_copied, names)]
     copies = {name: known.copies.get(name) or _encoded(folder / name) for name in copied}
-    with suppress(VopError):  # of a damaged one the copy stays
-        about.read(folder)
-        copies[about.FILE] = _encoded(folder / about.FILE)
-    content = Seal(files, {about.FILE: known.copies[about.FILE]} | copies if about.FILE in known.copies else copies)
+    if manifest.FILE in known.copies:
+        copies[manifest.FILE] = known.copies[manifest.FILE]
+    with suppress(VopError):  # the copy of a damaged manifest stays
+        manifest.read(folder)
+        copies[manifest.FILE] = _encoded(folder / manifest.FILE)
+    content = Seal(files, copies)
     if content != known:
         _write(folder, content)
 
@@ -122,7 +123,7 @@ def _encoded(path: Path) -> str:
 
 
 def read_seal(folder: Path) -> Seal | None:
-    """What `checksums.json` says; None if it is not there, or damaged itself."""
+    """Reads `checksums.json`; None if it does not exist, or is damaged itself."""
     try:
         document = json.loads((folder / FILE).read_bytes())
         content = Seal(**document["content"])
@@ -154,7 +155,7 @@ def _names(folder: Path) -> Iterator[str]:
 
 
 def newest_manifests(names: list[str]) -> list[str]:
-    """Of each table, the file that says what its newest version is made of."""
+    """The manifest of each table's newest version."""
     found: dict[str, str] = {}
     for name in sorted(names, reverse=True):  # LanceDB counts downwards, so that the newest name is the first
         if name.endswith(".manifest"):

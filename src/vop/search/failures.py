@@ -1,23 +1,26 @@
-"""The files that are not, or not wholly, in a library: a table beside that of the segments."""
+"""The files that are not, or only in part, in a library: a table beside that of the segments."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 import pyarrow as pa
 
+from vop.errors import FileFailure
 from vop.search.schema import delete_paths
 
 if TYPE_CHECKING:
     from lancedb.table import Table
 
 TABLE = "failures"
-KINDS = UNREADABLE, PARTIAL, DUPLICATE = "unreadable", "partial", "duplicate"
+UNREADABLE: Final = "unreadable"
+PARTIAL: Final = "partial"
+DUPLICATE: Final = "duplicate"
 SCHEMA = pa.schema(
     {
         "path": pa.string(),
@@ -31,39 +34,48 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
-    """A file that is not, or not wholly, in the library.
+class Failure(FileFailure):
+    """A file that is not, or only in part, in the library.
 
     Attributes:
         kind: "unreadable", "partial" (some of its segments are damaged) or "duplicate" (of a file that is there).
+        size, mtime_ns: of the file; 0 where they are not known.
         seen_at: ISO 8601.
     """
 
-    path: str
-    kind: str
-    reason: str
     size: int
     mtime_ns: int
     seen_at: str
 
+    def to_dict(self) -> dict[str, str | int]:
+        """The columns of the table."""
+        return {name: getattr(self, name) for name in SCHEMA.names}
 
-def failure(path: str | Path, kind: str, reason: str, *, size: int = 0, mtime_ns: int = 0) -> Failure:
-    """A failure seen now; bytes of the path that are no UTF-8 are written as escapes."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+
+def failure(
+    path: str | Path,
+    kind: Literal["unreadable", "partial", "duplicate"],
+    reason: str,
+    *,
+    size: int = 0,
+    mtime_ns: int = 0,
+) -> Failure:
+    """A failure seen at the time of the call; bytes of the path that are not UTF-8 are written as escapes."""
+    seen_at = datetime.now(UTC).isoformat(timespec="seconds")
     stored = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return Failure(path=stored, kind=kind, reason=reason, size=size, mtime_ns=mtime_ns, seen_at=now)
+    return Failure(path=stored, kind=kind, reason=reason, size=size, mtime_ns=mtime_ns, seen_at=seen_at)
 
 
 def read(table: Table) -> list[Failure]:
-    """All of them, by path."""
+    """All failures, by path."""
     rows = table.search().select(SCHEMA.names).to_arrow().to_pylist()
     return sorted((Failure(**row) for row in rows), key=lambda failed: failed.path)
 
 
 def write(table: Table, failed: Sequence[Failure], *, no_longer: Iterable[str] = ()) -> None:
-    """Lists files, in the place of what was listed of them, and takes those off the list that failed `no_longer`."""
+    """Lists files, replacing what was listed for them, and takes files off the list that fail no longer."""
     if failed:
-        by_path = {one.path: asdict(one) for one in failed}
+        by_path = {one.path: one.to_dict() for one in failed}
         rows = pa.Table.from_pylist(list(by_path.values()), schema=SCHEMA)
         # In one commit: a kill loses neither what was listed nor what is to be listed.
         table.merge_insert("path").when_matched_update_all().when_not_matched_insert_all().execute(rows)

@@ -25,11 +25,11 @@ class SegmentFrames:
         self._shape = (num_frames, 3, size, size)
 
     @classmethod
-    def of(cls, about: Manifest, folder: Path) -> SegmentFrames | None:
-        """Those of a library; None if it keeps none."""
-        if not about.keep_frames:
+    def of(cls, manifest: Manifest, folder: Path) -> SegmentFrames | None:
+        """The frames of a library; None if it keeps none."""
+        if not manifest.keep_frames:
             return None
-        return cls(folder / FRAMES, num_frames=about.num_frames, size=about.image_size)
+        return cls(folder / FRAMES, num_frames=manifest.num_frames, size=manifest.image_size)
 
     def read(self, segment: str) -> np.ndarray | None:
         """The frames of a segment, by its id; None if they are not there, or damaged."""
@@ -40,7 +40,7 @@ class SegmentFrames:
         return self.read(segment) is not None
 
     def count_damaged(self, *, remove: bool) -> int:
-        """How many files are damaged, and removes them if that is wanted."""
+        """Counts the damaged files, and removes them if `remove` is set."""
         damaged = [path for path in self._folder.rglob("*.safetensors") if read_frames(path, shape=self._shape) is None]
         if remove:
             for path in damaged:

@@ -13,12 +13,12 @@ from vop.backbones import DEFAULT_HUB_ID
 from vop.errors import UsageError
 from vop.search import queries
 from vop.search.filters import Filters
-from vop.search.lock import alone_in, check_place
 from vop.search.manifest import FILE, LibraryModel, Manifest, SegmentationConfig
 from vop.search.models import new_manifest, open_model, open_models
 from vop.search.queries import Caption, Example, Sentence, Vector
 from vop.search.results import IndexedVideo, LibraryStatus, Moment, Segment, check_k
 from vop.search.store import Store
+from vop.search.sync.lock import check_folder, library_lock
 from vop.utils.names import existing_path
 from vop.utils.progress import Progress, silent
 from vop.utils.text import count
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from vop.models.model import TextVideoModel
     from vop.search.failures import Failure
-    from vop.search.integrity import CheckReport
-    from vop.search.reembed import ReembedReport
-    from vop.search.report import IndexPreview, IndexReport
+    from vop.search.sync.integrity import CheckReport
+    from vop.search.sync.reembedding import ReembedReport
+    from vop.search.sync.report import IndexPreview, IndexReport
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Sentences: TypeAlias = "str | Sentence | Sequence[str | tuple[str, float] | Sentence]"
@@ -106,11 +106,11 @@ class Library:
             UsageError: the folder is a library, or has other files in it, or there is no such model.
         """
         folder = Path(path).expanduser().absolute()
-        check_place(folder)
+        check_folder(folder)
         _check_new(folder)
         opened = open_model(str(model), num_frames=num_frames, precision=precision)
         manifest = new_manifest(opened, name=str(model), segmentation=segmentation, keep_frames=keep_frames)
-        with alone_in(folder):
+        with library_lock(folder):
             _check_new(folder)  # another process may have been faster
             library = cls(Store.create(folder, manifest))
         library._opened[manifest.models[0].fingerprint] = opened
@@ -331,7 +331,7 @@ class Library:
             VopError: no space is left, the model is not the library's, or an earlier version decoded some videos.
                 What was committed stays.
         """
-        from vop.search.index import index
+        from vop.search.sync import index
 
         return index(
             self.path,
@@ -358,7 +358,7 @@ class Library:
         live_photos: bool | None = None,
     ) -> IndexPreview:
         """What `index` would find. Nothing is decoded and nothing is changed."""
-        from vop.search.index import preview
+        from vop.search.sync import preview
 
         return preview(self.path, _paths(paths), exclude=exclude, live_photos=live_photos)
 
@@ -377,7 +377,7 @@ class Library:
         Raises:
             UsageError: the library has no video there.
         """
-        from vop.search.index import forget
+        from vop.search.sync import forget
 
         return forget(self.path, _paths(paths), for_good=for_good, waiting=waiting)
 
@@ -389,7 +389,7 @@ class Library:
         Raises:
             UsageError: there is nothing to put back.
         """
-        from vop.search.index import restore
+        from vop.search.sync import restore
 
         return restore(self.path, _paths(paths), waiting=waiting)
 
@@ -401,7 +401,7 @@ class Library:
         Raises:
             UsageError: the library has no such glob to drop.
         """
-        from vop.search.index import change_excluded
+        from vop.search.sync import change_excluded
 
         return change_excluded(self.path, add=add, drop=drop, waiting=waiting)
 
@@ -413,7 +413,7 @@ class Library:
         Args:
             repair: writes it anew without what is damaged.
         """
-        from vop.search.integrity import check
+        from vop.search.sync.integrity import check
 
         return check(self.path, repair=repair, progress=progress, waiting=waiting)
 
@@ -441,7 +441,7 @@ class Library:
             UsageError: there is no such model, the library has it, or `keep` needs other frames.
             VopError: videos cannot be read; what was done is kept for the next attempt.
         """
-        from vop.search.reembed import reembed
+        from vop.search.sync import reembed
 
         return reembed(
             self.path,

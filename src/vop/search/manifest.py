@@ -17,7 +17,7 @@ from vop.errors import UsageError, VopError
 from vop.utils.files import atomic_write
 from vop.version import VERSION
 
-FILE = "library.json"
+FILE, DATABASE = "library.json", "database"
 FORMAT = 2
 BY_WINDOWS, BY_SHOTS = "windows", "shots"
 _FRAME = ("format", "vop_version", "sha256")  # what the file has around the manifest
@@ -87,7 +87,7 @@ class Manifest:
         models: one or more.
         segmentation: how videos are cut into segments; `cutting` in the file.
         keep_frames: whether the library keeps the decoded frames.
-        exclude: globs of files and folders that are not indexed; see `vop.search.exclude`.
+        exclude: globs of files and folders that are not indexed; see `vop.video.find`.
         live_photos: whether the movies of Live Photos are indexed.
     """
 

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from vop.errors import UsageError, VideoError
-from vop.search.segmenting import Piece
-from vop.search.segments import Span
+from vop.search.segmentation import ClipTimes, DecodedSegment
 from vop.utils.threads import free_cores
 from vop.video.ahead import Done, iterate_ahead
 
@@ -39,7 +38,7 @@ class Finished(Generic[Job, Result]):
 
     job: Job
     result: Result | Exception
-    spans: list[Span]
+    clips: list[ClipTimes]
     strips: list[bytes]
     embeddings: list[np.ndarray]
 
@@ -49,19 +48,19 @@ class _File(Generic[Job, Result]):
     """A file that is under way."""
 
     job: Job
-    spans: list[Span] = field(default_factory=list)
+    clips: list[ClipTimes] = field(default_factory=list)
     strips: list[bytes] = field(default_factory=list)
     embeddings: list[list[np.ndarray]] = field(default_factory=list)  # of each segment, by model
     done: Done[Job, Result] | None = None
 
     @property
     def is_finished(self) -> bool:
-        return self.done is not None and len(self.embeddings) == len(self.spans)
+        return self.done is not None and len(self.embeddings) == len(self.clips)
 
     def finish(self) -> Finished[Job, Result]:
         assert self.done is not None
         by_model = [np.stack(vectors) for vectors in zip(*self.embeddings, strict=True)]
-        return Finished(self.job, self.done.result, self.spans, self.strips, by_model)
+        return Finished(self.job, self.done.result, self.clips, self.strips, by_model)
 
 
 Embed = Callable[[Tensor], Sequence[Tensor]]  # (b, f, 3, h, w) to (b, e) for each model
@@ -80,7 +79,7 @@ def count_workers(workers: int | None, *, batch_size: int) -> int:
 
 def run(
     jobs: Iterable[Job],
-    decode: Callable[[Job], Generator[Piece, None, Result]],
+    decode: Callable[[Job], Generator[DecodedSegment, None, Result]],
     embed: Embed,
     *,
     workers: int,
@@ -131,10 +130,10 @@ class _Batch(Generic[Job, Result]):
     def __len__(self) -> int:
         return len(self._segments)
 
-    def add(self, file: _File[Job, Result], piece: Piece) -> None:
+    def add(self, file: _File[Job, Result], piece: DecodedSegment) -> None:
         if not self._segments:
             self._since = time.monotonic()
-        file.spans.append(piece.span)
+        file.clips.append(piece.clip)
         file.strips.append(piece.strip)
         self._segments.append((file, piece.frames))
 

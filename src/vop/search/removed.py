@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import pyarrow as pa
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from lancedb import DBConnection
     from lancedb.table import Table
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 KEPT_DAYS = 30
 WHEN, DAMAGE = "removed_at", "damage"  # columns beside those of the segments
 _VIDEOS = 200  # whose rows are in memory at a time
@@ -32,19 +33,19 @@ def name_for(table: str) -> str:
     return f"removed_{table}"
 
 
-def _explained(method: Callable[P, T]) -> Callable[P, T]:
-    """Says that the library is damaged where the database fails."""
+def _explained(method: Callable[Concatenate[Removed, P], T]) -> Callable[Concatenate[Removed, P], T]:
+    """A method that says that the library is damaged where the database fails."""
 
     @wraps(method)
-    def explained(self: Removed, *args, **kwargs):
-        with explain_damage(self._library):
-            return method(self, *args, **kwargs)
+    def explained(removed: Removed, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with explain_damage(removed._library):
+            return method(removed, *args, **kwargs)
 
     return explained
 
 
 class Removed:
-    """Rows of videos that were taken out, with the time when that was."""
+    """The rows of videos that were taken out, and when they were."""
 
     def __init__(self, database: DBConnection, table: Table, *, library: Path) -> None:
         """`table` is that of the segments."""
@@ -56,7 +57,7 @@ class Removed:
         """Copies the rows of videos here. They are still in the library then: a kill in between loses nothing.
 
         Args:
-            damage: by path, what is listed of a video of which the library has only a part.
+            damage: by path, why a video is in the library only in part.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         kept = self._open()
@@ -81,12 +82,14 @@ class Removed:
         return {row["path"]: row["video"] for row in firsts}
 
     def take_back(self, paths: Iterable[str]) -> Iterator[tuple[pa.Table, list[Failure]]]:
-        """These videos for the library, some at a time; they go from here when the next ones are asked for.
+        """Moves these videos out of here, some at a time: they are deleted when the caller asks for the next ones.
 
         Yields:
-            rows in the schema of the segments, and what is to be listed of those videos that are damaged.
+            rows in the schema of the segments, and the failures to list for those videos that are damaged.
         """
         kept, names = self._open(), self._table.schema.names
+        if kept is None:
+            return
         for condition in conditions("path", paths, most=_VIDEOS):
             with explain_damage(self._library):
                 rows = kept.search().where(condition).to_arrow()
@@ -103,8 +106,12 @@ class Removed:
 
     @_explained
     def segments(self) -> list[str]:
+        """The ids of all segments that are kept here."""
         kept = self._open()
-        return [] if kept is None else kept.search().select(["segment"]).to_arrow().column(0).to_pylist()
+        if kept is None:
+            return []
+        ids: list[str] = kept.search().select(["segment"]).to_arrow().column(0).to_pylist()
+        return ids
 
     @_explained
     def drop_old(self) -> None:
@@ -139,7 +146,7 @@ def _damaged(rows: pa.Table) -> list[Failure]:
 
 
 def _add_missing(table: Table, schema: pa.Schema) -> None:
-    """Gives a table the columns of metadata that have come since."""
+    """Gives a table the columns that the segments have and it lacks."""
     new = [schema.field(name) for name in schema.names if name not in table.schema.names]
     if new:
         table.add_columns(new)

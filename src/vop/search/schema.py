@@ -6,7 +6,7 @@ place               number of the segment in the video, from 0 on
 num_segments        number of segments of the video; empty in older libraries
 path, name          absolute path of the file, and its name without folders
 size, mtime_ns      size and time of change of the file when it was read; if they differ, the file has changed
-volume              filesystem that the file was on (`vop.search.volumes`); empty in older libraries
+volume              filesystem that the file was on (`vop.search.sync.scanner`); empty in older libraries
 start_seconds       where the segment starts
 end_seconds         where the segment ends
 duration_seconds    how long the whole video is
@@ -40,7 +40,7 @@ from vop.video.clip import DECODER_VERSION
 if TYPE_CHECKING:
     from lancedb.table import Table
 
-    from vop.search.segments import Span  # decodes, and so brings PyTorch, which a look into a library can do without
+    from vop.search.segmentation import ClipTimes
 
 EMBEDDING = "embedding_"
 CHECKSUM = "checksum"
@@ -105,7 +105,7 @@ def metadata_columns(table: pa.Schema) -> list[str]:
 
 def make_rows(
     file: VideoFile,
-    spans: Sequence[Span],
+    clips: Sequence[ClipTimes],
     strips: Sequence[bytes],
     embeddings: Mapping[str, np.ndarray],
     *,
@@ -119,7 +119,7 @@ def make_rows(
     """
     of_video = {
         "video": file.video,
-        "num_segments": len(spans),
+        "num_segments": len(clips),
         "path": str(file.path),
         "name": file.path.name,
         "size": file.size,
@@ -134,11 +134,11 @@ def make_rows(
         CHECKSUM: None,
     }
     of_video |= {METADATA + name: file.metadata.get(name) for name in metadata_columns(wanted)}
-    columns = {name: [value] * len(spans) for name, value in of_video.items()} | {
-        "segment": [segment_id(file.video, span) for span in spans],
-        "place": range(len(spans)),
-        "start_seconds": [start for start, _ in spans],
-        "end_seconds": [end for _, end in spans],
+    columns = {name: [value] * len(clips) for name, value in of_video.items()} | {
+        "segment": [segment_id(file.video, clip) for clip in clips],
+        "place": range(len(clips)),
+        "start_seconds": [start for start, _ in clips],
+        "end_seconds": [end for _, end in clips],
         "strip": strips,
     }
     columns |= {name: vectors(own) for name, own in embeddings.items()}

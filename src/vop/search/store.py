@@ -30,14 +30,12 @@ from vop.search import failures, manifest, vector_index
 from vop.search.checksums import check_rows, with_checksums
 from vop.search.failures import Failure
 from vop.search.filters import Filters, quoted
-from vop.search.lock import DATABASE
-from vop.search.manifest import LibraryModel, Manifest
+from vop.search.manifest import DATABASE, LibraryModel, Manifest
 from vop.search.removed import Removed
 from vop.search.results import (
     LIGHT,
     METADATA,
     IndexedVideo,
-    IndexingStatus,
     LibraryStatus,
     Moment,
     NearestRows,
@@ -48,7 +46,7 @@ from vop.search.results import (
     video_of,
 )
 from vop.search.schema import ADDED, decoder_version, delete_paths, field_of, matrix, metadata_columns, schema
-from vop.search.state import read_progress
+from vop.search.state import read_state
 from vop.search.vector_index import DamageError, Indexed, Snapshot, explain_damage
 from vop.utils.files import explain_full_disk
 from vop.video.clip import DECODER_VERSION
@@ -152,7 +150,7 @@ class Store:
 
     @classmethod
     def create(cls, path: str | Path, wanted: Manifest) -> Store:
-        """Makes an empty library; see `check_place`."""
+        """Makes an empty library; see `vop.search.sync.lock.check_folder`."""
         import lancedb
 
         path = Path(path).expanduser().absolute()
@@ -335,7 +333,6 @@ class Store:
         """How much is in the library, and how far a running indexing is."""
         kinds = Counter(self._failures.search().select(["kind"]).to_arrow().column(0).to_pylist())
         videos = self._one_row_each(["duration_seconds", "made_with"])
-        progress = read_progress(self.path)
         return LibraryStatus(
             segments=self.table.count_rows(),
             videos=len(videos),
@@ -346,7 +343,7 @@ class Store:
             partial=kinds[failures.PARTIAL],
             duplicates=kinds[failures.DUPLICATE],
             columns=self.columns,
-            index=None if progress is None else _indexing(progress),
+            index=read_state(self.path),
         )
 
     def follow(self, stamp: Stamp | None) -> None:
@@ -359,7 +356,7 @@ class Store:
                 self._open_tables()
                 self._stamp = stamp
 
-    # -- writing, with the library's lock held (`vop.search.lock`)
+    # -- writing, with the library's lock held (`vop.search.sync.lock`)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -472,9 +469,3 @@ class Store:
 
 def _is_outdated(row: Mapping[str, Any]) -> bool:
     return decoder_version(row["made_with"]) < DECODER_VERSION
-
-
-def _indexing(progress: Mapping[str, Any]) -> IndexingStatus:
-    """What a running indexing has written, which may be of another version of vop."""
-    names = IndexingStatus.__dataclass_fields__
-    return IndexingStatus(**{name: value for name, value in progress.items() if name in names})

@@ -1,82 +1,108 @@
-"""The server as one application: the page, its API, and what guards both."""
+"""The server as one application: the page, its API, and the middleware around them."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import hashlib
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 
 from vop.errors import UsageError, VideoError, VopError
+from vop.search.filters import FILTERS
 from vop.search.store import Store
-from vop.server import api, media_api
-from vop.server.batching import TryAgain
-from vop.server.bodies import CloseUnread
-from vop.server.desk import QUEUE, UPLOADS, Desk
-from vop.server.media import NoRoom
-from vop.server.security import Guard, Hosts
-from vop.server.sending import FileAnswer, OpenFile
-from vop.server.views import Unknown, Views
+from vop.server import media_routes, search_routes
+from vop.server.access import AllowedHosts
+from vop.server.connections import CloseUnreadRequests
+from vop.server.errors import NotFound, StorageFull, Unavailable
+from vop.server.file_responses import OpenFile, OpenFileResponse, is_unchanged
+from vop.server.monitoring import MonitoringMiddleware, health_router, metrics_router
+from vop.server.security import SIGN_IN_PAGE, SecurityMiddleware
+from vop.server.services import MAX_REQUESTS, MAX_UPLOAD_BYTES, MAX_UPLOADS, Services
 from vop.version import VERSION
 
 PAGE = Path(__file__).with_name("page")
-MAX_UPLOAD_BYTES = 512 * 2**20
+
+log = logging.getLogger("vop.server")
 
 
 def create_app(
     libraries: Sequence[str | Path],
     *,
     token: str | None = None,
-    hosts: Hosts | None = None,
+    hosts: AllowedHosts | None = None,
     max_upload_bytes: int = MAX_UPLOAD_BYTES,
-    queue: int = QUEUE,
-    uploads: int = UPLOADS,
+    max_requests: int = MAX_REQUESTS,
+    max_uploads: int = MAX_UPLOADS,
     root_path: str = "",
     precision: str = "auto",
+    metrics: bool = False,
 ) -> FastAPI:
     """The application, with the libraries and their models open.
 
     Args:
-        libraries: folders; those of one name get a number.
-        token: what requests have to bring; None for none.
-        hosts: names by which it may be called; those of this machine by default.
-        queue: how many requests may be in work or wait before others are answered with 503.
-        uploads: how many files may be on their way at once.
-        root_path: below which a proxy serves the page, such as "/videos".
+        libraries: folders; those with the same name get a number.
+        token: access token that clients must send; None for none.
+        hosts: host names that the server answers to; by default those of this machine.
+        max_requests: how many requests may be in progress; further ones get 503.
+        max_uploads: how many files may be on their way at once.
+        root_path: path below which a proxy serves the page, such as "/videos".
         precision: bf16, fp32 or auto, of the models.
+        metrics: whether /metrics serves Prometheus metrics.
 
     Raises:
-        UsageError: a library or a model is not there.
-        VopError: a library is damaged, from a later version, or was made with another model.
+        UsageError: a library or a model does not exist.
+        VopError: a library is damaged, has a later format, or was made with another model.
     """
-    views = Views([Store.open(folder) for folder in libraries], precision=precision)
-    desk = Desk(views, queue=queue, uploads=uploads, max_upload_bytes=max_upload_bytes)
+    services = Services(
+        [Store.open(folder) for folder in libraries],
+        precision=precision,
+        max_requests=max_requests,
+        max_uploads=max_uploads,
+        max_upload_bytes=max_upload_bytes,
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            services.close()
+
     app = FastAPI(
         title="vop",
         version=VERSION,
-        summary="Moments of videos, found by what happens in them",
+        summary="Search moments of videos by what happens in them",
         docs_url=None,  # these pages load their scripts from another host
         redoc_url=None,
         openapi_url="/api/openapi.json",
-        lifespan=_closing(desk),
+        lifespan=lifespan,
     )
-    app.state.desk = desk
-    app.add_middleware(Guard, hosts=hosts or Hosts(), token=token, root_path=root_path)
-    app.add_middleware(CloseUnread)  # around the guard, too
-    for kind, status in _STATUS.items():
-        app.add_exception_handler(kind, _telling(status))
-    app.add_exception_handler(RequestValidationError, _misunderstood)
-    app.include_router(api.router)
-    app.include_router(media_api.router)
+    app.state.services = services
+    app.add_middleware(SecurityMiddleware, hosts=hosts or AllowedHosts(), token=token, root_path=root_path)
+    app.add_middleware(CloseUnreadRequests)  # around the other, which may refuse requests without reading them
+    app.add_middleware(MonitoringMiddleware, metrics=services.metrics)
+    for error, status in _STATUS.items():
+        app.add_exception_handler(error, _error_handler(status))
+    app.add_exception_handler(RequestValidationError, _invalid_parameters)
+    app.include_router(search_routes.router)
+    app.include_router(media_routes.router)
+    app.include_router(health_router)
+    if metrics:
+        app.include_router(metrics_router)
     app.add_api_route("/", _page, methods=["GET", "HEAD"], include_in_schema=False)
+    app.add_api_route("/page/search-filters.js", _page_filters, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_api_route("/page/{name}", _page_file, methods=["GET", "HEAD"], include_in_schema=False)
     return app
 
 
-_PAGE_FILES = {path.name: path for path in PAGE.iterdir()}
+_PAGE_FILES = {path.name: path for path in PAGE.iterdir() if path != SIGN_IN_PAGE}
 _PAGE_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
@@ -86,47 +112,59 @@ def _page() -> Response:
 
 def _page_file(name: str) -> Response:
     if name not in _PAGE_FILES:
-        raise HTTPException(404, f"there is no file {name!r} of the page")
+        raise HTTPException(404, f"the page has no file {name!r}")
     path = _PAGE_FILES[name]
-    return FileAnswer(OpenFile(path), media_type=_PAGE_TYPES[path.suffix], headers={})
+    return OpenFileResponse(OpenFile(path), media_type=_PAGE_TYPES[path.suffix], headers={})
 
 
-def _closing(desk: Desk) -> AbstractAsyncContextManager:
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        try:
-            yield
-        finally:
-            desk.close()
-
-    return lifespan
-
-
-# Errors, each as a sentence
-
-_STATUS = {TryAgain: 503, NoRoom: 507, Unknown: 404, UsageError: 422, VideoError: 422, VopError: 500}
+def _page_filters(request: Request) -> Response:
+    """A module with the search filters, so that the page's fields are those of `vop.search.filters`."""
+    shown = [
+        {"name": filter.name, "kind": filter.kind, "label": filter.label, "placeholder": filter.placeholder}
+        for filter in FILTERS
+    ]
+    text = f"export const FILTERS = {json.dumps(shown, indent=2)};\n"
+    etag = f'"{hashlib.sha256(text.encode()).hexdigest()[:16]}"'
+    if is_unchanged(request.headers, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    return Response(text, media_type="text/javascript", headers={"ETag": etag})
 
 
-def _telling(status: int):
+# Errors as JSON with one sentence
+
+_STATUS: dict[type[Exception], int] = {
+    Unavailable: 503,
+    StorageFull: 507,
+    NotFound: 404,
+    UsageError: 422,
+    VideoError: 422,
+    VopError: 500,
+}
+
+
+def _error_handler(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
     headers = {"Retry-After": "1"} if status == 503 else None
 
-    async def tell(request: Request, error: Exception) -> Response:
+    async def handle(request: Request, error: Exception) -> Response:
+        level = logging.ERROR if status == 500 else logging.DEBUG
+        log.log(level, "%s %s: status %d, %s", request.method, request.url.path, status, error)
         return JSONResponse({"detail": str(error)}, status, headers=headers)
 
-    return tell
+    return handle
 
 
-async def _misunderstood(request: Request, error: RequestValidationError) -> Response:
+async def _invalid_parameters(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
     return JSONResponse({"detail": "; ".join(map(_sentence, error.errors()[:3]))}, 422)
 
 
-def _sentence(problem: dict) -> str:
-    """What is wrong with one parameter, in words."""
+def _sentence(problem: dict[str, Any]) -> str:
+    """What is wrong with one parameter."""
     name = ".".join(str(part) for part in problem["loc"][1:])
     if problem["type"] == "missing":
         return f"{name} is missing"
     if problem["type"] == "extra_forbidden":
-        return f"there is no parameter {name!r}; /api/openapi.json lists those that there are"
+        return f"there is no parameter {name!r}; /api/openapi.json lists all parameters"
     value, message = repr(problem["input"]), problem["msg"]
     value = value if len(value) <= 60 else f"{value[:60]}…"
     return f"{name} is {value}: {message[0].lower()}{message[1:]}"

@@ -1,4 +1,4 @@
-"""Connections: how many there are at once, and how long one may keep its place without sending or reading."""
+"""Connections: how many there are at once, and how long a client may hold one without sending or reading."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ import os
 import resource
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
-from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-HEAD_SECONDS = 10.0  # for the whole head of a request, from its first byte or from connecting on
-KEEP_ALIVE_SECONDS = 30  # between an answer and the next request
-STALLED_SECONDS = 5.0  # without reading: an answer's client may be cut off where others need its place
-YOUNG_SECONDS = 0.2  # in which a request that is on its way arrives
-MOST_CONNECTIONS = 1000
-LEAST_CONNECTIONS = 8  # a browser opens 6
-EXPENDABLE = "expendable"  # in a request's state: its answer is only being held back
+HEAD_SECONDS = 10.0  # for all headers of a request, from its first byte or from connecting
+KEEP_ALIVE_SECONDS = 30  # between a response and the next request
+STALLED_SECONDS = 5.0  # without reading; then the connection may be closed if others need it
+YOUNG_SECONDS = 0.2  # in which the first request of a new connection arrives
+LINGER_SECONDS = 1.0  # in which a client reads a response that came before it had sent its whole request
+MAX_CONNECTIONS = 1000
+MIN_CONNECTIONS = 8  # a browser opens 6
+EXPENDABLE = "expendable"  # in a request's state: its response is only being delayed
 _MAX_HEAD_BYTES = 2**20  # a query of ten thousand words, in any script
-_END_SECONDS = 1  # that requests in work have after Ctrl-C
+_SHUTDOWN_SECONDS = 1  # that requests in progress have after Ctrl-C
 _RESERVED_FILES = 40  # for the libraries' tables, uploads, and the processes that decode
 _PAUSE_SECONDS = 0.05
 _WARNING_SECONDS = 600.0
@@ -33,14 +36,14 @@ log = logging.getLogger("vop.server")
 
 
 class Connection(H11Protocol):
-    """One client's connection, which is closed when the head of a request takes too long."""
+    """A client's connection, which is closed when the headers of a request take too long."""
 
     _timer: asyncio.TimerHandle | None = None
     _waiting_since = 0.0
     _stalled_since: float | None = None
-    _ended = False
+    _closed = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # narrowed by uvicorn
         super().connection_made(transport)
         self._wait()
 
@@ -50,9 +53,9 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._is_in_work():
+        if self._is_in_progress():
             self._stop_timer()
-        elif self._timer is None:  # the rest of a head may only trickle in
+        elif self._timer is None:  # the rest of the headers may come slowly
             self._timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
 
     def on_response_complete(self) -> None:
@@ -68,28 +71,30 @@ class Connection(H11Protocol):
         super().resume_writing()
 
     def idle_rank(self) -> tuple[int, float] | None:
-        """Which connection others may replace first, the lowest; None for one that is in use.
+        """The connection with the lowest rank is the first to be closed for another; None if it is in use.
 
-        Clients that have asked for nothing come first, then answers that are only held back, then those that nobody
-        reads; of each kind the one that has waited longest.
+        Clients without a request come first, then delayed responses, then responses that the client does not read; of
+        each kind the one that has waited longest.
         """
         now = self.loop.time()
-        if self._ended:
+        if self._closed:
             return None
-        if self._is_in_work() and self.scope["state"].get(EXPENDABLE):
+        if self._is_in_progress() and self.scope["state"].get(EXPENDABLE):
             return 1, self._waiting_since
-        if self._is_in_work() or self.transport.get_write_buffer_size():
-            since = self._stalled_since or (None if self._is_in_work() else self._waiting_since)
+        if self._is_in_progress() or self.transport.get_write_buffer_size():
+            since = self._stalled_since or (None if self._is_in_progress() else self._waiting_since)
             return None if since is None or now - since < STALLED_SECONDS else (2, since)
         return None if now - self._waiting_since < YOUNG_SECONDS else (0, self._waiting_since)
 
-    def end(self) -> None:
-        """Closes it at once, whatever is still to be sent."""
-        self._ended = True
+    def close(self) -> None:
+        """Closes the connection immediately, without sending what is left."""
+        self._closed = True
         self.transport.abort()
 
-    def _is_in_work(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
+    def _is_in_progress(self) -> bool:
+        # uvicorn's annotation says that there always is a cycle; there is none before the first request.
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
 
     def _wait(self) -> None:
         self._waiting_since = self.loop.time()
@@ -102,19 +107,27 @@ class Connection(H11Protocol):
 
     def _give_up(self) -> None:
         self._timer = None
-        self.end()
+        self.close()
 
 
 class Server(uvicorn.Server):
     """Serves an application on a listening socket, with no more connections than the process has descriptors for.
 
-    A client that comes when all places are taken has one that is idle closed; where none is, it waits.
+    When the limit is reached, a new client closes an idle connection; if none is idle, it waits.
 
     Args:
-        most: connections at once; by default as many as fit.
+        max_connections: at once; by default as many as the descriptors allow.
+        on_startup: is called when the server accepts connections.
     """
 
-    def __init__(self, app: ASGIApp, listener: socket.socket, *, most: int | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        listener: socket.socket,
+        *,
+        max_connections: int | None = None,
+        on_startup: Callable[[], None] = lambda: None,
+    ) -> None:
         config = uvicorn.Config(
             app,
             http=Connection,
@@ -122,28 +135,31 @@ class Server(uvicorn.Server):
             h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
             ws="none",
             lifespan="on",
-            log_level="critical",  # the application logs its own errors, and those of clients are their own
+            log_level="critical",  # the application logs its own errors; those of clients are not logged
             access_log=False,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=_END_SECONDS,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
         super().__init__(config)
-        self._listener, self._most = listener, most or connections_that_fit()
-        self._accepting: asyncio.Task | None = None
+        self._listener, self._on_startup = listener, on_startup
+        self._max_connections = max_connections or connections_that_fit()
+        self._accept_task: asyncio.Task[None] | None = None
         self._warned = float("-inf")
 
-    def run(self) -> None:
-        super().run(sockets=[])  # none that asyncio accepts from: it would spin while the descriptors are used up
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        super().run(sockets=[])  # asyncio must not accept from a socket: it spins while no descriptor is free
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._listener.setblocking(False)
         self._listener.listen(self.config.backlog)
-        self._accepting = asyncio.create_task(self._accept())
+        self._accept_task = asyncio.create_task(self._accept())
+        self._on_startup()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._accepting.cancel()
+        if self._accept_task is not None:
+            self._accept_task.cancel()
         self._listener.close()
         await super().shutdown(sockets)
 
@@ -151,11 +167,11 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         while True:
             client = await self._next_client(loop)
-            while len(self.server_state.connections) >= self._most and not self._close_idle():
+            while len(self.server_state.connections) >= self._max_connections and not self._close_idle():
                 await asyncio.sleep(_PAUSE_SECONDS)
             try:
                 await loop.connect_accepted_socket(self._connection, client)
-            except OSError:  # it has gone already
+            except OSError:  # the client has disconnected
                 client.close()
 
     async def _next_client(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
@@ -172,28 +188,79 @@ class Server(uvicorn.Server):
         return Connection(self.config, self.server_state, self.lifespan.state)
 
     def _close_idle(self) -> bool:
-        """Closes the connection that can best be spared; whether there is one."""
-        ranks = {one: one.idle_rank() for one in self.server_state.connections}
-        idle = min((one for one in ranks if ranks[one]), key=ranks.get, default=None)
-        if idle is not None:
-            idle.end()
-        return idle is not None
+        """Closes the idle connection with the lowest rank; whether there is one."""
+        ranked = [
+            (rank, connection)
+            for connection in self.server_state.connections
+            if isinstance(connection, Connection) and (rank := connection.idle_rank()) is not None
+        ]
+        if not ranked:
+            return False
+        log.debug("closing an idle connection for a new one")
+        min(ranked, key=lambda pair: pair[0])[1].close()
+        return True
 
     def _warn(self, error: OSError) -> None:
         if time.monotonic() - self._warned >= _WARNING_SECONDS:
             self._warned = time.monotonic()
-            log.warning("new connections have to wait: %s; raise the limit (ulimit -n) if it lasts", error.strerror)
+            log.warning("new connections have to wait: %s; raise the limit (ulimit -n) if this lasts", error.strerror)
 
 
 def connections_that_fit() -> int:
     """How many connections this process has descriptors for, each with a file that is sent or received."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
-        return MOST_CONNECTIONS
-    return min(MOST_CONNECTIONS, max(LEAST_CONNECTIONS, (soft - _open_files() - _RESERVED_FILES) // 2))
+        return MAX_CONNECTIONS
+    return min(MAX_CONNECTIONS, max(MIN_CONNECTIONS, (soft - _open_files() - _RESERVED_FILES) // 2))
 
 
 def _open_files() -> int:
     with suppress(OSError):
         return len(os.listdir(Path("/dev/fd")))
     return 40
+
+
+class CloseUnreadRequests:
+    """Middleware that closes the connection after a response to a request whose body was not read to its end.
+
+    The client first gets a moment to read the response. Closing immediately, with bytes on their way, would reset the
+    connection, which many clients report instead of the response.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _has_body(Headers(scope=scope)):
+            body = _RequestBody(scope, receive, send)
+            await self._app(scope, body.receive, body.send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _has_body(headers: Headers) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+class _RequestBody:
+    """The body of a request, and whether it has been read to its end."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope, self._receive, self._send = scope, receive, send
+        self._ended = self._closes = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._ended = self._ended or not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and not self._ended:
+            self._closes = True
+            MutableHeaders(scope=message)["connection"] = "close"
+        if self._closes and message["type"] == "http.response.body" and not message.get("more_body", False):
+            await self._send({**message, "more_body": True})
+            self._scope.setdefault("state", {})[EXPENDABLE] = True
+            await asyncio.sleep(LINGER_SECONDS)
+            message = {"type": "http.response.body", "body": b""}
+        await self._send(message)

@@ -1,16 +1,17 @@
 """A training's state: one safetensors file, replaced whole, read without running code.
 
-What is random in a step (the order of the pairs, a head's dropout) follows from the seed and its number, so that what
-is trained, the optimizer's moments and the step number are all that a training needs to go on as if never stopped.
+The random numbers of a step (the order of the pairs, a head's dropout) follow from the seed and the step's number. So
+the trained parameters, the optimizer's moments and the step number are enough to resume a training exactly.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,19 +19,34 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vop.errors import VopError
+from vop.evaluation.metrics import MetricsDict
+from vop.models.model import HEAD_PREFIX, TextVideoModel
+from vop.training.recipe import Recipe
 from vop.utils.files import atomic_write
 
+CHECKPOINT = "state.safetensors"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_MAY_CHANGE = ("epochs", "workers", "checkpoint_seconds", "on_bad_video", "if_worse")  # when a training is resumed
+
+Identity = Mapping[str, object]
+
+
+class EpochRecord(TypedDict):
+    """One epoch, from 1: its mean loss, and validation metrics where it was validated."""
+
+    epoch: int
+    loss: float
+    validation: NotRequired[MetricsDict]
 
 
 @dataclass
-class Progress:
-    """Where a training stands.
+class TrainingState:
+    """How far a training has come.
 
     Attributes:
         step: optimizer steps done.
-        loss_sum: of the steps of the epoch under way.
-        history: a dictionary per epoch done: epoch, loss, and validation metrics where it was validated.
+        loss_sum: of the steps of the current epoch.
+        history: the epochs done.
         scores: of the validation videos, for each epoch that was validated (`vop.training.selection`).
         untuned: validation metrics of the untuned model; None without validation.
         untuned_scores: of the validation videos.
@@ -40,60 +56,76 @@ class Progress:
 
     step: int = 0
     loss_sum: float = 0.0
-    history: list[dict] = field(default_factory=list)
+    history: list[EpochRecord] = field(default_factory=list)
     scores: list[list[float]] = field(default_factory=list)
-    untuned: dict | None = None
+    untuned: MetricsDict | None = None
     untuned_scores: list[float] = field(default_factory=list)
     best_epoch: int | None = None
     seconds: float = 0.0
 
 
+def identity_of(model: TextVideoModel, recipe: Recipe, *, data: str) -> dict[str, object]:
+    """What must be the same when a training is resumed, as far as it is known before any video is read."""
+    return {
+        "method": model.method_name,
+        **model.method.settings,
+        "head": model.head_name,
+        **{f"{HEAD_PREFIX}{name}": value for name, value in model.head.settings.items()},
+        "backbone": model.backbone.content_hash(),
+        "data": data,
+        **{name: value for name, value in asdict(recipe).items() if name not in _MAY_CHANGE},
+        "learning_rate": recipe.learning_rate or model.method.learning_rate,
+        "precision": str(model.clip.dtype),
+    }
+
+
 def save_checkpoint(
     path: Path,
     *,
-    trained: dict[str, Tensor],
-    best: dict[str, Tensor],
+    trained: Mapping[str, Tensor],
+    best: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
-    progress: Progress,
-    identity: dict,
+    state: TrainingState,
+    identity: Identity,
 ) -> None:
     """Writes everything; `identity` says which training this is."""
     tensors = {f"trained.{name}": tensor for name, tensor in trained.items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
     names = {id(parameter): name for name, parameter in trained.items()}
-    for parameter, state in optimizer.state.items():
-        tensors |= {f"{moment}.{names[id(parameter)]}": state[moment] for moment in _MOMENTS}
+    for parameter, moments in optimizer.state.items():
+        tensors |= {f"{moment}.{names[id(parameter)]}": moments[moment] for moment in _MOMENTS}
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    metadata = {"progress": json.dumps(asdict(progress)), "identity": json.dumps(identity)}
+    metadata = {"progress": json.dumps(asdict(state)), "identity": json.dumps(identity)}
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 
 
 def load_checkpoint(
-    path: Path, *, trained: dict[str, Tensor], optimizer: torch.optim.Optimizer, identity: dict
-) -> tuple[Progress, dict[str, Tensor]]:
-    """Puts `trained` and the optimizer back; returns the progress and the best epoch's tensors.
+    path: Path, *, trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, identity: Identity
+) -> tuple[TrainingState, dict[str, Tensor]]:
+    """Restores `trained` and the optimizer; returns the state and the best epoch's tensors.
 
     Raises:
-        VopError: the file is damaged, or is of another training; the message names the first difference.
+        VopError: the file is damaged, or belongs to another training; the message names the first difference.
     """
     check_identity(path, identity)
     with _damage_named(path), safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        progress = Progress(**json.loads(file.metadata()["progress"]))
+        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        state = TrainingState(**json.loads(file.metadata()["progress"]))
     for name, parameter in trained.items():
         parameter.data.copy_(tensors[f"trained.{name}"])
         if f"exp_avg.{name}" in tensors:
-            state = {moment: tensors[f"{moment}.{name}"].clone() for moment in _MOMENTS}
+            moments = {moment: tensors[f"{moment}.{name}"].clone() for moment in _MOMENTS}
             optimizer.state[parameter] = {
-                moment: tensor if moment == "step" else tensor.to(parameter.device) for moment, tensor in state.items()
+                moment: tensor if moment == "step" else tensor.to(parameter.device)
+                for moment, tensor in moments.items()
             }
     best = {name.removeprefix("best."): tensor for name, tensor in tensors.items() if name.startswith("best.")}
-    return progress, best
+    return state, best
 
 
-def check_identity(path: Path, wanted: dict) -> None:
-    """Compares a checkpoint's training with this one, in what is `wanted`; only the beginning of the file is read.
+def check_identity(path: Path, wanted: Identity) -> None:
+    """Compares a checkpoint's training with this one; only the beginning of the file is read.
 
     Raises:
         VopError: as `load_checkpoint`.
@@ -103,7 +135,7 @@ def check_identity(path: Path, wanted: dict) -> None:
     for key, value in json.loads(json.dumps(wanted)).items():  # as it was saved: a tuple is a list there
         if saved.get(key) != value:
             raise VopError(
-                f"{path} is of a training with {key} = {saved.get(key)!r}, this one has {value!r}: resume with "
+                f"{path} belongs to a training with {key} = {saved.get(key)!r}, this one has {value!r}: resume with "
                 "what it was started with, or choose another --out"
             )
 

@@ -1,9 +1,9 @@
-"""A whole training: from a data set and a method's name to a run's folder."""
+"""`vop.train`: from a data set and a method's name to a run's folder."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,19 +12,23 @@ import torch
 from accelerate import PartialState
 
 from vop import methods
+from vop.backbones import DEFAULT_HUB_ID
 from vop.datasets.frames import FrameStore
 from vop.datasets.loading import count_groups
+from vop.datasets.readers import load as load_data
 from vop.datasets.splits import with_validation
 from vop.datasets.types import Dataset, Split
-from vop.datasets.validation import BadVideo, screen
-from vop.errors import DataError, UsageError, VopError
+from vop.datasets.validation import readable_part
+from vop.errors import DataError, FileFailure, UsageError, VopError
 from vop.heads import MEAN
 from vop.models.model import TextVideoModel
 from vop.models.pretrained import create
 from vop.models.run_folder import CONFIG, TRAINING
-from vop.training.checkpoint import check_identity
-from vop.training.recipe import Recipe
-from vop.training.trainer import CHECKPOINT, Trainer, TrainingResult, identity_of
+from vop.training.checkpoint import CHECKPOINT, check_identity, identity_of
+from vop.training.recipe import DEFAULT_METHOD, Recipe, TrainingConfig, read_config
+from vop.training.selection import TrainingResult
+from vop.training.tracking import trackers_of
+from vop.training.trainer import Trainer
 from vop.utils.device import default_device, resolve_precision
 from vop.utils.progress import Progress, silent, stage
 
@@ -35,49 +39,88 @@ DECODING_TIMEOUT = timedelta(hours=24)  # the other processes wait while the fir
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished training: the model that was kept, in eval mode, and what was left out."""
+    """A finished training.
+
+    Attributes:
+        model: the one that was kept, in eval mode.
+        result: what was done.
+        skipped: the videos that could not be read.
+        dataset: what was trained on, as it was read.
+    """
 
     model: TextVideoModel
     result: TrainingResult
-    skipped: tuple[BadVideo, ...]
+    skipped: tuple[FileFailure, ...]
+    dataset: Dataset
 
 
 def train(
-    dataset: Dataset,
-    method: str,
-    out: Path,
+    data: Dataset | str | Path | None = None,
     *,
-    backbone: str = "mini",
-    head: str = MEAN,
-    recipe: Recipe | None = None,
+    out: str | Path,
+    method: str | None = None,
+    backbone: str | None = None,
+    head: str | None = None,
+    settings: Mapping[str, object] | None = None,
+    recipe: Recipe | TrainingConfig | str | Path | None = None,
+    videos: str | Path | None = None,
+    video_column: str | None = None,
+    caption_column: str | None = None,
     cache: Path | None = None,
     resume: bool = False,
+    track: Sequence[str] | None = None,
     progress: Progress = silent,
     note: Callable[[str], None] = lambda line: None,
-    **settings,
 ) -> Trained:
-    """Tunes `method` on the training split and writes the run to `out`.
+    """Tunes a method on captioned videos and writes the run to `out`, as `vop train` does.
 
-    Every video is decoded once, into `cache`; without one into the run's own folder, which is emptied at the end.
+    Every video is decoded once, into `cache`; without one into the run's own folder, which is emptied at the end. The
+    validation split selects the epoch; without one, `recipe.validation` of the training videos are held out of those
+    that can be read. The test split is never read.
 
     Args:
-        dataset: its validation split selects the epoch; without one, `recipe.validation` of the training videos are
-            held out of those that can be read. The test split is never read.
-        head: a name of `vop.heads.HEADS`.
-        note: is told, line by line and before the training, what there is to know of the data and of what will be done.
+        data: a SPEC (`msrvtt-9k:/data/msrvtt`, `train.csv`), or a data set that has been read already. By default what
+            the recipe's file names.
+        out: the run's folder.
+        method: a name of `vop.methods.METHODS`; "vop-f+p" by default.
+        backbone: "mini", a hub id or a CLIP folder; OpenAI's ViT-B/32 by default.
+        head: a name of `vop.heads.HEADS`; "meanP" by default.
         settings: the method's, `num_frames` among them; a head's are called `head.NAME`.
+        recipe: a `Recipe`, or a recipe's file by its path or by the name of one that comes with vop. What such a file
+            names stands behind the arguments above.
+        videos, video_column, caption_column: as for `vop.datasets.load`, where `data` is a SPEC.
+        cache: a folder of decoded frames, which is read and completed.
+        resume: continues a training that was stopped.
+        track: names of experiment trackers ("tensorboard", "wandb", "mlflow"; `accelerate` knows more), or "none". By
+            default TensorBoard, if it is installed.
+        note: is given remarks on the data and the plan, line by line, before the training.
 
     Raises:
-        UsageError: `out` holds a run already and `resume` is not set.
+        UsageError: a name or a value is not allowed, or `out` holds a run already and `resume` is not set.
+        VopError: the backbone or the data cannot be read, or the loss is no longer finite.
     """
-    recipe = recipe or Recipe()
+    config = _config_of(recipe)
+    data = data if data is not None else config.data
+    if data is None:
+        raise UsageError("no data: give a SPEC as `data`, or a recipe's file that has `data:`")
+    method, out, recipe = method or config.method or DEFAULT_METHOD, Path(out), config.recipe
     methods.find_trainable(method)
+    trackers_of(track)  # before every video is decoded
     _check_out(out, resume=resume)
+    dataset = data
+    if not isinstance(dataset, Dataset):
+        dataset = load_data(str(data), videos=videos, video_column=video_column, caption_column=caption_column)
     process = PartialState(cpu=default_device().type == "cpu", timeout=DECODING_TIMEOUT)
     device = process.device
     torch.manual_seed(recipe.seed)
-    dtype = resolve_precision(recipe.precision, device)
-    model = create(method, backbone, head=head, dtype=dtype, device=device, **settings)
+    model = create(
+        method,
+        backbone or config.backbone or DEFAULT_HUB_ID,
+        head=head or config.head or MEAN,
+        dtype=resolve_precision(recipe.precision, device),
+        device=device,
+        **{**config.settings, **(settings or {})},
+    )
     if not model.trainable():  # before every video is decoded
         raise UsageError(f"{method} trains nothing: evaluate it as it is")
     model.check_vocabulary()
@@ -88,30 +131,45 @@ def train(
     store = FrameStore(model.num_frames, model.image_size, cache=cache or out / TRAINING / FRAMES, aspect=recipe.aspect)
     with process.main_process_first():  # the others find its frames in the cache
         train_split, validation, skipped = readable_splits(dataset, recipe, store, progress)
-    trainer = Trainer(model, train_split, validation, recipe, out, store=store, data=dataset.name, progress=progress)
+    trainer = Trainer(
+        model, train_split, validation, recipe, out, store=store, data=dataset.name, track=track, progress=progress
+    )
     if process.is_main_process:
         for line in (*dataset.notes, *trainer.plan()):
             note(line)
     result = trainer.fit(resume=resume)
     if cache is None and process.is_main_process:
         shutil.rmtree(out / TRAINING / FRAMES, ignore_errors=True)
-    return Trained(trainer.model, result, skipped)
+    return Trained(trainer.model, result, skipped, dataset)
+
+
+def _config_of(recipe: Recipe | TrainingConfig | str | Path | None) -> TrainingConfig:
+    if isinstance(recipe, TrainingConfig):
+        return recipe
+    if recipe is None or isinstance(recipe, Recipe):
+        return TrainingConfig(recipe=recipe or Recipe())
+    return read_config(recipe)
 
 
 def readable_splits(
     dataset: Dataset, recipe: Recipe, store: FrameStore, progress: Progress
-) -> tuple[Split, Split | None, tuple[BadVideo, ...]]:
+) -> tuple[Split, Split | None, tuple[FileFailure, ...]]:
     """The readable part of the training and the validation split, and what was left out of both."""
-    kept, skipped = dict(dataset.splits), ()
+    kept: dict[str, Split] = dict(dataset.splits)
+    skipped: tuple[FileFailure, ...] = ()
     for name in ("train", "val"):
         if name == "train" or name in dataset.splits:
-            kept[name], report = screen(
-                dataset.split(name), store, policy=recipe.on_bad_video, progress=stage(progress, f"decoding {name}")
+            kept[name], failures = readable_part(
+                dataset.split(name),
+                store,
+                on_bad_video=recipe.on_bad_video,
+                progress=stage(progress, f"decoding {name}"),
             )
-            skipped += report.skipped
+            skipped += failures
     if recipe.validation > 0:  # the same videos whatever the seed
         least = min(ENOUGH_VIDEOS, len(kept["train"].videos) // 3)
-        kept = with_validation(replace(dataset, splits=kept), fraction=recipe.validation, min_videos=least).splits
+        divided = with_validation(replace(dataset, splits=kept), fraction=recipe.validation, min_videos=least)
+        kept = dict(divided.splits)
     if len(kept["train"].videos) < 2:
         raise DataError(
             f"{dataset.name}: 1 video to train on; at least 2 are needed. Give more, or hold none out: --validation 0"
@@ -125,6 +183,8 @@ def _check_out(out: Path, *, resume: bool) -> None:
             raise UsageError(f"{path} is a file; --out {out} is to be a folder")
     if resume:
         if not (out / TRAINING / CHECKPOINT).exists() and (out / CONFIG).exists():
-            raise VopError(f"{out}: no {TRAINING}/{CHECKPOINT} to go on from: its training is done or was deleted")
+            raise VopError(
+                f"{out}: no {TRAINING}/{CHECKPOINT} to resume from: the training is finished, or its state was deleted"
+            )
     elif (out / CONFIG).exists() or (out / TRAINING / CHECKPOINT).exists():
-        raise UsageError(f"{out} holds a run already: choose another --out, or go on with --resume")
+        raise UsageError(f"{out} holds a run already: choose another --out, or resume with --resume")

@@ -23,7 +23,7 @@ def contrastive_loss(logits: Tensor, text_rows: Tensor, video_ids: Tensor) -> Te
     """
     own = logits.take_along_dim(text_rows[:, None], dim=1)[:, 0]  # (t,)
     same_video = video_ids[text_rows][:, None] == video_ids[None, :]
-    lowest = torch.finfo(logits.dtype).min  # not -inf, whose gradient is no number where nothing else is left
+    lowest = torch.finfo(logits.dtype).min  # not -inf, whose gradient is NaN where nothing else is left
     negatives = logits.masked_fill(same_video, lowest)
     by_text, by_video = negatives.logsumexp(dim=1), negatives.logsumexp(dim=0)[text_rows]
     return (torch.logaddexp(by_text, own) + torch.logaddexp(by_video, own) - 2 * own).mean() / 2

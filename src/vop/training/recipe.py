@@ -1,11 +1,13 @@
-"""A recipe: how a training is done."""
+"""A recipe: how a training is done, and the YAML files that say it."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from vop.errors import UsageError, unknown_name
 from vop.utils.files import read_file
@@ -14,7 +16,9 @@ from vop.video.clip import DISPLAY, check_aspect
 
 ENOUGH_STEPS = 300  # in which prompts learned more than they broke, on emoji-motion with mini (docs/training.md)
 PAPER_EPOCHS = 5
+DEFAULT_METHOD = "vop-f+p"
 UNTUNED, TUNED = "untuned", "tuned"
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"  # those that come with vop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +64,8 @@ class Recipe:
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            _check_type(field, getattr(self, field.name))
+        for own in dataclasses.fields(self):
+            _check_type(own, getattr(self, own.name))
         for name, least in {"epochs": 1, "batch_size": 2, "captions_per_video": 1, "workers": 0, "seed": 0}.items():
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be {least} or more")
@@ -82,39 +86,59 @@ class Recipe:
             raise unknown_name("on_bad_video", self.on_bad_video, ["skip", "fail"])
 
 
-FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
+FIELDS = {own.name: own for own in dataclasses.fields(Recipe)}
 
 
-def fields_of(values: dict) -> dict:
-    """Those of a configuration's values that are a recipe's."""
-    return {name: values[name] for name in FIELDS if name in values}
+def kind_of(own: dataclasses.Field[Any]) -> type[int] | type[float] | type[str]:
+    """The type of a field's values, beside None where that is its default."""
+    kinds: dict[str, type[int] | type[float] | type[str]] = {"int": int, "float": float, "str": str}
+    return kinds[str(own.type).partition(" ")[0]]
+
+
+def _check_type(own: dataclasses.Field[Any], value: object) -> None:
+    if value is None and own.default is None:
+        return
+    kind = kind_of(own)
+    words = {int: "a whole number", str: "a name", float: "a number"}[kind]
+    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+        raise UsageError(f"{own.name} is {value!r}; it must be {words}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """A recipe's file: a training as a whole.
+
+    Attributes:
+        data: the data set's SPEC.
+        method, backbone, head: names. None stands for the default.
+        settings: of the method and, as `head.NAME`, of the head.
+        recipe: how the training is done.
+        experiment: of a comparison (see `vop.cli.compare`); a training does not read it. Its former name is `study`.
+    """
+
+    data: str | None = None
+    method: str | None = None
+    backbone: str | None = None
+    head: str | None = None
+    settings: Mapping[str, object] = field(default_factory=dict)
+    recipe: Recipe = field(default_factory=Recipe)
+    experiment: Mapping[str, Any] = field(default_factory=dict)
 
 
 _NAMES = ("data", "method", "backbone", "head")
 _MAPPINGS = ("settings", "experiment", "study")
 
 
-def kind_of(field: dataclasses.Field) -> type:
-    """The type of a field's values, beside None where that is its default."""
-    return {"int": int, "float": float, "str": str}[field.type.partition(" ")[0]]
+def read_config(recipe: str | Path) -> TrainingConfig:
+    """Reads a YAML recipe: the fields of `Recipe` and those of `TrainingConfig`, side by side.
 
-
-def _check_type(field: dataclasses.Field, value: object) -> None:
-    if value is None and field.default is None:
-        return
-    kind = kind_of(field)
-    words = {int: "a whole number", str: "a name", float: "a number"}[kind]
-    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
-        raise UsageError(f"{field.name} is {value!r}; it must be {words}")
-
-
-def read_config(path: str | Path) -> dict:
-    """A YAML file to a dictionary: the recipe's fields, and `data`, `method`, `backbone`, `head`,
-    `settings` of a training, and `experiment` (formerly `study`) of a comparison (see `vop.cli.compare`).
+    Args:
+        recipe: a path, or the name of a recipe that comes with vop (`msrvtt-9k`).
 
     Raises:
-        UsageError: the file is missing or is not such a dictionary.
+        UsageError: there is no such recipe, or an entry is unknown or has a value that is not allowed.
     """
+    path = _path_of(recipe)
     content = read_file(path, at_most=MAX_YAML_BYTES, error=UsageError)
     try:
         values = parse_yaml(content.decode("utf-8"))
@@ -128,10 +152,27 @@ def read_config(path: str | Path) -> dict:
             raise unknown_name(f"entry of {path}", str(name), known)
         if name in _NAMES and not isinstance(value, str):
             raise UsageError(f"{path}: {name} is {value!r}; it must be a name")
+        if name in _MAPPINGS and not isinstance(value, dict):
+            raise UsageError(f"{path}: {name} is {value!r}; it must map names to values")
         if name in FIELDS and isinstance(value, str) and kind_of(FIELDS[name]) is float:
             with suppress(ValueError):  # YAML reads 1e-3 as a string
                 values[name] = float(value)
-    for name in _MAPPINGS:
-        if not isinstance(values.get(name, {}), dict):
-            raise UsageError(f"{path}: {name} is {values[name]!r}; it must map names to values")
-    return values
+    if "study" in values:
+        values["experiment"] = {**values.pop("study"), **values.get("experiment", {})}
+    own = {name: values[name] for name in (*_NAMES, *_MAPPINGS) if name in values}
+    return TrainingConfig(**own, recipe=Recipe(**{name: values[name] for name in FIELDS if name in values}))
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with vop."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def _path_of(recipe: str | Path) -> Path:
+    path = Path(recipe)
+    is_name = len(path.parts) == 1 and not path.suffix and not path.is_file()
+    if not is_name:
+        return path
+    if path.name not in recipe_names():
+        raise unknown_name("recipe", path.name, [*recipe_names(), "or the path of a YAML file"])
+    return RECIPES / f"{path.name}.yaml"

@@ -1,10 +1,10 @@
-"""Which weights a run keeps: an epoch's, if it is better than the untuned model on validation videos.
+"""Which weights a run keeps: those of an epoch, if it is better than the untuned model on validation videos.
 
 An epoch that is the best of several on a few videos looks better than it is. So it is compared with the untuned model
 (zero-shot CLIP) by a one-sided randomisation test of the differences in reciprocal rank, video by video, in which the
 best of all epochs is compared with the best that chance would give (Westfall and Young, "Resampling-Based Multiple
-Testing", 1993, section 2.3). Without evidence the untuned model is kept: nothing is known to be gained. On fewer than
-`FEWEST` videos there can be no evidence; there the best epoch is kept, and said to be unproven.
+Testing", 1993, section 2.3). Without evidence of a gain the untuned model is kept. On fewer than `FEWEST` videos there
+can be no evidence; there the best epoch is kept, and reported as unproven.
 
 Shapes: `v` validation videos, `t` their captions, `c` epochs that were validated, `s` random relabellings.
 """
@@ -12,10 +12,19 @@ Shapes: `v` validation videos, `t` their captions, `c` epochs that were validate
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vop.evaluation.metrics import RetrievalMetrics
+from vop.datasets.types import Split
+from vop.evaluation.metrics import MetricsDict, RetrievalMetrics
+from vop.models.card import made_with
+from vop.models.model import TextVideoModel
+from vop.models.run_folder import Card
+from vop.training.checkpoint import EpochRecord, TrainingState
+from vop.training.recipe import TUNED, UNTUNED, Recipe
 
 SWAPS = 10_000
 LEVEL = 0.05  # how often a training that changes nothing may pass for a gain
@@ -23,7 +32,101 @@ FEWEST = 5  # videos; with fewer even a gain on every one of them is as likely b
 _BLOCK_CELLS = 2**22
 
 
-def video_scores(metrics: RetrievalMetrics, targets: Sequence[int]) -> np.ndarray:
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training did.
+
+    Attributes:
+        history: the epochs.
+        best_epoch: the best on validation, or without it the last; also where it was not kept.
+        selection: how the saved weights were chosen: "validation-selected", "last", "untrained", or "untuned" if no
+            epoch was better than the untuned model, which the run then holds.
+        seconds: of training, resumed parts included.
+        untuned: validation metrics of the untuned model; None where it was not validated.
+        p: how often chance alone makes an epoch look as good beside the untuned model; None without validation, and
+            where there are too few videos to tell.
+    """
+
+    history: list[EpochRecord]
+    best_epoch: int | None
+    selection: str
+    seconds: float
+    untuned: MetricsDict | None = None
+    p: float | None = None
+
+    @property
+    def best(self) -> EpochRecord | None:
+        """The record of the best epoch."""
+        return self.history[self.best_epoch - 1] if self.best_epoch else None
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether there is evidence that the best epoch is better than the untuned model."""
+        return self.p is not None and self.p < LEVEL
+
+
+def result_of(state: TrainingState, *, with_validation: bool, if_worse: str) -> TrainingResult:
+    """What was trained, and which weights are to be kept."""
+    selection = "untrained"
+    if state.best_epoch is not None:
+        selection = "validation-selected" if with_validation else "last"
+    result = TrainingResult(state.history, state.best_epoch, selection, state.seconds, untuned=state.untuned)
+    validated = [record["epoch"] for record in state.history if "validation" in record]
+    is_known = len(state.scores) == len(validated)  # false for a checkpoint of an earlier version
+    if state.best_epoch is None or not is_known or len(state.untuned_scores) < FEWEST:
+        return result
+    chosen = validated.index(state.best_epoch)
+    result = replace(result, p=chance_of_gain(state.scores, state.untuned_scores, chosen=chosen))
+    return result if result.is_proven or if_worse == TUNED else replace(result, selection=UNTUNED)
+
+
+def is_better(record: EpochRecord, other: EpochRecord) -> bool:
+    """Whether one epoch is to be kept in place of an earlier one."""
+    return _score(record) > _score(other)
+
+
+def _score(record: EpochRecord) -> tuple[float, float]:
+    """Orders epochs: by t2v R@1, then by mean rank; without validation the later one wins."""
+    if "validation" not in record:
+        return 0.0, float(record["epoch"])
+    t2v = record["validation"]["t2v"]
+    return t2v["r1"], -t2v["mnr"]
+
+
+def card_of(
+    result: TrainingResult, tuned: TextVideoModel, recipe: Recipe, *, data: str, train: Split, validation: Split | None
+) -> Card:
+    """What a run's card says of its training.
+
+    Args:
+        tuned: the model that was trained, also where the untuned one is kept.
+        recipe: with the number of epochs and the learning rate that were used.
+    """
+    is_untuned = result.selection == UNTUNED
+    card: dict[str, object] = {
+        "data": data,
+        "training_pairs": len(train),
+        "training_videos": len(train.videos),
+        "validation_videos": len(validation.videos) if validation else 0,
+        "epoch": 0 if is_untuned else result.best_epoch,
+        "selection": result.selection,
+        "minutes": round(result.seconds / 60, 2),
+    }
+    card |= {key: value for key, value in asdict(recipe).items() if key != "validation"}
+    if is_untuned:
+        card["not_kept"] = f"{tuned.method_name}, no better than the untuned model on validation videos"
+    validated = (
+        result.untuned
+        if is_untuned
+        else result.best["validation"]
+        if result.best and "validation" in result.best
+        else None
+    )
+    card |= made_with(tuned.clip.dtype)
+    return cast(Card, card | ({"validation": validated} if validated else {}))
+
+
+def video_scores(metrics: RetrievalMetrics, targets: Sequence[int]) -> NDArray[np.float64]:
     """(v,) float64, the mean reciprocal rank of each video: of its captions among the videos, and of itself.
 
     Args:
@@ -42,7 +145,7 @@ def chance_of_gain(tuned: Sequence[Sequence[float]], untuned: Sequence[float], *
         untuned: (v,), those of the untuned model.
         chosen: the place of the chosen epoch among them.
     """
-    gains = np.asarray(tuned) - np.asarray(untuned)  # (c, v)
+    gains: NDArray[np.float64] = np.asarray(tuned, dtype=np.float64) - np.asarray(untuned)  # (c, v)
     found = gains[chosen].sum()
     generator = np.random.default_rng(0)
     as_good = 0
@@ -53,6 +156,7 @@ def chance_of_gain(tuned: Sequence[Sequence[float]], untuned: Sequence[float], *
     return (as_good + 1) / (SWAPS + 1)
 
 
-def _best_sums(signs: np.ndarray, gains: np.ndarray) -> np.ndarray:
+def _best_sums(signs: NDArray[np.floating[Any]], gains: NDArray[np.float64]) -> NDArray[np.float64]:
     """(s, v) and (c, v) to (s,), the highest sum over the epochs; a video's gains change their sign together."""
-    return (signs @ gains.T).max(axis=1)
+    best: NDArray[np.float64] = (signs @ gains.T).max(axis=1)
+    return best

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from html import escape
 
 # Control characters except the tab and the newline, invisible marks that change the direction of text, line separators
@@ -23,6 +24,19 @@ def plural(noun: str) -> str:
     if re.search(r"(s|x|sh|[^o]ch)$", noun):
         return f"{noun}es"
     return re.sub(r"(?<=[^aeiou])y$", "ie", noun) + "s"
+
+
+def signed(number: float) -> str:
+    """A number with one digit and its sign; one that rounds to nothing has none."""
+    text = f"{number:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def first_few(lines: Iterable[str], *, most: int = 5, indent: str = "  ") -> list[str]:
+    """The first of some lines, each on one line, and how many more there are."""
+    lines = list(lines)
+    shown = [f"{indent}{on_one_line(line)}" for line in lines[:most]]
+    return [*shown, f"{indent}and {len(lines) - most:,} more"] if len(lines) > most else shown
 
 
 def visible(text: str) -> str:

@@ -1,15 +1,15 @@
-// Requests to the API: one sentence where it fails, and patience where the server is busy.
+// Requests to the API. Failures become one sentence; a busy server is asked again.
 
 export const TRIES_WHILE_BUSY = 5;
 
 export class ApiError extends Error {}
 
-// The JSON of an answer. `onWait(seconds)` is told of every pause before another try (status 503).
-// Raises ApiError with a sentence for the reader; an AbortError if the signal says so.
+// The JSON of a response. Calls `onWait(seconds)` before each pause when the server is busy (status 503).
+// Throws an ApiError with a sentence for the user, or an AbortError when the signal is aborted.
 export async function call(path, { signal, body, onWait = () => {} } = {}) {
   for (let tried = 1; ; tried++) {
     const answer = await request(path, { signal, body });
-    if (answer.ok) return whole(answer);
+    if (answer.ok) return jsonOf(answer);
     if (answer.status !== 503 || tried >= TRIES_WHILE_BUSY) throw new ApiError(await sentenceOf(answer));
     const seconds = waitOf(answer);
     onWait(seconds);
@@ -17,16 +17,16 @@ export async function call(path, { signal, body, onWait = () => {} } = {}) {
   }
 }
 
-async function whole(answer) {
+async function jsonOf(answer) {
   try {
     return await answer.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError("The server's answer was cut short. Is vop serve still running?");
+    throw new ApiError("The server's response was incomplete. Is vop serve still running?");
   }
 }
 
-// How long a busy server asks to wait.
+// The seconds that a busy server asks clients to wait.
 export function waitOf(answer) {
   const seconds = Number(answer.headers.get("Retry-After") ?? 1);
   return Number.isFinite(seconds) ? Math.min(Math.max(seconds, 0), 30) : 1;
@@ -37,9 +37,9 @@ export async function sentenceOf(answer) {
     const { detail } = await answer.json();
     if (typeof detail === "string") return detail;
   } catch {
-    // Not JSON: something between this page and the server has answered.
+    // Not JSON: the response comes from something between this page and the server.
   }
-  return `The server answered with status ${answer.status}.`;
+  return `The server responded with status ${answer.status}.`;
 }
 
 async function request(path, { signal, body }) {
@@ -47,17 +47,17 @@ async function request(path, { signal, body }) {
     return await fetch(path, { signal, body, method: body ? "POST" : "GET" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError(await whyNotSent(body));
+    throw new ApiError(await reasonNotSent(body));
   }
 }
 
-// The browser does not say whether it was the server or the file that is sent to it.
-async function whyNotSent(body) {
+// The browser does not say whether the server or the file to send is the reason.
+async function reasonNotSent(body) {
   try {
     await body?.get("file").slice(0, 1).arrayBuffer();
-    return "The server does not answer. Is vop serve still running?";
+    return "The server is not responding. Is vop serve still running?";
   } catch {
-    return `${body.get("file").name} cannot be read: it is a folder, or has changed or gone. Drop the file again.`;
+    return `${body.get("file").name} cannot be read. It may be a folder, or it was changed, moved or deleted. Drop the file again.`;
   }
 }
 

@@ -1,4 +1,4 @@
-// The page: what is asked for lives in the address; every change of it goes through `ask`.
+// The page. The address holds the query, and every change of the query goes through `ask`.
 
 import { Column } from "./column.js";
 import { markCards } from "./card.js";
@@ -13,12 +13,12 @@ import { Preview } from "./preview.js";
 import { isEmpty, noFilters, PAGE_SIZES, readUrl, title, writeUrl } from "./query.js";
 import { Sentences } from "./sentences.js";
 
-let state = null; // of the server
+let state = null; // the server's, as the API gives it
 let query = readUrl(location.search);
 let columns = [];
 let running = new AbortController();
-let asked = ""; // the entry of the history whose results are shown
-const files = new Map(); // by name: what was dropped, for as long as the page is open
+let shownEntry = ""; // the key of the history entry whose results are shown
+const files = new Map(); // the files that were dropped or chosen since the page was opened, by name
 
 const actions = {
   open: (moment, column) => {
@@ -27,11 +27,11 @@ const actions = {
   },
   like: (moment, column) => {
     const label = `like ${moment.name}`;
-    const asked = { sentences: [], like: moment.segment, file: "", k: PAGE_SIZES[0] };
-    // No other library knows the moment.
+    const changes = { sentences: [], like: moment.segment, file: "", k: PAGE_SIZES[0] };
+    // Other libraries do not have the moment.
     const apart = columns.some((other) => other.view.library !== column.view.library);
     const there = apart ? { view: column.view.id, compare: "" } : {};
-    ask({ ...asked, ...there }, { label, picture: moment.strip_url });
+    ask({ ...changes, ...there }, { label, picture: moment.strip_url });
     scrollTo({ top: 0 });
   },
   folder: (folder) => ask({ filters: { ...query.filters, folder }, k: PAGE_SIZES[0] }),
@@ -44,7 +44,7 @@ const filterBar = new FilterBar({ changed: (filters) => ask({ filters, k: PAGE_S
 const more = button("Show more", showMore, { class: "button more", hidden: true });
 get("main").append(more);
 
-// Asks for what the field says with these changes, as a new entry of the history.
+// Searches for what is typed, with these changes, as a new history entry.
 function ask(changes, shown = {}) {
   query = { ...query, ...sentences.read(), ...changes };
   const address = writeUrl(query);
@@ -55,7 +55,7 @@ function ask(changes, shown = {}) {
   run();
 }
 
-// What tells entries apart, dialogs aside.
+// Differs between any two history entries, apart from open dialogs.
 const keyOfEntry = () => JSON.stringify([location.search, withoutOverlay(history.state)]);
 
 async function run() {
@@ -100,9 +100,9 @@ function sayCount() {
   get("notes").replaceChildren(...notes.map((note) => el("li", {}, note)));
 }
 
-// What is asked, in the field, the chips, the selectors and the tab's title.
+// Shows the query in the search field, the chips, the selectors and the tab's title.
 function showQuery() {
-  asked = keyOfEntry();
+  shownEntry = keyOfEntry();
   const { label = query.file || "this moment", picture } = history.state ?? {};
   const strip = query.like && state ? stripOf(view().library, query.like) : null;
   sentences.write(query, { label, picture: files.get(query.file) ?? picture ?? strip });
@@ -118,7 +118,7 @@ function closeDialogs() {
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
 }
 
-// What the history says is open: it may have been left by Back, or before the page was loaded again.
+// Opens the dialog that the history entry has open, after Back, Forward or a reload.
 function showOverlay() {
   const open = overlay();
   if (!open) return closeDialogs();
@@ -144,12 +144,12 @@ function showWelcome() {
   const empty = state && isBare(view());
   place.hidden = !state || (!empty && !isEmpty(query));
   const kind = place.hidden ? "" : empty ? `empty ${Boolean(view().index)}` : "welcome";
-  if (place.dataset.kind === kind) return; // an unchanged one keeps its focus and selection
+  if (place.dataset.kind === kind) return; // keeps the focus and selection in an unchanged one
   place.dataset.kind = kind;
   place.replaceChildren(...(place.hidden ? [] : empty ? emptyLibrary(view()) : welcome()));
 }
 
-// A column for each view that is asked, kept from the search before so that nothing flickers.
+// A column for each view that is searched. Columns of the last search are kept, so that nothing flickers.
 function arrange() {
   const page = { actions, preview, retry: run, clearFilters: () => ask({ filters: noFilters() }) };
   const views = [view(), compared()].filter(Boolean);
@@ -173,12 +173,12 @@ function showViews() {
   get("view").replaceChildren(...options(state.views));
   get("view").value = view().id;
   const others = state.views.filter(({ id }) => id !== view().id);
-  get("compare").replaceChildren(el("option", { value: "" }, "nothing"), ...options(others));
+  get("compare").replaceChildren(el("option", { value: "" }, "none"), ...options(others));
   get("compare").value = compared()?.id ?? "";
   showLibrary(view());
 }
 
-// The form with the file; undefined, and a sentence, where it cannot be sent.
+// The form with the file. If it cannot be sent, says why and returns undefined.
 function upload() {
   const file = files.get(query.file);
   const most = state.limits.upload_bytes;
@@ -190,8 +190,8 @@ function upload() {
   clear();
   const megabytes = (bytes) => `${(bytes / 1e6).toLocaleString("en", { maximumFractionDigits: 1 })} MB`;
   get("count").textContent = file
-    ? `${file.name} has ${megabytes(file.size)}; up to ${megabytes(most)} can be sent.`
-    : `${query.file} is no longer at hand: drop it again.`;
+    ? `${file.name} has ${megabytes(file.size)}. The maximum is ${megabytes(most)}.`
+    : `${query.file} is no longer available. Drop the file again.`;
 }
 
 const nextSize = () => PAGE_SIZES.find((size) => size > query.k && size <= state.limits.max_k);
@@ -199,7 +199,7 @@ const nextSize = () => PAGE_SIZES.find((size) => size > query.k && size <= state
 function showMore() {
   query = { ...query, k: nextSize() };
   history.replaceState(history.state, "", writeUrl(query));
-  asked = keyOfEntry();
+  shownEntry = keyOfEntry();
   run();
 }
 
@@ -218,14 +218,14 @@ get("view").addEventListener("change", ({ target: { value } }) => {
 });
 get("compare").addEventListener("change", (event) => ask({ compare: event.target.value }));
 addEventListener("popstate", () => {
-  const before = asked;
+  const before = shownEntry;
   query = readUrl(location.search);
-  if (keyOfEntry() === before) return showOverlay(); // only a dialog is opened or closed: the results stay
+  if (keyOfEntry() === before) return showOverlay(); // only a dialog was opened or closed
   closeDialogs();
   showQuery();
   run();
 });
-// The same video in the other list is marked while one is pointed at.
+// Highlights the same video in the other column while the pointer is over one.
 get("columns").addEventListener("pointerover", (event) => {
   const video = event.target.closest(".card")?.dataset.video;
   const cards = document.querySelectorAll(".side-by-side .card");
@@ -241,16 +241,16 @@ listenForFiles((file) => {
 showQuery();
 sentences.field.focus();
 watchState({
-  told: (now) => {
+  onState: (now) => {
     const [first, empty] = [!state, state && isBare(view())];
     const others = !state || namesOf(now) !== namesOf(state);
     state = now;
     if (others) showViews();
     if (first) filterBar.write(query.filters, view().columns);
-    if (first && query.like) showQuery(); // its picture is the library's
+    if (first && query.like) showQuery(); // for its picture, which comes from the library
     showLibrary(view());
     if (first || (empty && !isBare(view()))) run();
     else showWelcome();
   },
-  failed: showTrouble,
+  onFailure: showTrouble,
 });

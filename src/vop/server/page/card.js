@@ -1,8 +1,8 @@
-// One moment that was found: its strip, what and where it is, and how it stands in another view.
+// A moment that was found: its thumbnail strip, its name and place, and its rank under another view.
 
-import { clock, el, folderOf, shortFolder, stretch } from "./dom.js";
+import { clock, el, folderOf, shortFolder, timeRange } from "./dom.js";
 
-// An <li> with `moment`, which `updateCard` renews.
+// An <li> with `moment`, which `updateCard` replaces.
 // actions: open(moment), like(moment), folder(path); preview: a Preview
 export function makeCard(moment, { actions, preview }) {
   const card = el("li", { class: "card", "data-video": moment.video });
@@ -12,7 +12,7 @@ export function makeCard(moment, { actions, preview }) {
   card.film.addEventListener("keydown", (event) => {
     if (event.key === "Escape") preview.stop(card.film);
     if (event.key !== " ") return;
-    event.preventDefault(); // a button would be clicked by it
+    event.preventDefault(); // it would click the button
     if (!event.repeat) preview.toggle(card.film, card.moment);
   });
   card.film.addEventListener("keyup", (event) => event.key === " " && event.preventDefault());
@@ -22,12 +22,12 @@ export function makeCard(moment, { actions, preview }) {
   return card;
 }
 
-// The same stretch of the same file may have another score now.
+// The same moment may have another score in a new search.
 export function updateCard(card, moment) {
   card.moment = moment;
   const score = moment.score.toFixed(3);
   card.querySelector(".score").textContent = score;
-  card.film.setAttribute("aria-label", `Play ${moment.name}, ${stretch(moment)}, score ${score}`);
+  card.film.setAttribute("aria-label", `Play ${moment.name}, ${timeRange(moment)}, score ${score}`);
 }
 
 function makeFilm(moment) {
@@ -43,7 +43,7 @@ function makeFilm(moment) {
 
 function caption(moment, actions) {
   const where = [
-    el("span", { class: "time" }, stretch(moment)),
+    el("span", { class: "time" }, timeRange(moment)),
     el("span", { class: "length" }, `of ${clock(Math.max(1, Math.round(moment.duration_seconds)))}`),
     folderButton(moment, actions),
   ];
@@ -63,11 +63,11 @@ function caption(moment, actions) {
 
 function folderButton(moment, actions) {
   const folder = folderOf(moment.path);
-  const button = { type: "button", class: "link folder", title: `Only from ${folder}`, onclick: () => actions.folder(folder) };
+  const button = { type: "button", class: "link folder", title: `Search only in ${folder}`, onclick: () => actions.folder(folder) };
   return el("button", button, shortFolder(moment.path));
 }
 
-// Says on the cards how their moments stand among `others`, found under the view `name`; where that is null, nothing.
+// Shows on the cards how the ranks differ from `others`, the moments of the view `name`; nothing if that is null.
 export function markCards(cards, others, name) {
   const places = new Map(others?.map((moment, place) => [moment.video, place]));
   cards.forEach((card, place) => {
@@ -83,7 +83,7 @@ function setMark(mark, here, there, name, length) {
   mark.className = `mark ${kind}`;
   mark.textContent = { only: "only here", up: `▲ ${step}`, down: `▼ ${step}`, same: "=" }[kind];
   mark.title = {
-    only: `Not among the first ${length} of ${name}`,
+    only: `Not among the first ${length} results of ${name}`,
     up: `${step} higher than in ${name}, where it is number ${there + 1}`,
     down: `${step} lower than in ${name}, where it is number ${there + 1}`,
     same: `Number ${here + 1} in ${name} too`,

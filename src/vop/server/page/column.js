@@ -1,4 +1,4 @@
-// The moments found under one view: a list that is extended in place, and a sentence where there is nothing to list.
+// The moments found under one view: a list that is updated in place, or a message if there is none.
 
 import { call } from "./api.js";
 import { makeCard, updateCard } from "./card.js";
@@ -35,7 +35,7 @@ export class Column {
     return this.moments[this.moments.findIndex(({ segment }) => segment === moment.segment) + step];
   }
 
-  // Raises AbortError if the signal says so; any other error is shown.
+  // Throws an AbortError when the signal is aborted; shows any other error.
   async load(query, { signal, body }) {
     this.failed = false;
     const onWait = (seconds) => this.#say([`The server is busy. Trying again in ${Math.max(1, Math.round(seconds))} s …`]);
@@ -52,7 +52,7 @@ export class Column {
 
   #show(query) {
     this.moments = this.answer.results;
-    // Cards that stay in their place are not touched: they keep the focus and what they play.
+    // Cards that stay in their place are not replaced, so that they keep the focus and go on playing.
     this.moments.forEach((moment, place) => {
       const there = this.list.children[place];
       if (there && keyOf(there.moment) === keyOf(moment)) return updateCard(there, moment);
@@ -66,8 +66,8 @@ export class Column {
   }
 
   #sayNothingFound(query) {
-    if (!isFiltered(query)) return this.#say(["Nothing was found."]);
-    this.#say(["Nothing was found that passes the filters.", button("Clear filters", this.page.clearFilters)]);
+    if (!isFiltered(query)) return this.#say(["No moments found."]);
+    this.#say(["No moments match the filters.", button("Clear filters", this.page.clearFilters)]);
   }
 
   #fail(sentence) {
@@ -84,8 +84,8 @@ export class Column {
     this.message.hidden = false;
   }
 
-  // The list's strips have the shape of the widest of the first few, which is known once they are here: so that
-  // wide, square and upright videos all fill their cards, and nothing jumps when a strip arrives.
+  // Gives all strips the shape of the widest of the first few, which are loaded for it. So wide, square and upright
+  // videos all fill their cards, and nothing jumps when a strip arrives.
   async #makeRoom(moments) {
     const images = moments.slice(0, STRIPS_TO_WAIT_FOR).map(({ strip_url }) => Object.assign(new Image(), { src: strip_url }));
     const late = new Promise((resolve) => setTimeout(resolve, MILLISECONDS_TO_WAIT));

@@ -1,4 +1,4 @@
-// Elements, and how times and paths are written. Text always goes in as text: nothing here reads markup.
+// Elements, and the format of times and paths. Text is always inserted as text, never as markup.
 
 export function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -31,10 +31,10 @@ export function clock(seconds) {
   return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${tail}` : `${minutes}:${tail}`;
 }
 
-export const stretch = ({ start_seconds: start, end_seconds: end }) =>
+export const timeRange = ({ start_seconds: start, end_seconds: end }) =>
   `${clock(start)}–${clock(Math.max(Math.floor(start) + 1, Math.round(end)))}`;
 
-// "90", "1:30" and "1:00:00" -> seconds; what is no time -> NaN
+// "90", "1:30" and "1:00:00" -> seconds; anything else -> NaN
 export function readClock(text) {
   const parts = text.trim().split(":");
   if (!parts.every((part) => /^\d+(\.\d+)?$/.test(part)) || parts.length > 3) return NaN;
@@ -43,7 +43,7 @@ export function readClock(text) {
 
 export const folderOf = (path) => path.slice(0, Math.max(0, path.lastIndexOf("/")));
 
-// The last two folders, by which their owner knows them.
+// The last two folders, which their owner recognises.
 export function shortFolder(path) {
   const parts = folderOf(path).split("/").filter(Boolean);
   return parts.length > 2 ? `…/${parts.slice(-2).join("/")}` : `/${parts.join("/")}`;
@@ -53,7 +53,7 @@ export const count = (number, one, many = `${one}s`) => `${number.toLocaleString
 
 export async function copy(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  // Over plain HTTP from another machine there is no clipboard API.
+  // Browsers have no clipboard API on plain HTTP from another machine.
   const area = el("textarea", { class: "unseen" });
   area.value = text;
   (document.querySelector("dialog[open]") ?? document.body).append(area);

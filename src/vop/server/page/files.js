@@ -1,12 +1,12 @@
-// A file to search by: dropped anywhere on the page, or chosen.
+// Files to search with: dropped anywhere on the page, or chosen.
 
 import { get } from "./dom.js";
 
-// chosen(file): what to do with it
+// chosen(file): the user has dropped or chosen a file
 export function listenForFiles(chosen) {
   const veil = get("drop");
   const carries = (event) => event.dataTransfer?.types.includes("Files");
-  let depth = 0; // enter and leave come for every element on the way
+  let depth = 0; // dragenter and dragleave are fired for every element on the way
 
   document.addEventListener("dragenter", (event) => {
     if (carries(event)) veil.hidden = ++depth < 1;
@@ -17,13 +17,13 @@ export function listenForFiles(chosen) {
   document.addEventListener("dragover", (event) => carries(event) && event.preventDefault());
   document.addEventListener("drop", (event) => {
     if (!carries(event)) return;
-    event.preventDefault(); // the browser would leave the page for the file
+    event.preventDefault(); // the browser would open the file in place of the page
     depth = 0;
     veil.hidden = true;
     if (event.dataTransfer.files.length) chosen(event.dataTransfer.files[0]);
   });
   get("file").addEventListener("change", (event) => {
     if (event.target.files.length) chosen(event.target.files[0]);
-    event.target.value = ""; // the same file may be chosen again
+    event.target.value = ""; // so that the same file can be chosen again
   });
 }

@@ -1,8 +1,8 @@
-// "/" goes to the search field; arrows go from moment to moment, as they lie on the screen.
+// "/" focuses the search field; the arrow keys move between moments as they lie on the screen.
 
 const WRITING = "input:not([type=range], [type=file]), textarea, select, [contenteditable]";
 
-// search: the field; films(): the strips, in the order of the page
+// search: the search field; films(): the strips in the order of the page
 export function listen({ search, films }) {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
@@ -30,7 +30,7 @@ function neighbour(films, from, key) {
   return nearest(films, films[here], sideways, way) ?? (sideways ? films[here + way] : undefined);
 }
 
-// The nearest one that lies that way: in the same row, or in the next row and above or below.
+// The nearest strip in that direction: in the same row, or in the next row above or below.
 function nearest(films, from, sideways, way) {
   const a = from.getBoundingClientRect();
   const steps = films.map((film) => {

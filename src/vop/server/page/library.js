@@ -1,4 +1,4 @@
-// The library's state: what is in it, how far the indexing is, what could not be read.
+// The library's state: its size, the progress of indexing, the files that could not be read.
 
 import { ApiError, call } from "./api.js";
 import { copyButton, count, crossButton, el, get } from "./dom.js";
@@ -7,29 +7,29 @@ import { popOverlay, pushOverlay } from "./overlay.js";
 const SECONDS_WHILE_INDEXING = 2;
 const SECONDS_AT_REST = 15;
 const FAILURES_SHOWN = 1000;
-const KEYS = { "/": "search", "← ↑ ↓ →": "move", Space: "play in place", Enter: "open" };
-const KINDS = { unreadable: "unreadable", partial: "partly readable", duplicate: "a copy" };
+const KEYS = { "/": "search", "← ↑ ↓ →": "move", Space: "preview", Enter: "open" };
+const KINDS = { unreadable: "unreadable", partial: "partly readable", duplicate: "duplicate" };
 
-// Calls `told(state)` or `failed(sentence)` now and then, for ever.
-export async function watchState({ told, failed }) {
+// Keeps calling `onState(state)` or `onFailure(sentence)`.
+export async function watchState({ onState, onFailure }) {
   for (;;) {
     let seconds = SECONDS_AT_REST;
     if (!document.hidden) {
       try {
         const state = await call("api/state");
         if (state.views.some((view) => view.index || !view.segments)) seconds = SECONDS_WHILE_INDEXING;
-        told(state);
+        onState(state);
       } catch (error) {
         seconds = SECONDS_WHILE_INDEXING;
-        if (error instanceof ApiError) failed(error.message);
-        else reportError(error); // and it goes on
+        if (error instanceof ApiError) onFailure(error.message);
+        else reportError(error); // and try again
       }
     }
     await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
   }
 }
 
-// The parts of the line are made once, so that they keep the focus and a click while what they say changes.
+// The parts of the line are created once, so that they keep the focus while their text changes.
 let shown = null;
 const size = el("span", { hidden: true });
 const bar = el("progress", { "aria-label": "Indexing" });
@@ -43,14 +43,14 @@ get("library").append(size, progress, trouble, unread);
 export function showLibrary(view) {
   shown = view;
   const hours = view.hours < 0.95 ? `${Math.round(view.hours * 60)} min` : `${view.hours.toFixed(1)} hours`;
-  const said = [count(view.videos, "video"), hours, count(view.segments, "segment"), view.method].join(" · ");
-  say(size, view.error || view.index ? "" : said, view.model);
-  showProgress(view.index, said);
+  const summary = [count(view.videos, "video"), hours, count(view.segments, "segment"), view.method].join(" · ");
+  say(size, view.error || view.index ? "" : summary, view.model);
+  showProgress(view.index, summary);
   say(trouble, view.error ?? "");
   say(unread, view.failures ? `${count(view.failures, "file")} could not be read` : "");
 }
 
-// In place of the library's state, where that is not known.
+// Shown in place of the library's state when that is unknown.
 export function showTrouble(sentence) {
   for (const part of [size, progress, unread]) part.hidden = true;
   say(trouble, sentence);
@@ -62,15 +62,15 @@ function say(part, text, title = "") {
   part.title = title;
 }
 
-// Takes the place of the library's size, which its title says meanwhile.
+// Shown in place of the library's size, which is in its tooltip meanwhile.
 function showProgress(index, size) {
   progress.hidden = !index;
   if (!index) return;
   const { total, hours_per_hour: speed, seconds_left: left, current } = index;
-  const said = [`Indexing ${index.done.toLocaleString("en")} of ${count(total, "file")}`];
-  if (left != null) said.push(`${timeLeft(left)} left`);
+  const parts = [`Indexing ${index.done.toLocaleString("en")} of ${count(total, "file")}`];
+  if (left != null) parts.push(`${timeLeft(left)} left`);
   const rate = speed && `${count(Math.round(speed), "hour")} of video an hour`;
-  say(done, said.join(" · "));
+  say(done, parts.join(" · "));
   progress.title = [size, rate, current].filter(Boolean).join("\n");
   [bar.max, bar.value] = [Math.max(total, 1), index.done];
 }
@@ -83,22 +83,22 @@ function timeLeft(seconds) {
 
 export function emptyLibrary(view) {
   if (view.index) {
-    const soon = "Moments can be found as soon as their videos are in it.";
-    return [el("h1", {}, "The library is being filled."), el("p", {}, soon)];
+    const soon = "You can search videos as soon as they are indexed.";
+    return [el("h1", {}, "Indexing is running."), el("p", {}, soon)];
   }
   const command = "vop index LIBRARY FOLDER";
   return [
-    el("h1", {}, "There is no video in this library yet."),
-    el("p", {}, "Put the videos of a folder into it; this page notices."),
+    el("h1", {}, "This library has no videos yet."),
+    el("p", {}, "Index a folder of videos. This page updates by itself."),
     el("p", { class: "command" }, el("code", {}, command), copyButton("Copy", () => command)),
-    el("p", { class: "small" }, `LIBRARY is the folder of “${view.library}”; FOLDER is where your videos are.`),
+    el("p", { class: "small" }, `LIBRARY is the folder of the library “${view.library}”; FOLDER is a folder with videos.`),
   ];
 }
 
 export function welcome() {
   return [
-    el("h1", {}, "Type what happens, and see the moment."),
-    el("p", {}, "A sentence finds the moments that look like it. So does a video or a picture: drop it on this page."),
+    el("h1", {}, "Describe what happens in a video."),
+    el("p", {}, "Type a sentence to find matching moments, or drop a video or a picture on this page."),
     el("p", { class: "keys" }, ...Object.entries(KEYS).map(([key, does]) => keyHint(key, does))),
   ];
 }
@@ -114,7 +114,7 @@ export async function showFailures() {
   const [view, dialog] = [shown, get("failures")];
   const body = el("div", { class: "scroll" });
   const close = crossButton("Close", () => dialog.close());
-  const head = el("header", {}, el("h2", { id: "failures-title" }, "Files that are not, or not wholly, in the library"), close);
+  const head = el("header", {}, el("h2", { id: "failures-title" }, "Files that are not in the library, or only in part"), close);
   dialog.replaceChildren(head, body);
   dialog.showModal();
   try {
@@ -123,7 +123,7 @@ export async function showFailures() {
     head.insertBefore(copyButton("Copy the list", () => failures.map(asLine).join("\n")), close);
     body.append(failureList(failures));
     const listed = `The first ${count(failures.length, "file")} of ${total.toLocaleString("en")}`;
-    if (total > failures.length) body.append(el("p", {}, `${listed}; vop library failures lists all.`));
+    if (total > failures.length) body.append(el("p", {}, `${listed}. To list all, run: vop library failures`));
   } catch (error) {
     body.append(el("p", { role: "alert" }, error.message));
   }

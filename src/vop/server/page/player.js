@@ -1,7 +1,7 @@
-// The player: plays from the moment's start with sound, and can be sought in the whole video.
+// The player: plays with sound from the moment's start, and can seek in the whole video.
 
 import { pause, sentenceOf, TRIES_WHILE_BUSY, waitOf } from "./api.js";
-import { button, clock, copyButton, crossButton, el, folderOf, get, stretch } from "./dom.js";
+import { button, clock, copyButton, crossButton, el, folderOf, get, timeRange } from "./dom.js";
 import { isWhole, source, unload } from "./media.js";
 import { popOverlay, pushOverlay } from "./overlay.js";
 
@@ -11,7 +11,7 @@ export class Player {
   #offset = 0; // the file's second at which the media begins
   #tries = 0;
 
-  // like(moment, column): to search by it
+  // like(moment, column): search for more like it
   constructor({ like }) {
     this.like = like;
     this.dialog = get("player");
@@ -22,13 +22,13 @@ export class Player {
     this.#listen();
   }
 
-  // column: the list that the moment is in
+  // column: the one that the moment is in
   open(moment, column) {
     pushOverlay({ segment: moment.segment, path: moment.path, view: column.view.id });
     this.show(moment, column);
   }
 
-  // As `open`, where the history says so already.
+  // As `open`, when the history entry exists already.
   show(moment, column) {
     this.#moment = moment;
     this.#column = column;
@@ -40,7 +40,7 @@ export class Player {
 
   #listen() {
     this.video.addEventListener("timeupdate", () => this.#follow());
-    this.video.addEventListener("ended", () => this.#goOn());
+    this.video.addEventListener("ended", () => this.#continue());
     this.video.addEventListener("error", () => this.video.getAttribute("src") && this.#explain());
     this.video.addEventListener("playing", () => {
       this.trouble.hidden = true;
@@ -49,18 +49,18 @@ export class Player {
     this.seek.addEventListener("change", () => this.#seekTo(Number(this.seek.value)));
     this.seek.addEventListener("input", () => this.#say(Number(this.seek.value)));
     this.dialog.addEventListener("close", () => {
-      if (this.dialog.open) return; // the event comes late, and the next moment is there by now
+      if (this.dialog.open) return; // the event is late, and the next moment is shown by now
       this.#moment = null;
       unload(this.video);
-      popOverlay(); // nothing, where Back has closed it
+      popOverlay(); // without effect if Back has closed it
     });
     // A click on the backdrop is one on the dialog itself.
     this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
   }
 
   #build(moment) {
-    const said = [stretch(moment), moment.score.toFixed(3), folderOf(moment.path)];
-    const about = el("p", {}, ...said.map((text) => el("span", {}, text)));
+    const facts = [timeRange(moment), moment.score.toFixed(3), folderOf(moment.path)];
+    const about = el("p", {}, ...facts.map((text) => el("span", {}, text)));
     const name = el("h2", { id: "player-name", title: moment.path }, moment.name);
     const head = el("header", {}, el("div", {}, name, about), crossButton("Close", () => this.dialog.close()));
     const screen = el("div", { class: "screen" }, this.video, this.trouble);
@@ -81,7 +81,7 @@ export class Player {
     const again = button(`Play from ${clock(moment.start_seconds)}`, () => this.#seekTo(moment.start_seconds));
     const like = button("More like this", () => {
       const column = this.#column;
-      this.like(moment, column); // takes the player's place in the history
+      this.like(moment, column); // replaces the player's history entry
       this.dialog.close();
     });
     const path = copyButton("Copy path", () => moment.path);
@@ -93,7 +93,7 @@ export class Player {
     this.#offset = offset;
     this.trouble.hidden = true;
     this.video.src = src;
-    this.video.play().catch(() => {}); // refused without a click, or an error that the event tells of
+    this.video.play().catch(() => {}); // without a click browsers refuse it; errors are handled by their event
   }
 
   #seekTo(seconds) {
@@ -104,8 +104,8 @@ export class Player {
     this.video.play().catch(() => {});
   }
 
-  // A file that is played in stretches goes on with the next one.
-  #goOn() {
+  // Continues with the next clip of a file that is played in clips.
+  #continue() {
     const here = this.#offset + this.video.duration;
     if (!isWhole(this.#moment) && here < this.#moment.duration_seconds - 0.2) this.#play(here);
   }
@@ -121,13 +121,13 @@ export class Player {
     this.seek.setAttribute("aria-valuetext", clock(seconds));
   }
 
-  // The element does not say why: the server does, and where it is busy the stretch is asked for again.
+  // The element does not give the reason of an error; the server does. If the server is busy, tries again.
   async #explain() {
     const moment = this.#moment;
     const src = this.video.getAttribute("src");
     const still = () => this.#moment === moment && this.video.getAttribute("src") === src;
     const say = (sentence) => {
-      if (!still()) return; // another one plays by now
+      if (!still()) return; // another moment plays by now
       this.trouble.textContent = sentence;
       this.trouble.hidden = false;
     };
@@ -139,12 +139,12 @@ export class Player {
       await pause(waitOf(answer));
       if (still()) this.#play(this.#offset);
     } catch {
-      say("The server does not answer. Is vop serve still running?");
+      say("The server is not responding. Is vop serve still running?");
     }
   }
 }
 
 function columnsOf({ columns }) {
-  const said = Object.entries(columns).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)));
-  return el("dl", { hidden: !said.length }, ...said);
+  const rows = Object.entries(columns).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)));
+  return el("dl", { hidden: !rows.length }, ...rows);
 }

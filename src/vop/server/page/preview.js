@@ -1,9 +1,9 @@
-// The moment, played muted in place of the strip that is pointed at or focused. One video element serves all strips.
+// Plays a moment muted in place of its strip, while that is pointed at or focused. All strips share one video element.
 
 import { el } from "./dom.js";
 import { source, unload } from "./media.js";
 
-const DELAY = 150; // milliseconds: crossing the page with the pointer starts nothing
+const DELAY = 150; // milliseconds, so that moving the pointer across the page starts nothing
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Preview {
@@ -20,7 +20,7 @@ export class Preview {
     this.video.addEventListener("error", () => this.stop());
   }
 
-  // Plays `moment()` when `film` is pointed at or focused by the keyboard; not by itself where motion is unwelcome.
+  // Plays `moment()` when `film` is pointed at or focused by the keyboard; not if the user prefers reduced motion.
   watch(film, moment) {
     const wait = () => !still.matches && this.#wait(film, moment());
     film.addEventListener("pointerenter", (event) => event.pointerType !== "touch" && wait());
@@ -42,10 +42,10 @@ export class Preview {
     film.append(this.video);
     film.classList.add("starting");
     this.video.src = source(moment).src;
-    this.video.play().catch(() => {}); // stopped before it began, or an error that the event tells of
+    this.video.play().catch(() => {}); // it was stopped before it began; errors are handled by their event
   }
 
-  // Of any strip, or only if it is this one that plays.
+  // Stops the preview; with an argument, only if that strip plays.
   stop(film = this.#film) {
     clearTimeout(this.#timer);
     if (!film || film !== this.#film) return;
@@ -63,14 +63,14 @@ export class Preview {
   #loop() {
     const [start, end] = this.#span;
     const { currentTime } = this.video;
-    // `loop` has begun again at 0 where the moment is the file's end.
+    // If the moment is at the file's end, `loop` has started again at 0.
     if (currentTime >= end - 0.04 || currentTime < start - 0.5) this.video.currentTime = start;
     if (this.video.paused && this.#film) this.video.play().catch(() => {});
     this.#film?.style.setProperty("--done", Math.min(1, Math.max(0, (currentTime - start) / (end - start))));
   }
 
-  // It is larger than the strip, and grows upwards, so that the caption stays, unless the page's head or the window's
-  // edge is there.
+  // The video is larger than the strip. It grows upwards, so that the caption stays visible, unless it would reach the
+  // page's header or the edge of the window.
   #place(film) {
     const { top, height } = film.getBoundingClientRect();
     const head = document.querySelector(".top").getBoundingClientRect().bottom;

@@ -1,36 +1,36 @@
-// The search field: a sentence, further ones with weights, and the file or moment that is searched by.
+// The search field: a sentence, more sentences with weights, and the file or moment to search with.
 
 import { crossButton, el, get, icon } from "./dom.js";
 import { WEIGHTS } from "./query.js";
 
 const FIELD = { type: "text", enterkeyhint: "search", spellcheck: "false", maxlength: 2000 };
-const RANGE = { type: "range", ...WEIGHTS, title: "How much it counts; below 0: less of it" };
+const RANGE = { type: "range", ...WEIGHTS, title: "Weight of the sentence. A negative weight finds less of it." };
 
 export class Sentences {
-  #object = ""; // the address of the chip's picture, if it is a file's
+  #object = ""; // the URL of the chip's picture, if that is a file
   #like = "";
   #file = "";
 
-  // changed(): a weight was set or something was taken away, and the search should follow
+  // changed(): a weight was changed or something was removed, so that the search has to be repeated
   constructor({ changed }) {
     this.changed = changed;
     this.field = get("sentence");
     this.rows = get("sentences");
     this.chip = get("subject");
-    this.weight = makeWeight("first sentence", changed);
+    this.weight = makeWeight("sentence 1", changed);
     get("first-weight").append(this.weight.node);
     get("add-sentence").addEventListener("click", () => this.#add().field.focus());
     this.#arrange();
   }
 
-  // {sentences, like, file}: words that were typed count more than the chip.
+  // {sentences, like, file}: typed sentences take precedence over the chip.
   read() {
     const typed = [{ text: this.field.value.trim(), weight: this.weight.get() }, ...this.#further()];
     const sentences = typed.filter(({ text }) => text);
     return sentences.length ? { sentences, like: "", file: "" } : { sentences, like: this.#like, file: this.#file };
   }
 
-  // `picture`: a File, or the address of a strip, shown on the chip.
+  // `picture`: a File, or the URL of a strip, for the chip.
   write(query, { label = "", picture = null } = {}) {
     const [first, ...further] = query.sentences;
     if (this.field.value.trim() !== (first?.text ?? "")) this.field.value = first?.text ?? "";
@@ -46,7 +46,7 @@ export class Sentences {
 
   #writeFurther(sentences) {
     const same = JSON.stringify(this.#further().filter(({ text }) => text)) === JSON.stringify(sentences);
-    if (same) return; // the row that is being written stays as it is
+    if (same) return; // the row in which the user types stays as it is
     this.rows.replaceChildren();
     for (const sentence of sentences) this.#add(sentence);
   }
@@ -54,7 +54,7 @@ export class Sentences {
   #add({ text = "", weight = 1 } = {}) {
     const number = this.rows.children.length + 2;
     const row = el("li", { class: "field further" });
-    row.field = el("input", { ...FIELD, "aria-label": `Sentence ${number}`, placeholder: "and what else, or what not?" });
+    row.field = el("input", { ...FIELD, "aria-label": `Sentence ${number}`, placeholder: "Another sentence" });
     row.field.value = text;
     row.weight = makeWeight(`sentence ${number}`, this.changed);
     row.weight.set(weight);
@@ -71,7 +71,7 @@ export class Sentences {
     if (row.field.value.trim()) this.changed();
   }
 
-  // The first sentence has a weight only where there are others.
+  // The first sentence has a weight only if there are others.
   #arrange() {
     this.weight.node.hidden = !this.rows.children.length;
   }
@@ -93,7 +93,7 @@ export class Sentences {
   }
 }
 
-// Of a file: its picture, or the first moment of its video; a sign where the browser cannot show it.
+// The picture of a file, or the first frame of its video; an icon if the browser cannot show it.
 function thumbnail(picture, object) {
   const video = picture instanceof File && picture.type.startsWith("video/");
   const address = picture instanceof File ? object + (video ? "#t=0.1" : "") : picture;
@@ -107,12 +107,12 @@ function thumbnail(picture, object) {
 }
 
 function makeWeight(name, changed) {
-  const range = el("input", { ...RANGE, "aria-label": `Weight of the ${name}` });
-  const said = el("output", {});
+  const range = el("input", { ...RANGE, "aria-label": `Weight of ${name}` });
+  const shown = el("output", {});
   const say = () => {
     const weight = Number(range.value);
-    said.textContent = weight < 0 ? `−${-weight}` : `${weight}`;
-    said.classList.toggle("less", weight < 0);
+    shown.textContent = weight < 0 ? `−${-weight}` : `${weight}`;
+    shown.classList.toggle("less", weight < 0);
   };
   range.addEventListener("input", say);
   range.addEventListener("change", changed);
@@ -122,5 +122,5 @@ function makeWeight(name, changed) {
     range.value = weight;
     say();
   };
-  return { node: el("span", { class: "weight" }, range, said), get: () => Number(range.value), set };
+  return { node: el("span", { class: "weight" }, range, shown), get: () => Number(range.value), set };
 }

@@ -1,0 +1,332 @@
+"""Brings the files of a scan into a library.
+
+    scanner -> reader (decodes) -> pipeline (embeds) -> writer -> store
+
+A file with the size and modification time that the library knows is left alone. Any other file is hashed: where the
+library knows the content, only its path or time changes; a second copy is listed as one; everything else is decoded and
+embedded.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from vop.errors import VideoError
+from vop.search.failures import DUPLICATE, PARTIAL, UNREADABLE, Failure, failure
+from vop.search.models import embed_by
+from vop.search.pipeline import Finished, run
+from vop.search.results import VideoRecord
+from vop.search.schema import make_rows
+from vop.search.state import IndexProgress, state_file
+from vop.search.store import Store
+from vop.search.sync.metadata import Metadata
+from vop.search.sync.reader import Copy, DecodedVideo, KnownContent, Outcome, Reader
+from vop.search.sync.report import IndexReport
+from vop.search.sync.scanner import (
+    Scan,
+    is_below,
+    is_unchanged,
+    missing_folders,
+    missing_videos,
+    split_missing,
+    volume_of,
+)
+from vop.search.sync.writer import Writer
+from vop.utils.progress import Progress
+from vop.video.find import FoundFile
+from vop.video.isolated import DecodingProcesses
+
+if TYPE_CHECKING:
+    from vop.models.model import TextVideoModel
+
+_COPY_OF = "it has the content of "  # and then the path of the file that the library has
+logger = logging.getLogger(__name__)
+
+
+class Ingest:
+    """Brings the files of a scan into a library.
+
+    Args:
+        metadata: None leaves the metadata that the library has.
+
+    Attributes:
+        report: what has been done so far.
+    """
+
+    def __init__(
+        self,
+        library: Store,
+        models: Sequence[TextVideoModel],
+        scanned: Scan,
+        metadata: Metadata | None,
+        progress: Progress,
+    ) -> None:
+        self.library, self.models, self.scanned, self.metadata = library, models, scanned, metadata
+        self.report = IndexReport(
+            library=str(library.path), passed_over=dict(scanned.found.passed_over), missing=scanned.missing
+        )
+        self.records = library.videos()
+        self._redo = library.outdated().keys()
+        self._progress = progress
+        self._failed_before = {failed.path: failed for failed in library.failures()}
+        self._failed: set[str] = set()  # paths, in this run
+        self._unreadable: dict[str, str] = {}  # reasons by path, in this run
+        self._copies: dict[str, set[Path]] = defaultdict(set)  # by the path of the original
+        for failed in self._failed_before.values():
+            if failed.kind == DUPLICATE:
+                self._copies[failed.reason.removeprefix(_COPY_OF)].add(Path(failed.path))
+        self._new_copies: list[tuple[FoundFile, str]] = []
+        self._writer = Writer(library)
+
+    def run(self, *, workers: int, batch_size: int) -> None:
+        """Decodes and embeds what is new or has changed. Interrupted, it commits what is finished."""
+        for path, reason in self.scanned.found.unreadable:
+            self._fail(str(path), UNREADABLE, reason)
+        todo = [file for file in self.scanned.files if not self._is_up_to_date(file)]
+        with state_file(self.library.path) as state, DecodingProcesses() as processes:
+            reader = Reader(self.library, self.records, processes, files=todo, redo=self._redo)
+            progress = IndexProgress(todo, self._progress, state.write, hours=lambda: reader.seconds / 3600)
+
+            def tick(file: FoundFile | None, share: float) -> None:
+                progress.part_done(file, share)
+                self._writer.commit_if_due()
+
+            finished_files = run(
+                _in_order(todo, workers=workers),
+                reader.read_video,
+                partial(embed_by, self.models),
+                workers=workers,
+                batch_size=batch_size,
+                tick=tick,
+            )
+            try:
+                for finished in finished_files:
+                    self._take(finished, reader)
+                    progress.file_done(finished.job)
+                    self._writer.commit_if_due()
+                self._list_copies()
+            except BaseException:
+                processes.close()  # first of all, so that nobody waits for a long film
+                raise
+            finally:
+                self._writer.commit()
+                finished_files.close()
+        self._describe_originals()
+
+    def _is_up_to_date(self, file: FoundFile) -> bool:
+        """Whether a file need not be read; if only its metadata has changed, that is updated here."""
+        path = str(file.path)
+        record = self.records.get(path)
+        if record is not None and path in self._redo:
+            return False
+        if record is None or not is_same_state(record, file):
+            if not is_known_copy(file, self._failed_before, self.records):
+                return False
+            self._failed.add(path)
+            return True
+        values = self._metadata_with_copies(path)
+        has_changed = any(record.metadata.get(name) != value for name, value in values.items())
+        is_older = record.volume is None and volume_of(file.path.parent) is not None  # it gets what older rows lack
+        if has_changed or is_older:
+            self._writer.update(record.video, file, values, before=path)
+            self._writer.commit_if_due()
+            self.report.described += has_changed
+        self.report.unchanged += 1
+        self._keep_partial(path, file)
+        return True
+
+    def _take(self, finished: Finished[FoundFile, Outcome], reader: Reader) -> None:
+        """Writes what reading a file has given."""
+        file, result = finished.job, finished.result
+        path = str(file.path)
+        match result:
+            case DecodedVideo():
+                self._add(finished, result, before=reader.path_of(result.file.video))
+            case KnownContent():  # the file is at another path, or only its modification time is another one
+                self._writer.update(result.video, file, self._metadata_of(file), before=result.before)
+                moved = result.before != path
+                self.report.moved += moved
+                self.report.unchanged += not moved
+                self._keep_partial(result.before, file)
+            case Copy() if _is_same_file(result.of, path):
+                self.report.unchanged += 1  # one file, by another of its names
+            case Copy():
+                self._new_copies.append((file, result.of))
+                self._remove_changed(file)
+            case VideoError():
+                logger.info("%r cannot be read: %s", path, result.reason)
+                self._unreadable[path] = result.reason
+                self._fail(path, UNREADABLE, result.reason, file)
+                self._remove_changed(file)
+            case _:  # an error of the program or of the whole system, such as a full disk
+                raise result
+
+    def _add(self, finished: Finished[FoundFile, Outcome], decoded: DecodedVideo, *, before: str | None) -> None:
+        """Adds a decoded video; `before` is where the library had the same content."""
+        library, path = self.library, str(finished.job.path)
+        rows = make_rows(
+            replace(decoded.file, metadata=self._metadata_of(finished.job)),
+            finished.clips,
+            finished.strips,
+            dict(zip((model.column for model in library.models), finished.embeddings, strict=True)),
+            wanted=library.table.schema,
+            models=library.models,
+        )
+        is_new = path not in self.records
+        # All rows of the same content under another path are replaced, also where its segments were other ones.
+        known = [known for known in (None if is_new else path, before) if known is not None]
+        self._writer.add(rows, replacing=[path, *known] if known else [])
+        self.report.added += is_new
+        self.report.changed += not is_new
+        self.report.segments += len(rows)
+        self.report.hours += decoded.file.duration_seconds / 3600
+        if decoded.damaged:
+            self._fail(path, PARTIAL, f"{decoded.damaged} of {decoded.segments} segments are damaged", finished.job)
+
+    def _remove_changed(self, file: FoundFile) -> None:
+        """Takes out what a file held before, if the file can be read and is another one by its size or time."""
+        record = self.records.get(str(file.path))
+        if record is not None and os.access(file.path, os.R_OK) and not is_same_state(record, file):
+            self._writer.remove(record.path)
+
+    def _fail(
+        self,
+        path: str,
+        kind: Literal["unreadable", "partial", "duplicate"],
+        reason: str,
+        file: FoundFile | None = None,
+    ) -> None:
+        """Lists a file, unless it is listed already."""
+        size, mtime_ns = (0, 0) if file is None else (file.size, file.mtime_ns)
+        failed = failure(path, kind, reason, size=size, mtime_ns=mtime_ns)
+        self._failed.add(failed.path)
+        before = self._failed_before.get(failed.path)
+        if before is None or replace(before, seen_at=failed.seen_at) != failed:
+            self._writer.failures.append(failed)
+
+    def _keep_partial(self, before: str, file: FoundFile) -> None:
+        """Keeps a video in the list that was partial at the path `before`."""
+        failed = self._failed_before.get(before)
+        if failed is not None and failed.kind == PARTIAL:
+            self._fail(str(file.path), PARTIAL, failed.reason, file)
+
+    # -- copies and metadata
+
+    def _list_copies(self) -> None:
+        """Lists copies, when it is known whether their originals could be read."""
+        originals = {str(file.path): original for file, original in self._new_copies}
+        self._new_copies = [(file, _last_original(originals, original)) for file, original in self._new_copies]
+        for file, original in self._new_copies:
+            reason = self._unreadable.get(original)
+            if reason is None:
+                self._fail(str(file.path), DUPLICATE, _COPY_OF + original, file)
+                self._copies[original].add(file.path)
+            else:
+                self._fail(str(file.path), UNREADABLE, f"{_COPY_OF}{original}: {reason}", file)
+
+    def _metadata_of(self, file: FoundFile) -> dict[str, str]:
+        """What the table says of a file, or else what the library has for its path."""
+        record = self.records.get(str(file.path))
+        had = {} if record is None else {name: value for name, value in record.metadata.items() if value is not None}
+        return had | dict(self.metadata.of(file.path) if self.metadata else {})
+
+    def _metadata_with_copies(self, path: str) -> dict[str, str]:
+        """What the table says of a video: by its own path or name first, then by those of its copies."""
+        values: dict[str, str] = {}
+        if self.metadata is not None:
+            for name in (Path(path), *sorted(self._copies.get(path, ()))):
+                values |= {column: value for column, value in self.metadata.of(name).items() if not values.get(column)}
+        return values
+
+    def _describe_originals(self) -> None:
+        """Gives videos whose copies were found in this run what the table says of the copies."""
+        records = self.library.videos() if self.metadata and self._new_copies else {}
+        for path in {original for _, original in self._new_copies}:
+            record, values = records.get(path), self._metadata_with_copies(path)
+            if record is None or all(record.metadata.get(name) == value for name, value in values.items()):
+                continue
+            file = FoundFile(Path(path), record.size, record.mtime_ns)
+            self._writer.update(record.video, file, values, before=path)
+            self.report.described += path in self.records
+        self._writer.commit()
+
+    # -- videos that were not found
+
+    def finish(self, *, prune: bool, yes: bool) -> None:
+        """Takes out, or counts, the videos below the roots that the scan has not found, and completes the report."""
+        records, report = self.library.videos(), self.report
+        missing = missing_videos(records, self.scanned)
+        pruned = missing.prunable if prune and (yes or not missing.needs_confirmation) else []
+        if pruned:
+            logger.info("taking %d videos out of %r", len(pruned), str(self.library.path))
+            self.library.set_aside(pruned)
+            report.removed = len(pruned)
+        else:
+            report.deleted, report.excluded = len(missing.deleted), len(missing.excluded)
+            report.unconfirmed = missing.prunable if prune else []
+        report.unavailable = len(missing.unavailable)
+        report.unavailable_folders = [str(folder) for folder in missing_folders(missing.unavailable)]
+        self._drop_stale_failures({*missing.prunable, *missing.unavailable} - set(pruned), records)
+        report.failures = self.library.failures()
+        paths = [*records, *(str(file.path) for file in self.scanned.files), *(one.path for one in report.failures)]
+        report.unmatched = self.metadata.unmatched(paths) if self.metadata else []
+        report.outdated = len(self.library.outdated())
+
+    def _drop_stale_failures(self, staying: Set[str], records: Mapping[str, VideoRecord]) -> None:
+        """Takes files off the list that fail no longer; those that are unavailable stay on it."""
+        unseen = [path for path in self._failed_before if path not in self._failed and path not in staying]
+        below = [path for path in unseen if is_below(path, self.scanned.roots)]
+        _, unavailable = split_missing(below, records)
+        stale = {*below} - {*unavailable}
+        stale |= {path for path in unseen if self._failed_before[path].kind == PARTIAL and path not in records}
+        if stale:
+            self.library.put_failures([], no_longer=stale)
+
+
+def is_known_copy(file: FoundFile, failed: Mapping[str, Failure], records: Mapping[str, VideoRecord]) -> bool:
+    """Whether a file was found before to be a copy of one that is still there.
+
+    Args:
+        failed: what the library has listed, by path.
+        records: its videos, by path.
+    """
+    before = failed.get(str(file.path))
+    if before is None or before.kind != DUPLICATE or not is_same_state(before, file):
+        return False
+    original = records.get(before.reason.removeprefix(_COPY_OF))
+    return original is not None and is_unchanged(original)
+
+
+def is_same_state(before: VideoRecord | Failure, file: FoundFile) -> bool:
+    """Whether a file has the size and modification time that it had before."""
+    return (before.size, before.mtime_ns) == (file.size, file.mtime_ns)
+
+
+def _in_order(files: Sequence[FoundFile], *, workers: int) -> list[FoundFile]:
+    """Small files first, so that they can be searched soon.
+
+    The largest one comes before all others where it holds up none of them, as it would end last.
+    """
+    by_size = sorted(files, key=lambda file: file.size)
+    return [*by_size[-1:], *by_size[:-1]] if workers > 1 else by_size
+
+
+def _is_same_file(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def _last_original(originals: Mapping[str, str], path: str) -> str:
+    """The original of a file that is a copy of a copy."""
+    while path in originals:
+        path = originals[path]
+    return path

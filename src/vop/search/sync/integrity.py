@@ -1,0 +1,293 @@
+"""`vop library check`: whether a library is as it was written, and a repair where it is not.
+
+A disk, a cable or a copy changes a bit, and the database reads another number without an error. A check compares every
+file and every row with its checksum, looks whether each video has all of its segments, and compares kept frames and the
+videos' own files with what the library says of them. A repair puts files back of which there are copies, writes a new
+table of the videos that are sound, and leaves the others to the next indexing.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vop.errors import UsageError, VopError
+from vop.search import failures, manifest, removed
+from vop.search.checksums import FILE, Seal, digest, newest_manifests, read_seal
+from vop.search.manifest import DATABASE, Manifest
+from vop.search.sync.lock import library_lock
+from vop.search.sync.salvage import (
+    UNKNOWN,
+    TableScan,
+    copy_failures,
+    copy_removed,
+    copy_sound,
+    drop_others,
+    failures_damage,
+    removed_damage,
+    scan_table,
+)
+from vop.search.sync.scanner import is_unchanged, split_missing
+from vop.utils.isolation import Crashed, Processes
+from vop.utils.progress import Progress, silent
+
+_NAMED = 20  # videos in one command
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file of the library, by its path below it, or a video, by its own; and what is wrong with it."""
+
+    path: str
+    reason: str
+
+
+@dataclass(kw_only=True)
+class CheckReport:
+    """What a check found.
+
+    Attributes:
+        files, segments, videos: how many were checked.
+        damaged_files: files of the library.
+        damaged_videos: videos whose segments are not what was written.
+        damaged_frames: how many segments' kept frames are damaged; they are made again when they are needed.
+        without_checksum: segments that were written by an earlier version of vop.
+        deleted, unavailable, changed: videos whose own files were deleted, cannot be reached, or are not as they were;
+            `vop index` updates them.
+        repaired: whether the library is sound again, without `damaged_videos`.
+    """
+
+    library: str
+    files: int = 0
+    segments: int = 0
+    videos: int = 0
+    damaged_files: list[Damage] = field(default_factory=list)
+    damaged_videos: list[Damage] = field(default_factory=list)
+    damaged_frames: int = 0
+    without_checksum: int = 0
+    deleted: list[str] = field(default_factory=list)
+    unavailable: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    repaired: bool = False
+
+    @property
+    def sound(self) -> bool:
+        return not (self.damaged_files or self.damaged_videos or self.damaged_frames)
+
+    def index_again(self) -> list[str]:
+        """Commands that index the damaged videos again, as far as their files exist."""
+        paths = [damage.path for damage in self.damaged_videos if os.path.exists(damage.path)]
+        library = shlex.quote(self.library)
+        unknown = any(damage.path == UNKNOWN for damage in self.damaged_videos)
+        if unknown or len(paths) > _NAMED or not (paths or self.segments):
+            return [f"vop index {library} FOLDER …, with all folders of its videos"]
+        return [f"vop index {library} {shlex.join(paths)}"] if paths else []
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document of `vop library check --json`."""
+        return {**asdict(self), "sound": self.sound}
+
+
+def check(
+    folder: str | Path,
+    *,
+    repair: bool = False,
+    progress: Progress = silent,
+    waiting: Callable[[], None] = lambda: None,
+) -> CheckReport:
+    """Compares a library with its checksums.
+
+    Args:
+        repair: repairs the library if it is damaged.
+        waiting: called once if another process writes to the library, before waiting for it.
+
+    Raises:
+        UsageError: there is no library.
+        VopError: `library.json` is damaged and there is no copy of it.
+    """
+    folder = Path(folder).expanduser().absolute()
+    if not (folder / DATABASE).is_dir():
+        raise UsageError(f"{folder}: there is no library; make one: vop index {folder} FOLDER_OF_VIDEOS --model mini")
+    with _locked(folder, waiting, repair=repair), Processes() as processes:
+        checking = _Check(folder, processes)
+        checking.files(progress)
+        checking.read_manifest(repair=repair)
+        checking.rows(progress)
+        checking.kept_frames(repair=repair)
+        if repair and not checking.report.sound:
+            checking.repair()
+    return checking.report
+
+
+@contextmanager
+def _locked(folder: Path, waiting: Callable[[], None], *, repair: bool) -> Iterator[None]:
+    """Keeps others from writing. Where nobody can write, a check needs no lock."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(library_lock(folder, waiting=waiting, sealing=repair))
+        except OSError as error:
+            if repair or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+        yield
+
+
+class _Check:
+    """The steps of a check, which fill the report.
+
+    Tables are read in other processes: a damaged file can crash the one that reads it.
+    """
+
+    def __init__(self, folder: Path, processes: Processes) -> None:
+        self.folder, self.database, self.processes = folder, folder / DATABASE, processes
+        self.report = CheckReport(library=str(folder))
+        self.seal = Seal()
+        self.manifest: Manifest
+
+    def files(self, progress: Progress) -> None:
+        """Files against `checksums.json`; those that are not in it are of a run that was killed, and only rows tell."""
+        damaged = self.report.damaged_files
+        seal = read_seal(self.folder)
+        if seal is None:
+            if (self.folder / FILE).exists():
+                damaged.append(Damage(FILE, "damaged; the files have nothing to be compared with"))
+            return
+        self.seal = seal
+        newest = newest_manifests(list(seal.files))
+        for number, (name, wanted) in enumerate(seal.files.items(), start=1):
+            progress("files", number, len(seal.files))
+            try:
+                self.report.files += 1
+                if digest(self.folder / name) != wanted:
+                    damaged.append(Damage(name, "its content has changed"))
+            except FileNotFoundError:
+                # Others may have been deleted with an old version, in a run that was killed: rows tell if they are
+                # missed.
+                if name in seal.copies and not self._has_newer_version(name, newest):
+                    damaged.append(Damage(name, "it is missing"))
+            except OSError as error:
+                damaged.append(Damage(name, f"it cannot be read: {error.strerror}"))
+
+    def _has_newer_version(self, name: str, newest: list[str]) -> bool:
+        """Whether the table that a file belongs to got a newer version in a run that was killed before it sealed it."""
+        table = "/".join(name.split("/")[:2])
+        known = {path.rpartition("/")[2] for path in newest if path.startswith(f"{table}/")}
+        return any(
+            path.name < min(known, default="") for path in (self.folder / table / "_versions").glob("*.manifest")
+        )
+
+    def read_manifest(self, *, repair: bool) -> None:
+        """The library's manifest, from its copy where it is damaged."""
+        path, copy = self.folder / manifest.FILE, self.seal.copy_of(manifest.FILE)
+        try:
+            self.manifest = manifest.read(self.folder)
+        except VopError as error:
+            if copy is None:
+                raise
+            self.report.damaged_files.append(Damage(manifest.FILE, str(error).partition(": ")[2]))
+            self.manifest = manifest.parse(copy, path)
+            if repair:
+                manifest.write(self.manifest, self.folder)
+
+    def rows(self, progress: Progress = silent) -> None:
+        """Rows against their checksums, and the videos' own files against the rows."""
+        report, table = self.report, self.manifest.table
+        progress("segments", 0, 1)
+        try:
+            scan: TableScan = self.processes.call(scan_table, self.database, table)
+        except Crashed as error:
+            scan = TableScan.failed(f"reading it crashed ({error.how})")
+        progress("segments", 1, 1)
+        if scan.failure is not None:
+            report.damaged_files.append(Damage(f"{DATABASE}/{table}.lance", scan.failure))
+        report.segments, report.without_checksum = scan.segments, scan.without_checksum
+        report.videos = len(scan.records)
+        report.damaged_videos = [Damage(path, reason) for path, reason in sorted(scan.damaged.items())]
+        for name, read in ((failures.TABLE, failures_damage), (removed.name_for(table), removed_damage)):
+            damage = self._damage_of(read, name)
+            if damage is not None:
+                report.damaged_files.append(Damage(f"{DATABASE}/{name}.lance", damage))
+        report.deleted, report.unavailable = split_missing(sorted(scan.records), scan.records)
+        missing = {*report.deleted, *report.unavailable}
+        report.changed = [
+            path for path, record in sorted(scan.records.items()) if path not in missing and not is_unchanged(record)
+        ]
+
+    def _damage_of(self, read: Callable[[Path, str], str | None], table: str) -> str | None:
+        try:
+            damage: str | None = self.processes.call(read, self.database, table)
+        except Crashed as error:
+            return f"reading it crashed ({error.how})"
+        return damage
+
+    def kept_frames(self, *, repair: bool) -> None:
+        from vop.search.frames import SegmentFrames  # imports PyTorch
+
+        frames = SegmentFrames.of(self.manifest, self.folder)
+        if frames:
+            self.report.damaged_frames = frames.count_damaged(remove=repair)
+
+    def repair(self) -> None:
+        """Puts files back from their copies, and writes tables again without what is damaged.
+
+        Raises:
+            VopError: before anything is changed: the table of the manifest does not exist, but another one does.
+        """
+        report, table = self.report, self.manifest.table
+        bad = self._restore_copies({damage.path for damage in report.damaged_files})
+
+        def is_bad(name: str) -> bool:
+            return any(path.startswith(f"{DATABASE}/{name}.lance") for path in bad)
+
+        call = self.processes.call
+        try:
+            if report.damaged_videos or is_bad(table):
+                self._check_no_other_table()
+                table = f"{table}_again"
+                damaged = {damage.path for damage in report.damaged_videos}
+                call(copy_sound, self.database, self.manifest, table, damaged)
+            if table != self.manifest.table or is_bad(removed.name_for(self.manifest.table)):
+                call(copy_removed, self.database, removed.name_for(self.manifest.table), removed.name_for(table))
+            manifest.write(self.manifest.with_(table=table), self.folder)
+            if is_bad(failures.TABLE):
+                call(copy_failures, self.database)
+            call(drop_others, self.database, {table, removed.name_for(table), failures.TABLE})
+        except Crashed as error:
+            raise VopError(
+                f"{self.folder}: the repair crashed ({error.how}); the library is as it was: index into another folder"
+            ) from None
+        (self.folder / FILE).unlink(missing_ok=True)  # the lock makes it anew when it is released
+        logger.info("repaired %r, %d videos were damaged", str(self.folder), len(report.damaged_videos))
+        report.repaired = True
+
+    def _restore_copies(self, bad: set[str]) -> set[str]:
+        """Writes damaged files again of which there are copies; returns the files that are still damaged."""
+        restored = self.seal.copies.keys() & bad - {manifest.FILE}
+        for name in restored:
+            content = self.seal.copy_of(name)
+            if content is not None:
+                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (self.folder / name).write_bytes(content)
+        if not restored:
+            return bad
+        found, self.report.damaged_files = self.report.damaged_files, []
+        self.rows()  # restored files may have restored rows
+        whole_tables = {path for path in bad if path.endswith(".lance") and path.count("/") == 1}
+        bad = bad - restored - whole_tables | {damage.path for damage in self.report.damaged_files}
+        self.report.damaged_files = found
+        return bad
+
+    def _check_no_other_table(self) -> None:
+        tables = {path.stem for path in self.database.glob("segments_*.lance")}
+        if tables and self.manifest.table not in tables:
+            raise VopError(
+                f"{self.folder}: {manifest.FILE} names the table {self.manifest.table}, which is not there; "
+                f"{', '.join(sorted(tables))} is: put the {manifest.FILE} back that belongs to it"
+            )

@@ -1,0 +1,59 @@
+"""Which folder can be a library, and the lock of those who write to one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from vop.errors import UsageError
+from vop.search.checksums import seal
+from vop.search.manifest import DATABASE, FILE
+
+LOCK = ".lock"
+logger = logging.getLogger(__name__)
+
+
+def check_folder(path: Path) -> None:
+    """Checks that a folder is a library, or can become one: it is new, empty, or an attempt that was interrupted.
+
+    Raises:
+        UsageError: it is something else, or its path has characters that the database does not take.
+    """
+    if not str(path).isprintable():
+        raise UsageError(f"{str(path)!r}: the path of a library must be printable; choose another folder")
+    if (path / FILE).exists():
+        return
+    if path.is_file() or (path.is_dir() and {entry.name for entry in path.iterdir()} - {LOCK, DATABASE}):
+        raise UsageError(
+            f"{path}: it exists and is not a library; the library comes first: vop index LIBRARY FOLDER_OF_VIDEOS …"
+        )
+
+
+@contextmanager
+def library_lock(path: Path, *, waiting: Callable[[], None] = lambda: None, sealing: bool = True) -> Iterator[None]:
+    """Locks a library for writing, and brings its checksums up to date at the end. The lock ends with the process.
+
+    Args:
+        waiting: called once if another process has the lock, before waiting for it.
+        sealing: whether to bring the checksums up to date.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("waiting for the lock of %r", str(path))
+        waiting()
+        lock.acquire()
+    try:
+        try:
+            yield
+        finally:
+            if sealing and (path / FILE).exists():
+                seal(path)
+    finally:
+        lock.release()

@@ -1,0 +1,107 @@
+"""The owner's metadata: a CSV file with a line for each video."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vop.errors import DataError, UsageError
+from vop.utils.names import existing_path, nfc
+from vop.utils.text import count
+from vop.video.find import absolute_path
+
+PATH_COLUMNS = ("path", "video", "file", "filename", "file_name", "video_path", "name")
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The values of a CSV file. All text is in Unicode's composed form (NFC); files are found by names in any form.
+
+    Attributes:
+        columns: their names, in the order of the file.
+        by_path, by_name: the values of a file, by its absolute path, and by its name where the table has only that.
+        given: how the table spells each file, by its absolute path.
+    """
+
+    columns: tuple[str, ...]
+    by_path: Mapping[str, Mapping[str, str]]
+    by_name: Mapping[str, Mapping[str, str]]
+    given: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, path: Path) -> Mapping[str, str]:
+        """The values of a file: those of its path, else those of its name."""
+        return self.by_path.get(nfc(str(path))) or self.by_name.get(nfc(path.name)) or {}
+
+    def unmatched(self, paths: Iterable[str]) -> list[str]:
+        """The files of the table that are not among `paths`, as the table spells them."""
+        found = {nfc(path) for path in paths}
+        names = {os.path.basename(path) for path in found}
+        return [given for path, given in self.given.items() if path not in found and given not in names]
+
+
+def read_metadata(file: Path) -> Metadata:
+    """Reads a CSV file whose first line names the columns; one of them, `PATH_COLUMNS`, is the video.
+
+    A video is a path, absolute or from the folder of the CSV file, or a bare file name, which stands for every file of
+    that name. Spaces around names and values do not count.
+
+    Raises:
+        UsageError: no such file.
+        DataError: it is not such a table; the error names the line.
+    """
+    file = existing_path(file)
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            text = nfc(stream.read())
+    except FileNotFoundError:
+        raise UsageError(f"{file}: there is no such file") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not a CSV file in UTF-8 ({error})") from None
+    lines = _lines(file, text)
+    _, names = next(lines, (1, []))
+    key = next((name for wanted in PATH_COLUMNS for name in names if name.lower() == wanted), None)
+    if key is None:
+        raise DataError(f"{file}: no column names the video; it is called one of {', '.join(PATH_COLUMNS)}: {names}")
+    _check_names(file, names)
+    return _by_file(file, lines, names, key)
+
+
+def _lines(file: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """The number and the values of each line that is not empty; for values of several lines, the last one's number."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    try:
+        for values in reader:
+            if values:
+                yield reader.line_num, [value.strip() for value in values]
+    except csv.Error as error:
+        raise DataError(f"{file}, line {reader.line_num}: not CSV ({error})") from None
+
+
+def _check_names(file: Path, names: list[str]) -> None:
+    if len(names) == 1:
+        raise DataError(f"{file}: it has a column for the video, {names[0]!r}, and no other")
+    for name in names:
+        if not name or "`" in name or "." in name or names.count(name) > 1:
+            raise DataError(f"{file}: a column is called {name!r}; names are not empty, hold no ` or ., and stand once")
+
+
+def _by_file(file: Path, lines: Iterable[tuple[int, list[str]]], names: list[str], key: str) -> Metadata:
+    by_path: dict[str, dict[str, str]] = {}
+    by_name: dict[str, dict[str, str]] = {}
+    given: dict[str, str] = {}
+    for line, values in lines:
+        if len(values) != len(names):
+            raise DataError(f"{file}, line {line}: {count('value', len(values))}, not {len(names)}")
+        row = dict(zip(names, values, strict=True))
+        video = row.pop(key)
+        if not video:
+            raise DataError(f"{file}, line {line}: no video")
+        path = nfc(str(absolute_path(file.parent / video)))
+        by_path[path], given[path] = row, video
+        if "/" not in video:
+            by_name[video] = row
+    return Metadata(tuple(name for name in names if name != key), by_path, by_name, given)

@@ -1,0 +1,256 @@
+"""From a file to its segments: files whose content the library has are recognised, all others are decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable, Mapping, Set
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC
+from pathlib import Path
+
+import av
+
+from vop.errors import VideoError
+from vop.search.frames import SegmentFrames
+from vop.search.results import VideoRecord, segment_id
+from vop.search.schema import VideoFile
+from vop.search.segmentation import DecodedSegment, read_segments
+from vop.search.store import Store
+from vop.search.sync.scanner import is_unchanged, volume_of
+from vop.video.find import FoundFile
+from vop.video.isolated import DecodingProcesses
+from vop.video.probe import VideoInfo
+
+_FAT_SECONDS = 2  # FAT keeps modification times in steps of 2 s, so that a copy on it looks a little older
+
+
+@dataclass(frozen=True)
+class KnownContent:
+    """A file whose content the library has: as `video`, so far at the path `before`."""
+
+    video: str
+    before: str
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A file with the content of the file at the path `of`."""
+
+    of: str
+
+
+@dataclass(frozen=True)
+class DecodedVideo:
+    """A file that was decoded, without the owner's metadata, and how many of its segments are damaged."""
+
+    file: VideoFile
+    damaged: int
+    segments: int
+
+
+Outcome = KnownContent | Copy | DecodedVideo
+
+
+class Reader:
+    """Reads files for a library; safe from several threads.
+
+    Args:
+        records: the videos that the library has, by path.
+        processes: decode.
+        files: those that are to be read; of several with the same content, one is decoded.
+        redo: paths of videos that are decoded again although their content is known.
+
+    Attributes:
+        seconds: of video that was decoded so far.
+    """
+
+    def __init__(
+        self,
+        library: Store,
+        records: Mapping[str, VideoRecord],
+        processes: DecodingProcesses,
+        *,
+        files: Iterable[FoundFile] = (),
+        redo: Set[str] = frozenset(),
+    ) -> None:
+        self._manifest, self._processes, self._redo = library.manifest, processes, redo
+        self._by_video = {record.video: record for record in records.values()}
+        self._known_sizes = {record.size for path, record in records.items() if path not in redo}
+        # The function is looked up at each call, so that a test can replace it.
+        self._copies = Copies(files, known=records.keys(), content_id=lambda path: content_id(path))
+        self._claimed: dict[str, str] = {}  # paths by video
+        self._claiming, self._counting = threading.Lock(), threading.Lock()
+        self.seconds = 0.0
+        self._frames = SegmentFrames.of(self._manifest, library.path) if self._manifest.keep_frames else None
+
+    def path_of(self, video: str) -> str | None:
+        """Where the library had this content; None if it had none."""
+        record = self._by_video.get(video)
+        return None if record is None else record.path
+
+    def read_video(self, file: FoundFile) -> Generator[DecodedSegment, None, Outcome]:
+        """Yields the segments of a file if its content is new to the library; returns what the file turned out to be.
+
+        Raises:
+            VideoError: the file cannot be read, or none of its segments can be decoded.
+        """
+        try:
+            known = self._recognise(file)
+            return known or (yield from self._decode(file))
+        except FileNotFoundError:
+            raise VideoError(file.path, "it was removed during the indexing") from None
+        except PermissionError:
+            raise VideoError(file.path, "permission denied") from None
+        except (OSError, av.FFmpegError) as error:  # of a disk or a connection that fails, or of FFmpeg
+            raise VideoError(file.path, error.strerror or str(error)) from error
+
+    def _recognise(self, file: FoundFile) -> KnownContent | Copy | None:
+        """What is known of a file without opening it as a video."""
+        original = self._copies.original_of(file)
+        if original is not None:
+            return Copy(str(original.path))
+        if file.size not in self._known_sizes:
+            return None
+        video = self._copies.content_of(file)
+        return self._claim(file, video) if video in self._by_video else None
+
+    def _claim(self, file: FoundFile, video: str) -> KnownContent | Copy | None:
+        """What is known of a file's content; None if it is new, and this file is the one that brings it."""
+        path = str(file.path)
+        with self._claiming:
+            first = self._claimed.setdefault(video, path)
+        if first != path:
+            return Copy(first)
+        record = self._by_video.get(video)
+        if record is None or record.path in self._redo:
+            return None
+        if record.path == path or not os.path.lexists(record.path):
+            return KnownContent(video, record.path)
+        return Copy(record.path) if is_unchanged(record) else None
+
+    def _decode(self, file: FoundFile) -> Generator[DecodedSegment, None, Outcome]:
+        manifest = self._manifest
+        decoding = self._processes.iterate(
+            read_segments,
+            file.path,
+            manifest.segmentation,
+            num_frames=manifest.num_frames,
+            size=manifest.image_size,
+        )
+        with closing(decoding) as segments:
+            # The beginning tells what is not a video: most such files are not read through to hash them.
+            info = next(segments)
+            assert isinstance(info, VideoInfo)
+            video = self._copies.content_of(file)
+            known = self._claim(file, video)
+            return known or (yield from self._segments(file, video, info, segments))
+
+    def _segments(
+        self,
+        file: FoundFile,
+        video: str,
+        info: VideoInfo,
+        segments: Generator[VideoInfo | DecodedSegment | None, None, int],
+    ) -> Generator[DecodedSegment, None, DecodedVideo]:
+        damaged = 0
+        while True:
+            try:
+                segment = next(segments)
+            except StopIteration as end:
+                count: int = end.value
+                break
+            if not isinstance(segment, DecodedSegment):
+                damaged += 1
+                continue
+            with self._counting:
+                self.seconds += info.duration_seconds * segment.share
+            if self._frames:
+                self._frames.write(segment_id(video, segment.clip), segment.frames)
+            yield segment
+        decoded = VideoFile(
+            video=video,
+            path=file.path,
+            size=file.size,
+            mtime_ns=file.mtime_ns,
+            duration_seconds=info.duration_seconds,
+            date=info.recorded_at.astimezone(UTC).isoformat(timespec="seconds"),
+            date_source=info.recorded_at_source,
+            plays_in_browsers=info.plays_in_browsers,
+            metadata={},
+            volume=volume_of(file.path.parent),
+        )
+        return DecodedVideo(decoded, damaged, count)
+
+
+def content_id(path: Path) -> str:
+    """SHA-256 of a file's content, its first 32 digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+
+
+class Copies:
+    """Finds the originals among files that are to be indexed; safe from several threads.
+
+    Only files of the same size are read through, each once, and only those that come before another one by
+    `preference`: the answer does not depend on the order in which threads ask.
+
+    Args:
+        known: paths of videos that the library has. These stay originals as long as their content is the same.
+        content_id: reads a file through.
+    """
+
+    def __init__(
+        self, files: Iterable[FoundFile], *, known: Set[str] = frozenset(), content_id: Callable[[Path], str]
+    ) -> None:
+        self._content_id = content_id
+        groups: dict[int, list[FoundFile]] = defaultdict(list)
+        for file in files:
+            groups[file.size].append(file)
+        self._groups = {
+            size: sorted(group, key=lambda file: (str(file.path) not in known, preference(file)))
+            for size, group in groups.items()
+            if len(group) > 1
+        }
+        self._hashing = {size: threading.Lock() for size in self._groups}
+        self._ids: dict[Path, str] = {}
+
+    def original_of(self, file: FoundFile) -> FoundFile | None:
+        """The best of those files that have the content of this one; None if that is the file itself.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        group = self._groups.get(file.size, [])
+        if not group or group[0] == file:
+            return None
+        own = self.content_of(file)
+        for other in group[: group.index(file)]:
+            try:
+                if self.content_of(other) == own:
+                    return other
+            except OSError:
+                continue
+        return None
+
+    def content_of(self, file: FoundFile) -> str:
+        """The id of a file's content.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        if file.size not in self._groups:
+            return self._content_id(file.path)
+        with self._hashing[file.size]:
+            if file.path not in self._ids:
+                self._ids[file.path] = self._content_id(file.path)
+            return self._ids[file.path]
+
+
+def preference(file: FoundFile) -> tuple[int, int, int, str]:
+    """Sorts copies: the one with the earliest modification time, then with the shorter name, then in fewer folders."""
+    seconds = file.mtime_ns // (_FAT_SECONDS * 10**9)
+    return seconds, len(file.path.name), len(file.path.parts), str(file.path)

@@ -1,0 +1,253 @@
+"""`vop library reembed`: moves a library to another model, or adds the embeddings of one to those that it has.
+
+The new table is written beside the old one, which is searched until the new one is complete and takes its place. Frames
+come from the library's own, where it keeps them, or else from the videos. A move that was interrupted resumes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from vop.errors import FileFailure, UsageError, VideoError, VopError
+from vop.search.checksums import check_rows
+from vop.search.frames import SegmentFrames
+from vop.search.manifest import LibraryModel, Manifest
+from vop.search.models import describe, embed_by, open_model
+from vop.search.pipeline import Finished, count_workers, run
+from vop.search.results import VideoRecord
+from vop.search.schema import EMBEDDING, decoder_version, made_with, vectors, with_column
+from vop.search.segmentation import ClipTimes, DecodedSegment, read_frames_of
+from vop.search.store import Store
+from vop.search.sync.lock import library_lock
+from vop.search.sync.scanner import is_unchanged
+from vop.search.sync.writer import COMMIT_ROWS
+from vop.utils.progress import Progress, silent
+from vop.utils.text import first_few
+from vop.video.isolated import DecodingProcesses
+
+if TYPE_CHECKING:
+    from vop.models.model import TextVideoModel
+
+_SHOWN = 5  # videos that an error names
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReembedReport:
+    """What a move did.
+
+    Attributes:
+        videos, segments: in the library after the move.
+        resumed: videos that an earlier attempt had done.
+        dropped: videos that could not be embedded and were left out.
+        models: names of the library's models after the move, the first one first.
+    """
+
+    library: str
+    videos: int
+    segments: int
+    resumed: int
+    dropped: list[FileFailure]
+    models: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document of `vop library reembed --json`."""
+        return {
+            "library": self.library,
+            "videos": self.videos,
+            "segments": self.segments,
+            "resumed": self.resumed,
+            "dropped": [[failure.path, failure.reason] for failure in self.dropped],
+            "models": self.models,
+        }
+
+
+def reembed(
+    folder: str | Path,
+    model: str,
+    *,
+    keep: bool = False,
+    num_frames: int | None = None,
+    drop_unreadable: bool = False,
+    precision: str = "auto",
+    workers: int | None = None,
+    batch_size: int = 16,
+    progress: Progress = silent,
+    waiting: Callable[[], None] = lambda: None,
+) -> ReembedReport:
+    """Embeds every segment of a library by another model.
+
+    Args:
+        model: a run, a folder, a hub id or mini.
+        keep: keeps the embeddings of the library's models beside the new ones; all then take the same frames.
+        num_frames: another number than the model's own; for a plain CLIP the library's is the default.
+        drop_unreadable: leaves out videos that can no longer be read, rather than to leave the library as it is.
+        workers: threads that decode; by default as many as there are cores.
+        batch_size: segments that are embedded together.
+        waiting: called once if another process writes to the library, before waiting for it.
+
+    Raises:
+        UsageError: no such library or model, the library has the model, or `keep` with other frames.
+        VopError: videos cannot be read; the library is as it was, and what was done is kept for the next attempt.
+    """
+    folder = Path(folder).expanduser().absolute()
+    workers = count_workers(workers, batch_size=batch_size)
+    with library_lock(Store.open(folder).path, waiting=waiting), ExitStack() as stack:
+        library = Store.open(folder)
+        library.add_columns(())
+        new = _open_model(library.manifest, model, num_frames, precision)
+        described = describe(new, name=model, column=_free_column(library))
+        staged = library.staging(_new_manifest(library, described, new, keep=keep))
+        processes = stack.enter_context(DecodingProcesses())
+        move = _Move(library, staged, processes)
+        todo = move.remaining()
+        resumed = len(library.videos()) - len(todo)
+        finished_videos = run(todo, move.read, partial(embed_by, [new]), workers=workers, batch_size=batch_size)
+        try:
+            for number, finished in enumerate(finished_videos, start=1):
+                move.take(finished)
+                progress("videos", number, len(todo))
+        finally:  # also of a move that is interrupted
+            move.commit()
+        if move.failed and not drop_unreadable:
+            raise VopError(_failed_message(folder, move.failed))
+        staged.keep_up()
+        staged.publish()
+        staged.drop_frames()
+    status = staged.status()
+    return ReembedReport(
+        library=str(folder),
+        videos=status.videos,
+        segments=status.segments,
+        resumed=resumed,
+        dropped=move.failed,
+        models=[model.name for model in staged.models],
+    )
+
+
+def _open_model(manifest: Manifest, name: str, num_frames: int | None, precision: str) -> TextVideoModel:
+    model = open_model(name, num_frames=num_frames, precision=precision)
+    if num_frames is None and model.method_name == "zero-shot":  # nothing in it belongs to a frame's position
+        model.resize_frames(manifest.num_frames)
+    return model
+
+
+def _free_column(library: Store) -> str:
+    taken = {int(model.column.removeprefix(EMBEDDING)) for model in library.models}
+    return f"{EMBEDDING}{next(n for n in range(1, len(taken) + 2) if n not in taken)}"
+
+
+def _new_manifest(library: Store, described: LibraryModel, model: TextVideoModel, *, keep: bool) -> Manifest:
+    """The manifest of the library after the move."""
+    had = library.manifest
+    if any(described.fingerprint == old.fingerprint for old in had.models):
+        raise UsageError(f"{library.path} has this model already: {described.name} ({described.fingerprint})")
+    if keep and (model.num_frames, model.image_size) != (had.num_frames, had.image_size):
+        raise UsageError(
+            f"models of one library take the same frames: its own take {had.num_frames} of {had.image_size} pixels, "
+            f"{described.name} takes {model.num_frames} of {model.image_size}: try --num-frames {had.num_frames}, or "
+            "leave out --keep"
+        )
+    models = (described, *(had.models if keep else ()))
+    return had.with_(
+        table="segments_" + "_".join(model.fingerprint for model in models),
+        models=models,
+        num_frames=model.num_frames,
+        image_size=model.image_size,
+    )
+
+
+class _Move:
+    """Copies videos from one table to another, with new embeddings.
+
+    Attributes:
+        failed: videos that could not be read.
+    """
+
+    def __init__(self, library: Store, staged: Store, processes: DecodingProcesses) -> None:
+        self._library, self._staged, self._processes = library, staged, processes
+        self._frames = SegmentFrames.of(staged.manifest, staged.path)
+        self._rows: list[pa.Table] = []
+        self.failed: list[FileFailure] = []
+
+    def remaining(self) -> list[VideoRecord]:
+        """The videos that an earlier attempt has not copied as they are now."""
+        records, done = self._library.videos(), self._staged.videos()
+        self._staged.remove(path for path, record in done.items() if records.get(path) != record)
+        return [record for path, record in records.items() if done.get(path) != record]
+
+    def read(self, video: VideoRecord) -> Generator[DecodedSegment, None, pa.Table]:
+        """Yields the segments of a video again; returns its rows."""
+        rows = check_rows(self._library.rows_of([video.video]), self._library.path)
+        kept = rows.select(["segment", "start_seconds", "end_seconds", "strip"]).to_pylist()
+        clips = [(row["start_seconds"], row["end_seconds"]) for row in kept]
+        decoded = self._frames_of(video, [row["segment"] for row in kept], clips)
+        for row, clip, frames in zip(kept, clips, decoded, strict=True):
+            yield DecodedSegment(clip, frames, row["strip"], 1 / len(kept))
+        return rows
+
+    def _frames_of(
+        self, video: VideoRecord, segments: Sequence[str], clips: Sequence[ClipTimes]
+    ) -> Iterator[np.ndarray]:
+        """The frames of segments that the library keeps; if one is missing or damaged, all from the video again."""
+        if self._frames and all(map(self._frames.has, segments)):
+            for segment in segments:
+                frames = self._frames.read(segment)
+                if frames is None:  # damaged since then
+                    raise VideoError(video.path, "its kept frames changed meanwhile; start again")
+                yield frames
+            return
+        if not is_unchanged(video):
+            raise VideoError(video.path, "its file was deleted or has changed; `vop index` first")
+        manifest = self._staged.manifest
+        decoded = self._processes.iterate(
+            read_frames_of, Path(video.path), clips, num_frames=manifest.num_frames, size=manifest.image_size
+        )
+        for segment, frames in zip(segments, decoded, strict=True):
+            if self._frames:
+                self._frames.write(segment, frames)
+            yield frames
+
+    def take(self, finished: Finished[VideoRecord, pa.Table]) -> None:
+        """Writes the new rows of a video, in a commit of many."""
+        result = finished.result
+        if isinstance(result, VideoError):
+            logger.info("%r cannot be embedded: %s", finished.job.path, result.reason)
+            self.failed.append(FileFailure(path=finished.job.path, reason=result.reason))
+        elif isinstance(result, Exception):
+            raise result
+        else:
+            self._rows.append(self._with_embeddings(result, finished.embeddings[0]))
+            if sum(map(len, self._rows)) >= COMMIT_ROWS:
+                self.commit()
+
+    def _with_embeddings(self, rows: pa.Table, embeddings: np.ndarray) -> pa.Table:
+        new = self._staged.models[0].column
+        if new in rows.schema.names:
+            rows = rows.drop_columns([new])
+        rows = rows.append_column(new, vectors(embeddings)).select(self._staged.table.schema.names)
+        rows = with_column(rows, "made_at", datetime.now(UTC).isoformat(timespec="seconds"))
+        # The segmentation, the duration and the date are still those that an earlier decoder read.
+        version = decoder_version(rows.column("made_with")[0].as_py())
+        return with_column(rows, "made_with", made_with(self._staged.models, version))
+
+    def commit(self) -> None:
+        if self._rows:
+            self._staged.put(pa.concat_tables(self._rows))
+            self._rows.clear()
+
+
+def _failed_message(folder: Path, failed: Sequence[FileFailure]) -> str:
+    remedy = "--drop-unreadable goes on without them"
+    head = f"{folder} is as it was: {len(failed):,} of its videos cannot be embedded; {remedy}:"
+    return "\n".join([head, *first_few([f"{failure.path}: {failure.reason}" for failure in failed], most=_SHOWN)])

@@ -1,0 +1,236 @@
+"""Tables that may be damaged: what a check reads of them, and what a repair saves.
+
+Everything here runs in a process of its own, since a damaged file can end the one that reads it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vop.search import failures, removed
+from vop.search.checksums import damaged_rows, with_checksums
+from vop.search.manifest import Manifest
+from vop.search.results import VideoRecord
+from vop.search.schema import ADDED, CHECKSUM, field_of, metadata_columns, schema
+from vop.search.vector_index import tidy_up
+
+if TYPE_CHECKING:
+    from lancedb.db import DBConnection
+    from lancedb.table import Table
+
+UNKNOWN = "unknown videos"  # of segments of which even the path cannot be read
+_BATCH = 256  # rows that are read at a time
+
+
+@dataclass(frozen=True)
+class TableScan:
+    """What was read of a table.
+
+    Attributes:
+        segments: rows.
+        without_checksum: rows of an earlier version of vop.
+        damaged: why a video is damaged, by path.
+        records: what the rows say of the videos' files, by path.
+        failure: why the table cannot be read at all.
+    """
+
+    segments: int
+    without_checksum: int
+    damaged: dict[str, str]
+    records: dict[str, VideoRecord]
+    failure: str | None = None
+
+    @classmethod
+    def failed(cls, reason: str) -> TableScan:
+        return cls(0, 0, {}, {}, reason)
+
+
+def scan_table(database: Path, name: str) -> TableScan:
+    """Reads every row of a table of segments."""
+    try:
+        table = _connect(database).open_table(name)
+        rows = table.count_rows()
+    except Exception as error:
+        return TableScan.failed(_reason(error))
+    videos = _Videos()
+    for start in range(0, rows, _BATCH):
+        for first, count, part in _read(table, start, min(_BATCH, rows - start)):
+            if part is None:
+                videos.lose(_paths(table, first, count))
+                continue
+            try:
+                videos.add(_with_schema(part, _complete(part.schema)))
+            except (KeyError, ValueError, pa.ArrowException) as error:  # a manifest that names other columns
+                return TableScan.failed(_reason(error))
+    return videos.result(rows)
+
+
+class _Videos:
+    """The videos of rows that were read."""
+
+    def __init__(self) -> None:
+        self._damaged: dict[str, str] = {}
+        self._records: dict[str, VideoRecord] = {}
+        self._places: dict[tuple[str, str], list[int]] = {}  # by path and content
+        self._counts: dict[tuple[str, str], int | None] = {}
+        self._without_checksum = 0
+
+    def lose(self, paths: set[str]) -> None:
+        self._damaged |= dict.fromkeys(paths, "segments of it cannot be read")
+
+    def add(self, rows: pa.Table) -> None:
+        self._without_checksum += rows.column(CHECKSUM).null_count
+        names = ["path", "video", "size", "mtime_ns", "place", "num_segments", "volume"]
+        for row, is_bad in zip(rows.select(names).to_pylist(), damaged_rows(rows), strict=True):
+            path, key = row["path"], (row["path"], row["video"])
+            fields = {name: row[name] for name in ("video", "path", "size", "mtime_ns", "volume")}
+            self._records[path] = VideoRecord(**fields, metadata={})
+            self._places.setdefault(key, []).append(row["place"])
+            self._counts[key] = row["num_segments"]
+            if is_bad:
+                self._damaged[path] = "segments of it are not what was written"
+
+    def result(self, segments: int) -> TableScan:
+        contents = Counter(path for path, _ in self._places)
+        for (path, video), places in self._places.items():
+            count = self._counts[path, video] or len(places)
+            if contents[path] > 1 or sorted(places) != list(range(count)):
+                self._damaged.setdefault(path, "it does not have each of its segments once")
+        return TableScan(segments, self._without_checksum, self._damaged, self._records)
+
+
+def _read(table: Table, start: int, count: int) -> Iterator[tuple[int, int, pa.Table | None]]:
+    """Rows, in as large parts as can be read; None for those that cannot."""
+    try:
+        yield start, count, table.search().offset(start).limit(count).to_arrow()
+        return
+    except Exception:  # of the database's own kinds, a panic among them
+        if count == 1:
+            yield start, count, None
+            return
+    half = count // 2
+    yield from _read(table, start, half)
+    yield from _read(table, start + half, count - half)
+
+
+def _paths(table: Table, start: int, count: int) -> set[str]:
+    """The videos of rows that cannot be read as a whole."""
+    try:
+        found = table.search().select(["path"]).offset(start).limit(count).to_arrow()
+        return set(found.column("path").to_pylist())
+    except Exception:
+        return {UNKNOWN}
+
+
+def failures_damage(database: Path, name: str) -> str | None:
+    """Why the list of failures cannot be read; None if it can."""
+    try:
+        failures.read(_connect(database).open_table(name))
+    except Exception as error:
+        return _reason(error)
+    return None
+
+
+def removed_damage(database: Path, name: str) -> str | None:
+    """Why the videos that were taken out are damaged; None if they are sound, or nothing was taken out."""
+    connection = _connect(database)
+    if name not in connection.list_tables().tables:
+        return None
+    try:
+        rows = connection.open_table(name).search().to_arrow()
+        bad = damaged_rows(rows.drop_columns([removed.WHEN, removed.DAMAGE])).sum()
+    except Exception as error:
+        return _reason(error)
+    return f"{bad} segments that were taken out are not what was written" if bad else None
+
+
+def _connect(database: Path) -> DBConnection:
+    import lancedb
+
+    return lancedb.connect(database)
+
+
+def _drop(connection: DBConnection, name: str) -> None:
+    if name in connection.list_tables().tables:
+        connection.drop_table(name)
+
+
+def _reason(error: Exception) -> str:
+    return f"it cannot be read ({str(error).splitlines()[0][:200] if str(error) else type(error).__name__})"
+
+
+def copy_sound(database: Path, manifest: Manifest, target: str, damaged: set[str]) -> None:
+    """Writes the rows of all videos but the damaged ones into a new table."""
+    connection = _connect(database)
+    _drop(connection, target)
+    try:
+        table = connection.open_table(manifest.table)
+        rows = table.count_rows()
+    except Exception:
+        connection.create_table(target, schema=schema(manifest.models))
+        return
+    new = connection.create_table(target, schema=schema(manifest.models, metadata_columns(table.schema)))
+
+    def sound() -> Iterator[pa.RecordBatch]:
+        for start in range(0, rows, _BATCH):
+            for _, _, part in _read(table, start, min(_BATCH, rows - start)):
+                if part is not None:
+                    kept = part.filter(pc.invert(pc.is_in(part.column("path"), pa.array(sorted(damaged), pa.string()))))
+                    yield from with_checksums(_with_schema(kept, new.schema)).to_batches()
+
+    new.add(pa.RecordBatchReader.from_batches(new.schema, sound()))  # in one commit, however many there are
+    tidy_up(new)
+
+
+def _complete(own: pa.Schema) -> pa.Schema:
+    """A table's schema with the columns that older libraries lack."""
+    return pa.unify_schemas([own, pa.schema([field_of(name) for name in ADDED])])
+
+
+def _with_schema(rows: pa.Table, wanted: pa.Schema) -> pa.Table:
+    """Rows with the columns that an older library lacks, empty."""
+    for name in {*wanted.names} - {*rows.schema.names}:
+        rows = rows.append_column(field_of(name), pa.nulls(len(rows), field_of(name).type))
+    return rows.select(wanted.names)
+
+
+def copy_removed(database: Path, before: str, name: str) -> None:
+    """Copies the sound rows of what was taken out, for a table of segments that may have another name."""
+    connection = _connect(database)
+    try:
+        old = connection.open_table(before)
+        parts = [part for _, _, part in _read(old, 0, old.count_rows()) if part is not None]
+    except Exception:  # nothing was taken out, or nothing can be read
+        parts = []
+    if not parts:
+        _drop(connection, before)
+        return
+    rows = pa.concat_tables(parts)
+    bad = rows.filter(pa.array(damaged_rows(rows.drop_columns([removed.WHEN, removed.DAMAGE])))).column("path")
+    rows = rows.filter(pc.invert(pc.is_in(rows.column("path"), bad.combine_chunks())))
+    tidy_up(connection.create_table(name, data=rows, mode="overwrite"))
+
+
+def drop_others(database: Path, kept: set[str]) -> None:
+    """Drops damaged tables, and those that a killed repair or move has left."""
+    connection = _connect(database)
+    for name in set(connection.list_tables().tables) - kept:
+        connection.drop_table(name)
+
+
+def copy_failures(database: Path) -> None:
+    """Writes the list of failures again, as far as it can be read."""
+    connection = _connect(database)
+    try:
+        kept = failures.read(connection.open_table(failures.TABLE))
+    except Exception:
+        kept = []  # the next indexing finds them again
+    _drop(connection, failures.TABLE)
+    failures.write(connection.create_table(failures.TABLE, schema=failures.SCHEMA), kept)

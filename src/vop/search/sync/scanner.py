@@ -1,0 +1,263 @@
+"""What is on disk, compared with what a library has: files to look at, and videos whose files were not found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from pathlib import Path
+
+from vop.search import manifest
+from vop.search.results import VideoRecord
+from vop.search.sync.lock import check_folder
+from vop.utils.names import nfc
+from vop.video.find import FoundFile, FoundVideos, absolute_path, find_videos, normal_globs
+
+# `prune` asks first if it would take out more videos than the number and more than the share of the library.
+FEW_VIDEOS, LARGE_SHARE = 5, 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """The videos below some paths, by the rules of a library.
+
+    Attributes:
+        library: the library's folder.
+        roots: the paths, absolute.
+        exclude: the globs of the library and of the call.
+        live_photos: whether the movies of Live Photos are videos here.
+        found: what is there.
+    """
+
+    library: Path
+    roots: frozenset[Path]
+    exclude: tuple[str, ...]
+    live_photos: bool
+    found: FoundVideos
+
+    @property
+    def files(self) -> list[FoundFile]:
+        return self.found.files
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """The paths that do not exist or cannot be looked at, with the reasons."""
+        return {str(path): reason for path, reason in self.found.missing}
+
+
+def scan(
+    library: str | Path,
+    paths: Sequence[str | Path],
+    *,
+    exclude: Sequence[str] = (),
+    live_photos: bool | None = None,
+) -> Scan:
+    """Finds the videos below some paths.
+
+    Args:
+        exclude: globs in addition to those of the library.
+        live_photos: None: as the library has it.
+
+    Raises:
+        UsageError: none of the paths exists, or `library` exists and is not a library.
+    """
+    folder = absolute_path(Path(library).expanduser())
+    check_folder(folder)
+    had = manifest.read(folder) if (folder / manifest.FILE).exists() else None
+    exclude = normal_globs([*(had.exclude if had else ()), *exclude])
+    if live_photos is None:
+        live_photos = had is not None and had.live_photos
+    roots = absolute_paths(paths)
+    found = find_videos(sorted(roots), skip=folder, exclude=exclude, live_photos=live_photos)
+    return Scan(library=folder, roots=roots, exclude=exclude, live_photos=live_photos, found=found)
+
+
+def absolute_paths(paths: Iterable[str | Path]) -> frozenset[Path]:
+    return frozenset(absolute_path(Path(path).expanduser()) for path in paths)
+
+
+def is_below(path: str | Path, roots: Set[Path]) -> bool:
+    """Whether a path is one of `roots`, or below one, however Unicode spells their names."""
+    if not roots:
+        return False
+    wanted, path = _in_nfc(frozenset(roots)), Path(nfc(str(path)))
+    return path in wanted or any(parent in wanted for parent in path.parents)
+
+
+@lru_cache(maxsize=4)  # the same few roots are asked about for every video of a library
+def _in_nfc(roots: frozenset[Path]) -> frozenset[Path]:
+    return frozenset(Path(nfc(str(root))) for root in roots)
+
+
+def is_unchanged(record: VideoRecord) -> bool:
+    """Whether a video's file is there, with the size and modification time that the library knows."""
+    try:
+        state = os.stat(record.path)
+    except OSError:
+        return False
+    return (state.st_size, state.st_mtime_ns) == (record.size, record.mtime_ns)
+
+
+# -- videos that were not found
+
+
+@dataclass(frozen=True, kw_only=True)
+class MissingVideos:
+    """Videos of a library that a scan has not found, by path.
+
+    Attributes:
+        deleted: their files were deleted.
+        excluded: their files exist, and are excluded.
+        unavailable: their files may exist; see `split_missing`.
+        library_size: how many videos the library has.
+    """
+
+    deleted: list[str]
+    excluded: list[str]
+    unavailable: list[str]
+    library_size: int
+
+    def without(self, paths: Iterable[str]) -> MissingVideos:
+        """All but some videos, which were found at other paths."""
+        moved = set(paths)
+        return replace(
+            self,
+            deleted=[path for path in self.deleted if path not in moved],
+            unavailable=[path for path in self.unavailable if path not in moved],
+        )
+
+    @property
+    def prunable(self) -> list[str]:
+        return [*self.deleted, *self.excluded]
+
+    @property
+    def needs_confirmation(self) -> bool:
+        """Whether `prune` asks before it takes these videos out."""
+        return len(self.prunable) > max(FEW_VIDEOS, LARGE_SHARE * self.library_size)
+
+
+def missing_videos(records: Mapping[str, VideoRecord], scan: Scan) -> MissingVideos:
+    """The videos below the roots of a scan that it has not found.
+
+    Args:
+        records: the library's videos, by path.
+    """
+    below = sorted(path for path in records if is_below(path, scan.roots))
+    missing, unavailable = split_missing(below, records)
+    unreadable = frozenset(path for path, _ in scan.found.unreadable)
+    deleted = [path for path in missing if not is_below(path, unreadable)]
+    unavailable += [path for path in missing if is_below(path, unreadable)]
+    elsewhere = {*deleted, *unavailable, *(str(file.path) for file in scan.files)}
+    left_out = frozenset(scan.found.left_out)
+    return MissingVideos(
+        deleted=deleted,
+        excluded=[path for path in below if path not in elsewhere and is_below(path, left_out)],
+        unavailable=unavailable,
+        library_size=len(records),
+    )
+
+
+def split_missing(paths: Iterable[str], records: Mapping[str, VideoRecord]) -> tuple[list[str], list[str]]:
+    """(deleted files, unavailable files) of some paths; files that exist are in neither list.
+
+    A file was deleted if its folder still exists, has other things in it (hidden ones do not count), and is on the
+    filesystem that the file was on; where that is not known, another video of the folder has to be there. A folder
+    that is missing or empty may be a drive or a share that is not mounted, and so may one that is on another filesystem
+    than before.
+
+    Args:
+        records: the videos of the library, by path; what they say of their filesystems is used.
+    """
+    has_content, filesystem, is_mounted = cache(_has_content), cache(volume_of), cache(_mount_detector(records))
+    has_sibling = cache(lambda folder: any(map(is_unchanged, _in_folder(folder, records))))
+
+    def is_deleted(path: str) -> bool:
+        folder = os.path.dirname(path)
+        if not has_content(folder):
+            return False
+        before = records[path].volume if path in records else None
+        if before is None:  # older libraries do not know it
+            return has_sibling(folder)
+        present = filesystem(folder)
+        return before == present or _is_same_mount(before, present, is_mounted)
+
+    deleted: list[str] = []
+    unavailable: list[str] = []
+    for path in paths:
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            (deleted if is_deleted(path) else unavailable).append(path)
+        except (OSError, ValueError):
+            unavailable.append(path)
+    return deleted, unavailable
+
+
+def missing_folders(paths: Collection[str]) -> list[Path]:
+    """For unavailable files, the topmost folders that are missing, or else the folders they were in; sorted."""
+    return sorted({_topmost_missing(Path(path).parent) for path in paths})
+
+
+def _topmost_missing(folder: Path) -> Path:
+    while not os.path.lexists(folder.parent) and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _has_content(folder: str) -> bool:
+    """Whether there is anything that is not hidden: systems leave hidden files where a drive was mounted."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(not entry.name.startswith(".") for entry in entries)
+    except OSError:
+        return False
+
+
+def _in_folder(folder: str, records: Mapping[str, VideoRecord]) -> list[VideoRecord]:
+    return [record for path, record in records.items() if os.path.dirname(path) == folder]
+
+
+# -- filesystems: which one a file is on tells a deleted file from one on a drive that is not mounted
+
+
+def volume_of(folder: str | Path) -> str | None:
+    """The filesystem of a folder as text: its identity and its mount point, such as `9f3a… /media/usb`.
+
+    Returns:
+        None if the folder does not answer.
+    """
+    try:
+        mount = os.path.realpath(folder)
+        device = os.stat(mount).st_dev
+        while (parent := os.path.dirname(mount)) != mount and os.stat(parent).st_dev == device:
+            mount = parent
+        return f"{os.statvfs(mount).f_fsid:x} {mount}"
+    except OSError:
+        return None
+
+
+def mount_point(volume: str) -> str:
+    """The mount point in a text that `volume_of` gave."""
+    return volume.partition(" ")[2]
+
+
+def _is_same_mount(before: str, present: str | None, is_mounted: Callable[[str], bool]) -> bool:
+    """Whether the same filesystem is mounted at the same place although its identity is another one.
+
+    Some filesystems get their identity from a device number, which may change when the system starts: then most of its
+    videos, still there, tell that it is the same one. The root filesystem is always mounted.
+    """
+    if present is None or mount_point(present) != mount_point(before):
+        return False
+    return mount_point(present) == os.sep or is_mounted(before)
+
+
+def _mount_detector(records: Mapping[str, VideoRecord]) -> Callable[[str], bool]:
+    """Tells whether a filesystem still has half of its videos: another drive may have copies of a few."""
+
+    def is_mounted(volume: str) -> bool:
+        present = [is_unchanged(record) for record in records.values() if record.volume == volume]
+        return 2 * sum(present) >= len(present)
+
+    return is_mounted

@@ -1,0 +1,134 @@
+"""Who may use the server, decided before it starts: the token, the host names that it answers to, its root path."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import secrets
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from vop.errors import UsageError
+
+AUTO, VARIABLE = "auto", "VOP_TOKEN"
+MAX_TOKEN_BYTES = 4096  # of a file or a form with a token
+RESERVED_PATHS = ("api", "page", "healthz", "metrics")
+_TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,}")
+_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\s\[\]:/?#@]+)(:\d{1,5})?")
+_LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")
+
+
+def choose_token(
+    host: str,
+    *,
+    token: str | None = None,
+    token_file: Path | None = None,
+    no_token: bool = False,
+    environment: Mapping[str, str] = os.environ,
+) -> str | None:
+    """The access token that clients must send; None if they need none.
+
+    Args:
+        host: the address to listen on; one that other machines reach needs a token or `no_token`.
+        token: the token itself, or "auto" for a new one.
+        token_file: a file with the token on one line. If neither is given, `VOP_TOKEN` in the environment is read.
+        no_token: lets other machines in without a token.
+
+    Raises:
+        UsageError: other machines could reach the server without a token, or the token is too short.
+    """
+    if no_token:
+        return None
+    if token == AUTO:
+        return secrets.token_hex(32)  # hexadecimal digits, so that it never looks like an option
+    if token is not None:
+        return _checked(token, f"--token {token!r}")
+    if token_file is not None:
+        return _checked(_read_token(token_file), f"--token-file {token_file}")
+    if VARIABLE in environment:
+        return _checked(environment[VARIABLE].strip(), VARIABLE)
+    if is_loopback(host):
+        return None
+    raise UsageError(
+        f"other machines can reach --host {host}: give --token auto (or your own token, in --token-file FILE or "
+        f"{VARIABLE}), so that only people who have the token can search and watch the videos, or --no-token to let "
+        "everybody in"
+    )
+
+
+def _read_token(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(MAX_TOKEN_BYTES).decode(errors="replace").strip()
+    except OSError as error:
+        raise UsageError(f"--token-file {file}: cannot be read ({error.strerror}); name a file with a token") from None
+
+
+def _checked(token: str, source: str) -> str:
+    if not token:
+        raise UsageError(f"{source}: the token is empty; use 16 or more characters, or --token auto for a new one")
+    if not _TOKEN.fullmatch(token):
+        raise UsageError(
+            f"{source}: a token has 16 or more characters: letters, digits and - . _ ~; --token auto makes a new one"
+        )
+    return token
+
+
+def check_root_path(path: str) -> str:
+    """The path below which a proxy serves the page, without a slash at its end; "" for none.
+
+    Raises:
+        UsageError: it is not a path, or is one of the server's own.
+    """
+    path = path.rstrip("/")
+    if path and not _ROOT_PATH.fullmatch(path):
+        raise UsageError(f"--root-path {path!r}: write a path as in a URL, such as /videos or /tools/videos")
+    if path.split("/")[1:2] in [[name] for name in RESERVED_PATHS]:
+        raise UsageError(f"--root-path {path}: the server uses this path itself; choose another one, such as /videos")
+    return path
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    return host == "localhost" or (is_ip_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def is_wildcard(host: str) -> bool:
+    """Whether an address stands for all addresses of the machine."""
+    return is_ip_address(host) and ipaddress.ip_address(host).is_unspecified
+
+
+def is_ip_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class AllowedHosts:
+    """The host names that a server without a token answers to.
+
+    The owner of another site can let its name point to this machine (DNS rebinding), so that browsers take the server
+    for a part of that site. Only the `Host` header of the request tells the difference.
+
+    Args:
+        host: the address that the server listens on. If it stands for all addresses of the machine, any IP address is
+            allowed, and so is the machine's own name; an attacker controls neither.
+    """
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        name = f"[{host}]" if ":" in host else host
+        self._names = _LOCAL | {name.lower()}
+        self._any_address = is_wildcard(host)
+        if self._any_address:
+            self._names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
+
+    def __contains__(self, header: str) -> bool:
+        found = _HOST.fullmatch(header.lower())
+        if found is None:
+            return False
+        return found["name"] in self._names or (self._any_address and is_ip_address(found["name"].strip("[]")))

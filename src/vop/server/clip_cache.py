@@ -1,0 +1,178 @@
+"""A folder with the clips that were written already, of limited size."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from vop.errors import UsageError, VideoError, VopError
+from vop.server.errors import StorageFull
+from vop.video.clip_export.export import CLIP_VERSION, export_clip
+
+log = logging.getLogger("vop.server")
+
+
+class ClipWriter(Protocol):
+    def __call__(
+        self,
+        path: str | Path,
+        out: str | Path,
+        *,
+        start_seconds: float,
+        end_seconds: float,
+        duration_seconds: float | None = None,
+    ) -> None:
+        """Writes a clip, as `export_clip` does."""
+
+
+class ClipCache:
+    """Clips as files in a folder. The least recently used are removed when they take more than `max_bytes`.
+
+    Threads that ask for the same clip at the same time have it written once. A file that is being sent keeps its
+    content when it is removed here. Only one cache at a time may use the folder; a later one takes over its files.
+
+    Args:
+        write: writes a clip; its errors go to all callers that wait for it.
+
+    Attributes:
+        hits, misses: how many clips were there already, and how many had to be written.
+    """
+
+    def __init__(self, folder: str | Path, *, max_bytes: int, write: ClipWriter = export_clip) -> None:
+        self.folder, self.max_bytes, self._write = Path(folder), max_bytes, write
+        self.hits = self.misses = 0
+        self._lock = threading.Lock()
+        self._pending: dict[str, Future[Path]] = {}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._remove_unfinished("*")
+        existing = sorted(self.folder.glob("moment-*.mp4"), key=lambda file: file.stat().st_mtime_ns)
+        self._sizes = OrderedDict((file.name, file.stat().st_size) for file in existing)  # least recently used first
+        self._evict(max_bytes)
+
+    @property
+    def total_bytes(self) -> int:
+        with self._lock:
+            return sum(self._sizes.values())
+
+    def get(
+        self,
+        path: str | Path,
+        *,
+        start_seconds: float,
+        end_seconds: float,
+        duration_seconds: float | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> Path:
+        """The file with this clip of a video. It is written if it is missing, or if the video has changed.
+
+        Args:
+            start_seconds, end_seconds, duration_seconds: as in `export_clip`.
+            check: raises if the path leads to another file by now; a clip that was just written is then not kept.
+
+        Raises:
+            VideoError: the video does not exist, or has no such clip.
+            StorageFull: the folder cannot hold the clip.
+        """
+        file = self.folder / _file_name(Path(path), float(start_seconds), float(end_seconds))
+        write = partial(
+            self._write,
+            path,
+            file,
+            start_seconds=start_seconds,
+            end_seconds=end_seconds,
+            duration_seconds=duration_seconds,
+        )
+        with self._lock:
+            is_first = file.name not in self._pending
+            future = self._pending.setdefault(file.name, Future())
+        if is_first:
+            self._fulfil(future, file, write, check)
+        return future.result()
+
+    def _fulfil(
+        self, future: Future[Path], file: Path, write: Callable[[], None], check: Callable[[], None] | None
+    ) -> None:
+        try:
+            if not self._is_cached(file):
+                self._make_room_and_write(write)
+                if check is not None:
+                    _check_or_remove(check, file)
+                self._keep(file)
+            future.set_result(file)
+        except BaseException as error:  # the other threads must not wait for ever
+            self._remove_unfinished(file.name)
+            future.set_exception(error)
+        finally:
+            with self._lock:
+                del self._pending[file.name]
+
+    def _make_room_and_write(self, write: Callable[[], None]) -> None:
+        """Writes a clip. If the disk is full, removes half of the others and tries again."""
+        try:
+            _write(write)
+        except StorageFull as error:
+            log.warning("no room for a clip, removing half of the cache: %s", error.__cause__)
+            with self._lock:
+                self._evict(sum(self._sizes.values()) // 2)
+            _write(write)
+
+    def _is_cached(self, file: Path) -> bool:
+        with self._lock:
+            if file.name not in self._sizes or not file.exists():  # somebody may have emptied the folder
+                self.misses += 1
+                return False
+            self.hits += 1
+            self._sizes.move_to_end(file.name)
+            return True
+
+    def _keep(self, file: Path) -> None:
+        with self._lock:
+            self._sizes[file.name] = file.stat().st_size
+            self._sizes.move_to_end(file.name)
+            self._evict(self.max_bytes)
+
+    def _evict(self, max_bytes: int) -> None:
+        while len(self._sizes) > 1 and sum(self._sizes.values()) > max_bytes:  # the newest is about to be sent
+            name, _ = self._sizes.popitem(last=False)
+            log.debug("removing the clip %s from the cache", name)
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _remove_unfinished(self, name: str) -> None:
+        """Removes the files that a killed process leaves behind; see `atomic_write`."""
+        for file in self.folder.glob(f".tmp-*-{name}"):
+            file.unlink(missing_ok=True)
+
+
+def _write(write: Callable[[], None]) -> None:
+    try:
+        write()
+    except (UsageError, VideoError):
+        raise
+    except VopError as error:  # the file cannot be written
+        raise StorageFull("the server has no room for the moment now; try again later") from error
+
+
+def _file_name(path: Path, start_seconds: float, end_seconds: float) -> str:
+    try:
+        path = path.resolve()
+        state = path.stat()
+    except OSError as error:
+        raise VideoError(path, "there is no such file") from error
+    identity = [str(path), state.st_size, state.st_mtime_ns, start_seconds, end_seconds, CLIP_VERSION]
+    return f"moment-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:40]}.mp4"
+
+
+def _check_or_remove(check: Callable[[], None], file: Path) -> None:
+    try:
+        check()
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise

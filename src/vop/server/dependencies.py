@@ -1,0 +1,63 @@
+"""What routes depend on: the server's services, a slot among the requests, and a client that still waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeAlias, TypeVar
+
+from fastapi import Depends, HTTPException, Path, Request
+
+from vop.server.errors import CLIENT_CLOSED_REQUEST
+from vop.server.schemas import InternalError, Problem
+from vop.server.services import Services
+
+Responses: TypeAlias = dict[int | str, dict[str, Any]]
+
+PROBLEMS: Responses = {
+    **{status: {"model": Problem} for status in (401, 403, 404, 422, 503)},
+    500: {"model": InternalError},
+}
+MEDIA_PROBLEMS: Responses = {507: {"model": Problem}}
+UPLOAD_PROBLEMS: Responses = {status: {"model": Problem} for status in (400, 408, 413, 415, 507)}
+
+T = TypeVar("T")
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDependency = Annotated[Services, Depends(_services)]
+ViewId = Annotated[str, Path(description="A view's id, from /api/state.")]
+LibraryName = Annotated[str, Path(description="A library's name, from /api/state.")]
+SegmentId = Annotated[str, Path(description="A segment's id, from the results of a search.")]
+VideoId = Annotated[str, Path(description="A video's id, from the results of a search.")]
+
+
+async def admit(request: Request, services: Services, work: Callable[[], Awaitable[T]]) -> T:
+    """Does a request's work if there is a free slot, and as long as its client waits for it.
+
+    The request's body has to be read before.
+
+    Raises:
+        Unavailable: all slots are taken.
+        HTTPException: the client has disconnected.
+    """
+    with services.requests.slot():
+        task, client = asyncio.ensure_future(work()), asyncio.ensure_future(_disconnected(request))
+        try:
+            await asyncio.wait({task, client}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise HTTPException(CLIENT_CLOSED_REQUEST, "the client has disconnected")
+            return task.result()
+        finally:
+            task.cancel()
+            client.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    """Returns when the client has disconnected."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,179 @@
+"""Files as responses: conditional requests and byte ranges (RFC 9110), from one file descriptor."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from email.utils import formatdate
+from pathlib import Path
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+_CHUNK = 2**18
+_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
+_RANGE = re.compile(r"(\d*)-(\d*)", re.ASCII)
+_MAX_DIGITS = 19  # of a position in a file; Python refuses to convert thousands of digits
+# Opening neither waits for the writer of a FIFO, nor makes a terminal the server's controlling one.
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+class NotAFile(OSError):
+    """A path leads to a folder, a device or the like."""
+
+
+class OpenFile:
+    """An open regular file: the file that is checked is the one that is read, whatever happens to its path.
+
+    Attributes:
+        state: the result of `os.fstat`.
+
+    Raises:
+        NotAFile: the path leads to something else.
+        OSError: the file cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        _check_regular(path, os.stat(path))  # before opening, which can have effects on a device
+        self._descriptor = os.open(path, _FLAGS)
+        try:
+            self.state = os.fstat(self._descriptor)
+            _check_regular(path, self.state)
+        except OSError:
+            self.close()
+            raise
+
+    def __del__(self) -> None:
+        self.close()
+
+    def read(self, start: int, size: int) -> bytes:
+        return os.pread(self._descriptor, size, start)
+
+    def close(self) -> None:
+        descriptor, self._descriptor = getattr(self, "_descriptor", -1), -1
+        if descriptor >= 0:
+            with suppress(OSError):
+                os.close(descriptor)
+
+
+def _check_regular(path: Path, state: os.stat_result) -> None:
+    if not stat.S_ISREG(state.st_mode):
+        raise NotAFile(None, "it is not a regular file", str(path))
+
+
+def identity_of(state: os.stat_result) -> tuple[int, ...]:
+    """Differs between any two files, and between two contents of one file."""
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+def etag_of(state: os.stat_result) -> str:
+    return f'"{state.st_mtime_ns:x}-{state.st_size:x}"'
+
+
+def is_unchanged(headers: Headers, etag: str) -> bool:
+    """Whether the client already has the current content: `If-None-Match`, compared weakly (RFC 9110, 13.1.2)."""
+    given = ", ".join(headers.getlist("if-none-match")).strip()
+    return given == "*" or etag.removeprefix("W/") in {tag.removeprefix("W/") for tag in _TAG.findall(given)}
+
+
+class OpenFileResponse(Response):
+    """Sends a file or a part of it, or says that the client already has it; closes the file.
+
+    One range of bytes is answered with 206, a range behind the end with 416. Several ranges, other units and malformed
+    ranges are ignored, as RFC 9110 (14.2) allows: the whole file is sent.
+    """
+
+    def __init__(self, file: OpenFile, *, media_type: str, headers: Mapping[str, str]) -> None:
+        self._file, self._size = file, file.state.st_size
+        self.status_code, self.media_type, self.background = 200, media_type, None
+        self._etag = etag_of(file.state)
+        self._modified = formatdate(file.state.st_mtime, usegmt=True)
+        standard = {"ETag": self._etag, "Last-Modified": self._modified, "Accept-Ranges": "bytes"}
+        self.init_headers({**headers, **standard})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._respond(scope, receive, send)
+        finally:
+            self._file.close()
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        if is_unchanged(headers, self._etag):
+            self._reduce(304)
+            return await self._start(send, done=True)
+        start, end = 0, self._size
+        wanted = self._range(headers) if scope["method"] == "GET" else None
+        if wanted is not None:
+            start, end = wanted
+            if start >= end:
+                self._reduce(416)
+                self.headers["Content-Range"] = f"bytes */{self._size}"
+                self.headers["Content-Length"] = "0"
+                return await self._start(send, done=True)
+            self.status_code = 206
+            self.headers["Content-Range"] = f"bytes {start}-{end - 1}/{self._size}"
+        self.headers["Content-Length"] = str(end - start)
+        bare = scope["method"] == "HEAD" or start == end
+        await self._start(send, done=bare)
+        if not bare:
+            await self._send(receive, send, start, end)
+
+    def _reduce(self, status: int) -> None:
+        """Leaves out the headers that describe content, which is not sent."""
+        self.status_code = status
+        for name in ("content-type", "content-length"):
+            if name in self.headers:
+                del self.headers[name]
+
+    def _range(self, headers: Headers) -> tuple[int, int] | None:
+        """The first byte that is wanted and the one behind the last; None for all.
+
+        The first is not before the other if the file has no such bytes.
+        """
+        condition = headers.get("if-range")
+        if condition is not None and condition.strip() not in (self._etag, self._modified):
+            return None
+        unit, _, spec = headers.get("range", "").partition("=")
+        found = _RANGE.fullmatch(spec.strip())
+        if unit.strip().lower() != "bytes" or found is None or spec.strip() == "-":
+            return None
+        first, last = found.groups()
+        if not first:  # the last bytes
+            return max(self._size - _number(last), 0), self._size
+        if last and _number(last) < _number(first):
+            return None
+        return _number(first), min(_number(last) + 1, self._size) if last else self._size
+
+    async def _start(self, send: Send, *, done: bool) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        if done:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send(self, receive: Receive, send: Send, start: int, end: int) -> None:
+        """Sends the bytes. If the file was cut short meanwhile, the connection ends early, which tells the client."""
+        disconnected = asyncio.ensure_future(_disconnected(receive))
+        try:
+            while start < end and not disconnected.done():
+                chunk = await run_in_threadpool(self._file.read, start, min(_CHUNK, end - start))
+                if not chunk:
+                    return
+                start += len(chunk)
+                await send({"type": "http.response.body", "body": chunk, "more_body": start < end})
+        finally:
+            disconnected.cancel()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _number(digits: str) -> int:
+    return int(digits.lstrip("0")[:_MAX_DIGITS] or "0")

@@ -1,0 +1,259 @@
+"""The libraries that are served, and their models. A view is a library under one of its models."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+
+from vop.errors import UsageError, VopError, unknown_name
+from vop.models.model import TextVideoModel
+from vop.search.filters import Filters
+from vop.search.manifest import LibraryModel, Manifest
+from vop.search.models import open_models
+from vop.search.queries import Vector
+from vop.search.results import LibraryStatus, Moment
+from vop.search.store import Store
+from vop.server.encoding import Encoder, OnEncoded
+from vop.server.errors import NotFound, Unavailable
+
+STATUS_SECONDS = 1.0  # how long a library's status is cached
+
+T = TypeVar("T")
+log = logging.getLogger("vop.server")
+
+
+@contextmanager
+def unknown_ids_as_not_found() -> Iterator[None]:
+    """Turns a library's error about an unknown id into `NotFound`."""
+    try:
+        yield
+    except UsageError as error:
+        raise NotFound(str(error)) from None
+
+
+_NO_STATUS = LibraryStatus(
+    segments=0,
+    videos=0,
+    hours=0.0,
+    outdated=0,
+    failures=0,
+    unreadable=0,
+    partial=0,
+    duplicates=0,
+    columns=[],
+    index=None,
+)
+
+
+@dataclass(frozen=True)
+class ServedStatus:
+    """A library's status. If it cannot be read, `error` says why, and all counts are 0."""
+
+    library: LibraryStatus
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class OpenModels:
+    """The models of a library, as its manifest described them when they were opened, and their encoders."""
+
+    models: tuple[LibraryModel, ...]
+    encoders: tuple[Encoder, ...]
+
+
+class ServedLibrary:
+    """A library on the server.
+
+    Attributes:
+        name: in URLs; unique on this server.
+        open: its models. They may be older than the library, if it has just moved to other models.
+    """
+
+    def __init__(self, name: str, library: Store, open: OpenModels, libraries: Libraries) -> None:
+        self.name, self.library, self.open = name, library, open
+        self._libraries = libraries
+        self._opening: Future[OpenModels] | None = None
+        self._status = ServedStatus(_NO_STATUS)
+        self._status_at, self._status_lock = -STATUS_SECONDS, threading.Lock()
+
+    @property
+    def views(self) -> list[View]:
+        return [View(self, number, model) for number, model in enumerate(self.library.models)]
+
+    def status(self) -> ServedStatus:
+        """The library's status, which takes reading much of its table; cached, since many pages ask for it.
+
+        A library that cannot be read (because its folder was moved) has an `error`; the others stay available.
+        """
+        with self._status_lock:
+            if time.monotonic() - self._status_at >= STATUS_SECONDS:
+                self._status = self._read_status()
+                self._status_at = time.monotonic()
+            return self._status
+
+    def _read_status(self) -> ServedStatus:
+        try:
+            return ServedStatus(self.library.status())
+        except VopError as error:
+            if self._status.error is None:
+                log.warning("the library %s cannot be read: %s", self.name, error)
+            return ServedStatus(_NO_STATUS, str(error))
+
+    def current_models(self) -> OpenModels:
+        """The models that the library has now.
+
+        Raises:
+            Unavailable: they are being opened.
+            VopError: they could not be opened; the next call tries again.
+        """
+        if self._opening is not None and self._opening.done():
+            opening, self._opening = self._opening, None
+            self.open = opening.result()
+            log.info("the library %s has moved to other models, which are open", self.name)
+        if self.open.models != self.library.models:
+            self._opening = self._opening or self._libraries.open_in_background(self.library)
+            raise Unavailable(f"the library {self.name} has moved to other models, which are being opened")
+        return self.open
+
+    @contextmanager
+    def unchanged(self, models: tuple[LibraryModel, ...]) -> Iterator[None]:
+        """Discards what is found within the block if the library moves to other models meanwhile.
+
+        Raises:
+            Unavailable: it has moved.
+        """
+        try:
+            yield
+        finally:
+            if self.library.models != models:
+                raise Unavailable(f"the library {self.name} has just moved to other models; try again in a moment")
+
+
+@dataclass(frozen=True)
+class View:
+    """A library under one of its models.
+
+    Attributes:
+        number: of the model in the library, from 0.
+    """
+
+    served: ServedLibrary
+    number: int
+    model: LibraryModel
+
+    @property
+    def id(self) -> str:
+        """In URLs: the library's name, with the model's number if it is not the first."""
+        return self.served.name if self.number == 0 else f"{self.served.name}.{self.number + 1}"
+
+    @property
+    def library(self) -> Store:
+        return self.served.library
+
+    def encoder(self) -> tuple[OpenModels, Encoder]:
+        """The library's models as they are now, and this view's encoder.
+
+        Raises:
+            as `ServedLibrary.current_models`.
+        """
+        open = self.served.current_models()
+        if self.number >= len(open.encoders):
+            raise NotFound(f"the library {self.served.name} has moved to other models and has no view {self.id}")
+        return open, open.encoders[self.number]
+
+    def search(self, vector: Vector, *, encoded_by: OpenModels, k: int, filters: Filters) -> list[Moment]:
+        """The moments nearest to a query that these models have encoded."""
+        with self.served.unchanged(encoded_by.models):
+            return self.library.search(vector, model=self.number, k=k, filters=filters)
+
+    def similar(self, segment: str, *, k: int, filters: Filters) -> list[Moment]:
+        """The moments of other videos that are nearest to a segment.
+
+        Raises:
+            NotFound: there is no such segment.
+        """
+        with self.served.unchanged(self.library.models):
+            with unknown_ids_as_not_found():
+                found = self.library.segment(segment)
+            vector = found.embeddings[self.number]
+            return self.library.search(vector, model=self.number, leave_out=found.video, k=k, filters=filters)
+
+
+class Libraries:
+    """All libraries that are served. Their models are open, and share backbones if possible.
+
+    Args:
+        precision: bf16, fp32 or auto.
+        on_encoded: is called after each forward pass.
+
+    Raises:
+        UsageError: a model does not exist.
+        VopError: a model is not the one that its library was made with.
+    """
+
+    def __init__(self, libraries: Sequence[Store], *, precision: str = "auto", on_encoded: OnEncoded) -> None:
+        self._precision, self._on_encoded = precision, on_encoded
+        self._threads: WeakKeyDictionary[torch.nn.Module, ThreadPoolExecutor] = WeakKeyDictionary()
+        self._opener = ThreadPoolExecutor(1, thread_name_prefix="open-models")
+        self.by_name: dict[str, ServedLibrary] = {}
+        for library in libraries:
+            name = _unique_name(library.name, self.by_name)
+            self.by_name[name] = ServedLibrary(name, library, self._open(library.manifest, library.path), self)
+            log.info("opened the library %s in %s", name, library.path)
+
+    def library(self, name: str) -> ServedLibrary:
+        """Raises `NotFound` if there is no such library."""
+        return _find("library", name, self.by_name)
+
+    def view(self, name: str) -> View:
+        """Raises `NotFound` if there is no such view."""
+        return _find("view", name, {view.id: view for view in self.views})
+
+    @property
+    def views(self) -> list[View]:
+        return [view for served in self.by_name.values() for view in served.views]
+
+    def open_in_background(self, library: Store) -> Future[OpenModels]:
+        """Opens a library's models in a thread."""
+        return self._opener.submit(self._open, library.manifest, library.path)
+
+    def _open(self, manifest: Manifest, folder: Path) -> OpenModels:
+        others = [encoder.model for served in self.by_name.values() for encoder in served.open.encoders]
+        models = open_models(manifest, folder=folder, precision=self._precision, beside=others)
+        encoders = (Encoder(model, self._thread_of(model), on_encoded=self._on_encoded) for model in models)
+        return OpenModels(manifest.models, tuple(encoders))
+
+    def _thread_of(self, model: TextVideoModel) -> ThreadPoolExecutor:
+        if model.clip not in self._threads:
+            self._threads[model.clip] = ThreadPoolExecutor(1, thread_name_prefix="encode")
+        return self._threads[model.clip]
+
+    def close(self) -> None:
+        """Cancels what is waiting; computations that are running end by themselves."""
+        for pool in [self._opener, *self._threads.values()]:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _find(kind: str, name: str, known: Mapping[str, T]) -> T:
+    if name not in known:
+        raise NotFound(str(unknown_name(kind, name, known)))
+    return known[name]
+
+
+def _unique_name(name: str, taken: Mapping[str, ServedLibrary]) -> str:
+    """A name for URLs: letters, digits, - and _, so that a view's number can follow a point."""
+    name = re.sub(r"[^\w-]+", "-", name).strip("-") or "library"
+    numbered = (f"{name}-{number}" for number in count(2))
+    return name if name not in taken else next(other for other in numbered if other not in taken)

@@ -1,0 +1,139 @@
+"""Routes of the API for pictures: thumbnail strips, videos, and clips that every browser plays.
+
+Requests name videos and segments by their ids only, so that no path from outside reaches the file system.
+"""
+
+from __future__ import annotations
+
+import errno
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi.responses import Response
+
+from vop.search.results import IndexedVideo
+from vop.search.store import Store
+from vop.server.dependencies import (
+    MEDIA_PROBLEMS,
+    PROBLEMS,
+    LibraryName,
+    SegmentId,
+    ServicesDependency,
+    VideoId,
+    admit,
+)
+from vop.server.errors import Unavailable
+from vop.server.file_responses import NotAFile, OpenFile, OpenFileResponse, identity_of, is_unchanged
+from vop.server.libraries import unknown_ids_as_not_found
+from vop.server.schemas import ClipParameters
+
+router = APIRouter(prefix="/api/libraries/{library}", responses=PROBLEMS, default_response_class=Response)
+
+_CACHE_FOR_EVER = "private, max-age=31536000, immutable"  # an id belongs to one content
+_CACHE_FOR_AN_HOUR = "private, max-age=3600"
+_BROWSER_TYPES = {".webm": "video/webm", ".mkv": "video/webm"}  # of files that browsers play; the others are MP4
+_OTHER_TYPES = {".avi": "video/x-msvideo", ".mkv": "video/matroska", ".wmv": "video/x-ms-wmv", ".ts": "video/mp2t"}
+
+
+@router.head("/segments/{segment}/strip.jpg", include_in_schema=False)
+@router.get("/segments/{segment}/strip.jpg", responses={200: {"content": {"image/jpeg": {}}}})
+async def strip(request: Request, services: ServicesDependency, library: LibraryName, segment: SegmentId) -> Response:
+    """The thumbnail strip of a segment."""
+    served, etag = services.libraries.library(library), f'"{segment}"'
+    headers = {"ETag": etag, "Cache-Control": _CACHE_FOR_EVER}
+    if is_unchanged(request.headers, etag):
+        return Response(status_code=304, headers=headers)
+    with unknown_ids_as_not_found():
+        found = await admit(request, services, partial(services.in_search_thread, served.library.segment, segment))
+    return Response(found.strip, media_type="image/jpeg", headers=headers)
+
+
+@router.head("/videos/{video}", include_in_schema=False)
+@router.get("/videos/{video}", responses={200: {"content": {"video/*": {}}}})
+async def video(
+    request: Request, services: ServicesDependency, library: LibraryName, video: VideoId
+) -> OpenFileResponse:
+    """A video file as it is; supports requests for byte ranges."""
+    served = services.libraries.library(library)
+    find = partial(services.in_search_thread, _open_indexed, served.library, video)
+    found, file = await admit(request, services, find)
+    plays = found.plays_in_browsers
+    types = {**_OTHER_TYPES, **(_BROWSER_TYPES if plays else {})}
+    media_type = types.get(Path(found.path).suffix.lower(), "video/mp4" if plays else "application/octet-stream")
+    return OpenFileResponse(file, media_type=media_type, headers={"Cache-Control": _CACHE_FOR_AN_HOUR})
+
+
+@router.head("/videos/{video}/moment.mp4", include_in_schema=False)
+@router.get("/videos/{video}/moment.mp4", responses={200: {"content": {"video/mp4": {}}}, **MEDIA_PROBLEMS})
+async def moment(
+    request: Request,
+    services: ServicesDependency,
+    library: LibraryName,
+    video: VideoId,
+    parameters: Annotated[ClipParameters, Query()],
+) -> OpenFileResponse:
+    """A clip of a video as an MP4 that begins at 0, whatever the video's own format is."""
+    served = services.libraries.library(library)
+
+    async def work() -> OpenFile:
+        found, file = await services.in_search_thread(_open_indexed, served.library, video)
+        start, end = parameters.within(found.duration_seconds)
+        check = partial(_check_unchanged, served.library, file, Path(found.path))
+        cached = partial(services.clips.get, duration_seconds=found.duration_seconds, check=check)
+        clip = await services.in_media_thread(cached, found.path, start_seconds=start, end_seconds=end)
+        check()  # the clip may be an older one, of another file
+        return await services.in_search_thread(_open_clip, clip)
+
+    file = await admit(request, services, work)
+    return OpenFileResponse(file, media_type="video/mp4", headers={"Cache-Control": _CACHE_FOR_AN_HOUR})
+
+
+def _open_indexed(library: Store, video: str) -> tuple[IndexedVideo, OpenFile]:
+    """A video and its file, if that is the one that was indexed: of the same size and time of change.
+
+    Raises:
+        HTTPException: 404, the file is a different one or cannot be opened.
+        Unavailable: too many files are open.
+    """
+    with unknown_ids_as_not_found():
+        found = library.video(video)
+    path = Path(found.path)
+    try:
+        file = OpenFile(path)
+    except NotAFile:
+        raise _changed(library, path) from None
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise Unavailable("the server has too many files open; try again in a moment") from None
+        reason = f"the file cannot be opened ({error.strerror}); {_index_again(library, path)}"
+        raise HTTPException(404, f"{path}: {reason}") from None
+    if (file.state.st_size, file.state.st_mtime_ns) != (found.size, found.mtime_ns):
+        raise _changed(library, path)
+    return found, file
+
+
+def _check_unchanged(library: Store, file: OpenFile, path: Path) -> None:
+    """Raises if the path leads to another file by now, so that what was read by its path may not be the video."""
+    try:
+        same = identity_of(path.stat()) == identity_of(file.state)
+    except OSError:
+        same = False
+    if not same:
+        raise _changed(library, path)
+
+
+def _open_clip(path: Path) -> OpenFile:
+    try:
+        return OpenFile(path)
+    except OSError:
+        raise Unavailable("the moment was removed from the cache to make room for others; try again") from None
+
+
+def _changed(library: Store, path: Path) -> HTTPException:
+    return HTTPException(404, f"{path}: the file has changed since it was indexed; {_index_again(library, path)}")
+
+
+def _index_again(library: Store, path: Path) -> str:
+    return f"index its folder again: vop index {library.path} {path.parent}"

@@ -1,0 +1,125 @@
+"""Decoding for the server, in processes of their own: uploaded files must not hang, fill or crash it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vop.errors import UsageError
+from vop.video.clip import Clip
+from vop.video.isolated import DecodingProcesses
+
+if TYPE_CHECKING:
+    import torch
+
+
+class MediaWorker:
+    """A few processes for jobs on files that may be hostile.
+
+    Up to `max_workers` jobs of different threads run at the same time; further ones wait. A job that takes too long is
+    killed with its process, and a crash ends only its job. Both raise a VideoError in the caller, and a new process
+    replaces the old one. The processes start with the first job or with `warm`. They end with `close`, for good, and
+    with the process that started them, however it ends.
+
+    Args:
+        seconds: the longest a job may take, without the time that it waits.
+    """
+
+    def __init__(self, *, max_workers: int = 2, seconds: float = 60.0) -> None:
+        if max_workers < 1:
+            raise UsageError(f"max_workers is {max_workers}; at least 1 is needed")
+        if not seconds > 0:
+            raise UsageError(f"seconds is {seconds}; a job needs more than 0")
+        self.max_workers = max_workers
+        self._processes = DecodingProcesses(seconds=seconds)
+        self._turns = threading.BoundedSemaphore(max_workers)
+
+    def __enter__(self) -> MediaWorker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def warm(self) -> None:
+        """Start the processes, and wait until they have imported what decoding needs."""
+        self._processes.warm(self.max_workers, _prepare)
+
+    def close(self) -> None:
+        """End the processes; jobs that are running, and those that come later, fail."""
+        self._processes.close()
+
+    def decode(
+        self,
+        path: str | Path,
+        *,
+        num_frames: int,
+        size: int,
+        start_seconds: float = 0.0,
+        end_seconds: float | None = None,
+    ) -> torch.Tensor:
+        """The frames of a video, as `decode_frames` gives them, or of a picture, as `picture_frames` gives them.
+
+        Returns:
+            uint8 tensor (num_frames, 3, size, size).
+
+        Raises:
+            VideoError: the file is neither a video nor a picture, or took too much time or memory.
+            UsageError: an argument is out of range.
+        """
+        import torch
+
+        clip = Clip(start_seconds, end_seconds)
+        return torch.from_numpy(self.run(_decode, path, num_frames=num_frames, size=size, clip=clip))
+
+    def export_clip(
+        self,
+        path: str | Path,
+        out: str | Path,
+        *,
+        start_seconds: float,
+        end_seconds: float,
+        duration_seconds: float | None = None,
+    ) -> None:
+        """Write a clip of a video, as `vop.video.clip_export.export_clip` does."""
+        times = {"start_seconds": start_seconds, "end_seconds": end_seconds, "duration_seconds": duration_seconds}
+        self.run(_export_clip, path, out, **times)
+
+    def run(self, function: Callable[..., Any], path: str | Path, *args: Any, **kwargs: Any) -> Any:
+        """Call `function(path, …)` in one of the processes.
+
+        Raises:
+            VideoError: it took too long or too much memory, or its process crashed.
+            Exception: any that the function raised.
+        """
+        with self._turns:
+            return self._processes.call(function, path, *args, **kwargs)
+
+
+# What runs in the processes
+
+
+def _prepare() -> None:
+    import vop.video.clip_export
+    import vop.video.frames
+    import vop.video.picture  # noqa: F401
+
+
+def _decode(path: str | Path, *, num_frames: int, size: int, clip: Clip) -> NDArray[np.uint8]:
+    from vop.video.frames import decode_frames
+    from vop.video.picture import is_picture, picture_frames
+
+    if is_picture(path):
+        return picture_frames(path, num_frames=num_frames, size=size)
+    start, end = clip.start_seconds, clip.end_seconds
+    return decode_frames(path, num_frames=num_frames, size=size, start_seconds=start, end_seconds=end)
+
+
+def _export_clip(path: str | Path, out: str | Path, **times: float) -> None:
+    from vop.video.clip_export.export import export_clip
+
+    export_clip(path, out, **times)

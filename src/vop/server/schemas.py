@@ -1,0 +1,270 @@
+"""The API's schemas: query parameters of requests, and the JSON of responses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import quote, urlencode
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
+
+from vop.errors import UsageError
+from vop.search.failures import Failure
+from vop.search.filters import FILTERS, FilterOption, Filters
+from vop.search.queries import Sentence
+from vop.search.results import Moment
+from vop.server.libraries import ServedStatus, View
+from vop.utils.text import count
+
+MAX_K = 1000
+MAX_SENTENCES, MAX_CHARACTERS = 32, 100_000  # of a query, and of each sentence
+MAX_WEIGHT, WEIGHT_DIGITS = 1e6, 6  # so that the length of a weighted sum fits float32
+MAX_CLIP_SECONDS = 60.0
+
+_Text = Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)]
+
+
+# Requests
+
+
+def _parameter(option: FilterOption) -> tuple[Any, Any]:
+    """The type and the field of a filter's parameter."""
+    if option.repeatable:
+        return list[_Text], Field([], max_length=MAX_SENTENCES, description=option.help)
+    kind = float if option.kind == "seconds" else _Text
+    return Annotated[kind | None, BeforeValidator(lambda value: value or None)], Field(None, description=option.help)
+
+
+if TYPE_CHECKING:
+    _FilterParameters = BaseModel
+else:
+    _FilterParameters = create_model("FilterParameters", **{option.name: _parameter(option) for option in FILTERS})
+
+
+class SearchParameters(_FilterParameters):
+    """How many moments to return, and the filters of `vop.search.filters`. Empty values are ignored."""
+
+    model_config = ConfigDict(extra="forbid")  # a misspelt filter would silently not filter
+
+    k: int = Field(20, ge=1, le=MAX_K, description="The number of moments.")
+
+    def filters(self) -> Filters:
+        values: dict[str, Any] = {option.name: getattr(self, option.name) for option in FILTERS}
+        for name, value in values.items():
+            if isinstance(value, list):
+                values[name] = tuple(filter(None, value))
+        return Filters(**values)
+
+
+class SentenceParameters(SearchParameters):
+    """Sentences to search for, with a weight for each or none."""
+
+    q: list[_Text] = Field([], max_length=MAX_SENTENCES, description="A sentence.")
+    w: list[Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)]] = Field(
+        [], description="A weight for each sentence (default 1). A negative weight leads away from the sentence."
+    )
+
+    def sentences(self) -> list[Sentence]:
+        """The sentences with their weights.
+
+        Raises:
+            UsageError: the numbers of sentences and weights differ.
+        """
+        if self.w and len(self.w) != len(self.q):
+            raise UsageError(
+                f"there are {count('weight', len(self.w))} (w) for {count('sentence', len(self.q))} (q); "
+                "give one for each, or none"
+            )
+        weights = [round(weight, WEIGHT_DIGITS) for weight in self.w] or [1.0] * len(self.q)
+        return [Sentence(text, weight) for text, weight in zip(self.q, weights, strict=True)]
+
+
+class ClipParameters(BaseModel):
+    """A clip of a video, in seconds from its first frame."""
+
+    start_seconds: float = Field(ge=0, allow_inf_nan=False, description="The start of the clip.")
+    end_seconds: float = Field(
+        ge=0, allow_inf_nan=False, description=f"Its end, at most {MAX_CLIP_SECONDS:g} s later or the end of the video."
+    )
+
+    def within(self, duration_seconds: float) -> tuple[float, float]:
+        """The clip's start and end, cut off at the end of the video.
+
+        Raises:
+            UsageError: the video has no such clip, or the clip is too long.
+        """
+        start, end = self.start_seconds, min(self.end_seconds, duration_seconds)
+        if not self.start_seconds < self.end_seconds:
+            raise UsageError(f"end_seconds is {self.end_seconds}; it must be greater than start_seconds, {start}")
+        if start >= duration_seconds:
+            raise UsageError(f"start_seconds is {start}; the video ends at {duration_seconds:.3f} s")
+        if end - start > MAX_CLIP_SECONDS:
+            raise UsageError(f"the moment is {end - start:g} s long; the maximum is {MAX_CLIP_SECONDS:g} s")
+        return start, end
+
+
+# Responses
+
+
+class Result(BaseModel):
+    """A moment that was found: `media_url` plays it from `media_start_seconds` on."""
+
+    path: str
+    name: str = Field(description="The file's name.")
+    start_seconds: float
+    end_seconds: float
+    score: float = Field(description="Cosine similarity with the query.")
+    duration_seconds: float = Field(description="Of the whole video.")
+    date: str = Field(description="When the video was recorded, ISO 8601.")
+    segment: str = Field(description="The segment's id.")
+    video: str = Field(description="The video's id.")
+    columns: dict[str, str] = Field(description="The owner's metadata of the video.")
+    strip_url: str = Field(description="The segment's thumbnail strip, a JPEG.")
+    media_url: str
+    media_start_seconds: float
+
+    @classmethod
+    def of(cls, moment: Moment, library: str, *, root_path: str = "") -> Result:
+        """A moment with the URLs of its pictures.
+
+        Args:
+            library: its name in URLs.
+            root_path: path below which a proxy serves the API.
+        """
+        library_url = f"{root_path}/api/libraries/{quote(library, safe='')}"
+        media_url, media_start = f"{library_url}/videos/{moment.video}", moment.start_seconds
+        if not moment.plays_in_browsers:
+            end = min(moment.end_seconds, moment.start_seconds + MAX_CLIP_SECONDS)
+            clip = urlencode({"start_seconds": moment.start_seconds, "end_seconds": end})
+            media_url, media_start = f"{media_url}/moment.mp4?{clip}", 0.0
+        return cls(
+            path=moment.path,
+            name=Path(moment.path).name,
+            start_seconds=moment.start_seconds,
+            end_seconds=moment.end_seconds,
+            score=moment.score,
+            duration_seconds=moment.duration_seconds,
+            date=moment.date,
+            segment=moment.segment,
+            video=moment.video,
+            columns=moment.columns,
+            strip_url=f"{library_url}/segments/{moment.segment}/strip.jpg",
+            media_url=media_url,
+            media_start_seconds=media_start,
+        )
+
+
+class SearchResponse(BaseModel):
+    """Moments, best first, at most one of each video."""
+
+    results: list[Result]
+    seconds: float = Field(description="How long the search took.")
+    notes: list[str] = Field([], description="Messages for the user, such as that a long sentence was cut.")
+
+
+class IndexProgress(BaseModel):
+    """The progress of an indexing that is running."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    done: int = Field(description="Files that are done.")
+    total: int = Field(description="Files in all.")
+    hours: float = Field(description="Hours of video that were decoded.")
+    hours_per_hour: float = Field(description="Hours of video per hour.")
+    seconds_left: float | None
+    current: str = Field(description="The path of a file in work.")
+
+
+class ViewState(BaseModel):
+    """A library under one of its models."""
+
+    id: str = Field(description="The view's name in URLs.")
+    library: str = Field(description="The library's name in URLs.")
+    model: str
+    method: str
+    segments: int
+    videos: int
+    hours: float = Field(description="Hours of video.")
+    failures: int = Field(description="Files that could not be read, or only in part.")
+    columns: list[str] = Field(description="Columns of the owner's metadata.")
+    index: IndexProgress | None = Field(description="Null if no indexing is running.")
+    error: str | None = Field(None, description="Why the library cannot be read; all counts are 0 then.")
+
+    @classmethod
+    def of(cls, view: View, status: ServedStatus) -> ViewState:
+        counts = status.library
+        return cls(
+            id=view.id,
+            library=view.served.name,
+            model=_short_name(view.model.name),
+            method=view.model.method,
+            segments=counts.segments,
+            videos=counts.videos,
+            hours=counts.hours,
+            failures=counts.failures,
+            columns=counts.columns,
+            index=None if counts.index is None else IndexProgress.model_validate(counts.index),
+            error=status.error,
+        )
+
+
+class Limits(BaseModel):
+    """Limits on requests."""
+
+    upload_bytes: int
+    max_k: int
+
+
+class State(BaseModel):
+    """The server and its views."""
+
+    version: str
+    views: list[ViewState]
+    limits: Limits
+
+
+class FailedFile(BaseModel):
+    """A file that is not in the library, or only in part."""
+
+    path: str
+    kind: str = Field(description="unreadable, partial or duplicate.")
+    reason: str
+    seen_at: str = Field(description="ISO 8601.")
+
+    @classmethod
+    def of(cls, failure: Failure) -> FailedFile:
+        return cls(path=failure.path, kind=failure.kind, reason=failure.reason, seen_at=failure.seen_at)
+
+
+class Failures(BaseModel):
+    """The first failed files, and how many there are."""
+
+    failures: list[FailedFile]
+    total: int
+
+
+class Health(BaseModel):
+    """Whether the server can answer searches. It says nothing private, because no token is needed to read it."""
+
+    status: Literal["ok", "degraded", "unavailable"] = Field(
+        description="ok: all libraries can be searched; degraded: some; unavailable: none."
+    )
+    reasons: list[str] = []
+
+
+class Problem(BaseModel):
+    """The body of every response with a status of 400 or more."""
+
+    detail: str
+
+
+class InternalError(Problem):
+    """The body of a response with status 500."""
+
+    request_id: str | None = Field(None, description="Finds the traceback in the server's log.")
+
+
+def _short_name(name: str) -> str:
+    """A model's name as people call it: the last two parts of a folder's path."""
+    path = Path(name)
+    return "/".join(path.parts[-2:]) if path.is_absolute() and len(path.parts) > 2 else name

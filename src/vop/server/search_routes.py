@@ -1,0 +1,145 @@
+"""Routes of the API for searching: by sentences, by a segment, by a file; and the state of the libraries."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, HTTPException, Query, Request
+
+from vop.errors import VideoError
+from vop.search.results import Moment
+from vop.server.dependencies import (
+    PROBLEMS,
+    UPLOAD_PROBLEMS,
+    LibraryName,
+    SegmentId,
+    ServicesDependency,
+    ViewId,
+    admit,
+)
+from vop.server.libraries import View
+from vop.server.schemas import (
+    MAX_K,
+    FailedFile,
+    Failures,
+    Limits,
+    Result,
+    SearchParameters,
+    SearchResponse,
+    SentenceParameters,
+    State,
+    ViewState,
+)
+from vop.server.services import Services
+from vop.server.uploads import REQUEST_BODY, received_file
+from vop.version import VERSION
+
+router = APIRouter(prefix="/api", responses=PROBLEMS)
+
+
+@router.get("/state")
+async def state(request: Request, services: ServicesDependency) -> State:
+    """The libraries, each under each of its models, and the progress of indexing."""
+
+    async def read() -> list[ViewState]:
+        views = []
+        for served in services.libraries.by_name.values():
+            status = await services.in_search_thread(served.status)
+            views += [ViewState.of(view, status) for view in served.views]
+        return views
+
+    limits = Limits(upload_bytes=services.max_upload_bytes, max_k=MAX_K)
+    return State(version=VERSION, views=await admit(request, services, read), limits=limits)
+
+
+@router.get("/views/{view}/search")
+async def search(
+    request: Request, services: ServicesDependency, view: ViewId, parameters: Annotated[SentenceParameters, Query()]
+) -> SearchResponse:
+    """Moments that sentences describe."""
+    began, searched = time.perf_counter(), services.libraries.view(view)
+    sentences, filters = parameters.sentences(), parameters.filters()
+
+    async def work() -> tuple[list[Moment], list[str]]:
+        models, encoder = searched.encoder()
+        vector, notes = await encoder.sentences(sentences)
+        search = partial(searched.search, encoded_by=models, k=parameters.k, filters=filters)
+        return await services.in_search_thread(search, vector), notes
+
+    moments, notes = await admit(request, services, work)
+    return _response(request, services, searched, moments, query="sentences", began=began, notes=notes)
+
+
+@router.get("/views/{view}/like/{segment}")
+async def similar(
+    request: Request,
+    services: ServicesDependency,
+    view: ViewId,
+    segment: SegmentId,
+    parameters: Annotated[SearchParameters, Query()],
+) -> SearchResponse:
+    """Moments of other videos that are similar to a segment."""
+    began, searched = time.perf_counter(), services.libraries.view(view)
+    search = partial(searched.similar, segment, k=parameters.k, filters=parameters.filters())
+    moments = await admit(request, services, partial(services.in_search_thread, search))
+    return _response(request, services, searched, moments, query="segment", began=began)
+
+
+@router.post("/views/{view}/search/file", responses=UPLOAD_PROBLEMS, openapi_extra={"requestBody": REQUEST_BODY})
+async def search_file(
+    request: Request, services: ServicesDependency, view: ViewId, parameters: Annotated[SearchParameters, Query()]
+) -> SearchResponse:
+    """Moments that are similar to a video or a picture, which is not kept."""
+    began, searched = time.perf_counter(), services.libraries.view(view)
+    filters = parameters.filters()
+
+    async def work(path: Path) -> list[Moment]:
+        models, encoder = searched.encoder()
+        decode = partial(services.worker.decode, num_frames=encoder.model.num_frames, size=encoder.model.image_size)
+        vector = await encoder.frames(await services.in_media_thread(decode, path))
+        search = partial(searched.search, encoded_by=models, k=parameters.k, filters=filters)
+        return await services.in_search_thread(search, vector)
+
+    uploads, max_bytes = services.uploads, services.max_upload_bytes
+    with uploads.slot() as slot:
+        services.warm_worker()
+        async with received_file(request, services.folder, slot, uploads, max_bytes=max_bytes) as path:
+            try:
+                moments = await admit(request, services, partial(work, path))
+            except VideoError as error:  # whose path is that of our temporary file
+                raise HTTPException(422, f"the file cannot be used for a search: {error.reason}") from None
+    return _response(request, services, searched, moments, query="file", began=began)
+
+
+@router.get("/libraries/{library}/failures")
+async def failures(
+    request: Request,
+    services: ServicesDependency,
+    library: LibraryName,
+    limit: Annotated[int, Query(ge=1, le=100_000, description="The most files to list.")] = 1000,
+) -> Failures:
+    """Files that are not in a library, or only in part, with the reasons; sorted by path."""
+    served = services.libraries.library(library)
+    found = await admit(request, services, partial(services.in_search_thread, served.library.failures))
+    return Failures(failures=[FailedFile.of(failure) for failure in found[:limit]], total=len(found))
+
+
+def _response(
+    request: Request,
+    services: Services,
+    view: View,
+    moments: Sequence[Moment],
+    *,
+    query: str,
+    began: float,
+    notes: Sequence[str] = (),
+) -> SearchResponse:
+    services.metrics.search(view.id, query)
+    if not all(moment.plays_in_browsers for moment in moments):
+        services.warm_worker()  # the page plays them when the pointer is over them
+    results = [Result.of(moment, view.served.name, root_path=request.scope["root_path"]) for moment in moments]
+    return SearchResponse(results=results, seconds=round(time.perf_counter() - began, 4), notes=list(notes))

@@ -1,0 +1,96 @@
+"""What the routes share: the libraries, threads, limits, and the processes that decode. Nothing here knows HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from vop.search.store import Store
+from vop.server.clip_cache import ClipCache
+from vop.server.libraries import Libraries
+from vop.server.media_worker import MediaWorker
+from vop.server.metrics import Metrics
+from vop.server.rate_limiter import ConcurrencyLimiter, UploadLimiter
+from vop.utils.threads import usable_cores
+
+MAX_REQUESTS = 256  # at once
+MAX_UPLOADS = 32  # at once
+MAX_UPLOAD_BYTES = 512 * 2**20
+LARGE_UPLOADS = 8  # of the largest size, for which the disk needs room
+MEDIA_WORKERS = 2
+MAX_CLIPS_BYTES = 2 * 2**30  # and no more than a quarter of the free space
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Services:
+    """The server's parts.
+
+    Args:
+        libraries: open libraries; their models are opened here.
+        precision: bf16, fp32 or auto, of the models.
+        max_requests: how many requests may be in progress; further ones get 503. Uploads on their way do not count.
+        max_uploads: how many files may be on their way.
+
+    Attributes:
+        folder: for temporary files; removed with the server.
+
+    Raises:
+        UsageError: a model does not exist.
+        VopError: a model is not the one that its library was made with.
+    """
+
+    def __init__(
+        self,
+        libraries: list[Store],
+        *,
+        precision: str = "auto",
+        max_requests: int = MAX_REQUESTS,
+        max_uploads: int = MAX_UPLOADS,
+        max_upload_bytes: int = MAX_UPLOAD_BYTES,
+    ) -> None:
+        self.max_upload_bytes = max_upload_bytes
+        self.metrics = Metrics()
+        self.libraries = Libraries(libraries, precision=precision, on_encoded=self.metrics.encoded)
+        self.requests = ConcurrencyLimiter(max_requests)
+        self.uploads = UploadLimiter(max_uploads, max_total_bytes=LARGE_UPLOADS * max_upload_bytes)
+        self.worker = MediaWorker(max_workers=MEDIA_WORKERS)
+        self._search_threads = ThreadPoolExecutor(max(2, usable_cores()), thread_name_prefix="search")
+        self._media_threads = ThreadPoolExecutor(1 + MEDIA_WORKERS, thread_name_prefix="media")  # wait for the worker
+        self._is_worker_warm = False
+        self._temporary = tempfile.TemporaryDirectory(prefix="vop-serve-", ignore_cleanup_errors=True)
+        self.folder = Path(self._temporary.name)
+        max_bytes = min(MAX_CLIPS_BYTES, shutil.disk_usage(self.folder).free // 4)
+        self.clips = ClipCache(self.folder / "moments", max_bytes=max_bytes, write=self.worker.export_clip)
+        self.metrics.watch(self.libraries, self.requests, self.uploads, self.clips)
+
+    async def in_search_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Calls a function that reads a library."""
+        call = partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._search_threads, call)
+
+    async def in_media_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Calls a function that waits for decoding, in one of a few threads."""
+        call = partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._media_threads, call)
+
+    def warm_worker(self) -> None:
+        """Starts the processes that decode, which takes seconds, because they will soon be needed."""
+        if not self._is_worker_warm:
+            self._is_worker_warm = True
+            self._media_threads.submit(self.worker.warm)
+
+    def close(self) -> None:
+        """Cancels what is waiting and removes all temporary files; calls that are running end by themselves."""
+        for pool in (self._search_threads, self._media_threads):
+            pool.shutdown(wait=False, cancel_futures=True)
+        self.libraries.close()
+        self.worker.close()
+        self._temporary.cleanup()

@@ -1,0 +1,85 @@
+"""How long a training is: its steps, when it validates, and the learning rate of each step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from vop.training.recipe import ENOUGH_STEPS, PAPER_EPOCHS, Recipe
+from vop.training.selection import FEWEST
+from vop.utils.text import count
+
+FEW_VIDEOS = 50  # to validate on
+MOST_VALIDATIONS = 20  # of a training with many short epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Attributes:
+    epochs, steps_per_epoch: at least 1.
+    peak_rate: the learning rate at the end of the warm-up.
+    warmup: fraction of the steps in which the learning rate rises.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    peak_rate: float
+    warmup: float
+
+    @classmethod
+    def of(cls, recipe: Recipe, *, steps_per_epoch: int, default_rate: float) -> Schedule:
+        """A recipe's, with the method's own learning rate and enough epochs where the recipe names none."""
+        return cls(
+            epochs=recipe.epochs or max(PAPER_EPOCHS, math.ceil(ENOUGH_STEPS / steps_per_epoch)),
+            steps_per_epoch=steps_per_epoch,
+            peak_rate=recipe.learning_rate or default_rate,
+            warmup=recipe.warmup,
+        )
+
+    @property
+    def total_steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+    def learning_rate(self, step: int) -> float:
+        """Of the step with this number, from 0: linear warm-up, then a cosine to 0."""
+        rising = math.ceil(self.warmup * self.total_steps)
+        if step < rising:
+            return self.peak_rate * (step + 1) / rising
+        return self.peak_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, self.total_steps - rising)))
+
+    def is_validated(self, epoch: int) -> bool:
+        """Whether the epoch with this number, from 0, ends with a validation."""
+        return epoch + 1 == self.epochs or (epoch + 1) % math.ceil(self.epochs / MOST_VALIDATIONS) == 0
+
+    def resolve(self, recipe: Recipe) -> Recipe:
+        """The recipe with the number of epochs and the learning rate that it has come to."""
+        return replace(recipe, epochs=self.epochs, learning_rate=self.peak_rate)
+
+    def in_words(self, *, videos: int, held_out: int) -> list[str]:
+        """The plan, and what speaks against expecting much of it.
+
+        Args:
+            videos, held_out: how many there are to train on and to validate on.
+        """
+        lines = [
+            f"videos to train on: {videos:,}, to validate on: {held_out:,}; "
+            f"epochs: {self.epochs:,}, steps of each: {self.steps_per_epoch:,}, in all: {self.total_steps:,}"
+        ]
+        if self.total_steps < ENOUGH_STEPS:
+            enough = math.ceil(ENOUGH_STEPS / self.steps_per_epoch)
+            lines.append(
+                f"{self.total_steps} steps are few: new prompts harm retrieval at first, and improve it after about "
+                f"{ENOUGH_STEPS} steps; leave out --epochs, or give --epochs {enough}"
+            )
+        if not held_out:
+            lines.append(
+                "no videos are held out, so nothing will show whether tuning helped or harmed: leave out --validation 0"
+            )
+        elif held_out < FEWEST:
+            lines.append(f"{count('validation video', held_out)} cannot tell whether tuning helps or harms")
+        elif held_out < FEW_VIDEOS:
+            lines.append(
+                f"on {held_out} validation videos only a large gain can be told from chance; without one "
+                "the untuned model is kept"
+            )
+        return lines

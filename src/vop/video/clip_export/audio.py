@@ -1,0 +1,88 @@
+"""A clip's audio as AAC: copied if the file has AAC, else decoded and encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from fractions import Fraction
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from vop.video.clip_export.source import ClipSource, Packet, opened_at, time_base_of
+from vop.video.probe import codec_name
+
+_SAMPLE_RATE = 48000
+_MAX_PACKET_SECONDS = 1  # of audio in one packet; one that begins earlier does not reach into the clip
+
+Samples = NDArray[np.float32]  # (channels, n)
+
+
+def audio_packets(clip: ClipSource, output: av.container.OutputContainer, *, copy: bool) -> list[Packet]:
+    """The clip's audio as AAC, as far as the file has it: a video without sound is better than none."""
+    found: list[Packet] = []
+    with opened_at(clip) as (_, stream, packets), suppress(av.FFmpegError, ValueError):
+        if stream is not None:
+            own = (packet for packet in packets if packet.stream_index == stream.index)
+            if copy and codec_name(stream) == "aac":
+                found.extend(_copied(stream, own, clip, output))
+            else:
+                found.extend(_encoded(_samples(stream, own, clip), output))
+    return found
+
+
+def _copied(
+    stream: av.AudioStream, packets: Iterable[Packet], clip: ClipSource, output: av.container.OutputContainer
+) -> Iterator[Packet]:
+    start, end = (round(time / time_base_of(stream)) for time in (clip.start, clip.end))
+    copied = None
+    for packet in packets:
+        if packet.pts is None or packet.pts < start:
+            continue
+        if packet.pts >= end:
+            return
+        copied = copied or output.add_stream_from_template(stream, opaque=True)
+        packet.pts = packet.dts = packet.pts - start
+        packet.stream = copied
+        yield packet
+
+
+def _samples(stream: av.AudioStream, packets: Iterable[Packet], clip: ClipSource) -> Iterator[tuple[int, Samples]]:
+    """(position, samples): where in the clip these samples are heard, counted in samples."""
+    layout = "mono" if stream.codec_context.channels == 1 else "stereo"
+    resampler = av.AudioResampler(format="fltp", layout=layout, rate=_SAMPLE_RATE)
+    total = round((clip.end - clip.start) * _SAMPLE_RATE)
+    heard = 0  # samples so far: where recordings were joined, the audio of the second may begin within the first's
+    for frame in _frames(stream, packets):
+        if frame.pts is None or frame.pts * time_base_of(frame) < clip.start - _MAX_PACKET_SECONDS:
+            continue
+        for part in resampler.resample(frame):
+            position = round(((part.pts or 0) * time_base_of(part) - clip.start) * _SAMPLE_RATE)
+            if position >= total:
+                return
+            samples = part.to_ndarray().astype(np.float32, copy=False)[:, max(heard - position, 0) : total - position]
+            if samples.size:
+                begins = max(position, heard)
+                yield begins, samples
+                heard = begins + samples.shape[1]
+
+
+def _frames(stream: av.AudioStream, packets: Iterable[Packet]) -> Iterator[av.AudioFrame]:
+    for packet in packets:
+        try:
+            yield from stream.decode(packet)
+        except av.FFmpegError:
+            continue
+
+
+def _encoded(samples: Iterable[tuple[int, Samples]], output: av.container.OutputContainer) -> Iterator[Packet]:
+    encoder = None
+    for position, part in samples:
+        layout = "mono" if len(part) == 1 else "stereo"
+        encoder = encoder or output.add_stream("aac", rate=_SAMPLE_RATE, layout=layout)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(part), format="fltp", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = _SAMPLE_RATE, position, Fraction(1, _SAMPLE_RATE)
+        yield from encoder.encode(frame)
+    if encoder:
+        yield from encoder.encode()

@@ -1,0 +1,187 @@
+"""Where a clip lies in its video file, and the file's packets from near there on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, islice
+from pathlib import Path
+from typing import TypeAlias
+
+import av
+from av.stream import Stream
+
+from vop.errors import VideoError
+from vop.video.colour import HDR_TRANSFERS
+from vop.video.probe import codec_name
+from vop.video.source import open_video, packets_of
+from vop.video.timeline import DEFAULT_RATE, Clock, may_jump, read_timeline
+
+Packet: TypeAlias = "av.Packet[Stream]"  # at run time the class takes no parameter
+
+_FIRST_PACKETS = 100  # enough to tell how a file counts its time
+# Seconds before the wanted start: MPEG-TS seeks to any frame, not to a key frame, and from the key frames of a stream
+# with intra refresh the picture takes seconds to build up.
+SEEKS = (0, 2, 12, 60)
+_SAME_SECONDS = 0.5
+_COPYABLE_PIXELS = ("yuv420p", "yuvj420p")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSource:
+    """A clip and the file that it is cut from. Times are seconds of the file's own clock.
+
+    Attributes:
+        first: when the video's first frame is shown.
+        rate: frames per second.
+        ordinal: frames have no presentation times, only decoding times (see `Timeline`).
+        counted: packets have no times at all; frames follow each other at `rate`.
+        clock_jumps: the clock may restart or leap (see `vop.video.timeline`), so that seeking is of no use.
+        holds_last_frame: the last frame stays on display until the end of the clip.
+        copyable: an MP4 file can hold the pictures without encoding them again.
+    """
+
+    path: Path
+    first: Fraction
+    start: Fraction
+    end: Fraction
+    rate: Fraction
+    ordinal: bool
+    counted: bool
+    clock_jumps: bool
+    holds_last_frame: bool
+    copyable: bool
+
+    def time_of(self, packet: Packet) -> Fraction | None:
+        """When a packet's frame is shown, or decoded if the file has only that; None if it has neither."""
+        stamp = packet.dts if self.ordinal else packet.pts
+        return None if stamp is None else stamp * packet.time_base
+
+
+def find_clip(path: Path, start: Fraction, end: Fraction, *, duration_seconds: float | None = None) -> ClipSource:
+    """The clip between two times in seconds from the video's first frame.
+
+    Args:
+        duration_seconds: of the whole video, if known. It tells whether the file's clock runs through, and how long the
+            last frame is shown.
+
+    Raises:
+        VideoError: the file does not exist, or has no video in it.
+    """
+    with open_video(path) as (container, stream):
+        packets: list[Packet] = list(islice(packets_of(container, stream), _FIRST_PACKETS))
+        opening = read_timeline(packets, stream)
+        if opening is None:
+            raise VideoError(path, "its video stream is empty")
+        first = opening.stamps[0] * opening.time_base
+        decoded = [packet.dts for packet in packets if packet.size]
+        counted = opening.ordinal and None in decoded
+        if opening.ordinal and not counted:
+            first = min(stamp for stamp in decoded if stamp is not None) * time_base_of(stream)
+        clock_jumps = may_jump(container) and not _runs_through(stream, duration_seconds)
+        plain = codec_name(stream) == "h264" and stream.codec_context.pix_fmt in _COPYABLE_PIXELS
+        is_hdr = stream.codec_context.color_trc in HDR_TRANSFERS
+        return ClipSource(
+            path=path,
+            first=first,
+            start=first + start,
+            end=first + (end if duration_seconds is None else min(end, Fraction(duration_seconds))),
+            rate=Fraction(stream.guessed_rate or stream.average_rate or DEFAULT_RATE),
+            ordinal=opening.ordinal,
+            counted=counted,
+            clock_jumps=clock_jumps,
+            holds_last_frame=duration_seconds is not None,
+            copyable=plain and not (is_hdr or opening.ordinal or clock_jumps),
+        )
+
+
+def time_base_of(timed: Stream | av.frame.Frame) -> Fraction:
+    """Seconds per unit of a stream's or frame's time stamps, which FFmpeg sets on all that it reads."""
+    if timed.time_base is None:
+        raise ValueError("the stream has no time base")
+    return timed.time_base
+
+
+def _runs_through(stream: av.VideoStream, duration_seconds: float | None) -> bool:
+    """Whether a file's last time stamp is as far from its first one as its video is long."""
+    if duration_seconds is None or not stream.duration:
+        return False
+    return abs(float(stream.duration * time_base_of(stream)) - duration_seconds) < _SAME_SECONDS
+
+
+@contextmanager
+def opened_at(
+    clip: ClipSource, *, first_seek: int = 0
+) -> Iterator[tuple[av.VideoStream, av.AudioStream | None, Iterator[Packet]]]:
+    """The file's video stream, its audio stream, and the packets of both from a key frame at or before the clip on.
+
+    Args:
+        first_seek: index of the entry of `SEEKS` to try first.
+    """
+    seeks = () if clip.counted or clip.clock_jumps or clip.start == clip.first else SEEKS[first_seek:]
+    for back in (*seeks, None):
+        with open_video(clip.path) as (container, stream):
+            audio = _audio_stream(container)
+            packets: Iterator[Packet] | None = packets_of(container, *filter(None, [stream, audio]))
+            if packets is not None and clip.clock_jumps:
+                packets = _from_last_key(_by_one_clock(packets, container), stream, clip)
+            if packets is not None and back is not None:
+                packets = _after_seek(container, stream, packets, clip, clip.start - back)
+            if packets is not None:
+                yield stream, audio, packets
+                return
+
+
+def _audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
+    """The main audio stream; None if there is none, or no decoder for it."""
+    best = container.streams.best("audio")
+    return best if isinstance(best, av.AudioStream) and best.codec_context is not None else None
+
+
+def _by_one_clock(packets: Iterator[Packet], container: av.container.InputContainer) -> Iterator[Packet]:
+    clock = Clock(container)
+    for packet in packets:
+        clock.set(packet)
+        yield packet
+
+
+def _from_last_key(packets: Iterator[Packet], stream: av.VideoStream, clip: ClipSource) -> Iterator[Packet]:
+    """The packets from the last key frame before the clip on; earlier ones need not be decoded."""
+    held: list[Packet] = []
+    for packet in packets:
+        if packet.stream_index == stream.index:
+            time = clip.time_of(packet)
+            if packet.is_keyframe and time is not None and time <= clip.start:
+                held.clear()
+            elif packet.dts is not None and packet.dts * packet.time_base > clip.start:
+                yield from chain(held, [packet], packets)
+                return
+        held.append(packet)
+    yield from held
+
+
+def _after_seek(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    packets: Iterator[Packet],
+    clip: ClipSource,
+    target: Fraction,
+) -> Iterator[Packet] | None:
+    """The packets from the first key frame after a seek on; None if that comes too late, or does not come."""
+    try:
+        container.seek(int(target / time_base_of(stream)), stream=stream)
+    except av.FFmpegError:
+        return None
+    head: list[Packet] = []
+    for packet in packets:
+        if packet.stream_index != stream.index:
+            head.append(packet)  # AVI files have their audio half a second early
+            continue
+        time = clip.time_of(packet)
+        if time is None or time > clip.start:
+            return None
+        if packet.is_keyframe:
+            return chain(head, [packet], packets)
+    return None

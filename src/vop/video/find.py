@@ -1,0 +1,395 @@
+"""Which files below some paths are videos. Only names are looked at where they tell enough.
+
+Globs exclude files and folders:
+
+    IMG_*.MOV           a file or folder with such a name, anywhere
+    private             everything below each folder with that name
+    2024/private        by its path from the folder that is searched (with or without that folder's own name)
+    **/raw/*.mov        anywhere again
+    /data/videos/old    an absolute path
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import os
+import re
+import stat
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import translate
+from functools import cache, partial
+from pathlib import Path, PurePath
+
+from vop.errors import UsageError
+from vop.utils.names import existing_path, nfc
+from vop.video.kinds import VIDEO, is_live_photo, kind_by_content, kind_by_name, previews_among, with_pictures
+
+# Folders that a NAS (Synology, QNAP) or a system keeps for itself: previews, snapshots, what was deleted or repaired.
+# Windows writes its names in upper or lower case; others that begin with a dot are hidden anyway.
+_SYSTEM_FOLDERS = {"@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot", "lost+found"}
+_WINDOWS_FOLDERS = {"$recycle.bin", "system volume information"}
+
+_HIDDEN = "hidden"
+_SYSTEM = "a folder of the system"
+_LIBRARY = "a library of vop"
+_NO_FILE = "neither a file nor a folder"
+_LISTED = "another name of a file that is listed"
+_EXCLUDED = "excluded"
+_PREVIEW = "a preview of another video"
+_LIVE_PHOTO = "the movie of a Live Photo"
+_BAD_NAME = "its name is not valid UTF-8 and cannot be stored: rename it"
+
+_ANY_FOLDERS = "**"
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file that may be a video: its absolute path, its size in bytes and its modification time."""
+
+    path: Path
+    size: int
+    mtime_ns: int
+
+
+@dataclass
+class FoundVideos:
+    """The videos below some paths, and what was left out.
+
+    Attributes:
+        files: that may be videos, sorted by path, each once.
+        passed_over: how many files and folders were left out, by reason.
+        left_out: files and folders that may hold videos and were left out: excluded ones, previews, movies of Live
+            Photos.
+        missing: paths that were given and cannot be looked at, with the reason.
+        unreadable: files and folders that could not be looked at, with the reason; sorted. Their paths may hold
+            lone surrogates, where a name is not valid UTF-8.
+    """
+
+    files: list[FoundFile] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)
+    left_out: set[Path] = field(default_factory=set)
+    missing: list[tuple[Path, str]] = field(default_factory=list)
+    unreadable: list[tuple[Path, str]] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        passed_over = self.passed_over.total()
+        return f"FoundVideos({len(self.files)} files, {passed_over} passed over, {len(self.unreadable)} unreadable)"
+
+
+def find_videos(
+    paths: Iterable[str | Path],
+    *,
+    skip: str | Path | None = None,
+    exclude: Sequence[str] = (),
+    live_photos: bool = False,
+) -> FoundVideos:
+    """The videos among some files and below some folders.
+
+    A file is taken for a video by its suffix; where that tells nothing, if FFmpeg finds a video stream in it. Symbolic
+    links are followed, but a file is listed once, under its own name where that lies below one of the paths. Left out
+    are what is hidden (its name begins with a dot), folders that a NAS or a system keeps for itself, other kinds of
+    files, previews that a camera writes beside a recording, movies of Live Photos, libraries of vop, and what is not a
+    file at all. A file that is given by its path is always listed, unless a glob excludes it.
+
+    Paths may spell names in any of Unicode's forms; files are listed as the disk has them.
+
+    Args:
+        skip: a folder, or a file, to leave out.
+        exclude: globs of files and folders to leave out; see above.
+        live_photos: whether to list the movies of Live Photos.
+
+    Raises:
+        UsageError: none of the paths exists.
+    """
+    finder = _Finder(skip, exclude, live_photos=live_photos)
+    for path in paths:
+        finder.begin(existing_path(absolute_path(path)))
+    return finder.finish()
+
+
+def absolute_path(path: str | Path) -> Path:
+    """The path as `find_videos` gives it: absolute, without `..`, symbolic links as they are."""
+    path = Path(path).absolute()
+    if ".." not in path.parts:
+        return Path(os.path.normpath(path))
+    path = existing_path(path)
+    normal = Path(os.path.normpath(path))
+    if normal.exists() and path.exists() and normal.samefile(path):
+        return normal
+    return path.resolve()  # a link stands before the `..`
+
+
+class Walk:
+    """Visits folders, each once: first all that are reached without links, so that they are met by their own names.
+
+    The caller says with `enter` which folders to visit. Which of several links names a folder does not depend on the
+    order in which the disk lists them.
+
+    Args:
+        complain: called with the path of a folder that cannot be read, and why.
+    """
+
+    def __init__(self, complain: Callable[[str, OSError], None] = lambda path, error: None) -> None:
+        self._complain = complain
+        self._folders: list[tuple[str, str]] = []  # (path, root)
+        self._links: list[tuple[str, str]] = []  # a heap
+        self._visited: set[tuple[int, int]] = set()  # device and inode
+
+    def enter(self, path: str, *, root: str = "", is_link: bool = False) -> None:
+        """Visits a folder, or follows a link, later; `root` comes back with it."""
+        if is_link:
+            heapq.heappush(self._links, (path, root))
+        else:
+            self._folders.append((path, root))
+
+    def __iter__(self) -> Iterator[tuple[str, str, list[os.DirEntry[str]] | None]]:
+        """(path, root, entries) of each folder; the entries are None for a link that leads to no folder."""
+        while self._folders or self._links:
+            path, root = self._folders.pop() if self._folders else heapq.heappop(self._links)
+            if os.path.islink(path) and not os.path.isdir(path):
+                yield path, root, None
+                continue
+            try:
+                status = os.stat(path)
+                with os.scandir(path) as found:
+                    entries = list(found)
+            except OSError as error:
+                self._complain(path, error)
+                continue
+            if (status.st_dev, status.st_ino) not in self._visited:
+                self._visited.add((status.st_dev, status.st_ino))
+                yield path, root, entries
+
+
+class _Finder:
+    """Collects the videos below some paths."""
+
+    def __init__(self, skip: str | Path | None, exclude: Sequence[str], *, live_photos: bool) -> None:
+        self.found = FoundVideos()
+        self.any_exists = False  # one of the paths
+        self.skip = None if skip is None else os.path.realpath(existing_path(skip))
+        self.is_excluded = cache(partial(Exclude, exclude))  # below one of the paths that were given
+        self.live_photos = live_photos
+        self.files: dict[str, FoundFile] = {}  # by the real path, without links
+        self.walk = Walk(self._complain_of)
+
+    def begin(self, path: Path) -> None:
+        name = str(path)
+        try:
+            mode = os.stat(path).st_mode
+        except (OSError, ValueError) as error:
+            self.found.missing.append((path, getattr(error, "strerror", None) or str(error)))
+            return
+        if stat.S_ISDIR(mode):
+            self.walk.enter(name, root=name, is_link=os.path.islink(name))
+        elif self.is_excluded(name)(name):
+            self._leave_out(name, _EXCLUDED)
+        else:
+            self._take(name, os.path.realpath(name), given=True)
+        self.any_exists = True
+
+    def finish(self) -> FoundVideos:
+        if self.found.missing and not self.any_exists:
+            path, reason = self.found.missing[0]
+            raise UsageError(f"{str(path)!r} cannot be indexed: {reason}; give files or folders that exist")
+        for name, root, entries in self.walk:
+            if entries is None:
+                self._link_to_file(name)
+            else:
+                self._folder(name, root, entries)
+        self.found.files = sorted(self.files.values(), key=lambda file: str(file.path))
+        self.found.unreadable.sort()
+        return self.found
+
+    def _link_to_file(self, path: str) -> None:
+        real = os.path.realpath(path)
+        if real in self.files:
+            self._pass_over(_LISTED)
+        else:
+            self._file(path, real)
+
+    def _folder(self, path: str, root: str, entries: list[os.DirEntry[str]]) -> None:
+        real = os.path.realpath(path)
+        if real == self.skip or _is_library(entries):
+            self._pass_over(_LIBRARY)
+            return
+        companions = self._companions(entries, root)
+        for entry in entries:
+            self._entry(entry, os.path.join(real, entry.name), root, companions)
+
+    def _companions(self, entries: list[os.DirEntry[str]], root: str) -> dict[str, str]:
+        """Files beside a recording or a picture that are not to be listed, by name, and why."""
+        names = [entry.name for entry in entries if not self.is_excluded(root)(entry.path)]
+        movies = set() if self.live_photos else with_pictures(names)
+        return dict.fromkeys(movies, _LIVE_PHOTO) | dict.fromkeys(previews_among(names), _PREVIEW)
+
+    def _entry(self, entry: os.DirEntry[str], real: str, root: str, companions: Mapping[str, str]) -> None:
+        if entry.name.startswith("."):
+            self._pass_over(_HIDDEN)
+        elif _is_system_folder(entry):
+            self._pass_over(_SYSTEM)
+        elif self.is_excluded(root)(entry.path):
+            self._leave_out(entry.path, _EXCLUDED)
+        elif _is_companion(entry, companions):
+            self._leave_out(entry.path, companions[entry.name])
+        elif entry.is_symlink():
+            self.walk.enter(entry.path, root=root, is_link=True)
+        elif not entry.is_dir(follow_symlinks=False):
+            self._file(entry.path, real)
+        elif _can_be_stored(entry.name):
+            self.walk.enter(entry.path, root=root)
+        else:
+            self._complain(entry.path, _BAD_NAME)
+
+    def _file(self, path: str, real: str) -> None:
+        kind = kind_by_name(path) or VIDEO
+        if kind != VIDEO:
+            self._pass_over(kind)
+        elif real != self.skip:
+            self._take(path, real)
+
+    def _take(self, path: str, real: str, *, given: bool = False) -> None:
+        """Lists a file, unless it turns out to be unreadable, or not a video."""
+        if real in self.files:
+            return
+        try:
+            status = os.stat(path)
+            kind = _kind(path, status.st_mode, given=given)
+        except OSError as error:
+            self._complain_of(path, error)
+            return
+        if kind != VIDEO and not given:
+            self._pass_over(kind)
+        elif kind != VIDEO or not _can_be_stored(path):
+            self._complain(path, _BAD_NAME if kind == VIDEO else kind)
+        else:
+            mtime_ns = min(max(status.st_mtime_ns, -(2**63)), 2**63 - 1)  # files may claim any year
+            self.files[real] = FoundFile(Path(path), status.st_size, mtime_ns)
+
+    def _pass_over(self, reason: str) -> None:
+        self.found.passed_over[reason] += 1
+
+    def _leave_out(self, path: str, reason: str) -> None:
+        self._pass_over(reason)
+        self.found.left_out.add(Path(path))
+
+    def _complain(self, path: str, reason: str) -> None:
+        self.found.unreadable.append((Path(path), reason))
+
+    def _complain_of(self, path: str, error: OSError) -> None:
+        is_dangling = os.path.islink(path) and not os.path.exists(path)
+        self._complain(path, "a symbolic link that leads nowhere" if is_dangling else error.strerror or str(error))
+
+
+def _kind(path: str, mode: int, *, given: bool) -> str:
+    """What a file is. A file that was given by its path counts as a video, whatever its name.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not stat.S_ISREG(mode):
+        return _NO_FILE
+    if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return VIDEO if given or kind_by_name(path) == VIDEO else kind_by_content(path)
+
+
+def _is_system_folder(entry: os.DirEntry[str]) -> bool:
+    return (entry.name in _SYSTEM_FOLDERS or entry.name.lower() in _WINDOWS_FOLDERS) and entry.is_dir()
+
+
+def _is_companion(entry: os.DirEntry[str], companions: Mapping[str, str]) -> bool:
+    reason = companions.get(entry.name)
+    return reason is not None and entry.is_file() and (reason == _PREVIEW or is_live_photo(entry.path))
+
+
+def _is_library(entries: list[os.DirEntry[str]]) -> bool:
+    kinds = {entry.name: os.path.isdir(entry.path) for entry in entries if entry.name in ("library.json", "database")}
+    return kinds == {"library.json": False, "database": True}
+
+
+def _can_be_stored(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# -- globs
+
+
+def normal_globs(globs: Iterable[str]) -> tuple[str, ...]:
+    """The globs in one spelling, each once, in their order.
+
+    Raises:
+        UsageError: one of them is empty, or goes up with `..`.
+    """
+    return tuple(dict.fromkeys(map(_normal, globs)))
+
+
+def _normal(glob: str) -> str:
+    parts = [part for part in nfc(os.path.expanduser(glob)).split("/") if part not in ("", ".")]
+    if not parts or ".." in parts:
+        raise UsageError(f"--exclude {glob!r}: give a name (private, *.MOV), or a path below the folder (2024/private)")
+    return "/" * glob.startswith(("/", "~")) + "/".join(parts)
+
+
+class Exclude:
+    """Tells which paths some globs exclude below one of the folders that are searched.
+
+    Args:
+        root: the folder; case counts in it as on its disk. Or a file that was given by itself.
+    """
+
+    def __init__(self, globs: Sequence[str], root: str) -> None:
+        self._root = nfc(root)
+        globs = normal_globs(globs)
+        flags = re.IGNORECASE if globs and ignores_case(root) else 0
+        self._names = [re.compile(translate(glob), flags) for glob in globs if "/" not in glob]
+        self._paths = [(glob[0] == "/", _compiled(glob, flags)) for glob in globs if "/" in glob]
+
+    def __call__(self, path: str) -> bool:
+        """Whether a file or folder is excluded by itself: not whether a folder above it is."""
+        path = nfc(path)
+        if any(name.match(os.path.basename(path)) for name in self._names):
+            return True
+        if not self._paths:
+            return False
+        whole, root = PurePath(path).parts[1:], PurePath(self._root).parts
+        below = whole[len(root) - 1 :]
+        relative = [below, (*root[-1:], *below)] if below else [whole[-1:]]
+        return any(
+            _fits(parts, glob) for absolute, glob in self._paths for parts in ([whole] if absolute else relative)
+        )
+
+
+def _compiled(glob: str, flags: int) -> tuple[re.Pattern[str] | None, ...]:
+    """A pattern for each part of a path; None stands for any number of folders."""
+    parts = glob.strip("/").split("/")
+    return tuple(None if part == _ANY_FOLDERS else re.compile(translate(part), flags) for part in parts)
+
+
+def _fits(parts: tuple[str, ...], glob: tuple[re.Pattern[str] | None, ...]) -> bool:
+    if not glob:
+        return not parts
+    if glob[0] is None:
+        return any(_fits(parts[start:], glob[1:]) for start in range(len(parts) + 1))
+    return bool(parts) and bool(glob[0].match(parts[0])) and _fits(parts[1:], glob[1:])
+
+
+@cache
+def ignores_case(path: str) -> bool:
+    """Whether the disk that has a file or folder takes names that differ by case only for the same."""
+    folder, name = os.path.split(path.rstrip("/"))
+    other = name.swapcase()
+    if other == name:
+        return ignores_case(folder) if name and folder != path else sys.platform in ("darwin", "win32")
+    try:
+        return os.path.samefile(path, os.path.join(folder, other))
+    except OSError:
+        return False

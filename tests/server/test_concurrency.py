@@ -1,0 +1,259 @@
+"""Several requests at once: they share forward passes, are limited in number, and end with their clients."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from server.library_data import make_library, write_clips
+from vop.search.store import Store
+from vop.server.access import AllowedHosts
+from vop.server.app import create_app
+from vop.server.encoding import Batcher
+from vop.server.errors import Unavailable
+from vop.server.rate_limiter import ConcurrencyLimiter
+
+
+class Slow:
+    """Computes lengths, once it is let; remembers what it was asked for."""
+
+    def __init__(self, **settings) -> None:
+        self.calls: list[list[str]] = []
+        self.open = threading.Event()
+        self.thread = ThreadPoolExecutor(1)
+        self.batcher: Batcher[int] = Batcher(self.lengths, self.thread, **settings)
+
+    def lengths(self, texts: list[str]) -> list[int]:
+        self.calls.append(texts)
+        assert self.open.wait(10)
+        if "bad" in texts:
+            raise ValueError("bad is bad")
+        return [len(text) for text in texts]
+
+    async def ask(self, *texts: str) -> list[int]:
+        return await self.batcher(texts)
+
+    async def begun(self, calls: int) -> None:
+        while len(self.calls) < calls:
+            await asyncio.sleep(0.001)
+
+
+class TestBatcher:
+    def test_what_waits_is_computed_together_and_each_gets_its_own(self):
+        async def scenario():
+            slow = Slow()
+            first = asyncio.create_task(slow.ask("a"))
+            await slow.begun(1)
+            others = [asyncio.create_task(slow.ask("x" * number, "y")) for number in range(2, 22)]
+            await asyncio.sleep(0)
+            slow.open.set()
+            assert await first == [1]
+            assert await asyncio.gather(*others) == [[number, 1] for number in range(2, 22)]
+            return slow.calls
+
+        calls = asyncio.run(scenario())
+        assert [len(texts) for texts in calls] == [1, 21]  # y once
+
+    def test_those_who_ask_in_the_same_moment_need_one_call(self):
+        async def scenario():
+            slow = Slow()
+            slow.open.set()
+            await asyncio.gather(*(slow.ask(str(number)) for number in range(50)))
+            return slow.calls
+
+        assert len(asyncio.run(scenario())) == 1
+
+    def test_a_call_has_a_largest_size(self):
+        async def scenario():
+            slow = Slow(batch_size=8)
+            slow.open.set()
+            assert await slow.ask(*(str(number) for number in range(20))) == [1] * 10 + [2] * 10
+            return slow.calls
+
+        assert [len(texts) for texts in asyncio.run(scenario())] == [8, 8, 4]
+
+    def test_results_are_remembered_those_asked_for_last(self):
+        async def scenario():
+            slow = Slow(cache_size=2)
+            slow.open.set()
+            for text in ("a", "b", "a", "c", "a", "b"):
+                assert await slow.ask(text) == [1]
+            long = "x" * 5000
+            for _ in range(2):
+                assert await slow.ask(long) == [5000]
+            return slow.calls
+
+        assert asyncio.run(scenario()) == [["a"], ["b"], ["c"], ["b"], ["x" * 5000], ["x" * 5000]]
+
+    def test_who_leaves_is_not_computed_for(self):
+        async def scenario():
+            slow = Slow()
+            first = asyncio.create_task(slow.ask("a"))
+            await slow.begun(1)
+            leaver, stayer = asyncio.create_task(slow.ask("b")), asyncio.create_task(slow.ask("c"))
+            await asyncio.sleep(0)
+            leaver.cancel()
+            first.cancel()
+            await asyncio.sleep(0)
+            slow.open.set()
+            assert await stayer == [1]
+            assert leaver.cancelled()
+            assert first.cancelled()
+            return slow.calls
+
+        assert asyncio.run(scenario()) == [["a"], ["c"]]
+
+    def test_an_error_goes_to_those_it_concerns_and_work_goes_on(self):
+        async def scenario():
+            slow = Slow()
+            slow.open.set()
+            with pytest.raises(ValueError, match="bad is bad"):
+                await slow.ask("bad", "also")
+            assert await slow.ask("good") == [4]
+
+        asyncio.run(scenario())
+
+
+class TestConcurrencyLimiter:
+    def test_so_many_are_let_in(self):
+        limiter = ConcurrencyLimiter(2)
+        with limiter.slot(), limiter.slot():
+            with pytest.raises(Unavailable, match="busy with 2 requests"), limiter.slot():
+                raise AssertionError("a third one is in")
+            assert limiter.active == 2
+        with limiter.slot():
+            assert limiter.active == 1
+
+    def test_a_failure_gives_the_place_back(self):
+        limiter = ConcurrencyLimiter(1)
+        with pytest.raises(KeyError), limiter.slot():
+            raise KeyError("x")
+        assert limiter.active == 0
+
+
+@pytest.fixture(scope="module")
+def library(tiny_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("batching")
+    clips = {name: path for name, path in write_clips(folder / "clips").items() if name.endswith(".mp4")}
+    return make_library(folder / "demo", [tiny_folder], clips)
+
+
+@asynccontextmanager
+async def serving(library, **settings):
+    """The application, and a client that can ask many things at once."""
+    app = create_app([library.path], hosts=AllowedHosts("testserver"), precision="fp32", **settings)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+        try:
+            yield app, client
+        finally:
+            app.state.services.close()
+
+
+def model_of(app):
+    return app.state.services.libraries.by_name["demo"].open.encoders[0].model
+
+
+class TestServer:
+    def test_requests_share_forward_passes(self, library, monkeypatch):
+        passes = []
+
+        async def scenario():
+            async with serving(library) as (app, client):
+                model = model_of(app)
+                embed = model.embed_tokens
+
+                def counted(ids):
+                    passes.append(len(ids))
+                    return embed(ids)
+
+                monkeypatch.setattr(model, "embed_tokens", counted)
+                asked = [client.get("/api/views/demo/search", params={"q": f"a dog {number}"}) for number in range(40)]
+                answers = await asyncio.gather(*asked)
+                again = await client.get("/api/views/demo/search", params={"q": "a dog 7"})
+                return answers, again
+
+        answers, again = asyncio.run(scenario())
+        assert {answer.status_code for answer in answers} == {200}
+        assert again.json()["results"] == answers[7].json()["results"]
+        assert sum(passes) == 40
+        assert len(passes) <= 4
+
+    def test_above_the_limit_it_is_503_and_then_it_recovers(self, library, monkeypatch):
+        gate = threading.Event()
+        search = Store.search
+
+        def slow(self, *args, **kwargs):
+            assert gate.wait(10)
+            return search(self, *args, **kwargs)
+
+        monkeypatch.setattr(Store, "search", slow)
+
+        async def scenario():
+            async with serving(library, max_requests=5) as (app, client):
+
+                def ask(number):
+                    return client.get("/api/views/demo/search", params={"q": f"a dog {number}"})
+
+                inside = [asyncio.create_task(ask(number)) for number in range(5)]
+                while app.state.services.requests.active < 5:
+                    await asyncio.sleep(0.001)
+                turned_away = await asyncio.gather(*(ask(number) for number in range(20)), client.get("/api/state"))
+                gate.set()
+                return turned_away, await asyncio.gather(*inside), await ask(0)
+
+        turned_away, inside, after = asyncio.run(scenario())
+        assert {answer.status_code for answer in turned_away} == {503}
+        assert turned_away[0].headers["retry-after"] == "1"
+        assert turned_away[0].json() == {"detail": "the server is busy with 5 requests; try again in a moment"}
+        assert {answer.status_code for answer in [*inside, after]} == {200}
+
+    def test_a_client_that_goes_leaves_its_place(self, library, monkeypatch):
+        gate = threading.Event()
+        searched = []
+
+        def slow(self, *args, **kwargs):
+            searched.append(args)
+            assert gate.wait(10)
+            return []
+
+        monkeypatch.setattr(Store, "search", slow)
+        monkeypatch.setattr("vop.server.services.usable_cores", lambda: 2)
+
+        async def scenario():
+            async with serving(library, max_requests=4) as (app, _):
+                goes = asyncio.Event()
+
+                async def receive():
+                    await goes.wait()
+                    return {"type": "http.disconnect"}
+
+                async def send(message):
+                    pass
+
+                asked = [asyncio.create_task(app(scope(f"q=dog{number}"), receive, send)) for number in range(4)]
+                while len(searched) < 2:
+                    await asyncio.sleep(0.001)
+                assert app.state.services.requests.active == 4
+                goes.set()
+                await asyncio.gather(*asked)
+                assert app.state.services.requests.active == 0
+                gate.set()
+                await asyncio.sleep(0.05)
+
+        asyncio.run(scenario())
+        assert len(searched) == 2  # the other two had only waited
+
+
+def scope(query: str) -> dict:
+    return {
+        **{"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http"},
+        **{"path": "/api/views/demo/search", "raw_path": b"/api/views/demo/search", "root_path": ""},
+        "query_string": query.encode(),
+        "headers": [(b"host", b"testserver")],
+    }
