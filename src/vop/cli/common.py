@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from vop.errors import FileFailure, UsageError
 from vop.training.recipe import ENOUGH_STEPS, FIELDS, PAPER_EPOCHS, Recipe, kind_of
 from vop.utils.parsing import parse_yaml
+from vop.utils.progress import is_launched
 from vop.utils.text import count, first_few, in_json, visible
+from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -48,8 +50,11 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_threads_option(parser: argparse.ArgumentParser) -> None:
-    """`vop.utils.threads.use_threads` takes its value."""
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that `use_device_options` reads."""
+    parser.add_argument(
+        "--device", default="auto", help="Device to compute on: auto (default), cpu, cuda, cuda:N or mps."
+    )
     parser.add_argument(
         "--threads",
         metavar="N",
@@ -58,12 +63,17 @@ def add_threads_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_device_options(parser: argparse.ArgumentParser) -> None:
-    """`vop.utils.device.use_device` and `vop.utils.threads.use_threads` take their values."""
-    parser.add_argument(
-        "--device", default="auto", help="Device to compute on: auto (default), cpu, cuda, cuda:N or mps."
-    )
-    add_threads_option(parser)
+def use_device_options(arguments: argparse.Namespace) -> None:
+    """Chooses the device and the number of threads. This imports PyTorch.
+
+    Raises:
+        UsageError: this machine has no such device, or the number is less than 1.
+    """
+    use_threads(arguments.threads)
+    from vop.utils.device import use_device
+
+    if not is_launched():  # else the launcher gives each process a device
+        use_device(arguments.device)
 
 
 def load_data(spec: str, arguments: argparse.Namespace) -> Dataset:

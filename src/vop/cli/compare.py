@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 from vop.cli.common import (
     add_data_options,
+    add_device_options,
     add_recipe_options,
     add_settings_option,
-    add_threads_option,
     load_data,
     parse_settings,
     print_json,
     print_table,
     recipe_of,
     say,
+    use_device_options,
     warn,
 )
 from vop.errors import UsageError, VopError, unknown_name
 from vop.training.recipe import TrainingConfig, read_config
 from vop.utils import progress
-from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
     from vop.datasets.types import Dataset
@@ -107,7 +107,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="Print JSON: a list of results under `studies`.")
     add_settings_option(parser)
     add_recipe_options(parser, without=("learning_rate", "seed"))
-    add_threads_option(parser)
+    add_device_options(parser)
 
 
 def run_compare(arguments: argparse.Namespace) -> int:
@@ -126,7 +126,7 @@ def run_ablate(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> int:
     _need("matplotlib", "drawing figures")
-    use_threads(arguments.threads)
+    use_device_options(arguments)
     from vop.experiments.runner import check, check_plan, set_aside
 
     if arguments.jobs < 1:

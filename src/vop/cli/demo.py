@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vop.cli.common import add_threads_option, command_line, print_json, print_table, say
+from vop.cli.common import add_device_options, command_line, print_json, print_table, say, use_device_options
 from vop.utils import progress
-from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
     from vop.benchmarks.demo import Answer
@@ -40,13 +39,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--out", type=Path, default=Path("demo"), help="folder for videos, run, library and picture (default demo)"
     )
-    add_threads_option(parser)
+    add_device_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run, uses_database=True)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    use_threads(arguments.threads)
+    use_device_options(arguments)
     from vop.benchmarks.demo import run_demo
 
     with progress.show() as show:

@@ -15,11 +15,11 @@ from vop.cli.common import (
     print_json,
     print_table,
     say,
+    use_device_options,
     warn_skipped,
 )
 from vop.errors import UsageError, unknown_name
 from vop.utils import progress
-from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
     from vop.datasets.types import Dataset
@@ -82,14 +82,12 @@ def run(arguments: argparse.Namespace) -> None:
         raise unknown_name("split", arguments.split, SPLIT_NAMES)
     if arguments.json and Path(arguments.json).is_dir():
         raise UsageError(f"--json {arguments.json} is a folder; give a file, or nothing for standard output")
-    use_threads(arguments.threads)
+    use_device_options(arguments)
     from vop.evaluation.job import default_split, open_model
     from vop.evaluation.tables import TEXT_FORMATS, table, text_table
-    from vop.utils.device import use_device
 
     if arguments.format not in (formats := ("table", *TEXT_FORMATS)):
         raise unknown_name("format", arguments.format, formats)
-    use_device(arguments.device)
 
     dataset = load_data(arguments.data, arguments)
     split = arguments.split or default_split(dataset)

@@ -10,10 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from vop.cli.common import add_threads_option, command_line, print_json, say, warn
+from vop.cli.common import add_device_options, command_line, print_json, say, use_device_options, warn
 from vop.utils import progress
 from vop.utils.text import count, first_few
-from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
     from vop.search.manifest import SegmentationConfig
@@ -41,7 +40,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--model",
         metavar="M",
-        help="A run, a CLIP folder, a hub id, or mini. Needed to create a library; an existing one knows its model.",
+        help="A run, a CLIP folder, a hub id, or mini. Only when creating a library, for which the default is OpenAI's "
+        "ViT-B/32; an existing library knows its model.",
     )
     parser.add_argument(
         "--segment", metavar="BY", help="Cut videos by windows (default) or shots. Only when creating a library."
@@ -108,7 +108,7 @@ def add_work_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=int, help="Processes that decode. One for each free core by default.")
     parser.add_argument("--batch-size", type=int, default=16, help="Segments in a forward pass (default 16).")
-    add_threads_option(parser)
+    add_device_options(parser)
 
 
 def work_options(arguments: argparse.Namespace) -> WorkOptions:
@@ -128,7 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         _preview(arguments)
         return 0
-    use_threads(arguments.threads)
+    use_device_options(arguments)
     report = _index(arguments, yes=arguments.yes)
     if report.unconfirmed and _confirm(report.unconfirmed):
         pruned = _index(arguments, yes=True)

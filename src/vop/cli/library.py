@@ -9,11 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vop.cli.common import command_line, print_json, print_table, say, warn
+from vop.cli.common import command_line, print_json, print_table, say, use_device_options, warn
 from vop.cli.index import add_work_options, print_failures, say_waiting, work_options
 from vop.utils import progress
 from vop.utils.text import count, on_one_line
-from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
     from vop.search.library import Library
@@ -205,7 +204,7 @@ def _print_check(report: CheckReport) -> None:
 
 
 def _reembed(arguments: argparse.Namespace) -> None:
-    use_threads(arguments.threads)
+    use_device_options(arguments)
     library = _open(arguments)
     with progress.show() as show:
         report = library.reembed(

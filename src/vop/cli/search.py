@@ -7,11 +7,19 @@ import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vop.cli.common import add_threads_option, command_line, print_json, print_table, say, seconds, warn
+from vop.cli.common import (
+    add_device_options,
+    command_line,
+    print_json,
+    print_table,
+    say,
+    seconds,
+    use_device_options,
+    warn,
+)
 from vop.errors import UsageError
 from vop.search.filters import FILTERS, Filters
 from vop.utils.text import count, on_one_line
-from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
     from vop.search.library import Library
@@ -53,7 +61,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--use", metavar="N", type=int, default=1, help="Which of the library's models searches, from 1 on (default 1)."
     )
     parser.add_argument("--precision", default="auto", help="Precision of the model: auto (default), bf16 or fp32.")
-    add_threads_option(parser)
+    add_device_options(parser)
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     parser.set_defaults(run=run, uses_database=True)
 
@@ -88,7 +96,7 @@ def _search(arguments: argparse.Namespace) -> None:
     if not 0 <= number < len(library.models):
         raise UsageError(f"--use {arguments.use}: the library has {count('model', len(library.models))}, from 1 on")
     Filters(**filters).sql(library.columns)  # before seconds are spent on PyTorch
-    use_threads(arguments.threads)
+    use_device_options(arguments)
     if arguments.captions and isinstance(query, Example):
         found = library.captions(query, arguments.captions, k=arguments.k, model=number)
         _print_captions(found, as_json=arguments.json)

@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vop.cli.common import add_threads_option, say, warn
+from vop.cli.common import add_device_options, say, use_device_options, warn
 from vop.errors import UsageError
 from vop.utils.text import count, visible
-from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
     from vop.server.libraries import Libraries
@@ -58,7 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--root-path", metavar="PATH", default="", help="Path below which a proxy serves the page, such as /videos."
     )
     parser.add_argument("--precision", default="auto", help="Precision of the models: auto, bf16 or fp32.")
-    add_threads_option(parser)
+    add_device_options(parser)
     parser.add_argument("--open", action="store_true", help="Open the page in a browser.")
     parser.add_argument(
         "--metrics",
@@ -145,7 +144,7 @@ def _configure_logging(level: str | None, access_log: str | None) -> None:
 
 
 def _serve(arguments: argparse.Namespace, listener: socket.socket, *, token: str | None, root_path: str) -> None:
-    use_threads(arguments.threads)
+    use_device_options(arguments)
     from vop.server.access import AllowedHosts
     from vop.server.app import create_app
     from vop.server.connections import Server, connections_that_fit

@@ -17,6 +17,7 @@ from vop.cli.common import (
     parse_settings,
     recipe_of,
     say,
+    use_device_options,
     warn,
     warn_skipped,
 )
@@ -25,7 +26,6 @@ from vop.errors import UsageError
 from vop.training.recipe import UNTUNED, TrainingConfig, read_config
 from vop.utils import progress
 from vop.utils.text import count
-from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
     from vop.datasets.types import Dataset
@@ -82,14 +82,10 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.num_frames is not None:
         settings["num_frames"] = arguments.num_frames
     config = replace(config, recipe=recipe_of(config.recipe, arguments))
-    use_threads(arguments.threads)
+    use_device_options(arguments)
     from accelerate import PartialState
 
     from vop.training.job import train
-    from vop.utils.device import use_device
-
-    if not progress.is_launched():  # else the launcher gives each process a device
-        use_device(arguments.device)
 
     with progress.show() as show:
         trained = train(

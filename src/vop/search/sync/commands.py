@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vop.backbones import DEFAULT_HUB_ID
 from vop.errors import UsageError, VopError
 from vop.search.manifest import FILE, SegmentationConfig
 from vop.search.models import absolute_name, new_manifest, open_model, open_models
@@ -58,7 +59,7 @@ def index(
     Args:
         folder: the library.
         paths: files and folders. Those that do not exist are skipped with a warning.
-        model: a run, a folder, a hub id or mini; needed to create a library. An existing one knows its model.
+        model: a run, a folder, a hub id or mini; only when creating a library. An existing one knows its model.
         segmentation, num_frames, keep_frames, precision: only when creating a library; an existing one keeps its own.
         keep_frames: keeps the decoded frames, so that the library can move to another model without decoding.
         exclude: globs of files and folders that are not indexed, in addition to those that the library has. The library
@@ -86,7 +87,7 @@ def index(
     for path, reason in scanned.missing.items():
         warn(f"{path!r} cannot be indexed and is skipped: {reason}")
     wanted = _Settings(model, segmentation, num_frames, keep_frames, precision)
-    new_model = None if (scanned.library / FILE).exists() else _load_model(scanned.library, wanted)
+    new_model = None if (scanned.library / FILE).exists() else _load_model(wanted)
     with library_lock(scanned.library, waiting=waiting):
         library, models = _open(scanned.library, wanted, new_model)
         _check_outdated(library, scanned, redo=redo)
@@ -267,7 +268,11 @@ def _tidy(library: Store) -> None:
 
 @dataclass(frozen=True)
 class _Settings:
-    """What the caller wants a library to be like. A new one needs a model; an existing one has its own."""
+    """What the caller wants a library to be like; None for what an existing one has.
+
+    Attributes:
+        model: of a new library, `DEFAULT_HUB_ID` if there is none.
+    """
 
     model: str | None
     segmentation: SegmentationConfig | None
@@ -276,11 +281,9 @@ class _Settings:
     precision: str
 
 
-def _load_model(folder: Path, wanted: _Settings) -> TextVideoModel:
+def _load_model(wanted: _Settings) -> TextVideoModel:
     """The model of a new library."""
-    if wanted.model is None:
-        raise UsageError(f"{folder}: a new library needs a model: --model RUN, a CLIP folder, a hub id, or mini")
-    model = open_model(wanted.model, num_frames=wanted.num_frames, precision=wanted.precision)
+    model = open_model(wanted.model or DEFAULT_HUB_ID, num_frames=wanted.num_frames, precision=wanted.precision)
     model.check_independent()
     return model
 
@@ -292,10 +295,9 @@ def _open(folder: Path, wanted: _Settings, new_model: TextVideoModel | None) -> 
         UsageError: the settings are not those of the library.
         VopError: the model is another one than the library's.
     """
-    if new_model is not None and wanted.model is not None and not (folder / FILE).exists():  # not by another process
-        manifest = new_manifest(
-            new_model, name=wanted.model, segmentation=wanted.segmentation, keep_frames=wanted.keep_frames
-        )
+    if new_model is not None and not (folder / FILE).exists():  # not created by another process meanwhile
+        name = wanted.model or DEFAULT_HUB_ID
+        manifest = new_manifest(new_model, name=name, segmentation=wanted.segmentation, keep_frames=wanted.keep_frames)
         return Store.create(folder, manifest), [new_model]
     library = Store.open(folder)
     had = library.manifest
