@@ -66,7 +66,7 @@ def study(tiny_folder, colours, tmp_path, capsys):
 def trained_jobs(monkeypatch) -> list[str]:
     """The folders of the trainings that are done from now on."""
     seen, original = [], work.train
-    monkeypatch.setattr(work, "train", lambda *given, **more: (seen.append(given[2].name), original(*given, **more))[1])
+    monkeypatch.setattr(work, "train", lambda *given, **more: (seen.append(more["out"].name), original(*given, **more))[1])
     return seen
 
 
@@ -258,9 +258,9 @@ class TestCompare:
     def test_code_that_changes_while_the_study_runs(self, study, monkeypatch, mine):
         original = work.train
 
-        def edits(dataset, method, *given, **more):
+        def edits(*given, **more):
             mine.part.write_text(mine.part.read_text().replace("0.5", "0.25"))
-            return original(dataset, method, *given, **more)
+            return original(*given, **more)
 
         monkeypatch.setattr(work, "train", edits)
         given = ["--methods", "bias,mine", "--seeds", "0", "--learning-rates", "1e-3"]
@@ -302,10 +302,10 @@ class TestCompare:
     def test_an_arm_that_fails_is_reported_and_the_others_go_on(self, study, tmp_path, monkeypatch, error, says):
         original = work.train
 
-        def breaks(dataset, method, *given, **more):
-            if method == "vop-p":
+        def breaks(*given, **more):
+            if more["method"] == "vop-p":
                 raise error
-            return original(dataset, method, *given, **more)
+            return original(*given, **more)
 
         monkeypatch.setattr(work, "train", breaks)
         status, out, _ = study("compare", "--methods", "vop-p,vop", "--learning-rates", "1e-3", "--seeds", "0")
