@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from docutils import nodes
-from pygments.lexers.special import TextLexer
 from sphinx import addnodes
 from sphinx.application import Sphinx
 
@@ -17,6 +16,7 @@ version = release = VERSION
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
+suppress_warnings = ["misc.highlighting_failure"]  # Pygments does not know every kind of file that is shown
 templates_path: list[str] = []
 
 html_theme = "furo"
@@ -62,5 +62,4 @@ def link_within_repository(app: Sphinx, page: nodes.document) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    app.add_lexer("csv", TextLexer)
     app.connect("doctree-read", link_within_repository)

@@ -26,7 +26,7 @@ from tiny_data import CAPTIONS, write_videos
 from vop.backbones.source import DEFAULT_HUB_ID, PINNED_REVISIONS
 from vop.cli import main
 from vop.models.pretrained import create
-from vop.training import trainer
+from vop.training import schedule
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # old files are in that format
 
@@ -129,7 +129,7 @@ def prepare(page: str) -> None:
 def test_the_commands_of_a_page_run(page, workplace, monkeypatch, capsys):
     prepare(page)
     monkeypatch.syspath_prepend(workplace)
-    monkeypatch.setattr(trainer, "ENOUGH_STEPS", 2)
+    monkeypatch.setattr(schedule, "ENOUGH_STEPS", 2)
     deleted, trash = workplace / "holidays" / "lake.mp4", workplace / "lake.mp4"
     for words in PAGES[page]:
         if "--prune" in words and deleted.exists():
@@ -145,7 +145,7 @@ def test_the_commands_of_a_page_run(page, workplace, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_the_quickstart_runs_as_it_is_shown(tmp_path, monkeypatch):
-    """Each cell runs, and prints what the page shows where that does not depend on the machine."""
+    """Each cell runs, and prints and draws as often as the page shows."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     saved = nbformat.read(ROOT / "docs" / "quickstart.ipynb", as_version=4)
     assert (ROOT / "docs" / "quickstart.ipynb").stat().st_size < 200_000
@@ -154,7 +154,8 @@ def test_the_quickstart_runs_as_it_is_shown(tmp_path, monkeypatch):
     ).execute()
     cells = [(shown, ran) for shown, ran in zip(saved.cells, done.cells, strict=True) if shown.cell_type == "code"]
     for shown, ran in cells:
-        assert [output.output_type for output in shown.outputs] == [output.output_type for output in ran.outputs]
+        kinds = [output.output_type for output in ran.outputs if output.get("name") != "stderr"]
+        assert kinds == [output.output_type for output in shown.outputs], shown.source
     assert sum(len(shown.outputs) for shown, _ in cells) >= 8
 
 

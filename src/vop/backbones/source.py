@@ -194,7 +194,7 @@ def _download(name: str, revision: str | None) -> Path:
     except Exception as error:  # the hub's client raises errors of its HTTP library
         if cached:  # weights without a vocabulary still embed videos
             return cached
-        near = [known for known in get_close_matches(name, KNOWN_SIZES, cutoff=0.8) if known != name]
+        near = [] if name in KNOWN_SIZES else get_close_matches(name, KNOWN_SIZES, cutoff=0.8)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise VopError(
             f"{name!r} is not a folder here, and as a hub id it is not cached; the hub cannot be reached "

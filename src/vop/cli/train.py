@@ -40,8 +40,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Tunes a method on captioned videos. Under `accelerate launch -m vop` it runs on several devices.",
     )
     add_data_options(parser, required=False)
-    parser.add_argument("--method", help="Method to tune: vop-f+p (default), or another one that `vop params` lists.")
-    parser.add_argument("--head", help="Head: meanP (default), seqLSTM, seqTransf, tightTransf or x-pool.")
+    parser.add_argument(
+        "--method",
+        help="Method to tune: vop-f+p (default), another one that `vop params` lists, or package.module:Class.",
+    )
+    parser.add_argument(
+        "--head", help="Head: meanP (default), seqLSTM, seqTransf, tightTransf, x-pool, or package.module:Class."
+    )
     parser.add_argument(
         "--backbone", help="Backbone: openai/clip-vit-base-patch32 (default), mini, a hub id or a CLIP folder."
     )
