@@ -66,7 +66,9 @@ def study(tiny_folder, colours, tmp_path, capsys):
 def trained_jobs(monkeypatch) -> list[str]:
     """The folders of the trainings that are done from now on."""
     seen, original = [], work.train
-    monkeypatch.setattr(work, "train", lambda *given, **more: (seen.append(more["out"].name), original(*given, **more))[1])
+    monkeypatch.setattr(
+        work, "train", lambda *given, **more: (seen.append(more["out"].name), original(*given, **more))[1]
+    )
     return seen
 
 
