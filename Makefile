@@ -55,7 +55,8 @@ bench: install
 	$(BIN)/python bench/search.py
 	$(BIN)/python bench/serve.py
 
-# The tables and figures of docs/results: about two hours on two cores.
+# The numbers of docs/results.md: about two hours on two cores.
 results: install
-	$(BIN)/vop compare --recipe recipes/emoji-motion.yaml --out runs/emoji-motion --report docs/results --jobs 2
-	$(BIN)/vop ablate --recipe recipes/emoji-motion.yaml --out runs/emoji-motion --report docs/results --seeds 0 --jobs 2
+	$(BIN)/vop compare --recipe recipes/emoji-motion.yaml --out runs/emoji-motion --jobs 2
+	$(BIN)/vop ablate --recipe recipes/emoji-motion.yaml --out runs/emoji-motion --seeds 0 --jobs 2
+	$(BIN)/python -m tools.publish_results runs/emoji-motion/report

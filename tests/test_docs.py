@@ -26,8 +26,7 @@ from vop.cli.common import parse_settings
 from vop.cli.compare import ENTRIES
 from vop.datasets.readers import READERS
 from vop.datasets.types import Split, Video
-from vop.experiments.ablations import ABLATIONS
-from vop.experiments.plan import Search, arms_of
+from vop.experiments.plan import ABLATIONS, Search, arms_of
 from vop.methods import METHODS, settings_of
 from vop.training.recipe import FIELDS, Recipe, TrainingConfig, read_config
 
@@ -147,7 +146,7 @@ def check_vop(words: list[str]) -> None:
             assert documented_recipe(recipe).data
         methods_named = getattr(arguments, "methods", None)
         assert arms_of(methods_named.split(",") if methods_named else list(METHODS))
-        assert set(getattr(arguments, "studies", [])) <= ABLATIONS.keys()
+        assert set(getattr(arguments, "ablations", [])) <= ABLATIONS.keys()
     elif hasattr(arguments, "settings"):
         named = arguments.method if isinstance(arguments.method, list) else [arguments.method]
         settings = {**config.settings, **parse_settings(arguments.settings)}
@@ -319,13 +318,13 @@ def test_the_example_recipe_is_one(tmp_path):
     test_recipes_are_read_and_fit_their_methods(tmp_path / "recipe.yaml")
 
 
-def test_the_example_of_a_study_is_one(tmp_path):
+def test_the_example_of_an_experiment_is_one(tmp_path):
     (block,) = blocks(DOCS / "comparing.md", "yaml")
     (tmp_path / "recipe.yaml").write_text(block, encoding="utf-8")
-    study = read_config(tmp_path / "recipe.yaml").study
-    assert study
-    assert study.keys() <= ENTRIES.keys()
-    assert arms_of(study["methods"])
+    entries = read_config(tmp_path / "recipe.yaml").experiment
+    assert entries
+    assert entries.keys() <= ENTRIES.keys()
+    assert arms_of(entries["methods"])
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name_of)
@@ -377,7 +376,7 @@ def test_the_table_of_settings_is_that_of_the_methods():
     assert {name.strip("`"): yaml.safe_load(default) for name, default in documented.items()} == known
 
 
-def test_the_table_of_study_entries_is_what_a_recipe_takes():
+def test_the_table_of_entries_is_what_a_recipe_takes():
     documented = rows(DOCS / "comparing.md", under="## In a recipe")
     assert {name.strip("`") for name in documented} == ENTRIES.keys()
     defaults = {"trials": Search().trials, "trial_epochs": Search().epochs, "trial_steps": Search().steps}

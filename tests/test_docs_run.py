@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 # Commands that cannot be run here, by what is in them. `test_docs.py` parses them and checks their arguments.
 NOT_RUN = {
-    r"^(compare|ablate) ": "hours of training; tests/studies runs small ones",
+    r"^(compare|ablate) ": "hours of training; tests/experiments runs small ones",
     r"^serve ": "serves until it is stopped; tests/cli/test_serve.py",
     r"emoji-motion": "renders thousands of videos; tests/world renders a few",
     r"(msrvtt|msvd|didemo|activitynet|lsmdc|vatex)": "the benchmark's files are not here; tests/data has small ones",

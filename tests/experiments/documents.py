@@ -1,9 +1,11 @@
-"""Documents of studies that never ran, as `vop.experiments.results` makes them; the numbers are made up, but alike."""
+"""Results of experiments that never ran, as their files have them; the numbers are made up, but plausible."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+
+from vop.experiments.results import ArmResult, ExperimentResults
 
 # name: t2v R@1, v2t R@1, order, the paper's count, the true count, learning rate
 ARMS = {
@@ -26,6 +28,14 @@ BACKBONE = 8_123_456
 MACHINE = "Intel(R) Xeon(R) Processor, 2 cores"
 KINDS = {"leave": 56, "move": 115, "turn": 35}
 PAPER = {"vop": 39.6, "vop-p": 40.1, "vop-c": 40.8, "vop-f": 42.6, "vop-f+p": 43.5, "vop-f+c": 44.6, "full": 41.7}
+
+
+def typed(document: dict) -> ExperimentResults:
+    return ExperimentResults.from_dict(document)
+
+
+def typed_arm(row: dict) -> ArmResult:
+    return ArmResult.from_dict(row)
 
 
 def metrics(r1: float) -> dict:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from experiments.documents import arm, metrics, typed_arm
 from vop.experiments import paper
 from vop.methods import METHODS
 
 
 def test_its_rows():
     assert len(paper.results()) == 5
-    assert paper.row("msrvtt-9k", "vop-f+c")["t2v"] == {"r1": 44.6, "r5": 69.9, "r10": 80.3, "mnr": 16.3, "mdr": 2}
-    assert paper.row("msrvtt-9k", "zero-shot")["t2v"]["r1"] == 31.5
+    assert paper.row("msrvtt-9k", "vop-f+c").t2v == {"r1": 44.6, "r5": 69.9, "r10": 80.3, "mnr": 16.3, "mdr": 2}
+    assert paper.row("msrvtt-9k", "zero-shot").t2v["r1"] == 31.5
     assert paper.row("emoji-motion", "vop") is None
     assert {method for rows in paper.results().values() for method in rows} <= METHODS.keys()
 
@@ -21,17 +22,22 @@ def test_average_gains_are_those_that_the_paper_states(method, gain):
     assert paper.average_gain(method) == pytest.approx(gain, abs=0.051)
 
 
+def both(r1: float) -> dict:
+    return {"t2v": metrics(r1), "v2t": metrics(r1)}
+
+
 def test_the_verdict_looks_at_the_spread():
     means = {"vop": 30.0, "vop-p": 32.0, "vop-c": 30.4, "vop-f": 29.0}
-    spreads = {"vop": 0.5, "vop-p": 0.5, "vop-c": 0.5, "vop-f": None}
-    found = {(pair["lower"], pair["higher"]): pair for pair in paper.order(means, spreads)}
+    rows = [arm(name, (0,)) | {"mean": both(mean), "spread": both(0.5)} for name, mean in means.items()]
+    rows[-1]["spread"] = None
+    found = {(pair.lower, pair.higher): pair for pair in paper.order([typed_arm(row) for row in rows])}
     assert found.keys() == {("vop", "vop-p"), ("vop", "vop-c"), ("vop", "vop-f")}
-    assert found["vop", "vop-p"]["verdict"] == "holds"
-    assert found["vop", "vop-c"]["verdict"] == "within the spread"
-    assert found["vop", "vop-f"]["verdict"] == "does not hold"
-    assert found["vop", "vop-p"]["ours"] == 2.0
-    assert found["vop", "vop-p"]["spread"] == pytest.approx(0.5**0.5)
-    assert found["vop", "vop-p"]["paper"] == pytest.approx(0.56)
+    assert found["vop", "vop-p"].verdict == "holds"
+    assert found["vop", "vop-c"].verdict == "within the spread"
+    assert found["vop", "vop-f"].verdict == "does not hold"
+    assert found["vop", "vop-p"].ours == 2.0
+    assert found["vop", "vop-p"].spread == pytest.approx(0.5**0.5)
+    assert found["vop", "vop-p"].paper == pytest.approx(0.56)
 
 
 def test_every_order_is_one_of_known_methods():

@@ -9,8 +9,7 @@ from vop import methods
 from vop.backbones import find_sizes
 from vop.backbones.clip.config import VIT_B_32
 from vop.errors import UsageError, VopError
-from vop.experiments import ablations
-from vop.experiments.plan import Arm, Plan, Search, arms_of, check_same
+from vop.experiments.plan import ABLATIONS, Arm, Plan, Search, ablation_arms, arms_of, check_same
 from vop.training.recipe import Recipe
 
 
@@ -94,7 +93,7 @@ class TestPlan:
     def test_what_changes_results_is_part_of_what_it_is(self, changes):
         known = {"splits": {"train": "1"}, "backbone": "2"}
         one, other = plan(search=Search()).identity(**known), plan(**{"search": Search(), **changes}).identity(**known)
-        with pytest.raises(VopError, match="OUT holds a study that was started with something else"):
+        with pytest.raises(VopError, match="OUT holds an experiment"):
             check_same(one, other, out="OUT")
 
     def test_the_difference_is_named(self):
@@ -120,10 +119,10 @@ class TestPlan:
 
 class TestAblations:
     @pytest.mark.parametrize("backbone", ["ViT-B/32", "mini"])
-    @pytest.mark.parametrize("study", ablations.ABLATIONS)
+    @pytest.mark.parametrize("study", ABLATIONS)
     def test_every_arm_can_be_built_and_shares_one_rate(self, study, backbone):
         sizes = find_sizes(backbone)
-        arms = ablations.arms(study, sizes, settings={"num_frames": 6})
+        arms = ablation_arms(study, sizes, settings={"num_frames": 6})
         assert len(arms) >= 2
         assert len({arm.name for arm in arms}) == len({arm.key for arm in arms}) == len(arms)
         (default,) = [arm for arm in arms if arm.rate_of is None]
@@ -144,11 +143,11 @@ class TestAblations:
         ],
     )
     def test_on_vit_b_32_they_are_the_papers(self, study, x):
-        assert [arm.x for arm in ablations.arms(study, VIT_B_32, settings={})] == x
+        assert [arm.x for arm in ablation_arms(study, VIT_B_32, settings={})] == x
 
     def test_depth_goes_up_both_towers(self):
         sizes = dataclasses.replace(VIT_B_32, text=dataclasses.replace(VIT_B_32.text, layers=4))
-        settings = [arm.settings for arm in ablations.arms("depth", sizes, settings={})]
+        settings = [arm.settings for arm in ablation_arms("depth", sizes, settings={})]
         assert [(len(s["visual_layers"]), len(s["text_layers"])) for s in settings[:-1]] == [
             (1, 1),
             (3, 1),
@@ -158,5 +157,5 @@ class TestAblations:
         assert settings[-1] == {}
 
     def test_no_such_study(self):
-        with pytest.raises(UsageError, match="unknown study 'lenght': did you mean length"):
-            ablations.arms("lenght", VIT_B_32, settings={})
+        with pytest.raises(UsageError, match="unknown ablation 'lenght': did you mean length"):
+            ablation_arms("lenght", VIT_B_32, settings={})

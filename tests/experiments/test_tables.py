@@ -7,9 +7,24 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from experiments.documents import ablation_document, compare_document, with_paper
-from vop.experiments.reading import number, protocol, remarks, signed, size
-from vop.experiments.tables import Cell, Column, Table, kind_tables, main_table, order_table, rich_table, trial_table
+from experiments.documents import ablation_document, compare_document, typed, with_paper
+from vop.experiments import tables
+from vop.experiments.formats import Terminal
+from vop.experiments.tables import Cell, Column, Table, number, signed, size
+
+
+def of_document(function):
+    """Takes a document in place of typed results."""
+    return lambda document: function(typed(document))
+
+
+rich_table = of_document(Terminal)
+kind_tables = of_document(tables.kind_tables)
+main_table = of_document(tables.main_table)
+order_table = of_document(tables.order_table)
+trial_table = of_document(tables.trial_table)
+protocol = of_document(tables.protocol)
+remarks = of_document(tables.remarks)
 
 LONG = "vop-f+c/tightTransf"
 
@@ -91,13 +106,13 @@ def test_a_terminal_tells_the_protocol_and_what_failed():
 
 def column(table: Table, head: str) -> dict[str, str]:
     """What each arm's cell in a column says."""
-    (cells,) = (cells for found, cells in table.filled() if found.head == head)
-    names = [cell.text for cell in table.filled()[0][1]]
+    (cells,) = (found.cells for found in table.filled() if found.head == head)
+    names = [cell.text for cell in table.filled()[0].cells]
     return dict(zip(names, (cell.whole for cell in cells), strict=True))
 
 
 def written(table: Table) -> list[tuple[str, ...]]:
-    return list(zip(*([cell.whole for cell in cells] for _, cells in table.filled()), strict=True))
+    return list(zip(*([cell.whole for cell in found.cells] for found in table.filled()), strict=True))
 
 
 def test_cells_of_arms():
@@ -112,8 +127,13 @@ def test_cells_of_arms():
     assert column(table, "paper's count")["full"] == "6,900,000"
 
 
+def test_the_sum_of_the_recalls_in_both_directions():
+    table = main_table(compare_document(names=("zero-shot", "full", "vop")))
+    assert column(table, "R-sum") == {"zero-shot": "298.2", "full": "387.3 ± 0.0", "vop": "374.7 ± 0.0"}
+
+
 def test_columns_without_content_are_left_out():
-    heads = [found.head for found, _ in main_table(compare_document(names=("vop", "vop-p"))).filled()]
+    heads = [found.head for found in main_table(compare_document(names=("vop", "vop-p"))).filled()]
     assert "t2v R@1" in heads
     assert not [head for head in heads if "gain" in head or "paper t2v" in head or head in ("p", "95 % interval")]
 
@@ -121,8 +141,8 @@ def test_columns_without_content_are_left_out():
 def test_what_reads_the_same_is_best_together():
     def best(*values):
         cells = Column("R@1", lambda value: Cell(number(value), value), best=max)
-        ((_, found),) = Table("", [cells], values).filled()
-        return [cell.text for cell in found if cell.best]
+        (found,) = Table("", [cells], values).filled()
+        return [cell.text for cell in found.cells if cell.best]
 
     assert best(9.04, 10.5, 10.52, None) == ["10.5", "10.5"]
     assert best(3.0, 3.0) == []
@@ -132,7 +152,7 @@ def test_kinds_are_columns():
     r1, order = kind_tables(compare_document(names=("full", "vop")))
     assert column(r1, "move (115)") == {"full": "45.6", "vop": "44.0"}
     assert column(order, "leave (56)") == {"full": "58.2", "vop": "49.1"}
-    assert [found.head for found, _ in order.filled()] == ["arm", "leave (56)", "move (115)"]
+    assert [found.head for found in order.filled()] == ["arm", "leave (56)", "move (115)"]
     document = compare_document(names=("full", "vop"))
     for row in document["arms"]:
         del row["kinds"]
@@ -150,7 +170,7 @@ def test_orders_and_trials_are_rows():
     assert tried == "0.003: 26.5, 0.0095: 31.0, 0.03: 32.5, 0.095: 31.0, 0.3: 26.5 (pruned), 0.9 (failed)"
     for row in document["arms"]:
         row["trials"] = [{key: trial[key] for key in trial.keys() - {"minutes"}} for trial in row["trials"]]
-    assert [found.head for found, _ in trial_table(document).filled()] == ["arm", trial_table(document).columns[1].head]
+    assert [found.head for found in trial_table(document).filled()] == ["arm", trial_table(document).columns[1].head]
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,19 @@ import hashlib
 import io
 import os
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vop.errors import VopError
 from vop.utils.files import atomic_write
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 ATLAS_PIXELS = 80  # side of a stored drawing; the largest sticker of a 96-pixel video needs about 70
 
@@ -99,7 +104,7 @@ class Atlas:
         return self._scaled(concept, side)
 
     @cached_property
-    def _scaled(self):
+    def _scaled(self) -> Callable[[int, int], np.ndarray]:
         return lru_cache(maxsize=10_000)(lambda concept, side: _resize(self.pixels[concept], side))
 
 
@@ -146,13 +151,15 @@ def _rasterise(svg_folder: Path, unicode_name: str) -> np.ndarray:
     path = next(p for p in (svg_folder / f"{code}.svg", svg_folder / f"{code}-FE0F.svg") if p.is_file())
     png = resvg_py.svg_to_bytes(svg_string=path.read_text(), width=144, height=144, skip_system_fonts=True)
     image = Image.open(io.BytesIO(bytes(png))).convert("RGBa")  # RGBa: premultiplied
-    left, top, right, bottom = image.getchannel("a").getbbox()
+    box = image.getchannel("a").getbbox()
+    assert box is not None, f"{code} has something drawn on it"
+    left, top, right, bottom = box
     side = max(right - left, bottom - top)
     x, y = (left + right - side) // 2, (top + bottom - side) // 2
     return np.asarray(_fit(image.crop((x, y, x + side, y + side)), ATLAS_PIXELS))
 
 
-def _fit(image, side: int):
+def _fit(image: Image.Image, side: int) -> Image.Image:
     """Resizes a premultiplied PIL image channel by channel (PIL has no antialiased resize for its mode)."""
     from PIL import Image
 
@@ -173,7 +180,8 @@ def _area_weights(source: int, target: int) -> np.ndarray:
     low, high = edges[:-1, None], edges[1:, None]
     pixel = np.arange(source)[None]
     overlap = np.clip(np.minimum(high, pixel + 1) - np.maximum(low, pixel), 0, None)
-    return (overlap / overlap.sum(1, keepdims=True)).astype(np.float32)
+    weights: np.ndarray = (overlap / overlap.sum(1, keepdims=True)).astype(np.float32)
+    return weights
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:

@@ -134,6 +134,7 @@ def say_count(concept: int, count: str, rng: Random) -> str:
 def say_relation(first: int, second: int, relation: str, rng: Random) -> str:
     """A sentence on two things; `first` is left of, or above, `second`."""
     a, b = thing(first), thing(second)
+    ways: tuple[str, ...]
     if relation == "left":
         ways = (
             f"{a} left of {b}", f"{a} to the left of {b}", f"{b} right of {a}", f"{b} to the right of {a}",

@@ -6,17 +6,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from vop.benchmarks import emoji_motion
-from vop.datasets.frames import FrameStore
-from vop.datasets.types import Dataset, Split
+from vop.datasets.types import Split
 from vop.errors import UsageError
-from vop.evaluation.embedding import embed_split
 from vop.evaluation.figures import Clip, SheetRow, contact_sheet
 from vop.evaluation.job import evaluate
 from vop.evaluation.report import EvaluationReport
-from vop.models.model import TextVideoModel
 from vop.models.pretrained import load
 from vop.search.library import Library
 from vop.training.job import train
@@ -29,7 +24,6 @@ FRAMES = 6
 # The rate of docs/results.md. What tuning does is what a demo shows, for better or worse.
 RECIPE = Recipe(epochs=8, learning_rate=3e-2, validation=0.1, if_worse=TUNED, workers=0)
 SENTENCES, TOP = 5, 3
-CREDIT = "Artwork: OpenMoji, the open-source emoji and icon project, CC BY-SA 4.0"
 
 
 @dataclass(frozen=True)
@@ -62,7 +56,7 @@ class DemoResult:
 def run_demo(out: Path, *, plan: emoji_motion.Plan = emoji_motion.DEMO, progress: Progress = silent) -> DemoResult:
     """Does it all below `out`: `data/`, `cache/`, `run/`, `library/`, `contact_sheet.png`.
 
-    Videos and cache are used again.
+    Videos and cache of an earlier demo are used again.
     """
     _make_room(out)
     dataset = emoji_motion.dataset(out / "data", plan=plan, progress=stage(progress, "rendering videos"))
@@ -78,23 +72,22 @@ def run_demo(out: Path, *, plan: emoji_motion.Plan = emoji_motion.DEMO, progress
         progress=progress,
     ).model
     plain = load("mini", num_frames=FRAMES, dtype=resolve_precision("auto", tuned.device))
-    reports = tuple(evaluate(model, dataset, cache=cache, bank_videos=0) for model in (plain, tuned))
-    tuned.card["results"] = reports[1].metrics.to_dict()
+    before, after = (evaluate(model, dataset, cache=cache, bank_videos=0) for model in (plain, tuned))
+    tuned.card["results"] = {**after.metrics.to_dict()}
     tuned.save_pretrained(run)
-    store = FrameStore(tuned.num_frames, tuned.image_size, cache=cache)
-    answers = _answer(tuned, dataset, store, _sentences(dataset.split("test"), out / "data", plan))
+    split = dataset.split("test")
+    library = Library.create(out / "library", model=str(run))
+    library.index([video.path for video in split.videos], progress=progress)
+    answers = _answers(library, split, _sentences(split, out / "data", plan))
     sheet = _draw(answers, out / "contact_sheet.png")
-    library = out / "library"
-    gallery = [video.path for video in dataset.split("test").videos]
-    Library.create(library, model=str(run)).index(gallery, progress=progress)
-    return DemoResult(run, sheet, library, reports, answers)
+    return DemoResult(run, sheet, out / "library", (before, after), answers)
 
 
 def _make_room(out: Path) -> None:
     """Removes an earlier demo's run and library, and nothing else that may stand there."""
     for made in (out / "run", out / "library"):
         if made.exists() and not (out / "data" / emoji_motion.MARKER).exists():
-            raise UsageError(f"{made} exists and is not of a demo: choose another --out")
+            raise UsageError(f"{made} exists, and no demo made it: choose another --out")
         shutil.rmtree(made, ignore_errors=True)
 
 
@@ -107,23 +100,22 @@ def _sentences(split: Split, root: Path, plan: emoji_motion.Plan) -> list[int]:
     return [first[kind] for kind in sorted(first)][:SENTENCES]
 
 
-@torch.inference_mode()
-def _answer(model: TextVideoModel, dataset: Dataset, store: FrameStore, rows: list[int]) -> dict[str, list[Answer]]:
-    gallery = embed_split(model, dataset.split("test"), store)
-    split = gallery.split
-    found = {}
+def _answers(library: Library, split: Split, rows: list[int]) -> dict[str, list[Answer]]:
+    places = {video.path.resolve(): place for place, video in enumerate(split.videos)}
+    found: dict[str, list[Answer]] = {}
     for row in rows:
         sentence = split.captions[row]
-        scores = gallery.videos @ model.encode_text([sentence])[0]
-        found[sentence] = [
-            Answer(
-                path=split.videos[video].path,
-                caption=split.captions[split.captions_of[video][0]],
-                score=float(scores[video]),
-                right=video == split.targets[row],
+        found[sentence] = []
+        for moment in library.search(sentence, k=TOP):
+            place = places[Path(moment.path).resolve()]
+            found[sentence].append(
+                Answer(
+                    path=split.videos[place].path,
+                    caption=split.captions[split.captions_of[place][0]],
+                    score=moment.score,
+                    right=place == split.targets[row],
+                )
             )
-            for video in scores.topk(min(TOP, len(scores))).indices.tolist()
-        ]
     return found
 
 
@@ -145,4 +137,5 @@ def _draw(answers: dict[str, list[Answer]], path: Path) -> Path:
         )
         for sentence, found in answers.items()
     ]
-    return contact_sheet(rows, path, title=f"{METHOD} on mini: five sentences, their top {TOP}", footer=CREDIT)
+    title = f"{METHOD} on mini: five sentences, their top {TOP}"
+    return contact_sheet(rows, path, title=title, footer=emoji_motion.CREDIT)

@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from random import Random
+from typing import Any
+
+import numpy as np
 
 from vop.benchmarks import stories
 from vop.benchmarks.artwork import cache_folder, load_atlas
@@ -22,6 +25,7 @@ from vop.utils.files import atomic_write
 
 VERSION = 1  # raise it when the same seed gives other videos
 CAPTIONS, MARKER = "captions.jsonl", "complete.json"
+CREDIT = "Artwork: OpenMoji, the open-source emoji and icon project, CC BY-SA 4.0"  # wherever its videos are shown
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Clip:
     story: stories.Story
 
     @cached_property
-    def row(self) -> dict:
+    def row(self) -> dict[str, Any]:
         """The line in `captions.jsonl`."""
         fields = ("id", "split", "caption", "kind", "twin")
         return {"video": f"videos/{self.id}.mp4", **{name: getattr(self, name) for name in fields}}
@@ -97,7 +101,9 @@ def plan_clips(plan: Plan = FULL) -> list[Clip]:
     return clips
 
 
-def _clips_of_story(split: str, number: int, count: int, rng: Random, told: set, said: set, seed: int) -> list[Clip]:
+def _clips_of_story(
+    split: str, number: int, count: int, rng: Random, told: set[stories.Story], said: set[str], seed: int
+) -> list[Clip]:
     story = stories.sample_story(rng)
     while stories.canonical(story) in told:
         story = stories.sample_story(rng)
@@ -115,7 +121,7 @@ def _clips_of_story(split: str, number: int, count: int, rng: Random, told: set,
     return clips
 
 
-def draw(clip: Clip):
+def draw(clip: Clip) -> np.ndarray:
     """The clip's frames, uint8 (25, 96, 96, 3); a twin's are the other's in reversed order."""
     rng = Random(clip.seed)
     frames = draw_clip(stories.actors(clip.story, rng), load_atlas(), rng)
@@ -211,4 +217,5 @@ def load_metadata(root: Path | None = None, *, plan: Plan = FULL) -> dict[str, M
 def twin_indices(video_ids: Sequence[str], metadata: dict[str, Metadata]) -> list[int | None]:
     """For each video, the place of its twin in `video_ids`; None where it has none there."""
     places = {video_id: i for i, video_id in enumerate(video_ids)}
-    return [places.get(metadata[video_id].twin) for video_id in video_ids]
+    twins = [metadata[video_id].twin for video_id in video_ids]
+    return [None if twin is None else places.get(twin) for twin in twins]

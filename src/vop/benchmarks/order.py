@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 
 from vop.benchmarks import emoji_motion
 from vop.datasets.types import Split
 
 
-def order_accuracy(similarity, twins: Sequence[int | None]) -> float:
+def order_accuracy(similarity: torch.Tensor | np.ndarray, twins: Sequence[int | None]) -> float:
     """Percent of videos with a twin whose own caption is nearer to them than to the twin; chance is 50.
 
     Ties count as wrong, so a model that is blind to time gets 0 where its scores are exactly equal.
@@ -25,15 +27,19 @@ def order_accuracy(similarity, twins: Sequence[int | None]) -> float:
     similarity = torch.as_tensor(similarity)
     if similarity.shape != (len(twins), len(twins)):
         raise ValueError(f"similarity is {tuple(similarity.shape)} for {len(twins)} videos; it has to be square")
-    own = [i for i, twin in enumerate(twins) if twin is not None]
-    if not own:
+    pairs = [(own, twin) for own, twin in enumerate(twins) if twin is not None]
+    if not pairs:
         raise ValueError(f"none of the {len(twins)} videos has a twin")
-    other = [twins[i] for i in own]
+    own, other = (list(side) for side in zip(*pairs, strict=True))
     right = similarity[own, own] > similarity[own, other]
-    return 100 * right.double().mean().item()
+    return _percent(right)
 
 
-def measure(similarity: torch.Tensor, split: Split) -> dict:
+def _percent(right: torch.Tensor) -> float:
+    return 100 * float(right.double().mean())
+
+
+def measure(similarity: torch.Tensor, split: Split) -> dict[str, Any]:
     """Order accuracy, and by kind of content: `{"extras": {"order"}, "kinds": {kind: {"videos", "t2v_r1", "order"}}}`.
 
     Args:
@@ -51,7 +57,7 @@ def measure(similarity: torch.Tensor, split: Split) -> dict:
         paired = [twin if kinds[row] == kind else None for row, twin in enumerate(twins)]
         by_kind[kind] = {
             "videos": len(rows),
-            "t2v_r1": 100 * first[rows].double().mean().item(),
+            "t2v_r1": _percent(first[rows]),
             "order": order_accuracy(similarity, paired) if any(twin is not None for twin in paired) else None,
         }
     return {"extras": {"order": order_accuracy(similarity, twins)}, "kinds": by_kind}

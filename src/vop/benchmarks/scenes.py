@@ -80,7 +80,7 @@ def render(stickers: tuple[Sticker, ...], background: Background, atlas: Atlas, 
     """Draws the picture: float32 (pixels, pixels, 3) in 0..1."""
     colour = np.asarray(background.colour, np.float32)
     shade = np.asarray(background.shade, np.float32)
-    canvas = colour + (shade - colour) * textures(pixels)[background.texture]
+    canvas: np.ndarray = colour + (shade - colour) * textures(pixels)[background.texture]
     for sticker in stickers:
         paste(canvas, sticker, atlas)
     return canvas
@@ -134,8 +134,9 @@ def textures(pixels: int) -> np.ndarray:
 
 def _blobs(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     waves = rng.normal(0, 5, (8, 2)), rng.uniform(0, 2 * np.pi, 8)
-    total = sum(np.sin(a * x + b * y + phase) for (a, b), phase in zip(*waves, strict=True))
-    return (total - total.min()) / (total.max() - total.min())
+    total: np.ndarray = sum(np.sin(a * x + b * y + phase) for (a, b), phase in zip(*waves, strict=True))
+    blobs: np.ndarray = (total - total.min()) / (total.max() - total.min())
+    return blobs
 
 
 def any_background(rng: Random) -> Background:
@@ -148,10 +149,10 @@ def any_background(rng: Random) -> Background:
 
 def named_background(colour: str, rng: Random) -> Background:
     """A background of one colour, with a little jitter and a texture towards a lighter or darker shade."""
-    jittered = tuple(min(1.0, max(0.0, c + rng.uniform(-0.05, 0.05))) for c in COLOURS[colour])
+    red, green, blue = (min(1.0, max(0.0, c + rng.uniform(-0.05, 0.05))) for c in COLOURS[colour])
     target, strength = rng.choice((0.0, 1.0)), rng.uniform(0.05, 0.22)
-    shade = tuple(c + (target - c) * strength for c in jittered)
-    return Background(jittered, shade, rng.randrange(_TEXTURES))
+    shade = tuple(c + (target - c) * strength for c in (red, green, blue))
+    return Background((red, green, blue), (shade[0], shade[1], shade[2]), rng.randrange(_TEXTURES))
 
 
 def pick_concepts(count: int, rng: Random, *, held_out: bool = False) -> list[int]:

@@ -100,7 +100,8 @@ def _jitter(value: float, rng: Random, amount: float = 0.05) -> float:
 def _travel(concept: int, axis: str, lane: float, side: float, rng: Random) -> Actor:
     ends = _jitter(0.2, rng, 0.03), _jitter(0.8, rng, 0.03)
     points = [(along, lane) if axis == "horizontal" else (lane, along) for along in ends]
-    return Actor(*(Sticker(concept, x, y, side) for x, y in points))
+    start, end = (Sticker(concept, x, y, side) for x, y in points)
+    return Actor(start, end)
 
 
 def _change(concept: int, motion: str, x: float, y: float, side: float, rng: Random) -> Actor:

@@ -63,7 +63,8 @@ def _drifting_background(rng: Random, noise: np.random.Generator) -> Callable[[i
     def canvas(frame: int) -> np.ndarray:
         y, x = (start + speed * frame).astype(int) % _FIELD
         window = field[y : y + PIXELS, x : x + PIXELS]
-        return colours[0] + (colours[1] - colours[0]) * window
+        painted: np.ndarray = colours[0] + (colours[1] - colours[0]) * window
+        return painted
 
     return canvas
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from vop.cli.common import (
     add_data_options,
@@ -27,8 +28,16 @@ from vop.errors import UsageError, VopError, unknown_name
 from vop.training.recipe import TrainingConfig, read_config
 from vop.utils import progress
 
-# Entries of a recipe's `study:`, and the options that go before them.
-ENTRIES = {
+if TYPE_CHECKING:
+    from vop.datasets.types import Dataset
+    from vop.experiments.plan import Plan, Search
+    from vop.experiments.results import ExperimentResults
+
+    Planned = tuple[Plan, Dataset, Path]
+
+EXTRA = "compare"  # of `pip install 'vop[…]'`: has Matplotlib and Optuna
+# Entries of a recipe's `experiment:` (or `study:`, its former name). Options override them.
+ENTRIES: dict[str, type] = {
     "methods": list,
     "seeds": list,
     "learning_rates": list,
@@ -40,21 +49,23 @@ ENTRIES = {
 }
 
 
-def add_parser(subparsers) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     compare = subparsers.add_parser(
         "compare",
         help="train and rank several methods with several seeds: one table, one report",
-        description="Searches each method's learning rate on validation, trains it with every seed, ranks and reports. "
-        "What is done already in --out is used again.",
+        description="Searches each method's learning rate on validation videos, trains it with every seed, ranks and "
+        "reports. Results that --out has already are used again.",
     )
-    compare.add_argument("--methods", metavar="A,B/HEAD,…", help="default: all that `vop params` lists")
+    compare.add_argument(
+        "--methods", metavar="A,B/HEAD,…", help="Rows of the table (default: all methods that `vop params` lists)."
+    )
     compare.set_defaults(run=run_compare, goes_on=True)
     ablate = subparsers.add_parser(
         "ablate",
-        help="the paper's ablations as named studies",
-        description="Studies: towers, depth, length, specific-length, cmm, cmm-role, split-layer.",
+        help="run the paper's ablations",
+        description="Ablations: towers, depth, length, specific-length, cmm, cmm-role, split-layer.",
     )
-    ablate.add_argument("studies", metavar="STUDY", nargs="*", help="default: all of them")
+    ablate.add_argument("ablations", metavar="ABLATION", nargs="*", help="Which ones to run (default: all of them).")
     ablate.set_defaults(run=run_ablate, goes_on=True)
     for parser in (compare, ablate):
         _add_options(parser)
@@ -63,33 +74,37 @@ def add_parser(subparsers) -> None:
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add_data_options(parser, required=False)
     parser.add_argument(
-        "--recipe", metavar="FILE", action="append", default=[], help="may be repeated: one table for each"
+        "--recipe", metavar="FILE", action="append", default=[], help="A YAML recipe. Repeat it for one table each."
     )
-    parser.add_argument("--out", metavar="DIR", type=Path, help="the study's folder (default runs/study-NAME)")
-    parser.add_argument("--report", metavar="DIR", type=Path, help="tables and figures (default OUT/report)")
-    parser.add_argument("--backbone", help="openai/clip-vit-base-patch32 (default), mini, a hub id, a CLIP folder")
-    parser.add_argument("--head", help="of every method that names none: meanP (default) or another one")
-    parser.add_argument("--seeds", metavar="0,1,2", help="of the trainings (default 0,1,2)")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="Folder of the experiment (default runs/study-NAME).")
     parser.add_argument(
-        "--learning-rates", metavar="A,B,…", help="in place of a search: one for all, or several to try"
+        "--report", metavar="DIR", type=Path, help="Folder for tables and figures (default OUT/report)."
     )
-    parser.add_argument("--rate-range", metavar="LOW,HIGH", help="of the search (default 1e-6,1e-2)")
-    parser.add_argument("--trials", type=int, help="learning rates that a search tries (default 8)")
-    parser.add_argument("--trial-epochs", type=int, help="of each (default 2)")
-    parser.add_argument("--trial-steps", type=int, help="of each at most, over its epochs (default 1000)")
-    parser.add_argument("--baseline", help="the arm that gains are measured from (default full, or the first)")
-    parser.add_argument("--split", default="test", help="that is ranked: test (default) or val")
-    parser.add_argument("--jobs", type=int, default=1, help="processes side by side (default 1)")
-    parser.add_argument("--cache", metavar="DIR", type=Path, help="decoded frames (default OUT/cache)")
+    parser.add_argument(
+        "--backbone", help="Backbone: openai/clip-vit-base-patch32 (default), mini, a hub id or a CLIP folder."
+    )
+    parser.add_argument("--head", help="Head of every method that names none (default meanP).")
+    parser.add_argument("--seeds", metavar="0,1,2", help="Seeds of the trainings (default 0,1,2).")
+    parser.add_argument(
+        "--learning-rates", metavar="A,B,…", help="Use this rate, or try only these, instead of searching a range."
+    )
+    parser.add_argument("--rate-range", metavar="LOW,HIGH", help="Range of the search (default 1e-6,1e-2).")
+    parser.add_argument("--trials", type=int, help="Learning rates that a search tries (default 8).")
+    parser.add_argument("--trial-epochs", type=int, help="Epochs of a trial (default 2).")
+    parser.add_argument("--trial-steps", type=int, help="Steps of a trial at most, over its epochs (default 1000).")
+    parser.add_argument("--baseline", help="Row that gains are measured from (default: full, or the first row).")
+    parser.add_argument("--split", default="test", help="Split that is ranked (default test).")
+    parser.add_argument("--jobs", type=int, default=1, help="Processes that run side by side (default 1).")
+    parser.add_argument("--cache", metavar="DIR", type=Path, help="Folder for decoded frames (default OUT/cache).")
     parser.add_argument(
         "--rerun",
         metavar="METHOD",
         action="append",
         default=[],
-        help="do the runs of a method again, or of all; what is there moves to OUT/replaced; may be repeated",
+        help="Repeat the runs of a method, or of all. The old ones move to OUT/replaced. May be given several times.",
     )
-    parser.add_argument("--num-frames", type=int, help="frames of a video (default 12)")
-    parser.add_argument("--json", action="store_true", help="print JSON: a list of documents under `studies`")
+    parser.add_argument("--num-frames", type=int, help="Frames of a video (default 12).")
+    parser.add_argument("--json", action="store_true", help="Print JSON: a list of results under `studies`.")
     add_settings_option(parser)
     add_recipe_options(parser, without=("learning_rate", "seed"))
     add_device_options(parser)
@@ -100,13 +115,13 @@ def run_compare(arguments: argparse.Namespace) -> int:
 
 
 def run_ablate(arguments: argparse.Namespace) -> int:
-    from vop.experiments.ablations import ABLATIONS
+    from vop.experiments.plan import ABLATIONS
 
-    studies = arguments.studies or list(ABLATIONS)
-    for study in studies:
-        if study not in ABLATIONS:
-            raise unknown_name("study", study, ABLATIONS)
-    return _run(arguments, "ablate", studies)
+    names = arguments.ablations or list(ABLATIONS)
+    for name in names:
+        if name not in ABLATIONS:
+            raise unknown_name("ablation", name, ABLATIONS)
+    return _run(arguments, "ablate", names)
 
 
 def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> int:
@@ -136,25 +151,28 @@ def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> i
         check(plan, dataset, out, rerun=arguments.rerun)
     for plan, _, out in planned:  # before any of them runs: several share a folder, and runs in it
         if moved := set_aside(plan, out, rerun=arguments.rerun):
-            warn(f"--rerun: what was there is in {moved}")
-    documents, error = _documents(arguments, planned)
-    page = _publish(arguments, planned, documents, command) if documents else None
+            warn(f"--rerun: the old runs are in {moved}")
+    results, error = _results(arguments, planned)
+    if results:
+        from vop.experiments.report import write_report
+
+        page = write_report(results, arguments.report or _root(arguments, planned) / "report", name=command)
     if error is not None:
         raise error
     if arguments.json:
-        print_json({"studies": documents, "report": str(page)})
+        print_json({"studies": [one.to_dict() for one in results], "report": str(page)})
     else:
-        _print(documents, page)
-    return 1 if any(document["failures"] for document in documents) else 0
+        _print(results, page)
+    return 1 if any(one.failures for one in results) else 0
 
 
 def _check_folder(option: str, path: Path | None) -> None:
     for parent in () if path is None else (path, *path.parents):
         if parent.exists() and not parent.is_dir():
-            raise UsageError(f"{parent} is a file; {option} {path} is to be a folder")
+            raise UsageError(f"{parent} is a file; {option} {path} must be a folder")
 
 
-def _check_rerun(names: Sequence[str], plans: Sequence) -> None:
+def _check_rerun(names: Sequence[str], plans: Sequence[Plan]) -> None:
     from vop.experiments.plan import ALL
 
     known = dict.fromkeys(name for plan in plans for arm in plan.arms for name in (arm.name, arm.method))
@@ -163,50 +181,56 @@ def _check_rerun(names: Sequence[str], plans: Sequence) -> None:
             raise unknown_name("method to rerun", name, [*known, ALL])
 
 
-def _documents(arguments: argparse.Namespace, planned: Sequence[tuple]) -> tuple[list[dict], VopError | None]:
-    """Of the studies in their order, up to one that fails; its error comes after the report of the others."""
-    from vop.experiments.job import run_plan
+def _results(
+    arguments: argparse.Namespace, planned: Sequence[Planned]
+) -> tuple[list[ExperimentResults], VopError | None]:
+    """Of the experiments in their order, up to one that fails: its error is raised after the report of the others."""
+    from vop.experiments.runner import run_experiment
 
-    documents: list[dict] = []
-    given = {"command": _command(), "cache": arguments.cache, "jobs": arguments.jobs}
+    results: list[ExperimentResults] = []
+    command = shlex.join(["vop", *sys.argv[1:]])
     with progress.show() as show:
         for plan, dataset, out in planned:
             try:
-                documents.append(run_plan(plan, dataset, out, progress=show, **given))
+                results.append(
+                    run_experiment(
+                        plan,
+                        dataset,
+                        out,
+                        command=command,
+                        cache=arguments.cache,
+                        jobs=arguments.jobs,
+                        progress=show,
+                    )
+                )
             except VopError as error:
-                return documents, error
-    return documents, None
-
-
-def _publish(arguments: argparse.Namespace, planned: Sequence[tuple], documents: list[dict], command: str) -> Path:
-    from vop.experiments.publish import publish
-
-    return publish(documents, arguments.report or _root(arguments, planned) / "report", name=command)
+                return results, error
+    return results, None
 
 
 def _need(library: str, what: str) -> None:
     if find_spec(library) is None:
-        raise UsageError(f"{what} needs the library {library}: pip install 'vop[compare]'")
+        raise UsageError(f"{what} needs the library {library}: pip install 'vop[{EXTRA}]'")
 
 
-def _plan(arguments: argparse.Namespace, config: TrainingConfig, kind: str, spec: str):
+def _plan(arguments: argparse.Namespace, config: TrainingConfig, kind: str, spec: str) -> Plan:
     from vop.backbones import DEFAULT_HUB_ID, find_sizes
-    from vop.experiments import ablations
-    from vop.experiments.plan import Plan, arms_of
+    from vop.experiments.plan import Plan, ablation_arms, arms_of
+    from vop.experiments.results import COMPARE
     from vop.heads import MEAN
 
-    study = _study(arguments, config)
+    entries = _entries(arguments, config)
     backbone = arguments.backbone or config.backbone or DEFAULT_HUB_ID
     settings = {**config.settings} | parse_settings(arguments.settings)
     if arguments.num_frames is not None:
         settings["num_frames"] = arguments.num_frames
-    if kind == "compare":
-        arms = arms_of(_methods(study.get("methods")), head=arguments.head or config.head or MEAN, settings=settings)
+    if kind == COMPARE:
+        arms = arms_of(_methods(entries.get("methods")), head=arguments.head or config.head or MEAN, settings=settings)
     else:
         frames = {name: value for name, value in settings.items() if name == "num_frames"}
-        arms = ablations.arms(kind, find_sizes(backbone), settings=frames)
+        arms = ablation_arms(kind, find_sizes(backbone), settings=frames)
     names = [arm.name for arm in arms]
-    rates = study.get("learning_rates", [])
+    rates = entries.get("learning_rates", [])
     recipe = recipe_of(config.recipe, arguments, **({"learning_rate": rates[0]} if rates else {}))
     return Plan(
         kind=kind,
@@ -214,53 +238,62 @@ def _plan(arguments: argparse.Namespace, config: TrainingConfig, kind: str, spec
         arms=arms,
         recipe=recipe,
         backbone=backbone,
-        seeds=tuple(study.get("seeds", (0, 1, 2))),
+        seeds=tuple(entries.get("seeds", (0, 1, 2))),
         split=arguments.split,
-        search=None if len(rates) == 1 else _search(study),
-        baseline=_baseline(study.get("baseline"), names) if kind == "compare" else None,
+        search=None if len(rates) == 1 else _search(entries),
+        baseline=_baseline(entries.get("baseline"), names) if kind == COMPARE else None,
     )
 
 
-def _study(arguments: argparse.Namespace, config: TrainingConfig) -> dict:
-    """The recipe's `study:` with the options in front of it."""
-    study = dict(config.study)
-    for name, value in study.items():
+def _entries(arguments: argparse.Namespace, config: TrainingConfig) -> dict[str, Any]:
+    """The recipe's `experiment:`, overridden by the options."""
+    entries = dict(config.experiment)
+    for name, value in entries.items():
         if name not in ENTRIES:
-            raise unknown_name("entry of study", str(name), ENTRIES)
+            raise unknown_name("entry of the experiment", str(name), ENTRIES)
         if not isinstance(value, ENTRIES[name]):
-            raise UsageError(f"{name} of the study is {value!r}; it must be a {ENTRIES[name].__name__}")
+            raise UsageError(f"{name} of the experiment is {value!r}; it must be a {ENTRIES[name].__name__}")
     for name in ("trials", "trial_epochs", "trial_steps", "baseline"):
         if getattr(arguments, name) is not None:
-            study[name] = getattr(arguments, name)
+            entries[name] = getattr(arguments, name)
     for name in ("seeds", "learning_rates", "rate_range", "methods"):
         if getattr(arguments, name, None) is not None:
-            study[name] = getattr(arguments, name).split(",")
-    for name, kind in (("seeds", int), ("learning_rates", float), ("rate_range", float)):
-        if name in study:
-            study[name] = [_number(name, value, kind) for value in study[name]]
-    return study
+            entries[name] = getattr(arguments, name).split(",")
+    if "seeds" in entries:
+        entries["seeds"] = [_whole_number("seeds", value) for value in entries["seeds"]]
+    for name in ("learning_rates", "rate_range"):
+        if name in entries:
+            entries[name] = [_number(name, value) for value in entries[name]]
+    return entries
 
 
-def _number(name: str, value: object, kind: type) -> float | int:
+def _whole_number(name: str, value: Any) -> int:
     try:
-        return kind(value)
+        return int(value)
     except (TypeError, ValueError):
-        raise UsageError(f"{name}: {value!r} is no {'whole number' if kind is int else 'number'}") from None
+        raise UsageError(f"{name}: {value!r} is not a whole number") from None
 
 
-def _search(study: dict):
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"{name}: {value!r} is not a number") from None
+
+
+def _search(entries: dict[str, Any]) -> Search:
     from vop.experiments.plan import Search
 
     values = {
-        name: study[given]
+        name: entries[given]
         for name, given in (("trials", "trials"), ("epochs", "trial_epochs"), ("steps", "trial_steps"))
-        if given in study
+        if given in entries
     }
-    if "rate_range" in study:
-        if len(study["rate_range"]) != 2:
-            raise UsageError(f"rate_range is {study['rate_range']}; give two numbers, LOW,HIGH")
-        values |= dict(zip(("low", "high"), study["rate_range"], strict=True))
-    return Search(**values, rates=tuple(study.get("learning_rates", ())))
+    if "rate_range" in entries:
+        if len(entries["rate_range"]) != 2:
+            raise UsageError(f"rate_range is {entries['rate_range']}; give two numbers, LOW,HIGH")
+        values |= dict(zip(("low", "high"), entries["rate_range"], strict=True))
+    return Search(**values, rates=tuple(entries.get("learning_rates", ())))
 
 
 def _methods(named: Sequence[str] | None) -> list[str]:
@@ -276,7 +309,7 @@ def _baseline(named: str | None, arms: Sequence[str]) -> str | None:
 
 
 def _spec(arguments: argparse.Namespace, config: TrainingConfig) -> str:
-    spec = arguments.data or config.data
+    spec: str | None = arguments.data or config.data
     if spec is None:
         raise UsageError(
             "no data: give --data SPEC, or --recipe FILE with `data:`; without any videos of your own: "
@@ -286,23 +319,21 @@ def _spec(arguments: argparse.Namespace, config: TrainingConfig) -> str:
 
 
 def _out(arguments: argparse.Namespace, name: str, *, several: bool) -> Path:
-    if arguments.out is None:
+    out: Path | None = arguments.out
+    if out is None:
         return Path("runs") / f"study-{name}"
-    return arguments.out / name if several else arguments.out
+    return out / name if several else out
 
 
-def _root(arguments: argparse.Namespace, planned: Sequence[tuple]) -> Path:
-    """Where the report of all studies goes."""
-    return arguments.out or (planned[0][2] if len({out for *_, out in planned}) == 1 else Path("runs"))
+def _root(arguments: argparse.Namespace, planned: Sequence[Planned]) -> Path:
+    """Where the report of all experiments goes."""
+    given: Path | None = arguments.out
+    return given or (planned[0][2] if len({out for *_, out in planned}) == 1 else Path("runs"))
 
 
-def _command() -> str:
-    return shlex.join(["vop", *sys.argv[1:]])
+def _print(results: Sequence[ExperimentResults], page: Path) -> None:
+    from vop.experiments.formats import Terminal
 
-
-def _print(documents: Sequence[dict], page: Path) -> None:
-    from vop.experiments.tables import rich_table
-
-    for document in documents:
-        print_table(rich_table(document))
-    say(f"\n{page}: tables, figures and clips; the same as Markdown, CSV and JSON beside it")
+    for one in results:
+        print_table(Terminal(one))
+    say(f"\n{page}: tables, figures and clips; the same as Markdown, LaTeX, CSV and JSON beside it")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from vop.cli.common import add_device_options, command_line, print_json, print_table, say, use_device_options
 from vop.utils import progress
+
+if TYPE_CHECKING:
+    from vop.benchmarks.demo import Answer
 
 _NEXT = """
 The run is in {run}, the picture is {sheet}. The videos are indexed: search them in a web page, or here:
@@ -28,7 +32,7 @@ Tune on your own videos, listed with captions in a CSV file with the columns vid
 """
 
 
-def add_parser(subparsers) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "demo", help="the whole job on the built-in benchmark: render, tune, evaluate, index, search"
     )
@@ -74,5 +78,5 @@ def run(arguments: argparse.Namespace) -> None:
     say(_NEXT.format(run=result.run, sheet=result.sheet, **words))
 
 
-def _to_dict(answer) -> dict:
+def _to_dict(answer: Answer) -> dict[str, Any]:
     return {"path": str(answer.path), "caption": answer.caption, "score": answer.score, "right": answer.right}

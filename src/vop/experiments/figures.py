@@ -1,49 +1,39 @@
-"""The figures of a comparison, drawn from its document: the paper's Figures 1 and 3 to 6, and how the arms trained."""
+"""The figures of an experiment, by Matplotlib: the paper's Figures 1 and 3 to 6, and how the arms trained.
+
+`templates/figures.mplstyle` says how they look. Nothing here uses pyplot, whose state is global.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial, wraps
+from importlib.resources import as_file, files
+from io import StringIO
+from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, ParamSpec
+
+import matplotlib
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from vop.errors import UsageError
-from vop.experiments.drawing import (
-    COLOURS,
-    INK,
-    LINE,
-    PAPER,
-    QUIET,
-    Look,
-    legend_outside,
-    log_axis,
-    looks,
-    name_axes,
-    new_figure,
-    plain,
+from vop.experiments.labels import INK, QUIET, name_points, plain
+from vop.experiments.results import (
+    ABLATE,
+    ABLATION_TITLES,
+    COMPARE,
+    ArmResult,
+    ExperimentResults,
+    SeedResult,
+    Trial,
+    file_stems,
 )
-from vop.experiments.labels import name_points
-from vop.experiments.reading import (
-    STUDIES,
-    baseline_of,
-    found,
-    gain,
-    heading,
-    mean_r1,
-    paper_average,
-    paper_gain,
-    runs,
-    spread_r1,
-    stems,
-    true_share,
-)
-from vop.experiments.svg import svg_text
 from vop.utils.files import atomic_write
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # What a figure is called in a report, and what stands beneath it.
 TITLES = {
@@ -60,288 +50,400 @@ NOTES = {
     "curves": "Thin: a seed; thick: their mean. A dot marks the epoch that was evaluated.",
     "rates": "Hollow: stopped early; a cross: failed; ringed: the rate that all seeds trained with.",
 }
+LINE, PAPER = "#dfe2e6", "#ffffff"
+# A method's colour: warm for VoP, grey-blue for what it is compared with. They differ in lightness too.
+COLOURS = {
+    "zero-shot": INK,
+    "full": "#17375e",
+    "bias": "#7ba3c9",
+    "proj": "#8b98a8",
+    "partial": "#3f76a6",
+    "adapter-attn": "#57697e",
+    "adapter-ffn": "#9fb6c8",
+    "lora": "#2f5f73",
+    "vop": "#d99a0b",
+    "vop-p": "#ea7a2f",
+    "vop-c": "#c8402c",
+    "vop-f": "#e27a9a",
+    "vop-f+p": "#96203f",
+    "vop-f+c": "#7a4a1f",
+}
+# Methods of other packages, and further arms of one method.
+_OTHERS = ("#4d8f8b", "#8a6fb0", "#7c9a3e", "#b0679a", "#5f7fd0", "#a08a4f", "#5c8a5c")
+_MARKERS = "osD^v"
+_DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 _DIRECTIONS = {"t2v": ("text to video", COLOURS["vop-f+p"]), "v2t": ("video to text", COLOURS["partial"])}
-_ERROR = {"ecolor": INK, "elinewidth": 1.0, "capsize": 2.5}
+_ERROR = {"ecolor": INK, "elinewidth": 1.0}
 _PANELS = 4  # beside each other
-_PAPER = {"markerfacecolor": PAPER, "markeredgecolor": INK, "markersize": 5, "linestyle": "none"}
-# The paper's gains: how they are read, their marker, their name.
-_PAPER_GAINS = ((paper_gain, "D", "the paper"), (paper_average, "o", "the paper, average over its five benchmarks"))
+_PAPER: dict[str, Any] = {"markerfacecolor": PAPER, "markeredgecolor": INK, "markersize": 5, "linestyle": "none"}
+
+P = ParamSpec("P")
+Curve = dict[int, float]  # by epoch
 
 
-def gain_by_parameters(document: Mapping) -> Figure:
+def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Draws in the style of `figures.mplstyle`."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with as_file(files(__package__) / "templates" / "figures.mplstyle") as style, matplotlib.style.context(style):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+@dataclass(frozen=True)
+class Look:
+    """How an arm is drawn in all figures of an experiment."""
+
+    colour: str
+    marker: str
+    dash: Any
+
+
+def looks(arms: Sequence[ArmResult]) -> dict[str, Look]:
+    """A look for each arm's name: its method's colour unless an arm before it has that, else another one."""
+    spare = cycle((colour, n) for n in range(len(_MARKERS)) for colour in _OTHERS)
+    taken: set[str] = set()
+    found = {}
+    for arm in arms:
+        colour, nth = COLOURS.get(arm.method, ""), 0
+        if not colour or colour in taken:
+            colour, nth = next(spare)
+        taken.add(colour)
+        found[arm.name] = Look(colour, _MARKERS[nth], _DASHES[nth % len(_DASHES)])
+    return found
+
+
+@_styled
+def gain_by_parameters(results: ExperimentResults) -> Figure:
     """t2v R@1, as a gain where there is a baseline, over the trainable share (Figure 1 of the paper).
 
     Raises:
         UsageError: no arm trains anything.
     """
-    arms = [arm for arm in document["arms"] if true_share(arm) > 0]
+    arms = [arm for arm in results.arms if arm.true_share > 0]
     if not arms:
-        raise UsageError(f"{document['data']}: 0 arms with trained parameters: give at least one besides zero-shot")
-    figure, (axes,) = new_figure(f"{heading(document)}: R@1 over what is trained", height=5.2)
-    look, points = looks(document["arms"]), []
+        raise UsageError(f"{results.data}: 0 arms with trained parameters: give at least one besides zero-shot")
+    figure, (axes,) = _new_figure(f"{results.heading}: R@1 over what is trained", height=5.2)
+    look, points = looks(results.arms), []
     for arm in arms:
-        x, y = true_share(arm), _height(document, arm)
-        style = look[arm["name"]]
-        axes.errorbar(
-            x, y, spread_r1(arm), fmt=style.marker, color=style.colour, markersize=7, elinewidth=1.2, capsize=2.5
-        )
-        points.append((x, y, arm["name"]))
-    log_axis(axes, [x for x, _, _ in points], unit=" %")
+        x, y = arm.true_share, _height(results, arm)
+        style = look[arm.name]
+        axes.errorbar(x, y, arm.spread_r1(), fmt=style.marker, color=style.colour, markersize=7, elinewidth=1.2)
+        points.append((x, y, arm.name))
+    _log_axis(axes, [x for x, _, _ in points], unit=" %")
     axes.margins(y=0.12)
-    for arm in document["arms"]:
-        if true_share(arm) == 0:
-            _level(axes, _height(document, arm), arm["name"])
-    name_axes(axes, x="trained parameters, share of the backbone's (log)", y=_height_name(document))
-    name_points(axes, points, spreads=[spread_r1(arm) for arm in arms])
+    for arm in results.arms:
+        if arm.true_share == 0:
+            _level(axes, _height(results, arm), arm.name)
+    over = f"t2v R@1, points over {results.baseline}" if results.baseline_arm else "t2v R@1"
+    _name_axes(axes, x="trained parameters, share of the backbone's (log)", y=over)
+    name_points(axes, points, spreads=[arm.spread_r1() for arm in arms])
     return figure
 
 
-def gains_by_benchmark(documents: Sequence[Mapping]) -> Figure:
-    """t2v R@1 against the baseline, a group of bars a benchmark, the paper's gain beside ours (Figure 3).
+def _height(results: ExperimentResults, arm: ArmResult) -> float:
+    gain = results.gain(arm)
+    return arm.mean_r1() if gain is None or results.baseline_arm is None else gain
+
+
+@_styled
+def gains_by_benchmark(several: Sequence[ExperimentResults]) -> Figure:
+    """t2v R@1 against the baseline, a panel for each benchmark, the paper's gain beside ours (Figure 3).
 
     Raises:
         UsageError: no comparison has a baseline.
     """
-    documents = [document for document in documents if _has_gains(document)]
-    if not documents:
+    several = [results for results in several if _has_gains(results)]
+    if not several:
         raise UsageError("0 comparisons with a baseline: run one with a baseline, such as full")
-    arms = {arm["name"]: arm for document in documents for arm in document["arms"]}
-    arms = {name: arm for name, arm in arms.items() if any(name != document["baseline"] for document in documents)}
+    arms = {arm.name: arm for results in several for arm in results.arms}
+    arms = {name: arm for name, arm in arms.items() if any(name != results.baseline for results in several)}
     height = 1.3 + 0.29 * len(arms)
-    figure, panels = new_figure("Gain over the baseline", height=height, columns=len(documents), sharey=True)
+    figure, panels = _new_figure("Gain over the baseline", height=height, columns=len(several), sharey=True)
     look = looks(list(arms.values()))
-    for axes, document in zip(panels, documents, strict=True):
-        _gain_bars(axes, document, list(arms), look)
+    for axes, results in zip(panels, several, strict=True):
+        _gain_bars(axes, results, list(arms), look)
     panels[0].set_yticks(range(len(arms)), [plain(name) for name in arms])
     panels[0].set_ylim(len(arms) - 0.4, -0.6)  # the first on top
     named = {name: mark for axes in panels for mark, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     if named:
-        place = {"loc": "outside lower right", "ncols": len(named), "frameon": False, "fontsize": 9}
-        figure.legend(named.values(), named.keys(), labelcolor=INK, **place)
+        figure.legend(list(named.values()), list(named), loc="outside lower right", ncols=len(named))
     return figure
 
 
-def _has_gains(document: Mapping) -> bool:
-    """An ablation's arms are no methods to show beside those of a benchmark."""
-    return document["kind"] == "compare" and baseline_of(document) is not None
+def _has_gains(results: ExperimentResults) -> bool:
+    """An ablation's arms are not methods to show beside those of a benchmark."""
+    return results.kind == COMPARE and results.baseline_arm is not None
 
 
-def _gain_bars(axes: Axes, document: Mapping, names: list[str], look: Mapping[str, Look]) -> None:
-    own = {arm["name"]: arm for arm in document["arms"] if arm["name"] != document["baseline"]}
+def _gain_bars(axes: Axes, results: ExperimentResults, names: Sequence[str], look: dict[str, Look]) -> None:
+    own = {arm.name: arm for arm in results.arms if arm.name != results.baseline}
     placed = [(place, own[name]) for place, name in enumerate(names) if name in own]
     for place, arm in placed:
-        ours = gain(document, arm)
-        axes.barh(place, ours, 0.62, color=look[arm["name"]].colour, xerr=spread_r1(arm) or None, error_kw=_ERROR)
-    for read, marker, label in _PAPER_GAINS:
-        points = [(value, place) for place, arm in placed if (value := read(document, arm)) is not None]
+        ours = results.gain(arm)
+        assert ours is not None, "there is a baseline"
+        axes.barh(place, ours, 0.62, color=look[arm.name].colour, xerr=arm.spread_r1() or None, error_kw=_ERROR)
+    for read, marker, label in (
+        (results.paper_gain, "D", "the paper"),
+        (results.paper_average, "o", "the paper, average over its five benchmarks"),
+    ):
+        points = [(value, place) for place, arm in placed if (value := read(arm)) is not None]
         if points:
             axes.plot(*zip(*points, strict=True), marker=marker, label=label, **_PAPER)
     axes.axvline(0, color=QUIET, linewidth=1)
     axes.grid(axis="y", visible=False)
-    axes.grid(axis="x", color=LINE, linewidth=0.8)
+    axes.grid(axis="x", visible=True)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_title(plain(heading(document)), loc="left", fontsize=10, color=INK)
-    name_axes(axes, x=f"points of t2v R@1 over {document['baseline']}")
+    axes.set_title(plain(results.heading))
+    _name_axes(axes, x=f"points of t2v R@1 over {results.baseline}")
 
 
-def training_curves(document: Mapping) -> Figure:
+@_styled
+def training_curves(results: ExperimentResults) -> Figure:
     """The loss, and R@1 on validation data, over epochs.
 
     Raises:
         UsageError: no arm has a history.
     """
-    arms = [arm for arm in document["arms"] if any(run.get("history") for run in runs(arm))]
+    arms = [arm for arm in results.arms if any(run.history for run in arm.runs)]
     if not arms:
-        raise UsageError(f"{document['data']}: 0 arms with a history of training: there are no curves")
-    figure, (left, right) = new_figure(f"{heading(document)}: training", height=4.4, columns=2)
-    look = looks(document["arms"])
+        raise UsageError(f"{results.data}: 0 arms with a history of training: there are no curves")
+    figure, (left, right) = _new_figure(f"{results.heading}: training", height=4.4, columns=2)
+    look = looks(results.arms)
     for arm in arms:
-        style = look[arm["name"]]
-        _curves(left, arm, ("loss",), style)
-        _curves(right, arm, ("validation", "t2v", "r1"), style)
-        for run in runs(arm):
-            chosen = [_curve(run, ("validation", "t2v", "r1")).get(run.get("epoch"))]
-            if chosen != [None]:
-                right.plot(run["epoch"], chosen, "o", color=style.colour, markersize=3.5)
+        style = look[arm.name]
+        _curves(left, [_losses(run) for run in arm.runs], arm.name, style)
+        _curves(right, [_recalls(run) for run in arm.runs], arm.name, style)
+        for run in arm.runs:
+            if run.epoch in (curve := _recalls(run)):
+                right.plot(run.epoch, curve[run.epoch], "o", color=style.colour, markersize=3.5)
     for axes in (left, right):
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    name_axes(left, x="epoch", y="training loss")
-    name_axes(right, x="epoch", y="t2v R@1 on validation data")
-    legend_outside(right, entries=len(arms))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _name_axes(left, x="epoch", y="training loss")
+    _name_axes(right, x="epoch", y="t2v R@1 on validation data")
+    _legend_outside(right, entries=len(arms))
     return figure
 
 
-def _curves(axes: Axes, arm: Mapping, keys: tuple[str, ...], style: Look) -> None:
-    """A thin line a seed, and their mean over the epochs that all of them have."""
-    curves = [curve for run in runs(arm) if (curve := _curve(run, keys))]
+def _curves(axes: Axes, curves: Iterable[Curve], name: str, style: Look) -> None:
+    """A thin line for each seed, and their mean over the epochs that all of them have."""
+    curves = [curve for curve in curves if curve]
     for curve in curves:
-        axes.plot(*zip(*curve.items(), strict=True), color=style.colour, linewidth=0.6, alpha=0.45)
+        axes.plot(list(curve), list(curve.values()), color=style.colour, linewidth=0.6, alpha=0.45)
     shared = [epoch for epoch in (curves[0] if curves else ()) if all(epoch in curve for curve in curves)]
     means = [sum(curve[epoch] for curve in curves) / len(curves) for epoch in shared]
-    axes.plot(shared, means, color=style.colour, linestyle=style.dash, linewidth=1.8, label=plain(arm["name"]))
+    axes.plot(shared, means, color=style.colour, linestyle=style.dash, linewidth=1.8, label=plain(name))
 
 
-def _curve(run: Mapping, keys: tuple[str, ...]) -> dict[int, float]:
-    values = {record["epoch"]: found(record, *keys) for record in run.get("history") or ()}
-    return {epoch: value for epoch, value in values.items() if value is not None}
+def _losses(run: SeedResult) -> Curve:
+    return {record.epoch: record.loss for record in run.history if record.loss is not None}
 
 
-def learning_rates(document: Mapping) -> Figure:
-    """The score over the learning rate, a panel an arm; the chosen rate is ringed.
+def _recalls(run: SeedResult) -> Curve:
+    return {record.epoch: record.validation.t2v.r1 for record in run.history if record.validation is not None}
+
+
+@_styled
+def learning_rates(results: ExperimentResults) -> Figure:
+    """The score over the learning rate, a panel for each arm; the chosen rate is ringed.
 
     Raises:
         UsageError: nothing was searched.
     """
-    arms = [arm for arm in document["arms"] if arm.get("trials")]
+    arms = [arm for arm in results.arms if arm.trials]
     if not arms:
-        raise UsageError(f"{document['data']}: 0 arms with trials: no learning rate was searched")
+        raise UsageError(f"{results.data}: 0 arms with trials: no learning rate was searched")
     columns = min(_PANELS, len(arms))
     rows = -(-len(arms) // columns)
-    title = f"{heading(document)}: search for the learning rate"
-    figure, panels = new_figure(title, height=0.9 + 1.7 * rows, rows=rows, columns=columns, sharex=True, sharey=True)
-    rates = [trial["learning_rate"] for arm in arms for trial in arm["trials"]]
-    look = looks(document["arms"])
+    title = f"{results.heading}: search for the learning rate"
+    figure, panels = _new_figure(title, height=0.9 + 1.7 * rows, rows=rows, columns=columns, sharex=True, sharey=True)
+    look = looks(results.arms)
     for axes, arm in zip(panels, arms, strict=False):
-        _trials(axes, arm, look[arm["name"]].colour)
-        axes.set_title(plain(arm["name"]), loc="left", fontsize=10, color=INK)
-    log_axis(panels[0], rates)
+        _trials(axes, arm, look[arm.name].colour)
+        axes.set_title(plain(arm.name))
+    _log_axis(panels[0], [trial.learning_rate for arm in arms for trial in arm.trials])
     panels[0].margins(y=0.3)
     for axes in panels[len(arms) :]:
         axes.set_visible(False)
     for axes in panels[max(0, len(arms) - columns) : len(arms)]:
         axes.tick_params(labelbottom=True)
-    figure.supxlabel("learning rate (log)", fontsize=10, color=INK)
-    figure.supylabel("score on validation data", fontsize=10, color=INK)
+    figure.supxlabel("learning rate (log)", fontsize=10)
+    figure.supylabel("score on validation data", fontsize=10)
     return figure
 
 
-def _trials(axes: Axes, arm: Mapping, colour: str) -> None:
-    scored = sorted((t["learning_rate"], t["score"], t["state"]) for t in arm["trials"] if t.get("score") is not None)
-    whole = [(rate, score) for rate, score, state in scored if state == "complete"]
-    axes.plot(*zip(*whole, strict=True) if whole else ((), ()), color=colour, linewidth=1, alpha=0.6)
-    for rate, score, state in scored:
-        face = colour if state == "complete" else PAPER
-        axes.plot(rate, score, "x" if state == "failed" else "o", color=colour, markerfacecolor=face, markersize=5)
-        if state == "complete" and math.isclose(rate, arm.get("learning_rate") or 0.0):
+def _trials(axes: Axes, arm: ArmResult, colour: str) -> None:
+    scored = [(t.learning_rate, t.score, t) for t in arm.trials if t.score is not None]
+    scored.sort(key=lambda point: point[:2])
+    whole = [(rate, score) for rate, score, trial in scored if trial.state == "complete"]
+    axes.plot([rate for rate, _ in whole], [score for _, score in whole], color=colour, linewidth=1, alpha=0.6)
+    for rate, score, trial in scored:
+        face = colour if trial.state == "complete" else PAPER
+        marker = "x" if trial.state == "failed" else "o"
+        axes.plot(rate, score, marker, color=colour, markerfacecolor=face, markersize=5)
+        if _is_chosen(trial, arm):
             axes.plot(rate, score, "o", color=INK, markerfacecolor="none", markersize=11)
-            name = {"textcoords": "offset points", "ha": "center", "fontsize": 8, "color": INK}
-            axes.annotate(f"{rate:.2g}", (rate, score), (0, 9), **name)
-    for trial in arm["trials"]:
-        if trial.get("score") is None:  # a mark on the axis: it has no height
-            axes.plot(trial["learning_rate"], 0, "x", color=colour, clip_on=False, transform=axes.get_xaxis_transform())
+            axes.annotate(f"{rate:.2g}", (rate, score), (0, 9), textcoords="offset points", ha="center", fontsize=8)
+    for trial in arm.trials:
+        if trial.score is None:  # a mark on the axis: it has no height
+            axes.plot(trial.learning_rate, 0, "x", color=colour, clip_on=False, transform=axes.get_xaxis_transform())
 
 
-def ablation(document: Mapping) -> Figure:
+def _is_chosen(trial: Trial, arm: ArmResult) -> bool:
+    return trial.state == "complete" and math.isclose(trial.learning_rate, arm.learning_rate or 0.0)
+
+
+@_styled
+def ablation(results: ExperimentResults) -> Figure:
     """R@1 in both directions over what was varied (Figures 4 to 6): lines over numbers, bars over names.
 
     Raises:
         UsageError: there are no arms.
     """
-    if not document["arms"]:
-        raise UsageError(f"{document['data']}: 0 arms in the ablation: give at least one")
-    study = document.get("study") or ""
-    _, axis = STUDIES.get(study, (study, study))
-    figure, (axes,) = new_figure(heading(document), height=4.2)
-    varied = sorted((arm for arm in document["arms"] if arm.get("x") is not None), key=lambda arm: arm["x"])
+    if not results.arms:
+        raise UsageError(f"{results.data}: 0 arms in the ablation: give at least one")
+    name = results.ablation or ""
+    figure, (axes,) = _new_figure(results.heading, height=4.2)
+    varied = sorted(((arm.x, arm) for arm in results.arms if arm.x is not None), key=lambda pair: pair[0])
     if varied:
-        _lines(axes, varied)
-        for arm in document["arms"]:
-            if arm.get("x") is None:
-                _level(axes, mean_r1(arm), arm["name"])
+        _lines(axes, [x for x, _ in varied], [arm for _, arm in varied])
+        for arm in results.arms:
+            if arm.x is None:
+                _level(axes, arm.mean_r1(), arm.name)
     else:
-        _bars(axes, document["arms"])
-    name_axes(axes, x=axis, y="R@1")
+        _bars(axes, results.arms)
+    _name_axes(axes, x=ABLATION_TITLES.get(name, (name, name))[1], y="R@1")
     return figure
 
 
-def _lines(axes: Axes, arms: Sequence[Mapping]) -> None:
-    places = [arm["x"] for arm in arms]
-    higher = max(_DIRECTIONS, key=lambda direction: mean_r1(arms[-1], direction))
+def _lines(axes: Axes, places: Sequence[float], arms: Sequence[ArmResult]) -> None:
+    higher = max(_DIRECTIONS, key=lambda direction: arms[-1].mean_r1(direction))
     for direction, (name, colour) in _DIRECTIONS.items():
-        means = [mean_r1(arm, direction) for arm in arms]
-        spreads = [spread_r1(arm, direction) for arm in arms]
-        low, high = zip(*((m - s, m + s) for m, s in zip(means, spreads, strict=True)), strict=True)
+        means = [arm.mean_r1(direction) for arm in arms]
+        low = [arm.mean_r1(direction) - arm.spread_r1(direction) for arm in arms]
+        high = [arm.mean_r1(direction) + arm.spread_r1(direction) for arm in arms]
         axes.fill_between(places, low, high, color=colour, alpha=0.16, linewidth=0)
         axes.plot(places, means, "o-", color=colour, linewidth=1.8, markersize=5)
-        side = {"textcoords": "offset points", "va": "bottom" if direction == higher else "top", "color": INK}
-        axes.annotate(name, (places[-1], means[-1]), (9, 0), **side)
+        side = "bottom" if direction == higher else "top"
+        axes.annotate(name, (places[-1], means[-1]), (9, 0), textcoords="offset points", va=side)
     _paper_marks(axes, zip(places, arms, strict=True))
     axes.set_xticks(places, [f"{place:g}" for place in places])
 
 
-def _bars(axes: Axes, arms: Sequence[Mapping]) -> None:
+def _bars(axes: Axes, arms: Sequence[ArmResult]) -> None:
     for offset, (direction, (name, colour)) in zip((-0.2, 0.2), _DIRECTIONS.items(), strict=True):
         places = [place + offset for place in range(len(arms))]
-        heights = [mean_r1(arm, direction) for arm in arms]
-        errors = [spread_r1(arm, direction) for arm in arms]
+        heights = [arm.mean_r1(direction) for arm in arms]
+        errors = [arm.spread_r1(direction) for arm in arms]
         axes.bar(places, heights, 0.36, color=colour, yerr=errors, error_kw=_ERROR, label=name)
     _paper_marks(axes, ((place - 0.2, arm) for place, arm in enumerate(arms)))
-    axes.set_xticks(range(len(arms)), [plain(arm["name"]) for arm in arms])
+    axes.set_xticks(range(len(arms)), [plain(arm.name) for arm in arms])
     axes.tick_params(axis="x", length=0)
-    legend_outside(axes, entries=2)
+    _legend_outside(axes, entries=2)
 
 
-def _paper_marks(axes: Axes, placed) -> None:
+def _paper_marks(axes: Axes, placed: Iterable[tuple[float, ArmResult]]) -> None:
     for place, arm in placed:
-        value = found(arm, "paper", "t2v", "r1")
+        value = arm.paper.value("t2v", "r1") if arm.paper else None
         if value is not None:
             axes.plot(place, value, marker="D", **_PAPER)
-
-
-def _height(document: Mapping, arm: Mapping) -> float:
-    """What Figure 1 draws of an arm."""
-    return gain(document, arm) if baseline_of(document) else mean_r1(arm)
-
-
-def _height_name(document: Mapping) -> str:
-    return f"t2v R@1, points over {document['baseline']}" if baseline_of(document) else "t2v R@1"
 
 
 def _level(axes: Axes, height: float, name: str) -> None:
     """A dashed line with its name, for an arm that has no place on the axis."""
     axes.axhline(height, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
-    place = {"xytext": (-4, 4), "textcoords": "offset points", "ha": "right", "fontsize": 9, "color": INK}
-    axes.annotate(plain(name), (1, height), xycoords=axes.get_yaxis_transform(), **place)
+    axes.annotate(
+        plain(name),
+        (1, height),
+        (-4, 4),
+        xycoords=axes.get_yaxis_transform(),
+        textcoords="offset points",
+        ha="right",
+        fontsize=9,
+    )
 
 
-def figures_of(documents: Sequence[Mapping]) -> dict[str, dict[str, Callable[[], Figure]]]:
+def _new_figure(
+    title: str, *, height: float, rows: int = 1, columns: int = 1, sharex: bool = False, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure with its title and `rows` x `columns` empty axes, row by row; `height` in inches."""
+    figure = Figure()
+    figure.set_figheight(height)
+    figure.suptitle(plain(title), x=0.01, ha="left")
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey).ravel().tolist()
+    return figure, axes
+
+
+def _name_axes(axes: Axes, *, x: str = "", y: str = "") -> None:
+    axes.set_xlabel(plain(x))
+    axes.set_ylabel(plain(y))
+
+
+def _log_axis(axes: Axes, values: Sequence[float], *, unit: str = "") -> None:
+    """A logarithmic x axis with plain numbers, and a third of a decade of room on both sides of the values."""
+    axes.set_xscale("log")
+    axes.set_xlim(min(values) / 2, max(values) * 2)
+    wide = max(values) / min(values) >= 30
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 3.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{unit}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _legend_outside(axes: Axes, *, entries: int) -> None:
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), ncols=math.ceil(entries / 18))
+
+
+def figures_of(several: Sequence[ExperimentResults]) -> dict[str, dict[str, Callable[[], Figure]]]:
     """What draws each figure that applies.
 
     Returns:
-        by the document's stem ("" for those of all documents together), then by the figure's name.
+        by the experiment's file stem ("" for figures of all experiments together), then by the figure's name.
     """
-    figures = {"": {"gains": partial(gains_by_benchmark, documents)} if any(map(_has_gains, documents)) else {}}
-    for stem, document in zip(stems(documents), documents, strict=True):
-        figures[stem] = {name: partial(draw, document) for name, draw in _own(document).items()}
+    figures: dict[str, dict[str, Callable[[], Figure]]] = {"": {}}
+    if any(map(_has_gains, several)):
+        figures[""]["gains"] = partial(gains_by_benchmark, several)
+    for stem, results in zip(file_stems(several), several, strict=True):
+        figures[stem] = {name: partial(draw, results) for name, draw in _own(results).items()}
     return figures
 
 
-def _own(document: Mapping) -> dict[str, Callable[[Mapping], Figure]]:
-    arms = document["arms"]
-    figures: dict[str, Callable[[Mapping], Figure]] = {}
-    if document["kind"] == "ablate" and arms:
+def _own(results: ExperimentResults) -> dict[str, Callable[[ExperimentResults], Figure]]:
+    figures: dict[str, Callable[[ExperimentResults], Figure]] = {}
+    if results.kind == ABLATE and results.arms:
         figures["ablation"] = ablation
-    elif any(true_share(arm) > 0 for arm in arms):
+    elif any(arm.true_share > 0 for arm in results.arms):
         figures["parameters"] = gain_by_parameters
-    if any(run.get("history") for arm in arms for run in runs(arm)):
+    if any(run.history for arm in results.arms for run in arm.runs):
         figures["curves"] = training_curves
-    if any(arm.get("trials") for arm in arms):
+    if any(arm.trials for arm in results.arms):
         figures["rates"] = learning_rates
     return figures
 
 
 def file_name(stem: str, figure: str, suffix: str) -> str:
-    """The name of a figure's file, of a document or, without a stem, of all: `DATA-KIND-curves.svg`, `gains.svg`."""
+    """The name of a figure's file, of an experiment or, without a stem, of all: `DATA-KIND-curves.svg`, `gains.svg`."""
     return f"{stem}-{figure}.{suffix}" if stem else f"{figure}.{suffix}"
 
 
-def save_figures(documents: Sequence[Mapping], folder: str | Path) -> None:
-    """Writes every figure of `figures_of` as SVG and PNG."""
-    for stem, figures in figures_of(documents).items():
-        for name, draw in figures.items():
-            figure = draw()
-            with atomic_write(Path(folder) / file_name(stem, name, "svg")) as temporary:
-                temporary.write_text(svg_text(figure), encoding="utf-8", errors="replace")
-            with atomic_write(Path(folder) / file_name(stem, name, "png")) as temporary:
-                figure.savefig(temporary, format="png", dpi=150)
+def svg_text(figure: Figure, **options: Any) -> str:
+    """The figure as an SVG document whose letters are letters; the same figure gives the same text.
+
+    Args:
+        options: of `Figure.savefig`.
+    """
+    target = StringIO()
+    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "vop"}):
+        figure.savefig(target, format="svg", metadata=metadata, **options)
+    return target.getvalue()
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> None:
+    """Writes `name`.svg and `name`.png."""
+    with atomic_write(folder / f"{name}.svg") as temporary:
+        temporary.write_text(svg_text(figure), encoding="utf-8", errors="replace")
+    with atomic_write(folder / f"{name}.png") as temporary:
+        figure.savefig(temporary, format="png", dpi=150)

@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from vop.experiments.drawing import INK, QUIET, plain
+from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.backend_bases import RendererBase
-    from matplotlib.text import Annotation
-    from matplotlib.transforms import Bbox
+INK, QUIET = "#1b1f24", "#666e78"
+Point = tuple[float, float, str]
+
+
+def plain(text: object) -> str:
+    """A name in which a dollar sign begins no formula, without letters that nobody can draw."""
+    drawable = "".join(letter if letter.isprintable() else "?" for letter in str(text))
+    return drawable.replace("$", r"\$")
+
 
 # Where a name may stand: steps away from its point, in pixels, in each of sixteen directions from the right.
 _DISTANCES = (11, 18, 28, 42, 58, 78, 100)
 _NEAR = 18  # from here on a line leads to the point
 
 
-def name_points(
-    axes: Axes, points: Sequence[tuple[float, float, str]], *, spreads: Sequence[float]
-) -> list[Annotation]:
+def name_points(axes: Axes, points: Sequence[Point], *, spreads: Sequence[float]) -> list[Annotation]:
     """Writes each point's name near it, where it covers no other name, point or error bar.
 
     Args:
         points: x, y and the name, in the axes' units; the limits of the axes must be final.
         spreads: half of each error bar, in the same units as y.
     """
-    figure = axes.figure
-    figure.draw_without_rendering()  # the layout is known from here on
-    renderer = figure.canvas.get_renderer()
+    figure = axes.get_figure(root=True)
+    assert figure is not None, "axes stand in a figure"
+    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]  # Matplotlib has no type here
+    figure.draw_without_rendering()  # computes the layout
     taken = [box for point, spread in zip(points, spreads, strict=True) for box in _boxes(axes, point, spread)]
     written = []
     for point in sorted(points, key=lambda point: (-point[1], point[0])):
@@ -40,10 +46,8 @@ def name_points(
     return written
 
 
-def _boxes(axes: Axes, point: tuple[float, float, str], spread: float) -> tuple[Bbox, Bbox]:
+def _boxes(axes: Axes, point: Point, spread: float) -> tuple[Bbox, Bbox]:
     """What a point and its error bar cover, in pixels."""
-    from matplotlib.transforms import Bbox
-
     x, y, _ = point
     (left, low), (_, high) = axes.transData.transform([(x, y - spread), (x, y + spread)])
     middle = (low + high) / 2
@@ -51,13 +55,13 @@ def _boxes(axes: Axes, point: tuple[float, float, str], spread: float) -> tuple[
     return dot, Bbox.from_extents(left - 2, low, left + 2, high)
 
 
-def _name(axes: Axes, point: tuple[float, float, str], taken: list[Bbox], renderer: RendererBase) -> Annotation:
+def _name(axes: Axes, point: Point, taken: list[Bbox], renderer: RendererBase) -> Annotation:
     """The name at the best of its places: least covered, then nearest."""
     x, y, text = point
     label = axes.annotate(plain(text), (x, y), (0, 0), textcoords="offset pixels", fontsize=9, color=INK)
     label.set_in_layout(False)
     size = label.get_window_extent(renderer)
-    anchor = axes.transData.transform((x, y))
+    anchor = axes.transData.transform((x, y)).tolist()
     inside = axes.get_window_extent(renderer)
 
     def cost(place: tuple[float, float]) -> tuple[float, float]:
@@ -90,8 +94,6 @@ def _side(dx: float) -> str:
 
 
 def _placed(size: Bbox, anchor: Sequence[float], place: tuple[float, float]) -> Bbox:
-    from matplotlib.transforms import Bbox
-
     x, y = anchor[0] + place[0], anchor[1] + place[1]
     left = x - size.width * {"left": 0, "center": 0.5, "right": 1}[_side(place[0])]
     return Bbox.from_bounds(left, y - size.height / 2, size.width, size.height)
@@ -101,4 +103,4 @@ def _common(box: Bbox, other: Bbox) -> float:
     """The area that both cover."""
     width = min(box.x1, other.x1) - max(box.x0, other.x0)
     height = min(box.y1, other.y1) - max(box.y0, other.y0)
-    return max(0.0, width) * max(0.0, height)
+    return float(max(0.0, width) * max(0.0, height))

@@ -1,11 +1,14 @@
-"""The paper's results on its five benchmarks (arXiv 2211.12764), and which of its orders a study confirms."""
+"""The paper's results on its five benchmarks (arXiv 2211.12764), and which of its orders an experiment confirms."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from statistics import mean
+
+from vop.experiments.results import ArmResult, OrderVerdict, PaperRow
 
 METRICS = ("r1", "r5", "r10", "mdr", "mnr")
 # What the paper concludes from its tables (section 4): pairs of methods of which the second is better.
@@ -14,24 +17,26 @@ ORDER = (
     *(("vop", "vop-p"), ("vop", "vop-c"), ("vop", "vop-f"), ("vop-p", "vop-f+p"), ("vop-c", "vop-f+c")),
     *(("vop-f", "vop-f+p"), ("vop-f", "vop-f+c"), ("vop-f+p", "vop-f+c"), ("full", "vop-f+p"), ("full", "vop-f+c")),
 )
-ZERO_SHOT = {"msrvtt-9k": {"t2v": {"r1": 31.5, "r5": 52.8, "r10": 63.6, "mnr": 42.9, "mdr": 5.0}}}
+ZERO_SHOT = {"msrvtt-9k": PaperRow(t2v={"r1": 31.5, "r5": 52.8, "r10": 63.6, "mnr": 42.9, "mdr": 5.0})}
 
 
 @cache
-def results() -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-    """By benchmark, method, direction and metric."""
-    found: dict = {name: {"zero-shot": row} for name, row in ZERO_SHOT.items()}
+def results() -> dict[str, dict[str, PaperRow]]:
+    """The paper's rows, by benchmark and method."""
+    found = {name: {"zero-shot": row} for name, row in ZERO_SHOT.items()}
     with files(__package__).joinpath("paper_results.csv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            both = {
-                way: {key: float(row[f"{way}_{key}"]) for key in METRICS if row[f"{way}_{key}"]}
-                for way in ("t2v", "v2t")
-            }
-            found.setdefault(row["dataset"], {})[row["method"]] = both
+        for line in csv.DictReader(file):
+            found.setdefault(line["dataset"], {})[line["method"]] = PaperRow(
+                t2v=_metrics(line, "t2v"), v2t=_metrics(line, "v2t")
+            )
     return found
 
 
-def row(data: str, method: str) -> dict[str, dict[str, float]] | None:
+def _metrics(line: dict[str, str], way: str) -> dict[str, int | float]:
+    return {key: float(line[f"{way}_{key}"]) for key in METRICS if line[f"{way}_{key}"]}
+
+
+def row(data: str, method: str) -> PaperRow | None:
     """The paper's row of a method on a benchmark, if it has one."""
     return results().get(data, {}).get(method)
 
@@ -39,38 +44,34 @@ def row(data: str, method: str) -> dict[str, dict[str, float]] | None:
 def average_gain(method: str, *, over: str = "full") -> float | None:
     """t2v R@1 of a method less that of `over`, averaged over the benchmarks for which the paper gives both."""
     gains = [
-        rows[method]["t2v"]["r1"] - rows[over]["t2v"]["r1"]
-        for rows in results().values()
-        if method in rows and over in rows
+        rows[method].t2v["r1"] - rows[over].t2v["r1"] for rows in results().values() if method in rows and over in rows
     ]
     return mean(gains) if gains else None
 
 
-def order(means: dict[str, float], spreads: dict[str, float | None]) -> list[dict]:
-    """Which of the paper's orders hold for t2v R@1 of a study.
+def order(arms: Sequence[ArmResult]) -> list[OrderVerdict]:
+    """Which of the paper's orders hold for t2v R@1 of an experiment.
 
     Args:
-        means: of each method over seeds.
-        spreads: their standard deviations; None with one seed.
+        arms: methods with the paper's settings, under their names.
 
     Returns:
-        for each pair of `ORDER` of which both were studied `{"lower", "higher", "paper", "ours", "spread", "verdict"}`:
-        the differences (the paper's averaged over its benchmarks; none for zero-shot but on MSR-VTT-9k), the spread of
-        ours, and "holds", "does not hold" or, where ours is no larger than its spread, "within the spread".
+        a verdict for each pair of `ORDER` of which both are among the arms. The paper's difference is an average over
+        its benchmarks, for zero-shot that of MSR-VTT-9k. Where ours is no larger than its spread, the verdict says so.
     """
+    known = {arm.name: arm for arm in arms}
     found = []
     for lower, higher in ORDER:
-        if lower not in means or higher not in means:
+        if lower not in known or higher not in known:
             continue
-        ours = means[higher] - means[lower]
-        known = [spreads[name] for name in (lower, higher) if spreads.get(name) is not None]
-        spread = sum(value**2 for value in known) ** 0.5 if known else None
+        both = [known[lower], known[higher]]
+        ours = both[1].mean_r1() - both[0].mean_r1()
+        spreads = [arm.spread_r1() for arm in both if arm.spread is not None]
+        spread = sum(value**2 for value in spreads) ** 0.5 if spreads else None
         if spread is not None and abs(ours) <= spread:
             verdict = "within the spread"
         else:
             verdict = "holds" if ours > 0 else "does not hold"
         paper = average_gain(higher, over=lower)
-        found.append(
-            {"lower": lower, "higher": higher, "paper": paper, "ours": ours, "spread": spread, "verdict": verdict}
-        )
+        found.append(OrderVerdict(lower=lower, higher=higher, paper=paper, ours=ours, spread=spread, verdict=verdict))
     return found

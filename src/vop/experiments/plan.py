@@ -1,14 +1,19 @@
-"""What a study is: arms x seeds on one data set, the learning rate searched or given."""
+"""What an experiment is: arms x seeds on one data set, with a learning rate that is searched or given.
+
+An ablation of the paper (section 4.3) is an experiment with a name: a few arms that differ in one thing and train with
+the learning rate that is searched for the method's defaults.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from vop.errors import UsageError, VopError
+from vop.backbones.clip.config import ClipSizes
+from vop.errors import UsageError, VopError, unknown_name
 from vop.heads import MEAN
 from vop.training.recipe import PAPER_EPOCHS, TUNED, Recipe
 
@@ -17,28 +22,42 @@ FREE = ("if_worse", "workers", "checkpoint_seconds", "on_bad_video", "seed", "le
 
 ALL = "all"  # in the place of the names of arms
 
+UNTRAINED = "zero-shot"
+
+Settings = dict[str, Any]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One row of a study.
+    """One row of the table.
 
     Attributes:
         name: in tables and figures.
-        settings: the method's, and the head's under `head.NAME`.
+        settings: the method's, and the head's as `head.NAME`.
         x: its place on the axis of an ablation, where that has one.
-        rate_of: the name of the arm whose searched learning rate it shares; its own by default.
+        rate_of: the arm whose searched learning rate it shares; by default its rate is searched for itself.
     """
 
     name: str
     method: str
     head: str = MEAN
-    settings: dict = field(default_factory=dict)
+    settings: Settings = field(default_factory=dict)
     x: float | None = None
     rate_of: str | None = None
 
     @property
+    def trains(self) -> bool:
+        """Whether there is anything to train: zero-shot with mean pooling has no parameters."""
+        return not (self.method == UNTRAINED and self.head == MEAN)
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is a method as the paper has it, under the method's name."""
+        return self.name == self.method and self.head == MEAN and not self.settings.keys() - {"num_frames"}
+
+    @property
     def key(self) -> str:
-        """A folder's name; arms that train the same have the same one, whatever they are called."""
+        """The name of its files. Arms that train the same have the same key, whatever their names."""
         parts = [self.method] if self.head == MEAN else [self.method, self.head]
         settings = {name: value for name, value in self.settings.items() if name != "num_frames"}
         if settings:
@@ -79,7 +98,7 @@ class Search:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A study.
+    """An experiment.
 
     Attributes:
         kind: "compare", or the name of an ablation.
@@ -103,10 +122,8 @@ class Plan:
         names = [arm.name for arm in self.arms]
         if not names:
             raise UsageError("there are 0 arms to compare: name one method or more")
-        for listed, what in ((names, "arm"), (self.seeds, "seed")):
-            twice = [entry for entry in listed if listed.count(entry) > 1]
-            if twice:
-                raise UsageError(f"the {what} {twice[0]!r} is listed twice")
+        _refuse_twice("arm", names)
+        _refuse_twice("seed", self.seeds)
         by_key: dict[str, str] = {}
         for arm in self.arms:
             other = by_key.setdefault(arm.key, arm.name)
@@ -132,8 +149,8 @@ class Plan:
         """The arm by which the learning rate of `arm` is searched."""
         return self.arm(arm.rate_of) if arm.rate_of else arm
 
-    def recipe_of(self, *, rate: float, seed: int, **changes) -> Recipe:
-        return replace(self.recipe, learning_rate=rate, seed=seed, **changes)
+    def recipe_of(self, *, rate: float, seed: int, epochs: int | None = None) -> Recipe:
+        return replace(self.recipe, learning_rate=rate, seed=seed, epochs=epochs or self.recipe.epochs)
 
     def identity(self, *, splits: dict[str, str], backbone: str) -> dict[str, Any]:
         """What has to stay the same for results to be used again; arms and seeds may be added.
@@ -147,7 +164,14 @@ class Plan:
         rate = self.recipe.learning_rate if self.search is None else None
         frames = sorted({arm.settings.get("num_frames", 12) for arm in self.arms})
         facts = {"split": self.split, "data": splits, "backbone": backbone, "num_frames": frames}
-        return json.loads(json.dumps({**facts, **recipe, "learning_rate": rate, "search": search}))
+        identity: dict[str, Any] = json.loads(json.dumps({**facts, **recipe, "learning_rate": rate, "search": search}))
+        return identity
+
+
+def _refuse_twice(what: str, listed: Sequence[object]) -> None:
+    for entry in listed:
+        if listed.count(entry) > 1:
+            raise UsageError(f"the {what} {entry!r} is listed twice")
 
 
 def check_same(saved: dict[str, Any], wanted: dict[str, Any], *, out: object) -> None:
@@ -160,12 +184,12 @@ def check_same(saved: dict[str, Any], wanted: dict[str, Any], *, out: object) ->
     if differences:
         lines = "\n".join(f"  {line}" for line in differences)
         raise VopError(
-            f"{out} holds a study that was started with something else:\n{lines}\n"
-            "Go on with what it was started with, or choose another --out"
+            f"{out} holds an experiment that was started with other values:\n{lines}\n"
+            "Repeat it with the values that it was started with, or choose another --out"
         )
 
 
-def arms_of(names: Sequence[str], *, head: str = MEAN, settings: dict | None = None) -> tuple[Arm, ...]:
+def arms_of(names: Sequence[str], *, head: str = MEAN, settings: Settings | None = None) -> tuple[Arm, ...]:
     """An arm for each method, with those settings that it has, where they are not its defaults.
 
     "METHOD/HEAD" is an arm with a head of its own.
@@ -174,10 +198,11 @@ def arms_of(names: Sequence[str], *, head: str = MEAN, settings: dict | None = N
         UsageError: no such method or head, or no method has one of the settings.
     """
     from vop import heads, methods
-    from vop.errors import unknown_name
     from vop.models.model import HEAD_PREFIX
 
-    arms, used, known = [], set(), {}
+    arms: list[Arm] = []
+    used: set[str] = set()
+    known: Settings = {}
     for name in names:
         method, _, own_head = name.partition("/")
         chosen = own_head or head
@@ -193,3 +218,111 @@ def arms_of(names: Sequence[str], *, head: str = MEAN, settings: dict | None = N
         if key not in used:
             raise unknown_name("setting of these methods", key, known)
     return tuple(arms)
+
+
+LENGTHS = (4, 8, 12, 16, 20)  # Figure 5
+SPECIFIC = (1, 2, 4, 6, 8)  # of 8
+
+
+def ablation_arms(name: str, sizes: ClipSizes, *, settings: Settings) -> tuple[Arm, ...]:
+    """The arms of an ablation on a backbone of `sizes`; `settings` (the number of frames) hold for all of them.
+
+    Raises:
+        UsageError: there is no such ablation.
+    """
+    if name not in ABLATIONS:
+        raise unknown_name("ablation", name, ABLATIONS)
+    built = ABLATIONS[name](sizes)
+    default = next(arm.name for arm in built if arm.rate_of is None)
+    return tuple(
+        replace(arm, settings=settings | arm.settings, rate_of=None if arm.name == default else arm.rate_of or default)
+        for arm in built
+    )
+
+
+def _towers(sizes: ClipSizes) -> list[Arm]:
+    return [
+        Arm(name="both towers", method="vop"),
+        Arm(name="visual prompts only", method="vop", settings={"text_layers": []}, rate_of="both towers"),
+        Arm(name="text prompts only", method="vop", settings={"visual_layers": []}, rate_of="both towers"),
+    ]
+
+
+def _depth(sizes: ClipSizes) -> list[Arm]:
+    """The lowest layer, and a quarter, half, three quarters of each tower (the paper's 1, 3, 6, 9, 12 of 12)."""
+    built = [Arm(name="all layers", method="vop", x=float(sizes.vision.layers))]
+    shares = dict.fromkeys(
+        max(1, round(sizes.vision.layers * part)) for part in (1 / sizes.vision.layers, 1 / 4, 1 / 2, 3 / 4)
+    )
+    for visual in shares:
+        text = max(1, round(sizes.text.layers * visual / sizes.vision.layers))
+        layers = {"visual_layers": list(range(1, visual + 1)), "text_layers": list(range(1, text + 1))}
+        name = f"layers 1-{visual}" if visual > 1 else "layer 1"
+        built.append(Arm(name=name, method="vop", settings=layers, x=float(visual), rate_of="all layers"))
+    return sorted(built, key=lambda arm: arm.x or 0.0)
+
+
+def _length(sizes: ClipSizes) -> list[Arm]:
+    return [
+        Arm(
+            name=f"{length} prompts",
+            method="vop",
+            settings={} if length == 8 else {"text_prompts": length, "visual_prompts": length},
+            x=float(length),
+            rate_of=None if length == 8 else "8 prompts",
+        )
+        for length in LENGTHS
+    ]
+
+
+def _specific_length(sizes: ClipSizes) -> list[Arm]:
+    return [
+        Arm(
+            name=f"{count} of 8",
+            method="vop-p",
+            settings={} if count == 4 else {"specific_prompts": count},
+            x=float(count),
+            rate_of=None if count == 4 else "4 of 8",
+        )
+        for count in SPECIFIC
+    ]
+
+
+def _cmm(sizes: ClipSizes) -> list[Arm]:
+    others = [
+        Arm(name=kind, method="vop-c", settings={"cmm": kind}, rate_of="bilstm") for kind in ("lstm", "transformer")
+    ]
+    return [Arm(name="bilstm", method="vop-c"), *others]
+
+
+def _cmm_role(sizes: ClipSizes) -> list[Arm]:
+    replaces = Arm(name="replaces [CLS]", method="vop-c", settings={"cmm_role": "replace"}, rate_of="makes prompts")
+    return [Arm(name="makes prompts", method="vop-c"), replaces]
+
+
+def _split_layer(sizes: ClipSizes) -> list[Arm]:
+    """Six steps over the tower and its ends; the default is two thirds of it."""
+    depth = sizes.vision.layers
+    default = round(depth * 2 / 3)
+    places = sorted({round(depth * step / 6) for step in range(7)} | {default})
+    return [
+        Arm(
+            name=f"K_s = {place}",
+            method="vop-f",
+            settings={} if place == default else {"split_layer": place},
+            x=float(place),
+            rate_of=None if place == default else f"K_s = {default}",
+        )
+        for place in places
+    ]
+
+
+ABLATIONS: dict[str, Callable[[ClipSizes], list[Arm]]] = {
+    "towers": _towers,
+    "depth": _depth,
+    "length": _length,
+    "specific-length": _specific_length,
+    "cmm": _cmm,
+    "cmm-role": _cmm_role,
+    "split-layer": _split_layer,
+}

@@ -1,209 +1,454 @@
-"""A study's document: all that its tables, figures and reports say, as plain values.
+"""What an experiment's files hold, typed: the results of one experiment, and the records of its runs and searches.
 
-Shapes: an arm has a run for each seed; `mean` and `spread` (sample standard deviation) are over them.
+A file may have more keys than are named here: they are kept. Keys that a file lacks are not added when it is written
+again, so that files of earlier versions stay as they are.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from datetime import UTC, datetime
-from statistics import mean, stdev
-from typing import Any
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Self
 
-from vop.datasets.types import Dataset, Split
-from vop.errors import UsageError
-from vop.evaluation.confidence import QueryRanks, bootstrap_intervals, check_same_gallery, paired_test
-from vop.evaluation.metrics import METRIC_NAMES
-from vop.experiments import paper
-from vop.experiments.plan import Arm, Plan
-from vop.experiments.scheduler import Outcome
-from vop.heads import MEAN
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
-EXAMPLES = {"compare": 8, "ablate": 4}  # sentences with film strips; a page of ablations has several studies
-WAYS = ("t2v", "v2t")
+from vop.config import validated
+from vop.errors import VopError
+from vop.evaluation.confidence import QueryRanks
+
+DIRECTIONS = ("t2v", "v2t")
+RECALLS = ("r1", "r5", "r10")
+COMPARE, ABLATE = "compare", "ablate"
+
+# What the paper calls each ablation: its title, and the name of what is varied.
+ABLATION_TITLES = {
+    "towers": ("prompts in one tower or in both", "towers with prompts"),
+    "depth": ("prompt depth", "layers with prompts"),
+    "length": ("prompt length", "prompt length"),
+    "specific-length": ("specific prompts", "specific prompts of 8"),
+    "cmm": ("the context modelling module", "CMM"),
+    "cmm-role": ("the role of the CMM's output", "role of the CMM"),
+    "split-layer": ("layers that work within each frame", "K_s"),
+}
 
 
-def make_document(
-    plan: Plan, outcome: Outcome, dataset: Dataset, *, parameters: dict[str, dict], command: str
-) -> dict[str, Any]:
-    """The document of a study.
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"a text is expected, not {value!r}")
+    return value
 
-    Args:
-        parameters: of each arm's method and head, as `ParameterCount` has them.
-        command: by which somebody else does the same.
 
-    Raises:
-        UsageError: runs were ranked on different galleries.
+# Paths may hold bytes that are not UTF-8, as lone surrogates, which pydantic's own text refuses.
+Text = Annotated[str, PlainValidator(_text)]
+Number = int | float
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True, protected_namespaces=())
+
+    @classmethod
+    def from_dict(cls, values: object, *, source: str = "the results") -> Self:
+        """Reads what `to_dict` gives.
+
+        Args:
+            source: the file, for the error.
+
+        Raises:
+            VopError: a value is missing, or of another type.
+        """
+        return validated(cls, values, source=source, error=VopError)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, without keys that were never set."""
+        return self.model_dump(exclude_unset=True, by_alias=True)
+
+
+class Metrics(_Document):
+    """Metrics of one direction: recalls in percent, median and mean rank."""
+
+    r1: Number
+    r5: Number
+    r10: Number
+    mdr: Number
+    mnr: Number
+
+    def value(self, key: str) -> Number:
+        return {"r1": self.r1, "r5": self.r5, "r10": self.r10, "mdr": self.mdr, "mnr": self.mnr}[key]
+
+
+class BothDirections(_Document):
+    t2v: Metrics
+    v2t: Metrics
+
+    def direction(self, name: str) -> Metrics:
+        return self.t2v if name == "t2v" else self.v2t
+
+    @property
+    def r_sum(self) -> float:
+        """R@1, R@5 and R@10 of both directions, added up: at most 600."""
+        return sum(self.direction(way).value(key) for way in DIRECTIONS for key in RECALLS)
+
+
+class EpochRecord(_Document):
+    """An epoch of a training."""
+
+    epoch: int
+    loss: Number | None = None
+    validation: BothDirections | None = None
+
+
+class Trial(_Document):
+    """A learning rate that was tried. Its state is complete, pruned or failed."""
+
+    learning_rate: Number
+    score: Number | None = None
+    state: Text
+    minutes: Number | None = None
+
+
+class UnreadableVideo(_Document):
+    id: Text
+    path: Text
+    reason: Text
+
+
+class SeedResult(BothDirections):
+    """A training with one seed, ranked.
+
+    Attributes:
+        run: the run's folder, below the experiment's.
+        epoch: of the evaluated weights; None if nothing was trained.
+        selection: how they were chosen.
+        extras: what a benchmark measures besides, in percent.
     """
-    kind = "compare" if plan.kind == "compare" else "ablate"
-    done = [arm for arm in plan.arms if outcome.runs[arm.name]]
-    ranks = {arm.name: [_ranks(run) for run in outcome.runs[arm.name]] for arm in done}
-    _check_gallery(outcome, done, ranks)
-    report = outcome.runs[done[0].name][0]["report"]
-    arms = [_arm(plan, arm, outcome, ranks, parameters[arm.name]) for arm in done]
-    r1 = {arm["name"]: arm["mean"]["t2v"]["r1"] for arm in arms if _is_default(plan.arm(arm["name"]))}
-    spread = {arm["name"]: (arm["spread"] or {}).get("t2v", {}).get("r1") for arm in arms}
-    kept = dataset.split(plan.split).keep(_readable(dataset.split(plan.split), report))
-    return {
-        "command": command,
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "minutes": _minutes(outcome),
-        "machines": _distinct(outcome, "machine"),
-        "vop_versions": _distinct(outcome, "vop_version"),
-        "kind": kind,
-        "study": None if plan.kind == "compare" else plan.kind,
-        "data": dataset.name,
-        "split": plan.split,
-        "backbone": plan.backbone,
-        "recipe": {key: value for key, value in asdict(plan.recipe).items() if key not in ("seed", "learning_rate")}
-        | {"num_frames": report["settings"]["num_frames"], "precision": report["settings"]["precision"]},
-        "search": None if plan.search is None else asdict(plan.search),
-        "learning_rate": plan.recipe.learning_rate if plan.search is None else None,
-        "seeds": list(plan.seeds),
-        "gallery": {
-            key: report[key]
-            for key in ("videos", "texts", "listed_videos", "listed_texts", "tie_rule", "fingerprint", "skipped")
-        },
-        "notes": list(dict.fromkeys([*dataset.notes, *report["notes"]])),
-        "baseline": plan.baseline,
-        "arms": arms,
-        "order": paper.order(r1, spread),
-        "examples": _examples(done, outcome, kept, count=EXAMPLES[kind]),
-        "left_out_of_training": _left_out(plan, outcome),
-        "failures": outcome.failures,
-    }
+
+    seed: int
+    run: Text | None = None
+    machine: Text | None = None
+    epoch: int | None = None
+    selection: Text | None = None
+    minutes: Number | None = None
+    peak_memory_bytes: Number | None = None
+    size_bytes: Number | None = None
+    history: list[EpochRecord] = Field(default_factory=list)
+    extras: dict[Text, Number] = Field(default_factory=dict)
 
 
-def _arm(
-    plan: Plan, arm: Arm, outcome: Outcome, ranks: dict[str, list[QueryRanks]], parameters: dict
-) -> dict[str, Any]:
-    runs = outcome.runs[arm.name]
-    rates = outcome.rates.get(plan.rate_arm(arm).name, {})
-    found = {
-        "name": arm.name,
-        "method": arm.method,
-        "head": arm.head,
-        "settings": arm.settings,
-        "x": arm.x,
-        "learning_rate": runs[0]["learning_rate"],
-        "parameters": parameters,
-        "trials": rates.get("trials", []) if arm.rate_of is None else [],
-        "runs": [_run(run) for run in runs],
-        "mean": _over_seeds(runs, mean),
-        "spread": _over_seeds(runs, stdev) if len(runs) > 1 else None,
-        "interval": bootstrap_intervals(ranks[arm.name]).to_dict(),
-    }
-    if "kinds" in runs[0]:
-        found["kinds"] = _kinds(runs)
-    if plan.baseline in ranks and arm.name != plan.baseline:
-        found["gain"] = _gain(ranks[arm.name], ranks[plan.baseline])
-    if _is_default(arm) and plan.split == "test":
-        found["paper"] = paper.row(runs[0]["report"]["data"], arm.method)
-        if plan.baseline == "full":
-            found["paper_average_gain"] = paper.average_gain(arm.method)
-    return found
+class OverSeeds(BothDirections):
+    """A statistic over seeds: the mean, or the sample standard deviation."""
+
+    minutes: Number | None = None
+    peak_memory_bytes: Number | None = None
+    size_bytes: Number | None = None
+    extras: dict[Text, Number] = Field(default_factory=dict)
 
 
-def _minutes(outcome: Outcome) -> float:
-    """Of all trainings and trials together; processes may have run side by side."""
-    trials = sum(trial["minutes"] for rate in outcome.rates.values() for trial in rate["trials"])
-    return trials + sum(run["minutes"] for runs in outcome.runs.values() for run in runs)
+class Parameters(_Document):
+    """Trained parameters, as the paper counts them and all of them; percentages are of the backbone's."""
+
+    paper_count: int
+    paper_percent: Number = 0.0
+    true_count: int
+    true_percent: Number = 0.0
 
 
-def _distinct(outcome: Outcome, fact: str) -> list[str]:
-    """What the results of a study say of where they come from."""
-    return list(dict.fromkeys(run[fact] for runs in outcome.runs.values() for run in runs))
+class Intervals(_Document):
+    """Confidence intervals of the recalls, by direction and metric."""
+
+    level: float
+    t2v: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    v2t: dict[str, tuple[float, float]] = Field(default_factory=dict)
+
+    def of(self, direction: str, key: str) -> tuple[float, float] | None:
+        return (self.t2v if direction == "t2v" else self.v2t).get(key)
 
 
-def _left_out(plan: Plan, outcome: Outcome) -> list[dict[str, str]]:
-    """The videos that could not be read, but for those of the gallery, which stand there."""
-    gallery = {video["path"] for runs in outcome.runs.values() for run in runs for video in run["report"]["skipped"]}
-    return [
-        {"id": video.id, "path": video.path, "reason": video.reason}
-        for video in outcome.left_out
-        if video.path not in gallery
-    ]
+class Gain(_Document):
+    """t2v R@1 above the baseline's, in points."""
+
+    t2v_r1: Number
+    interval: tuple[float, float]
+    p: float
 
 
-def _run(run: dict) -> dict[str, Any]:
-    kept = ("seed", "run", "machine", "epoch", "selection", "minutes", "peak_memory_bytes", "size_bytes", "history")
-    found = {key: run[key] for key in kept} | {way: run["report"][way] for way in WAYS}
-    return found | ({"extras": run["extras"]} if "extras" in run else {})
+class KindResult(_Document):
+    """Results on one kind of content."""
+
+    videos: Number
+    t2v_r1: Number | None = None
+    order: Number | None = None
+
+    def value(self, key: str) -> Number | None:
+        return {"t2v_r1": self.t2v_r1, "order": self.order}[key]
 
 
-def _over_seeds(runs: list[dict], statistic) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        way: {key: statistic(run["report"][way][key] for run in runs) for key in METRIC_NAMES} for way in WAYS
-    }
-    found |= {key: statistic(run[key] for run in runs) for key in ("minutes", "peak_memory_bytes", "size_bytes")}
-    extras = runs[0].get("extras", {})
-    return found | {"extras": {key: statistic(run["extras"][key] for run in runs) for key in extras}}
+class PaperRow(_Document):
+    """The paper's row of a method; some metrics are not in it."""
+
+    t2v: dict[str, Number]
+    v2t: dict[str, Number] = Field(default_factory=dict)
+
+    def value(self, direction: str, key: str) -> Number | None:
+        return (self.t2v if direction == "t2v" else self.v2t).get(key)
 
 
-def _kinds(runs: list[dict]) -> dict[str, dict]:
-    """Mean over seeds, by kind of content."""
-    found = {}
-    for kind, first in runs[0]["kinds"].items():
-        numbers = {key for key, value in first.items() if value is not None}
-        found[kind] = {key: mean(run["kinds"][kind][key] for run in runs) for key in sorted(numbers)}
-    return found
+class ArmResult(_Document):
+    """One row of the table: a method with its settings, over all seeds.
+
+    Attributes:
+        x: its place on the axis of an ablation, where that has one.
+        learning_rate: None if nothing was trained.
+        trials: of the search for the rate, if it was this arm's own.
+        spread: None with one seed.
+        gain: None for the baseline, and where there is none.
+        paper: the paper's row on this benchmark, if it has one.
+        paper_average_gain: the paper's gain over `full`, averaged over its benchmarks.
+    """
+
+    name: Text
+    method: Text
+    head: Text = ""
+    settings: dict[Text, Any] = Field(default_factory=dict)
+    x: Number | None = None
+    learning_rate: Number | None = None
+    parameters: Parameters
+    trials: list[Trial] = Field(default_factory=list)
+    runs: list[SeedResult] = Field(default_factory=list)
+    mean: OverSeeds
+    spread: OverSeeds | None = None
+    interval: Intervals | None = None
+    kinds: dict[Text, KindResult] = Field(default_factory=dict)
+    gain: Gain | None = None
+    paper: PaperRow | None = None
+    paper_average_gain: Number | None = None
+
+    @property
+    def true_share(self) -> Number:
+        """Trained parameters in percent of the backbone's, all of them counted."""
+        return self.parameters.true_percent
+
+    def mean_r1(self, direction: str = "t2v") -> Number:
+        return self.mean.direction(direction).r1
+
+    def spread_r1(self, direction: str = "t2v") -> Number:
+        """The standard deviation of R@1 over seeds, in points; 0 with one seed."""
+        return self.spread.direction(direction).r1 if self.spread else 0.0
 
 
-def _gain(ranks: list[QueryRanks], baseline: list[QueryRanks]) -> dict[str, Any]:
-    test = paired_test(ranks, baseline).t2v["r1"]
-    return {"t2v_r1": test.difference, "interval": list(test.interval), "p": test.p}
+class OrderVerdict(_Document):
+    """Two methods that the paper puts in an order, and whether they come in it here: t2v R@1 in points.
+
+    Attributes:
+        paper, ours: `higher` less `lower`.
+        spread: of `ours`; None with one seed.
+        verdict: "holds", "within the spread" or "does not hold".
+    """
+
+    lower: Text
+    higher: Text
+    paper: Number | None = None
+    ours: Number
+    spread: Number | None = None
+    verdict: Text
 
 
-def _ranks(run: dict) -> QueryRanks:
-    report = run["report"]
-    ranks = report["ranks"]
-    return QueryRanks(ranks["t2v"], ranks["v2t"], ranks["targets"], report["fingerprint"], name=report["method"])
+class FoundClip(_Document):
+    """The video that an arm ranks first for a sentence."""
+
+    arm: Text
+    path: Text
+    right: bool
+    caption: Text
 
 
-def _check_gallery(outcome: Outcome, arms: list[Arm], ranks: dict[str, list[QueryRanks]]) -> None:
-    """Every run was ranked on the same gallery; videos may have gone or come since the first one."""
-    first = ranks[arms[0].name][0]
-    for arm in arms:
-        for run, own in zip(outcome.runs[arm.name], ranks[arm.name], strict=True):
-            try:
-                check_same_gallery(first, own)
-            except UsageError as error:
-                where = run["run"]
-                raise UsageError(
-                    f"{where} was ranked on another gallery than {arms[0].name}: {error}. "
-                    f"Delete {where}/result.json, or those of the others, and run the study again"
-                ) from None
+class Example(_Document):
+    """A sentence on which the arms disagree, the right video, and what each arm ranks first."""
+
+    sentence: Text
+    path: Text
+    found: list[FoundClip]
 
 
-def _is_default(arm: Arm) -> bool:
-    """Whether it is a method as the paper has it."""
-    return arm.name == arm.method and arm.head == MEAN and not arm.settings.keys() - {"num_frames"}
+class SearchSettings(_Document):
+    """How learning rates were searched; see `vop.experiments.plan.Search`."""
+
+    low: float
+    high: float
+    rates: list[Number] = Field(default_factory=list)
+    trials: int
+    epochs: int
+    steps: int
 
 
-def _readable(split: Split, report: dict) -> set[str]:
-    return {video.id for video in split.videos} - {video["id"] for video in report["skipped"]}
+class Gallery(_Document):
+    """What every arm was ranked on. `listed` counts what the split names, readable or not."""
+
+    videos: int
+    texts: int
+    listed_videos: int
+    listed_texts: int
+    tie_rule: Text
+    fingerprint: Text = ""
+    skipped: list[UnreadableVideo] = Field(default_factory=list)
 
 
-def _examples(arms: list[Arm], outcome: Outcome, split: Split, *, count: int) -> list[dict[str, Any]]:
-    """The sentences on which the arms disagree most evenly, by their first seeds, in the order of the split."""
-    runs = {arm.name: outcome.runs[arm.name][0] for arm in arms}
-    right = [[run["report"]["ranks"]["t2v"][row] == 1 for run in runs.values()] for row in range(len(split))]
-    uneven = [abs(2 * sum(marks) - len(marks)) for marks in right]
-    rows = [row for row in range(len(split)) if 0 < sum(right[row]) < len(arms)]
-    chosen = sorted(sorted(rows, key=lambda row: (uneven[row], row))[:count])
-    return [
-        {
-            "sentence": split.captions[row],
-            "path": str(split.videos[split.targets[row]].path),
-            "found": [
-                {
-                    "arm": name,
-                    "path": str(split.videos[run["first"][row]].path),
-                    "right": is_right,
-                    "caption": split.captions[split.captions_of[run["first"][row]][0]],
-                }
-                for (name, run), is_right in zip(runs.items(), right[row], strict=True)
-            ],
-        }
-        for row in chosen
-    ]
+class ExperimentResults(_Document):
+    """All that the tables, figures and reports of an experiment say.
+
+    Attributes:
+        command: runs the same experiment again.
+        written: when, in ISO 8601.
+        minutes: of all trainings and trials together.
+        kind: `COMPARE` or `ABLATE`.
+        ablation: its name ("study" in the file); None for a comparison.
+        recipe: of all trainings, without seed and rate.
+        search: None if every arm trained with `learning_rate`.
+        baseline: the name of the arm that gains are measured from.
+        order: which of the paper's orders hold.
+    """
+
+    command: Text
+    written: Text
+    minutes: Number
+    machines: list[Text]
+    vop_versions: list[Text]
+    kind: Text
+    ablation: Text | None = Field(default=None, alias="study")
+    data: Text
+    split: Text
+    backbone: Text
+    recipe: dict[Text, Any]
+    search: SearchSettings | None = None
+    learning_rate: Number | None = None
+    seeds: list[int]
+    gallery: Gallery
+    notes: list[Text] = Field(default_factory=list)
+    baseline: Text | None = None
+    arms: list[ArmResult]
+    order: list[OrderVerdict] = Field(default_factory=list)
+    examples: list[Example] = Field(default_factory=list)
+    left_out_of_training: list[UnreadableVideo] = Field(default_factory=list)
+    failures: list[Text] = Field(default_factory=list)
+
+    @property
+    def heading(self) -> str:
+        """The data and, of an ablation, what is varied."""
+        if not self.ablation:
+            return self.data
+        return f"{self.data}: {ABLATION_TITLES.get(self.ablation, (self.ablation,))[0]}"
+
+    @property
+    def heads(self) -> list[str]:
+        return list(dict.fromkeys(arm.head for arm in self.arms if arm.head))
+
+    @property
+    def baseline_arm(self) -> ArmResult | None:
+        return next((arm for arm in self.arms if arm.name == self.baseline), None)
+
+    def gain(self, arm: ArmResult) -> float | None:
+        """t2v R@1 above the baseline's, in points; None where there is no baseline."""
+        if arm.gain is not None:
+            return arm.gain.t2v_r1
+        return None if self.baseline_arm is None else arm.mean_r1() - self.baseline_arm.mean_r1()
+
+    def paper_gain(self, arm: ArmResult) -> float | None:
+        """The paper's gain over Full on this benchmark; None where it has no such row, or Full is not the baseline."""
+        full = self.baseline_arm
+        if self.baseline != "full" or full is None or full.paper is None or arm.paper is None:
+            return None
+        ours, theirs = arm.paper.value("t2v", "r1"), full.paper.value("t2v", "r1")
+        return None if ours is None or theirs is None else ours - theirs
+
+    def paper_average(self, arm: ArmResult) -> float | None:
+        """The paper's gain over Full, averaged over its five benchmarks; None where it has a row on this very one."""
+        # Of zero-shot the paper gives one benchmark, so there is no average.
+        if self.baseline != "full" or arm.paper is not None or arm.method == "zero-shot":
+            return None
+        return arm.paper_average_gain
+
+
+def file_stems(results: Sequence[ExperimentResults]) -> list[str]:
+    """For each experiment a word that may stand in a file's name; no two are the same."""
+    words: list[str] = []
+    for one in results:
+        name = f"{one.data}-{one.ablation or one.kind}"
+        word = plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "study"
+        number = 1
+        while word in words:
+            number += 1
+            word = f"{plain}-{number}"
+        words.append(word)
+    return words
+
+
+class Ranks(_Document):
+    """Every query's rank, and the video of each text."""
+
+    t2v: list[int]
+    v2t: list[int]
+    targets: list[int]
+
+
+class RankedReport(BothDirections):
+    """The part of an evaluation's report that an experiment needs; the rest is kept as it is."""
+
+    method: Text
+    data: Text
+    texts: int
+    videos: int
+    listed_texts: int
+    listed_videos: int
+    tie_rule: Text
+    fingerprint: Text
+    notes: list[Text] = Field(default_factory=list)
+    skipped: list[UnreadableVideo] = Field(default_factory=list)
+    settings: dict[Text, Any]
+    ranks: Ranks
+
+
+class _Record(_Document):
+    """What both kinds of jobs write: `data` has the fingerprint of each split's readable part."""
+
+    data: dict[Text, Text] = Field(default_factory=dict)
+    machine: Text = ""
+    vop_version: Text = ""
+
+
+class SearchRecord(_Record):
+    """`search/ARM.json`: the learning rate that was found."""
+
+    learning_rate: Number
+    trials: list[Trial]
+
+
+class RunRecord(_Record):
+    """`runs/RUN/result.json`: a training with one seed, ranked.
+
+    Attributes:
+        first: for each text the video that is ranked first.
+        extras, kinds: what a benchmark measures besides.
+    """
+
+    seed: int
+    learning_rate: Number | None
+    run: Text
+    epoch: int | None
+    selection: Text | None
+    minutes: Number
+    peak_memory_bytes: Number
+    size_bytes: Number
+    history: list[EpochRecord]
+    report: RankedReport
+    first: list[int]
+    extras: dict[Text, Number] = Field(default_factory=dict)
+    kinds: dict[Text, KindResult] = Field(default_factory=dict)
+
+    @property
+    def ranks(self) -> QueryRanks:
+        t2v, v2t, targets = map(np.asarray, (self.report.ranks.t2v, self.report.ranks.v2t, self.report.ranks.targets))
+        return QueryRanks(t2v, v2t, targets, self.report.fingerprint, name=self.report.method)
+
+
+def read_results(documents: Iterable[Mapping[str, Any]]) -> list[ExperimentResults]:
+    return [ExperimentResults.from_dict(document) for document in documents]

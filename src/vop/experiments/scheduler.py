@@ -1,4 +1,4 @@
-"""The jobs of a study over processes: searches first, then the runs that wait for their rates."""
+"""Runs an experiment's jobs in processes: searches first, then the trainings that wait for their rates."""
 
 from __future__ import annotations
 
@@ -9,35 +9,39 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from multiprocessing.context import SpawnContext
 from pathlib import Path
 from queue import Empty, Queue
 
 from vop.datasets.types import Dataset
-from vop.errors import FileFailure, UsageError, VopError
+from vop.errors import UsageError, VopError
 from vop.experiments.plan import Arm, Plan
+from vop.experiments.results import RunRecord, SearchRecord, UnreadableVideo
 from vop.experiments.source import code_of
 from vop.experiments.work import Job, run_job
-from vop.heads import MEAN
 from vop.utils.progress import Progress
+
+Record = RunRecord | SearchRecord
+Messages = Queue[tuple[int, str, str, int, int, str]]  # slot, job, stage, done, total, note
 
 QUIET_SECONDS = 0.5  # between two messages of a process
 
 
 @dataclass
 class Outcome:
-    """What a study found.
+    """What the jobs of an experiment gave.
 
     Attributes:
-        runs: each arm's results, by seed; see `vop.experiments.work`.
-        rates: each searched arm's `{"learning_rate", "trials"}`.
+        runs: each arm's runs, by seed.
+        rates: the search of each arm whose rate was searched.
         failures: what could not be done, and why.
         left_out: videos of any split that could not be read.
     """
 
-    runs: dict[str, list[dict]] = field(default_factory=dict)
-    rates: dict[str, dict] = field(default_factory=dict)
+    runs: dict[str, list[RunRecord]] = field(default_factory=dict)
+    rates: dict[str, SearchRecord] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
-    left_out: tuple[FileFailure, ...] = ()
+    left_out: list[UnreadableVideo] = field(default_factory=list)
 
 
 @dataclass
@@ -71,11 +75,21 @@ class Scheduler:
         self.plan, self.data, self.progress, self.slots = plan, data, progress, list(range(jobs))
         self.outcome = Outcome(runs={arm.name: [] for arm in plan.arms})
         self.gpus = _gpus()
-        self.common = {"plan": plan, "dataset": dataset, "out": out, "cache": cache, "data": data}
-        self.common["side_by_side"] = jobs
-        self.code = {arm.name: code_of(arm.method, arm.head) for arm in plan.arms}
+        self.jobs = {
+            arm.name: Job(
+                plan=plan,
+                arm=arm,
+                dataset=dataset,
+                out=out,
+                cache=cache,
+                data=data,
+                code=code_of(arm.method, arm.head),
+                side_by_side=jobs,
+            )
+            for arm in plan.arms
+        }
         self.waiting = self._first_jobs()
-        self.running: dict[Future, _Running] = {}
+        self.running: dict[Future[Record], _Running] = {}
         self.done, self.total = 0, len(self._rate_arms()) + sum(len(self._seeds(arm)) for arm in plan.arms)
 
     def run(self) -> Outcome:
@@ -96,14 +110,14 @@ class Scheduler:
                     for future in finished:
                         self._end(future)
                     self._take_what_is_done()
-            except BaseException:  # nobody waits any more for what is half done: checkpoints keep it
+            except BaseException:  # checkpoints keep what is half done
                 self._end_processes()
                 raise
             finally:
                 for running in self.running.values():
                     running.pool.shutdown(cancel_futures=True)
         for runs in self.outcome.runs.values():
-            runs.sort(key=lambda run: run["seed"])
+            runs.sort(key=lambda run: run.seed)
         return self.outcome
 
     def _end_processes(self) -> None:
@@ -111,7 +125,7 @@ class Scheduler:
             for process in list((running.pool._processes or {}).values()):
                 process.terminate()
 
-    def _start(self, context, messages: Queue) -> None:
+    def _start(self, context: SpawnContext, messages: Messages) -> None:
         while self.waiting and self.slots:
             slot = self.slots.pop(0)
             gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
@@ -119,30 +133,31 @@ class Scheduler:
             pool = ProcessPoolExecutor(1, mp_context=context)
             self.running[pool.submit(_in_process, job, messages, slot)] = _Running(job, slot, pool)
 
-    def _end(self, future: Future) -> None:
+    def _end(self, future: Future[Record]) -> None:
         running = self.running.pop(future)
         self.slots.append(running.slot)
         running.pool.shutdown()
         self._finish(running.job, future.result)
 
     def _take_what_is_done(self) -> None:
-        """Jobs of which a result lies there, from an earlier call or from an arm that trains the same."""
+        """Takes results that exist, from an earlier call or from an arm that trains the same."""
         while ready := [job for job in self.waiting if job.result_path.exists()]:
             for job in ready:
                 self.waiting.remove(job)
                 self._check_data(job)
-                self._finish(job, job.result)
+                self._finish(job, job.existing_result)
 
     def _check_data(self, job: Job) -> None:
-        made_from = job.result()["data"]
+        record = job.result()
+        made_from = record.data if record is not None else {}
         for name, fingerprint in self.data.items():
             if made_from.get(name) != fingerprint:
                 raise UsageError(
-                    f"{job.result_path} was made from other videos of the split {name!r} than can be read now: one has "
-                    "come, gone or changed. Put them back, or delete the results that were made without them"
+                    f"{job.result_path} was made from other videos of the split {name!r} than can be read today: some "
+                    "were added, deleted or changed. Restore them, or delete the results that were made without them"
                 )
 
-    def _finish(self, job: Job, result: Callable[[], dict]) -> None:
+    def _finish(self, job: Job, result: Callable[[], Record]) -> None:
         self.done += 1
         try:
             found = result()
@@ -152,40 +167,41 @@ class Scheduler:
                 self.done += sum(len(self._seeds(arm)) for arm in self._that_wait_for(job.arm))
         else:
             self._keep(job, found)
-        self.progress("study", self.done, self.total, f"{job.name} done")
+        self.progress("experiment", self.done, self.total, f"{job.name} done")
 
-    def _keep(self, job: Job, found: dict) -> None:
-        if not job.is_search:
+    def _keep(self, job: Job, found: Record) -> None:
+        if isinstance(found, RunRecord):
             self.outcome.runs[job.arm.name].append(found)
             return
         self.outcome.rates[job.arm.name] = found
         for arm in self._that_wait_for(job.arm):
-            self.waiting += self._runs(arm, found["learning_rate"])
+            self.waiting += self._runs(arm, found.learning_rate)
 
     def _first_jobs(self) -> list[Job]:
         if self.plan.search is None:
             rate = self.plan.recipe.learning_rate
+            if rate is None:
+                raise UsageError("the plan has neither a search nor a learning rate: give one of them")
             return [run for arm in self.plan.arms for run in self._runs(arm, rate)]
-        searches = [Job(**self.common, arm=arm, code=self.code[arm.name]) for arm in self._rate_arms()]
-        return [*searches, *(run for arm in self.plan.arms if not _trains(arm) for run in self._runs(arm, 0.0))]
+        searches = [self.jobs[arm.name] for arm in self._rate_arms()]
+        return [*searches, *(run for arm in self.plan.arms if not arm.trains for run in self._runs(arm, 0.0))]
 
     def _rate_arms(self) -> list[Arm]:
         """Those whose learning rate is searched."""
         if self.plan.search is None:
             return []
-        return list({arm.name: arm for arm in map(self.plan.rate_arm, filter(_trains, self.plan.arms))}.values())
+        return list({(rate := self.plan.rate_arm(arm)).name: rate for arm in self.plan.arms if arm.trains}.values())
 
     def _that_wait_for(self, searched: Arm) -> list[Arm]:
-        return [arm for arm in self.plan.arms if _trains(arm) and self.plan.rate_arm(arm) == searched]
+        return [arm for arm in self.plan.arms if arm.trains and self.plan.rate_arm(arm) == searched]
 
     def _seeds(self, arm: Arm) -> tuple[int, ...]:
-        return self.plan.seeds if _trains(arm) else self.plan.seeds[:1]
+        return self.plan.seeds if arm.trains else self.plan.seeds[:1]
 
     def _runs(self, arm: Arm, rate: float) -> list[Job]:
-        common = self.common | {"arm": arm, "code": self.code[arm.name]}
-        return [Job(**common, rate=rate, seed=seed) for seed in self._seeds(arm)]
+        return [replace(self.jobs[arm.name], rate=rate, seed=seed) for seed in self._seeds(arm)]
 
-    def _show(self, messages: Queue) -> None:
+    def _show(self, messages: Messages) -> None:
         while True:
             try:
                 slot, name, step, done, total, note = messages.get_nowait()
@@ -194,23 +210,23 @@ class Scheduler:
             self.progress(f"process {slot + 1}", done, total, ", ".join(part for part in (name, step, note) if part))
 
 
-def _in_process(job: Job, messages: Queue, slot: int) -> dict:
-    """In a process of its own: the job, with its progress sent home now and then."""
+def _in_process(job: Job, messages: Messages, slot: int) -> Record:
+    """Runs the job in a process of its own, which sends its progress to the first one."""
     sent = 0.0
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one, which ends it
 
-    def progress(step: str, done: int, total: int, note: str = "") -> None:
+    def progress(stage: str, done: int, total: int, note: str = "") -> None:
         nonlocal sent
         if time.monotonic() - sent >= QUIET_SECONDS:
             _end_with_the_parent()
             sent = time.monotonic()
-            messages.put((slot, job.name, step, done, total, note))
+            messages.put((slot, job.name, stage, done, total, note))
 
     return run_job(job, progress)
 
 
 def _end_with_the_parent() -> None:
-    """A study that was killed must not go on in its processes, beside the one that goes on with it."""
+    """Processes of an experiment that was killed must not run on beside those that resume it."""
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         os._exit(1)
@@ -218,10 +234,6 @@ def _end_with_the_parent() -> None:
 
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, VopError) else f"{type(error).__name__}: {error}"
-
-
-def _trains(arm: Arm) -> bool:
-    return not (arm.method == "zero-shot" and arm.head == MEAN)
 
 
 def _gpus() -> list[str]:

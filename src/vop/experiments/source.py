@@ -1,4 +1,4 @@
-"""The code that a result was made with: of the method, the head, and what these import of vop or of their own package.
+"""Hashes of the code that a result was made with: the method, the head, and what they import of vop or their package.
 
 Comments, docstrings and layout do not count. Training and evaluation do not either: they are the same for all arms.
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from site import getsitepackages, getusersitepackages
 
 from vop import heads, methods
 
-_PARTS = ("vop.methods", "vop.heads", "vop.backbones")  # of vop, what a method computes with
+_PARTS = ("vop.methods", "vop.heads", "vop.backbones")  # what methods compute with
 
 
 def code_of(method: str, head: str) -> dict[str, str]:
@@ -46,8 +46,8 @@ def changed_modules(before: dict[str, str] | None, now: dict[str, str]) -> list[
 def _packages(added: set[str]) -> Callable[[str], bool]:
     """Tells which modules count, given the packages of methods and heads that others have added.
 
-    Of vop the packages' own files are lists of names, in which a new method is a new line: only their modules count. Of
-    a file of somebody's, the files beside it count, too, unless that is where all libraries are installed.
+    Of vop the `__init__` files are lists of names, in which a new method is a new line: only the other modules count.
+    For a method outside of vop, the files beside it count too, unless it lies where all libraries are installed.
     """
     files = [path for name in added if (path := _file(name)) is not None and path.name != "__init__.py"]
     folders = {path.parent for path in files} - {Path(path) for path in (*getsitepackages(), getusersitepackages())}
@@ -85,15 +85,14 @@ def _tree(name: str) -> ast.Module | None:
 def _hash(tree: ast.Module) -> str:
     """Of the code without comments, docstrings and layout."""
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _is_docstring(
-            body[:1]
+            node.body[:1]
         ):
-            node.body = body[1:] or [ast.Pass()]
+            node.body = node.body[1:] or [ast.Pass()]
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
 
 
-def _is_docstring(body: list[ast.stmt]) -> bool:
+def _is_docstring(body: Sequence[ast.stmt]) -> bool:
     return bool(
         body
         and isinstance(body[0], ast.Expr)

@@ -1,18 +1,25 @@
-"""The tables of a study's document, cell by cell, for whoever lays them out; and the main one on a terminal."""
+"""The tables of an experiment, cell by cell, and the facts beside them. `formats` and `report` lay them out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from statistics import stdev
+from typing import Any, Generic, TypeVar
 
-from vop.experiments.reading import found, gain, heading, heads, number, protocol, remarks, signed, size
-from vop.utils.text import on_one_line, visible
-
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType
-    from rich.table import Table as RichTable
+from vop.experiments.results import (
+    ArmResult,
+    ExperimentResults,
+    Gallery,
+    KindResult,
+    Number,
+    OrderVerdict,
+    OverSeeds,
+    SeedResult,
+    Trial,
+    UnreadableVideo,
+)
+from vop.utils.text import count
 
 HEADS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "mdr": "MdR", "mnr": "MnR"}
 KINDS = {
@@ -21,13 +28,16 @@ KINDS = {
 }
 _MARKS = {"holds": "✓", "within the spread": "≈", "does not hold": "✗"}
 
+Row = TypeVar("Row")
+Best = Callable[[Iterable[float]], float]
+
 
 @dataclass(frozen=True)
 class Cell:
     """One cell of a table.
 
     Attributes:
-        text: what it says; nothing if it is empty.
+        text: empty if there is nothing to say.
         value: what its column is sorted by; the text if there is none.
         spread: the standard deviation behind the text.
         notes: small lines beneath, where a page has room for them.
@@ -47,7 +57,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Column:
+class Column(Generic[Row]):
     """A column.
 
     Attributes:
@@ -58,27 +68,43 @@ class Column:
     """
 
     head: str
-    cell: Callable[[Any], Cell]
-    best: Callable[[Iterable[float]], float] | None = None
+    cell: Callable[[Row], Cell]
+    best: Best | None = None
     rank: int = 2
 
 
 @dataclass(frozen=True)
-class Table:
+class FilledColumn:
+    """A column with its cells, row by row."""
+
+    head: str
+    rank: int
+    cells: Sequence[Cell]
+
+    @property
+    def is_number(self) -> bool:
+        return any(cell.value is not None for cell in self.cells)
+
+
+@dataclass(frozen=True)
+class Table(Generic[Row]):
     """What every renderer lays out."""
 
     title: str
-    columns: Sequence[Column]
-    rows: Sequence[Any]
+    columns: Sequence[Column[Row]]
+    rows: Sequence[Row]
 
-    def filled(self) -> list[tuple[Column, list[Cell]]]:
-        """The cells, column by column: the best ones marked, and no column without content."""
-        cells = [(column, _marked([column.cell(row) for row in self.rows], column.best)) for column in self.columns]
-        return [(column, own) for column, own in cells if any(cell.text for cell in own)]
+    def filled(self) -> list[FilledColumn]:
+        """The columns with their cells, the best ones marked; columns without content are left out."""
+        columns = [
+            FilledColumn(column.head, column.rank, _marked([column.cell(row) for row in self.rows], column.best))
+            for column in self.columns
+        ]
+        return [column for column in columns if any(cell.text for cell in column.cells)]
 
 
-def _marked(cells: list[Cell], best: Callable | None) -> list[Cell]:
-    """The cells, the best of them marked as such; all that read the same are."""
+def _marked(cells: list[Cell], best: Best | None) -> list[Cell]:
+    """The cells, the best of them marked; all that show the same number are."""
     values = [round(cell.value, 1) for cell in cells if cell.value is not None]
     if best is None or len(set(values)) < 2:  # where all are the same, none is the best
         return cells
@@ -86,187 +112,313 @@ def _marked(cells: list[Cell], best: Callable | None) -> list[Cell]:
     return [replace(cell, best=cell.value is not None and round(cell.value, 1) == top) for cell in cells]
 
 
-def formatted(value: float | None, form: str) -> Cell:
+def formatted(value: Number | None, form: str) -> Cell:
     return Cell() if value is None else Cell(form.format(value), value)
 
 
-def main_table(document: Mapping) -> Table:
-    """A row an arm: how well it retrieves, what it gains, what it trains, what it costs."""
-    extras = dict.fromkeys(name for arm in document["arms"] for name in found(arm, "mean", "extras") or ())
-    with_head = len(heads(document)) > 1
+def main_table(results: ExperimentResults) -> Table[ArmResult]:
+    """A row for each arm: how well it retrieves, what it gains, what it trains, what it costs."""
+    extras = dict.fromkeys(name for arm in results.arms for name in arm.mean.extras)
+    with_head = len(results.heads) > 1
     columns = [
         Column("arm", lambda arm: _arm(arm, with_head=with_head), rank=0),
         *_direction("t2v", ranks={"r1": 0, "r5": 1, "r10": 1, "mnr": 1}),
-        Column(f"gain over {document.get('baseline')}", lambda arm: _gain(document, arm), rank=0),
+        Column(f"gain over {results.baseline}", lambda arm: _gain(results, arm), rank=0),
         Column("95 % interval", _gain_interval),
-        Column("p", lambda arm: formatted(found(arm, "gain", "p"), "{:.4f}"), rank=0),
-        Column("paper t2v R@1", lambda arm: formatted(found(arm, "paper", "t2v", "r1"), "{:.1f}")),
+        Column("p", lambda arm: formatted(arm.gain.p if arm.gain else None, "{:.4f}"), rank=0),
+        Column("paper t2v R@1", lambda arm: formatted(_paper(arm, "t2v", "r1"), "{:.1f}")),
         Column("ours - paper", _beside_paper),
         *_direction("v2t", ranks={"r1": 0}),
-        *(Column(name, _mean("extras", name), max, rank=1) for name in extras),
-        Column("learning rate", lambda arm: formatted(arm.get("learning_rate"), "{:.2g}"), rank=1),
-        Column("parameters", lambda arm: _parameters(arm, "true"), rank=1),
-        Column("paper's count", lambda arm: _parameters(arm, "paper")),
-        Column("minutes", _mean("minutes"), rank=1),
-        Column("memory", lambda arm: _size(arm, "peak_memory_bytes"), rank=1),
-        Column("disk", lambda arm: _size(arm, "size_bytes"), rank=1),
+        Column("R-sum", _r_sum, max),
+        *(Column(name, _extra(name), max, rank=1) for name in extras),
+        Column("learning rate", lambda arm: formatted(arm.learning_rate, "{:.2g}"), rank=1),
+        Column("parameters", lambda arm: _parameters(arm.parameters.true_count, arm.parameters.true_percent), rank=1),
+        Column("paper's count", lambda arm: _parameters(arm.parameters.paper_count, arm.parameters.paper_percent)),
+        Column("minutes", _minutes, rank=1),
+        Column("memory", lambda arm: _size(arm.mean.peak_memory_bytes), rank=1),
+        Column("disk", lambda arm: _size(arm.mean.size_bytes), rank=1),
     ]
-    return Table(heading(document), columns, document["arms"])
+    return Table(results.heading, columns, results.arms)
 
 
-def _arm(arm: Mapping, *, with_head: bool) -> Cell:
-    notes = [arm["method"]] if arm["method"] != arm["name"] else []
-    notes += [f"head {arm['head']}"] if with_head and arm.get("head") else []
-    return Cell(arm["name"], notes=tuple(notes))
+def _arm(arm: ArmResult, *, with_head: bool) -> Cell:
+    notes = [arm.method] if arm.method != arm.name else []
+    notes += [f"head {arm.head}"] if with_head and arm.head else []
+    return Cell(arm.name, notes=tuple(notes))
 
 
-def _direction(way: str, *, ranks: Mapping[str, int]) -> list[Column]:
+def _direction(way: str, *, ranks: Mapping[str, int]) -> list[Column[ArmResult]]:
     return [
-        Column(f"{way} {head}", _mean(way, key), min if key in ("mdr", "mnr") else max, ranks.get(key, 2))
+        Column(f"{way} {head}", _metric(way, key), min if key in ("mdr", "mnr") else max, ranks.get(key, 2))
         for key, head in HEADS.items()
     ]
 
 
-def _mean(*keys: str) -> Callable[[Mapping], Cell]:
+def _metric(way: str, key: str) -> Callable[[ArmResult], Cell]:
     """The cell of a mean: beneath it its interval, and the paper's number with the difference."""
 
-    def cell(arm: Mapping) -> Cell:
-        value, spread, paper = found(arm, "mean", *keys), found(arm, "spread", *keys), found(arm, "paper", *keys)
-        interval = found(arm, "interval", *keys)
+    def cell(arm: ArmResult) -> Cell:
+        value, paper = arm.mean.direction(way).value(key), _paper(arm, way, key)
+        spread = arm.spread.direction(way).value(key) if arm.spread else None
         notes = []
-        if interval:
-            notes.append(f"{100 * arm['interval']['level']:g} %: {number(interval[0])}–{number(interval[1])}")
-        if None not in (value, paper):
+        if arm.interval and (interval := arm.interval.of(way, key)):
+            notes.append(f"{100 * arm.interval.level:g} %: {number(interval[0])}–{number(interval[1])}")
+        if paper is not None:
             notes.append(f"paper {number(paper)}, {signed(value - paper)}")
         return Cell(number(value), value, spread, tuple(notes))
 
     return cell
 
 
-def _gain(document: Mapping, arm: Mapping) -> Cell:
-    value = None if arm["name"] == document.get("baseline") else gain(document, arm)
+def _r_sum(arm: ArmResult) -> Cell:
+    spread = stdev(run.r_sum for run in arm.runs) if len(arm.runs) > 1 else None
+    return Cell(number(arm.mean.r_sum), arm.mean.r_sum, spread)
+
+
+def _extra(name: str) -> Callable[[ArmResult], Cell]:
+    def cell(arm: ArmResult) -> Cell:
+        return _over_seeds(arm, lambda over: over.extras.get(name))
+
+    return cell
+
+
+def _minutes(arm: ArmResult) -> Cell:
+    return _over_seeds(arm, lambda over: over.minutes)
+
+
+def _over_seeds(arm: ArmResult, read: Callable[[OverSeeds], Number | None]) -> Cell:
+    value = read(arm.mean)
+    return Cell(number(value), value, read(arm.spread) if arm.spread else None)
+
+
+def _gain(results: ExperimentResults, arm: ArmResult) -> Cell:
+    value = None if arm.name == results.baseline else results.gain(arm)
     return Cell(signed(value), value)
 
 
-def _gain_interval(arm: Mapping) -> Cell:
-    interval = found(arm, "gain", "interval")
-    return Cell(f"{signed(interval[0])} to {signed(interval[1])}", interval[0]) if interval else Cell()
+def _gain_interval(arm: ArmResult) -> Cell:
+    if arm.gain is None:
+        return Cell()
+    low, high = arm.gain.interval
+    return Cell(f"{signed(low)} to {signed(high)}", low)
 
 
-def _beside_paper(arm: Mapping) -> Cell:
-    paper = found(arm, "paper", "t2v", "r1")
-    value = None if paper is None else arm["mean"]["t2v"]["r1"] - paper
+def _paper(arm: ArmResult, way: str, key: str) -> Number | None:
+    return arm.paper.value(way, key) if arm.paper else None
+
+
+def _beside_paper(arm: ArmResult) -> Cell:
+    paper = _paper(arm, "t2v", "r1")
+    value = None if paper is None else arm.mean_r1() - paper
     return Cell(signed(value), value)
 
 
-def _parameters(arm: Mapping, way: str) -> Cell:
-    count, percent = (found(arm, "parameters", f"{way}_{unit}") for unit in ("count", "percent"))
-    return Cell() if count is None else Cell(f"{count:,}", count, notes=(f"{percent or 0:.3f} %",))
+def _parameters(count: int, percent: Number) -> Cell:
+    return Cell(f"{count:,}", count, notes=(f"{percent:.3f} %",))
 
 
-def _size(arm: Mapping, key: str) -> Cell:
-    value = found(arm, "mean", key)
+def _size(value: Number | None) -> Cell:
     return Cell(size(value), value)
 
 
-def kind_tables(document: Mapping) -> list[Table]:
+def kind_tables(results: ExperimentResults) -> list[Table[ArmResult]]:
     """Tables by kind of content, where the benchmark has kinds."""
-    arms = [arm for arm in document["arms"] if arm.get("kinds")]
-    kinds = arms[0]["kinds"] if arms else {}
+    arms = [arm for arm in results.arms if arm.kinds]
+    kinds = arms[0].kinds if arms else {}
     return [
         Table(
             title,
             [
-                Column("arm", lambda arm: Cell(arm["name"])),
-                *(Column(f"{kind} ({facts['videos']:g})", _of_kind(kind, key), max) for kind, facts in kinds.items()),
+                Column("arm", _name),
+                *(Column(f"{kind} ({facts.videos:g})", _of_kind(kind, key), max) for kind, facts in kinds.items()),
             ],
             arms,
         )
         for key, title in KINDS.items()
-        if any(key in facts for facts in kinds.values())
+        if any(facts.value(key) is not None for facts in kinds.values())
     ]
 
 
-def _of_kind(kind: str, key: str) -> Callable[[Mapping], Cell]:
-    return lambda arm: formatted(found(arm, "kinds", kind, key), "{:.1f}")
+def _name(arm: ArmResult) -> Cell:
+    return Cell(arm.name)
 
 
-def order_table(document: Mapping) -> Table:
+def _of_kind(kind: str, key: str) -> Callable[[ArmResult], Cell]:
+    def cell(arm: ArmResult) -> Cell:
+        found: KindResult | None = arm.kinds.get(kind)
+        return formatted(found.value(key) if found else None, "{:.1f}")
+
+    return cell
+
+
+def order_table(results: ExperimentResults) -> Table[OrderVerdict]:
     """Pairs that the paper puts in an order, and whether they come in it here."""
-    columns = [
-        Column("the paper has", lambda pair: Cell(f"{pair['lower']} < {pair['higher']}")),
-        Column("there", lambda pair: Cell(signed(pair["paper"]), pair["paper"])),
-        Column("here", lambda pair: Cell(signed(pair["ours"]), pair["ours"], pair["spread"])),
-        Column("verdict", lambda pair: Cell(f"{_MARKS.get(pair['verdict'], '')} {pair['verdict']}".strip())),
+    columns: list[Column[OrderVerdict]] = [
+        Column("the paper has", lambda pair: Cell(f"{pair.lower} < {pair.higher}")),
+        Column("there", lambda pair: Cell(signed(pair.paper), pair.paper)),
+        Column("here", lambda pair: Cell(signed(pair.ours), pair.ours, pair.spread)),
+        Column("verdict", lambda pair: Cell(f"{_MARKS.get(pair.verdict, '')} {pair.verdict}".strip())),
     ]
     title = "Where the paper's order of t2v R@1 holds (there: over its five benchmarks, for zero-shot MSR-VTT-9k alone)"
-    return Table(title, columns, document.get("order") or ())
+    return Table(title, columns, results.order)
 
 
-def trial_table(document: Mapping) -> Table:
+def trial_table(results: ExperimentResults) -> Table[ArmResult]:
     """Every learning rate that was tried."""
-    columns = [
-        Column("arm", lambda arm: Cell(arm["name"])),
+    columns: list[Column[ArmResult]] = [
+        Column("arm", _name),
         Column("rate: mean of R@1, R@5 and R@10 in both directions on validation videos", _trials),
-        Column("minutes", lambda arm: _sum(trial.get("minutes") for trial in arm["trials"])),
+        Column("minutes", lambda arm: _sum(trial.minutes for trial in arm.trials)),
     ]
-    return Table("Learning rates that were tried", columns, [arm for arm in document["arms"] if arm.get("trials")])
+    return Table("Learning rates that were tried", columns, [arm for arm in results.arms if arm.trials])
 
 
-def _trials(arm: Mapping) -> Cell:
-    return Cell(", ".join(map(_trial, sorted(arm["trials"], key=lambda trial: trial["learning_rate"]))))
+def _trials(arm: ArmResult) -> Cell:
+    return Cell(", ".join(map(_trial, sorted(arm.trials, key=_rate))))
 
 
-def _trial(trial: Mapping) -> str:
-    score = "" if trial["score"] is None else f": {trial['score']:.1f}"
-    return f"{trial['learning_rate']:.2g}{score}" + ("" if trial["state"] == "complete" else f" ({trial['state']})")
+def _rate(trial: Trial) -> Number:
+    return trial.learning_rate
 
 
-def _sum(minutes: Iterable[float | None]) -> Cell:
+def _trial(trial: Trial) -> str:
+    score = "" if trial.score is None else f": {trial.score:.1f}"
+    return f"{trial.learning_rate:.2g}{score}" + ("" if trial.state == "complete" else f" ({trial.state})")
+
+
+def _sum(minutes: Iterable[Number | None]) -> Cell:
     known = [value for value in minutes if value is not None]
     return formatted(sum(known), "{:,.1f}") if known else Cell()
 
 
-def rich_table(document: Mapping) -> RenderableType:
-    """For a terminal: as many columns as it has room for, the most important first, and the protocol."""
-    return _Terminal(document)
+def settings_table(results: ExperimentResults) -> Table[ArmResult]:
+    """What each arm was trained with, beside the recipe."""
+    return Table(
+        "Recipe and settings",
+        [Column("arm", _name), Column("settings", lambda arm: Cell(listed(arm.settings)))],
+        results.arms,
+    )
 
 
-@dataclass(frozen=True)
-class _Terminal:
-    """The main table in the width that it is printed with."""
-
-    document: Mapping
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        from rich.text import Text
-
-        table = main_table(self.document)
-        columns = sorted((pair for pair in table.filled() if pair[0].rank < 2), key=lambda pair: pair[0].rank)
-        chosen, missing = columns[:2], []
-        for pair in columns[2:]:
-            wide = console.measure(_rich([*chosen, pair]), options=options.update(width=10_000)).maximum
-            (chosen if wide <= options.max_width else missing).append(pair)
-        yield Text(visible(f"\n{table.title}\n"))
-        yield _rich(chosen)
-        lines = [f"{name}: {text}" for name, text in protocol(self.document).items() if text]
-        lines += [f"no room here: {', '.join(column.head for column, _ in missing)}"] if missing else []
-        yield Text(visible("\n".join(["", *lines, *remarks(self.document)])))
+def training_table(results: ExperimentResults) -> Table[tuple[ArmResult, SeedResult]]:
+    """Every training. Its machine is named only if there are several."""
+    several = len(results.machines) > 1
+    columns: list[Column[tuple[ArmResult, SeedResult]]] = [
+        Column("arm", lambda pair: Cell(pair[0].name)),
+        Column("seed", lambda pair: formatted(pair[1].seed, "{}")),
+        Column("epoch", lambda pair: formatted(pair[1].epoch, "{}")),
+        Column("weights", lambda pair: Cell(pair[1].selection or "")),
+        Column("t2v R@1", lambda pair: formatted(pair[1].t2v.r1, "{:.1f}")),
+        Column("v2t R@1", lambda pair: formatted(pair[1].v2t.r1, "{:.1f}")),
+        Column("minutes", lambda pair: formatted(pair[1].minutes, "{:.1f}")),
+        Column("machine", lambda pair: Cell((pair[1].machine or "") if several else "")),
+        Column("folder", lambda pair: Cell(pair[1].run or "")),
+    ]
+    return Table("Trainings", columns, [(arm, run) for arm in results.arms for run in arm.runs])
 
 
-def _rich(columns: Sequence[tuple[Column, list[Cell]]]) -> RichTable:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table as RichTable
-    from rich.text import Text
+def video_tables(results: ExperimentResults) -> list[Table[UnreadableVideo]]:
+    """The videos that could not be read."""
+    columns: list[Column[UnreadableVideo]] = [
+        Column("id", lambda video: Cell(video.id)),
+        Column("path", lambda video: Cell(video.path)),
+        Column("reason", lambda video: Cell(video.reason)),
+    ]
+    lists = {
+        "Skipped videos": results.gallery.skipped,
+        "Videos left out of the training": results.left_out_of_training,
+    }
+    return [Table(f"{title} ({len(videos):,})", columns, videos) for title, videos in lists.items() if videos]
 
-    table = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    written = []
-    for n, (column, cells) in enumerate(columns):
-        texts = [on_one_line(cell.whole if column.rank == 0 else cell.text) for cell in cells]
-        head = "\n".join(wrap(visible(column.head), max(map(len, texts)), break_long_words=False))
-        # A name may go on in the next line; a number must not.
-        table.add_column(Text(head), justify="right" if n else "left", no_wrap=n > 0, overflow="fold")
-        written.append([Text(t, style="bold" if cell.best else "") for t, cell in zip(texts, cells, strict=True)])
-    for row in zip(*written, strict=True):
-        table.add_row(*row)
-    return table
+
+def protocol(results: ExperimentResults) -> dict[str, str]:
+    """The rules by which the arms were trained and ranked: they stand beside every table."""
+    recipe, seeds = results.recipe, results.seeds
+    return {
+        "data": f"{results.data}, split {results.split}",
+        "backbone": results.backbone,
+        "head": ", ".join(results.heads),
+        "ranked": _gallery(results.gallery),
+        "weights": _weights(results),
+        "training": f"{count('epoch', recipe['epochs'])}, batch {recipe['batch_size']}, "
+        f"{count('frame', recipe['num_frames'])}, {recipe['precision']}",
+        "seeds": ", ".join(map(str, seeds)) + (": mean ± standard deviation" if len(seeds) > 1 else ""),
+        "learning rates": _search(results),
+    }
+
+
+def origin(results: ExperimentResults) -> dict[str, str]:
+    """Where the numbers come from, except for the command."""
+    written = results.written.replace("T", " ")
+    return {
+        "machine": "; ".join(results.machines),
+        "time": f"{number(results.minutes)} minutes of training in all; written {written}",
+        "version": f"vop {', '.join(results.vop_versions)}",
+    }
+
+
+def remarks(results: ExperimentResults) -> list[str]:
+    """What a reader should know besides, and what failed."""
+    lines = list(results.notes)
+    for videos, where in (
+        (results.gallery.skipped, "out of the gallery with every caption"),
+        (results.left_out_of_training, "left out of the training"),
+    ):
+        if videos:
+            lines.append(f"{count('video', len(videos))} could not be read: {where}")
+    return lines + [f"failed: {line}" for line in results.failures]
+
+
+def _gallery(gallery: Gallery) -> str:
+    videos, listed_videos = gallery.videos, gallery.listed_videos
+    aside = f" ({listed_videos:,} listed)" if listed_videos != videos else ""
+    return f"{count('text', gallery.texts)}, gallery of {count('video', videos)}{aside}; ties: {gallery.tie_rule}"
+
+
+def _weights(results: ExperimentResults) -> str:
+    """How the evaluated weights were chosen, and which epochs they come from."""
+    every_run = [run for arm in results.arms for run in arm.runs]
+    trained = [run for run in every_run if run.epoch is not None]
+    choices = ", ".join(dict.fromkeys(run.selection for run in trained or every_run if run.selection))
+    epochs = sorted({run.epoch for run in trained if run.epoch is not None})
+    if not epochs:
+        return choices
+    return f"{choices}, epoch {epochs[0]}" + (f" to {epochs[-1]}" if len(epochs) > 1 else "")
+
+
+def _search(results: ExperimentResults) -> str:
+    search, rate = results.search, results.learning_rate
+    if not search:
+        return "" if rate is None else f"{rate:g} for all arms, given"
+    tried = f"{len(search.rates)} given ones" if search.rates else f"{search.low:g} to {search.high:g}"
+    return (
+        f"searched on validation videos, {tried}; trials: {len(search.rates) or search.trials}, "
+        f"epochs of each: {search.epochs}, steps of each: at most {search.steps:,}"
+    )
+
+
+def listed(settings: Mapping[str, Any]) -> str:
+    """Settings in one line."""
+    return ", ".join(f"{name}: {value}" for name, value in settings.items())
+
+
+def number(value: Number | None) -> str:
+    """One digit after the point."""
+    return "" if value is None else f"{value:,.1f}"
+
+
+def signed(points: Number | None) -> str:
+    """One digit with its sign; zero has none."""
+    text = "" if points is None else f"{points:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def size(count: Number | None) -> str:
+    """Bytes as a person reads them."""
+    if count is None:
+        return ""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

@@ -1,6 +1,6 @@
-"""What a study's processes do: search one learning rate, or train and rank one run. Results are files, whole or absent.
+"""The jobs of an experiment: search one learning rate, or train and rank one run.
 
-Everything that comes in and goes out travels between processes.
+Each runs in a process of its own. A result is a file that is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,11 +25,13 @@ from vop.errors import VopError
 from vop.evaluation.embedding import embed_split
 from vop.evaluation.job import report_facts, report_from_embeddings
 from vop.experiments.plan import Arm, Plan
-from vop.experiments.search import part_of, score_of, search_rate
+from vop.experiments.results import EpochRecord, KindResult, RankedReport, RunRecord, SearchRecord
 from vop.experiments.source import changed_modules, code_of
+from vop.experiments.tune import OnEpoch, part_of, score_of, search_rate
 from vop.models.model import TextVideoModel
 from vop.models.pretrained import create
 from vop.models.run_folder import CONFIG, TRAINING, WEIGHTS
+from vop.training import checkpoint
 from vop.training.checkpoint import CHECKPOINT
 from vop.training.job import readable_splits, train
 from vop.training.trainer import Trainer
@@ -42,21 +45,21 @@ from vop.version import VERSION
 RESULT = "result.json"
 MAX_RESULT_BYTES = 2**30  # ranks, and the first video of each text
 EMBED_BATCH = 32  # videos per forward pass of the ranking
-# More than retrieval metrics can say, where a benchmark is made for it: (similarity, split) -> {"extras": …, …}.
+# Measures of a benchmark beside the retrieval metrics: (similarity, split) -> {"extras": …, "kinds": …}.
 MEASURES = {"emoji-motion": "vop.benchmarks.order:measure"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
-    """One process's work: the search for `arm`, or with a `rate` its training and ranking.
+    """One process's work: the search for the rate of `arm` or, with a `rate`, a training and its ranking.
 
     Attributes:
-        out: the study's folder.
+        out: the experiment's folder.
         seed: of the training.
         side_by_side: jobs that share the cores.
         gpu: which of several it may use, as CUDA_VISIBLE_DEVICES names it; None for any.
-        data: the fingerprint of each split's readable part, which its result was made from.
-        code: of the method and the head when the study began; see `vop.experiments.source`.
+        data: the fingerprint of each split's readable part.
+        code: of the method and the head when the experiment began; see `vop.experiments.source`.
     """
 
     plan: Plan
@@ -90,54 +93,58 @@ class Job:
         """The run's."""
         return self.out / "runs" / f"{self.arm.key}-{self.rate:.3g}-seed{self.seed}"
 
-    def result(self) -> dict | None:
-        """What an earlier process has found; None if none has."""
-        if not self.result_path.exists():
-            return None
+    def result(self) -> RunRecord | SearchRecord | None:
+        """What an earlier process has found; None if there is nothing."""
+        return self.existing_result() if self.result_path.exists() else None
+
+    def existing_result(self) -> RunRecord | SearchRecord:
+        """What the result's file says.
+
+        Raises:
+            VopError: it is damaged.
+        """
         try:
-            found = parse_json(read_file(self.result_path, at_most=MAX_RESULT_BYTES))
-            return {**found, "data": dict(found["data"])}
-        except (ValueError, KeyError, TypeError) as error:
-            raise VopError(
-                f"{self.result_path}: damaged ({error!r}); do it again with --rerun {self.arm.method}"
-            ) from None
+            values = parse_json(read_file(self.result_path, at_most=MAX_RESULT_BYTES))
+            return SearchRecord.from_dict(values) if self.is_search else RunRecord.from_dict(values)
+        except (ValueError, VopError) as error:
+            raise VopError(f"{self.result_path}: damaged ({error}); repeat it with --rerun {self.arm.method}") from None
 
 
-def run_job(job: Job, progress: Progress) -> dict:
-    """Does the work, if it is not done already, and gives its result."""
-    found = job.result()
-    if found is not None:
-        return found
+def run_job(job: Job, progress: Progress) -> RunRecord | SearchRecord:
+    """Does the work, unless it is done already."""
+    done = job.result()
+    if done is not None:
+        return done
     if job.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = job.gpu
     use_threads(processes=job.side_by_side)
     _check_code(job)
     found = _search(job, progress) if job.is_search else _train_and_rank(job, progress)
-    found |= {"data": job.data, "machine": machine_name(), "vop_version": VERSION}
+    found = found.model_copy(update={"data": job.data, "machine": machine_name(), "vop_version": VERSION})
     with atomic_write(job.result_path) as path:
-        path.write_text(json.dumps(found), encoding="utf-8")
+        path.write_text(json.dumps(found.to_dict()), encoding="utf-8")
     return found
 
 
 def _check_code(job: Job) -> None:
-    """A study takes hours, in which somebody may edit a method that waits for its turn."""
+    """An experiment takes hours. Somebody may edit a method that has not had its turn."""
     changed = changed_modules(job.code, code_of(job.arm.method, job.arm.head))
     if changed:
         raise VopError(
-            f"{', '.join(changed)} changed after the study began; run it again with --rerun {job.arm.method}"
+            f"{', '.join(changed)} changed after the experiment began; run it again with --rerun {job.arm.method}"
         )
 
 
-def _search(job: Job, progress: Progress) -> dict:
-    """`{"learning_rate", "trials"}`."""
+def _search(job: Job, progress: Progress) -> SearchRecord:
     plan, arm, search = job.plan, job.arm, job.plan.search
+    assert search is not None, "the plan has a learning rate"
     model = _model(job)
     store = FrameStore(model.num_frames, model.image_size, cache=job.cache, aspect=job.plan.recipe.aspect)
     splits, validation, _ = readable_splits(job.dataset, plan.recipe, store, progress)
     part = part_of(splits, search, plan.recipe)
     tried = 0
 
-    def evaluate(rate: float, on_epoch: Callable[[dict], None]) -> float:
+    def evaluate(rate: float, on_epoch: OnEpoch) -> float:
         nonlocal tried
         tried += 1
         recipe = plan.recipe_of(rate=rate, seed=job.seed, epochs=search.epochs)
@@ -154,11 +161,10 @@ def _search(job: Job, progress: Progress) -> dict:
     journal = job.out / "search" / f"{arm.key}.log"
     journal.parent.mkdir(parents=True, exist_ok=True)
     rate, trials = search_rate(search, evaluate, journal, seed=job.seed)
-    return {"learning_rate": rate, "trials": trials}
+    return SearchRecord(learning_rate=rate, trials=trials)
 
 
-def _train_and_rank(job: Job, progress: Progress) -> dict:
-    """Everything that tables and figures say about a run."""
+def _train_and_rank(job: Job, progress: Progress) -> RunRecord:
     _reset_peak()
     model, history = _trained(job, progress)
     split = job.dataset.split(job.plan.split)
@@ -169,37 +175,38 @@ def _train_and_rank(job: Job, progress: Progress) -> dict:
     report = report_from_embeddings(embedded, listed=split, rescore=False, facts=report_facts(model, job.dataset))
     similarity = embedded.similarity()
     weights = job.folder / WEIGHTS
-    return {
-        "seed": job.seed,
-        "learning_rate": job.rate if history else None,
-        "run": str(job.folder.relative_to(job.out)),
-        "epoch": report.epoch,
-        "selection": report.selection,
-        "minutes": model.card.get("minutes", 0.0),
-        "peak_memory_bytes": _peak_memory(),
-        "size_bytes": weights.stat().st_size if weights.exists() else 0,
-        "history": history,
-        "report": report.to_dict(),
-        "first": _first_videos(similarity, report.metrics.t2v.ranks, embedded.split.targets),
-        **_measured(job, similarity, embedded.split),
-    }
+    record = RunRecord(
+        seed=job.seed,
+        learning_rate=job.rate if history else None,
+        run=str(job.folder.relative_to(job.out)),
+        epoch=report.epoch,
+        selection=report.selection,
+        minutes=model.card.get("minutes", 0.0),
+        peak_memory_bytes=_peak_memory(),
+        size_bytes=weights.stat().st_size if weights.exists() else 0,
+        history=[EpochRecord.from_dict(epoch) for epoch in history],
+        report=RankedReport.from_dict(report.to_dict()),
+        first=_first_videos(similarity, report.metrics.t2v.ranks.tolist(), embedded.split.targets),
+    )
+    return record.model_copy(update=_measured(job, similarity, embedded.split))
 
 
-def _trained(job: Job, progress: Progress) -> tuple[TextVideoModel, list[dict]]:
+def _trained(job: Job, progress: Progress) -> tuple[TextVideoModel, list[checkpoint.EpochRecord]]:
     """The model with the chosen weights, and its history."""
     model = _model(job)
     if not model.trainable():
         return model.eval(), []
-    plan, folder = job.plan, job.folder
+    plan, folder, rate = job.plan, job.folder, job.rate
+    assert rate is not None, "a search trains no run"
     if (folder / CONFIG).exists() and not (folder / TRAINING / CHECKPOINT).exists():
-        shutil.rmtree(folder)  # trained, but stopped before it was ranked, and its history is gone
+        shutil.rmtree(folder)  # trained, but stopped before it was ranked: its history is lost
     trained = train(
         job.dataset,
         out=folder,
         method=job.arm.method,
         backbone=plan.backbone,
         head=job.arm.head,
-        recipe=plan.recipe_of(rate=job.rate, seed=job.seed),
+        recipe=plan.recipe_of(rate=rate, seed=job.seed),
         cache=job.cache,
         resume=(folder / TRAINING / CHECKPOINT).exists(),
         progress=progress,
@@ -215,19 +222,23 @@ def _model(job: Job) -> TextVideoModel:
 
 
 def _first_videos(similarity: Tensor, ranks: Sequence[int], targets: Sequence[int]) -> list[int]:
-    """For each text the video that is ranked first; of those that tie, a wrong one, as in the ranks."""
+    """For each text the video that is ranked first; of several that tie, a wrong one, as in the ranks."""
     scores = similarity.clone()
     behind = [row for row, rank in enumerate(ranks) if rank > 1]
     scores[behind, [targets[row] for row in behind]] = -torch.inf
-    return scores.argmax(dim=1).tolist()
+    first: list[int] = scores.argmax(dim=1).tolist()
+    return first
 
 
-def _measured(job: Job, similarity: Tensor, split: Split) -> dict:
+def _measured(job: Job, similarity: Tensor, split: Split) -> dict[str, Any]:
+    """`extras` and `kinds`, where the benchmark measures them."""
     name = job.plan.data.partition(":")[0]
     if name not in MEASURES:
         return {}
     module, _, function = MEASURES[name].partition(":")
-    return getattr(import_module(module), function)(similarity, split)
+    found = getattr(import_module(module), function)(similarity, split)
+    kinds = {kind: KindResult.from_dict(values) for kind, values in found["kinds"].items()}
+    return {"extras": found["extras"], "kinds": kinds}
 
 
 def _reset_peak() -> None:

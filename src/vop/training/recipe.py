@@ -113,7 +113,7 @@ class TrainingConfig:
         method, backbone, head: names. None stands for the default.
         settings: of the method and, as `head.NAME`, of the head.
         recipe: how the training is done.
-        study: of a comparison (see `vop.cli.compare`); a training does not read it.
+        experiment: of a comparison (see `vop.cli.compare`); a training does not read it. Its former name is `study`.
     """
 
     data: str | None = None
@@ -122,11 +122,11 @@ class TrainingConfig:
     head: str | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
     recipe: Recipe = field(default_factory=Recipe)
-    study: Mapping[str, Any] = field(default_factory=dict)
+    experiment: Mapping[str, Any] = field(default_factory=dict)
 
 
 _NAMES = ("data", "method", "backbone", "head")
-_MAPPINGS = ("settings", "study")
+_MAPPINGS = ("settings", "experiment", "study")
 
 
 def read_config(recipe: str | Path) -> TrainingConfig:
@@ -157,6 +157,8 @@ def read_config(recipe: str | Path) -> TrainingConfig:
         if name in FIELDS and isinstance(value, str) and kind_of(FIELDS[name]) is float:
             with suppress(ValueError):  # YAML reads 1e-3 as a string
                 values[name] = float(value)
+    if "study" in values:
+        values["experiment"] = {**values.pop("study"), **values.get("experiment", {})}
     own = {name: values[name] for name in (*_NAMES, *_MAPPINGS) if name in values}
     return TrainingConfig(**own, recipe=Recipe(**{name: values[name] for name in FIELDS if name in values}))
 

@@ -1,0 +1,46 @@
+"""The results in docs/: one data file, and a page and figures that are made of it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tools.publish_results import DATA, DOCS, PAGE, read, tables, written_tables
+from vop.experiments.plan import ABLATIONS
+from vop.experiments.results import COMPARE
+from vop.methods import METHODS
+
+FOLDER = DOCS / "results"
+
+
+@pytest.fixture(scope="module")
+def experiments():
+    return read(DOCS / DATA)
+
+
+@pytest.fixture(scope="module")
+def page():
+    return (DOCS / PAGE).read_text(encoding="utf-8")
+
+
+def test_the_tables_are_those_of_the_data_file(experiments, page):
+    assert written_tables(page) == tables(experiments)
+
+
+def test_every_method_and_ablation_is_there(experiments):
+    assert [one.ablation or one.kind for one in experiments] == [COMPARE, *ABLATIONS]
+    assert {arm.name for arm in experiments[0].arms} == METHODS.keys()
+    assert experiments[0].seeds == [0, 1, 2]
+
+
+def test_the_page_shows_every_figure_and_no_other(page):
+    shown = re.findall(r"!\[[^]]*\]\(results/([^)]+)\)", page)
+    assert sorted(shown) == sorted(path.name for path in FOLDER.glob("*.svg"))
+    assert len(shown) <= 6
+
+
+def test_the_folder_is_small():
+    files = list(FOLDER.iterdir())
+    assert len(files) <= 8
+    assert sum(path.stat().st_size for path in files) < 1_000_000

@@ -1,0 +1,181 @@
+"""The search of a learning rate, on scores that are known."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from vop.datasets.loading import count_groups
+from vop.datasets.types import Split, Video
+from vop.errors import UsageError, VopError
+from vop.experiments.plan import Search
+from vop.experiments.tune import first_rates, part_of, score_of, search_rate
+from vop.training.recipe import Recipe
+
+
+def peak_at(best: float, *, seen: list[float] | None = None):
+    """Scores that fall with the distance from `best` in decades."""
+
+    def evaluate(rate, on_epoch):
+        if seen is not None:
+            seen.append(rate)
+        score = 80 - 10 * abs(math.log10(rate / best))
+        for epoch in (1, 2):
+            both = {key: score - 2 + epoch for key in ("r1", "r5", "r10")}
+            on_epoch({"epoch": epoch, "validation": {"t2v": both, "v2t": both}})
+        return score
+
+    return evaluate
+
+
+@pytest.mark.parametrize("best", [1e-5, 3e-4, 5e-3])
+def test_it_comes_near_the_best_rate(tmp_path, best):
+    rate, trials = search_rate(Search(trials=16), peak_at(best), tmp_path / "a.log")
+    assert abs(math.log10(rate / best)) < 0.5
+    assert len(trials) == 16
+    assert all(1e-6 <= trial.learning_rate <= 1e-2 for trial in trials)
+    assert max(trials, key=lambda trial: trial.score).learning_rate == rate
+
+
+def test_hopeless_trials_are_given_up_after_an_epoch(tmp_path):
+    _, trials = search_rate(Search(trials=12), peak_at(1e-3), tmp_path / "a.log")
+    pruned = [trial for trial in trials if trial.state == "pruned"]
+    assert pruned
+    assert {trial.state for trial in trials} == {"complete", "pruned"}
+    assert max(trial.score for trial in pruned) < max(trial.score for trial in trials)
+
+
+def test_the_first_half_stands_evenly_over_the_range(tmp_path):
+    seen = []
+    search_rate(Search(low=1e-6, high=1e-2, trials=8), peak_at(1e-3, seen=seen), tmp_path / "a.log")
+    expected = [10**x for x in (-5.5, -4.5, -3.5, -2.5)]
+    assert seen[:4] == pytest.approx(expected)
+    assert first_rates(Search(trials=8)) == pytest.approx(expected)
+
+
+class Killed(BaseException):
+    """As if the process had been killed: nobody catches it."""
+
+
+@pytest.mark.parametrize("stop", [Killed, KeyboardInterrupt])
+@pytest.mark.parametrize("at", [2, 5])
+def test_stopped_it_goes_on_as_the_whole_search(tmp_path, stop, at):
+    whole = search_rate(Search(trials=8), peak_at(2e-4), tmp_path / "whole.log")
+    seen = []
+    evaluate = peak_at(2e-4, seen=seen)
+
+    def stopped(rate, on_epoch):
+        if len(seen) == at:
+            raise stop
+        return evaluate(rate, on_epoch)
+
+    with pytest.raises(stop):
+        search_rate(Search(trials=8), stopped, tmp_path / "cut.log")
+    rate, trials = search_rate(Search(trials=8), evaluate, tmp_path / "cut.log")
+    assert rate == whole[0]
+    assert [(t.learning_rate, t.score) for t in trials] == [(t.learning_rate, t.score) for t in whole[1]]
+    assert len(seen) == 8
+
+
+def test_what_is_wrong_with_the_call_ends_the_search_at_once(tmp_path):
+    seen = []
+
+    def evaluate(rate, on_epoch):
+        seen.append(rate)
+        raise UsageError("batch_size is 3")
+
+    with pytest.raises(UsageError, match="batch_size is 3"):
+        search_rate(Search(), evaluate, tmp_path / "a.log")
+    assert len(seen) == 1
+
+
+def test_no_memory_ends_the_search_with_the_reason(tmp_path):
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    def evaluate(rate, on_epoch):
+        raise OutOfMemoryError("tried to allocate 9 GiB")
+
+    with pytest.raises(VopError, match="out of memory: use a smaller --batch-size .tried to allocate 9 GiB"):
+        search_rate(Search(), evaluate, tmp_path / "a.log")
+
+
+def test_a_search_that_is_over_tries_nothing_more(tmp_path):
+    seen = []
+    found = search_rate(Search(trials=6), peak_at(1e-3), tmp_path / "a.log")
+    assert search_rate(Search(trials=6), peak_at(1e-3, seen=seen), tmp_path / "a.log") == found
+    assert not seen
+
+
+def test_given_rates_are_tried_and_no_others(tmp_path):
+    seen = []
+    rates = (1e-4, 1e-3, 1e-2)
+    rate, _ = search_rate(Search(rates=rates), peak_at(2e-3, seen=seen), tmp_path / "a.log")
+    assert tuple(seen) == rates
+    assert rate == 1e-3
+
+
+def test_a_rate_that_diverges_is_no_end(tmp_path):
+    good = peak_at(1e-4)
+
+    def evaluate(rate, on_epoch):
+        if rate > 1e-3:
+            raise VopError("the loss became nan")
+        return good(rate, on_epoch)
+
+    rate, trials = search_rate(Search(trials=8), evaluate, tmp_path / "a.log")
+    assert rate <= 1e-3
+    assert "failed" in {trial.state for trial in trials}
+
+    def fails(rate, on_epoch):
+        raise VopError("the loss became nan")
+
+    with pytest.raises(VopError, match="b: no learning rate of 4 could be trained with"):
+        search_rate(Search(trials=4), fails, tmp_path / "b.log")
+
+
+def test_the_score_is_the_mean_recall():
+    metrics = {"t2v": {"r1": 10, "r5": 20, "r10": 30, "mnr": 5}, "v2t": {"r1": 40, "r5": 50, "r10": 60, "mnr": 5}}
+    assert score_of(metrics) == 35
+
+
+@pytest.mark.parametrize(("steps", "captions"), [(10, 20), (1, 2), (1000, 60)])
+def test_a_trial_sees_as_many_captions_as_it_has_steps_for(steps, captions):
+    targets = [row % 7 for row in range(60)]
+    videos = tuple(Video(str(n), Path(f"{n}.mp4")) for n in range(7))
+    split = Split("train", videos, tuple(f"{target} in row {row}" for row, target in enumerate(targets)), targets)
+    part = part_of(split, Search(steps=steps, epochs=2), Recipe(batch_size=4))
+    assert len(part) == captions
+    for caption, target in zip(part.captions, part.targets, strict=True):
+        assert caption.split()[0] == part.videos[target].id
+
+
+@pytest.mark.parametrize("size", [2, 5, 20])
+def test_a_trial_has_as_many_captions_of_a_video_as_the_training(size):
+    """30 videos with 20 captions; what is drawn keeps groups whole."""
+    targets = [row % 30 for row in range(600)]
+    videos = tuple(Video(str(n), Path(f"{n}.mp4")) for n in range(30))
+    split = Split("train", videos, tuple(f"{target} in row {row}" for row, target in enumerate(targets)), targets)
+    recipe = Recipe(batch_size=4, captions_per_video=size)
+    part = part_of(split, Search(steps=6, epochs=2), recipe)
+    assert len(part) == 12 * size
+    assert all(len(rows) % size == 0 for rows in part.captions_of)
+    assert count_groups(part, size=size) == 12
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"trials": 0}, "trials of the search is 0"),
+        ({"epochs": 1.5}, "epochs of the search is 1.5"),
+        ({"steps": True}, "steps of the search is True"),
+        ({"low": 0.1, "high": 0.01}, "range of learning rates is 0.1 to 0.01"),
+        ({"low": 0.0}, "range of learning rates is 0.0 to 0.01"),
+        ({"rates": [11.0]}, "learning_rate is 11.0"),
+    ],
+)
+def test_wrong_searches_are_named(values, says):
+    with pytest.raises(UsageError, match=says):
+        Search(**values)
