@@ -54,7 +54,7 @@ def test_a_training_goes_on(table, tiny_folder, tmp_path, by):
 
 
 def test_a_training_that_was_resumed_is_resumed_by_the_same_command(vop, monkeypatch, tmp_path):
-    monkeypatch.setattr("vop.cli.train.load_data", stopped)
+    monkeypatch.setattr("vop.training.job.train", stopped)
     words = ["train", "--out", tmp_path / "run", "--data", "x.csv", "--resume"]
     status, _, err = vop(*words)
     assert (status, command_of(err)) == (130, ["vop", *map(str, words)])
@@ -105,7 +105,7 @@ def test_what_starts_anew_says_only_that_it_was_stopped(vop, monkeypatch, words)
 
 
 def test_a_launched_training_names_no_command_that_it_does_not_know(vop, monkeypatch):
-    monkeypatch.setattr("vop.cli.train.load_data", stopped)
+    monkeypatch.setattr("vop.training.job.train", stopped)
     words = ["train", "--out", "run", "--data", "x.csv"]
     monkeypatch.setenv("RANK", "0")
     assert "Go on with the same command and --resume" in vop(*words)[2]
