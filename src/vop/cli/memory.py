@@ -40,8 +40,8 @@ def check_limit(arguments: argparse.Namespace) -> None:
         needed = _FOR_DATABASE + _FOR_DATABASE_OF_A_CORE * usable_cores()
     if limit is not None and limit < needed:
         raise VopError(
-            f"out of memory: the limit is {_size(limit)} of address space (ulimit -v), but this command's "
-            f"libraries reserve {_size(needed)}; raise it (ulimit -v {needed // 2**10}) or remove it (ulimit -v unlimited)"
+            f"out of memory: the limit is {_size(limit)} of address space (ulimit -v), but this command's libraries "
+            f"reserve {_size(needed)}; raise it (ulimit -v {needed // 2**10}) or remove it (ulimit -v unlimited)"
         )
 
 
