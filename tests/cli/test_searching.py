@@ -123,7 +123,7 @@ class TestPruning:
     def test_a_large_share_wants_a_word(self, vop, printed, at, tmp_path):
         library = tmp_path / "my library"
         out = vop("index", library, at)[1]
-        assert "deleted from the disk, but not from the library: 6 videos" in out
+        assert "still in the library: 6 videos" in out
         status, _, err = printed(out, "vop index")
         assert status == 2
         assert "nothing was taken out: 6 videos" in err
