@@ -1,4 +1,4 @@
-"""Configurations from outside: validated once, where they are read, and typed from there on."""
+"""Validate configurations once, where they are read, and turn them into types."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ T = TypeVar("T")
 
 
 def validated(kind: type[T], values: object, *, source: str, error: type[VopError] = UsageError) -> T:
-    """`values`, read from a file or given by a caller, as a pydantic model or a dataclass.
+    """Validate values from a file or a caller, and return them as a pydantic model or a dataclass.
 
     Args:
         kind: the type to build. It refuses unknown keys if its configuration says `extra="forbid"`.
-        source: where the values come from, at the front of an error ("config.json").
+        source: where the values come from ("config.json"). Errors begin with it.
 
     Raises:
         UsageError: a key is unknown (the error offers the nearest known ones) or missing, or a value is not allowed.
@@ -29,7 +29,7 @@ def validated(kind: type[T], values: object, *, source: str, error: type[VopErro
 
 
 def _explain(kind: type, fault: Any) -> str:
-    """The first fault, in our words."""
+    """Describe the first fault."""
     name = ".".join(map(str, fault["loc"]))
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return str(unknown_name("key", name, _keys(kind, fault["loc"][:-1])))
@@ -41,7 +41,7 @@ def _explain(kind: type, fault: Any) -> str:
 
 
 def _keys(kind: type, inside: tuple[int | str, ...]) -> list[str]:
-    """The keys of a type, or of a type nested inside it."""
+    """Return the keys of a type, or of a type nested inside it."""
     from pydantic import TypeAdapter
 
     schema = TypeAdapter(kind).json_schema()

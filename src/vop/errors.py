@@ -1,4 +1,4 @@
-"""The errors that a user can meet. Each names the value it got, what is allowed, and the next step."""
+"""Errors for the user. Each names the value, what is allowed, and the next step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class VopError(Exception):
 
 
 class UsageError(VopError, ValueError):
-    """The call itself was wrong (a name, a value, a column); the command line exits with status 2."""
+    """An argument is wrong (a name, a value, a column); the command line exits with status 2."""
 
 
 class DataError(VopError):
@@ -34,7 +34,7 @@ class VideoError(VopError):
         self.path = Path(path)
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type[VideoError], tuple[Path, str]]:  # both arguments travel between processes
+    def __reduce__(self) -> tuple[type[VideoError], tuple[Path, str]]:  # so that it can be pickled with both arguments
         return type(self), (self.path, self.reason)
 
 
@@ -45,8 +45,8 @@ class FileFailure:
     Attributes:
         path: the file.
         reason: why, in a few words, without the path.
-        kind: "missing": there is no such file. "unreadable": none of its frames can be decoded. "partial": some of its
-            segments are damaged. "duplicate": its content is that of another file.
+        kind: "missing": the file does not exist. "unreadable": none of its frames can be decoded. "partial": some of
+            its segments are damaged. "duplicate": another file has the same content.
         id: the video's id in its data set, or empty.
     """
 
@@ -57,7 +57,7 @@ class FileFailure:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that is not among `known`, with the nearest names offered."""
+    """Return the error for a name that is not among `known`. It suggests the nearest names."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}? " if near else ""

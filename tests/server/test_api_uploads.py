@@ -100,7 +100,8 @@ def test_a_client_that_goes_silent_gives_up_its_place(library, monkeypatch):
     body = [beginning, *[b"slow"] * 4, None]  # slow ones are waited for: 0.8 s in all
     began = time.monotonic()
     status, answer, _ = asyncio.run(post_in_parts(app, "/api/views/demo/search/file", headers, body, seconds=0.2))
-    assert (status, answer) == (408, {"detail": "nothing of the file has arrived for 1 s"})
+    assert status == 408
+    assert "for 1 s" in answer["detail"]
     assert 1.8 < time.monotonic() - began < 10
     assert app.state.services.uploads.active == 0
     app.state.services.close()
@@ -115,7 +116,8 @@ def test_a_client_that_sends_too_slowly_gives_up_its_place(library, monkeypatch)
     app = app_of(library)
     sending = post_in_parts(app, "/api/views/demo/search/file", FORM, [BEGINNING, *[b"slow"] * 100], seconds=0.1)
     status, answer, _ = asyncio.run(sending)
-    assert (status, answer) == (408, {"detail": "the file arrives more slowly than 4 KiB a second"})
+    assert status == 408
+    assert "4 KiB a second" in answer["detail"]
     app.state.services.close()
 
 

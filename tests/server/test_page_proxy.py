@@ -116,7 +116,7 @@ def test_everything_works_below_a_path(browser, rooted, tmp_path, proxy, strippe
         page.on("request", lambda request: None if f"{address}/videos" in request.url else foreign.append(request.url))
         page.goto(f"/videos/?q={QUERY}")
         page.get_by_label("Token").fill("wrong-wrong-wrong-wrong")
-        page.get_by_role("button", name="Open").click()
+        page.get_by_role("button", name="Sign in").click()
         expect(page.get_by_role("alert")).to_have_text("The token is wrong.")
         page.get_by_label("Token").fill(TOKEN)
         page.keyboard.press("Enter")

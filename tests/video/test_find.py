@@ -166,7 +166,7 @@ def test_links_are_followed_but_not_in_a_circle(tmp_path):
     (tmp_path / "out" / "back").symlink_to(tmp_path / "in")
     result = find_videos([tmp_path / "in"])
     assert [file.path for file in result.files] == [path, tmp_path / "in" / "more" / outside.name]
-    assert result.unreadable == [(tmp_path / "in" / "self", "a symbolic link that leads nowhere")]
+    assert result.unreadable == [(tmp_path / "in" / "self", "a broken symbolic link")]
 
 
 @pytest.mark.parametrize("link", ["0 first.mp4", "z last.mp4"])
@@ -199,7 +199,7 @@ def test_a_link_to_nowhere(tmp_path):
     (tmp_path / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
     (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere.txt")
     result = find_videos([tmp_path])
-    assert result.unreadable == [(tmp_path / "gone.mp4", "a symbolic link that leads nowhere")]
+    assert result.unreadable == [(tmp_path / "gone.mp4", "a broken symbolic link")]
     assert result.passed_over == {"text": 1}
 
 

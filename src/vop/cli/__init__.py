@@ -1,6 +1,6 @@
-"""The `vop` command: parses, calls the API, prints. Exit status: 0 done, 1 the work failed, 2 the call was wrong.
+"""The `vop` command: parses arguments, calls the API and prints results.
 
-A stopped command exits with 130 (Ctrl-C) or 143 (SIGTERM).
+Exit status: 0 for success, 1 if the work failed, 2 if the arguments were wrong, 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vop.version import VERSION
 log = logging.getLogger(__name__)
 _HANDLER = "vop command line"  # its name tells our handler from those of a program that calls `main`
 
-# One file per group of commands; each has `add_parser(subparsers)`. None of them imports PyTorch before it must.
+# One file per group of commands; each has `add_parser(subparsers)`. They import PyTorch only when they run.
 GROUPS = ["demo", "params", "data", "train", "evaluate", "compare", "index", "search", "library", "serve", "importing"]
 
 
@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = argparse.Namespace()
-    # Bars and advice of the libraries would mix with ours.
+    # Progress bars and advice of other libraries would mix with ours.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -57,30 +57,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt as stop:
         return _fail(how_to_go_on(arguments, words), 143 if isinstance(stop, Terminated) else 130)
-    except BrokenPipeError:  # the program that read our output has ended
+    except BrokenPipeError:  # the program that reads our output has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         if is_out_of_memory(error):
             log.debug("the command failed", exc_info=True)
             return _fail(explain(error, arguments), 1)
-        if isinstance(error, OSError):  # it concerns a file that the user named, and its message has the name
+        if isinstance(error, OSError):  # its message names the file
             log.debug("the command failed", exc_info=True)
             return _fail(error, 1)
         raise  # a programming error keeps its traceback
 
 
 class _VisibleFormatter(logging.Formatter):
-    """Escapes what would command a terminal: log lines hold names of files."""
+    """Escapes control characters, because log lines contain names of files."""
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))
 
 
 def configure_logging(*, debug: bool) -> None:
-    """Sends the log to standard error: warnings and errors, or everything.
+    """Logs to standard error: warnings and errors, or everything for debug.
 
-    Only the handler that this function added before is replaced, so that a program which calls `main` keeps its own.
+    Replaces only its own earlier handler, so that a program that calls `main` keeps its handlers.
     """
     root = logging.getLogger("vop")
     for handler in [handler for handler in root.handlers if handler.get_name() == _HANDLER]:

@@ -64,7 +64,7 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
 
 
 def use_device_options(arguments: argparse.Namespace) -> None:
-    """Chooses the device and the number of threads. This imports PyTorch.
+    """Choose the device and the number of threads. This imports PyTorch.
 
     Raises:
         UsageError: this machine has no such device, or the number is less than 1.
@@ -72,7 +72,7 @@ def use_device_options(arguments: argparse.Namespace) -> None:
     use_threads(arguments.threads)
     from vop.utils.device import use_device
 
-    if not is_launched():  # else the launcher gives each process a device
+    if not is_launched():  # otherwise the launcher gives each process a device
         use_device(arguments.device)
 
 
@@ -101,31 +101,31 @@ def add_settings_option(parser: argparse.ArgumentParser) -> None:
 _RECIPE_HELP = {
     "epochs": "Number of passes over the training pairs",
     "batch_size": "Videos per step, over all processes",
-    "captions_per_video": "Number of captions for which a video is encoded once",
+    "captions_per_video": "Captions of each video in a step, which share one encoding of the video",
     "learning_rate": "Learning rate of AdamW",
     "weight_decay": "Weight decay of AdamW",
     "warmup": "Fraction of the steps in which the learning rate rises",
     "max_grad_norm": "Norm to which gradients are clipped",
     "seed": "Seed of the prompts' initial values and of the order of the pairs",
     "precision": "Precision of the frozen weights and the activations: auto, bf16 or fp32",
-    "validation": "Fraction of the training videos that selects the epoch, if the data has no validation split, but at "
-    "least 100 videos or a third of them",
-    "if_worse": "What to keep if no epoch is better than the untuned model on validation videos: untuned, or tuned for "
+    "validation": "Fraction of the training videos to hold out for choosing the epoch, if the data has no validation "
+    "split; at least 100 videos or a third of them",
+    "if_worse": "Which model to keep if no epoch beats the untuned model on validation videos: untuned, or tuned for "
     "the best epoch",
-    "aspect": "Shape of frames: display for the shape that players show, stored for square pixels, as published "
-    "pipelines have them",
-    "on_bad_video": "What to do about unreadable videos: skip leaves them out and lists them, fail stops",
+    "aspect": "Shape of frames: display for the shape that players show, or stored for square pixels, as in "
+    "published pipelines",
+    "on_bad_video": "What to do about unreadable videos: skip leaves them out and lists them; fail stops the training",
     "workers": "Number of threads that load frames",
     "checkpoint_seconds": "Seconds between checkpoints within an epoch",
 }
 _NO_DEFAULT = {
-    "epochs": f"{PAPER_EPOCHS}, or as many as {ENOUGH_STEPS} steps take",
+    "epochs": f"{PAPER_EPOCHS}, or more until {ENOUGH_STEPS} steps are reached",
     "learning_rate": "the method's own",
 }
 
 
 def add_recipe_options(parser: argparse.ArgumentParser, *, without: Sequence[str] = ()) -> None:
-    """An option for each field of a recipe."""
+    """Adds an option for each field of a recipe."""
     for name, field in FIELDS.items():
         if name not in without:
             default = _NO_DEFAULT.get(name, field.default)
@@ -134,13 +134,13 @@ def add_recipe_options(parser: argparse.ArgumentParser, *, without: Sequence[str
 
 
 def recipe_of(recipe: Recipe, arguments: argparse.Namespace, **fixed: object) -> Recipe:
-    """The recipe with the options that were given, and with `fixed` values, in place of its own."""
+    """Returns the recipe with values replaced by the given options and by `fixed`."""
     given = {name: value for name, value in vars(arguments).items() if name in FIELDS and value is not None}
     return replace(recipe, **given | fixed)
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE pairs, the values as YAML."""
+    """Parses NAME=VALUE pairs, with values in YAML."""
     settings = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -154,22 +154,22 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def say(text: str = "") -> None:
-    """Prints lines on standard output. Names in them come from files: what would command a terminal is escaped."""
+    """Prints text on standard output and escapes control characters, which names of files may contain."""
     print(visible(text), flush=True)
 
 
 def warn(text: str) -> None:
-    """Prints lines on standard error, likewise."""
+    """Prints text on standard error, escaped like `say`."""
     print(visible(text), file=sys.stderr, flush=True)
 
 
 def command_line(*words: object) -> str:
-    """A `vop` command as it is to be typed here, with quotes where a word needs them."""
+    """Returns a `vop` command for the user's shell, with quotes where needed."""
     return shlex.join([*_program(), *map(str, words)])
 
 
 def _program() -> list[str]:
-    """How this program was started."""
+    """Returns the words that start this program."""
     started = Path(sys.argv[0])
     if started.parts[-2:] == ("vop", "__main__.py"):
         return [sys.executable, "-m", "vop"]
@@ -179,7 +179,7 @@ def _program() -> list[str]:
 
 
 def data_options(arguments: argparse.Namespace) -> list[str]:
-    """What was given of the options of `add_table_options`, for a command that reads the same data."""
+    """Returns the given options of `add_table_options`, for another command that reads the same data."""
     given = {
         "--videos": arguments.videos,
         "--video-column": arguments.video_column,
@@ -189,17 +189,17 @@ def data_options(arguments: argparse.Namespace) -> list[str]:
 
 
 def seconds(text: str) -> float:
-    """The type of options that take a time: seconds, or as players and `vop search` show it, mm:ss or h:mm:ss.
+    """Parses an option's time: seconds, mm:ss or h:mm:ss.
 
     Raises:
-        ArgumentTypeError: it is neither, or not a time of a video.
+        ArgumentTypeError: the text is not a time of a video.
     """
     *front, last = text.strip().split(":")
     try:
         parts = [*map(int, front), float(last)]
     except ValueError:
         parts = []
-    within = all(part < 60 for part in parts[1:])  # of minutes and seconds that stand after a colon
+    within = all(part < 60 for part in parts[1:])  # minutes and seconds after a colon
     if not parts or len(parts) > 3 or not within or not all(0 <= part < math.inf for part in parts) or "-" in text:
         allowed = "write seconds (92.5), mm:ss (1:32.5) or h:mm:ss (0:01:32.5)"
         raise argparse.ArgumentTypeError(f"{text!r} is not a time of a video: {allowed}")
@@ -207,7 +207,7 @@ def seconds(text: str) -> float:
 
 
 def print_json(document: Mapping[str, Any], *, file: str | None = None) -> None:
-    """One JSON document, on standard output or into a file."""
+    """Prints one JSON document, or writes it to a file."""
     text = in_json(_on_few_lines(json.dumps(document, indent=2, ensure_ascii=False)))
     if file in (None, "-"):
         print(text)
@@ -219,21 +219,21 @@ def print_json(document: Mapping[str, Any], *, file: str | None = None) -> None:
 
 
 def _on_few_lines(text: str) -> str:
-    """Indented JSON with every list of numbers on one line: of ranks there are tens of thousands."""
+    """Puts every list of numbers in indented JSON on one line: a list of ranks has tens of thousands."""
     number = r"-?[\d.e+-]+"
-    lists = rf"\[\n\s*({number}(?:,\n\s*{number})*)\n\s*\]"  # no string of JSON holds the end of a line
+    lists = rf"\[\n\s*({number}(?:,\n\s*{number})*)\n\s*\]"  # JSON strings contain no line ends
     return re.sub(lists, lambda found: f"[{' '.join(found[1].split())}]", text)
 
 
 def print_table(table: object) -> None:
-    """A table of Rich, in which every text is what it says: no markup, no emoji, no command to the terminal."""
+    """Prints a Rich table with literal texts: no markup, no emoji, no control characters."""
     from rich.console import Console
 
     class Literal(Console):
         def render_str(self, text: str, **options: Any) -> Text:
             return super().render_str(visible(text), **options | {"markup": False, "emoji": False, "highlight": False})
 
-    width = None if sys.stdout.isatty() else 140  # no terminal, no width to keep to
+    width = None if sys.stdout.isatty() else 140  # a file has no width to fit into
     Literal(width=width).print(table)
 
 
@@ -245,6 +245,6 @@ def warn_skipped(skipped: Sequence[FileFailure]) -> None:
 
 
 def warn_listed(lines: Iterable[str], *, most: int = 20) -> None:
-    """The first of these on a line each, and how many there are besides."""
+    """Prints the first `most` lines, and the number of the others."""
     for line in first_few(lines, most=most):
         warn(line)

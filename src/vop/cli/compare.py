@@ -1,4 +1,4 @@
-"""`vop compare` and `vop ablate`: several trainings, one table, one report."""
+"""`vop compare` and `vop ablate`: train several methods and report the results."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     Planned = tuple[Plan, Dataset, Path]
 
-EXTRA = "compare"  # of `pip install 'vop[…]'`: has Matplotlib and Optuna
+EXTRA = "compare"  # the extra with Matplotlib and Optuna: `pip install 'vop[compare]'`
 # Entries of a recipe's `experiment:` (or `study:`, its former name). Options override them.
 ENTRIES: dict[str, type] = {
     "methods": list,
@@ -52,9 +52,9 @@ ENTRIES: dict[str, type] = {
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     compare = subparsers.add_parser(
         "compare",
-        help="train and rank several methods with several seeds: one table, one report",
-        description="Searches each method's learning rate on validation videos, trains it with every seed, ranks and "
-        "reports. Results that --out has already are used again.",
+        help="Train and rank several methods with several seeds.",
+        description="Searches each method's learning rate on validation videos, trains the method with every seed, "
+        "ranks the test videos and writes a report. Reuses the results in --out.",
     )
     compare.add_argument(
         "--methods", metavar="A,B/HEAD,…", help="Rows of the table (default: all methods that `vop params` lists)."
@@ -62,10 +62,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     compare.set_defaults(run=run_compare, goes_on=True)
     ablate = subparsers.add_parser(
         "ablate",
-        help="run the paper's ablations",
-        description="Ablations: towers, depth, length, specific-length, cmm, cmm-role, split-layer.",
+        help="Run the paper's ablations.",
+        description="Runs the paper's ablations: towers, depth, length, specific-length, cmm, cmm-role, split-layer.",
     )
-    ablate.add_argument("ablations", metavar="ABLATION", nargs="*", help="Which ones to run (default: all of them).")
+    ablate.add_argument("ablations", metavar="ABLATION", nargs="*", help="Ablations to run (default: all).")
     ablate.set_defaults(run=run_ablate, goes_on=True)
     for parser in (compare, ablate):
         _add_options(parser)
@@ -74,7 +74,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add_data_options(parser, required=False)
     parser.add_argument(
-        "--recipe", metavar="FILE", action="append", default=[], help="A YAML recipe. Repeat it for one table each."
+        "--recipe",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="YAML recipe. Repeat the option for several tables.",
     )
     parser.add_argument("--out", metavar="DIR", type=Path, help="Folder of the experiment (default runs/study-NAME).")
     parser.add_argument(
@@ -83,28 +87,36 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone", help="Backbone: openai/clip-vit-base-patch32 (default), mini, a hub id or a CLIP folder."
     )
-    parser.add_argument("--head", help="Head of every method that names none (default meanP).")
+    parser.add_argument("--head", help="Head of methods that do not name one (default meanP).")
     parser.add_argument("--seeds", metavar="0,1,2", help="Seeds of the trainings (default 0,1,2).")
     parser.add_argument(
-        "--learning-rates", metavar="A,B,…", help="Use this rate, or try only these, instead of searching a range."
+        "--learning-rates",
+        metavar="A,B,…",
+        help="One learning rate to use, or several to try, instead of searching a range.",
     )
-    parser.add_argument("--rate-range", metavar="LOW,HIGH", help="Range of the search (default 1e-6,1e-2).")
-    parser.add_argument("--trials", type=int, help="Learning rates that a search tries (default 8).")
+    parser.add_argument(
+        "--rate-range", metavar="LOW,HIGH", help="Range of learning rates to search (default 1e-6,1e-2)."
+    )
+    parser.add_argument("--trials", type=int, help="Number of learning rates to try (default 8).")
     parser.add_argument("--trial-epochs", type=int, help="Epochs of a trial (default 2).")
-    parser.add_argument("--trial-steps", type=int, help="Steps of a trial at most, over its epochs (default 1000).")
-    parser.add_argument("--baseline", help="Row that gains are measured from (default: full, or the first row).")
-    parser.add_argument("--split", default="test", help="Split that is ranked (default test).")
-    parser.add_argument("--jobs", type=int, default=1, help="Processes that run side by side (default 1).")
+    parser.add_argument(
+        "--trial-steps", type=int, help="Maximum number of steps of a trial, over all its epochs (default 1000)."
+    )
+    parser.add_argument("--baseline", help="Row that the others are compared with (default: full, or the first row).")
+    parser.add_argument("--split", default="test", help="Split to rank (default test).")
+    parser.add_argument("--jobs", type=int, default=1, help="Number of trainings to run in parallel (default 1).")
     parser.add_argument("--cache", metavar="DIR", type=Path, help="Folder for decoded frames (default OUT/cache).")
     parser.add_argument(
         "--rerun",
         metavar="METHOD",
         action="append",
         default=[],
-        help="Repeat the runs of a method, or of all. The old ones move to OUT/replaced. May be given several times.",
+        help="Repeat the runs of this method, or all. Moves the old runs to OUT/replaced. May be repeated.",
     )
-    parser.add_argument("--num-frames", type=int, help="Frames of a video (default 12).")
-    parser.add_argument("--json", action="store_true", help="Print JSON: a list of results under `studies`.")
+    parser.add_argument("--num-frames", type=int, help="Number of frames per video (default 12).")
+    parser.add_argument(
+        "--json", action="store_true", help="Print one JSON document, with a list of results under `studies`."
+    )
     add_settings_option(parser)
     add_recipe_options(parser, without=("learning_rate", "seed"))
     add_device_options(parser)
@@ -135,9 +147,9 @@ def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> i
 
     configs = [read_config(recipe) for recipe in arguments.recipe] or [TrainingConfig()]
     if len(configs) > 1 and arguments.data:
-        raise UsageError("several recipes name their own data: give --data with one recipe, or with none")
+        raise UsageError("several recipes name their own data: give --data with at most one recipe")
     by_recipe = [[_plan(arguments, config, kind, _spec(arguments, config)) for kind in kinds] for config in configs]
-    for plan in (plan for plans in by_recipe for plan in plans):  # all of them, before the first hour is spent
+    for plan in (plan for plans in by_recipe for plan in plans):  # check all plans before the first one runs
         if plan.search:
             _need("optuna", "searching learning rates")
         check_plan(plan)
@@ -149,7 +161,7 @@ def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> i
         planned += [(plan, dataset, out) for plan in plans]
     for plan, dataset, out in planned:
         check(plan, dataset, out, rerun=arguments.rerun)
-    for plan, _, out in planned:  # before any of them runs: several share a folder, and runs in it
+    for plan, _, out in planned:  # before any plan runs, because plans can share runs
         if moved := set_aside(plan, out, rerun=arguments.rerun):
             warn(f"--rerun: the old runs are in {moved}")
     results, error = _results(arguments, planned)
@@ -184,7 +196,7 @@ def _check_rerun(names: Sequence[str], plans: Sequence[Plan]) -> None:
 def _results(
     arguments: argparse.Namespace, planned: Sequence[Planned]
 ) -> tuple[list[ExperimentResults], VopError | None]:
-    """Of the experiments in their order, up to one that fails: its error is raised after the report of the others."""
+    """Runs the experiments in order, up to the first that fails. Returns the results and that failure's error."""
     from vop.experiments.runner import run_experiment
 
     results: list[ExperimentResults] = []
@@ -246,7 +258,7 @@ def _plan(arguments: argparse.Namespace, config: TrainingConfig, kind: str, spec
 
 
 def _entries(arguments: argparse.Namespace, config: TrainingConfig) -> dict[str, Any]:
-    """The recipe's `experiment:`, overridden by the options."""
+    """Returns the recipe's `experiment:`, overridden by the options."""
     entries = dict(config.experiment)
     for name, value in entries.items():
         if name not in ENTRIES:
@@ -312,7 +324,7 @@ def _spec(arguments: argparse.Namespace, config: TrainingConfig) -> str:
     spec: str | None = arguments.data or config.data
     if spec is None:
         raise UsageError(
-            "no data: give --data SPEC, or --recipe FILE with `data:`; without any videos of your own: "
+            "no data: give --data SPEC, or --recipe FILE with `data:`. To try it without videos: "
             "--recipe recipes/emoji-motion.yaml"
         )
     return spec
@@ -326,7 +338,7 @@ def _out(arguments: argparse.Namespace, name: str, *, several: bool) -> Path:
 
 
 def _root(arguments: argparse.Namespace, planned: Sequence[Planned]) -> Path:
-    """Where the report of all experiments goes."""
+    """Returns the folder above the report of all experiments."""
     given: Path | None = arguments.out
     return given or (planned[0][2] if len({out for *_, out in planned}) == 1 else Path("runs"))
 
@@ -336,4 +348,4 @@ def _print(results: Sequence[ExperimentResults], page: Path) -> None:
 
     for one in results:
         print_table(Terminal(one))
-    say(f"\n{page}: tables, figures and clips; the same as Markdown, LaTeX, CSV and JSON beside it")
+    say(f"\n{page}: the report with tables, figures and clips. Markdown, LaTeX, CSV and JSON files are beside it")

@@ -12,18 +12,20 @@ from vop.video.clip import DISPLAY, check_aspect
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    group = subparsers.add_parser("data", help="check a data set, or decode it once").add_subparsers(
+    group = subparsers.add_parser("data", help="Check a data set, or decode its videos into a cache.").add_subparsers(
         metavar="COMMAND", required=True
     )
-    check = group.add_parser("check", help="count videos, captions, missing and unreadable files")
+    check = group.add_parser("check", help="Count videos, captions, missing and unreadable files.")
     check.add_argument("spec", metavar="SPEC", help="Data set, as for `vop train --data`.")
-    check.add_argument("--decode", action="store_true", help="Decode every file as training would, which is slower.")
+    check.add_argument("--decode", action="store_true", help="Decode every file as in training. This is slower.")
     check.add_argument("--json", action="store_true", help="Print one JSON document.")
     add_table_options(check)
     check.set_defaults(run=run_check)
-    cache = group.add_parser("cache", help="decode every video once")
+    cache = group.add_parser("cache", help="Decode every video once into a frame cache.")
     cache.add_argument("spec", metavar="SPEC", help="Data set, as for `vop train --data`.")
-    cache.add_argument("--out", type=Path, required=True, help="Folder of the cache, for --cache of other commands.")
+    cache.add_argument(
+        "--out", type=Path, required=True, help="Folder of the cache. Pass it to other commands as --cache."
+    )
     cache.add_argument("--num-frames", type=int, default=12, help="Number of frames per video (default: 12).")
     cache.add_argument(
         "--size",
@@ -32,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="Height and width of frames in pixels: 224 (default) for OpenAI's CLIP, 48 for mini.",
     )
     cache.add_argument(
-        "--aspect", default=DISPLAY, help="Shape of frames: display (default) or stored, as in the training."
+        "--aspect", default=DISPLAY, help="Shape of frames: display (default) or stored. Use the same in training."
     )
     cache.add_argument("--json", action="store_true", help="Print one JSON document.")
     add_table_options(cache)

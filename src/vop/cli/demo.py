@@ -1,4 +1,4 @@
-"""`vop demo`: the whole job in a minute or two."""
+"""`vop demo`: renders, tunes, evaluates, indexes and searches in a minute or two."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from vop.benchmarks.demo import Answer
 
 _NEXT = """
-The run is in {run}, the picture is {sheet}. The videos are indexed: search them in a web page, or here:
+The run is in {run}, and the picture of the results is {sheet}. Search the indexed videos in a browser, or here:
 
     {serve}
     {search}
 
-Index your own videos, without any captions:
+Index your own videos. They need no captions:
 
     {vop} index my-library FOLDER_OF_VIDEOS --model openai/clip-vit-base-patch32
 
@@ -28,19 +28,17 @@ Tune on your own videos, listed with captions in a CSV file with the columns vid
     {vop} train --data videos.csv --method vop-f+p --out runs/mine
     {vop} evaluate runs/mine --data test.csv
 
-`vop train` takes OpenAI's CLIP (openai/clip-vit-base-patch32) from the hub; --backbone mini keeps the built-in one.
+`vop train` downloads OpenAI's CLIP (openai/clip-vit-base-patch32) from the hub. --backbone mini uses the built-in one.
 """
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser(
-        "demo", help="the whole job on the built-in benchmark: render, tune, evaluate, index, search"
-    )
+    parser = subparsers.add_parser("demo", help="Render, tune, evaluate, index and search the built-in benchmark.")
     parser.add_argument(
-        "--out", type=Path, default=Path("demo"), help="folder for videos, run, library and picture (default demo)"
+        "--out", type=Path, default=Path("demo"), help="Folder for the videos, run, library and picture (default demo)."
     )
     add_device_options(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     parser.set_defaults(run=run, uses_database=True)
 
 

@@ -1,4 +1,4 @@
-"""`vop evaluate`: both directions, every metric, rescoring beside it."""
+"""`vop evaluate`: ranks a split in both directions, and reports metrics with and without rescoring."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("evaluate", help="rank a split in both directions")
+    parser = subparsers.add_parser("evaluate", help="Rank a split in both directions.")
     parser.add_argument("model", metavar="RUN", help="Model to evaluate: a run, a CLIP folder, a hub id, or mini.")
     add_data_options(parser)
-    parser.add_argument("--split", help="Split to rank: test (default where there is one), val or train.")
-    parser.add_argument("--backbone", help="Where the run's backbone is, if it has moved.")
+    parser.add_argument("--split", help="Split to rank: test (default, if the data has one), val or train.")
+    parser.add_argument("--backbone", help="New location of the run's backbone, if it has moved.")
     parser.add_argument("--num-frames", type=int, help="Number of frames per video, if not as in the run's training.")
     parser.add_argument(
         "--cache",
@@ -53,12 +53,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--bank",
         type=int,
         default=512,
-        help="Number of training videos whose captions are QB-Norm's bank (default: 512). 0 leaves QB-Norm out.",
+        help="Number of training videos whose captions form QB-Norm's bank (default: 512). 0 turns QB-Norm off.",
     )
     parser.add_argument(
         "--against",
         metavar="OTHER",
-        help="Compare with another model on the same data, or with a file that --json wrote: difference, interval, p.",
+        help="Compare with another model on the same data, or with a file that --json wrote. Prints differences with "
+        "intervals and p values.",
     )
     parser.add_argument(
         "--format",
@@ -91,7 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     dataset = load_data(arguments.data, arguments)
     split = arguments.split or default_split(dataset)
-    dataset.split(split)  # before seconds are spent on the model
+    dataset.split(split)  # fails early, before the model is loaded
     opened = partial(
         open_model,
         backbone=arguments.backbone,
@@ -110,7 +111,7 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         if other:
             document["against"] = _compare(report, other(), arguments)
-    finally:  # where the two cannot be compared, the evaluation itself is still worth having
+    finally:  # the evaluation is still useful if the two cannot be compared
         if arguments.json:
             print_json(document, file=arguments.json)
     warn_skipped(report.skipped)
@@ -145,7 +146,7 @@ def _rank(
 def _other(
     name: str, open_model: Callable[[str], TextVideoModel], rank: Callable[..., EvaluationReport]
 ) -> Callable[[], QueryRanks]:
-    """Gives the ranks of `--against` when it is called. What cannot be opened is refused at once, not after hours."""
+    """Returns a function that gives the ranks of `--against`. Opens the model or file first, to fail early."""
     from vop.evaluation.confidence import read_ranks
 
     path = Path(name)
@@ -157,7 +158,7 @@ def _other(
 
 
 def _compare(report: EvaluationReport, other: QueryRanks, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Prints the paired test beneath the table, and gives it for the document."""
+    """Prints the paired test below the table, and returns it for the JSON document."""
     from vop.evaluation.confidence import paired_test
     from vop.evaluation.tables import paired_table
 

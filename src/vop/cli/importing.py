@@ -1,4 +1,4 @@
-"""`vop import`: converts models that others have released."""
+"""`vop import`: converts models that other projects released."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from vop.cli.common import command_line, say
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = subparsers.add_parser("import", help="convert OpenAI's CLIP files or the authors' released VoP")
+    command = subparsers.add_parser("import", help="Convert OpenAI's CLIP files or the authors' released VoP.")
     group = command.add_subparsers(metavar="KIND", required=True)
     openai = group.add_parser(
         "openai",
-        help="convert OpenAI's .pt file to a CLIP folder",
-        description="Converts OpenAI's CLIP files (ViT-B/32, ViT-B/16, ViT-L/14, ViT-L/14@336px). Of another file with "
-        "the same tensors, such as open_clip's, the number of heads and the activation have to be given.",
+        help="Convert OpenAI's .pt file to a CLIP folder.",
+        description="Converts OpenAI's CLIP files (ViT-B/32, ViT-B/16, ViT-L/14, ViT-L/14@336px). For another file "
+        "with the same tensors, such as open_clip's, also give the numbers of heads and the activation.",
     )
-    openai.add_argument("file", metavar="FILE", type=Path)
-    openai.add_argument("--out", metavar="DIR", type=Path, required=True)
+    openai.add_argument("file", metavar="FILE", type=Path, help="The .pt file.")
+    openai.add_argument("--out", metavar="DIR", type=Path, required=True, help="CLIP folder to create.")
     only = "Only for files that are not OpenAI's own."
     openai.add_argument("--heads", metavar="N", type=int, help=f"Attention heads of the vision tower. {only}")
     openai.add_argument("--text-heads", metavar="N", type=int, help=f"Attention heads of the text tower. {only}")
     openai.add_argument("--activation", choices=["quick-gelu", "gelu"], help=f"Activation of both towers. {only}")
     openai.set_defaults(run=run_openai)
-    modelscope = group.add_parser("modelscope", help="convert the authors' released VoP to a run")
-    modelscope.add_argument("folder", metavar="DIR", type=Path)
-    modelscope.add_argument("--out", metavar="RUN", type=Path, required=True)
+    modelscope = group.add_parser("modelscope", help="Convert the authors' released VoP to a run.")
+    modelscope.add_argument("folder", metavar="DIR", type=Path, help="Folder of the downloaded model.")
+    modelscope.add_argument("--out", metavar="RUN", type=Path, required=True, help="Folder of the run to create.")
     modelscope.set_defaults(run=run_modelscope)
     for parser in (openai, modelscope):
         parser.add_argument(
             "--vocabulary",
             metavar="FILE",
             type=Path,
-            help="OpenAI's bpe_simple_vocab_16e6.txt.gz. By default the one beside the weights.",
+            help="OpenAI's bpe_simple_vocab_16e6.txt.gz (default: the file beside the weights).",
         )
 
 

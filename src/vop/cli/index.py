@@ -1,4 +1,4 @@
-"""`vop index`: indexes folders of videos into a library that can be searched."""
+"""`vop index`: indexes folders of videos into a searchable library."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHOWN = 10  # paths of a long list
 
 
 class WorkOptions(TypedDict):
-    """The options of `add_work_options`, as arguments of what decodes and embeds."""
+    """Keyword arguments from the options of `add_work_options`."""
 
     precision: str
     workers: int | None
@@ -32,19 +32,21 @@ class WorkOptions(TypedDict):
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("index", help="make or update a library of videos that can be searched")
-    parser.add_argument("library", metavar="LIBRARY", type=Path, help="The library's folder. Created if it is new.")
+    parser = subparsers.add_parser("index", help="Create or update a searchable library of videos.")
+    parser.add_argument(
+        "library", metavar="LIBRARY", type=Path, help="The library's folder. Created if it does not exist."
+    )
     parser.add_argument(
         "paths", metavar="PATH", nargs="+", type=Path, help="Folders of videos, or files. Missing ones are skipped."
     )
     parser.add_argument(
         "--model",
         metavar="M",
-        help="A run, a CLIP folder, a hub id, or mini. Only when creating a library, for which the default is OpenAI's "
-        "ViT-B/32; an existing library knows its model.",
+        help="A run, a CLIP folder, a hub id, or mini (default: OpenAI's ViT-B/32). Only when creating a library; an "
+        "existing library keeps its model.",
     )
     parser.add_argument(
-        "--segment", metavar="BY", help="Cut videos by windows (default) or shots. Only when creating a library."
+        "--segment", metavar="BY", help="Divide videos into windows (default) or shots. Only when creating a library."
     )
     parser.add_argument(
         "--window",
@@ -56,26 +58,26 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--overlap",
         metavar="SECONDS",
         type=float,
-        help="How much two windows overlap at least (default 2). Only when creating a library.",
+        help="Minimum overlap of two windows (default 2). Only when creating a library.",
     )
     parser.add_argument(
         "--num-frames",
         type=int,
-        help="Frames of a segment. The model's own number by default. Only when creating a library.",
+        help="Number of frames per segment (default: the model's own number). Only when creating a library.",
     )
     parser.add_argument(
         "--keep-frames",
         action="store_true",
-        help="Keep decoded frames, so that reembed need not decode again. Only when creating a library.",
+        help="Keep decoded frames, so that `vop library reembed` does not decode again. Only when creating a library.",
     )
-    parser.add_argument("--metadata", metavar="FILE", type=Path, help="A CSV file with columns to filter by.")
+    parser.add_argument("--metadata", metavar="FILE", type=Path, help="CSV file with columns to filter by.")
     parser.add_argument(
         "--exclude",
         metavar="GLOB",
         action="append",
         default=[],
-        help="Skip files and folders with this name (private, IMG_*.MOV) or path (2024/private). Repeatable. The "
-        "library keeps it: vop library exclude shows and drops globs.",
+        help="Skip files and folders with this name (private, IMG_*.MOV) or path (2024/private). May be repeated. "
+        "The library keeps the globs; `vop library exclude` shows and drops them.",
     )
     parser.add_argument(
         "--live-photos",
@@ -85,19 +87,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--prune",
         action="store_true",
-        help="Take out videos below PATH that were deleted or are excluded. vop library restore puts them back.",
+        help="Remove videos below PATH from the library that were deleted or are excluded. `vop library restore` puts "
+        "them back.",
     )
     parser.add_argument(
-        "-y", "--yes", action="store_true", help="Do not ask before --prune takes out a large part of the library."
+        "-y", "--yes", action="store_true", help="Do not ask before --prune removes a large part of the library."
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="List what is new, deleted or excluded, and change nothing."
+        "--dry-run", action="store_true", help="List new, deleted and excluded files, and change nothing."
     )
     parser.add_argument(
-        "--redo", action="store_true", help="Decode videos below PATH again that an earlier version of vop decoded."
+        "--redo", action="store_true", help="Decode videos again that an earlier version of vop decoded."
     )
     add_work_options(parser)
-    parser.add_argument("--json", action="store_true", help="Print JSON.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     parser.set_defaults(run=run, goes_on=True, uses_database=True)
 
 
@@ -106,8 +109,8 @@ def add_work_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", default="auto", help="Precision of new embeddings: auto (default), bf16 or fp32."
     )
-    parser.add_argument("--workers", type=int, help="Processes that decode. One for each free core by default.")
-    parser.add_argument("--batch-size", type=int, default=16, help="Segments in a forward pass (default 16).")
+    parser.add_argument("--workers", type=int, help="Number of decoding processes (default: one per free core).")
+    parser.add_argument("--batch-size", type=int, default=16, help="Segments per forward pass (default 16).")
     add_device_options(parser)
 
 
@@ -173,7 +176,7 @@ def _index(arguments: argparse.Namespace, *, yes: bool) -> IndexReport:
 
 
 def _segmentation(arguments: argparse.Namespace) -> SegmentationConfig | None:
-    """The segmentation of the options; None if none was given."""
+    """Returns the segmentation that the options give, or None."""
     from vop.search.manifest import SegmentationConfig
 
     options = {"by": arguments.segment, "window_seconds": arguments.window, "overlap_seconds": arguments.overlap}
@@ -182,7 +185,7 @@ def _segmentation(arguments: argparse.Namespace) -> SegmentationConfig | None:
 
 
 def _confirm(paths: Sequence[str]) -> bool:
-    """Asks on a terminal whether to take videos out; elsewhere nobody can confirm it."""
+    """Asks the user whether to remove videos. Returns False if there is no terminal to ask on."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     warn("\n".join(first_few(paths, most=_SHOWN)))
@@ -223,7 +226,7 @@ def print_report(report: IndexReport, library: Path, paths: Sequence[Path]) -> N
 
 
 def _print_missing(report: IndexReport, library: Path, paths: Sequence[Path]) -> None:
-    """Videos that were taken out or could be, and how."""
+    """Prints which videos were removed or can be removed, with the commands for it."""
     from vop.search.removed import KEPT_DAYS
 
     prune = command_line("index", library, *paths, "--prune")
@@ -231,20 +234,20 @@ def _print_missing(report: IndexReport, library: Path, paths: Sequence[Path]) ->
         restore = command_line("library", "restore", library)
         say(f"For {KEPT_DAYS} days, the videos that were taken out can be put back: {restore}")
     if report.deleted:
-        say(f"deleted from the disk, but not from the library: {count('video', report.deleted)}; to do so: {prune}")
+        say(f"deleted from the disk, but still in the library: {count('video', report.deleted)}; to take out: {prune}")
     if report.excluded:
         say(f"excluded, but still in the library: {count('video', report.excluded)}; to take out: {prune}")
     if report.unavailable:
         say(
             f"unavailable: {count('video', report.unavailable)}; the folder is missing, empty or on another drive. "
-            "If you deleted it, say so:"
+            "If you deleted it, run:"
         )
         commands = [command_line("library", "forget", library, folder) for folder in report.unavailable_folders]
         say("\n".join(first_few(commands, most=_SHOWN)))
 
 
 def print_failures(counts: IndexReport | LibraryStatus, library: Path | None) -> None:
-    """Prints how many files are not, or only in part, in a library; if the library is given, also how to see them."""
+    """Prints the number of files that could not be indexed completely and, given the library, how to list them."""
     kinds = []
     if counts.unreadable:
         kinds.append(f"{counts.unreadable:,} unreadable")
@@ -283,6 +286,6 @@ def _print_preview(found: IndexPreview, *, prune: bool) -> None:
             say(f"{title}: {count('file', len(paths))}")
             say("\n".join(first_few(paths, most=len(paths))))
     if found.needs_confirmation:
-        say("--prune would ask first, or want --yes: that is a large part of the library")
+        say("--prune would ask first, or need --yes, because this is a large part of the library")
     if not any(groups.values()):
         say("nothing to do")

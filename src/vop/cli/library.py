@@ -1,4 +1,4 @@
-"""`vop library`: shows and changes what is in a library, and moves it to another model."""
+"""`vop library`: shows and changes a library's content, and moves it to another model."""
 
 from __future__ import annotations
 
@@ -20,38 +20,55 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("library", help="a library's state, its failures, another model for it")
+    parser = subparsers.add_parser("library", help="Show, check and change a library, or move it to another model.")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
 
-    _add(actions, "info", _info, "show how much is in it, and which models made it")
-    _add(actions, "failures", _failures, "list files that are not, or only in part, in it, with reasons")
+    _add(actions, "info", _info, "Show a library's size and models.")
+    _add(actions, "failures", _failures, "List files that could not be indexed completely, with reasons.")
 
-    forget = _add(actions, "forget", _forget, "take out the videos below some paths; the files are left alone")
-    forget.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="Folders, or videos.")
-    forget.add_argument("--for-good", action="store_true", help="Do not keep the videos for restore.")
+    forget = _add(actions, "forget", _forget, "Remove videos from the library. The files stay on the disk.")
+    forget.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="Folders or videos to remove.")
+    forget.add_argument(
+        "--for-good", action="store_true", help="Remove the videos permanently: restore cannot put them back."
+    )
 
-    restore = _add(actions, "restore", _restore, "put back videos that --prune or forget took out in the last 30 days")
+    restore = _add(actions, "restore", _restore, "Put back videos that --prune or forget removed in the last 30 days.")
     restore.add_argument(
-        "paths", metavar="PATH", nargs="*", type=Path, help="Only videos at or below these paths. All by default."
+        "paths", metavar="PATH", nargs="*", type=Path, help="Folders or videos to put back (default: all)."
     )
 
-    exclude = _add(actions, "exclude", _exclude, "show or change which files and folders are not indexed")
+    exclude = _add(actions, "exclude", _exclude, "Show or change which files and folders are excluded.")
     exclude.add_argument(
-        "--add", metavar="GLOB", action="append", default=[], help="Exclude these files and folders too. Repeatable."
+        "--add",
+        metavar="GLOB",
+        action="append",
+        default=[],
+        help="Exclude these files and folders too. May be repeated.",
     )
     exclude.add_argument(
-        "--drop", metavar="GLOB", action="append", default=[], help="Stop excluding by this glob. Repeatable."
+        "--drop", metavar="GLOB", action="append", default=[], help="Remove this glob from the list. May be repeated."
     )
 
-    check = _add(actions, "check", _check, "compare it with its checksums, and list what is damaged")
-    check.add_argument("--repair", action="store_true", help="Write the library again without what is damaged.")
+    check = _add(actions, "check", _check, "Compare a library with its checksums, and list damaged parts.")
+    check.add_argument("--repair", action="store_true", help="Write the library again without the damaged parts.")
 
-    reembed = _add(actions, "reembed", _reembed, "move it to another model; the old one serves until that is done")
-    reembed.add_argument("--model", metavar="M", required=True, help="A run, a CLIP folder, a hub id, or mini.")
-    reembed.add_argument("--keep", action="store_true", help="Keep the library's models beside the new one.")
-    reembed.add_argument("--num-frames", type=int, help="Frames of a segment. The model's own number by default.")
+    reembed = _add(
+        actions,
+        "reembed",
+        _reembed,
+        "Move a library to another model. The old model stays in use until it is finished.",
+    )
     reembed.add_argument(
-        "--drop-unreadable", action="store_true", help="Leave out videos that can no longer be read, and go on."
+        "--model", metavar="M", required=True, help="New model: a run, a CLIP folder, a hub id, or mini."
+    )
+    reembed.add_argument("--keep", action="store_true", help="Keep the library's present models too.")
+    reembed.add_argument(
+        "--num-frames", type=int, help="Number of frames per segment (default: the model's own number)."
+    )
+    reembed.add_argument(
+        "--drop-unreadable",
+        action="store_true",
+        help="Leave out videos that cannot be read anymore, instead of failing.",
     )
     add_work_options(reembed)
     reembed.set_defaults(goes_on=True)
@@ -65,7 +82,7 @@ def _add(
 ) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=text)
     parser.add_argument("library", metavar="LIBRARY", type=Path, help="The library's folder.")
-    parser.add_argument("--json", action="store_true", help="Print JSON.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     parser.set_defaults(run=run, uses_database=True)
     return parser
 
@@ -162,11 +179,11 @@ def _exclude(arguments: argparse.Namespace) -> None:
         return
     say("\n".join(globs) or "nothing is excluded")
     if arguments.add or arguments.drop:
-        warn(f"The next indexing goes by it: {command_line('index', arguments.library, 'FOLDER')}")
+        warn(f"To apply the change, index again: {command_line('index', arguments.library, 'FOLDER')}")
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from vop.search.sync.integrity import check  # not of a `Library`: a damaged one may not open
+    from vop.search.sync.integrity import check  # a damaged library may not open as a `Library`
 
     with progress.show() as show:
         report = check(
@@ -190,7 +207,7 @@ def _print_check(report: CheckReport) -> None:
     if report.without_checksum:
         say(f"without checksum, from an earlier version of vop: {count('segment', report.without_checksum)}")
     if report.deleted or report.changed:
-        say(f"of their files {len(report.deleted):,} were deleted or moved, {len(report.changed):,} changed: vop index")
+        say(f"files deleted or moved: {len(report.deleted):,}, changed: {len(report.changed):,}; run vop index")
     if report.unavailable:
         say(f"unavailable now: the files of {count('video', len(report.unavailable))}")
     if report.sound:

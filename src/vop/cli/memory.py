@@ -1,4 +1,4 @@
-"""Too little memory: said in one line, with what to do, whichever library noticed it."""
+"""Recognises out-of-memory errors of all libraries, and explains each in one line with a way out."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import errno
 from vop.errors import VopError
 from vop.utils.threads import usable_cores
 
-# Of address space, which PyTorch reserves without using it, and LanceDB again, for the threads of every core. With
-# less, they end the process in the middle of their own start, or wait for threads that never came.
+# Bytes of address space that PyTorch reserves without using them, and LanceDB for the threads of each core. With less,
+# they end the process while they load, or wait for ever for threads that could not start.
 _FOR_PYTORCH = 5 * 2**28
 _FOR_DATABASE, _FOR_DATABASE_OF_A_CORE = 2**31, 2**28
-# How libraries say it where they have no error of their own for it.
-_SAID = (
+# Messages of libraries that have no exception type for it.
+_MESSAGES = (
     "can't allocate memory",
     "Cannot allocate memory",
     "std::bad_alloc",
@@ -27,26 +27,26 @@ _SAID = (
 
 
 def check_limit(arguments: argparse.Namespace) -> None:
-    """Refuses to start with less memory than the libraries of a command need to be loaded.
+    """Checks that the address space limit lets a command load its libraries.
 
     Args:
-        arguments: with `uses_database` where the command opens a library of videos.
+        arguments: `uses_database` is set for commands that open a library of videos.
 
     Raises:
-        VopError: the limit, and what is needed.
+        VopError: the limit is too low.
     """
     limit, needed = _address_limit(), _FOR_PYTORCH
     if getattr(arguments, "uses_database", False):
         needed = _FOR_DATABASE + _FOR_DATABASE_OF_A_CORE * usable_cores()
     if limit is not None and limit < needed:
         raise VopError(
-            f"out of memory: the limit is {_size(limit)} of address space (ulimit -v), of which this command's "
-            f"libraries reserve {_size(needed)}; allow that (ulimit -v {needed // 2**10}) or more (ulimit -v unlimited)"
+            f"out of memory: the limit is {_size(limit)} of address space (ulimit -v), but this command's libraries "
+            f"reserve {_size(needed)}; raise it (ulimit -v {needed // 2**10}) or remove it (ulimit -v unlimited)"
         )
 
 
 def _address_limit() -> int | None:
-    """What `ulimit -v` says, in bytes; None for no limit, and where there is no such thing."""
+    """Returns the limit of `ulimit -v` in bytes; None if there is none."""
     try:
         import resource
     except ImportError:  # Windows
@@ -56,20 +56,21 @@ def _address_limit() -> int | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, or what threads and processes need of it, could not be had.
+    """Returns whether an error reports too little memory, also for a new thread or process.
 
-    Only errors by which libraries report it, and only by their own words: another RuntimeError is an error of the
-    program, whatever it is about.
+    Checks the known messages as well as the type, because any other RuntimeError is an error of the program.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # PyTorch's, not imported here
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
-    return isinstance(error, RuntimeError | ImportError | OSError) and any(said in str(error) for said in _SAID)
+    return isinstance(error, RuntimeError | ImportError | OSError) and any(
+        message in str(error) for message in _MESSAGES
+    )
 
 
 def explain(error: BaseException, arguments: argparse.Namespace) -> str:
-    """What the user can do about it, with the options that the command has."""
+    """Returns an error message with advice, from the options that the command has."""
     on_device = type(error).__name__ == "OutOfMemoryError" or "CUDA" in str(error)
     ways = [f"a smaller --{name}" for name in ("batch-size",) if hasattr(arguments, name.replace("-", "_"))]
     ways += [f"fewer --{name}" for name in ("workers", "jobs", "threads") if hasattr(arguments, name) and not on_device]

@@ -1,4 +1,4 @@
-"""`vop params`: every method's trainable parameters."""
+"""`vop params`: counts every method's trainable parameters."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ if TYPE_CHECKING:
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "params",
-        help="count every method's trainable parameters",
-        description="Counts the trainable parameters of every method, as the paper counts them and as they are. For "
-        "OpenAI's backbones it needs no weights and no network.",
+        help="Count every method's trainable parameters.",
+        description="Counts the trainable parameters of every method, both as the paper counts them and in full. "
+        "OpenAI's backbones need no weights and no network for this.",
     )
-    parser.add_argument("--backbone", default="ViT-B/32", help="ViT-B/32, ViT-B/16, ViT-L/14, mini, a folder, a hub id")
+    parser.add_argument(
+        "--backbone",
+        default="ViT-B/32",
+        help="Backbone: ViT-B/32 (default), ViT-B/16, ViT-L/14, mini, a folder or a hub id.",
+    )
     parser.add_argument(
         "--method", action="append", help="Count only this method: a name, or package.module:Class. May be repeated."
     )
-    parser.add_argument("--json", action="store_true", help="Print JSON.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     add_settings_option(parser)
     parser.set_defaults(run=run)
 
@@ -51,14 +55,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _importable() -> list[str]:
-    """The methods that installed packages add; one that cannot be imported is left out with a warning."""
+    """Returns the methods that installed packages add. Warns about those that cannot be imported."""
     from vop import methods
 
     found = []
     for name in methods.added():
         try:
             methods.find(name)
-        except Exception as error:  # of somebody else's package
+        except Exception as error:  # another package may raise anything
             warn(f"{name} is left out: {type(error).__name__}: {error} (vop params --method {name} shows more)")
         else:
             found.append(name)

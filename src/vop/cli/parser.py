@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
 
 
 class Parser(argparse.ArgumentParser):
-    """`argparse` fills a list of positional arguments from the first place that has any; this one from all places."""
+    """Collects positional arguments from everywhere, where `argparse` stops after the first group of them."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
             "--debug",
             action="store_true",
             default=argparse.SUPPRESS,  # a command's own default would undo `vop --debug COMMAND`
-            help="Show what happens, and the traceback of an error.",
+            help="Log every step, and show the traceback of an error.",
         )
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(words, namespace)
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
-        super()._print_message(visible(message), file)  # the message repeats what was typed
+        super()._print_message(visible(message), file)  # the message repeats the user's input
 
 
 def _in_order(parser: Parser, words: list[str]) -> list[str]:

@@ -28,10 +28,13 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("search", help="Find moments by what happens in them, or by an example.")
+    parser = subparsers.add_parser("search", help="Find moments in a library by sentences, a video or a picture.")
     parser.add_argument("library", metavar="LIBRARY", type=Path, help="The library's folder.")
     parser.add_argument(
-        "words", metavar="SENTENCE", nargs="*", help="What happens in the video. Several sentences are added up."
+        "words",
+        metavar="SENTENCE",
+        nargs="*",
+        help="Sentence that describes the moment. Several sentences are combined.",
     )
     parser.add_argument(
         "-w",
@@ -40,29 +43,29 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         nargs=2,
         action="append",
         default=[],
-        help='A sentence with a weight. A negative weight leads away from it: -w -0.5 "a park".',
+        help='A sentence with a weight. A negative weight finds less of it: -w -0.5 "a park".',
     )
     parser.add_argument("--video", metavar="FILE", type=Path, help="Find moments like this video.")
     parser.add_argument(
         "--start",
         metavar="TIME",
         type=seconds,
-        help="Start of the clip of --video, as 92.5 or 1:32.5.",
+        help="Start of the clip of --video, such as 92.5 or 1:32.5 (default: its beginning).",
     )
-    parser.add_argument("--end", metavar="TIME", type=seconds, help="End of the clip of --video.")
+    parser.add_argument("--end", metavar="TIME", type=seconds, help="End of the clip of --video (default: its end).")
     parser.add_argument("--picture", metavar="FILE", type=Path, help="Find moments that look like this picture.")
     parser.add_argument(
         "--captions", metavar="FILE", type=Path, help="Rank the lines of this text file for --video or --picture."
     )
     parser.add_argument("-k", type=int, default=10, help="Number of results (default 10).")
     _add_filters(parser)
-    parser.add_argument("--model", metavar="M", help="Where the library's model is, if it has moved.")
+    parser.add_argument("--model", metavar="M", help="New location of the library's model, if it has moved.")
     parser.add_argument(
-        "--use", metavar="N", type=int, default=1, help="Which of the library's models searches, from 1 on (default 1)."
+        "--use", metavar="N", type=int, default=1, help="Number of the library's model to search with (default 1)."
     )
     parser.add_argument("--precision", default="auto", help="Precision of the model: auto (default), bf16 or fp32.")
     add_device_options(parser)
-    parser.add_argument("--json", action="store_true", help="Print JSON.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     parser.set_defaults(run=run, uses_database=True)
 
 
@@ -74,7 +77,7 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    # What is imported stays: to look for garbage in it takes a sixth of the time to the first result.
+    # Imported modules are never garbage. Looking for some among them takes a sixth of the time to the first result.
     gc.disable()
     try:
         _search(arguments)
@@ -95,7 +98,7 @@ def _search(arguments: argparse.Namespace) -> None:
     filters = {option.name: getattr(arguments, option.name) for option in FILTERS}
     if not 0 <= number < len(library.models):
         raise UsageError(f"--use {arguments.use}: the library has {count('model', len(library.models))}, from 1 on")
-    Filters(**filters).sql(library.columns)  # before seconds are spent on PyTorch
+    Filters(**filters).sql(library.columns)  # fails early, before PyTorch is imported
     use_device_options(arguments)
     if arguments.captions and isinstance(query, Example):
         found = library.captions(query, arguments.captions, k=arguments.k, model=number)
@@ -110,10 +113,10 @@ def _search(arguments: argparse.Namespace) -> None:
 
 
 def _query(arguments: argparse.Namespace) -> Example | list[Sentence]:
-    """What was asked for.
+    """Builds the query from the options.
 
     Raises:
-        UsageError: the call is wrong by itself.
+        UsageError: the options contradict each other, or a value is not allowed.
     """
     from vop.search.queries import Example, check
     from vop.video.clip import Clip
@@ -122,7 +125,7 @@ def _query(arguments: argparse.Namespace) -> Example | list[Sentence]:
         raise UsageError(f"-k {arguments.k}: ask for 1 result or more")
     examples = [name for name in ("video", "picture") if getattr(arguments, name)]
     if len(examples) > 1 or (examples and (arguments.words or arguments.weighted)):
-        raise UsageError("search by sentences, by --video or by --picture, one of the three")
+        raise UsageError("search by sentences, --video or --picture: give only one of them")
     if arguments.captions and not examples:
         raise UsageError("--captions ranks captions for a video: give --video FILE (or --picture FILE) with it")
     start, end = arguments.start, arguments.end
@@ -152,7 +155,7 @@ def _sentences(arguments: argparse.Namespace) -> list[Sentence]:
 
 
 def _folder(folder: str | None) -> str | Path | None:
-    """A path from the working directory begins with `.` or `..`; any other is a name anywhere on the way to a file."""
+    """Returns a Path for a folder that starts with `.` or `..`. Any other name matches anywhere in a file's path."""
     return Path(folder) if folder and folder.split("/")[0] in (".", "..") else folder
 
 
@@ -173,7 +176,7 @@ def _print(found: list[Moment], library: Library) -> None:
         say(f"nothing was found: {_why_nothing(library)}")
         return
     table = Table("", "score", "from", "to", box=None)
-    table.add_column("video", overflow="fold")  # a path is of no use if its end is missing
+    table.add_column("video", overflow="fold")  # never cut the end of a path
     for rank, moment in enumerate(found, start=1):
         times = (clock(moment.start_seconds), clock(moment.end_seconds))
         table.add_row(str(rank), f"{moment.score:.3f}", *times, on_one_line(moment.path))
@@ -186,12 +189,12 @@ def _why_nothing(library: Library) -> str:
         return "no video passes the filters"
     if counts.index:
         done, total = counts.index.done, counts.index.total
-        return f"indexing is under way ({done} of {total} files), and no video can be searched yet: try again soon"
+        return f"indexing is running ({done} of {total} files) and has not added a video yet; try again soon"
     return f"the library is empty: {command_line('index', library.path, 'FOLDER_OF_VIDEOS')}"
 
 
 def clock(seconds: float) -> str:
-    """Seconds as 1:02:03.4."""
+    """Formats seconds as 1:02:03.4."""
     minutes, rest = divmod(round(seconds, 1), 60)
     hours, minutes = divmod(int(minutes), 60)
     return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"

@@ -1,4 +1,4 @@
-"""`vop serve`: the search page and its API."""
+"""`vop serve`: serves the search page and its API."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vop.utils.text import count, visible
 if TYPE_CHECKING:
     from vop.server.libraries import Libraries
 
-_PORTS_TRIED = 100  # above one that is in use
+_PORTS_TRIED = 100  # after a port that is in use
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -28,14 +28,16 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--host", metavar="ADDRESS", default="127.0.0.1", help="Address to listen on (default 127.0.0.1)."
     )
-    parser.add_argument("--port", type=int, default=8000, help="Port to listen on; 0 for any free one (default 8000).")
+    parser.add_argument(
+        "--port", type=int, default=8000, help="Port to listen on (default 8000). 0 chooses a free one."
+    )
     access = parser.add_mutually_exclusive_group()
-    access.add_argument("--token", help="Access token that clients must send; auto makes a new one.")
+    access.add_argument("--token", help="Access token that clients must send. auto makes a new one.")
     access.add_argument(
         "--token-file",
         metavar="FILE",
         type=Path,
-        help="Read the access token from a file. The default is the environment variable VOP_TOKEN, if set.",
+        help="File with the access token (default: the environment variable VOP_TOKEN, if it is set).",
     )
     access.add_argument(
         "--no-token", action="store_true", help="Let everybody who can reach the address search and watch."
@@ -51,12 +53,12 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--queue",
         metavar="N",
         type=int,
-        help="Requests that may be in progress; further ones are told to try again later (default 256).",
+        help="Maximum number of requests in progress (default 256). Further requests get status 503.",
     )
     parser.add_argument(
-        "--root-path", metavar="PATH", default="", help="Path below which a proxy serves the page, such as /videos."
+        "--root-path", metavar="PATH", default="", help="Path at which a proxy serves the page, such as /videos."
     )
-    parser.add_argument("--precision", default="auto", help="Precision of the models: auto, bf16 or fp32.")
+    parser.add_argument("--precision", default="auto", help="Precision of the models: auto (default), bf16 or fp32.")
     add_device_options(parser)
     parser.add_argument("--open", action="store_true", help="Open the page in a browser.")
     parser.add_argument(
@@ -67,12 +69,12 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--access-log",
         metavar="FILE",
-        help="Write a line for each request to this file, or to standard error for -.",
+        help="File to log each request to, one per line. - is standard error.",
     )
     parser.add_argument(
         "--log-level",
         metavar="LEVEL",
-        help=f"Least important messages to log: {', '.join(_LOG_LEVELS)} (default warning, or debug with --debug).",
+        help=f"Lowest level of messages to log: {', '.join(_LOG_LEVELS)} (default warning, or debug with --debug).",
     )
     parser.set_defaults(run=run, own_signals=True, uses_database=True)
 
@@ -99,11 +101,11 @@ def _check(arguments: argparse.Namespace) -> None:
     if not arguments.host:
         raise UsageError("--host '': give an address; 127.0.0.1 is this machine alone, 0.0.0.0 all of its addresses")
     if arguments.max_upload_mb < 1:
-        raise UsageError(f"--max-upload-mb {arguments.max_upload_mb}: 1 or more")
+        raise UsageError(f"--max-upload-mb {arguments.max_upload_mb}: give 1 or more")
     if arguments.queue is not None and arguments.queue < 1:
-        raise UsageError(f"--queue {arguments.queue}: 1 or more")
+        raise UsageError(f"--queue {arguments.queue}: give 1 or more")
     if arguments.log_level not in (None, *_LOG_LEVELS):
-        raise UsageError(f"--log-level {arguments.log_level}: one of {', '.join(_LOG_LEVELS)}")
+        raise UsageError(f"--log-level {arguments.log_level}: give one of {', '.join(_LOG_LEVELS)}")
 
 
 class _LogFormatter(logging.Formatter):
@@ -164,7 +166,7 @@ def _serve(arguments: argparse.Namespace, listener: socket.socket, *, token: str
     urls = _urls(arguments.host, listener.getsockname()[1], token=shown_token, root_path=root_path)
 
     def on_startup() -> None:
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # unless nohup ignores it
             signal.signal(signal.SIGHUP, server.handle_exit)
         _announce(app.state.services.libraries, urls, in_browser=arguments.open)
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a command ends in order, and says how the work goes on."""
+"""Ctrl-C and SIGTERM: a command stops cleanly, and says how to resume."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from vop.utils.progress import is_first_process, is_launched
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came: what a system sends before it shuts down, and a cluster when a job's time is up."""
+    """SIGTERM, which a system sends before it shuts down, and a cluster when a job's time is up."""
 
 
 @contextmanager
 def sigterm_stops(arguments: argparse.Namespace) -> Iterator[None]:
-    """Inside, SIGTERM ends the work as Ctrl-C does; a command with `own_signals` sees to them itself."""
+    """Handles SIGTERM like Ctrl-C, except for a command with `own_signals`, which handles signals itself."""
     is_default = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     is_main = threading.current_thread() is threading.main_thread()
     if getattr(arguments, "own_signals", False) or not is_main or not is_default:
@@ -36,19 +36,19 @@ def sigterm_stops(arguments: argparse.Namespace) -> Iterator[None]:
 
 
 def how_to_go_on(arguments: argparse.Namespace, words: Sequence[str]) -> str:
-    """What is said to who stopped a command.
+    """Returns the message for the user who stopped a command.
 
     Args:
-        arguments: with `goes_on` where the same command goes on with what is done; with an option `--resume` where it
-            needs that.
-        words: the command's.
+        arguments: `goes_on` is set if the same command resumes the work; `resume` exists if it needs the option
+            `--resume` for that.
+        words: the command line.
     """
     if not is_first_process():
         return "stopped"
     needs_option = getattr(arguments, "resume", None) is False
     if not (needs_option or getattr(arguments, "goes_on", False) or getattr(arguments, "resume", None)):
         return "stopped"
-    if is_launched():  # by a command that this process does not know
+    if is_launched():  # this process does not know the launcher's command
         return "stopped; what is done is kept. Go on with the same command" + " and --resume" * needs_option
     command = command_line(*words, *["--resume"] * needs_option)
     return f"stopped; what is done is kept. Go on with:\n  {command}"

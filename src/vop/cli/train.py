@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "train",
-        help="tune a method on captioned videos",
+        help="Tune a method on captioned videos.",
         description="Tunes a method on captioned videos. Under `accelerate launch -m vop` it runs on several devices.",
     )
     add_data_options(parser, required=False)
@@ -50,7 +50,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--backbone", help="Backbone: openai/clip-vit-base-patch32 (default), mini, a hub id or a CLIP folder."
     )
-    parser.add_argument("--out", metavar="RUN", type=Path, required=True, help="Folder of the run, which is created.")
+    parser.add_argument(
+        "--out", metavar="RUN", type=Path, required=True, help="Folder of the run. Created if it does not exist."
+    )
     parser.add_argument(
         "--recipe",
         "--config",
@@ -58,7 +60,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         dest="config",
         help="Recipe: a name (msrvtt-9k) or a YAML file. Options on the command line override its values.",
     )
-    parser.add_argument("--resume", action="store_true", help="Resume the training in --out that was stopped.")
+    parser.add_argument("--resume", action="store_true", help="Resume the stopped training in --out.")
     parser.add_argument(
         "--cache",
         metavar="DIR",
@@ -68,8 +70,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--track",
         metavar="NAMES",
-        help="Experiment trackers, with commas between them: tensorboard, wandb, mlflow, or none. "
-        "By default TensorBoard, if it is installed.",
+        help="Experiment trackers, separated by commas: tensorboard, wandb, mlflow, or none "
+        "(default: TensorBoard, if it is installed).",
     )
     parser.add_argument("--num-frames", type=int, help="Number of frames per video (default: 12).")
     add_settings_option(parser)
@@ -110,7 +112,7 @@ def run(arguments: argparse.Namespace) -> None:
             progress=show,
             note=warn,
         )
-    PartialState().destroy_process_group()  # its threads can abort a process that ends with them
+    PartialState().destroy_process_group()  # its threads can abort a process that exits while they run
     if not progress.is_first_process():
         return
     warn_skipped(trained.skipped)
@@ -125,19 +127,19 @@ def _in_words(validation: MetricsDict) -> str:
 
 
 def _say_unproven(result: TrainingResult, best: MetricsDict, untuned: MetricsDict) -> None:
-    """Says in red that nothing is known to be gained, and what to do."""
+    """Warns in red that tuning has not been shown to help, and says what to do."""
     from rich.console import Console
 
     videos, is_untuned = count("validation video", untuned["videos"]), result.selection == UNTUNED
     if result.p is None:
-        found = f"{videos} cannot tell whether tuning did good or harm; the tuned model was kept unproven"
+        found = f"{videos} are too few to tell whether tuning helped; the tuned model was kept without proof"
     else:
         is_worse = best["t2v"]["mnr"] > untuned["t2v"]["mnr"]
         found = "worse than untuned" if is_worse else "not provably better than untuned"
-        kept = "the untuned model was kept" if is_untuned else "it was kept all the same"
+        kept = "the untuned model was kept" if is_untuned else "it was kept anyway"
         found = f"the tuned model is {found} (p = {result.p:.2g} on {videos}); {kept}"
-    advice = "give more captioned videos, some hundreds, or try another --learning-rate or --method"
-    other = "; the same command with --resume --if-worse tuned takes the tuned model" if is_untuned else ""
+    advice = "use more captioned videos (some hundreds), or try another --learning-rate or --method"
+    other = "; to keep the tuned model, repeat the command with --resume --if-worse tuned" if is_untuned else ""
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"{found}: {advice}{other}", style="bold red")
 
 
@@ -155,19 +157,19 @@ def _report(result: TrainingResult, out: Path) -> None:
 
 
 def _next(arguments: argparse.Namespace, spec: str, dataset: Dataset) -> str:
-    """The evaluation of a run, on videos that it was not trained on."""
+    """Returns the command that evaluates the run on videos that it was not trained on."""
     test = spec if "test" in dataset.splits else _test_table(spec)
     given = data_options(arguments)
     if arguments.cache is not None:
         given += ["--cache", str(arguments.cache)]
     if test is None:
         command = command_line("evaluate", arguments.out, "--data", "TEST.csv", *given)
-        return f"list videos that it was not trained on in a table, and rank them: {command}"
+        return f"list videos that the run was not trained on in a table, and evaluate it on them: {command}"
     return command_line("evaluate", arguments.out, "--data", test, *given)
 
 
 def _test_table(spec: str) -> str | None:
-    """The table beside a training table that is called as it is, but for "test" in the place of "train"."""
+    """Returns the test table beside a training table: the same name with "test" for "train", or test.*."""
     path = Path(spec)
     named = [path.with_name(path.name.replace("train", "test")), *path.parent.glob("test.*")]
     tables = [other for other in named if other != path and other.suffix in TABLE_SUFFIXES and other.is_file()]

@@ -1,4 +1,4 @@
-"""Who may use the server, decided before it starts: the token, the host names that it answers to, its root path."""
+"""Settings of who may use the server: the access token, the allowed host names and the root path."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from vop.errors import UsageError
 
 AUTO, VARIABLE = "auto", "VOP_TOKEN"
-MAX_TOKEN_BYTES = 4096  # of a file or a form with a token
+MAX_TOKEN_BYTES = 4096  # longest file or form with a token that is read
 RESERVED_PATHS = ("api", "page", "healthz", "metrics")
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,}")
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\s\[\]:/?#@]+)(:\d{1,5})?")
@@ -29,7 +29,7 @@ def choose_token(
     no_token: bool = False,
     environment: Mapping[str, str] = os.environ,
 ) -> str | None:
-    """The access token that clients must send; None if they need none.
+    """Return the access token that clients must send, or None if they need none.
 
     Args:
         host: the address to listen on; one that other machines reach needs a token or `no_token`.
@@ -78,10 +78,10 @@ def _checked(token: str, source: str) -> str:
 
 
 def check_root_path(path: str) -> str:
-    """The path below which a proxy serves the page, without a slash at its end; "" for none.
+    """Return the path at which a proxy serves the page, without a slash at its end; "" for none.
 
     Raises:
-        UsageError: it is not a path, or is one of the server's own.
+        UsageError: it is not a path, or the server uses it itself.
     """
     path = path.rstrip("/")
     if path and not _ROOT_PATH.fullmatch(path):
@@ -92,12 +92,12 @@ def check_root_path(path: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
+    """Return whether only this machine can reach an address."""
     return host == "localhost" or (is_ip_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 def is_wildcard(host: str) -> bool:
-    """Whether an address stands for all addresses of the machine."""
+    """Return whether an address stands for all addresses of the machine."""
     return is_ip_address(host) and ipaddress.ip_address(host).is_unspecified
 
 

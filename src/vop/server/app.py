@@ -44,16 +44,16 @@ def create_app(
     precision: str = "auto",
     metrics: bool = False,
 ) -> FastAPI:
-    """The application, with the libraries and their models open.
+    """Return the application, with the libraries and their models open.
 
     Args:
-        libraries: folders; those with the same name get a number.
+        libraries: folders. Libraries with the same name get a number.
         token: access token that clients must send; None for none.
         hosts: host names that the server answers to; by default those of this machine.
-        max_requests: how many requests may be in progress; further ones get 503.
-        max_uploads: how many files may be on their way at once.
-        root_path: path below which a proxy serves the page, such as "/videos".
-        precision: bf16, fp32 or auto, of the models.
+        max_requests: maximum number of requests in progress. Further requests get status 503.
+        max_uploads: maximum number of uploads at the same time.
+        root_path: path at which a proxy serves the page, such as "/videos".
+        precision: precision of the models: auto, bf16 or fp32.
         metrics: whether /metrics serves Prometheus metrics.
 
     Raises:
@@ -78,7 +78,7 @@ def create_app(
     app = FastAPI(
         title="vop",
         version=VERSION,
-        summary="Search moments of videos by what happens in them",
+        summary="Search videos for moments by sentences, a video or a picture",
         docs_url=None,  # these pages load their scripts from another host
         redoc_url=None,
         openapi_url="/api/openapi.json",
@@ -86,7 +86,7 @@ def create_app(
     )
     app.state.services = services
     app.add_middleware(SecurityMiddleware, hosts=hosts or AllowedHosts(), token=token, root_path=root_path)
-    app.add_middleware(CloseUnreadRequests)  # around the other, which may refuse requests without reading them
+    app.add_middleware(CloseUnreadRequests)  # outside the other, which may refuse requests without reading them
     app.add_middleware(MonitoringMiddleware, metrics=services.metrics)
     for error, status in _STATUS.items():
         app.add_exception_handler(error, _error_handler(status))
@@ -118,7 +118,7 @@ def _page_file(name: str) -> Response:
 
 
 def _page_filters(request: Request) -> Response:
-    """A module with the search filters, so that the page's fields are those of `vop.search.filters`."""
+    """Serve the search filters of `vop.search.filters` as a JavaScript module."""
     shown = [
         {"name": filter.name, "kind": filter.kind, "label": filter.label, "placeholder": filter.placeholder}
         for filter in FILTERS
@@ -159,12 +159,12 @@ async def _invalid_parameters(request: Request, error: Exception) -> Response:
 
 
 def _sentence(problem: dict[str, Any]) -> str:
-    """What is wrong with one parameter."""
+    """Describe the problem with one parameter."""
     name = ".".join(str(part) for part in problem["loc"][1:])
     if problem["type"] == "missing":
         return f"{name} is missing"
     if problem["type"] == "extra_forbidden":
-        return f"there is no parameter {name!r}; /api/openapi.json lists all parameters"
+        return f"unknown parameter {name!r}; /api/openapi.json lists all parameters"
     value, message = repr(problem["input"]), problem["msg"]
     value = value if len(value) <= 60 else f"{value[:60]}…"
     return f"{name} is {value}: {message[0].lower()}{message[1:]}"

@@ -1,4 +1,4 @@
-"""A folder with the clips that were written already, of limited size."""
+"""A cache of clips in a folder of limited size."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ClipCache:
         write: writes a clip; its errors go to all callers that wait for it.
 
     Attributes:
-        hits, misses: how many clips were there already, and how many had to be written.
+        hits, misses: number of clips that were in the cache, and that had to be written.
     """
 
     def __init__(self, folder: str | Path, *, max_bytes: int, write: ClipWriter = export_clip) -> None:
@@ -71,11 +71,11 @@ class ClipCache:
         duration_seconds: float | None = None,
         check: Callable[[], None] | None = None,
     ) -> Path:
-        """The file with this clip of a video. It is written if it is missing, or if the video has changed.
+        """Return the file with this clip of a video. Write it if it is missing or the video has changed.
 
         Args:
             start_seconds, end_seconds, duration_seconds: as in `export_clip`.
-            check: raises if the path leads to another file by now; a clip that was just written is then not kept.
+            check: raises an error if the path now leads to another file. The new clip is then deleted.
 
         Raises:
             VideoError: the video does not exist, or has no such clip.

@@ -1,4 +1,4 @@
-"""Connections: how many there are at once, and how long a client may hold one without sending or reading."""
+"""Limits for connections: their number, and how long a client may hold one without sending or reading."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LINGER_SECONDS = 1.0  # in which a client reads a response that came before it h
 MAX_CONNECTIONS = 1000
 MIN_CONNECTIONS = 8  # a browser opens 6
 EXPENDABLE = "expendable"  # in a request's state: its response is only being delayed
-_MAX_HEAD_BYTES = 2**20  # a query of ten thousand words, in any script
+_MAX_HEAD_BYTES = 2**20  # enough for a query of ten thousand words in any script
 _SHUTDOWN_SECONDS = 1  # that requests in progress have after Ctrl-C
 _RESERVED_FILES = 40  # for the libraries' tables, uploads, and the processes that decode
 _PAUSE_SECONDS = 0.05
@@ -71,7 +71,7 @@ class Connection(H11Protocol):
         super().resume_writing()
 
     def idle_rank(self) -> tuple[int, float] | None:
-        """The connection with the lowest rank is the first to be closed for another; None if it is in use.
+        """Return a rank: the connection with the lowest is closed first for a new one. None if it is in use.
 
         Clients without a request come first, then delayed responses, then responses that the client does not read; of
         each kind the one that has waited longest.
@@ -87,7 +87,7 @@ class Connection(H11Protocol):
         return None if now - self._waiting_since < YOUNG_SECONDS else (0, self._waiting_since)
 
     def close(self) -> None:
-        """Closes the connection immediately, without sending what is left."""
+        """Close the connection immediately, without sending the rest."""
         self._closed = True
         self.transport.abort()
 
@@ -131,7 +131,7 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             app,
             http=Connection,
-            loop="asyncio",  # wherever uvloop happens to be installed, too
+            loop="asyncio",  # even if uvloop is installed
             h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
             ws="none",
             lifespan="on",
@@ -188,7 +188,7 @@ class Server(uvicorn.Server):
         return Connection(self.config, self.server_state, self.lifespan.state)
 
     def _close_idle(self) -> bool:
-        """Closes the idle connection with the lowest rank; whether there is one."""
+        """Close the idle connection with the lowest rank. Return whether there was one."""
         ranked = [
             (rank, connection)
             for connection in self.server_state.connections
@@ -207,7 +207,7 @@ class Server(uvicorn.Server):
 
 
 def connections_that_fit() -> int:
-    """How many connections this process has descriptors for, each with a file that is sent or received."""
+    """Return how many connections this process has descriptors for, each with one file to send or receive."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS

@@ -1,4 +1,4 @@
-"""What routes depend on: the server's services, a slot among the requests, and a client that still waits."""
+"""Dependencies of the routes: the services, the path parameters, and the admission of requests."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ VideoId = Annotated[str, Path(description="A video's id, from the results of a s
 
 
 async def admit(request: Request, services: Services, work: Callable[[], Awaitable[T]]) -> T:
-    """Does a request's work if there is a free slot, and as long as its client waits for it.
+    """Run a request's work in a free slot. Cancel it if the client disconnects.
 
-    The request's body has to be read before.
+    The request's body must have been read already.
 
     Raises:
         Unavailable: all slots are taken.

@@ -1,4 +1,4 @@
-"""Encoding queries: sentences of different requests that arrive together share one forward pass."""
+"""Encode queries. Sentences of requests that arrive together share one forward pass."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ CACHE_SIZE, CACHED_CHARACTERS = 4096, 1000  # texts, and the longest that is cac
 
 T = TypeVar("T")
 Encoded = tuple[Vector, list[str]]  # a query as a unit vector (e,), and notes for the user
-OnEncoded = Callable[[str, int, float], None]  # ("text" or "frames", how many, seconds)
+OnEncoded = Callable[[str, int, float], None]  # ("text" or "frames", their number, seconds)
 
 
 class Batcher(Generic[T]):
-    """Computes a result for each text, in one call for all texts that are waiting.
+    """Computes a result for each text, with one call for all waiting texts.
 
-    There is no delay: texts that arrive during a call are in the next one.
+    It adds no delay: texts that arrive during a call are in the next one.
 
     Args:
         compute: returns a result for each of several different texts; runs in `thread`.
         thread: an executor with one thread.
-        batch_size: the most texts in a call.
-        cache_size: how many results are kept, the most recently used.
+        batch_size: maximum number of texts in a call.
+        cache_size: number of results to keep; the least recently used are dropped.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Batcher(Generic[T]):
         self._worker: asyncio.Task[None] | None = None
 
     async def __call__(self, texts: Sequence[str]) -> list[T]:
-        """The results of these texts, in their order. If the caller is cancelled, its texts leave the queue."""
+        """Return the results of these texts in order. If the caller is cancelled, its texts leave the queue."""
         return await asyncio.gather(*map(self._result_of, texts))
 
     def _result_of(self, text: str) -> asyncio.Future[T]:
@@ -82,7 +82,7 @@ class Batcher(Generic[T]):
                     future.set_result(result)
 
     def _next_batch(self) -> dict[str, list[asyncio.Future[T]]]:
-        """Up to `batch_size` different texts, each with the callers that wait for it; cancelled callers are dropped."""
+        """Take up to `batch_size` different texts, each with its waiting callers. Drop cancelled callers."""
         batch: dict[str, list[asyncio.Future[T]]] = {}
         later = []
         for text, future in self._waiting:
@@ -103,12 +103,12 @@ class Batcher(Generic[T]):
 
 
 def _open(futures: Iterable[asyncio.Future[T]]) -> Iterable[asyncio.Future[T]]:
-    """Those that were not cancelled meanwhile."""
+    """Return the futures that were not cancelled."""
     return (future for future in futures if not future.done())
 
 
 class Encoder:
-    """Encodes queries with a model. Models that share a backbone share the thread that computes, too.
+    """Encodes queries with a model. Models that share a backbone also share its thread.
 
     Args:
         on_encoded: is called after each forward pass.
@@ -119,7 +119,7 @@ class Encoder:
         self._texts: Batcher[Encoded] = Batcher(self._encode_texts, thread)
 
     async def sentences(self, sentences: Sequence[Sentence]) -> Encoded:
-        """Weighted sentences as one query.
+        """Encode weighted sentences as one query.
 
         Raises:
             UsageError: the sentences are empty, or cancel each other out.
@@ -130,7 +130,7 @@ class Encoder:
         return vector, [note for _, notes in encoded for note in notes]
 
     async def frames(self, frames: torch.Tensor) -> Vector:
-        """Frames of a video or picture, uint8 (num_frames, 3, size, size), as a query."""
+        """Encode frames of a video or picture, uint8 (num_frames, 3, size, size), as a query."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, self._encode_frames, frames)
 

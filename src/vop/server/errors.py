@@ -1,4 +1,4 @@
-"""Errors that the server answers with a status of their own; others are in `vop.errors`."""
+"""Errors with their own HTTP status. Other errors are in `vop.errors`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ CLIENT_CLOSED_REQUEST = 499  # nobody reads this response; the number is nginx's
 
 
 class Unavailable(VopError):
-    """The server cannot answer now, but soon: status 503 with Retry-After."""
+    """The server cannot answer now; try again soon: status 503 with Retry-After."""
 
 
 class NotFound(UsageError):

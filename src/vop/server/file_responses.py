@@ -1,4 +1,4 @@
-"""Files as responses: conditional requests and byte ranges (RFC 9110), from one file descriptor."""
+"""Send files with conditional requests and byte ranges (RFC 9110), from one file descriptor."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from starlette.types import Receive, Scope, Send
 _CHUNK = 2**18
 _TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 _RANGE = re.compile(r"(\d*)-(\d*)", re.ASCII)
-_MAX_DIGITS = 19  # of a position in a file; Python refuses to convert thousands of digits
-# Opening neither waits for the writer of a FIFO, nor makes a terminal the server's controlling one.
+_MAX_DIGITS = 19  # in a byte position; Python refuses to convert thousands of digits
+# Opening must not wait for the writer of a FIFO, or make a terminal the server's controlling terminal.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class NotAFile(OSError):
-    """A path leads to a folder, a device or the like."""
+    """The path is a folder, a device or another special file."""
 
 
 class OpenFile:
-    """An open regular file: the file that is checked is the one that is read, whatever happens to its path.
+    """An open regular file. It stays the same file even if its path changes.
 
     Attributes:
         state: the result of `os.fstat`.
 
     Raises:
-        NotAFile: the path leads to something else.
+        NotAFile: the path is not a regular file.
         OSError: the file cannot be opened.
     """
 
@@ -68,7 +68,7 @@ def _check_regular(path: Path, state: os.stat_result) -> None:
 
 
 def identity_of(state: os.stat_result) -> tuple[int, ...]:
-    """Differs between any two files, and between two contents of one file."""
+    """Return a value that differs between any two files, and between two contents of one file."""
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
@@ -77,15 +77,15 @@ def etag_of(state: os.stat_result) -> str:
 
 
 def is_unchanged(headers: Headers, etag: str) -> bool:
-    """Whether the client already has the current content: `If-None-Match`, compared weakly (RFC 9110, 13.1.2)."""
+    """Return whether the client already has the current content: `If-None-Match`, by weak comparison (RFC 9110)."""
     given = ", ".join(headers.getlist("if-none-match")).strip()
     return given == "*" or etag.removeprefix("W/") in {tag.removeprefix("W/") for tag in _TAG.findall(given)}
 
 
 class OpenFileResponse(Response):
-    """Sends a file or a part of it, or says that the client already has it; closes the file.
+    """Sends a file, a part of it, or status 304 if the client already has it. Then closes the file.
 
-    One range of bytes is answered with 206, a range behind the end with 416. Several ranges, other units and malformed
+    A single byte range gets status 206, a range after the end 416. Several ranges, other units and malformed
     ranges are ignored, as RFC 9110 (14.2) allows: the whole file is sent.
     """
 
@@ -126,16 +126,16 @@ class OpenFileResponse(Response):
             await self._send(receive, send, start, end)
 
     def _reduce(self, status: int) -> None:
-        """Leaves out the headers that describe content, which is not sent."""
+        """Remove the headers that describe content, because none is sent."""
         self.status_code = status
         for name in ("content-type", "content-length"):
             if name in self.headers:
                 del self.headers[name]
 
     def _range(self, headers: Headers) -> tuple[int, int] | None:
-        """The first byte that is wanted and the one behind the last; None for all.
+        """Return the requested first byte and the end, or None for the whole file.
 
-        The first is not before the other if the file has no such bytes.
+        If the file has no such bytes, the first is not before the end.
         """
         condition = headers.get("if-range")
         if condition is not None and condition.strip() not in (self._etag, self._modified):
@@ -157,7 +157,7 @@ class OpenFileResponse(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send(self, receive: Receive, send: Send, start: int, end: int) -> None:
-        """Sends the bytes. If the file was cut short meanwhile, the connection ends early, which tells the client."""
+        """Send the bytes. If the file became shorter, end the connection early, so that the client notices."""
         disconnected = asyncio.ensure_future(_disconnected(receive))
         try:
             while start < end and not disconnected.done():

@@ -1,4 +1,4 @@
-"""The libraries that are served, and their models. A view is a library under one of its models."""
+"""The served libraries and their models. A view is a library with one of its models."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ log = logging.getLogger("vop.server")
 
 @contextmanager
 def unknown_ids_as_not_found() -> Iterator[None]:
-    """Turns a library's error about an unknown id into `NotFound`."""
+    """Turn a library's error about an unknown id into `NotFound`."""
     try:
         yield
     except UsageError as error:
@@ -77,7 +77,7 @@ class ServedLibrary:
     """A library on the server.
 
     Attributes:
-        name: in URLs; unique on this server.
+        name: its name in URLs, unique on this server.
         open: its models. They may be older than the library, if it has just moved to other models.
     """
 
@@ -93,9 +93,9 @@ class ServedLibrary:
         return [View(self, number, model) for number, model in enumerate(self.library.models)]
 
     def status(self) -> ServedStatus:
-        """The library's status, which takes reading much of its table; cached, since many pages ask for it.
+        """Return the library's status. It is cached, because it is slow to read and many pages ask for it.
 
-        A library that cannot be read (because its folder was moved) has an `error`; the others stay available.
+        If the library cannot be read (its folder was moved), the status has an `error`. Other libraries stay available.
         """
         with self._status_lock:
             if time.monotonic() - self._status_at >= STATUS_SECONDS:
@@ -112,7 +112,7 @@ class ServedLibrary:
             return ServedStatus(_NO_STATUS, str(error))
 
     def current_models(self) -> OpenModels:
-        """The models that the library has now.
+        """Return the library's current models.
 
         Raises:
             Unavailable: they are being opened.
@@ -129,10 +129,10 @@ class ServedLibrary:
 
     @contextmanager
     def unchanged(self, models: tuple[LibraryModel, ...]) -> Iterator[None]:
-        """Discards what is found within the block if the library moves to other models meanwhile.
+        """Discard the block's results if the library moves to other models during the block.
 
         Raises:
-            Unavailable: it has moved.
+            Unavailable: the library has moved.
         """
         try:
             yield
@@ -143,10 +143,10 @@ class ServedLibrary:
 
 @dataclass(frozen=True)
 class View:
-    """A library under one of its models.
+    """A library with one of its models.
 
     Attributes:
-        number: of the model in the library, from 0.
+        number: the model's number in the library, from 0.
     """
 
     served: ServedLibrary
@@ -155,7 +155,7 @@ class View:
 
     @property
     def id(self) -> str:
-        """In URLs: the library's name, with the model's number if it is not the first."""
+        """The view's id in URLs: the library's name, and the model's number unless it is the first."""
         return self.served.name if self.number == 0 else f"{self.served.name}.{self.number + 1}"
 
     @property
@@ -163,7 +163,7 @@ class View:
         return self.served.library
 
     def encoder(self) -> tuple[OpenModels, Encoder]:
-        """The library's models as they are now, and this view's encoder.
+        """Return the library's current models and this view's encoder.
 
         Raises:
             as `ServedLibrary.current_models`.
@@ -174,15 +174,15 @@ class View:
         return open, open.encoders[self.number]
 
     def search(self, vector: Vector, *, encoded_by: OpenModels, k: int, filters: Filters) -> list[Moment]:
-        """The moments nearest to a query that these models have encoded."""
+        """Return the moments nearest to a query that these models encoded."""
         with self.served.unchanged(encoded_by.models):
             return self.library.search(vector, model=self.number, k=k, filters=filters)
 
     def similar(self, segment: str, *, k: int, filters: Filters) -> list[Moment]:
-        """The moments of other videos that are nearest to a segment.
+        """Return the moments of other videos that are nearest to a segment.
 
         Raises:
-            NotFound: there is no such segment.
+            NotFound: the segment does not exist.
         """
         with self.served.unchanged(self.library.models):
             with unknown_ids_as_not_found():
@@ -192,15 +192,15 @@ class View:
 
 
 class Libraries:
-    """All libraries that are served. Their models are open, and share backbones if possible.
+    """All served libraries, with open models. Models share backbones where possible.
 
     Args:
-        precision: bf16, fp32 or auto.
+        precision: precision of the models: auto, bf16 or fp32.
         on_encoded: is called after each forward pass.
 
     Raises:
         UsageError: a model does not exist.
-        VopError: a model is not the one that its library was made with.
+        VopError: a model has changed since its library was made.
     """
 
     def __init__(self, libraries: Sequence[Store], *, precision: str = "auto", on_encoded: OnEncoded) -> None:
@@ -214,11 +214,11 @@ class Libraries:
             log.info("opened the library %s in %s", name, library.path)
 
     def library(self, name: str) -> ServedLibrary:
-        """Raises `NotFound` if there is no such library."""
+        """Return a library. Raises `NotFound` if it does not exist."""
         return _find("library", name, self.by_name)
 
     def view(self, name: str) -> View:
-        """Raises `NotFound` if there is no such view."""
+        """Return a view. Raises `NotFound` if it does not exist."""
         return _find("view", name, {view.id: view for view in self.views})
 
     @property
@@ -226,7 +226,7 @@ class Libraries:
         return [view for served in self.by_name.values() for view in served.views]
 
     def open_in_background(self, library: Store) -> Future[OpenModels]:
-        """Opens a library's models in a thread."""
+        """Open a library's models in a thread."""
         return self._opener.submit(self._open, library.manifest, library.path)
 
     def _open(self, manifest: Manifest, folder: Path) -> OpenModels:
@@ -241,7 +241,7 @@ class Libraries:
         return self._threads[model.clip]
 
     def close(self) -> None:
-        """Cancels what is waiting; computations that are running end by themselves."""
+        """Cancel waiting work. Running computations finish by themselves."""
         for pool in [self._opener, *self._threads.values()]:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -253,7 +253,7 @@ def _find(kind: str, name: str, known: Mapping[str, T]) -> T:
 
 
 def _unique_name(name: str, taken: Mapping[str, ServedLibrary]) -> str:
-    """A name for URLs: letters, digits, - and _, so that a view's number can follow a point."""
+    """Return a name for URLs: letters, digits, - and _, so that a view's number can follow a point."""
     name = re.sub(r"[^\w-]+", "-", name).strip("-") or "library"
     numbered = (f"{name}-{number}" for number in count(2))
     return name if name not in taken else next(other for other in numbered if other not in taken)

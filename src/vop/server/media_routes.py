@@ -31,16 +31,16 @@ from vop.server.schemas import ClipParameters
 
 router = APIRouter(prefix="/api/libraries/{library}", responses=PROBLEMS, default_response_class=Response)
 
-_CACHE_FOR_EVER = "private, max-age=31536000, immutable"  # an id belongs to one content
+_CACHE_FOR_EVER = "private, max-age=31536000, immutable"  # an id always stands for the same content
 _CACHE_FOR_AN_HOUR = "private, max-age=3600"
-_BROWSER_TYPES = {".webm": "video/webm", ".mkv": "video/webm"}  # of files that browsers play; the others are MP4
+_BROWSER_TYPES = {".webm": "video/webm", ".mkv": "video/webm"}  # of files that browsers play; all others are MP4
 _OTHER_TYPES = {".avi": "video/x-msvideo", ".mkv": "video/matroska", ".wmv": "video/x-ms-wmv", ".ts": "video/mp2t"}
 
 
 @router.head("/segments/{segment}/strip.jpg", include_in_schema=False)
 @router.get("/segments/{segment}/strip.jpg", responses={200: {"content": {"image/jpeg": {}}}})
 async def strip(request: Request, services: ServicesDependency, library: LibraryName, segment: SegmentId) -> Response:
-    """The thumbnail strip of a segment."""
+    """Send the thumbnail strip of a segment."""
     served, etag = services.libraries.library(library), f'"{segment}"'
     headers = {"ETag": etag, "Cache-Control": _CACHE_FOR_EVER}
     if is_unchanged(request.headers, etag):
@@ -55,7 +55,7 @@ async def strip(request: Request, services: ServicesDependency, library: Library
 async def video(
     request: Request, services: ServicesDependency, library: LibraryName, video: VideoId
 ) -> OpenFileResponse:
-    """A video file as it is; supports requests for byte ranges."""
+    """Send a video file unchanged. Supports byte ranges."""
     served = services.libraries.library(library)
     find = partial(services.in_search_thread, _open_indexed, served.library, video)
     found, file = await admit(request, services, find)
@@ -74,7 +74,7 @@ async def moment(
     video: VideoId,
     parameters: Annotated[ClipParameters, Query()],
 ) -> OpenFileResponse:
-    """A clip of a video as an MP4 that begins at 0, whatever the video's own format is."""
+    """Send a clip of a video as an MP4 that begins at 0, for any format of the video."""
     served = services.libraries.library(library)
 
     async def work() -> OpenFile:
@@ -83,7 +83,7 @@ async def moment(
         check = partial(_check_unchanged, served.library, file, Path(found.path))
         cached = partial(services.clips.get, duration_seconds=found.duration_seconds, check=check)
         clip = await services.in_media_thread(cached, found.path, start_seconds=start, end_seconds=end)
-        check()  # the clip may be an older one, of another file
+        check()  # the clip may come from an older file
         return await services.in_search_thread(_open_clip, clip)
 
     file = await admit(request, services, work)
@@ -91,7 +91,7 @@ async def moment(
 
 
 def _open_indexed(library: Store, video: str) -> tuple[IndexedVideo, OpenFile]:
-    """A video and its file, if that is the one that was indexed: of the same size and time of change.
+    """Return a video and its open file, if its size and modification time are those that were indexed.
 
     Raises:
         HTTPException: 404, the file is a different one or cannot be opened.
@@ -115,7 +115,7 @@ def _open_indexed(library: Store, video: str) -> tuple[IndexedVideo, OpenFile]:
 
 
 def _check_unchanged(library: Store, file: OpenFile, path: Path) -> None:
-    """Raises if the path leads to another file by now, so that what was read by its path may not be the video."""
+    """Raise an error if the path now leads to another file, so that data read by path may be wrong."""
     try:
         same = identity_of(path.stat()) == identity_of(file.state)
     except OSError:

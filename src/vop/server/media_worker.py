@@ -1,4 +1,4 @@
-"""Decoding for the server, in processes of their own: uploaded files must not hang, fill or crash it."""
+"""Decode for the server in separate processes, so that uploaded files cannot hang, fill or crash it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class MediaWorker:
     with the process that started them, however it ends.
 
     Args:
-        seconds: the longest a job may take, without the time that it waits.
+        seconds: maximum time of a job, without its waiting time.
     """
 
     def __init__(self, *, max_workers: int = 2, seconds: float = 60.0) -> None:
@@ -46,11 +46,11 @@ class MediaWorker:
         self.close()
 
     def warm(self) -> None:
-        """Start the processes, and wait until they have imported what decoding needs."""
+        """Start the processes, and wait until they have imported the decoder."""
         self._processes.warm(self.max_workers, _prepare)
 
     def close(self) -> None:
-        """End the processes; jobs that are running, and those that come later, fail."""
+        """End the processes. Running and later jobs fail."""
         self._processes.close()
 
     def decode(
@@ -62,7 +62,7 @@ class MediaWorker:
         start_seconds: float = 0.0,
         end_seconds: float | None = None,
     ) -> torch.Tensor:
-        """The frames of a video, as `decode_frames` gives them, or of a picture, as `picture_frames` gives them.
+        """Return the frames of a video (see `decode_frames`) or of a picture (see `picture_frames`).
 
         Returns:
             uint8 tensor (num_frames, 3, size, size).
@@ -100,7 +100,7 @@ class MediaWorker:
             return self._processes.call(function, path, *args, **kwargs)
 
 
-# What runs in the processes
+# Functions that run in the processes
 
 
 def _prepare() -> None:

@@ -18,7 +18,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST"})
 
 
 class Metrics:
-    """Counts what the server does, in a registry of its own."""
+    """Counters of the server's work, in their own registry."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -65,11 +65,11 @@ class Metrics:
     def watch(
         self, libraries: Libraries, requests: ConcurrencyLimiter, uploads: UploadLimiter, clips: ClipCache
     ) -> None:
-        """Adds figures that are read from these whenever the metrics are."""
+        """Add metrics that are read from these objects at each scrape."""
         self._registry.register(_Figures(libraries, requests, uploads, clips))
 
     def text(self) -> bytes:
-        """All metrics in Prometheus' text format. Reads the libraries, which may take a while."""
+        """Return all metrics in Prometheus' text format. Reads the libraries, which may be slow."""
         return generate_latest(self._registry)
 
 

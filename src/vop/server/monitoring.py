@@ -1,4 +1,4 @@
-"""What operators watch: the health check, Prometheus metrics, and the access log."""
+"""Monitoring for operators: the health check, Prometheus metrics, and the access log."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ metrics_router = APIRouter()
 
 @health_router.get("/healthz", responses={503: {"model": Health}})
 async def healthz(services: ServicesDependency, response: Response) -> Health:
-    """Whether the server can answer searches: 200 if a library can be read, 503 if none can.
+    """Report whether the server can answer searches: 200 if a library can be read, 503 if none can.
 
-    It needs no token, and it answers while all slots for requests are taken.
+    It needs no token and no request slot.
     """
     libraries = services.libraries.by_name.values()
     unreadable = 0
@@ -45,7 +45,7 @@ async def healthz(services: ServicesDependency, response: Response) -> Health:
 
 @metrics_router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(services: ServicesDependency) -> Response:
-    """The server's metrics in Prometheus' text format."""
+    """Return the server's metrics in Prometheus' text format."""
     return Response(await asyncio.to_thread(services.metrics.text), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -59,7 +59,7 @@ class MonitoringMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        target = _target(scope)  # now: other middleware may change the path
+        target = _target(scope)  # before other middleware can change the path
         began, status, sent_bytes = time.perf_counter(), 0, 0
 
         async def counting_send(message: Message) -> None:
@@ -81,13 +81,13 @@ class MonitoringMiddleware:
 
 
 def _route(scope: Scope) -> str:
-    """The template of the route's path, such as /api/views/{view}/search."""
+    """Return the template of the route's path, such as /api/views/{view}/search."""
     path = getattr(scope.get("route"), "path", None)
     return path if isinstance(path, str) else NO_ROUTE
 
 
 def _target(scope: Scope) -> str:
-    """The path and query of a request as one word, without the token."""
+    """Return the path and query of a request as one word, without the token."""
     path = quote(scope["path"], safe="/:@!$&'()*+,;=~")
     query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     kept = [(name, value) for name, value in query if name != "token"]

@@ -1,4 +1,4 @@
-"""Limits on requests: how many are in progress, how many files are on their way, and how often tokens may be wrong."""
+"""Limits on requests in progress, on uploads, and on wrong tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ YIELD_AFTER_SECONDS, YIELD_RATE = 3.0, 64 * 2**10  # older and slower uploads (b
 
 
 class ConcurrencyLimiter:
-    """Admits up to `limit` requests at once and refuses the others immediately, so that no queue grows without bounds.
+    """Admits up to `limit` requests at once. Refuses further ones immediately, so that no queue can grow.
 
     Attributes:
         active: the number of requests in progress.
@@ -30,7 +30,7 @@ class ConcurrencyLimiter:
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """Holds one of the slots.
+        """Hold one of the slots.
 
         Raises:
             Unavailable: all slots are taken.
@@ -45,11 +45,11 @@ class ConcurrencyLimiter:
 
 
 class UploadSlot:
-    """The slot of a file on its way, from its first byte to the response.
+    """The slot of an upload, from its first byte to the response.
 
     Attributes:
-        received_bytes: of the file.
-        began: on the event loop's clock.
+        received_bytes: bytes of the file that have arrived.
+        began: start time on the event loop's clock.
         waiting: limits the time until the next part of the file; None if none is waited for.
         given_up: another upload needed the slot.
     """
@@ -64,11 +64,11 @@ class UploadSlot:
         return self.received_bytes / max(now - self.began, 1e-3)
 
     def is_slow(self, now: float) -> bool:
-        """Whether the upload may have to give up its slot."""
+        """Return whether another upload may take this slot."""
         return self.waiting is not None and now - self.began >= YIELD_AFTER_SECONDS and self.rate(now) < YIELD_RATE
 
     def wait_until(self, deadline: float) -> None:
-        """Sets the time by which the next part has to arrive."""
+        """Set the time by which the next part must arrive."""
         if self.waiting is not None:
             self.waiting.reschedule(deadline)
 
@@ -78,7 +78,7 @@ class UploadSlot:
 
 
 class UploadLimiter:
-    """Limits the files on their way and the bytes that all of them may take on disk."""
+    """Limits the number of uploads, and their total bytes on disk."""
 
     def __init__(self, limit: int, *, max_total_bytes: int) -> None:
         self.limit, self.max_total_bytes = limit, max_total_bytes
@@ -90,7 +90,7 @@ class UploadLimiter:
 
     @contextmanager
     def slot(self) -> Iterator[UploadSlot]:
-        """A slot; that of the slowest client if all are taken.
+        """Hold a slot. If all are taken, take that of the slowest client.
 
         Raises:
             Unavailable: all slots are taken, and no client is slow.
@@ -115,7 +115,7 @@ class UploadLimiter:
         self._slots.discard(slowest)
 
     def add_bytes(self, slot: UploadSlot, size: int) -> None:
-        """Counts bytes of a file.
+        """Count bytes of a file.
 
         Raises:
             Unavailable: all files together take too many.
@@ -132,10 +132,10 @@ class TokenThrottle:
     """
 
     def __init__(self) -> None:
-        self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()  # (how often, when last); the oldest first
+        self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()  # (number, time of the last); the oldest first
 
     def delay_seconds(self, address: str) -> float:
-        """Counts one wrong token and returns how long its response has to wait."""
+        """Count one wrong token and return the delay of its response in seconds."""
         client = _network_of(address)
         now, (count, last) = time.monotonic(), self._wrong.pop(client, (0, 0.0))
         count = 1 if now - last > FORGET_SECONDS else count + 1
@@ -146,7 +146,7 @@ class TokenThrottle:
 
 
 def _network_of(address: str) -> str:
-    """The address, or for IPv6 its /64 network, within which one client has many addresses."""
+    """Return the address, or for IPv6 its /64 network, because one client has many addresses in it."""
     if ":" not in address:
         return address
     try:

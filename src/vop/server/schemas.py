@@ -28,7 +28,7 @@ _Text = Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)]
 
 
 def _parameter(option: FilterOption) -> tuple[Any, Any]:
-    """The type and the field of a filter's parameter."""
+    """Return the type and the field of a filter's parameter."""
     if option.repeatable:
         return list[_Text], Field([], max_length=MAX_SENTENCES, description=option.help)
     kind = float if option.kind == "seconds" else _Text
@@ -57,15 +57,15 @@ class SearchParameters(_FilterParameters):
 
 
 class SentenceParameters(SearchParameters):
-    """Sentences to search for, with a weight for each or none."""
+    """Sentences to search for, each with a weight, or all without."""
 
     q: list[_Text] = Field([], max_length=MAX_SENTENCES, description="A sentence.")
     w: list[Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)]] = Field(
-        [], description="A weight for each sentence (default 1). A negative weight leads away from the sentence."
+        [], description="A weight for each sentence (default 1). A negative weight finds less of the sentence."
     )
 
     def sentences(self) -> list[Sentence]:
-        """The sentences with their weights.
+        """Return the sentences with their weights.
 
         Raises:
             UsageError: the numbers of sentences and weights differ.
@@ -84,11 +84,11 @@ class ClipParameters(BaseModel):
 
     start_seconds: float = Field(ge=0, allow_inf_nan=False, description="The start of the clip.")
     end_seconds: float = Field(
-        ge=0, allow_inf_nan=False, description=f"Its end, at most {MAX_CLIP_SECONDS:g} s later or the end of the video."
+        ge=0, allow_inf_nan=False, description=f"The end of the clip, at most {MAX_CLIP_SECONDS:g} s after its start."
     )
 
     def within(self, duration_seconds: float) -> tuple[float, float]:
-        """The clip's start and end, cut off at the end of the video.
+        """Return the clip's start and end, limited to the end of the video.
 
         Raises:
             UsageError: the video has no such clip, or the clip is too long.
@@ -99,7 +99,7 @@ class ClipParameters(BaseModel):
         if start >= duration_seconds:
             raise UsageError(f"start_seconds is {start}; the video ends at {duration_seconds:.3f} s")
         if end - start > MAX_CLIP_SECONDS:
-            raise UsageError(f"the moment is {end - start:g} s long; the maximum is {MAX_CLIP_SECONDS:g} s")
+            raise UsageError(f"the clip is {end - start:g} s long; the maximum is {MAX_CLIP_SECONDS:g} s")
         return start, end
 
 
@@ -107,29 +107,29 @@ class ClipParameters(BaseModel):
 
 
 class Result(BaseModel):
-    """A moment that was found: `media_url` plays it from `media_start_seconds` on."""
+    """A search result. `media_url` plays it from `media_start_seconds` on."""
 
     path: str
     name: str = Field(description="The file's name.")
     start_seconds: float
     end_seconds: float
     score: float = Field(description="Cosine similarity with the query.")
-    duration_seconds: float = Field(description="Of the whole video.")
-    date: str = Field(description="When the video was recorded, ISO 8601.")
+    duration_seconds: float = Field(description="Duration of the whole video.")
+    date: str = Field(description="Recording date of the video, ISO 8601.")
     segment: str = Field(description="The segment's id.")
     video: str = Field(description="The video's id.")
-    columns: dict[str, str] = Field(description="The owner's metadata of the video.")
+    columns: dict[str, str] = Field(description="The video's columns from --metadata.")
     strip_url: str = Field(description="The segment's thumbnail strip, a JPEG.")
     media_url: str
     media_start_seconds: float
 
     @classmethod
     def of(cls, moment: Moment, library: str, *, root_path: str = "") -> Result:
-        """A moment with the URLs of its pictures.
+        """Return a moment with the URLs of its media.
 
         Args:
             library: its name in URLs.
-            root_path: path below which a proxy serves the API.
+            root_path: path at which a proxy serves the API.
         """
         library_url = f"{root_path}/api/libraries/{quote(library, safe='')}"
         media_url, media_start = f"{library_url}/videos/{moment.video}", moment.start_seconds
@@ -158,25 +158,25 @@ class SearchResponse(BaseModel):
     """Moments, best first, at most one of each video."""
 
     results: list[Result]
-    seconds: float = Field(description="How long the search took.")
-    notes: list[str] = Field([], description="Messages for the user, such as that a long sentence was cut.")
+    seconds: float = Field(description="Duration of the search.")
+    notes: list[str] = Field([], description="Messages for the user, for example that a long sentence was cut.")
 
 
 class IndexProgress(BaseModel):
-    """The progress of an indexing that is running."""
+    """The progress of a running indexing."""
 
     model_config = ConfigDict(from_attributes=True)
 
-    done: int = Field(description="Files that are done.")
-    total: int = Field(description="Files in all.")
-    hours: float = Field(description="Hours of video that were decoded.")
-    hours_per_hour: float = Field(description="Hours of video per hour.")
+    done: int = Field(description="Number of finished files.")
+    total: int = Field(description="Total number of files.")
+    hours: float = Field(description="Hours of video decoded so far.")
+    hours_per_hour: float = Field(description="Speed: hours of video per hour.")
     seconds_left: float | None
-    current: str = Field(description="The path of a file in work.")
+    current: str = Field(description="Path of a file that is being decoded.")
 
 
 class ViewState(BaseModel):
-    """A library under one of its models."""
+    """A library with one of its models."""
 
     id: str = Field(description="The view's name in URLs.")
     library: str = Field(description="The library's name in URLs.")
@@ -185,10 +185,10 @@ class ViewState(BaseModel):
     segments: int
     videos: int
     hours: float = Field(description="Hours of video.")
-    failures: int = Field(description="Files that could not be read, or only in part.")
-    columns: list[str] = Field(description="Columns of the owner's metadata.")
+    failures: int = Field(description="Number of files that could not be read completely.")
+    columns: list[str] = Field(description="Names of the columns from --metadata.")
     index: IndexProgress | None = Field(description="Null if no indexing is running.")
-    error: str | None = Field(None, description="Why the library cannot be read; all counts are 0 then.")
+    error: str | None = Field(None, description="Reason why the library cannot be read. All counts are then 0.")
 
     @classmethod
     def of(cls, view: View, status: ServedStatus) -> ViewState:
@@ -224,12 +224,12 @@ class State(BaseModel):
 
 
 class FailedFile(BaseModel):
-    """A file that is not in the library, or only in part."""
+    """A file that could not be indexed completely."""
 
     path: str
     kind: str = Field(description="unreadable, partial or duplicate.")
     reason: str
-    seen_at: str = Field(description="ISO 8601.")
+    seen_at: str = Field(description="Time of the last attempt, ISO 8601.")
 
     @classmethod
     def of(cls, failure: Failure) -> FailedFile:
@@ -237,14 +237,14 @@ class FailedFile(BaseModel):
 
 
 class Failures(BaseModel):
-    """The first failed files, and how many there are."""
+    """The first failed files, and their total number."""
 
     failures: list[FailedFile]
     total: int
 
 
 class Health(BaseModel):
-    """Whether the server can answer searches. It says nothing private, because no token is needed to read it."""
+    """Whether the server can answer searches. It contains nothing private, because it needs no token."""
 
     status: Literal["ok", "degraded", "unavailable"] = Field(
         description="ok: all libraries can be searched; degraded: some; unavailable: none."
@@ -261,10 +261,10 @@ class Problem(BaseModel):
 class InternalError(Problem):
     """The body of a response with status 500."""
 
-    request_id: str | None = Field(None, description="Finds the traceback in the server's log.")
+    request_id: str | None = Field(None, description="Id of the traceback in the server's log.")
 
 
 def _short_name(name: str) -> str:
-    """A model's name as people call it: the last two parts of a folder's path."""
+    """Return a short name of a model: the last two parts of a folder's path."""
     path = Path(name)
     return "/".join(path.parts[-2:]) if path.is_absolute() and len(path.parts) > 2 else name

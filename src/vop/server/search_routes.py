@@ -43,7 +43,7 @@ router = APIRouter(prefix="/api", responses=PROBLEMS)
 
 @router.get("/state")
 async def state(request: Request, services: ServicesDependency) -> State:
-    """The libraries, each under each of its models, and the progress of indexing."""
+    """List the views: each library with each of its models, and the progress of indexing."""
 
     async def read() -> list[ViewState]:
         views = []
@@ -60,7 +60,7 @@ async def state(request: Request, services: ServicesDependency) -> State:
 async def search(
     request: Request, services: ServicesDependency, view: ViewId, parameters: Annotated[SentenceParameters, Query()]
 ) -> SearchResponse:
-    """Moments that sentences describe."""
+    """Find moments by sentences."""
     began, searched = time.perf_counter(), services.libraries.view(view)
     sentences, filters = parameters.sentences(), parameters.filters()
 
@@ -82,7 +82,7 @@ async def similar(
     segment: SegmentId,
     parameters: Annotated[SearchParameters, Query()],
 ) -> SearchResponse:
-    """Moments of other videos that are similar to a segment."""
+    """Find moments of other videos that are similar to a segment."""
     began, searched = time.perf_counter(), services.libraries.view(view)
     search = partial(searched.similar, segment, k=parameters.k, filters=parameters.filters())
     moments = await admit(request, services, partial(services.in_search_thread, search))
@@ -93,7 +93,7 @@ async def similar(
 async def search_file(
     request: Request, services: ServicesDependency, view: ViewId, parameters: Annotated[SearchParameters, Query()]
 ) -> SearchResponse:
-    """Moments that are similar to a video or a picture, which is not kept."""
+    """Find moments that are similar to an uploaded video or picture. The upload is not kept."""
     began, searched = time.perf_counter(), services.libraries.view(view)
     filters = parameters.filters()
 
@@ -110,7 +110,7 @@ async def search_file(
         async with received_file(request, services.folder, slot, uploads, max_bytes=max_bytes) as path:
             try:
                 moments = await admit(request, services, partial(work, path))
-            except VideoError as error:  # whose path is that of our temporary file
+            except VideoError as error:  # its path is our temporary file
                 raise HTTPException(422, f"the file cannot be used for a search: {error.reason}") from None
     return _response(request, services, searched, moments, query="file", began=began)
 
@@ -120,9 +120,9 @@ async def failures(
     request: Request,
     services: ServicesDependency,
     library: LibraryName,
-    limit: Annotated[int, Query(ge=1, le=100_000, description="The most files to list.")] = 1000,
+    limit: Annotated[int, Query(ge=1, le=100_000, description="Maximum number of files to list.")] = 1000,
 ) -> Failures:
-    """Files that are not in a library, or only in part, with the reasons; sorted by path."""
+    """List files that could not be indexed completely, with reasons, sorted by path."""
     served = services.libraries.library(library)
     found = await admit(request, services, partial(services.in_search_thread, served.library.failures))
     return Failures(failures=[FailedFile.of(failure) for failure in found[:limit]], total=len(found))
@@ -140,6 +140,6 @@ def _response(
 ) -> SearchResponse:
     services.metrics.search(view.id, query)
     if not all(moment.plays_in_browsers for moment in moments):
-        services.warm_worker()  # the page plays them when the pointer is over them
+        services.warm_worker()  # the page plays moments under the pointer
     results = [Result.of(moment, view.served.name, root_path=request.scope["root_path"]) for moment in moments]
     return SearchResponse(results=results, seconds=round(time.perf_counter() - began, 4), notes=list(notes))

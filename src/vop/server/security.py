@@ -22,9 +22,9 @@ from vop.server.connections import EXPENDABLE
 from vop.server.rate_limiter import TokenThrottle
 
 SIGN_IN_PAGE = Path(__file__).with_name("page") / "sign-in.html"
-FORM_SECONDS = 10.0  # in which the form with the token has to arrive
+FORM_SECONDS = 10.0  # for the sign-in form to arrive
 _WRONG_TOKEN = '<p class="warn" role="alert">The token is wrong.</p>'
-_PUBLIC = frozenset({"/healthz", "/page/style.css", "/page/icon.svg"})  # which need no token
+_PUBLIC = frozenset({"/healthz", "/page/style.css", "/page/icon.svg"})  # need no token
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 HEADERS = {
@@ -42,14 +42,14 @@ log = logging.getLogger("vop.server")
 
 
 class SecurityMiddleware:
-    """Refuses requests without permission, adds the headers, and keeps the details of bugs in the server's log.
+    """Refuses requests without permission, adds security headers, and logs the details of internal errors.
 
     Args:
-        hosts: host names of a server without a token. One with a token answers to any name, also to that of a proxy:
+        hosts: allowed host names of a server without a token. With a token any name is allowed, also a proxy's:
             a page of another site does not have the token, and the cookie belongs to the name that set it.
         token: the access token that clients must send, as `Authorization: Bearer TOKEN` or in the cookie that
             `/?token=TOKEN` and the sign-in form set.
-        root_path: path below which a proxy serves the page, such as "/videos". Requests may contain it or not.
+        root_path: path at which a proxy serves the page, such as "/videos". Requests may contain it or not.
     """
 
     def __init__(self, app: ASGIApp, *, hosts: AllowedHosts, token: str | None = None, root_path: str = "") -> None:
@@ -83,7 +83,7 @@ class SecurityMiddleware:
             await _internal_error(request_id)(scope, receive, send_with_headers)
 
     def _add_root_path(self, scope: Scope) -> None:
-        """Adds the root path to the request's path if the proxy has removed it."""
+        """Add the root path to the request's path if the proxy has removed it."""
         root, path = self._root_path, scope["path"]
         scope["root_path"] = root
         if root and path != root and not path.startswith(f"{root}/"):
@@ -91,25 +91,25 @@ class SecurityMiddleware:
             scope["path"] = root + path
 
     async def _refusal(self, request: Request) -> Response | None:
-        """The response to a request that may not reach the application; None if it may."""
+        """Return a response if the request must not reach the application, else None."""
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         path = request.scope["path"].removeprefix(self._root_path)
         if self._token is None and host not in self._hosts:
             hint = "open it under the address of its --host; behind a proxy it needs a --token"
-            return _refuse(400, f"this server does not answer to the host name {host!r}; {hint}")
+            return _refuse(400, f"the host name {host!r} is not allowed; {hint}")
         # The page of another site could not read the responses, but it could keep the server busy.
         if path.startswith(("/api/", "/metrics")) and request.headers.get("sec-fetch-site") == "cross-site":
             return _refuse(403, "pages of other sites may not send requests to this server; open its own page")
         if request.method not in _SAFE_METHODS and origin is not None and origin.partition("://")[2] != host:
             return _refuse(403, f"a page of {origin} may not send data to this server")
-        if not path:  # the page's links are relative, so that its address has to end with a slash
+        if not path:  # the page's links are relative, so its address must end with a slash
             query = request.scope["query_string"].decode("latin-1")
             return RedirectResponse(f"{self._root_path}/" + (f"?{query}" if query else ""), status_code=308)
         return None if self._token is None else await self._token.refusal(request, path)
 
 
 class TokenAuthentication:
-    """Lets requests in that have the token, and browsers that send it with the sign-in form.
+    """Admits requests with the token, and browsers that send it in the sign-in form.
 
     Attributes:
         cookie: the name of the cookie that holds the token.
@@ -118,18 +118,18 @@ class TokenAuthentication:
     def __init__(self, token: str, *, root_path: str = "") -> None:
         self._token, self._root_path = token, root_path
         self._throttle = TokenThrottle()
-        # Servers on one machine share their cookies, whatever their ports are.
+        # Servers on one machine share cookies, even with different ports.
         self.cookie = f"vop-{hashlib.sha256(token.encode()).hexdigest()[:12]}"
 
     async def refusal(self, request: Request, path: str) -> Response | None:
-        """The response to a request without the token, or to one that signs in; None if the request is let in."""
+        """Return a response to a request without the token or with the sign-in form; None admits the request."""
         given = request.query_params.get("token")
         if path == "/" and self._is_right(given):
             return self._signed_in(request)
         submitted = None
         if path == "/" and _is_form(request):
             state = request.scope.setdefault("state", {})
-            state[EXPENDABLE] = True  # a form that never ends must not keep others out
+            state[EXPENDABLE] = True  # an endless form must not block other clients
             submitted = await _submitted_token(request)
             state[EXPENDABLE] = False
         if self._is_right(submitted):
@@ -143,7 +143,7 @@ class TokenAuthentication:
             log.info("a wrong token from %s", address)
             await asyncio.sleep(self._throttle.delay_seconds(address))
         if _wants_html(request, path):
-            if given:  # a wrong token must not stay in the address, either
+            if given:  # remove a wrong token from the address, too
                 return RedirectResponse(self._page_url(request, token=""), status_code=303)
             return self._sign_in_form(request, failed=submitted is not None or given is not None)
         refusal = _refuse(401, "this server needs a token: sign in on its page, or send Authorization: Bearer TOKEN")
@@ -154,7 +154,7 @@ class TokenAuthentication:
         return hmac.compare_digest((given or "").encode(), self._token.encode())
 
     def _signed_in(self, request: Request) -> Response:
-        """Sets the cookie and removes the token from the address.
+        """Set the cookie and remove the token from the address.
 
         The cookie is `lax`: browsers do not send a `strict` one when a link in a mail is clicked.
         """
@@ -164,7 +164,7 @@ class TokenAuthentication:
         return response
 
     def _page_url(self, request: Request, **more: str) -> str:
-        """The page with the request's query, but without the token."""
+        """Return the page's address with the request's query, without the token."""
         rest = [(name, value) for name, value in request.query_params.multi_items() if name != "token"]
         query = urlencode([*rest, *more.items()])
         return f"{self._root_path}/" + (f"?{query}" if query else "")
@@ -196,7 +196,7 @@ def _wants_html(request: Request, path: str) -> bool:
 
 
 async def _submitted_token(request: Request) -> str:
-    """The token in the sign-in form; "" if the form is too long, or does not arrive in time."""
+    """Return the token in the sign-in form; "" if the form is too long or too late."""
     body = b""
     with suppress(TimeoutError, ClientDisconnect):
         async with asyncio.timeout(FORM_SECONDS):

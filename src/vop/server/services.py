@@ -1,4 +1,4 @@
-"""What the routes share: the libraries, threads, limits, and the processes that decode. Nothing here knows HTTP."""
+"""Services that the routes share: libraries, threads, limits and decoding processes. Independent of HTTP."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class Services:
 
     Args:
         libraries: open libraries; their models are opened here.
-        precision: bf16, fp32 or auto, of the models.
-        max_requests: how many requests may be in progress; further ones get 503. Uploads on their way do not count.
-        max_uploads: how many files may be on their way.
+        precision: precision of the models: auto, bf16 or fp32.
+        max_requests: maximum number of requests in progress; further ones get 503. Uploads do not count.
+        max_uploads: maximum number of uploads at the same time.
 
     Attributes:
-        folder: for temporary files; removed with the server.
+        folder: folder of temporary files, removed when the server stops.
 
     Raises:
         UsageError: a model does not exist.
-        VopError: a model is not the one that its library was made with.
+        VopError: a model has changed since its library was made.
     """
 
     def __init__(
@@ -72,23 +72,23 @@ class Services:
         self.metrics.watch(self.libraries, self.requests, self.uploads, self.clips)
 
     async def in_search_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Calls a function that reads a library."""
+        """Call a function that reads a library."""
         call = partial(function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._search_threads, call)
 
     async def in_media_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Calls a function that waits for decoding, in one of a few threads."""
+        """Call a function that waits for decoding, in one of a few threads."""
         call = partial(function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._media_threads, call)
 
     def warm_worker(self) -> None:
-        """Starts the processes that decode, which takes seconds, because they will soon be needed."""
+        """Start the decoding processes before they are needed, because that takes seconds."""
         if not self._is_worker_warm:
             self._is_worker_warm = True
             self._media_threads.submit(self.worker.warm)
 
     def close(self) -> None:
-        """Cancels what is waiting and removes all temporary files; calls that are running end by themselves."""
+        """Cancel waiting calls and remove all temporary files. Running calls end by themselves."""
         for pool in (self._search_threads, self._media_threads):
             pool.shutdown(wait=False, cancel_futures=True)
         self.libraries.close()

@@ -1,4 +1,4 @@
-"""Uploaded files: streamed to disk up to a limit, and removed again whatever happens.
+"""Stream uploaded files to disk up to a limit, and always remove them again.
 
 A client that sends slowly cannot keep others from uploading: it has to be faster than a minimum rate, and if all slots
 are taken, the slowest gives up its own.
@@ -24,12 +24,12 @@ from starlette.requests import ClientDisconnect, Request
 from vop.server.errors import CLIENT_CLOSED_REQUEST, StorageFull
 from vop.server.rate_limiter import UploadLimiter, UploadSlot
 
-# Malformed forms are explained to their sender; the parser would also write a line for each to the server's log.
+# The response explains a malformed form; the parser would also log it.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 FIELD = "file"
 UPLOAD_SECONDS = 600.0  # for the whole file
-SILENT_SECONDS = 20.0  # without any data; a client that has vanished must not keep its slot
+SILENT_SECONDS = 20.0  # without data; a client that has disappeared must not keep its slot
 GRACE_SECONDS = 20.0  # for a slow start or a pause
 MIN_RATE = 4 * 2**10  # bytes per second, on average, after that
 MAX_PARTS = 64  # of a form
@@ -46,7 +46,7 @@ REQUEST_BODY: dict[str, Any] = {
                     FIELD: {
                         "type": "string",
                         "format": "binary",
-                        "description": "A video or a picture; it is not kept.",
+                        "description": "A video or a picture. It is not kept.",
                     }
                 },
             }
@@ -62,7 +62,7 @@ log = logging.getLogger("vop.server")
 async def received_file(
     request: Request, folder: Path, slot: UploadSlot, uploads: UploadLimiter, *, max_bytes: int
 ) -> AsyncIterator[Path]:
-    """The file in a request, read no further than the limit. It is removed after the block.
+    """Store the file of a request, up to the limit. Remove it after the block.
 
     The client's file name is ignored: the content says what kind of file it is.
 
@@ -90,7 +90,7 @@ def _full_disk_explained() -> Iterator[None]:
 
 
 class _Upload:
-    """Writes the file in a multipart request to another file."""
+    """Writes the file of a multipart request to disk."""
 
     def __init__(self, request: Request, file: IO[bytes], *, max_bytes: int, count: Callable[[int], None]) -> None:
         self._request, self._file, self._max_bytes, self._count = request, file, max_bytes, count
@@ -121,10 +121,10 @@ class _Upload:
         if slot.given_up:
             return "the file arrived slowly, and others needed its place; try again later, or from a faster network"
         if whole.expired():
-            return f"the file has not arrived within {UPLOAD_SECONDS:g} s"
+            return f"the file did not arrive within {UPLOAD_SECONDS:g} s"
         if self._is_slow:
-            return f"the file arrives more slowly than {MIN_RATE / 2**10:g} KiB a second"
-        return f"nothing of the file has arrived for {SILENT_SECONDS:g} s"
+            return f"the file arrived more slowly than {MIN_RATE / 2**10:g} KiB a second"
+        return f"no data of the file arrived for {SILENT_SECONDS:g} s"
 
     def _check_content_length(self) -> None:
         length = self._request.headers.get("content-length", "")

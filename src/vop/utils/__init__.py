@@ -1,1 +1,1 @@
-"""Helpers that know nothing of videos or models."""
+"""General helpers, independent of videos and models."""

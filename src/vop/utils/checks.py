@@ -1,4 +1,4 @@
-"""Checks of settings: a wrong value is refused with its name, and with what is allowed."""
+"""Checks of settings. An error names the setting, its value and the allowed values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_number(setting: str, value: object, *, at_least: float, below: float =
 
 
 def check_switch(setting: str, value: object) -> bool:
-    """`value`, if it is true or false."""
+    """Return `value`. Raises a UsageError if it is not true or false."""
     if not isinstance(value, bool):
         raise UsageError(f"{setting} is {reprlib.repr(value)}; it is true or false")
     return value

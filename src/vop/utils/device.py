@@ -1,4 +1,4 @@
-"""Which device and precision to compute with."""
+"""Choose the device and the precision of computations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def use_device(name: str = AUTO) -> torch.device:
     """Choose the device that `default_device` returns, also in processes that this one starts.
 
     Args:
-        name: "cpu", "cuda", one GPU such as "cuda:1", or "mps"; "auto" takes the first that there is of CUDA, Apple's
+        name: "cpu", "cuda", one GPU such as "cuda:1", or "mps"; "auto" takes the first available of CUDA, Apple's
             MPS and the CPU.
 
     Raises:
@@ -46,7 +46,7 @@ def use_device(name: str = AUTO) -> torch.device:
 
 
 def default_device() -> torch.device:
-    """The device that was chosen, or else the first that there is of CUDA, Apple's MPS and the CPU.
+    """Return the chosen device, or else the first available of CUDA, Apple's MPS and the CPU.
 
     Raises:
         UsageError: VOP_DEVICE in the environment names a device that this machine does not have.
@@ -61,7 +61,7 @@ def default_device() -> torch.device:
 
 
 def available_devices() -> list[str]:
-    """The names of the devices of this machine that PyTorch computes on."""
+    """Return the names of this machine's devices that PyTorch supports."""
     names = ["cpu"]
     if torch.cuda.is_available():
         names += ["cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
@@ -85,7 +85,7 @@ def _available(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device | str) -> torch.dtype:
-    """The data type for "bf16", "fp32" or "auto": bf16 where the hardware computes in it, else fp32.
+    """Return the data type for "bf16", "fp32" or "auto": bf16 if the hardware supports it, else fp32.
 
     Raises:
         UsageError: the name is unknown, or this MPS device has no bf16.
@@ -95,12 +95,12 @@ def resolve_precision(name: str, device: torch.device | str) -> torch.dtype:
     if name not in PRECISIONS:
         raise unknown_name("precision", name, [AUTO, *PRECISIONS])
     if name == "bf16" and torch.device(device).type == "mps" and not has_bf16(device):
-        raise UsageError("precision is 'bf16', which MPS does not have on this machine; use 'fp32' or 'auto'")
+        raise UsageError("precision is 'bf16', but MPS on this machine does not support it; use 'fp32' or 'auto'")
     return PRECISIONS[name]
 
 
 def has_bf16(device: torch.device | str) -> bool:
-    """Whether the hardware multiplies bf16 matrices (in software it is slower than fp32)."""
+    """Return whether the hardware multiplies bf16 matrices (in software it is slower than fp32)."""
     kind = torch.device(device).type
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -112,7 +112,7 @@ def has_bf16(device: torch.device | str) -> bool:
 
 @cache
 def _mps_has_bf16() -> bool:
-    """Before macOS 14 there are no such tensors."""
+    """Return whether MPS supports bf16. Before macOS 14 it does not."""
     try:
         ones = torch.ones(2, 2, dtype=torch.bfloat16, device="mps")
         return bool((ones @ ones).sum().item() == 8)
@@ -121,7 +121,7 @@ def _mps_has_bf16() -> bool:
 
 
 def machine_name() -> str:
-    """What a result was computed on: the GPU, or the processor and how many of its cores may be used."""
+    """Describe the hardware of a result: the GPU, or the processor and its number of usable cores."""
     device = default_device()
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and read only if they are regular files of a sensible size."""
+"""Write files completely or not at all. Read only regular files of a sensible size."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_file(path: str | Path, *, at_most: int | None = None, error: type[VopE
 
 
 def read_file(path: str | Path, *, at_most: int, error: type[VopError] = VopError) -> bytes:
-    """The content of a file.
+    """Return the content of a file.
 
     Raises:
         error: the file is missing, cannot be read, is a folder, a pipe or a device, or has more than `at_most` bytes.
@@ -40,7 +40,7 @@ def read_file(path: str | Path, *, at_most: int, error: type[VopError] = VopErro
 
 
 def _open_file(path: Path, at_most: int | None, error: type[VopError]) -> int:
-    """A descriptor of a file, checked after it was opened so that no other file can take its place."""
+    """Open a file. It is checked after opening, so that no other file can take its place."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as failure:  # a ValueError: a path with a zero byte
@@ -72,7 +72,7 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
 
     Args:
         durable: write the content to the disk before the name, so that a power cut leaves the old file or the new
-            one. A cache that checks what it reads does not need it, and saves the wait for the disk.
+            one. A cache that checks its files does not need this, and is faster without.
 
     Raises:
         VopError: the folder cannot be written, or there is no space left.
@@ -97,7 +97,7 @@ def explain_full_disk(path: Path) -> Iterator[None]:
     except Exception as error:
         if _is_full(error) or _has_no_room(path.parent):
             raise VopError(
-                f"{path}: no space left; what was there before is untouched. "
+                f"{path}: no space left; the previous file is unchanged. "
                 "Free some space or choose another folder, then run the same command again"
             ) from error
         raise
@@ -135,7 +135,7 @@ def _is_full(error: BaseException) -> bool:
 
 
 def _has_no_room(folder: Path) -> bool:
-    """Whether the disk is full, which torch.save reports as an "unexpected pos" in its file."""
+    """Return whether the disk is full, which torch.save reports as an "unexpected pos" in its file."""
     try:
         return shutil.disk_usage(folder).free < _ROOM
     except OSError:

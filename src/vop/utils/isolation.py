@@ -1,8 +1,8 @@
-"""Functions that run in processes of their own: a crash, a hang or a full memory ends only the job in question.
+"""Run functions in separate processes, so that a crash, a hang or a full memory ends only one job.
 
-FFmpeg's decoders meet files that nobody has tested. A process here is a Python that imports what its jobs need and no
-more; it takes one job at a time over a socket. Large arrays of a result travel in shared memory: they are written into
-it once, and the caller reads them there.
+FFmpeg's decoders read untested files. Each process here is a Python that imports only what its jobs need and takes one
+job at a time over a socket. Large arrays of a result go through shared memory: the process writes them once, and the
+caller reads them there.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _GO_ON, _STOP = "go on", "stop"
 
 
 class Crashed(Exception):
-    """A process ended in the middle of a job.
+    """A process ended during a job.
 
     Attributes:
         how: the signal or the exit status, in a few words.
@@ -61,14 +61,14 @@ class TookTooLong(Exception):
 
 
 class Processes:
-    """Processes for jobs, one for each job that runs at the same time. Thread-safe.
+    """Processes that run jobs, one for each concurrent job. Thread-safe.
 
     They start when they are needed, wait for the next jobs, and end with `close` or with the process that started
     them, even if that is killed.
 
     Args:
-        seconds: how long a job may run without a result; None: forever.
-        memory_bytes: the most memory that one process may allocate, if the system supports such a limit; None: any.
+        seconds: maximum time of a job without a result; None: unlimited.
+        memory_bytes: maximum memory of one process, if the system supports this limit; None: unlimited.
     """
 
     def __init__(self, *, seconds: float | None = None, memory_bytes: int | None = None) -> None:
@@ -98,7 +98,7 @@ class Processes:
                 process.receive(self.seconds)
 
     def call(self, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-        """`function(*args, **kwargs)` in one of the processes.
+        """Call `function(*args, **kwargs)` in one of the processes.
 
         Raises:
             Crashed: the process ended.
@@ -137,7 +137,7 @@ class Processes:
             return result
 
     def close(self) -> None:
-        """End all processes and the jobs that are running. No process starts again."""
+        """End all processes and running jobs. No process starts again."""
         with self._lock:
             self._closed = True
             busy, idle = self._all - set(self._idle), self._idle
@@ -228,7 +228,7 @@ class _Process:
         return kind, value
 
     def stop(self) -> None:
-        """End a job whose result is not wanted any more."""
+        """End a job whose result is no longer needed."""
         if self.is_ready:
             return
         self.send(_STOP)
@@ -290,7 +290,7 @@ def _receive(connection: Connection) -> Any:
 
 
 def _shared_file() -> FileIO:
-    """A file without a name, in memory if the system supports that."""
+    """Return a file without a name, in memory if the system supports it."""
     if hasattr(os, "memfd_create"):
         return FileIO(os.memfd_create("vop"), "w+")
     with tempfile.NamedTemporaryFile() as named:
@@ -332,7 +332,7 @@ def serve(descriptor: int, memory_bytes: int | None, parent: int) -> None:
 def _work(
     connection: Connection, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
 ) -> tuple[str, Any]:
-    """The result or the error of a job."""
+    """Run a job and return its result or error."""
     try:
         result = function(*args, **kwargs)
         return _RESULT, _hand_out(connection, result) if isinstance(result, Generator) else result

@@ -21,12 +21,12 @@ _MOST_REORDERED = 4  # marks on one letter whose order may differ; Vietnamese ne
 
 
 def nfc(text: str) -> str:
-    """A text in Unicode's composed form. Two names are the same if they are equal in this form."""
+    """Return a text in Unicode's composed form. Two names are the same if they are equal in this form."""
     return unicodedata.normalize("NFC", text)
 
 
 def names_in(folder: Path) -> dict[str, list[str]]:
-    """The names in a folder, sorted, by their composed form; empty if the folder cannot be read."""
+    """Return the sorted names in a folder by their composed form. Empty if the folder cannot be read."""
     try:
         names = sorted(os.listdir(folder))
     except OSError:
@@ -38,13 +38,13 @@ def names_in(folder: Path) -> dict[str, list[str]]:
 
 
 def existing_path(path: str | Path, *, names_in: Callable[[Path], Mapping[str, Sequence[str]]] = names_in) -> Path:
-    """The path on disk with the names of `path`, in whichever spelling.
+    """Return the path on disk whose names are the same as those of `path` in any spelling.
 
     Args:
         names_in: lists a folder, as `names_in` does; `functools.cache(names_in)` saves listing it for every path.
 
     Returns:
-        `path` itself if it exists as it is, or if there is no such path.
+        `path` itself if it exists, or if no spelling of it exists.
     """
     path = Path(path)
     if str(path).isascii() or os.path.lexists(path):  # names in ASCII have one spelling
@@ -56,7 +56,7 @@ def existing_path(path: str | Path, *, names_in: Callable[[Path], Mapping[str, S
 
 
 def _spelled_in(folder: Path, name: str, names_in: Callable[[Path], Mapping[str, Sequence[str]]]) -> Iterator[str]:
-    """The spellings of a name that exist in a folder, the given one first."""
+    """Return the spellings of a name that exist in a folder, the given one first."""
     if os.path.lexists(folder / name):
         yield name
     if not name.isascii():

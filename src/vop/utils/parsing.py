@@ -1,4 +1,4 @@
-"""JSON and YAML from outside. A document that is too deep, too large or malformed ends with an error that says so."""
+"""Parse untrusted JSON and YAML. Documents that are too deep, too large or malformed raise an error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_YAML_VALUES = 20_000
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON document.
+    """Return the value of a JSON document.
 
     Raises:
         ValueError: it is not JSON, is nested too deeply, or has an object that repeats a key.
@@ -35,18 +35,18 @@ def _unique(members: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(members)
     if len(value) < len(members):
         (key, count), *_ = Counter(key for key, _ in members).most_common(1)
-        raise ValueError(f"an object has the key {key!r} {count} times; leave one of them")
+        raise ValueError(f"an object has the key {key!r} {count} times; keep only one")
     return value
 
 
 def read_json_object(path: str | Path, *, remedy: str, at_most: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
-    """The named values of a JSON file.
+    """Return the object in a JSON file as a dictionary.
 
     Args:
         remedy: what to do about the file, at the end of the error message.
 
     Raises:
-        VopError: it cannot be read, or does not hold named values.
+        VopError: the file cannot be read, or is not a JSON object.
     """
     data = read_file(path, at_most=at_most)
     try:
@@ -54,12 +54,12 @@ def read_json_object(path: str | Path, *, remedy: str, at_most: int = MAX_CONFIG
     except ValueError as error:
         raise VopError(f"{path}: not readable as JSON ({error}); {remedy}") from None
     if not isinstance(values, dict):
-        raise VopError(f"{path}: it holds a {type(values).__name__}, not named values; {remedy}")
+        raise VopError(f"{path}: it contains a {type(values).__name__} instead of an object; {remedy}")
     return values
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of a YAML document. Only safe types are built.
+    """Return the value of a YAML document. Only safe types are built.
 
     Raises:
         ValueError: it is not YAML, is too large (with aliases expanded) or is nested too deeply.
@@ -67,7 +67,7 @@ def parse_yaml(text: str) -> Any:
     import yaml
 
     if len(text) > MAX_YAML_BYTES:
-        raise ValueError(f"it has {len(text):,} characters; at most {MAX_YAML_BYTES:,} are read")
+        raise ValueError(f"it has {len(text):,} characters; the maximum is {MAX_YAML_BYTES:,}")
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
@@ -83,7 +83,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def _weight(node: Any, known: dict[int, float]) -> float:
-    """How many values a node stands for; infinitely many if it contains itself."""
+    """Return the number of values in a node; infinity if it contains itself."""
     if id(node) not in known:
         known[id(node)] = float("inf")  # until its values are counted
         inner = node.value if isinstance(node.value, list) else ()

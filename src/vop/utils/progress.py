@@ -1,4 +1,4 @@
-"""Progress of long jobs: bars with an estimate on a terminal, a line now and then elsewhere.
+"""Show the progress of long jobs: bars with an estimate on a terminal, occasional lines elsewhere.
 
 A long job calls `progress(stage, done, total, note="")`. Nothing is written to standard output.
 """
@@ -22,7 +22,7 @@ SPEED_WINDOW_SECONDS = 600.0
 
 
 class Progress(Protocol):
-    """Called with the name of a stage, how many of its steps are done, and how many there are in total."""
+    """Called with the name of a stage, the number of finished steps, and their total number."""
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None: ...
 
@@ -110,22 +110,22 @@ class Bars:
 
 
 def is_first_process() -> bool:
-    """Whether this process prints for all that were launched together."""
+    """Return whether this process prints for all processes that were launched together."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def is_launched() -> bool:
-    """Whether `accelerate launch` or `torchrun` started this process."""
+    """Return whether `accelerate launch` or `torchrun` started this process."""
     return "RANK" in os.environ
 
 
 def show() -> AbstractContextManager[Progress]:
-    """Bars if standard error is a terminal, else lines."""
+    """Show bars if standard error is a terminal, else lines."""
     if not is_first_process():
         return nullcontext(silent)
     return Bars() if sys.stderr.isatty() else Lines()
 
 
 def stage(progress: Progress, name: str) -> Callable[[int, int], None]:
-    """The progress of one stage, for a job that reports only (done, total)."""
+    """Return the progress of one stage, for a job that reports only (done, total)."""
     return lambda done, total: progress(name, done, total)

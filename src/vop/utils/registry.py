@@ -1,8 +1,8 @@
-"""Names of methods, heads, backbones and dataset readers, and the objects that they stand for.
+"""Registries: names of methods, heads, backbones and dataset readers, and their objects.
 
-A name is built in, or an installed package adds it through an entry point. Where it is allowed, "package.module:Class"
-names a class directly. Nothing is imported before it is used, so a package that cannot be imported breaks only the
-names that it adds.
+A name is built in, or an installed package adds it through an entry point. Some registries also allow
+"package.module:Class". Nothing is imported before it is used, so a package that cannot be imported breaks only its own
+names.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Registry(Generic[T]):
     """Finds objects by their names.
 
     Args:
-        kind: what an error calls one of them ("method").
+        kind: the word for one object in errors ("method").
         built_in: "module:attribute" by name. These names win over those that packages add.
         group: the entry points of packages ("vop.methods").
-        unlisted: further names that can be used, but that no list and no error offers.
+        unlisted: further names that work, but that no list and no error mentions.
         paths: whether "package.module:Class" is a name, too.
     """
 
@@ -48,15 +48,15 @@ class Registry(Generic[T]):
         self.paths = paths
 
     def names(self) -> list[str]:
-        """The built-in names, then those that installed packages add. Imports no package."""
+        """Return the built-in names, then those that installed packages add. Imports no package."""
         return [*self.built_in, *self.added()]
 
     def added(self) -> list[str]:
-        """The names that installed packages add, sorted."""
+        """Return the names that installed packages add, sorted."""
         return sorted({point.name for point in entry_points(group=self.group)} - self.built_in.keys())
 
     def find(self, name: str) -> T:
-        """The object that `name` stands for.
+        """Return the object with this name.
 
         Raises:
             UsageError: an unknown name, with the nearest known ones, or one that two packages add.
@@ -94,7 +94,7 @@ class Registry(Generic[T]):
         return None if point is None else _package_of(point)
 
     def check_installed(self, name: str, package: str) -> None:
-        """Raises a VopError if what adds `name` is not here: the `package` that did when the name was saved."""
+        """Raise a VopError if `package`, which added `name` when it was saved, is not installed."""
         if self.paths and ":" in name:
             try:
                 self.find(name)
@@ -182,7 +182,7 @@ class ClassRegistry(Registry[type[M]]):
         return built
 
     def settings_of(self, name: str) -> dict[str, Any]:
-        """The settings of `name` and their defaults."""
+        """Return the settings of `name` with their defaults."""
         settings: dict[str, Any] = {}
         for base in reversed(self.find(name).__mro__):
             if "__init__" in vars(base):
@@ -191,7 +191,7 @@ class ClassRegistry(Registry[type[M]]):
         return {setting: default for setting, default in settings.items() if setting not in self.given}
 
     def _check_size(self, name: str, settings: Mapping[str, object], build: Callable[[], M]) -> None:
-        """Refuses settings that multiply to more than any memory holds, before it is asked for."""
+        """Refuse settings that give too many parameters, before memory is allocated for them."""
         import torch
 
         try:
@@ -202,7 +202,7 @@ class ClassRegistry(Registry[type[M]]):
         if count > MAX_PARAMETERS:
             raise UsageError(
                 f"the {self.kind} {name} has {count:,} parameters of its own with the settings {settings}; at most "
-                f"{MAX_PARAMETERS:,} are made: use smaller numbers"
+                f"{MAX_PARAMETERS:,} are allowed: use smaller numbers"
             )
 
     def _checked(self, name: str, found: object) -> type[M]:

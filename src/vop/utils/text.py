@@ -1,4 +1,4 @@
-"""Text for people: counts, and names from files made harmless to terminals, spreadsheets and pages."""
+"""Format text for people: counts, and names that are safe for terminals, spreadsheets and pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MARKUP = re.compile(r"[\\`*_\[\]|~]")
 
 
 def count(noun: str, number: int) -> str:
-    """A number with its noun: `count("video", 1)` is "1 video", `count("video", 1200)` is "1,200 videos"."""
+    """Return a number with its noun: `count("video", 1)` is "1 video", `count("video", 1200)` is "1,200 videos"."""
     return f"{number:,} {noun if number == 1 else plural(noun)}"
 
 
@@ -33,19 +33,19 @@ def signed(number: float) -> str:
 
 
 def first_few(lines: Iterable[str], *, most: int = 5, indent: str = "  ") -> list[str]:
-    """The first of some lines, each on one line, and how many more there are."""
+    """Return the first lines, each on one line, and the number of further ones."""
     lines = list(lines)
     shown = [f"{indent}{on_one_line(line)}" for line in lines[:most]]
     return [*shown, f"{indent}and {len(lines) - most:,} more"] if len(lines) > most else shown
 
 
 def visible(text: str) -> str:
-    r"""Text with every character that commands a terminal written as an escape such as `\x1b`. Newlines stay."""
+    r"""Escape every control character for terminals, such as `\x1b`. Newlines stay."""
     return _COMMANDS.sub(_escaped, text)
 
 
 def on_one_line(text: str) -> str:
-    r"""`visible` text for a cell of a table or a line of a list: newlines and tabs are escaped, too."""
+    r"""Escape like `visible`, and also newlines and tabs, for a cell of a table or a line of a list."""
     return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
@@ -57,17 +57,17 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def in_json(text: str) -> str:
-    """A JSON document with the same values, with characters that command a terminal escaped."""
+    """Escape control characters in a JSON document, which keeps its values."""
     return _COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def in_spreadsheet(value: object) -> object:
-    """The cell of a CSV file. Text that a spreadsheet would read as a formula gets a quote in front (OWASP)."""
+    """Return a cell of a CSV file. Text that a spreadsheet would read as a formula gets a leading quote (OWASP)."""
     return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 
 def in_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, on one line: no table, link, code or HTML begins or ends in it."""
+    """Escape text for Markdown, on one line, so that no table, link, code or HTML begins or ends in it."""
     plain = _MARKUP.sub(r"\\\g<0>", on_one_line(text).replace("\\n", " ").replace("\\t", " "))
     return _TAG.sub(lambda found: escape(found[0]), plain)
 

@@ -1,4 +1,4 @@
-"""Cores and threads: how many cores this process may use, how many are free, how many threads PyTorch gets.
+"""Cores and threads: count usable and free cores, and set the number of PyTorch's threads.
 
 PyTorch's number of threads does not follow the load. Results depend on it in their last bits, and would depend on the
 other programs of the machine. On a busy machine it is enough that threads sleep while they wait
@@ -26,13 +26,13 @@ _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # by which users choose PyT
 
 
 def usable_cores() -> int:
-    """How many cores this process may use, at least 1: by its affinity, and in a container by its CPU quota."""
+    """Return the number of cores this process may use, at least 1, from its affinity and a container's CPU quota."""
     limits = [_allowed_cores(), *map(int, _quotas())]  # rounded down: threads above a quota are stopped midway
     return max(1, min(limits))
 
 
 def free_cores(*, sample_seconds: float = SAMPLE_SECONDS) -> int:
-    """How many usable cores no other process is using, at least 1; all usable ones if the system does not tell.
+    """Return the number of free usable cores, at least 1; all usable ones if the system does not tell.
 
     Measures for `sample_seconds`. The load of this process does not count; that of its children does.
     """
@@ -64,7 +64,7 @@ def use_threads(threads: int | None = None, *, processes: int = 1) -> int:
     Args:
         threads: the number, also for processes that this one starts. By default the value of OMP_NUM_THREADS or
             MKL_NUM_THREADS, else the number of usable cores.
-        processes: how many processes share the cores.
+        processes: number of processes that share the cores.
 
     Raises:
         UsageError: `threads` is less than 1.

@@ -1,4 +1,4 @@
-"""Work that a signal must not interrupt halfway."""
+"""Protect work that a signal must not interrupt halfway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work ahead in threads: while the caller works on one result, threads make the next ones.
+"""Work ahead in threads, which make the next results while the caller uses one.
 
     jobs -> worker threads -> a bounded queue -> the caller
 
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 Event = TypeVar("Event")
 
 TICK_SECONDS = 0.5
-_CLOSING_SECONDS = 2.0  # for the threads to end; one that reads a large file takes longer, which does no harm
+_CLOSING_SECONDS = 2.0  # for the threads to end; a thread that reads a large file may take longer, without harm
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,14 @@ def iterate_ahead(
     ahead: int,
     tick_seconds: float = TICK_SECONDS,
 ) -> Generator[Made[Job, Item] | Done[Job, Result] | None, None, None]:
-    """The items of all jobs as they are made, and `Done` at the end of each job.
+    """Yield the items of all jobs as they are made, and `Done` at the end of each job.
 
-    The items of one job come in order. After `tick_seconds` without an event comes None.
+    The items of one job come in order. Yield None after `tick_seconds` without an event.
 
     Args:
         work: yields the items of a job and returns its result. It is closed if the caller stops early.
         workers: the number of threads.
-        ahead: the most items that wait for the caller, besides one that each thread holds.
+        ahead: maximum number of items that wait for the caller, besides one in each thread.
     """
     queue = _Queue[Made[Job, Item] | Done[Job, Result]]()
 
@@ -83,11 +83,11 @@ def iterate_ahead(
 def map_ahead(
     jobs: Iterable[Job], work: Callable[[Job], Result], *, workers: int, ahead: int, in_order: bool = True
 ) -> Generator[Done[Job, Result], None, None]:
-    """The results of `work(job)`, in the order of the jobs, or as they are finished.
+    """Yield the results of `work(job)`, in the order of the jobs, or as they are finished.
 
     Args:
         workers: the number of threads.
-        ahead: the most jobs that are started and not yet taken, including the one that the caller works on.
+        ahead: maximum number of started jobs, including the one that the caller uses.
     """
     queue = _Queue[Done[Job, Result]]()
     given = 0

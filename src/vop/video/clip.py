@@ -1,4 +1,4 @@
-"""What to read of a video: a clip, the number of frames, their size and shape; and the limits of these.
+"""What to read from a video (a clip, the number, size and shape of frames), and the limits of these values.
 
 The limits turn a mistyped number into an error before it fills the memory.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from vop.errors import UsageError, unknown_name
 
-# Counts changes of the frames that a video gives: which they are, and their pixels beyond rounding. Cached frames of
+# Version of decoding. It changes with the choice of frames, or with their pixels beyond rounding. Cached frames of
 # another version are not used, and a library says which of its videos were decoded by an earlier one.
 DECODER_VERSION = 3
 
@@ -37,21 +37,21 @@ WHOLE_VIDEO = Clip()
 
 
 def check_request(*, num_frames: int, size: int, clip: Clip = WHOLE_VIDEO) -> None:
-    """Raise a UsageError unless `num_frames` frames of `size` x `size` pixels can be read of a clip."""
+    """Raise a UsageError unless `num_frames` frames of `size` x `size` pixels can be read from a clip."""
     check_frames(num_frames, size)
     start, end = clip.start_seconds, clip.end_seconds
     if not 0 <= start < float("inf"):
-        raise UsageError(f"start_seconds is {start}; it counts from the first frame, 0 or later")
+        raise UsageError(f"start_seconds is {start}; it counts from the first frame and must be 0 or more")
     if end is not None and not start < end < float("inf"):
         raise UsageError(f"end_seconds is {end}; it must come after start_seconds, {start}")
 
 
 def check_frames(num_frames: int, size: int) -> None:
-    """Raise a UsageError unless `num_frames` frames of `size` x `size` pixels can be read of a video."""
+    """Raise a UsageError unless `num_frames` frames of `size` x `size` pixels can be read from a video."""
     if num_frames < 1:
         raise UsageError(f"num_frames is {num_frames}; at least 1 is needed")
     if num_frames > MAX_FRAMES:
-        raise UsageError(f"num_frames is {num_frames}; at most {MAX_FRAMES} are read of a video")
+        raise UsageError(f"num_frames is {num_frames}; at most {MAX_FRAMES} are read from a video")
     if size < 1:
         raise UsageError(f"size is {size}; at least 1 pixel is needed")
     if size > MAX_SIZE:

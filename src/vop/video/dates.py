@@ -9,7 +9,7 @@ date            a tag with a day in it: Matroska's DATE_RECORDED, DATE_DIGITIZED
 name            the file's name, as cameras, phones, messengers and screen recorders write dates into it
 file            the file's modification time, which is used even if it is not plausible
 
-A date from 1980 until tomorrow is plausible. Clocks that were never set and empty fields say 1904 or 1970.
+A date from 1980 until tomorrow is plausible. Clocks that were never set and empty fields give 1904 or 1970.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class RecordingDate(NamedTuple):
 def recording_date(
     container: Mapping[str, str], stream: Mapping[str, str], path: Path, mtime_ns: int, *, now: datetime | None = None
 ) -> RecordingDate:
-    """When a video was recorded.
+    """Return when a video was recorded.
 
     Args:
         container, stream: metadata of the file and of its video stream, by FFmpeg's names.

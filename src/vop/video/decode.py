@@ -1,4 +1,4 @@
-"""Frames of a video file: the times of all packets are read first, then only what the wanted frames need is decoded."""
+"""Decode frames of a video file: read the times of all packets first, then decode only what the frames need."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class VideoDecoder:
         colours: converts its frames to RGB.
 
     Raises:
-        VideoError: there is no such file, or no video in it.
+        VideoError: the file does not exist, or is not a video.
         UsageError: `stream` is not one of its video streams.
     """
 

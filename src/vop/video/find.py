@@ -1,11 +1,11 @@
-"""Which files below some paths are videos. Only names are looked at where they tell enough.
+"""Find the video files below some paths. Reads a file only if its name is not enough.
 
 Globs exclude files and folders:
 
-    IMG_*.MOV           a file or folder with such a name, anywhere
+    IMG_*.MOV           files and folders whose name matches, anywhere
     private             everything below each folder with that name
     2024/private        by its path from the folder that is searched (with or without that folder's own name)
-    **/raw/*.mov        anywhere again
+    **/raw/*.mov        by a part of the path, anywhere
     /data/videos/old    an absolute path
 """
 
@@ -29,7 +29,7 @@ from vop.utils.names import existing_path, nfc
 from vop.video.kinds import VIDEO, is_live_photo, kind_by_content, kind_by_name, previews_among, with_pictures
 
 # Folders that a NAS (Synology, QNAP) or a system keeps for itself: previews, snapshots, what was deleted or repaired.
-# Windows writes its names in upper or lower case; others that begin with a dot are hidden anyway.
+# Windows writes these names in upper or lower case. Names that begin with a dot are hidden anyway.
 _SYSTEM_FOLDERS = {"@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot", "lost+found"}
 _WINDOWS_FOLDERS = {"$recycle.bin", "system volume information"}
 
@@ -57,15 +57,15 @@ class FoundFile:
 
 @dataclass
 class FoundVideos:
-    """The videos below some paths, and what was left out.
+    """The videos below some paths, and the files that were left out.
 
     Attributes:
-        files: that may be videos, sorted by path, each once.
-        passed_over: how many files and folders were left out, by reason.
+        files: files that may be videos, sorted by path, each once.
+        passed_over: number of files and folders that were left out, by reason.
         left_out: files and folders that may hold videos and were left out: excluded ones, previews, movies of Live
             Photos.
-        missing: paths that were given and cannot be looked at, with the reason.
-        unreadable: files and folders that could not be looked at, with the reason; sorted. Their paths may hold
+        missing: given paths that cannot be read, with the reason.
+        unreadable: files and folders that could not be read, with the reason; sorted. Their paths may hold
             lone surrogates, where a name is not valid UTF-8.
     """
 
@@ -87,9 +87,9 @@ def find_videos(
     exclude: Sequence[str] = (),
     live_photos: bool = False,
 ) -> FoundVideos:
-    """The videos among some files and below some folders.
+    """Find the videos among some files and below some folders.
 
-    A file is taken for a video by its suffix; where that tells nothing, if FFmpeg finds a video stream in it. Symbolic
+    A file is a video by its suffix or, if that is ambiguous, if FFmpeg finds a video stream in it. Symbolic
     links are followed, but a file is listed once, under its own name where that lies below one of the paths. Left out
     are what is hidden (its name begins with a dot), folders that a NAS or a system keeps for itself, other kinds of
     files, previews that a camera writes beside a recording, movies of Live Photos, libraries of vop, and what is not a
@@ -222,7 +222,7 @@ class _Finder:
             self._entry(entry, os.path.join(real, entry.name), root, companions)
 
     def _companions(self, entries: list[os.DirEntry[str]], root: str) -> dict[str, str]:
-        """Files beside a recording or a picture that are not to be listed, by name, and why."""
+        """Return files beside a recording or a picture to leave out, by name, with the reason."""
         names = [entry.name for entry in entries if not self.is_excluded(root)(entry.path)]
         movies = set() if self.live_photos else with_pictures(names)
         return dict.fromkeys(movies, _LIVE_PHOTO) | dict.fromkeys(previews_among(names), _PREVIEW)
@@ -253,7 +253,7 @@ class _Finder:
             self._take(path, real)
 
     def _take(self, path: str, real: str, *, given: bool = False) -> None:
-        """Lists a file, unless it turns out to be unreadable, or not a video."""
+        """List a file, unless it is unreadable or not a video."""
         if real in self.files:
             return
         try:
@@ -282,7 +282,7 @@ class _Finder:
 
     def _complain_of(self, path: str, error: OSError) -> None:
         is_dangling = os.path.islink(path) and not os.path.exists(path)
-        self._complain(path, "a symbolic link that leads nowhere" if is_dangling else error.strerror or str(error))
+        self._complain(path, "a broken symbolic link" if is_dangling else error.strerror or str(error))
 
 
 def _kind(path: str, mode: int, *, given: bool) -> str:

@@ -162,7 +162,7 @@ def video_timeline(path: str | Path) -> Timeline:
     """When the frames of a video are shown. Reads all packets, decodes nothing.
 
     Raises:
-        VideoError: there is no such file, or no video in it.
+        VideoError: the file does not exist, or is not a video.
     """
     with VideoDecoder(path) as video:
         return video.timeline

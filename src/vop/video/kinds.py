@@ -1,4 +1,4 @@
-"""What a file is, told from its name, its first bytes and the files beside it.
+"""Tell the kind of a file from its name, its first bytes and the files beside it.
 
 Videos, and what cameras write beside them: small previews of a recording, and the short movies of Live Photos.
 """
@@ -64,12 +64,12 @@ _MAX_HEADER_BYTES = 2**24
 
 
 def kind_by_name(path: str) -> str | None:
-    """What a file is by its suffix, such as "a picture"; None where the suffix does not tell."""
+    """Return a file's kind by its suffix, such as "a picture"; None if the suffix does not tell."""
     return _KINDS.get(_suffix(path))
 
 
 def kind_by_content(path: str) -> str:
-    """What a file is by its first bytes: "a video", "a picture", "text", or "not a video".
+    """Return a file's kind by its first bytes: "a video", "a picture", "text", or "not a video".
 
     Raises:
         OSError: the file cannot be read.
@@ -104,7 +104,7 @@ def _kind_of_format(file_format: av.ContainerFormat) -> str:
 
 
 def previews_among(names: Iterable[str]) -> set[str]:
-    """The names in a folder that are previews of a recording which is there itself."""
+    """Return the names in a folder that are previews of a recording in the same folder."""
     recordings = {name: _recording(name) for name in names}
     originals = {of for name, (of, is_preview) in recordings.items() if not is_preview and _suffix(name) in _ORIGINALS}
     return {name for name, (of, is_preview) in recordings.items() if is_preview and of in originals}
@@ -121,7 +121,7 @@ def _recording(name: str) -> tuple[str, bool]:
 
 
 def with_pictures(names: Iterable[str]) -> set[str]:
-    """The names in a folder that may be movies of Live Photos: a picture of the same name is there."""
+    """Return the names in a folder that may be movies of Live Photos: beside a picture of the same name."""
     names = list(names)
     pictures = {_stem(name) for name in names if _suffix(name) in (".heic", ".heif", ".jpg", ".jpeg")}
     return {name for name in names if _suffix(name) == ".mov" and _stem(name) in pictures}

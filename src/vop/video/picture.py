@@ -1,4 +1,4 @@
-"""Pictures, read as videos in which nothing moves."""
+"""Read pictures as videos without motion."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST = f"more than {MAX_PIXELS // 2**20} megapixels"
 
 
 def picture_frames(path: str | Path, *, num_frames: int, size: int) -> np.ndarray:
-    """A picture, upright and prepared like a video's frames, `num_frames` times. Of an animation, the first one.
+    """Return a picture `num_frames` times, prepared like a video's frames. An animation gives its first frame.
 
     Transparent pixels are laid on grey, as those of videos are.
 
@@ -42,7 +42,7 @@ def picture_frames(path: str | Path, *, num_frames: int, size: int) -> np.ndarra
 
 
 def is_picture(path: str | Path) -> bool:
-    """Whether the file begins like a picture that `picture_frames` reads. The rest may still be damaged."""
+    """Return whether the file begins like a picture that `picture_frames` reads. The rest may still be damaged."""
     try:
         with _quiet(), Image.open(path, formats=FORMATS):
             return True
@@ -53,7 +53,7 @@ def is_picture(path: str | Path) -> bool:
 
 
 def is_animation(path: str | Path) -> bool:
-    """Whether the file is a picture that `picture_frames` reads, with more than one frame."""
+    """Return whether the file is a picture for `picture_frames` with more than one frame."""
     try:
         with _quiet(), Image.open(path, formats=FORMATS) as image:
             return getattr(image, "is_animated", False)
@@ -75,7 +75,9 @@ def _read(path: Path) -> np.ndarray:
     except FileNotFoundError as error:
         raise VideoError(path, "there is no such file") from error
     except UnidentifiedImageError as error:
-        raise VideoError(path, f"this is not a picture that can be read; {', '.join(FORMATS)} can") from error
+        raise VideoError(
+            path, f"this is not a supported picture; supported formats are {', '.join(FORMATS)}"
+        ) from error
     except Exception as error:  # damaged data makes Pillow's readers raise OSError, SyntaxError, IndexError and others
         raise VideoError(path, f"the picture is damaged: {error}") from error
 

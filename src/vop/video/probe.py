@@ -69,7 +69,7 @@ def probe(path: str | Path, *, stream: int | None = None) -> VideoInfo:
         stream: a video stream by its number in the file; by default the one that FFmpeg's command takes.
 
     Raises:
-        VideoError: there is no such file, or no video in it.
+        VideoError: the file does not exist, or is not a video.
         UsageError: `stream` is not one of its video streams.
     """
     with VideoDecoder(path, stream=stream) as video:

@@ -1,4 +1,4 @@
-"""From a decoded frame to the square that CLIP sees and to a small whole picture.
+"""Turn a decoded frame into the square for CLIP, and into a small whole picture.
 
 Both are turned, mirrored and stretched as players show the video.
 """

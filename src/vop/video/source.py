@@ -1,4 +1,4 @@
-"""A video file and its packets: opened, read in order, sought, or looked up by the index of an MP4 file."""
+"""Open a video file, and read its packets in order, by seeking, or by the index of an MP4 file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _FAR_SECONDS = 10  # between decoding and showing; beyond, the timestamps need m
 def open_video(
     path: Path, *, stream: int | None = None, format_bytes: int = 2**20
 ) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Open a video file: its container and its video stream. Opens no address on a network.
+    """Open a video file: its container and its video stream. Never opens a network address.
 
     Of several video streams FFmpeg's command takes the default one, else the largest, and so does this; but it never
     takes a cover, a still picture or a preview if there is a video.
@@ -50,7 +50,7 @@ def open_video(
         format_bytes: the most bytes to read to detect the format; less is faster for files that are not videos.
 
     Raises:
-        VideoError: there is no such file, or no video in it.
+        VideoError: the file does not exist, or is not a video.
         UsageError: the stream is not a video stream of the file.
     """
     with _opened(path, format_bytes) as container:
@@ -139,7 +139,7 @@ def _area(stream: av.VideoStream) -> int:
 
 
 def _count_frames(path: Path, streams: list[av.VideoStream]) -> dict[int, int]:
-    """How many frames each stream has, up to `_ENOUGH`: from the header, or else counted in the packets."""
+    """Return the number of frames of each stream, up to `_ENOUGH`: from the header, or else counted in the packets."""
     counts = {stream.index: stream.frames for stream in streams}
     if all(counts.values()):
         return counts
@@ -168,7 +168,7 @@ def _kind(stream: Stream) -> str:
 
 
 class FromMemory:
-    """Packets that were kept in memory."""
+    """Packets that are kept in memory."""
 
     def __init__(self, packets: list[av.Packet[Stream]], timeline: Timeline) -> None:
         self._packets = packets
@@ -259,7 +259,7 @@ def _stamp(packets: Sequence[av.Packet[Stream]], first: int, timeline: Timeline)
 
 
 class Unsure(Exception):
-    """A part of the file is not enough: all of it has to be read."""
+    """The whole file must be read, because a part of it is not enough."""
 
 
 def look_up(
