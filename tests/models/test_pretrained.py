@@ -125,7 +125,7 @@ class TestDamage:
     def test_weights(self, run, content):
         weights = run / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-8] if content is None else content)
-        with pytest.raises(VopError, match=r"model\.safetensors: damaged"):
+        with pytest.raises(VopError, match=r"model\.safetensors is damaged"):
             vop.load(run)
         weights.unlink()
         with pytest.raises(VopError, match=r"model\.safetensors: missing"):

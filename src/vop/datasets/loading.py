@@ -1,4 +1,4 @@
-"""Batches for training: the same ones for a seed, however many processes share them."""
+"""Batches for training. The seed determines them, not the number of processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Item(TypedDict):
 
 
 class Batch(TypedDict):
-    """Several items. `rows` says with which of the videos each caption goes; there may be more captions than videos.
+    """Several items. `rows` maps each caption to its video. There may be more captions than videos.
 
     Shapes: captions t, rows int64 (t,), frames uint8 (b, frames, 3, size, size), video int64 (b,).
     """
@@ -61,11 +61,11 @@ class PairDataset(Dataset[Item | VideoError]):
 def caption_groups(split: Split, *, size: int, seed: int, epoch: int) -> list[list[int]]:
     """Every caption of a split once, in groups of `size` captions of one video.
 
-    Which captions meet changes with the epoch. A video's last group is smaller where `size` does not divide its number
-    of captions, and so is the only one of a video with fewer.
+    Each epoch groups the captions anew. A video's last group is smaller if `size` does not divide its number of
+    captions.
 
     Raises:
-        UsageError: no video has as many captions.
+        UsageError: no video has `size` captions.
     """
     _check_group_size(split, size)
     if size == 1:
@@ -95,7 +95,7 @@ def _check_group_size(split: Split, size: int) -> None:
 class EpochSampler(Sampler[list[int]]):
     """Batches of indices for one epoch, shuffled by seed and epoch alone.
 
-    `batch_size` is the global batch's: each of `world_size` ranks takes its stretch of it, so that training sees the
+    `batch_size` is the global batch's: each of `world_size` ranks takes a slice of it, so that training sees the
     same batches on one process and on eight, and `start_batch` resumes an epoch exactly. A last, smaller batch is
     dropped.
     """
@@ -141,7 +141,7 @@ class EpochSampler(Sampler[list[int]]):
 
 
 class FrameLoader:
-    """Batches that `workers` processes decode ahead. A worker's VideoError comes as it was, with its path and reason.
+    """Batches that `workers` processes decode ahead. A worker's VideoError keeps its path and reason.
 
     Args:
         batches: which items make up each batch.
@@ -170,7 +170,7 @@ class FrameLoader:
 
 
 def _collate(items: list[Item | VideoError]) -> Batch | VideoError:
-    # An exception that crosses from a worker loses its attributes; as a value it does not.
+    # An exception that a worker raises loses its attributes; one that it returns keeps them.
     kept: list[Item] = []
     for item in items:
         if isinstance(item, VideoError):
