@@ -1,4 +1,4 @@
-"""Writes a new folder as a whole or not at all."""
+"""Writes a new folder atomically."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
     Raises:
         UsageError: something other than an empty folder is at `path` already.
-        VopError: the folder cannot be made.
+        VopError: the folder cannot be created.
     """
     path = Path(path).expanduser()
     check_new_folder(path)
@@ -26,7 +26,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
     except OSError as error:
-        raise VopError(f"{path}: this folder cannot be made: {error.strerror}") from error
+        raise VopError(f"{path}: this folder cannot be created: {error.strerror}") from error
     try:
         yield temporary
         os.replace(temporary, path)

@@ -58,7 +58,7 @@ class FrameStore:
 
     @contextmanager
     def isolated(self) -> Iterator[FrameStore]:
-        """Return this store with decoding in separate processes. A file that crashes the decoder counts as unreadable."""
+        """Return this store with decoding in separate processes. A file that crashes one counts as unreadable."""
         with DecodingProcesses() as processes:
             yield replace(self, processes=processes)
 

@@ -56,8 +56,8 @@ def order(arms: Sequence[ArmResult]) -> list[OrderVerdict]:
         arms: methods with the paper's settings, under their names.
 
     Returns:
-        a verdict for each pair of `ORDER` whose methods are both among the arms. The paper's difference is an average over
-        its benchmarks, for zero-shot that of MSR-VTT-9k. Where ours is no larger than its spread, the verdict says so.
+        a verdict for each pair of `ORDER` whose methods are both among the arms. The paper's difference is an average
+        over its benchmarks, for zero-shot that of MSR-VTT-9k. Where ours is no larger than its spread, the verdict says so.
     """
     known = {arm.name: arm for arm in arms}
     found = []

@@ -181,8 +181,8 @@ class TextVideoModel(nn.Module):
         """Raises a UsageError if the head is pairwise: texts and videos then have no separate embeddings."""
         if self.pairwise:
             raise UsageError(
-                f"the head {self.head_name} scores a text and a video together, so neither has its own "
-                f"embedding: `vop evaluate` ranks with it; to encode or search, tune with one of {', '.join(heads.APART)}"
+                f"the head {self.head_name} scores a text and a video together, so neither has an "
+                f"embedding: `vop evaluate` ranks with it; to encode or search, tune with {' or '.join(heads.APART)}"
             )
 
     def forward(self, ids: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:

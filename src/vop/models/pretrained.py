@@ -131,9 +131,7 @@ def _its_backbone(wanted: BackboneConfig, folder: Path, given: str | None) -> Ba
     if name.startswith("./"):
         name = str(folder / name)
     if Path(name).is_absolute() and not Path(name).is_dir():
-        raise VopError(
-            f"{folder}: its backbone was at {name}, which does not exist; pass its new place as backbone=FOLDER"
-        )
+        raise VopError(f"{folder}: its backbone was at {name}, which does not exist; pass backbone=FOLDER")
     found = find_backbone(name, revision=None if given else wanted.revision)
     if found.content_hash() != wanted.sha256:
         raise VopError(

@@ -1,8 +1,8 @@
 """One loop for all methods.
 
-AdamW on what the method and the head train, a cosine schedule with warm-up, symmetric InfoNCE. The validation split is
-ranked before the training and after each epoch, or after every few if there are many short ones. The run keeps the best epoch's
-weights, or the untuned model if there is no evidence that they are better (`vop.training.selection`).
+AdamW on the trained parameters of method and head, a cosine schedule with warm-up, symmetric InfoNCE. The validation
+split is ranked before the training and after each epoch, or after every few if there are many short ones. The run keeps
+the best epoch's weights, or the untuned model if there is no evidence that they are better (`vop.training.selection`).
 """
 
 from __future__ import annotations
