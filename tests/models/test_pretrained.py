@@ -128,7 +128,7 @@ class TestDamage:
         with pytest.raises(VopError, match=r"model\.safetensors is damaged"):
             vop.load(run)
         weights.unlink()
-        with pytest.raises(VopError, match=r"model\.safetensors: missing"):
+        with pytest.raises(VopError, match=r"model\.safetensors is missing"):
             vop.load(run)
 
     def test_tensors(self, run):

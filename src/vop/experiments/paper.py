@@ -57,7 +57,7 @@ def order(arms: Sequence[ArmResult]) -> list[OrderVerdict]:
 
     Returns:
         a verdict for each pair of `ORDER` whose methods are both among the arms. The paper's difference is an average
-        over its benchmarks, for zero-shot that of MSR-VTT-9k. Where ours is no larger than its spread, the verdict says so.
+        over its benchmarks, for zero-shot that of MSR-VTT-9k. The verdict says so if ours is within its spread.
     """
     known = {arm.name: arm for arm in arms}
     found = []

@@ -43,7 +43,7 @@ class Recipe:
         aspect: "display" gives frames the shape in which players show them, "stored" ignores the file's pixel aspect
             ratio, as most published pipelines do.
         on_bad_video: "skip" leaves unreadable videos out and reports them; "fail" stops.
-        workers: processes that decode.
+        workers: threads that load frames.
         checkpoint_seconds: seconds between two checkpoints within an epoch. Each epoch ends with one, too.
     """
 
