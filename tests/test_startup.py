@@ -33,7 +33,7 @@ def test_mini():
     ("method", "head"), [("vop", "meanP"), ("vop-f+c", "meanP"), ("bias", "meanP"), ("vop-f+p", "seqTransf")]
 )
 def test_a_run(tmp_path, method, head):
-    create(method, head=head, num_frames=4).save_pretrained(tmp_path)
+    create(method, "mini", head=head, num_frames=4).save_pretrained(tmp_path)
     assert run(CODE, str(tmp_path)) == [method, head]
 
 

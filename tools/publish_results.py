@@ -1,7 +1,7 @@
 """Writes the results of the project's own experiments into docs/: one data file, the tables of one page, few figures.
 
     python -m tools.publish_results runs/emoji-motion/report    # after `vop compare` and `vop ablate`
-    python -m tools.publish_results                             # tables and figures anew, from the data file
+    python -m tools.publish_results                             # only tables and figures, from the data file
 
 The data file is `docs/results/results.json`. The tables stand in `docs/results.md`, between two comments.
 """

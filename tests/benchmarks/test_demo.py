@@ -67,6 +67,6 @@ def test_the_demo_does_the_whole_job(tmp_path, monkeypatch, capsys):
 def test_the_demo_leaves_what_is_not_its_own(tmp_path, name):
     (tmp_path / name).mkdir()
     (tmp_path / name / "precious.txt").write_text("mine")
-    with pytest.raises(UsageError, match="no demo made it"):
+    with pytest.raises(UsageError, match="not made by a demo"):
         run_demo(tmp_path, plan=PLAN)
     assert (tmp_path / name / "precious.txt").read_text() == "mine"

@@ -150,7 +150,7 @@ def test_a_configuration_that_does_not_fit_is_named(tmp_path, clip_state, hyperp
 
 
 def test_missing_files_are_named(tmp_path, clip_state):
-    with pytest.raises(UsageError, match="nowhere: no such folder"):
+    with pytest.raises(UsageError, match=r"nowhere: .*VoP_msrvtt9k\.pth"):
         import_modelscope(tmp_path / "nowhere", tmp_path / "run")
     make_release(tmp_path, clip_state, backbone_inside=False)
     (tmp_path / "ViT-B-32.pt").unlink()

@@ -125,17 +125,17 @@ class TestDamage:
     def test_weights(self, run, content):
         weights = run / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-8] if content is None else content)
-        with pytest.raises(VopError, match=r"model\.safetensors: damaged"):
+        with pytest.raises(VopError, match=r"model\.safetensors is damaged"):
             vop.load(run)
         weights.unlink()
-        with pytest.raises(VopError, match=r"model\.safetensors: missing"):
+        with pytest.raises(VopError, match=r"model\.safetensors is missing"):
             vop.load(run)
 
     def test_tensors(self, run):
         state = load_file(run / "model.safetensors")
         name = next(iter(state))
         save_file({**state, "extra": torch.ones(1)}, run / "model.safetensors")
-        with pytest.raises(VopError, match="'extra' is on one side only"):
+        with pytest.raises(VopError, match="'extra'"):
             vop.load(run)
         save_file({**state, name: torch.ones(7)}, run / "model.safetensors")
         with pytest.raises(VopError, match=rf"{name} has shape \(7,\)"):

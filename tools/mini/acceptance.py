@@ -1,4 +1,4 @@
-"""What a backbone must know before it is accepted: measured on pictures that it never saw.
+"""Checks that a backbone must pass to be accepted, on pictures that it never saw.
 
 R@1 alone hides what matters: it looks fine while `left` and `right` are at chance. So there are swaps: of two pictures
 of the same things that differ in one respect, is each nearer to its own caption, and each caption to its own picture?

@@ -2,8 +2,8 @@
 
     python -m tools.mini.pretrain --out DIR
 
-writes checkpoints, a log and, at the end, a `transformers` CLIP folder with the acceptance results to DIR. Killed, the
-same command with `--resume` goes on from the last checkpoint. On two cores it takes about an hour; on a busy machine
+writes checkpoints, a log and, at the end, a `transformers` CLIP folder with the acceptance results to DIR. After an
+interruption, `--resume` resumes from the last checkpoint. On two cores it takes about an hour; on a busy machine
 set OMP_PROC_BIND=true and OMP_PLACES=cores, or both threads may end up on one core.
 
 Besides CLIP's contrastive loss over batches of hard groups, linear classifiers read what the captions state (position,
@@ -205,7 +205,7 @@ class Trainer:
             torch.save(state, temporary)
 
     def resume(self) -> None:
-        """Goes on from the checkpoint, if there is one."""
+        """Resumes from the checkpoint, if there is one."""
         path = self.out / "checkpoint.pt"
         if not path.is_file():
             return

@@ -120,7 +120,7 @@ def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
         revision: of a hub id; OpenAI's are pinned by default.
 
     Raises:
-        UsageError: no such name.
+        UsageError: the name is unknown.
         VopError: the folder is not a ViT CLIP, or the hub cannot be reached and nothing is cached.
     """
     name = SHORT_NAMES.get(without_hub_prefix(name), without_hub_prefix(name))
@@ -133,7 +133,7 @@ def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
     if not is_hub_id(name) or name.startswith("ViT-"):
         raise unknown_name("backbone or folder", name, [*REGISTRY.names(), *SHORT_NAMES, *KNOWN_SIZES])
     folder = _download(name, revision or PINNED_REVISIONS.get(name))
-    return _read_folder(folder, name=name, revision=folder.name)  # a snapshot is called by its commit
+    return _read_folder(folder, name=name, revision=folder.name)  # a snapshot folder is named after its commit
 
 
 def _find_mini() -> Backbone:
@@ -240,7 +240,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _check_weights(folder: Path, count: int) -> None:
-    """Refuses files that hold much more than the `count` numbers of the configuration, before they are read."""
+    """Raises a VopError if the files are much larger than the `count` numbers of the configuration."""
     whole = folder / "model.safetensors"
     paths = [whole] if whole.exists() else _weight_files(folder)
     for path in paths:

@@ -100,7 +100,7 @@ class Atlas:
     pixels: np.ndarray
 
     def drawing(self, concept: int, side: int) -> np.ndarray:
-        """One drawing at `side` pixels: float32 (side, side, 4) in 0..1, premultiplied. Not to be written to."""
+        """One drawing at `side` pixels: float32 (side, side, 4) in 0..1, premultiplied. Read-only."""
         return self._scaled(concept, side)
 
     @cached_property
@@ -112,7 +112,7 @@ class Atlas:
 def load_atlas() -> Atlas:
     """The atlas, rasterised on first use into the cache folder (`$XDG_CACHE_HOME/vop`, else `~/.cache/vop`).
 
-    Raises VopError where the artwork's packages are not installed.
+    Raises a VopError if the artwork's packages are not installed.
     """
     svg_folder, version = _artwork()
     path = cache_folder() / f"atlas-{version}-{len(CONCEPTS)}-{ATLAS_PIXELS}-{_fingerprint()}.npy"
@@ -123,7 +123,7 @@ def load_atlas() -> Atlas:
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept: `$XDG_CACHE_HOME/vop`, else `~/.cache/vop`."""
+    """Return the cache folder: `$XDG_CACHE_HOME/vop`, or `~/.cache/vop`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vop"
 
 
@@ -143,7 +143,7 @@ def _artwork() -> tuple[Path, str]:
 
 
 def _rasterise(svg_folder: Path, unicode_name: str) -> np.ndarray:
-    """One drawing, cropped to what is drawn and centred in a square: uint8 (side, side, 4), premultiplied."""
+    """One drawing, cropped to its visible pixels and centred in a square: uint8 (side, side, 4), premultiplied."""
     import resvg_py
     from PIL import Image
 

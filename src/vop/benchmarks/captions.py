@@ -1,4 +1,4 @@
-"""Wording: how the built-in world says what can be seen in one picture.
+"""Captions for single pictures of the built-in world.
 
 Every fact has several wordings. The words in which videos are described later ("moves to the left", "gets big",
 "then") occur here as well, about the still picture that the movement would end in: a backbone can only tell
@@ -103,7 +103,7 @@ def place(position: str, rng: Random) -> str:
 
 
 def behind(colour: str | None, rng: Random) -> str:
-    """What is said of the background, to be put after the rest; empty for None."""
+    """Return the words on the background that end a caption, or an empty string for None."""
     return rng.choice(_BACKGROUNDS).format(colour) if colour else ""
 
 
@@ -125,7 +125,7 @@ def say_state(concept: int, fact: str, rng: Random) -> str:
 
 
 def say_count(concept: int, count: str, rng: Random) -> str:
-    """A sentence on how many things of one kind there are."""
+    """A sentence that counts things of one kind."""
     name = CONCEPTS[concept]
     words = f"{count} {name if count == 'one' else plural(name)}"
     return rng.choice(("", "", "a picture of ", "we see ", "here are " if count != "one" else "here is ")) + words

@@ -1,4 +1,4 @@
-"""The whole job on the built-in benchmark: render, tune, evaluate, index the gallery, answer typed sentences."""
+"""Runs every step on the built-in benchmark: render, tune, evaluate, index the gallery, search it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vop.utils.progress import Progress, silent, stage
 
 METHOD = "vop-f+p"
 FRAMES = 6
-# The rate of docs/results.md. What tuning does is what a demo shows, for better or worse.
+# The learning rate of docs/results.md.
 RECIPE = Recipe(epochs=8, learning_rate=3e-2, validation=0.1, if_worse=TUNED, workers=0)
 SENTENCES, TOP = 5, 3
 
@@ -54,9 +54,9 @@ class DemoResult:
 
 
 def run_demo(out: Path, *, plan: emoji_motion.Plan = emoji_motion.DEMO, progress: Progress = silent) -> DemoResult:
-    """Does it all below `out`: `data/`, `cache/`, `run/`, `library/`, `contact_sheet.png`.
+    """Run the demo and write its files to `out`: `data/`, `cache/`, `run/`, `library/`, `contact_sheet.png`.
 
-    Videos and cache of an earlier demo are used again.
+    Reuses the videos and the cache of an earlier demo.
     """
     _make_room(out)
     dataset = emoji_motion.dataset(out / "data", plan=plan, progress=stage(progress, "rendering videos"))
@@ -84,15 +84,15 @@ def run_demo(out: Path, *, plan: emoji_motion.Plan = emoji_motion.DEMO, progress
 
 
 def _make_room(out: Path) -> None:
-    """Removes an earlier demo's run and library, and nothing else that may stand there."""
+    """Remove the run and the library of an earlier demo. Fail if another program made them."""
     for made in (out / "run", out / "library"):
         if made.exists() and not (out / "data" / emoji_motion.MARKER).exists():
-            raise UsageError(f"{made} exists, and no demo made it: choose another --out")
+            raise UsageError(f"{made} exists but was not made by a demo: choose another --out")
         shutil.rmtree(made, ignore_errors=True)
 
 
 def _sentences(split: Split, root: Path, plan: emoji_motion.Plan) -> list[int]:
-    """The first video of each of the first kinds: captions that nobody chose for being easy."""
+    """Return the first video of each of the first kinds, so that nobody picks easy captions."""
     metadata = emoji_motion.load_metadata(root, plan=plan)
     first: dict[str, int] = {}
     for row, target in enumerate(split.targets):

@@ -25,12 +25,12 @@ from vop.utils.files import atomic_write
 
 VERSION = 1  # raise it when the same seed gives other videos
 CAPTIONS, MARKER = "captions.jsonl", "complete.json"
-CREDIT = "Artwork: OpenMoji, the open-source emoji and icon project, CC BY-SA 4.0"  # wherever its videos are shown
+CREDIT = "Artwork: OpenMoji, the open-source emoji and icon project, CC BY-SA 4.0"  # shown with its videos
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to make: videos in each split, the share of them that have a twin, and the seed."""
+    """Settings of the benchmark: videos per split, the share of them with a twin, and the seed."""
 
     train: int = 1024
     val: int = 200
@@ -40,9 +40,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         if min(self.train, self.val, self.test) < 0 or self.train + self.val + self.test == 0:
-            raise UsageError(f"{self}: sizes are at least 0, and one of them is more")
+            raise UsageError(f"{self}: sizes must be 0 or more, and one must be above 0")
         if not 0 <= self.twins <= 1:
-            raise UsageError(f"twins is {self.twins}; a share is between 0 and 1")
+            raise UsageError(f"twins is {self.twins}; it must be between 0 and 1")
 
     @property
     def fingerprint(self) -> str:
@@ -64,7 +64,7 @@ class Clip:
         caption: what happens.
         kind: one of `stories.KINDS`.
         twin: the id of the video that shows the same backwards, or None.
-        seed: what the picture is drawn from; twins share it.
+        seed: seeds the drawing of the picture; twins share it.
         backwards: whether the frames are in reversed order.
         story: what happens.
     """
@@ -129,7 +129,7 @@ def draw(clip: Clip) -> np.ndarray:
 
 
 def read(name: str, root: Path | None, *, videos: Path | None = None) -> Dataset:
-    """The reader of `emoji-motion` (`vop.datasets.readers`): renders it unless it is there already."""
+    """The reader of `emoji-motion` (`vop.datasets.readers`): renders missing files."""
     if videos is not None:
         raise UsageError(f"{name} renders its own videos; give its folder as {name}:DIR")
     return dataset(root)
@@ -140,7 +140,7 @@ def dataset(
 ) -> Dataset:
     """The benchmark, rendered into `root` first where files are missing (default: the cache folder).
 
-    `progress(done, total)` is called after every video. A rendering that was cut off goes on where it stopped.
+    `progress(done, total)` is called after every video. An interrupted rendering resumes.
 
     Raises:
         DataError: `root` holds the benchmark of another plan.
@@ -194,7 +194,7 @@ def _write(path: Path, text: str) -> None:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is known of a video besides its caption."""
+    """Facts about a video besides its caption."""
 
     kind: str
     twin: str | None
@@ -204,18 +204,18 @@ def load_metadata(root: Path | None = None, *, plan: Plan = FULL) -> dict[str, M
     """For each video id of a rendered benchmark, its kind of content and its twin.
 
     Raises:
-        DataError: nothing has been rendered there.
+        DataError: the benchmark has not been rendered there.
     """
     root = Path(root) if root is not None else cache_folder() / f"emoji-motion-{plan.fingerprint}"
     path = root / CAPTIONS
     if not path.is_file():
-        raise DataError(f"{path}: no such file; emoji-motion has not been rendered here")
+        raise DataError(f"{path} does not exist: emoji-motion has not been rendered here")
     rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     return {row["id"]: Metadata(row["kind"], row["twin"]) for row in rows}
 
 
 def twin_indices(video_ids: Sequence[str], metadata: dict[str, Metadata]) -> list[int | None]:
-    """For each video, the place of its twin in `video_ids`; None where it has none there."""
+    """Return the index of each video's twin in `video_ids`, or None if the twin is not there."""
     places = {video_id: i for i, video_id in enumerate(video_ids)}
     twins = [metadata[video_id].twin for video_id in video_ids]
     return [None if twin is None else places.get(twin) for twin in twins]

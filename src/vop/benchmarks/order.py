@@ -26,7 +26,7 @@ def order_accuracy(similarity: torch.Tensor | np.ndarray, twins: Sequence[int | 
     """
     similarity = torch.as_tensor(similarity)
     if similarity.shape != (len(twins), len(twins)):
-        raise ValueError(f"similarity is {tuple(similarity.shape)} for {len(twins)} videos; it has to be square")
+        raise ValueError(f"similarity is {tuple(similarity.shape)} for {len(twins)} videos; it must be square")
     pairs = [(own, twin) for own, twin in enumerate(twins) if twin is not None]
     if not pairs:
         raise ValueError(f"none of the {len(twins)} videos has a twin")
@@ -43,14 +43,14 @@ def measure(similarity: torch.Tensor, split: Split) -> dict[str, Any]:
     """Order accuracy, and by kind of content: `{"extras": {"order"}, "kinds": {kind: {"videos", "t2v_r1", "order"}}}`.
 
     Args:
-        similarity: (n, n) of a split of emoji-motion, or of what could be read of it.
+        similarity: (n, n) of the readable videos of a split of emoji-motion.
         split: with one caption for each video.
     """
     metadata = emoji_motion.load_metadata(split.videos[0].path.parent.parent)
     kinds = [metadata[video.id].kind for video in split.videos]
     twins = emoji_motion.twin_indices([video.id for video in split.videos], metadata)
     own = similarity.diagonal()[:, None]
-    first = (similarity >= own).sum(dim=1) == 1  # as ranks do, which place a right item after those that tie
+    first = (similarity >= own).sum(dim=1) == 1  # pessimistic, as in ranks: ties count as wrong
     by_kind = {}
     for kind in sorted(set(kinds)):
         rows = [row for row, other in enumerate(kinds) if other == kind]

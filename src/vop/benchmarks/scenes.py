@@ -49,7 +49,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Example:
-    """A picture, what is said of it, and the facts that are said (see `FACTS`), for checks and auxiliary losses."""
+    """A picture, its caption, and the facts that the caption states (see `FACTS`) for checks and auxiliary losses."""
 
     stickers: tuple[Sticker, ...]
     background: Background
@@ -87,7 +87,7 @@ def render(stickers: tuple[Sticker, ...], background: Background, atlas: Atlas, 
 
 
 def paste(canvas: np.ndarray, sticker: Sticker, atlas: Atlas) -> None:
-    """Blends one sticker into a float canvas (side, side, 3), in place; what lies outside is cut off."""
+    """Blends one sticker into a float canvas (side, side, 3), in place, clipped to the canvas."""
     pixels = canvas.shape[0]
     drawing = _turned(atlas.drawing(sticker.concept, max(2, round(sticker.size * pixels))), sticker.angle)
     side = drawing.shape[0]
@@ -140,7 +140,7 @@ def _blobs(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray
 
 
 def any_background(rng: Random) -> Background:
-    """A background that no word is said about."""
+    """A background that the caption does not mention."""
     if rng.random() < 0.5:
         return named_background(rng.choice(_COLOUR_NAMES), rng)
     first = rng.random(), rng.random(), rng.random()

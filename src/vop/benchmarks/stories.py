@@ -1,4 +1,4 @@
-"""What happens in the videos of the built-in world, told forwards and backwards.
+"""Stories of the videos in the built-in world, with captions for both directions.
 
 A story has a kind, its things and its details; both directions of one story always belong to the same split, so that
 no split shares a content with another. The wordings use words that the pre-training shows in still pictures.
@@ -34,7 +34,7 @@ class Actor:
     swap: bool = False
 
     def reversed(self) -> Actor:
-        """The same the other way round."""
+        """Return the reversed movement."""
         return replace(self, start=self.end, end=self.start)
 
 
@@ -67,7 +67,7 @@ def _details(kind: str, rng: Random) -> tuple[str, ...]:
 
 
 def canonical(story: Story) -> Story:
-    """The same for stories that are each other's reversal (`then` with its things swapped)."""
+    """Return one key for a story and its reversal (`then` with its things swapped)."""
     return replace(story, things=tuple(sorted(story.things))) if story.kind == "then" else story
 
 

@@ -1,6 +1,6 @@
 """Draws and encodes the short videos of the built-in world: real H.264 files.
 
-They are meant to differ from the pictures that `mini` learned from: drifting and flickering backgrounds, sensor
+They differ on purpose from the pictures that `mini` learned from: drifting and flickering backgrounds, sensor
 noise, compression.
 """
 

@@ -1,4 +1,4 @@
-"""Writes a new folder as a whole or not at all."""
+"""Writes a new folder atomically."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
     Raises:
         UsageError: something other than an empty folder is at `path` already.
-        VopError: the folder cannot be made.
+        VopError: the folder cannot be created.
     """
     path = Path(path).expanduser()
     check_new_folder(path)

@@ -32,7 +32,7 @@ def import_modelscope(folder: str | Path, out: str | Path, *, vocabulary: str | 
     Args:
         folder: holds `VoP_msrvtt9k.pth` and `configuration.json`; `ViT-B-32.pt` is read only if the first lacks the
             backbone. Nothing in them is run.
-        out: a folder that does not exist yet, or is empty. It is there whole or not at all.
+        out: a folder that does not exist yet, or is empty. It is written atomically.
         vocabulary: OpenAI's `bpe_simple_vocab_16e6.txt.gz`; by default the one in `folder`. Without any, the run takes
             token ids only, until its `backbone` folder gets a tokenizer.
 
@@ -45,7 +45,7 @@ def import_modelscope(folder: str | Path, out: str | Path, *, vocabulary: str | 
     """
     folder, out = Path(folder).expanduser(), Path(out).expanduser()
     if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder; it is the one that holds {WEIGHTS} and {CONFIGURATION}")
+        raise UsageError(f"{folder}: the folder does not exist; it must hold {WEIGHTS} and {CONFIGURATION}")
     check_new_folder(out)
     vocabulary = find_vocabulary(folder, vocabulary)
     known = _read_configuration(folder / CONFIGURATION)

@@ -79,12 +79,12 @@ def import_openai(
 
     Args:
         file: a TorchScript archive or a state dict with OpenAI's names; nothing in it is run.
-        out: a folder that does not exist yet, or is empty. It is there whole or not at all.
+        out: a folder that does not exist yet, or is empty. It is written atomically.
         vocabulary: OpenAI's `bpe_simple_vocab_16e6.txt.gz`; by default the one beside `file`. Without any, the folder
             gets no tokenizer, and the model takes token ids only.
         heads, text_heads: of the attention in the vision and in the text tower.
-        activation: between the layers of an MLP, "quick-gelu" or "gelu". These three are known of OpenAI's own files,
-            and needed for any other.
+        activation: between the layers of an MLP, "quick-gelu" or "gelu". These three are known for OpenAI's own files,
+            and required for all others.
 
     Returns:
         `out`.

@@ -17,7 +17,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def find_vocabulary(folder: Path, given: str | Path | None) -> Path | None:
-    """The given file, or else the one in `folder` if there is one.
+    """Return the given file, or the one in `folder`, or None.
 
     Raises:
         UsageError: the given file does not exist.
@@ -26,7 +26,7 @@ def find_vocabulary(folder: Path, given: str | Path | None) -> Path | None:
     if path.is_file():
         return path
     if given:
-        raise UsageError(f"{path}: no such vocabulary file; OpenAI's is called {FILE_NAME}")
+        raise UsageError(f"{path}: the vocabulary does not exist; OpenAI's is called {FILE_NAME}")
     return None
 
 

@@ -1,4 +1,4 @@
-"""What the readers of benchmarks share: published files, lists of ids, and splits made of (video id, caption) pairs."""
+"""Shared by the readers of benchmarks: published files, lists of ids, and splits of (video id, caption) pairs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read_ids(path: Path) -> list[str]:
     """The ids of a list: one a line or, in a `.json` file, a list of texts.
 
     Raises:
-        DataError: an id is listed twice, or there is none.
+        DataError: an id is listed twice, or the list is empty.
     """
     if path.suffix == ".json":
         ids = expect(read_json(path), list, path)
@@ -29,7 +29,7 @@ def read_ids(path: Path) -> list[str]:
 
 
 def unique(path: Path, ids: Sequence[tuple[str, str]]) -> list[str]:
-    """The ids of (place, id), after a check that there are some and that none is there twice."""
+    """Return the ids of (place, id) pairs. Raises a DataError if there are none, or if one is listed twice."""
     first: dict[str, str] = {}
     for place, video_id in ids:
         if not video_id.strip():
@@ -48,10 +48,10 @@ class Benchmark:
     Args:
         name: of the data set.
         root: the folder of the files, which may lie in sub-folders.
-        videos: the folder of the videos, if it is another one.
+        videos: the folder of the videos, if it differs from `root`.
 
     Attributes:
-        notes: what the data set will have to say.
+        notes: remarks on the data for the user.
     """
 
     def __init__(self, name: str, root: Path | None, *, videos: Path | None = None) -> None:
@@ -63,24 +63,24 @@ class Benchmark:
         self._videos = self._files if videos is None else VideoFolder(videos)  # one walk finds both kinds of files
 
     def find(self, file: str, *, beside: Path | None = None) -> Path | None:
-        """The file of this name beside another one, or else the nearest to the root; None if there is none."""
+        """Return the file of this name beside another file, else the one nearest to the root, or None."""
         if beside is not None and (beside.parent / file).is_file():
             return beside.parent / file
         found = self._files.nearest(file)
         return None if found is None else Path(found)
 
     def need(self, file: str) -> Path:
-        """`find`, with a DataError if there is no such file."""
+        """Like `find`, but raises a DataError if the file does not exist."""
         found = self.find(file)
         if found is None:
             raise DataError(f"{self.root}: there is no {file} in this folder or below it")
         return found
 
     def each(self, files: Mapping[str, str], *, beside: Path | None = None) -> Iterator[tuple[str, Path]]:
-        """(split, path) of the files that are there, given {split: name}; a note names every missing one.
+        """Return (split, path) of the existing files, given {split: name}. A note names each missing file.
 
         Raises:
-            DataError: none is there.
+            DataError: all of them are missing.
         """
         found = {split: self.find(file, beside=beside) for split, file in files.items()}
         if not any(found.values()):
@@ -109,7 +109,7 @@ class Benchmark:
             read: gives the ids of `listing`.
 
         Raises:
-            DataError: nothing is left.
+            DataError: the split would be empty.
         """
         listed = dict.fromkeys(read(listing) if listing else (video_id for video_id, _ in pairs))
         wanted = [pair for pair in pairs if pair[0] in listed]
@@ -135,7 +135,7 @@ class Benchmark:
         )
 
     def dataset(self) -> Dataset:
-        """What was added, with the notes."""
+        """Return the data set with the added splits and the notes."""
         return Dataset(self.name, self._splits, notes=(*self.notes, *overlaps(self._splits)))
 
 
@@ -149,7 +149,7 @@ def _nothing_left(source: Path, listing: Path | None, listed: list[str]) -> Data
 
 
 def overlaps(splits: Mapping[str, Split]) -> Iterator[str]:
-    """Notes on videos that training sees and a held-out split has too."""
+    """Return notes on videos that are both in train and in another split."""
     ids = {name: {video.id for video in split.videos} for name, split in splits.items()}
     trained = ids.pop("train", set())
     for name, held_out in ids.items():

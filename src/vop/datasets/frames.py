@@ -1,4 +1,4 @@
-"""Videos as frames, from their files or from a cache on disk that gives the same bits."""
+"""Frames of videos, decoded from their files or read from a cache on disk, bit for bit the same."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class FrameStore:
     """Gives each video's frames, always the same way.
 
     With `cache`, a folder, a video is decoded once and read from there later: one safetensors file a video,
-    `num_frames * 3 * size * size` bytes. A cached file belongs to a video file with its time of change and size;
-    it is checked when it is read, and a damaged one is made again.
+    `num_frames * 3 * size * size` bytes. A cached file belongs to a video file with its modification time and size.
+    It is checked when it is read, and written again if it is damaged.
 
     Attributes:
         aspect: as for `decode_frames`.
-        processes: decode, in the place of this process; see `isolated`.
+        processes: decode the videos instead of this process; see `isolated`.
     """
 
     num_frames: int
@@ -58,7 +58,7 @@ class FrameStore:
 
     @contextmanager
     def isolated(self) -> Iterator[FrameStore]:
-        """This store, decoding in processes of their own: a file that crashes the decoder is an unreadable file."""
+        """Return this store with decoding in separate processes. A file that crashes one counts as unreadable."""
         with DecodingProcesses() as processes:
             yield replace(self, processes=processes)
 
@@ -73,7 +73,7 @@ class FrameStore:
         return torch.from_numpy(self.load_array(video))
 
     def load_array(self, video: Video) -> NDArray[np.uint8]:
-        """As `load`, a uint8 array."""
+        """Like `load`, but return a uint8 NumPy array."""
         if self.cache is None:
             return self._decode(video)
         cached = self.cache_path(video)
@@ -84,7 +84,7 @@ class FrameStore:
         return frames
 
     def cache_path(self, video: Video) -> Path:
-        """Where the cache keeps this video's frames, whether or not they are there."""
+        """Return the path of this video's cache file, which need not exist."""
         if self.cache is None:
             raise ValueError("this FrameStore has no cache")
         try:
@@ -99,7 +99,7 @@ class FrameStore:
         return Path(self.cache) / key[:2] / f"{key[2:40]}.safetensors"
 
     def is_cached(self, video: Video) -> bool:
-        """Whether the cache has a sound copy of this video's frames."""
+        """Whether the cache has an undamaged copy of this video's frames."""
         return self.cache is not None and self._read(self.cache_path(video)) is not None
 
     def _decode(self, video: Video) -> NDArray[np.uint8]:
@@ -111,7 +111,7 @@ class FrameStore:
 
 
 def read_frames(path: Path, *, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    """The frames in a cache file; None if there is none, or not what was once written."""
+    """Return the frames in a cache file, or None if the file is missing or damaged."""
     try:
         with safe_open(path, framework="np") as file:
             frames = file.get_tensor("frames")
@@ -123,12 +123,12 @@ def read_frames(path: Path, *, shape: tuple[int, ...]) -> NDArray[np.uint8] | No
 
 
 def write_frames(path: Path, frames: NDArray[np.uint8]) -> None:
-    """Writes a cache file, whole or not at all.
+    """Writes a cache file atomically.
 
     Raises:
         VopError: there is no space left.
     """
-    frames = np.ascontiguousarray(frames)  # of others it writes the bytes in the wrong order, without a word
+    frames = np.ascontiguousarray(frames)  # otherwise safetensors silently writes the bytes in the wrong order
     with atomic_write(path, durable=False) as temporary:
         save_file({"frames": frames}, temporary, metadata={"crc32": _checksum(frames)})
 

@@ -1,4 +1,4 @@
-"""Batches for training: the same ones for a seed, however many processes share them."""
+"""Batches for training. The seed determines them, not the number of processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Item(TypedDict):
 
 
 class Batch(TypedDict):
-    """Several items. `rows` says with which of the videos each caption goes; there may be more captions than videos.
+    """Several items. `rows` maps each caption to its video. There may be more captions than videos.
 
     Shapes: captions t, rows int64 (t,), frames uint8 (b, frames, 3, size, size), video int64 (b,).
     """
@@ -65,11 +65,11 @@ class PairDataset:
 def caption_groups(split: Split, *, size: int, seed: int, epoch: int) -> list[list[int]]:
     """Every caption of a split once, in groups of `size` captions of one video.
 
-    Which captions meet changes with the epoch. A video's last group is smaller where `size` does not divide its number
-    of captions, and so is the only one of a video with fewer.
+    Each epoch groups the captions anew. A video's last group is smaller if `size` does not divide its number of
+    captions.
 
     Raises:
-        UsageError: no video has as many captions.
+        UsageError: no video has `size` captions.
     """
     _check_group_size(split, size)
     if size == 1:
@@ -99,7 +99,7 @@ def _check_group_size(split: Split, size: int) -> None:
 class EpochSampler:
     """Batches of indices for one epoch, shuffled by seed and epoch alone.
 
-    `batch_size` is the global batch's: each of `world_size` ranks takes its stretch of it, so that training sees the
+    `batch_size` is the global batch's: each of `world_size` ranks takes a slice of it, so that training sees the
     same batches on one process and on eight, and `start_batch` resumes an epoch exactly. A last, smaller batch is
     dropped.
     """
@@ -145,7 +145,7 @@ class EpochSampler:
 
 
 class FrameLoader:
-    """Batches that threads load ahead while the model works on the ones before.
+    """Batches that threads load ahead while the model computes.
 
     They are threads, because processes would have to be forked beside those of LanceDB and FFmpeg, or to import the
     user's program again. Reading and decoding frames leaves Python's lock to others.

@@ -2,8 +2,8 @@
 
 Files, anywhere below the root: `LSMDC16_annos_training.csv`, `LSMDC16_annos_val.csv`,
 `LSMDC16_challenge_1000_publictect.csv`, and the clips, named by id, usually in a sub-folder for each film. The tables
-have no header and no quoting: clip id, four times and a sentence, with tabs in between. A clip id that comes again
-brings another caption of its clip.
+have no header and no quoting: clip id, four times and a sentence, with tabs in between. A repeated clip id adds
+a caption to its clip.
 """
 
 from __future__ import annotations

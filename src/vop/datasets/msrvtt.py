@@ -4,8 +4,8 @@ Files, anywhere below the root: `MSRVTT_train.9k.csv` or `MSRVTT_train.7k.csv` (
 `MSRVTT_JSFUSION_test.csv` (columns `video_id`, `sentence`), `MSRVTT_data.json` (`sentences`: a list of `video_id` and
 `caption`), and the videos, named by id. There is no published validation split for these; see `with_validation`.
 
-In the place of `MSRVTT_data.json` the challenge's own files may stand, `train_val_videodatainfo.json` and
-`test_videodatainfo.json`, which have the same form and 7,010 and 2,990 videos. With them the training list may be
+The challenge's own files `train_val_videodatainfo.json` and `test_videodatainfo.json`, with 7,010 and 2,990 videos,
+may replace `MSRVTT_data.json`. They have the same form. With them the training list may be
 missing: the 7k split is all videos of the former, the 9k split those of both without the test videos.
 """
 
@@ -59,7 +59,7 @@ def _captions_files(benchmark: Benchmark) -> list[Path]:
 
 
 def _without_a_list(benchmark: Benchmark, captions: dict[Path, list[Pair]]) -> dict[Path, list[Pair]]:
-    """The files that the training videos are in, where no list names them; a note says so."""
+    """Return the files with the training videos if the training list is missing, and add a note."""
     listing, every = _TRAIN[benchmark.name], benchmark.name == "msrvtt-9k"
     if every and len(captions) < len(_OFFICIAL):
         raise DataError(

@@ -1,7 +1,7 @@
 """Readers: one for each format of annotations, found by the data set's name.
 
 A reader is a function `read(name, root, *, videos) -> Dataset`: `root` is the folder behind the colon of the SPEC
-(None if there is none), `videos` the folder of the videos where they lie elsewhere.
+(None if there is none), `videos` the folder of the videos if it is another one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vop.utils.registry import Registry
 
 Reader = Callable[..., Dataset]
 
-# A new benchmark is a line here; its module is imported when its name is used.
+# Add a line here for a new benchmark. Its module is imported when its name is used.
 READERS: dict[str, str] = {
     "activitynet": "vop.datasets.activitynet:read",
     "didemo": "vop.datasets.didemo:read",
@@ -45,11 +45,11 @@ def load(
         spec: `NAME:DIR`, a benchmark and its folder (`msrvtt-9k:/data/msrvtt`); a CSV, TSV, JSON, JSONL or Parquet file
             with a video and a caption column, or a folder with one for each split (`train.csv`, `test.csv`); or
             `hf:OWNER/NAME`, such a folder on the Hugging Face hub.
-        videos: the folder of the videos, where it is not that of the annotations.
-        video_column, caption_column: of a table, where their names are not among the usual ones.
+        videos: the folder of the videos, if it is not the folder of the annotations.
+        video_column, caption_column: names of a table's columns. Usual names are detected.
 
     Raises:
-        UsageError: there is no data set of this name, or no such column.
+        UsageError: the data set or a column does not exist.
         DataError: its files are missing or cannot be read.
     """
     from vop.datasets import table as tables  # imports PyArrow

@@ -25,7 +25,10 @@ VIDEO_COLUMNS = (
     *("video_id", "video_name", "vid", "id"),
 )
 DELIMITERS = ",;\t|"
-MAX_ROWS, MAX_CELL_BYTES = 50_000_000, 8 * 2**30  # of a Parquet file, whose few bytes can stand for any number of rows
+MAX_ROWS, MAX_CELL_BYTES = (
+    50_000_000,
+    8 * 2**30,
+)  # limit for a Parquet file, whose few bytes can encode any number of rows
 JSON_FORMS = (
     'a list of objects ([{"video": …, "caption": …}, …]), one object whose single list is that, an object that maps '
     "each video to its captions or to an object with them, pandas' to_json, or MSR-VTT's videos and sentences"
@@ -82,7 +85,7 @@ def _read_csv(path: Path, known: Collection[str]) -> Table:
     try:
         for values in reader:
             place = f"line {reader.line_num + skipped}"
-            if not any(value.strip() for value in values):  # as Excel leaves them at the end
+            if not any(value.strip() for value in values):  # empty lines that Excel leaves at the end
                 continue
             if header is None:
                 header = [value.strip() for value in values]

@@ -35,7 +35,7 @@ from vop.experiments.results import (
 )
 from vop.utils.files import atomic_write
 
-# What a figure is called in a report, and what stands beneath it.
+# Each figure's title in a report, and its caption.
 TITLES = {
     "gains": "Gains over the baseline",
     "parameters": "Retrieval over trained parameters",
@@ -68,7 +68,7 @@ COLOURS = {
     "vop-f+p": "#96203f",
     "vop-f+c": "#7a4a1f",
 }
-# Methods of other packages, and further arms of one method.
+# Colours for methods of other packages, and for further arms of a method.
 _OTHERS = ("#4d8f8b", "#8a6fb0", "#7c9a3e", "#b0679a", "#5f7fd0", "#a08a4f", "#5c8a5c")
 _MARKERS = "osD^v"
 _DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
@@ -94,7 +94,7 @@ def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 @dataclass(frozen=True)
 class Look:
-    """How an arm is drawn in all figures of an experiment."""
+    """The look of an arm in all figures of an experiment."""
 
     colour: str
     marker: str
@@ -102,7 +102,7 @@ class Look:
 
 
 def looks(arms: Sequence[ArmResult]) -> dict[str, Look]:
-    """A look for each arm's name: its method's colour unless an arm before it has that, else another one."""
+    """Return a look for each arm's name: its method's colour, or another one if an earlier arm has it."""
     spare = cycle((colour, n) for n in range(len(_MARKERS)) for colour in _OTHERS)
     taken: set[str] = set()
     found = {}
@@ -251,7 +251,7 @@ def learning_rates(results: ExperimentResults) -> Figure:
     """The score over the learning rate, a panel for each arm; the chosen rate is ringed.
 
     Raises:
-        UsageError: nothing was searched.
+        UsageError: no learning rate was searched.
     """
     arms = [arm for arm in results.arms if arm.trials]
     if not arms:
@@ -288,7 +288,7 @@ def _trials(axes: Axes, arm: ArmResult, colour: str) -> None:
             axes.plot(rate, score, "o", color=INK, markerfacecolor="none", markersize=11)
             axes.annotate(f"{rate:.2g}", (rate, score), (0, 9), textcoords="offset points", ha="center", fontsize=8)
     for trial in arm.trials:
-        if trial.score is None:  # a mark on the axis: it has no height
+        if trial.score is None:  # a mark on the axis, without a height
             axes.plot(trial.learning_rate, 0, "x", color=colour, clip_on=False, transform=axes.get_xaxis_transform())
 
 
@@ -353,7 +353,7 @@ def _paper_marks(axes: Axes, placed: Iterable[tuple[float, ArmResult]]) -> None:
 
 
 def _level(axes: Axes, height: float, name: str) -> None:
-    """A dashed line with its name, for an arm that has no place on the axis."""
+    """Draws a labelled dashed line for an arm without a position on the axis."""
     axes.axhline(height, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
     axes.annotate(
         plain(name),
@@ -397,7 +397,7 @@ def _legend_outside(axes: Axes, *, entries: int) -> None:
 
 
 def figures_of(several: Sequence[ExperimentResults]) -> dict[str, dict[str, Callable[[], Figure]]]:
-    """What draws each figure that applies.
+    """Return the drawing function of each figure that applies.
 
     Returns:
         by the experiment's file stem ("" for figures of all experiments together), then by the figure's name.
@@ -429,10 +429,10 @@ def file_name(stem: str, figure: str, suffix: str) -> str:
 
 
 def svg_text(figure: Figure, **options: Any) -> str:
-    """The figure as an SVG document whose letters are letters; the same figure gives the same text.
+    """Return the figure as SVG with its text as text. The same figure gives the same bytes.
 
     Args:
-        options: of `Figure.savefig`.
+        options: passed to `Figure.savefig`.
     """
     target = StringIO()
     metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))

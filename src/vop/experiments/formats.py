@@ -63,12 +63,12 @@ def latex_table(table: Table[Any]) -> str:
 
 
 def in_latex(text: str) -> str:
-    """Text in which nothing is a command of LaTeX."""
+    """Escape text for LaTeX."""
     return re.sub("|".join(map(re.escape, _IN_LATEX)), lambda found: _IN_LATEX[found[0]], on_one_line(text))
 
 
 def csv_text(results: ExperimentResults) -> str:
-    """A line for each run, numbers unrounded; an arm's own facts stand on each of its lines."""
+    """Return CSV with a line for each run and unrounded numbers. An arm's values repeat on each of its lines."""
     rows = [_flat(results, arm, run) for arm in results.arms for run in arm.runs]
     out = io.StringIO()
     names = dict.fromkeys(name for row in rows for name in row)

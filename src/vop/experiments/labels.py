@@ -16,18 +16,18 @@ Point = tuple[float, float, str]
 
 
 def plain(text: object) -> str:
-    """A name in which a dollar sign begins no formula, without letters that nobody can draw."""
+    """Escape dollar signs, which would start a formula, and drop characters that cannot be drawn."""
     drawable = "".join(letter if letter.isprintable() else "?" for letter in str(text))
     return drawable.replace("$", r"\$")
 
 
 # Where a name may stand: steps away from its point, in pixels, in each of sixteen directions from the right.
 _DISTANCES = (11, 18, 28, 42, 58, 78, 100)
-_NEAR = 18  # from here on a line leads to the point
+_NEAR = 18  # from this distance on, a line leads to the point
 
 
 def name_points(axes: Axes, points: Sequence[Point], *, spreads: Sequence[float]) -> list[Annotation]:
-    """Writes each point's name near it, where it covers no other name, point or error bar.
+    """Writes each point's name near it, without covering another name, point or error bar.
 
     Args:
         points: x, y and the name, in the axes' units; the limits of the axes must be final.
@@ -47,7 +47,7 @@ def name_points(axes: Axes, points: Sequence[Point], *, spreads: Sequence[float]
 
 
 def _boxes(axes: Axes, point: Point, spread: float) -> tuple[Bbox, Bbox]:
-    """What a point and its error bar cover, in pixels."""
+    """Return the area of a point and its error bar, in pixels."""
     x, y, _ = point
     (left, low), (_, high) = axes.transData.transform([(x, y - spread), (x, y + spread)])
     middle = (low + high) / 2

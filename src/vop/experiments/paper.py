@@ -11,7 +11,7 @@ from statistics import mean
 from vop.experiments.results import ArmResult, OrderVerdict, PaperRow
 
 METRICS = ("r1", "r5", "r10", "mdr", "mnr")
-# What the paper concludes from its tables (section 4): pairs of methods of which the second is better.
+# The paper's conclusions from its tables (section 4): pairs of methods, the better one second.
 ORDER = (
     *(("zero-shot", "vop"), ("proj", "vop"), ("bias", "vop"), ("adapter-attn", "vop"), ("adapter-ffn", "vop")),
     *(("vop", "vop-p"), ("vop", "vop-c"), ("vop", "vop-f"), ("vop-p", "vop-f+p"), ("vop-c", "vop-f+c")),
@@ -42,7 +42,7 @@ def row(data: str, method: str) -> PaperRow | None:
 
 
 def average_gain(method: str, *, over: str = "full") -> float | None:
-    """t2v R@1 of a method less that of `over`, averaged over the benchmarks for which the paper gives both."""
+    """t2v R@1 of a method minus that of `over`, averaged over the benchmarks for which the paper gives both."""
     gains = [
         rows[method].t2v["r1"] - rows[over].t2v["r1"] for rows in results().values() if method in rows and over in rows
     ]
@@ -56,8 +56,8 @@ def order(arms: Sequence[ArmResult]) -> list[OrderVerdict]:
         arms: methods with the paper's settings, under their names.
 
     Returns:
-        a verdict for each pair of `ORDER` of which both are among the arms. The paper's difference is an average over
-        its benchmarks, for zero-shot that of MSR-VTT-9k. Where ours is no larger than its spread, the verdict says so.
+        a verdict for each pair of `ORDER` whose methods are both among the arms. The paper's difference is an average
+        over its benchmarks, for zero-shot that of MSR-VTT-9k. The verdict says so if ours is within its spread.
     """
     known = {arm.name: arm for arm in arms}
     found = []

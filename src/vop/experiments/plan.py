@@ -1,4 +1,4 @@
-"""What an experiment is: arms x seeds on one data set, with a learning rate that is searched or given.
+"""The plan of an experiment: arms x seeds on one data set, with a learning rate that is searched or given.
 
 An ablation of the paper (section 4.3) is an experiment with a name: a few arms that differ in one thing and train with
 the learning rate that is searched for the method's defaults.
@@ -17,7 +17,7 @@ from vop.errors import UsageError, VopError, unknown_name
 from vop.heads import MEAN
 from vop.training.recipe import PAPER_EPOCHS, TUNED, Recipe
 
-# Fields of a recipe that change neither a result nor what it is compared with.
+# Fields of a recipe that change no result.
 FREE = ("if_worse", "workers", "checkpoint_seconds", "on_bad_video", "seed", "learning_rate")
 
 ALL = "all"  # in the place of the names of arms
@@ -34,7 +34,7 @@ class Arm:
     Attributes:
         name: in tables and figures.
         settings: the method's, and the head's as `head.NAME`.
-        x: its place on the axis of an ablation, where that has one.
+        x: its position on the axis of an ablation, if there is one.
         rate_of: the arm whose searched learning rate it shares; by default its rate is searched for itself.
     """
 
@@ -52,7 +52,7 @@ class Arm:
 
     @property
     def is_default(self) -> bool:
-        """Whether it is a method as the paper has it, under the method's name."""
+        """Whether this is a method with the paper's settings, under the method's name."""
         return self.name == self.method and self.head == MEAN and not self.settings.keys() - {"num_frames"}
 
     @property
@@ -71,9 +71,9 @@ class Search:
 
     Attributes:
         low, high: the range, log-uniform.
-        rates: these and no others, in place of a range.
-        trials: rates that are tried.
-        epochs: of a trial; after each of them it may be given up.
+        rates: the only rates to try, instead of a range.
+        trials: the number of rates to try.
+        epochs: epochs per trial. A trial may stop early after each.
         steps: of a trial, in all of its epochs; fewer captions are drawn for it where the training has more.
     """
 
@@ -89,7 +89,7 @@ class Search:
         for name in ("trials", "epochs", "steps"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UsageError(f"{name} of the search is {value!r}; it is a whole number, 1 or more")
+                raise UsageError(f"{name} of the search is {value!r}; it must be a whole number, 1 or more")
         if not 0 < self.low < self.high < 10:
             raise UsageError(f"the range of learning rates is {self.low!r} to {self.high!r}; give 0 < low < high < 10")
         for rate in self.rates:
@@ -103,7 +103,7 @@ class Plan:
     Attributes:
         kind: "compare", or the name of an ablation.
         data: the data set's SPEC.
-        split: that is ranked at the end.
+        split: the split that is ranked at the end.
         search: None if every arm trains with the recipe's learning rate.
         baseline: the arm whose t2v R@1 the others' gain is measured from; None for none.
     """
@@ -134,26 +134,26 @@ class Plan:
         if self.baseline is not None and self.baseline not in names:
             raise UsageError(f"the baseline {self.baseline!r} is not among the arms: {', '.join(names)}")
 
-        # What a method gives is reported, also where it does worse than the untuned model.
+        # Report a method's own result, even if the untuned model is better.
         recipe = replace(self.recipe, epochs=self.recipe.epochs or PAPER_EPOCHS, if_worse=TUNED)
         object.__setattr__(self, "recipe", recipe)
 
     def named(self, names: Sequence[str]) -> tuple[Arm, ...]:
-        """The arms that are meant by names of arms or methods; `ALL` means every one."""
+        """Return the arms with these names or methods; `ALL` selects all."""
         return tuple(arm for arm in self.arms if {arm.name, arm.method, ALL} & set(names))
 
     def arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.name == name)
 
     def rate_arm(self, arm: Arm) -> Arm:
-        """The arm by which the learning rate of `arm` is searched."""
+        """Return the arm whose search gives the learning rate of `arm`."""
         return self.arm(arm.rate_of) if arm.rate_of else arm
 
     def recipe_of(self, *, rate: float, seed: int, epochs: int | None = None) -> Recipe:
         return replace(self.recipe, learning_rate=rate, seed=seed, epochs=epochs or self.recipe.epochs)
 
     def identity(self, *, splits: dict[str, str], backbone: str) -> dict[str, Any]:
-        """What has to stay the same for results to be used again; arms and seeds may be added.
+        """Return the values that must match for results to be reused. Arms and seeds may be added.
 
         Args:
             splits: the fingerprint of each split of the data set.
@@ -195,7 +195,7 @@ def arms_of(names: Sequence[str], *, head: str = MEAN, settings: Settings | None
     "METHOD/HEAD" is an arm with a head of its own.
 
     Raises:
-        UsageError: no such method or head, or no method has one of the settings.
+        UsageError: a method or head does not exist, or no method has one of the settings.
     """
     from vop import heads, methods
     from vop.models.model import HEAD_PREFIX
@@ -228,7 +228,7 @@ def ablation_arms(name: str, sizes: ClipSizes, *, settings: Settings) -> tuple[A
     """The arms of an ablation on a backbone of `sizes`; `settings` (the number of frames) hold for all of them.
 
     Raises:
-        UsageError: there is no such ablation.
+        UsageError: the ablation does not exist.
     """
     if name not in ABLATIONS:
         raise unknown_name("ablation", name, ABLATIONS)

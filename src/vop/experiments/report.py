@@ -32,7 +32,7 @@ from vop.utils.text import in_markdown, markdown_block
 from vop.video import frames
 
 FRAMES, FRAME_SIZE = 5, 96  # of a thumbnail strip
-# What the templates may call.
+# Functions for the templates.
 _IN_TEMPLATES: tuple[Callable[..., Any], ...] = (
     tables.main_table,
     tables.order_table,
@@ -49,7 +49,7 @@ _IN_TEMPLATES: tuple[Callable[..., Any], ...] = (
 
 
 def write_report(several: Sequence[ExperimentResults], folder: Path, *, name: str) -> Path:
-    """Writes everything, each file whole or not at all.
+    """Writes all files of the report, each atomically.
 
     `DATA-KIND.json`, `.csv` and `.tex` for each experiment, `NAME.md` with tables and figures, the figures as SVG and
     PNG, and `NAME.html`, one file with everything in it. Figures come last, so that an error there costs no numbers.
@@ -71,7 +71,7 @@ def write_report(several: Sequence[ExperimentResults], folder: Path, *, name: st
 
 
 def write_html(several: Sequence[ExperimentResults], path: Path) -> Path:
-    """Writes the page, whole or not at all: the figures of all experiments, then a section for each.
+    """Writes the page atomically: the figures of all experiments, then a section for each.
 
     A video that cannot be read has its reason in place of its frames. Every video is decoded once.
 
@@ -85,7 +85,7 @@ def write_html(several: Sequence[ExperimentResults], path: Path) -> Path:
     if not several:
         raise UsageError("0 results to report: give at least one")
     drawings = figures.figures_of(several)
-    if len(several) == 1:  # what is drawn of all stands in the only section
+    if len(several) == 1:  # with one experiment, its section holds all figures
         stem = file_stems(several)[0]
         drawings = {"": {}, stem: drawings[""] | drawings[stem]}
     strip = cache(_strip)
@@ -139,11 +139,11 @@ def _combine(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, A
 
 def _write(path: Path, text: str) -> None:
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="replace")  # names may hold halves of letters
+        temporary.write_text(text, encoding="utf-8", errors="replace")  # names may hold lone surrogates
 
 
 def _without_paths(results: ExperimentResults) -> ExperimentResults:
-    """The results with names of files where the examples have paths of this machine."""
+    """Return the results with file names in place of the examples' paths."""
 
     def named(example: Example) -> Example:
         found = [clip.model_copy(update={"path": Path(clip.path).name}) for clip in example.found]
@@ -178,7 +178,7 @@ class _Figure:
 
 @dataclass(frozen=True)
 class _Strip:
-    """Frames of a video beside each other, as WebP in base64; without frames the reason why."""
+    """Return a thumbnail strip of a video as WebP in base64, or the reason why there is none."""
 
     name: str
     webp: str = ""
@@ -187,7 +187,7 @@ class _Strip:
 
 @dataclass(frozen=True)
 class _Card:
-    """A strip with what is said of it: the right video, or what some arms found."""
+    """A thumbnail strip with its caption: the right video, or the one that some arms found."""
 
     strip: _Strip
     mark: str
@@ -222,8 +222,8 @@ def _inline_svg(figure: Figure, *, prefix: str, label: str) -> Markup:
     """The figure as an element of an HTML page.
 
     Args:
-        prefix: of its ids; another one for each figure of the page.
-        label: what a screen reader says.
+        prefix: put before its ids; unique on the page.
+        label: text for screen readers.
     """
     head, _, body = figures.svg_text(figure, facecolor="none").partition("<svg")[2].partition(">")
     box = re.search(r'viewBox="[^"]*"', head)

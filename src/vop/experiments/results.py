@@ -1,4 +1,4 @@
-"""What an experiment's files hold, typed: the results of one experiment, and the records of its runs and searches.
+"""Typed contents of an experiment's files: its results, and the records of its runs and searches.
 
 A file may have more keys than are named here: they are kept. Keys that a file lacks are not added when it is written
 again, so that files of earlier versions stay as they are.
@@ -21,7 +21,7 @@ DIRECTIONS = ("t2v", "v2t")
 RECALLS = ("r1", "r5", "r10")
 COMPARE, ABLATE = "compare", "ablate"
 
-# What the paper calls each ablation: its title, and the name of what is varied.
+# The paper's name of each ablation: its title, and the varied setting.
 ABLATION_TITLES = {
     "towers": ("prompts in one tower or in both", "towers with prompts"),
     "depth": ("prompt depth", "layers with prompts"),
@@ -120,7 +120,7 @@ class SeedResult(BothDirections):
         run: the run's folder, below the experiment's.
         epoch: of the evaluated weights; None if nothing was trained.
         selection: how they were chosen.
-        extras: what a benchmark measures besides, in percent.
+        extras: further metrics of the benchmark, in percent.
     """
 
     seed: int
@@ -240,7 +240,7 @@ class OrderVerdict(_Document):
     """Two methods that the paper puts in an order, and whether they come in it here: t2v R@1 in points.
 
     Attributes:
-        paper, ours: `higher` less `lower`.
+        paper, ours: `higher` minus `lower`.
         spread: of `ours`; None with one seed.
         verdict: "holds", "within the spread" or "does not hold".
     """
@@ -408,7 +408,7 @@ class RankedReport(BothDirections):
 
 
 class _Record(_Document):
-    """What both kinds of jobs write: `data` has the fingerprint of each split's readable part."""
+    """Fields of both kinds of job results: `data` has the fingerprint of each split's readable part."""
 
     data: dict[Text, Text] = Field(default_factory=dict)
     machine: Text = ""
@@ -427,7 +427,7 @@ class RunRecord(_Record):
 
     Attributes:
         first: for each text the video that is ranked first.
-        extras, kinds: what a benchmark measures besides.
+        extras, kinds: further metrics of the benchmark.
     """
 
     seed: int

@@ -1,4 +1,4 @@
-"""Runs an experiment: searches learning rates, trains and ranks. Results that exist already are used again.
+"""Runs an experiment: searches learning rates, trains and ranks. Existing results are reused.
 
 An experiment's folder:
 
@@ -49,14 +49,14 @@ def run_experiment(
     jobs: int = 1,
     progress: Progress = silent,
 ) -> ExperimentResults:
-    """Does what is left to do of `plan` in the folder `out`, and returns the results of all of it.
+    """Runs the unfinished jobs of `plan` in the folder `out`, and returns the results of the whole plan.
 
-    A run that fails is reported, and the others go on.
+    A failed run is reported, and the others continue.
 
     Args:
-        command: runs the same experiment again; it stands in the report.
+        command: the command that repeats the experiment, for the report.
         cache: decoded frames; by default below `out`.
-        jobs: processes side by side. On a CPU they share its cores; of several GPUs each has one.
+        jobs: parallel processes. On a CPU they share its cores. With several GPUs, each gets one.
 
     Raises:
         UsageError: a method, setting or split does not exist, or runs were ranked on different galleries.
@@ -91,13 +91,13 @@ def _parameters(plan: Plan) -> dict[str, Parameters]:
 
 
 def check(plan: Plan, dataset: Dataset, out: Path, *, rerun: Sequence[str] = ()) -> tuple[int, int]:
-    """Checks that the experiment can run in `out`, before anything is done.
+    """Checks that the experiment can run in `out`, without changing anything.
 
     Args:
-        rerun: arms or methods whose results `set_aside` will move away.
+        rerun: arms or methods whose results `set_aside` will move.
 
     Returns:
-        how many frames a video has, and their size in pixels.
+        the number of frames per video, and their size in pixels.
 
     Raises:
         UsageError: a method, setting or split does not exist, or `out` is not an experiment's folder.
@@ -114,7 +114,7 @@ def check(plan: Plan, dataset: Dataset, out: Path, *, rerun: Sequence[str] = ())
 
 
 def check_plan(plan: Plan) -> tuple[int, int]:
-    """The part of `check` that needs no data, which may have to be rendered or downloaded first.
+    """The checks that need no data. They run before data is rendered or downloaded.
 
     Raises:
         UsageError: a method, a head or a setting does not exist.
@@ -181,7 +181,7 @@ def _merged(plan: Plan, dataset: Dataset, out: Path, *, rerun: Sequence[str] = (
 def _check_code(
     arms: Sequence[Arm], made_with: dict[str, dict[str, str]], code: dict[str, dict[str, str]], out: Path
 ) -> None:
-    """Refuses to put results of earlier code beside those of the present code."""
+    """Raises a VopError if existing results were made with other code."""
     lines, methods = [], []
     for arm in arms:
         before = made_with.get(arm.key)
@@ -211,7 +211,7 @@ def set_aside(plan: Plan, out: Path, *, rerun: Sequence[str]) -> Path | None:
     """Moves the results of the arms or methods in `rerun` into a new folder below `out`/replaced.
 
     Returns:
-        that folder; None if there was nothing to move.
+        the new folder, or None if no results had to move.
     """
     work = list(dict.fromkeys(path for arm in plan.named(rerun) for path in work_of(arm, out)))
     if not work:

@@ -29,12 +29,12 @@ QUIET_SECONDS = 0.5  # between two messages of a process
 
 @dataclass
 class Outcome:
-    """What the jobs of an experiment gave.
+    """The outcome of an experiment's jobs.
 
     Attributes:
         runs: each arm's runs, by seed.
         rates: the search of each arm whose rate was searched.
-        failures: what could not be done, and why.
+        failures: the failed jobs, each with its reason.
         left_out: videos of any split that could not be read.
     """
 
@@ -54,7 +54,7 @@ class _Running:
 
 
 class Scheduler:
-    """Runs a plan's jobs, as many side by side as there are slots.
+    """Runs a plan's jobs, one per slot at a time.
 
     Args:
         data: the fingerprint of each split's readable part.
@@ -93,10 +93,10 @@ class Scheduler:
         self.done, self.total = 0, len(self._rate_arms()) + sum(len(self._seeds(arm)) for arm in plan.arms)
 
     def run(self) -> Outcome:
-        """Does all of them.
+        """Runs all jobs.
 
         Raises:
-            UsageError: an earlier result is of other videos than can be read now.
+            UsageError: an earlier result was made from other videos than are readable now.
         """
         self._take_what_is_done()
         context = multiprocessing.get_context("spawn")
@@ -110,7 +110,7 @@ class Scheduler:
                     for future in finished:
                         self._end(future)
                     self._take_what_is_done()
-            except BaseException:  # checkpoints keep what is half done
+            except BaseException:  # unfinished jobs resume from their checkpoints
                 self._end_processes()
                 raise
             finally:
@@ -140,7 +140,7 @@ class Scheduler:
         self._finish(running.job, future.result)
 
     def _take_what_is_done(self) -> None:
-        """Takes results that exist, from an earlier call or from an arm that trains the same."""
+        """Reuses results of an earlier call, or of an arm with the same training."""
         while ready := [job for job in self.waiting if job.result_path.exists()]:
             for job in ready:
                 self.waiting.remove(job)
@@ -187,7 +187,7 @@ class Scheduler:
         return [*searches, *(run for arm in self.plan.arms if not arm.trains for run in self._runs(arm, 0.0))]
 
     def _rate_arms(self) -> list[Arm]:
-        """Those whose learning rate is searched."""
+        """Return the arms whose learning rate is searched."""
         if self.plan.search is None:
             return []
         return list({(rate := self.plan.rate_arm(arm)).name: rate for arm in self.plan.arms if arm.trains}.values())
@@ -213,7 +213,7 @@ class Scheduler:
 def _in_process(job: Job, messages: Messages, slot: int) -> Record:
     """Runs the job in a process of its own, which sends its progress to the first one."""
     sent = 0.0
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one, which ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C and ends this one
 
     def progress(stage: str, done: int, total: int, note: str = "") -> None:
         nonlocal sent
@@ -226,7 +226,7 @@ def _in_process(job: Job, messages: Messages, slot: int) -> Record:
 
 
 def _end_with_the_parent() -> None:
-    """Processes of an experiment that was killed must not run on beside those that resume it."""
+    """Ends this process if its parent was killed, so that it does not run beside a resumed experiment."""
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         os._exit(1)

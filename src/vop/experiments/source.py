@@ -15,7 +15,7 @@ from site import getsitepackages, getusersitepackages
 
 from vop import heads, methods
 
-_PARTS = ("vop.methods", "vop.heads", "vop.backbones")  # what methods compute with
+_PARTS = ("vop.methods", "vop.heads", "vop.backbones")  # the packages that methods compute with
 
 
 def code_of(method: str, head: str) -> dict[str, str]:
@@ -38,7 +38,7 @@ def code_of(method: str, head: str) -> dict[str, str]:
 
 
 def changed_modules(before: dict[str, str] | None, now: dict[str, str]) -> list[str]:
-    """The modules in which two states of the code differ; all of them where the earlier one is not known."""
+    """Return the modules that differ between two states of the code; all of them if the earlier state is unknown."""
     before = before or {}
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
@@ -63,7 +63,7 @@ def _packages(added: set[str]) -> Callable[[str], bool]:
 
 
 def _file(name: str) -> Path | None:
-    """The source of a module; None if there is none, or no such module."""
+    """Return the source of a module, or None if it has none or does not exist."""
     module = sys.modules.get(name)
     path = getattr(module, "__file__", None)
     if path is None:
@@ -83,7 +83,7 @@ def _tree(name: str) -> ast.Module | None:
 
 
 def _hash(tree: ast.Module) -> str:
-    """Of the code without comments, docstrings and layout."""
+    """Return a hash of the code without comments, docstrings and layout."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _is_docstring(
             node.body[:1]
@@ -102,7 +102,7 @@ def _is_docstring(body: Sequence[ast.stmt]) -> bool:
 
 
 def _imported(tree: ast.Module, name: str, counts: Callable[[str], bool]) -> Iterator[str]:
-    """The names of all modules that a module imports, inside of functions too."""
+    """The names of all modules that a module imports, also inside functions."""
     path = _file(name)
     package = name if path is not None and path.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(tree):

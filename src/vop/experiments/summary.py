@@ -46,8 +46,8 @@ def summarize(
     """The results of an experiment.
 
     Args:
-        parameters: of each arm.
-        command: runs the same experiment again.
+        parameters: parameter counts by arm.
+        command: the command that repeats the experiment.
 
     Raises:
         UsageError: runs were ranked on different galleries.
@@ -130,7 +130,7 @@ def _arm(
 
 
 def _minutes(outcome: Outcome) -> float:
-    """Of all trainings and trials together; processes may have run side by side."""
+    """Return the total time of all trainings and trials, including parallel ones."""
     trials = sum(trial.minutes or 0.0 for search in outcome.rates.values() for trial in search.trials)
     return trials + sum(run.minutes for runs in outcome.runs.values() for run in runs)
 
@@ -167,7 +167,7 @@ def _over_seeds(runs: Sequence[RunRecord], statistic: Statistic) -> OverSeeds:
 
 
 def _kinds(runs: Sequence[RunRecord]) -> dict[str, KindResult]:
-    """The mean over seeds, by kind of content. A number that the first run lacks stays out."""
+    """The mean over seeds, by kind of content. Numbers that the first run lacks are left out."""
     found = {}
     for kind, first in runs[0].kinds.items():
         known = sorted(key for key, value in first.to_dict().items() if value is not None)
@@ -182,7 +182,7 @@ def _gain(ranks: list[QueryRanks], baseline: list[QueryRanks]) -> Gain:
 
 
 def _check_gallery(outcome: Outcome, arms: Sequence[Arm], ranks: Mapping[str, list[QueryRanks]]) -> None:
-    """Every run was ranked on the same gallery. Videos may have been added or deleted since the first one."""
+    """Raises a UsageError if the runs were ranked on different galleries."""
     first = ranks[arms[0].name][0]
     for arm in arms:
         for run, own in zip(outcome.runs[arm.name], ranks[arm.name], strict=True):

@@ -37,8 +37,8 @@ class Cell:
     """One cell of a table.
 
     Attributes:
-        text: empty if there is nothing to say.
-        value: what its column is sorted by; the text if there is none.
+        text: the text, which may be empty.
+        value: the sort key in its column. The text by default.
         spread: the standard deviation behind the text.
         notes: small lines beneath, where a page has room for them.
         best: whether it is the best of its column.
@@ -63,8 +63,8 @@ class Column(Generic[Row]):
     Attributes:
         head: its heading.
         cell: makes a row's cell.
-        best: which of the values is the best: `max`, `min` or none.
-        rank: where there is no room for all, 0 comes first, then 1; 2 is for pages alone.
+        best: the function that selects the best value: `max`, `min` or None.
+        rank: priority where space is short: 0, then 1. Columns with 2 appear on pages only.
     """
 
     head: str
@@ -88,7 +88,7 @@ class FilledColumn:
 
 @dataclass(frozen=True)
 class Table(Generic[Row]):
-    """What every renderer lays out."""
+    """The contents of a table, for every renderer."""
 
     title: str
     columns: Sequence[Column[Row]]
@@ -292,7 +292,7 @@ def _sum(minutes: Iterable[Number | None]) -> Cell:
 
 
 def settings_table(results: ExperimentResults) -> Table[ArmResult]:
-    """What each arm was trained with, beside the recipe."""
+    """The settings of each arm besides the recipe."""
     return Table(
         "Recipe and settings",
         [Column("arm", _name), Column("settings", lambda arm: Cell(listed(arm.settings)))],
@@ -332,7 +332,7 @@ def video_tables(results: ExperimentResults) -> list[Table[UnreadableVideo]]:
 
 
 def protocol(results: ExperimentResults) -> dict[str, str]:
-    """The rules by which the arms were trained and ranked: they stand beside every table."""
+    """The protocol of training and ranking, shown beside every table."""
     recipe, seeds = results.recipe, results.seeds
     return {
         "data": f"{results.data}, split {results.split}",
@@ -358,7 +358,7 @@ def origin(results: ExperimentResults) -> dict[str, str]:
 
 
 def remarks(results: ExperimentResults) -> list[str]:
-    """What a reader should know besides, and what failed."""
+    """Remarks for the reader, and failures."""
     lines = list(results.notes)
     for videos, where in (
         (results.gallery.skipped, "out of the gallery with every caption"),
@@ -414,7 +414,7 @@ def signed(points: Number | None) -> str:
 
 
 def size(count: Number | None) -> str:
-    """Bytes as a person reads them."""
+    """Format a number of bytes."""
     if count is None:
         return ""
     for unit in ("B", "kB", "MB"):

@@ -1,7 +1,7 @@
 """The search for a learning rate on the validation split, by Optuna.
 
-The first half of the trials is spread evenly over the range on a log scale, the others go where those were good
-(TPE). A trial ends early after an epoch in which it is worse than half of the others were. It maximises the mean of
+The first half of the trials is spread evenly over the range on a log scale, TPE places the others near the
+good ones. A trial ends early after an epoch in which it is worse than half of the others were. It maximises the mean of
 R@1, R@5 and R@10 in both directions: on a few hundred validation videos that is much less noisy than R@1.
 """
 
@@ -92,7 +92,7 @@ def _open(journal: Path) -> optuna.Study:
 
 
 def _ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """The trials that came to an end. One that was interrupted failed without a reason: its rate is tried again."""
+    """Return the finished trials. An interrupted trial has no reason of failure: its rate is tried again."""
     return [trial for trial in study.trials if trial.state.name in ("COMPLETE", "PRUNED") or FAILED in trial.user_attrs]
 
 
@@ -138,7 +138,7 @@ def score_of(metrics: MetricsDict) -> float:
 
 
 def part_of(split: Split, search: Search, recipe: Recipe) -> Split:
-    """The part of a training split that a trial has steps for, drawn with a fixed seed.
+    """Draw as much of a training split as a trial has steps for, with a fixed seed.
 
     Captions are drawn one by one or, where `captions_per_video` is more than 1, in groups of one video.
     """

@@ -57,7 +57,7 @@ class Job:
         out: the experiment's folder.
         seed: of the training.
         side_by_side: jobs that share the cores.
-        gpu: which of several it may use, as CUDA_VISIBLE_DEVICES names it; None for any.
+        gpu: the GPU to use, as in CUDA_VISIBLE_DEVICES; None for any.
         data: the fingerprint of each split's readable part.
         code: of the method and the head when the experiment began; see `vop.experiments.source`.
     """
@@ -94,11 +94,11 @@ class Job:
         return self.out / "runs" / f"{self.arm.key}-{self.rate:.3g}-seed{self.seed}"
 
     def result(self) -> RunRecord | SearchRecord | None:
-        """What an earlier process has found; None if there is nothing."""
+        """Return the result of an earlier process, or None."""
         return self.existing_result() if self.result_path.exists() else None
 
     def existing_result(self) -> RunRecord | SearchRecord:
-        """What the result's file says.
+        """Read the result's file.
 
         Raises:
             VopError: it is damaged.
@@ -111,7 +111,7 @@ class Job:
 
 
 def run_job(job: Job, progress: Progress) -> RunRecord | SearchRecord:
-    """Does the work, unless it is done already."""
+    """Run the job unless its result exists."""
     done = job.result()
     if done is not None:
         return done
@@ -127,7 +127,7 @@ def run_job(job: Job, progress: Progress) -> RunRecord | SearchRecord:
 
 
 def _check_code(job: Job) -> None:
-    """An experiment takes hours. Somebody may edit a method that has not had its turn."""
+    """Raises a VopError if the code of a method changed during the experiment."""
     changed = changed_modules(job.code, code_of(job.arm.method, job.arm.head))
     if changed:
         raise VopError(
@@ -222,7 +222,7 @@ def _model(job: Job) -> TextVideoModel:
 
 
 def _first_videos(similarity: Tensor, ranks: Sequence[int], targets: Sequence[int]) -> list[int]:
-    """For each text the video that is ranked first; of several that tie, a wrong one, as in the ranks."""
+    """Return the first-ranked video of each text. In a tie a wrong video comes first, as in the ranks."""
     scores = similarity.clone()
     behind = [row for row, rank in enumerate(ranks) if rank > 1]
     scores[behind, [targets[row] for row in behind]] = -torch.inf
@@ -247,7 +247,7 @@ def _reset_peak() -> None:
 
 
 def _peak_memory() -> int:
-    """Bytes: of the GPU's memory where there is one, else of this process since it began."""
+    """Return the peak memory in bytes: the GPU's if there is one, else this process's."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

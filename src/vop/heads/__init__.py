@@ -31,7 +31,7 @@ def create(name: str, sizes: ClipSizes, *, num_frames: int = 12, **settings: Any
 
     Args:
         name: a built-in name, one that an installed package adds, or "package.module:Class".
-        num_frames: of a video; the method's, and no setting of the head.
+        num_frames: frames per video. The method sets it, not the head's settings.
 
     Raises:
         UsageError: an unknown name or setting, with the nearest known ones, or a value that is not allowed.

@@ -7,8 +7,8 @@ For a text t and frames x_1 .. x_f, both as the towers project them, not normali
     z = LN(r + dropout(W_l r))
     s(t, v) = cos(t, z)
 
-Every W starts as the identity and has a bias that starts at zero, but for the keys': it would add the same to all of a
-text's scores with frames, which the softmax takes away again. The released code has it, untrainable in effect.
+Every W starts as the identity and has a bias that starts at zero, except the keys'. A bias there would add the same
+number to all of a text's scores with frames, which the softmax cancels. The released code has it, without effect.
 
 Shapes: `t` texts, `v` videos, `f` frames, `h` attention heads, `d` their width, `e` the joint space.
 """

@@ -29,8 +29,8 @@ class Method(nn.Module):
     Attributes:
         settings: the settings' values, filled in by `vop.methods.create`.
         max_tokens: positions of a caption, [BOS] and [EOS] included.
-        learning_rate: of a recipe that names none. Prompts take what was good on emoji-motion with `mini`
-            (docs/results.md), weights of the backbone less than that, with OpenAI's CLIP in mind.
+        learning_rate: the default of a recipe. For prompts, a good rate on emoji-motion with `mini`
+            (docs/results.md); for weights of the backbone a lower one, chosen for OpenAI's CLIP.
         changes_backbone: whether `attach` trains weights of the backbone or puts modules into it, so that no other
             model can use the same copy. True where a class overrides `attach` and does not declare it.
         pools_itself: whether `pool` differs from the mean of frames, so that no head goes on top. True where a class

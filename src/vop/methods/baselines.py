@@ -103,7 +103,7 @@ def uncounted(clip: CLIP) -> int:
 
 
 def layer_parameters(clip: CLIP) -> Iterator[nn.Parameter]:
-    """What the paper counts of a backbone: no attention `in_proj`, and no tensor that belongs to no layer."""
+    """Yields the parameters that the paper counts: those of layers, without the attention's `in_proj`."""
     layers = (nn.Linear, nn.Conv2d, nn.Embedding, nn.LayerNorm)
     for name, module in clip.named_modules():
         if isinstance(module, layers) and not name.endswith("in_proj"):

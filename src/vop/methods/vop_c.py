@@ -31,7 +31,7 @@ class VoPC(VoP):
     """VoP with prompts that are generated from the content of the frames.
 
     Settings:
-        specific_prompts: how many of the visual prompts are generated (paper: 4 of 8).
+        specific_prompts: the number of visual prompts that are generated (paper: 4 of 8).
         cmm: "bilstm" (the paper's), "lstm" or "transformer".
         cmm_role: "prompts", or "replace" for the ablation in which the CMM's output takes the place of the [CLS]
             tokens that enter a layer, and all visual prompts are shared.

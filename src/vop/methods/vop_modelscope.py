@@ -1,6 +1,6 @@
 """Basic VoP as its authors released it on ModelScope (damo/cv_vit-b32_retrieval_vop), quirks included.
 
-What differs from `vop`, which follows the paper:
+Differences from `vop`, which follows the paper:
 
 - a caption is padded with 0 to all the positions that the prompts leave free (77 - 8 = 69), and cut to as many;
 - the first text prompts stand after [BOS] (prefix), the others before the last position of the padded sequence

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from vop.backbones.clip.tokenizer import Tokenizer
 
 HEAD_PREFIX = "head."  # marks the settings of the head among those of the method
-SCORE_BYTES = 128 * 2**20  # of memory for a block of pairwise scores, roughly
+SCORE_BYTES = 128 * 2**20  # approximate memory for a block of pairwise scores
 MAX_LOGIT_SCALE = 100.0  # CLIP's own limit
 
 
@@ -151,7 +151,7 @@ class TextVideoModel(nn.Module):
         return self.method.embed_tokens(self.clip, ids.to(self.device)).float()
 
     def _check_ids(self, ids: Tensor) -> None:
-        """On a GPU, an id that is out of range would end the whole process."""
+        """Raises a UsageError if an id is out of range. On a GPU it would end the whole process."""
         known = self.backbone.sizes.vocab_size
         if ids.numel() and (ids.min() < 0 or ids.max() >= known):
             found = f"{int(ids.min())} to {int(ids.max())}"
@@ -178,11 +178,11 @@ class TextVideoModel(nn.Module):
         return pool(self.frame_features(pixels))
 
     def check_independent(self) -> None:
-        """Raises a UsageError if the head is pairwise, so that texts and videos have no embeddings of their own."""
+        """Raises a UsageError if the head is pairwise: texts and videos then have no separate embeddings."""
         if self.pairwise:
             raise UsageError(
-                f"the head {self.head_name} scores a text and a video together, so that neither has an embedding by "
-                f"itself: `vop evaluate` ranks with it; to encode or search, tune with one of {', '.join(heads.APART)}"
+                f"the head {self.head_name} scores a text and a video together, so neither has an "
+                f"embedding: `vop evaluate` ranks with it; to encode or search, tune with {' or '.join(heads.APART)}"
             )
 
     def forward(self, ids: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -244,7 +244,7 @@ class TextVideoModel(nn.Module):
         Raises:
             VideoError: a file cannot give a frame.
         """
-        from vop.video.frames import read_frames  # with PyAV, which takes a while to import
+        from vop.video.frames import read_frames  # imports PyAV, which is slow
 
         self.check_independent()
         if isinstance(paths, str | Path):
@@ -327,7 +327,7 @@ class TextVideoModel(nn.Module):
         """The config.json of a run in `folder`.
 
         Args:
-            backbone: the model's own by default. One that lies inside of `folder` is named relative to it.
+            backbone: the model's own by default. One inside `folder` is named relative to it.
         """
         backbone = backbone or self.backbone
         name = backbone.name
@@ -369,10 +369,10 @@ class TextVideoModel(nn.Module):
         Args:
             repo_id: "OWNER/NAME"; it is created if it does not exist.
             private: whether a new repository is private; None for the owner's default.
-            token: of the hub; by default the one that `hf auth login` has stored.
+            token: access token for the hub. By default the one that `hf auth login` stored.
 
         Returns:
-            The address of the commit.
+            The URL of the commit.
         """
         from huggingface_hub import HfApi
 
@@ -395,7 +395,7 @@ def needed_vocabulary(backbone: Backbone) -> Tokenizer:
     """The backbone's tokenizer. Jobs that need one ask for it before they spend hours on videos.
 
     Raises:
-        VopError: the backbone has none, or another model's.
+        VopError: the backbone has no tokenizer, or one of another model.
     """
     tokenizer = backbone.tokenizer()
     if tokenizer is None:

@@ -1,4 +1,4 @@
-"""How many parameters a method trains, as the paper counts them and as they are (Table 1)."""
+"""Counts the parameters that a method trains: all of them, and as the paper counts them (Table 1)."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from vop import heads, methods
-from vop.backbones import MINI, Backbone, find_backbone
+from vop.backbones import DEFAULT_HUB_ID, MINI, Backbone, find_backbone
 from vop.backbones.clip.model import CLIP
 from vop.backbones.source import REGISTRY as BACKBONES
 from vop.backbones.source import is_hub_id, without_hub_prefix
@@ -31,21 +31,21 @@ from vop.utils.device import default_device, resolve_precision
 
 def create(
     method: str,
-    backbone: str | Backbone = "mini",
+    backbone: str | Backbone = DEFAULT_HUB_ID,
     *,
     head: str = heads.MEAN,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
     **settings: Any,
 ) -> TextVideoModel:
-    """A model with freshly initialised prompts.
+    """Create a model whose trained parameters are freshly initialised.
 
     Args:
         method: a built-in name (`vop params` lists them), one that a package adds, or "package.module:Class".
-        backbone: "mini", a hub id or a CLIP folder.
+        backbone: a hub id, a CLIP folder or "mini".
         head: a name of `vop.heads.HEADS`, one that a package adds, or "package.module:Class".
-        dtype: of the frozen weights and the activations; what is trained stays in float32.
-        settings: the method's, `num_frames` among them; a head's are called `head.NAME`.
+        dtype: of the frozen weights and the activations; trained parameters stay in float32.
+        settings: the method's settings, such as `num_frames`, and the head's as `head.NAME`.
 
     Raises:
         UsageError: a name or a setting is unknown, or a value is not allowed.
@@ -55,7 +55,7 @@ def create(
     of_method, of_head = split_settings(settings)
     part = methods.create(method, backbone.sizes, **of_method)
     if head != heads.MEAN and part.pools_itself:
-        raise UsageError(f"{method} pools frames in its own way: it takes the head {heads.MEAN} only, not {head}")
+        raise UsageError(f"{method} pools frames itself, so head must be {heads.MEAN}, not {head}")
     for name in of_head:
         if name not in heads.settings_of(head):
             raise unknown_name(f"setting of {head}", name, heads.settings_of(head))
@@ -76,16 +76,16 @@ def load(
 
     Args:
         name: a run's folder, a CLIP folder, "OWNER/NAME" or "hf-hub:OWNER/NAME" on the Hugging Face hub, or "mini".
-        backbone: where the run's backbone is, if it has moved; its content is compared all the same.
-        num_frames: another number of frames than the run's; its tables of frame positions are interpolated.
+        backbone: the run's backbone, if it has moved. Its content must match the run's.
+        num_frames: replaces the run's number of frames. Tables of frame positions are interpolated.
         dtype: of the frozen weights and the activations. float32 gives the exact embeddings, bfloat16 is faster;
             "auto" is bfloat16 where the hardware computes in it, as in `vop evaluate`.
-        beside: models that are open already. Where one of them has the same backbone and neither method changes it,
-            both use one copy of its weights.
+        beside: open models. The new model shares the backbone weights of one that has the same backbone, if neither
+            method changes them.
 
     Raises:
-        UsageError: no such run, folder or hub id.
-        VopError: the folder is damaged, its backbone is missing or another one, or it needs a package that is not
+        UsageError: the run, folder or hub id does not exist.
+        VopError: the folder is damaged, its backbone is missing or differs, or a package that it needs is not
             installed.
     """
     device = device or default_device()
@@ -119,7 +119,7 @@ def _open(name: str, *, backbone: str | None, dtype: torch.dtype, beside: Sequen
 
 
 def _check_packages(config: RunConfig) -> None:
-    """Raises a VopError that says what to install, if the run is made with a package that is missing."""
+    """Raises a VopError that names the package to install if the run needs a missing one."""
     used = ((methods.REGISTRY, config.method), (heads.REGISTRY, config.head.name), (BACKBONES, config.backbone.name))
     for registry, name in used:
         if registry.kind in config.packages:
@@ -131,12 +131,12 @@ def _its_backbone(wanted: BackboneConfig, folder: Path, given: str | None) -> Ba
     if name.startswith("./"):
         name = str(folder / name)
     if Path(name).is_absolute() and not Path(name).is_dir():
-        raise VopError(f"{folder}: its backbone was at {name}, which does not exist; say where it is: backbone=FOLDER")
+        raise VopError(f"{folder}: its backbone was at {name}, which does not exist; pass backbone=FOLDER")
     found = find_backbone(name, revision=None if given else wanted.revision)
     if found.content_hash() != wanted.sha256:
         raise VopError(
             f"{folder}: tuned on the backbone {wanted.name!r} with content {wanted.sha256[:12]}; {name!r} has "
-            f"{found.content_hash()[:12]}: give the one that it was tuned on"
+            f"{found.content_hash()[:12]}: pass the backbone that it was tuned on"
         )
     return found
 
@@ -144,7 +144,7 @@ def _its_backbone(wanted: BackboneConfig, folder: Path, given: str | None) -> Ba
 def _shared_clip(
     backbone: Backbone, method: Method, beside: Sequence[TextVideoModel], *, dtype: torch.dtype
 ) -> CLIP | None:
-    """The CLIP of an open model that has the same backbone and does not change it; None if there is no such model."""
+    """Return the CLIP of an open model with the same, unchanged backbone, or None."""
     if method.changes_backbone:
         return None
     for other in beside:
@@ -155,7 +155,7 @@ def _shared_clip(
 
 
 def _from_hub(name: str) -> Path | None:
-    """The folder of a published run; None if `name` is not the id of one."""
+    """Return the folder of a published run, or None if `name` is not the id of one."""
     if not is_hub_id(name):
         return None
     from huggingface_hub import snapshot_download

@@ -115,13 +115,13 @@ def is_run(folder: Path) -> bool:
     """Whether a folder with a config.json is a run, and not a CLIP.
 
     Raises:
-        VopError: the folder holds a part of a run.
-        UsageError: it holds neither.
+        VopError: the run is incomplete.
+        UsageError: the folder holds neither a run nor a CLIP.
     """
     if (folder / CONFIG).exists():
         return "method" in read_json_object(folder / CONFIG, remedy="fetch the folder again")
     if (folder / WEIGHTS).exists() or (folder / TRAINING).exists():
-        raise VopError(f"{folder}: no {CONFIG}: the run is incomplete; train it again or continue with --resume")
+        raise VopError(f"{folder}: no {CONFIG}: the run is incomplete; train it again, or resume it with --resume")
     raise UsageError(f"{folder}: no {CONFIG}: neither a run nor a CLIP folder")
 
 
@@ -135,7 +135,7 @@ def read_config(folder: Path) -> RunConfig:
     values = read_json_object(path, remedy="fetch the folder again")
     written = values.get("format")
     if isinstance(written, int) and written > FORMAT:
-        raise VopError(f"{path}: format {written} is from a later vop; this one reads up to {FORMAT}")
+        raise VopError(f"{path}: format {written} is from a later version of vop; this version reads up to {FORMAT}")
     return validated(RunConfig, values, source=str(path), error=VopError)
 
 
@@ -147,14 +147,14 @@ def fill_trained(folder: Path, wanted: Mapping[str, nn.Parameter], *, method: st
     """
     path = folder / WEIGHTS
     if not path.exists():
-        raise VopError(f"{path}: missing: the run is incomplete; train it again or copy it whole")
+        raise VopError(f"{path} is missing, so the run is incomplete; train it again or copy all its files")
     check_file(path)
     check_header(path)
     try:
         with safe_open(path, framework="pt") as file:
             odd = sorted(set(file.keys()) ^ wanted.keys())
             if odd:
-                raise VopError(f"{path}: not the tensors of {method}: {odd[0]!r} is on one side only")
+                raise VopError(f"{path} does not hold the tensors of {method}: {odd[0]!r} is missing on one side")
             for name, parameter in wanted.items():  # all shapes before the first tensor is read
                 shape = tuple(file.get_slice(name).get_shape())
                 if shape != tuple(parameter.shape):
@@ -163,7 +163,7 @@ def fill_trained(folder: Path, wanted: Mapping[str, nn.Parameter], *, method: st
                 for name, parameter in wanted.items():
                     parameter.copy_(file.get_tensor(name))
     except (SafetensorError, OSError) as error:
-        raise VopError(f"{path}: damaged ({error}); train it again or copy it whole") from None
+        raise VopError(f"{path} is damaged ({error}); train it again or copy all its files") from None
 
 
 def copy_backbone(source: Path, folder: Path) -> Path:

@@ -12,8 +12,8 @@ from torch import Tensor
 def contrastive_loss(logits: Tensor, text_rows: Tensor, video_ids: Tensor) -> Tensor:
     """Cross-entropy from text to video and from video to text, averaged over the pairs.
 
-    A pair is a caption and the row of the video that it was drawn with. Beneath its fraction stand, besides itself,
-    only negatives: no other caption of the same video, and no other row of it. With several captions a video, each of
+    A pair is a caption and the row of the video that it was drawn with. Its denominator holds the pair
+    itself and negatives: no other caption and no other row of the same video. With several captions a video, each of
     them is a positive of its own (multi-positive InfoNCE); with one it is the paper's loss.
 
     Args:
@@ -23,7 +23,7 @@ def contrastive_loss(logits: Tensor, text_rows: Tensor, video_ids: Tensor) -> Te
     """
     own = logits.take_along_dim(text_rows[:, None], dim=1)[:, 0]  # (t,)
     same_video = video_ids[text_rows][:, None] == video_ids[None, :]
-    lowest = torch.finfo(logits.dtype).min  # not -inf, whose gradient is NaN where nothing else is left
+    lowest = torch.finfo(logits.dtype).min  # -inf would give NaN gradients in rows without negatives
     negatives = logits.masked_fill(same_video, lowest)
     by_text, by_video = negatives.logsumexp(dim=1), negatives.logsumexp(dim=0)[text_rows]
     return (torch.logaddexp(by_text, own) + torch.logaddexp(by_video, own) - 2 * own).mean() / 2

@@ -1,4 +1,4 @@
-"""A recipe: how a training is done, and the YAML files that say it."""
+"""A recipe: the settings of a training, and the YAML files that hold them."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ RECIPES = Path(__file__).resolve().parents[1] / "recipes"  # those that come wit
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The defaults are the paper's (section 4) where it gives any.
+    """Settings of a training. The defaults are the paper's (section 4), as far as it states them.
 
     Attributes:
         epochs: passes over the training pairs; None for 5, the paper's, or as many more as `ENOUGH_STEPS` steps take.
         learning_rate: of AdamW; None for the method's own (`Method.learning_rate`). The paper searches [1e-6, 1e-2]
-            for each method and does not say what it found.
+            for each method and does not report the result.
         weight_decay: of AdamW, on everything that trains but the logit scale.
         warmup: fraction of the steps in which the learning rate rises from 0; it then falls along a cosine to 0.
         batch_size: videos per step, over all processes, each with `captions_per_video` captions: pairs, if that is 1.
-        captions_per_video: a video is encoded once for so many of its captions. The paper's is 1.
+        captions_per_video: captions that share one encoding of their video. The paper's is 1.
         max_grad_norm: gradients are clipped to this norm.
-        seed: of the prompts' initial values and of the order of the pairs.
+        seed: for the prompts' initial values and the order of the pairs.
         precision: of the frozen weights and the activations: "auto", "bf16", "fp32".
         validation: fraction of the training videos that selects the epoch, if the data has no validation split; at
             least 100 videos or a third of them, whichever is less.
         if_worse: what a run keeps if no epoch is better than the untuned model on validation videos: "untuned", or
-            "tuned", the best epoch all the same.
-        aspect: "display" gives frames the shape in which players show them, "stored" takes pixels as squares whatever
-            the file says, as most published pipelines do.
+            "tuned", which keeps the best epoch anyway.
+        aspect: "display" gives frames the shape in which players show them, "stored" ignores the file's pixel aspect
+            ratio, as most published pipelines do.
         on_bad_video: "skip" leaves unreadable videos out and reports them; "fail" stops.
         workers: threads that load frames.
-        checkpoint_seconds: a checkpoint is written after an epoch, and in between once this long has passed.
+        checkpoint_seconds: seconds between two checkpoints within an epoch. Each epoch ends with one, too.
     """
 
     epochs: int | None = None
@@ -71,13 +71,13 @@ class Recipe:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be {least} or more")
         for name in ("warmup", "validation"):
             if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; it is a fraction, 0 or more and below 1")
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more and below 1")
         for name in ("weight_decay", "max_grad_norm", "checkpoint_seconds"):
-            if not getattr(self, name) >= 0:  # nor is it NaN
+            if not getattr(self, name) >= 0:  # also refuses NaN
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         if self.learning_rate is not None and not 0 < self.learning_rate < 10:
             raise UsageError(
-                f"learning_rate is {self.learning_rate}; give one in (0, 10), the paper's are 1e-6 to 1e-2"
+                f"learning_rate is {self.learning_rate}; it must be above 0 and below 10 (the paper's are 1e-6 to 1e-2)"
             )
         check_aspect(self.aspect)
         if self.if_worse not in (UNTUNED, TUNED):
@@ -136,7 +136,7 @@ def read_config(recipe: str | Path) -> TrainingConfig:
         recipe: a path, or the name of a recipe that comes with vop (`msrvtt-9k`).
 
     Raises:
-        UsageError: there is no such recipe, or an entry is unknown or has a value that is not allowed.
+        UsageError: the recipe does not exist, or an entry is unknown or has a value that is not allowed.
     """
     path = _path_of(recipe)
     content = read_file(path, at_most=MAX_YAML_BYTES, error=UsageError)
@@ -164,7 +164,7 @@ def read_config(recipe: str | Path) -> TrainingConfig:
 
 
 def recipe_names() -> list[str]:
-    """The recipes that come with vop."""
+    """Return the names of the recipes that come with vop."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 

@@ -1,4 +1,4 @@
-"""How long a training is: its steps, when it validates, and the learning rate of each step."""
+"""The schedule of a training: its steps, its validations, and the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Schedule:
 
     @classmethod
     def of(cls, recipe: Recipe, *, steps_per_epoch: int, default_rate: float) -> Schedule:
-        """A recipe's, with the method's own learning rate and enough epochs where the recipe names none."""
+        """Return the schedule of a recipe. The method's learning rate and enough epochs are the defaults."""
         return cls(
             epochs=recipe.epochs or max(PAPER_EPOCHS, math.ceil(ENOUGH_STEPS / steps_per_epoch)),
             steps_per_epoch=steps_per_epoch,
@@ -41,7 +41,7 @@ class Schedule:
         return self.epochs * self.steps_per_epoch
 
     def learning_rate(self, step: int) -> float:
-        """Of the step with this number, from 0: linear warm-up, then a cosine to 0."""
+        """Return the learning rate of a step, counted from 0: linear warm-up, then a cosine to 0."""
         rising = math.ceil(self.warmup * self.total_steps)
         if step < rising:
             return self.peak_rate * (step + 1) / rising
@@ -52,14 +52,14 @@ class Schedule:
         return epoch + 1 == self.epochs or (epoch + 1) % math.ceil(self.epochs / MOST_VALIDATIONS) == 0
 
     def resolve(self, recipe: Recipe) -> Recipe:
-        """The recipe with the number of epochs and the learning rate that it has come to."""
+        """Return the recipe with the number of epochs and the learning rate that are used."""
         return replace(recipe, epochs=self.epochs, learning_rate=self.peak_rate)
 
     def in_words(self, *, videos: int, held_out: int) -> list[str]:
-        """The plan, and what speaks against expecting much of it.
+        """Return the plan in words, with warnings if there are few steps or videos.
 
         Args:
-            videos, held_out: how many there are to train on and to validate on.
+            videos, held_out: numbers of videos to train on and to validate on.
         """
         lines = [
             f"videos to train on: {videos:,}, to validate on: {held_out:,}; "

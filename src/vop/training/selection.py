@@ -1,4 +1,4 @@
-"""Which weights a run keeps: those of an epoch, if it is better than the untuned model on validation videos.
+"""Selects the weights that a run keeps: an epoch's, if it is better than the untuned model on validation videos.
 
 An epoch that is the best of several on a few videos looks better than it is. So it is compared with the untuned model
 (zero-shot CLIP) by a one-sided randomisation test of the differences in reciprocal rank, video by video, in which the
@@ -27,7 +27,7 @@ from vop.training.checkpoint import EpochRecord, TrainingState
 from vop.training.recipe import TUNED, UNTUNED, Recipe
 
 SWAPS = 10_000
-LEVEL = 0.05  # how often a training that changes nothing may pass for a gain
+LEVEL = 0.05  # significance level: how often a training without effect may count as a gain
 FEWEST = 5  # videos; with fewer even a gain on every one of them is as likely by chance as `LEVEL`, or more
 _BLOCK_CELLS = 2**22
 
@@ -38,7 +38,7 @@ class TrainingResult:
 
     Attributes:
         history: the epochs.
-        best_epoch: the best on validation, or without it the last; also where it was not kept.
+        best_epoch: the best on validation, or without it the last, even if it was not kept.
         selection: how the saved weights were chosen: "validation-selected", "last", "untrained", or "untuned" if no
             epoch was better than the untuned model, which the run then holds.
         seconds: of training, resumed parts included.
@@ -66,7 +66,7 @@ class TrainingResult:
 
 
 def result_of(state: TrainingState, *, with_validation: bool, if_worse: str) -> TrainingResult:
-    """What was trained, and which weights are to be kept."""
+    """The state of a training, and the weights to keep."""
     selection = "untrained"
     if state.best_epoch is not None:
         selection = "validation-selected" if with_validation else "last"
@@ -81,7 +81,7 @@ def result_of(state: TrainingState, *, with_validation: bool, if_worse: str) -> 
 
 
 def is_better(record: EpochRecord, other: EpochRecord) -> bool:
-    """Whether one epoch is to be kept in place of an earlier one."""
+    """Whether an epoch replaces the one kept so far."""
     return _score(record) > _score(other)
 
 
@@ -96,7 +96,7 @@ def _score(record: EpochRecord) -> tuple[float, float]:
 def card_of(
     result: TrainingResult, tuned: TextVideoModel, recipe: Recipe, *, data: str, train: Split, validation: Split | None
 ) -> Card:
-    """What a run's card says of its training.
+    """Return the facts on a training for the run's card.
 
     Args:
         tuned: the model that was trained, also where the untuned one is kept.

@@ -12,13 +12,13 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from vop.errors import UsageError, unknown_name
 
-PROJECT = "vop"  # what trackers call the project, or the experiment
+PROJECT = "vop"  # name of the project or experiment in trackers
 NO_TRACKER = "none"
 TENSORBOARD = "tensorboard"
 
 
 def trackers_of(names: Sequence[str] | None) -> list[str]:
-    """The trackers to use: by default TensorBoard, where it is installed.
+    """The trackers to use: by default TensorBoard, if it is installed.
 
     Raises:
         UsageError: a tracker is unknown, or its library is not installed.
@@ -37,11 +37,11 @@ def trackers_of(names: Sequence[str] | None) -> list[str]:
 
 @contextmanager
 def tracked(accelerator: Accelerator, out: Path, *, config: Mapping[str, object]) -> Iterator[None]:
-    """Inside, `accelerator.log` reaches the trackers that it was made with.
+    """Starts the accelerator's trackers, and ends them with the block.
 
     Args:
-        out: the run's folder, after which trackers name the run.
-        config: of the training.
+        out: the run's folder. Trackers use its name for the run.
+        config: settings of the training.
     """
     if accelerator.log_with:
         names = {"wandb": {"name": out.name}, "mlflow": {"run_name": out.name}}
@@ -55,6 +55,6 @@ def tracked(accelerator: Accelerator, out: Path, *, config: Mapping[str, object]
 
 
 def _flat(config: Mapping[str, object]) -> dict[str, bool | int | float | str]:
-    """Values as every tracker takes them."""
+    """Return the values in types that every tracker accepts."""
     known = {name: value for name, value in config.items() if value is not None}
     return {name: value if isinstance(value, bool | int | float) else str(value) for name, value in known.items()}

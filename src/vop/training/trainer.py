@@ -1,8 +1,8 @@
 """One loop for all methods.
 
-AdamW on what the method and the head train, a cosine schedule with warm-up, symmetric InfoNCE. The validation split is
-ranked before the training and after each epoch, of many short ones after every few. The run keeps the best epoch's
-weights, or the untuned model if there is no evidence that they are better (`vop.training.selection`).
+AdamW on the trained parameters of method and head, a cosine schedule with warm-up, symmetric InfoNCE. The validation
+split is ranked before the training and after each epoch, or after every few if there are many short ones. The run keeps
+the best epoch's weights, or the untuned model if there is no evidence that they are better (`vop.training.selection`).
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Trainer:
         store: gives the frames.
         data: the data set's name, for the model card.
         track: names of trackers (`vop.training.tracking`).
-        on_epoch: is given each epoch's record; an exception that it raises ends the training.
-        keep: writes the run and its checkpoints; a trial of a learning rate leaves nothing.
+        on_epoch: called with each epoch's record. An exception that it raises ends the training.
+        keep: whether to write the run and its checkpoints. Trials of a learning rate do not.
     """
 
     def __init__(
@@ -209,7 +209,7 @@ class Trainer:
         return FrameLoader(PairDataset(self.train, self.store, groups), batches=order, workers=self.recipe.workers)
 
     def _end_epoch(self, epoch: int) -> None:
-        """Validates if that is due, and keeps the weights if none were better."""
+        """Validates if the schedule says so, and keeps the weights if they are the best so far."""
         record: EpochRecord = {"epoch": epoch + 1, "loss": self.state.loss_sum / self.schedule.steps_per_epoch}
         self.state.loss_sum = 0.0
         is_due = self.schedule.is_validated(epoch)
@@ -250,7 +250,7 @@ class Trainer:
         self.show("training", self.state.step, self.schedule.total_steps, note)
 
     def _stop_at(self, what: str, rate: float) -> NoReturn:
-        """Keeps the best epoch so far, if there is one, and says why the training ends here."""
+        """Saves the best epoch so far, if there is one, and raises the error that ends the training."""
         kept = f"{self.out} holds no weights yet"
         if self.state.best_epoch is not None:
             is_untuned = self._finish().selection == UNTUNED
@@ -263,7 +263,7 @@ class Trainer:
         )
 
     def _finish(self) -> TrainingResult:
-        """Puts the chosen weights into the model, or the untuned model into its place, and writes the run."""
+        """Loads the chosen weights, or takes the untuned model, and writes the run."""
         for name, tensor in self.best.items():
             self.trained[name].data.copy_(tensor)
         result = result_of(self.state, with_validation=self.validation is not None, if_worse=self.recipe.if_worse)
@@ -280,7 +280,7 @@ class Trainer:
         return result
 
     def _identity(self) -> dict[str, object]:
-        """What must be the same when a training is resumed."""
+        """Return the values that must be unchanged when a training resumes."""
         return identity_of(self.model, self.recipe, data=self.data) | {
             "training pairs": len(self.train),
             "content": [split.fingerprint for split in (self.train, self.validation) if split],
