@@ -15,9 +15,9 @@ from search.libraries import a_file, make_library, rows_of, unit_vectors
 from vop.cli import main
 from vop.errors import UsageError, VopError
 from vop.search import manifest
-from vop.search.checksums import check_rows, damaged_rows
 from vop.search.failures import UNREADABLE, failure
 from vop.search.frames import SegmentFrames
+from vop.search.schema import check_rows, damaged_rows
 from vop.search.store import Store
 from vop.search.sync import integrity
 from vop.search.sync.integrity import check

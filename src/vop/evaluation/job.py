@@ -16,7 +16,6 @@ from vop.evaluation.embedding import Embedder, SplitEmbeddings, embed_split
 from vop.evaluation.report import AmbiguousCaptions, EvaluationReport, ReportFacts, Rescored
 from vop.evaluation.rescoring import dual_softmax_metrics, qb_norm_metrics
 from vop.heads import MEAN
-from vop.models.card import made_with
 from vop.models.model import HEAD_PREFIX, TextVideoModel
 from vop.models.pretrained import load as load_model
 from vop.models.run_folder import is_run
@@ -277,8 +276,8 @@ def report_facts(model: TextVideoModel, dataset: Dataset, *, aspect: str = DISPL
             "num_frames": model.num_frames,
             "aspect": aspect,
         },
-        made_with=made_with(model.clip.dtype),
-        trained_with={name: str(card[name]) for name in made_with(model.clip.dtype) if name in card},
+        made_with=model.made_with(),
+        trained_with={name: str(card[name]) for name in model.made_with() if name in card},
     )
 
 

@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from vop.errors import UsageError, unknown_name
-from vop.search.results import METADATA
 from vop.utils.names import letters, nfc, spellings
+
+METADATA = "about_"  # in front of the names of the owner's columns
 
 _CONDITION = re.compile(r"\s*(?P<column>.+?)\s*(?P<operator>!=|>=|<=|=|>|<|~)\s*(?P<value>.*?)\s*", re.DOTALL)
 _YEAR_OR_MONTH = re.compile(r"[0-9]{4}(-[0-9]{2})?")

@@ -14,8 +14,6 @@ from vop.errors import VopError
 from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from vop.models.model import TextVideoModel
 
 
@@ -122,15 +120,6 @@ def open_models(
         check_same(model, wanted, source=source, folder=folder)
         opened.append(model)
     return opened[before:]
-
-
-def embed_by(models: Sequence[TextVideoModel], frames: Tensor) -> list[Tensor]:
-    """Frames (b, f, 3, h, w), uint8, to unit embeddings (b, e), float32 on the CPU, of each model."""
-    import torch
-    import torch.nn.functional as F
-
-    with torch.inference_mode():
-        return [F.normalize(m.embed_frames(m.normalise(frames)), dim=-1).float().cpu() for m in models]
 
 
 def check_same(model: TextVideoModel, wanted: LibraryModel, *, source: str, folder: Path) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vop.errors import DataError, UsageError
-from vop.search.models import embed_by
 from vop.video.clip import WHOLE_VIDEO, Clip
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ def of_sentences(model: TextVideoModel, sentences: Sequence[Sentence]) -> Vector
 
 def of_frames(model: TextVideoModel, frames: Tensor) -> Vector:
     """Frames of one video or picture, uint8 (num_frames, 3, size, size), as a unit vector (e,)."""
-    return embed_by([model], frames[None])[0][0].numpy()
+    return model.encode_frames(frames[None])[0].numpy()
 
 
 def of_example(model: TextVideoModel, example: Example) -> Vector:

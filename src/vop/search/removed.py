@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 import pyarrow as pa
 
 from vop.search.failures import PARTIAL, Failure, failure
-from vop.search.schema import conditions, delete_paths
-from vop.search.vector_index import explain_damage, tidy_up
+from vop.search.schema import conditions, delete_paths, explain_damage
+from vop.search.vector_index import tidy_up
 
 if TYPE_CHECKING:
     from lancedb import DBConnection

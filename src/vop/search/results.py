@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from vop.errors import UsageError
+from vop.search.filters import METADATA
+from vop.search.schema import clip_of, video_of
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-METADATA = "about_"  # in front of the names of the owner's columns
 SCORE = "_score"
 LIGHT = ["segment", "path", "duration_seconds", "date", "plays_in_browsers"]  # the columns that make a moment
 
@@ -138,26 +139,6 @@ class LibraryStatus:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-# A segment's id holds the video's id and, in milliseconds, where the segment starts and ends.
-
-
-def segment_id(video: str, clip: tuple[float, float]) -> str:
-    """Short, safe in a URL, and the same whenever the same clip (start, end in seconds) of a video is indexed."""
-    start, end = (round(seconds * 1000) for seconds in clip)
-    return f"{video}-{start}-{end}"
-
-
-def video_of(segment: str) -> str:
-    """The id of a segment's video."""
-    return segment.partition("-")[0]
-
-
-def clip_of(segment: str) -> tuple[float, float]:
-    """Where a segment starts and ends, in seconds."""
-    _, start, end = segment.split("-")
-    return int(start) / 1000, int(end) / 1000
 
 
 def best_of_videos(nearest: NearestRows, k: int) -> list[Moment]:

@@ -27,14 +27,12 @@ import pyarrow as pa
 
 from vop.errors import UsageError, VopError
 from vop.search import failures, manifest, vector_index
-from vop.search.checksums import check_rows, with_checksums
 from vop.search.failures import Failure
-from vop.search.filters import Filters, quoted
+from vop.search.filters import METADATA, Filters, quoted
 from vop.search.manifest import DATABASE, LibraryModel, Manifest
 from vop.search.removed import Removed
 from vop.search.results import (
     LIGHT,
-    METADATA,
     IndexedVideo,
     LibraryStatus,
     Moment,
@@ -42,12 +40,24 @@ from vop.search.results import (
     Segment,
     VideoRecord,
     best_of_videos,
-    clip_of,
-    video_of,
 )
-from vop.search.schema import ADDED, decoder_version, delete_paths, field_of, matrix, metadata_columns, schema
+from vop.search.schema import (
+    ADDED,
+    DamageError,
+    check_rows,
+    clip_of,
+    decoder_version,
+    delete_paths,
+    explain_damage,
+    field_of,
+    matrix,
+    metadata_columns,
+    schema,
+    video_of,
+    with_checksums,
+)
 from vop.search.state import read_state
-from vop.search.vector_index import DamageError, Indexed, Snapshot, explain_damage
+from vop.search.vector_index import Indexed, Snapshot
 from vop.utils.files import explain_full_disk
 from vop.video.clip import DECODER_VERSION
 

@@ -15,10 +15,8 @@ Shapes: `n` rows, `e` width of the embeddings.
 
 from __future__ import annotations
 
-import traceback
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from vop.errors import VopError
-from vop.search.results import LIGHT, METADATA, SCORE
+from vop.search.filters import METADATA
+from vop.search.results import LIGHT, SCORE
 from vop.search.schema import matrix
 
 if TYPE_CHECKING:
@@ -223,25 +221,3 @@ def _index_name(column: str) -> str:
 
 def _statistics(table: Table, column: str) -> IndexStatistics | None:
     return table.index_stats(_index_name(column))
-
-
-class DamageError(VopError):
-    """The database has failed."""
-
-
-@contextmanager
-def explain_damage(path: Path) -> Iterator[None]:
-    """Turns an error of the database into a VopError that says how to find what is damaged."""
-    try:
-        yield
-    except (VopError, TypeError):
-        raise
-    except Exception as error:
-        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        if not frame.f_globals.get("__name__", "").startswith(("lancedb", "pyarrow")):
-            raise
-        reason = str(error).partition(", /")[0].splitlines()  # without the line of LanceDB's own source
-        raise DamageError(
-            f"{path}: its database cannot be read ({reason[0] if reason else type(error).__name__}); "
-            f"vop library check {path} says what is damaged"
-        ) from error

@@ -16,11 +16,11 @@ import av
 
 from vop.errors import VideoError
 from vop.search.frames import SegmentFrames
-from vop.search.results import VideoRecord, segment_id
-from vop.search.schema import VideoFile
+from vop.search.results import VideoRecord
+from vop.search.schema import VideoFile, segment_id
 from vop.search.segmentation import DecodedSegment, read_segments
 from vop.search.store import Store
-from vop.search.sync.scanner import is_unchanged, volume_of
+from vop.search.sync.scanner import is_unchanged
 from vop.video.find import FoundFile
 from vop.video.isolated import DecodingProcesses
 from vop.video.probe import VideoInfo
@@ -181,7 +181,7 @@ class Reader:
             date_source=info.recorded_at_source,
             plays_in_browsers=info.plays_in_browsers,
             metadata={},
-            volume=volume_of(file.path.parent),
+            volume=file.volume,
         )
         return DecodedVideo(decoded, damaged, count)
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +18,12 @@ import numpy as np
 import pyarrow as pa
 
 from vop.errors import FileFailure, UsageError, VideoError, VopError
-from vop.search.checksums import check_rows
 from vop.search.frames import SegmentFrames
 from vop.search.manifest import LibraryModel, Manifest
-from vop.search.models import describe, embed_by, open_model
+from vop.search.models import describe, open_model
 from vop.search.pipeline import Finished, count_workers, run
 from vop.search.results import VideoRecord
-from vop.search.schema import EMBEDDING, decoder_version, made_with, vectors, with_column
+from vop.search.schema import EMBEDDING, check_rows, decoder_version, made_with, vectors, with_column
 from vop.search.segmentation import ClipTimes, DecodedSegment, read_frames_of
 from vop.search.store import Store
 from vop.search.sync.lock import library_lock
@@ -112,7 +110,13 @@ def reembed(
         move = _Move(library, staged, processes)
         todo = move.remaining()
         resumed = len(library.videos()) - len(todo)
-        finished_videos = run(todo, move.read, partial(embed_by, [new]), workers=workers, batch_size=batch_size)
+        finished_videos = run(
+            todo,
+            move.read,
+            lambda frames: [new.encode_frames(frames, batch_size=len(frames))],
+            workers=workers,
+            batch_size=batch_size,
+        )
         try:
             for number, finished in enumerate(finished_videos, start=1):
                 move.take(finished)

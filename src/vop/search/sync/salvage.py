@@ -15,10 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vop.search import failures, removed
-from vop.search.checksums import damaged_rows, with_checksums
 from vop.search.manifest import Manifest
 from vop.search.results import VideoRecord
-from vop.search.schema import ADDED, CHECKSUM, field_of, metadata_columns, schema
+from vop.search.schema import ADDED, CHECKSUM, damaged_rows, field_of, metadata_columns, schema, with_checksums
 from vop.search.vector_index import tidy_up
 
 if TYPE_CHECKING:
