@@ -21,9 +21,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def _ctrl_c():
-    """A shell's background job ignores it, and so would every program that a test starts."""
+    """A shell's background job ignores Ctrl-C, and so would every program that a test starts.
+
+    It is set for each test, because some libraries put back what they found when they were imported.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

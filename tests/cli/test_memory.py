@@ -96,7 +96,7 @@ def raising(error: BaseException):
     ],
 )
 def test_every_library_that_has_none_left(vop, monkeypatch, run):
-    monkeypatch.setattr("vop.cli.train.load_data", lambda *_: run())
+    monkeypatch.setattr("vop.training.job.train", lambda *_, **settings: run())
     status, out, err = vop("train", "--data", "x.csv", "--out", "run")
     assert (status, out, len(err.splitlines())) == (1, "", 1)
     assert "out of memory: use a smaller --batch-size" in err
@@ -121,7 +121,7 @@ def test_only_options_that_the_command_has_are_named(vop, monkeypatch):
     ids=repr,
 )
 def test_an_error_of_the_program_keeps_its_traceback(monkeypatch, error):
-    monkeypatch.setattr("vop.cli.train.load_data", lambda *_: raising(error)())
+    monkeypatch.setattr("vop.training.job.train", lambda *_, **settings: raising(error)())
     with pytest.raises(type(error)) as caught:
         main(["train", "--data", "x.csv", "--out", "run"])
     assert caught.value is error

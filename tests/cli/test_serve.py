@@ -173,7 +173,7 @@ def test_what_an_operator_watches(library, tmp_path):
 
 
 def test_an_access_log_on_standard_error(library):
-    with served("--access-log", library.path) as (process, port, _):
+    with served("--access-log", "-", library.path) as (process, port, _):
         assert get(port, "/metrics")[0].status == 404
         _, _, err = end(process)
     access, stopped = err.splitlines()

@@ -12,6 +12,7 @@ import torch
 
 import vop
 from search.owners_videos import embeddings, rows, write_video
+from vop.backbones import DEFAULT_HUB_ID
 from vop.errors import UsageError, VopError
 from vop.search.manifest import SegmentationConfig
 from vop.search.store import Store
@@ -253,8 +254,12 @@ def test_by_shots(bring, folder):
     assert starts == pytest.approx(list(range(0, 26, 2)), abs=0.3)  # the pictures change every two seconds
 
 
-def test_a_new_library_needs_a_model(folder, videos, tmp_path):
-    with pytest.raises(UsageError, match="--model"):
+def test_a_new_library_takes_the_default_backbone(folder, videos, tmp_path, monkeypatch):
+    def open_model(name: str, **how: object) -> None:
+        raise VopError(f"opens {name}")
+
+    monkeypatch.setattr("vop.search.sync.commands.open_model", open_model)
+    with pytest.raises(VopError, match=f"opens {DEFAULT_HUB_ID}"):
         index(folder, [tmp_path / "videos"])
     assert not (folder / "library.json").exists()
 

@@ -115,7 +115,7 @@ _RECIPE_HELP = {
     "aspect": "Shape of frames: display for the shape that players show, stored for square pixels, as published "
     "pipelines have them",
     "on_bad_video": "What to do about unreadable videos: skip leaves them out and lists them, fail stops",
-    "workers": "Number of processes that load frames",
+    "workers": "Number of threads that load frames",
     "checkpoint_seconds": "Seconds between checkpoints within an epoch",
 }
 _NO_DEFAULT = {

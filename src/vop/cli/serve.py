@@ -67,9 +67,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--access-log",
         metavar="FILE",
-        nargs="?",
-        const="-",
-        help="Write a line for each request to a file, or to standard error if no file is given.",
+        help="Write a line for each request to this file, or to standard error for -.",
     )
     parser.add_argument(
         "--log-level",

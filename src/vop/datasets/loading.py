@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import TypedDict
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vop.datasets.frames import FrameSource
 from vop.datasets.types import Split
-from vop.errors import UsageError, VideoError
+from vop.errors import UsageError
 from vop.utils.text import count
+from vop.video.ahead import map_ahead
 
 
 class Item(TypedDict):
@@ -35,7 +36,7 @@ class Batch(TypedDict):
     video: torch.Tensor
 
 
-class PairDataset(Dataset[Item | VideoError]):
+class PairDataset:
     """The (captions, video) groups of a split; without `groups`, its pairs.
 
     Args:
@@ -49,12 +50,15 @@ class PairDataset(Dataset[Item | VideoError]):
     def __len__(self) -> int:
         return len(self.groups)
 
-    def __getitem__(self, index: int) -> Item | VideoError:
+    def __getitem__(self, index: int) -> Item:
+        """Load one item.
+
+        Raises:
+            VideoError: the video cannot be read.
+        """
         rows = self.groups[index]
         target = self.split.targets[rows[0]]
-        frames = _load(self.store, self.split, target)
-        if isinstance(frames, VideoError):
-            return frames
+        frames = self.store.load(self.split.videos[target])
         return {"captions": [self.split.captions[row] for row in rows], "frames": frames, "video": target}
 
 
@@ -92,7 +96,7 @@ def _check_group_size(split: Split, size: int) -> None:
         )
 
 
-class EpochSampler(Sampler[list[int]]):
+class EpochSampler:
     """Batches of indices for one epoch, shuffled by seed and epoch alone.
 
     `batch_size` is the global batch's: each of `world_size` ranks takes its stretch of it, so that training sees the
@@ -141,51 +145,45 @@ class EpochSampler(Sampler[list[int]]):
 
 
 class FrameLoader:
-    """Batches that `workers` processes decode ahead. A worker's VideoError comes as it was, with its path and reason.
+    """Batches that threads load ahead while the model works on the ones before.
+
+    They are threads, because processes would have to be forked beside those of LanceDB and FFmpeg, or to import the
+    user's program again. Reading and decoding frames leaves Python's lock to others.
 
     Args:
-        batches: which items make up each batch.
-        workers: processes that decode ahead; 0 decodes in this one.
-        prefetch: batches that each worker keeps ready.
+        batches: the items of each batch.
+        workers: the number of threads; 0 loads each batch when it is asked for.
+        prefetch: the number of batches that each thread keeps ready.
     """
 
     def __init__(self, pairs: PairDataset, *, batches: EpochSampler, workers: int = 0, prefetch: int = 2) -> None:
-        self._loader: DataLoader[Item | VideoError] = DataLoader(
-            pairs,
-            batch_sampler=batches,
-            num_workers=workers,
-            prefetch_factor=prefetch if workers else None,
-            collate_fn=_collate,
-            pin_memory=torch.cuda.is_available(),
-        )
+        self.pairs, self.batches, self.workers, self.prefetch = pairs, batches, workers, prefetch
 
     def __len__(self) -> int:
-        return len(self._loader)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._loader:
-            if isinstance(batch, VideoError):
-                raise batch
-            yield batch
+        """Iterate over the batches.
 
+        Raises:
+            VideoError: a video of the next batch cannot be read.
+        """
+        if not self.workers:
+            yield from map(self._load, self.batches)
+            return
+        ahead = self.workers * self.prefetch
+        with closing(map_ahead(self.batches, self._load, workers=self.workers, ahead=ahead)) as loaded:
+            for done in loaded:
+                if isinstance(done.result, Exception):
+                    raise done.result
+                yield done.result
 
-def _collate(items: list[Item | VideoError]) -> Batch | VideoError:
-    # An exception that crosses from a worker loses its attributes; as a value it does not.
-    kept: list[Item] = []
-    for item in items:
-        if isinstance(item, VideoError):
-            return item
-        kept.append(item)
-    return {
-        "captions": [caption for item in kept for caption in item["captions"]],
-        "rows": torch.tensor([row for row, item in enumerate(kept) for _ in item["captions"]]),
-        "frames": torch.stack([item["frames"] for item in kept]),
-        "video": torch.tensor([item["video"] for item in kept]),
-    }
-
-
-def _load(store: FrameSource, split: Split, target: int) -> torch.Tensor | VideoError:
-    try:
-        return store.load(split.videos[target])
-    except VideoError as error:
-        return error
+    def _load(self, indices: Sequence[int]) -> Batch:
+        items = [self.pairs[index] for index in indices]
+        frames = torch.stack([item["frames"] for item in items])
+        return {
+            "captions": [caption for item in items for caption in item["captions"]],
+            "rows": torch.tensor([row for row, item in enumerate(items) for _ in item["captions"]]),
+            "frames": frames.pin_memory() if torch.cuda.is_available() else frames,
+            "video": torch.tensor([item["video"] for item in items]),
+        }

@@ -43,7 +43,7 @@ class Recipe:
         aspect: "display" gives frames the shape in which players show them, "stored" takes pixels as squares whatever
             the file says, as most published pipelines do.
         on_bad_video: "skip" leaves unreadable videos out and reports them; "fail" stops.
-        workers: processes that decode.
+        workers: threads that load frames.
         checkpoint_seconds: a checkpoint is written after an epoch, and in between once this long has passed.
     """
 
