@@ -111,7 +111,7 @@ def _check_card(folder: str | Path, model: TextVideoModel) -> None:
 
 
 def _results(report: EvaluationReport) -> dict[str, Any]:
-    """What a card says of an evaluation."""
+    """The results of an evaluation for a card."""
     return {
         **report.metrics.to_dict(),
         "rsum": report.metrics.rsum,
@@ -156,7 +156,7 @@ def evaluate_split(
         store: decodes or reads frames.
         batch_size, workers, on_bad_video, progress: as for `embed_split`.
         bank: training queries for QB-Norm (never of the evaluated split); without it, QB-Norm is left out.
-        facts: what only the caller knows of the model and the data.
+        facts: of the model and the data.
 
     Raises:
         VideoError, DataError, UsageError: as for `embed_split`.
@@ -257,7 +257,7 @@ def _rescored(
 
 
 def report_facts(model: TextVideoModel, dataset: Dataset, *, aspect: str = DISPLAY) -> ReportFacts:
-    """What a report says of the model and the data."""
+    """The facts of the model and the data for a report."""
     card: Mapping[str, Any] = model.card
     return ReportFacts(
         method=model.method_name if model.head_name == MEAN else f"{model.method_name}/{model.head_name}",

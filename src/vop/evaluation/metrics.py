@@ -25,7 +25,7 @@ from vop.errors import UsageError, unknown_name
 from vop.utils.text import count
 
 TIE_RULES = ("pessimistic", "optimistic")
-BLOCK_BYTES = 32 * 2**20  # the scores of one block; a few such buffers live at a time
+BLOCK_BYTES = 32 * 2**20  # the scores of one block; a few of these buffers exist at a time
 METRIC_NAMES = ("r1", "r5", "r10", "mdr", "mnr")
 Targets = Sequence[int] | np.ndarray | Tensor
 
@@ -119,8 +119,8 @@ def retrieval_metrics(
     Args:
         similarity: (texts, videos), a tensor (on any device) or an array.
         targets: (texts,), the index of each text's video; without it, text i belongs to video i.
-        tie_rule: where a right item goes that ties with wrong ones: `pessimistic`, after them (constant scores give
-            R@1 = 0), or `optimistic`, before them.
+        tie_rule: the place of a right item that ties with wrong ones: `pessimistic`, after them (constant scores
+            give R@1 = 0), or `optimistic`, before them.
         block_bytes: about how much memory the comparisons of a block take.
 
     Raises:
@@ -228,7 +228,7 @@ class _Scores(NamedTuple):
     """Where one direction's scores come from: `rows` turns ascending query indices (q,) into scores (q, g)."""
 
     rows: Callable[[Tensor], Tensor]
-    scratch: bool  # a block's scores are of no use to anyone else, and may be overwritten
+    scratch: bool  # whether a block's scores may be overwritten
 
 
 class _Pairs(NamedTuple):

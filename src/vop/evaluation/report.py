@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-# How the evaluated weights were chosen; "best on test" is not a fair protocol; its name says so.
+# How the evaluated weights were chosen. "best on test" is not a fair protocol, as its name says.
 SELECTIONS = ("validation-selected", "last", "untuned", "best on test", "untrained")
 _RECALLS = tuple(f"R@{cut}" for cut in CUTS.values())
 _HEADS = (*_RECALLS, "MdR", "MnR")
@@ -73,7 +73,7 @@ def _first_places(ranks: NDArray[np.int64]) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportFacts:
-    """What only the caller of an evaluation knows of the model and the data; the fields are `EvaluationReport`'s."""
+    """Facts that only the caller of an evaluation knows; the fields are those of `EvaluationReport`."""
 
     method: str = ""
     data: str = ""
@@ -95,14 +95,14 @@ class EvaluationReport:
         metrics: the headline numbers, both directions.
         rescored: by name (`dual softmax`, `qb-norm`), beside the headline.
         skipped: the videos that could not be read.
-        listed_videos, listed_texts: what the split lists; `metrics` counts what is left of it.
-        selection: one of `SELECTIONS`, or None if nobody said.
+        listed_videos, listed_texts: numbers in the split; `metrics` counts the readable ones.
+        selection: one of `SELECTIONS`, or None if unknown.
         epoch, seed: of the evaluated weights, from 1 and as trained; None if they do not apply.
-        notes: what a reader should know besides, such as why a rescoring is missing.
-        settings: more facts for programs (backbone, number of frames, …).
-        fingerprint: of what was ranked (`Split.fingerprint`).
+        notes: remarks for the reader, such as why a rescoring is missing.
+        settings: further facts for programs (backbone, number of frames, …).
+        fingerprint: of the ranked captions and videos (`Split.fingerprint`).
         targets: the index of each ranked text's video; None if text i belongs to video i.
-        ambiguous: captions that several videos share; None where nobody counted them.
+        ambiguous: captions that several videos share; None if not counted.
         made_with: the precision of the evaluation, the versions of vop and its libraries, and vop's commit if known.
         trained_with: the same of the model's training, as far as its card says.
     """

@@ -1,10 +1,10 @@
-"""Checksums of a library's files, which tell a library as it was written from one that a disk or a copy has damaged.
+"""Checksums of a library's files, which find damage by a disk or a copy.
 
 Each file of the database has one in `checksums.json`, so that every changed bit is found, and `library.json` has its
 own. Each row has one too (`vop.search.schema`), which tells which video is damaged, also where rows were written again
 into another file. Small files without which nothing can be read (`library.json`, the
 newest manifest of each table, and which rows are deleted) are kept in `checksums.json` as copies, and so is the list of
-failures, which nothing but a look at every video could give again.
+failures, which could otherwise be restored only by reading every video.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vop.search.manifest import DATABASE
 from vop.utils.files import atomic_write
 
 FILE = "checksums.json"
-_HINT = "latest_version_hint.json"  # written again and again, and never believed; all other files are written once
+_HINT = "latest_version_hint.json"  # LanceDB rewrites it and does not rely on it; all other files are written once
 
 
 @dataclass(frozen=True)

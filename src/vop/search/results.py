@@ -1,4 +1,4 @@
-"""What a library gives back: moments that a search found, segments, videos, and how much is in it."""
+"""The results of a library: moments found by a search, segments, videos, and its status."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Moment:
         path: the video's file.
         start_seconds, end_seconds: where the clip lies in the video, from its first frame.
         score: cosine similarity with the query.
-        duration_seconds: how long the whole video is.
+        duration_seconds: of the whole video.
         date: when the video was recorded, ISO 8601.
         plays_in_browsers: whether a browser plays the file as it is.
         columns: the video's values in the columns of the owner's metadata, without empty ones.
@@ -85,7 +85,7 @@ class IndexedVideo:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoRecord:
-    """What tells whether a file is a video of the library: its file as it was when it was indexed.
+    """A video of a library, with the state of its file at the time of the indexing.
 
     Attributes:
         video: the video's id, made of the file's content.
@@ -103,7 +103,7 @@ class VideoRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexingStatus:
-    """How far a running indexing is: files, hours of video, and its speed in hours of video per hour."""
+    """The progress of a running indexing: files, hours of video, and its speed in hours of video per hour."""
 
     done: int = 0
     total: int = 0
@@ -115,7 +115,7 @@ class IndexingStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class LibraryStatus:
-    """How much is in a library.
+    """The size and state of a library.
 
     Attributes:
         hours: the duration of all videos.
@@ -123,7 +123,7 @@ class LibraryStatus:
         failures: files that are not, or only in part, in the library: unreadable and partial ones. Duplicates are
             counted apart.
         columns: the columns of the owner's metadata.
-        index: how far an indexing is; None if none runs.
+        index: the progress of an indexing; None if none is running.
     """
 
     segments: int

@@ -5,15 +5,15 @@ video               the video's id: the first 32 digits of the SHA-256 of the fi
 place               number of the segment in the video, from 0 on
 num_segments        number of segments of the video; empty in older libraries
 path, name          absolute path of the file, and its name without folders
-size, mtime_ns      size and time of change of the file when it was read; if they differ, the file has changed
+size, mtime_ns      size and modification time of the file when it was read; if they differ, the file has changed
 volume              filesystem that the file was on (`vop.video.find.volume_of`); empty in older libraries
-start_seconds       where the segment starts
-end_seconds         where the segment ends
-duration_seconds    how long the whole video is
-date                when the video was recorded, or else when the file was changed; ISO 8601, UTC
-date_source         where the date comes from (`vop.video.dates`); empty in older libraries
+start_seconds       start of the segment in the video
+end_seconds         end of the segment in the video
+duration_seconds    duration of the whole video
+date                time of the recording, or else of the last change of the file; ISO 8601, UTC
+date_source         source of the date (`vop.video.dates`); empty in older libraries
 plays_in_browsers   whether a browser plays the file as it is
-made_at             when the embeddings were made
+made_at             time at which the embeddings were made
 made_with           fingerprints of the models, and the version of the decoder
 strip               thumbnail strip, JPEG
 checksum            checksum of all other columns; empty in older libraries
@@ -94,7 +94,7 @@ class VideoFile:
 
 
 def segment_id(video: str, clip: tuple[float, float]) -> str:
-    """Short, safe in a URL, and the same whenever the same clip (start, end in seconds) of a video is indexed."""
+    """The id of a clip (start, end in seconds) of a video: short, safe in a URL, the same at every indexing."""
     start, end = (round(seconds * 1000) for seconds in clip)
     return f"{video}-{start}-{end}"
 
@@ -105,7 +105,7 @@ def video_of(segment: str) -> str:
 
 
 def clip_of(segment: str) -> tuple[float, float]:
-    """Where a segment starts and ends, in seconds."""
+    """The start and the end of a segment, in seconds."""
     _, start, end = segment.split("-")
     return int(start) / 1000, int(end) / 1000
 
@@ -215,7 +215,7 @@ def conditions(column: str, values: Iterable[str], *, most: int = _MOST_NAMED) -
 
 
 def with_checksums(rows: pa.Table) -> pa.Table:
-    """The rows with their checksums, each of all other values in the row."""
+    """Return the rows with their checksums, each over all other values of the row."""
     sums = pa.array(_sums(rows), pa.int64())
     if CHECKSUM not in rows.schema.names:
         return rows.append_column(CHECKSUM, sums)
@@ -224,7 +224,7 @@ def with_checksums(rows: pa.Table) -> pa.Table:
 
 
 def damaged_rows(rows: pa.Table) -> np.ndarray:
-    """Which rows (n,) are not what was written; those of older libraries have no checksum, and pass."""
+    """A mask (n,) of the rows that differ from what was written. Rows of older libraries have no checksum and pass."""
     if CHECKSUM not in rows.schema.names:
         return np.zeros(len(rows), bool)
     stored = rows.column(CHECKSUM).to_pylist()
@@ -232,7 +232,7 @@ def damaged_rows(rows: pa.Table) -> np.ndarray:
 
 
 def check_rows(rows: pa.Table, library: Path) -> pa.Table:
-    """The same rows, before new rows are made of them, which would hide the damage.
+    """Return the rows unchanged. Call it before making new rows of them, which would hide damage.
 
     Raises:
         VopError: some are damaged.

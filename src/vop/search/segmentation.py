@@ -1,4 +1,4 @@
-"""How a video becomes segments, windows of equal length or its shots, and what is decoded of each.
+"""Cut a video into segments, windows of equal length or shots, and decode their frames.
 
 It runs in the processes that decode: nothing here imports PyTorch or the database.
 """
@@ -48,7 +48,7 @@ class DecodedSegment:
         clip: (start_seconds, end_seconds), from the video's first frame.
         frames: uint8 (num_frames, 3, size, size).
         strip: thumbnail strip, JPEG.
-        share: of the file's work that ends with it, from 0 to 1.
+        share: of the work on the file, from 0 to 1.
     """
 
     clip: ClipTimes
@@ -63,7 +63,7 @@ def read_segments(
     """Reads a video and all of its segments.
 
     Yields:
-        information on the video first, then each segment, None for one that is damaged.
+        the description of the video first, then each segment, or None for a damaged one.
 
     Returns:
         the number of segments.
@@ -178,7 +178,7 @@ def shots(
     decoded.
 
     Raises:
-        VideoError: no frame can be had; it names the file and the reason.
+        VideoError: no frame can be decoded; it names the file and the reason.
         UsageError: a value is out of range, or PySceneDetect is not installed.
     """
     _check_lengths(1.0, window_seconds, overlap_seconds)
@@ -231,7 +231,7 @@ def _detection_size(frame: av.VideoFrame) -> tuple[int, int]:
 
 
 def _long_enough(cuts: list[float], duration: float) -> list[ClipTimes]:
-    """The clips between cuts, without those cuts that would leave a clip too short."""
+    """The clips between cuts, after dropping the cuts that would make a clip too short."""
     kept = [0.0]
     for cut in cuts:
         if cut - kept[-1] >= SHORTEST_SHOT_SECONDS and duration - cut >= SHORTEST_SHOT_SECONDS:

@@ -87,7 +87,7 @@ def stamp_of(path: Path) -> Stamp | None:
 
 
 def again_if_moved(path: Path, read: Callable[[Stamp | None], T]) -> T:
-    """What `read` returns; a reading that fails is repeated if the library has changed meanwhile.
+    """Return what `read` returns; repeat it after a failure if the library has changed meanwhile.
 
     Args:
         read: takes the library's stamp as it was before.
@@ -192,7 +192,7 @@ class Store:
 
     @follows
     def refresh(self) -> Manifest:
-        """The manifest as it is on the disk."""
+        """Read the manifest again from the disk."""
         return self.manifest
 
     @property
@@ -340,7 +340,7 @@ class Store:
 
     @follows
     def status(self) -> LibraryStatus:
-        """How much is in the library, and how far a running indexing is."""
+        """The size and state of the library, and the progress of a running indexing."""
         kinds = Counter(self._failures.search().select(["kind"]).to_arrow().column(0).to_pylist())
         videos = self._one_row_each(["duration_seconds", "made_with"])
         return LibraryStatus(
@@ -428,7 +428,7 @@ class Store:
             failures.write(self._failures, failed, no_longer=no_longer)
 
     def rename_model(self, name: str) -> None:
-        """Notes where the first model is now."""
+        """Store a new name for the first model, which has moved."""
         first, *others = self.models
         self.change(models=(replace(first, name=name), *others))
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from vop.models.model import TextVideoModel
 
 COMMIT_ROWS, COMMIT_SECONDS = 1000, 5.0
-TIDY_COMMITS = 100  # are compacted: every commit writes a file of its own
+TIDY_COMMITS = 100  # between two compactions: every commit writes a file of its own
 _COPY_OF = "it has the content of "  # and then the path of the file that the library has
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Ingest:
         metadata: None leaves the metadata that the library has.
 
     Attributes:
-        report: what has been done so far.
+        report: of the work so far.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Ingest:
                     self._writer.commit_if_due()
                 self._list_copies()
             except BaseException:
-                processes.close()  # first of all, so that nobody waits for a long film
+                processes.close()  # first, so that nothing waits for a long film
                 raise
             finally:
                 self._writer.commit()
@@ -147,7 +147,7 @@ class Ingest:
         return True
 
     def _take(self, finished: Finished[FoundFile, Outcome], reader: Reader) -> None:
-        """Writes what reading a file has given."""
+        """Handles the result of reading a file."""
         file, result = finished.job, finished.result
         path = str(file.path)
         match result:
@@ -195,7 +195,7 @@ class Ingest:
             self._fail(path, PARTIAL, f"{decoded.damaged} of {decoded.segments} segments are damaged", finished.job)
 
     def _remove_changed(self, file: FoundFile) -> None:
-        """Takes out what a file held before, if the file can be read and is another one by its size or time."""
+        """Removes the video of a file that is readable and has another size or modification time."""
         record = self.records.get(str(file.path))
         if record is not None and os.access(file.path, os.R_OK) and not is_same_state(record, file):
             self._writer.remove(record.path)
@@ -224,7 +224,7 @@ class Ingest:
     # -- copies and metadata
 
     def _list_copies(self) -> None:
-        """Lists copies, when it is known whether their originals could be read."""
+        """Lists copies, once all originals have been read."""
         originals = {str(file.path): original for file, original in self._new_copies}
         self._new_copies = [(file, _last_original(originals, original)) for file, original in self._new_copies]
         for file, original in self._new_copies:
@@ -236,13 +236,13 @@ class Ingest:
                 self._fail(str(file.path), UNREADABLE, f"{_COPY_OF}{original}: {reason}", file)
 
     def _metadata_of(self, file: FoundFile) -> dict[str, str]:
-        """What the table says of a file, or else what the library has for its path."""
+        """The metadata of a file: by the table, or else by the library for its path."""
         record = self.records.get(str(file.path))
         had = {} if record is None else {name: value for name, value in record.metadata.items() if value is not None}
         return had | dict(self.metadata.of(file.path) if self.metadata else {})
 
     def _metadata_with_copies(self, path: str) -> dict[str, str]:
-        """What the table says of a video: by its own path or name first, then by those of its copies."""
+        """The table's metadata of a video: by its own path or name first, then by those of its copies."""
         values: dict[str, str] = {}
         if self.metadata is not None:
             for name in (Path(path), *sorted(self._copies.get(path, ()))):
@@ -250,7 +250,7 @@ class Ingest:
         return values
 
     def _describe_originals(self) -> None:
-        """Gives videos whose copies were found in this run what the table says of the copies."""
+        """Gives videos the table's metadata of the copies that were found in this run."""
         records = self.library.videos() if self.metadata and self._new_copies else {}
         for path in {original for _, original in self._new_copies}:
             record, values = records.get(path), self._metadata_with_copies(path)
@@ -284,7 +284,7 @@ class Ingest:
         report.outdated = len(self.library.outdated())
 
     def _drop_stale_failures(self, staying: Set[str], records: Mapping[str, VideoRecord]) -> None:
-        """Takes files off the list that fail no longer; those that are unavailable stay on it."""
+        """Removes from the list the files that do not fail any more; unavailable ones stay."""
         unseen = [path for path in self._failed_before if path not in self._failed and path not in staying]
         below = [path for path in unseen if is_below(path, self.scanned.roots)]
         _, unavailable = split_missing(below, records)

@@ -1,4 +1,4 @@
-"""What is on disk, compared with what a library has: files to look at, and videos whose files were not found."""
+"""Compare the disk with a library: find the files to index, and the videos whose files are missing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Scan:
         roots: the paths, absolute.
         exclude: the globs of the library and of the call.
         live_photos: whether the movies of Live Photos are videos here.
-        found: what is there.
+        found: the files.
     """
 
     library: Path
