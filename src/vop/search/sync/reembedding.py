@@ -26,9 +26,9 @@ from vop.search.results import VideoRecord
 from vop.search.schema import EMBEDDING, check_rows, decoder_version, made_with, vectors, with_column
 from vop.search.segmentation import ClipTimes, DecodedSegment, read_frames_of
 from vop.search.store import Store
+from vop.search.sync.ingest import COMMIT_ROWS
 from vop.search.sync.lock import library_lock
 from vop.search.sync.scanner import is_unchanged
-from vop.search.sync.writer import COMMIT_ROWS
 from vop.utils.progress import Progress, silent
 from vop.utils.text import first_few
 from vop.video.isolated import DecodingProcesses
