@@ -181,7 +181,7 @@ def test_damage_of_the_failures_comes_back_from_its_copy(folder):
 def test_a_table_that_another_description_belongs_to_is_not_dropped(folder):
     about = Store.open(folder).manifest
     manifest.write(about.with_(table="segments_9"), folder)
-    with pytest.raises(VopError, match="names the table segments_9, which is not there; segments_0 is"):
+    with pytest.raises(VopError, match="segments_9, .*segments_0 is"):
         check(folder, repair=True)
     manifest.write(about, folder)
     assert len(rows(Store.open(folder))) == 36

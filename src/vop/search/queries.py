@@ -47,7 +47,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption, the line of the file that it stands on (from 1), and its similarity with the video."""
+    """A caption, its line in the file (from 1), and its similarity with the video."""
 
     caption: str
     line: int
@@ -55,10 +55,10 @@ class Caption:
 
 
 def sentences_of(query: str | Sentence | Sequence[str | tuple[str, float] | Sentence]) -> list[Sentence]:
-    """The sentences of a query.
+    """Return the sentences of a query.
 
     Raises:
-        UsageError: it has none, one without words, no weight that counts, or is something else.
+        UsageError: there is none, one is empty, all weights are 0, or an item is not a sentence.
     """
     items = [query] if isinstance(query, str | Sentence) else list(query)
     sentences = [_sentence(item) for item in items]
@@ -78,7 +78,7 @@ def _sentence(item: object) -> Sentence:
 
 
 def check(sentences: Sequence[Sentence]) -> None:
-    """Raises a UsageError if a query has no sentence, one without words, or no weight that counts."""
+    """Raises a UsageError if a query has no sentence or an empty one, or if all weights are 0."""
     if not sentences:
         raise UsageError("the query is empty: say what happens in the video, or give --video or --picture")
     for sentence in sentences:
@@ -151,7 +151,7 @@ def decode(path: Path, *, example: Example, num_frames: int, size: int) -> np.nd
 
 
 def of_vector(vector: np.ndarray | Tensor, *, width: int) -> Vector:
-    """An embedding (e,) that the caller has made, of unit length.
+    """Scale the caller's embedding (e,) to unit length.
 
     Raises:
         UsageError: it has another shape than (width,), or no direction.

@@ -99,7 +99,7 @@ class Snapshot:
         self._rows = rows.select(light)
 
     def mask(self, where: str | None) -> np.ndarray | None:
-        """Which rows (n,) a condition holds for; None for all."""
+        """A mask (n,) of the rows that meet a condition; None for all."""
         if where is None:
             return None
         found = self._table.search().where(where).select(["place"]).with_row_id(True).to_arrow()
@@ -112,7 +112,7 @@ class Snapshot:
 
 
 class Indexed:
-    """A table that is searched by its index. A search finds all rows that are committed by then.
+    """A table that is searched by its index. A search finds all rows that were committed before it.
 
     It uses LanceDB's asynchronous interface: the synchronous one enters LanceDB's event loop five times in a search,
     which takes 2 ms more.
@@ -205,12 +205,12 @@ def tidy_up(table: Table) -> None:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "optimize", UserWarning)  # of those readers
-        # No age at all: merging makes two versions, and the first of them still has the small files.
+        # Of any age: merging makes two versions, and the first of them still has the small files.
         table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
 
 
 def _fragments(table: Table) -> int:
-    """How many files the table's rows lie in."""
+    """The number of files of the table's rows."""
     statistics: Any = table.stats()  # a dictionary, whatever its annotation says
     return int(statistics["fragment_stats"]["num_fragments"])
 
