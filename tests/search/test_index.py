@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import vop
+import vop.models.pretrained
 from search.owners_videos import embeddings, rows, write_video
 from vop.backbones import DEFAULT_HUB_ID
 from vop.errors import UsageError, VopError
