@@ -26,7 +26,7 @@ import torch
 
 from decode import Clip, pictures
 from vop.search.manifest import Manifest, SegmentationConfig
-from vop.search.models import describe, embed_by, open_model
+from vop.search.models import describe, open_model
 from vop.search.pipeline import run
 from vop.search.store import Store
 from vop.search.sync import index
@@ -64,7 +64,7 @@ def decode_alone(folder: Path, library: Store, workers: int) -> int:
 def embed_alone(model, segments: int) -> None:
     frames = torch.randint(0, 256, (BATCH, model.num_frames, 3, model.image_size, model.image_size), dtype=torch.uint8)
     for start in range(0, segments, BATCH):
-        embed_by([model], frames[: min(BATCH, segments - start)])
+        model.encode_frames(frames[: min(BATCH, segments - start)], batch_size=BATCH)
 
 
 def timed(work: Callable[[], object]) -> tuple[float, object]:

@@ -37,7 +37,8 @@ import numpy as np
 import pyarrow as pa
 
 from vop.search import vector_index as nearest
-from vop.search.results import LIGHT, clip_of, segment_id, video_of
+from vop.search.results import LIGHT
+from vop.search.schema import clip_of, segment_id, video_of
 
 WIDTH, CLUSTERS, SPREAD = 512, 20_000, {"near": 0.8, "far": 1.6}
 BLOCK = 50_000

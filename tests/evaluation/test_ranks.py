@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from vop.errors import UsageError
-from vop.evaluation.ranks import ranks_from_embeddings, ranks_from_similarity, similarity_matrix
+from vop.evaluation.metrics import ranks_from_embeddings, ranks_from_similarity, similarity_matrix
 
 
 def naive_ranks(scores, targets, tie_rule="pessimistic"):
@@ -149,7 +149,7 @@ def test_unknown_tie_rule_offers_the_nearest():
 
 MEMORY_CHECK = """
 import resource, torch
-from vop.evaluation.ranks import ranks_from_embeddings
+from vop.evaluation.metrics import ranks_from_embeddings
 torch.set_num_threads(1)
 texts = torch.randn(20_000, 8)
 ranks_from_embeddings(texts[:64], texts[:64], torch.arange(64))

@@ -14,8 +14,15 @@ from rich.console import Console
 from vop.errors import FileFailure, UsageError
 from vop.evaluation.confidence import bootstrap_intervals, paired_test
 from vop.evaluation.metrics import retrieval_metrics
-from vop.evaluation.report import AmbiguousCaptions, EvaluationReport, Rescored
-from vop.evaluation.tables import comparison_table, paired_table, table, text_table
+from vop.evaluation.report import (
+    AmbiguousCaptions,
+    EvaluationReport,
+    Rescored,
+    comparison_table,
+    paired_table,
+    table,
+    text_table,
+)
 
 
 def make_report(**changes):

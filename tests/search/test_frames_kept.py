@@ -8,7 +8,7 @@ import pytest
 from search.libraries import a_manifest
 from vop.search import frames as kept_frames
 from vop.search.frames import SegmentFrames
-from vop.search.results import segment_id
+from vop.search.schema import segment_id
 
 ID = segment_id("0123456789abcdef" * 2, (0.0, 10.0))
 OTHER = segment_id("fedcba9876543210" * 2, (8.0, 18.0))

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 import vop
+import vop.models.pretrained
 from search.owners_videos import embeddings, rows, write_video
 from vop.backbones import DEFAULT_HUB_ID
 from vop.errors import UsageError, VopError
 from vop.search.manifest import SegmentationConfig
 from vop.search.store import Store
-from vop.search.sync import forget, index, reader, writer
+from vop.search.sync import forget, index, ingest, reader
 from vop.video.frames import read_frames
 
 TESTS = Path(__file__).parents[1]
@@ -187,7 +188,7 @@ def test_a_library_may_be_called_like_a_model(tmp_path, monkeypatch, videos):
 
 def test_many_paths_metadata_in_several_commits(bring, folder, videos, tmp_path, monkeypatch):
     bring()
-    monkeypatch.setattr(writer, "COMMIT_ROWS", 1)
+    monkeypatch.setattr(ingest, "COMMIT_ROWS", 1)
     (tmp_path / "about.csv").write_text("path,author\na.mp4,Bob\nb.mp4,Ann\nc.mp4,Eve\n")
     assert bring(*videos.values(), metadata=tmp_path / "about.csv").described == 3
     found = rows(folder)

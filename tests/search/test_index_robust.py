@@ -20,7 +20,7 @@ from vop.search import store
 from vop.search.schema import matrix
 from vop.search.segmentation import read_segments
 from vop.search.store import Store
-from vop.search.sync import forget, reader, restore, writer
+from vop.search.sync import forget, ingest, reader, restore
 from vop.video.isolated import DecodingProcesses
 
 TESTS = Path(__file__).parents[1]
@@ -230,7 +230,7 @@ def read_or_lose_the_disk(path, *args, **settings):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_short_videos_are_found_while_a_long_one_is_decoded(bring, folder, videos, monkeypatch, workers):
-    monkeypatch.setattr(writer, "COMMIT_SECONDS", 0.2)
+    monkeypatch.setattr(ingest, "COMMIT_SECONDS", 0.2)
     real = DecodingProcesses.iterate
     seen = []
 
@@ -268,15 +268,16 @@ def test_killed_and_run_again(bring, folder, videos, tiny_folder, tmp_path, mome
     code = f"""
 import os, signal, sys
 sys.path.insert(0, {str(TESTS)!r})
-from vop.search.sync import commands, ingest, writer
-writer.COMMIT_SECONDS = 0.0
+from vop.models.model import TextVideoModel
+from vop.search.sync import commands, ingest
+ingest.COMMIT_SECONDS = 0.0
 times = iter(range(99))
-real = ingest.embed_by
-def embed_by(*given):
+real = TextVideoModel.encode_frames
+def encode_frames(*given, **settings):
     if next(times) == {moment}:
         os.kill(os.getpid(), signal.SIGKILL)
-    return real(*given)
-ingest.embed_by = embed_by
+    return real(*given, **settings)
+TextVideoModel.encode_frames = encode_frames
 commands.index({str(folder)!r}, [{str(tmp_path / "videos")!r}], model={str(tiny_folder)!r}, num_frames=2,
             precision="fp32", workers=2, batch_size=1)
 """
@@ -351,8 +352,8 @@ def test_it_says_how_far_it_is(bring, folder, videos, monkeypatch):
 
 
 def test_frequent_commits_become_one_file(bring, folder, videos, monkeypatch):
-    monkeypatch.setattr(writer, "COMMIT_SECONDS", 0.0)
-    monkeypatch.setattr(writer, "TIDY_COMMITS", 2)
+    monkeypatch.setattr(ingest, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(ingest, "TIDY_COMMITS", 2)
     bring()
     assert len(rows(folder)) == 6
     assert matrix(store.Store.open(folder).table.to_arrow().column("embedding_1")).shape == (6, 16)

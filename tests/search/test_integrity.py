@@ -15,9 +15,9 @@ from search.libraries import a_file, make_library, rows_of, unit_vectors
 from vop.cli import main
 from vop.errors import UsageError, VopError
 from vop.search import manifest
-from vop.search.checksums import check_rows, damaged_rows
 from vop.search.failures import UNREADABLE, failure
 from vop.search.frames import SegmentFrames
+from vop.search.schema import check_rows, damaged_rows
 from vop.search.store import Store
 from vop.search.sync import integrity
 from vop.search.sync.integrity import check
@@ -181,7 +181,7 @@ def test_damage_of_the_failures_comes_back_from_its_copy(folder):
 def test_a_table_that_another_description_belongs_to_is_not_dropped(folder):
     about = Store.open(folder).manifest
     manifest.write(about.with_(table="segments_9"), folder)
-    with pytest.raises(VopError, match="names the table segments_9, which is not there; segments_0 is"):
+    with pytest.raises(VopError, match="segments_9, .*segments_0 is"):
         check(folder, repair=True)
     manifest.write(about, folder)
     assert len(rows(Store.open(folder))) == 36

@@ -48,10 +48,10 @@ def test_what_is_finished_is_committed(bring, folder, videos, tiny_folder, tmp_p
 import signal, sys
 sys.path.insert(0, {str(TESTS)!r})
 from search.test_interrupted import read_for_ever
-from vop.search.sync import ingest, reader, writer
+from vop.search.sync import ingest, reader
 from vop.search.sync import index
 signal.signal(signal.SIGTERM, signal.default_int_handler)
-writer.COMMIT_SECONDS = 1e9
+ingest.COMMIT_SECONDS = 1e9
 reader.read_segments = read_for_ever
 real = ingest.Ingest._take
 def take(self, finished, reader):

@@ -65,7 +65,7 @@ def changed(folder, **entries) -> None:
 
 def test_of_a_later_version(tmp_path):
     changed(tmp_path, format=99, vop_version="9.9", models={"in": "another form"})
-    said = rf"library\.json: format 99 is of a later vop \(9\.9\); this one \({vop.__version__}\) reads up to 2"
+    said = rf"library\.json: format 99 .*\(9\.9\).*\({vop.__version__}\).* 2:"
     with pytest.raises(VopError, match=said):
         manifest.read(tmp_path)
 

@@ -13,7 +13,7 @@ from vop.backbones import find_backbone
 from vop.errors import UsageError, VopError
 from vop.models.pretrained import create
 from vop.search.manifest import Manifest
-from vop.search.models import check_same, describe, embed_by, fingerprint, open_models
+from vop.search.models import check_same, describe, fingerprint, open_models
 
 SHARING = ["zero-shot", "vop", "vop-f+p", "adapter-ffn"]
 CHANGING = ["full", "bias", "lora"]
@@ -117,10 +117,10 @@ class TestOpening:
         methods = ["vop", "full", "zero-shot", "lora", "vop-f+p", "bias", "adapter-ffn"]
         models = open_models(a_manifest(runs, methods), folder=runs["vop"], precision="fp32")
         frames, texts = some_frames(), ["a dog", "a longer sentence about a park"]
-        together = embed_by(models, frames)
+        together = [model.encode_frames(frames) for model in models]
         for method, model, embeddings in zip(methods, models, together, strict=True):
             alone = vop.load(runs[method], num_frames=3)
-            assert torch.equal(embed_by([alone], frames)[0], embeddings), method
+            assert torch.equal(alone.encode_frames(frames), embeddings), method
             assert torch.equal(alone.encode_text(texts), model.encode_text(texts)), method
         assert len({tuple(embeddings[0].tolist()) for embeddings in together}) == len(methods)
 
@@ -161,6 +161,6 @@ def test_a_model_that_needs_both_sides_is_refused(tiny):
 
 
 def test_embeddings_are_unit_vectors_in_float32(runs):
-    (embeddings,) = embed_by([vop.load(runs["vop"], dtype=torch.bfloat16)], some_frames())
+    embeddings = vop.load(runs["vop"], dtype=torch.bfloat16).encode_frames(some_frames())
     assert (embeddings.dtype, embeddings.shape, embeddings.device.type) == (torch.float32, (5, 16), "cpu")
     torch.testing.assert_close(embeddings.norm(dim=-1), torch.ones(5), atol=1e-3, rtol=0)

@@ -16,7 +16,8 @@ from vop.search.failures import PARTIAL, failure
 from vop.search.results import VideoRecord
 from vop.search.store import Store
 from vop.search.sync import forget, preview, restore
-from vop.search.sync.scanner import missing_folders, mount_point, split_missing, volume_of
+from vop.search.sync.scanner import missing_folders, split_missing
+from vop.video.find import mount_point, volume_of
 
 
 @pytest.fixture

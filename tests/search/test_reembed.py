@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import vop
+import vop.models.pretrained
 from search.owners_videos import write_folder
 from vop.errors import UsageError, VopError
 from vop.search.models import open_models

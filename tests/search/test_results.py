@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vop.errors import UsageError
-from vop.search.results import SCORE, Moment, best_of_videos, segment_id, video_of
+from vop.search.results import SCORE, Moment, best_of_videos
+from vop.search.schema import segment_id, video_of
 
 MANY = 10**9
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vop.search.results import clip_of, segment_id, video_of
+from vop.search.schema import clip_of, segment_id, video_of
 from vop.search.segmentation import in_milliseconds
 
 VIDEO = "0123456789abcdef" * 2

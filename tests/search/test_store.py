@@ -12,7 +12,8 @@ from search.libraries import SIZE, STEP, a_file, a_manifest, a_model, content_of
 from vop.errors import UsageError
 from vop.search import vector_index as nearest
 from vop.search.filters import Filters
-from vop.search.results import IndexedVideo, segment_id
+from vop.search.results import IndexedVideo
+from vop.search.schema import segment_id
 from vop.search.store import Store
 
 VIDEOS, SEGMENTS, MANY = 30, 4, 10**9

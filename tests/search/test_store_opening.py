@@ -8,7 +8,7 @@ import pytest
 
 from search.libraries import a_file, content_of, make_library
 from vop.errors import UsageError, VopError
-from vop.search.results import segment_id
+from vop.search.schema import segment_id
 from vop.search.store import Store
 from vop.search.sync.lock import check_folder
 

@@ -10,8 +10,7 @@ import pytest
 
 from search.libraries import a_file, content_of, make_library, rows_of, unit_vectors
 from vop.search.failures import DUPLICATE, PARTIAL, UNREADABLE, failure
-from vop.search.filters import Filters
-from vop.search.results import METADATA
+from vop.search.filters import METADATA, Filters
 from vop.search.schema import with_column
 from vop.search.store import Store
 from vop.search.sync.lock import library_lock

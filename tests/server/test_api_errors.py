@@ -72,5 +72,5 @@ def test_a_library_from_a_later_version_is_not_served(tmp_path, clips, run):
     made = make_library(tmp_path / "later", [run], {"red.mp4": clips["red.mp4"]})
     file = made.path / describing.FILE
     file.write_text(file.read_text().replace(f'"format": {describing.FORMAT}', '"format": 99'))
-    with pytest.raises(VopError, match="format 99 is of a later vop"):
+    with pytest.raises(VopError, match="format 99 "):
         app_of(made)

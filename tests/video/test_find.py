@@ -12,7 +12,7 @@ from PIL import Image
 from clips import grey_frames, write_clip
 from vop.errors import UsageError
 from vop.video import find
-from vop.video.find import FoundFile, find_videos
+from vop.video.find import FoundFile, find_videos, volume_of
 
 
 def touch(path: Path, content: bytes = b"x") -> Path:
@@ -46,7 +46,9 @@ def test_videos_below_a_folder_by_their_suffixes(tmp_path):
 def test_size_and_time_of_change_are_told(tmp_path):
     path = touch(tmp_path / "a.mp4", b"12345")
     os.utime(path, ns=(1, 1_600_000_000_123_456_789))
-    assert find_videos([tmp_path]).files == [FoundFile(path, 5, 1_600_000_000_123_456_789)]
+    (found,) = find_videos([tmp_path]).files
+    assert found == FoundFile(path, 5, 1_600_000_000_123_456_789)
+    assert found.volume == volume_of(tmp_path) is not None
 
 
 def test_what_the_name_does_not_tell_is_looked_into(tmp_path):

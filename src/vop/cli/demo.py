@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
         paths = {name: str(getattr(result, name)) for name in ("run", "sheet", "library")}
         print_json({**paths, "reports": reports, "answers": answers})
         return
-    from vop.evaluation.tables import comparison_table
+    from vop.evaluation.report import comparison_table
 
     print_table(comparison_table(result.reports, title="emoji-motion, demo size, on mini"))
     before, after = plain.metrics.t2v.r1, tuned.metrics.t2v.r1

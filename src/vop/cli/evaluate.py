@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--json {arguments.json} is a folder; give a file, or nothing for standard output")
     use_device_options(arguments)
     from vop.evaluation.job import default_split, open_model
-    from vop.evaluation.tables import TEXT_FORMATS, table, text_table
+    from vop.evaluation.report import TEXT_FORMATS, table, text_table
 
     if arguments.format not in (formats := ("table", *TEXT_FORMATS)):
         raise unknown_name("format", arguments.format, formats)
@@ -160,7 +160,7 @@ def _other(
 def _compare(report: EvaluationReport, other: QueryRanks, arguments: argparse.Namespace) -> dict[str, Any]:
     """Prints the paired test below the table, and returns it for the JSON document."""
     from vop.evaluation.confidence import paired_test
-    from vop.evaluation.tables import paired_table
+    from vop.evaluation.report import paired_table
 
     test = paired_test(report.ranks, other)
     if arguments.json != "-":

@@ -1,8 +1,8 @@
-"""How sure a recall is: bootstrap intervals, and a paired test of two models on the same gallery.
+"""The uncertainty of recalls: bootstrap intervals, and a paired test of two models on the same gallery.
 
 Captions of a video are not independent, so **videos** are drawn and swapped, each with all of its captions (a cluster
-bootstrap; the ordinary one where every video has one caption). Ranks stay what they were against the whole gallery:
-what varies is which queries were asked. Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3
+bootstrap; the ordinary one where every video has one caption). Ranks against the whole gallery stay the same:
+only the choice of queries varies. Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3
 (percentile intervals) and chapter 15 (randomisation tests).
 
 Shapes: `v` videos with a caption, `t` texts, `s` resamples; `2` directions (t2v, v2t), `3` recalls (R@1, R@5, R@10).
@@ -25,7 +25,7 @@ CUTS = {"r1": 1, "r5": 5, "r10": 10}
 DIRECTIONS = ("t2v", "v2t")
 LEVEL = 0.95
 RESAMPLES = 2_000
-SWAPS = 10_000  # puts the least p-value at 0.0001
+SWAPS = 10_000  # the smallest p-value is 0.0001
 BLOCK_CELLS = 2**22  # resamples x videos that are held at a time, 8 bytes each
 
 Interval = tuple[float, float]
@@ -33,15 +33,15 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, eq=False)
 class QueryRanks:
-    """The rank of every query of one evaluation, and which gallery it was.
+    """The rank of every query of one evaluation, and its gallery.
 
     Attributes:
         t2v: (t,) int64, ranks from 1.
         v2t: (v,) int64, ranks from 1 of the videos that have a text, by ascending index.
         targets: (t,) int64, the index of each text's video.
         fingerprint: of the gallery (`Split.fingerprint`); results with different ones are not compared.
-        tie_rule: that the ranks were counted by.
-        name: what the model is called in a table.
+        tie_rule: of the ranks.
+        name: of the model, for tables.
 
     Raises:
         UsageError: ranks or targets are not whole numbers, or do not fit each other.
@@ -201,7 +201,7 @@ def paired_test(
 
     Args:
         first, second: of evaluations of the same texts and videos, each of one run or of several seeds, whose mean is
-            compared. What seeds vary in is no part of the test.
+            compared. The test does not cover the variation between seeds.
         level, resamples: as for `bootstrap_intervals`.
         swaps: random relabellings.
         seed: of all draws.
@@ -244,10 +244,10 @@ def check_same_gallery(first: QueryRanks, second: QueryRanks) -> None:
     if sizes[0] != sizes[1]:
         what = f"the galleries have different sizes, {sizes[0]} against {sizes[1]}"
     elif not np.array_equal(first.targets, second.targets):
-        what = "the captions belong to other videos"
+        what = "the captions belong to different videos"
     elif first.fingerprint != second.fingerprint:
         prints = f"fingerprint {first.fingerprint!r} against {second.fingerprint!r}"
-        what = f"the videos or the captions are others, {prints}, though there are as many"
+        what = f"the videos or the captions differ, {prints}, although their numbers are equal"
     elif first.tie_rule != second.tie_rule:
         what = f"ties were ranked differently, {first.tie_rule} against {second.tie_rule}"
     else:

@@ -15,8 +15,7 @@ from vop.datasets.frames import FrameSource
 from vop.datasets.types import Split, Video
 from vop.datasets.validation import ON_BAD_VIDEO
 from vop.errors import DataError, FileFailure, UsageError, VideoError, unknown_name
-from vop.evaluation.metrics import RetrievalMetrics, metrics_from_embeddings, retrieval_metrics
-from vop.evaluation.ranks import similarity_matrix
+from vop.evaluation.metrics import RetrievalMetrics, metrics_from_embeddings, retrieval_metrics, similarity_matrix
 from vop.models.model import TextVideoModel
 from vop.utils.progress import Progress, silent
 from vop.utils.text import count

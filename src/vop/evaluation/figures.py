@@ -42,7 +42,7 @@ class Clip:
     Attributes:
         frames: uint8 (frames, 3, height, width), a tensor on the CPU or an array.
         score: its similarity to the sentence.
-        right: whether it is a right answer; None where nobody knows.
+        right: whether it is a right answer; None if unknown.
         caption: a caption of the clip, printed beneath it.
     """
 
@@ -70,7 +70,7 @@ def contact_sheet(
         path: of the PNG.
         title: above the rows (which model, which gallery).
         footer: beneath them (credits).
-        max_frames: so many frames of a clip are shown, spread evenly over it.
+        max_frames: the number of frames shown of a clip, spread evenly over it.
 
     Returns:
         the path.
@@ -100,7 +100,7 @@ def film_strip(frames: Any, *, max_frames: int = 5) -> Image.Image:
 
     Args:
         frames: uint8 (frames, 3, height, width), a tensor on the CPU or an array.
-        max_frames: so many are shown, spread evenly with the first and the last among them.
+        max_frames: the number of frames shown, spread evenly, with the first and the last among them.
 
     Raises:
         UsageError: frames of another shape or type.

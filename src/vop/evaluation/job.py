@@ -16,7 +16,6 @@ from vop.evaluation.embedding import Embedder, SplitEmbeddings, embed_split
 from vop.evaluation.report import AmbiguousCaptions, EvaluationReport, ReportFacts, Rescored
 from vop.evaluation.rescoring import dual_softmax_metrics, qb_norm_metrics
 from vop.heads import MEAN
-from vop.models.card import made_with
 from vop.models.model import HEAD_PREFIX, TextVideoModel
 from vop.models.pretrained import load as load_model
 from vop.models.run_folder import is_run
@@ -112,7 +111,7 @@ def _check_card(folder: str | Path, model: TextVideoModel) -> None:
 
 
 def _results(report: EvaluationReport) -> dict[str, Any]:
-    """What a card says of an evaluation."""
+    """The results of an evaluation for a card."""
     return {
         **report.metrics.to_dict(),
         "rsum": report.metrics.rsum,
@@ -157,7 +156,7 @@ def evaluate_split(
         store: decodes or reads frames.
         batch_size, workers, on_bad_video, progress: as for `embed_split`.
         bank: training queries for QB-Norm (never of the evaluated split); without it, QB-Norm is left out.
-        facts: what only the caller knows of the model and the data.
+        facts: of the model and the data.
 
     Raises:
         VideoError, DataError, UsageError: as for `embed_split`.
@@ -258,7 +257,7 @@ def _rescored(
 
 
 def report_facts(model: TextVideoModel, dataset: Dataset, *, aspect: str = DISPLAY) -> ReportFacts:
-    """What a report says of the model and the data."""
+    """The facts of the model and the data for a report."""
     card: Mapping[str, Any] = model.card
     return ReportFacts(
         method=model.method_name if model.head_name == MEAN else f"{model.method_name}/{model.head_name}",
@@ -277,8 +276,8 @@ def report_facts(model: TextVideoModel, dataset: Dataset, *, aspect: str = DISPL
             "num_frames": model.num_frames,
             "aspect": aspect,
         },
-        made_with=made_with(model.clip.dtype),
-        trained_with={name: str(card[name]) for name in made_with(model.clip.dtype) if name in card},
+        made_with=model.made_with(),
+        trained_with={name: str(card[name]) for name in model.made_with() if name in card},
     )
 
 

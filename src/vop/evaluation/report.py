@@ -1,21 +1,31 @@
-"""What an evaluation found. `vop.evaluation.tables` shows it."""
+"""The report of an evaluation, and how people read it: Rich tables for terminals, Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vop.errors import FileFailure, UsageError
-from vop.evaluation.confidence import Confidence, QueryRanks, bootstrap_intervals
-from vop.evaluation.metrics import RetrievalMetrics
+from vop.errors import FileFailure, UsageError, unknown_name
+from vop.evaluation.confidence import CUTS, DIRECTIONS, Confidence, PairedTest, QueryRanks, bootstrap_intervals
+from vop.evaluation.metrics import DirectionMetrics, RetrievalMetrics
+from vop.utils.text import count, first_few, in_markdown, on_one_line, signed, visible
 
-# How the evaluated weights were chosen; "best on test" is not a fair protocol; its name says so.
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+# How the evaluated weights were chosen. "best on test" is not a fair protocol, as its name says.
 SELECTIONS = ("validation-selected", "last", "untuned", "best on test", "untrained")
+_RECALLS = tuple(f"R@{cut}" for cut in CUTS.values())
+_HEADS = (*_RECALLS, "MdR", "MnR")
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ def _first_places(ranks: NDArray[np.int64]) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportFacts:
-    """What only the caller of an evaluation knows of the model and the data; the fields are `EvaluationReport`'s."""
+    """Facts that only the caller of an evaluation knows; the fields are those of `EvaluationReport`."""
 
     method: str = ""
     data: str = ""
@@ -85,14 +95,14 @@ class EvaluationReport:
         metrics: the headline numbers, both directions.
         rescored: by name (`dual softmax`, `qb-norm`), beside the headline.
         skipped: the videos that could not be read.
-        listed_videos, listed_texts: what the split lists; `metrics` counts what is left of it.
-        selection: one of `SELECTIONS`, or None if nobody said.
+        listed_videos, listed_texts: numbers in the split; `metrics` counts the readable ones.
+        selection: one of `SELECTIONS`, or None if unknown.
         epoch, seed: of the evaluated weights, from 1 and as trained; None if they do not apply.
-        notes: what a reader should know besides, such as why a rescoring is missing.
-        settings: more facts for programs (backbone, number of frames, …).
-        fingerprint: of what was ranked (`Split.fingerprint`).
+        notes: remarks for the reader, such as why a rescoring is missing.
+        settings: further facts for programs (backbone, number of frames, …).
+        fingerprint: of the ranked captions and videos (`Split.fingerprint`).
         targets: the index of each ranked text's video; None if text i belongs to video i.
-        ambiguous: captions that several videos share; None where nobody counted them.
+        ambiguous: captions that several videos share; None if not counted.
         made_with: the precision of the evaluation, the versions of vop and its libraries, and vop's commit if known.
         trained_with: the same of the model's training, as far as its card says.
     """
@@ -174,3 +184,222 @@ class EvaluationReport:
             "fingerprint": self.fingerprint,
             "ranks": self.ranks.to_dict(),
         }
+
+
+# -- tables
+
+
+def table(report: EvaluationReport) -> Table:
+    """A Rich table: a row per direction and scoring, and the headline's intervals.
+
+    The gallery, the tie rule and what was skipped stand beneath.
+    """
+    result = _new_table(f"{report.method} on {report.data}, {report.split}")
+    result.add_column("direction")
+    result.add_column("scores")
+    _add_heads(result, _HEADS)
+    scorings = _scorings(report)
+    for direction in DIRECTIONS:
+        for n, (name, metrics) in enumerate(scorings.items()):
+            cells = _cells(getattr(metrics, direction))
+            result.add_row(direction if n == 0 else "", name, *cells, style=None if n == 0 else "dim")
+            if n == 0:
+                result.add_row("", *_interval_cells(report.confidence, direction), style="dim")
+        result.add_section()
+    result.caption = _plain("\n".join(_caption_lines(report)))
+    return result
+
+
+def text_table(report: EvaluationReport, form: str) -> str:
+    """The headline and the rescored metrics as Markdown, LaTeX (with booktabs' rules) or CSV.
+
+    Args:
+        form: one of `TEXT_FORMATS`.
+
+    Raises:
+        UsageError: it is another one.
+    """
+    if form not in TEXT_FORMATS:
+        raise unknown_name("format", form, TEXT_FORMATS)
+    heads = ["direction", "scores", *_HEADS, "R-sum"]
+    rows = []
+    for name, metrics in _scorings(report).items():
+        sums = [f"{metrics.rsum:.1f}", ""]
+        for direction, rsum in zip(DIRECTIONS, sums, strict=True):
+            rows.append([direction, name, *_cells(getattr(metrics, direction)), rsum])
+    return _FORMATS[form](f"{report.method} on {report.data}, {_protocol(report)}", heads, rows)
+
+
+def _as_markdown(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [
+        heads,
+        ["---", "---", *["---:"] * (len(heads) - 2)],
+        *([in_markdown(cell) for cell in row] for row in rows),
+    ]
+    return "\n".join([in_markdown(title), "", *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+def _as_latex(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [" & ".join(map(_in_latex, row)) + r" \\" for row in rows]
+    return "\n".join(
+        [
+            f"% {on_one_line(title)}",
+            rf"\begin{{tabular}}{{ll{'r' * (len(heads) - 2)}}}",
+            r"\toprule",
+            " & ".join(map(_in_latex, heads)) + r" \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+    )
+
+
+def _in_latex(text: str) -> str:
+    return re.sub(r"[&%$#_{}]", r"\\\g<0>", text)
+
+
+def _as_csv(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows([heads, *rows])
+    return file.getvalue().rstrip("\n")
+
+
+_FORMATS = {"markdown": _as_markdown, "latex": _as_latex, "csv": _as_csv}
+TEXT_FORMATS = tuple(_FORMATS)
+
+
+def _scorings(report: EvaluationReport) -> dict[str, RetrievalMetrics]:
+    return {"plain": report.metrics} | {name: other.metrics for name, other in report.rescored.items()}
+
+
+def paired_table(test: PairedTest, *, title: str = "") -> Table:
+    """A Rich table with a row per direction and recall: both models', their difference, its interval and p-value."""
+    result = _new_table(title or f"{test.names[0]} against {test.names[1]}")
+    result.add_column("direction")
+    result.add_column("recall")
+    _add_heads(result, [*map(_plain, test.names), "difference", _level(test), "p"])
+    for direction in DIRECTIONS:
+        for n, (recall, found) in enumerate(zip(_RECALLS, getattr(test, direction).values(), strict=True)):
+            low, high = found.interval
+            cells = [f"{found.first:.1f}", f"{found.second:.1f}", signed(found.difference)]
+            cells += [f"{signed(low)} to {signed(high)}", f"{found.p:.4f}"]
+            result.add_row(direction if n == 0 else "", recall, *cells)
+        result.add_section()
+    result.caption = _plain(
+        f"intervals: {count('resample', test.resamples)} of the videos with their captions\n"
+        f"p: two-sided, from {count('random swap', test.swaps)} of the models' results by video"
+    )
+    return result
+
+
+def comparison_table(reports: Iterable[EvaluationReport], *, title: str = "", baseline: int | None = 0) -> Table:
+    """A Rich table with a row per report, both directions side by side.
+
+    Args:
+        reports: in the order of their rows.
+        title: above the table.
+        baseline: the row that t2v R@1 is compared with in an extra column; None for no such column.
+    """
+    reports = list(reports)
+    if not reports:
+        raise UsageError("there are 0 reports to compare: give at least one")
+    result = _new_table(title)
+    result.add_column("\nmethod", no_wrap=True)
+    for direction in ("t2v", "v2t"):
+        _add_heads(result, [f"{direction if n == 0 else ''}\n{head}" for n, head in enumerate(_HEADS)])
+    compared = reports[baseline] if baseline is not None and len(reports) > 1 else None
+    if compared is not None:
+        _add_heads(result, ["R@1\ngain"])
+    best = max(report.metrics.t2v.r1 for report in reports)
+    for report in reports:
+        cells: list[str | Text] = [_plain(report.method), *_cells(report.metrics.t2v), *_cells(report.metrics.v2t)]
+        if compared is not None:
+            gain = report.metrics.t2v.r1 - compared.metrics.t2v.r1
+            cells.append("" if report is compared else signed(gain))
+        result.add_row(*cells, style="bold" if report.metrics.t2v.r1 == best else None)
+    lines = dict.fromkeys(_protocol(report) for report in reports)
+    chosen = {report.selection: [r.method for r in reports if r.selection == report.selection] for report in reports}
+    lines |= {f"{choice}: {', '.join(dict.fromkeys(names))}": None for choice, names in chosen.items() if choice}
+    result.caption = _plain("\n".join(lines))
+    return result
+
+
+def _new_table(title: str) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    return Table(
+        title=_plain(title) if title else None,
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+        show_edge=False,
+        title_justify="left",
+        caption_justify="left",
+    )
+
+
+def _plain(text: str) -> Text:
+    """Text in which a bracket is not markup: names and paths come from users."""
+    from rich.text import Text
+
+    return Text(visible(text))
+
+
+def _add_heads(table: Table, heads: Iterable[str | Text]) -> None:
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+
+
+def _cells(metrics: DirectionMetrics) -> list[str]:
+    recalls = [f"{value:.1f}" for value in (metrics.r1, metrics.r5, metrics.r10)]
+    return [*recalls, f"{metrics.mdr:g}", f"{metrics.mnr:.1f}"]
+
+
+def _interval_cells(confidence: Confidence, direction: str) -> list[str]:
+    intervals = getattr(confidence, direction).values()
+    return [_level(confidence), *(f"{low:.1f}–{high:.1f}" for low, high in intervals), "", ""]
+
+
+def _level(of: Confidence | PairedTest) -> str:
+    return f"{100 * of.level:g} %"
+
+
+def _protocol(report: EvaluationReport) -> str:
+    metrics = report.metrics
+    texts, videos = count("text", metrics.texts), count("video", metrics.videos)
+    return f"{texts}, gallery of {videos} ({report.split}); ties: {metrics.tie_rule}"
+
+
+def _caption_lines(report: EvaluationReport) -> Iterable[str]:
+    yield _protocol(report)
+    chosen = [report.selection] if report.selection else []
+    chosen += [
+        f"{name} {value}" for name, value in (("epoch", report.epoch), ("seed", report.seed)) if value is not None
+    ]
+    if chosen:
+        yield f"weights: {', '.join(chosen)}"
+    if report.skipped:
+        listed = f"{len(report.skipped):,} of {count('listed video', report.listed_videos)}"
+        are, their = ("is", "its") if len(report.skipped) == 1 else ("are", "their")
+        yield f"{listed} could not be read, and {are} out with {their} captions:"
+        yield from first_few(f"{video.path}: {video.reason}" for video in report.skipped)
+    yield f"R-sum (R@1, R@5, R@10 of both directions): {report.metrics.rsum:.1f}"
+    if report.ambiguous and report.ambiguous.texts:
+        yield _ambiguous_line(report.ambiguous)
+    if report.made_with:
+        yield _in_one_line(report.made_with)
+    yield from report.notes
+
+
+def _ambiguous_line(found: AmbiguousCaptions) -> str:
+    recalls = {"t2v": found.t2v_r1, "v2t": found.v2t_r1}
+    rest = ", ".join(f"{way} {recall:.1f}" for way, recall in recalls.items() if recall is not None)
+    describe = "describes" if found.texts == 1 else "describe"
+    line = f"{count('caption', found.texts)} {describe} several videos word for word"
+    return f"{line}; R@1 without them: {rest}" if rest else line
+
+
+def _in_one_line(made_with: Mapping[str, str]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value[:12]}" for name, value in made_with.items())

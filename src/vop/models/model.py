@@ -25,7 +25,7 @@ from vop.backbones.work import forward_work
 from vop.errors import UsageError, VopError
 from vop.heads.base import Head
 from vop.methods.base import Method
-from vop.models.card import render_card
+from vop.models.card import made_with, render_card
 from vop.models.dtypes import accept_any_dtype
 from vop.models.run_folder import (
     FORMAT,
@@ -117,6 +117,10 @@ class TextVideoModel(nn.Module):
     def pairwise(self) -> bool:
         """Whether the head scores a text and a video together, so that a video has no embedding of its own."""
         return self.head.pairwise
+
+    def made_with(self) -> dict[str, str]:
+        """The precision that the model computes in, and the versions of the libraries."""
+        return made_with(self.clip.dtype)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that training changes and a run saves, by name."""

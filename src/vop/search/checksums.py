@@ -1,10 +1,10 @@
-"""Checksums that tell a library as it was written from one that a disk or a copy has damaged.
+"""Checksums of a library's files, which find damage by a disk or a copy.
 
-Each row has a checksum in the column `checksum`, which tells which video is damaged, also where rows were written again
-into another file. Each file of the database has one in `checksums.json`, so that every changed bit is found, and
-`library.json` has its own. Small files without which nothing can be read (`library.json`, the
+Each file of the database has one in `checksums.json`, so that every changed bit is found, and `library.json` has its
+own. Each row has one too (`vop.search.schema`), which tells which video is damaged, also where rows were written again
+into another file. Small files without which nothing can be read (`library.json`, the
 newest manifest of each table, and which rows are deleted) are kept in `checksums.json` as copies, and so is the list of
-failures, which nothing but a look at every video could give again.
+failures, which could otherwise be restored only by reading every video.
 """
 
 from __future__ import annotations
@@ -12,73 +12,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-
 from vop.errors import VopError
 from vop.search import failures, manifest
 from vop.search.manifest import DATABASE
-from vop.search.schema import CHECKSUM, matrix
 from vop.utils.files import atomic_write
 
 FILE = "checksums.json"
-_HINT = "latest_version_hint.json"  # written again and again, and never believed; all other files are written once
-
-
-def with_checksums(rows: pa.Table) -> pa.Table:
-    """The rows with their checksums, each of all other values in the row."""
-    sums = pa.array(_sums(rows), pa.int64())
-    if CHECKSUM not in rows.schema.names:
-        return rows.append_column(CHECKSUM, sums)
-    place = rows.schema.get_field_index(CHECKSUM)
-    return rows.set_column(place, rows.field(place), sums)
-
-
-def damaged_rows(rows: pa.Table) -> np.ndarray:
-    """Which rows (n,) are not what was written; those of older libraries have no checksum, and pass."""
-    if CHECKSUM not in rows.schema.names:
-        return np.zeros(len(rows), bool)
-    stored = rows.column(CHECKSUM).to_pylist()
-    return np.array([had not in (None, found) for had, found in zip(stored, _sums(rows), strict=True)], bool)
-
-
-def check_rows(rows: pa.Table, library: Path) -> pa.Table:
-    """The same rows, before new rows are made of them, which would hide the damage.
-
-    Raises:
-        VopError: some are damaged.
-    """
-    bad = damaged_rows(rows)
-    if bad.any():
-        path = rows.column("path")[int(bad.argmax())].as_py()
-        raise VopError(
-            f"{library}: {bad.sum()} of its segments are damaged, the first is of {path}: vop library check {library}"
-        )
-    return rows
-
-
-def _sums(rows: pa.Table) -> list[int]:
-    sums = [0] * len(rows)
-    for name in sorted({*rows.schema.names} - {CHECKSUM}):
-        tag = name.encode()
-        for place, value in enumerate(_as_bytes(rows.column(name))):
-            if value is not None:  # a column that was added later leaves the checksum as it was
-                sums[place] = zlib.crc32(value, zlib.crc32(tag, sums[place]))
-    return sums
-
-
-def _as_bytes(column: pa.ChunkedArray) -> Iterator[bytes | None]:
-    if pa.types.is_fixed_size_list(column.type):
-        yield from (row.tobytes() for row in matrix(column))
-        return
-    for value in column.to_pylist():
-        yield value if value is None or isinstance(value, bytes) else str(value).encode()
+_HINT = "latest_version_hint.json"  # LanceDB rewrites it and does not rely on it; all other files are written once
 
 
 @dataclass(frozen=True)

@@ -73,10 +73,10 @@ def read(table: Table) -> list[Failure]:
 
 
 def write(table: Table, failed: Sequence[Failure], *, no_longer: Iterable[str] = ()) -> None:
-    """Lists files, replacing what was listed for them, and takes files off the list that fail no longer."""
+    """Add failures to the list, replacing earlier ones of the same files, and remove those of `no_longer`."""
     if failed:
         by_path = {one.path: one.to_dict() for one in failed}
         rows = pa.Table.from_pylist(list(by_path.values()), schema=SCHEMA)
-        # In one commit: a kill loses neither what was listed nor what is to be listed.
+        # In one commit: a kill loses neither the old entries nor the new ones.
         table.merge_insert("path").when_matched_update_all().when_not_matched_insert_all().execute(rows)
     delete_paths(table, set(no_longer) - {one.path for one in failed})

@@ -1,6 +1,6 @@
-"""Search filters: the one list of them, and each as SQL that the database evaluates before it looks for neighbours.
+"""Search filters, and their SQL, which the database evaluates before it looks for neighbours.
 
-`Filters` is the list. The command's options, the API's parameters and the documentation's table follow from `FILTERS`.
+The command's options, the API's parameters and the documentation's table follow from `FILTERS`.
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from vop.errors import UsageError, unknown_name
-from vop.search.results import METADATA
 from vop.utils.names import letters, nfc, spellings
+
+METADATA = "about_"  # in front of the names of the owner's columns
 
 _CONDITION = re.compile(r"\s*(?P<column>.+?)\s*(?P<operator>!=|>=|<=|=|>|<|~)\s*(?P<value>.*?)\s*", re.DOTALL)
 _YEAR_OR_MONTH = re.compile(r"[0-9]{4}(-[0-9]{2})?")
 
-# What belongs to the letter before it in decomposed names: accents, Arabic hamza, Japanese voicing, and the vowels and
-# last consonants of Korean syllables. All marks of Unicode would make patterns slow to compile.
+# Marks that belong to the letter before them in decomposed names: accents, Arabic hamza, Japanese voicing, and the
+# vowels and last consonants of Korean syllables. All marks of Unicode would make patterns slow to compile.
 _MARKS = r"\x{300}-\x{36F}\x{653}-\x{655}\x{3099}\x{309A}\x{1160}-\x{11FF}"
 _WILDCARDS = {"*": f"(?:[^{_MARKS}].*)?", "?": f"[^{_MARKS}][{_MARKS}]*"}
 _LONGEST_PATH, _LONGEST_NAME = 4096, 255  # characters that a disk takes
-_NOTHING = "FALSE"  # for longer ones, of which the patterns would be too large for the database
+_NOTHING = "FALSE"  # for longer ones, whose patterns would be too large for the database
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilterOption:
-    """A filter as users meet it: an option of `vop search`, a parameter of the API, a field of the page.
+    """The description of a filter for users: an option of `vop search`, a parameter of the API, a field of the page.
 
     Attributes:
         name: of the parameter; `option` is that of the command line.
@@ -58,7 +59,7 @@ class FilterOption:
 
     @property
     def type(self) -> type[str] | type[float]:
-        """What one value is."""
+        """The type of one value."""
         return float if self.kind == "seconds" else str
 
 
@@ -68,7 +69,7 @@ def _filter(default: Sequence[str] | None = None, **shown: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """Which videos a search may find. None, "" and () stand for no limit; all filters that are given must hold.
+    """The conditions that videos in a search must meet, all of them. None, "" and () stand for no condition.
 
     Names are the same however Unicode spells them; see `vop.utils.names`. Dates are local time where they have no zone.
     """
@@ -237,7 +238,7 @@ def _own_column(name: str, columns: Sequence[str]) -> str:
 
 
 def _forms(value: str) -> list[str]:
-    """A value as SQL, in each form that a table may have it in: composed, or as an earlier version read it."""
+    """A value as SQL, in each form that a table may contain: composed, or as an earlier version read it."""
     forms = dict.fromkeys([nfc(value), unicodedata.normalize("NFD", value), value])
     return [quoted(form) for form in forms]
 

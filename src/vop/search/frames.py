@@ -15,9 +15,9 @@ FRAMES = "frames"
 
 
 class SegmentFrames:
-    """Frames on disk, one file a segment: `num_frames * 3 * size * size` bytes.
+    """Frames on disk, one file per segment: `num_frames * 3 * size * size` bytes.
 
-    They are found by the content of the video, so that a file may move, and checked when they are read.
+    Segments are named by the content of their video, so that its file may move. Frames are checked when read.
     """
 
     def __init__(self, folder: Path, *, num_frames: int, size: int) -> None:
@@ -32,11 +32,11 @@ class SegmentFrames:
         return cls(folder / FRAMES, num_frames=manifest.num_frames, size=manifest.image_size)
 
     def read(self, segment: str) -> np.ndarray | None:
-        """The frames of a segment, by its id; None if they are not there, or damaged."""
+        """The frames of a segment, by its id; None if they are missing or damaged."""
         return read_frames(self._path(segment), shape=self._shape)
 
     def has(self, segment: str) -> bool:
-        """Whether a sound copy of a segment's frames is there."""
+        """Whether the frames of a segment are kept and undamaged."""
         return self.read(segment) is not None
 
     def count_damaged(self, *, remove: bool) -> int:

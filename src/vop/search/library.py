@@ -1,4 +1,4 @@
-"""`Library`, the front door: everything that indexing and searching videos needs."""
+"""`Library`, the public interface for indexing and searching videos."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Library:
         """Opens a library. Its models are loaded when a search first needs them.
 
         Args:
-            model: where the library's model is, if it has moved; for a library of several models, by their numbers.
+            model: opens the library's model, if that has moved; for several models, a mapping from their numbers.
             precision: bf16, fp32 or auto, for queries; by default the one that the videos were embedded in.
 
         Raises:
@@ -119,7 +119,7 @@ class Library:
     def __repr__(self) -> str:
         return f"Library({str(self.path)!r})"
 
-    # -- What is in it
+    # -- Contents
 
     @property
     def name(self) -> str:
@@ -142,7 +142,7 @@ class Library:
         return self._store.columns
 
     def status(self) -> LibraryStatus:
-        """How much is in it, and how far a running indexing is."""
+        """Its size and state, and the progress of a running indexing."""
         return self._store.status()
 
     def failures(self) -> list[Failure]:
@@ -323,7 +323,7 @@ class Library:
             redo: decodes videos again that an earlier version of vop decoded.
             workers: processes that decode; by default one for each free core.
             batch_size: segments that are embedded together.
-            progress: called with how far the work is.
+            progress: called after each step.
             warn: called with a warning as soon as there is one.
 
         Raises:
@@ -357,7 +357,7 @@ class Library:
         exclude: Sequence[str] = (),
         live_photos: bool | None = None,
     ) -> IndexPreview:
-        """What `index` would find. Nothing is decoded and nothing is changed."""
+        """Report what `index` would do. Decodes nothing and changes nothing."""
         from vop.search.sync import preview
 
         return preview(self.path, _paths(paths), exclude=exclude, live_photos=live_photos)

@@ -20,10 +20,10 @@ from vop.version import VERSION
 FILE, DATABASE = "library.json", "database"
 FORMAT = 2
 BY_WINDOWS, BY_SHOTS = "windows", "shots"
-_FRAME = ("format", "vop_version", "sha256")  # what the file has around the manifest
+_FRAME = ("format", "vop_version", "sha256")  # keys of the file beside the manifest
 _ON_DISK = {"segmentation": "cutting"}  # names in the file that are not those of the fields
 _IN_MEMORY = {name: own for own, name in _ON_DISK.items()}
-_STRICT: Any = {"extra": "forbid"}  # a key that is unknown is not ignored
+_STRICT: Any = {"extra": "forbid"}  # an unknown key is an error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class LibraryModel:
     Attributes:
         name: what `vop.load` opens: a run's folder, a hub id, or mini.
         fingerprint: of everything that decides its embeddings; see `vop.search.models`.
-        column: where the table keeps its embeddings.
+        column: of the table, with its embeddings.
         precision: bf16 or fp32, of the videos' embeddings.
     """
 
@@ -80,7 +80,7 @@ class LibraryModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Everything that `library.json` says. All models of a library take the same frames.
+    """The content of `library.json`. All models of a library take the same frames.
 
     Attributes:
         table: the name of the table that is searched.
@@ -139,7 +139,7 @@ def read(folder: Path) -> Manifest:
 
 
 def parse(content: bytes, path: Path) -> Manifest:
-    """The manifest that the file at `path` has as its content.
+    """Parse the content of the `library.json` at `path`.
 
     Raises:
         VopError: it is damaged, or from a later version.
@@ -152,8 +152,8 @@ def parse(content: bytes, path: Path) -> Manifest:
         raise _damaged(path, error) from None
     if later:
         raise VopError(
-            f"{path}: format {document['format']} is of a later vop ({version}); this one ({VERSION}) reads up "
-            f"to {FORMAT}: upgrade it, or index into another folder"
+            f"{path}: format {document['format']} was written by a later vop ({version}); this one ({VERSION}) reads "
+            f"formats up to {FORMAT}: upgrade vop, or index into another folder"
         )
     if document.get("sha256") not in (None, _checksum(document)):  # older libraries have none
         raise _damaged(path, "its content is not what was written")

@@ -1,4 +1,4 @@
-"""The models of a library: what tells one from another, and opening several on one backbone."""
+"""The models of a library: their fingerprints, and opening several on one backbone."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from vop.errors import VopError
 from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from vop.models.model import TextVideoModel
 
 
 def fingerprint(model: TextVideoModel) -> str:
-    """16 hexadecimal digits, of everything that decides the embeddings: backbone, method, settings, weights."""
+    """A hash, 16 hexadecimal digits, of all that determines the embeddings: backbone, method, settings, weights."""
     decisive = {
         "backbone": model.backbone.content_hash(),
         "sizes": asdict(model.backbone.sizes),
@@ -38,7 +36,7 @@ def fingerprint(model: TextVideoModel) -> str:
 
 
 def describe(model: TextVideoModel, *, name: str, column: str) -> LibraryModel:
-    """A model as a library's manifest has it.
+    """Describe a model for a library's manifest.
 
     Raises:
         UsageError: the model cannot embed a video by itself.
@@ -59,7 +57,7 @@ def describe(model: TextVideoModel, *, name: str, column: str) -> LibraryModel:
 def new_manifest(
     model: TextVideoModel, *, name: str, segmentation: SegmentationConfig | None = None, keep_frames: bool = False
 ) -> Manifest:
-    """The manifest of a new library, of which the videos are embedded by one model, opened by `name`."""
+    """The manifest of a new library whose videos are embedded by one model, which `name` opens."""
     described = describe(model, name=name, column="embedding_1")
     return Manifest(
         table=f"segments_{described.fingerprint}",
@@ -72,7 +70,7 @@ def new_manifest(
 
 
 def absolute_name(name: str) -> str:
-    """A model's name by which it can be opened from anywhere: of a folder its absolute path."""
+    """A name that opens a model from any working directory: for a folder, its absolute path."""
     folder = Path(name).expanduser()
     return str(folder.absolute()) if name != MINI and folder.is_dir() else name
 
@@ -100,11 +98,11 @@ def open_models(
     precision: str | None = None,
     beside: Iterable[TextVideoModel] = (),
 ) -> list[TextVideoModel]:
-    """The models of a library, each checked to be the one that it was made with. A shared backbone is loaded once.
+    """Open the models of a library, and check their fingerprints. A shared backbone is loaded once.
 
     Args:
-        folder: the library's, for messages.
-        name: where its first model is, if it has moved.
+        folder: the library's, for error messages.
+        name: opens its first model, if that has moved.
         precision: bf16, fp32 or auto; by default, for each model, the one that its videos were embedded in.
         beside: models that are open already.
 
@@ -122,15 +120,6 @@ def open_models(
         check_same(model, wanted, source=source, folder=folder)
         opened.append(model)
     return opened[before:]
-
-
-def embed_by(models: Sequence[TextVideoModel], frames: Tensor) -> list[Tensor]:
-    """Frames (b, f, 3, h, w), uint8, to unit embeddings (b, e), float32 on the CPU, of each model."""
-    import torch
-    import torch.nn.functional as F
-
-    with torch.inference_mode():
-        return [F.normalize(m.embed_frames(m.normalise(frames)), dim=-1).float().cpu() for m in models]
 
 
 def check_same(model: TextVideoModel, wanted: LibraryModel, *, source: str, folder: Path) -> None:

@@ -29,7 +29,7 @@ _LATE_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Finished(Generic[Job, Result]):
-    """A file that is done.
+    """A finished file.
 
     Attributes:
         result: what its decoding returned, or the exception that ended it.
@@ -45,7 +45,7 @@ class Finished(Generic[Job, Result]):
 
 @dataclass
 class _File(Generic[Job, Result]):
-    """A file that is under way."""
+    """A file that is being decoded or embedded."""
 
     job: Job
     clips: list[ClipTimes] = field(default_factory=list)
@@ -67,10 +67,10 @@ Embed = Callable[[Tensor], Sequence[Tensor]]  # (b, f, 3, h, w) to (b, e) for ea
 
 
 def count_workers(workers: int | None, *, batch_size: int) -> int:
-    """How many processes are to decode: by default one for each core that is free.
+    """Return the number of decoding processes: by default one for each free core.
 
     Raises:
-        UsageError: one of both is less than 1.
+        UsageError: `workers` or `batch_size` is less than 1.
     """
     if batch_size < 1 or (workers is not None and workers < 1):
         raise UsageError(f"batch_size is {batch_size} and workers {workers}; both are 1 or more")
@@ -91,8 +91,7 @@ def run(
     A file is finished a few seconds after it is decoded, also while others go on.
 
     Args:
-        decode: gives the segments of a file one by one, and returns what else is to be known of it. An exception ends
-            its file only.
+        decode: yields the segments of a file, and returns its result. An exception ends this file only.
         workers: threads that decode.
         batch_size: segments that are embedded together.
         tick: called for every piece with its file and share, and with (None, 0) when nothing has come for a while.
@@ -107,13 +106,13 @@ def run(
                 file = files.pop(event.place, None) or _File(event.job)
                 file.done = event
                 if isinstance(event.result, Exception) and not isinstance(event.result, VideoError):
-                    yield from batch.embedded()  # it may end the job: what is decoded is not to be lost
+                    yield from batch.embedded()  # it may end the job: keep what is decoded
                 if file.is_finished:
                     yield file.finish()
             else:
                 batch.add(files.setdefault(event.place, _File(event.job)), event.item)
                 tick(event.job, event.item.share)
-            # In a pause, what there is is embedded rather than left to wait for company.
+            # In a pause, an incomplete batch is embedded rather than left to wait.
             if event is None or len(batch) == batch_size or batch.is_late:
                 yield from batch.embedded()
     yield from batch.embedded()
@@ -139,13 +138,13 @@ class _Batch(Generic[Job, Result]):
 
     @property
     def is_late(self) -> bool:
-        """Whether a file waits here that is decoded, while the batch is slow to fill."""
+        """Whether a decoded file has waited long for the batch to fill."""
         if not self._segments or time.monotonic() - self._since < _LATE_SECONDS:
             return False
         return any(file.done for file, _ in self._segments)
 
     def embedded(self) -> Iterator[Finished[Job, Result]]:
-        """Embeds what is here; gives the files that are finished with it."""
+        """Embeds the batch, and yields the files that it finishes."""
         if not self._segments:
             return
         segments, self._segments = self._segments, []

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vop.errors import DataError, UsageError
-from vop.search.models import embed_by
 from vop.video.clip import WHOLE_VIDEO, Clip
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption, the line of the file that it stands on (from 1), and its similarity with the video."""
+    """A caption, its line in the file (from 1), and its similarity with the video."""
 
     caption: str
     line: int
@@ -56,10 +55,10 @@ class Caption:
 
 
 def sentences_of(query: str | Sentence | Sequence[str | tuple[str, float] | Sentence]) -> list[Sentence]:
-    """The sentences of a query.
+    """Return the sentences of a query.
 
     Raises:
-        UsageError: it has none, one without words, no weight that counts, or is something else.
+        UsageError: there is none, one is empty, all weights are 0, or an item is not a sentence.
     """
     items = [query] if isinstance(query, str | Sentence) else list(query)
     sentences = [_sentence(item) for item in items]
@@ -79,7 +78,7 @@ def _sentence(item: object) -> Sentence:
 
 
 def check(sentences: Sequence[Sentence]) -> None:
-    """Raises a UsageError if a query has no sentence, one without words, or no weight that counts."""
+    """Raises a UsageError if a query has no sentence or an empty one, or if all weights are 0."""
     if not sentences:
         raise UsageError("the query is empty: say what happens in the video, or give --video or --picture")
     for sentence in sentences:
@@ -117,7 +116,7 @@ def of_sentences(model: TextVideoModel, sentences: Sequence[Sentence]) -> Vector
 
 def of_frames(model: TextVideoModel, frames: Tensor) -> Vector:
     """Frames of one video or picture, uint8 (num_frames, 3, size, size), as a unit vector (e,)."""
-    return embed_by([model], frames[None])[0][0].numpy()
+    return model.encode_frames(frames[None])[0].numpy()
 
 
 def of_example(model: TextVideoModel, example: Example) -> Vector:
@@ -152,7 +151,7 @@ def decode(path: Path, *, example: Example, num_frames: int, size: int) -> np.nd
 
 
 def of_vector(vector: np.ndarray | Tensor, *, width: int) -> Vector:
-    """An embedding (e,) that the caller has made, of unit length.
+    """Scale the caller's embedding (e,) to unit length.
 
     Raises:
         UsageError: it has another shape than (width,), or no direction.

@@ -1,4 +1,4 @@
-"""Videos that were taken out of a library and can be put back: a table beside that of the segments.
+"""Videos that were removed from a library and can be restored: a table beside that of the segments.
 
 It belongs to one table of segments, and goes with it when the library moves to another model.
 """
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 import pyarrow as pa
 
 from vop.search.failures import PARTIAL, Failure, failure
-from vop.search.schema import conditions, delete_paths
-from vop.search.vector_index import explain_damage, tidy_up
+from vop.search.schema import conditions, delete_paths, explain_damage
+from vop.search.vector_index import tidy_up
 
 if TYPE_CHECKING:
     from lancedb import DBConnection
@@ -34,7 +34,7 @@ def name_for(table: str) -> str:
 
 
 def _explained(method: Callable[Concatenate[Removed, P], T]) -> Callable[Concatenate[Removed, P], T]:
-    """A method that says that the library is damaged where the database fails."""
+    """Decorate a method to report errors of the database as damage of the library."""
 
     @wraps(method)
     def explained(removed: Removed, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -45,7 +45,7 @@ def _explained(method: Callable[Concatenate[Removed, P], T]) -> Callable[Concate
 
 
 class Removed:
-    """The rows of videos that were taken out, and when they were."""
+    """The rows of removed videos, and the times of their removal."""
 
     def __init__(self, database: DBConnection, table: Table, *, library: Path) -> None:
         """`table` is that of the segments."""
@@ -57,7 +57,7 @@ class Removed:
         """Copies the rows of videos here. They are still in the library then: a kill in between loses nothing.
 
         Args:
-            damage: by path, why a video is in the library only in part.
+            damage: by path, the reason why a video is only in part in the library.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         kept = self._open()
@@ -70,7 +70,7 @@ class Removed:
                 kept = self._database.create_table(self._name, schema=rows.schema)
             _add_missing(kept, rows.schema)
             merge = kept.merge_insert("segment").when_matched_update_all().when_not_matched_insert_all()
-            merge.when_not_matched_by_source_delete(condition).execute(rows)  # what was taken out of there before
+            merge.when_not_matched_by_source_delete(condition).execute(rows)  # rows of earlier removals
 
     @_explained
     def videos(self) -> dict[str, str]:
@@ -115,7 +115,7 @@ class Removed:
 
     @_explained
     def drop_old(self) -> None:
-        """Deletes for good what was taken out more than `KEPT_DAYS` ago."""
+        """Deletes for good the videos that were removed more than `KEPT_DAYS` ago."""
         kept = self._open()
         if kept is None:
             return
@@ -130,7 +130,7 @@ class Removed:
         tidy_up(kept)
 
     def _open(self) -> Table | None:
-        """None if nothing was taken out."""
+        """Open the table; None if nothing was removed."""
         if self._name not in self._database.list_tables().tables:
             return None
         return self._database.open_table(self._name)

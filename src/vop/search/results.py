@@ -1,4 +1,4 @@
-"""What a library gives back: moments that a search found, segments, videos, and how much is in it."""
+"""The results of a library: moments found by a search, segments, videos, and its status."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from vop.errors import UsageError
+from vop.search.filters import METADATA
+from vop.search.schema import clip_of, video_of
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-METADATA = "about_"  # in front of the names of the owner's columns
 SCORE = "_score"
 LIGHT = ["segment", "path", "duration_seconds", "date", "plays_in_browsers"]  # the columns that make a moment
 
@@ -30,7 +31,7 @@ class Moment:
         path: the video's file.
         start_seconds, end_seconds: where the clip lies in the video, from its first frame.
         score: cosine similarity with the query.
-        duration_seconds: how long the whole video is.
+        duration_seconds: of the whole video.
         date: when the video was recorded, ISO 8601.
         plays_in_browsers: whether a browser plays the file as it is.
         columns: the video's values in the columns of the owner's metadata, without empty ones.
@@ -84,7 +85,7 @@ class IndexedVideo:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoRecord:
-    """What tells whether a file is a video of the library: its file as it was when it was indexed.
+    """A video of a library, with the state of its file at the time of the indexing.
 
     Attributes:
         video: the video's id, made of the file's content.
@@ -102,7 +103,7 @@ class VideoRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexingStatus:
-    """How far a running indexing is: files, hours of video, and its speed in hours of video per hour."""
+    """The progress of a running indexing: files, hours of video, and its speed in hours of video per hour."""
 
     done: int = 0
     total: int = 0
@@ -114,7 +115,7 @@ class IndexingStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class LibraryStatus:
-    """How much is in a library.
+    """The size and state of a library.
 
     Attributes:
         hours: the duration of all videos.
@@ -122,7 +123,7 @@ class LibraryStatus:
         failures: files that are not, or only in part, in the library: unreadable and partial ones. Duplicates are
             counted apart.
         columns: the columns of the owner's metadata.
-        index: how far an indexing is; None if none runs.
+        index: the progress of an indexing; None if none is running.
     """
 
     segments: int
@@ -138,26 +139,6 @@ class LibraryStatus:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-# A segment's id holds the video's id and, in milliseconds, where the segment starts and ends.
-
-
-def segment_id(video: str, clip: tuple[float, float]) -> str:
-    """Short, safe in a URL, and the same whenever the same clip (start, end in seconds) of a video is indexed."""
-    start, end = (round(seconds * 1000) for seconds in clip)
-    return f"{video}-{start}-{end}"
-
-
-def video_of(segment: str) -> str:
-    """The id of a segment's video."""
-    return segment.partition("-")[0]
-
-
-def clip_of(segment: str) -> tuple[float, float]:
-    """Where a segment starts and ends, in seconds."""
-    _, start, end = segment.split("-")
-    return int(start) / 1000, int(end) / 1000
 
 
 def best_of_videos(nearest: NearestRows, k: int) -> list[Moment]:

@@ -5,25 +5,28 @@ video               the video's id: the first 32 digits of the SHA-256 of the fi
 place               number of the segment in the video, from 0 on
 num_segments        number of segments of the video; empty in older libraries
 path, name          absolute path of the file, and its name without folders
-size, mtime_ns      size and time of change of the file when it was read; if they differ, the file has changed
-volume              filesystem that the file was on (`vop.search.sync.scanner`); empty in older libraries
-start_seconds       where the segment starts
-end_seconds         where the segment ends
-duration_seconds    how long the whole video is
-date                when the video was recorded, or else when the file was changed; ISO 8601, UTC
-date_source         where the date comes from (`vop.video.dates`); empty in older libraries
+size, mtime_ns      size and modification time of the file when it was read; if they differ, the file has changed
+volume              filesystem that the file was on (`vop.video.find.volume_of`); empty in older libraries
+start_seconds       start of the segment in the video
+end_seconds         end of the segment in the video
+duration_seconds    duration of the whole video
+date                time of the recording, or else of the last change of the file; ISO 8601, UTC
+date_source         source of the date (`vop.video.dates`); empty in older libraries
 plays_in_browsers   whether a browser plays the file as it is
-made_at             when the embeddings were made
+made_at             time at which the embeddings were made
 made_with           fingerprints of the models, and the version of the decoder
 strip               thumbnail strip, JPEG
-checksum            checksum of all other columns (`vop.search.checksums`); empty in older libraries
+checksum            checksum of all other columns; empty in older libraries
 embedding_N         embedding by one of the models, of unit length
 about_NAME          a column of the owner's metadata, as text
 """
 
 from __future__ import annotations
 
+import traceback
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,9 +35,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from vop.search.filters import quoted
+from vop.errors import VopError
+from vop.search.filters import METADATA, quoted
 from vop.search.manifest import LibraryModel
-from vop.search.results import METADATA, segment_id
 from vop.video.clip import DECODER_VERSION
 
 if TYPE_CHECKING:
@@ -85,6 +88,26 @@ class VideoFile:
     plays_in_browsers: bool
     metadata: Mapping[str, str]
     volume: str | None = None
+
+
+# A segment's id holds the video's id and, in milliseconds, where the segment starts and ends.
+
+
+def segment_id(video: str, clip: tuple[float, float]) -> str:
+    """The id of a clip (start, end in seconds) of a video: short, safe in a URL, the same at every indexing."""
+    start, end = (round(seconds * 1000) for seconds in clip)
+    return f"{video}-{start}-{end}"
+
+
+def video_of(segment: str) -> str:
+    """The id of a segment's video."""
+    return segment.partition("-")[0]
+
+
+def clip_of(segment: str) -> tuple[float, float]:
+    """The start and the end of a segment, in seconds."""
+    _, start, end = segment.split("-")
+    return int(start) / 1000, int(end) / 1000
 
 
 def field_of(column: str) -> pa.Field:
@@ -186,3 +209,78 @@ def conditions(column: str, values: Iterable[str], *, most: int = _MOST_NAMED) -
     values = sorted(values)
     for start in range(0, len(values), most):
         yield f"{column} IN ({', '.join(map(quoted, values[start : start + most]))})"
+
+
+# -- damage
+
+
+def with_checksums(rows: pa.Table) -> pa.Table:
+    """Return the rows with their checksums, each over all other values of the row."""
+    sums = pa.array(_sums(rows), pa.int64())
+    if CHECKSUM not in rows.schema.names:
+        return rows.append_column(CHECKSUM, sums)
+    place = rows.schema.get_field_index(CHECKSUM)
+    return rows.set_column(place, rows.field(place), sums)
+
+
+def damaged_rows(rows: pa.Table) -> np.ndarray:
+    """A mask (n,) of the rows that differ from what was written. Rows of older libraries have no checksum and pass."""
+    if CHECKSUM not in rows.schema.names:
+        return np.zeros(len(rows), bool)
+    stored = rows.column(CHECKSUM).to_pylist()
+    return np.array([had not in (None, found) for had, found in zip(stored, _sums(rows), strict=True)], bool)
+
+
+def check_rows(rows: pa.Table, library: Path) -> pa.Table:
+    """Return the rows unchanged. Call it before making new rows of them, which would hide damage.
+
+    Raises:
+        VopError: some are damaged.
+    """
+    bad = damaged_rows(rows)
+    if bad.any():
+        path = rows.column("path")[int(bad.argmax())].as_py()
+        raise VopError(
+            f"{library}: {bad.sum()} of its segments are damaged, the first is of {path}: vop library check {library}"
+        )
+    return rows
+
+
+def _sums(rows: pa.Table) -> list[int]:
+    sums = [0] * len(rows)
+    for name in sorted({*rows.schema.names} - {CHECKSUM}):
+        tag = name.encode()
+        for place, value in enumerate(_as_bytes(rows.column(name))):
+            if value is not None:  # a column that was added later leaves the checksum as it was
+                sums[place] = zlib.crc32(value, zlib.crc32(tag, sums[place]))
+    return sums
+
+
+def _as_bytes(column: pa.ChunkedArray) -> Iterator[bytes | None]:
+    if pa.types.is_fixed_size_list(column.type):
+        yield from (row.tobytes() for row in matrix(column))
+        return
+    for value in column.to_pylist():
+        yield value if value is None or isinstance(value, bytes) else str(value).encode()
+
+
+class DamageError(VopError):
+    """The database has failed."""
+
+
+@contextmanager
+def explain_damage(path: Path) -> Iterator[None]:
+    """Turns an error of the database into a VopError that says how to find what is damaged."""
+    try:
+        yield
+    except (VopError, TypeError):
+        raise
+    except Exception as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if not frame.f_globals.get("__name__", "").startswith(("lancedb", "pyarrow")):
+            raise
+        reason = str(error).partition(", /")[0].splitlines()  # without the line of LanceDB's own source
+        raise DamageError(
+            f"{path}: its database cannot be read ({reason[0] if reason else type(error).__name__}); "
+            f"vop library check {path} says what is damaged"
+        ) from error

@@ -1,4 +1,4 @@
-"""How a video becomes segments, windows of equal length or its shots, and what is decoded of each.
+"""Cut a video into segments, windows of equal length or shots, and decode their frames.
 
 It runs in the processes that decode: nothing here imports PyTorch or the database.
 """
@@ -20,8 +20,8 @@ from vop.errors import UsageError, VideoError
 from vop.search.manifest import BY_SHOTS, SegmentationConfig
 from vop.video.clip import Clip
 from vop.video.decode import VideoDecoder
-from vop.video.frames import ClipFrames, decode_clips
-from vop.video.probe import VideoInfo, describe
+from vop.video.frames import ClipFrames, decode_clips, read_clips
+from vop.video.probe import VideoInfo
 
 if TYPE_CHECKING:
     import av
@@ -48,7 +48,7 @@ class DecodedSegment:
         clip: (start_seconds, end_seconds), from the video's first frame.
         frames: uint8 (num_frames, 3, size, size).
         strip: thumbnail strip, JPEG.
-        share: of the file's work that ends with it, from 0 to 1.
+        share: of the work on the file, from 0 to 1.
     """
 
     clip: ClipTimes
@@ -63,7 +63,7 @@ def read_segments(
     """Reads a video and all of its segments.
 
     Yields:
-        information on the video first, then each segment, None for one that is damaged.
+        the description of the video first, then each segment, or None for a damaged one.
 
     Returns:
         the number of segments.
@@ -71,17 +71,24 @@ def read_segments(
     Raises:
         VideoError: the video cannot be read, or all of its segments are damaged.
     """
-    with VideoDecoder(path) as video:
-        yield describe(video)
-        clips = [in_milliseconds(clip) for clip in _segment_clips(video, segmentation)]
-        damaged = 0
-        decoded = decode_clips(video, [Clip(*clip) for clip in clips], num_frames=num_frames, size=size)
-        for clip, found in zip(clips, decoded, strict=True):
-            if isinstance(found, ClipFrames):
-                yield DecodedSegment(clip, found.frames, thumbnail_strip(found.pictures), 1 / len(clips))
-            else:
-                damaged += 1
-                yield None
+    clips: list[ClipTimes] = []
+    segments = damaged = 0
+
+    def choose(video: VideoDecoder, duration_seconds: float) -> list[Clip]:
+        clips.extend(map(in_milliseconds, _segment_clips(video, duration_seconds, segmentation)))
+        return [Clip(*clip) for clip in clips]
+
+    for found in read_clips(path, choose, num_frames=num_frames, size=size):
+        if isinstance(found, VideoInfo):
+            yield found
+            continue
+        clip = clips[segments]
+        segments += 1
+        if isinstance(found, ClipFrames):
+            yield DecodedSegment(clip, found.frames, thumbnail_strip(found.pictures), 1 / len(clips))
+        else:
+            damaged += 1
+            yield None
     if damaged == len(clips):
         raise VideoError(path, "more than half of the wanted frames of every segment are damaged")
     return len(clips)
@@ -103,12 +110,12 @@ def read_frames_of(
             yield found.frames
 
 
-def _segment_clips(video: VideoDecoder, segmentation: SegmentationConfig) -> list[ClipTimes]:
+def _segment_clips(video: VideoDecoder, duration_seconds: float, segmentation: SegmentationConfig) -> list[ClipTimes]:
     window, overlap = segmentation.window_seconds, segmentation.overlap_seconds
     if segmentation.by == BY_SHOTS:
         return shots(video, window_seconds=window, overlap_seconds=overlap)
     try:
-        return windows(video.timeline.duration_seconds, window_seconds=window, overlap_seconds=overlap)
+        return windows(duration_seconds, window_seconds=window, overlap_seconds=overlap)
     except UsageError as error:  # only a broken file has such a duration
         raise VideoError(video.path, str(error)) from None
 
@@ -171,7 +178,7 @@ def shots(
     decoded.
 
     Raises:
-        VideoError: no frame can be had; it names the file and the reason.
+        VideoError: no frame can be decoded; it names the file and the reason.
         UsageError: a value is out of range, or PySceneDetect is not installed.
     """
     _check_lengths(1.0, window_seconds, overlap_seconds)
@@ -224,7 +231,7 @@ def _detection_size(frame: av.VideoFrame) -> tuple[int, int]:
 
 
 def _long_enough(cuts: list[float], duration: float) -> list[ClipTimes]:
-    """The clips between cuts, without those cuts that would leave a clip too short."""
+    """The clips between cuts, after dropping the cuts that would make a clip too short."""
     kept = [0.0]
     for cut in cuts:
         if cut - kept[-1] >= SHORTEST_SHOT_SECONDS and duration - cut >= SHORTEST_SHOT_SECONDS:

@@ -1,4 +1,4 @@
-"""How far an indexing is, for this process and for others that watch it: `progress.json`."""
+"""The progress of an indexing, for this process and for others that watch it: `progress.json`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def state_file(folder: Path) -> Iterator[StateFile]:
 
 
 def read_state(folder: Path) -> IndexingStatus | None:
-    """What a running indexing has written, perhaps of another version of vop; None if none runs."""
+    """Read the progress of a running indexing, perhaps by another version of vop; None if none is running."""
     try:
         document: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
         is_running = time.time() - document["written_at"] < STALE_SECONDS and _is_alive(document["process"])
@@ -75,10 +75,10 @@ def _is_alive(process: int) -> bool:
 
 @dataclass
 class IndexProgress:
-    """Shows how far an indexing is: megabytes for the bar; files, hours and speed beside it.
+    """Shows the progress of an indexing: megabytes for the bar; files, hours and speed beside it.
 
     Attributes:
-        files: those that are to be read.
+        files: the files to read.
         show: the bar.
         state: for other processes.
         hours: gives the hours of video that have been decoded.

@@ -27,14 +27,12 @@ import pyarrow as pa
 
 from vop.errors import UsageError, VopError
 from vop.search import failures, manifest, vector_index
-from vop.search.checksums import check_rows, with_checksums
 from vop.search.failures import Failure
-from vop.search.filters import Filters, quoted
+from vop.search.filters import METADATA, Filters, quoted
 from vop.search.manifest import DATABASE, LibraryModel, Manifest
 from vop.search.removed import Removed
 from vop.search.results import (
     LIGHT,
-    METADATA,
     IndexedVideo,
     LibraryStatus,
     Moment,
@@ -42,12 +40,24 @@ from vop.search.results import (
     Segment,
     VideoRecord,
     best_of_videos,
-    clip_of,
-    video_of,
 )
-from vop.search.schema import ADDED, decoder_version, delete_paths, field_of, matrix, metadata_columns, schema
+from vop.search.schema import (
+    ADDED,
+    DamageError,
+    check_rows,
+    clip_of,
+    decoder_version,
+    delete_paths,
+    explain_damage,
+    field_of,
+    matrix,
+    metadata_columns,
+    schema,
+    video_of,
+    with_checksums,
+)
 from vop.search.state import read_state
-from vop.search.vector_index import DamageError, Indexed, Snapshot, explain_damage
+from vop.search.vector_index import Indexed, Snapshot
 from vop.utils.files import explain_full_disk
 from vop.video.clip import DECODER_VERSION
 
@@ -77,7 +87,7 @@ def stamp_of(path: Path) -> Stamp | None:
 
 
 def again_if_moved(path: Path, read: Callable[[Stamp | None], T]) -> T:
-    """What `read` returns; a reading that fails is repeated if the library has changed meanwhile.
+    """Return what `read` returns; repeat it after a failure if the library has changed meanwhile.
 
     Args:
         read: takes the library's stamp as it was before.
@@ -182,7 +192,7 @@ class Store:
 
     @follows
     def refresh(self) -> Manifest:
-        """The manifest as it is on the disk."""
+        """Read the manifest again from the disk."""
         return self.manifest
 
     @property
@@ -330,7 +340,7 @@ class Store:
 
     @follows
     def status(self) -> LibraryStatus:
-        """How much is in the library, and how far a running indexing is."""
+        """The size and state of the library, and the progress of a running indexing."""
         kinds = Counter(self._failures.search().select(["kind"]).to_arrow().column(0).to_pylist())
         videos = self._one_row_each(["duration_seconds", "made_with"])
         return LibraryStatus(
@@ -418,7 +428,7 @@ class Store:
             failures.write(self._failures, failed, no_longer=no_longer)
 
     def rename_model(self, name: str) -> None:
-        """Notes where the first model is now."""
+        """Store a new name for the first model, which has moved."""
         first, *others = self.models
         self.change(models=(replace(first, name=name), *others))
 

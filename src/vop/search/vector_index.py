@@ -15,10 +15,8 @@ Shapes: `n` rows, `e` width of the embeddings.
 
 from __future__ import annotations
 
-import traceback
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from vop.errors import VopError
-from vop.search.results import LIGHT, METADATA, SCORE
+from vop.search.filters import METADATA
+from vop.search.results import LIGHT, SCORE
 from vop.search.schema import matrix
 
 if TYPE_CHECKING:
@@ -101,7 +99,7 @@ class Snapshot:
         self._rows = rows.select(light)
 
     def mask(self, where: str | None) -> np.ndarray | None:
-        """Which rows (n,) a condition holds for; None for all."""
+        """A mask (n,) of the rows that meet a condition; None for all."""
         if where is None:
             return None
         found = self._table.search().where(where).select(["place"]).with_row_id(True).to_arrow()
@@ -114,7 +112,7 @@ class Snapshot:
 
 
 class Indexed:
-    """A table that is searched by its index. A search finds all rows that are committed by then.
+    """A table that is searched by its index. A search finds all rows that were committed before it.
 
     It uses LanceDB's asynchronous interface: the synchronous one enters LanceDB's event loop five times in a search,
     which takes 2 ms more.
@@ -207,12 +205,12 @@ def tidy_up(table: Table) -> None:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "optimize", UserWarning)  # of those readers
-        # No age at all: merging makes two versions, and the first of them still has the small files.
+        # Of any age: merging makes two versions, and the first of them still has the small files.
         table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
 
 
 def _fragments(table: Table) -> int:
-    """How many files the table's rows lie in."""
+    """The number of files of the table's rows."""
     statistics: Any = table.stats()  # a dictionary, whatever its annotation says
     return int(statistics["fragment_stats"]["num_fragments"])
 
@@ -223,25 +221,3 @@ def _index_name(column: str) -> str:
 
 def _statistics(table: Table, column: str) -> IndexStatistics | None:
     return table.index_stats(_index_name(column))
-
-
-class DamageError(VopError):
-    """The database has failed."""
-
-
-@contextmanager
-def explain_damage(path: Path) -> Iterator[None]:
-    """Turns an error of the database into a VopError that says how to find what is damaged."""
-    try:
-        yield
-    except (VopError, TypeError):
-        raise
-    except Exception as error:
-        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        if not frame.f_globals.get("__name__", "").startswith(("lancedb", "pyarrow")):
-            raise
-        reason = str(error).partition(", /")[0].splitlines()  # without the line of LanceDB's own source
-        raise DamageError(
-            f"{path}: its database cannot be read ({reason[0] if reason else type(error).__name__}); "
-            f"vop library check {path} says what is damaged"
-        ) from error

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from vop.datasets.types import Split
 from vop.evaluation.metrics import MetricsDict, RetrievalMetrics
-from vop.models.card import made_with
 from vop.models.model import TextVideoModel
 from vop.models.run_folder import Card
 from vop.training.checkpoint import EpochRecord, TrainingState
@@ -122,7 +121,7 @@ def card_of(
         if result.best and "validation" in result.best
         else None
     )
-    card |= made_with(tuned.clip.dtype)
+    card |= tuned.made_with()
     return cast(Card, card | ({"validation": validated} if validated else {}))
 
 

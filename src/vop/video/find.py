@@ -48,11 +48,18 @@ _ANY_FOLDERS = "**"
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file that may be a video: its absolute path, its size in bytes and its modification time."""
+    """A file that may be a video.
+
+    Attributes:
+        path: absolute.
+        size: in bytes.
+        volume: its filesystem, as `volume_of` gives it.
+    """
 
     path: Path
     size: int
     mtime_ns: int
+    volume: str | None = field(default=None, compare=False)
 
 
 @dataclass
@@ -174,6 +181,7 @@ class _Finder:
         self.skip = None if skip is None else os.path.realpath(existing_path(skip))
         self.is_excluded = cache(partial(Exclude, exclude))  # below one of the paths that were given
         self.live_photos = live_photos
+        self.volume_of = cache(volume_of)
         self.files: dict[str, FoundFile] = {}  # by the real path, without links
         self.walk = Walk(self._complain_of)
 
@@ -268,7 +276,9 @@ class _Finder:
             self._complain(path, _BAD_NAME if kind == VIDEO else kind)
         else:
             mtime_ns = min(max(status.st_mtime_ns, -(2**63)), 2**63 - 1)  # files may claim any year
-            self.files[real] = FoundFile(Path(path), status.st_size, mtime_ns)
+            self.files[real] = FoundFile(
+                Path(path), status.st_size, mtime_ns, volume=self.volume_of(os.path.dirname(path))
+            )
 
     def _pass_over(self, reason: str) -> None:
         self.found.passed_over[reason] += 1
@@ -283,6 +293,27 @@ class _Finder:
     def _complain_of(self, path: str, error: OSError) -> None:
         is_dangling = os.path.islink(path) and not os.path.exists(path)
         self._complain(path, "a broken symbolic link" if is_dangling else error.strerror or str(error))
+
+
+def volume_of(folder: str | Path) -> str | None:
+    """The filesystem of a folder as text: its identity and its mount point, such as `9f3a… /media/usb`.
+
+    Returns:
+        None if the folder does not answer.
+    """
+    try:
+        mount = os.path.realpath(folder)
+        device = os.stat(mount).st_dev
+        while (parent := os.path.dirname(mount)) != mount and os.stat(parent).st_dev == device:
+            mount = parent
+        return f"{os.statvfs(mount).f_fsid:x} {mount}"
+    except OSError:
+        return None
+
+
+def mount_point(volume: str) -> str:
+    """The mount point in a text that `volume_of` gave."""
+    return volume.partition(" ")[2]
 
 
 def _kind(path: str, mode: int, *, given: bool) -> str:

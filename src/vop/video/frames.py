@@ -8,7 +8,7 @@ it any more.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from vop.errors import UsageError, VideoError
 from vop.utils.text import count
 from vop.video.clip import DISPLAY, Clip, check_request
 from vop.video.decode import VideoDecoder
+from vop.video.probe import VideoInfo, describe
 
 if TYPE_CHECKING:
     import torch
@@ -156,6 +157,31 @@ def decode_clips(
     pictured = _middles(num_frames, min(num_pictures, num_frames))
     converter = video.converter(size=size, picture_size=picture_size, aspect=aspect)
     return _Pass(video, plans, pictured, converter).run()
+
+
+def read_clips(
+    path: str | Path,
+    choose: Callable[[VideoDecoder, float], Sequence[Clip]],
+    *,
+    num_frames: int,
+    size: int,
+) -> Iterator[VideoInfo | ClipFrames | VideoError]:
+    """Open a video, describe it, and decode the clips that `choose` picks.
+
+    Args:
+        choose: gets the open video and its duration in seconds, and returns clips in ascending order of their starts.
+        num_frames, size: as for `decode_frames`.
+
+    Yields:
+        the video's description, before its packets are read; then what `decode_clips` yields.
+
+    Raises:
+        VideoError: the file cannot be read, or none of the frames can be decoded.
+    """
+    with VideoDecoder(path) as video:
+        yield describe(video)
+        clips = choose(video, video.timeline.duration_seconds)
+        yield from decode_clips(video, clips, num_frames=num_frames, size=size)
 
 
 def video_timeline(path: str | Path) -> Timeline:

@@ -1,4 +1,4 @@
-"""What brings a library up to date and changes what is in it, each under the library's lock."""
+"""The commands that change a library, each under the library's lock."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def index(
 def preview(
     folder: str | Path, paths: Sequence[str | Path], *, exclude: Sequence[str] = (), live_photos: bool | None = None
 ) -> IndexPreview:
-    """What `index` would find. Nothing is decoded, and nothing is changed.
+    """Report what `index` would do. Decodes nothing and changes nothing.
 
     Raises:
         UsageError: none of the paths exists, or `folder` is something else than a library.
@@ -268,7 +268,7 @@ def _tidy(library: Store) -> None:
 
 @dataclass(frozen=True)
 class _Settings:
-    """What the caller wants a library to be like; None for what an existing one has.
+    """The settings that a caller asks for; None leaves them to the library.
 
     Attributes:
         model: of a new library, `DEFAULT_HUB_ID` if there is none.

@@ -1,6 +1,6 @@
 """Brings the files of a scan into a library.
 
-    scanner -> reader (decodes) -> pipeline (embeds) -> writer -> store
+    scanner -> reader (decodes) -> pipeline (embeds) -> Writer -> store
 
 A file with the size and modification time that the library knows is left alone. Any other file is hashed: where the
 library knows the content, only its path or time changes; a second copy is listed as one; everything else is decoded and
@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
-from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import pyarrow as pa
+
 from vop.errors import VideoError
 from vop.search.failures import DUPLICATE, PARTIAL, UNREADABLE, Failure, failure
-from vop.search.models import embed_by
+from vop.search.filters import METADATA
 from vop.search.pipeline import Finished, run
 from vop.search.results import VideoRecord
-from vop.search.schema import make_rows
+from vop.search.schema import check_rows, make_rows, with_column
 from vop.search.state import IndexProgress, state_file
 from vop.search.store import Store
 from vop.search.sync.metadata import Metadata
@@ -36,16 +39,17 @@ from vop.search.sync.scanner import (
     missing_folders,
     missing_videos,
     split_missing,
-    volume_of,
 )
-from vop.search.sync.writer import Writer
 from vop.utils.progress import Progress
-from vop.video.find import FoundFile
+from vop.utils.uninterrupted import uninterrupted
+from vop.video.find import FoundFile, volume_of
 from vop.video.isolated import DecodingProcesses
 
 if TYPE_CHECKING:
     from vop.models.model import TextVideoModel
 
+COMMIT_ROWS, COMMIT_SECONDS = 1000, 5.0
+TIDY_COMMITS = 100  # between two compactions: every commit writes a file of its own
 _COPY_OF = "it has the content of "  # and then the path of the file that the library has
 logger = logging.getLogger(__name__)
 
@@ -57,7 +61,7 @@ class Ingest:
         metadata: None leaves the metadata that the library has.
 
     Attributes:
-        report: what has been done so far.
+        report: of the work so far.
     """
 
     def __init__(
@@ -101,7 +105,7 @@ class Ingest:
             finished_files = run(
                 _in_order(todo, workers=workers),
                 reader.read_video,
-                partial(embed_by, self.models),
+                lambda frames: [model.encode_frames(frames, batch_size=len(frames)) for model in self.models],
                 workers=workers,
                 batch_size=batch_size,
                 tick=tick,
@@ -113,7 +117,7 @@ class Ingest:
                     self._writer.commit_if_due()
                 self._list_copies()
             except BaseException:
-                processes.close()  # first of all, so that nobody waits for a long film
+                processes.close()  # first, so that nothing waits for a long film
                 raise
             finally:
                 self._writer.commit()
@@ -133,7 +137,7 @@ class Ingest:
             return True
         values = self._metadata_with_copies(path)
         has_changed = any(record.metadata.get(name) != value for name, value in values.items())
-        is_older = record.volume is None and volume_of(file.path.parent) is not None  # it gets what older rows lack
+        is_older = record.volume is None and file.volume is not None  # it gets what older rows lack
         if has_changed or is_older:
             self._writer.update(record.video, file, values, before=path)
             self._writer.commit_if_due()
@@ -143,7 +147,7 @@ class Ingest:
         return True
 
     def _take(self, finished: Finished[FoundFile, Outcome], reader: Reader) -> None:
-        """Writes what reading a file has given."""
+        """Handles the result of reading a file."""
         file, result = finished.job, finished.result
         path = str(file.path)
         match result:
@@ -191,7 +195,7 @@ class Ingest:
             self._fail(path, PARTIAL, f"{decoded.damaged} of {decoded.segments} segments are damaged", finished.job)
 
     def _remove_changed(self, file: FoundFile) -> None:
-        """Takes out what a file held before, if the file can be read and is another one by its size or time."""
+        """Removes the video of a file that is readable and has another size or modification time."""
         record = self.records.get(str(file.path))
         if record is not None and os.access(file.path, os.R_OK) and not is_same_state(record, file):
             self._writer.remove(record.path)
@@ -220,7 +224,7 @@ class Ingest:
     # -- copies and metadata
 
     def _list_copies(self) -> None:
-        """Lists copies, when it is known whether their originals could be read."""
+        """Lists copies, once all originals have been read."""
         originals = {str(file.path): original for file, original in self._new_copies}
         self._new_copies = [(file, _last_original(originals, original)) for file, original in self._new_copies]
         for file, original in self._new_copies:
@@ -232,13 +236,13 @@ class Ingest:
                 self._fail(str(file.path), UNREADABLE, f"{_COPY_OF}{original}: {reason}", file)
 
     def _metadata_of(self, file: FoundFile) -> dict[str, str]:
-        """What the table says of a file, or else what the library has for its path."""
+        """The metadata of a file: by the table, or else by the library for its path."""
         record = self.records.get(str(file.path))
         had = {} if record is None else {name: value for name, value in record.metadata.items() if value is not None}
         return had | dict(self.metadata.of(file.path) if self.metadata else {})
 
     def _metadata_with_copies(self, path: str) -> dict[str, str]:
-        """What the table says of a video: by its own path or name first, then by those of its copies."""
+        """The table's metadata of a video: by its own path or name first, then by those of its copies."""
         values: dict[str, str] = {}
         if self.metadata is not None:
             for name in (Path(path), *sorted(self._copies.get(path, ()))):
@@ -246,13 +250,13 @@ class Ingest:
         return values
 
     def _describe_originals(self) -> None:
-        """Gives videos whose copies were found in this run what the table says of the copies."""
+        """Gives videos the table's metadata of the copies that were found in this run."""
         records = self.library.videos() if self.metadata and self._new_copies else {}
         for path in {original for _, original in self._new_copies}:
             record, values = records.get(path), self._metadata_with_copies(path)
             if record is None or all(record.metadata.get(name) == value for name, value in values.items()):
                 continue
-            file = FoundFile(Path(path), record.size, record.mtime_ns)
+            file = FoundFile(Path(path), record.size, record.mtime_ns, volume=volume_of(Path(path).parent))
             self._writer.update(record.video, file, values, before=path)
             self.report.described += path in self.records
         self._writer.commit()
@@ -280,7 +284,7 @@ class Ingest:
         report.outdated = len(self.library.outdated())
 
     def _drop_stale_failures(self, staying: Set[str], records: Mapping[str, VideoRecord]) -> None:
-        """Takes files off the list that fail no longer; those that are unavailable stay on it."""
+        """Removes from the list the files that do not fail any more; unavailable ones stay."""
         unseen = [path for path in self._failed_before if path not in self._failed and path not in staying]
         below = [path for path in unseen if is_below(path, self.scanned.roots)]
         _, unavailable = split_missing(below, records)
@@ -288,6 +292,89 @@ class Ingest:
         stale |= {path for path in unseen if self._failed_before[path].kind == PARTIAL and path not in records}
         if stale:
             self.library.put_failures([], no_longer=stale)
+
+
+class Writer:
+    """Collects changes of whole videos, and commits them together.
+
+    Attributes:
+        failures: files to list with the next commit.
+    """
+
+    def __init__(self, library: Store) -> None:
+        self._library = library
+        self._last, self._commits = time.monotonic(), 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._rows: list[pa.Table] = []
+        self._updates: dict[str, tuple[FoundFile, Mapping[str, str]]] = {}
+        self._replacing: set[str] = set()
+        self._removed: list[str] = []
+        self.failures: list[Failure] = []
+
+    def add(self, rows: pa.Table, *, replacing: Iterable[str]) -> None:
+        """Adds a video, and removes what the library has at these paths."""
+        self._rows.append(rows)
+        self._replacing.update(replacing)
+
+    def update(self, video: str, file: FoundFile, values: Mapping[str, str], *, before: str) -> None:
+        """Keeps a video's segments, and changes its path, size and time, and these values of its metadata."""
+        self._updates[video] = (file, values)
+        self._replacing |= {before, str(file.path)}
+
+    def remove(self, path: str) -> None:
+        """Removes a video whose file has changed its content."""
+        self._removed.append(path)
+
+    def commit_if_due(self) -> None:
+        waiting = sum(map(len, self._rows)) + len(self._updates)
+        if waiting >= COMMIT_ROWS or time.monotonic() - self._last >= COMMIT_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        """Writes all changes. An interruption takes effect afterwards: half of them would be written twice."""
+        with uninterrupted():
+            self._write()
+        if self._commits >= TIDY_COMMITS:
+            self._library.keep_up()
+            self._commits = 0
+
+    def _write(self) -> None:
+        if self.failures:
+            # They come first: if a kill falls in between, the files are not known yet and are looked at again. The
+            # other way around, a video that is only partly there would be taken for a whole one.
+            self._library.put_failures(self.failures)
+        rows = [*self._rows, *self._updated_rows()]
+        if rows:
+            self._library.put(pa.concat_tables(rows), replacing=self._replacing)
+            self._commits += 1
+        removed = self._removed
+        self._clear()
+        self._library.remove(removed)
+        self._last = time.monotonic()
+
+    def _updated_rows(self) -> Iterator[pa.Table]:
+        if not self._updates:
+            return
+        rows = check_rows(self._library.rows_of(self._updates), self._library.path)  # sorted by video
+        videos = rows.column("video").to_pylist()
+        for video, places in groupby(range(len(videos)), key=videos.__getitem__):
+            first, *others = places
+            own = rows.slice(first, 1 + len(others))
+            file, metadata = self._updates[video]
+            values = {
+                "path": str(file.path),
+                "name": file.path.name,
+                "size": file.size,
+                "mtime_ns": file.mtime_ns,
+                "volume": file.volume,
+                "num_segments": len(own),
+                **{METADATA + name: value for name, value in metadata.items()},
+            }
+            for name, value in values.items():
+                own = with_column(own, name, value)
+            yield own
 
 
 def is_known_copy(file: FoundFile, failed: Mapping[str, Failure], records: Mapping[str, VideoRecord]) -> bool:

@@ -1,4 +1,4 @@
-"""`vop library check`: whether a library is as it was written, and a repair where it is not.
+"""`vop library check`: find damage in a library, and repair it.
 
 A disk, a cable or a copy changes a bit, and the database reads another number without an error. A check compares every
 file and every row with its checksum, looks whether each video has all of its segments, and compares kept frames and the
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Damage:
-    """A file of the library, by its path below it, or a video, by its own; and what is wrong with it."""
+    """A damaged file of the library (path below its folder) or video (path of its file), and the reason."""
 
     path: str
     reason: str
@@ -52,13 +52,13 @@ class Damage:
 
 @dataclass(kw_only=True)
 class CheckReport:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        files, segments, videos: how many were checked.
+        files, segments, videos: numbers checked.
         damaged_files: files of the library.
-        damaged_videos: videos whose segments are not what was written.
-        damaged_frames: how many segments' kept frames are damaged; they are made again when they are needed.
+        damaged_videos: videos with segments that differ from what was written.
+        damaged_frames: the number of segments with damaged kept frames; these are decoded again when needed.
         without_checksum: segments that were written by an earlier version of vop.
         deleted, unavailable, changed: videos whose own files were deleted, cannot be reached, or are not as they were;
             `vop index` updates them.
@@ -129,7 +129,7 @@ def check(
 
 @contextmanager
 def _locked(folder: Path, waiting: Callable[[], None], *, repair: bool) -> Iterator[None]:
-    """Keeps others from writing. Where nobody can write, a check needs no lock."""
+    """Keeps others from writing. On a read-only disk, a check needs no lock."""
     with ExitStack() as stack:
         try:
             stack.enter_context(library_lock(folder, waiting=waiting, sealing=repair))
@@ -268,7 +268,7 @@ class _Check:
         report.repaired = True
 
     def _restore_copies(self, bad: set[str]) -> set[str]:
-        """Writes damaged files again of which there are copies; returns the files that are still damaged."""
+        """Restores damaged files from their copies; returns the files that are still damaged."""
         restored = self.seal.copies.keys() & bad - {manifest.FILE}
         for name in restored:
             content = self.seal.copy_of(name)
@@ -288,6 +288,6 @@ class _Check:
         tables = {path.stem for path in self.database.glob("segments_*.lance")}
         if tables and self.manifest.table not in tables:
             raise VopError(
-                f"{self.folder}: {manifest.FILE} names the table {self.manifest.table}, which is not there; "
+                f"{self.folder}: {manifest.FILE} names the table {self.manifest.table}, which does not exist; "
                 f"{', '.join(sorted(tables))} is: put the {manifest.FILE} back that belongs to it"
             )

@@ -1,4 +1,4 @@
-"""Which folder can be a library, and the lock of those who write to one."""
+"""Check that a folder can be a library, and lock a library for writing."""
 
 from __future__ import annotations
 

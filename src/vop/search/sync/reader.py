@@ -16,11 +16,11 @@ import av
 
 from vop.errors import VideoError
 from vop.search.frames import SegmentFrames
-from vop.search.results import VideoRecord, segment_id
-from vop.search.schema import VideoFile
+from vop.search.results import VideoRecord
+from vop.search.schema import VideoFile, segment_id
 from vop.search.segmentation import DecodedSegment, read_segments
 from vop.search.store import Store
-from vop.search.sync.scanner import is_unchanged, volume_of
+from vop.search.sync.scanner import is_unchanged
 from vop.video.find import FoundFile
 from vop.video.isolated import DecodingProcesses
 from vop.video.probe import VideoInfo
@@ -61,11 +61,11 @@ class Reader:
     Args:
         records: the videos that the library has, by path.
         processes: decode.
-        files: those that are to be read; of several with the same content, one is decoded.
+        files: the files to read; of several with the same content, one is decoded.
         redo: paths of videos that are decoded again although their content is known.
 
     Attributes:
-        seconds: of video that was decoded so far.
+        seconds: of video decoded so far.
     """
 
     def __init__(
@@ -105,11 +105,11 @@ class Reader:
             raise VideoError(file.path, "it was removed during the indexing") from None
         except PermissionError:
             raise VideoError(file.path, "permission denied") from None
-        except (OSError, av.FFmpegError) as error:  # of a disk or a connection that fails, or of FFmpeg
+        except (OSError, av.FFmpegError) as error:  # from a failing disk or connection, or from FFmpeg
             raise VideoError(file.path, error.strerror or str(error)) from error
 
     def _recognise(self, file: FoundFile) -> KnownContent | Copy | None:
-        """What is known of a file without opening it as a video."""
+        """Recognise a file by its content, without decoding it."""
         original = self._copies.original_of(file)
         if original is not None:
             return Copy(str(original.path))
@@ -119,7 +119,7 @@ class Reader:
         return self._claim(file, video) if video in self._by_video else None
 
     def _claim(self, file: FoundFile, video: str) -> KnownContent | Copy | None:
-        """What is known of a file's content; None if it is new, and this file is the one that brings it."""
+        """Recognise content; None if it is new and this file is the first one with it."""
         path = str(file.path)
         with self._claiming:
             first = self._claimed.setdefault(video, path)
@@ -181,7 +181,7 @@ class Reader:
             date_source=info.recorded_at_source,
             plays_in_browsers=info.plays_in_browsers,
             metadata={},
-            volume=volume_of(file.path.parent),
+            volume=file.volume,
         )
         return DecodedVideo(decoded, damaged, count)
 
@@ -193,7 +193,7 @@ def content_id(path: Path) -> str:
 
 
 class Copies:
-    """Finds the originals among files that are to be indexed; safe from several threads.
+    """Finds the originals among the files of an indexing; safe from several threads.
 
     Only files of the same size are read through, each once, and only those that come before another one by
     `preference`: the answer does not depend on the order in which threads ask.

@@ -11,7 +11,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,18 +18,17 @@ import numpy as np
 import pyarrow as pa
 
 from vop.errors import FileFailure, UsageError, VideoError, VopError
-from vop.search.checksums import check_rows
 from vop.search.frames import SegmentFrames
 from vop.search.manifest import LibraryModel, Manifest
-from vop.search.models import describe, embed_by, open_model
+from vop.search.models import describe, open_model
 from vop.search.pipeline import Finished, count_workers, run
 from vop.search.results import VideoRecord
-from vop.search.schema import EMBEDDING, decoder_version, made_with, vectors, with_column
+from vop.search.schema import EMBEDDING, check_rows, decoder_version, made_with, vectors, with_column
 from vop.search.segmentation import ClipTimes, DecodedSegment, read_frames_of
 from vop.search.store import Store
+from vop.search.sync.ingest import COMMIT_ROWS
 from vop.search.sync.lock import library_lock
 from vop.search.sync.scanner import is_unchanged
-from vop.search.sync.writer import COMMIT_ROWS
 from vop.utils.progress import Progress, silent
 from vop.utils.text import first_few
 from vop.video.isolated import DecodingProcesses
@@ -44,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ReembedReport:
-    """What a move did.
+    """The result of a move.
 
     Attributes:
         videos, segments: in the library after the move.
@@ -90,8 +88,8 @@ def reembed(
     Args:
         model: a run, a folder, a hub id or mini.
         keep: keeps the embeddings of the library's models beside the new ones; all then take the same frames.
-        num_frames: another number than the model's own; for a plain CLIP the library's is the default.
-        drop_unreadable: leaves out videos that can no longer be read, rather than to leave the library as it is.
+        num_frames: frames of a segment; by default the model's own number, or the library's for a plain CLIP.
+        drop_unreadable: leaves out unreadable videos. Without it, they stop the move, and the library stays as it is.
         workers: threads that decode; by default as many as there are cores.
         batch_size: segments that are embedded together.
         waiting: called once if another process writes to the library, before waiting for it.
@@ -112,7 +110,13 @@ def reembed(
         move = _Move(library, staged, processes)
         todo = move.remaining()
         resumed = len(library.videos()) - len(todo)
-        finished_videos = run(todo, move.read, partial(embed_by, [new]), workers=workers, batch_size=batch_size)
+        finished_videos = run(
+            todo,
+            move.read,
+            lambda frames: [new.encode_frames(frames, batch_size=len(frames))],
+            workers=workers,
+            batch_size=batch_size,
+        )
         try:
             for number, finished in enumerate(finished_videos, start=1):
                 move.take(finished)
@@ -181,13 +185,13 @@ class _Move:
         self.failed: list[FileFailure] = []
 
     def remaining(self) -> list[VideoRecord]:
-        """The videos that an earlier attempt has not copied as they are now."""
+        """The videos whose present rows an earlier attempt has not copied."""
         records, done = self._library.videos(), self._staged.videos()
         self._staged.remove(path for path, record in done.items() if records.get(path) != record)
         return [record for path, record in records.items() if done.get(path) != record]
 
     def read(self, video: VideoRecord) -> Generator[DecodedSegment, None, pa.Table]:
-        """Yields the segments of a video again; returns its rows."""
+        """Yields the segments of a video with their frames; returns its rows."""
         rows = check_rows(self._library.rows_of([video.video]), self._library.path)
         kept = rows.select(["segment", "start_seconds", "end_seconds", "strip"]).to_pylist()
         clips = [(row["start_seconds"], row["end_seconds"]) for row in kept]
@@ -219,7 +223,7 @@ class _Move:
             yield frames
 
     def take(self, finished: Finished[VideoRecord, pa.Table]) -> None:
-        """Writes the new rows of a video, in a commit of many."""
+        """Adds the new rows of a video to the next commit."""
         result = finished.result
         if isinstance(result, VideoError):
             logger.info("%r cannot be embedded: %s", finished.job.path, result.reason)

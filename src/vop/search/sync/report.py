@@ -1,4 +1,4 @@
-"""What an indexing did, or would do."""
+"""Reports of an indexing, and of its dry run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vop.search.failures import DUPLICATE, PARTIAL, UNREADABLE, Failure
 
 @dataclass(kw_only=True)
 class IndexReport:
-    """What an indexing did, in numbers of videos where nothing else is said.
+    """The result of an indexing. Numbers count videos unless stated otherwise.
 
     Attributes:
         added, changed, moved, unchanged: videos that are in the library after the indexing.
@@ -101,7 +101,7 @@ class IndexReport:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexPreview:
-    """What an indexing would find, in paths.
+    """What an indexing would do, as lists of paths.
 
     Attributes:
         new: files that would be read, also those that could not be read before. Only reading them tells which are

@@ -1,4 +1,4 @@
-"""Tables that may be damaged: what a check reads of them, and what a repair saves.
+"""Read tables that may be damaged, for a check, and save their sound rows, for a repair.
 
 Everything here runs in a process of its own, since a damaged file can end the one that reads it.
 """
@@ -15,30 +15,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vop.search import failures, removed
-from vop.search.checksums import damaged_rows, with_checksums
 from vop.search.manifest import Manifest
 from vop.search.results import VideoRecord
-from vop.search.schema import ADDED, CHECKSUM, field_of, metadata_columns, schema
+from vop.search.schema import ADDED, CHECKSUM, damaged_rows, field_of, metadata_columns, schema, with_checksums
 from vop.search.vector_index import tidy_up
 
 if TYPE_CHECKING:
     from lancedb.db import DBConnection
     from lancedb.table import Table
 
-UNKNOWN = "unknown videos"  # of segments of which even the path cannot be read
+UNKNOWN = "unknown videos"  # for segments whose path cannot be read
 _BATCH = 256  # rows that are read at a time
 
 
 @dataclass(frozen=True)
 class TableScan:
-    """What was read of a table.
+    """The result of reading a table.
 
     Attributes:
         segments: rows.
         without_checksum: rows of an earlier version of vop.
-        damaged: why a video is damaged, by path.
-        records: what the rows say of the videos' files, by path.
-        failure: why the table cannot be read at all.
+        damaged: the reasons why videos are damaged, by path.
+        records: the videos of the rows, by path.
+        failure: the reason why the table cannot be read at all.
     """
 
     segments: int
@@ -130,7 +129,7 @@ def _paths(table: Table, start: int, count: int) -> set[str]:
 
 
 def failures_damage(database: Path, name: str) -> str | None:
-    """Why the list of failures cannot be read; None if it can."""
+    """Return the reason why the list of failures cannot be read; None if it can."""
     try:
         failures.read(_connect(database).open_table(name))
     except Exception as error:
@@ -139,7 +138,7 @@ def failures_damage(database: Path, name: str) -> str | None:
 
 
 def removed_damage(database: Path, name: str) -> str | None:
-    """Why the videos that were taken out are damaged; None if they are sound, or nothing was taken out."""
+    """Return how the removed videos are damaged; None if they are sound, or there are none."""
     connection = _connect(database)
     if name not in connection.list_tables().tables:
         return None
@@ -167,7 +166,7 @@ def _reason(error: Exception) -> str:
 
 
 def copy_sound(database: Path, manifest: Manifest, target: str, damaged: set[str]) -> None:
-    """Writes the rows of all videos but the damaged ones into a new table."""
+    """Writes the rows of all undamaged videos into a new table."""
     connection = _connect(database)
     _drop(connection, target)
     try:
@@ -185,7 +184,7 @@ def copy_sound(database: Path, manifest: Manifest, target: str, damaged: set[str
                     kept = part.filter(pc.invert(pc.is_in(part.column("path"), pa.array(sorted(damaged), pa.string()))))
                     yield from with_checksums(_with_schema(kept, new.schema)).to_batches()
 
-    new.add(pa.RecordBatchReader.from_batches(new.schema, sound()))  # in one commit, however many there are
+    new.add(pa.RecordBatchReader.from_batches(new.schema, sound()))  # in one commit
     tidy_up(new)
 
 

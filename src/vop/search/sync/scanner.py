@@ -1,4 +1,4 @@
-"""What is on disk, compared with what a library has: files to look at, and videos whose files were not found."""
+"""Compare the disk with a library: find the files to index, and the videos whose files are missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vop.search import manifest
 from vop.search.results import VideoRecord
 from vop.search.sync.lock import check_folder
 from vop.utils.names import nfc
-from vop.video.find import FoundFile, FoundVideos, absolute_path, find_videos, normal_globs
+from vop.video.find import FoundFile, FoundVideos, absolute_path, find_videos, mount_point, normal_globs, volume_of
 
 # `prune` asks first if it would take out more videos than the number and more than the share of the library.
 FEW_VIDEOS, LARGE_SHARE = 5, 0.1
@@ -27,7 +27,7 @@ class Scan:
         roots: the paths, absolute.
         exclude: the globs of the library and of the call.
         live_photos: whether the movies of Live Photos are videos here.
-        found: what is there.
+        found: the files.
     """
 
     library: Path
@@ -218,28 +218,7 @@ def _in_folder(folder: str, records: Mapping[str, VideoRecord]) -> list[VideoRec
     return [record for path, record in records.items() if os.path.dirname(path) == folder]
 
 
-# -- filesystems: which one a file is on tells a deleted file from one on a drive that is not mounted
-
-
-def volume_of(folder: str | Path) -> str | None:
-    """The filesystem of a folder as text: its identity and its mount point, such as `9f3a… /media/usb`.
-
-    Returns:
-        None if the folder does not answer.
-    """
-    try:
-        mount = os.path.realpath(folder)
-        device = os.stat(mount).st_dev
-        while (parent := os.path.dirname(mount)) != mount and os.stat(parent).st_dev == device:
-            mount = parent
-        return f"{os.statvfs(mount).f_fsid:x} {mount}"
-    except OSError:
-        return None
-
-
-def mount_point(volume: str) -> str:
-    """The mount point in a text that `volume_of` gave."""
-    return volume.partition(" ")[2]
+# -- filesystems: the one a file was on tells a deleted file from one on a drive that is not mounted
 
 
 def _is_same_mount(before: str, present: str | None, is_mounted: Callable[[str], bool]) -> bool:
