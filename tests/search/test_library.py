@@ -397,7 +397,7 @@ class TestWriting:
         assert small.restorable() == [str(videos["a"])]
         assert small.restore() == [str(videos["a"])]
         assert small.forget([videos["a"]], for_good=True) == 1
-        with pytest.raises(UsageError, match="nothing to put back"):
+        with pytest.raises(UsageError, match="nothing to restore"):
             small.restore(videos["a"])
 
     def test_excluding(self, small):

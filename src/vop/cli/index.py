@@ -147,7 +147,7 @@ def run(arguments: argparse.Namespace) -> int:
     again = command_line("index", arguments.library, *arguments.paths, "--prune")
     warn(
         f"vop: nothing was removed: {count('video', len(report.unconfirmed))} would be a large part of the "
-        f"library. To list them: {again} --dry-run. To remove them: {again} --yes"
+        f"library. To list them: {again} --dry-run; to remove them: {again} --yes"
     )
     return 2
 

@@ -150,7 +150,7 @@ class Library:
         return self._store.failures()
 
     def restorable(self) -> list[str]:
-        """The paths of the videos that `restore` can put back."""
+        """The paths of the videos that can be restored."""
         return self._store.restorable()
 
     def segment(self, segment: str) -> Segment:
@@ -318,7 +318,7 @@ class Library:
             exclude: globs of files and folders that are not indexed, in addition to those that the library has.
             live_photos: whether to index the movies of Live Photos; None leaves it as it was.
             metadata: a CSV file with columns to filter by; see `docs/search.md`.
-            prune: takes out videos below `paths` that were deleted or are excluded; `restore` puts them back.
+            prune: removes videos below `paths` that were deleted or are excluded; `restore` restores them.
             yes: prunes a large share of the library too; see `IndexReport.unconfirmed`.
             redo: decodes videos again that an earlier version of vop decoded.
             workers: processes that decode; by default one for each free core.
@@ -384,10 +384,10 @@ class Library:
     def restore(
         self, paths: PathLike | Iterable[PathLike] = (), *, waiting: Callable[[], None] = _silently
     ) -> list[str]:
-        """Puts back the videos that were taken out, all or those at or below `paths`, and returns their paths.
+        """Restores the removed videos, all or those at or below `paths`, and returns their paths.
 
         Raises:
-            UsageError: there is nothing to put back.
+            UsageError: there is nothing to restore.
         """
         from vop.search.sync import restore
 
