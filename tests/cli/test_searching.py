@@ -164,7 +164,7 @@ class TestPruning:
         assert status == 0
         assert "unavailable: 7 videos" in out
         status, out, _ = printed(out, "vop library forget")
-        assert (status, ": 7 videos; no file was touched" in out) == (0, True)
+        assert (status, ": 7 videos; " in out) == (0, True)
         assert ": 7 videos" in printed(out, "vop library restore")[1]
 
 
@@ -384,7 +384,7 @@ class TestLibrary:
     def test_forget(self, vop, tiny_folder, tmp_path):
         video = write_video(tmp_path / "v" / "one.mp4", seed=1)
         vop("index", tmp_path / "library", video.parent, "--model", tiny_folder, "--num-frames", "2")
-        assert ": 1 video; no file was touched" in vop("library", "forget", tmp_path / "library", video.parent)[1]
+        assert ": 1 video; " in vop("library", "forget", tmp_path / "library", video.parent)[1]
         assert vop("library", "forget", tmp_path / "library", video)[0] == 2
 
     def test_reembed_and_use_both(self, vop, videos, tiny_folder, tmp_path):

@@ -215,7 +215,11 @@ def _print_check(report: CheckReport) -> None:
     elif not report.repaired:
         say(f"next: {command_line('library', 'check', report.library, '--repair')}")
     else:
-        say("the library was repaired, without the damaged videos" if report.damaged_videos else "the library was repaired")
+        say(
+            "the library was repaired, without the damaged videos"
+            if report.damaged_videos
+            else "the library was repaired"
+        )
         for again in report.index_again():
             say(f"next: {again}")
 

@@ -206,7 +206,9 @@ def restore(
         restored = library.put_back(_below(paths, kept) if paths else kept)
         if not restored:
             where = f" at or below {', '.join(map(str, paths))}" if paths else ""
-            raise UsageError(f"{library.path} has nothing to restore{where}: no video was removed, or all were restored")
+            raise UsageError(
+                f"{library.path} has nothing to restore{where}: no video was removed, or all were restored"
+            )
     return restored
 
 
