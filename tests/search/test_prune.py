@@ -195,7 +195,7 @@ class TestRestoring:
         write_video(videos["c"], seed=77)
         bring()
         before = rows(folder)
-        with pytest.raises(UsageError, match="all are back"):
+        with pytest.raises(UsageError, match="nothing to restore"):
             restore(folder)
         assert rows(folder) == before
 

@@ -207,7 +207,7 @@ def restore(
         if not restored:
             where = f" at or below {', '.join(map(str, paths))}" if paths else ""
             raise UsageError(
-                f"{library.path} has nothing to restore{where}: no video was removed, or all were restored"
+                f"{library.path} has nothing to restore{where}: no video was removed, or all are in the library again"
             )
     return restored
 
