@@ -46,7 +46,7 @@ def _silently() -> None:
 
 
 class Library:
-    """A folder of segments of videos that can be searched.
+    """A searchable folder of video segments.
 
     Several threads and processes can read a library while one of them writes to it; a method sees what is committed by
     the time of the call. A method that writes waits while another process does, and calls `waiting` before it waits.
@@ -70,7 +70,7 @@ class Library:
     def open(
         cls, path: PathLike, *, model: str | Mapping[int, str] | None = None, precision: str | None = None
     ) -> Library:
-        """Opens a library. Its models are loaded when a search first needs them.
+        """Open a library. Its models are loaded when a search first needs them.
 
         Args:
             model: opens the library's model, if that has moved; for several models, a mapping from their numbers.
@@ -93,7 +93,7 @@ class Library:
         keep_frames: bool = False,
         precision: str = "auto",
     ) -> Library:
-        """Makes an empty library.
+        """Create an empty library.
 
         Args:
             model: a run, a CLIP folder, a hub id, or mini.
@@ -133,7 +133,7 @@ class Library:
 
     @property
     def models(self) -> tuple[LibraryModel, ...]:
-        """The models that its videos are embedded by."""
+        """The models that embed its videos."""
         return self.manifest.models
 
     @property
@@ -146,7 +146,7 @@ class Library:
         return self._store.status()
 
     def failures(self) -> list[Failure]:
-        """The files that are not, or only in part, in it, by path."""
+        """The files that are not, or only partly, in the library, by path."""
         return self._store.failures()
 
     def restorable(self) -> list[str]:
@@ -154,15 +154,15 @@ class Library:
         return self._store.restorable()
 
     def segment(self, segment: str) -> Segment:
-        """A segment by its id, with its thumbnail strip and its embeddings; a UsageError if there is none."""
+        """Return a segment by its id, with its thumbnail strip and embeddings; raise a UsageError if there is none."""
         return self._store.segment(segment)
 
     def video(self, video: str) -> IndexedVideo:
-        """A video by its id; a UsageError if there is none."""
+        """Return a video by its id; raise a UsageError if there is none."""
         return self._store.video(video)
 
     def model(self, number: int = 0) -> TextVideoModel:
-        """One of its models, loaded at the first use.
+        """Return one of the library's models, which is loaded at its first use.
 
         Raises:
             UsageError: it has no model of this number, or the model is not where it was.
@@ -207,7 +207,7 @@ class Library:
         where: str | Sequence[str] = (),
         warn: Callable[[str], None] = _log.warning,
     ) -> list[Moment]:
-        """The best moment of each of the k videos that fit a query best, best first; fewer if there are no more.
+        """Return the best moment of each of the k videos that match a query best, best first.
 
         Args:
             query: a sentence; several sentences, each a text, a pair of a text and its weight, or a `Sentence`; a
@@ -260,7 +260,7 @@ class Library:
         start_seconds: float | None = None,
         end_seconds: float | None = None,
     ) -> list[Caption]:
-        """The captions that fit a video or picture best, best first.
+        """Return the captions that match a video or picture best, best first.
 
         Args:
             file: the video or picture.
@@ -279,7 +279,7 @@ class Library:
         return queries.best_captions(opened, queries.of_example(opened, clipped), listed, k)
 
     def _vector(self, query: Query, made_by: LibraryModel, *, number: int, warn: Callable[[str], None]) -> Vector:
-        """The query as a unit vector (e,)."""
+        """Return the query as a unit vector (e,)."""
         if isinstance(query, Moment):
             vector: Vector = self._store.segment(query.segment).embeddings[number]
             return vector
@@ -311,7 +311,7 @@ class Library:
         waiting: Callable[[], None] = _silently,
         warn: Callable[[str], None] = _log.warning,
     ) -> IndexReport:
-        """Brings the library up to date with the videos in these files and folders.
+        """Bring the library up to date with the videos in these files and folders.
 
         Args:
             paths: those that do not exist are skipped with a warning.
@@ -369,7 +369,7 @@ class Library:
         for_good: bool = False,
         waiting: Callable[[], None] = _silently,
     ) -> int:
-        """Takes out every video at or below these paths, and returns how many; the files are left alone.
+        """Remove every video at or below these paths from the library, not from the disk, and return how many.
 
         Args:
             for_good: does not keep them for `restore`.
@@ -384,7 +384,7 @@ class Library:
     def restore(
         self, paths: PathLike | Iterable[PathLike] = (), *, waiting: Callable[[], None] = _silently
     ) -> list[str]:
-        """Puts back the videos that were taken out, all or those at or below `paths`, and returns their paths.
+        """Restore removed videos, all or those at or below `paths`, and return their paths.
 
         Raises:
             UsageError: there is nothing to put back.
@@ -396,7 +396,7 @@ class Library:
     def exclude(
         self, *, add: Sequence[str] = (), drop: Sequence[str] = (), waiting: Callable[[], None] = _silently
     ) -> tuple[str, ...]:
-        """Changes which files are excluded, from the next indexing on, and returns all globs.
+        """Change which files the next indexing excludes, and return all globs.
 
         Raises:
             UsageError: the library has no such glob to drop.
@@ -408,7 +408,7 @@ class Library:
     def check(
         self, *, repair: bool = False, progress: Progress = silent, waiting: Callable[[], None] = _silently
     ) -> CheckReport:
-        """Compares the library with its checksums.
+        """Compare the library with its checksums.
 
         Args:
             repair: writes it anew without what is damaged.
@@ -430,7 +430,7 @@ class Library:
         progress: Progress = silent,
         waiting: Callable[[], None] = _silently,
     ) -> ReembedReport:
-        """Embeds every segment by another model. Searches use the old one until that is done.
+        """Embed every segment with another model. Searches use the old model until then.
 
         Args:
             keep: keeps the embeddings of the library's models beside the new ones.
@@ -473,7 +473,7 @@ def _folder(folder: PathLike | None) -> str | None:
 
 
 def _clipped(file: Path | Example, start_seconds: float | None = None, end_seconds: float | None = None) -> Example:
-    """A file, or the clip of it that was asked for."""
+    """A file, or a clip of it."""
     if start_seconds is None and end_seconds is None:
         return file if isinstance(file, Example) else Example(file)
     if isinstance(file, Example):

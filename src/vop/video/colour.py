@@ -154,7 +154,7 @@ class ColourConverter:
 
 
 def over_ground(picture: Image.Image, alpha: Image.Image) -> Image.Image:
-    """A picture laid on `GROUND`, as opaque as `alpha` (mode L) says: mode RGB."""
+    """Blend a picture with `GROUND` by the opacity `alpha` (mode L); return mode RGB."""
     ground = Image.new("RGB", picture.size, GROUND)
     ground.paste(picture, mask=alpha)
     return ground
@@ -224,13 +224,13 @@ def _to_sdr(signal: np.ndarray, table: np.ndarray, matrix: np.ndarray) -> np.nda
 
 @lru_cache(maxsize=8)
 def _light_table(transfer: int, white_level: int) -> np.ndarray:
-    """The light of each 16-bit signal: float32 (65536,)."""
+    """Return the light of each 16-bit signal: float32 (65536,)."""
     return _TRANSFER[transfer](np.arange(2**16) / white_level).astype(np.float32)
 
 
 @lru_cache(maxsize=8)
 def _to_bt709(primaries: int) -> np.ndarray:
-    """From light of these primaries to light of BT.709's: float32 (3, 3)."""
+    """Return the matrix from linear light of these primaries to BT.709: float32 (3, 3)."""
     return np.linalg.solve(_to_xyz(ColorPrimaries.BT709), _to_xyz(primaries)).astype(np.float32)
 
 

@@ -119,7 +119,7 @@ def find_videos(
 
 
 def absolute_path(path: str | Path) -> Path:
-    """The path as `find_videos` gives it: absolute, without `..`, symbolic links as they are."""
+    """Return the path as `find_videos` gives it: absolute, without `..`, symbolic links as they are."""
     path = Path(path).absolute()
     if ".." not in path.parts:
         return Path(os.path.normpath(path))
@@ -312,7 +312,7 @@ def volume_of(folder: str | Path) -> str | None:
 
 
 def mount_point(volume: str) -> str:
-    """The mount point in a text that `volume_of` gave."""
+    """Return the mount point in the result of `volume_of`."""
     return volume.partition(" ")[2]
 
 
@@ -400,7 +400,7 @@ class Exclude:
 
 
 def _compiled(glob: str, flags: int) -> tuple[re.Pattern[str] | None, ...]:
-    """A pattern for each part of a path; None stands for any number of folders."""
+    """Return a pattern for each part of a path; None matches any number of folders."""
     parts = glob.strip("/").split("/")
     return tuple(None if part == _ANY_FOLDERS else re.compile(translate(part), flags) for part in parts)
 
@@ -415,7 +415,7 @@ def _fits(parts: tuple[str, ...], glob: tuple[re.Pattern[str] | None, ...]) -> b
 
 @cache
 def ignores_case(path: str) -> bool:
-    """Whether the disk that has a file or folder takes names that differ by case only for the same."""
+    """Whether the disk of a file or folder ignores the case of names."""
     folder, name = os.path.split(path.rstrip("/"))
     other = name.swapcase()
     if other == name:

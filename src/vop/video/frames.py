@@ -43,7 +43,7 @@ def read_frames(
     stream: int | None = None,
     threads: int = 1,
 ) -> torch.Tensor:
-    """The frames on display in the middle of `num_frames` equal intervals of a video, or of a clip of it.
+    """Return the frames shown in the middle of `num_frames` equal intervals of a video, or of a clip of it.
 
     Frames are chosen by presentation time. A shorter video repeats frames. Where a wanted frame is damaged, the
     nearest intact one stands in, unless more than half of the wanted ones are damaged.
@@ -108,7 +108,7 @@ def decode_frames(
 
 @dataclass(frozen=True, repr=False)
 class ClipFrames:
-    """The frames of a clip.
+    """Return the frames of a clip.
 
     Attributes:
         frames: uint8 array (num_frames, 3, size, size), what `decode_frames` gives for the clip.
@@ -238,7 +238,7 @@ def _check_clips(clips: Sequence[Clip], *, num_frames: int, size: int, num_pictu
 
 @dataclass(frozen=True)
 class _Plan:
-    """The frames that a clip wants, or the reason why it cannot have any."""
+    """The frames to decode for a clip, or the reason why it has none."""
 
     clip: Clip
     wanted: list[int]
@@ -247,7 +247,7 @@ class _Plan:
 
 @dataclass
 class _Converted:
-    """What was made of a frame."""
+    """The results of a frame."""
 
     stamp: int
     pixels: Pixels
@@ -312,5 +312,5 @@ class _Pass:
 
 
 def _middles(length: int, parts: int) -> list[int]:
-    """The places in the middle of `parts` equal parts of a sequence."""
+    """Return the middle positions of `parts` equal parts of a sequence."""
     return [(2 * part + 1) * length // (2 * parts) for part in range(parts)]
