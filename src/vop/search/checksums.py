@@ -1,10 +1,10 @@
 """Checksums of a library's files, which detect damage by a disk or a copy.
 
-Each file of the database has one in `checksums.json`, so that every changed bit is found, and `library.json` has its
-own. Each row has one too (`vop.search.schema`), which tells which video is damaged, also where rows were written again
-into another file. Small files without which nothing can be read (`library.json`, the
-newest manifest of each table, and which rows are deleted) are kept in `checksums.json` as copies, and so is the list of
-failures, which could otherwise be restored only by reading every video.
+`checksums.json` has a checksum of each file of the database, so that every changed bit is found; `library.json` has
+its own. Each row has a checksum, too (`vop.search.schema`). It shows which video is damaged, even after rows were
+rewritten to another file. `checksums.json` also keeps copies of the small files without which nothing can be read
+(`library.json`, the newest manifest of each table, and the lists of deleted rows), and of the list of failures, which
+could otherwise be restored only by reading every video.
 """
 
 from __future__ import annotations

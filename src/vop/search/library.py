@@ -212,19 +212,19 @@ class Library:
         Args:
             query: a sentence; several sentences, each a text, a pair of a text and its weight, or a `Sentence`; a
                 `Path` to a video or picture; a `Moment`, for similar ones of other videos; or an embedding (e,).
-            model: which of the library's models searches, from 0 on.
-            start_seconds, end_seconds: the clip of a video that is given as a `Path`.
-            folder: only videos below it: an absolute path, a folder's name anywhere on the way to the file
+            model: the number of the library's model that embeds the query, from 0.
+            start_seconds, end_seconds: the clip to search for, if `query` is the `Path` of a video.
+            folder: only videos below it: an absolute path, a folder's name anywhere in the file's path
                 (`2024/summer`), or a `Path`, which may be relative to the working directory.
             name: only videos whose file name contains it, or matches it with `*` and `?`; case does not matter.
             min_seconds, max_seconds: only videos of this duration.
             after, before: only videos recorded on or after the first date, before the second; ISO 8601, or a month or
-                year, local time where no zone is given.
-            where: only videos whose metadata meets these conditions: `author=bob`, `stars>=4`, `title~dog`.
+                year, in local time unless a time zone is given.
+            where: only videos whose metadata satisfies these conditions: `author=bob`, `stars>=4`, `title~dog`.
             warn: called with a warning, such as of a sentence that is longer than the model reads.
 
         Raises:
-            UsageError: an argument is not allowed, or a column unknown.
+            UsageError: an argument is not allowed, or a column is unknown.
             VideoError: the file cannot be read.
             VopError: a model is not the library's, or the library is damaged.
         """
@@ -314,15 +314,15 @@ class Library:
         """Bring the library up to date with the videos in these files and folders.
 
         Args:
-            paths: those that do not exist are skipped with a warning.
-            exclude: globs of files and folders that are not indexed, in addition to those that the library has.
-            live_photos: whether to index the movies of Live Photos; None leaves it as it was.
+            paths: files and folders; missing ones are skipped with a warning.
+            exclude: globs of files and folders to exclude, in addition to the library's globs.
+            live_photos: whether to index the movies of Live Photos; None keeps the library's setting.
             metadata: a CSV file with columns to filter by; see `docs/search.md`.
-            prune: takes out videos below `paths` that were deleted or are excluded; `restore` puts them back.
-            yes: prunes a large share of the library too; see `IndexReport.unconfirmed`.
-            redo: decodes videos again that an earlier version of vop decoded.
-            workers: processes that decode; by default one for each free core.
-            batch_size: segments that are embedded together.
+            prune: whether to remove videos below `paths` that were deleted or are excluded; `restore` restores them.
+            yes: whether to prune even a large share of the library; see `IndexReport.unconfirmed`.
+            redo: whether to decode videos again that an earlier version of vop decoded.
+            workers: decoding processes; by default one per free core.
+            batch_size: segments per forward pass.
             progress: called after each step.
             warn: called with a warning as soon as there is one.
 
@@ -372,7 +372,7 @@ class Library:
         """Remove every video at or below these paths from the library, not from the disk, and return how many.
 
         Args:
-            for_good: does not keep them for `restore`.
+            for_good: whether to delete them permanently, so that `restore` cannot restore them.
 
         Raises:
             UsageError: the library has no video there.
@@ -387,7 +387,7 @@ class Library:
         """Restore removed videos, all or those at or below `paths`, and return their paths.
 
         Raises:
-            UsageError: there is nothing to put back.
+            UsageError: there is nothing to restore.
         """
         from vop.search.sync import restore
 
@@ -411,7 +411,7 @@ class Library:
         """Compare the library with its checksums.
 
         Args:
-            repair: writes it anew without what is damaged.
+            repair: whether to repair the library if it is damaged.
         """
         from vop.search.sync.integrity import check
 
@@ -433,13 +433,15 @@ class Library:
         """Embed every segment with another model. Searches use the old model until then.
 
         Args:
-            keep: keeps the embeddings of the library's models beside the new ones.
-            num_frames: frames of a segment, if not the model's own number.
-            drop_unreadable: leaves out videos that can no longer be read, rather than leave the library as it is.
+            keep: whether to keep the embeddings of the library's models beside the new ones.
+            num_frames: frames per segment, if not the model's own number.
+            drop_unreadable: whether to leave out unreadable videos. Otherwise they are an error, and the library stays
+                as it is.
 
         Raises:
-            UsageError: there is no such model, the library has it, or `keep` needs other frames.
-            VopError: videos cannot be read; what was done is kept for the next attempt.
+            UsageError: the model does not exist, the library already has it, or `keep` is set and the models take
+                different frames.
+            VopError: videos cannot be read; the next attempt resumes.
         """
         from vop.search.sync import reembed
 

@@ -1,12 +1,12 @@
 """A library: a folder with a LanceDB database of segments, searched while it is being written.
 
     library.json    which table, which models, how videos are segmented
-    database/       LanceDB: segments_N, failures, and removed_segments_N once videos were taken out
+    database/       LanceDB: segments_N, failures, and removed_segments_N once videos were removed
     frames/         decoded frames, if the library keeps them
-    progress.json   how far a running indexing is
+    progress.json   the progress of a running indexing
 
-Every change is one commit of the database, of whole videos: a reader sees a video completely or not at all. What a
-killed writer had not committed is not there.
+Every change commits whole videos: a reader sees a video completely or not at all. Uncommitted changes of a killed
+writer are lost.
 """
 
 from __future__ import annotations
@@ -217,13 +217,13 @@ class Store:
 
         Args:
             vector: the query (e,), of unit length.
-            model: which of the library's models made it, by its number, or the model itself, which is found again if
-                the library has moved to other models meanwhile.
-            leave_out: the id of a video that must not be found.
+            model: the library's model that made the vector, by its number or as itself; the latter is found again after
+                the library was re-embedded.
+            leave_out: the id of a video to leave out.
 
         Raises:
             UsageError: k or a filter is not allowed.
-            VopError: the library has moved to other models, with whose embeddings the query cannot be compared.
+            VopError: the library was re-embedded with other models, so that the query cannot be compared.
         """
         where = filters.sql(self.columns) if filters else None
         if leave_out:
@@ -405,7 +405,7 @@ class Store:
     def put_back(self, paths: Iterable[str]) -> list[str]:
         """Restore the removed videos at these paths, and return their paths.
 
-        A video stays set aside if the library has it again, or has another one at its path.
+        A video is not restored if the library has it again, or has another video at its path.
         """
         restorable = set(self.restorable())
         wanted = [path for path in paths if path in restorable]

@@ -1,12 +1,12 @@
-"""The nearest segments: an exact scan in memory for a small table, LanceDB's index for a large one; and its upkeep.
+"""The nearest segments: an exact scan in memory for a small table, LanceDB's index for a large one; its maintenance.
 
-The index is IVF-RQ: the rows lie in partitions around centroids, half a byte a number (RaBitQ: Gao and Long, SIGMOD
+The index is IVF-RQ: rows are grouped around centroids and take half a byte per number (RaBitQ: Gao and Long, SIGMOD
 2024). A search visits the partitions nearest to the query, all of them in a table of up to 400,000 rows, and reads the
-vectors of its best rows in full, so that order and scores are those of the stored vectors. An HNSW graph is not faster,
+vectors of its best rows in full, so that order and scores are exact for these rows. An HNSW graph is not faster,
 takes 19 times as long to build, and never finds the nearest rows of some queries.
 
-Rows that are added after the index was built are scanned until `keep_up` gives them a piece of the index, with the same
-centroids. Every search visits every piece, so an index of many pieces is built anew as one.
+Rows that are added after the index was built are scanned until `keep_up` adds a piece of the index for them, with the
+same centroids. Every search visits every piece, so an index of many pieces is rebuilt as one.
 
 `bench/search.py` compares it with the exact scan and FAISS; the limits below come from there.
 

@@ -93,7 +93,7 @@ def _is_text(start: bytes) -> bool:
 
 
 def _kind_of_format(file_format: av.ContainerFormat) -> str:
-    """Whether a format is one of videos; FFmpeg finds video streams in others, too."""
+    """Return the kind of files of a format; FFmpeg also finds video streams in files that are not videos."""
     if file_format.name.endswith("_pipe") or file_format.name in ("image2", "ico"):
         return PICTURE  # FFmpeg has a demuxer for each kind of picture, and makes one frame of it
     # A bare stream has no signature: FFmpeg takes a program or a table of times for one now and then.
