@@ -1,6 +1,6 @@
-"""Turn a decoded frame into the square for CLIP, and into a small whole picture.
+"""Convert a decoded frame to the square for CLIP, and to a small whole picture.
 
-Both are turned, mirrored and stretched as players show the video.
+Both are rotated, mirrored and stretched as players show the video.
 """
 
 from __future__ import annotations
