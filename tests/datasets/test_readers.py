@@ -629,7 +629,7 @@ def test_specs_that_mean_nothing(tmp_path):
         load(f"msrvtt-8k:{tmp_path}")
     with pytest.raises(UsageError, match="msrvtt-9k needs the folder of its files: msrvtt-9k:DIR"):
         load("msrvtt-9k")
-    with pytest.raises(DataError, match=f"there is no folder {tmp_path}/nowhere"):
+    with pytest.raises(DataError, match=f"{tmp_path}/nowhere"):
         load(f"msrvtt-9k:{tmp_path}/nowhere")
     with pytest.raises(DataError, match=r"gone\.csv: there is no such file"):
         load(str(tmp_path / "gone.csv"))

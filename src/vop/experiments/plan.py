@@ -249,7 +249,7 @@ def _towers(sizes: ClipSizes) -> list[Arm]:
 
 
 def _depth(sizes: ClipSizes) -> list[Arm]:
-    """The lowest layer, and a quarter, half, three quarters of each tower (the paper's 1, 3, 6, 9, 12 of 12)."""
+    """Prompt the lowest layer, a quarter, a half, three quarters or all of each tower (paper: 1, 3, 6, 9, 12 of 12)."""
     built = [Arm(name="all layers", method="vop", x=float(sizes.vision.layers))]
     shares = dict.fromkeys(
         max(1, round(sizes.vision.layers * part)) for part in (1 / sizes.vision.layers, 1 / 4, 1 / 2, 3 / 4)
@@ -301,7 +301,7 @@ def _cmm_role(sizes: ClipSizes) -> list[Arm]:
 
 
 def _split_layer(sizes: ClipSizes) -> list[Arm]:
-    """Six steps over the tower and its ends; the default is two thirds of it."""
+    """Split at 0 to 6 sixths of the tower, and at the default of two thirds."""
     depth = sizes.vision.layers
     default = round(depth * 2 / 3)
     places = sorted({round(depth * step / 6) for step in range(7)} | {default})

@@ -1,6 +1,6 @@
 """The jobs of an experiment: search one learning rate, or train and rank one run.
 
-Each runs in a process of its own. A result is a file that is written whole or not at all.
+Each job runs in its own process and writes its result file atomically.
 """
 
 from __future__ import annotations
