@@ -90,7 +90,7 @@ def test_after_indexing(vop, tiny_folder, tmp_path):
     prune = commands(vop(*words)[1])[0]
     assert prune[-1] == "--prune"
     status, out, _ = vop(*prune)
-    assert (status, "1 taken out" in out) == (0, True)
+    assert (status, "1 removed" in out) == (0, True)
 
 
 def test_an_empty_library_says_how_it_is_filled(vop, tiny_folder, tmp_path):

@@ -34,7 +34,7 @@ def test_writing_over_another_one(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"by": "scenes"}, "segments are cut by 'scenes'; known: windows, shots"),
+        ({"by": "scenes"}, "'scenes'; known: windows, shots"),
         ({"window_seconds": 0}, "window_seconds is 0;"),
         ({"window_seconds": -1.5}, r"window_seconds is -1\.5"),
         ({"window_seconds": float("nan")}, "window_seconds is nan"),

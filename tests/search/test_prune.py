@@ -185,7 +185,7 @@ class TestRestoring:
         for key, row in before.items():
             np.testing.assert_array_equal(after[key].pop("embedding_1"), vectors[key])
             assert after[key] == {name: value for name, value in row.items() if name != "embedding_1"}
-        with pytest.raises(UsageError, match="nothing to put back"):
+        with pytest.raises(UsageError, match="nothing to restore"):
             restore(folder)
 
     def test_what_came_back_by_itself_is_not_there_twice(self, bring, folder, videos):
@@ -246,5 +246,5 @@ class TestRestoring:
         forget(folder, [videos["a"]])
         assert forget(folder, [videos["a"], videos["b"]], for_good=True) == 2
         assert not Store.open(folder).removed.videos()
-        with pytest.raises(UsageError, match="nothing to put back"):
+        with pytest.raises(UsageError, match="nothing to restore"):
             restore(folder)

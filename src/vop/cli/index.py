@@ -77,7 +77,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="append",
         default=[],
         help="Skip files and folders with this name (private, IMG_*.MOV) or path (2024/private). May be repeated. "
-        "The library keeps the globs; `vop library exclude` shows and drops them.",
+        "The library keeps the globs; `vop library exclude` lists and removes them.",
     )
     parser.add_argument(
         "--live-photos",
@@ -87,8 +87,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--prune",
         action="store_true",
-        help="Remove videos below PATH from the library that were deleted or are excluded. `vop library restore` puts "
-        "them back.",
+        help="Remove videos below PATH from the library that were deleted or are excluded. `vop library restore` "
+        "restores them.",
     )
     parser.add_argument(
         "-y", "--yes", action="store_true", help="Do not ask before --prune removes a large part of the library."
@@ -146,8 +146,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     again = command_line("index", arguments.library, *arguments.paths, "--prune")
     warn(
-        f"vop: nothing was taken out: {count('video', len(report.unconfirmed))} would be a large part of the "
-        f"library. Look at them: {again} --dry-run; then take them out: {again} --yes"
+        f"vop: nothing was removed: {count('video', len(report.unconfirmed))} would be a large part of the "
+        f"library. To list them: {again} --dry-run; to remove them: {again} --yes"
     )
     return 2
 
@@ -189,7 +189,7 @@ def _confirm(paths: Sequence[str]) -> bool:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     warn("\n".join(first_few(paths, most=_SHOWN)))
-    warn(f"Take {count('video', len(paths))} out of the library? [y/N]")
+    warn(f"Remove {count('video', len(paths))} from the library? [y/N]")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
@@ -198,8 +198,8 @@ def print_report(report: IndexReport, library: Path, paths: Sequence[Path]) -> N
         "added": report.added,
         "changed": report.changed,
         "moved": report.moved,
-        "given other metadata": report.described,
-        "taken out": report.removed,
+        "with new metadata": report.described,
+        "removed": report.removed,
         "unchanged": report.unchanged,
     }
     done = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
@@ -218,11 +218,11 @@ def print_report(report: IndexReport, library: Path, paths: Sequence[Path]) -> N
     if report.missing:
         say(f"skipped, because they cannot be indexed: {', '.join(report.missing)}")
     if report.unmatched:
-        say(f"of the metadata, {count('row', len(report.unmatched))} matched no video:")
+        say(f"metadata without a video: {count('row', len(report.unmatched))}:")
         say("\n".join(first_few(report.unmatched, most=_SHOWN)))
     print_failures(report, library)
     say(f"Search it: {command_line('search', library, 'what happens')}")
-    say(f"or with pictures: {command_line('serve', library)}")
+    say(f"Search it in a browser: {command_line('serve', library)}")
 
 
 def _print_missing(report: IndexReport, library: Path, paths: Sequence[Path]) -> None:
@@ -232,11 +232,11 @@ def _print_missing(report: IndexReport, library: Path, paths: Sequence[Path]) ->
     prune = command_line("index", library, *paths, "--prune")
     if report.removed:
         restore = command_line("library", "restore", library)
-        say(f"For {KEPT_DAYS} days, the videos that were taken out can be put back: {restore}")
+        say(f"For {KEPT_DAYS} days, the removed videos can be restored: {restore}")
     if report.deleted:
-        say(f"deleted from the disk, but still in the library: {count('video', report.deleted)}; to take out: {prune}")
+        say(f"deleted from the disk, but still in the library: {count('video', report.deleted)}; to remove: {prune}")
     if report.excluded:
-        say(f"excluded, but still in the library: {count('video', report.excluded)}; to take out: {prune}")
+        say(f"excluded, but still in the library: {count('video', report.excluded)}; to remove: {prune}")
     if report.unavailable:
         say(
             f"unavailable: {count('video', report.unavailable)}; the folder is missing, empty or on another drive. "
@@ -252,12 +252,12 @@ def print_failures(counts: IndexReport | LibraryStatus, library: Path | None) ->
     if counts.unreadable:
         kinds.append(f"{counts.unreadable:,} unreadable")
     if counts.partial:
-        kinds.append(f"{counts.partial:,} in part only")
+        kinds.append(f"{counts.partial:,} partly readable")
     if counts.duplicates:
         kinds.append(count("duplicate", counts.duplicates))
     if kinds:
         see = f": {command_line('library', 'failures', library)}" if library else ""
-        say(f"not, or not wholly, in the library: {', '.join(kinds)}{see}")
+        say(f"not indexed completely: {', '.join(kinds)}{see}")
 
 
 def _preview(arguments: argparse.Namespace) -> None:
@@ -271,7 +271,7 @@ def _preview(arguments: argparse.Namespace) -> None:
 
 
 def _print_preview(found: IndexPreview, *, prune: bool) -> None:
-    pruned = "would be taken out" if prune else "--prune would take them out"
+    pruned = "would be removed" if prune else "--prune would remove them"
     groups = {
         "new or unreadable so far, would be read": found.new,
         "changed, would be read again": found.changed,

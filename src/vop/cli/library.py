@@ -29,12 +29,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     forget = _add(actions, "forget", _forget, "Remove videos from the library. The files stay on the disk.")
     forget.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="Folders or videos to remove.")
     forget.add_argument(
-        "--for-good", action="store_true", help="Remove the videos permanently: restore cannot put them back."
+        "--for-good", action="store_true", help="Remove the videos permanently. They cannot be restored."
     )
 
-    restore = _add(actions, "restore", _restore, "Put back videos that --prune or forget removed in the last 30 days.")
+    restore = _add(actions, "restore", _restore, "Restore videos that --prune or forget removed in the last 30 days.")
     restore.add_argument(
-        "paths", metavar="PATH", nargs="*", type=Path, help="Folders or videos to put back (default: all)."
+        "paths", metavar="PATH", nargs="*", type=Path, help="Folders or videos to restore (default: all)."
     )
 
     exclude = _add(actions, "exclude", _exclude, "Show or change which files and folders are excluded.")
@@ -61,14 +61,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     reembed.add_argument(
         "--model", metavar="M", required=True, help="New model: a run, a CLIP folder, a hub id, or mini."
     )
-    reembed.add_argument("--keep", action="store_true", help="Keep the library's present models too.")
+    reembed.add_argument("--keep", action="store_true", help="Keep the library's current models too.")
     reembed.add_argument(
         "--num-frames", type=int, help="Number of frames per segment (default: the model's own number)."
     )
     reembed.add_argument(
         "--drop-unreadable",
         action="store_true",
-        help="Leave out videos that cannot be read anymore, instead of failing.",
+        help="Leave out videos that cannot be read, instead of failing.",
     )
     add_work_options(reembed)
     reembed.set_defaults(goes_on=True)
@@ -111,7 +111,7 @@ def _info(arguments: argparse.Namespace) -> None:
     videos, segments = count("video", status.videos), count("segment", status.segments)
     say(f"{videos}, {status.hours:.2f} h, {segments} ({manifest.segmentation})")
     for model in manifest.models:
-        frames = f"{count('frame', manifest.num_frames)} of a segment"
+        frames = f"{count('frame', manifest.num_frames)} per segment"
         say(f"model: {model.name} ({model.method}, {frames}, {model.precision})")
     if status.columns:
         say(f"metadata: {', '.join(status.columns)}")
@@ -122,7 +122,7 @@ def _info(arguments: argparse.Namespace) -> None:
         say(f"excluded: {', '.join(manifest.exclude)}")
     if restorable:
         restore = command_line("library", "restore", arguments.library)
-        say(f"taken out: {count('video', len(restorable))}; to put back: {restore}")
+        say(f"removed: {count('video', len(restorable))}; to restore: {restore}")
     print_failures(status, arguments.library)
     if status.index:
         say(f"indexing now: {status.index.done:,} of {count('file', status.index.total)}")
@@ -157,10 +157,10 @@ def _forget(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json({"removed": removed})
         return
-    say(f"taken out of {arguments.library}: {count('video', removed)}; no file was touched")
+    say(f"removed from {arguments.library}: {count('video', removed)}; no file was deleted")
     if not arguments.for_good:
         restore = command_line("library", "restore", arguments.library, *arguments.paths)
-        say(f"For {KEPT_DAYS} days, they can be put back: {restore}")
+        say(f"For {KEPT_DAYS} days, they can be restored: {restore}")
 
 
 def _restore(arguments: argparse.Namespace) -> None:
@@ -168,7 +168,7 @@ def _restore(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json({"restored": restored})
         return
-    say(f"put back into {arguments.library}: {count('video', len(restored))}")
+    say(f"restored in {arguments.library}: {count('video', len(restored))}")
 
 
 def _exclude(arguments: argparse.Namespace) -> None:
@@ -209,13 +209,17 @@ def _print_check(report: CheckReport) -> None:
     if report.deleted or report.changed:
         say(f"files deleted or moved: {len(report.deleted):,}, changed: {len(report.changed):,}; run vop index")
     if report.unavailable:
-        say(f"unavailable now: the files of {count('video', len(report.unavailable))}")
+        say(f"unavailable: the files of {count('video', len(report.unavailable))}")
     if report.sound:
         say("the library is sound")
     elif not report.repaired:
         say(f"next: {command_line('library', 'check', report.library, '--repair')}")
     else:
-        say("the library was repaired, without the damaged videos" if report.damaged_videos else "it was repaired")
+        say(
+            "the library was repaired, without the damaged videos"
+            if report.damaged_videos
+            else "the library was repaired"
+        )
         for again in report.index_again():
             say(f"next: {again}")
 

@@ -49,6 +49,6 @@ def how_to_go_on(arguments: argparse.Namespace, words: Sequence[str]) -> str:
     if not (needs_option or getattr(arguments, "goes_on", False) or getattr(arguments, "resume", None)):
         return "stopped"
     if is_launched():  # this process does not know the launcher's command
-        return "stopped; what is done is kept. Go on with the same command" + " and --resume" * needs_option
+        return "stopped; finished work is kept. Resume with the same command" + " and --resume" * needs_option
     command = command_line(*words, *["--resume"] * needs_option)
-    return f"stopped; what is done is kept. Go on with:\n  {command}"
+    return f"stopped; finished work is kept. Resume with:\n  {command}"

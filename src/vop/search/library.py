@@ -150,7 +150,7 @@ class Library:
         return self._store.failures()
 
     def restorable(self) -> list[str]:
-        """The paths of the videos that `restore` can put back."""
+        """The paths of the videos that can be restored."""
         return self._store.restorable()
 
     def segment(self, segment: str) -> Segment:

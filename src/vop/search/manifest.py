@@ -44,7 +44,7 @@ class SegmentationConfig:
 
     def __post_init__(self) -> None:
         if self.by not in (BY_WINDOWS, BY_SHOTS):
-            raise UsageError(f"segments are cut by {self.by!r}; known: {BY_WINDOWS}, {BY_SHOTS}")
+            raise UsageError(f"segment is {self.by!r}; known: {BY_WINDOWS}, {BY_SHOTS}")
         if not 0 < self.window_seconds < float("inf"):
             raise UsageError(f"window_seconds is {self.window_seconds}; it must be more than 0")
         if not 0 <= self.overlap_seconds < self.window_seconds:

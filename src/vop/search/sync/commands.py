@@ -196,17 +196,19 @@ def restore(
     Videos that were indexed again since are left as they are.
 
     Returns:
-        the paths of the videos that were put back.
+        the paths of the restored videos.
 
     Raises:
-        UsageError: there is no such library, or nothing that can be put back.
+        UsageError: there is no such library, or nothing can be restored.
     """
     with _locked(folder, waiting) as library:
         kept = library.removed.videos()
         restored = library.put_back(_below(paths, kept) if paths else kept)
         if not restored:
             where = f" at or below {', '.join(map(str, paths))}" if paths else ""
-            raise UsageError(f"{library.path} has nothing to put back{where}: no video was taken out, or all are back")
+            raise UsageError(
+                f"{library.path} has nothing to restore{where}: no video was removed, or all were restored"
+            )
     return restored
 
 
