@@ -1,8 +1,8 @@
-"""Attention with its gradient on a CPU: PyTorch's fused kernel and `vop.backbones.clip.layers.attend`, by turns.
+"""Attention and its gradient on a CPU: PyTorch's fused kernel against `vop.backbones.clip.layers.attend`.
 
     python bench/attention.py [--repeats 5] [--json]
 
-Processor time of one thread, so that other jobs on the machine do little harm.
+The two alternate. The CPU time of one thread is measured, so that other jobs on the machine matter little.
 """
 
 from __future__ import annotations

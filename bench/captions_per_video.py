@@ -1,11 +1,10 @@
-"""Several captions of a video in one step: what it costs in R@1 and saves in time, at equal captions seen.
+"""Several captions per video in a training step: the effect on R@1 and time, for the same number of captions.
 
     python bench/captions_per_video.py [--seeds 0,1] [--epochs 3]
 
-The training videos of emoji-motion get four captions each, all true and no two the same; validation and test stay as
-they are. Every way sees all captions in every epoch. Its learning rate is the better of two on validation; test results
-are the mean over seeds. The ways are trained by turns in one process with one thread, so that the ratio of their times
-means something.
+The training videos of emoji-motion get four different, correct captions each; validation and test do not change. Every
+variant sees all captions in every epoch. Its learning rate is the better of two on validation. Test results are means
+over seeds. The variants alternate in one process with one thread, so that their times can be compared.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from vop.training.job import train
 from vop.training.recipe import Recipe
 
 CAPTIONS = 4
-WAYS = {  # captions a step has of a video, videos in a step
+WAYS = {  # captions per video in a step, videos per step
     "1 of 32 videos": (1, 32),
     "2 of 32 videos": (2, 32),
     "4 of 32 videos": (4, 32),
@@ -37,7 +36,7 @@ METHOD, FRAMES = "vop-f+p", 6
 
 
 def with_captions(dataset: Dataset) -> Dataset:
-    """The data set with `CAPTIONS` captions for each training video."""
+    """Return the data set with `CAPTIONS` captions for each training video."""
     told = {clip.id: tellings(clip) for clip in emoji_motion.plan_clips() if clip.split == "train"}
     train_split = dataset.split("train")
     captions = [caption for video in train_split.videos for caption in told[video.id]]
@@ -46,7 +45,7 @@ def with_captions(dataset: Dataset) -> Dataset:
 
 
 def tellings(clip: emoji_motion.Clip) -> list[str]:
-    """Captions of a clip, its own first."""
+    """Return captions of a clip, its original one first."""
     rng = Random(f"captions/{clip.id}")
     found = {clip.caption: None}
     while len(found) < CAPTIONS:

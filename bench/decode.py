@@ -1,17 +1,17 @@
-"""12 frames of a whole video, of 15 s to 2 h: ours against decord, torchcodec and OpenCV, and the cache of frames.
+"""Decoding 12 frames of a video of 15 s to 2 h: vop and its frame cache against decord, torchcodec and OpenCV.
 
 python bench/decode.py [--clips DIR] [--rows 15s,2h-250] [--ways ours,decord] [--container mp4] [--threads 1]
                        [--repeats 5] [--json]
 
-The clips are made here: H.264 by x264's medium preset, 30 frames a second, a textured picture that pans, with noise, at
-the bit rate of a film on the web. With --clips they are kept there and made only once (some minutes, 1.8 GB).
+The script generates the clips: H.264 with x264's medium preset, 30 frames per second, a noisy textured picture that
+pans, at a bit rate typical of web videos. `--clips` keeps them for later runs (some minutes, 1.8 GB).
 
-All ways give the frames on display in the middle of 12 equal intervals, scaled and cropped to 224 x 224 by the same
-code; what differs is how they are got out of the file. A way that gives other frames is not measured, nor is one whose
-package is not there; a note tells so. Processor time is that of all threads together.
+All decoders return the frames on display in the middle of 12 equal intervals, scaled and cropped to 224 x 224 by the
+same code. They differ only in how they read the file. A decoder that returns other frames, or whose package is not
+installed, is left out with a note. CPU time is the sum over all threads.
 
-The extra `bench` installs OpenCV. The others are installed by hand. decord, which is no longer developed: `pip install
-decord==0.6.0` (Linux on x86-64). torchcodec needs the FFmpeg libraries of the system (apt-get install ffmpeg) and the
+The extra `bench` installs OpenCV. Install the others by hand: decord, which is unmaintained, with `pip install
+decord==0.6.0` (Linux on x86-64); torchcodec with the FFmpeg libraries of the system (apt-get install ffmpeg) and the
 release that fits PyTorch, for 2.13 `pip install torchcodec==0.13.0`.
 """
 
@@ -42,11 +42,11 @@ from vop.video.frames import decode_frames
 from vop.video.shape import square
 
 NUM_FRAMES, SIZE, RATE = 12, 224, 30
-MAX_DIFFERENCE = 3  # mean levels of 256 in a frame: decoders' roundings are nearer, the next frame is farther away
+MAX_DIFFERENCE = 3  # mean difference of two frames, in levels of 256: rounding stays below, the next frame is above
 
 
 class Clip(NamedTuple):
-    """Its packets are those of some `seconds`, over and over; `key_distance` is in frames."""
+    """A clip whose packets repeat those of its first `seconds`; `key_distance` is in frames."""
 
     seconds: int
     times: int
@@ -56,7 +56,7 @@ class Clip(NamedTuple):
     bit_rate: int = 800_000
 
 
-# The lengths are such that the wanted frames lie evenly at all distances from the key frame before them.
+# With these lengths the distances of the wanted frames from their key frames are evenly distributed.
 CLIPS = {
     "15s": Clip(15, 1, 1_000_000, width=320, height=240, bit_rate=300_000),  # the first frame is the only key frame
     "3min-250": Clip(180, 1, 250),
@@ -71,7 +71,7 @@ CLIPS = {
 
 @dataclass(frozen=True)
 class Request:
-    """The frames to get, by what the libraries ask for: numbers, or seconds at which each of them is on display."""
+    """The frames to decode: their numbers, and times in seconds at which they are on display."""
 
     path: Path
     numbers: list[int]
@@ -81,7 +81,7 @@ class Request:
 
 
 def pictures(clip: Clip) -> Iterator[av.VideoFrame]:
-    """A texture that pans under a moving square, with some noise, as a camera gives."""
+    """Render a texture that pans under a moving square, with noise as from a camera."""
     random = np.random.default_rng(0)
     turn = 4 * clip.width
     tiles = np.kron(random.integers(16, 236, (clip.height // 8, turn // 8)), np.ones((8, 8)))
@@ -98,7 +98,7 @@ def pictures(clip: Clip) -> Iterator[av.VideoFrame]:
 
 
 def make_clip(clip: Clip, path: Path) -> None:
-    """Encodes the clip's seconds once and writes their packets as often as it takes, each time with later stamps."""
+    """Encode the clip's seconds once and repeat their packets with later timestamps up to its length."""
     distance = str(clip.key_distance)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE)
@@ -123,7 +123,7 @@ def kept_clip(name: str, folder: Path, container: str) -> Path:
 
 
 def ask_for_middles(path: Path, *, threads: int, cache: Path) -> Request:
-    """The frames on display in the middle of equal intervals, by the times of the file's packets."""
+    """Return the frames on display in the middle of equal intervals, from the packet times of the file."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         shown = sorted((packet.pts, packet.duration) for packet in container.demux(stream) if packet.size)
@@ -139,7 +139,7 @@ def by_ours(request: Request) -> np.ndarray:
 
 
 def by_cache(request: Request) -> np.ndarray:
-    """What `by_ours` gave before, when it was put into the cache."""
+    """Return the frames of `by_ours` from the cache."""
     return np.asarray(FrameStore(NUM_FRAMES, SIZE, cache=request.cache).load(Video("clip", request.path)))
 
 
@@ -159,7 +159,7 @@ def by_torchcodec(mode: str, request: Request) -> np.ndarray:
 
 
 def by_opencv(request: Request) -> np.ndarray:
-    """What retrieval code usually does: set the position to each number, read a frame."""
+    """Seek to each frame number and read a frame, as retrieval code usually does."""
     import cv2
 
     capture = cv2.VideoCapture(str(request.path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, request.threads])
@@ -174,7 +174,7 @@ def by_opencv(request: Request) -> np.ndarray:
 
 
 def squares(frames: Iterable[np.ndarray]) -> np.ndarray:
-    """Frames (h, w, 3) made as ours are."""
+    """Scale and crop frames (h, w, 3) as vop does."""
     return np.stack([square(frame, size=SIZE) for frame in frames])
 
 
@@ -194,14 +194,14 @@ WAYS = {
 
 
 def objection(way: Way, asked: Request, expected: np.ndarray) -> str | None:
-    """Why a way cannot be measured; None if it can. Having run once, it is warm."""
+    """Return the reason why a decoder cannot be measured, or None. This also warms it up."""
     try:
         importlib.import_module(way.package)
-    except (ImportError, OSError, RuntimeError) as error:  # of a library that the package needs
+    except (ImportError, OSError, RuntimeError) as error:  # a dependency of the package fails
         return f"skipped: {reason(error)}"
     try:
         frames = way.get(asked)
-    except Exception as error:  # every package has its own
+    except Exception as error:  # every package has its own exceptions
         return f"fails: {reason(error)}"
     difference = np.abs(frames.astype(np.int16) - expected).reshape(NUM_FRAMES, -1).mean(axis=1).max()
     return None if difference < MAX_DIFFERENCE else f"gives other frames: one is {difference:.0f} levels away"
@@ -212,7 +212,7 @@ def reason(error: Exception) -> str:
 
 
 def measure(ways: dict[str, Way], asked: Request, repeats: int) -> dict[str, dict[str, float]]:
-    """Median milliseconds of each way, taken by turns, so that a busy machine disturbs all of them."""
+    """Return the median milliseconds of each decoder. They alternate, so that a busy machine disturbs all alike."""
     walls: dict[str, list[float]] = {name: [] for name in ways}
     processors: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
@@ -228,7 +228,7 @@ def measure(ways: dict[str, Way], asked: Request, repeats: int) -> dict[str, dic
 
 
 def run(path: Path, ways: dict[str, Way], *, threads: int, repeats: int) -> dict:
-    """The milliseconds that the ways take for one clip, and notes on those that were left out."""
+    """Return the milliseconds of the decoders for one clip, and notes on those left out."""
     with tempfile.TemporaryDirectory() as cache:
         asked = ask_for_middles(path, threads=threads, cache=Path(cache))
         expected = by_ours(asked)
@@ -256,11 +256,11 @@ def some_of(known: Iterable[str], text: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--clips", metavar="DIR", help="keep the clips there")
-    parser.add_argument("--rows", type=partial(some_of, CLIPS), default=list(CLIPS), help=f"of {', '.join(CLIPS)}")
-    parser.add_argument("--ways", type=partial(some_of, WAYS), default=list(WAYS), help=f"of {', '.join(WAYS)}")
+    parser.add_argument("--clips", metavar="DIR", help="Folder that keeps the clips.")
+    parser.add_argument("--rows", type=partial(some_of, CLIPS), default=list(CLIPS), help=f"Any of {', '.join(CLIPS)}.")
+    parser.add_argument("--ways", type=partial(some_of, WAYS), default=list(WAYS), help=f"Any of {', '.join(WAYS)}.")
     parser.add_argument("--container", choices=("mp4", "mkv", "ts"), default="mp4")
-    parser.add_argument("--threads", type=int, default=1, help="of each decoder")
+    parser.add_argument("--threads", type=int, default=1, help="Threads of each decoder.")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()

@@ -1,11 +1,11 @@
-"""Tuning on few captions: what the default recipe gains on held-out videos, and whether it ever does harm.
+"""Tuning on few captions: the gain of the default recipe on held-out videos, and whether it ever does harm.
 
     python bench/few_captions.py [--sizes 30,100,300,1000] [--seeds 0,1] [--out bench-few-captions]
 
-For each seed, so many training videos of emoji-motion are drawn, with a caption each, and tuned on with the backbone
-`mini` and everything else at its default (`vop-f+p`, 12 frames; some of the drawn videos are held out to validate on).
-The result is ranked on the 500 test videos beside the untuned model, with a paired test. Results are files, so that a
-run that was stopped goes on; the figure is drawn from all that are there.
+For each size and seed, the script draws training videos of emoji-motion with a caption each, and tunes the backbone
+`mini` on them with default settings (`vop-f+p`, 12 frames; some of the drawn videos are held out for validation). A
+paired test compares the result with the untuned model on the 500 test videos. Results are files, so that a stopped run
+resumes. The figure shows all existing results.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ METHOD = "vop-f+p"
 
 
 def drawn(dataset: Dataset, size: int, seed: int) -> Dataset:
-    """The data set with `size` training videos, and without its validation split."""
+    """Return the data set with `size` training videos and without its validation split."""
     whole = dataset.split("train")
     order = np.random.default_rng(seed).permutation(len(whole.videos))[:size]
     kept: Split = whole.keep({whole.videos[place].id for place in order})

@@ -2,10 +2,10 @@
 
 python bench/index.py [--model mini] [--videos 24] [--seconds 60] [--size 640x360] [--repeats 3] [--json]
 
-The videos are made here: the panning picture of bench/decode.py, each video beginning elsewhere, encoded by x264's fast
-preset at 25 frames a second. All three are measured by turns in one process with the same
-threads and batches. With an accelerator, the larger limit is what indexing can reach; where decoding and embedding
-share the same cores, it is the sum of both, which is given, too.
+The script generates the videos: the panning picture of bench/decode.py with different starting points, encoded with
+x264's fast preset at 25 frames per second. The three measurements alternate in one process with the same threads and
+batches. With an accelerator, indexing takes at least the larger of the two times. If decoding and embedding share the
+same cores, it takes at least their sum, which is also reported.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def make_video(path: Path, *, number: int, seconds: float, width: int, height: i
         stream = container.add_stream("libx264", rate=RATE)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"preset": "fast"}
-        first = 7 * number  # no two videos are the same
+        first = 7 * number  # all videos differ
         last = first + round(seconds * RATE)
         clip = Clip(seconds=last, times=1, key_distance=250, width=width, height=height)
         for place, frame in enumerate(islice(pictures(clip), first, last)):
@@ -53,7 +53,7 @@ def make_video(path: Path, *, number: int, seconds: float, width: int, height: i
 
 
 def decode_alone(folder: Path, library: Store, workers: int) -> int:
-    """Every segment read, cut out and given its strip, by the same threads; nothing is embedded."""
+    """Decode all segments and make their thumbnail strips with the same threads, without embedding."""
     nothing = partial(lambda e, frames: [torch.zeros(len(frames), e)], 1)
     with DecodingProcesses() as processes:
         reader = Reader(library, {}, processes)

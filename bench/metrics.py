@@ -1,4 +1,4 @@
-"""Retrieval metrics against a full argsort, side by side in one run; and from embeddings, without the matrix.
+"""Retrieval metrics against a full argsort, and from embeddings without the similarity matrix.
 
 python bench/metrics.py [--size 10000] [--repeats 5] [--threads N] [--json]
 python bench/metrics.py --embeddings 100000 [--width 512] [--threads N] [--json]
@@ -21,7 +21,7 @@ from vop.evaluation.metrics import metrics_from_embeddings, retrieval_metrics
 
 
 def by_argsort(similarity: np.ndarray) -> dict[str, dict[str, float]]:
-    """The usual way: sort every row, look up the diagonal; for both directions."""
+    """Rank as usual: sort every row and look up the diagonal, in both directions."""
     results = {}
     for name, scores in (("t2v", similarity), ("v2t", similarity.T)):
         order = np.argsort(-scores, axis=1)
@@ -32,7 +32,7 @@ def by_argsort(similarity: np.ndarray) -> dict[str, dict[str, float]]:
 
 
 def embeddings(number: int, width: int, noise: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pairs of unit vectors; `noise` spreads the ranks."""
+    """Return pairs of unit vectors; `noise` spreads the ranks."""
     generator = torch.Generator().manual_seed(0)
     texts = torch.nn.functional.normalize(torch.randn(number, width, generator=generator), dim=1)
     videos = texts + noise * torch.randn(number, width, generator=generator) / width**0.5
@@ -56,7 +56,7 @@ def against_argsort(size: int, repeats: int) -> dict:
     sorted_ = by_argsort(similarity.numpy())
     assert all(ours[way] == sorted_[way] for way in sorted_), "the two ways disagree"
     times: dict[str, list[float]] = {"argsort": [], "blocks": []}
-    for _ in range(repeats):  # by turns, so that a busy machine disturbs both
+    for _ in range(repeats):  # alternate, so that a busy machine disturbs both
         times["argsort"].append(seconds(lambda: by_argsort(similarity.numpy())))
         times["blocks"].append(seconds(lambda: retrieval_metrics(similarity)))
     medians = {name: statistics.median(values) for name, values in times.items()}
@@ -89,12 +89,12 @@ def from_embeddings(number: int, width: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=10_000, help="texts and videos of the matrix")
+    parser.add_argument("--size", type=int, default=10_000, help="Number of texts and of videos in the matrix.")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--embeddings", type=int, metavar="N", help="rank N x N from embeddings instead")
-    parser.add_argument("--width", type=int, default=512, help="of the embeddings")
+    parser.add_argument("--embeddings", type=int, metavar="N", help="Rank N x N from embeddings instead.")
+    parser.add_argument("--width", type=int, default=512, help="Width of the embeddings.")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--json", action="store_true", help="one JSON document instead of lines")
+    parser.add_argument("--json", action="store_true", help="Print one JSON document instead of lines.")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.embeddings:

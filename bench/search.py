@@ -1,19 +1,18 @@
-"""Searching many segments: exact scan and `vop.search.vector_index` beside LanceDB's other ways and FAISS.
+"""Searching many segments: exact scan and `vop.search.vector_index` against LanceDB's other indexes and FAISS.
 
     python bench/search.py [--rows 200000] [--ways exact,vop,faiss-hnsw] [--queries 200] [--folder DIR] [--json]
 
-The vectors are made here, 512 numbers each: 20,000 clusters whose sizes follow a power law (the i-th has a share that
-goes with i^-0.8), their centres and what lies around them normal, with a variance that goes with 1/i along the i-th
-axis, then scaled to unit length. What lies around a centre is 0.8 times as long as it. `near` queries are drawn as the
-vectors are, `far` ones with 1.6 times, as a sentence is not quite where videos are; none is among the vectors.
+The script generates vectors of 512 numbers in 20,000 clusters. The size of the i-th cluster is proportional to i^-0.8.
+Centres and deviations are normal, with a variance proportional to 1/i along the i-th axis; the sums are scaled to unit
+length. Deviations are 0.8 times as long as centres. `near` queries have the same distribution as the vectors. `far`
+ones have deviations of 1.6 times, as sentences lie apart from videos. No query is one of the vectors.
 
-A row has the columns of a moment and a film strip of 1 kB. Every way answers one query at a time with the 50 nearest
-rows and the columns of a moment (or with their ids alone: `ids`), on two threads. It is built in a process of its own
-and searched in another, which says how long opening with the first search takes, and the most memory; recall@10 counts
-against the exact scan.
-`vop` and `exact` also search under conditions that hold for a share of the rows. `cpu` is processor time, all threads
-together: where other jobs share the machine it says more than the clock. OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE are
-taken out of the environment, for they would change NumPy's product.
+A row has the columns of a result and a thumbnail strip of 1 kB. Every index answers one query at a time with the 50
+nearest rows and the columns of a result (or only their ids: `ids`), on two threads. One process builds it. Another one
+searches, and reports the time of opening and the first search, and the peak memory. recall@10 is relative to the exact
+scan. `vop` and `exact` also search with conditions that hold for a share of the rows. `cpu` is the CPU time of all
+threads, which is more reliable than the elapsed time if other jobs share the machine. OPENBLAS_CORETYPE and
+OPENBLAS_L2_SIZE are removed from the environment, because they would change NumPy's product.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from vop.search.schema import clip_of, segment_id, video_of
 WIDTH, CLUSTERS, SPREAD = 512, 20_000, {"near": 0.8, "far": 1.6}
 BLOCK = 50_000
 LIMIT, COUNTED = 50, 10
-SHARES = [0.5, 0.1, 0.01, 0.001]  # of the rows, for which a condition holds
+SHARES = [0.5, 0.1, 0.01, 0.001]  # shares of the rows for which a condition holds
 LONGEST_SECONDS = 1000.0  # durations are uniform up to it, so that a share is a condition on them
 Search = Callable[..., pa.Table]
 
@@ -106,7 +105,7 @@ def batches(vectors: np.ndarray, durations: np.ndarray) -> Iterator[pa.RecordBat
 
 
 def nearest_of(vectors: np.ndarray, queries: np.ndarray, allowed: np.ndarray | None = None) -> np.ndarray:
-    """Row numbers (queries, COUNTED) of the exact answers, -1 where there are no more."""
+    """Return the row numbers (queries, COUNTED) of the exact answers, padded with -1."""
     scores = np.concatenate([queries @ vectors[start : start + BLOCK].T for start in range(0, len(vectors), BLOCK)], 1)
     if allowed is not None:
         scores[:, ~allowed] = -np.inf
@@ -119,13 +118,13 @@ def nearest_of(vectors: np.ndarray, queries: np.ndarray, allowed: np.ndarray | N
 
 @dataclass(frozen=True)
 class Way:
-    """How to build, and how to open what was built: gives a function of a query and the settings of a search."""
+    """How to build an index, and how to open it as a function of a query and search settings."""
 
     build: Callable[[Path], None]
     open: Callable[[Path], Search]
     settings: tuple[dict, ...] = ({},)
     filters: bool = False
-    most: int | None = None  # queries that are timed; all
+    most: int | None = None  # maximum number of timed queries; None for all
 
 
 def open_table(folder: Path):
@@ -133,7 +132,7 @@ def open_table(folder: Path):
 
 
 def nothing(folder: Path) -> None:
-    """There is nothing to build."""
+    """Do nothing: an exact scan needs no index."""
 
 
 def open_exact(folder: Path) -> Search:
@@ -186,7 +185,7 @@ def lance(kind: str, settings: list[dict], **config) -> Way:
 
 
 def with_faiss(make: Callable[[int], faiss.Index], setting: str, values: list[int]) -> Way:
-    """FAISS with the vectors in memory; `setting` is the one that trades time for recall."""
+    """FAISS with the vectors in memory; `setting` trades time for recall."""
 
     def build(folder: Path) -> None:
         vectors = np.load(folder / "vectors.npy")
@@ -264,7 +263,7 @@ def searched(name: str, rows: int, folder: Path) -> list[dict]:
 
 
 def timed(search: Search, queries: np.ndarray, setting: dict, answers: np.ndarray) -> dict:
-    """Milliseconds a query, and recall@10."""
+    """Return the milliseconds per query, and recall@10."""
     for query in queries[:10]:
         search(query, **setting)
     times, recalls, cpu = [], [], time.process_time()
@@ -280,7 +279,7 @@ def timed(search: Search, queries: np.ndarray, setting: dict, answers: np.ndarra
 
 
 def row_numbers(rows: pa.Table) -> set[int]:
-    """A row's id tells which it is."""
+    """Return the row numbers that the segment ids encode."""
     segments = rows.column("segment").to_pylist()
     return {8 * int(video_of(segment), 16) + round(clip_of(segment)[0] / 8) for segment in segments}
 
@@ -290,7 +289,7 @@ def peak_gb() -> float:
 
 
 def set_threads() -> None:
-    """For the processes that are started from here."""
+    """Set environment variables for child processes."""
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
         os.environ.pop(name, None)
     for name in ("OMP_NUM_THREADS", "LANCE_CPU_THREADS", "RAYON_NUM_THREADS"):
@@ -298,7 +297,7 @@ def set_threads() -> None:
 
 
 def apart(work: Callable, *arguments):
-    """The same in a process of its own, whose memory is its own."""
+    """Do the same in a separate process, to measure its memory."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(work, *arguments).result()
 
@@ -323,9 +322,9 @@ def line(row: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--ways", default=",".join(ways(1)), help="by default all: %(default)s")
+    parser.add_argument("--ways", default=",".join(ways(1)), help="Indexes to measure (default: all, %(default)s).")
     parser.add_argument("--queries", type=int, default=200)
-    parser.add_argument("--folder", type=Path, help="keeps the data, and takes what is there")
+    parser.add_argument("--folder", type=Path, help="Folder that keeps the data for later runs.")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     set_threads()

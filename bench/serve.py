@@ -1,8 +1,8 @@
-"""`vop serve` under load: many clients ask a library of made-up segments at once, each request with other words.
+"""`vop serve` under load: many clients search a library of synthetic segments, every request with a new sentence.
 
 python bench/serve.py [--segments 100000] [--clients 50] [--seconds 60] [--library FOLDER] [--json]
 
-The clients run on the same machine, in a process of their own, and take their share of its cores.
+The clients run in a separate process on the same machine and share its cores with the server.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from vop.search.models import describe, open_model
 from vop.search.schema import VideoFile, make_rows
 from vop.search.store import Store
 
-CLUSTERS, NOISE = 2000, 0.7  # of the made-up embeddings: a segment is a cluster's centre and so much of anything
+CLUSTERS, NOISE = 2000, 0.7  # of the synthetic embeddings: a segment is a cluster centre plus noise
 SEGMENTS_OF_VIDEO, SEGMENT_SECONDS = 10, 8.0
 VIDEOS_OF_COMMIT = 1000
 WARM_REQUESTS = 300
@@ -40,7 +40,7 @@ WORDS = ["a", "dog", "cat", "child", "ball", "car", "tree", "runs", "jumps", "fa
 
 
 def make_library(folder: Path, segments: int) -> None:
-    """A library of mini's, with clustered embeddings and no videos behind it."""
+    """Create a library for `mini` with clustered embeddings and without video files."""
     model = open_model("mini")
     described = describe(model, name="mini", column="embedding_0")
     size, frames = model.image_size, model.num_frames
@@ -93,7 +93,7 @@ STRIP = small_picture()
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """The address of a server of its own."""
+    """Run a server; yield its address."""
     command = [sys.executable, "-m", "vop", "serve", str(folder), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -107,14 +107,14 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def questions() -> Iterator[str]:
-    """Sentences, no two of them equal."""
+    """Return different sentences."""
     random = np.random.default_rng(1)
     for number in itertools.count():
         yield f"{' '.join(random.choice(WORDS, 6))} {number}"
 
 
 async def ask(client: httpx.AsyncClient, path: str, **params) -> tuple[float, httpx.Response | None]:
-    """How many seconds an answer took, and the answer; None if there was none."""
+    """Return the response time in seconds and the response, or None without a response."""
     began = time.perf_counter()
     try:
         answer = await client.get(path, params=params or None)
@@ -124,7 +124,7 @@ async def ask(client: httpx.AsyncClient, path: str, **params) -> tuple[float, ht
 
 
 async def warm(address: str, path: str, words: Iterator[str]) -> dict:
-    """One client, one request after the other: searches, and the thumbnail strips of the results."""
+    """Run one client, which sends one request after the other: searches, then thumbnail strips of the results."""
     searches, strips = [], []
     async with httpx.AsyncClient(base_url=address, timeout=60) as client:
         for _ in range(10):
@@ -139,7 +139,7 @@ async def warm(address: str, path: str, words: Iterator[str]) -> dict:
 
 
 async def load(address: str, path: str, words: Iterator[str], *, clients: int, seconds: float) -> dict:
-    """So many clients for so long, each with one request after the other on its own connection."""
+    """Run several clients for some seconds, each with sequential requests on its own connection."""
     times, errors = [], 0
     end = time.perf_counter() + seconds
 
@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--segments", type=int, default=100_000)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--library", type=Path, help="kept there, and used again if it is there")
+    parser.add_argument("--library", type=Path, help="Folder that keeps the library for later runs.")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

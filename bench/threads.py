@@ -1,17 +1,17 @@
-"""PyTorch's threads beside other programs: training steps, embeddings and whole trainings, with their processor time.
+"""PyTorch's threads beside other programs: elapsed and CPU time of training steps, embeddings and whole trainings.
 
     python bench/threads.py [--work mini-step:32,vit-videos:4] [--threads 1,2] [--spins 300000,0] [--loops 0,1,2]
     python bench/threads.py --train demo/data/captions.jsonl [--loops 0,2] [--epochs 2] [--repeats 1] [--json]
 
-The first measures pieces of work in processes that stay open, one for each number of threads and of `spins` that a
-thread makes before it sleeps while it waits for the others: 300,000 where nothing is set, 0 where `vop` runs. The
-second measures `vop train` on the clips of a `vop demo`: as it was (a thread for each core, spinning), with one thread,
-and as it is; their weights must be the same. All take turns, so that what else the machine does disturbs all of them.
+The first command measures single steps in long-lived processes, one for each number of threads and of `spins` (how
+often a waiting thread checks before it sleeps: 300,000 by default, 0 in `vop`). The second measures `vop train` on the
+clips of a `vop demo`: with a spinning thread for each core, with one thread, and with vop's settings. The weights must
+be equal. All measurements alternate, so that other jobs on the machine disturb all alike.
 
-`--loops` are endless loops in sessions of their own, as programs of other users are. Beside the time that passed stand
-the processor's, summed over threads, and how many cores anything else used. Linux shares its cores out among sessions:
-where others work on the machine, root can measure nearly undisturbed after `echo -20 >/proc/self/autogroup` in a new
-session. Weights are random: only time is measured.
+`--loops` starts endless loops in separate sessions, like programs of other users. The output has the elapsed time, the
+CPU time summed over threads, and the number of cores that other programs used. Linux shares its cores among sessions.
+On a busy machine, root can measure nearly undisturbed after `echo -20 >/proc/self/autogroup` in a new session. Weights
+are random, because only time is measured.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ WORK = [
     *("mini-step:4", "mini-step:32", "mini-videos:1", "mini-videos:16", "mini-sentences:1"),
     *("vit-step:4", "vit-videos:1", "vit-videos:4", "vit-sentences:1"),
 ]
-SPINS = 300_000  # GNU OpenMP's own number
+SPINS = 300_000  # default of GNU OpenMP
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 SPINNING = {"GOMP_SPINCOUNT": str(SPINS)}
 WAYS = {
@@ -47,7 +47,7 @@ WAYS = {
     "now": {},
 }
 TICK = os.sysconf("SC_CLK_TCK")
-LEAST_SECONDS = 0.5  # of a measurement: what takes less is repeated
+LEAST_SECONDS = 0.5  # shorter measurements are repeated
 LOOP = """
 import os
 parent = os.getppid()
@@ -61,7 +61,7 @@ while os.getppid() == parent:
 
 
 def make_work(name: str) -> Callable[[], object]:
-    """What a name such as mini-step:32 stands for: 32 videos, of 6 frames with mini and of 12 with ViT-B/32."""
+    """Parse a name such as mini-step:32: 32 videos, with 6 frames for mini and 12 for ViT-B/32."""
     import torch
 
     from train_step import Step, build, make_batch
@@ -84,7 +84,7 @@ def make_work(name: str) -> Callable[[], object]:
 
 
 def answer(pipe: Connection, name: str, threads: int) -> None:
-    """Does the work each time that it is asked to, and says how long it took."""
+    """Do the work on every request, and report its time."""
     import torch
 
     torch.set_num_threads(threads)
@@ -124,7 +124,7 @@ class Worker:
 
 @contextmanager
 def environment(values: dict[str, str]) -> Iterator[None]:
-    """For processes that are started in it: these variables, and no others of those that decide about threads."""
+    """Set the thread variables of child processes to exactly these."""
     before = {name: os.environ.pop(name) for name in VARIABLES if name in os.environ}
     os.environ.update(values)
     try:
@@ -139,7 +139,7 @@ def environment(values: dict[str, str]) -> Iterator[None]:
 
 
 class Loops:
-    """Endless loops, with the priority of this session."""
+    """Run endless loops with the priority of this session."""
 
     def __init__(self) -> None:
         self._running: list[subprocess.Popen] = []
@@ -158,12 +158,12 @@ class Loops:
 
     @property
     def used(self) -> float:
-        """Seconds of processor time."""
+        """Return the CPU time in seconds."""
         return self._ended + sum(cpu_seconds_of(loop.pid) for loop in self._running)
 
 
 def share_priority(pid: int) -> None:
-    """Gives the session of a process the priority that this one's has."""
+    """Give the session of a process the priority of this session."""
     own = Path("/proc/self/autogroup")
     nice = own.read_text().split()[-1] if own.exists() else "0"
     if nice != "0":
@@ -176,14 +176,14 @@ def cpu_seconds_of(pid: int) -> float:
 
 
 def busy_seconds() -> float:
-    """Processor time that anything has used so far, or a hypervisor has taken away."""
+    """Return the CPU time used by all programs so far, including time taken by a hypervisor."""
     with open("/proc/stat") as file:
         ticks = [int(field) for field in file.readline().split()[1:9]]
     return (sum(ticks) - ticks[3] - ticks[4]) / TICK
 
 
 def sample(run: Callable[[], dict], loops: Loops, number: int) -> dict:
-    """What `run` measures beside so many loops, with the cores that anything else used meanwhile."""
+    """Return the result of `run` beside some loops, and the number of cores that other programs used."""
     loops.set(number)
     start, busy, looped = time.perf_counter(), busy_seconds(), loops.used
     found = run()
@@ -225,7 +225,7 @@ def measure_training(args: argparse.Namespace, loops: Loops) -> list[dict]:
 
 
 def train(table: Path, epochs: int, variables: dict[str, str]) -> dict:
-    """A whole `vop train`, with the digest of its weights."""
+    """Run a whole `vop train`; the result has the digest of its weights."""
     with tempfile.TemporaryDirectory() as folder, environment(variables):
         run = Path(folder) / "run"
         command = [sys.executable, "-m", "vop", "train", "--data", table, "--backbone", "mini", "--out", run]
@@ -239,7 +239,7 @@ def train(table: Path, epochs: int, variables: dict[str, str]) -> dict:
 
 
 def children_seconds() -> float:
-    """Processor time of the processes that were waited for."""
+    """Return the CPU time of the finished child processes."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -267,14 +267,14 @@ def main() -> None:
     parser.add_argument("--work", type=lambda text: text.split(","), default=WORK, help=f"default {','.join(WORK)}")
     parser.add_argument("--threads", type=numbers, default=[1, 2])
     parser.add_argument("--spins", type=numbers, default=[SPINS, 0])
-    parser.add_argument("--loops", type=numbers, default=[0, 1, 2], help="endless loops beside it")
+    parser.add_argument("--loops", type=numbers, default=[0, 1, 2], help="Numbers of endless loops beside it.")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--pause", type=float, default=0.3, help="seconds before each measurement")
+    parser.add_argument("--pause", type=float, default=0.3, help="Seconds before each measurement.")
     parser.add_argument(
-        "--train", metavar="TABLE", type=Path, help="measure `vop train` on data/captions.jsonl of a demo"
+        "--train", metavar="TABLE", type=Path, help="Measure `vop train` on data/captions.jsonl of a demo."
     )
-    parser.add_argument("--epochs", type=int, default=2, help="of `vop train`")
-    parser.add_argument("--json", action="store_true", help="one JSON document instead of lines")
+    parser.add_argument("--epochs", type=int, default=2, help="Epochs of `vop train`.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON document instead of lines.")
     args = parser.parse_args()
     loops, rows = Loops(), []
     try:

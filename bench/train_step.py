@@ -3,9 +3,9 @@
     python bench/train_step.py [--method vop] [--videos 4] [--repeats 7] [--threads 2] [--json]
     python bench/train_step.py --profile bf16
 
-Weights are random: only time is measured. The plain one is written as CLIP fine-tuning codes are, takes the same
-prompts and weights, and must give the same loss. Beside the time that passed stands the processor's, summed over
-threads: with `--threads 1` it hardly changes with what else the machine does.
+Weights are random, because only time is measured. The plain CLIP is written like common fine-tuning code. It has the
+same prompts and weights and must give the same loss. The output has the elapsed time, and the CPU time summed over
+threads. With `--threads 1` other jobs on the machine hardly change the CPU time.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class PlainBlock(nn.Module):
         self.c_fc, self.c_proj = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(n, b, d) to the same."""
+        """Map (n, b, d) to (n, b, d)."""
         y = self.ln_1(x)
         x = x + self.attn(y, y, y, need_weights=False, attn_mask=mask)[0]
         y = self.c_fc(self.ln_2(x))
@@ -123,7 +123,7 @@ def make_batch(sizes: ClipSizes, *, videos: int, frames: int, tokens: int) -> tu
 
 
 class Step:
-    """One step of training, called again and again: forward, symmetric InfoNCE, backward, AdamW."""
+    """Does one training step per call: forward, symmetric InfoNCE, backward, AdamW."""
 
     def __init__(self, model: TextVideoModel | PlainVoP, ids: Tensor, pixels: Tensor) -> None:
         self.model, self.ids, self.pixels = model, ids, pixels
@@ -163,11 +163,11 @@ def make_steps(args: argparse.Namespace) -> dict[str, Step]:
 
 
 def measure(steps: dict[str, Step], repeats: int) -> dict:
-    """Medians of both clocks, and how many times bf16's each takes."""
+    """Return the medians of both clocks, and their ratios to bf16."""
     for step in steps.values():
         step()
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in steps}
-    for _ in range(repeats):  # by turns, so that a busy machine disturbs all of them
+    for _ in range(repeats):  # alternate, so that a busy machine disturbs all of them
         for name, step in steps.items():
             runs[name].append(step())
     result = {}
@@ -180,14 +180,14 @@ def measure(steps: dict[str, Step], repeats: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--method", default="vop", help="without the plain CLIP for any other than vop")
-    parser.add_argument("--videos", type=int, default=4, help="and as many captions")
+    parser.add_argument("--method", default="vop", help="Method to train. The plain CLIP exists only for vop.")
+    parser.add_argument("--videos", type=int, default=4, help="Number of videos and of captions.")
     parser.add_argument("--frames", type=int, default=12)
-    parser.add_argument("--tokens", type=int, default=32, help="of a caption")
+    parser.add_argument("--tokens", type=int, default=32, help="Tokens of a caption.")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", action="store_true", help="one JSON document instead of lines")
-    parser.add_argument("--profile", metavar="NAME", help="show where the time of bf16, fp32 or 'plain fp32' goes")
+    parser.add_argument("--json", action="store_true", help="Print one JSON document instead of lines.")
+    parser.add_argument("--profile", metavar="NAME", help="Print a profile of bf16, fp32 or 'plain fp32'.")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     steps = make_steps(args)

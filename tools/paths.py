@@ -1,4 +1,4 @@
-"""Counts the files that a reader opens to follow four journeys through `vop`, by watching which functions run.
+"""Count the files that a reader opens to follow four journeys through `vop`, by tracing the functions that run.
 
     python tools/paths.py [--package SRC] [--list]
 
@@ -7,10 +7,10 @@
     query to moment   one search: from a sentence to the moments that are found
     run to report     one evaluation: from a run and cached frames to the report
 
-A journey has folders of its own. A reader opens the files of these folders in which a function runs, and, of other
-folders, the files whose functions those call directly: behind them stands a contract. `vop.cli`, `vop.utils`,
-`vop.config` and `vop.errors` are left out. The second number counts every file in which a function runs, of all
-folders but those.
+Each journey has its own folders. A reader opens the files of these folders in which a function runs, and, of other
+folders, the files whose functions those call directly, by their contract. `vop.cli`, `vop.utils`,
+`vop.config` and `vop.errors` are left out. The second number counts every file in which a function runs, except
+those.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LEFT_OUT = {"cli", "utils", "config", "errors", "version", "__main__", "__init__
 # Earlier checkouts keep these at the top of the package, or under another name.
 LEFT_OUT |= {"threads", "device", "progress", "files", "registry"}
 
-# Python runs it in every process, also in those that decode.
+# Python runs this file in every process, including the decoding ones.
 WATCHER = """
 import os, re, sys, threading
 folder, out = os.environ["VOP_PACKAGE"], os.environ["VOP_TRACE"]
@@ -65,7 +65,7 @@ sys.setprofile(watch)
 @dataclass(frozen=True)
 class Journey:
     """Attributes:
-    folders: of its own.
+    folders: the folders of the journey.
     words: the command.
     first, last: regular expressions for FILE:FUNCTION. The journey begins when the first one is called, and ends when
         the last one returns; without them it is the whole command.
@@ -103,7 +103,7 @@ def journeys(work: Path) -> list[Journey]:
 
 
 def prepare(work: Path, environment: Mapping[str, str]) -> None:
-    """Videos with captions, a run that was tuned on them, their frames, and a library with one of them."""
+    """Create captioned videos, a run tuned on them, their frames, and a library with one of the videos."""
     clips = [work / "data" / f"{number}.mp4" for number in range(8)] + [work / "more" / "new.mp4"]
     for number, clip in enumerate(clips):
         clip.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def vop(words: Sequence[str], environment: Mapping[str, str]) -> None:
 
 
 def follow(journey: Journey, work: Path, environment: Mapping[str, str], package: Path) -> tuple[set[str], set[str]]:
-    """Files to open, and all files in which a function ran."""
+    """Return the files to open, and all files in which a function ran."""
     trace = work / "trace" / journey.name.replace(" ", "-")
     trace.mkdir(parents=True)
     watcher = work / "watcher"
@@ -151,7 +151,7 @@ def folder_of(file: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--package", type=Path, default=ROOT / "src", help="The `src` folder of another checkout.")
-    parser.add_argument("--list", action="store_true", help="Name the files.")
+    parser.add_argument("--list", action="store_true", help="Print the names of the files.")
     arguments = parser.parse_args()
     source = arguments.package.resolve()
     environment = {**os.environ, "PYTHONPATH": str(source), "HF_HUB_OFFLINE": "1"}

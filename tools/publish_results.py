@@ -1,9 +1,9 @@
-"""Writes the results of the project's own experiments into docs/: one data file, the tables of one page, few figures.
+"""Write the results of the project's own experiments to docs/: one data file, the tables of a page, and figures.
 
     python -m tools.publish_results runs/emoji-motion/report    # after `vop compare` and `vop ablate`
     python -m tools.publish_results                             # only tables and figures, from the data file
 
-The data file is `docs/results/results.json`. The tables stand in `docs/results.md`, between two comments.
+The data file is `docs/results/results.json`. The tables are in `docs/results.md`, between two comments.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vop.utils.text import in_markdown, markdown_block
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 DATA, PAGE = "results/results.json", "results.md"
 BEGIN, END = "<!-- Written by tools/publish_results.py: begin -->", "<!-- end -->"
-# The figures that the page shows, by the name of the comparison or the ablation.
+# The figures on the page, by the name of the comparison or ablation.
 SHOWN = {
     COMPARE: ("parameters", "curves"),
     "depth": ("ablation",),
@@ -58,12 +58,12 @@ def read(path: Path) -> list[ExperimentResults]:
 
 
 def written_tables(page: str) -> str:
-    """What stands between the two comments of the page."""
+    """Return the text between the two comments of the page."""
     return page.partition(BEGIN)[2].partition(END)[0].strip()
 
 
 def tables(experiments: Sequence[ExperimentResults]) -> str:
-    """The generated part of the page."""
+    """Return the generated part of the page."""
     return "\n\n".join(part for one in experiments for part in _section(one, experiments))
 
 
@@ -97,7 +97,7 @@ def _named(experiments: Sequence[ExperimentResults]) -> list[tuple[str, Experime
 
 
 def _figures(experiments: Sequence[ExperimentResults]) -> Iterator[tuple[str, str, Any]]:
-    """Stem, name and drawing function of each figure that the page shows."""
+    """Yield stem, name and drawing function of each figure on the page."""
     drawings = figures_of(experiments)
     for stem, one in _named(experiments):
         for name in SHOWN.get(one.ablation or one.kind, ()):

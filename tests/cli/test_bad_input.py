@@ -183,7 +183,7 @@ class TestTrainingCalls:
         ("words", "says"),
         [
             (["--method", "vop-g"], "unknown method 'vop-g': did you mean vop-p or vop-f or vop-c?"),
-            (["--method", "zero-shot"], "zero-shot trains nothing"),
+            (["--method", "zero-shot"], "zero-shot has no trainable parameters"),
             (["--backbone", "ViT-B/23"], "unknown backbone or folder 'ViT-B/23': did you mean ViT-B/32"),
             (["--backbone", "minni"], "unknown backbone or folder 'minni': did you mean mini?"),
             (["--num-frames", 0], "num_frames is 0"),
@@ -258,7 +258,7 @@ class TestOut:
     def test_a_run(self, train, a_run):
         before = (a_run / "model.safetensors").read_bytes()
         status, _, err = train("--out", a_run)
-        assert (status, f"{a_run} holds a run already" in err) == (2, True)
+        assert (status, f"{a_run} already holds a run" in err) == (2, True)
         assert (a_run / "model.safetensors").read_bytes() == before
 
     def test_a_run_of_another_training_is_not_gone_on_with(self, train, tmp_path):

@@ -301,7 +301,7 @@ def test_parquet_rows_without_end(tmp_path, monkeypatch):
     """A few bytes can stand for any number of equal rows."""
     monkeypatch.setattr(rows, "MAX_ROWS", 1000)
     path = parquet(tmp_path / "mine.parquet", video=["a"] * 1001, caption=["x"] * 1001)
-    with pytest.raises(DataError, match=r"1,001 rows of .* at most 1,000 rows"):
+    with pytest.raises(DataError, match=r"1,001 rows .* 1,000 rows"):
         load(path)
 
 
@@ -629,7 +629,7 @@ def test_specs_that_mean_nothing(tmp_path):
         load(f"msrvtt-8k:{tmp_path}")
     with pytest.raises(UsageError, match="msrvtt-9k needs the folder of its files: msrvtt-9k:DIR"):
         load("msrvtt-9k")
-    with pytest.raises(DataError, match=f"there is no folder {tmp_path}/nowhere"):
+    with pytest.raises(DataError, match=f"{tmp_path}/nowhere"):
         load(f"msrvtt-9k:{tmp_path}/nowhere")
     with pytest.raises(DataError, match=r"gone\.csv: there is no such file"):
         load(str(tmp_path / "gone.csv"))

@@ -264,7 +264,7 @@ def test_clips_are_film_strips_with_their_marks(report, tmp_path, monkeypatch):
 
 
 def test_nothing_to_report_is_an_error_and_no_file(tmp_path):
-    with pytest.raises(UsageError, match="0 results"):
+    with pytest.raises(UsageError, match="no results"):
         write_html([], tmp_path / "report.html")
     assert not list(tmp_path.iterdir())
 

@@ -69,7 +69,7 @@ class TestPlan:
     @pytest.mark.parametrize(
         ("changes", "says"),
         [
-            ({"arms": ()}, "there are 0 arms"),
+            ({"arms": ()}, "no arms"),
             ({"arms": (Arm(name="a", method="vop"), Arm(name="a", method="full"))}, "the arm 'a' is listed twice"),
             ({"seeds": (1, 1)}, "the seed 1 is listed twice"),
             ({"seeds": ()}, r"seeds are \[\]"),

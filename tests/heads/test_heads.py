@@ -46,7 +46,7 @@ def test_a_batch_is_its_items(name, settings):
 @pytest.mark.parametrize(("name", "settings"), PAIRWISE)
 def test_a_pairwise_head_embeds_no_video(name, settings):
     head = build(name, **settings)
-    with pytest.raises(UsageError, match=f"{type(head).__name__} has no embedding of a video by itself.*score"):
+    with pytest.raises(UsageError, match=f"{type(head).__name__} is pairwise.*score"):
         head.pool(embeddings()[1])
 
 
@@ -261,7 +261,7 @@ def test_only_a_head_with_positions_is_bound_to_a_number_of_frames(name):
         ("meanP", {"layers": 2}, "unknown setting of meanP 'layers'"),
         ("seqTransf", {"layers": 0}, "layers is 0; it is a whole number, 1 or more"),
         ("tightTransf", {"layers": 2.0}, "layers is 2.0; it is a whole number"),
-        ("x-pool", {"heads": 3}, "heads is 3; it divides the 128 dimensions"),
+        ("x-pool", {"heads": 3}, "heads is 3; .*128 dimensions"),
         ("x-pool", {"heads": 0}, "heads is 0; it is a whole number"),
         ("x-pool", {"dropout": 1}, "dropout is 1; it is a number, at least 0 and below 1"),
         ("x-pool", {"dropout": float("nan")}, "dropout is nan"),
@@ -276,5 +276,5 @@ def test_wrong_settings_are_named(name, settings, says):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_a_joint_space_that_no_heads_divide_is_refused(name):
-    with pytest.raises(UsageError, match="joint space is 200 wide, which its 3 attention heads do not divide"):
+    with pytest.raises(UsageError, match="200 wide.* 3 attention heads"):
         heads.create(name, ClipSizes(embed_dim=200))

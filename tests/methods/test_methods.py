@@ -201,7 +201,7 @@ def test_ks_follows_the_paper():
         ("vop", {"text_prompts": 38}, "text_prompts is 38.*use at most 37"),
         ("vop", {"text_prompts": -1}, "text_prompts is -1"),
         ("vop", {"text_prompts": "many"}, "many"),
-        ("vop-p", {"specific_prompts": 9}, "specific_prompts is 9 of visual_prompts 8"),
+        ("vop-p", {"specific_prompts": 9}, "specific_prompts is 9; .*visual_prompts, 8"),
         ("vop-c", {"cmm": "gru"}, "'gru'.*bilstm, lstm, transformer"),
         ("vop-c", {"cmm_role": "add"}, "'add'.*prompts, replace"),
         ("vop-f", {"split_layer": 4}, "split_layer is 4; the vision tower takes 0 to 3"),
@@ -217,10 +217,10 @@ def test_ks_follows_the_paper():
         ("lora", {"rank": 0}, "rank is 0; it is a whole number, 1 or more"),
         ("lora", {"targets": ["q_proj"]}, "'q_proj'.*known: in_proj, out_proj, fc1, fc2"),
         ("lora", {"targets": "fc1"}, "targets is 'fc1'; it is a list"),
-        ("lora", {"targets": []}, r"targets is \[\]; name one or more of in_proj"),
+        ("lora", {"targets": []}, r"targets is \[\]; .* in_proj"),
         ("vop", {"head": "seqTransformer"}, "unknown head 'seqTransformer': did you mean seqTransf"),
         ("vop", {"head": "seqTransf", "head.layer": 2}, "unknown setting of seqTransf 'layer': did you mean layers"),
-        ("vop-modelscope", {"head": "seqLSTM"}, "vop-modelscope pools frames in its own way.*not seqLSTM"),
+        ("vop-modelscope", {"head": "seqLSTM"}, "vop-modelscope .*not seqLSTM"),
     ],
 )
 def test_wrong_settings_are_named(tiny, name, settings, says):
@@ -300,7 +300,7 @@ def test_at_the_limit_the_logit_scale_still_trains(tiny):
 def test_a_pairwise_head_embeds_nothing_by_itself(tiny, tmp_path, head):
     built = build(tiny, "vop", head=head)
     for encode, what in ((built.encode_text, ["a"]), (built.encode_video, [tmp_path / "a.mp4"])):
-        with pytest.raises(UsageError, match=f"head {head} scores a text and a video together.*seqLSTM, seqTransf"):
+        with pytest.raises(UsageError, match=f"{head} .*meanP.*seqLSTM.*seqTransf"):
             encode(what)
 
 

@@ -131,7 +131,7 @@ def test_damage_has_the_videos_name_also_after_the_rows_were_written_again(folde
     report = check(folder)
     assert not report.damaged_files
     assert [(damage.path, damage.reason) for damage in report.damaged_videos] == [
-        ("/v/2.mp4", "segments of it are not what was written")
+        ("/v/2.mp4", "some of its segments differ from what was written")
     ]
 
 
@@ -306,10 +306,11 @@ def test_the_command(folder, capsys):
     assert main(["library", "check", str(folder), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert not report["sound"]
-    assert report["damaged_videos"] == [{"path": "/v/2.mp4", "reason": "segments of it are not what was written"}]
+    reason = "some of its segments differ from what was written"
+    assert report["damaged_videos"] == [{"path": "/v/2.mp4", "reason": reason}]
     assert main(["library", "check", str(folder), "--repair"]) == 0
     out = capsys.readouterr().out
-    assert "damaged: /v/2.mp4: segments of it are not what was written" in out
+    assert "damaged: /v/2.mp4: some of its segments differ from what was written" in out
     assert "vop index" not in out  # there is no such file to index again
     assert main(["library", "check", str(folder)]) == 0
 

@@ -392,7 +392,7 @@ def test_unknown_and_missing_trackers_are_named(tiny, tmp_path):
 
 
 def test_zero_shot_trains_nothing(tiny, tmp_path):
-    with pytest.raises(UsageError, match="zero-shot trains nothing"):
+    with pytest.raises(UsageError, match="zero-shot has no trainable parameters"):
         trainer(tiny, tmp_path, method="zero-shot")
 
 

@@ -1,7 +1,7 @@
-"""Checks that a backbone must pass to be accepted, on pictures that it never saw.
+"""Acceptance checks of a backbone, on pictures that it was not trained on.
 
-R@1 alone hides what matters: it looks fine while `left` and `right` are at chance. So there are swaps: of two pictures
-of the same things that differ in one respect, is each nearer to its own caption, and each caption to its own picture?
+R@1 alone is not enough: it looks good while `left` and `right` are at chance. So swaps test two pictures of the same
+things that differ in one respect: is each nearer to its own caption, and each caption to its own picture?
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ def _swap_accuracy(similarity: torch.Tensor) -> float:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line: prints the results of a backbone's folder as JSON; fails where it is not good enough."""
+    """Print the results of a backbone folder as JSON; exit with an error if a check fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=500)

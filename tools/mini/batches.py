@@ -1,4 +1,4 @@
-"""Batches for the pre-training: pixels, tokens and facts of one step, a function of seed and step alone."""
+"""Batches for the pre-training: pixels, tokens and facts of one step. They depend only on seed and step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns a finished pre-training run into an ordinary `transformers` CLIP folder with a record of its checks.
+"""Export a finished pre-training run as a `transformers` CLIP folder with a record of its checks.
 
 python -m tools.mini.export RUN --out DIR
 """

@@ -1,7 +1,7 @@
-"""Hard groups: pictures of the same things that differ in one respect, each with a caption that says which.
+"""Hard groups: pictures of the same things that differ in one respect, each with a caption that states it.
 
-A contrastive batch made of such groups forces the model to learn `left`, `small` or `two`; batches of unrelated
-pictures are told apart by their things alone, and position words stay at chance.
+A contrastive batch made of such groups forces the model to learn `left`, `small` or `two`; in batches
+of unrelated pictures the things alone tell them apart, and position words stay at chance.
 """
 
 from __future__ import annotations

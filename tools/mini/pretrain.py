@@ -1,4 +1,4 @@
-"""Pre-trains `mini`, a small CLIP, on the built-in world's pictures, from scratch.
+"""Pre-train `mini`, a small CLIP, from scratch on pictures of the built-in world.
 
     python -m tools.mini.pretrain --out DIR
 

@@ -1,4 +1,4 @@
-"""A small byte-level BPE in CLIP's own format, learned from captions; any text can be written in it."""
+"""A small byte-level BPE in CLIP's format, learned from captions. It can encode any text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every method: copy this file, and change NAME and SETTINGS.
+"""Tests that every method must pass: copy this file, and change NAME and SETTINGS.
 
 pip install -e . && pytest
 """
@@ -12,7 +12,7 @@ import vop
 from vop.models.pretrained import create
 
 NAME, SETTINGS = "frame-adapter", {"hidden": 8}
-STARTS_FROM_CLIP = True  # whether it gives zero-shot CLIP's embeddings before it is trained
+STARTS_FROM_CLIP = True  # whether the untrained method equals zero-shot CLIP
 FRAMES = 4
 
 

@@ -1,4 +1,4 @@
-"""What another package can add to vop: a method, a head, a backbone and a dataset reader.
+"""Example of a package that extends vop: a method, a head, a backbone and a dataset reader.
 
 Copy the file that you need. `pyproject.toml` gives each of them its name.
 """

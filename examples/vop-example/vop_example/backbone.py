@@ -1,4 +1,4 @@
-"""`mini-half`: the built-in `mini`, given pixels in [-1, 1]."""
+"""The backbone `mini-half`: the built-in `mini` with pixels in [-1, 1]."""
 
 from dataclasses import replace
 
@@ -6,5 +6,5 @@ from vop.backbones import Backbone, find_backbone
 
 
 def mini_half() -> Backbone:
-    """A function without arguments finds the backbone: a CLIP folder, and how its pixels are prepared."""
+    """Return the backbone: a CLIP folder and its pixel normalisation. The function takes no arguments."""
     return replace(find_backbone("mini"), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

@@ -1,4 +1,4 @@
-"""Softmax pooling: frames count more, the more they agree with the mean of all frames.
+"""Softmax pooling: frames have more weight if they are more similar to the mean of all frames.
 
     v = normalise(sum_j softmax_j(a * x_j . mean) * x_j),    x_j of unit length
 
@@ -17,7 +17,7 @@ from vop.utils.checks import check_number
 
 
 class SoftmaxPooling(Head):
-    """One trained number, the sharpness `a`; at 0 it is the mean of frames.
+    """A head with one trained number, the sharpness `a`; 0 gives the mean of the frames.
 
     Settings:
         sharpness: the initial value.
@@ -29,7 +29,7 @@ class SoftmaxPooling(Head):
         self.sharpness = nn.Parameter(torch.tensor(float(sharpness)))
 
     def pool(self, frames: Tensor) -> Tensor:
-        """Frame embeddings (v, f, e) to unit video embeddings (v, e), float32."""
+        """Pool frame embeddings (v, f, e) to unit video embeddings (v, e), float32."""
         unit = F.normalize(frames.float(), dim=-1)
         agreement = (unit * unit.mean(dim=1, keepdim=True)).sum(dim=-1, keepdim=True)  # (v, f, 1)
         return F.normalize((unit * torch.softmax(self.sharpness * agreement, dim=1)).sum(dim=1), dim=-1)

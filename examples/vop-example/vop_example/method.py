@@ -17,7 +17,7 @@ from vop.utils.checks import check_whole
 
 
 class FrameAdapter(Method):
-    """Zero-shot CLIP with an adapter behind the vision tower.
+    """Zero-shot CLIP with an adapter after the vision tower.
 
     Settings:
         hidden: the bottleneck's width.
@@ -34,6 +34,6 @@ class FrameAdapter(Method):
         nn.init.zeros_(self.up.bias)
 
     def embed_frames(self, clip: CLIP, pixels: Tensor) -> Tensor:
-        """Normalised pixels (b, f, 3, h, w) to frame embeddings (b, f, e)."""
+        """Embed normalised pixels (b, f, 3, h, w): frame embeddings (b, f, e)."""
         frames = super().embed_frames(clip, pixels)
         return frames + self.up(torch.relu(self.down(self.norm(frames))))

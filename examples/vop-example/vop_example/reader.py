@@ -1,4 +1,4 @@
-"""`sidecar:DIR`: videos with a caption in a text file beside each, in the folders `train`, `val` and `test`."""
+"""Reader for `sidecar:DIR`: folders `train`, `val` and `test` with videos and a caption file beside each."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from vop.errors import DataError
 
 
 def read(name: str, root: Path | None, *, videos: Path | None = None) -> Dataset:
-    """The splits whose folders are there. `root` is the DIR of the SPEC, `videos` what `--videos` names."""
+    """Read the splits whose folders exist. `root` is the DIR of the SPEC, `videos` the value of `--videos`."""
     if root is None or not root.is_dir():
         raise DataError(f"{name}: give the folder of the captions, {name}:DIR")
     splits = {}

@@ -1,4 +1,4 @@
-"""Frames of videos, decoded from their files or read from a cache on disk, bit for bit the same."""
+"""Frames of videos, decoded from the files or read from a cache on disk with bit-identical results."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
 
 
 class FrameSource(Protocol):
-    """Gives a video's frames, uint8 (frames, 3, height, width), or raises VideoError."""
+    """Loads a video's frames, uint8 (frames, 3, height, width), or raises VideoError."""
 
     def load(self, video: Video, /) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
 class FrameStore:
-    """Gives each video's frames, always the same way.
+    """Loads the frames of videos, each with the same settings.
 
-    With `cache`, a folder, a video is decoded once and read from there later: one safetensors file a video,
-    `num_frames * 3 * size * size` bytes. A cached file belongs to a video file with its modification time and size.
-    It is checked when it is read, and written again if it is damaged.
+    With `cache`, a folder, each video is decoded only once. The cache has one safetensors file per video, of about
+    `num_frames * 3 * size * size` bytes. Its name depends on the path, size and modification time of the video file.
+    A cache file is checked when it is read, and written again if it is damaged.
 
     Attributes:
         aspect: as for `decode_frames`.
-        processes: decode the videos instead of this process; see `isolated`.
+        processes: the processes that decode the videos; None decodes in this process. See `isolated`.
     """
 
     num_frames: int
@@ -63,10 +63,10 @@ class FrameStore:
             yield replace(self, processes=processes)
 
     def load(self, video: Video) -> torch.Tensor:
-        """The frames of a video: uint8 tensor (num_frames, 3, size, size).
+        """Return the frames of a video, a uint8 tensor (num_frames, 3, size, size).
 
         Raises:
-            VideoError: the file cannot give a frame.
+            VideoError: no frame of the file can be decoded.
         """
         import torch
 
@@ -84,7 +84,7 @@ class FrameStore:
         return frames
 
     def cache_path(self, video: Video) -> Path:
-        """Return the path of this video's cache file, which need not exist."""
+        """Return the path of this video's cache file. The file may not exist."""
         if self.cache is None:
             raise ValueError("this FrameStore has no cache")
         try:
@@ -123,10 +123,10 @@ def read_frames(path: Path, *, shape: tuple[int, ...]) -> NDArray[np.uint8] | No
 
 
 def write_frames(path: Path, frames: NDArray[np.uint8]) -> None:
-    """Writes a cache file atomically.
+    """Write a cache file atomically.
 
     Raises:
-        VopError: there is no space left.
+        VopError: the disk is full.
     """
     frames = np.ascontiguousarray(frames)  # otherwise safetensors silently writes the bytes in the wrong order
     with atomic_write(path, durable=False) as temporary:

@@ -1,4 +1,4 @@
-"""Batches for training. The seed determines them, not the number of processes."""
+"""Batches for training. They depend on the seed, not on the number of processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vop.video.ahead import map_ahead
 
 
 class Item(TypedDict):
-    """Captions of one video, its frames, uint8 (frames, 3, size, size), and its place in `split.videos`."""
+    """Captions of one video, its frames, uint8 (frames, 3, size, size), and its index in `split.videos`."""
 
     captions: list[str]
     frames: torch.Tensor
@@ -37,10 +37,10 @@ class Batch(TypedDict):
 
 
 class PairDataset:
-    """The (captions, video) groups of a split; without `groups`, its pairs.
+    """The items of a split: each group of captions with its video. Without `groups`, each caption is an item.
 
     Args:
-        groups: the captions of each item, by their index; they are of the same video (see `caption_groups`).
+        groups: the caption indices of each item, all of the same video (see `caption_groups`).
     """
 
     def __init__(self, split: Split, store: FrameSource, groups: Sequence[Sequence[int]] | None = None) -> None:
@@ -63,9 +63,9 @@ class PairDataset:
 
 
 def caption_groups(split: Split, *, size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Every caption of a split once, in groups of `size` captions of one video.
+    """Divide the captions of a split into groups of `size` captions of one video.
 
-    Each epoch groups the captions anew. A video's last group is smaller if `size` does not divide its number of
+    Every epoch has other groups. A video's last group is smaller if `size` does not divide its number of
     captions.
 
     Raises:
@@ -83,7 +83,7 @@ def caption_groups(split: Split, *, size: int, seed: int, epoch: int) -> list[li
 
 
 def count_groups(split: Split, *, size: int) -> int:
-    """How many groups `caption_groups` makes, in every epoch."""
+    """Return the number of groups that `caption_groups` makes, the same in every epoch."""
     _check_group_size(split, size)
     return sum(-(-len(rows) // size) for rows in split.captions_of)
 
@@ -97,11 +97,10 @@ def _check_group_size(split: Split, size: int) -> None:
 
 
 class EpochSampler:
-    """Batches of indices for one epoch, shuffled by seed and epoch alone.
+    """Batches of indices for one epoch. The order depends only on seed and epoch.
 
-    `batch_size` is the global batch's: each of `world_size` ranks takes a slice of it, so that training sees the
-    same batches on one process and on eight, and `start_batch` resumes an epoch exactly. A last, smaller batch is
-    dropped.
+    `batch_size` is the size of the global batch. Each of `world_size` ranks takes a slice of it, so the batches are the
+    same on one process and on eight, and `start_batch` resumes an epoch exactly. A last, smaller batch is dropped.
     """
 
     def __init__(
@@ -145,14 +144,14 @@ class EpochSampler:
 
 
 class FrameLoader:
-    """Batches that threads load ahead while the model computes.
+    """Loads batches ahead in threads while the model computes.
 
-    They are threads, because processes would have to be forked beside those of LanceDB and FFmpeg, or to import the
-    user's program again. Reading and decoding frames leaves Python's lock to others.
+    Forked processes would be unsafe beside the threads of LanceDB and FFmpeg, and spawned ones would import the user's
+    program again. Reading and decoding frames releases the GIL.
 
     Args:
         batches: the items of each batch.
-        workers: the number of threads; 0 loads each batch when it is asked for.
+        workers: the number of threads; 0 loads each batch when it is requested.
         prefetch: the number of batches that each thread keeps ready.
     """
 

@@ -1,4 +1,4 @@
-"""The rows of a table file as dictionaries, each with its place for error messages."""
+"""Read the rows of a table file as dictionaries, each with its place for error messages."""
 
 from __future__ import annotations
 
@@ -28,34 +28,34 @@ DELIMITERS = ",;\t|"
 MAX_ROWS, MAX_CELL_BYTES = (
     50_000_000,
     8 * 2**30,
-)  # limit for a Parquet file, whose few bytes can encode any number of rows
+)  # limits for a Parquet file, where a few bytes can encode any number of rows
 JSON_FORMS = (
-    'a list of objects ([{"video": …, "caption": …}, …]), one object whose single list is that, an object that maps '
+    'a list of objects ([{"video": …, "caption": …}, …]), an object with one such list, an object that maps '
     "each video to its captions or to an object with them, pandas' to_json, or MSR-VTT's videos and sentences"
 )
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table: the names of its columns, and its rows once it is known which columns are needed."""
+    """A table: its column names, and a function that returns the rows with the given columns."""
 
     columns: list[str]
     rows: Callable[[Sequence[str]], Iterable[Row]]
 
 
 def plain_name(column: str) -> str:
-    """A column's name as it is compared with usual ones."""
+    """Return a column's name in the form in which names are compared."""
     return re.sub(r"[\s-]+", "_", nfc(column).strip().lower())
 
 
 def read_table(path: Path, *, known: Collection[str]) -> Table:
-    """A CSV, TSV, JSON, JSONL or Parquet file.
+    """Read a CSV, TSV, JSON, JSONL or Parquet file.
 
     Args:
-        known: names of columns (as `plain_name` has them) by which a delimiter is told from punctuation.
+        known: column names (as `plain_name` returns them), used to detect the delimiter.
 
     Raises:
-        DataError: the file cannot be read; it names the line.
+        DataError: the file cannot be read; the message names the line.
     """
     suffix = path.suffix.lower()
     if suffix == ".parquet":
@@ -66,22 +66,22 @@ def read_table(path: Path, *, known: Collection[str]) -> Table:
     return Table(list(dict.fromkeys(column for _, row in found for column in row)), lambda _: found)
 
 
-# Names of columns that hold nothing but a video; an id or a clip may be another thing beside the key of a row.
+# Columns that always name the video. "id", "vid" and "clip" may hold something else where keys name the videos.
 _PLAIN_NAMES = frozenset(VIDEO_COLUMNS) - {"id", "vid", "clip"}
-_MOST_OF_A_CELL = 2**24  # characters; the csv module's own limit is less than a list of captions may have
+_MOST_OF_A_CELL = 2**24  # characters; the default limit of the csv module is too low for lists of captions
 
 
 def _read_csv(path: Path, known: Collection[str]) -> Table:
     text = read_text(path)
     usual = "\t,;|" if path.suffix.lower() == ".tsv" else DELIMITERS
-    if named := re.match(r"sep=(.)\r?\n", text):  # a line for Excel alone
+    if named := re.match(r"sep=(.)\r?\n", text):  # a line that only Excel uses
         usual, text = named[1], text[named.end() :]
     skipped = 1 if named else 0
     delimiter = _delimiter(text, usual, known)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     header: list[str] | None = None
     rows: list[Row] = []
-    usual_limit = csv.field_size_limit(_MOST_OF_A_CELL)  # of the whole process
+    usual_limit = csv.field_size_limit(_MOST_OF_A_CELL)  # a setting of the whole process
     try:
         for values in reader:
             place = f"line {reader.line_num + skipped}"
@@ -104,7 +104,7 @@ def _read_csv(path: Path, known: Collection[str]) -> Table:
 
 
 def _delimiter(text: str, usual: str, known: Collection[str]) -> str:
-    """The one that cuts the header into the most known names, then into the most names; the usual order decides."""
+    """Return the delimiter that gives the most known column names, then the most columns, then the first one."""
 
     def score(delimiter: str) -> tuple[int, int]:
         header = _header(text, delimiter)
@@ -123,7 +123,7 @@ def _header(text: str, delimiter: str) -> list[str]:
 
 
 def _check_header(columns: Iterable[str], place: str) -> None:
-    """Of two columns with one name, nobody knows which is meant. Those without a name are nobody's."""
+    """Raise a DataError if two columns have the same name. Columns without a name are ignored."""
     counts = Counter(nfc(column) for column in columns if column)
     twice = [f"{name!r} ({count} times)" for name, count in counts.items() if count > 1]
     if twice:
@@ -166,7 +166,7 @@ def _read_json(path: Path, known: Collection[str]) -> list[Row]:
 
 
 def _is_lines(text: str) -> bool:
-    """Whether the first line is a JSON object by itself, and more follow: JSON Lines under the name of JSON."""
+    """Whether the text is JSON Lines in a .json file: the first line is a JSON object, and more lines follow."""
     first, _, rest = text.strip().partition("\n")
     try:
         return isinstance(json.loads(first), dict) and bool(rest)
@@ -175,7 +175,7 @@ def _is_lines(text: str) -> bool:
 
 
 def _rows_in(value: Any, known: Collection[str]) -> list[tuple[str, Any]] | None:
-    """The rows of a JSON value in one of `JSON_FORMS`; None if it has another form."""
+    """Return the rows of a JSON value in one of `JSON_FORMS`, or None if it has another form."""
     if isinstance(value, list):
         return _numbered(value)
     if not isinstance(value, dict) or not value:
@@ -205,7 +205,7 @@ def _all(values: Iterable[Any], kind: type) -> bool:
 
 
 def _by_key(value: Mapping[str, dict[str, Any]], known: Collection[str]) -> list[tuple[str, Any]] | None:
-    """An object of objects: pandas' columns, each by its rows' index, or rows by their index or their video."""
+    """Return the rows of an object of objects: pandas' columns by row index, or rows by index or by video."""
     if any(plain_name(key) in known for key in value):
         index = next(iter(value.values()))
         if any(column.keys() != index.keys() for column in value.values()):
@@ -219,7 +219,7 @@ def _by_key(value: Mapping[str, dict[str, Any]], known: Collection[str]) -> list
 
 
 def _columns(value: Mapping[str, Any]) -> list[tuple[str, Any]] | None:
-    """An object whose names are those of columns: lists of the same length, or the values of a single row."""
+    """Return the rows of an object whose keys are columns: lists of the same length, or the values of one row."""
     if _all(value.values(), list):
         if len({len(column) for column in value.values()}) > 1:
             return None
@@ -229,7 +229,7 @@ def _columns(value: Mapping[str, Any]) -> list[tuple[str, Any]] | None:
 
 
 def sentences_with_splits(videos: list[Any], sentences: list[Any]) -> list[tuple[str, Any]]:
-    """MSR-VTT's own form: a row for each sentence, with the split that its video has among `videos`."""
+    """Return the rows of MSR-VTT's format: one for each sentence, with the split of its video in `videos`."""
     listed = [video for video in videos if isinstance(video, dict) and isinstance(video.get("video_id"), str)]
     splits = {video["video_id"]: video["split"] for video in listed if video.get("split")}
     rows: list[tuple[str, Any]] = []
@@ -249,7 +249,7 @@ def _read_parquet(path: Path) -> Table:
     check_file(path, error=DataError)
     damage = (pyarrow.ArrowException, UnicodeDecodeError, OSError, ValueError, OverflowError)
     try:
-        # By its path: Arrow's threads outlive Python, and must not hold a buffer of it when it ends.
+        # Open by path: Arrow's threads may outlive the interpreter, so they must not hold a Python buffer.
         with pyarrow.parquet.ParquetFile(str(path)) as file:
             columns = list(file.schema_arrow.names)
             _check_size(path, file.metadata)
@@ -272,6 +272,6 @@ def _check_size(path: Path, metadata: Any) -> None:
     size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
     if metadata.num_rows > MAX_ROWS or size > MAX_CELL_BYTES:
         raise DataError(
-            f"{path}: {metadata.num_rows:,} rows of {size:,} bytes in all; at most {MAX_ROWS:,} rows and "
-            f"{MAX_CELL_BYTES:,} bytes are read: split the table"
+            f"{path}: {metadata.num_rows:,} rows with {size:,} bytes in total; the limits are {MAX_ROWS:,} rows and "
+            f"{MAX_CELL_BYTES:,} bytes: split the table"
         )

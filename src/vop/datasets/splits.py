@@ -1,4 +1,4 @@
-"""Hold videos out of training, to select on."""
+"""Hold out training videos for validation."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from vop.utils.text import count
 def with_validation(
     dataset: Dataset, *, fraction: float = 0.05, min_videos: int = 1, max_videos: int = 500, seed: int = 0
 ) -> Dataset:
-    """The data set with a validation split; one that has none gives up some of its training videos for it.
+    """Return the data set with a validation split. Without one, hold out training videos, with all their captions.
 
-    Whole videos are held out, with all their captions, drawn by `seed`: as many as `fraction` of them, at least
-    `min_videos` and at most `max_videos`, and never all. The test split stays as it is.
+    `seed` selects the videos. Their number is `fraction` of the training videos, at least `min_videos` and at most
+    `max_videos`, but never all. The test split does not change.
 
     Raises:
-        DataError: there is no training split, or a single video in it.
+        DataError: there is no training split, or it has only one video.
     """
     if "val" in dataset.splits:
         return dataset

@@ -1,9 +1,9 @@
-"""Captioned videos in a table: CSV, TSV, JSON, JSONL or Parquet, one file or one for each split.
+"""Read captioned videos from tables: CSV, TSV, JSON, JSONL or Parquet, one file or one file per split.
 
-A row is a video and a caption (or a list of captions); several rows of one video are several captions. A column
-`split` says where a row belongs; without one the file's name does (`test.csv`), and any other file is for training.
+A row holds a video and a caption (or a list of captions). A video with several captions may have several rows. The
+column `split` names the split of a row. Without it the file name does (`test.csv`); other files are for training.
 
-A cell of text may be a list that JSON or Python has written (`["a", "b"]`, `['a', 'b']`), as pandas does in CSV files.
+A text cell may hold a list in JSON or Python syntax (`["a", "b"]`, `['a', 'b']`), as pandas writes it to CSV files.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ CAPTION_COLUMNS = (
     *("caption", "captions", "text", "sentence", "sentences", "description", "descriptions", "title"),
     *("query", "label"),
 )
-MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4000  # of a file, and of a path, on any usual disk
+MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4000  # limits of a file name and of a path on common file systems
 SPLIT_COLUMNS = ("split", "subset", "partition")
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-# What pandas and SQL write for a value that is missing.
+# How pandas and SQL write a missing value.
 _NULLS = ("nan", "NaN", "None", "null", "NULL", "<NA>", "NaT")
 _STRING = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 _ITEM = rf"\s*(?:{_STRING}|None)\s*"
-# A comma between any two: Python would join ['a' 'b'], as NumPy writes two texts, into one.
+# Require commas: NumPy prints lists as ['a' 'b'], which Python would join into one string.
 _PYTHON_LIST = re.compile(rf"\[(?:{_ITEM}(?:,{_ITEM})*(?:,\s*)?)?\]|\({_ITEM},(?:{_ITEM},)*(?:{_ITEM})?\)", re.DOTALL)
-_ENDS_OF_LISTS = ("]", ")", "'", '"', ",", "...")  # some were cut off
+_ENDS_OF_LISTS = ("]", ")", "'", '"', ",", "...")  # NumPy and pandas abbreviate long lists
 _LIKE_A_LIST = re.compile(r"(?:array\()?\[\s*[ub]?['\"]|array\(\[")
 
 
 @dataclass
 class _Pairs:
-    """A split that is being read: videos by id, captions in the order of their rows."""
+    """A partly read split: videos by id, captions in row order."""
 
     places: dict[str, int] = field(default_factory=dict)
     captions: list[str] = field(default_factory=list)
@@ -76,11 +76,11 @@ def read(
     video_column: str | None = None,
     caption_column: str | None = None,
 ) -> Dataset:
-    """A table, or a folder of them. Relative paths of videos start at `videos`, or at the table's folder.
+    """Read a table, or a folder of tables. Relative video paths start at `videos`, or at the table's folder.
 
     Raises:
-        UsageError: a named column is not there.
-        DataError: the file is missing or broken, or no column looks like what is needed.
+        UsageError: a given column does not exist.
+        DataError: the file is missing or broken, or no column looks like a video or caption column.
     """
     path = existing_path(path)
     if not path.exists():
@@ -112,7 +112,7 @@ def read(
 
 
 def read_hub(spec: str, *, videos: Path | None = None, **columns: str | None) -> Dataset:
-    """`hf:OWNER/NAME`: a data set repository of the Hugging Face hub that holds tables and video files."""
+    """Read `hf:OWNER/NAME`, a data set repository on the Hugging Face hub with tables and video files."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -129,10 +129,9 @@ def read_hub(spec: str, *, videos: Path | None = None, **columns: str | None) ->
 
 
 def _tables(folder: Path) -> list[Path]:
-    """The tables of a folder: those named after splits, or the only one there is.
+    """Return the tables of a folder: those named after splits, or the only one.
 
-    A JSON file is often something else (a configuration, facts about the data set): it counts only where no other
-    table takes its place.
+    A JSON file is often something else (a configuration, metadata). It counts only if no other table holds its split.
     """
     found = [path for pattern in ("*", "*/*") for path in sorted(folder.glob(pattern)) if _is_table(path)]
     others = [path for path in found if path.suffix.lower() != ".json"]
@@ -155,12 +154,12 @@ def _is_table(path: Path) -> bool:
 
 
 def _split_of(path: Path) -> str | None:
-    """test.csv and data/test-00000-of-00001.parquet -> "test"."""
+    """Return the split that a file name starts with: "test" for test.csv and test-00000-of-00001.parquet."""
     return _SPLITS.get(re.split(r"[-_.]", path.stem.lower())[0])
 
 
 def _rows(path: Path, video_column: str | None, caption_column: str | None) -> Iterator[tuple[str, str, str, str]]:
-    """(split, video id, caption or "", place) of every caption in a table."""
+    """Yield (split, video id, caption or "", place) for every caption in a table."""
     named = {plain_name(column) for column in (video_column, caption_column) if column}
     table = read_table(path, known={*VIDEO_COLUMNS, *CAPTION_COLUMNS, *SPLIT_COLUMNS, *named})
     if not table.columns:
@@ -179,7 +178,7 @@ def _rows(path: Path, video_column: str | None, caption_column: str | None) -> I
 
 
 def _column(path: Path, role: str, named: str | None, usual: tuple[str, ...], found: list[str]) -> str:
-    """The column for a role: the one that was named, or the first of the usual names that is there."""
+    """Return the column for a role: the given one, or the first usual name that exists."""
     own = {nfc(column): column for column in found}
     if named is not None and nfc(named) not in own:
         raise UsageError(f"{path}: {unknown_name(f'{role} column', named, found)}")
@@ -198,18 +197,18 @@ def _guess(usual: tuple[str, ...], found: list[str]) -> str | None:
 
 
 def _video_id(value: Any, place: str, column: str) -> str:
-    if isinstance(value, dict):  # the hub's video columns: the path, and the bytes if they are in the table
+    if isinstance(value, dict):  # a video column of the hub: a path, perhaps with the bytes
         value = value.get("path")
     if _is_missing(value):
         raise DataError(f"{place}: no video in the column {column!r}")
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        value = int(value)  # pandas turns whole numbers into these where one of a column is missing
+        value = int(value)  # pandas reads integers as floats if the column has a missing value
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise DataError(
             f"{place}: the column {column!r} holds {reprlib.repr(value)}, a {type(value).__name__}; "
             "a video is a path, a name or a whole number"
         )
-    name = nfc(str(value).strip())  # one video, however its rows spell it
+    name = nfc(str(value).strip())  # the same video in every Unicode form
     if "\0" in name or max(map(_bytes, name.split("/"))) > MAX_NAME_BYTES or _bytes(name) > MAX_PATH_BYTES:
         raise DataError(
             f"{place}: the column {column!r} holds {reprlib.repr(name)}, which no file can be called; is it the column "
@@ -229,7 +228,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _captions(value: Any, place: str, column: str) -> list[str]:
-    """The captions of a cell, each on one line; an empty one stands for none."""
+    """Return the captions of a cell, each on one line. A missing caption is an empty string."""
     if isinstance(value, str):
         value = _listed(value, place, column)
     values = (value or [None]) if isinstance(value, list | tuple) else [value]
@@ -244,10 +243,10 @@ def _captions(value: Any, place: str, column: str) -> list[str]:
 
 
 def _listed(text: str, place: str, column: str) -> str | list[Any] | tuple[Any, ...]:
-    """The list that a cell of text holds, as JSON or Python write it; other text as it is.
+    """Return the list that a text cell holds in JSON or Python syntax; return other text unchanged.
 
     Raises:
-        DataError: it looks like a list, but nobody can say where its captions end.
+        DataError: the cell looks like a list, but the ends of its captions are ambiguous.
     """
     cell = text.strip()
     if not cell.startswith(("[", "(", "array(")):
@@ -256,15 +255,15 @@ def _listed(text: str, place: str, column: str) -> str | list[Any] | tuple[Any, 
         with suppress(ValueError, RecursionError):
             found = json.loads(cell)
             is_empty = all(item is None for item in found)
-            return found if is_empty or any(isinstance(item, str) for item in found) else text  # such as "[2020]"
+            return found if is_empty or any(isinstance(item, str) for item in found) else text  # "[2020]" is text
     if _PYTHON_LIST.fullmatch(cell):
-        with suppress(ValueError, SyntaxError), warnings.catch_warnings(action="ignore"):  # of unknown escapes
+        with suppress(ValueError, SyntaxError), warnings.catch_warnings(action="ignore"):  # unknown escapes
             found_items: list[Any] | tuple[Any, ...] = ast.literal_eval(cell)
             return found_items
     if _LIKE_A_LIST.match(cell) and cell.endswith(_ENDS_OF_LISTS):
         raise DataError(
-            f"{place}: the column {column!r} holds {reprlib.repr(cell)}, which looks like a list that NumPy or another "
-            'program has printed; give each caption a row of its own, or write the list as JSON: ["one", "two"]'
+            f"{place}: the column {column!r} holds {reprlib.repr(cell)}, which looks like a list printed by NumPy or "
+            'another program; give each caption its own row, or write the list as JSON: ["one", "two"]'
         )
     return text
 

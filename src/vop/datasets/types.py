@@ -1,4 +1,4 @@
-"""What a data set is: videos, and captions that describe them."""
+"""Data sets: videos, and captions that describe them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPLIT_NAMES = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Video:
-    """A video file under the name that its data set gives it. The file need not exist yet."""
+    """A video file and its id in the data set. The file may not exist yet."""
 
     id: str
     path: Path
@@ -32,7 +32,7 @@ class Split:
     Every video has at least one caption; ids are unique.
 
     Raises:
-        DataError: something of this does not hold; it names the video or the row.
+        DataError: a condition above does not hold; the message names the video or the row.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Split:
 
     def _check_name(self) -> None:
         if self.name not in SPLIT_NAMES:
-            raise DataError(f"a split is called {self.name!r}; known: {', '.join(SPLIT_NAMES)}")
+            raise DataError(f"unknown split {self.name!r}; known: {', '.join(SPLIT_NAMES)}")
 
     def _check_videos(self) -> None:
         repeated = [key for key, count in Counter(video.id for video in self.videos).items() if count > 1]
@@ -71,7 +71,7 @@ class Split:
             raise DataError(f"split {self.name}: the video {self.videos[min(bare)].id!r} has no caption")
 
     def __len__(self) -> int:
-        """The number of captions, which is the number of pairs in an epoch."""
+        """Return the number of captions, which is the number of pairs in an epoch."""
         return len(self.captions)
 
     def __repr__(self) -> str:
@@ -87,12 +87,12 @@ class Split:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Tells apart splits of the same name and size: 16 hex digits of their video ids, captions and targets."""
+        """Hash of the video ids, captions and targets: 16 hex digits. Splits of the same name and size may differ."""
         content = [[video.id for video in self.videos], self.captions, self.targets]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def keep(self, video_ids: Collection[str]) -> Split:
-        """This split without the videos whose ids are not among `video_ids`, and without their captions."""
+        """Return this split with only the videos in `video_ids` and their captions."""
         video_ids = set(video_ids)
         kept = [index for index, video in enumerate(self.videos) if video.id in video_ids]
         place = {index: new for new, index in enumerate(kept)}
@@ -107,7 +107,7 @@ class Split:
 
 @dataclass(frozen=True, repr=False)
 class Dataset:
-    """Named splits. `notes` are what the reader has to say (captions left out, videos in two splits)."""
+    """Named splits. `notes` holds remarks of the reader (captions left out, videos in two splits)."""
 
     name: str
     splits: Mapping[str, Split]
@@ -123,14 +123,14 @@ class Dataset:
         object.__setattr__(self, "splits", MappingProxyType(splits))
         object.__setattr__(self, "notes", tuple(self.notes))
 
-    def __reduce__(self) -> tuple[object, ...]:  # a mapping proxy does not travel between processes, a dictionary does
+    def __reduce__(self) -> tuple[object, ...]:  # a mapping proxy cannot be pickled
         return type(self), (self.name, dict(self.splits), self.notes)
 
     def __repr__(self) -> str:
         return f"Dataset({self.name!r}, {', '.join(map(repr, self.splits.values()))})"
 
     def split(self, name: str) -> Split:
-        """One split by name; a DataError lists those that are there."""
+        """Return a split by name; if it does not exist, a DataError lists those that do."""
         if name not in self.splits:
             notes = "".join(f"; {note}" for note in self.notes)  # a reader's notes say which files were missing
             raise DataError(f"{self.name} has no {name!r} split; it has: {', '.join(self.splits) or 'none'}{notes}")
@@ -138,6 +138,6 @@ class Dataset:
 
     @property
     def videos(self) -> tuple[Video, ...]:
-        """The videos of all splits; a file that several of them list comes once."""
+        """The videos of all splits, each file once."""
         unique = {video.path: video for split in self.splits.values() for video in split.videos}
         return tuple(unique.values())

@@ -1,10 +1,10 @@
-"""Validation of inputs: all videos of a data set are checked before hours are spent on it, and can be cached.
+"""Validation of inputs: check all videos of a data set before a long training, and cache their frames.
 
-Files break in predictable ways (a download that stopped, a page saved under a video's name), and a batch with a hole
-in it has no good repair: blanks teach nonsense, fewer items change the loss, substitutes change the epoch. So every
-video is decoded once before training begins, into the cache if there is one. What fails then is left out of the split
-and listed, or ends the run; batches of the rest are always full and the same in every run. A file that breaks later,
-between this check and its turn, raises its VideoError: the run stops, and resumes once the file is back.
+Some files of a data set are usually broken (an incomplete download, a web page saved under a video's name). A batch
+that misses a video has no good repair: blank frames teach nonsense, fewer items change the loss, substitutes change
+the epoch. So every video is decoded once before training begins, into the cache if there is one. Videos that fail are
+left out of the split and listed, or end the run. Batches of the rest are always full, and the same in every run. If a
+file breaks after this check, its VideoError stops the run, which can be resumed once the file is restored.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from vop.video.isolated import DecodingProcesses
 
 Result = TypeVar("Result")
 ON_BAD_VIDEO = ("skip", "fail")
-OnVideo = Callable[[int, int], None]  # called with videos done and videos in all, in the caller's thread
+OnVideo = Callable[[int, int], None]  # called in the caller's thread with the videos done and their total
 
 
 @dataclass(frozen=True)
 class CacheReport:
-    """What `cache_dataset` did: how many videos were decoded, found in the cache, and failed."""
+    """Result of `cache_dataset`: numbers of videos decoded and found in the cache, and the failures."""
 
     decoded: int
     reused: int
@@ -43,7 +43,7 @@ class CacheReport:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What `check_dataset` found. `splits` gives videos and captions by split; `videos` counts distinct files."""
+    """Result of `check_dataset`. `splits` counts videos and captions by split; `videos` counts distinct files."""
 
     name: str
     splits: dict[str, dict[str, int]]
@@ -64,7 +64,7 @@ class CheckReport:
 def cache_dataset(
     dataset: Dataset, store: FrameStore, *, workers: int | None = None, progress: OnVideo | None = None
 ) -> CacheReport:
-    """Decode every video of a data set into the store's cache; what is there already and sound is left alone.
+    """Decode every video of a data set into the store's cache, except those with an undamaged copy there.
 
     Raises:
         VopError: the cache cannot be written.
@@ -123,9 +123,9 @@ def readable_part(
     workers: int | None = None,
     progress: OnVideo | None = None,
 ) -> tuple[Split, tuple[FileFailure, ...]]:
-    """The split without the videos that cannot be decoded, and the list of those.
+    """Return the split without the videos that cannot be decoded, and the list of those videos.
 
-    Every video is decoded once. With a cache this fills it; without one it takes as long as an epoch's decoding.
+    This decodes every video once, into the cache if there is one.
 
     Args:
         on_bad_video: "skip" leaves bad videos out; "fail" raises if there are any.
@@ -142,7 +142,7 @@ def readable_part(
     return split.keep({video.id for video in split.videos} - {video.id for video in bad}) if bad else split, bad
 
 
-# Neither of these returns what it read: that of a whole data set would fill the memory.
+# The next two functions return no frames: those of a whole data set would fill the memory.
 
 
 def _touch(store: FrameStore) -> Callable[[Video], None]:
@@ -187,7 +187,7 @@ def _run(
     workers: int | None,
     progress: OnVideo | None,
 ) -> list[Result | FileFailure]:
-    """The results of `work`, over threads that wait for processes, in the order of the videos."""
+    """Return the results of `work` in the order of the videos. Its threads wait for decoding processes."""
     results: dict[int, Result | FileFailure] = {}
     workers = workers or free_cores()
     with closing(map_ahead(videos, work, workers=workers, ahead=2 * workers, in_order=False)) as finished:
@@ -196,7 +196,7 @@ def _run(
                 video = done.job
                 results[done.place] = _failure(video, done.result)
             elif isinstance(done.result, Exception):
-                raise done.result  # no space left, say: it ends the whole run at once
+                raise done.result  # for example a full disk: stop at once
             else:
                 results[done.place] = done.result
             if progress is not None:

@@ -1,4 +1,4 @@
-"""Find files by name, and videos by id, whatever their extension, sub-folder and form of Unicode."""
+"""Find files by name and videos by id, with any extension, in any sub-folder and in any Unicode form."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ _VIDEO_SUFFIXES = POSSIBLE_VIDEO_SUFFIXES - {".360"}
 
 
 def needed_folder(name: str, root: Path | None) -> Path:
-    """The folder of a benchmark's files, which has to be given and to exist."""
+    """Return the folder of a benchmark's files; raise an error if it is not given or does not exist."""
     if root is None:
         raise UsageError(f"{name} needs the folder of its files: {name}:DIR")
     root = existing_path(root)
     if not root.is_dir():
         raise DataError(
-            f"{name}: there is no folder {root}: put the benchmark's files there, or name theirs, {name}:DIR; "
-            "the built-in emoji-motion needs none"
+            f"{name}: the folder {root} does not exist: put the benchmark's files there, or give {name}:DIR; "
+            "the built-in emoji-motion needs no files"
         )
     return root
 
 
 class FileTree:
-    """The files below a folder, which is walked once, when a file does not lie in the folder itself."""
+    """The files below a folder. The folder is walked once, when a file is first not found at its top level."""
 
     def __init__(self, root: Path) -> None:
         self.root = existing_path(root)
         self._names: dict[str, str] | None = None
 
     def nearest(self, name: str) -> str | None:
-        """The path of the file of this name nearest to the root; of several at one depth the first by path."""
+        """Return the path of the file of this name nearest to the root; at equal depth, the first by path."""
         if self._names is None:
             path = os.path.join(self.root, name)
             if os.path.isfile(path):
@@ -45,7 +45,7 @@ class FileTree:
 
     @property
     def names(self) -> dict[str, str]:
-        """Every file name, in NFC, and the path that `nearest` gives for it, in the order of nearness."""
+        """Every file name, in NFC, with the path that `nearest` returns; the names nearest to the root come first."""
         if self._names is None:
             self._names = {}
             for folder, names in sorted(_walk(self.root), key=lambda found: (found[0].count(os.sep), found[0])):
@@ -62,9 +62,9 @@ class VideoFolder(FileTree):
         self._names_in = cache(names_in)
 
     def find(self, video_id: str) -> Path:
-        """The file of a video: at this path below the folder or, for a bare name, anywhere in it.
+        """Return the file of a video: at this path below the folder or, for a bare name, anywhere in it.
 
-        The extension may be another one than the id has. A file that is not there gets the path where it is
+        The extension may differ from the one in the id. If the file does not exist, return the path where it is
         expected, so that it can be listed as missing.
         """
         stem, has_suffix = _stem(video_id)
@@ -81,14 +81,14 @@ class VideoFolder(FileTree):
 
     @cached_property
     def _beside(self) -> dict[str, str]:
-        """Every video's path without its extension, in NFC, and with it."""
+        """Map every video's path without its extension, in NFC, to its path."""
         paths = [
             os.path.join(folder, name) for folder, names in _walk(self.root) for name in sorted(names, reverse=True)
         ]
         return {nfc(_stem(path)[0]): path for path in paths if _stem(path)[1]}
 
     def _named(self, name: str) -> str | None:
-        """The file of exactly this name. One without a video's extension counts in the folder itself only."""
+        """Return the file of exactly this name. Without a video's extension it must lie in the folder itself."""
         found = self.nearest(name)
         if found and (_stem(name)[1] or os.path.dirname(found) == str(self.root)):
             return found
@@ -105,13 +105,13 @@ class VideoFolder(FileTree):
 
 
 def _stem(name: str) -> tuple[str, bool]:
-    """A name without a video's extension, and whether it had one. LSMDC's ids contain dots."""
+    """Return a name without its video extension, and whether it had one. LSMDC's ids contain dots."""
     stem, suffix = os.path.splitext(name)
     return (stem, True) if suffix.lower() in _VIDEO_SUFFIXES else (name, False)
 
 
 def _walk(root: Path) -> list[tuple[str, list[str]]]:
-    """(folder, file names) of every folder below `root`."""
+    """Return (folder, file names) for `root` and every folder below it."""
     walk, found = Walk(), []
     walk.enter(str(root))
     for folder, _, entries in walk:

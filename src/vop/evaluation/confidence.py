@@ -1,7 +1,7 @@
 """The uncertainty of recalls: bootstrap intervals, and a paired test of two models on the same gallery.
 
-Captions of a video are not independent, so **videos** are drawn and swapped, each with all of its captions (a cluster
-bootstrap; the ordinary one where every video has one caption). Ranks against the whole gallery stay the same:
+Captions of a video are not independent, so **videos** are resampled and swapped, each with all of its captions (a
+cluster bootstrap; the ordinary one if every video has one caption). Ranks against the whole gallery stay the same:
 only the choice of queries varies. Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3
 (percentile intervals) and chapter 15 (randomisation tests).
 
@@ -26,7 +26,7 @@ DIRECTIONS = ("t2v", "v2t")
 LEVEL = 0.95
 RESAMPLES = 2_000
 SWAPS = 10_000  # the smallest p-value is 0.0001
-BLOCK_CELLS = 2**22  # resamples x videos that are held at a time, 8 bytes each
+BLOCK_CELLS = 2**22  # resamples x videos in memory at a time, 8 bytes each
 
 Interval = tuple[float, float]
 
@@ -39,12 +39,12 @@ class QueryRanks:
         t2v: (t,) int64, ranks from 1.
         v2t: (v,) int64, ranks from 1 of the videos that have a text, by ascending index.
         targets: (t,) int64, the index of each text's video.
-        fingerprint: of the gallery (`Split.fingerprint`); results with different ones are not compared.
-        tie_rule: of the ranks.
-        name: of the model, for tables.
+        fingerprint: the gallery's `Split.fingerprint`; results with different fingerprints are not compared.
+        tie_rule: how the ranks treat ties.
+        name: the model's name, for tables.
 
     Raises:
-        UsageError: ranks or targets are not whole numbers, or do not fit each other.
+        UsageError: ranks or targets are not integers, or do not match each other.
     """
 
     t2v: np.ndarray
@@ -73,7 +73,7 @@ class QueryRanks:
         return f"QueryRanks({self.name!r}, {texts}, {videos}, {self.fingerprint!r})"
 
     def hits(self) -> np.ndarray:
-        """(v, 2, 3) float64, how many of a video's queries have a rank of at most 1, 5, 10."""
+        """Return (v, 2, 3) float64: how many of each video's queries rank at most 1, 5, 10."""
         cuts = np.array(list(CUTS.values()))
         found = np.empty((len(self.v2t), len(DIRECTIONS), len(cuts)))
         found[:, 1] = self.v2t[:, None] <= cuts
@@ -82,15 +82,15 @@ class QueryRanks:
         return found
 
     def queries(self) -> np.ndarray:
-        """(v, 2) float64, how many queries belong to a video: its captions, and itself."""
+        """Return (v, 2) float64: how many queries each video has, its captions and itself."""
         return np.stack([np.bincount(self._video()), np.ones(len(self.v2t))], axis=1)
 
     def _video(self) -> np.ndarray:
-        """(t,), the place of each text's video among those that have one."""
+        """Return (t,): the place of each text's video among the videos that have a text."""
         return np.unique(self.targets, return_inverse=True)[1]
 
     def to_dict(self) -> dict[str, list[int]]:
-        """`{"t2v", "v2t", "targets"}`, plain numbers."""
+        """Return `{"t2v", "v2t", "targets"}` as lists of integers."""
         return {part: getattr(self, part).tolist() for part in (*DIRECTIONS, "targets")}
 
 
@@ -104,7 +104,7 @@ class Confidence:
     v2t: Mapping[str, Interval]
 
     def to_dict(self) -> dict[str, Any]:
-        """`{"level", "resamples", "t2v": {"r1": [low, high], …}, "v2t": {…}}`."""
+        """Return `{"level", "resamples", "t2v": {"r1": [low, high], …}, "v2t": {…}}`."""
         intervals = {
             direction: {name: list(interval) for name, interval in getattr(self, direction).items()}
             for direction in DIRECTIONS
@@ -118,8 +118,8 @@ class Difference:
 
     Attributes:
         first, second: R@K of each, in percent.
-        interval: of `first - second`.
-        p: two-sided; see `paired_test`.
+        interval: the interval of `first - second`.
+        p: the two-sided p-value of `paired_test`.
     """
 
     first: float
@@ -138,7 +138,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Two models on the same gallery, by direction and `r1`, `r5`, `r10`; `names` are theirs."""
+    """Two models, `names`, compared on the same gallery, by direction and `r1`, `r5`, `r10`."""
 
     names: tuple[str, str]
     level: float
@@ -160,15 +160,15 @@ class PairedTest:
 def bootstrap_intervals(
     ranks: QueryRanks | Sequence[QueryRanks], *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
 ) -> Confidence:
-    """Percentile intervals of both directions' recalls.
+    """Return percentile intervals of the recalls in both directions.
 
     A resample draws as many videos as there are, with replacement, each with all of its captions.
 
     Args:
-        ranks: of an evaluation, or of several seeds' on the same gallery, for intervals of their mean.
+        ranks: the ranks of one evaluation, or of several seeds on the same gallery for intervals of their mean.
         level: the share of resamples within an interval.
-        resamples: how many are drawn.
-        seed: of the draws; the same seed gives the same interval.
+        resamples: the number of resamples.
+        seed: the random seed; the same seed gives the same interval.
 
     Raises:
         UsageError: a setting is not allowed.
@@ -188,11 +188,11 @@ def paired_test(
     swaps: int = SWAPS,
     seed: int = 0,
 ) -> PairedTest:
-    """The difference of two models' recalls on the same gallery: its interval, and a p-value.
+    """Compare two models' recalls on the same gallery: their difference, its interval and a p-value.
 
-    The interval is that of `bootstrap_intervals`, on differences: both models are resampled by the same draws.
+    The interval is computed as in `bootstrap_intervals`, on differences: the same resamples serve both models.
 
-    The p-value belongs to this null hypothesis: *for every video, independently of the others, it makes no difference
+    The p-value tests this null hypothesis: *for every video, independently of the others, it makes no difference
     to the joint distribution of the results which of the two models gave which of them* (the ranks of the video and of
     all its captions change places together). Then a video's difference in hits is as likely as its negative. Each of
     `swaps` random relabellings gives every video's difference a random sign; p is (b + 1) / (swaps + 1), where b of
@@ -200,14 +200,14 @@ def paired_test(
     most a, whatever the number of videos. Phipson and Smyth, 2010, "Permutation P-values Should Never Be Zero".
 
     Args:
-        first, second: of evaluations of the same texts and videos, each of one run or of several seeds, whose mean is
+        first, second: ranks on the same texts and videos, of one run or of several seeds each; the means of seeds are
             compared. The test does not cover the variation between seeds.
         level, resamples: as for `bootstrap_intervals`.
-        swaps: random relabellings.
-        seed: of all draws.
+        swaps: the number of random relabellings.
+        seed: the random seed.
 
     Raises:
-        UsageError: the galleries are not the same, or a setting is not allowed.
+        UsageError: the galleries differ, or a setting is not allowed.
     """
     _check(level=level, resamples=resamples, swaps=swaps)
     runs, others = _runs(first), _runs(second)
@@ -224,7 +224,7 @@ def paired_test(
 
 
 def _runs(ranks: QueryRanks | Sequence[QueryRanks]) -> list[QueryRanks]:
-    """At least one, all of the same gallery."""
+    """Return the evaluations as a list; there must be one or more, all on the same gallery."""
     runs = [ranks] if isinstance(ranks, QueryRanks) else list(ranks)
     if not runs:
         raise UsageError("there are 0 evaluations: give the ranks of one or more")
@@ -234,12 +234,12 @@ def _runs(ranks: QueryRanks | Sequence[QueryRanks]) -> list[QueryRanks]:
 
 
 def _hits(runs: Sequence[QueryRanks]) -> np.ndarray:
-    """(v, 2, 3), summed over runs."""
+    """Return hits (v, 2, 3), summed over runs."""
     return np.sum([run.hits() for run in runs], axis=0)
 
 
 def check_same_gallery(first: QueryRanks, second: QueryRanks) -> None:
-    """Raises a UsageError that says what differs, where two evaluations ranked different things."""
+    """Raise a UsageError that says what differs if two evaluations are not comparable."""
     sizes = [f"{count('text', len(ranks.t2v))} and {count('video', len(ranks.v2t))}" for ranks in (first, second)]
     if sizes[0] != sizes[1]:
         what = f"the galleries have different sizes, {sizes[0]} against {sizes[1]}"
@@ -256,7 +256,7 @@ def check_same_gallery(first: QueryRanks, second: QueryRanks) -> None:
 
 
 def read_ranks(path: str | Path) -> QueryRanks:
-    """The ranks in a report that `vop evaluate --json FILE` wrote; `name` is its method.
+    """Read the ranks from a report of `vop evaluate --json FILE`; their `name` is its method.
 
     Raises:
         UsageError: the file does not exist, or is not such a report.
@@ -283,7 +283,7 @@ def _entry(document: Any, *keys: str) -> Any:
 
 
 def _resampled(hits: np.ndarray, queries: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
-    """(s, 2, 3), the percentage of hits in every resample of the videos."""
+    """Return (s, 2, 3): the percentage of hits in every resample of the videos."""
     videos = len(hits)
     generator = np.random.default_rng(seed)
     sums = np.concatenate([hits.reshape(videos, -1), queries], axis=1)  # (v, 8)
@@ -293,14 +293,14 @@ def _resampled(hits: np.ndarray, queries: np.ndarray, *, resamples: int, seed: i
 
 
 def _times_drawn(generator: np.random.Generator, rows: int, videos: int) -> np.ndarray:
-    """(rows, v) float64, how often each resample has drawn each video."""
+    """Return (rows, v) float64: how often each resample draws each video."""
     drawn = generator.integers(videos, size=(rows, videos))
     drawn += videos * np.arange(rows)[:, None]
     return np.bincount(drawn.ravel(), minlength=rows * videos).reshape(rows, videos).astype(np.float64)
 
 
 def _p_values(change: np.ndarray, *, swaps: int, seed: int) -> np.ndarray:
-    """(2, 3) two-sided p-values of (v, 2, 3) differences in hits. Totals are whole numbers, so equal ones tie."""
+    """Return two-sided p-values (2, 3) of differences in hits (v, 2, 3). Totals are integers, so equal ones tie."""
     generator = np.random.default_rng(seed)
     flat = change.reshape(len(change), -1)  # (v, 6)
     found = np.abs(flat.sum(axis=0))
@@ -312,24 +312,24 @@ def _p_values(change: np.ndarray, *, swaps: int, seed: int) -> np.ndarray:
 
 
 def _blocks(rows: int, videos: int) -> Iterator[int]:
-    """Sizes of blocks of about `BLOCK_CELLS` cells."""
+    """Yield sizes of blocks of about `BLOCK_CELLS` cells."""
     block = max(1, BLOCK_CELLS // videos)
     for start in range(0, rows, block):
         yield min(block, rows - start)
 
 
 def _percent(hits: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """(…, 2, 3) of (…, 2) to percent."""
+    """Return hits (…, 2, 3) as percentages of queries (…, 2)."""
     return 100 * hits / queries[..., None]
 
 
 def _interval(recalls: np.ndarray, level: float) -> np.ndarray:
-    """(s, 2, 3) to (2, 2, 3), low and high."""
+    """Return the low and high ends (2, 2, 3) of recalls (s, 2, 3)."""
     return np.quantile(recalls, [(1 - level) / 2, (1 + level) / 2], axis=0)
 
 
 def _by_name(rows: np.ndarray, make: Callable[..., Any] = lambda *values: values) -> dict[str, dict[str, Any]]:
-    """(n, 2, 3) to `{"t2v": {"r1": make(n numbers), …}, "v2t": {…}}`."""
+    """Turn (n, 2, 3) into `{"t2v": {"r1": make(n numbers), …}, "v2t": {…}}`."""
     return {
         direction: {name: make(*rows[:, d, k].tolist()) for k, name in enumerate(CUTS)}
         for d, direction in enumerate(DIRECTIONS)

@@ -24,32 +24,32 @@ from vop.video.ahead import map_ahead
 
 
 class Embedder(Protocol):
-    """A model that embeds texts and videos apart from each other; it sees to its own device."""
+    """A model that embeds texts and videos separately and moves inputs to its own device."""
 
     def tokenize(self, texts: Sequence[str], /) -> Tensor:
-        """Token ids (n, length)."""
+        """Return token ids (n, length)."""
 
     def embed_tokens(self, ids: Tensor, /) -> Tensor:
-        """(n, length) to (n, d)."""
+        """Embed token ids (n, length) as (n, d)."""
 
     def normalise(self, frames: Tensor, /) -> Tensor:
-        """uint8 frames (n, f, 3, h, w) to pixels of the same shape."""
+        """Normalise uint8 frames (n, f, 3, h, w) to pixels of the same shape."""
 
     def embed_frames(self, pixels: Tensor, /) -> Tensor:
-        """(n, f, 3, h, w) to (n, d)."""
+        """Embed pixels (n, f, 3, h, w) as (n, d)."""
 
 
 @dataclass(frozen=True)
 class SplitEmbeddings:
-    """A split's embeddings, float32 on the CPU; of a pairwise model its features.
+    """A split's embeddings, or a pairwise model's features; float32 on the CPU.
 
     Attributes:
-        split: what could be read of the split: `texts[i]` is of `split.captions[i]`, `videos[j]` of `split.videos[j]`.
+        split: the readable part: `texts[i]` embeds `split.captions[i]`, `videos[j]` embeds `split.videos[j]`.
         texts: (texts, d).
         videos: (videos, d), or features (videos, frames, d).
         skipped: the videos that could not be read; they and their captions are not in `split`.
-        pair_scores: a pairwise model's scores (texts, videos) of features; None where scores are dot products.
-        cosines: whether the scores are cosines, in whose units rescoring has its settings.
+        pair_scores: computes a pairwise model's (texts, videos) scores from features; None if scores are dot products.
+        cosines: whether the scores are cosines, as the settings of rescoring assume.
     """
 
     split: Split
@@ -60,7 +60,7 @@ class SplitEmbeddings:
     cosines: bool = True
 
     def similarity(self) -> Tensor:
-        """(texts, videos) scores; a pairwise model's are computed once."""
+        """Return (texts, videos) scores; a pairwise model's scores are computed once."""
         return self._pair_similarity if self.pair_scores else self.scores(self.texts, self.videos)
 
     @cached_property
@@ -68,14 +68,14 @@ class SplitEmbeddings:
         return self.scores(self.texts, self.videos)
 
     def scores(self, texts: Tensor, videos: Tensor) -> Tensor:
-        """The whole matrix, in which equal texts have exactly equal scores, of any texts and videos of this model."""
+        """Return the score matrix of any texts and videos of this model; equal texts have exactly equal scores."""
         if self.pair_scores is None:
             return similarity_matrix(texts, videos)
         distinct, row = torch.unique(texts, dim=0, return_inverse=True)
         return self.pair_scores(distinct, videos)[row]
 
     def metrics(self, *, tie_rule: str = "pessimistic") -> RetrievalMetrics:
-        """Both directions'."""
+        """Return the metrics of both directions."""
         targets = self.split.targets
         if self.pair_scores is None:
             return metrics_from_embeddings(self.texts, self.videos, targets=targets, tie_rule=tie_rule)
@@ -92,15 +92,15 @@ def embed_split(
     on_bad_video: str = "skip",
     progress: Progress = silent,
 ) -> SplitEmbeddings:
-    """Embeds a split's videos, then the captions of those that could be read.
+    """Embed a split's videos, then the captions of the readable ones.
 
     Args:
-        model: embeds; its training mode is put back afterwards.
+        model: the model; its training mode is restored afterwards.
         split: videos and captions.
         store: decodes or reads frames.
         batch_size: videos per forward pass (texts: eight times as many).
-        workers: videos that are decoded at a time; by default one for each core that is free.
-        on_bad_video: `skip` takes an unreadable video and its captions out and lists it; `fail` raises.
+        workers: videos decoded at a time; by default one per free core.
+        on_bad_video: `skip` leaves out an unreadable video with its captions and lists it; `fail` raises.
         progress: called after every batch; its stages are `videos` and `texts`.
 
     Raises:
@@ -129,7 +129,7 @@ def embed_split(
 
 
 def embed_texts(model: Embedder, texts: Sequence[str], *, batch_size: int = 256, progress: Progress = silent) -> Tensor:
-    """(n, d) float32 on the CPU. Equal texts are embedded once, so that they tie exactly."""
+    """Return embeddings (n, d), float32 on the CPU. Equal texts are embedded once, so that they tie exactly."""
     if not texts:
         raise DataError("there are 0 captions to embed: check the split")
     distinct = list(dict.fromkeys(texts))
@@ -154,7 +154,7 @@ def _embed_videos(
     on_bad_video: str,
     progress: Progress,
 ) -> tuple[dict[str, Tensor], tuple[FileFailure, ...]]:
-    """Embeddings by video id, and what was skipped."""
+    """Return embeddings by video id, and the skipped videos."""
     by_id: dict[str, Tensor] = {}
     skipped: list[FileFailure] = []
     batch: list[tuple[Video, Tensor]] = []
@@ -186,13 +186,13 @@ def _embed_videos(
 
 
 def _pairwise(model: Embedder) -> TextVideoModel | None:
-    """The model, if it scores a text and a video together."""
+    """Return the model if it is pairwise, else None."""
     return model if isinstance(model, TextVideoModel) and model.pairwise else None
 
 
 @contextmanager
 def _inference(model: Embedder) -> Iterator[None]:
-    """No gradients, evaluation mode; the mode is put back."""
+    """Disable gradients and switch to evaluation mode; restore the mode afterwards."""
     module = model if isinstance(model, nn.Module) and model.training else None
     if module is not None:
         module.eval()

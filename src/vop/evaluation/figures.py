@@ -1,4 +1,4 @@
-"""A contact sheet: typed sentences and the clips retrieved for them, as film strips, in one PNG."""
+"""A contact sheet: typed sentences and the clips retrieved for them, as thumbnail strips, in one PNG."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COLUMN_GAP = 28
 _ROW_GAP = 26
 _FRAME_HEIGHT = 104
 _FRAME_GAP = 4
-_BAND = 13  # above and beneath the frames, with the sprocket holes
+_BAND = 13  # above and below the frames, with the sprocket holes
 _BORDER = 5
 _LEAST_COLUMN = 280
 
@@ -43,7 +43,7 @@ class Clip:
         frames: uint8 (frames, 3, height, width), a tensor on the CPU or an array.
         score: its similarity to the sentence.
         right: whether it is a right answer; None if unknown.
-        caption: a caption of the clip, printed beneath it.
+        caption: a caption of the clip, printed below it.
     """
 
     frames: Any
@@ -63,20 +63,20 @@ class SheetRow:
 def contact_sheet(
     rows: Sequence[SheetRow], path: str | Path, *, title: str = "", footer: str = "", max_frames: int = 5
 ) -> Path:
-    """Draws the sheet and writes it as a PNG, whole or not at all.
+    """Draw the sheet and write it atomically as a PNG.
 
     Args:
         rows: at least one, from top to bottom; each with at least one clip.
-        path: of the PNG.
-        title: above the rows (which model, which gallery).
-        footer: beneath them (credits).
-        max_frames: the number of frames shown of a clip, spread evenly over it.
+        path: the PNG file.
+        title: text above the rows (model, gallery).
+        footer: text below the rows (credits).
+        max_frames: the number of frames shown per clip, spread evenly over it.
 
     Returns:
-        the path.
+        The path.
 
     Raises:
-        UsageError: nothing to draw, or frames of another shape or type.
+        UsageError: there is nothing to draw, or frames have another shape or type.
     """
     if not rows or not all(row.clips for row in rows):
         raise UsageError(
@@ -96,14 +96,14 @@ def contact_sheet(
 
 
 def film_strip(frames: Any, *, max_frames: int = 5) -> Image.Image:
-    """A clip as a strip of film, 130 pixels high.
+    """Draw a clip as a thumbnail strip, 130 pixels high.
 
     Args:
         frames: uint8 (frames, 3, height, width), a tensor on the CPU or an array.
-        max_frames: the number of frames shown, spread evenly, with the first and the last among them.
+        max_frames: the number of frames shown, spread evenly, including the first and the last.
 
     Raises:
-        UsageError: frames of another shape or type.
+        UsageError: frames have another shape or type.
     """
     thumbnails = _thumbnails(frames, max_frames)
     width = sum(frame.width for frame in thumbnails) + (len(thumbnails) + 1) * _FRAME_GAP
@@ -120,7 +120,7 @@ def film_strip(frames: Any, *, max_frames: int = 5) -> Image.Image:
 
 
 def _page(parts: Sequence[Image.Image], width: int) -> Image.Image:
-    """The parts beneath each other, with a thin line between them."""
+    """Stack the parts vertically, with a thin line between them."""
     height = 2 * _MARGIN + sum(part.height for part in parts) + (len(parts) - 1) * 2 * _ROW_GAP
     page = Image.new("RGB", (width + 2 * _MARGIN, height), _PAPER)
     draw = ImageDraw.Draw(page)
@@ -144,7 +144,7 @@ def _row(row: SheetRow, strips: Sequence[Image.Image], *, column: int, width: in
 
 
 def _cell(place: int, clip: Clip, strip: Image.Image, width: int) -> Image.Image:
-    """A film strip in its frame; beneath it the rank, the score, a check mark if right, and the caption."""
+    """Draw a thumbnail strip with a border; below it the rank, the score, a check mark if right, and the caption."""
     label = f"{place + 1}.  score {clip.score:.3f}"
     facts = _text(label, size=18, width=width, fill=_RIGHT if clip.right else _QUIET)
     caption = _text(clip.caption, size=17, width=width) if clip.caption else Image.new("RGB", (1, 0))
@@ -162,20 +162,20 @@ def _cell(place: int, clip: Clip, strip: Image.Image, width: int) -> Image.Image
 
 
 def _check_mark(draw: ImageDraw.ImageDraw, *, left: int, top: int) -> None:
-    """A white tick in a green disc; drawn, since the default font lacks it."""
+    """Draw a white tick in a green disc, which the default font lacks."""
     draw.ellipse((left, top, left + 20, top + 20), fill=_RIGHT)
     points = [(left + 5, top + 10), (left + 9, top + 14), (left + 15, top + 6)]
     draw.line(points, fill="white", width=3, joint="curve")
 
 
 def _thumbnails(frames: Any, most: int) -> list[Image.Image]:
-    """At most `most` frames, spread evenly with the first and the last among them, `_FRAME_HEIGHT` high."""
+    """Return at most `most` frames, spread evenly from the first to the last, `_FRAME_HEIGHT` high."""
     pixels = np.asarray(frames)
     if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
         raise UsageError(f"frames are {pixels.dtype} of shape {pixels.shape}: give uint8 frames x 3 x height x width")
     shown = np.unique(np.linspace(0, len(pixels) - 1, max(1, most)).round().astype(int))
     height, width = pixels.shape[2:]
-    # A strip of a very wide or very narrow video stays a strip: its frames are squeezed into 1:3 to 3:1.
+    # Clamp the aspect ratio, so that very wide or very narrow videos still give a readable strip.
     ratio = min(3.0, max(1 / 3, width / height))
     size = (max(1, round(_FRAME_HEIGHT * ratio)), _FRAME_HEIGHT)
     images = (Image.fromarray(np.ascontiguousarray(pixels[n].transpose(1, 2, 0))) for n in shown)
@@ -183,7 +183,7 @@ def _thumbnails(frames: Any, most: int) -> list[Image.Image]:
 
 
 def _text(text: str, *, size: int, width: int, fill: tuple[int, int, int] = _INK) -> Image.Image:
-    """The text, wrapped, on paper of this width."""
+    """Draw the text, wrapped to this width."""
     font = _font(size, text)
     lines = _wrap(text, font, width)
     height = round(size * 1.35)
@@ -195,7 +195,7 @@ def _text(text: str, *, size: int, width: int, fill: tuple[int, int, int] = _INK
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
-    """Lines that fit `width`; a word that alone is too long is broken."""
+    """Return lines that fit `width`; a word longer than a line is broken."""
     lines = [""]
     for word in text.split():
         joined = f"{lines[-1]} {word}".strip()
@@ -212,7 +212,7 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: 
 
 
 def _font(size: int, text: str = "") -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font; for letters that it lacks, a usual font of the system where there is one."""
+    """Return Pillow's default font, or a common system font for letters that it lacks."""
     if not text.translate(_IN_DEFAULT_FONT).isascii():
         for name in ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arial.ttf"):
             with suppress(OSError):

@@ -17,10 +17,10 @@ from vop.errors import UsageError, VopError, unknown_name
 from vop.heads import MEAN
 from vop.training.recipe import PAPER_EPOCHS, TUNED, Recipe
 
-# Fields of a recipe that change no result.
+# Recipe fields that do not change results.
 FREE = ("if_worse", "workers", "checkpoint_seconds", "on_bad_video", "seed", "learning_rate")
 
-ALL = "all"  # in the place of the names of arms
+ALL = "all"  # selects all arms
 
 UNTRAINED = "zero-shot"
 
@@ -32,10 +32,10 @@ class Arm:
     """One row of the table.
 
     Attributes:
-        name: in tables and figures.
-        settings: the method's, and the head's as `head.NAME`.
+        name: the name in tables and figures.
+        settings: settings of the method; those of the head are called `head.NAME`.
         x: its position on the axis of an ablation, if there is one.
-        rate_of: the arm whose searched learning rate it shares; by default its rate is searched for itself.
+        rate_of: the arm whose learning rate it uses. By default it has its own search.
     """
 
     name: str
@@ -52,12 +52,12 @@ class Arm:
 
     @property
     def is_default(self) -> bool:
-        """Whether this is a method with the paper's settings, under the method's name."""
+        """Whether this arm is a method with the paper's settings, named after the method."""
         return self.name == self.method and self.head == MEAN and not self.settings.keys() - {"num_frames"}
 
     @property
     def key(self) -> str:
-        """The name of its files. Arms that train the same have the same key, whatever their names."""
+        """The name of its files. Arms with the same training have the same key."""
         parts = [self.method] if self.head == MEAN else [self.method, self.head]
         settings = {name: value for name, value in self.settings.items() if name != "num_frames"}
         if settings:
@@ -67,14 +67,14 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """How a learning rate is found, on the validation split (defaults: the paper's range).
+    """How to search a learning rate on the validation split. The default range is the paper's.
 
     Attributes:
         low, high: the range, log-uniform.
         rates: the only rates to try, instead of a range.
         trials: the number of rates to try.
-        epochs: epochs per trial. A trial may stop early after each.
-        steps: of a trial, in all of its epochs; fewer captions are drawn for it where the training has more.
+        epochs: epochs per trial. A trial may stop after each of them.
+        steps: maximum number of steps of a trial. Larger training splits are subsampled.
     """
 
     low: float = 1e-6
@@ -93,7 +93,7 @@ class Search:
         if not 0 < self.low < self.high < 10:
             raise UsageError(f"the range of learning rates is {self.low!r} to {self.high!r}; give 0 < low < high < 10")
         for rate in self.rates:
-            Recipe(learning_rate=rate)  # raises what is wrong with it
+            Recipe(learning_rate=rate)  # validates the rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ class Plan:
         data: the data set's SPEC.
         split: the split that is ranked at the end.
         search: None if every arm trains with the recipe's learning rate.
-        baseline: the arm whose t2v R@1 the others' gain is measured from; None for none.
+        baseline: the arm that gains in t2v R@1 are relative to, or None.
     """
 
     kind: str
@@ -121,16 +121,16 @@ class Plan:
     def __post_init__(self) -> None:
         names = [arm.name for arm in self.arms]
         if not names:
-            raise UsageError("there are 0 arms to compare: name one method or more")
+            raise UsageError("no arms to compare: name at least one method")
         _refuse_twice("arm", names)
         _refuse_twice("seed", self.seeds)
         by_key: dict[str, str] = {}
         for arm in self.arms:
             other = by_key.setdefault(arm.key, arm.name)
             if other != arm.name:
-                raise UsageError(f"the arms {other!r} and {arm.name!r} train the same: name one of them")
+                raise UsageError(f"the arms {other!r} and {arm.name!r} have the same training: name only one of them")
         if not self.seeds or min(self.seeds) < 0:
-            raise UsageError(f"seeds are {list(self.seeds)}; give one or more whole numbers, 0 or more")
+            raise UsageError(f"seeds are {list(self.seeds)}; give at least one whole number; each must be 0 or more")
         if self.baseline is not None and self.baseline not in names:
             raise UsageError(f"the baseline {self.baseline!r} is not among the arms: {', '.join(names)}")
 
@@ -175,7 +175,7 @@ def _refuse_twice(what: str, listed: Sequence[object]) -> None:
 
 
 def check_same(saved: dict[str, Any], wanted: dict[str, Any], *, out: object) -> None:
-    """Raises a VopError with every difference of two identities."""
+    """Raise a VopError that lists the differences of two identities, if any."""
     differences = [
         f"{key}: {saved.get(key)!r} there, {wanted.get(key)!r} now"
         for key in dict.fromkeys([*saved, *wanted])
@@ -185,12 +185,12 @@ def check_same(saved: dict[str, Any], wanted: dict[str, Any], *, out: object) ->
         lines = "\n".join(f"  {line}" for line in differences)
         raise VopError(
             f"{out} holds an experiment that was started with other values:\n{lines}\n"
-            "Repeat it with the values that it was started with, or choose another --out"
+            "Repeat it with the original values, or choose another --out"
         )
 
 
 def arms_of(names: Sequence[str], *, head: str = MEAN, settings: Settings | None = None) -> tuple[Arm, ...]:
-    """An arm for each method, with those settings that it has, where they are not its defaults.
+    """Return an arm for each method, with the settings that apply to it and differ from its defaults.
 
     "METHOD/HEAD" is an arm with a head of its own.
 
@@ -221,11 +221,11 @@ def arms_of(names: Sequence[str], *, head: str = MEAN, settings: Settings | None
 
 
 LENGTHS = (4, 8, 12, 16, 20)  # Figure 5
-SPECIFIC = (1, 2, 4, 6, 8)  # of 8
+SPECIFIC = (1, 2, 4, 6, 8)  # of 8 visual prompts
 
 
 def ablation_arms(name: str, sizes: ClipSizes, *, settings: Settings) -> tuple[Arm, ...]:
-    """The arms of an ablation on a backbone of `sizes`; `settings` (the number of frames) hold for all of them.
+    """Return the arms of an ablation on a backbone of `sizes`. All arms get `settings` (the number of frames).
 
     Raises:
         UsageError: the ablation does not exist.
@@ -249,7 +249,7 @@ def _towers(sizes: ClipSizes) -> list[Arm]:
 
 
 def _depth(sizes: ClipSizes) -> list[Arm]:
-    """The lowest layer, and a quarter, half, three quarters of each tower (the paper's 1, 3, 6, 9, 12 of 12)."""
+    """Prompt the lowest layer, a quarter, a half, three quarters or all of each tower (paper: 1, 3, 6, 9, 12 of 12)."""
     built = [Arm(name="all layers", method="vop", x=float(sizes.vision.layers))]
     shares = dict.fromkeys(
         max(1, round(sizes.vision.layers * part)) for part in (1 / sizes.vision.layers, 1 / 4, 1 / 2, 3 / 4)
@@ -301,7 +301,7 @@ def _cmm_role(sizes: ClipSizes) -> list[Arm]:
 
 
 def _split_layer(sizes: ClipSizes) -> list[Arm]:
-    """Six steps over the tower and its ends; the default is two thirds of it."""
+    """Split at 0 to 6 sixths of the tower, and at the default of two thirds."""
     depth = sizes.vision.layers
     default = round(depth * 2 / 3)
     places = sorted({round(depth * step / 6) for step in range(7)} | {default})

@@ -1,4 +1,4 @@
-"""Writes the report of experiments into a folder: the results, their tables and figures, and one page with all of it.
+"""Write the report of experiments to a folder: results, tables, figures, and one page with all of them.
 
 The pages are Jinja2 templates, in `templates/`: `report.html.j2` with `macros.html.j2`, `report.css` and `report.js`,
 and `report.md.j2`.
@@ -31,7 +31,7 @@ from vop.utils.files import atomic_write
 from vop.utils.text import in_markdown, markdown_block
 from vop.video import frames
 
-FRAMES, FRAME_SIZE = 5, 96  # of a thumbnail strip
+FRAMES, FRAME_SIZE = 5, 96  # frames in a thumbnail strip, and their size in pixels
 # Functions for the templates.
 _IN_TEMPLATES: tuple[Callable[..., Any], ...] = (
     tables.main_table,
@@ -49,10 +49,10 @@ _IN_TEMPLATES: tuple[Callable[..., Any], ...] = (
 
 
 def write_report(several: Sequence[ExperimentResults], folder: Path, *, name: str) -> Path:
-    """Writes all files of the report, each atomically.
+    """Write all files of the report, each atomically.
 
     `DATA-KIND.json`, `.csv` and `.tex` for each experiment, `NAME.md` with tables and figures, the figures as SVG and
-    PNG, and `NAME.html`, one file with everything in it. Figures come last, so that an error there costs no numbers.
+    PNG, and `NAME.html`, a self-contained page. Figures come last, so that an error there loses no numbers.
 
     Returns:
         the HTML file.
@@ -71,9 +71,9 @@ def write_report(several: Sequence[ExperimentResults], folder: Path, *, name: st
 
 
 def write_html(several: Sequence[ExperimentResults], path: Path) -> Path:
-    """Writes the page atomically: the figures of all experiments, then a section for each.
+    """Write the page atomically: the figures of all experiments, then a section for each.
 
-    A video that cannot be read has its reason in place of its frames. Every video is decoded once.
+    If a video cannot be read, the page shows the reason. Every video is decoded once.
 
     Returns:
         the path.
@@ -83,7 +83,7 @@ def write_html(several: Sequence[ExperimentResults], path: Path) -> Path:
         VopError: the file cannot be written.
     """
     if not several:
-        raise UsageError("0 results to report: give at least one")
+        raise UsageError("no results to report: give at least one")
     drawings = figures.figures_of(several)
     if len(several) == 1:  # with one experiment, its section holds all figures
         stem = file_stems(several)[0]
@@ -113,7 +113,7 @@ def write_html(several: Sequence[ExperimentResults], path: Path) -> Path:
 
 
 def _environment() -> Environment:
-    """Templates in which every value is escaped as HTML, except in the Markdown page, which escapes with filters."""
+    """Return the templates. Values are escaped as HTML, except in the Markdown page, which uses filters."""
     environment = Environment(
         loader=PackageLoader(__package__ or "", "templates"),
         autoescape=lambda name: name is None or not name.endswith(".md.j2"),
@@ -178,7 +178,7 @@ class _Figure:
 
 @dataclass(frozen=True)
 class _Strip:
-    """Return a thumbnail strip of a video as WebP in base64, or the reason why there is none."""
+    """Return a thumbnail strip of a video as WebP in base64, or the reason why it cannot be made."""
 
     name: str
     webp: str = ""
@@ -187,7 +187,7 @@ class _Strip:
 
 @dataclass(frozen=True)
 class _Card:
-    """A thumbnail strip with its caption: the right video, or the one that some arms found."""
+    """A thumbnail strip with its caption: the right video, or a video that some arms ranked first."""
 
     strip: _Strip
     mark: str
@@ -219,22 +219,22 @@ def _inline(drawings: Mapping[str, Callable[[], Figure]], *, prefix: str) -> lis
 
 
 def _inline_svg(figure: Figure, *, prefix: str, label: str) -> Markup:
-    """The figure as an element of an HTML page.
+    """Return the figure as an element of an HTML page.
 
     Args:
-        prefix: put before its ids; unique on the page.
+        prefix: prefix of its ids; unique on the page.
         label: text for screen readers.
     """
     head, _, body = figures.svg_text(figure, facecolor="none").partition("<svg")[2].partition(">")
     box = re.search(r'viewBox="[^"]*"', head)
-    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # it would hold for the whole page
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # styles would apply to the whole page
     body = body.replace(' id="', f' id="{prefix}').replace("url(#", f"url(#{prefix}")
     body = body.replace('xlink:href="#', f'href="#{prefix}')
     return Markup(f'<svg {box[0] if box else ""} role="img" aria-label="{escape(label)}">{body}')
 
 
 def _example(example: Example, strip: Callable[[str], _Strip]) -> _Example:
-    # Arms often agree. A clip is shown once, with all that rank it first.
+    # Arms often agree: show each clip once, with all arms that rank it first.
     arms: dict[tuple[str, bool, str], tuple[str, ...]] = {}
     for clip in example.found:
         key = (clip.path, clip.right, clip.caption)

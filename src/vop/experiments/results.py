@@ -21,7 +21,7 @@ DIRECTIONS = ("t2v", "v2t")
 RECALLS = ("r1", "r5", "r10")
 COMPARE, ABLATE = "compare", "ablate"
 
-# The paper's name of each ablation: its title, and the varied setting.
+# Ablations by their names in the paper: the title and the varied setting.
 ABLATION_TITLES = {
     "towers": ("prompts in one tower or in both", "towers with prompts"),
     "depth": ("prompt depth", "layers with prompts"),
@@ -35,11 +35,11 @@ ABLATION_TITLES = {
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"a text is expected, not {value!r}")
+        raise ValueError(f"expected text, got {value!r}")
     return value
 
 
-# Paths may hold bytes that are not UTF-8, as lone surrogates, which pydantic's own text refuses.
+# Paths may hold bytes that are not UTF-8 as lone surrogates, which pydantic's str type rejects.
 Text = Annotated[str, PlainValidator(_text)]
 Number = int | float
 
@@ -49,7 +49,7 @@ class _Document(BaseModel):
 
     @classmethod
     def from_dict(cls, values: object, *, source: str = "the results") -> Self:
-        """Reads what `to_dict` gives.
+        """Read the output of `to_dict`.
 
         Args:
             source: the file, for the error.
@@ -60,7 +60,7 @@ class _Document(BaseModel):
         return validated(cls, values, source=source, error=VopError)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, without keys that were never set."""
+        """Return plain values for JSON, without keys that were never set."""
         return self.model_dump(exclude_unset=True, by_alias=True)
 
 
@@ -86,7 +86,7 @@ class BothDirections(_Document):
 
     @property
     def r_sum(self) -> float:
-        """R@1, R@5 and R@10 of both directions, added up: at most 600."""
+        """Sum of R@1, R@5 and R@10 of both directions, at most 600."""
         return sum(self.direction(way).value(key) for way in DIRECTIONS for key in RECALLS)
 
 
@@ -118,8 +118,8 @@ class SeedResult(BothDirections):
 
     Attributes:
         run: the run's folder, below the experiment's.
-        epoch: of the evaluated weights; None if nothing was trained.
-        selection: how they were chosen.
+        epoch: the epoch of the evaluated weights; None if nothing was trained.
+        selection: how the weights were selected.
         extras: further metrics of the benchmark, in percent.
     """
 
@@ -145,7 +145,7 @@ class OverSeeds(BothDirections):
 
 
 class Parameters(_Document):
-    """Trained parameters, as the paper counts them and all of them; percentages are of the backbone's."""
+    """Trained parameters: all, and as the paper counts them. Percentages are relative to the backbone."""
 
     paper_count: int
     paper_percent: Number = 0.0
@@ -165,7 +165,7 @@ class Intervals(_Document):
 
 
 class Gain(_Document):
-    """t2v R@1 above the baseline's, in points."""
+    """Gain in t2v R@1 over the baseline, in points."""
 
     t2v_r1: Number
     interval: tuple[float, float]
@@ -184,7 +184,7 @@ class KindResult(_Document):
 
 
 class PaperRow(_Document):
-    """The paper's row of a method; some metrics are not in it."""
+    """The paper's row of a method. Some metrics may be missing."""
 
     t2v: dict[str, Number]
     v2t: dict[str, Number] = Field(default_factory=dict)
@@ -197,11 +197,11 @@ class ArmResult(_Document):
     """One row of the table: a method with its settings, over all seeds.
 
     Attributes:
-        x: its place on the axis of an ablation, where that has one.
+        x: its position on the axis of an ablation, if there is one.
         learning_rate: None if nothing was trained.
-        trials: of the search for the rate, if it was this arm's own.
+        trials: the trials of its own learning-rate search, if it had one.
         spread: None with one seed.
-        gain: None for the baseline, and where there is none.
+        gain: None for the baseline, or without a baseline.
         paper: the paper's row on this benchmark, if it has one.
         paper_average_gain: the paper's gain over `full`, averaged over its benchmarks.
     """
@@ -225,7 +225,7 @@ class ArmResult(_Document):
 
     @property
     def true_share(self) -> Number:
-        """Trained parameters in percent of the backbone's, all of them counted."""
+        """All trained parameters, in percent of the backbone's."""
         return self.parameters.true_percent
 
     def mean_r1(self, direction: str = "t2v") -> Number:
@@ -237,11 +237,11 @@ class ArmResult(_Document):
 
 
 class OrderVerdict(_Document):
-    """Two methods that the paper puts in an order, and whether they come in it here: t2v R@1 in points.
+    """Two methods that the paper ranks, and whether their order holds here, by t2v R@1 in points.
 
     Attributes:
         paper, ours: `higher` minus `lower`.
-        spread: of `ours`; None with one seed.
+        spread: the spread of `ours`; None with one seed.
         verdict: "holds", "within the spread" or "does not hold".
     """
 
@@ -263,7 +263,7 @@ class FoundClip(_Document):
 
 
 class Example(_Document):
-    """A sentence on which the arms disagree, the right video, and what each arm ranks first."""
+    """A sentence on which the arms disagree, the right video, and the video that each arm ranks first."""
 
     sentence: Text
     path: Text
@@ -282,7 +282,7 @@ class SearchSettings(_Document):
 
 
 class Gallery(_Document):
-    """What every arm was ranked on. `listed` counts what the split names, readable or not."""
+    """The videos and captions on which all arms were ranked. `listed` includes unreadable videos."""
 
     videos: int
     texts: int
@@ -294,18 +294,18 @@ class Gallery(_Document):
 
 
 class ExperimentResults(_Document):
-    """All that the tables, figures and reports of an experiment say.
+    """The results of an experiment, for its tables, figures and reports.
 
     Attributes:
-        command: runs the same experiment again.
-        written: when, in ISO 8601.
-        minutes: of all trainings and trials together.
+        command: the command that repeats the experiment.
+        written: the time of writing, in ISO 8601.
+        minutes: total time of all trainings and trials.
         kind: `COMPARE` or `ABLATE`.
-        ablation: its name ("study" in the file); None for a comparison.
-        recipe: of all trainings, without seed and rate.
+        ablation: the name of the ablation ("study" in the file); None for a comparison.
+        recipe: the recipe of all trainings, without seed and learning rate.
         search: None if every arm trained with `learning_rate`.
-        baseline: the name of the arm that gains are measured from.
-        order: which of the paper's orders hold.
+        baseline: the name of the arm that the gains are relative to.
+        order: the orders of methods in the paper, and whether they hold.
     """
 
     command: Text
@@ -333,7 +333,7 @@ class ExperimentResults(_Document):
 
     @property
     def heading(self) -> str:
-        """The data and, of an ablation, what is varied."""
+        """The data set, and for an ablation the varied setting."""
         if not self.ablation:
             return self.data
         return f"{self.data}: {ABLATION_TITLES.get(self.ablation, (self.ablation,))[0]}"
@@ -347,13 +347,13 @@ class ExperimentResults(_Document):
         return next((arm for arm in self.arms if arm.name == self.baseline), None)
 
     def gain(self, arm: ArmResult) -> float | None:
-        """t2v R@1 above the baseline's, in points; None where there is no baseline."""
+        """Return the gain in t2v R@1 over the baseline, in points; None without a baseline."""
         if arm.gain is not None:
             return arm.gain.t2v_r1
         return None if self.baseline_arm is None else arm.mean_r1() - self.baseline_arm.mean_r1()
 
     def paper_gain(self, arm: ArmResult) -> float | None:
-        """The paper's gain over Full on this benchmark; None where it has no such row, or Full is not the baseline."""
+        """Return the paper's gain over Full on this benchmark; None without such a row or another baseline."""
         full = self.baseline_arm
         if self.baseline != "full" or full is None or full.paper is None or arm.paper is None:
             return None
@@ -361,15 +361,15 @@ class ExperimentResults(_Document):
         return None if ours is None or theirs is None else ours - theirs
 
     def paper_average(self, arm: ArmResult) -> float | None:
-        """The paper's gain over Full, averaged over its five benchmarks; None where it has a row on this very one."""
-        # Of zero-shot the paper gives one benchmark, so there is no average.
+        """Return the paper's gain over Full, averaged over its five benchmarks; None if it has a row on this one."""
+        # The paper has zero-shot on one benchmark only, so there is no average.
         if self.baseline != "full" or arm.paper is not None or arm.method == "zero-shot":
             return None
         return arm.paper_average_gain
 
 
 def file_stems(results: Sequence[ExperimentResults]) -> list[str]:
-    """For each experiment a word that may stand in a file's name; no two are the same."""
+    """Return a unique name for each experiment that is valid in a file name."""
     words: list[str] = []
     for one in results:
         name = f"{one.data}-{one.ablation or one.kind}"
@@ -383,7 +383,7 @@ def file_stems(results: Sequence[ExperimentResults]) -> list[str]:
 
 
 class Ranks(_Document):
-    """Every query's rank, and the video of each text."""
+    """The rank of every query, and the video of each text."""
 
     t2v: list[int]
     v2t: list[int]
@@ -391,7 +391,7 @@ class Ranks(_Document):
 
 
 class RankedReport(BothDirections):
-    """The part of an evaluation's report that an experiment needs; the rest is kept as it is."""
+    """The part of an evaluation report that an experiment needs. Other keys are kept unchanged."""
 
     method: Text
     data: Text
@@ -426,7 +426,7 @@ class RunRecord(_Record):
     """`runs/RUN/result.json`: a training with one seed, ranked.
 
     Attributes:
-        first: for each text the video that is ranked first.
+        first: the first-ranked video of each text.
         extras, kinds: further metrics of the benchmark.
     """
 

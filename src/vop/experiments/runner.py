@@ -1,4 +1,4 @@
-"""Runs an experiment: searches learning rates, trains and ranks. Existing results are reused.
+"""Run an experiment: search learning rates, train and rank. Existing results are reused.
 
 An experiment's folder:
 
@@ -49,13 +49,13 @@ def run_experiment(
     jobs: int = 1,
     progress: Progress = silent,
 ) -> ExperimentResults:
-    """Runs the unfinished jobs of `plan` in the folder `out`, and returns the results of the whole plan.
+    """Run the unfinished jobs of `plan` in the folder `out`, and return the results of the whole plan.
 
     A failed run is reported, and the others continue.
 
     Args:
         command: the command that repeats the experiment, for the report.
-        cache: decoded frames; by default below `out`.
+        cache: the folder for decoded frames; by default a folder in `out`.
         jobs: parallel processes. On a CPU they share its cores. With several GPUs, each gets one.
 
     Raises:
@@ -91,7 +91,7 @@ def _parameters(plan: Plan) -> dict[str, Parameters]:
 
 
 def check(plan: Plan, dataset: Dataset, out: Path, *, rerun: Sequence[str] = ()) -> tuple[int, int]:
-    """Checks that the experiment can run in `out`, without changing anything.
+    """Check that the experiment can run in `out`, without changing anything.
 
     Args:
         rerun: arms or methods whose results `set_aside` will move.
@@ -108,13 +108,13 @@ def check(plan: Plan, dataset: Dataset, out: Path, *, rerun: Sequence[str] = ())
         dataset.split(split)
     count_groups(dataset.split("train"), size=plan.recipe.captions_per_video)
     if plan.search and "val" not in dataset.splits and not plan.recipe.validation:
-        raise UsageError("validation is 0: a learning rate is searched on validation videos: hold some out")
+        raise UsageError("validation is 0, but the search for a learning rate needs validation videos: hold some out")
     _merged(plan, dataset, out, rerun=rerun)
     return frames
 
 
 def check_plan(plan: Plan) -> tuple[int, int]:
-    """The checks that need no data. They run before data is rendered or downloaded.
+    """Run the checks that need no data, before data is rendered or downloaded.
 
     Raises:
         UsageError: a method, a head or a setting does not exist.
@@ -141,14 +141,14 @@ def check_plan(plan: Plan) -> tuple[int, int]:
 
 
 def _claim(plan: Plan, dataset: Dataset, out: Path) -> None:
-    """Makes `out` this experiment's folder, or adds new arms to it."""
+    """Create the experiment's folder `out`, or add new arms to it."""
     merged = _merged(plan, dataset, out)
     with atomic_write(out / MANIFEST) as temporary:
         temporary.write_text(json.dumps(merged, indent=1) + "\n", encoding="utf-8")
 
 
 def _merged(plan: Plan, dataset: Dataset, out: Path, *, rerun: Sequence[str] = ()) -> dict[str, Any]:
-    """The manifest of `out` with this plan's arms added, or a new one."""
+    """Return the manifest of `out` with this plan's arms added, or a new one."""
     from vop.backbones import find_backbone
     from vop.utils.device import default_device, resolve_precision
 
@@ -181,7 +181,7 @@ def _merged(plan: Plan, dataset: Dataset, out: Path, *, rerun: Sequence[str] = (
 def _check_code(
     arms: Sequence[Arm], made_with: dict[str, dict[str, str]], code: dict[str, dict[str, str]], out: Path
 ) -> None:
-    """Raises a VopError if existing results were made with other code."""
+    """Raise a VopError if existing results were made with other code."""
     lines, methods = [], []
     for arm in arms:
         before = made_with.get(arm.key)
@@ -200,7 +200,7 @@ def _check_code(
 
 
 def work_of(arm: Arm, out: Path) -> list[Path]:
-    """The files of an arm in an experiment's folder: its search and its runs, finished or not."""
+    """Return the files of an arm in an experiment's folder: its search and its runs, finished or not."""
     run = re.compile(rf"{re.escape(arm.key)}-\d+(?:\.\d+)?(?:e[+-]?\d+)?-seed\d+")
     searches = [out / "search" / f"{arm.key}{suffix}" for suffix in (".json", ".log")]
     runs = sorted((out / "runs").iterdir()) if (out / "runs").is_dir() else []
@@ -208,7 +208,7 @@ def work_of(arm: Arm, out: Path) -> list[Path]:
 
 
 def set_aside(plan: Plan, out: Path, *, rerun: Sequence[str]) -> Path | None:
-    """Moves the results of the arms or methods in `rerun` into a new folder below `out`/replaced.
+    """Move the results of the arms or methods in `rerun` into a new folder below `out`/replaced.
 
     Returns:
         the new folder, or None if no results had to move.
@@ -234,7 +234,7 @@ def _facts(arm: Arm) -> dict[str, Any]:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Locks the experiment's folder. The operating system frees the lock when the process ends, however it ends."""
+    """Lock the experiment's folder. The operating system releases the lock even if the process crashes."""
     from filelock import FileLock, Timeout
 
     out.mkdir(parents=True, exist_ok=True)
@@ -243,7 +243,7 @@ def _locked(out: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise VopError(
-            f"{out}: another process works on this experiment: wait for it, or choose another --out"
+            f"{out}: another process is running this experiment: wait for it, or choose another --out"
         ) from None
 
 
@@ -256,7 +256,7 @@ def _refuse_bad_videos(plan: Plan, failed: tuple[FileFailure, ...]) -> None:
 
 
 def _readable_fingerprints(dataset: Dataset, failed: tuple[FileFailure, ...]) -> dict[str, str]:
-    """The fingerprint of each split's readable part: results from other videos are not compared."""
+    """Return the fingerprint of each split's readable part. Results from other videos are not comparable."""
     bad = {video.path for video in failed}
     found = {}
     for name, split in dataset.splits.items():

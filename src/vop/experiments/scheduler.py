@@ -1,4 +1,4 @@
-"""Runs an experiment's jobs in processes: searches first, then the trainings that wait for their rates."""
+"""Run an experiment's jobs in processes: first the searches, then the trainings that need their rates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vop.utils.progress import Progress
 Record = RunRecord | SearchRecord
 Messages = Queue[tuple[int, str, str, int, int, str]]  # slot, job, stage, done, total, note
 
-QUIET_SECONDS = 0.5  # between two messages of a process
+QUIET_SECONDS = 0.5  # minimum interval between two messages of a process
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Outcome:
 
     Attributes:
         runs: each arm's runs, by seed.
-        rates: the search of each arm whose rate was searched.
+        rates: the search results, by arm.
         failures: the failed jobs, each with its reason.
         left_out: videos of any split that could not be read.
     """
@@ -46,7 +46,7 @@ class Outcome:
 
 @dataclass
 class _Running:
-    """A job under way, in the only process of its pool, so that its memory and its end are its own."""
+    """A running job. Its pool has one process, so that its memory is separate and a crash ends only this job."""
 
     job: Job
     slot: int
@@ -58,7 +58,7 @@ class Scheduler:
 
     Args:
         data: the fingerprint of each split's readable part.
-        jobs: the slots.
+        jobs: the number of slots.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Scheduler:
         self.done, self.total = 0, len(self._rate_arms()) + sum(len(self._seeds(arm)) for arm in plan.arms)
 
     def run(self) -> Outcome:
-        """Runs all jobs.
+        """Run all jobs.
 
         Raises:
             UsageError: an earlier result was made from other videos than are readable now.
@@ -140,7 +140,7 @@ class Scheduler:
         self._finish(running.job, future.result)
 
     def _take_what_is_done(self) -> None:
-        """Reuses results of an earlier call, or of an arm with the same training."""
+        """Reuse results of an earlier call, or of an arm with the same training."""
         while ready := [job for job in self.waiting if job.result_path.exists()]:
             for job in ready:
                 self.waiting.remove(job)
@@ -153,15 +153,15 @@ class Scheduler:
         for name, fingerprint in self.data.items():
             if made_from.get(name) != fingerprint:
                 raise UsageError(
-                    f"{job.result_path} was made from other videos of the split {name!r} than can be read today: some "
-                    "were added, deleted or changed. Restore them, or delete the results that were made without them"
+                    f"{job.result_path} was made from other videos of the split {name!r} than those readable today: "
+                    "some were added, deleted or changed. Restore them, or delete the old results"
                 )
 
     def _finish(self, job: Job, result: Callable[[], Record]) -> None:
         self.done += 1
         try:
             found = result()
-        except Exception as error:  # of one job, a crash of its process included; the others go on
+        except Exception as error:  # one failed job, even a crashed process, does not stop the others
             self.outcome.failures.append(f"{job.arm.name}, {job.name}: {_reason(error)}")
             if job.is_search:
                 self.done += sum(len(self._seeds(arm)) for arm in self._that_wait_for(job.arm))
@@ -211,7 +211,7 @@ class Scheduler:
 
 
 def _in_process(job: Job, messages: Messages, slot: int) -> Record:
-    """Runs the job in a process of its own, which sends its progress to the first one."""
+    """Run the job in its own process, and send the progress to the parent process."""
     sent = 0.0
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C and ends this one
 
@@ -226,7 +226,7 @@ def _in_process(job: Job, messages: Messages, slot: int) -> Record:
 
 
 def _end_with_the_parent() -> None:
-    """Ends this process if its parent was killed, so that it does not run beside a resumed experiment."""
+    """End this process if its parent was killed, so that it does not run beside a resumed experiment."""
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         os._exit(1)
@@ -237,7 +237,7 @@ def _reason(error: Exception) -> str:
 
 
 def _gpus() -> list[str]:
-    """Those that this process may use, as CUDA_VISIBLE_DEVICES names them; none where there is no choice."""
+    """Return the GPUs of this process, as CUDA_VISIBLE_DEVICES names them; empty if there are fewer than two."""
     import torch
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")

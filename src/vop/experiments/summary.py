@@ -1,4 +1,4 @@
-"""Sums up the runs of an experiment: means and spreads over seeds, gains with intervals, the paper beside them."""
+"""Summarize the runs of an experiment: means and spreads over seeds, gains with intervals, the paper's results."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from vop.experiments.results import (
 )
 from vop.experiments.scheduler import Outcome
 
-EXAMPLES = {COMPARE: 8, ABLATE: 4}  # sentences with thumbnail strips; a page of ablations has several experiments
+EXAMPLES = {COMPARE: 8, ABLATE: 4}  # sentences with thumbnail strips; fewer per ablation, since a page has several
 
 Statistic = Callable[[Iterable[Number]], Number]
 
@@ -43,7 +43,7 @@ Statistic = Callable[[Iterable[Number]], Number]
 def summarize(
     plan: Plan, outcome: Outcome, dataset: Dataset, *, parameters: Mapping[str, Parameters], command: str
 ) -> ExperimentResults:
-    """The results of an experiment.
+    """Return the results of an experiment.
 
     Args:
         parameters: parameter counts by arm.
@@ -167,7 +167,7 @@ def _over_seeds(runs: Sequence[RunRecord], statistic: Statistic) -> OverSeeds:
 
 
 def _kinds(runs: Sequence[RunRecord]) -> dict[str, KindResult]:
-    """The mean over seeds, by kind of content. Numbers that the first run lacks are left out."""
+    """Return the mean over seeds, by kind of content, of the numbers that the first run has."""
     found = {}
     for kind, first in runs[0].kinds.items():
         known = sorted(key for key, value in first.to_dict().items() if value is not None)
@@ -182,7 +182,7 @@ def _gain(ranks: list[QueryRanks], baseline: list[QueryRanks]) -> Gain:
 
 
 def _check_gallery(outcome: Outcome, arms: Sequence[Arm], ranks: Mapping[str, list[QueryRanks]]) -> None:
-    """Raises a UsageError if the runs were ranked on different galleries."""
+    """Raise a UsageError if the runs were ranked on different galleries."""
     first = ranks[arms[0].name][0]
     for arm in arms:
         for run, own in zip(outcome.runs[arm.name], ranks[arm.name], strict=True):
@@ -191,12 +191,12 @@ def _check_gallery(outcome: Outcome, arms: Sequence[Arm], ranks: Mapping[str, li
             except UsageError as error:
                 raise UsageError(
                     f"{run.run} was ranked on another gallery than {arms[0].name}: {error}. "
-                    f"Delete {run.run}/result.json, or those of the others, and run the experiment again"
+                    f"Delete {run.run}/result.json or the other result files, and run the experiment again"
                 ) from None
 
 
 def _examples(arms: Sequence[Arm], outcome: Outcome, split: Split, *, count: int) -> list[Example]:
-    """The sentences on which the arms disagree most evenly, by their first seeds, in the order of the split."""
+    """Return the sentences on which the arms' first seeds disagree most evenly, in the order of the split."""
     runs = {arm.name: outcome.runs[arm.name][0] for arm in arms}
     right = [[run.report.ranks.t2v[row] == 1 for run in runs.values()] for row in range(len(split))]
     uneven = [abs(2 * sum(marks) - len(marks)) for marks in right]

@@ -1,6 +1,6 @@
 """The jobs of an experiment: search one learning rate, or train and rank one run.
 
-Each runs in a process of its own. A result is a file that is written whole or not at all.
+Each job runs in its own process and writes its result file atomically.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ from vop.utils.threads import use_threads
 from vop.version import VERSION
 
 RESULT = "result.json"
-MAX_RESULT_BYTES = 2**30  # ranks, and the first video of each text
+MAX_RESULT_BYTES = 2**30  # limit for a result file: ranks, and the first video of each text
 EMBED_BATCH = 32  # videos per forward pass of the ranking
-# Measures of a benchmark beside the retrieval metrics: (similarity, split) -> {"extras": …, "kinds": …}.
+# Benchmark metrics in addition to retrieval metrics: (similarity, split) -> {"extras": …, "kinds": …}.
 MEASURES = {"emoji-motion": "vop.benchmarks.order:measure"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One process's work: the search for the rate of `arm` or, with a `rate`, a training and its ranking.
+    """The work of one process: search the learning rate of `arm` or, with a `rate`, train and rank.
 
     Attributes:
         out: the experiment's folder.
-        seed: of the training.
-        side_by_side: jobs that share the cores.
+        seed: the seed of the training.
+        side_by_side: the number of jobs that share the cores.
         gpu: the GPU to use, as in CUDA_VISIBLE_DEVICES; None for any.
         data: the fingerprint of each split's readable part.
-        code: of the method and the head when the experiment began; see `vop.experiments.source`.
+        code: hashes of the method's and the head's code at the start of the experiment; see `vop.experiments.source`.
     """
 
     plan: Plan
@@ -90,7 +90,7 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """The run's."""
+        """The folder of the run."""
         return self.out / "runs" / f"{self.arm.key}-{self.rate:.3g}-seed{self.seed}"
 
     def result(self) -> RunRecord | SearchRecord | None:
@@ -98,7 +98,7 @@ class Job:
         return self.existing_result() if self.result_path.exists() else None
 
     def existing_result(self) -> RunRecord | SearchRecord:
-        """Read the result's file.
+        """Read the result file.
 
         Raises:
             VopError: it is damaged.
@@ -127,7 +127,7 @@ def run_job(job: Job, progress: Progress) -> RunRecord | SearchRecord:
 
 
 def _check_code(job: Job) -> None:
-    """Raises a VopError if the code of a method changed during the experiment."""
+    """Raise a VopError if the code of a method changed during the experiment."""
     changed = changed_modules(job.code, code_of(job.arm.method, job.arm.head))
     if changed:
         raise VopError(
@@ -192,7 +192,7 @@ def _train_and_rank(job: Job, progress: Progress) -> RunRecord:
 
 
 def _trained(job: Job, progress: Progress) -> tuple[TextVideoModel, list[checkpoint.EpochRecord]]:
-    """The model with the chosen weights, and its history."""
+    """Train, and return the model with the selected weights and its history."""
     model = _model(job)
     if not model.trainable():
         return model.eval(), []
@@ -231,7 +231,7 @@ def _first_videos(similarity: Tensor, ranks: Sequence[int], targets: Sequence[in
 
 
 def _measured(job: Job, similarity: Tensor, split: Split) -> dict[str, Any]:
-    """`extras` and `kinds`, where the benchmark measures them."""
+    """Return `extras` and `kinds` if the benchmark has them."""
     name = job.plan.data.partition(":")[0]
     if name not in MEASURES:
         return {}
@@ -251,4 +251,4 @@ def _peak_memory() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes elsewhere
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on other systems

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from vop.backbones.clip.config import ClipSizes
     from vop.heads.base import Head
 
-# The built-in heads, called as in their papers. Other packages add theirs through entry points of the group
+# The built-in heads, named as in their papers. Other packages add theirs through entry points of the group
 # `vop.heads`.
 HEADS = {
     "meanP": "vop.heads.base:Head",
@@ -19,15 +19,15 @@ HEADS = {
     "tightTransf": "vop.heads.clip4clip:TightTransf",
     "x-pool": "vop.heads.x_pool:XPool",
 }
-MEAN = "meanP"  # the paper's head, which is the method's own pooling
-APART = ("meanP", "seqLSTM", "seqTransf")  # heads with an embedding of a video; the others are pairwise
+MEAN = "meanP"  # the paper's head: the method's own pooling
+APART = ("meanP", "seqLSTM", "seqTransf")  # heads with video embeddings; the others are pairwise
 REGISTRY: ClassRegistry[Head] = ClassRegistry(
     "head", HEADS, group="vop.heads", base="vop.heads.base:Head", given=["num_frames"]
 )
 
 
 def create(name: str, sizes: ClipSizes, *, num_frames: int = 12, **settings: Any) -> Head:
-    """Builds the head `name` for a backbone of `sizes`, freshly initialised; `start_from` gives it CLIP's weights.
+    """Build the head `name` for a backbone of `sizes`, freshly initialised, or with weights of the CLIP `start_from`.
 
     Args:
         name: a built-in name, one that an installed package adds, or "package.module:Class".
@@ -40,10 +40,10 @@ def create(name: str, sizes: ClipSizes, *, num_frames: int = 12, **settings: Any
 
 
 def find(name: str) -> type[Head]:
-    """The class of the head `name`."""
+    """Return the class of the head `name`."""
     return REGISTRY.find(name)
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """The settings of a head and their defaults: the keyword-only arguments of its class, without `num_frames`."""
+    """Return the settings of a head and their defaults: the keyword-only arguments of its class but `num_frames`."""
     return REGISTRY.settings_of(name)

@@ -1,4 +1,4 @@
-"""The base of all heads: how frame embeddings become a similarity, on top of any method.
+"""The base class of heads, which turn frame embeddings into a similarity, with any method.
 
 Shapes: `t` texts, `v` or `b` videos, `f` frames, `e` the joint space.
 """
@@ -18,7 +18,7 @@ from vop.video.clip import MAX_FRAMES
 
 
 class Head(nn.Module):
-    """meanP: nothing is trained. Every other head overrides a step of it.
+    """The head meanP, which has no trainable parameters. Other heads override parts of it.
 
         v = normalise(mean_j normalise(x_j)),    s(t, v) = normalise(t) . v
 
@@ -28,8 +28,8 @@ class Head(nn.Module):
     Source: VoP, section 3; CLIP4Clip's parameter-free calculator (arXiv 2104.08860) does the same.
 
     Attributes:
-        settings: the settings' values, filled in by `vop.heads.create`.
-        pairwise: whether it scores a text and a video together, so that a video has no embedding of its own.
+        settings: the values of the settings, set by `vop.heads.create`.
+        pairwise: whether it scores a text and a video together, without separate embeddings.
         scaled: whether the loss multiplies its scores by CLIP's logit scale.
     """
 
@@ -42,22 +42,22 @@ class Head(nn.Module):
         check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
 
     def start_from(self, clip: CLIP) -> None:
-        """Initialises parameters from the backbone, as the head's paper does. By default there are none."""
+        """Initialise parameters from the backbone, as the head's paper does. By default do nothing."""
 
     def pool(self, frames: Tensor) -> Tensor:
-        """Raw frame embeddings (b, f, e) to unit video embeddings (b, e), float32."""
+        """Pool raw frame embeddings (b, f, e) to unit video embeddings (b, e), float32."""
         return F.normalize(F.normalize(frames.float(), dim=-1).mean(dim=1), dim=-1)
 
     def score(self, texts: Tensor, frames: Tensor) -> Tensor:
-        """Raw text (t, e) and frame embeddings (v, f, e) to scores (t, v), float32: here the cosine."""
+        """Score raw text (t, e) and frame embeddings (v, f, e): (t, v), float32. By default the cosine."""
         return F.normalize(texts.float(), dim=-1) @ self.pool(frames).T
 
     def pair_floats(self, frames: Tensor) -> int:
-        """The numbers that `score` keeps in memory per pair of a text and a video (v, f, e), for pairwise heads."""
-        return 3 * frames.shape[2]  # a pooled video or two, and their product
+        """Return how many numbers `score` keeps in memory per text and video, for videos (v, f, e)."""
+        return 3 * frames.shape[2]  # up to two pooled videos, and their product
 
     def frame_tables(self) -> list[tuple[nn.Parameter, int]]:
-        """Parameters with an entry for each frame position, and the axis of the entries."""
+        """Return the parameters with an entry per frame position, and the axis of the entries."""
         return []
 
 
@@ -68,6 +68,6 @@ class PairwiseHead(Head):
 
     def pool(self, frames: Tensor) -> Tensor:
         raise UsageError(
-            f"the head {type(self).__name__} has no embedding of a video by itself, only scores of texts with videos: "
-            "call score(texts, frames), or take a head that is not pairwise"
+            f"the head {type(self).__name__} is pairwise and has no separate video embeddings: "
+            "call score(texts, frames), or use a head that is not pairwise"
         )

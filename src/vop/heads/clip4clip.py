@@ -1,6 +1,6 @@
 """CLIP4Clip's similarity calculators (Luo et al. 2021, arXiv 2104.08860; released code: ArrowLuo/CLIP4Clip).
 
-Frames x_1 .. x_f and a text t, both as the towers project them, not normalised; `p` are learned frame positions:
+Frames x_1 .. x_f and a text t are the projected outputs of the towers, not normalised; `p` are learned frame positions:
 
     seqLSTM      h = x + LSTM(x)
     seqTransf    h = x + Transformer(x + p)
@@ -8,16 +8,16 @@ Frames x_1 .. x_f and a text t, both as the towers project them, not normalised;
     tightTransf  [c, ...] = Transformer([t + p_t + T_t, x + p + T_x])
                  s(t, v) = w . act(W LN(c) + b)
 
-The Transformer is of CLIP's blocks: pre-norm, QuickGELU (`act`, too), every token sees every other.
+The Transformer consists of CLIP's blocks: pre-norm, QuickGELU (also `act`), full attention.
 
-As in the released code: seqLSTM has no positions (they are made there, and never added); tightTransf's sum of tokens
-and positions has dropout, and nothing else has. Unlike it:
-- Token types `T` are added; there they are commented out. They start at zero, where both are the same.
-- `w` has no bias: it would add the same to every score, which neither the loss nor a ranking sees.
-- LayerNorm's epsilon is CLIP's, 1e-5, with which the layers were pretrained; there 1e-12.
-- Layers and positions that do not come from CLIP start as CLIP's did; there mostly with a standard deviation of 0.02,
-  as `W` and `w` do here, too.
-- There are positions for `num_frames` frames, not for 77 of which the first are used.
+As in the released code, seqLSTM has no positions (the code creates them, but does not add them), and dropout applies
+only to tightTransf's sum of tokens and positions. Differences from the released code:
+- Token types `T` are added; the released code has them commented out. They start at zero, where both are equal.
+- `w` has no bias: it would shift all scores equally, which changes neither the loss nor a ranking.
+- LayerNorm's epsilon is 1e-5, as in CLIP's pretraining, instead of 1e-12.
+- Layers and positions without pretrained weights are initialised as in CLIP. The released code mostly uses a standard
+  deviation of 0.02, which here applies to `W` and `w` only.
+- There are positions for `num_frames` frames only, instead of 77.
 
 Shapes: `t` texts, `v` or `b` videos, `f` frames, `e` the joint space.
 """
@@ -37,14 +37,14 @@ from vop.errors import UsageError
 from vop.heads.base import Head, PairwiseHead
 from vop.utils.checks import check_frames, check_whole
 
-HEAD_WIDTH = 64  # of an attention head, as in every CLIP of OpenAI's
-POSITION_STD = 0.01  # of CLIP's text positions
+HEAD_WIDTH = 64  # width of an attention head, as in every CLIP model of OpenAI
+POSITION_STD = 0.01  # as CLIP's text positions
 POOLER_STD = 0.02  # the released code's `initializer_range`
 TIGHT_DROPOUT = 0.1  # the released code's `hidden_dropout_prob`
 
 
 class SeqLstm(Head):
-    """A one-layer LSTM over the frames, first to last, hidden size `e`, added to them."""
+    """Adds a one-layer LSTM over the frames to them; it runs from first to last and has the hidden size `e`."""
 
     def __init__(self, sizes: ClipSizes, **settings: Any) -> None:
         super().__init__(sizes, **settings)
@@ -56,10 +56,10 @@ class SeqLstm(Head):
 
 
 class SeqTransf(Head):
-    """A Transformer over the frames with their positions, added to them.
+    """Adds a Transformer over the frames and their positions to them.
 
     Settings:
-        layers: of the Transformer (CLIP4Clip: 4).
+        layers: the number of Transformer layers (CLIP4Clip: 4).
     """
 
     def __init__(self, sizes: ClipSizes, *, layers: int = 4, num_frames: int = 12) -> None:
@@ -68,7 +68,7 @@ class SeqTransf(Head):
         self.layers = make_joint_layers(sizes, layers)
 
     def start_from(self, clip: CLIP) -> None:
-        """The first layers and positions of the text tower, where it is as wide as the joint space."""
+        """Copy the first layers and positions of the text tower, if it is as wide as the joint space."""
         copy_layers(self.layers, clip)
         copy_positions(self.positions, clip)
 
@@ -88,7 +88,7 @@ class TightTransf(PairwiseHead):
     """A Transformer over the text and the frames. Its output at the text's token becomes the logit.
 
     Settings:
-        layers: of the Transformer (CLIP4Clip: 4).
+        layers: the number of Transformer layers (CLIP4Clip: 4).
     """
 
     scaled = False
@@ -109,13 +109,13 @@ class TightTransf(PairwiseHead):
         nn.init.normal_(self.similarity.weight, std=POOLER_STD)
 
     def start_from(self, clip: CLIP) -> None:
-        """The first layers and positions of the text tower, where it is as wide as the joint space."""
+        """Copy the first layers and positions of the text tower, if it is as wide as the joint space."""
         copy_layers(self.layers, clip)
         copy_positions(self.text_position, clip)
         copy_positions(self.positions, clip, first=1)
 
     def score(self, texts: Tensor, frames: Tensor) -> Tensor:
-        """Raw text (t, e) and frame embeddings (v, f, e) to logits (t, v), float32.
+        """Return the logits (t, v), float32, for raw text (t, e) and frame embeddings (v, f, e).
 
         Holds (1 + f) tokens of every layer's activations for each of the t * v pairs: pass blocks that fit.
         """
@@ -128,11 +128,11 @@ class TightTransf(PairwiseHead):
         return self.similarity(pooled).view(len(texts), len(frames))
 
     def pair_floats(self, frames: Tensor) -> int:
-        per_token = 16 * frames.shape[2]  # in a layer: tokens, q, k, v, and the MLP, which is four times as wide
+        per_token = 16 * frames.shape[2]  # in a layer: tokens, q, k, v, and the MLP of four times the width
         return (1 + frames.shape[1]) * per_token
 
     def pair_tokens(self, texts: Tensor, frames: Tensor) -> Tensor:
-        """(t, e) and (v, f, e) to every pair's sequence, (t * v, 1 + f, e), the videos running faster."""
+        """Return the sequences of all pairs of (t, e) and (v, f, e): (t * v, 1 + f, e), in text-major order."""
         texts = texts + self.text_position + self.types[0]
         frames = frames + self.positions + self.types[1]
         t, v = len(texts), len(frames)
@@ -144,14 +144,14 @@ class TightTransf(PairwiseHead):
 
 
 def make_joint_layers(sizes: ClipSizes, layers: int) -> Layers:
-    """CLIP's blocks for tokens of the joint space, initialised as CLIP's towers were before their training."""
+    """Return CLIP blocks for tokens of the joint space, initialised as CLIP's towers before pretraining."""
     check_whole("layers", layers, at_least=1, at_most=100)
     width = sizes.embed_dim
     heads = max(1, width // HEAD_WIDTH)
     if width % heads:
         raise UsageError(
-            f"this backbone's joint space is {width} wide, which its {heads} attention heads do not divide: "
-            "take a head without a Transformer (meanP, seqLSTM, x-pool)"
+            f"this backbone's joint space is {width} wide, which {heads} attention heads cannot divide evenly: "
+            "use a head without a Transformer (meanP, seqLSTM, x-pool)"
         )
     shape = TowerSizes(
         width=width,
@@ -168,7 +168,7 @@ def make_joint_layers(sizes: ClipSizes, layers: int) -> Layers:
 
 
 def initialise(layer: Layer, *, width: int, depth: int) -> None:
-    """Initialises a block as OpenAI's CLIP does: output projections get a smaller deviation in deeper networks."""
+    """Initialise a block as OpenAI's CLIP does. Deeper networks get a smaller deviation of output projections."""
     attention, mlp = layer.attention, layer.mlp
     into_stream = (2 * width * depth) ** -0.5
     nn.init.normal_(attention.in_proj.weight, std=width**-0.5)
@@ -180,7 +180,7 @@ def initialise(layer: Layer, *, width: int, depth: int) -> None:
 
 
 def copy_layers(layers: Iterable[Layer], clip: CLIP) -> None:
-    """Copies the text tower's first layers into `layers`, if the widths are equal. Layers that it lacks stay."""
+    """Copy the text tower's first layers into `layers`, if the widths are equal. Further layers stay unchanged."""
     tower = clip.sizes.text
     if (tower.width, tower.mlp_width) != (clip.sizes.embed_dim, 4 * clip.sizes.embed_dim):
         return
@@ -189,7 +189,7 @@ def copy_layers(layers: Iterable[Layer], clip: CLIP) -> None:
 
 
 def copy_positions(table: nn.Parameter, clip: CLIP, *, first: int = 0) -> None:
-    """Copies the text tower's positions from `first` on into `table` (n, e), if the widths are equal."""
+    """Copy the text tower's positions from `first` on into `table` (n, e), if the widths are equal."""
     if clip.sizes.text.width != table.shape[1]:
         return
     rows = clip.text.positions.detach()[first : first + len(table)]

@@ -1,14 +1,14 @@
 """X-Pool: text-conditioned pooling of frames (Gorti et al., CVPR 2022, arXiv 2203.15086; code: layer6ai-labs/xpool).
 
-For a text t and frames x_1 .. x_f, both as the towers project them, not normalised:
+For a text t and frames x_1 .. x_f, the projected outputs of the towers, not normalised:
 
     q = W_q LN(t),   k_j = W_k LN(x_j),   u_j = W_v LN(x_j)        one LN for both sides
     r = LN(W_o sum_j softmax_j(q . k_j / sqrt(e)) u_j)
     z = LN(r + dropout(W_l r))
     s(t, v) = cos(t, z)
 
-Every W starts as the identity and has a bias that starts at zero, except the keys'. A bias there would add the same
-number to all of a text's scores with frames, which the softmax cancels. The released code has it, without effect.
+Every W starts as the identity and has a bias that starts at zero, except W_k. A bias of the keys would shift all frame
+scores of a text equally, which the softmax cancels. The released code has this bias, without effect.
 
 Shapes: `t` texts, `v` videos, `f` frames, `h` attention heads, `d` their width, `e` the joint space.
 """
@@ -28,11 +28,11 @@ from vop.utils.checks import check_number, check_whole
 
 
 class XPool(PairwiseHead):
-    """Pools a video for each text by the text's attention to its frames.
+    """Pools a video for each text with the text's attention to the frames.
 
     Settings:
-        heads: of the attention (X-Pool: 1).
-        dropout: before the residual (X-Pool: 0.3).
+        heads: the number of attention heads (X-Pool: 1).
+        dropout: the dropout before the residual addition (X-Pool: 0.3).
     """
 
     def __init__(self, sizes: ClipSizes, *, heads: int = 1, dropout: float = 0.3, **settings: Any) -> None:
@@ -40,7 +40,7 @@ class XPool(PairwiseHead):
         width = sizes.embed_dim
         check_whole("heads", heads, at_least=1)
         if width % heads:
-            raise UsageError(f"heads is {heads}; it divides the {width} dimensions of this backbone's joint space")
+            raise UsageError(f"heads is {heads}; it must divide the {width} dimensions of this backbone's joint space")
         check_number("dropout", dropout, at_least=0, below=1)
         self.heads = heads
         self.input_norm, self.pooled_norm, self.output_norm = (nn.LayerNorm(width) for _ in range(3))
@@ -49,7 +49,7 @@ class XPool(PairwiseHead):
         self.dropout = nn.Dropout(dropout)
 
     def score(self, texts: Tensor, frames: Tensor) -> Tensor:
-        """Raw text (t, e) and frame embeddings (v, f, e) to cosines (t, v), float32.
+        """Return the cosines (t, v), float32, for raw text (t, e) and frame embeddings (v, f, e).
 
         Holds a few tensors (v, t, e): pass blocks that fit.
         """
@@ -58,14 +58,14 @@ class XPool(PairwiseHead):
         return torch.einsum("te,vte->tv", F.normalize(texts, dim=-1), pooled)
 
     def pool_for(self, texts: Tensor, frames: Tensor) -> Tensor:
-        """(t, e) and (v, f, e) to each video pooled for each text: (v, t, e), not normalised."""
+        """Pool each video (v, f, e) for each text (t, e): (v, t, e), not normalised."""
         attended = self.pooled_norm(self.attend(self.input_norm(texts), self.input_norm(frames)))
         return self.output_norm(attended + self.dropout(self.linear(attended)))
 
     def attend(self, texts: Tensor, frames: Tensor) -> Tensor:
-        """Attention of texts (t, e) to the frames (v, f, e) of each video separately: (v, t, e).
+        """Return the attention of texts (t, e) to the frames (v, f, e) of each video separately: (v, t, e).
 
-        `W_o` is linear, and a text's weights sum to one: it is applied to f frames of a video instead of to t sums.
+        `W_o` is linear and a text's weights sum to one, so it is applied to the f frames of a video instead of t sums.
         """
         split = (self.heads, -1)
         q, k, u = self.query(texts), self.key(frames), self.value(frames)

@@ -32,7 +32,7 @@ METHODS = {
 # Methods of converted checkpoints. They open like any other, but cannot be trained and are not listed.
 IMPORTED = {"vop-modelscope": "vop.methods.vop_modelscope:VoPModelScope"}
 
-# The libraries that methods need beyond the package's own dependencies. Each is the name of an extra, too.
+# Libraries that methods need beyond the package's dependencies. Each is also the name of an extra.
 LIBRARIES = {"lora": "peft"}
 REGISTRY: ClassRegistry[Method] = ClassRegistry(
     "method", METHODS, group="vop.methods", base="vop.methods.base:Method", unlisted=IMPORTED
@@ -40,7 +40,7 @@ REGISTRY: ClassRegistry[Method] = ClassRegistry(
 
 
 def create(name: str, sizes: ClipSizes, **settings: Any) -> Method:
-    """Builds the method `name` for a backbone of `sizes`, freshly initialised.
+    """Build the method `name` for a backbone of `sizes`, freshly initialised.
 
     Args:
         name: a built-in name, one that an installed package adds, or "package.module:Class".
@@ -52,27 +52,27 @@ def create(name: str, sizes: ClipSizes, **settings: Any) -> Method:
 
 
 def available() -> list[str]:
-    """The built-in methods whose libraries are installed."""
+    """Return the built-in methods whose libraries are installed."""
     return [name for name in METHODS if name not in LIBRARIES or find_spec(LIBRARIES[name])]
 
 
 def added() -> list[str]:
-    """The names that installed packages add; their classes are not imported."""
+    """Return the method names that installed packages add, without importing the classes."""
     return REGISTRY.added()
 
 
 def find(name: str) -> type[Method]:
-    """The class of the method `name`."""
+    """Return the class of the method `name`."""
     return REGISTRY.find(name)
 
 
 def find_trainable(name: str) -> type[Method]:
-    """The class of the method `name`; a UsageError if it only opens converted checkpoints."""
+    """Return the class of the method `name`; raise a UsageError if it only opens converted checkpoints."""
     if name in IMPORTED:
         raise unknown_name("method", name, REGISTRY.names())
     return REGISTRY.find(name)
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """The settings of a method and their defaults: the keyword-only arguments of its class and its bases."""
+    """Return the settings of a method and their defaults: the keyword-only arguments of its class and its bases."""
     return REGISTRY.settings_of(name)

@@ -6,7 +6,7 @@ With `A(h) = W_up relu(W_down h + b_down) + b_up`, a layer of either tower becom
     adapter-ffn    x = x + attention(norm(x));                x = x + mlp(norm'(x)) + A(norm'(x))
 
 `W_up` and `b_up` start at 0, so that training starts from CLIP itself. The paper does not say what goes into the
-bottleneck; here it is what the attention or the MLP is given (the parallel adapter of He et al., ICLR 2022).
+bottleneck; here it is the input of the attention or the MLP (the parallel adapter of He et al., ICLR 2022).
 
 Shapes: `b` sequences, `n` tokens, `d` a tower's width, `h` the bottleneck's.
 """
@@ -28,7 +28,7 @@ from vop.utils.checks import check_whole
 
 
 class Bottleneck(nn.Module):
-    """(b, n, d) to (b, n, d) through h; 0 at the start."""
+    """A bottleneck of width h: (b, n, d) to (b, n, d). Its output starts at 0."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Bottleneck(nn.Module):
 
 
 class Bottlenecks(nn.ModuleList):
-    """One for each layer of a tower."""
+    """One bottleneck for each layer of a tower."""
 
     if TYPE_CHECKING:
 
@@ -74,7 +74,7 @@ class AdapterFfn(Method):
 
     @staticmethod
     def block(layer: Layer, beside: Bottleneck, x: Tensor, *, causal: bool = False, read: int | None = None) -> Tensor:
-        """`Layer.forward` with the bottleneck's output added; (b, n, d) to (b, read or n, d)."""
+        """Do `Layer.forward` and add the bottleneck's output: (b, n, d) to (b, read or n, d)."""
         x = x[:, :read] + layer.attention(layer.attention_norm(x), causal=causal, read=read)
         h = layer.mlp_norm(x)
         return x + layer.mlp(h) + beside(h)

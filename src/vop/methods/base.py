@@ -1,4 +1,4 @@
-"""The base of all methods: how texts and frames are embedded with a CLIP, and which parameters train.
+"""The base class of methods, which embed texts and frames with a CLIP and define the trained parameters.
 
 Shapes: `b` videos or texts, `f` frames, `n` tokens, `d` a tower's width, `e` the joint space.
 """
@@ -17,9 +17,9 @@ from vop.video.clip import MAX_FRAMES
 
 
 class Method(nn.Module):
-    """Zero-shot CLIP: nothing is trained. Every other method overrides a step of it.
+    """Zero-shot CLIP, which has no trainable parameters. Other methods override parts of it.
 
-    A method's own parameters are trained and saved, and so are those of the backbone that `attach` makes trainable.
+    Training changes, and a run saves, the method's own parameters and those of the backbone that `attach` unfreezes.
     Keyword-only arguments of the constructor are the method's settings.
 
     Activations have the backbone's dtype, float32 or bfloat16; what trains is float32. PyTorch's own modules in a
@@ -27,8 +27,8 @@ class Method(nn.Module):
     Cast a parameter of your own where it meets an activation: `self.weight.to(x.dtype)`. `pool` gets float32.
 
     Attributes:
-        settings: the settings' values, filled in by `vop.methods.create`.
-        max_tokens: positions of a caption, [BOS] and [EOS] included.
+        settings: the values of the settings, set by `vop.methods.create`.
+        max_tokens: the number of positions of a caption, including [BOS] and [EOS].
         learning_rate: the default of a recipe. For prompts, a good rate on emoji-motion with `mini`
             (docs/results.md); for weights of the backbone a lower one, chosen for OpenAI's CLIP.
         changes_backbone: whether `attach` trains weights of the backbone or puts modules into it, so that no other
@@ -55,27 +55,27 @@ class Method(nn.Module):
         self.max_tokens = sizes.positions
 
     def attach(self, clip: CLIP) -> None:
-        """Makes parameters of the frozen backbone trainable, or adds modules to it. By default it does neither."""
+        """Unfreeze parameters of the backbone, or add modules to it. By default do neither."""
 
     def embed_tokens(self, clip: CLIP, ids: Tensor) -> Tensor:
-        """Token ids (b, n) to text embeddings (b, e)."""
+        """Embed token ids (b, n): text embeddings (b, e)."""
         return clip.text(ids)
 
     def embed_frames(self, clip: CLIP, pixels: Tensor) -> Tensor:
-        """Normalised pixels (b, f, 3, h, w) to frame embeddings (b, f, e)."""
+        """Embed normalised pixels (b, f, 3, h, w): frame embeddings (b, f, e)."""
         return clip.vision(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
 
     def pool(self, frames: Tensor) -> Tensor:
-        """Frame embeddings (b, f, e) to video embeddings (b, e): normalise, mean, normalise (paper, section 3)."""
+        """Pool frame embeddings (b, f, e) to video embeddings (b, e): normalise, mean, normalise (paper, section 3)."""
         return F.normalize(F.normalize(frames, dim=-1).mean(dim=1), dim=-1)
 
     def frame_tables(self) -> list[tuple[nn.Parameter, int]]:
-        """Parameters with an entry for each frame position, and the axis of the entries.
+        """Return the parameters with an entry per frame position, and the axis of the entries.
 
         They are interpolated when the number of frames changes.
         """
         return []
 
     def uncounted_parameters(self, clip: CLIP) -> int:
-        """The number of trainable parameters, in the backbone too, that the paper's count leaves out."""
+        """Return the number of trainable parameters that the paper does not count, including those in the backbone."""
         return 0

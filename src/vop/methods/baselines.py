@@ -26,7 +26,7 @@ class Full(Method):
     """Full fine-tuning.
 
     Settings:
-        train_logit_scale: the inverse temperature of the loss trains as well, up to CLIP's limit of 100.
+        train_logit_scale: whether to train the inverse temperature of the loss, up to CLIP's limit of 100.
     """
 
     learning_rate = 1e-5
@@ -49,7 +49,8 @@ class Bias(Method):
 
     Settings:
         train_logit_scale: as for `full`.
-        attention_biases: the biases of the attention's input projections train as well; the paper counts none of them.
+        attention_biases: whether to train the biases of the attention's input projections. The paper does not count
+            them.
     """
 
     learning_rate = 1e-3
@@ -73,7 +74,7 @@ class Bias(Method):
 
 
 class Proj(Method):
-    """Linear probing of CLIP: the matrices from both towers into the joint space."""
+    """Linear probing: trains the projections of both towers into the joint space."""
 
     learning_rate = 1e-3
     changes_backbone = True
@@ -84,7 +85,7 @@ class Proj(Method):
 
 
 class Partial(Method):
-    """The last layer of both towers."""
+    """Trains the last layer of both towers."""
 
     learning_rate = 1e-4
     changes_backbone = True
@@ -98,12 +99,12 @@ class Partial(Method):
 
 
 def uncounted(clip: CLIP) -> int:
-    """Trainable parameters of the backbone that are not among `layer_parameters`."""
+    """Count the trainable parameters of the backbone outside `layer_parameters`."""
     return _trainable(clip.parameters()) - _trainable(layer_parameters(clip))
 
 
 def layer_parameters(clip: CLIP) -> Iterator[nn.Parameter]:
-    """Yields the parameters that the paper counts: those of layers, without the attention's `in_proj`."""
+    """Yield the parameters that the paper counts: those of layers, except the attention's `in_proj`."""
     layers = (nn.Linear, nn.Conv2d, nn.Embedding, nn.LayerNorm)
     for name, module in clip.named_modules():
         if isinstance(module, layers) and not name.endswith("in_proj"):

@@ -15,13 +15,13 @@ from vop.backbones.clip.layers import free_parameter
 from vop.backbones.clip.model import make_layers
 from vop.utils.checks import check_choice
 
-TRANSFORMER_LAYERS = 4  # the paper's ablation
+TRANSFORMER_LAYERS = 4  # as in the paper's ablation
 
 
 class Lstm(nn.Module):
     """A one-layer LSTM, hidden size `d` per direction; (b, f, d) to (b, f, h), h = d or 2d."""
 
-    positions: nn.Parameter | None = None  # an LSTM sees the order without them
+    positions: nn.Parameter | None = None  # an LSTM needs no positions
 
     def __init__(self, width: int, *, bidirectional: bool) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Lstm(nn.Module):
 class Transformer(nn.Module):
     """Four transformer layers of the tower's own shape over frames with learned positions; (b, f, d) to (b, f, d).
 
-    The paper only says "4-layer Transformer". Without positions it would not see the order of the frames.
+    The paper only says "4-layer Transformer". Without positions it would ignore the order of the frames.
     """
 
     def __init__(self, sizes: ClipSizes, *, num_frames: int) -> None:

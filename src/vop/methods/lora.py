@@ -23,9 +23,9 @@ class LoRA(Method):
     """Low-rank updates of the attention's projections.
 
     Settings:
-        rank: of the updates.
-        alpha: their scale is `alpha / rank`.
-        targets: the linear layers that get one: of `in_proj` and `out_proj` (attention), `fc1` and `fc2` (MLP).
+        rank: the rank of the updates.
+        alpha: sets the scale of the updates, `alpha / rank`.
+        targets: the linear layers with updates: any of `in_proj` and `out_proj` (attention), `fc1` and `fc2` (MLP).
     """
 
     learning_rate = 1e-3
@@ -45,7 +45,7 @@ class LoRA(Method):
         check_whole("alpha", alpha, at_least=1)
         check_list("targets", targets, example="[fc1, fc2]")
         if not targets:
-            raise UsageError(f"targets is {targets!r}; name one or more of {', '.join(TARGETS)}")
+            raise UsageError(f"targets is {targets!r}; name at least one of {', '.join(TARGETS)}")
         for target in targets:
             check_choice("target of lora", target, TARGETS)
         self.rank, self.alpha, self.targets = rank, alpha, list(targets)

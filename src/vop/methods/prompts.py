@@ -1,4 +1,4 @@
-"""Trainable prompt tokens, fresh for every layer.
+"""Trainable prompt tokens, separate for each layer.
 
 Shapes: `L` layers with prompts, `P` prompts, `d` the tower's width. Layers are numbered from 1, as in the paper.
 """
@@ -26,12 +26,12 @@ class LayerPrompts(nn.Module):
         self.tokens = free_parameter(len(layers), *shape, std=PROMPT_STD) if has_tokens else None
 
     def get(self, layer: int) -> Tensor | None:
-        """The prompts of `layer` (from 1); None if it has none."""
+        """Return the prompts of `layer` (from 1), or None if it has none."""
         return self.tokens[self.row[layer]] if self.tokens is not None and layer in self.row else None
 
 
 def which_layers(layers: Sequence[int] | None, *, depth: int, setting: str) -> tuple[int, ...]:
-    """The layers that a setting names, sorted. None means all of the `depth` layers, an empty sequence none of them."""
+    """Return the layers that a setting names, sorted. None means all `depth` layers, an empty sequence no layer."""
     if layers is None:
         return tuple(range(1, depth + 1))
     check_list(setting, layers, example="[1, 2, 3]")

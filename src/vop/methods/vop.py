@@ -4,7 +4,7 @@ In layer i of the vision tower, for the tokens of a frame j (equation 4):
 
     [c_i, _, E_i] = V_i([c_{i-1}, P_{i-1}, E_{i-1}])
 
-and of the text tower, likewise after [BOS]. Every layer has prompts `P_i` of its own; its outputs at their places are
+and likewise in the text tower, after [BOS]. Every layer has its own prompts `P_i`; its outputs at their positions are
 discarded. In layer 1 the visual prompts are inserted before CLIP's `ln_pre`, and the text prompts before the positions
 are added, so that they take positions 1..P.
 
@@ -80,7 +80,7 @@ class VoP(Method):
         return clip.vision.head(cls)
 
     def vision_layer(self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """One layer within each frame: [CLS] (b, f, d) and patches (b, f, n, d) to the same shapes."""
+        """Apply one layer within each frame. [CLS] (b, f, d) and patches (b, f, n, d) keep their shapes."""
         b, f, n, _ = patches.shape
         parts = [cls.unsqueeze(2), patches]
         prompts = self.frame_prompts(number, cls)
@@ -91,12 +91,12 @@ class VoP(Method):
         return cls.unflatten(0, (b, f)).squeeze(2), patches.unflatten(0, (b, f))
 
     def frame_prompts(self, number: int, cls: Tensor) -> Tensor | None:
-        """The prompts of layer `number`, broadcastable to (b, f, P, d); `cls` (b, f, d) enters the layer."""
+        """Return the prompts of layer `number`, broadcastable to (b, f, P, d); `cls` (b, f, d) enters the layer."""
         return self.shared_prompts.get(number)
 
 
 def run_layer(vision: VisionTower, number: int, tokens: Tensor, *, cls: int) -> Tensor:
-    """Layer `number` of the vision tower, with `ln_pre` in front of the first one.
+    """Apply layer `number` of the vision tower, with `ln_pre` before the first layer.
 
     In the last layer only the first `cls` tokens are computed, since nothing reads the others.
     """
@@ -105,9 +105,9 @@ def run_layer(vision: VisionTower, number: int, tokens: Tensor, *, cls: int) -> 
 
 
 def drop_prompts(tokens: Tensor, *, before: int, after: int) -> tuple[Tensor, Tensor]:
-    """(b, before + P + after, d) to the tokens before the prompts and those after them (none in the last layer)."""
+    """Split (b, before + P + after, d) into the tokens before and after the prompts (none after in the last layer)."""
     prompts = tokens.shape[1] - before - after
     if prompts < 0:
         return tokens, tokens[:, before:]
-    first, _, rest = tokens.split([before, prompts, after], dim=1)  # one backward pass for a split, one each for slices
+    first, _, rest = tokens.split([before, prompts, after], dim=1)  # a split has one backward pass, slices one each
     return first, rest

@@ -5,7 +5,7 @@ over it, and an FC layer makes S prompts for every frame:
 
     P_i^j = [shared_i, FC(CMM(c_i^1, ..., c_i^f))_j]
 
-All layers share one CMM and one FC. The [CLS] tokens themselves stay as they are.
+All layers share one CMM and one FC. The [CLS] tokens themselves do not change.
 
 Shapes: `b` videos, `f` frames, `S` specific prompts, `P` prompts, `n` patches, `d` the vision tower's width.
 """
@@ -28,7 +28,7 @@ CMM_ROLES = ("prompts", "replace")
 
 
 class VoPC(VoP):
-    """VoP with prompts that are generated from the content of the frames.
+    """VoP with prompts generated from the content of the frames.
 
     Settings:
         specific_prompts: the number of visual prompts that are generated (paper: 4 of 8).
@@ -53,7 +53,7 @@ class VoPC(VoP):
         super().__init__(sizes, visual_prompts=visual_prompts - generated, **settings)
         self.cmm_role = cmm_role
         module = ContextModule(sizes, kind=cmm, outputs=generated or 1, num_frames=self.num_frames)
-        self.context = module if self.visual_layers else None  # without such layers it would never train
+        self.context = module if self.visual_layers else None  # without visual layers it would never train
 
     def frame_tables(self) -> list[tuple[nn.Parameter, int]]:
         positions = None if self.context is None else self.context.cmm.positions
@@ -73,6 +73,6 @@ class VoPC(VoP):
 
     def _contexts(self, cls: Tensor) -> Tensor:
         assert self.context is not None  # only layers with visual prompts ask
-        if self.context.cmm.positions is not None:  # an LSTM takes any number
+        if self.context.cmm.positions is not None:  # an LSTM takes any number of frames
             check_frames(cls.shape[1], self.num_frames)
         return self.context(cls)

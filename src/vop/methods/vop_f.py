@@ -1,6 +1,6 @@
 """VoP^F: function-specific video prompts, and its combinations (arXiv 2211.12764, section 3.3).
 
-Layers 1..K_s look at each frame by itself; layers K_s+1..K attend over all frames of the video at once, with prompts of
+Layers 1..K_s attend within each frame. Layers K_s+1..K attend over all frames of the video at once, with prompts for
 the whole video:
 
     [C_1..C_f, _, E_1, ..., E_f] = V_i([C_1..C_f, P_i, E_1, ..., E_f])        for i > K_s
@@ -33,8 +33,8 @@ class VoPF(VoP):
     """VoP whose upper vision layers see the whole video.
 
     Settings:
-        split_layer: K_s; None for two thirds of the layers (the paper's 8 of 12). At the tower's depth it is VoP.
-        visual_layers: those up to K_s get frame-level prompts, those above it video-level ones.
+        split_layer: K_s; None for two thirds of the layers (paper: 8 of 12). The tower's depth gives plain VoP.
+        visual_layers: layers with prompts: frame-level ones up to K_s, video-level ones above.
     """
 
     def __init__(

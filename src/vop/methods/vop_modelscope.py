@@ -1,15 +1,15 @@
-"""Basic VoP as its authors released it on ModelScope (damo/cv_vit-b32_retrieval_vop), quirks included.
+"""Basic VoP as released by its authors on ModelScope (damo/cv_vit-b32_retrieval_vop), with its quirks.
 
 Differences from `vop`, which follows the paper:
 
-- a caption is padded with 0 to all the positions that the prompts leave free (77 - 8 = 69), and cut to as many;
-- the first text prompts stand after [BOS] (prefix), the others before the last position of the padded sequence
-  (suffix): `[BOS, prefix, w_2 .. w_68, suffix, w_69]`;
-- the output is read at `argmax(ids)`, where [EOS] is in the caption without prompts, plus the number of *all* prompts,
-  though only the prefix stands before [EOS] unless the caption fills every position;
+- a caption is padded with 0, or truncated, to the number of positions that the prompts leave free (77 - 8 = 69);
+- the first text prompts follow [BOS] (prefix), the others precede the last position of the padded sequence (suffix):
+  `[BOS, prefix, w_2 .. w_68, suffix, w_69]`;
+- the output is read at `argmax(ids)`, the position of [EOS] without prompts, plus the number of *all* prompts, although
+  only the prefix precedes [EOS] unless the caption fills every position;
 - a video's embedding is the mean of its frames' unit embeddings, and is not normalised again.
 
-Only for reading that release: train `vop` instead.
+Use it only to load that release. Train `vop` instead.
 
 Shapes: `b` texts, `n` tokens, `P` prompts, `d` the text tower's width, `e` the joint space.
 """
@@ -35,7 +35,7 @@ class VoPModelScope(VoP):
     """VoP with a prefix and a suffix of text prompts in every layer.
 
     Settings:
-        text_suffix: how many of the text prompts, the last ones, stand before the sequence's last position.
+        text_suffix: the number of text prompts, the last ones, before the sequence's last position.
     """
 
     pools_itself = True
@@ -44,7 +44,7 @@ class VoPModelScope(VoP):
         super().__init__(sizes, text_prompts=text_prompts, **settings)
         check_whole("text_suffix", text_suffix, at_least=0)
         if text_suffix > text_prompts:
-            raise UsageError(f"text_suffix is {text_suffix} of text_prompts {text_prompts}: at most all can be suffix")
+            raise UsageError(f"text_suffix is {text_suffix}; it must be at most text_prompts, {text_prompts}")
         if settings.get("text_layers") is not None:
             raise UsageError("text_layers cannot be chosen for vop-modelscope: every layer has text prompts")
         self.prefix, self.suffix = text_prompts - text_suffix, text_suffix
@@ -64,7 +64,7 @@ class VoPModelScope(VoP):
         return F.normalize(frames, dim=-1).mean(dim=1)
 
     def _pad(self, text: TextTower, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, n) to (b, max_tokens), 0 after each [EOS], and the position of [EOS], (b,). Truncated texts keep it."""
+        """Pad (b, n) with 0 to (b, max_tokens); return it and the positions of [EOS], (b,). Truncation keeps [EOS]."""
         eos = text.eos_index(ids)
         places = torch.arange(ids.shape[1], device=ids.device)
         ids = ids.masked_fill(places > eos[:, None], PAD)
@@ -73,7 +73,7 @@ class VoPModelScope(VoP):
         return ids.scatter(1, eos[:, None], text.eos_token_id), eos
 
     def _insert(self, x: Tensor, number: int) -> Tensor:
-        """(b, n, d) to (b, n + P, d)."""
+        """Insert the prompts: (b, n, d) to (b, n + P, d)."""
         prompts = self.text_prompts.get(number)
         if prompts is None:
             return x

@@ -1,6 +1,6 @@
 """VoP^P: position-specific video prompts (arXiv 2211.12764, section 3.3).
 
-Some of a layer's visual prompts are looked up by the frame's position j in the video; the others stay shared:
+Some visual prompts of a layer depend on the frame's position j in the video; the others are shared:
 
     P_i^j = [shared_i, table_i[j]]
 
@@ -22,10 +22,10 @@ from vop.utils.checks import check_frames, check_whole
 
 
 class VoPP(VoP):
-    """VoP with a table of prompts, a row per layer and frame position.
+    """VoP with a table of prompts, one row per layer and frame position.
 
     Settings:
-        specific_prompts: how many of the visual prompts depend on the position (paper: 4 of 8).
+        specific_prompts: the number of visual prompts that depend on the position (paper: 4 of 8).
     """
 
     def __init__(
@@ -52,6 +52,4 @@ def check_specific(specific_prompts: int, visual_prompts: int) -> None:
     check_whole("specific_prompts", specific_prompts, at_least=1)
     check_whole("visual_prompts", visual_prompts, at_least=1)
     if specific_prompts > visual_prompts:
-        raise UsageError(
-            f"specific_prompts is {specific_prompts} of visual_prompts {visual_prompts}: at most all can be specific"
-        )
+        raise UsageError(f"specific_prompts is {specific_prompts}; it must be at most visual_prompts, {visual_prompts}")

@@ -1,7 +1,7 @@
-"""How PyTorch's own modules, whose trained weights are float32, work beside activations in bfloat16.
+"""Use PyTorch modules with float32 weights on bfloat16 activations.
 
-A module such as `nn.Linear` refuses an input whose dtype is not that of its weights. Hooks cast the input to the
-weights' dtype, and the output back to the input's.
+A module such as `nn.Linear` rejects an input whose dtype differs from that of its weights. Hooks cast the input to the
+dtype of the weights, and the output back to the dtype of the input.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)  # their modules are
 
 
 class _Calls(threading.local):
-    """The input dtypes of the calls that are active in this thread, the innermost last."""
+    """The input dtypes of the active calls in this thread, the innermost last."""
 
     def __init__(self) -> None:
         self.dtypes: list[torch.dtype | None] = []
@@ -27,7 +27,7 @@ _CALLS = _Calls()
 
 
 def accept_any_dtype(part: nn.Module) -> None:
-    """Lets every module of PyTorch in `part` compute in its weights' dtype, and return the dtype that it is given."""
+    """Let every PyTorch module in `part` compute in its weights' dtype and return the dtype of its input."""
     for child in part.children():
         if isinstance(child, _CONTAINERS) or not type(child).forward.__module__.startswith("torch.nn."):
             accept_any_dtype(child)

@@ -45,20 +45,20 @@ if TYPE_CHECKING:
 
 HEAD_PREFIX = "head."  # marks the settings of the head among those of the method
 SCORE_BYTES = 128 * 2**20  # approximate memory for a block of pairwise scores
-MAX_LOGIT_SCALE = 100.0  # CLIP's own limit
+MAX_LOGIT_SCALE = 100.0  # limit in CLIP's own training
 
 
 class TextVideoModel(nn.Module):
-    """A CLIP, how a method adapts it, and how a head compares texts with videos.
+    """A CLIP, a method that adapts it, and a head that compares texts with videos.
 
     Attributes:
-        backbone: where the CLIP comes from.
-        clip: its two towers, frozen unless the method trains a part of them.
+        backbone: the source of the CLIP.
+        clip: the two towers, frozen except the parts that the method trains.
         method: adapts the CLIP; it holds the trained parameters.
         method_name: a built-in name, a name that a package adds, or "package.module:Class".
         head: turns the frames' embeddings into a video's, or into scores. `meanP` is the method's own pooling.
-        head_name: the same for the head.
-        trained_frames: the number of frames of a video in training.
+        head_name: as `method_name`, for the head.
+        trained_frames: frames per video in training.
         card: facts about how the model was made (data, recipe, results). The run's README shows them.
     """
 
@@ -119,15 +119,15 @@ class TextVideoModel(nn.Module):
         return self.head.pairwise
 
     def made_with(self) -> dict[str, str]:
-        """The precision that the model computes in, and the versions of the libraries."""
+        """Return the precision of the model, and the versions of the libraries."""
         return made_with(self.clip.dtype)
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The parameters that training changes and a run saves, by name."""
+        """Return the parameters that training changes and a run saves, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Texts to token ids (n, length), padded to the longest. Longer texts are truncated and keep their [EOS]."""
+        """Tokenize texts to ids (n, length), padded to the longest. Too long texts are truncated but keep [EOS]."""
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise UsageError(f"texts are a list of strings, got {type(texts).__name__}")
         if not texts:
@@ -135,42 +135,42 @@ class TextVideoModel(nn.Module):
         return self._vocabulary().encode(list(texts), max_length=self.method.max_tokens)
 
     def count_tokens(self, text: str) -> int:
-        """The number of tokens of a text, [BOS] and [EOS] included, before it is truncated to `method.max_tokens`."""
+        """Return the number of tokens of a text, with [BOS] and [EOS], before truncation to `method.max_tokens`."""
         return self._vocabulary().count(text)
 
     def check_vocabulary(self) -> None:
-        """Raises a VopError if the backbone has no vocabulary, without which texts cannot be encoded."""
+        """Raise a VopError if the backbone has no vocabulary to encode texts with."""
         self._vocabulary()
 
     def _vocabulary(self) -> Tokenizer:
         return self.tokenizer or needed_vocabulary(self.backbone)
 
     def normalise(self, frames: Tensor) -> Tensor:
-        """uint8 frames (..., 3, h, w) to normalised pixels on the model's device."""
+        """Turn uint8 frames (..., 3, h, w) into normalised pixels on the model's device."""
         return (frames.to(self.device).float() - self.mean) / self.std
 
     def text_features(self, ids: Tensor) -> Tensor:
-        """Token ids (n, length), each row with an [EOS], to the text tower's output (n, e), float32, not normalised."""
+        """Return the text tower's output (n, e), float32, not normalised, for token ids (n, length) with an [EOS]."""
         self._check_ids(ids)
         return self.method.embed_tokens(self.clip, ids.to(self.device)).float()
 
     def _check_ids(self, ids: Tensor) -> None:
-        """Raises a UsageError if an id is out of range. On a GPU it would end the whole process."""
+        """Raise a UsageError if an id is out of range. On a GPU such an id would crash the process."""
         known = self.backbone.sizes.vocab_size
         if ids.numel() and (ids.min() < 0 or ids.max() >= known):
             found = f"{int(ids.min())} to {int(ids.max())}"
             raise UsageError(f"token ids are {found}; this backbone's vocabulary has 0 to {known - 1}")
 
     def frame_features(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels (n, f, 3, h, w) to the vision tower's output (n, f, e), float32, not normalised."""
+        """Return the vision tower's output (n, f, e), float32, not normalised, for pixels (n, f, 3, h, w)."""
         return self.method.embed_frames(self.clip, pixels.to(self.device)).float()
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
-        """Token ids (n, length), each with an [EOS], to unit text embeddings (n, e) in float32, with gradients."""
+        """Embed token ids (n, length), each row with an [EOS]: unit vectors (n, e), float32, with gradients."""
         return F.normalize(self.text_features(ids), dim=-1)
 
     def embed_frames(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels (n, f, 3, h, w) to video embeddings (n, e) in float32, with gradients.
+        """Embed normalised pixels (n, f, 3, h, w): video embeddings (n, e), float32, with gradients.
 
         They have unit length, except those of the authors' released model, which skips the second normalisation.
 
@@ -182,7 +182,7 @@ class TextVideoModel(nn.Module):
         return pool(self.frame_features(pixels))
 
     def check_independent(self) -> None:
-        """Raises a UsageError if the head is pairwise: texts and videos then have no separate embeddings."""
+        """Raise a UsageError if the head is pairwise: texts and videos then have no separate embeddings."""
         if self.pairwise:
             raise UsageError(
                 f"the head {self.head_name} scores a text and a video together, so neither has an "
@@ -190,7 +190,7 @@ class TextVideoModel(nn.Module):
             )
 
     def forward(self, ids: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Token ids (n, length) and uint8 frames (m, f, 3, h, w) to the arguments of `logits`.
+        """Turn token ids (n, length) and uint8 frames (m, f, 3, h, w) into the arguments of `logits`.
 
         Returns:
             Unit embeddings (n, e) and (m, e), or with a pairwise head the features (n, e) and (m, f, e).
@@ -201,7 +201,7 @@ class TextVideoModel(nn.Module):
         return self.embed_tokens(ids), self.embed_frames(pixels)
 
     def logits(self, texts: Tensor, videos: Tensor) -> Tensor:
-        """The output of `forward`, for t texts and v videos, to the logits of the loss (t, v)."""
+        """Turn the output of `forward` for t texts and v videos into the logits of the loss, (t, v)."""
         if not self.pairwise:
             return self._scale() * texts @ videos.T
         scores = self.head.score(texts, videos)
@@ -209,9 +209,9 @@ class TextVideoModel(nn.Module):
 
     @torch.no_grad()
     def score(self, texts: Tensor, frames: Tensor) -> Tensor:
-        """Features (t, e) and (v, f, e) to a pairwise head's scores (t, v), float32 on the CPU, in blocks."""
+        """Score features (t, e) and (v, f, e) with a pairwise head, in blocks: (t, v), float32 on the CPU."""
         was_training = self.head.training
-        self.head.eval()  # without dropout, even when a training calls it
+        self.head.eval()  # no dropout, even during training
         rows = min(len(texts), 64)
         columns = max(1, SCORE_BYTES // (4 * rows * self.head.pair_floats(frames)))
         scores = torch.empty(len(texts), len(frames))
@@ -224,18 +224,18 @@ class TextVideoModel(nn.Module):
         return scores
 
     def _scale(self) -> Tensor:
-        """The logit scale, with a gradient if it trains."""
+        """Return the logit scale, with a gradient if it is trained."""
         return self.clip.log_logit_scale.exp()
 
     def limit_logit_scale(self) -> None:
-        """Limits a trained logit scale to CLIP's maximum after a step; within one it would stop the gradient."""
+        """Limit a trained logit scale to CLIP's maximum after a step. During a step this would stop the gradient."""
         scale = self.clip.log_logit_scale
         if scale.requires_grad:
             scale.data.clamp_(max=math.log(MAX_LOGIT_SCALE))
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
-        """Texts to unit embeddings (n, e), float32 on the CPU."""
+        """Encode texts to unit embeddings (n, e), float32 on the CPU."""
         self.check_independent()
         batches = self.tokenize(texts).split(batch_size)
         with limit_threads(forward_work(self.backbone.sizes, tokens=batches[0].numel())):
@@ -243,7 +243,7 @@ class TextVideoModel(nn.Module):
         return torch.cat(parts) if parts else self._nothing()
 
     def encode_video(self, paths: Sequence[str | Path], *, batch_size: int = 8) -> Tensor:
-        """Video files to unit embeddings (n, e), float32 on the CPU.
+        """Encode video files to unit embeddings (n, e), float32 on the CPU.
 
         Raises:
             VideoError: a file cannot give a frame.
@@ -261,7 +261,7 @@ class TextVideoModel(nn.Module):
         return torch.cat(parts) if parts else self._nothing()
 
     def encode_frames(self, frames: Tensor | np.ndarray[Any, Any], *, batch_size: int = 8) -> Tensor:
-        """Frames of videos to unit embeddings (n, e), float32 on the CPU.
+        """Encode frames of videos to unit embeddings (n, e), float32 on the CPU.
 
         Args:
             frames: RGB values from 0 to 255, uint8 (n, f, height, width, 3) or (n, f, 3, height, width), of any size;
@@ -289,7 +289,7 @@ class TextVideoModel(nn.Module):
         return torch.cat(parts) if len(frames) else self._nothing()
 
     def _resized(self, frames: Tensor) -> Tensor:
-        """uint8 (n, f, 3, h, w) to the backbone's size, as `vop.read_frames` gives it."""
+        """Resize uint8 frames (n, f, 3, h, w) to the backbone's size, as `vop.read_frames` does."""
         from vop.video.shape import square
 
         size = self.image_size
@@ -301,11 +301,11 @@ class TextVideoModel(nn.Module):
 
     @torch.no_grad()
     def _encode(self, frames: Tensor) -> Tensor:
-        """uint8 (n, f, 3, size, size) to unit embeddings (n, e) on the CPU."""
+        """Encode uint8 frames (n, f, 3, size, size) to unit embeddings (n, e) on the CPU."""
         return F.normalize(self.embed_frames(self.normalise(frames)), dim=-1).cpu()
 
     def resize_frames(self, num_frames: int) -> None:
-        """Changes the number of frames of a video.
+        """Change the number of frames per video.
 
         Tables with an entry for each frame position are interpolated linearly between the middles of the intervals.
         """
@@ -317,18 +317,18 @@ class TextVideoModel(nn.Module):
         self.method.num_frames = self.method.settings["num_frames"] = num_frames
 
     def frame_tables(self) -> list[tuple[nn.Parameter, int]]:
-        """Parameters of the method and the head with an entry for each frame position, and the axis of the entries."""
+        """Return the parameters of method and head with an entry per frame position, and the axis of the entries."""
         return [*self.method.frame_tables(), *self.head.frame_tables()]
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes config.json, model.safetensors (only what was trained) and a model card."""
+        """Write config.json, model.safetensors (only trained parameters) and a model card."""
         folder = Path(folder)
         config, trained = self.run_config(folder), self.trainable()
         count = sum(parameter.numel() for parameter in trained.values())
         write_run(folder, config, trained, card=render_card(config, trained=count))
 
     def run_config(self, folder: Path, backbone: Backbone | None = None) -> RunConfig:
-        """The config.json of a run in `folder`.
+        """Return the config.json of a run in `folder`.
 
         Args:
             backbone: the model's own by default. One inside `folder` is named relative to it.
@@ -366,7 +366,7 @@ class TextVideoModel(nn.Module):
         token: str | None = None,
         commit_message: str = "Upload a model with vop",
     ) -> str:
-        """Publishes the model on the Hugging Face hub, where `vop.load(repo_id)` opens it.
+        """Publish the model on the Hugging Face hub, from where `vop.load(repo_id)` loads it.
 
         A backbone that is a local folder is published with it.
 
@@ -396,7 +396,7 @@ class TextVideoModel(nn.Module):
 
 
 def needed_vocabulary(backbone: Backbone) -> Tokenizer:
-    """The backbone's tokenizer. Jobs that need one ask for it before they spend hours on videos.
+    """Return the backbone's tokenizer. Call this early, so that a missing vocabulary fails before any long work.
 
     Raises:
         VopError: the backbone has no tokenizer, or one of another model.
@@ -411,14 +411,14 @@ def needed_vocabulary(backbone: Backbone) -> Tokenizer:
 
 
 def attach(clip: CLIP, method: Method, head: Head) -> None:
-    """Attaches a method to a frozen backbone: some methods train parts of it or add modules to it."""
+    """Attach a method to a frozen backbone. Some methods train parts of it or add modules to it."""
     method.attach(clip)
     if not head.scaled:  # the logit scale would get no gradient
         clip.log_logit_scale.requires_grad_(False)
 
 
 def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Splits settings into the method's, and the head's without their prefix "head."."""
+    """Split settings into those of the method, and those of the head without their prefix "head."."""
     of_head = {name for name in settings if name.startswith(HEAD_PREFIX)}
     of_method = {name: value for name, value in settings.items() if name not in of_head}
     return of_method, {name.removeprefix(HEAD_PREFIX): settings[name] for name in settings if name in of_head}

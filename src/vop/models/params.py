@@ -1,4 +1,4 @@
-"""Counts the parameters that a method trains: all of them, and as the paper counts them (Table 1)."""
+"""Count the parameters that a method trains: all, and as the paper counts them (Table 1)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ParameterCount:
 def count_parameters(
     sizes: ClipSizes, *, only: Sequence[str] | None = None, **settings: Any
 ) -> dict[str, ParameterCount]:
-    """Counts every method on a backbone of `sizes`, or only the methods in `only`.
+    """Count the parameters of every method on a backbone of `sizes`, or only of the methods in `only`.
 
     Each method takes those of the `settings` that it has. No weights are allocated (meta device).
     """
@@ -40,12 +40,12 @@ def count_parameters(
 
 
 def count_model(name: str, sizes: ClipSizes, *, head: str = heads.MEAN, settings: dict[str, Any]) -> ParameterCount:
-    """Counts the parameters that a method trains, in the backbone too, and those of a head on top of it.
+    """Count the parameters that a method trains, including those in the backbone, and those of the head.
 
-    The paper has no heads, so its count leaves them out.
+    The paper has no heads, so its count excludes them.
 
     Args:
-        settings: the method's, and the head's under `head.NAME`.
+        settings: settings of the method; those of the head are called `head.NAME`.
     """
     of_method, of_head = split_settings(settings)
     with torch.device("meta"):
@@ -65,7 +65,7 @@ def count_model(name: str, sizes: ClipSizes, *, head: str = heads.MEAN, settings
 
 
 def paper_size(clip: CLIP) -> int:
-    """The backbone as the paper counts it, 119,826,432 of the 151,277,313 parameters of ViT-B/32."""
+    """Count the backbone as the paper does: 119,826,432 of the 151,277,313 parameters of ViT-B/32."""
     return sum(parameter.numel() for parameter in layer_parameters(clip))
 
 

@@ -1,10 +1,10 @@
-"""Checksums of a library's files, which find damage by a disk or a copy.
+"""Checksums of a library's files, which detect damage by a disk or a copy.
 
-Each file of the database has one in `checksums.json`, so that every changed bit is found, and `library.json` has its
-own. Each row has one too (`vop.search.schema`), which tells which video is damaged, also where rows were written again
-into another file. Small files without which nothing can be read (`library.json`, the
-newest manifest of each table, and which rows are deleted) are kept in `checksums.json` as copies, and so is the list of
-failures, which could otherwise be restored only by reading every video.
+`checksums.json` has a checksum of each file of the database, so that every changed bit is found; `library.json` has
+its own. Each row has a checksum, too (`vop.search.schema`). It shows which video is damaged, even after rows were
+rewritten to another file. `checksums.json` also keeps copies of the small files without which nothing can be read
+(`library.json`, the newest manifest of each table, and the lists of deleted rows), and of the list of failures, which
+could otherwise be restored only by reading every video.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Seal:
 
 
 def seal(folder: Path) -> None:
-    """Brings `checksums.json` up to date; only new files are read. The caller has the lock."""
+    """Bring `checksums.json` up to date; only new files are read. The caller has the lock."""
     known = read_seal(folder) or Seal()
     names = sorted(_names(folder))
     files = {name: known.files.get(name) or digest(folder / name) for name in names}
@@ -68,7 +68,7 @@ def _encoded(path: Path) -> str:
 
 
 def read_seal(folder: Path) -> Seal | None:
-    """Reads `checksums.json`; None if it does not exist, or is damaged itself."""
+    """Read `checksums.json`; None if it does not exist or is damaged."""
     try:
         document = json.loads((folder / FILE).read_bytes())
         content = Seal(**document["content"])
@@ -93,14 +93,14 @@ def digest(path: Path) -> str:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    """The files of the database."""
+    """Return the files of the database."""
     for path in (folder / DATABASE).rglob("*"):
         if path.is_file() and path.name != _HINT:
             yield path.relative_to(folder).as_posix()
 
 
 def newest_manifests(names: list[str]) -> list[str]:
-    """The manifest of each table's newest version."""
+    """Return the manifest of each table's newest version."""
     found: dict[str, str] = {}
     for name in sorted(names, reverse=True):  # LanceDB counts downwards, so that the newest name is the first
         if name.endswith(".manifest"):

@@ -1,4 +1,4 @@
-"""The decoded frames of a library's segments, kept so that it can move to another model without its videos."""
+"""The decoded frames of a library's segments, kept so that it can be re-embedded without its videos."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class SegmentFrames:
 
     @classmethod
     def of(cls, manifest: Manifest, folder: Path) -> SegmentFrames | None:
-        """The frames of a library; None if it keeps none."""
+        """Return the frames of a library; None if it keeps none."""
         if not manifest.keep_frames:
             return None
         return cls(folder / FRAMES, num_frames=manifest.num_frames, size=manifest.image_size)
 
     def read(self, segment: str) -> np.ndarray | None:
-        """The frames of a segment, by its id; None if they are missing or damaged."""
+        """Return the frames of a segment, by its id; None if they are missing or damaged."""
         return read_frames(self._path(segment), shape=self._shape)
 
     def has(self, segment: str) -> bool:
@@ -40,7 +40,7 @@ class SegmentFrames:
         return self.read(segment) is not None
 
     def count_damaged(self, *, remove: bool) -> int:
-        """Counts the damaged files, and removes them if `remove` is set."""
+        """Count the damaged files, and delete them if `remove` is set."""
         damaged = [path for path in self._folder.rglob("*.safetensors") if read_frames(path, shape=self._shape) is None]
         if remove:
             for path in damaged:
@@ -51,7 +51,7 @@ class SegmentFrames:
         write_frames(self._path(segment), frames)
 
     def keep_only(self, segments: Iterable[str]) -> None:
-        """Removes the frames of all other segments, and those of other sizes."""
+        """Delete the frames of all other segments, and frames of other sizes."""
         kept = {self._path(segment) for segment in segments}
         for path in self._folder.parent.rglob("*.safetensors"):
             if path not in kept:

@@ -46,7 +46,7 @@ def _silently() -> None:
 
 
 class Library:
-    """A folder of segments of videos that can be searched.
+    """A searchable folder of video segments.
 
     Several threads and processes can read a library while one of them writes to it; a method sees what is committed by
     the time of the call. A method that writes waits while another process does, and calls `waiting` before it waits.
@@ -70,7 +70,7 @@ class Library:
     def open(
         cls, path: PathLike, *, model: str | Mapping[int, str] | None = None, precision: str | None = None
     ) -> Library:
-        """Opens a library. Its models are loaded when a search first needs them.
+        """Open a library. Its models are loaded when a search first needs them.
 
         Args:
             model: opens the library's model, if that has moved; for several models, a mapping from their numbers.
@@ -93,7 +93,7 @@ class Library:
         keep_frames: bool = False,
         precision: str = "auto",
     ) -> Library:
-        """Makes an empty library.
+        """Create an empty library.
 
         Args:
             model: a run, a CLIP folder, a hub id, or mini.
@@ -133,7 +133,7 @@ class Library:
 
     @property
     def models(self) -> tuple[LibraryModel, ...]:
-        """The models that its videos are embedded by."""
+        """The models that embed its videos."""
         return self.manifest.models
 
     @property
@@ -146,7 +146,7 @@ class Library:
         return self._store.status()
 
     def failures(self) -> list[Failure]:
-        """The files that are not, or only in part, in it, by path."""
+        """The files that are not, or only partly, in the library, by path."""
         return self._store.failures()
 
     def restorable(self) -> list[str]:
@@ -154,15 +154,15 @@ class Library:
         return self._store.restorable()
 
     def segment(self, segment: str) -> Segment:
-        """A segment by its id, with its thumbnail strip and its embeddings; a UsageError if there is none."""
+        """Return a segment by its id, with its thumbnail strip and embeddings; raise a UsageError if there is none."""
         return self._store.segment(segment)
 
     def video(self, video: str) -> IndexedVideo:
-        """A video by its id; a UsageError if there is none."""
+        """Return a video by its id; raise a UsageError if there is none."""
         return self._store.video(video)
 
     def model(self, number: int = 0) -> TextVideoModel:
-        """One of its models, loaded at the first use.
+        """Return one of the library's models, which is loaded at its first use.
 
         Raises:
             UsageError: it has no model of this number, or the model is not where it was.
@@ -207,24 +207,24 @@ class Library:
         where: str | Sequence[str] = (),
         warn: Callable[[str], None] = _log.warning,
     ) -> list[Moment]:
-        """The best moment of each of the k videos that fit a query best, best first; fewer if there are no more.
+        """Return the best moment of each of the k videos that match a query best, best first.
 
         Args:
             query: a sentence; several sentences, each a text, a pair of a text and its weight, or a `Sentence`; a
                 `Path` to a video or picture; a `Moment`, for similar ones of other videos; or an embedding (e,).
-            model: which of the library's models searches, from 0 on.
-            start_seconds, end_seconds: the clip of a video that is given as a `Path`.
-            folder: only videos below it: an absolute path, a folder's name anywhere on the way to the file
+            model: the number of the library's model that embeds the query, from 0.
+            start_seconds, end_seconds: the clip to search for, if `query` is the `Path` of a video.
+            folder: only videos below it: an absolute path, a folder's name anywhere in the file's path
                 (`2024/summer`), or a `Path`, which may be relative to the working directory.
             name: only videos whose file name contains it, or matches it with `*` and `?`; case does not matter.
             min_seconds, max_seconds: only videos of this duration.
             after, before: only videos recorded on or after the first date, before the second; ISO 8601, or a month or
-                year, local time where no zone is given.
-            where: only videos whose metadata meets these conditions: `author=bob`, `stars>=4`, `title~dog`.
+                year, in local time unless a time zone is given.
+            where: only videos whose metadata satisfies these conditions: `author=bob`, `stars>=4`, `title~dog`.
             warn: called with a warning, such as of a sentence that is longer than the model reads.
 
         Raises:
-            UsageError: an argument is not allowed, or a column unknown.
+            UsageError: an argument is not allowed, or a column is unknown.
             VideoError: the file cannot be read.
             VopError: a model is not the library's, or the library is damaged.
         """
@@ -260,7 +260,7 @@ class Library:
         start_seconds: float | None = None,
         end_seconds: float | None = None,
     ) -> list[Caption]:
-        """The captions that fit a video or picture best, best first.
+        """Return the captions that match a video or picture best, best first.
 
         Args:
             file: the video or picture.
@@ -279,7 +279,7 @@ class Library:
         return queries.best_captions(opened, queries.of_example(opened, clipped), listed, k)
 
     def _vector(self, query: Query, made_by: LibraryModel, *, number: int, warn: Callable[[str], None]) -> Vector:
-        """The query as a unit vector (e,)."""
+        """Return the query as a unit vector (e,)."""
         if isinstance(query, Moment):
             vector: Vector = self._store.segment(query.segment).embeddings[number]
             return vector
@@ -311,18 +311,18 @@ class Library:
         waiting: Callable[[], None] = _silently,
         warn: Callable[[str], None] = _log.warning,
     ) -> IndexReport:
-        """Brings the library up to date with the videos in these files and folders.
+        """Bring the library up to date with the videos in these files and folders.
 
         Args:
-            paths: those that do not exist are skipped with a warning.
-            exclude: globs of files and folders that are not indexed, in addition to those that the library has.
-            live_photos: whether to index the movies of Live Photos; None leaves it as it was.
+            paths: files and folders; missing ones are skipped with a warning.
+            exclude: globs of files and folders to exclude, in addition to the library's globs.
+            live_photos: whether to index the movies of Live Photos; None keeps the library's setting.
             metadata: a CSV file with columns to filter by; see `docs/search.md`.
-            prune: removes videos below `paths` that were deleted or are excluded; `restore` restores them.
-            yes: prunes a large share of the library too; see `IndexReport.unconfirmed`.
-            redo: decodes videos again that an earlier version of vop decoded.
-            workers: processes that decode; by default one for each free core.
-            batch_size: segments that are embedded together.
+            prune: whether to remove videos below `paths` that were deleted or are excluded; `restore` restores them.
+            yes: whether to prune even a large share of the library; see `IndexReport.unconfirmed`.
+            redo: whether to decode videos again that an earlier version of vop decoded.
+            workers: decoding processes; by default one per free core.
+            batch_size: segments per forward pass.
             progress: called after each step.
             warn: called with a warning as soon as there is one.
 
@@ -369,10 +369,10 @@ class Library:
         for_good: bool = False,
         waiting: Callable[[], None] = _silently,
     ) -> int:
-        """Takes out every video at or below these paths, and returns how many; the files are left alone.
+        """Remove every video at or below these paths from the library, not from the disk, and return how many.
 
         Args:
-            for_good: does not keep them for `restore`.
+            for_good: whether to delete them permanently, so that `restore` cannot restore them.
 
         Raises:
             UsageError: the library has no video there.
@@ -384,7 +384,7 @@ class Library:
     def restore(
         self, paths: PathLike | Iterable[PathLike] = (), *, waiting: Callable[[], None] = _silently
     ) -> list[str]:
-        """Restores the removed videos, all or those at or below `paths`, and returns their paths.
+        """Restore removed videos, all or those at or below `paths`, and return their paths.
 
         Raises:
             UsageError: there is nothing to restore.
@@ -396,7 +396,7 @@ class Library:
     def exclude(
         self, *, add: Sequence[str] = (), drop: Sequence[str] = (), waiting: Callable[[], None] = _silently
     ) -> tuple[str, ...]:
-        """Changes which files are excluded, from the next indexing on, and returns all globs.
+        """Change which files the next indexing excludes, and return all globs.
 
         Raises:
             UsageError: the library has no such glob to drop.
@@ -408,10 +408,10 @@ class Library:
     def check(
         self, *, repair: bool = False, progress: Progress = silent, waiting: Callable[[], None] = _silently
     ) -> CheckReport:
-        """Compares the library with its checksums.
+        """Compare the library with its checksums.
 
         Args:
-            repair: writes it anew without what is damaged.
+            repair: whether to repair the library if it is damaged.
         """
         from vop.search.sync.integrity import check
 
@@ -430,16 +430,18 @@ class Library:
         progress: Progress = silent,
         waiting: Callable[[], None] = _silently,
     ) -> ReembedReport:
-        """Embeds every segment by another model. Searches use the old one until that is done.
+        """Embed every segment with another model. Searches use the old model until then.
 
         Args:
-            keep: keeps the embeddings of the library's models beside the new ones.
-            num_frames: frames of a segment, if not the model's own number.
-            drop_unreadable: leaves out videos that can no longer be read, rather than leave the library as it is.
+            keep: whether to keep the embeddings of the library's models beside the new ones.
+            num_frames: frames per segment, if not the model's own number.
+            drop_unreadable: whether to leave out unreadable videos. Otherwise they are an error, and the library stays
+                as it is.
 
         Raises:
-            UsageError: there is no such model, the library has it, or `keep` needs other frames.
-            VopError: videos cannot be read; what was done is kept for the next attempt.
+            UsageError: the model does not exist, the library already has it, or `keep` is set and the models take
+                different frames.
+            VopError: videos cannot be read; the next attempt resumes.
         """
         from vop.search.sync import reembed
 
@@ -473,7 +475,7 @@ def _folder(folder: PathLike | None) -> str | None:
 
 
 def _clipped(file: Path | Example, start_seconds: float | None = None, end_seconds: float | None = None) -> Example:
-    """A file, or the clip of it that was asked for."""
+    """A file, or a clip of it."""
     if start_seconds is None and end_seconds is None:
         return file if isinstance(file, Example) else Example(file)
     if isinstance(file, Example):

@@ -1,4 +1,4 @@
-"""Videos that were removed from a library and can be restored: a table beside that of the segments.
+"""Videos that were removed from a library and can be restored: a table beside the segments' table.
 
 It belongs to one table of segments, and goes with it when the library moves to another model.
 """
@@ -29,7 +29,7 @@ _VIDEOS = 200  # whose rows are in memory at a time
 
 
 def name_for(table: str) -> str:
-    """The table beside that of the segments."""
+    """Return the name of the table of removed videos for a table of segments."""
     return f"removed_{table}"
 
 
@@ -48,13 +48,13 @@ class Removed:
     """The rows of removed videos, and the times of their removal."""
 
     def __init__(self, database: DBConnection, table: Table, *, library: Path) -> None:
-        """`table` is that of the segments."""
+        """Take the table of the segments."""
         self._database, self._table, self._library = database, table, library
         self._name = name_for(table.name)
 
     @_explained
     def keep(self, paths: Iterable[str], *, damage: Mapping[str, str]) -> None:
-        """Copies the rows of videos here. They are still in the library then: a kill in between loses nothing.
+        """Copy the rows of videos to this table. The library still has them, so that a kill loses nothing.
 
         Args:
             damage: by path, the reason why a video is only in part in the library.
@@ -74,7 +74,7 @@ class Removed:
 
     @_explained
     def videos(self) -> dict[str, str]:
-        """The ids of the videos that are kept here, by path."""
+        """Return the ids of the removed videos, by path."""
         kept = self._open()
         if kept is None:
             return {}
@@ -98,7 +98,7 @@ class Removed:
 
     @_explained
     def drop(self, paths: Iterable[str]) -> None:
-        """Deletes videos for good."""
+        """Delete videos permanently."""
         kept = self._open()
         if kept is not None:
             delete_paths(kept, paths)
@@ -106,7 +106,7 @@ class Removed:
 
     @_explained
     def segments(self) -> list[str]:
-        """The ids of all segments that are kept here."""
+        """Return the ids of all removed segments."""
         kept = self._open()
         if kept is None:
             return []
@@ -115,7 +115,7 @@ class Removed:
 
     @_explained
     def drop_old(self) -> None:
-        """Deletes for good the videos that were removed more than `KEPT_DAYS` ago."""
+        """Permanently delete the videos that were removed more than `KEPT_DAYS` days ago."""
         kept = self._open()
         if kept is None:
             return
@@ -146,14 +146,14 @@ def _damaged(rows: pa.Table) -> list[Failure]:
 
 
 def _add_missing(table: Table, schema: pa.Schema) -> None:
-    """Gives a table the columns that the segments have and it lacks."""
+    """Add to a table the columns that only the segments' table has."""
     new = [schema.field(name) for name in schema.names if name not in table.schema.names]
     if new:
         table.add_columns(new)
 
 
 def _with_columns(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The rows with empty columns for what they lack."""
+    """Return the rows with empty columns for those that they lack."""
     for field in schema:
         if field.name not in rows.schema.names:
             rows = rows.append_column(field, pa.nulls(len(rows), field.type))

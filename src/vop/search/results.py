@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from vop.errors import UsageError
 from vop.search.filters import METADATA
-from vop.search.schema import clip_of, video_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -147,6 +146,8 @@ def best_of_videos(nearest: NearestRows, k: int) -> list[Moment]:
     Segments of one video are similar, so that k videos can take many more than k rows: ask for more until there are
     enough.
     """
+    from vop.search.schema import video_of
+
     check_k(k)
     limit = 4 * k + 16
     while True:
@@ -168,6 +169,8 @@ def check_k(k: int) -> None:
 
 def moment_of(row: Mapping[str, Any]) -> Moment:
     """A row of the light columns, with its score."""
+    from vop.search.schema import clip_of, video_of  # brings NumPy and Arrow, which the types above do without
+
     start, end = clip_of(row["segment"])
     return Moment(
         segment=row["segment"],

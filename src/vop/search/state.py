@@ -1,4 +1,4 @@
-"""The progress of an indexing, for this process and for others that watch it: `progress.json`."""
+"""The progress of an indexing, for this process and other observers: `progress.json`."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class IndexProgress:
             self._update()
 
     def part_done(self, file: FoundFile | None, share: float) -> None:
-        """A part of a file is done; None: only time has passed."""
+        """Record that a part of a file is done; None only updates the time."""
         if file is not None:
             self._current = str(file.path)
             self._part[file.path] = self._part.get(file.path, 0.0) + share * file.size

@@ -1,12 +1,12 @@
 """A library: a folder with a LanceDB database of segments, searched while it is being written.
 
     library.json    which table, which models, how videos are segmented
-    database/       LanceDB: segments_N, failures, and removed_segments_N once videos were taken out
+    database/       LanceDB: segments_N, failures, and removed_segments_N once videos were removed
     frames/         decoded frames, if the library keeps them
-    progress.json   how far a running indexing is
+    progress.json   the progress of a running indexing
 
-Every change is one commit of the database, of whole videos: a reader sees a video completely or not at all. What a
-killed writer had not committed is not there.
+Every change commits whole videos: a reader sees a video completely or not at all. Uncommitted changes of a killed
+writer are lost.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ _IDS = {"segment": re.compile(r"[0-9a-f]{32}-\d{1,12}-\d{1,12}"), "video": re.co
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """The stamp of a library; None if there is none."""
+    """Return the stamp of a library; None if there is none."""
     try:
         state = (path / manifest.FILE).stat()
     except OSError:
@@ -108,7 +108,7 @@ def again_if_moved(path: Path, read: Callable[[Stamp | None], T]) -> T:
 
 
 def follows(method: Callable[Concatenate[Store, P], T]) -> Callable[Concatenate[Store, P], T]:
-    """A method that reads the library as it is at the time of the call."""
+    """Decorate a method to read the library as it is at the time of the call."""
 
     @wraps(method)
     def following(store: Store, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -130,7 +130,7 @@ class Store:
     """
 
     def __init__(self, path: Path, manifest: Manifest, stamp: Stamp | None = None) -> None:
-        """Opens the tables; `stamp` is that of `library.json` before `manifest` was read from it."""
+        """Open the tables; `stamp` is that of `library.json` before `manifest` was read from it."""
         import lancedb
 
         self.path, self.manifest = path, manifest
@@ -149,7 +149,7 @@ class Store:
 
     @classmethod
     def open(cls, path: str | Path) -> Store:
-        """Opens a library.
+        """Open a library.
 
         Raises:
             UsageError: there is none.
@@ -160,7 +160,7 @@ class Store:
 
     @classmethod
     def create(cls, path: str | Path, wanted: Manifest) -> Store:
-        """Makes an empty library; see `vop.search.sync.lock.check_folder`."""
+        """Create an empty library; see `vop.search.sync.lock.check_folder`."""
         import lancedb
 
         path = Path(path).expanduser().absolute()
@@ -181,18 +181,18 @@ class Store:
 
     @property
     def removed(self) -> Removed:
-        """The videos that were set aside."""
+        """The removed videos that can be restored."""
         return Removed(self._database, self.table, library=self.path)
 
     def restorable(self) -> list[str]:
-        """The paths of the videos that were set aside and can be put back: neither they nor their paths are back."""
+        """The paths of the removed videos that can be restored, without those that the library has again."""
         present = self.videos()
         ids = {record.video for record in present.values()}
         return [path for path, video in self.removed.videos().items() if path not in present and video not in ids]
 
     @follows
     def refresh(self) -> Manifest:
-        """Read the manifest again from the disk."""
+        """Read the manifest from the disk again."""
         return self.manifest
 
     @property
@@ -213,17 +213,17 @@ class Store:
         model: int | LibraryModel = 0,
         leave_out: str | None = None,
     ) -> list[Moment]:
-        """The best moment of each of the k nearest videos, best first; fewer if there are no more.
+        """Return the best moment of each of the k nearest videos, best first.
 
         Args:
             vector: the query (e,), of unit length.
-            model: which of the library's models made it, by its number, or the model itself, which is found again if
-                the library has moved to other models meanwhile.
-            leave_out: the id of a video that must not be found.
+            model: the library's model that made the vector, by its number or as itself; the latter is found again after
+                the library was re-embedded.
+            leave_out: the id of a video to leave out.
 
         Raises:
             UsageError: k or a filter is not allowed.
-            VopError: the library has moved to other models, with whose embeddings the query cannot be compared.
+            VopError: the library was re-embedded with other models, so that the query cannot be compared.
         """
         where = filters.sql(self.columns) if filters else None
         if leave_out:
@@ -231,7 +231,7 @@ class Store:
         return best_of_videos(self._nearest(vector, where, self._column(model)), k)
 
     def _column(self, model: int | LibraryModel) -> str:
-        """The column with the embeddings of a model."""
+        """Return the column with the embeddings of a model."""
         if isinstance(model, int):
             return self.models[model].column
         for own in self.models:
@@ -263,7 +263,7 @@ class Store:
 
     @follows
     def segment(self, segment: str) -> Segment:
-        """One segment by its id.
+        """Return a segment by its id.
 
         Raises:
             UsageError: there is no such segment.
@@ -282,7 +282,7 @@ class Store:
 
     @follows
     def video(self, video: str) -> IndexedVideo:
-        """One video by its id.
+        """Return a video by its id.
 
         Raises:
             UsageError: there is no such video.
@@ -291,7 +291,7 @@ class Store:
         return IndexedVideo(**row.to_pylist()[0])
 
     def _row(self, kind: str, id: str, columns: list[str]) -> pa.Table:
-        """The first row with this id."""
+        """Return the first row with this id."""
         if not _IDS[kind].fullmatch(id):
             raise UsageError(f"{id!r} is not the id of a {kind}")
         rows = self.table.search().where(f"{kind} = {quoted(id)}").limit(1).select(columns).to_arrow()
@@ -301,12 +301,12 @@ class Store:
 
     @follows
     def failures(self) -> list[Failure]:
-        """Files that are not, or not wholly, in the library; by path."""
+        """Return files that are not, or only partly, in the library, by path."""
         return failures.read(self._failures)
 
     @follows
     def videos(self) -> dict[str, VideoRecord]:
-        """The library's videos, by path."""
+        """Return the library's videos, by path."""
         columns = {METADATA + name: name for name in self.columns}
         names = ["video", "path", "size", "mtime_ns"]
         names += ["volume"] if "volume" in self.table.schema.names else []  # which older libraries lack
@@ -321,18 +321,18 @@ class Store:
 
     @follows
     def outdated(self) -> dict[str, float]:
-        """The videos that an earlier version of the decoder read, by path, and how many seconds they last."""
+        """Return the durations in seconds of videos that an earlier version of the decoder read, by path."""
         rows = self._one_row_each(["path", "duration_seconds", "made_with"])
         return {row["path"]: row["duration_seconds"] for row in rows if _is_outdated(row)}
 
     def _one_row_each(self, columns: list[str]) -> list[dict[str, Any]]:
-        """These columns of each video."""
+        """Return these columns of each video."""
         rows: list[dict[str, Any]] = self.table.search().where("place = 0").select(columns).to_arrow().to_pylist()
         return rows
 
     @follows
     def rows_of(self, videos: Iterable[str], *, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows of these videos, in their order in the video."""
+        """Return all rows of these videos, in their order in the video."""
         columns = list(columns or self.table.schema.names)
         query = self.table.search().where(f"video IN ({', '.join(map(quoted, videos))})")
         rows = query.select(list({*columns, "video", "place"})).to_arrow()
@@ -340,7 +340,7 @@ class Store:
 
     @follows
     def status(self) -> LibraryStatus:
-        """The size and state of the library, and the progress of a running indexing."""
+        """Return the size and state of the library, and the progress of a running indexing."""
         kinds = Counter(self._failures.search().select(["kind"]).to_arrow().column(0).to_pylist())
         videos = self._one_row_each(["duration_seconds", "made_with"])
         return LibraryStatus(
@@ -357,7 +357,7 @@ class Store:
         )
 
     def follow(self, stamp: Stamp | None) -> None:
-        """Turns to the new table where the library was moved to other models."""
+        """Switch to the new table if the library was re-embedded."""
         if stamp == self._stamp:
             return
         with self._changing:
@@ -374,7 +374,7 @@ class Store:
             yield
 
     def put(self, rows: pa.Table, *, replacing: Iterable[str] = ()) -> None:
-        """Adds whole videos, in one commit.
+        """Add whole videos in one commit.
 
         Args:
             replacing: paths whose rows are deleted in the same commit, as are rows of the same segments. Needed unless
@@ -390,12 +390,12 @@ class Store:
             merge.when_not_matched_by_source_delete(old).execute(rows)
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Takes videos out by their paths."""
+        """Remove videos by their paths."""
         with self._writing():
             delete_paths(self.table, paths)
 
     def set_aside(self, paths: Iterable[str]) -> None:
-        """Takes videos out by their paths, so that `put_back` can bring them back for `KEPT_DAYS` days."""
+        """Remove videos by their paths; `put_back` can restore them for `KEPT_DAYS` days."""
         paths = list(paths)
         damage = {failed.path: failed.reason for failed in self.failures() if failed.kind == failures.PARTIAL}
         with self._writing():
@@ -403,9 +403,9 @@ class Store:
         self.remove(paths)
 
     def put_back(self, paths: Iterable[str]) -> list[str]:
-        """Puts back the videos at these paths that were set aside, and returns their paths.
+        """Restore the removed videos at these paths, and return their paths.
 
-        A video stays set aside if the library has it again, or has another one at its path.
+        A video is not restored if the library has it again, or has another video at its path.
         """
         restorable = set(self.restorable())
         wanted = [path for path in paths if path in restorable]
@@ -415,7 +415,7 @@ class Store:
         return wanted
 
     def add_columns(self, names: Iterable[str]) -> None:
-        """Adds empty columns: of the owner's metadata, and those that older libraries lack."""
+        """Add empty columns: those of the owner's metadata, and those that older libraries lack."""
         wanted = [*ADDED, *(METADATA + name for name in names)]
         new = [field_of(name) for name in wanted if name not in self.table.schema.names]
         if new:
@@ -423,7 +423,7 @@ class Store:
                 self.table.add_columns(new)
 
     def put_failures(self, failed: Sequence[Failure], *, no_longer: Iterable[str] = ()) -> None:
-        """Lists files that failed, instead of their earlier entries, and takes others off the list."""
+        """Replace the entries of files that failed, and delete those of other files."""
         with self._writing():
             failures.write(self._failures, failed, no_longer=no_longer)
 
@@ -433,14 +433,14 @@ class Store:
         self.change(models=(replace(first, name=name), *others))
 
     def change(self, **changes: Any) -> None:
-        """Changes fields of `library.json`, as it is now."""
+        """Change fields of the current `library.json`."""
         before = manifest.read(self.path)
         self.manifest = before.with_(**changes)
         if self.manifest != before:
             manifest.write(self.manifest, self.path)
 
     def drop_frames(self) -> None:
-        """Removes the kept frames of segments that are neither in the library nor set aside."""
+        """Delete the kept frames of segments that are neither in the library nor restorable."""
         from vop.search.frames import SegmentFrames  # brings PyTorch
 
         frames = SegmentFrames.of(self.manifest, self.path)
@@ -449,7 +449,7 @@ class Store:
             frames.keep_only([*own, *self.removed.segments()])
 
     def keep_up(self) -> None:
-        """Merges small files, drops old versions, and builds or completes the indexes where they are needed."""
+        """Merge small files, drop old versions, and build or complete the indexes where needed."""
         from lancedb.index import BTree
 
         with self._writing():
@@ -461,7 +461,7 @@ class Store:
             vector_index.tidy_up(self._failures)
 
     def staging(self, wanted: Manifest) -> Store:
-        """A library in the same folder with another manifest, which readers do not see before `publish`."""
+        """Return a library in the same folder with another manifest, which readers see only after `publish`."""
         with self._writing():
             if wanted.table not in self._database.list_tables().tables:
                 self._database.create_table(wanted.table, schema=schema(wanted.models, self.columns))
@@ -470,7 +470,7 @@ class Store:
         return staged
 
     def publish(self) -> None:
-        """Makes the staged table the library's, and drops every other one."""
+        """Make the staged table the library's table, and drop all others."""
         manifest.write(self.manifest, self.path)
         for name in self._database.list_tables().tables:
             if name not in (self.manifest.table, failures.TABLE):

@@ -1,12 +1,12 @@
-"""The nearest segments: an exact scan in memory for a small table, LanceDB's index for a large one; and its upkeep.
+"""The nearest segments: an exact scan in memory for a small table, LanceDB's index for a large one; its maintenance.
 
-The index is IVF-RQ: the rows lie in partitions around centroids, half a byte a number (RaBitQ: Gao and Long, SIGMOD
+The index is IVF-RQ: rows are grouped around centroids and take half a byte per number (RaBitQ: Gao and Long, SIGMOD
 2024). A search visits the partitions nearest to the query, all of them in a table of up to 400,000 rows, and reads the
-vectors of its best rows in full, so that order and scores are those of the stored vectors. An HNSW graph is not faster,
+vectors of its best rows in full, so that order and scores are exact for these rows. An HNSW graph is not faster,
 takes 19 times as long to build, and never finds the nearest rows of some queries.
 
-Rows that are added after the index was built are scanned until `keep_up` gives them a piece of the index, with the same
-centroids. Every search visits every piece, so an index of many pieces is built anew as one.
+Rows that are added after the index was built are scanned until `keep_up` adds a piece of the index for them, with the
+same centroids. Every search visits every piece, so an index of many pieces is rebuilt as one.
 
 `bench/search.py` compares it with the exact scan and FAISS; the limits below come from there.
 
@@ -55,7 +55,7 @@ class Exact:
         self.matrix = np.ascontiguousarray(matrix, np.float32)
 
     def search(self, query: np.ndarray, limit: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Positions and scores of the nearest `limit` rows, best first; of equal ones the earlier row first.
+        """Return positions and scores of the nearest `limit` rows, best first; ties in row order.
 
         Args:
             query: float32 (e,), of unit length.
@@ -72,7 +72,7 @@ class Exact:
 
 
 def _best(scores: np.ndarray, limit: int) -> np.ndarray:
-    """Positions of the highest scores, all that tie with the last one considered."""
+    """Return positions of the highest scores, with all that tie with the last one."""
     if limit >= len(scores):
         return np.argsort(-scores, kind="stable")
     least = np.partition(scores, -limit)[-limit]
@@ -88,7 +88,7 @@ class Snapshot:
     """
 
     def __init__(self, table: Table, column: str) -> None:
-        """Takes a handle of its own, which stays at this version."""
+        """Open a separate handle, which stays at this version."""
         self.version = table.version
         table.checkout(self.version)
         self._table = table
@@ -99,14 +99,14 @@ class Snapshot:
         self._rows = rows.select(light)
 
     def mask(self, where: str | None) -> np.ndarray | None:
-        """A mask (n,) of the rows that meet a condition; None for all."""
+        """Return a mask (n,) of the rows that meet a condition; None for all."""
         if where is None:
             return None
         found = self._table.search().where(where).select(["place"]).with_row_id(True).to_arrow()
         return np.isin(self._row_ids, found.column("_rowid").to_numpy())
 
     def nearest(self, vector: np.ndarray, mask: np.ndarray | None, limit: int) -> pa.Table:
-        """The nearest `limit` rows, best first."""
+        """Return the nearest `limit` rows, best first."""
         positions, scores = self._exact.search(vector, limit, mask=mask)
         return self._rows.take(pa.array(positions)).append_column(SCORE, pa.array(scores, pa.float32()))
 
@@ -133,7 +133,7 @@ class Indexed:
     def search(
         self, column: str, query: np.ndarray, *, limit: int, where: str | None = None, columns: Sequence[str]
     ) -> pa.Table:
-        """The nearest `limit` rows, best first, with `columns` and `_score`, the exact cosine similarity.
+        """Return the nearest `limit` rows, best first, with `columns` and `_score`, the exact cosine similarity.
 
         A condition applies before the search, so that there are fewer than `limit` rows only if no more meet it. Rows
         that the index does not have yet are found as well; without an index, the query is compared with every row.
@@ -171,7 +171,7 @@ def needs_index(rows: int, pieces: int) -> bool:
 
 
 def build_index(table: Table, column: str) -> None:
-    """Builds the index of a column, or builds it anew; readers use the old one until it is done."""
+    """Build or rebuild the index of a column; readers use the old one until then."""
     from lancedb.index import IvfRq
 
     partitions = max(1, table.count_rows() // _PARTITION_ROWS)
@@ -180,7 +180,7 @@ def build_index(table: Table, column: str) -> None:
 
 
 def keep_up(table: Table, columns: Sequence[str]) -> None:
-    """Builds or completes the indexes of these columns where needed, merges small files, and drops old versions.
+    """Build or complete the indexes of these columns where needed, merge small files, and drop old versions.
 
     The caller holds the library's lock. Readers are not disturbed.
     """
@@ -198,7 +198,7 @@ def keep_up(table: Table, columns: Sequence[str]) -> None:
 
 
 def tidy_up(table: Table) -> None:
-    """Merges small files, and removes old versions and what killed writers have left.
+    """Merge small files, and delete old versions and files that killed writers left behind.
 
     A reader of an old version fails, and reads again (`vop.search.store.follows`): a library takes no more space than
     its rows.
@@ -210,7 +210,7 @@ def tidy_up(table: Table) -> None:
 
 
 def _fragments(table: Table) -> int:
-    """The number of files of the table's rows."""
+    """Return the number of files that hold the table's rows."""
     statistics: Any = table.stats()  # a dictionary, whatever its annotation says
     return int(statistics["fragment_stats"]["num_fragments"])
 

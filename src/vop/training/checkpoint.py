@@ -1,6 +1,6 @@
-"""A training's state: one safetensors file, replaced whole, read without running code.
+"""Checkpoints: the state of a training in one safetensors file, which is replaced atomically.
 
-The random numbers of a step (the order of the pairs, a head's dropout) follow from the seed and the step's number. So
+The random numbers of a step (the order of the pairs, a head's dropout) depend only on the seed and the step number. So
 the trained parameters, the optimizer's moments and the step number are enough to resume a training exactly.
 """
 
@@ -32,7 +32,7 @@ Identity = Mapping[str, object]
 
 
 class EpochRecord(TypedDict):
-    """One epoch, from 1: its mean loss, and validation metrics where it was validated."""
+    """One epoch, counted from 1: its mean loss, and its validation metrics if it was validated."""
 
     epoch: int
     loss: float
@@ -41,17 +41,17 @@ class EpochRecord(TypedDict):
 
 @dataclass
 class TrainingState:
-    """How far a training has come.
+    """The progress of a training.
 
     Attributes:
         step: optimizer steps done.
-        loss_sum: of the steps of the current epoch.
-        history: the epochs done.
-        scores: of the validation videos, for each epoch that was validated (`vop.training.selection`).
+        loss_sum: sum of the losses of the current epoch's steps.
+        history: records of the finished epochs.
+        scores: scores of the validation videos for each validated epoch (`vop.training.selection`).
         untuned: validation metrics of the untuned model; None without validation.
-        untuned_scores: of the validation videos.
-        best_epoch: the epoch with the best validation, or without validation the last, from 1; None before the first.
-        seconds: of training so far.
+        untuned_scores: scores of the validation videos with the untuned model.
+        best_epoch: the best epoch on validation, or the last without validation, counted from 1; None before the first.
+        seconds: training time so far.
     """
 
     step: int = 0
@@ -65,7 +65,7 @@ class TrainingState:
 
 
 def identity_of(model: TextVideoModel, recipe: Recipe, *, data: str) -> dict[str, object]:
-    """What must be the same when a training is resumed, as far as it is known before any video is read."""
+    """Return the values that must be unchanged when a training resumes, as far as known before any video is read."""
     return {
         "method": model.method_name,
         **model.method.settings,
@@ -88,7 +88,7 @@ def save_checkpoint(
     state: TrainingState,
     identity: Identity,
 ) -> None:
-    """Writes everything; `identity` says which training this is."""
+    """Write a checkpoint; `identity` holds the values that identify the training."""
     tensors = {f"trained.{name}": tensor for name, tensor in trained.items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
     names = {id(parameter): name for name, parameter in trained.items()}
@@ -103,7 +103,7 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, *, trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, identity: Identity
 ) -> tuple[TrainingState, dict[str, Tensor]]:
-    """Restores `trained` and the optimizer; returns the state and the best epoch's tensors.
+    """Restore `trained` and the optimizer; return the state and the best epoch's tensors.
 
     Raises:
         VopError: the file is damaged, or belongs to another training; the message names the first difference.
@@ -125,18 +125,18 @@ def load_checkpoint(
 
 
 def check_identity(path: Path, wanted: Identity) -> None:
-    """Compares a checkpoint's training with this one; only the beginning of the file is read.
+    """Check that a checkpoint belongs to this training. This reads only the beginning of the file.
 
     Raises:
         VopError: as `load_checkpoint`.
     """
     with _damage_named(path), safe_open(path, framework="pt") as file:
         saved = json.loads(file.metadata()["identity"])
-    for key, value in json.loads(json.dumps(wanted)).items():  # as it was saved: a tuple is a list there
+    for key, value in json.loads(json.dumps(wanted)).items():  # in its JSON form, where a tuple is a list
         if saved.get(key) != value:
             raise VopError(
                 f"{path} belongs to a training with {key} = {saved.get(key)!r}, this one has {value!r}: resume with "
-                "what it was started with, or choose another --out"
+                "the original values, or choose another --out"
             )
 
 

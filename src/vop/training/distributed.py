@@ -1,4 +1,4 @@
-"""One batch over several processes, with the gradient that one process would have."""
+"""Split a batch over several processes; its gradient is the same as in a single process."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Every process's rows (n, ...), n its own, in the order of ranks; gradients flow to this process's own.
+    """Return the rows (n, ...) of all processes in rank order; `n` may differ. Gradients flow to the local rows only.
 
-    Each process computes the whole batch's loss, of which its own rows receive their part of the gradient;
-    `DistributedDataParallel` averages over the processes, so that the loss is to be multiplied by their number.
+    Each process computes the loss of the whole batch, and its local rows receive their part of the gradient.
+    `DistributedDataParallel` averages over the processes, so the caller multiplies the loss by their number.
     """
     counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(dist.get_world_size())]
     dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
@@ -26,6 +26,9 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def share_gradient(parameter: nn.Parameter) -> None:
-    """For what is used after `gather_rows`: each process has its whole gradient, and takes only its share of it."""
+    """Divide a parameter's gradient by the number of processes.
+
+    For parameters used after `gather_rows`, where each process computes the whole gradient.
+    """
     processes = dist.get_world_size()
     parameter.register_hook(lambda gradient: gradient / processes)

@@ -1,4 +1,4 @@
-"""`vop.train`: from a data set and a method's name to a run's folder."""
+"""`vop.train`: train a method on a data set and write the run's folder."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from vop.training.trainer import Trainer
 from vop.utils.device import default_device, resolve_precision
 from vop.utils.progress import Progress, silent, stage
 
-ENOUGH_VIDEOS = 100  # to validate on; see `vop.training.selection`
+ENOUGH_VIDEOS = 100  # for validation; see `vop.training.selection`
 FRAMES = "frames"
-DECODING_TIMEOUT = timedelta(hours=24)  # the other processes wait while the first one decodes, and while it validates
+DECODING_TIMEOUT = timedelta(hours=24)  # the other processes wait while the main one decodes or validates
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Trained:
     """A finished training.
 
     Attributes:
-        model: the one that was kept, in eval mode.
-        result: what was done.
+        model: the model that the run keeps, in eval mode.
+        result: epochs, selection and metrics.
         skipped: the videos that could not be read.
-        dataset: what was trained on, as it was read.
+        dataset: the data set as it was read.
     """
 
     model: TextVideoModel
@@ -72,40 +72,40 @@ def train(
     progress: Progress = silent,
     note: Callable[[str], None] = lambda line: None,
 ) -> Trained:
-    """Tunes a method on captioned videos and writes the run to `out`, as `vop train` does.
+    """Tune a method on captioned videos and write the run to `out`, as `vop train` does.
 
-    Every video is decoded once, into `cache`; without one into the run's own folder, which is emptied at the end. The
-    validation split selects the epoch; without one, `recipe.validation` of the training videos are held out of those
-    that can be read. The test split is never read.
+    Every video is decoded once, into `cache` or into a temporary folder in `out`. The validation split selects the
+    epoch. Without one, the fraction `recipe.validation` of the readable training videos is held out. The test split is
+    never read.
 
     Args:
-        data: a SPEC (`msrvtt-9k:/data/msrvtt`, `train.csv`), or a data set that has been read already. By default what
-            the recipe's file names.
+        data: a SPEC (`msrvtt-9k:/data/msrvtt`, `train.csv`), or a `Dataset`. By default the data that the
+            recipe file names.
         out: the run's folder.
         method: a name of `vop.methods.METHODS`; "vop-f+p" by default.
         backbone: "mini", a hub id or a CLIP folder; OpenAI's ViT-B/32 by default.
         head: a name of `vop.heads.HEADS`; "meanP" by default.
-        settings: the method's, `num_frames` among them; a head's are called `head.NAME`.
-        recipe: a `Recipe`, or a recipe's file by its path or by the name of one that comes with vop. What such a file
-            names stands behind the arguments above.
-        videos, video_column, caption_column: as for `vop.datasets.load`, where `data` is a SPEC.
-        cache: a folder of decoded frames, which is read and completed.
-        resume: continues a training that was stopped.
+        settings: settings of the method, including `num_frames`; those of the head are called `head.NAME`.
+        recipe: a `Recipe`, the path of a recipe file, or the name of a recipe that comes with vop. The arguments above
+            override the values of the file.
+        videos, video_column, caption_column: as for `vop.datasets.load`, if `data` is a SPEC.
+        cache: a folder for decoded frames. Existing ones are reused, missing ones added.
+        resume: resume a training that was stopped.
         track: names of experiment trackers ("tensorboard", "wandb", "mlflow"; `accelerate` knows more), or "none". By
             default TensorBoard, if it is installed.
-        note: is given remarks on the data and the plan, line by line, before the training.
+        note: called with each remark on the data and each line of the plan, before the training.
 
     Raises:
-        UsageError: a name or a value is not allowed, or `out` holds a run already and `resume` is not set.
+        UsageError: a name or a value is not allowed, or `out` already holds a run and `resume` is False.
         VopError: the backbone or the data cannot be read, or the loss is no longer finite.
     """
     config = _config_of(recipe)
     data = data if data is not None else config.data
     if data is None:
-        raise UsageError("no data: give a SPEC as `data`, or a recipe's file that has `data:`")
+        raise UsageError("no data: give a SPEC as `data`, or a recipe file with `data:`")
     method, out, recipe = method or config.method or DEFAULT_METHOD, Path(out), config.recipe
     methods.find_trainable(method)
-    trackers_of(track)  # before every video is decoded
+    trackers_of(track)  # fails before every video is decoded
     _check_out(out, resume=resume)
     dataset = data
     if not isinstance(dataset, Dataset):
@@ -121,15 +121,15 @@ def train(
         device=device,
         **{**config.settings, **(settings or {})},
     )
-    if not model.trainable():  # before every video is decoded
-        raise UsageError(f"{method} trains nothing: evaluate it as it is")
+    if not model.trainable():  # fails before every video is decoded
+        raise UsageError(f"{method} has no trainable parameters: evaluate it without training")
     model.check_vocabulary()
     count_groups(dataset.split("train"), size=recipe.captions_per_video)
     checkpoint = out / TRAINING / CHECKPOINT
     if resume and checkpoint.exists():
         check_identity(checkpoint, identity_of(model, recipe, data=dataset.name))
     store = FrameStore(model.num_frames, model.image_size, cache=cache or out / TRAINING / FRAMES, aspect=recipe.aspect)
-    with process.main_process_first():  # the others find its frames in the cache
+    with process.main_process_first():  # the others read the frames from the cache
         train_split, validation, skipped = readable_splits(dataset, recipe, store, progress)
     trainer = Trainer(
         model, train_split, validation, recipe, out, store=store, data=dataset.name, track=track, progress=progress
@@ -154,7 +154,7 @@ def _config_of(recipe: Recipe | TrainingConfig | str | Path | None) -> TrainingC
 def readable_splits(
     dataset: Dataset, recipe: Recipe, store: FrameStore, progress: Progress
 ) -> tuple[Split, Split | None, tuple[FileFailure, ...]]:
-    """The readable part of the training and the validation split, and what was left out of both."""
+    """Return the readable parts of the training and the validation split, and the videos left out of both."""
     kept: dict[str, Split] = dict(dataset.splits)
     skipped: tuple[FileFailure, ...] = ()
     for name in ("train", "val"):
@@ -166,13 +166,14 @@ def readable_splits(
                 progress=stage(progress, f"decoding {name}"),
             )
             skipped += failures
-    if recipe.validation > 0:  # the same videos whatever the seed
+    if recipe.validation > 0:  # the same videos for every seed
         least = min(ENOUGH_VIDEOS, len(kept["train"].videos) // 3)
         divided = with_validation(replace(dataset, splits=kept), fraction=recipe.validation, min_videos=least)
         kept = dict(divided.splits)
     if len(kept["train"].videos) < 2:
         raise DataError(
-            f"{dataset.name}: 1 video to train on; at least 2 are needed. Give more, or hold none out: --validation 0"
+            f"{dataset.name}: 1 video to train on; at least 2 are needed. Give more videos, "
+            "or hold out none: --validation 0"
         )
     return kept["train"], kept.get("val"), skipped
 
@@ -180,11 +181,11 @@ def readable_splits(
 def _check_out(out: Path, *, resume: bool) -> None:
     for path in (out, *out.parents):
         if path.is_file():
-            raise UsageError(f"{path} is a file; --out {out} is to be a folder")
+            raise UsageError(f"{path} is a file; --out {out} must be a folder")
     if resume:
         if not (out / TRAINING / CHECKPOINT).exists() and (out / CONFIG).exists():
             raise VopError(
-                f"{out}: no {TRAINING}/{CHECKPOINT} to resume from: the training is finished, or its state was deleted"
+                f"{out}: no {TRAINING}/{CHECKPOINT} to resume from: the training has finished, or its state was deleted"
             )
     elif (out / CONFIG).exists() or (out / TRAINING / CHECKPOINT).exists():
-        raise UsageError(f"{out} holds a run already: choose another --out, or resume with --resume")
+        raise UsageError(f"{out} already holds a run: choose another --out, or resume with --resume")

@@ -1,12 +1,12 @@
-"""Selects the weights that a run keeps: an epoch's, if it is better than the untuned model on validation videos.
+"""Select the weights that a run keeps: the best epoch, if it is better than the untuned model on validation videos.
 
-An epoch that is the best of several on a few videos looks better than it is. So it is compared with the untuned model
-(zero-shot CLIP) by a one-sided randomisation test of the differences in reciprocal rank, video by video, in which the
-best of all epochs is compared with the best that chance would give (Westfall and Young, "Resampling-Based Multiple
-Testing", 1993, section 2.3). Without evidence of a gain the untuned model is kept. On fewer than `FEWEST` videos there
-can be no evidence; there the best epoch is kept, and reported as unproven.
+The best of several epochs on a few videos looks better than it is. So a one-sided randomisation test compares it with
+the untuned model (zero-shot CLIP). The test uses the differences in reciprocal rank of each video, and compares the
+best of all epochs with the best by chance (Westfall and Young, "Resampling-Based Multiple Testing", 1993, section 2.3).
+Without evidence of a gain the run keeps the untuned model. With fewer than `FEWEST` videos no evidence is possible; the
+run then keeps the best epoch and reports it as unproven.
 
-Shapes: `v` validation videos, `t` their captions, `c` epochs that were validated, `s` random relabellings.
+Shapes: `v` validation videos, `t` captions, `c` validated epochs, `s` random sign changes.
 """
 
 from __future__ import annotations
@@ -26,24 +26,23 @@ from vop.training.checkpoint import EpochRecord, TrainingState
 from vop.training.recipe import TUNED, UNTUNED, Recipe
 
 SWAPS = 10_000
-LEVEL = 0.05  # significance level: how often a training without effect may count as a gain
-FEWEST = 5  # videos; with fewer even a gain on every one of them is as likely by chance as `LEVEL`, or more
+LEVEL = 0.05  # significance level: the share of trainings without effect that may count as a gain
+FEWEST = 5  # videos; with fewer, even a gain on every video has a p-value above `LEVEL`
 _BLOCK_CELLS = 2**22
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training did.
+    """The result of a training.
 
     Attributes:
-        history: the epochs.
-        best_epoch: the best on validation, or without it the last, even if it was not kept.
-        selection: how the saved weights were chosen: "validation-selected", "last", "untrained", or "untuned" if no
-            epoch was better than the untuned model, which the run then holds.
-        seconds: of training, resumed parts included.
-        untuned: validation metrics of the untuned model; None where it was not validated.
-        p: how often chance alone makes an epoch look as good beside the untuned model; None without validation, and
-            where there are too few videos to tell.
+        history: the records of the epochs.
+        best_epoch: the best epoch on validation, or the last without validation, even if the run does not keep it.
+        selection: how the saved weights were selected: "validation-selected", "last", "untrained", or "untuned" if no
+            epoch was better than the untuned model and the run holds that one.
+        seconds: training time, including parts before a resume.
+        untuned: validation metrics of the untuned model; None if it was not validated.
+        p: p-value of the gain over the untuned model; None without validation or with too few videos.
     """
 
     history: list[EpochRecord]
@@ -65,7 +64,7 @@ class TrainingResult:
 
 
 def result_of(state: TrainingState, *, with_validation: bool, if_worse: str) -> TrainingResult:
-    """The state of a training, and the weights to keep."""
+    """Return the result of a training, with the selection of the weights to keep."""
     selection = "untrained"
     if state.best_epoch is not None:
         selection = "validation-selected" if with_validation else "last"
@@ -85,7 +84,7 @@ def is_better(record: EpochRecord, other: EpochRecord) -> bool:
 
 
 def _score(record: EpochRecord) -> tuple[float, float]:
-    """Orders epochs: by t2v R@1, then by mean rank; without validation the later one wins."""
+    """Return the sort key of an epoch: t2v R@1, then mean rank; without validation its number."""
     if "validation" not in record:
         return 0.0, float(record["epoch"])
     t2v = record["validation"]["t2v"]
@@ -95,11 +94,11 @@ def _score(record: EpochRecord) -> tuple[float, float]:
 def card_of(
     result: TrainingResult, tuned: TextVideoModel, recipe: Recipe, *, data: str, train: Split, validation: Split | None
 ) -> Card:
-    """Return the facts on a training for the run's card.
+    """Return the facts about a training for the model card.
 
     Args:
-        tuned: the model that was trained, also where the untuned one is kept.
-        recipe: with the number of epochs and the learning rate that were used.
+        tuned: the trained model, even if the run keeps the untuned one.
+        recipe: the recipe with the epochs and the learning rate that were used.
     """
     is_untuned = result.selection == UNTUNED
     card: dict[str, object] = {
@@ -126,10 +125,10 @@ def card_of(
 
 
 def video_scores(metrics: RetrievalMetrics, targets: Sequence[int]) -> NDArray[np.float64]:
-    """(v,) float64, the mean reciprocal rank of each video: of its captions among the videos, and of itself.
+    """Return the score of each video, (v,) float64: the mean of its reciprocal ranks in both directions.
 
     Args:
-        targets: (t,), the video of each caption.
+        targets: (t,), the video index of each caption.
     """
     _, video = np.unique(np.asarray(targets), return_inverse=True)
     by_caption = np.bincount(video, weights=1 / metrics.t2v.ranks) / np.bincount(video)
@@ -137,12 +136,12 @@ def video_scores(metrics: RetrievalMetrics, targets: Sequence[int]) -> NDArray[n
 
 
 def chance_of_gain(tuned: Sequence[Sequence[float]], untuned: Sequence[float], *, chosen: int) -> float:
-    """How often chance alone makes the best of several epochs as good as the chosen one is: a p-value.
+    """Return the p-value of the chosen epoch's gain: how often the best of all epochs is as good by chance.
 
     Args:
         tuned: (c, v), the scores of the videos after each epoch.
-        untuned: (v,), those of the untuned model.
-        chosen: the place of the chosen epoch among them.
+        untuned: (v,), the scores of the untuned model.
+        chosen: the index of the chosen epoch in `tuned`.
     """
     gains: NDArray[np.float64] = np.asarray(tuned, dtype=np.float64) - np.asarray(untuned)  # (c, v)
     found = gains[chosen].sum()
@@ -156,6 +155,6 @@ def chance_of_gain(tuned: Sequence[Sequence[float]], untuned: Sequence[float], *
 
 
 def _best_sums(signs: NDArray[np.floating[Any]], gains: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(s, v) and (c, v) to (s,), the highest sum over the epochs; a video's gains change their sign together."""
+    """Return the highest sum over the epochs, (s,), for signs (s, v) and gains (c, v). Epochs share a video's sign."""
     best: NDArray[np.float64] = (signs @ gains.T).max(axis=1)
     return best

@@ -1,8 +1,8 @@
-"""One loop for all methods.
+"""The training loop of all methods.
 
-AdamW on the trained parameters of method and head, a cosine schedule with warm-up, symmetric InfoNCE. The validation
-split is ranked before the training and after each epoch, or after every few if there are many short ones. The run keeps
-the best epoch's weights, or the untuned model if there is no evidence that they are better (`vop.training.selection`).
+AdamW on the trained parameters of method and head, a cosine schedule with warm-up, symmetric InfoNCE. Validation runs
+before the training and after each epoch, or after every few epochs if there are many short ones. The run keeps the
+weights of the best epoch, or the untuned model if there is no evidence of a gain (`vop.training.selection`).
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class Trainer:
 
     Args:
         model: fresh from `vop.models.pretrained.create`.
-        train: the pairs; every video of it is readable (`vop.datasets.validation.readable_part`).
-        validation: selects the epoch; None keeps the last.
+        train: the training pairs; every video must be readable (`vop.datasets.validation.readable_part`).
+        validation: the split that selects the epoch; None keeps the last epoch.
         out: the run's folder.
-        store: gives the frames.
+        store: loads the frames.
         data: the data set's name, for the model card.
         track: names of trackers (`vop.training.tracking`).
-        on_epoch: called with each epoch's record. An exception that it raises ends the training.
-        keep: whether to write the run and its checkpoints. Trials of a learning rate do not.
+        on_epoch: called with each epoch's record. If it raises an exception, the training ends.
+        keep: whether to write the run and its checkpoints. False for trials of a learning rate.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Trainer:
         keep: bool = True,
     ) -> None:
         if not model.trainable():
-            raise UsageError(f"{model.method_name} trains nothing: evaluate it as it is")
+            raise UsageError(f"{model.method_name} has no trainable parameters: evaluate it without training")
         if len(train) < 2:
             raise DataError(f"{len(train)} pair to train on; at least 2 are needed")
         self.accelerator = Accelerator(
@@ -113,16 +113,16 @@ class Trainer:
                     share_gradient(parameter)
 
     def plan(self) -> list[str]:
-        """The plan in words."""
+        """Return the lines of the training plan."""
         held_out = len(self.validation.videos) if self.validation else 0
         return self.schedule.in_words(videos=len(self.train.videos), held_out=held_out)
 
     def fit(self, *, resume: bool = False) -> TrainingResult:
-        """Trains to the end and writes the run.
+        """Train to the end and write the run.
 
         Raises:
-            VopError: the loss is not finite (the best epoch so far is kept), the disk is full, or `resume` meets
-                another training's checkpoint.
+            VopError: the loss is not finite (the best epoch so far is kept), the disk is full, or `resume` finds
+                the checkpoint of another training.
         """
         path = self.out / TRAINING / CHECKPOINT
         if resume and path.exists():
@@ -147,7 +147,7 @@ class Trainer:
             self.state.seconds = before + time.monotonic() - started
             self.accelerator.log({"train/loss": loss}, step=self.state.step)
             self._report(epoch, loss, self.state.seconds - before, self.state.step - epoch * steps - done)
-            is_last = self.state.step == (epoch + 1) * steps  # saved when the epoch has ended
+            is_last = self.state.step == (epoch + 1) * steps  # saved at the end of the epoch
             due = max(self.recipe.checkpoint_seconds, SAVING_SHARE * self.saving_seconds)
             if not is_last and time.monotonic() - saved >= due:
                 self._save()
@@ -158,11 +158,11 @@ class Trainer:
             self._save()
 
     def _step(self, batch: Batch) -> float:
-        """One optimizer step; gives the loss before it."""
+        """Do one optimizer step; return the loss before it."""
         rate = self.schedule.learning_rate(self.state.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        torch.manual_seed(self._step_seed())  # of dropout, so that a resumed training draws what the whole one did
+        torch.manual_seed(self._step_seed())  # a resumed training repeats the dropout of an uninterrupted one
         loss = self._loss(batch)
         value = loss.item()
         if not math.isfinite(value):
@@ -178,7 +178,7 @@ class Trainer:
         return value
 
     def _step_seed(self) -> int:
-        """Different for every step and process."""
+        """Return a seed that differs for every step and process."""
         process = int(self.accelerator.process_index)
         step = self.recipe.seed * self.schedule.total_steps + self.state.step
         return step * int(self.accelerator.num_processes) + process
@@ -189,7 +189,7 @@ class Trainer:
         texts, videos = self.wrapped(ids, batch["frames"].to(device, non_blocking=True))
         rows, video_ids = batch["rows"].to(device), batch["video"].to(device)
         if self.accelerator.num_processes > 1:
-            before = self.accelerator.process_index * len(video_ids)  # every process has as many videos
+            before = self.accelerator.process_index * len(video_ids)  # every process has the same number of videos
             rows = gather_rows(rows + before)
             texts, videos, video_ids = gather_rows(texts), gather_rows(videos), gather_rows(video_ids)
         return contrastive_loss(self.model.logits(texts, videos), rows, video_ids)
@@ -209,7 +209,7 @@ class Trainer:
         return FrameLoader(PairDataset(self.train, self.store, groups), batches=order, workers=self.recipe.workers)
 
     def _end_epoch(self, epoch: int) -> None:
-        """Validates if the schedule says so, and keeps the weights if they are the best so far."""
+        """Validate if the schedule says so, and keep the weights if they are the best so far."""
         record: EpochRecord = {"epoch": epoch + 1, "loss": self.state.loss_sum / self.schedule.steps_per_epoch}
         self.state.loss_sum = 0.0
         is_due = self.schedule.is_validated(epoch)
@@ -225,7 +225,7 @@ class Trainer:
         self.on_epoch(record)
 
     def _validate(self, model: TextVideoModel, split: Split) -> tuple[MetricsDict, list[float]]:
-        """Metrics on the validation split, and the scores of its videos, the same in every process."""
+        """Return the metrics on the validation split and the scores of its videos, the same in every process."""
         found: list[tuple[MetricsDict, list[float]] | None] = [None]
         if self.accelerator.is_main_process:
             embedded = embed_split(
@@ -238,7 +238,7 @@ class Trainer:
         return everywhere
 
     def _untuned(self) -> TextVideoModel:
-        """Zero-shot CLIP with the same backbone."""
+        """Return zero-shot CLIP with the same backbone."""
         model = self.model
         return create(
             "zero-shot", model.backbone, dtype=model.clip.dtype, device=model.device, num_frames=model.num_frames
@@ -250,7 +250,7 @@ class Trainer:
         self.show("training", self.state.step, self.schedule.total_steps, note)
 
     def _stop_at(self, what: str, rate: float) -> NoReturn:
-        """Saves the best epoch so far, if there is one, and raises the error that ends the training."""
+        """Save the best epoch so far, if any, and raise the error that ends the training."""
         kept = f"{self.out} holds no weights yet"
         if self.state.best_epoch is not None:
             is_untuned = self._finish().selection == UNTUNED
@@ -259,11 +259,11 @@ class Trainer:
             )
         raise VopError(
             f"{what} at step {self.state.step + 1} of {self.schedule.total_steps}, at a learning rate of "
-            f"{rate:.2g}; {kept}. Train again into another --out with a lower --learning-rate"
+            f"{rate:.2g}; {kept}. Train again with a lower --learning-rate and another --out"
         )
 
     def _finish(self) -> TrainingResult:
-        """Loads the chosen weights, or takes the untuned model, and writes the run."""
+        """Load the selected weights, or take the untuned model, and write the run."""
         for name, tensor in self.best.items():
             self.trained[name].data.copy_(tensor)
         result = result_of(self.state, with_validation=self.validation is not None, if_worse=self.recipe.if_worse)
@@ -309,7 +309,7 @@ class Trainer:
 
 
 def _groups(trained: dict[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """The optimizer's groups: everything decays except the logit scale (as in CLIP's own training)."""
+    """Return the optimizer's groups. Weight decay applies to all but the logit scale, as in CLIP's own training."""
     decayed = [parameter for name, parameter in trained.items() if name != LOGIT_SCALE]
     scale = [parameter for name, parameter in trained.items() if name == LOGIT_SCALE]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": scale, "weight_decay": 0.0}]

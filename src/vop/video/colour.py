@@ -1,7 +1,7 @@
 """The colours of decoded frames: 8-bit RGB as an ordinary (SDR) screen shows it.
 
-FFmpeg's scaler (swscale) does all that ordinary video needs. It does not know which light a number stands for, so it
-turns HDR video grey and dim, and wide-gamut video pale. Here both are converted as by FFmpeg's zscale filter, which
+FFmpeg's scaler (swscale) is enough for ordinary video. It ignores the transfer function and the primaries, so that HDR
+video looks grey and dim, and wide-gamut video pale. This module converts both as FFmpeg's zscale filter does, which
 PyAV's FFmpeg lacks:
 
     signal -> light        by the file's transfer function; 1 is SDR white, which HDR shows at 203 nits
@@ -9,7 +9,7 @@ PyAV's FFmpeg lacks:
     light  -> SDR signal   by BT.1886 (gamma 2.4); highlights above white and colours out of gamut are clipped
 
 swscale's own conversion (`dst_color_trc`) is no alternative: its setup takes 3 s per video, and its highlights differ.
-Transparent pixels are laid on grey before scaling, so that the colour hidden under them is never seen.
+Transparent pixels are blended with grey before scaling, so that their hidden colour is never visible.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class ColourConverter:
 
 
 def over_ground(picture: Image.Image, alpha: Image.Image) -> Image.Image:
-    """A picture laid on `GROUND`, as opaque as `alpha` (mode L) says: mode RGB."""
+    """Blend a picture with `GROUND` by the opacity `alpha` (mode L); return mode RGB."""
     ground = Image.new("RGB", picture.size, GROUND)
     ground.paste(picture, mask=alpha)
     return ground
@@ -224,13 +224,13 @@ def _to_sdr(signal: np.ndarray, table: np.ndarray, matrix: np.ndarray) -> np.nda
 
 @lru_cache(maxsize=8)
 def _light_table(transfer: int, white_level: int) -> np.ndarray:
-    """The light of each 16-bit signal: float32 (65536,)."""
+    """Return the light of each 16-bit signal: float32 (65536,)."""
     return _TRANSFER[transfer](np.arange(2**16) / white_level).astype(np.float32)
 
 
 @lru_cache(maxsize=8)
 def _to_bt709(primaries: int) -> np.ndarray:
-    """From light of these primaries to light of BT.709's: float32 (3, 3)."""
+    """Return the matrix from linear light of these primaries to BT.709: float32 (3, 3)."""
     return np.linalg.solve(_to_xyz(ColorPrimaries.BT709), _to_xyz(primaries)).astype(np.float32)
 
 

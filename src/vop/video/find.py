@@ -51,9 +51,9 @@ class FoundFile:
     """A file that may be a video.
 
     Attributes:
-        path: absolute.
-        size: in bytes.
-        volume: its filesystem, as `volume_of` gives it.
+        path: the absolute path.
+        size: the size in bytes.
+        volume: its filesystem, as `volume_of` returns it.
     """
 
     path: Path
@@ -119,7 +119,7 @@ def find_videos(
 
 
 def absolute_path(path: str | Path) -> Path:
-    """The path as `find_videos` gives it: absolute, without `..`, symbolic links as they are."""
+    """Return the path as `find_videos` lists it: absolute, without `..`, symbolic links as they are."""
     path = Path(path).absolute()
     if ".." not in path.parts:
         return Path(os.path.normpath(path))
@@ -131,7 +131,7 @@ def absolute_path(path: str | Path) -> Path:
 
 
 class Walk:
-    """Visits folders, each once: first all that are reached without links, so that they are met by their own names.
+    """Visits folders, each once: links come last, so that folders are found by their own names.
 
     The caller says with `enter` which folders to visit. Which of several links names a folder does not depend on the
     order in which the disk lists them.
@@ -147,7 +147,7 @@ class Walk:
         self._visited: set[tuple[int, int]] = set()  # device and inode
 
     def enter(self, path: str, *, root: str = "", is_link: bool = False) -> None:
-        """Visits a folder, or follows a link, later; `root` comes back with it."""
+        """Queue a folder or a link for a visit, which returns `root` with it."""
         if is_link:
             heapq.heappush(self._links, (path, root))
         else:
@@ -296,10 +296,10 @@ class _Finder:
 
 
 def volume_of(folder: str | Path) -> str | None:
-    """The filesystem of a folder as text: its identity and its mount point, such as `9f3a… /media/usb`.
+    """Return the filesystem of a folder as text: its identity and its mount point, such as `9f3a… /media/usb`.
 
     Returns:
-        None if the folder does not answer.
+        None if the folder is unavailable.
     """
     try:
         mount = os.path.realpath(folder)
@@ -312,12 +312,12 @@ def volume_of(folder: str | Path) -> str | None:
 
 
 def mount_point(volume: str) -> str:
-    """The mount point in a text that `volume_of` gave."""
+    """Return the mount point in the result of `volume_of`."""
     return volume.partition(" ")[2]
 
 
 def _kind(path: str, mode: int, *, given: bool) -> str:
-    """What a file is. A file that was given by its path counts as a video, whatever its name.
+    """Return the kind of a file. A file that was given by its path counts as a video, whatever its name.
 
     Raises:
         OSError: it cannot be read.
@@ -355,7 +355,7 @@ def _can_be_stored(name: str) -> bool:
 
 
 def normal_globs(globs: Iterable[str]) -> tuple[str, ...]:
-    """The globs in one spelling, each once, in their order.
+    """Return the globs normalised, without duplicates, in their order.
 
     Raises:
         UsageError: one of them is empty, or goes up with `..`.
@@ -400,7 +400,7 @@ class Exclude:
 
 
 def _compiled(glob: str, flags: int) -> tuple[re.Pattern[str] | None, ...]:
-    """A pattern for each part of a path; None stands for any number of folders."""
+    """Return a pattern for each part of a path; None matches any number of folders."""
     parts = glob.strip("/").split("/")
     return tuple(None if part == _ANY_FOLDERS else re.compile(translate(part), flags) for part in parts)
 
@@ -415,7 +415,7 @@ def _fits(parts: tuple[str, ...], glob: tuple[re.Pattern[str] | None, ...]) -> b
 
 @cache
 def ignores_case(path: str) -> bool:
-    """Whether the disk that has a file or folder takes names that differ by case only for the same."""
+    """Whether the disk of a file or folder ignores the case of names."""
     folder, name = os.path.split(path.rstrip("/"))
     other = name.swapcase()
     if other == name:

@@ -43,10 +43,10 @@ def read_frames(
     stream: int | None = None,
     threads: int = 1,
 ) -> torch.Tensor:
-    """The frames on display in the middle of `num_frames` equal intervals of a video, or of a clip of it.
+    """Return the frames shown in the middle of `num_frames` equal intervals of a video, or of a clip of it.
 
-    Frames are chosen by presentation time. A shorter video repeats frames. Where a wanted frame is damaged, the
-    nearest intact one stands in, unless more than half of the wanted ones are damaged.
+    Frames are chosen by presentation time. A shorter video repeats frames. If a wanted frame is damaged, the
+    nearest intact one replaces it, unless more than half of the wanted ones are damaged.
 
     Args:
         size: height and width of the result: the shorter side is scaled to it (bicubic), and the centre cropped.
@@ -54,7 +54,7 @@ def read_frames(
         aspect: "display" gives pictures the shape in which players show them; "stored" takes pixels as squares
             whatever the file says, as most published pipelines do.
         stream: a video stream by its number in the file; by default the one that FFmpeg's command takes.
-        threads: of the decoder. One is fastest for usual clips; several files at once use the cores better.
+        threads: the decoder's threads. One is fastest for usual clips; several files at once use the cores better.
 
     Returns:
         uint8 tensor (num_frames, 3, size, size), RGB.
@@ -108,7 +108,7 @@ def decode_frames(
 
 @dataclass(frozen=True, repr=False)
 class ClipFrames:
-    """The frames of a clip.
+    """Return the frames of a clip.
 
     Attributes:
         frames: uint8 array (num_frames, 3, size, size), what `decode_frames` gives for the clip.
@@ -135,13 +135,13 @@ def decode_clips(
 ) -> Iterator[ClipFrames | VideoError]:
     """Decode clips of a video, each as `decode_frames` would.
 
-    A clip comes as soon as its last frame is decoded: memory holds those that are under way. Where frames are damaged,
-    the intact one that stands in may be nearer than the one that `decode_frames` finds, as more are decoded.
+    Each clip is yielded as soon as its last frame is decoded; memory holds unfinished clips only. The replacement of a
+    damaged frame may be nearer than that of `decode_frames`, because more frames are decoded.
 
     Args:
         clips: in ascending order of their starts; they may overlap.
         num_frames, size, aspect: as for `decode_frames`.
-        num_pictures: how many of a clip's frames are also given whole, spread evenly; at most `num_frames`.
+        num_pictures: how many frames of a clip are also returned uncropped, spread evenly; at most `num_frames`.
         picture_size: the longer side of these pictures.
 
     Yields:
@@ -185,7 +185,7 @@ def read_clips(
 
 
 def video_timeline(path: str | Path) -> Timeline:
-    """When the frames of a video are shown. Reads all packets, decodes nothing.
+    """Return the presentation times of a video's frames. Reads all packets, decodes nothing.
 
     Raises:
         VideoError: the file does not exist, or is not a video.
@@ -200,7 +200,7 @@ def check_timeline(path: str | Path) -> None:
 
 
 def wanted_stamps(path: Path, timeline: Timeline, clip: Clip, *, num_frames: int) -> list[int]:
-    """The stamps of the frames that `decode_frames` chooses from a clip.
+    """Return the timestamps of the frames that `decode_frames` chooses from a clip.
 
     Raises:
         VideoError: the clip begins after the video's end.
@@ -238,7 +238,7 @@ def _check_clips(clips: Sequence[Clip], *, num_frames: int, size: int, num_pictu
 
 @dataclass(frozen=True)
 class _Plan:
-    """The frames that a clip wants, or the reason why it cannot have any."""
+    """The frames to decode for a clip, or the reason why it has none."""
 
     clip: Clip
     wanted: list[int]
@@ -247,7 +247,7 @@ class _Plan:
 
 @dataclass
 class _Converted:
-    """What was made of a frame."""
+    """The results of a frame."""
 
     stamp: int
     pixels: Pixels
@@ -312,5 +312,5 @@ class _Pass:
 
 
 def _middles(length: int, parts: int) -> list[int]:
-    """The places in the middle of `parts` equal parts of a sequence."""
+    """Return the middle positions of `parts` equal parts of a sequence."""
     return [(2 * part + 1) * length // (2 * parts) for part in range(parts)]

@@ -93,7 +93,7 @@ def _is_text(start: bytes) -> bool:
 
 
 def _kind_of_format(file_format: av.ContainerFormat) -> str:
-    """A format in which FFmpeg finds a video stream need not be one of videos."""
+    """Return the kind of files of a format; FFmpeg also finds video streams in files that are not videos."""
     if file_format.name.endswith("_pipe") or file_format.name in ("image2", "ico"):
         return PICTURE  # FFmpeg has a demuxer for each kind of picture, and makes one frame of it
     # A bare stream has no signature: FFmpeg takes a program or a table of times for one now and then.
@@ -156,7 +156,7 @@ class _Header:
 
 
 def _read_header(file: BinaryIO) -> _Header | None:
-    """The header of a QuickTime file; None if there is none."""
+    """Return the header of a QuickTime file; None if there is none."""
     moov = next((body for kind, body in _boxes(file) if kind == b"moov"), b"")
     at = moov.find(b"mvhd")
     if at < 0 or len(moov) < at + 36:

@@ -31,7 +31,7 @@ class VideoInfo:
     """A video file as players show it.
 
     Attributes:
-        duration_seconds: from the first frame to the end; the last picture stands until the sound ends.
+        duration_seconds: from the first frame to the end; the last picture is shown until the sound ends.
         num_frames: frames that are shown.
         frame_rate: frames per second, on average.
         width, height: in pixels, as displayed: turned upright, and with square pixels.
@@ -77,7 +77,7 @@ def probe(path: str | Path, *, stream: int | None = None) -> VideoInfo:
 
 
 def describe(video: VideoDecoder) -> VideoInfo:
-    """What `probe` returns, for an open video.
+    """Return the same as `probe` for an open video.
 
     Raises:
         VideoError: none of its frames can be decoded.

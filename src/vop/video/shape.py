@@ -1,6 +1,6 @@
-"""Turn a decoded frame into the square for CLIP, and into a small whole picture.
+"""Convert a decoded frame to the square for CLIP, and to a small whole picture.
 
-Both are turned, mirrored and stretched as players show the video.
+Both are rotated, mirrored and stretched as players show the video.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class PixelConverter:
 
 
 def sample_aspect(stream: av.VideoStream) -> float:
-    """Width of a stored pixel over its height; 1 if the file does not say."""
+    """Return the width of a stored pixel over its height; 1 if the file has none."""
     ratio = float(stream.sample_aspect_ratio or 1)
     return ratio if 1 / _MOST_STRETCHED <= ratio <= _MOST_STRETCHED else 1.0
 
@@ -115,7 +115,7 @@ def display_size(width: int, height: int, *, aspect: float, matrix: Matrix | Non
 
 
 def upright(pixels: np.ndarray, matrix: Matrix | None) -> np.ndarray:
-    """Turn and mirror pixels (h, w, 3) as the display matrix says, to the nearest right angle."""
+    """Turn and mirror pixels (h, w, 3) by the display matrix, to the nearest right angle."""
     if matrix is None:
         return pixels
     a, b, c, d = matrix

@@ -33,7 +33,7 @@ _SEEK_BYTES = 4 * 2**20  # to reach a packet that lies closer, those before it a
 
 FEW_PACKETS = 2000  # reading this many takes no longer than looking up a dozen moments
 _MOST_BYTES = 64 * 2**20  # of packets that are kept in memory
-_FAR_SECONDS = 10  # between decoding and showing; beyond, the timestamps need mending, which takes all of them
+_FAR_SECONDS = 10  # between decoding and showing; beyond, the timestamps need correction, which takes all of them
 
 
 @contextmanager
@@ -164,7 +164,7 @@ def _kind(stream: Stream) -> str:
     return "a cover picture" if stream.type == "video" else stream.type
 
 
-# -- packets by their places
+# -- packets by position
 
 
 class FromMemory:
@@ -179,7 +179,7 @@ class FromMemory:
 
 
 class FromFile:
-    """Packets that are read from the file again, as they are needed."""
+    """Packets that are read from the file again when needed."""
 
     def __init__(
         self,
@@ -259,7 +259,7 @@ def _stamp(packets: Sequence[av.Packet[Stream]], first: int, timeline: Timeline)
 
 
 class Unsure(Exception):
-    """The whole file must be read, because a part of it is not enough."""
+    """The whole file must be read: a part of it is not enough."""
 
 
 def look_up(
@@ -319,7 +319,7 @@ class _Lookup:
     def _read_last(self, decoded: int) -> None:
         last = [None, *self._packets(decoded)][-1]
         if last is None or (last.decoded < decoded and self._stream.index_entries[-1].size):
-            raise Unsure  # the file is shorter than its index promises
+            raise Unsure  # the file is shorter than its index claims
 
     def _read_around(self, stamp: int) -> None:
         for number, timed in enumerate(self._packets(stamp)):

@@ -1,12 +1,12 @@
-"""When a video's frames are shown: read from its packets, without decoding.
+"""Presentation times of a video's frames, read from its packets without decoding.
 
-Headers lie: durations and frame counts are missing (WebM from a browser, GIF) or wrong (broken downloads), and frame
-rates vary. The packets' timestamps are what a player goes by, and reading them costs a few percent of decoding.
+Headers are unreliable: durations and frame counts are missing (WebM from a browser, GIF) or wrong (broken downloads),
+and frame rates vary. Players use the timestamps of packets, and reading these costs a few percent of decoding.
 
 Timestamps are read as FFmpeg's command reads them. Formats made for broadcast (MPEG-TS and its like) allow a clock to
-jump at any packet, for all streams at once; FFmpeg's command then continues as if nothing had happened, and so do
-players. In other formats a gap of an hour is an hour in which the picture stood. In none of them does a clock run
-backwards, and a single timestamp far from its neighbours is a mistake.
+jump at any packet, for all streams at once; FFmpeg's command and players then continue as if nothing had happened. In
+other formats, a gap of an hour means that one picture is shown for an hour. A clock never runs backwards in any format,
+and a single timestamp far from its neighbours is a mistake.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import av
     from av.stream import Stream
 
-_UNKNOWN = -(2**50)  # far from all other timestamps, so that it is mended if a frame is missing
+_UNKNOWN = -(2**50)  # far from all other timestamps, so that it is corrected if a frame is missing
 _PADDING = Fraction(1, 2)  # seconds; encoders let the sound end a little later than the picture
 DEFAULT_RATE = 25  # frames per second if neither packets nor header give a rate, as FFmpeg assumes
 
@@ -50,7 +50,7 @@ class Packets:
         shown: whether each frame is shown. An edit list hides frames, which are decoded because others refer to them.
         ends: the sum of the packets' sizes up to the end of each packet, in bytes.
         keys: the places of the key frames' packets, at which decoding can begin; ascending, and empty if `ordinal`.
-        decoded: when the key frames are decoded: the timestamps to seek.
+        decoded: the decoding times of the key frames: the timestamps to seek.
         corrected: whether timestamps differ from those in the file, so that the file cannot be searched by them.
     """
 
@@ -68,11 +68,11 @@ class Timeline:
 
     Attributes:
         stamps: one timestamp for each frame, ascending, in units of `time_base`. Frame k is shown from `stamps[k]` on.
-        end: when the last frame ends, in the same units: the last picture stands until the file ends.
+        end: when the last frame ends, in the same units; the last picture is shown until the file ends.
         time_base: seconds per unit.
         ordinal: the file has no presentation times (old AVI, a bare H.264 stream): the k-th frame that comes out of the
             decoder is shown at `stamps[k]`.
-        packets: where in the file the frames are.
+        packets: the places of the frames in the file.
     """
 
     stamps: tuple[int, ...]
@@ -86,11 +86,11 @@ class Timeline:
 
     @property
     def duration_seconds(self) -> float:
-        """From the start of the first frame to the end of the last one."""
+        """The time from the start of the first frame to the end of the last one."""
         return float((self.end - self.stamps[0]) * self.time_base)
 
     def midpoints(self, num_frames: int, clip: Clip = WHOLE_VIDEO) -> list[int]:
-        """The timestamps of the frames on display in the middle of `num_frames` equal intervals of a clip.
+        """Return the timestamps of the frames shown in the middle of `num_frames` equal intervals of a clip.
 
         If there are fewer frames than intervals, frames repeat.
         """
@@ -98,7 +98,7 @@ class Timeline:
         return [self.stamps[max(bisect_right(self.stamps, middle) - 1, 0)] for middle in middles]
 
     def middles(self, num_frames: int, clip: Clip = WHOLE_VIDEO) -> list[Fraction]:
-        """The middles of `num_frames` equal intervals of a clip, in units of `time_base`.
+        """Return the middles of `num_frames` equal intervals of a clip, in units of `time_base`.
 
         A clip that ends after the video ends with the video.
         """
@@ -111,7 +111,7 @@ class Timeline:
 
 
 class TimelineReader:
-    """Makes a timeline from the packets of a file, taken in the order of the file.
+    """Builds a timeline from the packets of a file, taken in the order of the file.
 
     Args:
         stream: the video stream.
@@ -132,7 +132,7 @@ class TimelineReader:
 
     def take(self, packet: av.Packet[Stream]) -> None:
         """Take a packet of the video."""
-        if not packet.size:  # screen recorders and video editors write empty packets while the picture stands
+        if not packet.size:  # screen recorders and video editors write empty packets while the picture does not change
             self.stands(packet)
             return
         self._bytes += packet.size
@@ -145,7 +145,7 @@ class TimelineReader:
         self._ends.append(self._bytes)
 
     def stands(self, packet: av.Packet[Stream]) -> None:
-        """Take a packet of sound or an empty one: the last picture stands until it ends."""
+        """Take a packet of sound or an empty one: the last picture is shown until it ends."""
         begins = packet.dts if packet.pts is None else packet.pts
         if begins is not None:
             self._stands((begins + (packet.duration or 0)) * packet.time_base)
@@ -154,10 +154,10 @@ class TimelineReader:
         self._stands_until = until if self._stands_until is None else max(self._stands_until, until)
 
     def take_index(self, container: av.container.InputContainer) -> None:
-        """Take from the file's index or header how long the sound lasts, and the empty packets at the end.
+        """Read the duration of the sound, and the empty packets at the end, from the file's index or header.
 
-        FFmpeg does not return empty packets. A header may promise more than the file has: the index of an MP4 file has
-        the size of every packet, and the header of an AVI file is believed if the file is as long as it claims.
+        FFmpeg does not return empty packets. A header may claim more than the file has: the index of an MP4 file has
+        the size of every packet, and an AVI header is trusted only if the file is as long as it claims.
         """
         if is_mp4(container):
             for sound in container.streams.audio[:1]:
@@ -174,7 +174,7 @@ class TimelineReader:
                 self._decoded_until = (self._stream.start_time or 0) + self._stream.duration
 
     def timeline(self, *, corrected: bool = False) -> Timeline | None:
-        """The timeline; None if no packet has a frame that is shown.
+        """Return the timeline; None if no packet has a frame that is shown.
 
         Args:
             corrected: whether the timestamps of the packets were changed before they were taken.
@@ -213,7 +213,7 @@ class TimelineReader:
         )
 
     def _standing(self, time_base: Fraction, first: int, end: int) -> int:
-        """When the last picture ends, if more is known than the duration of its own packet."""
+        """Return when the last picture ends, which may be later than the end of its packet."""
         until = end
         if self._stands_until is not None and self._stands_until > end * time_base + _PADDING:
             until = round(self._stands_until / time_base)
@@ -232,12 +232,12 @@ class TimelineReader:
         return in_order and bool(self._stream.codec_context.has_b_frames)
 
     def _decoded(self) -> list[int] | None:
-        """When each packet is decoded; None if a packet does not say."""
+        """Return the decoding time of each packet; None if one is missing."""
         known = [dts for dts in self._dts if dts is not None]
         return known if len(known) == len(self._dts) else None
 
     def _given(self, ordinal: bool) -> tuple[Sequence[int | None], Fraction]:
-        """The timestamps of all packets as the file gives them, and their unit in seconds."""
+        """Return the timestamps of all packets as in the file, and their unit in seconds."""
         if not ordinal:
             return self._pts, self._time_base
         decoded = self._decoded()
@@ -248,7 +248,7 @@ class TimelineReader:
 
 
 def read_timeline(packets: Iterable[av.Packet[Stream]], stream: av.VideoStream) -> Timeline | None:
-    """The timeline of a video stream's packets; None if there are none."""
+    """Return the timeline of a video stream's packets; None if there are none."""
     reader = TimelineReader(stream)
     for packet in packets:
         reader.take(packet)
@@ -256,18 +256,18 @@ def read_timeline(packets: Iterable[av.Packet[Stream]], stream: av.VideoStream) 
 
 
 def is_mp4(container: av.container.InputContainer) -> bool:
-    """Whether a file has an index of all packets: MP4, MOV and their kin."""
+    """Whether a file has an index of all packets: MP4, MOV and related formats."""
     return "mp4" in container.format.name.split(",")
 
 
 def _unit_of(stream: Stream) -> Fraction:
-    """Seconds per unit of a stream's times; every stream of an open file has one."""
+    """Return the seconds per unit of a stream's times, which every stream of an open file has."""
     assert stream.time_base is not None
     return stream.time_base
 
 
 def _end_of_index(stream: Stream) -> int | None:
-    """When the last packet of a stream's index ends, if it lasts as long as the one before it; a time of decoding."""
+    """Return the decoding time at which a stream's index ends, if its last packet is as long as the one before."""
     entries = stream.index_entries
     if not len(entries):
         return None
@@ -276,7 +276,7 @@ def _end_of_index(stream: Stream) -> int | None:
 
 
 def _as_put_out(decoded: list[int], delay: int) -> list[int]:
-    """When frames are shown if only their times of decoding are known: when each comes out of the decoder."""
+    """Return when each frame leaves the decoder: its presentation time if only decoding times are known."""
     gap = _usual_gap(decoded)
     return [*decoded[delay:], *(decoded[-1] + gap * step for step in range(1, min(delay, len(decoded)) + 1))]
 
@@ -329,7 +329,7 @@ class Clock:
         self._next[packet.stream_index] = decoded + self._duration(packet, unit)
 
     def _jump(self, stream: int, decoded: int) -> int:
-        """By how much the clock has jumped with this packet, in microseconds; 0 if it has not."""
+        """Return the clock's jump at this packet, in microseconds; 0 if it did not jump."""
         due = self._next.get(stream)
         if due is None:  # a stream's first packet is compared with the other streams
             jump = 0 if self._last is None else decoded - self._last
@@ -345,7 +345,7 @@ class Clock:
 
 
 def without_strays(stamps: Sequence[int], time_base: Fraction) -> list[int]:
-    """Timestamps in the order of decoding. One far from all its neighbours moves to where a frame is missing."""
+    """Move each timestamp far from all its neighbours to where a frame is missing; all are in decoding order."""
     stamps = list(stamps)
     far = _far(stamps, time_base)
     suspects = [place for place, (one, other) in enumerate(pairwise(stamps)) if abs(other - one) > far]
@@ -365,7 +365,7 @@ def without_strays(stamps: Sequence[int], time_base: Fraction) -> list[int]:
 
 
 def without_restarts(stamps: Sequence[int], time_base: Fraction) -> list[int]:
-    """Timestamps in the order of decoding. Where a clock was set back, they continue from the time before.
+    """Make timestamps in decoding order continue where the clock was set back.
 
     After a pause, a few frames may follow that are shown before it; after a restart, all frames that follow are early.
     """
@@ -382,7 +382,7 @@ def without_restarts(stamps: Sequence[int], time_base: Fraction) -> list[int]:
 
 
 def _far(stamps: Sequence[int], time_base: Fraction) -> int:
-    """A distance that no reordering of frames reaches."""
+    """Return a distance that reordering of frames never reaches."""
     return max(round(_STRAY_SECONDS / time_base), _STRAY_GAPS * _usual_gap(stamps))
 
 
@@ -396,7 +396,7 @@ def _is_early(stamp: int, before: Sequence[int], after: Sequence[int], far: int)
 
 
 def _missing(ordered: Sequence[int]) -> int | None:
-    """The place of a missing timestamp among evenly spaced ones; None if none is missing. A longer gap is a pause."""
+    """Return the missing timestamp among evenly spaced ones, or None. A longer gap is a pause."""
     usual = _usual_gap(ordered)
     gaps = [(other - one, one) for one, other in pairwise(ordered) if 1.5 * usual < other - one < 3 * usual]
     gap, since = max(gaps, default=(0, 0))

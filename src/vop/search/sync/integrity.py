@@ -1,9 +1,9 @@
 """`vop library check`: find damage in a library, and repair it.
 
-A disk, a cable or a copy changes a bit, and the database reads another number without an error. A check compares every
-file and every row with its checksum, looks whether each video has all of its segments, and compares kept frames and the
-videos' own files with what the library says of them. A repair puts files back of which there are copies, writes a new
-table of the videos that are sound, and leaves the others to the next indexing.
+If a disk, a cable or a copy flips a bit, the database reads a wrong number without an error. A check compares every
+file and row with its checksum, verifies that each video has all of its segments, and compares kept frames and video
+files with the library's records. A repair restores files from their copies, writes a new table with the sound videos,
+and leaves the others to the next indexing.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ class CheckReport:
     """The result of a check.
 
     Attributes:
-        files, segments, videos: numbers checked.
-        damaged_files: files of the library.
+        files, segments, videos: how many were checked.
+        damaged_files: damaged files of the library.
         damaged_videos: videos with segments that differ from what was written.
         damaged_frames: the number of segments with damaged kept frames; these are decoded again when needed.
         without_checksum: segments that were written by an earlier version of vop.
-        deleted, unavailable, changed: videos whose own files were deleted, cannot be reached, or are not as they were;
-            `vop index` updates them.
+        deleted, unavailable, changed: videos whose files were deleted, are unavailable, or have changed; `vop index`
+            updates them.
         repaired: whether the library is sound again, without `damaged_videos`.
     """
 
@@ -83,7 +83,7 @@ class CheckReport:
         return not (self.damaged_files or self.damaged_videos or self.damaged_frames)
 
     def index_again(self) -> list[str]:
-        """Commands that index the damaged videos again, as far as their files exist."""
+        """Return commands that index the damaged videos again, if their files exist."""
         paths = [damage.path for damage in self.damaged_videos if os.path.exists(damage.path)]
         library = shlex.quote(self.library)
         unknown = any(damage.path == UNKNOWN for damage in self.damaged_videos)
@@ -92,7 +92,7 @@ class CheckReport:
         return [f"vop index {library} {shlex.join(paths)}"] if paths else []
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document of `vop library check --json`."""
+        """Return the JSON document of `vop library check --json`."""
         return {**asdict(self), "sound": self.sound}
 
 
@@ -103,10 +103,10 @@ def check(
     progress: Progress = silent,
     waiting: Callable[[], None] = lambda: None,
 ) -> CheckReport:
-    """Compares a library with its checksums.
+    """Compare a library with its checksums.
 
     Args:
-        repair: repairs the library if it is damaged.
+        repair: whether to repair the library if it is damaged.
         waiting: called once if another process writes to the library, before waiting for it.
 
     Raises:
@@ -129,7 +129,7 @@ def check(
 
 @contextmanager
 def _locked(folder: Path, waiting: Callable[[], None], *, repair: bool) -> Iterator[None]:
-    """Keeps others from writing. On a read-only disk, a check needs no lock."""
+    """Lock the library against other writers. On a read-only disk, a check needs no lock."""
     with ExitStack() as stack:
         try:
             stack.enter_context(library_lock(folder, waiting=waiting, sealing=repair))
@@ -142,7 +142,7 @@ def _locked(folder: Path, waiting: Callable[[], None], *, repair: bool) -> Itera
 class _Check:
     """The steps of a check, which fill the report.
 
-    Tables are read in other processes: a damaged file can crash the one that reads it.
+    Tables are read in separate processes: a damaged file can crash the process that reads it.
     """
 
     def __init__(self, folder: Path, processes: Processes) -> None:
@@ -152,12 +152,12 @@ class _Check:
         self.manifest: Manifest
 
     def files(self, progress: Progress) -> None:
-        """Files against `checksums.json`; those that are not in it are of a run that was killed, and only rows tell."""
+        """Compare files with `checksums.json`. Files of a killed run are not in it; their rows are checked later."""
         damaged = self.report.damaged_files
         seal = read_seal(self.folder)
         if seal is None:
             if (self.folder / FILE).exists():
-                damaged.append(Damage(FILE, "damaged; the files have nothing to be compared with"))
+                damaged.append(Damage(FILE, "damaged; the files cannot be compared with their checksums"))
             return
         self.seal = seal
         newest = newest_manifests(list(seal.files))
@@ -168,15 +168,14 @@ class _Check:
                 if digest(self.folder / name) != wanted:
                     damaged.append(Damage(name, "its content has changed"))
             except FileNotFoundError:
-                # Others may have been deleted with an old version, in a run that was killed: rows tell if they are
-                # missed.
+                # A killed run may have deleted other files with an old version. If one is needed, reading rows fails.
                 if name in seal.copies and not self._has_newer_version(name, newest):
                     damaged.append(Damage(name, "it is missing"))
             except OSError as error:
                 damaged.append(Damage(name, f"it cannot be read: {error.strerror}"))
 
     def _has_newer_version(self, name: str, newest: list[str]) -> bool:
-        """Whether the table that a file belongs to got a newer version in a run that was killed before it sealed it."""
+        """Whether a run wrote a newer version of the file's table and was killed before it updated the checksums."""
         table = "/".join(name.split("/")[:2])
         known = {path.rpartition("/")[2] for path in newest if path.startswith(f"{table}/")}
         return any(
@@ -184,7 +183,7 @@ class _Check:
         )
 
     def read_manifest(self, *, repair: bool) -> None:
-        """The library's manifest, from its copy where it is damaged."""
+        """Read the library's manifest, or its copy if it is damaged."""
         path, copy = self.folder / manifest.FILE, self.seal.copy_of(manifest.FILE)
         try:
             self.manifest = manifest.read(self.folder)
@@ -197,7 +196,7 @@ class _Check:
                 manifest.write(self.manifest, self.folder)
 
     def rows(self, progress: Progress = silent) -> None:
-        """Rows against their checksums, and the videos' own files against the rows."""
+        """Compare rows with their checksums, and video files with the rows."""
         report, table = self.report, self.manifest.table
         progress("segments", 0, 1)
         try:
@@ -235,10 +234,10 @@ class _Check:
             self.report.damaged_frames = frames.count_damaged(remove=repair)
 
     def repair(self) -> None:
-        """Puts files back from their copies, and writes tables again without what is damaged.
+        """Restore files from their copies, and rewrite tables without damaged rows.
 
         Raises:
-            VopError: before anything is changed: the table of the manifest does not exist, but another one does.
+            VopError: the manifest's table does not exist, but another one does; nothing was changed.
         """
         report, table = self.report, self.manifest.table
         bad = self._restore_copies({damage.path for damage in report.damaged_files})
@@ -263,12 +262,12 @@ class _Check:
             raise VopError(
                 f"{self.folder}: the repair crashed ({error.how}); the library is as it was: index into another folder"
             ) from None
-        (self.folder / FILE).unlink(missing_ok=True)  # the lock makes it anew when it is released
+        (self.folder / FILE).unlink(missing_ok=True)  # releasing the lock writes it again
         logger.info("repaired %r, %d videos were damaged", str(self.folder), len(report.damaged_videos))
         report.repaired = True
 
     def _restore_copies(self, bad: set[str]) -> set[str]:
-        """Restores damaged files from their copies; returns the files that are still damaged."""
+        """Restore damaged files from their copies; return the files that are still damaged."""
         restored = self.seal.copies.keys() & bad - {manifest.FILE}
         for name in restored:
             content = self.seal.copy_of(name)

@@ -1,4 +1,4 @@
-"""The owner's metadata: a CSV file with a line for each video."""
+"""The owner's metadata: a CSV file with one line per video."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Metadata:
     """The values of a CSV file. All text is in Unicode's composed form (NFC); files are found by names in any form.
 
     Attributes:
-        columns: their names, in the order of the file.
-        by_path, by_name: the values of a file, by its absolute path, and by its name where the table has only that.
-        given: how the table spells each file, by its absolute path.
+        columns: column names, in the order of the file.
+        by_path, by_name: the values of each video, by its absolute path, or by its file name if only that is given.
+        given: each video as the CSV file spells it, by its absolute path.
     """
 
     columns: tuple[str, ...]
@@ -33,25 +33,25 @@ class Metadata:
     given: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, path: Path) -> Mapping[str, str]:
-        """The values of a file: those of its path, else those of its name."""
+        """Return the values of a video, found by its path, else by its name."""
         return self.by_path.get(nfc(str(path))) or self.by_name.get(nfc(path.name)) or {}
 
     def unmatched(self, paths: Iterable[str]) -> list[str]:
-        """The files of the table that are not among `paths`, as the table spells them."""
+        """Return the videos of the CSV file that are not among `paths`, as the CSV file spells them."""
         found = {nfc(path) for path in paths}
         names = {os.path.basename(path) for path in found}
         return [given for path, given in self.given.items() if path not in found and given not in names]
 
 
 def read_metadata(file: Path) -> Metadata:
-    """Reads a CSV file whose first line names the columns; one of them, `PATH_COLUMNS`, is the video.
+    """Read a CSV file whose first line names the columns; one of `PATH_COLUMNS` names the video.
 
-    A video is a path, absolute or from the folder of the CSV file, or a bare file name, which stands for every file of
-    that name. Spaces around names and values do not count.
+    A video is a path, absolute or relative to the folder of the CSV file, or a bare file name, which matches every file
+    of that name. Spaces around names and values are ignored.
 
     Raises:
-        UsageError: no such file.
-        DataError: it is not such a table; the error names the line.
+        UsageError: the file does not exist.
+        DataError: the file is not valid; the error names the line.
     """
     file = existing_path(file)
     try:
@@ -71,7 +71,7 @@ def read_metadata(file: Path) -> Metadata:
 
 
 def _lines(file: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """The number and the values of each line that is not empty; for values of several lines, the last one's number."""
+    """Yield the number and values of each non-empty record; one that spans lines has the number of its last line."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     try:
         for values in reader:

@@ -1,7 +1,7 @@
-"""`vop library reembed`: moves a library to another model, or adds the embeddings of one to those that it has.
+"""`vop library reembed`: re-embed a library with another model, or add another model's embeddings to its own.
 
-The new table is written beside the old one, which is searched until the new one is complete and takes its place. Frames
-come from the library's own, where it keeps them, or else from the videos. A move that was interrupted resumes.
+The new table is written beside the old one. Searches use the old one until the new one is complete and replaces it.
+Frames come from the library if it keeps them, else from the videos. An interrupted re-embedding resumes.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ReembedReport:
-    """The result of a move.
+    """The result of re-embedding a library.
 
     Attributes:
-        videos, segments: in the library after the move.
-        resumed: videos that an earlier attempt had done.
+        videos, segments: how many the library has afterwards.
+        resumed: the number of videos that an earlier attempt embedded.
         dropped: videos that could not be embedded and were left out.
-        models: names of the library's models after the move, the first one first.
+        models: names of the library's models afterwards, the first model first.
     """
 
     library: str
@@ -59,7 +59,7 @@ class ReembedReport:
     models: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document of `vop library reembed --json`."""
+        """Return the JSON document of `vop library reembed --json`."""
         return {
             "library": self.library,
             "videos": self.videos,
@@ -83,20 +83,23 @@ def reembed(
     progress: Progress = silent,
     waiting: Callable[[], None] = lambda: None,
 ) -> ReembedReport:
-    """Embeds every segment of a library by another model.
+    """Embed every segment of a library with another model.
 
     Args:
         model: a run, a folder, a hub id or mini.
-        keep: keeps the embeddings of the library's models beside the new ones; all then take the same frames.
-        num_frames: frames of a segment; by default the model's own number, or the library's for a plain CLIP.
-        drop_unreadable: leaves out unreadable videos. Without it, they stop the move, and the library stays as it is.
-        workers: threads that decode; by default as many as there are cores.
-        batch_size: segments that are embedded together.
+        keep: whether to keep the embeddings of the library's models beside the new ones; all models then take the same
+            frames.
+        num_frames: frames per segment; by default the model's own number, or the library's for a plain CLIP.
+        drop_unreadable: whether to leave out unreadable videos. Otherwise they are an error, and the library stays as
+            it is.
+        workers: decoding threads; by default one per core.
+        batch_size: segments per forward pass.
         waiting: called once if another process writes to the library, before waiting for it.
 
     Raises:
-        UsageError: no such library or model, the library has the model, or `keep` with other frames.
-        VopError: videos cannot be read; the library is as it was, and what was done is kept for the next attempt.
+        UsageError: the library or the model does not exist, the library already has the model, or `keep` is set and the
+            models take different frames.
+        VopError: videos cannot be read. The library is as it was, and the next attempt resumes.
     """
     folder = Path(folder).expanduser().absolute()
     workers = count_workers(workers, batch_size=batch_size)
@@ -121,7 +124,7 @@ def reembed(
             for number, finished in enumerate(finished_videos, start=1):
                 move.take(finished)
                 progress("videos", number, len(todo))
-        finally:  # also of a move that is interrupted
+        finally:  # also after an interruption
             move.commit()
         if move.failed and not drop_unreadable:
             raise VopError(_failed_message(folder, move.failed))
@@ -141,7 +144,7 @@ def reembed(
 
 def _open_model(manifest: Manifest, name: str, num_frames: int | None, precision: str) -> TextVideoModel:
     model = open_model(name, num_frames=num_frames, precision=precision)
-    if num_frames is None and model.method_name == "zero-shot":  # nothing in it belongs to a frame's position
+    if num_frames is None and model.method_name == "zero-shot":  # it has no weights for frame positions
         model.resize_frames(manifest.num_frames)
     return model
 
@@ -152,7 +155,7 @@ def _free_column(library: Store) -> str:
 
 
 def _new_manifest(library: Store, described: LibraryModel, model: TextVideoModel, *, keep: bool) -> Manifest:
-    """The manifest of the library after the move."""
+    """Return the manifest of the re-embedded library."""
     had = library.manifest
     if any(described.fingerprint == old.fingerprint for old in had.models):
         raise UsageError(f"{library.path} has this model already: {described.name} ({described.fingerprint})")
@@ -185,13 +188,13 @@ class _Move:
         self.failed: list[FileFailure] = []
 
     def remaining(self) -> list[VideoRecord]:
-        """The videos whose present rows an earlier attempt has not copied."""
+        """Return the videos whose current rows no earlier attempt has copied."""
         records, done = self._library.videos(), self._staged.videos()
         self._staged.remove(path for path, record in done.items() if records.get(path) != record)
         return [record for path, record in records.items() if done.get(path) != record]
 
     def read(self, video: VideoRecord) -> Generator[DecodedSegment, None, pa.Table]:
-        """Yields the segments of a video with their frames; returns its rows."""
+        """Yield the segments of a video with their frames; return its rows."""
         rows = check_rows(self._library.rows_of([video.video]), self._library.path)
         kept = rows.select(["segment", "start_seconds", "end_seconds", "strip"]).to_pylist()
         clips = [(row["start_seconds"], row["end_seconds"]) for row in kept]
@@ -203,11 +206,11 @@ class _Move:
     def _frames_of(
         self, video: VideoRecord, segments: Sequence[str], clips: Sequence[ClipTimes]
     ) -> Iterator[np.ndarray]:
-        """The frames of segments that the library keeps; if one is missing or damaged, all from the video again."""
+        """Yield the kept frames of segments; if any are missing or damaged, decode all from the video."""
         if self._frames and all(map(self._frames.has, segments)):
             for segment in segments:
                 frames = self._frames.read(segment)
-                if frames is None:  # damaged since then
+                if frames is None:  # damaged after the test above
                     raise VideoError(video.path, "its kept frames changed meanwhile; start again")
                 yield frames
             return
@@ -223,7 +226,7 @@ class _Move:
             yield frames
 
     def take(self, finished: Finished[VideoRecord, pa.Table]) -> None:
-        """Adds the new rows of a video to the next commit."""
+        """Add the new rows of a video to the next commit."""
         result = finished.result
         if isinstance(result, VideoError):
             logger.info("%r cannot be embedded: %s", finished.job.path, result.reason)
@@ -241,7 +244,7 @@ class _Move:
             rows = rows.drop_columns([new])
         rows = rows.append_column(new, vectors(embeddings)).select(self._staged.table.schema.names)
         rows = with_column(rows, "made_at", datetime.now(UTC).isoformat(timespec="seconds"))
-        # The segmentation, the duration and the date are still those that an earlier decoder read.
+        # Segmentation, duration and date still come from the earlier decoder.
         version = decoder_version(rows.column("made_with")[0].as_py())
         return with_column(rows, "made_with", made_with(self._staged.models, version))
 

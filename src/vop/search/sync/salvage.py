@@ -1,6 +1,6 @@
 """Read tables that may be damaged, for a check, and save their sound rows, for a repair.
 
-Everything here runs in a process of its own, since a damaged file can end the one that reads it.
+Everything here runs in a separate process, since a damaged file can crash the process that reads it.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class TableScan:
     """The result of reading a table.
 
     Attributes:
-        segments: rows.
-        without_checksum: rows of an earlier version of vop.
+        segments: the number of rows.
+        without_checksum: the number of rows that an earlier version of vop wrote.
         damaged: the reasons why videos are damaged, by path.
         records: the videos of the rows, by path.
         failure: the reason why the table cannot be read at all.
@@ -52,7 +52,7 @@ class TableScan:
 
 
 def scan_table(database: Path, name: str) -> TableScan:
-    """Reads every row of a table of segments."""
+    """Read every row of a table of segments."""
     try:
         table = _connect(database).open_table(name)
         rows = table.count_rows()
@@ -82,7 +82,7 @@ class _Videos:
         self._without_checksum = 0
 
     def lose(self, paths: set[str]) -> None:
-        self._damaged |= dict.fromkeys(paths, "segments of it cannot be read")
+        self._damaged |= dict.fromkeys(paths, "some of its segments cannot be read")
 
     def add(self, rows: pa.Table) -> None:
         self._without_checksum += rows.column(CHECKSUM).null_count
@@ -94,7 +94,7 @@ class _Videos:
             self._places.setdefault(key, []).append(row["place"])
             self._counts[key] = row["num_segments"]
             if is_bad:
-                self._damaged[path] = "segments of it are not what was written"
+                self._damaged[path] = "some of its segments differ from what was written"
 
     def result(self, segments: int) -> TableScan:
         contents = Counter(path for path, _ in self._places)
@@ -106,11 +106,11 @@ class _Videos:
 
 
 def _read(table: Table, start: int, count: int) -> Iterator[tuple[int, int, pa.Table | None]]:
-    """Rows, in as large parts as can be read; None for those that cannot."""
+    """Yield rows as (first, count, rows), in parts as large as possible; rows that cannot be read are None."""
     try:
         yield start, count, table.search().offset(start).limit(count).to_arrow()
         return
-    except Exception:  # of the database's own kinds, a panic among them
+    except Exception:  # the database raises its own kinds, among them a panic
         if count == 1:
             yield start, count, None
             return
@@ -120,7 +120,7 @@ def _read(table: Table, start: int, count: int) -> Iterator[tuple[int, int, pa.T
 
 
 def _paths(table: Table, start: int, count: int) -> set[str]:
-    """The videos of rows that cannot be read as a whole."""
+    """Return the paths of rows that cannot be read as a whole."""
     try:
         found = table.search().select(["path"]).offset(start).limit(count).to_arrow()
         return set(found.column("path").to_pylist())
@@ -138,7 +138,7 @@ def failures_damage(database: Path, name: str) -> str | None:
 
 
 def removed_damage(database: Path, name: str) -> str | None:
-    """Return how the removed videos are damaged; None if they are sound, or there are none."""
+    """Return the damage of the removed videos; None if they are sound or there are none."""
     connection = _connect(database)
     if name not in connection.list_tables().tables:
         return None
@@ -147,7 +147,7 @@ def removed_damage(database: Path, name: str) -> str | None:
         bad = damaged_rows(rows.drop_columns([removed.WHEN, removed.DAMAGE])).sum()
     except Exception as error:
         return _reason(error)
-    return f"{bad} segments that were taken out are not what was written" if bad else None
+    return f"{bad} removed segments differ from what was written" if bad else None
 
 
 def _connect(database: Path) -> DBConnection:
@@ -166,7 +166,7 @@ def _reason(error: Exception) -> str:
 
 
 def copy_sound(database: Path, manifest: Manifest, target: str, damaged: set[str]) -> None:
-    """Writes the rows of all undamaged videos into a new table."""
+    """Write the rows of all undamaged videos to a new table."""
     connection = _connect(database)
     _drop(connection, target)
     try:
@@ -189,24 +189,24 @@ def copy_sound(database: Path, manifest: Manifest, target: str, damaged: set[str
 
 
 def _complete(own: pa.Schema) -> pa.Schema:
-    """A table's schema with the columns that older libraries lack."""
+    """Add to a table's schema the columns that older libraries lack."""
     return pa.unify_schemas([own, pa.schema([field_of(name) for name in ADDED])])
 
 
 def _with_schema(rows: pa.Table, wanted: pa.Schema) -> pa.Table:
-    """Rows with the columns that an older library lacks, empty."""
+    """Add to rows, as nulls, the columns that an older library lacks."""
     for name in {*wanted.names} - {*rows.schema.names}:
         rows = rows.append_column(field_of(name), pa.nulls(len(rows), field_of(name).type))
     return rows.select(wanted.names)
 
 
 def copy_removed(database: Path, before: str, name: str) -> None:
-    """Copies the sound rows of what was taken out, for a table of segments that may have another name."""
+    """Copy the sound rows of the removed videos to the table `name`."""
     connection = _connect(database)
     try:
         old = connection.open_table(before)
         parts = [part for _, _, part in _read(old, 0, old.count_rows()) if part is not None]
-    except Exception:  # nothing was taken out, or nothing can be read
+    except Exception:  # nothing was removed, or nothing can be read
         parts = []
     if not parts:
         _drop(connection, before)
@@ -218,14 +218,14 @@ def copy_removed(database: Path, before: str, name: str) -> None:
 
 
 def drop_others(database: Path, kept: set[str]) -> None:
-    """Drops damaged tables, and those that a killed repair or move has left."""
+    """Drop damaged tables, and the tables that a killed repair or re-embedding left behind."""
     connection = _connect(database)
     for name in set(connection.list_tables().tables) - kept:
         connection.drop_table(name)
 
 
 def copy_failures(database: Path) -> None:
-    """Writes the list of failures again, as far as it can be read."""
+    """Rewrite the list of failures, as far as it can be read."""
     connection = _connect(database)
     try:
         kept = failures.read(connection.open_table(failures.TABLE))

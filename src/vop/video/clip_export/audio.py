@@ -20,7 +20,7 @@ Samples = NDArray[np.float32]  # (channels, n)
 
 
 def audio_packets(clip: ClipSource, output: av.container.OutputContainer, *, copy: bool) -> list[Packet]:
-    """The clip's audio as AAC, as far as the file has it: a video without sound is better than none."""
+    """Return the clip's audio as AAC, as far as it can be read: a silent clip is better than none."""
     found: list[Packet] = []
     with opened_at(clip) as (_, stream, packets), suppress(av.FFmpegError, ValueError):
         if stream is not None:
@@ -49,7 +49,7 @@ def _copied(
 
 
 def _samples(stream: av.AudioStream, packets: Iterable[Packet], clip: ClipSource) -> Iterator[tuple[int, Samples]]:
-    """(position, samples): where in the clip these samples are heard, counted in samples."""
+    """Yield (position, samples): the position in the clip is counted in samples."""
     layout = "mono" if stream.codec_context.channels == 1 else "stereo"
     resampler = av.AudioResampler(format="fltp", layout=layout, rate=_SAMPLE_RATE)
     total = round((clip.end - clip.start) * _SAMPLE_RATE)

@@ -15,7 +15,7 @@ from vop.video.clip_export.remux import copied_pictures
 from vop.video.clip_export.source import ClipSource, find_clip
 from vop.video.clip_export.transcode import encoded_pictures
 
-CLIP_VERSION = 3  # raised when `export_clip` changes, so that a cache makes its clips again
+CLIP_VERSION = 3  # increase when `export_clip` changes: caches then export their clips again
 
 # The index comes first, so that playback begins before the whole file is loaded. An edit list cuts off times before 0.
 # Audio and pictures are written one after the other, and the muxer interleaves them however far apart they are.
@@ -35,7 +35,8 @@ def export_clip(
 
     Args:
         start_seconds, end_seconds: from the video's first frame. The clip ends with the video at the latest.
-        duration_seconds: of the whole video, if known. Saves reading a whole file of a format whose clock may jump.
+        duration_seconds: the duration of the whole video, if known. It saves reading the whole file if its format lets
+            the clock jump.
         max_seconds: a longer clip is cut off here.
 
     Raises:
@@ -66,7 +67,7 @@ def _check_times(start_seconds: float, end_seconds: float, max_seconds: float) -
 
 
 def _copies(clip: ClipSource, temporary: Path) -> bool:
-    """Write the clip without encoding its pictures; whether that was possible."""
+    """Write the clip without encoding its pictures; return whether that was possible."""
     try:
         _write(clip, temporary, copy=True)
     except (av.FFmpegError, ValueError, VideoError):  # times, key frames or parameters that an MP4 cannot hold

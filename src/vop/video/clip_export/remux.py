@@ -27,7 +27,7 @@ _shown_at = attrgetter("pts")
 
 @dataclass
 class _Timed:
-    """A packet with its times, in units of its stream's time base; an MP4 file cannot hold packets without."""
+    """A packet with its times, which MP4 requires, in units of its stream's time base."""
 
     packet: Packet
     pts: int
@@ -35,14 +35,14 @@ class _Timed:
     duration: int
 
     def written_to(self, stream: av.VideoStream, *, start: int) -> Packet:
-        """The packet as one of a new stream whose time begins at `start`."""
+        """Return the packet as part of a new stream whose time begins at `start`."""
         self.packet.pts, self.packet.dts = self.pts - start, self.dts - start
         self.packet.duration, self.packet.stream = self.duration, stream
         return self.packet
 
 
 def copied_pictures(clip: ClipSource, output: av.container.OutputContainer) -> Iterator[Packet]:
-    """Packets of a new stream of `output`; none if no key frame is near enough, or nothing is shown."""
+    """Yield packets of a new stream of `output`; none if no key frame is near enough, or nothing is shown."""
     with opened_at(clip) as (stream, _, packets):
         copied = output.add_stream_from_template(stream, opaque=True)
         start, end, lead = (round(time / time_base_of(stream)) for time in (clip.start, clip.end, _MAX_LEAD_SECONDS))
@@ -54,7 +54,7 @@ def copied_pictures(clip: ClipSource, output: av.container.OutputContainer) -> I
 
 
 def _with_decoding_times(packets: Iterator[Packet], clip: ClipSource) -> Iterator[Packet]:
-    """Matroska does not store these times, and FFmpeg cannot tell them for the first packets that it reads."""
+    """Add decoding times, which Matroska does not store and FFmpeg lacks for the first packets that it reads."""
     early: list[Packet] = []
     for packet in packets:
         if packet.dts is not None:
@@ -84,7 +84,7 @@ def _is_idr(packet: Packet, *, extradata: bytes) -> bool:
 
 
 def _unit_types(data: bytes, extradata: bytes) -> Iterator[int]:
-    """The types of the NAL units in a packet (ITU-T H.264, table 7-1)."""
+    """Yield the types of the NAL units in a packet (ITU-T H.264, table 7-1)."""
     if extradata[:1] != b"\1":  # units follow start codes
         return (data[found.end()] & 31 for found in _START_CODE.finditer(data) if found.end() < len(data))
     return _types_by_length(data, (extradata[4] & 3) + 1)
@@ -100,7 +100,7 @@ def _types_by_length(data: bytes, prefix: int) -> Iterator[int]:
 def _from_key_frame(
     packets: Iterator[_Timed], begins: Callable[[Packet], bool], *, start: int, lead: int
 ) -> Iterator[_Timed]:
-    """The packets from the last key frame before `start` on; none if it is too far away, or nothing is shown then.
+    """Yield the packets from the last key frame before `start` on; none if it is too far away or nothing is shown.
 
     Args:
         begins: whether decoding can begin with a packet.
@@ -126,7 +126,7 @@ def _from_key_frame(
 
 
 def _up_to(end: int, packets: Iterable[_Timed]) -> Iterator[_Timed]:
-    """The packets shown before `end`; later ones that they refer to are shown for no more than a tick each."""
+    """Yield the packets shown before `end`, and later ones that they refer to, shown for a tick each."""
     tail: deque[_Timed] = deque()
     continues = False
     for packet in packets:

@@ -38,7 +38,7 @@ class ClipSource:
         rate: frames per second.
         ordinal: frames have no presentation times, only decoding times (see `Timeline`).
         counted: packets have no times at all; frames follow each other at `rate`.
-        clock_jumps: the clock may restart or leap (see `vop.video.timeline`), so that seeking is of no use.
+        clock_jumps: the clock may restart or jump (see `vop.video.timeline`), so that seeking does not work.
         holds_last_frame: the last frame stays on display until the end of the clip.
         copyable: an MP4 file can hold the pictures without encoding them again.
     """
@@ -55,17 +55,17 @@ class ClipSource:
     copyable: bool
 
     def time_of(self, packet: Packet) -> Fraction | None:
-        """When a packet's frame is shown, or decoded if the file has only that; None if it has neither."""
+        """Return a packet's presentation time, else its decoding time; None if it has neither."""
         stamp = packet.dts if self.ordinal else packet.pts
         return None if stamp is None else stamp * packet.time_base
 
 
 def find_clip(path: Path, start: Fraction, end: Fraction, *, duration_seconds: float | None = None) -> ClipSource:
-    """The clip between two times in seconds from the video's first frame.
+    """Return the clip between two times in seconds from the video's first frame.
 
     Args:
-        duration_seconds: of the whole video, if known. It tells whether the file's clock runs through, and how long the
-            last frame is shown.
+        duration_seconds: the duration of the whole video, if known. It shows whether the file's clock jumps, and how
+            long the last frame is shown.
 
     Raises:
         VideoError: the file does not exist, or has no video in it.
@@ -98,14 +98,14 @@ def find_clip(path: Path, start: Fraction, end: Fraction, *, duration_seconds: f
 
 
 def time_base_of(timed: Stream | av.frame.Frame) -> Fraction:
-    """Seconds per unit of a stream's or frame's time stamps, which FFmpeg sets on all that it reads."""
+    """Return the seconds per unit of a stream's or frame's timestamps, which FFmpeg always sets."""
     if timed.time_base is None:
         raise ValueError("the stream has no time base")
     return timed.time_base
 
 
 def _runs_through(stream: av.VideoStream, duration_seconds: float | None) -> bool:
-    """Whether a file's last time stamp is as far from its first one as its video is long."""
+    """Whether the difference between a file's first and last timestamps equals the duration of its video."""
     if duration_seconds is None or not stream.duration:
         return False
     return abs(float(stream.duration * time_base_of(stream)) - duration_seconds) < _SAME_SECONDS
@@ -115,7 +115,7 @@ def _runs_through(stream: av.VideoStream, duration_seconds: float | None) -> boo
 def opened_at(
     clip: ClipSource, *, first_seek: int = 0
 ) -> Iterator[tuple[av.VideoStream, av.AudioStream | None, Iterator[Packet]]]:
-    """The file's video stream, its audio stream, and the packets of both from a key frame at or before the clip on.
+    """Open the file's video stream, its audio stream, and their packets from a key frame at or before the clip on.
 
     Args:
         first_seek: index of the entry of `SEEKS` to try first.
@@ -135,7 +135,7 @@ def opened_at(
 
 
 def _audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
-    """The main audio stream; None if there is none, or no decoder for it."""
+    """Return the main audio stream; None if there is none, or no decoder for it."""
     best = container.streams.best("audio")
     return best if isinstance(best, av.AudioStream) and best.codec_context is not None else None
 
@@ -148,7 +148,7 @@ def _by_one_clock(packets: Iterator[Packet], container: av.container.InputContai
 
 
 def _from_last_key(packets: Iterator[Packet], stream: av.VideoStream, clip: ClipSource) -> Iterator[Packet]:
-    """The packets from the last key frame before the clip on; earlier ones need not be decoded."""
+    """Yield the packets from the last key frame before the clip on; earlier ones need not be decoded."""
     held: list[Packet] = []
     for packet in packets:
         if packet.stream_index == stream.index:
@@ -169,7 +169,7 @@ def _after_seek(
     clip: ClipSource,
     target: Fraction,
 ) -> Iterator[Packet] | None:
-    """The packets from the first key frame after a seek on; None if that comes too late, or does not come."""
+    """Return the packets from the first key frame after a seek on; None if it is too late or missing."""
     try:
         container.seek(int(target / time_base_of(stream)), stream=stream)
     except av.FFmpegError:

@@ -25,7 +25,7 @@ _THREADS = 2
 
 
 def encoded_pictures(clip: ClipSource, output: av.container.OutputContainer) -> Iterator[Packet]:
-    """Packets of a new stream of `output`; none if nothing is shown."""
+    """Yield packets of a new stream of `output`; none if nothing is shown."""
     rate = _output_rate(clip.rate)
     reformatter = VideoReformatter()
     encoder = None
@@ -41,9 +41,9 @@ def encoded_pictures(clip: ClipSource, output: av.container.OutputContainer) -> 
 
 @contextmanager
 def _decoding(clip: ClipSource) -> Iterator[tuple[av.VideoStream, ColourConverter, Iterator[ShownFrame]]]:
-    """The file's stream, its colours, and its frames from one at or before the clip on.
+    """Open the file's stream, its colours, and its frames from one at or before the clip on.
 
-    Decoding from the nearest key frame may give frames too late: it is a point of intra refresh, or damaged.
+    The nearest key frame may be a point of intra refresh, or damaged, so that the first intact frame comes too late.
     """
     for first_seek in range(len(SEEKS) + 1):
         with opened_at(clip, first_seek=first_seek) as (stream, _, packets):
@@ -65,7 +65,7 @@ def _output_rate(rate: Fraction) -> Fraction:
 def _frames(
     stream: av.VideoStream, codec: av.VideoCodecContext, packets: Iterable[Packet], clip: ClipSource
 ) -> Iterator[ShownFrame]:
-    """Intact frames in the order of presentation, with their times."""
+    """Yield intact frames in presentation order, with their times."""
     codec.thread_type, codec.thread_count = "AUTO", _THREADS
     decoded: deque[Fraction | None] = deque()  # times of decoding
     time_base = time_base_of(stream)
@@ -87,7 +87,7 @@ def _frames(
 
 
 def _at_ticks(frames: Iterable[ShownFrame], clip: ClipSource, rate: Fraction) -> Iterator[tuple[int, av.VideoFrame]]:
-    """For each interval of a constant rate its number and the frame on display in its middle."""
+    """Yield, for each interval of a constant rate, its number and the frame shown in its middle."""
     count = max(round((clip.end - clip.start) * rate), 1)
     middles = deque((tick, clip.start + (tick + Fraction(1, 2)) / rate) for tick in range(count))
     shown: av.VideoFrame | None = None
@@ -126,7 +126,7 @@ def _picture_encoder(
 
 
 def _fitted(frame: av.VideoFrame, stream: av.VideoStream) -> tuple[int, int]:
-    """Width and height in square pixels, even, the longer one no more than allowed."""
+    """Return an even width and height in square pixels, neither above `_MAX_SIDE`."""
     sides = display_size(frame.width, frame.height, aspect=sample_aspect(stream), matrix=None)
     scale = min(Fraction(1), Fraction(_MAX_SIDE, max(sides)))
     width, height = (max(2 * round(side * scale / 2), 2) for side in sides)
@@ -145,7 +145,7 @@ def _picture(
             dst_color_range=ColorRange.MPEG,
             threads=1,
         )
-    # 1 is the limited range, which is what a video without a tag has, and what every player takes the result for.
+    # 1 is the limited range, which untagged videos have, and which every player assumes for the result.
     source = {"src_color_range": frame.color_range or 1} if _has_luma(frame) else {}
     return reformatter.reformat(
         frame, width=encoder.width, height=encoder.height, format="yuv420p", dst_color_range=1, threads=1, **source
