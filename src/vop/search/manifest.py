@@ -133,9 +133,7 @@ def read(folder: Path) -> Manifest:
     try:
         return parse(path.read_bytes(), path)
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(
-            f"{folder}: there is no library; make one: vop index {folder} FOLDER_OF_VIDEOS --model mini"
-        ) from None
+        raise UsageError(f"{folder}: there is no library; make one: vop index {folder} FOLDER_OF_VIDEOS") from None
 
 
 def parse(content: bytes, path: Path) -> Manifest:

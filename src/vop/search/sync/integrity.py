@@ -115,7 +115,7 @@ def check(
     """
     folder = Path(folder).expanduser().absolute()
     if not (folder / DATABASE).is_dir():
-        raise UsageError(f"{folder}: there is no library; make one: vop index {folder} FOLDER_OF_VIDEOS --model mini")
+        raise UsageError(f"{folder}: there is no library; make one: vop index {folder} FOLDER_OF_VIDEOS")
     with _locked(folder, waiting, repair=repair), Processes() as processes:
         checking = _Check(folder, processes)
         checking.files(progress)
