@@ -470,7 +470,7 @@ class TestCompare:
         (tmp_path / "out").mkdir()
         with FileLock(tmp_path / "out" / runner.LOCK):
             status, _, err = study("compare", "--methods", "vop")
-        assert (status, "another process works on this experiment" in err) == (1, True)
+        assert (status, "another process" in err, str(tmp_path / "out") in err) == (1, True, True)
 
     def test_a_file_in_the_place_of_the_folder(self, study, tmp_path):
         (tmp_path / "out").touch()
