@@ -20,6 +20,7 @@ from vop.experiments.results import (
     UnreadableVideo,
 )
 from vop.utils.text import count
+from vop.utils.text import signed as with_sign
 
 HEADS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "mdr": "MdR", "mnr": "MnR"}
 KINDS = {
@@ -408,9 +409,8 @@ def number(value: Number | None) -> str:
 
 
 def signed(points: Number | None) -> str:
-    """One digit with its sign; zero has none."""
-    text = "" if points is None else f"{points:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text
+    """One digit with its sign; nothing for None."""
+    return "" if points is None else with_sign(points)
 
 
 def size(count: Number | None) -> str:
