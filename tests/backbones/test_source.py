@@ -63,7 +63,7 @@ class TestBounds:
             ("text_config", {"eos_token_id": 10**6}, "eos_token_id is 1000000, which a vocab_size of"),
             ("text_config", {"max_position_embeddings": 10**9}, "max_position_embeddings is 1,000,000,000"),
             ("text_config", {"layer_norm_eps": float("nan")}, "layer_norm_eps is nan"),
-            ("vision_config", {"hidden_size": [0] * 10**5}, r"hidden_size is \[0, 0, .*; it is a whole number"),
+            ("vision_config", {"hidden_size": [0] * 10**5}, r"hidden_size is \[0, 0, .*; it must be a whole number"),
         ],
     )
     def test_sizes(self, folder, part, changes, says):
@@ -194,7 +194,7 @@ class TestHub:
             find_backbone("owner/clip")
 
     def test_the_sizes_of_openai_need_no_files(self, hub):
-        assert (find_sizes("ViT-B/32").patches, find_sizes("ViT-B/16").patches) == (49, 196)
+        assert (find_sizes("ViT-B/32").vision.patches, find_sizes("ViT-B/16").vision.patches) == (49, 196)
         assert find_sizes("openai/clip-vit-large-patch14").vision.width == 1024
 
 
@@ -225,8 +225,8 @@ class TestDamage:
         [
             ('{"model_type": "cl', "config.json: not readable as JSON"),
             ("[]", "config.json: .*list"),
-            ("{}", "model_type is None; a backbone is of type 'clip'"),
-            ('{"model_type": "bert"}', "model_type is 'bert'"),
+            ("{}", "config.json: unknown model_type 'None'"),
+            ('{"model_type": "clipp"}', "unknown model_type 'clipp': did you mean clip"),
             ('{"model_type": "clip", "projection_dim": "wide"}', "config.json: not the configuration of a CLIP"),
         ],
     )

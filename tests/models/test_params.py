@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vop.backbones.clip.config import VIT_B_32
-from vop.backbones.clip.model import CLIP
+from vop.backbones.sizes import VIT_B_32
+from vop.backbones.towers import CLIP
 from vop.models.params import count_model, count_parameters, paper_size
 from vop.models.pretrained import create
 

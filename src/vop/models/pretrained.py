@@ -10,9 +10,9 @@ import torch
 
 from vop import heads, methods
 from vop.backbones import DEFAULT_HUB_ID, MINI, Backbone, find_backbone
-from vop.backbones.clip.model import CLIP
 from vop.backbones.source import REGISTRY as BACKBONES
 from vop.backbones.source import is_hub_id, without_hub_prefix
+from vop.backbones.towers import CLIP
 from vop.errors import UsageError, VopError, unknown_name
 from vop.methods.base import Method
 from vop.models.model import TextVideoModel, split_settings
