@@ -62,6 +62,10 @@ HUB_PREFIX = "hf-hub:"  # as timm and open_clip write the ids of the Hugging Fac
 HUB_TIMEOUT_SECONDS = 20
 
 
+class UnknownBackbone(UsageError):
+    """A name is neither a backbone's folder, nor a name that `vop` or a package defines, nor an id that a hub can have."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
     """The folder of a backbone on this machine.
@@ -134,7 +138,8 @@ def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
         revision: of a hub id; OpenAI's are pinned by default.
 
     Raises:
-        UsageError: the name is unknown.
+        UnknownBackbone: the name is unknown.
+        UsageError: the name is a file.
         VopError: the folder is not of a family of `FAMILIES`, or the hub cannot be reached and nothing is cached.
     """
     name = SHORT_NAMES.get(without_hub_prefix(name), without_hub_prefix(name))
@@ -145,7 +150,8 @@ def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
     if Path(name).expanduser().is_file():
         raise UsageError(f"{name} is a file, a backbone is a folder; OpenAI's: vop import openai {name} --out DIR")
     if not is_hub_id(name) or name.startswith("ViT-"):
-        raise unknown_name("backbone or folder", name, [*REGISTRY.names(), *SHORT_NAMES, *KNOWN_SIZES])
+        known = [*REGISTRY.names(), *SHORT_NAMES, *KNOWN_SIZES]
+        raise UnknownBackbone(str(unknown_name("backbone or CLIP folder", name, known)))
     folder = _download(name, revision or PINNED_REVISIONS.get(name))
     return _read_folder(folder, name=name, revision=folder.name)  # a snapshot folder is named after its commit
 
