@@ -82,7 +82,7 @@ class TestBounds:
     @pytest.mark.parametrize("values", [[0.5, 0.5, 0], [1, 1, float("nan")], [True, 1, 1], [0.1] * 10**5])
     def test_colours(self, folder, values):
         (folder / "preprocessor_config.json").write_text(json.dumps({"image_std": values}))
-        with pytest.raises(VopError, match="image_std in its preprocessor_config.json is") as caught:
+        with pytest.raises(VopError, match="preprocessor_config.json: image_std is") as caught:
             find_backbone(str(folder))
         assert len(str(caught.value)) < 1000
 

@@ -31,7 +31,10 @@ DEFAULT_HUB_ID = "openai/clip-vit-base-patch32"
 # The families by the `model_type` of a config.json. Other packages add theirs through entry points.
 FAMILIES: Registry[type[Family]] = Registry(
     "model_type",
-    {"clip": "vop.backbones.clip.family:ClipFamily"},
+    {
+        "clip": "vop.backbones.clip.family:ClipFamily",
+        "open_clip": "vop.backbones.open_clip.family:OpenClipFamily",
+    },
     group="vop.families",
 )
 # The files of a hub can change under a name, but not under a revision.
