@@ -66,7 +66,7 @@ HUB_TIMEOUT_SECONDS = 20
 
 
 class UnknownBackbone(UsageError):
-    """A name is neither a backbone's folder, nor a name that `vop` or a package defines, nor an id that a hub can have."""
+    """A name is neither the folder of a backbone, nor a name that `vop` or a package defines, nor an id of a hub."""
 
 
 @dataclass(frozen=True, kw_only=True)
