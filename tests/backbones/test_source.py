@@ -70,7 +70,7 @@ class TestBounds:
         config = json.loads((folder / "config.json").read_text())
         config[part] |= changes
         (folder / "config.json").write_text(json.dumps(config))
-        with pytest.raises(VopError, match=rf"config\.json: not the configuration of a CLIP: {says}") as caught:
+        with pytest.raises(VopError, match=rf"config\.json: not a valid configuration of CLIP: {says}") as caught:
             find_backbone(str(folder))
         assert len(str(caught.value)) < 1000
 
@@ -230,7 +230,7 @@ class TestDamage:
             ("[]", "config.json: .*list"),
             ("{}", "config.json: unknown model_type 'None'"),
             ('{"model_type": "clipp"}', "unknown model_type 'clipp': did you mean clip"),
-            ('{"model_type": "clip", "projection_dim": "wide"}', "config.json: not the configuration of a CLIP"),
+            ('{"model_type": "clip", "projection_dim": "wide"}', "config.json: not a valid configuration of CLIP"),
         ],
     )
     def test_configuration(self, folder, content, says):

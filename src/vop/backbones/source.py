@@ -230,8 +230,11 @@ def _read_folder(folder: Path, *, name: str, revision: str | None) -> Backbone:
     family, path = _family_of(folder)
     try:
         sizes = family.read_sizes(read_json(path))
+    except VopError:
+        raise
     except ValueError as error:
-        raise VopError(f"{path}: not the configuration of a {family.title}: {error}; fetch the folder again") from None
+        problem = f"not a valid configuration of {family.title}: {error}"
+        raise VopError(f"{path}: {problem}; fetch the folder again") from None
     preprocessing = family.read_preprocessing(folder, sizes)
     return Backbone(
         name=name,

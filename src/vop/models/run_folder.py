@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from vop.backbones.files import check_header
+from vop.backbones.source import OPEN_CLIP_CONFIG
 from vop.config import validated
 from vop.errors import UsageError, VopError
 from vop.heads import MEAN
@@ -112,17 +113,19 @@ def write_run(folder: Path, config: RunConfig, trained: Mapping[str, Tensor], *,
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder with a config.json is a run, and not a CLIP.
+    """Whether a folder is a run, and not a backbone.
 
     Raises:
         VopError: the run is incomplete.
-        UsageError: the folder holds neither a run nor a CLIP.
+        UsageError: the folder holds neither.
     """
+    if (folder / OPEN_CLIP_CONFIG).exists():
+        return False
     if (folder / CONFIG).exists():
         return "method" in read_json_object(folder / CONFIG, remedy="fetch the folder again")
     if (folder / WEIGHTS).exists() or (folder / TRAINING).exists():
         raise VopError(f"{folder}: no {CONFIG}: the run is incomplete; train it again, or resume it with --resume")
-    raise UsageError(f"{folder}: no {CONFIG}: neither a run nor a CLIP folder")
+    raise UsageError(f"{folder}: no {CONFIG}: neither a run nor the folder of a backbone")
 
 
 def read_config(folder: Path) -> RunConfig:

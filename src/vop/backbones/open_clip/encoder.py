@@ -54,7 +54,7 @@ def zero_shot_sizes(model: Mapping[str, Any], *, embed_dim: int) -> Sizes:
     if height != width:
         raise ValueError(f"image_size is {height} x {width}; only squares are supported")
     text = model.get("text_cfg") or {}
-    none = {"width": embed_dim, "layers": 0, "heads": 1, "mlp_width": 0}
+    none: dict[str, Any] = {"width": embed_dim, "layers": 0, "heads": 1, "mlp_width": 0}
     return Sizes(
         vision=VisionSizes(**none, image_size=height, patch_size=height, class_token=False),
         text=TextSizes(
@@ -70,6 +70,8 @@ def zero_shot_sizes(model: Mapping[str, Any], *, embed_dim: int) -> Sizes:
 
 class OpenClipEncoder(Encoder):
     """open_clip's own model."""
+
+    model: Any  # open_clip has no types
 
     def __init__(self, sizes: Sizes, model: nn.Module) -> None:
         super().__init__(sizes)

@@ -32,20 +32,20 @@ MODES = {"shortest": "crop", "squash": "squash"}
 CLEANING = {"lower": "openai", "whitespace": "fixed", "canonicalize": "fixed-canonicalize"}  # open_clip's names
 PAD = 0  # open_clip fills short captions with it, whatever the vocabulary
 # Options of a tower's configuration under which it is built as we know it; any other value is left to open_clip.
-_PLAIN_VISION = {
+_PLAIN_VISION: dict[str, tuple[object, ...]] = {
     "attentional_pool": (False,),
     "pool_type": ("tok", "avg"),
     "block_type": (None, "default"),
     "pos_embed_type": ("learnable", "sin_cos_2d"),
 }
-_PLAIN_TEXT = {
+_PLAIN_TEXT: dict[str, tuple[object, ...]] = {
     "hf_model_name": (None, ""),
     "embed_cls": (False,),
     "pool_type": ("argmax", "eos", "last", "first"),
     "block_type": (None, "default"),
     "proj_type": ("linear", "none", None),
 }
-_PLAIN_BOTH = {
+_PLAIN_BOTH: dict[str, tuple[object, ...]] = {
     name: (False,)
     for name in ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
 }
@@ -142,7 +142,7 @@ def package_folder(what: str) -> Path:
     return Path(spec.origin).parent
 
 
-def _is_plain(part: Mapping[str, Any], plain: Mapping[str, tuple[object, ...]]) -> bool:
+def _is_plain(part: Mapping[str, Any], plain: dict[str, tuple[object, ...]]) -> bool:
     return all(part.get(name, allowed[0]) in allowed for name, allowed in (plain | _PLAIN_BOTH).items())
 
 
