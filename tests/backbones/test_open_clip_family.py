@@ -10,88 +10,23 @@ import torch
 from PIL import Image
 
 import vop
-from open_clip_models import TEXT, import_open_clip, make_open_clip_folder, timm_vision
+from open_clip_models import LAYERED, TEXT, VIT, ZERO_SHOT, draw, full_config, make_open_clip_folder
 from tiny_clip import make_clip_folder
 from vop.backbones import find_backbone
 from vop.errors import UsageError, VopError
 from vop.models.pretrained import create
 
-open_clip = import_open_clip()
-
-VIT = {"image_size": 48, "layers": 3, "width": 48, "head_width": 16, "patch_size": 16}
-SIGLIP_TEXT = TEXT | {
-    "no_causal_mask": True,
-    "proj_bias": True,
-    "pool_type": "last",
-    "norm_kwargs": {"eps": 1e-6},
-    "act_kwargs": {"approximate": "tanh"},
-}
-LAYERED = {
-    "quick-gelu": {"embed_dim": 16, "quick_gelu": True, "vision_cfg": VIT, "text_cfg": TEXT},
-    "heads of 80": {"embed_dim": 16, "vision_cfg": VIT | {"width": 160, "head_width": 80}, "text_cfg": TEXT},
-    "an MLP of an odd width": {
-        "embed_dim": 16,
-        "vision_cfg": VIT | {"mlp_ratio": 4.9231, "ls_init_value": 0.1},
-        "text_cfg": TEXT | {"mlp_ratio": 3},
-    },
-    "the mean of patches": {
-        "embed_dim": 16,
-        "custom_text": True,
-        "vision_cfg": VIT | {"pool_type": "avg", "no_ln_pre": True},
-        "text_cfg": TEXT,
-    },
-    "SigLIP": {
-        "embed_dim": 48,
-        "custom_text": True,
-        "init_logit_bias": -10,
-        "vision_cfg": ("vit_base_patch16_siglip_224", {"timm_pool": "map", "timm_proj": "none"}),
-        "text_cfg": SIGLIP_TEXT,
-    },
-    "EVA-02": {
-        "embed_dim": 16,
-        "custom_text": True,
-        "vision_cfg": ("eva02_base_patch16_clip_224", {}),
-        "text_cfg": TEXT,
-    },
-    "PE-Core": {
-        "embed_dim": 24,
-        "custom_text": True,
-        "vision_cfg": ("vit_pe_core_base_patch16_224", {"timm_pool": "map"}),
-        "text_cfg": TEXT,
-    },
-    "PE-Core without a class token": {
-        "embed_dim": 24,
-        "custom_text": True,
-        "vision_cfg": ("vit_pe_core_gigantic_patch14_448", {"timm_pool": "map"}),
-        "text_cfg": TEXT,
-    },
-}
-RESNET = {"layers": [1, 1, 1, 1], "width": 16, "head_width": 16, "patch_size": None, "image_size": 64}
-ZERO_SHOT = {"embed_dim": 16, "quick_gelu": True, "vision_cfg": RESNET, "text_cfg": TEXT}
+open_clip = pytest.importorskip("open_clip")
 
 
 def make(name: str, folder, **options):
-    config = dict(LAYERED[name]) if name in LAYERED else dict(ZERO_SHOT)
-    if isinstance(config["vision_cfg"], tuple):
-        timm_name, values = config["vision_cfg"]
-        config["vision_cfg"] = timm_vision(timm_name, **values)
-    return make_open_clip_folder(folder, config, **options)
+    return make_open_clip_folder(folder, full_config(name) if name in LAYERED else ZERO_SHOT, **options)
 
 
 @pytest.fixture(scope="module", params=LAYERED)
 def pair(request, tmp_path_factory):
     folder, theirs = make(request.param, tmp_path_factory.mktemp("open-clip"))
     return find_backbone(str(folder)), theirs
-
-
-def draw(sizes, *, images: int = 2):
-    generator = torch.Generator().manual_seed(1)
-    side, length, vocab = sizes.vision.image_size, sizes.text.positions, sizes.text.vocab_size
-    ids = torch.zeros(3, length, dtype=torch.long)
-    for row, end in enumerate((5, 9, length)):
-        ids[row, :end] = torch.randint(1, vocab - 2, (end,), generator=generator)
-        ids[row, end - 1] = vocab - 1
-    return torch.randn(images, 3, side, side, generator=generator), ids
 
 
 def test_embeddings_and_gradients(pair):
