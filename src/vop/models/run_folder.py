@@ -71,11 +71,16 @@ class HeadConfig(BaseModel):
 
 
 class BackboneConfig(BaseModel):
-    """A backbone's name, and a hash of its weights, which tells it from another backbone of that name."""
+    """A backbone's name, and a hash of its weights, which tells it from another backbone of that name.
+
+    Attributes:
+        image_size: in pixels, if it is not the one of the weights.
+    """
 
     name: str
     revision: str | None = None
     sha256: str
+    image_size: int | None = None
 
 
 class RunConfig(BaseModel):
@@ -99,6 +104,8 @@ class RunConfig(BaseModel):
         values = self.model_dump(mode="json")
         if not self.packages:
             del values["packages"]
+        if self.backbone.image_size is None:
+            del values["backbone"]["image_size"]
         return json.dumps(values, indent=2) + "\n"
 
 
