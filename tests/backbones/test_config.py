@@ -105,17 +105,17 @@ def test_what_transformers_writes(left_out):
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"projection_dim": "wide"}, "projection_dim is 'wide'; it is a whole number"),
-        ({"projection_dim": 0}, "projection_dim is 0; it is a whole number, 1 or more"),
-        ({"text_config": {"hidden_size": 512.0}}, r"hidden_size is 512\.0; it is a whole number"),
-        ({"text_config": {"num_hidden_layers": True}}, "num_hidden_layers is True; it is a whole number"),
-        ({"vision_config": {"image_size": [224, 224]}}, r"image_size is \[224, 224\]; it is a whole number"),
-        ({"vision_config": {"num_attention_heads": None}}, "num_attention_heads is None; it is a whole number"),
+        ({"projection_dim": "wide"}, "projection_dim is 'wide'; it must be a whole number"),
+        ({"projection_dim": 0}, "projection_dim is 0; it must be a whole number, 1 or more"),
+        ({"text_config": {"hidden_size": 512.0}}, r"hidden_size is 512\.0; it must be a whole number"),
+        ({"text_config": {"num_hidden_layers": True}}, "num_hidden_layers is True; it must be a whole number"),
+        ({"vision_config": {"image_size": [224, 224]}}, r"image_size is \[224, 224\]; it must be a whole number"),
+        ({"vision_config": {"num_attention_heads": None}}, "num_attention_heads is None; it must be a whole number"),
         ({"vision_config": {"num_attention_heads": 5}}, "hidden_size is 768, which 5 attention heads do not divide"),
-        ({"vision_config": {"layer_norm_eps": "small"}}, "layer_norm_eps is 'small'; it is a number"),
-        ({"vision_config": {"hidden_act": 3}}, "hidden_act is 3; it is a name"),
-        ({"text_config": {"eos_token_id": [1, 2]}}, r"eos_token_id is \[1, 2\]; it is a whole number"),
-        ({"text_config": ["hidden_size"]}, r"text_config is \['hidden_size'\]; it is named values"),
+        ({"vision_config": {"layer_norm_eps": "small"}}, "layer_norm_eps is 'small'; it must be a number"),
+        ({"vision_config": {"hidden_act": 3}}, "hidden_act is 3; it must be a name"),
+        ({"text_config": {"eos_token_id": [1, 2]}}, r"eos_token_id is \[1, 2\]; it must be a whole number"),
+        ({"text_config": ["hidden_size"]}, r"text_config is \['hidden_size'\]; it must be an object"),
     ],
 )
 def test_what_is_no_size(config, says):

@@ -63,7 +63,7 @@ class TestBounds:
             ("text_config", {"eos_token_id": 10**6}, "eos_token_id is 1000000, which a vocab_size of"),
             ("text_config", {"max_position_embeddings": 10**9}, "max_position_embeddings is 1,000,000,000"),
             ("text_config", {"layer_norm_eps": float("nan")}, "layer_norm_eps is nan"),
-            ("vision_config", {"hidden_size": [0] * 10**5}, r"hidden_size is \[0, 0, .*; it is a whole number"),
+            ("vision_config", {"hidden_size": [0] * 10**5}, r"hidden_size is \[0, 0, .*; it must be a whole number"),
         ],
     )
     def test_sizes(self, folder, part, changes, says):

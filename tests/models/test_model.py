@@ -46,7 +46,7 @@ class TestLoad:
             create("vop", tiny, num_frames=frames)
 
     def test_too_many_frames(self, tiny, tiny_folder):
-        with pytest.raises(UsageError, match="num_frames is 1,000,000,000; it is a whole number from 1 to 4,096"):
+        with pytest.raises(UsageError, match="num_frames is 1,000,000,000; it must be a whole number from 1 to 4,096"):
             vop.load(tiny_folder, num_frames=10**9)
         with pytest.raises(UsageError, match="num_frames is 1,000,000,000"):
             create("vop", tiny, num_frames=10**9)
@@ -129,6 +129,6 @@ class TestVideos:
             zero_shot.encode_video(videos[0])
 
     def test_one_that_is_not_there(self, zero_shot, videos, tmp_path):
-        with pytest.raises(VideoError, match=r"gone\.mp4: there is no such file") as caught:
+        with pytest.raises(VideoError, match=r"gone\.mp4: the file does not exist") as caught:
             zero_shot.encode_video([videos[0], tmp_path / "gone.mp4"])
         assert caught.value.path == tmp_path / "gone.mp4"

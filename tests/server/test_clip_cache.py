@@ -94,7 +94,7 @@ def test_cache_recovers_from_errors(tmp_path, video):
     assert not list((tmp_path / "moments").iterdir())  # nor what a killed process left
     scribe.error = None
     assert cache.get(video, start_seconds=1, end_seconds=2).exists()
-    with pytest.raises(VideoError, match=r"gone.avi: there is no such file"):
+    with pytest.raises(VideoError, match=r"gone.avi: the file does not exist"):
         cache.get(tmp_path / "gone.avi", start_seconds=1, end_seconds=2)
 
 

@@ -71,7 +71,7 @@ def _playlist(folder: Path) -> Path:
 
 BAD = [
     (lambda folder: folder, "this is a folder"),
-    (lambda folder: folder / "nowhere.mp4", "there is no such file"),
+    (lambda folder: folder / "nowhere.mp4", "the file does not exist"),
     (_empty, r"empty \(0 bytes\)"),
     (_truncated, r"cut short: its index \(moov\) is missing"),
     (_text("page.mp4"), "not a video that FFmpeg can read"),

@@ -1,4 +1,4 @@
-"""Backbones: frozen CLIPs, and where their weights come from."""
+"""Backbones: frozen CLIPs and the sources of their weights."""
 
 from vop.backbones.clip.config import ClipSizes, TowerSizes
 from vop.backbones.source import DEFAULT_HUB_ID, MINI, Backbone, find_backbone, find_sizes

@@ -1,4 +1,4 @@
-"""Where a backbone comes from: the built-in `mini`, a folder, or a hub."""
+"""Find a backbone: the built-in `mini`, a folder, or a model on a hub."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MINI = "mini"
 DEFAULT_HUB_ID = "openai/clip-vit-base-patch32"
 
-# The files of a hub can change under a name, but not under a revision.
+# On a hub, the files of a name can change, but not those of a revision.
 PINNED_REVISIONS = {
     "openai/clip-vit-base-patch32": "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
     "openai/clip-vit-base-patch16": "57c216476eefef5ab752ec549e440a49ae4ae5f3",
@@ -39,7 +39,7 @@ SHORT_NAMES = {
     "ViT-B/16": "openai/clip-vit-base-patch16",
     "ViT-L/14": "openai/clip-vit-large-patch14",
 }
-# Sizes that are known without weights and without a network.
+# Sizes that are known without weights and network.
 KNOWN_SIZES = {
     "openai/clip-vit-base-patch32": VIT_B_32,
     "openai/clip-vit-base-patch16": VIT_B_16,
@@ -53,9 +53,9 @@ _WANTED = [
     "merges.txt",
     "special_tokens_map.json",
 ]
-HUB_PREFIX = "hf-hub:"  # as timm and open_clip write the ids of the Hugging Face hub
+HUB_PREFIX = "hf-hub:"  # timm and open_clip write it before ids of the Hugging Face hub
 HUB_TIMEOUT_SECONDS = 20
-MAX_HEADER_BYTES = 8 * 2**20  # of a safetensors file; ViT-L/14's has 80 kB
+MAX_HEADER_BYTES = 8 * 2**20  # of a safetensors file; that of ViT-L/14 has 80 kB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +63,10 @@ class Backbone:
     """A CLIP folder on this machine.
 
     Attributes:
-        name: the name that it was found by: "mini", a hub id, a folder, or a name that a package adds.
+        name: the name by which it was found: "mini", a hub id, a folder, or a name that a package adds.
         folder: an ordinary `transformers` CLIP folder.
         revision: the revision on the hub, or None.
-        mean, std: mean and standard deviation of a pixel in [0, 1], per channel.
+        mean, std: mean and standard deviation of pixels in [0, 1], per channel.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Backbone:
     std: tuple[float, ...]
 
     def load(self) -> CLIP:
-        """The weights, in fp32."""
+        """Load the model with its weights in fp32."""
         import torch
 
         from vop.backbones.clip.convert import from_transformers
@@ -92,13 +92,13 @@ class Backbone:
         return clip.eval().requires_grad_(False)
 
     def tokenizer(self) -> Tokenizer | None:
-        """The tokenizer, or None if the folder has no vocabulary."""
+        """Return the tokenizer, or None if the folder has no vocabulary."""
         from vop.backbones.clip.tokenizer import Tokenizer
 
         return Tokenizer(self.folder, vocab_size=self.sizes.vocab_size) if _has_vocabulary(self.folder) else None
 
     def content_hash(self) -> str:
-        """SHA-256 of the weights' files, by which a run recognises its backbone. The files are read once."""
+        """Return the SHA-256 of the weight files, with which a run recognises its backbone. The files are read once."""
         return self._content_hash
 
     @cached_property
@@ -112,12 +112,12 @@ class Backbone:
 
 
 def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
-    """Finds a backbone by its name.
+    """Find a backbone by its name.
 
     Args:
         name: "mini", a local `transformers` CLIP folder, "OWNER/NAME" or "hf-hub:OWNER/NAME" on the Hugging Face hub
-            ("ViT-B/32", "ViT-B/16" and "ViT-L/14" stand for OpenAI's), or a name that an installed package adds.
-        revision: of a hub id; OpenAI's are pinned by default.
+            ("ViT-B/32", "ViT-B/16" and "ViT-L/14" mean OpenAI's), or a name that an installed package adds.
+        revision: the revision on the hub. By default OpenAI's models are pinned, others use the newest.
 
     Raises:
         UsageError: the name is unknown.
@@ -129,7 +129,9 @@ def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
     if Path(name).expanduser().is_dir():
         return _read_folder(Path(name).expanduser(), name=name, revision=None)
     if Path(name).expanduser().is_file():
-        raise UsageError(f"{name} is a file, a backbone is a folder; OpenAI's: vop import openai {name} --out DIR")
+        raise UsageError(
+            f"{name} is a file; a backbone is a folder. Convert OpenAI's file: vop import openai {name} --out DIR"
+        )
     if not is_hub_id(name) or name.startswith("ViT-"):
         raise unknown_name("backbone or folder", name, [*REGISTRY.names(), *SHORT_NAMES, *KNOWN_SIZES])
     folder = _download(name, revision or PINNED_REVISIONS.get(name))
@@ -140,20 +142,20 @@ def _find_mini() -> Backbone:
     return _read_folder(Path(__file__).with_name("mini"), name=MINI, revision=None)
 
 
-# Backbones that are found by calling a function. Other packages add theirs through entry points.
+# Functions that find backbones. Other packages add theirs through entry points.
 REGISTRY: Registry[Callable[[], Backbone]] = Registry(
     "backbone", {MINI: f"{__name__}:_find_mini"}, group="vop.backbones"
 )
 
 
 def without_hub_prefix(name: str) -> str:
-    """An id of the Hugging Face hub as OWNER/NAME; any other name as it is."""
+    """Return an id of the Hugging Face hub as OWNER/NAME, and any other name unchanged."""
     return name.removeprefix(HUB_PREFIX)
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether `name` can be OWNER/NAME on a hub."""
-    if "/" not in name:  # known without the hub's client, whose import takes a quarter of a second
+    """Return whether `name` can be OWNER/NAME on a hub."""
+    if "/" not in name:  # saves importing the hub's client, which takes a quarter of a second
         return False
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not in its `__all__`
@@ -166,7 +168,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def find_sizes(name: str) -> ClipSizes:
-    """The sizes of a backbone, without weights or a network for OpenAI's."""
+    """Return the sizes of a backbone. For OpenAI's models this needs neither weights nor a network."""
     name = SHORT_NAMES.get(without_hub_prefix(name), without_hub_prefix(name))
     return KNOWN_SIZES[name] if name in KNOWN_SIZES else find_backbone(name).sizes
 
@@ -184,7 +186,7 @@ def _download(name: str, revision: str | None) -> Path:
     except (LocalEntryNotFoundError, FileNotFoundError):
         pass
     try:
-        # This request fails at once where there is no network; others try again for a minute.
+        # Without a network this request fails at once; others retry for a minute.
         files = model_info(name, revision=revision, timeout=HUB_TIMEOUT_SECONDS).siblings or []
         safe = any(fnmatch(file.rfilename, "model*.safetensors") for file in files)
         weights = "model*.safetensors*" if safe else "pytorch_model*.bin*"
@@ -197,8 +199,8 @@ def _download(name: str, revision: str | None) -> Path:
         near = [] if name in KNOWN_SIZES else get_close_matches(name, KNOWN_SIZES, cutoff=0.8)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise VopError(
-            f"{name!r} is not a folder here, and as a hub id it is not cached; the hub cannot be reached "
-            f"({type(error).__name__}). {hint}Without a network, use the built-in `mini`, give a local CLIP folder, "
+            f"{name!r} is neither a local folder nor a cached hub id, and the hub cannot be reached "
+            f"({type(error).__name__}). {hint}Without a network, use the built-in `mini` or a local CLIP folder, "
             "or convert OpenAI's file: vop import openai FILE --out DIR"
         ) from error
 
@@ -206,7 +208,7 @@ def _download(name: str, revision: str | None) -> Path:
 def _read_folder(folder: Path, *, name: str, revision: str | None) -> Backbone:
     config_file = folder / "config.json"
     if not config_file.exists():
-        raise VopError(f"{folder}: no config.json: not a transformers CLIP folder")
+        raise VopError(f"{folder}: config.json is missing: this is not a transformers CLIP folder")
     config = read_json(config_file)
     if config.get("model_type") != "clip":
         raise VopError(f"{config_file}: model_type is {config.get('model_type')!r}; a backbone is of type 'clip'")
@@ -219,16 +221,16 @@ def _read_folder(folder: Path, *, name: str, revision: str | None) -> Backbone:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. A VopError says what is wrong with the file."""
+    """Return the object in a JSON file. Raise a VopError if the file is missing or damaged."""
     return read_json_object(path, remedy="fetch the folder again")
 
 
 def _check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], folder: Path) -> None:
-    """Raises a VopError if the weights do not have the shapes of the configuration."""
+    """Raise a VopError if the weights do not have the shapes of the configuration."""
     for name in sorted(wanted.keys() | state.keys()):
         got, needed = (tuple(part[name].shape) if name in part else None for part in (state, wanted))
         if got != needed:
-            raise VopError(f"{folder}: {name} has the shape {got} in the weights; its config.json makes it {needed}")
+            raise VopError(f"{folder}: {name} has the shape {got}, but config.json requires {needed}")
 
 
 def _has_vocabulary(folder: Path) -> bool:
@@ -240,7 +242,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _check_weights(folder: Path, count: int) -> None:
-    """Raises a VopError if the files are much larger than the `count` numbers of the configuration."""
+    """Raise a VopError if the files are much larger than the `count` numbers of the configuration."""
     whole = folder / "model.safetensors"
     paths = [whole] if whole.exists() else _weight_files(folder)
     for path in paths:
@@ -250,19 +252,19 @@ def _check_weights(folder: Path, count: int) -> None:
     size, most = sum(path.stat().st_size for path in paths), 8 * count + 64 * 2**20
     if size > most:
         raise VopError(
-            f"{folder}: the weights take {size:,} bytes; those of its config.json take {most:,} at most: "
-            "they are of another model"
+            f"{folder}: the weights have {size:,} bytes; a model with this config.json has at most {most:,}: "
+            "they belong to another model"
         )
 
 
 def check_header(path: Path) -> None:
-    """Raises a VopError if the header of a safetensors file is too large to be one."""
+    """Raise a VopError if the header of a safetensors file claims an implausible size."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
     if size > MAX_HEADER_BYTES:
         raise VopError(
-            f"{path}: damaged: its header would take {size:,} bytes, at most {MAX_HEADER_BYTES:,} are read; "
-            "fetch or train it again"
+            f"{path}: the file is damaged: its header claims {size:,} bytes; at most {MAX_HEADER_BYTES:,} are read. "
+            "Fetch or train it again"
         )
 
 
@@ -275,11 +277,13 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
 
             return load_file(folder / "model.safetensors")
         if not _weight_files(folder):
-            raise VopError(f"{folder}: no model.safetensors: the folder holds no weights")
+            raise VopError(f"{folder}: model.safetensors is missing: the folder contains no weights")
         from transformers import CLIPModel  # several seconds to import; knows shards and older files
 
         return CLIPModel.from_pretrained(folder, local_files_only=True, weights_only=True).state_dict()
     except UnpicklingError as error:
-        raise VopError(f"{folder}: the weights hold more than tensors, which is not run; use safetensors") from error
+        raise VopError(
+            f"{folder}: the weights contain more than tensors and are not loaded; use safetensors"
+        ) from error
     except (SafetensorError, OSError, RuntimeError) as error:
         raise VopError(f"{folder}: the weights cannot be read ({error}); fetch or convert them again") from error

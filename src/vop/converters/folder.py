@@ -26,7 +26,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
     except OSError as error:
-        raise VopError(f"{path}: this folder cannot be made: {error.strerror}") from error
+        raise VopError(f"{path}: this folder cannot be created: {error.strerror}") from error
     try:
         yield temporary
         os.replace(temporary, path)

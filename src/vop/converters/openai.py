@@ -161,7 +161,7 @@ def _known_sizes(
 
 def _with(tower: TowerSizes, heads: int | None, activation: str, *, option: str) -> TowerSizes:
     if not isinstance(heads, int) or heads < 1 or tower.width % heads:
-        raise UsageError(f"{option} is {heads!r}; it is a whole number that divides the width, {tower.width}")
+        raise UsageError(f"{option} is {heads!r}; it must be a whole number that divides the width, {tower.width}")
     return replace(tower, heads=heads, activation=ACTIVATIONS[activation])
 
 

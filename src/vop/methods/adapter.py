@@ -1,12 +1,12 @@
-"""Adapters: a bottleneck in parallel to a part of every layer (arXiv 2211.12764, section 4: Adapter^ATTN, Adapter^FFN).
+"""Adapters: a bottleneck parallel to a part of every layer (arXiv 2211.12764, section 4: Adapter^ATTN, Adapter^FFN).
 
 With `A(h) = W_up relu(W_down h + b_down) + b_up`, a layer of either tower becomes
 
     adapter-attn   x = x + attention(norm(x)) + A(norm(x));   x = x + mlp(norm'(x))
     adapter-ffn    x = x + attention(norm(x));                x = x + mlp(norm'(x)) + A(norm'(x))
 
-`W_up` and `b_up` start at 0, so that training starts from CLIP itself. The paper does not say what goes into the
-bottleneck; here it is the input of the attention or the MLP (the parallel adapter of He et al., ICLR 2022).
+`W_up` and `b_up` start at 0, so that training starts from CLIP itself. The paper does not specify the input of the
+bottleneck. Here it is the input of the attention or the MLP (the parallel adapter of He et al., ICLR 2022).
 
 Shapes: `b` sequences, `n` tokens, `d` a tower's width, `h` the bottleneck's.
 """
@@ -28,7 +28,7 @@ from vop.utils.checks import check_whole
 
 
 class Bottleneck(nn.Module):
-    """A bottleneck of width h: (b, n, d) to (b, n, d). Its output starts at 0."""
+    """A bottleneck of width h, from (b, n, d) to (b, n, d). Its output starts at 0."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Bottlenecks(nn.ModuleList):
 
 
 class AdapterFfn(Method):
-    """A bottleneck in parallel to the MLP of every layer.
+    """Trains a bottleneck parallel to the MLP of every layer.
 
     Settings:
         hidden: the bottleneck's width (paper: 64).
@@ -74,14 +74,14 @@ class AdapterFfn(Method):
 
     @staticmethod
     def block(layer: Layer, beside: Bottleneck, x: Tensor, *, causal: bool = False, read: int | None = None) -> Tensor:
-        """Do `Layer.forward` and add the bottleneck's output: (b, n, d) to (b, read or n, d)."""
+        """Compute `Layer.forward` plus the bottleneck's output: (b, n, d) to (b, read or n, d)."""
         x = x[:, :read] + layer.attention(layer.attention_norm(x), causal=causal, read=read)
         h = layer.mlp_norm(x)
         return x + layer.mlp(h) + beside(h)
 
 
 class AdapterAttn(AdapterFfn):
-    """A bottleneck in parallel to the attention of every layer."""
+    """Trains a bottleneck parallel to the attention of every layer."""
 
     @staticmethod
     def block(layer: Layer, beside: Bottleneck, x: Tensor, *, causal: bool = False, read: int | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""The base class of methods, which embed texts and frames with a CLIP and define the trained parameters.
+"""The base class of methods. A method embeds texts and frames with a CLIP and defines the trained parameters.
 
 Shapes: `b` videos or texts, `f` frames, `n` tokens, `d` a tower's width, `e` the joint space.
 """
@@ -19,22 +19,22 @@ from vop.video.clip import MAX_FRAMES
 class Method(nn.Module):
     """Zero-shot CLIP, which has no trainable parameters. Other methods override parts of it.
 
-    Training changes, and a run saves, the method's own parameters and those of the backbone that `attach` unfreezes.
-    Keyword-only arguments of the constructor are the method's settings.
+    The trained parameters are the method's own and those of the backbone that `attach` unfreezes. A run saves them. The
+    settings are the keyword-only arguments of the constructor.
 
-    Activations have the backbone's dtype, float32 or bfloat16; what trains is float32. PyTorch's own modules in a
-    method (`nn.Linear`, `nn.LayerNorm`, `nn.LSTM`, ...) compute in float32 and return the dtype that they are given.
-    Cast a parameter of your own where it meets an activation: `self.weight.to(x.dtype)`. `pool` gets float32.
+    Activations have the backbone's dtype, float32 or bfloat16. Trained parameters are float32. PyTorch's own modules in
+    a method (`nn.Linear`, `nn.LayerNorm`, `nn.LSTM`, ...) compute in float32 and return the dtype of their input. Cast
+    other parameters where they meet an activation: `self.weight.to(x.dtype)`. The input of `pool` is float32.
 
     Attributes:
         settings: the values of the settings, set by `vop.methods.create`.
         max_tokens: the number of positions of a caption, including [BOS] and [EOS].
-        learning_rate: the default of a recipe. For prompts, a good rate on emoji-motion with `mini`
-            (docs/results.md); for weights of the backbone a lower one, chosen for OpenAI's CLIP.
-        changes_backbone: whether `attach` trains weights of the backbone or puts modules into it, so that no other
-            model can use the same copy. True where a class overrides `attach` and does not declare it.
-        pools_itself: whether `pool` differs from the mean of frames, so that no head goes on top. True where a class
-            overrides `pool` and does not declare it.
+        learning_rate: the default for training. Prompts have a good rate for emoji-motion with `mini`
+            (docs/results.md); methods that train backbone weights have a lower one, chosen for OpenAI's CLIP.
+        changes_backbone: whether `attach` trains weights of the backbone or adds modules to it, so that other models
+            cannot share it. True by default if a class overrides `attach`.
+        pools_itself: whether `pool` is not the mean of frames, so that no other head can be used. True by default if a
+            class overrides `pool`.
     """
 
     settings: dict[str, Any]
@@ -55,7 +55,7 @@ class Method(nn.Module):
         self.max_tokens = sizes.positions
 
     def attach(self, clip: CLIP) -> None:
-        """Unfreeze parameters of the backbone, or add modules to it. By default do neither."""
+        """Unfreeze parameters of the backbone, or add modules to it. By default do nothing."""
 
     def embed_tokens(self, clip: CLIP, ids: Tensor) -> Tensor:
         """Embed token ids (b, n): text embeddings (b, e)."""

@@ -29,11 +29,11 @@ from vop.utils.text import count
 
 
 class VoP(Method):
-    """Prompts in every layer of both towers, the same visual prompts for all frames.
+    """Trains prompts in every layer of both towers. All frames share the visual prompts.
 
     Settings:
         text_prompts, visual_prompts: prompt tokens per layer (paper: 8).
-        text_layers, visual_layers: the layers, from 1, that get prompts; None for all, empty for a tower without.
+        text_layers, visual_layers: the layers with prompts, from 1. None means all, an empty list none.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class VoP(Method):
         self.max_tokens = sizes.positions - (0 if self.text_prompts.get(1) is None else text_prompts)
         if self.max_tokens < 3:
             raise UsageError(
-                f"text_prompts is {text_prompts}; this backbone's {count('position', sizes.positions)} leave "
+                f"text_prompts is {text_prompts}; of this backbone's {count('position', sizes.positions)} that leaves "
                 f"{self.max_tokens} for a caption: use at most {sizes.positions - 3}"
             )
 
@@ -91,23 +91,25 @@ class VoP(Method):
         return cls.unflatten(0, (b, f)).squeeze(2), patches.unflatten(0, (b, f))
 
     def frame_prompts(self, number: int, cls: Tensor) -> Tensor | None:
-        """Return the prompts of layer `number`, broadcastable to (b, f, P, d); `cls` (b, f, d) enters the layer."""
+        """Return the prompts of layer `number`, broadcastable to (b, f, P, d). `cls` (b, f, d) is the layer's input."""
         return self.shared_prompts.get(number)
 
 
 def run_layer(vision: VisionTower, number: int, tokens: Tensor, *, cls: int) -> Tensor:
     """Apply layer `number` of the vision tower, with `ln_pre` before the first layer.
 
-    In the last layer only the first `cls` tokens are computed, since nothing reads the others.
+    In the last layer only the first `cls` tokens are computed, because the others are not used.
     """
     read = cls if number == len(vision.layers) else None
     return vision.layers[number - 1](vision.pre_norm(tokens) if number == 1 else tokens, read=read)
 
 
 def drop_prompts(tokens: Tensor, *, before: int, after: int) -> tuple[Tensor, Tensor]:
-    """Split (b, before + P + after, d) into the tokens before and after the prompts (none after in the last layer)."""
+    """Split (b, before + P + after, d) into the tokens before and after the prompts. The last layer has none after."""
     prompts = tokens.shape[1] - before - after
     if prompts < 0:
         return tokens, tokens[:, before:]
-    first, _, rest = tokens.split([before, prompts, after], dim=1)  # a split has one backward pass, slices one each
+    first, _, rest = tokens.split(
+        [before, prompts, after], dim=1
+    )  # `split` needs one backward pass; slices need one each
     return first, rest

@@ -24,7 +24,7 @@ _MOST = {
 
 @dataclass(frozen=True, kw_only=True)
 class TowerSizes:
-    """One transformer: `layers` blocks of `heads` heads, model width `width`, MLP width `mlp_width`."""
+    """The sizes of one transformer: `layers` blocks, each with `heads` attention heads, and the widths."""
 
     width: int
     layers: int
@@ -36,15 +36,15 @@ class TowerSizes:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSizes:
-    """A ViT CLIP. The defaults are those of OpenAI's ViT-B/32."""
+    """The sizes of a ViT CLIP. The defaults are those of OpenAI's ViT-B/32."""
 
     vision: TowerSizes = TowerSizes(width=768, layers=12, heads=12, mlp_width=3072)
     text: TowerSizes = TowerSizes(width=512, layers=12, heads=8, mlp_width=2048)
     image_size: int = 224  # pixels
     patch_size: int = 32  # pixels
-    embed_dim: int = 512  # of the joint space
+    embed_dim: int = 512  # width of the joint space
     vocab_size: int = 49408
-    positions: int = 77  # of the text tower, [BOS] and [EOS] included
+    positions: int = 77  # of a text, including [BOS] and [EOS]
     eos_token_id: int = 49407
 
     @property
@@ -63,27 +63,27 @@ VIT_L_14 = ClipSizes(
 
 
 def sizes_from_config(config: Mapping[str, Any]) -> ClipSizes:
-    """Reads the sizes from the config.json of a `transformers` CLIP folder.
+    """Read the sizes from the config.json of a `transformers` CLIP folder.
 
-    The defaults are those of ViT-B/32, as in `transformers.CLIPConfig`, which takes a second to import.
+    The defaults are those of ViT-B/32, as in `transformers.CLIPConfig`, which would take a second to import.
 
     Raises:
-        ValueError: a value is of a wrong type; the message names it.
+        ValueError: a value is not allowed. The message names it.
     """
     usual = VIT_B_32
     text, vision = _part(config, "text_config"), _part(config, "vision_config")
     vocab_size = _read(text, "vocab_size", usual.vocab_size)
-    # Old CLIP configurations say 2 and mean the highest id: transformers pools those at argmax(ids).
+    # In old CLIP configurations 2 means the highest id: transformers then pools at argmax(ids).
     highest = text.get("eos_token_id", usual.eos_token_id) in (None, 2)
     image_size, patch_size = (
         _read(vision, "image_size", usual.image_size),
         _read(vision, "patch_size", usual.patch_size),
     )
     if patch_size > image_size:
-        raise ValueError(f"patch_size is {patch_size}, larger than image_size, {image_size}")
+        raise ValueError(f"patch_size is {patch_size}; it must be at most image_size, {image_size}")
     eos = vocab_size - 1 if highest else _read(text, "eos_token_id", usual.eos_token_id)
     if eos >= vocab_size:
-        raise ValueError(f"eos_token_id is {eos}, which a vocab_size of {vocab_size} does not have")
+        raise ValueError(f"eos_token_id is {eos}; it must be below vocab_size, {vocab_size}")
     return ClipSizes(
         vision=_tower(vision, usual.vision),
         text=_tower(text, usual.text),
@@ -97,18 +97,18 @@ def sizes_from_config(config: Mapping[str, Any]) -> ClipSizes:
 
 
 def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A tower's values. Some old files repeat them under `NAME_dict`, which takes precedence."""
+    """Return a tower's values. Some old files repeat them under `NAME_dict`, which takes precedence."""
     part = config.get(f"{name}_dict")
     part = config.get(name) if part is None else part
     if not isinstance(part, Mapping | None):
-        raise ValueError(f"{name} is {reprlib.repr(part)}; it is named values")
+        raise ValueError(f"{name} is {reprlib.repr(part)}; it must be an object")
     return part or {}
 
 
 def _tower(part: Mapping[str, Any], usual: TowerSizes) -> TowerSizes:
     width, heads = _read(part, "hidden_size", usual.width), _read(part, "num_attention_heads", usual.heads)
     if width % heads:
-        raise ValueError(f"hidden_size is {width}, which {heads} attention heads do not divide")
+        raise ValueError(f"hidden_size is {width}; it must be a multiple of num_attention_heads, {heads}")
     return TowerSizes(
         width=width,
         layers=_read(part, "num_hidden_layers", usual.layers),
@@ -120,13 +120,13 @@ def _tower(part: Mapping[str, Any], usual: TowerSizes) -> TowerSizes:
 
 
 def _read(part: Mapping[str, Any], name: str, usual: Value) -> Value:
-    """A value of the type of `usual`, which is the default."""
+    """Return a value, which must have the type of the default `usual`."""
     value = part.get(name, usual)
     if type(value) is not type(usual) or (isinstance(value, int) and value < 1):
         kind = {int: "a whole number, 1 or more", float: "a number such as 1e-5", str: "a name"}[type(usual)]
-        raise ValueError(f"{name} is {reprlib.repr(value)}; it is {kind}")
+        raise ValueError(f"{name} is {reprlib.repr(value)}; it must be {kind}")
     if isinstance(value, int) and value > _MOST.get(name, value):
         raise ValueError(f"{name} is {value:,}; at most {_MOST[name]:,} are allowed")
     if isinstance(value, float) and not 0 <= value < 1:
-        raise ValueError(f"{name} is {value!r}; it is 0 or more and below 1")
+        raise ValueError(f"{name} is {value!r}; it must be 0 or more and below 1")
     return value

@@ -1,4 +1,4 @@
-"""Renames the weights of `transformers`' CLIP to ours."""
+"""Convert the weights of `transformers`' CLIP to those of our `CLIP`."""
 
 from __future__ import annotations
 
@@ -33,18 +33,20 @@ _IN_LAYER = {
 
 
 def from_transformers(state: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:
-    """Renames the weights of a `transformers` CLIPModel to those of `CLIP`.
+    """Convert the weights of a `transformers` CLIPModel to those of `CLIP`.
 
-    The three attention projections are joined into one, as OpenAI's files and the paper's counts have them, and the
-    final projections are transposed (`transformers` holds them as linear layers).
+    The three attention projections are joined into one, as in OpenAI's files and the paper's counts. The final
+    projections are transposed, because `transformers` has linear layers for them.
 
     Raises:
-        VopError: a tensor is missing; the message names it and `source`.
+        VopError: a tensor is missing. The message names it and `source`.
     """
 
     def take(name: str) -> Tensor:
         if name not in state:
-            raise VopError(f"{source}: no tensor {name!r}: not the weights of a transformers CLIPModel")
+            raise VopError(
+                f"{source}: the tensor {name!r} is missing: these are not the weights of a transformers CLIPModel"
+            )
         return state[name]
 
     ours = {new: take(old) for old, new in _TOP.items()}

@@ -2,8 +2,8 @@
 
 Shapes: `b` sequences, `n` tokens, `d` width, `h` heads.
 
-Weights follow the dtype of the activations (`Linear`, `LayerNorm`), so that frozen weights can be bf16 beside
-trained ones in fp32, without autocast.
+`Linear` and `LayerNorm` cast weights to the dtype of the activations. So frozen weights can be bf16 and trained weights
+fp32, without autocast.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 class QuickGelu(torch.autograd.Function):
-    """`silu(1.702 x) / 1.702`, whose two factors cancel in the gradient: autograd would pass over it three times."""
+    """`silu(1.702 x) / 1.702`. The factors cancel in the gradient, so it takes one pass instead of autograd's three."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class QuickGelu(torch.autograd.Function):
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """OpenAI's approximation of GELU, `x * sigmoid(1.702 x)`."""
+    """Return OpenAI's approximation of GELU, `x * sigmoid(1.702 x)`."""
     return QuickGelu.apply(x)  # type: ignore[no-untyped-call]  # PyTorch has no types for it
 
 
@@ -51,11 +51,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, 
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False) -> Tensor:
-    """Attention over (b, h, n, d/h), fused.
+    """Compute attention over (b, h, n, d/h), usually with PyTorch's fused kernel.
 
-    But for a gradient in bf16 on a CPU it is written out up to 1,024 tokens (then its matrix grows too large): there
-    the fused kernel takes 2.6 times as long at the 58 tokens of a frame, and still 1.3 times at the 608 of VoP^F's
-    upper layers (bench/attention.py).
+    With gradients in bf16 on a CPU, this function computes the matrix itself for up to 1,024 tokens (more would take
+    too much memory). There the fused kernel takes 2.6 times as long for the 58 tokens of a frame, and 1.3 times as long
+    for the 608 tokens of VoP^F's upper layers (bench/attention.py).
     """
     written_out = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad and k.shape[2] <= 1024
     if not written_out:
@@ -95,7 +95,7 @@ class Mlp(nn.Module):
 class Layer(nn.Module):
     """A pre-norm block: `x + attention(norm(x))`, then `x + mlp(norm(x))`; (b, n, d) to (b, n, d).
 
-    With `read`, only the first `read` tokens are computed, (b, read, d); the others are attended to.
+    With `read`, only the first `read` outputs are computed, (b, read, d), with attention to all tokens.
     """
 
     def __init__(self, *, width: int, heads: int, mlp_width: int, activation: str, norm_eps: float) -> None:
@@ -111,8 +111,8 @@ class Layer(nn.Module):
 
 
 def free_parameter(*shape: int, std: float) -> nn.Parameter:
-    """A parameter that belongs to no layer, initialised normal(0, std)."""
+    """Return a parameter outside of any layer, initialised from normal(0, std)."""
     parameter = nn.Parameter(torch.empty(shape))
-    if not parameter.is_meta:  # drawing nothing there would import PyTorch's compiler, which takes a second
+    if not parameter.is_meta:  # `normal_` on a meta tensor would import PyTorch's compiler, which takes a second
         nn.init.normal_(parameter, std=std)
     return parameter

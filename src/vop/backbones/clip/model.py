@@ -1,4 +1,4 @@
-"""The two towers of a ViT CLIP, each as embed -> layers -> head, so that a method can step in between.
+"""The two towers of a ViT CLIP, each split into embed -> layers -> head, so that methods can change the layers.
 
 Shapes: `b` images or texts, `n` tokens, `d` a tower's width, `e` the joint space.
 
@@ -24,7 +24,7 @@ Block = Callable[..., Tensor]  # takes the arguments of `Layer.forward`
 
 
 class VisionTower(nn.Module):
-    """Patches and [CLS] through the layers; the image's embedding is the projected [CLS]."""
+    """Embeds images: patches and [CLS] pass through the layers, and [CLS] is projected to the joint space."""
 
     dtype = torch.float32
 
@@ -41,7 +41,7 @@ class VisionTower(nn.Module):
         self.projection = free_parameter(width, sizes.embed_dim, std=std)
 
     def embed(self, pixels: Tensor) -> Tensor:
-        """(b, 3, h, w) to (b, 1 + patches, d): [CLS] and patches with their positions, before `pre_norm`."""
+        """Embed pixels (b, 3, h, w) as [CLS] and patches with positions, before `pre_norm`: (b, 1 + patches, d)."""
         weight = self.patch_embedding.weight.to(self.dtype)
         patches = F.conv2d(pixels.to(self.dtype), weight, stride=self.patch_embedding.stride)
         patches = patches.flatten(2).transpose(1, 2)
@@ -54,21 +54,21 @@ class VisionTower(nn.Module):
         return torch.cat([cls, patches], dim=1) + self.positions.to(self.dtype)
 
     def head(self, cls: Tensor) -> Tensor:
-        """(..., d) to (..., e)."""
+        """Project [CLS] (..., d) to the joint space (..., e)."""
         cls = self.post_norm(cls)
         return cls @ self.projection.to(cls.dtype)
 
     def forward(self, pixels: Tensor, layers: Sequence[Block] | None = None) -> Tensor:
-        """(b, 3, h, w) to (b, e), not normalised: CLIP as it is, or with `layers` in place of its own."""
+        """Embed pixels (b, 3, h, w): (b, e), not normalised. `layers` replace the tower's own."""
         *layers, last = layers or self.layers
         x = self.pre_norm(self.embed(pixels))
         for layer in layers:
             x = layer(x)
-        return self.head(last(x, read=1)[:, 0])  # nothing reads the last layer's patches
+        return self.head(last(x, read=1)[:, 0])  # the patches of the last layer are not used
 
 
 class TextTower(nn.Module):
-    """Tokens through causal layers; the text's embedding is the projected [EOS]."""
+    """Embeds texts: tokens pass through causal layers, and [EOS] is projected to the joint space."""
 
     dtype = torch.float32
 
@@ -85,33 +85,33 @@ class TextTower(nn.Module):
         self.projection = free_parameter(width, sizes.embed_dim, std=width**-0.5)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """(b, n) to (b, n, d), without positions: prompts may still move them."""
+        """Embed token ids (b, n): (b, n, d), without positions, because inserted prompts change them."""
         return self.token_embedding(ids).to(self.dtype)
 
     def add_positions(self, x: Tensor) -> Tensor:
-        """(b, n, d) to (b, n, d)."""
+        """Add position embeddings to tokens (b, n, d)."""
         if x.shape[1] > len(self.positions):
             raise UsageError(
-                f"{x.shape[1]} text tokens, prompts included; this backbone takes {len(self.positions)}: "
-                "truncate the captions (TextVideoModel.tokenize does)"
+                f"a text has {x.shape[1]} tokens, including prompts; this backbone takes {len(self.positions)}: "
+                "truncate the captions, as TextVideoModel.tokenize does"
             )
         return x + self.positions[: x.shape[1]].to(x.dtype)
 
     def eos_index(self, ids: Tensor) -> Tensor:
-        """(b, n) to (b,): the position of each text's first [EOS]."""
+        """Return the position of the first [EOS] in each text (b, n): (b,)."""
         found = ids == self.eos_token_id
         if not found.any(dim=1).all():
             row = int((~found.any(dim=1)).nonzero()[0])
-            raise UsageError(f"text {row} holds no [EOS] (id {self.eos_token_id}), at which its embedding is read")
+            raise UsageError(f"text {row} has no [EOS] (id {self.eos_token_id}); its embedding is read at this token")
         return found.int().argmax(dim=1)
 
     def head(self, eos: Tensor) -> Tensor:
-        """(..., d) to (..., e)."""
+        """Project [EOS] (..., d) to the joint space (..., e)."""
         eos = self.post_norm(eos)
         return eos @ self.projection.to(eos.dtype)
 
     def forward(self, ids: Tensor, layers: Sequence[Block] | None = None) -> Tensor:
-        """(b, n) to (b, e), not normalised: CLIP as it is, or with `layers` in place of its own."""
+        """Embed token ids (b, n): (b, e), not normalised. `layers` replace the tower's own."""
         x = self.add_positions(self.embed(ids))
         for layer in layers or self.layers:
             x = layer(x, causal=True)
@@ -119,7 +119,7 @@ class TextTower(nn.Module):
 
 
 class CLIP(nn.Module):
-    """Both towers and the logit scale (its logarithm, as CLIP stores it)."""
+    """Both towers, and the logarithm of the logit scale."""
 
     def __init__(self, sizes: ClipSizes) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class CLIP(nn.Module):
         return self.vision.dtype
 
     def compute_in(self, dtype: torch.dtype) -> None:
-        """Sets the dtype of the activations and casts frozen weights to it. The logit scale stays unrounded."""
+        """Set the dtype of the activations and cast frozen weights to it. The logit scale is not rounded."""
         for parameter in self.parameters():
             if not parameter.requires_grad and parameter is not self.log_logit_scale:
                 parameter.data = parameter.data.to(dtype)
@@ -142,7 +142,7 @@ class CLIP(nn.Module):
 
 
 def pick(x: Tensor, index: Tensor) -> Tensor:
-    """The token of each sequence (b, n, d) at `index` (b,): (b, d)."""
+    """Return the token of each sequence (b, n, d) at `index` (b,): (b, d)."""
     return x.take_along_dim(index[:, None, None], dim=1).squeeze(1)
 
 
@@ -155,7 +155,7 @@ class Layers(nn.ModuleList):
 
 
 def make_layers(tower: TowerSizes) -> Layers:
-    """The blocks of a tower, freshly initialised."""
+    """Return the blocks of a tower, freshly initialised."""
     return Layers(
         Layer(
             width=tower.width,

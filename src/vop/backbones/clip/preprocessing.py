@@ -15,7 +15,7 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 
 
 def read_preprocessing(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of a pixel in [0, 1], per colour channel. The defaults are OpenAI's.
+    """Return mean and standard deviation of pixels in [0, 1], per colour channel. The defaults are OpenAI's.
 
     Raises:
         VopError: the folder's file is damaged, or a value is not allowed.
@@ -27,7 +27,7 @@ def read_preprocessing(folder: Path) -> tuple[tuple[float, ...], tuple[float, ..
 
 
 def preprocessor_config(image_size: int) -> dict[str, Any]:
-    """The content of a `preprocessor_config.json` for OpenAI's preprocessing at `image_size` pixels."""
+    """Return the content of a `preprocessor_config.json` for OpenAI's preprocessing at `image_size` pixels."""
     return {
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,
@@ -45,12 +45,12 @@ def preprocessor_config(image_size: int) -> dict[str, Any]:
 
 
 def _channels(config: dict[str, Any], name: str, usual: tuple[float, ...], folder: Path) -> tuple[float, ...]:
-    """One number per colour channel."""
+    """Return a value with one number per colour channel."""
     values = config.get(name, usual)
     if not isinstance(values, list | tuple) or len(values) != 3 or not all(_is_number(x) for x in values):
-        raise VopError(f"{folder}: {name} in its {FILE} is {reprlib.repr(values)}; it is three numbers")
+        raise VopError(f"{folder}: {name} in its {FILE} is {reprlib.repr(values)}; it must be three numbers")
     if name == "image_std" and min(values) <= 0:
-        raise VopError(f"{folder}: image_std in its {FILE} is {values!r}; it is above 0")
+        raise VopError(f"{folder}: image_std in its {FILE} is {values!r}; it must be above 0")
     return tuple(values)
 
 

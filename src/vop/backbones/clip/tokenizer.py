@@ -1,8 +1,7 @@
-"""Texts to token ids, as a CLIP folder's vocabulary has them.
+"""Convert texts to token ids with the vocabulary of a CLIP folder.
 
-OpenAI cleaned every text before it was cut into tokens, and so did those who trained CLIPs with OpenAI's code or with
-open_clip. `clean` does the same. A folder that was trained without says so in its tokenizer_config.json:
-`"text_cleaning": "none"`.
+OpenAI's code and open_clip clean every text before it is split into tokens, and `clean` does the same. A CLIP that was
+trained without cleaning has `"text_cleaning": "none"` in its tokenizer_config.json.
 """
 
 from __future__ import annotations
@@ -26,33 +25,33 @@ _FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt",
 
 
 class Tokenizer:
-    """The ids that OpenAI's tokenizer gives; mostly without `transformers`, which takes a second to import.
+    """Returns the same token ids as OpenAI's tokenizer, usually without `transformers`, whose import takes a second.
 
-    Without text cleaning they are those of `transformers.CLIPTokenizer`.
+    Without text cleaning, the ids are those of `transformers.CLIPTokenizer`.
 
     Attributes:
-        cleans: whether texts are cleaned first, as for all CLIPs whose folder does not say otherwise.
-        pad_token_id: the end mark. The text tower reads nothing behind it.
+        cleans: whether texts are cleaned first. The default, unless the folder says otherwise.
+        pad_token_id: the end mark. The text tower ignores everything after it.
     """
 
     def __init__(self, folder: Path, *, vocab_size: int | None = None) -> None:
-        """Reads the vocabulary in `folder`; its ids must be below `vocab_size`, the rows of the token embedding.
+        """Read the vocabulary in `folder`. Its ids must be below `vocab_size`, the rows of the token embedding.
 
         Raises:
-            VopError: the vocabulary is damaged, or of another model.
+            VopError: the vocabulary is damaged, or belongs to another model.
         """
         for name in _FILES:
             if (folder / name).exists():
                 check_file(folder / name, at_most=MAX_BYTES)
         try:
             self._rules = _read_rules(folder)
-        except Exception as error:  # the library raises no class of its own
+        except Exception as error:  # the library has no exception class of its own
             raise VopError(f"{folder}: its vocabulary cannot be read ({error}); fetch or convert it again") from error
         highest = max(self._rules.get_vocab().values(), default=-1)
         if vocab_size is not None and highest >= vocab_size:
             raise VopError(
-                f"{folder}: its vocabulary has ids up to {highest}, its token embedding up to {vocab_size - 1}; "
-                "they are not of the same model: fetch or convert it again"
+                f"{folder}: the vocabulary has ids up to {highest}, the token embedding up to {vocab_size - 1}: they "
+                "belong to different models; fetch or convert the folder again"
             )
         self.cleans = _is_cleaned(folder)
         if self.cleans:
@@ -61,19 +60,19 @@ class Tokenizer:
         self._rules.no_padding()
         marks = self._rules.encode("").ids
         if not marks:
-            raise VopError(f"{folder}: its tokenizer.json puts no marks around a text; fetch or convert it again")
+            raise VopError(f"{folder}: tokenizer.json adds no start and end marks; fetch or convert it again")
         self.pad_token_id = marks[-1]
 
     def encode(self, texts: list[str], *, max_length: int) -> Tensor:
-        """One or more texts to ids (n, length), padded to the longest. Long ones are cut, but keep the end mark."""
+        """Return the ids of texts (n, length), padded to the longest. Long texts are cut but keep the end mark."""
         end = self.pad_token_id
         rows = [text.ids for text in self._rules.encode_batch([self._prepared(text) for text in texts])]
-        # Truncated here: in the library the length is a state, which another thread may change in between.
+        # Truncated here, because the library stores the length as a state that another thread may change.
         rows = [row if len(row) <= max_length else [*row[: max_length - 1], end] for row in rows]
         return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=end)
 
     def count(self, text: str) -> int:
-        """The number of ids of a text, both marks included, before it is truncated."""
+        """Return the number of ids of a text before truncation, including both marks."""
         return len(self._rules.encode(self._prepared(text)).ids)
 
     def _prepared(self, text: str) -> str:
@@ -81,7 +80,7 @@ class Tokenizer:
 
 
 def clean(text: str) -> str:
-    """A text as OpenAI's tokenizer cleans it: mended Unicode, no HTML entities, single spaces, lower case."""
+    """Clean a text like OpenAI's tokenizer: repaired Unicode, no HTML entities, single spaces, lower case."""
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
     return re.sub(r"\s+", " ", text).strip().lower()
 
