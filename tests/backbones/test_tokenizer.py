@@ -143,7 +143,7 @@ class TestOtherFiles:
         assert torch.equal(ours, Tokenizer(MINI).encode(texts, max_length=77))
 
     def test_no_marks(self, damaged):
-        with pytest.raises(VopError, match=r"its tokenizer\.json puts no marks around a text"):
+        with pytest.raises(VopError, match=r"tokenizer\.json .*marks"):
             Tokenizer(damaged(post_processor=None))
 
     def test_damaged_words(self, tmp_path):

@@ -325,7 +325,7 @@ class TestEvaluationCalls:
     @pytest.mark.parametrize(
         ("model", "status", "says"),
         [
-            ("runs/cooking", 1, "'runs/cooking' is not a folder here, and as a hub id it is not cached"),
+            ("runs/cooking", 1, "'runs/cooking' is neither a local folder nor a cached hub id"),
             ("cooking", 2, "unknown backbone or folder 'cooking'"),
             ("/nowhere/cooking", 2, "unknown backbone or folder '/nowhere/cooking'"),
             ("a b/c", 2, "unknown backbone or folder 'a b/c'"),
@@ -338,7 +338,7 @@ class TestEvaluationCalls:
 
     def test_no_run_in_the_folder(self, vop, table):
         status, _, err = vop("evaluate", table.parent, "--data", table)
-        assert (status, f"{table.parent}: no config.json" in err) == (2, True)
+        assert (status, f"{table.parent}: config.json is missing" in err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -437,7 +437,7 @@ class TestCompare:
             (["--methods", "vop", "--rerun", "bias"], "unknown method to rerun 'bias'"),
             (
                 ["--methods", "vop", "--backbone", without],
-                "no vocabulary (tokenizer.json, or vocab.json and merges.txt)",
+                "vocabulary (tokenizer.json, or vocab.json and merges.txt)",
             ),
         ]:
             given = ["--data", "emoji-motion", "--backbone", tiny_folder, "--out", tmp_path / "out", *words]

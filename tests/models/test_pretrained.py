@@ -73,7 +73,7 @@ def test_a_backbone_that_travels_with_it(tiny_folder, tmp_path):
 class TestBackbone:
     def test_another_one_is_refused(self, run, tiny, tmp_path):
         other = make_clip_folder(tmp_path / "other", seed=3)
-        with pytest.raises(VopError, match=f"tuned on the backbone .* with content {tiny.content_hash()[:12]}"):
+        with pytest.raises(VopError, match=f"tuned on the backbone .*{tiny.content_hash()[:12]}"):
             vop.load(run, backbone=str(other))
 
     def test_where_it_is_now(self, run, tiny_folder, tmp_path):
@@ -138,7 +138,7 @@ class TestDamage:
         with pytest.raises(VopError, match="'extra'"):
             vop.load(run)
         save_file({**state, name: torch.ones(7)}, run / "model.safetensors")
-        with pytest.raises(VopError, match=rf"{name} has shape \(7,\)"):
+        with pytest.raises(VopError, match=rf"{name} has the shape \(7,\)"):
             vop.load(run)
 
 
@@ -274,5 +274,5 @@ def test_weights_of_another_shape_are_not_read(run):
     state = load_file(run / "model.safetensors")
     name = max(state, key=lambda key: state[key].numel())
     save_file(state | {name: torch.zeros(7, 3)}, run / "model.safetensors")
-    with pytest.raises(VopError, match=rf"{name} has shape \(7, 3\), the method's is"):
+    with pytest.raises(VopError, match=rf"{name} has the shape \(7, 3\)"):
         vop.load(run)

@@ -283,7 +283,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         return CLIPModel.from_pretrained(folder, local_files_only=True, weights_only=True).state_dict()
     except UnpicklingError as error:
         raise VopError(
-            f"{folder}: the weights contain more than tensors and are not loaded; use safetensors"
+            f"{folder}: the weights contain more than tensors, so they are not read; use safetensors"
         ) from error
     except (SafetensorError, OSError, RuntimeError) as error:
         raise VopError(f"{folder}: the weights cannot be read ({error}); fetch or convert them again") from error

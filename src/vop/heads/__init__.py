@@ -45,5 +45,5 @@ def find(name: str) -> type[Head]:
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """Return the settings of a head with their defaults: the keyword-only arguments of its class except `num_frames`."""
+    """Return the settings of a head and their defaults: its keyword-only arguments except `num_frames`."""
     return REGISTRY.settings_of(name)

@@ -74,5 +74,5 @@ def find_trainable(name: str) -> type[Method]:
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """Return the settings of a method with their defaults: the keyword-only arguments of its class and its bases."""
+    """Return the settings of a method and their defaults: its keyword-only arguments and those of its bases."""
     return REGISTRY.settings_of(name)

@@ -109,7 +109,6 @@ def drop_prompts(tokens: Tensor, *, before: int, after: int) -> tuple[Tensor, Te
     prompts = tokens.shape[1] - before - after
     if prompts < 0:
         return tokens, tokens[:, before:]
-    first, _, rest = tokens.split(
-        [before, prompts, after], dim=1
-    )  # `split` needs one backward pass; slices need one each
+    # `split` needs one backward pass, slices one each.
+    first, _, rest = tokens.split([before, prompts, after], dim=1)
     return first, rest

@@ -64,7 +64,7 @@ class VoPModelScope(VoP):
         return F.normalize(frames, dim=-1).mean(dim=1)
 
     def _pad(self, text: TextTower, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Pad or truncate ids (b, n) to (b, max_tokens), keeping [EOS]. Return them and the positions of [EOS], (b,)."""
+        """Pad or cut ids (b, n) to (b, max_tokens), keeping [EOS]. Return them and the positions of [EOS], (b,)."""
         eos = text.eos_index(ids)
         places = torch.arange(ids.shape[1], device=ids.device)
         ids = ids.masked_fill(places > eos[:, None], PAD)

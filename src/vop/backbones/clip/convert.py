@@ -44,9 +44,7 @@ def from_transformers(state: Mapping[str, Tensor], *, source: str) -> dict[str, 
 
     def take(name: str) -> Tensor:
         if name not in state:
-            raise VopError(
-                f"{source}: the tensor {name!r} is missing: these are not the weights of a transformers CLIPModel"
-            )
+            raise VopError(f"{source}: the tensor {name!r} of a transformers CLIPModel is missing")
         return state[name]
 
     ours = {new: take(old) for old, new in _TOP.items()}
