@@ -60,7 +60,7 @@ class TestBounds:
             ("vision_config", {"image_size": 10**6}, "image_size is 1,000,000; at most 4,096"),
             ("vision_config", {"patch_size": 64}, "patch_size is 64; .*image_size, 32"),
             ("text_config", {"vocab_size": 10**10, "eos_token_id": 2}, "vocab_size is 10,000,000,000"),
-            ("text_config", {"eos_token_id": 10**6}, "eos_token_id is 1000000, which a vocab_size of"),
+            ("text_config", {"eos_token_id": 10**6}, "eos_token_id is 1000000; .*vocab_size"),
             ("text_config", {"max_position_embeddings": 10**9}, "max_position_embeddings is 1,000,000,000"),
             ("text_config", {"layer_norm_eps": float("nan")}, "layer_norm_eps is nan"),
             ("vision_config", {"hidden_size": [0] * 10**5}, r"hidden_size is \[0, 0, .*; it must be a whole number"),
@@ -106,7 +106,7 @@ class TestBounds:
     def test_weights_of_another_size(self, folder):
         with (folder / "model.safetensors").open("r+b") as file:
             file.truncate(2**40)  # takes no room on the disk
-        with pytest.raises(VopError, match="the weights take 1,099,511,627,776 bytes; those of its config.json take"):
+        with pytest.raises(VopError, match="the weights have 1,099,511,627,776 bytes; .*config.json"):
             find_backbone(str(folder)).load()
 
     def test_a_header_without_end(self, folder):
@@ -119,7 +119,7 @@ class TestBounds:
         tokenizer = json.loads((folder / "tokenizer.json").read_text())
         tokenizer["model"]["vocab"]["onion</w>"] = 90_000
         (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-        with pytest.raises(VopError, match="its vocabulary has ids up to 90000, its token embedding up to 513"):
+        with pytest.raises(VopError, match="vocabulary .* 90000, .*embedding .* 513"):
             create("zero-shot", str(folder))
 
     def test_a_vocabulary_without_end(self, folder):
@@ -237,7 +237,7 @@ class TestDamage:
 
     def test_no_configuration(self, folder):
         (folder / "config.json").unlink()
-        with pytest.raises(VopError, match=r"clip: no config\.json"):
+        with pytest.raises(VopError, match=r"clip: config\.json is missing"):
             find_backbone(str(folder))
 
     def test_weights(self, folder):
@@ -246,18 +246,18 @@ class TestDamage:
         with pytest.raises(VopError, match="clip: the weights cannot be read"):
             find_backbone(str(folder)).load()
         weights.unlink()
-        with pytest.raises(VopError, match=r"clip: no model\.safetensors"):
+        with pytest.raises(VopError, match=r"clip: model\.safetensors is missing"):
             find_backbone(str(folder)).load()
 
     def test_weights_of_other_sizes(self, folder):
         write_json(folder / "config.json", projection_dim=24)
-        with pytest.raises(VopError, match=r"projection has the shape \(32, 16\) in the weights.*makes it \(32, 24\)"):
+        with pytest.raises(VopError, match=r"projection is \(32, 16\) in the weights, \(32, 24\) by config\.json"):
             find_backbone(str(folder)).load()
 
     def test_weights_of_another_depth(self, folder, tmp_path):
         deeper = make_clip_folder(tmp_path / "deeper", vision_layers=4)
         shutil.copy(deeper / "model.safetensors", folder)
-        with pytest.raises(VopError, match=r"vision\.layers\.3\..* in the weights; its config\.json makes it None"):
+        with pytest.raises(VopError, match=r"vision\.layers\.3\..* in the weights, no tensor by config\.json"):
             find_backbone(str(folder)).load()
 
     def test_preprocessing(self, folder):

@@ -39,7 +39,7 @@ def clips(tmp_path_factory):
 UNREADABLE = {
     "empty.mp4": "the file is empty (0 bytes)",
     "cut.mp4": "",
-    "sound.mp4": "only audio",
+    "sound.mp4": "it contains no video, only audio",
     "page.mp4": "this is not a video that FFmpeg can read",
     "folder.mp4": "this is a folder, not a video file",
     "gone.mp4": "the file does not exist",

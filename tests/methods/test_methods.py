@@ -220,7 +220,7 @@ def test_ks_follows_the_paper():
         ("lora", {"targets": []}, r"targets is \[\]; .* in_proj"),
         ("vop", {"head": "seqTransformer"}, "unknown head 'seqTransformer': did you mean seqTransf"),
         ("vop", {"head": "seqTransf", "head.layer": 2}, "unknown setting of seqTransf 'layer': did you mean layers"),
-        ("vop-modelscope", {"head": "seqLSTM"}, "vop-modelscope .*not seqLSTM"),
+        ("vop-modelscope", {"head": "seqLSTM"}, "head is seqLSTM; .*vop-modelscope"),
     ],
 )
 def test_wrong_settings_are_named(tiny, name, settings, says):

@@ -125,7 +125,7 @@ class TestVideos:
         assert zero_shot.encode_video([]).shape == (0, 16)
 
     def test_one_path_is_no_list(self, zero_shot, videos):
-        with pytest.raises(UsageError, match=f"got one: '{videos[0]}'"):
+        with pytest.raises(UsageError, match=f"paths is '{videos[0]}'; .*list of files"):
             zero_shot.encode_video(videos[0])
 
     def test_one_that_is_not_there(self, zero_shot, videos, tmp_path):

@@ -115,10 +115,10 @@ class TestDamage:
 
     def test_no_configuration(self, run, tmp_path):
         (run / "config.json").unlink()
-        with pytest.raises(VopError, match=r"run: no config\.json: the run is incomplete.*--resume"):
+        with pytest.raises(VopError, match=r"run: config\.json is missing.*--resume"):
             vop.load(run)
         (tmp_path / "empty").mkdir()
-        with pytest.raises(UsageError, match=r"empty: no config\.json: neither a run nor a CLIP folder"):
+        with pytest.raises(UsageError, match=r"empty: config\.json is missing"):
             vop.load(tmp_path / "empty")
 
     @pytest.mark.parametrize("content", [b"", b"abc", None])

@@ -157,7 +157,7 @@ def test_a_crash_ends_its_job_alone(worker):
 
 
 def test_memory_is_limited(worker):
-    with pytest.raises(VideoError, match=r"large.mp4: decoding it takes more memory"):
+    with pytest.raises(VideoError, match=r"large.mp4: decoding .* more memory"):
         worker.run(fill_memory, "large.mp4")
     assert worker.run(read_memory, "usual.mp4") > 0
 

@@ -228,9 +228,9 @@ def read_json(path: Path) -> dict[str, Any]:
 def _check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], folder: Path) -> None:
     """Raise a VopError if the weights do not have the shapes of the configuration."""
     for name in sorted(wanted.keys() | state.keys()):
-        got, needed = (tuple(part[name].shape) if name in part else None for part in (state, wanted))
+        got, needed = (tuple(part[name].shape) if name in part else "no tensor" for part in (state, wanted))
         if got != needed:
-            raise VopError(f"{folder}: {name} has the shape {got}, but config.json requires {needed}")
+            raise VopError(f"{folder}: the shape of {name} is {got} in the weights, {needed} by config.json")
 
 
 def _has_vocabulary(folder: Path) -> bool:

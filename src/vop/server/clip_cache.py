@@ -165,7 +165,7 @@ def _file_name(path: Path, start_seconds: float, end_seconds: float) -> str:
         path = path.resolve()
         state = path.stat()
     except OSError as error:
-        raise VideoError(path, "there is no such file") from error
+        raise VideoError(path, "the file does not exist") from error
     identity = [str(path), state.st_size, state.st_mtime_ns, start_seconds, end_seconds, CLIP_VERSION]
     return f"moment-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:40]}.mp4"
 
