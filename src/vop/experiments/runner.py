@@ -137,7 +137,7 @@ def check_plan(plan: Plan) -> tuple[int, int]:
     if len(frames) > 1:
         raise UsageError(f"the arms take {' and '.join(map(str, sorted(frames)))} frames; an experiment has one number")
     needed_vocabulary(find_backbone(plan.backbone))
-    return frames.pop(), sizes.image_size
+    return frames.pop(), sizes.vision.image_size
 
 
 def _claim(plan: Plan, dataset: Dataset, out: Path) -> None:

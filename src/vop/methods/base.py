@@ -1,4 +1,4 @@
-"""The base class of methods. A method embeds texts and frames with a CLIP and defines the trained parameters.
+"""The base class of methods. A method embeds texts and frames with a backbone and defines the trained parameters.
 
 Shapes: `b` videos or texts, `f` frames, `n` tokens, `d` a tower's width, `e` the joint space.
 """
@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import CLIP
+from vop.backbones.sizes import Sizes
+from vop.backbones.towers import CLIP
+from vop.errors import UsageError
 from vop.utils.checks import check_whole
 from vop.video.clip import MAX_FRAMES
 
@@ -33,11 +34,14 @@ class Method(nn.Module):
             (docs/results.md); methods that train backbone weights have a lower one, chosen for OpenAI's CLIP.
         changes_backbone: whether `attach` trains weights of the backbone or adds modules to it, so that other models
             cannot share it. True by default if a class overrides `attach`.
+        needs_layers: whether the method uses the layers of the towers. Other methods call only `clip.embed_tokens` and
+            `clip.embed_frames`, and work with every backbone, even without layers.
         pools_itself: whether `pool` is not the mean of frames, so that no other head can be used. True by default if a
             class overrides `pool`.
     """
 
     settings: dict[str, Any]
+    needs_layers: ClassVar[bool] = False
     learning_rate: ClassVar[float] = 1e-2
     changes_backbone: ClassVar[bool] = False
     pools_itself: ClassVar[bool] = False
@@ -48,22 +52,27 @@ class Method(nn.Module):
             if method in vars(cls) and declaration not in vars(cls):
                 setattr(cls, declaration, True)
 
-    def __init__(self, sizes: ClipSizes, *, num_frames: int = 12) -> None:
+    def __init__(self, sizes: Sizes, *, num_frames: int = 12) -> None:
         super().__init__()
+        if self.needs_layers and not sizes.has_layers:
+            raise UsageError(
+                f"the method {type(self).__name__} needs a backbone with layers, and this backbone has none: "
+                "use zero-shot, or a backbone for which `vop backbones` lists all methods"
+            )
         check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
         self.num_frames = num_frames
-        self.max_tokens = sizes.positions
+        self.max_tokens = sizes.text.positions
 
     def attach(self, clip: CLIP) -> None:
         """Unfreeze parameters of the backbone, or add modules to it. By default do nothing."""
 
     def embed_tokens(self, clip: CLIP, ids: Tensor) -> Tensor:
         """Embed token ids (b, n): text embeddings (b, e)."""
-        return clip.text(ids)
+        return clip.embed_tokens(ids)
 
     def embed_frames(self, clip: CLIP, pixels: Tensor) -> Tensor:
         """Embed normalised pixels (b, f, 3, h, w): frame embeddings (b, f, e)."""
-        return clip.vision(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+        return clip.embed_frames(pixels)
 
     def pool(self, frames: Tensor) -> Tensor:
         """Pool frame embeddings (b, f, e) to video embeddings (b, e): normalise, mean, normalise (paper, section 3)."""

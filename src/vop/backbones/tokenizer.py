@@ -1,0 +1,145 @@
+"""Convert texts to token ids with the vocabulary of a backbone's folder.
+
+OpenAI's code and open_clip clean every text before it is split into tokens. Other families clean differently; see
+`CLEANING`. A backbone that was trained without cleaning has `"text_cleaning": "none"` in its tokenizer_config.json.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import string
+from collections.abc import Callable
+from pathlib import Path
+
+import ftfy
+import tokenizers
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from vop.backbones.files import VOCABULARIES
+from vop.backbones.sizes import TextSizes
+from vop.errors import VopError, unknown_name
+from vop.utils.files import check_file
+from vop.utils.parsing import read_json_object
+
+MAX_BYTES = 64 * 2**20  # CLIP's tokenizer.json has 2 MB, one of 256,000 words 34 MB
+_FILES = (*VOCABULARIES, "tokenizer_config.json", "merges.txt", "special_tokens_map.json")
+
+
+class Tokenizer:
+    """Returns the token ids of a family's own tokenizer, usually without `transformers`, whose import takes a second.
+
+    Attributes:
+        cleaning: how texts are cleaned first, a name of `CLEANING`.
+        end_token_id: the end mark, which truncated texts keep; None for a vocabulary without an end mark.
+        pad_token_id: the padding token. For a causal tower it is the end mark, because later tokens have no effect.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        sizes: TextSizes,
+        *,
+        cleaning: str = "openai",
+        ends: bool = True,
+        pad_token_id: int | None = None,
+    ) -> None:
+        """Read the vocabulary in `folder`.
+
+        Args:
+            sizes: the text tower's. All ids must be below `vocab_size`, the rows of the token embedding.
+            cleaning: the family's cleaning. The folder's tokenizer_config.json takes precedence.
+            ends: whether the vocabulary adds an end mark to a text.
+            pad_token_id: the padding token; by default the end mark.
+
+        Raises:
+            VopError: the vocabulary is damaged, or belongs to another model.
+        """
+        for name in _FILES:
+            if (folder / name).exists():
+                check_file(folder / name, at_most=MAX_BYTES)
+        try:
+            self._rules = _read_rules(folder)
+        except Exception as error:  # the library has no exception class of its own
+            raise VopError(f"{folder}: its vocabulary cannot be read ({error}); fetch or convert it again") from error
+        highest = max(self._rules.get_vocab().values(), default=-1)
+        if highest >= sizes.vocab_size:
+            raise VopError(
+                f"{folder}: the vocabulary has ids up to {highest}, the token embedding up to {sizes.vocab_size - 1}: "
+                "they belong to different models; fetch or convert the folder again"
+            )
+        self.cleaning = _its_cleaning(folder) or cleaning
+        if self.cleaning not in CLEANING:
+            raise unknown_name("text cleaning", self.cleaning, CLEANING)
+        if self.cleaning == "openai":
+            self._rules.normalizer = tokenizers.normalizers.Sequence([])
+        self._rules.no_truncation()
+        self._rules.no_padding()
+        marks = self._rules.encode("").ids
+        if not marks and (ends or sizes.marks):
+            raise VopError(f"{folder}: tokenizer.json adds no start and end marks; fetch or convert it again")
+        self.end_token_id = marks[-1] if ends else None
+        self.pad_token_id = pad_token_id if pad_token_id is not None else marks[-1]
+        self._fixed_length = sizes.fixed_length
+
+    def encode(self, texts: list[str], *, max_length: int) -> Tensor:
+        """Return the ids of texts (n, length). Long texts are truncated but keep the end mark.
+
+        Texts are padded to the longest, or to `max_length` if the backbone was trained with a fixed length.
+        """
+        rows = [text.ids for text in self._rules.encode_batch([self._prepared(text) for text in texts])]
+        # Truncated here, because the library stores the length as a state that another thread may change.
+        rows = [self._truncated(row, max_length) for row in rows]
+        ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=self.pad_token_id)
+        missing = max_length - ids.shape[1] if self._fixed_length else 0
+        return torch.nn.functional.pad(ids, (0, missing), value=self.pad_token_id)
+
+    def _truncated(self, row: list[int], max_length: int) -> list[int]:
+        if len(row) <= max_length:
+            return row
+        return row[:max_length] if self.end_token_id is None else [*row[: max_length - 1], self.end_token_id]
+
+    def count(self, text: str) -> int:
+        """Return the number of ids of a text before truncation, including marks."""
+        return len(self._rules.encode(self._prepared(text)).ids)
+
+    def _prepared(self, text: str) -> str:
+        return CLEANING[self.cleaning](text)
+
+
+def clean(text: str) -> str:
+    """Clean a text like OpenAI's tokenizer: repaired Unicode, no HTML entities, single spaces, lower case."""
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return re.sub(r"\s+", " ", text).strip().lower()
+
+
+def canonicalize(text: str) -> str:
+    """Clean a text like SigLIP's tokenizer: lower case, no punctuation, single spaces."""
+    text = text.translate(str.maketrans("", "", string.punctuation)).lower()
+    return re.sub(r"\s+", " ", text).strip()
+
+
+CLEANING: dict[str, Callable[[str], str]] = {
+    "openai": clean,
+    "canonicalize": canonicalize,
+    "lower": str.lower,
+    "none": str,
+}
+
+
+def _its_cleaning(folder: Path) -> str | None:
+    path = folder / "tokenizer_config.json"
+    config = read_json_object(path, remedy="fetch the folder again") if path.exists() else {}
+    return config.get("text_cleaning")
+
+
+def _read_rules(folder: Path) -> tokenizers.Tokenizer:
+    path = folder / "tokenizer.json"
+    if path.exists():
+        return tokenizers.Tokenizer.from_file(str(path))
+    from transformers import AutoTokenizer, CLIPTokenizer  # they know the rules that other files lack
+
+    kind = CLIPTokenizer if (folder / "vocab.json").exists() else AutoTokenizer
+    return kind.from_pretrained(folder, local_files_only=True).backend_tokenizer
