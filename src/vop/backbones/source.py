@@ -31,7 +31,10 @@ DEFAULT_HUB_ID = "openai/clip-vit-base-patch32"
 # The families by the `model_type` of a config.json. Other packages add theirs through entry points.
 FAMILIES: Registry[type[Family]] = Registry(
     "model_type",
-    {"clip": "vop.backbones.clip.family:ClipFamily"},
+    {
+        "clip": "vop.backbones.clip.family:ClipFamily",
+        "open_clip": "vop.backbones.open_clip.family:OpenClipFamily",
+    },
     group="vop.families",
 )
 # On a hub, the files of a name can change, but not those of a revision.
@@ -229,8 +232,11 @@ def _read_folder(folder: Path, *, name: str, revision: str | None) -> Backbone:
     family, path = _family_of(folder)
     try:
         sizes = family.read_sizes(read_json(path))
+    except VopError:
+        raise
     except ValueError as error:
-        raise VopError(f"{path}: not the configuration of a {family.title}: {error}; fetch the folder again") from None
+        problem = f"not a valid configuration of {family.title}: {error}"
+        raise VopError(f"{path}: {problem}; fetch the folder again") from None
     preprocessing = family.read_preprocessing(folder, sizes)
     return Backbone(
         name=name,

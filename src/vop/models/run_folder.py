@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from vop.backbones.files import check_header
+from vop.backbones.source import OPEN_CLIP_CONFIG
 from vop.config import validated
 from vop.errors import UsageError, VopError
 from vop.heads import MEAN
@@ -113,19 +114,21 @@ def write_run(folder: Path, config: RunConfig, trained: Mapping[str, Tensor], *,
 
 
 def is_run(folder: Path) -> bool:
-    """Return whether a folder is a run; False for a CLIP folder.
+    """Return whether a folder is a run; False for a backbone's folder.
 
     Raises:
         VopError: the run is incomplete.
-        UsageError: the folder is neither a run nor a CLIP folder.
+        UsageError: the folder is neither a run nor a backbone's folder.
     """
+    if (folder / OPEN_CLIP_CONFIG).exists():
+        return False
     if (folder / CONFIG).exists():
         return "method" in read_json_object(folder / CONFIG, remedy="fetch the folder again")
     if (folder / WEIGHTS).exists() or (folder / TRAINING).exists():
         raise VopError(
             f"{folder}: {CONFIG} is missing, so the run is incomplete; train it again, or resume it with --resume"
         )
-    raise UsageError(f"{folder}: {CONFIG} is missing: this is neither a run nor a CLIP folder")
+    raise UsageError(f"{folder}: {CONFIG} is missing: this is neither a run nor a backbone's folder")
 
 
 def read_config(folder: Path) -> RunConfig:
