@@ -406,7 +406,7 @@ class TestCompare:
             (["--methods", "vop", "--split", "val"], 1, "colours has no 'val' split; it has: train, test"),
             (["--methods", "vop,vop-p", "--set", "specific_prompts=0"], 2, "specific_prompts is 0"),
             (["--methods", "vop,vop/seqTrans"], 2, "unknown head 'seqTrans': did you mean seqTransf"),
-            (["--methods", "vop", "--set", "cmm=lstm"], 2, "unknown setting of these methods 'cmm'"),
+            (["--methods", "vop", "--set", "cmm=lstm"], 2, "unknown setting 'cmm'"),
             (
                 ["--methods", "vop", "--captions-per-video", "2"],
                 2,
