@@ -6,8 +6,8 @@ WORKDIR /build
 RUN python -m venv /opt/vop
 ENV PATH=/opt/vop/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY constraints.txt ./
-# PyTorch without CUDA is a tenth of its usual size. Give the address of PyTorch's index of CPU wheels, which its
-# installation page shows: docker build --build-arg TORCH_INDEX=ADDRESS. PyTorch changes seldom: a layer of its own.
+# PyTorch without CUDA has a tenth of the usual size. PyTorch's installation page shows the address of its index of CPU
+# wheels: docker build --build-arg TORCH_INDEX=ADDRESS. PyTorch rarely changes, so it has its own layer.
 ARG TORCH_INDEX=""
 RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} --constraint constraints.txt torch
 COPY pyproject.toml README.md LICENSE ./

@@ -1,4 +1,4 @@
-"""Attention and its gradient on a CPU: PyTorch's fused kernel against `vop.backbones.clip.layers.attend`.
+"""Attention and its gradient on a CPU: PyTorch's fused kernel against `vop.backbones.layers.attend`.
 
     python bench/attention.py [--repeats 5] [--json]
 
@@ -15,7 +15,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-from vop.backbones.clip.layers import attend
+from vop.backbones.layers import attend
 
 # Sequences, heads, tokens, head width.
 SHAPES = [(48, 12, 58, 64), (192, 2, 45, 64), (4, 12, 230, 64), (2, 12, 608, 64)]

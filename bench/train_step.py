@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vop import methods
-from vop.backbones import Backbone, ClipSizes
-from vop.backbones.clip.config import VIT_B_32
-from vop.backbones.clip.model import CLIP
+from vop.backbones import Backbone, Sizes
+from vop.backbones.sizes import VIT_B_32
+from vop.backbones.towers import CLIP
 from vop.models.model import TextVideoModel
 
 PLAIN = "plain fp32"
@@ -105,7 +105,7 @@ class PlainVoP(nn.Module):
         return F.normalize(text.head(x[torch.arange(len(x)), text.eos_index(ids)]), dim=-1)
 
 
-def build(method: str, sizes: ClipSizes, *, frames: int, dtype: torch.dtype) -> TextVideoModel:
+def build(method: str, sizes: Sizes, *, frames: int, dtype: torch.dtype) -> TextVideoModel:
     backbone = RandomBackbone(
         name="random", folder=Path(), revision=None, sizes=sizes, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
     )
@@ -114,11 +114,11 @@ def build(method: str, sizes: ClipSizes, *, frames: int, dtype: torch.dtype) -> 
     return TextVideoModel(backbone, method, part, dtype=dtype).train()
 
 
-def make_batch(sizes: ClipSizes, *, videos: int, frames: int, tokens: int) -> tuple[Tensor, Tensor]:
+def make_batch(sizes: Sizes, *, videos: int, frames: int, tokens: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, sizes.eos_token_id, (videos, tokens), generator=generator)
-    ids[:, -1] = sizes.eos_token_id
-    side = sizes.image_size
+    ids = torch.randint(0, sizes.text.eos_token_id, (videos, tokens), generator=generator)
+    ids[:, -1] = sizes.text.eos_token_id
+    side = sizes.vision.image_size
     return ids, torch.randint(0, 256, (videos, frames, 3, side, side), dtype=torch.uint8, generator=generator)
 
 

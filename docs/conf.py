@@ -23,7 +23,7 @@ html_theme = "furo"
 html_title = f"vop {VERSION}"
 html_static_path: list[str] = []
 
-# Links to headings are written as a code host makes them. The quickstart shows the outputs that it was saved with.
+# Headings get the anchors that code hosts give them. The quickstart is not run, but shown with its saved outputs.
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"
@@ -37,15 +37,15 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
-# Names of other libraries, and of ours that the reference does not list, are no links.
+# Names of other libraries, and names of ours that the reference does not list, are not links.
 nitpick_ignore_regex = [("py:.*", ".*")]
 
 
-# -- Links to what is not on the site
+# -- Links to files that are not on the site
 
 
 def link_within_repository(app: Sphinx, page: nodes.document) -> None:
-    """Lets a page point at a folder or a page of the repository: at its copy on the site, or else as plain text."""
+    """Resolve links to files and folders of the repository: to their page on the site, or else as plain text."""
     folder = Path(app.env.doc2path(app.env.docname)).parent
     for link in list(page.findall(addnodes.pending_xref)):
         if link.get("reftype") != "myst":

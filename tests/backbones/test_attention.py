@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vop.backbones.clip.layers import attend
+from vop.backbones.layers import attend
 
 
 @pytest.mark.parametrize(("queries", "causal"), [(9, False), (9, True), (2, False)])

@@ -8,9 +8,9 @@ from transformers import CLIPModel
 
 from tiny_clip import make_clip_folder
 from vop.backbones import find_backbone
-from vop.backbones.clip.config import VIT_B_16, VIT_B_32, VIT_L_14
-from vop.backbones.clip.layers import free_parameter
-from vop.backbones.clip.model import CLIP
+from vop.backbones.layers import free_parameter
+from vop.backbones.sizes import VIT_B_16, VIT_B_32, VIT_L_14
+from vop.backbones.towers import CLIP
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
@@ -21,9 +21,9 @@ def test_towers_equal_transformers(tmp_path, activation):
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(5, 3, 32, 32, generator=generator)
     sizes = ours.sizes
-    ids = torch.randint(0, sizes.vocab_size - 2, (6, 40), generator=generator)
+    ids = torch.randint(0, sizes.text.vocab_size - 2, (6, 40), generator=generator)
     for row, end in enumerate([1, 5, 11, 20, 38, 39]):
-        ids[row, end:] = sizes.eos_token_id
+        ids[row, end:] = sizes.text.eos_token_id
     with torch.no_grad():
         images = theirs.get_image_features(pixel_values=pixels).pooler_output
         texts = theirs.get_text_features(input_ids=ids).pooler_output
@@ -34,7 +34,7 @@ def test_towers_equal_transformers(tmp_path, activation):
 
 def test_padding_after_eos_changes_nothing(tiny):
     clip = tiny.load()
-    ids = torch.tensor([[1, 2, 3, clip.sizes.eos_token_id]])
+    ids = torch.tensor([[1, 2, 3, clip.sizes.text.eos_token_id]])
     padded = torch.cat([ids, torch.zeros(1, 7, dtype=torch.long)], dim=1)
     with torch.no_grad():
         torch.testing.assert_close(clip.text(ids), clip.text(padded), rtol=0, atol=1e-6)
@@ -66,7 +66,7 @@ def test_free_parameters_are_drawn_with_their_deviation():
 def test_a_text_without_eos_is_refused(tiny):
     clip = tiny.load()
     with pytest.raises(ValueError, match="text 1 holds no"):
-        clip.text(torch.tensor([[1, clip.sizes.eos_token_id], [1, 2]]))
+        clip.text(torch.tensor([[1, clip.sizes.text.eos_token_id], [1, 2]]))
 
 
 def test_wrong_image_size_is_named(tiny):

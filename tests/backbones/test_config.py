@@ -7,7 +7,8 @@ import json
 import pytest
 from transformers import CLIPConfig
 
-from vop.backbones.clip.config import VIT_B_16, VIT_B_32, VIT_L_14, ClipSizes, TowerSizes, sizes_from_config
+from vop.backbones.clip.family import ClipFamily
+from vop.backbones.sizes import VIT_B_16, VIT_B_32, VIT_L_14, Sizes, TextSizes, VisionSizes
 
 # As OpenAI's folders on the hub have them, old names and ids included.
 LARGE_TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12}
@@ -52,30 +53,35 @@ ODD = {
 }
 
 
-def their_sizes(config: dict) -> ClipSizes:
+def their_sizes(config: dict) -> Sizes:
     """Every size as `CLIPConfig` has it, the end mark as `CLIPModel` looks for it."""
     theirs = CLIPConfig.from_dict(json.loads(json.dumps(config)))
-    towers = {
-        name: TowerSizes(
-            width=part.hidden_size,
-            layers=part.num_hidden_layers,
-            heads=part.num_attention_heads,
-            mlp_width=part.intermediate_size,
-            activation=part.hidden_act,
-            norm_eps=part.layer_norm_eps,
-        )
-        for name, part in [("vision", theirs.vision_config), ("text", theirs.text_config)]
-    }
     text, vision = theirs.text_config, theirs.vision_config
-    return ClipSizes(
-        **towers,
-        image_size=vision.image_size,
-        patch_size=vision.patch_size,
+    return Sizes(
+        vision=VisionSizes(**tower(vision), image_size=vision.image_size, patch_size=vision.patch_size),
+        text=TextSizes(
+            **tower(text),
+            vocab_size=text.vocab_size,
+            positions=text.max_position_embeddings,
+            eos_token_id=text.vocab_size - 1 if text.eos_token_id in (None, 2) else text.eos_token_id,
+        ),
         embed_dim=theirs.projection_dim,
-        vocab_size=text.vocab_size,
-        positions=text.max_position_embeddings,
-        eos_token_id=text.vocab_size - 1 if text.eos_token_id in (None, 2) else text.eos_token_id,
     )
+
+
+def tower(part) -> dict:
+    return {
+        "width": part.hidden_size,
+        "layers": part.num_hidden_layers,
+        "heads": part.num_attention_heads,
+        "mlp_width": part.intermediate_size,
+        "activation": part.hidden_act,
+        "norm_eps": part.layer_norm_eps,
+    }
+
+
+def sizes_from_config(config: dict) -> Sizes:
+    return ClipFamily().read_sizes(config)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +98,7 @@ def test_odd_ones(config):
 
 @pytest.mark.parametrize("old", [2, None])
 def test_old_configurations_pool_at_the_highest_id(old):
-    assert sizes_from_config({"text_config": SMALL_TEXT | {"eos_token_id": old}}).eos_token_id == 599
+    assert sizes_from_config({"text_config": SMALL_TEXT | {"eos_token_id": old}}).text.eos_token_id == 599
 
 
 @pytest.mark.parametrize("left_out", ["text_config", "projection_dim", "vision_config"])
@@ -105,17 +111,17 @@ def test_what_transformers_writes(left_out):
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"projection_dim": "wide"}, "projection_dim is 'wide'; it is a whole number"),
-        ({"projection_dim": 0}, "projection_dim is 0; it is a whole number, 1 or more"),
-        ({"text_config": {"hidden_size": 512.0}}, r"hidden_size is 512\.0; it is a whole number"),
-        ({"text_config": {"num_hidden_layers": True}}, "num_hidden_layers is True; it is a whole number"),
-        ({"vision_config": {"image_size": [224, 224]}}, r"image_size is \[224, 224\]; it is a whole number"),
-        ({"vision_config": {"num_attention_heads": None}}, "num_attention_heads is None; it is a whole number"),
+        ({"projection_dim": "wide"}, "projection_dim is 'wide'; it must be a whole number"),
+        ({"projection_dim": 0}, "projection_dim is 0; it must be a whole number, 1 or more"),
+        ({"text_config": {"hidden_size": 512.0}}, r"hidden_size is 512\.0; it must be a whole number"),
+        ({"text_config": {"num_hidden_layers": True}}, "num_hidden_layers is True; it must be a whole number"),
+        ({"vision_config": {"image_size": [224, 224]}}, r"image_size is \[224, 224\]; it must be a whole number"),
+        ({"vision_config": {"num_attention_heads": None}}, "num_attention_heads is None; it must be a whole number"),
         ({"vision_config": {"num_attention_heads": 5}}, "hidden_size is 768, which 5 attention heads do not divide"),
-        ({"vision_config": {"layer_norm_eps": "small"}}, "layer_norm_eps is 'small'; it is a number"),
-        ({"vision_config": {"hidden_act": 3}}, "hidden_act is 3; it is a name"),
-        ({"text_config": {"eos_token_id": [1, 2]}}, r"eos_token_id is \[1, 2\]; it is a whole number"),
-        ({"text_config": ["hidden_size"]}, r"text_config is \['hidden_size'\]; it is named values"),
+        ({"vision_config": {"layer_norm_eps": "small"}}, "layer_norm_eps is 'small'; it must be a number"),
+        ({"vision_config": {"hidden_act": 3}}, "hidden_act is 3; it must be a name"),
+        ({"text_config": {"eos_token_id": [1, 2]}}, r"eos_token_id is \[1, 2\]; it must be a whole number"),
+        ({"text_config": ["hidden_size"]}, r"text_config is \['hidden_size'\]"),
     ],
 )
 def test_what_is_no_size(config, says):

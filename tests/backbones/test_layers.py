@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vop.backbones.clip import layers
+from vop.backbones import TowerSizes, layers
 
 
 def test_quick_gelu():
@@ -18,6 +18,6 @@ def test_quick_gelu():
 @pytest.mark.parametrize("read", [1, 4])
 def test_a_layer_of_which_some_tokens_are_read(causal, read):
     torch.manual_seed(0)
-    layer = layers.Layer(width=16, heads=2, mlp_width=32, activation="quick_gelu", norm_eps=1e-5)
+    layer = layers.Layer(TowerSizes(width=16, layers=1, heads=2, mlp_width=32))
     x = torch.randn(3, 9, 16)
     torch.testing.assert_close(layer(x, causal=causal, read=read), layer(x, causal=causal)[:, :read])

@@ -17,7 +17,8 @@ from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
 
 from vop.backbones import find_backbone
-from vop.backbones.clip.tokenizer import Tokenizer, clean
+from vop.backbones.sizes import TextSizes
+from vop.backbones.tokenizer import Tokenizer, clean
 from vop.benchmarks import emoji_motion
 from vop.errors import VopError
 
@@ -79,13 +80,13 @@ def theirs(folder):
 def test_ids_are_those_of_transformers(folder, theirs, max_length):
     texts = BY_HAND + random_texts(3000)
     expected = theirs(texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")["input_ids"]
-    ours = Tokenizer(folder).encode(texts, max_length=max_length)
+    ours = Tokenizer(folder, TextSizes()).encode(texts, max_length=max_length)
     assert ours.shape[1] == max_length
     assert (ours.dtype, ours.tolist()) == (expected.dtype, expected.tolist())
 
 
 def test_a_text_by_itself_is_not_padded(folder, theirs):
-    ours = Tokenizer(folder)
+    ours = Tokenizer(folder, TextSizes())
     for text in BY_HAND:
         expected = theirs([text], padding=True, truncation=True, max_length=77, return_tensors="pt")["input_ids"]
         assert ours.encode([text], max_length=77).tolist() == expected.tolist()
@@ -94,13 +95,13 @@ def test_a_text_by_itself_is_not_padded(folder, theirs):
 
 
 def test_counts_before_it_cuts(folder, theirs):
-    ours = Tokenizer(folder)
+    ours = Tokenizer(folder, TextSizes())
     assert [ours.count(text) for text in BY_HAND] == [len(theirs(text)["input_ids"]) for text in BY_HAND]
     assert ours.count("word " * 10_000) > 10_000
 
 
 def test_copies(folder):
-    ours = Tokenizer(folder)
+    ours = Tokenizer(folder, TextSizes())
     expected = ours.encode(BY_HAND, max_length=77)
     for other in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
         assert torch.equal(other.encode(BY_HAND, max_length=77), expected)
@@ -108,7 +109,7 @@ def test_copies(folder):
 
 def test_threads_with_different_lengths(folder):
     texts = ["a dog runs " * 100] * 20
-    ours, lengths = Tokenizer(folder), [5, 9, 77, 20] * 10
+    ours, lengths = Tokenizer(folder, TextSizes()), [5, 9, 77, 20] * 10
     with ThreadPoolExecutor(4) as threads:
         got = threads.map(lambda n: ours.encode(texts, max_length=n).shape[1], lengths)
     assert list(got) == lengths
@@ -139,17 +140,17 @@ class TestOtherFiles:
             },
         )
         texts = ["a dog runs to the left", "a", ""]
-        ours = Tokenizer(folder).encode(texts, max_length=77)
-        assert torch.equal(ours, Tokenizer(MINI).encode(texts, max_length=77))
+        ours = Tokenizer(folder, TextSizes()).encode(texts, max_length=77)
+        assert torch.equal(ours, Tokenizer(MINI, TextSizes()).encode(texts, max_length=77))
 
     def test_no_marks(self, damaged):
         with pytest.raises(VopError, match=r"its tokenizer\.json puts no marks around a text"):
-            Tokenizer(damaged(post_processor=None))
+            Tokenizer(damaged(post_processor=None), TextSizes())
 
     def test_damaged_words(self, tmp_path):
         (tmp_path / "vocab.json").write_text('{"a": 0')
         with pytest.raises(VopError, match="its vocabulary cannot be read"):
-            Tokenizer(tmp_path)
+            Tokenizer(tmp_path, TextSizes())
 
 
 OPENAI = json.loads(Path(__file__).with_name("openai_tokens.json").read_text())
@@ -165,7 +166,7 @@ def openai(tmp_path_factory):
     words |= {"".join(merge): 512 + rank for rank, merge in merges.items()}
     words |= dict(zip(MARKS, (49406, 49407), strict=True))
     CLIPTokenizer(vocab=words, merges=list(merges.values())).save_pretrained(folder)
-    return Tokenizer(folder, vocab_size=49408)
+    return Tokenizer(folder, TextSizes())
 
 
 class TestOpenAI:
@@ -190,7 +191,7 @@ class TestOpenAI:
         assert clean(text) == cleaned
 
     def test_mini_was_trained_without(self):
-        assert not Tokenizer(MINI).cleans
+        assert Tokenizer(MINI, TextSizes()).cleaning == "none"
 
 
 def test_tiny_vocabulary(tiny_folder):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vop.backbones import find_sizes
-from vop.backbones.clip.config import VIT_B_32
+from vop.backbones.sizes import VIT_B_32
 from vop.backbones.work import forward_work
 from vop.utils.threads import WORK_PER_THREAD
 

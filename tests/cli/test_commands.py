@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -72,7 +73,8 @@ class TestParams:
         monkeypatch.setattr(methods, "find_spec", lambda name: None)
         status, out, err = vop("params", "--json")
         assert (status, "lora" in json.loads(out)["methods"]) == (0, False)
-        assert err == "lora is left out: it needs peft (pip install 'vop[lora]')\n"
+        assert err.startswith("lora ")
+        assert "pip install 'vop[lora]'" in err
 
     def test_table(self, vop):
         status, out, _ = vop("params")
@@ -116,7 +118,8 @@ class TestData:
 
     def test_cache_decodes_once(self, vop, table, tmp_path):
         words = ["data", "cache", table, "--out", tmp_path / "cache", "--size", 32, "--num-frames", 2]
-        assert vop(*words)[:2] == (0, "8 decoded, 0 were there, 0 failed\n")
+        status, out, _ = vop(*words)
+        assert (status, re.findall(r"\d+", out)) == (0, ["8", "0", "0"])  # decoded, already in the cache, failed
         status, out, _ = vop(*words, "--json")
         assert (status, json.loads(out)) == (0, {"decoded": 0, "reused": 8, "failed": []})
 
@@ -286,7 +289,8 @@ class TestImport:
         words = ["--vocabulary", tmp_path / "words.gz", "--out", tmp_path / "clip"]
         words += ["--heads", 2, "--text-heads", 1, "--activation", "quick-gelu"]
         status, out, _ = vop("import", "openai", tmp_path / "clip.pt", *words)
-        assert (status, out) == (0, f"{tmp_path}/clip: use it as --backbone {tmp_path}/clip\n")
+        assert status == 0
+        assert out.endswith(f"--backbone {tmp_path}/clip\n")
         assert vop("params", "--backbone", tmp_path / "clip", "--method", "vop")[0] == 0
 
     @pytest.mark.parametrize("kind", ["openai", "modelscope"])

@@ -104,7 +104,10 @@ def test_every_library_that_has_none_left(vop, monkeypatch, run):
 
 def test_only_options_that_the_command_has_are_named(vop, monkeypatch):
     monkeypatch.setattr("vop.cli.data.load_data", lambda *_: raising(MemoryError())())
-    assert vop("data", "check", "x.csv")[2] == "vop: out of memory: use a machine with more (MemoryError)\n"
+    error = vop("data", "check", "x.csv")[2]
+    assert error.startswith("vop: out of memory")
+    assert "--" not in error
+    assert error.endswith("(MemoryError)\n")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from itertools import chain
 
 import pytest
@@ -13,16 +14,17 @@ from vop.cli.common import seconds
 HELP = ("-h", "--help")
 
 
-def leaves(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()):
-    """(words of the command, its parser) of every command."""
-    subparsers = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    if not subparsers:
-        yield words, parser
-    for name, child in subparsers[0].choices.items() if subparsers else ():
-        yield from leaves(child, (*words, name))
+def parsers(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()):
+    """(words of the command, its parser) of every command and group, the program itself first."""
+    yield words, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, child in action.choices.items():
+                yield from parsers(child, (*words, name))
 
 
-COMMANDS = dict(leaves(build_parser()))
+PARSERS = dict(parsers(build_parser()))
+COMMANDS = {words: parser for words, parser in PARSERS.items() if parser._subparsers is None}
 
 
 def options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
@@ -155,3 +157,12 @@ def test_what_is_wrong_is_said_as_ever(capsys, words, said):
     err = capsys.readouterr().err
     assert said in err
     assert "\x1b" not in err
+
+
+@pytest.mark.parametrize("words", PARSERS, ids=" ".join)
+def test_every_command_and_group_describes_itself(words):
+    description = PARSERS[words].description
+    sentences = re.split(r"(?<=[.?])\s+(?=[A-Z`])", description)
+    assert 1 <= len(sentences) <= 2
+    assert all(re.fullmatch(r"[A-Z`].{20,}\.", sentence) for sentence in sentences)
+    assert "".join(description.split()) in "".join(PARSERS[words].format_help().split())

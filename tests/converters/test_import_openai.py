@@ -63,7 +63,12 @@ def test_it_computes_the_same(tmp_path, write, half):
     assert convert(tmp_path / "clip.pt", tmp_path / "out") == tmp_path / "out"
     backbone = find_backbone(str(tmp_path / "out"))
     sizes = backbone.sizes
-    assert (sizes.image_size, sizes.patch_size, sizes.positions, sizes.eos_token_id) == (16, 8, 77, EOS)
+    assert (sizes.vision.image_size, sizes.vision.patch_size, sizes.text.positions, sizes.text.eos_token_id) == (
+        16,
+        8,
+        77,
+        EOS,
+    )
     assert (sizes.vision.heads, sizes.vision.layers, sizes.text.heads, sizes.text.layers) == (2, 3, 1, 2)
     clip, reference = backbone.load(), {name: t.float() for name, t in state.items()}
     images = torch.randn(2, 3, 16, 16)
@@ -118,17 +123,17 @@ def full_state(sizes, *, own=True) -> dict[str, torch.Tensor]:
     state |= {f"visual.ln_{place}.{kind}": zeros(width) for place in ("pre", "post") for kind in ("weight", "bias")}
     state |= {
         "visual.class_embedding": zeros(width),
-        "visual.conv1.weight": zeros(width, 3, sizes.patch_size, sizes.patch_size),
-        "visual.positional_embedding": zeros(1 + sizes.patches, width),
+        "visual.conv1.weight": zeros(width, 3, sizes.vision.patch_size, sizes.vision.patch_size),
+        "visual.positional_embedding": zeros(1 + sizes.vision.patches, width),
         "visual.proj": zeros(width, sizes.embed_dim),
-        "token_embedding.weight": zeros(sizes.vocab_size, text),
-        "positional_embedding": zeros(sizes.positions, text),
+        "token_embedding.weight": zeros(sizes.text.vocab_size, text),
+        "positional_embedding": zeros(sizes.text.positions, text),
         "text_projection": zeros(text, sizes.embed_dim),
         "ln_final.weight": zeros(text),
         "ln_final.bias": zeros(text),
         "logit_scale": torch.tensor(4.6),
     }
-    numbers = {"input_resolution": sizes.image_size, "context_length": 77, "vocab_size": sizes.vocab_size}
+    numbers = {"input_resolution": sizes.vision.image_size, "context_length": 77, "vocab_size": sizes.text.vocab_size}
     return state | {name: torch.tensor(value) for name, value in numbers.items() if own}
 
 
@@ -151,8 +156,14 @@ def test_openais_own_files_need_no_words(tmp_path, name, written):
     ("change", "says"),
     [
         ({}, r"its shapes are those of ViT-B/32, but it lacks input_resolution, context_length, vocab_size"),
-        ({"patch_size": 28}, r"unlike ViT-B/32 it has patch size 28 \(not 32\)"),
-        ({"vocab_size": 49410}, r"unlike ViT-B/32 it has vocabulary 49410 \(not 49408\)"),
+        (
+            {"vision": replace(openai.VIT_B_32.vision, patch_size=28)},
+            r"unlike ViT-B/32 it has patch size 28 \(not 32\)",
+        ),
+        (
+            {"text": replace(openai.VIT_B_32.text, vocab_size=49410)},
+            r"unlike ViT-B/32 it has vocabulary 49410 \(not 49408\)",
+        ),
         ({"vision": replace(openai.VIT_B_32.vision, layers=11)}, r"unlike ViT-B/32 it has vision layers 11 \(not 12\)"),
         ({"text": replace(openai.VIT_B_32.text, mlp_width=1024)}, r"unlike ViT-B/32 it has text MLP width 1024"),
         ({"embed_dim": 640}, r"unlike ViT-B/32 it has embedding size 640 \(not 512\)"),

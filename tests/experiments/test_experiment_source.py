@@ -15,8 +15,8 @@ def test_the_modules_of_a_method_and_a_head():
     assert {
         "vop.methods.base",
         "vop.heads.base",
-        "vop.backbones.clip.model",
-        "vop.backbones.clip.layers",
+        "vop.backbones.towers",
+        "vop.backbones.layers",
     } <= code.keys()
     assert not {"vop.methods", "vop.methods.lora", "vop.models.model", "vop.cli"} & code.keys()
     assert "unknown" not in code.values()

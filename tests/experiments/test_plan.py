@@ -7,7 +7,7 @@ import torch
 
 from vop import methods
 from vop.backbones import find_sizes
-from vop.backbones.clip.config import VIT_B_32
+from vop.backbones.sizes import VIT_B_32
 from vop.errors import UsageError, VopError
 from vop.experiments.plan import ABLATIONS, Arm, Plan, Search, ablation_arms, arms_of, check_same
 from vop.training.recipe import Recipe

@@ -7,19 +7,14 @@ from dataclasses import replace
 import torch
 
 from vop import heads
-from vop.backbones.clip.config import ClipSizes, TowerSizes
+from vop.backbones.sizes import Sizes, TextSizes, VisionSizes
 
 FRAMES = 4
 # As wide in the text tower as in the joint space, with two attention heads of 64: a head starts from its layers.
-WIDE = ClipSizes(
-    vision=TowerSizes(width=32, layers=1, heads=1, mlp_width=64),
-    text=TowerSizes(width=128, layers=3, heads=2, mlp_width=512),
-    image_size=16,
-    patch_size=8,
+WIDE = Sizes(
+    vision=VisionSizes(width=32, layers=1, heads=1, mlp_width=64, image_size=16, patch_size=8),
+    text=TextSizes(width=128, layers=3, heads=2, mlp_width=512, vocab_size=50, positions=9, eos_token_id=49),
     embed_dim=128,
-    vocab_size=50,
-    positions=9,
-    eos_token_id=49,
 )
 NARROW = replace(WIDE, embed_dim=16)  # than the text tower: nothing to start from
 VARIANTS = [

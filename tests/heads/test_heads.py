@@ -8,8 +8,8 @@ from head_data import EMBEDDING, FRAMES, NARROW, PAIRWISE, VARIANTS, WIDE, build
 from torch.nn import functional as F
 
 from vop import heads
-from vop.backbones.clip.config import VIT_B_32, ClipSizes
-from vop.backbones.clip.model import CLIP
+from vop.backbones.sizes import VIT_B_32, Sizes
+from vop.backbones.towers import CLIP
 from vop.errors import UsageError
 
 TABLES = ["seqTransf", "tightTransf"]
@@ -277,4 +277,4 @@ def test_wrong_settings_are_named(name, settings, says):
 @pytest.mark.parametrize("name", TABLES)
 def test_a_joint_space_that_no_heads_divide_is_refused(name):
     with pytest.raises(UsageError, match="200 wide.* 3 attention heads"):
-        heads.create(name, ClipSizes(embed_dim=200))
+        heads.create(name, Sizes(embed_dim=200))

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from transformers import CLIPModel
 
-from vop.backbones.clip.convert import from_transformers
+from vop.backbones.clip.weights import from_transformers
 from vop.models import pretrained
 
 FRAMES = 3
@@ -24,7 +24,7 @@ def build(tiny, name, **settings):
 
 def data(tiny):
     generator = torch.Generator().manual_seed(7)
-    eos = tiny.sizes.eos_token_id
+    eos = tiny.sizes.text.eos_token_id
     ids = torch.randint(0, eos - 1, (3, 8), generator=generator)
     ids[:, -1] = eos
     return ids, torch.randn(3, FRAMES, 3, 32, 32, generator=generator)

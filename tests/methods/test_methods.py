@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vop import methods
-from vop.backbones.clip.config import VIT_B_32
+from vop.backbones.sizes import VIT_B_32
 from vop.errors import UsageError
 from vop.heads import HEADS, MEAN
 from vop.models import model, pretrained
@@ -44,8 +44,8 @@ def build(tiny, name, dtype=torch.float32, **settings):
 def batch(tiny, seed=0, videos=3):
     generator = torch.Generator().manual_seed(seed)
     frames = torch.randint(0, 256, (videos, FRAMES, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    ids = torch.randint(0, tiny.sizes.vocab_size - 2, (videos, 9), generator=generator)
-    ids[:, -1] = tiny.sizes.eos_token_id
+    ids = torch.randint(0, tiny.sizes.text.vocab_size - 2, (videos, 9), generator=generator)
+    ids[:, -1] = tiny.sizes.text.eos_token_id
     return ids, frames
 
 

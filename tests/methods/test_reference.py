@@ -145,7 +145,7 @@ def build(tiny, name, settings):
 
 def data(tiny):
     generator = torch.Generator().manual_seed(7)
-    eos = tiny.sizes.eos_token_id
+    eos = tiny.sizes.text.eos_token_id
     captions = [torch.randint(0, eos - 1, (length,), generator=generator) for length in (1, 2, 9, 30)]
     captions = [torch.cat([ids, torch.tensor([eos])]) for ids in captions]
     ids = torch.nn.utils.rnn.pad_sequence(captions, batch_first=True, padding_value=eos)

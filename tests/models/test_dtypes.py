@@ -67,8 +67,8 @@ def _importable():
 def batch(sizes):
     generator = torch.Generator().manual_seed(0)
     frames = torch.randint(0, 256, (3, 4, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    ids = torch.randint(0, sizes.vocab_size - 2, (3, 9), generator=generator)
-    ids[:, -1] = sizes.eos_token_id
+    ids = torch.randint(0, sizes.text.vocab_size - 2, (3, 9), generator=generator)
+    ids[:, -1] = sizes.text.eos_token_id
     return ids, frames
 
 

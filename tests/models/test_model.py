@@ -73,8 +73,8 @@ class TestTexts:
         model = create(method, tiny)
         ids = model.tokenize([text])
         assert ids.shape == (1, most)
-        assert ids[0, -1] == tiny.sizes.eos_token_id
-        assert (ids[0, :-1] != tiny.sizes.eos_token_id).all()
+        assert ids[0, -1] == tiny.sizes.text.eos_token_id
+        assert (ids[0, :-1] != tiny.sizes.text.eos_token_id).all()
         assert model.encode_text([text]).isfinite().all()
 
     def test_odd_ones(self, zero_shot):
@@ -99,7 +99,7 @@ class TestTexts:
             model.encode_text(["words"])
         with pytest.raises(VopError, match=r"bare: no vocabulary"):
             model.check_vocabulary()
-        ids = torch.tensor([[model.backbone.sizes.vocab_size - 2, 5, 6, model.backbone.sizes.eos_token_id]])
+        ids = torch.tensor([[model.backbone.sizes.text.vocab_size - 2, 5, 6, model.backbone.sizes.text.eos_token_id]])
         assert model.embed_tokens(ids).shape == (1, 16)
 
 

@@ -72,7 +72,7 @@ class TestSearch:
             ({"q": ["a"], "k": 0}, "k is '0': input should be greater than or equal to 1"),
             ({"q": ["a"], "k": 10**9}, "k is '1000000000': input should be less than or equal to 1000"),
             ({"q": ["a"], "k": "many"}, "k is 'many'"),
-            ({"q": ["a", "b"], "w": [1]}, "1 weight (w) for 2 sentences"),
+            ({"q": ["a", "b"], "w": [1]}, "w has 1 weight, but q has 2 sentences"),
             ({"q": ["a"], "w": ["nan"]}, "w.0 is 'nan'"),
             ({"q": ["a"], "w": ["1e300"]}, "w.0 is '1e300'"),
             ({"q": ["a"], "w": [0]}, "all weights of the query are 0"),

@@ -94,8 +94,9 @@ def test_cache_recovers_from_errors(tmp_path, video):
     assert not list((tmp_path / "moments").iterdir())  # nor what a killed process left
     scribe.error = None
     assert cache.get(video, start_seconds=1, end_seconds=2).exists()
-    with pytest.raises(VideoError, match=r"gone.avi: there is no such file"):
+    with pytest.raises(VideoError) as caught:
         cache.get(tmp_path / "gone.avi", start_seconds=1, end_seconds=2)
+    assert caught.value.path == tmp_path / "gone.avi"
 
 
 def test_cache_makes_room_on_a_full_disk(tmp_path, video):
@@ -112,7 +113,7 @@ def test_cache_makes_room_on_a_full_disk(tmp_path, video):
     files = [cache.get(video, start_seconds=start, end_seconds=9) for start in range(5)]
     assert [file.exists() for file in files] == [False, False, True, True, True]
     disk["holds"] = 0
-    with pytest.raises(StorageFull, match="no room for the moment"):
+    with pytest.raises(StorageFull):
         cache.get(video, start_seconds=5, end_seconds=9)
     with pytest.raises(StorageFull):
         cache.get(video, start_seconds=6, end_seconds=9)

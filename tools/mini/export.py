@@ -16,7 +16,7 @@ import torch
 from tools.mini import acceptance
 from tools.mini.pretrain import Settings, build_model, build_tokenizer
 from tools.mini.tokenizer import save_tokenizer
-from vop.backbones.clip.preprocessing import FILE, preprocessor_config
+from vop.backbones.preprocessing import FILE, preprocessor_config
 from vop.benchmarks.artwork import CONCEPTS
 from vop.utils.files import atomic_write
 from vop.utils.threads import usable_cores

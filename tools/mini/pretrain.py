@@ -28,7 +28,7 @@ from torch.nn import functional
 from tools.mini import acceptance, groups
 from tools.mini.batches import UNSAID, Batch, Batches
 from tools.mini.tokenizer import train_tokenizer
-from vop.backbones.clip.preprocessing import CLIP_MEAN, CLIP_STD
+from vop.backbones.preprocessing import CLIP_MEAN, CLIP_STD
 from vop.benchmarks.artwork import CONCEPTS
 from vop.benchmarks.scenes import FACTS
 from vop.training.loss import contrastive_loss

@@ -1,4 +1,4 @@
-"""Tests that every method must pass: copy this file, and change NAME and SETTINGS.
+"""Tests that every method must pass. Copy this file, and change NAME and SETTINGS.
 
 pip install -e . && pytest
 """
@@ -43,16 +43,16 @@ def train(model, steps=2):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_training_moves_all_that_trains_and_nothing_else(dtype):
+def test_training_changes_the_trained_parameters_and_nothing_else(dtype):
     model = build(dtype, **SETTINGS)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     train(model)
-    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert moved == set(model.trainable())
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == set(model.trainable())
     assert all(parameter.dtype == torch.float32 for parameter in model.trainable().values())
 
 
-def test_saved_and_loaded_it_is_the_same(tmp_path):
+def test_a_saved_run_loads_as_the_same_model(tmp_path):
     model = build(**SETTINGS)
     train(model)
     model.save_pretrained(tmp_path)
@@ -73,7 +73,7 @@ def test_bf16_is_near_fp32():
         torch.testing.assert_close(exact, rounded, atol=0.05, rtol=0)
 
 
-def test_a_batch_is_its_items():
+def test_a_batch_gives_the_same_embeddings_as_its_items():
     model = build(**SETTINGS).eval()
     ids, frames = batch(model)
     with torch.no_grad():
@@ -82,7 +82,7 @@ def test_a_batch_is_its_items():
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=0)
 
 
-@pytest.mark.skipif(not STARTS_FROM_CLIP, reason="this method starts elsewhere")
-def test_it_starts_from_clip_itself():
+@pytest.mark.skipif(not STARTS_FROM_CLIP, reason="this method does not start as zero-shot CLIP")
+def test_the_untrained_method_equals_zero_shot_clip():
     for one, other in zip(embed(build(**SETTINGS)), embed(build(name="zero-shot")), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)

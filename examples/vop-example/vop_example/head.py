@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vop.backbones import ClipSizes
+from vop.backbones import Sizes
 from vop.heads.base import Head
 from vop.utils.checks import check_number
 
@@ -23,7 +23,7 @@ class SoftmaxPooling(Head):
         sharpness: the initial value.
     """
 
-    def __init__(self, sizes: ClipSizes, *, sharpness: float = 1.0, **settings: Any) -> None:
+    def __init__(self, sizes: Sizes, *, sharpness: float = 1.0, **settings: Any) -> None:
         super().__init__(sizes, **settings)
         check_number("sharpness", sharpness, at_least=0)
         self.sharpness = nn.Parameter(torch.tensor(float(sharpness)))

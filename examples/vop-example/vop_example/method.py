@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vop.backbones import ClipSizes
-from vop.backbones.clip.model import CLIP
+from vop.backbones import Sizes
+from vop.backbones.towers import CLIP
 from vop.methods.base import Method
 from vop.utils.checks import check_whole
 
@@ -25,7 +25,7 @@ class FrameAdapter(Method):
 
     learning_rate = 1e-3
 
-    def __init__(self, sizes: ClipSizes, *, hidden: int = 32, **settings: Any) -> None:
+    def __init__(self, sizes: Sizes, *, hidden: int = 32, **settings: Any) -> None:
         super().__init__(sizes, **settings)
         check_whole("hidden", hidden, at_least=1)
         self.norm = nn.LayerNorm(sizes.embed_dim)

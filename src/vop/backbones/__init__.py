@@ -1,6 +1,16 @@
-"""Backbones: frozen CLIPs, and where their weights come from."""
+"""Backbones: frozen encoders of texts and frames, and where their weights come from."""
 
-from vop.backbones.clip.config import ClipSizes, TowerSizes
+from vop.backbones.sizes import Sizes, TextSizes, TowerSizes, VisionSizes
 from vop.backbones.source import DEFAULT_HUB_ID, MINI, Backbone, find_backbone, find_sizes
 
-__all__ = ["DEFAULT_HUB_ID", "MINI", "Backbone", "ClipSizes", "TowerSizes", "find_backbone", "find_sizes"]
+__all__ = [
+    "DEFAULT_HUB_ID",
+    "MINI",
+    "Backbone",
+    "Sizes",
+    "TextSizes",
+    "TowerSizes",
+    "VisionSizes",
+    "find_backbone",
+    "find_sizes",
+]

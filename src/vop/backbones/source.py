@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-from vop.backbones.clip.config import VIT_B_16, VIT_B_32, VIT_L_14, ClipSizes, sizes_from_config
-from vop.backbones.clip.preprocessing import read_preprocessing
+from vop.backbones.family import Family
+from vop.backbones.files import has_vocabulary, weight_files
+from vop.backbones.sizes import VIT_B_16, VIT_B_32, VIT_L_14, Sizes
 from vop.errors import UsageError, VopError, unknown_name
+from vop.utils.checks import check_whole
 from vop.utils.files import check_file
 from vop.utils.parsing import read_json_object
 from vop.utils.registry import Registry
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from vop.backbones.clip.model import CLIP
-    from vop.backbones.clip.tokenizer import Tokenizer
+    from vop.backbones.tokenizer import Tokenizer
+    from vop.backbones.towers import Encoder
+    from vop.video.resizing import Resizing
 
 MINI = "mini"
 DEFAULT_HUB_ID = "openai/clip-vit-base-patch32"
 
+# The families by the `model_type` of a config.json. Other packages add theirs through entry points.
+FAMILIES: Registry[type[Family]] = Registry(
+    "model_type",
+    {"clip": "vop.backbones.clip.family:ClipFamily"},
+    group="vop.families",
+)
 # The files of a hub can change under a name, but not under a revision.
 PINNED_REVISIONS = {
     "openai/clip-vit-base-patch32": "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
@@ -45,57 +51,69 @@ KNOWN_SIZES = {
     "openai/clip-vit-base-patch16": VIT_B_16,
     "openai/clip-vit-large-patch14": VIT_L_14,
 }
-_WANTED = [
-    "config.json",
-    "preprocessor_config.json",
-    "tokenizer*.json",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-]
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+# The files of a hub's repository that are fetched, and those of its weights, of which the first kind that is there.
+_WANTED = (
+    *("config.json", OPEN_CLIP_CONFIG, "preprocessor_config.json", "tokenizer*.json", "special_tokens_map.json"),
+    *("vocab.json", "merges.txt", "vocab.txt", "*.model"),
+)
+_WEIGHTS = ("model*.safetensors", "open_clip_model*.safetensors", "pytorch_model*.bin", "open_clip_pytorch_model*.bin")
 HUB_PREFIX = "hf-hub:"  # as timm and open_clip write the ids of the Hugging Face hub
 HUB_TIMEOUT_SECONDS = 20
-MAX_HEADER_BYTES = 8 * 2**20  # of a safetensors file; ViT-L/14's has 80 kB
+
+
+class UnknownBackbone(UsageError):
+    """A name is neither the folder of a backbone, nor a name that `vop` or a package defines, nor an id of a hub."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """A CLIP folder on this machine.
+    """The folder of a backbone on this machine.
 
     Attributes:
         name: the name that it was found by: "mini", a hub id, a folder, or a name that a package adds.
-        folder: an ordinary `transformers` CLIP folder.
+        folder: as its authors publish it.
         revision: the revision on the hub, or None.
+        family: reads the folder's files.
+        sizes: of its towers, with the image size that it is used with.
+        stored_image_size: the image size of the folder's weights, in pixels.
+        resizing: how a frame becomes a square.
         mean, std: mean and standard deviation of a pixel in [0, 1], per channel.
     """
 
     name: str
     folder: Path
     revision: str | None
-    sizes: ClipSizes
+    family: Family
+    sizes: Sizes
+    stored_image_size: int
+    resizing: Resizing
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def load(self) -> CLIP:
+    def load(self) -> Encoder:
         """The weights, in fp32."""
-        import torch
-
-        from vop.backbones.clip.convert import from_transformers
-        from vop.backbones.clip.model import CLIP
-
-        with torch.device("meta"):
-            clip = CLIP(self.sizes)
-        _check_weights(self.folder, sum(tensor.numel() for tensor in clip.state_dict().values()))
-        state = from_transformers(_read_weights(self.folder), source=str(self.folder))
-        _check_shapes(state, clip.state_dict(), self.folder)
-        clip.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
-        return clip.eval().requires_grad_(False)
+        return self.family.load(self.folder, self.sizes, stored_image_size=self.stored_image_size)
 
     def tokenizer(self) -> Tokenizer | None:
         """The tokenizer, or None if the folder has no vocabulary."""
-        from vop.backbones.clip.tokenizer import Tokenizer
+        return self.family.read_tokenizer(self.folder, self.sizes)
 
-        return Tokenizer(self.folder, vocab_size=self.sizes.vocab_size) if _has_vocabulary(self.folder) else None
+    def with_image_size(self, image_size: int) -> Backbone:
+        """Return the backbone for images of another size, in pixels. Its positions are interpolated on loading.
+
+        Raises:
+            UsageError: the size is not a multiple of the patch size, or the backbone takes no other.
+        """
+        vision = self.sizes.vision
+        if image_size == vision.image_size:
+            return self
+        check_whole("image_size", image_size, at_least=vision.patch_size, at_most=4096)
+        if not vision.layers or image_size % vision.patch_size:
+            allowed = f"multiples of its patch size, {vision.patch_size}" if vision.layers else vision.image_size
+            raise UsageError(f"image_size is {image_size}; {self.name} takes {allowed}")
+        sizes = replace(self.sizes, vision=replace(vision, image_size=image_size))
+        return replace(self, sizes=sizes, resizing=replace(self.resizing, size=image_size))
 
     def content_hash(self) -> str:
         """SHA-256 of the weights' files, by which a run recognises its backbone. The files are read once."""
@@ -104,7 +122,7 @@ class Backbone:
     @cached_property
     def _content_hash(self) -> str:
         digest = hashlib.sha256()
-        for path in _weight_files(self.folder):
+        for path in weight_files(self.folder, self.family.weights):
             check_file(path)
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -115,13 +133,14 @@ def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
     """Finds a backbone by its name.
 
     Args:
-        name: "mini", a local `transformers` CLIP folder, "OWNER/NAME" or "hf-hub:OWNER/NAME" on the Hugging Face hub
-            ("ViT-B/32", "ViT-B/16" and "ViT-L/14" stand for OpenAI's), or a name that an installed package adds.
+        name: "mini", a local folder, "OWNER/NAME" or "hf-hub:OWNER/NAME" on the Hugging Face hub ("ViT-B/32",
+            "ViT-B/16" and "ViT-L/14" stand for OpenAI's), or a name that an installed package adds.
         revision: of a hub id; OpenAI's are pinned by default.
 
     Raises:
-        UsageError: the name is unknown.
-        VopError: the folder is not a ViT CLIP, or the hub cannot be reached and nothing is cached.
+        UnknownBackbone: the name is unknown.
+        UsageError: the name is a file.
+        VopError: the folder is not of a family of `FAMILIES`, or the hub cannot be reached and nothing is cached.
     """
     name = SHORT_NAMES.get(without_hub_prefix(name), without_hub_prefix(name))
     if name in REGISTRY.names():
@@ -131,7 +150,8 @@ def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
     if Path(name).expanduser().is_file():
         raise UsageError(f"{name} is a file, a backbone is a folder; OpenAI's: vop import openai {name} --out DIR")
     if not is_hub_id(name) or name.startswith("ViT-"):
-        raise unknown_name("backbone or folder", name, [*REGISTRY.names(), *SHORT_NAMES, *KNOWN_SIZES])
+        known = [*REGISTRY.names(), *SHORT_NAMES, *KNOWN_SIZES]
+        raise UnknownBackbone(str(unknown_name("backbone or CLIP folder", name, known)))
     folder = _download(name, revision or PINNED_REVISIONS.get(name))
     return _read_folder(folder, name=name, revision=folder.name)  # a snapshot folder is named after its commit
 
@@ -165,7 +185,7 @@ def is_hub_id(name: str) -> bool:
     return True
 
 
-def find_sizes(name: str) -> ClipSizes:
+def find_sizes(name: str) -> Sizes:
     """The sizes of a backbone, without weights or a network for OpenAI's."""
     name = SHORT_NAMES.get(without_hub_prefix(name), without_hub_prefix(name))
     return KNOWN_SIZES[name] if name in KNOWN_SIZES else find_backbone(name).sizes
@@ -178,16 +198,16 @@ def _download(name: str, revision: str | None) -> Path:
     cached = None
     try:  # an earlier download is enough
         folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
-        cached = folder if _weight_files(folder) else None
-        if cached and _has_vocabulary(cached):
+        cached = folder if any(weight_files(folder, [pattern]) for pattern in _WEIGHTS) else None
+        if cached and has_vocabulary(cached):
             return cached
     except (LocalEntryNotFoundError, FileNotFoundError):
         pass
     try:
         # This request fails at once where there is no network; others try again for a minute.
         files = model_info(name, revision=revision, timeout=HUB_TIMEOUT_SECONDS).siblings or []
-        safe = any(fnmatch(file.rfilename, "model*.safetensors") for file in files)
-        weights = "model*.safetensors*" if safe else "pytorch_model*.bin*"
+        names = [file.rfilename for file in files]
+        weights = next((pattern for pattern in _WEIGHTS if any(fnmatch(one, pattern) for one in names)), _WEIGHTS[0])
         return Path(snapshot_download(name, revision=revision, allow_patterns=[*_WANTED, weights]))
     except (RepositoryNotFoundError, EntryNotFoundError) as error:
         raise unknown_name("folder or hub id", name, [*REGISTRY.names(), *KNOWN_SIZES]) from error
@@ -204,82 +224,38 @@ def _download(name: str, revision: str | None) -> Path:
 
 
 def _read_folder(folder: Path, *, name: str, revision: str | None) -> Backbone:
-    config_file = folder / "config.json"
-    if not config_file.exists():
-        raise VopError(f"{folder}: no config.json: not a transformers CLIP folder")
-    config = read_json(config_file)
-    if config.get("model_type") != "clip":
-        raise VopError(f"{config_file}: model_type is {config.get('model_type')!r}; a backbone is of type 'clip'")
+    family, path = _family_of(folder)
     try:
-        sizes = sizes_from_config(config)
+        sizes = family.read_sizes(read_json(path))
     except ValueError as error:
-        raise VopError(f"{config_file}: not the configuration of a CLIP: {error}; fetch the folder again") from None
-    mean, std = read_preprocessing(folder)
-    return Backbone(name=name, folder=folder, revision=revision, sizes=sizes, mean=mean, std=std)
+        raise VopError(f"{path}: not the configuration of a {family.title}: {error}; fetch the folder again") from None
+    preprocessing = family.read_preprocessing(folder, sizes)
+    return Backbone(
+        name=name,
+        folder=folder,
+        revision=revision,
+        family=family,
+        sizes=sizes,
+        stored_image_size=sizes.vision.image_size,
+        resizing=preprocessing.resizing,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+    )
+
+
+def _family_of(folder: Path) -> tuple[Family, Path]:
+    """Return the family of a folder, and the file of its configuration."""
+    path = folder / "config.json"
+    kind = read_json(path).get("model_type") if path.exists() else None
+    if kind not in FAMILIES.names():
+        if (folder / OPEN_CLIP_CONFIG).exists():
+            return FAMILIES.find("open_clip")(), folder / OPEN_CLIP_CONFIG
+        if not path.exists():
+            raise VopError(f"{folder}: no config.json and no {OPEN_CLIP_CONFIG}: not the folder of a backbone")
+        raise VopError(f"{path}: {unknown_name('model_type', str(kind), FAMILIES.names())}")
+    return FAMILIES.find(kind)(), path
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. A VopError says what is wrong with the file."""
     return read_json_object(path, remedy="fetch the folder again")
-
-
-def _check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], folder: Path) -> None:
-    """Raises a VopError if the weights do not have the shapes of the configuration."""
-    for name in sorted(wanted.keys() | state.keys()):
-        got, needed = (tuple(part[name].shape) if name in part else None for part in (state, wanted))
-        if got != needed:
-            raise VopError(f"{folder}: {name} has the shape {got} in the weights; its config.json makes it {needed}")
-
-
-def _has_vocabulary(folder: Path) -> bool:
-    return any((folder / name).exists() for name in ("tokenizer.json", "vocab.json"))
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-
-
-def _check_weights(folder: Path, count: int) -> None:
-    """Raises a VopError if the files are much larger than the `count` numbers of the configuration."""
-    whole = folder / "model.safetensors"
-    paths = [whole] if whole.exists() else _weight_files(folder)
-    for path in paths:
-        check_file(path)
-        if path.suffix == ".safetensors":
-            check_header(path)
-    size, most = sum(path.stat().st_size for path in paths), 8 * count + 64 * 2**20
-    if size > most:
-        raise VopError(
-            f"{folder}: the weights take {size:,} bytes; those of its config.json take {most:,} at most: "
-            "they are of another model"
-        )
-
-
-def check_header(path: Path) -> None:
-    """Raises a VopError if the header of a safetensors file is too large to be one."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-    if size > MAX_HEADER_BYTES:
-        raise VopError(
-            f"{path}: damaged: its header would take {size:,} bytes, at most {MAX_HEADER_BYTES:,} are read; "
-            "fetch or train it again"
-        )
-
-
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-
-    try:
-        if (folder / "model.safetensors").exists():
-            from safetensors.torch import load_file
-
-            return load_file(folder / "model.safetensors")
-        if not _weight_files(folder):
-            raise VopError(f"{folder}: no model.safetensors: the folder holds no weights")
-        from transformers import CLIPModel  # several seconds to import; knows shards and older files
-
-        return CLIPModel.from_pretrained(folder, local_files_only=True, weights_only=True).state_dict()
-    except UnpicklingError as error:
-        raise VopError(f"{folder}: the weights hold more than tensors, which is not run; use safetensors") from error
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise VopError(f"{folder}: the weights cannot be read ({error}); fetch or convert them again") from error

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vop.backbones.clip.config import ClipSizes, TowerSizes
+    from vop.backbones.sizes import Sizes, TowerSizes
 
 
-def forward_work(sizes: ClipSizes, *, frames: int = 0, tokens: int = 0) -> int:
+def forward_work(sizes: Sizes, *, frames: int = 0, tokens: int = 0) -> int:
     """Multiply-adds with the weights in a forward pass over images and text tokens, without prompts."""
-    patches = frames * (sizes.patches + 1)  # and [CLS]
+    patches = frames * (sizes.vision.patches + sizes.vision.summaries)
     return patches * _count_weights(sizes.vision) + tokens * _count_weights(sizes.text)
 
 
 def _count_weights(tower: TowerSizes) -> int:
-    return tower.layers * (4 * tower.width**2 + 2 * tower.width * tower.mlp_width)
+    matrices = 3 if tower.gated else 2
+    return tower.layers * (4 * tower.width**2 + matrices * tower.width * tower.mlp_width)

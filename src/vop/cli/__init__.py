@@ -15,14 +15,14 @@ from importlib import import_module
 from vop.cli.common import warn
 from vop.cli.memory import check_limit, explain, is_out_of_memory
 from vop.cli.parser import Parser
-from vop.cli.stopping import Terminated, how_to_go_on, sigterm_stops
+from vop.cli.stopping import Terminated, how_to_resume, sigterm_stops
 from vop.errors import UsageError, VopError
 from vop.utils.text import visible
 from vop.utils.threads import sleep_while_waiting
 from vop.version import VERSION
 
 log = logging.getLogger(__name__)
-_HANDLER = "vop command line"  # its name tells our handler from those of a program that calls `main`
+_HANDLER = "vop command line"  # name of our log handler; a program that calls `main` may have others
 
 # One file per group of commands; each has `add_parser(subparsers)`. They import PyTorch only when they run.
 GROUPS = ["demo", "params", "data", "train", "evaluate", "compare", "index", "search", "library", "serve", "importing"]
@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = argparse.Namespace()
-    # Progress bars and advice of other libraries would mix with ours.
+    # Other libraries must not mix their progress bars and advice with ours.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.debug("the command failed", exc_info=True)
         return _fail(error, 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt as stop:
-        return _fail(how_to_go_on(arguments, words), 143 if isinstance(stop, Terminated) else 130)
+        return _fail(how_to_resume(arguments, words), 143 if isinstance(stop, Terminated) else 130)
     except BrokenPipeError:  # the program that reads our output has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

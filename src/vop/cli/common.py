@@ -32,7 +32,7 @@ def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True) 
         "--data",
         metavar="SPEC",
         required=required,
-        help="Data set: a benchmark with its folder (msrvtt-9k:data/msrvtt), a CSV, JSON, JSONL or Parquet file, a "
+        help="Data set: a benchmark and its folder (msrvtt-9k:data/msrvtt), a CSV, JSON, JSONL or Parquet file, a "
         "folder of such files, hf:OWNER/NAME, or emoji-motion.",
     )
     add_table_options(parser)
@@ -59,7 +59,7 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
         "--threads",
         metavar="N",
         type=int,
-        help="Number of CPU threads of PyTorch (default: OMP_NUM_THREADS, or one per core).",
+        help="Number of CPU threads that PyTorch uses (default: OMP_NUM_THREADS, or one per core).",
     )
 
 
@@ -67,7 +67,7 @@ def use_device_options(arguments: argparse.Namespace) -> None:
     """Choose the device and the number of threads. This imports PyTorch.
 
     Raises:
-        UsageError: this machine has no such device, or the number is less than 1.
+        UsageError: the device does not exist on this machine, or the number is less than 1.
     """
     use_threads(arguments.threads)
     from vop.utils.device import use_device
@@ -101,7 +101,7 @@ def add_settings_option(parser: argparse.ArgumentParser) -> None:
 _RECIPE_HELP = {
     "epochs": "Number of passes over the training pairs",
     "batch_size": "Videos per step, over all processes",
-    "captions_per_video": "Captions of each video in a step, which share one encoding of the video",
+    "captions_per_video": "Captions of each video in a step; the video is encoded once for all of them",
     "learning_rate": "Learning rate of AdamW",
     "weight_decay": "Weight decay of AdamW",
     "warmup": "Fraction of the steps in which the learning rate rises",
@@ -114,7 +114,7 @@ _RECIPE_HELP = {
     "the best epoch",
     "aspect": "Shape of frames: display for the shape that players show, or stored for square pixels, as in "
     "published pipelines",
-    "on_bad_video": "What to do about unreadable videos: skip leaves them out and lists them; fail stops the training",
+    "on_bad_video": "What to do about unreadable videos: skip and list them, or fail",
     "workers": "Number of threads that load frames",
     "checkpoint_seconds": "Seconds between checkpoints within an epoch",
 }
@@ -154,12 +154,12 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def say(text: str = "") -> None:
-    """Prints text on standard output and escapes control characters, which names of files may contain."""
+    """Prints text on standard output. Escapes control characters, because file names may contain them."""
     print(visible(text), flush=True)
 
 
 def warn(text: str) -> None:
-    """Prints text on standard error, escaped like `say`."""
+    """Prints text on standard error, with control characters escaped as by `say`."""
     print(visible(text), file=sys.stderr, flush=True)
 
 
@@ -179,7 +179,7 @@ def _program() -> list[str]:
 
 
 def data_options(arguments: argparse.Namespace) -> list[str]:
-    """Returns the given options of `add_table_options`, for another command that reads the same data."""
+    """Returns the options of `add_table_options` that were given, to print a command that reads the same data."""
     given = {
         "--videos": arguments.videos,
         "--video-column": arguments.video_column,
@@ -219,7 +219,7 @@ def print_json(document: Mapping[str, Any], *, file: str | None = None) -> None:
 
 
 def _on_few_lines(text: str) -> str:
-    """Puts every list of numbers in indented JSON on one line: a list of ranks has tens of thousands."""
+    """Puts each list of numbers in indented JSON on one line, because a list of ranks has tens of thousands."""
     number = r"-?[\d.e+-]+"
     lists = rf"\[\n\s*({number}(?:,\n\s*{number})*)\n\s*\]"  # JSON strings contain no line ends
     return re.sub(lists, lambda found: f"[{' '.join(found[1].split())}]", text)
@@ -233,18 +233,18 @@ def print_table(table: object) -> None:
         def render_str(self, text: str, **options: Any) -> Text:
             return super().render_str(visible(text), **options | {"markup": False, "emoji": False, "highlight": False})
 
-    width = None if sys.stdout.isatty() else 140  # a file has no width to fit into
+    width = None if sys.stdout.isatty() else 140  # a file has no width of its own
     Literal(width=width).print(table)
 
 
 def warn_skipped(skipped: Sequence[FileFailure]) -> None:
-    """Lists videos that were left out, on standard error."""
+    """Lists skipped videos on standard error."""
     if skipped:
         warn(f"{count('video', len(skipped))} {'was' if len(skipped) == 1 else 'were'} skipped:")
         warn_listed(f"{video.path}: {video.reason}" for video in skipped)
 
 
 def warn_listed(lines: Iterable[str], *, most: int = 20) -> None:
-    """Prints the first `most` lines, and the number of the others."""
+    """Prints the first `most` lines and the number of the others on standard error."""
     for line in first_few(lines, most=most):
         warn(line)

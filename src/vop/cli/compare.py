@@ -57,16 +57,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "ranks the test videos and writes a report. Reuses the results in --out.",
     )
     compare.add_argument(
-        "--methods", metavar="A,B/HEAD,…", help="Rows of the table (default: all methods that `vop params` lists)."
+        "--methods",
+        metavar="A,B/HEAD,…",
+        help="Methods to compare, a row of the table each (default: all methods that `vop params` lists).",
     )
-    compare.set_defaults(run=run_compare, goes_on=True)
+    compare.set_defaults(run=run_compare, resumes=True)
     ablate = subparsers.add_parser(
         "ablate",
         help="Run the paper's ablations.",
         description="Runs the paper's ablations: towers, depth, length, specific-length, cmm, cmm-role, split-layer.",
     )
     ablate.add_argument("ablations", metavar="ABLATION", nargs="*", help="Ablations to run (default: all).")
-    ablate.set_defaults(run=run_ablate, goes_on=True)
+    ablate.set_defaults(run=run_ablate, resumes=True)
     for parser in (compare, ablate):
         _add_options(parser)
 
@@ -87,7 +89,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone", help="Backbone: openai/clip-vit-base-patch32 (default), mini, a hub id or a CLIP folder."
     )
-    parser.add_argument("--head", help="Head of methods that do not name one (default meanP).")
+    parser.add_argument("--head", help="Head of all methods that are given without a head (default meanP).")
     parser.add_argument("--seeds", metavar="0,1,2", help="Seeds of the trainings (default 0,1,2).")
     parser.add_argument(
         "--learning-rates",
@@ -102,7 +104,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trial-steps", type=int, help="Maximum number of steps of a trial, over all its epochs (default 1000)."
     )
-    parser.add_argument("--baseline", help="Row that the others are compared with (default: full, or the first row).")
+    parser.add_argument("--baseline", help="Row to compare the others with (default: full, or the first row).")
     parser.add_argument("--split", default="test", help="Split to rank (default test).")
     parser.add_argument("--jobs", type=int, default=1, help="Number of trainings to run in parallel (default 1).")
     parser.add_argument("--cache", metavar="DIR", type=Path, help="Folder for decoded frames (default OUT/cache).")
@@ -196,7 +198,7 @@ def _check_rerun(names: Sequence[str], plans: Sequence[Plan]) -> None:
 def _results(
     arguments: argparse.Namespace, planned: Sequence[Planned]
 ) -> tuple[list[ExperimentResults], VopError | None]:
-    """Runs the experiments in order, up to the first that fails. Returns the results and that failure's error."""
+    """Runs the experiments in order, and stops at the first error. Returns the results so far and the error."""
     from vop.experiments.runner import run_experiment
 
     results: list[ExperimentResults] = []
@@ -348,4 +350,4 @@ def _print(results: Sequence[ExperimentResults], page: Path) -> None:
 
     for one in results:
         print_table(Terminal(one))
-    say(f"\n{page}: the report with tables, figures and clips. Markdown, LaTeX, CSV and JSON files are beside it")
+    say(f"\nreport: {page} (tables, figures, clips). Its folder also has Markdown, LaTeX, CSV and JSON files")

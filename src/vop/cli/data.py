@@ -12,16 +12,29 @@ from vop.video.clip import DISPLAY, check_aspect
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    group = subparsers.add_parser("data", help="Check a data set, or decode its videos into a cache.").add_subparsers(
-        metavar="COMMAND", required=True
+    data = subparsers.add_parser(
+        "data",
+        help="Check a data set, or decode its videos into a cache.",
+        description="Checks a data set before training, or decodes its videos into a cache that trainings share.",
     )
-    check = group.add_parser("check", help="Count videos, captions, missing and unreadable files.")
+    group = data.add_subparsers(metavar="COMMAND", required=True)
+    check = group.add_parser(
+        "check",
+        help="Count videos, captions, missing and unreadable files.",
+        description="Counts the videos and captions of each split, and lists missing and unreadable files. The exit "
+        "status is 1 if there are any.",
+    )
     check.add_argument("spec", metavar="SPEC", help="Data set, as for `vop train --data`.")
     check.add_argument("--decode", action="store_true", help="Decode every file as in training. This is slower.")
     check.add_argument("--json", action="store_true", help="Print one JSON document.")
     add_table_options(check)
     check.set_defaults(run=run_check)
-    cache = group.add_parser("cache", help="Decode every video once into a frame cache.")
+    cache = group.add_parser(
+        "cache",
+        help="Decode every video once into a frame cache.",
+        description="Decodes every video once into a folder of frames, which `vop train` and `vop evaluate` read with "
+        "--cache. Skips videos that the cache already contains.",
+    )
     cache.add_argument("spec", metavar="SPEC", help="Data set, as for `vop train --data`.")
     cache.add_argument(
         "--out", type=Path, required=True, help="Folder of the cache. Pass it to other commands as --cache."
@@ -38,7 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     cache.add_argument("--json", action="store_true", help="Print one JSON document.")
     add_table_options(cache)
-    cache.set_defaults(run=run_cache, goes_on=True)
+    cache.set_defaults(run=run_cache, resumes=True)
 
 
 def run_check(arguments: argparse.Namespace) -> int:
@@ -52,8 +65,8 @@ def run_check(arguments: argparse.Namespace) -> int:
     else:
         for name, counts in report.splits.items():
             say(f"{name}: {count('video', counts['videos'])}, {count('caption', counts['captions'])}")
-        of = count("file", report.videos)
-        say(f"{len(report.missing):,} missing and {len(report.unreadable):,} unreadable of {of}")
+        files = count("file", report.videos)
+        say(f"{len(report.missing):,} missing and {len(report.unreadable):,} unreadable of {files}")
         for note in report.notes:
             say(f"note: {note}")
     warn_skipped([*report.missing, *report.unreadable])
@@ -73,7 +86,6 @@ def run_cache(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(report.to_dict())
     else:
-        there = f"{report.reused:,} {'was' if report.reused == 1 else 'were'} there"
-        say(f"{report.decoded:,} decoded, {there}, {len(report.failed):,} failed")
+        say(f"{report.decoded:,} decoded, {report.reused:,} already in the cache, {len(report.failed):,} failed")
     warn_skipped(report.failed)
     return 1 if report.failed else 0

@@ -29,20 +29,28 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("evaluate", help="Rank a split in both directions.")
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="Rank a split in both directions.",
+        description="Ranks the videos of a split for each caption (t2v) and the captions for each video (v2t), and "
+        "reports recall and ranks with confidence intervals.",
+    )
     parser.add_argument("model", metavar="RUN", help="Model to evaluate: a run, a CLIP folder, a hub id, or mini.")
     add_data_options(parser)
     parser.add_argument("--split", help="Split to rank: test (default, if the data has one), val or train.")
     parser.add_argument("--backbone", help="New location of the run's backbone, if it has moved.")
-    parser.add_argument("--num-frames", type=int, help="Number of frames per video, if not as in the run's training.")
+    parser.add_argument(
+        "--num-frames", type=int, help="Number of frames per video (default: as in the run's training)."
+    )
     parser.add_argument(
         "--cache",
         metavar="DIR",
         type=Path,
-        help="Folder of decoded frames (see `vop data cache`), which is read and completed.",
+        help="Frame cache (see `vop data cache`). Missing videos are decoded and added to it.",
     )
     parser.add_argument(
-        "--aspect", help="Shape of frames, display or stored, if not as in the run's training (see `vop train`)."
+        "--aspect",
+        help="Shape of frames: display or stored, see `vop train` (default: as in the run's training).",
     )
     parser.add_argument("--batch-size", type=int, default=32, help="Videos per forward pass (default: 32).")
     parser.add_argument("--precision", default="auto", help="Precision: auto (default), bf16 or fp32.")
@@ -93,16 +101,16 @@ def run(arguments: argparse.Namespace) -> None:
     dataset = load_data(arguments.data, arguments)
     split = arguments.split or default_split(dataset)
     dataset.split(split)  # fails early, before the model is loaded
-    opened = partial(
+    load_model = partial(
         open_model,
         backbone=arguments.backbone,
         num_frames=arguments.num_frames,
         precision=arguments.precision,
     )
     rank = partial(_rank, dataset=dataset, split=split, arguments=arguments)
-    other = _other(arguments.against, opened, rank) if arguments.against is not None else None
+    other = _other(arguments.against, load_model, rank) if arguments.against is not None else None
     write_card = arguments.model if arguments.write_card else None
-    report = rank(opened(arguments.model), bank_videos=arguments.bank, write_card=write_card)
+    report = rank(load_model(arguments.model), bank_videos=arguments.bank, write_card=write_card)
     if arguments.json != "-" and arguments.format == "table":
         print_table(table(report))
     elif arguments.json != "-":
@@ -111,7 +119,7 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         if other:
             document["against"] = _compare(report, other(), arguments)
-    finally:  # the evaluation is still useful if the two cannot be compared
+    finally:  # print the evaluation even if the two models cannot be compared
         if arguments.json:
             print_json(document, file=arguments.json)
     warn_skipped(report.skipped)
@@ -144,16 +152,16 @@ def _rank(
 
 
 def _other(
-    name: str, open_model: Callable[[str], TextVideoModel], rank: Callable[..., EvaluationReport]
+    name: str, load_model: Callable[[str], TextVideoModel], rank: Callable[..., EvaluationReport]
 ) -> Callable[[], QueryRanks]:
-    """Returns a function that gives the ranks of `--against`. Opens the model or file first, to fail early."""
+    """Opens the model or file of `--against`, to fail early. Returns a function that returns its ranks."""
     from vop.evaluation.confidence import read_ranks
 
     path = Path(name)
     if path.is_file() or (path.suffix == ".json" and not path.is_dir()):
         ranks = read_ranks(path)
         return lambda: ranks
-    model = open_model(name)
+    model = load_model(name)
     return lambda: rank(model, bank_videos=0).ranks
 
 

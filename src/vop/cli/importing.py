@@ -10,7 +10,12 @@ from vop.cli.common import command_line, say
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = subparsers.add_parser("import", help="Convert OpenAI's CLIP files or the authors' released VoP.")
+    command = subparsers.add_parser(
+        "import",
+        help="Convert OpenAI's CLIP files or the authors' released VoP.",
+        description="Converts files of other projects: OpenAI's CLIP to a CLIP folder, or the authors' released VoP to "
+        "a run.",
+    )
     group = command.add_subparsers(metavar="KIND", required=True)
     openai = group.add_parser(
         "openai",
@@ -25,7 +30,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     openai.add_argument("--text-heads", metavar="N", type=int, help=f"Attention heads of the text tower. {only}")
     openai.add_argument("--activation", choices=["quick-gelu", "gelu"], help=f"Activation of both towers. {only}")
     openai.set_defaults(run=run_openai)
-    modelscope = group.add_parser("modelscope", help="Convert the authors' released VoP to a run.")
+    modelscope = group.add_parser(
+        "modelscope",
+        help="Convert the authors' released VoP to a run.",
+        description="Converts the VoP weights that the authors released on ModelScope to a run that contains its "
+        "backbone.",
+    )
     modelscope.add_argument("folder", metavar="DIR", type=Path, help="Folder of the downloaded model.")
     modelscope.add_argument("--out", metavar="RUN", type=Path, required=True, help="Folder of the run to create.")
     modelscope.set_defaults(run=run_modelscope)
@@ -49,11 +59,11 @@ def run_openai(arguments: argparse.Namespace) -> None:
         text_heads=arguments.text_heads,
         activation=arguments.activation,
     )
-    say(f"{arguments.out}: use it as {shlex.join(['--backbone', str(arguments.out)])}")
+    say(f"{arguments.out}: use it with {shlex.join(['--backbone', str(arguments.out)])}")
 
 
 def run_modelscope(arguments: argparse.Namespace) -> None:
     from vop.converters.modelscope import import_modelscope
 
     import_modelscope(arguments.folder, arguments.out, vocabulary=arguments.vocabulary)
-    say(f"{arguments.out}: use it as a run, {command_line('evaluate', arguments.out)} --data SPEC")
+    say(f"{arguments.out}: evaluate this run with {command_line('evaluate', arguments.out)} --data SPEC")

@@ -32,7 +32,12 @@ class WorkOptions(TypedDict):
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("index", help="Create or update a searchable library of videos.")
+    parser = subparsers.add_parser(
+        "index",
+        help="Create or update a searchable library of videos.",
+        description="Indexes folders of videos into a library that can be searched. Run it again to add new and "
+        "changed videos.",
+    )
     parser.add_argument(
         "library", metavar="LIBRARY", type=Path, help="The library's folder. Created if it does not exist."
     )
@@ -101,7 +106,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_work_options(parser)
     parser.add_argument("--json", action="store_true", help="Print one JSON document.")
-    parser.set_defaults(run=run, goes_on=True, uses_database=True)
+    parser.set_defaults(run=run, resumes=True, uses_database=True)
 
 
 def add_work_options(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("library", help="Show, check and change a library, or move it to another model.")
+    parser = subparsers.add_parser(
+        "library",
+        help="Show, check and change a library, or move it to another model.",
+        description="Shows, checks and changes the content of a library that `vop index` made, or moves it to another "
+        "model.",
+    )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
 
     _add(actions, "info", _info, "Show a library's size and models.")
@@ -71,7 +76,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="Leave out videos that cannot be read, instead of failing.",
     )
     add_work_options(reembed)
-    reembed.set_defaults(goes_on=True)
+    reembed.set_defaults(resumes=True)
 
 
 def _add(
@@ -80,7 +85,7 @@ def _add(
     run: Callable[[argparse.Namespace], int | None],
     text: str,
 ) -> argparse.ArgumentParser:
-    parser = actions.add_parser(name, help=text)
+    parser = actions.add_parser(name, help=text, description=text)
     parser.add_argument("library", metavar="LIBRARY", type=Path, help="The library's folder.")
     parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     parser.set_defaults(run=run, uses_database=True)

@@ -1,4 +1,4 @@
-"""Recognises out-of-memory errors of all libraries, and explains each in one line with a way out."""
+"""Recognises out-of-memory errors of all libraries, and explains each in one line with advice."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import errno
 from vop.errors import VopError
 from vop.utils.threads import usable_cores
 
-# Bytes of address space that PyTorch reserves without using them, and LanceDB for the threads of each core. With less,
-# they end the process while they load, or wait for ever for threads that could not start.
+# Bytes of address space that PyTorch and LanceDB reserve without using them; LanceDB's threads need more for each core.
+# With less, the libraries crash while they load, or wait forever for threads that could not start.
 _FOR_PYTORCH = 5 * 2**28
-_FOR_DATABASE, _FOR_DATABASE_OF_A_CORE = 2**31, 2**28
-# Messages of libraries that have no exception type for it.
+_FOR_DATABASE, _FOR_DATABASE_PER_CORE = 2**31, 2**28
+# Messages of libraries that have no exception type for this error.
 _MESSAGES = (
     "can't allocate memory",
     "Cannot allocate memory",
@@ -37,7 +37,7 @@ def check_limit(arguments: argparse.Namespace) -> None:
     """
     limit, needed = _address_limit(), _FOR_PYTORCH
     if getattr(arguments, "uses_database", False):
-        needed = _FOR_DATABASE + _FOR_DATABASE_OF_A_CORE * usable_cores()
+        needed = _FOR_DATABASE + _FOR_DATABASE_PER_CORE * usable_cores()
     if limit is not None and limit < needed:
         raise VopError(
             f"out of memory: the limit is {_size(limit)} of address space (ulimit -v), but this command's libraries "
@@ -46,7 +46,7 @@ def check_limit(arguments: argparse.Namespace) -> None:
 
 
 def _address_limit() -> int | None:
-    """Returns the limit of `ulimit -v` in bytes; None if there is none."""
+    """Returns the limit of `ulimit -v` in bytes; None if it is unlimited or unknown."""
     try:
         import resource
     except ImportError:  # Windows
@@ -56,9 +56,9 @@ def _address_limit() -> int | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether an error reports too little memory, also for a new thread or process.
+    """Returns whether an error means that memory ran out, also for a new thread or process.
 
-    Checks the known messages as well as the type, because any other RuntimeError is an error of the program.
+    Checks messages as well as types, because every other RuntimeError is a programming error.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # PyTorch's, not imported here
         return True
@@ -70,15 +70,16 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def explain(error: BaseException, arguments: argparse.Namespace) -> str:
-    """Returns an error message with advice, from the options that the command has."""
+    """Returns an error message. It advises to change those options that the command has."""
     on_device = type(error).__name__ == "OutOfMemoryError" or "CUDA" in str(error)
-    ways = [f"a smaller --{name}" for name in ("batch-size",) if hasattr(arguments, name.replace("-", "_"))]
-    ways += [f"fewer --{name}" for name in ("workers", "jobs", "threads") if hasattr(arguments, name) and not on_device]
+    advice = [f"a smaller --{name}" for name in ("batch-size",) if hasattr(arguments, name.replace("-", "_"))]
+    if not on_device:
+        advice += [f"fewer --{name}" for name in ("workers", "jobs", "threads") if hasattr(arguments, name)]
     limit = _address_limit()
     more = "" if on_device or limit is None else f"; the limit is {_size(limit)} of address space (ulimit -v)"
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
     what = "the device is out of memory" if on_device else "out of memory"
-    return f"{what}: use {' or '.join(ways) or 'a machine with more'}{more} ({first_line[:200]})"
+    return f"{what}: use {' or '.join(advice) or 'a machine with more memory'}{more} ({first_line[:200]})"
 
 
 def _size(count: int) -> str:

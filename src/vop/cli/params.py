@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise unknown_name("setting", name, known)
     counts = count_parameters(find_sizes(arguments.backbone), only=listed, **settings)
     for name in () if arguments.method else methods.METHODS.keys() - set(listed):
-        warn(f"{name} is left out: it needs {methods.LIBRARIES[name]} (pip install 'vop[{name}]')")
+        warn(f"{name} was skipped: it needs {methods.LIBRARIES[name]} (pip install 'vop[{name}]')")
     if arguments.json:
         print_json({"backbone": arguments.backbone, **to_json(counts)})
     else:
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _importable() -> list[str]:
-    """Returns the methods that installed packages add. Warns about those that cannot be imported."""
+    """Returns the methods that installed packages add. Skips those that cannot be imported, with a warning."""
     from vop import methods
 
     found = []
@@ -63,7 +63,7 @@ def _importable() -> list[str]:
         try:
             methods.find(name)
         except Exception as error:  # another package may raise anything
-            warn(f"{name} is left out: {type(error).__name__}: {error} (vop params --method {name} shows more)")
+            warn(f"{name} was skipped: {type(error).__name__}: {error} (vop params --method {name} shows more)")
         else:
             found.append(name)
     return found
@@ -74,8 +74,8 @@ def _table(counts: dict[str, ParameterCount], backbone: str) -> Table:
 
     table = Table(title=f"Trainable parameters on {backbone}")
     table.add_column("method")
-    for head in ("paper's count", "% of paper's whole", "true count", "% of true whole"):
-        table.add_column(head, justify="right")
+    for heading in ("paper's count", "% of paper's total", "true count", "% of true total"):
+        table.add_column(heading, justify="right")
     for name, count in counts.items():
         table.add_row(
             name,

@@ -40,11 +40,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def _in_order(parser: Parser, words: list[str]) -> list[str]:
-    """Puts the positional words side by side. The words stay as they are if an option among them is unknown."""
+    """Moves the positional words together. Returns the words unchanged if an option among them is unknown."""
     needed = sum(_at_least(action) for action in parser._get_positional_actions())
     try:
         positional, options = _split(parser, words)
-        if len(positional) < needed:  # an option whose value may be missing has taken one: --json RUN
+        if len(positional) < needed:  # an option with an optional value has taken one of them: --json RUN
             positional, options = _split(parser, words, generous=False)
     except LookupError:
         return words
@@ -54,14 +54,14 @@ def _in_order(parser: Parser, words: list[str]) -> list[str]:
 
 
 def _at_least(positional: argparse.Action) -> int:
-    """The number of words that a positional argument needs."""
+    """Returns the minimum number of words of a positional argument."""
     if positional.nargs is None or positional.nargs == "+":
         return 1
     return positional.nargs if isinstance(positional.nargs, int) else 0
 
 
 def _split(parser: Parser, words: list[str], *, generous: bool = True) -> tuple[list[str], list[str]]:
-    """Separates positional words from options with their values.
+    """Splits the words into positional words, and options with their values.
 
     Args:
         generous: whether an option with an optional value takes the next word.
@@ -88,7 +88,7 @@ def _split(parser: Parser, words: list[str], *, generous: bool = True) -> tuple[
 
 
 def _is_option(parser: Parser, word: str) -> bool:
-    """Follows argparse: a negative number is not an option, nor is a sentence that begins with a dash."""
+    """Returns whether a word is an option, as in argparse: a negative number or a sentence with a dash is not."""
     if not word.startswith("-") or word == "-":
         return False
     name = word.partition("=")[0]
@@ -96,7 +96,7 @@ def _is_option(parser: Parser, word: str) -> bool:
 
 
 def _matching(parser: Parser, name: str) -> list[argparse.Action]:
-    """Finds the options that have this name, or that it abbreviates."""
+    """Returns the options with this name, or those that the name abbreviates."""
     known = parser._option_string_actions
     if name in known:
         return [known[name]]
@@ -106,7 +106,7 @@ def _matching(parser: Parser, name: str) -> list[argparse.Action]:
 
 
 def _most_values(parser: Parser, word: str, *, generous: bool) -> int:
-    """The number of following words that may be values of the option."""
+    """Returns how many of the following words may be values of the option."""
     name, equals, _ = word.partition("=")
     (action,) = _only(_matching(parser, name))
     if equals or (name not in parser._option_string_actions and not name.startswith("--")):  # -k5

@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("search", help="Find moments in a library by sentences, a video or a picture.")
+    parser = subparsers.add_parser(
+        "search",
+        help="Find moments in a library by sentences, a video or a picture.",
+        description="Finds the moments of a library that are most similar to one or more sentences, a video or a "
+        "picture, and prints the best moment of each video.",
+    )
     parser.add_argument("library", metavar="LIBRARY", type=Path, help="The library's folder.")
     parser.add_argument(
         "words",

@@ -23,7 +23,12 @@ _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
-    parser = subparsers.add_parser("serve", help="Serve a page to search libraries, and its JSON API.")
+    parser = subparsers.add_parser(
+        "serve",
+        help="Serve a page to search libraries, and its JSON API.",
+        description="Serves a page that searches one or more libraries and plays the moments found, and its JSON API. "
+        "Only this machine can reach it, unless you give --host and a token.",
+    )
     parser.add_argument("libraries", metavar="LIBRARY", nargs="+", type=Path, help="Folders made by `vop index`.")
     parser.add_argument(
         "--host", metavar="ADDRESS", default="127.0.0.1", help="Address to listen on (default 127.0.0.1)."
@@ -40,7 +45,9 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         help="File with the access token (default: the environment variable VOP_TOKEN, if it is set).",
     )
     access.add_argument(
-        "--no-token", action="store_true", help="Let everybody who can reach the address search and watch."
+        "--no-token",
+        action="store_true",
+        help="Let everyone who can reach the address search and watch the videos.",
     )
     parser.add_argument(
         "--max-upload-mb",
@@ -64,12 +71,12 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--metrics",
         action="store_true",
-        help="Serve Prometheus metrics at /metrics. They need the token, if there is one.",
+        help="Serve Prometheus metrics at /metrics. If the server has a token, they need it too.",
     )
     parser.add_argument(
         "--access-log",
         metavar="FILE",
-        help="File to log each request to, one per line. - is standard error.",
+        help="File to log requests to, one per line. - is standard error.",
     )
     parser.add_argument(
         "--log-level",
@@ -99,7 +106,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if not 0 <= arguments.port < 2**16:
         raise UsageError(f"--port {arguments.port}: a port is a number from 0 to {2**16 - 1}")
     if not arguments.host:
-        raise UsageError("--host '': give an address; 127.0.0.1 is this machine alone, 0.0.0.0 all of its addresses")
+        raise UsageError("--host '': give an address: 127.0.0.1 for this machine only, 0.0.0.0 for other machines too")
     if arguments.max_upload_mb < 1:
         raise UsageError(f"--max-upload-mb {arguments.max_upload_mb}: give 1 or more")
     if arguments.queue is not None and arguments.queue < 1:
@@ -116,7 +123,7 @@ class _LogFormatter(logging.Formatter):
 
 
 def _configure_logging(level: str | None, access_log: str | None) -> None:
-    """Sends log messages to standard error, and those about requests to the access log, if there is one.
+    """Sends log messages to standard error, and a line about each request to the access log, if it is enabled.
 
     Raises:
         UsageError: the file cannot be written.
@@ -134,7 +141,7 @@ def _configure_logging(level: str | None, access_log: str | None) -> None:
     from logging.handlers import WatchedFileHandler
 
     try:
-        # A watched file is opened again after logrotate has moved it.
+        # The handler opens the file again after logrotate has moved it.
         output = logging.StreamHandler() if access_log == "-" else WatchedFileHandler(access_log, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"--access-log {access_log}: cannot be written ({error.strerror}); name a file") from None
@@ -178,7 +185,7 @@ def _serve(arguments: argparse.Namespace, listener: socket.socket, *, token: str
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket bound to the address, so that no other program takes it while the models are opened.
+    """Returns a socket that listens on the address, so that no other program takes it while the models are opened.
 
     Raises:
         UsageError: the address is not available.
@@ -222,7 +229,7 @@ def _free_port_after(host: str, port: int) -> int | None:
 
 
 def _urls(host: str, port: int, *, token: str | None, root_path: str) -> tuple[str, str]:
-    """The page's URLs for other machines and for a browser on this machine."""
+    """Returns the page's URLs: for other machines, and for a browser on this machine."""
     from vop.server.access import is_wildcard
 
     name = f"[{host}]" if ":" in host else host
@@ -239,7 +246,7 @@ def _announce(libraries: Libraries, urls: tuple[str, str], *, in_browser: bool) 
     for view in libraries.views:
         status = view.served.status().library
         counts = f"{count('segment', status.segments)} of {count('video', status.videos)}"
-        content = counts if status.segments else "still empty"
+        content = counts if status.segments else "empty"
         say(f"  {view.id}: {content}, {view.model.method} ({view.model.name}), in {view.library.path}")
     say("Ctrl-C stops the server")
     if in_browser:

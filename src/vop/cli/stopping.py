@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a command stops cleanly, and says how to resume."""
+"""Ctrl-C and SIGTERM: a command stops cleanly and prints how to resume."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def sigterm_stops(arguments: argparse.Namespace) -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def how_to_go_on(arguments: argparse.Namespace, words: Sequence[str]) -> str:
-    """Returns the message for the user who stopped a command.
+def how_to_resume(arguments: argparse.Namespace, words: Sequence[str]) -> str:
+    """Returns the message for a user who has stopped a command.
 
     Args:
-        arguments: `goes_on` is set if the same command resumes the work; `resume` exists if it needs the option
-            `--resume` for that.
+        arguments: `resumes` is set if the same command resumes the work; `resume` exists if the command must have the
+            option `--resume` to do so.
         words: the command line.
     """
     if not is_first_process():
         return "stopped"
     needs_option = getattr(arguments, "resume", None) is False
-    if not (needs_option or getattr(arguments, "goes_on", False) or getattr(arguments, "resume", None)):
+    if not (needs_option or getattr(arguments, "resumes", False) or getattr(arguments, "resume", None)):
         return "stopped"
     if is_launched():  # this process does not know the launcher's command
         return "stopped; finished work is kept. Resume with the same command" + " and --resume" * needs_option

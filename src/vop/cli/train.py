@@ -51,7 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--backbone", help="Backbone: openai/clip-vit-base-patch32 (default), mini, a hub id or a CLIP folder."
     )
     parser.add_argument(
-        "--out", metavar="RUN", type=Path, required=True, help="Folder of the run. Created if it does not exist."
+        "--out", metavar="RUN", type=Path, required=True, help="The run's folder. Created if it does not exist."
     )
     parser.add_argument(
         "--recipe",
@@ -65,7 +65,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--cache",
         metavar="DIR",
         type=Path,
-        help="Folder of decoded frames (see `vop data cache`), which is read and completed.",
+        help="Frame cache (see `vop data cache`). Missing videos are decoded and added to it.",
     )
     parser.add_argument(
         "--track",
@@ -164,7 +164,7 @@ def _next(arguments: argparse.Namespace, spec: str, dataset: Dataset) -> str:
         given += ["--cache", str(arguments.cache)]
     if test is None:
         command = command_line("evaluate", arguments.out, "--data", "TEST.csv", *given)
-        return f"list videos that the run was not trained on in a table, and evaluate it on them: {command}"
+        return f"write a table of videos that the run was not trained on, and evaluate the run on it: {command}"
     return command_line("evaluate", arguments.out, "--data", test, *given)
 
 

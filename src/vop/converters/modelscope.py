@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vop import methods
-from vop.backbones import ClipSizes, find_backbone
+from vop.backbones import Sizes, find_backbone
 from vop.converters.checkpoint import read_tensors
 from vop.converters.folder import check_new_folder, new_folder
 from vop.converters.openai import sizes_from_openai, write_clip_folder
@@ -80,9 +80,9 @@ def _backbone(state: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
     return inside or read_tensors(folder / BACKBONE)
 
 
-def _check_configuration(known: dict[str, Any], state: Mapping[str, Tensor], sizes: ClipSizes, *, path: Path) -> None:
+def _check_configuration(known: dict[str, Any], state: Mapping[str, Tensor], sizes: Sizes, *, path: Path) -> None:
     """Compares the configuration with the tensors: a wrong number of prompts would go unnoticed."""
-    found = {"vp_token_num": _visual_prompts(state, sizes).shape[1], "input_res": sizes.image_size}
+    found = {"vp_token_num": _visual_prompts(state, sizes).shape[1], "input_res": sizes.vision.image_size}
     text = _text_prompts(state, sizes).shape[1]
     found["tp_prefix_token_num"] = text - known["tp_suffix_token_num"]
     for key, value in found.items():
@@ -92,12 +92,12 @@ def _check_configuration(known: dict[str, Any], state: Mapping[str, Tensor], siz
         raise VopError(f"{path}: hyperparam.pooling_type is {known['pooling_type']!r}; the release knows 'avg' only")
 
 
-def _visual_prompts(state: Mapping[str, Tensor], sizes: ClipSizes) -> Tensor:
+def _visual_prompts(state: Mapping[str, Tensor], sizes: Sizes) -> Tensor:
     """(L, P, d)."""
     return _prompts(state, _VISUAL, (sizes.vision.layers, 1, None, sizes.vision.width)).squeeze(1)
 
 
-def _text_prompts(state: Mapping[str, Tensor], sizes: ClipSizes) -> Tensor:
+def _text_prompts(state: Mapping[str, Tensor], sizes: Sizes) -> Tensor:
     """(L, P, d), prefix first."""
     return _prompts(state, _TEXT, (sizes.text.layers, None, sizes.text.width))
 
@@ -112,7 +112,7 @@ def _prompts(state: Mapping[str, Tensor], name: str, wanted: tuple[int | None, .
     return state[name].float()
 
 
-def _build(state: Mapping[str, Tensor], sizes: ClipSizes, known: dict[str, Any], backbone: Path) -> TextVideoModel:
+def _build(state: Mapping[str, Tensor], sizes: Sizes, known: dict[str, Any], backbone: Path) -> TextVideoModel:
     visual, text = _visual_prompts(state, sizes), _text_prompts(state, sizes)
     method = methods.create(
         METHOD,

@@ -11,15 +11,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from vop.backbones.clip.config import VIT_B_16, VIT_B_32, VIT_L_14, ClipSizes, TowerSizes
-from vop.backbones.clip.convert import from_transformers
-from vop.backbones.clip.model import CLIP
-from vop.backbones.clip.preprocessing import FILE, preprocessor_config
+from vop.backbones.clip.weights import from_transformers
+from vop.backbones.preprocessing import FILE, preprocessor_config
+from vop.backbones.sizes import VIT_B_16, VIT_B_32, VIT_L_14, Sizes, TextSizes, TowerSizes, VisionSizes
+from vop.backbones.towers import CLIP
 from vop.converters.checkpoint import read_tensors
 from vop.converters.folder import check_new_folder, new_folder
 from vop.converters.vocabulary import find_vocabulary, write_tokenizer
@@ -30,13 +30,14 @@ from vop.utils.text import count
 if TYPE_CHECKING:
     from transformers import CLIPConfig
 
+Tower = TypeVar("Tower", bound=TowerSizes)
 HEAD_WIDTH = 64  # of an attention head in every CLIP that OpenAI's code builds; the files do not tell it
 ACTIVATIONS = {"quick-gelu": "quick_gelu", "gelu": "gelu"}
 OWN = {
     "ViT-B/32": VIT_B_32,
     "ViT-B/16": VIT_B_16,
     "ViT-L/14": VIT_L_14,
-    "ViT-L/14@336px": replace(VIT_L_14, image_size=336),
+    "ViT-L/14@336px": replace(VIT_L_14, vision=replace(VIT_L_14.vision, image_size=336)),
 }
 # Numbers beside the weights in OpenAI's archives. Files that others derived from them lack these.
 _MARKS = ("input_resolution", "context_length", "vocab_size")
@@ -105,7 +106,7 @@ def import_openai(
 
 
 def write_clip_folder(
-    state: Mapping[str, Tensor], folder: Path, *, sizes: ClipSizes, source: str, vocabulary: Path | None
+    state: Mapping[str, Tensor], folder: Path, *, sizes: Sizes, source: str, vocabulary: Path | None
 ) -> None:
     """Writes weights with OpenAI's names into `folder`, in fp32."""
     from safetensors.torch import save_file
@@ -113,17 +114,17 @@ def write_clip_folder(
     renamed = {name: tensor.float().contiguous() for name, tensor in to_transformers(state, source=source).items()}
     _check_shapes(renamed, sizes, source=source)
     if vocabulary:
-        write_tokenizer(vocabulary, folder, vocab_size=sizes.vocab_size, positions=sizes.positions)
+        write_tokenizer(vocabulary, folder, vocab_size=sizes.text.vocab_size, positions=sizes.text.positions)
     with atomic_write(folder / "model.safetensors") as path:
         save_file(renamed, path, metadata={"format": "pt"})
     with atomic_write(folder / FILE) as path:
-        path.write_text(json.dumps(preprocessor_config(sizes.image_size), indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(preprocessor_config(sizes.vision.image_size), indent=2) + "\n", encoding="utf-8")
     _config(sizes).save_pretrained(folder)
 
 
 def _known_sizes(
     state: Mapping[str, Tensor], heads: int | None, text_heads: int | None, activation: str | None, *, source: str
-) -> ClipSizes:
+) -> Sizes:
     """The sizes of a file: OpenAI's own, or with the given heads and activation."""
     sizes = sizes_from_openai(state, source=source)
     differences = _differences(state, sizes)
@@ -159,13 +160,13 @@ def _known_sizes(
     return chosen
 
 
-def _with(tower: TowerSizes, heads: int | None, activation: str, *, option: str) -> TowerSizes:
+def _with(tower: Tower, heads: int | None, activation: str, *, option: str) -> Tower:
     if not isinstance(heads, int) or heads < 1 or tower.width % heads:
         raise UsageError(f"{option} is {heads!r}; it is a whole number that divides the width, {tower.width}")
     return replace(tower, heads=heads, activation=ACTIVATIONS[activation])
 
 
-def _differences(state: Mapping[str, Tensor], sizes: ClipSizes) -> str:
+def _differences(state: Mapping[str, Tensor], sizes: Sizes) -> str:
     """How a file differs from OpenAI's own, in words; empty if it is one of them."""
     found = _shapes(sizes)
     unlike = {
@@ -175,30 +176,30 @@ def _differences(state: Mapping[str, Tensor], sizes: ClipSizes) -> str:
     nearest = min(unlike, key=lambda name: len(unlike[name]))
     if unlike[nearest]:
         return f"unlike {nearest} it has {', '.join(unlike[nearest])}"
-    marks = dict(zip(_MARKS, (sizes.image_size, sizes.positions, sizes.vocab_size), strict=True))
+    marks = dict(zip(_MARKS, (sizes.vision.image_size, sizes.text.positions, sizes.text.vocab_size), strict=True))
     wrong = [name for name, value in marks.items() if name not in state or state[name].flatten().tolist() != [value]]
     if wrong:
         return f"its shapes are those of {nearest}, but it lacks {', '.join(wrong)}, which OpenAI's archives hold"
     return ""
 
 
-def _shapes(sizes: ClipSizes) -> dict[str, int]:
+def _shapes(sizes: Sizes) -> dict[str, int]:
     return {
         "vision width": sizes.vision.width,
         "vision layers": sizes.vision.layers,
         "vision MLP width": sizes.vision.mlp_width,
-        "patch size": sizes.patch_size,
-        "image size": sizes.image_size,
+        "patch size": sizes.vision.patch_size,
+        "image size": sizes.vision.image_size,
         "embedding size": sizes.embed_dim,
         "text width": sizes.text.width,
         "text layers": sizes.text.layers,
         "text MLP width": sizes.text.mlp_width,
-        "vocabulary": sizes.vocab_size,
-        "text positions": sizes.positions,
+        "vocabulary": sizes.text.vocab_size,
+        "text positions": sizes.text.positions,
     }
 
 
-def _check_names(state: Mapping[str, Tensor], sizes: ClipSizes, *, source: str) -> None:
+def _check_names(state: Mapping[str, Tensor], sizes: Sizes, *, source: str) -> None:
     """Raises a VopError for unknown tensors: ignoring one would leave out a part of the model."""
     kinds = [f"{a}.{kind}" for a in _IN_LAYER for kind in ("weight", "bias")]
     kinds += ["attn.in_proj_weight", "attn.in_proj_bias"]
@@ -212,7 +213,7 @@ def _check_names(state: Mapping[str, Tensor], sizes: ClipSizes, *, source: str) 
         )
 
 
-def sizes_from_openai(state: Mapping[str, Tensor], *, source: str) -> ClipSizes:
+def sizes_from_openai(state: Mapping[str, Tensor], *, source: str) -> Sizes:
     """The sizes that the tensors' shapes tell, with heads of width 64 and OpenAI's activation.
 
     Raises:
@@ -227,13 +228,13 @@ def sizes_from_openai(state: Mapping[str, Tensor], *, source: str) -> ClipSizes:
             raise VopError(f"{source}: {name} has shape {found}; a ViT CLIP's has {count('dimension', dimensions)}")
         return found
 
-    def tower(prefix: str, width: int) -> TowerSizes:
-        return TowerSizes(
-            width=width,
-            layers=_layer_count(state, prefix),
-            heads=max(1, width // HEAD_WIDTH),
-            mlp_width=shape(f"{prefix}.resblocks.0.mlp.c_fc.weight", 2)[0],
-        )
+    def tower(prefix: str, width: int) -> dict[str, Any]:
+        return {
+            "width": width,
+            "layers": _layer_count(state, prefix),
+            "heads": max(1, width // HEAD_WIDTH),
+            "mlp_width": shape(f"{prefix}.resblocks.0.mlp.c_fc.weight", 2)[0],
+        }
 
     vision_width, _, _, patch_size = shape("visual.conv1.weight", 4)
     patches = shape("visual.positional_embedding", 2)[0] - 1
@@ -241,15 +242,17 @@ def sizes_from_openai(state: Mapping[str, Tensor], *, source: str) -> ClipSizes:
     if grid < 1 or grid * grid != patches:
         raise VopError(f"{source}: visual.positional_embedding is for {count('patch', patches)}, which make no square")
     vocab_size, text_width = shape("token_embedding.weight", 2)
-    return ClipSizes(
-        vision=tower("visual.transformer", vision_width),
-        text=tower("transformer", text_width),
-        image_size=grid * patch_size,
-        patch_size=patch_size,
+    return Sizes(
+        vision=VisionSizes(
+            **tower("visual.transformer", vision_width), image_size=grid * patch_size, patch_size=patch_size
+        ),
+        text=TextSizes(
+            **tower("transformer", text_width),
+            vocab_size=vocab_size,
+            positions=shape("positional_embedding", 2)[0],
+            eos_token_id=vocab_size - 1,
+        ),
         embed_dim=shape("text_projection", 2)[1],
-        vocab_size=vocab_size,
-        positions=shape("positional_embedding", 2)[0],
-        eos_token_id=vocab_size - 1,
     )
 
 
@@ -281,7 +284,7 @@ def _layer_count(state: Mapping[str, Tensor], prefix: str) -> int:
     return len({number.split(".")[0] for number in numbers})
 
 
-def _check_shapes(renamed: Mapping[str, Tensor], sizes: ClipSizes, *, source: str) -> None:
+def _check_shapes(renamed: Mapping[str, Tensor], sizes: Sizes, *, source: str) -> None:
     ours = from_transformers(renamed, source=source)
     with torch.device("meta"):
         wanted = CLIP(sizes).state_dict()
@@ -292,7 +295,7 @@ def _check_shapes(renamed: Mapping[str, Tensor], sizes: ClipSizes, *, source: st
             )
 
 
-def _config(sizes: ClipSizes) -> CLIPConfig:
+def _config(sizes: Sizes) -> CLIPConfig:
     from transformers import CLIPConfig
 
     def tower(part: TowerSizes) -> dict[str, Any]:
@@ -307,13 +310,13 @@ def _config(sizes: ClipSizes) -> CLIPConfig:
         }
 
     text = {
-        "vocab_size": sizes.vocab_size,
-        "max_position_embeddings": sizes.positions,
-        "bos_token_id": sizes.eos_token_id - 1,
-        "eos_token_id": sizes.eos_token_id,
-        "pad_token_id": sizes.eos_token_id,
+        "vocab_size": sizes.text.vocab_size,
+        "max_position_embeddings": sizes.text.positions,
+        "bos_token_id": sizes.text.eos_token_id - 1,
+        "eos_token_id": sizes.text.eos_token_id,
+        "pad_token_id": sizes.text.eos_token_id,
     }
-    vision = {"image_size": sizes.image_size, "patch_size": sizes.patch_size}
+    vision = {"image_size": sizes.vision.image_size, "patch_size": sizes.vision.patch_size}
     return CLIPConfig(
         text_config=tower(sizes.text) | text,
         vision_config=tower(sizes.vision) | vision,

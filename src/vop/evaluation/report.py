@@ -383,8 +383,8 @@ def _caption_lines(report: EvaluationReport) -> Iterable[str]:
         yield f"weights: {', '.join(chosen)}"
     if report.skipped:
         listed = f"{len(report.skipped):,} of {count('listed video', report.listed_videos)}"
-        are, their = ("is", "its") if len(report.skipped) == 1 else ("are", "their")
-        yield f"{listed} could not be read and {are} left out with {their} captions:"
+        skipped = "it and its captions were" if len(report.skipped) == 1 else "they and their captions were"
+        yield f"{listed} could not be read; {skipped} skipped:"
         yield from first_few(f"{video.path}: {video.reason}" for video in report.skipped)
     yield f"R-sum (R@1, R@5, R@10 of both directions): {report.metrics.rsum:.1f}"
     if report.ambiguous and report.ambiguous.texts:

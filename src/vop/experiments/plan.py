@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from vop.backbones.clip.config import ClipSizes
+from vop.backbones.sizes import Sizes
 from vop.errors import UsageError, VopError, unknown_name
 from vop.heads import MEAN
 from vop.training.recipe import PAPER_EPOCHS, TUNED, Recipe
@@ -224,7 +224,7 @@ LENGTHS = (4, 8, 12, 16, 20)  # Figure 5
 SPECIFIC = (1, 2, 4, 6, 8)  # of 8 visual prompts
 
 
-def ablation_arms(name: str, sizes: ClipSizes, *, settings: Settings) -> tuple[Arm, ...]:
+def ablation_arms(name: str, sizes: Sizes, *, settings: Settings) -> tuple[Arm, ...]:
     """Return the arms of an ablation on a backbone of `sizes`. All arms get `settings` (the number of frames).
 
     Raises:
@@ -240,7 +240,7 @@ def ablation_arms(name: str, sizes: ClipSizes, *, settings: Settings) -> tuple[A
     )
 
 
-def _towers(sizes: ClipSizes) -> list[Arm]:
+def _towers(sizes: Sizes) -> list[Arm]:
     return [
         Arm(name="both towers", method="vop"),
         Arm(name="visual prompts only", method="vop", settings={"text_layers": []}, rate_of="both towers"),
@@ -248,7 +248,7 @@ def _towers(sizes: ClipSizes) -> list[Arm]:
     ]
 
 
-def _depth(sizes: ClipSizes) -> list[Arm]:
+def _depth(sizes: Sizes) -> list[Arm]:
     """Prompt the lowest layer, a quarter, a half, three quarters or all of each tower (paper: 1, 3, 6, 9, 12 of 12)."""
     built = [Arm(name="all layers", method="vop", x=float(sizes.vision.layers))]
     shares = dict.fromkeys(
@@ -262,7 +262,7 @@ def _depth(sizes: ClipSizes) -> list[Arm]:
     return sorted(built, key=lambda arm: arm.x or 0.0)
 
 
-def _length(sizes: ClipSizes) -> list[Arm]:
+def _length(sizes: Sizes) -> list[Arm]:
     return [
         Arm(
             name=f"{length} prompts",
@@ -275,7 +275,7 @@ def _length(sizes: ClipSizes) -> list[Arm]:
     ]
 
 
-def _specific_length(sizes: ClipSizes) -> list[Arm]:
+def _specific_length(sizes: Sizes) -> list[Arm]:
     return [
         Arm(
             name=f"{count} of 8",
@@ -288,19 +288,19 @@ def _specific_length(sizes: ClipSizes) -> list[Arm]:
     ]
 
 
-def _cmm(sizes: ClipSizes) -> list[Arm]:
+def _cmm(sizes: Sizes) -> list[Arm]:
     others = [
         Arm(name=kind, method="vop-c", settings={"cmm": kind}, rate_of="bilstm") for kind in ("lstm", "transformer")
     ]
     return [Arm(name="bilstm", method="vop-c"), *others]
 
 
-def _cmm_role(sizes: ClipSizes) -> list[Arm]:
+def _cmm_role(sizes: Sizes) -> list[Arm]:
     replaces = Arm(name="replaces [CLS]", method="vop-c", settings={"cmm_role": "replace"}, rate_of="makes prompts")
     return [Arm(name="makes prompts", method="vop-c"), replaces]
 
 
-def _split_layer(sizes: ClipSizes) -> list[Arm]:
+def _split_layer(sizes: Sizes) -> list[Arm]:
     """Split at 0 to 6 sixths of the tower, and at the default of two thirds."""
     depth = sizes.vision.layers
     default = round(depth * 2 / 3)
@@ -317,7 +317,7 @@ def _split_layer(sizes: ClipSizes) -> list[Arm]:
     ]
 
 
-ABLATIONS: dict[str, Callable[[ClipSizes], list[Arm]]] = {
+ABLATIONS: dict[str, Callable[[Sizes], list[Arm]]] = {
     "towers": _towers,
     "depth": _depth,
     "length": _length,

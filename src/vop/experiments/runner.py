@@ -139,7 +139,7 @@ def check_plan(plan: Plan) -> tuple[int, int]:
             f"the arms use {' and '.join(map(str, sorted(frames)))} frames per video; give all arms the same number"
         )
     needed_vocabulary(find_backbone(plan.backbone))
-    return frames.pop(), sizes.image_size
+    return frames.pop(), sizes.vision.image_size
 
 
 def _write_manifest(plan: Plan, dataset: Dataset, out: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vop.utils.registry import ClassRegistry
 
 if TYPE_CHECKING:
-    from vop.backbones.clip.config import ClipSizes
+    from vop.backbones.sizes import Sizes
     from vop.heads.base import Head
 
 # The built-in heads, named as in their papers. Other packages add theirs through entry points of the group
@@ -26,7 +26,7 @@ REGISTRY: ClassRegistry[Head] = ClassRegistry(
 )
 
 
-def create(name: str, sizes: ClipSizes, *, num_frames: int = 12, **settings: Any) -> Head:
+def create(name: str, sizes: Sizes, *, num_frames: int = 12, **settings: Any) -> Head:
     """Build the head `name` for a backbone of `sizes`, freshly initialised, or with weights of the CLIP `start_from`.
 
     Args:

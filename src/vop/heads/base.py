@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import CLIP
+from vop.backbones.sizes import Sizes
+from vop.backbones.towers import CLIP
 from vop.errors import UsageError
 from vop.utils.checks import check_whole
 from vop.video.clip import MAX_FRAMES
@@ -37,7 +37,7 @@ class Head(nn.Module):
     pairwise: ClassVar[bool] = False
     scaled: ClassVar[bool] = True
 
-    def __init__(self, sizes: ClipSizes, *, num_frames: int = 12) -> None:
+    def __init__(self, sizes: Sizes, *, num_frames: int = 12) -> None:
         super().__init__()
         check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
 

@@ -30,9 +30,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vop.backbones.clip.config import ClipSizes, TowerSizes
-from vop.backbones.clip.layers import Layer, LayerNorm, Linear, free_parameter, quick_gelu
-from vop.backbones.clip.model import CLIP, Layers, make_layers
+from vop.backbones.layers import Layer, LayerNorm, Layers, Linear, free_parameter, make_layers, quick_gelu
+from vop.backbones.sizes import Sizes, TowerSizes
+from vop.backbones.towers import CLIP
 from vop.errors import UsageError
 from vop.heads.base import Head, PairwiseHead
 from vop.utils.checks import check_frames, check_whole
@@ -46,7 +46,7 @@ TIGHT_DROPOUT = 0.1  # the released code's `hidden_dropout_prob`
 class SeqLstm(Head):
     """Adds a one-layer LSTM over the frames to them; it runs from first to last and has the hidden size `e`."""
 
-    def __init__(self, sizes: ClipSizes, **settings: Any) -> None:
+    def __init__(self, sizes: Sizes, **settings: Any) -> None:
         super().__init__(sizes, **settings)
         self.lstm = nn.LSTM(sizes.embed_dim, sizes.embed_dim, batch_first=True)
 
@@ -62,7 +62,7 @@ class SeqTransf(Head):
         layers: the number of Transformer layers (CLIP4Clip: 4).
     """
 
-    def __init__(self, sizes: ClipSizes, *, layers: int = 4, num_frames: int = 12) -> None:
+    def __init__(self, sizes: Sizes, *, layers: int = 4, num_frames: int = 12) -> None:
         super().__init__(sizes, num_frames=num_frames)
         self.positions = free_parameter(num_frames, sizes.embed_dim, std=POSITION_STD)
         self.layers = make_joint_layers(sizes, layers)
@@ -93,7 +93,7 @@ class TightTransf(PairwiseHead):
 
     scaled = False
 
-    def __init__(self, sizes: ClipSizes, *, layers: int = 4, num_frames: int = 12) -> None:
+    def __init__(self, sizes: Sizes, *, layers: int = 4, num_frames: int = 12) -> None:
         super().__init__(sizes, num_frames=num_frames)
         width = sizes.embed_dim
         self.text_position = free_parameter(1, width, std=POSITION_STD)
@@ -143,7 +143,7 @@ class TightTransf(PairwiseHead):
         return [(self.positions, 0)]
 
 
-def make_joint_layers(sizes: ClipSizes, layers: int) -> Layers:
+def make_joint_layers(sizes: Sizes, layers: int) -> Layers:
     """Return CLIP blocks for tokens of the joint space, initialised as CLIP's towers before pretraining."""
     check_whole("layers", layers, at_least=1, at_most=100)
     width = sizes.embed_dim
@@ -182,7 +182,8 @@ def initialise(layer: Layer, *, width: int, depth: int) -> None:
 def copy_layers(layers: Iterable[Layer], clip: CLIP) -> None:
     """Copy the text tower's first layers into `layers`, if the widths are equal. Further layers stay unchanged."""
     tower = clip.sizes.text
-    if (tower.width, tower.mlp_width) != (clip.sizes.embed_dim, 4 * clip.sizes.embed_dim):
+    alike = tower.norm_first and not (tower.gated or tower.inner_norms or tower.layer_scale)
+    if not (tower.layers and alike and tower.mlp_width == 4 * tower.width == 4 * clip.sizes.embed_dim):
         return
     for layer, pretrained in zip(layers, clip.text.layers, strict=False):
         layer.load_state_dict(pretrained.state_dict())
@@ -190,7 +191,7 @@ def copy_layers(layers: Iterable[Layer], clip: CLIP) -> None:
 
 def copy_positions(table: nn.Parameter, clip: CLIP, *, first: int = 0) -> None:
     """Copy the text tower's positions from `first` on into `table` (n, e), if the widths are equal."""
-    if clip.sizes.text.width != table.shape[1]:
+    if not clip.sizes.text.layers or clip.sizes.text.width != table.shape[1]:
         return
     rows = clip.text.positions.detach()[first : first + len(table)]
     table.data[: len(rows)] = rows

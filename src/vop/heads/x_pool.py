@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vop.backbones.clip.config import ClipSizes
+from vop.backbones.sizes import Sizes
 from vop.errors import UsageError
 from vop.heads.base import PairwiseHead
 from vop.utils.checks import check_number, check_whole
@@ -35,7 +35,7 @@ class XPool(PairwiseHead):
         dropout: the dropout before the residual addition (X-Pool: 0.3).
     """
 
-    def __init__(self, sizes: ClipSizes, *, heads: int = 1, dropout: float = 0.3, **settings: Any) -> None:
+    def __init__(self, sizes: Sizes, *, heads: int = 1, dropout: float = 0.3, **settings: Any) -> None:
         super().__init__(sizes, **settings)
         width = sizes.embed_dim
         check_whole("heads", heads, at_least=1)

@@ -9,7 +9,7 @@ from vop.errors import unknown_name
 from vop.utils.registry import ClassRegistry
 
 if TYPE_CHECKING:
-    from vop.backbones.clip.config import ClipSizes
+    from vop.backbones.sizes import Sizes
     from vop.methods.base import Method
 
 # The built-in methods. Other packages add theirs through entry points of the group `vop.methods`.
@@ -39,7 +39,7 @@ REGISTRY: ClassRegistry[Method] = ClassRegistry(
 )
 
 
-def create(name: str, sizes: ClipSizes, **settings: Any) -> Method:
+def create(name: str, sizes: Sizes, **settings: Any) -> Method:
     """Build the method `name` for a backbone of `sizes`, freshly initialised.
 
     Args:

@@ -1,6 +1,7 @@
 """Adapters: a bottleneck in parallel to a part of every layer (arXiv 2211.12764, section 4: Adapter^ATTN, Adapter^FFN).
 
-With `A(h) = W_up relu(W_down h + b_down) + b_up`, a layer of either tower becomes
+With `A(h) = W_up relu(W_down h + b_down) + b_up`, a layer of either tower becomes (in `Layer`'s words, A is
+`beside_attention` or `beside_mlp`)
 
     adapter-attn   x = x + attention(norm(x)) + A(norm(x));   x = x + mlp(norm'(x))
     adapter-ffn    x = x + attention(norm(x));                x = x + mlp(norm'(x)) + A(norm'(x))
@@ -15,14 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from vop.backbones.clip.config import ClipSizes, TowerSizes
-from vop.backbones.clip.layers import Layer, Linear
-from vop.backbones.clip.model import CLIP, Block, TextTower, VisionTower
+from vop.backbones.layers import Linear
+from vop.backbones.sizes import Sizes, TowerSizes
+from vop.backbones.towers import CLIP, Block, TextTower, VisionTower
 from vop.methods.base import Method
 from vop.utils.checks import check_whole
 
@@ -55,9 +56,11 @@ class AdapterFfn(Method):
         hidden: the bottleneck's width (paper: 64).
     """
 
+    needs_layers = True
     learning_rate = 1e-3
+    beside: ClassVar[str] = "beside_mlp"  # where `Layer` takes it
 
-    def __init__(self, sizes: ClipSizes, *, hidden: int = 64, **settings: Any) -> None:
+    def __init__(self, sizes: Sizes, *, hidden: int = 64, **settings: Any) -> None:
         super().__init__(sizes, **settings)
         check_whole("hidden", hidden, at_least=1)
         self.text, self.vision = (_bottlenecks(tower, hidden) for tower in (sizes.text, sizes.vision))
@@ -70,24 +73,15 @@ class AdapterFfn(Method):
         return frames.unflatten(0, pixels.shape[:2])
 
     def _blocks(self, tower: TextTower | VisionTower, bottlenecks: Bottlenecks) -> list[Block]:
-        return [partial(self.block, layer, beside) for layer, beside in zip(tower.layers, bottlenecks, strict=True)]
-
-    @staticmethod
-    def block(layer: Layer, beside: Bottleneck, x: Tensor, *, causal: bool = False, read: int | None = None) -> Tensor:
-        """Do `Layer.forward` and add the bottleneck's output: (b, n, d) to (b, read or n, d)."""
-        x = x[:, :read] + layer.attention(layer.attention_norm(x), causal=causal, read=read)
-        h = layer.mlp_norm(x)
-        return x + layer.mlp(h) + beside(h)
+        return [
+            partial(layer, **{self.beside: adapter}) for layer, adapter in zip(tower.layers, bottlenecks, strict=True)
+        ]
 
 
 class AdapterAttn(AdapterFfn):
     """A bottleneck in parallel to the attention of every layer."""
 
-    @staticmethod
-    def block(layer: Layer, beside: Bottleneck, x: Tensor, *, causal: bool = False, read: int | None = None) -> Tensor:
-        h = layer.attention_norm(x)
-        x = x[:, :read] + layer.attention(h, causal=causal, read=read) + beside(h[:, :read])
-        return x + layer.mlp(layer.mlp_norm(x))
+    beside = "beside_attention"
 
 
 def _bottlenecks(tower: TowerSizes, hidden: int) -> Bottlenecks:

@@ -1,4 +1,4 @@
-"""The base class of methods, which embed texts and frames with a CLIP and define the trained parameters.
+"""The base class of methods, which embed texts and frames with a backbone and define the trained parameters.
 
 Shapes: `b` videos or texts, `f` frames, `n` tokens, `d` a tower's width, `e` the joint space.
 """
@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import CLIP
+from vop.backbones.sizes import Sizes
+from vop.backbones.towers import CLIP
+from vop.errors import UsageError
 from vop.utils.checks import check_whole
 from vop.video.clip import MAX_FRAMES
 
@@ -33,11 +34,14 @@ class Method(nn.Module):
             (docs/results.md); for weights of the backbone a lower one, chosen for OpenAI's CLIP.
         changes_backbone: whether `attach` trains weights of the backbone or puts modules into it, so that no other
             model can use the same copy. True where a class overrides `attach` and does not declare it.
+        needs_layers: whether it reaches into the layers of the towers. A method that does not works on every backbone,
+            also on encoders without layers, and calls only `clip.embed_tokens` and `clip.embed_frames`.
         pools_itself: whether `pool` differs from the mean of frames, so that no head goes on top. True where a class
             overrides `pool` and does not declare it.
     """
 
     settings: dict[str, Any]
+    needs_layers: ClassVar[bool] = False
     learning_rate: ClassVar[float] = 1e-2
     changes_backbone: ClassVar[bool] = False
     pools_itself: ClassVar[bool] = False
@@ -48,22 +52,27 @@ class Method(nn.Module):
             if method in vars(cls) and declaration not in vars(cls):
                 setattr(cls, declaration, True)
 
-    def __init__(self, sizes: ClipSizes, *, num_frames: int = 12) -> None:
+    def __init__(self, sizes: Sizes, *, num_frames: int = 12) -> None:
         super().__init__()
+        if self.needs_layers and not sizes.has_layers:
+            raise UsageError(
+                f"the method {type(self).__name__} needs a backbone whose layers it can reach, and this one has none: "
+                "use zero-shot, or a backbone for which `vop backbones` lists all methods"
+            )
         check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
         self.num_frames = num_frames
-        self.max_tokens = sizes.positions
+        self.max_tokens = sizes.text.positions
 
     def attach(self, clip: CLIP) -> None:
         """Unfreeze parameters of the backbone, or add modules to it. By default do neither."""
 
     def embed_tokens(self, clip: CLIP, ids: Tensor) -> Tensor:
         """Embed token ids (b, n): text embeddings (b, e)."""
-        return clip.text(ids)
+        return clip.embed_tokens(ids)
 
     def embed_frames(self, clip: CLIP, pixels: Tensor) -> Tensor:
         """Embed normalised pixels (b, f, 3, h, w): frame embeddings (b, f, e)."""
-        return clip.vision(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+        return clip.embed_frames(pixels)
 
     def pool(self, frames: Tensor) -> Tensor:
         """Pool frame embeddings (b, f, e) to video embeddings (b, e): normalise, mean, normalise (paper, section 3)."""

@@ -16,8 +16,8 @@ from typing import Any
 
 from torch import nn
 
-from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import CLIP
+from vop.backbones.sizes import Sizes
+from vop.backbones.towers import CLIP
 from vop.methods.base import Method
 from vop.utils.checks import check_switch
 
@@ -31,14 +31,15 @@ class Full(Method):
 
     learning_rate = 1e-5
     changes_backbone = True
+    needs_layers = True
 
-    def __init__(self, sizes: ClipSizes, *, train_logit_scale: bool = True, **settings: Any) -> None:
+    def __init__(self, sizes: Sizes, *, train_logit_scale: bool = True, **settings: Any) -> None:
         super().__init__(sizes, **settings)
         self.train_logit_scale = check_switch("train_logit_scale", train_logit_scale)
 
     def attach(self, clip: CLIP) -> None:
         clip.requires_grad_(True)
-        clip.log_logit_scale.requires_grad_(self.train_logit_scale)
+        clip.train_logit_scale(self.train_logit_scale)
 
     def uncounted_parameters(self, clip: CLIP) -> int:
         return uncounted(clip)
@@ -55,9 +56,10 @@ class Bias(Method):
 
     learning_rate = 1e-3
     changes_backbone = True
+    needs_layers = True
 
     def __init__(
-        self, sizes: ClipSizes, *, train_logit_scale: bool = False, attention_biases: bool = False, **settings: Any
+        self, sizes: Sizes, *, train_logit_scale: bool = False, attention_biases: bool = False, **settings: Any
     ) -> None:
         super().__init__(sizes, **settings)
         self.train_logit_scale = check_switch("train_logit_scale", train_logit_scale)
@@ -66,8 +68,9 @@ class Bias(Method):
     def attach(self, clip: CLIP) -> None:
         for name, parameter in clip.named_parameters():
             in_attention = name.endswith("in_proj.bias")
-            parameter.requires_grad_(name.endswith(".bias") and (self.attention_biases or not in_attention))
-        clip.log_logit_scale.requires_grad_(self.train_logit_scale)
+            is_bias = name.endswith((".bias", ".projection_bias"))
+            parameter.requires_grad_(is_bias and (self.attention_biases or not in_attention))
+        clip.train_logit_scale(self.train_logit_scale)
 
     def uncounted_parameters(self, clip: CLIP) -> int:
         return uncounted(clip)
@@ -78,10 +81,12 @@ class Proj(Method):
 
     learning_rate = 1e-3
     changes_backbone = True
+    needs_layers = True
 
     def attach(self, clip: CLIP) -> None:
         for tower in (clip.vision, clip.text):
-            tower.projection.requires_grad_(True)
+            for parameter in tower.projection_parameters():
+                parameter.requires_grad_(True)
 
 
 class Partial(Method):
@@ -89,6 +94,7 @@ class Partial(Method):
 
     learning_rate = 1e-4
     changes_backbone = True
+    needs_layers = True
 
     def attach(self, clip: CLIP) -> None:
         for tower in (clip.vision, clip.text):

@@ -6,13 +6,11 @@ Shapes: `b` videos, `f` frames, `d` the vision tower's width, `h` the output's w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from torch import Tensor, nn
 
-from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.layers import free_parameter
-from vop.backbones.clip.model import make_layers
+from vop.backbones.layers import free_parameter, make_layers
+from vop.backbones.sizes import Sizes, TowerSizes
 from vop.utils.checks import check_choice
 
 TRANSFORMER_LAYERS = 4  # as in the paper's ablation
@@ -38,11 +36,19 @@ class Transformer(nn.Module):
     The paper only says "4-layer Transformer". Without positions it would ignore the order of the frames.
     """
 
-    def __init__(self, sizes: ClipSizes, *, num_frames: int) -> None:
+    def __init__(self, sizes: Sizes, *, num_frames: int) -> None:
         super().__init__()
         tower = sizes.vision
         self.positions = free_parameter(num_frames, tower.width, std=0.02)
-        self.layers = make_layers(replace(tower, layers=TRANSFORMER_LAYERS))
+        shape = TowerSizes(
+            width=tower.width,
+            layers=TRANSFORMER_LAYERS,
+            heads=tower.heads,
+            mlp_width=tower.mlp_width,
+            activation=tower.activation,
+            norm_eps=tower.norm_eps,
+        )
+        self.layers = make_layers(shape)
         self.out_width = tower.width
 
     def forward(self, cls: Tensor) -> Tensor:
@@ -52,7 +58,7 @@ class Transformer(nn.Module):
         return x
 
 
-_KINDS: dict[str, Callable[[ClipSizes, int], Lstm | Transformer]] = {
+_KINDS: dict[str, Callable[[Sizes, int], Lstm | Transformer]] = {
     "bilstm": lambda sizes, num_frames: Lstm(sizes.vision.width, bidirectional=True),
     "lstm": lambda sizes, num_frames: Lstm(sizes.vision.width, bidirectional=False),
     "transformer": lambda sizes, num_frames: Transformer(sizes, num_frames=num_frames),
@@ -62,7 +68,7 @@ _KINDS: dict[str, Callable[[ClipSizes, int], Lstm | Transformer]] = {
 class ContextModule(nn.Module):
     """The CMM and the FC layer behind it: (b, f, d) to (b, f, outputs, d). Computes in the dtype of its weights."""
 
-    def __init__(self, sizes: ClipSizes, *, kind: str, outputs: int, num_frames: int) -> None:
+    def __init__(self, sizes: Sizes, *, kind: str, outputs: int, num_frames: int) -> None:
         super().__init__()
         check_choice("cmm", kind, _KINDS)
         self.cmm = _KINDS[kind](sizes, num_frames)

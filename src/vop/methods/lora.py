@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import CLIP
+from vop.backbones.sizes import Sizes
+from vop.backbones.towers import CLIP
 from vop.errors import UsageError
 from vop.methods.base import Method
 from vop.utils.checks import check_choice, check_list, check_whole
@@ -28,12 +28,13 @@ class LoRA(Method):
         targets: the linear layers with updates: any of `in_proj` and `out_proj` (attention), `fc1` and `fc2` (MLP).
     """
 
+    needs_layers = True
     learning_rate = 1e-3
     changes_backbone = True
 
     def __init__(
         self,
-        sizes: ClipSizes,
+        sizes: Sizes,
         *,
         rank: int = 8,
         alpha: int = 16,

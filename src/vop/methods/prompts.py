@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from vop.backbones.clip.layers import free_parameter
+from vop.backbones.layers import free_parameter
 from vop.errors import UsageError
 from vop.utils.checks import check_list, check_whole
 

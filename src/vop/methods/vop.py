@@ -6,9 +6,10 @@ In layer i of the vision tower, for the tokens of a frame j (equation 4):
 
 and likewise in the text tower, after [BOS]. Every layer has its own prompts `P_i`; its outputs at their positions are
 discarded. In layer 1 the visual prompts are inserted before CLIP's `ln_pre`, and the text prompts before the positions
-are added, so that they take positions 1..P.
+are added, so that they take positions 1..P. In a tower without [CLS] or [BOS], prompts come first.
 
-Shapes: `b` videos or texts, `f` frames, `n` tokens, `P` prompts, `d` a tower's width, `e` the joint space.
+Shapes: `b` videos or texts, `f` frames, `k` [CLS] tokens of a frame (1 or none), `n` tokens, `P` prompts, `d` a tower's
+width, `e` the joint space.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import CLIP, VisionTower, pick
+from vop.backbones.sizes import Sizes
+from vop.backbones.towers import CLIP, VisionTower, pick
 from vop.errors import UsageError
 from vop.methods.base import Method
 from vop.methods.prompts import LayerPrompts, which_layers
@@ -36,9 +37,11 @@ class VoP(Method):
         text_layers, visual_layers: the layers, from 1, that get prompts; None for all, empty for a tower without.
     """
 
+    needs_layers = True
+
     def __init__(
         self,
-        sizes: ClipSizes,
+        sizes: Sizes,
         *,
         text_prompts: int = 8,
         visual_prompts: int = 8,
@@ -53,55 +56,49 @@ class VoP(Method):
         self.visual_layers = which_layers(visual_layers, depth=sizes.vision.layers, setting="visual_layers")
         self.text_prompts = LayerPrompts(text_layers, text_prompts, sizes.text.width)
         self.shared_prompts = LayerPrompts(self.visual_layers, visual_prompts, sizes.vision.width)
-        self.max_tokens = sizes.positions - (0 if self.text_prompts.get(1) is None else text_prompts)
+        self.max_tokens = sizes.text.positions - (0 if self.text_prompts.get(1) is None else text_prompts)
         if self.max_tokens < 3:
             raise UsageError(
-                f"text_prompts is {text_prompts}; this backbone's {count('position', sizes.positions)} leave "
-                f"{self.max_tokens} for a caption: use at most {sizes.positions - 3}"
+                f"text_prompts is {text_prompts}; this backbone's {count('position', sizes.text.positions)} leave "
+                f"{self.max_tokens} for a caption: use at most {sizes.text.positions - 3}"
             )
 
     def embed_tokens(self, clip: CLIP, ids: Tensor) -> Tensor:
         text = clip.text
-        x = text.embed(ids)
-        first, rest = x[:, :1], x[:, 1:]
+        x, marks = text.embed(ids), text.sizes.marks
+        first, rest = x[:, :marks], x[:, marks:]
         for number, layer in enumerate(text.layers, start=1):
             prompts = self.text_prompts.get(number)
             inserted = [] if prompts is None else [prompts.to(x.dtype).expand(len(x), -1, -1)]
             tokens = torch.cat([first, *inserted, rest], dim=1)
-            tokens = layer(text.add_positions(tokens) if number == 1 else tokens, causal=True)
-            first, rest = drop_prompts(tokens, before=1, after=rest.shape[1])
-        return text.head(pick(torch.cat([first, rest], dim=1), text.eos_index(ids)))
+            attention = text.attention(ids, prompts=tokens.shape[1] - ids.shape[1])
+            tokens = layer(text.add_positions(tokens) if number == 1 else tokens, **attention)
+            first, rest = drop_prompts(tokens, before=marks, after=rest.shape[1])
+        return text.head(pick(torch.cat([first, rest], dim=1), text.output_index(ids)))
 
     def embed_frames(self, clip: CLIP, pixels: Tensor) -> Tensor:
-        x = clip.vision.embed(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])  # (b, f, 1 + n, d)
-        cls, patches = x[:, :, 0], x[:, :, 1:]
+        x = clip.vision.embed(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])  # (b, f, k + n, d)
+        k = clip.vision.sizes.summaries
+        cls, patches = x[:, :, :k], x[:, :, k:]
         for number in range(1, len(clip.vision.layers) + 1):
             cls, patches = self.vision_layer(clip.vision, number, cls, patches)
-        return clip.vision.head(cls)
+        return clip.vision.output(torch.cat([cls, patches], dim=2))
 
     def vision_layer(self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply one layer within each frame. [CLS] (b, f, d) and patches (b, f, n, d) keep their shapes."""
+        """Apply one layer within each frame. [CLS] (b, f, k, d) and patches (b, f, n, d) keep their shapes."""
         b, f, n, _ = patches.shape
-        parts = [cls.unsqueeze(2), patches]
-        prompts = self.frame_prompts(number, cls)
+        k = cls.shape[2]
+        parts = [cls, patches]
+        prompts = self.frame_prompts(vision, number, cls, patches)
         if prompts is not None:
             parts.insert(1, prompts.to(cls.dtype).expand(b, f, -1, -1))
-        tokens = run_layer(vision, number, torch.cat(parts, dim=2).flatten(0, 1), cls=1)
-        cls, patches = drop_prompts(tokens, before=1, after=n)
-        return cls.unflatten(0, (b, f)).squeeze(2), patches.unflatten(0, (b, f))
+        tokens = vision.run_layer(number, torch.cat(parts, dim=2).flatten(0, 1), summaries=k)
+        cls, patches = drop_prompts(tokens, before=k, after=n)
+        return cls.unflatten(0, (b, f)), patches.unflatten(0, (b, f))
 
-    def frame_prompts(self, number: int, cls: Tensor) -> Tensor | None:
-        """Return the prompts of layer `number`, broadcastable to (b, f, P, d); `cls` (b, f, d) enters the layer."""
+    def frame_prompts(self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor) -> Tensor | None:
+        """Return the prompts of layer `number`, broadcastable to (b, f, P, d), for the tokens that enter the layer."""
         return self.shared_prompts.get(number)
-
-
-def run_layer(vision: VisionTower, number: int, tokens: Tensor, *, cls: int) -> Tensor:
-    """Apply layer `number` of the vision tower, with `ln_pre` before the first layer.
-
-    In the last layer only the first `cls` tokens are computed, since nothing reads the others.
-    """
-    read = cls if number == len(vision.layers) else None
-    return vision.layers[number - 1](vision.pre_norm(tokens) if number == 1 else tokens, read=read)
 
 
 def drop_prompts(tokens: Tensor, *, before: int, after: int) -> tuple[Tensor, Tensor]:

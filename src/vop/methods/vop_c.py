@@ -5,7 +5,8 @@ over it, and an FC layer makes S prompts for every frame:
 
     P_i^j = [shared_i, FC(CMM(c_i^1, ..., c_i^f))_j]
 
-All layers share one CMM and one FC. The [CLS] tokens themselves do not change.
+All layers share one CMM and one FC. The [CLS] tokens themselves do not change. In a tower without [CLS], c is the
+frame's summary that the tower defines (`VisionTower.summarise`).
 
 Shapes: `b` videos, `f` frames, `S` specific prompts, `P` prompts, `n` patches, `d` the vision tower's width.
 """
@@ -17,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import VisionTower
+from vop.backbones.sizes import Sizes
+from vop.backbones.towers import VisionTower
+from vop.errors import UsageError
 from vop.methods.cmm import ContextModule
 from vop.methods.vop import VoP
 from vop.methods.vop_p import check_specific
@@ -39,7 +41,7 @@ class VoPC(VoP):
 
     def __init__(
         self,
-        sizes: ClipSizes,
+        sizes: Sizes,
         *,
         visual_prompts: int = 8,
         specific_prompts: int = 4,
@@ -48,6 +50,8 @@ class VoPC(VoP):
         **settings: Any,
     ) -> None:
         check_choice("cmm_role", cmm_role, CMM_ROLES)
+        if cmm_role == "replace" and not sizes.vision.class_token:
+            raise UsageError("cmm_role is 'replace'; this backbone has no [CLS] token to replace: use 'prompts'")
         check_specific(specific_prompts, visual_prompts)
         generated = specific_prompts if cmm_role == "prompts" else 0
         super().__init__(sizes, visual_prompts=visual_prompts - generated, **settings)
@@ -61,17 +65,18 @@ class VoPC(VoP):
 
     def vision_layer(self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         if self.cmm_role == "replace" and number in self.visual_layers:
-            cls = self._contexts(cls).squeeze(2).to(cls.dtype)
+            cls = self._contexts(cls.squeeze(2)).to(cls.dtype)
         return super().vision_layer(vision, number, cls, patches)
 
-    def frame_prompts(self, number: int, cls: Tensor) -> Tensor | None:
-        shared = super().frame_prompts(number, cls)
+    def frame_prompts(self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor) -> Tensor | None:
+        shared = super().frame_prompts(vision, number, cls, patches)
         if self.cmm_role == "replace" or number not in self.visual_layers:
             return shared
-        specific = self._contexts(cls)  # (b, f, S, d)
-        return specific if shared is None else torch.cat([shared.expand(*cls.shape[:2], -1, -1), specific], dim=2)
+        specific = self._contexts(vision.summarise(cls, patches))  # (b, f, S, d)
+        return specific if shared is None else torch.cat([shared.expand(*specific.shape[:2], -1, -1), specific], dim=2)
 
     def _contexts(self, cls: Tensor) -> Tensor:
+        """Run the CMM over the frames' summaries (b, f, d): (b, f, S, d)."""
         assert self.context is not None  # only layers with visual prompts ask
         if self.context.cmm.positions is not None:  # an LSTM takes any number of frames
             check_frames(cls.shape[1], self.num_frames)

@@ -5,7 +5,9 @@ the whole video:
 
     [C_1..C_f, _, E_1, ..., E_f] = V_i([C_1..C_f, P_i, E_1, ..., E_f])        for i > K_s
 
-Before layer K_s+1 a trainable embedding of the frame's position is added to every token of the frame.
+Before layer K_s+1 a trainable embedding of the frame's position is added to every token of the frame. In a tower
+without [CLS], C_j is there the frame's summary that the tower defines (`VisionTower.summarise`); it goes through the
+upper layers, and is read out with the frame's other tokens.
 
 Shapes: `b` videos, `f` frames, `n` patches, `P` prompts, `d` the vision tower's width.
 """
@@ -18,12 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.layers import free_parameter
-from vop.backbones.clip.model import CLIP, VisionTower
+from vop.backbones.layers import free_parameter
+from vop.backbones.sizes import Sizes
+from vop.backbones.towers import CLIP, VisionTower
 from vop.errors import UsageError
 from vop.methods.prompts import PROMPT_STD, LayerPrompts, which_layers
-from vop.methods.vop import VoP, drop_prompts, run_layer
+from vop.methods.vop import VoP, drop_prompts
 from vop.methods.vop_c import VoPC
 from vop.methods.vop_p import VoPP
 from vop.utils.checks import check_frames, check_whole
@@ -39,7 +41,7 @@ class VoPF(VoP):
 
     def __init__(
         self,
-        sizes: ClipSizes,
+        sizes: Sizes,
         *,
         split_layer: int | None = None,
         visual_prompts: int = 8,
@@ -72,15 +74,16 @@ class VoPF(VoP):
         b, f, n, d = patches.shape
         if number == self.split_layer + 1 and self.frame_positions is not None:
             check_frames(f, self.num_frames)
-            positions = self.frame_positions.to(cls.dtype)
-            cls, patches = cls + positions, patches + positions[:, None]
-        parts = [cls, patches.reshape(b, f * n, d)]
+            positions = self.frame_positions.to(cls.dtype)[:, None]
+            cls = vision.summarise(cls, patches).unsqueeze(2)
+            cls, patches = cls + positions, patches + positions
+        parts = [cls.squeeze(2), patches.reshape(b, f * n, d)]
         prompts = self.video_prompts.get(number)
         if prompts is not None:
             parts.insert(1, prompts.to(cls.dtype).expand(b, -1, -1))
-        tokens = run_layer(vision, number, torch.cat(parts, dim=1), cls=f)
+        tokens = vision.run_layer(number, torch.cat(parts, dim=1), summaries=f, frames=f)
         cls, patches = drop_prompts(tokens, before=f, after=f * n)
-        return cls, patches.unflatten(1, (f, patches.shape[1] // f))
+        return cls.unsqueeze(2), patches.unflatten(1, (f, patches.shape[1] // f))
 
 
 class VoPFP(VoPF, VoPP):

@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import CLIP, TextTower, pick
+from vop.backbones.sizes import Sizes
+from vop.backbones.towers import CLIP, TextTower, pick
 from vop.errors import UsageError
 from vop.methods.vop import VoP
 from vop.utils.checks import check_whole
@@ -40,7 +40,7 @@ class VoPModelScope(VoP):
 
     pools_itself = True
 
-    def __init__(self, sizes: ClipSizes, *, text_prompts: int = 8, text_suffix: int = 4, **settings: Any) -> None:
+    def __init__(self, sizes: Sizes, *, text_prompts: int = 8, text_suffix: int = 4, **settings: Any) -> None:
         super().__init__(sizes, text_prompts=text_prompts, **settings)
         check_whole("text_suffix", text_suffix, at_least=0)
         if text_suffix > text_prompts:
@@ -70,7 +70,7 @@ class VoPModelScope(VoP):
         ids = ids.masked_fill(places > eos[:, None], PAD)
         ids = F.pad(ids[:, : self.max_tokens], (0, max(0, self.max_tokens - ids.shape[1])), value=PAD)
         eos = eos.clamp(max=self.max_tokens - 1)
-        return ids.scatter(1, eos[:, None], text.eos_token_id), eos
+        return ids.scatter(1, eos[:, None], text.sizes.eos_token_id), eos
 
     def _insert(self, x: Tensor, number: int) -> Tensor:
         """Insert the prompts: (b, n, d) to (b, n + P, d)."""

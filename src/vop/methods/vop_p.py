@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vop.backbones.clip.config import ClipSizes
+from vop.backbones.sizes import Sizes
+from vop.backbones.towers import VisionTower
 from vop.errors import UsageError
 from vop.methods.prompts import LayerPrompts
 from vop.methods.vop import VoP
@@ -28,9 +29,7 @@ class VoPP(VoP):
         specific_prompts: the number of visual prompts that depend on the position (paper: 4 of 8).
     """
 
-    def __init__(
-        self, sizes: ClipSizes, *, visual_prompts: int = 8, specific_prompts: int = 4, **settings: Any
-    ) -> None:
+    def __init__(self, sizes: Sizes, *, visual_prompts: int = 8, specific_prompts: int = 4, **settings: Any) -> None:
         check_specific(specific_prompts, visual_prompts)
         super().__init__(sizes, visual_prompts=visual_prompts - specific_prompts, **settings)
         self.position_prompts = LayerPrompts(self.visual_layers, self.num_frames, specific_prompts, sizes.vision.width)
@@ -39,12 +38,12 @@ class VoPP(VoP):
         tokens = self.position_prompts.tokens  # (layers, f, S, d)
         return [*super().frame_tables(), *([] if tokens is None else [(tokens, 1)])]
 
-    def frame_prompts(self, number: int, cls: Tensor) -> Tensor | None:
-        shared = super().frame_prompts(number, cls)
+    def frame_prompts(self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor) -> Tensor | None:
+        shared = super().frame_prompts(vision, number, cls, patches)
         specific = self.position_prompts.get(number)  # (f, S, d)
         if specific is None:
             return shared
-        check_frames(cls.shape[1], self.num_frames)
+        check_frames(patches.shape[1], self.num_frames)
         return specific if shared is None else torch.cat([shared.expand(len(specific), -1, -1), specific], dim=1)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from vop import heads, methods
 from vop.backbones import MINI, Backbone
-from vop.backbones.clip.model import CLIP
 from vop.backbones.source import REGISTRY as BACKBONES
+from vop.backbones.towers import CLIP
 from vop.backbones.work import forward_work
 from vop.errors import UsageError, VopError
 from vop.heads.base import Head
@@ -41,7 +41,8 @@ from vop.utils.threads import limit_threads
 from vop.video.clip import MAX_FRAMES
 
 if TYPE_CHECKING:
-    from vop.backbones.clip.tokenizer import Tokenizer
+    from vop.backbones.tokenizer import Tokenizer
+    from vop.video.resizing import Resizing
 
 HEAD_PREFIX = "head."  # marks the settings of the head among those of the method
 SCORE_BYTES = 128 * 2**20  # approximate memory for a block of pairwise scores
@@ -79,7 +80,8 @@ class TextVideoModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.method_name, self.head_name = method_name, head_name
-        self.clip = clip or backbone.load()
+        # An encoder without layers is given to methods that do not need any: the others refuse its sizes.
+        self.clip = clip or cast(CLIP, backbone.load())
         self.method = method
         self.head = head or heads.create(head_name, backbone.sizes, num_frames=method.num_frames)
         self.head.start_from(self.clip)
@@ -106,7 +108,12 @@ class TextVideoModel(nn.Module):
 
     @property
     def image_size(self) -> int:
-        return self.backbone.sizes.image_size
+        return self.backbone.sizes.vision.image_size
+
+    @property
+    def resizing(self) -> Resizing:
+        """How a frame becomes a square for the backbone."""
+        return self.backbone.resizing
 
     @property
     def logit_scale(self) -> float:
@@ -156,7 +163,7 @@ class TextVideoModel(nn.Module):
 
     def _check_ids(self, ids: Tensor) -> None:
         """Raise a UsageError if an id is out of range. On a GPU such an id would crash the process."""
-        known = self.backbone.sizes.vocab_size
+        known = self.backbone.sizes.text.vocab_size
         if ids.numel() and (ids.min() < 0 or ids.max() >= known):
             found = f"{int(ids.min())} to {int(ids.max())}"
             raise UsageError(f"token ids are {found}; this backbone's vocabulary has 0 to {known - 1}")
@@ -203,9 +210,9 @@ class TextVideoModel(nn.Module):
     def logits(self, texts: Tensor, videos: Tensor) -> Tensor:
         """Turn the output of `forward` for t texts and v videos into the logits of the loss, (t, v)."""
         if not self.pairwise:
-            return self._scale() * texts @ videos.T
+            return self._scale() * texts @ videos.T + self._bias()
         scores = self.head.score(texts, videos)
-        return self._scale() * scores if self.head.scaled else scores
+        return self._scale() * scores + self._bias() if self.head.scaled else scores
 
     @torch.no_grad()
     def score(self, texts: Tensor, frames: Tensor) -> Tensor:
@@ -227,10 +234,17 @@ class TextVideoModel(nn.Module):
         """Return the logit scale, with a gradient if it is trained."""
         return self.clip.log_logit_scale.exp()
 
+    def _bias(self) -> Tensor | float:
+        """Return what a backbone of the sigmoid loss adds to its logits; 0 for others."""
+        return 0.0 if self.clip.logit_bias is None else self.clip.logit_bias
+
     def limit_logit_scale(self) -> None:
-        """Limit a trained logit scale to CLIP's maximum after a step. During a step this would stop the gradient."""
+        """Limit a trained logit scale to CLIP's maximum after a step. During a step this would stop the gradient.
+
+        The sigmoid loss has no such limit.
+        """
         scale = self.clip.log_logit_scale
-        if scale.requires_grad:
+        if scale.requires_grad and self.backbone.sizes.loss == "infonce":
             scale.data.clamp_(max=math.log(MAX_LOGIT_SCALE))
 
     @torch.no_grad()
@@ -414,7 +428,7 @@ def attach(clip: CLIP, method: Method, head: Head) -> None:
     """Attach a method to a frozen backbone. Some methods train parts of it or add modules to it."""
     method.attach(clip)
     if not head.scaled:  # the logit scale would get no gradient
-        clip.log_logit_scale.requires_grad_(False)
+        clip.train_logit_scale(False)
 
 
 def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from vop import heads, methods
-from vop.backbones.clip.config import ClipSizes
-from vop.backbones.clip.model import CLIP
+from vop.backbones.sizes import Sizes
+from vop.backbones.towers import CLIP
 from vop.methods.baselines import layer_parameters
 from vop.models.model import attach, split_settings
 
@@ -25,9 +25,7 @@ class ParameterCount:
     true_percent: float
 
 
-def count_parameters(
-    sizes: ClipSizes, *, only: Sequence[str] | None = None, **settings: Any
-) -> dict[str, ParameterCount]:
+def count_parameters(sizes: Sizes, *, only: Sequence[str] | None = None, **settings: Any) -> dict[str, ParameterCount]:
     """Count the parameters of every method on a backbone of `sizes`, or only of the methods in `only`.
 
     Each method takes those of the `settings` that it has. No weights are allocated (meta device).
@@ -39,7 +37,7 @@ def count_parameters(
     return counts
 
 
-def count_model(name: str, sizes: ClipSizes, *, head: str = heads.MEAN, settings: dict[str, Any]) -> ParameterCount:
+def count_model(name: str, sizes: Sizes, *, head: str = heads.MEAN, settings: dict[str, Any]) -> ParameterCount:
     """Count the parameters that a method trains, including those in the backbone, and those of the head.
 
     The paper has no heads, so its count excludes them.

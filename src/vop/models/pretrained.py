@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import torch
 
 from vop import heads, methods
 from vop.backbones import DEFAULT_HUB_ID, MINI, Backbone, find_backbone
-from vop.backbones.clip.model import CLIP
 from vop.backbones.source import REGISTRY as BACKBONES
-from vop.backbones.source import is_hub_id, without_hub_prefix
+from vop.backbones.source import SHORT_NAMES, UnknownBackbone, is_hub_id, without_hub_prefix
+from vop.backbones.towers import CLIP
 from vop.errors import UsageError, VopError, unknown_setting
 from vop.methods.base import Method
 from vop.models.model import TextVideoModel, split_settings
@@ -102,7 +103,7 @@ def _open(name: str, *, backbone: str | None, dtype: torch.dtype, beside: Sequen
     if folder is not None and not folder.is_dir():
         folder = _from_hub(name)
     if folder is None or not is_run(folder):
-        found = find_backbone(name)
+        found = _plain_clip(name)
         method = methods.create("zero-shot", found.sizes)
         clip = _shared_clip(found, method, beside, dtype=dtype)
         return TextVideoModel(found, "zero-shot", method, dtype=dtype, clip=clip)
@@ -116,6 +117,20 @@ def _open(name: str, *, backbone: str | None, dtype: torch.dtype, beside: Sequen
     fill_trained(folder, model.trainable(), method=config.method)
     model.card = config.card
     return model
+
+
+def _plain_clip(name: str) -> Backbone:
+    """Find a backbone. If the name is unknown, the error describes all names that `load` takes."""
+    try:
+        return find_backbone(name)
+    except UnknownBackbone as error:
+        built_in = BACKBONES.names()
+        near = get_close_matches(name, [*built_in, *SHORT_NAMES], n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(
+            f"{name!r} is neither a run's folder, a backbone's folder, a hub id (OWNER/NAME) nor "
+            f"{' or '.join(built_in)}; {hint}give the folder that `vop train --out` wrote, or use {MINI}"
+        ) from error
 
 
 def _check_packages(config: RunConfig) -> None:

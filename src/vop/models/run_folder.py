@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
-from vop.backbones.source import check_header
+from vop.backbones.files import check_header
 from vop.config import validated
 from vop.errors import UsageError, VopError
 from vop.heads import MEAN

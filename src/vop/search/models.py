@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.backbones import MINI
 from vop.errors import VopError
 from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig
+from vop.video.resizing import Resizing
 
 if TYPE_CHECKING:
     from vop.models.model import TextVideoModel
@@ -21,9 +21,10 @@ def fingerprint(model: TextVideoModel) -> str:
     """A hash, 16 hexadecimal digits, of all that determines the embeddings: backbone, method, settings, weights."""
     decisive = {
         "backbone": model.backbone.content_hash(),
-        "sizes": asdict(model.backbone.sizes),
+        "sizes": model.backbone.sizes.identity(),
         "mean": model.backbone.mean,
         "std": model.backbone.std,
+        **_resizing(model.backbone.resizing),
         "method": model.method_name,
         "settings": model.method.settings,
         "head": [model.head_name, model.head.settings],
@@ -33,6 +34,13 @@ def fingerprint(model: TextVideoModel) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _resizing(resizing: Resizing) -> dict[str, str]:
+    """What differs from CLIP's resizing."""
+    usual = Resizing(resizing.size)
+    values = {"resize": (resizing.mode, usual.mode), "interpolation": (resizing.interpolation, usual.interpolation)}
+    return {name: value for name, (value, default) in values.items() if value != default}
 
 
 def describe(model: TextVideoModel, *, name: str, column: str) -> LibraryModel:

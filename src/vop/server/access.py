@@ -1,4 +1,4 @@
-"""Settings of who may use the server: the access token, the allowed host names and the root path."""
+"""Settings of the server's access: the token, the allowed host names and the root path."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from vop.errors import UsageError
 
 AUTO, VARIABLE = "auto", "VOP_TOKEN"
-MAX_TOKEN_BYTES = 4096  # longest file or form with a token that is read
+MAX_TOKEN_BYTES = 4096  # read from a file or a form with a token
 RESERVED_PATHS = ("api", "page", "healthz", "metrics")
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,}")
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\s\[\]:/?#@]+)(:\d{1,5})?")
@@ -32,10 +32,10 @@ def choose_token(
     """Return the access token that clients must send, or None if they need none.
 
     Args:
-        host: the address to listen on; one that other machines reach needs a token or `no_token`.
+        host: the address to listen on. If other machines can reach it, a token or `no_token` is required.
         token: the token itself, or "auto" for a new one.
         token_file: a file with the token on one line. If neither is given, `VOP_TOKEN` in the environment is read.
-        no_token: lets other machines in without a token.
+        no_token: whether other machines need no token.
 
     Raises:
         UsageError: other machines could reach the server without a token, or the token is too short.
@@ -55,7 +55,7 @@ def choose_token(
     raise UsageError(
         f"other machines can reach --host {host}: give --token auto (or your own token, in --token-file FILE or "
         f"{VARIABLE}), so that only people who have the token can search and watch the videos, or --no-token to let "
-        "everybody in"
+        "everyone in"
     )
 
 
@@ -112,8 +112,8 @@ def is_ip_address(name: str) -> bool:
 class AllowedHosts:
     """The host names that a server without a token answers to.
 
-    The owner of another site can let its name point to this machine (DNS rebinding), so that browsers take the server
-    for a part of that site. Only the `Host` header of the request tells the difference.
+    The owner of another site can point its name to this machine (DNS rebinding), so that browsers treat the server as
+    a part of that site. Only the `Host` header of the request shows the difference.
 
     Args:
         host: the address that the server listens on. If it stands for all addresses of the machine, any IP address is

@@ -48,8 +48,8 @@ def create_app(
 
     Args:
         libraries: folders. Libraries with the same name get a number.
-        token: access token that clients must send; None for none.
-        hosts: host names that the server answers to; by default those of this machine.
+        token: access token that clients must send; None if they need none.
+        hosts: allowed host names (default: those of this machine).
         max_requests: maximum number of requests in progress. Further requests get status 503.
         max_uploads: maximum number of uploads at the same time.
         root_path: path at which a proxy serves the page, such as "/videos".
@@ -86,7 +86,7 @@ def create_app(
     )
     app.state.services = services
     app.add_middleware(SecurityMiddleware, hosts=hosts or AllowedHosts(), token=token, root_path=root_path)
-    app.add_middleware(CloseUnreadRequests)  # outside the other, which may refuse requests without reading them
+    app.add_middleware(CloseUnreadRequests)  # around SecurityMiddleware, which may refuse requests without reading them
     app.add_middleware(MonitoringMiddleware, metrics=services.metrics)
     for error, status in _STATUS.items():
         app.add_exception_handler(error, _error_handler(status))

@@ -36,14 +36,14 @@ class ClipWriter(Protocol):
 class ClipCache:
     """Clips as files in a folder. The least recently used are removed when they take more than `max_bytes`.
 
-    Threads that ask for the same clip at the same time have it written once. A file that is being sent keeps its
-    content when it is removed here. Only one cache at a time may use the folder; a later one takes over its files.
+    If several threads ask for the same clip at the same time, it is written once. Removing a clip does not affect a
+    response that is sending it. Only one cache at a time may use the folder; a later one uses its files again.
 
     Args:
-        write: writes a clip; its errors go to all callers that wait for it.
+        write: writes a clip. All callers that wait for the clip get its error.
 
     Attributes:
-        hits, misses: number of clips that were in the cache, and that had to be written.
+        hits, misses: number of requested clips that were in the cache, and that were not.
     """
 
     def __init__(self, folder: str | Path, *, max_bytes: int, write: ClipWriter = export_clip) -> None:
@@ -75,7 +75,7 @@ class ClipCache:
 
         Args:
             start_seconds, end_seconds, duration_seconds: as in `export_clip`.
-            check: raises an error if the path now leads to another file. The new clip is then deleted.
+            check: is called after writing. If it raises an error, the new clip is deleted.
 
         Raises:
             VideoError: the video does not exist, or has no such clip.
@@ -107,7 +107,7 @@ class ClipCache:
                     _check_or_remove(check, file)
                 self._keep(file)
             future.set_result(file)
-        except BaseException as error:  # the other threads must not wait for ever
+        except BaseException as error:  # the other threads must not wait forever
             self._remove_unfinished(file.name)
             future.set_exception(error)
         finally:
@@ -115,7 +115,7 @@ class ClipCache:
                 del self._pending[file.name]
 
     def _make_room_and_write(self, write: Callable[[], None]) -> None:
-        """Writes a clip. If the disk is full, removes half of the others and tries again."""
+        """Writes a clip. If the disk is full, removes half of the cache and tries again."""
         try:
             _write(write)
         except StorageFull as error:
@@ -126,7 +126,7 @@ class ClipCache:
 
     def _is_cached(self, file: Path) -> bool:
         with self._lock:
-            if file.name not in self._sizes or not file.exists():  # somebody may have emptied the folder
+            if file.name not in self._sizes or not file.exists():  # another program may have emptied the folder
                 self.misses += 1
                 return False
             self.hits += 1
@@ -157,7 +157,7 @@ def _write(write: Callable[[], None]) -> None:
     except (UsageError, VideoError):
         raise
     except VopError as error:  # the file cannot be written
-        raise StorageFull("the server has no room for the moment now; try again later") from error
+        raise StorageFull("the server's disk is full, so the clip cannot be written; try again later") from error
 
 
 def _file_name(path: Path, start_seconds: float, end_seconds: float) -> str:
@@ -165,7 +165,7 @@ def _file_name(path: Path, start_seconds: float, end_seconds: float) -> str:
         path = path.resolve()
         state = path.stat()
     except OSError as error:
-        raise VideoError(path, "there is no such file") from error
+        raise VideoError(path, "the file does not exist") from error
     identity = [str(path), state.st_size, state.st_mtime_ns, start_seconds, end_seconds, CLIP_VERSION]
     return f"moment-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:40]}.mp4"
 

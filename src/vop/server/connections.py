@@ -17,17 +17,17 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-HEAD_SECONDS = 10.0  # for all headers of a request, from its first byte or from connecting
+HEAD_SECONDS = 10.0  # for all headers of a request, from its first byte, or from connecting for the first request
 KEEP_ALIVE_SECONDS = 30  # between a response and the next request
-STALLED_SECONDS = 5.0  # without reading; then the connection may be closed if others need it
-YOUNG_SECONDS = 0.2  # in which the first request of a new connection arrives
-LINGER_SECONDS = 1.0  # in which a client reads a response that came before it had sent its whole request
+STALLED_SECONDS = 5.0  # without reading the response; then the connection may be closed if others need it
+YOUNG_SECONDS = 0.2  # for a new connection to send its first request; until then it is not idle
+LINGER_SECONDS = 1.0  # for a client to read a response that was sent before its whole request arrived
 MAX_CONNECTIONS = 1000
 MIN_CONNECTIONS = 8  # a browser opens 6
-EXPENDABLE = "expendable"  # in a request's state: its response is only being delayed
+EXPENDABLE = "expendable"  # key in a request's state: only a delay keeps the connection open
 _MAX_HEAD_BYTES = 2**20  # enough for a query of ten thousand words in any script
-_SHUTDOWN_SECONDS = 1  # that requests in progress have after Ctrl-C
-_RESERVED_FILES = 40  # for the libraries' tables, uploads, and the processes that decode
+_SHUTDOWN_SECONDS = 1  # for requests in progress, after Ctrl-C
+_RESERVED_FILES = 40  # for the libraries' tables, uploads, and the decoding processes
 _PAUSE_SECONDS = 0.05
 _WARNING_SECONDS = 600.0
 
@@ -70,10 +70,10 @@ class Connection(H11Protocol):
         super().resume_writing()
 
     def idle_rank(self) -> tuple[int, float] | None:
-        """Return a rank: the connection with the lowest is closed first for a new one. None if it is in use.
+        """Return a rank, or None if the connection is in use. The lowest rank is closed first to make room.
 
-        Clients without a request come first, then delayed responses, then responses that the client does not read; of
-        each kind the one that has waited longest.
+        Connections without a request come first, then delayed responses, then responses that the client does not read.
+        Within each group, the connection that has waited longest comes first.
         """
         now = self.loop.time()
         if self._closed:
@@ -91,7 +91,7 @@ class Connection(H11Protocol):
         self.transport.abort()
 
     def _is_in_progress(self) -> bool:
-        # uvicorn's annotation says that there always is a cycle; there is none before the first request.
+        # uvicorn's annotation lacks None, the value before the first request.
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.response_complete
 
@@ -147,7 +147,7 @@ class Server(uvicorn.Server):
         self._warned = float("-inf")
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        super().run(sockets=[])  # asyncio must not accept from a socket: it spins while no descriptor is free
+        super().run(sockets=[])  # this class accepts connections itself: asyncio spins while no descriptor is free
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -202,11 +202,11 @@ class Server(uvicorn.Server):
     def _warn(self, error: OSError) -> None:
         if time.monotonic() - self._warned >= _WARNING_SECONDS:
             self._warned = time.monotonic()
-            log.warning("new connections have to wait: %s; raise the limit (ulimit -n) if this lasts", error.strerror)
+            log.warning("new connections must wait: %s; raise the limit (ulimit -n) if this lasts", error.strerror)
 
 
 def connections_that_fit() -> int:
-    """Return how many connections this process has descriptors for, each with one file to send or receive."""
+    """Return the number of connections that this process has descriptors for, each with a file to send or receive."""
     try:
         import resource
     except ImportError:  # Windows, which has no such limit
@@ -224,10 +224,10 @@ def _open_files() -> int:
 
 
 class CloseUnreadRequests:
-    """Middleware that closes the connection after a response to a request whose body was not read to its end.
+    """Middleware that closes the connection if a request was answered before its body was read to the end.
 
-    The client first gets a moment to read the response. Closing immediately, with bytes on their way, would reset the
-    connection, which many clients report instead of the response.
+    The client gets a moment to read the response before that. Closing immediately, while the client is sending, would
+    reset the connection, and many clients report that instead of the response.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -246,7 +246,7 @@ def _has_body(headers: Headers) -> bool:
 
 
 class _RequestBody:
-    """The body of a request, and whether it has been read to its end."""
+    """The body of a request. Records whether it was read to the end."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope, self._receive, self._send = scope, receive, send

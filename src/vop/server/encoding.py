@@ -17,7 +17,7 @@ from vop.search import queries
 from vop.search.queries import Sentence, Vector
 
 BATCH_SIZE = 64  # texts in one forward pass; larger batches are no faster per text on a CPU
-CACHE_SIZE, CACHED_CHARACTERS = 4096, 1000  # texts, and the longest that is cached: some megabytes
+CACHE_SIZE, CACHED_CHARACTERS = 4096, 1000  # texts, and their maximum length: a few megabytes in all
 
 T = TypeVar("T")
 Encoded = tuple[Vector, list[str]]  # a query as a unit vector (e,), and notes for the user
@@ -30,10 +30,10 @@ class Batcher(Generic[T]):
     It adds no delay: texts that arrive during a call are in the next one.
 
     Args:
-        compute: returns a result for each of several different texts; runs in `thread`.
+        compute: returns a result for each of a list of different texts; runs in `thread`.
         thread: an executor with one thread.
         batch_size: maximum number of texts in a call.
-        cache_size: number of results to keep; the least recently used are dropped.
+        cache_size: maximum number of cached results. The least recently used are removed.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Encoder:
     """Encodes queries with a model. Models that share a backbone also share its thread.
 
     Args:
-        on_encoded: is called after each forward pass.
+        on_encoded: called after each forward pass.
     """
 
     def __init__(self, model: TextVideoModel, thread: Executor, *, on_encoded: OnEncoded) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from vop.errors import UsageError, VopError
 
-CLIENT_CLOSED_REQUEST = 499  # nobody reads this response; the number is nginx's
+CLIENT_CLOSED_REQUEST = 499  # for the logs only; nginx uses this number
 
 
 class Unavailable(VopError):
-    """The server cannot answer now; try again soon: status 503 with Retry-After."""
+    """The server is busy or not ready. Status 503 with Retry-After."""
 
 
 class NotFound(UsageError):
-    """No library, view, video or segment has this name or id: status 404."""
+    """A library, view, video or segment does not exist. Status 404."""
 
 
 class StorageFull(VopError):
-    """The server's disk is full: status 507."""
+    """The server's disk is full. Status 507."""

@@ -68,7 +68,7 @@ def _check_regular(path: Path, state: os.stat_result) -> None:
 
 
 def identity_of(state: os.stat_result) -> tuple[int, ...]:
-    """Return a value that differs between any two files, and between two contents of one file."""
+    """Return a value that changes if a path leads to another file, or if the file's content changes."""
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
@@ -135,7 +135,7 @@ class OpenFileResponse(Response):
     def _range(self, headers: Headers) -> tuple[int, int] | None:
         """Return the requested first byte and the end, or None for the whole file.
 
-        If the file has no such bytes, the first is not before the end.
+        For a range after the end of the file, the first byte is not before the end.
         """
         condition = headers.get("if-range")
         if condition is not None and condition.strip() not in (self._etag, self._modified):
@@ -157,7 +157,7 @@ class OpenFileResponse(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send(self, receive: Receive, send: Send, start: int, end: int) -> None:
-        """Send the bytes. If the file became shorter, end the connection early, so that the client notices."""
+        """Send the bytes. If the file has become shorter, end the response early, so that the client notices."""
         disconnected = asyncio.ensure_future(_disconnected(receive))
         try:
             while start < end and not disconnected.done():

@@ -78,7 +78,7 @@ class ServedLibrary:
 
     Attributes:
         name: its name in URLs, unique on this server.
-        open: its models. They may be older than the library, if it has just moved to other models.
+        open: the open models. They are out of date if the library has just moved to other models.
     """
 
     def __init__(self, name: str, library: Store, open: OpenModels, libraries: Libraries) -> None:
@@ -129,7 +129,7 @@ class ServedLibrary:
 
     @contextmanager
     def unchanged(self, models: tuple[LibraryModel, ...]) -> Iterator[None]:
-        """Discard the block's results if the library moves to other models during the block.
+        """Raise an error if the library moves to other models during the block, because the results may mix both.
 
         Raises:
             Unavailable: the library has moved.
@@ -166,7 +166,8 @@ class View:
         """Return the library's current models and this view's encoder.
 
         Raises:
-            as `ServedLibrary.current_models`.
+            NotFound: the library has fewer models than when the view was listed.
+            Unavailable, VopError: as for `ServedLibrary.current_models`.
         """
         open = self.served.current_models()
         if self.number >= len(open.encoders):
@@ -196,7 +197,7 @@ class Libraries:
 
     Args:
         precision: precision of the models: auto, bf16 or fp32.
-        on_encoded: is called after each forward pass.
+        on_encoded: called after each forward pass.
 
     Raises:
         UsageError: a model does not exist.
@@ -253,7 +254,7 @@ def _find(kind: str, name: str, known: Mapping[str, T]) -> T:
 
 
 def _unique_name(name: str, taken: Mapping[str, ServedLibrary]) -> str:
-    """Return a name for URLs: letters, digits, - and _, so that a view's number can follow a point."""
+    """Return a name for URLs: letters, digits, - and _. A dot separates the number of a view."""
     name = re.sub(r"[^\w-]+", "-", name).strip("-") or "library"
     numbered = (f"{name}-{number}" for number in count(2))
     return name if name not in taken else next(other for other in numbered if other not in taken)

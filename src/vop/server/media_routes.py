@@ -1,6 +1,6 @@
-"""Routes of the API for pictures: thumbnail strips, videos, and clips that every browser plays.
+"""Routes of the API for media: thumbnail strips, videos, and clips that every browser plays.
 
-Requests name videos and segments by their ids only, so that no path from outside reaches the file system.
+Requests name videos and segments only by their ids, so that no path in a URL reaches the file system.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from vop.server.schemas import ClipParameters
 
 router = APIRouter(prefix="/api/libraries/{library}", responses=PROBLEMS, default_response_class=Response)
 
-_CACHE_FOR_EVER = "private, max-age=31536000, immutable"  # an id always stands for the same content
+_CACHE_FOREVER = "private, max-age=31536000, immutable"  # an id always stands for the same content
 _CACHE_FOR_AN_HOUR = "private, max-age=3600"
 _BROWSER_TYPES = {".webm": "video/webm", ".mkv": "video/webm"}  # of files that browsers play; all others are MP4
 _OTHER_TYPES = {".avi": "video/x-msvideo", ".mkv": "video/matroska", ".wmv": "video/x-ms-wmv", ".ts": "video/mp2t"}
@@ -42,7 +42,7 @@ _OTHER_TYPES = {".avi": "video/x-msvideo", ".mkv": "video/matroska", ".wmv": "vi
 async def strip(request: Request, services: ServicesDependency, library: LibraryName, segment: SegmentId) -> Response:
     """Send the thumbnail strip of a segment."""
     served, etag = services.libraries.library(library), f'"{segment}"'
-    headers = {"ETag": etag, "Cache-Control": _CACHE_FOR_EVER}
+    headers = {"ETag": etag, "Cache-Control": _CACHE_FOREVER}
     if is_unchanged(request.headers, etag):
         return Response(status_code=304, headers=headers)
     with unknown_ids_as_not_found():
@@ -91,10 +91,10 @@ async def moment(
 
 
 def _open_indexed(library: Store, video: str) -> tuple[IndexedVideo, OpenFile]:
-    """Return a video and its open file, if its size and modification time are those that were indexed.
+    """Return a video and its open file. Its size and modification time must be those in the library.
 
     Raises:
-        HTTPException: 404, the file is a different one or cannot be opened.
+        HTTPException: 404, the file has changed or cannot be opened.
         Unavailable: too many files are open.
     """
     with unknown_ids_as_not_found():
@@ -115,7 +115,7 @@ def _open_indexed(library: Store, video: str) -> tuple[IndexedVideo, OpenFile]:
 
 
 def _check_unchanged(library: Store, file: OpenFile, path: Path) -> None:
-    """Raise an error if the path now leads to another file, so that data read by path may be wrong."""
+    """Raise an error if the path no longer leads to the open file: a clip of that path may show another video."""
     try:
         same = identity_of(path.stat()) == identity_of(file.state)
     except OSError:
@@ -128,7 +128,7 @@ def _open_clip(path: Path) -> OpenFile:
     try:
         return OpenFile(path)
     except OSError:
-        raise Unavailable("the moment was removed from the cache to make room for others; try again") from None
+        raise Unavailable("the clip was removed from the cache to make room for others; try again") from None
 
 
 def _changed(library: Store, path: Path) -> HTTPException:

@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 
 class MediaWorker:
-    """A few processes for jobs on files that may be hostile.
+    """A few processes for jobs on files that may be malicious.
 
     Up to `max_workers` jobs of different threads run at the same time; further ones wait. A job that takes too long is
-    killed with its process, and a crash ends only its job. Both raise a VideoError in the caller, and a new process
-    replaces the old one. The processes start with the first job or with `warm`. They end with `close`, for good, and
-    with the process that started them, however it ends.
+    killed with its process, and a crash ends only its own job. Both raise a VideoError in the caller, and a new process
+    replaces the old one. The first job, or `warm`, starts the processes. `close` ends them permanently. They also end
+    with the process that started them, even if it is killed.
 
     Args:
-        seconds: maximum time of a job, without its waiting time.
+        seconds: maximum time of a job, not counting the time that it waits.
     """
 
     def __init__(self, *, max_workers: int = 2, seconds: float = 60.0) -> None:
         if max_workers < 1:
             raise UsageError(f"max_workers is {max_workers}; at least 1 is needed")
         if not seconds > 0:
-            raise UsageError(f"seconds is {seconds}; a job needs more than 0")
+            raise UsageError(f"seconds is {seconds}; it must be more than 0")
         self.max_workers = max_workers
         self._processes = DecodingProcesses(seconds=seconds)
         self._turns = threading.BoundedSemaphore(max_workers)
@@ -93,8 +93,8 @@ class MediaWorker:
         """Call `function(path, …)` in one of the processes.
 
         Raises:
-            VideoError: it took too long or too much memory, or its process crashed.
-            Exception: any that the function raised.
+            VideoError: the function took too much time or memory, or its process crashed.
+            Exception: any other error that the function raised.
         """
         with self._turns:
             return self._processes.call(function, path, *args, **kwargs)

@@ -65,7 +65,7 @@ class Metrics:
     def watch(
         self, libraries: Libraries, requests: ConcurrencyLimiter, uploads: UploadLimiter, clips: ClipCache
     ) -> None:
-        """Add metrics that are read from these objects at each scrape."""
+        """Add metrics whose values are read from these objects at each scrape."""
         self._registry.register(_Figures(libraries, requests, uploads, clips))
 
     def text(self) -> bytes:
@@ -80,10 +80,10 @@ class _Figures(Collector):
         self._libraries, self._requests, self._uploads, self._clips = libraries, requests, uploads, clips
 
     def collect(self) -> Iterator[Metric]:
-        yield _gauge("vop_requests_in_progress", "Requests that are in work or wait.", self._requests.active)
-        yield _gauge("vop_requests_limit", "Above it, requests are refused with status 503.", self._requests.limit)
+        yield _gauge("vop_requests_in_progress", "Requests in progress or waiting.", self._requests.active)
+        yield _gauge("vop_requests_limit", "Limit of requests in progress or waiting.", self._requests.limit)
         yield _gauge("vop_uploads_in_progress", "Files that are being received.", self._uploads.active)
-        clips = CounterMetricFamily("vop_clip_cache_requests", "Clips that were asked for.", labels=("result",))
+        clips = CounterMetricFamily("vop_clip_cache_requests", "Requests for clips.", labels=("result",))
         clips.add_metric(["hit"], self._clips.hits)
         clips.add_metric(["miss"], self._clips.misses)
         yield clips
@@ -95,7 +95,7 @@ class _Figures(Collector):
         figures = {
             "segments": GaugeMetricFamily("vop_library_segments", "Segments in the library.", labels=("library",)),
             "videos": GaugeMetricFamily("vop_library_videos", "Videos in the library.", labels=("library",)),
-            "failures": GaugeMetricFamily("vop_library_failures", "Files that failed.", labels=("library",)),
+            "failures": GaugeMetricFamily("vop_library_failures", "Files not indexed completely.", labels=("library",)),
         }
         for name, served in self._libraries.by_name.items():
             status = served.status()

@@ -15,7 +15,7 @@ from vop.utils.text import count
 FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.1, 5.0  # of the response to a wrong token
 FORGET_SECONDS = 300.0  # after which a client's wrong tokens no longer count
 _MAX_CLIENTS = 10_000
-YIELD_AFTER_SECONDS, YIELD_RATE = 3.0, 64 * 2**10  # older and slower uploads (bytes per second) give up their slots
+YIELD_AFTER_SECONDS, YIELD_RATE = 3.0, 64 * 2**10  # an older upload below this rate (bytes/s) may lose its slot
 
 
 class ConcurrencyLimiter:
@@ -50,8 +50,8 @@ class UploadSlot:
     Attributes:
         received_bytes: bytes of the file that have arrived.
         began: start time on the event loop's clock.
-        waiting: limits the time until the next part of the file; None if none is waited for.
-        given_up: another upload needed the slot.
+        waiting: the timeout for the next part of the file; None while no part is expected.
+        given_up: whether another upload has taken the slot.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class UploadLimiter:
 
     @contextmanager
     def slot(self) -> Iterator[UploadSlot]:
-        """Hold a slot. If all are taken, take that of the slowest client.
+        """Hold a slot. If all are taken, take the slot of the slowest client.
 
         Raises:
             Unavailable: all slots are taken, and no client is slow.
@@ -118,7 +118,7 @@ class UploadLimiter:
         """Count bytes of a file.
 
         Raises:
-            Unavailable: all files together take too many.
+            Unavailable: all files together are too large.
         """
         slot.received_bytes += size
         if sum(slot.received_bytes for slot in self._slots) > self.max_total_bytes:

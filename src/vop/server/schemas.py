@@ -17,7 +17,7 @@ from vop.server.libraries import ServedStatus, View
 from vop.utils.text import count
 
 MAX_K = 1000
-MAX_SENTENCES, MAX_CHARACTERS = 32, 100_000  # of a query, and of each sentence
+MAX_SENTENCES, MAX_CHARACTERS = 32, 100_000  # sentences of a query, characters of a sentence
 MAX_WEIGHT, WEIGHT_DIGITS = 1e6, 6  # so that the length of a weighted sum fits float32
 MAX_CLIP_SECONDS = 60.0
 
@@ -57,7 +57,7 @@ class SearchParameters(_FilterParameters):
 
 
 class SentenceParameters(SearchParameters):
-    """Sentences to search for, each with a weight, or all without."""
+    """Sentences to search for. Either each sentence has a weight, or none has."""
 
     q: list[_Text] = Field([], max_length=MAX_SENTENCES, description="A sentence.")
     w: list[Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)]] = Field(
@@ -72,8 +72,8 @@ class SentenceParameters(SearchParameters):
         """
         if self.w and len(self.w) != len(self.q):
             raise UsageError(
-                f"there are {count('weight', len(self.w))} (w) for {count('sentence', len(self.q))} (q); "
-                "give one for each, or none"
+                f"w has {count('weight', len(self.w))}, but q has {count('sentence', len(self.q))}; "
+                "give a weight for each sentence, or none"
             )
         weights = [round(weight, WEIGHT_DIGITS) for weight in self.w] or [1.0] * len(self.q)
         return [Sentence(text, weight) for text, weight in zip(self.q, weights, strict=True)]
@@ -107,7 +107,7 @@ class ClipParameters(BaseModel):
 
 
 class Result(BaseModel):
-    """A search result. `media_url` plays it from `media_start_seconds` on."""
+    """A search result. To play it, open `media_url` and start at `media_start_seconds`."""
 
     path: str
     name: str = Field(description="The file's name.")
@@ -155,7 +155,7 @@ class Result(BaseModel):
 
 
 class SearchResponse(BaseModel):
-    """Moments, best first, at most one of each video."""
+    """Moments, best first, at most one for each video."""
 
     results: list[Result]
     seconds: float = Field(description="Duration of the search.")

@@ -140,6 +140,6 @@ def _response(
 ) -> SearchResponse:
     services.metrics.search(view.id, query)
     if not all(moment.plays_in_browsers for moment in moments):
-        services.warm_worker()  # the page plays moments under the pointer
+        services.warm_worker()  # the page will ask for clips as soon as the user points at a moment
     results = [Result.of(moment, view.served.name, root_path=request.scope["root_path"]) for moment in moments]
     return SearchResponse(results=results, seconds=round(time.perf_counter() - began, 4), notes=list(notes))

@@ -42,11 +42,11 @@ log = logging.getLogger("vop.server")
 
 
 class SecurityMiddleware:
-    """Refuses requests without permission, adds security headers, and logs the details of internal errors.
+    """Refuses unauthorised requests, adds security headers, and logs the details of internal errors.
 
     Args:
         hosts: allowed host names of a server without a token. With a token any name is allowed, also a proxy's:
-            a page of another site does not have the token, and the cookie belongs to the name that set it.
+            a page of another site does not have the token, and browsers send the cookie only to the name that set it.
         token: the access token that clients must send, as `Authorization: Bearer TOKEN` or in the cookie that
             `/?token=TOKEN` and the sign-in form set.
         root_path: path at which a proxy serves the page, such as "/videos". Requests may contain it or not.
@@ -95,9 +95,9 @@ class SecurityMiddleware:
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         path = request.scope["path"].removeprefix(self._root_path)
         if self._token is None and host not in self._hosts:
-            hint = "open it under the address of its --host; behind a proxy it needs a --token"
+            hint = "use the address of --host; behind a proxy, start the server with a --token"
             return _refuse(400, f"the host name {host!r} is not allowed; {hint}")
-        # The page of another site could not read the responses, but it could keep the server busy.
+        # A page of another site could not read the responses, but it could keep the server busy.
         if path.startswith(("/api/", "/metrics")) and request.headers.get("sec-fetch-site") == "cross-site":
             return _refuse(403, "pages of other sites may not send requests to this server; open its own page")
         if request.method not in _SAFE_METHODS and origin is not None and origin.partition("://")[2] != host:
@@ -196,7 +196,7 @@ def _wants_html(request: Request, path: str) -> bool:
 
 
 async def _submitted_token(request: Request) -> str:
-    """Return the token in the sign-in form; "" if the form is too long or too late."""
+    """Return the token in the sign-in form; "" if the form is too long or arrives too late."""
     body = b""
     with suppress(TimeoutError, ClientDisconnect):
         async with asyncio.timeout(FORM_SECONDS):

@@ -22,7 +22,7 @@ from vop.utils.threads import usable_cores
 MAX_REQUESTS = 256  # at once
 MAX_UPLOADS = 32  # at once
 MAX_UPLOAD_BYTES = 512 * 2**20
-LARGE_UPLOADS = 8  # of the largest size, for which the disk needs room
+LARGE_UPLOADS = 8  # files of the maximum size that uploads may take on the disk, all together
 MEDIA_WORKERS = 2
 MAX_CLIPS_BYTES = 2 * 2**30  # and no more than a quarter of the free space
 
@@ -63,7 +63,7 @@ class Services:
         self.uploads = UploadLimiter(max_uploads, max_total_bytes=LARGE_UPLOADS * max_upload_bytes)
         self.worker = MediaWorker(max_workers=MEDIA_WORKERS)
         self._search_threads = ThreadPoolExecutor(max(2, usable_cores()), thread_name_prefix="search")
-        self._media_threads = ThreadPoolExecutor(1 + MEDIA_WORKERS, thread_name_prefix="media")  # wait for the worker
+        self._media_threads = ThreadPoolExecutor(1 + MEDIA_WORKERS, thread_name_prefix="media")  # they only wait
         self._is_worker_warm = False
         self._temporary = tempfile.TemporaryDirectory(prefix="vop-serve-", ignore_cleanup_errors=True)
         self.folder = Path(self._temporary.name)
@@ -82,7 +82,7 @@ class Services:
         return await asyncio.get_running_loop().run_in_executor(self._media_threads, call)
 
     def warm_worker(self) -> None:
-        """Start the decoding processes before they are needed, because that takes seconds."""
+        """Start the decoding processes early, because starting takes seconds."""
         if not self._is_worker_warm:
             self._is_worker_warm = True
             self._media_threads.submit(self.worker.warm)

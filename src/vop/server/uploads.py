@@ -1,7 +1,7 @@
-"""Stream uploaded files to disk up to a limit, and always remove them again.
+"""Stream uploaded files to disk up to a limit, and always remove them afterwards.
 
-A client that sends slowly cannot keep others from uploading: it has to be faster than a minimum rate, and if all slots
-are taken, the slowest gives up its own.
+A slow client cannot keep others from uploading: it must reach a minimum rate, and if all slots are taken, the slowest
+upload loses its slot.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FIELD = "file"
 UPLOAD_SECONDS = 600.0  # for the whole file
 SILENT_SECONDS = 20.0  # without data; a client that has disappeared must not keep its slot
 GRACE_SECONDS = 20.0  # for a slow start or a pause
-MIN_RATE = 4 * 2**10  # bytes per second, on average, after that
+MIN_RATE = 4 * 2**10  # bytes per second, on average, after the grace period
 MAX_PARTS = 64  # of a form
 _MAX_OVERHEAD_BYTES = 2**16  # of a body besides the file: headers, boundaries, small fields
 
@@ -46,7 +46,7 @@ REQUEST_BODY: dict[str, Any] = {
                     FIELD: {
                         "type": "string",
                         "format": "binary",
-                        "description": "A video or a picture. It is not kept.",
+                        "description": "A video or a picture. The server deletes it after the search.",
                     }
                 },
             }
@@ -64,7 +64,7 @@ async def received_file(
 ) -> AsyncIterator[Path]:
     """Store the file of a request, up to the limit. Remove it after the block.
 
-    The client's file name is ignored: the content says what kind of file it is.
+    The client's file name is ignored: the content shows what kind of file it is.
 
     Raises:
         HTTPException: 413, the file is too large; 400, 415 or 422, the body is not a form with a file in it; 408, the
@@ -79,14 +79,14 @@ async def received_file(
 
 @contextmanager
 def _full_disk_explained() -> Iterator[None]:
-    """Goes around the file, because closing it fails if writing it did."""
+    """Turn the error of a full disk into StorageFull. Enclose the file in it: closing fails too if writing failed."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        log.warning("no room for an uploaded file: %s", error.strerror)
-        raise StorageFull("the server has no room for the file at the moment; try again later") from error
+        log.warning("the disk is full during an upload: %s", error.strerror)
+        raise StorageFull("the server's disk is full, so it cannot receive the file; try again later") from error
 
 
 class _Upload:
@@ -119,12 +119,12 @@ class _Upload:
 
     def _timeout_reason(self, slot: UploadSlot, whole: asyncio.Timeout) -> str:
         if slot.given_up:
-            return "the file arrived slowly, and others needed its place; try again later, or from a faster network"
+            return "the file arrived slowly, and another upload took its slot; try again later or on a faster network"
         if whole.expired():
             return f"the file did not arrive within {UPLOAD_SECONDS:g} s"
         if self._is_slow:
             return f"the file arrived more slowly than {MIN_RATE / 2**10:g} KiB a second"
-        return f"no data of the file arrived for {SILENT_SECONDS:g} s"
+        return f"no data arrived for {SILENT_SECONDS:g} s"
 
     def _check_content_length(self) -> None:
         length = self._request.headers.get("content-length", "")

@@ -1,1 +1,1 @@
-"""OpenAI's CLIP: two towers, their sizes and their tokenizer."""
+"""CLIP and its exports for `transformers`."""

@@ -1,25 +1,25 @@
-// Requests to the API. Failures become one sentence; a busy server is asked again.
+// Requests to the API. Errors become one sentence. A request to a busy server is repeated.
 
 export const TRIES_WHILE_BUSY = 5;
 
 export class ApiError extends Error {}
 
-// The JSON of a response. Calls `onWait(seconds)` before each pause when the server is busy (status 503).
+// Returns the JSON of a response. Calls `onWait(seconds)` before each pause when the server is busy (status 503).
 // Throws an ApiError with a sentence for the user, or an AbortError when the signal is aborted.
 export async function call(path, { signal, body, onWait = () => {} } = {}) {
   for (let tried = 1; ; tried++) {
-    const answer = await request(path, { signal, body });
-    if (answer.ok) return jsonOf(answer);
-    if (answer.status !== 503 || tried >= TRIES_WHILE_BUSY) throw new ApiError(await sentenceOf(answer));
-    const seconds = waitOf(answer);
+    const response = await request(path, { signal, body });
+    if (response.ok) return jsonOf(response);
+    if (response.status !== 503 || tried >= TRIES_WHILE_BUSY) throw new ApiError(await sentenceOf(response));
+    const seconds = waitOf(response);
     onWait(seconds);
     await pause(seconds, signal);
   }
 }
 
-async function jsonOf(answer) {
+async function jsonOf(response) {
   try {
-    return await answer.json();
+    return await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError("The server's response was incomplete. Is vop serve still running?");
@@ -27,19 +27,19 @@ async function jsonOf(answer) {
 }
 
 // The seconds that a busy server asks clients to wait.
-export function waitOf(answer) {
-  const seconds = Number(answer.headers.get("Retry-After") ?? 1);
+export function waitOf(response) {
+  const seconds = Number(response.headers.get("Retry-After") ?? 1);
   return Number.isFinite(seconds) ? Math.min(Math.max(seconds, 0), 30) : 1;
 }
 
-export async function sentenceOf(answer) {
+export async function sentenceOf(response) {
   try {
-    const { detail } = await answer.json();
+    const { detail } = await response.json();
     if (typeof detail === "string") return detail;
   } catch {
-    // Not JSON: the response comes from something between this page and the server.
+    // Not JSON: the response comes from a proxy between this page and the server.
   }
-  return `The server responded with status ${answer.status}.`;
+  return `The server responded with status ${response.status}.`;
 }
 
 async function request(path, { signal, body }) {
@@ -51,7 +51,7 @@ async function request(path, { signal, body }) {
   }
 }
 
-// The browser does not say whether the server or the file to send is the reason.
+// Browsers do not say whether the server did not respond or the file could not be read.
 async function reasonNotSent(body) {
   try {
     await body?.get("file").slice(0, 1).arrayBuffer();

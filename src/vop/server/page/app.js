@@ -13,12 +13,12 @@ import { Preview } from "./preview.js";
 import { isEmpty, noFilters, PAGE_SIZES, readUrl, title, writeUrl } from "./query.js";
 import { Sentences } from "./sentences.js";
 
-let state = null; // the server's, as the API gives it
+let state = null; // the response to /api/state
 let query = readUrl(location.search);
 let columns = [];
 let running = new AbortController();
 let shownEntry = ""; // the key of the history entry whose results are shown
-const files = new Map(); // the files that were dropped or chosen since the page was opened, by name
+const files = new Map(); // by name: files that the user dropped or chose since the page was opened
 
 const actions = {
   open: (moment, column) => {
@@ -28,10 +28,10 @@ const actions = {
   like: (moment, column) => {
     const label = `like ${moment.name}`;
     const changes = { sentences: [], like: moment.segment, file: "", k: PAGE_SIZES[0] };
-    // Other libraries do not have the moment.
-    const apart = columns.some((other) => other.view.library !== column.view.library);
-    const there = apart ? { view: column.view.id, compare: "" } : {};
-    ask({ ...changes, ...there }, { label, picture: moment.strip_url });
+    // A library that does not have the moment cannot search with it.
+    const severalLibraries = columns.some((other) => other.view.library !== column.view.library);
+    const onlyThisView = severalLibraries ? { view: column.view.id, compare: "" } : {};
+    ask({ ...changes, ...onlyThisView }, { label, picture: moment.strip_url });
     scrollTo({ top: 0 });
   },
   folder: (folder) => ask({ filters: { ...query.filters, folder }, k: PAGE_SIZES[0] }),
@@ -44,7 +44,7 @@ const filterBar = new FilterBar({ changed: (filters) => ask({ filters, k: PAGE_S
 const more = button("Show more", showMore, { class: "button more", hidden: true });
 get("main").append(more);
 
-// Searches for what is typed, with these changes, as a new history entry.
+// Searches with the typed sentences and these changes of the query, as a new history entry.
 function ask(changes, shown = {}) {
   query = { ...query, ...sentences.read(), ...changes };
   const address = writeUrl(query);
@@ -90,12 +90,12 @@ function finish() {
 
 function sayCount() {
   const found = columns.filter(({ failed }) => !failed);
-  const seconds = Math.max(0, ...found.map(({ answer }) => answer.seconds));
+  const seconds = Math.max(0, ...found.map(({ response }) => response.seconds));
   const [first, ...others] = found.map(({ moments }) => moments.length).reverse();
   const counts = [...others, count(first ?? 0, "moment")].join(" and ");
   const time = seconds < 1 ? `${Math.ceil(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`;
   get("count").textContent = found.length ? `${counts} in ${time}` : "";
-  const notes = [...new Set(found.flatMap(({ answer }) => answer.notes))];
+  const notes = [...new Set(found.flatMap(({ response }) => response.notes))];
   get("notes").hidden = !notes.length;
   get("notes").replaceChildren(...notes.map((note) => el("li", {}, note)));
 }
@@ -144,12 +144,12 @@ function showWelcome() {
   const empty = state && isBare(view());
   place.hidden = !state || (!empty && !isEmpty(query));
   const kind = place.hidden ? "" : empty ? `empty ${Boolean(view().index)}` : "welcome";
-  if (place.dataset.kind === kind) return; // keeps the focus and selection in an unchanged one
+  if (place.dataset.kind === kind) return; // keeps the focus and the selection
   place.dataset.kind = kind;
   place.replaceChildren(...(place.hidden ? [] : empty ? emptyLibrary(view()) : welcome()));
 }
 
-// A column for each view that is searched. Columns of the last search are kept, so that nothing flickers.
+// Shows a column for each searched view. Reuses the columns of the last search, so that nothing flickers.
 function arrange() {
   const page = { actions, preview, retry: run, clearFilters: () => ask({ filters: noFilters() }) };
   const views = [view(), compared()].filter(Boolean);
@@ -178,7 +178,7 @@ function showViews() {
   showLibrary(view());
 }
 
-// The form with the file. If it cannot be sent, says why and returns undefined.
+// Returns the form with the file. If the file cannot be sent, shows the reason and returns undefined.
 function upload() {
   const file = files.get(query.file);
   const most = state.limits.upload_bytes;
@@ -225,7 +225,7 @@ addEventListener("popstate", () => {
   showQuery();
   run();
 });
-// Highlights the same video in the other column while the pointer is over one.
+// While the pointer is on a card, highlights the same video in the other column.
 get("columns").addEventListener("pointerover", (event) => {
   const video = event.target.closest(".card")?.dataset.video;
   const cards = document.querySelectorAll(".side-by-side .card");
@@ -247,7 +247,7 @@ watchState({
     state = now;
     if (others) showViews();
     if (first) filterBar.write(query.filters, view().columns);
-    if (first && query.like) showQuery(); // for its picture, which comes from the library
+    if (first && query.like) showQuery(); // its picture comes from the library
     showLibrary(view());
     if (first || (empty && !isBare(view()))) run();
     else showWelcome();

@@ -1,8 +1,8 @@
-// A moment that was found: its thumbnail strip, its name and place, and its rank under another view.
+// A search result: its thumbnail strip, name and folder, and its rank in another view.
 
 import { clock, el, folderOf, shortFolder, timeRange } from "./dom.js";
 
-// An <li> with `moment`, which `updateCard` replaces.
+// Returns an <li> with the property `moment`, which `updateCard` replaces.
 // actions: open(moment), like(moment), folder(path); preview: a Preview
 export function makeCard(moment, { actions, preview }) {
   const card = el("li", { class: "card", "data-video": moment.video });
@@ -22,7 +22,7 @@ export function makeCard(moment, { actions, preview }) {
   return card;
 }
 
-// The same moment may have another score in a new search.
+// Shows a moment on the card of the same moment in an earlier search, where it may have had another score.
 export function updateCard(card, moment) {
   card.moment = moment;
   const score = moment.score.toFixed(3);
@@ -67,7 +67,7 @@ function folderButton(moment, actions) {
   return el("button", button, shortFolder(moment.path));
 }
 
-// Shows on the cards how the ranks differ from `others`, the moments of the view `name`; nothing if that is null.
+// Marks on each card how its rank differs from that in `others`, the moments of the view `name`. Null removes the marks.
 export function markCards(cards, others, name) {
   const places = new Map(others?.map((moment, place) => [moment.video, place]));
   cards.forEach((card, place) => {
@@ -84,8 +84,8 @@ function setMark(mark, here, there, name, length) {
   mark.textContent = { only: "only here", up: `▲ ${step}`, down: `▼ ${step}`, same: "=" }[kind];
   mark.title = {
     only: `Not among the first ${length} results of ${name}`,
-    up: `${step} higher than in ${name}, where it is number ${there + 1}`,
-    down: `${step} lower than in ${name}, where it is number ${there + 1}`,
+    up: `Ranks ${step} higher than in ${name} (there: number ${there + 1})`,
+    down: `Ranks ${step} lower than in ${name} (there: number ${there + 1})`,
     same: `Number ${here + 1} in ${name} too`,
   }[kind];
   mark.setAttribute("aria-label", mark.title);

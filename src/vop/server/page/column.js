@@ -1,4 +1,4 @@
-// The moments found under one view: a list that is updated in place, or a message if there is none.
+// The results of one view: a list that is updated in place, or a message.
 
 import { call } from "./api.js";
 import { makeCard, updateCard } from "./card.js";
@@ -10,7 +10,7 @@ const MILLISECONDS_TO_WAIT = 400;
 
 export class Column {
   moments = [];
-  answer = null;
+  response = null;
   failed = false;
 
   // page: {actions: open(moment, column), like(moment, column), folder(path), preview, retry(), clearFilters()}
@@ -22,7 +22,7 @@ export class Column {
     this.actions = { ...page.actions, open: (moment) => open(moment, this), like: (moment) => like(moment, this) };
     this.heading = el("h2", { class: "heading" }, view.id, el("span", {}, view.method));
     this.message = el("div", { class: "message", hidden: true });
-    this.list = el("ol", { class: "results", "aria-label": `Moments under ${view.id}` });
+    this.list = el("ol", { class: "results", "aria-label": `Results of ${view.id}` });
     this.node = el("section", { class: "column" }, this.heading, this.message, this.list);
   }
 
@@ -30,7 +30,7 @@ export class Column {
     return [...this.list.children];
   }
 
-  // The moment before or after this one, or undefined.
+  // The moment `step` places after this one, or undefined.
   neighbour(moment, step) {
     return this.moments[this.moments.findIndex(({ segment }) => segment === moment.segment) + step];
   }
@@ -40,8 +40,8 @@ export class Column {
     this.failed = false;
     const onWait = (seconds) => this.#say([`The server is busy. Trying again in ${Math.max(1, Math.round(seconds))} s …`]);
     try {
-      this.answer = await call(requestPath(query, this.view.id), { signal, body, onWait });
-      await this.#makeRoom(this.answer.results);
+      this.response = await call(requestPath(query, this.view.id), { signal, body, onWait });
+      await this.#makeRoom(this.response.results);
       signal.throwIfAborted();
       this.#show(query);
     } catch (error) {
@@ -51,8 +51,8 @@ export class Column {
   }
 
   #show(query) {
-    this.moments = this.answer.results;
-    // Cards that stay in their place are not replaced, so that they keep the focus and go on playing.
+    this.moments = this.response.results;
+    // Unchanged cards are not replaced, so that they keep the focus and continue to play.
     this.moments.forEach((moment, place) => {
       const there = this.list.children[place];
       if (there && keyOf(there.moment) === keyOf(moment)) return updateCard(there, moment);
@@ -84,8 +84,8 @@ export class Column {
     this.message.hidden = false;
   }
 
-  // Gives all strips the shape of the widest of the first few, which are loaded for it. So wide, square and upright
-  // videos all fill their cards, and nothing jumps when a strip arrives.
+  // Loads the first few strips, and gives all strips the shape of the widest. So wide, square and upright videos fill
+  // their cards, and nothing jumps when a strip arrives.
   async #makeRoom(moments) {
     const images = moments.slice(0, STRIPS_TO_WAIT_FOR).map(({ strip_url }) => Object.assign(new Image(), { src: strip_url }));
     const late = new Promise((resolve) => setTimeout(resolve, MILLISECONDS_TO_WAIT));

@@ -6,7 +6,7 @@ import { get } from "./dom.js";
 export function listenForFiles(chosen) {
   const veil = get("drop");
   const carries = (event) => event.dataTransfer?.types.includes("Files");
-  let depth = 0; // dragenter and dragleave are fired for every element on the way
+  let depth = 0; // dragenter and dragleave fire for every element under the pointer
 
   document.addEventListener("dragenter", (event) => {
     if (carries(event)) veil.hidden = ++depth < 1;
@@ -17,7 +17,7 @@ export function listenForFiles(chosen) {
   document.addEventListener("dragover", (event) => carries(event) && event.preventDefault());
   document.addEventListener("drop", (event) => {
     if (!carries(event)) return;
-    event.preventDefault(); // the browser would open the file in place of the page
+    event.preventDefault(); // otherwise the browser opens the file instead of the page
     depth = 0;
     veil.hidden = true;
     if (event.dataTransfer.files.length) chosen(event.dataTransfer.files[0]);

@@ -59,7 +59,7 @@ export class FilterBar {
     this.changed(filters);
   }
 
-  // A row for each condition, and an empty one for the next.
+  // Shows a row for each condition, and an empty row for another one.
   #writeConditions() {
     this.conditions.hidden = !this.columns.length;
     const rows = [...this.conditions.querySelectorAll(".condition")];

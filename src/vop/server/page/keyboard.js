@@ -1,4 +1,4 @@
-// "/" focuses the search field; the arrow keys move between moments as they lie on the screen.
+// "/" focuses the search field. The arrow keys move between moments by their position on the screen.
 
 const WRITING = "input:not([type=range], [type=file]), textarea, select, [contenteditable]";
 
@@ -30,7 +30,7 @@ function neighbour(films, from, key) {
   return nearest(films, films[here], sideways, way) ?? (sideways ? films[here + way] : undefined);
 }
 
-// The nearest strip in that direction: in the same row, or in the next row above or below.
+// Returns the nearest strip in a direction: in the same row, or in the next row above or below.
 function nearest(films, from, sideways, way) {
   const a = from.getBoundingClientRect();
   const steps = films.map((film) => {

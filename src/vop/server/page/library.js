@@ -1,4 +1,4 @@
-// The library's state: its size, the progress of indexing, the files that could not be read.
+// The library's state: its size, the progress of indexing, and the files that could not be read.
 
 import { ApiError, call } from "./api.js";
 import { copyButton, count, crossButton, el, get } from "./dom.js";
@@ -29,7 +29,7 @@ export async function watchState({ onState, onFailure }) {
   }
 }
 
-// The parts of the line are created once, so that they keep the focus while their text changes.
+// These elements are created once, so that they keep the focus when their text changes.
 let shown = null;
 const size = el("span", { hidden: true });
 const bar = el("progress", { "aria-label": "Indexing" });
@@ -50,7 +50,7 @@ export function showLibrary(view) {
   say(unread, view.failures ? `${count(view.failures, "file")} could not be read` : "");
 }
 
-// Shown in place of the library's state when that is unknown.
+// Shows a sentence instead of the library's state, which is unknown.
 export function showTrouble(sentence) {
   for (const part of [size, progress, unread]) part.hidden = true;
   say(trouble, sentence);
@@ -62,7 +62,7 @@ function say(part, text, title = "") {
   part.title = title;
 }
 
-// Shown in place of the library's size, which is in its tooltip meanwhile.
+// Shows the progress of indexing instead of the library's size, which moves to the tooltip.
 function showProgress(index, size) {
   progress.hidden = !index;
   if (!index) return;
@@ -114,7 +114,7 @@ export async function showFailures() {
   const [view, dialog] = [shown, get("failures")];
   const body = el("div", { class: "scroll" });
   const close = crossButton("Close", () => dialog.close());
-  const head = el("header", {}, el("h2", { id: "failures-title" }, "Files that are not in the library, or only in part"), close);
+  const head = el("header", {}, el("h2", { id: "failures-title" }, "Files that could not be indexed completely"), close);
   dialog.replaceChildren(head, body);
   dialog.showModal();
   try {

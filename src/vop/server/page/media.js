@@ -1,12 +1,12 @@
-// The source that a moment is played from: the file itself, which supports seeking, or a clip of it that the server makes
-// because browsers cannot play the file. Seconds are the file's unless they are called media seconds.
+// The source of a moment: the file itself, which supports seeking, or a clip that the server makes if browsers cannot
+// play the file. Times are seconds of the file; media seconds are seconds of the source.
 
 const CLIP_SECONDS = 30;
-const SHORTEST_SECONDS = 0.5; // at the end of the file there is nothing to play
+const SHORTEST_SECONDS = 0.5; // minimum length of a clip at the end of the file
 
 export const isWhole = (moment) => !new URL(moment.media_url, location.href).pathname.endsWith("/moment.mp4");
 
-// {src, offset}: the media to play from `seconds` on, and the file's second at which the media begins.
+// Returns {src, offset}: the media to play from `seconds`, and the file's second at which the media begins.
 export function source(moment, seconds = moment.start_seconds) {
   if (isWhole(moment)) return { src: `${moment.media_url}#t=${seconds}`, offset: 0 };
   if (seconds === moment.start_seconds) return { src: moment.media_url, offset: seconds };

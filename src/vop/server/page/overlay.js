@@ -1,10 +1,10 @@
-// A dialog has its own history entry: Back closes it and keeps the page as it is, Forward opens it again.
+// A dialog has its own history entry: Back closes the dialog and keeps the page unchanged, Forward opens it again.
 //
-// The entry's state has `overlay`, a value that says which dialog is open. Its address is that of the entry below.
+// The entry's state has the value `overlay`, which describes the open dialog. Its address is that of the entry below.
 
 export const overlay = () => history.state?.overlay ?? null;
 
-// Records the open dialog: in a new entry, or in the entry of the dialog that was open before.
+// Records the open dialog: in a new history entry, or in the entry of an open dialog that it replaces.
 export function pushOverlay(value) {
   const state = { ...history.state, overlay: value };
   if (overlay()) history.replaceState(state, "");
@@ -16,7 +16,7 @@ export function popOverlay() {
   if (overlay()) history.back();
 }
 
-// The state without the open dialog, for a new entry.
+// Returns the state without the open dialog, for a new entry.
 export function withoutOverlay(state) {
   const { overlay: _, ...rest } = state ?? {};
   return rest;

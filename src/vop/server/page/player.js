@@ -1,4 +1,4 @@
-// The player: plays with sound from the moment's start, and can seek in the whole video.
+// The player: plays with sound from the start of the moment, and can seek in the whole video.
 
 import { pause, sentenceOf, TRIES_WHILE_BUSY, waitOf } from "./api.js";
 import { button, clock, copyButton, crossButton, el, folderOf, get, timeRange } from "./dom.js";
@@ -11,7 +11,7 @@ export class Player {
   #offset = 0; // the file's second at which the media begins
   #tries = 0;
 
-  // like(moment, column): search for more like it
+  // like(moment, column): searches for similar moments
   constructor({ like }) {
     this.like = like;
     this.dialog = get("player");
@@ -22,7 +22,7 @@ export class Player {
     this.#listen();
   }
 
-  // column: the one that the moment is in
+  // column: the column of the moment
   open(moment, column) {
     pushOverlay({ segment: moment.segment, path: moment.path, view: column.view.id });
     this.show(moment, column);
@@ -49,12 +49,12 @@ export class Player {
     this.seek.addEventListener("change", () => this.#seekTo(Number(this.seek.value)));
     this.seek.addEventListener("input", () => this.#say(Number(this.seek.value)));
     this.dialog.addEventListener("close", () => {
-      if (this.dialog.open) return; // the event is late, and the next moment is shown by now
+      if (this.dialog.open) return; // a late event: the next moment is already shown
       this.#moment = null;
       unload(this.video);
-      popOverlay(); // without effect if Back has closed it
+      popOverlay(); // does nothing if Back has closed the dialog
     });
-    // A click on the backdrop is one on the dialog itself.
+    // A click on the backdrop has the dialog itself as its target.
     this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
   }
 
@@ -93,7 +93,7 @@ export class Player {
     this.#offset = offset;
     this.trouble.hidden = true;
     this.video.src = src;
-    this.video.play().catch(() => {}); // without a click browsers refuse it; errors are handled by their event
+    this.video.play().catch(() => {}); // browsers may refuse without a click; the "error" event handles errors
   }
 
   #seekTo(seconds) {
@@ -121,22 +121,22 @@ export class Player {
     this.seek.setAttribute("aria-valuetext", clock(seconds));
   }
 
-  // The element does not give the reason of an error; the server does. If the server is busy, tries again.
+  // Shows why the media failed. The element does not say, so this asks the server. If it is busy, tries again.
   async #explain() {
     const moment = this.#moment;
     const src = this.video.getAttribute("src");
     const still = () => this.#moment === moment && this.video.getAttribute("src") === src;
     const say = (sentence) => {
-      if (!still()) return; // another moment plays by now
+      if (!still()) return; // another moment is already playing
       this.trouble.textContent = sentence;
       this.trouble.hidden = false;
     };
     try {
-      const answer = await fetch(src, { headers: { Range: "bytes=0-0" } });
-      if (answer.ok) return say("This browser cannot play the video.");
-      if (answer.status !== 503 || ++this.#tries >= TRIES_WHILE_BUSY) return say(await sentenceOf(answer));
+      const response = await fetch(src, { headers: { Range: "bytes=0-0" } });
+      if (response.ok) return say("This browser cannot play the video.");
+      if (response.status !== 503 || ++this.#tries >= TRIES_WHILE_BUSY) return say(await sentenceOf(response));
       say("The server is busy. Trying again …");
-      await pause(waitOf(answer));
+      await pause(waitOf(response));
       if (still()) this.#play(this.#offset);
     } catch {
       say("The server is not responding. Is vop serve still running?");

@@ -1,10 +1,10 @@
-// Plays a moment muted in place of its strip, while that is pointed at or focused. All strips share one video element.
+// Plays a muted moment in place of its strip while the pointer or the focus is on it. All strips share one video element.
 
 import { el } from "./dom.js";
 import { source, unload } from "./media.js";
 
-const DELAY = 150; // milliseconds, so that moving the pointer across the page starts nothing
-const still = matchMedia("(prefers-reduced-motion: reduce)");
+const DELAY = 150; // milliseconds, so that moving the pointer across the page starts no previews
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Preview {
   #timer = 0;
@@ -20,9 +20,9 @@ export class Preview {
     this.video.addEventListener("error", () => this.stop());
   }
 
-  // Plays `moment()` when `film` is pointed at or focused by the keyboard; not if the user prefers reduced motion.
+  // Plays `moment()` when the pointer or the keyboard focus is on `film`, unless the user prefers reduced motion.
   watch(film, moment) {
-    const wait = () => !still.matches && this.#wait(film, moment());
+    const wait = () => !reducedMotion.matches && this.#wait(film, moment());
     film.addEventListener("pointerenter", (event) => event.pointerType !== "touch" && wait());
     film.addEventListener("pointerleave", () => this.stop(film));
     film.addEventListener("focus", () => film.matches(":focus-visible") && wait());
@@ -42,10 +42,10 @@ export class Preview {
     film.append(this.video);
     film.classList.add("starting");
     this.video.src = source(moment).src;
-    this.video.play().catch(() => {}); // it was stopped before it began; errors are handled by their event
+    this.video.play().catch(() => {}); // stopped before it began; the "error" event handles errors
   }
 
-  // Stops the preview; with an argument, only if that strip plays.
+  // Stops the preview. With an argument, only the preview of that strip.
   stop(film = this.#film) {
     clearTimeout(this.#timer);
     if (!film || film !== this.#film) return;

@@ -1,4 +1,4 @@
-// The query as a value: read from the address, written to it, and turned into a request.
+// The query as a value: reads it from the page's address, writes it there, and turns it into a request.
 //
 // {sentences: [{text, weight}], like: segment or "", file: name or "", view, compare, k, filters: {…, conditions: []}}
 // A query has sentences, or a moment (like), or a file.
@@ -10,7 +10,7 @@ export const OPERATORS = ["=", "!=", ">", ">=", "<", "<=", "~"];
 
 export const WEIGHTS = { min: -2, max: 2, step: 0.1 };
 
-// Filters with one value each, and the one that can be given several times: a condition on a column of the metadata.
+// FIELDS are the filters with one value each. CONDITION, a condition on a column of the metadata, can be repeated.
 export const FIELDS = FILTERS.filter(({ kind }) => kind !== "condition");
 const CONDITION = FILTERS.find(({ kind }) => kind === "condition").name;
 
@@ -36,7 +36,7 @@ export function readUrl(search) {
 
 const readFilter = ({ kind }, value) => (kind === "seconds" && !(Number(value) > 0) ? "" : value);
 
-// The nearest weight that the page's sliders can show, so that the search uses the weights that are shown.
+// Returns the nearest weight that a slider can show, so that the search uses the weights on the page.
 function readWeight(text) {
   const weight = Number(text);
   if (!Number.isFinite(weight)) return 1;
@@ -54,7 +54,7 @@ export function writeUrl(query) {
   return `${location.pathname}${url.size ? `?${url}` : ""}`;
 }
 
-// The address of the request for a query under one view.
+// Returns the path of the request for a query in one view.
 export function requestPath(query, view) {
   const url = query.like || query.file ? new URLSearchParams() : sentenceParameters(query);
   url.set("k", query.k);
@@ -71,7 +71,7 @@ export const noFilters = () => readUrl("").filters;
 
 export const isFiltered = (query) => activeFilters(query.filters).length > 0;
 
-// [{name, value, field}] of the filters that are set; conditions have no field.
+// Returns [{name, value, field}] of the active filters. Conditions have no field.
 export function activeFilters(filters) {
   const fields = FIELDS.map((field) => ({ name: field.name, value: filters[field.name], field }));
   const conditions = filters.conditions.map((value) => ({ name: CONDITION, value }));
@@ -88,7 +88,7 @@ export function title(query) {
   return sentences || query.file || (query.like ? "more like this" : "");
 }
 
-// The weight of a single sentence has no effect, so that it is left out.
+// Omits the weight of a single sentence, because it has no effect.
 function sentenceParameters(query) {
   const url = new URLSearchParams();
   const weighted = query.sentences.length > 1 && query.sentences.some(({ weight }) => weight !== 1);

@@ -7,11 +7,11 @@ const FIELD = { type: "text", enterkeyhint: "search", spellcheck: "false", maxle
 const RANGE = { type: "range", ...WEIGHTS, title: "Weight of the sentence. A negative weight finds less of it." };
 
 export class Sentences {
-  #object = ""; // the URL of the chip's picture, if that is a file
+  #object = ""; // the object URL of the chip's picture, if the picture is a file
   #like = "";
   #file = "";
 
-  // changed(): a weight was changed or something was removed, so that the search has to be repeated
+  // changed(): the user has changed a weight or removed something, so the search must be repeated
   constructor({ changed }) {
     this.changed = changed;
     this.field = get("sentence");
@@ -46,7 +46,7 @@ export class Sentences {
 
   #writeFurther(sentences) {
     const same = JSON.stringify(this.#further().filter(({ text }) => text)) === JSON.stringify(sentences);
-    if (same) return; // the row in which the user types stays as it is
+    if (same) return; // does not disturb the row in which the user types
     this.rows.replaceChildren();
     for (const sentence of sentences) this.#add(sentence);
   }
@@ -93,7 +93,7 @@ export class Sentences {
   }
 }
 
-// The picture of a file, or the first frame of its video; an icon if the browser cannot show it.
+// Returns an element with the picture or the first frame of the video, or an icon if the browser cannot show it.
 function thumbnail(picture, object) {
   const video = picture instanceof File && picture.type.startsWith("video/");
   const address = picture instanceof File ? object + (video ? "#t=0.1" : "") : picture;

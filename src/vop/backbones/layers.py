@@ -1,0 +1,200 @@
+"""The transformer layer of every backbone, with fused attention.
+
+Shapes: `b` sequences, `n` tokens, `d` width, `h` heads.
+
+Weights follow the dtype of the activations (`Linear`, `LayerNorm`), so that frozen weights can be bf16 beside
+trained ones in fp32, without autocast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vop.backbones.rope import Angles, rotate
+from vop.backbones.sizes import TowerSizes
+from vop.errors import unknown_name
+
+
+class Linear(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+
+
+class LayerNorm(nn.LayerNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+class QuickGelu(torch.autograd.Function):
+    """`silu(1.702 x) / 1.702`, whose two factors cancel in the gradient: autograd would pass over it three times."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        scaled = x * 1.702
+        ctx.save_for_backward(scaled)
+        return F.silu(scaled).mul_(1 / 1.702)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return torch.ops.aten.silu_backward(gradient, *ctx.saved_tensors)
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """OpenAI's approximation of GELU, `x * sigmoid(1.702 x)`."""
+    return QuickGelu.apply(x)  # type: ignore[no-untyped-call]  # PyTorch has no types for it
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "quick_gelu": quick_gelu,
+    "gelu": F.gelu,
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "silu": F.silu,
+}
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, keys: Tensor | None = None) -> Tensor:
+    """Attention over (b, h, n, d/h), fused. With `keys` (b, n), only the tokens where it is true are attended to.
+
+    But for a gradient in bf16 on a CPU it is written out up to 1,024 tokens (then its matrix grows too large): there
+    the fused kernel takes 2.6 times as long at the 58 tokens of a frame, and still 1.3 times at the 608 of VoP^F's
+    upper layers (bench/attention.py).
+    """
+    mask = None if keys is None else keys[:, None, None, :]
+    written_out = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad and k.shape[2] <= 1024
+    if not written_out:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    if causal:
+        scores = scores.masked_fill(torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1), float("-inf"))
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(dim=-1) @ v
+
+
+class Attention(nn.Module):
+    def __init__(self, tower: TowerSizes) -> None:
+        super().__init__()
+        self.heads = tower.heads
+        self.in_proj = Linear(tower.width, 3 * tower.width)
+        self.norm = LayerNorm(tower.width, eps=tower.norm_eps) if tower.inner_norms else None
+        self.out_proj = Linear(tower.width, tower.width)
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        causal: bool = False,
+        keys: Tensor | None = None,
+        angles: Angles | None = None,
+        read: int | None = None,
+    ) -> Tensor:
+        q, k, v = self.in_proj(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (b, h, n, d/h)
+        if angles is not None:
+            q, k = rotate(q, angles), rotate(k, angles)
+        x = attend(q[:, :, :read], k, v, causal=causal, keys=keys).transpose(1, 2).flatten(2)
+        return self.out_proj(x if self.norm is None else self.norm(x))
+
+
+class Mlp(nn.Module):
+    """`fc2(activation(fc1(x)))`; gated, `fc1` makes twice the width: what is activated, and what it multiplies."""
+
+    def __init__(self, tower: TowerSizes) -> None:
+        super().__init__()
+        if tower.activation not in ACTIVATIONS:
+            raise unknown_name("activation", tower.activation, ACTIVATIONS)
+        self.activation, self.gated = ACTIVATIONS[tower.activation], tower.gated
+        self.fc1 = Linear(tower.width, tower.mlp_width * (2 if tower.gated else 1))
+        self.norm = LayerNorm(tower.mlp_width, eps=tower.norm_eps) if tower.inner_norms else None
+        self.fc2 = Linear(tower.mlp_width, tower.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc1(x)
+        if self.gated:
+            gate, value = x.chunk(2, dim=-1)
+            x = self.activation(gate) * value
+        else:
+            x = self.activation(x)
+        return self.fc2(x if self.norm is None else self.norm(x))
+
+
+class Layer(nn.Module):
+    """One block of a tower: attention, then an MLP, each added to its input; (b, n, d) to (b, n, d).
+
+    norm_first      x = x + attention(norm(x)),    x = x + mlp(norm(x))
+    otherwise       x = norm(x + attention(x)),    x = norm(x + mlp(x))
+    """
+
+    def __init__(self, tower: TowerSizes) -> None:
+        super().__init__()
+        self.norm_first = tower.norm_first
+        self.attention_norm = LayerNorm(tower.width, eps=tower.norm_eps)
+        self.attention = Attention(tower)
+        self.attention_scale = free_parameter(tower.width, std=0) if tower.layer_scale else None
+        self.mlp_norm = LayerNorm(tower.width, eps=tower.norm_eps)
+        self.mlp = Mlp(tower)
+        self.mlp_scale = free_parameter(tower.width, std=0) if tower.layer_scale else None
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        causal: bool = False,
+        keys: Tensor | None = None,
+        angles: Angles | None = None,
+        read: int | None = None,
+        beside_attention: Callable[[Tensor], Tensor] | None = None,
+        beside_mlp: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Apply the block.
+
+        Args:
+            causal: each token attends only to itself and the tokens before it.
+            keys: bool (b, n), the tokens that are attended to; all by default.
+            angles: rotary positions of the last tokens.
+            read: compute only the first `read` tokens, (b, read, d); the others are attended to.
+            beside_attention, beside_mlp: maps (b, n, d) to (b, n, d) in parallel to attention and MLP; they get the
+                same input, and their outputs are added (adapters).
+        """
+        h = self.attention_norm(x) if self.norm_first else x
+        attended = self.attention(h, causal=causal, keys=keys, angles=angles, read=read)
+        x = x[:, :read] + _scaled(attended, self.attention_scale)
+        if beside_attention is not None:
+            x = x + beside_attention(h[:, :read])
+        if not self.norm_first:
+            x = self.attention_norm(x)
+        h = self.mlp_norm(x) if self.norm_first else x
+        x = x + _scaled(self.mlp(h), self.mlp_scale)
+        if beside_mlp is not None:
+            x = x + beside_mlp(h)
+        return x if self.norm_first else self.mlp_norm(x)
+
+
+def _scaled(x: Tensor, scale: Tensor | None) -> Tensor:
+    return x if scale is None else x * scale.to(x.dtype)
+
+
+class Layers(nn.ModuleList):
+    """The blocks of a tower."""
+
+    if TYPE_CHECKING:
+
+        def __iter__(self) -> Iterator[Layer]: ...
+
+
+def make_layers(tower: TowerSizes) -> Layers:
+    """The blocks of a tower, freshly initialised."""
+    return Layers(Layer(tower) for _ in range(tower.layers))
+
+
+def free_parameter(*shape: int, std: float) -> nn.Parameter:
+    """A parameter that belongs to no layer, initialised normal(0, std)."""
+    parameter = nn.Parameter(torch.empty(shape))
+    if not parameter.is_meta:  # drawing nothing there would import PyTorch's compiler, which takes a second
+        nn.init.normal_(parameter, std=std)
+    return parameter

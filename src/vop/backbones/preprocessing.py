@@ -1,0 +1,102 @@
+"""How frames become pixels: size, resizing, mean and standard deviation, and the file that holds them."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vop.errors import VopError
+from vop.utils.parsing import read_json_object
+from vop.video.resizing import Resizing
+
+FILE = "preprocessor_config.json"
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI's
+HALF = (0.5, 0.5, 0.5)  # maps pixels to [-1, 1]
+# The numbers that Pillow and `transformers` give to its filters.
+INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """What a frame goes through.
+
+    Attributes:
+        resizing: how it becomes a square.
+        mean, std: mean and standard deviation of a pixel in [0, 1], per channel.
+    """
+
+    resizing: Resizing
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
+
+
+def read_preprocessing(folder: Path, *, image_size: int, usual: Preprocessing | None = None) -> Preprocessing:
+    """Read a folder's preprocessor_config.json.
+
+    Args:
+        image_size: of the backbone's configuration, which the squares have.
+        usual: the defaults, OpenAI's unless given.
+
+    Raises:
+        VopError: the file is damaged, or a value is not allowed.
+    """
+    usual = usual or Preprocessing(resizing=Resizing(image_size))
+    if not (folder / FILE).exists():
+        return usual
+    config = read_json_object(folder / FILE, remedy="fetch the folder again")
+    return Preprocessing(
+        resizing=_resizing(config, image_size, usual.resizing, folder),
+        mean=_channels(config, "image_mean", usual.mean, folder),
+        std=_channels(config, "image_std", usual.std, folder),
+    )
+
+
+def _resizing(config: Mapping[str, Any], image_size: int, usual: Resizing, folder: Path) -> Resizing:
+    """A size of one side is that of the shorter one, before the centre is cropped; height and width are squashed to."""
+    size, mode = config.get("size"), usual.mode
+    if isinstance(size, Mapping) and "shortest_edge" in size:
+        mode = "crop"
+    elif isinstance(size, Mapping) and {"height", "width"} <= size.keys():
+        mode = "squash"
+    resample = config.get("resample", next(n for n, name in INTERPOLATIONS.items() if name == usual.interpolation))
+    if resample not in INTERPOLATIONS:
+        raise VopError(
+            f"{folder}: resample in its {FILE} is {reprlib.repr(resample)}; 2 (bilinear) and 3 (bicubic) are supported"
+        )
+    return Resizing(image_size, mode, INTERPOLATIONS[resample])
+
+
+def preprocessor_config(image_size: int) -> dict[str, Any]:
+    """The content of a `preprocessor_config.json` for OpenAI's preprocessing at `image_size` pixels."""
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": image_size},
+        "resample": 3,  # bicubic
+        "do_center_crop": True,
+        "crop_size": {"height": image_size, "width": image_size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(CLIP_MEAN),
+        "image_std": list(CLIP_STD),
+    }
+
+
+def _channels(config: Mapping[str, Any], name: str, usual: tuple[float, ...], folder: Path) -> tuple[float, ...]:
+    """One number per colour channel."""
+    values = config.get(name, usual)
+    if not isinstance(values, list | tuple) or len(values) != 3 or not all(_is_number(x) for x in values):
+        raise VopError(f"{folder}: {name} in its {FILE} is {reprlib.repr(values)}; it must be three numbers")
+    if name == "image_std" and min(values) <= 0:
+        raise VopError(f"{folder}: image_std in its {FILE} is {values!r}; it must be above 0")
+    return tuple(values)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,188 @@
+"""The sizes and the structure of a backbone, as plain values.
+
+They follow from a folder's configuration and decide which towers are built, before any weight is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerSizes:
+    """One transformer: `layers` blocks of `heads` heads, model width `width`, MLP width `mlp_width`.
+
+    Attributes:
+        norm_first: whether a layer normalises the input of attention and MLP (CLIP), or the sum after each (BERT).
+        gated: whether the MLP multiplies `activation` of one linear map by another one (SwiGLU).
+        inner_norms: whether the outputs of attention and MLP are normalised before their last linear maps (EVA-02).
+        layer_scale: whether the outputs of attention and MLP are scaled by one trained number per channel.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+    activation: str = "quick_gelu"
+    norm_eps: float = 1e-5
+    norm_first: bool = True
+    gated: bool = False
+    inner_norms: bool = False
+    layer_scale: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rope:
+    """Rotary positions of the patches in a grid (EVA-02, Perception Encoder).
+
+    Attributes:
+        reference: rows and columns of the grid in pre-training; other grids are scaled to it.
+        offset: of the first row and column.
+        columns_first: whether the first half of the frequencies turns with the column, not the row.
+    """
+
+    reference: int
+    offset: float = 0.0
+    columns_first: bool = False
+    temperature: float = 10_000.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionSizes(TowerSizes):
+    """A vision transformer. The defaults are those of OpenAI's ViT-B/32.
+
+    Attributes:
+        image_size, patch_size: in pixels.
+        class_token: whether a [CLS] token goes in front of the patches.
+        pre_norm: whether the tokens are normalised before the first layer (CLIP's `ln_pre`).
+        readout: what of the last layer becomes the image's embedding: "class" the [CLS] token, "attention" an attention
+            pooling of all tokens, "mean" the mean of the patches.
+        pool_heads, pool_mlp_width: of the attention pooling.
+        projection: whether a linear map leads into the joint space.
+    """
+
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    mlp_width: int = 3072
+    image_size: int = 224
+    patch_size: int = 32
+    class_token: bool = True
+    pre_norm: bool = True
+    patch_bias: bool = False
+    rope: Rope | None = None
+    readout: str = "class"
+    pool_heads: int = 0
+    pool_mlp_width: int = 0
+    projection: bool = True
+    projection_bias: bool = False
+
+    @property
+    def grid(self) -> int:
+        """Rows and columns of patches."""
+        return self.image_size // self.patch_size
+
+    @property
+    def patches(self) -> int:
+        return self.grid**2
+
+    @property
+    def summaries(self) -> int:
+        """Tokens in front of the patches: 1 with a [CLS], or else 0."""
+        return int(self.class_token)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSizes(TowerSizes):
+    """A text transformer. The defaults are those of OpenAI's ViT-B/32.
+
+    Attributes:
+        positions: the most tokens that it takes, marks included.
+        marks: the tokens before the caption ([BOS] or [CLS]), behind which prompts are inserted.
+        causal: whether a token attends only to itself and the tokens before it.
+        readout: which token of the last layer becomes the text's embedding: "eos" the first one of `eos_token_id`,
+            "first" or "last".
+        pad_token_id: the token that no other attends to; None if padding is attended to (SigLIP), or is behind what
+            is read (a causal tower).
+        fixed_length: whether captions are padded to all positions, as in training (SigLIP).
+        embedding_norm: whether the embedded tokens are normalised before the first layer (BERT).
+        final_norm: whether the token that is read is normalised before the projection.
+    """
+
+    width: int = 512
+    layers: int = 12
+    heads: int = 8
+    mlp_width: int = 2048
+    vocab_size: int = 49408
+    positions: int = 77
+    marks: int = 1
+    causal: bool = True
+    readout: str = "eos"
+    eos_token_id: int = 49407
+    pad_token_id: int | None = None
+    fixed_length: bool = False
+    embedding_norm: bool = False
+    final_norm: bool = True
+    projection: bool = True
+    projection_bias: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """A backbone of two towers. The defaults are those of OpenAI's ViT-B/32.
+
+    Attributes:
+        embed_dim: of the joint space.
+        loss: what it was trained with, "infonce" or "sigmoid".
+        num_frames: the frames per video that a video encoder takes; None for an encoder of images.
+    """
+
+    vision: VisionSizes = VisionSizes()
+    text: TextSizes = TextSizes()
+    embed_dim: int = 512
+    loss: str = "infonce"
+    num_frames: int | None = None
+
+    @property
+    def has_layers(self) -> bool:
+        """Whether methods can reach the layers of both towers. Encoders without serve zero-shot."""
+        return self.vision.layers > 0 and self.text.layers > 0
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a library's fingerprint hashes: what a CLIP has, and whatever else differs from a CLIP."""
+        clip = {
+            "vision": _tower_identity(self.vision, VisionSizes()),
+            "text": _tower_identity(self.text, TextSizes()),
+            "image_size": self.vision.image_size,
+            "patch_size": self.vision.patch_size,
+            "embed_dim": self.embed_dim,
+            "vocab_size": self.text.vocab_size,
+            "positions": self.text.positions,
+            "eos_token_id": self.text.eos_token_id,
+        }
+        return clip | ({"num_frames": self.num_frames} if self.num_frames else {})
+
+
+_ALWAYS = ("width", "layers", "heads", "mlp_width", "activation", "norm_eps")
+_AT_THE_TOP = ("image_size", "patch_size", "vocab_size", "positions", "eos_token_id")
+
+
+def _tower_identity(tower: TowerSizes, usual: TowerSizes) -> dict[str, Any]:
+    values = asdict(tower)
+    names = [
+        field.name
+        for field in fields(tower)
+        if field.name in _ALWAYS
+        or (field.name not in _AT_THE_TOP and getattr(tower, field.name) != getattr(usual, field.name))
+    ]
+    return {name: values[name] for name in names}
+
+
+VIT_B_32 = Sizes()
+VIT_B_16 = Sizes(vision=VisionSizes(patch_size=16))
+VIT_L_14 = Sizes(
+    vision=VisionSizes(width=1024, layers=24, heads=16, mlp_width=4096, patch_size=14),
+    text=TextSizes(width=768, heads=12, mlp_width=3072),
+    embed_dim=768,
+)

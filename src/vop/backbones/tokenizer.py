@@ -1,0 +1,146 @@
+"""Texts to token ids, as the vocabulary in a backbone's folder has them.
+
+OpenAI cleaned every text before it was cut into tokens, and so did those who trained CLIPs with OpenAI's code or with
+open_clip; other families clean in ways of their own. `CLEANING` holds them. A folder that was trained without says so
+in its tokenizer_config.json: `"text_cleaning": "none"`.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import string
+from collections.abc import Callable
+from pathlib import Path
+
+import ftfy
+import tokenizers
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from vop.backbones.files import VOCABULARIES
+from vop.backbones.sizes import TextSizes
+from vop.errors import VopError, unknown_name
+from vop.utils.files import check_file
+from vop.utils.parsing import read_json_object
+
+MAX_BYTES = 64 * 2**20  # CLIP's tokenizer.json has 2 MB, one of 256,000 words 34 MB
+_FILES = (*VOCABULARIES, "tokenizer_config.json", "merges.txt", "special_tokens_map.json")
+
+
+class Tokenizer:
+    """The ids that a family's own tokenizer gives; mostly without `transformers`, which takes a second to import.
+
+    Attributes:
+        cleaning: how texts are cleaned first, a name of `CLEANING`.
+        end_token_id: the end mark, which a truncated text keeps; None for a vocabulary without.
+        pad_token_id: what fills short texts. In a causal tower it is the end mark: nothing behind it is read.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        sizes: TextSizes,
+        *,
+        cleaning: str = "openai",
+        ends: bool = True,
+        pad_token_id: int | None = None,
+    ) -> None:
+        """Reads the vocabulary in `folder`.
+
+        Args:
+            sizes: its ids must be below `vocab_size`, the rows of the token embedding.
+            cleaning: the family's own. The folder's tokenizer_config.json can overrule it.
+            ends: whether the vocabulary puts an end mark behind a text.
+            pad_token_id: by default the end mark.
+
+        Raises:
+            VopError: the vocabulary is damaged, or of another model.
+        """
+        for name in _FILES:
+            if (folder / name).exists():
+                check_file(folder / name, at_most=MAX_BYTES)
+        try:
+            self._rules = _read_rules(folder)
+        except Exception as error:  # the library raises no class of its own
+            raise VopError(f"{folder}: its vocabulary cannot be read ({error}); fetch or convert it again") from error
+        highest = max(self._rules.get_vocab().values(), default=-1)
+        if highest >= sizes.vocab_size:
+            raise VopError(
+                f"{folder}: its vocabulary has ids up to {highest}, its token embedding up to {sizes.vocab_size - 1}; "
+                "they are not of the same model: fetch or convert it again"
+            )
+        self.cleaning = _its_cleaning(folder) or cleaning
+        if self.cleaning not in CLEANING:
+            raise unknown_name("text cleaning", self.cleaning, CLEANING)
+        if self.cleaning == "openai":
+            self._rules.normalizer = tokenizers.normalizers.Sequence([])
+        self._rules.no_truncation()
+        self._rules.no_padding()
+        marks = self._rules.encode("").ids
+        if not marks and (ends or sizes.marks):
+            raise VopError(f"{folder}: its tokenizer.json puts no marks around a text; fetch or convert it again")
+        self.end_token_id = marks[-1] if ends else None
+        self.pad_token_id = pad_token_id if pad_token_id is not None else marks[-1]
+        self._fixed_length = sizes.fixed_length
+
+    def encode(self, texts: list[str], *, max_length: int) -> Tensor:
+        """One or more texts to ids (n, length). Long ones are cut, but keep the end mark.
+
+        They are padded to the longest; to `max_length`, if the backbone was trained with captions of a fixed length.
+        """
+        rows = [text.ids for text in self._rules.encode_batch([self._prepared(text) for text in texts])]
+        # Truncated here: in the library the length is a state, which another thread may change in between.
+        rows = [self._truncated(row, max_length) for row in rows]
+        ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=self.pad_token_id)
+        missing = max_length - ids.shape[1] if self._fixed_length else 0
+        return torch.nn.functional.pad(ids, (0, missing), value=self.pad_token_id)
+
+    def _truncated(self, row: list[int], max_length: int) -> list[int]:
+        if len(row) <= max_length:
+            return row
+        return row[:max_length] if self.end_token_id is None else [*row[: max_length - 1], self.end_token_id]
+
+    def count(self, text: str) -> int:
+        """The number of ids of a text, its marks included, before it is truncated."""
+        return len(self._rules.encode(self._prepared(text)).ids)
+
+    def _prepared(self, text: str) -> str:
+        return CLEANING[self.cleaning](text)
+
+
+def clean(text: str) -> str:
+    """A text as OpenAI's tokenizer cleans it: mended Unicode, no HTML entities, single spaces, lower case."""
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return re.sub(r"\s+", " ", text).strip().lower()
+
+
+def canonicalize(text: str) -> str:
+    """A text as SigLIP's tokenizer cleans it: lower case, no punctuation, single spaces."""
+    text = text.translate(str.maketrans("", "", string.punctuation)).lower()
+    return re.sub(r"\s+", " ", text).strip()
+
+
+CLEANING: dict[str, Callable[[str], str]] = {
+    "openai": clean,
+    "canonicalize": canonicalize,
+    "lower": str.lower,
+    "none": str,
+}
+
+
+def _its_cleaning(folder: Path) -> str | None:
+    path = folder / "tokenizer_config.json"
+    config = read_json_object(path, remedy="fetch the folder again") if path.exists() else {}
+    return config.get("text_cleaning")
+
+
+def _read_rules(folder: Path) -> tokenizers.Tokenizer:
+    path = folder / "tokenizer.json"
+    if path.exists():
+        return tokenizers.Tokenizer.from_file(str(path))
+    from transformers import AutoTokenizer, CLIPTokenizer  # they know the rules that other files lack
+
+    kind = CLIPTokenizer if (folder / "vocab.json").exists() else AutoTokenizer
+    return kind.from_pretrained(folder, local_files_only=True).backend_tokenizer
