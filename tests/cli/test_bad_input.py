@@ -224,8 +224,8 @@ class TestTrainingCalls:
             ("backbone: 3", "backbone is 3; it must be a name"),
             ("settings: [1]", "settings is [1]; it must map names to values"),
             ("epohcs: 2", "'epohcs': did you mean epochs"),
-            ("- epochs", "a recipe is a mapping of names to values, got list"),
-            ("", "a recipe is a mapping of names to values, got NoneType"),
+            ("- epochs", "expected a mapping of names to values, got list"),
+            ("", "expected a mapping of names to values, got NoneType"),
             ("epochs: [", "not readable as YAML"),
         ],
     )

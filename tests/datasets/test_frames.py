@@ -105,7 +105,7 @@ def test_bad_videos_are_not_cached(tmp_path, store):
     (tmp_path / "empty.mp4").touch()
     with pytest.raises(VideoError, match=r"empty\.mp4: the file is empty"):
         store.load(Video("empty", tmp_path / "empty.mp4"))
-    with pytest.raises(VideoError, match=r"gone\.mp4: the file does not exist"):
+    with pytest.raises(VideoError, match=r"gone\.mp4: there is no such file"):
         store.load(Video("gone", tmp_path / "gone.mp4"))
     assert not store.cache.exists()
 

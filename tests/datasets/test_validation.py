@@ -55,7 +55,7 @@ def test_fail_names_all_that_is_bad(split, store):
     with pytest.raises(DataError, match="2 of 5 videos of the split 'train' cannot be read") as caught:
         readable_part(split, store, on_bad_video="fail")
     assert "empty.mp4: the file is empty" in str(caught.value)
-    assert "gone.mp4: the file does not exist" in str(caught.value)
+    assert "gone.mp4: there is no such file" in str(caught.value)
 
 
 def test_nothing_left(split, store):

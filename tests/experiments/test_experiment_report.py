@@ -89,7 +89,7 @@ def test_a_reader_learns_what_was_measured_and_how(report):
         "version vop 0.1.0",
         "emoji-motion, split test",
         "500 texts, gallery of 500 videos (501 listed); ties: pessimistic",
-        "1 video could not be read: left out of the gallery with their captions",
+        "1 video could not be read: missing from the gallery, with their captions",
         "validation-selected, epoch 11",
         "12 epochs, batch 32, 6 frames, fp32",
         "seeds 0, 1, 2: mean ± standard deviation",

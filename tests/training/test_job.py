@@ -54,7 +54,7 @@ def test_the_result_is_the_run(dataset, tiny_folder, tmp_path):
         FileFailure(
             id="gone.mp4",
             path=str(dataset.split("train").videos[4].path),
-            reason="the file does not exist",
+            reason="there is no such file",
             kind="missing",
         ),
     )

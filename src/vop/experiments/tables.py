@@ -362,7 +362,7 @@ def remarks(results: ExperimentResults) -> list[str]:
     """Return remarks for the reader, and failures."""
     lines = list(results.notes)
     for videos, where in (
-        (results.gallery.skipped, "left out of the gallery with their captions"),
+        (results.gallery.skipped, "missing from the gallery, with their captions"),
         (results.left_out_of_training, "left out of the training"),
     ):
         if videos:
