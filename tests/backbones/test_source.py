@@ -70,7 +70,7 @@ class TestBounds:
         config = json.loads((folder / "config.json").read_text())
         config[part] |= changes
         (folder / "config.json").write_text(json.dumps(config))
-        with pytest.raises(VopError, match=rf"config\.json: not the configuration of a CLIP: {says}") as caught:
+        with pytest.raises(VopError, match=rf"config\.json: not a valid configuration of CLIP: {says}") as caught:
             find_backbone(str(folder))
         assert len(str(caught.value)) < 1000
 
@@ -82,7 +82,7 @@ class TestBounds:
     @pytest.mark.parametrize("values", [[0.5, 0.5, 0], [1, 1, float("nan")], [True, 1, 1], [0.1] * 10**5])
     def test_colours(self, folder, values):
         (folder / "preprocessor_config.json").write_text(json.dumps({"image_std": values}))
-        with pytest.raises(VopError, match="image_std in its preprocessor_config.json is") as caught:
+        with pytest.raises(VopError, match="preprocessor_config.json: image_std is") as caught:
             find_backbone(str(folder))
         assert len(str(caught.value)) < 1000
 
@@ -230,7 +230,7 @@ class TestDamage:
             ("[]", "config.json: .*list"),
             ("{}", "config.json: unknown model_type 'None'"),
             ('{"model_type": "clipp"}', "unknown model_type 'clipp': did you mean clip"),
-            ('{"model_type": "clip", "projection_dim": "wide"}', "config.json: not the configuration of a CLIP"),
+            ('{"model_type": "clip", "projection_dim": "wide"}', "config.json: not a valid configuration of CLIP"),
         ],
     )
     def test_configuration(self, folder, content, says):

@@ -118,7 +118,7 @@ class TestDamage:
         with pytest.raises(VopError, match=r"run: no config\.json: the run is incomplete.*--resume"):
             vop.load(run)
         (tmp_path / "empty").mkdir()
-        with pytest.raises(UsageError, match=r"empty: no config\.json: neither a run nor a CLIP folder"):
+        with pytest.raises(UsageError, match=r"empty: no config\.json: neither a run nor"):
             vop.load(tmp_path / "empty")
 
     @pytest.mark.parametrize("content", [b"", b"abc", None])

@@ -50,8 +50,8 @@ def read_preprocessing(folder: Path, *, image_size: int, usual: Preprocessing | 
     config = read_json_object(folder / FILE, remedy="fetch the folder again")
     return Preprocessing(
         resizing=_resizing(config, image_size, usual.resizing, folder),
-        mean=_channels(config, "image_mean", usual.mean, folder),
-        std=_channels(config, "image_std", usual.std, folder),
+        mean=read_channels(config, "image_mean", usual.mean, folder / FILE),
+        std=read_channels(config, "image_std", usual.std, folder / FILE),
     )
 
 
@@ -88,13 +88,17 @@ def preprocessor_config(image_size: int) -> dict[str, Any]:
     }
 
 
-def _channels(config: Mapping[str, Any], name: str, usual: tuple[float, ...], folder: Path) -> tuple[float, ...]:
-    """One number per colour channel."""
+def read_channels(config: Mapping[str, Any], name: str, usual: tuple[float, ...], file: Path) -> tuple[float, ...]:
+    """Read one number per colour channel.
+
+    Raises:
+        VopError: the values are not three numbers; the message names `file`.
+    """
     values = config.get(name, usual)
     if not isinstance(values, list | tuple) or len(values) != 3 or not all(_is_number(x) for x in values):
-        raise VopError(f"{folder}: {name} in its {FILE} is {reprlib.repr(values)}; it must be three numbers")
-    if name == "image_std" and min(values) <= 0:
-        raise VopError(f"{folder}: image_std in its {FILE} is {values!r}; it must be above 0")
+        raise VopError(f"{file}: {name} is {reprlib.repr(values)}; it must be three numbers")
+    if name.endswith("std") and min(values) <= 0:
+        raise VopError(f"{file}: {name} is {values!r}; it must be above 0")
     return tuple(values)
 
 

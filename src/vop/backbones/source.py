@@ -31,7 +31,10 @@ DEFAULT_HUB_ID = "openai/clip-vit-base-patch32"
 # The families by the `model_type` of a config.json. Other packages add theirs through entry points.
 FAMILIES: Registry[type[Family]] = Registry(
     "model_type",
-    {"clip": "vop.backbones.clip.family:ClipFamily"},
+    {
+        "clip": "vop.backbones.clip.family:ClipFamily",
+        "open_clip": "vop.backbones.open_clip.family:OpenClipFamily",
+    },
     group="vop.families",
 )
 # The files of a hub can change under a name, but not under a revision.
@@ -134,7 +137,8 @@ def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
 
     Args:
         name: "mini", a local folder, "OWNER/NAME" or "hf-hub:OWNER/NAME" on the Hugging Face hub ("ViT-B/32",
-            "ViT-B/16" and "ViT-L/14" stand for OpenAI's), or a name that an installed package adds.
+            "ViT-B/16" and "ViT-L/14" stand for OpenAI's), or a name that an installed package adds. "NAME@336" takes
+            images of 336 pixels; positions are interpolated.
         revision: of a hub id; OpenAI's are pinned by default.
 
     Raises:
@@ -142,6 +146,9 @@ def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
         UsageError: the name is a file.
         VopError: the folder is not of a family of `FAMILIES`, or the hub cannot be reached and nothing is cached.
     """
+    name, image_size = split_image_size(name)
+    if image_size is not None:
+        return find_backbone(name, revision=revision).with_image_size(image_size)
     name = SHORT_NAMES.get(without_hub_prefix(name), without_hub_prefix(name))
     if name in REGISTRY.names():
         return replace(REGISTRY.find(name)(), name=name)
@@ -166,6 +173,14 @@ REGISTRY: Registry[Callable[[], Backbone]] = Registry(
 )
 
 
+def split_image_size(name: str) -> tuple[str, int | None]:
+    """Split "NAME@336" into the name and the image size. A folder of this very name is not split."""
+    base, at, size = name.rpartition("@")
+    if not at or not base or not size.isdecimal() or Path(name).expanduser().is_dir():
+        return name, None
+    return base, int(size)
+
+
 def without_hub_prefix(name: str) -> str:
     """An id of the Hugging Face hub as OWNER/NAME; any other name as it is."""
     return name.removeprefix(HUB_PREFIX)
@@ -187,8 +202,8 @@ def is_hub_id(name: str) -> bool:
 
 def find_sizes(name: str) -> Sizes:
     """The sizes of a backbone, without weights or a network for OpenAI's."""
-    name = SHORT_NAMES.get(without_hub_prefix(name), without_hub_prefix(name))
-    return KNOWN_SIZES[name] if name in KNOWN_SIZES else find_backbone(name).sizes
+    known = SHORT_NAMES.get(without_hub_prefix(name), without_hub_prefix(name))
+    return KNOWN_SIZES[known] if known in KNOWN_SIZES else find_backbone(name).sizes
 
 
 def _download(name: str, revision: str | None) -> Path:
@@ -227,8 +242,11 @@ def _read_folder(folder: Path, *, name: str, revision: str | None) -> Backbone:
     family, path = _family_of(folder)
     try:
         sizes = family.read_sizes(read_json(path))
+    except VopError:
+        raise
     except ValueError as error:
-        raise VopError(f"{path}: not the configuration of a {family.title}: {error}; fetch the folder again") from None
+        problem = f"not a valid configuration of {family.title}: {error}"
+        raise VopError(f"{path}: {problem}; fetch the folder again") from None
     preprocessing = family.read_preprocessing(folder, sizes)
     return Backbone(
         name=name,

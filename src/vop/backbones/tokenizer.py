@@ -122,12 +122,30 @@ def canonicalize(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip()
 
 
+def fixed(text: str) -> str:
+    """A text as open_clip cleans it for vocabularies with capital letters: like `clean`, but the case stays."""
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
+
+
 CLEANING: dict[str, Callable[[str], str]] = {
     "openai": clean,
     "canonicalize": canonicalize,
     "lower": str.lower,
+    "fixed": fixed,
+    "fixed-canonicalize": lambda text: canonicalize(fixed(text)),
     "none": str,
 }
+
+
+def pad_token_id(folder: Path) -> int | None:
+    """Return the id of the padding that a folder's tokenizer_config.json or special_tokens_map.json names."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        config = read_json_object(folder / name, remedy="fetch the folder again") if (folder / name).exists() else {}
+        token = config.get("pad_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str):
+            return _read_rules(folder).token_to_id(token)
+    return None
 
 
 def _its_cleaning(folder: Path) -> str | None:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from vop import methods
 from vop.backbones import Sizes, find_backbone
+from vop.backbones.openai_vocabulary import find_vocabulary
 from vop.converters.checkpoint import read_tensors
 from vop.converters.folder import check_new_folder, new_folder
 from vop.converters.openai import sizes_from_openai, write_clip_folder
-from vop.converters.vocabulary import find_vocabulary
 from vop.errors import UsageError, VopError
 from vop.methods.vop_modelscope import VoPModelScope
 from vop.models.model import TextVideoModel

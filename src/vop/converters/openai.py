@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from vop.backbones.clip.weights import from_transformers
+from vop.backbones.openai_vocabulary import find_vocabulary, write_tokenizer
 from vop.backbones.preprocessing import FILE, preprocessor_config
 from vop.backbones.sizes import VIT_B_16, VIT_B_32, VIT_L_14, Sizes, TextSizes, TowerSizes, VisionSizes
 from vop.backbones.towers import CLIP
 from vop.converters.checkpoint import read_tensors
 from vop.converters.folder import check_new_folder, new_folder
-from vop.converters.vocabulary import find_vocabulary, write_tokenizer
 from vop.errors import UsageError, VopError, unknown_name
 from vop.utils.files import atomic_write
 from vop.utils.text import count

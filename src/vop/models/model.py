@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from vop.backbones.tokenizer import Tokenizer
     from vop.video.resizing import Resizing
 
+_RESIZING = {"crop": "shorter side, {}, antialiased; centre crop", "squash": "both sides, {}, antialiased"}
 HEAD_PREFIX = "head."  # marks the settings of the head among those of the method
 SCORE_BYTES = 128 * 2**20  # approximate memory for a block of pairwise scores
 MAX_LOGIT_SCALE = 100.0  # limit in CLIP's own training
@@ -361,10 +362,15 @@ class TextVideoModel(nn.Module):
             settings=self.method.settings,
             head=HeadConfig(name=self.head_name, settings=self.head.settings),
             packages={kind: package for kind, package in packages.items() if package},
-            backbone=BackboneConfig(name=name, revision=backbone.revision, sha256=backbone.content_hash()),
+            backbone=BackboneConfig(
+                name=name,
+                revision=backbone.revision,
+                sha256=backbone.content_hash(),
+                image_size=None if self.image_size == backbone.stored_image_size else self.image_size,
+            ),
             preprocessing={
                 "frames": "middle of equal intervals",
-                "resize": "shorter side, bicubic, antialiased; centre crop",
+                "resize": _RESIZING[backbone.resizing.mode].format(backbone.resizing.interpolation),
                 "image_size": self.image_size,
                 "mean": list(backbone.mean),
                 "std": list(backbone.std),

@@ -12,7 +12,7 @@ import torch
 from vop import heads, methods
 from vop.backbones import DEFAULT_HUB_ID, MINI, Backbone, find_backbone
 from vop.backbones.source import REGISTRY as BACKBONES
-from vop.backbones.source import SHORT_NAMES, UnknownBackbone, is_hub_id, without_hub_prefix
+from vop.backbones.source import SHORT_NAMES, UnknownBackbone, is_hub_id, split_image_size, without_hub_prefix
 from vop.backbones.towers import CLIP
 from vop.errors import UsageError, VopError, unknown_setting
 from vop.methods.base import Method
@@ -76,7 +76,8 @@ def load(
     """Opens a run, a published run or a hub id, in eval mode; a plain CLIP opens as `zero-shot`.
 
     Args:
-        name: a run's folder, a CLIP folder, "OWNER/NAME" or "hf-hub:OWNER/NAME" on the Hugging Face hub, or "mini".
+        name: a run's folder, a CLIP folder, "OWNER/NAME" or "hf-hub:OWNER/NAME" on the Hugging Face hub, or "mini";
+            "NAME@336" takes images of 336 pixels.
         backbone: the run's backbone, if it has moved. Its content must match the run's.
         num_frames: replaces the run's number of frames. Tables of frame positions are interpolated.
         dtype: of the frozen weights and the activations. float32 gives the exact embeddings, bfloat16 is faster;
@@ -99,17 +100,21 @@ def load(
 
 
 def _open(name: str, *, backbone: str | None, dtype: torch.dtype, beside: Sequence[TextVideoModel]) -> TextVideoModel:
+    whole = name
+    name, image_size = split_image_size(name)
     folder = None if name == MINI else Path(name).expanduser()  # a folder of that name is ./mini
     if folder is not None and not folder.is_dir():
         folder = _from_hub(name)
     if folder is None or not is_run(folder):
-        found = _plain_clip(name)
+        found = _plain_backbone(whole)
         method = methods.create("zero-shot", found.sizes)
         clip = _shared_clip(found, method, beside, dtype=dtype)
         return TextVideoModel(found, "zero-shot", method, dtype=dtype, clip=clip)
     config = read_config(folder)
     _check_packages(config)
     found = _its_backbone(config.backbone, folder, backbone)
+    if image_size is not None:
+        found = found.with_image_size(image_size)
     method = methods.create(config.method, found.sizes, **config.settings)
     head = heads.create(config.head.name, found.sizes, num_frames=method.num_frames, **config.head.settings)
     clip = _shared_clip(found, method, beside, dtype=dtype)
@@ -119,7 +124,7 @@ def _open(name: str, *, backbone: str | None, dtype: torch.dtype, beside: Sequen
     return model
 
 
-def _plain_clip(name: str) -> Backbone:
+def _plain_backbone(name: str) -> Backbone:
     """Find a backbone. If the name is unknown, the error describes all names that `load` takes."""
     try:
         return find_backbone(name)
@@ -142,7 +147,7 @@ def _check_packages(config: RunConfig) -> None:
 
 
 def _its_backbone(wanted: BackboneConfig, folder: Path, given: str | None) -> Backbone:
-    name = given or wanted.name
+    name, image_size = split_image_size(given or wanted.name)
     if name.startswith("./"):
         name = str(folder / name)
     if Path(name).is_absolute() and not Path(name).is_dir():
@@ -153,7 +158,8 @@ def _its_backbone(wanted: BackboneConfig, folder: Path, given: str | None) -> Ba
             f"{folder}: tuned on the backbone {wanted.name!r} with content {wanted.sha256[:12]}; {name!r} has "
             f"{found.content_hash()[:12]}: pass the backbone that it was tuned on"
         )
-    return found
+    image_size = image_size or wanted.image_size
+    return found if image_size is None else found.with_image_size(image_size)
 
 
 def _shared_clip(
@@ -163,7 +169,8 @@ def _shared_clip(
     if method.changes_backbone:
         return None
     for other in beside:
-        same = other.clip.dtype == dtype and other.backbone.content_hash() == backbone.content_hash()
+        alike = other.clip.dtype == dtype and other.backbone.sizes == backbone.sizes
+        same = alike and other.backbone.content_hash() == backbone.content_hash()
         if same and not other.method.changes_backbone:
             return other.clip
     return None

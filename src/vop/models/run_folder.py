@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from vop.backbones.files import check_header
+from vop.backbones.source import OPEN_CLIP_CONFIG
 from vop.config import validated
 from vop.errors import UsageError, VopError
 from vop.heads import MEAN
@@ -70,11 +71,16 @@ class HeadConfig(BaseModel):
 
 
 class BackboneConfig(BaseModel):
-    """A backbone's name, and a hash of its weights, which tells it from another backbone of that name."""
+    """A backbone's name, and a hash of its weights, which tells it from another backbone of that name.
+
+    Attributes:
+        image_size: in pixels, if it is not the one of the weights.
+    """
 
     name: str
     revision: str | None = None
     sha256: str
+    image_size: int | None = None
 
 
 class RunConfig(BaseModel):
@@ -98,6 +104,8 @@ class RunConfig(BaseModel):
         values = self.model_dump(mode="json")
         if not self.packages:
             del values["packages"]
+        if self.backbone.image_size is None:
+            del values["backbone"]["image_size"]
         return json.dumps(values, indent=2) + "\n"
 
 
@@ -112,17 +120,19 @@ def write_run(folder: Path, config: RunConfig, trained: Mapping[str, Tensor], *,
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder with a config.json is a run, and not a CLIP.
+    """Whether a folder is a run, and not a backbone.
 
     Raises:
         VopError: the run is incomplete.
-        UsageError: the folder holds neither a run nor a CLIP.
+        UsageError: the folder holds neither.
     """
+    if (folder / OPEN_CLIP_CONFIG).exists():
+        return False
     if (folder / CONFIG).exists():
         return "method" in read_json_object(folder / CONFIG, remedy="fetch the folder again")
     if (folder / WEIGHTS).exists() or (folder / TRAINING).exists():
         raise VopError(f"{folder}: no {CONFIG}: the run is incomplete; train it again, or resume it with --resume")
-    raise UsageError(f"{folder}: no {CONFIG}: neither a run nor a CLIP folder")
+    raise UsageError(f"{folder}: no {CONFIG}: neither a run nor the folder of a backbone")
 
 
 def read_config(folder: Path) -> RunConfig:
