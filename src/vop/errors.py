@@ -59,6 +59,16 @@ class FileFailure:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """Return the error for a name that is not among `known`. It suggests the nearest names."""
     known = list(known)
+    return UsageError(f"unknown {kind} {name!r}: {_suggestion(name, known)}known: {', '.join(known)}")
+
+
+def unknown_setting(owner: str, name: str, known: Iterable[str]) -> UsageError:
+    """Return the error for a setting that `owner` ("the method vop") does not have. It suggests the nearest names."""
+    known = list(known)
+    has = f"it has {', '.join(known)}" if known else "it has no settings"
+    return UsageError(f"{owner} has no setting {name!r}: {_suggestion(name, known)}{has}")
+
+
+def _suggestion(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return UsageError(f"unknown {kind} {name!r}: {hint}known: {', '.join(known)}")
+    return f"did you mean {' or '.join(near)}? " if near else ""

@@ -223,7 +223,7 @@ class TestEvaluate:
         report = json.loads(vop("evaluate", a_run, "--data", table, "--num-frames", 3, "--json")[1])
         assert report["settings"]["num_frames"] == 3
         assert report["notes"] == [
-            "tuned with 2 frames a video, evaluated with 3; its tables of frame positions are interpolated"
+            "tuned with 2 frames per video, evaluated with 3; its frame positions are interpolated"
         ]
 
     def test_a_plain_clip_is_zero_shot(self, vop, tiny_folder, table):

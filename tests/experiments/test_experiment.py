@@ -272,12 +272,12 @@ class TestCompare:
     @pytest.mark.parametrize(
         ("words", "says"),
         [
-            (["--epochs", "3"], "epochs: 2 there, 3 now"),
-            (["--learning-rates", "1e-2"], "learning_rate: 0.001 there, 0.01 now"),
-            (["--num-frames", "3"], "num_frames: [2] there, [3] now"),
+            (["--epochs", "3"], "epochs: 2 in the folder, 3 given"),
+            (["--learning-rates", "1e-2"], "learning_rate: 0.001 in the folder, 0.01 given"),
+            (["--num-frames", "3"], "num_frames: [2] in the folder, [3] given"),
             (
                 ["--set", "visual_prompts=4"],
-                "vop: {'method': 'vop', 'head': 'meanP', 'settings': {'num_frames': 2}} there",
+                "vop: {'method': 'vop', 'head': 'meanP', 'settings': {'num_frames': 2}} in the folder",
             ),
         ],
     )
@@ -290,7 +290,7 @@ class TestCompare:
         rest = ["--data", colours, "--backbone", tiny_folder, "--out", tmp_path / "out", *SMALL]
         assert main([str(word) for word in ("compare", *given, *rest, *words)]) == 1
         err = capsys.readouterr().err
-        assert "holds an experiment that was started with other values" in err
+        assert "holds an experiment with other values" in err
         assert says in err
         assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
 
@@ -340,7 +340,7 @@ class TestCompare:
         seen = trained_jobs(monkeypatch)
         assert main(["compare", "--methods", "bias,vop", "--seeds", "0", *given]) == 2
         err = capsys.readouterr().err
-        assert f"vop-0.001-seed0/result.json was made from other videos of the split '{split}'" in err
+        assert f"vop-0.001-seed0/result.json was made with other videos of the split '{split}'" in err
         assert not seen
 
     def test_a_bad_video_can_fail_the_study(self, tiny_folder, tmp_path, capsys):
@@ -406,7 +406,7 @@ class TestCompare:
             (["--methods", "vop", "--split", "val"], 1, "colours has no 'val' split; it has: train, test"),
             (["--methods", "vop,vop-p", "--set", "specific_prompts=0"], 2, "specific_prompts is 0"),
             (["--methods", "vop,vop/seqTrans"], 2, "unknown head 'seqTrans': did you mean seqTransf"),
-            (["--methods", "vop", "--set", "cmm=lstm"], 2, "unknown setting of these methods 'cmm'"),
+            (["--methods", "vop", "--set", "cmm=lstm"], 2, "unknown setting 'cmm'"),
             (
                 ["--methods", "vop", "--captions-per-video", "2"],
                 2,

@@ -257,8 +257,8 @@ def test_only_a_head_with_positions_is_bound_to_a_number_of_frames(name):
     ("name", "settings", "says"),
     [
         ("xpool", {}, "unknown head 'xpool': did you mean x-pool"),
-        ("seqTransf", {"layer": 2}, "unknown setting of seqTransf 'layer': did you mean layers"),
-        ("meanP", {"layers": 2}, "unknown setting of meanP 'layers'"),
+        ("seqTransf", {"layer": 2}, "has no setting 'layer': did you mean layers"),
+        ("meanP", {"layers": 2}, "has no setting 'layers'"),
         ("seqTransf", {"layers": 0}, "layers is 0; it must be a whole number, 1 or more"),
         ("tightTransf", {"layers": 2.0}, "layers is 2.0; it must be a whole number"),
         ("x-pool", {"heads": 3}, "heads is 3; .*128 dimensions"),

@@ -219,7 +219,7 @@ def test_ks_follows_the_paper():
         ("lora", {"targets": "fc1"}, "targets is 'fc1'; it must be a list"),
         ("lora", {"targets": []}, r"targets is \[\]; .* in_proj"),
         ("vop", {"head": "seqTransformer"}, "unknown head 'seqTransformer': did you mean seqTransf"),
-        ("vop", {"head": "seqTransf", "head.layer": 2}, "unknown setting of seqTransf 'layer': did you mean layers"),
+        ("vop", {"head": "seqTransf", "head.layer": 2}, "has no setting 'layer': did you mean layers"),
         ("vop-modelscope", {"head": "seqLSTM"}, "head is seqLSTM; .*vop-modelscope"),
     ],
 )

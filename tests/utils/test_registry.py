@@ -74,7 +74,7 @@ class TestSettings:
         assert things().create("plain", "sizes").settings == {"frames": 12, "depth": 1}
 
     def test_an_unknown_one_is_named_with_the_nearest(self):
-        with pytest.raises(UsageError, match="unknown setting of tall 'hight': did you mean height"):
+        with pytest.raises(UsageError, match="the thing tall has no setting 'hight': did you mean height"):
             things().create("tall", "sizes", hight=3)
 
     def test_one_without_a_default_is_needed(self):

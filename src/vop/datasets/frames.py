@@ -40,7 +40,7 @@ class FrameStore:
 
     With `cache`, a folder, each video is decoded only once. The cache has one safetensors file per video, of about
     `num_frames * 3 * size * size` bytes. Its name depends on the path, size and modification time of the video file.
-    A cache file is checked when it is read, and written again if it is damaged.
+    A cache file is checked when it is read, and replaced if it is damaged.
 
     Attributes:
         aspect: as for `decode_frames`.

@@ -14,7 +14,7 @@ from vop.backbones import DEFAULT_HUB_ID, MINI, Backbone, find_backbone
 from vop.backbones.source import REGISTRY as BACKBONES
 from vop.backbones.source import SHORT_NAMES, UnknownBackbone, is_hub_id, split_image_size, without_hub_prefix
 from vop.backbones.towers import CLIP
-from vop.errors import UsageError, VopError, unknown_name
+from vop.errors import UsageError, VopError, unknown_setting
 from vop.methods.base import Method
 from vop.models.model import TextVideoModel, split_settings
 from vop.models.run_folder import (
@@ -59,7 +59,7 @@ def create(
         raise UsageError(f"head is {head}; it must be {heads.MEAN}, because {method} pools frames itself")
     for name in of_head:
         if name not in heads.settings_of(head):
-            raise unknown_name(f"setting of {head}", name, heads.settings_of(head))
+            raise unknown_setting(f"the head {head}", name, heads.settings_of(head))
     top = heads.create(head, backbone.sizes, num_frames=part.num_frames, **of_head)
     return TextVideoModel(backbone, method, part, head, top, dtype=dtype).to(device or default_device())
 

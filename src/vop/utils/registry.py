@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from vop.errors import UsageError, VopError, unknown_name
+from vop.errors import UsageError, VopError, unknown_name, unknown_setting
 
 LARGE = 256  # a larger setting may create millions of parameters, so they are counted first
 MAX_PARAMETERS = 1_000_000_000  # of a method or a head; the largest built-in one has some 50 million on ViT-L/14
@@ -169,7 +169,7 @@ class ClassRegistry(Registry[type[M]]):
         settings = {key: value for key, value in arguments.items() if key not in self.given}
         for setting in settings:
             if setting not in known:
-                raise unknown_name(f"setting of {name}", setting, known)
+                raise unknown_setting(f"the {self.kind} {name}", setting, known)
         values = known | settings
         missing = [setting for setting, value in values.items() if value is inspect.Parameter.empty]
         if missing:
