@@ -262,7 +262,7 @@ class TextVideoModel(nn.Module):
         Raises:
             VideoError: a file cannot give a frame.
         """
-        from vop.video.frames import read_frames  # imports PyAV, which is slow
+        from vop.video.frames import decode_frames  # imports PyAV, which is slow
 
         self.check_independent()
         if isinstance(paths, str | Path):
@@ -270,8 +270,8 @@ class TextVideoModel(nn.Module):
         parts = []
         for start in range(0, len(paths), batch_size):
             batch = paths[start : start + batch_size]
-            frames = [read_frames(path, num_frames=self.num_frames, size=self.image_size) for path in batch]
-            parts.append(self._encode(torch.stack(frames)))
+            frames = [decode_frames(path, num_frames=self.num_frames, resizing=self.resizing) for path in batch]
+            parts.append(self._encode(torch.from_numpy(np.stack(frames))))
         return torch.cat(parts) if parts else self._nothing()
 
     def encode_frames(self, frames: Tensor | np.ndarray[Any, Any], *, batch_size: int = 8) -> Tensor:
@@ -279,7 +279,7 @@ class TextVideoModel(nn.Module):
 
         Args:
             frames: RGB values from 0 to 255, uint8 (n, f, height, width, 3) or (n, f, 3, height, width), of any size;
-                they are resized and cropped as `vop.read_frames` does. Methods with tables of frame positions take
+                they are resized as `encode_video` does. Methods with tables of frame positions take
                 f = `num_frames`.
 
         Raises:
@@ -303,14 +303,14 @@ class TextVideoModel(nn.Module):
         return torch.cat(parts) if len(frames) else self._nothing()
 
     def _resized(self, frames: Tensor) -> Tensor:
-        """Resize uint8 frames (n, f, 3, h, w) to the backbone's size, as `vop.read_frames` does."""
+        """Resize uint8 frames (n, f, 3, h, w) to squares for the backbone, as `vop.read_frames` does."""
         from vop.video.shape import square
 
-        size = self.image_size
+        size = self.resizing.size
         if frames.shape[-2:] == (size, size):
             return frames
         pictures = frames.flatten(0, 1).permute(0, 2, 3, 1).cpu().numpy()
-        squares = [torch.from_numpy(square(picture, size=size)) for picture in pictures]
+        squares = [torch.from_numpy(square(picture, resizing=self.resizing)) for picture in pictures]
         return torch.stack(squares).unflatten(0, frames.shape[:2])
 
     @torch.no_grad()
@@ -364,7 +364,7 @@ class TextVideoModel(nn.Module):
             backbone=BackboneConfig(name=name, revision=backbone.revision, sha256=backbone.content_hash()),
             preprocessing={
                 "frames": "middle of equal intervals",
-                "resize": "shorter side, bicubic, antialiased; centre crop",
+                "resize": str(self.resizing),
                 "image_size": self.image_size,
                 "mean": list(backbone.mean),
                 "std": list(backbone.std),

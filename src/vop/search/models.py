@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from vop.backbones import MINI
 from vop.errors import VopError
 from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig
-from vop.video.resizing import Resizing
 
 if TYPE_CHECKING:
     from vop.models.model import TextVideoModel
@@ -24,7 +23,7 @@ def fingerprint(model: TextVideoModel) -> str:
         "sizes": model.backbone.sizes.identity(),
         "mean": model.backbone.mean,
         "std": model.backbone.std,
-        **_resizing(model.backbone.resizing),
+        **model.resizing.differences(),
         "method": model.method_name,
         "settings": model.method.settings,
         "head": [model.head_name, model.head.settings],
@@ -34,13 +33,6 @@ def fingerprint(model: TextVideoModel) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _resizing(resizing: Resizing) -> dict[str, str]:
-    """What differs from CLIP's resizing."""
-    usual = Resizing(resizing.size)
-    values = {"resize": (resizing.mode, usual.mode), "interpolation": (resizing.interpolation, usual.interpolation)}
-    return {name: value for name, (value, default) in values.items() if value != default}
 
 
 def describe(model: TextVideoModel, *, name: str, column: str) -> LibraryModel:
@@ -72,6 +64,8 @@ def new_manifest(
         models=(described,),
         num_frames=model.num_frames,
         image_size=model.image_size,
+        resize=model.resizing.mode,
+        interpolation=model.resizing.interpolation,
         segmentation=segmentation or SegmentationConfig(),
         keep_frames=keep_frames,
     )

@@ -20,6 +20,7 @@ from vop.utils.text import count
 from vop.video.clip import DISPLAY, Clip, check_request
 from vop.video.decode import VideoDecoder
 from vop.video.probe import VideoInfo, describe
+from vop.video.resizing import BICUBIC, CROP, Resizing
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +41,8 @@ def read_frames(
     end_seconds: float | None = None,
     *,
     aspect: str = DISPLAY,
+    resize: str = CROP,
+    interpolation: str = BICUBIC,
     stream: int | None = None,
     threads: int = 1,
 ) -> torch.Tensor:
@@ -49,10 +52,13 @@ def read_frames(
     nearest intact one replaces it, unless more than half of the wanted ones are damaged.
 
     Args:
-        size: height and width of the result: the shorter side is scaled to it (bicubic), and the centre cropped.
+        size: height and width of the result.
         start_seconds, end_seconds: the clip, counted from the video's first frame; None: the end of the video.
         aspect: "display" gives pictures the shape in which players show them; "stored" takes pixels as squares
             whatever the file says, as most published pipelines do.
+        resize: "crop" scales the shorter side to `size` and crops the centre, as CLIP does; "squash" scales both sides
+            to `size`, as SigLIP does, and then `aspect` makes no difference.
+        interpolation: "bicubic" or "bilinear", both antialiased.
         stream: a video stream by its number in the file; by default the one that FFmpeg's command takes.
         threads: the decoder's threads. One is fastest for usual clips; several files at once use the cores better.
 
@@ -68,7 +74,7 @@ def read_frames(
     frames = decode_frames(
         path,
         num_frames=num_frames,
-        size=size,
+        resizing=Resizing(size, resize, interpolation),
         start_seconds=start_seconds,
         end_seconds=end_seconds,
         aspect=aspect,
@@ -82,7 +88,7 @@ def decode_frames(
     path: str | Path,
     *,
     num_frames: int,
-    size: int,
+    resizing: Resizing,
     start_seconds: float = 0.0,
     end_seconds: float | None = None,
     aspect: str = DISPLAY,
@@ -91,13 +97,13 @@ def decode_frames(
 ) -> Pixels:
     """What `read_frames` gives, as a uint8 array (num_frames, 3, size, size). Does not need PyTorch."""
     path, clip = Path(path), Clip(start_seconds, end_seconds)
-    check_request(num_frames=num_frames, size=size, clip=clip)
+    check_request(num_frames=num_frames, resizing=resizing, clip=clip)
     with VideoDecoder(path, stream=stream, threads=threads) as video:
-        converter = video.converter(size=size, aspect=aspect)
+        converter = video.converter(resizing=resizing, aspect=aspect)
         video.look_up(clip, num_frames)
         wanted = wanted_stamps(path, video.timeline, clip, num_frames=num_frames)
         found: list[int] = []
-        frames = np.empty((num_frames, 3, size, size), np.uint8)
+        frames = np.empty((num_frames, 3, resizing.size, resizing.size), np.uint8)
         for place, (stamp, frame) in enumerate(video.nearest(wanted)):
             repeated = bool(found) and found[-1] == stamp
             frames[place] = frames[place - 1] if repeated else converter.square(frame)
@@ -128,7 +134,7 @@ def decode_clips(
     clips: Sequence[Clip],
     *,
     num_frames: int,
-    size: int,
+    resizing: Resizing,
     num_pictures: int = 4,
     picture_size: int = 160,
     aspect: str = DISPLAY,
@@ -140,7 +146,7 @@ def decode_clips(
 
     Args:
         clips: in ascending order of their starts; they may overlap.
-        num_frames, size, aspect: as for `decode_frames`.
+        num_frames, resizing, aspect: as for `decode_frames`.
         num_pictures: how many frames of a clip are also returned uncropped, spread evenly; at most `num_frames`.
         picture_size: the longer side of these pictures.
 
@@ -152,10 +158,10 @@ def decode_clips(
         VideoError: none of the frames can be decoded; it names the file and the reason.
         UsageError: an argument is out of range, or the clips are not in order.
     """
-    _check_clips(clips, num_frames=num_frames, size=size, num_pictures=num_pictures, picture_size=picture_size)
+    _check_clips(clips, num_frames=num_frames, resizing=resizing, num_pictures=num_pictures, picture_size=picture_size)
     plans = [_plan(video.path, video.timeline, clip, num_frames) for clip in clips]
     pictured = _middles(num_frames, min(num_pictures, num_frames))
-    converter = video.converter(size=size, picture_size=picture_size, aspect=aspect)
+    converter = video.converter(resizing=resizing, picture_size=picture_size, aspect=aspect)
     return _Pass(video, plans, pictured, converter).run()
 
 
@@ -164,13 +170,13 @@ def read_clips(
     choose: Callable[[VideoDecoder, float], Sequence[Clip]],
     *,
     num_frames: int,
-    size: int,
+    resizing: Resizing,
 ) -> Iterator[VideoInfo | ClipFrames | VideoError]:
     """Open a video, describe it, and decode the clips that `choose` picks.
 
     Args:
         choose: gets the open video and its duration in seconds, and returns clips in ascending order of their starts.
-        num_frames, size: as for `decode_frames`.
+        num_frames, resizing: as for `decode_frames`.
 
     Yields:
         the video's description, before its packets are read; then what `decode_clips` yields.
@@ -181,7 +187,7 @@ def read_clips(
     with VideoDecoder(path) as video:
         yield describe(video)
         clips = choose(video, video.timeline.duration_seconds)
-        yield from decode_clips(video, clips, num_frames=num_frames, size=size)
+        yield from decode_clips(video, clips, num_frames=num_frames, resizing=resizing)
 
 
 def video_timeline(path: str | Path) -> Timeline:
@@ -221,15 +227,17 @@ def _check_damage(path: Path, timeline: Timeline, clip: Clip, wanted: Sequence[i
         raise VideoError(path, f"{bad:,} of {count('wanted frame', len(wanted))} are damaged")
 
 
-def _check_clips(clips: Sequence[Clip], *, num_frames: int, size: int, num_pictures: int, picture_size: int) -> None:
-    check_request(num_frames=num_frames, size=size)
+def _check_clips(
+    clips: Sequence[Clip], *, num_frames: int, resizing: Resizing, num_pictures: int, picture_size: int
+) -> None:
+    check_request(num_frames=num_frames, resizing=resizing)
     if num_pictures < 0:
         raise UsageError(f"num_pictures is {num_pictures}; give 0 or more")
     if picture_size < 1:
         raise UsageError(f"picture_size is {picture_size}; at least 1 pixel is needed")
     before = 0.0
     for clip in clips:
-        check_request(num_frames=num_frames, size=size, clip=clip)
+        check_request(num_frames=num_frames, resizing=resizing, clip=clip)
         start = clip.start_seconds
         if start < before:
             raise UsageError(f"a clip starts at {start} s after one at {before} s; sort the clips by their starts")

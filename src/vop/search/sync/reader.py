@@ -139,7 +139,7 @@ class Reader:
             file.path,
             manifest.segmentation,
             num_frames=manifest.num_frames,
-            size=manifest.image_size,
+            resizing=manifest.resizing,
         )
         with closing(decoding) as segments:
             # The beginning tells what is not a video: most such files are not read through to hash them.
