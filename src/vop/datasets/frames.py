@@ -41,7 +41,7 @@ class FrameStore:
 
     With `cache`, a folder, each video is decoded only once. The cache has one safetensors file per video, of about
     `num_frames * 3 * size * size` bytes. Its name depends on the path, size and modification time of the video file.
-    A cache file is checked when it is read, and written again if it is damaged.
+    A cache file is checked when it is read, and replaced if it is damaged.
 
     Attributes:
         resizing, aspect: as for `decode_frames`.
@@ -92,7 +92,7 @@ class FrameStore:
             path = video.path.resolve()
             state = path.stat()
         except OSError as error:
-            raise VideoError(video.path, "there is no such file") from error
+            raise VideoError(video.path, "the file does not exist") from error
         settings = self.num_frames, self.resizing.size, DECODER_VERSION
         identity: list[object] = [str(path), state.st_size, state.st_mtime_ns, *settings]
         if self.aspect != DISPLAY:
