@@ -141,7 +141,7 @@ def test_bad_videos_are_not_cached(tmp_path, store):
     ("num_frames", "size", "says"),
     [
         (10**9, 224, "num_frames is 1000000000; at most 4096 are read"),
-        (12, 10**9, "size is 1,000,000,000; it is a whole number from 1 to 4,096"),
+        (12, 10**9, r"size is 1,000,000,000; .* from 1 to 4,096"),
         (4096, 4096, "206,158,430,208 bytes per video; at most 2,147,483,648"),
         (0, 224, "num_frames is 0"),
     ],
