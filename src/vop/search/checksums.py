@@ -1,10 +1,10 @@
 """Checksums of a library's files, which detect damage by a disk or a copy.
 
 `checksums.json` has a checksum of each file of the database, so that any changed bit is detected; `library.json`
-contains its own checksum. Each row has a checksum too (`vop.search.schema`). It shows which video is damaged, even after
-rows were copied to another file. `checksums.json` also keeps copies of the small files without which nothing can be read
-(`library.json`, the newest manifest of each table, and the lists of deleted rows), and of the list of failures, which
-could otherwise be restored only by reading every video.
+contains its own checksum. Each row has a checksum too (`vop.search.schema`). It shows which video is damaged, even
+after rows were copied to another file. `checksums.json` also keeps copies of the small files without which nothing can
+be read (`library.json`, the newest manifest of each table, and the lists of deleted rows), and of the list of failures,
+which could otherwise be restored only by reading every video.
 """
 
 from __future__ import annotations

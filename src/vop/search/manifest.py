@@ -16,6 +16,7 @@ from vop.config import validated
 from vop.errors import UsageError, VopError
 from vop.utils.files import atomic_write
 from vop.version import VERSION
+from vop.video.resizing import BICUBIC, CROP, Resizing
 
 FILE, DATABASE = "library.json", "database"
 FORMAT = 2
@@ -86,6 +87,7 @@ class Manifest:
         table: the name of the table that is searched.
         models: one or more.
         segmentation: how videos are cut into segments; `cutting` in the file.
+        image_size, resize, interpolation: see `resizing`; the file leaves out what is as for CLIP.
         keep_frames: whether the library keeps the decoded frames.
         exclude: globs of files and folders that are not indexed; see `vop.video.find`.
         live_photos: whether the movies of Live Photos are indexed.
@@ -97,10 +99,20 @@ class Manifest:
     models: tuple[LibraryModel, ...]
     num_frames: int
     image_size: int
+    resize: str = CROP
+    interpolation: str = BICUBIC
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     keep_frames: bool = False
     exclude: tuple[str, ...] = ()
     live_photos: bool = False
+
+    def __post_init__(self) -> None:
+        Resizing(self.image_size, self.resize, self.interpolation)
+
+    @property
+    def resizing(self) -> Resizing:
+        """How a frame becomes a square for all of the models."""
+        return Resizing(self.image_size, self.resize, self.interpolation)
 
     def with_(self, **changes: Any) -> Manifest:
         """Return a copy with other values in some fields."""
@@ -110,6 +122,8 @@ class Manifest:
 def write(manifest: Manifest, folder: Path) -> None:
     """Write `library.json` atomically."""
     content = {_ON_DISK.get(name, name): value for name, value in asdict(manifest).items()}
+    for name in {"resize", "interpolation"} - manifest.resizing.differences().keys():
+        del content[name]
     document = {"format": FORMAT, "vop_version": VERSION, **content}
     document["sha256"] = _checksum(document)
     with atomic_write(folder / FILE) as path:

@@ -12,7 +12,6 @@ from vop.backbones import MINI
 from vop.backbones.source import split_image_size
 from vop.errors import VopError
 from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig
-from vop.video.resizing import Resizing
 
 if TYPE_CHECKING:
     from vop.models.model import TextVideoModel
@@ -25,7 +24,7 @@ def fingerprint(model: TextVideoModel) -> str:
         "sizes": model.backbone.sizes.identity(),
         "mean": model.backbone.mean,
         "std": model.backbone.std,
-        **_resizing(model.backbone.resizing),
+        **model.resizing.differences(),
         "method": model.method_name,
         "settings": model.method.settings,
         "head": [model.head_name, model.head.settings],
@@ -35,13 +34,6 @@ def fingerprint(model: TextVideoModel) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _resizing(resizing: Resizing) -> dict[str, str]:
-    """Return the settings that differ from CLIP's resizing."""
-    usual = Resizing(resizing.size)
-    values = {"resize": (resizing.mode, usual.mode), "interpolation": (resizing.interpolation, usual.interpolation)}
-    return {name: value for name, (value, default) in values.items() if value != default}
 
 
 def describe(model: TextVideoModel, *, name: str, column: str) -> LibraryModel:
@@ -73,6 +65,8 @@ def new_manifest(
         models=(described,),
         num_frames=model.num_frames,
         image_size=model.image_size,
+        resize=model.resizing.mode,
+        interpolation=model.resizing.interpolation,
         segmentation=segmentation or SegmentationConfig(),
         keep_frames=keep_frames,
     )

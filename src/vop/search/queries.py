@@ -14,6 +14,7 @@ import numpy as np
 
 from vop.errors import DataError, UsageError
 from vop.video.clip import WHOLE_VIDEO, Clip
+from vop.video.resizing import Resizing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,20 +135,20 @@ def of_example(model: TextVideoModel, example: Example) -> Vector:
 
     with DecodingProcesses() as processes:
         frames = processes.call(
-            decode, example.path, example=example, num_frames=model.num_frames, size=model.image_size
+            decode, example.path, example=example, num_frames=model.num_frames, resizing=model.resizing
         )
     return of_frames(model, torch.from_numpy(frames))
 
 
-def decode(path: Path, *, example: Example, num_frames: int, size: int) -> np.ndarray:
+def decode(path: Path, *, example: Example, num_frames: int, resizing: Resizing) -> np.ndarray:
     """Return the frames of an example, uint8 (num_frames, 3, size, size)."""
     from vop.video.frames import decode_frames
     from vop.video.picture import is_animation, is_picture, picture_frames
 
     if example.kind == "picture" or (example.kind is None and is_picture(path) and not is_animation(path)):
-        return picture_frames(path, num_frames=num_frames, size=size)
+        return picture_frames(path, num_frames=num_frames, resizing=resizing)
     start, end = example.clip.start_seconds, example.clip.end_seconds
-    return decode_frames(path, num_frames=num_frames, size=size, start_seconds=start, end_seconds=end)
+    return decode_frames(path, num_frames=num_frames, resizing=resizing, start_seconds=start, end_seconds=end)
 
 
 def of_vector(vector: np.ndarray | Tensor, *, width: int) -> Vector:

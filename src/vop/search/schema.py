@@ -241,7 +241,8 @@ def check_rows(rows: pa.Table, library: Path) -> pa.Table:
     if bad.any():
         path = rows.column("path")[int(bad.argmax())].as_py()
         raise VopError(
-            f"{library}: {bad.sum()} of its segments are damaged, the first in {path}; to check: vop library check {library}"
+            f"{library}: {bad.sum()} of its segments are damaged, the first in {path}; "
+            f"to check: vop library check {library}"
         )
     return rows
 

@@ -22,6 +22,7 @@ from vop.video.clip import Clip
 from vop.video.decode import VideoDecoder
 from vop.video.frames import ClipFrames, decode_clips, read_clips
 from vop.video.probe import VideoInfo
+from vop.video.resizing import Resizing
 
 if TYPE_CHECKING:
     import av
@@ -58,7 +59,7 @@ class DecodedSegment:
 
 
 def read_segments(
-    path: Path, segmentation: SegmentationConfig, *, num_frames: int, size: int
+    path: Path, segmentation: SegmentationConfig, *, num_frames: int, resizing: Resizing
 ) -> Generator[VideoInfo | DecodedSegment | None, None, int]:
     """Read a video and all of its segments.
 
@@ -78,7 +79,7 @@ def read_segments(
         clips.extend(map(in_milliseconds, _segment_clips(video, duration_seconds, segmentation)))
         return [Clip(*clip) for clip in clips]
 
-    for found in read_clips(path, choose, num_frames=num_frames, size=size):
+    for found in read_clips(path, choose, num_frames=num_frames, resizing=resizing):
         if isinstance(found, VideoInfo):
             yield found
             continue
@@ -95,7 +96,7 @@ def read_segments(
 
 
 def read_frames_of(
-    path: Path, clips: Sequence[ClipTimes], *, num_frames: int, size: int
+    path: Path, clips: Sequence[ClipTimes], *, num_frames: int, resizing: Resizing
 ) -> Generator[np.ndarray, None, None]:
     """Decode the frames of some segments of a video again.
 
@@ -104,7 +105,7 @@ def read_frames_of(
     """
     with VideoDecoder(path) as video:
         wanted = [Clip(*clip) for clip in clips]
-        for found in decode_clips(video, wanted, num_frames=num_frames, size=size, num_pictures=0):
+        for found in decode_clips(video, wanted, num_frames=num_frames, resizing=resizing, num_pictures=0):
             if isinstance(found, VideoError):
                 raise found
             yield found.frames

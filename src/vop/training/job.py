@@ -128,7 +128,7 @@ def train(
     checkpoint = out / TRAINING / CHECKPOINT
     if resume and checkpoint.exists():
         check_identity(checkpoint, identity_of(model, recipe, data=dataset.name))
-    store = FrameStore(model.num_frames, model.image_size, cache=cache or out / TRAINING / FRAMES, aspect=recipe.aspect)
+    store = FrameStore(model.num_frames, model.resizing, cache=cache or out / TRAINING / FRAMES, aspect=recipe.aspect)
     with process.main_process_first():  # the others read the frames from the cache
         train_split, validation, skipped = readable_splits(dataset, recipe, store, progress)
     trainer = Trainer(

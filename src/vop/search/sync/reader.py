@@ -139,7 +139,7 @@ class Reader:
             file.path,
             manifest.segmentation,
             num_frames=manifest.num_frames,
-            size=manifest.image_size,
+            resizing=manifest.resizing,
         )
         with closing(decoding) as segments:
             # Read the beginning first: a file that is not a video need not be hashed.
@@ -251,6 +251,6 @@ class Copies:
 
 
 def preference(file: FoundFile) -> tuple[int, int, int, str]:
-    """Return the sort key of copies: the earliest modification time, then the shortest name, then the fewest folders."""
+    """Return the sort key of copies: the earliest modification time, the shortest name, the fewest folders."""
     seconds = file.mtime_ns // (_FAT_SECONDS * 10**9)
     return seconds, len(file.path.name), len(file.path.parts), str(file.path)

@@ -159,11 +159,12 @@ def _new_manifest(library: Store, described: LibraryModel, model: TextVideoModel
     had = library.manifest
     if any(described.fingerprint == old.fingerprint for old in had.models):
         raise UsageError(f"{library.path} has this model already: {described.name} ({described.fingerprint})")
-    if keep and (model.num_frames, model.image_size) != (had.num_frames, had.image_size):
+    if keep and (model.num_frames, model.resizing) != (had.num_frames, had.resizing):
         raise UsageError(
-            f"all models of a library must take the same frames: its own take {had.num_frames} of {had.image_size} pixels, "
-            f"{described.name} takes {model.num_frames} of {model.image_size}; try --num-frames {had.num_frames}, or "
-            "leave out --keep"
+            "all models of a library must take the same frames: "
+            f"its own take {had.num_frames} of {had.image_size} pixels ({had.resizing}), "
+            f"{described.name} takes {model.num_frames} of {model.image_size} ({model.resizing}): "
+            f"try --num-frames {had.num_frames}, or leave out --keep"
         )
     models = (described, *(had.models if keep else ()))
     return had.with_(
@@ -171,6 +172,8 @@ def _new_manifest(library: Store, described: LibraryModel, model: TextVideoModel
         models=models,
         num_frames=model.num_frames,
         image_size=model.image_size,
+        resize=model.resizing.mode,
+        interpolation=model.resizing.interpolation,
     )
 
 
@@ -218,7 +221,7 @@ class _Move:
             raise VideoError(video.path, "its file was deleted or has changed; run `vop index` first")
         manifest = self._staged.manifest
         decoded = self._processes.iterate(
-            read_frames_of, Path(video.path), clips, num_frames=manifest.num_frames, size=manifest.image_size
+            read_frames_of, Path(video.path), clips, num_frames=manifest.num_frames, resizing=manifest.resizing
         )
         for segment, frames in zip(segments, decoded, strict=True):
             if self._frames:
