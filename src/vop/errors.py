@@ -1,4 +1,4 @@
-"""Errors for the user. Each names the value, what is allowed, and the next step."""
+"""Errors for users. Each message names the wrong value, the allowed values, and the next step."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ class VideoError(VopError):
         self.path = Path(path)
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type[VideoError], tuple[Path, str]]:  # so that it can be pickled with both arguments
+    def __reduce__(self) -> tuple[type[VideoError], tuple[Path, str]]:  # pickle passes both arguments
         return type(self), (self.path, self.reason)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileFailure:
-    """A file that a job skipped, wholly or in part.
+    """A file that a job skipped completely or in part.
 
     Attributes:
         path: the file.
         reason: why, in a few words, without the path.
         kind: "missing": the file does not exist. "unreadable": none of its frames can be decoded. "partial": some of
             its segments are damaged. "duplicate": another file has the same content.
-        id: the video's id in its data set, or empty.
+        id: the video's id in its data set, if any.
     """
 
     path: str

@@ -108,7 +108,7 @@ class TestData:
         status, out, err = vop("data", "check", bad, *how)
         assert status == 1
         assert "1 missing and 1 unreadable of 3 files" in out
-        assert f"{tmp_path / 'gone.mp4'}: there is no such file" in err
+        assert f"{tmp_path / 'gone.mp4'}: the file does not exist" in err
         assert f"{tmp_path / 'empty.mp4'}: the file is empty (0 bytes)" in err
         status, out, _ = vop("data", "check", bad, "--json", *how)
         report = json.loads(out)

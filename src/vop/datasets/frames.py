@@ -91,7 +91,7 @@ class FrameStore:
             path = video.path.resolve()
             state = path.stat()
         except OSError as error:
-            raise VideoError(video.path, "there is no such file") from error
+            raise VideoError(video.path, "the file does not exist") from error
         identity = [str(path), state.st_size, state.st_mtime_ns, self.num_frames, self.size, DECODER_VERSION]
         if self.aspect != DISPLAY:
             identity.append(self.aspect)

@@ -1,4 +1,4 @@
-"""Creates models from a method's name, and opens saved and published ones."""
+"""Create models from a method's name, and open saved and published models."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def create(
         method: a built-in name (`vop params` lists them), one that a package adds, or "package.module:Class".
         backbone: a hub id, a CLIP folder or "mini".
         head: a name of `vop.heads.HEADS`, one that a package adds, or "package.module:Class".
-        dtype: of the frozen weights and the activations; trained parameters stay in float32.
+        dtype: dtype of the frozen weights and the activations. Trained parameters stay in float32.
         settings: the method's settings, such as `num_frames`, and the head's as `head.NAME`.
 
     Raises:
@@ -56,7 +56,7 @@ def create(
     of_method, of_head = split_settings(settings)
     part = methods.create(method, backbone.sizes, **of_method)
     if head != heads.MEAN and part.pools_itself:
-        raise UsageError(f"{method} pools frames itself, so head must be {heads.MEAN}, not {head}")
+        raise UsageError(f"head is {head}; it must be {heads.MEAN}, because {method} pools frames itself")
     for name in of_head:
         if name not in heads.settings_of(head):
             raise unknown_setting(f"the head {head}", name, heads.settings_of(head))
@@ -73,17 +73,17 @@ def load(
     device: torch.device | str | None = None,
     beside: Sequence[TextVideoModel] = (),
 ) -> TextVideoModel:
-    """Opens a run, a published run or a hub id, in eval mode; a plain CLIP opens as `zero-shot`.
+    """Open a run, a published run or a hub id in eval mode. A plain CLIP is opened with the method `zero-shot`.
 
     Args:
         name: a run's folder, a CLIP folder, "OWNER/NAME" or "hf-hub:OWNER/NAME" on the Hugging Face hub, or "mini";
             "NAME@336" takes images of 336 pixels.
-        backbone: the run's backbone, if it has moved. Its content must match the run's.
+        backbone: the run's backbone, if it was moved. It must have the same content as in training.
         num_frames: replaces the run's number of frames. Tables of frame positions are interpolated.
-        dtype: of the frozen weights and the activations. float32 gives the exact embeddings, bfloat16 is faster;
-            "auto" is bfloat16 where the hardware computes in it, as in `vop evaluate`.
-        beside: open models. The new model shares the backbone weights of one that has the same backbone, if neither
-            method changes them.
+        dtype: dtype of the frozen weights and the activations. float32 gives exact embeddings, bfloat16 is faster;
+            "auto" means bfloat16 if the hardware supports it, as in `vop evaluate`.
+        beside: open models. The new model shares backbone weights with a model on the same backbone, if neither method
+            changes them.
 
     Raises:
         UsageError: the run, folder or hub id does not exist.
@@ -102,7 +102,7 @@ def load(
 def _open(name: str, *, backbone: str | None, dtype: torch.dtype, beside: Sequence[TextVideoModel]) -> TextVideoModel:
     whole = name
     name, image_size = split_image_size(name)
-    folder = None if name == MINI else Path(name).expanduser()  # a folder of that name is ./mini
+    folder = None if name == MINI else Path(name).expanduser()  # a folder with this name is ./mini
     if folder is not None and not folder.is_dir():
         folder = _from_hub(name)
     if folder is None or not is_run(folder):
@@ -139,7 +139,7 @@ def _plain_backbone(name: str) -> Backbone:
 
 
 def _check_packages(config: RunConfig) -> None:
-    """Raises a VopError that names the package to install if the run needs a missing one."""
+    """Raise a VopError if a package that the run needs is not installed."""
     used = ((methods.REGISTRY, config.method), (heads.REGISTRY, config.head.name), (BACKBONES, config.backbone.name))
     for registry, name in used:
         if registry.kind in config.packages:
@@ -155,8 +155,8 @@ def _its_backbone(wanted: BackboneConfig, folder: Path, given: str | None) -> Ba
     found = find_backbone(name, revision=None if given else wanted.revision)
     if found.content_hash() != wanted.sha256:
         raise VopError(
-            f"{folder}: tuned on the backbone {wanted.name!r} with content {wanted.sha256[:12]}; {name!r} has "
-            f"{found.content_hash()[:12]}: pass the backbone that it was tuned on"
+            f"{folder}: the model was tuned on the backbone {wanted.name!r} with the hash {wanted.sha256[:12]}; "
+            f"{name!r} has the hash {found.content_hash()[:12]}: pass the backbone on which it was tuned"
         )
     image_size = image_size or wanted.image_size
     return found if image_size is None else found.with_image_size(image_size)
@@ -177,7 +177,7 @@ def _shared_clip(
 
 
 def _from_hub(name: str) -> Path | None:
-    """Return the folder of a published run, or None if `name` is not the id of one."""
+    """Return the folder of a published run, or None if `name` is not the hub id of a run."""
     if not is_hub_id(name):
         return None
     from huggingface_hub import snapshot_download
