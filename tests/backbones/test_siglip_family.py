@@ -20,6 +20,8 @@ import vop
 from tiny_backbones import NOT_LATIN, make_siglip_folder
 from vop.backbones import find_backbone
 from vop.errors import VopError
+from vop.models.pretrained import create
+from vop.training.loss import LOSSES
 
 TEXTS = ["A dog RUNS.", "don't  cut,\ta dog!", "собака, 日本語 犬!", "हि كلب", NOT_LATIN, "a dog " * 30, "", "zz_99"]
 
@@ -232,6 +234,22 @@ def test_it_encodes_texts_and_frames(folder):
     assert texts.shape == videos.shape == (2, 48)
     for embedded in (texts, videos):
         torch.testing.assert_close(embedded.norm(dim=1), torch.ones(2))
+
+
+def test_a_trained_run_loads_as_the_same_model(folder, tmp_path):
+    model = create("vop-f+c", str(folder), num_frames=2, text_prompts=2, visual_prompts=2, specific_prompts=1)
+    frames = torch.randint(0, 256, (2, 2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    before = model.encode_frames(frames)
+    optimizer = torch.optim.SGD(model.trainable().values(), lr=1.0)
+    texts, videos = model.train()(model.tokenize(["a dog", "собака"]), frames)
+    rows = torch.arange(2)
+    LOSSES[model.backbone.sizes.loss](model.logits(texts, videos), rows, rows).backward()
+    optimizer.step()
+    model.eval().save_pretrained(tmp_path / "run")
+    loaded = vop.load(tmp_path / "run")
+    assert torch.equal(loaded.encode_text(["a dog"]), model.encode_text(["a dog"]))
+    assert torch.equal(loaded.encode_frames(frames), model.encode_frames(frames))
+    assert not torch.allclose(model.encode_frames(frames), before)
 
 
 class TestRefusals:
