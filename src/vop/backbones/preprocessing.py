@@ -1,4 +1,4 @@
-"""How frames become pixels: size, resizing, mean and standard deviation, and the file that holds them."""
+"""The preprocessing of frames (resizing, mean and standard deviation), and the file that defines it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from vop.video.resizing import Resizing
 FILE = "preprocessor_config.json"
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI's
 HALF = (0.5, 0.5, 0.5)  # maps pixels to [-1, 1]
-# The numbers that Pillow and `transformers` give to its filters.
+# The numbers of filters in Pillow and `transformers`.
 INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """What a frame goes through.
+    """The preprocessing of a frame.
 
     Attributes:
-        resizing: how it becomes a square.
-        mean, std: mean and standard deviation of a pixel in [0, 1], per channel.
+        resizing: how the frame becomes a square.
+        mean, std: mean and standard deviation of pixels in [0, 1], per channel.
     """
 
     resizing: Resizing
@@ -38,8 +38,8 @@ def read_preprocessing(folder: Path, *, image_size: int, usual: Preprocessing | 
     """Read a folder's preprocessor_config.json.
 
     Args:
-        image_size: of the backbone's configuration, which the squares have.
-        usual: the defaults, OpenAI's unless given.
+        image_size: the image size in the backbone's configuration, in pixels.
+        usual: the defaults. If omitted, OpenAI's.
 
     Raises:
         VopError: the file is damaged, or a value is not allowed.
@@ -56,7 +56,7 @@ def read_preprocessing(folder: Path, *, image_size: int, usual: Preprocessing | 
 
 
 def _resizing(config: Mapping[str, Any], image_size: int, usual: Resizing, folder: Path) -> Resizing:
-    """A size of one side is that of the shorter one, before the centre is cropped; height and width are squashed to."""
+    """Return the resizing. One size means scaling the shorter side and cropping; height and width mean squashing."""
     size, mode = config.get("size"), usual.mode
     if isinstance(size, Mapping) and "shortest_edge" in size:
         mode = "crop"
@@ -71,7 +71,7 @@ def _resizing(config: Mapping[str, Any], image_size: int, usual: Resizing, folde
 
 
 def preprocessor_config(image_size: int) -> dict[str, Any]:
-    """The content of a `preprocessor_config.json` for OpenAI's preprocessing at `image_size` pixels."""
+    """Return the content of a `preprocessor_config.json` for OpenAI's preprocessing at `image_size` pixels."""
     return {
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,
@@ -92,7 +92,7 @@ def read_channels(config: Mapping[str, Any], name: str, usual: tuple[float, ...]
     """Read one number per colour channel.
 
     Raises:
-        VopError: the values are not three numbers; the message names `file`.
+        VopError: the values are not three numbers. The message names `file`.
     """
     values = config.get(name, usual)
     if not isinstance(values, list | tuple) or len(values) != 3 or not all(_is_number(x) for x in values):

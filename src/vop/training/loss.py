@@ -26,15 +26,15 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # of logits, text_rows and vi
 
 
 def contrastive_loss(logits: Tensor, text_rows: Tensor, video_ids: Tensor) -> Tensor:
-    """Cross-entropy from text to video and from video to text, averaged over the pairs.
+    """Return the cross-entropy from text to video and from video to text, averaged over the pairs.
 
-    A pair's denominator holds the pair itself and its negatives. With several captions a video, each of them is a
-    positive of its own (multi-positive InfoNCE); with one it is the paper's loss.
+    The denominator of a pair holds the pair itself and its negatives. With several captions per video, each of them is
+    a separate positive (multi-positive InfoNCE). With one caption, this is the paper's loss.
 
     Args:
         logits: (t, v), the scores times the inverse temperature.
-        text_rows: (t,) which row of `video_ids` each caption was drawn with.
-        video_ids: (v,) which video each row is. A video may fill several rows.
+        text_rows: (t,), the row in `video_ids` of each caption's video.
+        video_ids: (v,), the video of each row. A video may have several rows.
     """
     own = logits.take_along_dim(text_rows[:, None], dim=1)[:, 0]  # (t,)
     same_video = video_ids[text_rows][:, None] == video_ids[None, :]
@@ -45,7 +45,7 @@ def contrastive_loss(logits: Tensor, text_rows: Tensor, video_ids: Tensor) -> Te
 
 
 def sigmoid_loss(logits: Tensor, text_rows: Tensor, video_ids: Tensor) -> Tensor:
-    """A binary decision for each caption and row, summed over the rows, averaged over the captions (arXiv 2303.15343).
+    """Return the loss of SigLIP (arXiv 2303.15343): the sum over the rows, averaged over the captions, of
 
         -log sigmoid(z (scale t . v + bias)),  z = 1 for a pair, -1 for a negative
 
