@@ -31,7 +31,11 @@ DEFAULT_HUB_ID = "openai/clip-vit-base-patch32"
 # The families by the `model_type` of a config.json. Other packages add theirs through entry points.
 FAMILIES: Registry[type[Family]] = Registry(
     "model_type",
-    {"clip": "vop.backbones.clip.family:ClipFamily"},
+    {
+        "clip": "vop.backbones.clip.family:ClipFamily",
+        "chinese_clip": "vop.backbones.chinese_clip.family:ChineseClipFamily",
+        "altclip": "vop.backbones.altclip.family:AltClipFamily",
+    },
     group="vop.families",
 )
 # The files of a hub can change under a name, but not under a revision.
