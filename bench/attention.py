@@ -1,8 +1,8 @@
-"""Attention and its gradient on a CPU: PyTorch's fused kernel against `vop.backbones.layers.attend`.
+"""Compare attention and its gradient on a CPU: PyTorch's fused kernel and `vop.backbones.layers.attend`.
 
     python bench/attention.py [--repeats 5] [--json]
 
-The two alternate. The CPU time of one thread is measured, so that other jobs on the machine matter little.
+The two alternate. The script measures the CPU time of one thread, so that other jobs on the machine matter little.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ KINDS = {"fused": F.scaled_dot_product_attention, "ours": attend}
 
 def seconds(function, shape: tuple[int, ...], dtype: torch.dtype) -> float:
     b, h, n, d = shape
-    q, k, v = torch.randn(b, n, 3, h, d, dtype=dtype).requires_grad_().permute(2, 0, 3, 1, 4)  # as Attention has them
+    q, k, v = (
+        torch.randn(b, n, 3, h, d, dtype=dtype).requires_grad_().permute(2, 0, 3, 1, 4)
+    )  # strided as in `Attention`
     started = time.process_time()
     function(q, k, v).sum().backward()
     return time.process_time() - started

@@ -1,4 +1,4 @@
-"""Several captions per video in a training step: the effect on R@1 and time, for the same number of captions.
+"""Measure how several captions per video in a training step change R@1 and time, for the same number of captions.
 
     python bench/captions_per_video.py [--seeds 0,1] [--epochs 3]
 
@@ -98,7 +98,7 @@ def main() -> None:
         for seed in seeds[1:]:
             for way in WAYS:
                 results[way].append(run(dataset, way, best[way], seed, **given))
-    print(f"\n{METHOD}, {CAPTIONS} captions a training video, {arguments.epochs} epochs, seeds {arguments.seeds}")
+    print(f"\n{METHOD}, {CAPTIONS} captions per training video, {arguments.epochs} epochs, seeds {arguments.seeds}")
     slowest = statistics.mean(result["seconds"] for result in results["1 of 32 videos"])
     for way, found in results.items():
         r1 = [result["r1"] for result in found]

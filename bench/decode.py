@@ -1,14 +1,14 @@
-"""Decoding 12 frames of a video of 15 s to 2 h: vop and its frame cache against decord, torchcodec and OpenCV.
+"""Compare decoders on 12 frames of videos from 15 s to 2 h: vop and its frame cache, decord, torchcodec and OpenCV.
 
 python bench/decode.py [--clips DIR] [--rows 15s,2h-250] [--ways ours,decord] [--container mp4] [--threads 1]
                        [--repeats 5] [--json]
 
-The script generates the clips: H.264 with x264's medium preset, 30 frames per second, a noisy textured picture that
-pans, at a bit rate typical of web videos. `--clips` keeps them for later runs (some minutes, 1.8 GB).
+The script generates the clips: H.264 with x264's medium preset, 30 frames per second, a noisy texture that pans, at a
+bit rate typical of web videos. This takes some minutes and 1.8 GB; `--clips` keeps the clips for later runs.
 
 All decoders return the frames on display in the middle of 12 equal intervals, scaled and cropped to 224 x 224 by the
 same code. They differ only in how they read the file. A decoder that returns other frames, or whose package is not
-installed, is left out with a note. CPU time is the sum over all threads.
+installed, is skipped with a note. CPU time is the sum over all threads.
 
 The extra `bench` installs OpenCV. Install the others by hand: decord, which is unmaintained, with `pip install
 decord==0.6.0` (Linux on x86-64); torchcodec with the FFmpeg libraries of the system (apt-get install ffmpeg) and the
@@ -42,11 +42,11 @@ from vop.video.frames import decode_frames
 from vop.video.shape import square
 
 NUM_FRAMES, SIZE, RATE = 12, 224, 30
-MAX_DIFFERENCE = 3  # mean difference of two frames, in levels of 256: rounding stays below, the next frame is above
+MAX_DIFFERENCE = 3  # mean of 256 levels between two frames; more than rounding, less than to the next frame
 
 
 class Clip(NamedTuple):
-    """A clip whose packets repeat those of its first `seconds`; `key_distance` is in frames."""
+    """A clip of `times` repetitions of the same `seconds`. `key_distance` is a number of frames."""
 
     seconds: int
     times: int
@@ -228,7 +228,7 @@ def measure(ways: dict[str, Way], asked: Request, repeats: int) -> dict[str, dic
 
 
 def run(path: Path, ways: dict[str, Way], *, threads: int, repeats: int) -> dict:
-    """Return the milliseconds of the decoders for one clip, and notes on those left out."""
+    """Return the milliseconds of the decoders for one clip, and notes on skipped decoders."""
     with tempfile.TemporaryDirectory() as cache:
         asked = ask_for_middles(path, threads=threads, cache=Path(cache))
         expected = by_ours(asked)
@@ -250,7 +250,7 @@ def show(name: str, row: dict) -> None:
 def some_of(known: Iterable[str], text: str) -> list[str]:
     names = text.split(",")
     if unknown := set(names) - set(known):
-        raise argparse.ArgumentTypeError(f"no {', '.join(unknown)}; there are {', '.join(known)}")
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
     return names
 
 

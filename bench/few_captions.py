@@ -1,11 +1,11 @@
-"""Tuning on few captions: the gain of the default recipe on held-out videos, and whether it ever does harm.
+"""Tune on few captions, and measure whether the default recipe gains or loses on held-out videos.
 
     python bench/few_captions.py [--sizes 30,100,300,1000] [--seeds 0,1] [--out bench-few-captions]
 
-For each size and seed, the script draws training videos of emoji-motion with a caption each, and tunes the backbone
+For each size and seed, the script draws training videos of emoji-motion with one caption each, and tunes the backbone
 `mini` on them with default settings (`vop-f+p`, 12 frames; some of the drawn videos are held out for validation). A
-paired test compares the result with the untuned model on the 500 test videos. Results are files, so that a stopped run
-resumes. The figure shows all existing results.
+paired test compares the result with the untuned model on the 500 test videos. Each result is written to a file, so that
+a stopped run can resume. The figure shows all existing results.
 """
 
 from __future__ import annotations

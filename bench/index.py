@@ -1,4 +1,4 @@
-"""`vop index` end to end, against its two limits: decoding alone, and embedding alone.
+"""Measure `vop index`, and its two limits: decoding alone and embedding alone.
 
 python bench/index.py [--model mini] [--videos 24] [--seconds 60] [--size 640x360] [--repeats 3] [--json]
 

@@ -1,4 +1,4 @@
-"""Retrieval metrics against a full argsort, and from embeddings without the similarity matrix.
+"""Compare retrieval metrics with a full argsort, or measure them from embeddings without the similarity matrix.
 
 python bench/metrics.py [--size 10000] [--repeats 5] [--threads N] [--json]
 python bench/metrics.py --embeddings 100000 [--width 512] [--threads N] [--json]

@@ -1,11 +1,11 @@
-"""Searching many segments: exact scan and `vop.search.vector_index` against LanceDB's other indexes and FAISS.
+"""Compare searches of many segments: exact scan, `vop.search.vector_index`, LanceDB's other indexes, and FAISS.
 
     python bench/search.py [--rows 200000] [--ways exact,vop,faiss-hnsw] [--queries 200] [--folder DIR] [--json]
 
 The script generates vectors of 512 numbers in 20,000 clusters. The size of the i-th cluster is proportional to i^-0.8.
 Centres and deviations are normal, with a variance proportional to 1/i along the i-th axis; the sums are scaled to unit
 length. Deviations are 0.8 times as long as centres. `near` queries have the same distribution as the vectors. `far`
-ones have deviations of 1.6 times, as sentences lie apart from videos. No query is one of the vectors.
+queries have deviations of 1.6 times, because sentences are farther from videos. No query is one of the vectors.
 
 A row has the columns of a result and a thumbnail strip of 1 kB. Every index answers one query at a time with the 50
 nearest rows and the columns of a result (or only their ids: `ids`), on two threads. One process builds it. Another one
@@ -43,7 +43,7 @@ WIDTH, CLUSTERS, SPREAD = 512, 20_000, {"near": 0.8, "far": 1.6}
 BLOCK = 50_000
 LIMIT, COUNTED = 50, 10
 SHARES = [0.5, 0.1, 0.01, 0.001]  # shares of the rows for which a condition holds
-LONGEST_SECONDS = 1000.0  # durations are uniform up to it, so that a share is a condition on them
+LONGEST_SECONDS = 1000.0  # durations are uniform below this, so that a condition on them selects a share of the rows
 Search = Callable[..., pa.Table]
 
 
@@ -67,7 +67,7 @@ class Mixture:
 
 
 def make_data(folder: Path, rows: int, queries: int) -> None:
-    """Vectors, queries and the exact answers as files, and the table."""
+    """Write vectors, queries and the exact answers to files, and create the table."""
     mixture = Mixture()
     vectors = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, (rows, WIDTH))
     for start in range(0, rows, BLOCK):
@@ -113,7 +113,7 @@ def nearest_of(vectors: np.ndarray, queries: np.ndarray, allowed: np.ndarray | N
     return np.where(np.isfinite(np.take_along_axis(scores, best, 1)), best, -1)
 
 
-# -- the ways
+# -- the indexes
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def lance(kind: str, settings: list[dict], **config) -> Way:
 
 
 def with_faiss(make: Callable[[int], faiss.Index], setting: str, values: list[int]) -> Way:
-    """FAISS with the vectors in memory; `setting` trades time for recall."""
+    """Return a FAISS index with the vectors in memory. `setting` trades time for recall."""
 
     def build(folder: Path) -> None:
         vectors = np.load(folder / "vectors.npy")
@@ -237,7 +237,7 @@ def ways(rows: int) -> dict[str, Way]:
     }
 
 
-# -- the measuring
+# -- measurement
 
 
 def built(name: str, rows: int, folder: Path) -> dict:
@@ -297,7 +297,7 @@ def set_threads() -> None:
 
 
 def apart(work: Callable, *arguments):
-    """Do the same in a separate process, to measure its memory."""
+    """Call `work` in a separate process, to measure its memory."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(work, *arguments).result()
 

@@ -1,4 +1,4 @@
-"""`vop serve` under load: many clients search a library of synthetic segments, every request with a new sentence.
+"""Measure `vop serve` under load: many clients search a library of synthetic segments with different sentences.
 
 python bench/serve.py [--segments 100000] [--clients 50] [--seconds 60] [--library FOLDER] [--json]
 
@@ -107,7 +107,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def questions() -> Iterator[str]:
-    """Return different sentences."""
+    """Yield different sentences."""
     random = np.random.default_rng(1)
     for number in itertools.count():
         yield f"{' '.join(random.choice(WORDS, 6))} {number}"

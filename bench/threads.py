@@ -1,17 +1,17 @@
-"""PyTorch's threads beside other programs: elapsed and CPU time of training steps, embeddings and whole trainings.
+"""Measure PyTorch's threads beside other programs: time of training steps, embeddings and whole trainings.
 
     python bench/threads.py [--work mini-step:32,vit-videos:4] [--threads 1,2] [--spins 300000,0] [--loops 0,1,2]
     python bench/threads.py --train demo/data/captions.jsonl [--loops 0,2] [--epochs 2] [--repeats 1] [--json]
 
-The first command measures single steps in long-lived processes, one for each number of threads and of `spins` (how
-often a waiting thread checks before it sleeps: 300,000 by default, 0 in `vop`). The second measures `vop train` on the
-clips of a `vop demo`: with a spinning thread for each core, with one thread, and with vop's settings. The weights must
-be equal. All measurements alternate, so that other jobs on the machine disturb all alike.
+The first command measures single steps in long-lived processes, one process for each number of threads and of spins. A
+waiting thread checks this many times before it sleeps: 300,000 times by default, 0 times in `vop`. The second command
+measures `vop train` on the clips of a `vop demo`: with a spinning thread for each core, with one thread, and with vop's
+settings. The weights must be equal. All measurements alternate, so that other jobs on the machine disturb all equally.
 
 `--loops` starts endless loops in separate sessions, like programs of other users. The output has the elapsed time, the
-CPU time summed over threads, and the number of cores that other programs used. Linux shares its cores among sessions.
-On a busy machine, root can measure nearly undisturbed after `echo -20 >/proc/self/autogroup` in a new session. Weights
-are random, because only time is measured.
+CPU time summed over threads, and the number of cores that other programs used. Linux divides the cores among sessions.
+On a busy machine, root can measure almost without disturbance after `echo -20 >/proc/self/autogroup` in a new session.
+Weights are random, because only time is measured.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ while os.getppid() == parent:
 """
 
 
-# In the processes that compute
+# -- in the measured processes
 
 
 def make_work(name: str) -> Callable[[], object]:
@@ -102,7 +102,7 @@ def answer(pipe: Connection, name: str, threads: int) -> None:
 
 
 class Worker:
-    """A process that does one piece of work."""
+    """A process that repeats one kind of work on request."""
 
     def __init__(self, name: str, threads: int, spins: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -124,7 +124,7 @@ class Worker:
 
 @contextmanager
 def environment(values: dict[str, str]) -> Iterator[None]:
-    """Set the thread variables of child processes to exactly these."""
+    """Set the thread variables of child processes to `values`, and remove the others."""
     before = {name: os.environ.pop(name) for name in VARIABLES if name in os.environ}
     os.environ.update(values)
     try:
@@ -135,11 +135,11 @@ def environment(values: dict[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-# In this one
+# -- in the main process
 
 
 class Loops:
-    """Run endless loops with the priority of this session."""
+    """Endless loops with the priority of this session."""
 
     def __init__(self) -> None:
         self._running: list[subprocess.Popen] = []
@@ -158,7 +158,7 @@ class Loops:
 
     @property
     def used(self) -> float:
-        """Return the CPU time in seconds."""
+        """The CPU time of all loops so far, in seconds."""
         return self._ended + sum(cpu_seconds_of(loop.pid) for loop in self._running)
 
 
@@ -183,7 +183,7 @@ def busy_seconds() -> float:
 
 
 def sample(run: Callable[[], dict], loops: Loops, number: int) -> dict:
-    """Return the result of `run` beside some loops, and the number of cores that other programs used."""
+    """Call `run` beside some loops. Add the number of cores that other programs used to its result."""
     loops.set(number)
     start, busy, looped = time.perf_counter(), busy_seconds(), loops.used
     found = run()
@@ -225,7 +225,7 @@ def measure_training(args: argparse.Namespace, loops: Loops) -> list[dict]:
 
 
 def train(table: Path, epochs: int, variables: dict[str, str]) -> dict:
-    """Run a whole `vop train`; the result has the digest of its weights."""
+    """Run a whole `vop train`. Return its times and the digest of its weights."""
     with tempfile.TemporaryDirectory() as folder, environment(variables):
         run = Path(folder) / "run"
         command = [sys.executable, "-m", "vop", "train", "--data", table, "--backbone", "mini", "--out", run]
@@ -264,10 +264,12 @@ def numbers(text: str) -> list[int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=lambda text: text.split(","), default=WORK, help=f"default {','.join(WORK)}")
+    parser.add_argument(
+        "--work", type=lambda text: text.split(","), default=WORK, help=f"Work to measure (default: {','.join(WORK)})."
+    )
     parser.add_argument("--threads", type=numbers, default=[1, 2])
     parser.add_argument("--spins", type=numbers, default=[SPINS, 0])
-    parser.add_argument("--loops", type=numbers, default=[0, 1, 2], help="Numbers of endless loops beside it.")
+    parser.add_argument("--loops", type=numbers, default=[0, 1, 2], help="Numbers of endless loops beside the work.")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--pause", type=float, default=0.3, help="Seconds before each measurement.")
     parser.add_argument(

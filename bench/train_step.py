@@ -1,11 +1,11 @@
-"""A training step of a prompt method: ours in bf16 and fp32, and a plain CLIP of nn.MultiheadAttention in fp32.
+"""Measure a training step of a prompt method: ours in bf16 and fp32, and a plain CLIP in fp32.
 
     python bench/train_step.py [--method vop] [--videos 4] [--repeats 7] [--threads 2] [--json]
     python bench/train_step.py --profile bf16
 
-Weights are random, because only time is measured. The plain CLIP is written like common fine-tuning code. It has the
-same prompts and weights and must give the same loss. The output has the elapsed time, and the CPU time summed over
-threads. With `--threads 1` other jobs on the machine hardly change the CPU time.
+Weights are random, because only time is measured. The plain CLIP uses nn.MultiheadAttention, like common fine-tuning
+code. It has the same prompts and weights and must give the same loss. The output has the elapsed time, and the CPU
+time summed over threads. With `--threads 1` other jobs on the machine hardly change the CPU time.
 """
 
 from __future__ import annotations

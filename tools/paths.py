@@ -3,14 +3,13 @@
     python tools/paths.py [--package SRC] [--list]
 
     caption to loss   tuning `vop-f+p` on cached frames: from a caption and its video to the loss
-    file to row       indexing one video: from the file that was found to its rows in the library
-    query to moment   one search: from a sentence to the moments that are found
+    file to row       indexing one video: from the found file to its rows in the library
+    query to moment   one search: from a sentence to the found moments
     run to report     one evaluation: from a run and cached frames to the report
 
-Each journey has its own folders. A reader opens the files of these folders in which a function runs, and, of other
-folders, the files whose functions those call directly, by their contract. `vop.cli`, `vop.utils`,
-`vop.config` and `vop.errors` are left out. The second number counts every file in which a function runs, except
-those.
+Each journey belongs to some folders. The first number counts the files to open: files of these folders in which a
+function runs, and files of other folders whose functions these call directly. The second number counts all files in
+which a function runs. Neither includes `vop.cli`, `vop.utils`, `vop.config` and `vop.errors`.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LEFT_OUT = {"cli", "utils", "config", "errors", "version", "__main__", "__init__"}
-# Earlier checkouts keep these at the top of the package, or under another name.
-LEFT_OUT |= {"threads", "device", "progress", "files", "registry"}
+EXCLUDED = {"cli", "utils", "config", "errors", "version", "__main__", "__init__"}
+# Earlier checkouts have these modules at the top of the package, or under another name.
+EXCLUDED |= {"threads", "device", "progress", "files", "registry"}
 
 # Python runs this file in every process, including the decoding ones.
 WATCHER = """
@@ -64,11 +63,13 @@ sys.setprofile(watch)
 
 @dataclass(frozen=True)
 class Journey:
-    """Attributes:
-    folders: the folders of the journey.
-    words: the command.
-    first, last: regular expressions for FILE:FUNCTION. The journey begins when the first one is called, and ends when
-        the last one returns; without them it is the whole command.
+    """A command whose functions are traced.
+
+    Attributes:
+        folders: the folders of the journey.
+        words: the arguments of `vop`.
+        first, last: regular expressions for FILE:FUNCTION. The journey begins with a call of the first function and
+            ends when the last one returns. By default it is the whole command.
     """
 
     name: str
@@ -139,8 +140,8 @@ def follow(journey: Journey, work: Path, environment: Mapping[str, str], package
     lines = [line.split("\t") for file in trace.iterdir() for line in file.read_text().splitlines()]
     pairs = [tuple(str(Path(end).relative_to(package)) if end else "" for end in line) for line in lines]
     own = {end for _, end in pairs if folder_of(end) in journey.folders}
-    called = {end for start, end in pairs if start in own and folder_of(end) not in LEFT_OUT}
-    return own | called, {end for _, end in pairs if folder_of(end) not in LEFT_OUT}
+    called = {end for start, end in pairs if start in own and folder_of(end) not in EXCLUDED}
+    return own | called, {end for _, end in pairs if folder_of(end) not in EXCLUDED}
 
 
 def folder_of(file: str) -> str:

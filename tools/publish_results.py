@@ -1,7 +1,7 @@
 """Write the results of the project's own experiments to docs/: one data file, the tables of a page, and figures.
 
     python -m tools.publish_results runs/emoji-motion/report    # after `vop compare` and `vop ablate`
-    python -m tools.publish_results                             # only tables and figures, from the data file
+    python -m tools.publish_results                             # rewrite only tables and figures
 
 The data file is `docs/results/results.json`. The tables are in `docs/results.md`, between two comments.
 """
@@ -32,12 +32,12 @@ SHOWN = {
     "length": ("ablation",),
     "split-layer": ("ablation",),
 }
-LEFT_OUT = {"t2v MdR", "v2t MdR", "v2t MnR", "95 % interval", "paper's count", "memory", "disk"}
+HIDDEN_COLUMNS = {"t2v MdR", "v2t MdR", "v2t MnR", "95 % interval", "paper's count", "memory", "disk"}
 
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("report", type=Path, nargs="?", help="Folder of a report (default: only the data file).")
+    parser.add_argument("report", type=Path, nargs="?", help="Folder of a report. By default use the data file.")
     report: Path | None = parser.parse_args(words).report
     if report is not None:
         documents = [json.loads(path.read_text(encoding="utf-8")) for path in report.glob("*.json")]
@@ -78,7 +78,9 @@ def _section(one: ExperimentResults, experiments: Sequence[ExperimentResults]) -
     if remarks(one):
         yield "\n".join(f"- {in_markdown(line)}" for line in remarks(one))
     table = main_table(one)
-    yield markdown_table(replace(table, columns=[column for column in table.columns if column.head not in LEFT_OUT]))
+    yield markdown_table(
+        replace(table, columns=[column for column in table.columns if column.head not in HIDDEN_COLUMNS])
+    )
     for other in [*(kind_tables(one) if comparison else []), order_table(one)]:
         yield from _titled(other)
     for shown, name, _ in _figures([one]):

@@ -1,4 +1,4 @@
-"""Validate configurations once, where they are read, and turn them into types."""
+"""Validate configurations where they are read, and convert them to typed objects."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def validated(kind: type[T], values: object, *, source: str, error: type[VopErro
     """Validate values from a file or a caller, and return them as a pydantic model or a dataclass.
 
     Args:
-        kind: the type to build. It refuses unknown keys if its configuration says `extra="forbid"`.
-        source: where the values come from ("config.json"). Errors begin with it.
+        kind: the type to build. It rejects unknown keys if its configuration has `extra="forbid"`.
+        source: where the values come from ("config.json"), for the beginning of error messages.
 
     Raises:
-        UsageError: a key is unknown (the error offers the nearest known ones) or missing, or a value is not allowed.
-            `error` can name another type.
+        UsageError: a key is unknown (the error suggests the nearest known ones) or missing, or a value is not allowed.
+            `error` replaces this type.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -29,7 +29,7 @@ def validated(kind: type[T], values: object, *, source: str, error: type[VopErro
 
 
 def _explain(kind: type, fault: Any) -> str:
-    """Describe the first fault."""
+    """Describe an error of pydantic in plain words."""
     name = ".".join(map(str, fault["loc"]))
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return str(unknown_name("key", name, _keys(kind, fault["loc"][:-1])))

@@ -1,4 +1,4 @@
-"""Errors for the user. Each names the value, what is allowed, and the next step."""
+"""Errors for users. Each message names the wrong value, the allowed values, and the next step."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ class VideoError(VopError):
         self.path = Path(path)
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type[VideoError], tuple[Path, str]]:  # so that it can be pickled with both arguments
+    def __reduce__(self) -> tuple[type[VideoError], tuple[Path, str]]:  # pickle passes both arguments
         return type(self), (self.path, self.reason)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileFailure:
-    """A file that a job skipped, wholly or in part.
+    """A file that a job skipped completely or in part.
 
     Attributes:
         path: the file.
         reason: why, in a few words, without the path.
         kind: "missing": the file does not exist. "unreadable": none of its frames can be decoded. "partial": some of
             its segments are damaged. "duplicate": another file has the same content.
-        id: the video's id in its data set, or empty.
+        id: the video's id in its data set, if any.
     """
 
     path: str
@@ -59,6 +59,16 @@ class FileFailure:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """Return the error for a name that is not among `known`. It suggests the nearest names."""
     known = list(known)
+    return UsageError(f"unknown {kind} {name!r}: {_suggestion(name, known)}known: {', '.join(known)}")
+
+
+def unknown_setting(owner: str, name: str, known: Iterable[str]) -> UsageError:
+    """Return the error for a setting that `owner` ("the method vop") does not have. It suggests the nearest names."""
+    known = list(known)
+    has = f"it has {', '.join(known)}" if known else "it has no settings"
+    return UsageError(f"{owner} has no setting {name!r}: {_suggestion(name, known)}{has}")
+
+
+def _suggestion(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return UsageError(f"unknown {kind} {name!r}: {hint}known: {', '.join(known)}")
+    return f"did you mean {' or '.join(near)}? " if near else ""

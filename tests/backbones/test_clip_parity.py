@@ -65,7 +65,7 @@ def test_free_parameters_are_drawn_with_their_deviation():
 
 def test_a_text_without_eos_is_refused(tiny):
     clip = tiny.load()
-    with pytest.raises(ValueError, match="text 1 holds no"):
+    with pytest.raises(ValueError, match=r"text 1 .*\[EOS\]"):
         clip.text(torch.tensor([[1, clip.sizes.text.eos_token_id], [1, 2]]))
 
 

@@ -58,9 +58,9 @@ class TestBounds:
             ("text_config", {"num_hidden_layers": 10**9}, "num_hidden_layers is 1,000,000,000"),
             ("vision_config", {"hidden_size": 3 * 10**8}, "hidden_size is 300,000,000"),
             ("vision_config", {"image_size": 10**6}, "image_size is 1,000,000; at most 4,096"),
-            ("vision_config", {"patch_size": 64}, "patch_size is 64, larger than image_size, 32"),
+            ("vision_config", {"patch_size": 64}, "patch_size is 64; .*image_size, 32"),
             ("text_config", {"vocab_size": 10**10, "eos_token_id": 2}, "vocab_size is 10,000,000,000"),
-            ("text_config", {"eos_token_id": 10**6}, "eos_token_id is 1000000, which a vocab_size of"),
+            ("text_config", {"eos_token_id": 10**6}, "eos_token_id is 1000000; .*vocab_size"),
             ("text_config", {"max_position_embeddings": 10**9}, "max_position_embeddings is 1,000,000,000"),
             ("text_config", {"layer_norm_eps": float("nan")}, "layer_norm_eps is nan"),
             ("vision_config", {"hidden_size": [0] * 10**5}, r"hidden_size is \[0, 0, .*; it must be a whole number"),
@@ -70,7 +70,7 @@ class TestBounds:
         config = json.loads((folder / "config.json").read_text())
         config[part] |= changes
         (folder / "config.json").write_text(json.dumps(config))
-        with pytest.raises(VopError, match=rf"config\.json: not the configuration of a CLIP: {says}") as caught:
+        with pytest.raises(VopError, match=rf"config\.json: not a valid configuration of CLIP: {says}") as caught:
             find_backbone(str(folder))
         assert len(str(caught.value)) < 1000
 
@@ -82,7 +82,7 @@ class TestBounds:
     @pytest.mark.parametrize("values", [[0.5, 0.5, 0], [1, 1, float("nan")], [True, 1, 1], [0.1] * 10**5])
     def test_colours(self, folder, values):
         (folder / "preprocessor_config.json").write_text(json.dumps({"image_std": values}))
-        with pytest.raises(VopError, match="image_std in its preprocessor_config.json is") as caught:
+        with pytest.raises(VopError, match="preprocessor_config.json: image_std is") as caught:
             find_backbone(str(folder))
         assert len(str(caught.value)) < 1000
 
@@ -106,20 +106,20 @@ class TestBounds:
     def test_weights_of_another_size(self, folder):
         with (folder / "model.safetensors").open("r+b") as file:
             file.truncate(2**40)  # takes no room on the disk
-        with pytest.raises(VopError, match="the weights take 1,099,511,627,776 bytes; those of its config.json take"):
+        with pytest.raises(VopError, match="the weights have 1,099,511,627,776 bytes; .*config.json"):
             find_backbone(str(folder)).load()
 
     def test_a_header_without_end(self, folder):
         path = folder / "model.safetensors"
         path.write_bytes((2**26).to_bytes(8, "little") + b"{" + b" " * 2**20)
-        with pytest.raises(VopError, match=r"model\.safetensors: damaged: its header would take 67,108,864 bytes"):
+        with pytest.raises(VopError, match=r"model\.safetensors: .*damaged.* 67,108,864 bytes"):
             find_backbone(str(folder)).load()
 
     def test_a_vocabulary_of_another_model(self, folder):
         tokenizer = json.loads((folder / "tokenizer.json").read_text())
         tokenizer["model"]["vocab"]["onion</w>"] = 90_000
         (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-        with pytest.raises(VopError, match="its vocabulary has ids up to 90000, its token embedding up to 513"):
+        with pytest.raises(VopError, match="vocabulary .* 90000, .*embedding .* 513"):
             create("zero-shot", str(folder))
 
     def test_a_vocabulary_without_end(self, folder):
@@ -158,7 +158,7 @@ class TestHub:
 
         (folder / "model.safetensors").unlink()
         torch.save({"logit_scale": Touch()}, folder / "pytorch_model.bin")
-        with pytest.raises(VopError, match="clip: the weights hold more than tensors"):
+        with pytest.raises(VopError, match="clip: the weights .*more than tensors"):
             find_backbone(str(folder)).load()
         assert not (tmp_path / "touched").exists()
 
@@ -180,7 +180,7 @@ class TestHub:
     @pytest.mark.parametrize("name", ["owner/gone", DEFAULT_HUB_ID])
     def test_what_to_do_without_a_network(self, hub, name):
         for open_it in (find_backbone, vop.load):
-            with pytest.raises(VopError, match=f"'{name}' is not a folder here.*not cached.*`mini`.*vop import openai"):
+            with pytest.raises(VopError, match=f"'{name}' is .*folder.*cached.*`mini`.*vop import openai"):
                 open_it(name)
 
     def test_a_known_id_is_offered(self, hub):
@@ -190,7 +190,7 @@ class TestHub:
     def test_half_a_download_is_not_taken_for_the_whole(self, hub, folder):
         (folder / "model.safetensors").unlink()
         hub("owner/clip", folder)
-        with pytest.raises(VopError, match="'owner/clip' is not a folder here"):
+        with pytest.raises(VopError, match="'owner/clip' is .*cached"):
             find_backbone("owner/clip")
 
     def test_the_sizes_of_openai_need_no_files(self, hub):
@@ -230,7 +230,7 @@ class TestDamage:
             ("[]", "config.json: .*list"),
             ("{}", "config.json: unknown model_type 'None'"),
             ('{"model_type": "clipp"}', "unknown model_type 'clipp': did you mean clip"),
-            ('{"model_type": "clip", "projection_dim": "wide"}', "config.json: not the configuration of a CLIP"),
+            ('{"model_type": "clip", "projection_dim": "wide"}', "config.json: not a valid configuration of CLIP"),
         ],
     )
     def test_configuration(self, folder, content, says):
@@ -240,7 +240,7 @@ class TestDamage:
 
     def test_no_configuration(self, folder):
         (folder / "config.json").unlink()
-        with pytest.raises(VopError, match=r"clip: no config\.json"):
+        with pytest.raises(VopError, match=r"clip: config\.json .*missing"):
             find_backbone(str(folder))
 
     def test_weights(self, folder):
@@ -249,18 +249,18 @@ class TestDamage:
         with pytest.raises(VopError, match="clip: the weights cannot be read"):
             find_backbone(str(folder)).load()
         weights.unlink()
-        with pytest.raises(VopError, match=r"clip: no model\.safetensors"):
+        with pytest.raises(VopError, match=r"clip: model\.safetensors is missing"):
             find_backbone(str(folder)).load()
 
     def test_weights_of_other_sizes(self, folder):
         write_json(folder / "config.json", projection_dim=24)
-        with pytest.raises(VopError, match=r"projection has the shape \(32, 16\) in the weights.*makes it \(32, 24\)"):
+        with pytest.raises(VopError, match=r"projection is \(32, 16\) in the weights, \(32, 24\) by config\.json"):
             find_backbone(str(folder)).load()
 
     def test_weights_of_another_depth(self, folder, tmp_path):
         deeper = make_clip_folder(tmp_path / "deeper", vision_layers=4)
         shutil.copy(deeper / "model.safetensors", folder)
-        with pytest.raises(VopError, match=r"vision\.layers\.3\..* in the weights; its config\.json makes it None"):
+        with pytest.raises(VopError, match=r"vision\.layers\.3\..* in the weights, no tensor by config\.json"):
             find_backbone(str(folder)).load()
 
     def test_preprocessing(self, folder):

@@ -144,7 +144,7 @@ class TestOtherFiles:
         assert torch.equal(ours, Tokenizer(MINI, TextSizes()).encode(texts, max_length=77))
 
     def test_no_marks(self, damaged):
-        with pytest.raises(VopError, match=r"its tokenizer\.json puts no marks around a text"):
+        with pytest.raises(VopError, match=r"tokenizer\.json .*marks"):
             Tokenizer(damaged(post_processor=None), TextSizes())
 
     def test_damaged_words(self, tmp_path):

@@ -39,10 +39,10 @@ def clips(tmp_path_factory):
 UNREADABLE = {
     "empty.mp4": "the file is empty (0 bytes)",
     "cut.mp4": "",
-    "sound.mp4": "there is no video in it, only audio",
+    "sound.mp4": "it contains no video, only audio",
     "page.mp4": "this is not a video that FFmpeg can read",
     "folder.mp4": "this is a folder, not a video file",
-    "gone.mp4": "there is no such file",
+    "gone.mp4": "the file does not exist",
 }
 ODD = ["one.mp4", "loop.gif", "thin.mov"]
 
@@ -103,7 +103,7 @@ class TestTables:
         [
             (b"vidoe,captoin\nclip0.mp4,a\n", 1, "found: vidoe, captoin"),
             (b"video,captoin\nclip0.mp4,a\n", 1, "no column looks like the caption; found: video, captoin"),
-            (b"video,caption\nclip0.mp4,\n", 1, "there is no row with a caption in it"),
+            (b"video,caption\nclip0.mp4,\n", 1, "no row has a caption"),
             (b"video,caption\nclip0.mp4,caf\xe9\n", 1, "line 2: byte 0xe9"),
             (b"", 1, "the table is empty"),
             (b"video,caption,split\nclip0.mp4,a,tarin\n", 1, "the split is 'tarin'"),
@@ -134,9 +134,9 @@ class TestTables:
     @pytest.mark.parametrize(
         ("spec", "status", "says"),
         [
-            ("gone.csv", 1, "gone.csv: there is no such file"),
+            ("gone.csv", 1, "gone.csv: the file does not exist"),
             ("msrvt-9k:/data", 2, "unknown data set 'msrvt-9k': did you mean msrvtt-9k"),
-            ("hf:owner/name", 1, "hf:owner/name: it cannot be had from the Hugging Face hub"),
+            ("hf:owner/name", 1, "hf:owner/name: cannot be downloaded from the Hugging Face hub"),
         ],
     )
     def test_a_data_set_that_is_not_there(self, vop, spec, status, says):
@@ -191,8 +191,8 @@ class TestTrainingCalls:
             (["--set", "num_frames"], "--set 'num_frames': write NAME=VALUE"),
             (["--set", "=3"], "--set '=3': write NAME=VALUE"),
             (["--set", "text_prompts=["], "the value '[' is not readable as YAML"),
-            (["--set", "text_promts=3"], "unknown setting of vop 'text_promts': did you mean text_prompts"),
-            (["--set", "text_prompts=many"], "text_prompts is 'many'; it is a whole number"),
+            (["--set", "text_promts=3"], "has no setting 'text_promts': did you mean text_prompts"),
+            (["--set", "text_prompts=many"], "text_prompts is 'many'; it must be a whole number"),
             (["--set", "text_prompts=99"], "text_prompts is 99"),
             (["--set", "visual_layers=[9]"], "visual_layers names layer 9; the tower has layers 1 to 3"),
             (["--epochs", 0], "epochs is 0"),
@@ -224,8 +224,8 @@ class TestTrainingCalls:
             ("backbone: 3", "backbone is 3; it must be a name"),
             ("settings: [1]", "settings is [1]; it must map names to values"),
             ("epohcs: 2", "'epohcs': did you mean epochs"),
-            ("- epochs", "a recipe is a mapping of names to values, got list"),
-            ("", "a recipe is a mapping of names to values, got NoneType"),
+            ("- epochs", "expected a mapping of names to values, got list"),
+            ("", "expected a mapping of names to values, got NoneType"),
             ("epochs: [", "not readable as YAML"),
         ],
     )
@@ -314,7 +314,7 @@ class TestEvaluationCalls:
     def test_json_where_it_cannot_be_written(self, vop, a_run, table, tmp_path):
         (tmp_path / "file").touch()
         status, out, err = vop("evaluate", a_run, "--data", table, "--json", tmp_path / "file/report.json")
-        assert (status, f"{tmp_path / 'file'}: this folder cannot be made" in err) == (1, True)
+        assert (status, f"{tmp_path / 'file'}: this folder cannot be created" in err) == (1, True)
         assert "gallery of 3 videos" in out  # what was computed is not lost
 
     def test_another_backbone(self, vop, a_run, table, tmp_path):
@@ -340,7 +340,7 @@ class TestEvaluationCalls:
 
     def test_no_run_in_the_folder(self, vop, table):
         status, _, err = vop("evaluate", table.parent, "--data", table)
-        assert (status, f"{table.parent}: no config.json" in err) == (2, True)
+        assert (status, f"{table.parent}: config.json is missing" in err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ class TestData:
         status, out, err = vop("data", "check", bad, *how)
         assert status == 1
         assert "1 missing and 1 unreadable of 3 files" in out
-        assert f"{tmp_path / 'gone.mp4'}: there is no such file" in err
+        assert f"{tmp_path / 'gone.mp4'}: the file does not exist" in err
         assert f"{tmp_path / 'empty.mp4'}: the file is empty (0 bytes)" in err
         status, out, _ = vop("data", "check", bad, "--json", *how)
         report = json.loads(out)
@@ -223,7 +223,7 @@ class TestEvaluate:
         report = json.loads(vop("evaluate", a_run, "--data", table, "--num-frames", 3, "--json")[1])
         assert report["settings"]["num_frames"] == 3
         assert report["notes"] == [
-            "tuned with 2 frames a video, evaluated with 3; its tables of frame positions are interpolated"
+            "tuned with 2 frames per video, evaluated with 3; its frame positions are interpolated"
         ]
 
     def test_a_plain_clip_is_zero_shot(self, vop, tiny_folder, table):

@@ -109,7 +109,7 @@ def test_with_a_vocabulary_it_takes_words(tmp_path, clip_state):
 def test_without_a_vocabulary_it_says_so(tmp_path, clip_state):
     make_release(tmp_path, clip_state)
     model = vop.load(import_modelscope(tmp_path, tmp_path / "run"), device="cpu")
-    with pytest.raises(VopError, match="no vocabulary"):
+    with pytest.raises(VopError, match="vocabulary .*missing"):
         model.encode_text(["the onion"])
     assert model.embed_tokens(padded([[1, 2]], pad=0)).shape == (1, 32)
 
@@ -154,26 +154,26 @@ def test_missing_files_are_named(tmp_path, clip_state):
         import_modelscope(tmp_path / "nowhere", tmp_path / "run")
     make_release(tmp_path, clip_state, backbone_inside=False)
     (tmp_path / "ViT-B-32.pt").unlink()
-    with pytest.raises(UsageError, match=r"ViT-B-32\.pt: no such file"):
+    with pytest.raises(UsageError, match=r"ViT-B-32\.pt: .* not exist"):
         import_modelscope(tmp_path, tmp_path / "run")
     (tmp_path / "VoP_msrvtt9k.pth").unlink()
-    with pytest.raises(UsageError, match=r"VoP_msrvtt9k\.pth: no such file"):
+    with pytest.raises(UsageError, match=r"VoP_msrvtt9k\.pth: .* not exist"):
         import_modelscope(tmp_path, tmp_path / "run")
     (tmp_path / "configuration.json").write_text("{")
     with pytest.raises(VopError, match=r"configuration\.json"):
         import_modelscope(tmp_path, tmp_path / "run")
     (tmp_path / "configuration.json").unlink()
-    with pytest.raises(UsageError, match=r"configuration\.json: no such file"):
+    with pytest.raises(UsageError, match=r"configuration\.json: .* not exist"):
         import_modelscope(tmp_path, tmp_path / "run")
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, clip_state):
     make_release(tmp_path, clip_state)
     torch.save({"state_dict": {f"clip.{n}": t for n, t in clip_state.items()}}, tmp_path / "VoP_msrvtt9k.pth")
-    with pytest.raises(VopError, match=r"no tensor '.*prompts'"):
+    with pytest.raises(VopError, match=r"tensor '.*prompts' is missing"):
         import_modelscope(tmp_path, tmp_path / "run")
     prompts = {"visual_prompt_learner.visual_prompts": torch.ones(12, 1, 8, 768)}
     state = {f"clip.{n}": t for n, t in clip_state.items()} | prompts
     torch.save({"state_dict": state}, tmp_path / "VoP_msrvtt9k.pth")
-    with pytest.raises(VopError, match=r"\(12, 1, 8, 768\); its backbone asks for 3 x 1 x any x 128"):
+    with pytest.raises(VopError, match=r"\(12, 1, 8, 768\); .* 3 x 1 x any x 128"):
         import_modelscope(tmp_path, tmp_path / "run")

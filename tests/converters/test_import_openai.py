@@ -183,14 +183,14 @@ def test_other_files_need_heads_and_activation(tmp_path, change, says, written):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"heads": 12}, "--text-heads, --activation is missing"),
+        ({"heads": 12}, "missing: --text-heads, --activation"),
         (
             {"heads": 12, "text_heads": 8, "activation": "gelu"},
             "this is OpenAI's own file, with 12 heads, 8 text heads",
         ),
         (
             {"heads": 13, "text_heads": 8, "activation": "gelu"},
-            "--heads is 13; it is a whole number that divides .* 768",
+            "--heads is 13; it must be a whole number that divides .* 768",
         ),
         ({"heads": 12, "text_heads": 0, "activation": "gelu"}, "--text-heads is 0"),
         ({"heads": 12, "text_heads": 8, "activation": "relu"}, "unknown activation 'relu'"),
@@ -205,9 +205,7 @@ def test_options_that_contradict(tmp_path, options, says):
 def test_a_part_that_would_be_left_out(tmp_path):
     """LayerScale, attention pooling, SigLIP's bias: not the model that these names stand for."""
     torch.save(make_state() | {"visual.transformer.resblocks.0.ls_1.gamma": torch.ones(128)}, tmp_path / "clip.pt")
-    with pytest.raises(
-        VopError, match="it holds 'visual.transformer.resblocks.0.ls_1.gamma', which a CLIP of OpenAI's"
-    ):
+    with pytest.raises(VopError, match="'visual.transformer.resblocks.0.ls_1.gamma'.*CLIP of OpenAI's"):
         convert(tmp_path / "clip.pt", tmp_path / "out")
 
 
@@ -315,7 +313,7 @@ def write_hostile_archive(state, path, marker):
 @pytest.mark.parametrize("write", [write_pickle, write_torch_pickle, write_hostile_archive])
 def test_nothing_in_a_file_is_run(tmp_path, write):
     write(make_state(), tmp_path / "clip.pt", tmp_path / "marker")
-    with pytest.raises(VopError, match=r"clip\.pt.*(posix|nt)\.system, which is not run"):
+    with pytest.raises(VopError, match=r"clip\.pt.*(posix|nt)\.system, which is not"):
         convert(tmp_path / "clip.pt", tmp_path / "out")
     assert not (tmp_path / "marker").exists()
     assert not (tmp_path / "out").exists()
@@ -389,11 +387,14 @@ BAD_FILES = [
     (short_storage, r"clip\.pt: neither.*data/0 has \d+ bytes"),
     (compressed, r"clip\.pt: neither.*is compressed"),
     (other_zip, r"clip\.pt: neither"),
-    (lambda path: torch.save(torch.ones(3), path), r"clip\.pt: neither.*holds a Tensor"),
-    (lambda path: torch.save({"lr": 0.1}, path), r"clip\.pt: holds no tensors"),
-    (without("visual.proj"), "no tensor 'visual.proj'"),
-    (without("transformer.resblocks.1.mlp.c_fc.bias"), r"no tensor 'transformer\.resblocks\.1\.mlp\.c_fc\.bias'"),
-    (wrong_shape, r"text.post_norm.weight has shape \(65,\).*\(64,\)"),
+    (lambda path: torch.save(torch.ones(3), path), r"clip\.pt: neither.*contains a Tensor"),
+    (lambda path: torch.save({"lr": 0.1}, path), r"clip\.pt: .*no tensors"),
+    (without("visual.proj"), "tensor 'visual.proj' .*missing"),
+    (
+        without("transformer.resblocks.1.mlp.c_fc.bias"),
+        r"tensor 'transformer\.resblocks\.1\.mlp\.c_fc\.bias' .*missing",
+    ),
+    (wrong_shape, r"text.post_norm.weight has the shape \(65,\).*\(64,\)"),
     (resnet, "ResNet CLIP"),
 ]
 
@@ -411,9 +412,9 @@ def test_other_files_are_refused_and_nothing_is_left(tmp_path, write, says):
     ("content", "says"),
     [
         (b"plain text", "not a gzip file"),
-        (gzip.compress(b"header\nt h\n"), "1 merges; .* takes 11"),
+        (gzip.compress(b"header\nt h\n"), "1 merges; .* 11"),
         (gzip.compress(b"header\n" + b"t h e\n" * 11), "'t h e' is not a merge"),
-        (gzip.compress(b"header\n" + b"tt h\n" * 11), "'tt h' joins what no merge makes"),
+        (gzip.compress(b"header\n" + b"tt h\n" * 11), "'tt h' joins .*not exist"),
         (gzip.compress(b"header\n" + b"t h\n" * 11)[:-12], "not a gzip file"),
         (gzip.compress(b"header\n\xff\xfe\n"), "not a gzip file of text"),
         (gzip.compress(bytes(40 * 2**20)), "more than 33,554,432 bytes"),
@@ -429,7 +430,7 @@ def test_a_vocabulary_that_does_not_fit_is_named(tmp_path, content, says):
 
 
 def test_what_is_missing_or_in_the_way_is_named(tmp_path):
-    with pytest.raises(UsageError, match=r"nothing\.pt: no such file"):
+    with pytest.raises(UsageError, match=r"nothing\.pt: .* not exist"):
         import_openai(tmp_path / "nothing.pt", tmp_path / "out")
     torch.save(make_state(), tmp_path / "clip.pt")
     with pytest.raises(UsageError, match=r"words\.gz: .*bpe_simple_vocab_16e6"):

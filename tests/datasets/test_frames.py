@@ -105,7 +105,7 @@ def test_bad_videos_are_not_cached(tmp_path, store):
     (tmp_path / "empty.mp4").touch()
     with pytest.raises(VideoError, match=r"empty\.mp4: the file is empty"):
         store.load(Video("empty", tmp_path / "empty.mp4"))
-    with pytest.raises(VideoError, match=r"gone\.mp4: there is no such file"):
+    with pytest.raises(VideoError, match=r"gone\.mp4: the file does not exist"):
         store.load(Video("gone", tmp_path / "gone.mp4"))
     assert not store.cache.exists()
 
@@ -115,7 +115,7 @@ def test_bad_videos_are_not_cached(tmp_path, store):
     [
         (10**9, 224, "num_frames is 1000000000; at most 4096 are read"),
         (12, 10**9, "size is 1000000000; at most 4096 pixels"),
-        (4096, 4096, "206,158,430,208 bytes a video; at most 2,147,483,648"),
+        (4096, 4096, "206,158,430,208 bytes per video; at most 2,147,483,648"),
         (0, 224, "num_frames is 0"),
     ],
 )

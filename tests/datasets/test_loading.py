@@ -142,4 +142,4 @@ def test_a_video_that_breaks_later_stops_the_loader_with_its_name(split, workers
     loader = FrameLoader(PairDataset(broken, FrameStore(num_frames=1, size=8)), batches=batches, workers=workers)
     with pytest.raises(VideoError) as caught:
         list(loader)
-    assert (caught.value.path, caught.value.reason) == (Path("gone.mp4"), "there is no such file")
+    assert (caught.value.path, caught.value.reason) == (Path("gone.mp4"), "the file does not exist")

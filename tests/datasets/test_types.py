@@ -26,10 +26,10 @@ def split(**changes) -> Split:
     [
         ({"name": "dev"}, "'dev'"),
         ({"videos": (*VIDEOS, VIDEOS[1])}, "'b' is listed more than once"),
-        ({"captions": ("a0", "b0")}, "2 captions, 4 targets"),
+        ({"captions": ("a0", "b0")}, "2 captions, but 4 targets"),
         ({"captions": ("a0", " ", "a1", "c0")}, "caption 1 is empty"),
-        ({"targets": (0, 1, 0, 3)}, "caption 3 points at video 3 of 3"),
-        ({"targets": (0, 1, 0, -1)}, "points at video -1"),
+        ({"targets": (0, 1, 0, 3)}, "the target of caption 3 is 3; give 0 to 2"),
+        ({"targets": (0, 1, 0, -1)}, "the target of caption 3 is -1"),
         ({"targets": (0, 0, 0, 2)}, "'b' has no caption"),
     ],
 )
@@ -73,5 +73,5 @@ def test_dataset():
 def test_dataset_is_checked():
     with pytest.raises(DataError, match="dev"):
         Dataset("mine", {"dev": split()})
-    with pytest.raises(DataError, match="'train' is filed under 'test'"):
+    with pytest.raises(DataError, match="'train' has the key 'test'"):
         Dataset("mine", {"test": split()})

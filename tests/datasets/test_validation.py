@@ -55,7 +55,7 @@ def test_fail_names_all_that_is_bad(split, store):
     with pytest.raises(DataError, match="2 of 5 videos of the split 'train' cannot be read") as caught:
         readable_part(split, store, on_bad_video="fail")
     assert "empty.mp4: the file is empty" in str(caught.value)
-    assert "gone.mp4: there is no such file" in str(caught.value)
+    assert "gone.mp4: the file does not exist" in str(caught.value)
 
 
 def test_nothing_left(split, store):
@@ -97,7 +97,7 @@ def test_caching_needs_a_cache(split):
 def test_a_cache_that_cannot_be_written_ends_the_work(split, tmp_path):
     (tmp_path / "file").write_text("in the way")
     store = FrameStore(num_frames=2, size=8, cache=tmp_path / "file")
-    with pytest.raises(VopError, match="this folder cannot be made"):
+    with pytest.raises(VopError, match="this folder cannot be created"):
         cache_dataset(Dataset("mine", {"train": split}), store)
 
 

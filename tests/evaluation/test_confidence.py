@@ -267,10 +267,10 @@ class TestSavedReports:
             (("ranks", {"t2v": [1, 1.5], "v2t": [1, 1], "targets": [0, 1]}), "t2v is float64 of shape (2,)"),
             (("ranks", {"t2v": [[1], [1, 2]], "v2t": [1], "targets": [0]}), "inhomogeneous"),
             (("ranks", {"t2v": [], "v2t": [], "targets": []}), "t2v is float64 of shape (0,)"),
-            (("ranks", {"t2v": [1, 0], "v2t": [1, 1], "targets": [0, 1]}), "t2v has a 0: allowed are 1 and more"),
-            (("ranks", {"t2v": [1, 1], "v2t": [1, 1], "targets": [0, -1]}), "targets has a -1"),
-            (("ranks", {"t2v": [1, 1], "v2t": [1, 1], "targets": [0]}), "2 ranks of texts and 1 target"),
-            (("ranks", {"t2v": [1, 1], "v2t": [1, 1], "targets": [0, 0]}), "2 ranks of videos, and texts of 1"),
+            (("ranks", {"t2v": [1, 0], "v2t": [1, 1], "targets": [0, 1]}), "t2v contains 0: every value must be 1"),
+            (("ranks", {"t2v": [1, 1], "v2t": [1, 1], "targets": [0, -1]}), "targets contains -1"),
+            (("ranks", {"t2v": [1, 1], "v2t": [1, 1], "targets": [0]}), "2 ranks of texts, but 1 target"),
+            (("ranks", {"t2v": [1, 1], "v2t": [1, 1], "targets": [0, 0]}), "2 ranks of videos, but texts of 1 video"),
         ],
     )
     def test_that_are_none_are_refused(self, tmp_path, content, says):

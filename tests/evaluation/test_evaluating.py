@@ -74,9 +74,9 @@ def test_results_in_the_card(table, tiny_folder, tmp_path, capsys):
 
 def test_only_a_run_as_it_is_takes_results(table, tiny_folder, tmp_path):
     create("vop", str(tiny_folder), num_frames=3).save_pretrained(tmp_path / "run")
-    with pytest.raises(UsageError, match="not a run's folder"):
+    with pytest.raises(UsageError, match="not a run folder"):
         vop.evaluate(tiny_folder, table, write_card=tiny_folder)
-    with pytest.raises(UsageError, match="num_frames is 4, the run has 3"):
+    with pytest.raises(UsageError, match="num_frames is 4, but the run was trained with 3"):
         vop.evaluate(tmp_path / "run", table, num_frames=4, write_card=tmp_path / "run")
 
 

@@ -70,7 +70,7 @@ def test_what_cannot_be_drawn_leaves_no_file(tmp_path):
     path = tmp_path / "sheet.png"
     with pytest.raises(UsageError, match="0 rows"):
         contact_sheet([], path)
-    with pytest.raises(UsageError, match="at least one row, each with a clip"):
+    with pytest.raises(UsageError, match="at least one row, and at least one clip in each row"):
         contact_sheet([SheetRow("a", [])], path)
     with pytest.raises(UsageError, match=r"float32 of shape \(4, 3, 8, 8\)"):
         contact_sheet([SheetRow("a", [Clip(torch.zeros(4, 3, 8, 8), 0.1)])], path)

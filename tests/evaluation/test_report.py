@@ -185,7 +185,7 @@ def test_captions_of_several_videos_are_counted():
     assert (found.texts, found.t2v_r1) == (2, pytest.approx(200 / 3))
     assert found.v2t_r1 == pytest.approx(100 * np.mean(metrics.v2t.ranks[[1, 3]] == 1))
     text = render(table(make_report(ambiguous=found)), width=200)
-    assert "2 captions describe several videos word for word; R@1 without them: t2v 66.7" in " ".join(text.split())
+    assert "2 captions are shared by several videos; R@1 without them: t2v 66.7" in " ".join(text.split())
     none = AmbiguousCaptions.among(["a", "b", "c", "d", "e"], targets, metrics)
     assert (none.texts, none.t2v_r1) == (0, metrics.t2v.r1)
     assert AmbiguousCaptions.among(["a"] * 5, targets, metrics).t2v_r1 is None

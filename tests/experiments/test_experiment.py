@@ -272,12 +272,12 @@ class TestCompare:
     @pytest.mark.parametrize(
         ("words", "says"),
         [
-            (["--epochs", "3"], "epochs: 2 there, 3 now"),
-            (["--learning-rates", "1e-2"], "learning_rate: 0.001 there, 0.01 now"),
-            (["--num-frames", "3"], "num_frames: [2] there, [3] now"),
+            (["--epochs", "3"], "epochs: 2 in the folder, 3 given"),
+            (["--learning-rates", "1e-2"], "learning_rate: 0.001 in the folder, 0.01 given"),
+            (["--num-frames", "3"], "num_frames: [2] in the folder, [3] given"),
             (
                 ["--set", "visual_prompts=4"],
-                "vop: {'method': 'vop', 'head': 'meanP', 'settings': {'num_frames': 2}} there",
+                "vop: {'method': 'vop', 'head': 'meanP', 'settings': {'num_frames': 2}} in the folder",
             ),
         ],
     )
@@ -290,7 +290,7 @@ class TestCompare:
         rest = ["--data", colours, "--backbone", tiny_folder, "--out", tmp_path / "out", *SMALL]
         assert main([str(word) for word in ("compare", *given, *rest, *words)]) == 1
         err = capsys.readouterr().err
-        assert "holds an experiment that was started with other values" in err
+        assert "holds an experiment with other values" in err
         assert says in err
         assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
 
@@ -340,7 +340,7 @@ class TestCompare:
         seen = trained_jobs(monkeypatch)
         assert main(["compare", "--methods", "bias,vop", "--seeds", "0", *given]) == 2
         err = capsys.readouterr().err
-        assert f"vop-0.001-seed0/result.json was made from other videos of the split '{split}'" in err
+        assert f"vop-0.001-seed0/result.json was made with other videos of the split '{split}'" in err
         assert not seen
 
     def test_a_bad_video_can_fail_the_study(self, tiny_folder, tmp_path, capsys):
@@ -371,7 +371,7 @@ class TestCompare:
         assert "gallery of 2 videos (3 listed)" in capsys.readouterr().out
         assert document(tmp_path)["left_out_of_training"] == []
         (skipped,) = document(tmp_path)["gallery"]["skipped"]
-        assert (skipped["id"], skipped["reason"]) == ("clip7.mp4", "there is no such file")
+        assert (skipped["id"], skipped["reason"]) == ("clip7.mp4", "the file does not exist")
 
     def test_recipes(self, tiny_folder, colours, tmp_path, capsys):
         """Two recipes are two studies and one report; options go before them."""
@@ -406,7 +406,7 @@ class TestCompare:
             (["--methods", "vop", "--split", "val"], 1, "colours has no 'val' split; it has: train, test"),
             (["--methods", "vop,vop-p", "--set", "specific_prompts=0"], 2, "specific_prompts is 0"),
             (["--methods", "vop,vop/seqTrans"], 2, "unknown head 'seqTrans': did you mean seqTransf"),
-            (["--methods", "vop", "--set", "cmm=lstm"], 2, "unknown setting of these methods 'cmm'"),
+            (["--methods", "vop", "--set", "cmm=lstm"], 2, "unknown setting 'cmm'"),
             (
                 ["--methods", "vop", "--captions-per-video", "2"],
                 2,
@@ -428,13 +428,16 @@ class TestCompare:
         (tmp_path / "file").touch()
         for words, says in [
             (["--methods", "bias,vop-p", "--set", "specific_prompts=0"], "specific_prompts is 0"),
-            (["--methods", "vop", "--num-frames", 10**9], "num_frames is 1,000,000,000; it is a whole number from 1"),
+            (
+                ["--methods", "vop", "--num-frames", 10**9],
+                "num_frames is 1,000,000,000; it must be",
+            ),
             (["--methods", "vop", "--head", "seqTrans"], "unknown head 'seqTrans'"),
             (["--methods", "vop", "--report", tmp_path / "file"], f"{tmp_path / 'file'} is a file; --report"),
             (["--methods", "vop", "--rerun", "bias"], "unknown method to rerun 'bias'"),
             (
                 ["--methods", "vop", "--backbone", without],
-                "no vocabulary (tokenizer.json, or vocab.json and merges.txt)",
+                "vocabulary (tokenizer.json, or vocab.json and merges.txt)",
             ),
         ]:
             given = ["--data", "emoji-motion", "--backbone", tiny_folder, "--out", tmp_path / "out", *words]

@@ -278,7 +278,7 @@ def test_what_cannot_be_drawn_is_said():
     untrained = compare_document(names=("zero-shot",))
     for draw, words in (
         (gain_by_parameters, "emoji-motion: 0 arms with trained parameters"),
-        (training_curves, "emoji-motion: 0 arms with a history"),
+        (training_curves, "emoji-motion: 0 arms with a training history"),
         (learning_rates, "emoji-motion: 0 arms with trials"),
     ):
         with pytest.raises(UsageError, match=words):

@@ -89,11 +89,11 @@ def test_a_reader_learns_what_was_measured_and_how(report):
         "version vop 0.1.0",
         "emoji-motion, split test",
         "500 texts, gallery of 500 videos (501 listed); ties: pessimistic",
-        "1 video could not be read: out of the gallery with every caption",
+        "1 video could not be read: missing from the gallery, with their captions",
         "validation-selected, epoch 11",
         "12 epochs, batch 32, 6 frames, fp32",
         "seeds 0, 1, 2: mean ± standard deviation",
-        "searched on validation videos, 1e-06 to 0.01; trials: 6, epochs of each: 2, steps of each: at most 1,000",
+        "searched on validation videos, 1e-06 to 0.01; trials: 6, epochs per trial: 2, steps per trial: at most 1,000",
         "epochs: 12, batch_size: 32",
         "baseline full",
         "videos/test-0500.mp4 the file is empty (0 bytes)",
@@ -173,7 +173,7 @@ def test_every_figure_is_there_and_its_parts_are_its_own(report):
     source, page = report(compare_document(), ablation_document())
     labels = [found["aria-label"] for tag, found in page.elements if tag == "svg"]
     figures = ["Gains over the baseline", "Retrieval over trained parameters", "Training", "Learning rates"]
-    assert labels == [*figures, "What was varied", "Training", "Learning rates"]
+    assert labels == [*figures, "Ablation", "Training", "Learning rates"]
     ids = page.attributes("id")
     assert len(ids) == len(set(ids))
     used = re.findall(r"url\(#(.*?)\)", source) + [link[1:] for link in page.attributes("href")]

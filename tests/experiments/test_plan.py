@@ -48,7 +48,7 @@ class TestArms:
         [
             (["vop-x"], {}, "unknown method 'vop-x'"),
             (["vop/xpool"], {}, "unknown head 'xpool': did you mean x-pool"),
-            (["vop", "full"], {"cmm": "lstm"}, "unknown setting of these methods 'cmm'"),
+            (["vop", "full"], {"cmm": "lstm"}, "unknown setting 'cmm'"),
         ],
     )
     def test_what_is_not_there(self, names, settings, says):
@@ -102,9 +102,9 @@ class TestPlan:
             plan().identity(**known),
             plan(recipe=Recipe(epochs=7)).identity(splits={"train": "3"}, backbone="2"),
         )
-        with pytest.raises(VopError, match="epochs: 5 there, 7 now") as caught:
+        with pytest.raises(VopError, match="epochs: 5 in the folder, 7 given") as caught:
             check_same(one, other, out="OUT")
-        assert "data: {'train': '1'} there, {'train': '3'} now" in str(caught.value)
+        assert "data: {'train': '1'} in the folder, {'train': '3'} given" in str(caught.value)
 
     def test_workers_seeds_and_arms_may_change(self):
         known = {"splits": {"train": "1"}, "backbone": "2"}

@@ -95,7 +95,7 @@ def test_the_page_tells_where_its_numbers_come_from(tmp_path):
         "- time: 190.4 minutes of training in all; written 2025-01-31 09:30:00+00:00",
         "- version: vop 0.1.0",
         "- a note",
-        "- 1 video could not be read: out of the gallery with every caption",
+        "- 1 video could not be read: missing from the gallery, with their captions",
         "- failed: lora, seed 1: it broke",
         "| vop < vop-p | +0.5 | +5.4 ± 1.1 | ✓ holds |",
         "| vop | 38.1 | 44.0 | 36.0 |",

@@ -72,7 +72,9 @@ def test_a_terminal_shows_the_most_important_columns():
     assert row(100) == [*first, "100.0", "±", "10.1", "100.0", "100.0", "12,345.6", "63.1"]
     costs = ["1.2e-06", "151,277,313", "12,345.6", "78.0", "GB", "605", "MB"]
     assert row(160) == [*first, "100.0", "±", "10.1", "100.0", "100.0", "12,345.6", "63.1", *costs]
-    said = "no room here: v2t R@1, t2v R@10, t2v MnR, order, learning rate, parameters, minutes, memory, disk"
+    said = (
+        "columns that do not fit: v2t R@1, t2v R@10, t2v MnR, order, learning rate, parameters, minutes, memory, disk"
+    )
     assert said in " ".join(line.strip() for line in on_terminal(big(), width=60))
     assert not [line for line in on_terminal(big(), width=160) if "no room" in line]
 
@@ -179,12 +181,13 @@ def test_orders_and_trials_are_rows():
         (
             {"low": 1e-6, "high": 1e-2, "rates": [], "trials": 8, "epochs": 2, "steps": 1000},
             None,
-            "searched on validation videos, 1e-06 to 0.01; trials: 8, epochs of each: 2, steps of each: at most 1,000",
+            "searched on validation videos, 1e-06 to 0.01; trials: 8, epochs per trial: 2, "
+            "steps per trial: at most 1,000",
         ),
         (
             {"low": 1e-6, "high": 1e-2, "rates": [1e-3, 1e-2], "trials": 8, "epochs": 1, "steps": 50},
             None,
-            "searched on validation videos, 2 given ones; trials: 2, epochs of each: 1, steps of each: at most 50",
+            "searched on validation videos, 2 given rates; trials: 2, epochs per trial: 1, steps per trial: at most 50",
         ),
         (None, 1e-3, "0.001 for all arms, given"),
     ],

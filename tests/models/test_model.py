@@ -46,7 +46,7 @@ class TestLoad:
             create("vop", tiny, num_frames=frames)
 
     def test_too_many_frames(self, tiny, tiny_folder):
-        with pytest.raises(UsageError, match="num_frames is 1,000,000,000; it is a whole number from 1 to 4,096"):
+        with pytest.raises(UsageError, match="num_frames is 1,000,000,000; it must be a whole number from 1 to 4,096"):
             vop.load(tiny_folder, num_frames=10**9)
         with pytest.raises(UsageError, match="num_frames is 1,000,000,000"):
             create("vop", tiny, num_frames=10**9)
@@ -55,7 +55,7 @@ class TestLoad:
 class TestTexts:
     @pytest.mark.parametrize("wrong", [-1, 514, 10**12])
     def test_ids_that_the_vocabulary_does_not_have(self, zero_shot, wrong):
-        with pytest.raises(UsageError, match="token ids are .*; this backbone's vocabulary has 0 to 513"):
+        with pytest.raises(UsageError, match="token ids are .* 0 to 513"):
             zero_shot.embed_tokens(torch.tensor([[512, wrong, 513]]))
 
     def test_unit_length_float32_one_by_one_or_together(self, zero_shot):
@@ -86,7 +86,7 @@ class TestTexts:
 
     @pytest.mark.parametrize("wrong", ["a text", [1], [None], [b"bytes"]])
     def test_what_is_no_list_of_texts(self, zero_shot, wrong):
-        with pytest.raises(UsageError, match=f"texts are a list of strings, got {type(wrong).__name__}"):
+        with pytest.raises(UsageError, match=f"texts is a {type(wrong).__name__}; .*list of strings"):
             zero_shot.encode_text(wrong)
 
     def test_with_a_vocabulary(self, zero_shot):
@@ -95,9 +95,9 @@ class TestTexts:
     def test_without_a_vocabulary(self, tiny_folder, tmp_path):
         bare = shutil.copytree(tiny_folder, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
         model = vop.load(bare)
-        with pytest.raises(VopError, match=r"bare: no vocabulary \(tokenizer\.json.*embed_tokens"):
+        with pytest.raises(VopError, match=r"bare: .*vocabulary \(tokenizer\.json.*embed_tokens"):
             model.encode_text(["words"])
-        with pytest.raises(VopError, match=r"bare: no vocabulary"):
+        with pytest.raises(VopError, match=r"bare: .*vocabulary"):
             model.check_vocabulary()
         ids = torch.tensor([[model.backbone.sizes.text.vocab_size - 2, 5, 6, model.backbone.sizes.text.eos_token_id]])
         assert model.embed_tokens(ids).shape == (1, 16)
@@ -125,10 +125,10 @@ class TestVideos:
         assert zero_shot.encode_video([]).shape == (0, 16)
 
     def test_one_path_is_no_list(self, zero_shot, videos):
-        with pytest.raises(UsageError, match=f"got one: '{videos[0]}'"):
+        with pytest.raises(UsageError, match=f"paths is '{videos[0]}'; .*list of files"):
             zero_shot.encode_video(videos[0])
 
     def test_one_that_is_not_there(self, zero_shot, videos, tmp_path):
-        with pytest.raises(VideoError, match=r"gone\.mp4: there is no such file") as caught:
+        with pytest.raises(VideoError, match=r"gone\.mp4: the file does not exist") as caught:
             zero_shot.encode_video([videos[0], tmp_path / "gone.mp4"])
         assert caught.value.path == tmp_path / "gone.mp4"

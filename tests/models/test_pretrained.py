@@ -73,7 +73,7 @@ def test_a_backbone_that_travels_with_it(tiny_folder, tmp_path):
 class TestBackbone:
     def test_another_one_is_refused(self, run, tiny, tmp_path):
         other = make_clip_folder(tmp_path / "other", seed=3)
-        with pytest.raises(VopError, match=f"tuned on the backbone .* with content {tiny.content_hash()[:12]}"):
+        with pytest.raises(VopError, match=f"tuned on the backbone .*{tiny.content_hash()[:12]}"):
             vop.load(run, backbone=str(other))
 
     def test_where_it_is_now(self, run, tiny_folder, tmp_path):
@@ -115,10 +115,10 @@ class TestDamage:
 
     def test_no_configuration(self, run, tmp_path):
         (run / "config.json").unlink()
-        with pytest.raises(VopError, match=r"run: no config\.json: the run is incomplete.*--resume"):
+        with pytest.raises(VopError, match=r"run: config\.json is missing.*--resume"):
             vop.load(run)
         (tmp_path / "empty").mkdir()
-        with pytest.raises(UsageError, match=r"empty: no config\.json: neither a run nor a CLIP folder"):
+        with pytest.raises(UsageError, match=r"empty: config\.json is missing"):
             vop.load(tmp_path / "empty")
 
     @pytest.mark.parametrize("content", [b"", b"abc", None])
@@ -138,7 +138,7 @@ class TestDamage:
         with pytest.raises(VopError, match="'extra'"):
             vop.load(run)
         save_file({**state, name: torch.ones(7)}, run / "model.safetensors")
-        with pytest.raises(VopError, match=rf"{name} has shape \(7,\)"):
+        with pytest.raises(VopError, match=rf"{name} has the shape \(7,\)"):
             vop.load(run)
 
 
@@ -156,7 +156,7 @@ def test_no_space_left_keeps_the_run_that_was_there(model, run, monkeypatch):
 
 def test_a_run_cannot_be_saved_into_a_file(model, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(VopError, match="file: this folder cannot be made"):
+    with pytest.raises(VopError, match="file: this folder cannot be created"):
         model.save_pretrained(tmp_path / "file")
 
 
@@ -246,10 +246,10 @@ def test_a_run_whose_package_is_missing_says_what_to_install(run):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"num_frames": 10**9}, "num_frames is 1,000,000,000; it is a whole number from 1 to 4,096"),
+        ({"num_frames": 10**9}, "num_frames is 1,000,000,000; it must be a whole number from 1 to 4,096"),
         ({"text_prompts": 10**9}, "text_prompts is 1,000,000,000"),
         ({"visual_prompts": 10**9}, "visual_prompts is 1,000,000,000"),
-        ({"visual_prompts": 9_000, "specific_prompts": 9_000, "num_frames": 4096}, "has .* parameters of its own with"),
+        ({"visual_prompts": 9_000, "specific_prompts": 9_000, "num_frames": 4096}, "has .* parameters"),
         ({"num_frames": [0] * 10**5}, r"num_frames is \[0, 0"),
     ],
 )
@@ -274,5 +274,5 @@ def test_weights_of_another_shape_are_not_read(run):
     state = load_file(run / "model.safetensors")
     name = max(state, key=lambda key: state[key].numel())
     save_file(state | {name: torch.zeros(7, 3)}, run / "model.safetensors")
-    with pytest.raises(VopError, match=rf"{name} has shape \(7, 3\), the method's is"):
+    with pytest.raises(VopError, match=rf"{name} has the shape \(7, 3\)"):
         vop.load(run)

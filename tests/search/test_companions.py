@@ -60,7 +60,7 @@ def test_they_are_counted_as_what_they_are(tmp_path):
         (tmp_path / name).write_bytes(b"\0")
     found = find_videos([tmp_path])
     assert [file.path.name for file in found.files] == ["GX010001.MP4", "GL010002.LRV"]
-    assert found.passed_over == {"a preview of another video": 2, "a picture": 1}
+    assert found.skipped == {"a preview of another video": 2, "a picture": 1}
     given = find_videos([tmp_path / "GL010001.LRV"])
     assert [file.path.name for file in given.files] == ["GL010001.LRV"]
     without = find_videos([tmp_path], exclude=["GX*.MP4"])
@@ -101,8 +101,8 @@ def test_live_photos(tmp_path, picture, seconds, tags, expected):
     (tmp_path / picture).touch()
     found = find_videos([tmp_path])
     assert ([file.path for file in found.files] == []) == expected
-    assert found.passed_over["the movie of a Live Photo"] == expected
-    assert found.passed_over["a picture"] == 1
+    assert found.skipped["the movie of a Live Photo"] == expected
+    assert found.skipped["a picture"] == 1
     assert [file.path for file in find_videos([tmp_path], live_photos=True).files] == [movie]
 
 

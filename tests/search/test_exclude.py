@@ -60,7 +60,7 @@ def at(tmp_path) -> Path:
 def test_what_a_glob_excludes(at, glob, excluded):
     found = find_videos([at], exclude=[glob])
     assert {str(file.path.relative_to(at)) for file in found.files} == set(FILES) - excluded
-    assert found.passed_over["excluded"] == len(found.left_out)
+    assert found.skipped["excluded"] == len(found.left_out)
     assert bool(excluded) == bool(found.left_out)
 
 
@@ -73,7 +73,7 @@ def test_files_and_folders_that_are_given(at):
     assert len(find_videos([at / "private"], exclude=["private"]).files) == 1  # the folder was asked for
     found = find_videos([at / "a.mp4", at / "private.mp4"], exclude=["private*"])
     assert [file.path.name for file in found.files] == ["a.mp4"]
-    assert found.passed_over == {"excluded": 1}
+    assert found.skipped == {"excluded": 1}
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])

@@ -94,7 +94,7 @@ def test_a_model_without_a_vocabulary(tiny_folder, tmp_path):
     bare = shutil.copytree(tiny_folder, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
     model = vop.load(bare)
     for ask in (of_sentences, cut_short):
-        with pytest.raises(VopError, match=r"bare: no vocabulary"):
+        with pytest.raises(VopError, match=r"bare: .*vocabulary"):
             ask(model, [Sentence("a dog")])
 
 

@@ -69,7 +69,7 @@ def test_windows_cover_a_video_evenly_and_are_as_few_as_can_be(duration, window,
         (60.0, -5.0, 0.0, r"window_seconds is -5\.0"),
         (60.0, math.inf, 2.0, "window_seconds is inf"),
         (60.0, 10.0, -1.0, r"overlap_seconds is -1\.0"),
-        (60.0, 10.0, 10.0, r"overlap_seconds is 10\.0; it is 0 or more and less than the window, 10\.0"),
+        (60.0, 10.0, 10.0, r"overlap_seconds is 10\.0; .* 10\.0"),
         (60.0, 10.0, math.nan, "overlap_seconds is nan"),
         (36000.0, 10.0, 9.999, r"overlap by 9\.999 s would cut 36000 s of video into 35990\d\d\d segments"),
     ],
@@ -167,7 +167,7 @@ def test_files_that_are_no_videos(tmp_path):
     (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
     with pytest.raises(VideoError, match=r"list\.m3u8"):
         shots(tmp_path / "list.m3u8")
-    with pytest.raises(VideoError, match=r"nowhere\.mp4: there is no such file"):
+    with pytest.raises(VideoError, match=r"nowhere\.mp4: the file does not exist"):
         shots(tmp_path / "nowhere.mp4")
 
 

@@ -107,7 +107,7 @@ def test_what_is_no_video(worker, tmp_path):
         ("bomb.bmp", "more than 64 megapixels"),
         ("song.mp4", "only audio"),
         ("noise.avi", "decoded"),
-        ("gone.mp4", "no such file"),
+        ("gone.mp4", "not exist"),
     ]:
         with pytest.raises(VideoError, match=f"{name}.*{reason}"):
             worker.decode(tmp_path / name, num_frames=4, size=8)
@@ -157,7 +157,7 @@ def test_a_crash_ends_its_job_alone(worker):
 
 
 def test_memory_is_limited(worker):
-    with pytest.raises(VideoError, match=r"large.mp4: decoding it takes more memory"):
+    with pytest.raises(VideoError, match=r"large.mp4: decoding .* more memory"):
         worker.run(fill_memory, "large.mp4")
     assert worker.run(read_memory, "usual.mp4") > 0
 

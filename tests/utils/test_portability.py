@@ -70,6 +70,18 @@ print(threads.usable_cores(), threads.free_cores(), bool(device.machine_name()))
     assert python(code, environment=environment) == [cores, cores, "True"]
 
 
+def test_limits_and_peaks_that_a_system_does_not_report(environment):
+    code = """
+from vop.experiments.work import _peak_memory
+from vop.server.connections import MAX_CONNECTIONS, connections_that_fit
+try:
+    import resource
+except ImportError:
+    print(_peak_memory(), connections_that_fit() == MAX_CONNECTIONS)
+"""
+    assert python(code, environment={**environment, "CUDA_VISIBLE_DEVICES": ""}) == ["None", "True"]
+
+
 def test_processes_end_with_the_one_that_started_them(environment):
     code = """
 import os, time

@@ -74,7 +74,7 @@ class TestSettings:
         assert things().create("plain", "sizes").settings == {"frames": 12, "depth": 1}
 
     def test_an_unknown_one_is_named_with_the_nearest(self):
-        with pytest.raises(UsageError, match="unknown setting of tall 'hight': did you mean height"):
+        with pytest.raises(UsageError, match="the thing tall has no setting 'hight': did you mean height"):
             things().create("tall", "sizes", hight=3)
 
     def test_one_without_a_default_is_needed(self):
@@ -145,7 +145,7 @@ class TestPackages:
         things().check_installed("plain", "vop 0")
         with pytest.raises(VopError, match=r"'short' came from adder 1\.2, which is not installed.*pip install adder"):
             things().check_installed("short", "adder 1.2")
-        with pytest.raises(VopError, match=r"no module 'adder'.*it came from adder 1\.2"):
+        with pytest.raises(VopError, match=r"module 'adder' .*it came from adder 1\.2"):
             things().check_installed("adder:Short", "adder 1.2")
         install("adder", GOOD, short="adder:Short")
         things().check_installed("short", "adder 1.2")
@@ -166,7 +166,7 @@ class TestPaths:
     @pytest.mark.parametrize(
         ("path", "says"),
         [
-            ("no_such_package.part:Short", "no module 'no_such_package': install its package, or add its folder"),
+            ("no_such_package.part:Short", "module 'no_such_package' .*PYTHONPATH"),
             ("local:Shirt", "unknown thing in local 'Shirt': did you mean Short"),
             ("local/file.py:Short", "write package.module:Class"),
             ("local:", "write package.module:Class"),

@@ -320,5 +320,5 @@ def test_arguments(tmp_path):
             make(path, start, end)
     with pytest.raises(UsageError, match="max_seconds is 0"):
         export_clip(path, tmp_path / "a.mp4", start_seconds=0, end_seconds=1, max_seconds=0)
-    with pytest.raises(VopError, match=r"clip.mkv: this folder cannot be made"):
+    with pytest.raises(VopError, match=r"clip.mkv: this folder cannot be created"):
         export_clip(path, path / "a.mp4", start_seconds=0, end_seconds=1)

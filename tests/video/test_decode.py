@@ -321,7 +321,7 @@ def test_the_error_travels_between_processes(tmp_path):
     with pytest.raises(VideoError) as caught:
         read_frames(tmp_path / "nowhere.mp4", num_frames=1, size=8)
     copy = pickle.loads(pickle.dumps(caught.value))
-    assert (copy.path, copy.reason) == (tmp_path / "nowhere.mp4", "there is no such file")
+    assert (copy.path, copy.reason) == (tmp_path / "nowhere.mp4", "the file does not exist")
 
 
 def write_png_capture(path, *, count: int = 20):

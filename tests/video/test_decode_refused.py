@@ -71,13 +71,13 @@ def _playlist(folder: Path) -> Path:
 
 BAD = [
     (lambda folder: folder, "this is a folder"),
-    (lambda folder: folder / "nowhere.mp4", "there is no such file"),
+    (lambda folder: folder / "nowhere.mp4", "the file does not exist"),
     (_empty, r"empty \(0 bytes\)"),
     (_truncated, r"cut short: its index \(moov\) is missing"),
     (_text("page.mp4"), "not a video that FFmpeg can read"),
     (_text("page.txt"), "this is a text file"),
-    (_audio_only, "no video in it, only audio"),
-    (_song_with_a_cover, "no video in it, only a cover picture and audio"),
+    (_audio_only, "no video, only audio"),
+    (_song_with_a_cover, "no video, only a cover picture and audio"),
     (_huge, "frames of more than 64 megapixels"),
     (_playlist, "not a video that FFmpeg can read"),
 ]

@@ -31,7 +31,7 @@ def test_videos_below_a_folder_by_their_suffixes(tmp_path):
         touch(tmp_path / name)
     result = find_videos([tmp_path])
     assert [file.path for file in result.files] == sorted(tmp_path / name for name in names)
-    assert result.passed_over == {
+    assert result.skipped == {
         "a picture": 2,
         "text": 1,
         "audio": 1,
@@ -40,7 +40,7 @@ def test_videos_below_a_folder_by_their_suffixes(tmp_path):
         "an unfinished download": 1,
     }
     assert result.unreadable == []
-    assert repr(result) == "FoundVideos(5 files, 7 passed over, 0 unreadable)"
+    assert repr(result) == "FoundVideos(5 files, 7 skipped, 0 unreadable)"
 
 
 def test_size_and_time_of_change_are_told(tmp_path):
@@ -66,7 +66,7 @@ def test_what_the_name_does_not_tell_is_looked_into(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "drawing", "PNG")
     result = find_videos([tmp_path])
     assert [file.path.name for file in result.files] == ["IMG 7", "clip.ts", "recording.dat", "video", "video.1"]
-    assert result.passed_over == {"text": 4, "a picture": 2, "not a video": 2}
+    assert result.skipped == {"text": 4, "a picture": 2, "not a video": 2}
     assert result.unreadable == []
 
 
@@ -75,7 +75,7 @@ def test_a_bare_stream_counts_only_by_its_suffix(tmp_path):
     shutil.copy(clip, tmp_path / "unnamed")
     result = find_videos([tmp_path])
     assert [file.path for file in result.files] == [clip]
-    assert result.passed_over == {"not a video": 1}
+    assert result.skipped == {"not a video": 1}
 
 
 def test_files_with_known_suffixes_are_not_opened(tmp_path, monkeypatch):
@@ -92,7 +92,7 @@ def test_hidden_files_and_folders_are_left_out_unless_they_are_given(tmp_path):
     seen = touch(tmp_path / "c" / "d.mp4")
     result = find_videos([tmp_path])
     assert [file.path for file in result.files] == [seen]
-    assert result.passed_over == {"hidden": 2}
+    assert result.skipped == {"hidden": 2}
     assert found(tmp_path / ".cache") == [hidden]
     assert found(tmp_path, single, below) == sorted([below, single, seen])
 
@@ -118,7 +118,7 @@ def test_folders_of_a_nas_and_of_systems_are_left_out_unless_they_are_given(tmp_
     seen = touch(tmp_path / "a" / "seen.mp4")
     inside = touch(tmp_path / "a" / name / "deep" / "x.mp4")
     result = find_videos([tmp_path])
-    assert ([file.path for file in result.files], result.passed_over) == ([seen], {reason: 1})
+    assert ([file.path for file in result.files], result.skipped) == ([seen], {reason: 1})
     assert found(tmp_path / "a" / name) == [inside]
 
 
@@ -146,7 +146,7 @@ def test_paths_that_overlap_give_each_file_once(tmp_path):
     for paths in ([tmp_path, tmp_path / "a" / "b", path], [path, tmp_path / "a" / "b", tmp_path], [path, path]):
         result = find_videos(paths)
         assert [file.path for file in result.files] == [path]
-        assert result.passed_over == {}
+        assert result.skipped == {}
 
 
 def test_paths_are_absolute(tmp_path, monkeypatch):
@@ -177,7 +177,7 @@ def test_a_link_to_a_file_in_the_same_walk_is_not_listed_again(tmp_path, link):
     (tmp_path / link).symlink_to(path)
     result = find_videos([tmp_path])
     assert [file.path for file in result.files] == [path]
-    assert result.passed_over == {"another name of a file that is listed": 1}
+    assert result.skipped == {"another name of a file that is listed": 1}
 
 
 def test_files_below_a_link_to_a_folder_in_the_same_walk_are_not_listed_again(tmp_path):
@@ -202,7 +202,7 @@ def test_a_link_to_nowhere(tmp_path):
     (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere.txt")
     result = find_videos([tmp_path])
     assert result.unreadable == [(tmp_path / "gone.mp4", "a broken symbolic link")]
-    assert result.passed_over == {"text": 1}
+    assert result.skipped == {"text": 1}
 
 
 def _library(folder: Path) -> Path:
@@ -218,7 +218,7 @@ def test_libraries_are_left_out(tmp_path):
     (tmp_path / "link").symlink_to(library)
     result = find_videos([tmp_path])
     assert [file.path for file in result.files] == [path]
-    assert result.passed_over == {"a library of vop": 1}
+    assert result.skipped == {"a library of vop": 1}
     only_a_file = touch(tmp_path / "c" / "y.mp4")
     touch(tmp_path / "c" / "library.json")
     assert found(tmp_path) == [path, only_a_file]
@@ -253,7 +253,7 @@ def test_names_that_cannot_be_stored(tmp_path):
     reason = "its name is not valid UTF-8 and cannot be stored: rename it"
     assert [file.path for file in result.files] == [good]
     assert result.unreadable == [(bad, reason), (folder, reason)]
-    assert result.passed_over == {"text": 1}
+    assert result.skipped == {"text": 1}
     assert find_videos([bad]).unreadable == [(bad, reason)]
 
 
@@ -268,7 +268,7 @@ def test_what_is_no_file_is_never_opened(tmp_path):
         os.chdir(before)
         result = find_videos([tmp_path])
     assert result.files == []
-    assert result.passed_over == {"neither a file nor a folder": 4}
+    assert result.skipped == {"neither a file nor a folder": 4}
     given = find_videos([tmp_path / "pipe"])
     assert given.unreadable == [(tmp_path / "pipe", "neither a file nor a folder")]
 

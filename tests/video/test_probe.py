@@ -81,6 +81,6 @@ def test_no_video(tmp_path):
     (tmp_path / "page.mp4").write_text("<html>not found</html>")
     with av.open(str(tmp_path / "song.mp4"), "w") as container:
         write_tone(container)
-    for name, reason in (("page.mp4", "not a video"), ("song.mp4", "only audio"), ("gone.mp4", "no such file")):
+    for name, reason in (("page.mp4", "not a video"), ("song.mp4", "only audio"), ("gone.mp4", "not exist")):
         with pytest.raises(VideoError, match=f"{name}.*{reason}"):
             probe(tmp_path / name)

@@ -1,7 +1,7 @@
-"""Acceptance checks of a backbone, on pictures that it was not trained on.
+"""Check a backbone on pictures that are not in its training data.
 
 R@1 alone is not enough: it looks good while `left` and `right` are at chance. So swaps test two pictures of the same
-things that differ in one respect: is each nearer to its own caption, and each caption to its own picture?
+things that differ in one respect: each must be nearer to its own caption, and each caption to its own picture.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SEED = "acceptance"
 
 
 def check(model, tokenizer, image_size: int, *, count: int = 500) -> dict[str, float]:
-    """All checks, in percent, from `count` composites and `count` pairs a swap; `model` is a `CLIPModel`."""
+    """Run all checks of a `CLIPModel`, on `count` composites and `count` pairs per swap. Return percentages."""
     training = model.training
     model.eval()
     composites = held_out_composites(count)
@@ -41,7 +41,7 @@ def check(model, tokenizer, image_size: int, *, count: int = 500) -> dict[str, f
 
 
 def check_folder(folder: Path, *, count: int = 500) -> dict[str, float]:
-    """All checks of a saved backbone, in fp32, and how near the captions of the videos' twins are to each other."""
+    """Run all checks of a saved backbone in fp32, and measure the cosines between captions of twin videos."""
     from transformers import CLIPModel, CLIPTokenizer
 
     model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
@@ -52,7 +52,7 @@ def check_folder(folder: Path, *, count: int = 500) -> dict[str, float]:
 
 @torch.no_grad()
 def twin_captions(model, tokenizer) -> dict[str, float]:
-    """Cosines between the captions of a video and of its twin in `emoji-motion`'s test split: mean and largest."""
+    """Return the mean and largest cosine between captions of a video and its twin in `emoji-motion`'s test split."""
     from tools.mini.batches import tokenize
     from vop.benchmarks.emoji_motion import plan_clips
 
@@ -68,12 +68,12 @@ def twin_captions(model, tokenizer) -> dict[str, float]:
 
 
 def missed(results: dict[str, float]) -> dict[str, float]:
-    """The required checks that `results` does not pass, with what was required."""
+    """Return the failed checks and the values that they require."""
     return {name: least for name, least in REQUIRED.items() if results[name] < least}
 
 
 def held_out_composites(count: int) -> list[Example]:
-    """Pictures of one to three things with different captions; pairs of things in them are new to the model."""
+    """Return pictures of one to three things with different captions. Their pairs of things are new to the model."""
     rng = Random(f"{_SEED}/composites")
     examples: dict[str, Example] = {}
     while len(examples) < count:
@@ -83,7 +83,7 @@ def held_out_composites(count: int) -> list[Example]:
 
 
 def swap_pairs(count: int) -> dict[str, list[tuple[Example, Example]]]:
-    """Pairs of pictures of the same things in front of the same background that differ in one respect."""
+    """Return pairs of pictures that differ in one respect, with the same things and background."""
     makers = {
         "position_swap": _position_pair,
         "size_swap": _size_pair,
@@ -148,7 +148,7 @@ def _sizes_pair(rng: Random):
 
 @torch.no_grad()
 def _similarity(model, tokenizer, examples: list[Example], image_size: int) -> torch.Tensor:
-    """Cosines (images, texts) of the examples."""
+    """Return the cosines (images, texts) of the examples."""
     from torch.nn.functional import normalize
 
     from tools.mini.batches import draw, tokenize
@@ -168,14 +168,14 @@ def _similarity(model, tokenizer, examples: list[Example], image_size: int) -> t
 
 
 def _recall(similarity: torch.Tensor) -> float:
-    """Percent of rows whose diagonal entry is above all others."""
+    """Return the percentage of rows whose diagonal entry is above all others."""
     own = similarity.diagonal()[:, None]
     others = similarity.masked_fill(torch.eye(len(similarity), dtype=torch.bool, device=own.device), -2)
     return 100 * (own[:, 0] > others.max(1).values).float().mean().item()
 
 
 def _swap_accuracy(similarity: torch.Tensor) -> float:
-    """Percent of right choices between the two of a pair, of both pictures and both captions; chance is 50."""
+    """Return the percentage of right choices within pairs, for pictures and captions. Chance is 50."""
     even = torch.arange(0, len(similarity), 2)
     own = torch.stack([similarity[even, even], similarity[even + 1, even + 1]])
     crossed = torch.stack([similarity[even, even + 1], similarity[even + 1, even]])
@@ -192,7 +192,7 @@ def main(arguments: list[str] | None = None) -> None:
     results = check_folder(options.folder, count=options.count)
     print(json.dumps(results, indent=2))
     if missed(results):
-        raise SystemExit(f"{options.folder} misses {missed(results)}")
+        raise SystemExit(f"{options.folder} fails these checks: {missed(results)}")
 
 
 if __name__ == "__main__":

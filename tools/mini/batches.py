@@ -1,4 +1,4 @@
-"""Batches for the pre-training: pixels, tokens and facts of one step. They depend only on seed and step."""
+"""Make batches for the pre-training: pixels, tokens and facts of one step. They depend only on seed and step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Batch:
         pixels: uint8 (n, 3, side, side).
         ids: int64 (n, length), padded with the end mark.
         caption: int64 (n,), the same number for equal captions.
-        facts: int64 (n, len(FACTS)), `UNSAID` where the caption says nothing.
+        facts: int64 (n, len(FACTS)), `UNSAID` where the caption does not state the fact.
         present: float (n, concepts), 1 where a concept is in the picture.
     """
 
@@ -36,7 +36,7 @@ class Batch:
 
 
 class Batches(torch.utils.data.Dataset):
-    """Step i's batch at index i; made anew on every access, so that a resumed run sees the same data."""
+    """Makes the batch of step i at index i, on every access, so that a resumed run sees the same data."""
 
     def __init__(self, tokenizer, *, steps: int, size: int, pixels: int, seed: int) -> None:
         self.tokenizer, self.steps, self.size, self.pixels, self.seed = tokenizer, steps, size, pixels, seed
@@ -60,12 +60,12 @@ class Batches(torch.utils.data.Dataset):
 
 
 def tokenize(tokenizer, captions: list[str]) -> torch.Tensor:
-    """Captions as int64 (n, longest)."""
+    """Return the ids of captions, int64 (n, longest)."""
     return tokenizer(captions, padding=True, truncation=True, return_tensors="pt")["input_ids"]
 
 
 def draw(examples: list[Example], *, pixels: int, rng: np.random.Generator) -> torch.Tensor:
-    """The examples' pictures with varied brightness, saturation, sharpness and noise: uint8 (n, 3, pixels, pixels)."""
+    """Draw the examples with varied brightness, saturation, sharpness and noise: uint8 (n, 3, pixels, pixels)."""
     atlas = load_atlas()
     images = np.stack([scenes.render(e.stickers, e.background, atlas, pixels) for e in examples])
     x = torch.from_numpy(images).permute(0, 3, 1, 2)

@@ -44,7 +44,7 @@ The drawings are OpenMoji's (openmoji.org), CC BY-SA 4.0.
 
 
 def export(run: Path, folder: Path) -> dict:
-    """Writes the weights of `run`'s checkpoint to `folder` in fp16, measures them, and returns the record."""
+    """Write the weights of `run`'s checkpoint to `folder` in fp16, check them, and return the record."""
     state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
     settings = Settings(**state["settings"])
     tokenizer = build_tokenizer(settings)
@@ -56,7 +56,7 @@ def export(run: Path, folder: Path) -> dict:
     _write_json(folder / FILE, preprocessor_config(settings.image_size))
     record = _training_record(run, state, model)
     record["acceptance"] = acceptance.check_folder(folder)
-    record["acceptance_small"] = acceptance.check_folder(folder, count=60)  # quick enough for a test
+    record["acceptance_small"] = acceptance.check_folder(folder, count=60)  # fast enough for a test
     _write_json(folder / RECORD, record)
     with atomic_write(folder / "README.md") as temporary:
         temporary.write_text(_readme(record), encoding="utf-8")
@@ -82,7 +82,7 @@ def _training_record(run: Path, state: dict, model) -> dict:
 
 
 def machine() -> str:
-    """The kind of machine in words: a GPU's or CPU's model name and the number of cores."""
+    """Describe the machine: the model of its GPU, or of its CPU with the number of cores."""
     if torch.cuda.is_available():
         return f"one {torch.cuda.get_device_name()}"
     name = platform.processor() or platform.machine()
@@ -121,7 +121,7 @@ def _write_json(path: Path, value: dict) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, required=True)

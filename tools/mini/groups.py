@@ -1,7 +1,7 @@
-"""Hard groups: pictures of the same things that differ in one respect, each with a caption that states it.
+"""Make hard groups: pictures of the same things that differ in one respect, each with a caption that states it.
 
-A contrastive batch made of such groups forces the model to learn `left`, `small` or `two`; in batches
-of unrelated pictures the things alone tell them apart, and position words stay at chance.
+A contrastive batch of hard groups forces the model to learn `left`, `small` or `two`. In batches of unrelated pictures,
+the things alone distinguish them, and position words stay at chance.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _Draft = tuple[tuple[Sticker, ...], str, dict[str, int]]
 
 
 def _finish(drafts: list[_Draft], rng: Random) -> list[Example]:
-    """Puts backgrounds behind a group: often the same for all, and sometimes named in the captions."""
+    """Add backgrounds to a group: often the same for all pictures, and sometimes named in the captions."""
     colour = rng.choice(_COLOUR_NAMES) if rng.random() < 0.35 else None
     shared = rng.random() < 0.6
     fresh = lambda: scenes.named_background(colour, rng) if colour else scenes.any_background(rng)  # noqa: E731
@@ -44,7 +44,7 @@ def position_group(rng: Random, held_out: bool) -> list[Example]:
 
 
 def _places(rng: Random) -> list[str]:
-    if rng.random() < 0.5:  # opposites: the ones that movements run between
+    if rng.random() < 0.5:  # opposites, as at the start and end of a movement
         return list(rng.choice((("left", "right"), ("top", "bottom"))))
     return rng.sample(POSITIONS, 3)
 
@@ -169,13 +169,13 @@ GROUPS: dict[Callable[[Random, bool], list[Example]], float] = {
 
 
 def sample_group(rng: Random, *, held_out: bool = False) -> list[Example]:
-    """A random group; with `held_out`, its composites hold pairs of things that training never shows."""
+    """Return a random group. With `held_out`, its composites contain pairs of things that training never shows."""
     (group,) = rng.choices(tuple(GROUPS), tuple(GROUPS.values()))
     return group(rng, held_out)
 
 
 def sample_batch(size: int, rng: Random) -> list[Example]:
-    """`size` training examples: whole groups, the last one cut."""
+    """Return `size` training examples in whole groups; the last group may be cut."""
     batch: list[Example] = []
     while len(batch) < size:
         batch += sample_group(rng)

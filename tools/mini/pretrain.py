@@ -2,13 +2,13 @@
 
     python -m tools.mini.pretrain --out DIR
 
-writes checkpoints, a log and, at the end, a `transformers` CLIP folder with the acceptance results to DIR. After an
-interruption, `--resume` resumes from the last checkpoint. On two cores it takes about an hour; on a busy machine
-set OMP_PROC_BIND=true and OMP_PLACES=cores, or both threads may end up on one core.
+The command writes checkpoints, a log and, at the end, a `transformers` CLIP folder with the acceptance results to DIR.
+After an interruption, `--resume` continues from the last checkpoint. On two cores it takes about an hour. On a busy
+machine set OMP_PROC_BIND=true and OMP_PLACES=cores, or both threads may run on one core.
 
-Besides CLIP's contrastive loss over batches of hard groups, linear classifiers read what the captions state (position,
-size, which thing is on the left, ...) from both embeddings; they are dropped afterwards. Without hard groups and
-classifiers, position words were still at chance after a million pictures.
+Besides CLIP's contrastive loss over batches of hard groups, linear classifiers predict the facts in the captions
+(position, size, which thing is on the left, ...) from both embeddings. They are dropped after training. Without hard
+groups and classifiers, position words were still at chance after a million pictures.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MAX_LOGIT_SCALE = math.log(100)
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the outcome, recorded beside the weights."""
+    """The settings of a run, recorded beside the weights."""
 
     steps: int = 6000
     batch: int = 256
@@ -62,14 +62,14 @@ class Settings:
 
 
 def build_tokenizer(settings: Settings):
-    """The tokenizer, learned from captions of the training distribution."""
+    """Train the tokenizer on captions of the training distribution."""
     rng = Random(f"tokenizer/{settings.seed}")
     captions = (e.caption for _ in range(200) for e in groups.sample_batch(256, rng))
     return train_tokenizer(captions, merges=settings.merges)
 
 
 def build_model(settings: Settings, tokenizer):
-    """A `CLIPModel` with random weights."""
+    """Build a `CLIPModel` with random weights."""
     from transformers import CLIPConfig, CLIPModel
 
     s = settings
@@ -98,23 +98,23 @@ def _tower(width: int, layers: int, settings: Settings) -> dict:
 
 
 class Auxiliary(nn.Module):
-    """Linear classifiers of the stated facts and of the things present, shared by both embeddings."""
+    """Linear classifiers of the stated facts and the present things, shared by both embeddings."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.scale = width**0.5  # embeddings have unit length; classifiers want entries near one
+        self.scale = width**0.5  # embeddings have unit length; classifiers need entries near one
         self.facts = nn.ModuleDict({fact: nn.Linear(width, values) for fact, values in FACTS.items()})
         self.present = nn.Linear(width, len(CONCEPTS))
 
     def forward(self, embedding: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """The mean loss over the kinds of facts; `embedding` is (n, width)."""
+        """Return the sum of the losses for embeddings (n, width)."""
         embedding = embedding * self.scale
         losses = []
         for i, classifier in enumerate(self.facts.values()):
             target = batch.facts[:, i]
             said = (target != UNSAID).nonzero()[:, 0]
             if len(said):
-                share = len(said) / len(target)  # rare kinds must not shake the whole
+                share = len(said) / len(target)  # rare facts get a small weight
                 losses.append(share * functional.cross_entropy(classifier(embedding[said]), target[said]))
         some = batch.present.sum(1) > 0
         wanted = batch.present[some] / batch.present[some].sum(1, keepdim=True)
@@ -123,20 +123,20 @@ class Auxiliary(nn.Module):
 
 
 def normalise(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 (n, 3, h, w) as the model's float input."""
+    """Convert uint8 pixels (n, 3, h, w) to the model's float input."""
     mean, std = (torch.tensor(v, device=pixels.device).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
     return (pixels.float() / 255 - mean) / std
 
 
 def embed(model, pixels: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Unit-length image and text embeddings, float32, in bf16 autocast."""
+    """Return unit-length image and text embeddings, float32, computed with bf16 autocast."""
     with torch.autocast(pixels.device.type, dtype=torch.bfloat16):
         out = model(input_ids=ids, pixel_values=normalise(pixels))
     return (functional.normalize(e.float(), dim=-1) for e in (out.image_embeds, out.text_embeds))
 
 
 def build_optimizer(model, auxiliary: Auxiliary, settings: Settings) -> torch.optim.AdamW:
-    """AdamW; positional embeddings learn faster and do not decay, nor do vectors."""
+    """Return AdamW. Position embeddings get a higher rate. Neither they nor vectors have weight decay."""
     decayed, plain, positions = [], [], []
     for name, parameter in [*model.named_parameters(), *auxiliary.named_parameters()]:
         if "position_embedding" in name:
@@ -156,7 +156,7 @@ def build_optimizer(model, auxiliary: Auxiliary, settings: Settings) -> torch.op
 
 
 class Trainer:
-    """The state of a run: model, classifiers, optimiser, schedule, and the step that comes next."""
+    """The state of a run: model, classifiers, optimiser, schedule, and the next step."""
 
     def __init__(self, settings: Settings, out: Path) -> None:
         self.settings, self.out, self.step, self.seconds = settings, out, 0, 0.0
@@ -174,7 +174,7 @@ class Trainer:
         return 0.5 * (1 + math.cos(math.pi * (step - s.warmup) / max(1, s.steps - s.warmup)))
 
     def train_step(self, batch: Batch) -> dict[str, float]:
-        """One update; returns the losses."""
+        """Update the weights once, and return the losses."""
         s = self.settings
         batch = Batch(**{k: v.to(self.device) for k, v in vars(batch).items()})
         images, texts = embed(self.model, batch.pixels, batch.ids)
@@ -197,7 +197,7 @@ class Trainer:
         return {"contrast": contrast.item(), "facts": facts.item()}
 
     def save(self) -> None:
-        """Writes the checkpoint, atomically."""
+        """Write the checkpoint atomically."""
         state = {"step": self.step, "seconds": self.seconds, "settings": asdict(self.settings)}
         for part in ("model", "auxiliary", "optimizer", "schedule"):
             state[part] = getattr(self, part).state_dict()
@@ -205,7 +205,7 @@ class Trainer:
             torch.save(state, temporary)
 
     def resume(self) -> None:
-        """Resumes from the checkpoint, if there is one."""
+        """Resume from the checkpoint, if it exists."""
         path = self.out / "checkpoint.pt"
         if not path.is_file():
             return
@@ -221,7 +221,7 @@ class Trainer:
             file.write(json.dumps({"step": self.step, "seconds": round(self.seconds), **values}) + "\n")
 
     def run(self, *, check_every: int = 500, log_every: int = 50) -> None:
-        """Trains to the last step."""
+        """Train to the last step."""
         s = self.settings
         data = Batches(self.tokenizer, steps=s.steps, size=s.batch, pixels=s.image_size, seed=s.seed)
         loader = torch.utils.data.DataLoader(
@@ -241,7 +241,7 @@ class Trainer:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", action="store_true")

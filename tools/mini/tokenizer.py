@@ -1,4 +1,4 @@
-"""A small byte-level BPE in CLIP's format, learned from captions. It can encode any text."""
+"""Train a small byte-level BPE in CLIP's format on captions. It can encode any text."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def train_tokenizer(captions: Iterable[str], *, merges: int, max_length: int = 77):
-    """A `CLIPTokenizer` with all bytes, all bytes at a word's end, up to `merges` merges and the two marks.
+    """Train a `CLIPTokenizer` with all bytes, all bytes at a word's end, up to `merges` merges and the two marks.
 
-    The end mark has the highest id, as in OpenAI's vocabulary, and also pads.
+    The end mark has the highest id, as in OpenAI's vocabulary, and is also used for padding.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    empty = CLIPTokenizer().backend_tokenizer  # its rules of lower case and word splitting
+    empty = CLIPTokenizer().backend_tokenizer  # for its rules of lower case and word splitting
     learner.normalizer, learner.pre_tokenizer = empty.normalizer, empty.pre_tokenizer
     trainer = trainers.BpeTrainer(
         vocab_size=2 * len(alphabet) + merges,
@@ -36,10 +36,12 @@ def train_tokenizer(captions: Iterable[str], *, merges: int, max_length: int = 7
 
 
 def save_tokenizer(tokenizer, folder: Path) -> None:
-    """Writes `tokenizer.json` and its configuration, and `vocab.json` with `merges.txt` for other readers."""
+    """Write `tokenizer.json` and its configuration, and `vocab.json` with `merges.txt` for other readers."""
     tokenizer.save_pretrained(folder)
     config = json.loads((folder / "tokenizer_config.json").read_text())
-    config["text_cleaning"] = "none"  # captions of the built-in world need none, and were learned as they are
+    config["text_cleaning"] = (
+        "none"  # captions of the built-in world need no cleaning, and the tokenizer was trained without it
+    )
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False))

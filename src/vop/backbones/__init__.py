@@ -1,4 +1,4 @@
-"""Backbones: frozen encoders of texts and frames, and where their weights come from."""
+"""Backbones: frozen encoders of texts and frames, and the sources of their weights."""
 
 from vop.backbones.sizes import Sizes, TextSizes, TowerSizes, VisionSizes
 from vop.backbones.source import DEFAULT_HUB_ID, MINI, Backbone, find_backbone, find_sizes

@@ -1,4 +1,4 @@
-"""Reads the values of a backbone's configuration, whose file is outside data."""
+"""Read and check the values of a backbone's configuration file."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _KINDS = {bool: "true or false", int: "a whole number, 1 or more", float: "a num
 
 
 def read_value(part: Mapping[str, Any], name: str, usual: Value) -> Value:
-    """Return a value of the type of `usual`, which is the default.
+    """Return a value, which must have the type of the default `usual`.
 
     Raises:
-        ValueError: the value is of another type, or out of range; the message names it.
+        ValueError: the value has another type or is out of range. The message names it.
     """
     value = part.get(name, usual)
     if type(value) is not type(usual) or (type(value) is int and value < 1):
@@ -49,7 +49,7 @@ def read_value(part: Mapping[str, Any], name: str, usual: Value) -> Value:
 
 
 def read_token_id(part: Mapping[str, Any], name: str, usual: int, *, vocab_size: int) -> int:
-    """Return the id of a token, which is in the vocabulary."""
+    """Return the id of a token. Raise a ValueError if it is not in the vocabulary."""
     value = part.get(name, usual)
     if type(value) is not int or not 0 <= value < vocab_size:
         raise ValueError(f"{name} is {reprlib.repr(value)}; the vocabulary has the ids 0 to {vocab_size - 1}")
@@ -68,10 +68,10 @@ def read_part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def check_heads(width: int, heads: int) -> None:
     """Raise a ValueError if a width cannot be split into heads."""
     if width % heads:
-        raise ValueError(f"hidden_size is {width}, which {heads} attention heads do not divide")
+        raise ValueError(f"hidden_size is {width}; it must be a multiple of num_attention_heads, {heads}")
 
 
 def check_patches(image_size: int, patch_size: int) -> None:
     """Raise a ValueError if a patch is larger than the image."""
     if patch_size > image_size:
-        raise ValueError(f"patch_size is {patch_size}, larger than image_size, {image_size}")
+        raise ValueError(f"patch_size is {patch_size}; it must be at most image_size, {image_size}")

@@ -1,7 +1,7 @@
-"""What a family of backbones has to say about its folders.
+"""The base class of families of backbones. A family reads folders in the format of its authors.
 
-A family reads the configuration, the weights, the preprocessing and the vocabulary of a folder as its authors publish
-it. Everything above works with what it returns: `Sizes`, an `Encoder`, a `Preprocessing` and a `Tokenizer`.
+It reads configuration, weights, preprocessing and vocabulary, and returns `Sizes`, an `Encoder`, a `Preprocessing` and
+a `Tokenizer`. The rest of the package uses only these.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Family:
 
     Attributes:
         title: the family's name in messages and tables.
-        weights: the files of the weights, as patterns. The first pattern that matches files wins.
+        weights: patterns of the weight files. The first pattern that matches is used.
     """
 
     title: ClassVar[str]
@@ -38,7 +38,7 @@ class Family:
         """Read the sizes from a folder's configuration.
 
         Raises:
-            ValueError: a value is not allowed, or cannot be known; the message names it.
+            ValueError: a value is not allowed or missing. The message names it.
         """
         raise NotImplementedError
 
@@ -46,12 +46,12 @@ class Family:
         """Rename the weights of a folder to those of `CLIP`.
 
         Raises:
-            VopError: a tensor is missing; the message names it and `source`.
+            VopError: a tensor is missing. The message names it and `source`.
         """
         raise NotImplementedError
 
     def read_preprocessing(self, folder: Path, sizes: Sizes) -> Preprocessing:
-        """Read how frames become pixels."""
+        """Read the preprocessing of frames."""
         return read_preprocessing(folder, image_size=sizes.vision.image_size)
 
     def read_tokenizer(self, folder: Path, sizes: Sizes) -> Tokenizer | None:
@@ -61,7 +61,7 @@ class Family:
         return Tokenizer(folder, sizes.text) if has_vocabulary(folder) else None
 
     def build(self, sizes: Sizes) -> CLIP:
-        """Build the towers. Parameters are drawn, or on the device `meta` not even allocated."""
+        """Build the towers with random parameters. On the device `meta`, no memory is allocated."""
         from vop.backbones.towers import CLIP
 
         return CLIP(sizes)
@@ -73,7 +73,7 @@ class Family:
             stored_image_size: the image size of the weights. If `sizes` has another one, positions are interpolated.
 
         Raises:
-            VopError: the weights are missing, damaged or of another model.
+            VopError: the weights are missing or damaged, or belong to another model.
         """
         import torch
 

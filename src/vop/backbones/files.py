@@ -1,4 +1,4 @@
-"""The files of a backbone's folder."""
+"""Find the files of a backbone's folder."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 
 from vop.errors import VopError
 
-MAX_HEADER_BYTES = 8 * 2**20  # of a safetensors file; ViT-L/14's has 80 kB
+MAX_HEADER_BYTES = 8 * 2**20  # of a safetensors file; that of ViT-L/14 has 80 kB
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 
 
 def has_vocabulary(folder: Path) -> bool:
-    """Whether a folder has the file of a vocabulary."""
+    """Return whether a folder has a vocabulary file."""
     return any((folder / name).exists() for name in VOCABULARIES)
 
 
 def weight_files(folder: Path, patterns: Sequence[str]) -> list[Path]:
-    """Return the files of the first pattern that matches any; the whole file, where there are shards beside it."""
+    """Return the files of the first pattern that matches. If there is a whole file beside shards, return only that."""
     for pattern in patterns:
         found = sorted(folder.glob(pattern))
         whole = [path for path in found if path.name == pattern.replace("*", "")]
@@ -27,11 +27,11 @@ def weight_files(folder: Path, patterns: Sequence[str]) -> list[Path]:
 
 
 def check_header(path: Path) -> None:
-    """Raise a VopError if the header of a safetensors file is too large to be one."""
+    """Raise a VopError if the header of a safetensors file claims an implausible size."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
     if size > MAX_HEADER_BYTES:
         raise VopError(
-            f"{path}: damaged: its header would take {size:,} bytes, at most {MAX_HEADER_BYTES:,} are read; "
-            "fetch or train it again"
+            f"{path}: the file is damaged: its header claims {size:,} bytes; at most {MAX_HEADER_BYTES:,} are read. "
+            "Fetch or train it again"
         )

@@ -2,8 +2,8 @@
 
 Shapes: `b` sequences, `n` tokens, `d` width, `h` heads.
 
-Weights follow the dtype of the activations (`Linear`, `LayerNorm`), so that frozen weights can be bf16 beside
-trained ones in fp32, without autocast.
+`Linear` and `LayerNorm` cast weights to the dtype of the activations. So frozen weights can be bf16 and trained weights
+fp32, without autocast.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 class QuickGelu(torch.autograd.Function):
-    """`silu(1.702 x) / 1.702`, whose two factors cancel in the gradient: autograd would pass over it three times."""
+    """`silu(1.702 x) / 1.702`. The factors cancel in the gradient, so it takes one pass instead of autograd's three."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class QuickGelu(torch.autograd.Function):
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """OpenAI's approximation of GELU, `x * sigmoid(1.702 x)`."""
+    """Return OpenAI's approximation of GELU, `x * sigmoid(1.702 x)`."""
     return QuickGelu.apply(x)  # type: ignore[no-untyped-call]  # PyTorch has no types for it
 
 
@@ -59,11 +59,14 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, keys: Tensor | None = None) -> Tensor:
-    """Attention over (b, h, n, d/h), fused. With `keys` (b, n), only the tokens where it is true are attended to.
+    """Compute attention over (b, h, n, d/h), usually with PyTorch's fused kernel.
 
-    But for a gradient in bf16 on a CPU it is written out up to 1,024 tokens (then its matrix grows too large): there
-    the fused kernel takes 2.6 times as long at the 58 tokens of a frame, and still 1.3 times at the 608 of VoP^F's
-    upper layers (bench/attention.py).
+    With gradients in bf16 on a CPU, this function computes the matrix itself for up to 1,024 tokens (more would take
+    too much memory). There the fused kernel takes 2.6 times as long for the 58 tokens of a frame, and 1.3 times as long
+    for the 608 tokens of VoP^F's upper layers (bench/attention.py).
+
+    Args:
+        keys: bool (b, n), the tokens that can be attended to; by default all.
     """
     mask = None if keys is None else keys[:, None, None, :]
     written_out = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad and k.shape[2] <= 1024
@@ -102,7 +105,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """`fc2(activation(fc1(x)))`; gated, `fc1` makes twice the width: what is activated, and what it multiplies."""
+    """`fc2(activation(fc1(x)))`. If gated, `fc1` has twice the width, and one activated half multiplies the other."""
 
     def __init__(self, tower: TowerSizes) -> None:
         super().__init__()
@@ -124,7 +127,7 @@ class Mlp(nn.Module):
 
 
 class Layer(nn.Module):
-    """One block of a tower: attention, then an MLP, each added to its input; (b, n, d) to (b, n, d).
+    """One block of a tower, (b, n, d) to (b, n, d): attention, then an MLP, each added to its input.
 
     norm_first      x = x + attention(norm(x)),    x = x + mlp(norm(x))
     otherwise       x = norm(x + attention(x)),    x = norm(x + mlp(x))
@@ -154,12 +157,12 @@ class Layer(nn.Module):
         """Apply the block.
 
         Args:
-            causal: each token attends only to itself and the tokens before it.
-            keys: bool (b, n), the tokens that are attended to; all by default.
+            causal: whether each token attends only to itself and earlier tokens.
+            keys: bool (b, n), the tokens that can be attended to; by default all.
             angles: rotary positions of the last tokens.
-            read: compute only the first `read` tokens, (b, read, d); the others are attended to.
-            beside_attention, beside_mlp: maps (b, n, d) to (b, n, d) in parallel to attention and MLP; they get the
-                same input, and their outputs are added (adapters).
+            read: compute only the first `read` outputs, (b, read, d), with attention to all tokens.
+            beside_attention, beside_mlp: maps (b, n, d) to (b, n, d) parallel to attention and MLP, such as adapters.
+                They get the same input, and their outputs are added.
         """
         h = self.attention_norm(x) if self.norm_first else x
         attended = self.attention(h, causal=causal, keys=keys, angles=angles, read=read)
@@ -188,13 +191,13 @@ class Layers(nn.ModuleList):
 
 
 def make_layers(tower: TowerSizes) -> Layers:
-    """The blocks of a tower, freshly initialised."""
+    """Return the blocks of a tower, freshly initialised."""
     return Layers(Layer(tower) for _ in range(tower.layers))
 
 
 def free_parameter(*shape: int, std: float) -> nn.Parameter:
-    """A parameter that belongs to no layer, initialised normal(0, std)."""
+    """Return a parameter outside of any layer, initialised from normal(0, std)."""
     parameter = nn.Parameter(torch.empty(shape))
-    if not parameter.is_meta:  # drawing nothing there would import PyTorch's compiler, which takes a second
+    if not parameter.is_meta:  # `normal_` on a meta tensor would import PyTorch's compiler, which takes a second
         nn.init.normal_(parameter, std=std)
     return parameter

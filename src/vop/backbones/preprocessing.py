@@ -1,4 +1,4 @@
-"""How frames become pixels: size, resizing, mean and standard deviation, and the file that holds them."""
+"""The preprocessing of frames (resizing, mean and standard deviation), and the file that defines it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from vop.video.resizing import Resizing
 FILE = "preprocessor_config.json"
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI's
 HALF = (0.5, 0.5, 0.5)  # maps pixels to [-1, 1]
-# The numbers that Pillow and `transformers` give to its filters.
+# The numbers of filters in Pillow and `transformers`.
 INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """What a frame goes through.
+    """The preprocessing of a frame.
 
     Attributes:
-        resizing: how it becomes a square.
-        mean, std: mean and standard deviation of a pixel in [0, 1], per channel.
+        resizing: how the frame becomes a square.
+        mean, std: mean and standard deviation of pixels in [0, 1], per channel.
     """
 
     resizing: Resizing
@@ -38,8 +38,8 @@ def read_preprocessing(folder: Path, *, image_size: int, usual: Preprocessing | 
     """Read a folder's preprocessor_config.json.
 
     Args:
-        image_size: of the backbone's configuration, which the squares have.
-        usual: the defaults, OpenAI's unless given.
+        image_size: the image size in the backbone's configuration, in pixels.
+        usual: the defaults. If omitted, OpenAI's.
 
     Raises:
         VopError: the file is damaged, or a value is not allowed.
@@ -50,13 +50,13 @@ def read_preprocessing(folder: Path, *, image_size: int, usual: Preprocessing | 
     config = read_json_object(folder / FILE, remedy="fetch the folder again")
     return Preprocessing(
         resizing=_resizing(config, image_size, usual.resizing, folder),
-        mean=_channels(config, "image_mean", usual.mean, folder),
-        std=_channels(config, "image_std", usual.std, folder),
+        mean=read_channels(config, "image_mean", usual.mean, folder / FILE),
+        std=read_channels(config, "image_std", usual.std, folder / FILE),
     )
 
 
 def _resizing(config: Mapping[str, Any], image_size: int, usual: Resizing, folder: Path) -> Resizing:
-    """A size of one side is that of the shorter one, before the centre is cropped; height and width are squashed to."""
+    """Return the resizing. One size means scaling the shorter side and cropping; height and width mean squashing."""
     size, mode = config.get("size"), usual.mode
     if isinstance(size, Mapping) and "shortest_edge" in size:
         mode = "crop"
@@ -71,7 +71,7 @@ def _resizing(config: Mapping[str, Any], image_size: int, usual: Resizing, folde
 
 
 def preprocessor_config(image_size: int) -> dict[str, Any]:
-    """The content of a `preprocessor_config.json` for OpenAI's preprocessing at `image_size` pixels."""
+    """Return the content of a `preprocessor_config.json` for OpenAI's preprocessing at `image_size` pixels."""
     return {
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,
@@ -88,13 +88,17 @@ def preprocessor_config(image_size: int) -> dict[str, Any]:
     }
 
 
-def _channels(config: Mapping[str, Any], name: str, usual: tuple[float, ...], folder: Path) -> tuple[float, ...]:
-    """One number per colour channel."""
+def read_channels(config: Mapping[str, Any], name: str, usual: tuple[float, ...], file: Path) -> tuple[float, ...]:
+    """Read one number per colour channel.
+
+    Raises:
+        VopError: the values are not three numbers. The message names `file`.
+    """
     values = config.get(name, usual)
     if not isinstance(values, list | tuple) or len(values) != 3 or not all(_is_number(x) for x in values):
-        raise VopError(f"{folder}: {name} in its {FILE} is {reprlib.repr(values)}; it must be three numbers")
-    if name == "image_std" and min(values) <= 0:
-        raise VopError(f"{folder}: image_std in its {FILE} is {values!r}; it must be above 0")
+        raise VopError(f"{file}: {name} is {reprlib.repr(values)}; it must be three numbers")
+    if name.endswith("std") and min(values) <= 0:
+        raise VopError(f"{file}: {name} is {values!r}; it must be above 0")
     return tuple(values)
 
 

@@ -1,6 +1,6 @@
 """Rotary positions of image patches (Su et al. 2021, arXiv 2104.09864; for images EVA-02, arXiv 2303.11331).
 
-A query or key at row y and column x of the grid is turned, in pairs of channels, by the angles
+A query or key at row y and column x of the grid is rotated, in pairs of channels, by the angles
 
     y * w_1, .., y * w_m, x * w_1, .., x * w_m        w_i = temperature ** -((i - 1) / m),  m = width of a head / 4
 
@@ -34,7 +34,7 @@ def patch_angles(rope: Rope, *, grid: int, head_width: int, frames: int = 1, dev
 
 
 def rotate(x: Tensor, angles: Angles) -> Tensor:
-    """Turn the last p of the tokens (b, h, n, w). The tokens before them, [CLS] and prompts, have no position."""
+    """Rotate the last p tokens of (b, h, n, w). The tokens before them, [CLS] and prompts, have no position."""
     sines, cosines = angles
     first, patches = x.split([x.shape[2] - len(sines), len(sines)], dim=2)
     turned = torch.stack([-patches[..., 1::2], patches[..., ::2]], dim=-1).flatten(-2)

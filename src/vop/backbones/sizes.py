@@ -1,6 +1,6 @@
 """The sizes and the structure of a backbone, as plain values.
 
-They follow from a folder's configuration and decide which towers are built, before any weight is read.
+They are read from a folder's configuration and determine the towers, before any weight is read.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class TowerSizes:
-    """One transformer: `layers` blocks of `heads` heads, model width `width`, MLP width `mlp_width`.
+    """The sizes of one transformer: `layers` blocks, each with `heads` attention heads, and the widths.
 
     Attributes:
         norm_first: whether a layer normalises the input of attention and MLP (CLIP), or the sum after each (BERT).
-        gated: whether the MLP multiplies `activation` of one linear map by another one (SwiGLU).
-        inner_norms: whether the outputs of attention and MLP are normalised before their last linear maps (EVA-02).
-        layer_scale: whether the outputs of attention and MLP are scaled by one trained number per channel.
+        gated: whether the MLP multiplies one activated linear map by another linear map (SwiGLU).
+        inner_norms: whether attention and MLP have a normalisation before their last linear maps (EVA-02).
+        layer_scale: whether the outputs of attention and MLP are scaled by a trained number per channel.
     """
 
     width: int
@@ -37,9 +37,9 @@ class Rope:
     """Rotary positions of the patches in a grid (EVA-02, Perception Encoder).
 
     Attributes:
-        reference: rows and columns of the grid in pre-training; other grids are scaled to it.
-        offset: of the first row and column.
-        columns_first: whether the first half of the frequencies turns with the column, not the row.
+        reference: rows and columns of the grid in pre-training. Other grids are scaled to it.
+        offset: position of the first row and column.
+        columns_first: whether the first half of the frequencies depends on the column instead of the row.
     """
 
     reference: int
@@ -50,16 +50,16 @@ class Rope:
 
 @dataclass(frozen=True, kw_only=True)
 class VisionSizes(TowerSizes):
-    """A vision transformer. The defaults are those of OpenAI's ViT-B/32.
+    """The sizes of a vision transformer. The defaults are those of OpenAI's ViT-B/32.
 
     Attributes:
         image_size, patch_size: in pixels.
-        class_token: whether a [CLS] token goes in front of the patches.
+        class_token: whether there is a [CLS] token before the patches.
         pre_norm: whether the tokens are normalised before the first layer (CLIP's `ln_pre`).
-        readout: what of the last layer becomes the image's embedding: "class" the [CLS] token, "attention" an attention
-            pooling of all tokens, "mean" the mean of the patches.
-        pool_heads, pool_mlp_width: of the attention pooling.
-        projection: whether a linear map leads into the joint space.
+        readout: how the last layer gives the image's embedding: "class" from the [CLS] token, "attention" by attention
+            pooling of all tokens, "mean" by averaging the patches.
+        pool_heads, pool_mlp_width: sizes of the attention pooling.
+        projection: whether there is a linear map to the joint space.
     """
 
     width: int = 768
@@ -80,7 +80,7 @@ class VisionSizes(TowerSizes):
 
     @property
     def grid(self) -> int:
-        """Rows and columns of patches."""
+        """The number of rows, and of columns, of patches."""
         return self.image_size // self.patch_size
 
     @property
@@ -89,25 +89,25 @@ class VisionSizes(TowerSizes):
 
     @property
     def summaries(self) -> int:
-        """Tokens in front of the patches: 1 with a [CLS], or else 0."""
+        """The number of tokens before the patches: 1 with a [CLS] token, else 0."""
         return int(self.class_token)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextSizes(TowerSizes):
-    """A text transformer. The defaults are those of OpenAI's ViT-B/32.
+    """The sizes of a text transformer. The defaults are those of OpenAI's ViT-B/32.
 
     Attributes:
-        positions: the most tokens that it takes, marks included.
-        marks: the tokens before the caption ([BOS] or [CLS]), behind which prompts are inserted.
-        causal: whether a token attends only to itself and the tokens before it.
-        readout: which token of the last layer becomes the text's embedding: "eos" the first one of `eos_token_id`,
-            "first" or "last".
-        pad_token_id: the token that no other attends to; None if padding is attended to (SigLIP), or is behind what
-            is read (a causal tower).
+        positions: maximum number of tokens, including marks.
+        marks: number of tokens before the caption ([BOS] or [CLS]). Prompts are inserted after them.
+        causal: whether a token attends only to itself and earlier tokens.
+        readout: the token of the last layer that gives the text's embedding: "eos" (the first `eos_token_id`), "first"
+            or "last".
+        pad_token_id: the padding token, which is masked in attention. None if padding needs no mask: it is used as in
+            training (SigLIP), or comes after the token that is read (a causal tower).
         fixed_length: whether captions are padded to all positions, as in training (SigLIP).
         embedding_norm: whether the embedded tokens are normalised before the first layer (BERT).
-        final_norm: whether the token that is read is normalised before the projection.
+        final_norm: whether the output token is normalised before the projection.
     """
 
     width: int = 512
@@ -130,12 +130,12 @@ class TextSizes(TowerSizes):
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """A backbone of two towers. The defaults are those of OpenAI's ViT-B/32.
+    """The sizes of a backbone. The defaults are those of OpenAI's ViT-B/32.
 
     Attributes:
-        embed_dim: of the joint space.
-        loss: what it was trained with, "infonce" or "sigmoid".
-        num_frames: the frames per video that a video encoder takes; None for an encoder of images.
+        embed_dim: width of the joint space.
+        loss: the loss of its training, "infonce" or "sigmoid".
+        num_frames: frames per video of a video encoder; None for an image encoder.
     """
 
     vision: VisionSizes = VisionSizes()
@@ -146,11 +146,11 @@ class Sizes:
 
     @property
     def has_layers(self) -> bool:
-        """Whether methods can reach the layers of both towers. Encoders without serve zero-shot."""
+        """Whether methods can change the layers of both towers. Encoders without layers support only zero-shot."""
         return self.vision.layers > 0 and self.text.layers > 0
 
     def identity(self) -> dict[str, Any]:
-        """Return what a library's fingerprint hashes: what a CLIP has, and whatever else differs from a CLIP."""
+        """Return the values for a library's fingerprint: those of every CLIP, and others that differ from CLIP's."""
         clip = {
             "vision": _tower_identity(self.vision, VisionSizes()),
             "text": _tower_identity(self.text, TextSizes()),

@@ -1,4 +1,4 @@
-"""Where a backbone comes from: the built-in `mini`, a folder, or a hub."""
+"""Find a backbone: the built-in `mini`, a folder, or a model on a hub."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ FAMILIES: Registry[type[Family]] = Registry(
         "clip": "vop.backbones.clip.family:ClipFamily",
         "chinese_clip": "vop.backbones.chinese_clip.family:ChineseClipFamily",
         "altclip": "vop.backbones.altclip.family:AltClipFamily",
+        "open_clip": "vop.backbones.open_clip.family:OpenClipFamily",
     },
     group="vop.families",
 )
-# The files of a hub can change under a name, but not under a revision.
+# On a hub, the files of a name can change, but not those of a revision.
 PINNED_REVISIONS = {
     "openai/clip-vit-base-patch32": "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
     "openai/clip-vit-base-patch16": "57c216476eefef5ab752ec549e440a49ae4ae5f3",
@@ -49,25 +50,25 @@ SHORT_NAMES = {
     "ViT-B/16": "openai/clip-vit-base-patch16",
     "ViT-L/14": "openai/clip-vit-large-patch14",
 }
-# Sizes that are known without weights and without a network.
+# Sizes that are known without weights and network.
 KNOWN_SIZES = {
     "openai/clip-vit-base-patch32": VIT_B_32,
     "openai/clip-vit-base-patch16": VIT_B_16,
     "openai/clip-vit-large-patch14": VIT_L_14,
 }
 OPEN_CLIP_CONFIG = "open_clip_config.json"
-# The files of a hub's repository that are fetched, and those of its weights, of which the first kind that is there.
+# The files to download from a hub, and patterns of weight files; the first pattern that matches is downloaded.
 _WANTED = (
     *("config.json", OPEN_CLIP_CONFIG, "preprocessor_config.json", "tokenizer*.json", "special_tokens_map.json"),
     *("vocab.json", "merges.txt", "vocab.txt", "*.model"),
 )
 _WEIGHTS = ("model*.safetensors", "open_clip_model*.safetensors", "pytorch_model*.bin", "open_clip_pytorch_model*.bin")
-HUB_PREFIX = "hf-hub:"  # as timm and open_clip write the ids of the Hugging Face hub
+HUB_PREFIX = "hf-hub:"  # timm and open_clip write it before ids of the Hugging Face hub
 HUB_TIMEOUT_SECONDS = 20
 
 
 class UnknownBackbone(UsageError):
-    """A name is neither the folder of a backbone, nor a name that `vop` or a package defines, nor an id of a hub."""
+    """A name is not a backbone's folder, a name that `vop` or a package defines, or a possible hub id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +76,14 @@ class Backbone:
     """The folder of a backbone on this machine.
 
     Attributes:
-        name: the name that it was found by: "mini", a hub id, a folder, or a name that a package adds.
-        folder: as its authors publish it.
+        name: the name by which it was found: "mini", a hub id, a folder, or a name that a package adds.
+        folder: the folder, in the format of its authors.
         revision: the revision on the hub, or None.
         family: reads the folder's files.
-        sizes: of its towers, with the image size that it is used with.
+        sizes: the sizes of its towers, with the image size in use.
         stored_image_size: the image size of the folder's weights, in pixels.
         resizing: how a frame becomes a square.
-        mean, std: mean and standard deviation of a pixel in [0, 1], per channel.
+        mean, std: mean and standard deviation of pixels in [0, 1], per channel.
     """
 
     name: str
@@ -96,18 +97,18 @@ class Backbone:
     std: tuple[float, ...]
 
     def load(self) -> Encoder:
-        """The weights, in fp32."""
+        """Load the model with its weights in fp32."""
         return self.family.load(self.folder, self.sizes, stored_image_size=self.stored_image_size)
 
     def tokenizer(self) -> Tokenizer | None:
-        """The tokenizer, or None if the folder has no vocabulary."""
+        """Return the tokenizer, or None if the folder has no vocabulary."""
         return self.family.read_tokenizer(self.folder, self.sizes)
 
     def with_image_size(self, image_size: int) -> Backbone:
         """Return the backbone for images of another size, in pixels. Its positions are interpolated on loading.
 
         Raises:
-            UsageError: the size is not a multiple of the patch size, or the backbone takes no other.
+            UsageError: the size is not a multiple of the patch size, or the backbone has a fixed size.
         """
         vision = self.sizes.vision
         if image_size == vision.image_size:
@@ -120,7 +121,7 @@ class Backbone:
         return replace(self, sizes=sizes, resizing=replace(self.resizing, size=image_size))
 
     def content_hash(self) -> str:
-        """SHA-256 of the weights' files, by which a run recognises its backbone. The files are read once."""
+        """Return the SHA-256 of the weight files, with which a run recognises its backbone. The files are read once."""
         return self._content_hash
 
     @cached_property
@@ -134,25 +135,31 @@ class Backbone:
 
 
 def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
-    """Finds a backbone by its name.
+    """Find a backbone by its name.
 
     Args:
         name: "mini", a local folder, "OWNER/NAME" or "hf-hub:OWNER/NAME" on the Hugging Face hub ("ViT-B/32",
-            "ViT-B/16" and "ViT-L/14" stand for OpenAI's), or a name that an installed package adds.
-        revision: of a hub id; OpenAI's are pinned by default.
+            "ViT-B/16" and "ViT-L/14" mean OpenAI's), or a name that an installed package adds. "NAME@336" takes
+            images of 336 pixels; positions are interpolated.
+        revision: the revision on the hub. By default OpenAI's models are pinned, others use the newest.
 
     Raises:
         UnknownBackbone: the name is unknown.
         UsageError: the name is a file.
-        VopError: the folder is not of a family of `FAMILIES`, or the hub cannot be reached and nothing is cached.
+        VopError: the folder does not belong to one of `FAMILIES`, or the hub cannot be reached and nothing is cached.
     """
+    name, image_size = split_image_size(name)
+    if image_size is not None:
+        return find_backbone(name, revision=revision).with_image_size(image_size)
     name = SHORT_NAMES.get(without_hub_prefix(name), without_hub_prefix(name))
     if name in REGISTRY.names():
         return replace(REGISTRY.find(name)(), name=name)
     if Path(name).expanduser().is_dir():
         return _read_folder(Path(name).expanduser(), name=name, revision=None)
     if Path(name).expanduser().is_file():
-        raise UsageError(f"{name} is a file, a backbone is a folder; OpenAI's: vop import openai {name} --out DIR")
+        raise UsageError(
+            f"{name} is a file; a backbone is a folder. Convert OpenAI's file: vop import openai {name} --out DIR"
+        )
     if not is_hub_id(name) or name.startswith("ViT-"):
         known = [*REGISTRY.names(), *SHORT_NAMES, *KNOWN_SIZES]
         raise UnknownBackbone(str(unknown_name("backbone or CLIP folder", name, known)))
@@ -164,20 +171,28 @@ def _find_mini() -> Backbone:
     return _read_folder(Path(__file__).with_name("mini"), name=MINI, revision=None)
 
 
-# Backbones that are found by calling a function. Other packages add theirs through entry points.
+# Functions that find backbones. Other packages add theirs through entry points.
 REGISTRY: Registry[Callable[[], Backbone]] = Registry(
     "backbone", {MINI: f"{__name__}:_find_mini"}, group="vop.backbones"
 )
 
 
+def split_image_size(name: str) -> tuple[str, int | None]:
+    """Split "NAME@336" into the name and the image size. A folder of this very name is not split."""
+    base, at, size = name.rpartition("@")
+    if not at or not base or not size.isdecimal() or Path(name).expanduser().is_dir():
+        return name, None
+    return base, int(size)
+
+
 def without_hub_prefix(name: str) -> str:
-    """An id of the Hugging Face hub as OWNER/NAME; any other name as it is."""
+    """Return an id of the Hugging Face hub as OWNER/NAME, and any other name unchanged."""
     return name.removeprefix(HUB_PREFIX)
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether `name` can be OWNER/NAME on a hub."""
-    if "/" not in name:  # known without the hub's client, whose import takes a quarter of a second
+    """Return whether `name` can be OWNER/NAME on a hub."""
+    if "/" not in name:  # saves importing the hub's client, which takes a quarter of a second
         return False
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not in its `__all__`
@@ -190,9 +205,9 @@ def is_hub_id(name: str) -> bool:
 
 
 def find_sizes(name: str) -> Sizes:
-    """The sizes of a backbone, without weights or a network for OpenAI's."""
-    name = SHORT_NAMES.get(without_hub_prefix(name), without_hub_prefix(name))
-    return KNOWN_SIZES[name] if name in KNOWN_SIZES else find_backbone(name).sizes
+    """Return the sizes of a backbone. For OpenAI's models this needs neither weights nor a network."""
+    known = SHORT_NAMES.get(without_hub_prefix(name), without_hub_prefix(name))
+    return KNOWN_SIZES[known] if known in KNOWN_SIZES else find_backbone(name).sizes
 
 
 def _download(name: str, revision: str | None) -> Path:
@@ -208,7 +223,7 @@ def _download(name: str, revision: str | None) -> Path:
     except (LocalEntryNotFoundError, FileNotFoundError):
         pass
     try:
-        # This request fails at once where there is no network; others try again for a minute.
+        # Without a network this request fails at once; others retry for a minute.
         files = model_info(name, revision=revision, timeout=HUB_TIMEOUT_SECONDS).siblings or []
         names = [file.rfilename for file in files]
         weights = next((pattern for pattern in _WEIGHTS if any(fnmatch(one, pattern) for one in names)), _WEIGHTS[0])
@@ -221,8 +236,8 @@ def _download(name: str, revision: str | None) -> Path:
         near = [] if name in KNOWN_SIZES else get_close_matches(name, KNOWN_SIZES, cutoff=0.8)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise VopError(
-            f"{name!r} is not a folder here, and as a hub id it is not cached; the hub cannot be reached "
-            f"({type(error).__name__}). {hint}Without a network, use the built-in `mini`, give a local CLIP folder, "
+            f"{name!r} is neither a local folder nor a cached hub id, and the hub cannot be reached "
+            f"({type(error).__name__}). {hint}Without a network, use the built-in `mini` or a local CLIP folder, "
             "or convert OpenAI's file: vop import openai FILE --out DIR"
         ) from error
 
@@ -231,8 +246,11 @@ def _read_folder(folder: Path, *, name: str, revision: str | None) -> Backbone:
     family, path = _family_of(folder)
     try:
         sizes = family.read_sizes(read_json(path))
+    except VopError:
+        raise
     except ValueError as error:
-        raise VopError(f"{path}: not the configuration of a {family.title}: {error}; fetch the folder again") from None
+        problem = f"not a valid configuration of {family.title}: {error}"
+        raise VopError(f"{path}: {problem}; fetch the folder again") from None
     preprocessing = family.read_preprocessing(folder, sizes)
     return Backbone(
         name=name,
@@ -255,11 +273,11 @@ def _family_of(folder: Path) -> tuple[Family, Path]:
         if (folder / OPEN_CLIP_CONFIG).exists():
             return FAMILIES.find("open_clip")(), folder / OPEN_CLIP_CONFIG
         if not path.exists():
-            raise VopError(f"{folder}: no config.json and no {OPEN_CLIP_CONFIG}: not the folder of a backbone")
+            raise VopError(f"{folder}: config.json and {OPEN_CLIP_CONFIG} are missing: this is not a backbone's folder")
         raise VopError(f"{path}: {unknown_name('model_type', str(kind), FAMILIES.names())}")
     return FAMILIES.find(kind)(), path
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. A VopError says what is wrong with the file."""
+    """Return the object in a JSON file. Raise a VopError if the file is missing or damaged."""
     return read_json_object(path, remedy="fetch the folder again")

@@ -1,8 +1,7 @@
-"""Texts to token ids, as the vocabulary in a backbone's folder has them.
+"""Convert texts to token ids with the vocabulary of a backbone's folder.
 
-OpenAI cleaned every text before it was cut into tokens, and so did those who trained CLIPs with OpenAI's code or with
-open_clip; other families clean in ways of their own. `CLEANING` holds them. A folder that was trained without says so
-in its tokenizer_config.json: `"text_cleaning": "none"`.
+OpenAI's code and open_clip clean every text before it is split into tokens. Other families clean differently; see
+`CLEANING`. A backbone that was trained without cleaning has `"text_cleaning": "none"` in its tokenizer_config.json.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ _FILES = (*VOCABULARIES, "tokenizer_config.json", "merges.txt", "special_tokens_
 
 
 class Tokenizer:
-    """The ids that a family's own tokenizer gives; mostly without `transformers`, which takes a second to import.
+    """Returns the token ids of a family's own tokenizer, usually without `transformers`, whose import takes a second.
 
     Attributes:
         cleaning: how texts are cleaned first, a name of `CLEANING`.
-        end_token_id: the end mark, which a truncated text keeps; None for a vocabulary without.
-        pad_token_id: what fills short texts. In a causal tower it is the end mark: nothing behind it is read.
+        end_token_id: the end mark, which truncated texts keep; None for a vocabulary without an end mark.
+        pad_token_id: the padding token. For a causal tower it is the end mark, because later tokens have no effect.
     """
 
     def __init__(
@@ -47,29 +46,29 @@ class Tokenizer:
         ends: bool = True,
         pad_token_id: int | None = None,
     ) -> None:
-        """Reads the vocabulary in `folder`.
+        """Read the vocabulary in `folder`.
 
         Args:
-            sizes: its ids must be below `vocab_size`, the rows of the token embedding.
-            cleaning: the family's own. The folder's tokenizer_config.json can overrule it.
-            ends: whether the vocabulary puts an end mark behind a text.
-            pad_token_id: by default the end mark.
+            sizes: the text tower's. All ids must be below `vocab_size`, the rows of the token embedding.
+            cleaning: the family's cleaning. The folder's tokenizer_config.json takes precedence.
+            ends: whether the vocabulary adds an end mark to a text.
+            pad_token_id: the padding token; by default the end mark.
 
         Raises:
-            VopError: the vocabulary is damaged, or of another model.
+            VopError: the vocabulary is damaged, or belongs to another model.
         """
         for name in _FILES:
             if (folder / name).exists():
                 check_file(folder / name, at_most=MAX_BYTES)
         try:
             self._rules = _read_rules(folder)
-        except Exception as error:  # the library raises no class of its own
+        except Exception as error:  # the library has no exception class of its own
             raise VopError(f"{folder}: its vocabulary cannot be read ({error}); fetch or convert it again") from error
         highest = max(self._rules.get_vocab().values(), default=-1)
         if highest >= sizes.vocab_size:
             raise VopError(
-                f"{folder}: its vocabulary has ids up to {highest}, its token embedding up to {sizes.vocab_size - 1}; "
-                "they are not of the same model: fetch or convert it again"
+                f"{folder}: the vocabulary has ids up to {highest}, the token embedding up to {sizes.vocab_size - 1}: "
+                "they belong to different models; fetch or convert the folder again"
             )
         self.cleaning = _its_cleaning(folder) or cleaning
         if self.cleaning not in CLEANING:
@@ -80,18 +79,18 @@ class Tokenizer:
         self._rules.no_padding()
         marks = self._rules.encode("").ids
         if not marks and (ends or sizes.marks):
-            raise VopError(f"{folder}: its tokenizer.json puts no marks around a text; fetch or convert it again")
+            raise VopError(f"{folder}: tokenizer.json adds no start and end marks; fetch or convert it again")
         self.end_token_id = marks[-1] if ends else None
         self.pad_token_id = pad_token_id if pad_token_id is not None else marks[-1]
         self._fixed_length = sizes.fixed_length
 
     def encode(self, texts: list[str], *, max_length: int) -> Tensor:
-        """One or more texts to ids (n, length). Long ones are cut, but keep the end mark.
+        """Return the ids of texts (n, length). Long texts are truncated but keep the end mark.
 
-        They are padded to the longest; to `max_length`, if the backbone was trained with captions of a fixed length.
+        Texts are padded to the longest, or to `max_length` if the backbone was trained with a fixed length.
         """
         rows = [text.ids for text in self._rules.encode_batch([self._prepared(text) for text in texts])]
-        # Truncated here: in the library the length is a state, which another thread may change in between.
+        # Truncated here, because the library stores the length as a state that another thread may change.
         rows = [self._truncated(row, max_length) for row in rows]
         ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=self.pad_token_id)
         missing = max_length - ids.shape[1] if self._fixed_length else 0
@@ -103,7 +102,7 @@ class Tokenizer:
         return row[:max_length] if self.end_token_id is None else [*row[: max_length - 1], self.end_token_id]
 
     def count(self, text: str) -> int:
-        """The number of ids of a text, its marks included, before it is truncated."""
+        """Return the number of ids of a text before truncation, including marks."""
         return len(self._rules.encode(self._prepared(text)).ids)
 
     def _prepared(self, text: str) -> str:
@@ -111,23 +110,41 @@ class Tokenizer:
 
 
 def clean(text: str) -> str:
-    """A text as OpenAI's tokenizer cleans it: mended Unicode, no HTML entities, single spaces, lower case."""
+    """Clean a text like OpenAI's tokenizer: repaired Unicode, no HTML entities, single spaces, lower case."""
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
     return re.sub(r"\s+", " ", text).strip().lower()
 
 
 def canonicalize(text: str) -> str:
-    """A text as SigLIP's tokenizer cleans it: lower case, no punctuation, single spaces."""
+    """Clean a text like SigLIP's tokenizer: lower case, no punctuation, single spaces."""
     text = text.translate(str.maketrans("", "", string.punctuation)).lower()
     return re.sub(r"\s+", " ", text).strip()
+
+
+def fixed(text: str) -> str:
+    """A text as open_clip cleans it for vocabularies with capital letters: like `clean`, but the case stays."""
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
 
 
 CLEANING: dict[str, Callable[[str], str]] = {
     "openai": clean,
     "canonicalize": canonicalize,
     "lower": str.lower,
+    "fixed": fixed,
+    "fixed-canonicalize": lambda text: canonicalize(fixed(text)),
     "none": str,
 }
+
+
+def pad_token_id(folder: Path) -> int | None:
+    """Return the id of the padding that a folder's tokenizer_config.json or special_tokens_map.json names."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        config = read_json_object(folder / name, remedy="fetch the folder again") if (folder / name).exists() else {}
+        token = config.get("pad_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str):
+            return _read_rules(folder).token_to_id(token)
+    return None
 
 
 def _its_cleaning(folder: Path) -> str | None:

@@ -1,7 +1,7 @@
-"""The two towers of a backbone, each as embed -> layers -> head, so that a method can step in between.
+"""The two towers of a backbone, each split into embed -> layers -> head, so that methods can change the layers.
 
-Every family of backbones with layers is read into these: what differs (a [CLS] token or none, causal or not, how the
-output is read) stands in its `Sizes`.
+All families with layers use these towers. Their differences (such as a [CLS] token, causal attention, and how the
+output is read) are in `Sizes`.
 
 Shapes: `b` images or texts, `n` tokens, `d` a tower's width, `e` the joint space.
 
@@ -29,7 +29,7 @@ Block = Callable[..., Tensor]  # takes the arguments of `Layer.forward`
 
 
 class Tower(nn.Module):
-    """What both towers share."""
+    """The base class of both towers."""
 
     dtype = torch.float32
     projection: nn.Parameter | None
@@ -40,18 +40,18 @@ class Tower(nn.Module):
         self.projection_bias = free_parameter(embed_dim, std=0) if bias else None
 
     def project(self, x: Tensor) -> Tensor:
-        """(..., d) to the joint space, (..., e)."""
+        """Project (..., d) to the joint space, (..., e)."""
         if self.projection is not None:
             x = x @ self.projection.to(x.dtype)
         return x if self.projection_bias is None else x + self.projection_bias.to(x.dtype)
 
     def projection_parameters(self) -> list[nn.Parameter]:
-        """Return what maps the read-out into the joint space."""
+        """Return the parameters that map the output token to the joint space."""
         return [parameter for parameter in (self.projection, self.projection_bias) if parameter is not None]
 
 
 class VisionTower(Tower):
-    """Patches, behind a [CLS] token if there is one, through the layers.
+    """Embeds images: patches, and in some families a [CLS] token, pass through the layers.
 
     The image's embedding is the projected [CLS], an attention pooling of all tokens, or the mean of the patches.
     """
@@ -71,7 +71,7 @@ class VisionTower(Tower):
         self._add_projection(tower, sizes.embed_dim, weight=tower.projection, bias=tower.projection_bias)
 
     def embed(self, pixels: Tensor) -> Tensor:
-        """(b, 3, h, w) to (b, [1 +] patches, d): patches behind a [CLS], with positions, before `pre_norm`."""
+        """Embed pixels (b, 3, h, w) as tokens (b, [1 +] patches, d) with positions, before `pre_norm`."""
         convolution = self.patch_embedding
         bias = None if convolution.bias is None else convolution.bias.to(self.dtype)
         patches = F.conv2d(pixels.to(self.dtype), convolution.weight.to(self.dtype), bias, stride=convolution.stride)
@@ -89,15 +89,15 @@ class VisionTower(Tower):
     def run_layer(
         self, number: int, tokens: Tensor, *, summaries: int, frames: int = 1, layer: Block | None = None
     ) -> Tensor:
-        """Apply layer `number` (from 1) to (b, n, d), with the norm before the first layer.
+        """Apply layer `number` (from 1) to (b, n, d), with `pre_norm` before the first layer.
 
-        In the last layer of a tower that reads [CLS] tokens, only the first `summaries` tokens are computed: nothing
-        reads the others.
+        In the last layer of a tower that reads [CLS] tokens, only the first `summaries` tokens are computed, because
+        the others are not used.
 
         Args:
-            summaries: the tokens in front: the [CLS] of each frame, or none.
-            frames: how many frames' patches are the last tokens.
-            layer: what takes the place of the tower's own layer.
+            summaries: the number of [CLS] tokens at the beginning.
+            frames: the number of frames whose patches are the last tokens.
+            layer: replaces the tower's own layer.
         """
         tower = self.sizes
         read = summaries if number == len(self.layers) and tower.readout == "class" else None
@@ -114,7 +114,7 @@ class VisionTower(Tower):
         return layer(self.pre_norm(tokens) if number == 1 else tokens, read=read, angles=angles)
 
     def summarise(self, summaries: Tensor, patches: Tensor) -> Tensor:
-        """The summary of each frame as it enters a layer, (..., d): its [CLS] token, or else its pooled tokens.
+        """Return the summary of each frame at the input of a layer, (..., d): its [CLS] token, or its pooled tokens.
 
         Args:
             summaries: (..., 1, d) with a [CLS], or else (..., 0, d).
@@ -125,7 +125,7 @@ class VisionTower(Tower):
         return self.read(patches)
 
     def read(self, tokens: Tensor) -> Tensor:
-        """Read the tokens (..., n, d) of an image out: (..., d), the [CLS] token or the pooled tokens."""
+        """Return the [CLS] token or the pooled tokens, (..., d), of an image's tokens (..., n, d)."""
         if self.pool is not None:
             return self.pool(self.post_norm(tokens))
         if self.sizes.readout == "mean":
@@ -133,15 +133,15 @@ class VisionTower(Tower):
         return tokens[..., 0, :]
 
     def head(self, summary: Tensor) -> Tensor:
-        """What `read` gives, (..., d), to the image's embedding, (..., e). A [CLS] token is normalised first."""
+        """Project the result of `read`, (..., d), to the image's embedding, (..., e). A [CLS] is normalised first."""
         return self.project(self.post_norm(summary) if self.sizes.readout == "class" else summary)
 
     def output(self, tokens: Tensor) -> Tensor:
-        """The tokens (..., n, d) that the last layer leaves, to the image's embedding, (..., e)."""
+        """Return the image's embedding, (..., e), from the output (..., n, d) of the last layer."""
         return self.head(self.read(tokens))
 
     def forward(self, pixels: Tensor, layers: Sequence[Block] | None = None) -> Tensor:
-        """(b, 3, h, w) to (b, e), not normalised: the tower as it is, or with `layers` in place of its own."""
+        """Embed pixels (b, 3, h, w): (b, e), not normalised. `layers` replace the tower's own."""
         x = self.embed(pixels)
         blocks: Iterable[Block] = layers or self.layers
         for number, layer in enumerate(blocks, start=1):
@@ -149,15 +149,15 @@ class VisionTower(Tower):
         return self.output(x)
 
     def projection_parameters(self) -> list[nn.Parameter]:
-        """Return what maps the read-out into the joint space: the pooling, in a tower without a projection."""
+        """Return the parameters that map tokens to the joint space: the projection, or else the pooling."""
         own = super().projection_parameters()
         return own or ([] if self.pool is None else list(self.pool.parameters()))
 
 
 class AttentionPool(nn.Module):
-    """A learned query attends to all tokens, and an MLP is added: (..., n, d) to (..., d).
+    """Pools tokens (..., n, d) to (..., d): a learned query attends to all tokens, and an MLP is added.
 
-    It is SigLIP's read-out (Zhai et al. 2023, arXiv 2303.15343) and the Perception Encoder's.
+    SigLIP (Zhai et al. 2023, arXiv 2303.15343) and the Perception Encoder use it.
     """
 
     def __init__(self, tower: VisionSizes) -> None:
@@ -181,7 +181,7 @@ class AttentionPool(nn.Module):
 
 
 class TextTower(Tower):
-    """Tokens through the layers; the text's embedding is the projected [EOS], the first or the last token."""
+    """Embeds texts: tokens pass through the layers, and [EOS], the first or the last token is projected."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -197,15 +197,15 @@ class TextTower(Tower):
         self._add_projection(tower, sizes.embed_dim, weight=tower.projection, bias=tower.projection_bias)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """(b, n) to (b, n, d), without positions: prompts may still move them."""
+        """Embed token ids (b, n): (b, n, d), without positions, because inserted prompts change them."""
         return self.token_embedding(ids).to(self.dtype)
 
     def add_positions(self, x: Tensor) -> Tensor:
-        """(b, n, d) to (b, n, d), as it enters the first layer."""
+        """Add positions to embedded tokens (b, n, d), and normalise them if the tower does."""
         if x.shape[1] > len(self.positions):
             raise UsageError(
-                f"{x.shape[1]} text tokens, prompts included; this backbone takes {len(self.positions)}: "
-                "truncate the captions (TextVideoModel.tokenize does)"
+                f"a text has {x.shape[1]} tokens, including prompts; this backbone takes {len(self.positions)}: "
+                "truncate the captions, as TextVideoModel.tokenize does"
             )
         return self.embedding_norm(x + self.positions[: x.shape[1]].to(x.dtype))
 
@@ -214,7 +214,7 @@ class TextTower(Tower):
 
         Args:
             ids: (b, n).
-            prompts: how many prompt tokens are inserted behind the marks; all tokens attend to them.
+            prompts: the number of prompt tokens after the marks. All tokens attend to them.
         """
         if self.sizes.causal:
             return {"causal": True}
@@ -225,27 +225,27 @@ class TextTower(Tower):
         return {"keys": torch.cat([keys[:, :marks], keys.new_ones(len(ids), prompts), keys[:, marks:]], dim=1)}
 
     def output_index(self, ids: Tensor) -> Tensor:
-        """(b, n) to (b,): the position of each text's token that is read."""
+        """Return the position of the output token in each text (b, n): (b,)."""
         if self.sizes.readout == "eos":
             return self.eos_index(ids)
         return ids.new_full((len(ids),), 0 if self.sizes.readout == "first" else ids.shape[1] - 1)
 
     def eos_index(self, ids: Tensor) -> Tensor:
-        """(b, n) to (b,): the position of each text's first [EOS]."""
+        """Return the position of the first [EOS] in each text (b, n): (b,)."""
         found = ids == self.sizes.eos_token_id
         if not found.any(dim=1).all():
             row = int((~found.any(dim=1)).nonzero()[0])
             raise UsageError(
-                f"text {row} holds no [EOS] (id {self.sizes.eos_token_id}), at which its embedding is read"
+                f"text {row} has no [EOS] (id {self.sizes.eos_token_id}); its embedding is read at this token"
             )
         return found.int().argmax(dim=1)
 
     def head(self, token: Tensor) -> Tensor:
-        """The token that is read, (..., d), to the text's embedding, (..., e)."""
+        """Project the output token (..., d) to the text's embedding (..., e)."""
         return self.project(self.post_norm(token))
 
     def forward(self, ids: Tensor, layers: Sequence[Block] | None = None) -> Tensor:
-        """(b, n) to (b, e), not normalised: the tower as it is, or with `layers` in place of its own."""
+        """Embed token ids (b, n): (b, e), not normalised. `layers` replace the tower's own."""
         x, attention = self.add_positions(self.embed(ids)), self.attention(ids)
         for layer in layers or self.layers:
             x = layer(x, **attention)
@@ -253,11 +253,11 @@ class TextTower(Tower):
 
 
 class Encoder(nn.Module):
-    """Two towers in a joint space, as methods and models see them: the common ground of all backbones.
+    """The base class of all backbones: two towers with a joint space.
 
     Attributes:
-        log_logit_scale: the logarithm of the logit scale, as backbones store it.
-        logit_bias: what is added to the logits of the sigmoid loss; None for a backbone without.
+        log_logit_scale: the logarithm of the logit scale.
+        logit_bias: the bias of the logits in the sigmoid loss; None for other losses.
     """
 
     dtype = torch.float32
@@ -269,7 +269,7 @@ class Encoder(nn.Module):
         self.sizes = sizes
 
     def add_logit_scale(self) -> None:
-        """Create the parameters of the loss, after the towers: optimizers count parameters in this order."""
+        """Create the parameters of the loss. Call this after creating the towers, to keep the order for optimizers."""
         self.log_logit_scale = free_parameter(std=0)
         self.logit_bias = free_parameter(std=0) if self.sizes.loss == "sigmoid" else None
 
@@ -284,11 +284,11 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def embed_frames(self, pixels: Tensor) -> Tensor:
-        """Embed the frames (b, f, 3, h, w) of videos: (b, f, e), not normalised; (b, 1, e) by a video encoder."""
+        """Embed the frames (b, f, 3, h, w) of videos: (b, f, e), not normalised. A video encoder returns (b, 1, e)."""
         raise NotImplementedError
 
     def compute_in(self, dtype: torch.dtype) -> None:
-        """Sets the dtype of the activations and casts frozen weights to it. The logit scale stays unrounded."""
+        """Set the dtype of the activations and cast frozen weights to it. The logit scale is not rounded."""
         unrounded = (self.log_logit_scale, self.logit_bias)
         for parameter in self.parameters():
             if not parameter.requires_grad and not any(parameter is one for one in unrounded):
@@ -297,7 +297,7 @@ class Encoder(nn.Module):
 
 
 class CLIP(Encoder):
-    """A backbone whose towers have layers that methods reach: CLIP and the families that followed it."""
+    """A backbone whose layers methods can change: CLIP and related families."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(sizes)
@@ -317,5 +317,5 @@ class CLIP(Encoder):
 
 
 def pick(x: Tensor, index: Tensor) -> Tensor:
-    """The token of each sequence (b, n, d) at `index` (b,): (b, d)."""
+    """Return the token of each sequence (b, n, d) at `index` (b,): (b, d)."""
     return x.take_along_dim(index[:, None, None], dim=1).squeeze(1)

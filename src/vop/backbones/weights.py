@@ -1,4 +1,4 @@
-"""Reads the files of weights, and checks them before they fill memory. No code in them is run."""
+"""Read weight files, and check them before they fill memory. Code in them is not executed."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def check_size(files: Sequence[Path], count: int, *, folder: Path) -> None:
     size, most = sum(path.stat().st_size for path in files), 8 * count + 64 * 2**20
     if size > most:
         raise VopError(
-            f"{folder}: the weights take {size:,} bytes; those of its config.json take {most:,} at most: "
-            "they are of another model"
+            f"{folder}: the weights have {size:,} bytes; a model with this config.json has at most {most:,}: "
+            "they belong to another model"
         )
 
 
@@ -34,13 +34,13 @@ def read_weights(files: Sequence[Path], *, folder: Path) -> dict[str, Tensor]:
     """Read the tensors of one file, or of all its shards.
 
     Raises:
-        VopError: there is no file, or one is damaged or holds more than tensors.
+        VopError: the files are missing or damaged, or contain more than tensors.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not files:
-        raise VopError(f"{folder}: no model.safetensors: the folder holds no weights")
+        raise VopError(f"{folder}: model.safetensors is missing: the folder contains no weights")
     state: dict[str, Tensor] = {}
     try:
         for path in files:
@@ -50,7 +50,7 @@ def read_weights(files: Sequence[Path], *, folder: Path) -> dict[str, Tensor]:
                 loaded = torch.load(path, map_location="cpu", weights_only=True)
                 state |= {name: value for name, value in loaded.items() if isinstance(value, Tensor)}
     except UnpicklingError as error:
-        raise VopError(f"{folder}: the weights hold more than tensors, which is not run; use safetensors") from error
+        raise VopError(f"{folder}: the weights contain more than tensors and are not read; use safetensors") from error
     except (SafetensorError, OSError, RuntimeError, AttributeError) as error:
         raise VopError(f"{folder}: the weights cannot be read ({error}); fetch or convert them again") from error
     return state
@@ -59,13 +59,13 @@ def read_weights(files: Sequence[Path], *, folder: Path) -> dict[str, Tensor]:
 def check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], folder: Path) -> None:
     """Raise a VopError if the weights do not have the shapes of the configuration."""
     for name in sorted(wanted.keys() | state.keys()):
-        got, needed = (tuple(part[name].shape) if name in part else None for part in (state, wanted))
+        got, needed = (tuple(part[name].shape) if name in part else "no tensor" for part in (state, wanted))
         if got != needed:
-            raise VopError(f"{folder}: {name} has the shape {got} in the weights; its config.json makes it {needed}")
+            raise VopError(f"{folder}: the shape of {name} is {got} in the weights, {needed} by config.json")
 
 
 def resize_positions(positions: Tensor, grid: int, vision: VisionSizes) -> Tensor:
-    """Interpolate the positions of `grid` x `grid` patches to those of `vision`, bicubic; [CLS] keeps its own.
+    """Interpolate the positions of `grid` x `grid` patches to the grid of `vision` (bicubic). That of [CLS] stays.
 
     Args:
         positions: (summaries + grid * grid, d).

@@ -1,4 +1,4 @@
-"""How much a backbone computes."""
+"""Estimate the work of a backbone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def forward_work(sizes: Sizes, *, frames: int = 0, tokens: int = 0) -> int:
-    """Multiply-adds with the weights in a forward pass over images and text tokens, without prompts."""
+    """Return the multiply-adds with weights in a forward pass over images and text tokens, without prompts."""
     patches = frames * (sizes.vision.patches + sizes.vision.summaries)
     return patches * _count_weights(sizes.vision) + tokens * _count_weights(sizes.text)
 

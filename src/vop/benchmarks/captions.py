@@ -1,8 +1,8 @@
 """Captions for single pictures of the built-in world.
 
-Every fact has several wordings. The words in which videos are described later ("moves to the left", "gets big",
-"then") occur here as well, about the still picture that the movement would end in: a backbone can only tell
-apart what it has a seen word for.
+Every fact has several wordings. The words of video captions ("moves to the left", "gets big", "then") also occur here,
+where they describe a picture of the last moment of the movement: a backbone can only distinguish facts whose words it
+has learned.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SIZES = ("small", "big")
 COUNTS = ("one", "two", "three")
 CLARITIES = ("faint", "clear")
 TURNS = ("upside down", "upright")
-RELATIONS = ("left", "above")  # of the first thing to the second; the others are these with the things swapped
+RELATIONS = ("left", "above")  # of the first thing to the second; "right" and "below" swap the things
 
 _PLACES = {
     "left": ("on the left", "at the left", "on the left side", "to the left"),
@@ -58,14 +58,14 @@ _IRREGULAR = {
 
 
 def article(words: str) -> str:
-    """`words` with the indefinite article in front."""
+    """Return `words` with the indefinite article."""
     exceptions = ("unicorn", "upright"), ("hour",)
     vowel = (words[0] in "aeiou" and not words.startswith(exceptions[0][:1])) or words.startswith(exceptions[1])
     return f"{'an' if vowel else 'a'} {words}"
 
 
 def plural(name: str) -> str:
-    """The plural of a concept's name."""
+    """Return the plural of a concept's name."""
     if name in _IRREGULAR:
         return _IRREGULAR[name]
     if name.endswith(("s", "x", "ch", "sh")):
@@ -76,39 +76,39 @@ def plural(name: str) -> str:
 
 
 def thing(concept: int, *adjectives: str) -> str:
-    """The concept with its article and adjectives, such as "a big cat"."""
+    """Return the concept with its article and adjectives, such as "a big cat"."""
     return article(" ".join((*adjectives, CONCEPTS[concept])))
 
 
 def adjective(fact: str, rng: Random) -> str:
-    """One of the wordings of a size, a clarity or a turn in front of a noun."""
+    """Return one of the adjectives for a size, a clarity or a turn."""
     return rng.choice(_ADJECTIVES[fact])
 
 
 def change(fact: str, rng: Random) -> str:
-    """One of the wordings of becoming small, big, faint, clear, upside down or upright."""
+    """Return one of the wordings of becoming small, big, faint, clear, upside down or upright."""
     return rng.choice(_CHANGES[fact])
 
 
 def move(position: str, rng: Random) -> str:
-    """One of the wordings of moving to the left, right, top or bottom."""
+    """Return one of the wordings of moving to the left, right, top or bottom."""
     return rng.choice(_MOVES[position])
 
 
 def place(position: str, rng: Random) -> str:
-    """One of the wordings of a position in the picture."""
+    """Return one of the wordings of a position in the picture."""
     if position in _PLACES:
         return rng.choice(_PLACES[position])
     return rng.choice((f"in the {position} corner", f"at the {position}"))
 
 
 def behind(colour: str | None, rng: Random) -> str:
-    """Return the words on the background that end a caption, or an empty string for None."""
+    """Return the end of a caption, which describes the background; an empty string for None."""
     return rng.choice(_BACKGROUNDS).format(colour) if colour else ""
 
 
 def say_position(concept: int, position: str, rng: Random) -> str:
-    """A sentence on one thing and where it is."""
+    """Return a sentence on a thing and its position."""
     if position in _MOVES and rng.random() < 0.2:
         return f"{thing(concept)} {move(position, rng)}"
     where, what = place(position, rng), thing(concept)
@@ -117,7 +117,7 @@ def say_position(concept: int, position: str, rng: Random) -> str:
 
 
 def say_state(concept: int, fact: str, rng: Random) -> str:
-    """A sentence on one thing and its size, clarity or turn."""
+    """Return a sentence on a thing and its size, clarity or turn."""
     if rng.random() < 0.25:
         return f"{thing(concept)} {change(fact, rng)}"
     word = adjective(fact, rng)
@@ -125,14 +125,14 @@ def say_state(concept: int, fact: str, rng: Random) -> str:
 
 
 def say_count(concept: int, count: str, rng: Random) -> str:
-    """A sentence that counts things of one kind."""
+    """Return a sentence that counts things of one kind."""
     name = CONCEPTS[concept]
     words = f"{count} {name if count == 'one' else plural(name)}"
     return rng.choice(("", "", "a picture of ", "we see ", "here are " if count != "one" else "here is ")) + words
 
 
 def say_relation(first: int, second: int, relation: str, rng: Random) -> str:
-    """A sentence on two things; `first` is left of, or above, `second`."""
+    """Return a sentence on two things; `first` is left of, or above, `second`."""
     a, b = thing(first), thing(second)
     ways: tuple[str, ...]
     if relation == "left":
@@ -150,7 +150,7 @@ def say_relation(first: int, second: int, relation: str, rng: Random) -> str:
 
 
 def say_sizes(big: int, small: int, rng: Random) -> str:
-    """A sentence on two things of different sizes."""
+    """Return a sentence on two things of different sizes."""
     a, b = thing(big, adjective("big", rng)), thing(small, adjective("small", rng))
     if rng.random() < 0.5:
         a, b = b, a
@@ -158,7 +158,7 @@ def say_sizes(big: int, small: int, rng: Random) -> str:
 
 
 def say_list(concepts: list[int], rng: Random) -> str:
-    """A sentence on one to three different things, in any order."""
+    """Return a sentence on one to three different things, in any order."""
     words = [thing(c) for c in rng.sample(concepts, len(concepts))]
     lead = rng.choice(_LEADS)
     if len(words) == 1:
@@ -168,5 +168,5 @@ def say_list(concepts: list[int], rng: Random) -> str:
 
 
 def say_empty(rng: Random) -> str:
-    """A sentence on a picture without things."""
+    """Return a sentence on a picture without things."""
     return rng.choice(("nothing", "an empty picture", "there is nothing", "only an empty background"))

@@ -1,4 +1,4 @@
-"""Runs every step on the built-in benchmark: render, tune, evaluate, index the gallery, search it."""
+"""`vop demo`: render the built-in benchmark, tune, evaluate, index the gallery, and search it."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo made.
+    """The files and results of the demo.
 
     Attributes:
         library: the gallery, indexed by the tuned model.
-        reports: zero-shot's and the tuned method's, on the gallery.
-        answers: for each sentence, its best videos.
+        reports: the evaluations of zero-shot CLIP and of the tuned method on the gallery.
+        answers: the best videos for each sentence.
     """
 
     run: Path
@@ -58,7 +58,7 @@ def run_demo(out: Path, *, plan: emoji_motion.Plan = emoji_motion.DEMO, progress
 
     Reuses the videos and the cache of an earlier demo.
     """
-    _make_room(out)
+    _remove_earlier(out)
     dataset = emoji_motion.dataset(out / "data", plan=plan, progress=stage(progress, "rendering videos"))
     cache, run = out / "cache", out / "run"
     tuned = train(
@@ -83,7 +83,7 @@ def run_demo(out: Path, *, plan: emoji_motion.Plan = emoji_motion.DEMO, progress
     return DemoResult(run, sheet, out / "library", (before, after), answers)
 
 
-def _make_room(out: Path) -> None:
+def _remove_earlier(out: Path) -> None:
     """Remove the run and the library of an earlier demo. Fail if another program made them."""
     for made in (out / "run", out / "library"):
         if made.exists() and not (out / "data" / emoji_motion.MARKER).exists():
@@ -92,7 +92,7 @@ def _make_room(out: Path) -> None:
 
 
 def _sentences(split: Split, root: Path, plan: emoji_motion.Plan) -> list[int]:
-    """Return the first video of each of the first kinds, so that nobody picks easy captions."""
+    """Return the first caption of each of the first kinds, so that easy captions are not hand-picked."""
     metadata = emoji_motion.load_metadata(root, plan=plan)
     first: dict[str, int] = {}
     for row, target in enumerate(split.targets):

@@ -1,6 +1,6 @@
-"""The benchmark `emoji-motion`: short captioned videos in which something happens, many with a time-reversed twin.
+"""The benchmark `emoji-motion`: short captioned videos of simple events, many with a time-reversed twin.
 
-Everything follows from the sizes and the seed. Train, validation and test share no caption, no seed and no content.
+The sizes and the seed determine everything. Training, validation and test split share no caption, seed or content.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """A short name for exactly these videos."""
+        """Hash that identifies these videos: 10 hex digits."""
         return hashlib.sha256(json.dumps([VERSION, asdict(self)]).encode()).hexdigest()[:10]
 
 
@@ -61,12 +61,12 @@ class Clip:
     Attributes:
         id: its name, such as "test-0007".
         split: "train", "val" or "test".
-        caption: what happens.
+        caption: describes the video.
         kind: one of `stories.KINDS`.
-        twin: the id of the video that shows the same backwards, or None.
-        seed: seeds the drawing of the picture; twins share it.
+        twin: the id of the time-reversed video, or None.
+        seed: the seed of the drawing; twins share it.
         backwards: whether the frames are in reversed order.
-        story: what happens.
+        story: the content.
     """
 
     id: str
@@ -86,7 +86,7 @@ class Clip:
 
 
 def plan_clips(plan: Plan = FULL) -> list[Clip]:
-    """All clips of the benchmark, undrawn. Contents and captions are unique."""
+    """Return all clips of the benchmark, without drawing them. Contents and captions are unique."""
     rng = Random(f"emoji-motion/{plan.seed}")
     told: set[stories.Story] = set()
     said: set[str] = set()
@@ -122,14 +122,14 @@ def _clips_of_story(
 
 
 def draw(clip: Clip) -> np.ndarray:
-    """The clip's frames, uint8 (25, 96, 96, 3); a twin's are the other's in reversed order."""
+    """Return the clip's frames, uint8 (25, 96, 96, 3). Twins have the same frames in reversed order."""
     rng = Random(clip.seed)
     frames = draw_clip(stories.actors(clip.story, rng), load_atlas(), rng)
     return frames[::-1] if clip.backwards else frames
 
 
 def read(name: str, root: Path | None, *, videos: Path | None = None) -> Dataset:
-    """The reader of `emoji-motion` (`vop.datasets.readers`): renders missing files."""
+    """Read `emoji-motion`, and render missing files; a reader of `vop.datasets.readers`."""
     if videos is not None:
         raise UsageError(f"{name} renders its own videos; give its folder as {name}:DIR")
     return dataset(root)
@@ -138,13 +138,13 @@ def read(name: str, root: Path | None, *, videos: Path | None = None) -> Dataset
 def dataset(
     root: Path | None = None, *, plan: Plan = FULL, progress: Callable[[int, int], None] | None = None
 ) -> Dataset:
-    """The benchmark, rendered into `root` first where files are missing (default: the cache folder).
+    """Return the benchmark. Missing files are rendered into `root` first (by default the cache folder).
 
     `progress(done, total)` is called after every video. An interrupted rendering resumes.
 
     Raises:
         DataError: `root` holds the benchmark of another plan.
-        VopError: the artwork's packages are not installed, or there is no space left.
+        VopError: the artwork's packages are not installed, or the disk is full.
     """
     root = Path(root) if root is not None else cache_folder() / f"emoji-motion-{plan.fingerprint}"
     clips = plan_clips(plan)
@@ -166,16 +166,18 @@ def _is_complete(root: Path, plan: Plan) -> bool:
     found = json.loads(marker.read_text(encoding="utf-8"))
     wanted = {"version": VERSION, **asdict(plan)}
     if found != wanted:
-        raise DataError(f"{root} holds emoji-motion of {found}, not of {wanted}: choose another folder or remove it")
+        raise DataError(
+            f"{root} holds emoji-motion with {found}, not with {wanted}: choose another folder or delete it"
+        )
     return True
 
 
 def _render(root: Path, clips: Sequence[Clip], plan: Plan, progress: Callable[[int, int], None] | None) -> None:
-    """Draws what is missing, then the captions, then the marker."""
-    started = root / "plan.json"  # files of another plan's unfinished rendering must not be taken for ours
+    """Render the missing videos, then write the captions and the marker."""
+    started = root / "plan.json"  # files of another plan's unfinished rendering must not be reused
     wanted = json.dumps({"version": VERSION, **asdict(plan)})
     if started.is_file() and started.read_text(encoding="utf-8") != wanted:
-        raise DataError(f"{root} holds an unfinished emoji-motion of another plan: choose another folder or remove it")
+        raise DataError(f"{root} holds an unfinished emoji-motion of another plan: choose another folder or delete it")
     _write(started, wanted)
     for done, clip in enumerate(clips, 1):
         path = root / clip.row["video"]
@@ -194,14 +196,14 @@ def _write(path: Path, text: str) -> None:
 
 @dataclass(frozen=True)
 class Metadata:
-    """Facts about a video besides its caption."""
+    """The kind of a video's content, and the id of its twin, if it has one."""
 
     kind: str
     twin: str | None
 
 
 def load_metadata(root: Path | None = None, *, plan: Plan = FULL) -> dict[str, Metadata]:
-    """For each video id of a rendered benchmark, its kind of content and its twin.
+    """Return the metadata of a rendered benchmark's videos, by id.
 
     Raises:
         DataError: the benchmark has not been rendered there.
@@ -209,7 +211,7 @@ def load_metadata(root: Path | None = None, *, plan: Plan = FULL) -> dict[str, M
     root = Path(root) if root is not None else cache_folder() / f"emoji-motion-{plan.fingerprint}"
     path = root / CAPTIONS
     if not path.is_file():
-        raise DataError(f"{path} does not exist: emoji-motion has not been rendered here")
+        raise DataError(f"{path} does not exist: render emoji-motion into this folder first")
     rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     return {row["id"]: Metadata(row["kind"], row["twin"]) for row in rows}
 

@@ -13,20 +13,21 @@ from vop.datasets.types import Split
 
 
 def order_accuracy(similarity: torch.Tensor | np.ndarray, twins: Sequence[int | None]) -> float:
-    """Percent of videos with a twin whose own caption is nearer to them than to the twin; chance is 50.
+    """Return the percentage of videos whose own caption scores higher with them than with their twin; chance is 50.
 
-    Ties count as wrong, so a model that is blind to time gets 0 where its scores are exactly equal.
+    Videos without a twin do not count. Ties count as wrong, so a model that ignores time gets 0 if its scores are
+    exactly equal.
 
     Args:
         similarity: (n, n), texts in rows, videos in columns; text i describes video i.
         twins: for each video the index of its twin, or None.
 
     Raises:
-        ValueError: the sizes do not fit, or no video has a twin.
+        ValueError: the shape of `similarity` is wrong, or no video has a twin.
     """
     similarity = torch.as_tensor(similarity)
     if similarity.shape != (len(twins), len(twins)):
-        raise ValueError(f"similarity is {tuple(similarity.shape)} for {len(twins)} videos; it must be square")
+        raise ValueError(f"similarity has shape {tuple(similarity.shape)}; for {len(twins)} videos it must be square")
     pairs = [(own, twin) for own, twin in enumerate(twins) if twin is not None]
     if not pairs:
         raise ValueError(f"none of the {len(twins)} videos has a twin")
@@ -40,11 +41,11 @@ def _percent(right: torch.Tensor) -> float:
 
 
 def measure(similarity: torch.Tensor, split: Split) -> dict[str, Any]:
-    """Order accuracy, and by kind of content: `{"extras": {"order"}, "kinds": {kind: {"videos", "t2v_r1", "order"}}}`.
+    """Return `{"extras": {"order"}, "kinds": {kind: {"videos", "t2v_r1", "order"}}}`: order accuracy, also by kind.
 
     Args:
-        similarity: (n, n) of the readable videos of a split of emoji-motion.
-        split: with one caption for each video.
+        similarity: (n, n), for the readable videos of a split of emoji-motion.
+        split: these videos, each with one caption.
     """
     metadata = emoji_motion.load_metadata(split.videos[0].path.parent.parent)
     kinds = [metadata[video.id].kind for video in split.videos]

@@ -1,4 +1,4 @@
-"""Pictures of the built-in world: one to three stickers on a background, drawn by numpy at any size."""
+"""Pictures of the built-in world: one to three stickers on a background, drawn by NumPy at any size."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Sticker:
 
 @dataclass(frozen=True)
 class Background:
-    """`colour` with a texture that leads towards `shade`; both are RGB in 0..1."""
+    """A texture that blends from `colour` to `shade`; both are RGB in 0..1."""
 
     colour: tuple[float, float, float]
     shade: tuple[float, float, float]
@@ -57,7 +57,7 @@ class Example:
     facts: dict[str, int] = field(default_factory=dict)
 
 
-# Facts that a caption may state, with the number of values. The last six name a thing: which concept is the left one.
+# Facts that a caption may state, with the number of values. The values of the last six are concepts.
 FACTS = {
     "position": len(captions.POSITIONS), "size": 2, "count": 3, "clarity": 2, "turn": 2, "background": len(COLOURS),
     "left": len(CONCEPTS), "right": len(CONCEPTS), "above": len(CONCEPTS), "below": len(CONCEPTS),
@@ -66,18 +66,18 @@ FACTS = {
 
 
 def is_held_out(first: int, second: int) -> bool:
-    """Whether two different concepts never share a picture in training: composites of them are new to the model."""
+    """Return whether two concepts never appear together in training pictures, so that pairs of them are new."""
     low, high = min(first, second), max(first, second)
     return (low * 31 + high * 17) % 16 == 0
 
 
 def any_held_out(concepts: list[int]) -> bool:
-    """Whether any two of the concepts are a held-out pair."""
+    """Return whether any two of the concepts are a held-out pair."""
     return any(is_held_out(a, b) for i, a in enumerate(concepts) for b in concepts[i + 1 :])
 
 
 def render(stickers: tuple[Sticker, ...], background: Background, atlas: Atlas, pixels: int) -> np.ndarray:
-    """Draws the picture: float32 (pixels, pixels, 3) in 0..1."""
+    """Draw a picture: float32 (pixels, pixels, 3) in 0..1."""
     colour = np.asarray(background.colour, np.float32)
     shade = np.asarray(background.shade, np.float32)
     canvas: np.ndarray = colour + (shade - colour) * textures(pixels)[background.texture]
@@ -87,7 +87,7 @@ def render(stickers: tuple[Sticker, ...], background: Background, atlas: Atlas, 
 
 
 def paste(canvas: np.ndarray, sticker: Sticker, atlas: Atlas) -> None:
-    """Blends one sticker into a float canvas (side, side, 3), in place, clipped to the canvas."""
+    """Blend a sticker into a float canvas (side, side, 3), in place, clipped to the canvas."""
     pixels = canvas.shape[0]
     drawing = _turned(atlas.drawing(sticker.concept, max(2, round(sticker.size * pixels))), sticker.angle)
     side = drawing.shape[0]
@@ -116,7 +116,7 @@ def _turned(drawing: np.ndarray, angle: float) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def textures(pixels: int) -> np.ndarray:
-    """A fixed bank of textures, float32 (128, pixels, pixels, 1) in 0..1: plain, gradients, stripes, blobs."""
+    """Return a fixed bank of textures, float32 (128, pixels, pixels, 1) in 0..1: plain, gradients, stripes, blobs."""
     rng = np.random.default_rng(1)
     y, x = np.meshgrid(*[np.linspace(-1, 1, pixels)] * 2, indexing="ij")
     bank = np.zeros((_TEXTURES, pixels, pixels))
@@ -140,7 +140,7 @@ def _blobs(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray
 
 
 def any_background(rng: Random) -> Background:
-    """A background that the caption does not mention."""
+    """Return a random background, for captions that do not mention it."""
     if rng.random() < 0.5:
         return named_background(rng.choice(_COLOUR_NAMES), rng)
     first = rng.random(), rng.random(), rng.random()
@@ -148,7 +148,7 @@ def any_background(rng: Random) -> Background:
 
 
 def named_background(colour: str, rng: Random) -> Background:
-    """A background of one colour, with a little jitter and a texture towards a lighter or darker shade."""
+    """Return a background of one colour, with a little jitter and a texture towards a lighter or darker shade."""
     red, green, blue = (min(1.0, max(0.0, c + rng.uniform(-0.05, 0.05))) for c in COLOURS[colour])
     target, strength = rng.choice((0.0, 1.0)), rng.uniform(0.05, 0.22)
     shade = tuple(c + (target - c) * strength for c in (red, green, blue))
@@ -156,7 +156,7 @@ def named_background(colour: str, rng: Random) -> Background:
 
 
 def pick_concepts(count: int, rng: Random, *, held_out: bool = False) -> list[int]:
-    """Different concepts; with `held_out`, at least one pair of them is held out, otherwise none is."""
+    """Return `count` different concepts. With `held_out`, at least one pair of them is held out, otherwise none."""
     while True:
         chosen = rng.sample(range(len(CONCEPTS)), count)
         if any_held_out(chosen) == held_out:
@@ -172,19 +172,19 @@ def _side(size: str, rng: Random) -> float:
 
 
 def single(concept: int, rng: Random, *, size: str = "any", **more: float) -> Sticker:
-    """One thing anywhere in the picture."""
+    """Return one thing anywhere in the picture."""
     room = 0.5 - 0.42 * _SIZE_RANGES[size][1]
     return Sticker(concept, _near(0.5, rng, room), _near(0.5, rng, room), _side(size, rng), **more)
 
 
 def at_position(concept: int, position: str, rng: Random) -> tuple[Sticker, ...]:
-    """One thing at a named position."""
+    """Return one thing at a named position."""
     x, y = _CENTRES[position]
     return (Sticker(concept, _near(x, rng), _near(y, rng), rng.uniform(0.30, 0.44)),)
 
 
 def scattered(concepts: list[int], rng: Random) -> tuple[Sticker, ...]:
-    """Up to four things in different quarters, in no order that a caption could name."""
+    """Return up to four things in different quarters of the picture, in random order."""
     centres = rng.sample([(0.27, 0.27), (0.73, 0.27), (0.27, 0.73), (0.73, 0.73)], len(concepts))
     return tuple(
         Sticker(c, _near(x, rng), _near(y, rng), rng.uniform(0.32, 0.44))
@@ -193,7 +193,7 @@ def scattered(concepts: list[int], rng: Random) -> tuple[Sticker, ...]:
 
 
 def related(first: int, second: int, relation: str, rng: Random) -> tuple[Sticker, ...]:
-    """Two things; the first is left of the second, or above it."""
+    """Return two things; the first is left of the second, or above it."""
     placed = []
     for concept, along in ((first, 0.25), (second, 0.75)):
         x, y = _near(along, rng, 0.04), _near(0.5, rng, 0.12)
@@ -204,7 +204,7 @@ def related(first: int, second: int, relation: str, rng: Random) -> tuple[Sticke
 
 
 def unequal(big: int, small: int, rng: Random) -> tuple[Sticker, ...]:
-    """Two things side by side in any direction, one much bigger than the other."""
+    """Return two things side by side in any direction, one much bigger than the other."""
     sign = rng.choice((-1, 1))
     a = (0.5 - sign * 0.17, _near(0.5, rng, 0.1), rng.uniform(0.54, 0.62))
     b = (0.5 + sign * 0.33, _near(0.5, rng, 0.25), rng.uniform(0.23, 0.28))

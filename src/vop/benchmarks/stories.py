@@ -1,7 +1,7 @@
 """Stories of the videos in the built-in world, with captions for both directions.
 
-A story has a kind, its things and its details; both directions of one story always belong to the same split, so that
-no split shares a content with another. The wordings use words that the pre-training shows in still pictures.
+A story has a kind, things and details. Both directions of a story belong to the same split, so that splits share no
+content. The captions use words that pre-training uses for still pictures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vop.benchmarks.scenes import Sticker
 
 KINDS = ("move", "resize", "fade", "turn", "leave", "then", "together")
 _SHARES = (0.20, 0.13, 0.11, 0.11, 0.13, 0.16, 0.16)
-_POOL = tuple(sorted(Random("video pool").sample(range(len(CONCEPTS)), 96)))  # few, so that contents are confusable
+_POOL = tuple(sorted(Random("video pool").sample(range(len(CONCEPTS)), 96)))  # few, so that videos are easy to confuse
 _PLACES = {"": (0.5, 0.5), "left": (0.3, 0.5), "right": (0.7, 0.5)}
 _LANES = {"": 0.5, "left": 0.25, "right": 0.75, "top": 0.25, "bottom": 0.75}
 _SIDES = {"left": (-0.3, 0.5), "right": (1.3, 0.5), "top": (0.5, -0.3), "bottom": (0.5, 1.3)}
@@ -27,7 +27,7 @@ _STATES = {"resize": ("small", "big"), "fade": ("faint", "clear"), "turn": ("ups
 
 @dataclass(frozen=True)
 class Actor:
-    """A sticker that goes from `start` to `end`; `swap` makes it change at once, half way, instead of gradually."""
+    """A sticker that changes from `start` to `end`: gradually or, with `swap`, all at once after half the time."""
 
     start: Sticker
     end: Sticker
@@ -40,7 +40,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class Story:
-    """What happens; `things` are concepts, `details` depend on the kind (axis and lane, place, side, motions)."""
+    """The content of a video: `things` are concepts, `details` depend on the kind (axis and lane, place, side, …)."""
 
     kind: str
     things: tuple[int, ...]
@@ -48,7 +48,7 @@ class Story:
 
 
 def sample_story(rng: Random) -> Story:
-    """A random story."""
+    """Return a random story."""
     (kind,) = rng.choices(KINDS, _SHARES)
     things = tuple(rng.sample(_POOL, 2 if kind in ("then", "together") else 1))
     return Story(kind, things, _details(kind, rng))
@@ -72,7 +72,7 @@ def canonical(story: Story) -> Story:
 
 
 def actors(story: Story, rng: Random) -> list[Actor]:
-    """Who does what, forwards."""
+    """Return the actors of a story, in its forward direction."""
     side = rng.uniform(0.34, 0.46)
     if story.kind == "then":
         return _succession(story, side, rng)
@@ -123,7 +123,7 @@ def _succession(story: Story, side: float, rng: Random) -> list[Actor]:
 
 
 def tell(story: Story, rng: Random, *, backwards: bool) -> str:
-    """A caption of the story, or of its reversal."""
+    """Return a caption of the story, or of its reversal."""
     lead = rng.choice(("", "", "a clip: ", "in this clip ", "in this video "))
     tail = rng.choice(("", "", "", " now", " slowly"))
     return lead + _TELLERS[story.kind](story, rng, backwards) + tail

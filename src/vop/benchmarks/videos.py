@@ -1,7 +1,7 @@
-"""Draws and encodes the short videos of the built-in world: real H.264 files.
+"""Draw and encode short videos of the built-in world, as H.264 files.
 
-They differ on purpose from the pictures that `mini` learned from: drifting and flickering backgrounds, sensor
-noise, compression.
+They differ on purpose from the pictures that `mini` was trained on: drifting and flickering backgrounds, sensor noise,
+compression.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from vop.benchmarks.scenes import Sticker, paste
 from vop.benchmarks.stories import Actor
 from vop.utils.files import atomic_write
 
-# An odd number of frames: the middles of equal intervals are then the same frames forwards and backwards. With an even
-# one, sampling takes each frame a little late, which tells a clip from its reversal without any sense of time.
+# An odd number of frames, so that the middles of equal intervals are the same frames forwards and backwards. With an
+# even number, sampling would select slightly late frames, and a model could detect a reversal without a sense of time.
 NUM_FRAMES, FRAMES_PER_SECOND, PIXELS = 25, 12, 96
 _FIELD = 2 * PIXELS  # side of a background that repeats when it drifts
 
 
 def draw_clip(actors: Sequence[Actor], atlas: Atlas, rng: Random) -> np.ndarray:
-    """All frames of a clip, uint8 (25, 96, 96, 3)."""
+    """Draw all frames of a clip, uint8 (25, 96, 96, 3)."""
     noise = np.random.default_rng(rng.getrandbits(32))
     background = _drifting_background(rng, noise)
     grain, strength = _grain(), rng.uniform(0.015, 0.05)
@@ -45,7 +45,7 @@ def draw_clip(actors: Sequence[Actor], atlas: Atlas, rng: Random) -> np.ndarray:
 
 
 def _at(actor: Actor, time: float) -> Sticker:
-    """The sticker at a time in 0..1; it rests a little at both ends."""
+    """Return the sticker at a time in 0..1. It rests for a moment at both ends."""
     done = float(time > 0.5) if actor.swap else min(1.0, max(0.0, (time - 0.12) / 0.76))
     a, b = actor.start, actor.end
     mixed = {k: getattr(a, k) + (getattr(b, k) - getattr(a, k)) * done for k in ("x", "y", "size", "opacity", "angle")}
@@ -53,7 +53,7 @@ def _at(actor: Actor, time: float) -> Sticker:
 
 
 def _drifting_background(rng: Random, noise: np.random.Generator) -> Callable[[int], np.ndarray]:
-    """A function of the frame's number that gives a new float32 canvas (96, 96, 3)."""
+    """Return a function that returns a new float32 canvas (96, 96, 3) for a frame's index."""
     colours = noise.uniform(0.1, 0.9, (2, 3)).astype(np.float32)
     colours[1] = colours[0] + (colours[1] - colours[0]) * rng.uniform(0.2, 0.7)
     field = _fields()[rng.randrange(len(_fields()))][..., None]
@@ -71,7 +71,7 @@ def _drifting_background(rng: Random, noise: np.random.Generator) -> Callable[[i
 
 @lru_cache(maxsize=1)
 def _fields() -> np.ndarray:
-    """Textures that repeat, float32 (24, 288, 288) in 0..1: chequers, bricks, rings of waves, cloth."""
+    """Return textures that repeat, float32 (24, 288, 288) in 0..1: chequers, bricks, rings of waves, cloth."""
     rng = np.random.default_rng(2)
     side = _FIELD + PIXELS
     y, x = np.mgrid[:side, :side]
@@ -97,7 +97,7 @@ def _grain() -> np.ndarray:
 
 
 def encode(frames: np.ndarray, path: Path, *, crf: int = 20) -> None:
-    """Writes frames, uint8 (n, height, width, 3), as an H.264 file of 12 frames a second, atomically.
+    """Write frames, uint8 (n, height, width, 3), atomically as an H.264 file with 12 frames per second.
 
     The same frames give the same bytes: x264 runs on one thread and without its macroblock tree, whose decisions
     vary from call to call at this size.

@@ -141,7 +141,7 @@ def run_ablate(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> int:
     _need("matplotlib", "drawing figures")
     use_device_options(arguments)
-    from vop.experiments.runner import check, check_plan, set_aside
+    from vop.experiments.runner import check, check_plan, move_replaced
 
     if arguments.jobs < 1:
         raise UsageError(f"--jobs is {arguments.jobs}; give 1 or more")
@@ -164,7 +164,7 @@ def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> i
     for plan, dataset, out in planned:
         check(plan, dataset, out, rerun=arguments.rerun)
     for plan, _, out in planned:  # before any plan runs, because plans can share runs
-        if moved := set_aside(plan, out, rerun=arguments.rerun):
+        if moved := move_replaced(plan, out, rerun=arguments.rerun):
             warn(f"--rerun: the old runs are in {moved}")
     results, error = _results(arguments, planned)
     if results:

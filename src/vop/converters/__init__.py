@@ -1,1 +1,1 @@
-"""Converters: checkpoints of other projects become ordinary folders. Nothing in them is executed."""
+"""Convert checkpoints of other projects to ordinary folders, without executing anything in them."""

@@ -1,8 +1,8 @@
-"""Reads the tensors of a PyTorch file without executing anything in it.
+"""Read the tensors of a PyTorch file without executing anything in it.
 
-A state dict written by `torch.save` goes through PyTorch's own weights-only reader. A TorchScript archive (as OpenAI's
-CLIP files are) is a zip whose `code/` folder `torch.jit.load` would compile and whose `data.pkl` describes the modules;
-it is read here by an unpickler that builds tensors and plain containers only. `code/` is never opened.
+A state dict written by `torch.save` is read by PyTorch's own weights-only reader. OpenAI's CLIP files are TorchScript
+archives: zip files with a description of the modules (`data.pkl`) and with code that `torch.jit.load` would compile
+(`code/`). They are read here by an unpickler that builds only tensors and plain containers. `code/` is never opened.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vop.errors import UsageError, VopError
 
-MAX_PICKLE_BYTES = 64 * 2**20  # OpenAI's largest has less than 1 MB
+MAX_PICKLE_BYTES = 64 * 2**20  # OpenAI's largest pickle has less than 1 MB
 # Errors that damaged or hostile bytes cause in the zip reader, the unpickler and PyTorch.
 _DAMAGE: tuple[type[Exception], ...] = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, TypeError, KeyError),
@@ -29,18 +29,18 @@ _DAMAGE: tuple[type[Exception], ...] = (
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The tensors in a PyTorch file by name, on the CPU.
+    """Return the tensors in a PyTorch file by name, on the CPU.
 
     The file is a TorchScript archive or a state dict, which may be under the key "state_dict" or "model". The prefix
     "module." of data parallel training is removed.
 
     Raises:
-        UsageError: no such file.
-        VopError: the file is damaged, holds no tensors, or names code.
+        UsageError: the file does not exist.
+        VopError: the file is damaged, contains no tensors, or refers to code.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise UsageError(f"{path}: no such file")
+        raise UsageError(f"{path}: the file does not exist")
     try:
         state = _read_archive(path) if _is_archive(path) else _read_state_dict(path)
     except _DAMAGE as error:
@@ -49,15 +49,15 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             "fetch the file again, and check that it is a model"
         ) from error
     if not state:
-        raise VopError(f"{path}: holds no tensors")
+        raise VopError(f"{path}: the file contains no tensors")
     return state
 
 
 def _reason(error: BaseException) -> str:
-    """In a few words; PyTorch's own message advises to load the file unsafely."""
+    """Return the reason in a few words. PyTorch's own message recommends loading the file unsafely."""
     named = re.search(r"(?:GLOBAL|code:) ([\w.]+)", str(error))
     if named:
-        return f"it names {named[1]}, which is not run"
+        return f"it refers to {named[1]}, which is not executed"
     first = (str(error).splitlines() or [""])[0]
     return "damaged or of another kind" if "weights_only" in first or not first else first[:160]
 
@@ -68,7 +68,7 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
     if not isinstance(loaded, dict):
-        raise ValueError(f"it holds a {type(loaded).__name__}")
+        raise ValueError(f"it contains a {type(loaded).__name__}")
     state = {name: value for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor)}
     return {name.removeprefix("module."): value.detach() for name, value in state.items()}
 
@@ -92,12 +92,12 @@ def _read_archive(path: Path) -> dict[str, Tensor]:
 
 
 def _tensors_in(module: object) -> dict[str, Tensor]:
-    """The tensors of a tree of modules by their dotted names."""
+    """Return the tensors of a tree of modules by their dotted names."""
     found: dict[str, Tensor] = {}
     waiting, seen = [("", module)], set()
     while waiting:
         prefix, one = waiting.pop()
-        if id(one) in seen:  # a hostile file can nest a module in itself
+        if id(one) in seen:  # in a hostile file, a module can contain itself
             continue
         seen.add(id(one))
         for name, value in vars(one).items():
@@ -109,12 +109,12 @@ def _tensors_in(module: object) -> dict[str, Tensor]:
 
 
 class _ArchiveUnpickler(pickle.Unpickler):
-    """Builds tensors, plain containers, and for each scripted module an object with its attributes; nothing else."""
+    """Builds only tensors, plain containers, and for each scripted module an object with its attributes."""
 
     def __init__(self, file: IO[bytes], archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(file)
         self.archive, self.root = archive, root
-        # A class of its own for every file: a pickle can set attributes of a class that it names.
+        # A new class for every file, because a pickle can set attributes of the classes that it names.
         self.module_class = type("ScriptedModule", (), {})
         self.storages: dict[str, Tensor] = {}
 
@@ -132,7 +132,7 @@ class _ArchiveUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"code: {module}.{name}")
 
     def persistent_load(self, reference: Any) -> Tensor:
-        """The storage that ("storage", dtype, key, device, number of elements) names, as a flat tensor."""
+        """Return the storage of ("storage", dtype, key, device, number of elements) as a flat tensor."""
         kind, dtype, key, _, count = reference
         if kind != "storage":
             raise pickle.UnpicklingError(f"unknown reference {kind!r}")

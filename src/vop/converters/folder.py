@@ -1,4 +1,4 @@
-"""Writes a new folder atomically."""
+"""Write a new folder atomically."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vop.errors import UsageError, VopError
 
 @contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary folder beside `path`. It becomes `path` if the block succeeds, and is removed otherwise.
+    """Yield a temporary folder beside `path`. It becomes `path` if the block succeeds, and is removed otherwise.
 
     Raises:
-        UsageError: something other than an empty folder is at `path` already.
+        UsageError: `path` exists and is not an empty folder.
         VopError: the folder cannot be created.
     """
     path = Path(path).expanduser()
@@ -26,7 +26,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
     except OSError as error:
-        raise VopError(f"{path}: this folder cannot be made: {error.strerror}") from error
+        raise VopError(f"{path}: this folder cannot be created: {error.strerror}") from error
     try:
         yield temporary
         os.replace(temporary, path)
@@ -35,7 +35,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
 
 def check_new_folder(path: str | Path) -> None:
-    """Raises a UsageError if something other than an empty folder is at `path`, or a file on the way to it."""
+    """Raise a UsageError if `path` exists and is not an empty folder, or if one of its parents is a file."""
     path = Path(path).expanduser()
     if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
         raise UsageError(f"{path} exists already and is not an empty folder: remove it or choose another one")

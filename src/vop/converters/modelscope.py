@@ -1,4 +1,4 @@
-"""Converts the authors' released basic VoP (ModelScope, damo/cv_vit-b32_retrieval_vop) to a run's folder."""
+"""Convert the authors' released basic VoP (ModelScope, damo/cv_vit-b32_retrieval_vop) to a run's folder."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from vop import methods
 from vop.backbones import Sizes, find_backbone
+from vop.backbones.openai_vocabulary import find_vocabulary
 from vop.converters.checkpoint import read_tensors
 from vop.converters.folder import check_new_folder, new_folder
 from vop.converters.openai import sizes_from_openai, write_clip_folder
-from vop.converters.vocabulary import find_vocabulary
 from vop.errors import UsageError, VopError
 from vop.methods.vop_modelscope import VoPModelScope
 from vop.models.model import TextVideoModel
@@ -27,21 +27,21 @@ _CLIP = "clip."
 
 
 def import_modelscope(folder: str | Path, out: str | Path, *, vocabulary: str | Path | None = None) -> Path:
-    """Writes the released VoP as a run with its backbone, which `vop.load(out)` opens.
+    """Write the released VoP as a run that includes its backbone. `vop.load(out)` opens it.
 
     Args:
-        folder: holds `VoP_msrvtt9k.pth` and `configuration.json`; `ViT-B-32.pt` is read only if the first lacks the
-            backbone. Nothing in them is run.
-        out: a folder that does not exist yet, or is empty. It is written atomically.
-        vocabulary: OpenAI's `bpe_simple_vocab_16e6.txt.gz`; by default the one in `folder`. Without any, the run takes
-            token ids only, until its `backbone` folder gets a tokenizer.
+        folder: contains `VoP_msrvtt9k.pth` and `configuration.json`. `ViT-B-32.pt` is read only if the first file lacks
+            the backbone. Nothing in these files is executed.
+        out: a folder that does not exist yet or is empty. It is written atomically.
+        vocabulary: OpenAI's `bpe_simple_vocab_16e6.txt.gz`; by default the one in `folder`. Without it, the run takes
+            only token ids, until a tokenizer is added to its `backbone` folder.
 
     Returns:
         `out`.
 
     Raises:
-        UsageError: a file does not exist, or `out` does.
-        VopError: a file is damaged or of another kind; the message says which.
+        UsageError: a file does not exist, or `out` already exists.
+        VopError: a file is damaged or not part of the release. The message names the file.
     """
     folder, out = Path(folder).expanduser(), Path(out).expanduser()
     if not folder.is_dir():
@@ -62,10 +62,10 @@ def import_modelscope(folder: str | Path, out: str | Path, *, vocabulary: str | 
 
 def _read_configuration(path: Path) -> dict[str, Any]:
     if not path.exists():
-        raise UsageError(f"{path}: no such file; the release comes with it")
+        raise UsageError(f"{path}: the file does not exist; it is part of the release")
     found = read_json_object(path, remedy="fetch the release again")
     if "hyperparam" not in found:
-        raise VopError(f"{path}: no JSON object with 'hyperparam'; it has {', '.join(found) or 'nothing'}")
+        raise VopError(f"{path}: the key 'hyperparam' is missing; found {', '.join(found) or 'no keys'}")
     known = found["hyperparam"]
     for key, least in (("num_frames", 1), ("tp_suffix_token_num", 0)):
         value = known.get(key) if isinstance(known, dict) else None
@@ -75,13 +75,13 @@ def _read_configuration(path: Path) -> dict[str, Any]:
 
 
 def _backbone(state: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
-    """The CLIP with OpenAI's names. The release loads its own copy over that of `ViT-B-32.pt`."""
+    """Return the CLIP's weights with OpenAI's names. The release's own copy replaces that in `ViT-B-32.pt`."""
     inside = {name.removeprefix(_CLIP): tensor for name, tensor in state.items() if name.startswith(_CLIP)}
     return inside or read_tensors(folder / BACKBONE)
 
 
 def _check_configuration(known: dict[str, Any], state: Mapping[str, Tensor], sizes: Sizes, *, path: Path) -> None:
-    """Compares the configuration with the tensors: a wrong number of prompts would go unnoticed."""
+    """Compare the configuration with the tensors. A wrong number of prompts would otherwise go unnoticed."""
     found = {"vp_token_num": _visual_prompts(state, sizes).shape[1], "input_res": sizes.vision.image_size}
     text = _text_prompts(state, sizes).shape[1]
     found["tp_prefix_token_num"] = text - known["tp_suffix_token_num"]
@@ -89,26 +89,26 @@ def _check_configuration(known: dict[str, Any], state: Mapping[str, Tensor], siz
         if known.get(key, value) != value:
             raise VopError(f"{path}: hyperparam.{key} is {known[key]!r}; the tensors of {WEIGHTS} say {value}")
     if known.get("pooling_type", "avg") != "avg":
-        raise VopError(f"{path}: hyperparam.pooling_type is {known['pooling_type']!r}; the release knows 'avg' only")
+        raise VopError(f"{path}: hyperparam.pooling_type is {known['pooling_type']!r}; it must be 'avg'")
 
 
 def _visual_prompts(state: Mapping[str, Tensor], sizes: Sizes) -> Tensor:
-    """(L, P, d)."""
+    """Return the visual prompts (L, P, d)."""
     return _prompts(state, _VISUAL, (sizes.vision.layers, 1, None, sizes.vision.width)).squeeze(1)
 
 
 def _text_prompts(state: Mapping[str, Tensor], sizes: Sizes) -> Tensor:
-    """(L, P, d), prefix first."""
+    """Return the text prompts (L, P, d), the prefix first."""
     return _prompts(state, _TEXT, (sizes.text.layers, None, sizes.text.width))
 
 
 def _prompts(state: Mapping[str, Tensor], name: str, wanted: tuple[int | None, ...]) -> Tensor:
     if name not in state:
-        raise VopError(f"{WEIGHTS}: no tensor {name!r}: not the released VoP")
+        raise VopError(f"{WEIGHTS}: the tensor {name!r} is missing: this is not the released VoP")
     shape = state[name].shape
     if len(shape) != len(wanted) or any(want not in (None, got) for want, got in zip(wanted, shape, strict=True)):
         shown = " x ".join("any" if want is None else str(want) for want in wanted)
-        raise VopError(f"{WEIGHTS}: {name} has shape {tuple(shape)}; its backbone asks for {shown}")
+        raise VopError(f"{WEIGHTS}: {name} has the shape {tuple(shape)}; the backbone needs {shown}")
     return state[name].float()
 
 

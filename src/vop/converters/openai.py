@@ -1,8 +1,8 @@
-"""Converts OpenAI's CLIP files (`ViT-B-32.pt` and others) to ordinary `transformers` CLIP folders.
+"""Convert OpenAI's CLIP files (`ViT-B-32.pt` and others) to ordinary `transformers` CLIP folders.
 
-Tensors do not tell the number of attention heads, nor the activation. Both are known for OpenAI's own files. Other
-models have tensors of the same names, and often of the same shapes (open_clip's LAION models, with another
-activation): for those the caller gives both.
+The number of attention heads and the activation cannot be read from tensors. They are known for OpenAI's own files.
+Other models have tensors with the same names and often the same shapes (such as open_clip's LAION models, with another
+activation). For those the caller passes both.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from vop.backbones.clip.weights import from_transformers
+from vop.backbones.openai_vocabulary import find_vocabulary, write_tokenizer
 from vop.backbones.preprocessing import FILE, preprocessor_config
 from vop.backbones.sizes import VIT_B_16, VIT_B_32, VIT_L_14, Sizes, TextSizes, TowerSizes, VisionSizes
 from vop.backbones.towers import CLIP
 from vop.converters.checkpoint import read_tensors
 from vop.converters.folder import check_new_folder, new_folder
-from vop.converters.vocabulary import find_vocabulary, write_tokenizer
 from vop.errors import UsageError, VopError, unknown_name
 from vop.utils.files import atomic_write
 from vop.utils.text import count
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import CLIPConfig
 
 Tower = TypeVar("Tower", bound=TowerSizes)
-HEAD_WIDTH = 64  # of an attention head in every CLIP that OpenAI's code builds; the files do not tell it
+HEAD_WIDTH = 64  # of an attention head in every CLIP that OpenAI's code builds; files do not contain it
 ACTIVATIONS = {"quick-gelu": "quick_gelu", "gelu": "gelu"}
 OWN = {
     "ViT-B/32": VIT_B_32,
@@ -39,7 +39,7 @@ OWN = {
     "ViT-L/14": VIT_L_14,
     "ViT-L/14@336px": replace(VIT_L_14, vision=replace(VIT_L_14.vision, image_size=336)),
 }
-# Numbers beside the weights in OpenAI's archives. Files that others derived from them lack these.
+# Numbers beside the weights in OpenAI's archives. Files of other projects lack them.
 _MARKS = ("input_resolution", "context_length", "vocab_size")
 
 _TOP = {
@@ -76,24 +76,24 @@ def import_openai(
     text_heads: int | None = None,
     activation: str | None = None,
 ) -> Path:
-    """Writes OpenAI's CLIP file as a `transformers` CLIP folder, which `find_backbone(out)` opens.
+    """Write OpenAI's CLIP file as a `transformers` CLIP folder. `find_backbone(out)` opens it.
 
     Args:
-        file: a TorchScript archive or a state dict with OpenAI's names; nothing in it is run.
-        out: a folder that does not exist yet, or is empty. It is written atomically.
-        vocabulary: OpenAI's `bpe_simple_vocab_16e6.txt.gz`; by default the one beside `file`. Without any, the folder
-            gets no tokenizer, and the model takes token ids only.
-        heads, text_heads: of the attention in the vision and in the text tower.
-        activation: between the layers of an MLP, "quick-gelu" or "gelu". These three are known for OpenAI's own files,
-            and required for all others.
+        file: a TorchScript archive or a state dict with OpenAI's names. Nothing in it is executed.
+        out: a folder that does not exist yet or is empty. It is written atomically.
+        vocabulary: OpenAI's `bpe_simple_vocab_16e6.txt.gz`; by default the one beside `file`. Without it, the folder
+            has no tokenizer, and the model takes only token ids.
+        heads, text_heads: the numbers of attention heads in the vision and in the text tower.
+        activation: the activation in MLPs, "quick-gelu" or "gelu". These three arguments are known for OpenAI's own
+            files, and required for all others.
 
     Returns:
         `out`.
 
     Raises:
-        UsageError: `file` or `vocabulary` does not exist, or `out` does.
-        VopError: the file is damaged, of another kind, or not a ViT CLIP, or it is not one of OpenAI's own and the
-            heads and the activation are not given; the message says which.
+        UsageError: `file` or `vocabulary` does not exist, or `out` already exists.
+        VopError: the file is damaged or not a ViT CLIP, or it is not one of OpenAI's own and the heads and the
+            activation are not given. The message names the cause.
     """
     file, out = Path(file).expanduser(), Path(out).expanduser()
     check_new_folder(out)
@@ -108,7 +108,7 @@ def import_openai(
 def write_clip_folder(
     state: Mapping[str, Tensor], folder: Path, *, sizes: Sizes, source: str, vocabulary: Path | None
 ) -> None:
-    """Writes weights with OpenAI's names into `folder`, in fp32."""
+    """Write weights with OpenAI's names into `folder`, in fp32."""
     from safetensors.torch import save_file
 
     renamed = {name: tensor.float().contiguous() for name, tensor in to_transformers(state, source=source).items()}
@@ -125,7 +125,7 @@ def write_clip_folder(
 def _known_sizes(
     state: Mapping[str, Tensor], heads: int | None, text_heads: int | None, activation: str | None, *, source: str
 ) -> Sizes:
-    """The sizes of a file: OpenAI's own, or with the given heads and activation."""
+    """Return the sizes of a file: those of OpenAI's own file, or with the given heads and activation."""
     sizes = sizes_from_openai(state, source=source)
     differences = _differences(state, sizes)
     given = {"--heads": heads, "--text-heads": text_heads, "--activation": activation}
@@ -133,15 +133,15 @@ def _known_sizes(
     if len(missing) == len(given):
         if differences:
             raise VopError(
-                f"{source}: not one of OpenAI's own files ({', '.join(OWN)}): {differences}. Its tensors do not say "
-                "how many heads its attention has, nor which activation it was trained with: look both up where the "
-                "file comes from (open_clip: its model configuration; most of its models take gelu), and give "
+                f"{source}: not one of OpenAI's own files ({', '.join(OWN)}): {differences}. The number of attention "
+                "heads and the activation cannot be read from its tensors: look them up where the file comes from "
+                "(open_clip: in the model's configuration; most of its models use gelu), and give "
                 f"--heads N --text-heads N --activation {' or '.join(ACTIVATIONS)}"
             )
         return sizes
     if missing:
         raise UsageError(
-            f"{source}: --heads, --text-heads and --activation go together; {', '.join(missing)} is missing"
+            f"{source}: --heads, --text-heads and --activation must be given together; missing: {', '.join(missing)}"
         )
     if activation not in ACTIVATIONS:
         raise unknown_name("activation", str(activation), ACTIVATIONS)
@@ -162,12 +162,12 @@ def _known_sizes(
 
 def _with(tower: Tower, heads: int | None, activation: str, *, option: str) -> Tower:
     if not isinstance(heads, int) or heads < 1 or tower.width % heads:
-        raise UsageError(f"{option} is {heads!r}; it is a whole number that divides the width, {tower.width}")
+        raise UsageError(f"{option} is {heads!r}; it must be a whole number that divides the width, {tower.width}")
     return replace(tower, heads=heads, activation=ACTIVATIONS[activation])
 
 
 def _differences(state: Mapping[str, Tensor], sizes: Sizes) -> str:
-    """How a file differs from OpenAI's own, in words; empty if it is one of them."""
+    """Return how a file differs from OpenAI's own files; empty if it is one of them."""
     found = _shapes(sizes)
     unlike = {
         name: [f"{what} {found[what]} (not {value})" for what, value in _shapes(own).items() if value != found[what]]
@@ -179,7 +179,7 @@ def _differences(state: Mapping[str, Tensor], sizes: Sizes) -> str:
     marks = dict(zip(_MARKS, (sizes.vision.image_size, sizes.text.positions, sizes.text.vocab_size), strict=True))
     wrong = [name for name, value in marks.items() if name not in state or state[name].flatten().tolist() != [value]]
     if wrong:
-        return f"its shapes are those of {nearest}, but it lacks {', '.join(wrong)}, which OpenAI's archives hold"
+        return f"its shapes are those of {nearest}, but it lacks {', '.join(wrong)} of OpenAI's archives"
     return ""
 
 
@@ -200,7 +200,7 @@ def _shapes(sizes: Sizes) -> dict[str, int]:
 
 
 def _check_names(state: Mapping[str, Tensor], sizes: Sizes, *, source: str) -> None:
-    """Raises a VopError for unknown tensors: ignoring one would leave out a part of the model."""
+    """Raise a VopError for unknown tensors. Without one of them the model would be incomplete."""
     kinds = [f"{a}.{kind}" for a in _IN_LAYER for kind in ("weight", "bias")]
     kinds += ["attn.in_proj_weight", "attn.in_proj_bias"]
     known = {*_TOP, *_PROJECTIONS, *_MARKS}
@@ -209,23 +209,25 @@ def _check_names(state: Mapping[str, Tensor], sizes: Sizes, *, source: str) -> N
     odd = sorted(name for name in state.keys() - known if name.split(".")[-1] != "attn_mask")
     if odd:
         raise VopError(
-            f"{source}: it holds {odd[0]!r}, which a CLIP of OpenAI's form does not have: it is another model"
+            f"{source}: the tensor {odd[0]!r} does not exist in a CLIP of OpenAI's form: this is another model"
         )
 
 
 def sizes_from_openai(state: Mapping[str, Tensor], *, source: str) -> Sizes:
-    """The sizes that the tensors' shapes tell, with heads of width 64 and OpenAI's activation.
+    """Return the sizes from the tensors' shapes, assuming heads of width 64 and OpenAI's activation.
 
     Raises:
-        VopError: a tensor is missing or has another number of dimensions than a ViT CLIP's.
+        VopError: a tensor is missing or has a wrong number of dimensions.
     """
     if "visual.layer1.0.conv1.weight" in state:
-        raise VopError(f"{source}: a ResNet CLIP; only the ViT ones (ViT-B/32, B/16, L/14) are supported")
+        raise VopError(f"{source}: this is a ResNet CLIP; only ViT CLIPs (ViT-B/32, B/16, L/14) are supported")
 
     def shape(name: str, dimensions: int) -> tuple[int, ...]:
         found = tuple(_take(state, name, source=source).shape)
         if len(found) != dimensions or 0 in found:
-            raise VopError(f"{source}: {name} has shape {found}; a ViT CLIP's has {count('dimension', dimensions)}")
+            raise VopError(
+                f"{source}: {name} has the shape {found}; in a ViT CLIP it has {count('dimension', dimensions)}"
+            )
         return found
 
     def tower(prefix: str, width: int) -> dict[str, Any]:
@@ -240,7 +242,7 @@ def sizes_from_openai(state: Mapping[str, Tensor], *, source: str) -> Sizes:
     patches = shape("visual.positional_embedding", 2)[0] - 1
     grid = round(patches**0.5)
     if grid < 1 or grid * grid != patches:
-        raise VopError(f"{source}: visual.positional_embedding is for {count('patch', patches)}, which make no square")
+        raise VopError(f"{source}: visual.positional_embedding has {count('patch', patches)}; it must be a square")
     vocab_size, text_width = shape("token_embedding.weight", 2)
     return Sizes(
         vision=VisionSizes(
@@ -257,7 +259,7 @@ def sizes_from_openai(state: Mapping[str, Tensor], *, source: str) -> Sizes:
 
 
 def to_transformers(state: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:
-    """Renames OpenAI's weights to those of a `transformers` CLIPModel. Extra tensors are dropped."""
+    """Convert OpenAI's weights to those of a `transformers` CLIPModel. Extra tensors are dropped."""
     theirs = {new: _take(state, old, source=source) for old, new in _TOP.items()}
     theirs |= {new: _take(state, old, source=source).T for old, new in _PROJECTIONS.items()}
     for prefix, tower in _TOWERS.items():
@@ -274,8 +276,8 @@ def to_transformers(state: Mapping[str, Tensor], *, source: str) -> dict[str, Te
 
 def _take(state: Mapping[str, Tensor], name: str, *, source: str) -> Tensor:
     if name not in state:
-        near = ", ".join(sorted(state)[:3])
-        raise VopError(f"{source}: no tensor {name!r}, which OpenAI's ViT CLIP files have; it holds {near}, …")
+        some = ", ".join(sorted(state)[:3])
+        raise VopError(f"{source}: the tensor {name!r} of OpenAI's ViT CLIP files is missing; found {some}, …")
     return state[name]
 
 
@@ -291,7 +293,8 @@ def _check_shapes(renamed: Mapping[str, Tensor], sizes: Sizes, *, source: str) -
     for name, tensor in wanted.items():
         if ours[name].shape != tensor.shape:
             raise VopError(
-                f"{source}: {name} has shape {tuple(ours[name].shape)}; the other tensors ask for {tuple(tensor.shape)}"
+                f"{source}: {name} has the shape {tuple(ours[name].shape)}; the other tensors need "
+                f"{tuple(tensor.shape)}"
             )
 
 

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 # PyTorch and PyAV are imported only where a name that needs them is used.
-_HOMES = {
+_MODULES = {
     "Dataset": "vop.datasets.types",
     "EpochSampler": "vop.datasets.loading",
     "FrameStore": "vop.datasets.frames",
@@ -46,6 +46,6 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'vop.datasets' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -1,8 +1,8 @@
-"""ActivityNet Captions (Krishna et al., ICCV 2017) for paragraph retrieval: all sentences of a video are one text.
+"""ActivityNet Captions (Krishna et al., ICCV 2017) for paragraph retrieval: all sentences of a video form one text.
 
-Files, anywhere below the root: `train.json` and `val_1.json` (an object: id to `sentences`), beside each optionally
-`train_ids.json` and `val_ids.json` (lists of ids), and the videos, named by id (`v_….mp4`). By the usual protocol
-`val_1` is the test split, and there is no validation split; see `with_validation`.
+Files, anywhere below the root: `train.json` and `val_1.json` (an object: id to `sentences`), optionally
+`train_ids.json` and `val_ids.json` beside them (lists of ids), and the videos, named by id (`v_….mp4`). In the usual
+protocol `val_1` is the test split, and there is no validation split; see `with_validation`.
 
 The published lists name 10,024 and 4,926 videos, of which 10,009 and 4,917 have sentences.
 """
@@ -20,10 +20,10 @@ _LISTS = {"train": "train_ids.json", "test": "val_ids.json"}
 
 
 def read(name: str, root: Path | None, *, videos: Path | None = None) -> Dataset:
-    """`activitynet` from its published files: the splits that are there.
+    """Read `activitynet` from its published files. Only the splits whose files exist are returned.
 
     Raises:
-        DataError: a file is missing or not in its published form.
+        DataError: a file is missing or does not have its published format.
     """
     benchmark = Benchmark(name, root, videos=videos)
     for split, path in benchmark.each(_CAPTIONS):

@@ -1,4 +1,4 @@
-"""Shared by the readers of benchmarks: published files, lists of ids, and splits of (video id, caption) pairs."""
+"""Helpers for the readers of benchmarks: published files, lists of ids, and splits of (video id, caption) pairs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ADJECTIVES = {"train": "training", "val": "validation", "test": "test"}
 
 
 def read_ids(path: Path) -> list[str]:
-    """The ids of a list: one a line or, in a `.json` file, a list of texts.
+    """Return the ids in a list file: one per line or, in a `.json` file, a list of strings.
 
     Raises:
         DataError: an id is listed twice, or the list is empty.
@@ -35,19 +35,19 @@ def unique(path: Path, ids: Sequence[tuple[str, str]]) -> list[str]:
         if not video_id.strip():
             raise DataError(f"{path}: {place}: the id is {video_id!r}")
         if video_id in first:
-            raise DataError(f"{path}: {place}: {video_id!r} is listed again, after {first[video_id]}")
+            raise DataError(f"{path}: {place}: {video_id!r} is listed twice, first at {first[video_id]}")
         first[video_id] = place
     if not first:
-        raise DataError(f"{path}: there is no id in it")
+        raise DataError(f"{path}: the file contains no ids")
     return list(first)
 
 
 class Benchmark:
-    """A benchmark's data set while it is read from the files that its authors published.
+    """Builder of a benchmark's data set from the files that its authors published.
 
     Args:
-        name: of the data set.
-        root: the folder of the files, which may lie in sub-folders.
+        name: the data set's name.
+        root: the folder of the files, which may be in sub-folders.
         videos: the folder of the videos, if it differs from `root`.
 
     Attributes:
@@ -73,7 +73,7 @@ class Benchmark:
         """Like `find`, but raises a DataError if the file does not exist."""
         found = self.find(file)
         if found is None:
-            raise DataError(f"{self.root}: there is no {file} in this folder or below it")
+            raise DataError(f"{self.root}: no {file} in this folder or below it")
         return found
 
     def each(self, files: Mapping[str, str], *, beside: Path | None = None) -> Iterator[tuple[str, Path]]:
@@ -84,10 +84,10 @@ class Benchmark:
         """
         found = {split: self.find(file, beside=beside) for split, file in files.items()}
         if not any(found.values()):
-            raise DataError(f"{self.root}: there is no {', no '.join(files.values())} in this folder or below it")
+            raise DataError(f"{self.root}: no {', no '.join(files.values())} in this folder or below it")
         for split, path in found.items():
             if path is None:
-                self.notes.append(f"no {split} split: there is no {files[split]}")
+                self.notes.append(f"no {split} split: {files[split]} does not exist")
             else:
                 yield split, path
 
@@ -103,10 +103,10 @@ class Benchmark:
         """Add a split. Empty captions and listed videos without a caption are left out; notes count them.
 
         Args:
-            source: the file that `pairs` are from, for messages.
+            source: the file of `pairs`, for messages.
             listing: the file of the split's ids; its order is that of the videos. Captions of other videos belong to
                 other splits. Without it the split has all videos, in the order of their captions.
-            read: gives the ids of `listing`.
+            read: the function that reads the ids in `listing`.
 
         Raises:
             DataError: the split would be empty.
@@ -117,7 +117,7 @@ class Benchmark:
         captioned = {video_id for video_id, _ in filled}
         ids = [video_id for video_id in listed if video_id in captioned]
         if not ids:
-            raise _nothing_left(source, listing, list(listed))
+            raise _empty_split_error(source, listing, list(listed))
         if len(filled) < len(wanted):
             self.notes.append(f"{count('empty caption', len(wanted) - len(filled))} left out of {split}")
         if len(ids) < len(listed):
@@ -139,9 +139,9 @@ class Benchmark:
         return Dataset(self.name, self._splits, notes=(*self.notes, *overlaps(self._splits)))
 
 
-def _nothing_left(source: Path, listing: Path | None, listed: list[str]) -> DataError:
+def _empty_split_error(source: Path, listing: Path | None, listed: list[str]) -> DataError:
     if listing is None:
-        return DataError(f"{source}: there is no caption in it")
+        return DataError(f"{source}: the file contains no captions")
     return DataError(
         f"{listing}: none of its {count('video', len(listed))} has a caption in {source}, for example {listed[0]!r}; "
         "do the two files belong together?"

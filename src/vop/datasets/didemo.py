@@ -1,9 +1,9 @@
-"""DiDeMo (Hendricks et al., ICCV 2017) for paragraph retrieval: all descriptions of a video are one text.
+"""DiDeMo (Hendricks et al., ICCV 2017) for paragraph retrieval: all descriptions of a video form one text.
 
-Files, anywhere below the root: `train_data.json`, `val_data.json`, `test_data.json` (lists of `video` and
-`description`, several of a video), beside each optionally `train_list.txt` and so on (the ids of a split, one a line),
-and the videos. The descriptions are joined in the order of their file, as published code does, not in that of their
-`times`; no moment is cut out, the whole video is used.
+Files, anywhere below the root: `train_data.json`, `val_data.json`, `test_data.json` (lists of objects with `video` and
+`description`; a video may have several), optionally `train_list.txt` and so on beside them (the ids of a split, one per
+line), and the videos. The descriptions are joined in the order of their file, as in published code, not in the order of
+their `times`. The whole video is used, not single moments.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _DATA = {"train": "train_data.json", "val": "val_data.json", "test": "test_data.
 
 
 def read(name: str, root: Path | None, *, videos: Path | None = None) -> Dataset:
-    """`didemo` from its published files: the splits that are there.
+    """Read `didemo` from its published files. Only the splits whose files exist are returned.
 
     Raises:
-        DataError: a file is missing or not in its published form.
+        DataError: a file is missing or does not have its published format.
     """
     benchmark = Benchmark(name, root, videos=videos)
     for split, path in benchmark.each(_DATA):

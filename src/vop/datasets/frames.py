@@ -40,7 +40,7 @@ class FrameStore:
 
     With `cache`, a folder, each video is decoded only once. The cache has one safetensors file per video, of about
     `num_frames * 3 * size * size` bytes. Its name depends on the path, size and modification time of the video file.
-    A cache file is checked when it is read, and written again if it is damaged.
+    A cache file is checked when it is read, and replaced if it is damaged.
 
     Attributes:
         aspect: as for `decode_frames`.
@@ -91,7 +91,7 @@ class FrameStore:
             path = video.path.resolve()
             state = path.stat()
         except OSError as error:
-            raise VideoError(video.path, "there is no such file") from error
+            raise VideoError(video.path, "the file does not exist") from error
         identity = [str(path), state.st_size, state.st_mtime_ns, self.num_frames, self.size, DECODER_VERSION]
         if self.aspect != DISPLAY:
             identity.append(self.aspect)

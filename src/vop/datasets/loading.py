@@ -100,7 +100,7 @@ class EpochSampler:
     """Batches of indices for one epoch. The order depends only on seed and epoch.
 
     `batch_size` is the size of the global batch. Each of `world_size` ranks takes a slice of it, so the batches are the
-    same on one process and on eight, and `start_batch` resumes an epoch exactly. A last, smaller batch is dropped.
+    same on one process and on eight, and `start_batch` resumes an epoch exactly. A smaller last batch is dropped.
     """
 
     def __init__(

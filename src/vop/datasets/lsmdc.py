@@ -2,7 +2,7 @@
 
 Files, anywhere below the root: `LSMDC16_annos_training.csv`, `LSMDC16_annos_val.csv`,
 `LSMDC16_challenge_1000_publictect.csv`, and the clips, named by id, usually in a sub-folder for each film. The tables
-have no header and no quoting: clip id, four times and a sentence, with tabs in between. A repeated clip id adds
+have no header and no quoting: clip id, four times and a sentence, separated by tabs. A repeated clip id adds
 a caption to its clip.
 """
 
@@ -24,10 +24,10 @@ _COLUMNS = 6
 
 
 def read(name: str, root: Path | None, *, videos: Path | None = None) -> Dataset:
-    """`lsmdc` from its published files: the splits that are there.
+    """Read `lsmdc` from its published files. Only the splits whose files exist are returned.
 
     Raises:
-        DataError: a file is missing or not in its published form.
+        DataError: a file is missing or does not have its published format.
     """
     benchmark = Benchmark(name, root, videos=videos)
     for split, path in benchmark.each(_TABLES):
@@ -43,7 +43,7 @@ def _read_pairs(path: Path) -> list[Pair]:
         fields = line.split("\t", _COLUMNS - 1)
         if len(fields) < _COLUMNS or not fields[0].strip():
             raise DataError(
-                f"{path}: line {number}: expected a clip id, four times and a sentence with tabs in between, "
+                f"{path}: line {number}: expected a clip id, four times and a sentence, separated by tabs, "
                 f"got {line.strip()[:80]!r}"
             )
         pairs.append((fields[0].strip(), one_line(fields[-1])))

@@ -1,7 +1,7 @@
-"""MSVD (Chen and Dolan, ACL 2011) in its usual splits of 1,200, 100 and 670 videos. Every caption is a text.
+"""MSVD (Chen and Dolan, ACL 2011) in its usual splits of 1,200, 100 and 670 videos. Every caption is a separate text.
 
 Files, anywhere below the root: `captions_msvd.json` (an object: id to a list of captions), `train_list.txt`,
-`val_list.txt`, `test_list.txt` (an id a line), and the videos, named by id.
+`val_list.txt`, `test_list.txt` (one id per line), and the videos, named by id.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _LISTS = {"train": "train_list.txt", "val": "val_list.txt", "test": "test_list.t
 
 
 def read(name: str, root: Path | None, *, videos: Path | None = None) -> Dataset:
-    """`msvd` from its published files: the splits whose lists are there.
+    """Read `msvd` from its published files. Only the splits whose lists exist are returned.
 
     Raises:
-        DataError: a file is missing or not in its published form.
+        DataError: a file is missing or does not have its published format.
     """
     benchmark = Benchmark(name, root, videos=videos)
     captions = _captions_file(benchmark)

@@ -1,7 +1,7 @@
 """Readers: one for each format of annotations, found by the data set's name.
 
-A reader is a function `read(name, root, *, videos) -> Dataset`: `root` is the folder behind the colon of the SPEC
-(None if there is none), `videos` the folder of the videos if it is another one.
+A reader is a function `read(name, root, *, videos) -> Dataset`: `root` is the folder after the colon of the SPEC (None
+without a folder), and `videos` the folder of the videos if it is not `root`.
 """
 
 from __future__ import annotations
@@ -64,18 +64,19 @@ def load(
     known = REGISTRY.names()
     if name not in known and path.exists():
         raise DataError(
-            f"{path}: a table ends in {', '.join(TABLE_SUFFIXES[:-1])} or {TABLE_SUFFIXES[-1]}; rename or convert it"
+            f"{path}: the name of a table ends in {', '.join(TABLE_SUFFIXES[:-1])} or {TABLE_SUFFIXES[-1]}; "
+            "rename or convert the file"
         )
     if name not in known:
         raise _unknown(spec, name)
     if video_column or caption_column:
-        raise UsageError(f"{name} has no columns to name; video_column and caption_column are for tables")
+        raise UsageError(f"{name} is not a table: video_column and caption_column apply only to tables")
     root = Path(folder).expanduser() if folder else None
     return reader(name)(name, root, videos=videos)
 
 
 def reader(name: str) -> Reader:
-    """The reader of a benchmark, imported now."""
+    """Import the reader of a benchmark, and return it."""
     return REGISTRY.find(name)
 
 

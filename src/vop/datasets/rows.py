@@ -25,10 +25,8 @@ VIDEO_COLUMNS = (
     *("video_id", "video_name", "vid", "id"),
 )
 DELIMITERS = ",;\t|"
-MAX_ROWS, MAX_CELL_BYTES = (
-    50_000_000,
-    8 * 2**30,
-)  # limits for a Parquet file, where a few bytes can encode any number of rows
+# Limits for a Parquet file, where a few bytes can encode any number of rows.
+MAX_ROWS, MAX_CELL_BYTES = 50_000_000, 8 * 2**30
 JSON_FORMS = (
     'a list of objects ([{"video": …, "caption": …}, …]), an object with one such list, an object that maps '
     "each video to its captions or to an object with them, pandas' to_json, or MSR-VTT's videos and sentences"
@@ -68,7 +66,7 @@ def read_table(path: Path, *, known: Collection[str]) -> Table:
 
 # Columns that always name the video. "id", "vid" and "clip" may hold something else where keys name the videos.
 _PLAIN_NAMES = frozenset(VIDEO_COLUMNS) - {"id", "vid", "clip"}
-_MOST_OF_A_CELL = 2**24  # characters; the default limit of the csv module is too low for lists of captions
+_MAX_CELL_CHARACTERS = 2**24  # characters; the default limit of the csv module is too low for lists of captions
 
 
 def _read_csv(path: Path, known: Collection[str]) -> Table:
@@ -81,11 +79,11 @@ def _read_csv(path: Path, known: Collection[str]) -> Table:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     header: list[str] | None = None
     rows: list[Row] = []
-    usual_limit = csv.field_size_limit(_MOST_OF_A_CELL)  # a setting of the whole process
+    usual_limit = csv.field_size_limit(_MAX_CELL_CHARACTERS)  # a setting of the whole process
     try:
         for values in reader:
             place = f"line {reader.line_num + skipped}"
-            if not any(value.strip() for value in values):  # empty lines that Excel leaves at the end
+            if not any(value.strip() for value in values):  # Excel leaves empty lines at the end
                 continue
             if header is None:
                 header = [value.strip() for value in values]
@@ -96,7 +94,7 @@ def _read_csv(path: Path, known: Collection[str]) -> Table:
                 rows.append((place, dict(zip(header, values, strict=False))))
     except csv.Error as error:
         raise DataError(
-            f"{path}: line {reader.line_num + skipped}: {error}; a quote inside a quoted value is written twice"
+            f"{path}: line {reader.line_num + skipped}: {error}; inside a quoted value, write a quote twice"
         ) from error
     finally:
         csv.field_size_limit(usual_limit)
@@ -254,7 +252,7 @@ def _read_parquet(path: Path) -> Table:
             columns = list(file.schema_arrow.names)
             _check_size(path, file.metadata)
     except damage as error:
-        raise DataError(f"{path}: it cannot be read as Parquet: {error}") from error
+        raise DataError(f"{path}: cannot be read as Parquet: {error}") from error
     _check_header(columns, str(path))
 
     def rows(needed: Sequence[str]) -> list[Row]:
@@ -262,7 +260,7 @@ def _read_parquet(path: Path) -> Table:
             with pyarrow.parquet.ParquetFile(str(path)) as file:
                 found = file.read(columns=list(needed), use_threads=False).to_pylist()
         except damage as error:
-            raise DataError(f"{path}: it cannot be read as Parquet: {error}") from error
+            raise DataError(f"{path}: cannot be read as Parquet: {error}") from error
         return [(f"row {number}", row) for number, row in enumerate(found)]
 
     return Table(columns, rows)

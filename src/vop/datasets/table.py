@@ -39,7 +39,7 @@ _SPLITS = {
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-# How pandas and SQL write a missing value.
+# Missing values as pandas and SQL write them.
 _NULLS = ("nan", "NaN", "None", "null", "NULL", "<NA>", "NaT")
 _STRING = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 _ITEM = rf"\s*(?:{_STRING}|None)\s*"
@@ -84,7 +84,7 @@ def read(
     """
     path = existing_path(path)
     if not path.exists():
-        raise DataError(f"{path}: there is no such file")
+        raise DataError(f"{path}: the file does not exist")
     found: dict[str, _Pairs] = {}
     empty: dict[str, list[str]] = {}
     bare: dict[str, set[str]] = {}
@@ -97,7 +97,7 @@ def read(
                 empty.setdefault(name, []).append(place)
                 bare.setdefault(name, set()).add(video_id)
     if not found:
-        raise DataError(f"{path}: there is no row with a caption in it")
+        raise DataError(f"{path}: no row has a caption")
     splits = {name: pairs.split(name) for name, pairs in found.items()}
     notes = [
         f"{count('empty caption', len(places))} left out of {name}, first {places[0]}" for name, places in empty.items()
@@ -121,8 +121,8 @@ def read_hub(spec: str, *, videos: Path | None = None, **columns: str | None) ->
         folder = snapshot_download(name, repo_type="dataset")
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise DataError(
-            f"{spec}: it cannot be had from the Hugging Face hub ({error}). "
-            "Without a network, give the path of a folder that has it"
+            f"{spec}: cannot be downloaded from the Hugging Face hub ({error}). "
+            "Without a network, give the path of a local copy"
         ) from error
     dataset = read(Path(folder), videos=videos, **columns)
     return Dataset(name, dataset.splits, notes=dataset.notes)
@@ -146,7 +146,7 @@ def _tables(folder: Path) -> list[Path]:
     if not found:
         raise DataError(f"{folder}: there is no {', '.join(TABLE_SUFFIXES)} file in this folder")
     names = ", ".join(str(path.relative_to(folder)) for path in found)
-    raise DataError(f"{folder}: which of {names} is meant? Give the file, or call them train, val and test")
+    raise DataError(f"{folder} holds several tables ({names}): give one of them, or name them train, val and test")
 
 
 def _is_table(path: Path) -> bool:
@@ -186,7 +186,7 @@ def _column(path: Path, role: str, named: str | None, usual: tuple[str, ...], fo
     if guessed is None:
         raise DataError(
             f"{path}: no column looks like the {role}; found: {', '.join(found)}. "
-            f"Name it with {role}_column (--{role}-column), or call it {usual[0]!r}"
+            f"Name it with {role}_column (--{role}-column), or rename it to {usual[0]!r}"
         )
     return guessed
 
@@ -197,7 +197,7 @@ def _guess(usual: tuple[str, ...], found: list[str]) -> str | None:
 
 
 def _video_id(value: Any, place: str, column: str) -> str:
-    if isinstance(value, dict):  # a video column of the hub: a path, perhaps with the bytes
+    if isinstance(value, dict):  # a video column of the Hugging Face hub: a path, perhaps with the bytes
         value = value.get("path")
     if _is_missing(value):
         raise DataError(f"{place}: no video in the column {column!r}")
@@ -211,8 +211,8 @@ def _video_id(value: Any, place: str, column: str) -> str:
     name = nfc(str(value).strip())  # the same video in every Unicode form
     if "\0" in name or max(map(_bytes, name.split("/"))) > MAX_NAME_BYTES or _bytes(name) > MAX_PATH_BYTES:
         raise DataError(
-            f"{place}: the column {column!r} holds {reprlib.repr(name)}, which no file can be called; is it the column "
-            "of the videos? Name that with --video-column"
+            f"{place}: the column {column!r} holds {reprlib.repr(name)}, which cannot be a file name; name the column "
+            "of the videos with --video-column"
         )
     return name
 
@@ -230,7 +230,7 @@ def _is_missing(value: Any) -> bool:
 def _captions(value: Any, place: str, column: str) -> list[str]:
     """Return the captions of a cell, each on one line. A missing caption is an empty string."""
     if isinstance(value, str):
-        value = _listed(value, place, column)
+        value = _parse_list(value, place, column)
     values = (value or [None]) if isinstance(value, list | tuple) else [value]
     captions = []
     for text in values:
@@ -238,15 +238,15 @@ def _captions(value: Any, place: str, column: str) -> list[str]:
             raise DataError(f"{place}: the caption is {reprlib.repr(text)} (column {column!r}), which is not text")
         captions.append("" if _is_missing(text) else " ".join(text.split()))
         if re.search(r"[\ud800-\udfff]", captions[-1]):
-            raise DataError(f"{place}: the caption {captions[-1]!r} (column {column!r}) holds half a character")
+            raise DataError(f"{place}: the caption {captions[-1]!r} (column {column!r}) holds an unpaired surrogate")
     return captions
 
 
-def _listed(text: str, place: str, column: str) -> str | list[Any] | tuple[Any, ...]:
+def _parse_list(text: str, place: str, column: str) -> str | list[Any] | tuple[Any, ...]:
     """Return the list that a text cell holds in JSON or Python syntax; return other text unchanged.
 
     Raises:
-        DataError: the cell looks like a list, but the ends of its captions are ambiguous.
+        DataError: the cell looks like a list, but it is unclear where its captions end.
     """
     cell = text.strip()
     if not cell.startswith(("[", "(", "array(")):

@@ -59,13 +59,15 @@ class Split:
     def _check_captions(self) -> None:
         if len(self.captions) != len(self.targets):
             raise DataError(
-                f"split {self.name}: {count('caption', len(self.captions))}, {count('target', len(self.targets))}"
+                f"split {self.name}: {count('caption', len(self.captions))}, but {count('target', len(self.targets))}"
             )
         for row, (caption, target) in enumerate(zip(self.captions, self.targets, strict=True)):
             if not caption.strip():
                 raise DataError(f"split {self.name}: caption {row} is empty")
             if not 0 <= target < len(self.videos):
-                raise DataError(f"split {self.name}: caption {row} points at video {target} of {len(self.videos)}")
+                raise DataError(
+                    f"split {self.name}: the target of caption {row} is {target}; give 0 to {len(self.videos) - 1}"
+                )
         bare = set(range(len(self.videos))) - set(self.targets)
         if bare:
             raise DataError(f"split {self.name}: the video {self.videos[min(bare)].id!r} has no caption")
@@ -119,7 +121,7 @@ class Dataset:
             raise DataError(f"{self.name}: splits are {', '.join(self.splits)}; known: {', '.join(SPLIT_NAMES)}")
         for name, split in splits.items():
             if split.name != name:
-                raise DataError(f"{self.name}: the split {split.name!r} is filed under {name!r}")
+                raise DataError(f"{self.name}: the split {split.name!r} has the key {name!r}")
         object.__setattr__(self, "splits", MappingProxyType(splits))
         object.__setattr__(self, "notes", tuple(self.notes))
 

@@ -1,10 +1,10 @@
 """Validation of inputs: check all videos of a data set before a long training, and cache their frames.
 
-Some files of a data set are usually broken (an incomplete download, a web page saved under a video's name). A batch
-that misses a video has no good repair: blank frames teach nonsense, fewer items change the loss, substitutes change
-the epoch. So every video is decoded once before training begins, into the cache if there is one. Videos that fail are
-left out of the split and listed, or end the run. Batches of the rest are always full, and the same in every run. If a
-file breaks after this check, its VideoError stops the run, which can be resumed once the file is restored.
+Data sets often contain broken files (an incomplete download, a web page saved under a video's name). A batch cannot
+replace a missing video well: blank frames teach nonsense, fewer items change the loss, other videos change the epoch.
+So every video is decoded once before training begins, into the cache if there is one. Videos that fail are left out of
+the split and listed, or end the run. Batches of the remaining videos are always full, and the same in every run. If a
+file breaks after this check, its VideoError stops the run. The run can be resumed after the file is restored.
 """
 
 from __future__ import annotations
@@ -138,11 +138,11 @@ def readable_part(
     with store.isolated() as safe:
         bad = _bad(_run(split.videos, _touch(safe), workers=workers, progress=progress))
     if bad and (on_bad_video == "fail" or len(bad) == len(split.videos)):
-        raise DataError(_complaint(split, bad, on_bad_video))
+        raise DataError(_unreadable_message(split, bad, on_bad_video))
     return split.keep({video.id for video in split.videos} - {video.id for video in bad}) if bad else split, bad
 
 
-# The next two functions return no frames: those of a whole data set would fill the memory.
+# The next two functions return no frames, because those of a whole data set would fill the memory.
 
 
 def _touch(store: FrameStore) -> Callable[[Video], None]:
@@ -156,7 +156,7 @@ def _read_through(processes: DecodingProcesses, video: Video) -> None:
     processes.call(check_timeline, video.path)
 
 
-def _complaint(split: Split, bad: tuple[FileFailure, ...], on_bad_video: str) -> str:
+def _unreadable_message(split: Split, bad: tuple[FileFailure, ...], on_bad_video: str) -> str:
     lines = first_few([f"{video.path}: {video.reason}" for video in bad])
     remedy = "; --on-bad-video skip leaves them out" if on_bad_video == "fail" else ""
     head = f"{len(bad):,} of {count('video', len(split.videos))} of the split {split.name!r} cannot be read{remedy}:"

@@ -1,8 +1,8 @@
 """The uncertainty of recalls: bootstrap intervals, and a paired test of two models on the same gallery.
 
 Captions of a video are not independent, so **videos** are resampled and swapped, each with all of its captions (a
-cluster bootstrap; the ordinary one if every video has one caption). Ranks against the whole gallery stay the same:
-only the choice of queries varies. Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3
+cluster bootstrap; an ordinary bootstrap if every video has one caption). Every query keeps its rank in the whole
+gallery; only the choice of queries varies. Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3
 (percentile intervals) and chapter 15 (randomisation tests).
 
 Shapes: `v` videos with a caption, `t` texts, `s` resamples; `2` directions (t2v, v2t), `3` recalls (R@1, R@5, R@10).
@@ -59,13 +59,14 @@ class QueryRanks:
             object.__setattr__(self, part, _whole_numbers(part, getattr(self, part), least=least))
         if len(self.t2v) != len(self.targets):
             raise UsageError(
-                f"{count('rank', len(self.t2v))} of texts and {count('target', len(self.targets))}: "
-                "give one for each text"
+                f"{count('rank', len(self.t2v))} of texts, but {count('target', len(self.targets))}: "
+                "give one rank and one target for each text"
             )
         named = len(np.unique(self.targets))
         if len(self.v2t) != named:
             raise UsageError(
-                f"{count('rank', len(self.v2t))} of videos, and texts of {named}: give one for each with a text"
+                f"{count('rank', len(self.v2t))} of videos, but texts of {count('video', named)}: "
+                "give one rank for each video that has a text"
             )
 
     def __repr__(self) -> str:
@@ -86,7 +87,7 @@ class QueryRanks:
         return np.stack([np.bincount(self._video()), np.ones(len(self.v2t))], axis=1)
 
     def _video(self) -> np.ndarray:
-        """Return (t,): the place of each text's video among the videos that have a text."""
+        """Return (t,): the index of each text's video among the videos that have a text."""
         return np.unique(self.targets, return_inverse=True)[1]
 
     def to_dict(self) -> dict[str, list[int]]:
@@ -114,7 +115,7 @@ class Confidence:
 
 @dataclass(frozen=True)
 class Difference:
-    """One recall of two models.
+    """One recall of two models, and the difference.
 
     Attributes:
         first, second: R@K of each, in percent.
@@ -148,7 +149,10 @@ class PairedTest:
     v2t: Mapping[str, Difference]
 
     def to_dict(self) -> dict[str, Any]:
-        """`method` is the second's: `{"method", "level", …, "t2v": {"r1": {"difference", "interval", "p"}, …}, …}`."""
+        """Return `{"method", "level", …, "t2v": {"r1": {"difference", "interval", "p"}, …}, …}`.
+
+        `method` is the name of the second model.
+        """
         facts = {"method": self.names[1], "level": self.level, "resamples": self.resamples, "swaps": self.swaps}
         differences = {
             direction: {name: found.to_dict() for name, found in getattr(self, direction).items()}
@@ -192,12 +196,13 @@ def paired_test(
 
     The interval is computed as in `bootstrap_intervals`, on differences: the same resamples serve both models.
 
-    The p-value tests this null hypothesis: *for every video, independently of the others, it makes no difference
-    to the joint distribution of the results which of the two models gave which of them* (the ranks of the video and of
-    all its captions change places together). Then a video's difference in hits is as likely as its negative. Each of
-    `swaps` random relabellings gives every video's difference a random sign; p is (b + 1) / (swaps + 1), where b of
-    them have a total at least as far from 0 as the one found. Under the null, p is at most a with a probability of at
-    most a, whatever the number of videos. Phipson and Smyth, 2010, "Permutation P-values Should Never Be Zero".
+    The p-value tests this null hypothesis: *swapping the two models' results on any video, independently of the other
+    videos, does not change the joint distribution of all results* (the ranks of the video and of all its captions are
+    swapped together). Then a video's difference in hits is as likely as its negative. Each of `swaps` random
+    relabellings gives every video's difference a random sign. p is (b + 1) / (swaps + 1), where b counts the
+    relabellings whose total is at least as far from 0 as the observed total. Under the null hypothesis, the
+    probability of p <= a is at most a for any number of videos. Phipson and Smyth, 2010, "Permutation P-values Should
+    Never Be Zero".
 
     Args:
         first, second: ranks on the same texts and videos, of one run or of several seeds each; the means of seeds are
@@ -212,7 +217,10 @@ def paired_test(
     _check(level=level, resamples=resamples, swaps=swaps)
     runs, others = _runs(first), _runs(second)
     check_same_gallery(runs[0], others[0])
-    pair = len(others) * _hits(runs), len(runs) * _hits(others)  # means over seeds, kept whole numbers
+    pair = (
+        len(others) * _hits(runs),
+        len(runs) * _hits(others),
+    )  # proportional to the means over seeds, but whole numbers
     queries = len(runs) * len(others) * runs[0].queries()
     change = pair[0] - pair[1]
     interval = _interval(_resampled(change, queries, resamples=resamples, seed=seed), level)
@@ -247,7 +255,7 @@ def check_same_gallery(first: QueryRanks, second: QueryRanks) -> None:
         what = "the captions belong to different videos"
     elif first.fingerprint != second.fingerprint:
         prints = f"fingerprint {first.fingerprint!r} against {second.fingerprint!r}"
-        what = f"the videos or the captions differ, {prints}, although their numbers are equal"
+        what = f"their numbers of videos and captions are equal, but the contents differ, {prints}"
     elif first.tie_rule != second.tie_rule:
         what = f"ties were ranked differently, {first.tie_rule} against {second.tie_rule}"
     else:
@@ -266,7 +274,7 @@ def read_ranks(path: str | Path) -> QueryRanks:
         t2v, v2t, targets = (_entry(document, "ranks", part) for part in (*DIRECTIONS, "targets"))
         fingerprint, tie_rule, name = (str(_entry(document, key)) for key in ("fingerprint", "tie_rule", "method"))
         return QueryRanks(t2v, v2t, targets, fingerprint=fingerprint, tie_rule=tie_rule, name=name)
-    except (OSError, ValueError) as error:  # not readable, not JSON, or JSON of something else
+    except (OSError, ValueError) as error:  # unreadable, not JSON, or another JSON document
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(
             f"{path} is not a report of an evaluation ({reason}): write one with "
@@ -300,7 +308,7 @@ def _times_drawn(generator: np.random.Generator, rows: int, videos: int) -> np.n
 
 
 def _p_values(change: np.ndarray, *, swaps: int, seed: int) -> np.ndarray:
-    """Return two-sided p-values (2, 3) of differences in hits (v, 2, 3). Totals are integers, so equal ones tie."""
+    """Return two-sided p-values (2, 3) of differences in hits (v, 2, 3). Totals are integers, so equal totals tie."""
     generator = np.random.default_rng(seed)
     flat = change.reshape(len(change), -1)  # (v, 6)
     found = np.abs(flat.sum(axis=0))
@@ -340,10 +348,10 @@ def _whole_numbers(part: str, values: Any, *, least: int) -> np.ndarray:
     numbers = np.asarray(values)
     if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or not len(numbers):
         kind = f"{numbers.dtype} of shape {numbers.shape}"
-        raise UsageError(f"{part} is {kind}: give a list of whole numbers, one at least")
+        raise UsageError(f"{part} is {kind}: give a list of one or more whole numbers")
     numbers = numbers.astype(np.int64)
     if numbers.min() < least:
-        raise UsageError(f"{part} has a {numbers.min()}: allowed are {least} and more")
+        raise UsageError(f"{part} contains {numbers.min()}: every value must be {least} or more")
     return numbers
 
 

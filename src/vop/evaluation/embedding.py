@@ -116,16 +116,16 @@ def embed_split(
     with _inference(model):
         by_id, skipped = _embed_videos(model, split.videos, store, batch_size, workers, on_bad_video, progress)
         if not by_id:
-            first = f", the first: {skipped[0].path}: {skipped[0].reason}" if skipped else ""
+            first = f"; the first failure: {skipped[0].path}: {skipped[0].reason}" if skipped else ""
             raise DataError(
                 f"none of the {count('video', len(split.videos))} of split {split.name!r} could be read{first}"
             )
         kept = split.keep(set(by_id)) if skipped else split
         texts = embed_texts(model, kept.captions, batch_size=8 * batch_size, progress=progress)
     videos = torch.stack([by_id[video.id] for video in kept.videos])
-    if (together := _pairwise(model)) is None:
+    if (pairwise := _pairwise(model)) is None:
         return SplitEmbeddings(kept, texts, videos, skipped)
-    return SplitEmbeddings(kept, texts, videos, skipped, together.score, cosines=together.head.scaled)
+    return SplitEmbeddings(kept, texts, videos, skipped, pairwise.score, cosines=pairwise.head.scaled)
 
 
 def embed_texts(model: Embedder, texts: Sequence[str], *, batch_size: int = 256, progress: Progress = silent) -> Tensor:
@@ -133,8 +133,8 @@ def embed_texts(model: Embedder, texts: Sequence[str], *, batch_size: int = 256,
     if not texts:
         raise DataError("there are 0 captions to embed: check the split")
     distinct = list(dict.fromkeys(texts))
-    together = _pairwise(model)
-    embed = together.text_features if together else model.embed_tokens
+    pairwise = _pairwise(model)
+    embed = pairwise.text_features if pairwise else model.embed_tokens
     parts = []
     with _inference(model):
         for start in range(0, len(distinct), batch_size):
@@ -158,8 +158,8 @@ def _embed_videos(
     by_id: dict[str, Tensor] = {}
     skipped: list[FileFailure] = []
     batch: list[tuple[Video, Tensor]] = []
-    together = _pairwise(model)
-    embed = together.frame_features if together else model.embed_frames
+    pairwise = _pairwise(model)
+    embed = pairwise.frame_features if pairwise else model.embed_frames
 
     def embed_batch() -> None:
         pixels = torch.stack([frames for _, frames in batch])  # (n, f, 3, h, w)
@@ -197,7 +197,7 @@ def _inference(model: Embedder) -> Iterator[None]:
     if module is not None:
         module.eval()
     try:
-        with torch.no_grad():  # not inference_mode: what a model caches must stay good for training
+        with torch.no_grad():  # not inference_mode: training must be able to use what a model caches
             yield
     finally:
         if module is not None:

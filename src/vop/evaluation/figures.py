@@ -76,11 +76,13 @@ def contact_sheet(
         The path.
 
     Raises:
-        UsageError: there is nothing to draw, or frames have another shape or type.
+        UsageError: there are no rows, a row has no clips, or frames have another shape or type.
     """
     if not rows or not all(row.clips for row in rows):
+        empty = sum(not row.clips for row in rows)
         raise UsageError(
-            f"{count('row', len(rows))}, of which some may lack clips: give at least one row, each with a clip"
+            f"{count('row', len(rows))}, {empty} of them without clips: give at least one row, and at least "
+            "one clip in each row"
         )
     strips = [[film_strip(clip.frames, max_frames=max_frames) for clip in row.clips] for row in rows]
     column = max(_LEAST_COLUMN, *(strip.width for line in strips for strip in line)) + 2 * _BORDER
@@ -204,15 +206,15 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: 
             continue
         if lines[-1]:
             lines.append("")
-        for letter in word:
-            if lines[-1] and font.getlength(lines[-1] + letter) > width:
+        for character in word:
+            if lines[-1] and font.getlength(lines[-1] + character) > width:
                 lines.append("")
-            lines[-1] += letter
+            lines[-1] += character
     return lines
 
 
 def _font(size: int, text: str = "") -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return Pillow's default font, or a common system font for letters that it lacks."""
+    """Return Pillow's default font, or a common system font if the text has characters that it lacks."""
     if not text.translate(_IN_DEFAULT_FONT).isascii():
         for name in ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arial.ttf"):
             with suppress(OSError):

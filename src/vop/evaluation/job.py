@@ -1,4 +1,4 @@
-"""`vop.evaluate`: a model on a split of a data set. Embed, rank, rescore, report."""
+"""`vop.evaluate`: evaluate a model on a split of a data set."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ def evaluate(
     write_card: str | Path | None = None,
     progress: Progress = silent,
 ) -> EvaluationReport:
-    """Ranks one split of a data set in both directions, as `vop evaluate` does.
+    """Rank one split of a data set in both directions, as `vop evaluate` does.
 
     Args:
-        model: an open model, or what `vop.load` opens: a run, a CLIP folder, a hub id, or "mini".
-        data: a SPEC (`msrvtt-9k:/data/msrvtt`, `test.csv`), or a data set that has been read already.
-        split: "test", "val" or "train". By default the only split there is, or else "test".
-        videos, video_column, caption_column: as for `vop.datasets.load`, where `data` is a SPEC.
-        backbone, num_frames: as for `vop.load`, where `model` is a name.
-        precision: "auto", "bf16" or "fp32", where `model` is a name; an open model computes in its own.
-        cache: a folder of decoded frames, which is read and completed.
+        model: a loaded model, or a name for `vop.load`: a run, a CLIP folder, a hub id, or "mini".
+        data: a SPEC (`msrvtt-9k:/data/msrvtt`, `test.csv`), or a `Dataset`.
+        split: "test", "val" or "train". By default the only split, or "test" if there are several.
+        videos, video_column, caption_column: as for `vop.datasets.load`, if `data` is a SPEC.
+        backbone, num_frames: as for `vop.load`, if `model` is a name.
+        precision: "auto", "bf16" or "fp32", if `model` is a name; a loaded model keeps its own.
+        cache: a folder for decoded frames. Existing ones are reused, missing ones added.
         aspect: as for `vop.read_frames`; by default as in the model's training.
         batch_size: videos per forward pass.
         on_bad_video: "skip" leaves unreadable videos out and lists them; "fail" stops.
-        bank_videos: how many training videos, with a caption each, are QB-Norm's bank. 0, or a data set that has no
-            training split or is evaluated on it, leaves QB-Norm out.
-        write_card: the model's run. Its README.md and config.json receive the results.
+        bank_videos: the number of training videos, each with one caption, in QB-Norm's bank. QB-Norm is left out if
+            it is 0, if the data set has no training split, or if the training split is evaluated.
+        write_card: the model's run folder. The results are added to its README.md and config.json.
 
     Raises:
         UsageError: a name or a value is not allowed.
@@ -75,7 +75,7 @@ def evaluate(
     if not isinstance(model, TextVideoModel):
         model = open_model(model, backbone=backbone, num_frames=num_frames, precision=precision)
     elif backbone is not None or num_frames is not None or precision != "auto":
-        raise UsageError("backbone, num_frames and precision are for a model that is given by its name")
+        raise UsageError("backbone, num_frames and precision apply only to a model that is given by name")
     if write_card is not None:
         _check_card(write_card, model)
     model.check_vocabulary()  # before every video is decoded
@@ -102,16 +102,16 @@ def evaluate(
 
 def _check_card(folder: str | Path, model: TextVideoModel) -> None:
     if not (Path(folder).is_dir() and is_run(Path(folder))):
-        raise UsageError(f"{folder} is not a run's folder: only a run has a card to write results into")
+        raise UsageError(f"{folder} is not a run folder: only the folder of a run has a model card for results")
     if model.num_frames != model.trained_frames:
         raise UsageError(
-            f"num_frames is {model.num_frames}, the run has {model.trained_frames}: its card takes results of the run "
-            "as it is"
+            f"num_frames is {model.num_frames}, but the run was trained with {model.trained_frames}: its card "
+            "holds only results with that number"
         )
 
 
 def _results(report: EvaluationReport) -> dict[str, Any]:
-    """The results of an evaluation for a card."""
+    """Return the results of an evaluation for the model card."""
     return {
         **report.metrics.to_dict(),
         "rsum": report.metrics.rsum,
@@ -124,14 +124,14 @@ def _results(report: EvaluationReport) -> dict[str, Any]:
 
 
 def default_split(data: Dataset) -> str:
-    """The only split there is, or else "test"."""
+    """Return the name of the only split, or "test" if there are several."""
     return next(iter(data.splits)) if len(data.splits) == 1 else "test"
 
 
 def open_model(
     name: str | Path, *, backbone: str | None = None, num_frames: int | None = None, precision: str = "auto"
 ) -> TextVideoModel:
-    """`vop.load` in the precision that evaluations compute in."""
+    """Load a model with the dtype that `precision` selects on this device."""
     dtype = resolve_precision(precision, default_device())
     return load_model(name, backbone=backbone, num_frames=num_frames, dtype=dtype)
 
@@ -148,15 +148,15 @@ def evaluate_split(
     facts: ReportFacts | None = None,
     progress: Progress = silent,
 ) -> EvaluationReport:
-    """Embeds a split and reports both directions' metrics.
+    """Embed a split, and report the metrics of both directions.
 
     Args:
-        model: embeds; see `vop.evaluation.embedding`.
+        model: the model that embeds texts and videos.
         split: the texts and the gallery.
-        store: decodes or reads frames.
+        store: loads frames.
         batch_size, workers, on_bad_video, progress: as for `embed_split`.
         bank: training queries for QB-Norm (never of the evaluated split); without it, QB-Norm is left out.
-        facts: of the model and the data.
+        facts: facts about the model and the data, for the report.
 
     Raises:
         VideoError, DataError, UsageError: as for `embed_split`.
@@ -189,18 +189,18 @@ def report_from_embeddings(
     rescore: bool = True,
     notes: tuple[str, ...] = (),
 ) -> EvaluationReport:
-    """The report on embeddings that have been computed already.
+    """Return the report for computed embeddings.
 
     Args:
         embedded: the readable part of the split.
         listed: the whole split.
         bank: embeddings of training queries for QB-Norm.
-        facts: of the model and the data.
-        temperature: of the dual softmax.
-        beta: of QB-Norm.
+        facts: facts about the model and the data, for the report.
+        temperature: the temperature of the dual softmax.
+        beta: the inverse temperature of QB-Norm.
         tie_rule: see `retrieval_metrics`.
-        rescore: by dual softmax, and with a bank by QB-Norm.
-        notes: beside those of `facts`.
+        rescore: whether to add dual softmax and, with a bank, QB-Norm.
+        notes: further notes for the report.
     """
     facts = facts or ReportFacts()
     metrics = embedded.metrics(tie_rule=tie_rule)
@@ -257,7 +257,7 @@ def _rescored(
 
 
 def report_facts(model: TextVideoModel, dataset: Dataset, *, aspect: str = DISPLAY) -> ReportFacts:
-    """The facts of the model and the data for a report."""
+    """Return the facts about the model and the data for a report."""
     card: Mapping[str, Any] = model.card
     return ReportFacts(
         method=model.method_name if model.head_name == MEAN else f"{model.method_name}/{model.head_name}",
@@ -284,12 +284,12 @@ def report_facts(model: TextVideoModel, dataset: Dataset, *, aspect: str = DISPL
 def _frame_notes(model: TextVideoModel) -> tuple[str, ...]:
     if model.num_frames == model.trained_frames or not model.trainable():
         return ()
-    note = f"tuned with {count('frame', model.trained_frames)} a video, evaluated with {model.num_frames}"
-    return (f"{note}; its tables of frame positions are interpolated" if model.frame_tables() else note,)
+    note = f"tuned with {count('frame', model.trained_frames)} per video, evaluated with {model.num_frames}"
+    return (f"{note}; its frame positions are interpolated" if model.frame_tables() else note,)
 
 
 def _sample(split: Split, most: int) -> Split:
-    """At most `most` videos, drawn by a fixed seed, with the first caption of each."""
+    """Return at most `most` videos, drawn with a fixed seed, each with its first caption."""
     rows = np.random.default_rng(0).permutation(len(split.videos))[:most]
     chosen = sorted(int(row) for row in rows)
     return Split(

@@ -1,12 +1,12 @@
 """Retrieval metrics in both directions, R@1, R@5, R@10, median and mean rank, and the ranks they come from.
 
-The rank of a query is one plus the number of *wrong* items placed before its best-placed right item. Ties follow
-the `pessimistic` rule by default: a right item that ties with wrong ones is placed after them, so that constant
-scores give R@1 = 0; `optimistic` places it before them. A query's other right items are never wrong ones. Ranks are
-counted block by block: no full matrix is made and nothing is sorted.
+The rank of a query is one plus the number of *wrong* items that rank before its best right item. Ties follow the
+`pessimistic` rule by default: a right item that ties with wrong ones is placed after them, so that constant scores
+give R@1 = 0; `optimistic` places it before them. Other right items of a query do not count as wrong. Ranks are
+counted block by block, without a full matrix and without sorting.
 
-With several captions per video, text-to-video (t2v) ranks every caption on its own and video-to-text (v2t) takes
-each video's best-placed caption; videos without a caption are wrong items for t2v and no queries for v2t.
+With several captions per video, text-to-video (t2v) ranks every caption on its own, and video-to-text (v2t) uses
+each video's best caption. Videos without a caption are wrong items for t2v, but not queries for v2t.
 
 Shapes: `t` texts, `v` videos, `d` width, `q` queries of a block, `g` items of the gallery, `p` right pairs.
 """
@@ -57,7 +57,7 @@ class DirectionMetrics:
     Attributes:
         r1, r5, r10: percentage of queries with rank 1, up to 5, up to 10.
         mdr, mnr: median and mean rank, from 1.
-        queries, gallery: how many queries there were, and how many items each was ranked against.
+        queries, gallery: the number of queries, and of the items that each was ranked against.
         ranks: (queries,) int64, the rank of every query, in order (for v2t: of the videos that have a caption).
     """
 
@@ -72,7 +72,7 @@ class DirectionMetrics:
 
     @classmethod
     def from_ranks(cls, ranks: np.ndarray, *, gallery: int) -> DirectionMetrics:
-        """Metrics of `ranks` (queries,), each from 1 to `gallery`."""
+        """Return the metrics of `ranks` (queries,), each from 1 to `gallery`."""
         r1, r5, r10 = (100.0 * int(np.sum(ranks <= k)) / len(ranks) for k in (1, 5, 10))
         mdr, mnr = float(np.median(ranks)), float(np.mean(ranks))
         return cls(r1, r5, r10, mdr, mnr, queries=len(ranks), gallery=gallery, ranks=ranks)
@@ -83,7 +83,7 @@ class DirectionMetrics:
 
 @dataclass(frozen=True)
 class RetrievalMetrics:
-    """Both directions' metrics, how many texts and videos took part, and the tie rule that was used."""
+    """Metrics of both directions, the numbers of texts and videos, and the tie rule."""
 
     t2v: DirectionMetrics
     v2t: DirectionMetrics
@@ -93,11 +93,11 @@ class RetrievalMetrics:
 
     @property
     def rsum(self) -> float:
-        """R@1, R@5 and R@10 of both directions, added up."""
+        """Sum of R@1, R@5 and R@10 of both directions."""
         return sum(way.r1 + way.r5 + way.r10 for way in (self.t2v, self.v2t))
 
     def to_dict(self) -> MetricsDict:
-        """Plain numbers: `{"t2v": {"r1", "r5", "r10", "mdr", "mnr"}, "v2t": {…}, "texts", "videos", "tie_rule"}`."""
+        """Return `{"t2v": {"r1", "r5", "r10", "mdr", "mnr"}, "v2t": {…}, "texts", "videos", "tie_rule"}`."""
         return {
             "t2v": self.t2v.to_dict(),
             "v2t": self.v2t.to_dict(),
@@ -114,17 +114,17 @@ def retrieval_metrics(
     tie_rule: str = "pessimistic",
     block_bytes: int = BLOCK_BYTES,
 ) -> RetrievalMetrics:
-    """Metrics of a text x video matrix of scores, higher is better.
+    """Return the metrics of a text x video matrix of scores; higher is better.
 
     Args:
         similarity: (texts, videos), a tensor (on any device) or an array.
         targets: (texts,), the index of each text's video; without it, text i belongs to video i.
         tie_rule: the place of a right item that ties with wrong ones: `pessimistic`, after them (constant scores
             give R@1 = 0), or `optimistic`, before them.
-        block_bytes: about how much memory the comparisons of a block take.
+        block_bytes: approximate memory for the comparisons of a block.
 
     Raises:
-        UsageError: the matrix is not two-dimensional and real, is empty, or holds NaN; targets do not fit it.
+        UsageError: the matrix is not two-dimensional and real, is empty, or holds NaN; or the targets do not match it.
     """
     matrix = _real_matrix("similarity", similarity)
     indices = _targets(targets, texts=matrix.shape[0], videos=matrix.shape[1]).to(matrix.device)
@@ -140,16 +140,16 @@ def metrics_from_embeddings(
     tie_rule: str = "pessimistic",
     block_bytes: int = BLOCK_BYTES,
 ) -> RetrievalMetrics:
-    """Metrics of dot products between embeddings; never holds the text x video matrix.
+    """Return the metrics of dot products between embeddings, without the text x video matrix in memory.
 
     Args:
         texts: (texts, d).
         videos: (videos, d), on the same device.
         targets, tie_rule: as for `retrieval_metrics`.
-        block_bytes: about how much memory the scores of a block take.
+        block_bytes: approximate memory for the scores of a block.
 
     Raises:
-        UsageError: shapes, values or targets that do not fit each other.
+        UsageError: the shapes, values or targets do not match.
     """
     texts, videos = _real_matrix("texts", texts), _real_matrix("videos", videos)
     if texts.shape[1] != videos.shape[1]:
@@ -182,7 +182,7 @@ def _real_matrix(name: str, matrix: Tensor | np.ndarray) -> Tensor:
         kind = f"{tensor.dtype} of shape {tuple(tensor.shape)}"
         raise UsageError(f"{name} is {kind}: give a real matrix with two dimensions")
     if tensor.numel() == 0:
-        raise UsageError(f"{name} has shape {tuple(tensor.shape)}: at least one text and one video are needed")
+        raise UsageError(f"{name} has shape {tuple(tensor.shape)}: give at least one text and one video")
     return tensor
 
 
@@ -190,7 +190,8 @@ def _targets(targets: Targets | None, *, texts: int, videos: int) -> Tensor:
     if targets is None:
         if texts != videos:
             raise UsageError(
-                f"{count('text', texts)} and {count('video', videos)} are not pairs: say each text's video by targets="
+                f"{count('text', texts)} and {count('video', videos)} do not form pairs: give the index of each text's "
+                "video as targets="
             )
         return torch.arange(texts)
     plain = targets.detach().cpu().numpy() if isinstance(targets, Tensor) else np.asarray(targets)
@@ -203,7 +204,7 @@ def _targets(targets: Targets | None, *, texts: int, videos: int) -> Tensor:
         )
     outside = indices[(indices < 0) | (indices >= videos)]
     if len(outside):
-        raise UsageError(f"target {int(outside[0])} is not a video: allowed are 0 to {videos - 1}")
+        raise UsageError(f"target {int(outside[0])} is not the index of a video: give 0 to {videos - 1}")
     return indices
 
 
@@ -216,7 +217,7 @@ class Ranks(NamedTuple):
     Attributes:
         t2v: (t,), the rank of every text's video among all videos.
         v2t: (videos with a text,), the rank of each video's best-placed text among all texts.
-        queried: (videos with a text,), the ascending indices of the videos that `v2t` is about.
+        queried: (videos with a text,), the ascending indices of the videos in `v2t`.
     """
 
     t2v: Tensor
@@ -225,7 +226,7 @@ class Ranks(NamedTuple):
 
 
 class _Scores(NamedTuple):
-    """Where one direction's scores come from: `rows` turns ascending query indices (q,) into scores (q, g)."""
+    """Source of one direction's scores: `rows` turns ascending query indices (q,) into scores (q, g)."""
 
     rows: Callable[[Tensor], Tensor]
     scratch: bool  # whether a block's scores may be overwritten
@@ -246,13 +247,13 @@ class _Pairs(NamedTuple):
 def ranks_from_similarity(
     similarity: Tensor, targets: Tensor, *, tie_rule: str = "pessimistic", block_bytes: int = BLOCK_BYTES
 ) -> Ranks:
-    """Ranks in both directions from a text x video matrix.
+    """Return the ranks in both directions from a text x video matrix.
 
     Args:
-        similarity: (t, v), higher is better; any real type, compared as it is.
+        similarity: (t, v), higher is better; of any real type.
         targets: (t,) int64, the index of each text's video.
         tie_rule: one of `TIE_RULES`.
-        block_bytes: about how much memory the scores of a block take.
+        block_bytes: approximate memory for the scores of a block.
 
     Raises:
         UsageError: a score is not a number, or the tie rule is unknown.
@@ -276,17 +277,17 @@ def ranks_from_embeddings(
     tie_rule: str = "pessimistic",
     block_bytes: int = BLOCK_BYTES,
 ) -> Ranks:
-    """Ranks in both directions by dot products, in blocks: memory grows with t + v, not with t x v.
+    """Return the ranks in both directions by dot products, in blocks: memory grows with t + v, not with t x v.
 
     Embeddings below float32 are multiplied in float32. Items with equal embeddings tie exactly: each distinct one
-    is multiplied once and its score is shared, since the last bits of a matrix product depend on an item's place.
+    is multiplied once and its score is shared, since the last bits of a matrix product depend on an item's position.
 
     Args:
         texts: (t, d).
         videos: (v, d), on the same device.
         targets: (t,) int64, the index of each text's video.
         tie_rule: one of `TIE_RULES`.
-        block_bytes: about how much memory the scores of a block take.
+        block_bytes: approximate memory for the scores of a block.
 
     Raises:
         UsageError: an embedding is not finite, or the tie rule is unknown.
@@ -296,7 +297,7 @@ def ranks_from_embeddings(
     for name, embeddings in (("texts", texts), ("videos", videos)):
         if not embeddings.isfinite().all():
             row = int((~embeddings.isfinite().all(dim=1)).nonzero()[0])
-            raise UsageError(f"the embedding of row {row} of {name} is not finite: rank finite embeddings only")
+            raise UsageError(f"the embedding in row {row} of {name} is not finite: give finite embeddings")
     shape = torch.Size((len(texts), len(videos)))
     # Autocast would silently multiply in 16 bits.
     with torch.autocast(texts.device.type, enabled=False):
@@ -305,7 +306,7 @@ def ranks_from_embeddings(
 
 
 def similarity_matrix(texts: Tensor, videos: Tensor) -> Tensor:
-    """The whole (t, v) matrix of dot products, float32, in which equal embeddings have exactly equal scores."""
+    """Return the (t, v) matrix of dot products, float32, in which equal embeddings have exactly equal scores."""
     texts, row = torch.unique(texts.detach().float(), dim=0, return_inverse=True)
     videos, column = torch.unique(videos.detach().float(), dim=0, return_inverse=True)
     with torch.autocast(texts.device.type, enabled=False):
@@ -313,13 +314,13 @@ def similarity_matrix(texts: Tensor, videos: Tensor) -> Tensor:
 
 
 def _columns(matrix: Tensor, indices: Tensor) -> Tensor:
-    """The columns at ascending `indices`; a view where they follow one another."""
+    """Return the columns at ascending `indices`, as a view if they are adjacent."""
     first, last = int(indices[0]), int(indices[-1])
     return matrix[:, first : last + 1] if last - first + 1 == len(indices) else matrix[:, indices]
 
 
 def _products(queries: Tensor, gallery: Tensor, block_bytes: int) -> _Scores:
-    """Scores by dot products, equal for equal items of the gallery; a buffer is filled again for every block."""
+    """Return scores by dot products, equal for equal items of the gallery. All blocks share one buffer."""
     distinct, place = torch.unique(gallery, dim=0, return_inverse=True)
     buffer = queries.new_empty(min(len(queries), _block_rows(len(gallery), block_bytes)), len(gallery))
 
@@ -355,7 +356,7 @@ def _block_rows(gallery: int, block_bytes: int) -> int:
 
 
 def _rank(source: _Scores, queries: Tensor, pairs: _Pairs, tie_rule: str, block_rows: int) -> Tensor:
-    """Ranks of `queries`, ascending indices."""
+    """Return the ranks of `queries`, which are ascending indices."""
     # Filled in place: small tensors that outlive their block would keep the heap from reusing the block's memory.
     ranks = torch.empty_like(queries)
     for start in range(0, len(queries), block_rows):
@@ -363,23 +364,25 @@ def _rank(source: _Scores, queries: Tensor, pairs: _Pairs, tie_rule: str, block_
         scores = source.rows(queries[start:stop])
         if not scores.is_floating_point():
             scores = scores.double()
-        if scores.amax().isnan():  # amax passes a NaN on, and makes no copy
-            raise UsageError("a score is NaN: rank real scores only, and look for the model or video behind it")
+        if scores.amax().isnan():  # amax propagates NaN, and makes no copy
+            raise UsageError(
+                "a score is NaN: give real scores only, and look for the model or the video that causes it"
+            )
         ranks[start:stop] = _rank_block(scores, pairs.of_block(start, stop), tie_rule, scratch=source.scratch)
     return ranks
 
 
 def _rank_block(scores: Tensor, pairs: _Pairs, tie_rule: str, *, scratch: bool) -> Tensor:
-    """1 + the number of wrong items that come before the best right one; scores (q, g) -> (q,) int64.
+    """Return 1 + the number of wrong items before the best right one; scores (q, g) -> (q,) int64.
 
-    The right items' scores are read out of the same block as their competitors', so that equal stays equal.
+    The right items' scores are read from the same block as those of the wrong items, so that equal scores stay equal.
     """
     before = torch.ge if tie_rule == "pessimistic" else torch.gt
     right = scores[pairs.places, pairs.items]  # (p,)
     best = scores.new_full((len(scores),), -torch.inf).scatter_reduce(0, pairs.places, right, "amax")
     right_before = torch.zeros_like(best, dtype=torch.int64)
     right_before.index_add_(0, pairs.places, before(right, best[pairs.places]).long())
-    # A comparison written as floats is summed more than twice as fast as booleans are, and as exactly.
+    # Comparison results as floats are summed more than twice as fast as booleans, and as exactly.
     marks = scores if scratch else torch.empty_like(scores, dtype=torch.float32)
     before(scores, best[:, None], out=marks)
     exact = torch.float32 if scores.shape[1] < 2**24 else torch.float64

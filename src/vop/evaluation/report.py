@@ -1,4 +1,4 @@
-"""The report of an evaluation, and how people read it: Rich tables for terminals, Markdown, LaTeX and CSV."""
+"""The report of an evaluation, and its tables: Rich for terminals, Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-# How the evaluated weights were chosen. "best on test" is not a fair protocol, as its name says.
+# How the evaluated weights were selected. "best on test" is not a fair protocol.
 SELECTIONS = ("validation-selected", "last", "untuned", "best on test", "untrained")
 _RECALLS = tuple(f"R@{cut}" for cut in CUTS.values())
 _HEADS = (*_RECALLS, "MdR", "MnR")
@@ -30,7 +30,7 @@ _HEADS = (*_RECALLS, "MdR", "MnR")
 
 @dataclass(frozen=True)
 class Rescored:
-    """Metrics after a rescoring, and its settings; never the headline."""
+    """Metrics after rescoring, and its settings; never the headline metrics."""
 
     metrics: RetrievalMetrics
     settings: Mapping[str, float]
@@ -38,12 +38,12 @@ class Rescored:
 
 @dataclass(frozen=True)
 class AmbiguousCaptions:
-    """Captions that describe several videos of the gallery word for word, so that no model can rank them all right.
+    """Captions that several videos of the gallery share, so that no model can rank all of these videos first.
 
     Attributes:
-        texts: how many of the ranked texts they are.
-        t2v_r1: R@1 in percent of the other texts; None if there are none.
-        v2t_r1: R@1 in percent of the videos without such a caption; None if there are none.
+        texts: the number of such captions among the ranked texts.
+        t2v_r1: R@1 of the other texts, in percent; None if there are none.
+        v2t_r1: R@1 of the videos without such a caption, in percent; None if there are none.
     """
 
     texts: int
@@ -52,7 +52,7 @@ class AmbiguousCaptions:
 
     @classmethod
     def among(cls, captions: Sequence[str], targets: Sequence[int], metrics: RetrievalMetrics) -> AmbiguousCaptions:
-        """Counts them. Captions that differ in case and white space only are the same to CLIP's tokenizer."""
+        """Count them. As for CLIP's tokenizer, captions that differ only in case or white space are equal."""
         videos: dict[str, set[int]] = {}
         plain = [" ".join(caption.lower().split()) for caption in captions]
         for caption, target in zip(plain, targets, strict=True):
@@ -88,23 +88,24 @@ class ReportFacts:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """One model on one split.
+    """Results of one model on one split.
 
     Attributes:
         method, data, split: names.
-        metrics: the headline numbers, both directions.
-        rescored: by name (`dual softmax`, `qb-norm`), beside the headline.
+        metrics: the headline metrics of both directions.
+        rescored: the metrics after rescoring, by name (`dual softmax`, `qb-norm`).
         skipped: the videos that could not be read.
-        listed_videos, listed_texts: numbers in the split; `metrics` counts the readable ones.
+        listed_videos, listed_texts: the numbers in the split; `metrics` has those of the readable part.
         selection: one of `SELECTIONS`, or None if unknown.
-        epoch, seed: of the evaluated weights, from 1 and as trained; None if they do not apply.
+        epoch: the epoch of the evaluated weights, counted from 1; None if it does not apply.
+        seed: the seed of their training; None if it does not apply.
         notes: remarks for the reader, such as why a rescoring is missing.
         settings: further facts for programs (backbone, number of frames, …).
-        fingerprint: of the ranked captions and videos (`Split.fingerprint`).
+        fingerprint: `Split.fingerprint` of the ranked captions and videos.
         targets: the index of each ranked text's video; None if text i belongs to video i.
         ambiguous: captions that several videos share; None if not counted.
         made_with: the precision of the evaluation, the versions of vop and its libraries, and vop's commit if known.
-        trained_with: the same of the model's training, as far as its card says.
+        trained_with: the same facts about the model's training, as far as the model card has them.
     """
 
     method: str
@@ -132,12 +133,12 @@ class EvaluationReport:
 
     @property
     def gallery_size(self) -> int:
-        """How many videos every text was ranked against."""
+        """The number of videos that every text was ranked against."""
         return self.metrics.videos
 
     @cached_property
     def ranks(self) -> QueryRanks:
-        """Every query's rank; what `paired_test` takes."""
+        """The rank of every query, for `paired_test`."""
         return QueryRanks(
             self.metrics.t2v.ranks,
             self.metrics.v2t.ranks,
@@ -149,11 +150,11 @@ class EvaluationReport:
 
     @cached_property
     def confidence(self) -> Confidence:
-        """Intervals of the headline recalls."""
+        """Confidence intervals of the headline recalls."""
         return bootstrap_intervals(self.ranks)
 
     def to_dict(self) -> dict[str, Any]:
-        """The metrics at the top level, and everything else beside them; plain types, ready for JSON."""
+        """Return plain values for JSON: the metrics and all other facts, at the top level."""
         return {
             **self.metrics.to_dict(),
             "rsum": self.metrics.rsum,
@@ -190,9 +191,9 @@ class EvaluationReport:
 
 
 def table(report: EvaluationReport) -> Table:
-    """A Rich table: a row per direction and scoring, and the headline's intervals.
+    """Return a Rich table with a row per direction and scoring, and the intervals of the headline recalls.
 
-    The gallery, the tie rule and what was skipped stand beneath.
+    Its caption names the gallery, the tie rule and the skipped videos.
     """
     result = _new_table(f"{report.method} on {report.data}, {report.split}")
     result.add_column("direction")
@@ -211,13 +212,13 @@ def table(report: EvaluationReport) -> Table:
 
 
 def text_table(report: EvaluationReport, form: str) -> str:
-    """The headline and the rescored metrics as Markdown, LaTeX (with booktabs' rules) or CSV.
+    """Return the headline and the rescored metrics as Markdown, LaTeX (with booktabs' rules) or CSV.
 
     Args:
         form: one of `TEXT_FORMATS`.
 
     Raises:
-        UsageError: it is another one.
+        UsageError: the format is unknown.
     """
     if form not in TEXT_FORMATS:
         raise unknown_name("format", form, TEXT_FORMATS)
@@ -274,7 +275,7 @@ def _scorings(report: EvaluationReport) -> dict[str, RetrievalMetrics]:
 
 
 def paired_table(test: PairedTest, *, title: str = "") -> Table:
-    """A Rich table with a row per direction and recall: both models', their difference, its interval and p-value."""
+    """Return a Rich table with a row per direction and recall: both values, their difference, its interval and p."""
     result = _new_table(title or f"{test.names[0]} against {test.names[1]}")
     result.add_column("direction")
     result.add_column("recall")
@@ -294,12 +295,12 @@ def paired_table(test: PairedTest, *, title: str = "") -> Table:
 
 
 def comparison_table(reports: Iterable[EvaluationReport], *, title: str = "", baseline: int | None = 0) -> Table:
-    """A Rich table with a row per report, both directions side by side.
+    """Return a Rich table with a row per report, both directions side by side.
 
     Args:
-        reports: in the order of their rows.
-        title: above the table.
-        baseline: the row that t2v R@1 is compared with in an extra column; None for no such column.
+        reports: the reports, in the order of the rows.
+        title: text above the table.
+        baseline: the index of the report that an extra column compares t2v R@1 with; None for no such column.
     """
     reports = list(reports)
     if not reports:
@@ -341,7 +342,7 @@ def _new_table(title: str) -> Table:
 
 
 def _plain(text: str) -> Text:
-    """Text in which a bracket is not markup: names and paths come from users."""
+    """Return text in which brackets are not markup: names and paths come from users."""
     from rich.text import Text
 
     return Text(visible(text))
@@ -396,8 +397,8 @@ def _caption_lines(report: EvaluationReport) -> Iterable[str]:
 def _ambiguous_line(found: AmbiguousCaptions) -> str:
     recalls = {"t2v": found.t2v_r1, "v2t": found.v2t_r1}
     rest = ", ".join(f"{way} {recall:.1f}" for way, recall in recalls.items() if recall is not None)
-    describe = "describes" if found.texts == 1 else "describe"
-    line = f"{count('caption', found.texts)} {describe} several videos word for word"
+    are = "is" if found.texts == 1 else "are"
+    line = f"{count('caption', found.texts)} {are} shared by several videos"
     return f"{line}; R@1 without them: {rest}" if rest else line
 
 

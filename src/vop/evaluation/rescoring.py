@@ -1,10 +1,10 @@
-"""Rescoring of a similarity matrix with knowledge of other queries: dual softmax and QB-Norm.
+"""Rescore a similarity matrix with the help of other queries: dual softmax and QB-Norm.
 
-Both look at more than one query at a time, so they answer another question than retrieval does; their results stand
-beside the headline metrics and never replace them. Choose `temperature` and `beta` on validation data.
+Both use several queries at a time, which is another task than retrieval. Their results are shown beside the headline
+metrics and never replace them. Choose `temperature` and `beta` on validation data.
 
-Memory: both work on whole matrices in float64, about 48 bytes x texts x videos beside the input (measured; 4.8 GB for
-10,000 x 10,000), where QB-Norm's banks are no larger than the matrix.
+Memory: both compute on whole matrices in float64, and need about 48 bytes x texts x videos besides the input (4.8 GB
+for 10,000 x 10,000; measured with banks no larger than the matrix).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _LARGEST_EXPONENT = 700.0  # exp(-700) is still a number in float64
 
 
 def dual_softmax(similarity: Tensor, *, temperature: float = 0.01) -> Tensor:
-    """`S * softmax(S / T, over queries) * N`: an item's score shrinks for all queries but those that like it best.
+    """Return `S * softmax(S / T, over queries) * N`, which lowers an item's scores except for its best queries.
 
-    CAMoE's dual softmax at test time (Cheng et al., 2021, arXiv 2109.04290).
+    This is CAMoE's dual softmax at test time (Cheng et al., 2021, arXiv 2109.04290).
 
     Args:
         similarity: (queries N, gallery), cosines. Transpose a text x video matrix for v2t.
@@ -32,7 +32,7 @@ def dual_softmax(similarity: Tensor, *, temperature: float = 0.01) -> Tensor:
         (queries, gallery) float64.
 
     Raises:
-        UsageError: the scores are not finite, or T is not positive, or so small that exponentials would vanish.
+        UsageError: the scores are not finite, or T is not positive or so small that exponentials would underflow.
     """
     scores = _finite(similarity)
     if not temperature > 0:
@@ -47,11 +47,11 @@ def dual_softmax(similarity: Tensor, *, temperature: float = 0.01) -> Tensor:
 
 
 def qb_norm(similarity: Tensor, bank: Tensor, *, beta: float = 20.0, top_k: int = 1) -> Tensor:
-    """QB-Norm's dynamic inverted softmax: hubs, items that a bank of other queries likes, lose score.
+    """Apply QB-Norm's dynamic inverted softmax, which lowers the scores of hubs.
 
-    Where a query's best item is among the `top_k` items of any query of the bank, its row becomes
-    `log(exp(beta S_ij) / sum_k exp(beta B_kj))`; other rows stay as they are. (The logarithm ranks a row as the paper's
-    quotient does, and neither overflows nor vanishes.) Bogolin et al., CVPR 2022, "Cross Modal Retrieval with
+    Hubs are items among the `top_k` items of any query of the bank. If a query's best item is a hub, the query's row
+    becomes `log(exp(beta S_ij) / sum_k exp(beta B_kj))`; other rows do not change. The logarithm ranks a row as the
+    paper's quotient does, but neither overflows nor underflows. Bogolin et al., CVPR 2022, "Cross Modal Retrieval with
     Querybank Normalisation"; `beta = 20` and `top_k = 1` are its defaults.
 
     Args:
@@ -64,7 +64,7 @@ def qb_norm(similarity: Tensor, bank: Tensor, *, beta: float = 20.0, top_k: int 
         (queries, gallery) float64; rows are comparable within themselves only.
 
     Raises:
-        UsageError: values that are not finite or not allowed, or a bank for another gallery.
+        UsageError: a value is not finite or not allowed, or the bank belongs to another gallery.
     """
     scores, bank = _finite(similarity), _finite(bank)
     if bank.shape[1] != scores.shape[1]:
@@ -89,9 +89,9 @@ def dual_softmax_metrics(
     temperature: float = 0.01,
     tie_rule: str = "pessimistic",
 ) -> RetrievalMetrics:
-    """Metrics of a (texts, videos) matrix after `dual_softmax` in each direction's own sense of "queries".
+    """Return the metrics of a (texts, videos) matrix after `dual_softmax`, applied to each direction separately.
 
-    Videos without a text are not queries, so v2t's softmax leaves them out.
+    Videos without a text are not queries, so the softmax of v2t leaves them out.
     """
     plain = retrieval_metrics(similarity, targets=targets, tie_rule=tie_rule)
     queried = _queried_videos(similarity, targets)
@@ -112,7 +112,7 @@ def qb_norm_metrics(
     top_k: int = 1,
     tie_rule: str = "pessimistic",
 ) -> RetrievalMetrics:
-    """Metrics of a (texts, videos) matrix after `qb_norm`, each direction with its own bank.
+    """Return the metrics of a (texts, videos) matrix after `qb_norm`, each direction with its own bank.
 
     Args:
         similarity: (texts, videos).

@@ -1,6 +1,6 @@
-"""The figures of an experiment, by Matplotlib: the paper's Figures 1 and 3 to 6, and how the arms trained.
+"""Figures of an experiment, drawn by Matplotlib: the paper's Figures 1 and 3 to 6, and curves of the trainings.
 
-`templates/figures.mplstyle` says how they look. Nothing here uses pyplot, whose state is global.
+Their style is in `templates/figures.mplstyle`. pyplot is not used, because its state is global.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from vop.utils.files import atomic_write
 TITLES = {
     "gains": "Gains over the baseline",
     "parameters": "Retrieval over trained parameters",
-    "ablation": "What was varied",
+    "ablation": "Ablation",
     "curves": "Training",
     "rates": "Learning rates",
 }
 NOTES = {
     "gains": "Bars: mean over seeds, with the standard deviation.",
     "parameters": "Mean over seeds, with the standard deviation. All trained tensors are counted.",
-    "ablation": "Mean over seeds, with the standard deviation; hollow diamonds, where there are any: the paper, t2v.",
-    "curves": "Thin: a seed; thick: their mean. A dot marks the epoch that was evaluated.",
-    "rates": "Hollow: stopped early; a cross: failed; ringed: the rate that all seeds trained with.",
+    "ablation": "Mean over seeds, with the standard deviation; hollow diamonds: the paper's t2v results, if any.",
+    "curves": "Thin lines: seeds; thick lines: their mean. A dot marks the evaluated epoch.",
+    "rates": "Hollow: stopped early; cross: failed; ring: the learning rate of all seeds.",
 }
 LINE, PAPER = "#dfe2e6", "#ffffff"
-# A method's colour: warm for VoP, grey-blue for what it is compared with. They differ in lightness too.
+# Colours of methods: warm for VoP, grey-blue for the others. They also differ in lightness.
 COLOURS = {
     "zero-shot": INK,
     "full": "#17375e",
@@ -74,7 +74,7 @@ _MARKERS = "osD^v"
 _DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 _DIRECTIONS = {"t2v": ("text to video", COLOURS["vop-f+p"]), "v2t": ("video to text", COLOURS["partial"])}
 _ERROR = {"ecolor": INK, "elinewidth": 1.0}
-_PANELS = 4  # beside each other
+_PANELS = 4  # in a row
 _PAPER: dict[str, Any] = {"markerfacecolor": PAPER, "markeredgecolor": INK, "markersize": 5, "linestyle": "none"}
 
 P = ParamSpec("P")
@@ -82,7 +82,7 @@ Curve = dict[int, float]  # by epoch
 
 
 def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draws in the style of `figures.mplstyle`."""
+    """Make a drawing function use the style of `figures.mplstyle`."""
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -117,7 +117,7 @@ def looks(arms: Sequence[ArmResult]) -> dict[str, Look]:
 
 @_styled
 def gain_by_parameters(results: ExperimentResults) -> Figure:
-    """t2v R@1, as a gain where there is a baseline, over the trainable share (Figure 1 of the paper).
+    """Draw t2v R@1, or its gain over a baseline, against the share of trained parameters (Figure 1 of the paper).
 
     Raises:
         UsageError: no arm trains anything.
@@ -125,7 +125,7 @@ def gain_by_parameters(results: ExperimentResults) -> Figure:
     arms = [arm for arm in results.arms if arm.true_share > 0]
     if not arms:
         raise UsageError(f"{results.data}: 0 arms with trained parameters: give at least one besides zero-shot")
-    figure, (axes,) = _new_figure(f"{results.heading}: R@1 over what is trained", height=5.2)
+    figure, (axes,) = _new_figure(f"{results.heading}: R@1 over trained parameters", height=5.2)
     look, points = looks(results.arms), []
     for arm in arms:
         x, y = arm.true_share, _height(results, arm)
@@ -138,7 +138,7 @@ def gain_by_parameters(results: ExperimentResults) -> Figure:
         if arm.true_share == 0:
             _level(axes, _height(results, arm), arm.name)
     over = f"t2v R@1, points over {results.baseline}" if results.baseline_arm else "t2v R@1"
-    _name_axes(axes, x="trained parameters, share of the backbone's (log)", y=over)
+    _name_axes(axes, x="trained parameters, in percent of the backbone's (log)", y=over)
     name_points(axes, points, spreads=[arm.spread_r1() for arm in arms])
     return figure
 
@@ -150,7 +150,7 @@ def _height(results: ExperimentResults, arm: ArmResult) -> float:
 
 @_styled
 def gains_by_benchmark(several: Sequence[ExperimentResults]) -> Figure:
-    """t2v R@1 against the baseline, a panel for each benchmark, the paper's gain beside ours (Figure 3).
+    """Draw gains in t2v R@1 over the baseline, a panel for each benchmark, with the paper's gains (Figure 3).
 
     Raises:
         UsageError: no comparison has a baseline.
@@ -174,7 +174,7 @@ def gains_by_benchmark(several: Sequence[ExperimentResults]) -> Figure:
 
 
 def _has_gains(results: ExperimentResults) -> bool:
-    """An ablation's arms are not methods to show beside those of a benchmark."""
+    """Return whether this is a comparison with a baseline. Figures of gains do not show the arms of ablations."""
     return results.kind == COMPARE and results.baseline_arm is not None
 
 
@@ -203,14 +203,14 @@ def _gain_bars(axes: Axes, results: ExperimentResults, names: Sequence[str], loo
 
 @_styled
 def training_curves(results: ExperimentResults) -> Figure:
-    """The loss, and R@1 on validation data, over epochs.
+    """Draw the loss, and R@1 on validation data, over epochs.
 
     Raises:
         UsageError: no arm has a history.
     """
     arms = [arm for arm in results.arms if any(run.history for run in arm.runs)]
     if not arms:
-        raise UsageError(f"{results.data}: 0 arms with a history of training: there are no curves")
+        raise UsageError(f"{results.data}: 0 arms with a training history: there are no curves")
     figure, (left, right) = _new_figure(f"{results.heading}: training", height=4.4, columns=2)
     look = looks(results.arms)
     for arm in arms:
@@ -229,7 +229,7 @@ def training_curves(results: ExperimentResults) -> Figure:
 
 
 def _curves(axes: Axes, curves: Iterable[Curve], name: str, style: Look) -> None:
-    """A thin line for each seed, and their mean over the epochs that all of them have."""
+    """Draw a thin line for each seed, and their mean over the epochs that all seeds have."""
     curves = [curve for curve in curves if curve]
     for curve in curves:
         axes.plot(list(curve), list(curve.values()), color=style.colour, linewidth=0.6, alpha=0.45)
@@ -248,7 +248,7 @@ def _recalls(run: SeedResult) -> Curve:
 
 @_styled
 def learning_rates(results: ExperimentResults) -> Figure:
-    """The score over the learning rate, a panel for each arm; the chosen rate is ringed.
+    """Draw the score over the learning rate, a panel for each arm; a ring marks the chosen rate.
 
     Raises:
         UsageError: no learning rate was searched.
@@ -298,7 +298,7 @@ def _is_chosen(trial: Trial, arm: ArmResult) -> bool:
 
 @_styled
 def ablation(results: ExperimentResults) -> Figure:
-    """R@1 in both directions over what was varied (Figures 4 to 6): lines over numbers, bars over names.
+    """Draw R@1 in both directions over the varied setting (Figures 4 to 6): lines for numbers, bars for names.
 
     Raises:
         UsageError: there are no arms.
@@ -353,7 +353,7 @@ def _paper_marks(axes: Axes, placed: Iterable[tuple[float, ArmResult]]) -> None:
 
 
 def _level(axes: Axes, height: float, name: str) -> None:
-    """Draws a labelled dashed line for an arm without a position on the axis."""
+    """Draw a labelled dashed line for an arm without a position on the axis."""
     axes.axhline(height, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
     axes.annotate(
         plain(name),
@@ -369,7 +369,7 @@ def _level(axes: Axes, height: float, name: str) -> None:
 def _new_figure(
     title: str, *, height: float, rows: int = 1, columns: int = 1, sharex: bool = False, sharey: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with its title and `rows` x `columns` empty axes, row by row; `height` in inches."""
+    """Return a figure with a title, and its `rows` x `columns` empty axes, row by row; `height` is in inches."""
     figure = Figure()
     figure.set_figheight(height)
     figure.suptitle(plain(title), x=0.01, ha="left")
@@ -383,7 +383,7 @@ def _name_axes(axes: Axes, *, x: str = "", y: str = "") -> None:
 
 
 def _log_axis(axes: Axes, values: Sequence[float], *, unit: str = "") -> None:
-    """A logarithmic x axis with plain numbers, and a third of a decade of room on both sides of the values."""
+    """Make the x axis logarithmic, with plain numbers and limits at half the least and twice the largest value."""
     axes.set_xscale("log")
     axes.set_xlim(min(values) / 2, max(values) * 2)
     wide = max(values) / min(values) >= 30
@@ -400,17 +400,17 @@ def figures_of(several: Sequence[ExperimentResults]) -> dict[str, dict[str, Call
     """Return the drawing function of each figure that applies.
 
     Returns:
-        by the experiment's file stem ("" for figures of all experiments together), then by the figure's name.
+        a mapping by the experiment's file stem ("" for figures of all experiments), then by the figure's name.
     """
     figures: dict[str, dict[str, Callable[[], Figure]]] = {"": {}}
     if any(map(_has_gains, several)):
         figures[""]["gains"] = partial(gains_by_benchmark, several)
     for stem, results in zip(file_stems(several), several, strict=True):
-        figures[stem] = {name: partial(draw, results) for name, draw in _own(results).items()}
+        figures[stem] = {name: partial(draw, results) for name, draw in _figures_of_one(results).items()}
     return figures
 
 
-def _own(results: ExperimentResults) -> dict[str, Callable[[ExperimentResults], Figure]]:
+def _figures_of_one(results: ExperimentResults) -> dict[str, Callable[[ExperimentResults], Figure]]:
     figures: dict[str, Callable[[ExperimentResults], Figure]] = {}
     if results.kind == ABLATE and results.arms:
         figures["ablation"] = ablation
@@ -424,7 +424,7 @@ def _own(results: ExperimentResults) -> dict[str, Callable[[ExperimentResults], 
 
 
 def file_name(stem: str, figure: str, suffix: str) -> str:
-    """The name of a figure's file, of an experiment or, without a stem, of all: `DATA-KIND-curves.svg`, `gains.svg`."""
+    """Return the file name of a figure: `DATA-KIND-curves.svg`, or without a stem `gains.svg`."""
     return f"{stem}-{figure}.{suffix}" if stem else f"{figure}.{suffix}"
 
 
@@ -442,7 +442,7 @@ def svg_text(figure: Figure, **options: Any) -> str:
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Writes `name`.svg and `name`.png."""
+    """Write `name`.svg and `name`.png."""
     with atomic_write(folder / f"{name}.svg") as temporary:
         temporary.write_text(svg_text(figure), encoding="utf-8", errors="replace")
     with atomic_write(folder / f"{name}.png") as temporary:

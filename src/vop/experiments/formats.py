@@ -35,7 +35,7 @@ _IN_LATEX = {
 
 
 def markdown_table(table: Table[Any]) -> str:
-    """A table as Markdown, the best of a column bold."""
+    """Return a table as Markdown, with the best values of a column in bold."""
     columns = table.filled()
     written = [
         [f"**{in_markdown(cell.whole)}**" if cell.best else in_markdown(cell.whole) for cell in column.cells]
@@ -49,7 +49,7 @@ def markdown_table(table: Table[Any]) -> str:
 
 
 def latex_table(table: Table[Any]) -> str:
-    """A table as a LaTeX `tabular` for the package booktabs, the best of a column bold."""
+    """Return a table as a LaTeX `tabular` for the package booktabs, with the best values of a column in bold."""
     columns = table.filled()
     written = [
         [f"\\textbf{{{in_latex(cell.whole)}}}" if cell.best else in_latex(cell.whole) for cell in column.cells]
@@ -92,7 +92,7 @@ def _flat(results: ExperimentResults, arm: ArmResult, run: SeedResult) -> dict[s
 
 @dataclass(frozen=True)
 class Terminal:
-    """The main table for a terminal: as many columns as it has room for, the most important first, and the protocol."""
+    """The main table for a terminal, with the most important columns that fit, and the protocol."""
 
     results: ExperimentResults
 
@@ -108,7 +108,7 @@ class Terminal:
         yield Text(visible(f"\n{table.title}\n"))
         yield _rich(chosen)
         lines = [f"{name}: {text}" for name, text in protocol(self.results).items() if text]
-        lines += [f"no room here: {', '.join(column.head for column in missing)}"] if missing else []
+        lines += [f"columns that do not fit: {', '.join(column.head for column in missing)}"] if missing else []
         yield Text(visible("\n".join(["", *lines, *remarks(self.results)])))
 
 
@@ -122,7 +122,7 @@ def _rich(columns: Sequence[FilledColumn]) -> RichTable:
     for n, column in enumerate(columns):
         texts = [on_one_line(cell.whole if column.rank == 0 else cell.text) for cell in column.cells]
         head = "\n".join(wrap(visible(column.head), max(map(len, texts)), break_long_words=False))
-        # A name may continue in the next line; a number must not.
+        # A name may continue on the next line, a number must not.
         table.add_column(Text(head), justify="right" if n else "left", no_wrap=n > 0, overflow="fold")
         written.append(
             [Text(t, style="bold" if cell.best else "") for t, cell in zip(texts, column.cells, strict=True)]

@@ -1,4 +1,4 @@
-"""Names beside the points of a figure that keep apart from each other."""
+"""Labels beside the points of a figure, placed so that they do not overlap."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def plain(text: object) -> str:
     return drawable.replace("$", r"\$")
 
 
-# Where a name may stand: steps away from its point, in pixels, in each of sixteen directions from the right.
+# Possible distances of a label from its point, in pixels, in each of sixteen directions.
 _DISTANCES = (11, 18, 28, 42, 58, 78, 100)
-_NEAR = 18  # from this distance on, a line leads to the point
+_NEAR = 18  # at this distance and beyond, a line connects the label with its point
 
 
 def name_points(axes: Axes, points: Sequence[Point], *, spreads: Sequence[float]) -> list[Annotation]:
-    """Writes each point's name near it, without covering another name, point or error bar.
+    """Write each point's name near it, without covering other names, points or error bars.
 
     Args:
         points: x, y and the name, in the axes' units; the limits of the axes must be final.
         spreads: half of each error bar, in the same units as y.
     """
     figure = axes.get_figure(root=True)
-    assert figure is not None, "axes stand in a figure"
+    assert figure is not None, "the axes belong to a figure"
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]  # Matplotlib has no type here
     figure.draw_without_rendering()  # computes the layout
     taken = [box for point, spread in zip(points, spreads, strict=True) for box in _boxes(axes, point, spread)]
@@ -56,7 +56,7 @@ def _boxes(axes: Axes, point: Point, spread: float) -> tuple[Bbox, Bbox]:
 
 
 def _name(axes: Axes, point: Point, taken: list[Bbox], renderer: RendererBase) -> Annotation:
-    """The name at the best of its places: least covered, then nearest."""
+    """Return the label of a point at its best place: the one with the least overlap, then the nearest."""
     x, y, text = point
     label = axes.annotate(plain(text), (x, y), (0, 0), textcoords="offset pixels", fontsize=9, color=INK)
     label.set_in_layout(False)
@@ -89,7 +89,7 @@ def _places() -> list[tuple[float, float]]:
 
 
 def _side(dx: float) -> str:
-    """A name on the right of its point begins there, one on the left ends there."""
+    """Return the alignment: a label on the right of its point starts there, one on the left ends there."""
     return "center" if abs(dx) < 4 else "left" if dx > 0 else "right"
 
 
@@ -100,7 +100,7 @@ def _placed(size: Bbox, anchor: Sequence[float], place: tuple[float, float]) -> 
 
 
 def _common(box: Bbox, other: Bbox) -> float:
-    """The area that both cover."""
+    """Return the area of the intersection."""
     width = min(box.x1, other.x1) - max(box.x0, other.x0)
     height = min(box.y1, other.y1) - max(box.y0, other.y0)
     return float(max(0.0, width) * max(0.0, height))

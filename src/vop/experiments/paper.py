@@ -1,4 +1,4 @@
-"""The paper's results on its five benchmarks (arXiv 2211.12764), and which of its orders an experiment confirms."""
+"""The paper's results on its five benchmarks (arXiv 2211.12764), and which of its rankings an experiment confirms."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ZERO_SHOT = {"msrvtt-9k": PaperRow(t2v={"r1": 31.5, "r5": 52.8, "r10": 63.6, "mn
 
 @cache
 def results() -> dict[str, dict[str, PaperRow]]:
-    """The paper's rows, by benchmark and method."""
+    """Return the paper's rows, by benchmark and method."""
     found = {name: {"zero-shot": row} for name, row in ZERO_SHOT.items()}
     with files(__package__).joinpath("paper_results.csv").open(encoding="utf-8") as file:
         for line in csv.DictReader(file):
@@ -37,12 +37,12 @@ def _metrics(line: dict[str, str], way: str) -> dict[str, int | float]:
 
 
 def row(data: str, method: str) -> PaperRow | None:
-    """The paper's row of a method on a benchmark, if it has one."""
+    """Return the paper's row of a method on a benchmark, or None."""
     return results().get(data, {}).get(method)
 
 
 def average_gain(method: str, *, over: str = "full") -> float | None:
-    """t2v R@1 of a method minus that of `over`, averaged over the benchmarks for which the paper gives both."""
+    """Return the gain in t2v R@1 of a method over `over`, averaged over the benchmarks that have both in the paper."""
     gains = [
         rows[method].t2v["r1"] - rows[over].t2v["r1"] for rows in results().values() if method in rows and over in rows
     ]
@@ -50,14 +50,15 @@ def average_gain(method: str, *, over: str = "full") -> float | None:
 
 
 def order(arms: Sequence[ArmResult]) -> list[OrderVerdict]:
-    """Which of the paper's orders hold for t2v R@1 of an experiment.
+    """Return which of the paper's rankings by t2v R@1 hold in an experiment.
 
     Args:
-        arms: methods with the paper's settings, under their names.
+        arms: methods with the paper's settings, named after the method.
 
     Returns:
         a verdict for each pair of `ORDER` whose methods are both among the arms. The paper's difference is an average
-        over its benchmarks, for zero-shot that of MSR-VTT-9k. The verdict says so if ours is within its spread.
+        over its benchmarks, for zero-shot the one on MSR-VTT-9k. A difference
+        within its spread has the verdict "within the spread".
     """
     known = {arm.name: arm for arm in arms}
     found = []

@@ -47,7 +47,7 @@ class Arm:
 
     @property
     def trains(self) -> bool:
-        """Whether there is anything to train: zero-shot with mean pooling has no parameters."""
+        """Whether the arm has anything to train. Zero-shot with mean pooling has no parameters."""
         return not (self.method == UNTRAINED and self.head == MEAN)
 
     @property
@@ -122,15 +122,15 @@ class Plan:
         names = [arm.name for arm in self.arms]
         if not names:
             raise UsageError("no arms to compare: name at least one method")
-        _refuse_twice("arm", names)
-        _refuse_twice("seed", self.seeds)
+        _check_unique("arm", names)
+        _check_unique("seed", self.seeds)
         by_key: dict[str, str] = {}
         for arm in self.arms:
             other = by_key.setdefault(arm.key, arm.name)
             if other != arm.name:
                 raise UsageError(f"the arms {other!r} and {arm.name!r} have the same training: name only one of them")
         if not self.seeds or min(self.seeds) < 0:
-            raise UsageError(f"seeds are {list(self.seeds)}; give at least one whole number; each must be 0 or more")
+            raise UsageError(f"seeds are {list(self.seeds)}; give one or more whole numbers, each 0 or more")
         if self.baseline is not None and self.baseline not in names:
             raise UsageError(f"the baseline {self.baseline!r} is not among the arms: {', '.join(names)}")
 
@@ -168,7 +168,7 @@ class Plan:
         return identity
 
 
-def _refuse_twice(what: str, listed: Sequence[object]) -> None:
+def _check_unique(what: str, listed: Sequence[object]) -> None:
     for entry in listed:
         if listed.count(entry) > 1:
             raise UsageError(f"the {what} {entry!r} is listed twice")
@@ -177,14 +177,14 @@ def _refuse_twice(what: str, listed: Sequence[object]) -> None:
 def check_same(saved: dict[str, Any], wanted: dict[str, Any], *, out: object) -> None:
     """Raise a VopError that lists the differences of two identities, if any."""
     differences = [
-        f"{key}: {saved.get(key)!r} there, {wanted.get(key)!r} now"
+        f"{key}: {saved.get(key)!r} in the folder, {wanted.get(key)!r} given"
         for key in dict.fromkeys([*saved, *wanted])
         if saved.get(key) != wanted.get(key)
     ]
     if differences:
         lines = "\n".join(f"  {line}" for line in differences)
         raise VopError(
-            f"{out} holds an experiment that was started with other values:\n{lines}\n"
+            f"{out} holds an experiment with other values:\n{lines}\n"
             "Repeat it with the original values, or choose another --out"
         )
 
@@ -216,7 +216,7 @@ def arms_of(names: Sequence[str], *, head: str = MEAN, settings: Settings | None
         )
     for key in settings or {}:
         if key not in used:
-            raise unknown_name("setting of these methods", key, known)
+            raise unknown_name("setting", key, known)
     return tuple(arms)
 
 

@@ -178,7 +178,7 @@ class _Figure:
 
 @dataclass(frozen=True)
 class _Strip:
-    """Return a thumbnail strip of a video as WebP in base64, or the reason why it cannot be made."""
+    """A thumbnail strip of a video as WebP in base64, or the reason why the video cannot be read."""
 
     name: str
     webp: str = ""

@@ -1,7 +1,7 @@
 """Typed contents of an experiment's files: its results, and the records of its runs and searches.
 
-A file may have more keys than are named here: they are kept. Keys that a file lacks are not added when it is written
-again, so that files of earlier versions stay as they are.
+A file may have other keys, which are kept. Missing keys are not added when a file is written again, so that files of
+earlier versions do not change.
 """
 
 from __future__ import annotations
@@ -114,10 +114,10 @@ class UnreadableVideo(_Document):
 
 
 class SeedResult(BothDirections):
-    """A training with one seed, ranked.
+    """A training with one seed, and its evaluation.
 
     Attributes:
-        run: the run's folder, below the experiment's.
+        run: the run's folder, relative to the experiment's folder.
         epoch: the epoch of the evaluated weights; None if nothing was trained.
         selection: how the weights were selected.
         extras: further metrics of the benchmark, in percent.
@@ -237,7 +237,7 @@ class ArmResult(_Document):
 
 
 class OrderVerdict(_Document):
-    """Two methods that the paper ranks, and whether their order holds here, by t2v R@1 in points.
+    """A ranking of two methods in the paper, and whether it holds in the experiment, by t2v R@1 in points.
 
     Attributes:
         paper, ours: `higher` minus `lower`.
@@ -305,7 +305,7 @@ class ExperimentResults(_Document):
         recipe: the recipe of all trainings, without seed and learning rate.
         search: None if every arm trained with `learning_rate`.
         baseline: the name of the arm that the gains are relative to.
-        order: the orders of methods in the paper, and whether they hold.
+        order: the paper's rankings of two methods, and whether they hold.
     """
 
     command: Text
@@ -353,7 +353,7 @@ class ExperimentResults(_Document):
         return None if self.baseline_arm is None else arm.mean_r1() - self.baseline_arm.mean_r1()
 
     def paper_gain(self, arm: ArmResult) -> float | None:
-        """Return the paper's gain over Full on this benchmark; None without such a row or another baseline."""
+        """Return the paper's gain over Full on this benchmark; None without such a row or with another baseline."""
         full = self.baseline_arm
         if self.baseline != "full" or full is None or full.paper is None or arm.paper is None:
             return None
@@ -361,7 +361,7 @@ class ExperimentResults(_Document):
         return None if ours is None or theirs is None else ours - theirs
 
     def paper_average(self, arm: ArmResult) -> float | None:
-        """Return the paper's gain over Full, averaged over its five benchmarks; None if it has a row on this one."""
+        """Return the paper's gain over Full, averaged over its five benchmarks; None if it has a row for this one."""
         # The paper has zero-shot on one benchmark only, so there is no average.
         if self.baseline != "full" or arm.paper is not None or arm.method == "zero-shot":
             return None
@@ -408,7 +408,11 @@ class RankedReport(BothDirections):
 
 
 class _Record(_Document):
-    """Fields of both kinds of job results: `data` has the fingerprint of each split's readable part."""
+    """Fields of the results of all jobs.
+
+    Attributes:
+        data: the fingerprint of each split's readable part.
+    """
 
     data: dict[Text, Text] = Field(default_factory=dict)
     machine: Text = ""
@@ -416,14 +420,14 @@ class _Record(_Document):
 
 
 class SearchRecord(_Record):
-    """`search/ARM.json`: the learning rate that was found."""
+    """Contents of `search/ARM.json`: the trials of a search, and the best learning rate."""
 
     learning_rate: Number
     trials: list[Trial]
 
 
 class RunRecord(_Record):
-    """`runs/RUN/result.json`: a training with one seed, ranked.
+    """Contents of `runs/RUN/result.json`: a training with one seed, and its evaluation.
 
     Attributes:
         first: the first-ranked video of each text.
@@ -436,7 +440,7 @@ class RunRecord(_Record):
     epoch: int | None
     selection: Text | None
     minutes: Number
-    peak_memory_bytes: Number
+    peak_memory_bytes: Number | None  # None if the system does not report it
     size_bytes: Number
     history: list[EpochRecord]
     report: RankedReport

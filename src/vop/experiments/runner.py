@@ -2,11 +2,11 @@
 
 An experiment's folder:
 
-study.json     the values that it was started with, and hashes of its methods' code
+study.json     its settings, and hashes of its methods' code
 search/        a JSON file for each searched learning rate, and Optuna's journal
 runs/          a run's folder for each training, with its result.json
-cache/         decoded frames, unless they are kept elsewhere
-replaced/      searches and runs that were replaced by --rerun
+cache/         decoded frames, unless --cache names another folder
+replaced/      searches and runs that --rerun replaced
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def run_experiment(
         raise UsageError(f"jobs is {jobs}; give 1 or more")
     num_frames, image_size = check(plan, dataset, out)
     with _locked(out):
-        _claim(plan, dataset, out)
+        _write_manifest(plan, dataset, out)
         cache = cache or out / "cache"
         store = FrameStore(num_frames, image_size, cache=cache, aspect=plan.recipe.aspect)
         failed = cache_dataset(dataset, store, progress=stage(progress, "decoding")).failed
@@ -94,10 +94,10 @@ def check(plan: Plan, dataset: Dataset, out: Path, *, rerun: Sequence[str] = ())
     """Check that the experiment can run in `out`, without changing anything.
 
     Args:
-        rerun: arms or methods whose results `set_aside` will move.
+        rerun: arms or methods whose results `move_replaced` will move.
 
     Returns:
-        the number of frames per video, and their size in pixels.
+        the number of frames per video, and their side in pixels.
 
     Raises:
         UsageError: a method, setting or split does not exist, or `out` is not an experiment's folder.
@@ -135,12 +135,14 @@ def check_plan(plan: Plan) -> tuple[int, int]:
             heads.create(arm.head, sizes, num_frames=method.num_frames, **of_head)
         frames.add(method.num_frames)
     if len(frames) > 1:
-        raise UsageError(f"the arms take {' and '.join(map(str, sorted(frames)))} frames; an experiment has one number")
+        raise UsageError(
+            f"the arms use {' and '.join(map(str, sorted(frames)))} frames per video; give all arms the same number"
+        )
     needed_vocabulary(find_backbone(plan.backbone))
     return frames.pop(), sizes.vision.image_size
 
 
-def _claim(plan: Plan, dataset: Dataset, out: Path) -> None:
+def _write_manifest(plan: Plan, dataset: Dataset, out: Path) -> None:
     """Create the experiment's folder `out`, or add new arms to it."""
     merged = _merged(plan, dataset, out)
     with atomic_write(out / MANIFEST) as temporary:
@@ -207,7 +209,7 @@ def work_of(arm: Arm, out: Path) -> list[Path]:
     return [path for path in searches if path.exists()] + [path for path in runs if run.fullmatch(path.name)]
 
 
-def set_aside(plan: Plan, out: Path, *, rerun: Sequence[str]) -> Path | None:
+def move_replaced(plan: Plan, out: Path, *, rerun: Sequence[str]) -> Path | None:
     """Move the results of the arms or methods in `rerun` into a new folder below `out`/replaced.
 
     Returns:

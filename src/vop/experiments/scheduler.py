@@ -96,9 +96,9 @@ class Scheduler:
         """Run all jobs.
 
         Raises:
-            UsageError: an earlier result was made from other videos than are readable now.
+            UsageError: an earlier result was made with other videos than the readable ones.
         """
-        self._take_what_is_done()
+        self._reuse_results()
         context = multiprocessing.get_context("spawn")
         with context.Manager() as manager:
             messages = manager.Queue()
@@ -109,7 +109,7 @@ class Scheduler:
                     self._show(messages)
                     for future in finished:
                         self._end(future)
-                    self._take_what_is_done()
+                    self._reuse_results()
             except BaseException:  # unfinished jobs resume from their checkpoints
                 self._end_processes()
                 raise
@@ -131,7 +131,7 @@ class Scheduler:
             gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
             job = replace(self.waiting.pop(0), gpu=gpu)
             pool = ProcessPoolExecutor(1, mp_context=context)
-            self.running[pool.submit(_in_process, job, messages, slot)] = _Running(job, slot, pool)
+            self.running[pool.submit(_run_in_process, job, messages, slot)] = _Running(job, slot, pool)
 
     def _end(self, future: Future[Record]) -> None:
         running = self.running.pop(future)
@@ -139,7 +139,7 @@ class Scheduler:
         running.pool.shutdown()
         self._finish(running.job, future.result)
 
-    def _take_what_is_done(self) -> None:
+    def _reuse_results(self) -> None:
         """Reuse results of an earlier call, or of an arm with the same training."""
         while ready := [job for job in self.waiting if job.result_path.exists()]:
             for job in ready:
@@ -153,8 +153,8 @@ class Scheduler:
         for name, fingerprint in self.data.items():
             if made_from.get(name) != fingerprint:
                 raise UsageError(
-                    f"{job.result_path} was made from other videos of the split {name!r} than those readable today: "
-                    "some were added, deleted or changed. Restore them, or delete the old results"
+                    f"{job.result_path} was made with other videos of the split {name!r} than the readable ones: "
+                    "videos were added, deleted or changed since. Restore them, or delete the old results"
                 )
 
     def _finish(self, job: Job, result: Callable[[], Record]) -> None:
@@ -164,7 +164,7 @@ class Scheduler:
         except Exception as error:  # one failed job, even a crashed process, does not stop the others
             self.outcome.failures.append(f"{job.arm.name}, {job.name}: {_reason(error)}")
             if job.is_search:
-                self.done += sum(len(self._seeds(arm)) for arm in self._that_wait_for(job.arm))
+                self.done += sum(len(self._seeds(arm)) for arm in self._arms_waiting_for(job.arm))
         else:
             self._keep(job, found)
         self.progress("experiment", self.done, self.total, f"{job.name} done")
@@ -174,7 +174,7 @@ class Scheduler:
             self.outcome.runs[job.arm.name].append(found)
             return
         self.outcome.rates[job.arm.name] = found
-        for arm in self._that_wait_for(job.arm):
+        for arm in self._arms_waiting_for(job.arm):
             self.waiting += self._runs(arm, found.learning_rate)
 
     def _first_jobs(self) -> list[Job]:
@@ -192,7 +192,7 @@ class Scheduler:
             return []
         return list({(rate := self.plan.rate_arm(arm)).name: rate for arm in self.plan.arms if arm.trains}.values())
 
-    def _that_wait_for(self, searched: Arm) -> list[Arm]:
+    def _arms_waiting_for(self, searched: Arm) -> list[Arm]:
         return [arm for arm in self.plan.arms if arm.trains and self.plan.rate_arm(arm) == searched]
 
     def _seeds(self, arm: Arm) -> tuple[int, ...]:
@@ -210,7 +210,7 @@ class Scheduler:
             self.progress(f"process {slot + 1}", done, total, ", ".join(part for part in (name, step, note) if part))
 
 
-def _in_process(job: Job, messages: Messages, slot: int) -> Record:
+def _run_in_process(job: Job, messages: Messages, slot: int) -> Record:
     """Run the job in its own process, and send the progress to the parent process."""
     sent = 0.0
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C and ends this one
@@ -218,14 +218,14 @@ def _in_process(job: Job, messages: Messages, slot: int) -> Record:
     def progress(stage: str, done: int, total: int, note: str = "") -> None:
         nonlocal sent
         if time.monotonic() - sent >= QUIET_SECONDS:
-            _end_with_the_parent()
+            _exit_without_parent()
             sent = time.monotonic()
             messages.put((slot, job.name, stage, done, total, note))
 
     return run_job(job, progress)
 
 
-def _end_with_the_parent() -> None:
+def _exit_without_parent() -> None:
     """End this process if its parent was killed, so that it does not run beside a resumed experiment."""
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():

@@ -1,6 +1,6 @@
-"""Hashes of the code that a result was made with: the method, the head, and what they import of vop or their package.
+"""Hashes of the code behind a result: the method, the head, and the modules that they import from vop or their package.
 
-Comments, docstrings and layout do not count. Training and evaluation do not either: they are the same for all arms.
+Comments, docstrings and layout do not count. Neither do training and evaluation, which are the same for all arms.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _PARTS = ("vop.methods", "vop.heads", "vop.backbones")  # the packages that meth
 
 
 def code_of(method: str, head: str) -> dict[str, str]:
-    """A hash of each module that a method and a head are made of, by the module's name."""
+    """Return a hash of each module of a method and a head, by the module's name."""
     waiting = [
         base.__module__
         for found in (methods.find(method), heads.find(head))
         for base in found.__mro__
         if base.__module__.partition(".")[0] not in ("builtins", "torch", "typing", "abc")
     ]
-    own = _packages({name.partition(".")[0] for name in waiting} - {"vop"})
+    own = _module_filter({name.partition(".")[0] for name in waiting} - {"vop"})
     code: dict[str, str] = {}
     while waiting:
         name = waiting.pop()
@@ -43,11 +43,14 @@ def changed_modules(before: dict[str, str] | None, now: dict[str, str]) -> list[
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
-def _packages(added: set[str]) -> Callable[[str], bool]:
-    """Tells which modules count, given the packages of methods and heads that others have added.
+def _module_filter(added: set[str]) -> Callable[[str], bool]:
+    """Return a function that tells whether a module counts.
 
-    Of vop the `__init__` files are lists of names, in which a new method is a new line: only the other modules count.
-    For a method outside of vop, the files beside it count too, unless it lies where all libraries are installed.
+    vop's `__init__` files do not count: they list names, and change with every new method. For a method outside vop,
+    the files beside it count too, unless it is in site-packages.
+
+    Args:
+        added: the top-level packages of methods and heads outside vop.
     """
     files = [path for name in added if (path := _file(name)) is not None and path.name != "__init__.py"]
     folders = {path.parent for path in files} - {Path(path) for path in (*getsitepackages(), getusersitepackages())}
@@ -102,7 +105,7 @@ def _is_docstring(body: Sequence[ast.stmt]) -> bool:
 
 
 def _imported(tree: ast.Module, name: str, counts: Callable[[str], bool]) -> Iterator[str]:
-    """The names of all modules that a module imports, also inside functions."""
+    """Yield the names of all modules that a module imports, also inside functions."""
     path = _file(name)
     package = name if path is not None and path.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(tree):
@@ -111,6 +114,6 @@ def _imported(tree: ast.Module, name: str, counts: Callable[[str], bool]) -> Ite
         elif isinstance(node, ast.ImportFrom):
             start = "." * node.level + (node.module or "")
             base = resolve_name(start, package) if node.level else start
-            for alias in node.names:  # a name is a module of the package, or something that stands in it
+            for alias in node.names:  # a name is a submodule, or something inside the module
                 inner = f"{base}.{alias.name}"
                 yield inner if counts(inner) and _file(inner) is not None else base

@@ -156,11 +156,13 @@ def _over_seeds(runs: Sequence[RunRecord], statistic: Statistic) -> OverSeeds:
     def of(metrics: Sequence[Metrics]) -> Metrics:
         return Metrics(**{key: statistic(one.value(key) for one in metrics) for key in METRIC_NAMES})
 
+    peaks = [run.peak_memory_bytes for run in runs if run.peak_memory_bytes is not None]
+
     return OverSeeds(
         t2v=of([run.report.t2v for run in runs]),
         v2t=of([run.report.v2t for run in runs]),
         minutes=statistic(run.minutes for run in runs),
-        peak_memory_bytes=statistic(run.peak_memory_bytes for run in runs),
+        peak_memory_bytes=statistic(peaks) if len(peaks) == len(runs) else None,
         size_bytes=statistic(run.size_bytes for run in runs),
         extras={key: statistic(run.extras[key] for run in runs) for key in runs[0].extras},
     )

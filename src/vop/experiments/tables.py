@@ -1,4 +1,4 @@
-"""The tables of an experiment, cell by cell, and the facts beside them. `formats` and `report` lay them out."""
+"""Contents of an experiment's tables, and the facts shown with them. `formats` and `report` render them."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Cell:
         text: the text, which may be empty.
         value: the sort key in its column. The text by default.
         spread: the standard deviation behind the text.
-        notes: small lines beneath, where a page has room for them.
-        best: whether it is the best of its column.
+        notes: small lines below the text, on pages only.
+        best: whether its value is the best of its column.
     """
 
     text: str = ""
@@ -96,7 +96,7 @@ class Table(Generic[Row]):
     rows: Sequence[Row]
 
     def filled(self) -> list[FilledColumn]:
-        """The columns with their cells, the best ones marked; columns without content are left out."""
+        """Return the columns with their cells, the best of which are marked. Empty columns are left out."""
         columns = [
             FilledColumn(column.head, column.rank, _marked([column.cell(row) for row in self.rows], column.best))
             for column in self.columns
@@ -105,9 +105,9 @@ class Table(Generic[Row]):
 
 
 def _marked(cells: list[Cell], best: Best | None) -> list[Cell]:
-    """The cells, the best of them marked; all that show the same number are."""
+    """Mark the best cells: all that show the best number."""
     values = [round(cell.value, 1) for cell in cells if cell.value is not None]
-    if best is None or len(set(values)) < 2:  # where all are the same, none is the best
+    if best is None or len(set(values)) < 2:  # if all are equal, none is the best
         return cells
     top = best(values)
     return [replace(cell, best=cell.value is not None and round(cell.value, 1) == top) for cell in cells]
@@ -118,7 +118,7 @@ def formatted(value: Number | None, form: str) -> Cell:
 
 
 def main_table(results: ExperimentResults) -> Table[ArmResult]:
-    """A row for each arm: how well it retrieves, what it gains, what it trains, what it costs."""
+    """Return the main table, with a row for each arm: metrics, gain, trained parameters and costs."""
     extras = dict.fromkeys(name for arm in results.arms for name in arm.mean.extras)
     with_head = len(results.heads) > 1
     columns = [
@@ -156,7 +156,7 @@ def _direction(way: str, *, ranks: Mapping[str, int]) -> list[Column[ArmResult]]
 
 
 def _metric(way: str, key: str) -> Callable[[ArmResult], Cell]:
-    """The cell of a mean: beneath it its interval, and the paper's number with the difference."""
+    """Return the function for a mean's cell, whose notes have its interval and the paper's number."""
 
     def cell(arm: ArmResult) -> Cell:
         value, paper = arm.mean.direction(way).value(key), _paper(arm, way, key)
@@ -223,7 +223,7 @@ def _size(value: Number | None) -> Cell:
 
 
 def kind_tables(results: ExperimentResults) -> list[Table[ArmResult]]:
-    """Tables by kind of content, where the benchmark has kinds."""
+    """Return the tables by kind of content, if the benchmark has kinds."""
     arms = [arm for arm in results.arms if arm.kinds]
     kinds = arms[0].kinds if arms else {}
     return [
@@ -253,19 +253,19 @@ def _of_kind(kind: str, key: str) -> Callable[[ArmResult], Cell]:
 
 
 def order_table(results: ExperimentResults) -> Table[OrderVerdict]:
-    """Pairs that the paper puts in an order, and whether they come in it here."""
+    """Return the table of the paper's rankings of two methods, and whether they hold here."""
     columns: list[Column[OrderVerdict]] = [
-        Column("the paper has", lambda pair: Cell(f"{pair.lower} < {pair.higher}")),
-        Column("there", lambda pair: Cell(signed(pair.paper), pair.paper)),
-        Column("here", lambda pair: Cell(signed(pair.ours), pair.ours, pair.spread)),
+        Column("ranking", lambda pair: Cell(f"{pair.lower} < {pair.higher}")),
+        Column("paper's difference", lambda pair: Cell(signed(pair.paper), pair.paper)),
+        Column("our difference", lambda pair: Cell(signed(pair.ours), pair.ours, pair.spread)),
         Column("verdict", lambda pair: Cell(f"{_MARKS.get(pair.verdict, '')} {pair.verdict}".strip())),
     ]
-    title = "Where the paper's order of t2v R@1 holds (there: over its five benchmarks, for zero-shot MSR-VTT-9k alone)"
+    title = "The paper's rankings by t2v R@1 (its differences: over five benchmarks, for zero-shot on MSR-VTT-9k only)"
     return Table(title, columns, results.order)
 
 
 def trial_table(results: ExperimentResults) -> Table[ArmResult]:
-    """Every learning rate that was tried."""
+    """Return the table of all trials."""
     columns: list[Column[ArmResult]] = [
         Column("arm", _name),
         Column("rate: mean of R@1, R@5 and R@10 in both directions on validation videos", _trials),
@@ -293,7 +293,7 @@ def _sum(minutes: Iterable[Number | None]) -> Cell:
 
 
 def settings_table(results: ExperimentResults) -> Table[ArmResult]:
-    """The settings of each arm besides the recipe."""
+    """Return the table of each arm's settings besides the recipe."""
     return Table(
         "Recipe and settings",
         [Column("arm", _name), Column("settings", lambda arm: Cell(listed(arm.settings)))],
@@ -302,7 +302,7 @@ def settings_table(results: ExperimentResults) -> Table[ArmResult]:
 
 
 def training_table(results: ExperimentResults) -> Table[tuple[ArmResult, SeedResult]]:
-    """Every training. Its machine is named only if there are several."""
+    """Return the table of all trainings. It names the machines only if there are several."""
     several = len(results.machines) > 1
     columns: list[Column[tuple[ArmResult, SeedResult]]] = [
         Column("arm", lambda pair: Cell(pair[0].name)),
@@ -319,7 +319,7 @@ def training_table(results: ExperimentResults) -> Table[tuple[ArmResult, SeedRes
 
 
 def video_tables(results: ExperimentResults) -> list[Table[UnreadableVideo]]:
-    """The videos that could not be read."""
+    """Return the tables of the videos that could not be read."""
     columns: list[Column[UnreadableVideo]] = [
         Column("id", lambda video: Cell(video.id)),
         Column("path", lambda video: Cell(video.path)),
@@ -333,7 +333,7 @@ def video_tables(results: ExperimentResults) -> list[Table[UnreadableVideo]]:
 
 
 def protocol(results: ExperimentResults) -> dict[str, str]:
-    """The protocol of training and ranking, shown beside every table."""
+    """Return the protocol of training and evaluation, which is shown with every table."""
     recipe, seeds = results.recipe, results.seeds
     return {
         "data": f"{results.data}, split {results.split}",
@@ -349,7 +349,7 @@ def protocol(results: ExperimentResults) -> dict[str, str]:
 
 
 def origin(results: ExperimentResults) -> dict[str, str]:
-    """Where the numbers come from, except for the command."""
+    """Return where the numbers come from, except for the command."""
     written = results.written.replace("T", " ")
     return {
         "machine": "; ".join(results.machines),
@@ -359,10 +359,10 @@ def origin(results: ExperimentResults) -> dict[str, str]:
 
 
 def remarks(results: ExperimentResults) -> list[str]:
-    """Remarks for the reader, and failures."""
+    """Return remarks for the reader, and failures."""
     lines = list(results.notes)
     for videos, where in (
-        (results.gallery.skipped, "out of the gallery with every caption"),
+        (results.gallery.skipped, "missing from the gallery, with their captions"),
         (results.left_out_of_training, "left out of the training"),
     ):
         if videos:
@@ -377,7 +377,7 @@ def _gallery(gallery: Gallery) -> str:
 
 
 def _weights(results: ExperimentResults) -> str:
-    """How the evaluated weights were chosen, and which epochs they come from."""
+    """Return how the evaluated weights were selected, and the epochs that they come from."""
     every_run = [run for arm in results.arms for run in arm.runs]
     trained = [run for run in every_run if run.epoch is not None]
     choices = ", ".join(dict.fromkeys(run.selection for run in trained or every_run if run.selection))
@@ -391,25 +391,25 @@ def _search(results: ExperimentResults) -> str:
     search, rate = results.search, results.learning_rate
     if not search:
         return "" if rate is None else f"{rate:g} for all arms, given"
-    tried = f"{len(search.rates)} given ones" if search.rates else f"{search.low:g} to {search.high:g}"
+    tried = f"{len(search.rates)} given rates" if search.rates else f"{search.low:g} to {search.high:g}"
     return (
         f"searched on validation videos, {tried}; trials: {len(search.rates) or search.trials}, "
-        f"epochs of each: {search.epochs}, steps of each: at most {search.steps:,}"
+        f"epochs per trial: {search.epochs}, steps per trial: at most {search.steps:,}"
     )
 
 
 def listed(settings: Mapping[str, Any]) -> str:
-    """Settings in one line."""
+    """Format settings in one line."""
     return ", ".join(f"{name}: {value}" for name, value in settings.items())
 
 
 def number(value: Number | None) -> str:
-    """One digit after the point."""
+    """Format a number with one decimal place."""
     return "" if value is None else f"{value:,.1f}"
 
 
 def signed(points: Number | None) -> str:
-    """One digit with its sign; nothing for None."""
+    """Format points with a sign and one decimal place; None as an empty text."""
     return "" if points is None else with_sign(points)
 
 

@@ -1,8 +1,8 @@
 """The search for a learning rate on the validation split, by Optuna.
 
-The first half of the trials is spread evenly over the range on a log scale, TPE places the others near the
-good ones. A trial ends early after an epoch in which it is worse than half of the others were. It maximises the mean of
-R@1, R@5 and R@10 in both directions: on a few hundred validation videos that is much less noisy than R@1.
+The first half of the trials is spread evenly over the range on a log scale; TPE places the others near the good ones.
+A trial stops after an epoch in which its score is below the median of the earlier trials. The search maximises the mean
+of R@1, R@5 and R@10 in both directions, which is much less noisy than R@1 on a few hundred validation videos.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ Evaluate = Callable[[float, OnEpoch], float]
 
 
 def search_rate(search: Search, evaluate: Evaluate, journal: Path, *, seed: int = 0) -> tuple[float, list[Trial]]:
-    """The best rate, and every trial in the order in which they ran.
+    """Return the best rate, and all trials in the order in which they ran.
 
     Args:
         evaluate: trains with a rate, calls its second argument with each epoch's record, and returns the last score.
-        journal: the search's state, from which a search that was stopped resumes.
+        journal: the file of the search's state, from which a stopped search resumes.
 
     Raises:
         VopError: every trial failed.
@@ -52,21 +52,21 @@ def search_rate(search: Search, evaluate: Evaluate, journal: Path, *, seed: int 
             given = [rate for rate in first_rates(search) if rate not in tried]
             if given:
                 study.enqueue_trial({"learning_rate": given[0]})
-            # Seeded by what was tried, so that a search which was stopped suggests what the whole one would have.
+            # Seeded by the number of trials, so that a resumed search suggests the same rates as an uninterrupted one.
             startup = max(1, search.trials // 2)
             study.sampler = optuna.samplers.TPESampler(seed=1000 * seed + len(tried), n_startup_trials=startup)
             study.optimize(lambda trial: _try(trial, search, evaluate), n_trials=1, catch=(VopError,))
-    except _PassedThrough as passed:
-        raise passed.error from None
+    except _SearchError as stopped:
+        raise stopped.error from None
     trials = _ended(study)
     if not any(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials):
         reason = next((trial.user_attrs[FAILED] for trial in trials if FAILED in trial.user_attrs), "all ended early")
-        raise VopError(f"{journal.stem}: no learning rate of {wanted} could be trained with ({reason}); try lower ones")
+        raise VopError(f"{journal.stem}: training failed with all {wanted} learning rates ({reason}); try lower ones")
     return float(study.best_params["learning_rate"]), [_trial(trial) for trial in trials]
 
 
-class _PassedThrough(BaseException):
-    """Carries an error through Optuna, which would otherwise count the trial as done."""
+class _SearchError(BaseException):
+    """Carries an error of the whole search through Optuna, which would otherwise count the trial as finished."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(error)
@@ -74,7 +74,7 @@ class _PassedThrough(BaseException):
 
 
 def _open(journal: Path) -> optuna.Study:
-    """The search in a journal; trials that a killed process has left running there count as failed."""
+    """Open the search in a journal. Trials that a killed process left running count as failed."""
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
@@ -97,7 +97,7 @@ def _ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 
 
 def _try(trial: optuna.Trial, search: Search, evaluate: Evaluate) -> float:
-    """A trial's score."""
+    """Run a trial, and return its score."""
     import optuna
 
     def report(record: EpochRecord) -> None:
@@ -110,21 +110,19 @@ def _try(trial: optuna.Trial, search: Search, evaluate: Evaluate) -> float:
         if rates:
             return evaluate(float(trial.suggest_categorical("learning_rate", rates)), report)
         return evaluate(trial.suggest_float("learning_rate", search.low, search.high, log=True), report)
-    except (UsageError, KeyboardInterrupt) as error:  # of the search, not of this rate
-        raise _PassedThrough(error) from None
+    except (UsageError, KeyboardInterrupt) as error:  # concerns the search, not only this rate
+        raise _SearchError(error) from None
     except VopError as error:
         trial.set_user_attr(FAILED, str(error))
         raise
     except RuntimeError as error:
         if type(error).__name__ == "OutOfMemoryError":
-            raise _PassedThrough(
-                VopError(f"the device is out of memory: use a smaller --batch-size ({error})")
-            ) from None
+            raise _SearchError(VopError(f"the device is out of memory: use a smaller --batch-size ({error})")) from None
         raise
 
 
 def first_rates(search: Search) -> list[float]:
-    """The rates that are tried before any result is known."""
+    """Return the rates to try before any result is known."""
     if search.rates:
         return list(search.rates)
     count = max(1, search.trials // 2)
@@ -133,14 +131,14 @@ def first_rates(search: Search) -> list[float]:
 
 
 def score_of(metrics: MetricsDict) -> float:
-    """The mean of R@1, R@5 and R@10 in both directions, in percent."""
+    """Return the mean of R@1, R@5 and R@10 in both directions, in percent."""
     return sum(one["r1"] + one["r5"] + one["r10"] for one in (metrics["t2v"], metrics["v2t"])) / 6
 
 
 def part_of(split: Split, search: Search, recipe: Recipe) -> Split:
     """Draw as much of a training split as a trial has steps for, with a fixed seed.
 
-    Captions are drawn one by one or, where `captions_per_video` is more than 1, in groups of one video.
+    Captions are drawn one by one or, if `captions_per_video` is more than 1, in groups of the same video.
     """
     groups = caption_groups(split, size=recipe.captions_per_video, seed=0, epoch=0)
     count = max(2, search.steps * recipe.batch_size // search.epochs)

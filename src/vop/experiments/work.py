@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import sys
 from collections.abc import Sequence
@@ -246,9 +245,13 @@ def _reset_peak() -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-def _peak_memory() -> int:
-    """Return the peak memory in bytes: the GPU's if there is one, else this process's."""
+def _peak_memory() -> int | None:
+    """Return the peak memory in bytes: the GPU's if there is one, else this process's. None if it is unknown."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on other systems

@@ -1,4 +1,4 @@
-"""The similarity heads by name."""
+"""Find and create similarity heads by name."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ REGISTRY: ClassRegistry[Head] = ClassRegistry(
 
 
 def create(name: str, sizes: Sizes, *, num_frames: int = 12, **settings: Any) -> Head:
-    """Build the head `name` for a backbone of `sizes`, freshly initialised, or with weights of the CLIP `start_from`.
+    """Build the head `name` for a backbone of `sizes`, freshly initialised. `Head.start_from` copies weights of a CLIP.
 
     Args:
         name: a built-in name, one that an installed package adds, or "package.module:Class".
-        num_frames: frames per video. The method sets it, not the head's settings.
+        num_frames: frames per video, from the method.
 
     Raises:
-        UsageError: an unknown name or setting, with the nearest known ones, or a value that is not allowed.
+        UsageError: a name or setting is unknown (the error suggests the nearest known ones), or a value is not allowed.
     """
     return REGISTRY.create(name, sizes, num_frames=num_frames, **settings)
 
@@ -45,5 +45,5 @@ def find(name: str) -> type[Head]:
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """Return the settings of a head and their defaults: the keyword-only arguments of its class but `num_frames`."""
+    """Return the settings of a head and their defaults: its keyword-only arguments except `num_frames`."""
     return REGISTRY.settings_of(name)

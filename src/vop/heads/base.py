@@ -1,4 +1,4 @@
-"""The base class of heads, which turn frame embeddings into a similarity, with any method.
+"""The base class of heads. A head computes the similarity of texts and videos from frame embeddings of any method.
 
 Shapes: `t` texts, `v` or `b` videos, `f` frames, `e` the joint space.
 """
@@ -22,15 +22,15 @@ class Head(nn.Module):
 
         v = normalise(mean_j normalise(x_j)),    s(t, v) = normalise(t) . v
 
-    A head's parameters are all trained and saved. It computes in float32, whatever dtype it is given. Keyword-only
-    arguments of the constructor but `num_frames` are the head's settings.
+    All parameters of a head are trained and saved. It computes in float32 for inputs of any dtype. Its settings are the
+    keyword-only arguments of the constructor except `num_frames`.
 
-    Source: VoP, section 3; CLIP4Clip's parameter-free calculator (arXiv 2104.08860) does the same.
+    Source: VoP, section 3. CLIP4Clip's parameter-free calculator (arXiv 2104.08860) is the same.
 
     Attributes:
         settings: the values of the settings, set by `vop.heads.create`.
-        pairwise: whether it scores a text and a video together, without separate embeddings.
-        scaled: whether the loss multiplies its scores by CLIP's logit scale.
+        pairwise: whether the head scores a text and a video together, without separate embeddings.
+        scaled: whether the loss multiplies the scores by CLIP's logit scale.
     """
 
     settings: dict[str, Any]
@@ -49,11 +49,11 @@ class Head(nn.Module):
         return F.normalize(F.normalize(frames.float(), dim=-1).mean(dim=1), dim=-1)
 
     def score(self, texts: Tensor, frames: Tensor) -> Tensor:
-        """Score raw text (t, e) and frame embeddings (v, f, e): (t, v), float32. By default the cosine."""
+        """Score raw text (t, e) and frame embeddings (v, f, e): (t, v), float32. By default return cosines."""
         return F.normalize(texts.float(), dim=-1) @ self.pool(frames).T
 
     def pair_floats(self, frames: Tensor) -> int:
-        """Return how many numbers `score` keeps in memory per text and video, for videos (v, f, e)."""
+        """Return the number of floats that `score` needs per text and video, for videos (v, f, e)."""
         return 3 * frames.shape[2]  # up to two pooled videos, and their product
 
     def frame_tables(self) -> list[tuple[nn.Parameter, int]]:

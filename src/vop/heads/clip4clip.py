@@ -12,8 +12,8 @@ The Transformer consists of CLIP's blocks: pre-norm, QuickGELU (also `act`), ful
 
 As in the released code, seqLSTM has no positions (the code creates them, but does not add them), and dropout applies
 only to tightTransf's sum of tokens and positions. Differences from the released code:
-- Token types `T` are added; the released code has them commented out. They start at zero, where both are equal.
-- `w` has no bias: it would shift all scores equally, which changes neither the loss nor a ranking.
+- Token types `T` are added, while the released code has them commented out. They start at zero, where both are equal.
+- `w` has no bias. A bias would shift all scores equally, which changes neither the loss nor a ranking.
 - LayerNorm's epsilon is 1e-5, as in CLIP's pretraining, instead of 1e-12.
 - Layers and positions without pretrained weights are initialised as in CLIP. The released code mostly uses a standard
   deviation of 0.02, which here applies to `W` and `w` only.
@@ -37,14 +37,14 @@ from vop.errors import UsageError
 from vop.heads.base import Head, PairwiseHead
 from vop.utils.checks import check_frames, check_whole
 
-HEAD_WIDTH = 64  # width of an attention head, as in every CLIP model of OpenAI
-POSITION_STD = 0.01  # as CLIP's text positions
+HEAD_WIDTH = 64  # width of an attention head in every CLIP model of OpenAI
+POSITION_STD = 0.01  # as for CLIP's text positions
 POOLER_STD = 0.02  # the released code's `initializer_range`
 TIGHT_DROPOUT = 0.1  # the released code's `hidden_dropout_prob`
 
 
 class SeqLstm(Head):
-    """Adds a one-layer LSTM over the frames to them; it runs from first to last and has the hidden size `e`."""
+    """Adds the outputs of a one-layer, forward LSTM to the frames. The hidden size is `e`."""
 
     def __init__(self, sizes: Sizes, **settings: Any) -> None:
         super().__init__(sizes, **settings)
@@ -56,7 +56,7 @@ class SeqLstm(Head):
 
 
 class SeqTransf(Head):
-    """Adds a Transformer over the frames and their positions to them.
+    """Adds the outputs of a Transformer over frames and positions to the frames.
 
     Settings:
         layers: the number of Transformer layers (CLIP4Clip: 4).
@@ -85,7 +85,7 @@ class SeqTransf(Head):
 
 
 class TightTransf(PairwiseHead):
-    """A Transformer over the text and the frames. Its output at the text's token becomes the logit.
+    """Scores a text and a video with a Transformer over the text and the frames. The logit is read at the text's token.
 
     Settings:
         layers: the number of Transformer layers (CLIP4Clip: 4).
@@ -117,7 +117,7 @@ class TightTransf(PairwiseHead):
     def score(self, texts: Tensor, frames: Tensor) -> Tensor:
         """Return the logits (t, v), float32, for raw text (t, e) and frame embeddings (v, f, e).
 
-        Holds (1 + f) tokens of every layer's activations for each of the t * v pairs: pass blocks that fit.
+        For each of the t * v pairs, memory holds every layer's activations of 1 + f tokens: pass blocks that fit.
         """
         check_frames(frames.shape[1], len(self.positions))
         x = self.dropout(self.pair_tokens(texts.float(), frames.float()))
@@ -144,13 +144,13 @@ class TightTransf(PairwiseHead):
 
 
 def make_joint_layers(sizes: Sizes, layers: int) -> Layers:
-    """Return CLIP blocks for tokens of the joint space, initialised as CLIP's towers before pretraining."""
+    """Return CLIP blocks for tokens in the joint space, initialised like CLIP's towers before pretraining."""
     check_whole("layers", layers, at_least=1, at_most=100)
     width = sizes.embed_dim
     heads = max(1, width // HEAD_WIDTH)
     if width % heads:
         raise UsageError(
-            f"this backbone's joint space is {width} wide, which {heads} attention heads cannot divide evenly: "
+            f"the width of this backbone's joint space, {width}, is not a multiple of {heads} attention heads: "
             "use a head without a Transformer (meanP, seqLSTM, x-pool)"
         )
     shape = TowerSizes(
@@ -168,7 +168,7 @@ def make_joint_layers(sizes: Sizes, layers: int) -> Layers:
 
 
 def initialise(layer: Layer, *, width: int, depth: int) -> None:
-    """Initialise a block as OpenAI's CLIP does. Deeper networks get a smaller deviation of output projections."""
+    """Initialise a block like OpenAI's CLIP: the deeper the network, the smaller the std of output projections."""
     attention, mlp = layer.attention, layer.mlp
     into_stream = (2 * width * depth) ** -0.5
     nn.init.normal_(attention.in_proj.weight, std=width**-0.5)

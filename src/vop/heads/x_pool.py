@@ -7,7 +7,7 @@ For a text t and frames x_1 .. x_f, the projected outputs of the towers, not nor
     z = LN(r + dropout(W_l r))
     s(t, v) = cos(t, z)
 
-Every W starts as the identity and has a bias that starts at zero, except W_k. A bias of the keys would shift all frame
+Every W starts as the identity and, except W_k, has a bias that starts at zero. A bias of the keys would shift all frame
 scores of a text equally, which the softmax cancels. The released code has this bias, without effect.
 
 Shapes: `t` texts, `v` videos, `f` frames, `h` attention heads, `d` their width, `e` the joint space.
@@ -28,7 +28,7 @@ from vop.utils.checks import check_number, check_whole
 
 
 class XPool(PairwiseHead):
-    """Pools a video for each text with the text's attention to the frames.
+    """Pools a video separately for each text, weighted by the text's attention to the frames.
 
     Settings:
         heads: the number of attention heads (X-Pool: 1).
@@ -51,7 +51,7 @@ class XPool(PairwiseHead):
     def score(self, texts: Tensor, frames: Tensor) -> Tensor:
         """Return the cosines (t, v), float32, for raw text (t, e) and frame embeddings (v, f, e).
 
-        Holds a few tensors (v, t, e): pass blocks that fit.
+        Memory holds a few tensors (v, t, e): pass blocks that fit.
         """
         texts = texts.float()
         pooled = F.normalize(self.pool_for(texts, frames.float()), dim=-1)
@@ -76,7 +76,7 @@ class XPool(PairwiseHead):
 
 
 def identity_linear(width: int, *, bias: bool = True) -> nn.Linear:
-    """A linear layer that starts as the identity."""
+    """Return a linear layer that starts as the identity."""
     linear = nn.Linear(width, width, bias=bias)
     nn.init.eye_(linear.weight)
     if bias:

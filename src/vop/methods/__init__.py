@@ -1,4 +1,4 @@
-"""The methods by name."""
+"""Find and create methods by name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ METHODS = {
     "vop-f+p": "vop.methods.vop_f:VoPFP",
     "vop-f+c": "vop.methods.vop_f:VoPFC",
 }
-# Methods of converted checkpoints. They open like any other, but cannot be trained and are not listed.
+# Methods of converted checkpoints. They can be opened like others, but not trained, and they are not listed.
 IMPORTED = {"vop-modelscope": "vop.methods.vop_modelscope:VoPModelScope"}
 
 # Libraries that methods need beyond the package's dependencies. Each is also the name of an extra.
@@ -46,7 +46,7 @@ def create(name: str, sizes: Sizes, **settings: Any) -> Method:
         name: a built-in name, one that an installed package adds, or "package.module:Class".
 
     Raises:
-        UsageError: an unknown name or setting, with the nearest known ones, or a value that is not allowed.
+        UsageError: a name or setting is unknown (the error suggests the nearest known ones), or a value is not allowed.
     """
     return REGISTRY.create(name, sizes, **settings)
 
@@ -67,12 +67,12 @@ def find(name: str) -> type[Method]:
 
 
 def find_trainable(name: str) -> type[Method]:
-    """Return the class of the method `name`; raise a UsageError if it only opens converted checkpoints."""
+    """Return the class of the method `name`. Raise a UsageError if it only opens converted checkpoints."""
     if name in IMPORTED:
         raise unknown_name("method", name, REGISTRY.names())
     return REGISTRY.find(name)
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """Return the settings of a method and their defaults: the keyword-only arguments of its class and its bases."""
+    """Return the settings of a method and their defaults: its keyword-only arguments and those of its bases."""
     return REGISTRY.settings_of(name)

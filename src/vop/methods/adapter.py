@@ -1,13 +1,13 @@
-"""Adapters: a bottleneck in parallel to a part of every layer (arXiv 2211.12764, section 4: Adapter^ATTN, Adapter^FFN).
+"""Adapters: a bottleneck parallel to a part of every layer (arXiv 2211.12764, section 4: Adapter^ATTN, Adapter^FFN).
 
-With `A(h) = W_up relu(W_down h + b_down) + b_up`, a layer of either tower becomes (in `Layer`'s words, A is
-`beside_attention` or `beside_mlp`)
+With `A(h) = W_up relu(W_down h + b_down) + b_up`, a layer of either tower becomes as follows. In `Layer`,
+A is called `beside_attention` or `beside_mlp`.
 
     adapter-attn   x = x + attention(norm(x)) + A(norm(x));   x = x + mlp(norm'(x))
     adapter-ffn    x = x + attention(norm(x));                x = x + mlp(norm'(x)) + A(norm'(x))
 
-`W_up` and `b_up` start at 0, so that training starts from CLIP itself. The paper does not say what goes into the
-bottleneck; here it is the input of the attention or the MLP (the parallel adapter of He et al., ICLR 2022).
+`W_up` and `b_up` start at 0, so that training starts from CLIP itself. The paper does not specify the input of the
+bottleneck. Here it is the input of the attention or the MLP (the parallel adapter of He et al., ICLR 2022).
 
 Shapes: `b` sequences, `n` tokens, `d` a tower's width, `h` the bottleneck's.
 """
@@ -29,7 +29,7 @@ from vop.utils.checks import check_whole
 
 
 class Bottleneck(nn.Module):
-    """A bottleneck of width h: (b, n, d) to (b, n, d). Its output starts at 0."""
+    """A bottleneck of width h, from (b, n, d) to (b, n, d). Its output starts at 0."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Bottlenecks(nn.ModuleList):
 
 
 class AdapterFfn(Method):
-    """A bottleneck in parallel to the MLP of every layer.
+    """Trains a bottleneck parallel to the MLP of every layer.
 
     Settings:
         hidden: the bottleneck's width (paper: 64).
@@ -79,7 +79,7 @@ class AdapterFfn(Method):
 
 
 class AdapterAttn(AdapterFfn):
-    """A bottleneck in parallel to the attention of every layer."""
+    """Trains a bottleneck parallel to the attention of every layer."""
 
     beside = "beside_attention"
 

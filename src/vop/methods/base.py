@@ -1,4 +1,4 @@
-"""The base class of methods, which embed texts and frames with a backbone and define the trained parameters.
+"""The base class of methods. A method embeds texts and frames with a backbone and defines the trained parameters.
 
 Shapes: `b` videos or texts, `f` frames, `n` tokens, `d` a tower's width, `e` the joint space.
 """
@@ -20,24 +20,24 @@ from vop.video.clip import MAX_FRAMES
 class Method(nn.Module):
     """Zero-shot CLIP, which has no trainable parameters. Other methods override parts of it.
 
-    Training changes, and a run saves, the method's own parameters and those of the backbone that `attach` unfreezes.
-    Keyword-only arguments of the constructor are the method's settings.
+    The trained parameters are the method's own and those of the backbone that `attach` unfreezes. A run saves them. The
+    settings are the keyword-only arguments of the constructor.
 
-    Activations have the backbone's dtype, float32 or bfloat16; what trains is float32. PyTorch's own modules in a
-    method (`nn.Linear`, `nn.LayerNorm`, `nn.LSTM`, ...) compute in float32 and return the dtype that they are given.
-    Cast a parameter of your own where it meets an activation: `self.weight.to(x.dtype)`. `pool` gets float32.
+    Activations have the backbone's dtype, float32 or bfloat16. Trained parameters are float32. PyTorch's own modules in
+    a method (`nn.Linear`, `nn.LayerNorm`, `nn.LSTM`, ...) compute in float32 and return the dtype of their input. Cast
+    other parameters where they meet an activation: `self.weight.to(x.dtype)`. The input of `pool` is float32.
 
     Attributes:
         settings: the values of the settings, set by `vop.methods.create`.
         max_tokens: the number of positions of a caption, including [BOS] and [EOS].
-        learning_rate: the default of a recipe. For prompts, a good rate on emoji-motion with `mini`
-            (docs/results.md); for weights of the backbone a lower one, chosen for OpenAI's CLIP.
-        changes_backbone: whether `attach` trains weights of the backbone or puts modules into it, so that no other
-            model can use the same copy. True where a class overrides `attach` and does not declare it.
-        needs_layers: whether it reaches into the layers of the towers. A method that does not works on every backbone,
-            also on encoders without layers, and calls only `clip.embed_tokens` and `clip.embed_frames`.
-        pools_itself: whether `pool` differs from the mean of frames, so that no head goes on top. True where a class
-            overrides `pool` and does not declare it.
+        learning_rate: the default for training. Prompts have a good rate for emoji-motion with `mini`
+            (docs/results.md); methods that train backbone weights have a lower one, chosen for OpenAI's CLIP.
+        changes_backbone: whether `attach` trains weights of the backbone or adds modules to it, so that other models
+            cannot share it. True by default if a class overrides `attach`.
+        needs_layers: whether the method uses the layers of the towers. Other methods call only `clip.embed_tokens` and
+            `clip.embed_frames`, and work with every backbone, even without layers.
+        pools_itself: whether `pool` is not the mean of frames, so that no other head can be used. True by default if a
+            class overrides `pool`.
     """
 
     settings: dict[str, Any]
@@ -56,7 +56,7 @@ class Method(nn.Module):
         super().__init__()
         if self.needs_layers and not sizes.has_layers:
             raise UsageError(
-                f"the method {type(self).__name__} needs a backbone whose layers it can reach, and this one has none: "
+                f"the method {type(self).__name__} needs a backbone with layers, and this backbone has none: "
                 "use zero-shot, or a backbone for which `vop backbones` lists all methods"
             )
         check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
@@ -64,7 +64,7 @@ class Method(nn.Module):
         self.max_tokens = sizes.text.positions
 
     def attach(self, clip: CLIP) -> None:
-        """Unfreeze parameters of the backbone, or add modules to it. By default do neither."""
+        """Unfreeze parameters of the backbone, or add modules to it. By default do nothing."""
 
     def embed_tokens(self, clip: CLIP, ids: Tensor) -> Tensor:
         """Embed token ids (b, n): text embeddings (b, e)."""

@@ -1,12 +1,12 @@
-"""The paper's baselines that train a part of the backbone itself (arXiv 2211.12764, section 4 and Table 1).
+"""The paper's baselines that train parts of the backbone itself (arXiv 2211.12764, section 4 and Table 1).
 
     full      every parameter
     bias      the biases of linear and normalisation layers
     proj      the final projections of both towers
     partial   the last layer of both towers
 
-The run saves the trained parameters; the rest is read from the backbone. The paper's counts leave out the attention's
-input projections (and, in `full`, tensors that belong to no layer), although they train; see `layer_parameters`.
+A run saves the trained parameters; the others are read from the backbone. The paper's counts exclude the attention's
+input projections (and, in `full`, tensors outside of layers), although they are trained; see `layer_parameters`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Full(Method):
 
 
 class Bias(Method):
-    """BitFit (Ben Zaken et al., 2022): biases only.
+    """BitFit (Ben Zaken et al., 2022): trains biases only.
 
     Settings:
         train_logit_scale: as for `full`.

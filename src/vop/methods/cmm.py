@@ -1,4 +1,4 @@
-"""The context modelling module (CMM) of VoP^C: a sequence model over a video's [CLS] tokens.
+"""The context modelling module (CMM) of VoP^C, a sequence model over a video's [CLS] tokens.
 
 Shapes: `b` videos, `f` frames, `d` the vision tower's width, `h` the output's width.
 """
@@ -17,7 +17,7 @@ TRANSFORMER_LAYERS = 4  # as in the paper's ablation
 
 
 class Lstm(nn.Module):
-    """A one-layer LSTM, hidden size `d` per direction; (b, f, d) to (b, f, h), h = d or 2d."""
+    """A one-layer LSTM with hidden size `d` per direction: (b, f, d) to (b, f, h), h = d or 2d."""
 
     positions: nn.Parameter | None = None  # an LSTM needs no positions
 
@@ -31,9 +31,9 @@ class Lstm(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Four transformer layers of the tower's own shape over frames with learned positions; (b, f, d) to (b, f, d).
+    """Four transformer layers of the tower's shape over frames with learned positions: (b, f, d) to (b, f, d).
 
-    The paper only says "4-layer Transformer". Without positions it would ignore the order of the frames.
+    The paper says only "4-layer Transformer". Without positions it would ignore the order of the frames.
     """
 
     def __init__(self, sizes: Sizes, *, num_frames: int) -> None:
@@ -66,7 +66,7 @@ _KINDS: dict[str, Callable[[Sizes, int], Lstm | Transformer]] = {
 
 
 class ContextModule(nn.Module):
-    """The CMM and the FC layer behind it: (b, f, d) to (b, f, outputs, d). Computes in the dtype of its weights."""
+    """The CMM and its FC layer: (b, f, d) to (b, f, outputs, d). Computes in the dtype of its weights."""
 
     def __init__(self, sizes: Sizes, *, kind: str, outputs: int, num_frames: int) -> None:
         super().__init__()

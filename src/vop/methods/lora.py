@@ -1,8 +1,8 @@
-"""LoRA: low-rank updates of linear layers (Hu et al., ICLR 2022, arXiv 2106.09685), by the `peft` library.
+"""LoRA: low-rank updates of linear layers (Hu et al., ICLR 2022, arXiv 2106.09685), with the library `peft`.
 
     W x  becomes  W x + alpha / rank * B A x,    B = 0 at the start
 
-in both towers. CLIP's query, key and value projections are one matrix here (`in_proj`), with one update.
+in both towers. Here CLIP's query, key and value projections are one matrix (`in_proj`) with one update.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ TARGETS = ("in_proj", "out_proj", "fc1", "fc2")
 
 
 class LoRA(Method):
-    """Low-rank updates of the attention's projections.
+    """Trains low-rank updates of linear layers, by default of the attention's projections.
 
     Settings:
         rank: the rank of the updates.
-        alpha: sets the scale of the updates, `alpha / rank`.
+        alpha: the scale of the updates is `alpha / rank`.
         targets: the linear layers with updates: any of `in_proj` and `out_proj` (attention), `fc1` and `fc2` (MLP).
     """
 

@@ -17,7 +17,7 @@ PROMPT_STD = 0.02  # paper, section 4
 
 
 class LayerPrompts(nn.Module):
-    """A table with one entry per layer. `shape` is the shape of an entry: `P x d` for tokens that all frames share."""
+    """Prompt tokens for each layer. `shape` is the shape for one layer: (P, d) if all frames share the tokens."""
 
     def __init__(self, layers: Sequence[int], *shape: int) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class LayerPrompts(nn.Module):
 
 
 def which_layers(layers: Sequence[int] | None, *, depth: int, setting: str) -> tuple[int, ...]:
-    """Return the layers that a setting names, sorted. None means all `depth` layers, an empty sequence no layer."""
+    """Return the sorted layers of a setting. None means all `depth` layers, an empty sequence none."""
     if layers is None:
         return tuple(range(1, depth + 1))
     check_list(setting, layers, example="[1, 2, 3]")

@@ -30,11 +30,11 @@ from vop.utils.text import count
 
 
 class VoP(Method):
-    """Prompts in every layer of both towers, the same visual prompts for all frames.
+    """Trains prompts in every layer of both towers. All frames share the visual prompts.
 
     Settings:
         text_prompts, visual_prompts: prompt tokens per layer (paper: 8).
-        text_layers, visual_layers: the layers, from 1, that get prompts; None for all, empty for a tower without.
+        text_layers, visual_layers: the layers with prompts, from 1. None means all, an empty list none.
     """
 
     needs_layers = True
@@ -59,8 +59,8 @@ class VoP(Method):
         self.max_tokens = sizes.text.positions - (0 if self.text_prompts.get(1) is None else text_prompts)
         if self.max_tokens < 3:
             raise UsageError(
-                f"text_prompts is {text_prompts}; this backbone's {count('position', sizes.text.positions)} leave "
-                f"{self.max_tokens} for a caption: use at most {sizes.text.positions - 3}"
+                f"text_prompts is {text_prompts}; of this backbone's {count('position', sizes.text.positions)} that "
+                f"leaves {self.max_tokens} for a caption: use at most {sizes.text.positions - 3}"
             )
 
     def embed_tokens(self, clip: CLIP, ids: Tensor) -> Tensor:
@@ -97,14 +97,15 @@ class VoP(Method):
         return cls.unflatten(0, (b, f)), patches.unflatten(0, (b, f))
 
     def frame_prompts(self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor) -> Tensor | None:
-        """Return the prompts of layer `number`, broadcastable to (b, f, P, d), for the tokens that enter the layer."""
+        """Return the prompts of layer `number`, broadcastable to (b, f, P, d), for the tokens at its input."""
         return self.shared_prompts.get(number)
 
 
 def drop_prompts(tokens: Tensor, *, before: int, after: int) -> tuple[Tensor, Tensor]:
-    """Split (b, before + P + after, d) into the tokens before and after the prompts (none after in the last layer)."""
+    """Split (b, before + P + after, d) into the tokens before and after the prompts. The last layer has none after."""
     prompts = tokens.shape[1] - before - after
     if prompts < 0:
         return tokens, tokens[:, before:]
-    first, _, rest = tokens.split([before, prompts, after], dim=1)  # a split has one backward pass, slices one each
+    # `split` needs one backward pass, slices one each.
+    first, _, rest = tokens.split([before, prompts, after], dim=1)
     return first, rest

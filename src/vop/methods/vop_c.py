@@ -1,7 +1,7 @@
 """VoP^C: context-specific video prompts (arXiv 2211.12764, section 3.3).
 
-The [CLS] tokens of a video's f frames, as they enter a layer, form a sequence. A context modelling module (CMM) runs
-over it, and an FC layer makes S prompts for every frame:
+The [CLS] tokens of a video's f frames at the input of a layer form a sequence. A context modelling module (CMM)
+processes it, and an FC layer computes S prompts for every frame:
 
     P_i^j = [shared_i, FC(CMM(c_i^1, ..., c_i^f))_j]
 
@@ -33,10 +33,10 @@ class VoPC(VoP):
     """VoP with prompts generated from the content of the frames.
 
     Settings:
-        specific_prompts: the number of visual prompts that are generated (paper: 4 of 8).
-        cmm: "bilstm" (the paper's), "lstm" or "transformer".
-        cmm_role: "prompts", or "replace" for the ablation in which the CMM's output takes the place of the [CLS]
-            tokens that enter a layer, and all visual prompts are shared.
+        specific_prompts: the number of generated visual prompts (paper: 4 of 8).
+        cmm: "bilstm" (as in the paper), "lstm" or "transformer".
+        cmm_role: "prompts" generates prompts with the CMM. "replace" is an ablation: the CMM's outputs replace the
+            [CLS] tokens at the input of a layer, and all visual prompts are shared.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class VoPC(VoP):
 
     def _contexts(self, cls: Tensor) -> Tensor:
         """Run the CMM over the frames' summaries (b, f, d): (b, f, S, d)."""
-        assert self.context is not None  # only layers with visual prompts ask
+        assert self.context is not None  # called only for layers with visual prompts
         if self.context.cmm.positions is not None:  # an LSTM takes any number of frames
             check_frames(cls.shape[1], self.num_frames)
         return self.context(cls)

@@ -35,8 +35,8 @@ class VoPF(VoP):
     """VoP whose upper vision layers see the whole video.
 
     Settings:
-        split_layer: K_s; None for two thirds of the layers (paper: 8 of 12). The tower's depth gives plain VoP.
-        visual_layers: layers with prompts: frame-level ones up to K_s, video-level ones above.
+        split_layer: K_s. None means two thirds of the layers (paper: 8 of 12). The number of layers gives plain VoP.
+        visual_layers: layers with prompts: frame-level prompts up to K_s, video-level prompts above.
     """
 
     def __init__(
@@ -52,7 +52,9 @@ class VoPF(VoP):
         split_layer = round(depth * 2 / 3) if split_layer is None else split_layer
         check_whole("split_layer", split_layer, at_least=0)
         if split_layer > depth:
-            raise UsageError(f"split_layer is {split_layer}; the vision tower takes 0 to {depth}")
+            raise UsageError(
+                f"split_layer is {split_layer}; it must be from 0 to {depth}, the layers of the vision tower"
+            )
         layers = which_layers(visual_layers, depth=depth, setting="visual_layers")
         frame_layers = [layer for layer in layers if layer <= split_layer]
         super().__init__(sizes, visual_prompts=visual_prompts, visual_layers=frame_layers, **settings)
@@ -87,8 +89,8 @@ class VoPF(VoP):
 
 
 class VoPFP(VoPF, VoPP):
-    """VoP^F+P: position-specific prompts up to layer K_s, video-level ones above."""
+    """VoP^F+P: position-specific prompts up to layer K_s, video-level prompts above."""
 
 
 class VoPFC(VoPF, VoPC):
-    """VoP^F+C: context-specific prompts up to layer K_s, video-level ones above."""
+    """VoP^F+C: context-specific prompts up to layer K_s, video-level prompts above."""

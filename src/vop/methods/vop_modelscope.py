@@ -1,4 +1,4 @@
-"""Basic VoP as released by its authors on ModelScope (damo/cv_vit-b32_retrieval_vop), with its quirks.
+"""Basic VoP exactly as its authors released it on ModelScope (damo/cv_vit-b32_retrieval_vop).
 
 Differences from `vop`, which follows the paper:
 
@@ -35,7 +35,7 @@ class VoPModelScope(VoP):
     """VoP with a prefix and a suffix of text prompts in every layer.
 
     Settings:
-        text_suffix: the number of text prompts, the last ones, before the sequence's last position.
+        text_suffix: how many of the text prompts form the suffix, before the sequence's last position.
     """
 
     pools_itself = True
@@ -64,7 +64,7 @@ class VoPModelScope(VoP):
         return F.normalize(frames, dim=-1).mean(dim=1)
 
     def _pad(self, text: TextTower, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Pad (b, n) with 0 to (b, max_tokens); return it and the positions of [EOS], (b,). Truncation keeps [EOS]."""
+        """Pad or cut ids (b, n) to (b, max_tokens), keeping [EOS]. Return them and the positions of [EOS], (b,)."""
         eos = text.eos_index(ids)
         places = torch.arange(ids.shape[1], device=ids.device)
         ids = ids.masked_fill(places > eos[:, None], PAD)

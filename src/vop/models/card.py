@@ -1,6 +1,6 @@
-"""A run's README.md: metadata that a hub reads, how to use the model, how it was made, and its results.
+"""Write a run's README.md: metadata for a hub, how to use the model, how it was trained, and its results.
 
-`card.md.jinja` beside this file is the template of the text.
+The template is `card.md.jinja` in this folder.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _TITLES = {"results": "Results", "validation": "Validation, which selected the e
 
 
 def render_card(config: RunConfig, *, trained: int, name: str = "path/to/this/folder") -> str:
-    """The model card as Markdown, with the metadata that the Hugging Face hub reads in front.
+    """Return the model card as Markdown, beginning with the metadata for the Hugging Face hub.
 
     Args:
         trained: the number of trained parameters.
-        name: opens the model in the card's example.
+        name: the name that the card's example passes to `vop.load`.
     """
     from huggingface_hub import ModelCard
 
@@ -55,7 +55,7 @@ def render_card(config: RunConfig, *, trained: int, name: str = "path/to/this/fo
 
 
 def made_with(dtype: torch.dtype) -> dict[str, str]:
-    """Facts for a card: the precision, and the versions of the libraries; the commit where it is known."""
+    """Return facts for a card: the precision, the versions of the libraries, and the commit, if known."""
     facts = {"computed_in": str(dtype).removeprefix("torch."), "vop_version": VERSION}
     facts |= {f"{library}_version": version(library) for library in ("torch", "transformers")}
     commit = source_commit()
@@ -64,7 +64,7 @@ def made_with(dtype: torch.dtype) -> dict[str, str]:
 
 @cache
 def source_commit() -> str | None:
-    """The git commit of this vop, if it was installed from git or runs in a checkout."""
+    """Return the git commit of this vop, if it was installed from git or runs in a checkout."""
     try:
         source = json.loads(distribution("vop").read_text("direct_url.json") or "{}")
     except (PackageNotFoundError, ValueError):
@@ -81,7 +81,7 @@ def source_commit() -> str | None:
 
 
 def _metadata(config: RunConfig) -> Any:
-    """The `ModelCardData` of a run."""
+    """Return the `ModelCardData` of a run."""
     from huggingface_hub import EvalResult, ModelCardData
 
     card, results = config.card, config.card.get("results") or {}
@@ -118,14 +118,14 @@ def _slug(name: str) -> str:
 
 
 def _facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The facts of a card that are not tables, escaped for Markdown."""
+    """Yield the facts of a card that are not tables, escaped for Markdown."""
     for key, value in card.items():
         if not isinstance(value, dict | list):
             yield in_markdown(key.replace("_", " ")), in_markdown(str(value))
 
 
 def _tables(card: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The tables of metrics, with a title and a line on what was measured."""
+    """Yield the tables of metrics, with a title and a line about the measurement."""
     for key, title in _TITLES.items():
         metrics = card.get(key)
         if metrics:
@@ -134,7 +134,7 @@ def _tables(card: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _measured_on(metrics: Mapping[str, Any]) -> str:
-    """The data, the split, the size of the gallery and the precision, if they are known."""
+    """Return a line with the data, the split, the size of the gallery and the precision, if they are known."""
     gallery = metrics.get("gallery_size", metrics.get("videos"))
     known = {
         "data": metrics.get("data"),

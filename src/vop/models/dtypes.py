@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)  # their modules are called one by one
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)  # hooks go on their children instead
 
 
 class _Calls(threading.local):
@@ -27,7 +27,7 @@ _CALLS = _Calls()
 
 
 def accept_any_dtype(part: nn.Module) -> None:
-    """Let every PyTorch module in `part` compute in its weights' dtype and return the dtype of its input."""
+    """Make every PyTorch module in `part` compute in the dtype of its weights and return the dtype of its input."""
     for child in part.children():
         if isinstance(child, _CONTAINERS) or not type(child).forward.__module__.startswith("torch.nn."):
             accept_any_dtype(child)

@@ -1,4 +1,4 @@
-"""A CLIP, a method and a head: texts and videos in, embeddings or scores out.
+"""The model: a CLIP, a method and a head, which embed texts and videos or score them together.
 
 Shapes: `n` texts or videos, `t` texts, `v` videos, `f` frames, `e` the joint space.
 """
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from vop.backbones.tokenizer import Tokenizer
     from vop.video.resizing import Resizing
 
+_RESIZING = {"crop": "shorter side, {}, antialiased; centre crop", "squash": "both sides, {}, antialiased"}
 HEAD_PREFIX = "head."  # marks the settings of the head among those of the method
 SCORE_BYTES = 128 * 2**20  # approximate memory for a block of pairwise scores
 MAX_LOGIT_SCALE = 100.0  # limit in CLIP's own training
@@ -60,7 +61,7 @@ class TextVideoModel(nn.Module):
         head: turns the frames' embeddings into a video's, or into scores. `meanP` is the method's own pooling.
         head_name: as `method_name`, for the head.
         trained_frames: frames per video in training.
-        card: facts about how the model was made (data, recipe, results). The run's README shows them.
+        card: facts about the model's training (data, recipe, results). The run's README shows them.
     """
 
     mean: Tensor
@@ -134,15 +135,15 @@ class TextVideoModel(nn.Module):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Tokenize texts to ids (n, length), padded to the longest. Too long texts are truncated but keep [EOS]."""
+        """Tokenize texts to ids (n, length), padded to the longest. Long texts are truncated but keep [EOS]."""
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise UsageError(f"texts are a list of strings, got {type(texts).__name__}")
+            raise UsageError(f"texts is a {type(texts).__name__}; it must be a list of strings")
         if not texts:
             return torch.empty(0, 2, dtype=torch.long)
         return self._vocabulary().encode(list(texts), max_length=self.method.max_tokens)
 
     def count_tokens(self, text: str) -> int:
-        """Return the number of tokens of a text, with [BOS] and [EOS], before truncation to `method.max_tokens`."""
+        """Return the number of tokens of a text before truncation to `method.max_tokens`, including [BOS] and [EOS]."""
         return self._vocabulary().count(text)
 
     def check_vocabulary(self) -> None:
@@ -166,7 +167,7 @@ class TextVideoModel(nn.Module):
         known = self.backbone.sizes.text.vocab_size
         if ids.numel() and (ids.min() < 0 or ids.max() >= known):
             found = f"{int(ids.min())} to {int(ids.max())}"
-            raise UsageError(f"token ids are {found}; this backbone's vocabulary has 0 to {known - 1}")
+            raise UsageError(f"token ids are {found}; this backbone's vocabulary has ids from 0 to {known - 1}")
 
     def frame_features(self, pixels: Tensor) -> Tensor:
         """Return the vision tower's output (n, f, e), float32, not normalised, for pixels (n, f, 3, h, w)."""
@@ -179,7 +180,7 @@ class TextVideoModel(nn.Module):
     def embed_frames(self, pixels: Tensor) -> Tensor:
         """Embed normalised pixels (n, f, 3, h, w): video embeddings (n, e), float32, with gradients.
 
-        They have unit length, except those of the authors' released model, which skips the second normalisation.
+        They have unit length, except with the authors' released model, which does not normalise the mean.
 
         Raises:
             UsageError: the head is pairwise, so a video has no embedding of its own.
@@ -189,11 +190,11 @@ class TextVideoModel(nn.Module):
         return pool(self.frame_features(pixels))
 
     def check_independent(self) -> None:
-        """Raise a UsageError if the head is pairwise: texts and videos then have no separate embeddings."""
+        """Raise a UsageError if the head is pairwise, because texts and videos then have no separate embeddings."""
         if self.pairwise:
             raise UsageError(
-                f"the head {self.head_name} scores a text and a video together, so neither has an "
-                f"embedding: `vop evaluate` ranks with it; to encode or search, tune with {' or '.join(heads.APART)}"
+                f"the head {self.head_name} scores a text and a video together, so they have no embeddings: use it "
+                f"with `vop evaluate`; to encode or search, tune with {' or '.join(heads.APART)}"
             )
 
     def forward(self, ids: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -235,11 +236,11 @@ class TextVideoModel(nn.Module):
         return self.clip.log_logit_scale.exp()
 
     def _bias(self) -> Tensor | float:
-        """Return what a backbone of the sigmoid loss adds to its logits; 0 for others."""
+        """Return the logit bias of a backbone with the sigmoid loss; 0 for others."""
         return 0.0 if self.clip.logit_bias is None else self.clip.logit_bias
 
     def limit_logit_scale(self) -> None:
-        """Limit a trained logit scale to CLIP's maximum after a step. During a step this would stop the gradient.
+        """Limit a trained logit scale to CLIP's maximum. Call this after a step: within one it stops the gradient.
 
         The sigmoid loss has no such limit.
         """
@@ -260,13 +261,13 @@ class TextVideoModel(nn.Module):
         """Encode video files to unit embeddings (n, e), float32 on the CPU.
 
         Raises:
-            VideoError: a file cannot give a frame.
+            VideoError: none of a file's frames can be decoded.
         """
         from vop.video.frames import read_frames  # imports PyAV, which is slow
 
         self.check_independent()
         if isinstance(paths, str | Path):
-            raise UsageError(f"paths are a list of files, got one: {str(paths)!r}")
+            raise UsageError(f"paths is {str(paths)!r}; it must be a list of files")
         parts = []
         for start in range(0, len(paths), batch_size):
             batch = paths[start : start + batch_size]
@@ -278,23 +279,24 @@ class TextVideoModel(nn.Module):
         """Encode frames of videos to unit embeddings (n, e), float32 on the CPU.
 
         Args:
-            frames: RGB values from 0 to 255, uint8 (n, f, height, width, 3) or (n, f, 3, height, width), of any size;
-                they are resized and cropped as `vop.read_frames` does. Methods with tables of frame positions take
+            frames: RGB values from 0 to 255, uint8 (n, f, height, width, 3) or (n, f, 3, height, width), of any size.
+                They are resized and cropped like in `vop.read_frames`. Methods with tables of frame positions require
                 f = `num_frames`.
 
         Raises:
-            UsageError: another dtype or shape.
+            UsageError: the dtype or the shape is not allowed.
         """
         self.check_independent()
         frames = torch.as_tensor(frames)
         if frames.dtype != torch.uint8:
             raise UsageError(
-                f"frames are {str(frames.dtype).removeprefix('torch.')}; encode_frames takes uint8 values from 0 to "
-                "255 (of values in [0, 1]: (frames * 255).round() as uint8). embed_frames takes normalised floats"
+                f"the dtype of frames is {str(frames.dtype).removeprefix('torch.')}; encode_frames takes uint8 values "
+                "from 0 to 255 (for values in [0, 1]: (frames * 255).round() as uint8), and embed_frames takes "
+                "normalised floats"
             )
         if frames.ndim != 5 or 3 not in (frames.shape[2], frames.shape[4]) or 0 in frames.shape[1:]:
             raise UsageError(
-                f"frames have the shape {tuple(frames.shape)}; encode_frames takes (n, f, height, width, 3) or "
+                f"the shape of frames is {tuple(frames.shape)}; encode_frames takes (n, f, height, width, 3) or "
                 "(n, f, 3, height, width)"
             )
         if frames.shape[2] != 3:
@@ -303,7 +305,7 @@ class TextVideoModel(nn.Module):
         return torch.cat(parts) if len(frames) else self._nothing()
 
     def _resized(self, frames: Tensor) -> Tensor:
-        """Resize uint8 frames (n, f, 3, h, w) to the backbone's size, as `vop.read_frames` does."""
+        """Resize uint8 frames (n, f, 3, h, w) to the backbone's size, like `vop.read_frames`."""
         from vop.video.shape import square
 
         size = self.image_size
@@ -335,7 +337,7 @@ class TextVideoModel(nn.Module):
         return [*self.method.frame_tables(), *self.head.frame_tables()]
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json, model.safetensors (only trained parameters) and a model card."""
+        """Write a run to a folder: config.json, model.safetensors (only trained parameters) and a model card."""
         folder = Path(folder)
         config, trained = self.run_config(folder), self.trainable()
         count = sum(parameter.numel() for parameter in trained.values())
@@ -345,7 +347,7 @@ class TextVideoModel(nn.Module):
         """Return the config.json of a run in `folder`.
 
         Args:
-            backbone: the model's own by default. One inside `folder` is named relative to it.
+            backbone: by default the model's own. A backbone inside `folder` gets a relative name.
         """
         backbone = backbone or self.backbone
         name = backbone.name
@@ -361,10 +363,15 @@ class TextVideoModel(nn.Module):
             settings=self.method.settings,
             head=HeadConfig(name=self.head_name, settings=self.head.settings),
             packages={kind: package for kind, package in packages.items() if package},
-            backbone=BackboneConfig(name=name, revision=backbone.revision, sha256=backbone.content_hash()),
+            backbone=BackboneConfig(
+                name=name,
+                revision=backbone.revision,
+                sha256=backbone.content_hash(),
+                image_size=None if self.image_size == backbone.stored_image_size else self.image_size,
+            ),
             preprocessing={
                 "frames": "middle of equal intervals",
-                "resize": "shorter side, bicubic, antialiased; centre crop",
+                "resize": _RESIZING[backbone.resizing.mode].format(backbone.resizing.interpolation),
                 "image_size": self.image_size,
                 "mean": list(backbone.mean),
                 "std": list(backbone.std),
@@ -380,14 +387,14 @@ class TextVideoModel(nn.Module):
         token: str | None = None,
         commit_message: str = "Upload a model with vop",
     ) -> str:
-        """Publish the model on the Hugging Face hub, from where `vop.load(repo_id)` loads it.
+        """Publish the model on the Hugging Face hub. `vop.load(repo_id)` loads it from there.
 
-        A backbone that is a local folder is published with it.
+        If the backbone is a local folder, it is published, too.
 
         Args:
-            repo_id: "OWNER/NAME"; it is created if it does not exist.
-            private: whether a new repository is private; None for the owner's default.
-            token: access token for the hub. By default the one that `hf auth login` stored.
+            repo_id: the repository, "OWNER/NAME". It is created if it does not exist.
+            private: whether a new repository is private. None means the owner's default.
+            token: access token for the hub. By default the token that `hf auth login` stored.
 
         Returns:
             The URL of the commit.
@@ -413,12 +420,12 @@ def needed_vocabulary(backbone: Backbone) -> Tokenizer:
     """Return the backbone's tokenizer. Call this early, so that a missing vocabulary fails before any long work.
 
     Raises:
-        VopError: the backbone has no tokenizer, or one of another model.
+        VopError: the backbone has no tokenizer, or the tokenizer of another model.
     """
     tokenizer = backbone.tokenizer()
     if tokenizer is None:
         raise VopError(
-            f"{backbone.folder}: no vocabulary (tokenizer.json, or vocab.json and merges.txt): put one there "
+            f"{backbone.folder}: the vocabulary (tokenizer.json, or vocab.json and merges.txt) is missing: add it "
             "to encode texts, or pass token ids to embed_tokens"
         )
     return tokenizer
@@ -432,7 +439,7 @@ def attach(clip: CLIP, method: Method, head: Head) -> None:
 
 
 def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split settings into those of the method, and those of the head without their prefix "head."."""
+    """Split settings into the method's and the head's, whose prefix "head." is removed."""
     of_head = {name for name in settings if name.startswith(HEAD_PREFIX)}
     of_method = {name: value for name, value in settings.items() if name not in of_head}
     return of_method, {name.removeprefix(HEAD_PREFIX): settings[name] for name in settings if name in of_head}

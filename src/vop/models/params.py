@@ -1,4 +1,4 @@
-"""Count the parameters that a method trains: all, and as the paper counts them (Table 1)."""
+"""Count the parameters that a method trains: all of them, and as in the paper (Table 1)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ParameterCount:
 def count_parameters(sizes: Sizes, *, only: Sequence[str] | None = None, **settings: Any) -> dict[str, ParameterCount]:
     """Count the parameters of every method on a backbone of `sizes`, or only of the methods in `only`.
 
-    Each method takes those of the `settings` that it has. No weights are allocated (meta device).
+    Each method uses those of the `settings` that it knows. No weights are allocated (meta device).
     """
     counts = {}
     for name in only or methods.METHODS:
@@ -43,7 +43,7 @@ def count_model(name: str, sizes: Sizes, *, head: str = heads.MEAN, settings: di
     The paper has no heads, so its count excludes them.
 
     Args:
-        settings: settings of the method; those of the head are called `head.NAME`.
+        settings: settings of the method, and of the head as `head.NAME`.
     """
     of_method, of_head = split_settings(settings)
     with torch.device("meta"):
@@ -63,7 +63,7 @@ def count_model(name: str, sizes: Sizes, *, head: str = heads.MEAN, settings: di
 
 
 def paper_size(clip: CLIP) -> int:
-    """Count the backbone as the paper does: 119,826,432 of the 151,277,313 parameters of ViT-B/32."""
+    """Count the backbone's parameters as in the paper: 119,826,432 of the 151,277,313 parameters of ViT-B/32."""
     return sum(parameter.numel() for parameter in layer_parameters(clip))
 
 

@@ -1,4 +1,4 @@
-"""Creates models from a method's name, and opens saved and published ones."""
+"""Create models from a method's name, and open saved and published models."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from vop import heads, methods
 from vop.backbones import DEFAULT_HUB_ID, MINI, Backbone, find_backbone
 from vop.backbones.source import REGISTRY as BACKBONES
-from vop.backbones.source import SHORT_NAMES, UnknownBackbone, is_hub_id, without_hub_prefix
+from vop.backbones.source import SHORT_NAMES, UnknownBackbone, is_hub_id, split_image_size, without_hub_prefix
 from vop.backbones.towers import CLIP
-from vop.errors import UsageError, VopError, unknown_name
+from vop.errors import UsageError, VopError, unknown_setting
 from vop.methods.base import Method
 from vop.models.model import TextVideoModel, split_settings
 from vop.models.run_folder import (
@@ -45,7 +45,7 @@ def create(
         method: a built-in name (`vop params` lists them), one that a package adds, or "package.module:Class".
         backbone: a hub id, a CLIP folder or "mini".
         head: a name of `vop.heads.HEADS`, one that a package adds, or "package.module:Class".
-        dtype: of the frozen weights and the activations; trained parameters stay in float32.
+        dtype: dtype of the frozen weights and the activations. Trained parameters stay in float32.
         settings: the method's settings, such as `num_frames`, and the head's as `head.NAME`.
 
     Raises:
@@ -56,10 +56,10 @@ def create(
     of_method, of_head = split_settings(settings)
     part = methods.create(method, backbone.sizes, **of_method)
     if head != heads.MEAN and part.pools_itself:
-        raise UsageError(f"{method} pools frames itself, so head must be {heads.MEAN}, not {head}")
+        raise UsageError(f"head is {head}; it must be {heads.MEAN}, because {method} pools frames itself")
     for name in of_head:
         if name not in heads.settings_of(head):
-            raise unknown_name(f"setting of {head}", name, heads.settings_of(head))
+            raise unknown_setting(f"the head {head}", name, heads.settings_of(head))
     top = heads.create(head, backbone.sizes, num_frames=part.num_frames, **of_head)
     return TextVideoModel(backbone, method, part, head, top, dtype=dtype).to(device or default_device())
 
@@ -73,16 +73,17 @@ def load(
     device: torch.device | str | None = None,
     beside: Sequence[TextVideoModel] = (),
 ) -> TextVideoModel:
-    """Opens a run, a published run or a hub id, in eval mode; a plain CLIP opens as `zero-shot`.
+    """Open a run, a published run or a hub id in eval mode. A plain CLIP is opened with the method `zero-shot`.
 
     Args:
-        name: a run's folder, a CLIP folder, "OWNER/NAME" or "hf-hub:OWNER/NAME" on the Hugging Face hub, or "mini".
-        backbone: the run's backbone, if it has moved. Its content must match the run's.
+        name: a run's folder, a CLIP folder, "OWNER/NAME" or "hf-hub:OWNER/NAME" on the Hugging Face hub, or "mini";
+            "NAME@336" takes images of 336 pixels.
+        backbone: the run's backbone, if it was moved. It must have the same content as in training.
         num_frames: replaces the run's number of frames. Tables of frame positions are interpolated.
-        dtype: of the frozen weights and the activations. float32 gives the exact embeddings, bfloat16 is faster;
-            "auto" is bfloat16 where the hardware computes in it, as in `vop evaluate`.
-        beside: open models. The new model shares the backbone weights of one that has the same backbone, if neither
-            method changes them.
+        dtype: dtype of the frozen weights and the activations. float32 gives exact embeddings, bfloat16 is faster;
+            "auto" means bfloat16 if the hardware supports it, as in `vop evaluate`.
+        beside: open models. The new model shares backbone weights with a model on the same backbone, if neither method
+            changes them.
 
     Raises:
         UsageError: the run, folder or hub id does not exist.
@@ -99,17 +100,21 @@ def load(
 
 
 def _open(name: str, *, backbone: str | None, dtype: torch.dtype, beside: Sequence[TextVideoModel]) -> TextVideoModel:
-    folder = None if name == MINI else Path(name).expanduser()  # a folder of that name is ./mini
+    whole = name
+    name, image_size = split_image_size(name)
+    folder = None if name == MINI else Path(name).expanduser()  # a folder with this name is ./mini
     if folder is not None and not folder.is_dir():
         folder = _from_hub(name)
     if folder is None or not is_run(folder):
-        found = _plain_clip(name)
+        found = _plain_backbone(whole)
         method = methods.create("zero-shot", found.sizes)
         clip = _shared_clip(found, method, beside, dtype=dtype)
         return TextVideoModel(found, "zero-shot", method, dtype=dtype, clip=clip)
     config = read_config(folder)
     _check_packages(config)
     found = _its_backbone(config.backbone, folder, backbone)
+    if image_size is not None:
+        found = found.with_image_size(image_size)
     method = methods.create(config.method, found.sizes, **config.settings)
     head = heads.create(config.head.name, found.sizes, num_frames=method.num_frames, **config.head.settings)
     clip = _shared_clip(found, method, beside, dtype=dtype)
@@ -119,7 +124,7 @@ def _open(name: str, *, backbone: str | None, dtype: torch.dtype, beside: Sequen
     return model
 
 
-def _plain_clip(name: str) -> Backbone:
+def _plain_backbone(name: str) -> Backbone:
     """Find a backbone. If the name is unknown, the error describes all names that `load` takes."""
     try:
         return find_backbone(name)
@@ -134,7 +139,7 @@ def _plain_clip(name: str) -> Backbone:
 
 
 def _check_packages(config: RunConfig) -> None:
-    """Raises a VopError that names the package to install if the run needs a missing one."""
+    """Raise a VopError if a package that the run needs is not installed."""
     used = ((methods.REGISTRY, config.method), (heads.REGISTRY, config.head.name), (BACKBONES, config.backbone.name))
     for registry, name in used:
         if registry.kind in config.packages:
@@ -142,7 +147,7 @@ def _check_packages(config: RunConfig) -> None:
 
 
 def _its_backbone(wanted: BackboneConfig, folder: Path, given: str | None) -> Backbone:
-    name = given or wanted.name
+    name, image_size = split_image_size(given or wanted.name)
     if name.startswith("./"):
         name = str(folder / name)
     if Path(name).is_absolute() and not Path(name).is_dir():
@@ -150,10 +155,11 @@ def _its_backbone(wanted: BackboneConfig, folder: Path, given: str | None) -> Ba
     found = find_backbone(name, revision=None if given else wanted.revision)
     if found.content_hash() != wanted.sha256:
         raise VopError(
-            f"{folder}: tuned on the backbone {wanted.name!r} with content {wanted.sha256[:12]}; {name!r} has "
-            f"{found.content_hash()[:12]}: pass the backbone that it was tuned on"
+            f"{folder}: the model was tuned on the backbone {wanted.name!r} with the hash {wanted.sha256[:12]}; "
+            f"{name!r} has the hash {found.content_hash()[:12]}: pass the backbone on which it was tuned"
         )
-    return found
+    image_size = image_size or wanted.image_size
+    return found if image_size is None else found.with_image_size(image_size)
 
 
 def _shared_clip(
@@ -163,14 +169,15 @@ def _shared_clip(
     if method.changes_backbone:
         return None
     for other in beside:
-        same = other.clip.dtype == dtype and other.backbone.content_hash() == backbone.content_hash()
+        alike = other.clip.dtype == dtype and other.backbone.sizes == backbone.sizes
+        same = alike and other.backbone.content_hash() == backbone.content_hash()
         if same and not other.method.changes_backbone:
             return other.clip
     return None
 
 
 def _from_hub(name: str) -> Path | None:
-    """Return the folder of a published run, or None if `name` is not the id of one."""
+    """Return the folder of a published run, or None if `name` is not the hub id of a run."""
     if not is_hub_id(name):
         return None
     from huggingface_hub import snapshot_download

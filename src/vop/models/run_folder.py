@@ -1,9 +1,9 @@
-"""A run's folder: what training writes, `vop.load` opens, and a hub shows.
+"""Read and write a run's folder, which training creates and `vop.load` opens.
 
-config.json         method, settings, backbone by name and content, preprocessing, the card's facts
-model.safetensors   only what was trained
+config.json         method, settings, the backbone's name and hash, preprocessing, facts for the card
+model.safetensors   the trained parameters only
 README.md           the model card, with results
-training/           what training needs to resume; it can be deleted
+training/           files for resuming the training; it can be deleted
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from vop.backbones.files import check_header
+from vop.backbones.source import OPEN_CLIP_CONFIG
 from vop.config import validated
 from vop.errors import UsageError, VopError
 from vop.heads import MEAN
@@ -30,17 +31,17 @@ from vop.utils.parsing import read_json_object
 from vop.version import VERSION
 
 CONFIG, WEIGHTS, CARD, TRAINING = "config.json", "model.safetensors", "README.md", "training"
-BACKBONE = "backbone"  # the folder of a backbone that is part of the run
+BACKBONE = "backbone"  # folder of a backbone inside the run
 PUBLISHED = [CONFIG, WEIGHTS, CARD, f"{BACKBONE}/*"]
 FORMAT = 1
 
 
 @with_config(ConfigDict(extra="allow"))
 class Card(TypedDict, total=False):
-    """Facts about how a model was made. The run's README shows them. Training adds the fields of its recipe.
+    """Facts about a model's training, which the run's README shows. Training adds the fields of its recipe.
 
-    `results` and `validation` are metrics in both directions, as `RetrievalMetrics.to_dict` gives them. Beside `t2v`
-    and `v2t`, `results` may say `data`, `split`, `gallery_size` and `precision`.
+    `results` and `validation` are metrics in both directions, as from `RetrievalMetrics.to_dict`. Besides `t2v` and
+    `v2t`, `results` may have the keys `data`, `split`, `gallery_size` and `precision`.
     """
 
     data: str | None
@@ -70,18 +71,24 @@ class HeadConfig(BaseModel):
 
 
 class BackboneConfig(BaseModel):
-    """A backbone's name, and a hash of its weights, which tells it from another backbone of that name."""
+    """A backbone's name, and a hash of its weights, which tells it from another backbone of that name.
+
+    Attributes:
+        image_size: in pixels, if it is not the one of the weights.
+    """
 
     name: str
     revision: str | None = None
     sha256: str
+    image_size: int | None = None
 
 
 class RunConfig(BaseModel):
-    """A run's config.json. Keys that a later version adds are ignored.
+    """A run's config.json. Unknown keys are ignored, because a later version may add some.
 
     Attributes:
-        packages: the packages that add the method, the head or the backbone, by these words; none for built-in ones.
+        packages: the packages that add parts of the model, by "method", "head" or "backbone". Built-in parts are not
+            listed.
     """
 
     format: int
@@ -98,11 +105,13 @@ class RunConfig(BaseModel):
         values = self.model_dump(mode="json")
         if not self.packages:
             del values["packages"]
+        if self.backbone.image_size is None:
+            del values["backbone"]["image_size"]
         return json.dumps(values, indent=2) + "\n"
 
 
 def write_run(folder: Path, config: RunConfig, trained: Mapping[str, Tensor], *, card: str) -> None:
-    """Writes the folder, each file whole or not at all; the weights before the configuration that names them."""
+    """Write the folder, each file atomically. The weights come before the configuration that refers to them."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.items()}
     with atomic_write(folder / WEIGHTS) as path:
         save_file(state, path, metadata={"format": "pt"})
@@ -112,21 +121,25 @@ def write_run(folder: Path, config: RunConfig, trained: Mapping[str, Tensor], *,
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder with a config.json is a run, and not a CLIP.
+    """Return whether a folder is a run; False for a backbone's folder.
 
     Raises:
         VopError: the run is incomplete.
-        UsageError: the folder holds neither a run nor a CLIP.
+        UsageError: the folder is neither a run nor a backbone's folder.
     """
+    if (folder / OPEN_CLIP_CONFIG).exists():
+        return False
     if (folder / CONFIG).exists():
         return "method" in read_json_object(folder / CONFIG, remedy="fetch the folder again")
     if (folder / WEIGHTS).exists() or (folder / TRAINING).exists():
-        raise VopError(f"{folder}: no {CONFIG}: the run is incomplete; train it again, or resume it with --resume")
-    raise UsageError(f"{folder}: no {CONFIG}: neither a run nor a CLIP folder")
+        raise VopError(
+            f"{folder}: {CONFIG} is missing, so the run is incomplete; train it again, or resume it with --resume"
+        )
+    raise UsageError(f"{folder}: {CONFIG} is missing: this is neither a run nor a backbone's folder")
 
 
 def read_config(folder: Path) -> RunConfig:
-    """The configuration of a run.
+    """Return the configuration of a run.
 
     Raises:
         VopError: a value is missing or wrong, or a later version wrote it.
@@ -140,10 +153,10 @@ def read_config(folder: Path) -> RunConfig:
 
 
 def fill_trained(folder: Path, wanted: Mapping[str, nn.Parameter], *, method: str) -> None:
-    """Loads the trained parameters into `wanted`. The file must hold exactly these, with these shapes.
+    """Load the trained parameters into `wanted`. The file must contain exactly these names and shapes.
 
     Raises:
-        VopError: the weights are missing, damaged, or of another method.
+        VopError: the weights are missing or damaged, or belong to another method.
     """
     path = folder / WEIGHTS
     if not path.exists():
@@ -154,11 +167,12 @@ def fill_trained(folder: Path, wanted: Mapping[str, nn.Parameter], *, method: st
         with safe_open(path, framework="pt") as file:
             odd = sorted(set(file.keys()) ^ wanted.keys())
             if odd:
-                raise VopError(f"{path} does not hold the tensors of {method}: {odd[0]!r} is missing on one side")
-            for name, parameter in wanted.items():  # all shapes before the first tensor is read
+                state = "missing" if odd[0] in wanted else "unknown"
+                raise VopError(f"{path} does not contain the tensors of {method}: {odd[0]!r} is {state}")
+            for name, parameter in wanted.items():  # check all shapes before reading the first tensor
                 shape = tuple(file.get_slice(name).get_shape())
                 if shape != tuple(parameter.shape):
-                    raise VopError(f"{path}: {name} has shape {shape}, the method's is {tuple(parameter.shape)}")
+                    raise VopError(f"{path}: {name} has the shape {shape}; {method} needs {tuple(parameter.shape)}")
             with torch.no_grad():
                 for name, parameter in wanted.items():
                     parameter.copy_(file.get_tensor(name))
@@ -167,5 +181,5 @@ def fill_trained(folder: Path, wanted: Mapping[str, nn.Parameter], *, method: st
 
 
 def copy_backbone(source: Path, folder: Path) -> Path:
-    """Copies a local CLIP folder into a run's folder, so that it becomes part of the run."""
+    """Copy a local CLIP folder into a run's folder, so that it becomes part of the run."""
     return Path(shutil.copytree(source, folder / BACKBONE))

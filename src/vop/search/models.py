@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.backbones import MINI
+from vop.backbones.source import split_image_size
 from vop.errors import VopError
 from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig
 from vop.video.resizing import Resizing
@@ -79,8 +80,11 @@ def new_manifest(
 
 def absolute_name(name: str) -> str:
     """A name that opens a model from any working directory: for a folder, its absolute path."""
-    folder = Path(name).expanduser()
-    return str(folder.absolute()) if name != MINI and folder.is_dir() else name
+    base, image_size = split_image_size(name)
+    folder = Path(base).expanduser()
+    if base == MINI or not folder.is_dir():
+        return name
+    return str(folder.absolute()) + ("" if image_size is None else f"@{image_size}")
 
 
 def open_model(

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import logging
 import os
-import resource
 import socket
 import time
 from collections.abc import Callable
@@ -208,6 +207,10 @@ class Server(uvicorn.Server):
 
 def connections_that_fit() -> int:
     """Return the number of connections that this process has descriptors for, each with a file to send or receive."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return MAX_CONNECTIONS
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS

@@ -109,7 +109,7 @@ def load_checkpoint(
         VopError: the file is damaged, or belongs to another training; the message names the first difference.
     """
     check_identity(path, identity)
-    with _damage_named(path), safe_open(path, framework="pt") as file:
+    with _errors_as_damage(path), safe_open(path, framework="pt") as file:
         tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         state = TrainingState(**json.loads(file.metadata()["progress"]))
     for name, parameter in trained.items():
@@ -130,7 +130,7 @@ def check_identity(path: Path, wanted: Identity) -> None:
     Raises:
         VopError: as `load_checkpoint`.
     """
-    with _damage_named(path), safe_open(path, framework="pt") as file:
+    with _errors_as_damage(path), safe_open(path, framework="pt") as file:
         saved = json.loads(file.metadata()["identity"])
     for key, value in json.loads(json.dumps(wanted)).items():  # in its JSON form, where a tuple is a list
         if saved.get(key) != value:
@@ -141,8 +141,8 @@ def check_identity(path: Path, wanted: Identity) -> None:
 
 
 @contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
+def _errors_as_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
-        raise VopError(f"{path}: damaged ({error}); delete it to train from the start") from None
+        raise VopError(f"{path}: damaged ({error}); delete it to restart the training") from None

@@ -1,4 +1,4 @@
-"""Symmetric InfoNCE over a batch (paper, section 3.1), of one caption for each video or of several.
+"""Symmetric InfoNCE over a batch (paper, section 3.1), with one or more captions per video.
 
 Shapes: `t` captions, `v` videos.
 """
@@ -10,16 +10,16 @@ from torch import Tensor
 
 
 def contrastive_loss(logits: Tensor, text_rows: Tensor, video_ids: Tensor) -> Tensor:
-    """Cross-entropy from text to video and from video to text, averaged over the pairs.
+    """Return the cross-entropy from text to video and from video to text, averaged over the pairs.
 
-    A pair is a caption and the row of the video that it was drawn with. Its denominator holds the pair
-    itself and negatives: no other caption and no other row of the same video. With several captions a video, each of
-    them is a positive of its own (multi-positive InfoNCE); with one it is the paper's loss.
+    A pair is a caption and the row of the video that it was drawn with. Its denominator holds the pair itself and
+    negatives, but no other captions or rows of the same video. With several captions per video, each of them is a
+    separate positive (multi-positive InfoNCE). With one caption, this is the paper's loss.
 
     Args:
         logits: (t, v), the scores times the inverse temperature.
-        text_rows: (t,) which row of `video_ids` each caption was drawn with.
-        video_ids: (v,) which video each row is. A video may fill several rows.
+        text_rows: (t,), the row in `video_ids` of each caption's video.
+        video_ids: (v,), the video of each row. A video may have several rows.
     """
     own = logits.take_along_dim(text_rows[:, None], dim=1)[:, 0]  # (t,)
     same_video = video_ids[text_rows][:, None] == video_ids[None, :]

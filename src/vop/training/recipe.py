@@ -14,11 +14,11 @@ from vop.utils.files import read_file
 from vop.utils.parsing import MAX_YAML_BYTES, parse_yaml
 from vop.video.clip import DISPLAY, check_aspect
 
-ENOUGH_STEPS = 300  # in which prompts learned more than they broke, on emoji-motion with mini (docs/training.md)
+ENOUGH_STEPS = 300  # after which new prompts improved retrieval on emoji-motion with mini (docs/training.md)
 PAPER_EPOCHS = 5
 DEFAULT_METHOD = "vop-f+p"
 UNTUNED, TUNED = "untuned", "tuned"
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"  # those that come with vop
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"  # the recipes that come with vop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,25 +26,25 @@ class Recipe:
     """Settings of a training. The defaults are the paper's (section 4), as far as it states them.
 
     Attributes:
-        epochs: passes over the training pairs; None for 5, the paper's, or as many more as `ENOUGH_STEPS` steps take.
-        learning_rate: of AdamW; None for the method's own (`Method.learning_rate`). The paper searches [1e-6, 1e-2]
+        epochs: passes over the training pairs; None for 5, as in the paper, or more if `ENOUGH_STEPS` steps need them.
+        learning_rate: AdamW's; None for the method's default (`Method.learning_rate`). The paper searches [1e-6, 1e-2]
             for each method and does not report the result.
-        weight_decay: of AdamW, on everything that trains but the logit scale.
+        weight_decay: AdamW's, on all trained parameters except the logit scale.
         warmup: fraction of the steps in which the learning rate rises from 0; it then falls along a cosine to 0.
-        batch_size: videos per step, over all processes, each with `captions_per_video` captions: pairs, if that is 1.
+        batch_size: videos per step over all processes, each with `captions_per_video` captions.
         captions_per_video: captions that share one encoding of their video. The paper's is 1.
         max_grad_norm: gradients are clipped to this norm.
-        seed: for the prompts' initial values and the order of the pairs.
-        precision: of the frozen weights and the activations: "auto", "bf16", "fp32".
-        validation: fraction of the training videos that selects the epoch, if the data has no validation split; at
-            least 100 videos or a third of them, whichever is less.
+        seed: the random seed for the prompts' initial values and the order of the pairs.
+        precision: dtype of the frozen weights and the activations: "auto", "bf16" or "fp32".
+        validation: fraction of the training videos that is held out to select the epoch, if the data has no
+            validation split; at least 100 videos or a third of them, whichever is less.
         if_worse: what a run keeps if no epoch is better than the untuned model on validation videos: "untuned", or
             "tuned", which keeps the best epoch anyway.
-        aspect: "display" gives frames the shape in which players show them, "stored" ignores the file's pixel aspect
-            ratio, as most published pipelines do.
+        aspect: "display" gives frames the aspect ratio in which players show them; "stored" ignores the file's
+            pixel aspect ratio, as most published pipelines do.
         on_bad_video: "skip" leaves unreadable videos out and reports them; "fail" stops.
         workers: threads that load frames.
-        checkpoint_seconds: seconds between two checkpoints within an epoch. Each epoch ends with one, too.
+        checkpoint_seconds: seconds between two checkpoints within an epoch. Each epoch also ends with one.
     """
 
     epochs: int | None = None
@@ -90,7 +90,7 @@ FIELDS = {own.name: own for own in dataclasses.fields(Recipe)}
 
 
 def kind_of(own: dataclasses.Field[Any]) -> type[int] | type[float] | type[str]:
-    """The type of a field's values, beside None where that is its default."""
+    """Return the type of a field's values other than None."""
     kinds: dict[str, type[int] | type[float] | type[str]] = {"int": int, "float": float, "str": str}
     return kinds[str(own.type).partition(" ")[0]]
 
@@ -106,14 +106,15 @@ def _check_type(own: dataclasses.Field[Any], value: object) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """A recipe's file: a training as a whole.
+    """Contents of a recipe file: a whole training.
 
     Attributes:
         data: the data set's SPEC.
         method, backbone, head: names. None stands for the default.
-        settings: of the method and, as `head.NAME`, of the head.
+        settings: the settings of the method and, as `head.NAME`, of the head.
         recipe: how the training is done.
-        experiment: of a comparison (see `vop.cli.compare`); a training does not read it. Its former name is `study`.
+        experiment: the settings of a comparison (see `vop.cli.compare`), which a training ignores. Its former name is
+            `study`.
     """
 
     data: str | None = None
@@ -130,7 +131,7 @@ _MAPPINGS = ("settings", "experiment", "study")
 
 
 def read_config(recipe: str | Path) -> TrainingConfig:
-    """Reads a YAML recipe: the fields of `Recipe` and those of `TrainingConfig`, side by side.
+    """Read a YAML recipe, with the fields of `Recipe` and of `TrainingConfig` at the top level.
 
     Args:
         recipe: a path, or the name of a recipe that comes with vop (`msrvtt-9k`).
@@ -145,11 +146,11 @@ def read_config(recipe: str | Path) -> TrainingConfig:
     except ValueError as error:
         raise UsageError(f"{path}: not readable as YAML ({error})") from None
     if not isinstance(values, dict):
-        raise UsageError(f"{path}: a recipe is a mapping of names to values, got {type(values).__name__}")
+        raise UsageError(f"{path}: expected a mapping of names to values, got {type(values).__name__}")
     known = [*FIELDS, *_NAMES, *_MAPPINGS]
     for name, value in values.items():
         if name not in known:
-            raise unknown_name(f"entry of {path}", str(name), known)
+            raise UsageError(f"{path}: {unknown_name('entry', str(name), known)}")
         if name in _NAMES and not isinstance(value, str):
             raise UsageError(f"{path}: {name} is {value!r}; it must be a name")
         if name in _MAPPINGS and not isinstance(value, dict):

@@ -9,16 +9,18 @@ from vop.training.recipe import ENOUGH_STEPS, PAPER_EPOCHS, Recipe
 from vop.training.selection import FEWEST
 from vop.utils.text import count
 
-FEW_VIDEOS = 50  # to validate on
-MOST_VALIDATIONS = 20  # of a training with many short epochs
+FEW_VIDEOS = 50  # for validation
+MOST_VALIDATIONS = 20  # in a training with many short epochs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Attributes:
-    epochs, steps_per_epoch: at least 1.
-    peak_rate: the learning rate at the end of the warm-up.
-    warmup: fraction of the steps in which the learning rate rises.
+    """The steps, validations and learning rates of a training.
+
+    Attributes:
+        epochs, steps_per_epoch: at least 1.
+        peak_rate: the learning rate at the end of the warm-up.
+        warmup: fraction of the steps in which the learning rate rises.
     """
 
     epochs: int
@@ -48,7 +50,7 @@ class Schedule:
         return self.peak_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, self.total_steps - rising)))
 
     def is_validated(self, epoch: int) -> bool:
-        """Whether the epoch with this number, from 0, ends with a validation."""
+        """Return whether an epoch, counted from 0, ends with a validation."""
         return epoch + 1 == self.epochs or (epoch + 1) % math.ceil(self.epochs / MOST_VALIDATIONS) == 0
 
     def resolve(self, recipe: Recipe) -> Recipe:
@@ -59,11 +61,11 @@ class Schedule:
         """Return the plan in words, with warnings if there are few steps or videos.
 
         Args:
-            videos, held_out: numbers of videos to train on and to validate on.
+            videos, held_out: the numbers of training and of validation videos.
         """
         lines = [
-            f"videos to train on: {videos:,}, to validate on: {held_out:,}; "
-            f"epochs: {self.epochs:,}, steps of each: {self.steps_per_epoch:,}, in all: {self.total_steps:,}"
+            f"training videos: {videos:,}, validation videos: {held_out:,}; "
+            f"epochs: {self.epochs:,}, steps per epoch: {self.steps_per_epoch:,}, total steps: {self.total_steps:,}"
         ]
         if self.total_steps < ENOUGH_STEPS:
             enough = math.ceil(ENOUGH_STEPS / self.steps_per_epoch)
@@ -79,7 +81,7 @@ class Schedule:
             lines.append(f"{count('validation video', held_out)} cannot tell whether tuning helps or harms")
         elif held_out < FEW_VIDEOS:
             lines.append(
-                f"on {held_out} validation videos only a large gain can be told from chance; without one "
+                f"with {held_out} validation videos only a large gain can be told from chance; without one "
                 "the untuned model is kept"
             )
         return lines

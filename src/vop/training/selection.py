@@ -70,7 +70,7 @@ def result_of(state: TrainingState, *, with_validation: bool, if_worse: str) -> 
         selection = "validation-selected" if with_validation else "last"
     result = TrainingResult(state.history, state.best_epoch, selection, state.seconds, untuned=state.untuned)
     validated = [record["epoch"] for record in state.history if "validation" in record]
-    is_known = len(state.scores) == len(validated)  # false for a checkpoint of an earlier version
+    is_known = len(state.scores) == len(validated)  # False for a checkpoint of an earlier version
     if state.best_epoch is None or not is_known or len(state.untuned_scores) < FEWEST:
         return result
     chosen = validated.index(state.best_epoch)
@@ -79,7 +79,7 @@ def result_of(state: TrainingState, *, with_validation: bool, if_worse: str) -> 
 
 
 def is_better(record: EpochRecord, other: EpochRecord) -> bool:
-    """Whether an epoch replaces the one kept so far."""
+    """Return whether an epoch is better than `other`."""
     return _score(record) > _score(other)
 
 

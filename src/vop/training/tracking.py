@@ -1,4 +1,4 @@
-"""Experiment trackers, by the names that `accelerate` has for them: TensorBoard, W&B, MLflow and others."""
+"""Experiment trackers, by their names in `accelerate`: TensorBoard, W&B, MLflow and others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TENSORBOARD = "tensorboard"
 
 
 def trackers_of(names: Sequence[str] | None) -> list[str]:
-    """The trackers to use: by default TensorBoard, if it is installed.
+    """Return the trackers to use: by default TensorBoard, if it is installed.
 
     Raises:
         UsageError: a tracker is unknown, or its library is not installed.
@@ -37,11 +37,11 @@ def trackers_of(names: Sequence[str] | None) -> list[str]:
 
 @contextmanager
 def tracked(accelerator: Accelerator, out: Path, *, config: Mapping[str, object]) -> Iterator[None]:
-    """Starts the accelerator's trackers, and ends them with the block.
+    """Start the accelerator's trackers, and finish them at the end of the block.
 
     Args:
         out: the run's folder. Trackers use its name for the run.
-        config: settings of the training.
+        config: the settings of the training.
     """
     if accelerator.log_with:
         names = {"wandb": {"name": out.name}, "mlflow": {"run_name": out.name}}
@@ -49,7 +49,7 @@ def tracked(accelerator: Accelerator, out: Path, *, config: Mapping[str, object]
     try:
         yield
     finally:
-        for tracker in accelerator.trackers:  # `end_training` would end the process group, too
+        for tracker in accelerator.trackers:  # `end_training` would also end the process group
             tracker.finish()
         accelerator.trackers.clear()
 

@@ -46,11 +46,11 @@ from vop.utils.progress import Progress, silent
 from vop.utils.threads import limit_threads
 
 LOGIT_SCALE = "clip.log_logit_scale"
-SAVING_SHARE = 20  # between two checkpoints, training takes at least this many times as long as saving did
+SAVING_SHARE = 20  # training between two checkpoints takes at least this many times as long as saving one
 
 
 class Trainer:
-    """Trains `model` on `train`; `fit` does the whole job.
+    """Trains `model` on `train` with `fit`.
 
     Args:
         model: fresh from `vop.models.pretrained.create`.

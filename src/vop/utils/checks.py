@@ -1,4 +1,4 @@
-"""Checks of settings. An error names the setting, its value and the allowed values."""
+"""Check the values of settings. An error names the setting, its value and the allowed values."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ from collections.abc import Iterable, Sequence
 from vop.errors import UsageError, unknown_name
 from vop.utils.text import count
 
-MOST = 10_000  # of anything that a setting counts
+MOST = 10_000  # maximum of settings that count something
 
 
 def check_whole(setting: str, value: object, *, at_least: int, at_most: int = MOST) -> None:
-    """Raises a UsageError if a setting's value is not a whole number from `at_least` to `at_most`."""
+    """Raise a UsageError if a setting's value is not a whole number from `at_least` to `at_most`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise UsageError(f"{setting} is {reprlib.repr(value)}; it is a whole number, {at_least} or more")
+        raise UsageError(f"{setting} is {reprlib.repr(value)}; it must be a whole number, {at_least} or more")
     if value > at_most:
-        raise UsageError(f"{setting} is {value:,}; it is a whole number from {at_least} to {at_most:,}")
+        raise UsageError(f"{setting} is {value:,}; it must be a whole number from {at_least} to {at_most:,}")
 
 
 def check_number(setting: str, value: object, *, at_least: float, below: float = math.inf) -> None:
-    """Raises a UsageError if a setting's value is not a number of at least `at_least` and below `below`."""
+    """Raise a UsageError if a setting's value is not a number of at least `at_least` and below `below`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not at_least <= value < below:
         end = "" if below == math.inf else f" and below {below:g}"
-        raise UsageError(f"{setting} is {reprlib.repr(value)}; it is a number, at least {at_least:g}{end}")
+        raise UsageError(f"{setting} is {reprlib.repr(value)}; it must be a number, at least {at_least:g}{end}")
 
 
 def check_switch(setting: str, value: object) -> bool:
-    """Return `value`. Raises a UsageError if it is not true or false."""
+    """Return `value`. Raise a UsageError if it is not true or false."""
     if not isinstance(value, bool):
-        raise UsageError(f"{setting} is {reprlib.repr(value)}; it is true or false")
+        raise UsageError(f"{setting} is {reprlib.repr(value)}; it must be true or false")
     return value
 
 
 def check_choice(setting: str, value: object, known: Iterable[str]) -> None:
-    """Raises a UsageError if a setting's value is not one of `known`."""
+    """Raise a UsageError if a setting's value is not one of `known`."""
     known = list(known)
     if not isinstance(value, str) or value not in known:
         raise unknown_name(setting, value if isinstance(value, str) else reprlib.repr(value), known)
 
 
 def check_list(setting: str, value: object, *, example: str) -> None:
-    """Raises a UsageError if a setting's value is not a list."""
+    """Raise a UsageError if a setting's value is not a list."""
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise UsageError(f"{setting} is {reprlib.repr(value)}; it is a list, such as {example}")
+        raise UsageError(f"{setting} is {reprlib.repr(value)}; it must be a list, such as {example}")
 
 
 def check_frames(got: int, trained: int) -> None:
-    """Raises a UsageError if a video has another number of frames than there are positions."""
+    """Raise a UsageError if a video has a different number of frames than the model has positions."""
     if got != trained:
         raise UsageError(
-            f"{count('frame', got)} a video; this model takes num_frames={trained}: pass as many, "
-            "or open it with vop.load(…, num_frames=…)"
+            f"a video has {count('frame', got)}; this model takes {trained}: pass {trained} frames, "
+            f"or open the model with vop.load(…, num_frames={got})"
         )

@@ -17,20 +17,20 @@ from vop.utils.threads import usable_cores
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 AUTO = "auto"
 CPU_INFO = Path("/proc/cpuinfo")  # Linux
-_VARIABLE = "VOP_DEVICE"  # tells processes that this one starts
+_VARIABLE = "VOP_DEVICE"  # passes the choice to child processes
 
 _chosen: torch.device | None = None
 
 
 def use_device(name: str = AUTO) -> torch.device:
-    """Choose the device that `default_device` returns, also in processes that this one starts.
+    """Choose the device that `default_device` returns, in this process and in its child processes.
 
     Args:
-        name: "cpu", "cuda", one GPU such as "cuda:1", or "mps"; "auto" takes the first available of CUDA, Apple's
+        name: "cpu", "cuda", one GPU such as "cuda:1", or "mps"; "auto" chooses the first available of CUDA, Apple's
             MPS and the CPU.
 
     Raises:
-        UsageError: this machine has no such device.
+        UsageError: this machine does not have the device.
     """
     global _chosen
     if name == AUTO:
@@ -40,7 +40,7 @@ def use_device(name: str = AUTO) -> torch.device:
     device = _available(name)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
-        os.environ["CUDA_VISIBLE_DEVICES"] = _gpus()[device.index]  # for processes that start later
+        os.environ["CUDA_VISIBLE_DEVICES"] = _gpus()[device.index]  # for child processes
     _chosen, os.environ[_VARIABLE] = device, device.type
     return device
 
@@ -72,7 +72,7 @@ def available_devices() -> list[str]:
 
 @cache
 def _gpus() -> list[str]:
-    """The GPUs as CUDA numbers them for the whole machine, by their number in this process."""
+    """Return CUDA's machine-wide name of each GPU, in the order of their numbers in this process."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
 
@@ -88,7 +88,7 @@ def resolve_precision(name: str, device: torch.device | str) -> torch.dtype:
     """Return the data type for "bf16", "fp32" or "auto": bf16 if the hardware supports it, else fp32.
 
     Raises:
-        UsageError: the name is unknown, or this MPS device has no bf16.
+        UsageError: the name is unknown, or this MPS device does not support bf16.
     """
     if name == AUTO:
         return torch.bfloat16 if has_bf16(device) else torch.float32
@@ -100,7 +100,7 @@ def resolve_precision(name: str, device: torch.device | str) -> torch.dtype:
 
 
 def has_bf16(device: torch.device | str) -> bool:
-    """Return whether the hardware multiplies bf16 matrices (in software it is slower than fp32)."""
+    """Return whether the hardware multiplies bf16 matrices. Emulated in software, bf16 is slower than fp32."""
     kind = torch.device(device).type
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -121,7 +121,7 @@ def _mps_has_bf16() -> bool:
 
 
 def machine_name() -> str:
-    """Describe the hardware of a result: the GPU, or the processor and its number of usable cores."""
+    """Return the name of the hardware in use: the GPU, or the processor and its number of usable cores."""
     device = default_device()
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

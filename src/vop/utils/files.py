@@ -1,4 +1,4 @@
-"""Write files completely or not at all. Read only regular files of a sensible size."""
+"""Write files completely or not at all, and read only regular files of a limited size."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 
 from vop.errors import VopError
 
-# Libraries that write files by themselves (safetensors, PyTorch) hide the error number in their own message.
+# Libraries that write files themselves (safetensors, PyTorch) mention the system's error only in their own message.
 _FULL_MESSAGES = ("No space left", "StorageFull", "Disk quota exceeded")
-_ROOM = 4096  # bytes; a disk with less free space counts as full
+_ROOM = 4096  # bytes; a disk with less free space is full
 
 
 def check_file(path: str | Path, *, at_most: int | None = None, error: type[VopError] = VopError) -> None:
-    """Raise `error` unless `path` is a file of at most `at_most` bytes that can be opened.
+    """Raise `error` unless `path` is a readable file of at most `at_most` bytes.
 
     Reading a pipe may wait forever, and a device such as /dev/zero never ends.
     """
@@ -40,7 +40,7 @@ def read_file(path: str | Path, *, at_most: int, error: type[VopError] = VopErro
 
 
 def _open_file(path: Path, at_most: int | None, error: type[VopError]) -> int:
-    """Open a file. It is checked after opening, so that no other file can take its place."""
+    """Open a file. It is checked after opening, so that it cannot be replaced in between."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as failure:  # a ValueError: a path with a zero byte
@@ -50,7 +50,7 @@ def _open_file(path: Path, at_most: int | None, error: type[VopError]) -> int:
     if not stat.S_ISREG(state.st_mode):
         wrong = f"this is {_kind(state.st_mode)}, not a file; give the path of a file"
     elif at_most is not None and state.st_size > at_most:
-        wrong = f"the file has {state.st_size:,} bytes; at most {at_most:,} are read: is it the right file?"
+        wrong = f"the file has {state.st_size:,} bytes; at most {at_most:,} are read: check that it is the right file"
     if wrong:
         os.close(descriptor)
         raise error(f"{path}: {wrong}")
@@ -71,8 +71,8 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
     removed and `path` stays as it was.
 
     Args:
-        durable: write the content to the disk before the name, so that a power cut leaves the old file or the new
-            one. A cache that checks its files does not need this, and is faster without.
+        durable: write the content to the disk before the name, so that a power cut leaves either the old or the new
+            file. A cache that checks its files does not need this and is faster without it.
 
     Raises:
         VopError: the folder cannot be written, or there is no space left.
@@ -91,7 +91,7 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turn a failure to write `path` that was caused by a full disk into a VopError that says so."""
+    """Raise a VopError that names the cause if `path` cannot be written because the disk is full."""
     try:
         yield
     except Exception as error:
@@ -109,7 +109,7 @@ def _make_folder(folder: Path) -> None:
     except OSError as error:
         if _is_full(error):
             raise
-        raise VopError(f"{folder}: this folder cannot be made: {error.strerror}") from error
+        raise VopError(f"{folder}: this folder cannot be created: {error.strerror}") from error
 
 
 def _publish(temporary: Path, path: Path, *, durable: bool) -> None:
@@ -117,7 +117,7 @@ def _publish(temporary: Path, path: Path, *, durable: bool) -> None:
         _sync(temporary)
     os.replace(temporary, path)
     if durable:
-        _sync(path.parent)  # the new name is the folder's content
+        _sync(path.parent)  # the name is stored in the folder
 
 
 def _sync(path: Path) -> None:
@@ -135,7 +135,7 @@ def _is_full(error: BaseException) -> bool:
 
 
 def _has_no_room(folder: Path) -> bool:
-    """Return whether the disk is full, which torch.save reports as an "unexpected pos" in its file."""
+    """Return whether the disk is full. `torch.save` reports a full disk as an "unexpected pos" in its file."""
     try:
         return shutil.disk_usage(folder).free < _ROOM
     except OSError:

@@ -1,8 +1,7 @@
-"""Run functions in separate processes, so that a crash, a hang or a full memory ends only one job.
+"""Run functions in separate processes, so that a crash, a hang or a lack of memory ends only one job.
 
-FFmpeg's decoders read untested files. Each process here is a Python that imports only what its jobs need and takes one
-job at a time over a socket. Large arrays of a result go through shared memory: the process writes them once, and the
-caller reads them there.
+FFmpeg's decoders read untrusted files. Each process is a Python interpreter that imports only what its jobs need, and
+receives one job at a time over a socket. Large arrays of a result are passed through shared memory.
 """
 
 from __future__ import annotations
@@ -32,19 +31,19 @@ Result = TypeVar("Result")
 
 _MOST_AT_ONCE = 2**30  # bytes
 _SHARED_BYTES = 2**16  # smaller arrays are sent over the socket
-_STOP_SECONDS = 5.0  # for a job to end when its result is not wanted any more
-_PARENT_SECONDS = 1.0  # between looks at whether the process that started this one still runs
+_STOP_SECONDS = 5.0  # to wait for the end of a job whose result is no longer needed
+_PARENT_SECONDS = 1.0  # between checks whether the parent process still runs
 _CODE = "import sys; sys.path[:] = {path!r}; from vop.utils.isolation import serve; serve({arguments})"
 
 _ITEM, _RESULT, _ERROR = "item", "result", "error"
-_GO_ON, _STOP = "go on", "stop"
+_NEXT, _STOP = "next", "stop"
 
 
 class Crashed(Exception):
     """A process ended during a job.
 
     Attributes:
-        how: the signal or the exit status, in a few words.
+        how: the signal or the exit status, such as "SIGSEGV" or "exit status 1".
     """
 
     def __init__(self, how: str) -> None:
@@ -57,18 +56,18 @@ class Ended(Exception):
 
 
 class TookTooLong(Exception):
-    """A job gave no result for too long, and its process was ended."""
+    """A job returned no result for too long, so its process was killed."""
 
 
 class Processes:
     """Processes that run jobs, one for each concurrent job. Thread-safe.
 
-    They start when they are needed, wait for the next jobs, and end with `close` or with the process that started
-    them, even if that is killed.
+    A process starts when it is needed, and then waits for further jobs. All processes end with `close` or with their
+    parent process, even if the parent is killed.
 
     Args:
-        seconds: maximum time of a job without a result; None: unlimited.
-        memory_bytes: maximum memory of one process, if the system supports this limit; None: unlimited.
+        seconds: maximum time without a result of a job. None means unlimited.
+        memory_bytes: maximum memory of each process, if the system supports this limit. None means unlimited.
     """
 
     def __init__(self, *, seconds: float | None = None, memory_bytes: int | None = None) -> None:
@@ -85,10 +84,9 @@ class Processes:
         self.close()
 
     def warm(self, count: int, prepare: Callable[[], None]) -> None:
-        """Start processes, and wait until each has run `prepare`, which imports what jobs need.
+        """Start processes and wait until each has run `prepare`, which imports what jobs need.
 
-        Raises:
-            as `call`.
+        Raises the same errors as `call`.
         """
         with ExitStack() as started:
             processes = [started.enter_context(self._process(fresh=True)) for _ in range(count)]
@@ -103,8 +101,8 @@ class Processes:
         Raises:
             Crashed: the process ended.
             Ended: the processes are closed.
-            TookTooLong: it took longer than `seconds`.
-            Exception: what the function raised.
+            TookTooLong: the call took longer than `seconds`.
+            Exception: any exception of the function.
         """
         with self._process() as process:
             process.start(function, args, kwargs)
@@ -114,22 +112,21 @@ class Processes:
     def iterate(
         self, function: Callable[P, Generator[Item, None, Result]], *args: P.args, **kwargs: P.kwargs
     ) -> Generator[Item, None, Result]:
-        """The items of a generator. While the caller works on one, it makes the next, but not before the second.
+        """Yield the items of a generator and return its result. Closing this generator ends the job.
 
-        It returns what the generator returned. Closing it ends the job.
+        From the second item on, the process computes the next item while the caller uses the current one.
 
-        Raises:
-            as `call`.
+        Raises the same errors as `call`.
         """
         with self._process() as process:
             process.start(function, args, kwargs)
-            process.send(_GO_ON)
+            process.send(_NEXT)
             kind, item = process.receive(self.seconds)
             if kind == _ITEM:
                 yield item
-                process.send(_GO_ON)
+                process.send(_NEXT)
             while kind == _ITEM:
-                process.send(_GO_ON)
+                process.send(_NEXT)
                 kind, item = process.receive(self.seconds)
                 if kind == _ITEM:
                     yield item
@@ -137,13 +134,13 @@ class Processes:
             return result
 
     def close(self) -> None:
-        """End all processes and running jobs. No process starts again."""
+        """End all processes and running jobs. Later jobs fail."""
         with self._lock:
             self._closed = True
             busy, idle = self._all - set(self._idle), self._idle
             self._all, self._idle = set(), []
         for process in busy:
-            process.kill()  # the thread that waits for it closes it
+            process.kill()  # the thread that waits for its result closes it
         for process in idle:
             process.close()
 
@@ -157,7 +154,7 @@ class Processes:
                 raise Ended from None
             raise
         finally:
-            self._give_back(process)
+            self._release(process)
 
     def _take(self, *, fresh: bool) -> _Process:
         with self._lock:
@@ -173,7 +170,7 @@ class Processes:
             self._all.add(process)
             return process
 
-    def _give_back(self, process: _Process) -> None:
+    def _release(self, process: _Process) -> None:
         process.stop()
         with self._lock:
             if process.is_ready and not self._closed:
@@ -184,17 +181,17 @@ class Processes:
 
 
 class _Process:
-    """One of the processes, as its parent sees it.
+    """The parent's end of one process.
 
     Attributes:
-        is_ready: whether it waits for a job.
+        is_ready: whether the process waits for a job.
     """
 
     def __init__(self, memory_bytes: int | None) -> None:
         ours, theirs = socket.socketpair()
         code = _CODE.format(path=sys.path, arguments=f"{theirs.fileno()}, {memory_bytes}, {os.getpid()}")
         with theirs:
-            # In a group of its own, so that Ctrl-C does not reach it.
+            # In a separate process group, so that Ctrl-C does not reach it.
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code],
                 stdin=subprocess.DEVNULL,
@@ -210,7 +207,7 @@ class _Process:
         self.send((function, args, kwargs))
 
     def send(self, message: Any) -> None:
-        with suppress(OSError):  # it has ended, which the next `receive` reports
+        with suppress(OSError):  # the process has ended; the next `receive` reports it
             self._connection.send(message)
 
     def receive(self, seconds: float | None) -> tuple[str, Any]:
@@ -290,14 +287,14 @@ def _receive(connection: Connection) -> Any:
 
 
 def _shared_file() -> FileIO:
-    """Return a file without a name, in memory if the system supports it."""
+    """Open an unnamed file, in memory if the system supports it."""
     if hasattr(os, "memfd_create"):
         return FileIO(os.memfd_create("vop"), "w+")
     with tempfile.NamedTemporaryFile() as named:
         return FileIO(os.dup(named.fileno()), "w+")
 
 
-# One call writes or reads at most 2 GiB.
+# A single call to write or read transfers at most 2 GiB.
 
 
 def _write(file: FileIO, view: memoryview) -> None:
@@ -313,20 +310,20 @@ def _read(file: FileIO, view: memoryview) -> None:
         view = view[size:]
 
 
-# -- in the processes
+# -- in the child processes
 
 
 def serve(descriptor: int, memory_bytes: int | None, parent: int) -> None:
-    """Run jobs until the process that started this one ends."""
+    """Run jobs until the parent process ends."""
     connection = Connection(descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # also ends FFmpeg's loops, which Python's handler cannot
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends FFmpeg's loops, too; Python's handler would wait for them
     threading.Thread(target=_end_with_parent, args=(descriptor, parent), daemon=True).start()
     _limit_resources(memory_bytes)
     while True:
-        message = _next(connection)
-        if message not in (_STOP, _GO_ON):  # meant for a job that has ended
-            _answer(connection, *_work(connection, *message))
+        message = _next_message(connection)
+        if message not in (_STOP, _NEXT):  # these belong to a job that has already ended
+            _reply(connection, *_work(connection, *message))
 
 
 def _work(
@@ -335,18 +332,18 @@ def _work(
     """Run a job and return its result or error."""
     try:
         result = function(*args, **kwargs)
-        return _RESULT, _hand_out(connection, result) if isinstance(result, Generator) else result
+        return _RESULT, _send_items(connection, result) if isinstance(result, Generator) else result
     except VopError as error:
         return _ERROR, error
     except BaseException as error:
-        error.add_note(f"in a process of its own:\n{traceback.format_exc()}")
+        error.add_note(f"in a child process:\n{traceback.format_exc()}")
         return _ERROR, error
 
 
-def _hand_out(connection: Connection, items: Generator[Any, None, Any]) -> Any:
-    """Send an item whenever one is asked for; return what the generator returns."""
+def _send_items(connection: Connection, items: Generator[Any, None, Any]) -> Any:
+    """Send an item for every request, and return the generator's result."""
     try:
-        while _next(connection) == _GO_ON:
+        while _next_message(connection) == _NEXT:
             item = next(items)
             try:
                 _send(connection, (_ITEM, item))
@@ -361,38 +358,41 @@ def _hand_out(connection: Connection, items: Generator[Any, None, Any]) -> Any:
     return None
 
 
-def _next(connection: Connection) -> Any:
+def _next_message(connection: Connection) -> Any:
     try:
         return connection.recv()
-    except (EOFError, OSError):  # the process that started this one has ended
+    except (EOFError, OSError):  # the parent process has ended
         os._exit(1)
 
 
-def _answer(connection: Connection, kind: str, value: Any) -> None:
+def _reply(connection: Connection, kind: str, value: Any) -> None:
     try:
         _send(connection, (kind, value))
     except OSError:
         os._exit(1)
-    except Exception as error:  # it cannot be pickled
+    except Exception as error:  # the value cannot be pickled
         _send(connection, (_ERROR, RuntimeError(f"{type(value).__name__} cannot be sent ({error}): {value}")))
 
 
 def _end_with_parent(descriptor: int, parent: int) -> None:
-    """Ends this process, whatever it is doing, when the process that started it has ended."""
-    wait = _hang_up(descriptor)
+    """End this process, even during a job, when its parent has ended."""
+    wait = _wait_for_close(descriptor)
     while os.getppid() == parent and not wait(_PARENT_SECONDS):
         pass
     os._exit(1)
 
 
-def _hang_up(descriptor: int) -> Callable[[float], object]:
-    """A function that waits; true if the other end of the socket was closed, as far as the system tells."""
+def _wait_for_close(descriptor: int) -> Callable[[float], object]:
+    """Return a function that waits some seconds, or until the parent closes the socket, if the system reports that.
+
+    The function returns a true value if the socket was closed.
+    """
     import select
 
     if not hasattr(select, "poll"):
         return time.sleep
     poll = select.poll()
-    poll.register(descriptor, 0)  # only its end
+    poll.register(descriptor, 0)  # reports only that the socket was closed
     return lambda seconds: poll.poll(1000 * seconds)
 
 

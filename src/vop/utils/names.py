@@ -1,8 +1,8 @@
-"""Names of files, folders and columns, which Unicode can spell in several ways.
+"""Compare names of files, folders and columns that Unicode can spell in several ways.
 
 An é is one code point (composed, NFC) or an e followed by an accent (decomposed, NFD). macOS returns decomposed names,
-people type composed ones, and Linux treats them as different names. Paths are kept as they are on disk; names are
-compared as `nfc(name)`.
+people type composed ones, and Linux treats them as different names. Paths keep the spelling on disk. Names are compared
+as `nfc(name)`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from functools import cache
 from itertools import permutations
 from pathlib import Path
 
-# The ranges of letters that NFC replaces, such as the ångström sign by Å, or U+095B by two characters.
+# The ranges of characters that NFC replaces, such as the ångström sign by Å, or U+095B by two characters.
 _WITH_REPLACED = (range(0x340, 0x2330), range(0xF900, 0xFB50), range(0x2F800, 0x2FA20))
 _MOST_REORDERED = 4  # marks on one letter whose order may differ; Vietnamese needs two
 
 
 def nfc(text: str) -> str:
-    """Return a text in Unicode's composed form. Two names are the same if they are equal in this form."""
+    """Return a text in Unicode's composed form. Two spellings of a name are equal in this form."""
     return unicodedata.normalize("NFC", text)
 
 
 def names_in(folder: Path) -> dict[str, list[str]]:
-    """Return the sorted names in a folder by their composed form. Empty if the folder cannot be read."""
+    """Return the sorted names in a folder by their composed form; an empty dictionary if it cannot be read."""
     try:
         names = sorted(os.listdir(folder))
     except OSError:
@@ -38,10 +38,10 @@ def names_in(folder: Path) -> dict[str, list[str]]:
 
 
 def existing_path(path: str | Path, *, names_in: Callable[[Path], Mapping[str, Sequence[str]]] = names_in) -> Path:
-    """Return the path on disk whose names are the same as those of `path` in any spelling.
+    """Return the path on disk that equals `path` in some spelling of its names.
 
     Args:
-        names_in: lists a folder, as `names_in` does; `functools.cache(names_in)` saves listing it for every path.
+        names_in: lists a folder. `functools.cache(names_in)` lists each folder only once.
 
     Returns:
         `path` itself if it exists, or if no spelling of it exists.
@@ -56,7 +56,7 @@ def existing_path(path: str | Path, *, names_in: Callable[[Path], Mapping[str, S
 
 
 def _spelled_in(folder: Path, name: str, names_in: Callable[[Path], Mapping[str, Sequence[str]]]) -> Iterator[str]:
-    """Return the spellings of a name that exist in a folder, the given one first."""
+    """Yield the spellings of a name that exist in a folder, the given one first."""
     if os.path.lexists(folder / name):
         yield name
     if not name.isascii():
@@ -64,7 +64,7 @@ def _spelled_in(folder: Path, name: str, names_in: Callable[[Path], Mapping[str,
 
 
 def letters(text: str) -> list[str]:
-    """A text in composed form, split into letters with the marks that follow them."""
+    """Split a text in composed form into letters, each with the marks that follow it."""
     found: list[str] = []
     for character in nfc(text):
         if found and unicodedata.category(character).startswith("M"):
@@ -75,8 +75,8 @@ def letters(text: str) -> list[str]:
 
 
 def spellings(letter: str) -> list[str]:
-    """Every spelling of one of `letters`: composed, decomposed, partly composed, and with marks in another order."""
-    if letter.isascii():  # names hardly ever have a kelvin sign for a K
+    """Return all spellings of a letter: composed, decomposed, partly composed, and with marks in another order."""
+    if letter.isascii():  # names hardly ever contain a kelvin sign instead of a K
         return [letter]
     whole = unicodedata.normalize("NFD", letter)
     base, marks = whole[0], whole[1:]
@@ -89,14 +89,14 @@ def spellings(letter: str) -> list[str]:
 
 
 def _as_one(text: str) -> list[str]:
-    """The single characters that are equal to this text."""
+    """Return the single characters that are equal to a text."""
     composed = nfc(text)
     return [composed] * (len(composed) == 1) + _replaced().get(composed, [])
 
 
 @cache
 def _replaced() -> dict[str, list[str]]:
-    """The characters that NFC replaces by another text, by that text."""
+    """Return the characters that NFC replaces, by their replacement."""
     found = defaultdict(list)
     for character in (chr(code) for codes in _WITH_REPLACED for code in codes):
         if nfc(character) != character:

@@ -19,7 +19,7 @@ def parse_json(text: str | bytes) -> Any:
     """Return the value of a JSON document.
 
     Raises:
-        ValueError: it is not JSON, is nested too deeply, or has an object that repeats a key.
+        ValueError: the text is not JSON, is nested too deeply, or has an object that repeats a key.
     """
     try:
         return json.loads(text, object_pairs_hook=_unique)
@@ -43,7 +43,7 @@ def read_json_object(path: str | Path, *, remedy: str, at_most: int = MAX_CONFIG
     """Return the object in a JSON file as a dictionary.
 
     Args:
-        remedy: what to do about the file, at the end of the error message.
+        remedy: what the user can do, for the end of the error message.
 
     Raises:
         VopError: the file cannot be read, or is not a JSON object.
@@ -54,7 +54,7 @@ def read_json_object(path: str | Path, *, remedy: str, at_most: int = MAX_CONFIG
     except ValueError as error:
         raise VopError(f"{path}: not readable as JSON ({error}); {remedy}") from None
     if not isinstance(values, dict):
-        raise VopError(f"{path}: it contains a {type(values).__name__} instead of an object; {remedy}")
+        raise VopError(f"{path}: the file contains a {type(values).__name__} instead of an object; {remedy}")
     return values
 
 
@@ -62,7 +62,7 @@ def parse_yaml(text: str) -> Any:
     """Return the value of a YAML document. Only safe types are built.
 
     Raises:
-        ValueError: it is not YAML, is too large (with aliases expanded) or is nested too deeply.
+        ValueError: the text is not YAML, is too large (with aliases expanded) or is nested too deeply.
     """
     import yaml
 
@@ -74,7 +74,7 @@ def parse_yaml(text: str) -> Any:
         if node is None:
             return None
         if _weight(node, {}) > MAX_YAML_VALUES:
-            raise ValueError(f"it holds more than {MAX_YAML_VALUES:,} values")
+            raise ValueError(f"it has more than {MAX_YAML_VALUES:,} values")
         return loader.construct_document(node)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None

@@ -1,6 +1,6 @@
-"""Show the progress of long jobs: bars with an estimate on a terminal, occasional lines elsewhere.
+"""Show the progress of long jobs on standard error: bars with estimates on a terminal, occasional lines elsewhere.
 
-A long job calls `progress(stage, done, total, note="")`. Nothing is written to standard output.
+A long job calls `progress(stage, done, total, note="")`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def silent(stage: str, done: int, total: int, note: str = "") -> None:
 
 
 class Lines:
-    """Progress for files and pipes: a stage's first and last line, and one every `interval_seconds` in between."""
+    """Progress for files and pipes: a line at a stage's start and end, and one every `interval_seconds` in between."""
 
     def __init__(self, *, interval_seconds: float = 30.0) -> None:
         self.interval_seconds = interval_seconds
@@ -48,7 +48,7 @@ class Lines:
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
-        if stage not in self._started or done < self._done[stage]:  # a stage may start over, of another job
+        if stage not in self._started or done < self._done[stage]:  # another job may have a stage of the same name
             self._started[stage] = (now, done)
         self._done[stage] = done
         if done >= total or now - self._shown.get(stage, -1e9) >= self.interval_seconds:
@@ -65,7 +65,7 @@ class Lines:
 
 
 class Bars:
-    """Progress for terminals: a bar for each stage, with the time that is left."""
+    """Progress for terminals: a bar for each stage, with the remaining time."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -83,13 +83,13 @@ class Bars:
 
         columns = [
             TextColumn("{task.description}", markup=False, table_column=whole()),
-            BarColumn(bar_width=30),  # what gives way on a narrow terminal
+            BarColumn(bar_width=30),  # shrinks on a narrow terminal
             MofNCompleteColumn(table_column=whole()),
             TimeRemainingColumn(compact=True, table_column=whole()),
             TextColumn("left", table_column=whole()),
             TextColumn("{task.fields[note]}", markup=False, table_column=whole()),
         ]
-        # A step of a large model on a CPU takes longer than the half minute that Rich estimates speed from.
+        # By default Rich estimates the speed from 30 s, but one step of a large model on a CPU takes longer.
         self._bars = Progress(*columns, console=Console(stderr=True), speed_estimate_period=SPEED_WINDOW_SECONDS)
         self._tasks: dict[str, TaskID] = {}
 
@@ -110,7 +110,7 @@ class Bars:
 
 
 def is_first_process() -> bool:
-    """Return whether this process prints for all processes that were launched together."""
+    """Return whether this is the process that prints for all processes of a distributed run."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -127,5 +127,5 @@ def show() -> AbstractContextManager[Progress]:
 
 
 def stage(progress: Progress, name: str) -> Callable[[int, int], None]:
-    """Return the progress of one stage, for a job that reports only (done, total)."""
+    """Return a function of (done, total) that reports the progress of one stage."""
     return lambda done, total: progress(name, done, total)

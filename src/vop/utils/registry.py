@@ -1,8 +1,8 @@
-"""Registries: names of methods, heads, backbones and dataset readers, and their objects.
+"""Registries find methods, heads, backbones and dataset readers by their names.
 
 A name is built in, or an installed package adds it through an entry point. Some registries also allow
-"package.module:Class". Nothing is imported before it is used, so a package that cannot be imported breaks only its own
-names.
+"package.module:Class". Objects are imported when they are used, so a package that cannot be imported breaks only its
+own names.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from vop.errors import UsageError, VopError, unknown_name
+from vop.errors import UsageError, VopError, unknown_name, unknown_setting
 
-LARGE = 256  # a setting above this may make parameters by the million: they are counted before they are made
-MAX_PARAMETERS = 1_000_000_000  # of a method or a head; the largest has some 50 million on ViT-L/14
+LARGE = 256  # a larger setting may create millions of parameters, so they are counted first
+MAX_PARAMETERS = 1_000_000_000  # of a method or a head; the largest built-in one has some 50 million on ViT-L/14
 
 T = TypeVar("T")
 
@@ -25,11 +25,11 @@ class Registry(Generic[T]):
     """Finds objects by their names.
 
     Args:
-        kind: the word for one object in errors ("method").
-        built_in: "module:attribute" by name. These names win over those that packages add.
-        group: the entry points of packages ("vop.methods").
-        unlisted: further names that work, but that no list and no error mentions.
-        paths: whether "package.module:Class" is a name, too.
+        kind: what an object is called in errors ("method").
+        built_in: "module:attribute" by name. These names take precedence over those that packages add.
+        group: the group of the packages' entry points ("vop.methods").
+        unlisted: further names, which lists and errors do not mention.
+        paths: whether "package.module:Class" is allowed as a name.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Registry(Generic[T]):
         self.paths = paths
 
     def names(self) -> list[str]:
-        """Return the built-in names, then those that installed packages add. Imports no package."""
+        """Return the built-in names, then those that installed packages add, without importing the packages."""
         return [*self.built_in, *self.added()]
 
     def added(self) -> list[str]:
@@ -59,8 +59,8 @@ class Registry(Generic[T]):
         """Return the object with this name.
 
         Raises:
-            UsageError: an unknown name, with the nearest known ones, or one that two packages add.
-            Exception: whatever the import of an added package raises, with a note that names the package.
+            UsageError: the name is unknown (the error suggests the nearest known ones), or two packages add it.
+            Exception: the import of the package failed. A note names the package.
         """
         target = self.built_in.get(name) or self.unlisted.get(name)
         if target is not None:
@@ -76,13 +76,13 @@ class Registry(Generic[T]):
         except UsageError:
             raise
         except Exception as error:
-            error.add_note(f"This happened while the {self.kind} {name!r} of {_package_of(point)} was imported.")
+            error.add_note(f"The import of the {self.kind} {name!r} of {_package_of(point)} failed.")
             raise
 
     def package(self, name: str) -> str | None:
-        """The package that adds `name`, with its version ("vop-example 0.1"); a module without a package by its name.
+        """Return the package that adds `name`, with its version ("vop-example 0.1"); None for a built-in name.
 
-        None for a built-in name.
+        A module without a package is returned as "the module NAME".
         """
         if name in self.built_in or name in self.unlisted:
             return None
@@ -94,7 +94,7 @@ class Registry(Generic[T]):
         return None if point is None else _package_of(point)
 
     def check_installed(self, name: str, package: str) -> None:
-        """Raise a VopError if `package`, which added `name` when it was saved, is not installed."""
+        """Raise a VopError if `name` is unknown. `package` added it when the model was saved."""
         if self.paths and ":" in name:
             try:
                 self.find(name)
@@ -117,14 +117,14 @@ class Registry(Generic[T]):
         return points[0] if points else None
 
     def _checked(self, name: str, found: object) -> T:
-        """`found`, if it can be one of these; any callable here."""
+        """Return `found` if it is a valid object of this registry: here, any callable."""
         if not callable(found):
             raise UsageError(f"the {self.kind} {name!r} is a {type(found).__name__}, which cannot be called")
         return cast(T, found)
 
 
 class Configurable(Protocol):
-    """What a `ClassRegistry` builds: a module with settings."""
+    """A module with settings, which a `ClassRegistry` builds."""
 
     settings: dict[str, Any]
 
@@ -138,7 +138,7 @@ class ClassRegistry(Registry[type[M]]):
     """Classes that are built from settings: the keyword-only arguments of their constructors and of their bases'.
 
     Args:
-        base: "module:Class", which each of them extends.
+        base: "module:Class" that each class must extend.
         given: keyword-only arguments that are not settings, because the caller provides them.
     """
 
@@ -157,19 +157,19 @@ class ClassRegistry(Registry[type[M]]):
         self.given = given
 
     def create(self, name: str, *subject: object, **arguments: Any) -> M:
-        """Builds `name` for the `subject`; its attribute `settings` holds the value of every setting.
+        """Build `name` for the `subject`. Its attribute `settings` has the value of every setting.
 
-        Names of settings are checked here, values by the class itself. An error inside of a constructor is raised as
-        it is.
+        Names of settings are checked here, values by the class itself. Other errors of a constructor are not caught.
 
         Raises:
-            UsageError: an unknown name or setting, with the nearest known ones, or a value that is not allowed.
+            UsageError: a name or setting is unknown (the error suggests the nearest known ones), or a value is not
+                allowed.
         """
         found, known = self.find(name), self.settings_of(name)
         settings = {key: value for key, value in arguments.items() if key not in self.given}
         for setting in settings:
             if setting not in known:
-                raise unknown_name(f"setting of {name}", setting, known)
+                raise unknown_setting(f"the {self.kind} {name}", setting, known)
         values = known | settings
         missing = [setting for setting, value in values.items() if value is inspect.Parameter.empty]
         if missing:
@@ -191,17 +191,17 @@ class ClassRegistry(Registry[type[M]]):
         return {setting: default for setting, default in settings.items() if setting not in self.given}
 
     def _check_size(self, name: str, settings: Mapping[str, object], build: Callable[[], M]) -> None:
-        """Refuse settings that give too many parameters, before memory is allocated for them."""
+        """Raise a UsageError if the settings give too many parameters, before memory is allocated for them."""
         import torch
 
         try:
             with torch.device("meta"):  # shapes without content
                 count = sum(parameter.numel() for parameter in build().parameters())
-        except (NotImplementedError, RuntimeError):  # a class that reads values while it is built
+        except (NotImplementedError, RuntimeError):  # the constructor reads values
             return
         if count > MAX_PARAMETERS:
             raise UsageError(
-                f"the {self.kind} {name} has {count:,} parameters of its own with the settings {settings}; at most "
+                f"with the settings {settings}, the {self.kind} {name} has {count:,} parameters; at most "
                 f"{MAX_PARAMETERS:,} are allowed: use smaller numbers"
             )
 
@@ -220,7 +220,7 @@ def _package_of(point: EntryPoint) -> str:
 
 
 def _load_path(kind: str, path: str) -> object:
-    """The object at "package.module:Class". An error inside of the module is raised as it is."""
+    """Import the object at "package.module:Class". Errors inside the module are not caught."""
     module, _, attribute = path.partition(":")
     if not all(part.isidentifier() for part in [*module.split("."), attribute]):
         raise UsageError(f"{kind} {path!r}: write package.module:Class")
@@ -228,10 +228,11 @@ def _load_path(kind: str, path: str) -> object:
         loaded = import_module(module)
     except ModuleNotFoundError as error:
         missing = error.name or ""
-        if module != missing and not module.startswith(f"{missing}."):  # something that the module imports
+        if module != missing and not module.startswith(f"{missing}."):  # a module that this module imports
             raise
         raise UsageError(
-            f"{kind} {path!r}: there is no module {missing!r}: install its package, or add its folder to PYTHONPATH"
+            f"{kind} {path!r}: the module {missing!r} does not exist: install its package, or add its folder to "
+            "PYTHONPATH"
         ) from None
     if not hasattr(loaded, attribute):
         classes = [name for name, value in vars(loaded).items() if isinstance(value, type)]

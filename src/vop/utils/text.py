@@ -1,4 +1,4 @@
-"""Format text for people: counts, and names that are safe for terminals, spreadsheets and pages."""
+"""Format text for people: counts, plurals, and names escaped for terminals, spreadsheets and pages."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable
 from html import escape
 
-# Control characters except the tab and the newline, invisible marks that change the direction of text, line separators
-# that terminals do not know, and surrogates (bytes of a name that is not valid UTF-8).
+# Control characters except tab and newline, invisible marks that change the direction of text, line separators that
+# terminals do not know, and surrogates (bytes of a name that is not valid UTF-8).
 _COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")  # also full width, which spreadsheets accept
-_TAG = re.compile(r"<(?! )|>|&(?=#?\w+;)")  # a "<" before a space begins no tag
+_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")  # spreadsheets also accept full-width characters
+_TAG = re.compile(r"<(?! )|>|&(?=#?\w+;)")  # a "<" before a space does not begin a tag
 _MARKUP = re.compile(r"[\\`*_\[\]|~]")
 
 
@@ -20,20 +20,20 @@ def count(noun: str, number: int) -> str:
 
 
 def plural(noun: str) -> str:
-    """The regular plural of a noun: videos, processes, queries."""
+    """Return the regular plural of a noun: videos, processes, queries."""
     if re.search(r"(s|x|sh|[^o]ch)$", noun):
         return f"{noun}es"
     return re.sub(r"(?<=[^aeiou])y$", "ie", noun) + "s"
 
 
 def signed(number: float) -> str:
-    """A number with one digit and its sign; one that rounds to nothing has none."""
+    """Return a number with its sign and one decimal; without a sign if it rounds to 0.0."""
     text = f"{number:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text
 
 
 def first_few(lines: Iterable[str], *, most: int = 5, indent: str = "  ") -> list[str]:
-    """Return the first lines, each on one line, and the number of further ones."""
+    """Return the first lines, with line breaks escaped, and the number of further lines."""
     lines = list(lines)
     shown = [f"{indent}{on_one_line(line)}" for line in lines[:most]]
     return [*shown, f"{indent}and {len(lines) - most:,} more"] if len(lines) > most else shown
@@ -45,35 +45,35 @@ def visible(text: str) -> str:
 
 
 def on_one_line(text: str) -> str:
-    r"""Escape like `visible`, and also newlines and tabs, for a cell of a table or a line of a list."""
+    r"""Escape control characters, newlines and tabs, for a cell of a table or a line of a list."""
     return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
-    if 0xDC80 <= code <= 0xDCFF:  # a byte, as Python keeps it in a name
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a name that is not valid UTF-8
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def in_json(text: str) -> str:
-    """Escape control characters in a JSON document, which keeps its values."""
+    """Escape control characters in a JSON document. Its values stay the same."""
     return _COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def in_spreadsheet(value: object) -> object:
-    """Return a cell of a CSV file. Text that a spreadsheet would read as a formula gets a leading quote (OWASP)."""
+    """Return a cell for a CSV file. Text that a spreadsheet would read as a formula gets a leading quote (OWASP)."""
     return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 
 def in_markdown(text: str) -> str:
-    """Escape text for Markdown, on one line, so that no table, link, code or HTML begins or ends in it."""
+    """Escape text for Markdown, on one line, so that it cannot begin or end a table, a link, code or HTML."""
     plain = _MARKUP.sub(r"\\\g<0>", on_one_line(text).replace("\\n", " ").replace("\\t", " "))
     return _TAG.sub(lambda found: escape(found[0]), plain)
 
 
 def markdown_block(text: str, language: str) -> str:
-    """A block of code, whose fence is longer than any in it."""
+    """Return a block of code with a fence that is longer than any fence inside it."""
     longest = max(map(len, re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{visible(text)}\n{fence}"

@@ -1,6 +1,6 @@
 """Cores and threads: count usable and free cores, and set the number of PyTorch's threads.
 
-PyTorch's number of threads does not follow the load. Results depend on it in their last bits, and would depend on the
+PyTorch's number of threads does not follow the load: it changes the last bits of results, which would then depend on
 other programs of the machine. On a busy machine it is enough that threads sleep while they wait
 (`sleep_while_waiting`). Work that cannot change a result, such as decoding, can use `free_cores`.
 
@@ -20,21 +20,21 @@ from vop.errors import UsageError
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 SAMPLE_SECONDS = 0.1  # for measuring the load: ten ticks of the kernel's clock
-# Multiply-adds of a forward pass. Two threads are no faster than one below about twice as many (bench/threads.py).
+# Multiply-adds of a forward pass. Below about twice this number, two threads are no faster than one (bench/threads.py).
 WORK_PER_THREAD = 750_000_000
-_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # by which users choose PyTorch's threads
+_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # with which users set PyTorch's threads
 
 
 def usable_cores() -> int:
-    """Return the number of cores this process may use, at least 1, from its affinity and a container's CPU quota."""
+    """Return the number of cores that this process may use, from its affinity and its CPU quota; at least 1."""
     limits = [_allowed_cores(), *map(int, _quotas())]  # rounded down: threads above a quota are stopped midway
     return max(1, min(limits))
 
 
 def free_cores(*, sample_seconds: float = SAMPLE_SECONDS) -> int:
-    """Return the number of free usable cores, at least 1; all usable ones if the system does not tell.
+    """Return the number of idle usable cores, at least 1; all usable cores if the system does not report the load.
 
-    Measures for `sample_seconds`. The load of this process does not count; that of its children does.
+    Measures the load for `sample_seconds`. This process does not count as load, but its children do.
     """
     usable = usable_cores()
     before, own_before = _core_seconds(), time.process_time()
@@ -42,7 +42,7 @@ def free_cores(*, sample_seconds: float = SAMPLE_SECONDS) -> int:
         return usable
     time.sleep(sample_seconds)
     after, own = _core_seconds(), time.process_time() - own_before
-    if after is None or after.total <= before.total:  # a sandbox whose clocks stand still
+    if after is None or after.total <= before.total:  # in a sandbox whose clocks do not advance
         return usable
     seconds_of_a_core = (after.total - before.total) / after.cores
     free = (after.idle - before.idle + own) / seconds_of_a_core
@@ -50,19 +50,19 @@ def free_cores(*, sample_seconds: float = SAMPLE_SECONDS) -> int:
 
 
 def sleep_while_waiting() -> None:
-    """Make PyTorch's threads sleep while they wait for each other. It has an effect only before PyTorch is imported.
+    """Make PyTorch's threads sleep while they wait for each other. Call this before PyTorch is imported.
 
-    By default they spin for milliseconds. On a busy machine, spinning threads use the processor time that the thread
-    they wait for needs. A setting in the user's environment stays.
+    By default they spin for milliseconds. On a busy machine, spinning threads take processor time from the thread that
+    they wait for. A setting in the user's environment takes precedence.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def use_threads(threads: int | None = None, *, processes: int = 1) -> int:
-    """Set how many threads PyTorch computes with on the CPU, and return the number.
+    """Set the number of threads that PyTorch uses on the CPU, and return it.
 
     Args:
-        threads: the number, also for processes that this one starts. By default the value of OMP_NUM_THREADS or
+        threads: the number, for this process and its child processes. By default the value of OMP_NUM_THREADS or
             MKL_NUM_THREADS, else the number of usable cores.
         processes: number of processes that share the cores.
 
@@ -85,9 +85,9 @@ def use_threads(threads: int | None = None, *, processes: int = 1) -> int:
 
 @contextmanager
 def limit_threads(work: int) -> Iterator[None]:
-    """Limit PyTorch to the threads that `work` multiply-adds keep busy: with more it is slower.
+    """Limit PyTorch to the number of threads that `work` multiply-adds keep busy. More threads would be slower.
 
-    A number that the user has chosen stays.
+    A number in the user's environment takes precedence.
     """
     import torch
 
@@ -114,13 +114,13 @@ def _allowed_cores() -> int:
 
 
 def _affinity() -> set[int] | None:
-    """The cores that this process may run on; None if the system does not tell, as on macOS."""
+    """Return the cores that this process may run on; None if the system does not report them, as on macOS."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
 
 @dataclass(frozen=True)
 class _CoreSeconds:
-    """How long `cores` were idle and how long they ran in total since the kernel started, in seconds."""
+    """The idle and total seconds of `cores` since the kernel started."""
 
     cores: int
     idle: float
@@ -128,7 +128,7 @@ class _CoreSeconds:
 
 
 def _core_seconds() -> _CoreSeconds | None:
-    """The seconds of the cores that this process may run on; None if the system does not count them."""
+    """Return the seconds of the cores that this process may run on; None if the system does not report them."""
     affinity = _affinity()
     clocks = []
     try:
@@ -136,18 +136,18 @@ def _core_seconds() -> _CoreSeconds | None:
             name, *ticks = line.split()
             core = name.removeprefix("cpu")
             if name != core and core.isdigit() and (affinity is None or int(core) in affinity):
-                clocks.append([int(count) for count in ticks[:8]])  # they include the rest, of virtual machines
+                clocks.append([int(count) for count in ticks[:8]])  # these include virtual machines
     except (OSError, ValueError):
         return None
     if not clocks or min(map(len, clocks)) < 5:
         return None
     tick = 1 / os.sysconf("SC_CLK_TCK")
-    idle = sum(clock[3] + clock[4] for clock in clocks)  # idle, and waiting for a disk
+    idle = sum(clock[3] + clock[4] for clock in clocks)  # idle and iowait
     return _CoreSeconds(len(clocks), idle * tick, sum(map(sum, clocks)) * tick)
 
 
 def _quotas() -> Iterator[float]:
-    """The CPU quotas, in cores, of this process's control groups and their parents."""
+    """Yield the CPU quotas, in cores, of this process's control groups and their parents."""
     try:
         lines = (PROC / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -162,19 +162,19 @@ def _quotas() -> Iterator[float]:
 
 
 def _groups(mount: Path, path: str) -> list[Path]:
-    """A control group and its parents. A container often sees its own group at `mount`, whatever its path."""
+    """Return a control group and its parents. A container often has its own group at `mount`, whatever its path."""
     group = mount / path.strip("/")
     return [group, *(parent for parent in group.parents if parent.is_relative_to(mount))]
 
 
 def _quota_v2(group: Path) -> float | None:
-    """From a file such as `150000 100000`: microseconds per period. `max` means no quota."""
+    """Read a quota from a file such as `150000 100000`: microseconds per period. `max` means no quota."""
     quota, period, *_ = [*_words(group / "cpu.max"), "max", "max"]
     return _ratio(quota, period)
 
 
 def _quota_v1(group: Path) -> float | None:
-    """From two files with microseconds. -1 means no quota."""
+    """Read a quota from two files with microseconds. -1 means no quota."""
     quota, period, *_ = [*_words(group / "cpu.cfs_quota_us"), *_words(group / "cpu.cfs_period_us"), "-1", "-1"]
     return _ratio(quota, period)
 

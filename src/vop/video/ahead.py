@@ -1,10 +1,10 @@
-"""Work ahead in threads, which make the next results while the caller uses one.
+"""Work ahead in threads, which compute the next results while the caller uses one.
 
     jobs -> worker threads -> a bounded queue -> the caller
 
-A job that decodes a video usually waits in its thread for a process of `vop.video.isolated`: a file that crashes the
-decoder then ends only its own job. An exception is a job's result and does not end the other jobs. Closing the
-generator stops the threads; use `contextlib.closing`, so that an exception in the caller also closes it.
+A job that decodes a video usually waits in its thread for a process of `vop.video.isolated`. If a file crashes the
+decoder, only its own job fails. An exception is returned as the result of its job, and the other jobs continue. Closing
+the generator stops the threads; use `contextlib.closing`, so that an exception in the caller also closes it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Result = TypeVar("Result")
 Event = TypeVar("Event")
 
 TICK_SECONDS = 0.5
-_CLOSING_SECONDS = 2.0  # for the threads to end; a thread that reads a large file may take longer, without harm
+_CLOSING_SECONDS = 2.0  # to wait for the threads; one that reads a large file may end later, which does no harm
 
 
 @dataclass(frozen=True)
 class Made(Generic[Job, Item]):
-    """An item that a job has made. `place` is the job's place among the jobs, from 0."""
+    """An item that a job has yielded. `place` is the job's position among the jobs, from 0."""
 
     place: int
     job: Job
@@ -52,14 +52,14 @@ def iterate_ahead(
     ahead: int,
     tick_seconds: float = TICK_SECONDS,
 ) -> Generator[Made[Job, Item] | Done[Job, Result] | None, None, None]:
-    """Yield the items of all jobs as they are made, and `Done` at the end of each job.
+    """Yield the items of all jobs as soon as they are ready, and `Done` at the end of each job.
 
-    The items of one job come in order. Yield None after `tick_seconds` without an event.
+    The items of one job stay in order. After `tick_seconds` without an event, yield None.
 
     Args:
         work: yields the items of a job and returns its result. It is closed if the caller stops early.
         workers: the number of threads.
-        ahead: maximum number of items that wait for the caller, besides one in each thread.
+        ahead: maximum number of items in the queue. Each thread can hold one more.
     """
     queue = _Queue[Made[Job, Item] | Done[Job, Result]]()
 
@@ -83,11 +83,11 @@ def iterate_ahead(
 def map_ahead(
     jobs: Iterable[Job], work: Callable[[Job], Result], *, workers: int, ahead: int, in_order: bool = True
 ) -> Generator[Done[Job, Result], None, None]:
-    """Yield the results of `work(job)`, in the order of the jobs, or as they are finished.
+    """Yield the results of `work(job)`, in the order of the jobs or, without `in_order`, as soon as they are ready.
 
     Args:
         workers: the number of threads.
-        ahead: maximum number of started jobs, including the one that the caller uses.
+        ahead: maximum number of started jobs, including the one whose result the caller uses.
     """
     queue = _Queue[Done[Job, Result]]()
     given = 0
@@ -114,11 +114,11 @@ def map_ahead(
 
 
 class _Closed(BaseException):
-    """The caller has stopped. It is not an Exception, so that a job does not catch it as its own."""
+    """The caller has stopped. This is not an Exception, so that jobs do not catch it."""
 
 
 class _Queue(Generic[Event]):
-    """The events that the threads pass to the caller."""
+    """Passes the events of the threads to the caller."""
 
     def __init__(self) -> None:
         self._events: deque[Event | BaseException] = deque()
@@ -127,7 +127,7 @@ class _Queue(Generic[Event]):
         self._threads = 0
 
     def start(self, work: Callable[[], None], *, name: str) -> threading.Thread:
-        """Start a thread. An exception that ends it is raised in the caller."""
+        """Start a thread. If an exception ends it, `get` raises the exception."""
 
         def run() -> None:
             try:
@@ -159,16 +159,16 @@ class _Queue(Generic[Event]):
             raise _Closed
 
     def put(self, event: Event, *, most: int | None = None) -> None:
-        """Add an event; with `most`, wait until fewer events than that are in the queue."""
+        """Add an event. With `most`, first wait until the queue has fewer events than that."""
         with self._changed:
             self.wait(lambda: most is None or len(self._events) < most)
             self._events.append(event)
             self._changed.notify_all()
 
     def get(self, seconds: float) -> Event | None:
-        """The next event; None after a wait of `seconds` without one, or if the queue is over.
+        """Return the next event; None after `seconds` without an event, or when all threads have ended.
 
-        On some systems Ctrl-C interrupts only a wait that has a timeout.
+        On some systems Ctrl-C interrupts only a wait with a timeout.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._events or not self._threads, timeout=seconds)
@@ -184,12 +184,12 @@ class _Queue(Generic[Event]):
             return not (self._events or self._threads)
 
     def notify(self) -> None:
-        """Let waiting threads check their conditions."""
+        """Make waiting threads check their conditions."""
         with self._changed:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """End the threads, each when it next waits or puts an event."""
+        """End each thread when it next waits or adds an event."""
         self._is_closed = True
         self.notify()
 

@@ -1,4 +1,4 @@
-"""What to read from a video (a clip, the number, size and shape of frames), and the limits of these values.
+"""The part of a video to read (a clip), the number, size and shape of its frames, and limits for these values.
 
 The limits turn a mistyped number into an error before it fills the memory.
 """
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 from vop.errors import UsageError, unknown_name
 
-# Version of decoding. It changes with the choice of frames, or with their pixels beyond rounding. Cached frames of
-# another version are not used, and a library says which of its videos were decoded by an earlier one.
+# Version of decoding. Increase it when other frames are chosen, or when pixels change by more than rounding. Cached
+# frames of another version are not used, and a library reports which videos an earlier version decoded.
 DECODER_VERSION = 3
 
 MAX_FRAMES = 4096
 MAX_SIZE = 4096  # pixels
-MAX_BYTES = 2 * 2**30  # of the frames of one video
+MAX_BYTES = 2 * 2**30  # for the frames of one video
 
 DISPLAY, STORED = "display", "stored"
-ASPECTS = (DISPLAY, STORED)  # the shape in which players show a picture, or that of its stored pixels
+ASPECTS = (DISPLAY, STORED)  # the shape of a picture in players, or of its stored pixels
 
 
 @dataclass(frozen=True, order=True)
@@ -41,9 +41,9 @@ def check_request(*, num_frames: int, size: int, clip: Clip = WHOLE_VIDEO) -> No
     check_frames(num_frames, size)
     start, end = clip.start_seconds, clip.end_seconds
     if not 0 <= start < float("inf"):
-        raise UsageError(f"start_seconds is {start}; it counts from the first frame and must be 0 or more")
+        raise UsageError(f"start_seconds is {start}; it must be 0 or more, counted from the first frame")
     if end is not None and not start < end < float("inf"):
-        raise UsageError(f"end_seconds is {end}; it must come after start_seconds, {start}")
+        raise UsageError(f"end_seconds is {end}; it must be more than start_seconds, {start}")
 
 
 def check_frames(num_frames: int, size: int) -> None:
@@ -58,8 +58,8 @@ def check_frames(num_frames: int, size: int) -> None:
         raise UsageError(f"size is {size}; at most {MAX_SIZE} pixels are read")
     if num_frames * 3 * size * size > MAX_BYTES:
         raise UsageError(
-            f"num_frames is {num_frames} and size {size}: {num_frames * 3 * size * size:,} bytes a video; "
-            f"at most {MAX_BYTES:,} are read"
+            f"num_frames is {num_frames} and size is {size}: that takes {num_frames * 3 * size * size:,} bytes per "
+            f"video; at most {MAX_BYTES:,} are read"
         )
 
 

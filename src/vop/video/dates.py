@@ -1,13 +1,13 @@
-"""When a video was recorded: from its metadata, else from its file name, else from the file's modification time.
+"""Find out when a video was recorded: from its metadata, else its file name, else the file's modification time.
 
 The first plausible date is used. Its `source` is one of
 
-creationdate    Apple's tag com.apple.quicktime.creationdate: local time and its offset, which exports and edits keep
+creationdate    Apple's tag com.apple.quicktime.creationdate: local time with its offset; exports and edits keep it
 creation_time   the tag of the container, or else of the video stream: UTC in MP4, MOV and MKV, local time in AVI
-date            a tag with a day in it: Matroska's DATE_RECORDED, DATE_DIGITIZED, DATE and DATE_ENCODED, AVI's ICRD,
+date            a tag with a day: Matroska's DATE_RECORDED, DATE_DIGITIZED, DATE and DATE_ENCODED, AVI's ICRD,
                 MP4's ©day, FLV's creationdate
-name            the file's name, as cameras, phones, messengers and screen recorders write dates into it
-file            the file's modification time, which is used even if it is not plausible
+name            the file's name; cameras, phones, messengers and screen recorders write dates into it
+file            the file's modification time, even if it is not plausible
 
 A date from 1980 until tomorrow is plausible. Clocks that were never set and empty fields give 1904 or 1970.
 """
@@ -36,8 +36,8 @@ _IN_TAGS = re.compile(
     r"\s*(?P<zone>Z|UTC|GMT|[-+]\d\d(?::?\d\d)?)?",
     re.ASCII,
 )
-# A day, alone or with a time to the second: 20190714_201500, 2019-07-14 at 8.15.00 PM. Three more digits of a time are
-# milliseconds; with any other digits before or after it is not a date.
+# A day, alone or with a time: 20190714_201500, 2019-07-14 at 8.15.00 PM. Three more digits after a time are
+# milliseconds. A number with other digits before or after is not a date.
 _IN_NAMES = re.compile(
     r"(?<!\d)(?P<year>\d{4})(?P<dash>[-_.]?)(?P<month>\d\d)(?P=dash)(?P<day>\d\d)"
     r"(?:(?:[-_.,T ]{0,2}| \D{1,7} )"
@@ -45,13 +45,13 @@ _IN_NAMES = re.compile(
     r"(?:[ \u00a0\u202f]?(?P<half>[AaPp])[Mm]\b|(?P<zone>Z)\b)?)?(?!\d)",
     re.ASCII,
 )
-_NAMED_IN_UTC = ("PXL_", "GMT")  # Google's phones, and Zoom
+_NAMED_IN_UTC = ("PXL_", "GMT")  # by Google's phones, and by Zoom
 _MIDNIGHT = {"hour": "00", "minute": "00", "second": "00"}
 _ISO = "{year}-{month}-{day}T{hour:0>2}:{minute}:{second}{zone}"
 
 
 class RecordingDate(NamedTuple):
-    """A time to the second, with its recorded or else the local UTC offset, and where it was found."""
+    """The time of a recording, with the recorded or else the local UTC offset, and where it was found."""
 
     at: datetime
     source: str
@@ -63,8 +63,8 @@ def recording_date(
     """Return when a video was recorded.
 
     Args:
-        container, stream: metadata of the file and of its video stream, by FFmpeg's names.
-        mtime_ns: the file's modification time.
+        container, stream: metadata of the file and of its video stream, with FFmpeg's names.
+        mtime_ns: the file's modification time, in nanoseconds.
         now: the current time, for tests.
     """
     tomorrow = (now or datetime.now(UTC)) + _TOMORROW
@@ -75,10 +75,10 @@ def recording_date(
 
 
 def _candidates(container: Mapping[str, str], stream: Mapping[str, str], name: str) -> Iterator[RecordingDate]:
-    tags = [{tag.lower(): value for tag, value in said.items()} for said in (container, stream)]
+    metadata = [{tag.lower(): value for tag, value in tags.items()} for tags in (container, stream)]
     for tag, source in _SOURCES.items():
-        for said in tags:
-            at = _in_tag(said.get(tag, ""))
+        for tags in metadata:
+            at = _in_tag(tags.get(tag, ""))
             if at is not None:
                 yield RecordingDate(at, source)
     for found in _IN_NAMES.finditer(name):
@@ -91,28 +91,28 @@ def _in_tag(text: str) -> datetime | None:
     text = text.strip(" \t\r\n\0")
     found = _IN_TAGS.fullmatch(text)
     try:
-        # The parser for mail also reads C's form, Sun Jul 14 20:15:00 2019.
-        return _with_zone(_moment(found) if found else parsedate_to_datetime(text))
+        # The parser for mail also reads C's format, Sun Jul 14 20:15:00 2019.
+        return _with_zone(_parse(found) if found else parsedate_to_datetime(text))
     except (ValueError, OverflowError):
         return None
 
 
 def _in_name(found: re.Match[str], *, zone: str) -> datetime | None:
     try:
-        return _with_zone(_moment(found, zone=zone, half=found["half"]))
+        return _with_zone(_parse(found, zone=zone, half=found["half"]))
     except (ValueError, OverflowError):
         return None
 
 
-def _moment(found: re.Match[str], *, zone: str = "", half: str | None = None) -> datetime:
-    """The date that was found, with a time zone if it names one. Raises a ValueError if there is no such date."""
+def _parse(found: re.Match[str], *, zone: str = "", half: str | None = None) -> datetime:
+    """Return the matched date, with its time zone if it has one. Raise a ValueError if the date does not exist."""
     parts = _MIDNIGHT | {"zone": zone} | {name: text for name, text in found.groupdict().items() if text}
     parts["zone"] = parts["zone"].replace("UTC", "Z").replace("GMT", "Z")
     at = datetime.fromisoformat(_ISO.format(**parts))
     if half is None:
         return at
     if not 1 <= at.hour <= 12:
-        raise ValueError(f"{at.hour} is not an hour of a clock with 12")
+        raise ValueError(f"{at.hour} is not an hour of a 12-hour clock")
     return at.replace(hour=at.hour % 12 + 12 * (half in "Pp"))
 
 

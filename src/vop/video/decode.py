@@ -1,4 +1,4 @@
-"""Decode frames of a video file: read the times of all packets first, then decode only what the frames need."""
+"""Decode frames of a video file: first read the times of all packets, then decode only the packets that are needed."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
 _SKIPPING_CODECS = ("h264", "hevc")
 _WHOLE_FRAMES = (0, 1)  # AVFieldOrder: unknown, progressive; interlaced packets may hold half a frame
 
-_HELD_BYTES = 64 * 2**20  # of packets that are kept while the times are read; if there are more, they are read again
+_HELD_BYTES = 64 * 2**20  # packets up to this size are kept while the times are read; larger ones are read again
 
-# How many key frames to go back if a frame is not decoded whole. After a "key frame" of a stream with intra refresh, a
-# picture is complete only by the next one; and a key frame may be damaged.
+# How many key frames to go back if a frame is incomplete. A key frame may be damaged, and in a stream with intra
+# refresh, pictures are complete only one "key frame" later.
 _STEPS_BACK = (0, 1, 3, 7)
-_MOST_LOST = 3  # frames that going back did not give; then the file counts as damaged and is decoded in one pass
+_MOST_LOST = 3  # frames that are incomplete even after going back; then the file is decoded in one pass
 
 StampedFrame = tuple[int, av.VideoFrame]
 
 
 class VideoDecoder:
-    """An open video file: its timeline, and its frames by their timestamps.
+    """An open video file. Gives its timeline, and its frames by their timestamps.
 
     Attributes:
         container, stream, codec: PyAV's objects.
-        colours: converts its frames to RGB.
+        colours: converts the frames to RGB.
 
     Raises:
         VideoError: the file does not exist, or is not a video.
@@ -73,19 +73,20 @@ class VideoDecoder:
 
     @property
     def timeline(self) -> Timeline:
-        """When the frames are shown. The first access reads the file.
+        """The presentation times of the frames. The first access reads the file.
 
         Raises:
-            VideoError: the video has no frame.
+            VideoError: the video has no frames.
         """
         if self._timeline is None:
             self._timeline = self._read()
         return self._timeline
 
     def look_up(self, clip: Clip, num_frames: int) -> None:
-        """Read only what the frames in the middle of equal intervals of a clip need, if a long file's index allows.
+        """Read only the packets for the frames in the middle of equal intervals of a clip.
 
-        The timeline then contains only the frames around them.
+        This is possible for long files with an index; for others it does nothing. The timeline then contains only the
+        frames around these middles.
         """
         try:
             self._timeline, packets = look_up(self.container, self.stream, clip, num_frames)
@@ -95,20 +96,23 @@ class VideoDecoder:
             self._source, self._is_partial = FromMemory(packets, self._timeline), True
 
     def converter(self, *, size: int, picture_size: int = 160, aspect: str = DISPLAY) -> PixelConverter:
-        """A converter of its frames to squares and pictures."""
+        """Return a converter of the frames to squares and pictures."""
         return PixelConverter(self.stream, self.colours, size=size, picture_size=picture_size, aspect=aspect)
 
     def nearest(self, wanted: Sequence[int]) -> Iterator[StampedFrame]:
-        """For each wanted timestamp, in ascending order, the nearest intact frame with its timestamp.
+        """Yield the nearest intact frame to each wanted timestamp, with its own timestamp.
 
         Decodes only from a key frame to the last wanted frame before the next key frame.
+
+        Args:
+            wanted: timestamps in ascending order.
 
         Raises:
             VideoError: no frame can be decoded.
         """
         remaining = deque(wanted)
         places = _places(self.timeline.packets, set(wanted))
-        if self._reads_on() or len(places) < len(set(wanted)):
+        if self._needs_one_pass() or len(places) < len(set(wanted)):
             yield from self._in_one_pass(0, remaining)
             return
         step = lost = 0
@@ -117,7 +121,7 @@ class VideoDecoder:
             yield from self._exactly(run, remaining)
             if not remaining or remaining[0] not in run.wanted:
                 continue
-            if self._is_partial:  # other packets may help, which were not read
+            if self._is_partial:  # packets that were not read may help
                 self._open(self.stream.index)
                 self._timeline = self._read()
                 yield from self.nearest(remaining)
@@ -129,7 +133,7 @@ class VideoDecoder:
             yield from self._in_one_pass(run.first, remaining, most=None if lost > _MOST_LOST else 1)
 
     def shown(self) -> Iterator[StampedFrame]:
-        """All intact frames with their timestamps, in the order of presentation.
+        """Yield all intact frames with their timestamps, in presentation order.
 
         Raises:
             VideoError: no frame can be decoded.
@@ -140,22 +144,22 @@ class VideoDecoder:
         if found is None:
             raise self._undecodable()
 
-    # -- what to decode
+    # -- which packets to decode
 
-    def _reads_on(self) -> bool:
-        """Whether frames must be decoded from the first one: known by number only, or with a palette that changes."""
+    def _needs_one_pass(self) -> bool:
+        """Return whether decoding must begin with the first frame: frames have no times, or a palette that changes."""
         has_palette = self.codec.format is not None and self.codec.format.has_palette
         return self.timeline.ordinal or has_palette
 
     def _plan(self, remaining: Sequence[int], places: dict[int, int], back: int) -> _Run:
-        """What to decode next: from the key frame before the next wanted frame, or from `back` key frames earlier."""
+        """Return the packets to decode next, from `back` key frames before the next wanted frame's own."""
         packets = self.timeline.packets
         key = _key_before(packets, places[remaining[0]], remaining[0])
         group: list[int] = []
         last = 0
         for stamp in remaining:
             begin = _key_before(packets, places[stamp], stamp)
-            # If the next run would begin within this one, it is quicker to continue.
+            # If the next run would begin within this one, continuing is faster.
             if group and begin != key and packets.keys[max(begin - back, 0)] > last:
                 break
             group.append(stamp)
@@ -164,7 +168,7 @@ class VideoDecoder:
         return _Run(packets.keys[first] if first > 0 else 0, last, frozenset(group))
 
     def _exactly(self, run: _Run, remaining: deque[int]) -> Iterator[StampedFrame]:
-        """The wanted frames of a run, up to the first that is not decoded whole."""
+        """Yield the wanted frames of a run, up to the first incomplete one."""
         key_stamp = self.timeline.packets.stamps[run.first]
         for stamp, frame in self._frames(run.first, run.last, needed=run.wanted):
             if stamp == key_stamp and run.first and not _is_intra(frame):
@@ -176,7 +180,7 @@ class VideoDecoder:
                 return
 
     def _in_one_pass(self, first: int, remaining: deque[int], *, most: int | None = None) -> Iterator[StampedFrame]:
-        """The nearest frames for the remaining timestamps, or for the first `most` of them, decoding without a gap."""
+        """Yield the nearest frames to the remaining timestamps, at most `most`. Decodes all packets from `first` on."""
         before, given = None, 0
         needed = None if self.timeline.ordinal else frozenset(remaining)
         for stamp, frame in self._frames(first, None, needed=needed):
@@ -202,17 +206,17 @@ class VideoDecoder:
         reason = "none of its frames can be decoded"
         if not self.codec.width and is_animation(self.path):
             reason = "it is an animated WebP, which FFmpeg cannot decode: convert it to MP4 or WebM"
-        elif not self.codec.width:  # FFmpeg ignores a size above max_pixels, and then decodes nothing
+        elif not self.codec.width:  # FFmpeg drops a size above max_pixels, and then decodes nothing
             reason = TOO_LARGE
         return VideoError(self.path, reason)
 
     # -- decoding
 
     def _frames(self, first: int, last: int | None, *, needed: frozenset[int] | None = None) -> Iterator[StampedFrame]:
-        """The intact frames of the packets from `first` to `last`, with their timestamps.
+        """Yield the intact frames of the packets from `first` to `last`, with their timestamps.
 
         Args:
-            needed: timestamps of the wanted frames; others may be left out to save work.
+            needed: timestamps of the wanted frames. Others may be skipped to save work.
         """
         timeline, codec = self.timeline, self.codec
         can_skip = codec.name in _SKIPPING_CODECS and codec.field_order in _WHOLE_FRAMES
@@ -236,8 +240,8 @@ class VideoDecoder:
                     yield stamp, frame
 
     def _packets(self, first: int, last: int | None) -> Iterator[av.Packet[Stream] | None]:
-        """The packets from `first` to `last`, then None, upon which the decoder gives the frames that it holds back."""
-        assert self._source is not None  # since the timeline was read
+        """Yield the packets from `first` to `last`, then None, which makes the decoder return its last frames."""
+        assert self._source is not None  # reading the timeline sets it
         number = None if last is None else last + 1 - first
         yield from islice(self._source.since(first), number)
         yield None
@@ -245,7 +249,7 @@ class VideoDecoder:
     # -- reading
 
     def _read(self) -> Timeline:
-        """Read the whole file for its timeline, and keep the packets if they are small."""
+        """Read the whole file for its timeline. Keep the packets if they fit in memory."""
         clock, reader = Clock(self.container), TimelineReader(self.stream)
         held: list[av.Packet[Stream]] | None = []
         size = 0
@@ -275,7 +279,7 @@ class VideoDecoder:
 
 
 class _Run(NamedTuple):
-    """The places of the first and the last packet to decode, and the timestamps of the frames that are wanted."""
+    """Packets to decode: the positions of the first and the last one, and the timestamps of the wanted frames."""
 
     first: int
     last: int
@@ -283,7 +287,7 @@ class _Run(NamedTuple):
 
 
 def _places(packets: Packets, stamps: set[int]) -> dict[int, int]:
-    """The place of each frame's packet, by the frame's timestamp."""
+    """Return the position of each frame's packet, by the frame's timestamp."""
     found: dict[int, int] = {}
     for place, stamp in enumerate(packets.stamps):
         if stamp in stamps and packets.shown[place]:
@@ -292,9 +296,9 @@ def _places(packets: Packets, stamps: set[int]) -> dict[int, int]:
 
 
 def _key_before(packets: Packets, place: int, stamp: int) -> int:
-    """The number of the last key frame from which a frame can be decoded; -1 if the frame comes before all of them.
+    """Return the number of the last key frame from which a frame can be decoded; -1 if it comes before all of them.
 
-    A frame that is shown before a key frame but stands after it in the file also refers to frames before it.
+    A frame that follows a key frame in the file but is shown before it also refers to frames before the key frame.
     """
     key = bisect_right(packets.keys, place) - 1
     while key >= 0 and packets.stamps[packets.keys[key]] > stamp:
@@ -303,5 +307,5 @@ def _key_before(packets: Packets, place: int, stamp: int) -> int:
 
 
 def _is_intra(frame: av.VideoFrame) -> bool:
-    """Whether a frame refers to no other frame, according to the decoder."""
+    """Return whether a frame refers to no other frame, according to the decoder."""
     return frame.key_frame or frame.pict_type in (PictureType.I, PictureType.NONE)

@@ -1,11 +1,11 @@
-"""Find the video files below some paths. Reads a file only if its name is not enough.
+"""Find the video files below some paths. A file is read only if its name does not tell whether it is a video.
 
 Globs exclude files and folders:
 
-    IMG_*.MOV           files and folders whose name matches, anywhere
-    private             everything below each folder with that name
-    2024/private        by its path from the folder that is searched (with or without that folder's own name)
-    **/raw/*.mov        by a part of the path, anywhere
+    IMG_*.MOV           files and folders with a matching name, in any folder
+    private             everything below each folder with this name
+    2024/private        a path relative to the searched folder, with or without that folder's own name
+    **/raw/*.mov        the MOV files in every folder named raw
     /data/videos/old    an absolute path
 """
 
@@ -28,8 +28,8 @@ from vop.errors import UsageError
 from vop.utils.names import existing_path, nfc
 from vop.video.kinds import VIDEO, is_live_photo, kind_by_content, kind_by_name, previews_among, with_pictures
 
-# Folders that a NAS (Synology, QNAP) or a system keeps for itself: previews, snapshots, what was deleted or repaired.
-# Windows writes these names in upper or lower case. Names that begin with a dot are hidden anyway.
+# Folders in which a NAS (Synology, QNAP) or an operating system keeps previews, snapshots, and deleted or repaired
+# files. Windows writes these names in upper or lower case. Names that begin with a dot are hidden anyway.
 _SYSTEM_FOLDERS = {"@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot", "lost+found"}
 _WINDOWS_FOLDERS = {"$recycle.bin", "system volume information"}
 
@@ -64,27 +64,26 @@ class FoundFile:
 
 @dataclass
 class FoundVideos:
-    """The videos below some paths, and the files that were left out.
+    """The videos below some paths, and what was skipped.
 
     Attributes:
         files: files that may be videos, sorted by path, each once.
-        passed_over: number of files and folders that were left out, by reason.
-        left_out: files and folders that may hold videos and were left out: excluded ones, previews, movies of Live
-            Photos.
+        skipped: number of skipped files and folders, by reason.
+        left_out: skipped files and folders that may contain videos: excluded ones, previews, movies of Live Photos.
         missing: given paths that cannot be read, with the reason.
-        unreadable: files and folders that could not be read, with the reason; sorted. Their paths may hold
-            lone surrogates, where a name is not valid UTF-8.
+        unreadable: files and folders that could not be read, with the reason; sorted. A path contains lone surrogates
+            if a name is not valid UTF-8.
     """
 
     files: list[FoundFile] = field(default_factory=list)
-    passed_over: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
     left_out: set[Path] = field(default_factory=set)
     missing: list[tuple[Path, str]] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
 
     def __repr__(self) -> str:
-        passed_over = self.passed_over.total()
-        return f"FoundVideos({len(self.files)} files, {passed_over} passed over, {len(self.unreadable)} unreadable)"
+        skipped = self.skipped.total()
+        return f"FoundVideos({len(self.files)} files, {skipped} skipped, {len(self.unreadable)} unreadable)"
 
 
 def find_videos(
@@ -96,17 +95,19 @@ def find_videos(
 ) -> FoundVideos:
     """Find the videos among some files and below some folders.
 
-    A file is a video by its suffix or, if that is ambiguous, if FFmpeg finds a video stream in it. Symbolic
-    links are followed, but a file is listed once, under its own name where that lies below one of the paths. Left out
-    are what is hidden (its name begins with a dot), folders that a NAS or a system keeps for itself, other kinds of
-    files, previews that a camera writes beside a recording, movies of Live Photos, libraries of vop, and what is not a
-    file at all. A file that is given by its path is always listed, unless a glob excludes it.
+    The suffix tells whether a file is a video. If the suffix is ambiguous, the file is a video if FFmpeg finds a video
+    stream in it. Symbolic links are followed, but each file is listed once, by its own name if that lies below one of
+    the paths.
 
-    Paths may spell names in any of Unicode's forms; files are listed as the disk has them.
+    These are skipped: hidden files and folders (their names begin with a dot), folders of a NAS or an operating system,
+    other kinds of files, previews that a camera writes beside a recording, movies of Live Photos, libraries of vop, and
+    pipes and devices. A file that is given by its path is always listed, unless a glob excludes it.
+
+    Paths may spell names in any Unicode form. Files are listed with their names on disk.
 
     Args:
-        skip: a folder, or a file, to leave out.
-        exclude: globs of files and folders to leave out; see above.
+        skip: a folder or a file to skip.
+        exclude: globs of files and folders to skip; see above.
         live_photos: whether to list the movies of Live Photos.
 
     Raises:
@@ -119,7 +120,7 @@ def find_videos(
 
 
 def absolute_path(path: str | Path) -> Path:
-    """Return the path as `find_videos` lists it: absolute, without `..`, symbolic links as they are."""
+    """Return the path as `find_videos` lists it: absolute, without `..`, with symbolic links unresolved."""
     path = Path(path).absolute()
     if ".." not in path.parts:
         return Path(os.path.normpath(path))
@@ -127,17 +128,16 @@ def absolute_path(path: str | Path) -> Path:
     normal = Path(os.path.normpath(path))
     if normal.exists() and path.exists() and normal.samefile(path):
         return normal
-    return path.resolve()  # a link stands before the `..`
+    return path.resolve()  # the part before `..` is a link
 
 
 class Walk:
-    """Visits folders, each once: links come last, so that folders are found by their own names.
+    """Visits folders, each once. Links are followed last, so that a folder is visited by its own name.
 
-    The caller says with `enter` which folders to visit. Which of several links names a folder does not depend on the
-    order in which the disk lists them.
+    The caller queues folders with `enter`. If several links lead to a folder, the first in alphabetical order is used.
 
     Args:
-        complain: called with the path of a folder that cannot be read, and why.
+        complain: called with the path of a folder that cannot be read, and the error.
     """
 
     def __init__(self, complain: Callable[[str, OSError], None] = lambda path, error: None) -> None:
@@ -147,14 +147,14 @@ class Walk:
         self._visited: set[tuple[int, int]] = set()  # device and inode
 
     def enter(self, path: str, *, root: str = "", is_link: bool = False) -> None:
-        """Queue a folder or a link for a visit, which returns `root` with it."""
+        """Queue a folder or a link. The visit yields `root` with it."""
         if is_link:
             heapq.heappush(self._links, (path, root))
         else:
             self._folders.append((path, root))
 
     def __iter__(self) -> Iterator[tuple[str, str, list[os.DirEntry[str]] | None]]:
-        """(path, root, entries) of each folder; the entries are None for a link that leads to no folder."""
+        """Yield (path, root, entries) of each folder. For a link that does not lead to a folder, entries is None."""
         while self._folders or self._links:
             path, root = self._folders.pop() if self._folders else heapq.heappop(self._links)
             if os.path.islink(path) and not os.path.isdir(path):
@@ -177,12 +177,12 @@ class _Finder:
 
     def __init__(self, skip: str | Path | None, exclude: Sequence[str], *, live_photos: bool) -> None:
         self.found = FoundVideos()
-        self.any_exists = False  # one of the paths
+        self.any_exists = False  # whether one of the given paths exists
         self.skip = None if skip is None else os.path.realpath(existing_path(skip))
-        self.is_excluded = cache(partial(Exclude, exclude))  # below one of the paths that were given
+        self.is_excluded = cache(partial(Exclude, exclude))  # one for each given path
         self.live_photos = live_photos
         self.volume_of = cache(volume_of)
-        self.files: dict[str, FoundFile] = {}  # by the real path, without links
+        self.files: dict[str, FoundFile] = {}  # by their real paths, without links
         self.walk = Walk(self._complain_of)
 
     def begin(self, path: Path) -> None:
@@ -216,30 +216,30 @@ class _Finder:
     def _link_to_file(self, path: str) -> None:
         real = os.path.realpath(path)
         if real in self.files:
-            self._pass_over(_LISTED)
+            self._count_skipped(_LISTED)
         else:
             self._file(path, real)
 
     def _folder(self, path: str, root: str, entries: list[os.DirEntry[str]]) -> None:
         real = os.path.realpath(path)
         if real == self.skip or _is_library(entries):
-            self._pass_over(_LIBRARY)
+            self._count_skipped(_LIBRARY)
             return
         companions = self._companions(entries, root)
         for entry in entries:
             self._entry(entry, os.path.join(real, entry.name), root, companions)
 
     def _companions(self, entries: list[os.DirEntry[str]], root: str) -> dict[str, str]:
-        """Return files beside a recording or a picture to leave out, by name, with the reason."""
+        """Return the files to skip beside a recording or a picture: the reason by name."""
         names = [entry.name for entry in entries if not self.is_excluded(root)(entry.path)]
         movies = set() if self.live_photos else with_pictures(names)
         return dict.fromkeys(movies, _LIVE_PHOTO) | dict.fromkeys(previews_among(names), _PREVIEW)
 
     def _entry(self, entry: os.DirEntry[str], real: str, root: str, companions: Mapping[str, str]) -> None:
         if entry.name.startswith("."):
-            self._pass_over(_HIDDEN)
+            self._count_skipped(_HIDDEN)
         elif _is_system_folder(entry):
-            self._pass_over(_SYSTEM)
+            self._count_skipped(_SYSTEM)
         elif self.is_excluded(root)(entry.path):
             self._leave_out(entry.path, _EXCLUDED)
         elif _is_companion(entry, companions):
@@ -256,7 +256,7 @@ class _Finder:
     def _file(self, path: str, real: str) -> None:
         kind = kind_by_name(path) or VIDEO
         if kind != VIDEO:
-            self._pass_over(kind)
+            self._count_skipped(kind)
         elif real != self.skip:
             self._take(path, real)
 
@@ -271,7 +271,7 @@ class _Finder:
             self._complain_of(path, error)
             return
         if kind != VIDEO and not given:
-            self._pass_over(kind)
+            self._count_skipped(kind)
         elif kind != VIDEO or not _can_be_stored(path):
             self._complain(path, _BAD_NAME if kind == VIDEO else kind)
         else:
@@ -280,11 +280,11 @@ class _Finder:
                 Path(path), status.st_size, mtime_ns, volume=self.volume_of(os.path.dirname(path))
             )
 
-    def _pass_over(self, reason: str) -> None:
-        self.found.passed_over[reason] += 1
+    def _count_skipped(self, reason: str) -> None:
+        self.found.skipped[reason] += 1
 
     def _leave_out(self, path: str, reason: str) -> None:
-        self._pass_over(reason)
+        self._count_skipped(reason)
         self.found.left_out.add(Path(path))
 
     def _complain(self, path: str, reason: str) -> None:
@@ -320,7 +320,7 @@ def _kind(path: str, mode: int, *, given: bool) -> str:
     """Return the kind of a file. A file that was given by its path counts as a video, whatever its name.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     if not stat.S_ISREG(mode):
         return _NO_FILE
@@ -358,7 +358,7 @@ def normal_globs(globs: Iterable[str]) -> tuple[str, ...]:
     """Return the globs normalised, without duplicates, in their order.
 
     Raises:
-        UsageError: one of them is empty, or goes up with `..`.
+        UsageError: a glob is empty, or contains `..`.
     """
     return tuple(dict.fromkeys(map(_normal, globs)))
 
@@ -371,10 +371,10 @@ def _normal(glob: str) -> str:
 
 
 class Exclude:
-    """Tells which paths some globs exclude below one of the folders that are searched.
+    """Tells which paths the globs exclude below a searched folder.
 
     Args:
-        root: the folder; case counts in it as on its disk. Or a file that was given by itself.
+        root: the folder, or a file that was given by its path. Its disk decides whether upper and lower case differ.
     """
 
     def __init__(self, globs: Sequence[str], root: str) -> None:
@@ -385,7 +385,7 @@ class Exclude:
         self._paths = [(glob[0] == "/", _compiled(glob, flags)) for glob in globs if "/" in glob]
 
     def __call__(self, path: str) -> bool:
-        """Whether a file or folder is excluded by itself: not whether a folder above it is."""
+        """Return whether a glob excludes this file or folder itself, rather than a folder above it."""
         path = nfc(path)
         if any(name.match(os.path.basename(path)) for name in self._names):
             return True
@@ -400,7 +400,7 @@ class Exclude:
 
 
 def _compiled(glob: str, flags: int) -> tuple[re.Pattern[str] | None, ...]:
-    """Return a pattern for each part of a path; None matches any number of folders."""
+    """Return a pattern for each part of a path. None matches any number of folders."""
     parts = glob.strip("/").split("/")
     return tuple(None if part == _ANY_FOLDERS else re.compile(translate(part), flags) for part in parts)
 
@@ -415,7 +415,7 @@ def _fits(parts: tuple[str, ...], glob: tuple[re.Pattern[str] | None, ...]) -> b
 
 @cache
 def ignores_case(path: str) -> bool:
-    """Whether the disk of a file or folder ignores the case of names."""
+    """Return whether the disk of a file or folder ignores the case of names."""
     folder, name = os.path.split(path.rstrip("/"))
     other = name.swapcase()
     if other == name:

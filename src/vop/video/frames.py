@@ -1,8 +1,8 @@
-"""A video's frames: of one clip, or of many clips in one pass.
+"""Read a video's frames, from one clip or from many clips in one pass.
 
-The windows of a long video overlap, and opening it anew for each of them reads all its packets each time. Therefore
-`decode_clips` decodes every frame at most once, turns it into pixels at most once, and releases it when no clip needs
-it any more.
+The segments of a long video overlap, and opening the file for each of them would read all its packets each time.
+Therefore `decode_clips` decodes and converts every frame at most once, and releases it after the last clip that needs
+it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vop.video.shape import PixelConverter
     from vop.video.timeline import Timeline
 
-MAX_BAD_SHARE = 0.5  # of the wanted frames; beyond it neighbours no longer stand in for the damaged ones
+MAX_BAD_SHARE = 0.5  # of the wanted frames that may be damaged and replaced by neighbours
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
@@ -43,24 +43,25 @@ def read_frames(
     stream: int | None = None,
     threads: int = 1,
 ) -> torch.Tensor:
-    """Return the frames shown in the middle of `num_frames` equal intervals of a video, or of a clip of it.
+    """Return the frames shown in the middle of `num_frames` equal intervals of a video or clip.
 
-    Frames are chosen by presentation time. A shorter video repeats frames. If a wanted frame is damaged, the
-    nearest intact one replaces it, unless more than half of the wanted ones are damaged.
+    Frames are chosen by presentation time. A video with fewer frames repeats some. If a wanted frame is damaged, the
+    nearest intact one replaces it, unless more than half of the wanted frames are damaged.
 
     Args:
-        size: height and width of the result: the shorter side is scaled to it (bicubic), and the centre cropped.
-        start_seconds, end_seconds: the clip, counted from the video's first frame; None: the end of the video.
-        aspect: "display" gives pictures the shape in which players show them; "stored" takes pixels as squares
-            whatever the file says, as most published pipelines do.
-        stream: a video stream by its number in the file; by default the one that FFmpeg's command takes.
-        threads: the decoder's threads. One is fastest for usual clips; several files at once use the cores better.
+        size: height and width of the result. The shorter side is scaled to it (bicubic), and the centre is cropped.
+        start_seconds, end_seconds: the clip, counted from the video's first frame. None means the end of the video.
+        aspect: "display" stretches frames as players do; "stored" takes stored pixels as square, like most published
+            pipelines.
+        stream: the number of a video stream in the file; by default the one that FFmpeg's command takes.
+        threads: the decoder's threads. For usual clips one is fastest. To use more cores, read several files at once.
 
     Returns:
         uint8 tensor (num_frames, 3, size, size), RGB.
 
     Raises:
-        VideoError: the file has no video, or none of the frames can be decoded; it names the file and the reason.
+        VideoError: the file has no video, or none of the frames can be decoded. The error names the file and the
+            reason.
         UsageError: an argument is out of range.
     """
     import torch
@@ -89,7 +90,7 @@ def decode_frames(
     stream: int | None = None,
     threads: int = 1,
 ) -> Pixels:
-    """What `read_frames` gives, as a uint8 array (num_frames, 3, size, size). Does not need PyTorch."""
+    """Read frames like `read_frames`, but without PyTorch, to a uint8 array (num_frames, 3, size, size)."""
     path, clip = Path(path), Clip(start_seconds, end_seconds)
     check_request(num_frames=num_frames, size=size, clip=clip)
     with VideoDecoder(path, stream=stream, threads=threads) as video:
@@ -108,11 +109,11 @@ def decode_frames(
 
 @dataclass(frozen=True, repr=False)
 class ClipFrames:
-    """Return the frames of a clip.
+    """The frames of a clip.
 
     Attributes:
-        frames: uint8 array (num_frames, 3, size, size), what `decode_frames` gives for the clip.
-        pictures: some of the frames, whole, upright and small: uint8 arrays (height, width, 3). Clips that overlap
+        frames: uint8 array (num_frames, 3, size, size), as `decode_frames` returns it for the clip.
+        pictures: some of the frames, uncropped, upright and small: uint8 arrays (height, width, 3). Clips that overlap
             share them.
     """
 
@@ -133,23 +134,23 @@ def decode_clips(
     picture_size: int = 160,
     aspect: str = DISPLAY,
 ) -> Iterator[ClipFrames | VideoError]:
-    """Decode clips of a video, each as `decode_frames` would.
+    """Decode several clips of a video, with the same result for each as from `decode_frames`.
 
-    Each clip is yielded as soon as its last frame is decoded; memory holds unfinished clips only. The replacement of a
-    damaged frame may be nearer than that of `decode_frames`, because more frames are decoded.
+    Each clip is yielded as soon as its last frame is decoded, so only unfinished clips take memory. A damaged frame may
+    be replaced by a nearer one than in `decode_frames`, because more frames are decoded.
 
     Args:
-        clips: in ascending order of their starts; they may overlap.
+        clips: clips in ascending order of their starts. They may overlap.
         num_frames, size, aspect: as for `decode_frames`.
-        num_pictures: how many frames of a clip are also returned uncropped, spread evenly; at most `num_frames`.
-        picture_size: the longer side of these pictures.
+        num_pictures: number of frames of a clip to return uncropped as well, evenly spread; at most `num_frames`.
+        picture_size: the longer side of these pictures, in pixels.
 
     Yields:
-        for each clip in turn its frames, or the VideoError that `decode_frames` would raise: the clip begins after the
-        video's end, or more than half of its frames are damaged.
+        The frames of each clip, or the VideoError that `decode_frames` would raise: the clip begins after the video's
+        end, or more than half of its frames are damaged.
 
     Raises:
-        VideoError: none of the frames can be decoded; it names the file and the reason.
+        VideoError: none of the frames can be decoded. The error names the file and the reason.
         UsageError: an argument is out of range, or the clips are not in order.
     """
     _check_clips(clips, num_frames=num_frames, size=size, num_pictures=num_pictures, picture_size=picture_size)
@@ -169,11 +170,11 @@ def read_clips(
     """Open a video, describe it, and decode the clips that `choose` picks.
 
     Args:
-        choose: gets the open video and its duration in seconds, and returns clips in ascending order of their starts.
+        choose: takes the open video and its duration in seconds, and returns clips in ascending order of their starts.
         num_frames, size: as for `decode_frames`.
 
     Yields:
-        the video's description, before its packets are read; then what `decode_clips` yields.
+        The video's description, then the results of `decode_clips`.
 
     Raises:
         VideoError: the file cannot be read, or none of the frames can be decoded.
@@ -185,7 +186,7 @@ def read_clips(
 
 
 def video_timeline(path: str | Path) -> Timeline:
-    """Return the presentation times of a video's frames. Reads all packets, decodes nothing.
+    """Return the presentation times of a video's frames. Reads all packets without decoding them.
 
     Raises:
         VideoError: the file does not exist, or is not a video.
@@ -195,7 +196,7 @@ def video_timeline(path: str | Path) -> Timeline:
 
 
 def check_timeline(path: str | Path) -> None:
-    """Raise a VideoError if a file has no video, or none whose frames have times."""
+    """Raise a VideoError if a file has no video, or its frames have no times."""
     video_timeline(path)
 
 
@@ -212,7 +213,7 @@ def wanted_stamps(path: Path, timeline: Timeline, clip: Clip, *, num_frames: int
 
 
 def _check_damage(path: Path, timeline: Timeline, clip: Clip, wanted: Sequence[int], found: Sequence[int]) -> None:
-    """Raise a VideoError if more than half of the frames found are too far from the wanted ones to stand in."""
+    """Raise a VideoError if more than half of the found frames are too far from the wanted ones to replace them."""
     duration = timeline.duration_seconds
     interval = (min(clip.end_seconds or duration, duration) - clip.start_seconds) / len(wanted)
     misses = [abs(stamp - target) * timeline.time_base for stamp, target in zip(found, wanted, strict=True)]
@@ -224,7 +225,7 @@ def _check_damage(path: Path, timeline: Timeline, clip: Clip, wanted: Sequence[i
 def _check_clips(clips: Sequence[Clip], *, num_frames: int, size: int, num_pictures: int, picture_size: int) -> None:
     check_request(num_frames=num_frames, size=size)
     if num_pictures < 0:
-        raise UsageError(f"num_pictures is {num_pictures}; give 0 or more")
+        raise UsageError(f"num_pictures is {num_pictures}; it must be 0 or more")
     if picture_size < 1:
         raise UsageError(f"picture_size is {picture_size}; at least 1 pixel is needed")
     before = 0.0
@@ -238,7 +239,7 @@ def _check_clips(clips: Sequence[Clip], *, num_frames: int, size: int, num_pictu
 
 @dataclass(frozen=True)
 class _Plan:
-    """The frames to decode for a clip, or the reason why it has none."""
+    """The timestamps of the frames to decode for a clip, or the error if it has none."""
 
     clip: Clip
     wanted: list[int]
@@ -247,7 +248,7 @@ class _Plan:
 
 @dataclass
 class _Converted:
-    """The results of a frame."""
+    """A frame converted to pixels."""
 
     stamp: int
     pixels: Pixels
@@ -262,9 +263,11 @@ def _plan(path: Path, timeline: Timeline, clip: Clip, num_frames: int) -> _Plan:
 
 
 class _Pass:
-    """One pass over a video that fills the plans in their order.
+    """One pass over a video, which decodes the frames of all plans in order.
 
-    `uses` counts the plans that still want a stamp; `converted` holds what was found, by the stamp that was wanted.
+    Attributes:
+        uses: the number of unfinished plans that want a timestamp.
+        converted: the frames found so far, by wanted timestamp.
     """
 
     def __init__(self, video: VideoDecoder, plans: list[_Plan], pictured: list[int], converter: PixelConverter) -> None:
@@ -282,7 +285,7 @@ class _Pass:
         yield from map(self._fill, waiting)  # clips after the video's end
 
     def _convert(self, wanted: list[int]) -> Iterator[tuple[int, _Converted]]:
-        """Each wanted stamp with its frame; one that stands in for several stamps is converted once."""
+        """Yield each wanted timestamp with its frame. A frame that serves several timestamps is converted once."""
         converted = None
         for target, (stamp, frame) in zip(wanted, self.video.nearest(wanted), strict=True):
             if converted is None or converted.stamp != stamp:

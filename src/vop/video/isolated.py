@@ -1,4 +1,4 @@
-"""Decoding in processes of their own: a file on which the decoder crashes or hangs is an unreadable file."""
+"""Decode in separate processes. A file that crashes or hangs the decoder counts as unreadable."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ AnyPath = TypeVar("AnyPath", bound=str | Path)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_MEMORY_BYTES = 4 * 2**30  # holds as many frames of the largest size as H.264 may refer to
-SILENT_SECONDS = 3600.0  # reading a recording of a whole day over a network may take this long
+_MEMORY_BYTES = 4 * 2**30  # enough for the 16 frames of the largest size that H.264 may refer to
+SILENT_SECONDS = 3600.0  # reading a recording of a whole day over a network can take this long
 
 
 class DecodingProcesses:
-    """Processes that read video files. The arguments are those of `vop.utils.isolation.Processes`."""
+    """Processes that decode video files. Takes the arguments of `vop.utils.isolation.Processes`."""
 
     def __init__(self, *, seconds: float = SILENT_SECONDS, memory_bytes: int | None = _MEMORY_BYTES) -> None:
         self._processes = Processes(seconds=seconds, memory_bytes=memory_bytes)
@@ -35,14 +35,14 @@ class DecodingProcesses:
         self.close()
 
     def warm(self, count: int, prepare: Callable[[], None]) -> None:
-        """Start processes, and wait until each has run `prepare`."""
+        """Start processes and wait until each has run `prepare`."""
         try:
             self._processes.warm(count, prepare)
         except (Ended, Crashed, TookTooLong):  # the first job will fail with the reason
             log.debug("decoding processes could not be prepared", exc_info=True)
 
     def close(self) -> None:
-        """End all processes. Jobs that are running fail, and later ones too."""
+        """End all processes. Running and later jobs fail."""
         self._processes.close()
 
     def call(
@@ -52,11 +52,11 @@ class DecodingProcesses:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Result:
-        """`function(path, …)` in one of the processes.
+        """Call `function(path, …)` in one of the processes.
 
         Raises:
-            VideoError: it took too long or too much memory, or its process crashed.
-            Exception: what the function raised.
+            VideoError: the call took too long or too much memory, or its process crashed.
+            Exception: any other exception of the function.
         """
         with self._explained(path):
             return self._processes.call(function, path, *args, **kwargs)
@@ -68,10 +68,9 @@ class DecodingProcesses:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Generator[Item, None, Result]:
-        """The items of the generator `function(path, …)`, and what it returns; see `Processes.iterate`.
+        """Yield the items of the generator `function(path, …)` and return its result; see `Processes.iterate`.
 
-        Raises:
-            as `call`.
+        Raises the same errors as `call`.
         """
         with self._explained(path):
             return (yield from self._processes.iterate(function, path, *args, **kwargs))
@@ -88,4 +87,4 @@ class DecodingProcesses:
             log.debug("the process that decoded %s ended: %s", path, error.how)
             raise VideoError(path, f"decoding crashed ({error.how})") from None
         except MemoryError:
-            raise VideoError(path, "decoding it takes more memory than is allowed") from None
+            raise VideoError(path, "decoding took more memory than is allowed") from None

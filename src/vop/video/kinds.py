@@ -1,6 +1,6 @@
-"""Tell the kind of a file from its name, its first bytes and the files beside it.
+"""Detect the kind of a file by its name, its first bytes and the files beside it.
 
-Videos, and what cameras write beside them: small previews of a recording, and the short movies of Live Photos.
+Cameras also write small previews beside a recording, and the short movies of Live Photos beside a picture.
 """
 
 from __future__ import annotations
@@ -44,27 +44,27 @@ _SUFFIXES = {
 }
 _KINDS = {f".{suffix}": kind for kind, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
 VIDEO_SUFFIXES = frozenset(suffix for suffix, kind in _KINDS.items() if kind == VIDEO)
-# These name videos and something else: MPEG or TypeScript, MPEG or metadata, Ogg video or audio.
+# These suffixes also have another meaning: MPEG or TypeScript, MPEG or a text format, Ogg video or audio.
 POSSIBLE_VIDEO_SUFFIXES = VIDEO_SUFFIXES | {".ts", ".mts", ".ogg"}
 
-# What is read of a file to tell text, and then a format: videos say what they are in their first bytes, and FFmpeg
-# would look for traces in a whole megabyte of anything else.
+# Bytes to read to recognise text, and then a format. The first bytes of a video name its format. In other files FFmpeg
+# would by default search a whole megabyte.
 _TEXT_BYTES, _FORMAT_BYTES = 2**10, 2**14
 
 _ORIGINALS = {".mp4", ".m4v", ".mov", ".360", ".insv", ".avi", ".mpg", ".mts"}
-_PREVIEWS = {".lrv", ".lrf", ".thm"}  # GoPro and Insta360, DJI, and a small picture of either
-# A recording's files differ by the letter that tells the encoding (GoPro) or by prefix and lens (Insta360).
+_PREVIEWS = {".lrv", ".lrf", ".thm"}  # of GoPro and Insta360, of DJI, and small pictures of both
+# The files of a recording differ in the letter for the encoding (GoPro), or in prefix and lens (Insta360).
 _GOPRO = re.compile(r"G([XHLS])([0-9A-Z]{2}\d{4})")
 _INSTA360 = re.compile(r"(LRV|VID)_(\d{8}_\d{6})_\d\d_(\d{3})")
 
-LIVE_PHOTO_SECONDS = 4.5  # they take 3 s, or a little more
+LIVE_PHOTO_SECONDS = 4.5  # at most; usually they take 3 s
 _IDENTIFIER = b"com.apple.quicktime.content.identifier"
 _APPLE = b"com.apple.quicktime."
 _MAX_HEADER_BYTES = 2**24
 
 
 def kind_by_name(path: str) -> str | None:
-    """Return a file's kind by its suffix, such as "a picture"; None if the suffix does not tell."""
+    """Return a file's kind by its suffix, such as "a picture"; None if the suffix is unknown or ambiguous."""
     return _KINDS.get(_suffix(path))
 
 
@@ -86,21 +86,21 @@ def kind_by_content(path: str) -> str:
 
 def _is_text(start: bytes) -> bool:
     try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(start)  # which may end within a letter
+        text = codecs.getincrementaldecoder("utf-8")().decode(start)  # `start` may end within a character
     except UnicodeDecodeError:
         return False
     return all(letter >= " " or letter in "\t\n\r\f\x1b" for letter in text)
 
 
 def _kind_of_format(file_format: av.ContainerFormat) -> str:
-    """Return the kind of files of a format; FFmpeg also finds video streams in files that are not videos."""
+    """Return the kind of files with this format. FFmpeg also finds video streams in files that are not videos."""
     if file_format.name.endswith("_pipe") or file_format.name in ("image2", "ico"):
-        return PICTURE  # FFmpeg has a demuxer for each kind of picture, and makes one frame of it
-    # A bare stream has no signature: FFmpeg takes a program or a table of times for one now and then.
+        return PICTURE  # FFmpeg opens a picture as a video of one frame
+    # A bare stream has no signature, so FFmpeg sometimes takes a program or a table of times for one.
     return NOT_A_VIDEO if file_format.flags & cast(int, Flags.no_timestamps.value) else VIDEO
 
 
-# -- beside a recording or a picture
+# -- files beside a recording or a picture
 
 
 def previews_among(names: Iterable[str]) -> set[str]:
@@ -111,7 +111,7 @@ def previews_among(names: Iterable[str]) -> set[str]:
 
 
 def _recording(name: str) -> tuple[str, bool]:
-    """Which recording a file belongs to, and whether it is a preview of it."""
+    """Return the recording to which a file belongs, and whether the file is its preview."""
     stem, is_preview = _stem(name), _suffix(name) in _PREVIEWS
     if found := _GOPRO.fullmatch(stem):
         return f"G{found[2]}", is_preview or found[1] == "L"
@@ -121,17 +121,17 @@ def _recording(name: str) -> tuple[str, bool]:
 
 
 def with_pictures(names: Iterable[str]) -> set[str]:
-    """Return the names in a folder that may be movies of Live Photos: beside a picture of the same name."""
+    """Return the names in a folder that may be movies of Live Photos: those with a picture of the same name."""
     names = list(names)
     pictures = {_stem(name) for name in names if _suffix(name) in (".heic", ".heif", ".jpg", ".jpeg")}
     return {name for name in names if _suffix(name) == ".mov" and _stem(name) in pictures}
 
 
 def is_live_photo(path: str) -> bool:
-    """Whether a short movie that lies beside a picture of the same name is that picture's.
+    """Return whether a movie beside a picture of the same name is the movie of a Live Photo.
 
-    Apple writes an identifier of both into the movie. Where all of Apple's entries were stripped, only a picture in
-    Apple's own format tells.
+    It is short, and Apple writes an identifier of the pair into it. If all of Apple's entries were stripped, the
+    picture must be in Apple's own format.
     """
     try:
         with open(path, "rb") as file:
@@ -156,7 +156,7 @@ class _Header:
 
 
 def _read_header(file: BinaryIO) -> _Header | None:
-    """Return the header of a QuickTime file; None if there is none."""
+    """Return the header of a QuickTime file; None if the file has no header."""
     moov = next((body for kind, body in _boxes(file) if kind == b"moov"), b"")
     at = moov.find(b"mvhd")
     if at < 0 or len(moov) < at + 36:
@@ -168,7 +168,7 @@ def _read_header(file: BinaryIO) -> _Header | None:
 
 
 def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """The type and, of the header alone, the content of each outermost box of a QuickTime file."""
+    """Yield the type and content of each outermost box of a QuickTime file. Only the header's content is read."""
     end = file.seek(0, os.SEEK_END)
     place = 0
     while place + 8 <= end:

@@ -1,4 +1,4 @@
-"""Read pictures as videos without motion."""
+"""Read a picture as a video whose frames are all equal."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from vop.video.colour import over_ground
 from vop.video.shape import square
 from vop.video.source import MAX_PIXELS
 
-# Pillow reads more formats, but EPS starts other programs, and most GIF files are videos.
+# Pillow also reads EPS, by starting another program, and GIF, but most GIF files are videos.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP")
 
 _MOST = f"more than {MAX_PIXELS // 2**20} megapixels"
 
 
 def picture_frames(path: str | Path, *, num_frames: int, size: int) -> np.ndarray:
-    """Return a picture `num_frames` times, prepared like a video's frames. An animation gives its first frame.
+    """Return a picture `num_frames` times, prepared like a video's frames. Of an animation, take the first frame.
 
-    Transparent pixels are laid on grey, as those of videos are.
+    Transparent pixels are blended with grey, as in videos.
 
     Args:
-        size: height and width of the result: shorter side to `size`, bicubic, centre crop.
+        size: height and width of the result. The shorter side is scaled to it (bicubic), and the centre is cropped.
 
     Returns:
         uint8 array (num_frames, 3, size, size).
 
     Raises:
-        VideoError: this is not a picture that can be read; it names the file and the reason.
+        VideoError: the picture cannot be read. The error names the file and the reason.
         UsageError: an argument is out of range.
     """
     if num_frames < 1:
@@ -42,7 +42,7 @@ def picture_frames(path: str | Path, *, num_frames: int, size: int) -> np.ndarra
 
 
 def is_picture(path: str | Path) -> bool:
-    """Return whether the file begins like a picture that `picture_frames` reads. The rest may still be damaged."""
+    """Return whether the file begins like a picture that `picture_frames` reads. The rest may be damaged."""
     try:
         with _quiet(), Image.open(path, formats=FORMATS):
             return True
@@ -53,7 +53,7 @@ def is_picture(path: str | Path) -> bool:
 
 
 def is_animation(path: str | Path) -> bool:
-    """Return whether the file is a picture for `picture_frames` with more than one frame."""
+    """Return whether the file is a picture in a supported format with more than one frame."""
     try:
         with _quiet(), Image.open(path, formats=FORMATS) as image:
             return getattr(image, "is_animated", False)
@@ -62,7 +62,7 @@ def is_animation(path: str | Path) -> bool:
 
 
 def _read(path: Path) -> np.ndarray:
-    """Pixels (h, w, 3)."""
+    """Return pixels, uint8 (h, w, 3)."""
     try:
         with _quiet(), Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -73,7 +73,7 @@ def _read(path: Path) -> np.ndarray:
     except Image.DecompressionBombError as error:
         raise VideoError(path, f"its header claims {_MOST}") from error
     except FileNotFoundError as error:
-        raise VideoError(path, "there is no such file") from error
+        raise VideoError(path, "the file does not exist") from error
     except UnidentifiedImageError as error:
         raise VideoError(
             path, f"this is not a supported picture; supported formats are {', '.join(FORMATS)}"
@@ -94,5 +94,5 @@ def _opaque_rgb(image: Image.Image) -> Image.Image:
 
 
 def _quiet() -> warnings.catch_warnings:
-    """Silence Pillow's warning of large pictures, which are refused here."""
+    """Silence Pillow's warning about large pictures. They are rejected here."""
     return warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)

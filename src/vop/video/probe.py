@@ -1,4 +1,4 @@
-"""Facts about a video file: duration, size, date of recording, streams, and whether browsers play it."""
+"""Describe a video file: duration, size, recording date, streams, and whether browsers play it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SAME_SECONDS = 0.1
 _EIGHT_BITS = {"yuv420p", "yuvj420p", "yuva420p"}
 _TEN_BITS = {"yuv420p10le"}
 
-# What Chromium, Firefox and Safari all play. HEVC is left out: it depends on the machine's hardware.
+# Formats that Chromium, Firefox and Safari all play. HEVC is not among them: it needs support by the hardware.
 _MP4_VIDEO = {"h264": _EIGHT_BITS, "vp9": _EIGHT_BITS | _TEN_BITS, "av1": _EIGHT_BITS | _TEN_BITS}
 _WEBM_VIDEO = {"vp8": _EIGHT_BITS, "vp9": _EIGHT_BITS | _TEN_BITS, "av1": _EIGHT_BITS | _TEN_BITS}
 _MP4_AUDIO = {"aac", "mp3", "opus", "flac"}
@@ -31,15 +31,15 @@ class VideoInfo:
     """A video file as players show it.
 
     Attributes:
-        duration_seconds: from the first frame to the end; the last picture is shown until the sound ends.
-        num_frames: frames that are shown.
+        duration_seconds: the time from the first frame to the end. The last picture is shown until the sound ends.
+        num_frames: the number of frames that are shown.
         frame_rate: frames per second, on average.
-        width, height: in pixels, as displayed: turned upright, and with square pixels.
-        recorded_at: when it was recorded, with a time zone.
-        recorded_at_source: where that date was found; see `vop.video.dates`.
+        width, height: the displayed size in pixels: upright, and with square pixels.
+        recorded_at: when the video was recorded, with a time zone.
+        recorded_at_source: where this date was found; see `vop.video.dates`.
         codec, pixel_format: FFmpeg's names.
         hdr: "pq", "hlg" or None.
-        has_sound: whether it has an audio stream.
+        has_sound: whether the file has an audio stream.
         stream: the number of the video stream, one of `streams`.
         streams: the numbers of all video streams.
         plays_in_browsers: whether a browser plays the file without conversion, and at the same times.
@@ -63,10 +63,10 @@ class VideoInfo:
 
 
 def probe(path: str | Path, *, stream: int | None = None) -> VideoInfo:
-    """Read a whole video file, and decode its first frame.
+    """Describe a video file. Reads the whole file and decodes its first frame.
 
     Args:
-        stream: a video stream by its number in the file; by default the one that FFmpeg's command takes.
+        stream: the number of a video stream in the file; by default the one that FFmpeg's command takes.
 
     Raises:
         VideoError: the file does not exist, or is not a video.
@@ -77,7 +77,7 @@ def probe(path: str | Path, *, stream: int | None = None) -> VideoInfo:
 
 
 def describe(video: VideoDecoder) -> VideoInfo:
-    """Return the same as `probe` for an open video.
+    """Describe an open video like `probe`.
 
     Raises:
         VideoError: none of its frames can be decoded.
@@ -114,17 +114,17 @@ def _changed(path: Path) -> int:
 
 
 def _keeps_time(video: VideoDecoder) -> bool:
-    """Whether a player's clock, which starts at 0, agrees with ours, which starts with the first frame."""
+    """Return whether a player's clock, which starts at 0, agrees with ours, which starts at the first frame."""
     timeline = video.timeline
     begins = timeline.stamps[0] * timeline.time_base
     return not timeline.packets.corrected and (timeline.ordinal or abs(begins) < _SAME_SECONDS)
 
 
 def plays_in_browsers(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> bool:
-    """Whether current browsers play this file, picture and sound, without conversion."""
+    """Return whether current browsers play picture and sound of this file without conversion."""
     kind = _container_kind(path, container)
     covers = sum(bool(other.disposition & Disposition.attached_pic) for other in container.streams.video)
-    if kind is None or len(container.streams.video) - covers > 1:  # a browser may choose another one
+    if kind is None or len(container.streams.video) - covers > 1:  # a browser may choose another stream
         return False
     videos, sounds = (_MP4_VIDEO, _MP4_AUDIO) if kind == "mp4" else (_WEBM_VIDEO, _WEBM_AUDIO)
     heard = container.streams.audio[:1]  # a browser plays the first track
@@ -133,12 +133,12 @@ def plays_in_browsers(path: Path, container: av.container.InputContainer, stream
 
 
 def codec_name(stream: av.stream.Stream) -> str | None:
-    """The name of a stream's format, whichever decoder reads it; None if FFmpeg has no decoder for it."""
+    """Return the name of a stream's format, independent of its decoder; None if FFmpeg has no decoder for it."""
     return stream.codec_context.codec.canonical_name if stream.codec_context else None
 
 
 def _container_kind(path: Path, container: av.container.InputContainer) -> str | None:
-    """ "mp4", "webm", or None for a container that browsers do not open."""
+    """Return "mp4" or "webm"; None for a container that browsers do not open."""
     names = container.format.name.split(",")
     if "mp4" in names:
         return "mp4"

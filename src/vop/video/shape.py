@@ -1,4 +1,4 @@
-"""Convert a decoded frame to the square for CLIP, and to a small whole picture.
+"""Convert a decoded frame to a square for CLIP, and to a small uncropped picture.
 
 Both are rotated, mirrored and stretched as players show the video.
 """
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
 
     from vop.video.colour import ColourConverter
 
-_MOST_STRETCHED = 16  # a sample aspect ratio beyond it is a mistake in the file
+_MOST_STRETCHED = 16  # a larger sample aspect ratio is a mistake in the file
 
 _BICUBIC_REACH = 2  # pixels of the larger grid on either side
 
 Matrix = tuple[int, int, int, int]
 
 # These decoders attach the name of a colour profile to a frame. After an access to `frame.side_data`, PyAV 18.1 frees
-# it twice, and the process crashes at some later garbage collection.
+# it twice, and the process crashes in a later garbage collection.
 _UNSAFE_SIDE_DATA = ("png", "apng")
 
 
 class PixelConverter:
-    """Makes squares and pictures of a video's frames.
+    """Converts a video's frames to squares and pictures.
 
     Args:
-        stream: the stream of the frames.
+        stream: the video stream.
         colours: the colour converter of the same stream.
-        size: height and width of the squares.
-        picture_size: the longer side of the pictures.
-        aspect: "display" gives squares the shape in which players show the video, "stored" that of its stored pixels.
-            Pictures are for people and always have the display shape.
+        size: height and width of the squares, in pixels.
+        picture_size: the longer side of the pictures, in pixels.
+        aspect: "display" stretches frames before they are cropped as players do; "stored" takes stored pixels as
+            square. Pictures are for people and are always stretched.
     """
 
     def __init__(
@@ -58,18 +58,14 @@ class PixelConverter:
         self._colours = colours
 
     def square(self, frame: av.VideoFrame) -> np.ndarray:
-        """RGB pixels as CLIP's preprocessing gives them, before normalisation.
-
-        Returns:
-            uint8 array (3, size, size).
-        """
+        """Return RGB pixels as in CLIP's preprocessing, before normalisation: uint8 array (3, size, size)."""
         rgb = self._colours.rgb(frame, shorter_side=self.size)
         matrix = display_matrix(frame, self._codec)
         aspect = 1 / self._aspect if turns_sideways(matrix) else self._aspect
         return square(upright(rgb, matrix), size=self.size, aspect=aspect)
 
     def picture(self, frame: av.VideoFrame) -> np.ndarray:
-        """The whole frame, upright and in its display shape: uint8 array (height, width, 3)."""
+        """Return the uncropped frame, upright and in its display shape: uint8 array (height, width, 3)."""
         sides = frame.width * max(self._shown, 1), frame.height * max(1 / self._shown, 1)
         scale = self.picture_size / max(sides)
         width, height = (max(1, round(side * scale)) for side in sides)
@@ -78,13 +74,13 @@ class PixelConverter:
 
 
 def sample_aspect(stream: av.VideoStream) -> float:
-    """Return the width of a stored pixel over its height; 1 if the file has none."""
+    """Return a stored pixel's width divided by its height; 1 if the file does not give it."""
     ratio = float(stream.sample_aspect_ratio or 1)
     return ratio if 1 / _MOST_STRETCHED <= ratio <= _MOST_STRETCHED else 1.0
 
 
 def display_matrix(frame: av.VideoFrame, codec: str) -> Matrix | None:
-    """The numbers (a, b, c, d) of the display matrix: x' = ax + cy, y' = bx + dy. None if the file has none."""
+    """Return (a, b, c, d) of the display matrix x' = ax + cy, y' = bx + dy; None if the frame has no matrix."""
     if codec in _UNSAFE_SIDE_DATA:
         return _turned(frame.rotation)
     data = frame.side_data.get("DISPLAYMATRIX")
@@ -95,13 +91,13 @@ def display_matrix(frame: av.VideoFrame, codec: str) -> Matrix | None:
 
 
 def _turned(degrees: int) -> Matrix | None:
-    """The matrix of a rotation counterclockwise, to the nearest right angle."""
+    """Return the matrix of a counterclockwise rotation, rounded to right angles."""
     one = 1 << 16
     return {0: None, 1: (0, -one, one, 0), 2: (-one, 0, 0, -one), 3: (0, one, -one, 0)}[round(degrees / 90) % 4]
 
 
 def turns_sideways(matrix: Matrix | None) -> bool:
-    """Whether the matrix swaps width and height."""
+    """Return whether the matrix swaps width and height."""
     if matrix is None:
         return False
     a, b, c, d = matrix
@@ -109,13 +105,13 @@ def turns_sideways(matrix: Matrix | None) -> bool:
 
 
 def display_size(width: int, height: int, *, aspect: float, matrix: Matrix | None) -> tuple[int, int]:
-    """Width and height of a picture as displayed, which is never smaller than stored."""
+    """Return the displayed width and height of a picture. One side may be stretched; none is shrunk."""
     shown = round(width * max(aspect, 1)), round(height * max(1 / aspect, 1))
     return shown[::-1] if turns_sideways(matrix) else shown
 
 
 def upright(pixels: np.ndarray, matrix: Matrix | None) -> np.ndarray:
-    """Turn and mirror pixels (h, w, 3) by the display matrix, to the nearest right angle."""
+    """Rotate and mirror pixels (h, w, 3) by the display matrix, rounded to right angles."""
     if matrix is None:
         return pixels
     a, b, c, d = matrix
@@ -131,7 +127,7 @@ def square(pixels: np.ndarray, *, size: int, aspect: float = 1.0) -> np.ndarray:
 
     Args:
         pixels: uint8 array (h, w, 3).
-        aspect: width of a pixel over its height.
+        aspect: a pixel's width divided by its height.
 
     Returns:
         uint8 array (3, size, size).
@@ -143,14 +139,18 @@ def square(pixels: np.ndarray, *, size: int, aspect: float = 1.0) -> np.ndarray:
     columns, left, right = _middle(width, across, size)
     rows, top, bottom = _middle(height, down, size)
     picture = Image.fromarray(np.ascontiguousarray(pixels[rows, columns]))
-    # Always first across, then down: Pillow chooses the order by the sizes, and values are clipped in between.
+    # Always the width first: Pillow would choose the order by the sizes, and values are clipped between the two steps.
     narrow = picture.resize((size, picture.height), Image.Resampling.BICUBIC, box=(left, 0, right, picture.height))
     scaled = narrow.resize((size, size), Image.Resampling.BICUBIC, box=(0, top, size, bottom))
     return np.ascontiguousarray(np.asarray(scaled).transpose(2, 0, 1))
 
 
 def _middle(length: int, scaled: int, size: int) -> tuple[slice, float, float]:
-    """The pixels of a side that the middle `size` of its `scaled` pixels are made of, and their place among them."""
+    """Return the pixels of a side from which the middle `size` of its `scaled` pixels are computed.
+
+    Returns:
+        The slice of these pixels; begin and end of the middle part, relative to the slice.
+    """
     scale = length / scaled
     begin = (scaled - size) // 2 * scale
     end = begin + size * scale

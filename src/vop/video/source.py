@@ -1,4 +1,4 @@
-"""Open a video file, and read its packets in order, by seeking, or by the index of an MP4 file."""
+"""Open a video file, and read its packets in order, by seeking, or through the index of an MP4 file."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from vop.video.timeline import Timeline, TimelineReader, is_mp4
 if TYPE_CHECKING:
     from av.stream import Stream
 
-MAX_PIXELS = 64 * 2**20  # per frame; a header that claims more belongs to a broken or hostile file
-TOO_LARGE = f"its header claims frames of more than {MAX_PIXELS // 2**20} megapixels, or of no size"
+MAX_PIXELS = 64 * 2**20  # per frame; a file whose header claims more is broken or hostile
+TOO_LARGE = f"its header claims frames of more than {MAX_PIXELS // 2**20} megapixels, or without a size"
 
 _OPTIONS = {"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
 
-_PREVIEW = 1 / 8  # of the largest stream's area; a smaller stream is a preview of it, whatever the file says
-_ENOUGH = 5  # frames that make a stream a video; more make it no better
-_COUNTED_PACKETS = 5000  # at most, to tell pictures from videos where the header does not
+_PREVIEW = 1 / 8  # of the largest stream's area; a smaller stream counts as a preview of it
+_ENOUGH = 5  # a stream with at least this many frames is a video
+_COUNTED_PACKETS = 5000  # to read at most, if the header does not tell pictures from videos
 _STILLS = Disposition.timed_thumbnails | Disposition.still_image
 
-_SEEK_BYTES = 4 * 2**20  # to reach a packet that lies closer, those before it are read and dropped instead
+_SEEK_BYTES = 4 * 2**20  # a packet that is nearer is reached by reading, without seeking
 
-FEW_PACKETS = 2000  # reading this many takes no longer than looking up a dozen moments
-_MOST_BYTES = 64 * 2**20  # of packets that are kept in memory
-_FAR_SECONDS = 10  # between decoding and showing; beyond, the timestamps need correction, which takes all of them
+FEW_PACKETS = 2000  # reading this many takes no longer than looking up a dozen times
+_MOST_BYTES = 64 * 2**20  # of packets in memory
+_FAR_SECONDS = 10  # between decoding and presentation; larger differences must be corrected, which takes all packets
 
 
 @contextmanager
 def open_video(
     path: Path, *, stream: int | None = None, format_bytes: int = 2**20
 ) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Open a video file: its container and its video stream. Never opens a network address.
+    """Open a video file and yield its container and video stream. Never opens a network address.
 
-    Of several video streams FFmpeg's command takes the default one, else the largest, and so does this; but it never
-    takes a cover, a still picture or a preview if there is a video.
+    If there are several video streams, choose the default one, else the largest, like FFmpeg's command; but never a
+    cover, a still picture or a preview if there is a video.
 
     Args:
-        stream: another video stream, by its number in the file as `ffprobe` counts.
-        format_bytes: the most bytes to read to detect the format; less is faster for files that are not videos.
+        stream: the number of another video stream in the file, as `ffprobe` shows it.
+        format_bytes: maximum number of bytes for detecting the format. Less is faster for files that are not videos.
 
     Raises:
         VideoError: the file does not exist, or is not a video.
@@ -57,15 +57,15 @@ def open_video(
         video = _video_stream(path, container, stream)
         for other in container.streams:
             if other.type != "audio" and other is not video:
-                other.discard = Discard.all  # saves reading it
+                other.discard = Discard.all  # saves reading its packets
         yield container, video
 
 
 def packets_of(container: av.container.InputContainer, *streams: Stream) -> Iterator[av.Packet[Stream]]:
-    """The packets of these streams, up to the place where the file breaks off."""
+    """Yield the packets of these streams, up to the point where the file breaks off."""
     try:
         yield from container.demux(streams)
-    except (av.FFmpegError, IndexError):  # PyAV's own, at the end of a file in which more streams have appeared
+    except (av.FFmpegError, IndexError):  # PyAV raises an IndexError at the end of a file that has gained streams
         return
 
 
@@ -73,7 +73,8 @@ def packets_of(container: av.container.InputContainer, *streams: Stream) -> Iter
 def _opened(path: Path, format_bytes: int) -> Iterator[av.container.InputContainer]:
     _check_file(path)
     try:
-        # As "file:" a name with a colon is a name. The whitelist keeps playlists from opening addresses.
+        # The prefix "file:" keeps FFmpeg from reading a name with a colon as a URL. The whitelist keeps playlists from
+        # opening network addresses.
         options = {**_OPTIONS, "formatprobesize": str(format_bytes)}
         container = av.open(f"file:{path}", options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -86,7 +87,7 @@ def _check_file(path: Path) -> None:
     if path.is_dir():
         raise VideoError(path, "this is a folder, not a video file")
     if not path.exists():
-        raise VideoError(path, "there is no such file")
+        raise VideoError(path, "the file does not exist")
     if not path.is_file():  # reading a pipe may wait forever, and a device has no end
         raise VideoError(path, "this is a pipe or a device, not a file")
     if path.stat().st_size == 0:
@@ -118,8 +119,8 @@ def _best(path: Path, container: av.container.InputContainer) -> av.VideoStream:
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams:
         kinds = sorted({_kind(stream) for stream in container.streams})
-        found = f"only {' and '.join(kinds)}" if kinds else "nor anything else: it is cut short or damaged"
-        raise VideoError(path, f"there is no video in it, {found}")
+        found = f"only {' and '.join(kinds)}" if kinds else "and no other stream: it is cut short or damaged"
+        raise VideoError(path, f"it contains no video, {found}")
     if len(streams) == 1:
         return streams[0]
     frames = _count_frames(path, streams)
@@ -139,7 +140,7 @@ def _area(stream: av.VideoStream) -> int:
 
 
 def _count_frames(path: Path, streams: list[av.VideoStream]) -> dict[int, int]:
-    """Return the number of frames of each stream, up to `_ENOUGH`: from the header, or else counted in the packets."""
+    """Return the number of frames of each stream, from the header or else by counting packets up to `_ENOUGH`."""
     counts = {stream.index: stream.frames for stream in streams}
     if all(counts.values()):
         return counts
@@ -156,7 +157,7 @@ def _numbered(path: Path, container: av.container.InputContainer, wanted: int) -
     videos = {stream.index: stream for stream in container.streams.video}
     if wanted not in videos:
         known = ", ".join(map(str, videos)) or "none"
-        raise UsageError(f"stream is {wanted}; the video streams of {path} are: {known}")
+        raise UsageError(f"stream is {wanted}; {path} has these video streams: {known}")
     return videos[wanted]
 
 
@@ -191,7 +192,7 @@ class FromFile:
         self._path, self._container, self._stream, self._timeline = path, container, stream, timeline
         self._index = stream.index
         self._closing = ExitStack()
-        self._next = len(timeline.packets.stamps)  # the place of the packet that is read next
+        self._next = len(timeline.packets.stamps)  # the position of the next packet to read
         self._reading: Iterator[av.Packet[Stream]] = iter(())
 
     def since(self, place: int) -> Iterator[av.Packet[Stream]]:
@@ -211,7 +212,7 @@ class FromFile:
         return not (self._timeline.ordinal or self._timeline.packets.corrected)
 
     def _seek(self, place: int) -> None:
-        """Go to a packet at or before this place."""
+        """Go to a packet at or before this position."""
         packets = self._timeline.packets
         key = bisect_right(packets.keys, place) - 1
         for back in (0, 1) if self._can_seek() else ():
@@ -222,7 +223,7 @@ class FromFile:
         self._reading, self._next = self._own_packets(), 0
 
     def _try(self, key: int) -> bool:
-        """Whether the key frame's packet was found after a seek."""
+        """Seek to a key frame. Return whether its packet was found."""
         packets = self._timeline.packets
         place, stamp = packets.keys[key], packets.stamps[packets.keys[key]]
         later = {packets.stamps[other] for other in packets.keys[key + 1 : key + 9]}
@@ -244,33 +245,33 @@ class FromFile:
 
 
 def _stamp(packets: Sequence[av.Packet[Stream]], first: int, timeline: Timeline) -> None:
-    """Give packets their timestamps in the timeline, which come back on their frames."""
+    """Set the packets' timestamps to those of the timeline. The decoder copies them to the frames."""
     if timeline.packets.corrected and not timeline.ordinal:
         for packet, stamp in zip(packets, timeline.packets.stamps[first:], strict=False):
             packet.pts = stamp
             packet.dts = None
 
 
-# -- a few moments of a long MP4 file, looked up by its index; the rest of the file is not read
+# -- reading a few short parts of a long MP4 file through its index
 #
-# The index lists all packets, and FFmpeg seeks by it exactly. It tells when packets are decoded, not when their frames
-# are shown. The frame on display at a given time is among the packets from the key frame before that time to the first
-# packet that is decoded after it.
+# The index lists all packets, and FFmpeg uses it for exact seeks. It has the decoding times of the packets, but not the
+# presentation times of their frames. The frame on display at a given time is among the packets from the key frame
+# before that time to the first packet that is decoded after it.
 
 
 class Unsure(Exception):
-    """The whole file must be read: a part of it is not enough."""
+    """A part of the file is not enough: the whole file must be read."""
 
 
 def look_up(
     container: av.container.InputContainer, stream: av.VideoStream, clip: Clip, num_frames: int
 ) -> tuple[Timeline, list[av.Packet[Stream]]]:
-    """A timeline of the frames around the middles of `num_frames` equal intervals, and the packets of these frames.
+    """Return a timeline of the frames around the middles of `num_frames` equal intervals, and their packets.
 
-    It has the duration of the whole video, and the same frames on display at these moments.
+    The timeline has the duration of the whole video, and at these middles the same frames on display.
 
     Raises:
-        Unsure: that is not certain.
+        Unsure: this cannot be guaranteed.
     """
     if not is_mp4(container) or len(stream.index_entries) < FEW_PACKETS:
         raise Unsure
@@ -284,7 +285,7 @@ def look_up(
 
 
 class _Timed(NamedTuple):
-    """A packet with its times, in the stream's units: when it is shown and when it is decoded."""
+    """A packet with its presentation and decoding times, in the stream's units."""
 
     packet: av.Packet[Stream]
     shown: int
@@ -309,7 +310,7 @@ class _Lookup:
         return self._so_far()
 
     def _read_first(self, decoded: int) -> None:
-        """Read until no packet can follow whose frame is shown before the first one."""
+        """Read until no later packet can have a frame that is shown before the first one."""
         first = None
         for timed in self._packets(decoded):
             if first is not None and timed.decoded > first:
@@ -329,7 +330,7 @@ class _Lookup:
                 return
 
     def _packets(self, stamp: int) -> Iterator[_Timed]:
-        """The packets from the last key frame before a time, each kept."""
+        """Yield the packets from the last key frame before a time on, and keep them."""
         self._container.seek(stamp, stream=self._stream)
         for packet in packets_of(self._container, self._stream):
             if not packet.size:

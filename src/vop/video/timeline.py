@@ -1,12 +1,12 @@
-"""Presentation times of a video's frames, read from its packets without decoding.
+"""Read the presentation times of a video's frames from its packets, without decoding.
 
 Headers are unreliable: durations and frame counts are missing (WebM from a browser, GIF) or wrong (broken downloads),
 and frame rates vary. Players use the timestamps of packets, and reading these costs a few percent of decoding.
 
-Timestamps are read as FFmpeg's command reads them. Formats made for broadcast (MPEG-TS and its like) allow a clock to
-jump at any packet, for all streams at once; FFmpeg's command and players then continue as if nothing had happened. In
-other formats, a gap of an hour means that one picture is shown for an hour. A clock never runs backwards in any format,
-and a single timestamp far from its neighbours is a mistake.
+Timestamps are read as in FFmpeg's command. Formats made for broadcast (such as MPEG-TS) allow the clock to jump at any
+packet, for all streams at once; FFmpeg's command and players then continue without a gap. In other formats, a gap of an
+hour means that one picture is shown for an hour. A clock never runs backwards in any format, and a single timestamp far
+from its neighbours is a mistake.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ DEFAULT_RATE = 25  # frames per second if neither packets nor header give a rate
 _MICROSECONDS = 10**6
 _TS_DISCONT = 0x200  # FFmpeg's AVFMT_TS_DISCONT, among the flags of a format
 _LEAP = 10 * _MICROSECONDS  # FFmpeg's -dts_delta_threshold
-_BACK = _MICROSECONDS // 10  # a clock that goes back by more has restarted
+_BACK = _MICROSECONDS // 10  # if the clock goes back by more, it has restarted
 
 _NEAR = 4  # packets on either side with which a timestamp is compared
-_REORDERED = 20  # packets; frames are reordered by less
-_STRAY_SECONDS = 1  # a stray is farther than this from all of them, and farther than reordering reaches
+_REORDERED = 20  # packets; reordering moves frames by less
+_STRAY_SECONDS = 1  # an outlier is farther than this, and than `_STRAY_GAPS` frames, from all of these packets
 _STRAY_GAPS = 20
 
 
 @dataclass(frozen=True, repr=False)
 class Packets:
-    """A stream's packets in the order of the file, which is the order of decoding; packets without data are left out.
+    """A stream's packets with data, in the order of the file, which is the decoding order.
 
     Attributes:
         stamps: the timestamp of each packet's frame, in units of the timeline's `time_base`.
-        shown: whether each frame is shown. An edit list hides frames, which are decoded because others refer to them.
+        shown: whether each frame is shown. An edit list can hide frames that others refer to.
         ends: the sum of the packets' sizes up to the end of each packet, in bytes.
-        keys: the places of the key frames' packets, at which decoding can begin; ascending, and empty if `ordinal`.
-        decoded: the decoding times of the key frames: the timestamps to seek.
-        corrected: whether timestamps differ from those in the file, so that the file cannot be searched by them.
+        keys: the positions of the key frames' packets, where decoding can begin; ascending, and empty if `ordinal`.
+        decoded: the decoding times of the key frames, for seeking.
+        corrected: whether timestamps differ from those in the file, so that they cannot be used for seeking.
     """
 
     stamps: tuple[int, ...] = ()
@@ -68,11 +68,11 @@ class Timeline:
 
     Attributes:
         stamps: one timestamp for each frame, ascending, in units of `time_base`. Frame k is shown from `stamps[k]` on.
-        end: when the last frame ends, in the same units; the last picture is shown until the file ends.
+        end: when the last frame ends, in the same units. It is shown until the file ends.
         time_base: seconds per unit.
-        ordinal: the file has no presentation times (old AVI, a bare H.264 stream): the k-th frame that comes out of the
-            decoder is shown at `stamps[k]`.
-        packets: the places of the frames in the file.
+        ordinal: whether the file has no presentation times (old AVI, a bare H.264 stream). Then the k-th frame that the
+            decoder returns is shown at `stamps[k]`.
+        packets: the frames' packets in the file.
     """
 
     stamps: tuple[int, ...]
@@ -111,7 +111,7 @@ class Timeline:
 
 
 class TimelineReader:
-    """Builds a timeline from the packets of a file, taken in the order of the file.
+    """Builds a timeline from the packets of a file, in the order of the file.
 
     Args:
         stream: the video stream.
@@ -119,7 +119,7 @@ class TimelineReader:
 
     def __init__(self, stream: av.VideoStream) -> None:
         self._stream, self._time_base = stream, _unit_of(stream)
-        self._in_file: list[int | None] = []  # times of presentation
+        self._in_file: list[int | None] = []  # presentation times
         self._pts = self._in_file
         self._dts: list[int | None] = []
         self._durations: list[int] = []
@@ -128,10 +128,10 @@ class TimelineReader:
         self._ends: list[int] = []
         self._bytes = 0
         self._stands_until: Fraction | None = None  # seconds
-        self._decoded_until: int | None = None  # as the header and the index say; in the stream's own units
+        self._decoded_until: int | None = None  # from the header and the index, in the stream's own units
 
     def take(self, packet: av.Packet[Stream]) -> None:
-        """Take a packet of the video."""
+        """Add a packet of the video."""
         if not packet.size:  # screen recorders and video editors write empty packets while the picture does not change
             self.stands(packet)
             return
@@ -145,7 +145,7 @@ class TimelineReader:
         self._ends.append(self._bytes)
 
     def stands(self, packet: av.Packet[Stream]) -> None:
-        """Take a packet of sound or an empty one: the last picture is shown until it ends."""
+        """Extend the last picture to the end of a packet of sound, or of an empty packet."""
         begins = packet.dts if packet.pts is None else packet.pts
         if begins is not None:
             self._stands((begins + (packet.duration or 0)) * packet.time_base)
@@ -156,8 +156,8 @@ class TimelineReader:
     def take_index(self, container: av.container.InputContainer) -> None:
         """Read the duration of the sound, and the empty packets at the end, from the file's index or header.
 
-        FFmpeg does not return empty packets. A header may claim more than the file has: the index of an MP4 file has
-        the size of every packet, and an AVI header is trusted only if the file is as long as it claims.
+        FFmpeg does not return empty packets, but the index of an MP4 file has the size of every packet. The header of
+        an AVI file is used only if the file is as long as it claims.
         """
         if is_mp4(container):
             for sound in container.streams.audio[:1]:
@@ -169,7 +169,7 @@ class TimelineReader:
                 self._decoded_until = _end_of_index(self._stream)
         elif container.format.name == "avi":
             if not self._stream.codec_context.has_b_frames and None not in self._dts:
-                self._pts = self._dts  # AVI has no times of presentation, and FFmpeg guesses them one frame late
+                self._pts = self._dts  # AVI has no presentation times, and FFmpeg guesses them one frame late
             if self._stream.duration and _is_whole_riff(container.name):
                 self._decoded_until = (self._stream.start_time or 0) + self._stream.duration
 
@@ -177,7 +177,7 @@ class TimelineReader:
         """Return the timeline; None if no packet has a frame that is shown.
 
         Args:
-            corrected: whether the timestamps of the packets were changed before they were taken.
+            corrected: whether the timestamps of the packets were changed before they were added.
         """
         shown = [place for place, is_shown in enumerate(self._shown) if is_shown]
         timed = [place for place in shown if self._pts[place] is not None]
@@ -224,7 +224,7 @@ class TimelineReader:
         return max(until, self._decoded_until + delay)
 
     def _lacks_presentation_times(self, shown: list[int]) -> bool:
-        """Whether most times are absent, or are times of decoding in a stream with reordered frames (H.264 in AVI)."""
+        """Return whether most presentation times are missing, or are those of decoding (reordered H.264 in AVI)."""
         times = [pts for place in shown if (pts := self._pts[place]) is not None]
         if 2 * len(times) <= len(shown):
             return True
@@ -242,13 +242,13 @@ class TimelineReader:
             return self._pts, self._time_base
         decoded = self._decoded()
         if decoded is not None:
-            return _as_put_out(decoded, self._stream.codec_context.reorder_depth), self._time_base
+            return _output_times(decoded, self._stream.codec_context.reorder_depth), self._time_base
         rate = self._stream.guessed_rate or self._stream.average_rate or DEFAULT_RATE
         return list(range(len(self._pts))), 1 / Fraction(rate)
 
 
 def read_timeline(packets: Iterable[av.Packet[Stream]], stream: av.VideoStream) -> Timeline | None:
-    """Return the timeline of a video stream's packets; None if there are none."""
+    """Return the timeline of a video stream's packets; None if no frame is shown."""
     reader = TimelineReader(stream)
     for packet in packets:
         reader.take(packet)
@@ -256,18 +256,18 @@ def read_timeline(packets: Iterable[av.Packet[Stream]], stream: av.VideoStream) 
 
 
 def is_mp4(container: av.container.InputContainer) -> bool:
-    """Whether a file has an index of all packets: MP4, MOV and related formats."""
+    """Return whether a file has an index of all packets: MP4, MOV and related formats."""
     return "mp4" in container.format.name.split(",")
 
 
 def _unit_of(stream: Stream) -> Fraction:
-    """Return the seconds per unit of a stream's times, which every stream of an open file has."""
+    """Return the seconds per unit of a stream's times. Every stream of an open file has it."""
     assert stream.time_base is not None
     return stream.time_base
 
 
 def _end_of_index(stream: Stream) -> int | None:
-    """Return the decoding time at which a stream's index ends, if its last packet is as long as the one before."""
+    """Return the decoding time at which a stream's index ends, assuming equal durations of its last two packets."""
     entries = stream.index_entries
     if not len(entries):
         return None
@@ -275,14 +275,14 @@ def _end_of_index(stream: Stream) -> int | None:
     return last + (last - entries[-2].timestamp if len(entries) > 1 else 0)
 
 
-def _as_put_out(decoded: list[int], delay: int) -> list[int]:
-    """Return when each frame leaves the decoder: its presentation time if only decoding times are known."""
+def _output_times(decoded: list[int], delay: int) -> list[int]:
+    """Return when each frame leaves the decoder. If only decoding times are known, it is shown at this time."""
     gap = _usual_gap(decoded)
     return [*decoded[delay:], *(decoded[-1] + gap * step for step in range(1, min(delay, len(decoded)) + 1))]
 
 
 def _is_whole_riff(path: str) -> bool:
-    """Whether a file is as long as its RIFF header says."""
+    """Return whether a file is at least as long as its RIFF header says."""
     file = Path(path.removeprefix("file:"))
     with file.open("rb") as stream:
         claimed = int.from_bytes(stream.read(8)[4:], "little") + 8
@@ -290,22 +290,22 @@ def _is_whole_riff(path: str) -> bool:
 
 
 def may_jump(container: av.container.InputContainer) -> bool:
-    """Whether a file's format allows its clock to jump."""
+    """Return whether a file's format allows its clock to jump."""
     return bool(container.format.flags & _TS_DISCONT)
 
 
 class Clock:
-    """Removes discontinuities from the timestamps of a file, packet by packet, in the order of the file.
+    """Removes jumps of the clock from the timestamps of a file, packet by packet, in the order of the file.
 
     Attributes:
-        corrected: whether there was a discontinuity.
+        corrected: whether the clock has jumped.
     """
 
     def __init__(self, container: av.container.InputContainer) -> None:
         self.corrected = False
         self._may_jump = may_jump(container)
         self._offset = 0  # microseconds
-        self._decoded: dict[int, int] = {}  # by stream: when the last packet was decoded, microseconds
+        self._decoded: dict[int, int] = {}  # by stream: when the last packet is decoded, in microseconds
         self._next: dict[int, int] = {}  # and when the next one is due
         self._last: int | None = None  # of any stream
 
@@ -345,7 +345,11 @@ class Clock:
 
 
 def without_strays(stamps: Sequence[int], time_base: Fraction) -> list[int]:
-    """Move each timestamp far from all its neighbours to where a frame is missing; all are in decoding order."""
+    """Move each timestamp that is far from all its neighbours to where a frame is missing.
+
+    Args:
+        stamps: timestamps in decoding order.
+    """
     stamps = list(stamps)
     far = _far(stamps, time_base)
     suspects = [place for place, (one, other) in enumerate(pairwise(stamps)) if abs(other - one) > far]
@@ -359,7 +363,7 @@ def without_strays(stamps: Sequence[int], time_base: Fraction) -> list[int]:
         others = sorted(stamp for stamp in stamps[:place] + stamps[place + 1 :] if first <= stamp <= last)
         missing = _missing(others)
         if missing is None and late and len(following) < _REORDERED:
-            continue  # the last frame, after a pause; frames that are shown before it are decoded after it
+            continue  # the last frame, after a pause; frames that are shown earlier are decoded after it
         stamps[place] = others[0] - _usual_gap(others) if missing is None else missing
     return stamps
 
@@ -367,7 +371,7 @@ def without_strays(stamps: Sequence[int], time_base: Fraction) -> list[int]:
 def without_restarts(stamps: Sequence[int], time_base: Fraction) -> list[int]:
     """Make timestamps in decoding order continue where the clock was set back.
 
-    After a pause, a few frames may follow that are shown before it; after a restart, all frames that follow are early.
+    After a pause, a few of the next frames may be shown before it. After a restart, all later frames are early.
     """
     far, gap = _far(stamps, time_base), _usual_gap(stamps)
     latest, offset, corrected = None, 0, []
@@ -382,12 +386,15 @@ def without_restarts(stamps: Sequence[int], time_base: Fraction) -> list[int]:
 
 
 def _far(stamps: Sequence[int], time_base: Fraction) -> int:
-    """Return a distance that reordering of frames never reaches."""
+    """Return a distance that is larger than any reordering of frames."""
     return max(round(_STRAY_SECONDS / time_base), _STRAY_GAPS * _usual_gap(stamps))
 
 
 def _is_late(stamp: int, before: Sequence[int], after: Sequence[int], far: int) -> bool:
-    """Whether times continue after this timestamp from before it. At the end it may be a last frame, decoded early."""
+    """Return whether the timestamp is later than its neighbours, and not near the end.
+
+    A late timestamp near the end may belong to the last frame, decoded before others.
+    """
     return len(after) == _NEAR and stamp > max(*after, *before) + far
 
 
@@ -396,7 +403,7 @@ def _is_early(stamp: int, before: Sequence[int], after: Sequence[int], far: int)
 
 
 def _missing(ordered: Sequence[int]) -> int | None:
-    """Return the missing timestamp among evenly spaced ones, or None. A longer gap is a pause."""
+    """Return the missing timestamp among evenly spaced ones, or None. A larger gap is a pause."""
     usual = _usual_gap(ordered)
     gaps = [(other - one, one) for one, other in pairwise(ordered) if 1.5 * usual < other - one < 3 * usual]
     gap, since = max(gaps, default=(0, 0))

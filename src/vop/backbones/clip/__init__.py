@@ -1,1 +1,1 @@
-"""CLIP and its exports for `transformers`."""
+"""CLIP in the format of `transformers`."""

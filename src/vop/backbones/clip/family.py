@@ -1,6 +1,6 @@
 """OpenAI's CLIP (Radford et al. 2021, arXiv 2103.00020) in the folders of `transformers`.
 
-LAION's, DataComp's, DFN's and MetaCLIP's models are of this family when they are exported for `transformers`.
+The models of LAION, DataComp, DFN and MetaCLIP belong to this family if they are exported for `transformers`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class ClipFamily(Family):
     def read_sizes(self, config: Mapping[str, Any]) -> Sizes:
         text, vision = read_part(config, "text_config"), read_part(config, "vision_config")
         sizes = read_text_sizes(text)
-        # Old CLIP configurations say 2 and mean the highest id: transformers pools those at argmax(ids).
+        # In old CLIP configurations 2 means the highest id: transformers then pools at argmax(ids).
         highest = text.get("eos_token_id", TEXT.eos_token_id) in (None, 2)
         eos = sizes.vocab_size - 1 if highest else read_value(text, "eos_token_id", TEXT.eos_token_id)
         if eos >= sizes.vocab_size:
-            raise ValueError(f"eos_token_id is {eos}, which a vocab_size of {sizes.vocab_size} does not have")
+            raise ValueError(f"eos_token_id is {eos}; it must be below vocab_size, {sizes.vocab_size}")
         return Sizes(
             vision=read_vision_sizes(vision),
             text=replace(sizes, eos_token_id=eos),
@@ -43,7 +43,7 @@ class ClipFamily(Family):
 
 
 def read_vision_sizes(part: Mapping[str, Any], usual: VisionSizes = VISION) -> VisionSizes:
-    """Read the vision tower of a `transformers` CLIP, or of a family that took it over."""
+    """Read the sizes of the vision tower of a `transformers` CLIP, or of a family with the same format."""
     image_size = read_value(part, "image_size", usual.image_size)
     patch_size = read_value(part, "patch_size", usual.patch_size)
     check_patches(image_size, patch_size)
@@ -51,7 +51,7 @@ def read_vision_sizes(part: Mapping[str, Any], usual: VisionSizes = VISION) -> V
 
 
 def read_text_sizes(part: Mapping[str, Any], usual: TextSizes = TEXT) -> TextSizes:
-    """Read the text tower of a `transformers` CLIP, or of a family that took it over, but for its special tokens."""
+    """Read the sizes of the text tower in the same format, except its special tokens."""
     return replace(
         usual,
         **read_tower(part, usual),
@@ -61,7 +61,7 @@ def read_text_sizes(part: Mapping[str, Any], usual: TextSizes = TEXT) -> TextSiz
 
 
 def read_tower(part: Mapping[str, Any], usual: TowerSizes) -> dict[str, Any]:
-    """Read what all transformers have."""
+    """Read the sizes that every tower has."""
     width, heads = (
         read_value(part, "hidden_size", usual.width),
         read_value(part, "num_attention_heads", usual.heads),

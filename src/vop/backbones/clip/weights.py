@@ -1,4 +1,4 @@
-"""Renames the weights of `transformers`' CLIP, and of the families that took over its towers, to ours."""
+"""Convert the weights of `transformers`' CLIP, and of families with the same towers, to those of our `CLIP`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _IN_LAYER = {
 
 
 class Weights:
-    """The weights of a folder, from which renaming functions take what they need.
+    """The weights of a folder, for functions that rename them.
 
     Args:
         state: the tensors by their names in the folder.
@@ -48,14 +48,14 @@ class Weights:
         """Return a tensor.
 
         Raises:
-            VopError: it is missing; the message names it.
+            VopError: the tensor is missing. The message names it.
         """
         if name not in self.state:
-            raise VopError(f"{self.source}: no tensor {name!r}: these are not the weights of a {self.kind}")
+            raise VopError(f"{self.source}: the tensor {name!r} of a {self.kind} is missing")
         return self.state[name]
 
     def count_layers(self, prefix: str) -> int:
-        """Return how many numbers follow `prefix` ("text_model.encoder.layers.") in the names."""
+        """Return the number of layers whose names begin with `prefix` ("text_model.encoder.layers.")."""
         numbers = (name.removeprefix(prefix).split(".")[0] for name in self.state if name.startswith(prefix))
         return 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
 
@@ -63,13 +63,13 @@ class Weights:
 def from_transformers(
     state: Mapping[str, Tensor], *, source: str, kind: str = "transformers CLIPModel"
 ) -> dict[str, Tensor]:
-    """Rename the weights of a `transformers` CLIPModel to those of `CLIP`.
+    """Convert the weights of a `transformers` CLIPModel to those of `CLIP`.
 
-    The three attention projections are joined into one, as OpenAI's files and the paper's counts have them, and the
-    final projections are transposed (`transformers` holds them as linear layers).
+    The three attention projections are joined into one, as in OpenAI's files and the paper's counts. The final
+    projections are transposed, because `transformers` has linear layers for them.
 
     Raises:
-        VopError: a tensor is missing; the message names it and `source`.
+        VopError: a tensor is missing. The message names it and `source`.
     """
     weights = Weights(state, source=source, kind=kind)
     ours = rename_vision(weights) | rename_text(weights) | {"log_logit_scale": weights.take("logit_scale")}

@@ -1,4 +1,4 @@
-// Sorts a table by the column whose heading is clicked: numbers from the largest, with the next click the other way.
+// Sort a table by the column whose heading is clicked: first in descending order, with the next click in ascending order.
 for (const button of document.querySelectorAll("th button")) button.onclick = () => {
   const head = button.closest("th"), body = head.closest("table").tBodies[0], n = head.cellIndex
   const key = row => row.cells[n].dataset.value ?? ""

@@ -134,7 +134,7 @@ def preview(
         unavailable=missing.unavailable,
         unavailable_folders=[str(folder) for folder in missing_folders(missing.unavailable)],
         missing=scanned.missing,
-        passed_over=dict(scanned.found.passed_over),
+        passed_over=dict(scanned.found.skipped),
     )
 
 

@@ -74,7 +74,7 @@ class Ingest:
     ) -> None:
         self.library, self.models, self.scanned, self.metadata = library, models, scanned, metadata
         self.report = IndexReport(
-            library=str(library.path), passed_over=dict(scanned.found.passed_over), missing=scanned.missing
+            library=str(library.path), passed_over=dict(scanned.found.skipped), missing=scanned.missing
         )
         self.records = library.videos()
         self._redo = library.outdated().keys()

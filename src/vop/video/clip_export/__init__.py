@@ -1,8 +1,8 @@
-"""Clips of any video as MP4 files that a browser plays.
+"""Export clips of any video as MP4 files that browsers play.
 
-H.264 is copied: the file begins with the key frame before the clip, and its edit list makes players begin later. Other
-formats are decoded and encoded again, at a constant frame rate. Both read the file from near the clip only, so that a
-late clip of a long video takes no longer than an early one.
+H.264 is copied: the exported file begins with the key frame before the clip, and its edit list makes players begin
+later. Other formats are decoded and encoded again, at a constant frame rate. In both cases reading begins near the
+clip, so that a late clip of a long video takes no longer than an early one.
 """
 
 from vop.video.clip_export.export import CLIP_VERSION, export_clip

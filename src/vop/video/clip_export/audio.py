@@ -1,4 +1,4 @@
-"""A clip's audio as AAC: copied if the file has AAC, else decoded and encoded."""
+"""Write a clip's audio as AAC: copied if the file has AAC, else decoded and encoded."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from vop.video.clip_export.source import ClipSource, Packet, opened_at, time_bas
 from vop.video.probe import codec_name
 
 _SAMPLE_RATE = 48000
-_MAX_PACKET_SECONDS = 1  # of audio in one packet; one that begins earlier does not reach into the clip
+_MAX_PACKET_SECONDS = 1  # a packet that begins earlier than this ends before the clip
 
 Samples = NDArray[np.float32]  # (channels, n)
 
 
 def audio_packets(clip: ClipSource, output: av.container.OutputContainer, *, copy: bool) -> list[Packet]:
-    """Return the clip's audio as AAC, as far as it can be read: a silent clip is better than none."""
+    """Return the clip's audio as AAC, up to the first error. A silent clip is better than no clip."""
     found: list[Packet] = []
     with opened_at(clip) as (_, stream, packets), suppress(av.FFmpegError, ValueError):
         if stream is not None:
@@ -49,11 +49,11 @@ def _copied(
 
 
 def _samples(stream: av.AudioStream, packets: Iterable[Packet], clip: ClipSource) -> Iterator[tuple[int, Samples]]:
-    """Yield (position, samples): the position in the clip is counted in samples."""
+    """Yield (position, samples); the position in the clip is a number of samples."""
     layout = "mono" if stream.codec_context.channels == 1 else "stereo"
     resampler = av.AudioResampler(format="fltp", layout=layout, rate=_SAMPLE_RATE)
     total = round((clip.end - clip.start) * _SAMPLE_RATE)
-    heard = 0  # samples so far: where recordings were joined, the audio of the second may begin within the first's
+    heard = 0  # samples so far; in joined recordings, the audio of the second may begin before that of the first ends
     for frame in _frames(stream, packets):
         if frame.pts is None or frame.pts * time_base_of(frame) < clip.start - _MAX_PACKET_SECONDS:
             continue

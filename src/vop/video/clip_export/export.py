@@ -1,4 +1,4 @@
-"""A clip of any video as an MP4 file: its pictures, copied if possible, and its audio."""
+"""Write a clip of any video as an MP4 file, without encoding its pictures again if possible."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vop.video.clip_export.remux import copied_pictures
 from vop.video.clip_export.source import ClipSource, find_clip
 from vop.video.clip_export.transcode import encoded_pictures
 
-CLIP_VERSION = 3  # increase when `export_clip` changes: caches then export their clips again
+CLIP_VERSION = 3  # increase it when `export_clip` changes, so that caches export their clips again
 
-# The index comes first, so that playback begins before the whole file is loaded. An edit list cuts off times before 0.
-# Audio and pictures are written one after the other, and the muxer interleaves them however far apart they are.
+# The index comes first, so that playback begins before the whole file is loaded. An edit list hides times before 0.
+# Audio and pictures are passed to the muxer one after the other, so it must interleave packets that are far apart.
 _MP4 = {"movflags": "+faststart", "avoid_negative_ts": "disabled", "max_interleave_delta": "0"}
 
 
@@ -34,13 +34,14 @@ def export_clip(
     """Write a clip of a video as an MP4 (H.264 and AAC) whose time begins at 0.
 
     Args:
-        start_seconds, end_seconds: from the video's first frame. The clip ends with the video at the latest.
-        duration_seconds: the duration of the whole video, if known. It saves reading the whole file if its format lets
-            the clock jump.
-        max_seconds: a longer clip is cut off here.
+        start_seconds, end_seconds: the clip, counted from the video's first frame. It ends with the video at the
+            latest.
+        duration_seconds: the duration of the whole video, if known. With it, formats whose clock may jump need not be
+            read as a whole.
+        max_seconds: maximum length. A longer clip is cut off.
 
     Raises:
-        VideoError: the file has no such clip, or cannot be read.
+        VideoError: the file cannot be read, or shows nothing in this clip.
         UsageError: an argument is out of range.
         VopError: `out` cannot be written.
     """
@@ -59,9 +60,9 @@ def export_clip(
 
 def _check_times(start_seconds: float, end_seconds: float, max_seconds: float) -> None:
     if not 0 <= start_seconds < float("inf"):
-        raise UsageError(f"start_seconds is {start_seconds}; it counts from the first frame, 0 or later")
+        raise UsageError(f"start_seconds is {start_seconds}; it must be 0 or more, counted from the first frame")
     if not start_seconds < end_seconds < float("inf"):
-        raise UsageError(f"end_seconds is {end_seconds}; it must come after start_seconds, {start_seconds}")
+        raise UsageError(f"end_seconds is {end_seconds}; it must be more than start_seconds, {start_seconds}")
     if not 0 < max_seconds < float("inf"):
         raise UsageError(f"max_seconds is {max_seconds}; it must be more than 0")
 
@@ -82,7 +83,7 @@ def _write(clip: ClipSource, temporary: Path, *, copy: bool) -> None:
         if first is None:
             late = float(clip.start - clip.first)
             raise VideoError(clip.path, f"nothing is shown {late:.3f} s after its start")
-        # All streams have to be known before the first packet is written.
+        # The muxer must know all streams before the first packet.
         audio = audio_packets(clip, output, copy=copy)
         for packet in chain(audio, [first], pictures):
             output.mux(packet)

@@ -1,4 +1,4 @@
-"""A clip's pictures copied as they are in the file, without decoding: H.264 from a key frame on.
+"""Copy a clip's H.264 pictures without decoding them, from a key frame on.
 
 The key frame comes before the clip. Players decode from there, and an edit list makes them show nothing until the clip
 begins.
@@ -20,8 +20,8 @@ from vop.video.clip_export.source import ClipSource, Packet, opened_at, time_bas
 
 _IDR = 5
 _START_CODE = re.compile(b"\0\0\1")
-_MAX_LEAD_SECONDS = 12  # that a player has to decode unseen before the clip; x264 makes 10 at most
-_MAX_REORDERED = 32  # packets between one and those that refer to it; H.264 keeps 16 pictures
+_MAX_LEAD_SECONDS = 12  # from the key frame to the clip, which players decode unseen; x264 needs at most 10
+_MAX_REORDERED = 32  # packets between a picture and those that refer to it; H.264 keeps 16 pictures
 _shown_at = attrgetter("pts")
 
 
@@ -42,7 +42,7 @@ class _Timed:
 
 
 def copied_pictures(clip: ClipSource, output: av.container.OutputContainer) -> Iterator[Packet]:
-    """Yield packets of a new stream of `output`; none if no key frame is near enough, or nothing is shown."""
+    """Yield packets for a new stream of `output`; none if no key frame is near enough, or nothing is shown."""
     with opened_at(clip) as (stream, _, packets):
         copied = output.add_stream_from_template(stream, opaque=True)
         start, end, lead = (round(time / time_base_of(stream)) for time in (clip.start, clip.end, _MAX_LEAD_SECONDS))
@@ -54,7 +54,7 @@ def copied_pictures(clip: ClipSource, output: av.container.OutputContainer) -> I
 
 
 def _with_decoding_times(packets: Iterator[Packet], clip: ClipSource) -> Iterator[Packet]:
-    """Add decoding times, which Matroska does not store and FFmpeg lacks for the first packets that it reads."""
+    """Add missing decoding times. Matroska does not store them, and FFmpeg cannot compute the first ones."""
     early: list[Packet] = []
     for packet in packets:
         if packet.dts is not None:
@@ -76,9 +76,9 @@ def _timed(packets: Iterator[Packet]) -> Iterator[_Timed]:
 
 
 def _is_idr(packet: Packet, *, extradata: bytes) -> bool:
-    """Whether a decoder that begins with this packet gives whole pictures at once.
+    """Return whether decoding can begin with this packet, so that the first picture is already complete.
 
-    Streams with intra refresh also mark packets as key frames from which the picture only builds up.
+    Streams with intra refresh mark other packets as key frames, too. From those, the picture builds up gradually.
     """
     return packet.is_keyframe and _IDR in _unit_types(bytes(packet), extradata)
 
@@ -103,7 +103,7 @@ def _from_key_frame(
     """Yield the packets from the last key frame before `start` on; none if it is too far away or nothing is shown.
 
     Args:
-        begins: whether decoding can begin with a packet.
+        begins: tells whether decoding can begin with a packet.
     """
     held: list[_Timed] = []
     following = None
@@ -126,7 +126,7 @@ def _from_key_frame(
 
 
 def _up_to(end: int, packets: Iterable[_Timed]) -> Iterator[_Timed]:
-    """Yield the packets shown before `end`, and later ones that they refer to, shown for a tick each."""
+    """Yield the packets shown before `end`, and later packets that they refer to, each shown for one tick."""
     tail: deque[_Timed] = deque()
     continues = False
     for packet in packets:
@@ -136,7 +136,7 @@ def _up_to(end: int, packets: Iterable[_Timed]) -> Iterator[_Timed]:
         tail.append(packet)
         if len(tail) > _MAX_REORDERED:
             yield tail.popleft()
-    while tail and tail[-1].pts >= end:  # nothing before the end refers to these
+    while tail and tail[-1].pts >= end:  # no packet before the end refers to these
         tail.pop()
     last = max((packet for packet in tail if packet.pts < end), key=_shown_at, default=None)
     if last:

@@ -1,4 +1,4 @@
-"""Where a clip lies in its video file, and the file's packets from near there on."""
+"""Find a clip in its video file, and read the file's packets from near its start."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from vop.video.timeline import DEFAULT_RATE, Clock, may_jump, read_timeline
 
 Packet: TypeAlias = "av.Packet[Stream]"  # at run time the class takes no parameter
 
-_FIRST_PACKETS = 100  # enough to tell how a file counts its time
-# Seconds before the wanted start: MPEG-TS seeks to any frame, not to a key frame, and from the key frames of a stream
-# with intra refresh the picture takes seconds to build up.
+_FIRST_PACKETS = 100  # enough to detect which timestamps a file has
+# Seconds before the wanted start. In MPEG-TS, a seek may end at a frame that is not a key frame; and in a stream with
+# intra refresh, the picture takes seconds to build up after a key frame.
 SEEKS = (0, 2, 12, 60)
 _SAME_SECONDS = 0.5
 _COPYABLE_PIXELS = ("yuv420p", "yuvj420p")
@@ -31,14 +31,14 @@ _COPYABLE_PIXELS = ("yuv420p", "yuvj420p")
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSource:
-    """A clip and the file that it is cut from. Times are seconds of the file's own clock.
+    """A clip and its video file. Times are seconds of the file's own clock.
 
     Attributes:
         first: when the video's first frame is shown.
         rate: frames per second.
         ordinal: frames have no presentation times, only decoding times (see `Timeline`).
         counted: packets have no times at all; frames follow each other at `rate`.
-        clock_jumps: the clock may restart or jump (see `vop.video.timeline`), so that seeking does not work.
+        clock_jumps: the clock may restart or jump (see `vop.video.timeline`), so the file cannot be searched by time.
         holds_last_frame: the last frame stays on display until the end of the clip.
         copyable: an MP4 file can hold the pictures without encoding them again.
     """
@@ -61,14 +61,14 @@ class ClipSource:
 
 
 def find_clip(path: Path, start: Fraction, end: Fraction, *, duration_seconds: float | None = None) -> ClipSource:
-    """Return the clip between two times in seconds from the video's first frame.
+    """Return the clip between two times, in seconds from the video's first frame.
 
     Args:
-        duration_seconds: the duration of the whole video, if known. It shows whether the file's clock jumps, and how
+        duration_seconds: the duration of the whole video, if known. It tells whether the file's clock jumps, and how
             long the last frame is shown.
 
     Raises:
-        VideoError: the file does not exist, or has no video in it.
+        VideoError: the file does not exist, or contains no video.
     """
     with open_video(path) as (container, stream):
         packets: list[Packet] = list(islice(packets_of(container, stream), _FIRST_PACKETS))
@@ -98,14 +98,14 @@ def find_clip(path: Path, start: Fraction, end: Fraction, *, duration_seconds: f
 
 
 def time_base_of(timed: Stream | av.frame.Frame) -> Fraction:
-    """Return the seconds per unit of a stream's or frame's timestamps, which FFmpeg always sets."""
+    """Return the seconds per unit of a stream's or frame's timestamps. FFmpeg always sets it."""
     if timed.time_base is None:
         raise ValueError("the stream has no time base")
     return timed.time_base
 
 
 def _runs_through(stream: av.VideoStream, duration_seconds: float | None) -> bool:
-    """Whether the difference between a file's first and last timestamps equals the duration of its video."""
+    """Return whether a file's last timestamp minus its first equals the duration of its video."""
     if duration_seconds is None or not stream.duration:
         return False
     return abs(float(stream.duration * time_base_of(stream)) - duration_seconds) < _SAME_SECONDS
@@ -135,7 +135,7 @@ def opened_at(
 
 
 def _audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
-    """Return the main audio stream; None if there is none, or no decoder for it."""
+    """Return the main audio stream; None if the file has no audio, or FFmpeg no decoder for it."""
     best = container.streams.best("audio")
     return best if isinstance(best, av.AudioStream) and best.codec_context is not None else None
 
@@ -177,7 +177,7 @@ def _after_seek(
     head: list[Packet] = []
     for packet in packets:
         if packet.stream_index != stream.index:
-            head.append(packet)  # AVI files have their audio half a second early
+            head.append(packet)  # in AVI files audio comes half a second early
             continue
         time = clip.time_of(packet)
         if time is None or time > clip.start:

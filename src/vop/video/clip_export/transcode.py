@@ -1,4 +1,4 @@
-"""A clip's pictures decoded, brought to a constant frame rate, and encoded as H.264."""
+"""Decode a clip's pictures, convert them to a constant frame rate, and encode them as H.264."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ShownFrame = tuple[Fraction, Fraction, av.VideoFrame]  # when it appears, when i
 
 _MAX_SIDE = 1280
 _ENCODER = {"preset": "veryfast", "crf": "26"}
-_RATES = (10, 30)  # frames per second: slower sources repeat frames, faster ones are thinned out
+_RATES = (10, 30)  # frames per second; slower videos repeat frames, faster ones drop some
 _THREADS = 2
 
 
 def encoded_pictures(clip: ClipSource, output: av.container.OutputContainer) -> Iterator[Packet]:
-    """Yield packets of a new stream of `output`; none if nothing is shown."""
+    """Yield packets for a new stream of `output`; none if nothing is shown."""
     rate = _output_rate(clip.rate)
     reformatter = VideoReformatter()
     encoder = None
@@ -41,9 +41,10 @@ def encoded_pictures(clip: ClipSource, output: av.container.OutputContainer) -> 
 
 @contextmanager
 def _decoding(clip: ClipSource) -> Iterator[tuple[av.VideoStream, ColourConverter, Iterator[ShownFrame]]]:
-    """Open the file's stream, its colours, and its frames from one at or before the clip on.
+    """Open the file's stream, its colour converter, and its frames from a frame at or before the clip on.
 
-    The nearest key frame may be a point of intra refresh, or damaged, so that the first intact frame comes too late.
+    The nearest key frame may be damaged, or a point of intra refresh. If the first intact frame comes too late,
+    decoding begins at an earlier key frame.
     """
     for first_seek in range(len(SEEKS) + 1):
         with opened_at(clip, first_seek=first_seek) as (stream, _, packets):
@@ -70,7 +71,7 @@ def _frames(
     decoded: deque[Fraction | None] = deque()  # times of decoding
     time_base = time_base_of(stream)
     pictures = (packet for packet in packets if packet.stream_index == stream.index)
-    for number, packet in enumerate(chain(pictures, [None])):  # None makes the decoder give the frames that it holds
+    for number, packet in enumerate(chain(pictures, [None])):  # None makes the decoder return its last frames
         if packet is not None and packet.size:
             decoded.append(clip.first + number / clip.rate if clip.counted else clip.time_of(packet))
         try:
@@ -145,7 +146,7 @@ def _picture(
             dst_color_range=ColorRange.MPEG,
             threads=1,
         )
-    # 1 is the limited range, which untagged videos have, and which every player assumes for the result.
+    # 1 is the limited range. Untagged videos have it, and every player assumes it for the result.
     source = {"src_color_range": frame.color_range or 1} if _has_luma(frame) else {}
     return reformatter.reformat(
         frame, width=encoder.width, height=encoder.height, format="yuv420p", dst_color_range=1, threads=1, **source

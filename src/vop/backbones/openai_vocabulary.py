@@ -1,4 +1,4 @@
-"""Converts OpenAI's vocabulary, `bpe_simple_vocab_16e6.txt.gz`, to the files of a `transformers` CLIPTokenizer."""
+"""Convert OpenAI's vocabulary, `bpe_simple_vocab_16e6.txt.gz`, to the files of a `transformers` CLIPTokenizer."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def find_vocabulary(folder: Path, given: str | Path | None) -> Path | None:
 
 
 def write_tokenizer(path: Path, folder: Path, *, vocab_size: int, positions: int) -> None:
-    """Writes `vocab.json`, `merges.txt` and `tokenizer.json` for a token embedding of `vocab_size` rows.
+    """Write `vocab.json`, `merges.txt` and `tokenizer.json` for a token embedding of `vocab_size` rows.
 
-    The ids, in order: the bytes, the bytes at a word's end, what each merge makes, the two marks. The file holds more
-    merges than a CLIP uses, one a line in the order of their rank, after a line of header.
+    The ids, in order, are those of the bytes, the bytes at a word's end, the results of the merges, and the two marks.
+    After a header line, OpenAI's file has one merge per line in the order of rank, and more merges than a CLIP uses.
 
     Raises:
-        VopError: the file cannot be read, or holds too few merges for `vocab_size`.
+        VopError: the file cannot be read, or has too few merges for `vocab_size`.
     """
     from tokenizers import pre_tokenizers
     from transformers import CLIPTokenizer
@@ -48,9 +48,11 @@ def write_tokenizer(path: Path, folder: Path, *, vocab_size: int, positions: int
     known = set(words)
     unknown = next((merge for merge in merges if not known.issuperset(merge)), None)
     if unknown:
-        raise VopError(f"{path}: the merge {' '.join(unknown)!r} joins what no merge makes: not a CLIP vocabulary")
+        raise VopError(
+            f"{path}: the merge {' '.join(unknown)!r} joins a piece that does not exist: this is not a CLIP vocabulary"
+        )
     vocabulary = {word: i for i, word in enumerate(words)}
-    pairs: Any = merges  # its annotation lacks the pairs that it takes
+    pairs: Any = merges  # CLIPTokenizer accepts pairs, but its annotation does not
     CLIPTokenizer(vocab=vocabulary, merges=pairs, model_max_length=positions).save_pretrained(folder)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(merge) for merge in merges)]
@@ -62,14 +64,16 @@ def _read_merges(path: Path, *, count: int) -> list[tuple[str, str]]:
         with gzip.open(path) as file:
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
-            raise VopError(f"{path}: more than {MAX_BYTES:,} bytes of text: not OpenAI's {FILE_NAME}")
+            raise VopError(f"{path}: the text has more than {MAX_BYTES:,} bytes: this is not OpenAI's {FILE_NAME}")
         _, *lines = data.decode("utf-8").split("\n")
         found = [line.split() for line in lines[: max(0, count)] if line.strip()]
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise VopError(f"{path}: not a gzip file of text ({error}): fetch OpenAI's {FILE_NAME} again") from error
+        raise VopError(
+            f"{path}: this is not a gzip file of text ({error}); fetch OpenAI's {FILE_NAME} again"
+        ) from error
     if len(found) != count:
-        raise VopError(f"{path}: {len(found)} merges; the token embedding of this model takes {count}")
+        raise VopError(f"{path}: the file has {len(found)} merges; the token embedding of this model needs {count}")
     wrong = next((merge for merge in found if len(merge) != 2), None)
     if wrong:
-        raise VopError(f"{path}: {' '.join(wrong)[:80]!r} is not a merge of two pieces: not a CLIP vocabulary")
+        raise VopError(f"{path}: {' '.join(wrong)[:80]!r} is not a merge of two pieces: this is not a CLIP vocabulary")
     return [(first, second) for first, second in found]

@@ -1,0 +1,209 @@
+"""The vision towers of timm inside open_clip's models: SigLIP's ViT, EVA-02 and the Perception Encoder.
+
+A configuration names a model of timm, whose structure stands in timm's code. So it is built without memory (on the
+device `meta`), and its sizes are read from its modules: nothing is guessed from a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vop.backbones.clip.weights import Weights
+from vop.backbones.open_clip.encoder import build
+from vop.backbones.sizes import Rope, Sizes, VisionSizes
+
+TRUNK, HEAD = "visual.trunk", "visual.head.proj"
+
+
+class NotReachable(Exception):
+    """A tower has a part that our towers do not have."""
+
+
+def is_timm(state: Mapping[str, Tensor]) -> bool:
+    """Whether the vision tower of these weights is timm's."""
+    return any(name.startswith(f"{TRUNK}.") for name in state)
+
+
+def vision_sizes(model: Mapping[str, Any]) -> VisionSizes | None:
+    """Read the sizes of the vision tower of a `model_cfg`, or return None if its layers cannot be reached."""
+    with torch.device("meta"):
+        visual = build(model).visual
+    try:
+        return _read(visual)
+    except (NotReachable, AttributeError):  # a model of another kind lacks an attribute
+        return None
+
+
+def _read(visual: Any) -> VisionSizes:
+    trunk = visual.trunk
+    block, patches = trunk.blocks[0], trunk.patch_embed
+    attention, mlp = block.attn, block.mlp
+    _need(type(patches).__name__ == "PatchEmbed" and _is_absent(patches.norm))
+    _need(type(trunk).__name__ in ("Eva", "VisionTransformer") and type(block).__name__ in ("EvaBlock", "Block"))
+    _need(all(type(one) is type(block) for one in trunk.blocks))
+    _need(getattr(trunk, "reg_token", None) is None and trunk.pos_embed is not None)
+    _need(_is_absent(attention.q_norm) and _is_absent(attention.k_norm) and getattr(attention, "gate", None) is None)
+    _need(attention.head_dim * attention.num_heads == trunk.embed_dim)
+    _need(not getattr(attention, "rotate_half", False) and not getattr(trunk, "rope_mixed", False))
+    _need(getattr(attention, "num_kv_groups", 1) == 1)
+    _need(_is_absent(trunk.fc_norm) and isinstance(trunk.norm, nn.LayerNorm))
+    inner = not _is_absent(getattr(attention, "norm", None))
+    _need(inner == (not _is_absent(getattr(mlp, "norm", None))))
+    gated = type(mlp).__name__ in ("SwiGLU", "GluMlp")
+    _need(gated or type(mlp).__name__ == "Mlp")
+    (image_size, other), (patch_size, _) = patches.img_size, patches.patch_size
+    _need(image_size == other)
+    pool = getattr(trunk, "attn_pool", None)
+    if pool is not None:
+        _need(type(pool).__name__ == "AttentionPoolLatent" and pool.latent_len == 1 and pool.pos_embed is None)
+        _need(_is_absent(pool.q_norm) and isinstance(pool.q, nn.Linear) and pool.mlp is not None)
+        _need(_activation(pool.mlp.act) == _activation(mlp.act) or gated is False)
+    _need(pool is not None or trunk.global_pool in ("token", "avg"))
+    projection = trunk.head if isinstance(trunk.head, nn.Linear) else getattr(visual.head, "proj", None)
+    return VisionSizes(
+        width=trunk.embed_dim,
+        layers=len(trunk.blocks),
+        heads=attention.num_heads,
+        mlp_width=mlp.fc2.in_features,
+        activation=_activation(mlp.act),
+        norm_eps=trunk.norm.eps,
+        gated=gated,
+        inner_norms=inner,
+        layer_scale=_scales(block) is not None,
+        image_size=image_size,
+        patch_size=patch_size,
+        class_token=trunk.cls_token is not None,
+        pre_norm=not _is_absent(trunk.norm_pre),
+        patch_bias=patches.proj.bias is not None,
+        rope=_rope(getattr(trunk, "rope", None), grid=image_size // patch_size),
+        readout="attention" if pool is not None else {"token": "class", "avg": "mean"}[trunk.global_pool],
+        pool_heads=0 if pool is None else pool.num_heads,
+        pool_mlp_width=0 if pool is None else pool.mlp.fc1.out_features,
+        projection=projection is not None,
+        projection_bias=projection is not None and projection.bias is not None,
+    )
+
+
+def _need(condition: bool) -> None:
+    if not condition:
+        raise NotReachable
+
+
+def _is_absent(module: nn.Module | None) -> bool:
+    return module is None or isinstance(module, nn.Identity)
+
+
+def _activation(module: nn.Module) -> str:
+    kind = type(module).__name__
+    if kind in ("GELU", "GELUTanh"):
+        tanh = kind == "GELUTanh" or getattr(module, "approximate", "none") == "tanh"
+        return "gelu_pytorch_tanh" if tanh else "gelu"
+    _need(kind in ("SiLU", "QuickGELU"))
+    return {"SiLU": "silu", "QuickGELU": "quick_gelu"}[kind]
+
+
+def _scales(block: Any) -> tuple[str, str] | None:
+    """The names of the two scales of a block's outputs, if it has any."""
+    if getattr(block, "gamma_1", None) is not None:
+        return "gamma_1", "gamma_2"
+    return None if _is_absent(getattr(block, "ls1", None)) else ("ls1.gamma", "ls2.gamma")
+
+
+def _rope(rope: Any, *, grid: int) -> Rope | None:
+    if rope is None:
+        return None
+    _need(type(rope).__name__ == "RotaryEmbeddingCat" and not rope.in_pixels and not rope.rotate_half)
+    reference = grid if rope.ref_feat_shape is None else rope.ref_feat_shape[0]
+    return Rope(
+        reference=reference,
+        offset=float(rope.grid_offset),
+        columns_first=rope.grid_indexing == "xy",
+        temperature=float(rope.temperature),
+    )
+
+
+def rename_vision(weights: Weights, sizes: Sizes) -> dict[str, Tensor]:
+    """Rename the weights of timm's tower to ours."""
+    vision = sizes.vision
+    ours = {
+        "patch_embedding.weight": weights.take(f"{TRUNK}.patch_embed.proj.weight"),
+        "positions": _positions(weights, vision),
+        **_norm(weights, f"{TRUNK}.norm", "post_norm"),
+    }
+    if vision.patch_bias:
+        ours["patch_embedding.bias"] = weights.take(f"{TRUNK}.patch_embed.proj.bias")
+    if vision.class_token:
+        ours["class_embedding"] = weights.take(f"{TRUNK}.cls_token").flatten()
+    if vision.pre_norm:
+        ours |= _norm(weights, f"{TRUNK}.norm_pre", "pre_norm")
+    for i in range(weights.count_layers(f"{TRUNK}.blocks.")):
+        ours |= {
+            f"layers.{i}.{name}": tensor for name, tensor in _layer(weights, f"{TRUNK}.blocks.{i}", vision).items()
+        }
+    if vision.readout == "attention":
+        ours |= {f"pool.{name}": tensor for name, tensor in _pool(weights).items()}
+    if vision.projection:
+        projection = f"{TRUNK}.head" if f"{TRUNK}.head.weight" in weights.state else HEAD
+        ours["projection"] = weights.take(f"{projection}.weight").T
+        if vision.projection_bias:
+            ours["projection_bias"] = weights.take(f"{projection}.bias")
+    return {f"vision.{name}": tensor for name, tensor in ours.items()}
+
+
+def _norm(weights: Weights, old: str, new: str) -> dict[str, Tensor]:
+    return {f"{new}.{kind}": weights.take(f"{old}.{kind}") for kind in ("weight", "bias")}
+
+
+def _positions(weights: Weights, vision: VisionSizes) -> Tensor:
+    """A [CLS] that timm gives no position gets one of zeros."""
+    positions = weights.take(f"{TRUNK}.pos_embed").flatten(0, 1)
+    missing = vision.class_token and len(positions) == vision.patches
+    return torch.cat([positions.new_zeros(1, positions.shape[1]), positions]) if missing else positions
+
+
+def _layer(weights: Weights, old: str, vision: VisionSizes) -> dict[str, Tensor]:
+    state = weights.state
+    ours = _norm(weights, f"{old}.norm1", "attention_norm") | _norm(weights, f"{old}.norm2", "mlp_norm")
+    ours |= _norm(weights, f"{old}.attn.proj", "attention.out_proj") | _norm(weights, f"{old}.mlp.fc2", "mlp.fc2")
+    ours |= _attention_input(weights, f"{old}.attn")
+    if vision.inner_norms:
+        ours |= _norm(weights, f"{old}.attn.norm", "attention.norm") | _norm(weights, f"{old}.mlp.norm", "mlp.norm")
+    if f"{old}.mlp.fc1_g.weight" in state:  # the gate, then what it multiplies
+        for kind in ("weight", "bias"):
+            parts = [weights.take(f"{old}.mlp.fc1_{part}.{kind}") for part in "gx"]
+            ours[f"mlp.fc1.{kind}"] = torch.cat(parts)
+    else:
+        ours |= _norm(weights, f"{old}.mlp.fc1", "mlp.fc1")
+    if vision.layer_scale:
+        first, second = ("gamma_1", "gamma_2") if f"{old}.gamma_1" in state else ("ls1.gamma", "ls2.gamma")
+        ours |= {"attention_scale": weights.take(f"{old}.{first}"), "mlp_scale": weights.take(f"{old}.{second}")}
+    return ours
+
+
+def _attention_input(weights: Weights, old: str) -> dict[str, Tensor]:
+    """One projection to queries, keys and values; a part without a bias gets one of zeros."""
+    state = weights.state
+    if f"{old}.qkv.weight" in state:
+        weight = weights.take(f"{old}.qkv.weight")
+        parts = [state.get(f"{old}.{name}_bias") for name in "qkv"]
+        whole = state.get(f"{old}.qkv.bias")
+    else:
+        weight = torch.cat([weights.take(f"{old}.{name}_proj.weight") for name in "qkv"])
+        parts, whole = [state.get(f"{old}.{name}_proj.bias") for name in "qkv"], None
+    zeros = weight.new_zeros(len(weight) // 3)
+    bias = whole if whole is not None else torch.cat([zeros if part is None else part for part in parts])
+    return {"attention.in_proj.weight": weight, "attention.in_proj.bias": bias}
+
+
+def _pool(weights: Weights) -> dict[str, Tensor]:
+    old = f"{TRUNK}.attn_pool"
+    ours = {"query": weights.take(f"{old}.latent").flatten()}
+    for kind in ("weight", "bias"):
+        ours[f"in_proj.{kind}"] = torch.cat([weights.take(f"{old}.q.{kind}"), weights.take(f"{old}.kv.{kind}")])
+        for theirs, mine in (("proj", "out_proj"), ("norm", "norm"), ("mlp.fc1", "mlp.fc1"), ("mlp.fc2", "mlp.fc2")):
+            ours[f"{mine}.{kind}"] = weights.take(f"{old}.{theirs}.{kind}")
+    return ours

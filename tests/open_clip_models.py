@@ -1,0 +1,121 @@
+"""open_clip for tests: small variants of timm's towers, and folders as its hub repositories have them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+TEXT = {"context_length": 24, "vocab_size": 514, "width": 32, "heads": 4, "layers": 2}
+# Sizes of towers that are small variants of timm's.
+SMALL = {
+    "eva02_base_patch16_clip_224": {"embed_dim": 48, "depth": 3, "num_heads": 3, "img_size": 48},
+    "vit_pe_core_base_patch16_224": {"embed_dim": 64, "depth": 3, "num_heads": 4, "img_size": 48},
+    "vit_pe_core_gigantic_patch14_448": {"embed_dim": 64, "depth": 3, "num_heads": 4, "img_size": 56},
+    "vit_base_patch16_siglip_224": {"embed_dim": 48, "depth": 3, "num_heads": 3, "img_size": 48},
+}
+
+
+VIT = {"image_size": 48, "layers": 3, "width": 48, "head_width": 16, "patch_size": 16}
+SIGLIP_TEXT = TEXT | {
+    "no_causal_mask": True,
+    "proj_bias": True,
+    "pool_type": "last",
+    "norm_kwargs": {"eps": 1e-6},
+    "act_kwargs": {"approximate": "tanh"},
+}
+LAYERED = {
+    "quick-gelu": {"embed_dim": 16, "quick_gelu": True, "vision_cfg": VIT, "text_cfg": TEXT},
+    "heads of 80": {"embed_dim": 16, "vision_cfg": VIT | {"width": 160, "head_width": 80}, "text_cfg": TEXT},
+    "an MLP of an odd width": {
+        "embed_dim": 16,
+        "vision_cfg": VIT | {"mlp_ratio": 4.9231, "ls_init_value": 0.1},
+        "text_cfg": TEXT | {"mlp_ratio": 3},
+    },
+    "the mean of patches": {
+        "embed_dim": 16,
+        "custom_text": True,
+        "vision_cfg": VIT | {"pool_type": "avg", "no_ln_pre": True},
+        "text_cfg": TEXT,
+    },
+    "SigLIP": {
+        "embed_dim": 48,
+        "custom_text": True,
+        "init_logit_bias": -10,
+        "vision_cfg": ("vit_base_patch16_siglip_224", {"timm_pool": "map", "timm_proj": "none"}),
+        "text_cfg": SIGLIP_TEXT,
+    },
+    "EVA-02": {
+        "embed_dim": 16,
+        "custom_text": True,
+        "vision_cfg": ("eva02_base_patch16_clip_224", {}),
+        "text_cfg": TEXT,
+    },
+    "PE-Core": {
+        "embed_dim": 24,
+        "custom_text": True,
+        "vision_cfg": ("vit_pe_core_base_patch16_224", {"timm_pool": "map"}),
+        "text_cfg": TEXT,
+    },
+    "PE-Core without a class token": {
+        "embed_dim": 24,
+        "custom_text": True,
+        "vision_cfg": ("vit_pe_core_gigantic_patch14_448", {"timm_pool": "map"}),
+        "text_cfg": TEXT,
+    },
+}
+RESNET = {"layers": [1, 1, 1, 1], "width": 16, "head_width": 16, "patch_size": None, "image_size": 64}
+ZERO_SHOT = {"embed_dim": 16, "quick_gelu": True, "vision_cfg": RESNET, "text_cfg": TEXT}
+
+
+def full_config(name: str) -> dict:
+    """The model_cfg of a name of `LAYERED`; its tower of timm is registered."""
+    config = dict(LAYERED[name])
+    if isinstance(config["vision_cfg"], tuple):
+        timm_name, values = config["vision_cfg"]
+        config["vision_cfg"] = timm_vision(timm_name, **values)
+    return config
+
+
+def draw(sizes, *, images: int = 2):
+    generator = torch.Generator().manual_seed(1)
+    side, length, vocab = sizes.vision.image_size, sizes.text.positions, sizes.text.vocab_size
+    ids = torch.zeros(3, length, dtype=torch.long)
+    for row, end in enumerate((5, 9, length)):
+        ids[row, :end] = torch.randint(1, vocab - 2, (end,), generator=generator)
+        ids[row, end - 1] = vocab - 1
+    return torch.randn(images, 3, side, side, generator=generator), ids
+
+
+def timm_vision(name: str, **options: object) -> dict[str, object]:
+    """The vision_cfg of a small variant of timm's model `name`."""
+    from timm.models import _registry
+
+    original, small = _registry.model_entrypoint(name), f"small_{name}"
+
+    def entry(pretrained: bool = False, **given: object) -> torch.nn.Module:
+        return original(pretrained=False, **given | SMALL[name])
+
+    _registry._model_entrypoints[small] = entry
+    _registry._model_to_module[small] = _registry._model_to_module[name]
+    return {"timm_model_name": small, "timm_model_pretrained": False, "timm_pool": "token", "timm_proj": None} | options
+
+
+def make_open_clip_folder(folder: Path, model_cfg: dict, *, preprocess: dict | None = None, seed: int = 0):
+    """Write a checkpoint with random weights; return the folder and open_clip's model."""
+    from open_clip.model import CLIP, CustomTextCLIP
+
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    values = {name: value for name, value in model_cfg.items() if name != "custom_text"}
+    model = (CustomTextCLIP if model_cfg.get("custom_text") else CLIP)(**values)
+    for parameter in model.parameters():  # biases and norms too, so that a swapped tensor cannot go unnoticed
+        parameter.data.add_(torch.randn_like(parameter) * 0.05)
+    save_file(
+        {name: one.contiguous() for name, one in model.state_dict().items()}, folder / "open_clip_model.safetensors"
+    )
+    config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess or {}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return folder, model.eval()
