@@ -18,7 +18,7 @@ import nbformat
 import pytest
 from PIL import Image
 
-from converters.openai_files import make_release, make_state, write_vocabulary
+from converters.openai_files import make_release, make_release_se, make_state, write_vocabulary
 from search.owners_videos import write_video
 from test_docs import COMMANDS, ROOT, blocks
 from tiny_clip import make_clip_folder
@@ -95,6 +95,8 @@ def prepared(tmp_path_factory) -> Path:
     write_vocabulary(place / "bpe_simple_vocab_16e6.txt.gz")
     (place / "cv_vit-b32_retrieval_vop").mkdir()
     make_release(place / "cv_vit-b32_retrieval_vop", make_state())
+    (place / "cv_vit-b32_retrieval_vop_bias").mkdir()
+    make_release_se(place / "cv_vit-b32_retrieval_vop_bias", make_state())
     shutil.copytree(ROOT / "recipes", place / "recipes")
     return place
 
