@@ -143,7 +143,7 @@ def test_pixels_are_those_of_the_image_processor(tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"num_attention_heads": 5}, "5 attention heads"),
+        ({"num_attention_heads": 5}, "num_attention_heads, 5"),
         ({"pad_token_id": 5_000}, "pad_token_id is 5000"),
         ({"position_embedding_type": "relative_key"}, "relative_key"),
         ({"max_position_embeddings": 0}, "max_position_embeddings is 0"),
