@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, VideoPrismClipModel, XCLIPModel
+from transformers import AutoTokenizer, VideoMAEImageProcessorPil, VideoPrismClipModel, XCLIPModel
 
 import vop
 from tiny_backbones import make_pe_video_folder, make_videoprism_folder, make_x_clip_folder
@@ -18,6 +19,7 @@ from vop.backbones import find_backbone
 from vop.backbones.video_native.pe_video import PeAudioVideoFamily, PeVideoFamily
 from vop.errors import UsageError, VopError
 from vop.models.pretrained import create
+from vop.video.shape import square
 
 MAKERS = {"xclip": make_x_clip_folder, "videoprism": make_videoprism_folder, "pe_video": make_pe_video_folder}
 TEXTS = ["a cat cuts an onion", "a", "猫 жук"]
@@ -175,6 +177,17 @@ def test_preprocessing(tmp_path):
         (folder / "video_preprocessor_config.json").unlink(missing_ok=True)
         if change == "rename":  # as transformers 5 writes it
             (folder / "processor_config.json").write_text(json.dumps({"video_processor": values}))
+
+
+def test_pixels_are_those_of_the_image_processor(tmp_path):
+    folder = make_x_clip_folder(tmp_path)
+    picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    expected = VideoMAEImageProcessorPil.from_pretrained(folder)([Image.fromarray(picture)], return_tensors="pt")
+    model = vop.load(folder, device="cpu")
+    pixels = model.normalise(torch.from_numpy(square(picture, resizing=model.resizing)))
+    difference = (pixels - expected.pixel_values[0, 0]).abs() * 255
+    assert difference.max() < 1.001 / 0.224  # one level, where the crop is rounded otherwise
+    assert difference.mean() < 0.05
 
 
 def test_videoprism_cleans_captions_as_its_authors_do(tmp_path):
