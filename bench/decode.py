@@ -39,6 +39,7 @@ import numpy as np
 from vop.datasets.frames import FrameStore
 from vop.datasets.types import Video
 from vop.video.frames import decode_frames
+from vop.video.resizing import Resizing
 from vop.video.shape import square
 
 NUM_FRAMES, SIZE, RATE = 12, 224, 30
@@ -135,12 +136,14 @@ def ask_for_middles(path: Path, *, threads: int, cache: Path) -> Request:
 
 
 def by_ours(request: Request) -> np.ndarray:
-    return np.asarray(decode_frames(request.path, num_frames=NUM_FRAMES, size=SIZE, threads=request.threads))
+    return np.asarray(
+        decode_frames(request.path, num_frames=NUM_FRAMES, resizing=Resizing(SIZE), threads=request.threads)
+    )
 
 
 def by_cache(request: Request) -> np.ndarray:
     """Return the frames of `by_ours` from the cache."""
-    return np.asarray(FrameStore(NUM_FRAMES, SIZE, cache=request.cache).load(Video("clip", request.path)))
+    return np.asarray(FrameStore(NUM_FRAMES, Resizing(SIZE), cache=request.cache).load(Video("clip", request.path)))
 
 
 def by_decord(request: Request) -> np.ndarray:
@@ -175,7 +178,7 @@ def by_opencv(request: Request) -> np.ndarray:
 
 def squares(frames: Iterable[np.ndarray]) -> np.ndarray:
     """Scale and crop frames (h, w, 3) as vop does."""
-    return np.stack([square(frame, size=SIZE) for frame in frames])
+    return np.stack([square(frame, resizing=Resizing(SIZE)) for frame in frames])
 
 
 class Way(NamedTuple):

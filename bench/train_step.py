@@ -22,9 +22,11 @@ from torch.nn import functional as F
 
 from vop import methods
 from vop.backbones import Backbone, Sizes
+from vop.backbones.clip.family import ClipFamily
 from vop.backbones.sizes import VIT_B_32
 from vop.backbones.towers import CLIP
 from vop.models.model import TextVideoModel
+from vop.video.resizing import Resizing
 
 PLAIN = "plain fp32"
 
@@ -107,7 +109,15 @@ class PlainVoP(nn.Module):
 
 def build(method: str, sizes: Sizes, *, frames: int, dtype: torch.dtype) -> TextVideoModel:
     backbone = RandomBackbone(
-        name="random", folder=Path(), revision=None, sizes=sizes, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
+        name="random",
+        folder=Path(),
+        revision=None,
+        family=ClipFamily(),
+        sizes=sizes,
+        stored_image_size=sizes.vision.image_size,
+        resizing=Resizing(sizes.vision.image_size),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
     )
     torch.manual_seed(1)
     part = methods.create(method, sizes, num_frames=frames)

@@ -129,11 +129,11 @@ def naive_choice(
     return chosen
 
 
-def naive_square(image: Image.Image, size: int) -> np.ndarray:
+def naive_square(image: Image.Image, size: int, *, resample: Image.Resampling = Image.Resampling.BICUBIC) -> np.ndarray:
     """CLIP's preprocessing by Pillow: (size, size, 3) uint8."""
     scale = size / min(image.size)
     width, height = (max(int(side * scale), size) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    image = image.resize((width, height), resample)
     left, top = (width - size) // 2, (height - size) // 2
     return np.asarray(image.crop((left, top, left + size, top + size)))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -39,6 +41,15 @@ def _one_thread():
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
     return make_clip_folder(tmp_path_factory.mktemp("tiny-clip"))
+
+
+@pytest.fixture(scope="session")
+def squashing_folder(tiny_folder, tmp_path_factory) -> Path:
+    """The tiny CLIP with another preprocessing: the whole frame squashed to 32 pixels, bilinear."""
+    folder = shutil.copytree(tiny_folder, tmp_path_factory.mktemp("squashing-clip") / "clip")
+    config = {"size": {"height": 32, "width": 32}, "resample": 2}
+    (folder / "preprocessor_config.json").write_text(json.dumps(config))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -123,6 +123,19 @@ class TestData:
         status, out, _ = vop(*words, "--json")
         assert (status, json.loads(out)) == (0, {"decoded": 0, "reused": 8, "failed": []})
 
+    def test_cache_for_a_backbone(self, vop, train, table, squashing_folder, tmp_path):
+        words = ["data", "cache", table, "--out", tmp_path / "cache", "--num-frames", 2, "--json"]
+        assert vop(*words, "--size", 32)[0] == 0
+        status, out, _ = vop(*words, "--backbone", squashing_folder)
+        assert (status, json.loads(out)["decoded"]) == (0, 8)
+        before = sorted((tmp_path / "cache").rglob("*.safetensors"))
+        assert len(before) == 16
+        assert train("--backbone", squashing_folder, "--cache", tmp_path / "cache")[0] == 0
+        assert sorted((tmp_path / "cache").rglob("*.safetensors")) == before
+        status, _, err = vop(*words, "--backbone", squashing_folder, "--size", 33)
+        assert status == 2
+        assert "33" in err
+
 
 class TestTrain:
     def test_leaves_a_run(self, train, vop, table, tmp_path):

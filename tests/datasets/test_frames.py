@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 
 import pytest
@@ -12,6 +14,8 @@ from vop.datasets import frames as module
 from vop.datasets.frames import FrameStore
 from vop.datasets.types import Video
 from vop.errors import UsageError, VideoError
+from vop.video.clip import ASPECTS
+from vop.video.resizing import INTERPOLATIONS, MODES, Resizing
 
 
 @pytest.fixture
@@ -21,7 +25,7 @@ def video(tmp_path):
 
 @pytest.fixture
 def store(tmp_path):
-    return FrameStore(num_frames=4, size=16, cache=tmp_path / "cache")
+    return FrameStore(4, Resizing(16), cache=tmp_path / "cache")
 
 
 def forbid_decoding(monkeypatch):
@@ -32,7 +36,7 @@ def forbid_decoding(monkeypatch):
 
 
 def test_the_cache_gives_the_same_bits_and_decodes_nothing(video, store, monkeypatch):
-    direct = FrameStore(num_frames=4, size=16).load(video)
+    direct = FrameStore(4, Resizing(16)).load(video)
     assert torch.equal(store.load(video), direct)
     assert store.is_cached(video)
     forbid_decoding(monkeypatch)
@@ -88,11 +92,34 @@ def test_a_video_that_changed_is_decoded_again(video, store):
 
 def test_settings_do_not_share_files(video, store, tmp_path):
     paths = {
-        FrameStore(num_frames=frames, size=size, cache=store.cache).cache_path(video)
+        FrameStore(frames, Resizing(size, mode, interpolation), cache=store.cache, aspect=aspect).cache_path(video)
         for frames in (4, 5)
         for size in (16, 17)
+        for mode in MODES
+        for interpolation in INTERPOLATIONS
+        for aspect in ASPECTS
     }
-    assert len(paths) == 4
+    assert len(paths) == 32
+
+
+@pytest.mark.parametrize("aspect", ASPECTS)
+def test_the_names_of_cache_files_stay(video, store, aspect):
+    """Of frames that are resized as for CLIP, which caches of every version have."""
+    state = video.path.stat()
+    identity = [str(video.path.resolve()), state.st_size, state.st_mtime_ns, 4, 16, 3]
+    key = hashlib.sha256(json.dumps(identity if aspect == "display" else [*identity, "stored"]).encode()).hexdigest()
+    path = FrameStore(4, Resizing(16), cache=store.cache, aspect=aspect).cache_path(video)
+    assert path == store.cache / key[:2] / f"{key[2:40]}.safetensors"
+
+
+def test_squashed_frames_are_cached(video, store):
+    squashing = FrameStore(4, Resizing(16, "squash", "bilinear"), cache=store.cache)
+    cropped = store.load(video)
+    expected = vop.read_frames(video.path, num_frames=4, size=16, resize="squash", interpolation="bilinear")
+    for _ in range(2):
+        assert torch.equal(squashing.load(video), expected)
+    assert torch.equal(store.load(video), cropped)
+    assert squashing.is_cached(video)
 
 
 def test_another_decoder_version_is_not_trusted(video, store, monkeypatch):
@@ -114,14 +141,14 @@ def test_bad_videos_are_not_cached(tmp_path, store):
     ("num_frames", "size", "says"),
     [
         (10**9, 224, "num_frames is 1000000000; at most 4096 are read"),
-        (12, 10**9, "size is 1000000000; at most 4096 pixels"),
+        (12, 10**9, r"size is 1,000,000,000; .* from 1 to 4,096"),
         (4096, 4096, "206,158,430,208 bytes per video; at most 2,147,483,648"),
         (0, 224, "num_frames is 0"),
     ],
 )
 def test_frames_that_no_memory_holds(num_frames, size, says):
     with pytest.raises(UsageError, match=says):
-        FrameStore(num_frames, size)
+        FrameStore(num_frames, Resizing(size))
     with pytest.raises(UsageError, match=says):
         vop.read_frames("a.mp4", num_frames=num_frames, size=size)
 

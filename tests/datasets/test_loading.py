@@ -11,6 +11,7 @@ from vop.datasets.frames import FrameStore
 from vop.datasets.loading import EpochSampler, FrameLoader, PairDataset, caption_groups, count_groups
 from vop.datasets.types import Split, Video
 from vop.errors import UsageError, VideoError
+from vop.video.resizing import Resizing
 
 
 def sampler(num_items=23, **changes) -> EpochSampler:
@@ -70,7 +71,7 @@ def split(tmp_path_factory) -> Split:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_match_captions_to_frames(split, workers):
-    store = FrameStore(num_frames=2, size=8)
+    store = FrameStore(2, Resizing(8))
     batches = EpochSampler(10, batch_size=4, seed=0, epoch=0)
     loaded = list(FrameLoader(PairDataset(split, store), batches=batches, workers=workers))
     assert len(loaded) == 2
@@ -113,7 +114,7 @@ def test_more_captions_than_any_video_has(uneven):
 
 def test_a_group_is_decoded_once_for_all_its_captions(split, monkeypatch):
     groups = caption_groups(split, size=2, seed=0, epoch=0)
-    store = FrameStore(num_frames=2, size=8)
+    store = FrameStore(2, Resizing(8))
     pairs = PairDataset(split, store, groups)
     loaded = list(FrameLoader(pairs, batches=EpochSampler(5, batch_size=5, seed=0, epoch=0)))
     (batch,) = loaded
@@ -125,10 +126,10 @@ def test_a_group_is_decoded_once_for_all_its_captions(split, monkeypatch):
 
 def test_batches_from_the_cache_are_bit_identical(split, tmp_path):
     batches = EpochSampler(10, batch_size=5, seed=0, epoch=0)
-    cached = FrameStore(num_frames=3, size=16, cache=tmp_path)
+    cached = FrameStore(3, Resizing(16), cache=tmp_path)
     runs = [
         list(FrameLoader(PairDataset(split, store), batches=batches))
-        for store in (FrameStore(num_frames=3, size=16), cached, cached)
+        for store in (FrameStore(3, Resizing(16)), cached, cached)
     ]
     for batch, filling, reading in zip(*runs, strict=True):
         assert torch.equal(batch["frames"], filling["frames"])
@@ -139,7 +140,7 @@ def test_batches_from_the_cache_are_bit_identical(split, tmp_path):
 def test_a_video_that_breaks_later_stops_the_loader_with_its_name(split, workers):
     broken = Split("train", (*split.videos, Video("x", Path("gone.mp4"))), (*split.captions, "x"), (*split.targets, 5))
     batches = EpochSampler(11, batch_size=11, seed=0, epoch=0)
-    loader = FrameLoader(PairDataset(broken, FrameStore(num_frames=1, size=8)), batches=batches, workers=workers)
+    loader = FrameLoader(PairDataset(broken, FrameStore(1, Resizing(8))), batches=batches, workers=workers)
     with pytest.raises(VideoError) as caught:
         list(loader)
     assert (caught.value.path, caught.value.reason) == (Path("gone.mp4"), "the file does not exist")

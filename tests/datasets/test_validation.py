@@ -11,6 +11,7 @@ from vop.datasets.frames import FrameStore
 from vop.datasets.types import Dataset, Split, Video
 from vop.datasets.validation import cache_dataset, check_dataset, readable_part
 from vop.errors import DataError, UsageError, VopError
+from vop.video.resizing import Resizing
 
 DAMAGED = ["empty", "gone"]
 
@@ -28,7 +29,7 @@ def split(tmp_path) -> Split:
 
 @pytest.fixture
 def store(tmp_path) -> FrameStore:
-    return FrameStore(num_frames=2, size=8, cache=tmp_path / "cache")
+    return FrameStore(2, Resizing(8), cache=tmp_path / "cache")
 
 
 def seen(calls):
@@ -37,7 +38,7 @@ def seen(calls):
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_skip_leaves_bad_videos_out_and_lists_them(split, store, cached):
-    store = store if cached else FrameStore(num_frames=2, size=8)
+    store = store if cached else FrameStore(2, Resizing(8))
     kept, skipped = readable_part(split, store, on_bad_video="skip")
     assert [video.id for video in kept.videos] == ["one", "two", "three"]
     assert kept.captions == ("one 0", "two 0", "three 0", "one 1", "two 1", "three 1")
@@ -85,18 +86,18 @@ def test_cache_dataset_decodes_once(split, store):
     assert {thread for _, _, thread in calls} == {threading.main_thread()}
     report = cache_dataset(dataset, store)
     assert (report.decoded, report.reused) == (0, 3)
-    direct = FrameStore(num_frames=2, size=8).load(split.videos[0])
+    direct = FrameStore(2, Resizing(8)).load(split.videos[0])
     assert torch.equal(store.load(split.videos[0]), direct)
 
 
 def test_caching_needs_a_cache(split):
     with pytest.raises(UsageError, match="no cache folder"):
-        cache_dataset(Dataset("mine", {"train": split}), FrameStore(num_frames=2, size=8))
+        cache_dataset(Dataset("mine", {"train": split}), FrameStore(2, Resizing(8)))
 
 
 def test_a_cache_that_cannot_be_written_ends_the_work(split, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    store = FrameStore(num_frames=2, size=8, cache=tmp_path / "file")
+    store = FrameStore(2, Resizing(8), cache=tmp_path / "file")
     with pytest.raises(VopError, match="this folder cannot be created"):
         cache_dataset(Dataset("mine", {"train": split}), store)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import vop
 from clips import write_clip
 from vop.errors import UsageError
 from vop.models.pretrained import create
+from vop.video.resizing import Resizing
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +45,22 @@ class TestFrames:
         from vop.video.shape import square
 
         picture = np.random.default_rng(0).integers(0, 256, (1, 1, 90, 40, 3), np.uint8)
-        small = torch.from_numpy(square(picture[0, 0], size=32))[None, None]
+        small = torch.from_numpy(square(picture[0, 0], resizing=Resizing(32)))[None, None]
         assert torch.equal(model.encode_frames(picture), model.encode_frames(small))
+
+    def test_they_are_squashed_for_a_backbone_that_squashes(self, squashing_folder, tmp_path):
+        squashing = vop.load(squashing_folder, device="cpu")
+        assert (squashing.resizing, squashing.image_size) == (Resizing(32, "squash", "bilinear"), 32)
+        tiles = np.random.default_rng(0).integers(0, 256, (6, 20, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+        path = write_clip(tmp_path / "a.mp4", [np.roll(tiles, 8 * k, axis=1) for k in range(12)])
+        how = {"num_frames": squashing.num_frames, "size": 32}
+        read = vop.read_frames(path, **how, resize="squash", interpolation="bilinear")
+        expected = squashing.encode_frames(read[None])
+        assert torch.equal(squashing.encode_video([path]), expected)
+        assert not torch.allclose(squashing.encode_frames(vop.read_frames(path, **how)[None]), expected, atol=1e-4)
+        small = Image.fromarray(tiles).resize((32, 32), Image.Resampling.BILINEAR)
+        stills = [np.array(image)[None, None] for image in (Image.fromarray(tiles), small)]
+        assert torch.equal(*map(squashing.encode_frames, stills))
 
     def test_none(self, model):
         assert model.encode_frames(np.zeros((0, 4, 32, 32, 3), np.uint8)).shape == (0, 16)

@@ -67,7 +67,8 @@ def test_a_damaged_file_is_none(kept, tmp_path, harm):
 def test_frames_of_another_kind_are_others(kept, tmp_path, monkeypatch):
     kept.write(ID, some_frames())
     about = a_manifest().with_(keep_frames=True)
-    for other in (about.with_(num_frames=12), about.with_(image_size=224)):
+    others = {"num_frames": 12}, {"image_size": 224}, {"resize": "squash"}, {"interpolation": "bilinear"}
+    for other in (about.with_(**change) for change in others):
         assert not SegmentFrames.of(other, tmp_path).has(ID)
     monkeypatch.setattr(kept_frames, "DECODER_VERSION", "another")
     assert not SegmentFrames.of(about, tmp_path).has(ID)
@@ -78,3 +79,8 @@ def test_frames_of_another_kind_are_others(kept, tmp_path, monkeypatch):
 def test_frames_of_another_shape_in_its_place(kept):
     kept.write(ID, some_frames()[:2])
     assert kept.read(ID) is None
+
+
+def test_the_folder_of_frames_that_are_resized_as_for_clip(kept, tmp_path):
+    kept.write(ID, some_frames())
+    assert [path.parent.parent.name for path in files(tmp_path)] == ["4x32-3"]

@@ -12,6 +12,7 @@ from search.libraries import a_manifest, a_model
 from vop.errors import UsageError, VopError
 from vop.search import manifest
 from vop.search.manifest import SegmentationConfig
+from vop.video.resizing import Resizing
 
 
 def test_it_is_read_as_it_was_written(tmp_path):
@@ -107,6 +108,9 @@ def test_torn_or_something_else(tmp_path, text):
         {"cutting": {"window_seconds": "ten"}},
         {"vop_version": None},
         {"something_new": 1},
+        {"image_size": 0},
+        {"resize": "stretch"},
+        {"interpolation": "nearest"},
     ],
 )
 def test_entries_that_are_not_as_they_should_be(tmp_path, entries):
@@ -147,6 +151,16 @@ def test_what_is_on_disk(tmp_path):
         "exclude": [],
         "live_photos": False,
     }
+
+
+def test_resizing_on_disk(tmp_path):
+    """What differs from CLIP's alone, so that earlier versions of vop read the libraries of all other models."""
+    squashing = a_manifest().with_(resize="squash", interpolation="bilinear")
+    assert (a_manifest().resizing, squashing.resizing) == (Resizing(32), Resizing(32, "squash", "bilinear"))
+    manifest.write(squashing, tmp_path)
+    document = json.loads((tmp_path / "library.json").read_text())
+    assert (document["image_size"], document["resize"], document["interpolation"]) == (32, "squash", "bilinear")
+    assert manifest.read(tmp_path) == squashing
 
 
 def test_a_library_of_format_1(tmp_path):

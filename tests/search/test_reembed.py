@@ -15,6 +15,7 @@ from vop.search.models import open_models
 from vop.search.store import Store
 from vop.search.sync import index, reembed
 from vop.search.sync import reembedding as moving
+from vop.video.resizing import Resizing
 
 
 @pytest.fixture
@@ -210,3 +211,21 @@ def test_other_frames(make, tmp_path, tiny_folder):
     assert Store.open(library).manifest.num_frames == 3
     again = make("fresh", model=three, num_frames=None)
     assert same(contents(library, Store.open(library).models[0].column), contents(again))
+
+
+def test_other_pixels(make, videos, squashing_folder):
+    """A model that squashes takes other frames than those that a model that crops has left."""
+    library, squashing = make(keep_frames=True), str(squashing_folder)
+    with pytest.raises(UsageError, match="squash"):
+        reembed(library, squashing, keep=True, precision="fp32")
+    reembed(library, squashing, precision="fp32")
+    assert Store.open(library).manifest.resizing == Resizing(32, "squash", "bilinear")
+    fresh = contents(make("fresh", model=squashing))
+    moved = contents(library, Store.open(library).models[0].column)
+    assert same(moved, fresh)
+    assert not same(moved, contents(make("cropped")))
+    assert {path.name for path in (library / "frames").iterdir() if any(path.rglob("*.safetensors"))} == {
+        "2x32-3-squash-bilinear"
+    }
+    (found,) = vop.Library.open(library).search(videos["a"], k=1)
+    assert found.path == str(videos["a"])

@@ -19,6 +19,7 @@ from vop.errors import UsageError, VideoError
 from vop.server.media_worker import MediaWorker
 from vop.video.frames import read_frames
 from vop.video.picture import picture_frames
+from vop.video.resizing import Resizing
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +70,12 @@ def refuse(path: str) -> None:
 
 def test_decodes_a_video(worker, tmp_path):
     path = write_clip(tmp_path / "clip.mkv", grey_frames(24))
-    frames = worker.decode(path, num_frames=6, size=32)
+    frames = worker.decode(path, num_frames=6, resizing=Resizing(32))
     assert frames.dtype == torch.uint8
     assert torch.equal(frames, read_frames(path, num_frames=6, size=32))
-    assert numbers(worker.decode(str(path), num_frames=2, size=8, start_seconds=0.4, end_seconds=0.8)) == [12, 17]
+    assert numbers(
+        worker.decode(str(path), num_frames=2, resizing=Resizing(8), start_seconds=0.4, end_seconds=0.8)
+    ) == [12, 17]
 
 
 def test_decodes_pictures(worker, tmp_path):
@@ -83,9 +86,9 @@ def test_decodes_pictures(worker, tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif)
     Image.fromarray(pixels).save(tmp_path / "b.png")
     for name in ("a.jpg", "b.png"):
-        frames = worker.decode(tmp_path / name, num_frames=3, size=30)
-        assert np.array_equal(frames, picture_frames(tmp_path / name, num_frames=3, size=30))
-    upright = worker.decode(tmp_path / "a.jpg", num_frames=1, size=30).float()
+        frames = worker.decode(tmp_path / name, num_frames=3, resizing=Resizing(30))
+        assert np.array_equal(frames, picture_frames(tmp_path / name, num_frames=3, resizing=Resizing(30)))
+    upright = worker.decode(tmp_path / "a.jpg", num_frames=1, resizing=Resizing(30)).float()
     assert upright[..., :10, :].mean() < 20 < 150 < upright[..., -10:, :].mean()
 
 
@@ -110,13 +113,13 @@ def test_what_is_no_video(worker, tmp_path):
         ("gone.mp4", "not exist"),
     ]:
         with pytest.raises(VideoError, match=f"{name}.*{reason}"):
-            worker.decode(tmp_path / name, num_frames=4, size=8)
+            worker.decode(tmp_path / name, num_frames=4, resizing=Resizing(8))
 
 
 def test_what_a_truncated_video_still_has(worker, tmp_path):
     path = write_clip(tmp_path / "clip.mkv", grey_frames(24), options={"bf": "0"})
     path.write_bytes(path.read_bytes()[: packets_of(path)[12][0]])
-    assert numbers(worker.decode(path, num_frames=3, size=8)) == [2, 6, 10]
+    assert numbers(worker.decode(path, num_frames=3, resizing=Resizing(8))) == [2, 6, 10]
 
 
 def test_writes_moments(worker, tmp_path):
@@ -130,7 +133,7 @@ def test_writes_moments(worker, tmp_path):
 def test_arguments(worker, tmp_path):
     path = write_clip(tmp_path / "clip.mkv", grey_frames(2))
     with pytest.raises(UsageError, match="num_frames is 0"):
-        worker.decode(path, num_frames=0, size=8)
+        worker.decode(path, num_frames=0, resizing=Resizing(8))
     with pytest.raises(UsageError, match="max_workers is 0"):
         MediaWorker(max_workers=0)
     with pytest.raises(UsageError, match="seconds is -1"):

@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from vop.training.loss import contrastive_loss
+from vop.training.loss import contrastive_loss, sigmoid_loss
+
+CASES = [
+    ([0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 3, 4, 5, 6]),
+    ([0, 1, 2, 3, 4, 5, 6], [0, 1, 1, 2, 0, 3, 1]),  # pairs of which several are of one video
+    ([0, 0, 0, 1, 2, 2], [4, 5, 6]),  # several captions of a video
+    ([0, 0, 1, 1, 2, 3], [4, 5, 4, 6]),  # two groups of captions of the same video
+]
 
 
 def naive(logits, text_rows, ids):
@@ -21,15 +28,7 @@ def naive(logits, text_rows, ids):
     return total / (2 * len(text_rows))
 
 
-@pytest.mark.parametrize(
-    ("text_rows", "ids"),
-    [
-        ([0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 3, 4, 5, 6]),
-        ([0, 1, 2, 3, 4, 5, 6], [0, 1, 1, 2, 0, 3, 1]),  # pairs of which several are of one video
-        ([0, 0, 0, 1, 2, 2], [4, 5, 6]),  # several captions of a video
-        ([0, 0, 1, 1, 2, 3], [4, 5, 4, 6]),  # two groups of captions of the same video
-    ],
-)
+@pytest.mark.parametrize(("text_rows", "ids"), CASES)
 def test_equals_the_sum_written_out(text_rows, ids):
     text_rows, ids = torch.tensor(text_rows), torch.tensor(ids)
     logits = 5 * torch.randn(len(text_rows), len(ids), generator=torch.Generator().manual_seed(0))
@@ -51,3 +50,55 @@ def test_a_batch_of_one_video_teaches_nothing(rows):
     loss.backward()
     assert loss.item() == 0
     assert not logits.grad.any()
+
+
+def naive_sigmoid(logits, text_rows, ids):
+    """Term by term; what is of the same video, but not the pair itself, is left out."""
+    total = 0.0
+    for i, own in enumerate(text_rows.tolist()):
+        for row in range(len(ids)):
+            if row == own:
+                total -= math.log(1 / (1 + math.exp(-float(logits[i, row]))))
+            elif ids[row] != ids[own]:
+                total -= math.log(1 / (1 + math.exp(float(logits[i, row]))))
+    return total / len(text_rows)
+
+
+@pytest.mark.parametrize(("text_rows", "ids"), CASES)
+def test_the_sigmoid_loss_equals_the_sum_written_out(text_rows, ids):
+    text_rows, ids = torch.tensor(text_rows), torch.tensor(ids)
+    logits = 5 * torch.randn(len(text_rows), len(ids), generator=torch.Generator().manual_seed(0)) - 2
+    fixed = logits.double()
+    logits = fixed.clone().requires_grad_()
+    loss = sigmoid_loss(logits, text_rows, ids)
+    assert loss.item() == pytest.approx(naive_sigmoid(fixed, text_rows, ids), rel=1e-9)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    for i, j in [(0, 0), (1, 1), (2, 0), (5, 2)]:
+        step = torch.zeros_like(fixed)
+        step[i, j] = 1e-6
+        above, below = (naive_sigmoid(moved, text_rows, ids) for moved in (fixed + step, fixed - step))
+        assert gradient[i, j].item() == pytest.approx((above - below) / 2e-6, abs=1e-7)
+
+
+def test_of_pairs_it_is_siglips_own_loss(tmp_path):
+    from transformers import SiglipModel
+
+    import vop
+    from tiny_backbones import make_siglip_folder
+
+    theirs = SiglipModel.from_pretrained(make_siglip_folder(tmp_path)).eval()
+    model = vop.load(str(tmp_path))
+    pixels = torch.randn(4, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    ids, each = model.tokenize(["a dog", "a man", "cut", "run"]), torch.arange(4)
+    with torch.no_grad():
+        expected = theirs(input_ids=ids, pixel_values=pixels[:, 0], return_loss=True).loss
+        loss = sigmoid_loss(model.logits(model.embed_tokens(ids), model.embed_frames(pixels)), each, each)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_sigmoid_of_large_logits_stays_finite():
+    logits = torch.tensor([[1e4, -1e4], [1e4, -1e4]], requires_grad=True)
+    loss = sigmoid_loss(logits, torch.arange(2), torch.arange(2))
+    loss.backward()
+    assert loss.item() == 1e4
+    assert logits.grad.tolist() == [[0, 0], [0.5, -0.5]]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 import math
 import os
 import subprocess
@@ -10,14 +11,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from worlds import MadeFrames, split
 
 import vop
+from tiny_backbones import make_siglip_folder
+from vop.backbones import find_backbone
 from vop.errors import UsageError, VopError
 from vop.models import pretrained
+from vop.training.loss import contrastive_loss, sigmoid_loss
 from vop.training.recipe import Recipe, TrainingConfig, read_config
 from vop.training.trainer import Trainer
+
+
+@pytest.fixture(scope="module")
+def siglip(tmp_path_factory):
+    return find_backbone(str(make_siglip_folder(tmp_path_factory.mktemp("siglip"))))
+
 
 METHODS = ["vop", "vop-c", "vop-f+p"]
 
@@ -215,17 +226,15 @@ def test_without_validation_the_last_epoch_is_kept(tiny, tmp_path):
     assert "selection: last" in (tmp_path / "README.md").read_text()
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_best_kept(tiny, tmp_path, monkeypatch):
-    from vop.training import trainer as module
-
+def test_a_loss_that_is_not_finite_stops_with_the_best_kept(tiny, tmp_path):
     job = trainer(tiny, tmp_path)
-    original = module.contrastive_loss
+    original = job.criterion
 
     def breaks(*args, **kwargs):
         loss = original(*args, **kwargs)
         return loss * math.nan if job.state.step == 4 else loss
 
-    monkeypatch.setattr(module, "contrastive_loss", breaks)
+    job.criterion = breaks
     with pytest.raises(VopError, match=r"loss became nan at step 5 of 9.*epoch 1"):
         job.fit()
     assert all(torch.equal(tensor, job.best[name]) for name, tensor in weights(tmp_path).items())
@@ -233,18 +242,16 @@ def test_a_loss_that_is_not_finite_stops_with_the_best_kept(tiny, tmp_path, monk
 
 @pytest.mark.parametrize("validation", [True, False])
 @pytest.mark.parametrize("step", [4, 5])  # the second epoch's middle and end
-def test_a_gradient_that_is_not_finite_stops_before_it_is_applied(tiny, tmp_path, monkeypatch, validation, step):
-    from vop.training import trainer as module
-
+def test_a_gradient_that_is_not_finite_stops_before_it_is_applied(tiny, tmp_path, validation, step):
     job = trainer(tiny, tmp_path, validation=validation)
-    original = module.contrastive_loss
+    original = job.criterion
 
     def breaks(texts, *args, **kwargs):
         if job.state.step == step:
             texts.register_hook(lambda gradient: gradient * math.nan)
         return original(texts, *args, **kwargs)
 
-    monkeypatch.setattr(module, "contrastive_loss", breaks)
+    job.criterion = breaks
     with pytest.raises(VopError, match=rf"norm became nan at step {step + 1} of 9.*epoch 1"):
         job.fit()
     assert all(torch.equal(tensor, job.best[name]) for name, tensor in weights(tmp_path).items())
@@ -315,12 +322,11 @@ def test_other_captions_are_another_training(tiny, tmp_path):
         again.fit(resume=True)
 
 
-def test_a_loss_that_is_not_finite_at_once_leaves_no_weights(tiny, tmp_path, monkeypatch):
-    from vop.training import trainer as module
-
-    monkeypatch.setattr(module, "contrastive_loss", lambda texts, *_, **__: texts.sum() * math.inf)
+def test_a_loss_that_is_not_finite_at_once_leaves_no_weights(tiny, tmp_path):
+    job = trainer(tiny, tmp_path)
+    job.criterion = lambda logits, *_: logits.sum() * math.inf
     with pytest.raises(VopError, match=r"at step 1 of 9.*holds no weights yet"):
-        trainer(tiny, tmp_path).fit()
+        job.fit()
     assert not (tmp_path / "model.safetensors").exists()
 
 
@@ -338,6 +344,56 @@ def test_another_training_is_not_resumed(tiny, tmp_path):
     trainer(tiny, tmp_path).fit()
     with pytest.raises(VopError, match="with epochs = 3, this one has 4"):
         trainer(tiny, tmp_path, epochs=4).fit(resume=True)
+
+
+def test_the_loss_is_the_backbones_own_unless_given(tiny, siglip, tmp_path):
+    for backbone, given, expected in [
+        (tiny, {}, contrastive_loss),
+        (siglip, {}, sigmoid_loss),
+        (siglip, {"loss": "infonce"}, contrastive_loss),
+        (siglip, {"loss": "sigmoid"}, sigmoid_loss),
+    ]:
+        job = trainer(backbone, tmp_path, **given)
+        assert job.criterion is expected
+        assert job.recipe.loss == {contrastive_loss: "infonce", sigmoid_loss: "sigmoid"}[expected]
+
+
+def test_the_sigmoid_loss_needs_a_bias(tiny, tmp_path):
+    with pytest.raises(UsageError, match="loss is 'sigmoid'.*'infonce'"):
+        trainer(tiny, tmp_path, loss="sigmoid")
+    assert trainer(tiny, tmp_path, loss="sigmoid", settings={"head": "tightTransf"}).criterion is sigmoid_loss
+
+
+def test_siglip_learns_by_its_own_loss(siglip, tmp_path):
+    job = trainer(siglip, tmp_path, method="vop-c", epochs=8, validation=False, checkpoint_seconds=1e9)
+    history = job.fit().history
+    assert history[-1]["loss"] < 0.9 * history[0]["loss"]
+    assert "clip.logit_bias" not in weights(tmp_path)
+
+
+def test_logit_scale_and_bias_train_without_decay_or_limit(siglip, tmp_path):
+    job = trainer(siglip, tmp_path, method="full", epochs=1, validation=False, learning_rate=1e-5)
+    job.model.clip.log_logit_scale.data.fill_(5.0)
+    assert job.optimizer.param_groups[1]["params"] == [job.model.clip.log_logit_scale, job.model.clip.logit_bias]
+    assert job.optimizer.param_groups[1]["weight_decay"] == 0
+    bias = job.model.clip.logit_bias.item()
+    job.fit()
+    assert weights(tmp_path)["clip.log_logit_scale"].item() == pytest.approx(5, abs=0.01)
+    assert weights(tmp_path)["clip.logit_bias"].item() != bias
+
+
+def test_a_checkpoint_knows_its_loss(tiny, siglip, tmp_path):
+    trainer(siglip, tmp_path / "new", epochs=1).fit()
+    with pytest.raises(VopError, match="loss = 'sigmoid', this one has 'infonce'"):
+        trainer(siglip, tmp_path / "new", epochs=1, loss="infonce").fit(resume=True)
+    whole = trainer(tiny, tmp_path / "old", epochs=1).fit()
+    path = tmp_path / "old/training/state.safetensors"
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    identity = json.loads(metadata["identity"])
+    assert identity.pop("loss") == "infonce"  # earlier versions did not write it
+    save_file(load_file(path), path, metadata=metadata | {"identity": json.dumps(identity)})
+    assert trainer(tiny, tmp_path / "old", epochs=1).fit(resume=True).history == whole.history
 
 
 def test_a_damaged_checkpoint_is_named(tiny, tmp_path):
@@ -403,6 +459,7 @@ def test_zero_shot_trains_nothing(tiny, tmp_path):
         ({"warmup": 1.5}, "warmup is 1.5"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"on_bad_video": "blank"}, "'blank'"),
+        ({"loss": "hinge"}, "'hinge'"),
     ],
 )
 def test_wrong_recipes_are_named(values, says):
@@ -459,13 +516,23 @@ PartialState().destroy_process_group()
     ids=str,
 )
 def test_two_processes_train_as_one(tiny, tmp_path, kind):
+    check_two_processes(tiny, tmp_path, kind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [{"method": "vop-c", "captions_per_video": 2, "batch_size": 4}, {"method": "full"}])
+def test_two_processes_train_siglip_as_one(siglip, tmp_path, kind):
+    check_two_processes(siglip, tmp_path, kind)
+
+
+def check_two_processes(backbone, tmp_path, kind):
     """Embeddings are gathered with gradients; each process sees half of the batch."""
-    job = trainer(tiny, tmp_path / "one", **kind, epochs=1)
+    job = trainer(backbone, tmp_path / "one", **kind, epochs=1)
     expected = first_gradient(job)
     job.fit()
     here = Path(__file__).parent
     script = tmp_path / "job.py"
-    values = {"tests": [str(here), str(here.parent)], "backbone": str(tiny.folder), "out": str(tmp_path / "two")}
+    values = {"tests": [str(here), str(here.parent)], "backbone": str(backbone.folder), "out": str(tmp_path / "two")}
     script.write_text(TWO_PROCESSES.format(**values, kind=kind))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})

@@ -50,9 +50,10 @@ import sys, select
 from vop.video.ahead import map_ahead
 from vop.video.frames import decode_frames
 from vop.video.isolated import DecodingProcesses
+from vop.video.resizing import Resizing
 assert not hasattr(select, "poll")
 with DecodingProcesses() as processes:
-    work = lambda path: processes.call(decode_frames, path, num_frames=4, size=224)
+    work = lambda path: processes.call(decode_frames, path, num_frames=4, resizing=Resizing())
     for done in map_ahead(sys.argv[1:], work, workers=2, ahead=2):
         print(*(round(frame.mean() / 10) for frame in done.result))
 """

@@ -31,6 +31,7 @@ from hdr import (
     write_frames,
 )
 from vop.video.colour import GROUND, ColourConverter, alpha_decoder
+from vop.video.resizing import MODES, Resizing
 from vop.video.shape import square
 
 UNTAGGED = 2
@@ -183,7 +184,9 @@ def test_large_frames_are_reduced_first():
         full, reduced = converter.rgb(frame), converter.rgb(frame, shorter_side=100)
         assert full.shape == (720, 1280, 3)
         assert reduced.shape == (200, 355, 3)
-        assert difference(square(reduced, size=100), square(full, size=100)).mean() < 0.4
+        for mode in MODES:
+            ours, exact = (square(pixels, resizing=Resizing(100, mode)) for pixels in (reduced, full))
+            assert difference(ours, exact).mean() < 0.4
         assert np.array_equal(converter.rgb(frame, shorter_side=360), full)
 
 

@@ -12,6 +12,7 @@ from vop.video import frames
 from vop.video.clip import Clip
 from vop.video.decode import VideoDecoder
 from vop.video.frames import ClipFrames, read_frames, video_timeline
+from vop.video.resizing import Resizing
 
 ONE_GOP = {"g": "1000", "keyint_min": "1000", "sc_threshold": "0"}
 SHORT_GOPS = {"g": "4", "keyint_min": "4", "sc_threshold": "0"}
@@ -48,7 +49,7 @@ def assert_values(error: object, *values: str) -> None:
 
 
 def assert_equal_to_one_by_one(path: Path, spans, *, num_frames: int = 5, size: int = 16) -> None:
-    found = list(decode_clips(path, spans, num_frames=num_frames, size=size))
+    found = list(decode_clips(path, spans, num_frames=num_frames, resizing=Resizing(size)))
     expected = one_by_one(path, spans, num_frames=num_frames, size=size)
     assert len(found) == len(spans) > 0
     for span, clip, alone in zip(spans, found, expected, strict=True):
@@ -98,7 +99,9 @@ def test_equal_where_frames_in_the_middle_are_damaged(tmp_path):
 def test_a_clip_that_is_mostly_damaged_is_an_error_between_the_others(tmp_path):
     path = write_clip(tmp_path / "hole.mp4", grey_frames(24), options=INTRA, rate=10)
     damage(path, range(8, 17))
-    before, hole, after = decode_clips(path, [(0.0, 0.85), (0.85, 1.6), (1.65, 2.4)], num_frames=4, size=8)
+    before, hole, after = decode_clips(
+        path, [(0.0, 0.85), (0.85, 1.6), (1.65, 2.4)], num_frames=4, resizing=Resizing(8)
+    )
     assert numbers(before.frames) == [1, 3, 5, 7]
     assert isinstance(hole, VideoError)
     assert_values(hole, str(path), "4 of 4")
@@ -107,10 +110,10 @@ def test_a_clip_that_is_mostly_damaged_is_an_error_between_the_others(tmp_path):
 
 def test_a_clip_after_the_end_is_an_error_among_the_others(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", grey_frames(24), rate=10)
-    found, late = decode_clips(path, [(1.0, 2.0), (2.5, 3.0)], num_frames=2, size=8)
+    found, late = decode_clips(path, [(1.0, 2.0), (2.5, 3.0)], num_frames=2, resizing=Resizing(8))
     assert numbers(found.frames) == [12, 17]
     assert_values(late, "2.400 s", "2.5 s")
-    (alone,) = decode_clips(path, [(9.0, 10.0)], num_frames=2, size=8)
+    (alone,) = decode_clips(path, [(9.0, 10.0)], num_frames=2, resizing=Resizing(8))
     assert_values(alone, "2.400 s", "9.0 s")
 
 
@@ -119,7 +122,7 @@ def test_a_file_that_breaks_off_gives_what_it_has(tmp_path):
     position, _ = packets_of(path)[12]
     path.write_bytes(path.read_bytes()[:position])
     spans = [(0.0, 0.85), (0.65, 1.4)]
-    first, second = decode_clips(path, spans, num_frames=3, size=8)
+    first, second = decode_clips(path, spans, num_frames=3, resizing=Resizing(8))
     assert numbers(first.frames) == [1, 4, 7]
     assert numbers(second.frames) == [7, 9, 11]
 
@@ -134,7 +137,9 @@ def test_data_that_is_missing_behind_an_index_that_promises_it(tmp_path):
     )
     position, _ = packets_of(path)[12]
     path.write_bytes(path.read_bytes()[:position])
-    first, second, third = decode_clips(path, [(0.0, 0.85), (0.65, 1.4), (1.65, 2.4)], num_frames=4, size=8)
+    first, second, third = decode_clips(
+        path, [(0.0, 0.85), (0.65, 1.4), (1.65, 2.4)], num_frames=4, resizing=Resizing(8)
+    )
     assert numbers(first.frames) == [1, 3, 5, 7]
     assert numbers(second.frames) == [7, 8, 9, 11]
     assert_values(third, "1.200 s", "1.65 s")
@@ -144,14 +149,14 @@ def test_files_that_give_no_frame(tmp_path):
     path = write_clip(tmp_path / "noise.mp4", grey_frames(24), options=INTRA)
     damage(path, range(24))
     with pytest.raises(VideoError, match=r"noise\.mp4: none"):
-        list(decode_clips(path, [(0.2, 0.4)], num_frames=2, size=8))
+        list(decode_clips(path, [(0.2, 0.4)], num_frames=2, resizing=Resizing(8)))
     with pytest.raises(VideoError, match=r"nowhere\.mp4"):
-        list(decode_clips(tmp_path / "nowhere.mp4", [(0.0, 1.0)], num_frames=2, size=8))
+        list(decode_clips(tmp_path / "nowhere.mp4", [(0.0, 1.0)], num_frames=2, resizing=Resizing(8)))
 
 
 def test_no_spans_no_clips(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", grey_frames(4))
-    assert list(decode_clips(path, [], num_frames=2, size=8)) == []
+    assert list(decode_clips(path, [], num_frames=2, resizing=Resizing(8))) == []
 
 
 def test_clips_come_as_soon_as_they_are_decoded(tmp_path, monkeypatch):
@@ -159,7 +164,7 @@ def test_clips_come_as_soon_as_they_are_decoded(tmp_path, monkeypatch):
     stamps = video_timeline(path).stamps
     spans = [(float(start), start + 2.0) for start in range(19)]
     decoded, converted = watch_decoding(monkeypatch)
-    found = decode_clips(path, spans, num_frames=4, size=8)
+    found = decode_clips(path, spans, num_frames=4, resizing=Resizing(8))
     for number, _ in enumerate(found):
         assert max(decoded) <= stamps[min(10 * number + 20, 199)]
         assert len(converted) <= 2 * number + 4
@@ -179,7 +184,7 @@ def test_what_no_clip_needs_any_more_is_let_go(tmp_path, monkeypatch):
 
     monkeypatch.setattr(frames, "_Pass", Watched)
     spans = [(float(start), start + 2.0) for start in range(19)]
-    for clip in decode_clips(path, spans, num_frames=4, size=8):
+    for clip in decode_clips(path, spans, num_frames=4, resizing=Resizing(8)):
         assert isinstance(clip, ClipFrames)
     assert held == [2] * 18 + [0]
 
@@ -187,13 +192,13 @@ def test_what_no_clip_needs_any_more_is_let_go(tmp_path, monkeypatch):
 def test_decoding_begins_at_the_key_frame_before_the_first_clip(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "long.mp4", moving_frames(60), rate=10, options=SHORT_GOPS)
     decoded, _ = watch_decoding(monkeypatch)
-    list(decode_clips(path, [(5.0, 5.5)], num_frames=5, size=8))
+    list(decode_clips(path, [(5.0, 5.5)], num_frames=5, resizing=Resizing(8)))
     assert min(decoded) >= video_timeline(path).stamps[44]
 
 
 def test_pictures_are_some_of_the_frames_whole_and_small(tmp_path):
     path = write_clip(tmp_path / "wide.mp4", grey_frames(24, width=320, height=96), rate=10)
-    (clip,) = decode_clips(path, [(0.01, 2.4)], num_frames=12, size=16, picture_size=80)
+    (clip,) = decode_clips(path, [(0.01, 2.4)], num_frames=12, resizing=Resizing(16), picture_size=80)
     assert repr(clip) == "ClipFrames((12, 3, 16, 16), 4 pictures)"
     assert [picture.shape for picture in clip.pictures] == [(24, 80, 3)] * 4
     assert [round(float(picture.mean()) / 10) for picture in clip.pictures] == [3, 9, 15, 21]
@@ -203,7 +208,7 @@ def test_pictures_are_some_of_the_frames_whole_and_small(tmp_path):
 @pytest.mark.parametrize(("wanted", "given"), [(0, 0), (1, 1), (3, 3), (9, 3)])
 def test_as_many_pictures_as_wanted_up_to_one_for_each_frame(tmp_path, wanted, given):
     path = write_clip(tmp_path / "clip.mp4", grey_frames(12))
-    (clip,) = decode_clips(path, [(0.0, 1.0)], num_frames=3, size=8, num_pictures=wanted)
+    (clip,) = decode_clips(path, [(0.0, 1.0)], num_frames=3, resizing=Resizing(8), num_pictures=wanted)
     assert len(clip.pictures) == given
 
 
@@ -211,7 +216,7 @@ def test_pictures_are_upright(tmp_path):
     picture = np.zeros((48, 96, 3), np.uint8)
     picture[:, :48] = 250
     path = write_clip(tmp_path / "turned.mp4", [picture] * 4, rotation=90)
-    (clip,) = decode_clips(path, [(0.0, 1.0)], num_frames=1, size=8, num_pictures=1, picture_size=40)
+    (clip,) = decode_clips(path, [(0.0, 1.0)], num_frames=1, resizing=Resizing(8), num_pictures=1, picture_size=40)
     assert clip.pictures[0].shape == (40, 20, 3)
     whole = read_frames(path, num_frames=1, size=8)[0].float().mean(dim=(0, 2))
     assert (whole[0] > whole[-1]) == (clip.pictures[0][:4].mean() > clip.pictures[0][-4:].mean())
@@ -220,7 +225,7 @@ def test_pictures_are_upright(tmp_path):
 @pytest.mark.parametrize(("width", "height"), [(1, 1000), (1000, 1), (1, 1), (65, 33)])
 def test_pictures_of_odd_sizes(tmp_path, width, height):
     path = write_clip(tmp_path / "odd.mov", grey_frames(4, width=width, height=height), codec="png", pix_fmt="rgb24")
-    (clip,) = decode_clips(path, [(0.0, 1.0)], num_frames=4, size=8, picture_size=32)
+    (clip,) = decode_clips(path, [(0.0, 1.0)], num_frames=4, resizing=Resizing(8), picture_size=32)
     assert [max(picture.shape[:2]) for picture in clip.pictures] == [32] * 4
     assert [round(float(picture.mean()) / 10) for picture in clip.pictures] == [0, 1, 2, 3]
 
@@ -229,7 +234,6 @@ def test_pictures_of_odd_sizes(tmp_path, width, height):
     ("spans", "arguments", "message"),
     [
         ([(0.0, 1.0)], {"num_frames": 0}, "num_frames is 0"),
-        ([(0.0, 1.0)], {"size": 0}, "size is 0"),
         ([(0.0, 1.0)], {"num_pictures": -1}, "num_pictures is -1"),
         ([(0.0, 1.0)], {"picture_size": 0}, "picture_size is 0"),
         ([(-2.0, 1.0)], {}, r"start_seconds is -2\.0"),
@@ -240,4 +244,4 @@ def test_pictures_of_odd_sizes(tmp_path, width, height):
 def test_arguments_out_of_range(tmp_path, spans, arguments, message):
     path = write_clip(tmp_path / "any.mp4", grey_frames(2))
     with pytest.raises(UsageError, match=message):
-        list(decode_clips(path, spans, **{"num_frames": 2, "size": 8, **arguments}))
+        list(decode_clips(path, spans, **{"num_frames": 2, "resizing": Resizing(8), **arguments}))

@@ -13,6 +13,7 @@ from clips import grey_frames, naive_square, write_clip
 from vop.errors import UsageError, VideoError
 from vop.video.colour import GROUND
 from vop.video.picture import FORMATS, is_animation, is_picture, picture_frames
+from vop.video.resizing import Resizing
 
 ORIENTATION = 0x0112
 
@@ -39,7 +40,7 @@ def write_claim(path: Path, width: int, height: int) -> Path:
 
 def test_prepared_as_frames_are(tmp_path):
     scene().save(tmp_path / "a.png")
-    frames = picture_frames(tmp_path / "a.png", num_frames=3, size=32)
+    frames = picture_frames(tmp_path / "a.png", num_frames=3, resizing=Resizing(32))
     assert frames.shape == (3, 3, 32, 32)
     assert frames.dtype == np.uint8
     assert all(np.array_equal(frame, frames[0]) for frame in frames)
@@ -49,7 +50,7 @@ def test_prepared_as_frames_are(tmp_path):
 
 def test_frames_can_be_changed_one_by_one(tmp_path):
     scene().save(tmp_path / "a.png")
-    frames = picture_frames(tmp_path / "a.png", num_frames=2, size=8)
+    frames = picture_frames(tmp_path / "a.png", num_frames=2, resizing=Resizing(8))
     frames[0] = 0
     assert frames[1].any()
 
@@ -59,7 +60,7 @@ def test_kinds(tmp_path, kind):
     path = tmp_path / "picture"
     scene().save(path, format=kind)
     assert is_picture(path)
-    red, _, blue = picture_frames(path, num_frames=1, size=30)[0].astype(float)
+    red, _, blue = picture_frames(path, num_frames=1, resizing=Resizing(30))[0].astype(float)
     assert red[:, :10].mean() > 150 > 50 > red[:, -10:].mean()
     assert blue[:, -10:].mean() > 150 > 50 > blue[:, :10].mean()
 
@@ -75,7 +76,9 @@ def test_upright_by_its_exif(tmp_path, orientation):
     exif[ORIENTATION] = orientation
     stored.save(tmp_path / "a.png", exif=exif)
     taken.save(tmp_path / "b.png")
-    upright, plain = (picture_frames(tmp_path / name, num_frames=1, size=20) for name in ("a.png", "b.png"))
+    upright, plain = (
+        picture_frames(tmp_path / name, num_frames=1, resizing=Resizing(20)) for name in ("a.png", "b.png")
+    )
     assert np.array_equal(upright, plain)
 
 
@@ -83,13 +86,13 @@ def test_upright_by_its_exif(tmp_path, orientation):
 def test_other_colours(tmp_path, mode):
     path = tmp_path / ("a.tiff" if mode == "CMYK" else "a.png")
     scene().convert(mode).save(path)
-    assert picture_frames(path, num_frames=1, size=16).shape == (1, 3, 16, 16)
+    assert picture_frames(path, num_frames=1, resizing=Resizing(16)).shape == (1, 3, 16, 16)
 
 
 def test_sixteen_bit_grey_keeps_its_shades(tmp_path):
     shades = np.linspace(0, 65535, 64).astype(np.uint16)
     Image.fromarray(np.tile(shades, (64, 1))).save(tmp_path / "a.png")
-    row = picture_frames(tmp_path / "a.png", num_frames=1, size=64)[0, 0, 5]
+    row = picture_frames(tmp_path / "a.png", num_frames=1, resizing=Resizing(64))[0, 0, 5]
     assert np.abs(row - shades / 257).max() <= 1
 
 
@@ -104,7 +107,7 @@ def show(path: Path) -> np.ndarray:
     """The whole picture as it is used: its middle row, int (w, 3)."""
     with Image.open(path) as image:
         size = min(image.size)
-    return picture_frames(path, num_frames=1, size=size)[0, :, size // 2].T.astype(int)
+    return picture_frames(path, num_frames=1, resizing=Resizing(size))[0, :, size // 2].T.astype(int)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +194,7 @@ def test_huge_claims_are_refused_unread(tmp_path, width, height):
             "" if width == height == 100_000 else f"{width} x {height} pixels, "
         )  # Pillow keeps the largest to itself
         with pytest.raises(VideoError, match=f"bomb.png.*claims {size}more than 64 megapixels"):
-            picture_frames(path, num_frames=1, size=8)
+            picture_frames(path, num_frames=1, resizing=Resizing(8))
 
 
 def test_damaged(tmp_path):
@@ -202,7 +205,7 @@ def test_damaged(tmp_path):
     for name in ("half.jpg", "thin.png"):
         assert is_picture(tmp_path / name)
         with pytest.raises(VideoError, match=f"{name}.*damaged"):
-            picture_frames(tmp_path / name, num_frames=1, size=8)
+            picture_frames(tmp_path / name, num_frames=1, resizing=Resizing(8))
 
 
 def test_no_picture(tmp_path):
@@ -213,15 +216,15 @@ def test_no_picture(tmp_path):
     for name in ("notes.jpg", "empty.png", "figure.eps", "clip.mp4"):
         assert not is_picture(tmp_path / name)
         with pytest.raises(VideoError, match=f"{name}.*not a supported picture.*JPEG"):
-            picture_frames(tmp_path / name, num_frames=1, size=8)
+            picture_frames(tmp_path / name, num_frames=1, resizing=Resizing(8))
         assert not is_animation(tmp_path / name)
     assert not is_picture(tmp_path / "gone.png")
     with pytest.raises(VideoError, match=r"gone\.png"):
-        picture_frames(tmp_path / "gone.png", num_frames=1, size=8)
+        picture_frames(tmp_path / "gone.png", num_frames=1, resizing=Resizing(8))
 
 
 def test_arguments(tmp_path):
     with pytest.raises(UsageError, match="num_frames is 0"):
-        picture_frames(tmp_path / "a.png", num_frames=0, size=8)
+        picture_frames(tmp_path / "a.png", num_frames=0, resizing=Resizing(8))
     with pytest.raises(UsageError, match="size is -1"):
-        picture_frames(tmp_path / "a.png", num_frames=1, size=-1)
+        picture_frames(tmp_path / "a.png", num_frames=1, resizing=Resizing(-1))

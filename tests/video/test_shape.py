@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from clips import naive_square
+from vop.video.resizing import Resizing
 from vop.video.shape import display_size, square, upright
 
 ONE = 65536
@@ -23,7 +24,7 @@ def test_square_against_pillow(height, width, size, kind):
     else:
         ramp = np.linspace(0, 255, width)[None, :, None] * np.linspace(0, 1, height)[:, None, None]
         pixels = (ramp * np.array([1, 0.5, 0.2])).astype(np.uint8)
-    ours = square(pixels, size=size)
+    ours = square(pixels, resizing=Resizing(size))
     assert ours.shape == (3, size, size)
     theirs = naive_square(Image.fromarray(pixels), size)
     difference = np.abs(ours.transpose(1, 2, 0).astype(int) - theirs)
@@ -33,7 +34,7 @@ def test_square_against_pillow(height, width, size, kind):
 
 def test_right_size_already_is_only_cropped():
     pixels = np.random.default_rng(0).integers(0, 256, (10, 16, 3)).astype(np.uint8)
-    assert np.array_equal(square(pixels, size=10), pixels[:, 3:13].transpose(2, 0, 1))
+    assert np.array_equal(square(pixels, resizing=Resizing(10)), pixels[:, 3:13].transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 5000), (5000, 1), (2, 1001), (1, 1)])
@@ -42,7 +43,7 @@ def test_of_extreme_shapes_only_the_middle_is_scaled(height, width):
     middle = 5 * min(height, width)
     pixels[max(height // 2 - middle, 0) : height // 2 + middle, max(width // 2 - middle, 0) : width // 2 + middle] = 200
     tracemalloc.start()
-    out = square(pixels, size=224)
+    out = square(pixels, resizing=Resizing(224))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert out.shape == (3, 224, 224)
@@ -56,7 +57,9 @@ def test_pixels_that_are_not_square_are_shown_in_their_shape(aspect):
     pixels = np.random.default_rng(0).integers(0, 256, (24, 30, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
     size = display_size(240, 192, aspect=aspect, matrix=None)
     first = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
-    difference = np.abs(square(pixels, size=96, aspect=aspect).transpose(1, 2, 0).astype(int) - naive_square(first, 96))
+    difference = np.abs(
+        square(pixels, resizing=Resizing(96), aspect=aspect).transpose(1, 2, 0).astype(int) - naive_square(first, 96)
+    )
     assert difference.mean() < 3
 
 

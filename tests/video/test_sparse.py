@@ -17,6 +17,7 @@ from vop.video import decode, source
 from vop.video.clip import Clip
 from vop.video.decode import VideoDecoder
 from vop.video.frames import decode_frames, read_frames, wanted_stamps
+from vop.video.resizing import Resizing
 
 RATE = 10
 FRAMES = 70
@@ -73,7 +74,7 @@ def clip(name: str) -> Path:
 def in_one_pass(name: str) -> tuple[list[int], dict[int, np.ndarray]]:
     """The stamps of all frames, and their pixels, decoded from the beginning to the end."""
     with VideoDecoder(clip(name)) as video:
-        converter = video.converter(size=16)
+        converter = video.converter(resizing=Resizing(16))
         return list(video.timeline.stamps), {stamp: converter.square(frame) for stamp, frame in video.shown()}
 
 
@@ -94,7 +95,9 @@ def test_the_same_bits_as_one_pass(name, from_file, span, num_frames):
         if from_file:
             patch.setattr(decode, "_HELD_BYTES", 0)
             patch.setattr(source, "_SEEK_BYTES", 0)
-        frames = decode_frames(clip(name), num_frames=num_frames, size=16, start_seconds=start, end_seconds=end)
+        frames = decode_frames(
+            clip(name), num_frames=num_frames, resizing=Resizing(16), start_seconds=start, end_seconds=end
+        )
     with VideoDecoder(clip(name)) as video:
         wanted = wanted_stamps(clip(name), video.timeline, Clip(start, end), num_frames=num_frames)
     for stamp, frame in zip(wanted, frames, strict=True):
@@ -117,10 +120,10 @@ def test_one_pass_is_what_pyav_decodes(name):
 def test_moments_of_long_mp4_files_are_looked_up(name, span, num_frames):
     start = span[0] * FRAMES / RATE
     clip_of = {"start_seconds": start, "end_seconds": None if span[1] is None else start + span[1] * FRAMES / RATE}
-    expected = decode_frames(clip(name), num_frames=num_frames, size=16, **clip_of)
+    expected = decode_frames(clip(name), num_frames=num_frames, resizing=Resizing(16), **clip_of)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(source, "FEW_PACKETS", 2)
-        found = decode_frames(clip(name), num_frames=num_frames, size=16, **clip_of)
+        found = decode_frames(clip(name), num_frames=num_frames, resizing=Resizing(16), **clip_of)
     assert np.array_equal(found, expected)
 
 

@@ -15,6 +15,7 @@ import vop
 from clips import grey_frames, numbers, write_clip
 from vop.errors import UsageError, VideoError
 from vop.video.decode import VideoDecoder
+from vop.video.resizing import Resizing
 
 
 def write_tracks(path: Path, *tracks: dict) -> Path:
@@ -90,7 +91,7 @@ def test_pixels_that_are_not_square(tmp_path, aspect, suffix):
     info = vop.probe(path)
     assert info.width / info.height == pytest.approx(72 * aspect / 96, rel=0.01)
     with VideoDecoder(path) as video:
-        converter = video.converter(size=48, picture_size=160)
+        converter = video.converter(resizing=Resizing(48), picture_size=160)
         _, frame = next(video.nearest(video.timeline.stamps[:1]))
         height, width, _ = converter.picture(frame).shape
     assert width / height == pytest.approx(72 * aspect / 96, rel=0.03)

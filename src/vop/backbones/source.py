@@ -34,10 +34,17 @@ FAMILIES: Registry[type[Family]] = Registry(
     "model_type",
     {
         "clip": "vop.backbones.clip.family:ClipFamily",
+        "metaclip_2": "vop.backbones.metaclip2.family:MetaClip2Family",
+        "siglip": "vop.backbones.siglip.family:SiglipFamily",
         "open_clip": "vop.backbones.open_clip.family:OpenClipFamily",
     },
     group="vop.families",
 )
+# Families that are not supported, by their `model_type`, and what to use instead.
+UNSUPPORTED = {
+    "siglip2": "SigLIP 2 in its NaFlex variant, for images of any shape, is not supported: use a checkpoint of a fixed "
+    "resolution, such as google/siglip2-base-patch16-224 or google/siglip2-so400m-patch14-384",
+}
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 # The files to download from a hub, and patterns of weight files; the first pattern that matches is downloaded.
 _WANTED = (
@@ -266,6 +273,8 @@ def _family_of(folder: Path) -> tuple[Family, Path]:
             return FAMILIES.find("open_clip")(), folder / OPEN_CLIP_CONFIG
         if not path.exists():
             raise VopError(f"{folder}: config.json and {OPEN_CLIP_CONFIG} are missing: this is not a backbone's folder")
+        if kind in UNSUPPORTED:
+            raise VopError(f"{path}: model_type is {kind!r}: {UNSUPPORTED[kind]}")
         raise VopError(f"{path}: {unknown_name('model_type', str(kind), FAMILIES.names())}")
     return FAMILIES.find(kind)(), path
 

@@ -24,7 +24,7 @@ from vop.errors import VopError, unknown_name
 from vop.utils.files import check_file
 from vop.utils.parsing import read_json_object
 
-MAX_BYTES = 64 * 2**20  # CLIP's tokenizer.json has 2 MB, one of 256,000 words 34 MB
+MAX_BYTES = 128 * 2**20  # CLIP's tokenizer.json has 2 MB, one of 256,000 words 34 MB, one of 900,000 about twice that
 _FILES = (*VOCABULARIES, "tokenizer_config.json", "merges.txt", "special_tokens_map.json")
 
 
@@ -45,6 +45,7 @@ class Tokenizer:
         cleaning: str = "openai",
         ends: bool = True,
         pad_token_id: int | None = None,
+        pad_token: str | None = None,
     ) -> None:
         """Read the vocabulary in `folder`.
 
@@ -52,7 +53,9 @@ class Tokenizer:
             sizes: the text tower's. All ids must be below `vocab_size`, the rows of the token embedding.
             cleaning: the family's cleaning. The folder's tokenizer_config.json takes precedence.
             ends: whether the vocabulary adds an end mark to a text.
-            pad_token_id: the padding token; by default the end mark.
+            pad_token_id: the padding token; by default `pad_token`.
+            pad_token: the padding token's text. By default the one that tokenizer.json pads with if captions have a
+                fixed length, since padding is then part of the input; otherwise the end mark.
 
         Raises:
             VopError: the vocabulary is damaged, or belongs to another model.
@@ -75,12 +78,23 @@ class Tokenizer:
             raise unknown_name("text cleaning", self.cleaning, CLEANING)
         if self.cleaning == "openai":
             self._rules.normalizer = tokenizers.normalizers.Sequence([])
+        padding = self._rules.padding
         self._rules.no_truncation()
         self._rules.no_padding()
         marks = self._rules.encode("").ids
         if not marks and (ends or sizes.marks):
             raise VopError(f"{folder}: tokenizer.json adds no start and end marks; fetch or convert it again")
         self.end_token_id = marks[-1] if ends else None
+        if pad_token_id is None and pad_token is not None:
+            pad_token_id = self._rules.token_to_id(pad_token)
+        if pad_token_id is None and sizes.fixed_length:
+            if pad_token is not None or padding is None:
+                raise VopError(
+                    f"{folder}: captions are padded to a fixed length, but "
+                    + (f"its vocabulary has no {pad_token!r}" if pad_token else "no file names the padding token")
+                    + ': add it to tokenizer_config.json as "pad_token"'
+                )
+            pad_token_id = padding["pad_id"]
         self.pad_token_id = pad_token_id if pad_token_id is not None else marks[-1]
         self._fixed_length = sizes.fixed_length
 
@@ -129,21 +143,21 @@ def fixed(text: str) -> str:
 CLEANING: dict[str, Callable[[str], str]] = {
     "openai": clean,
     "canonicalize": canonicalize,
-    "lower": str.lower,
+    "lower": tokenizers.normalizers.Lowercase().normalize_str,
     "fixed": fixed,
     "fixed-canonicalize": lambda text: canonicalize(fixed(text)),
     "none": str,
 }
 
 
-def pad_token_id(folder: Path) -> int | None:
-    """Return the id of the padding that a folder's tokenizer_config.json or special_tokens_map.json names."""
+def pad_token(folder: Path) -> str | None:
+    """Return the padding token that a folder's tokenizer_config.json or special_tokens_map.json names."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         config = read_json_object(folder / name, remedy="fetch the folder again") if (folder / name).exists() else {}
         token = config.get("pad_token")
         token = token.get("content") if isinstance(token, dict) else token
         if isinstance(token, str):
-            return _read_rules(folder).token_to_id(token)
+            return token
     return None
 
 

@@ -106,6 +106,7 @@ _RECIPE_HELP = {
     "weight_decay": "Weight decay of AdamW",
     "warmup": "Fraction of the steps in which the learning rate rises",
     "max_grad_norm": "Norm to which gradients are clipped",
+    "loss": "Loss: infonce, sigmoid, or auto for the one that the backbone was trained with",
     "seed": "Seed of the prompts' initial values and of the order of the pairs",
     "precision": "Precision of the frozen weights and the activations: auto, bf16 or fp32",
     "validation": "Fraction of the training videos to hold out for choosing the epoch, if the data has no validation "

@@ -9,6 +9,7 @@ from vop.cli.common import add_table_options, load_data, print_json, say, warn_s
 from vop.utils import progress
 from vop.utils.text import count
 from vop.video.clip import DISPLAY, check_aspect
+from vop.video.resizing import Resizing
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -41,10 +42,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     cache.add_argument("--num-frames", type=int, default=12, help="Number of frames per video (default: 12).")
     cache.add_argument(
+        "--backbone",
+        help="The backbone that the frames are for; it decides how they are resized (default: OpenAI's CLIP).",
+    )
+    cache.add_argument(
         "--size",
         type=int,
-        default=224,
-        help="Height and width of frames in pixels: 224 (default) for OpenAI's CLIP, 48 for mini.",
+        help="Height and width of frames in pixels (default: the backbone's, or 224, as for OpenAI's CLIP).",
     )
     cache.add_argument(
         "--aspect", default=DISPLAY, help="Shape of frames: display (default) or stored. Use the same in training."
@@ -80,7 +84,8 @@ def run_cache(arguments: argparse.Namespace) -> int:
     from vop.datasets.validation import cache_dataset
 
     dataset = load_data(arguments.spec, arguments)
-    store = FrameStore(arguments.num_frames, arguments.size, cache=arguments.out, aspect=arguments.aspect)
+    resizing = _resizing(arguments.backbone, arguments.size)
+    store = FrameStore(arguments.num_frames, resizing, cache=arguments.out, aspect=arguments.aspect)
     with progress.show() as show:
         report = cache_dataset(dataset, store, progress=progress.stage(show, "decoding"))
     if arguments.json:
@@ -89,3 +94,13 @@ def run_cache(arguments: argparse.Namespace) -> int:
         say(f"{report.decoded:,} decoded, {report.reused:,} already in the cache, {len(report.failed):,} failed")
     warn_skipped(report.failed)
     return 1 if report.failed else 0
+
+
+def _resizing(backbone: str | None, size: int | None) -> Resizing:
+    """How a frame becomes a square for a backbone, by default as for OpenAI's CLIP."""
+    if backbone is None:
+        return Resizing() if size is None else Resizing(size)
+    from vop.backbones import find_backbone
+
+    found = find_backbone(backbone)
+    return found.resizing if size is None else found.with_image_size(size).resizing

@@ -1,4 +1,4 @@
-"""`vop index`: indexes folders of videos into a searchable library."""
+"""`vop index`: index folders of videos into a searchable library."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vop.search.results import LibraryStatus
     from vop.search.sync.report import IndexPreview, IndexReport
 
-_SHOWN = 10  # paths of a long list
+_SHOWN = 10  # paths shown of a long list
 
 
 class WorkOptions(TypedDict):
@@ -110,7 +110,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def add_work_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of commands that decode and embed; `work_options` reads them."""
+    """Add the options of commands that decode and embed; `work_options` reads them."""
     parser.add_argument(
         "--precision", default="auto", help="Precision of new embeddings: auto (default), bf16 or fp32."
     )
@@ -151,7 +151,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     again = command_line("index", arguments.library, *arguments.paths, "--prune")
     warn(
-        f"vop: nothing was removed: {count('video', len(report.unconfirmed))} would be a large part of the "
+        f"vop: nothing was removed, because {count('video', len(report.unconfirmed))} would be a large part of the "
         f"library. To list them: {again} --dry-run; to remove them: {again} --yes"
     )
     return 2
@@ -181,7 +181,7 @@ def _index(arguments: argparse.Namespace, *, yes: bool) -> IndexReport:
 
 
 def _segmentation(arguments: argparse.Namespace) -> SegmentationConfig | None:
-    """Returns the segmentation that the options give, or None."""
+    """Return the segmentation that the options give, or None."""
     from vop.search.manifest import SegmentationConfig
 
     options = {"by": arguments.segment, "window_seconds": arguments.window, "overlap_seconds": arguments.overlap}
@@ -190,7 +190,7 @@ def _segmentation(arguments: argparse.Namespace) -> SegmentationConfig | None:
 
 
 def _confirm(paths: Sequence[str]) -> bool:
-    """Asks the user whether to remove videos. Returns False if there is no terminal to ask on."""
+    """Ask the user whether to remove videos. Return False if there is no terminal."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     warn("\n".join(first_few(paths, most=_SHOWN)))
@@ -231,7 +231,7 @@ def print_report(report: IndexReport, library: Path, paths: Sequence[Path]) -> N
 
 
 def _print_missing(report: IndexReport, library: Path, paths: Sequence[Path]) -> None:
-    """Prints which videos were removed or can be removed, with the commands for it."""
+    """Print which videos were removed or can be removed, with the commands for it."""
     from vop.search.removed import KEPT_DAYS
 
     prune = command_line("index", library, *paths, "--prune")
@@ -252,7 +252,7 @@ def _print_missing(report: IndexReport, library: Path, paths: Sequence[Path]) ->
 
 
 def print_failures(counts: IndexReport | LibraryStatus, library: Path | None) -> None:
-    """Prints the number of files that could not be indexed completely and, given the library, how to list them."""
+    """Print the number of files that could not be indexed completely and, given the library, how to list them."""
     kinds = []
     if counts.unreadable:
         kinds.append(f"{counts.unreadable:,} unreadable")
@@ -278,12 +278,12 @@ def _preview(arguments: argparse.Namespace) -> None:
 def _print_preview(found: IndexPreview, *, prune: bool) -> None:
     pruned = "would be removed" if prune else "--prune would remove them"
     groups = {
-        "new or unreadable so far, would be read": found.new,
+        "new or unreadable before, would be read": found.new,
         "changed, would be read again": found.changed,
         "moved": [f"{before} -> {path}" for before, path in found.moved],
         f"deleted, {pruned}": found.deleted,
         f"excluded, {pruned}": found.excluded,
-        "unavailable, would be left alone": found.unavailable,
+        "unavailable, would stay in the library": found.unavailable,
         "given paths that cannot be indexed": list(found.missing),
     }
     for title, paths in groups.items():

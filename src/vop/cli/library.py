@@ -1,4 +1,4 @@
-"""`vop library`: shows and changes a library's content, and moves it to another model."""
+"""`vop library`: show and change a library's content, and move it to another model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vop search`: finds moments by sentences, a video or a picture."""
+"""`vop search`: find moments by sentences, a video or a picture."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    # Imported modules are never garbage. Looking for some among them takes a sixth of the time to the first result.
+    # Imported modules are never garbage; scanning them would take a sixth of the time to the first result.
     gc.disable()
     try:
         _search(arguments)
@@ -102,7 +102,9 @@ def _search(arguments: argparse.Namespace) -> None:
     )
     filters = {option.name: getattr(arguments, option.name) for option in FILTERS}
     if not 0 <= number < len(library.models):
-        raise UsageError(f"--use {arguments.use}: the library has {count('model', len(library.models))}, from 1 on")
+        raise UsageError(
+            f"--use {arguments.use}: the library has {count('model', len(library.models))}, numbered from 1"
+        )
     Filters(**filters).sql(library.columns)  # fails early, before PyTorch is imported
     use_device_options(arguments)
     if arguments.captions and isinstance(query, Example):
@@ -118,7 +120,7 @@ def _search(arguments: argparse.Namespace) -> None:
 
 
 def _query(arguments: argparse.Namespace) -> Example | list[Sentence]:
-    """Builds the query from the options.
+    """Build the query from the options.
 
     Raises:
         UsageError: the options contradict each other, or a value is not allowed.
@@ -160,7 +162,7 @@ def _sentences(arguments: argparse.Namespace) -> list[Sentence]:
 
 
 def _folder(folder: str | None) -> str | Path | None:
-    """Returns a Path for a folder that starts with `.` or `..`. Any other name matches anywhere in a file's path."""
+    """Return a Path for a folder that starts with `.` or `..`. Any other name matches anywhere in a file's path."""
     return Path(folder) if folder and folder.split("/")[0] in (".", "..") else folder
 
 
@@ -199,7 +201,7 @@ def _why_nothing(library: Library) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Formats seconds as 1:02:03.4."""
+    """Format seconds as 1:02:03.4."""
     minutes, rest = divmod(round(seconds, 1), 60)
     hours, minutes = divmod(int(minutes), 60)
     return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"

@@ -23,6 +23,7 @@ from vop.utils.files import atomic_write
 from vop.video.clip import DECODER_VERSION, DISPLAY, check_frames
 from vop.video.frames import decode_frames
 from vop.video.isolated import DecodingProcesses
+from vop.video.resizing import Resizing
 
 if TYPE_CHECKING:
     import torch
@@ -43,18 +44,18 @@ class FrameStore:
     A cache file is checked when it is read, and replaced if it is damaged.
 
     Attributes:
-        aspect: as for `decode_frames`.
+        resizing, aspect: as for `decode_frames`.
         processes: the processes that decode the videos; None decodes in this process. See `isolated`.
     """
 
     num_frames: int
-    size: int
+    resizing: Resizing
     cache: Path | None = None
     aspect: str = DISPLAY
     processes: DecodingProcesses | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_frames(self.num_frames, self.size)
+        check_frames(self.num_frames, self.resizing)
 
     @contextmanager
     def isolated(self) -> Iterator[FrameStore]:
@@ -92,9 +93,12 @@ class FrameStore:
             state = path.stat()
         except OSError as error:
             raise VideoError(video.path, "the file does not exist") from error
-        identity = [str(path), state.st_size, state.st_mtime_ns, self.num_frames, self.size, DECODER_VERSION]
+        settings = self.num_frames, self.resizing.size, DECODER_VERSION
+        identity: list[object] = [str(path), state.st_size, state.st_mtime_ns, *settings]
         if self.aspect != DISPLAY:
             identity.append(self.aspect)
+        if different := self.resizing.differences():
+            identity.append(different)
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
         return Path(self.cache) / key[:2] / f"{key[2:40]}.safetensors"
 
@@ -103,11 +107,12 @@ class FrameStore:
         return self.cache is not None and self._read(self.cache_path(video)) is not None
 
     def _decode(self, video: Video) -> NDArray[np.uint8]:
-        decode = partial(decode_frames, num_frames=self.num_frames, size=self.size, aspect=self.aspect)
+        decode = partial(decode_frames, num_frames=self.num_frames, resizing=self.resizing, aspect=self.aspect)
         return decode(video.path) if self.processes is None else self.processes.call(decode, video.path)
 
     def _read(self, path: Path) -> NDArray[np.uint8] | None:
-        return read_frames(path, shape=(self.num_frames, 3, self.size, self.size))
+        size = self.resizing.size
+        return read_frames(path, shape=(self.num_frames, 3, size, size))
 
 
 def read_frames(path: Path, *, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:

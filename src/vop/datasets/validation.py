@@ -23,6 +23,7 @@ from vop.utils.threads import free_cores
 from vop.video.ahead import map_ahead
 from vop.video.frames import check_timeline
 from vop.video.isolated import DecodingProcesses
+from vop.video.resizing import Resizing
 
 Result = TypeVar("Result")
 ON_BAD_VIDEO = ("skip", "fail")
@@ -99,7 +100,7 @@ def check_dataset(
         decode: decode each file as training would. Otherwise its packets are read, which is many times faster and
             finds everything but damage inside the pictures.
     """
-    with FrameStore(num_frames=num_frames, size=32).isolated() as store:
+    with FrameStore(num_frames, Resizing(32)).isolated() as store:
         work = _touch(store) if decode or store.processes is None else partial(_read_through, store.processes)
         bad = _bad(_run(dataset.videos, work, workers=workers, progress=progress))
     return CheckReport(

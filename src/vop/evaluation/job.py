@@ -83,7 +83,7 @@ def evaluate(
     if "train" in data.splits and ranked.name != "train" and bank_videos:
         bank = _sample(data.split("train"), bank_videos)
     aspect = aspect or str(model.card.get("aspect", DISPLAY))
-    with FrameStore(model.num_frames, model.image_size, cache=cache, aspect=aspect).isolated() as store:
+    with FrameStore(model.num_frames, model.resizing, cache=cache, aspect=aspect).isolated() as store:
         report = evaluate_split(
             model,
             ranked,

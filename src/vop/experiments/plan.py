@@ -15,7 +15,7 @@ from typing import Any
 from vop.backbones.sizes import Sizes
 from vop.errors import UsageError, VopError, unknown_name
 from vop.heads import MEAN
-from vop.training.recipe import PAPER_EPOCHS, TUNED, Recipe
+from vop.training.recipe import AUTO, PAPER_EPOCHS, TUNED, Recipe
 
 # Recipe fields that do not change results.
 FREE = ("if_worse", "workers", "checkpoint_seconds", "on_bad_video", "seed", "learning_rate")
@@ -160,6 +160,8 @@ class Plan:
             backbone: the content hash.
         """
         recipe = {name: value for name, value in asdict(self.recipe).items() if name not in FREE}
+        if self.recipe.loss == AUTO:  # follows from the backbone; so experiments of earlier versions can be continued
+            del recipe["loss"]
         search = None if self.search is None else asdict(self.search)
         rate = self.recipe.learning_rate if self.search is None else None
         frames = sorted({arm.settings.get("num_frames", 12) for arm in self.arms})

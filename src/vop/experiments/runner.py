@@ -33,6 +33,7 @@ from vop.utils.files import atomic_write, read_file
 from vop.utils.parsing import parse_json
 from vop.utils.progress import Progress, silent, stage
 from vop.utils.text import count, on_one_line
+from vop.video.resizing import Resizing
 
 MANIFEST, LOCK, REPLACED = "study.json", ".lock", "replaced"
 
@@ -64,11 +65,11 @@ def run_experiment(
     """
     if jobs < 1:
         raise UsageError(f"jobs is {jobs}; give 1 or more")
-    num_frames, image_size = check(plan, dataset, out)
+    num_frames, resizing = check(plan, dataset, out)
     with _locked(out):
         _write_manifest(plan, dataset, out)
         cache = cache or out / "cache"
-        store = FrameStore(num_frames, image_size, cache=cache, aspect=plan.recipe.aspect)
+        store = FrameStore(num_frames, resizing, cache=cache, aspect=plan.recipe.aspect)
         failed = cache_dataset(dataset, store, progress=stage(progress, "decoding")).failed
         _refuse_bad_videos(plan, failed)
         data = _readable_fingerprints(dataset, failed)
@@ -90,14 +91,14 @@ def _parameters(plan: Plan) -> dict[str, Parameters]:
     }
 
 
-def check(plan: Plan, dataset: Dataset, out: Path, *, rerun: Sequence[str] = ()) -> tuple[int, int]:
+def check(plan: Plan, dataset: Dataset, out: Path, *, rerun: Sequence[str] = ()) -> tuple[int, Resizing]:
     """Check that the experiment can run in `out`, without changing anything.
 
     Args:
         rerun: arms or methods whose results `move_replaced` will move.
 
     Returns:
-        the number of frames per video, and their side in pixels.
+        the number of frames per video, and how each becomes a square.
 
     Raises:
         UsageError: a method, setting or split does not exist, or `out` is not an experiment's folder.
@@ -113,7 +114,7 @@ def check(plan: Plan, dataset: Dataset, out: Path, *, rerun: Sequence[str] = ())
     return frames
 
 
-def check_plan(plan: Plan) -> tuple[int, int]:
+def check_plan(plan: Plan) -> tuple[int, Resizing]:
     """Run the checks that need no data, before data is rendered or downloaded.
 
     Raises:
@@ -138,8 +139,9 @@ def check_plan(plan: Plan) -> tuple[int, int]:
         raise UsageError(
             f"the arms use {' and '.join(map(str, sorted(frames)))} frames per video; give all arms the same number"
         )
-    needed_vocabulary(find_backbone(plan.backbone))
-    return frames.pop(), sizes.vision.image_size
+    backbone = find_backbone(plan.backbone)
+    needed_vocabulary(backbone)
+    return frames.pop(), backbone.resizing
 
 
 def _write_manifest(plan: Plan, dataset: Dataset, out: Path) -> None:

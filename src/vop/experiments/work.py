@@ -138,7 +138,7 @@ def _search(job: Job, progress: Progress) -> SearchRecord:
     plan, arm, search = job.plan, job.arm, job.plan.search
     assert search is not None, "the plan has a learning rate"
     model = _model(job)
-    store = FrameStore(model.num_frames, model.image_size, cache=job.cache, aspect=job.plan.recipe.aspect)
+    store = FrameStore(model.num_frames, model.resizing, cache=job.cache, aspect=job.plan.recipe.aspect)
     splits, validation, _ = readable_splits(job.dataset, plan.recipe, store, progress)
     part = part_of(splits, search, plan.recipe)
     tried = 0
@@ -167,7 +167,7 @@ def _train_and_rank(job: Job, progress: Progress) -> RunRecord:
     _reset_peak()
     model, history = _trained(job, progress)
     split = job.dataset.split(job.plan.split)
-    store = FrameStore(model.num_frames, model.image_size, cache=job.cache, aspect=job.plan.recipe.aspect)
+    store = FrameStore(model.num_frames, model.resizing, cache=job.cache, aspect=job.plan.recipe.aspect)
     embedded = embed_split(
         model, split, store, batch_size=EMBED_BATCH, on_bad_video=job.plan.recipe.on_bad_video, progress=progress
     )

@@ -263,7 +263,7 @@ class TextVideoModel(nn.Module):
         Raises:
             VideoError: none of a file's frames can be decoded.
         """
-        from vop.video.frames import read_frames  # imports PyAV, which is slow
+        from vop.video.frames import decode_frames  # imports PyAV, which is slow
 
         self.check_independent()
         if isinstance(paths, str | Path):
@@ -271,8 +271,8 @@ class TextVideoModel(nn.Module):
         parts = []
         for start in range(0, len(paths), batch_size):
             batch = paths[start : start + batch_size]
-            frames = [read_frames(path, num_frames=self.num_frames, size=self.image_size) for path in batch]
-            parts.append(self._encode(torch.stack(frames)))
+            frames = [decode_frames(path, num_frames=self.num_frames, resizing=self.resizing) for path in batch]
+            parts.append(self._encode(torch.from_numpy(np.stack(frames))))
         return torch.cat(parts) if parts else self._nothing()
 
     def encode_frames(self, frames: Tensor | np.ndarray[Any, Any], *, batch_size: int = 8) -> Tensor:
@@ -280,7 +280,7 @@ class TextVideoModel(nn.Module):
 
         Args:
             frames: RGB values from 0 to 255, uint8 (n, f, height, width, 3) or (n, f, 3, height, width), of any size.
-                They are resized and cropped like in `vop.read_frames`. Methods with tables of frame positions require
+                They are resized like in `encode_video`. Methods with tables of frame positions require
                 f = `num_frames`.
 
         Raises:
@@ -305,14 +305,14 @@ class TextVideoModel(nn.Module):
         return torch.cat(parts) if len(frames) else self._nothing()
 
     def _resized(self, frames: Tensor) -> Tensor:
-        """Resize uint8 frames (n, f, 3, h, w) to the backbone's size, like `vop.read_frames`."""
+        """Resize uint8 frames (n, f, 3, h, w) to squares for the backbone, like `vop.read_frames`."""
         from vop.video.shape import square
 
-        size = self.image_size
+        size = self.resizing.size
         if frames.shape[-2:] == (size, size):
             return frames
         pictures = frames.flatten(0, 1).permute(0, 2, 3, 1).cpu().numpy()
-        squares = [torch.from_numpy(square(picture, size=size)) for picture in pictures]
+        squares = [torch.from_numpy(square(picture, resizing=self.resizing)) for picture in pictures]
         return torch.stack(squares).unflatten(0, frames.shape[:2])
 
     @torch.no_grad()

@@ -1,10 +1,10 @@
 """Checksums of a library's files, which detect damage by a disk or a copy.
 
-`checksums.json` has a checksum of each file of the database, so that every changed bit is found; `library.json` has
-its own. Each row has a checksum, too (`vop.search.schema`). It shows which video is damaged, even after rows were
-rewritten to another file. `checksums.json` also keeps copies of the small files without which nothing can be read
-(`library.json`, the newest manifest of each table, and the lists of deleted rows), and of the list of failures, which
-could otherwise be restored only by reading every video.
+`checksums.json` has a checksum of each file of the database, so that any changed bit is detected; `library.json`
+contains its own checksum. Each row has a checksum too (`vop.search.schema`). It shows which video is damaged, even
+after rows were copied to another file. `checksums.json` also keeps copies of the small files without which nothing can
+be read (`library.json`, the newest manifest of each table, and the lists of deleted rows), and of the list of failures,
+which could otherwise be restored only by reading every video.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Seal:
 
     Attributes:
         files: SHA-256 by path below the library's folder.
-        copies: the content of some, in base64.
+        copies: the content of some of the files, in base64.
     """
 
     files: dict[str, str] = field(default_factory=dict)
@@ -93,7 +93,7 @@ def digest(path: Path) -> str:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    """Return the files of the database."""
+    """Yield the files of the database."""
     for path in (folder / DATABASE).rglob("*"):
         if path.is_file() and path.name != _HINT:
             yield path.relative_to(folder).as_posix()

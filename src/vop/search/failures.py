@@ -1,4 +1,4 @@
-"""The files that are not, or only in part, in a library: a table beside that of the segments."""
+"""The files that are not, or only in part, in a library: a table beside the table of segments."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Failure(FileFailure):
     """A file that is not, or only in part, in the library.
 
     Attributes:
-        kind: "unreadable", "partial" (some of its segments are damaged) or "duplicate" (of a file that is there).
-        size, mtime_ns: of the file; 0 where they are not known.
-        seen_at: ISO 8601.
+        kind: "unreadable", "partial" (some of its segments are damaged) or "duplicate" (of a file in the library).
+        size, mtime_ns: size and modification time of the file; 0 if unknown.
+        seen_at: time of the failure, ISO 8601.
     """
 
     size: int
@@ -48,7 +48,7 @@ class Failure(FileFailure):
     seen_at: str
 
     def to_dict(self) -> dict[str, str | int]:
-        """The columns of the table."""
+        """Return the values of the table's columns."""
         return {name: getattr(self, name) for name in SCHEMA.names}
 
 
@@ -60,23 +60,23 @@ def failure(
     size: int = 0,
     mtime_ns: int = 0,
 ) -> Failure:
-    """A failure seen at the time of the call; bytes of the path that are not UTF-8 are written as escapes."""
+    """Create a failure that is seen at the time of the call. Bytes of the path that are not UTF-8 become escapes."""
     seen_at = datetime.now(UTC).isoformat(timespec="seconds")
     stored = os.fsencode(path).decode("utf-8", "backslashreplace")
     return Failure(path=stored, kind=kind, reason=reason, size=size, mtime_ns=mtime_ns, seen_at=seen_at)
 
 
 def read(table: Table) -> list[Failure]:
-    """All failures, by path."""
+    """Return all failures, sorted by path."""
     rows = table.search().select(SCHEMA.names).to_arrow().to_pylist()
     return sorted((Failure(**row) for row in rows), key=lambda failed: failed.path)
 
 
-def write(table: Table, failed: Sequence[Failure], *, no_longer: Iterable[str] = ()) -> None:
-    """Add failures to the list, replacing earlier ones of the same files, and remove those of `no_longer`."""
+def write(table: Table, failed: Sequence[Failure], *, remove: Iterable[str] = ()) -> None:
+    """Add failures to the list, replacing earlier ones of the same files, and remove the files in `remove` from it."""
     if failed:
         by_path = {one.path: one.to_dict() for one in failed}
         rows = pa.Table.from_pylist(list(by_path.values()), schema=SCHEMA)
         # In one commit: a kill loses neither the old entries nor the new ones.
         table.merge_insert("path").when_matched_update_all().when_not_matched_insert_all().execute(rows)
-    delete_paths(table, set(no_longer) - {one.path for one in failed})
+    delete_paths(table, set(remove) - {one.path for one in failed})

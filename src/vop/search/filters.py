@@ -1,6 +1,6 @@
-"""Search filters, and their SQL, which the database evaluates before it looks for neighbours.
+"""Search filters, and their SQL, which the database applies before it searches for neighbours.
 
-The command's options, the API's parameters and the documentation's table follow from `FILTERS`.
+`FILTERS` defines the command's options, the API's parameters and the documentation's table.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class FilterOption:
     """The description of a filter for users: an option of `vop search`, a parameter of the API, a field of the page.
 
     Attributes:
-        name: of the parameter; `option` is that of the command line.
+        name: name of the parameter; `option` is the name on the command line.
         kind: "text", "seconds", "date", or "condition"; only a condition can be given several times.
-        metavar: stands for the value in the command's help.
+        metavar: placeholder for the value in the command's help.
         help: one sentence in plain text.
-        label: short, for a form.
+        label: short label for a form.
         placeholder: an example of a value.
     """
 
@@ -69,9 +69,9 @@ def _filter(default: Sequence[str] | None = None, **shown: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """The conditions that videos in a search must meet, all of them. None, "" and () stand for no condition.
+    """The conditions that videos in a search must meet, all of them. None, "" and () mean no condition.
 
-    Names are the same however Unicode spells them; see `vop.utils.names`. Dates are local time where they have no zone.
+    Names match in any Unicode form; see `vop.utils.names`. A date without a time zone is local time.
     """
 
     folder: str | None = _filter(
@@ -128,7 +128,7 @@ class Filters:
     )
 
     def sql(self, columns: Sequence[str]) -> str | None:
-        """The condition for a library with these columns of metadata; None if every video may be found.
+        """Return the condition for a library with these columns of metadata; None if every video may be found.
 
         Raises:
             UsageError: a value is not allowed, or a column is unknown.
@@ -171,12 +171,12 @@ def _name(name: str | None) -> str | None:
 
 
 def _has_spellings(text: str) -> bool:
-    """Whether names that are the same can be stored differently."""
+    """Whether a text has more than one Unicode form."""
     return any(len(spellings(letter)) > 1 for letter in letters(text))
 
 
 def _pattern(text: str) -> str:
-    """A regular expression for every way to spell a text."""
+    """Return a regular expression for every way to spell a text."""
     return "".join(f"(?:{'|'.join(map(re.escape, spellings(letter)))})" for letter in letters(text))
 
 
@@ -184,7 +184,7 @@ def _seconds(name: str, operator: str, value: float | None) -> str | None:
     if value is None:
         return None
     if not (math.isfinite(value) and value >= 0):
-        raise UsageError(f"{name} is {value}; it is a number of seconds, 0 or more")
+        raise UsageError(f"{name} is {value}; it must be a number of seconds, 0 or more")
     return f"duration_seconds {operator} {float(value)!r}"
 
 
@@ -193,7 +193,7 @@ def _date(name: str, operator: str, value: str | None) -> str | None:
         return None
     day = f"{value}-01-01"[:10] if _YEAR_OR_MONTH.fullmatch(value) else value
     try:
-        moment = datetime.fromisoformat(day).astimezone(UTC)  # without a zone it is the owner's
+        moment = datetime.fromisoformat(day).astimezone(UTC)  # local time if it has no zone
     except (ValueError, OverflowError):
         raise UsageError(
             f"{name} is {value!r}; write a date as 2024-07-01, 2024-07-01T18:30, 2024-07 or 2024"
@@ -226,19 +226,17 @@ def _metadata(condition: str, columns: Sequence[str]) -> str:
 
 
 def _own_column(name: str, columns: Sequence[str]) -> str:
-    """The library's name of a column; libraries of earlier versions may have it decomposed."""
+    """Return the library's name of a column; libraries of earlier versions may have it decomposed."""
     own = {nfc(column): column for column in columns} | {column: column for column in columns}
     if not own:
-        raise UsageError(
-            f"{name!r}: the library has no metadata to filter by; give it some: vop index … --metadata FILE"
-        )
+        raise UsageError(f"{name!r}: the library has no metadata to filter by; add some: vop index … --metadata FILE")
     if nfc(name) not in own:
         raise unknown_name("column", name, columns)
     return own[nfc(name)]
 
 
 def _forms(value: str) -> list[str]:
-    """A value as SQL, in each form that a table may contain: composed, or as an earlier version read it."""
+    """Return a value as SQL in each Unicode form that a table may contain: NFC, NFD and as it is given."""
     forms = dict.fromkeys([nfc(value), unicodedata.normalize("NFD", value), value])
     return [quoted(form) for form in forms]
 
@@ -252,15 +250,15 @@ def _number(text: str) -> float | None:
 
 
 def quoted(text: str) -> str:
-    """A text as an SQL literal.
+    """Return a text as an SQL literal.
 
     Raises:
-        UsageError: it is not valid Unicode, so that nothing in a library can be equal to it.
+        UsageError: the text is not valid Unicode.
     """
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise UsageError(f"{text!r} is not valid Unicode, as everything in a library is") from None
+        raise UsageError(f"{text!r} is not valid Unicode; write it in UTF-8") from None
     return "'" + text.replace("'", "''") + "'"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from vop.datasets.frames import read_frames, write_frames
 from vop.search.manifest import Manifest
 from vop.video.clip import DECODER_VERSION
+from vop.video.resizing import Resizing
 
 FRAMES = "frames"
 
@@ -20,8 +21,10 @@ class SegmentFrames:
     Segments are named by the content of their video, so that its file may move. Frames are checked when read.
     """
 
-    def __init__(self, folder: Path, *, num_frames: int, size: int) -> None:
-        self._folder = folder / f"{num_frames}x{size}-{DECODER_VERSION}"
+    def __init__(self, folder: Path, *, num_frames: int, resizing: Resizing) -> None:
+        size = resizing.size
+        how = "-".join([str(DECODER_VERSION), *resizing.differences().values()])
+        self._folder = folder / f"{num_frames}x{size}-{how}"
         self._shape = (num_frames, 3, size, size)
 
     @classmethod
@@ -29,7 +32,7 @@ class SegmentFrames:
         """Return the frames of a library; None if it keeps none."""
         if not manifest.keep_frames:
             return None
-        return cls(folder / FRAMES, num_frames=manifest.num_frames, size=manifest.image_size)
+        return cls(folder / FRAMES, num_frames=manifest.num_frames, resizing=manifest.resizing)
 
     def read(self, segment: str) -> np.ndarray | None:
         """Return the frames of a segment, by its id; None if they are missing or damaged."""
@@ -51,7 +54,7 @@ class SegmentFrames:
         write_frames(self._path(segment), frames)
 
     def keep_only(self, segments: Iterable[str]) -> None:
-        """Delete the frames of all other segments, and frames of other sizes."""
+        """Delete the frames of all other segments, and frames of other sizes or another resizing."""
         kept = {self._path(segment) for segment in segments}
         for path in self._folder.parent.rglob("*.safetensors"):
             if path not in kept:

@@ -48,8 +48,8 @@ def _silently() -> None:
 class Library:
     """A searchable folder of video segments.
 
-    Several threads and processes can read a library while one of them writes to it; a method sees what is committed by
-    the time of the call. A method that writes waits while another process does, and calls `waiting` before it waits.
+    Several threads and processes can read a library while one of them writes to it; a method sees everything that was
+    committed before the call. A method that writes waits while another process writes, and calls `waiting` first.
 
     Attributes:
         path: the library's folder.
@@ -73,12 +73,13 @@ class Library:
         """Open a library. Its models are loaded when a search first needs them.
 
         Args:
-            model: opens the library's model, if that has moved; for several models, a mapping from their numbers.
-            precision: bf16, fp32 or auto, for queries; by default the one that the videos were embedded in.
+            model: new name or folder of the library's model, if it has moved; for several models, a mapping from their
+                numbers.
+            precision: bf16, fp32 or auto, for queries; by default the precision of the videos' embeddings.
 
         Raises:
-            UsageError: there is no library.
-            VopError: it is damaged, or from a later version of vop.
+            UsageError: the library does not exist.
+            VopError: the library is damaged, or from a later version of vop.
         """
         return cls(Store.open(Path(path)), model=model, precision=precision)
 
@@ -103,7 +104,7 @@ class Library:
             precision: bf16, fp32 or auto, of the embeddings.
 
         Raises:
-            UsageError: the folder is a library, or has other files in it, or there is no such model.
+            UsageError: the folder is a library or has other files in it, or the model does not exist.
         """
         folder = Path(path).expanduser().absolute()
         check_folder(folder)
@@ -142,15 +143,15 @@ class Library:
         return self._store.columns
 
     def status(self) -> LibraryStatus:
-        """Its size and state, and the progress of a running indexing."""
+        """Return its size and state, and the progress of a running indexing."""
         return self._store.status()
 
     def failures(self) -> list[Failure]:
-        """The files that are not, or only partly, in the library, by path."""
+        """Return the files that are not, or only partly, in the library, by path."""
         return self._store.failures()
 
     def restorable(self) -> list[str]:
-        """The paths of the videos that can be restored."""
+        """Return the paths of the videos that can be restored."""
         return self._store.restorable()
 
     def segment(self, segment: str) -> Segment:
@@ -162,11 +163,11 @@ class Library:
         return self._store.video(video)
 
     def model(self, number: int = 0) -> TextVideoModel:
-        """Return one of the library's models, which is loaded at its first use.
+        """Return one of the library's models. It is loaded at the first call.
 
         Raises:
-            UsageError: it has no model of this number, or the model is not where it was.
-            VopError: the model there is another one than the library's.
+            UsageError: the library has no model with this number, or the model does not exist any more.
+            VopError: the model has changed, so that it is not the library's.
         """
         return self._open(self._model(number))
 
@@ -221,7 +222,7 @@ class Library:
             after, before: only videos recorded on or after the first date, before the second; ISO 8601, or a month or
                 year, in local time unless a time zone is given.
             where: only videos whose metadata satisfies these conditions: `author=bob`, `stars>=4`, `title~dog`.
-            warn: called with a warning, such as of a sentence that is longer than the model reads.
+            warn: called with each warning, such as that a sentence is longer than the model reads.
 
         Raises:
             UsageError: an argument is not allowed, or a column is unknown.
@@ -241,7 +242,7 @@ class Library:
         )
         filters = given if given != Filters() else None
         if filters:
-            filters.sql(self.columns)  # before seconds are spent on a model
+            filters.sql(self.columns)  # fails early, before a model is loaded
         if isinstance(query, Path | Example):
             query = _clipped(query, start_seconds, end_seconds)
         elif (start_seconds, end_seconds) != (None, None):
@@ -270,7 +271,7 @@ class Library:
         Raises:
             UsageError: an argument is not allowed.
             VideoError: the file cannot be read.
-            DataError: the captions cannot be read, or there are none.
+            DataError: the captions cannot be read, or the file is empty.
         """
         queries.check_captions(k)
         listed = queries.captions_of(captions)
@@ -324,12 +325,12 @@ class Library:
             workers: decoding processes; by default one per free core.
             batch_size: segments per forward pass.
             progress: called after each step.
-            warn: called with a warning as soon as there is one.
+            warn: called with each warning.
 
         Raises:
             UsageError: none of the paths exists, or an argument is not allowed.
-            VopError: no space is left, the model is not the library's, or an earlier version decoded some videos.
-                What was committed stays.
+            VopError: the disk is full, the model is not the library's, or an earlier version decoded some videos.
+                Committed videos stay in the library.
         """
         from vop.search.sync import index
 
@@ -475,7 +476,7 @@ def _folder(folder: PathLike | None) -> str | None:
 
 
 def _clipped(file: Path | Example, start_seconds: float | None = None, end_seconds: float | None = None) -> Example:
-    """A file, or a clip of it."""
+    """Return an example of a file, or of a clip of it."""
     if start_seconds is None and end_seconds is None:
         return file if isinstance(file, Example) else Example(file)
     if isinstance(file, Example):

@@ -1,7 +1,7 @@
 """A library's manifest: `library.json`, the one file beside its database.
 
-It names the table that is searched. A library moves to other models by writing a new table and then, in one step, this
-file: a reader sees the old table or the new one, never a mixture.
+It names the table to search. To move a library to other models, vop writes a new table and then replaces this file
+atomically: a reader sees the old table or the new one, never a mixture.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from vop.config import validated
 from vop.errors import UsageError, VopError
 from vop.utils.files import atomic_write
 from vop.version import VERSION
+from vop.video.resizing import BICUBIC, CROP, Resizing
 
 FILE, DATABASE = "library.json", "database"
 FORMAT = 2
 BY_WINDOWS, BY_SHOTS = "windows", "shots"
-_FRAME = ("format", "vop_version", "sha256")  # keys of the file beside the manifest
+_FRAME = ("format", "vop_version", "sha256")  # keys of the file that are not fields of the manifest
 _ON_DISK = {"segmentation": "cutting"}  # names in the file that are not those of the fields
 _IN_MEMORY = {name: own for own, name in _ON_DISK.items()}
 _STRICT: Any = {"extra": "forbid"}  # an unknown key is an error
@@ -31,9 +32,9 @@ class SegmentationConfig:
     """How videos are cut into segments.
 
     Attributes:
-        by: "windows" of equal length, or "shots", of which those longer than a window are cut into windows.
+        by: "windows" of equal length, or "shots"; a shot longer than a window is cut into windows.
         window_seconds: length of a window.
-        overlap_seconds: how much two windows overlap at least.
+        overlap_seconds: minimum overlap of two windows.
     """
 
     __pydantic_config__ = _STRICT
@@ -62,10 +63,10 @@ class LibraryModel:
     """A model that a library was made with.
 
     Attributes:
-        name: what `vop.load` opens: a run's folder, a hub id, or mini.
-        fingerprint: of everything that decides its embeddings; see `vop.search.models`.
-        column: of the table, with its embeddings.
-        precision: bf16 or fp32, of the videos' embeddings.
+        name: argument of `vop.load`: a run's folder, a hub id, or mini.
+        fingerprint: hash of everything that determines its embeddings; see `vop.search.models`.
+        column: the table's column with its embeddings.
+        precision: bf16 or fp32, in which the videos were embedded.
     """
 
     __pydantic_config__ = _STRICT
@@ -86,6 +87,7 @@ class Manifest:
         table: the name of the table that is searched.
         models: one or more.
         segmentation: how videos are cut into segments; `cutting` in the file.
+        image_size, resize, interpolation: see `resizing`; the file leaves out what is as for CLIP.
         keep_frames: whether the library keeps the decoded frames.
         exclude: globs of files and folders that are not indexed; see `vop.video.find`.
         live_photos: whether the movies of Live Photos are indexed.
@@ -97,19 +99,31 @@ class Manifest:
     models: tuple[LibraryModel, ...]
     num_frames: int
     image_size: int
+    resize: str = CROP
+    interpolation: str = BICUBIC
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     keep_frames: bool = False
     exclude: tuple[str, ...] = ()
     live_photos: bool = False
 
+    def __post_init__(self) -> None:
+        Resizing(self.image_size, self.resize, self.interpolation)
+
+    @property
+    def resizing(self) -> Resizing:
+        """How a frame becomes a square for all of the models."""
+        return Resizing(self.image_size, self.resize, self.interpolation)
+
     def with_(self, **changes: Any) -> Manifest:
-        """The same manifest with other values in some fields."""
+        """Return a copy with other values in some fields."""
         return replace(self, **changes)
 
 
 def write(manifest: Manifest, folder: Path) -> None:
-    """Writes `library.json`, in one step."""
+    """Write `library.json` atomically."""
     content = {_ON_DISK.get(name, name): value for name, value in asdict(manifest).items()}
+    for name in {"resize", "interpolation"} - manifest.resizing.differences().keys():
+        del content[name]
     document = {"format": FORMAT, "vop_version": VERSION, **content}
     document["sha256"] = _checksum(document)
     with atomic_write(folder / FILE) as path:
@@ -117,23 +131,23 @@ def write(manifest: Manifest, folder: Path) -> None:
 
 
 def _checksum(document: dict[str, Any]) -> str:
-    """SHA-256 of everything else in `library.json`."""
+    """Return the SHA-256 of everything else in `library.json`."""
     rest = {name: value for name, value in document.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def read(folder: Path) -> Manifest:
-    """Reads a library's manifest.
+    """Read a library's manifest.
 
     Raises:
-        UsageError: there is no library.
-        VopError: it is damaged, or from a later version.
+        UsageError: the library does not exist.
+        VopError: the manifest is damaged, or from a later version.
     """
     path = folder / FILE
     try:
         return parse(path.read_bytes(), path)
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"{folder}: there is no library; make one: vop index {folder} FOLDER_OF_VIDEOS") from None
+        raise UsageError(f"{folder}: no library exists here; create one: vop index {folder} FOLDER_OF_VIDEOS") from None
 
 
 def parse(content: bytes, path: Path) -> Manifest:
@@ -154,7 +168,7 @@ def parse(content: bytes, path: Path) -> Manifest:
             f"formats up to {FORMAT}: upgrade vop, or index into another folder"
         )
     if document.get("sha256") not in (None, _checksum(document)):  # older libraries have none
-        raise _damaged(path, "its content is not what was written")
+        raise _damaged(path, "its content has changed since it was written")
     values = {_IN_MEMORY.get(name, name): value for name, value in document.items() if name not in _FRAME}
     try:
         manifest = validated(Manifest, values, source=FILE, error=VopError)
@@ -167,6 +181,6 @@ def parse(content: bytes, path: Path) -> Manifest:
 
 def _damaged(path: Path, reason: object) -> VopError:
     return VopError(
-        f"{path}: not the manifest of a library ({reason}); vop library check {path.parent} --repair restores it "
-        "where there is a copy"
+        f"{path}: not the manifest of a library ({reason}); to restore it from its copy, if there is one: vop library "
+        f"check {path.parent} --repair"
     )

@@ -12,20 +12,19 @@ from vop.backbones import MINI
 from vop.backbones.source import split_image_size
 from vop.errors import VopError
 from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig
-from vop.video.resizing import Resizing
 
 if TYPE_CHECKING:
     from vop.models.model import TextVideoModel
 
 
 def fingerprint(model: TextVideoModel) -> str:
-    """A hash, 16 hexadecimal digits, of all that determines the embeddings: backbone, method, settings, weights."""
+    """Return a hash of 16 hexadecimal digits of all that determines the embeddings."""
     decisive = {
         "backbone": model.backbone.content_hash(),
         "sizes": model.backbone.sizes.identity(),
         "mean": model.backbone.mean,
         "std": model.backbone.std,
-        **_resizing(model.backbone.resizing),
+        **model.resizing.differences(),
         "method": model.method_name,
         "settings": model.method.settings,
         "head": [model.head_name, model.head.settings],
@@ -35,13 +34,6 @@ def fingerprint(model: TextVideoModel) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _resizing(resizing: Resizing) -> dict[str, str]:
-    """What differs from CLIP's resizing."""
-    usual = Resizing(resizing.size)
-    values = {"resize": (resizing.mode, usual.mode), "interpolation": (resizing.interpolation, usual.interpolation)}
-    return {name: value for name, (value, default) in values.items() if value != default}
 
 
 def describe(model: TextVideoModel, *, name: str, column: str) -> LibraryModel:
@@ -66,20 +58,22 @@ def describe(model: TextVideoModel, *, name: str, column: str) -> LibraryModel:
 def new_manifest(
     model: TextVideoModel, *, name: str, segmentation: SegmentationConfig | None = None, keep_frames: bool = False
 ) -> Manifest:
-    """The manifest of a new library whose videos are embedded by one model, which `name` opens."""
+    """Return the manifest of a new library with one model, which `name` opens."""
     described = describe(model, name=name, column="embedding_1")
     return Manifest(
         table=f"segments_{described.fingerprint}",
         models=(described,),
         num_frames=model.num_frames,
         image_size=model.image_size,
+        resize=model.resizing.mode,
+        interpolation=model.resizing.interpolation,
         segmentation=segmentation or SegmentationConfig(),
         keep_frames=keep_frames,
     )
 
 
 def absolute_name(name: str) -> str:
-    """A name that opens a model from any working directory: for a folder, its absolute path."""
+    """Return a name that opens a model from any working directory: for a folder, its absolute path."""
     base, image_size = split_image_size(name)
     folder = Path(base).expanduser()
     if base == MINI or not folder.is_dir():
@@ -94,7 +88,7 @@ def open_model(
     precision: str = "auto",
     beside: Sequence[TextVideoModel] = (),
 ) -> TextVideoModel:
-    """Opens a run, a folder, a hub id or mini on the default device."""
+    """Open a run, a folder, a hub id or mini on the default device."""
     from vop.models.pretrained import load
     from vop.utils.device import default_device, resolve_precision
 
@@ -113,14 +107,14 @@ def open_models(
     """Open the models of a library, and check their fingerprints. A shared backbone is loaded once.
 
     Args:
-        folder: the library's, for error messages.
-        name: opens its first model, if that has moved.
-        precision: bf16, fp32 or auto; by default, for each model, the one that its videos were embedded in.
-        beside: models that are open already.
+        folder: the library's folder, for error messages.
+        name: name or folder of the first model, if it has moved.
+        precision: bf16, fp32 or auto; by default, for each model, the precision of its embeddings in the library.
+        beside: models that are open already; their backbones are shared.
 
     Raises:
-        UsageError: there is no model of this name.
-        VopError: it is another model than the library's.
+        UsageError: a model does not exist.
+        VopError: a model is not the library's.
     """
     opened = list(beside)
     before = len(opened)
@@ -135,7 +129,7 @@ def open_models(
 
 
 def check_same(model: TextVideoModel, wanted: LibraryModel, *, source: str, folder: Path) -> None:
-    """Raises a VopError if a model is not the one that a library was made with."""
+    """Raise a VopError if a model is not the library's."""
     found = fingerprint(model)
     if found == wanted.fingerprint:
         return

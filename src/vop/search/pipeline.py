@@ -1,8 +1,8 @@
-"""Decoding beside embedding: files go in, whole videos with their embeddings come out.
+"""Decode files and embed them at the same time, into whole videos with their embeddings.
 
     files -> threads: decode, segment by segment -> batches across files -> embed -> whole videos
 
-Each thread (`vop.video.ahead`) waits for a process of its own that decodes (`vop.video.isolated`).
+Each thread (`vop.video.ahead`) waits for its own decoding process (`vop.video.isolated`).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Finished(Generic[Job, Result]):
     """A finished file.
 
     Attributes:
-        result: what its decoding returned, or the exception that ended it.
-        embeddings: of each model float32 (segments, e); what came before an exception is in here too.
+        result: the return value of `decode`, or the exception that ended it.
+        embeddings: one float32 (segments, e) for each model, also of the segments before an exception.
     """
 
     job: Job
@@ -50,7 +50,7 @@ class _File(Generic[Job, Result]):
     job: Job
     clips: list[ClipTimes] = field(default_factory=list)
     strips: list[bytes] = field(default_factory=list)
-    embeddings: list[list[np.ndarray]] = field(default_factory=list)  # of each segment, by model
+    embeddings: list[list[np.ndarray]] = field(default_factory=list)  # for each segment, one for each model
     done: Done[Job, Result] | None = None
 
     @property
@@ -73,7 +73,7 @@ def count_workers(workers: int | None, *, batch_size: int) -> int:
         UsageError: `workers` or `batch_size` is less than 1.
     """
     if batch_size < 1 or (workers is not None and workers < 1):
-        raise UsageError(f"batch_size is {batch_size} and workers {workers}; both are 1 or more")
+        raise UsageError(f"batch_size is {batch_size} and workers {workers}; both must be 1 or more")
     return workers or free_cores()
 
 
@@ -86,15 +86,15 @@ def run(
     batch_size: int,
     tick: Callable[[Job | None, float], None] = lambda job, share: None,
 ) -> Generator[Finished[Job, Result], None, None]:
-    """Finished files, in the order in which they are finished.
+    """Yield finished files, in the order in which they finish.
 
-    A file is finished a few seconds after it is decoded, also while others go on.
+    A file finishes a few seconds after it is decoded, also while other files are being decoded.
 
     Args:
         decode: yields the segments of a file, and returns its result. An exception ends this file only.
         workers: threads that decode.
         batch_size: segments that are embedded together.
-        tick: called for every piece with its file and share, and with (None, 0) when nothing has come for a while.
+        tick: called for every segment with its file and share, and with (None, 0) while nothing arrives.
     """
     batch: _Batch[Job, Result] = _Batch(embed)
     files: dict[int, _File[Job, Result]] = {}
@@ -106,13 +106,13 @@ def run(
                 file = files.pop(event.place, None) or _File(event.job)
                 file.done = event
                 if isinstance(event.result, Exception) and not isinstance(event.result, VideoError):
-                    yield from batch.embedded()  # it may end the job: keep what is decoded
+                    yield from batch.embedded()  # the error may end the job: keep what is decoded
                 if file.is_finished:
                     yield file.finish()
             else:
                 batch.add(files.setdefault(event.place, _File(event.job)), event.item)
                 tick(event.job, event.item.share)
-            # In a pause, an incomplete batch is embedded rather than left to wait.
+            # Do not let an incomplete batch wait in a pause.
             if event is None or len(batch) == batch_size or batch.is_late:
                 yield from batch.embedded()
     yield from batch.embedded()
@@ -144,7 +144,7 @@ class _Batch(Generic[Job, Result]):
         return any(file.done for file, _ in self._segments)
 
     def embedded(self) -> Iterator[Finished[Job, Result]]:
-        """Embeds the batch, and yields the files that it finishes."""
+        """Embed the batch, and yield the files that are finished with it."""
         if not self._segments:
             return
         segments, self._segments = self._segments, []

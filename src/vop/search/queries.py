@@ -1,4 +1,4 @@
-"""Queries as unit vectors: weighted sentences, a video, a picture; and the captions that fit a video best."""
+"""Queries as unit vectors: weighted sentences, a video, a picture; and the captions that match a video best."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from vop.errors import DataError, UsageError
 from vop.video.clip import WHOLE_VIDEO, Clip
+from vop.video.resizing import Resizing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +26,7 @@ Vector = np.ndarray[Any, np.dtype[np.float32]]
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence and its weight; a negative weight leads away from it."""
+    """A sentence and its weight; a negative weight finds less of it."""
 
     text: str
     weight: float = 1.0
@@ -36,7 +37,7 @@ class Example:
     """A file to find similar moments of.
 
     Attributes:
-        kind: "video" or "picture"; None for what the file's content says.
+        kind: "video" or "picture"; None detects it from the content.
         clip: the part of a video.
     """
 
@@ -58,7 +59,7 @@ def sentences_of(query: str | Sentence | Sequence[str | tuple[str, float] | Sent
     """Return the sentences of a query.
 
     Raises:
-        UsageError: there is none, one is empty, all weights are 0, or an item is not a sentence.
+        UsageError: the query is empty, a sentence is empty, all weights are 0, or an item is not a sentence.
     """
     items = [query] if isinstance(query, str | Sentence) else list(query)
     sentences = [_sentence(item) for item in items]
@@ -78,7 +79,7 @@ def _sentence(item: object) -> Sentence:
 
 
 def check(sentences: Sequence[Sentence]) -> None:
-    """Raises a UsageError if a query has no sentence or an empty one, or if all weights are 0."""
+    """Raise a UsageError if a query has no sentence or an empty one, or if all weights are 0."""
     if not sentences:
         raise UsageError("the query is empty: describe what happens in the video, or give --video or --picture")
     for sentence in sentences:
@@ -87,46 +88,46 @@ def check(sentences: Sequence[Sentence]) -> None:
         if any("\ud800" <= letter <= "\udfff" for letter in sentence.text):  # bytes that are not UTF-8, from a shell
             raise UsageError(f"the sentence {sentence.text!r} is not valid Unicode; write it in UTF-8")
         if not math.isfinite(sentence.weight):
-            raise UsageError(f"the weight of {sentence.text!r} is {sentence.weight}; it is a number")
+            raise UsageError(f"the weight of {sentence.text!r} is {sentence.weight}; it must be finite")
     if all(sentence.weight == 0 for sentence in sentences):
-        raise UsageError("all weights of the query are 0, so that nothing is asked for")
+        raise UsageError("all weights of the query are 0; at least one must not be")
 
 
 def combine(vectors: np.ndarray, sentences: Sequence[Sentence]) -> Vector:
-    """The weighted sum of unit vectors (n, e), of unit length (e,).
+    """Return the weighted sum of unit vectors (n, e), scaled to unit length (e,).
 
     Raises:
         UsageError: the sentences cancel each other out.
     """
     weights = np.array([sentence.weight for sentence in sentences], np.float64)
-    weights /= np.abs(weights).max()  # only their proportions count; the largest numbers would overflow
+    weights /= np.abs(weights).max()  # only their proportions count, and large numbers would overflow
     total = weights @ vectors
     length = np.linalg.norm(total)
     if length < 1e-6 * np.abs(weights).sum():
-        raise UsageError("the sentences cancel each other out with these weights, so that nothing is asked for")
+        raise UsageError("the sentences cancel each other out; change their weights")
     unit: Vector = (total / length).astype(np.float32)
     return unit
 
 
 def of_sentences(model: TextVideoModel, sentences: Sequence[Sentence]) -> Vector:
-    """A query of sentences as a unit vector (e,)."""
+    """Embed the sentences of a query; return a unit vector (e,)."""
     check(sentences)
     return combine(model.encode_text([sentence.text for sentence in sentences]).numpy(), sentences)
 
 
 def of_frames(model: TextVideoModel, frames: Tensor) -> Vector:
-    """Frames of one video or picture, uint8 (num_frames, 3, size, size), as a unit vector (e,)."""
+    """Embed frames of one video or picture, uint8 (num_frames, 3, size, size); return a unit vector (e,)."""
     return model.encode_frames(frames[None])[0].numpy()
 
 
 def of_example(model: TextVideoModel, example: Example) -> Vector:
-    """A video, a clip of it or a picture as a unit vector (e,).
+    """Embed a video, a clip of it or a picture; return a unit vector (e,).
 
-    The file is read in another process: it may be damaged in a way that crashes a decoder.
+    A separate process reads the file, because a damaged file can crash the decoder.
 
     Raises:
         VideoError: it cannot be read.
-        UsageError: it has no such clip.
+        UsageError: the clip is not in the video.
     """
     import torch
 
@@ -134,20 +135,20 @@ def of_example(model: TextVideoModel, example: Example) -> Vector:
 
     with DecodingProcesses() as processes:
         frames = processes.call(
-            decode, example.path, example=example, num_frames=model.num_frames, size=model.image_size
+            decode, example.path, example=example, num_frames=model.num_frames, resizing=model.resizing
         )
     return of_frames(model, torch.from_numpy(frames))
 
 
-def decode(path: Path, *, example: Example, num_frames: int, size: int) -> np.ndarray:
-    """The frames of an example, uint8 (num_frames, 3, size, size)."""
+def decode(path: Path, *, example: Example, num_frames: int, resizing: Resizing) -> np.ndarray:
+    """Return the frames of an example, uint8 (num_frames, 3, size, size)."""
     from vop.video.frames import decode_frames
     from vop.video.picture import is_animation, is_picture, picture_frames
 
     if example.kind == "picture" or (example.kind is None and is_picture(path) and not is_animation(path)):
-        return picture_frames(path, num_frames=num_frames, size=size)
+        return picture_frames(path, num_frames=num_frames, resizing=resizing)
     start, end = example.clip.start_seconds, example.clip.end_seconds
-    return decode_frames(path, num_frames=num_frames, size=size, start_seconds=start, end_seconds=end)
+    return decode_frames(path, num_frames=num_frames, resizing=resizing, start_seconds=start, end_seconds=end)
 
 
 def of_vector(vector: np.ndarray | Tensor, *, width: int) -> Vector:
@@ -171,7 +172,7 @@ def of_vector(vector: np.ndarray | Tensor, *, width: int) -> Vector:
 
 
 def cut_short(model: TextVideoModel, sentences: Sequence[Sentence]) -> list[str]:
-    """A warning for each sentence that is longer than the model reads."""
+    """Return a warning for each sentence that is longer than the model reads."""
     longest = model.method.max_tokens
     return [
         f"only the first {longest} tokens of “{sentence.text[:40].strip()}…” were read"
@@ -181,40 +182,40 @@ def cut_short(model: TextVideoModel, sentences: Sequence[Sentence]) -> list[str]
 
 
 def captions_of(captions: str | os.PathLike[str] | Sequence[str]) -> list[tuple[int, str]]:
-    """Captions with their numbers from 1; of a text file, the lines that are not empty.
+    """Return captions with their numbers from 1; for a text file, its non-empty lines.
 
     Raises:
-        UsageError: there are none, or no such file.
-        DataError: the file is not a text, or empty.
+        UsageError: there are no captions, or the file does not exist.
+        DataError: the file is empty or not a text file.
     """
     if isinstance(captions, str | os.PathLike):
         return read_captions(captions)
     if not captions:
-        raise UsageError("there is no caption to rank; give one or more")
+        raise UsageError("captions is empty; give one or more")
     return list(enumerate(captions, start=1))
 
 
 def read_captions(file: str | os.PathLike[str]) -> list[tuple[int, str]]:
-    """The lines of a text file that are not empty, and their numbers from 1.
+    """Return the non-empty lines of a text file, with their numbers from 1.
 
     Raises:
-        UsageError: no such file.
-        DataError: it is not a text, or empty.
+        UsageError: the file does not exist.
+        DataError: the file is empty or not a text file.
     """
     try:
         lines = Path(file).read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
-        raise UsageError(f"{file}: there is no such file") from None
+        raise UsageError(f"{file} does not exist") from None
     except UnicodeDecodeError:
         raise DataError(f"{file}: not a text file in UTF-8") from None
     found = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     if not found:
-        raise DataError(f"{file}: there is no caption in it; write one on each line")
+        raise DataError(f"{file} has no captions; write one on each line")
     return found
 
 
 def check_captions(k: int) -> None:
-    """Raises a UsageError if k is less than 1."""
+    """Raise a UsageError if k is less than 1."""
     if k < 1:
         raise UsageError(f"k is {k}; ask for 1 caption or more")
 
@@ -222,7 +223,7 @@ def check_captions(k: int) -> None:
 def best_captions(
     model: TextVideoModel, vector: np.ndarray, captions: Sequence[tuple[int, str]], k: int
 ) -> list[Caption]:
-    """The captions that fit a video best (v2t), best first; equal ones in the order of the file."""
+    """Return the captions that match a video best (v2t), best first; ties in the order of the file."""
     check_captions(k)
     scores = model.encode_text([text for _, text in captions]).numpy() @ vector
     order = np.argsort(-scores, kind="stable")[:k]

@@ -1,6 +1,6 @@
-"""Videos that were removed from a library and can be restored: a table beside the segments' table.
+"""Videos that were removed from a library and can be restored: a table beside the table of segments.
 
-It belongs to one table of segments, and goes with it when the library moves to another model.
+It belongs to one table of segments, and is dropped with it when the library moves to another model.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 KEPT_DAYS = 30
-WHEN, DAMAGE = "removed_at", "damage"  # columns beside those of the segments
-_VIDEOS = 200  # whose rows are in memory at a time
+WHEN, DAMAGE = "removed_at", "damage"  # columns in addition to those of the segments
+_VIDEOS = 200  # processed at a time, to limit memory
 
 
 def name_for(table: str) -> str:
@@ -48,16 +48,18 @@ class Removed:
     """The rows of removed videos, and the times of their removal."""
 
     def __init__(self, database: DBConnection, table: Table, *, library: Path) -> None:
-        """Take the table of the segments."""
+        """Open the table of removed videos that belongs to a table of segments."""
         self._database, self._table, self._library = database, table, library
         self._name = name_for(table.name)
 
     @_explained
     def keep(self, paths: Iterable[str], *, damage: Mapping[str, str]) -> None:
-        """Copy the rows of videos to this table. The library still has them, so that a kill loses nothing.
+        """Copy the rows of videos to this table.
+
+        The library still has them, so that a killed process loses nothing.
 
         Args:
-            damage: by path, the reason why a video is only in part in the library.
+            damage: reasons why videos are only in part in the library, by path.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         kept = self._open()
@@ -81,11 +83,11 @@ class Removed:
         firsts = kept.search().where("place = 0").select(["path", "video"]).to_arrow().to_pylist()
         return {row["path"]: row["video"] for row in firsts}
 
-    def take_back(self, paths: Iterable[str]) -> Iterator[tuple[pa.Table, list[Failure]]]:
-        """Moves these videos out of here, some at a time: they are deleted when the caller asks for the next ones.
+    def pop(self, paths: Iterable[str]) -> Iterator[tuple[pa.Table, list[Failure]]]:
+        """Yield the rows of these videos, some at a time, and delete them once the caller asks for the next ones.
 
         Yields:
-            rows in the schema of the segments, and the failures to list for those videos that are damaged.
+            rows with the columns of the segments, and failures for the damaged videos among them.
         """
         kept, names = self._open(), self._table.schema.names
         if kept is None:
@@ -153,7 +155,7 @@ def _add_missing(table: Table, schema: pa.Schema) -> None:
 
 
 def _with_columns(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return the rows with empty columns for those that they lack."""
+    """Add the columns that the rows lack, as nulls."""
     for field in schema:
         if field.name not in rows.schema.names:
             rows = rows.append_column(field, pa.nulls(len(rows), field.type))

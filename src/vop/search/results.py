@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SCORE = "_score"
 LIGHT = ["segment", "path", "duration_seconds", "date", "plays_in_browsers"]  # the columns that make a moment
 
-# Gives the nearest `limit` segments, best first, with the light columns and SCORE; fewer only where there are no more.
+# Returns the nearest `limit` segments (fewer if the table has fewer), best first, with the light columns and SCORE.
 NearestRows = Callable[[int], "pa.Table"]
 
 
@@ -30,7 +30,7 @@ class Moment:
         path: the video's file.
         start_seconds, end_seconds: where the clip lies in the video, from its first frame.
         score: cosine similarity with the query.
-        duration_seconds: of the whole video.
+        duration_seconds: duration of the whole video.
         date: when the video was recorded, ISO 8601.
         plays_in_browsers: whether a browser plays the file as it is.
         columns: the video's values in the columns of the owner's metadata, without empty ones.
@@ -59,7 +59,7 @@ class Segment:
         segment: its id in the library.
         video: the video's id in the library.
         strip: thumbnail strip, JPEG.
-        embeddings: float32 (e,), of unit length, by each of the library's models.
+        embeddings: one for each of the library's models: float32 (e,), of unit length.
     """
 
     segment: str
@@ -87,9 +87,9 @@ class VideoRecord:
     """A video of a library, with the state of its file at the time of the indexing.
 
     Attributes:
-        video: the video's id, made of the file's content.
-        metadata: by column of the owner's metadata; None where the video has no value.
-        volume: the filesystem that the file was on, where that is known.
+        video: the video's id, a hash of the file's content.
+        metadata: values by column of the owner's metadata; None if the video has no value.
+        volume: the filesystem of the file, if known.
     """
 
     video: str
@@ -120,7 +120,7 @@ class LibraryStatus:
         hours: the duration of all videos.
         outdated: videos that an earlier version of the decoder read.
         failures: files that are not, or only in part, in the library: unreadable and partial ones. Duplicates are
-            counted apart.
+            counted separately.
         columns: the columns of the owner's metadata.
         index: the progress of an indexing; None if none is running.
     """
@@ -141,10 +141,10 @@ class LibraryStatus:
 
 
 def best_of_videos(nearest: NearestRows, k: int) -> list[Moment]:
-    """The best segment of each of the k best videos.
+    """Return the best segment of each of the k best videos.
 
-    Segments of one video are similar, so that k videos can take many more than k rows: ask for more until there are
-    enough.
+    Segments of one video are similar, so finding k videos can take many more than k rows: the search is repeated with
+    a larger limit until it finds enough.
     """
     from vop.search.schema import video_of
 
@@ -162,14 +162,14 @@ def best_of_videos(nearest: NearestRows, k: int) -> list[Moment]:
 
 
 def check_k(k: int) -> None:
-    """Raises a UsageError if k is less than 1."""
+    """Raise a UsageError if k is less than 1."""
     if k < 1:
         raise UsageError(f"k is {k}; ask for 1 moment or more")
 
 
 def moment_of(row: Mapping[str, Any]) -> Moment:
-    """A row of the light columns, with its score."""
-    from vop.search.schema import clip_of, video_of  # brings NumPy and Arrow, which the types above do without
+    """Convert a row of the light columns, with its score."""
+    from vop.search.schema import clip_of, video_of  # imports NumPy and Arrow, which the types above do not need
 
     start, end = clip_of(row["segment"])
     return Moment(

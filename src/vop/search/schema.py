@@ -2,7 +2,7 @@
 
 segment             key of the row: the video's id, and where the segment starts and ends in milliseconds
 video               the video's id: the first 32 digits of the SHA-256 of the file's content
-place               number of the segment in the video, from 0 on
+place               number of the segment in the video, from 0
 num_segments        number of segments of the video; empty in older libraries
 path, name          absolute path of the file, and its name without folders
 size, mtime_ns      size and modification time of the file when it was read; if they differ, the file has changed
@@ -94,35 +94,35 @@ class VideoFile:
 
 
 def segment_id(video: str, clip: tuple[float, float]) -> str:
-    """The id of a clip (start, end in seconds) of a video: short, safe in a URL, the same at every indexing."""
+    """Return the id of a clip (start, end in seconds) of a video: short, safe in a URL, the same at every indexing."""
     start, end = (round(seconds * 1000) for seconds in clip)
     return f"{video}-{start}-{end}"
 
 
 def video_of(segment: str) -> str:
-    """The id of a segment's video."""
+    """Return the id of a segment's video."""
     return segment.partition("-")[0]
 
 
 def clip_of(segment: str) -> tuple[float, float]:
-    """The start and the end of a segment, in seconds."""
+    """Return the start and the end of a segment, in seconds."""
     _, start, end = segment.split("-")
     return int(start) / 1000, int(end) / 1000
 
 
 def field_of(column: str) -> pa.Field:
-    """The Arrow field of a column of the owner's metadata, or of one that older libraries lack."""
+    """Return the Arrow field of a column of the owner's metadata, or of one that older libraries lack."""
     return pa.field(column, _TYPES.get(column, pa.string()))
 
 
 def schema(models: Sequence[LibraryModel], metadata: Sequence[str] = ()) -> pa.Schema:
-    """The schema of a library with these models and columns of metadata."""
+    """Return the schema of a library with these models and columns of metadata."""
     vectors = {model.column: pa.list_(pa.float32(), model.embed_dim) for model in models}
     return pa.schema(_TYPES | vectors | {METADATA + name: pa.string() for name in metadata})
 
 
 def metadata_columns(table: pa.Schema) -> list[str]:
-    """The columns of the owner's metadata, by the owner's names."""
+    """Return the columns of the owner's metadata, by the owner's names."""
     return [name.removeprefix(METADATA) for name in table.names if name.startswith(METADATA)]
 
 
@@ -135,10 +135,10 @@ def make_rows(
     wanted: pa.Schema,
     models: Sequence[LibraryModel],
 ) -> pa.Table:
-    """The rows of one video, without checksums.
+    """Return the rows of one video, without checksums.
 
     Args:
-        embeddings: by column, float32 (segments, e).
+        embeddings: float32 (segments, e), by column.
     """
     of_video = {
         "video": file.video,
@@ -169,43 +169,43 @@ def make_rows(
 
 
 def made_with(models: Sequence[LibraryModel], version: int = DECODER_VERSION) -> str:
-    """The models and the decoder's version, which decide the embeddings of rows."""
+    """Return the value of `made_with`: what determines the embeddings of a row."""
     return " ".join([*(model.fingerprint for model in models), f"{_DECODER}{version}"])
 
 
 def decoder_version(made_with: str) -> int:
-    """The version of the decoder that read the frames of a row; rows of older libraries do not have it."""
+    """Return the version of the decoder that read the frames of a row. Rows of older libraries do not name it."""
     last = made_with.rpartition(" ")[2]
     return int(last.removeprefix(_DECODER)) if last.startswith(_DECODER) else _OLDER_DECODER
 
 
 def vectors(matrix: np.ndarray) -> pa.FixedSizeListArray:
-    """(n, e) to an Arrow column of n vectors."""
+    """Convert (n, e) to an Arrow column of n vectors."""
     flat = np.ascontiguousarray(matrix, dtype=np.float32).ravel()
     return pa.FixedSizeListArray.from_arrays(pa.array(flat), matrix.shape[1])
 
 
 def matrix(column: pa.ChunkedArray) -> np.ndarray:
-    """An Arrow column of n vectors to (n, e)."""
+    """Convert an Arrow column of n vectors to (n, e)."""
     size = column.type.list_size
     parts = [chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, size) for chunk in column.chunks]
     return np.concatenate(parts) if parts else np.empty((0, size), np.float32)
 
 
 def with_column(rows: pa.Table, name: str, value: object) -> pa.Table:
-    """The rows with one value in all of a column."""
+    """Return the rows with one value in every row of a column."""
     index = rows.schema.get_field_index(name)
     return rows.set_column(index, rows.field(index), pa.array([value] * len(rows), rows.field(index).type))
 
 
 def delete_paths(table: Table, paths: Iterable[str]) -> None:
-    """Deletes the rows of these files."""
+    """Delete the rows of these files."""
     for condition in conditions("path", paths):
         table.delete(condition)
 
 
 def conditions(column: str, values: Iterable[str], *, most: int = _MOST_NAMED) -> Iterator[str]:
-    """SQL conditions that a column has one of these values, up to `most` of them in each condition."""
+    """Yield SQL conditions that a column has one of these values, up to `most` values in each."""
     values = sorted(values)
     for start in range(0, len(values), most):
         yield f"{column} IN ({', '.join(map(quoted, values[start : start + most]))})"
@@ -224,7 +224,7 @@ def with_checksums(rows: pa.Table) -> pa.Table:
 
 
 def damaged_rows(rows: pa.Table) -> np.ndarray:
-    """A mask (n,) of the rows that differ from what was written. Rows of older libraries have no checksum and pass."""
+    """Return a mask (n,) of the rows that differ from what was written. Rows without a checksum pass."""
     if CHECKSUM not in rows.schema.names:
         return np.zeros(len(rows), bool)
     stored = rows.column(CHECKSUM).to_pylist()
@@ -232,7 +232,7 @@ def damaged_rows(rows: pa.Table) -> np.ndarray:
 
 
 def check_rows(rows: pa.Table, library: Path) -> pa.Table:
-    """Return the rows unchanged. Call it before making new rows of them, which would hide damage.
+    """Return the rows unchanged. Call it before copying rows, which would hide damage.
 
     Raises:
         VopError: some are damaged.
@@ -241,7 +241,8 @@ def check_rows(rows: pa.Table, library: Path) -> pa.Table:
     if bad.any():
         path = rows.column("path")[int(bad.argmax())].as_py()
         raise VopError(
-            f"{library}: {bad.sum()} of its segments are damaged, the first is of {path}: vop library check {library}"
+            f"{library}: {bad.sum()} of its segments are damaged, the first in {path}; "
+            f"to check: vop library check {library}"
         )
     return rows
 
@@ -251,7 +252,7 @@ def _sums(rows: pa.Table) -> list[int]:
     for name in sorted({*rows.schema.names} - {CHECKSUM}):
         tag = name.encode()
         for place, value in enumerate(_as_bytes(rows.column(name))):
-            if value is not None:  # a column that was added later leaves the checksum as it was
+            if value is not None:  # so that adding an empty column does not change the checksum
                 sums[place] = zlib.crc32(value, zlib.crc32(tag, sums[place]))
     return sums
 
@@ -270,7 +271,7 @@ class DamageError(VopError):
 
 @contextmanager
 def explain_damage(path: Path) -> Iterator[None]:
-    """Turns an error of the database into a VopError that says how to find what is damaged."""
+    """Turn an error of the database into a VopError that names the command to find the damage."""
     try:
         yield
     except (VopError, TypeError):
@@ -282,5 +283,5 @@ def explain_damage(path: Path) -> Iterator[None]:
         reason = str(error).partition(", /")[0].splitlines()  # without the line of LanceDB's own source
         raise DamageError(
             f"{path}: its database cannot be read ({reason[0] if reason else type(error).__name__}); "
-            f"vop library check {path} says what is damaged"
+            f"to list the damage: vop library check {path}"
         ) from error

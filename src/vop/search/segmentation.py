@@ -1,6 +1,6 @@
 """Cut a video into segments, windows of equal length or shots, and decode their frames.
 
-It runs in the processes that decode: nothing here imports PyTorch or the database.
+This module runs in the decoding processes, so it imports neither PyTorch nor the database.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from vop.video.clip import Clip
 from vop.video.decode import VideoDecoder
 from vop.video.frames import ClipFrames, decode_clips, read_clips
 from vop.video.probe import VideoInfo
+from vop.video.resizing import Resizing
 
 if TYPE_CHECKING:
     import av
@@ -31,13 +32,13 @@ ClipTimes = tuple[float, float]  # start_seconds, end_seconds, counted from the 
 WINDOW_SECONDS, OVERLAP_SECONDS = 10.0, 2.0
 MAX_WINDOWS = 1_000_000  # of one video; beyond it the overlap is a mistake
 SHORTEST_SHOT_SECONDS = 0.5
-_WHOLE = 1.1  # windows; a video that is not longer stays in one segment
+_WHOLE = 1.1  # windows; a video up to this length is one segment
 _SLACK = 1e-6  # windows; keeps rounding from adding one
 _DETECTION_SIZE = 256  # pixels of the longer side, at which shots are detected
 
 STRIP_HEIGHT = 90  # pixels: a 16:9 picture of `decode_clips`, 160 pixels wide, fits as it is
 _JPEG_QUALITY = 75
-_MAX_CELL_RATIO = 3.0  # a very wide or narrow video has cells of 3:1 or 1:3 with its pictures in their middle
+_MAX_CELL_RATIO = 3.0  # the pictures of a wider or narrower video are centered in cells of 3:1 or 1:3
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,7 +49,7 @@ class DecodedSegment:
         clip: (start_seconds, end_seconds), from the video's first frame.
         frames: uint8 (num_frames, 3, size, size).
         strip: thumbnail strip, JPEG.
-        share: of the work on the file, from 0 to 1.
+        share: the segment's share of the work on the file, from 0 to 1.
     """
 
     clip: ClipTimes
@@ -58,9 +59,9 @@ class DecodedSegment:
 
 
 def read_segments(
-    path: Path, segmentation: SegmentationConfig, *, num_frames: int, size: int
+    path: Path, segmentation: SegmentationConfig, *, num_frames: int, resizing: Resizing
 ) -> Generator[VideoInfo | DecodedSegment | None, None, int]:
-    """Reads a video and all of its segments.
+    """Read a video and all of its segments.
 
     Yields:
         the description of the video first, then each segment, or None for a damaged one.
@@ -78,7 +79,7 @@ def read_segments(
         clips.extend(map(in_milliseconds, _segment_clips(video, duration_seconds, segmentation)))
         return [Clip(*clip) for clip in clips]
 
-    for found in read_clips(path, choose, num_frames=num_frames, size=size):
+    for found in read_clips(path, choose, num_frames=num_frames, resizing=resizing):
         if isinstance(found, VideoInfo):
             yield found
             continue
@@ -90,21 +91,21 @@ def read_segments(
             damaged += 1
             yield None
     if damaged == len(clips):
-        raise VideoError(path, "more than half of the wanted frames of every segment are damaged")
+        raise VideoError(path, "in every segment, more than half of the frames to decode are damaged")
     return len(clips)
 
 
 def read_frames_of(
-    path: Path, clips: Sequence[ClipTimes], *, num_frames: int, size: int
+    path: Path, clips: Sequence[ClipTimes], *, num_frames: int, resizing: Resizing
 ) -> Generator[np.ndarray, None, None]:
-    """Decodes the frames of some segments of a video again.
+    """Decode the frames of some segments of a video again.
 
     Raises:
         VideoError: one of them cannot be decoded.
     """
     with VideoDecoder(path) as video:
         wanted = [Clip(*clip) for clip in clips]
-        for found in decode_clips(video, wanted, num_frames=num_frames, size=size, num_pictures=0):
+        for found in decode_clips(video, wanted, num_frames=num_frames, resizing=resizing, num_pictures=0):
             if isinstance(found, VideoError):
                 raise found
             yield found.frames
@@ -121,7 +122,7 @@ def _segment_clips(video: VideoDecoder, duration_seconds: float, segmentation: S
 
 
 def in_milliseconds(clip: ClipTimes) -> ClipTimes:
-    """A clip as a segment's id has it: start and end in seconds, to the millisecond, one apart at least."""
+    """Round a clip to milliseconds, as in a segment's id, so that it lasts at least one millisecond."""
     start, end = (round(seconds, 3) for seconds in clip)
     return start, max(end, round(start + 0.001, 3))
 
@@ -129,7 +130,7 @@ def in_milliseconds(clip: ClipTimes) -> ClipTimes:
 def windows(
     duration_seconds: float, *, window_seconds: float = WINDOW_SECONDS, overlap_seconds: float = OVERLAP_SECONDS
 ) -> list[ClipTimes]:
-    """Windows of equal length that cover a video, as few as overlap by `overlap_seconds` or more.
+    """Return the fewest windows of equal length that cover a video and overlap by at least `overlap_seconds`.
 
     They are evenly spaced; the first begins at 0, the last ends at `duration_seconds`. A video of up to 1.1 windows
     is one clip.
@@ -145,7 +146,7 @@ def windows(
     if exact_steps >= MAX_WINDOWS:
         raise UsageError(
             f"windows of {window_seconds} s that overlap by {overlap_seconds} s would cut {duration_seconds:.0f} s of "
-            f"video into {exact_steps:.0f} segments; at most {MAX_WINDOWS} are made: overlap them less"
+            f"video into {exact_steps:.0f} segments; at most {MAX_WINDOWS} are allowed: reduce the overlap"
         )
     steps = math.ceil(exact_steps)
     starts = [beyond * step / steps for step in range(steps + 1)]
@@ -154,12 +155,12 @@ def windows(
 
 def _check_lengths(duration_seconds: float, window_seconds: float, overlap_seconds: float) -> None:
     if not 0 < duration_seconds < math.inf:
-        raise UsageError(f"duration_seconds is {duration_seconds}; a video lasts longer than 0 s")
+        raise UsageError(f"duration_seconds is {duration_seconds}; it must be more than 0")
     if not 0 < window_seconds < math.inf:
-        raise UsageError(f"window_seconds is {window_seconds}; a window lasts longer than 0 s")
+        raise UsageError(f"window_seconds is {window_seconds}; it must be more than 0")
     if not 0 <= overlap_seconds < window_seconds:
         raise UsageError(
-            f"overlap_seconds is {overlap_seconds}; it is 0 or more and less than the window, {window_seconds}"
+            f"overlap_seconds is {overlap_seconds}; it must be 0 or more and less than the window, {window_seconds}"
         )
 
 
@@ -172,9 +173,9 @@ def shots(
     window_seconds: float = WINDOW_SECONDS,
     overlap_seconds: float = OVERLAP_SECONDS,
 ) -> list[ClipTimes]:
-    """The shots of a video, in order and without gaps; one longer than 1.1 windows is cut into windows.
+    """Return the shots of a video, in order and without gaps; one longer than 1.1 windows is cut into windows.
 
-    A shot shorter than half a second goes with the one after it, the last with the one before it. All frames are
+    A shot shorter than half a second is merged with the next one, or, at the end, with the one before. All frames are
     decoded.
 
     Raises:
@@ -191,7 +192,7 @@ def shots(
 
 
 def _detect_cuts(video: VideoDecoder) -> list[float]:
-    """When new shots begin, in seconds from the first frame."""
+    """Return the times at which new shots begin, in seconds from the first frame."""
     try:
         from scenedetect import common, detectors  # type: ignore[import-untyped]  # it has no types
     except ImportError as error:
@@ -212,7 +213,7 @@ def _detect_cuts(video: VideoDecoder) -> list[float]:
 
 
 def _small_frames(video: VideoDecoder) -> Iterator[tuple[int, np.ndarray]]:
-    """Every frame's stamp and its pixels, BGR, small, all of the first one's size."""
+    """Yield the stamp of every frame and its pixels, BGR, scaled down to one size."""
     from av.video.reformatter import VideoReformatter
 
     reformatter = VideoReformatter()
@@ -225,13 +226,13 @@ def _small_frames(video: VideoDecoder) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _detection_size(frame: av.VideoFrame) -> tuple[int, int]:
-    """The width and height at which shots are detected."""
+    """Return the width and height at which shots are detected."""
     scale = min(1.0, _DETECTION_SIZE / max(frame.width, frame.height))
     return max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
 
 
 def _long_enough(cuts: list[float], duration: float) -> list[ClipTimes]:
-    """The clips between cuts, after dropping the cuts that would make a clip too short."""
+    """Return the clips between cuts, without the cuts that would make a clip too short."""
     kept = [0.0]
     for cut in cuts:
         if cut - kept[-1] >= SHORTEST_SHOT_SECONDS and duration - cut >= SHORTEST_SHOT_SECONDS:
@@ -243,16 +244,16 @@ def _long_enough(cuts: list[float], duration: float) -> list[ClipTimes]:
 
 
 def thumbnail_strip(pictures: Sequence[np.ndarray], *, height: int = STRIP_HEIGHT) -> bytes:
-    """A JPEG of pictures side by side in cells of equal size, without gaps: the k-th begins at k / n of the width.
+    """Return a JPEG of pictures side by side, without gaps, in cells of equal size.
 
-    Cells have the shape of the first picture. One of another shape stands whole in the middle of its cell, on black.
+    Cells have the shape of the first picture. A picture of another shape is centered on black.
 
     Args:
         pictures: uint8 arrays (h, w, 3), at least one.
-        height: of the strip in pixels.
+        height: height of the strip in pixels.
 
     Raises:
-        UsageError: there is no picture, one of another type or shape, or no height.
+        UsageError: there is no picture, a picture has another type or shape, or the height is less than 1.
     """
     _check_pictures(pictures, height)
     ratio = pictures[0].shape[1] / pictures[0].shape[0]
@@ -268,7 +269,7 @@ def thumbnail_strip(pictures: Sequence[np.ndarray], *, height: int = STRIP_HEIGH
 
 def _check_pictures(pictures: Sequence[np.ndarray], height: int) -> None:
     if not len(pictures):
-        raise UsageError(f"there are {len(pictures)} pictures; a thumbnail strip needs at least one")
+        raise UsageError("pictures is empty; a thumbnail strip needs at least one")
     for pixels in pictures:
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
             raise UsageError(f"a picture is {pixels.dtype} of shape {pixels.shape}; give uint8 height x width x 3")

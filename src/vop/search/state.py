@@ -1,4 +1,4 @@
-"""The progress of an indexing, for this process and other observers: `progress.json`."""
+"""The progress of an indexing, shown by this process and written to `progress.json` for others."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class StateFile:
         if now - self._written < 1:
             return
         self._written = now
-        with suppress(Exception), atomic_write(self._path, durable=False) as path:  # nothing depends on it
+        with suppress(Exception), atomic_write(self._path, durable=False) as path:  # it is only informative
             document = {**asdict(status), "process": os.getpid(), "written_at": now}
             path.write_text(json.dumps(document), encoding="utf-8")
 
 
 @contextmanager
 def state_file(folder: Path) -> Iterator[StateFile]:
-    """A `StateFile` that is deleted when the job ends."""
+    """Yield a `StateFile` that is deleted when the job ends."""
     try:
         yield StateFile(folder)
     finally:
@@ -68,7 +68,7 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it is another user's
+    except OSError:  # the process belongs to another user
         return True
     return True
 
@@ -79,9 +79,9 @@ class IndexProgress:
 
     Attributes:
         files: the files to read.
-        show: the bar.
-        state: for other processes.
-        hours: gives the hours of video that have been decoded.
+        show: updates the progress bar.
+        state: writes the status for other processes.
+        hours: returns the hours of video decoded so far.
     """
 
     files: Sequence[FoundFile]

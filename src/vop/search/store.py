@@ -64,17 +64,17 @@ from vop.video.clip import DECODER_VERSION
 if TYPE_CHECKING:
     from lancedb.table import Table
 
-Stamp = tuple[int, int]  # of library.json; another one whenever it is written
+Stamp = tuple[int, int]  # modification time and inode of library.json, which change whenever it is written
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_ATTEMPTS = 5  # to read what fails in the database, each at the newest version
+_ATTEMPTS = 5  # of a failing read, each at the newest version
 _IDS = {"segment": re.compile(r"[0-9a-f]{32}-\d{1,12}-\d{1,12}"), "video": re.compile(r"[0-9a-f]{32}")}
 
 
-# A library may change at any moment: its table is dropped when the library moves to other models, and an old version of
-# a table when a new one takes its place. A reading that fails then is repeated; one that fails for another reason means
-# that the library is damaged.
+# A library may change at any moment: its table is dropped when the library moves to other models, and old versions of a
+# table are deleted. A read that fails because of this is repeated; any other failed read means that the library is
+# damaged.
 
 
 def stamp_of(path: Path) -> Stamp | None:
@@ -90,10 +90,10 @@ def again_if_moved(path: Path, read: Callable[[Stamp | None], T]) -> T:
     """Return what `read` returns; repeat it after a failure if the library has changed meanwhile.
 
     Args:
-        read: takes the library's stamp as it was before.
+        read: is called with the library's stamp.
 
     Raises:
-        VopError: the database fails again and again: it is damaged.
+        VopError: the database still fails after several attempts: it is damaged.
     """
     failed = 0
     while True:
@@ -125,16 +125,16 @@ class Store:
     """An open library. Several threads can read and search, also while another process writes.
 
     Attributes:
-        path: its folder.
-        manifest: what `library.json` says.
+        path: the library's folder.
+        manifest: the content of `library.json`.
     """
 
     def __init__(self, path: Path, manifest: Manifest, stamp: Stamp | None = None) -> None:
-        """Open the tables; `stamp` is that of `library.json` before `manifest` was read from it."""
+        """Open the tables; `stamp` is the stamp of `library.json` before `manifest` was read."""
         import lancedb
 
         self.path, self.manifest = path, manifest
-        # Every read sees what is committed by then: asking for the version costs 0.3 ms.
+        # Check for a new version at every read, which takes 0.3 ms.
         self._database = lancedb.connect(path / DATABASE, read_consistency_interval=timedelta(0))
         self._changing = threading.Lock()
         self._open_tables()
@@ -152,8 +152,8 @@ class Store:
         """Open a library.
 
         Raises:
-            UsageError: there is none.
-            VopError: it is damaged, or from a later version.
+            UsageError: the library does not exist.
+            VopError: the library is damaged, or from a later version of vop.
         """
         path = Path(path).expanduser().absolute()
         return again_if_moved(path, lambda stamp: cls(path, manifest.read(path), stamp))
@@ -185,7 +185,7 @@ class Store:
         return Removed(self._database, self.table, library=self.path)
 
     def restorable(self) -> list[str]:
-        """The paths of the removed videos that can be restored, without those that the library has again."""
+        """Return the paths of the removed videos that can be restored, without those that the library has again."""
         present = self.videos()
         ids = {record.video for record in present.values()}
         return [path for path, video in self.removed.videos().items() if path not in present and video not in ids]
@@ -217,13 +217,13 @@ class Store:
 
         Args:
             vector: the query (e,), of unit length.
-            model: the library's model that made the vector, by its number or as itself; the latter is found again after
-                the library was re-embedded.
+            model: the library's model that made the vector, or its number. A model, unlike a number, is still found
+                after the library was re-embedded.
             leave_out: the id of a video to leave out.
 
         Raises:
             UsageError: k or a filter is not allowed.
-            VopError: the library was re-embedded with other models, so that the query cannot be compared.
+            VopError: the library was re-embedded with other models, so the query cannot be compared.
         """
         where = filters.sql(self.columns) if filters else None
         if leave_out:
@@ -253,7 +253,7 @@ class Store:
             return self._indexed
 
     def _snapshot(self, column: str) -> Snapshot:
-        """The table in memory, at its newest version."""
+        """Return the newest version of the table, in memory."""
         with self._changing:
             kept = self._snapshots.get(column)
             if kept is None or kept.version != self.table.version:
@@ -266,7 +266,7 @@ class Store:
         """Return a segment by its id.
 
         Raises:
-            UsageError: there is no such segment.
+            UsageError: the segment does not exist.
         """
         row = self._row("segment", segment, ["path", "strip", *(model.column for model in self.models)])
         embeddings = tuple(matrix(row.column(model.column))[0] for model in self.models)
@@ -285,7 +285,7 @@ class Store:
         """Return a video by its id.
 
         Raises:
-            UsageError: there is no such video.
+            UsageError: the video does not exist.
         """
         row = self._row("video", video, ["path", "size", "mtime_ns", "duration_seconds", "plays_in_browsers"])
         return IndexedVideo(**row.to_pylist()[0])
@@ -309,7 +309,7 @@ class Store:
         """Return the library's videos, by path."""
         columns = {METADATA + name: name for name in self.columns}
         names = ["video", "path", "size", "mtime_ns"]
-        names += ["volume"] if "volume" in self.table.schema.names else []  # which older libraries lack
+        names += ["volume"] if "volume" in self.table.schema.names else []  # older libraries lack it
         rows = self._one_row_each([*names, *columns])
         return {
             row["path"]: VideoRecord(
@@ -361,7 +361,7 @@ class Store:
         if stamp == self._stamp:
             return
         with self._changing:
-            if stamp != self._stamp:  # no other thread has done it
+            if stamp != self._stamp:  # no other thread has switched meanwhile
                 self.manifest = manifest.read(self.path)
                 self._open_tables()
                 self._stamp = stamp
@@ -394,22 +394,22 @@ class Store:
         with self._writing():
             delete_paths(self.table, paths)
 
-    def set_aside(self, paths: Iterable[str]) -> None:
-        """Remove videos by their paths; `put_back` can restore them for `KEPT_DAYS` days."""
+    def move_to_removed(self, paths: Iterable[str]) -> None:
+        """Remove videos by their paths; `restore` can restore them for `KEPT_DAYS` days."""
         paths = list(paths)
         damage = {failed.path: failed.reason for failed in self.failures() if failed.kind == failures.PARTIAL}
         with self._writing():
             self.removed.keep(paths, damage=damage)
         self.remove(paths)
 
-    def put_back(self, paths: Iterable[str]) -> list[str]:
+    def restore(self, paths: Iterable[str]) -> list[str]:
         """Restore the removed videos at these paths, and return their paths.
 
         A video is not restored if the library has it again, or has another video at its path.
         """
         restorable = set(self.restorable())
         wanted = [path for path in paths if path in restorable]
-        for rows, damaged in self.removed.take_back(wanted):
+        for rows, damaged in self.removed.pop(wanted):
             self.put_failures(damaged)
             self.put(check_rows(rows, self.path))
         return wanted
@@ -422,13 +422,13 @@ class Store:
             with self._writing():
                 self.table.add_columns(new)
 
-    def put_failures(self, failed: Sequence[Failure], *, no_longer: Iterable[str] = ()) -> None:
-        """Replace the entries of files that failed, and delete those of other files."""
+    def put_failures(self, failed: Sequence[Failure], *, remove: Iterable[str] = ()) -> None:
+        """List files that failed, replacing their earlier entries, and remove the files in `remove` from the list."""
         with self._writing():
-            failures.write(self._failures, failed, no_longer=no_longer)
+            failures.write(self._failures, failed, remove=remove)
 
     def rename_model(self, name: str) -> None:
-        """Store a new name for the first model, which has moved."""
+        """Store the new name of the first model after it has moved."""
         first, *others = self.models
         self.change(models=(replace(first, name=name), *others))
 
@@ -441,7 +441,7 @@ class Store:
 
     def drop_frames(self) -> None:
         """Delete the kept frames of segments that are neither in the library nor restorable."""
-        from vop.search.frames import SegmentFrames  # brings PyTorch
+        from vop.search.frames import SegmentFrames  # imports PyTorch
 
         frames = SegmentFrames.of(self.manifest, self.path)
         if frames:

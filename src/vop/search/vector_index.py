@@ -1,14 +1,15 @@
-"""The nearest segments: an exact scan in memory for a small table, LanceDB's index for a large one; its maintenance.
+"""Find the nearest segments: by an exact scan in memory in a small table, by LanceDB's index in a large one.
 
 The index is IVF-RQ: rows are grouped around centroids and take half a byte per number (RaBitQ: Gao and Long, SIGMOD
-2024). A search visits the partitions nearest to the query, all of them in a table of up to 400,000 rows, and reads the
-vectors of its best rows in full, so that order and scores are exact for these rows. An HNSW graph is not faster,
+2024). A search visits the partitions nearest to the query (in a table of up to 400,000 rows, all partitions), and then
+reads the full vectors of its best rows, so that their order and scores are exact. An HNSW graph is not faster,
 takes 19 times as long to build, and never finds the nearest rows of some queries.
 
-Rows that are added after the index was built are scanned until `keep_up` adds a piece of the index for them, with the
-same centroids. Every search visits every piece, so an index of many pieces is rebuilt as one.
+Rows that are added after the index was built are scanned until `keep_up` adds a part to the index for them, with the
+same centroids (LanceDB calls it a delta index). Every search visits every part, so an index of many parts is rebuilt
+as one.
 
-`bench/search.py` compares it with the exact scan and FAISS; the limits below come from there.
+`bench/search.py` compares the index with the exact scan and FAISS; the limits below come from it.
 
 Shapes: `n` rows, `e` width of the embeddings.
 """
@@ -31,17 +32,17 @@ from vop.search.schema import matrix
 if TYPE_CHECKING:
     from lancedb.table import AsyncTable, IndexStatistics, Table
 
-EXACT_ROWS = 50_000  # up to this many, NumPy's product takes no longer than a search of the index
-MOST_PIECES = 8
-TAIL_ROWS = 5000  # are scanned in about 7 ms; fewer are not worth a piece
-MOST_FRAGMENTS = 100  # files with few rows, of small commits
+EXACT_ROWS = 50_000  # up to this many, an exact scan takes no longer than a search of the index
+MAX_PARTS = 8
+TAIL_ROWS = 5000  # fewer unindexed rows are scanned (about 7 ms) rather than indexed
+MOST_FRAGMENTS = 100  # files of the table; small commits write files with few rows
 
 _KIND = "IVF_RQ"
 _PARTITION_ROWS = 4000
-_BITS = 4  # of a number
-_VISITED = 100, 0.4  # partitions, and their share, at least: recall@10 in a million clustered vectors over 0.995
-_REFINED = 50  # vectors read in full at least; the ten nearest are among the first 50 by half a byte a number
-_MOST_REFINED = 50_000  # here a search of the index still takes a quarter of a scan's time
+_BITS = 4  # for each number of a vector
+_VISITED = 100, 0.4  # minimum number and share of partitions: recall@10 over 0.995 in a million clustered vectors
+_REFINED = 50  # minimum number of full vectors to read: the best 50 by 4 bits contain the ten nearest
+_MOST_REFINED = 50_000  # with this limit, a search of the index takes a quarter of the time of a scan
 
 
 class Exact:
@@ -59,7 +60,7 @@ class Exact:
 
         Args:
             query: float32 (e,), of unit length.
-            limit: 1 or more; fewer are found where there are no more.
+            limit: 1 or more. Fewer rows are returned if there are no more.
             mask: bool (n,), the rows that may be found.
         """
         scores = self.matrix @ query
@@ -72,7 +73,7 @@ class Exact:
 
 
 def _best(scores: np.ndarray, limit: int) -> np.ndarray:
-    """Return positions of the highest scores, with all that tie with the last one."""
+    """Return positions of the `limit` highest scores, best first; ties in row order."""
     if limit >= len(scores):
         return np.argsort(-scores, kind="stable")
     least = np.partition(scores, -limit)[-limit]
@@ -84,11 +85,11 @@ class Snapshot:
     """One version of a table: the embeddings of one model and the light columns.
 
     Attributes:
-        version: of the table.
+        version: the table's version.
     """
 
     def __init__(self, table: Table, column: str) -> None:
-        """Open a separate handle, which stays at this version."""
+        """Take a handle of the table of its own, which stays at this version."""
         self.version = table.version
         table.checkout(self.version)
         self._table = table
@@ -135,8 +136,8 @@ class Indexed:
     ) -> pa.Table:
         """Return the nearest `limit` rows, best first, with `columns` and `_score`, the exact cosine similarity.
 
-        A condition applies before the search, so that there are fewer than `limit` rows only if no more meet it. Rows
-        that the index does not have yet are found as well; without an index, the query is compared with every row.
+        A condition applies before the search, so fewer than `limit` rows are returned only if no more meet it. Rows
+        that are not in the index yet are found as well; without an index, the query is compared with every row.
 
         Args:
             query: float32 (e,).
@@ -162,12 +163,12 @@ class Indexed:
             found = await search.nprobes(max(partitions, round(share * rows / _PARTITION_ROWS))).to_arrow()
             if len(found) == limit:
                 return found
-        return await search.nprobes(rows).to_arrow()  # all partitions: too few rows of those nearby meet the condition
+        return await search.nprobes(rows).to_arrow()  # all partitions: too few nearby rows meet the condition
 
 
-def needs_index(rows: int, pieces: int) -> bool:
-    """Whether to build an index: a large table has none (0 pieces), or one of too many pieces."""
-    return rows > EXACT_ROWS and not 1 <= pieces <= MOST_PIECES
+def needs_index(rows: int, parts: int) -> bool:
+    """Whether to build an index: a large table has none (0 parts), or one of too many parts."""
+    return rows > EXACT_ROWS and not 1 <= parts <= MAX_PARTS
 
 
 def build_index(table: Table, column: str) -> None:
@@ -187,8 +188,8 @@ def keep_up(table: Table, columns: Sequence[str]) -> None:
     rows = table.count_rows()
     for column in columns:
         index = _statistics(table, column)
-        pieces = index.num_indices if index and index.index_type == _KIND else 0
-        if needs_index(rows, pieces or 0):
+        parts = index.num_indices if index and index.index_type == _KIND else 0
+        if needs_index(rows, parts or 0):
             build_index(table, column)
     indexes = list(filter(None, (_statistics(table, column) for column in columns)))
     tail = max((index.num_unindexed_rows for index in indexes), default=0)
@@ -200,18 +201,18 @@ def keep_up(table: Table, columns: Sequence[str]) -> None:
 def tidy_up(table: Table) -> None:
     """Merge small files, and delete old versions and files that killed writers left behind.
 
-    A reader of an old version fails, and reads again (`vop.search.store.follows`): a library takes no more space than
-    its rows.
+    A reader of an old version fails and reads again (`vop.search.store.follows`). Keeping no old versions keeps the
+    library small.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "optimize", UserWarning)  # of those readers
-        # Of any age: merging makes two versions, and the first of them still has the small files.
+        warnings.filterwarnings("ignore", "optimize", UserWarning)  # it warns of these readers
+        # Versions of any age: merging makes two versions, and the first one still has the small files.
         table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
 
 
 def _fragments(table: Table) -> int:
     """Return the number of files that hold the table's rows."""
-    statistics: Any = table.stats()  # a dictionary, whatever its annotation says
+    statistics: Any = table.stats()  # it is a dictionary, although its annotation differs
     return int(statistics["fragment_stats"]["num_fragments"])
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vop.errors import UsageError
 from vop.video.clip import Clip
 from vop.video.isolated import DecodingProcesses
+from vop.video.resizing import Resizing
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +59,7 @@ class MediaWorker:
         path: str | Path,
         *,
         num_frames: int,
-        size: int,
+        resizing: Resizing,
         start_seconds: float = 0.0,
         end_seconds: float | None = None,
     ) -> torch.Tensor:
@@ -74,7 +75,7 @@ class MediaWorker:
         import torch
 
         clip = Clip(start_seconds, end_seconds)
-        return torch.from_numpy(self.run(_decode, path, num_frames=num_frames, size=size, clip=clip))
+        return torch.from_numpy(self.run(_decode, path, num_frames=num_frames, resizing=resizing, clip=clip))
 
     def export_clip(
         self,
@@ -109,14 +110,14 @@ def _prepare() -> None:
     import vop.video.picture  # noqa: F401
 
 
-def _decode(path: str | Path, *, num_frames: int, size: int, clip: Clip) -> NDArray[np.uint8]:
+def _decode(path: str | Path, *, num_frames: int, resizing: Resizing, clip: Clip) -> NDArray[np.uint8]:
     from vop.video.frames import decode_frames
     from vop.video.picture import is_picture, picture_frames
 
     if is_picture(path):
-        return picture_frames(path, num_frames=num_frames, size=size)
+        return picture_frames(path, num_frames=num_frames, resizing=resizing)
     start, end = clip.start_seconds, clip.end_seconds
-    return decode_frames(path, num_frames=num_frames, size=size, start_seconds=start, end_seconds=end)
+    return decode_frames(path, num_frames=num_frames, resizing=resizing, start_seconds=start, end_seconds=end)
 
 
 def _export_clip(path: str | Path, out: str | Path, **times: float) -> None:

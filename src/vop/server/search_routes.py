@@ -99,7 +99,8 @@ async def search_file(
 
     async def work(path: Path) -> list[Moment]:
         models, encoder = searched.encoder()
-        decode = partial(services.worker.decode, num_frames=encoder.model.num_frames, size=encoder.model.image_size)
+        model = encoder.model
+        decode = partial(services.worker.decode, num_frames=model.num_frames, resizing=model.resizing)
         vector = await encoder.frames(await services.in_media_thread(decode, path))
         search = partial(searched.search, encoded_by=models, k=parameters.k, filters=filters)
         return await services.in_search_thread(search, vector)

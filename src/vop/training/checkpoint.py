@@ -21,12 +21,14 @@ from torch import Tensor
 from vop.errors import VopError
 from vop.evaluation.metrics import MetricsDict
 from vop.models.model import HEAD_PREFIX, TextVideoModel
+from vop.training.loss import loss_of
 from vop.training.recipe import Recipe
 from vop.utils.files import atomic_write
 
 CHECKPOINT = "state.safetensors"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 _MAY_CHANGE = ("epochs", "workers", "checkpoint_seconds", "on_bad_video", "if_worse")  # when a training is resumed
+_BEFORE = {"loss": "infonce"}  # in checkpoints of versions that had nothing to choose from
 
 Identity = Mapping[str, object]
 
@@ -74,6 +76,7 @@ def identity_of(model: TextVideoModel, recipe: Recipe, *, data: str) -> dict[str
         "backbone": model.backbone.content_hash(),
         "data": data,
         **{name: value for name, value in asdict(recipe).items() if name not in _MAY_CHANGE},
+        "loss": loss_of(model, recipe),
         "learning_rate": recipe.learning_rate or model.method.learning_rate,
         "precision": str(model.clip.dtype),
     }
@@ -131,7 +134,7 @@ def check_identity(path: Path, wanted: Identity) -> None:
         VopError: as `load_checkpoint`.
     """
     with _errors_as_damage(path), safe_open(path, framework="pt") as file:
-        saved = json.loads(file.metadata()["identity"])
+        saved = _BEFORE | json.loads(file.metadata()["identity"])
     for key, value in json.loads(json.dumps(wanted)).items():  # in its JSON form, where a tuple is a list
         if saved.get(key) != value:
             raise VopError(

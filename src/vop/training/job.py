@@ -25,6 +25,7 @@ from vop.models.model import TextVideoModel
 from vop.models.pretrained import create
 from vop.models.run_folder import CONFIG, TRAINING
 from vop.training.checkpoint import CHECKPOINT, check_identity, identity_of
+from vop.training.loss import loss_of
 from vop.training.recipe import DEFAULT_METHOD, Recipe, TrainingConfig, read_config
 from vop.training.selection import TrainingResult
 from vop.training.tracking import trackers_of
@@ -124,11 +125,12 @@ def train(
     if not model.trainable():  # fails before every video is decoded
         raise UsageError(f"{method} has no trainable parameters: evaluate it without training")
     model.check_vocabulary()
+    loss_of(model, recipe)
     count_groups(dataset.split("train"), size=recipe.captions_per_video)
     checkpoint = out / TRAINING / CHECKPOINT
     if resume and checkpoint.exists():
         check_identity(checkpoint, identity_of(model, recipe, data=dataset.name))
-    store = FrameStore(model.num_frames, model.image_size, cache=cache or out / TRAINING / FRAMES, aspect=recipe.aspect)
+    store = FrameStore(model.num_frames, model.resizing, cache=cache or out / TRAINING / FRAMES, aspect=recipe.aspect)
     with process.main_process_first():  # the others read the frames from the cache
         train_split, validation, skipped = readable_splits(dataset, recipe, store, progress)
     trainer = Trainer(

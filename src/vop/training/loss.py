@@ -1,20 +1,35 @@
-"""Symmetric InfoNCE over a batch (paper, section 3.1), with one or more captions per video.
+"""The losses over a batch, of one caption for each video or of several.
 
-Shapes: `t` captions, `v` videos.
+InfoNCE is VoP's and CLIP's (paper, section 3.1), the sigmoid loss is SigLIP's. In both, a pair is a caption and the row
+of the video that it was drawn with. All pairs are positives, and all captions and rows of other videos negatives;
+other captions and other rows of the pair's video are neither.
+
+Shapes: `t` captions, `v` rows of videos.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from vop.errors import UsageError
+from vop.training.recipe import AUTO, Recipe
+
+if TYPE_CHECKING:
+    from vop.models.model import TextVideoModel
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # of logits, text_rows and video_ids
 
 
 def contrastive_loss(logits: Tensor, text_rows: Tensor, video_ids: Tensor) -> Tensor:
     """Return the cross-entropy from text to video and from video to text, averaged over the pairs.
 
-    A pair is a caption and the row of the video that it was drawn with. Its denominator holds the pair itself and
-    negatives, but no other captions or rows of the same video. With several captions per video, each of them is a
-    separate positive (multi-positive InfoNCE). With one caption, this is the paper's loss.
+    The denominator of a pair holds the pair itself and its negatives. With several captions per video, each of them is
+    a separate positive (multi-positive InfoNCE). With one caption, this is the paper's loss.
 
     Args:
         logits: (t, v), the scores times the inverse temperature.
@@ -27,3 +42,36 @@ def contrastive_loss(logits: Tensor, text_rows: Tensor, video_ids: Tensor) -> Te
     negatives = logits.masked_fill(same_video, lowest)
     by_text, by_video = negatives.logsumexp(dim=1), negatives.logsumexp(dim=0)[text_rows]
     return (torch.logaddexp(by_text, own) + torch.logaddexp(by_video, own) - 2 * own).mean() / 2
+
+
+def sigmoid_loss(logits: Tensor, text_rows: Tensor, video_ids: Tensor) -> Tensor:
+    """Return the loss of SigLIP (arXiv 2303.15343): the sum over the rows, averaged over the captions, of
+
+        -log sigmoid(z (scale t . v + bias)),  z = 1 for a pair, -1 for a negative
+
+    Args:
+        logits, text_rows, video_ids: as of `contrastive_loss`, with the bias in the logits.
+    """
+    rows = torch.arange(len(video_ids), device=video_ids.device)
+    is_pair = text_rows[:, None] == rows[None, :]  # (t, v)
+    same_video = video_ids[text_rows][:, None] == video_ids[None, :]
+    each = F.softplus(torch.where(is_pair, -logits, logits))
+    return each.masked_fill(same_video & ~is_pair, 0).sum(dim=1).mean()
+
+
+LOSSES: dict[str, Loss] = {"infonce": contrastive_loss, "sigmoid": sigmoid_loss}
+
+
+def loss_of(model: TextVideoModel, recipe: Recipe) -> str:
+    """Return the name of the loss of a training.
+
+    Raises:
+        UsageError: the recipe asks for the sigmoid loss, and the logits have no bias.
+    """
+    own = model.backbone.sizes.loss
+    if recipe.loss == "sigmoid" and model.clip.logit_bias is None and model.head.scaled:
+        raise UsageError(
+            f"loss is 'sigmoid', which needs a logit bias; {model.backbone.name} was trained with {own!r}, without a "
+            "bias: use this loss, or a backbone such as SigLIP"
+        )
+    return own if recipe.loss == AUTO else recipe.loss

@@ -18,6 +18,8 @@ ENOUGH_STEPS = 300  # after which new prompts improved retrieval on emoji-motion
 PAPER_EPOCHS = 5
 DEFAULT_METHOD = "vop-f+p"
 UNTUNED, TUNED = "untuned", "tuned"
+AUTO = "auto"
+LOSS_NAMES = ("infonce", "sigmoid")  # those of vop.training.loss, which imports PyTorch
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"  # the recipes that come with vop
 
 
@@ -34,6 +36,7 @@ class Recipe:
         batch_size: videos per step over all processes, each with `captions_per_video` captions.
         captions_per_video: captions that share one encoding of their video. The paper's is 1.
         max_grad_norm: gradients are clipped to this norm.
+        loss: "infonce", "sigmoid", or "auto" for the one that the backbone was trained with.
         seed: the random seed for the prompts' initial values and the order of the pairs.
         precision: dtype of the frozen weights and the activations: "auto", "bf16" or "fp32".
         validation: fraction of the training videos that is held out to select the epoch, if the data has no
@@ -54,6 +57,7 @@ class Recipe:
     weight_decay: float = 0.2
     warmup: float = 0.1
     max_grad_norm: float = 1.0
+    loss: str = AUTO
     seed: int = 0
     precision: str = "auto"
     validation: float = 0.05
@@ -82,6 +86,8 @@ class Recipe:
         check_aspect(self.aspect)
         if self.if_worse not in (UNTUNED, TUNED):
             raise unknown_name("if_worse", self.if_worse, [UNTUNED, TUNED])
+        if self.loss not in (AUTO, *LOSS_NAMES):
+            raise unknown_name("loss", self.loss, [AUTO, *LOSS_NAMES])
         if self.on_bad_video not in ("skip", "fail"):
             raise unknown_name("on_bad_video", self.on_bad_video, ["skip", "fail"])
 

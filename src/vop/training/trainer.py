@@ -1,8 +1,9 @@
 """The training loop of all methods.
 
-AdamW on the trained parameters of method and head, a cosine schedule with warm-up, symmetric InfoNCE. Validation runs
-before the training and after each epoch, or after every few epochs if there are many short ones. The run keeps the
-weights of the best epoch, or the untuned model if there is no evidence of a gain (`vop.training.selection`).
+AdamW on the trained parameters of method and head, a cosine schedule with warm-up, the loss that the backbone was
+trained with (symmetric InfoNCE for CLIP). Validation runs before the training and after each epoch, or after every few
+epochs if there are many short ones. The run keeps the weights of the best epoch, or the untuned model if there is no
+evidence of a gain (`vop.training.selection`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,7 +39,7 @@ from vop.training.checkpoint import (
     save_checkpoint,
 )
 from vop.training.distributed import gather_rows, share_gradient
-from vop.training.loss import contrastive_loss
+from vop.training.loss import LOSSES, loss_of
 from vop.training.recipe import UNTUNED, Recipe
 from vop.training.schedule import Schedule
 from vop.training.selection import TrainingResult, card_of, is_better, result_of, video_scores
@@ -45,7 +47,7 @@ from vop.training.tracking import TENSORBOARD, tracked, trackers_of
 from vop.utils.progress import Progress, silent
 from vop.utils.threads import limit_threads
 
-LOGIT_SCALE = "clip.log_logit_scale"
+LOSS_PARAMETERS = ("clip.log_logit_scale", "clip.logit_bias")
 SAVING_SHARE = 20  # training between two checkpoints takes at least this many times as long as saving one
 
 
@@ -90,6 +92,8 @@ class Trainer:
             log_with=(trackers_of(track) if keep else []) or None,
             project_dir=str(out / TRAINING / TENSORBOARD),
         )
+        recipe = replace(recipe, loss=loss_of(model, recipe))
+        self.criterion = LOSSES[recipe.loss]
         self.model = model.to(self.accelerator.device).train()
         self.wrapped = self.accelerator.prepare_model(model)
         self.train, self.validation = train, validation
@@ -109,7 +113,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(_groups(self.trained, recipe.weight_decay), lr=self.schedule.peak_rate)
         if processes > 1:
             for name, parameter in self.trained.items():
-                if name == LOGIT_SCALE or (model.pairwise and name.startswith("head.")):
+                if name in LOSS_PARAMETERS or (model.pairwise and name.startswith("head.")):
                     share_gradient(parameter)
 
     def plan(self) -> list[str]:
@@ -192,7 +196,7 @@ class Trainer:
             before = self.accelerator.process_index * len(video_ids)  # every process has the same number of videos
             rows = gather_rows(rows + before)
             texts, videos, video_ids = gather_rows(texts), gather_rows(videos), gather_rows(video_ids)
-        return contrastive_loss(self.model.logits(texts, videos), rows, video_ids)
+        return self.criterion(self.model.logits(texts, videos), rows, video_ids)
 
     def _batches(self, epoch: int, *, start: int) -> FrameLoader:
         size, seed = self.recipe.captions_per_video, self.recipe.seed
@@ -309,8 +313,8 @@ class Trainer:
 
 
 def _groups(trained: dict[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Return the optimizer's groups. Weight decay applies to all but the logit scale, as in CLIP's own training."""
-    decayed = [parameter for name, parameter in trained.items() if name != LOGIT_SCALE]
-    scale = [parameter for name, parameter in trained.items() if name == LOGIT_SCALE]
+    """Return the optimizer's groups. Weight decay does not apply to logit scale and bias, as in CLIP's own training."""
+    decayed = [parameter for name, parameter in trained.items() if name not in LOSS_PARAMETERS]
+    scale = [parameter for name, parameter in trained.items() if name in LOSS_PARAMETERS]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": scale, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]

@@ -1,4 +1,4 @@
-"""The part of a video to read (a clip), the number, size and shape of its frames, and limits for these values.
+"""The part of a video to read (a clip), the number and shape of its frames, and limits for these values.
 
 The limits turn a mistyped number into an error before it fills the memory.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vop.errors import UsageError, unknown_name
+from vop.video.resizing import Resizing
 
 # Version of decoding. Increase it when other frames are chosen, or when pixels change by more than rounding. Cached
 # frames of another version are not used, and a library reports which videos an earlier version decoded.
 DECODER_VERSION = 3
 
 MAX_FRAMES = 4096
-MAX_SIZE = 4096  # pixels
 MAX_BYTES = 2 * 2**30  # for the frames of one video
 
 DISPLAY, STORED = "display", "stored"
@@ -36,9 +36,9 @@ class Clip:
 WHOLE_VIDEO = Clip()
 
 
-def check_request(*, num_frames: int, size: int, clip: Clip = WHOLE_VIDEO) -> None:
-    """Raise a UsageError unless `num_frames` frames of `size` x `size` pixels can be read from a clip."""
-    check_frames(num_frames, size)
+def check_request(*, num_frames: int, resizing: Resizing, clip: Clip = WHOLE_VIDEO) -> None:
+    """Raise a UsageError unless `num_frames` frames of this size can be read from a clip."""
+    check_frames(num_frames, resizing)
     start, end = clip.start_seconds, clip.end_seconds
     if not 0 <= start < float("inf"):
         raise UsageError(f"start_seconds is {start}; it must be 0 or more, counted from the first frame")
@@ -46,16 +46,13 @@ def check_request(*, num_frames: int, size: int, clip: Clip = WHOLE_VIDEO) -> No
         raise UsageError(f"end_seconds is {end}; it must be more than start_seconds, {start}")
 
 
-def check_frames(num_frames: int, size: int) -> None:
-    """Raise a UsageError unless `num_frames` frames of `size` x `size` pixels can be read from a video."""
+def check_frames(num_frames: int, resizing: Resizing) -> None:
+    """Raise a UsageError unless `num_frames` frames of this size can be read from a video."""
+    size = resizing.size
     if num_frames < 1:
         raise UsageError(f"num_frames is {num_frames}; at least 1 is needed")
     if num_frames > MAX_FRAMES:
         raise UsageError(f"num_frames is {num_frames}; at most {MAX_FRAMES} are read from a video")
-    if size < 1:
-        raise UsageError(f"size is {size}; at least 1 pixel is needed")
-    if size > MAX_SIZE:
-        raise UsageError(f"size is {size}; at most {MAX_SIZE} pixels are read")
     if num_frames * 3 * size * size > MAX_BYTES:
         raise UsageError(
             f"num_frames is {num_frames} and size is {size}: that takes {num_frames * 3 * size * size:,} bytes per "

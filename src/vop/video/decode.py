@@ -24,6 +24,8 @@ from vop.video.timeline import Clock, Packets, Timeline, TimelineReader, is_mp4
 if TYPE_CHECKING:
     from av.stream import Stream
 
+    from vop.video.resizing import Resizing
+
 # Decoders that can skip the packets of frames to which no other frame refers.
 _SKIPPING_CODECS = ("h264", "hevc")
 _WHOLE_FRAMES = (0, 1)  # AVFieldOrder: unknown, progressive; interlaced packets may hold half a frame
@@ -95,9 +97,9 @@ class VideoDecoder:
         else:
             self._source, self._is_partial = FromMemory(packets, self._timeline), True
 
-    def converter(self, *, size: int, picture_size: int = 160, aspect: str = DISPLAY) -> PixelConverter:
+    def converter(self, *, resizing: Resizing, picture_size: int = 160, aspect: str = DISPLAY) -> PixelConverter:
         """Return a converter of the frames to squares and pictures."""
-        return PixelConverter(self.stream, self.colours, size=size, picture_size=picture_size, aspect=aspect)
+        return PixelConverter(self.stream, self.colours, resizing=resizing, picture_size=picture_size, aspect=aspect)
 
     def nearest(self, wanted: Sequence[int]) -> Iterator[StampedFrame]:
         """Yield the nearest intact frame to each wanted timestamp, with its own timestamp.

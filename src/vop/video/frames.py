@@ -20,6 +20,7 @@ from vop.utils.text import count
 from vop.video.clip import DISPLAY, Clip, check_request
 from vop.video.decode import VideoDecoder
 from vop.video.probe import VideoInfo, describe
+from vop.video.resizing import BICUBIC, CROP, Resizing
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +41,8 @@ def read_frames(
     end_seconds: float | None = None,
     *,
     aspect: str = DISPLAY,
+    resize: str = CROP,
+    interpolation: str = BICUBIC,
     stream: int | None = None,
     threads: int = 1,
 ) -> torch.Tensor:
@@ -49,10 +52,13 @@ def read_frames(
     nearest intact one replaces it, unless more than half of the wanted frames are damaged.
 
     Args:
-        size: height and width of the result. The shorter side is scaled to it (bicubic), and the centre is cropped.
+        size: height and width of the result, in pixels.
         start_seconds, end_seconds: the clip, counted from the video's first frame. None means the end of the video.
         aspect: "display" stretches frames as players do; "stored" takes stored pixels as square, like most published
             pipelines.
+        resize: "crop" scales the shorter side to `size` and crops the centre, like CLIP; "squash" scales both sides to
+            `size`, like SigLIP, and `aspect` makes no difference.
+        interpolation: "bicubic" or "bilinear", both antialiased.
         stream: the number of a video stream in the file; by default the one that FFmpeg's command takes.
         threads: the decoder's threads. For usual clips one is fastest. To use more cores, read several files at once.
 
@@ -69,7 +75,7 @@ def read_frames(
     frames = decode_frames(
         path,
         num_frames=num_frames,
-        size=size,
+        resizing=Resizing(size, resize, interpolation),
         start_seconds=start_seconds,
         end_seconds=end_seconds,
         aspect=aspect,
@@ -83,7 +89,7 @@ def decode_frames(
     path: str | Path,
     *,
     num_frames: int,
-    size: int,
+    resizing: Resizing,
     start_seconds: float = 0.0,
     end_seconds: float | None = None,
     aspect: str = DISPLAY,
@@ -92,13 +98,13 @@ def decode_frames(
 ) -> Pixels:
     """Read frames like `read_frames`, but without PyTorch, to a uint8 array (num_frames, 3, size, size)."""
     path, clip = Path(path), Clip(start_seconds, end_seconds)
-    check_request(num_frames=num_frames, size=size, clip=clip)
+    check_request(num_frames=num_frames, resizing=resizing, clip=clip)
     with VideoDecoder(path, stream=stream, threads=threads) as video:
-        converter = video.converter(size=size, aspect=aspect)
+        converter = video.converter(resizing=resizing, aspect=aspect)
         video.look_up(clip, num_frames)
         wanted = wanted_stamps(path, video.timeline, clip, num_frames=num_frames)
         found: list[int] = []
-        frames = np.empty((num_frames, 3, size, size), np.uint8)
+        frames = np.empty((num_frames, 3, resizing.size, resizing.size), np.uint8)
         for place, (stamp, frame) in enumerate(video.nearest(wanted)):
             repeated = bool(found) and found[-1] == stamp
             frames[place] = frames[place - 1] if repeated else converter.square(frame)
@@ -129,7 +135,7 @@ def decode_clips(
     clips: Sequence[Clip],
     *,
     num_frames: int,
-    size: int,
+    resizing: Resizing,
     num_pictures: int = 4,
     picture_size: int = 160,
     aspect: str = DISPLAY,
@@ -141,7 +147,7 @@ def decode_clips(
 
     Args:
         clips: clips in ascending order of their starts. They may overlap.
-        num_frames, size, aspect: as for `decode_frames`.
+        num_frames, resizing, aspect: as for `decode_frames`.
         num_pictures: number of frames of a clip to return uncropped as well, evenly spread; at most `num_frames`.
         picture_size: the longer side of these pictures, in pixels.
 
@@ -153,10 +159,10 @@ def decode_clips(
         VideoError: none of the frames can be decoded. The error names the file and the reason.
         UsageError: an argument is out of range, or the clips are not in order.
     """
-    _check_clips(clips, num_frames=num_frames, size=size, num_pictures=num_pictures, picture_size=picture_size)
+    _check_clips(clips, num_frames=num_frames, resizing=resizing, num_pictures=num_pictures, picture_size=picture_size)
     plans = [_plan(video.path, video.timeline, clip, num_frames) for clip in clips]
     pictured = _middles(num_frames, min(num_pictures, num_frames))
-    converter = video.converter(size=size, picture_size=picture_size, aspect=aspect)
+    converter = video.converter(resizing=resizing, picture_size=picture_size, aspect=aspect)
     return _Pass(video, plans, pictured, converter).run()
 
 
@@ -165,13 +171,13 @@ def read_clips(
     choose: Callable[[VideoDecoder, float], Sequence[Clip]],
     *,
     num_frames: int,
-    size: int,
+    resizing: Resizing,
 ) -> Iterator[VideoInfo | ClipFrames | VideoError]:
     """Open a video, describe it, and decode the clips that `choose` picks.
 
     Args:
         choose: takes the open video and its duration in seconds, and returns clips in ascending order of their starts.
-        num_frames, size: as for `decode_frames`.
+        num_frames, resizing: as for `decode_frames`.
 
     Yields:
         The video's description, then the results of `decode_clips`.
@@ -182,7 +188,7 @@ def read_clips(
     with VideoDecoder(path) as video:
         yield describe(video)
         clips = choose(video, video.timeline.duration_seconds)
-        yield from decode_clips(video, clips, num_frames=num_frames, size=size)
+        yield from decode_clips(video, clips, num_frames=num_frames, resizing=resizing)
 
 
 def video_timeline(path: str | Path) -> Timeline:
@@ -222,15 +228,17 @@ def _check_damage(path: Path, timeline: Timeline, clip: Clip, wanted: Sequence[i
         raise VideoError(path, f"{bad:,} of {count('wanted frame', len(wanted))} are damaged")
 
 
-def _check_clips(clips: Sequence[Clip], *, num_frames: int, size: int, num_pictures: int, picture_size: int) -> None:
-    check_request(num_frames=num_frames, size=size)
+def _check_clips(
+    clips: Sequence[Clip], *, num_frames: int, resizing: Resizing, num_pictures: int, picture_size: int
+) -> None:
+    check_request(num_frames=num_frames, resizing=resizing)
     if num_pictures < 0:
         raise UsageError(f"num_pictures is {num_pictures}; it must be 0 or more")
     if picture_size < 1:
         raise UsageError(f"picture_size is {picture_size}; at least 1 pixel is needed")
     before = 0.0
     for clip in clips:
-        check_request(num_frames=num_frames, size=size, clip=clip)
+        check_request(num_frames=num_frames, resizing=resizing, clip=clip)
         start = clip.start_seconds
         if start < before:
             raise UsageError(f"a clip starts at {start} s after one at {before} s; sort the clips by their starts")

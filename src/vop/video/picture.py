@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vop.errors import UsageError, VideoError
 from vop.video.colour import over_ground
+from vop.video.resizing import Resizing
 from vop.video.shape import square
 from vop.video.source import MAX_PIXELS
 
@@ -19,13 +20,13 @@ FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP")
 _MOST = f"more than {MAX_PIXELS // 2**20} megapixels"
 
 
-def picture_frames(path: str | Path, *, num_frames: int, size: int) -> np.ndarray:
+def picture_frames(path: str | Path, *, num_frames: int, resizing: Resizing) -> np.ndarray:
     """Return a picture `num_frames` times, prepared like a video's frames. Of an animation, take the first frame.
 
     Transparent pixels are blended with grey, as in videos.
 
     Args:
-        size: height and width of the result. The shorter side is scaled to it (bicubic), and the centre is cropped.
+        resizing: how the picture becomes a square.
 
     Returns:
         uint8 array (num_frames, 3, size, size).
@@ -36,9 +37,7 @@ def picture_frames(path: str | Path, *, num_frames: int, size: int) -> np.ndarra
     """
     if num_frames < 1:
         raise UsageError(f"num_frames is {num_frames}; at least 1 is needed")
-    if size < 1:
-        raise UsageError(f"size is {size}; at least 1 pixel is needed")
-    return np.tile(square(_read(Path(path)), size=size), (num_frames, 1, 1, 1))
+    return np.tile(square(_read(Path(path)), resizing=resizing), (num_frames, 1, 1, 1))
 
 
 def is_picture(path: str | Path) -> bool:

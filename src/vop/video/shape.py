@@ -1,4 +1,4 @@
-"""Convert a decoded frame to a square for CLIP, and to a small uncropped picture.
+"""Convert a decoded frame to a square for the backbone, and to a small uncropped picture.
 
 Both are rotated, mirrored and stretched as players show the video.
 """
@@ -12,15 +12,18 @@ from av.sidedata.sidedata import SideData
 from PIL import Image
 
 from vop.video.clip import DISPLAY, check_aspect
+from vop.video.resizing import BICUBIC, BILINEAR, SQUASH
 
 if TYPE_CHECKING:
     import av
 
     from vop.video.colour import ColourConverter
+    from vop.video.resizing import Resizing
 
 _MOST_STRETCHED = 16  # a larger sample aspect ratio is a mistake in the file
 
-_BICUBIC_REACH = 2  # pixels of the larger grid on either side
+_FILTERS = {BICUBIC: Image.Resampling.BICUBIC, BILINEAR: Image.Resampling.BILINEAR}
+_REACH = 2  # pixels of the larger grid on either side: of bicubic, the wider filter
 
 Matrix = tuple[int, int, int, int]
 
@@ -35,7 +38,7 @@ class PixelConverter:
     Args:
         stream: the video stream.
         colours: the colour converter of the same stream.
-        size: height and width of the squares, in pixels.
+        resizing: how a frame becomes a square.
         picture_size: the longer side of the pictures, in pixels.
         aspect: "display" stretches frames before they are cropped as players do; "stored" takes stored pixels as
             square. Pictures are for people and are always stretched.
@@ -46,23 +49,23 @@ class PixelConverter:
         stream: av.VideoStream,
         colours: ColourConverter,
         *,
-        size: int,
+        resizing: Resizing,
         picture_size: int = 160,
         aspect: str = DISPLAY,
     ) -> None:
         check_aspect(aspect)
-        self.size, self.picture_size = size, picture_size
+        self.resizing, self.picture_size = resizing, picture_size
         self._codec = stream.codec_context.name
         self._shown = sample_aspect(stream)
         self._aspect = self._shown if aspect == DISPLAY else 1.0
         self._colours = colours
 
     def square(self, frame: av.VideoFrame) -> np.ndarray:
-        """Return RGB pixels as in CLIP's preprocessing, before normalisation: uint8 array (3, size, size)."""
-        rgb = self._colours.rgb(frame, shorter_side=self.size)
+        """Return RGB pixels as in the backbone's preprocessing, before normalisation: uint8 array (3, size, size)."""
+        rgb = self._colours.rgb(frame, shorter_side=self.resizing.size)
         matrix = display_matrix(frame, self._codec)
         aspect = 1 / self._aspect if turns_sideways(matrix) else self._aspect
-        return square(upright(rgb, matrix), size=self.size, aspect=aspect)
+        return square(upright(rgb, matrix), resizing=self.resizing, aspect=aspect)
 
     def picture(self, frame: av.VideoFrame) -> np.ndarray:
         """Return the uncropped frame, upright and in its display shape: uint8 array (height, width, 3)."""
@@ -122,16 +125,20 @@ def upright(pixels: np.ndarray, matrix: Matrix | None) -> np.ndarray:
     return pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
 
 
-def square(pixels: np.ndarray, *, size: int, aspect: float = 1.0) -> np.ndarray:
-    """Scale the shorter side to `size` (bicubic, antialiased), then crop the centre.
+def square(pixels: np.ndarray, *, resizing: Resizing, aspect: float = 1.0) -> np.ndarray:
+    """Resize a picture to a square.
 
     Args:
         pixels: uint8 array (h, w, 3).
-        aspect: a pixel's width divided by its height.
+        aspect: a pixel's width divided by its height. It makes no difference to squashing.
 
     Returns:
         uint8 array (3, size, size).
     """
+    size, interpolation = resizing.size, _FILTERS[resizing.interpolation]
+    if resizing.mode == SQUASH:
+        squashed = Image.fromarray(np.ascontiguousarray(pixels)).resize((size, size), interpolation)
+        return _channels_first(squashed)
     height, width = pixels.shape[:2]
     shown = (width * aspect, height) if aspect >= 1 else (width, height / aspect)
     short = min(shown)
@@ -140,9 +147,13 @@ def square(pixels: np.ndarray, *, size: int, aspect: float = 1.0) -> np.ndarray:
     rows, top, bottom = _middle(height, down, size)
     picture = Image.fromarray(np.ascontiguousarray(pixels[rows, columns]))
     # Always the width first: Pillow would choose the order by the sizes, and values are clipped between the two steps.
-    narrow = picture.resize((size, picture.height), Image.Resampling.BICUBIC, box=(left, 0, right, picture.height))
-    scaled = narrow.resize((size, size), Image.Resampling.BICUBIC, box=(0, top, size, bottom))
-    return np.ascontiguousarray(np.asarray(scaled).transpose(2, 0, 1))
+    narrow = picture.resize((size, picture.height), interpolation, box=(left, 0, right, picture.height))
+    scaled = narrow.resize((size, size), interpolation, box=(0, top, size, bottom))
+    return _channels_first(scaled)
+
+
+def _channels_first(picture: Image.Image) -> np.ndarray:
+    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
 
 def _middle(length: int, scaled: int, size: int) -> tuple[slice, float, float]:
@@ -154,6 +165,6 @@ def _middle(length: int, scaled: int, size: int) -> tuple[slice, float, float]:
     scale = length / scaled
     begin = (scaled - size) // 2 * scale
     end = begin + size * scale
-    reach = _BICUBIC_REACH * max(scale, 1) + 1
+    reach = _REACH * max(scale, 1) + 1
     first = max(int(begin - reach), 0)
     return slice(first, min(int(end + reach) + 1, length)), begin - first, end - first

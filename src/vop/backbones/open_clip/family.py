@@ -98,16 +98,14 @@ class OpenClipFamily(Family):
         )
 
     def read_tokenizer(self, folder: Path, sizes: Sizes) -> Tokenizer | None:
-        from vop.backbones.tokenizer import Tokenizer, pad_token_id
+        from vop.backbones.tokenizer import Tokenizer, pad_token
 
         text = read_part(read_part(_read_config(folder), "model_cfg"), "text_cfg")
         if text.get("hf_tokenizer_name"):
             if not has_vocabulary(folder):
                 return None
             kind = read_part(text, "tokenizer_kwargs").get("clean", "whitespace")
-            return Tokenizer(
-                folder, sizes.text, cleaning=CLEANING.get(kind, str(kind)), pad_token_id=pad_token_id(folder)
-            )
+            return Tokenizer(folder, sizes.text, cleaning=CLEANING.get(kind, str(kind)), pad_token=pad_token(folder))
         if has_vocabulary(folder):
             return Tokenizer(folder, sizes.text, pad_token_id=PAD)
         return _openai_tokenizer(folder, sizes.text)

@@ -1,4 +1,4 @@
-"""Bringing a library up to date with the videos on disk, and keeping it sound."""
+"""Update a library from the videos on disk, check it and re-embed it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vop.search.sync.integrity import check as check
     from vop.search.sync.reembedding import reembed as reembed
 
-# Imported when they are asked for: a look into a library does without PyTorch.
+# Imported at the first access, so that reading a library does not import PyTorch.
 _MODULES = {
     "change_excluded": "commands",
     "check": "integrity",

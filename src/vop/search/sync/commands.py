@@ -30,7 +30,7 @@ from vop.video.find import FoundFile, normal_globs
 if TYPE_CHECKING:
     from vop.models.model import TextVideoModel
 
-_TIDYING = "tidying up"  # minutes, where a large library needs a new index
+_TIDYING = "tidying up"  # takes minutes if a large library needs a new index
 
 
 def index(
@@ -54,24 +54,24 @@ def index(
     waiting: Callable[[], None] = lambda: None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> IndexReport:
-    """Brings a library up to date with the videos below `paths`, and creates it if there is none.
+    """Bring a library up to date with the videos below `paths`, and create it if it does not exist.
 
     Args:
-        folder: the library.
+        folder: the library's folder.
         paths: files and folders. Those that do not exist are skipped with a warning.
-        model: a run, a folder, a hub id or mini; only when creating a library. An existing one knows its model.
+        model: a run, a folder, a hub id or mini; only when creating a library; an existing one keeps its model.
         segmentation, num_frames, keep_frames, precision: only when creating a library; an existing one keeps its own.
-        keep_frames: keeps the decoded frames, so that the library can move to another model without decoding.
-        exclude: globs of files and folders that are not indexed, in addition to those that the library has. The library
-            keeps them; see `vop.video.find`.
-        live_photos: whether the movies of Live Photos are indexed; the library keeps it. None: as before.
+        keep_frames: whether to keep the decoded frames, so that re-embedding does not decode again.
+        exclude: globs of files and folders to exclude, in addition to the library's globs. The library keeps them; see
+            `vop.video.find`.
+        live_photos: whether to index the movies of Live Photos; the library keeps the choice. None keeps its setting.
         metadata: a CSV file; see `vop.search.sync.metadata`.
-        prune: takes out videos below `paths` whose files were deleted or are excluded. `restore` can put them back for
-            a while.
-        yes: prunes a large share of the library too; see `IndexReport.unconfirmed`.
-        redo: decodes videos below `paths` again that an earlier version of the decoder read.
-        workers: threads that decode; by default as many as there are cores.
-        batch_size: segments that are embedded together.
+        prune: whether to remove videos below `paths` whose files were deleted or are excluded. `restore` can restore
+            them for `KEPT_DAYS` days.
+        yes: whether to prune even a large share of the library; see `IndexReport.unconfirmed`.
+        redo: whether to decode videos below `paths` again that an earlier version of the decoder read.
+        workers: decoding threads; by default one per free core.
+        batch_size: segments per forward pass.
         waiting: called once if another process writes to the library, before waiting for it.
         warn: called with a warning as soon as there is one.
 
@@ -112,7 +112,7 @@ def preview(
     """Report what `index` would do. Decodes nothing and changes nothing.
 
     Raises:
-        UsageError: none of the paths exists, or `folder` is something else than a library.
+        UsageError: none of the paths exists, or `folder` exists and is not a library.
     """
     scanned = scan(folder, paths, exclude=exclude, live_photos=live_photos)
     library = Store.open(scanned.library) if (scanned.library / FILE).exists() else None
@@ -144,7 +144,7 @@ def _is_up_to_date(file: FoundFile, records: Mapping[str, VideoRecord]) -> bool:
 
 
 def _find_moved(new: Sequence[FoundFile], missing: Sequence[VideoRecord]) -> dict[Path, str]:
-    """Where new files were before that have the content of videos whose files are missing."""
+    """Return the previous paths of moved files: new ones with the content of a video whose file is missing."""
     sizes, by_video = {record.size for record in missing}, {record.video: record.path for record in missing}
     moved: dict[Path, str] = {}
     for file in new:
@@ -163,16 +163,16 @@ def forget(
     for_good: bool = False,
     waiting: Callable[[], None] = lambda: None,
 ) -> int:
-    """Takes every video at or below these paths out of a library; their files are left alone.
+    """Remove every video at or below these paths from a library; their files stay on the disk.
 
     Args:
-        for_good: without keeping them for `restore`; also deletes what was taken out of there before.
+        for_good: whether to delete them permanently, together with videos there that were removed before.
 
     Returns:
         the number of videos.
 
     Raises:
-        UsageError: there is no such library, or it has no video there.
+        UsageError: the library does not exist, or has no video there.
     """
     with _locked(folder, waiting) as library:
         found = _below(paths, library.videos())
@@ -183,7 +183,7 @@ def forget(
             library.remove(found)
             library.removed.drop(kept)
         else:
-            library.set_aside(found)
+            library.move_to_removed(found)
         _tidy(library)
     return len({*found, *kept})
 
@@ -191,19 +191,19 @@ def forget(
 def restore(
     folder: str | Path, paths: Sequence[str | Path] = (), *, waiting: Callable[[], None] = lambda: None
 ) -> list[str]:
-    """Puts back videos that `prune` or `forget` took out of a library, all or those at or below `paths`.
+    """Restore videos that `prune` or `forget` removed from a library, all or those at or below `paths`.
 
-    Videos that were indexed again since are left as they are.
+    Videos that were indexed again since are skipped.
 
     Returns:
         the paths of the restored videos.
 
     Raises:
-        UsageError: there is no such library, or nothing can be restored.
+        UsageError: the library does not exist, or nothing can be restored.
     """
     with _locked(folder, waiting) as library:
         kept = library.removed.videos()
-        restored = library.put_back(_below(paths, kept) if paths else kept)
+        restored = library.restore(_below(paths, kept) if paths else kept)
         if not restored:
             where = f" at or below {', '.join(map(str, paths))}" if paths else ""
             raise UsageError(
@@ -219,13 +219,13 @@ def change_excluded(
     drop: Sequence[str] = (),
     waiting: Callable[[], None] = lambda: None,
 ) -> tuple[str, ...]:
-    """Changes which globs a library excludes; the next `index` applies them.
+    """Change which globs a library excludes; the next `index` applies them.
 
     Returns:
         the globs after the change.
 
     Raises:
-        UsageError: there is no such library, or it has no such glob to drop.
+        UsageError: the library does not exist, or does not exclude a glob of `drop`.
     """
     if not add and not drop:
         return Store.open(folder).manifest.exclude
@@ -243,7 +243,7 @@ def change_excluded(
 
 @contextmanager
 def _locked(folder: str | Path, waiting: Callable[[], None]) -> Iterator[Store]:
-    """An existing library, opened under its lock, with the columns that older ones lack."""
+    """Open an existing library under its lock, and add the columns that older libraries lack."""
     path = Store.open(folder).path
     with library_lock(path, waiting=waiting):
         library = Store.open(path)
@@ -252,14 +252,14 @@ def _locked(folder: str | Path, waiting: Callable[[], None]) -> Iterator[Store]:
 
 
 def _below(paths: Sequence[str | Path], videos: Mapping[str, object]) -> list[str]:
-    """Those of a library's videos that are at or below some paths."""
+    """Return the videos that are at or below some paths."""
     roots = absolute_paths(paths)
     return [path for path in videos if is_below(path, roots)]
 
 
 def _tidy(library: Store) -> None:
-    """Deletes old versions and videos that were taken out long ago, and brings the indexes up to date."""
-    with suppress(VopError):  # what was set aside is damaged; `vop library check` says so
+    """Delete old versions and long-removed videos permanently, and bring the indexes up to date."""
+    with suppress(VopError):  # the removed videos are damaged; `vop library check` reports it
         library.removed.drop_old()
         library.drop_frames()
     library.keep_up()
@@ -270,11 +270,7 @@ def _tidy(library: Store) -> None:
 
 @dataclass(frozen=True)
 class _Settings:
-    """The settings that a caller asks for; None leaves them to the library.
-
-    Attributes:
-        model: of a new library, `DEFAULT_HUB_ID` if there is none.
-    """
+    """The settings of a call. None keeps an existing library's setting, or means the default for a new one."""
 
     model: str | None
     segmentation: SegmentationConfig | None
@@ -284,40 +280,40 @@ class _Settings:
 
 
 def _load_model(wanted: _Settings) -> TextVideoModel:
-    """The model of a new library."""
+    """Load the model of a new library."""
     model = open_model(wanted.model or DEFAULT_HUB_ID, num_frames=wanted.num_frames, precision=wanted.precision)
     model.check_independent()
     return model
 
 
 def _open(folder: Path, wanted: _Settings, new_model: TextVideoModel | None) -> tuple[Store, list[TextVideoModel]]:
-    """The library, created if there is none, and its models.
+    """Open the library and its models; create the library if it does not exist.
 
     Raises:
-        UsageError: the settings are not those of the library.
-        VopError: the model is another one than the library's.
+        UsageError: the settings differ from the library's.
+        VopError: the model is not the library's.
     """
-    if new_model is not None and not (folder / FILE).exists():  # not created by another process meanwhile
+    if new_model is not None and not (folder / FILE).exists():  # no other process created it meanwhile
         name = wanted.model or DEFAULT_HUB_ID
         manifest = new_manifest(new_model, name=name, segmentation=wanted.segmentation, keep_frames=wanted.keep_frames)
         return Store.create(folder, manifest), [new_model]
     library = Store.open(folder)
     had = library.manifest
-    for name, value, own in (  # of other settings, segments could not be compared
+    for name, value, own in (  # segments with different settings cannot be compared
         ("segments", wanted.segmentation, had.segmentation),
         ("num_frames", wanted.num_frames, had.num_frames),
         ("keep_frames", wanted.keep_frames or None, had.keep_frames),
     ):
         if value is not None and value != own:
-            raise UsageError(f"{folder} has {name}: {own}; {value} needs a library of its own: choose another folder")
+            raise UsageError(f"{name} of {folder} is {own}, not {value}; to change it, index into another folder")
     models = open_models(had, folder=folder, name=wanted.model)
-    if wanted.model is not None:  # where the first model is now, if it has moved
+    if wanted.model is not None:  # store it, in case the first model has moved
         library.rename_model(absolute_name(wanted.model))
     return library, models
 
 
 def _check_outdated(library: Store, scanned: Scan, *, redo: bool) -> None:
-    """Refuses to mix videos that different versions decoded."""
+    """Raise a VopError if new videos would be mixed with videos that an earlier version decoded."""
     outdated = {path: seconds for path, seconds in library.outdated().items() if os.path.lexists(path)}
     if not outdated or redo:
         return
@@ -325,6 +321,6 @@ def _check_outdated(library: Store, scanned: Scan, *, redo: bool) -> None:
     command = shlex.join(["vop", "index", str(library.path), *map(str, sorted(scanned.roots)), "--redo"])
     raise VopError(
         f"{library.path}: {len(outdated)} of its videos ({hours:.1f} h) were decoded by an earlier version of vop, "
-        "which read HDR, non-square pixels, transparency, joined recordings and several video tracks otherwise. New "
-        f"ones are not mixed with them. Decode them again: {command}; searching works meanwhile"
+        "which read HDR, non-square pixels, transparency, joined recordings and several video tracks differently. New "
+        f"ones are not mixed with them. To decode them again: {command}; searches work meanwhile"
     )

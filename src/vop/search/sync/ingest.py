@@ -1,10 +1,10 @@
-"""Brings the files of a scan into a library.
+"""Index the files of a scan.
 
     scanner -> reader (decodes) -> pipeline (embeds) -> Writer -> store
 
-A file with the size and modification time that the library knows is left alone. Any other file is hashed: where the
-library knows the content, only its path or time changes; a second copy is listed as one; everything else is decoded and
-embedded.
+A file with the size and modification time that the library knows is skipped. Any other file is hashed: if the library
+knows the content, only its path or time is updated; a second copy is listed as a duplicate; everything else is decoded
+and embedded.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ if TYPE_CHECKING:
     from vop.models.model import TextVideoModel
 
 COMMIT_ROWS, COMMIT_SECONDS = 1000, 5.0
-TIDY_COMMITS = 100  # between two compactions: every commit writes a file of its own
-_COPY_OF = "it has the content of "  # and then the path of the file that the library has
+TIDY_COMMITS = 100  # commits between two compactions: every commit writes a new file
+_COPY_OF = "it has the content of "  # followed by the path of the original
 logger = logging.getLogger(__name__)
 
 
 class Ingest:
-    """Brings the files of a scan into a library.
+    """Indexes the files of a scan.
 
     Args:
-        metadata: None leaves the metadata that the library has.
+        metadata: values to store; None keeps the library's metadata.
 
     Attributes:
-        report: of the work so far.
+        report: the report of the work so far.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Ingest:
         self._writer = Writer(library)
 
     def run(self, *, workers: int, batch_size: int) -> None:
-        """Decodes and embeds what is new or has changed. Interrupted, it commits what is finished."""
+        """Decode and embed new and changed files. If interrupted, commit the finished ones."""
         for path, reason in self.scanned.found.unreadable:
             self._fail(str(path), UNREADABLE, reason)
         todo = [file for file in self.scanned.files if not self._is_up_to_date(file)]
@@ -117,7 +117,7 @@ class Ingest:
                     self._writer.commit_if_due()
                 self._list_copies()
             except BaseException:
-                processes.close()  # first, so that nothing waits for a long film
+                processes.close()  # first, so that nothing waits for a long video
                 raise
             finally:
                 self._writer.commit()
@@ -125,7 +125,7 @@ class Ingest:
         self._describe_originals()
 
     def _is_up_to_date(self, file: FoundFile) -> bool:
-        """Whether a file need not be read; if only its metadata has changed, that is updated here."""
+        """Whether a file need not be read. If only its metadata has changed, update that."""
         path = str(file.path)
         record = self.records.get(path)
         if record is not None and path in self._redo:
@@ -137,7 +137,7 @@ class Ingest:
             return True
         values = self._metadata_with_copies(path)
         has_changed = any(record.metadata.get(name) != value for name, value in values.items())
-        is_older = record.volume is None and file.volume is not None  # it gets what older rows lack
+        is_older = record.volume is None and file.volume is not None  # rows of an older library lack the volume
         if has_changed or is_older:
             self._writer.update(record.video, file, values, before=path)
             self._writer.commit_if_due()
@@ -147,20 +147,20 @@ class Ingest:
         return True
 
     def _take(self, finished: Finished[FoundFile, Outcome], reader: Reader) -> None:
-        """Handles the result of reading a file."""
+        """Handle the result of reading a file."""
         file, result = finished.job, finished.result
         path = str(file.path)
         match result:
             case DecodedVideo():
                 self._add(finished, result, before=reader.path_of(result.file.video))
-            case KnownContent():  # the file is at another path, or only its modification time is another one
+            case KnownContent():  # the file has moved, or only its modification time has changed
                 self._writer.update(result.video, file, self._metadata_of(file), before=result.before)
                 moved = result.before != path
                 self.report.moved += moved
                 self.report.unchanged += not moved
                 self._keep_partial(result.before, file)
             case Copy() if _is_same_file(result.of, path):
-                self.report.unchanged += 1  # one file, by another of its names
+                self.report.unchanged += 1  # another name of the same file
             case Copy():
                 self._new_copies.append((file, result.of))
                 self._remove_changed(file)
@@ -173,7 +173,7 @@ class Ingest:
                 raise result
 
     def _add(self, finished: Finished[FoundFile, Outcome], decoded: DecodedVideo, *, before: str | None) -> None:
-        """Adds a decoded video; `before` is where the library had the same content."""
+        """Add a decoded video; `before` is the path where the library had the same content."""
         library, path = self.library, str(finished.job.path)
         rows = make_rows(
             replace(decoded.file, metadata=self._metadata_of(finished.job)),
@@ -184,7 +184,7 @@ class Ingest:
             models=library.models,
         )
         is_new = path not in self.records
-        # All rows of the same content under another path are replaced, also where its segments were other ones.
+        # Replace all rows of the same content under another path, even if its segments were different.
         known = [known for known in (None if is_new else path, before) if known is not None]
         self._writer.add(rows, replacing=[path, *known] if known else [])
         self.report.added += is_new
@@ -195,7 +195,7 @@ class Ingest:
             self._fail(path, PARTIAL, f"{decoded.damaged} of {decoded.segments} segments are damaged", finished.job)
 
     def _remove_changed(self, file: FoundFile) -> None:
-        """Removes the video of a file that is readable and has another size or modification time."""
+        """Remove the video of a readable file whose size or modification time has changed."""
         record = self.records.get(str(file.path))
         if record is not None and os.access(file.path, os.R_OK) and not is_same_state(record, file):
             self._writer.remove(record.path)
@@ -207,7 +207,7 @@ class Ingest:
         reason: str,
         file: FoundFile | None = None,
     ) -> None:
-        """Lists a file, unless it is listed already."""
+        """List a file as a failure, unless it is listed already."""
         size, mtime_ns = (0, 0) if file is None else (file.size, file.mtime_ns)
         failed = failure(path, kind, reason, size=size, mtime_ns=mtime_ns)
         self._failed.add(failed.path)
@@ -216,7 +216,7 @@ class Ingest:
             self._writer.failures.append(failed)
 
     def _keep_partial(self, before: str, file: FoundFile) -> None:
-        """Keeps a video in the list that was partial at the path `before`."""
+        """Keep a video in the list of failures if it was partial at the path `before`."""
         failed = self._failed_before.get(before)
         if failed is not None and failed.kind == PARTIAL:
             self._fail(str(file.path), PARTIAL, failed.reason, file)
@@ -224,7 +224,7 @@ class Ingest:
     # -- copies and metadata
 
     def _list_copies(self) -> None:
-        """Lists copies, once all originals have been read."""
+        """List copies, once all originals have been read."""
         originals = {str(file.path): original for file, original in self._new_copies}
         self._new_copies = [(file, _last_original(originals, original)) for file, original in self._new_copies]
         for file, original in self._new_copies:
@@ -236,13 +236,13 @@ class Ingest:
                 self._fail(str(file.path), UNREADABLE, f"{_COPY_OF}{original}: {reason}", file)
 
     def _metadata_of(self, file: FoundFile) -> dict[str, str]:
-        """The metadata of a file: by the table, or else by the library for its path."""
+        """Return the metadata of a file: the library's values for its path, overridden by the metadata file's."""
         record = self.records.get(str(file.path))
         had = {} if record is None else {name: value for name, value in record.metadata.items() if value is not None}
         return had | dict(self.metadata.of(file.path) if self.metadata else {})
 
     def _metadata_with_copies(self, path: str) -> dict[str, str]:
-        """The table's metadata of a video: by its own path or name first, then by those of its copies."""
+        """Return the metadata file's values of a video: for its own path or name first, then for its copies."""
         values: dict[str, str] = {}
         if self.metadata is not None:
             for name in (Path(path), *sorted(self._copies.get(path, ()))):
@@ -250,7 +250,7 @@ class Ingest:
         return values
 
     def _describe_originals(self) -> None:
-        """Gives videos the table's metadata of the copies that were found in this run."""
+        """Give videos the metadata of the copies that were found in this run."""
         records = self.library.videos() if self.metadata and self._new_copies else {}
         for path in {original for _, original in self._new_copies}:
             record, values = records.get(path), self._metadata_with_copies(path)
@@ -264,13 +264,13 @@ class Ingest:
     # -- videos that were not found
 
     def finish(self, *, prune: bool, yes: bool) -> None:
-        """Takes out, or counts, the videos below the roots that the scan has not found, and completes the report."""
+        """Remove or count the videos below the roots that the scan has not found, and complete the report."""
         records, report = self.library.videos(), self.report
         missing = missing_videos(records, self.scanned)
         pruned = missing.prunable if prune and (yes or not missing.needs_confirmation) else []
         if pruned:
-            logger.info("taking %d videos out of %r", len(pruned), str(self.library.path))
-            self.library.set_aside(pruned)
+            logger.info("removing %d videos from %r", len(pruned), str(self.library.path))
+            self.library.move_to_removed(pruned)
             report.removed = len(pruned)
         else:
             report.deleted, report.excluded = len(missing.deleted), len(missing.excluded)
@@ -284,14 +284,14 @@ class Ingest:
         report.outdated = len(self.library.outdated())
 
     def _drop_stale_failures(self, staying: Set[str], records: Mapping[str, VideoRecord]) -> None:
-        """Removes from the list the files that do not fail any more; unavailable ones stay."""
+        """Remove files that do not fail any more from the list; unavailable files stay."""
         unseen = [path for path in self._failed_before if path not in self._failed and path not in staying]
         below = [path for path in unseen if is_below(path, self.scanned.roots)]
         _, unavailable = split_missing(below, records)
         stale = {*below} - {*unavailable}
         stale |= {path for path in unseen if self._failed_before[path].kind == PARTIAL and path not in records}
         if stale:
-            self.library.put_failures([], no_longer=stale)
+            self.library.put_failures([], remove=stale)
 
 
 class Writer:
@@ -314,17 +314,17 @@ class Writer:
         self.failures: list[Failure] = []
 
     def add(self, rows: pa.Table, *, replacing: Iterable[str]) -> None:
-        """Adds a video, and removes what the library has at these paths."""
+        """Add a video, and remove the library's videos at these paths."""
         self._rows.append(rows)
         self._replacing.update(replacing)
 
     def update(self, video: str, file: FoundFile, values: Mapping[str, str], *, before: str) -> None:
-        """Keeps a video's segments, and changes its path, size and time, and these values of its metadata."""
+        """Update a video's path, size, time and these values of its metadata; its segments stay."""
         self._updates[video] = (file, values)
         self._replacing |= {before, str(file.path)}
 
     def remove(self, path: str) -> None:
-        """Removes a video whose file has changed its content."""
+        """Remove a video whose file has changed."""
         self._removed.append(path)
 
     def commit_if_due(self) -> None:
@@ -333,7 +333,7 @@ class Writer:
             self.commit()
 
     def commit(self) -> None:
-        """Writes all changes. An interruption takes effect afterwards: half of them would be written twice."""
+        """Write all changes. An interruption waits until this is done, so that no change is written twice."""
         with uninterrupted():
             self._write()
         if self._commits >= TIDY_COMMITS:
@@ -342,8 +342,8 @@ class Writer:
 
     def _write(self) -> None:
         if self.failures:
-            # They come first: if a kill falls in between, the files are not known yet and are looked at again. The
-            # other way around, a video that is only partly there would be taken for a whole one.
+            # Failures come first: if the process is killed in between, the files are read again. In the other order, a
+            # partial video would count as complete.
             self._library.put_failures(self.failures)
         rows = [*self._rows, *self._updated_rows()]
         if rows:
@@ -378,10 +378,10 @@ class Writer:
 
 
 def is_known_copy(file: FoundFile, failed: Mapping[str, Failure], records: Mapping[str, VideoRecord]) -> bool:
-    """Whether a file was found before to be a copy of one that is still there.
+    """Whether a file was found before to be a copy of a file that still exists.
 
     Args:
-        failed: what the library has listed, by path.
+        failed: the library's failures, by path.
         records: its videos, by path.
     """
     before = failed.get(str(file.path))
@@ -397,9 +397,9 @@ def is_same_state(before: VideoRecord | Failure, file: FoundFile) -> bool:
 
 
 def _in_order(files: Sequence[FoundFile], *, workers: int) -> list[FoundFile]:
-    """Small files first, so that they can be searched soon.
+    """Sort files by size, so that small ones can be searched soon.
 
-    The largest one comes before all others where it holds up none of them, as it would end last.
+    With several workers, the largest file comes first: it takes longest, and the other workers read the small ones.
     """
     by_size = sorted(files, key=lambda file: file.size)
     return [*by_size[-1:], *by_size[:-1]] if workers > 1 else by_size
@@ -413,7 +413,7 @@ def _is_same_file(one: str, other: str) -> bool:
 
 
 def _last_original(originals: Mapping[str, str], path: str) -> str:
-    """The original of a file that is a copy of a copy."""
+    """Follow copies of copies to the original."""
     while path in originals:
         path = originals[path]
     return path

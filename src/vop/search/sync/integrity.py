@@ -55,7 +55,7 @@ class CheckReport:
     """The result of a check.
 
     Attributes:
-        files, segments, videos: how many were checked.
+        files, segments, videos: numbers of what was checked.
         damaged_files: damaged files of the library.
         damaged_videos: videos with segments that differ from what was written.
         damaged_frames: the number of segments with damaged kept frames; these are decoded again when needed.
@@ -110,12 +110,12 @@ def check(
         waiting: called once if another process writes to the library, before waiting for it.
 
     Raises:
-        UsageError: there is no library.
-        VopError: `library.json` is damaged and there is no copy of it.
+        UsageError: the library does not exist.
+        VopError: `library.json` is damaged and has no copy.
     """
     folder = Path(folder).expanduser().absolute()
     if not (folder / DATABASE).is_dir():
-        raise UsageError(f"{folder}: there is no library; make one: vop index {folder} FOLDER_OF_VIDEOS")
+        raise UsageError(f"{folder}: no library exists here; create one: vop index {folder} FOLDER_OF_VIDEOS")
     with _locked(folder, waiting, repair=repair), Processes() as processes:
         checking = _Check(folder, processes)
         checking.files(progress)
@@ -260,7 +260,7 @@ class _Check:
             call(drop_others, self.database, {table, removed.name_for(table), failures.TABLE})
         except Crashed as error:
             raise VopError(
-                f"{self.folder}: the repair crashed ({error.how}); the library is as it was: index into another folder"
+                f"{self.folder}: the repair crashed ({error.how}) and changed nothing; index into another folder"
             ) from None
         (self.folder / FILE).unlink(missing_ok=True)  # releasing the lock writes it again
         logger.info("repaired %r, %d videos were damaged", str(self.folder), len(report.damaged_videos))
@@ -277,7 +277,7 @@ class _Check:
         if not restored:
             return bad
         found, self.report.damaged_files = self.report.damaged_files, []
-        self.rows()  # restored files may have restored rows
+        self.rows()  # rows may be readable with the restored files
         whole_tables = {path for path in bad if path.endswith(".lance") and path.count("/") == 1}
         bad = bad - restored - whole_tables | {damage.path for damage in self.report.damaged_files}
         self.report.damaged_files = found
@@ -287,6 +287,6 @@ class _Check:
         tables = {path.stem for path in self.database.glob("segments_*.lance")}
         if tables and self.manifest.table not in tables:
             raise VopError(
-                f"{self.folder}: {manifest.FILE} names the table {self.manifest.table}, which does not exist; "
-                f"{', '.join(sorted(tables))} is: put the {manifest.FILE} back that belongs to it"
+                f"{self.folder}: {manifest.FILE} names the table {self.manifest.table}, which does not exist, but "
+                f"{', '.join(sorted(tables))} does: restore the {manifest.FILE} that belongs to it, from a backup"
             )

@@ -18,10 +18,10 @@ logger = logging.getLogger(__name__)
 
 
 def check_folder(path: Path) -> None:
-    """Checks that a folder is a library, or can become one: it is new, empty, or an attempt that was interrupted.
+    """Check that a folder is a library or can become one: it is new, empty, or left by an interrupted attempt.
 
     Raises:
-        UsageError: it is something else, or its path has characters that the database does not take.
+        UsageError: the folder has other files in it, or its path is not printable.
     """
     if not str(path).isprintable():
         raise UsageError(f"{str(path)!r}: the path of a library must be printable; choose another folder")
@@ -29,17 +29,17 @@ def check_folder(path: Path) -> None:
         return
     if path.is_file() or (path.is_dir() and {entry.name for entry in path.iterdir()} - {LOCK, DATABASE}):
         raise UsageError(
-            f"{path}: it exists and is not a library; the library comes first: vop index LIBRARY FOLDER_OF_VIDEOS …"
+            f"{path} exists and is not a library; give the library first: vop index LIBRARY FOLDER_OF_VIDEOS …"
         )
 
 
 @contextmanager
 def library_lock(path: Path, *, waiting: Callable[[], None] = lambda: None, sealing: bool = True) -> Iterator[None]:
-    """Locks a library for writing, and brings its checksums up to date at the end. The lock ends with the process.
+    """Lock a library for writing, and update its checksums at the end. The lock ends with the process.
 
     Args:
         waiting: called once if another process has the lock, before waiting for it.
-        sealing: whether to bring the checksums up to date.
+        sealing: whether to update the checksums.
     """
     path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path / LOCK)

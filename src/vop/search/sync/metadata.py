@@ -19,12 +19,13 @@ PATH_COLUMNS = ("path", "video", "file", "filename", "file_name", "video_path", 
 
 @dataclass(frozen=True)
 class Metadata:
-    """The values of a CSV file. All text is in Unicode's composed form (NFC); files are found by names in any form.
+    """The values of a CSV file. All text is in Unicode's composed form (NFC), but files may have names in any form.
 
     Attributes:
         columns: column names, in the order of the file.
-        by_path, by_name: the values of each video, by its absolute path, or by its file name if only that is given.
-        given: each video as the CSV file spells it, by its absolute path.
+        by_path: the values of each video, by its absolute path.
+        by_name: the values of videos that the file names without a folder, by file name.
+        given: the videos as the CSV file spells them, by absolute path.
     """
 
     columns: tuple[str, ...]
@@ -58,14 +59,14 @@ def read_metadata(file: Path) -> Metadata:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             text = nfc(stream.read())
     except FileNotFoundError:
-        raise UsageError(f"{file}: there is no such file") from None
+        raise UsageError(f"{file} does not exist") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: not a CSV file in UTF-8 ({error})") from None
     lines = _lines(file, text)
     _, names = next(lines, (1, []))
     key = next((name for wanted in PATH_COLUMNS for name in names if name.lower() == wanted), None)
     if key is None:
-        raise DataError(f"{file}: no column names the video; it is called one of {', '.join(PATH_COLUMNS)}: {names}")
+        raise DataError(f"{file}: no column names the video; expected one of {', '.join(PATH_COLUMNS)}, found {names}")
     _check_names(file, names)
     return _by_file(file, lines, names, key)
 
@@ -83,10 +84,12 @@ def _lines(file: Path, text: str) -> Iterator[tuple[int, list[str]]]:
 
 def _check_names(file: Path, names: list[str]) -> None:
     if len(names) == 1:
-        raise DataError(f"{file}: it has a column for the video, {names[0]!r}, and no other")
+        raise DataError(f"{file}: the only column is {names[0]!r}, which names the video; add columns to filter by")
     for name in names:
         if not name or "`" in name or "." in name or names.count(name) > 1:
-            raise DataError(f"{file}: a column is called {name!r}; names are not empty, hold no ` or ., and stand once")
+            raise DataError(
+                f"{file}: {name!r} is not allowed as a column; names must be unique, not empty, and without ` and ."
+            )
 
 
 def _by_file(file: Path, lines: Iterable[tuple[int, list[str]]], names: list[str], key: str) -> Metadata:
@@ -95,11 +98,11 @@ def _by_file(file: Path, lines: Iterable[tuple[int, list[str]]], names: list[str
     given: dict[str, str] = {}
     for line, values in lines:
         if len(values) != len(names):
-            raise DataError(f"{file}, line {line}: {count('value', len(values))}, not {len(names)}")
+            raise DataError(f"{file}, line {line}: {count('value', len(values))} instead of {len(names)}")
         row = dict(zip(names, values, strict=True))
         video = row.pop(key)
         if not video:
-            raise DataError(f"{file}, line {line}: no video")
+            raise DataError(f"{file}, line {line}: the video is missing")
         path = nfc(str(absolute_path(file.parent / video)))
         by_path[path], given[path] = row, video
         if "/" not in video:

@@ -1,4 +1,4 @@
-"""From a file to its segments: files whose content the library has are recognised, all others are decoded."""
+"""Read files for a library: recognize content that the library has, and decode all other files."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from vop.video.find import FoundFile
 from vop.video.isolated import DecodingProcesses
 from vop.video.probe import VideoInfo
 
-_FAT_SECONDS = 2  # FAT keeps modification times in steps of 2 s, so that a copy on it looks a little older
+_FAT_SECONDS = 2  # FAT rounds modification times to 2 s, so that a copy may seem slightly older
 
 
 @dataclass(frozen=True)
 class KnownContent:
-    """A file whose content the library has: as `video`, so far at the path `before`."""
+    """A file whose content the library has as `video`, until now at the path `before`."""
 
     video: str
     before: str
@@ -60,12 +60,12 @@ class Reader:
 
     Args:
         records: the videos that the library has, by path.
-        processes: decode.
-        files: the files to read; of several with the same content, one is decoded.
-        redo: paths of videos that are decoded again although their content is known.
+        processes: the processes that decode.
+        files: the files to read; of several files with the same content, one is decoded.
+        redo: paths of videos to decode again although their content is known.
 
     Attributes:
-        seconds: of video decoded so far.
+        seconds: seconds of video decoded so far.
     """
 
     def __init__(
@@ -88,28 +88,28 @@ class Reader:
         self._frames = SegmentFrames.of(self._manifest, library.path) if self._manifest.keep_frames else None
 
     def path_of(self, video: str) -> str | None:
-        """Where the library had this content; None if it had none."""
+        """Return the path at which the library has this content; None if it does not have it."""
         record = self._by_video.get(video)
         return None if record is None else record.path
 
     def read_video(self, file: FoundFile) -> Generator[DecodedSegment, None, Outcome]:
-        """Yields the segments of a file if its content is new to the library; returns what the file turned out to be.
+        """Yield the segments of a file if its content is new to the library; return the outcome.
 
         Raises:
             VideoError: the file cannot be read, or none of its segments can be decoded.
         """
         try:
-            known = self._recognise(file)
+            known = self._recognize(file)
             return known or (yield from self._decode(file))
         except FileNotFoundError:
-            raise VideoError(file.path, "it was removed during the indexing") from None
+            raise VideoError(file.path, "it was deleted during the indexing") from None
         except PermissionError:
             raise VideoError(file.path, "permission denied") from None
         except (OSError, av.FFmpegError) as error:  # from a failing disk or connection, or from FFmpeg
             raise VideoError(file.path, error.strerror or str(error)) from error
 
-    def _recognise(self, file: FoundFile) -> KnownContent | Copy | None:
-        """Recognise a file by its content, without decoding it."""
+    def _recognize(self, file: FoundFile) -> KnownContent | Copy | None:
+        """Recognize a file by its content, without decoding it."""
         original = self._copies.original_of(file)
         if original is not None:
             return Copy(str(original.path))
@@ -119,7 +119,7 @@ class Reader:
         return self._claim(file, video) if video in self._by_video else None
 
     def _claim(self, file: FoundFile, video: str) -> KnownContent | Copy | None:
-        """Recognise content; None if it is new and this file is the first one with it."""
+        """Recognize content; return None if it is new and this file is the first one with it."""
         path = str(file.path)
         with self._claiming:
             first = self._claimed.setdefault(video, path)
@@ -139,10 +139,10 @@ class Reader:
             file.path,
             manifest.segmentation,
             num_frames=manifest.num_frames,
-            size=manifest.image_size,
+            resizing=manifest.resizing,
         )
         with closing(decoding) as segments:
-            # The beginning tells what is not a video: most such files are not read through to hash them.
+            # Read the beginning first: a file that is not a video need not be hashed.
             info = next(segments)
             assert isinstance(info, VideoInfo)
             video = self._copies.content_of(file)
@@ -187,7 +187,7 @@ class Reader:
 
 
 def content_id(path: Path) -> str:
-    """SHA-256 of a file's content, its first 32 digits."""
+    """Return the first 32 hexadecimal digits of the SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
@@ -195,12 +195,12 @@ def content_id(path: Path) -> str:
 class Copies:
     """Finds the originals among the files of an indexing; safe from several threads.
 
-    Only files of the same size are read through, each once, and only those that come before another one by
-    `preference`: the answer does not depend on the order in which threads ask.
+    Only files of the same size are hashed, each once. The first one by `preference` is the original, whatever the order
+    in which threads ask.
 
     Args:
-        known: paths of videos that the library has. These stay originals as long as their content is the same.
-        content_id: reads a file through.
+        known: paths of the library's videos, which are preferred as originals.
+        content_id: hashes a file.
     """
 
     def __init__(
@@ -219,7 +219,7 @@ class Copies:
         self._ids: dict[Path, str] = {}
 
     def original_of(self, file: FoundFile) -> FoundFile | None:
-        """The best of those files that have the content of this one; None if that is the file itself.
+        """Return the preferred file with the content of this one; None if that is the file itself.
 
         Raises:
             OSError: the file cannot be read.
@@ -237,7 +237,7 @@ class Copies:
         return None
 
     def content_of(self, file: FoundFile) -> str:
-        """The id of a file's content.
+        """Return the id of a file's content.
 
         Raises:
             OSError: the file cannot be read.
@@ -251,6 +251,6 @@ class Copies:
 
 
 def preference(file: FoundFile) -> tuple[int, int, int, str]:
-    """Sorts copies: the one with the earliest modification time, then with the shorter name, then in fewer folders."""
+    """Return the sort key of copies: the earliest modification time, the shortest name, the fewest folders."""
     seconds = file.mtime_ns // (_FAT_SECONDS * 10**9)
     return seconds, len(file.path.name), len(file.path.parts), str(file.path)

@@ -45,7 +45,7 @@ class ReembedReport:
     """The result of re-embedding a library.
 
     Attributes:
-        videos, segments: how many the library has afterwards.
+        videos, segments: numbers of videos and segments in the library afterwards.
         resumed: the number of videos that an earlier attempt embedded.
         dropped: videos that could not be embedded and were left out.
         models: names of the library's models afterwards, the first model first.
@@ -99,7 +99,7 @@ def reembed(
     Raises:
         UsageError: the library or the model does not exist, the library already has the model, or `keep` is set and the
             models take different frames.
-        VopError: videos cannot be read. The library is as it was, and the next attempt resumes.
+        VopError: videos cannot be read. The library is unchanged, and the next attempt resumes.
     """
     folder = Path(folder).expanduser().absolute()
     workers = count_workers(workers, batch_size=batch_size)
@@ -159,11 +159,12 @@ def _new_manifest(library: Store, described: LibraryModel, model: TextVideoModel
     had = library.manifest
     if any(described.fingerprint == old.fingerprint for old in had.models):
         raise UsageError(f"{library.path} has this model already: {described.name} ({described.fingerprint})")
-    if keep and (model.num_frames, model.image_size) != (had.num_frames, had.image_size):
+    if keep and (model.num_frames, model.resizing) != (had.num_frames, had.resizing):
         raise UsageError(
-            f"models of one library take the same frames: its own take {had.num_frames} of {had.image_size} pixels, "
-            f"{described.name} takes {model.num_frames} of {model.image_size}: try --num-frames {had.num_frames}, or "
-            "leave out --keep"
+            "all models of a library must take the same frames: "
+            f"its own take {had.num_frames} of {had.image_size} pixels ({had.resizing}), "
+            f"{described.name} takes {model.num_frames} of {model.image_size} ({model.resizing}): "
+            f"try --num-frames {had.num_frames}, or leave out --keep"
         )
     models = (described, *(had.models if keep else ()))
     return had.with_(
@@ -171,6 +172,8 @@ def _new_manifest(library: Store, described: LibraryModel, model: TextVideoModel
         models=models,
         num_frames=model.num_frames,
         image_size=model.image_size,
+        resize=model.resizing.mode,
+        interpolation=model.resizing.interpolation,
     )
 
 
@@ -188,7 +191,7 @@ class _Move:
         self.failed: list[FileFailure] = []
 
     def remaining(self) -> list[VideoRecord]:
-        """Return the videos whose current rows no earlier attempt has copied."""
+        """Return the videos whose current rows were not copied by an earlier attempt."""
         records, done = self._library.videos(), self._staged.videos()
         self._staged.remove(path for path, record in done.items() if records.get(path) != record)
         return [record for path, record in records.items() if done.get(path) != record]
@@ -211,14 +214,14 @@ class _Move:
             for segment in segments:
                 frames = self._frames.read(segment)
                 if frames is None:  # damaged after the test above
-                    raise VideoError(video.path, "its kept frames changed meanwhile; start again")
+                    raise VideoError(video.path, "its kept frames changed meanwhile; run the command again")
                 yield frames
             return
         if not is_unchanged(video):
-            raise VideoError(video.path, "its file was deleted or has changed; `vop index` first")
+            raise VideoError(video.path, "its file was deleted or has changed; run `vop index` first")
         manifest = self._staged.manifest
         decoded = self._processes.iterate(
-            read_frames_of, Path(video.path), clips, num_frames=manifest.num_frames, size=manifest.image_size
+            read_frames_of, Path(video.path), clips, num_frames=manifest.num_frames, resizing=manifest.resizing
         )
         for segment, frames in zip(segments, decoded, strict=True):
             if self._frames:
@@ -255,6 +258,7 @@ class _Move:
 
 
 def _failed_message(folder: Path, failed: Sequence[FileFailure]) -> str:
-    remedy = "--drop-unreadable goes on without them"
-    head = f"{folder} is as it was: {len(failed):,} of its videos cannot be embedded; {remedy}:"
+    head = (
+        f"{folder} is unchanged: {len(failed):,} of its videos cannot be embedded; --drop-unreadable leaves them out:"
+    )
     return "\n".join([head, *first_few([f"{failure.path}: {failure.reason}" for failure in failed], most=_SHOWN)])

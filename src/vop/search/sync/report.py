@@ -17,21 +17,21 @@ class IndexReport:
         added, changed, moved, unchanged: videos that are in the library after the indexing.
         described: videos whose metadata was updated.
         outdated: videos that an earlier version decoded, whose frames may differ; `redo` decodes them again.
-        removed: videos that `prune` took out: deleted and excluded ones.
+        removed: deleted and excluded videos that `prune` removed.
         deleted: videos that are still in the library although their files were deleted.
-        excluded: videos that are still in the library although they are not to be indexed any more: a glob excludes
-            them, or they are previews or movies of Live Photos.
-        unconfirmed: paths of videos that `prune` did not take out because they are a large share of the library.
+        excluded: videos that are still in the library although they are excluded: by a glob, or because they are
+            previews or movies of Live Photos.
+        unconfirmed: paths of videos that `prune` did not remove because they are a large share of the library.
         unavailable: videos that may still exist: their folder is missing, empty, or on another filesystem than before,
-            like that of a drive that is not mounted. `prune` leaves them alone.
+            for example because a drive is not mounted. `prune` leaves them alone.
         unavailable_folders: the folders of these videos.
-        missing: given paths that do not exist or cannot be looked at, with the reasons; they were skipped.
+        missing: given paths that do not exist or cannot be read, with the reasons; they were skipped.
         passed_over: files and folders that were not indexed, by reason.
-        failures: all files that are not, or only in part, in the library; also those of earlier runs.
-        unmatched: videos in the table of metadata that do not exist; as the table spells them.
-        segments: that were made.
-        hours: of video that was decoded.
-        seconds: that the indexing took.
+        failures: all files that are not, or only in part, in the library; also from earlier runs.
+        unmatched: videos in the metadata file that were not found, as the file spells them.
+        segments: number of new segments.
+        hours: hours of video that were decoded.
+        seconds: duration of the indexing.
     """
 
     library: str
@@ -71,7 +71,7 @@ class IndexReport:
         return Counter(failed.kind for failed in self.failures)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document of `vop index --json`."""
+        """Return the JSON document of `vop index --json`."""
         return {
             "library": self.library,
             "added": self.added,
@@ -101,14 +101,14 @@ class IndexReport:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexPreview:
-    """What an indexing would do, as lists of paths.
+    """The changes that an indexing would make, as lists of paths.
 
     Attributes:
-        new: files that would be read, also those that could not be read before. Only reading them tells which are
-            not videos, and which are copies.
+        new: files that would be read, including files that could not be read before. Reading them would show which
+            are not videos, and which are copies.
         changed: videos whose files have another size or modification time.
         moved: (path before, new path) of videos.
-        deleted, excluded: videos that `prune` takes out; see `IndexReport`.
+        deleted, excluded: videos that `prune` would remove; see `IndexReport`.
         needs_confirmation: whether they are such a large share of the library that `prune` asks first.
         unavailable: videos that may still exist; see `IndexReport`.
         unavailable_folders: the folders of these videos.
@@ -128,7 +128,7 @@ class IndexPreview:
     passed_over: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document of `vop index --dry-run --json`."""
+        """Return the JSON document of `vop index --dry-run --json`."""
         return {
             "dry_run": True,
             "library": self.library,

@@ -33,8 +33,8 @@ class TableScan:
     """The result of reading a table.
 
     Attributes:
-        segments: the number of rows.
-        without_checksum: the number of rows that an earlier version of vop wrote.
+        segments: number of rows.
+        without_checksum: number of rows that an earlier version of vop wrote.
         damaged: the reasons why videos are damaged, by path.
         records: the videos of the rows, by path.
         failure: the reason why the table cannot be read at all.
@@ -101,7 +101,7 @@ class _Videos:
         for (path, video), places in self._places.items():
             count = self._counts[path, video] or len(places)
             if contents[path] > 1 or sorted(places) != list(range(count)):
-                self._damaged.setdefault(path, "it does not have each of its segments once")
+                self._damaged.setdefault(path, "some of its segments are missing or duplicated")
         return TableScan(segments, self._without_checksum, self._damaged, self._records)
 
 
@@ -110,7 +110,7 @@ def _read(table: Table, start: int, count: int) -> Iterator[tuple[int, int, pa.T
     try:
         yield start, count, table.search().offset(start).limit(count).to_arrow()
         return
-    except Exception:  # the database raises its own kinds, among them a panic
+    except Exception:  # the database raises its own exceptions, such as a panic
         if count == 1:
             yield start, count, None
             return
@@ -120,7 +120,7 @@ def _read(table: Table, start: int, count: int) -> Iterator[tuple[int, int, pa.T
 
 
 def _paths(table: Table, start: int, count: int) -> set[str]:
-    """Return the paths of rows that cannot be read as a whole."""
+    """Return the paths of rows that cannot be read completely."""
     try:
         found = table.search().select(["path"]).offset(start).limit(count).to_arrow()
         return set(found.column("path").to_pylist())
@@ -230,6 +230,6 @@ def copy_failures(database: Path) -> None:
     try:
         kept = failures.read(connection.open_table(failures.TABLE))
     except Exception:
-        kept = []  # the next indexing finds them again
+        kept = []  # the next indexing lists them again
     _drop(connection, failures.TABLE)
     failures.write(connection.create_table(failures.TABLE, schema=failures.SCHEMA), kept)

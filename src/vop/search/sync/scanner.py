@@ -14,7 +14,7 @@ from vop.search.sync.lock import check_folder
 from vop.utils.names import nfc
 from vop.video.find import FoundFile, FoundVideos, absolute_path, find_videos, mount_point, normal_globs, volume_of
 
-# `prune` asks first if it would take out more videos than the number and more than the share of the library.
+# `prune` asks first if it would remove more videos than both this number and this share of the library.
 FEW_VIDEOS, LARGE_SHARE = 5, 0.1
 
 
@@ -24,10 +24,10 @@ class Scan:
 
     Attributes:
         library: the library's folder.
-        roots: the paths, absolute.
+        roots: the absolute paths.
         exclude: the globs of the library and of the call.
-        live_photos: whether the movies of Live Photos are videos here.
-        found: the files.
+        live_photos: whether to index the movies of Live Photos.
+        found: the files that were found.
     """
 
     library: Path
@@ -42,7 +42,7 @@ class Scan:
 
     @property
     def missing(self) -> dict[str, str]:
-        """The paths that do not exist or cannot be looked at, with the reasons."""
+        """The paths that do not exist or cannot be read, with the reasons."""
         return {str(path): reason for path, reason in self.found.missing}
 
 
@@ -53,11 +53,11 @@ def scan(
     exclude: Sequence[str] = (),
     live_photos: bool | None = None,
 ) -> Scan:
-    """Finds the videos below some paths.
+    """Find the videos below some paths.
 
     Args:
         exclude: globs in addition to those of the library.
-        live_photos: None: as the library has it.
+        live_photos: whether to index the movies of Live Photos; None keeps the library's setting.
 
     Raises:
         UsageError: none of the paths exists, or `library` exists and is not a library.
@@ -78,20 +78,20 @@ def absolute_paths(paths: Iterable[str | Path]) -> frozenset[Path]:
 
 
 def is_below(path: str | Path, roots: Set[Path]) -> bool:
-    """Whether a path is one of `roots`, or below one, however Unicode spells their names."""
+    """Whether a path is one of `roots` or below one, in any Unicode form."""
     if not roots:
         return False
     wanted, path = _in_nfc(frozenset(roots)), Path(nfc(str(path)))
     return path in wanted or any(parent in wanted for parent in path.parents)
 
 
-@lru_cache(maxsize=4)  # the same few roots are asked about for every video of a library
+@lru_cache(maxsize=4)  # called with the same roots for every video of a library
 def _in_nfc(roots: frozenset[Path]) -> frozenset[Path]:
     return frozenset(Path(nfc(str(root))) for root in roots)
 
 
 def is_unchanged(record: VideoRecord) -> bool:
-    """Whether a video's file is there, with the size and modification time that the library knows."""
+    """Whether a video's file exists, with the size and modification time that the library knows."""
     try:
         state = os.stat(record.path)
     except OSError:
@@ -110,7 +110,7 @@ class MissingVideos:
         deleted: their files were deleted.
         excluded: their files exist, and are excluded.
         unavailable: their files may exist; see `split_missing`.
-        library_size: how many videos the library has.
+        library_size: number of videos in the library.
     """
 
     deleted: list[str]
@@ -119,7 +119,7 @@ class MissingVideos:
     library_size: int
 
     def without(self, paths: Iterable[str]) -> MissingVideos:
-        """All but some videos, which were found at other paths."""
+        """Return all but these videos, which were found at other paths."""
         moved = set(paths)
         return replace(
             self,
@@ -133,12 +133,12 @@ class MissingVideos:
 
     @property
     def needs_confirmation(self) -> bool:
-        """Whether `prune` asks before it takes these videos out."""
+        """Whether `prune` asks before it removes these videos."""
         return len(self.prunable) > max(FEW_VIDEOS, LARGE_SHARE * self.library_size)
 
 
 def missing_videos(records: Mapping[str, VideoRecord], scan: Scan) -> MissingVideos:
-    """The videos below the roots of a scan that it has not found.
+    """Return the videos below the roots of a scan that the scan has not found.
 
     Args:
         records: the library's videos, by path.
@@ -159,15 +159,14 @@ def missing_videos(records: Mapping[str, VideoRecord], scan: Scan) -> MissingVid
 
 
 def split_missing(paths: Iterable[str], records: Mapping[str, VideoRecord]) -> tuple[list[str], list[str]]:
-    """(deleted files, unavailable files) of some paths; files that exist are in neither list.
+    """Return the deleted and the unavailable files among some paths; files that exist are in neither list.
 
-    A file was deleted if its folder still exists, has other things in it (hidden ones do not count), and is on the
-    filesystem that the file was on; where that is not known, another video of the folder has to be there. A folder
-    that is missing or empty may be a drive or a share that is not mounted, and so may one that is on another filesystem
-    than before.
+    A file was deleted if its folder still exists, is not empty (hidden files do not count), and is on the filesystem of
+    the file. If that filesystem is unknown, another video must exist in the folder. A folder that is missing, empty or
+    on another filesystem may be a drive or a share that is not mounted.
 
     Args:
-        records: the videos of the library, by path; what they say of their filesystems is used.
+        records: the videos of the library, by path, which name their filesystems.
     """
     has_content, filesystem, is_mounted = cache(_has_content), cache(volume_of), cache(_mount_detector(records))
     has_sibling = cache(lambda folder: any(map(is_unchanged, _in_folder(folder, records))))
@@ -177,7 +176,7 @@ def split_missing(paths: Iterable[str], records: Mapping[str, VideoRecord]) -> t
         if not has_content(folder):
             return False
         before = records[path].volume if path in records else None
-        if before is None:  # older libraries do not know it
+        if before is None:  # unknown in older libraries
             return has_sibling(folder)
         present = filesystem(folder)
         return before == present or _is_same_mount(before, present, is_mounted)
@@ -195,7 +194,7 @@ def split_missing(paths: Iterable[str], records: Mapping[str, VideoRecord]) -> t
 
 
 def missing_folders(paths: Collection[str]) -> list[Path]:
-    """For unavailable files, the topmost folders that are missing, or else the folders they were in; sorted."""
+    """Return the topmost missing folders of unavailable files, or else the folders of the files; sorted."""
     return sorted({_topmost_missing(Path(path).parent) for path in paths})
 
 
@@ -206,7 +205,7 @@ def _topmost_missing(folder: Path) -> Path:
 
 
 def _has_content(folder: str) -> bool:
-    """Whether there is anything that is not hidden: systems leave hidden files where a drive was mounted."""
+    """Whether a folder has visible files: systems leave hidden files where a drive was mounted."""
     try:
         with os.scandir(folder) as entries:
             return any(not entry.name.startswith(".") for entry in entries)
@@ -218,14 +217,14 @@ def _in_folder(folder: str, records: Mapping[str, VideoRecord]) -> list[VideoRec
     return [record for path, record in records.items() if os.path.dirname(path) == folder]
 
 
-# -- filesystems: the one a file was on tells a deleted file from one on a drive that is not mounted
+# -- filesystems, which distinguish deleted files from files on a drive that is not mounted
 
 
 def _is_same_mount(before: str, present: str | None, is_mounted: Callable[[str], bool]) -> bool:
-    """Whether the same filesystem is mounted at the same place although its identity is another one.
+    """Whether the same filesystem is mounted at the same place although its identity has changed.
 
-    Some filesystems get their identity from a device number, which may change when the system starts: then most of its
-    videos, still there, tell that it is the same one. The root filesystem is always mounted.
+    Some filesystems are identified by a device number, which may change when the system starts. It is the same
+    filesystem if most of its videos still exist. The root filesystem is always mounted.
     """
     if present is None or mount_point(present) != mount_point(before):
         return False
@@ -233,7 +232,10 @@ def _is_same_mount(before: str, present: str | None, is_mounted: Callable[[str],
 
 
 def _mount_detector(records: Mapping[str, VideoRecord]) -> Callable[[str], bool]:
-    """Tells whether a filesystem still has half of its videos: another drive may have copies of a few."""
+    """Return a function that tells whether a filesystem still has half of its videos.
+
+    Fewer do not suffice: another drive may have copies of a few.
+    """
 
     def is_mounted(volume: str) -> bool:
         present = [is_unchanged(record) for record in records.values() if record.volume == volume]

@@ -1,0 +1,226 @@
+"""Measure each family of backbones against its original implementation, with random weights at base size.
+
+    python bench/backbones.py [--device cpu] [--families clip siglip ...] [--videos 1] [--repeats 5] [--json]
+
+Two things are timed, by turns with the original in one run: embedding videos of 12 frames, and a training step (both
+towers forward, InfoNCE, and back to the pixels and the embedded captions, as prompts need it). The originals are those
+of transformers (with its fused attention) and open_clip. A ratio above 1 means that ours is faster. Before anything is
+timed, both must give the same embeddings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vop.backbones.source import FAMILIES
+from vop.backbones.towers import CLIP
+
+FRAMES, CAPTION = 12, 24
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Original:
+    """A model of another library, and how it embeds.
+
+    Attributes:
+        config: its configuration, as a folder of `model_type` holds it.
+    """
+
+    model_type: str
+    model: nn.Module
+    config: dict[str, Any]
+    images: Callable[[Tensor], Tensor]
+    texts: Callable[[Tensor], Tensor]
+
+
+def from_transformers(name: str) -> Callable[[], Original]:
+    """A model of transformers, by the name of its class before "Model"; its defaults are its base size."""
+
+    def build() -> Original:
+        import transformers
+
+        kind = getattr(transformers, f"{name}Model")
+        config = getattr(transformers, f"{name}Config")()
+        model = kind._from_config(config, attn_implementation="sdpa")
+
+        def pooled(output: Any) -> Tensor:
+            return output if isinstance(output, Tensor) else output.pooler_output
+
+        return Original(
+            config.model_type,
+            model,
+            json.loads(config.to_json_string(use_diff=False)),
+            lambda pixels: pooled(model.get_image_features(pixel_values=pixels)),
+            lambda ids: pooled(model.get_text_features(input_ids=ids)),
+        )
+
+    return build
+
+
+def from_open_clip(name: str) -> Callable[[], Original]:
+    """A model of open_clip, by the name of its configuration."""
+
+    def build() -> Original:
+        import open_clip
+
+        model = open_clip.create_model(name)
+        config = {"model_cfg": open_clip.get_model_config(name)}
+        return Original("open_clip", model, config, model.encode_image, model.encode_text)
+
+    return build
+
+
+ORIGINALS = {
+    "clip": from_transformers("CLIP"),
+    "metaclip_2": from_transformers("MetaClip2"),
+    "siglip": from_transformers("Siglip"),
+    "chinese_clip": from_transformers("ChineseCLIP"),
+    "altclip": from_transformers("AltCLIP"),
+    "open_clip ViT-B-16": from_open_clip("ViT-B-16"),
+    "open_clip EVA02-B-16": from_open_clip("EVA02-B-16"),
+    "open_clip PE-Core-B-16": from_open_clip("PE-Core-B-16"),
+    "open_clip ViT-B-16-SigLIP": from_open_clip("ViT-B-16-SigLIP"),
+}
+
+
+def convert(original: Original) -> CLIP:
+    """Our towers with the weights of an original."""
+    family = FAMILIES.find(original.model_type)()
+    sizes = family.read_sizes(original.config)
+    clip = family.build(sizes)
+    state = family.rename(original.model.state_dict(), sizes, source=original.model_type)
+    clip.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    return clip.eval().requires_grad_(False)
+
+
+def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    torch.manual_seed(0)
+    original = ORIGINALS[name]()
+    original.model.eval().requires_grad_(False)
+    for parameter in original.model.parameters():  # some start at zero, which would hide a difference
+        parameter.data.add_(torch.randn_like(parameter) * 0.01)
+    ours, device = convert(original).to(arguments.device), torch.device(arguments.device)
+    original.model.to(device)
+    side, text = ours.sizes.vision.image_size, ours.sizes.text
+    pixels = torch.randn(arguments.videos * FRAMES, 3, side, side, device=device)
+    length = text.positions if text.fixed_length or original.model_type == "open_clip" else CAPTION
+    ids = torch.randint(4, text.vocab_size - 2, (arguments.videos * 8, length), device=device)
+    ids[:, -1] = text.eos_token_id
+    found: dict[str, Any] = {}
+    for kind in arguments.precisions:
+        dtype = DTYPES[kind]
+        ours.compute_in(dtype)
+        original.model.to(dtype)
+        ways = {
+            "ours": (lambda x: ours.embed_frames(x.unflatten(0, (-1, FRAMES))).flatten(0, 1), ours.embed_tokens),
+            "original": (original.images, original.texts),
+        }
+        with torch.no_grad():
+            a, b = (F.normalize(images(pixels.to(dtype)).float(), dim=-1) for images, _ in ways.values())
+            c, d = (F.normalize(texts(ids).float(), dim=-1) for _, texts in ways.values())
+        difference = max((a - b).abs().max().item(), (c - d).abs().max().item())
+        if dtype == torch.float32 and difference > 1e-3:
+            raise SystemExit(f"{name}: the embeddings differ by {difference:.2g}: nothing to compare")
+        tables = {"ours": ours.text.positions, "original": _positions(original.model)}
+
+        def embed(way: str, pixels: Tensor = pixels, ways: Any = ways, dtype: torch.dtype = dtype) -> None:
+            with torch.no_grad():
+                ways[way][0](pixels.to(dtype))
+
+        def step(
+            way: str, pixels: Tensor = pixels, ways: Any = ways, dtype: torch.dtype = dtype, tables: Any = tables
+        ) -> None:
+            images, texts = ways[way]
+            tables[way].requires_grad_(True)
+            x = pixels.to(dtype).detach().requires_grad_(True)
+            videos = F.normalize(images(x).float().unflatten(0, (-1, FRAMES)).mean(dim=1), dim=-1)
+            captions = F.normalize(texts(ids).float(), dim=-1)[: len(videos)]
+            logits = 100 * captions @ videos.T
+            target = torch.arange(len(videos), device=logits.device)
+            (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)).backward()
+            tables[way].requires_grad_(False)
+            tables[way].grad = None
+
+        found[kind] = {
+            "difference": difference,
+            "embedding": compare(embed, arguments.repeats, device),
+            "step": compare(step, arguments.repeats, device),
+        }
+    return found
+
+
+def _positions(model: nn.Module) -> nn.Parameter:
+    """The table of text positions of an original."""
+    names = ("text_model.embeddings.position_embedding.weight", "text_model.embeddings.position_embeddings.weight")
+    more = ("text.positional_embedding", "positional_embedding")
+    known = dict(model.named_parameters())
+    found = next((known[name] for name in (*names, *more) if name in known), None)
+    return found if found is not None else next(p for name, p in known.items() if "position_embeddings" in name)
+
+
+def compare(work: Callable[[str], None], repeats: int, device: torch.device) -> dict[str, float]:
+    """Seconds of each way, the median of `repeats` by turns, and their ratio."""
+    seconds: dict[str, list[float]] = {"ours": [], "original": []}
+    for turn in range(repeats + 1):
+        for way, times in seconds.items():
+            _wait(device)
+            start = time.perf_counter()
+            work(way)
+            _wait(device)
+            if turn:  # the first warms up
+                times.append(time.perf_counter() - start)
+    middle = {way: statistics.median(times) for way, times in seconds.items()}
+    return middle | {"ratio": middle["original"] / middle["ours"]}
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", help="Device: cpu, cuda or mps.")
+    parser.add_argument("--families", nargs="+", default=list(ORIGINALS), choices=list(ORIGINALS), metavar="NAME")
+    parser.add_argument("--precisions", nargs="+", default=list(DTYPES), choices=list(DTYPES))
+    parser.add_argument("--videos", type=int, default=1, help="Videos of 12 frames in a batch.")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="Print one JSON document.")
+    arguments = parser.parse_args()
+    found, skipped = {}, {}
+    for name in arguments.families:
+        if name.partition(" ")[0] not in FAMILIES.names():
+            skipped[name] = "this version does not read the family"
+            continue
+        try:
+            found[name] = measure(name, arguments)
+        except ImportError as error:
+            skipped[name] = str(error)
+            continue
+        if not arguments.json:
+            for kind, values in found[name].items():
+                embedding, step = values["embedding"], values["step"]
+                times = (f"{part['ours'] * 1000:8.1f} ms, {part['ratio']:5.2f}x" for part in (embedding, step))
+                print(f"{name:<28} {kind}  embedding {'   step '.join(times)}   {values['difference']:.1g}", flush=True)
+    if arguments.json:
+        print(
+            json.dumps({"device": arguments.device, "videos": arguments.videos, "families": found, "skipped": skipped})
+        )
+    else:
+        for name, why in skipped.items():
+            print(f"{name}: skipped: {why}")
+
+
+if __name__ == "__main__":
+    main()

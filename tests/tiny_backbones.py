@@ -1,0 +1,110 @@
+"""Tiny backbones of all families with random weights, in the folder format of their authors."""
+
+from __future__ import annotations
+
+import json
+import string
+from pathlib import Path
+from typing import Any
+
+import torch
+
+NOT_LATIN = "日本語犬猫собакбегтكلبहि"
+_PIECES = [*string.ascii_letters, *string.digits, *string.punctuation, *NOT_LATIN, "▁a", "▁dog", "run", "s▁", "▁CUT"]
+_TOWER = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4}
+
+
+def _save(model: Any, folder: Path, *, seed: int) -> None:
+    """Draw all weights, biases and norms too, so that a swapped tensor cannot go unnoticed."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    model.save_pretrained(folder)
+
+
+def _write_preprocessor(folder: Path, **values: Any) -> None:
+    (folder / "preprocessor_config.json").write_text(json.dumps(values))
+
+
+def unigram_pieces(*special: str) -> list[tuple[str, float]]:
+    """The pieces of a SentencePiece vocabulary with their scores; a longer piece is likelier than its letters."""
+    pieces = ["▁", *dict.fromkeys(_PIECES)]
+    return [*((token, 0.0) for token in special), *((piece, -2.0 - i / 100) for i, piece in enumerate(pieces))]
+
+
+def make_metaclip2_folder(folder: Path, *, seed: int = 0, **kinds: dict[str, Any]) -> Path:
+    """`kinds` are other values of the `text` and the `vision` tower."""
+    from transformers import MetaClip2Config, MetaClip2Model, XLMRobertaTokenizer
+
+    pieces = unigram_pieces("<s>", "<pad>", "</s>", "<unk>")
+    XLMRobertaTokenizer(vocab=pieces, add_prefix_space=True).save_pretrained(folder)
+    torch.manual_seed(seed)
+    text = {"hidden_size": 32, "vocab_size": len(pieces) + 1, "max_position_embeddings": 40}
+    text |= {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "projection_dim": 16}
+    vision = {"image_size": 32, "patch_size": 16, "projection_dim": 16}
+    config = MetaClip2Config(
+        text_config=_TOWER | text | kinds.get("text", {}),
+        vision_config=_TOWER | vision | kinds.get("vision", {}),
+        projection_dim=16,
+        logit_scale_init_value=3.9,
+    )
+    _save(MetaClip2Model(config), folder, seed=seed)
+    size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    _write_preprocessor(folder, image_processor_type="CLIPImageProcessor", resample=3, **size)
+    return folder
+
+
+def make_siglip_folder(folder: Path, *, version: int = 1, seed: int = 0, **kinds: dict[str, Any]) -> Path:
+    """`version` 2 has Gemma's vocabulary. `kinds` are other values of the `text` and the `vision` tower."""
+    from transformers import SiglipConfig, SiglipModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    vocab_size = (_write_siglip_vocabulary if version == 1 else _write_gemma_vocabulary)(folder)
+    torch.manual_seed(seed)
+    config = SiglipConfig(
+        text_config=_TOWER | {"vocab_size": vocab_size, "max_position_embeddings": 24} | kinds.get("text", {}),
+        vision_config=_TOWER | {"image_size": 32, "patch_size": 8} | kinds.get("vision", {}),
+    )
+    model = SiglipModel(config)
+    model.logit_scale.data.fill_(2.3)
+    model.logit_bias.data.fill_(-10)
+    _save(model, folder, seed=seed)
+    half = [0.5, 0.5, 0.5]
+    _write_preprocessor(
+        folder,
+        image_processor_type="SiglipImageProcessor",
+        size={"height": 32, "width": 32},
+        resample=3 if version == 1 else 2,
+        image_mean=half,
+        image_std=half,
+    )
+    return folder
+
+
+def _write_siglip_vocabulary(folder: Path) -> int:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    pieces = unigram_pieces("<pad>", "</s>", "<unk>")
+    rules = Tokenizer(models.Unigram(pieces, unk_id=2))
+    rules.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    rules.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    rules.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "SiglipTokenizer", "pad_token": "</s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return len(pieces)
+
+
+def _write_gemma_vocabulary(folder: Path) -> int:
+    from transformers import Siglip2Tokenizer
+
+    words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    words += ["▁", *(piece for piece in dict.fromkeys(_PIECES) if len(piece) == 1), "do", "dog", "▁dog"]
+    Siglip2Tokenizer(
+        vocab={word: i for i, word in enumerate(words)},
+        merges=[("d", "o"), ("do", "g"), ("▁", "dog")],
+        add_bos_token=False,
+        add_eos_token=True,
+        padding_side="right",
+        model_max_length=24,
+    ).save_pretrained(folder)
+    return len(words)
