@@ -36,6 +36,8 @@ FAMILIES: Registry[type[Family]] = Registry(
         "clip": "vop.backbones.clip.family:ClipFamily",
         "metaclip_2": "vop.backbones.metaclip2.family:MetaClip2Family",
         "siglip": "vop.backbones.siglip.family:SiglipFamily",
+        "chinese_clip": "vop.backbones.chinese_clip.family:ChineseClipFamily",
+        "altclip": "vop.backbones.altclip.family:AltClipFamily",
         "open_clip": "vop.backbones.open_clip.family:OpenClipFamily",
     },
     group="vop.families",
