@@ -27,7 +27,8 @@ from search.owners_videos import write_video
 from test_docs import COMMANDS, ROOT, blocks
 from tiny_clip import make_clip_folder
 from tiny_data import CAPTIONS, write_videos
-from vop.backbones.source import DEFAULT_HUB_ID, PINNED_REVISIONS
+from vop.backbones.known import pinned_revision
+from vop.backbones.source import DEFAULT_HUB_ID
 from vop.cli import main
 from vop.models.pretrained import create
 from vop.training import schedule
@@ -43,7 +44,7 @@ NOT_RUN = {
     r"^import openai ": "takes OpenAI's own files, of 340 MB and more; tests/imports has small ones",
     r"OWNER/NAME": "the name of nobody's repository",
 }
-HUB = f"models--{DEFAULT_HUB_ID.replace('/', '--')}/snapshots/{PINNED_REVISIONS[DEFAULT_HUB_ID]}"
+HUB = f"models--{DEFAULT_HUB_ID.replace('/', '--')}/snapshots/{pinned_revision(DEFAULT_HUB_ID)}"
 
 
 def reason_not_to_run(words: list[str]) -> str | None:

@@ -62,7 +62,19 @@ def parsed(command: tuple[str, ...], parts: list[list[str]]) -> argparse.Namespa
 
 def test_all_commands_are_here():
     assert {" ".join(command) for command in COMMANDS} == {
-        *("demo", "params", "data check", "data cache", "train", "evaluate", "compare", "ablate", "index", "search"),
+        *(
+            "demo",
+            "params",
+            "backbones",
+            "data check",
+            "data cache",
+            "train",
+            "evaluate",
+            "compare",
+            "ablate",
+            "index",
+            "search",
+        ),
         *("library info", "library failures", "library forget", "library reembed", "library check"),
         *("library exclude", "library restore", "serve", "import openai", "import modelscope"),
     }

@@ -46,6 +46,13 @@ class Parser(argparse.ArgumentParser):
             words = _in_order(self, words)
         return super().parse_known_args(words, namespace)
 
+    def _get_formatter(self) -> argparse.HelpFormatter:
+        formatter = super()._get_formatter()
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):  # argparse forgets that these names are indented
+                formatter._action_max_length = 4 + max(map(len, action.choices), default=0)
+        return formatter
+
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         super()._print_message(visible(message), file)  # the message repeats the user's input
 
