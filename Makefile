@@ -49,6 +49,7 @@ wheel: install
 bench: install
 	$(BIN)/python bench/attention.py
 	$(BIN)/python bench/train_step.py
+	$(BIN)/python bench/backbones.py
 	$(BIN)/python bench/decode.py
 	$(BIN)/python bench/metrics.py
 	$(BIN)/python bench/index.py

@@ -21,6 +21,8 @@ from PIL import Image
 import vop
 from vop import heads, methods
 from vop.backbones import find_sizes
+from vop.backbones.describe import known_backbones
+from vop.backbones.source import FAMILIES
 from vop.cli import build_parser
 from vop.cli.common import parse_settings
 from vop.cli.compare import ENTRIES
@@ -290,6 +292,18 @@ def test_a_broken_link_stops_the_build_of_the_site(tmp_path, link):
     done = broken_site(tmp_path, f"# A page\n\n{link}\n")
     assert done.returncode != 0
     assert "nowhere" in done.stderr
+
+
+def test_the_tables_of_backbones_are_those_of_the_command():
+    page = DOCS / "backbones.md"
+    families = {name.strip("`"): title for name, title in rows(page, under="## Families").items()}
+    assert families == {name: FAMILIES.find(name).title for name in FAMILIES.built_in}
+    text = page.read_text(encoding="utf-8")
+    for one in known_backbones():
+        (line,) = re.findall(rf"^\| `{re.escape(one['name'])}`.* \| `\w+` \|.*$", text, re.MULTILINE)
+        shown = [cell.strip() for cell in line.split("|")][2:-1]
+        numbers = [f"{one[key]:,}" for key in ("embed_dim", "image_size", "millions")]
+        assert shown == [f"`{one['family']}`", one["methods"], *numbers, one["languages"], one["license"] or "–"]
 
 
 def test_the_index_links_every_page():

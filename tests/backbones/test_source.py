@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 import vop
 from tiny_clip import make_clip_folder
 from vop.backbones import find_backbone, find_sizes
-from vop.backbones.source import DEFAULT_HUB_ID, PINNED_REVISIONS, UnknownBackbone
+from vop.backbones.known import pinned_revision
+from vop.backbones.source import DEFAULT_HUB_ID, UnknownBackbone
 from vop.errors import UsageError, VopError
 from vop.models.pretrained import create
 
@@ -144,9 +145,9 @@ class TestHub:
     def test_the_default_is_pinned_and_read_without_pickle(self, hub, tiny, folder):
         torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
         (folder / "model.safetensors").unlink()
-        hub(DEFAULT_HUB_ID, folder, commit=PINNED_REVISIONS[DEFAULT_HUB_ID], ref=None)
+        hub(DEFAULT_HUB_ID, folder, commit=pinned_revision(DEFAULT_HUB_ID), ref=None)
         found = find_backbone("ViT-B/32")
-        assert (found.name, found.revision) == (DEFAULT_HUB_ID, PINNED_REVISIONS[DEFAULT_HUB_ID])
+        assert (found.name, found.revision) == (DEFAULT_HUB_ID, pinned_revision(DEFAULT_HUB_ID))
         ours, same = found.load().state_dict(), tiny.load().state_dict()
         assert ours.keys() == same.keys()
         assert all(torch.equal(ours[name], same[name]) for name in same)

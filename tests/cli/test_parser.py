@@ -52,7 +52,7 @@ def call(parser: argparse.ArgumentParser) -> list[list[str]]:
     """A valid call without any optional option, in parts that stay together; lists have two words."""
     parts = []
     for number, action in enumerate(parser._get_positional_actions()):
-        parts += [[f"word {number}"]] if action.nargs is None else [[f"one {number}"], [f"- two {number}"]]
+        parts += [[f"word {number}"]] if action.nargs in (None, "?") else [[f"one {number}"], [f"- two {number}"]]
     return parts + [[action.option_strings[0], "given"] for action in options(parser) if action.required]
 
 
@@ -62,7 +62,19 @@ def parsed(command: tuple[str, ...], parts: list[list[str]]) -> argparse.Namespa
 
 def test_all_commands_are_here():
     assert {" ".join(command) for command in COMMANDS} == {
-        *("demo", "params", "data check", "data cache", "train", "evaluate", "compare", "ablate", "index", "search"),
+        *(
+            "demo",
+            "params",
+            "backbones",
+            "data check",
+            "data cache",
+            "train",
+            "evaluate",
+            "compare",
+            "ablate",
+            "index",
+            "search",
+        ),
         *("library info", "library failures", "library forget", "library reembed", "library check"),
         *("library exclude", "library restore", "serve", "import openai", "import modelscope"),
     }

@@ -28,10 +28,13 @@ class Family:
 
     Attributes:
         title: the family's name in messages and tables.
+        methods: the methods that its backbones support, in tables: "all", "zero-shot", or "all or zero-shot" if it
+            depends on the checkpoint.
         weights: patterns of the weight files. The first pattern that matches is used.
     """
 
     title: ClassVar[str]
+    methods: ClassVar[str] = "all"
     weights: ClassVar[tuple[str, ...]] = ("model*.safetensors", "pytorch_model*.bin")
 
     def read_sizes(self, config: Mapping[str, Any]) -> Sizes:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from vop.backbones.family import Family
 from vop.backbones.files import has_vocabulary, weight_files
-from vop.backbones.sizes import VIT_B_16, VIT_B_32, VIT_L_14, Sizes
+from vop.backbones.known import BY_NAME, SHORT_NAMES, full_name, pinned_revision
+from vop.backbones.sizes import Sizes
 from vop.errors import UsageError, VopError, unknown_name
 from vop.utils.checks import check_whole
 from vop.utils.files import check_file
@@ -49,23 +50,6 @@ FAMILIES: Registry[type[Family]] = Registry(
 UNSUPPORTED = {
     "siglip2": "SigLIP 2 in its NaFlex variant, for images of any shape, is not supported: use a checkpoint of a fixed "
     "resolution, such as google/siglip2-base-patch16-224 or google/siglip2-so400m-patch14-384",
-}
-# On a hub, the files of a name can change, but not those of a revision.
-PINNED_REVISIONS = {
-    "openai/clip-vit-base-patch32": "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
-    "openai/clip-vit-base-patch16": "57c216476eefef5ab752ec549e440a49ae4ae5f3",
-    "openai/clip-vit-large-patch14": "32bd64288804d66eefd0ccbe215aa642df71cc41",
-}
-SHORT_NAMES = {
-    "ViT-B/32": "openai/clip-vit-base-patch32",
-    "ViT-B/16": "openai/clip-vit-base-patch16",
-    "ViT-L/14": "openai/clip-vit-large-patch14",
-}
-# Sizes that are known without weights and network.
-KNOWN_SIZES = {
-    "openai/clip-vit-base-patch32": VIT_B_32,
-    "openai/clip-vit-base-patch16": VIT_B_16,
-    "openai/clip-vit-large-patch14": VIT_L_14,
 }
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 # The files to download from a hub, and patterns of weight files; the first pattern that matches is downloaded.
@@ -121,15 +105,12 @@ class Backbone:
         Raises:
             UsageError: the size is not a multiple of the patch size, or the backbone has a fixed size.
         """
-        vision = self.sizes.vision
-        if image_size == vision.image_size:
-            return self
-        check_whole("image_size", image_size, at_least=vision.patch_size, at_most=4096)
-        if not vision.layers or image_size % vision.patch_size:
-            allowed = f"multiples of its patch size, {vision.patch_size}" if vision.layers else vision.image_size
-            raise UsageError(f"image_size is {image_size}; {self.name} takes {allowed}")
-        sizes = replace(self.sizes, vision=replace(vision, image_size=image_size))
-        return replace(self, sizes=sizes, resizing=replace(self.resizing, size=image_size))
+        sizes = _with_image_size(self.sizes, image_size, name=self.name)
+        return (
+            self
+            if sizes == self.sizes
+            else replace(self, sizes=sizes, resizing=replace(self.resizing, size=image_size))
+        )
 
     def content_hash(self) -> str:
         """Return the SHA-256 of the weight files, with which a run recognises its backbone. The files are read once."""
@@ -162,7 +143,7 @@ def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
     name, image_size = split_image_size(name)
     if image_size is not None:
         return find_backbone(name, revision=revision).with_image_size(image_size)
-    name = SHORT_NAMES.get(without_hub_prefix(name), without_hub_prefix(name))
+    name = full_name(without_hub_prefix(name))
     if name in REGISTRY.names():
         return replace(REGISTRY.find(name)(), name=name)
     if Path(name).expanduser().is_dir():
@@ -172,9 +153,9 @@ def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
             f"{name} is a file; a backbone is a folder. Convert OpenAI's file: vop import openai {name} --out DIR"
         )
     if not is_hub_id(name) or name.startswith("ViT-"):
-        known = [*REGISTRY.names(), *SHORT_NAMES, *KNOWN_SIZES]
+        known = [*REGISTRY.names(), *SHORT_NAMES, *BY_NAME]
         raise UnknownBackbone(str(unknown_name("backbone or CLIP folder", name, known)))
-    folder = _download(name, revision or PINNED_REVISIONS.get(name))
+    folder = _download(name, revision or pinned_revision(name))
     return _read_folder(folder, name=name, revision=folder.name)  # a snapshot folder is named after its commit
 
 
@@ -186,6 +167,17 @@ def _find_mini() -> Backbone:
 REGISTRY: Registry[Callable[[], Backbone]] = Registry(
     "backbone", {MINI: f"{__name__}:_find_mini"}, group="vop.backbones"
 )
+
+
+def _with_image_size(sizes: Sizes, image_size: int, *, name: str) -> Sizes:
+    vision = sizes.vision
+    if image_size == vision.image_size:
+        return sizes
+    check_whole("image_size", image_size, at_least=vision.patch_size, at_most=4096)
+    if not vision.layers or image_size % vision.patch_size:
+        allowed = f"multiples of its patch size, {vision.patch_size}" if vision.layers else vision.image_size
+        raise UsageError(f"image_size is {image_size}; {name} takes {allowed}")
+    return replace(sizes, vision=replace(vision, image_size=image_size))
 
 
 def split_image_size(name: str) -> tuple[str, int | None]:
@@ -216,9 +208,11 @@ def is_hub_id(name: str) -> bool:
 
 
 def find_sizes(name: str) -> Sizes:
-    """Return the sizes of a backbone. For OpenAI's models this needs neither weights nor a network."""
-    known = SHORT_NAMES.get(without_hub_prefix(name), without_hub_prefix(name))
-    return KNOWN_SIZES[known] if known in KNOWN_SIZES else find_backbone(name).sizes
+    """Return the sizes of a backbone. For well-known hub ids this needs neither weights nor a network."""
+    name, image_size = split_image_size(name)
+    known = BY_NAME.get(full_name(without_hub_prefix(name)))
+    sizes = known.sizes if known and not Path(name).expanduser().is_dir() else find_backbone(name).sizes
+    return sizes if image_size is None else _with_image_size(sizes, image_size, name=name)
 
 
 def _download(name: str, revision: str | None) -> Path:
@@ -240,11 +234,11 @@ def _download(name: str, revision: str | None) -> Path:
         weights = next((pattern for pattern in _WEIGHTS if any(fnmatch(one, pattern) for one in names)), _WEIGHTS[0])
         return Path(snapshot_download(name, revision=revision, allow_patterns=[*_WANTED, weights]))
     except (RepositoryNotFoundError, EntryNotFoundError) as error:
-        raise unknown_name("folder or hub id", name, [*REGISTRY.names(), *KNOWN_SIZES]) from error
+        raise unknown_name("folder or hub id", name, [*REGISTRY.names(), *BY_NAME]) from error
     except Exception as error:  # the hub's client raises errors of its HTTP library
         if cached:  # weights without a vocabulary still embed videos
             return cached
-        near = [] if name in KNOWN_SIZES else get_close_matches(name, KNOWN_SIZES, cutoff=0.8)
+        near = [] if name in BY_NAME else get_close_matches(name, BY_NAME, cutoff=0.8)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise VopError(
             f"{name!r} is neither a local folder nor a cached hub id, and the hub cannot be reached "

@@ -25,7 +25,20 @@ log = logging.getLogger(__name__)
 _HANDLER = "vop command line"  # name of our log handler; a program that calls `main` may have others
 
 # One file per group of commands; each has `add_parser(subparsers)`. They import PyTorch only when they run.
-GROUPS = ["demo", "params", "data", "train", "evaluate", "compare", "index", "search", "library", "serve", "importing"]
+GROUPS = [
+    "demo",
+    "params",
+    "backbones",
+    "data",
+    "train",
+    "evaluate",
+    "compare",
+    "index",
+    "search",
+    "library",
+    "serve",
+    "importing",
+]
 
 
 def build_parser() -> argparse.ArgumentParser:

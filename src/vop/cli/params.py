@@ -19,7 +19,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "params",
         help="Count every method's trainable parameters.",
         description="Counts the trainable parameters of every method, both as the paper counts them and in full. "
-        "OpenAI's backbones need no weights and no network for this.",
+        "The backbones that `vop backbones` lists need no weights and no network for this.",
     )
     parser.add_argument(
         "--backbone",

@@ -30,7 +30,10 @@ METHODS = {
     "vop-f+c": "vop.methods.vop_f:VoPFC",
 }
 # Methods of converted checkpoints. They can be opened like others, but not trained, and they are not listed.
-IMPORTED = {"vop-modelscope": "vop.methods.vop_modelscope:VoPModelScope"}
+IMPORTED = {
+    "vop-modelscope": "vop.methods.vop_modelscope:VoPModelScope",
+    "clip-modelscope": "vop.methods.vop_modelscope:CLIPModelScope",
+}
 
 # Libraries that methods need beyond the package's dependencies. Each is also the name of an extra.
 LIBRARIES = {"lora": "peft"}

@@ -11,8 +11,9 @@ import torch
 
 from vop import heads, methods
 from vop.backbones import DEFAULT_HUB_ID, MINI, Backbone, find_backbone
+from vop.backbones.known import SHORT_NAMES
 from vop.backbones.source import REGISTRY as BACKBONES
-from vop.backbones.source import SHORT_NAMES, UnknownBackbone, is_hub_id, split_image_size, without_hub_prefix
+from vop.backbones.source import UnknownBackbone, is_hub_id, split_image_size, without_hub_prefix
 from vop.backbones.towers import CLIP
 from vop.errors import UsageError, VopError, unknown_setting
 from vop.methods.base import Method

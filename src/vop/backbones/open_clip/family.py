@@ -53,6 +53,7 @@ _PLAIN_BOTH: dict[str, tuple[object, ...]] = {
 
 class OpenClipFamily(Family):
     title = "open_clip"
+    methods = "all or zero-shot"
     weights = ("open_clip_model*.safetensors", "model*.safetensors", "open_clip_pytorch_model*.bin")
 
     def read_sizes(self, config: Mapping[str, Any]) -> Sizes:

@@ -1,0 +1,94 @@
+"""`vop backbones` lists what can be said without weights, and describes one backbone."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from vop.backbones.known import KNOWN
+from vop.utils import registry
+
+
+@pytest.fixture
+def listed(vop):
+    status, out, err = vop("backbones", "--json")
+    assert (status, err) == (0, "")
+    return json.loads(out)
+
+
+def test_families_with_their_methods(listed):
+    methods = {family["name"]: family["methods"] for family in listed["families"]}
+    assert methods.items() >= {"clip": "all", "siglip": "all", "open_clip": "all or zero-shot"}.items()
+
+
+def test_known_checkpoints(listed):
+    found = {one["name"]: one for one in listed["backbones"]}
+    assert list(found) == [known.name for known in KNOWN]
+    siglip = found["google/siglip2-base-patch16-224"]
+    values = {"embed_dim": 768, "image_size": 224, "millions": 375, "languages": "100+", "license": "apache-2.0"}
+    assert siglip.items() >= {"methods": "all", **values}.items()
+    video = found["google/videoprism-lvt-base-f16r288"]
+    assert (video["methods"], video["num_frames"], video["license"]) == ("zero-shot", 16, None)
+
+
+def test_the_tables_show_the_same(vop):
+    status, out, _ = vop("backbones")
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
+    assert status == 0
+    assert ["CLIP", "clip", "all"] in rows
+    assert any(row[1:] == ["all", "1,024", "336", "671", "English", "apache-2.0"] for row in rows)
+    assert any(row[-1] == "–" for row in rows)
+
+
+def test_of_a_folder(vop, tiny_folder, tiny):
+    status, out, _ = vop("backbones", tiny_folder, "--json")
+    (found,) = json.loads(out)["backbones"]
+    assert (status, found["name"], found["family"]) == (0, str(tiny_folder), "clip")
+    assert (found["embed_dim"], found["image_size"]) == (tiny.sizes.embed_dim, tiny.sizes.vision.image_size)
+    protocol = found["protocol"]
+    assert (protocol["loss"], protocol["text"]["causal"]) == ("infonce", True)
+    assert protocol["text"]["positions"] == tiny.sizes.text.positions
+    assert protocol["preprocessing"]["mode"] == "crop"
+
+
+def test_of_known_ids_at_another_size_without_a_network(vop):
+    status, out, _ = vop("backbones", "ViT-B/32@256", "google/siglip-base-patch16-224@256", "--json")
+    clip, siglip = json.loads(out)["backbones"]
+    assert status == 0
+    assert (clip["name"], clip["image_size"], clip["protocol"]["vision"]["patches"]) == (
+        "openai/clip-vit-base-patch32",
+        256,
+        64,
+    )
+    assert siglip["protocol"]["vision"]["readout"] == "attention pooling"
+    assert siglip["protocol"]["text"]["padded_to_all_positions"] is True
+
+
+def test_of_an_encoder_without_layers(vop):
+    status, out, _ = vop("backbones", "microsoft/xclip-base-patch32")
+    values = dict(line.strip("│ ").split("│") for line in out.splitlines() if line.startswith("│"))
+    values = {heading.strip(): value.strip() for heading, value in values.items()}
+    assert (status, values["methods"], values["num frames"], values["text: readout"]) == (0, "zero-shot", "8", "–")
+
+
+def test_an_unknown_name(vop):
+    status, out, err = vop("backbones", "ViT-B/33")
+    assert (status, out) == (2, "")
+    assert "ViT-B/32" in err
+
+
+def test_a_family_of_a_broken_package_is_skipped(vop, monkeypatch):
+    broken = EntryPoint("broken", "no_such_package.family:Family", "vop.families")
+    real = registry.entry_points
+
+    def points(**selection):
+        wanted = selection.get("group") == "vop.families" and selection.get("name", "broken") == "broken"
+        return [broken] if wanted else real(**selection)
+
+    monkeypatch.setattr(registry, "entry_points", points)
+    status, out, err = vop("backbones", "--json")
+    assert status == 0
+    assert "broken" not in {family["name"] for family in json.loads(out)["families"]}
+    assert "no_such_package" in err
