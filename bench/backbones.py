@@ -116,7 +116,8 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     pixels = torch.randn(arguments.videos * FRAMES, 3, side, side, device=device)
     length = text.positions if text.fixed_length or original.model_type == "open_clip" else CAPTION
     ids = torch.randint(4, text.vocab_size - 2, (arguments.videos * 8, length), device=device)
-    ids[:, -1] = text.eos_token_id
+    if text.readout == "eos":
+        ids[:, -1] = text.eos_token_id
     found: dict[str, Any] = {}
     for kind in arguments.precisions:
         dtype = DTYPES[kind]

@@ -15,10 +15,14 @@ from pathlib import Path
 
 import nbclient
 import nbformat
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
-from converters.openai_files import make_release, make_state, write_vocabulary
+from converters.openai_files import make_release, make_release_se, make_state, write_vocabulary
 from search.owners_videos import write_video
 from test_docs import COMMANDS, ROOT, blocks
 from tiny_clip import make_clip_folder
@@ -36,7 +40,7 @@ NOT_RUN = {
     r"^(compare|ablate) ": "hours of training; tests/experiments runs small ones",
     r"^serve ": "serves until it is stopped; tests/cli/test_serve.py",
     r"emoji-motion": "renders thousands of videos; tests/world renders a few",
-    r"(msrvtt|msvd|didemo|activitynet|lsmdc|vatex)": "the benchmark's files are not here; tests/data has small ones",
+    r"\b(msrvtt|msvd|didemo|activitynet|lsmdc|vatex)": "the benchmark's files are not here; tests/data has small ones",
     r"^import openai ": "takes OpenAI's own files, of 340 MB and more; tests/imports has small ones",
     r"OWNER/NAME": "the name of nobody's repository",
 }
@@ -96,8 +100,28 @@ def prepared(tmp_path_factory) -> Path:
     write_vocabulary(place / "bpe_simple_vocab_16e6.txt.gz")
     (place / "cv_vit-b32_retrieval_vop").mkdir()
     make_release(place / "cv_vit-b32_retrieval_vop", make_state())
+    (place / "cv_vit-b32_retrieval_vop_bias").mkdir()
+    make_release_se(place / "cv_vit-b32_retrieval_vop_bias", make_state())
+    write_embeddings(place)
     shutil.copytree(ROOT / "recipes", place / "recipes")
     return place
+
+
+def write_embeddings(place: Path) -> None:
+    """Embeddings of test.csv by another tool, and a gallery as the authors' release has it."""
+    with open(place / "test.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    ids = [row["video"] for row in rows]
+    texts = [row["caption"] for row in rows]
+    vectors = np.random.default_rng(0).normal(size=(2, len(rows), 16))
+    table = [
+        {"kind": kind, "video_id": key, "text": text if kind == "text" else None, "embedding": vector.tolist()}
+        for kind, part in zip(("text", "video"), vectors, strict=True)
+        for key, text, vector in zip(ids, texts, part, strict=True)
+    ]
+    pq.write_table(pa.Table.from_pylist(table), place / "others.parquet")
+    gallery = {"text_embeds": torch.tensor(vectors[0]), "vid_embeds": torch.tensor(vectors[1])}
+    torch.save(gallery | {"vid_ids": ids, "texts": texts}, place / "Bias_msrvtt9k_features.pkl")
 
 
 @pytest.fixture

@@ -163,3 +163,84 @@ def make_altclip_folder(folder: Path, *, seed: int = 0, text: dict | None = None
     torch.manual_seed(seed)
     text = TEXT | {"vocab_size": len(words), "max_position_embeddings": 42, "project_dim": 24} | (text or {})
     return write_model(AltCLIPModel(AltCLIPConfig(text_config=text, vision_config=VISION, projection_dim=16)), folder)
+
+
+def make_x_clip_folder(folder: Path, *, seed: int = 0) -> Path:
+    """X-CLIP for 4 frames, with the vocabulary of `make_clip_folder`."""
+    from transformers import XCLIPConfig, XCLIPModel
+
+    from tiny_clip import make_tokenizer
+
+    size = make_tokenizer(folder)
+    write_json(
+        folder / "preprocessor_config.json",
+        image_processor_type="VideoMAEImageProcessor",
+        size={"shortest_edge": 32},
+        crop_size={"height": 32, "width": 32},
+        image_mean=[0.485, 0.456, 0.406],
+        image_std=[0.229, 0.224, 0.225],
+        resample=2,
+    )
+    torch.manual_seed(seed)
+    mit = {"mit_hidden_size": 16, "mit_intermediate_size": 32, "mit_num_attention_heads": 2, "num_frames": 4}
+    text = TEXT | {"vocab_size": size, "max_position_embeddings": 40, "eos_token_id": 2}  # as Microsoft's files
+    config = XCLIPConfig(text_config=text, vision_config=VISION | mit, projection_dim=16, prompt_num_attention_heads=2)
+    return write_model(XCLIPModel(config), folder)
+
+
+def make_videoprism_folder(folder: Path, *, seed: int = 0) -> Path:
+    """VideoPrism with a text tower, for 4 frames."""
+    from transformers import VideoPrismClipModel, VideoPrismConfig, VideoPrismTokenizer
+
+    words = ["<pad>", "</s>", "<unk>", "▁", *CHARACTERS, "▁a", "▁cat", "▁猫"]
+    tokenizer = VideoPrismTokenizer(vocab=[(word, -float(i)) for i, word in enumerate(words)], extra_ids=0)
+    tokenizer.save_pretrained(folder)
+    values = {"size": {"height": 36, "width": 36}, "do_normalize": False, "resample": 3}
+    write_json(folder / "video_preprocessor_config.json", video_processor_type="LlavaOnevisionVideoProcessor", **values)
+    torch.manual_seed(seed)
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "num_spatial_layers": 2,
+        "num_temporal_layers": 1,
+        "num_auxiliary_layers": 1,
+        "image_size": 36,
+        "num_frames": 4,
+    }
+    text = TEXT | {"vocab_size": len(tokenizer), "max_position_embeddings": 16}
+    return write_model(VideoPrismClipModel(VideoPrismConfig(text_config=text, vision_config=vision)), folder)
+
+
+def pe_video_config(vocab_size: int) -> dict[str, Any]:
+    video = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "head_dim": 16,
+        "vision_config": {
+            "model_type": "timm_wrapper",
+            "architecture": "vit_pe_core_tiny_patch16_384",
+            "model_args": {"img_size": 32, "embed_dim": 32, "depth": 1, "num_heads": 2, "ref_feat_shape": [2, 2]},
+            "num_classes": 16,
+        },
+    }
+    special = {name: vocab_size - 1 for name in ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")}
+    text = TEXT | special | {"vocab_size": vocab_size, "pad_token_id": 0, "max_position_embeddings": 64}
+    return {"text_config": text | {"model_type": "modernbert"}, "video_config": video}
+
+
+def make_pe_video_folder(folder: Path, *, seed: int = 0) -> Path:
+    """PE-Video, whose towers need timm."""
+    from transformers import BertTokenizer, PeVideoConfig, PeVideoModel
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *CHARACTERS, *(f"##{letter}" for letter in CHARACTERS)]
+    BertTokenizer(vocab={word: i for i, word in enumerate(words)}).save_pretrained(folder)
+    torch.manual_seed(seed)
+    return write_model(PeVideoModel(PeVideoConfig(**pe_video_config(len(words)))), folder)
+
+
+def write_json(path: Path, **values: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values))

@@ -9,24 +9,20 @@ import torch
 
 def make_clip_folder(folder: Path, *, seed: int = 0, vision_layers: int = 3, **kinds: dict) -> Path:
     """`kinds` are other values of the `text` and the `vision` tower."""
-    from tokenizers import pre_tokenizers
-    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+    from transformers import CLIPConfig, CLIPModel
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = [*alphabet, *(letter + "</w>" for letter in alphabet), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[])
-    tokenizer.save_pretrained(folder)
+    size = make_tokenizer(folder)
     torch.manual_seed(seed)
     text = {
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
-        "vocab_size": len(words),
+        "vocab_size": size,
         "max_position_embeddings": 40,
-        "bos_token_id": len(words) - 2,
-        "eos_token_id": len(words) - 1,
-        "pad_token_id": len(words) - 1,
+        "bos_token_id": size - 2,
+        "eos_token_id": size - 1,
+        "pad_token_id": size - 1,
     }
     vision = {
         "hidden_size": 48,
@@ -43,3 +39,14 @@ def make_clip_folder(folder: Path, *, seed: int = 0, vision_layers: int = 3, **k
         parameter.data.add_(torch.randn_like(parameter) * 0.05)
     model.save_pretrained(folder)
     return folder
+
+
+def make_tokenizer(folder: Path) -> int:
+    """Write the vocabulary, and return its size. The end mark has the highest id."""
+    from tokenizers import pre_tokenizers
+    from transformers import CLIPTokenizer
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*alphabet, *(letter + "</w>" for letter in alphabet), "<|startoftext|>", "<|endoftext|>"]
+    CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[]).save_pretrained(folder)
+    return len(words)

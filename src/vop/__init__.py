@@ -15,7 +15,7 @@ from vop.version import VERSION
 
 if TYPE_CHECKING:
     from vop.errors import DataError, FileFailure, UsageError, VideoError, VopError
-    from vop.evaluation.job import evaluate
+    from vop.evaluation.job import evaluate, evaluate_embeddings
     from vop.evaluation.metrics import retrieval_metrics
     from vop.models.model import TextVideoModel
     from vop.models.pretrained import load
@@ -42,6 +42,7 @@ __all__ = [
     "VideoInfo",
     "VopError",
     "evaluate",
+    "evaluate_embeddings",
     "load",
     "probe",
     "read_frames",
@@ -64,6 +65,7 @@ _HOMES = {
     "VideoInfo": "vop.video.probe",
     "VopError": "vop.errors",
     "evaluate": "vop.evaluation.job",
+    "evaluate_embeddings": "vop.evaluation.job",
     "load": "vop.models.pretrained",
     "probe": "vop.video.probe",
     "read_frames": "vop.video.frames",

@@ -16,6 +16,7 @@ from tiny_backbones import make_altclip_folder, make_chinese_clip_folder
 from vop.backbones import find_backbone
 from vop.errors import VopError
 from vop.models.pretrained import create
+from vop.video.shape import square
 
 FAMILIES = {
     "chinese_clip": (make_chinese_clip_folder, ChineseCLIPModel),
@@ -133,9 +134,10 @@ def test_chinese_clip_squashes_pictures(tmp_path):
 
 def test_pixels_are_those_of_the_image_processor(tmp_path):
     folder = make_chinese_clip_folder(tmp_path)
-    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     expected = ChineseCLIPImageProcessorPil.from_pretrained(folder)(Image.fromarray(picture), return_tensors="pt")
-    pixels = vop.load(folder, device="cpu").normalise(torch.from_numpy(picture).permute(2, 0, 1))
+    model = vop.load(folder, device="cpu")
+    pixels = model.normalise(torch.from_numpy(square(picture, resizing=model.resizing)))
     torch.testing.assert_close(pixels, expected.pixel_values[0], rtol=0, atol=1e-5)
 
 
@@ -143,7 +145,7 @@ def test_pixels_are_those_of_the_image_processor(tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"num_attention_heads": 5}, "5 attention heads"),
+        ({"num_attention_heads": 5}, "num_attention_heads, 5"),
         ({"pad_token_id": 5_000}, "pad_token_id is 5000"),
         ({"position_embedding_type": "relative_key"}, "relative_key"),
         ({"max_position_embeddings": 0}, "max_position_embeddings is 0"),

@@ -140,7 +140,7 @@ def test_other_resize_modes_are_refused(tmp_path):
     [
         ({"vision_cfg": VIT | {"head_width": 20}}, "head_width of 20"),
         ({"vision_cfg": VIT | {"mlp_ratio": "wide"}}, "mlp_ratio is 'wide'"),
-        ({"text_cfg": TEXT | {"heads": 5}}, "5 attention heads"),
+        ({"text_cfg": TEXT | {"heads": 5}}, "num_attention_heads, 5"),
         ({"vision_cfg": {"timm_model_name": "no_such_model"}}, "open_clip cannot build it"),
     ],
 )

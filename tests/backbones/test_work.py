@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vop.backbones import find_sizes
 from vop.backbones.sizes import VIT_B_32
 from vop.backbones.work import forward_work
@@ -18,3 +20,8 @@ def test_work_is_multiply_adds_with_the_weights():
     tower = 12 * (4 * 768**2 + 2 * 768 * 3072)
     assert forward_work(VIT_B_32, frames=2) == 2 * 50 * tower
     assert forward_work(VIT_B_32, frames=2, tokens=7) == 2 * 50 * tower + 7 * 12 * (4 * 512**2 + 2 * 512 * 2048)
+
+
+def test_layers_out_of_reach_count_as_a_base_model():
+    hidden = replace(VIT_B_32, text=replace(VIT_B_32.text, layers=0))
+    assert forward_work(hidden, tokens=5) == forward_work(VIT_B_32, tokens=5) > 0

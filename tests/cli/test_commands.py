@@ -295,6 +295,54 @@ class TestEvaluate:
         assert (status, out) == (2, "")  # before anything is ranked
         assert str(tmp_path / name) in err
 
+    @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".parquet"])
+    def test_saved_embeddings_give_the_same_report(self, vop, a_run, table, tmp_path, suffix):
+        saved = tmp_path / f"saved{suffix}"
+        status, out, _ = vop("evaluate", a_run, "--data", table, "--save-embeddings", saved, "--json")
+        expected = json.loads(out)
+        assert status == 0
+        status, out, _ = vop("evaluate", "--embeddings", saved, "--json")
+        report = json.loads(out)
+        assert status == 0
+        assert report["settings"] == {"embeddings": saved.name, "score": "dot", "dimension": 16}
+        for key in ("t2v", "v2t", "rescored", "confidence", "ranks", "fingerprint", "method", "data", "split", "rsum"):
+            assert report[key] == expected[key]
+        assert "qb-norm" in report["rescored"]
+        status, out, _ = vop("evaluate", "--embeddings", saved, "--against", saved)
+        assert status == 0
+        assert "vop-f+p on colours, test" in out
+
+    @pytest.mark.parametrize(
+        ("words", "named"),
+        [
+            (["RUN"], "RUN"),
+            (["--data", "test.csv"], "--data"),
+            (["--write-card", "--num-frames", 3], "--num-frames, --write-card"),
+            (["--score", "l2"], "'l2'"),
+            (["--save-embeddings", "b.npz"], "--save-embeddings"),
+        ],
+    )
+    def test_embeddings_replace_a_model_and_its_data(self, vop, tmp_path, words, named):
+        (tmp_path / "a.npz").write_bytes(b"")
+        status, out, err = vop("evaluate", *words, "--embeddings", tmp_path / "a.npz")
+        assert (status, out) == (2, "")
+        assert named in err
+
+    @pytest.mark.parametrize(
+        ("words", "named"),
+        [
+            ([], "required: RUN, --data"),
+            (["RUN"], "required: --data"),
+            (["--data", "test.csv", "--json"], "required: RUN"),
+            (["RUN", "--data", "test.csv", "--score", "dot"], "--score"),
+            (["RUN", "--data", "test.csv", "--save-embeddings", "a.txt"], "a.txt"),
+        ],
+    )
+    def test_without_embeddings_both_are_needed(self, vop, words, named):
+        status, out, err = vop("evaluate", *words)
+        assert (status, out) == (2, "")
+        assert named in err
+
 
 class TestImport:
     def test_openai(self, vop, tmp_path):

@@ -52,7 +52,7 @@ def call(parser: argparse.ArgumentParser) -> list[list[str]]:
     """A valid call without any optional option, in parts that stay together; lists have two words."""
     parts = []
     for number, action in enumerate(parser._get_positional_actions()):
-        parts += [[f"word {number}"]] if action.nargs is None else [[f"one {number}"], [f"- two {number}"]]
+        parts += [[f"word {number}"]] if action.nargs in (None, "?") else [[f"one {number}"], [f"- two {number}"]]
     return parts + [[action.option_strings[0], "given"] for action in options(parser) if action.required]
 
 

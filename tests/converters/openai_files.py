@@ -103,6 +103,18 @@ def make_release(folder, clip_state, *, backbone_inside=True, prefix="", **hyper
     return clip_state | state
 
 
+def make_release_se(folder, clip_state, *, file="VoPSE_msrvtt9k.pth", kind="Bias", prefix="", **hyperparam):
+    """Writes the files of the Bias, Partial or Proj release: a tuned CLIP, and a shell with other weights."""
+    state = {f"{prefix}clip.{n}": t for n, t in clip_state.items()}
+    torch.save({"epoch": 4, "state_dict": state}, folder / file)
+    torch.jit.save(torch.jit.script(Holder(make_state(seed=9))), folder / "ViT-B-32.pt")
+    (folder / f"{kind}_msrvtt9k_features.pkl").write_bytes(b"")
+    kept = {name: value for name, value in HYPERPARAM.items() if not name.startswith(("tp_", "vp_"))}
+    configuration = {"model": {"type": "vop-retrieval-model-se"}, "hyperparam": kept | hyperparam}
+    (folder / "configuration.json").write_text(json.dumps(configuration))
+    return clip_state
+
+
 def write_vocabulary(path) -> None:
     """OpenAI's format: a line of header, then merges by rank, more of them than a model uses."""
     lines = ['"bpe_simple_vocab_16e6.txt#version: 0.2', *MERGES, "unused merge", "x y"]

@@ -21,6 +21,11 @@ _MOST = {
 }
 _ALSO = {  # the names that open_clip and other families use
     "layers": "num_hidden_layers",
+    "mit_num_hidden_layers": "num_hidden_layers",
+    "prompt_layers": "num_hidden_layers",
+    "num_spatial_layers": "num_hidden_layers",
+    "num_temporal_layers": "num_hidden_layers",
+    "num_auxiliary_layers": "num_hidden_layers",
     "width": "hidden_size",
     "heads": "num_attention_heads",
     "head_width": "hidden_size",

@@ -13,7 +13,8 @@ from vop.errors import VopError
 from vop.utils.parsing import read_json_object
 from vop.video.resizing import Resizing
 
-FILE = "preprocessor_config.json"
+FILE, VIDEO_FILE = "preprocessor_config.json", "video_preprocessor_config.json"
+PROCESSOR_FILE = "processor_config.json"  # in which transformers 5 writes all of them
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI's
 HALF = (0.5, 0.5, 0.5)  # maps pixels to [-1, 1]
 # The numbers of filters in Pillow and `transformers`.
@@ -35,7 +36,7 @@ class Preprocessing:
 
 
 def read_preprocessing(folder: Path, *, image_size: int, usual: Preprocessing | None = None) -> Preprocessing:
-    """Read a folder's preprocessor_config.json.
+    """Read a folder's video_preprocessor_config.json, preprocessor_config.json or processor_config.json.
 
     Args:
         image_size: the image size in the backbone's configuration, in pixels.
@@ -45,17 +46,30 @@ def read_preprocessing(folder: Path, *, image_size: int, usual: Preprocessing | 
         VopError: the file is damaged, or a value is not allowed.
     """
     usual = usual or Preprocessing(resizing=Resizing(image_size))
-    if not (folder / FILE).exists():
-        return usual
-    config = read_json_object(folder / FILE, remedy="fetch the folder again")
+    config, file = _read_config(folder)
+    if config.get("do_normalize") is False:
+        config = {**config, "image_mean": (0.0, 0.0, 0.0), "image_std": (1.0, 1.0, 1.0)}
     return Preprocessing(
-        resizing=_resizing(config, image_size, usual.resizing, folder),
-        mean=read_channels(config, "image_mean", usual.mean, folder / FILE),
-        std=read_channels(config, "image_std", usual.std, folder / FILE),
+        resizing=_resizing(config, image_size, usual.resizing, file),
+        mean=read_channels(config, "image_mean", usual.mean, file),
+        std=read_channels(config, "image_std", usual.std, file),
     )
 
 
-def _resizing(config: Mapping[str, Any], image_size: int, usual: Resizing, folder: Path) -> Resizing:
+def _read_config(folder: Path) -> tuple[Mapping[str, Any], Path]:
+    """Return the values of a folder's preprocessing and their file; none if there is no file."""
+    for name in (VIDEO_FILE, FILE, PROCESSOR_FILE):
+        if (folder / name).exists():
+            config = read_json_object(folder / name, remedy="fetch the folder again")
+            if name == PROCESSOR_FILE:
+                config = config.get("video_processor") or config.get("image_processor") or {}
+            if not isinstance(config, Mapping):
+                raise VopError(f"{folder / name}: a processor must be an object with named values; fetch it again")
+            return config, folder / name
+    return {}, folder / FILE
+
+
+def _resizing(config: Mapping[str, Any], image_size: int, usual: Resizing, file: Path) -> Resizing:
     """Return the resizing. One size means scaling the shorter side and cropping; height and width mean squashing."""
     size, mode = config.get("size"), usual.mode
     if isinstance(size, Mapping) and "shortest_edge" in size:
@@ -64,9 +78,7 @@ def _resizing(config: Mapping[str, Any], image_size: int, usual: Resizing, folde
         mode = "squash"
     resample = config.get("resample", next(n for n, name in INTERPOLATIONS.items() if name == usual.interpolation))
     if resample not in INTERPOLATIONS:
-        raise VopError(
-            f"{folder}: resample in its {FILE} is {reprlib.repr(resample)}; 2 (bilinear) and 3 (bicubic) are supported"
-        )
+        raise VopError(f"{file}: resample is {reprlib.repr(resample)}; 2 (bilinear) and 3 (bicubic) are supported")
     return Resizing(image_size, mode, INTERPOLATIONS[resample])
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from vop.errors import UsageError
+
 
 @dataclass(frozen=True, kw_only=True)
 class TowerSizes:
@@ -136,6 +138,7 @@ class Sizes:
         embed_dim: width of the joint space.
         loss: the loss of its training, "infonce" or "sigmoid".
         num_frames: frames per video of a video encoder; None for an image encoder.
+        fixed_num_frames: whether a video encoder takes no other number.
     """
 
     vision: VisionSizes = VisionSizes()
@@ -143,11 +146,17 @@ class Sizes:
     embed_dim: int = 512
     loss: str = "infonce"
     num_frames: int | None = None
+    fixed_num_frames: bool = False
 
     @property
     def has_layers(self) -> bool:
         """Whether methods can change the layers of both towers. Encoders without layers support only zero-shot."""
         return self.vision.layers > 0 and self.text.layers > 0
+
+    def check_num_frames(self, num_frames: int) -> None:
+        """Raise a UsageError if videos of `num_frames` frames cannot be encoded."""
+        if self.fixed_num_frames and num_frames != self.num_frames:
+            raise UsageError(f"num_frames is {num_frames}; this video encoder takes {self.num_frames}")
 
     def identity(self) -> dict[str, Any]:
         """Return the values for a library's fingerprint: those of every CLIP, and others that differ from CLIP's."""

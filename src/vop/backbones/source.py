@@ -38,6 +38,10 @@ FAMILIES: Registry[type[Family]] = Registry(
         "siglip": "vop.backbones.siglip.family:SiglipFamily",
         "chinese_clip": "vop.backbones.chinese_clip.family:ChineseClipFamily",
         "altclip": "vop.backbones.altclip.family:AltClipFamily",
+        "xclip": "vop.backbones.video_native.x_clip:XClipFamily",
+        "videoprism": "vop.backbones.video_native.videoprism:VideoPrismFamily",
+        "pe_video": "vop.backbones.video_native.pe_video:PeVideoFamily",
+        "pe_audio_video": "vop.backbones.video_native.pe_video:PeAudioVideoFamily",
         "open_clip": "vop.backbones.open_clip.family:OpenClipFamily",
     },
     group="vop.families",
@@ -50,7 +54,7 @@ UNSUPPORTED = {
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 # The files to download from a hub, and patterns of weight files; the first pattern that matches is downloaded.
 _WANTED = (
-    *("config.json", OPEN_CLIP_CONFIG, "preprocessor_config.json", "tokenizer*.json", "special_tokens_map.json"),
+    *("config.json", OPEN_CLIP_CONFIG, "*processor_config.json", "tokenizer*.json", "special_tokens_map.json"),
     *("vocab.json", "merges.txt", "vocab.txt", "*.model"),
 )
 _WEIGHTS = ("model*.safetensors", "open_clip_model*.safetensors", "pytorch_model*.bin", "open_clip_pytorch_model*.bin")

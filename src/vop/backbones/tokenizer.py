@@ -140,12 +140,19 @@ def fixed(text: str) -> str:
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
 
 
+def sentence(text: str) -> str:
+    """Clean a text like VideoPrism's authors: lower case, spaces in place of punctuation, a full stop at the end."""
+    text = text.translate(str.maketrans(string.punctuation, " " * len(string.punctuation)))
+    return " ".join(text.lower().split()) + "."
+
+
 CLEANING: dict[str, Callable[[str], str]] = {
     "openai": clean,
     "canonicalize": canonicalize,
     "lower": tokenizers.normalizers.Lowercase().normalize_str,
     "fixed": fixed,
     "fixed-canonicalize": lambda text: canonicalize(fixed(text)),
+    "sentence": sentence,
     "none": str,
 }
 

@@ -18,6 +18,7 @@ from vop.cli.common import (
     use_device_options,
     warn_skipped,
 )
+from vop.cli.parser import ReplacedBy
 from vop.errors import UsageError, unknown_name
 from vop.utils import progress
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from vop.evaluation.report import EvaluationReport
     from vop.models.model import TextVideoModel
 
+    Ranks = Callable[[], QueryRanks]
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
@@ -35,8 +38,31 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Ranks the videos of a split for each caption (t2v) and the captions for each video (v2t), and "
         "reports recall and ranks with confidence intervals.",
     )
-    parser.add_argument("model", metavar="RUN", help="Model to evaluate: a run, a CLIP folder, a hub id, or mini.")
-    add_data_options(parser)
+    parser.add_argument(
+        "model",
+        metavar="RUN",
+        action=ReplacedBy,
+        option="--embeddings",
+        help="Model to evaluate: a run, a CLIP folder, a hub id, or mini. Required without --embeddings.",
+    )
+    add_data_options(parser, required=False)
+    parser.add_argument(
+        "--embeddings",
+        metavar="FILE",
+        type=Path,
+        help="Rank the embeddings in this .npz, .safetensors, .parquet or .pkl file, instead of a model on a data set.",
+    )
+    parser.add_argument(
+        "--score",
+        help="Only with --embeddings: cosine normalises every vector, dot takes them as they are (default: as the file "
+        "says, or cosine).",
+    )
+    parser.add_argument(
+        "--save-embeddings",
+        metavar="FILE",
+        type=Path,
+        help="Save the embeddings to a .npz, .safetensors or .parquet file for --embeddings.",
+    )
     parser.add_argument("--split", help="Split to rank: test (default, if the data has one), val or train.")
     parser.add_argument("--backbone", help="New location of the run's backbone, if it has moved.")
     parser.add_argument(
@@ -67,7 +93,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--against",
         metavar="OTHER",
         help="Compare with another model on the same data, or with a file that --json wrote. Prints differences with "
-        "intervals and p values.",
+        "intervals and p values. With --embeddings: another file of embeddings, or a file that --json wrote.",
     )
     parser.add_argument(
         "--format",
@@ -91,13 +117,31 @@ def run(arguments: argparse.Namespace) -> None:
         raise unknown_name("split", arguments.split, SPLIT_NAMES)
     if arguments.json and Path(arguments.json).is_dir():
         raise UsageError(f"--json {arguments.json} is a folder; give a file, or nothing for standard output")
-    use_device_options(arguments)
-    from vop.evaluation.job import default_split, open_model
-    from vop.evaluation.report import TEXT_FORMATS, table, text_table
+    from vop.evaluation.report import TEXT_FORMATS
 
     if arguments.format not in (formats := ("table", *TEXT_FORMATS)):
         raise unknown_name("format", arguments.format, formats)
+    if arguments.embeddings is not None:
+        report, other = _embedded(arguments)
+    else:
+        report, other = _evaluated(arguments)
+    _print(report, other, arguments)
 
+
+def _evaluated(arguments: argparse.Namespace) -> tuple[EvaluationReport, Ranks | None]:
+    """Evaluates a model on a data set."""
+    given = {"RUN": arguments.model, "--data": arguments.data}
+    missing = [name for name, value in given.items() if value is None]
+    if missing:
+        raise UsageError(f"the following arguments are required: {', '.join(missing)} (or --embeddings FILE)")
+    if arguments.score is not None:
+        raise UsageError("--score is only for --embeddings: a model defines its own scores")
+    use_device_options(arguments)
+    from vop.evaluation.embeddings_file import check_embeddings_path
+    from vop.evaluation.job import default_split, open_model
+
+    if arguments.save_embeddings is not None:
+        check_embeddings_path(arguments.save_embeddings)
     dataset = load_data(arguments.data, arguments)
     split = arguments.split or default_split(dataset)
     dataset.split(split)  # fails early, before the model is loaded
@@ -109,8 +153,47 @@ def run(arguments: argparse.Namespace) -> None:
     )
     rank = partial(_rank, dataset=dataset, split=split, arguments=arguments)
     other = _other(arguments.against, load_model, rank) if arguments.against is not None else None
-    write_card = arguments.model if arguments.write_card else None
-    report = rank(load_model(arguments.model), bank_videos=arguments.bank, write_card=write_card)
+    report = rank(
+        load_model(arguments.model),
+        bank_videos=arguments.bank,
+        write_card=arguments.model if arguments.write_card else None,
+        save_embeddings=arguments.save_embeddings,
+    )
+    return report, other
+
+
+# Options that concern a model or its data, and their defaults.
+_OF_MODELS = {
+    **dict.fromkeys(("data", "videos", "video_column", "caption_column", "split", "backbone", "num_frames", "cache")),
+    **{"aspect": None, "save_embeddings": None, "batch_size": 32, "precision": "auto", "on_bad_video": "skip"},
+    **{"bank": 512, "write_card": False},
+}
+
+
+def _embedded(arguments: argparse.Namespace) -> tuple[EvaluationReport, Ranks | None]:
+    """Evaluates a file of embeddings."""
+    unused = ["RUN"] if arguments.model is not None else []
+    unused += [f"--{name.replace('_', '-')}" for name, usual in _OF_MODELS.items() if getattr(arguments, name) != usual]
+    if unused:
+        raise UsageError(
+            f"--embeddings {arguments.embeddings} replaces a model and its data: leave out {', '.join(unused)}"
+        )
+    use_device_options(arguments)
+    from vop.evaluation.confidence import read_ranks
+    from vop.evaluation.embeddings_file import is_embeddings_file
+    from vop.evaluation.job import evaluate_embeddings
+
+    other = None
+    if arguments.against is not None:
+        against = arguments.against
+        ranks = evaluate_embeddings(against).ranks if is_embeddings_file(against) else read_ranks(against)
+        other = lambda: ranks  # noqa: E731
+    return evaluate_embeddings(arguments.embeddings, score=arguments.score), other
+
+
+def _print(report: EvaluationReport, other: Ranks | None, arguments: argparse.Namespace) -> None:
+    from vop.evaluation.report import table, text_table
+
     if arguments.json != "-" and arguments.format == "table":
         print_table(table(report))
     elif arguments.json != "-":
@@ -133,6 +216,7 @@ def _rank(
     arguments: argparse.Namespace,
     bank_videos: int,
     write_card: str | None = None,
+    save_embeddings: Path | None = None,
 ) -> EvaluationReport:
     from vop.evaluation.job import evaluate
 
@@ -147,13 +231,12 @@ def _rank(
             on_bad_video=arguments.on_bad_video,
             bank_videos=bank_videos,
             write_card=write_card,
+            save_embeddings=save_embeddings,
             progress=show,
         )
 
 
-def _other(
-    name: str, load_model: Callable[[str], TextVideoModel], rank: Callable[..., EvaluationReport]
-) -> Callable[[], QueryRanks]:
+def _other(name: str, load_model: Callable[[str], TextVideoModel], rank: Callable[..., EvaluationReport]) -> Ranks:
     """Opens the model or file of `--against`, to fail early. Returns a function that returns its ranks."""
     from vop.evaluation.confidence import read_ranks
 
@@ -172,7 +255,9 @@ def _compare(report: EvaluationReport, other: QueryRanks, arguments: argparse.Na
 
     test = paired_test(report.ranks, other)
     if arguments.json != "-":
-        title = f"{report.method} ({arguments.model}) against {other.name} ({arguments.against})"
+        title = (
+            f"{report.method} ({arguments.model or arguments.embeddings}) against {other.name} ({arguments.against})"
+        )
         say()
         print_table(paired_table(test, title=title))
     return {"source": arguments.against, **test.to_dict()}

@@ -12,9 +12,9 @@ from vop.cli.common import command_line, say
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = subparsers.add_parser(
         "import",
-        help="Convert OpenAI's CLIP files or the authors' released VoP.",
-        description="Converts files of other projects: OpenAI's CLIP to a CLIP folder, or the authors' released VoP to "
-        "a run.",
+        help="Convert OpenAI's CLIP files or the authors' released models.",
+        description="Converts files of other projects: OpenAI's CLIP to a CLIP folder, or the authors' released "
+        "models to a run.",
     )
     group = command.add_subparsers(metavar="KIND", required=True)
     openai = group.add_parser(
@@ -32,9 +32,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     openai.set_defaults(run=run_openai)
     modelscope = group.add_parser(
         "modelscope",
-        help="Convert the authors' released VoP to a run.",
-        description="Converts the VoP weights that the authors released on ModelScope to a run that contains its "
-        "backbone.",
+        help="Convert a model that the authors of VoP released to a run.",
+        description="Converts a model that the authors released on ModelScope (VoP, Bias, Partial or Proj) to a run "
+        "that contains its backbone.",
     )
     modelscope.add_argument("folder", metavar="DIR", type=Path, help="Folder of the downloaded model.")
     modelscope.add_argument("--out", metavar="RUN", type=Path, required=True, help="Folder of the run to create.")

@@ -16,6 +16,17 @@ if TYPE_CHECKING:
 _NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
 
 
+class ReplacedBy(argparse.Action):
+    """Stores one positional argument, which is needed unless an option takes its place."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, *, option: str, **kwargs: Any) -> None:
+        super().__init__(option_strings, dest, nargs="?", **kwargs)
+        self.option = option
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, values)
+
+
 class Parser(argparse.ArgumentParser):
     """Collects positional arguments from everywhere, where `argparse` stops after the first group of them."""
 
@@ -48,7 +59,7 @@ class Parser(argparse.ArgumentParser):
 
 def _in_order(parser: Parser, words: list[str]) -> list[str]:
     """Moves the positional words together. Returns the words unchanged if an option among them is unknown."""
-    needed = sum(_at_least(action) for action in parser._get_positional_actions())
+    needed = sum(_at_least(action, words) for action in parser._get_positional_actions())
     try:
         positional, options = _split(parser, words)
         if len(positional) < needed:  # an option with an optional value has taken one of them: --json RUN
@@ -60,8 +71,10 @@ def _in_order(parser: Parser, words: list[str]) -> list[str]:
     return [*positional, *options]  # in front, because `*` takes nothing if an option comes first
 
 
-def _at_least(positional: argparse.Action) -> int:
+def _at_least(positional: argparse.Action, words: Sequence[str]) -> int:
     """Returns the minimum number of words of a positional argument."""
+    if isinstance(positional, ReplacedBy):
+        return int(not any(word.partition("=")[0] == positional.option for word in words))
     if positional.nargs is None or positional.nargs == "+":
         return 1
     return positional.nargs if isinstance(positional.nargs, int) else 0

@@ -22,7 +22,7 @@ from vop.errors import UsageError, VopError
 
 MAX_PICKLE_BYTES = 64 * 2**20  # OpenAI's largest pickle has less than 1 MB
 # Errors that damaged or hostile bytes cause in the zip reader, the unpickler and PyTorch.
-_DAMAGE: tuple[type[Exception], ...] = (
+DAMAGE: tuple[type[Exception], ...] = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, TypeError, KeyError),
     *(IndexError, AttributeError, OverflowError, MemoryError, NotImplementedError, OSError, AssertionError),
 )
@@ -43,9 +43,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         raise UsageError(f"{path}: the file does not exist")
     try:
         state = _read_archive(path) if _is_archive(path) else _read_state_dict(path)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise VopError(
-            f"{path}: neither a TorchScript archive nor a PyTorch state dict of plain tensors ({_reason(error)}): "
+            f"{path}: neither a TorchScript archive nor a PyTorch state dict of plain tensors ({reason_of(error)}): "
             "fetch the file again, and check that it is a model"
         ) from error
     if not state:
@@ -53,7 +53,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     return state
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Return the reason in a few words. PyTorch's own message recommends loading the file unsafely."""
     named = re.search(r"(?:GLOBAL|code:) ([\w.]+)", str(error))
     if named:
@@ -87,7 +87,7 @@ def _read_archive(path: Path) -> dict[str, Tensor]:
         if described.file_size > MAX_PICKLE_BYTES:
             raise ValueError(f"data.pkl has {described.file_size} bytes")
         with archive.open(described) as file:
-            module = _ArchiveUnpickler(file, archive, root).load()
+            module = ArchiveUnpickler(file, archive, root).load()
         return _tensors_in(module)
 
 
@@ -108,7 +108,7 @@ def _tensors_in(module: object) -> dict[str, Tensor]:
     return found
 
 
-class _ArchiveUnpickler(pickle.Unpickler):
+class ArchiveUnpickler(pickle.Unpickler):
     """Builds only tensors, plain containers, and for each scripted module an object with its attributes."""
 
     def __init__(self, file: IO[bytes], archive: zipfile.ZipFile, root: str) -> None:
@@ -124,7 +124,7 @@ class _ArchiveUnpickler(pickle.Unpickler):
         if module == "torch" and name.endswith("Storage") and name in _STORAGE_DTYPES:
             return _STORAGE_DTYPES[name]
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return self._tensor
+            return self.rebuild_tensor
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if module == "torch.jit._pickle":  # marks the type of a list or dict
@@ -146,7 +146,7 @@ class _ArchiveUnpickler(pickle.Unpickler):
             self.storages[key] = torch.frombuffer(data, dtype=dtype) if count else torch.empty(0, dtype=dtype)
         return self.storages[key]
 
-    def _tensor(
+    def rebuild_tensor(
         self, storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
     ) -> Tensor:
         if math.prod(size) > storage.numel():  # strides of 0 could ask for any amount of memory

@@ -151,7 +151,7 @@ def _known_sizes(
         text=_with(sizes.text, text_heads, activation, option="--text-heads"),
     )
     if differences:
-        _check_names(state, sizes, source=source)
+        check_names(state, sizes, source=source)
     elif chosen != sizes:
         raise UsageError(
             f"{source}: this is OpenAI's own file, with {sizes.vision.heads} heads, {sizes.text.heads} text heads and "
@@ -199,7 +199,7 @@ def _shapes(sizes: Sizes) -> dict[str, int]:
     }
 
 
-def _check_names(state: Mapping[str, Tensor], sizes: Sizes, *, source: str) -> None:
+def check_names(state: Mapping[str, Tensor], sizes: Sizes, *, source: str) -> None:
     """Raise a VopError for unknown tensors. Without one of them the model would be incomplete."""
     kinds = [f"{a}.{kind}" for a in _IN_LAYER for kind in ("weight", "bias")]
     kinds += ["attn.in_proj_weight", "attn.in_proj_bias"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from vop.datasets.readers import load as load_data
 from vop.datasets.types import Dataset, Split
 from vop.errors import DataError, UsageError
 from vop.evaluation.embedding import Embedder, SplitEmbeddings, embed_split
+from vop.evaluation.embeddings_file import check_embeddings_path, read_embeddings, save_embeddings
 from vop.evaluation.report import AmbiguousCaptions, EvaluationReport, ReportFacts, Rescored
 from vop.evaluation.rescoring import dual_softmax_metrics, qb_norm_metrics
 from vop.heads import MEAN
@@ -44,6 +46,7 @@ def evaluate(
     on_bad_video: str = "skip",
     bank_videos: int = 512,
     write_card: str | Path | None = None,
+    save_embeddings: str | Path | None = None,
     progress: Progress = silent,
 ) -> EvaluationReport:
     """Rank one split of a data set in both directions, as `vop evaluate` does.
@@ -62,6 +65,7 @@ def evaluate(
         bank_videos: the number of training videos, each with one caption, in QB-Norm's bank. QB-Norm is left out if
             it is 0, if the data set has no training split, or if the training split is evaluated.
         write_card: the model's run folder. The results are added to its README.md and config.json.
+        save_embeddings: a .npz, .safetensors or .parquet file for the embeddings, which `evaluate_embeddings` reads.
 
     Raises:
         UsageError: a name or a value is not allowed.
@@ -71,6 +75,8 @@ def evaluate(
         raise UsageError(f"bank_videos is {bank_videos}; give 1 or more, or 0 for no QB-Norm")
     if not isinstance(data, Dataset):
         data = load_data(str(data), videos=videos, video_column=video_column, caption_column=caption_column)
+    if save_embeddings is not None:
+        check_embeddings_path(save_embeddings)
     ranked = data.split(split or default_split(data))  # before seconds are spent on the model
     if not isinstance(model, TextVideoModel):
         model = open_model(model, backbone=backbone, num_frames=num_frames, precision=precision)
@@ -78,6 +84,8 @@ def evaluate(
         raise UsageError("backbone, num_frames and precision apply only to a model that is given by name")
     if write_card is not None:
         _check_card(write_card, model)
+    if save_embeddings is not None:
+        model.check_independent()
     model.check_vocabulary()  # before every video is decoded
     bank = None
     if "train" in data.splits and ranked.name != "train" and bank_videos:
@@ -92,12 +100,31 @@ def evaluate(
             on_bad_video=on_bad_video,
             bank=bank,
             facts=report_facts(model, data, aspect=aspect),
+            save_to=save_embeddings,
             progress=progress,
         )
     if write_card is not None:
         model.card["results"] = _results(report)
         model.save_pretrained(write_card)
     return report
+
+
+def evaluate_embeddings(path: str | Path, *, score: str | None = None) -> EvaluationReport:
+    """Rank the embeddings in a file, as `vop evaluate --embeddings` does. No model and no videos are needed.
+
+    Args:
+        path: a .npz, .safetensors, .parquet or .pkl file; docs/evaluation.md describes the layouts. Nothing in it is
+            executed.
+        score: "cosine" normalises every vector; "dot" takes the vectors as they are. By default what the file says, or
+            else "cosine".
+
+    Raises:
+        UsageError: the score or the kind of file is unknown.
+        DataError: the file cannot be read, or its content does not fit together.
+    """
+    stored = read_embeddings(path, score=score)
+    report = report_from_embeddings(stored.embedded, listed=stored.embedded.split, bank=stored.bank, facts=stored.facts)
+    return report if stored.has_texts else replace(report, ambiguous=None)
 
 
 def _check_card(folder: str | Path, model: TextVideoModel) -> None:
@@ -146,6 +173,7 @@ def evaluate_split(
     on_bad_video: str = "skip",
     bank: Split | None = None,
     facts: ReportFacts | None = None,
+    save_to: str | Path | None = None,
     progress: Progress = silent,
 ) -> EvaluationReport:
     """Embed a split, and report the metrics of both directions.
@@ -157,6 +185,7 @@ def evaluate_split(
         batch_size, workers, on_bad_video, progress: as for `embed_split`.
         bank: training queries for QB-Norm (never of the evaluated split); without it, QB-Norm is left out.
         facts: facts about the model and the data, for the report.
+        save_to: a file for the embeddings; see `save_embeddings`.
 
     Raises:
         VideoError, DataError, UsageError: as for `embed_split`.
@@ -174,6 +203,8 @@ def evaluate_split(
             embedded_bank = embed(bank, "skip")
         except DataError as error:
             notes = (f"no QB-Norm: {error}",)
+    if save_to is not None:
+        save_embeddings(save_to, embedded, bank=embedded_bank, facts=facts)
     return report_from_embeddings(embedded, listed=split, bank=embedded_bank, facts=facts, notes=notes)
 
 
@@ -209,7 +240,7 @@ def report_from_embeddings(
     if not rescore:
         pass
     elif not embedded.cosines:
-        notes += ("not rescored: the head's scores are not cosines",)
+        notes += ("not rescored: the scores are not cosines",)
     elif metrics.texts * metrics.videos > RESCORING_LIMIT:
         notes += (f"not rescored: more than {RESCORING_LIMIT:,} text-video pairs",)
     else:

@@ -159,9 +159,7 @@ class Plan:
             splits: the fingerprint of each split of the data set.
             backbone: the content hash.
         """
-        recipe = {name: value for name, value in asdict(self.recipe).items() if name not in FREE}
-        if self.recipe.loss == AUTO:  # follows from the backbone; so experiments of earlier versions can be continued
-            del recipe["loss"]
+        recipe = {name: value for name, value in recipe_values(self.recipe).items() if name not in FREE}
         search = None if self.search is None else asdict(self.search)
         rate = self.recipe.learning_rate if self.search is None else None
         frames = sorted({arm.settings.get("num_frames", 12) for arm in self.arms})
@@ -174,6 +172,11 @@ def _check_unique(what: str, listed: Sequence[object]) -> None:
     for entry in listed:
         if listed.count(entry) > 1:
             raise UsageError(f"the {what} {entry!r} is listed twice")
+
+
+def recipe_values(recipe: Recipe) -> dict[str, Any]:
+    """Return the fields of a recipe. A loss that follows from the backbone is left out, as in earlier versions."""
+    return {name: value for name, value in asdict(recipe).items() if (name, value) != ("loss", AUTO)}
 
 
 def check_same(saved: dict[str, Any], wanted: dict[str, Any], *, out: object) -> None:

@@ -12,7 +12,7 @@ from vop.errors import UsageError
 from vop.evaluation.confidence import QueryRanks, bootstrap_intervals, check_same_gallery, paired_test
 from vop.evaluation.metrics import METRIC_NAMES
 from vop.experiments import paper
-from vop.experiments.plan import Arm, Plan
+from vop.experiments.plan import Arm, Plan, recipe_values
 from vop.experiments.results import (
     ABLATE,
     COMPARE,
@@ -62,7 +62,7 @@ def summarize(
     unreadable = {video.id for video in report.skipped}
     split = dataset.split(plan.split)
     ranked = split.keep({video.id for video in split.videos} - unreadable)
-    recipe = {key: value for key, value in asdict(plan.recipe).items() if key not in ("seed", "learning_rate")}
+    recipe = {key: value for key, value in recipe_values(plan.recipe).items() if key not in ("seed", "learning_rate")}
     search = plan.search and SearchSettings(**{**asdict(plan.search), "rates": list(plan.search.rates)})
     in_gallery = {video.path for run in every_run for video in run.report.skipped}
     return ExperimentResults(

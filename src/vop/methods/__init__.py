@@ -30,7 +30,10 @@ METHODS = {
     "vop-f+c": "vop.methods.vop_f:VoPFC",
 }
 # Methods of converted checkpoints. They can be opened like others, but not trained, and they are not listed.
-IMPORTED = {"vop-modelscope": "vop.methods.vop_modelscope:VoPModelScope"}
+IMPORTED = {
+    "vop-modelscope": "vop.methods.vop_modelscope:VoPModelScope",
+    "clip-modelscope": "vop.methods.vop_modelscope:CLIPModelScope",
+}
 
 # Libraries that methods need beyond the package's dependencies. Each is also the name of an extra.
 LIBRARIES = {"lora": "peft"}
@@ -44,10 +47,13 @@ def create(name: str, sizes: Sizes, **settings: Any) -> Method:
 
     Args:
         name: a built-in name, one that an installed package adds, or "package.module:Class".
+        settings: of the method. On a video encoder, `num_frames` is the encoder's number by default.
 
     Raises:
         UsageError: a name or setting is unknown (the error suggests the nearest known ones), or a value is not allowed.
     """
+    if sizes.num_frames is not None and "num_frames" in settings_of(name):
+        settings = {"num_frames": sizes.num_frames} | settings
     return REGISTRY.create(name, sizes, **settings)
 
 

@@ -60,6 +60,7 @@ class Method(nn.Module):
                 "use zero-shot, or a backbone for which `vop backbones` lists all methods"
             )
         check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
+        sizes.check_num_frames(num_frames)
         self.num_frames = num_frames
         self.max_tokens = sizes.text.positions
 

@@ -326,6 +326,7 @@ class TextVideoModel(nn.Module):
         Tables with an entry for each frame position are interpolated linearly between the middles of the intervals.
         """
         check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
+        self.backbone.sizes.check_num_frames(num_frames)
         for parameter, axis in self.frame_tables():
             rows = parameter.data.movedim(axis, -1)
             resized = F.interpolate(rows.flatten(0, -2)[None], num_frames, mode="linear")[0]

@@ -47,7 +47,7 @@ def _read(visual: Any) -> VisionSizes:
     _need(all(type(one) is type(block) for one in trunk.blocks))
     _need(getattr(trunk, "reg_token", None) is None and trunk.pos_embed is not None)
     _need(_is_absent(attention.q_norm) and _is_absent(attention.k_norm) and getattr(attention, "gate", None) is None)
-    _need(attention.head_dim * attention.num_heads == trunk.embed_dim)
+    _need(attention.proj.in_features == trunk.embed_dim)
     _need(not getattr(attention, "rotate_half", False) and not getattr(trunk, "rope_mixed", False))
     _need(getattr(attention, "num_kv_groups", 1) == 1)
     _need(_is_absent(trunk.fc_norm) and isinstance(trunk.norm, nn.LayerNorm))
@@ -116,7 +116,8 @@ def _scales(block: Any) -> tuple[str, str] | None:
 def _rope(rope: Any, *, grid: int) -> Rope | None:
     if rope is None:
         return None
-    _need(type(rope).__name__ == "RotaryEmbeddingCat" and not rope.in_pixels and not rope.rotate_half)
+    _need(type(rope).__name__ == "RotaryEmbeddingCat" and not rope.in_pixels)
+    _need(not getattr(rope, "rotate_half", False))
     reference = grid if rope.ref_feat_shape is None else rope.ref_feat_shape[0]
     return Rope(
         reference=reference,
