@@ -30,6 +30,7 @@ class VideoFamily(Family):
         ends: whether the vocabulary puts an end mark behind a text.
     """
 
+    methods = "zero-shot"
     interpolation: ClassVar[str] = "bilinear"
     mode: ClassVar[str] = "squash"
     mean: ClassVar[tuple[float, ...]]
