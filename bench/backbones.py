@@ -1,6 +1,6 @@
 """Measure each family of backbones against its original implementation, with random weights at base size.
 
-    python bench/backbones.py [--device cpu] [--families clip siglip ...] [--videos 1] [--repeats 5] [--json]
+    python bench/backbones.py [--device cpu] [--families clip siglip ...] [--videos 1] [--repeats 5] [--compile] [--json]
 
 Two things are timed, by turns with the original in one run: embedding videos of 12 frames, and a training step (both
 towers forward, InfoNCE, and back to the pixels and the embedded captions, as prompts need it). The originals are those
@@ -112,6 +112,9 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         parameter.data.add_(torch.randn_like(parameter) * 0.01)
     ours, device = convert(original).to(arguments.device), torch.device(arguments.device)
     original.model.to(device)
+    if arguments.compile:
+        ours.vision.compile()
+        ours.text.compile()
     side, text = ours.sizes.vision.image_size, ours.sizes.text
     pixels = torch.randn(arguments.videos * FRAMES, 3, side, side, device=device)
     length = text.positions if text.fixed_length or original.model_type == "open_clip" else CAPTION
@@ -197,6 +200,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=list(DTYPES), choices=list(DTYPES))
     parser.add_argument("--videos", type=int, default=1, help="Videos of 12 frames in a batch.")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--compile", action="store_true", help="Compile our towers with torch.compile.")
     parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     arguments = parser.parse_args()
     found, skipped = {}, {}
