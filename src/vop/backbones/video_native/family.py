@@ -31,7 +31,6 @@ class VideoFamily(Family):
     """
 
     methods = "zero-shot"
-
     interpolation: ClassVar[str] = "bilinear"
     mode: ClassVar[str] = "squash"
     mean: ClassVar[tuple[float, ...]]
