@@ -300,7 +300,7 @@ def _open(folder: Path, wanted: _Settings, new_model: TextVideoModel | None) -> 
     library = Store.open(folder)
     had = library.manifest
     for name, value, own in (  # segments with different settings cannot be compared
-        ("segments", wanted.segmentation, had.segmentation),
+        ("segmentation", wanted.segmentation, had.segmentation),
         ("num_frames", wanted.num_frames, had.num_frames),
         ("keep_frames", wanted.keep_frames or None, had.keep_frames),
     ):
