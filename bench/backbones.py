@@ -1,6 +1,6 @@
 """Measure each family of backbones against its original implementation, with random weights at base size.
 
-    python bench/backbones.py [--device cpu] [--families clip siglip ...] [--videos 1] [--repeats 5] [--compile] [--json]
+    python bench/backbones.py [--device cpu] [--families clip siglip ...] [--videos 1] [--compile] [--json]
 
 Two things are timed, by turns with the original in one run: embedding videos of 12 frames, and a training step (both
 towers forward, InfoNCE, and back to the pixels and the embedded captions, as prompts need it). The originals are those

@@ -157,7 +157,7 @@ def test_weights_of_another_model(tmp_path):
     folder, _ = make("quick-gelu", tmp_path / "a")
     other = make_clip_folder(tmp_path / "b")
     (other / "model.safetensors").replace(folder / "open_clip_model.safetensors")
-    with pytest.raises(VopError, match="no tensor"):
+    with pytest.raises(VopError, match="tensor .* is missing"):
         find_backbone(str(folder)).load()
 
 

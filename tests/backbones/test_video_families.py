@@ -246,18 +246,22 @@ def test_pe_videos_image_size():
 
 def test_of_an_audio_visual_model_the_video_part_is_read(tmp_path):
     pytest.importorskip("timm")
-    folder = make_pe_video_folder(tmp_path / "video")
-    before = vop.load(folder, device="cpu")
-    config, state = json.loads((folder / "config.json").read_text()), load_file(folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"model_type": "pe_audio_video", "video_config": config}))
-    text = {name: tensor for name, tensor in state.items() if name.startswith("text_model.")}
-    video = {f"video_model.{name}": tensor for name, tensor in state.items() if name not in text}
-    save_file(text | video | {"audio_model.data": torch.zeros(1)}, folder / "model.safetensors")
-    opened = vop.load(folder, device="cpu")
-    assert isinstance(opened.backbone.family, PeAudioVideoFamily)
-    torch.testing.assert_close(opened.encode_text(TEXTS), before.encode_text(TEXTS), rtol=0, atol=1e-6)
-    pixels = draw(opened.backbone)
-    torch.testing.assert_close(opened.frame_features(pixels), before.frame_features(pixels), rtol=0, atol=1e-6)
+    from transformers import PeAudioVideoConfig, PeAudioVideoModel
+
+    folder = make_pe_video_folder(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    layers = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    audio = layers | {"head_dim": 16, "dac_config": {"encoder_hidden_size": 4, "hidden_size": 8, "codebook_dim": 8}}
+    both = layers | {"head_dim": 16, "audio_config": audio, "video_config": config["video_config"]}
+    theirs = PeAudioVideoModel(PeAudioVideoConfig(text_config=config["text_config"], audio_video_config=both)).eval()
+    theirs.save_pretrained(folder)
+    model = vop.load(folder, device="cpu")
+    assert isinstance(model.backbone.family, PeAudioVideoFamily)
+    pixels, ids = draw(model.backbone), model.tokenize(TEXTS)
+    with torch.no_grad():
+        output = theirs.video_model(input_ids=ids, attention_mask=(ids != 0).long(), pixel_values_videos=pixels)
+    torch.testing.assert_close(model.text_features(ids), output.text_video_embeds, rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.frame_features(pixels)[:, 0], output.video_embeds, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["xclip", "videoprism"])

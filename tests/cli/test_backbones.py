@@ -20,7 +20,11 @@ def listed(vop):
 
 def test_families_with_their_methods(listed):
     methods = {family["name"]: family["methods"] for family in listed["families"]}
-    assert methods.items() >= {"clip": "all", "siglip": "all", "open_clip": "all or zero-shot"}.items()
+    assert (
+        methods.items()
+        >= {"clip": "all", "siglip": "all", "open_clip": "all or zero-shot", "xclip": "zero-shot"}.items()
+    )
+    assert {known.family for known in KNOWN} <= methods.keys()
 
 
 def test_known_checkpoints(listed):

@@ -260,4 +260,4 @@ class TestRefusals:
     def test_no_library(self, vop, tmp_path):
         status, _, err = vop("serve", tmp_path, "--port", "0")
         assert status == 2
-        assert f"{tmp_path}: there is no library" in err
+        assert f"{tmp_path}: no library" in err

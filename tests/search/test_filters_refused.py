@@ -94,7 +94,7 @@ def test_an_attack_on_a_writer(tmp_path, attack):
     """Paths and ids stand in conditions too."""
     library = make_library(tmp_path / "library", [a_file("/v/a.mp4"), a_file(f"/v/{attack}")])
     library.remove([attack])
-    library.put_failures([], no_longer=[attack])
+    library.put_failures([], remove=[attack])
     assert library.status().videos == 2
     library.remove([f"/v/{attack}"])
     assert set(library.videos()) == {"/v/a.mp4"}

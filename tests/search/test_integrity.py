@@ -137,21 +137,21 @@ def test_damage_has_the_videos_name_also_after_the_rows_were_written_again(folde
 
 def test_what_was_taken_out_can_still_be_put_back_after_a_repair(folder):
     library = Store.open(folder)
-    library.set_aside(["/v/5.mp4", "/v/6.mp4"])
+    library.move_to_removed(["/v/5.mp4", "/v/6.mp4"])
     library.table.update(where="path = '/v/2.mp4'", values={"strip": b"other"})
     kept = library._database.open_table(f"removed_{library.manifest.table}")
     kept.update(where="path = '/v/6.mp4'", values={"strip": b"other"})
     assert check(folder, repair=True).repaired
     library = Store.open(folder)
     assert set(library.removed.videos()) == {"/v/5.mp4"}
-    assert library.put_back(["/v/5.mp4"]) == ["/v/5.mp4"]
+    assert library.restore(["/v/5.mp4"]) == ["/v/5.mp4"]
     assert check(folder).sound
 
 
 def test_damage_of_what_was_taken_out_is_said_and_ends_nothing_else(folder):
     library = Store.open(folder)
     with library_lock(folder):
-        library.set_aside(["/v/5.mp4"])
+        library.move_to_removed(["/v/5.mp4"])
     for path in (folder / "database" / f"removed_{library.manifest.table}.lance" / "data").iterdir():
         path.unlink()
     assert not check(folder).sound
@@ -181,7 +181,7 @@ def test_damage_of_the_failures_comes_back_from_its_copy(folder):
 def test_a_table_that_another_description_belongs_to_is_not_dropped(folder):
     about = Store.open(folder).manifest
     manifest.write(about.with_(table="segments_9"), folder)
-    with pytest.raises(VopError, match="segments_9, .*segments_0 is"):
+    with pytest.raises(VopError, match="segments_9, .*segments_0 does"):
         check(folder, repair=True)
     manifest.write(about, folder)
     assert len(rows(Store.open(folder))) == 36
@@ -206,7 +206,7 @@ def test_damaged_rows_are_not_written_again_under_a_new_checksum(folder):
     library.table.update(where="path = '/v/2.mp4'", values={"duration_seconds": 7.0})
     found = library.table.search().to_arrow()
     assert damaged_rows(found).sum() == 3
-    with pytest.raises(VopError, match=r"3 of its segments are damaged, the first is of /v/2\.mp4: vop library check"):
+    with pytest.raises(VopError, match=r"3 of its segments are damaged, the first in /v/2\.mp4; .*vop library check"):
         check_rows(found, folder)
 
 
@@ -219,7 +219,7 @@ def test_the_description_comes_back_from_its_copy(folder):
     before = Store.open(folder).manifest
     path = folder / "library.json"
     path.write_text(path.read_text().replace('"num_frames": 4', '"num_frames": 5'))
-    with pytest.raises(VopError, match=r"its content is not what was written.*vop library check .* --repair"):
+    with pytest.raises(VopError, match=r"content has changed.*vop library check .* --repair"):
         Store.open(folder)
     assert [damage.path for damage in check(folder).damaged_files] == ["library.json"]
     assert check(folder, repair=True).repaired
@@ -231,7 +231,7 @@ def test_the_database_never_fails_in_words_of_its_own(folder, suffix):
     for path in (folder / "database").rglob(f"*{suffix}"):
         if path.is_file():
             path.write_bytes(b"x" * path.stat().st_size)
-    with pytest.raises(VopError, match=f"{folder}: its database cannot be read .*; vop library check {folder} says"):
+    with pytest.raises(VopError, match=f"{folder}: its database cannot be read .*vop library check {folder}"):
         Store.open(folder).videos()
 
 
@@ -294,7 +294,7 @@ def test_files_of_videos_against_the_index(tmp_path):
 
 
 def test_no_library(tmp_path):
-    with pytest.raises(UsageError, match="there is no library"):
+    with pytest.raises(UsageError, match="no library exists"):
         check(tmp_path)
 
 

@@ -335,7 +335,7 @@ class TestCaptions:
     def test_wrong_calls(self, library, videos):
         with pytest.raises(UsageError, match="k is 0"):
             library.captions(videos["a"], ["a dog"], k=0)
-        with pytest.raises(UsageError, match="no caption"):
+        with pytest.raises(UsageError, match="captions is empty"):
             library.captions(videos["a"], [])
         with pytest.raises(UsageError, match="gone.txt"):
             library.captions(videos["a"], "gone.txt")

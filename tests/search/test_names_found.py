@@ -150,7 +150,7 @@ class TestMetadata:
 
     def test_columns_that_are_the_same(self, tmp_path):
         (tmp_path / "t.csv").write_text(f"path,{nfc('é')},{nfd('é')}\na.mp4,1,2\n")
-        with pytest.raises(Exception, match="stand once"):
+        with pytest.raises(Exception, match="unique"):
             read_metadata(tmp_path / "t.csv")
 
 

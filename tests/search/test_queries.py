@@ -116,7 +116,7 @@ class TestCaptions:
     @pytest.mark.parametrize("content", [b"", b"\n \n\t\r\n", b"\xef\xbb\xbf\n"])
     def test_an_empty_file(self, tmp_path, content):
         (tmp_path / "captions.txt").write_bytes(content)
-        with pytest.raises(DataError, match=r"captions\.txt: there is no caption in it"):
+        with pytest.raises(DataError, match=r"captions\.txt has no captions"):
             read_captions(tmp_path / "captions.txt")
 
     def test_no_text(self, tmp_path):
@@ -125,7 +125,7 @@ class TestCaptions:
             read_captions(tmp_path / "clip.mp4")
 
     def test_no_file(self, tmp_path):
-        with pytest.raises(UsageError, match=r"gone\.txt: there is no such file"):
+        with pytest.raises(UsageError, match=r"gone\.txt does not exist"):
             read_captions(tmp_path / "gone.txt")
 
     def test_the_best_come_first(self, model):

@@ -199,7 +199,7 @@ def test_refusals(make, tuned, tmp_path, tiny_folder):
         reembed(library, str(tiny_folder), workers=-1)
     with pytest.raises(UsageError, match="batch_size is 0"):
         reembed(library, str(tiny_folder), batch_size=0)
-    with pytest.raises(UsageError, match="there is no library"):
+    with pytest.raises(UsageError, match="nothing: no library"):
         reembed(tmp_path / "nothing", tuned)
     assert not (tmp_path / "nothing").exists()
 

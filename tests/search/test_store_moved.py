@@ -128,5 +128,5 @@ def test_those_who_search_meanwhile_meet_one_or_the_other(library):
 def test_a_library_that_is_taken_away(library):
     (library.path / "library.json").unlink()
     for read in (library.status, library.videos, lambda: library.search(QUERY)):
-        with pytest.raises(UsageError, match=f"{library.path}: there is no library"):
+        with pytest.raises(UsageError, match=f"{library.path}: no library"):
             read()

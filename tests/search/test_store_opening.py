@@ -46,14 +46,14 @@ def test_ids_that_are_not_there(library):
 class TestOpening:
     def test_a_file_in_its_place(self, tmp_path):
         (tmp_path / "file").write_text("text")
-        with pytest.raises(UsageError, match=f"{tmp_path}/file: there is no library; make one: vop index"):
+        with pytest.raises(UsageError, match=f"{tmp_path}/file: .*vop index"):
             Store.open(tmp_path / "file")
         with pytest.raises(UsageError, match=f"{tmp_path}/file: it exists and is not a library"):
             check_folder(tmp_path / "file")
 
     def test_a_folder_of_other_things(self, tmp_path):
         (tmp_path / "clip.mp4").touch()
-        with pytest.raises(UsageError, match=f"{tmp_path}: it exists and is not a library; the library comes first"):
+        with pytest.raises(UsageError, match=f"{tmp_path} exists and is not a library"):
             check_folder(tmp_path)
 
     def test_places_for_a_new_one(self, tmp_path):
@@ -71,5 +71,5 @@ class TestOpening:
         database = path / "database"
         lost = {"folder": database, "table": database / "segments_0.lance", "failures": database / "failures.lance"}
         shutil.rmtree(lost.get(harm, database / "segments_0.lance" / "_versions"))
-        with pytest.raises(VopError, match=f"{path}: its database cannot be read.*vop library check {path} says"):
+        with pytest.raises(VopError, match=f"{path}: its database cannot be read.*vop library check {path}"):
             Store.open(path)

@@ -130,9 +130,9 @@ class TestFailures:
             ("/v/x.mp4", "duplicate"),
             ("/v/y.mp4", "unreadable"),
         ]
-        library.put_failures([], no_longer=["/v/x.mp4", "/v/not there.mp4"])
+        library.put_failures([], remove=["/v/x.mp4", "/v/not there.mp4"])
         assert [failed.path for failed in library.failures()] == ["/v/y.mp4"]
-        library.put_failures([failure("/v/z.mp4", UNREADABLE, "no")], no_longer=["/v/y.mp4"])
+        library.put_failures([failure("/v/z.mp4", UNREADABLE, "no")], remove=["/v/y.mp4"])
         assert [failed.path for failed in library.failures()] == ["/v/z.mp4"]
         library.put_failures([])
         assert len(library.failures()) == 1

@@ -64,7 +64,7 @@ def test_a_strip_of_noisy_pictures_stays_small():
 @pytest.mark.parametrize(
     ("pictures", "settings", "message"),
     [
-        ([], {}, "there are 0 pictures"),
+        ([], {}, "pictures is empty"),
         ([np.zeros((9, 16), np.uint8)], {}, r"uint8 of shape \(9, 16\)"),
         ([plain(1), np.zeros((9, 16, 3), np.float32)], {}, r"float32 of shape \(9, 16, 3\)"),
         ([np.zeros((0, 16, 3), np.uint8)], {}, r"uint8 of shape \(0, 16, 3\)"),

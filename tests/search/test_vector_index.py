@@ -181,9 +181,9 @@ class TestSearchIndex:
         (nearest.EXACT_ROWS, 0, False),
         (nearest.EXACT_ROWS + 1, 0, True),
         (nearest.EXACT_ROWS + 1, 1, False),
-        (10**7, nearest.MOST_PIECES, False),
-        (10**7, nearest.MOST_PIECES + 1, True),
-        (nearest.EXACT_ROWS, nearest.MOST_PIECES + 1, False),
+        (10**7, nearest.MAX_PARTS, False),
+        (10**7, nearest.MAX_PARTS + 1, True),
+        (nearest.EXACT_ROWS, nearest.MAX_PARTS + 1, False),
     ],
 )
 def test_needs_index(rows, pieces, needed):
@@ -220,7 +220,7 @@ class TestKeepUp:
     def test_many_pieces_become_one(self, table, monkeypatch):
         monkeypatch.setattr(nearest, "TAIL_ROWS", 1)
         monkeypatch.setattr(nearest, "EXACT_ROWS", ROWS - 1)
-        monkeypatch.setattr(nearest, "MOST_PIECES", 2)
+        monkeypatch.setattr(nearest, "MAX_PARTS", 2)
         pieces = []
         for round in range(8):
             table.add(rows_of(clustered(10, seed=2 + round), first=ROWS + 10 * round))

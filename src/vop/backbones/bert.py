@@ -61,6 +61,10 @@ def rename_bert(weights: Weights, old: str, *, first_position: int = 0) -> dict[
     """
     import torch
 
+    # Files have the one name, models that some versions of transformers hold in memory the other.
+    layers = f"{old}.encoder.layers"
+    if not weights.count_layers(f"{layers}."):
+        layers = f"{old}.encoder.layer"
     positions = weights.take(f"{old}.embeddings.position_embeddings.weight")[first_position:]
     kind = weights.take(f"{old}.embeddings.token_type_embeddings.weight")[0]
     ours = {
@@ -69,8 +73,8 @@ def rename_bert(weights: Weights, old: str, *, first_position: int = 0) -> dict[
     }
     for part in ("weight", "bias"):
         ours[f"text.embedding_norm.{part}"] = weights.take(f"{old}.embeddings.LayerNorm.{part}")
-        for i in range(weights.count_layers(f"{old}.encoder.layer.")):
-            layer, name = f"{old}.encoder.layer.{i}", f"text.layers.{i}"
+        for i in range(weights.count_layers(f"{layers}.")):
+            layer, name = f"{layers}.{i}", f"text.layers.{i}"
             inputs = [weights.take(f"{layer}.attention.self.{one}.{part}") for one in ("query", "key", "value")]
             ours[f"{name}.attention.in_proj.{part}"] = torch.cat(inputs)
             for theirs, mine in _IN_LAYER.items():

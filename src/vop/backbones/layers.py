@@ -105,9 +105,8 @@ class Attention(nn.Module):
         bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the outputs (b, n, d) or (b, read, d), and the keys (b, h, n, d/h)."""
-        q, k, v = self.in_proj(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (b, h, n, d/h)
-        if angles is not None:
-            q, k = rotate(q, angles), rotate(k, angles)
+        qkv = self.in_proj(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (b, h, n, d/h)
+        q, k, v = qkv if angles is None else (*rotate(qkv[:2], angles), qkv[2])
         x = attend(q[:, :, :read], k, v, causal=causal, keys=keys, bias=bias).transpose(1, 2).flatten(2)
         return self.out_proj(x if self.norm is None else self.norm(x)), k
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vop.backbones.sizes import Rope
@@ -34,8 +35,9 @@ def patch_angles(rope: Rope, *, grid: int, head_width: int, frames: int = 1, dev
 
 
 def rotate(x: Tensor, angles: Angles) -> Tensor:
-    """Rotate the last p tokens of (b, h, n, w). The tokens before them, [CLS] and prompts, have no position."""
-    sines, cosines = angles
-    first, patches = x.split([x.shape[2] - len(sines), len(sines)], dim=2)
-    turned = torch.stack([-patches[..., 1::2], patches[..., ::2]], dim=-1).flatten(-2)
-    return torch.cat([first, (patches * cosines + turned * sines).to(x.dtype)], dim=2)
+    """Turn the last p of the tokens (.., n, w). The tokens before them, [CLS] and prompts, have no position."""
+    before = x.shape[-2] - len(angles[0])
+    sines, cosines = (table.to(x.dtype) for table in angles)
+    sines, cosines = F.pad(sines, (0, 0, before, 0)), F.pad(cosines, (0, 0, before, 0), value=1)  # the angle 0
+    turned = torch.stack([-x[..., 1::2], x[..., ::2]], dim=-1).flatten(-2)
+    return torch.addcmul(x * cosines, turned, sines)

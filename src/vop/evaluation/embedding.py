@@ -17,6 +17,7 @@ from vop.datasets.validation import ON_BAD_VIDEO
 from vop.errors import DataError, FileFailure, UsageError, VideoError, unknown_name
 from vop.evaluation.metrics import RetrievalMetrics, metrics_from_embeddings, retrieval_metrics, similarity_matrix
 from vop.models.model import TextVideoModel
+from vop.utils.fitting import FittingBatches
 from vop.utils.progress import Progress, silent
 from vop.utils.text import count
 from vop.utils.threads import free_cores
@@ -136,10 +137,11 @@ def embed_texts(model: Embedder, texts: Sequence[str], *, batch_size: int = 256,
     pairwise = _pairwise(model)
     embed = pairwise.text_features if pairwise else model.embed_tokens
     parts = []
+    fitting = FittingBatches("text")
     with _inference(model):
         for start in range(0, len(distinct), batch_size):
             ids = model.tokenize(distinct[start : start + batch_size])
-            parts.append(embed(ids).float().cpu())
+            parts.append(fitting(embed, ids).float())
             progress("texts", start + len(ids), len(distinct))
     place = {text: n for n, text in enumerate(distinct)}
     return torch.cat(parts)[[place[text] for text in texts]]
@@ -161,9 +163,11 @@ def _embed_videos(
     pairwise = _pairwise(model)
     embed = pairwise.frame_features if pairwise else model.embed_frames
 
+    fitting = FittingBatches("video")
+
     def embed_batch() -> None:
         pixels = torch.stack([frames for _, frames in batch])  # (n, f, 3, h, w)
-        embeddings = embed(model.normalise(pixels)).float().cpu()
+        embeddings = fitting(lambda some: embed(model.normalise(some)), pixels).float()
         by_id.update((video.id, embedding) for (video, _), embedding in zip(batch, embeddings, strict=True))
         batch.clear()
 

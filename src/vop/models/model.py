@@ -38,6 +38,7 @@ from vop.models.run_folder import (
     write_run,
 )
 from vop.utils.checks import check_whole
+from vop.utils.fitting import FittingBatches
 from vop.utils.threads import limit_threads
 from vop.video.clip import MAX_FRAMES
 
@@ -96,6 +97,7 @@ class TextVideoModel(nn.Module):
         self.trained_frames = method.num_frames
         self.tokenizer = backbone.tokenizer()
         self.card: Card = {}
+        self._fitting_texts, self._fitting_videos = FittingBatches("text"), FittingBatches("video")
         pixel_shape = (3, 1, 1)
         self.register_buffer("mean", torch.tensor(backbone.mean).view(pixel_shape) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(pixel_shape) * 255, persistent=False)
@@ -297,7 +299,7 @@ class TextVideoModel(nn.Module):
         self.check_independent()
         batches = self.tokenize(texts).split(batch_size)
         with limit_threads(forward_work(self.backbone.sizes, tokens=batches[0].numel())):
-            parts = [self.embed_tokens(batch).cpu() for batch in batches]
+            parts = [self._fitting_texts(self.embed_tokens, batch) for batch in batches]
         return torch.cat(parts) if parts else self._nothing()
 
     def encode_video(self, paths: Sequence[str | Path], *, batch_size: int = 8) -> Tensor:
@@ -361,7 +363,7 @@ class TextVideoModel(nn.Module):
     @torch.no_grad()
     def _encode(self, frames: Tensor) -> Tensor:
         """Encode uint8 frames (n, f, 3, size, size) to unit embeddings (n, e) on the CPU."""
-        return F.normalize(self.embed_frames(self.normalise(frames)), dim=-1).cpu()
+        return self._fitting_videos(lambda batch: F.normalize(self.embed_frames(self.normalise(batch)), dim=-1), frames)
 
     def resize_frames(self, num_frames: int) -> None:
         """Change the number of frames per video.

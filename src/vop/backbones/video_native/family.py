@@ -31,7 +31,6 @@ class VideoFamily(Family):
     """
 
     methods = "zero-shot"
-
     interpolation: ClassVar[str] = "bilinear"
     mode: ClassVar[str] = "squash"
     mean: ClassVar[tuple[float, ...]]
@@ -46,6 +45,12 @@ class VideoFamily(Family):
     def model_config(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the part of a config.json that describes the model."""
         return config
+
+    def count_parameters(self, config: Mapping[str, Any], *, source: str) -> int:
+        """Return how many numbers the files of a config.json hold."""
+        from vop.backbones.video_native.encoder import count_parameters
+
+        return count_parameters(self.encoder().kind, self.model_config(config), source=source)
 
     def rename(self, state: Mapping[str, Tensor], sizes: Sizes, *, source: str) -> dict[str, Tensor]:
         return dict(state)
@@ -65,15 +70,15 @@ class VideoFamily(Family):
         return Tokenizer(folder, sizes.text, cleaning=self.cleaning, ends=self.ends, pad_token_id=pad)
 
     def load(self, folder: Path, sizes: Sizes, *, stored_image_size: int) -> VideoEncoder:
-        from vop.backbones.video_native.encoder import count_parameters, load_model
+        from vop.backbones.video_native.encoder import load_model
         from vop.backbones.weights import check_size, read_weights
 
         encoder = self.encoder()
-        config = self.model_config(read_json_object(folder / "config.json", remedy="fetch the folder again"))
+        config = read_json_object(folder / "config.json", remedy="fetch the folder again")
         files, source = weight_files(folder, self.weights), str(folder)
-        check_size(files, count_parameters(encoder.kind, config, source=source), folder=folder)
+        check_size(files, self.count_parameters(config, source=source), folder=folder)
         state = self.rename(read_weights(files, folder=folder), sizes, source=source)
-        model = load_model(encoder.kind, config, state, source=source)
+        model = load_model(encoder.kind, self.model_config(config), state, source=source)
         return encoder(sizes, model).eval().requires_grad_(False)
 
 

@@ -1,7 +1,7 @@
 """PE-Video: the video encoder of the Perception Encoder's audio-visual models, with ModernBERT for texts.
 
 A transformer reads the embeddings of the frames, which timm's PE-Core computes: the library timm is needed. The folders
-that Meta publishes (`pe_audio_video`) hold an encoder of sounds beside it, which is not read.
+that Meta publishes (`pe_audio_video`) also hold an encoder of sounds, which is not used.
 """
 
 from __future__ import annotations
@@ -70,7 +70,13 @@ class PeAudioVideoFamily(PeVideoFamily):
     title = "PE-AV"
 
     def model_config(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
-        return read_part(config, "video_config")
+        video = read_part(read_part(config, "audio_video_config"), "video_config")
+        return {"model_type": "pe_video", "text_config": read_part(config, "text_config"), "video_config": video}
+
+    def count_parameters(self, config: Mapping[str, Any], *, source: str) -> int:
+        from vop.backbones.video_native.encoder import count_parameters
+
+        return count_parameters("PeAudioVideoModel", config, source=source)
 
     def rename(self, state: Mapping[str, Tensor], sizes: Sizes, *, source: str) -> dict[str, Tensor]:
         # The text tower is shared with the encoder of sounds, and stored once.
