@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vop.backbones.merging import Merger
 from vop.backbones.rope import Angles, rotate
 from vop.backbones.sizes import TowerSizes
 from vop.errors import unknown_name
@@ -58,7 +59,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, keys: Tensor | None = None) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, keys: Tensor | None = None, bias: Tensor | None = None
+) -> Tensor:
     """Compute attention over (b, h, n, d/h), usually with PyTorch's fused kernel.
 
     With gradients in bf16 on a CPU, this function computes the matrix itself for up to 1,024 tokens (more would take
@@ -67,8 +70,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, keys: Tenso
 
     Args:
         keys: bool (b, n), the tokens that can be attended to; by default all.
+        bias: (b, n), added to the scores of each key. Not together with `causal` or `keys`.
     """
     mask = None if keys is None else keys[:, None, None, :]
+    if bias is not None:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[:, None, None, :])
     written_out = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad and k.shape[2] <= 1024
     if not written_out:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
@@ -96,11 +102,13 @@ class Attention(nn.Module):
         keys: Tensor | None = None,
         angles: Angles | None = None,
         read: int | None = None,
-    ) -> Tensor:
+        bias: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the outputs (b, n, d) or (b, read, d), and the keys (b, h, n, d/h)."""
         qkv = self.in_proj(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (b, h, n, d/h)
         q, k, v = qkv if angles is None else (*rotate(qkv[:2], angles), qkv[2])
-        x = attend(q[:, :, :read], k, v, causal=causal, keys=keys).transpose(1, 2).flatten(2)
-        return self.out_proj(x if self.norm is None else self.norm(x))
+        x = attend(q[:, :, :read], k, v, causal=causal, keys=keys, bias=bias).transpose(1, 2).flatten(2)
+        return self.out_proj(x if self.norm is None else self.norm(x)), k
 
 
 class Mlp(nn.Module):
@@ -150,6 +158,7 @@ class Layer(nn.Module):
         keys: Tensor | None = None,
         angles: Angles | None = None,
         read: int | None = None,
+        merger: Merger | None = None,
         beside_attention: Callable[[Tensor], Tensor] | None = None,
         beside_mlp: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
@@ -160,16 +169,20 @@ class Layer(nn.Module):
             keys: bool (b, n), the tokens that can be attended to; by default all.
             angles: rotary positions of the last tokens.
             read: compute only the first `read` outputs, (b, read, d), with attention to all tokens.
+            merger: merges patches, the last tokens, so that the output is shorter.
             beside_attention, beside_mlp: maps (b, n, d) to (b, n, d) parallel to attention and MLP, such as adapters.
                 They get the same input, and their outputs are added.
         """
         h = self.attention_norm(x) if self.norm_first else x
-        attended = self.attention(h, causal=causal, keys=keys, angles=angles, read=read)
+        bias = None if merger is None else merger.key_bias(h)
+        attended, k = self.attention(h, causal=causal, keys=keys, angles=angles, read=read, bias=bias)
         x = x[:, :read] + _scaled(attended, self.attention_scale)
         if beside_attention is not None:
             x = x + beside_attention(h[:, :read])
         if not self.norm_first:
             x = self.attention_norm(x)
+        if merger is not None:
+            x = merger.merge(x, k)
         h = self.mlp_norm(x) if self.norm_first else x
         x = x + _scaled(self.mlp(h), self.mlp_scale)
         if beside_mlp is not None:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vop.backbones.layers import LayerNorm, Linear, Mlp, attend, free_parameter, make_layers
+from vop.backbones.merging import Merger, TokenMerging
 from vop.backbones.rope import patch_angles
 from vop.backbones.sizes import Sizes, TowerSizes, VisionSizes
 from vop.errors import UsageError
@@ -54,7 +55,13 @@ class VisionTower(Tower):
     """Embeds images: patches, and in some families a [CLS] token, pass through the layers.
 
     The image's embedding is the projected [CLS], an attention pooling of all tokens, or the mean of the patches.
+
+    Attributes:
+        merging: how similar patches are merged in eval mode; None for not at all. `TextVideoModel.merge_tokens` checks
+            and sets it.
     """
+
+    merging: TokenMerging | None = None
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -87,7 +94,14 @@ class VisionTower(Tower):
         return patches + self.positions.to(self.dtype)
 
     def run_layer(
-        self, number: int, tokens: Tensor, *, summaries: int, frames: int = 1, layer: Block | None = None
+        self,
+        number: int,
+        tokens: Tensor,
+        *,
+        summaries: int,
+        frames: int = 1,
+        layer: Block | None = None,
+        merger: Merger | None = None,
     ) -> Tensor:
         """Apply layer `number` (from 1) to (b, n, d), with `pre_norm` before the first layer.
 
@@ -98,6 +112,7 @@ class VisionTower(Tower):
             summaries: the number of [CLS] tokens at the beginning.
             frames: the number of frames whose patches are the last tokens.
             layer: replaces the tower's own layer.
+            merger: merges the patches.
         """
         tower = self.sizes
         read = summaries if number == len(self.layers) and tower.readout == "class" else None
@@ -111,7 +126,7 @@ class VisionTower(Tower):
                 device=tokens.device,
             )
         layer = layer or self.layers[number - 1]
-        return layer(self.pre_norm(tokens) if number == 1 else tokens, read=read, angles=angles)
+        return layer(self.pre_norm(tokens) if number == 1 else tokens, read=read, angles=angles, merger=merger)
 
     def summarise(self, summaries: Tensor, patches: Tensor) -> Tensor:
         """Return the summary of each frame at the input of a layer, (..., d): its [CLS] token, or its pooled tokens.
@@ -124,10 +139,25 @@ class VisionTower(Tower):
             return summaries.squeeze(-2)
         return self.read(patches)
 
-    def read(self, tokens: Tensor) -> Tensor:
-        """Return the [CLS] token or the pooled tokens, (..., d), of an image's tokens (..., n, d)."""
+    def merger(self, images: int) -> Merger | None:
+        """Return what merges the patches of `images` images in one pass; None if the tower does not merge."""
+        if self.merging is None:
+            return None
+        if self.training:
+            raise UsageError(
+                "token merging is only for evaluation and indexing: call eval(), or leave out merge_tokens"
+            )
+        return Merger(self.merging, self.sizes, images=images, device=self.positions.device)
+
+    def read(self, tokens: Tensor, merger: Merger | None = None) -> Tensor:
+        """Return the [CLS] token or the pooled tokens, (..., d), of an image's tokens (..., n, d).
+
+        If patches were merged, the tokens are (b, n, d).
+        """
         if self.pool is not None:
-            return self.pool(self.post_norm(tokens))
+            return self.pool(self.post_norm(tokens), key_bias=None if merger is None else merger.key_bias(tokens))
+        if self.sizes.readout == "mean" and merger is not None:
+            return merger.mean(self.post_norm(tokens)[:, self.sizes.summaries :])
         if self.sizes.readout == "mean":
             return self.post_norm(tokens)[..., self.sizes.summaries :, :].mean(dim=-2)
         return tokens[..., 0, :]
@@ -142,11 +172,20 @@ class VisionTower(Tower):
 
     def forward(self, pixels: Tensor, layers: Sequence[Block] | None = None) -> Tensor:
         """Embed pixels (b, 3, h, w): (b, e), not normalised. `layers` replace the tower's own."""
-        x = self.embed(pixels)
+        x, summaries = self.embed(pixels), self.sizes.summaries
+        merger = self.merger(len(x))
+        joined = 1 if self.merging is None else self.merging.across_frames
         blocks: Iterable[Block] = layers or self.layers
         for number, layer in enumerate(blocks, start=1):
-            x = self.run_layer(number, x, summaries=self.sizes.summaries, layer=layer)
-        return self.output(x)
+            if merger is not None and joined > 1 and number == len(self.layers) // 2 + 1:
+                merger.join(joined)
+                cls, patches = x[:, :summaries], x[:, summaries:]
+                x = torch.cat([part.reshape(len(x) // joined, -1, x.shape[2]) for part in (cls, patches)], dim=1)
+                summaries *= joined
+            x = self.run_layer(number, x, summaries=summaries, layer=layer, merger=merger)
+        if joined > 1:  # only [CLS] tokens, one for each frame
+            x = x.reshape(len(pixels), 1, -1)
+        return self.head(self.read(x, merger))
 
     def projection_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that map tokens to the joint space: the projection, or else the pooling."""
@@ -169,13 +208,14 @@ class AttentionPool(nn.Module):
         self.norm = LayerNorm(width, eps=tower.norm_eps)
         self.mlp = Mlp(replace(tower, mlp_width=tower.pool_mlp_width, gated=False, inner_norms=False))
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, *, key_bias: Tensor | None = None) -> Tensor:
+        """Pool the tokens. `key_bias`, (b, n) for all b sequences, is added to the scores of each token."""
         x = tokens.flatten(0, -3)
         weight, bias = self.in_proj.weight.to(x.dtype), self.in_proj.bias.to(x.dtype)
         width = x.shape[-1]
         q = F.linear(self.query.to(x.dtype), weight[:width], bias[:width]).view(1, self.heads, 1, -1)
         k, v = F.linear(x, weight[width:], bias[width:]).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        pooled = self.out_proj(attend(q.expand(len(x), -1, -1, -1), k, v).flatten(1))
+        pooled = self.out_proj(attend(q.expand(len(x), -1, -1, -1), k, v, bias=key_bias).flatten(1))
         pooled = pooled + self.mlp(self.norm(pooled))
         return pooled.unflatten(0, tokens.shape[:-2])
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vop.backbones.merging import TokenMerging
 from vop.datasets.frames import FrameSource, FrameStore
 from vop.datasets.readers import load as load_data
 from vop.datasets.types import Dataset, Split
@@ -40,6 +41,7 @@ def evaluate(
     backbone: str | None = None,
     num_frames: int | None = None,
     precision: str = "auto",
+    merge_tokens: float | TokenMerging = 0.0,
     cache: Path | None = None,
     aspect: str | None = None,
     batch_size: int = 32,
@@ -58,6 +60,7 @@ def evaluate(
         videos, video_column, caption_column: as for `vop.datasets.load`, if `data` is a SPEC.
         backbone, num_frames: as for `vop.load`, if `model` is a name.
         precision: "auto", "bf16" or "fp32", if `model` is a name; a loaded model keeps its own.
+        merge_tokens: as for `vop.load`, if `model` is a name.
         cache: a folder for decoded frames. Existing ones are reused, missing ones added.
         aspect: as for `vop.read_frames`; by default as in the model's training.
         batch_size: videos per forward pass.
@@ -79,9 +82,11 @@ def evaluate(
         check_embeddings_path(save_embeddings)
     ranked = data.split(split or default_split(data))  # before seconds are spent on the model
     if not isinstance(model, TextVideoModel):
-        model = open_model(model, backbone=backbone, num_frames=num_frames, precision=precision)
-    elif backbone is not None or num_frames is not None or precision != "auto":
-        raise UsageError("backbone, num_frames and precision apply only to a model that is given by name")
+        model = open_model(
+            model, backbone=backbone, num_frames=num_frames, precision=precision, merge_tokens=merge_tokens
+        )
+    elif backbone is not None or num_frames is not None or precision != "auto" or merge_tokens:
+        raise UsageError("backbone, num_frames, precision and merge_tokens apply only to a model that is given by name")
     if write_card is not None:
         _check_card(write_card, model)
     if save_embeddings is not None:
@@ -135,6 +140,10 @@ def _check_card(folder: str | Path, model: TextVideoModel) -> None:
             f"num_frames is {model.num_frames}, but the run was trained with {model.trained_frames}: its card "
             "holds only results with that number"
         )
+    if model.merging is not None:
+        raise UsageError(
+            f"merge_tokens is {model.merging.ratio:g}, but the card of a run holds only results without token merging"
+        )
 
 
 def _results(report: EvaluationReport) -> dict[str, Any]:
@@ -156,11 +165,16 @@ def default_split(data: Dataset) -> str:
 
 
 def open_model(
-    name: str | Path, *, backbone: str | None = None, num_frames: int | None = None, precision: str = "auto"
+    name: str | Path,
+    *,
+    backbone: str | None = None,
+    num_frames: int | None = None,
+    precision: str = "auto",
+    merge_tokens: float | TokenMerging = 0.0,
 ) -> TextVideoModel:
     """Load a model with the dtype that `precision` selects on this device."""
     dtype = resolve_precision(precision, default_device())
-    return load_model(name, backbone=backbone, num_frames=num_frames, dtype=dtype)
+    return load_model(name, backbone=backbone, num_frames=num_frames, dtype=dtype, merge_tokens=merge_tokens)
 
 
 def evaluate_split(
@@ -306,6 +320,7 @@ def report_facts(model: TextVideoModel, dataset: Dataset, *, aspect: str = DISPL
             **{f"{HEAD_PREFIX}{name}": value for name, value in model.head.settings.items()},
             "num_frames": model.num_frames,
             "aspect": aspect,
+            **({} if model.merging is None else {"merge_tokens": model.merging.ratio}),
         },
         made_with=model.made_with(),
         trained_with={name: str(card[name]) for name in model.made_with() if name in card},

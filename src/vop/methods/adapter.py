@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from vop.backbones.layers import Linear
 from vop.backbones.sizes import Sizes, TowerSizes
 from vop.backbones.towers import CLIP, Block, TextTower, VisionTower
-from vop.methods.base import Method
+from vop.methods.base import ACROSS_FRAMES, Method
 from vop.utils.checks import check_whole
 
 
@@ -58,6 +58,7 @@ class AdapterFfn(Method):
 
     needs_layers = True
     learning_rate = 1e-3
+    token_merging = ACROSS_FRAMES
     beside: ClassVar[str] = "beside_mlp"  # where `Layer` takes it
 
     def __init__(self, sizes: Sizes, *, hidden: int = 64, **settings: Any) -> None:

@@ -16,6 +16,8 @@ from vop.errors import UsageError
 from vop.utils.checks import check_whole
 from vop.video.clip import MAX_FRAMES
 
+ACROSS_FRAMES, WITHIN_FRAMES, NOWHERE = "across frames", "within frames", "nowhere"  # see `Method.token_merging`
+
 
 class Method(nn.Module):
     """Zero-shot CLIP, which has no trainable parameters. Other methods override parts of it.
@@ -38,6 +40,9 @@ class Method(nn.Module):
             `clip.embed_frames`, and work with every backbone, even without layers.
         pools_itself: whether `pool` is not the mean of frames, so that no other head can be used. True by default if a
             class overrides `pool`.
+        token_merging: where the method can merge patches (`vop.backbones.merging`): "across frames" and within them,
+            which needs no more than `VisionTower.forward`, only "within frames", or "nowhere". The last is the default
+            if a class overrides `embed_frames`.
     """
 
     settings: dict[str, Any]
@@ -45,12 +50,15 @@ class Method(nn.Module):
     learning_rate: ClassVar[float] = 1e-2
     changes_backbone: ClassVar[bool] = False
     pools_itself: ClassVar[bool] = False
+    token_merging: ClassVar[str] = ACROSS_FRAMES
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         for method, declaration in (("attach", "changes_backbone"), ("pool", "pools_itself")):
             if method in vars(cls) and declaration not in vars(cls):
                 setattr(cls, declaration, True)
+        if "embed_frames" in vars(cls) and "token_merging" not in vars(cls):
+            cls.token_merging = NOWHERE
 
     def __init__(self, sizes: Sizes, *, num_frames: int = 12) -> None:
         super().__init__()

@@ -20,10 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vop.backbones.merging import Merger
 from vop.backbones.sizes import Sizes
 from vop.backbones.towers import CLIP, VisionTower, pick
 from vop.errors import UsageError
-from vop.methods.base import Method
+from vop.methods.base import WITHIN_FRAMES, Method
 from vop.methods.prompts import LayerPrompts, which_layers
 from vop.utils.checks import check_whole
 from vop.utils.text import count
@@ -38,6 +39,7 @@ class VoP(Method):
     """
 
     needs_layers = True
+    token_merging = WITHIN_FRAMES
 
     def __init__(
         self,
@@ -80,20 +82,26 @@ class VoP(Method):
         x = clip.vision.embed(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])  # (b, f, k + n, d)
         k = clip.vision.sizes.summaries
         cls, patches = x[:, :, :k], x[:, :, k:]
+        merger = clip.vision.merger(patches.shape[0] * patches.shape[1])
         for number in range(1, len(clip.vision.layers) + 1):
-            cls, patches = self.vision_layer(clip.vision, number, cls, patches)
+            cls, patches = self.vision_layer(clip.vision, number, cls, patches, merger)
         return clip.vision.output(torch.cat([cls, patches], dim=2))
 
-    def vision_layer(self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply one layer within each frame. [CLS] (b, f, k, d) and patches (b, f, n, d) keep their shapes."""
+    def vision_layer(
+        self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor, merger: Merger | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Apply one layer within each frame. [CLS] (b, f, k, d) and patches (b, f, n, d) keep their shapes.
+
+        A merger leaves fewer patches.
+        """
         b, f, n, _ = patches.shape
         k = cls.shape[2]
         parts = [cls, patches]
         prompts = self.frame_prompts(vision, number, cls, patches)
         if prompts is not None:
             parts.insert(1, prompts.to(cls.dtype).expand(b, f, -1, -1))
-        tokens = vision.run_layer(number, torch.cat(parts, dim=2).flatten(0, 1), summaries=k)
-        cls, patches = drop_prompts(tokens, before=k, after=n)
+        tokens = vision.run_layer(number, torch.cat(parts, dim=2).flatten(0, 1), summaries=k, merger=merger)
+        cls, patches = drop_prompts(tokens, before=k, after=n if merger is None else merger.patches)
         return cls.unflatten(0, (b, f)), patches.unflatten(0, (b, f))
 
     def frame_prompts(self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor) -> Tensor | None:

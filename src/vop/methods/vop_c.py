@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vop.backbones.merging import Merger
 from vop.backbones.sizes import Sizes
 from vop.backbones.towers import VisionTower
 from vop.errors import UsageError
@@ -63,10 +64,12 @@ class VoPC(VoP):
         positions = None if self.context is None else self.context.cmm.positions
         return [*super().frame_tables(), *([] if positions is None else [(positions, 0)])]
 
-    def vision_layer(self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+    def vision_layer(
+        self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor, merger: Merger | None = None
+    ) -> tuple[Tensor, Tensor]:
         if self.cmm_role == "replace" and number in self.visual_layers:
             cls = self._contexts(cls.squeeze(2)).to(cls.dtype)
-        return super().vision_layer(vision, number, cls, patches)
+        return super().vision_layer(vision, number, cls, patches, merger)
 
     def frame_prompts(self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor) -> Tensor | None:
         shared = super().frame_prompts(vision, number, cls, patches)

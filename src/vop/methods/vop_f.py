@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from vop.backbones.layers import free_parameter
+from vop.backbones.merging import Merger
 from vop.backbones.sizes import Sizes
 from vop.backbones.towers import CLIP, VisionTower
 from vop.errors import UsageError
@@ -70,21 +71,25 @@ class VoPF(VoP):
     def uncounted_parameters(self, clip: CLIP) -> int:
         return 0 if self.frame_positions is None else self.frame_positions.numel()
 
-    def vision_layer(self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+    def vision_layer(
+        self, vision: VisionTower, number: int, cls: Tensor, patches: Tensor, merger: Merger | None = None
+    ) -> tuple[Tensor, Tensor]:
         if number <= self.split_layer:
-            return super().vision_layer(vision, number, cls, patches)
+            return super().vision_layer(vision, number, cls, patches, merger)
         b, f, n, d = patches.shape
         if number == self.split_layer + 1 and self.frame_positions is not None:
             check_frames(f, self.num_frames)
             positions = self.frame_positions.to(cls.dtype)[:, None]
             cls = vision.summarise(cls, patches).unsqueeze(2)
             cls, patches = cls + positions, patches + positions
+            if merger is not None:
+                merger.join(f)
         parts = [cls.squeeze(2), patches.reshape(b, f * n, d)]
         prompts = self.video_prompts.get(number)
         if prompts is not None:
             parts.insert(1, prompts.to(cls.dtype).expand(b, -1, -1))
-        tokens = vision.run_layer(number, torch.cat(parts, dim=1), summaries=f, frames=f)
-        cls, patches = drop_prompts(tokens, before=f, after=f * n)
+        tokens = vision.run_layer(number, torch.cat(parts, dim=1), summaries=f, frames=f, merger=merger)
+        cls, patches = drop_prompts(tokens, before=f, after=f * n if merger is None else merger.patches)
         return cls.unsqueeze(2), patches.unflatten(1, (f, patches.shape[1] // f))
 
 

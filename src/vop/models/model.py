@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from vop import heads, methods
 from vop.backbones import MINI, Backbone
+from vop.backbones.merging import TokenMerging
 from vop.backbones.source import REGISTRY as BACKBONES
 from vop.backbones.towers import CLIP
 from vop.backbones.work import forward_work
 from vop.errors import UsageError, VopError
 from vop.heads.base import Head
-from vop.methods.base import Method
+from vop.methods.base import ACROSS_FRAMES, NOWHERE, Method
 from vop.models.card import made_with, render_card
 from vop.models.dtypes import accept_any_dtype
 from vop.models.run_folder import (
@@ -119,6 +120,46 @@ class TextVideoModel(nn.Module):
         return self.backbone.resizing
 
     @property
+    def merging(self) -> TokenMerging | None:
+        """How the vision tower merges similar patches; None for not at all."""
+        return self.clip.vision.merging if isinstance(self.clip, CLIP) else None
+
+    def merge_tokens(self, merging: TokenMerging | float) -> None:
+        """Merge similar patches in the vision tower, for faster and slightly different embeddings of videos.
+
+        Every model that shares the backbone merges them, too. Such a model cannot be trained.
+
+        Args:
+            merging: the fraction of the patches that the last layer no longer has, or a `TokenMerging`. 0 turns merging
+                off.
+
+        Raises:
+            UsageError: the ratio is not allowed, or the backbone or the method cannot merge patches.
+        """
+        merging = merging if isinstance(merging, TokenMerging) else TokenMerging(merging)
+        if not merging.ratio:
+            if self.merging is not None:
+                self.clip.vision.merging = None
+            return
+        if not isinstance(self.clip, CLIP):
+            raise UsageError("this backbone has no layers whose tokens could be merged: leave out merge_tokens")
+        merging.check_tower(self.backbone.sizes.vision)
+        if self.method.token_merging == NOWHERE:
+            raise UsageError(f"the method {self.method_name} cannot merge tokens: leave out merge_tokens")
+        if self.method.token_merging != ACROSS_FRAMES and merging.across_frames > 1:
+            raise UsageError(
+                f"across_frames is {merging.across_frames}; the method {self.method_name} merges tokens only within "
+                "frames in the layers that see single frames: use 1"
+            )
+        if self.method.token_merging != ACROSS_FRAMES and self.backbone.sizes.vision.readout != "class":
+            raise UsageError(
+                f"the method {self.method_name} can merge tokens only in a backbone that reads a [CLS] token: leave "
+                "out merge_tokens"
+            )
+        merging.check_frames(self.num_frames)
+        self.clip.vision.merging = merging
+
+    @property
     def logit_scale(self) -> float:
         """The inverse temperature of the loss; 100 in OpenAI's models."""
         return self._scale().item()
@@ -173,6 +214,8 @@ class TextVideoModel(nn.Module):
 
     def frame_features(self, pixels: Tensor) -> Tensor:
         """Return the vision tower's output (n, f, e), float32, not normalised, for pixels (n, f, 3, h, w)."""
+        if self.merging is not None:
+            self.merging.check_frames(pixels.shape[1])
         return self.method.embed_frames(self.clip, pixels.to(self.device)).float()
 
     def embed_tokens(self, ids: Tensor) -> Tensor:

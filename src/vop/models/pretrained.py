@@ -12,6 +12,7 @@ import torch
 from vop import heads, methods
 from vop.backbones import DEFAULT_HUB_ID, MINI, Backbone, find_backbone
 from vop.backbones.known import SHORT_NAMES
+from vop.backbones.merging import TokenMerging
 from vop.backbones.source import REGISTRY as BACKBONES
 from vop.backbones.source import UnknownBackbone, is_hub_id, split_image_size, without_hub_prefix
 from vop.backbones.towers import CLIP
@@ -70,6 +71,7 @@ def load(
     *,
     backbone: str | None = None,
     num_frames: int | None = None,
+    merge_tokens: float | TokenMerging = 0.0,
     dtype: torch.dtype | str = torch.float32,
     device: torch.device | str | None = None,
     beside: Sequence[TextVideoModel] = (),
@@ -81,6 +83,9 @@ def load(
             "NAME@336" takes images of 336 pixels.
         backbone: the run's backbone, if it was moved. It must have the same content as in training.
         num_frames: replaces the run's number of frames. Tables of frame positions are interpolated.
+        merge_tokens: merges similar patches, so that videos are embedded faster and slightly differently: the fraction
+            of the patches that the last layer no longer has, such as 0.5, or a `vop.backbones.merging.TokenMerging`,
+            which can also merge patches of neighbouring frames.
         dtype: dtype of the frozen weights and the activations. float32 gives exact embeddings, bfloat16 is faster;
             "auto" means bfloat16 if the hardware supports it, as in `vop evaluate`.
         beside: open models. The new model shares backbone weights with a model on the same backbone, if neither method
@@ -91,12 +96,16 @@ def load(
         VopError: the folder is damaged, its backbone is missing or differs, or a package that it needs is not
             installed.
     """
+    merging = merge_tokens if isinstance(merge_tokens, TokenMerging) else TokenMerging(merge_tokens)
     device = device or default_device()
     if isinstance(dtype, str):
         dtype = resolve_precision(dtype, device)
-    model = _open(without_hub_prefix(str(name)), backbone=backbone, dtype=dtype, beside=beside)
+    alike = [other for other in beside if other.merging == (merging if merging.ratio else None)]
+    model = _open(without_hub_prefix(str(name)), backbone=backbone, dtype=dtype, beside=alike)
     if num_frames is not None and num_frames != model.num_frames:
         model.resize_frames(num_frames)
+    if merging.ratio:
+        model.merge_tokens(merging)
     return model.to(device).eval()
 
 

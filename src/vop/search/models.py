@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ def fingerprint(model: TextVideoModel) -> str:
         "method": model.method_name,
         "settings": model.method.settings,
         "head": [model.head_name, model.head.settings],
+        **({} if model.merging is None else {"token_merging": asdict(model.merging)}),
     }
     digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode())
     for name, tensor in sorted(model.trainable().items()):
