@@ -106,7 +106,7 @@ def test_a_file_that_goes_during_the_indexing(bring, folder, videos, monkeypatch
     report = bring()
     assert report.added == 3
     assert [(failure.path, failure.reason) for failure in report.failures] == [
-        (str(videos["c"]), "it was removed during the indexing")
+        (str(videos["c"]), "it was deleted during the indexing")
     ]
 
 

@@ -48,7 +48,7 @@ class TestOpening:
         (tmp_path / "file").write_text("text")
         with pytest.raises(UsageError, match=f"{tmp_path}/file: .*vop index"):
             Store.open(tmp_path / "file")
-        with pytest.raises(UsageError, match=f"{tmp_path}/file: it exists and is not a library"):
+        with pytest.raises(UsageError, match=f"{tmp_path}/file exists and is not a library"):
             check_folder(tmp_path / "file")
 
     def test_a_folder_of_other_things(self, tmp_path):
