@@ -50,7 +50,7 @@ def _read(visual: Any) -> VisionSizes:
     _need(attention.proj.in_features == trunk.embed_dim)
     _need(not getattr(attention, "rotate_half", False) and not getattr(trunk, "rope_mixed", False))
     _need(getattr(attention, "num_kv_groups", 1) == 1)
-    _need(_is_absent(trunk.fc_norm) and isinstance(trunk.norm, nn.LayerNorm))
+    _need(_is_absent(trunk.fc_norm) and isinstance(trunk.norm, nn.LayerNorm) and block.norm1.eps == trunk.norm.eps)
     inner = not _is_absent(getattr(attention, "norm", None))
     _need(inner == (not _is_absent(getattr(mlp, "norm", None))))
     gated = type(mlp).__name__ in ("SwiGLU", "GluMlp")
@@ -61,7 +61,8 @@ def _read(visual: Any) -> VisionSizes:
     if pool is not None:
         _need(type(pool).__name__ == "AttentionPoolLatent" and pool.latent_len == 1 and pool.pos_embed is None)
         _need(_is_absent(pool.q_norm) and isinstance(pool.q, nn.Linear) and pool.mlp is not None)
-        _need(_activation(pool.mlp.act) == _activation(mlp.act) or gated is False)
+        # Our pooling has the activation and the norms of the layers.
+        _need(_activation(pool.mlp.act) == _activation(mlp.act) and pool.norm.eps == trunk.norm.eps)
     _need(pool is not None or trunk.global_pool in ("token", "avg"))
     projection = trunk.head if isinstance(trunk.head, nn.Linear) else getattr(visual.head, "proj", None)
     return VisionSizes(
