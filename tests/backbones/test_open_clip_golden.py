@@ -11,15 +11,17 @@ from make_open_clip_golden import FILE, draw_state
 from open_clip_models import LAYERED, draw
 from vop.backbones import Sizes, TextSizes, VisionSizes
 from vop.backbones.open_clip.family import OpenClipFamily
-from vop.backbones.sizes import Rope
+from vop.backbones.sizes import Rope, Stem
 from vop.backbones.towers import CLIP
 
 GOLDEN = json.loads(FILE.read_text())
 
 
 def read_sizes(values: dict) -> Sizes:
-    rope = values["vision"]["rope"]
-    vision = VisionSizes(**values["vision"] | {"rope": Rope(**rope) if rope else None})
+    rope, stem = values["vision"]["rope"], values["vision"]["stem"]
+    parts = {"rope": Rope(**rope) if rope else None}
+    parts["stem"] = Stem(widths=tuple(stem["widths"]), strides=tuple(stem["strides"])) if stem else None
+    vision = VisionSizes(**values["vision"] | parts)
     return Sizes(**values | {"vision": vision, "text": TextSizes(**values["text"])})
 
 

@@ -1,8 +1,8 @@
 """open_clip's checkpoints: `open_clip_config.json` beside the weights, as its hub repositories have them.
 
 Towers with layers that methods can reach are read into ours: open_clip's own vision and text transformers without
-open_clip, and those of timm (SigLIP's ViT, EVA-02, Perception Encoder) with it, since their structure stands in timm's
-code. Whatever else open_clip builds is a zero-shot encoder around its own model.
+open_clip, and those of timm (SigLIP's ViT, EVA-02, Perception Encoder, MobileCLIP's ViT) with it, since their structure
+stands in timm's code. Whatever else open_clip builds is a zero-shot encoder around its own model.
 """
 
 from __future__ import annotations
@@ -153,13 +153,12 @@ def _vision_sizes(part: Mapping[str, Any], model: Mapping[str, Any]) -> VisionSi
         return vision_sizes(model)
     if not _is_plain(part, _PLAIN_VISION) or isinstance(part.get("layers"), list):  # a list is a ResNet's
         return None
-    if part.get("pool_type") == "avg" and part.get("final_ln_after_pool"):
-        return None
     width, head_width = read_value(part, "width", 768), read_value(part, "head_width", 64)
     if width % head_width:
         raise ValueError(f"width is {width}, which a head_width of {head_width} does not divide")
     image_size, patch_size = read_value(part, "image_size", 224), read_value(part, "patch_size", 16)
     check_patches(image_size, patch_size)
+    mean = part.get("pool_type") == "avg"
     return VisionSizes(
         width=width,
         layers=read_value(part, "layers", 12),
@@ -171,7 +170,8 @@ def _vision_sizes(part: Mapping[str, Any], model: Mapping[str, Any]) -> VisionSi
         image_size=image_size,
         patch_size=patch_size,
         pre_norm=not read_value(part, "no_ln_pre", False),
-        readout="mean" if part.get("pool_type") == "avg" else "class",
+        readout="mean" if mean else "class",
+        mean_norm=mean and read_value(part, "final_ln_after_pool", False),
     )
 
 
