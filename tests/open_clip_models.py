@@ -139,8 +139,9 @@ def make_open_clip_folder(folder: Path, model_cfg: dict, *, preprocess: dict | N
 
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    values = {name: value for name, value in model_cfg.items() if name != "custom_text"}
-    model = (CustomTextCLIP if model_cfg.get("custom_text") else CLIP)(**values)
+    values = dict(model_cfg)
+    custom = values.pop("custom_text", False)
+    model = (CustomTextCLIP if custom else CLIP)(**values)
     for parameter in model.parameters():  # biases and norms too, so that a swapped tensor cannot go unnoticed
         parameter.data.add_(torch.randn_like(parameter) * 0.05)
     for name, buffer in model.named_buffers():

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 CONFIG = "open_clip_config.json"
 MODES = {"shortest": "crop", "squash": "squash"}
 CLEANING = {"lower": "openai", "whitespace": "fixed", "canonicalize": "fixed-canonicalize"}  # open_clip's names
+_UNKNOWN_TO_US = ("tokenizer_mode", "language")  # options of open_clip's tokenizer that change the ids
 PAD = 0  # open_clip fills short captions with it, whatever the vocabulary
 # Options of a tower's configuration under which it is built as we know it; any other value is left to open_clip.
 _PLAIN_VISION: dict[str, tuple[object, ...]] = {
@@ -105,8 +106,18 @@ class OpenClipFamily(Family):
         if text.get("hf_tokenizer_name"):
             if not has_vocabulary(folder):
                 return None
-            kind = read_part(text, "tokenizer_kwargs").get("clean", "whitespace")
-            return Tokenizer(folder, sizes.text, cleaning=CLEANING.get(kind, str(kind)), pad_token=pad_token(folder))
+            options = read_part(text, "tokenizer_kwargs")
+            for name in _UNKNOWN_TO_US:
+                if options.get(name):
+                    raise VopError(f"{folder / CONFIG}: {name} is {options[name]!r}, which is not supported")
+            kind = options.get("clean", "whitespace")
+            return Tokenizer(
+                folder,
+                sizes.text,
+                cleaning=CLEANING.get(kind, str(kind)),
+                zero_end=read_value(options, "strip_sep_token", False),
+                pad_token=pad_token(folder),
+            )
         if has_vocabulary(folder):
             return Tokenizer(folder, sizes.text, pad_token_id=PAD)
         return _openai_tokenizer(folder, sizes.text)

@@ -60,7 +60,8 @@ def _read(visual: Any) -> VisionSizes:
     _need(gated or type(mlp).__name__ == "Mlp")
     (image_size, other), patch_size = patches.img_size, patches.feat_ratio()
     _need(image_size == other)
-    activation, stem = _activation(mlp.act), _stem(patches)
+    activation = _activation(mlp.act)
+    stem = _stem(patches, activation=activation)
     _need(stem is None or math.prod(stem.strides) == patch_size)
     pool = getattr(trunk, "attn_pool", None)
     if pool is not None:
@@ -118,7 +119,7 @@ def _activation(module: nn.Module) -> str:
     return {"SiLU": "silu", "QuickGELU": "quick_gelu"}[kind]
 
 
-def _stem(patches: Any) -> Stem | None:
+def _stem(patches: Any, *, activation: str) -> Stem | None:
     """The convolutions that embed a patch, or None for a linear map."""
     if type(patches).__name__ == "PatchEmbed":
         _need(_is_absent(patches.norm))
@@ -129,7 +130,7 @@ def _stem(patches: Any) -> Stem | None:
     # Behind each convolution but the last is a batch normalisation with the activation of the layers.
     for stage in stages:
         _need(type(stage.bn).__name__ == "BatchNormAct2d" and stage.bn.eps == BATCH_NORM_EPS)
-        _need(stage.conv.bias is None)
+        _need(stage.conv.bias is None and _activation(stage.bn.act) == activation)
     _need(len(last.bn) == 0 and last.conv.bias is not None)
     convolutions = [stage.conv for stage in patches.backbone]
     strides = [one.stride[0] for one in convolutions]
@@ -214,9 +215,12 @@ def _with_batch_norm(weights: Weights, old: str) -> dict[str, Tensor]:
 
 
 def _positions(weights: Weights, vision: VisionSizes) -> Tensor:
-    """A [CLS] that timm gives no position gets one of zeros."""
+    """A [CLS] that timm gives no position gets one of zeros.
+
+    The grid of the weights is a square, and the grid of `vision` may be another one.
+    """
     positions = weights.take(f"{TRUNK}.pos_embed").flatten(0, 1)
-    missing = vision.class_token and len(positions) == vision.patches
+    missing = vision.class_token and math.isqrt(len(positions)) ** 2 == len(positions)
     return torch.cat([positions.new_zeros(1, positions.shape[1]), positions]) if missing else positions
 
 
