@@ -13,6 +13,7 @@ import vop
 from open_clip_models import LAYERED, TEXT, VIT, ZERO_SHOT, draw, full_config, make_open_clip_folder
 from tiny_clip import make_clip_folder
 from vop.backbones import find_backbone
+from vop.backbones.open_clip.family import OpenClipFamily
 from vop.errors import UsageError, VopError
 from vop.models.pretrained import create
 
@@ -99,6 +100,26 @@ def test_a_vit_h_has_sixteen_heads_and_gelu(tmp_path):
     assert (sizes.vision.heads, sizes.vision.activation, sizes.text.heads) == (16, "gelu", 16)
 
 
+@pytest.mark.parametrize(
+    ("name", "has_layers"),
+    {
+        "ViT-bigG-14-CLIPA-336": True,
+        "EVA01-g-14": True,
+        "MobileCLIP2-B": True,
+        "MobileCLIP2-L-14": True,
+        "MobileCLIP2-S0": False,
+        "MobileCLIP2-S4": False,
+        "ViTamin-S": False,
+        "EVA02-E-14": False,
+        "RN50": False,
+        "coca_base": False,
+    }.items(),
+)
+def test_which_configurations_have_layers(name, has_layers):
+    config = {"model_cfg": open_clip.get_model_config(name)}
+    assert OpenClipFamily().read_sizes(config).has_layers == has_layers
+
+
 def test_what_has_no_layers_is_a_zero_shot_encoder(tmp_path):
     folder, theirs = make("ResNet", tmp_path)
     model = vop.load(folder, device="cpu")
@@ -144,6 +165,14 @@ def test_clipa_has_no_end_mark(tmp_path):
     ids = find_backbone(str(folder)).tokenizer().encode(texts, max_length=8)
     assert ids.tolist() == theirs(texts).tolist()
     assert ids[0].tolist() == [2, 5, 6, 7, 9, 0, 0, 0]
+
+
+def test_an_option_that_changes_the_tokens_is_refused(tmp_path):
+    make_words(tmp_path)
+    text = TEXT | {"hf_tokenizer_name": "words", "tokenizer_kwargs": {"language": "fra_Latn"}}
+    folder, _ = make_open_clip_folder(tmp_path, {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": text})
+    with pytest.raises(VopError, match="language is 'fra_Latn'"):
+        find_backbone(str(folder)).tokenizer()
 
 
 def test_a_text_tower_of_transformers_is_a_zero_shot_encoder(tmp_path):

@@ -109,7 +109,10 @@ class OpenClipFamily(Family):
             options = read_part(text, "tokenizer_kwargs")
             for name in _UNKNOWN_TO_US:
                 if options.get(name):
-                    raise VopError(f"{folder / CONFIG}: {name} is {options[name]!r}, which is not supported")
+                    raise VopError(
+                        f"{folder / CONFIG}: {name} is {options[name]!r} in tokenizer_kwargs; token ids with it are "
+                        "not supported: tokenize with open_clip, and call embed_tokens"
+                    )
             kind = options.get("clean", "whitespace")
             return Tokenizer(
                 folder,

@@ -64,14 +64,11 @@ def _read(visual: Any) -> VisionSizes:
     stem = _stem(patches, activation=activation)
     _need(stem is None or math.prod(stem.strides) == patch_size)
     pool = getattr(trunk, "attn_pool", None)
-    if pool is not None:
-        _need(not norm_behind and (trunk.cls_token is None or getattr(trunk, "pool_include_prefix", True)))
-        _need(type(pool).__name__ == "AttentionPoolLatent" and pool.latent_len == 1 and pool.pos_embed is None)
-        _need(_is_absent(pool.q_norm) and isinstance(pool.q, nn.Linear) and pool.mlp is not None)
-        # Our pooling has the activation and the norms of the layers.
-        _need(_activation(pool.mlp.act) == activation and pool.norm.eps == norm.eps)
-    else:
+    if pool is None:
         _need(trunk.global_pool in ("token", "avg") and not getattr(trunk, "pool_include_prefix", False))
+    else:
+        _need(not norm_behind and (trunk.cls_token is None or getattr(trunk, "pool_include_prefix", True)))
+        _check_pool(pool, activation=activation, norm_eps=norm.eps)
     readout = "attention" if pool is not None else {"token": "class", "avg": "mean"}[trunk.global_pool]
     _need({name for name, _ in visual.head.named_children()} <= {"drop", "proj"})
     projection = trunk.head if isinstance(trunk.head, nn.Linear) else getattr(visual.head, "proj", None)
@@ -117,6 +114,13 @@ def _activation(module: nn.Module) -> str:
         return "gelu_pytorch_tanh" if tanh else "gelu"
     _need(kind in ("SiLU", "QuickGELU"))
     return {"SiLU": "silu", "QuickGELU": "quick_gelu"}[kind]
+
+
+def _check_pool(pool: Any, *, activation: str, norm_eps: float) -> None:
+    """Our attention pooling has the activation and the norms of the layers."""
+    _need(type(pool).__name__ == "AttentionPoolLatent" and pool.latent_len == 1 and pool.pos_embed is None)
+    _need(_is_absent(pool.q_norm) and isinstance(pool.q, nn.Linear) and pool.mlp is not None)
+    _need(_activation(pool.mlp.act) == activation and pool.norm.eps == norm_eps)
 
 
 def _stem(patches: Any, *, activation: str) -> Stem | None:
