@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from starlette.testclient import TestClient
 
-from server.api_steps import app_of, detail, found, results, said, search
-from server.library_data import about_of, make_library, make_run, open_all, put_clips
-from vop.search.queries import Sentence, of_sentences
+from server.api_steps import app_of, detail, found, results, scored, search
+from server.library_data import make_library, make_run, manifest_of, open_all, put_clips
+from vop.search.queries import Sentence, embed_sentences
 from vop.search.store import Store
 
 
@@ -16,7 +16,7 @@ def clips(clips):
     return {name: path for name, path in clips.items() if name.endswith(".mp4")}
 
 
-def test_no_answer_mixes_two_models(clips, run, tiny_folder, tmp_path):
+def test_no_response_mixes_two_models(clips, run, tiny_folder, tmp_path):
     made = make_library(tmp_path / "moving", [run], clips)
     app = app_of(made)
     with TestClient(app) as client:
@@ -26,8 +26,8 @@ def test_no_answer_mixes_two_models(clips, run, tiny_folder, tmp_path):
         answer = search(client, "a dog", view="moving")
         assert answer.status_code == 503
         answer = until_open(client, "a dog", view="moving")
-        new = Store.open(made.path).search(of_sentences(model, [Sentence("a dog")]), k=20)
-        assert found(answer) == said(new) != old
+        new = Store.open(made.path).search(embed_sentences(model, [Sentence("a dog")]), k=20)
+        assert found(answer) == scored(new) != old
         assert [view["method"] for view in client.get("/api/state").json()["views"]] == ["zero-shot"]
         after = app.state.services.libraries.by_name["moving"].open.encoders[0].model
         assert after.clip is before.clip
@@ -35,7 +35,7 @@ def test_no_answer_mixes_two_models(clips, run, tiny_folder, tmp_path):
         assert client.get(f"/api/views/moving/like/{segment}").status_code == 200
 
 
-def test_a_model_that_is_not_there_is_told_and_tried_again(clips, run, tiny_folder, tmp_path):
+def test_a_missing_model_is_reported_and_loaded_later(clips, run, tiny_folder, tmp_path):
     made = make_library(tmp_path / "moving", [run], clips)
     lost = make_run(tmp_path / "lost", tiny_folder, seed=3)
     with TestClient(app_of(made)) as client:
@@ -48,7 +48,7 @@ def test_a_model_that_is_not_there_is_told_and_tried_again(clips, run, tiny_fold
         assert results(until_open(client, "a dog", view="moving"))
 
 
-def test_an_answer_that_was_overtaken_does_not_count(clips, run, tiny_folder, tmp_path, monkeypatch):
+def test_a_search_during_the_switch_gets_503(clips, run, tiny_folder, tmp_path, monkeypatch):
     """The table changes between the encoding of a sentence and the search."""
     made = make_library(tmp_path / "moving", [run], clips)
     search_of = Store.search
@@ -65,7 +65,7 @@ def test_an_answer_that_was_overtaken_does_not_count(clips, run, tiny_folder, tm
 
 def move(library, clips, model, *, table):
     opened = open_all([model])
-    staged = library.staging(about_of([model], opened, table=table))
+    staged = library.staging(manifest_of([model], opened, table=table))
     put_clips(staged, opened, clips)
     staged.publish()
     return opened[0]
