@@ -1,4 +1,4 @@
-"""How tests ask the API, and what they read in its answers."""
+"""Requests to the API, and readers of its responses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def found(answer) -> list[tuple]:
     return [(result["segment"], result["score"]) for result in results(answer)]
 
 
-def said(moments) -> list[tuple]:
+def scored(moments) -> list[tuple]:
     return [(moment.segment, pytest.approx(moment.score, abs=1e-5)) for moment in moments]
 
 
