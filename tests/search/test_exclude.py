@@ -70,7 +70,7 @@ def test_a_glob_may_be_an_absolute_path(at):
 
 
 def test_globs_exclude_given_files_but_not_given_folders(at):
-    assert len(find_videos([at / "private"], exclude=["private"]).files) == 1  # the folder was asked for
+    assert len(find_videos([at / "private"], exclude=["private"]).files) == 1  # the folder was given
     found = find_videos([at / "a.mp4", at / "private.mp4"], exclude=["private*"])
     assert [file.path.name for file in found.files] == ["a.mp4"]
     assert found.skipped == {"excluded": 1}
@@ -93,7 +93,7 @@ def test_globs_follow_the_case_rule_of_the_filesystem(at, monkeypatch):
 def test_filesystems_that_ignore_case_are_detected(tmp_path):
     (tmp_path / "Abc").mkdir()
     assert not find.ignores_case(str(tmp_path / "Abc"))
-    (tmp_path / "aBC").symlink_to("Abc")  # both spellings lead to the same folder, as on such a disk
+    (tmp_path / "aBC").symlink_to("Abc")  # as if the filesystem ignored case
     find.ignores_case.cache_clear()
     assert find.ignores_case(str(tmp_path / "Abc"))
     (tmp_path / "Abc" / "123").mkdir()

@@ -41,10 +41,10 @@ class Segments:
 
 
 def a_row(video: int, place: int, score: float) -> dict:
-    about = {"about_author": "bob" if video % 2 else None, "about_title": f"title {video}"}
+    metadata = {"about_author": "bob" if video % 2 else None, "about_title": f"title {video}"}
     segment = segment_id(f"video{video}", (place * 8.0, place * 8.0 + 10))
     names = {"segment": segment, "path": f"/v/{video}.mp4", "date": "2024-07-01"}
-    return names | {"duration_seconds": 60.0, "plays_in_browsers": False, SCORE: score} | about
+    return names | {"duration_seconds": 60.0, "plays_in_browsers": False, SCORE: score} | metadata
 
 
 @settings(deadline=None, derandomize=True)

@@ -17,8 +17,8 @@ IN_FIRST_ROW = """() => { const films = [...document.querySelectorAll(".film")];
 
 
 def get_json(served: str, path: str, **parameters) -> dict:
-    with urllib.request.urlopen(f"{served}{path}?{urlencode(parameters, doseq=True)}") as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(f"{served}{path}?{urlencode(parameters, doseq=True)}") as response:
+        return json.load(response)
 
 
 @cache
@@ -63,7 +63,7 @@ def change_responses(page: Page, pattern: str, change) -> None:
     """Replace the JSON of responses whose URL matches `pattern` by `change(json, url)`."""
 
     def handle(route):
-        answer = route.fetch()
-        route.fulfill(response=answer, json=change(answer.json(), route.request.url))
+        response = route.fetch()
+        route.fulfill(response=response, json=change(response.json(), route.request.url))
 
     page.route(re.compile(pattern), handle)

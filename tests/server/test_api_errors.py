@@ -45,16 +45,16 @@ def test_a_bug_keeps_its_traceback_in_the_log(library, monkeypatch, caplog):
 
     monkeypatch.setattr(Store, "search", broken)
     with TestClient(app_of(library)) as client, caplog.at_level(logging.ERROR):
-        answer = search(client, "a dog")
-    assert answer.status_code == 500
-    body = answer.json()
+        response = search(client, "a dog")
+    assert response.status_code == 500
+    body = response.json()
     assert list(body) == ["detail", "request_id"]
     assert body["detail"].startswith("internal error")
-    assert "passwd" not in answer.text
+    assert "passwd" not in response.text
     assert len(body["request_id"]) == 16
     assert body["request_id"] in body["detail"]
     assert body["request_id"] in caplog.text
-    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["x-content-type-options"] == "nosniff"
     assert "secret of /etc/passwd" in caplog.text
     assert "Traceback" in caplog.text
 

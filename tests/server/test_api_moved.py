@@ -23,15 +23,15 @@ def test_no_response_mixes_two_models(clips, run, tiny_folder, tmp_path):
         before = app.state.services.libraries.by_name["moving"].open.encoders[0].model
         old = found(search(client, "a dog", view="moving"))
         model = move(Store.open(made.path), clips, tiny_folder, table="segments_2")
-        answer = search(client, "a dog", view="moving")
-        assert answer.status_code == 503
-        answer = until_open(client, "a dog", view="moving")
+        response = search(client, "a dog", view="moving")
+        assert response.status_code == 503
+        response = until_open(client, "a dog", view="moving")
         new = Store.open(made.path).search(embed_sentences(model, [Sentence("a dog")]), k=20)
-        assert found(answer) == scored(new) != old
+        assert found(response) == scored(new) != old
         assert [view["method"] for view in client.get("/api/state").json()["views"]] == ["zero-shot"]
         after = app.state.services.libraries.by_name["moving"].open.encoders[0].model
         assert after.clip is before.clip
-        segment = results(answer)[0]["segment"]
+        segment = results(response)[0]["segment"]
         assert client.get(f"/api/views/moving/like/{segment}").status_code == 200
 
 
@@ -41,9 +41,9 @@ def test_a_missing_model_is_reported_and_loaded_later(clips, run, tiny_folder, t
     with TestClient(app_of(made)) as client:
         move(Store.open(made.path), clips, lost, table="segments_2")
         hidden = lost.rename(tmp_path / "hidden")
-        answer = until_open(client, "a dog", view="moving")
-        assert "lost" in answer.json()["detail"]
-        assert answer.status_code in (422, 500)
+        response = until_open(client, "a dog", view="moving")
+        assert "lost" in response.json()["detail"]
+        assert response.status_code in (422, 500)
         hidden.rename(lost)
         assert results(until_open(client, "a dog", view="moving"))
 
@@ -73,9 +73,9 @@ def move(library, clips, model, *, table):
 
 def until_open(client, *texts, **params):
     for _ in range(200):
-        answer = search(client, *texts, **params)
-        if answer.status_code != 503:
-            return answer
-        assert answer.headers["retry-after"] == "1"
-        assert "moved" in detail(answer, 503)
-    raise AssertionError(answer.text)
+        response = search(client, *texts, **params)
+        if response.status_code != 503:
+            return response
+        assert response.headers["retry-after"] == "1"
+        assert "moved" in detail(response, 503)
+    raise AssertionError(response.text)

@@ -19,10 +19,10 @@ class TestSearch:
         assert len(wanted) == len(CLIPS)
 
     def test_a_result_has_every_field(self, client, clips):
-        answer = search(client, "a red ball").json()
-        assert set(answer) == {"results", "seconds", "notes"}
-        assert answer["notes"] == []
-        by_name = {result["name"]: result for result in answer["results"]}
+        response = search(client, "a red ball").json()
+        assert set(response) == {"results", "seconds", "notes"}
+        assert response["notes"] == []
+        by_name = {result["name"]: result for result in response["results"]}
         red = by_name["red.mp4"]
         assert red["path"] == str(clips["red.mp4"])
         assert (red["start_seconds"], red["end_seconds"], red["duration_seconds"]) == (0, 1, 1)
@@ -60,9 +60,9 @@ class TestSearch:
         assert len(results(search(client, text))) == len(CLIPS)
 
     def test_a_truncated_sentence_gives_a_note(self, client):
-        answer = search(client, "w " * 10_000)
-        assert len(results(answer)) == len(CLIPS)
-        assert "only the first 32 tokens of “w w w" in answer.json()["notes"][0]
+        response = search(client, "w " * 10_000)
+        assert len(results(response)) == len(CLIPS)
+        assert "only the first 32 tokens of “w w w" in response.json()["notes"][0]
 
     @pytest.mark.parametrize(
         ("params", "words"),
@@ -100,7 +100,7 @@ class TestSearch:
 
 
 def test_other_sentences_do_not_change_an_embedding(client):
-    """A sentence finds the same alone and beside others."""
+    """A sentence has the same results alone and with another one."""
     alone = results(search(client, "a cat"))
     together = results(search(client, "a cat", "something much longer, with many more words in it", w=[1, 0]))
     assert [one["segment"] for one in alone] == [one["segment"] for one in together]

@@ -55,19 +55,19 @@ def test_a_missing_library_does_not_affect_others(library, clips, run, tmp_path,
         before = client.get("/api/state").json()["views"]
         assert [(view["segments"], view["error"]) for view in before] == [(7, None), (7, None), (1, None)]
         away = made.path.rename(tmp_path / "away")
-        *others, gone = client.get("/api/state").json()["views"]
+        *others, missing = client.get("/api/state").json()["views"]
         assert others == before[:2]
-        assert str(made.path) in gone["error"]
-        assert [gone[name] for name in ("segments", "videos", "hours", "failures", "columns")] == [0, 0, 0, 0, []]
+        assert str(made.path) in missing["error"]
+        assert [missing[name] for name in ("segments", "videos", "hours", "failures", "columns")] == [0, 0, 0, 0, []]
         assert str(made.path) in detail(search(client, "a dog", view="moving"), 422)
         away.rename(made.path)
         assert client.get("/api/state").json()["views"] == before
 
 
 def test_failures_have_reasons(client):
-    answer = client.get("/api/libraries/demo/failures", params={"limit": 1}).json()
-    assert answer["total"] == 2
-    assert [(one["path"], one["kind"], one["reason"]) for one in answer["failures"]] == [
+    response = client.get("/api/libraries/demo/failures", params={"limit": 1}).json()
+    assert response["total"] == 2
+    assert [(one["path"], one["kind"], one["reason"]) for one in response["failures"]] == [
         ("/videos/cut.mp4", "partial", "it ends early")
     ]
 

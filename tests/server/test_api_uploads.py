@@ -36,13 +36,13 @@ def test_an_uploaded_video_finds_similar_ones(client, library, models, clips):
 
 
 def test_a_picture_may_have_any_name(client):
-    answer = send(client, picture((40, 60, 220)), name="../../clip.mp4")
-    assert len(results(answer)) == len(CLIPS)
+    response = send(client, picture((40, 60, 220)), name="../../clip.mp4")
+    assert len(results(response)) == len(CLIPS)
 
 
 def test_filters_apply_to_uploads(client):
-    answer = send(client, picture((40, 60, 220)), folder="old")
-    assert {result["name"] for result in results(answer)} == {"yellow.avi", "grey.webm"}
+    response = send(client, picture((40, 60, 220)), folder="old")
+    assert {result["name"] for result in results(response)} == {"yellow.avi", "grey.webm"}
 
 
 @pytest.mark.parametrize("content", [b"only text\n" * 50, b"\x00" * 5000, b"\x89PNG\r\n\x1a\n", b"{"])
@@ -83,9 +83,9 @@ def test_a_large_upload_is_refused_early(library, announced, parts):
     app = app_of(library, max_upload_bytes=2**20)
     body = [BEGINNING] + [bytes(2**18)] * 100
     headers = FORM | ({"content-length": str(announced)} if announced else {})
-    status, answer, unread = asyncio.run(post_in_parts(app, "/api/views/demo/search/file", headers, body))
+    status, response, unread = asyncio.run(post_in_parts(app, "/api/views/demo/search/file", headers, body))
     assert status == 413
-    assert "1 MiB" in answer["detail"]
+    assert "1 MiB" in response["detail"]
     assert len(body) - unread <= 1 + parts
     assert not list(app.state.services.folder.glob("upload-*"))
     app.state.services.close()
@@ -106,9 +106,9 @@ def test_a_silent_client_loses_its_slot(library, monkeypatch):
     app = app_of(library)
     body = [BEGINNING, *[b"slow"] * 4, None]  # the slow parts take 0.75 s and do not end the upload
     began = time.monotonic()
-    status, answer, _ = asyncio.run(post_in_parts(app, "/api/views/demo/search/file", FORM, body, seconds=0.15))
+    status, response, _ = asyncio.run(post_in_parts(app, "/api/views/demo/search/file", FORM, body, seconds=0.15))
     assert status == 408
-    assert "0.5 s" in answer["detail"]
+    assert "0.5 s" in response["detail"]
     assert time.monotonic() - began > 1.2
     assert app.state.services.uploads.active == 0
     app.state.services.close()
@@ -118,9 +118,9 @@ def test_a_slow_client_loses_its_slot(library, monkeypatch):
     monkeypatch.setattr("vop.server.uploads.GRACE_SECONDS", 0.5)
     app = app_of(library)
     sending = post_in_parts(app, "/api/views/demo/search/file", FORM, [BEGINNING, *[b"slow"] * 100], seconds=0.1)
-    status, answer, _ = asyncio.run(sending)
+    status, response, _ = asyncio.run(sending)
     assert status == 408
-    assert "4 KiB a second" in answer["detail"]
+    assert "4 KiB a second" in response["detail"]
     app.state.services.close()
 
 
@@ -142,7 +142,7 @@ def test_slow_uploads_make_room_for_others(library, monkeypatch):
     assert good[0] == 200
     statuses = sorted(status for status, _ in ended)
     assert statuses == [408, 503]  # one lost its slot, one came while new uploads held all slots
-    assert "another upload took its slot" in next(answer["detail"] for status, answer in ended if status == 408)
+    assert "another upload took its slot" in next(response["detail"] for status, response in ended if status == 408)
     app.state.services.close()
 
 
@@ -158,8 +158,8 @@ def test_uploads_together_have_a_maximum_size(library, monkeypatch):
         first.cancel()
         return second
 
-    status, answer, _ = asyncio.run(send_two())
-    assert (status, "other large files" in answer["detail"]) == (503, True)
+    status, response, _ = asyncio.run(send_two())
+    assert (status, "other large files" in response["detail"]) == (503, True)
     app.state.services.close()
 
 

@@ -103,10 +103,10 @@ def test_cache_makes_room_on_a_full_disk(tmp_path, video):
     """Other programs may have filled it since the server started."""
     folder, export = tmp_path / "clips", FakeExport()
 
-    def write(path: Path, out: Path, **span: float) -> None:
+    def write(path: Path, out: Path, **clip: float) -> None:
         if len(list(folder.iterdir())) >= disk["holds"]:
             raise VopError(f"{out}: no space left")
-        export(path, out, **span)
+        export(path, out, **clip)
 
     disk = {"holds": 4}
     cache = ClipCache(folder, max_bytes=10_000, write=write)

@@ -95,14 +95,14 @@ class TestBatcher:
             slow = Slow()
             first = asyncio.create_task(slow.ask("a"))
             await slow.started(1)
-            leaver, stayer = asyncio.create_task(slow.ask("b")), asyncio.create_task(slow.ask("c"))
+            cancelled, waiting = asyncio.create_task(slow.ask("b")), asyncio.create_task(slow.ask("c"))
             await asyncio.sleep(0)
-            leaver.cancel()
+            cancelled.cancel()
             first.cancel()
             await asyncio.sleep(0)
             slow.open.set()
-            assert await stayer == [1]
-            assert leaver.cancelled()
+            assert await waiting == [1]
+            assert cancelled.cancelled()
             assert first.cancelled()
             return slow.calls
 
@@ -173,14 +173,16 @@ class TestServer:
                     return embed(ids)
 
                 monkeypatch.setattr(model, "embed_tokens", counted)
-                asked = [client.get("/api/views/demo/search", params={"q": f"a dog {number}"}) for number in range(40)]
-                answers = await asyncio.gather(*asked)
+                requests = [
+                    client.get("/api/views/demo/search", params={"q": f"a dog {number}"}) for number in range(40)
+                ]
+                responses = await asyncio.gather(*requests)
                 again = await client.get("/api/views/demo/search", params={"q": "a dog 7"})
-                return answers, again
+                return responses, again
 
-        answers, again = asyncio.run(scenario())
-        assert {answer.status_code for answer in answers} == {200}
-        assert again.json()["results"] == answers[7].json()["results"]
+        responses, again = asyncio.run(scenario())
+        assert {response.status_code for response in responses} == {200}
+        assert again.json()["results"] == responses[7].json()["results"]
         assert sum(passes) == 40
         assert len(passes) <= 4
 
@@ -208,10 +210,10 @@ class TestServer:
                 return refused, await asyncio.gather(*inside), await ask(0)
 
         refused, inside, after = asyncio.run(scenario())
-        assert {answer.status_code for answer in refused} == {503}
+        assert {response.status_code for response in refused} == {503}
         assert refused[0].headers["retry-after"] == "1"
         assert "busy with 5 requests" in refused[0].json()["detail"]
-        assert {answer.status_code for answer in [*inside, after]} == {200}
+        assert {response.status_code for response in [*inside, after]} == {200}
 
     def test_a_disconnected_client_frees_its_slot(self, library, monkeypatch):
         gate = threading.Event()
@@ -236,12 +238,12 @@ class TestServer:
                 async def send(message):
                     pass
 
-                asked = [asyncio.create_task(app(scope(f"q=dog{number}"), receive, send)) for number in range(4)]
+                requests = [asyncio.create_task(app(scope(f"q=dog{number}"), receive, send)) for number in range(4)]
                 while len(searched) < 2:
                     await asyncio.sleep(0.001)
                 assert app.state.services.requests.active == 4
                 goes.set()
-                await asyncio.gather(*asked)
+                await asyncio.gather(*requests)
                 assert app.state.services.requests.active == 0
                 gate.set()
                 await asyncio.sleep(0.05)

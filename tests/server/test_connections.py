@@ -28,7 +28,7 @@ WHOLE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 def serving(**options):
     """Run a small application; yield its port and its server."""
 
-    async def answer(request):
+    async def respond(request):
         return PlainTextResponse("here")
 
     async def refuse(request):
@@ -46,7 +46,7 @@ def serving(**options):
 
         return StreamingResponse(parts())
 
-    routes = [Route("/", answer), Route("/refuse", refuse, methods=["POST"]), Route("/wait", wait)]
+    routes = [Route("/", respond), Route("/refuse", refuse, methods=["POST"]), Route("/wait", wait)]
     app = Starlette(routes=[*routes, Route("/endless", endless)], middleware=[Middleware(CloseUnreadRequests)])
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
@@ -70,10 +70,10 @@ def connect(port: int, data: bytes = b"") -> socket.socket:
 def get(port: int, path: str = "/") -> int:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     connection.request("GET", path)
-    answer = connection.getresponse()
-    answer.read()
+    response = connection.getresponse()
+    response.read()
     connection.close()
-    return answer.status
+    return response.status
 
 
 def is_closed(connection: socket.socket) -> bool:
@@ -185,9 +185,9 @@ class TestBodies:
     def test_a_body_is_not_read_after_the_response(self, announced):
         with serving() as (port, _):
             connection = connect(port, b"POST /refuse HTTP/1.1\r\nHost: localhost\r\n" + announced + b"\r\n\r\n")
-            answer = connection.recv(2**12)
-            assert b"413" in answer
-            assert b"connection: close" in answer
+            response = connection.recv(2**12)
+            assert b"413" in response
+            assert b"connection: close" in response
             sent = 0
             with suppress(ConnectionResetError, BrokenPipeError):
                 while sent < 10**8:
@@ -228,10 +228,10 @@ def test_an_invalid_request_closes_only_its_connection(sent, caplog, capfd):
         connection = socket.create_connection(("127.0.0.1", port), timeout=20)
         try:
             connection.sendall(sent)
-            answer = connection.recv(2**12)
+            response = connection.recv(2**12)
         except (ConnectionResetError, BrokenPipeError):
-            answer = b""
-        assert answer[9:12] in (b"", b"400", b"413", b"404")
+            response = b""
+        assert response[9:12] in (b"", b"400", b"413", b"404")
         assert get(port) == 200
     assert not caplog.records
     assert capfd.readouterr().err == ""

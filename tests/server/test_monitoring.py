@@ -32,10 +32,10 @@ def _fresh_status(monkeypatch):
 
 def metrics(client, **headers) -> dict[tuple, float]:
     """The samples by name and label values, sorted by label name."""
-    answer = client.get("/metrics", headers=headers)
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/plain")
-    families = text_string_to_metric_families(answer.text)
+    response = client.get("/metrics", headers=headers)
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain")
+    families = text_string_to_metric_families(response.text)
     return {
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
         for family in families
@@ -45,24 +45,24 @@ def metrics(client, **headers) -> dict[tuple, float]:
 
 class TestHealth:
     def test_a_healthy_server_is_ok(self, client):
-        answer = client.get("/healthz")
-        assert (answer.status_code, answer.json()) == (200, {"status": "ok", "reasons": []})
+        response = client.get("/healthz")
+        assert (response.status_code, response.json()) == (200, {"status": "ok", "reasons": []})
 
     def test_the_health_check_needs_no_token_and_reveals_nothing(self, moving, tmp_path):
         with TestClient(app_of(moving, token=TOKEN)) as client:
             assert client.get("/healthz").status_code == 200
             moving.path.rename(tmp_path / "away")
-            answer = client.get("/healthz")
-        assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
-        assert "1 of 1" in answer.json()["reasons"][0]
-        assert "moving" not in answer.text
+            response = client.get("/healthz")
+        assert (response.status_code, response.json()["status"]) == (503, "unavailable")
+        assert "1 of 1" in response.json()["reasons"][0]
+        assert "moving" not in response.text
 
     def test_a_missing_library_of_two_degrades_the_server(self, library, moving, tmp_path):
         with TestClient(app_of(library, moving)) as client:
             away = moving.path.rename(tmp_path / "away")
-            answer = client.get("/healthz")
-            assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
-            assert "1 of 2" in answer.json()["reasons"][0]
+            response = client.get("/healthz")
+            assert (response.status_code, response.json()["status"]) == (200, "degraded")
+            assert "1 of 2" in response.json()["reasons"][0]
             away.rename(moving.path)
             assert client.get("/healthz").json()["status"] == "ok"
 
@@ -153,12 +153,12 @@ class TestAccessLog:
             yield lambda: [record.getMessage() for record in caplog.records if record.name == "vop.server.access"]
 
     def test_each_request_has_a_line(self, client, lines):
-        answer = search(client, "a dog")
+        response = search(client, "a dog")
         client.get("/nowhere")
         first, second = lines()
         found = re.fullmatch(r"testclient GET (\S+) (\d+) (\d+) \d+\.\d", first)
         assert found[1] == "/api/views/demo/search?q=a+dog"
-        assert (int(found[2]), int(found[3])) == (200, len(answer.content))
+        assert (int(found[2]), int(found[3])) == (200, len(response.content))
         assert second.startswith("testclient GET /nowhere 404 ")
 
     def test_lines_omit_the_token_and_cannot_be_forged(self, library, lines):
@@ -182,12 +182,12 @@ def test_failed_requests_are_counted_and_logged(library, caplog, monkeypatch):
         app = app_of(library, metrics=True)
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
-            answer = await client.get("/api/views/demo/search", params={"q": "dog"})
+            response = await client.get("/api/views/demo/search", params={"q": "dog"})
         text = app.state.services.metrics.text().decode()
         app.state.services.close()
-        return answer, text
+        return response, text
 
-    answer, text = asyncio.run(ask())
-    assert answer.status_code == 500
+    response, text = asyncio.run(ask())
+    assert response.status_code == 500
     assert "ZeroDivisionError" in caplog.text
     assert 'vop_http_requests_total{method="GET",route="/api/views/{view}/search",status="500"} 1.0' in text

@@ -21,10 +21,10 @@ def test_the_page_has_no_inline_code_and_no_other_hosts():
 
 
 def test_the_page_is_served(client):
-    answer = client.get("/")
-    assert answer.status_code == 200
-    assert "text/html" in answer.headers["content-type"]
-    assert client.get("/page/index.html").content == answer.content
+    response = client.get("/")
+    assert response.status_code == 200
+    assert "text/html" in response.headers["content-type"]
+    assert client.get("/page/index.html").content == response.content
 
 
 @pytest.mark.parametrize("path", ["/page/..%2fapp.py", "/page/%2e%2e/app.py", "/page//etc/passwd"])

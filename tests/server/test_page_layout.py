@@ -21,7 +21,7 @@ def test_loading_causes_no_layout_shift(tab, served):
         new PerformanceObserver(list => { for (const each of list.getEntries()) window.shifts += each.value })
         .observe({type: "layout-shift", buffered: true})"""
     )
-    tab.route(re.compile("/strip.jpg"), lambda route: (tab.wait_for_timeout(60), route.continue_()))  # strips come late
+    tab.route(re.compile("/strip.jpg"), lambda route: (tab.wait_for_timeout(60), route.continue_()))  # late strips
     tab.goto(f"/?q={QUERY}")
     expect_names(tab, found(served))
     tab.wait_for_function(

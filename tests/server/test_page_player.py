@@ -16,7 +16,7 @@ def test_hover_plays_the_moment_muted_and_in_a_loop(tab, served):
     long = next(result for result in found(served) if result["duration_seconds"] > 20)
     inside = {"start_seconds": 4.0, "end_seconds": 6.0, "media_start_seconds": 4.0}
     change_responses(
-        tab, r"/search\?", lambda answer, _: {**answer, "results": [answer["results"][0], {**long, **inside}]}
+        tab, r"/search\?", lambda response, _: {**response, "results": [response["results"][0], {**long, **inside}]}
     )
     tab.goto(f"/?q={QUERY}")
     film(tab, 1).hover()
@@ -46,8 +46,8 @@ def test_click_plays_from_the_start_and_seeks_anywhere(tab, served):
     results = found(served)
     late = next(n for n, result in enumerate(results) if result["media_start_seconds"] > 0)
     tab.goto(f"/?q={QUERY}")
-    answers = []
-    tab.on("response", lambda answer: answers.append(answer) if "/videos/" in answer.url else None)
+    responses = []
+    tab.on("response", lambda response: responses.append(response) if "/videos/" in response.url else None)
     film(tab, late).click()
     expect(tab.locator("#player-name")).to_have_text(results[late]["name"])
     player = tab.locator("#player video")
@@ -60,8 +60,8 @@ def test_click_plays_from_the_start_and_seeks_anywhere(tab, served):
     tab.get_by_label("Seek in the whole video").fill("0.5")
     sought = "({seeking, currentTime}) => !seeking && currentTime < 2"
     tab.wait_for_function(f"() => ({sought})(document.querySelector('#player video'))")
-    assert {answer.status for answer in answers} == {206}
-    assert all("range" in answer.request.headers for answer in answers)
+    assert {response.status for response in responses} == {206}
+    assert all("range" in response.request.headers for response in responses)
     tab.get_by_role("button", name="Close").click()
     expect(tab.locator("#player")).to_be_hidden()
     expect(tab.locator("#player video[src]")).to_have_count(0)
@@ -76,9 +76,11 @@ def test_an_unplayable_file_is_played_in_clips(tab, served):
     film(tab, number).click()
     tab.wait_for_function("() => document.querySelector('#player video').currentTime > 0")
     elsewhere = 1 if results[number]["start_seconds"] > 4 else 9
-    with tab.expect_response(lambda answer: f"/moment.mp4?start_seconds={elsewhere}&" in answer.url) as answer:
+    with tab.expect_response(
+        lambda response: f"/moment.mp4?start_seconds={elsewhere}&" in response.url
+    ) as response_info:
         tab.get_by_label("Seek in the whole video").fill(str(elsewhere))
-    assert answer.value.ok
+    assert response_info.value.ok
     tab.wait_for_function("() => document.querySelector('#player video').currentTime > 0")
     assert elsewhere <= float(tab.get_by_label("Seek in the whole video").input_value()) < elsewhere + 2
 
@@ -114,7 +116,7 @@ def test_an_error_is_not_shown_for_the_next_moment(tab, served):
         tab.wait_for_timeout(20)
     tab.get_by_role("button", name="Next").click()
     tab.wait_for_function("() => document.querySelector('#player video').currentTime > 0")
-    with tab.expect_response(lambda answer: answer.status == 404):
+    with tab.expect_response(lambda response: response.status == 404):
         held[0].fulfill(status=404, json={"detail": "the first was deleted"})
     tab.wait_for_timeout(300)
     assert tab.locator("#player").get_by_role("alert").count() == 0  # once: playing on would hide it

@@ -79,14 +79,14 @@ def small_proxy(upstream: str, folder: Path, *, stripped: bool):
             length = int(self.headers.get("Content-Length", 0))
             body = self.rfile.read(length) if length else None
             request = urllib.request.Request(upstream + (path or "/"), body, dict(self.headers), method=self.command)
-            answer = opener.open(request)
-            self.send_response(answer.status)
-            for name, value in answer.headers.items():
+            response = opener.open(request)
+            self.send_response(response.status)
+            for name, value in response.headers.items():
                 if name.lower() not in ("connection", "date"):
                     self.send_header(name, value)
             self.send_header("Connection", "close")
             self.end_headers()
-            shutil.copyfileobj(answer, self.wfile)
+            shutil.copyfileobj(response, self.wfile)
 
         do_POST = do_HEAD = do_GET
 

@@ -81,9 +81,9 @@ def test_sentences_have_weights(tab, served):
 
 
 def test_weights_in_the_url_are_limited_and_shown(tab):
-    with tab.expect_response(lambda answer: "/search?" in answer.url) as answer:
+    with tab.expect_response(lambda response: "/search?" in response.url) as response_info:
         tab.goto("/?q=a+ball&q=rolls+to+the+right&w=7&w=-0.4567")
-    assert parse_qs(urlsplit(answer.value.url).query)["w"] == ["2", "-0.5"]
+    assert parse_qs(urlsplit(response_info.value.url).query)["w"] == ["2", "-0.5"]
     expect(tab.get_by_label("Weight of sentence 1")).to_have_value("2")
     expect(tab.get_by_label("Weight of sentence 2")).to_have_value("-0.5")
 
@@ -106,10 +106,10 @@ def test_more_like_this_shows_similar_moments(tab, served):
 
 
 def test_more_moments_are_added_below(tab):
-    def many(answer: dict, url: str) -> dict:
-        first, k = answer["results"][0], int(parse_qs(urlsplit(url).query)["k"][0])
+    def many(response: dict, url: str) -> dict:
+        first, k = response["results"][0], int(parse_qs(urlsplit(url).query)["k"][0])
         copies = [{**first, "segment": f"s{n}", "video": f"v{n}", "name": f"{n}.mp4"} for n in range(min(k, 30))]
-        return {**answer, "results": copies}
+        return {**response, "results": copies}
 
     change_responses(tab, r"/search\?", many)
     tab.goto(f"/?q={QUERY}")
@@ -125,6 +125,6 @@ def test_more_moments_are_added_below(tab):
 
 def test_notes_are_shown(tab):
     note = "only the first 77 tokens of <b>a very long sentence</b> were read"
-    change_responses(tab, r"/search\?", lambda answer, _: {**answer, "notes": [note]})
+    change_responses(tab, r"/search\?", lambda response, _: {**response, "notes": [note]})
     tab.goto(f"/?q={QUERY}")
     expect(tab.locator("#notes li")).to_have_text([note])

@@ -26,7 +26,7 @@ def test_a_dropped_picture_starts_a_search(tab):
     )
     tab.dispatch_event("main", "dragenter", {"dataTransfer": data})
     expect(tab.get_by_text("Drop a video or a picture here to search with it")).to_be_visible()
-    with tab.expect_response(lambda answer: "/search/file" in answer.url) as answer:
+    with tab.expect_response(lambda response: "/search/file" in response.url) as response_info:
         untouched = tab.evaluate(
             """data => ["dragover", "drop"].map(kind => document.body.dispatchEvent(
             new DragEvent(kind, {dataTransfer: data, bubbles: true, cancelable: true})))""",
@@ -34,8 +34,8 @@ def test_a_dropped_picture_starts_a_search(tab):
         )
     assert untouched == [False, False]  # otherwise the browser would open the file
     expect(tab.get_by_text("Drop a video or a picture here to search with it")).to_be_hidden()
-    assert answer.value.request.method == "POST"
-    expect_names(tab, answer.value.json()["results"])
+    assert response_info.value.request.method == "POST"
+    expect_names(tab, response_info.value.json()["results"])
     expect(tab.locator("#subject")).to_have_text("red.png")
     tab.wait_for_function("() => document.querySelector('#subject img').naturalWidth === 80")
     tab.get_by_role("button", name="Remove red.png").click()
@@ -91,7 +91,7 @@ def test_a_file_that_is_too_large_is_not_sent(tab):
 
 def test_a_file_that_is_not_a_video_is_refused(tab):
     tab.goto("/")
-    with tab.expect_response(lambda answer: "/search/file" in answer.url) as answer:
+    with tab.expect_response(lambda response: "/search/file" in response.url) as response_info:
         tab.set_input_files("#file", {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no video"})
-    expect(tab.get_by_role("alert")).to_contain_text(answer.value.json()["detail"])
+    expect(tab.get_by_role("alert")).to_contain_text(response_info.value.json()["detail"])
     assert tab.problems.pop().startswith("Failed to load resource")

@@ -63,11 +63,11 @@ def test_more_like_this_searches_the_library_of_the_moment(tab, served):
             card = tab.locator(f".column:nth-child({column}) .card").first
             if in_player:
                 card.locator(".film").click()
-            with tab.expect_response(lambda answer: "/like/" in answer.url) as answer:
+            with tab.expect_response(lambda response: "/like/" in response.url) as response_info:
                 (tab.locator("#player") if in_player else card).get_by_role("button", name="More like this").click()
-            assert f"/api/views/{view}/like/" in answer.value.url
+            assert f"/api/views/{view}/like/" in response_info.value.url
             expect(tab.locator(".column")).to_have_count(1)
-            expect_names(tab, answer.value.json()["results"])
+            expect_names(tab, response_info.value.json()["results"])
             assert query_of(tab)["view"] == [view]
             assert "compare" not in query_of(tab)
 
@@ -106,8 +106,8 @@ def test_a_view_added_later_appears(tab, served):
 def test_comparing_marks_results_of_one_view(tab, served):
     gone = found(served, view=1)[0]["video"]
 
-    def without(answer: dict, _) -> dict:
-        return {**answer, "results": [result for result in answer["results"] if result["video"] != gone]}
+    def without(response: dict, _) -> dict:
+        return {**response, "results": [result for result in response["results"] if result["video"] != gone]}
 
     change_responses(tab, f"/api/views/{views(served)[0]['id']}/search", without)
     tab.goto(f"/?q={QUERY}&compare={views(served)[1]['id']}")

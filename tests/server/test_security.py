@@ -29,13 +29,13 @@ def _short_waits(monkeypatch):
 
 
 def client(*, token=None, root_path="", address="testclient") -> TestClient:
-    async def answer(request):
+    async def respond(request):
         return PlainTextResponse(f"{request.method} {request.url.path}")
 
     async def fail(request):
         raise RuntimeError("secret")
 
-    everywhere = Route("/{path:path}", answer, methods=["GET", "POST"])
+    everywhere = Route("/{path:path}", respond, methods=["GET", "POST"])
     guard = Middleware(SecurityMiddleware, hosts=AllowedHosts("testserver"), token=token, root_path=root_path)
     app = Starlette(routes=[Route("/fail", fail), everywhere], middleware=[guard])
     return TestClient(app, follow_redirects=False, client=(address, 1234))
@@ -60,10 +60,10 @@ class TestHosts:
         ],
     )
     def test_other_names_are_refused(self, name):
-        answer = client().get("/api/state", headers={"host": name})
-        assert answer.status_code == 400
-        assert repr(name) in answer.json()["detail"]
-        assert "--token" in answer.json()["detail"]
+        response = client().get("/api/state", headers={"host": name})
+        assert response.status_code == 400
+        assert repr(name) in response.json()["detail"]
+        assert "--token" in response.json()["detail"]
 
     def test_the_servers_address_is_allowed(self):
         hosts = AllowedHosts("192.168.0.7")
@@ -84,10 +84,10 @@ class TestToken:
     def test_every_path_needs_the_token(self):
         guarded = client(token=TOKEN)
         for path in ("/", "/page/app.js", "/api/state", "/api/libraries/x/videos/y", "/nowhere"):
-            answer = guarded.get(path)
-            assert answer.status_code == 401
-            assert "needs a token" in answer.json()["detail"]
-            assert answer.headers["www-authenticate"] == "Bearer"
+            response = guarded.get(path)
+            assert response.status_code == 401
+            assert "needs a token" in response.json()["detail"]
+            assert response.headers["www-authenticate"] == "Bearer"
 
     @pytest.mark.parametrize("given", ["", "x", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "ü" * 21])
     def test_wrong_tokens_are_refused(self, given):
@@ -105,10 +105,10 @@ class TestToken:
 
     def test_browsers_get_a_cookie_and_a_url_without_the_token(self):
         guarded = client(token=TOKEN)
-        answer = guarded.get("/", params={"token": TOKEN, "q": "a dog & a cat"})
-        assert (answer.status_code, answer.headers["location"]) == (303, "/?q=a+dog+%26+a+cat")
+        response = guarded.get("/", params={"token": TOKEN, "q": "a dog & a cat"})
+        assert (response.status_code, response.headers["location"]) == (303, "/?q=a+dog+%26+a+cat")
         assert guarded.get("/", params={"token": TOKEN}).headers["location"] == "/"
-        cookie = answer.headers["set-cookie"]
+        cookie = response.headers["set-cookie"]
         assert "HttpOnly" in cookie
         assert "SameSite=lax" in cookie  # browsers also send it for links in mails
         assert "Secure" not in cookie
@@ -139,11 +139,11 @@ class TestForm:
 
     def test_browsers_get_the_form_and_programs_get_json(self):
         guarded = client(token=TOKEN)
-        answer = guarded.get("/", params={"q": 'a "dog"'}, headers=self.HTML)
-        assert (answer.status_code, answer.headers["content-type"]) == (401, "text/html; charset=utf-8")
-        assert '<form method="post" action="/?q=a+%22dog%22">' in answer.text
-        assert "token is wrong" not in answer.text
-        assert answer.headers["referrer-policy"] == "same-origin"
+        response = guarded.get("/", params={"q": 'a "dog"'}, headers=self.HTML)
+        assert (response.status_code, response.headers["content-type"]) == (401, "text/html; charset=utf-8")
+        assert '<form method="post" action="/?q=a+%22dog%22">' in response.text
+        assert "token is wrong" not in response.text
+        assert response.headers["referrer-policy"] == "same-origin"
         assert guarded.get("/").json()["detail"]
         for path in ("/api/state", "/page/app.js"):
             assert guarded.get(path, headers=self.HTML).json()["detail"]
@@ -165,9 +165,9 @@ class TestForm:
     def test_typing_the_token_opens_the_page(self):
         guarded = client(token=TOKEN)
         headers = {**self.HTML, "origin": "http://testserver"}
-        answer = guarded.post("/?q=dog&token=x", data={"token": f" {TOKEN} "}, headers=headers)
-        assert (answer.status_code, answer.headers["location"]) == (303, "/?q=dog")
-        assert "HttpOnly" in answer.headers["set-cookie"]
+        response = guarded.post("/?q=dog&token=x", data={"token": f" {TOKEN} "}, headers=headers)
+        assert (response.status_code, response.headers["location"]) == (303, "/?q=dog")
+        assert "HttpOnly" in response.headers["set-cookie"]
         assert guarded.get("/api/state").status_code == 200
         again = guarded.post("/", data={"token": TOKEN}, headers=headers)  # from another tab
         assert again.status_code == 303
@@ -177,20 +177,20 @@ class TestForm:
     )
     def test_a_wrong_token_shows_the_form_again(self, body):
         headers = {**self.HTML, "content-type": "application/x-www-form-urlencoded"}
-        answer = client(token=TOKEN).post("/", content=body, headers=headers)
-        assert answer.status_code == 401
-        assert "The token is wrong." in answer.text
-        assert "set-cookie" not in answer.headers
+        response = client(token=TOKEN).post("/", content=body, headers=headers)
+        assert response.status_code == 401
+        assert "The token is wrong." in response.text
+        assert "set-cookie" not in response.headers
 
     def test_a_wrong_token_is_removed_from_the_url(self):
         guarded = client(token=TOKEN)
-        answer = guarded.get("/?q=dog&token=wrong-wrong-wrong", headers=self.HTML)
-        assert (answer.status_code, answer.headers["location"]) == (303, "/?q=dog&token=")
+        response = guarded.get("/?q=dog&token=wrong-wrong-wrong", headers=self.HTML)
+        assert (response.status_code, response.headers["location"]) == (303, "/?q=dog&token=")
         assert "The token is wrong." in guarded.get("/?q=dog&token=", headers=self.HTML).text
 
     def test_other_sites_cannot_send_the_form(self):
-        answer = client(token=TOKEN).post("/", data={"token": TOKEN}, headers={"origin": "http://evil.example"})
-        assert answer.status_code == 403
+        response = client(token=TOKEN).post("/", data={"token": TOKEN}, headers={"origin": "http://evil.example"})
+        assert response.status_code == 403
 
 
 class TestTokenThrottle:
@@ -234,9 +234,9 @@ class TestRootPath:
     @pytest.mark.parametrize("prefix", ["", "/videos"])
     def test_a_proxy_may_remove_or_keep_the_path(self, prefix):
         guarded = client(token=TOKEN, root_path="/videos")
-        answer = guarded.get(f"{prefix}/", params={"token": TOKEN, "q": "dog"})
-        assert (answer.status_code, answer.headers["location"]) == (303, "/videos/?q=dog")
-        assert "Path=/videos;" in answer.headers["set-cookie"]
+        response = guarded.get(f"{prefix}/", params={"token": TOKEN, "q": "dog"})
+        assert (response.status_code, response.headers["location"]) == (303, "/videos/?q=dog")
+        assert "Path=/videos;" in response.headers["set-cookie"]
         guarded.headers["authorization"] = f"Bearer {TOKEN}"
         assert guarded.get(f"{prefix}/api/state").text == "GET /videos/api/state"
         foreign = {"sec-fetch-site": "cross-site"}
@@ -245,8 +245,8 @@ class TestRootPath:
 
     @pytest.mark.parametrize("token", [None, TOKEN])
     def test_the_page_redirects_to_a_slash(self, token):
-        answer = client(token=token, root_path="/videos").get("/videos?q=a%20dog")
-        assert (answer.status_code, answer.headers["location"]) == (308, "/videos/?q=a%20dog")
+        response = client(token=token, root_path="/videos").get("/videos?q=a%20dog")
+        assert (response.status_code, response.headers["location"]) == (308, "/videos/?q=a%20dog")
 
     def test_the_form_posts_to_the_root_path(self):
         text = client(token=TOKEN, root_path="/videos").get("/", headers=TestForm.HTML).text
@@ -271,9 +271,9 @@ class TestOrigin:
         ["http://evil.example", "null", "http://testserver:81", "http://testserver.evil.example", "", "http://["],
     )
     def test_other_sites_cannot_post(self, origin):
-        answer = client().post("/api/views/demo/search/file", headers={"origin": origin})
-        assert answer.status_code == 403
-        assert "may not send" in answer.json()["detail"]
+        response = client().post("/api/views/demo/search/file", headers={"origin": origin})
+        assert response.status_code == 403
+        assert "may not send" in response.json()["detail"]
 
     def test_the_page_and_programs_can_post(self):
         assert client().post("/", headers={"origin": "http://testserver"}).status_code == 200
@@ -285,27 +285,27 @@ class TestOrigin:
         guarded = client(token=token)
         guarded.headers["authorization"] = f"Bearer {TOKEN}"
         for method in ("GET", "HEAD", "POST"):
-            answer = guarded.request(method, "/api/state", headers={"sec-fetch-site": "cross-site"})
-            assert answer.status_code == 403
+            response = guarded.request(method, "/api/state", headers={"sec-fetch-site": "cross-site"})
+            assert response.status_code == 403
         assert guarded.get("/?q=dog", headers={"sec-fetch-site": "cross-site"}).status_code == 200
         for site in ("same-origin", "same-site", "none"):
             assert guarded.get("/api/state", headers={"sec-fetch-site": site}).status_code == 200
 
     def test_other_sites_cannot_read(self):
-        answer = client().get("/", headers={"origin": "http://evil.example"})
-        assert not [name for name in answer.headers if name.startswith("access-control")]
-        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+        response = client().get("/", headers={"origin": "http://evil.example"})
+        assert not [name for name in response.headers if name.startswith("access-control")]
+        assert response.headers["cross-origin-resource-policy"] == "same-origin"
 
 
 @pytest.mark.parametrize("path", ["/", "/fail"])
 def test_every_response_has_the_security_headers(path):
-    answer = client().get(path)
-    policy = answer.headers["content-security-policy"]
+    response = client().get(path)
+    policy = response.headers["content-security-policy"]
     for part in ("default-src 'self'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'"):
         assert part in policy
     assert "unsafe" not in policy
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["referrer-policy"] == "no-referrer"
     refused = client(token=TOKEN).get("/")
     assert refused.headers["content-security-policy"] == policy
 
