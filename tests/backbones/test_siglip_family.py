@@ -7,6 +7,7 @@ import re
 import shutil
 import string
 import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -183,10 +184,12 @@ def test_without_a_vocabulary_there_is_no_tokenizer(copy):
     assert find_backbone(str(copy)).tokenizer() is None
 
 
-def test_a_sentencepiece_model_needs_its_library(copy, monkeypatch):
+@pytest.mark.parametrize("missing", ["sentencepiece", "google.protobuf"])
+def test_a_sentencepiece_model_needs_an_extra(copy, monkeypatch, missing):
     (copy / "tokenizer.json").rename(copy / "spiece.model")
-    monkeypatch.setitem(sys.modules, "sentencepiece", None)
-    with pytest.raises(VopError, match="spiece.model.*pip install sentencepiece"):
+    monkeypatch.setitem(sys.modules, "sentencepiece", ModuleType("sentencepiece"))
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(VopError, match=r"spiece\.model.*vop\[sentencepiece\]"):
         find_backbone(str(copy)).tokenizer()
 
 
