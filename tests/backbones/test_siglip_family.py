@@ -294,5 +294,5 @@ class TestRefusals:
         other = make_siglip_folder(tmp_path / "other", version=2)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copyfile(other / name, copy / name)
-        with pytest.raises(VopError, match="ids up to 376, the token embedding up to 120"):
+        with pytest.raises(VopError, match=r"ids up to \d+, the token embedding up to \d+"):
             find_backbone(str(copy)).tokenizer()
