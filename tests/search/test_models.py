@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import vop
+from tiny_backbones import make_siglip_folder
 from tiny_clip import make_clip_folder
 from vop.backbones import find_backbone
 from vop.errors import UsageError, VopError
@@ -145,6 +146,13 @@ def test_a_model_that_differs_from_the_librarys_is_refused(runs, tmp_path):
     with pytest.raises(VopError, match=".*".join(map(re.escape, parts))):
         open_models(manifest, folder=tmp_path / "library", name=str(runs["vop-f+p"]))
     check_same(vop.load(runs["vop"]), wanted, source="anywhere", folder=tmp_path)
+
+
+def test_a_model_of_another_width_is_refused(runs, tmp_path):
+    about, other = a_manifest(runs, ["zero-shot"]), make_siglip_folder(tmp_path / "siglip")
+    assert (about.models[0].embed_dim, vop.load(other).backbone.sizes.embed_dim) == (16, 48)
+    with pytest.raises(VopError, match="embeddings of two models cannot be compared"):
+        open_models(about, folder=tmp_path / "library", name=str(other))
 
 
 def test_describe_returns_name_method_and_precision(runs, monkeypatch):
