@@ -38,6 +38,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 # Commands that cannot be run here, by what is in them. `test_docs.py` parses them and checks their arguments.
 NOT_RUN = {
     r"^(compare|ablate) ": "hours of training; tests/experiments runs small ones",
+    r"^backbones .*--measure": "minutes for towers of real size; tests/cli/test_backbones.py measures tiny ones",
     r"^serve ": "serves until it is stopped; tests/cli/test_serve.py",
     r"emoji-motion": "renders thousands of videos; tests/world renders a few",
     r"\b(msrvtt|msvd|didemo|activitynet|lsmdc|vatex)": "the benchmark's files are not here; tests/data has small ones",

@@ -31,7 +31,7 @@ FOR_DEVELOPERS = {"bench", "dev", "docs", "test"}
 APART = {"open-clip"}
 # Libraries that another library of ours imports.
 BY_HAND = {"decord", "open_clip", "timm", "torchcodec"}  # what tests and benchmarks compare with, if it is there
-NOT_IMPORTED = {"jinja2", "tensorboard"}
+NOT_IMPORTED = {"jinja2", "protobuf", "sentencepiece", "tensorboard"}
 
 
 def distributions(requirements: list[str]) -> set[str]:

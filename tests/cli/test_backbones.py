@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
+from tiny_backbones import make_x_clip_folder
 from vop.backbones.known import KNOWN
 from vop.utils import registry
 
@@ -96,3 +97,36 @@ def test_a_family_of_a_broken_package_is_skipped(vop, monkeypatch):
     assert status == 0
     assert "broken" not in {family["name"] for family in json.loads(out)["families"]}
     assert "no_such_package" in err
+
+
+def test_speeds_in_json(vop, tiny_folder):
+    options = ["--device", "cpu", "--precision", "fp32", "--num-frames", "2", "--threads", "1"]
+    status, out, _ = vop("backbones", "--measure", tiny_folder, "mini", *options, "--json")
+    document = json.loads(out)
+    assert status == 0
+    assert (document["device"], document["precision"], document["threads"]) == ("cpu", "fp32", 1)
+    assert (document["weights"], [one["name"] for one in document["backbones"]]) == (
+        "random",
+        [str(tiny_folder), "mini"],
+    )
+    for one in document["backbones"]:
+        assert (one["num_frames"], one["problem"]) == (2, None)
+        assert min(one["videos_per_second"], one["texts_per_second"], one["query_milliseconds"]) > 0
+
+
+def test_speeds_as_a_table(vop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a short name stands on one line
+    make_x_clip_folder(tmp_path / "x-clip")
+    status, out, err = vop("backbones", "--measure", "x-clip", "--num-frames", "5")
+    (row,) = [line for line in out.splitlines() if "x-clip" in line and "│" in line]
+    assert status == 0
+    assert row.count("–") == 4
+    assert "num_frames is 5" in out
+    assert "Random weights" in out
+    assert "measuring: 1/1" in err
+
+
+def test_an_unknown_name_is_not_measured(vop):
+    status, out, err = vop("backbones", "--measure", "ViT-B/33")
+    assert (status, out) == (2, "")
+    assert "ViT-B/32" in err

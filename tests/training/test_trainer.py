@@ -240,6 +240,43 @@ def test_a_loss_that_is_not_finite_stops_with_the_best_kept(tiny, tmp_path):
     assert all(torch.equal(tensor, job.best[name]) for name, tensor in weights(tmp_path).items())
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.05 GB)"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+@pytest.mark.parametrize("step", [0, 4])
+def test_out_of_memory_in_a_step_names_the_batch(tiny, tmp_path, error, step):
+    """The batch is part of the loss: no smaller one is tried."""
+    job = trainer(tiny, tmp_path)
+    sizes, original = [], job.criterion
+
+    def full(texts, *args, **kwargs):
+        sizes.append(len(texts))
+        if job.state.step == step:
+            raise error
+        return original(texts, *args, **kwargs)
+
+    job.criterion = full
+    kept = "the weights of epoch 1" if step else "no weights yet"
+    what = rf"batch_size 6 \(6 videos x 4 frames x 5 tokens .*float32\) at step {step + 1} of 9.*{kept}"
+    with pytest.raises(VopError, match=rf"{what}.*--batch-size.*--num-frames.*bf16") as caught:
+        job.fit()
+    assert sizes == [6] * (step + 1)
+    assert caught.value.__cause__ is caught.value.__context__ is None  # whose traceback would keep tensors alive
+    assert (tmp_path / "model.safetensors").exists() == bool(step)
+
+
+def test_other_errors_of_a_step_keep_their_traceback(tiny, tmp_path):
+    job = trainer(tiny, tmp_path)
+    job.criterion = lambda *_: torch.ones(2, 3) @ torch.ones(2)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        job.fit()
+
+
 @pytest.mark.parametrize("validation", [True, False])
 @pytest.mark.parametrize("step", [4, 5])  # the second epoch's middle and end
 def test_a_gradient_that_is_not_finite_stops_before_it_is_applied(tiny, tmp_path, validation, step):
