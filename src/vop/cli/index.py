@@ -61,6 +61,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="Keep decoded frames, so that `vop library reembed` does not decode again. Only when creating a library.",
     )
+    parser.add_argument(
+        "--refine",
+        action="store_true",
+        help="Keep the embeddings of frames, so that a search tells more exactly where a moment begins and ends. "
+        "Only when creating a library.",
+    )
     parser.add_argument("--metadata", metavar="FILE", type=Path, help="CSV file with columns to filter by.")
     parser.add_argument(
         "--exclude",
@@ -163,6 +169,7 @@ def _index(arguments: argparse.Namespace, *, yes: bool) -> IndexReport:
             segmentation=segmentation_of(arguments),
             num_frames=arguments.num_frames,
             keep_frames=arguments.keep_frames,
+            refine=arguments.refine,
             exclude=arguments.exclude,
             live_photos=arguments.live_photos,
             metadata=arguments.metadata,

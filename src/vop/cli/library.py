@@ -109,7 +109,7 @@ def _info(arguments: argparse.Namespace) -> None:
             "exclude": list(manifest.exclude),
             "live_photos": manifest.live_photos,
             "removed": len(restorable),
-            "models": [asdict(model) for model in manifest.models],
+            "models": [model.to_dict() for model in manifest.models],
         }
         print_json(document)
         return

@@ -169,6 +169,11 @@ class TextVideoModel(nn.Module):
         """Whether the head scores a text and a video together, so that a video has no embedding of its own."""
         return self.head.pairwise
 
+    @property
+    def averages_frames(self) -> bool:
+        """Whether a video's embedding is the mean of its frames' embeddings, so that `encode_segments` works."""
+        return self.head_name == heads.MEAN and not self.method.pools_itself
+
     def made_with(self) -> dict[str, str]:
         """Return the precision of the model, and the versions of the libraries."""
         return made_with(self.clip.dtype)
@@ -332,6 +337,41 @@ class TextVideoModel(nn.Module):
             UsageError: the dtype or the shape is not allowed.
         """
         self.check_independent()
+        frames = self._checked(frames)
+        parts = [self._encode(self._resized(batch)) for batch in frames.split(batch_size)]
+        return torch.cat(parts) if len(frames) else self._nothing()
+
+    @torch.no_grad()
+    def encode_segments(self, frames: Tensor | np.ndarray[Any, Any]) -> tuple[Tensor, Tensor]:
+        """Encode frames of segments like `encode_frames`, in one batch, and return the embeddings of frames, too.
+
+        Returns:
+            The embeddings of `encode_frames` (n, e), and those of the frames (n, f, e), in units of which the mean over
+            a segment has the direction of its embedding. Float32 on the CPU.
+
+        Raises:
+            UsageError: the model does not average its frames, or the dtype or the shape is not allowed.
+        """
+        if not self.averages_frames:
+            raise UsageError(
+                f"{self.method_name} with the head {self.head_name} does not average the embeddings of frames, so they "
+                "cannot be compared with a sentence: use encode_frames"
+            )
+
+        def encode(batch: Tensor) -> Tensor:
+            features = self.frame_features(self.normalise(batch))
+            pooled = F.normalize(self.method.pool(features), dim=-1)
+            return torch.cat([pooled[:, None], F.normalize(features, dim=-1)], dim=1)
+
+        both = self._fitting_videos(encode, self._resized(self._checked(frames)))
+        return both[:, 0], both[:, 1:]
+
+    def _checked(self, frames: Tensor | np.ndarray[Any, Any]) -> Tensor:
+        """Return uint8 frames as (n, f, 3, height, width).
+
+        Raises:
+            UsageError: the dtype or the shape is not allowed.
+        """
         frames = torch.as_tensor(frames)
         if frames.dtype != torch.uint8:
             raise UsageError(
@@ -344,10 +384,7 @@ class TextVideoModel(nn.Module):
                 f"the shape of frames is {tuple(frames.shape)}; encode_frames takes (n, f, height, width, 3) or "
                 "(n, f, 3, height, width)"
             )
-        if frames.shape[2] != 3:
-            frames = frames.permute(0, 1, 4, 2, 3)
-        parts = [self._encode(self._resized(batch)) for batch in frames.split(batch_size)]
-        return torch.cat(parts) if len(frames) else self._nothing()
+        return frames if frames.shape[2] == 3 else frames.permute(0, 1, 4, 2, 3)
 
     def _resized(self, frames: Tensor) -> Tensor:
         """Resize uint8 frames (n, f, 3, h, w) to squares for the backbone, like `vop.read_frames`."""

@@ -92,6 +92,7 @@ class Library:
         segmentation: SegmentationConfig | None = None,
         num_frames: int | None = None,
         keep_frames: bool = False,
+        refine: bool = False,
         precision: str = "auto",
     ) -> Library:
         """Create an empty library.
@@ -101,6 +102,8 @@ class Library:
             segmentation: how videos are cut into segments; by default windows of 10 seconds.
             num_frames: frames of a segment; by default the model's own number.
             keep_frames: whether to keep decoded frames, so that `reembed` need not decode again.
+            refine: whether to keep the embeddings of frames, so that a search can refine the ends of moments. Models
+                that do not average frames find whole segments nevertheless.
             precision: bf16, fp32 or auto, of the embeddings.
 
         Raises:
@@ -110,7 +113,9 @@ class Library:
         check_folder(folder)
         _check_new(folder)
         opened = open_model(str(model), num_frames=num_frames, precision=precision)
-        manifest = new_manifest(opened, name=str(model), segmentation=segmentation, keep_frames=keep_frames)
+        manifest = new_manifest(
+            opened, name=str(model), segmentation=segmentation, keep_frames=keep_frames, refine=refine
+        )
         with library_lock(folder):
             _check_new(folder)  # another process may have been faster
             library = cls(Store.create(folder, manifest))
@@ -206,6 +211,7 @@ class Library:
         after: str | None = None,
         before: str | None = None,
         where: str | Sequence[str] = (),
+        refine: bool = True,
         warn: Callable[[str], None] = _log.warning,
     ) -> list[Moment]:
         """Return the best moment of each of the k videos that match a query best, best first.
@@ -222,6 +228,8 @@ class Library:
             after, before: only videos recorded on or after the first date, before the second; ISO 8601, or a month or
                 year, in local time unless a time zone is given.
             where: only videos whose metadata satisfies these conditions: `author=bob`, `stars>=4`, `title~dog`.
+            refine: whether to refine the ends of the moments by the frames, if the library keeps their embeddings.
+                Otherwise a moment is a whole segment.
             warn: called with each warning, such as that a sentence is longer than the model reads.
 
         Raises:
@@ -249,7 +257,7 @@ class Library:
             raise UsageError("start_seconds and end_seconds name a clip of a video: give a Path with them")
         vector = self._vector(query, made_by, number=model, warn=warn)
         leave_out = query.video if isinstance(query, Moment) else None
-        return self._store.search(vector, k=k, filters=filters, model=made_by, leave_out=leave_out)
+        return self._store.search(vector, k=k, filters=filters, model=made_by, leave_out=leave_out, refine=refine)
 
     def captions(
         self,

@@ -67,6 +67,7 @@ class LibraryModel:
         fingerprint: hash of everything that determines its embeddings; see `vop.search.models`.
         column: the table's column with its embeddings.
         precision: bf16 or fp32, in which the videos were embedded.
+        frame_column: the column with the embeddings of frames, if the library keeps them; left out in the file if not.
     """
 
     __pydantic_config__ = _STRICT
@@ -77,6 +78,11 @@ class LibraryModel:
     embed_dim: int
     precision: str
     column: str
+    frame_column: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entry of the manifest."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +95,8 @@ class Manifest:
         segmentation: how videos are cut into segments; `cutting` in the file.
         image_size, resize, interpolation: see `resizing`; the file leaves out what is as for CLIP.
         keep_frames: whether the library keeps the decoded frames.
+        refine: whether the library keeps the embeddings of frames, for models that average them, so that a search can
+            refine the ends of moments; left out in the file if not.
         exclude: globs of files and folders that are not indexed; see `vop.video.find`.
         live_photos: whether the movies of Live Photos are indexed.
     """
@@ -103,6 +111,7 @@ class Manifest:
     interpolation: str = BICUBIC
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     keep_frames: bool = False
+    refine: bool = False
     exclude: tuple[str, ...] = ()
     live_photos: bool = False
 
@@ -122,8 +131,11 @@ class Manifest:
 def write(manifest: Manifest, folder: Path) -> None:
     """Write `library.json` atomically."""
     content = {_ON_DISK.get(name, name): value for name, value in asdict(manifest).items()}
+    content["models"] = [model.to_dict() for model in manifest.models]
     for name in {"resize", "interpolation"} - manifest.resizing.differences().keys():
         del content[name]
+    if not manifest.refine:
+        del content["refine"]
     document = {"format": FORMAT, "vop_version": VERSION, **content}
     document["sha256"] = _checksum(document)
     with atomic_write(folder / FILE) as path:

@@ -13,8 +13,13 @@ from vop.backbones import MINI
 from vop.backbones.source import split_image_size
 from vop.errors import VopError
 from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig
+from vop.search.refining import pack
+from vop.search.schema import EMBEDDING, FRAMES
 
 if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
     from vop.models.model import TextVideoModel
 
 
@@ -38,8 +43,11 @@ def fingerprint(model: TextVideoModel) -> str:
     return digest.hexdigest()[:16]
 
 
-def describe(model: TextVideoModel, *, name: str, column: str) -> LibraryModel:
+def describe(model: TextVideoModel, *, name: str, column: str, refine: bool = False) -> LibraryModel:
     """Describe a model for a library's manifest.
+
+    Args:
+        refine: whether to keep the embeddings of frames, if the model averages them.
 
     Raises:
         UsageError: the model cannot embed a video by itself.
@@ -54,14 +62,20 @@ def describe(model: TextVideoModel, *, name: str, column: str) -> LibraryModel:
         embed_dim=model.backbone.sizes.embed_dim,
         precision="bf16" if model.clip.dtype == torch.bfloat16 else "fp32",
         column=column,
+        frame_column=column.replace(EMBEDDING, FRAMES) if refine and model.averages_frames else None,
     )
 
 
 def new_manifest(
-    model: TextVideoModel, *, name: str, segmentation: SegmentationConfig | None = None, keep_frames: bool = False
+    model: TextVideoModel,
+    *,
+    name: str,
+    segmentation: SegmentationConfig | None = None,
+    keep_frames: bool = False,
+    refine: bool = False,
 ) -> Manifest:
     """Return the manifest of a new library with one model, which `name` opens."""
-    described = describe(model, name=name, column="embedding_1")
+    described = describe(model, name=name, column="embedding_1", refine=refine)
     return Manifest(
         table=f"segments_{described.fingerprint}",
         models=(described,),
@@ -71,7 +85,27 @@ def new_manifest(
         interpolation=model.resizing.interpolation,
         segmentation=segmentation or SegmentationConfig(),
         keep_frames=keep_frames,
+        refine=refine,
     )
+
+
+def embed_columns(
+    models: Sequence[TextVideoModel], described: Sequence[LibraryModel], frames: Tensor
+) -> list[np.ndarray]:
+    """Embed frames of segments (b, f, 3, h, w) by every model, for the columns of `columns_of`."""
+    found = []
+    for model, about in zip(models, described, strict=True):
+        if about.frame_column is None:
+            found.append(model.encode_frames(frames, batch_size=len(frames)).numpy())
+        else:
+            segments, own_frames = model.encode_segments(frames)
+            found += [segments.numpy(), pack(own_frames.numpy())]
+    return found
+
+
+def columns_of(models: Iterable[LibraryModel]) -> list[str]:
+    """Return the columns of a table that these models fill."""
+    return [name for model in models for name in (model.column, model.frame_column) if name is not None]
 
 
 def absolute_name(name: str) -> str:

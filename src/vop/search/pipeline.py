@@ -33,7 +33,7 @@ class Finished(Generic[Job, Result]):
 
     Attributes:
         result: the return value of `decode`, or the exception that ended it.
-        embeddings: one float32 (segments, e) for each model, also of the segments before an exception.
+        embeddings: the results of `embed`, each (segments, …), also of the segments before an exception.
     """
 
     job: Job
@@ -50,7 +50,7 @@ class _File(Generic[Job, Result]):
     job: Job
     clips: list[ClipTimes] = field(default_factory=list)
     strips: list[bytes] = field(default_factory=list)
-    embeddings: list[list[np.ndarray]] = field(default_factory=list)  # for each segment, one for each model
+    embeddings: list[list[np.ndarray]] = field(default_factory=list)  # for each segment, the results of `embed`
     done: Done[Job, Result] | None = None
 
     @property
@@ -59,11 +59,11 @@ class _File(Generic[Job, Result]):
 
     def finish(self) -> Finished[Job, Result]:
         assert self.done is not None
-        by_model = [np.stack(vectors) for vectors in zip(*self.embeddings, strict=True)]
-        return Finished(self.job, self.done.result, self.clips, self.strips, by_model)
+        columns = [np.stack(vectors) for vectors in zip(*self.embeddings, strict=True)]
+        return Finished(self.job, self.done.result, self.clips, self.strips, columns)
 
 
-Embed = Callable[[Tensor], Sequence[Tensor]]  # (b, f, 3, h, w) to (b, e) for each model
+Embed = Callable[[Tensor], Sequence[np.ndarray]]  # frames (b, f, 3, h, w) to arrays (b, …), one for each column
 
 
 def count_workers(workers: int | None, *, batch_size: int) -> int:
@@ -149,7 +149,6 @@ class _Batch(Generic[Job, Result]):
             return
         segments, self._segments = self._segments, []
         frames = torch.from_numpy(np.stack([frames for _, frames in segments]))
-        by_model = [part.numpy() for part in self._embed(frames)]
-        for (file, _), *vectors in zip(segments, *by_model, strict=True):
+        for (file, _), *vectors in zip(segments, *self._embed(frames), strict=True):
             file.embeddings.append(vectors)
         yield from (file.finish() for file in {id(file): file for file, _ in segments}.values() if file.is_finished)

@@ -8,8 +8,8 @@ refined clip is the one that maximises
     integral of (s(t) - threshold) dt,    threshold = m + 0.4 (b - m)
 
 among the clips that overlap the segment and reach at most half of its length beyond it, on either side. A clip begins
-and ends where a frame's interval does. The segment stays as it is if b <= m, or if it is the only one of its video:
-then nothing shows which frames are not part of the moment.
+and ends where a frame's interval does, in milliseconds. The segment stays as it is if b <= m, or if it is the only one
+of its video: then nothing shows which frames are not part of the moment.
 
 `docs/evaluation.md` has the measurement from which the constants come.
 
@@ -101,7 +101,8 @@ def refined(
     begin, end = _best_run(
         (scores - threshold) * (edges[:, 1] - edges[:, 0]), first=first, last=first + len(found.frames) - 1
     )
-    return float(edges[begin, 0]), float(edges[end, 1])
+    start = round(float(edges[begin, 0]), 3)
+    return start, max(round(float(edges[end, 1]), 3), round(start + 0.001, 3))
 
 
 def _part(segment: FrameScores, start: float, end: float) -> tuple[np.ndarray, Floats]:

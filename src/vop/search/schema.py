@@ -18,6 +18,8 @@ made_with           fingerprints of the models, and the version of the decoder
 strip               thumbnail strip, JPEG
 checksum            checksum of all other columns; empty in older libraries
 embedding_N         embedding by one of the models, of unit length
+frames_N            embeddings of the video and of the segment's frames by the same model (`vop.search.refining`), if
+                    the library keeps them
 about_NAME          a column of the owner's metadata, as text
 """
 
@@ -38,6 +40,7 @@ import pyarrow as pa
 from vop.errors import VopError
 from vop.search.filters import METADATA, quoted
 from vop.search.manifest import LibraryModel
+from vop.search.refining import values_of
 from vop.video.clip import DECODER_VERSION
 
 if TYPE_CHECKING:
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
 
     from vop.search.segmentation import ClipTimes
 
-EMBEDDING = "embedding_"
+EMBEDDING, FRAMES = "embedding_", "frames_"
 CHECKSUM = "checksum"
 ADDED = ("date_source", "volume", "num_segments", CHECKSUM)  # columns that older libraries lack
 _DECODER = "decoder-"
@@ -118,7 +121,8 @@ def field_of(column: str) -> pa.Field:
 def schema(models: Sequence[LibraryModel], metadata: Sequence[str] = ()) -> pa.Schema:
     """Return the schema of a library with these models and columns of metadata."""
     vectors = {model.column: pa.list_(pa.float32(), model.embed_dim) for model in models}
-    return pa.schema(_TYPES | vectors | {METADATA + name: pa.string() for name in metadata})
+    frames = {model.frame_column: pa.binary() for model in models if model.frame_column}
+    return pa.schema(_TYPES | vectors | frames | {METADATA + name: pa.string() for name in metadata})
 
 
 def metadata_columns(table: pa.Schema) -> list[str]:
@@ -138,7 +142,7 @@ def make_rows(
     """Return the rows of one video, without checksums.
 
     Args:
-        embeddings: float32 (segments, e), by column.
+        embeddings: by column, float32 (segments, e), or for embeddings of frames packed bytes (segments, f, e + 4).
     """
     of_video = {
         "video": file.video,
@@ -164,7 +168,7 @@ def make_rows(
         "end_seconds": [end for _, end in clips],
         "strip": strips,
     }
-    columns |= {name: vectors(own) for name, own in embeddings.items()}
+    columns |= {name: column_of(own) for name, own in embeddings.items()}
     return pa.table({name: columns[name] for name in wanted.names}, schema=wanted)
 
 
@@ -177,6 +181,11 @@ def decoder_version(made_with: str) -> int:
     """Return the version of the decoder that read the frames of a row. Rows of older libraries do not name it."""
     last = made_with.rpartition(" ")[2]
     return int(last.removeprefix(_DECODER)) if last.startswith(_DECODER) else _OLDER_DECODER
+
+
+def column_of(embeddings: np.ndarray) -> pa.Array:
+    """Convert embeddings of a video's segments (n, e), or packed ones of their frames (n, f, e + 4), to a column."""
+    return pa.array(values_of(embeddings), pa.binary()) if embeddings.dtype == np.uint8 else vectors(embeddings)
 
 
 def vectors(matrix: np.ndarray) -> pa.FixedSizeListArray:

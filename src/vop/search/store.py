@@ -30,6 +30,7 @@ from vop.search import failures, manifest, vector_index
 from vop.search.failures import Failure
 from vop.search.filters import METADATA, Filters, quoted
 from vop.search.manifest import DATABASE, LibraryModel, Manifest
+from vop.search.refining import FrameScores, refined
 from vop.search.removed import Removed
 from vop.search.results import (
     LIGHT,
@@ -212,6 +213,7 @@ class Store:
         filters: Filters | None = None,
         model: int | LibraryModel = 0,
         leave_out: str | None = None,
+        refine: bool = True,
     ) -> list[Moment]:
         """Return the best moment of each of the k nearest videos, best first.
 
@@ -220,6 +222,7 @@ class Store:
             model: the library's model that made the vector, or its number. A model, unlike a number, is still found
                 after the library was re-embedded.
             leave_out: the id of a video to leave out.
+            refine: whether to refine the ends of the moments, if the library keeps the embeddings of frames.
 
         Raises:
             UsageError: k or a filter is not allowed.
@@ -228,15 +231,54 @@ class Store:
         where = filters.sql(self.columns) if filters else None
         if leave_out:
             where = " AND ".join(filter(None, [where, f"video <> {quoted(leave_out)}"]))
-        return best_of_videos(self._nearest(vector, where, self._column(model)), k)
+        own = self._own(model)
+        moments = best_of_videos(self._nearest(vector, where, own.column), k)
+        return self._refined(moments, vector, own.frame_column) if refine and own.frame_column else moments
 
-    def _column(self, model: int | LibraryModel) -> str:
-        """Return the column with the embeddings of a model."""
+    def _refined(self, moments: Sequence[Moment], vector: np.ndarray, column: str) -> list[Moment]:
+        """Return the moments with refined ends. One whose rows were removed meanwhile stays as it is."""
+        if not moments:
+            return []
+        rows = self._around([moment.segment for moment in moments], column)
+        scores = {
+            (row["video"], row["place"]): FrameScores.of(
+                row[column], vector, start=row["start_seconds"], end=row["end_seconds"]
+            )
+            for row in rows
+        }
+        places = {row["segment"]: (row["video"], row["place"]) for row in rows}
+        refined_moments = []
+        for moment in moments:
+            if moment.segment in places:
+                video, place = places[moment.segment]
+                own = scores[video, place]
+                start, end = refined(own, scores.get((video, place - 1)), scores.get((video, place + 1)))
+                moment = replace(moment, start_seconds=start, end_seconds=end)
+            refined_moments.append(moment)
+        return refined_moments
+
+    def _around(self, segments: Iterable[str], column: str) -> list[dict[str, Any]]:
+        """Return the rows of segments and of their neighbours in their videos."""
+        names = ["segment", "video", "place"]
+        own = f"segment IN ({', '.join(map(quoted, segments))})"
+        found = self.table.search().where(own).select(names).to_arrow().to_pylist()
+        near = [
+            f"(video = {quoted(row['video'])} AND place BETWEEN {row['place'] - 1} AND {row['place'] + 1})"
+            for row in found
+        ]
+        names += ["start_seconds", "end_seconds", column]
+        rows: list[dict[str, Any]] = []
+        if near:
+            rows = self.table.search().where(" OR ".join(near)).select(names).to_arrow().to_pylist()
+        return rows
+
+    def _own(self, model: int | LibraryModel) -> LibraryModel:
+        """Return the library's own description of a model."""
         if isinstance(model, int):
-            return self.models[model].column
+            return self.models[model]
         for own in self.models:
             if own.fingerprint == model.fingerprint:
-                return own.column
+                return own
         raise VopError(f"{self.path} has moved to other models since it was opened; open it again")
 
     def _nearest(self, vector: np.ndarray, where: str | None, column: str) -> NearestRows:

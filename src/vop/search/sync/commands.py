@@ -41,6 +41,7 @@ def index(
     segmentation: SegmentationConfig | None = None,
     num_frames: int | None = None,
     keep_frames: bool = False,
+    refine: bool = False,
     exclude: Sequence[str] = (),
     live_photos: bool | None = None,
     metadata: Path | None = None,
@@ -60,8 +61,9 @@ def index(
         folder: the library's folder.
         paths: files and folders. Those that do not exist are skipped with a warning.
         model: a run, a folder, a hub id or mini. An existing library keeps its model.
-        segmentation, num_frames, keep_frames, precision: for a new library. An existing one keeps its own.
+        segmentation, num_frames, keep_frames, refine, precision: for a new library. An existing one keeps its own.
         keep_frames: whether to keep the decoded frames, so that re-embedding does not decode again.
+        refine: whether to keep the embeddings of frames, so that a search can refine the ends of moments.
         exclude: globs of files and folders to exclude, in addition to the library's globs. The library keeps them; see
             `vop.video.find`.
         live_photos: whether to index the movies of Live Photos. The library keeps the choice; None does not change it.
@@ -86,7 +88,7 @@ def index(
     scanned = scan(folder, paths, exclude=exclude, live_photos=live_photos)
     for path, reason in scanned.missing.items():
         warn(f"{path!r} cannot be indexed and is skipped: {reason}")
-    wanted = _Settings(model, segmentation, num_frames, keep_frames, precision)
+    wanted = _Settings(model, segmentation, num_frames, keep_frames, refine, precision)
     new_model = None if (scanned.library / FILE).exists() else _load_model(wanted)
     with library_lock(scanned.library, waiting=waiting):
         library, models = _open(scanned.library, wanted, new_model)
@@ -276,6 +278,7 @@ class _Settings:
     segmentation: SegmentationConfig | None
     num_frames: int | None
     keep_frames: bool
+    refine: bool
     precision: str
 
 
@@ -295,7 +298,13 @@ def _open(folder: Path, wanted: _Settings, new_model: TextVideoModel | None) -> 
     """
     if new_model is not None and not (folder / FILE).exists():  # no other process created it meanwhile
         name = wanted.model or DEFAULT_HUB_ID
-        manifest = new_manifest(new_model, name=name, segmentation=wanted.segmentation, keep_frames=wanted.keep_frames)
+        manifest = new_manifest(
+            new_model,
+            name=name,
+            segmentation=wanted.segmentation,
+            keep_frames=wanted.keep_frames,
+            refine=wanted.refine,
+        )
         return Store.create(folder, manifest), [new_model]
     library = Store.open(folder)
     manifest = library.manifest
@@ -303,6 +312,7 @@ def _open(folder: Path, wanted: _Settings, new_model: TextVideoModel | None) -> 
         ("segmentation", wanted.segmentation, manifest.segmentation),
         ("num_frames", wanted.num_frames, manifest.num_frames),
         ("keep_frames", wanted.keep_frames or None, manifest.keep_frames),
+        ("refine", wanted.refine or None, manifest.refine),
     ):
         if value is not None and value != current:
             raise UsageError(f"{name} of {folder} is {current}, not {value}; to change it, index into another folder")

@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -24,6 +25,7 @@ import pyarrow as pa
 from vop.errors import VideoError
 from vop.search.failures import DUPLICATE, PARTIAL, UNREADABLE, Failure, failure
 from vop.search.filters import METADATA
+from vop.search.models import columns_of, embed_columns
 from vop.search.pipeline import Finished, run
 from vop.search.results import VideoRecord
 from vop.search.schema import check_rows, make_rows, with_column
@@ -105,7 +107,7 @@ class Ingest:
             finished_files = run(
                 _in_order(todo, workers=workers),
                 reader.read_video,
-                lambda frames: [model.encode_frames(frames, batch_size=len(frames)) for model in self.models],
+                partial(embed_columns, self.models, self.library.models),
                 workers=workers,
                 batch_size=batch_size,
                 tick=tick,
@@ -179,7 +181,7 @@ class Ingest:
             replace(decoded.file, metadata=self._metadata_of(finished.job)),
             finished.clips,
             finished.strips,
-            dict(zip((model.column for model in library.models), finished.embeddings, strict=True)),
+            dict(zip(columns_of(library.models), finished.embeddings, strict=True)),
             wanted=library.table.schema,
             models=library.models,
         )

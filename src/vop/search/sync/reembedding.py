@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,10 @@ import pyarrow as pa
 from vop.errors import FileFailure, UsageError, VideoError, VopError
 from vop.search.frames import SegmentFrames
 from vop.search.manifest import LibraryModel, Manifest
-from vop.search.models import describe, open_model
+from vop.search.models import columns_of, describe, embed_columns, open_model
 from vop.search.pipeline import Finished, count_workers, run
 from vop.search.results import VideoRecord
-from vop.search.schema import EMBEDDING, check_rows, decoder_version, made_with, vectors, with_column
+from vop.search.schema import EMBEDDING, check_rows, column_of, decoder_version, made_with, with_column
 from vop.search.segmentation import ClipTimes, DecodedSegment, read_frames_of
 from vop.search.store import Store
 from vop.search.sync.ingest import COMMIT_ROWS
@@ -107,7 +108,7 @@ def reembed(
         library = Store.open(folder)
         library.add_columns(())
         new = _open_model(library.manifest, model, num_frames, precision)
-        described = describe(new, name=model, column=_free_column(library))
+        described = describe(new, name=model, column=_free_column(library), refine=library.manifest.refine)
         staged = library.staging(_new_manifest(library, described, new, keep=keep))
         processes = stack.enter_context(DecodingProcesses())
         move = _Move(library, staged, processes)
@@ -116,7 +117,7 @@ def reembed(
         finished_videos = run(
             todo,
             move.read,
-            lambda frames: [new.encode_frames(frames, batch_size=len(frames))],
+            partial(embed_columns, [new], [described]),
             workers=workers,
             batch_size=batch_size,
         )
@@ -237,15 +238,16 @@ class _Move:
         elif isinstance(result, Exception):
             raise result
         else:
-            self._rows.append(self._with_embeddings(result, finished.embeddings[0]))
+            self._rows.append(self._with_embeddings(result, finished.embeddings))
             if sum(map(len, self._rows)) >= COMMIT_ROWS:
                 self.commit()
 
-    def _with_embeddings(self, rows: pa.Table, embeddings: np.ndarray) -> pa.Table:
-        new = self._staged.models[0].column
-        if new in rows.schema.names:
-            rows = rows.drop_columns([new])
-        rows = rows.append_column(new, vectors(embeddings)).select(self._staged.table.schema.names)
+    def _with_embeddings(self, rows: pa.Table, embeddings: Sequence[np.ndarray]) -> pa.Table:
+        for name, own in zip(columns_of(self._staged.models[:1]), embeddings, strict=True):
+            if name in rows.schema.names:
+                rows = rows.drop_columns([name])
+            rows = rows.append_column(name, column_of(own))
+        rows = rows.select(self._staged.table.schema.names)
         rows = with_column(rows, "made_at", datetime.now(UTC).isoformat(timespec="seconds"))
         # Segmentation, duration and date still come from the earlier decoder.
         version = decoder_version(rows.column("made_with")[0].as_py())
