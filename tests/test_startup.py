@@ -25,17 +25,17 @@ def run(code: str, name: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_mini():
+def test_mini_loads_without_slow_libraries():
     assert run(CODE, "mini") == ["zero-shot", "meanP"]
 
 
 @pytest.mark.parametrize(
     ("method", "head"), [("vop", "meanP"), ("vop-f+c", "meanP"), ("bias", "meanP"), ("vop-f+p", "seqTransf")]
 )
-def test_a_run(tmp_path, method, head):
+def test_runs_load_without_slow_libraries(tmp_path, method, head):
     create(method, "mini", head=head, num_frames=4).save_pretrained(tmp_path)
     assert run(CODE, str(tmp_path)) == [method, head]
 
 
-def test_a_slow_library_would_be_seen():
+def test_slow_libraries_are_noticed():
     assert "transformers" in run(f"import transformers\n{CODE}", "mini")

@@ -113,7 +113,7 @@ def test_the_wheel_has_every_file_of_the_package(wheel):
     assert kinds >= {".safetensors", ".csv", ".yaml", ".html", ".js", "py.typed", "tokenizer.json"}
 
 
-def test_nothing_but_the_package_and_its_metadata_is_installed(wheel):
+def test_only_the_package_and_its_metadata_are_installed(wheel):
     tops = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert tops == {"vop", f"vop-{VERSION}.dist-info"}
 
@@ -133,7 +133,7 @@ print(len(names), vop.__version__, vop.__file__)
     assert environment.opened() == []
 
 
-def test_a_file_of_the_checkout_would_be_noticed(environment):
+def test_files_of_the_checkout_are_noticed(environment):
     environment.run("python", "-c", "import vop.version", PYTHONPATH=str(ROOT / "src"))
     assert str(ROOT / "src" / "vop" / "__init__.py") in {
         str(Path(path).parent.parent / "__init__.py") if path.endswith(".pyc") else path

@@ -20,7 +20,7 @@ PLAN = emoji_motion.Plan(train=48, val=0, test=40, seed=7)
 
 
 @pytest.mark.slow
-def test_the_demo_does_the_whole_job(tmp_path, monkeypatch, capsys):
+def test_the_demo_trains_evaluates_and_searches(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "RECIPE", demo.Recipe(epochs=1, workers=0, validation=0.1, if_worse="tuned"))
     monkeypatch.setattr(emoji_motion, "DEMO", PLAN)
     monkeypatch.setattr(run_demo, "__kwdefaults__", run_demo.__kwdefaults__ | {"plan": PLAN})
@@ -64,7 +64,7 @@ def test_the_demo_does_the_whole_job(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", ["run", "library"])
-def test_the_demo_leaves_what_is_not_its_own(tmp_path, name):
+def test_the_demo_keeps_other_files(tmp_path, name):
     (tmp_path / name).mkdir()
     (tmp_path / name / "precious.txt").write_text("mine")
     with pytest.raises(UsageError, match="not made by a demo"):

@@ -95,7 +95,7 @@ def test_padding_does_not_change_a_text(mini, mini_tokenizer):
     torch.testing.assert_close(short, long, atol=1e-4, rtol=1e-4)
 
 
-def test_mini_was_accepted():
+def test_mini_meets_the_acceptance_criteria():
     record = json.loads((MINI / "record.json").read_text())
     assert acceptance.missed(record["acceptance"]) == {}
     assert record["acceptance"]["count"] == 500
@@ -104,13 +104,13 @@ def test_mini_was_accepted():
     assert record["command"] in readme
 
 
-def test_mini_does_what_its_record_says():
+def test_mini_matches_its_record():
     recorded = json.loads((MINI / "record.json").read_text())["acceptance_small"]
     measured = acceptance.check_folder(MINI, count=recorded["count"])
     assert measured == pytest.approx(recorded, abs=2.0)  # rounding decides single pictures elsewhere
 
 
-def test_missed_names_what_is_not_good_enough():
+def test_missed_lists_failed_criteria():
     good = dict.fromkeys(acceptance.REQUIRED, 100.0)
     assert acceptance.missed(good) == {}
     assert acceptance.missed(good | {"size_swap": 94.9}) == {"size_swap": 95.0}

@@ -26,13 +26,13 @@ NEEDED = {
 
 
 @pytest.mark.parametrize("command", NEEDED)
-def test_every_command_that_computes_has_it(command):
+def test_all_commands_that_compute_take_threads(command):
     words = [*command.split(), *NEEDED[command]]
     assert build_parser().parse_args(words).threads is None
     assert build_parser().parse_args([*words, "--threads", "3"]).threads == 3
 
 
-def test_a_command_computes_with_that_number(train, monkeypatch, tmp_path):
+def test_commands_use_the_given_threads(train, monkeypatch, tmp_path):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     seen = []
     monkeypatch.setattr("vop.training.job.train", lambda *args, **kwargs: seen.append(torch.get_num_threads()) or 1 / 0)
@@ -44,13 +44,13 @@ def test_a_command_computes_with_that_number(train, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("number", ["0", "-2"])
-def test_less_than_one_is_a_wrong_call(train, tmp_path, number):
+def test_threads_below_one_are_refused(train, tmp_path, number):
     assert train("--threads", number) == (2, "", f"vop: threads is {number}; it must be 1 or more\n")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
-def test_the_weights_do_not_depend_on_it(table, tiny_folder, tmp_path):
+def test_weights_do_not_depend_on_threads(table, tiny_folder, tmp_path):
     weights = {}
     for threads in ("1", "2"):
         out = tmp_path / threads

@@ -36,7 +36,7 @@ def test_to_dict_is_plain_and_complete():
     assert (found["texts"], found["videos"], found["tie_rule"]) == (3, 3, "pessimistic")
 
 
-def test_it_is_public_and_frozen():
+def test_metrics_are_public_and_frozen():
     metrics = vop.retrieval_metrics(np.eye(4))
     assert metrics.t2v.r1 == metrics.v2t.r1 == 100.0
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -125,11 +125,11 @@ def test_embeddings_give_the_numbers_of_their_matrix():
         (np.array([[1.0, np.nan], [0.0, 1.0]]), None, "NaN"),
     ],
 )
-def test_what_does_not_fit_is_named(similarity, targets, message):
+def test_mismatched_inputs_are_named(similarity, targets, message):
     with pytest.raises(UsageError, match=message):
         retrieval_metrics(similarity, targets=targets)
 
 
-def test_widths_that_differ_are_named():
+def test_different_widths_are_named():
     with pytest.raises(UsageError, match="width 4 and videos 5"):
         metrics_from_embeddings(torch.zeros(2, 4), torch.zeros(2, 5))

@@ -118,7 +118,7 @@ def test_similarity_matrix_gives_equal_embeddings_equal_scores():
     assert torch.equal(scores[:, 36], scores[:, 1])
 
 
-def test_all_embeddings_equal_puts_every_right_item_last():
+def test_equal_embeddings_put_the_right_item_last():
     ones = torch.full((7, 48), 0.1)
     ranks = ranks_from_embeddings(ones, ones, torch.arange(7), block_bytes=60)
     assert ranks.t2v.tolist() == ranks.v2t.tolist() == [7] * 7
@@ -134,7 +134,7 @@ def test_half_precision_embeddings_are_multiplied_in_float32():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_embeddings_that_are_not_finite_are_named(value):
+def test_non_finite_embeddings_are_named(value):
     texts = torch.ones(4, 2)
     videos = torch.ones(4, 2)
     videos[2, 1] = value

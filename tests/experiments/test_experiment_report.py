@@ -79,7 +79,7 @@ def small(**changes) -> dict:
     return compare_document(names=("zero-shot", "full", "vop"), **changes)
 
 
-def test_a_reader_learns_what_was_measured_and_how(report):
+def test_the_page_states_the_protocol(report):
     _, page = report(small())
     for words in (
         "vop compare: emoji-motion",
@@ -107,7 +107,7 @@ def test_a_reader_learns_what_was_measured_and_how(report):
         assert words in page.text
 
 
-def test_what_failed_is_not_hidden(report):
+def test_failures_are_shown(report):
     source, page = report(small(notes=["a note & more"], failures=["lora, seed 1: the loss is not finite"]))
     assert "a note & more 1 video could not be read" in page.text
     assert "failed: lora, seed 1: the loss is not finite" in page.text
@@ -117,7 +117,7 @@ def test_what_failed_is_not_hidden(report):
     assert source.index("<li>") < source.index("<table>")
 
 
-def test_the_table_has_every_number_of_an_arm(report):
+def test_the_table_shows_every_number_of_an_arm(report):
     source, _ = report(small())
     row = next(row for row in rows(source) if ">vop<" in row)
     for words in ("32.5 ± 1.1", "95 %: 28.5–36.5", "30.4 ± 1.1", "49.1 ± 1.1", "-1.6", "-4.8 to +1.5", "0.0123"):
@@ -126,14 +126,14 @@ def test_the_table_has_every_number_of_an_arm(report):
         assert f">{words}<" in row
 
 
-def test_the_best_is_bold_in_its_column_only(report):
+def test_only_the_best_value_of_a_column_is_bold(report):
     source, _ = report(compare_document())
     assert re.findall("<b>(.*?)</b>", source)[:4] == ["35.3 ± 1.1", "76.3 ± 1.1", "87.3 ± 1.1", "6.2 ± 1.1"]
     best = next(row for row in rows(source) if ">vop-f+p<" in row)
     assert re.findall("<b>(.*?)</b>", best) == ["39.7 ± 1.1", "80.7 ± 1.1", "91.7 ± 1.1", "5.6 ± 1.1", "408.9 ± 0.0"]
 
 
-def test_the_papers_numbers_stand_beneath_ours(report):
+def test_the_papers_numbers_are_below_ours(report):
     source, _ = report(with_paper(small(data="msrvtt-9k")))
     vop, zero_shot = (next(row for row in rows(source) if f">{name}<" in row) for name in ("vop", "zero-shot"))
     assert "paper 39.6, -7.1" in vop
@@ -142,7 +142,7 @@ def test_the_papers_numbers_stand_beneath_ours(report):
     assert "paper" not in zero_shot
 
 
-def test_one_seed_has_no_spread_and_missing_parts_leave_no_column(report):
+def test_one_seed_has_no_spread_and_empty_columns_are_omitted(report):
     bare = {"gain", "interval", "kinds", "trials", "settings", "head", "learning_rate"}
     document = compare_document(names=("vop", "vop-p"), seeds=(0,), order=[], search=None, examples=[])
     document["arms"] = [{key: row[key] for key in row.keys() - bare} for row in document["arms"]]
@@ -160,7 +160,7 @@ def test_one_seed_has_no_spread_and_missing_parts_leave_no_column(report):
         assert words not in page.text
 
 
-def test_heads_are_named_where_they_differ(report):
+def test_heads_are_named_if_they_differ(report):
     document = small()
     document["arms"][2]["head"] = "x-pool"
     source, page = report(document)
@@ -169,7 +169,7 @@ def test_heads_are_named_where_they_differ(report):
     assert "<small>head" not in report(small())[0]
 
 
-def test_every_figure_is_there_and_its_parts_are_its_own(report):
+def test_all_figures_are_shown_with_unique_ids(report):
     source, page = report(compare_document(), ablation_document())
     labels = [found["aria-label"] for tag, found in page.elements if tag == "svg"]
     figures = ["Gains over the baseline", "Retrieval over trained parameters", "Training", "Learning rates"]
@@ -182,12 +182,12 @@ def test_every_figure_is_there_and_its_parts_are_its_own(report):
     assert all(name in page.pieces for name in ARMS)
 
 
-def test_every_colour_of_the_style_is_defined(report):
+def test_all_css_colours_are_defined(report):
     source, _ = report(small())
     assert set(re.findall(r"var\((--[\w-]+)\)", source)) == set(re.findall(r"(--[\w-]+):", source))
 
 
-def test_sections_follow_the_documents_after_the_combined_figures(report):
+def test_combined_figures_come_before_the_sections(report):
     source, page = report(small(), small(), ablation_document())
     sections = [found["id"] for tag, found in page.elements if tag == "section"]
     assert sections == ["emoji-motion-compare", "emoji-motion-compare-2", "emoji-motion-length"]
@@ -198,7 +198,7 @@ def test_sections_follow_the_documents_after_the_combined_figures(report):
     assert alone.index("<section") < alone.index("<table>") < alone.index('aria-label="Gains')
 
 
-def test_the_page_asks_for_nothing(report, tmp_path):
+def test_the_page_requests_nothing(report, tmp_path):
     path = str(write_videos(tmp_path / "videos")[0])
     found = [{"arm": "vop", "path": path, "right": True, "caption": "red"}]
     source, page = report(small(examples=[{"sentence": "red", "path": path, "found": found}]))
@@ -217,7 +217,7 @@ def test_the_page_asks_for_nothing(report, tmp_path):
 EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)> </title></style> & \ud800 {0}"
 
 
-def test_no_name_becomes_markup(report):
+def test_names_never_become_markup(report):
     document = small(command=EVIL, machines=[EVIL, EVIL], vop_versions=[EVIL], written=EVIL, data=EVIL, split=EVIL)
     document["recipe"] |= {"precision": EVIL, EVIL: EVIL}
     document["search"] |= {EVIL.replace("\ud800", ""): EVIL}
@@ -239,7 +239,7 @@ def test_no_name_becomes_markup(report):
     assert page.text.count("<script>alert('x')</script>") >= 30
 
 
-def test_clips_are_film_strips_with_their_marks(report, tmp_path, monkeypatch):
+def test_examples_are_film_strips_with_marks(report, tmp_path, monkeypatch):
     red, green, *_ = map(str, write_videos(tmp_path / "videos"))
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"")
@@ -263,13 +263,13 @@ def test_clips_are_film_strips_with_their_marks(report, tmp_path, monkeypatch):
     assert "OpenMoji" not in report(small(data="mine", examples=[example]))[1].text
 
 
-def test_nothing_to_report_is_an_error_and_no_file(tmp_path):
+def test_empty_reports_are_refused(tmp_path):
     with pytest.raises(UsageError, match="no results"):
         write_html([], tmp_path / "report.html")
     assert not list(tmp_path.iterdir())
 
 
-def test_columns_sort_by_the_values_of_their_cells():
+def test_columns_sort_by_unrounded_values():
     columns = [
         Column("name", lambda row: Cell(row[0])),
         Column("R@1", lambda row: Cell(f"{row[1]:.1f}", row[1]) if row[1] else Cell(), best=max),
@@ -280,7 +280,7 @@ def test_columns_sort_by_the_values_of_their_cells():
     assert re.findall("<th scope=.row. class=.text.>(.*?)</th>", table) == ["a", "b", "c"]
 
 
-def test_several_machines_are_named_at_each_training(report):
+def test_machines_are_named_per_run_if_they_differ(report):
     document = small(machines=["a laptop", "an H100"])
     document["arms"][2]["runs"][1]["machine"] = "an H100"
     source, page = report(document)
@@ -291,7 +291,7 @@ def test_several_machines_are_named_at_each_training(report):
     assert alone.count("Xeon") == 1
 
 
-def test_videos_left_out_of_the_training_are_listed(report):
+def test_videos_skipped_in_training_are_listed(report):
     left_out = [{"id": str(n), "path": f"{n}.mp4", "reason": "moov atom not found"} for n in range(2)]
     _, page = report(small(left_out_of_training=left_out))
     assert "2 videos could not be read: left out of the training" in page.text
@@ -299,6 +299,6 @@ def test_videos_left_out_of_the_training_are_listed(report):
     assert "left out" not in report(small())[1].text
 
 
-def test_an_arm_that_was_never_trained_is_reported_as_such(report):
+def test_untrained_arms_are_reported_as_untrained(report):
     _, page = report(compare_document() | {"arms": [arm("zero-shot", (0,))]})
     assert "weights untrained" in page.text

@@ -79,12 +79,12 @@ def summarized(plan, dataset) -> ExperimentResults:
     ],
     ids=lambda given: given.parent.name if isinstance(given, Path) else given.__name__,
 )
-def test_a_file_stays_as_it_is(path, kind):
+def test_old_files_round_trip_unchanged(path, kind):
     document = json.loads(path.read_text(encoding="utf-8"))
     assert json.loads(json.dumps(kind.from_dict(document).to_dict())) == document
 
 
-def test_its_runs_sum_up_to_the_same_results(plan, dataset):
+def test_old_runs_give_the_same_results(plan, dataset):
     saved = json.loads(DOCUMENT.read_text(encoding="utf-8"))
     found = json.loads(json.dumps(summarized(plan, dataset).to_dict()))
     assert found.keys() == saved.keys()
@@ -93,7 +93,7 @@ def test_its_runs_sum_up_to_the_same_results(plan, dataset):
         assert found[key] == saved[key], key
 
 
-def test_from_runs_to_report_a_reader_opens_few_files(plan, dataset, tmp_path):
+def test_reports_import_few_modules(plan, dataset, tmp_path):
     """Modules in which a function runs, except for those that the whole package uses; templates come on top."""
     seen: set[str] = set()
 

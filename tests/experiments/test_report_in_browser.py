@@ -59,13 +59,13 @@ def test_tables_and_figures_follow_the_colour_scheme(opened, scheme, is_dark):
         assert abs(ground - ink) > 100
 
 
-def test_nothing_but_tables_and_figures_is_wider_than_a_phone(opened):
+def test_only_tables_and_figures_scroll_on_a_phone(opened):
     page = opened(viewport={"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert page.locator("table").first.evaluate("table => table.parentNode.clientWidth") < 390
 
 
-def test_a_click_on_a_heading_sorts(opened):
+def test_clicking_a_heading_sorts(opened):
     page = opened()
     table = page.locator("table").first
     head = table.locator("th button", has_text=re.compile(r"^t2v R@1$"))
