@@ -1,4 +1,4 @@
-"""What the documentation says is true: its commands parse, its Python runs, its tables and links hold."""
+"""The documentation is correct: its commands parse, its Python runs, its tables and links are right."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def rows(page: Path, *, under: str) -> dict[str, str]:
 
 @pytest.fixture
 def with_example(monkeypatch, tmp_path) -> Iterator[str]:
-    """The method that methods.md adds, saved and named as the page says; gives its name."""
+    """Saves the method that methods.md adds; yields its name."""
     source = next(block for block in blocks(DOCS / "methods.md", "python") if "class FrameWeights" in block)
     (tmp_path / "frame_weights.py").write_text(source, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
@@ -95,7 +95,7 @@ def with_example(monkeypatch, tmp_path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory, tiny_folder) -> Path:
-    """A folder with what the pages' examples name: a run, data, videos, a library, a picture, captions."""
+    """A folder with the files in the pages' examples: a run, data, videos, a library, a picture, captions."""
     from vop.benchmarks.videos import encode
     from vop.models.pretrained import create
     from vop.search.sync import index
@@ -164,7 +164,7 @@ def check_launched(parser: argparse.ArgumentParser, words: list[str]) -> None:
 
 
 def check_docker(words: list[str]) -> None:
-    """What a container of our image runs: `vop serve`, or another command of ours."""
+    """A container of our image runs `vop serve` or another `vop` command."""
     if words[0] == "build":
         assert (ROOT / words[-1] / "Dockerfile").exists()
         return
@@ -270,7 +270,7 @@ def broken_site(folder: Path, page: str) -> subprocess.CompletedProcess:
 
 
 def build_site(source: Path, out: Path) -> subprocess.CompletedProcess:
-    """As `make docs` builds it."""
+    """Build the site as `make docs` does."""
     (line,) = re.findall(r"-m sphinx (.*) docs docs/_build/html", (ROOT / "Makefile").read_text(encoding="utf-8"))
     command = [sys.executable, "-m", "sphinx", *shlex.split(line), "-q", str(source), str(out)]
     return subprocess.run(command, capture_output=True, text=True, check=False)

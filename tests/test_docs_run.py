@@ -1,6 +1,6 @@
-"""The commands that the documentation shows do what it says: each is run as it is written, page by page, in order.
+"""Commands in the documentation are run as written, page by page, in order.
 
-Below `/data` the pages have what lies in `data/` here; OpenAI's CLIP is a tiny one in a hub's cache.
+`/data` stands for `data/` in the working folder; OpenAI's CLIP is a tiny one in the hub's cache.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 NOT_RUN = {
     r"^(compare|ablate) ": "hours of training; tests/experiments runs small ones",
     r"^serve ": "serves until it is stopped; tests/cli/test_serve.py",
-    r"emoji-motion": "renders thousands of videos; tests/world renders a few",
-    r"\b(msrvtt|msvd|didemo|activitynet|lsmdc|vatex)": "the benchmark's files are not here; tests/data has small ones",
-    r"^import openai ": "takes OpenAI's own files, of 340 MB and more; tests/imports has small ones",
-    r"^train .*google/siglip2": "a backbone that is not in this cache",
-    r"OWNER/NAME": "the name of nobody's repository",
+    r"emoji-motion": "renders thousands of videos; tests/benchmarks renders a few",
+    r"\b(msrvtt|msvd|didemo|activitynet|lsmdc|vatex)": "needs the benchmark's files; tests/datasets has small ones",
+    r"^import openai ": "takes OpenAI's files of 340 MB or more; tests/converters has small ones",
+    r"^train .*google/siglip2": "needs a backbone that is not in the cache",
+    r"OWNER/NAME": "a placeholder, not a repository",
 }
 HUB = f"models--{DEFAULT_HUB_ID.replace('/', '--')}/snapshots/{pinned_revision(DEFAULT_HUB_ID)}"
 
@@ -55,7 +55,7 @@ def reason_not_to_run(words: list[str]) -> str | None:
 
 
 def vop_commands() -> Iterator[tuple[str, list[str]]]:
-    """(page, words without `vop`) of every command of ours, in order."""
+    """(page, words without `vop`) of every `vop` command, in order."""
     for page, command in COMMANDS:
         program, *words = shlex.split(command, comments=True)
         if Path(program).name == "vop":
@@ -70,7 +70,7 @@ for page, words in vop_commands():
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory) -> Path:
-    """A cache in which OpenAI's CLIP is a tiny one."""
+    """A cache of the hub with a tiny model as OpenAI's CLIP."""
     cache = tmp_path_factory.mktemp("hub")
     make_clip_folder(cache / HUB, text={"num_hidden_layers": 3})
     return cache
@@ -78,7 +78,7 @@ def hub(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
-    """What the pages expect to be there: tables, videos, pictures, files of others."""
+    """Files that the pages expect: tables, videos, pictures, other tools' files."""
     place = tmp_path_factory.mktemp("prepared")
     videos = write_videos(place / "cooking")
     for name, rows in (("train", range(5)), ("test", range(5, 8))):
@@ -110,7 +110,7 @@ def prepared(tmp_path_factory) -> Path:
 
 
 def write_embeddings(place: Path) -> None:
-    """Embeddings of test.csv by another tool, and a gallery as the authors' release has it."""
+    """Embeddings of test.csv in another tool's format, and a gallery in the format of the authors' release."""
     with open(place / "test.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     ids = [row["video"] for row in rows]
@@ -128,7 +128,7 @@ def write_embeddings(place: Path) -> None:
 
 @pytest.fixture
 def workplace(prepared, hub, tmp_path, monkeypatch) -> Path:
-    """A copy to work in."""
+    """The working folder: a copy of `prepared`."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub))
@@ -139,7 +139,7 @@ def workplace(prepared, hub, tmp_path, monkeypatch) -> Path:
 
 
 def prepare(page: str) -> None:
-    """What other pages have made before this one."""
+    """Create what earlier pages have created."""
     if page == "evaluation.md":
         for method, run in (("vop-f+p", "cooking"), ("vop", "vop")):
             create(method, DEFAULT_HUB_ID).save_pretrained(Path("runs") / run)

@@ -1,4 +1,4 @@
-"""What pyproject.toml declares fits what the code imports and what messages and pages tell users to install."""
+"""pyproject.toml declares what the code imports, and the extras that messages and pages name."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from vop.version import VERSION
 SOURCE = ROOT / "src" / "vop"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 FOR_DEVELOPERS = {"bench", "dev", "docs", "test"}
-# torchvision, which open_clip brings, must be of the build of PyTorch, so nothing installs it unasked.
+# open_clip requires torchvision, which must match the build of PyTorch, so only this extra installs it.
 APART = {"open-clip"}
 # Libraries that another library of ours imports.
-BY_HAND = {"decord", "open_clip", "timm", "torchcodec"}  # what tests and benchmarks compare with, if it is there
+BY_HAND = {"decord", "open_clip", "timm", "torchcodec"}  # compared with in tests and benchmarks, if installed
 NOT_IMPORTED = {"jinja2", "tensorboard"}
 
 
@@ -39,7 +39,7 @@ def distributions(requirements: list[str]) -> set[str]:
 
 
 def resolved(extra: str) -> set[str]:
-    """The distributions of an extra, those of the extras that it names included."""
+    """The distributions of an extra, including the extras that it names."""
     found: set[str] = set()
     for text in PROJECT["optional-dependencies"][extra]:
         requirement = Requirement(text)

@@ -1,4 +1,4 @@
-"""`import vop`: every public name is there, and nothing is imported before it is used."""
+"""`import vop`: every public name exists, and nothing is imported before it is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values from outside as typed ones: nearest keys, types, nested ones, checks of a type's own."""
+"""Validation of outside values: suggested keys, types, nested models, a type's own checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pre-training at toy size."""
+"""Pre-training of a tiny model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vop backbones` lists what can be said without weights, and describes one backbone."""
+"""`vop backbones` lists families and checkpoints, and describes backbones, without their weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people get wrong, and what they are told: a message that holds the value, status 1 or 2, no traceback."""
+"""Wrong input: the error names the value, the exit status is 1 or 2, and there is no traceback."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vop.utils import files
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory):
-    """Three sound videos and one of each kind that is not."""
+    """Three valid videos, and one of each unusual or unreadable kind."""
     folder = tmp_path_factory.mktemp("clips")
     sound = write_videos(folder)
     for path in sound[3:]:
@@ -208,7 +208,7 @@ class TestTrainingCalls:
         status, out, err = train(*words)
         assert (status, out) == (2, "")
         assert says in err
-        assert "decoding" not in err  # hours would be lost
+        assert "decoding" not in err  # the error comes before hours of decoding
         assert not (tmp_path / "run").exists()
 
     @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ class TestOut:
         assert f"{written}: no space left" in err
         assert not [path for path in (tmp_path / "run").rglob("*") if ".tmp-" in path.name]
         monkeypatch.undo()
-        assert train("--epochs", 1, "--resume")[0] == 0  # "run the same command again"
+        assert train("--epochs", 1, "--resume")[0] == 0  # resumes after space was freed
 
 
 class TestEvaluationCalls:
@@ -315,9 +315,9 @@ class TestEvaluationCalls:
         (tmp_path / "file").touch()
         status, out, err = vop("evaluate", a_run, "--data", table, "--json", tmp_path / "file/report.json")
         assert (status, f"{tmp_path / 'file'}: this folder cannot be created" in err) == (1, True)
-        assert "gallery of 3 videos" in out  # what was computed is not lost
+        assert "gallery of 3 videos" in out  # the result is still printed
 
-    def test_runs_need_their_backbone(self, vop, a_run, table, tmp_path):
+    def test_other_backbones_are_refused(self, vop, a_run, table, tmp_path):
         other = make_clip_folder(tmp_path / "other", seed=1)
         status, _, err = vop("evaluate", a_run, "--data", table, "--backbone", other)
         assert (status, "tuned on the backbone" in err, repr(str(other)) in err) == (1, True, True)
@@ -351,7 +351,7 @@ class TestEvaluationCalls:
         (["--method", "vop", "--set", "split_layer=3"], "unknown setting 'split_layer'"),
     ],
 )
-def test_params_of_unknown_models_are_refused(vop, words, says):
+def test_params_refuses_unknown_methods_and_settings(vop, words, says):
     status, out, err = vop("params", *words)
     assert (status, out) == (2, "")
     assert says in err

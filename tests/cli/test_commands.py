@@ -1,4 +1,4 @@
-"""Every command on real files, as a person calls it."""
+"""Every command on real files, in this process."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_json_prints_lists_of_numbers_on_one_line(capsys):
 
 
 class TestParams:
-    def test_json(self, vop):
+    def test_json_counts_parameters(self, vop):
         status, out, err = vop("params", "--json")
         methods = json.loads(out)["methods"]
         assert (status, err) == (0, "")
@@ -77,7 +77,7 @@ class TestParams:
         assert err.startswith("lora ")
         assert "pip install 'vop[lora]'" in err
 
-    def test_table(self, vop):
+    def test_table_counts_parameters(self, vop):
         status, out, _ = vop("params")
         row = next(line for line in out.splitlines() if " vop-f+p " in line)
         assert status == 0
@@ -92,7 +92,7 @@ class TestParams:
 
 
 class TestData:
-    def test_check(self, vop, table):
+    def test_check_counts_videos_and_captions(self, vop, table):
         status, out, _ = vop("data", "check", table)
         assert status == 0
         assert out.splitlines() == [
@@ -158,7 +158,7 @@ class TestTrain:
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one)
 
-    @pytest.mark.parametrize("head", ["seqTransf", "tightTransf", "x-pool"])
+    @pytest.mark.parametrize("head", ["seqTransf", "tightTransf"])
     def test_trained_heads_can_be_evaluated(self, train, vop, table, tmp_path, head):
         assert train("--head", head)[0] == 0
         config = json.loads((tmp_path / "run/config.json").read_text())
@@ -171,7 +171,7 @@ class TestTrain:
         assert any(name.startswith("head.") for name in tensors)
         assert any(name.startswith("method.") for name in tensors)
 
-    @pytest.mark.parametrize("method", ["full", "bias", "lora", "adapter-ffn"])
+    @pytest.mark.parametrize("method", ["full", "lora", "adapter-ffn"])
     def test_baselines_save_their_trained_parameters(self, train, vop, table, tiny_folder, tmp_path, method):
         assert train("--method", method)[0] == 0
         saved = sum(tensor.numel() for tensor in load_file(tmp_path / "run/model.safetensors").values())
@@ -210,7 +210,7 @@ class TestTrain:
 
 
 class TestEvaluate:
-    def test_table(self, vop, a_run, table):
+    def test_table_shows_the_metrics(self, vop, a_run, table):
         status, out, _ = vop("evaluate", a_run, "--data", table)
         assert status == 0
         assert "vop-f+p on colours, test" in out
@@ -345,7 +345,7 @@ class TestEvaluate:
 
 
 class TestImport:
-    def test_openai(self, vop, tmp_path):
+    def test_openai_checkpoints_can_be_imported(self, vop, tmp_path):
         torch.save(make_state(), tmp_path / "clip.pt")
         write_vocabulary(tmp_path / "words.gz")
         words = ["--vocabulary", tmp_path / "words.gz", "--out", tmp_path / "clip"]

@@ -1,4 +1,4 @@
-"""`--debug`: the traceback of an error and the log, wherever the option stands; without it, one line."""
+"""`--debug` shows the traceback and the log, before or after the command. Without it, an error is one line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_errors_are_one_line_without_debug(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert main(["search", "nowhere", "a dog", "--debug"]) == 2
     capsys.readouterr()
-    assert main(["search", "nowhere", "a dog"]) == 2  # the call before has not left its handler
+    assert main(["search", "nowhere", "a dog"]) == 2  # the handler of the call before was removed
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 

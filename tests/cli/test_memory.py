@@ -1,4 +1,4 @@
-"""Too little memory, whoever notices it: one line with what to do, and status 1. Other errors keep their traceback."""
+"""Out of memory, in any library: one line with the next step, and status 1. Other errors keep their traceback."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_only_options_of_the_command_are_suggested(vop, monkeypatch):
     [
         RuntimeError("mat1 and mat2 shapes cannot be multiplied (3x4 and 5x6)"),
         RuntimeError("unsupported memory format option Preserve"),
-        RuntimeError("out of memory"),  # nobody's words
+        RuntimeError("out of memory"),  # no library uses these words
         ValueError("can't allocate memory"),
         ImportError("cannot import name 'x'"),
         AttributeError("x"),

@@ -1,4 +1,4 @@
-"""The commands that a command prints do what they say, as they are printed."""
+"""Suggested commands run as printed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def given(tmp_path):
 
 
 def commands(text: str) -> list[list[str]]:
-    """Every `vop` command in what was printed, in words without `vop`."""
+    """Every printed `vop` command, split into words, without `vop`."""
     return [shlex.split(found)[1:] for found in re.findall(r"(?:^|: +|^ +)(vop .*)$", text, re.MULTILINE)]
 
 

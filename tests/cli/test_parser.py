@@ -23,7 +23,8 @@ def parsers(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()):
                 yield from parsers(child, (*words, name))
 
 
-PARSERS = dict(parsers(build_parser()))
+PARSER = build_parser()
+PARSERS = dict(parsers(PARSER))
 COMMANDS = {words: parser for words, parser in PARSERS.items() if parser._subparsers is None}
 
 
@@ -38,7 +39,7 @@ def sample(action: argparse.Action) -> str:
 
 
 def written(action: argparse.Action, name: str) -> list[list[str]]:
-    """Every way to write an option, but for abbreviations."""
+    """Every way to write an option, except abbreviations."""
     count = {None: 1, "?": 1}.get(action.nargs, action.nargs)
     ways = [[name, *[sample(action)] * count]]
     if action.nargs == "?":
@@ -49,7 +50,7 @@ def written(action: argparse.Action, name: str) -> list[list[str]]:
 
 
 def call(parser: argparse.ArgumentParser) -> list[list[str]]:
-    """A valid call without any optional option, in parts that stay together; lists have two words."""
+    """A valid call with required options only, in parts that stay together. Lists have two words."""
     parts = []
     for number, action in enumerate(parser._get_positional_actions()):
         parts += [[f"word {number}"]] if action.nargs in (None, "?") else [[f"one {number}"], [f"- two {number}"]]
@@ -57,7 +58,7 @@ def call(parser: argparse.ArgumentParser) -> list[list[str]]:
 
 
 def parsed(command: tuple[str, ...], parts: list[list[str]]) -> argparse.Namespace:
-    return build_parser().parse_args([*command, *chain(*parts)])
+    return PARSER.parse_args([*command, *chain(*parts)])
 
 
 def test_all_commands_are_covered():

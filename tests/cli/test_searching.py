@@ -1,4 +1,4 @@
-"""`vop index`, `vop search` and `vop library`, as a person calls them."""
+"""`vop index`, `vop search` and `vop library`, in this process."""
 
 from __future__ import annotations
 
@@ -97,11 +97,11 @@ class TestIndex:
 
 
 class TestPruning:
-    """What is printed as a next step is run as it is printed."""
+    """Suggested commands are run as printed."""
 
     @pytest.fixture
     def at(self, tmp_path, vop, tiny_folder) -> Path:
-        """Seven short videos that a library has, six of them deleted since."""
+        """The folder of seven indexed videos, six of them deleted."""
         at = tmp_path / "my videos"
         paths = [write_video(at / f"{number}.mp4", seed=number, seconds=2) for number in range(7)]
         words = ["index", tmp_path / "my library", at, "--model", tiny_folder, "--num-frames", "2"]
@@ -112,7 +112,7 @@ class TestPruning:
 
     @pytest.fixture
     def printed(self, vop):
-        """Runs the command of a text that begins so."""
+        """Runs the first command in a text with this beginning."""
 
         def run(text: str, beginning: str):
             words = shlex.split(text[text.index(beginning) :].split(";")[0].splitlines()[0])
@@ -138,7 +138,7 @@ class TestPruning:
         assert ": 6 videos" in printed(out, "vop library restore")[1]
         assert json.loads(vop("library", "info", library, "--json")[1])["videos"] == 7
 
-    def test_json(self, vop, at, tmp_path):
+    def test_json_reports_unconfirmed_removals(self, vop, at, tmp_path):
         words = ["index", tmp_path / "my library", at, "--prune", "--json"]
         status, out, _ = vop(*words)
         assert (status, len(json.loads(out)["unconfirmed"])) == (2, 6)
@@ -217,7 +217,7 @@ class TestSearch:
         assert status == 0
         assert out.count(".mp4") == 2
 
-    def test_json(self, vop, library):
+    def test_json_lists_moments_by_score(self, vop, library):
         status, out, _ = vop("search", library, "a dog", "--json")
         assert status == 0
         results = json.loads(out)["results"]
@@ -274,7 +274,7 @@ class TestSearch:
             (["--after", "1990-07", "--name", "c"], ["c.mp4"]),
         ],
     )
-    def test_filters(self, vop, library, words, found):
+    def test_filters_restrict_results(self, vop, library, words, found):
         status, out, _ = vop("search", library, "a dog", *words, "--json")
         assert status == 0
         assert sorted(names(out)) == found
@@ -364,7 +364,7 @@ class TestSearch:
 
 
 class TestLibrary:
-    def test_info(self, vop, library, tiny_folder):
+    def test_info_describes_the_library(self, vop, library, tiny_folder):
         out = vop("library", "info", library)[1]
         assert "4 videos" in out
         assert str(tiny_folder) in out
@@ -373,7 +373,7 @@ class TestLibrary:
         assert (document["videos"], document["segments"], document["index"]) == (4, 6, None)
         assert document["models"][0]["method"] == "zero-shot"
 
-    def test_failures(self, vop, library, tiny_folder, tmp_path):
+    def test_failures_are_listed(self, vop, library, tiny_folder, tmp_path):
         assert "every file could be read" in vop("library", "failures", library)[1]
         (tmp_path / "a[red].mp4").touch()
         vop("index", tmp_path / "library", tmp_path / "a[red].mp4", "--model", tiny_folder, "--num-frames", "2")

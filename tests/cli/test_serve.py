@@ -1,4 +1,4 @@
-"""`vop serve` as a person starts and ends it."""
+"""`vop serve`, started and stopped as a program."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def library(tiny_folder, tmp_path_factory):
 
 @contextmanager
 def served(*words, temporary=None, before=None):
-    """A server of its own: (process, port, what it has said).
+    """Start a server: (process, port, printed lines).
 
     Args:
         temporary: folder for its temporary files.
-        before: called in its process before it starts.
+        before: called in the process before the server starts.
     """
     command = [sys.executable, "-m", "vop", "serve", *map(str, words), "--port", "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -42,7 +42,7 @@ def served(*words, temporary=None, before=None):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
     def start():
-        for number in (signal.SIGINT, signal.SIGHUP):  # which are ignored where the tests run in the background
+        for number in (signal.SIGINT, signal.SIGHUP):  # background jobs ignore them
             signal.signal(number, signal.SIG_DFL)
         if before:
             before()
@@ -75,7 +75,7 @@ def get(port: int, path: str, **headers):
 
 
 def end(process) -> tuple[int, float, str]:
-    """Ctrl-C: exit status, seconds, what was said on standard error."""
+    """Press Ctrl-C: exit status, seconds, standard error."""
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
@@ -105,7 +105,7 @@ def test_a_server_starts_answers_and_stops(library, tiny_folder):
         avi = next(result for result in results if result["name"] == "yellow.avi")
         assert get(port, avi["media_url"])[0].status == 200
 
-        # Ctrl-C while one connection waits for its user, and others for moments that are being made
+        # Ctrl-C while one connection is idle, and others wait for clips that are being encoded
         idle = http.client.HTTPConnection("127.0.0.1", port)
         idle.request("GET", "/api/state")
         idle.getresponse().read()
@@ -116,7 +116,7 @@ def test_a_server_starts_answers_and_stops(library, tiny_folder):
             connection.close()
     assert status == 0
     assert err == "stopped\n"
-    assert seconds < 12  # 2, on a machine that does nothing else
+    assert seconds < 12  # about 2 on an idle machine
 
 
 @pytest.mark.parametrize("nohup", [False, True])
@@ -135,19 +135,20 @@ def test_closing_the_terminal_stops_the_server_unless_nohup(library, tmp_path, n
             assert not folders[0].exists()
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: local"])
-def test_half_sent_requests_do_not_block_others(library, sent):
+def test_half_sent_requests_do_not_block_others(library):
+    """More connections than file descriptors, without a request or with half of one."""
     before = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (128, 128))
     with served(library.path, before=before) as (process, port, _):
-        idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(160)]
-        for connection in idle:
-            with suppress(OSError):  # it has been closed for another
-                connection.sendall(sent)
-        for number in range(3):
-            assert get(port, f"/api/views/demo/search?q=dog{number}")[0].status == 200
-        for connection in idle:
-            connection.close()
-        assert get(port, "/")[0].status == 200
+        for sent in (b"", b"GET / HTTP/1.1\r\nHost: local"):
+            idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(160)]
+            for connection in idle:
+                with suppress(OSError):  # the server closed it to accept another
+                    connection.sendall(sent)
+            for number in range(3):
+                assert get(port, f"/api/views/demo/search?q=dog{number}")[0].status == 200
+            for connection in idle:
+                connection.close()
+            assert get(port, "/")[0].status == 200
         status, _, err = end(process)
     assert (status, err) == (0, "stopped\n")
 

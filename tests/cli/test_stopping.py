@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: in order, with an exit status of their own, and with the command that goes on."""
+"""Ctrl-C and SIGTERM: a clean end, an exit status for each, and the command that resumes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SOURCES = str(Path(stopping.__file__).parents[2])
 
 
 def stop_while(words: list, *, at: str, by: signal.Signals) -> tuple[int, str]:
-    """Starts `vop`, stops it once it has said `at`, and gives its exit status and what it said on standard error."""
+    """Run `vop`, send the signal after a line with `at`, and return the exit status and standard error."""
     environment = os.environ | {"PYTHONPATH": SOURCES, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "vop", *map(str, words)]
     process = subprocess.Popen(
@@ -32,13 +32,13 @@ def stop_while(words: list, *, at: str, by: signal.Signals) -> tuple[int, str]:
         said += line
         if at in line:
             break
-    process.send_signal(by)  # to it alone, as `kill` does
-    said += process.stderr.read()  # until its children have closed it, too
+    process.send_signal(by)  # not to its process group, as `kill` does
+    said += process.stderr.read()  # until its child processes have closed it
     return process.wait(timeout=60), said
 
 
 def command_of(said: str) -> list[str]:
-    """The command that was printed last."""
+    """The command in the last line."""
     return shlex.split(said.strip().splitlines()[-1])
 
 
@@ -74,7 +74,7 @@ def stopped(*_, **__):
 
 def terminated(*_, **__):
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(10)  # the signal comes first
+    time.sleep(10)  # the signal interrupts it
     pytest.fail("the signal was not seen")
 
 

@@ -1,4 +1,4 @@
-"""Names from files command no terminal: not by escapes, not by Rich's markup, in no command."""
+"""No command lets file names control the terminal, by escape sequences or Rich's markup."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import vop.cli
 from search.owners_videos import write_video
 from tiny_data import write_table
 
-EVIL = "\x1b[31m\x07\r\x9b\u202e"  # colours, a bell, back to the line's start, a control of one byte, right to left
+EVIL = "\x1b[31m\x07\r\x9b\u202e"  # colour, bell, carriage return, C1 control, right-to-left override
 SHOWN = "\\x1b[31m\\x07\\x0d\\x9b\\u202e"
 
 
 @pytest.fixture(scope="session")
 def folder():
-    """Two sound videos and a broken one, in a folder that makes `[/]` a part of their paths, which fit into a line."""
+    """Two valid videos and a broken one, with `[/]` in their paths, which are short enough for one line."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made) / f"[b]{EVIL}[" / "]"
         write_video(folder / f"[red]{EVIL}.mp4", seed=0)
@@ -155,7 +155,7 @@ def test_table_columns_are_escaped(vop, tmp_path):
 
 @pytest.mark.parametrize("file", sorted(Path(vop.cli.__file__).parent.glob("*.py")), ids=lambda path: path.name)
 def test_commands_print_only_through_escaping_functions(file):
-    """`say`, `warn`, `print_table` and `print_json` are the border."""
+    """Only `say`, `warn` and `print_json` call `print`."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     border = {"say", "warn", "print_json"} if file.name == "common.py" else set()
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name in border]

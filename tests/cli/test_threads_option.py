@@ -1,4 +1,4 @@
-"""`--threads`, and threads that sleep while they wait."""
+"""`--threads`, and threads that sleep while waiting."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_weights_do_not_depend_on_threads(table, tiny_folder, tmp_path):
     weights = {}
     for threads in ("1", "2"):
         out = tmp_path / threads
-        command = [sys.executable, "-m", "vop", "train", "--data", str(table), "--method", "vop-f+p", "--epochs", "2"]
+        command = [sys.executable, "-m", "vop", "train", "--data", str(table), "--method", "vop-f+p", "--epochs", "1"]
         command += ["--backbone", str(tiny_folder), "--out", str(out), "--threads", threads]
         command += ["--batch-size", "2", "--num-frames", "2", "--workers", "0", "--precision", "fp32"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
@@ -62,7 +62,7 @@ def test_weights_do_not_depend_on_threads(table, tiny_folder, tmp_path):
             command, capture_output=True, text=True, env=environment | {"OMP_DISPLAY_ENV": "true"}, timeout=240
         )
         assert done.returncode == 0, done.stderr
-        if sys.platform == "linux":  # where OpenMP says what it was started with
+        if sys.platform == "linux":  # where OpenMP prints its settings
             assert f"OMP_NUM_THREADS = '{threads}'" in done.stderr
             assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
         weights[threads] = load_file(out / "model.safetensors")

@@ -1,4 +1,4 @@
-"""Times: every form that a person types or the program prints."""
+"""Times in every form that users type or the program prints."""
 
 from __future__ import annotations
 

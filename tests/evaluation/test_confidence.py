@@ -19,19 +19,19 @@ from vop.evaluation.report import EvaluationReport
 
 
 def random_ranks(seed=0, *, captions=(3, 1, 4, 2, 1, 5, 2, 2, 1, 3), success=0.3, **facts):
-    """Geometric ranks of videos with so many captions each, the captions shuffled."""
+    """Geometric ranks of shuffled captions; `captions` counts those of each video."""
     rng = np.random.default_rng(seed)
     targets = np.random.default_rng(99).permutation(np.repeat(np.arange(len(captions)), captions))
     return QueryRanks(rng.geometric(success, len(targets)), rng.geometric(success, len(captions)), targets, **facts)
 
 
 def pairs(t2v, v2t=None):
-    """One caption a video."""
+    """One caption per video."""
     return QueryRanks(t2v, t2v if v2t is None else v2t, np.arange(len(t2v)))
 
 
 def naive_recall(ranks, videos, direction, cut):
-    """R@K over a list of videos that may name one more than once."""
+    """R@K over a list of videos, in which a video can occur several times."""
     if direction == "v2t":
         return 100 * np.mean([ranks.v2t[video] <= cut for video in videos])
     return 100 * np.mean([rank <= cut for video in videos for rank in ranks.t2v[ranks.targets == video]])
@@ -100,7 +100,7 @@ class TestIntervals:
         assert bootstrap_intervals(gaps) == bootstrap_intervals(QueryRanks([1, 1, 1], [1, 1], [0, 1, 1]))
 
     def test_cover_the_truth_with_correlated_captions(self):
-        """A video is easy or hard for all of its captions: intervals by caption would be far too narrow."""
+        """All captions of a video are easy or hard: intervals over captions would be too narrow."""
         rng = np.random.default_rng(0)
         videos, captions, datasets = 120, 6, 300
         targets = np.repeat(np.arange(videos), captions)
@@ -136,7 +136,7 @@ class TestPairedTest:
             assert one.p == naive_p(first, second, direction, cut, signs)
 
     def test_equals_mcnemars_exact_test_with_one_query_per_video(self):
-        """40 videos that only the first finds, 22 that only the second finds."""
+        """Only the first model finds 40 of the videos, only the second another 22."""
         first = pairs([1] * 40 + [2] * 22 + [1] * 100 + [3] * 30)
         second = pairs([2] * 40 + [1] * 22 + [1] * 100 + [3] * 30)
         exact = stats.binomtest(40, 62).pvalue
@@ -168,7 +168,7 @@ class TestPairedTest:
         assert worse.difference == -better.difference
 
     def test_rarely_rejects_a_true_null(self):
-        """Two models that find every video as easily as each other, with captions that are alike."""
+        """Two equally good models, with correlated captions of a video."""
         rng = np.random.default_rng(2)
         targets = np.repeat(np.arange(100), 4)
         p = []
@@ -189,7 +189,7 @@ class TestPairedTest:
 
 
 def naive_p(first, second, direction, cut, signs):
-    """(b + 1) / (m + 1) with whole numbers, a video and a relabelling at a time."""
+    """(b + 1) / (m + 1) in integers, one video and one relabelling at a time."""
     if direction == "v2t":
         change = [int(a <= cut) - int(b <= cut) for a, b in zip(first.v2t, second.v2t, strict=True)]
     else:

@@ -1,4 +1,4 @@
-"""Evaluations of files of embeddings: every layout, the round trip, and what is refused."""
+"""Evaluation of files of embeddings: every layout, the round trip, and refused files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def unit(x):
 
 
 def content(texts=6, videos=3, /, **changes):
-    """Two texts per video, by video ids in another order."""
+    """Two texts per video, in another order than the videos."""
     of_texts = [f"video{n % videos}" for n in range(texts)]
     found = {"text_embeds": vectors(texts, seed=1), "video_embeds": vectors(videos, seed=2)}
     found |= {"video_ids": [f"video{n}" for n in range(videos)], "text_video_ids": of_texts}
@@ -45,7 +45,7 @@ def content(texts=6, videos=3, /, **changes):
 
 
 def write(path, found):
-    """As other tools write it, following the page about the layouts."""
+    """Write the content in the documented layout of other tools."""
     if path.suffix == ".npz":
         np.savez(path, **{name: np.asarray(value) for name, value in found.items()})
     elif path.suffix == ".safetensors":
@@ -135,7 +135,7 @@ def embedded(texts=30, videos=10, *, seed=7, scale=1.0):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("scale", [1.0, 0.7])
 def test_the_round_trip_gives_the_same_report(tmp_path, suffix, scale):
-    """With scale 0.7, as for the authors' releases, whose videos' embeddings are shorter than 1."""
+    """The authors' releases have video embeddings shorter than 1, as with scale 0.7."""
     ours, bank = embedded(scale=scale), embedded(4, 4, seed=20, scale=scale)
     facts = ReportFacts(method="vop", data="cooking")
     expected = report_from_embeddings(ours, listed=ours.split, bank=bank, facts=facts).to_dict()

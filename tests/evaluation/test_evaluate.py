@@ -1,4 +1,4 @@
-"""Evaluation of a model that is easy to see through, on videos that exist only in memory."""
+"""Evaluation of a simple model with known embeddings, on videos in memory."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Store:
 
 
 def make_split(name="test", videos=WIDTH, wrong=()):
-    """Two captions a video; the first caption of the videos in `wrong` names video 0."""
+    """Two captions per video; the first caption of videos in `wrong` names video 0."""
     captions = [f"{0 if v in wrong else v} first" for v in range(videos)] + [f"{v} second" for v in range(videos)]
     listed = tuple(Video(str(v), Path(f"/videos/{v}.mp4")) for v in range(videos))
     return Split(name, listed, tuple(captions), tuple(range(videos)) * 2)
@@ -75,7 +75,7 @@ def test_batches_find_all_videos(batch_size):
     assert [shape[1:] for shape in model.video_batches] == [(2, 3, 4, 4)] * -(-6 // batch_size)
     assert sum(shape[0] for shape in model.video_batches) == 6
     assert set(model.modes) == {(False, False)}
-    assert model.training  # put back
+    assert model.training  # restored
     assert threading.main_thread() not in store.threads
 
 
@@ -169,7 +169,7 @@ def test_rescored_metrics_are_separate():
     assert banked.rescored["qb-norm"].settings == {"beta": 20.0, "top_k": 1, "bank_texts": 6, "bank_videos": 3}
 
 
-def test_large_matrices_are_not_rescored(monkeypatch):
+def test_metrics_equal_the_matrix_and_large_ones_are_not_rescored(monkeypatch):
     embedded = embed_split(Model(), make_split(wrong=(2,)), Store())
     report = report_from_embeddings(
         embedded, listed=embedded.split, facts=ReportFacts(epoch=3, selection="last", notes=("a note",))

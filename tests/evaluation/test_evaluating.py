@@ -26,10 +26,8 @@ def table(tmp_path_factory):
 
 def test_evaluate_equals_the_command(table, tiny_folder, tmp_path):
     report = vop.evaluate(str(tiny_folder), str(table), num_frames=3)
-    assert (
-        main(["evaluate", str(tiny_folder), "--data", str(table), "--num-frames", "3", "--json", str(tmp_path / "r")])
-        == 0
-    )
+    words = ["evaluate", str(tiny_folder), "--data", str(table), "--num-frames", "3", "--json", str(tmp_path / "r")]
+    assert main(words) == 0
     assert json.loads((tmp_path / "r").read_text()) == report.to_dict()
     assert (report.split, report.gallery_size, report.method) == ("test", 3, "zero-shot")
     assert set(report.rescored) == {"dual softmax", "qb-norm"}

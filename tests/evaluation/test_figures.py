@@ -1,4 +1,4 @@
-"""The contact sheet: what is on it, and what cannot be drawn."""
+"""The contact sheet: its content, and refused input."""
 
 from __future__ import annotations
 

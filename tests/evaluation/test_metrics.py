@@ -1,4 +1,4 @@
-"""Metrics by hand and against each other; what is not a matrix or a target."""
+"""Metrics computed by hand and against each other, and refused input."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_one_pair_alone_is_found():
 
 
 def test_several_captions_and_a_video_without_one():
-    """v2t takes the best-placed caption; a video's other captions are no wrong ones; video 1 is no query."""
+    """v2t uses the best caption of a video, ignores its other captions, and skips video 1, which has none."""
     scores = [[0.9, 0.9, 0.0], [0.2, 0.1, 0.0], [0.5, 0.0, 0.4]]
     metrics = retrieval_metrics(np.array(scores), targets=[0, 0, 2])
     assert metrics.t2v.ranks.tolist() == [2, 1, 2]  # text 0 ties with video 1
@@ -92,7 +92,7 @@ def test_views_and_read_only_arrays():
 
 
 def test_minus_infinity_is_a_score():
-    """A masked pair is as bad as can be, and still ranked."""
+    """A masked pair is ranked last."""
     scores = torch.eye(3)
     scores[0] = -torch.inf
     assert retrieval_metrics(scores).t2v.ranks.tolist() == [3, 1, 1]

@@ -75,12 +75,12 @@ def test_any_right_clip_counts():
     assert agreed_iou(starts, ends, MomentQuery("", 0, clips, agreeing=3))[0] == 0
 
 
-def test_clips_can_end_with_their_video():
+def test_clips_need_an_end():
     query = MomentQuery("", 0, (Clip(5, None),))
     with pytest.raises(DataError, match="no end"):
         agreed_iou(np.array([0.0]), np.array([10.0]), query)
 
 
-def test_no_queries(world):
+def test_moment_recall_needs_queries(world):
     with pytest.raises(DataError, match="no queries"):
         moment_recall(world[0], world[1], [])

@@ -1,4 +1,4 @@
-"""Reports: what programs get, and what people read."""
+"""Reports: JSON for programs, and tables for people."""
 
 from __future__ import annotations
 

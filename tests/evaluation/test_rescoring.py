@@ -1,4 +1,4 @@
-"""Rescoring against loops that follow the formulas letter by letter."""
+"""Rescoring against loops that follow the formulas literally."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def naive_dual_softmax(scores, temperature):
 
 
 def naive_qb_norm(scores, bank, beta, top_k):
-    """As published: the quotient itself, for the rows whose best item is a hub."""
+    """As published: the quotient, for the rows whose best item is a hub."""
     hubs = {item for row in bank for item in np.argsort(-row)[:top_k]}
     result, active = scores.copy(), []
     for i, row in enumerate(scores):
@@ -56,7 +56,7 @@ def test_qb_norm_equals_its_formula(top_k):
 
 
 def test_dual_softmax_resolves_hubs():
-    """Video 0 is everybody's best; among the texts it prefers its own, so the others get their own videos back."""
+    """Video 0 is the best of two wrong texts, but prefers its own text, so they find their own videos again."""
     scores = torch.tensor([[0.9, 0.1, 0.1], [0.7, 0.6, 0.1], [0.7, 0.1, 0.6]])
     assert retrieval_metrics(scores).t2v.r1 == pytest.approx(100 / 3)
     assert dual_softmax_metrics(scores, temperature=0.05).t2v.r1 == 100.0
@@ -71,7 +71,7 @@ def test_qb_norm_resolves_hubs():
 
 
 def test_each_direction_has_its_own_queries():
-    """Against the transposed job done by hand, with several texts a video and a video without one."""
+    """Equals loops over the transposed matrix, with several texts per video and a video without a text."""
     scores, targets = cosines(6, 5, seed=3), [0, 0, 1, 3, 4, 4]
     text_bank, video_bank = cosines(3, 5, seed=4), cosines(3, 6, seed=5)
     soft = dual_softmax_metrics(scores, targets=targets, temperature=0.1)
@@ -88,7 +88,7 @@ def test_each_direction_has_its_own_queries():
 
 
 def test_large_scores_stay_finite():
-    """Scores times CLIP's logit scale: exp(20 * 100) is no number, its logarithm is."""
+    """Scores times CLIP's logit scale: exp(20 * 100) overflows, its logarithm does not."""
     scores, bank = 100 * cosines(5, 4, seed=6), 100 * cosines(5, 4, seed=7)
     assert qb_norm(scores, bank).isfinite().all()
     assert dual_softmax(scores, temperature=1.0).isfinite().all()

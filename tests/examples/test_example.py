@@ -1,4 +1,4 @@
-"""The example package, installed as a user does, and used by the program in processes of its own."""
+"""The example package, installed with pip and used by the program in new processes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import vop
 from tiny_data import CAPTIONS, write_table, write_videos
 
 pytestmark = pytest.mark.slow
@@ -22,7 +23,7 @@ PARTS = {"method": "frame-adapter", "head": "softmaxP", "backbone": "mini-half"}
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The installed package; the build leaves the checkout as it is."""
+    """The installed package; the build does not change the checkout."""
     source = shutil.copytree(EXAMPLE, tmp_path_factory.mktemp("source") / "vop-example")
     target = tmp_path_factory.mktemp("site")
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--target", str(target)]
@@ -46,7 +47,7 @@ def run(site):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Videos with captions beside them, five to train on and three to test."""
+    """Videos with sidecar captions, five to train on and three to test."""
     folder = tmp_path_factory.mktemp("data")
     for number, path in enumerate(write_videos(folder / "all")):
         split = folder / ("train" if number < 5 else "test")
@@ -100,16 +101,16 @@ def test_the_missing_package_is_named(run, trained, data, tmp_path):
     assert (status, "pip install vop-example" in err) == (1, True), err
 
 
-def test_classes_can_be_named_by_path(run, data, tmp_path):
+def test_classes_can_be_named_by_path(run, site, data, tmp_path, monkeypatch):
     method, head = "vop_example.method:FrameAdapter", "vop_example.head:SoftmaxPooling"
     given = ["--method", method, "--head", head, "--backbone", "mini", *TRAINING, "--validation", "0"]
     status, _, err = run("vop", "train", "--data", f"sidecar:{data}", *given, "--out", tmp_path / "run")
     assert status == 0, err
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["method"], config["head"]["name"]) == (method, head)
-    status, out, err = run("vop", "evaluate", tmp_path / "run", "--data", f"sidecar:{data}", "--json")
-    assert status == 0, err
-    assert json.loads(out)["method"] == f"{method}/{head}"
+    monkeypatch.syspath_prepend(site)
+    model = vop.load(tmp_path / "run")
+    assert (model.method_name, model.head_name) == (method, head)
 
 
 def test_the_packages_own_test_passes(run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import queue
 import shutil
 import sys
@@ -56,7 +57,10 @@ class QueueHere:
 def in_this_process(monkeypatch):
     """Jobs run in this process."""
     monkeypatch.setattr(scheduler, "ProcessPoolExecutor", InThisProcess)
-    monkeypatch.setattr(scheduler, "multiprocessing", SimpleNamespace(get_context=QueueHere))
+    parent_process = multiprocessing.parent_process
+    monkeypatch.setattr(
+        scheduler, "multiprocessing", SimpleNamespace(get_context=QueueHere, parent_process=parent_process)
+    )
 
 
 @pytest.fixture

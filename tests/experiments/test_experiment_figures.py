@@ -1,4 +1,4 @@
-"""The figures of a comparison: what is drawn, where, and in which words."""
+"""The figures of a comparison: marks, positions and labels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vop.experiments.results import ABLATION_TITLES, file_stems
 
 
 def of_document(draw):
-    """Takes a document, or several, in place of typed results."""
+    """Takes one or several documents instead of typed results."""
     return lambda given: draw([typed(one) for one in given] if isinstance(given, list) else typed(given))
 
 
@@ -116,7 +116,7 @@ def test_labels_of_close_points_do_not_overlap():
 
 
 def test_long_labels_stay_inside_the_figure():
-    name = "full-with-everything-that-anybody-asked-for"
+    name = "full-with-a-very-long-name-of-forty-signs"
     document = compare_document(names=("vop", "full"), baseline=None)
     document["arms"][1]["name"] = name
     figure = gain_by_parameters(document)
@@ -186,7 +186,7 @@ def test_curves_show_each_seed_and_the_mean():
     assert mean.get_ydata()[3] == pytest.approx(sum(line.get_ydata()[3] for line in seeds) / 3)
     assert [text.get_text() for text in recall.get_legend().get_texts()] == ["full", "vop"]
     chosen = [line for line in recall.lines if line.get_marker() == "o" and to_hex(line.get_color()) == colour]
-    assert [line.get_xdata()[0] for line in chosen] == [11, 11]  # the short one never came so far
+    assert [line.get_xdata()[0] for line in chosen] == [11, 11]  # the short history ends before epoch 11
     assert loss.get_ylabel() == "training loss"
 
 
@@ -274,7 +274,7 @@ def test_figures_without_data_are_omitted():
     assert names(ablation_document()) == {"": [], "emoji-motion-length": ["ablation", "curves", "rates"]}
 
 
-def test_errors_of_drawing_are_reported():
+def test_figures_without_data_are_refused():
     untrained = compare_document(names=("zero-shot",))
     for draw, words in (
         (gain_by_parameters, "emoji-motion: 0 arms with trained parameters"),

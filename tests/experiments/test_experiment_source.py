@@ -1,4 +1,4 @@
-"""Which code a result is made with."""
+"""The code that a result depends on."""
 
 from __future__ import annotations
 

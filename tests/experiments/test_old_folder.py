@@ -1,4 +1,4 @@
-"""A folder that an earlier version has written, before results were typed: it reads, and gives the same report."""
+"""A folder of an earlier version, from before results were typed, can be read and gives the same report."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def plan(dataset):
 
 
 def outcome_of(plan, dataset) -> Outcome:
-    """The results of the folder's jobs, as a scheduler takes those that are done."""
+    """The results of the folder's jobs, as the scheduler reuses finished ones."""
     outcome = Outcome()
     for arm in plan.arms:
         job = Job(plan=plan, arm=arm, dataset=dataset, out=FOLDER, cache=FOLDER, data={}, code={})
@@ -93,8 +93,8 @@ def test_old_runs_give_the_same_results(plan, dataset):
         assert found[key] == saved[key], key
 
 
-def test_reports_import_few_modules(plan, dataset, tmp_path):
-    """Modules in which a function runs, except for those that the whole package uses; templates come on top."""
+def test_reports_run_code_of_few_files(plan, dataset, tmp_path):
+    """Counts modules in which a function runs, without shared utilities and templates."""
     seen: set[str] = set()
 
     def watch(frame, event, _):

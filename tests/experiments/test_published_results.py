@@ -1,4 +1,4 @@
-"""The results in docs/: one data file, and a page and figures that are made of it."""
+"""The results in docs/: one data file, and the page and figures made from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of a report: its files, what refers to what, and what is left when drawing fails."""
+"""The folder of a report: its files, their links, and the files that remain if drawing fails."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ from vop.experiments.tables import Cell, Column, Table, main_table
 
 def publish(documents, folder, *, name):
     return write_report([typed(document) for document in documents], folder, name=name)
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Reports are written without drawing figures."""
+    monkeypatch.setattr(figures, "save_figure", lambda *_: None)
+    monkeypatch.setattr(reporting, "_inline", lambda *_, **__: [])
 
 
 def small(**changes) -> dict:
@@ -45,6 +52,7 @@ def test_figures_are_in_the_section_of_their_experiment(tmp_path):
     assert all((tmp_path / picture).exists() for pictures in found.values() for picture in pictures)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_names_that_differ_in_case_get_different_files(tmp_path):
     documents = [small(data="x"), small(data="X")]
     publish(documents, tmp_path, name="compare")
@@ -80,6 +88,7 @@ def test_failing_pages_lose_no_documents(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_page_states_where_numbers_come_from(tmp_path):
     document = with_paper(small(data="msrvtt-9k", notes=["a note"], failures=["lora, seed 1: it broke"]))
     page = publish([document], tmp_path, name="compare")
@@ -156,7 +165,7 @@ def test_csv_has_a_row_per_run_unrounded():
 def test_reports_contain_no_local_paths(tmp_path):
     path = str(tmp_path / "secret" / "a.mp4")
     clip = {"arm": "full", "path": path, "right": False, "caption": "a cat"}
-    document = compare_document(seeds=(0,), examples=[{"sentence": "a dog", "path": path, "found": [clip]}])
+    document = small(seeds=(0,), examples=[{"sentence": "a dog", "path": path, "found": [clip]}])
     page = publish([document], tmp_path / "report", name="compare")
     for written in page.parent.iterdir():
         assert str(tmp_path).encode() not in written.read_bytes(), written.name
@@ -168,7 +177,7 @@ HOSTILE = "=x|`<img src=x onerror=alert(1)>`[a](javascript:b)\n# \x1b[31m"
 
 
 def hostile() -> dict:
-    """A document in which every name was chosen to break a table, a page, a spreadsheet or a terminal."""
+    """A document with names that could break a table, a page, a spreadsheet or a terminal."""
     document = small(data=HOSTILE, backbone=HOSTILE, notes=[HOSTILE], failures=[HOSTILE])
     document["command"] = f"vop compare --data '{HOSTILE}\n```\n'"
     document["machines"] = [HOSTILE]
@@ -179,6 +188,7 @@ def hostile() -> dict:
     return document
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_names_cannot_break_markdown(tmp_path):
     document = hostile()
     publish([document], tmp_path, name="compare")

@@ -1,4 +1,4 @@
-"""The page of a report in a browser: in the dark, on a phone, and when a heading is clicked."""
+"""The report in a browser: in dark mode, on a phone, and after a click on a heading."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def page_path(tmp_path_factory):
 
 @pytest.fixture
 def opened(browser, page_path):  # noqa: F811
-    """Opens the page; no script of it may fail, and it may ask for no other file."""
+    """Opens the page; no script may fail, and no other file may be requested."""
     contexts, troubles = [], []
 
     def open_page(**options):
@@ -42,7 +42,7 @@ def opened(browser, page_path):  # noqa: F811
 
 
 def brightness(page, selector: str) -> tuple[float, float]:
-    """The median of a part of the page, and of the tenth of it that differs most from that; 0 to 255."""
+    """The median of an element's pixels, and of the hundredth that differs most from it, 0 to 255."""
     with Image.open(io.BytesIO(page.locator(selector).first.screenshot())) as image:
         values = np.asarray(image.convert("L"), dtype=float).ravel()
     middle = float(np.median(values))

@@ -1,4 +1,4 @@
-"""The tables of a study: what their cells say, and what a terminal has room for."""
+"""The tables of an experiment: their cells, and the columns that fit a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vop.experiments.tables import Cell, Column, Table, number, signed, size
 
 
 def of_document(function):
-    """Takes a document in place of typed results."""
+    """Takes a document instead of typed results."""
     return lambda document: function(typed(document))
 
 
@@ -38,7 +38,7 @@ def on_terminal(document: dict, *, width: int) -> list[str]:
 
 
 def big(**changes) -> dict:
-    """Long names and numbers as wide as they get."""
+    """Long names, and the widest numbers."""
     document = compare_document(**changes)
     row = document["arms"][-1]
     row |= {
@@ -107,7 +107,7 @@ def test_terminals_show_protocol_and_failures():
 
 
 def column(table: Table, head: str) -> dict[str, str]:
-    """What each arm's cell in a column says."""
+    """The text of each arm's cell in a column."""
     (cells,) = (found.cells for found in table.filled() if found.head == head)
     names = [cell.text for cell in table.filled()[0].cells]
     return dict(zip(names, (cell.whole for cell in cells), strict=True))

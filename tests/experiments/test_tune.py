@@ -1,4 +1,4 @@
-"""The search of a learning rate, on scores that are known."""
+"""The search of a learning rate, on known scores."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_first_half_covers_the_range_evenly(tmp_path):
 
 
 class Killed(BaseException):
-    """As if the process had been killed: nobody catches it."""
+    """Like a killed process: nothing catches it."""
 
 
 @pytest.mark.parametrize("stop", [Killed, KeyboardInterrupt])
@@ -154,7 +154,7 @@ def test_trials_use_as_many_captions_as_their_steps_allow(steps, captions):
 
 @pytest.mark.parametrize("size", [2, 5, 20])
 def test_trials_use_as_many_captions_per_video_as_training(size):
-    """30 videos with 20 captions; what is drawn keeps groups whole."""
+    """30 videos with 20 captions each; the drawn part keeps groups whole."""
     targets = [row % 30 for row in range(600)]
     videos = tuple(Video(str(n), Path(f"{n}.mp4")) for n in range(30))
     split = Split("train", videos, tuple(f"{target} in row {row}" for row, target in enumerate(targets)), targets)

@@ -35,7 +35,7 @@ def videos(tmp_path_factory):
 
 @pytest.fixture
 def dataset(videos):
-    """Five to train on, one of which is not there, and two to test on."""
+    """Five training videos, of which one is missing, and two test videos."""
     names = [path.name for path in videos[:4]] + ["gone.mp4"]
     rows = [(name, f"clip {name}", "train") for name in names]
     rows += [(path.name, f"clip {path.name}", "test") for path in videos[4:6]]
@@ -157,7 +157,7 @@ def test_without_validation_the_last_epoch_is_kept(dataset, tiny_folder, tmp_pat
 
 
 def test_only_readable_videos_are_held_out(dataset, tiny_folder, tmp_path):
-    """Five videos of which one is not there: a fifth of the other four."""
+    """One of five videos is missing: a fifth of the other four is held out."""
     trained = train(dataset, method="vop", out=tmp_path, backbone=str(tiny_folder), recipe=RECIPE)
     assert trained.model.card["validation_videos"] == 1
     assert trained.model.card["training_videos"] == 3

@@ -9,14 +9,14 @@ from vop.training.loss import contrastive_loss, sigmoid_loss
 
 CASES = [
     ([0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 3, 4, 5, 6]),
-    ([0, 1, 2, 3, 4, 5, 6], [0, 1, 1, 2, 0, 3, 1]),  # pairs of which several are of one video
+    ([0, 1, 2, 3, 4, 5, 6], [0, 1, 1, 2, 0, 3, 1]),  # several pairs of one video
     ([0, 0, 0, 1, 2, 2], [4, 5, 6]),  # several captions of a video
     ([0, 0, 1, 1, 2, 3], [4, 5, 4, 6]),  # two groups of captions of the same video
 ]
 
 
 def naive(logits, text_rows, ids):
-    """Term by term; what is of the same video, but not the pair itself, is left out of the sum below the fraction."""
+    """Term by term; other pairs of the same video are not in the denominator."""
     texts, rows = range(len(text_rows)), range(len(ids))
     total = 0.0
     for i in texts:
@@ -53,7 +53,7 @@ def test_batches_of_one_video_have_no_gradient(rows):
 
 
 def naive_sigmoid(logits, text_rows, ids):
-    """Term by term; what is of the same video, but not the pair itself, is left out."""
+    """Term by term; other pairs of the same video are skipped."""
     total = 0.0
     for i, own in enumerate(text_rows.tolist()):
         for row in range(len(ids)):

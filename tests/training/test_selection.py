@@ -27,7 +27,7 @@ def test_p_is_the_share_of_all_relabellings(seed):
         assert chance_of_gain(tuned, untuned, chosen=chosen) == pytest.approx(exact, abs=0.015)
 
 
-def test_gains_on_all_videos_are_evidence_from_min_videos():
+def test_enough_videos_prove_a_gain_on_all():
     for videos in (FEWEST - 1, FEWEST):
         p = chance_of_gain([[1.0] * videos], [0.5] * videos, chosen=0)
         assert (p < LEVEL) == (videos >= FEWEST)

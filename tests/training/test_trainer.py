@@ -46,7 +46,7 @@ def trainer(
     **recipe,
 ):
     values = {"epochs": 3, "batch_size": 6, "learning_rate": 1e-2, "seed": 5, "workers": 0, "checkpoint_seconds": 0.0}
-    values["if_worse"] = "tuned"  # so that what was trained is there to look at
+    values["if_worse"] = "tuned"  # so that the trained weights are saved
     torch.manual_seed(5)
     built = pretrained.create(method, tiny, device="cpu", num_frames=4, dtype=precision, **settings or {})
     held_out = split("val", videos=6, captions=1) if validation else None
@@ -83,7 +83,7 @@ def kill_at(step):
 def test_methods_learn(tiny, tmp_path, method):
     job = trainer(tiny, tmp_path, method=method, epochs=15, validation=False, checkpoint_seconds=1e9)
     history = job.fit().history
-    blind = math.log(6 - 6 / 19)  # scores all alike: 6 pairs, of which one in 19 others is of the same video
+    blind = math.log(6 - 6 / 19)  # equal scores: 6 pairs, of which one in 19 others is of the same video
     assert history[-1]["loss"] < 0.85 * blind < history[0]["loss"]
 
 
@@ -483,7 +483,7 @@ def test_recipes_are_read_from_yaml(tmp_path):
 
 
 def first_gradient(job) -> dict[str, torch.Tensor]:
-    """Of the first batch, before any step."""
+    """The gradient of the first batch, before any step."""
     loss = job._loss(next(iter(job._batches(0, start=0))))
     job.accelerator.backward(loss * job.accelerator.num_processes)
     return {name: parameter.grad.clone() for name, parameter in job.trained.items()}
