@@ -175,8 +175,9 @@ def _check_unique(what: str, listed: Sequence[object]) -> None:
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
-    """Return the fields of a recipe. A loss that follows from the backbone is left out, as in earlier versions."""
-    return {name: value for name, value in asdict(recipe).items() if (name, value) != ("loss", AUTO)}
+    """Return the fields of a recipe, without the usual values of those that earlier versions did not have."""
+    usual = {"loss": AUTO, "matryoshka": ()}
+    return {name: value for name, value in asdict(recipe).items() if name not in usual or value != usual[name]}
 
 
 def check_same(saved: dict[str, Any], wanted: dict[str, Any], *, out: object) -> None:
