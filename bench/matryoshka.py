@@ -1,6 +1,6 @@
 """Measure R@1 of embeddings that keep only their first dimensions, with and without a training for them.
 
-    python bench/matryoshka.py [--methods vop-f+p] [--seeds 0,1] [--epochs 8]
+    python bench/matryoshka.py [--methods vop-f+p,proj,full] [--seeds 0,1] [--epochs 6]
 
 Trains `mini`, whose embeddings have 128 dimensions, on emoji-motion with 6 frames and one thread, and ranks the test
 split at several numbers of dimensions. Results are means over the seeds.
@@ -46,9 +46,9 @@ def show(name: str, results: list[list[float]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", default="vop-f+p")
+    parser.add_argument("--methods", default="vop-f+p,proj,full")
     parser.add_argument("--seeds", default="0,1")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=6)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     dataset = emoji_motion.dataset()

@@ -37,6 +37,11 @@ class TokenMerging:
         if self.across_frames < 1:
             raise UsageError(f"across_frames is {self.across_frames}; it must be 1 or more")
 
+    @classmethod
+    def of(cls, value: float | TokenMerging) -> TokenMerging:
+        """Return the setting for an argument that may be only the ratio."""
+        return value if isinstance(value, TokenMerging) else cls(value)
+
     def __str__(self) -> str:
         across = f" across {self.across_frames} frames" if self.across_frames > 1 else ""
         return f"{self.ratio:g}{across}"
@@ -92,9 +97,8 @@ class EmbeddingConfig:
     @classmethod
     def of(cls, *, merge_tokens: float | TokenMerging | None = None, dimensions: int | None = None) -> EmbeddingConfig:
         """Return the settings for the arguments of `vop.load`."""
-        if isinstance(merge_tokens, int | float):
-            merge_tokens = TokenMerging(merge_tokens)
-        return cls(merge_tokens=merge_tokens, dimensions=dimensions)
+        merging = None if merge_tokens is None else TokenMerging.of(merge_tokens)
+        return cls(merge_tokens=merging, dimensions=dimensions)
 
     def differences(self) -> dict[str, Any]:
         """Return the settings that differ from a model's usual ones, in plain values."""

@@ -1,6 +1,7 @@
 """The model: a CLIP, a method and a head, which embed texts and videos or score them together.
 
-Shapes: `n` texts or videos, `t` texts, `v` videos, `f` frames, `e` the joint space.
+Shapes: `n` texts or videos, `t` texts, `v` videos, `f` frames, `e` the joint space. The embeddings of a model with
+`use_dimensions` have only its first dimensions.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class TextVideoModel(nn.Module):
         Raises:
             UsageError: the ratio is not allowed, or the backbone or the method cannot merge patches.
         """
-        merging = merging if isinstance(merging, TokenMerging) else TokenMerging(merging)
+        merging = TokenMerging.of(merging)
         if not merging.ratio:
             if self.merging is not None:
                 self.clip.vision.merging = None

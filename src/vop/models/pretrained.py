@@ -99,7 +99,7 @@ def load(
         VopError: the folder is damaged, its backbone is missing or differs, or a package that it needs is not
             installed.
     """
-    merging = merge_tokens if isinstance(merge_tokens, TokenMerging) else TokenMerging(merge_tokens)
+    merging = TokenMerging.of(merge_tokens)
     device = device or default_device()
     if isinstance(dtype, str):
         dtype = resolve_precision(dtype, device)
