@@ -28,7 +28,15 @@ from vop.utils.files import atomic_write
 CHECKPOINT = "state.safetensors"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 _MAY_CHANGE = ("epochs", "workers", "checkpoint_seconds", "on_bad_video", "if_worse")  # when a training is resumed
-_BEFORE = {"loss": "infonce", "matryoshka": []}  # in checkpoints of versions that had nothing to choose from
+# In checkpoints of versions that had nothing to choose from.
+_BEFORE: dict[str, object] = {
+    "loss": "infonce",
+    "matryoshka": [],
+    "augment": "none",
+    "frame_sampling": None,
+    "crop_area": None,
+    "flip": None,
+}
 
 Identity = Mapping[str, object]
 
