@@ -13,7 +13,8 @@ from tiny_backbones import make_siglip_folder
 from tiny_clip import make_clip_folder
 from tiny_data import write_table, write_videos
 from vop.backbones import VisionSizes, layers
-from vop.backbones.merging import Merger, TokenMerging
+from vop.backbones.embedding_config import TokenMerging
+from vop.backbones.merging import Merger
 from vop.backbones.sizes import Rope
 from vop.cli import main
 from vop.errors import UsageError
