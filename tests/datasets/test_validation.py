@@ -16,13 +16,14 @@ from vop.video.resizing import Resizing
 DAMAGED = ["empty", "missing"]
 
 
-@pytest.fixture
-def split(tmp_path) -> Split:
+@pytest.fixture(scope="module")
+def split(tmp_path_factory) -> Split:
+    folder = tmp_path_factory.mktemp("videos")
     for name in ("one", "two", "three"):
-        write_clip(tmp_path / f"{name}.mp4", grey_frames(6))
-    (tmp_path / "empty.mp4").touch()
+        write_clip(folder / f"{name}.mp4", grey_frames(6))
+    (folder / "empty.mp4").touch()
     names = ("one", "empty", "two", "missing", "three")
-    videos = tuple(Video(name, tmp_path / f"{name}.mp4") for name in names)
+    videos = tuple(Video(name, folder / f"{name}.mp4") for name in names)
     captions = tuple(f"{name} {k}" for k in range(2) for name in names)
     return Split("train", videos, captions, tuple(range(5)) * 2)
 
