@@ -24,7 +24,7 @@ _TOWER = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "n
 
 
 def _save(model: Any, folder: Path, *, seed: int) -> None:
-    """Draw all weights, biases and norms too, so that a swapped tensor cannot go unnoticed."""
+    """Draw all weights, also biases and norms, so that a swapped tensor is noticed."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         parameter.data.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
@@ -134,7 +134,7 @@ CHARACTERS = "".join(
 
 
 def write_model(model: Any, folder: Path) -> Path:
-    """Write a model of `transformers` whose weights are all drawn, so that a swapped tensor cannot go unnoticed."""
+    """Draw all weights of a model of `transformers`, so that a swapped tensor is noticed, and save it."""
     for parameter in model.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.05)
     model.save_pretrained(folder)
