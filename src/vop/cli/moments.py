@@ -23,7 +23,7 @@ _OF_VIDEOS = {
     **dict.fromkeys(("video_column", "caption_column")),
     **{"merge_tokens": 0.0, "on_bad_video": "skip", "bank": 512, "format": "table", "write_card": False},
 }
-_OF_MOMENTS = ("segment", "window", "overlap", "library", "workers")
+_OF_MOMENTS = ("segment", "window", "overlap", "refine", "library", "workers")
 
 
 def add_moment_options(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +37,12 @@ def add_moment_options(parser: argparse.ArgumentParser) -> None:
         "qvhighlights:DIR, emoji-moments, or a table with columns start and end), and search for every sentence.",
     )
     add_segmentation_options(group)
+    group.add_argument(
+        "--refine",
+        action=argparse.BooleanOptionalAction,
+        help="Keep the embeddings of frames, and refine the ends of the moments by them (default: if --library keeps "
+        "them).",
+    )
     group.add_argument(
         "--library",
         metavar="LIBRARY",
@@ -70,6 +76,7 @@ def run_moments(arguments: argparse.Namespace) -> None:
             videos=arguments.videos,
             segmentation=segmentation_of(arguments),
             num_frames=arguments.num_frames,
+            refine=arguments.refine,
             precision=arguments.precision,
             library=arguments.library,
             workers=arguments.workers,
@@ -99,9 +106,10 @@ def moment_table(report: MomentReport) -> Table:
         cells = [f"{found.recall[k][iou]:.1f}" for k in RECALLS for iou in IOUS]
         table.add_row(name, *cells, f"{found.mean_iou:.1f}")
     reachable = ", ".join(f"{share:.1f} % at IoU {iou}" for iou, share in report.one_video.reachable.items())
+    ends = ", ends refined by frames" if report.refined else ""
     table.caption = (
         f"{count('query', report.queries)}, {count('video', report.videos)}, {count('segment', report.segments)} of "
-        f"{report.seconds:.1f} s on average ({report.segmentation})\n"
+        f"{report.seconds:.1f} s on average ({report.segmentation}{ends})\n"
         f"at most reachable with these segments: {reachable}; ties count against the query"
     )
     table.caption_justify = "left"

@@ -5,7 +5,7 @@ Ties are broken against the query: of equal scores, clips that do not match come
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ _BLOCK = 256  # queries; their scores with 100,000 clips take 100 MB
 
 Floats = NDArray[np.floating[Any]]
 Flags = NDArray[np.bool_]
+Ends = Callable[[Floats, NDArray[np.int64]], tuple[Floats, Floats]]
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,12 +78,14 @@ def agreed_iou(starts: Floats, ends: Floats, query: MomentQuery) -> Floats:
 
 
 def moment_recall(
-    texts: Floats, clips: EmbeddedClips, queries: Sequence[MomentQuery]
+    texts: Floats, clips: EmbeddedClips, queries: Sequence[MomentQuery], *, ends: Ends | None = None
 ) -> tuple[MomentRecall, MomentRecall]:
     """Measure how well clips are found by the cosine similarity with a query.
 
     Args:
         texts: (q, e), the embeddings of the queries, of unit length.
+        ends: returns the starts and ends of the clips of one video, given a query (e,) and the indices (c,) of the
+            clips, if they depend on the query. By default they are those of `clips`.
 
     Returns:
         recall among the clips of the query's own video, and among those of all videos.
@@ -96,10 +99,12 @@ def moment_recall(
     overall: list[_Found] = []
     for start in range(0, len(queries), _BLOCK):
         block = queries[start : start + _BLOCK]
-        for query, scores in zip(block, texts[start : start + _BLOCK] @ clips.embeddings.T, strict=True):
+        vectors = texts[start : start + _BLOCK]
+        for query, vector, scores in zip(block, vectors, vectors @ clips.embeddings.T, strict=True):
             own = clips.videos == query.video
             overlap = np.zeros(len(own))
-            overlap[own] = agreed_iou(clips.starts[own], clips.ends[own], query)
+            from_to = ends(vector, np.flatnonzero(own)) if ends else (clips.starts[own], clips.ends[own])
+            overlap[own] = agreed_iou(from_to[0], from_to[1], query)
             within.append(_found(scores[own], overlap[own]))
             overall.append(_found(scores, overlap))
     return _summary(within), _summary(overall)

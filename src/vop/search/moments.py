@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vop.backbones import DEFAULT_HUB_ID
 from vop.datasets.moments import MomentSplit, load_moments
 from vop.errors import DataError, UsageError
-from vop.evaluation.moments import EmbeddedClips, MomentRecall, moment_recall
+from vop.evaluation.moments import EmbeddedClips, Ends, Floats, MomentRecall, moment_recall
 from vop.search.failures import Failure
 from vop.search.library import Library
 from vop.search.manifest import FILE, SegmentationConfig
+from vop.search.refining import FrameScores, refined
 from vop.search.schema import matrix
 from vop.search.store import Store
 from vop.utils.progress import Progress, silent
 
-_COLUMNS = ("path", "start_seconds", "end_seconds")
+_COLUMNS = ("path", "place", "start_seconds", "end_seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,7 @@ class MomentReport:
         segmentation: how videos are divided into segments, which are the clips that a search can find.
         queries, videos, segments: the numbers of sentences, of videos that could be read, and of their segments.
         seconds: mean duration of a segment.
+        refined: whether the ends of the moments are refined by their frames (`vop.search.refining`).
         skipped: videos that could not be read. Their sentences are left out.
         one_video: recall if the video is known.
         all_videos: recall among the segments of all videos.
@@ -51,6 +55,7 @@ class MomentReport:
     videos: int
     segments: int
     seconds: float
+    refined: bool
     skipped: tuple[Failure, ...]
     one_video: MomentRecall
     all_videos: MomentRecall
@@ -67,6 +72,7 @@ def evaluate_moments(
     videos: str | Path | None = None,
     segmentation: SegmentationConfig | None = None,
     num_frames: int | None = None,
+    refine: bool | None = None,
     precision: str = "auto",
     library: str | Path | None = None,
     workers: int | None = None,
@@ -81,6 +87,8 @@ def evaluate_moments(
         split: "test", "val" or "train"; by default the first that exists.
         videos: the folder of the videos, if it is not that of the annotations.
         segmentation: how videos are divided into segments; by default as in a library.
+        refine: whether to keep the embeddings of frames, and to refine the ends of the moments. By default as a kept
+            library can, and for a new one no.
         library: the folder of a library to keep, or one that an earlier evaluation made. It may hold other videos,
             which do not count. By default the library is temporary.
         workers, batch_size: as for `Library.index`.
@@ -95,16 +103,17 @@ def evaluate_moments(
     with ExitStack() as stack:
         if library is None:
             library = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vop-moments-"))) / "library"
-        opened = _library(Path(library), model, segmentation, num_frames, precision)
+        opened = _library(Path(library), model, segmentation, num_frames, precision, refine)
         report = opened.index(list(paths), workers=workers, batch_size=batch_size, progress=progress)
-        clips = _clips(opened, paths)
+        is_refined = opened.models[0].frame_column is not None and refine is not False
+        clips, ends = _clips(opened, paths, refine=is_refined)
         embedder, manifest = opened.model(), opened.manifest
     readable = set(clips.videos.tolist())
     queries = [query for query in moments.queries if query.video in readable]
     if not queries:
         raise DataError(f"none of the videos of {name or moments} can be read")
     texts = embedder.encode_text([query.sentence for query in queries]).numpy()
-    one_video, all_videos = moment_recall(texts, clips, queries)
+    one_video, all_videos = moment_recall(texts, clips, queries, ends=ends)
     return MomentReport(
         model=manifest.models[0].name,
         method=manifest.models[0].method,
@@ -117,6 +126,7 @@ def evaluate_moments(
         videos=len(readable),
         segments=len(clips.videos),
         seconds=float(np.mean(clips.ends - clips.starts)),
+        refined=is_refined,
         skipped=tuple(failure for failure in report.failures if failure.path in paths),
         one_video=one_video,
         all_videos=all_videos,
@@ -124,13 +134,28 @@ def evaluate_moments(
 
 
 def _library(
-    folder: Path, model: str, segmentation: SegmentationConfig | None, num_frames: int | None, precision: str
+    folder: Path,
+    model: str,
+    segmentation: SegmentationConfig | None,
+    num_frames: int | None,
+    precision: str,
+    refine: bool | None,
 ) -> Library:
     """Create the library, or open the one that an earlier evaluation made with the same settings."""
     if not (folder / FILE).exists():
-        return Library.create(
-            folder, model=model, segmentation=segmentation, num_frames=num_frames, precision=precision
+        created = Library.create(
+            folder,
+            model=model,
+            segmentation=segmentation,
+            num_frames=num_frames,
+            refine=bool(refine),
+            precision=precision,
         )
+        if refine and created.models[0].frame_column is None:
+            raise UsageError(
+                f"{model} does not average the embeddings of frames, so they cannot refine: leave out refine"
+            )
+        return created
     library = Library.open(folder, precision=None if precision == "auto" else precision)
     kept = library.manifest
     if kept.models[0].name != model:
@@ -141,18 +166,44 @@ def _library(
         raise UsageError(
             f"{folder} has {kept.num_frames} frames per segment, not {num_frames}: choose another --library"
         )
+    if refine and kept.models[0].frame_column is None:
+        raise UsageError(f"{folder} keeps no embeddings of frames: leave out refine, or choose another --library")
     return library
 
 
-def _clips(library: Library, paths: Mapping[str, int]) -> EmbeddedClips:
-    """Return the segments of some videos, given by path and index."""
-    column = library.models[0].column
-    rows = Store.open(library.path).table.search().select([*_COLUMNS, column]).to_arrow()
+def _clips(library: Library, paths: Mapping[str, int], *, refine: bool) -> tuple[EmbeddedClips, Ends | None]:
+    """Return the segments of some videos, given by path and index, and their refined ends."""
+    column, frames = library.models[0].column, library.models[0].frame_column
+    columns = [*_COLUMNS, column, *([frames] if refine and frames else [])]
+    rows = (
+        Store.open(library.path)
+        .table.search()
+        .select(columns)
+        .to_arrow()
+        .sort_by([("path", "ascending"), ("place", "ascending")])
+    )
     places = np.array([paths.get(os.path.realpath(path), -1) for path in rows.column("path").to_pylist()], np.int64)
     kept = places >= 0
-    return EmbeddedClips(
+    clips = EmbeddedClips(
         embeddings=matrix(rows.column(column))[kept],
         videos=places[kept],
         starts=rows.column("start_seconds").to_numpy()[kept],
         ends=rows.column("end_seconds").to_numpy()[kept],
     )
+    if not refine or frames is None:
+        return clips, None
+    values = [value for value, is_kept in zip(rows.column(frames).to_pylist(), kept, strict=True) if is_kept]
+    return clips, partial(_refined, values, clips)
+
+
+def _refined(
+    values: Sequence[bytes], clips: EmbeddedClips, query: Floats, places: NDArray[np.int64]
+) -> tuple[Floats, Floats]:
+    """Return the refined starts and ends of the clips of one video, in their order in the video."""
+    segments = [
+        FrameScores.of(values[place], query, start=float(clips.starts[place]), end=float(clips.ends[place]))
+        for place in places
+    ]
+    neighbours = zip(segments, [None, *segments[:-1]], [*segments[1:], None], strict=True)
+    starts, ends = np.array([refined(*three) for three in neighbours]).T
+    return starts, ends
