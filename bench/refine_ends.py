@@ -1,6 +1,6 @@
 """Measure how much the frames of a segment refine its ends, by segmentation and threshold.
 
-    python bench/refine_ends.py [--data emoji-moments] [--split val] [--model mini] [--thresholds 0.4] [--folder DIR]
+    python bench/refine_ends.py [--data emoji-moments] [--split val] [--model mini] [--parts 12] [--folder DIR]
 
 For each segmentation, `vop.evaluate_moments` makes a library that keeps the embeddings of frames (in DIR, if given, to
 be used again), and measures it with whole segments and with refined ends, for each threshold and with and without the
@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 import vop
+from vop.benchmarks.emoji_moments import films
 from vop.datasets.moments import load_moments
 from vop.search import refining
 from vop.search.manifest import SegmentationConfig
@@ -30,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="emoji-moments")
     parser.add_argument("--split", default="val")
+    parser.add_argument("--parts", type=int, help="Make films of emoji-motion with this many parts.")
     parser.add_argument("--model", default="mini")
     parser.add_argument("--segmentations", default=",".join(SEGMENTATIONS))
     parser.add_argument("--thresholds", default=str(refining.THRESHOLD))
@@ -37,7 +39,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
-    data = load_moments(arguments.data, split=arguments.split)
+    if arguments.parts:
+        data = films(parts=arguments.parts, split=arguments.split)
+    else:
+        data = load_moments(arguments.data, split=arguments.split)
     print("segments | ends | R@1 0.5 | R@1 0.7 | R@5 0.5 | R@5 0.7 | mean IoU | all videos: the same")
     with tempfile.TemporaryDirectory() as temporary:
         for name in arguments.segmentations.split(","):

@@ -87,8 +87,13 @@ def test_the_built_in_films_join_different_clips(tmp_path):
     assert [video.path.is_file() for video in split.videos] == [True, True]
     assert len(split.queries) == 6
     assert vop.probe(split.videos[0].path).duration_seconds == pytest.approx(3 * 25 / 12, abs=0.1)
+    validation = films(tmp_path, plan=emoji_motion.Plan(train=0, val=4, test=0), parts=2, split="val")
+    assert (validation.name, [video.path.name for video in validation.videos]) == (
+        "val",
+        ["val-film-000.mp4", "val-film-001.mp4"],
+    )
     clips = emoji_motion.plan_clips(emoji_motion.FULL)
-    for film in divide(clips, 12):
+    for film in [*divide(clips, 12), *divide(clips, 12, split="val")]:
         names = {clip.id for clip in film}
         assert len(names) == 12
         assert not any(clip.twin in names for clip in film)
@@ -107,6 +112,8 @@ def test_the_command_evaluates_moments(vop_command, moments, tiny_folder, tmp_pa
     assert status == 0
     assert "6 queries, 2 videos, 6 segments" in " ".join(out.split())
     assert json.loads((tmp_path / "report.json").read_text())["one_video"]["recall"]["5"]["0.5"] == 100.0
+    status, out, _ = vop_command(*given, "--window", 2, "--overlap", 0, "--refine")
+    assert (status, "refined" in out) == (0, True)
     for words, named in [(["--bank", 0], "--bank"), (["--cache", tmp_path / "cache"], "--cache")]:
         status, _, err = vop_command(*given, *words)
         assert (status, named in err) == (2, True)

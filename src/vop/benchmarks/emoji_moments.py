@@ -1,4 +1,4 @@
-"""The benchmark `emoji-moments`: the videos of a split of `emoji-motion`, shuffled and joined to films with known times.
+"""The benchmark `emoji-moments`: videos of a split of `emoji-motion`, shuffled and joined to films with known times.
 
 A query is a caption of `emoji-motion`; it happens in one part of one film. The parts of a film follow without a pause.
 Twins are in different films, so that a film does not show an event and its reversal.

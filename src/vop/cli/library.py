@@ -118,7 +118,8 @@ def _info(arguments: argparse.Namespace) -> None:
     say(f"{videos}, {status.hours:.2f} h, {segments} ({manifest.segmentation})")
     for model in manifest.models:
         frames = f"{count('frame', manifest.num_frames)} per segment"
-        how = ", ".join([model.method, frames, model.precision, *model.embedding.in_words()])
+        refined = ["refined ends"] if model.frame_column else []
+        how = ", ".join([model.method, frames, model.precision, *model.embedding.in_words(), *refined])
         say(f"model: {model.name} ({how})")
     if status.columns:
         say(f"metadata: {', '.join(status.columns)}")

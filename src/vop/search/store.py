@@ -239,7 +239,7 @@ class Store:
         """Return the moments with refined ends. One whose rows were removed meanwhile stays as it is."""
         if not moments:
             return []
-        rows = self._around([moment.segment for moment in moments], column)
+        rows = self._around(moments, column)
         scores = {
             (row["video"], row["place"]): FrameScores.of(
                 row[column], vector, start=row["start_seconds"], end=row["end_seconds"]
@@ -257,19 +257,23 @@ class Store:
             refined_moments.append(moment)
         return refined_moments
 
-    def _around(self, segments: Iterable[str], column: str) -> list[dict[str, Any]]:
-        """Return the rows of segments and of their neighbours in their videos."""
+    def _around(self, moments: Sequence[Moment], column: str) -> list[dict[str, Any]]:
+        """Return the rows of the segments of moments and of their neighbours in their videos.
+
+        The first query reads small columns of whole videos, the second one embeddings of frames of a few rows.
+        """
         names = ["segment", "video", "place"]
-        own = f"segment IN ({', '.join(map(quoted, segments))})"
-        found = self.table.search().where(own).select(names).to_arrow().to_pylist()
-        near = [
-            f"(video = {quoted(row['video'])} AND place BETWEEN {row['place'] - 1} AND {row['place'] + 1})"
-            for row in found
-        ]
-        names += ["start_seconds", "end_seconds", column]
-        rows: list[dict[str, Any]] = []
-        if near:
-            rows = self.table.search().where(" OR ".join(near)).select(names).to_arrow().to_pylist()
+        videos = ", ".join(quoted(moment.video) for moment in moments)
+        own = self.table.search().where(f"video IN ({videos})").select(names).with_row_id(True).to_arrow().to_pylist()
+        segments = {moment.segment for moment in moments}
+        near = {(row["video"], row["place"] + step) for row in own if row["segment"] in segments for step in (-1, 0, 1)}
+        ids = [row["_rowid"] for row in own if (row["video"], row["place"]) in near]
+        if not ids:
+            return []
+        # A writer may move rows in between. Then these are others, or the query fails and is repeated.
+        rows: list[dict[str, Any]] = (
+            self.table.take_row_ids(ids).select([*names, "start_seconds", "end_seconds", column]).to_arrow().to_pylist()
+        )
         return rows
 
     def _own(self, model: int | LibraryModel) -> LibraryModel:

@@ -96,6 +96,11 @@ def index(
     new_model = None if (scanned.library / FILE).exists() else _load_model(wanted)
     with library_lock(scanned.library, waiting=waiting):
         library, models = _open(scanned.library, wanted, new_model)
+        if refine and library.models[0].frame_column is None:
+            warn(
+                f"{library.models[0].name} does not average the embeddings of frames, so searches return whole "
+                "segments, without refined ends"
+            )
         _check_outdated(library, scanned, redo=redo)
         library.change(
             exclude=normal_globs([*library.manifest.exclude, *exclude]),
