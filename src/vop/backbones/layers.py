@@ -103,9 +103,13 @@ class Attention(nn.Module):
         angles: Angles | None = None,
         read: int | None = None,
         bias: Tensor | None = None,
+        beside_in_proj: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the outputs (b, n, d) or (b, read, d), and the keys (b, h, n, d/h)."""
-        qkv = self.in_proj(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (b, h, n, d/h)
+        projected = self.in_proj(x)
+        if beside_in_proj is not None:
+            projected = projected + beside_in_proj(x)
+        qkv = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (b, h, n, d/h)
         q, k, v = qkv if angles is None else (*rotate(qkv[:2], angles), qkv[2])
         x = attend(q[:, :, :read], k, v, causal=causal, keys=keys, bias=bias).transpose(1, 2).flatten(2)
         return self.out_proj(x if self.norm is None else self.norm(x)), k
@@ -159,6 +163,7 @@ class Layer(nn.Module):
         angles: Angles | None = None,
         read: int | None = None,
         merger: Merger | None = None,
+        beside_in_proj: Callable[[Tensor], Tensor] | None = None,
         beside_attention: Callable[[Tensor], Tensor] | None = None,
         beside_mlp: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
@@ -170,12 +175,16 @@ class Layer(nn.Module):
             angles: rotary positions of the last tokens.
             read: compute only the first `read` outputs, (b, read, d), with attention to all tokens.
             merger: merges patches, the last tokens, so that the output is shorter.
+            beside_in_proj: a map (b, n, d) to (b, n, 3d) parallel to the projection to queries, keys and values, such
+                as a low-rank update. Its output is added.
             beside_attention, beside_mlp: maps (b, n, d) to (b, n, d) parallel to attention and MLP, such as adapters.
                 They get the same input, and their outputs are added.
         """
         h = self.attention_norm(x) if self.norm_first else x
         bias = None if merger is None else merger.key_bias(h)
-        attended, k = self.attention(h, causal=causal, keys=keys, angles=angles, read=read, bias=bias)
+        attended, k = self.attention(
+            h, causal=causal, keys=keys, angles=angles, read=read, bias=bias, beside_in_proj=beside_in_proj
+        )
         x = x[:, :read] + _scaled(attended, self.attention_scale)
         if beside_attention is not None:
             x = x + beside_attention(h[:, :read])

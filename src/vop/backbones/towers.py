@@ -147,7 +147,7 @@ class VisionTower(Tower):
             raise UsageError(
                 "token merging is only for evaluation and indexing: call eval(), or leave out merge_tokens"
             )
-        return Merger(self.merging, self.sizes, images=images, device=self.positions.device)
+        return Merger(self.merging.schedule(self.sizes), self.sizes, images=images, device=self.positions.device)
 
     def read(self, tokens: Tensor, merger: Merger | None = None) -> Tensor:
         """Return the [CLS] token or the pooled tokens, (..., d), of an image's tokens (..., n, d).
@@ -157,7 +157,7 @@ class VisionTower(Tower):
         if self.pool is not None:
             return self.pool(self.post_norm(tokens), key_bias=None if merger is None else merger.key_bias(tokens))
         if self.sizes.readout == "mean" and merger is not None:
-            return merger.mean(self.post_norm(tokens)[:, self.sizes.summaries :])
+            return merger.mean(self.post_norm(tokens)[:, -merger.patches :])
         if self.sizes.readout == "mean":
             return self.post_norm(tokens)[..., self.sizes.summaries :, :].mean(dim=-2)
         return tokens[..., 0, :]

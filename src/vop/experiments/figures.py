@@ -67,6 +67,7 @@ COLOURS = {
     "vop-f": "#e27a9a",
     "vop-f+p": "#96203f",
     "vop-f+c": "#7a4a1f",
+    "tempme": "#3d7a5a",
 }
 # Colours for methods of other packages, and for further arms of a method.
 _OTHERS = ("#4d8f8b", "#8a6fb0", "#7c9a3e", "#b0679a", "#5f7fd0", "#a08a4f", "#5c8a5c")
