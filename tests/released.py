@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import zlib
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +20,8 @@ SIZES = Sizes(  # 50 tokens of an image and heads of width 64, which the release
     text=TextSizes(width=64, layers=2, heads=1, mlp_width=256, vocab_size=50, positions=20, eos_token_id=49),
     embed_dim=16,
 )
+STOP_SIZES = replace(SIZES, vision=replace(SIZES.vision, layers=3), text=replace(SIZES.text, layers=3))
+STOP_FRAMES = 3
 
 
 def drawn(name: str, shape: tuple[int, ...], *, std: float = 0.1) -> Tensor:
@@ -68,3 +73,12 @@ def clip(sizes: Sizes = SIZES) -> CLIP:
     model = CLIP(sizes)
     model.load_state_dict(from_open_clip(clip_state(sizes), sizes, source="released"))
     return model.eval().requires_grad_(False)
+
+
+def plain(value: Any) -> Any:
+    """Return tensors, also in dictionaries, as lists of numbers with 8 digits."""
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    if not isinstance(value, Tensor):
+        return value
+    return json.loads(json.dumps(value.detach().double().tolist()), parse_float=lambda text: float(f"{float(text):.8g}"))

@@ -16,7 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from released import FRAMES, clip_state, drawn, inputs
+from released import FRAMES, clip_state, drawn, inputs, plain
 
 FILE = Path(__file__).with_name("tempme_golden.json")
 
@@ -53,13 +53,6 @@ def main(checkout: str) -> None:
         "gradient": trained["clip.visual.transformer.resblocks.9.TVPt_Video_Positional_embedding"].grad[0, :, 0, :16],
     }
     FILE.write_text(json.dumps(plain(numbers)) + "\n")
-
-
-def plain(value):
-    if isinstance(value, dict):
-        return {key: plain(one) for key, one in value.items()}
-    rows = value.detach().double().tolist()
-    return json.loads(json.dumps(rows), parse_float=lambda text: float(f"{float(text):.8g}"))
 
 
 if __name__ == "__main__":
