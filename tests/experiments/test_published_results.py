@@ -19,6 +19,11 @@ def experiments():
     return read(DOCS / DATA)
 
 
+NOT_YET = {  # methods that came after the paper, without results on emoji-motion
+    *("dgl-linear", "dgl-transformer"),
+}
+
+
 @pytest.fixture(scope="module")
 def page():
     return (DOCS / PAGE).read_text(encoding="utf-8")
@@ -30,7 +35,7 @@ def test_the_tables_are_those_of_the_data_file(experiments, page):
 
 def test_every_method_and_ablation_is_there(experiments):
     assert [one.ablation or one.kind for one in experiments] == [COMPARE, *ABLATIONS]
-    assert {arm.name for arm in experiments[0].arms} == METHODS.keys()
+    assert {arm.name for arm in experiments[0].arms} == METHODS.keys() - NOT_YET
     assert experiments[0].seeds == [0, 1, 2]
 
 

@@ -37,6 +37,9 @@ def test_counts_of_the_paper(counts, method):
     assert (counts[method].paper_count, counts[method].paper_percent) == TABLE_1[method]
 
 
+LATER = {  # methods that came after the paper
+    *("dgl-linear", "dgl-transformer"),
+}
 IN_PROJ = {"vision": 3 * 768 * 768 + 3 * 768, "text": 3 * 512 * 512 + 3 * 512}  # of a layer
 FREE = 768 + 50 * 768 + 77 * 512 + 768 * 512 + 512 * 512 + 1  # class, positions, projections, logit scale
 UNCOUNTED = {
@@ -62,7 +65,7 @@ def test_lora_has_two_thin_matrices_for_each_target(counts):
 
 
 def test_every_row_of_the_papers_table_is_counted(counts):
-    assert counts.keys() == TABLE_1.keys() | {"lora"}
+    assert counts.keys() == TABLE_1.keys() | {"lora"} | LATER
 
 
 @pytest.mark.parametrize("head", ["seqTransf", "tightTransf", "x-pool"])

@@ -128,6 +128,32 @@ class VisionTower(Tower):
         layer = layer or self.layers[number - 1]
         return layer(self.pre_norm(tokens) if number == 1 else tokens, read=read, angles=angles, merger=merger)
 
+    def run_layer_by_frame(self, number: int, shared: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply layer `number` (from 1) to tokens that all frames of a video share, and to each frame's own tokens.
+
+        The shared tokens attend to all tokens, those of a frame to the shared ones and to the frame's own. `pre_norm`
+        is not applied. In the last layer only the shared tokens are computed.
+
+        Args:
+            shared: (b, s, d).
+            frames: (b, f, n, d), the patches last.
+
+        Returns:
+            Both, at the layer's output. The frames of the last layer are empty, (b, f, 0, d).
+        """
+        tower = self.sizes
+        b, f, _, d = frames.shape
+        s, is_last = shared.shape[1], number == len(self.layers)
+        angles = None
+        if tower.rope is not None:
+            width = tower.width // tower.heads
+            angles = patch_angles(tower.rope, grid=tower.grid, head_width=width, device=frames.device)
+        tokens = torch.cat([shared, frames.reshape(b, -1, d)], dim=1)
+        layer = self.layers[number - 1]
+        tokens = layer(tokens, read=s if is_last else None, angles=angles, shared=s, frames=f)
+        shared, rest = tokens.split([s, tokens.shape[1] - s], dim=1)
+        return shared, rest.reshape(b, f, rest.shape[1] // f, d)
+
     def summarise(self, summaries: Tensor, patches: Tensor) -> Tensor:
         """Return the summary of each frame at the input of a layer, (..., d): its [CLS] token, or its pooled tokens.
 
@@ -249,12 +275,13 @@ class TextTower(Tower):
             )
         return self.embedding_norm(x + self.positions[: x.shape[1]].to(x.dtype))
 
-    def attention(self, ids: Tensor, *, prompts: int = 0) -> dict[str, Any]:
+    def attention(self, ids: Tensor, *, prompts: int = 0, suffix: int = 0) -> dict[str, Any]:
         """Return how tokens attend to each other, as arguments of `Layer.forward`.
 
         Args:
             ids: (b, n).
             prompts: the number of prompt tokens after the marks. All tokens attend to them.
+            suffix: the number of prompt tokens after all others. All tokens attend to them, unless causal.
         """
         if self.sizes.causal:
             return {"causal": True}
@@ -262,7 +289,8 @@ class TextTower(Tower):
             return {}
         keys = ids != self.sizes.pad_token_id
         marks = self.sizes.marks
-        return {"keys": torch.cat([keys[:, :marks], keys.new_ones(len(ids), prompts), keys[:, marks:]], dim=1)}
+        before, after = keys.new_ones(len(ids), prompts), keys.new_ones(len(ids), suffix)
+        return {"keys": torch.cat([keys[:, :marks], before, keys[:, marks:], after], dim=1)}
 
     def output_index(self, ids: Tensor) -> Tensor:
         """Return the position of the output token in each text (b, n): (b,)."""

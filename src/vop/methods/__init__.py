@@ -28,6 +28,8 @@ METHODS = {
     "vop-f": "vop.methods.vop_f:VoPF",
     "vop-f+p": "vop.methods.vop_f:VoPFP",
     "vop-f+c": "vop.methods.vop_f:VoPFC",
+    "dgl-linear": "vop.methods.dgl:DGLLinear",
+    "dgl-transformer": "vop.methods.dgl:DGLTransformer",
 }
 # Methods of converted checkpoints. They can be opened like others, but not trained, and they are not listed.
 IMPORTED = {
