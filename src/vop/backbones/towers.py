@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vop.backbones.layers import LayerNorm, Linear, Mlp, attend, free_parameter, make_layers
+from vop.backbones.layers import ACTIVATIONS, Conv2d, LayerNorm, Linear, Mlp, attend, free_parameter, make_layers
 from vop.backbones.merging import Merger, TokenMerging
 from vop.backbones.rope import patch_angles
-from vop.backbones.sizes import Sizes, TowerSizes, VisionSizes
+from vop.backbones.sizes import Sizes, Stem, TowerSizes, VisionSizes
 from vop.errors import UsageError
 from vop.utils.text import count
 
@@ -68,7 +68,11 @@ class VisionTower(Tower):
         self.sizes = tower = sizes.vision
         width = tower.width
         std = width**-0.5
-        self.patch_embedding = nn.Conv2d(3, width, tower.patch_size, stride=tower.patch_size, bias=tower.patch_bias)
+        self.patch_embedding = (
+            Conv2d(3, width, tower.patch_size, stride=tower.patch_size, bias=tower.patch_bias)
+            if tower.stem is None
+            else ConvStem(tower.stem, activation=tower.activation)
+        )
         self.class_embedding = free_parameter(width, std=std) if tower.class_token else None
         self.positions = free_parameter(tower.summaries + tower.patches, width, std=std)
         self.pre_norm = LayerNorm(width, eps=tower.norm_eps) if tower.pre_norm else nn.Identity()
@@ -79,10 +83,7 @@ class VisionTower(Tower):
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Embed pixels (b, 3, h, w) as tokens (b, [1 +] patches, d) with positions, before `pre_norm`."""
-        convolution = self.patch_embedding
-        bias = None if convolution.bias is None else convolution.bias.to(self.dtype)
-        patches = F.conv2d(pixels.to(self.dtype), convolution.weight.to(self.dtype), bias, stride=convolution.stride)
-        patches = patches.flatten(2).transpose(1, 2)
+        patches = self.patch_embedding(pixels.to(self.dtype)).flatten(2).transpose(1, 2)
         if patches.shape[1] != self.sizes.patches:
             raise UsageError(
                 f"images of {pixels.shape[-2]} x {pixels.shape[-1]} pixels make {count('patch', patches.shape[1])}; "
@@ -182,15 +183,19 @@ class VisionTower(Tower):
         """
         if self.pool is not None:
             return self.pool(self.post_norm(tokens), key_bias=None if merger is None else merger.key_bias(tokens))
-        if self.sizes.readout == "mean" and merger is not None:
-            return merger.mean(self.post_norm(tokens)[:, self.sizes.summaries :])
         if self.sizes.readout == "mean":
-            return self.post_norm(tokens)[..., self.sizes.summaries :, :].mean(dim=-2)
+            patches = tokens[..., self.sizes.summaries :, :]
+            patches = patches if self.sizes.mean_norm else self.post_norm(patches)
+            return patches.mean(dim=-2) if merger is None else merger.mean(patches)
         return tokens[..., 0, :]
 
     def head(self, summary: Tensor) -> Tensor:
-        """Project the result of `read`, (..., d), to the image's embedding, (..., e). A [CLS] is normalised first."""
-        return self.project(self.post_norm(summary) if self.sizes.readout == "class" else summary)
+        """Project the result of `read`, (..., d), to the image's embedding, (..., e).
+
+        A [CLS], and in some families a mean, is normalised first.
+        """
+        normalised = self.sizes.readout != "class" and not self.sizes.mean_norm
+        return self.project(summary if normalised else self.post_norm(summary))
 
     def output(self, tokens: Tensor) -> Tensor:
         """Return the image's embedding, (..., e), from the output (..., n, d) of the last layer."""
@@ -217,6 +222,27 @@ class VisionTower(Tower):
         """Return the parameters that map tokens to the joint space: the projection, or else the pooling."""
         own = super().projection_parameters()
         return own or ([] if self.pool is None else list(self.pool.parameters()))
+
+
+class ConvStem(nn.ModuleList):
+    """Embeds pixels (b, 3, h, w) by several convolutions without overlap: (b, d, rows, columns).
+
+    The batch normalisations that MobileCLIP (Vasu et al. 2023, arXiv 2311.17049) trained behind all convolutions but
+    the last are part of their weights here, so their statistics stay as they are.
+    """
+
+    def __init__(self, stem: Stem, *, activation: str) -> None:
+        inputs = (3, *stem.widths[:-1])
+        super().__init__(
+            Conv2d(channels, width, stride, stride=stride)
+            for channels, width, stride in zip(inputs, stem.widths, stem.strides, strict=True)
+        )
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for number, convolution in enumerate(self):
+            x = convolution(x if number == 0 else self.activation(x))
+        return x
 
 
 class AttentionPool(nn.Module):
