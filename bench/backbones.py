@@ -89,6 +89,7 @@ ORIGINALS = {
     "altclip": from_transformers("AltCLIP"),
     "open_clip ViT-B-16": from_open_clip("ViT-B-16"),
     "open_clip EVA02-B-16": from_open_clip("EVA02-B-16"),
+    "open_clip MobileCLIP2-B": from_open_clip("MobileCLIP2-B"),
     "open_clip PE-Core-B-16": from_open_clip("PE-Core-B-16"),
     "open_clip ViT-B-16-SigLIP": from_open_clip("ViT-B-16-SigLIP"),
 }

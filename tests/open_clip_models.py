@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ SMALL = {
     "vit_pe_core_base_patch16_224": {"embed_dim": 64, "depth": 3, "num_heads": 4, "img_size": 48},
     "vit_pe_core_gigantic_patch14_448": {"embed_dim": 64, "depth": 3, "num_heads": 4, "img_size": 56},
     "vit_base_patch16_siglip_224": {"embed_dim": 48, "depth": 3, "num_heads": 3, "img_size": 48},
+    "vit_base_mci_224": {"embed_dim": 48, "depth": 3, "num_heads": 3, "img_size": 48},
 }
 
 
@@ -40,12 +42,29 @@ LAYERED = {
         "vision_cfg": VIT | {"pool_type": "avg", "no_ln_pre": True},
         "text_cfg": TEXT,
     },
+    "the normalised mean of patches": {
+        "embed_dim": 16,
+        "vision_cfg": VIT | {"pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True},
+        "text_cfg": TEXT | {"pool_type": "last", "no_causal_mask": True},
+    },
     "SigLIP": {
         "embed_dim": 48,
         "custom_text": True,
         "init_logit_bias": -10,
         "vision_cfg": ("vit_base_patch16_siglip_224", {"timm_pool": "map", "timm_proj": "none"}),
         "text_cfg": SIGLIP_TEXT,
+    },
+    "SigLIP without its pooling": {
+        "embed_dim": 16,
+        "custom_text": True,
+        "vision_cfg": ("vit_base_patch16_siglip_224", {"timm_pool": "avg"}),
+        "text_cfg": TEXT,
+    },
+    "MobileCLIP": {
+        "embed_dim": 16,
+        "custom_text": True,
+        "vision_cfg": ("vit_base_mci_224", {}),
+        "text_cfg": TEXT,
     },
     "EVA-02": {
         "embed_dim": 16,
@@ -96,11 +115,22 @@ def timm_vision(name: str, **options: object) -> dict[str, object]:
     original, small = _registry.model_entrypoint(name), f"small_{name}"
 
     def entry(pretrained: bool = False, **given: object) -> torch.nn.Module:
-        return original(pretrained=False, **given | SMALL[name])
+        return original(pretrained=False, **given | SMALL[name] | _stem(name))
 
     _registry._model_entrypoints[small] = entry
     _registry._model_to_module[small] = _registry._model_to_module[name]
     return {"timm_model_name": small, "timm_model_pretrained": False, "timm_pool": "token", "timm_proj": None} | options
+
+
+def _stem(name: str) -> dict[str, object]:
+    """The narrow convolutional stem of a small variant of MobileCLIP's ViT, whose widths are not options in timm."""
+    if name != "vit_base_mci_224":
+        return {}
+    from timm.layers import HybridEmbed
+    from timm.models.vision_transformer_hybrid import ConvStem
+
+    sizes = {"channels": (8, 12, 48), "stride": (4, 2, 2), "kernel_size": (4, 2, 2), "padding": 0}
+    return {"embed_layer": partial(HybridEmbed, backbone=ConvStem(**sizes, act_layer=torch.nn.GELU), proj=False)}
 
 
 def make_open_clip_folder(folder: Path, model_cfg: dict, *, preprocess: dict | None = None, seed: int = 0):
@@ -109,10 +139,16 @@ def make_open_clip_folder(folder: Path, model_cfg: dict, *, preprocess: dict | N
 
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    values = {name: value for name, value in model_cfg.items() if name != "custom_text"}
-    model = (CustomTextCLIP if model_cfg.get("custom_text") else CLIP)(**values)
+    values = dict(model_cfg)
+    custom = values.pop("custom_text", False)
+    model = (CustomTextCLIP if custom else CLIP)(**values)
     for parameter in model.parameters():  # biases and norms too, so that a swapped tensor cannot go unnoticed
         parameter.data.add_(torch.randn_like(parameter) * 0.05)
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_(std=0.1)
+        elif name.endswith("running_var"):
+            buffer.uniform_(0.5, 1.5)
     save_file(
         {name: one.contiguous() for name, one in model.state_dict().items()}, folder / "open_clip_model.safetensors"
     )

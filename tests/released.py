@@ -81,4 +81,6 @@ def plain(value: Any) -> Any:
         return {key: plain(one) for key, one in value.items()}
     if not isinstance(value, Tensor):
         return value
-    return json.loads(json.dumps(value.detach().double().tolist()), parse_float=lambda text: float(f"{float(text):.8g}"))
+    return json.loads(
+        json.dumps(value.detach().double().tolist()), parse_float=lambda text: float(f"{float(text):.8g}")
+    )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vop.models.pretrained import load
     from vop.search.library import Library
     from vop.search.manifest import SegmentationConfig
+    from vop.search.moments import evaluate_moments
     from vop.search.queries import Sentence
     from vop.search.results import LibraryStatus, Moment
     from vop.training.job import train
@@ -43,6 +44,7 @@ __all__ = [
     "VopError",
     "evaluate",
     "evaluate_embeddings",
+    "evaluate_moments",
     "load",
     "probe",
     "read_frames",
@@ -66,6 +68,7 @@ _HOMES = {
     "VopError": "vop.errors",
     "evaluate": "vop.evaluation.job",
     "evaluate_embeddings": "vop.evaluation.job",
+    "evaluate_moments": "vop.search.moments",
     "load": "vop.models.pretrained",
     "probe": "vop.video.probe",
     "read_frames": "vop.video.frames",

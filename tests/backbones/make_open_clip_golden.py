@@ -28,6 +28,8 @@ def draw_state(shapes: Mapping[str, list[int]]) -> dict[str, torch.Tensor]:
     for name, shape in shapes.items():
         generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
         state[name] = torch.randn(shape, generator=generator) * 0.1 + (0.5 if name.endswith("norm.weight") else 0)
+        if name.endswith("running_var"):
+            state[name] = state[name].abs() + 0.5
     return state
 
 

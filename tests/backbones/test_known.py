@@ -80,6 +80,7 @@ OPEN_CLIP = {
     "timm/eva02_base_patch16_clip_224.merged2b_s8b_b131k": "EVA02-B-16",
     "timm/eva02_large_patch14_clip_224.merged2b_s4b_b131k": "EVA02-L-14",
     "timm/MobileCLIP2-S0-OpenCLIP": "MobileCLIP2-S0",
+    "timm/MobileCLIP2-B-OpenCLIP": "MobileCLIP2-B",
 }
 
 

@@ -13,6 +13,7 @@ import vop
 from open_clip_models import LAYERED, TEXT, VIT, ZERO_SHOT, draw, full_config, make_open_clip_folder
 from tiny_clip import make_clip_folder
 from vop.backbones import find_backbone
+from vop.backbones.open_clip.family import OpenClipFamily
 from vop.errors import UsageError, VopError
 from vop.models.pretrained import create
 
@@ -56,7 +57,22 @@ def test_a_text_gradient(pair):
     torch.testing.assert_close(ours.text.positions.grad, table.grad, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["EVA-02", "PE-Core", "PE-Core without a class token", "SigLIP"])
+@pytest.mark.parametrize("name", ["MobileCLIP", "SigLIP without its pooling"])
+def test_positions_are_interpolated(name, tmp_path):
+    folder, theirs = make(name, tmp_path)
+    trunk = theirs.visual.trunk
+    grid = trunk.pos_embed.detach().unflatten(1, (3, 3)).permute(0, 3, 1, 2)  # without a [CLS]
+    trunk.set_input_size((80, 80))
+    larger = torch.nn.functional.interpolate(grid, (5, 5), mode="bicubic")
+    trunk.pos_embed.data = larger.flatten(2).transpose(1, 2)
+    pixels = torch.randn(2, 3, 80, 80, generator=torch.Generator().manual_seed(0))
+    images = find_backbone(f"{folder}@80").load().embed_frames(pixels[:, None])[:, 0]
+    torch.testing.assert_close(images, theirs.encode_image(pixels), rtol=0, atol=1e-5)
+    with pytest.raises(UsageError, match="image_size is 72.*patch size, 16"):
+        find_backbone(f"{folder}@72")
+
+
+@pytest.mark.parametrize("name", ["EVA-02", "PE-Core", "PE-Core without a class token", "SigLIP", "MobileCLIP"])
 def test_rotary_positions_and_pooling_hold_for_prompts(name, tmp_path):
     folder, _ = make(name, tmp_path)
     torch.manual_seed(0)
@@ -84,6 +100,26 @@ def test_a_vit_h_has_sixteen_heads_and_gelu(tmp_path):
     assert (sizes.vision.heads, sizes.vision.activation, sizes.text.heads) == (16, "gelu", 16)
 
 
+@pytest.mark.parametrize(
+    ("name", "has_layers"),
+    {
+        "ViT-bigG-14-CLIPA-336": True,
+        "EVA01-g-14": True,
+        "MobileCLIP2-B": True,
+        "MobileCLIP2-L-14": True,
+        "MobileCLIP2-S0": False,
+        "MobileCLIP2-S4": False,
+        "ViTamin-S": False,
+        "EVA02-E-14": False,
+        "RN50": False,
+        "coca_base": False,
+    }.items(),
+)
+def test_which_configurations_have_layers(name, has_layers):
+    config = {"model_cfg": open_clip.get_model_config(name)}
+    assert OpenClipFamily().read_sizes(config).has_layers == has_layers
+
+
 def test_what_has_no_layers_is_a_zero_shot_encoder(tmp_path):
     folder, theirs = make("ResNet", tmp_path)
     model = vop.load(folder, device="cpu")
@@ -108,6 +144,50 @@ def test_the_tokens_are_open_clips(tmp_path):
         ids = ours.encode([text], max_length=24)[0]
         assert ids.tolist() == expected[: len(ids)].tolist()
         assert not expected[len(ids) :].any()
+
+
+def make_words(folder) -> None:
+    from transformers import BertTokenizer
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "runs", "##s", "!"]
+    BertTokenizer(vocab={word: i for i, word in enumerate(words)}).save_pretrained(folder)
+
+
+def test_clipa_has_no_end_mark(tmp_path):
+    make_words(tmp_path)
+    options = {"strip_sep_token": True}
+    text = TEXT | {"hf_tokenizer_name": str(tmp_path), "tokenizer_kwargs": options, "context_length": 8}
+    folder, _ = make_open_clip_folder(
+        tmp_path, {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": text | {"pool_type": "last", "no_causal_mask": True}}
+    )
+    theirs = open_clip.tokenizer.HFTokenizer(str(tmp_path), context_length=8, **options)
+    texts = ["A dog runs!", "dogs", "a dog " * 10]
+    ids = find_backbone(str(folder)).tokenizer().encode(texts, max_length=8)
+    assert ids.tolist() == theirs(texts).tolist()
+    assert ids[0].tolist() == [2, 5, 6, 7, 9, 0, 0, 0]
+
+
+def test_an_option_that_changes_the_tokens_is_refused(tmp_path):
+    make_words(tmp_path)
+    text = TEXT | {"hf_tokenizer_name": "words", "tokenizer_kwargs": {"language": "fra_Latn"}}
+    folder, _ = make_open_clip_folder(tmp_path, {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": text})
+    with pytest.raises(VopError, match="language is 'fra_Latn'"):
+        find_backbone(str(folder)).tokenizer()
+
+
+def test_a_text_tower_of_transformers_is_a_zero_shot_encoder(tmp_path):
+    from transformers import BertConfig
+
+    make_words(tmp_path)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    BertConfig(vocab_size=50_000, max_position_embeddings=24, **sizes).save_pretrained(tmp_path / "text")
+    names = {"hf_model_name": str(tmp_path / "text"), "hf_model_pretrained": False, "hf_tokenizer_name": str(tmp_path)}
+    config = {"embed_dim": 16, "vision_cfg": VIT, "custom_text": True, "text_cfg": names}
+    folder, theirs = make_open_clip_folder(tmp_path, config)
+    backbone = find_backbone(str(folder))
+    assert (backbone.sizes.has_layers, backbone.sizes.text.vocab_size) == (False, 50_000)
+    ids = torch.tensor([[2, 5, 6, 3, 0], [2, 6, 7, 5, 3]])
+    torch.testing.assert_close(backbone.load().embed_tokens(ids), theirs.encode_text(ids), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_settings_do_not_share_files(video, store, tmp_path):
         for interpolation in INTERPOLATIONS
         for aspect in ASPECTS
     }
-    assert len(paths) == 32
+    assert len(paths) == 2 * 2 * len(MODES) * len(INTERPOLATIONS) * len(ASPECTS) == 48
 
 
 @pytest.mark.parametrize("aspect", ASPECTS)

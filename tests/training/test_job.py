@@ -12,10 +12,17 @@ from safetensors.torch import load_file
 
 import vop
 from tiny_data import write_table, write_videos
+from vop.backbones import find_backbone
+from vop.datasets.frames import FrameStore
 from vop.datasets.readers import load
+from vop.datasets.types import Dataset
+from vop.datasets.validation import cache_dataset
+from vop.datasets.views import RandomViews
 from vop.errors import FileFailure, UsageError, VopError
+from vop.models.pretrained import create
 from vop.training.job import train
 from vop.training.recipe import Recipe, TrainingConfig
+from vop.training.trainer import Trainer
 from vop.video.isolated import DecodingProcesses
 
 RECIPE = Recipe(epochs=2, batch_size=2, validation=0.2, workers=0, precision="fp32")
@@ -75,7 +82,8 @@ def test_the_test_split_is_never_read(dataset, tiny_folder, tmp_path, monkeypatc
     assert sorted(read) == ["clip0.mp4", "clip1.mp4", "clip2.mp4", "clip3.mp4"]  # each once, over two epochs
 
 
-def test_killed_and_resumed_it_ends_with_the_same_weights(dataset, tiny_folder, tmp_path):
+@pytest.mark.parametrize("augment", ["none", "release"])
+def test_killed_and_resumed_it_ends_with_the_same_weights(dataset, tiny_folder, tmp_path, augment):
     class Killed(BaseException):
         pass
 
@@ -83,7 +91,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(dataset, tiny_folder, 
         if (stage, done) == ("training", 2):
             raise Killed
 
-    at_once = Recipe(epochs=2, batch_size=2, validation=0.2, workers=0, precision="fp32", checkpoint_seconds=0)
+    at_once = replace(RECIPE, checkpoint_seconds=0, augment=augment)
     given = {"backbone": str(tiny_folder), "recipe": at_once, "settings": {"num_frames": 2}}
     train(dataset, method="vop-p", out=tmp_path / "whole", **given)
     with pytest.raises(Killed):
@@ -92,6 +100,53 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(dataset, tiny_folder, 
     one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_training_sees_random_views_and_validation_does_not(dataset, tiny_folder, tmp_path, monkeypatch):
+    viewed, loaded = [], []
+    load_view, load_frames = RandomViews.load, FrameStore.load
+
+    def view(self, video, *, captions, key):
+        viewed.append((video.id, key))
+        return load_view(self, video, captions=captions, key=key)
+
+    monkeypatch.setattr(RandomViews, "load", view)
+    monkeypatch.setattr(FrameStore, "load", lambda self, video: loaded.append(video.id) or load_frames(self, video))
+    given = {"backbone": str(tiny_folder), "settings": {"num_frames": 2}}
+    trained = train(dataset, method="vop-p", out=tmp_path, recipe=replace(RECIPE, augment="release"), **given)
+    assert len(set(viewed)) == len(viewed) == 2 * 2  # two epochs of one batch of two
+    assert {key[0] for _, key in viewed} == {0, 1}
+    assert set(loaded).isdisjoint(name for name, _ in viewed)
+    assert trained.model.card["augment"] == "release"
+
+
+def test_a_cache_holds_the_frames_of_random_views(dataset, tiny_folder, tmp_path, monkeypatch):
+    recipe = replace(RECIPE, augment="release")
+    store = FrameStore(2, find_backbone(str(tiny_folder)).resizing, cache=tmp_path / "cache")
+    report = cache_dataset(dataset, store, augmentation=recipe.augmentation)
+    assert (report.decoded, report.reused, len(report.failed)) == (6 + 4, 0, 1)  # four of the six are for training
+    monkeypatch.setattr(DecodingProcesses, "call", lambda self, call, path, **how: pytest.fail(f"decoded {path}"))
+    readable = dataset.split("train").keep({f"clip{number}.mp4" for number in range(4)})
+    settings = {"num_frames": 2}
+    train(
+        Dataset(dataset.name, {"train": readable}),
+        method="vop",
+        out=tmp_path / "run",
+        backbone=str(tiny_folder),
+        settings=settings,
+        recipe=recipe,
+        cache=store.cache,
+    )
+
+
+def test_random_views_need_files(dataset, tiny, tmp_path):
+    class Made:
+        def load(self, video):
+            return torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+
+    model = create("vop", tiny, num_frames=2)
+    with pytest.raises(UsageError, match="store is Made; random views need a FrameStore"):
+        Trainer(model, dataset.split("train"), None, replace(RECIPE, flip=0.5), tmp_path, store=Made())
 
 
 def test_without_validation_the_last_epoch_is_kept(dataset, tiny_folder, tmp_path):

@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vop.backbones.sizes import VIT_B_16, VIT_B_32, VIT_L_14, Rope, Sizes, TextSizes, VisionSizes
+from vop.backbones.altclip.family import XLM_ROBERTA
+from vop.backbones.bert import BERT
+from vop.backbones.siglip import family as siglip
+from vop.backbones.sizes import VIT_B_16, VIT_B_32, VIT_L_14, Rope, Sizes, Stem, TextSizes, VisionSizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,39 +54,7 @@ _VIT_H_14 = Sizes(
     text=TextSizes(width=1024, layers=24, heads=16, mlp_width=4096),
     embed_dim=1024,
 )
-_SIGLIP_LAYERS: dict[str, Any] = {
-    "width": 768,
-    "heads": 12,
-    "mlp_width": 3072,
-    "activation": "gelu_pytorch_tanh",
-    "norm_eps": 1e-6,
-}
-_SIGLIP_BASE = Sizes(
-    vision=VisionSizes(
-        **_SIGLIP_LAYERS,
-        patch_size=16,
-        class_token=False,
-        pre_norm=False,
-        patch_bias=True,
-        readout="attention",
-        pool_heads=12,
-        pool_mlp_width=3072,
-        projection=False,
-    ),
-    text=TextSizes(
-        **_SIGLIP_LAYERS,
-        vocab_size=32_000,
-        positions=64,
-        marks=0,
-        causal=False,
-        readout="last",
-        eos_token_id=1,
-        fixed_length=True,
-        projection_bias=True,
-    ),
-    embed_dim=768,
-    loss="sigmoid",
-)
+_SIGLIP_BASE = Sizes(vision=siglip.VISION, text=siglip.TEXT, embed_dim=768, loss="sigmoid")
 _SO400M: dict[str, Any] = {"width": 1152, "layers": 27, "heads": 16, "mlp_width": 4304}
 _PE_CORE_B_16 = Sizes(
     vision=VisionSizes(
@@ -113,40 +84,18 @@ _EVA02_B_16 = Sizes(
     ),
     text=TextSizes(activation="gelu"),
 )
-_BERT: dict[str, Any] = {
-    "activation": "gelu",
-    "norm_first": False,
-    "causal": False,
-    "readout": "first",
-    "embedding_norm": True,
-}
-_CHINESE_CLIP = replace(
-    VIT_B_16,
-    text=TextSizes(
-        **_BERT,
-        width=768,
-        heads=12,
-        mlp_width=3072,
-        norm_eps=1e-12,
-        vocab_size=21_128,
-        positions=512,
-        pad_token_id=0,
-        final_norm=False,
-    ),
-)
-_ALTCLIP = replace(
-    VIT_L_14,
-    text=TextSizes(
-        **_BERT,
-        width=1024,
-        layers=24,
-        heads=16,
-        mlp_width=4096,
-        vocab_size=250_002,
-        positions=512,
-        pad_token_id=1,
+_CHINESE_CLIP = replace(VIT_B_16, text=replace(BERT, vocab_size=21_128))
+_ALTCLIP = replace(VIT_L_14, text=replace(XLM_ROBERTA, positions=512))  # two of 514 are for padding
+_MOBILE_CLIP_B = Sizes(
+    vision=VisionSizes(
+        activation="gelu",
+        norm_eps=1e-6,
+        patch_size=16,
+        pre_norm=False,
+        stem=Stem(widths=(192, 192, 768), strides=(4, 2, 2)),
         projection_bias=True,
     ),
+    text=TextSizes(activation="gelu"),
 )
 
 
@@ -309,6 +258,12 @@ KNOWN = [
         family="open_clip",
         sizes=_without_layers(embed_dim=512, image_size=256, vocab_size=49408, positions=77),
         millions=75,
+    ),
+    KnownBackbone(
+        name="timm/MobileCLIP2-B-OpenCLIP",
+        family="open_clip",
+        sizes=_MOBILE_CLIP_B,
+        millions=150,
     ),
     KnownBackbone(
         name="OFA-Sys/chinese-clip-vit-base-patch16",

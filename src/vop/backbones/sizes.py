@@ -51,6 +51,21 @@ class Rope:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stem:
+    """Convolutions that embed a patch, in place of one linear map (MobileCLIP's ViT).
+
+    They do not overlap, so every patch is embedded by itself. Between two of them is the activation of the layers.
+
+    Attributes:
+        widths: channels of the output of each convolution; the last is the tower's width.
+        strides: rows and columns that each convolution joins. Their product is the patch size.
+    """
+
+    widths: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class VisionSizes(TowerSizes):
     """The sizes of a vision transformer. The defaults are those of OpenAI's ViT-B/32.
 
@@ -58,8 +73,10 @@ class VisionSizes(TowerSizes):
         image_size, patch_size: in pixels.
         class_token: whether there is a [CLS] token before the patches.
         pre_norm: whether the tokens are normalised before the first layer (CLIP's `ln_pre`).
+        stem: the convolutions that embed a patch; None for one linear map.
         readout: how the last layer gives the image's embedding: "class" from the [CLS] token, "attention" by attention
             pooling of all tokens, "mean" by averaging the patches.
+        mean_norm: whether the mean is normalised, and not the patches before it (CLIPA).
         pool_heads, pool_mlp_width: sizes of the attention pooling.
         projection: whether there is a linear map to the joint space.
     """
@@ -73,8 +90,10 @@ class VisionSizes(TowerSizes):
     class_token: bool = True
     pre_norm: bool = True
     patch_bias: bool = False
+    stem: Stem | None = None
     rope: Rope | None = None
     readout: str = "class"
+    mean_norm: bool = False
     pool_heads: int = 0
     pool_mlp_width: int = 0
     projection: bool = True

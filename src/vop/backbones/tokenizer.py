@@ -44,6 +44,7 @@ class Tokenizer:
         *,
         cleaning: str = "openai",
         ends: bool = True,
+        zero_end: bool = False,
         pad_token_id: int | None = None,
         pad_token: str | None = None,
     ) -> None:
@@ -53,6 +54,7 @@ class Tokenizer:
             sizes: the text tower's. All ids must be below `vocab_size`, the rows of the token embedding.
             cleaning: the family's cleaning. The folder's tokenizer_config.json takes precedence.
             ends: whether the vocabulary adds an end mark to a text.
+            zero_end: whether the id 0 takes the place of the end mark, as CLIPA was trained.
             pad_token_id: the padding token; by default `pad_token`.
             pad_token: the padding token's text. By default the one that tokenizer.json pads with if captions have a
                 fixed length, since padding is then part of the input; otherwise the end mark.
@@ -96,7 +98,7 @@ class Tokenizer:
                 )
             pad_token_id = padding["pad_id"]
         self.pad_token_id = pad_token_id if pad_token_id is not None else marks[-1]
-        self._fixed_length = sizes.fixed_length
+        self._fixed_length, self._zero_end = sizes.fixed_length, zero_end
 
     def encode(self, texts: list[str], *, max_length: int) -> Tensor:
         """Return the ids of texts (n, length). Long texts are truncated but keep the end mark.
@@ -107,6 +109,8 @@ class Tokenizer:
         # Truncated here, because the library stores the length as a state that another thread may change.
         rows = [self._truncated(row, max_length) for row in rows]
         ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=self.pad_token_id)
+        if self._zero_end:
+            ids[ids == self.end_token_id] = 0
         missing = max_length - ids.shape[1] if self._fixed_length else 0
         return torch.nn.functional.pad(ids, (0, missing), value=self.pad_token_id)
 

@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vop.backbones.layers import LayerNorm, Linear, Mlp, attend, free_parameter, make_layers
+from vop.backbones.layers import ACTIVATIONS, Conv2d, LayerNorm, Linear, Mlp, attend, free_parameter, make_layers
 from vop.backbones.merging import Merger, TokenMerging
 from vop.backbones.rope import patch_angles
-from vop.backbones.sizes import Sizes, TowerSizes, VisionSizes
+from vop.backbones.sizes import Sizes, Stem, TowerSizes, VisionSizes
 from vop.errors import UsageError
 from vop.utils.text import count
 
@@ -68,7 +68,11 @@ class VisionTower(Tower):
         self.sizes = tower = sizes.vision
         width = tower.width
         std = width**-0.5
-        self.patch_embedding = nn.Conv2d(3, width, tower.patch_size, stride=tower.patch_size, bias=tower.patch_bias)
+        self.patch_embedding = (
+            Conv2d(3, width, tower.patch_size, stride=tower.patch_size, bias=tower.patch_bias)
+            if tower.stem is None
+            else ConvStem(tower.stem, activation=tower.activation)
+        )
         self.class_embedding = free_parameter(width, std=std) if tower.class_token else None
         self.positions = free_parameter(tower.summaries + tower.patches, width, std=std)
         self.pre_norm = LayerNorm(width, eps=tower.norm_eps) if tower.pre_norm else nn.Identity()
@@ -79,10 +83,7 @@ class VisionTower(Tower):
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Embed pixels (b, 3, h, w) as tokens (b, [1 +] patches, d) with positions, before `pre_norm`."""
-        convolution = self.patch_embedding
-        bias = None if convolution.bias is None else convolution.bias.to(self.dtype)
-        patches = F.conv2d(pixels.to(self.dtype), convolution.weight.to(self.dtype), bias, stride=convolution.stride)
-        patches = patches.flatten(2).transpose(1, 2)
+        patches = self.patch_embedding(pixels.to(self.dtype)).flatten(2).transpose(1, 2)
         if patches.shape[1] != self.sizes.patches:
             raise UsageError(
                 f"images of {pixels.shape[-2]} x {pixels.shape[-1]} pixels make {count('patch', patches.shape[1])}; "
@@ -128,6 +129,32 @@ class VisionTower(Tower):
         layer = layer or self.layers[number - 1]
         return layer(self.pre_norm(tokens) if number == 1 else tokens, read=read, angles=angles, merger=merger)
 
+    def run_layer_by_frame(self, number: int, shared: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply layer `number` (from 1) to tokens that all frames of a video share, and to each frame's own tokens.
+
+        The shared tokens attend to all tokens, those of a frame to the shared ones and to the frame's own. `pre_norm`
+        is not applied. In the last layer only the shared tokens are computed.
+
+        Args:
+            shared: (b, s, d).
+            frames: (b, f, n, d), the patches last.
+
+        Returns:
+            Both, at the layer's output. The frames of the last layer are empty, (b, f, 0, d).
+        """
+        tower = self.sizes
+        b, f, _, d = frames.shape
+        s, is_last = shared.shape[1], number == len(self.layers)
+        angles = None
+        if tower.rope is not None:
+            width = tower.width // tower.heads
+            angles = patch_angles(tower.rope, grid=tower.grid, head_width=width, device=frames.device)
+        tokens = torch.cat([shared, frames.reshape(b, -1, d)], dim=1)
+        layer = self.layers[number - 1]
+        tokens = layer(tokens, read=s if is_last else None, angles=angles, shared=s, frames=f)
+        shared, rest = tokens.split([s, tokens.shape[1] - s], dim=1)
+        return shared, rest.reshape(b, f, rest.shape[1] // f, d)
+
     def summarise(self, summaries: Tensor, patches: Tensor) -> Tensor:
         """Return the summary of each frame at the input of a layer, (..., d): its [CLS] token, or its pooled tokens.
 
@@ -156,15 +183,19 @@ class VisionTower(Tower):
         """
         if self.pool is not None:
             return self.pool(self.post_norm(tokens), key_bias=None if merger is None else merger.key_bias(tokens))
-        if self.sizes.readout == "mean" and merger is not None:
-            return merger.mean(self.post_norm(tokens)[:, -merger.patches :])
         if self.sizes.readout == "mean":
-            return self.post_norm(tokens)[..., self.sizes.summaries :, :].mean(dim=-2)
+            patches = tokens[..., self.sizes.summaries if merger is None else -merger.patches :, :]
+            patches = patches if self.sizes.mean_norm else self.post_norm(patches)
+            return patches.mean(dim=-2) if merger is None else merger.mean(patches)
         return tokens[..., 0, :]
 
     def head(self, summary: Tensor) -> Tensor:
-        """Project the result of `read`, (..., d), to the image's embedding, (..., e). A [CLS] is normalised first."""
-        return self.project(self.post_norm(summary) if self.sizes.readout == "class" else summary)
+        """Project the result of `read`, (..., d), to the image's embedding, (..., e).
+
+        A [CLS], and in some families a mean, is normalised first.
+        """
+        normalised = self.sizes.readout != "class" and not self.sizes.mean_norm
+        return self.project(summary if normalised else self.post_norm(summary))
 
     def output(self, tokens: Tensor) -> Tensor:
         """Return the image's embedding, (..., e), from the output (..., n, d) of the last layer."""
@@ -191,6 +222,27 @@ class VisionTower(Tower):
         """Return the parameters that map tokens to the joint space: the projection, or else the pooling."""
         own = super().projection_parameters()
         return own or ([] if self.pool is None else list(self.pool.parameters()))
+
+
+class ConvStem(nn.ModuleList):
+    """Embeds pixels (b, 3, h, w) by several convolutions without overlap: (b, d, rows, columns).
+
+    The batch normalisations that MobileCLIP (Vasu et al. 2023, arXiv 2311.17049) trained behind all convolutions but
+    the last are part of their weights here, so their statistics stay as they are.
+    """
+
+    def __init__(self, stem: Stem, *, activation: str) -> None:
+        inputs = (3, *stem.widths[:-1])
+        super().__init__(
+            Conv2d(channels, width, stride, stride=stride)
+            for channels, width, stride in zip(inputs, stem.widths, stem.strides, strict=True)
+        )
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for number, convolution in enumerate(self):
+            x = convolution(x if number == 0 else self.activation(x))
+        return x
 
 
 class AttentionPool(nn.Module):
@@ -249,12 +301,13 @@ class TextTower(Tower):
             )
         return self.embedding_norm(x + self.positions[: x.shape[1]].to(x.dtype))
 
-    def attention(self, ids: Tensor, *, prompts: int = 0) -> dict[str, Any]:
+    def attention(self, ids: Tensor, *, prompts: int = 0, suffix: int = 0) -> dict[str, Any]:
         """Return how tokens attend to each other, as arguments of `Layer.forward`.
 
         Args:
             ids: (b, n).
             prompts: the number of prompt tokens after the marks. All tokens attend to them.
+            suffix: the number of prompt tokens after all others. All tokens attend to them, unless causal.
         """
         if self.sizes.causal:
             return {"causal": True}
@@ -262,7 +315,8 @@ class TextTower(Tower):
             return {}
         keys = ids != self.sizes.pad_token_id
         marks = self.sizes.marks
-        return {"keys": torch.cat([keys[:, :marks], keys.new_ones(len(ids), prompts), keys[:, marks:]], dim=1)}
+        before, after = keys.new_ones(len(ids), prompts), keys.new_ones(len(ids), suffix)
+        return {"keys": torch.cat([keys[:, :marks], before, keys[:, marks:], after], dim=1)}
 
     def output_index(self, ids: Tensor) -> Tensor:
         """Return the position of the output token in each text (b, n): (b,)."""

@@ -115,6 +115,11 @@ _RECIPE_HELP = {
     "the best epoch",
     "aspect": "Shape of frames: display for the shape that players show, or stored for square pixels, as in "
     "published pipelines",
+    "augment": "Random views of training videos: none, or release for those of the released training code (random "
+    "frames, crops, mirroring)",
+    "frame_sampling": "Frame of each interval in training: middle or random",
+    "crop_area": "Smallest share of a frame that a random crop in training keeps; 1 for no crops",
+    "flip": "Probability that a training video is mirrored; never if its captions mention left or right",
     "on_bad_video": "What to do about unreadable videos: skip and list them, or fail",
     "workers": "Number of threads that load frames",
     "checkpoint_seconds": "Seconds between checkpoints within an epoch",
@@ -122,6 +127,7 @@ _RECIPE_HELP = {
 _NO_DEFAULT = {
     "epochs": f"{PAPER_EPOCHS}, or more until {ENOUGH_STEPS} steps are reached",
     "learning_rate": "the method's own",
+    **dict.fromkeys(["frame_sampling", "crop_area", "flip"], "that of --augment"),
 }
 
 

@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 
 from vop.cli.common import add_table_options, load_data, print_json, say, warn_skipped
+from vop.datasets.augmentation import AUGMENTATIONS, NONE
 from vop.utils import progress
+from vop.utils.checks import check_choice
 from vop.utils.text import count
 from vop.video.clip import DISPLAY, check_aspect
 from vop.video.resizing import Resizing
@@ -53,6 +55,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     cache.add_argument(
         "--aspect", default=DISPLAY, help="Shape of frames: display (default) or stored. Use the same in training."
     )
+    cache.add_argument(
+        "--augment",
+        default=NONE,
+        help="Also cache the frames from which a training with these random views chooses: none (default) or release.",
+    )
     cache.add_argument("--json", action="store_true", help="Print one JSON document.")
     add_table_options(cache)
     cache.set_defaults(run=run_cache, resumes=True)
@@ -81,13 +88,16 @@ def run_cache(arguments: argparse.Namespace) -> int:
     from vop.datasets.frames import FrameStore
 
     check_aspect(arguments.aspect)
+    check_choice("--augment", arguments.augment, AUGMENTATIONS)
     from vop.datasets.validation import cache_dataset
 
     dataset = load_data(arguments.spec, arguments)
     resizing = _resizing(arguments.backbone, arguments.size)
     store = FrameStore(arguments.num_frames, resizing, cache=arguments.out, aspect=arguments.aspect)
     with progress.show() as show:
-        report = cache_dataset(dataset, store, progress=progress.stage(show, "decoding"))
+        report = cache_dataset(
+            dataset, store, augmentation=AUGMENTATIONS[arguments.augment], progress=progress.stage(show, "decoding")
+        )
     if arguments.json:
         print_json(report.to_dict())
     else:

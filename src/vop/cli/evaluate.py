@@ -18,6 +18,7 @@ from vop.cli.common import (
     use_device_options,
     warn_skipped,
 )
+from vop.cli.moments import add_moment_options, check_unused, run_moments
 from vop.cli.parser import ReplacedBy
 from vop.errors import UsageError, unknown_name
 from vop.utils import progress
@@ -36,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "evaluate",
         help="Rank a split in both directions.",
         description="Ranks the videos of a split for each caption (t2v) and the captions for each video (v2t), and "
-        "reports recall and ranks with confidence intervals.",
+        "reports recall and ranks with confidence intervals. With --moments, searches long videos for moments.",
     )
     parser.add_argument(
         "model",
@@ -111,6 +112,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--write-card", action="store_true", help="Write the results into the run's model card (README.md)."
     )
+    add_moment_options(parser)
     add_device_options(parser)
     parser.add_argument(
         "--json", metavar="FILE", nargs="?", const="-", help="Print one JSON document, or write it into FILE."
@@ -125,6 +127,10 @@ def run(arguments: argparse.Namespace) -> None:
         raise unknown_name("split", arguments.split, SPLIT_NAMES)
     if arguments.json and Path(arguments.json).is_dir():
         raise UsageError(f"--json {arguments.json} is a folder; give a file, or nothing for standard output")
+    if arguments.moments:
+        run_moments(arguments)
+        return
+    check_unused(arguments)
     from vop.evaluation.report import TEXT_FORMATS
 
     if arguments.format not in (formats := ("table", *TEXT_FORMATS)):

@@ -50,21 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="A run, a CLIP folder, a hub id, or mini (default: OpenAI's ViT-B/32). Only when creating a library; an "
         "existing library keeps its model.",
     )
-    parser.add_argument(
-        "--segment", metavar="BY", help="Divide videos into windows (default) or shots. Only when creating a library."
-    )
-    parser.add_argument(
-        "--window",
-        metavar="SECONDS",
-        type=float,
-        help="Length of a window (default 10). Only when creating a library.",
-    )
-    parser.add_argument(
-        "--overlap",
-        metavar="SECONDS",
-        type=float,
-        help="Minimum overlap of two windows (default 2). Only when creating a library.",
-    )
+    add_segmentation_options(parser, note=" Only when creating a library.")
     parser.add_argument(
         "--num-frames",
         type=int,
@@ -107,6 +93,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_work_options(parser)
     parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     parser.set_defaults(run=run, resumes=True, uses_database=True)
+
+
+def add_segmentation_options(parser: argparse._ActionsContainer, *, note: str = "") -> None:
+    """Add the options that say how videos are divided; `segmentation_of` reads them."""
+    parser.add_argument("--segment", metavar="BY", help=f"Divide videos into windows (default) or shots.{note}")
+    parser.add_argument("--window", metavar="SECONDS", type=float, help=f"Length of a window (default 10).{note}")
+    parser.add_argument(
+        "--overlap", metavar="SECONDS", type=float, help=f"Minimum overlap of two windows (default 2).{note}"
+    )
 
 
 def add_work_options(parser: argparse.ArgumentParser) -> None:
@@ -165,7 +160,7 @@ def _index(arguments: argparse.Namespace, *, yes: bool) -> IndexReport:
             arguments.library,
             arguments.paths,
             model=arguments.model,
-            segmentation=_segmentation(arguments),
+            segmentation=segmentation_of(arguments),
             num_frames=arguments.num_frames,
             keep_frames=arguments.keep_frames,
             exclude=arguments.exclude,
@@ -180,7 +175,7 @@ def _index(arguments: argparse.Namespace, *, yes: bool) -> IndexReport:
         )
 
 
-def _segmentation(arguments: argparse.Namespace) -> SegmentationConfig | None:
+def segmentation_of(arguments: argparse.Namespace) -> SegmentationConfig | None:
     """Return the segmentation that the options give, or None."""
     from vop.search.manifest import SegmentationConfig
 

@@ -76,6 +76,10 @@ class Benchmark:
             raise DataError(f"{self.root}: no {file} in this folder or below it")
         return found
 
+    def video_path(self, video_id: str) -> Path:
+        """Return the file of a video. It may not exist."""
+        return self._videos.find(video_id)
+
     def each(self, files: Mapping[str, str], *, beside: Path | None = None) -> Iterator[tuple[str, Path]]:
         """Return (split, path) of the existing files, given {split: name}. A note names each missing file.
 

@@ -23,7 +23,7 @@ from vop.utils.files import atomic_write
 from vop.video.clip import DECODER_VERSION, DISPLAY, check_frames
 from vop.video.frames import decode_frames
 from vop.video.isolated import DecodingProcesses
-from vop.video.resizing import Resizing
+from vop.video.resizing import WHOLE, Resizing
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ class FrameStore:
             yield replace(self, processes=processes)
 
     def load(self, video: Video) -> torch.Tensor:
-        """Return the frames of a video, a uint8 tensor (num_frames, 3, size, size).
+        """Return the frames of a video, a uint8 tensor (num_frames, 3, size, size), or (num_frames, 3, h, w) if whole.
 
         Raises:
             VideoError: no frame of the file can be decoded.
@@ -111,19 +111,20 @@ class FrameStore:
         return decode(video.path) if self.processes is None else self.processes.call(decode, video.path)
 
     def _read(self, path: Path) -> NDArray[np.uint8] | None:
-        size = self.resizing.size
-        return read_frames(path, shape=(self.num_frames, 3, size, size))
+        sides = (None, None) if self.resizing.mode == WHOLE else (self.resizing.size, self.resizing.size)
+        return read_frames(path, shape=(self.num_frames, 3, *sides))
 
 
-def read_frames(path: Path, *, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    """Return the frames in a cache file, or None if the file is missing or damaged."""
+def read_frames(path: Path, *, shape: tuple[int | None, ...]) -> NDArray[np.uint8] | None:
+    """Return the frames in a cache file, or None if the file is missing or damaged. None in `shape` is any number."""
     try:
         with safe_open(path, framework="np") as file:
             frames = file.get_tensor("frames")
             checksum = (file.metadata() or {}).get("crc32")
     except (OSError, SafetensorError):
         return None
-    sound = frames.dtype == np.uint8 and frames.shape == shape
+    fits = frames.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, frames.shape, strict=True))
+    sound = frames.dtype == np.uint8 and fits
     return frames if sound and checksum == _checksum(frames) else None
 
 

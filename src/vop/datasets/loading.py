@@ -11,6 +11,7 @@ import torch
 
 from vop.datasets.frames import FrameSource
 from vop.datasets.types import Split
+from vop.datasets.views import RandomViews
 from vop.errors import UsageError
 from vop.utils.text import count
 from vop.video.ahead import map_ahead
@@ -41,10 +42,19 @@ class PairDataset:
 
     Args:
         groups: the caption indices of each item, all of the same video (see `caption_groups`).
+        views: loads random views in place of the frames of `store`, other ones in each epoch.
     """
 
-    def __init__(self, split: Split, store: FrameSource, groups: Sequence[Sequence[int]] | None = None) -> None:
-        self.split, self.store = split, store
+    def __init__(
+        self,
+        split: Split,
+        store: FrameSource,
+        groups: Sequence[Sequence[int]] | None = None,
+        *,
+        views: RandomViews | None = None,
+        epoch: int = 0,
+    ) -> None:
+        self.split, self.store, self.views, self.epoch = split, store, views, epoch
         self.groups = [[row] for row in range(len(split))] if groups is None else groups
 
     def __len__(self) -> int:
@@ -58,8 +68,15 @@ class PairDataset:
         """
         rows = self.groups[index]
         target = self.split.targets[rows[0]]
-        frames = self.store.load(self.split.videos[target])
-        return {"captions": [self.split.captions[row] for row in rows], "frames": frames, "video": target}
+        captions = [self.split.captions[row] for row in rows]
+        return {"captions": captions, "frames": self._frames(index, target), "video": target}
+
+    def _frames(self, index: int, target: int) -> torch.Tensor:
+        video = self.split.videos[target]
+        if self.views is None:
+            return self.store.load(video)
+        captions = [self.split.captions[row] for row in self.split.captions_of[target]]
+        return self.views.load(video, captions=captions, key=(self.epoch, index))
 
 
 def caption_groups(split: Split, *, size: int, seed: int, epoch: int) -> list[list[int]]:

@@ -166,7 +166,7 @@ def _rows(path: Path, video_column: str | None, caption_column: str | None) -> I
         raise DataError(f"{path}: the table is empty")
     video_column = _column(path, "video", video_column, VIDEO_COLUMNS, table.columns)
     caption_column = _column(path, "caption", caption_column, CAPTION_COLUMNS, table.columns)
-    split_column = _guess(SPLIT_COLUMNS, table.columns)
+    split_column = guess_column(SPLIT_COLUMNS, table.columns)
     of_file = _split_of(path) or "train"
     needed = dict.fromkeys(column for column in (video_column, caption_column, split_column) if column is not None)
     for line, row in table.rows(list(needed)):
@@ -182,7 +182,7 @@ def _column(path: Path, role: str, named: str | None, usual: tuple[str, ...], fo
     own = {nfc(column): column for column in found}
     if named is not None and nfc(named) not in own:
         raise UsageError(f"{path}: {unknown_name(f'{role} column', named, found)}")
-    guessed = own[nfc(named)] if named is not None else _guess(usual, found)
+    guessed = own[nfc(named)] if named is not None else guess_column(usual, found)
     if guessed is None:
         raise DataError(
             f"{path}: no column looks like the {role}; found: {', '.join(found)}. "
@@ -191,7 +191,8 @@ def _column(path: Path, role: str, named: str | None, usual: tuple[str, ...], fo
     return guessed
 
 
-def _guess(usual: tuple[str, ...], found: list[str]) -> str | None:
+def guess_column(usual: tuple[str, ...], found: list[str]) -> str | None:
+    """Return the first column with a usual name, or None."""
     plain = {plain_name(column): column for column in reversed(found)}
     return next((plain[name] for name in usual if name in plain), None)
 

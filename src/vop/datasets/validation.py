@@ -15,8 +15,10 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Literal, TypeVar
 
+from vop.datasets.augmentation import Augmentation
 from vop.datasets.frames import FrameStore
 from vop.datasets.types import Dataset, Split, Video
+from vop.datasets.views import candidates
 from vop.errors import DataError, FileFailure, UsageError, VideoError, unknown_name
 from vop.utils.text import count, first_few
 from vop.utils.threads import free_cores
@@ -63,27 +65,47 @@ class CheckReport:
 
 
 def cache_dataset(
-    dataset: Dataset, store: FrameStore, *, workers: int | None = None, progress: OnVideo | None = None
+    dataset: Dataset,
+    store: FrameStore,
+    *,
+    augmentation: Augmentation | None = None,
+    workers: int | None = None,
+    progress: OnVideo | None = None,
 ) -> CacheReport:
     """Decode every video of a data set into the store's cache, except those with an undamaged copy there.
+
+    Args:
+        augmentation: also decode what a training with these random views needs, from the split `train`.
 
     Raises:
         VopError: the cache cannot be written.
     """
     if store.cache is None:
         raise UsageError("the FrameStore has no cache folder; give it one: FrameStore(…, cache=DIR)")
-
-    with store.isolated() as safe:
-
-        def work(video: Video) -> bool:
-            reused = safe.is_cached(video)
-            if not reused:
-                safe.load_array(video)
-            return reused
-
-        results = _run(dataset.videos, work, workers=workers, progress=progress)
+    work = [(store, dataset.videos)]
+    if augmentation and "train" in dataset.splits and (views := candidates(store, augmentation)) != store:
+        work.append((views, dataset.split("train").videos))
+    total = sum(len(videos) for _, videos in work)
+    results: list[bool | FileFailure] = []
+    for frames, videos in work:
+        show = _shifted(progress, by=len(results), total=total)
+        with frames.isolated() as safe:
+            results += _run(videos, partial(_reused, safe), workers=workers, progress=show)
     reused = [result for result in results if not isinstance(result, FileFailure)]
-    return CacheReport(decoded=reused.count(False), reused=reused.count(True), failed=_bad(results))
+    failed = {failure.path: failure for failure in _bad(results)}  # a file may fail in both
+    return CacheReport(decoded=reused.count(False), reused=reused.count(True), failed=tuple(failed.values()))
+
+
+def _reused(store: FrameStore, video: Video) -> bool:
+    """Decode a video into the cache; return whether it was there."""
+    reused = store.is_cached(video)
+    if not reused:
+        store.load_array(video)
+    return reused
+
+
+def _shifted(progress: OnVideo | None, *, by: int, total: int) -> OnVideo | None:
+    return None if progress is None else lambda done, _: progress(by + done, total)
 
 
 def check_dataset(

@@ -15,10 +15,12 @@ from typing import Any
 from vop.backbones.sizes import Sizes
 from vop.errors import UsageError, VopError, unknown_name
 from vop.heads import MEAN
-from vop.training.recipe import AUTO, PAPER_EPOCHS, TUNED, Recipe
+from vop.training.recipe import FIELDS, PAPER_EPOCHS, TUNED, Recipe
 
 # Recipe fields that do not change results.
 FREE = ("if_worse", "workers", "checkpoint_seconds", "on_bad_video", "seed", "learning_rate")
+
+LATER = ("loss", "augment", "frame_sampling", "crop_area", "flip")  # recipe fields that the first versions did not have
 
 ALL = "all"  # selects all arms
 
@@ -175,8 +177,9 @@ def _check_unique(what: str, listed: Sequence[object]) -> None:
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
-    """Return the fields of a recipe. A loss that follows from the backbone is left out, as in earlier versions."""
-    return {name: value for name, value in asdict(recipe).items() if (name, value) != ("loss", AUTO)}
+    """Return the fields of a recipe, without the defaults of fields that earlier versions did not have."""
+    values = asdict(recipe)
+    return {name: value for name, value in values.items() if name not in LATER or value != FIELDS[name].default}
 
 
 def check_same(saved: dict[str, Any], wanted: dict[str, Any], *, out: object) -> None:

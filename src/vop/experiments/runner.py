@@ -70,7 +70,8 @@ def run_experiment(
         _write_manifest(plan, dataset, out)
         cache = cache or out / "cache"
         store = FrameStore(num_frames, resizing, cache=cache, aspect=plan.recipe.aspect)
-        failed = cache_dataset(dataset, store, progress=stage(progress, "decoding")).failed
+        show = stage(progress, "decoding")
+        failed = cache_dataset(dataset, store, augmentation=plan.recipe.augmentation, progress=show).failed
         _refuse_bad_videos(plan, failed)
         data = _readable_fingerprints(dataset, failed)
         outcome = Scheduler(plan, dataset, out, cache, data=data, jobs=jobs, progress=progress).run()

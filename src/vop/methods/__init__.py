@@ -29,6 +29,8 @@ METHODS = {
     "vop-f+p": "vop.methods.vop_f:VoPFP",
     "vop-f+c": "vop.methods.vop_f:VoPFC",
     "tempme": "vop.methods.tempme:TempMe",
+    "dgl-linear": "vop.methods.dgl:DGLLinear",
+    "dgl-transformer": "vop.methods.dgl:DGLTransformer",
 }
 # Methods of converted checkpoints. They can be opened like others, but not trained, and they are not listed.
 IMPORTED = {

@@ -28,7 +28,8 @@ from vop.utils.files import atomic_write
 CHECKPOINT = "state.safetensors"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 _MAY_CHANGE = ("epochs", "workers", "checkpoint_seconds", "on_bad_video", "if_worse")  # when a training is resumed
-_BEFORE = {"loss": "infonce"}  # in checkpoints of versions that had nothing to choose from
+# In checkpoints of versions that had nothing to choose from.
+_BEFORE = {"loss": "infonce", "augment": "none", "frame_sampling": None, "crop_area": None, "flip": None}
 
 Identity = Mapping[str, object]
 

@@ -19,6 +19,7 @@ from vop.datasets.readers import load as load_data
 from vop.datasets.splits import with_validation
 from vop.datasets.types import Dataset, Split
 from vop.datasets.validation import readable_part
+from vop.datasets.views import candidates
 from vop.errors import DataError, FileFailure, UsageError, VopError
 from vop.heads import MEAN
 from vop.models.model import TextVideoModel
@@ -156,14 +157,17 @@ def _config_of(recipe: Recipe | TrainingConfig | str | Path | None) -> TrainingC
 def readable_splits(
     dataset: Dataset, recipe: Recipe, store: FrameStore, progress: Progress
 ) -> tuple[Split, Split | None, tuple[FileFailure, ...]]:
-    """Return the readable parts of the training and the validation split, and the videos left out of both."""
+    """Return the readable parts of the training and the validation split, and the videos left out of both.
+
+    This decodes every frame that the training needs, into the cache of `store` if it has one.
+    """
     kept: dict[str, Split] = dict(dataset.splits)
     skipped: tuple[FileFailure, ...] = ()
     for name in ("train", "val"):
         if name == "train" or name in dataset.splits:
             kept[name], failures = readable_part(
                 dataset.split(name),
-                store,
+                candidates(store, recipe.augmentation) if name == "train" else store,
                 on_bad_video=recipe.on_bad_video,
                 progress=stage(progress, f"decoding {name}"),
             )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from vop.datasets.augmentation import AUGMENTATIONS, Augmentation
+from vop.datasets.augmentation import NONE as NO_AUGMENTATION
 from vop.errors import UsageError, unknown_name
+from vop.utils.checks import check_choice
 from vop.utils.files import read_file
 from vop.utils.parsing import MAX_YAML_BYTES, parse_yaml
 from vop.video.clip import DISPLAY, check_aspect
@@ -45,6 +48,9 @@ class Recipe:
             "tuned", which keeps the best epoch anyway.
         aspect: "display" gives frames the aspect ratio in which players show them; "stored" ignores the file's
             pixel aspect ratio, as most published pipelines do.
+        augment: the random views of training videos: "none", or "release" for those of the released training code.
+        frame_sampling, crop_area, flip: single values in place of those of `augment`
+            (`vop.datasets.augmentation.Augmentation`).
         on_bad_video: "skip" leaves unreadable videos out and reports them; "fail" stops.
         workers: threads that load frames.
         checkpoint_seconds: seconds between two checkpoints within an epoch. Each epoch also ends with one.
@@ -63,6 +69,10 @@ class Recipe:
     validation: float = 0.05
     if_worse: str = UNTUNED
     aspect: str = DISPLAY
+    augment: str = NO_AUGMENTATION
+    frame_sampling: str | None = None
+    crop_area: float | None = None
+    flip: float | None = None
     on_bad_video: str = "skip"
     workers: int = 2
     checkpoint_seconds: float = 60.0
@@ -88,8 +98,16 @@ class Recipe:
             raise unknown_name("if_worse", self.if_worse, [UNTUNED, TUNED])
         if self.loss not in (AUTO, *LOSS_NAMES):
             raise unknown_name("loss", self.loss, [AUTO, *LOSS_NAMES])
+        check_choice("augment", self.augment, tuple(AUGMENTATIONS))
+        _ = self.augmentation  # checks its values
         if self.on_bad_video not in ("skip", "fail"):
             raise unknown_name("on_bad_video", self.on_bad_video, ["skip", "fail"])
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """The random views of training videos."""
+        own = {name: getattr(self, name) for name in ("frame_sampling", "crop_area", "flip")}
+        return replace(AUGMENTATIONS[self.augment], **{name: value for name, value in own.items() if value is not None})
 
 
 FIELDS = {own.name: own for own in dataclasses.fields(Recipe)}

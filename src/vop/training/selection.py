@@ -110,7 +110,7 @@ def card_of(
         "selection": result.selection,
         "minutes": round(result.seconds / 60, 2),
     }
-    card |= {key: value for key, value in asdict(recipe).items() if key != "validation"}
+    card |= {key: value for key, value in asdict(recipe).items() if key != "validation" and value is not None}
     if is_untuned:
         card["not_kept"] = f"{tuned.method_name}, no better than the untuned model on validation videos"
     validated = (

@@ -21,9 +21,10 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from vop.backbones.work import forward_work
-from vop.datasets.frames import FrameSource
+from vop.datasets.frames import FrameSource, FrameStore
 from vop.datasets.loading import Batch, EpochSampler, FrameLoader, PairDataset, caption_groups, count_groups
 from vop.datasets.types import Split
+from vop.datasets.views import RandomViews
 from vop.errors import DataError, UsageError, VopError
 from vop.evaluation.embedding import embed_split
 from vop.evaluation.metrics import MetricsDict
@@ -98,6 +99,7 @@ class Trainer:
         self.wrapped = self.accelerator.prepare_model(model)
         self.train, self.validation = train, validation
         self.out, self.store, self.data, self.show = out, store, data, progress
+        self.views = _views_of(store, recipe)
         self.on_epoch, self.keep = on_epoch, keep
         self.trained = model.trainable()
         self.state = TrainingState()
@@ -210,7 +212,8 @@ class Trainer:
             world_size=self.accelerator.num_processes,
             start_batch=start,
         )
-        return FrameLoader(PairDataset(self.train, self.store, groups), batches=order, workers=self.recipe.workers)
+        pairs = PairDataset(self.train, self.store, groups, views=self.views, epoch=epoch)
+        return FrameLoader(pairs, batches=order, workers=self.recipe.workers)
 
     def _end_epoch(self, epoch: int) -> None:
         """Validate if the schedule says so, and keep the weights if they are the best so far."""
@@ -310,6 +313,14 @@ class Trainer:
             path, trained=self.trained, optimizer=self.optimizer, identity=self._identity()
         )
         self.best = {name: tensor.to(self.accelerator.device) for name, tensor in best.items()}
+
+
+def _views_of(store: FrameSource, recipe: Recipe) -> RandomViews | None:
+    if not recipe.augmentation:
+        return None
+    if not isinstance(store, FrameStore):
+        raise UsageError(f"store is {type(store).__name__}; random views need a FrameStore")
+    return RandomViews(store, recipe.augmentation, recipe.seed)
 
 
 def _groups(trained: dict[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:

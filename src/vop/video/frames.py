@@ -57,13 +57,14 @@ def read_frames(
         aspect: "display" stretches frames as players do; "stored" takes stored pixels as square, like most published
             pipelines.
         resize: "crop" scales the shorter side to `size` and crops the centre, like CLIP; "squash" scales both sides to
-            `size`, like SigLIP, and `aspect` makes no difference.
+            `size`, like SigLIP, and `aspect` makes no difference; "whole" scales the shorter side to `size` and keeps
+            the frame's shape.
         interpolation: "bicubic" or "bilinear", both antialiased.
         stream: the number of a video stream in the file; by default the one that FFmpeg's command takes.
         threads: the decoder's threads. For usual clips one is fastest. To use more cores, read several files at once.
 
     Returns:
-        uint8 tensor (num_frames, 3, size, size), RGB.
+        uint8 tensor (num_frames, 3, size, size), RGB; (num_frames, 3, h, w) for whole frames.
 
     Raises:
         VideoError: the file has no video, or none of the frames can be decoded. The error names the file and the
@@ -104,13 +105,13 @@ def decode_frames(
         video.look_up(clip, num_frames)
         wanted = wanted_stamps(path, video.timeline, clip, num_frames=num_frames)
         found: list[int] = []
-        frames = np.empty((num_frames, 3, resizing.size, resizing.size), np.uint8)
-        for place, (stamp, frame) in enumerate(video.nearest(wanted)):
+        frames: list[Pixels] = []
+        for stamp, frame in video.nearest(wanted):
             repeated = bool(found) and found[-1] == stamp
-            frames[place] = frames[place - 1] if repeated else converter.square(frame)
+            frames.append(frames[-1] if repeated else converter.square(frame))
             found.append(stamp)
         _check_damage(path, video.timeline, clip, wanted, found)
-    return frames
+    return np.stack(frames)
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,4 +1,4 @@
-"""How a frame becomes a square."""
+"""How a frame is resized, to a square for a backbone."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from vop.utils.checks import check_choice, check_whole
 
 MAX_SIZE = 4096  # pixels
 
-CROP, SQUASH = "crop", "squash"
-MODES = (CROP, SQUASH)
+CROP, SQUASH, WHOLE = "crop", "squash", "whole"
+MODES = (CROP, SQUASH, WHOLE)
 BICUBIC, BILINEAR = "bicubic", "bilinear"
 INTERPOLATIONS = (BICUBIC, BILINEAR)
 
 
 @dataclass(frozen=True)
 class Resizing:
-    """How a frame becomes a square; by default as for OpenAI's CLIP.
+    """How a frame is resized; by default as for OpenAI's CLIP.
 
     Attributes:
         size: height and width of the square, in pixels.
         mode: "crop" scales the shorter side to `size` and crops the centre. "squash" scales both sides to `size`,
-            whatever the shape of the frame.
+            whatever the shape of the frame. "whole" scales the shorter side to `size` and keeps the rest, so that the
+            result is no square: for crops that are chosen later.
         interpolation: "bicubic" or "bilinear", both antialiased, as Pillow computes them.
 
     Raises:
@@ -38,7 +39,7 @@ class Resizing:
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
 
     def __str__(self) -> str:
-        sides = "shorter side" if self.mode == CROP else "both sides"
+        sides = "both sides" if self.mode == SQUASH else "shorter side"
         centre = "; centre crop" if self.mode == CROP else ""
         return f"{sides}, {self.interpolation}, antialiased{centre}"
 

@@ -12,7 +12,7 @@ from av.sidedata.sidedata import SideData
 from PIL import Image
 
 from vop.video.clip import DISPLAY, check_aspect
-from vop.video.resizing import BICUBIC, BILINEAR, SQUASH
+from vop.video.resizing import BICUBIC, BILINEAR, SQUASH, WHOLE
 
 if TYPE_CHECKING:
     import av
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from vop.video.resizing import Resizing
 
 _MOST_STRETCHED = 16  # a larger sample aspect ratio is a mistake in the file
+
+_MOST_LONG = 4  # a whole frame's longer side relative to its shorter one; beyond, it is squashed
 
 _FILTERS = {BICUBIC: Image.Resampling.BICUBIC, BILINEAR: Image.Resampling.BILINEAR}
 _REACH = 2  # pixels of the larger grid on either side: of bicubic, the wider filter
@@ -59,13 +61,22 @@ class PixelConverter:
         self._shown = sample_aspect(stream)
         self._aspect = self._shown if aspect == DISPLAY else 1.0
         self._colours = colours
+        self._whole: tuple[int, int] | None = None  # width and height of whole frames
 
     def square(self, frame: av.VideoFrame) -> np.ndarray:
-        """Return RGB pixels as in the backbone's preprocessing, before normalisation: uint8 array (3, size, size)."""
+        """Return RGB pixels as in the backbone's preprocessing, before normalisation: uint8 array (3, size, size).
+
+        If the resizing keeps frames whole: (3, h, w), where h or w is `size`. All have the shape of the first one.
+        """
         rgb = self._colours.rgb(frame, shorter_side=self.resizing.size)
         matrix = display_matrix(frame, self._codec)
         aspect = 1 / self._aspect if turns_sideways(matrix) else self._aspect
-        return square(upright(rgb, matrix), resizing=self.resizing, aspect=aspect)
+        pixels = upright(rgb, matrix)
+        if self.resizing.mode != WHOLE:
+            return square(pixels, resizing=self.resizing, aspect=aspect)
+        if self._whole is None:
+            self._whole = whole_size(pixels.shape[1], pixels.shape[0], size=self.resizing.size, aspect=aspect)
+        return _resized(pixels, self._whole, self.resizing)
 
     def picture(self, frame: av.VideoFrame) -> np.ndarray:
         """Return the uncropped frame, upright and in its display shape: uint8 array (height, width, 3)."""
@@ -137,12 +148,9 @@ def square(pixels: np.ndarray, *, resizing: Resizing, aspect: float = 1.0) -> np
     """
     size, interpolation = resizing.size, _FILTERS[resizing.interpolation]
     if resizing.mode == SQUASH:
-        squashed = Image.fromarray(np.ascontiguousarray(pixels)).resize((size, size), interpolation)
-        return _channels_first(squashed)
+        return _resized(pixels, (size, size), resizing)
     height, width = pixels.shape[:2]
-    shown = (width * aspect, height) if aspect >= 1 else (width, height / aspect)
-    short = min(shown)
-    across, down = (max(int(side * size / short), size) for side in shown)
+    across, down = _scaled(width, height, size=size, aspect=aspect)
     columns, left, right = _middle(width, across, size)
     rows, top, bottom = _middle(height, down, size)
     picture = Image.fromarray(np.ascontiguousarray(pixels[rows, columns]))
@@ -150,6 +158,39 @@ def square(pixels: np.ndarray, *, resizing: Resizing, aspect: float = 1.0) -> np
     narrow = picture.resize((size, picture.height), interpolation, box=(left, 0, right, picture.height))
     scaled = narrow.resize((size, size), interpolation, box=(0, top, size, bottom))
     return _channels_first(scaled)
+
+
+def whole_size(width: int, height: int, *, size: int, aspect: float = 1.0) -> tuple[int, int]:
+    """Return width and height of a whole frame whose shorter side is `size` pixels. `aspect` as for `square`."""
+    across, down = _scaled(width, height, size=size, aspect=aspect)
+    return min(across, _MOST_LONG * size), min(down, _MOST_LONG * size)
+
+
+def cropped(frame: np.ndarray, box: tuple[int, int, int, int], *, resizing: Resizing) -> np.ndarray:
+    """Resize a part of a frame to a square.
+
+    Args:
+        frame: uint8 array (3, h, w).
+        box: left, top, right, bottom in pixels.
+
+    Returns:
+        uint8 array (3, size, size).
+    """
+    left, top, right, bottom = box
+    return _resized(frame.transpose(1, 2, 0)[top:bottom, left:right], (resizing.size, resizing.size), resizing)
+
+
+def _scaled(width: int, height: int, *, size: int, aspect: float) -> tuple[int, int]:
+    """Return width and height in display shape, scaled so that the shorter one is `size` pixels."""
+    shown = (width * aspect, height) if aspect >= 1 else (width, height / aspect)
+    short = min(shown)
+    across, down = (max(int(side * size / short), size) for side in shown)
+    return across, down
+
+
+def _resized(pixels: np.ndarray, size: tuple[int, int], resizing: Resizing) -> np.ndarray:
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    return _channels_first(picture.resize(size, _FILTERS[resizing.interpolation]))
 
 
 def _channels_first(picture: Image.Image) -> np.ndarray:

@@ -16,9 +16,13 @@ from vop.backbones.weights import check_shapes, check_size, read_weights
 from vop.errors import UsageError, VopError
 from vop.utils.parsing import read_json_object
 
+_COUNTED = "text.transformer.embeddings.position_ids"  # 0, 1, 2, ..: older versions of transformers stored them
+
 
 def build(model: Mapping[str, Any]) -> Any:
-    """Build open_clip's model of a `model_cfg`, with weights drawn at random; nothing is fetched.
+    """Build open_clip's model of a `model_cfg`, with weights drawn at random; no weights are fetched.
+
+    For a text tower of `transformers`, its configuration is read from the hub or its cache.
 
     Raises:
         UsageError: open_clip is not installed.
@@ -54,12 +58,13 @@ def zero_shot_sizes(model: Mapping[str, Any], *, embed_dim: int) -> Sizes:
     if height != width:
         raise ValueError(f"image_size is {height} x {width}; only squares are supported")
     text = model.get("text_cfg") or {}
+    vocab_size = built.text.vocab_size if text.get("hf_model_name") else text.get("vocab_size")
     none: dict[str, Any] = {"width": embed_dim, "layers": 0, "heads": 1, "mlp_width": 0}
     return Sizes(
         vision=VisionSizes(**none, image_size=height, patch_size=height, class_token=False),
         text=TextSizes(
             **none,
-            vocab_size=int(text.get("vocab_size") or 49408),
+            vocab_size=int(vocab_size or 49408),
             positions=int(text.get("context_length") or 77),
             fixed_length=True,
         ),
@@ -106,6 +111,8 @@ def load_zero_shot(folder: Path, sizes: Sizes, *, patterns: Sequence[str]) -> Op
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in read_weights(files, folder=folder).items()
     }
+    if _COUNTED not in wanted:
+        state.pop(_COUNTED, None)
     check_shapes(state, wanted, folder)
     model.load_state_dict(state)
     encoder = OpenClipEncoder(sizes, model)

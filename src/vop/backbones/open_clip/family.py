@@ -1,8 +1,8 @@
 """open_clip's checkpoints: `open_clip_config.json` beside the weights, as its hub repositories have them.
 
 Towers with layers that methods can reach are read into ours: open_clip's own vision and text transformers without
-open_clip, and those of timm (SigLIP's ViT, EVA-02, Perception Encoder) with it, since their structure stands in timm's
-code. Whatever else open_clip builds is a zero-shot encoder around its own model.
+open_clip, and those of timm (SigLIP's ViT, EVA-02, Perception Encoder, MobileCLIP's ViT) with it, since their structure
+stands in timm's code. Whatever else open_clip builds is a zero-shot encoder around its own model.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 CONFIG = "open_clip_config.json"
 MODES = {"shortest": "crop", "squash": "squash"}
 CLEANING = {"lower": "openai", "whitespace": "fixed", "canonicalize": "fixed-canonicalize"}  # open_clip's names
+_UNKNOWN_TO_US = ("tokenizer_mode", "language")  # options of open_clip's tokenizer that change the ids
 PAD = 0  # open_clip fills short captions with it, whatever the vocabulary
 # Options of a tower's configuration under which it is built as we know it; any other value is left to open_clip.
 _PLAIN_VISION: dict[str, tuple[object, ...]] = {
@@ -105,8 +106,21 @@ class OpenClipFamily(Family):
         if text.get("hf_tokenizer_name"):
             if not has_vocabulary(folder):
                 return None
-            kind = read_part(text, "tokenizer_kwargs").get("clean", "whitespace")
-            return Tokenizer(folder, sizes.text, cleaning=CLEANING.get(kind, str(kind)), pad_token=pad_token(folder))
+            options = read_part(text, "tokenizer_kwargs")
+            for name in _UNKNOWN_TO_US:
+                if options.get(name):
+                    raise VopError(
+                        f"{folder / CONFIG}: {name} is {options[name]!r} in tokenizer_kwargs; token ids with it are "
+                        "not supported: tokenize with open_clip, and call embed_tokens"
+                    )
+            kind = options.get("clean", "whitespace")
+            return Tokenizer(
+                folder,
+                sizes.text,
+                cleaning=CLEANING.get(kind, str(kind)),
+                zero_end=read_value(options, "strip_sep_token", False),
+                pad_token=pad_token(folder),
+            )
         if has_vocabulary(folder):
             return Tokenizer(folder, sizes.text, pad_token_id=PAD)
         return _openai_tokenizer(folder, sizes.text)
@@ -153,13 +167,12 @@ def _vision_sizes(part: Mapping[str, Any], model: Mapping[str, Any]) -> VisionSi
         return vision_sizes(model)
     if not _is_plain(part, _PLAIN_VISION) or isinstance(part.get("layers"), list):  # a list is a ResNet's
         return None
-    if part.get("pool_type") == "avg" and part.get("final_ln_after_pool"):
-        return None
     width, head_width = read_value(part, "width", 768), read_value(part, "head_width", 64)
     if width % head_width:
         raise ValueError(f"width is {width}, which a head_width of {head_width} does not divide")
     image_size, patch_size = read_value(part, "image_size", 224), read_value(part, "patch_size", 16)
     check_patches(image_size, patch_size)
+    mean = part.get("pool_type") == "avg"
     return VisionSizes(
         width=width,
         layers=read_value(part, "layers", 12),
@@ -171,7 +184,8 @@ def _vision_sizes(part: Mapping[str, Any], model: Mapping[str, Any]) -> VisionSi
         image_size=image_size,
         patch_size=patch_size,
         pre_norm=not read_value(part, "no_ln_pre", False),
-        readout="mean" if part.get("pool_type") == "avg" else "class",
+        readout="mean" if mean else "class",
+        mean_norm=mean and read_value(part, "final_ln_after_pool", False),
     )
 
 

@@ -1,4 +1,4 @@
-"""The vision towers of timm inside open_clip's models: SigLIP's ViT, EVA-02 and the Perception Encoder.
+"""The vision towers of timm inside open_clip's models: SigLIP's ViT, EVA-02, Perception Encoder and MobileCLIP's ViT.
 
 A configuration names a model of timm, whose structure stands in timm's code. So it is built without memory (on the
 device `meta`), and its sizes are read from its modules: nothing is guessed from a name.
@@ -6,6 +6,7 @@ device `meta`), and its sizes are read from its modules: nothing is guessed from
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 
 from vop.backbones.clip.weights import Weights
 from vop.backbones.open_clip.encoder import build
-from vop.backbones.sizes import Rope, Sizes, VisionSizes
+from vop.backbones.sizes import Rope, Sizes, Stem, VisionSizes
 
 TRUNK, HEAD = "visual.trunk", "visual.head.proj"
+BATCH_NORM_EPS = 1e-5  # PyTorch's default; weights do not tell it
 
 
 class NotReachable(Exception):
@@ -42,7 +44,6 @@ def _read(visual: Any) -> VisionSizes:
     trunk = visual.trunk
     block, patches = trunk.blocks[0], trunk.patch_embed
     attention, mlp = block.attn, block.mlp
-    _need(type(patches).__name__ == "PatchEmbed" and _is_absent(patches.norm))
     _need(type(trunk).__name__ in ("Eva", "VisionTransformer") and type(block).__name__ in ("EvaBlock", "Block"))
     _need(all(type(one) is type(block) for one in trunk.blocks))
     _need(getattr(trunk, "reg_token", None) is None and trunk.pos_embed is not None)
@@ -50,28 +51,34 @@ def _read(visual: Any) -> VisionSizes:
     _need(attention.proj.in_features == trunk.embed_dim)
     _need(not getattr(attention, "rotate_half", False) and not getattr(trunk, "rope_mixed", False))
     _need(getattr(attention, "num_kv_groups", 1) == 1)
-    _need(_is_absent(trunk.fc_norm) and isinstance(trunk.norm, nn.LayerNorm) and block.norm1.eps == trunk.norm.eps)
+    norm_behind = _is_absent(trunk.norm)  # behind the pooling
+    norm = trunk.fc_norm if norm_behind else trunk.norm
+    _need(isinstance(norm, nn.LayerNorm) and norm.eps == block.norm1.eps and (norm_behind or _is_absent(trunk.fc_norm)))
     inner = not _is_absent(getattr(attention, "norm", None))
     _need(inner == (not _is_absent(getattr(mlp, "norm", None))))
     gated = type(mlp).__name__ in ("SwiGLU", "GluMlp")
     _need(gated or type(mlp).__name__ == "Mlp")
-    (image_size, other), (patch_size, _) = patches.img_size, patches.patch_size
+    (image_size, other), patch_size = patches.img_size, patches.feat_ratio()
     _need(image_size == other)
+    activation = _activation(mlp.act)
+    stem = _stem(patches, activation=activation)
+    _need(stem is None or math.prod(stem.strides) == patch_size)
     pool = getattr(trunk, "attn_pool", None)
-    if pool is not None:
-        _need(type(pool).__name__ == "AttentionPoolLatent" and pool.latent_len == 1 and pool.pos_embed is None)
-        _need(_is_absent(pool.q_norm) and isinstance(pool.q, nn.Linear) and pool.mlp is not None)
-        # Our pooling has the activation and the norms of the layers.
-        _need(_activation(pool.mlp.act) == _activation(mlp.act) and pool.norm.eps == trunk.norm.eps)
-    _need(pool is not None or trunk.global_pool in ("token", "avg"))
+    if pool is None:
+        _need(trunk.global_pool in ("token", "avg") and not getattr(trunk, "pool_include_prefix", False))
+    else:
+        _need(not norm_behind and (trunk.cls_token is None or getattr(trunk, "pool_include_prefix", True)))
+        _check_pool(pool, activation=activation, norm_eps=norm.eps)
+    readout = "attention" if pool is not None else {"token": "class", "avg": "mean"}[trunk.global_pool]
+    _need({name for name, _ in visual.head.named_children()} <= {"drop", "proj"})
     projection = trunk.head if isinstance(trunk.head, nn.Linear) else getattr(visual.head, "proj", None)
     return VisionSizes(
         width=trunk.embed_dim,
         layers=len(trunk.blocks),
         heads=attention.num_heads,
         mlp_width=mlp.fc2.in_features,
-        activation=_activation(mlp.act),
-        norm_eps=trunk.norm.eps,
+        activation=activation,
+        norm_eps=norm.eps,
         gated=gated,
         inner_norms=inner,
         layer_scale=_scales(block) is not None,
@@ -79,9 +86,11 @@ def _read(visual: Any) -> VisionSizes:
         patch_size=patch_size,
         class_token=trunk.cls_token is not None,
         pre_norm=not _is_absent(trunk.norm_pre),
-        patch_bias=patches.proj.bias is not None,
+        patch_bias=stem is None and patches.proj.bias is not None,
+        stem=stem,
         rope=_rope(getattr(trunk, "rope", None), grid=image_size // patch_size),
-        readout="attention" if pool is not None else {"token": "class", "avg": "mean"}[trunk.global_pool],
+        readout=readout,
+        mean_norm=norm_behind and readout == "mean",
         pool_heads=0 if pool is None else pool.num_heads,
         pool_mlp_width=0 if pool is None else pool.mlp.fc1.out_features,
         projection=projection is not None,
@@ -105,6 +114,34 @@ def _activation(module: nn.Module) -> str:
         return "gelu_pytorch_tanh" if tanh else "gelu"
     _need(kind in ("SiLU", "QuickGELU"))
     return {"SiLU": "silu", "QuickGELU": "quick_gelu"}[kind]
+
+
+def _check_pool(pool: Any, *, activation: str, norm_eps: float) -> None:
+    """Our attention pooling has the activation and the norms of the layers."""
+    _need(type(pool).__name__ == "AttentionPoolLatent" and pool.latent_len == 1 and pool.pos_embed is None)
+    _need(_is_absent(pool.q_norm) and isinstance(pool.q, nn.Linear) and pool.mlp is not None)
+    _need(_activation(pool.mlp.act) == activation and pool.norm.eps == norm_eps)
+
+
+def _stem(patches: Any, *, activation: str) -> Stem | None:
+    """The convolutions that embed a patch, or None for a linear map."""
+    if type(patches).__name__ == "PatchEmbed":
+        _need(_is_absent(patches.norm))
+        return None
+    _need(type(patches).__name__ == "HybridEmbed" and type(patches.backbone).__name__ == "ConvStem")
+    _need(_is_absent(patches.proj) and tuple(patches.patch_size) == (1, 1))
+    *stages, last = patches.backbone
+    # Behind each convolution but the last is a batch normalisation with the activation of the layers.
+    for stage in stages:
+        _need(type(stage.bn).__name__ == "BatchNormAct2d" and stage.bn.eps == BATCH_NORM_EPS)
+        _need(stage.conv.bias is None and _activation(stage.bn.act) == activation)
+    _need(len(last.bn) == 0 and last.conv.bias is not None)
+    convolutions = [stage.conv for stage in patches.backbone]
+    strides = [one.stride[0] for one in convolutions]
+    for one, stride in zip(convolutions, strides, strict=True):
+        _need(type(one) is nn.Conv2d and one.kernel_size == one.stride == (stride, stride))
+        _need(one.padding == (0, 0) and one.dilation == (1, 1) and one.groups == 1)
+    return Stem(widths=tuple(one.out_channels for one in convolutions), strides=tuple(strides))
 
 
 def _scales(block: Any) -> tuple[str, str] | None:
@@ -131,13 +168,12 @@ def _rope(rope: Any, *, grid: int) -> Rope | None:
 def rename_vision(weights: Weights, sizes: Sizes) -> dict[str, Tensor]:
     """Rename the weights of timm's tower to ours."""
     vision = sizes.vision
+    norm = f"{TRUNK}.norm" if f"{TRUNK}.norm.weight" in weights.state else f"{TRUNK}.fc_norm"
     ours = {
-        "patch_embedding.weight": weights.take(f"{TRUNK}.patch_embed.proj.weight"),
+        **_patch_embedding(weights, vision),
         "positions": _positions(weights, vision),
-        **_norm(weights, f"{TRUNK}.norm", "post_norm"),
+        **_norm(weights, norm, "post_norm"),
     }
-    if vision.patch_bias:
-        ours["patch_embedding.bias"] = weights.take(f"{TRUNK}.patch_embed.proj.bias")
     if vision.class_token:
         ours["class_embedding"] = weights.take(f"{TRUNK}.cls_token").flatten()
     if vision.pre_norm:
@@ -160,10 +196,35 @@ def _norm(weights: Weights, old: str, new: str) -> dict[str, Tensor]:
     return {f"{new}.{kind}": weights.take(f"{old}.{kind}") for kind in ("weight", "bias")}
 
 
+def _patch_embedding(weights: Weights, vision: VisionSizes) -> dict[str, Tensor]:
+    if vision.stem is None:
+        old, new = f"{TRUNK}.patch_embed.proj", "patch_embedding"
+        ours = {f"{new}.weight": weights.take(f"{old}.weight")}
+        return ours | ({f"{new}.bias": weights.take(f"{old}.bias")} if vision.patch_bias else {})
+    ours, last = {}, len(vision.stem.widths) - 1
+    for i in range(last):
+        for kind, tensor in _with_batch_norm(weights, f"{TRUNK}.patch_embed.backbone.{i}").items():
+            ours[f"patch_embedding.{i}.{kind}"] = tensor
+    return ours | _norm(weights, f"{TRUNK}.patch_embed.backbone.{last}.conv", f"patch_embedding.{last}")
+
+
+def _with_batch_norm(weights: Weights, old: str) -> dict[str, Tensor]:
+    """The weight and the bias of a convolution with the batch normalisation behind it, whose statistics are fixed."""
+    gain, bias, mean, variance = (
+        weights.take(f"{old}.bn.{name}").double() for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    gain = gain / (variance + BATCH_NORM_EPS).sqrt()
+    weight = weights.take(f"{old}.conv.weight").double() * gain[:, None, None, None]
+    return {"weight": weight.float(), "bias": (bias - mean * gain).float()}
+
+
 def _positions(weights: Weights, vision: VisionSizes) -> Tensor:
-    """A [CLS] that timm gives no position gets one of zeros."""
+    """A [CLS] that timm gives no position gets one of zeros.
+
+    The grid of the weights is a square, and the grid of `vision` may be another one.
+    """
     positions = weights.take(f"{TRUNK}.pos_embed").flatten(0, 1)
-    missing = vision.class_token and len(positions) == vision.patches
+    missing = vision.class_token and math.isqrt(len(positions)) ** 2 == len(positions)
     return torch.cat([positions.new_zeros(1, positions.shape[1]), positions]) if missing else positions
 
 

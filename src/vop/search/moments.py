@@ -1,0 +1,158 @@
+"""`vop.evaluate_moments`: how well a search finds moments whose times are known."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vop.backbones import DEFAULT_HUB_ID
+from vop.datasets.moments import MomentSplit, load_moments
+from vop.errors import DataError, UsageError
+from vop.evaluation.moments import EmbeddedClips, MomentRecall, moment_recall
+from vop.search.failures import Failure
+from vop.search.library import Library
+from vop.search.manifest import FILE, SegmentationConfig
+from vop.search.schema import matrix
+from vop.search.store import Store
+from vop.utils.progress import Progress, silent
+
+_COLUMNS = ("path", "start_seconds", "end_seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MomentReport:
+    """The result of `evaluate_moments`.
+
+    Attributes:
+        data: the SPEC, and the split.
+        segmentation: how videos are cut into segments, which are the clips that a search can find.
+        queries, videos, segments: the numbers of sentences, of videos that could be read, and of their segments.
+        seconds: mean duration of a segment.
+        skipped: videos that could not be read. Their sentences are left out.
+        one_video: recall if the video is known.
+        all_videos: recall among the segments of all videos.
+    """
+
+    model: str
+    method: str
+    data: str
+    split: str
+    segmentation: SegmentationConfig
+    num_frames: int
+    precision: str
+    queries: int
+    videos: int
+    segments: int
+    seconds: float
+    skipped: tuple[Failure, ...]
+    one_video: MomentRecall
+    all_videos: MomentRecall
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def evaluate_moments(
+    data: MomentSplit | str | Path,
+    *,
+    model: str = DEFAULT_HUB_ID,
+    split: str | None = None,
+    videos: str | Path | None = None,
+    segmentation: SegmentationConfig | None = None,
+    num_frames: int | None = None,
+    precision: str = "auto",
+    library: str | Path | None = None,
+    workers: int | None = None,
+    batch_size: int = 16,
+    progress: Progress = silent,
+) -> MomentReport:
+    """Index long videos, search for every sentence, and compare the segments that are found with the right times.
+
+    Args:
+        data: a SPEC with times (`charades-sta:DIR`, `moments.csv`; see `vop.datasets.moments`), or a `MomentSplit`.
+        model: as for `Library.create`.
+        split: "test", "val" or "train"; by default the first that exists.
+        videos: the folder of the videos, if it is not that of the annotations.
+        segmentation: how videos are cut into segments; by default as in a library.
+        library: the folder of a library to keep, or one that an earlier evaluation made. It may hold other videos,
+            which do not count. By default the library is temporary.
+        workers, batch_size: as for `Library.index`.
+
+    Raises:
+        UsageError: a name or a value is not allowed, or the library was made otherwise.
+        DataError: the data cannot be read, or none of the videos.
+    """
+    name = "" if isinstance(data, MomentSplit) else str(data)
+    moments = data if isinstance(data, MomentSplit) else load_moments(str(data), split=split, videos=videos)
+    paths = {os.path.realpath(video.path): place for place, video in enumerate(moments.videos)}
+    with ExitStack() as stack:
+        if library is None:
+            library = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vop-moments-"))) / "library"
+        opened = _library(Path(library), model, segmentation, num_frames, precision)
+        report = opened.index(list(paths), workers=workers, batch_size=batch_size, progress=progress)
+        clips = _clips(opened, paths)
+        embedder, manifest = opened.model(), opened.manifest
+    readable = set(clips.videos.tolist())
+    queries = [query for query in moments.queries if query.video in readable]
+    if not queries:
+        raise DataError(f"none of the videos of {name or moments} can be read")
+    texts = embedder.encode_text([query.sentence for query in queries]).numpy()
+    one_video, all_videos = moment_recall(texts, clips, queries)
+    return MomentReport(
+        model=manifest.models[0].name,
+        method=manifest.models[0].method,
+        data=name,
+        split=moments.name,
+        segmentation=manifest.segmentation,
+        num_frames=manifest.num_frames,
+        precision=manifest.models[0].precision,
+        queries=len(queries),
+        videos=len(readable),
+        segments=len(clips.videos),
+        seconds=float(np.mean(clips.ends - clips.starts)),
+        skipped=tuple(failure for failure in report.failures if failure.path in paths),
+        one_video=one_video,
+        all_videos=all_videos,
+    )
+
+
+def _library(
+    folder: Path, model: str, segmentation: SegmentationConfig | None, num_frames: int | None, precision: str
+) -> Library:
+    """Create the library, or open the one that an earlier evaluation made with the same settings."""
+    if not (folder / FILE).exists():
+        return Library.create(
+            folder, model=model, segmentation=segmentation, num_frames=num_frames, precision=precision
+        )
+    library = Library.open(folder, precision=None if precision == "auto" else precision)
+    kept = library.manifest
+    if kept.models[0].name != model:
+        raise UsageError(f"{folder} was made with {kept.models[0].name}, not with {model}: choose another --library")
+    if segmentation not in (None, kept.segmentation):
+        raise UsageError(f"{folder} has {kept.segmentation}, not {segmentation}: choose another --library")
+    if num_frames not in (None, kept.num_frames):
+        raise UsageError(
+            f"{folder} has {kept.num_frames} frames per segment, not {num_frames}: choose another --library"
+        )
+    return library
+
+
+def _clips(library: Library, paths: Mapping[str, int]) -> EmbeddedClips:
+    """Return the segments of some videos, given by path and index."""
+    column = library.models[0].column
+    rows = Store.open(library.path).table.search().select([*_COLUMNS, column]).to_arrow()
+    places = np.array([paths.get(os.path.realpath(path), -1) for path in rows.column("path").to_pylist()], np.int64)
+    kept = places >= 0
+    return EmbeddedClips(
+        embeddings=matrix(rows.column(column))[kept],
+        videos=places[kept],
+        starts=rows.column("start_seconds").to_numpy()[kept],
+        ends=rows.column("end_seconds").to_numpy()[kept],
+    )

@@ -1,0 +1,130 @@
+"""`evaluate_moments` on real films."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import vop
+from clips import write_clip
+from vop.benchmarks import emoji_motion
+from vop.benchmarks.emoji_moments import divide, films
+from vop.datasets.moments import MomentQuery, MomentSplit
+from vop.datasets.types import Video
+from vop.errors import DataError, UsageError
+from vop.search.manifest import SegmentationConfig
+from vop.video.clip import Clip
+
+COLOURS = {"red": (200, 20, 20), "green": (20, 160, 40), "blue": (20, 40, 200)}
+SETTINGS = {"num_frames": 2, "precision": "fp32", "workers": 1}
+
+
+@pytest.fixture
+def moments(tmp_path):
+    """Two films of three colours, two seconds each, and a file that is no film."""
+    orders = (("red", "green", "blue"), ("blue", "red", "green"))
+    videos, queries = [], []
+    for number, order in enumerate(orders):
+        frames = [np.full((32, 32, 3), COLOURS[colour], np.uint8) for colour in order for _ in range(20)]
+        videos.append(Video(f"film{number}", write_clip(tmp_path / f"film{number}.mp4", frames, rate=10)))
+        for place, colour in enumerate(order):
+            queries.append(MomentQuery(f"a {colour} film", number, (Clip(2.0 * place, 2.0 * place + 2),)))
+    (tmp_path / "broken.mp4").write_bytes(b"no film")
+    videos.append(Video("broken", tmp_path / "broken.mp4"))
+    queries.append(MomentQuery("nothing", 2, (Clip(0, 1),)))
+    return MomentSplit("test", tuple(videos), tuple(queries))
+
+
+def test_films_are_indexed_and_searched(moments, tiny_folder, tmp_path):
+    report = vop.evaluate_moments(
+        moments,
+        model=str(tiny_folder),
+        segmentation=SegmentationConfig(window_seconds=2, overlap_seconds=0),
+        **SETTINGS,
+    )
+    assert (report.queries, report.videos, report.segments, report.seconds) == (6, 2, 6, pytest.approx(2, abs=0.01))
+    assert report.one_video.reachable == {0.5: 100.0, 0.7: 100.0}
+    assert report.one_video.recall[5] == {0.5: 100.0, 0.7: 100.0}  # each film has three segments
+    assert report.all_videos.recall[1][0.5] <= report.one_video.recall[1][0.5]
+    assert [failure.path for failure in report.skipped] == [str(tmp_path / "broken.mp4")]
+    document = json.loads(json.dumps(report.to_dict()))
+    assert document["one_video"]["recall"]["5"]["0.7"] == 100.0
+
+
+def test_coarse_segments_cannot_reach_the_moments(moments, tiny_folder):
+    found = vop.evaluate_moments(moments, model=str(tiny_folder), **SETTINGS)  # windows of 10 seconds
+    assert (found.segments, found.one_video.reachable[0.5], found.one_video.recall[5][0.5]) == (2, 0.0, 0.0)
+    assert found.one_video.mean_iou == pytest.approx(100 / 3, abs=0.5)
+
+
+def test_a_library_is_kept_and_used_again(moments, tiny_folder, tmp_path, monkeypatch):
+    given = {"model": str(tiny_folder), "library": tmp_path / "library", **SETTINGS}
+    first = vop.evaluate_moments(moments, **given)
+    monkeypatch.setattr("vop.video.isolated.DecodingProcesses.iterate", lambda *_, **__: pytest.fail("decoded again"))
+    readable = MomentSplit("test", moments.videos[:1], moments.queries[:3])
+    again = vop.evaluate_moments(readable, **given)
+    assert (first.segments, again.segments, again.queries) == (2, 1, 3)
+    for other, message in [
+        ({"model": "mini"}, "mini"),
+        ({"num_frames": 3}, "2 frames"),
+        ({"segmentation": SegmentationConfig(window_seconds=5)}, "windows of 10 s"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            vop.evaluate_moments(readable, **given | other)
+
+
+def test_without_a_readable_film(moments, tiny_folder):
+    only = MomentSplit("test", moments.videos[2:], (MomentQuery("nothing", 0, (Clip(0, 1),)),))
+    with pytest.raises(DataError, match="none of the videos"):
+        vop.evaluate_moments(only, model=str(tiny_folder), **SETTINGS)
+
+
+def test_built_in_films(tmp_path):
+    plan = emoji_motion.Plan(train=0, val=0, test=8)
+    split = films(tmp_path, plan=plan, parts=3)
+    assert [video.path.is_file() for video in split.videos] == [True, True]
+    assert len(split.queries) == 6
+    assert vop.probe(split.videos[0].path).duration_seconds == pytest.approx(3 * 25 / 12, abs=0.1)
+    clips = emoji_motion.plan_clips(emoji_motion.FULL)
+    for film in divide(clips, 12):
+        names = {clip.id for clip in film}
+        assert len(names) == 12
+        assert not any(clip.twin in names for clip in film)
+
+
+def test_the_command(vop_command, moments, tiny_folder, tmp_path):
+    rows = [
+        f"{moments.videos[query.video].path.name},{query.sentence},{clip.start_seconds},{clip.end_seconds}"
+        for query in moments.queries[:6]
+        for clip in query.clips
+    ]
+    table = tmp_path / "moments.csv"
+    table.write_text("video,caption,start,end\n" + "\n".join(rows) + "\n")
+    given = ["evaluate", tiny_folder, "--data", table, "--moments", "--num-frames", 2, "--workers", 1]
+    status, out, _ = vop_command(*given, "--window", 2, "--overlap", 0, "--json", tmp_path / "report.json")
+    assert status == 0
+    assert "6 queries, 2 videos, 6 segments" in " ".join(out.split())
+    assert json.loads((tmp_path / "report.json").read_text())["one_video"]["recall"]["5"]["0.5"] == 100.0
+    for words, named in [(["--bank", 0], "--bank"), (["--cache", tmp_path / "cache"], "--cache")]:
+        status, _, err = vop_command(*given, *words)
+        assert (status, named in err) == (2, True)
+    status, _, err = vop_command("evaluate", tiny_folder, "--data", table, "--window", 2)
+    assert (status, "--moments" in err) == (2, True)
+
+
+@pytest.fixture
+def vop_command(capsys):
+    """Runs a command in this process: (exit status, standard output, standard error)."""
+    from vop.cli import main
+
+    def run(*words):
+        try:
+            status = main([str(word) for word in words])
+        except SystemExit as stop:  # argparse
+            status = stop.code
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
