@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vop.backbones.open_clip.weights import from_open_clip
 from vop.backbones.sizes import Sizes, TextSizes, VisionSizes
@@ -75,12 +76,21 @@ def clip(sizes: Sizes = SIZES) -> CLIP:
     return model.eval().requires_grad_(False)
 
 
-def plain(value: Any) -> Any:
-    """Return tensors, also in dictionaries, as lists of numbers with 8 digits."""
+def probe(name: str, gradient: Tensor) -> list[float]:
+    """Return the norm of a gradient, and its product with a tensor that depends on the name alone."""
+    gradient = gradient.flatten().double()
+    return [float(gradient.norm()), float(gradient @ drawn(f"{name} probe", tuple(gradient.shape), std=1).double())]
+
+
+def rounded(value: Any) -> Any:
+    """Return numbers and tensors, also in dictionaries, as numbers with 8 digits."""
     if isinstance(value, dict):
-        return {key: plain(one) for key, one in value.items()}
-    if not isinstance(value, Tensor):
-        return value
-    return json.loads(
-        json.dumps(value.detach().double().tolist()), parse_float=lambda text: float(f"{float(text):.8g}")
-    )
+        return {key: rounded(one) for key, one in value.items()}
+    value = value.detach().double().tolist() if isinstance(value, Tensor) else value
+    return json.loads(json.dumps(value), parse_float=lambda text: float(f"{float(text):.8g}"))
+
+
+def contrastive_loss(logits: Tensor) -> Tensor:
+    """Return the mean of both directions' cross-entropy."""
+    target = torch.arange(len(logits))
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2

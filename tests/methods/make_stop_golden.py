@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from released import STOP_FRAMES, STOP_SIZES, clip_state, drawn, inputs, plain
+from released import STOP_FRAMES, STOP_SIZES, clip_state, drawn, inputs, probe, rounded
 
 FILE = Path(__file__).with_name("stop_golden.json")
 TRAINED = ("prompt_embedding", "text_prompt_proj_layer", "TemporalPrompt", "LoRA")  # of params.py
@@ -30,7 +30,7 @@ SMALL = {
         "224, 224": "28, 28",
         "repeat(12, 1, 1, 1)": "repeat(3, 1, 1, 1)",
     },
-    "modules.clip": {"prompt_dim = 768": "prompt_dim = 64"},
+    "modules.clip": {"prompt_dim = 768": "prompt_dim = 64", "torch.float32": "torch.float64"},
 }
 
 
@@ -69,7 +69,9 @@ def main(checkout: Path) -> None:
     trained = {name: p for name, p in model.named_parameters() if any(part in name for part in TRAINED)}
     for name, parameter in trained.items():
         parameter.data = drawn(name, parameter.shape)
-    pixels = inputs()[1][:, :STOP_FRAMES]
+    pixels = inputs()[1][:, :STOP_FRAMES].double()
+    model.double()  # sums over pixels and frames lose digits in float32
+    torch.set_default_dtype(torch.float64)
     texts = model.encode_text(ids, model.encode_prompt(len(ids), "cpu")[0])
     # One by one: the released code scales by the smallest and the largest value of a batch.
     videos = [model.encode_image(one, model.encode_prompt(1, "cpu")[1], video_frame=STOP_FRAMES) for one in pixels]
@@ -78,15 +80,16 @@ def main(checkout: Path) -> None:
     cross_entropy = sys.modules["modules.losses"].CrossEn()
     loss = (cross_entropy(logits) + cross_entropy(logits.T)) / 2
     loss.backward()
+    torch.set_default_dtype(torch.float32)
     numbers = {
         "texts": texts,
         "videos": videos,
         "logits": logits,
         "loss": loss,
-        "gradients": {name: parameter.grad.norm() for name, parameter in trained.items() if parameter.grad is not None},
+        "gradients": {name: probe(name, p.grad) for name, p in trained.items() if p.grad is not None},
         "without_gradient": sorted(name for name, parameter in trained.items() if parameter.grad is None),
     }
-    FILE.write_text(json.dumps(plain(numbers)) + "\n")
+    FILE.write_text(json.dumps(rounded(numbers)) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from released import FRAMES, clip_state, drawn, inputs, plain
+from released import FRAMES, clip_state, drawn, inputs, probe, rounded
 
 FILE = Path(__file__).with_name("tempme_golden.json")
 
@@ -49,10 +49,9 @@ def main(checkout: str) -> None:
         "videos": videos,
         "logits": logits,
         "loss": loss,
-        "gradients": {name: parameter.grad.norm() for name, parameter in trained.items()},
-        "gradient": trained["clip.visual.transformer.resblocks.9.TVPt_Video_Positional_embedding"].grad[0, :, 0, :16],
+        "gradients": {name: probe(name, parameter.grad) for name, parameter in trained.items()},
     }
-    FILE.write_text(json.dumps(plain(numbers)) + "\n")
+    FILE.write_text(json.dumps(rounded(numbers)) + "\n")
 
 
 if __name__ == "__main__":

@@ -35,10 +35,11 @@ VARIANTS = [(name, {}) for name in TUNED] + [
     ("bias", {"head": "seqTransf", "head.layers": 1}),
     ("tempme", {"join_layers": [2, 3], "join_clips": [1, 2], "merge_across": 0.5}),
     ("tempme", {"head": "seqTransf"}),
+    ("stop", {"regions": 1, "adapter_hidden": 4}),
 ]
-TEMPORAL = ("vop-", "dgl-transformer", "tempme")  # beginnings of names
+TEMPORAL = ("vop-", "dgl-transformer", "tempme", "stop")  # beginnings of names
 # What cannot change an embedding, so that it gets no gradient: prompts behind the [EOS] of a causal tower.
-WITHOUT_EFFECT = {"dgl-linear": {"method.after.weight", "method.after.bias"}}
+WITHOUT_EFFECT = {name: {"method.after.weight", "method.after.bias"} for name in ("dgl-linear", "stop")}
 OF_THE_BACKBONE = ("full", "bias", "proj", "partial", "lora")  # what trains parts of it, or inside of it
 
 
@@ -156,7 +157,7 @@ def test_what_is_not_declared_is_safe():
 def test_saved_and_loaded_it_is_the_same(tiny, tmp_path, name, settings):
     from safetensors.torch import load_file
 
-    built = build(tiny, name, **settings)
+    built = build(tiny, name, **settings).eval()
     built.save_pretrained(tmp_path / "run")
     assert load_file(tmp_path / "run" / "model.safetensors").keys() == built.trainable().keys()
     again = pretrained.load(tmp_path / "run", device="cpu")

@@ -214,6 +214,7 @@ class Layer(nn.Module):
         beside_in_proj: Callable[[Tensor], Tensor] | None = None,
         beside_attention: Callable[[Tensor], Tensor] | None = None,
         beside_mlp: Callable[[Tensor], Tensor] | None = None,
+        beside_norm: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Apply the block.
 
@@ -230,6 +231,7 @@ class Layer(nn.Module):
                 as a low-rank update. Its output is added.
             beside_attention, beside_mlp: maps (b, n, d) to (b, n, d) parallel to attention and MLP, such as adapters.
                 They get the same input, and their outputs are added.
+            beside_norm: as `beside_mlp`, but gets the input of the MLP's normalisation.
         """
         h = self.attention_norm(x) if self.norm_first else x
         bias = None if merger is None else merger.key_bias(h)
@@ -251,10 +253,12 @@ class Layer(nn.Module):
             x = self.attention_norm(x)
         if merger is not None:
             x = merger.merge(x, k)
-        h = self.mlp_norm(x) if self.norm_first else x
+        h, before = self.mlp_norm(x) if self.norm_first else x, x
         x = x + _scaled(self.mlp(h), self.mlp_scale)
         if beside_mlp is not None:
             x = x + beside_mlp(h)
+        if beside_norm is not None:
+            x = x + beside_norm(before)
         return x if self.norm_first else self.mlp_norm(x)
 
 

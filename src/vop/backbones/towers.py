@@ -129,7 +129,9 @@ class VisionTower(Tower):
         layer = layer or self.layers[number - 1]
         return layer(self.pre_norm(tokens) if number == 1 else tokens, read=read, angles=angles, merger=merger)
 
-    def run_layer_by_frame(self, number: int, shared: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def run_layer_by_frame(
+        self, number: int, shared: Tensor, frames: Tensor, *, layer: Block | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Apply layer `number` (from 1) to tokens that all frames of a video share, and to each frame's own tokens.
 
         The shared tokens attend to all tokens, those of a frame to the shared ones and to the frame's own. `pre_norm`
@@ -138,6 +140,7 @@ class VisionTower(Tower):
         Args:
             shared: (b, s, d).
             frames: (b, f, n, d), the patches last.
+            layer: replaces the tower's own layer.
 
         Returns:
             Both, at the layer's output. The frames of the last layer are empty, (b, f, 0, d).
@@ -150,7 +153,7 @@ class VisionTower(Tower):
             width = tower.width // tower.heads
             angles = patch_angles(tower.rope, grid=tower.grid, head_width=width, device=frames.device)
         tokens = torch.cat([shared, frames.reshape(b, -1, d)], dim=1)
-        layer = self.layers[number - 1]
+        layer = layer or self.layers[number - 1]
         tokens = layer(tokens, read=s if is_last else None, angles=angles, shared=s, frames=f)
         shared, rest = tokens.split([s, tokens.shape[1] - s], dim=1)
         return shared, rest.reshape(b, f, rest.shape[1] // f, d)

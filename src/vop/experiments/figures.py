@@ -68,6 +68,7 @@ COLOURS = {
     "vop-f+p": "#96203f",
     "vop-f+c": "#7a4a1f",
     "tempme": "#3d7a5a",
+    "stop": "#6d8f2f",
     "dgl-linear": "#8d86c9",
     "dgl-transformer": "#5a4fa3",
 }

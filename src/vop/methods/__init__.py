@@ -29,6 +29,7 @@ METHODS = {
     "vop-f+p": "vop.methods.vop_f:VoPFP",
     "vop-f+c": "vop.methods.vop_f:VoPFC",
     "tempme": "vop.methods.tempme:TempMe",
+    "stop": "vop.methods.stop:STOP",
     "dgl-linear": "vop.methods.dgl:DGLLinear",
     "dgl-transformer": "vop.methods.dgl:DGLTransformer",
 }

@@ -35,6 +35,7 @@ patches, `d` a tower's width, `K` the layers of the deeper tower, `e` the joint 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ from torch import Tensor, nn
 
 from vop.backbones.layers import Linear, make_layers, quick_gelu
 from vop.backbones.sizes import Sizes, TowerSizes
-from vop.backbones.towers import CLIP, pick
+from vop.backbones.towers import CLIP, Block, TextTower, VisionTower, pick
 from vop.errors import UsageError
 from vop.methods.base import Method
 from vop.utils.checks import check_frames, check_whole
@@ -86,25 +87,35 @@ class DGL(Method):
         before, after = (prompts.to(x.dtype) for prompts in self.text_prompts())
         attention = text.attention(ids, prompts=before.shape[1], suffix=after.shape[1])
         parts = [marks, before.shape[1], words.shape[1], after.shape[1]]
-        for layer, prefix, suffix in zip(text.layers, before, after, strict=False):
+        for layer, prefix, suffix in zip(self.text_blocks(text), before, after, strict=False):
             inserted = [first, prefix.expand(len(x), -1, -1), words, suffix.expand(len(x), -1, -1)]
             first, _, words, _ = layer(torch.cat(inserted, dim=1), **attention).split(parts, dim=1)
         return text.head(pick(torch.cat([first, words], dim=1), text.output_index(ids)))
 
     def embed_frames(self, clip: CLIP, pixels: Tensor) -> Tensor:
         """Embed normalised pixels (b, f, 3, h, w): the videos' embeddings (b, 1, e)."""
-        vision = clip.vision
-        b, f = pixels.shape[:2]
-        x = vision.pre_norm(vision.embed(pixels.flatten(0, 1))).unflatten(0, (b, f))  # (b, f, k + n, d)
-        k, n = vision.sizes.summaries, vision.sizes.patches
+        x = clip.vision.pre_norm(clip.vision.embed(pixels.flatten(0, 1))).unflatten(0, pixels.shape[:2])
+        return self.embed_patches(clip.vision, x, self.frame_prompts(pixels.shape[1]))
+
+    def embed_patches(self, vision: VisionTower, x: Tensor, prompts: Tensor) -> Tensor:
+        """Embed the tokens (b, f, k + n, d) that enter the first layer, with prompts for each layer: (b, 1, e)."""
+        (b, f), k, n = x.shape[:2], vision.sizes.summaries, vision.sizes.patches
         cls, patches = x.split([k, n], dim=2)
-        prompts = self.frame_prompts(f).to(x.dtype)
         tokens = self.global_prompts.to(x.dtype).expand(b, -1, -1)
-        for number, own in zip(range(1, len(vision.layers) + 1), prompts, strict=False):
+        blocks = enumerate(self.vision_blocks(vision), start=1)
+        for (number, layer), own in zip(blocks, prompts.to(x.dtype), strict=False):
             frames = torch.cat([cls, own.expand(b, f, -1, -1), patches], dim=2)
-            tokens, frames = vision.run_layer_by_frame(number, tokens, frames)
+            tokens, frames = vision.run_layer_by_frame(number, tokens, frames, layer=layer)
             cls, patches = frames[:, :, :k], frames[:, :, -n:]
         return vision.output(tokens).unsqueeze(1)
+
+    def text_blocks(self, text: TextTower) -> Sequence[Block]:
+        """Return the layers of the text tower, as the method changes them."""
+        return list(text.layers)
+
+    def vision_blocks(self, vision: VisionTower) -> Sequence[Block]:
+        """Return the layers of the vision tower, as the method changes them."""
+        return list(vision.layers)
 
     def pool(self, frames: Tensor) -> Tensor:
         """Normalise the videos' embeddings (b, 1, e): (b, e). There are none of single frames."""
