@@ -68,6 +68,7 @@ class TestParams:
             *("vop", "vop-p", "vop-c", "vop-f", "vop-f+p", "vop-f+c"),
             "tempme",
             "stop",
+            "discovla",
             *("dgl-linear", "dgl-transformer"),
         ]
         assert methods["vop"].items() >= {"paper_count": 122880, "paper_percent": 0.103, "true_count": 122880}.items()

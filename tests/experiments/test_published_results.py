@@ -22,6 +22,7 @@ def experiments():
 NOT_YET = {  # methods that came after the paper, without results on emoji-motion
     "tempme",
     "stop",
+    "discovla",
     *("dgl-linear", "dgl-transformer"),
 }
 

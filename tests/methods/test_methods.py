@@ -35,6 +35,7 @@ VARIANTS = [(name, {}) for name in TUNED] + [
     ("bias", {"head": "seqTransf", "head.layers": 1}),
     ("tempme", {"join_layers": [2, 3], "join_clips": [1, 2], "merge_across": 0.5}),
     ("tempme", {"head": "seqTransf"}),
+    ("discovla", {"fusion_layers": 3, "head": "x-pool"}),
     ("stop", {"regions": 1, "adapter_hidden": 4}),
 ]
 TEMPORAL = ("vop-", "dgl-transformer", "tempme", "stop")  # beginnings of names

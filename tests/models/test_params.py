@@ -40,6 +40,7 @@ def test_counts_of_the_paper(counts, method):
 LATER = {  # methods that came after the paper
     "tempme",
     "stop",
+    "discovla",
     *("dgl-linear", "dgl-transformer"),
 }
 IN_PROJ = {"vision": 3 * 768 * 768 + 3 * 768, "text": 3 * 512 * 512 + 3 * 512}  # of a layer

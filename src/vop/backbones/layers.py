@@ -145,6 +145,8 @@ class Attention(nn.Module):
         beside_in_proj: Callable[[Tensor], Tensor] | None = None,
         shared: int = 0,
         frames: int = 1,
+        across: int = 1,
+        fuse: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the outputs (b, n, d) or (b, read, d), and the keys (b, h, n, d/h)."""
         projected = self.in_proj(x)
@@ -157,8 +159,19 @@ class Attention(nn.Module):
         else:
             q, k, v = qkv if angles is None else (*rotate(qkv[:2], angles), qkv[2])
             x = attend(q[:, :, :read], k, v, causal=causal, keys=keys, bias=bias)
+        x = self._project(x)
+        if fuse is not None:
+            first, every_k, every_v = (
+                part.unflatten(0, (-1, across)).transpose(1, 2).flatten(2, 3) for part in (q[:, :, :1], k, v)
+            )  # (b / across, h, across * n, d/h), one query of each sequence
+            wide = self._project(attend(first, every_k, every_v)).reshape(len(x), 1, -1)
+            x = torch.cat([fuse(x[:, :1]) + wide, x[:, 1:]], dim=1)
+        return x, k
+
+    def _project(self, x: Tensor) -> Tensor:
+        """Turn the heads' outputs (b, h, n, d/h) into those of the attention (b, n, d)."""
         x = x.transpose(1, 2).flatten(2)
-        return self.out_proj(x if self.norm is None else self.norm(x)), k
+        return self.out_proj(x if self.norm is None else self.norm(x))
 
 
 class Mlp(nn.Module):
@@ -212,6 +225,8 @@ class Layer(nn.Module):
         shared: int = 0,
         frames: int = 1,
         beside_in_proj: Callable[[Tensor], Tensor] | None = None,
+        across: int = 1,
+        fuse: Callable[[Tensor], Tensor] | None = None,
         beside_attention: Callable[[Tensor], Tensor] | None = None,
         beside_mlp: Callable[[Tensor], Tensor] | None = None,
         beside_norm: Callable[[Tensor], Tensor] | None = None,
@@ -229,6 +244,9 @@ class Layer(nn.Module):
             frames: the number of frames that the other tokens belong to, with as many tokens each.
             beside_in_proj: a map (b, n, d) to (b, n, 3d) parallel to the projection to queries, keys and values, such
                 as a low-rank update. Its output is added.
+            across, fuse: the first token of each sequence attends to its sequence, and also to all tokens of `across`
+                neighbouring sequences. Its output is the second, plus the first through the map `fuse`, (b, 1, d) to
+                (b, 1, d).
             beside_attention, beside_mlp: maps (b, n, d) to (b, n, d) parallel to attention and MLP, such as adapters.
                 They get the same input, and their outputs are added.
             beside_norm: as `beside_mlp`, but gets the input of the MLP's normalisation.
@@ -245,6 +263,8 @@ class Layer(nn.Module):
             shared=shared,
             frames=frames,
             beside_in_proj=beside_in_proj,
+            across=across,
+            fuse=fuse,
         )
         x = x[:, :read] + _scaled(attended, self.attention_scale)
         if beside_attention is not None:

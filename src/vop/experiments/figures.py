@@ -69,6 +69,7 @@ COLOURS = {
     "vop-f+c": "#7a4a1f",
     "tempme": "#3d7a5a",
     "stop": "#6d8f2f",
+    "discovla": "#2f8f7d",
     "dgl-linear": "#8d86c9",
     "dgl-transformer": "#5a4fa3",
 }

@@ -30,6 +30,7 @@ METHODS = {
     "vop-f+c": "vop.methods.vop_f:VoPFC",
     "tempme": "vop.methods.tempme:TempMe",
     "stop": "vop.methods.stop:STOP",
+    "discovla": "vop.methods.discovla:DiscoVLA",
     "dgl-linear": "vop.methods.dgl:DGLLinear",
     "dgl-transformer": "vop.methods.dgl:DGLTransformer",
 }
