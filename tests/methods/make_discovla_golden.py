@@ -1,7 +1,7 @@
 """Writes discovla_golden.json: what DiscoVLA's released code computes with weights that anyone can draw again.
 
-python tests/methods/make_discovla_golden.py CHECKOUT, with a checkout of https://github.com/LunarShen/DsicoVLA. The test
-beside it needs the file alone.
+python tests/methods/make_discovla_golden.py CHECKOUT, with a checkout of https://github.com/LunarShen/DsicoVLA. The
+test beside it needs the file alone.
 """
 
 from __future__ import annotations

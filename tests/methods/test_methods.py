@@ -242,6 +242,7 @@ def test_wrong_settings_are_named(tiny, name, settings, says):
 
 POSITIONED = [
     *(("vop-p", {}), ("vop-f", {}), ("vop-f+p", {}), ("vop-c", {"cmm": "transformer"}), ("dgl-transformer", {})),
+    ("tempme", {}),
     *(("vop", {"head": "seqTransf"}), ("vop-f+p", {"head": "tightTransf"})),
 ]
 

@@ -17,6 +17,7 @@ from vop.backbones.towers import CLIP
 from vop.errors import UsageError
 from vop.methods.low_rank import LowRank
 from vop.models.params import count_parameters
+from vop.models.pretrained import create
 
 GOLDEN = json.loads(Path(__file__).with_name("tempme_golden.json").read_text())
 JOINS = {9: 0, 10: 1, 11: 2}  # the layers of 12 that join, and their tables of positions
@@ -198,6 +199,20 @@ def test_joins_follow_the_number_of_frames(frames, joins):
     lengths = [frames, frames // joins[0], frames // joins[0] // joins[1]]
     assert [len(table) for table in method.positions] == lengths == method.table_lengths(frames)
     assert method.embed_frames(clip(), torch.zeros(1, frames, 3, 28, 28)).shape == (1, frames, 16)
+
+
+def test_positions_of_clips_are_interpolated_in_time(tiny):
+    built = create("tempme", tiny, device="cpu", num_frames=4, join_layers=[2, 3])
+    for table in built.method.positions:
+        table.data.normal_()
+    before = [table.detach().clone() for table in built.method.positions]
+    assert [len(table) for table in before] == [4, 2]  # joins of 2 and 2
+    built.resize_frames(9)
+    assert [len(table) for table in built.method.positions] == [9, 3]
+    first, second = built.method.positions
+    torch.testing.assert_close(first[4], (before[0][1] + before[0][2]) / 2)  # the middle of the video
+    torch.testing.assert_close(second[1], before[1].mean(dim=0))
+    assert built.embed_frames(torch.zeros(1, 9, 3, 32, 32)).shape == (1, 16)
 
 
 def test_fixed_joins_must_divide_the_frames():

@@ -40,6 +40,9 @@ IMPORTED = {
     "clip-modelscope": "vop.methods.vop_modelscope:CLIPModelScope",
 }
 
+# Methods whose training takes hours without a GPU. `vop compare` runs them only by name.
+COSTLY = frozenset({"stop"})
+
 # Libraries that methods need beyond the package's dependencies. Each is also the name of an extra.
 LIBRARIES = {"lora": "peft"}
 REGISTRY: ClassRegistry[Method] = ClassRegistry(
