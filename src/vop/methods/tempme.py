@@ -3,8 +3,8 @@
 
 Both towers have low-rank updates beside the attention's input projection (`low_rank.py`). In the vision tower, merging
 is ToMe's (`vop.backbones.merging`: pairs by bipartite soft matching, weighted means, proportional attention), and it is
-part of training, too. A clip is a run of neighbouring frames; at first every frame is one. With n the number
-of a clip's tokens, [CLS] tokens included, and merge(x; m) the merging of the m most similar pairs:
+part of training, too. A clip is a run of neighbouring frames; at first every frame is one. With n the number of a
+clip's tokens, [CLS] tokens included, and merge(x; m) the merging of the m most similar pairs:
 
     ImgMe, the lower layers         x = x + attention(norm(x));  x = merge(x; 2);             x = x + mlp(norm'(x))
 
@@ -14,8 +14,9 @@ of a clip's tokens, [CLS] tokens included, and merge(x; m) the merging of the m 
     intra-clip merging              x = x + attention(norm(x));  x = merge(x; 0.1 n);         x = x + mlp(norm'(x))
 
 Layers above the first ClipMe block that join nothing do intra-clip merging. The last layer does not merge, since only
-[CLS] is read after it. The pairs of a merge after attention are those of similar keys. Every frame keeps its [CLS]; the
-video's embedding is the usual mean over frames.
+[CLS] is read after it. The pairs of a merge after attention are those of similar keys. As in the released code, the
+first patch belongs to B if the clip has an odd number of [CLS] tokens. Every frame keeps its [CLS]; the video's embedding
+is the usual mean over frames.
 
 In a tower that pools its patches instead of reading [CLS], the frames of a clip share what is pooled from its tokens.
 
