@@ -123,8 +123,10 @@ class VisionTower(Tower):
                 tower.rope,
                 grid=tower.grid,
                 head_width=tower.width // tower.heads,
+                before=tokens.shape[1] - frames * tower.grid**2,
                 frames=frames,
                 device=tokens.device,
+                dtype=tokens.dtype,
             )
         layer = layer or self.layers[number - 1]
         return layer(self.pre_norm(tokens) if number == 1 else tokens, read=read, angles=angles, merger=merger)
