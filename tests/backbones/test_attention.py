@@ -34,7 +34,9 @@ def test_attention_by_frame_is_that_of_each_frame(rope):
     """Two shared tokens and three frames of five tokens, the last four of which are patches."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 3, 2 + 3 * 5, 8, generator=generator) for _ in range(3))
-    angles = None if rope is None else patch_angles(rope, grid=2, head_width=8, device=q.device)
+    angles = None
+    if rope is not None:  # of each frame
+        angles = patch_angles(rope, grid=2, head_width=8, before=1, frames=1, device=q.device, dtype=q.dtype)
     got = attend_by_frame(q, k, v, shared=2, frames=3, angles=angles)
     places = [slice(2 + 5 * j, 7 + 5 * j) for j in range(3)]
     if angles is not None:

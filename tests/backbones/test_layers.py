@@ -33,7 +33,10 @@ def test_a_layer_by_frame_is_the_layer_itself_for_one_frame(rope, number):
     vision = VisionSizes(width=16, layers=2, heads=2, mlp_width=32, image_size=8, patch_size=4, rope=rope)
     tower = VisionTower(Sizes(vision=vision, embed_dim=8))
     shared, frame = torch.randn(3, 2, 16), torch.randn(3, 1, 1 + 4, 16)
-    angles = None if rope is None else patch_angles(rope, grid=2, head_width=8, device=shared.device)
+    angles = None
+    if rope is not None:  # of two shared tokens, [CLS] and the patches
+        place = {"device": shared.device, "dtype": shared.dtype}
+        angles = patch_angles(rope, grid=2, head_width=8, before=3, frames=1, **place)
     expected = tower.layers[number - 1](torch.cat([shared, frame[:, 0]], dim=1), angles=angles)
     found_shared, found_frame = tower.run_layer_by_frame(number, shared, frame)
     torch.testing.assert_close(found_shared, expected[:, :2])

@@ -152,8 +152,15 @@ class VisionTower(Tower):
         s, is_last = shared.shape[1], number == len(self.layers)
         angles = None
         if tower.rope is not None:
-            width = tower.width // tower.heads
-            angles = patch_angles(tower.rope, grid=tower.grid, head_width=width, device=frames.device)
+            angles = patch_angles(
+                tower.rope,
+                grid=tower.grid,
+                head_width=tower.width // tower.heads,
+                before=frames.shape[2] - tower.grid**2,
+                frames=1,
+                device=frames.device,
+                dtype=frames.dtype,
+            )
         tokens = torch.cat([shared, frames.reshape(b, -1, d)], dim=1)
         layer = layer or self.layers[number - 1]
         tokens = layer(tokens, read=s if is_last else None, angles=angles, shared=s, frames=f)

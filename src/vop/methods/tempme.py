@@ -15,8 +15,8 @@ clip's tokens, [CLS] tokens included, and merge(x; m) the merging of the m most 
 
 Layers above the first ClipMe block that join nothing do intra-clip merging. The last layer does not merge, since only
 [CLS] is read after it. The pairs of a merge after attention are those of similar keys. As in the released code, the
-first patch belongs to B if the clip has an odd number of [CLS] tokens. Every frame keeps its [CLS]; the video's embedding
-is the usual mean over frames.
+first patch belongs to B if the clip has an odd number of [CLS] tokens. Every frame keeps its [CLS]; the video's
+embedding is the usual mean over frames.
 
 In a tower that pools its patches instead of reading [CLS], the frames of a clip share what is pooled from its tokens.
 
