@@ -1,7 +1,7 @@
 """Files whose tests mostly start processes, train, or index, in the order of their folders.
 
-`make test-fast` leaves them out, so that it takes less than a minute. Single slow tests in other files are marked where
-they stand.
+`make test-fast` skips them, so that it takes less than a minute. Single slow tests in other files have the marker
+`slow`.
 """
 
 SLOW_FILES = [

@@ -159,6 +159,8 @@ def test_videoprism_takes_other_numbers_of_frames(tmp_path):
     with torch.no_grad():
         videos = theirs.get_video_features(pixel_values_videos=pixels, interpolate_pos_encoding=True).pooler_output
         torch.testing.assert_close(model.frame_features(pixels), videos, rtol=0, atol=1e-5)
+        fast = vop.load(folder, num_frames=6, device="cpu", dtype="bf16").frame_features(pixels)
+    assert F.cosine_similarity(fast.float(), videos, dim=-1).min() > 0.99
 
 
 def test_preprocessing(tmp_path):

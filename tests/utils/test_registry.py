@@ -167,7 +167,7 @@ class TestPaths:
         ("path", "says"),
         [
             ("no_such_package.part:Short", "module 'no_such_package' .*PYTHONPATH"),
-            ("local:Shirt", "unknown thing in local 'Shirt': did you mean Short"),
+            ("local:Shirt", "local: unknown thing 'Shirt': did you mean Short"),
             ("local/file.py:Short", "write package.module:Class"),
             ("local:", "write package.module:Class"),
             ("os:system", "'os:system' is <built-in function system>; it must be a class"),

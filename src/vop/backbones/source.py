@@ -95,6 +95,11 @@ class Backbone:
         """Load the model with its weights in fp32."""
         return self.family.load(self.folder, self.sizes, stored_image_size=self.stored_image_size)
 
+    def build_random(self) -> Encoder:
+        """Build the model with random weights, to measure it. The folder needs no weights for this."""
+        config = {} if self.sizes.has_layers else read_json(_family_of(self.folder)[1])
+        return self.family.build_random(self.sizes, config)
+
     def tokenizer(self) -> Tokenizer | None:
         """Return the tokenizer, or None if the folder has no vocabulary."""
         return self.family.read_tokenizer(self.folder, self.sizes)

@@ -274,10 +274,10 @@ class Library:
             DataError: the captions cannot be read, or the file is empty.
         """
         queries.check_captions(k)
-        listed = queries.captions_of(captions)
+        listed = queries.parse_captions(captions)
         clipped = _clipped(file if isinstance(file, Example) else Path(file), start_seconds, end_seconds)
         opened = self.model(model)
-        return queries.best_captions(opened, queries.of_example(opened, clipped), listed, k)
+        return queries.best_captions(opened, queries.embed_example(opened, clipped), listed, k)
 
     def _vector(self, query: Query, made_by: LibraryModel, *, number: int, warn: Callable[[str], None]) -> Vector:
         """Return the query as a unit vector (e,)."""
@@ -285,14 +285,14 @@ class Library:
             vector: Vector = self._store.segment(query.segment).embeddings[number]
             return vector
         if isinstance(query, Path | Example):
-            return queries.of_example(self._open(made_by), _clipped(query))
+            return queries.embed_example(self._open(made_by), _clipped(query))
         if isinstance(query, str | Sentence | Sequence):
-            sentences = queries.sentences_of(query)
+            sentences = queries.parse_sentences(query)
             opened = self._open(made_by)
             for warning in queries.cut_short(opened, sentences):
                 warn(warning)
-            return queries.of_sentences(opened, sentences)
-        return queries.of_vector(query, width=made_by.embed_dim)
+            return queries.embed_sentences(opened, sentences)
+        return queries.unit_vector(query, width=made_by.embed_dim)
 
     # -- Writing
 
