@@ -43,6 +43,7 @@ SLOW_FILES = [
     "search/test_vector_index.py",
     "server/*.py",
     "training/test_job.py",
+    "training/test_matryoshka.py",
     "training/test_trainer.py",
     "utils/test_isolation.py",
     "utils/test_portability.py",

@@ -11,7 +11,7 @@ from vop.backbones.sizes import Rope
 
 @pytest.mark.parametrize(("queries", "causal"), [(9, False), (9, True), (2, False)])
 def test_written_out_and_fused_attention_agree(queries, causal):
-    """In bf16 with gradients it is written out; in fp32 it is PyTorch's own."""
+    """With gradients in bf16, attention is written out; in fp32 it is PyTorch's fused kernel."""
     generator = torch.Generator().manual_seed(0)
     exact = [torch.randn(3, 2, n, 8, generator=generator).requires_grad_() for n in (queries, 9, 9)]
     rounded = [x.detach().bfloat16().requires_grad_() for x in exact]
@@ -24,7 +24,7 @@ def test_written_out_and_fused_attention_agree(queries, causal):
         torch.testing.assert_close(one.grad.float(), other.grad, rtol=0.05, atol=0.1)
 
 
-def test_without_gradients_it_is_the_fused_kernel():
+def test_without_gradients_the_fused_kernel_is_used():
     q, k, v = torch.randn(3, 3, 2, 9, 8).bfloat16()
     assert torch.equal(attend(q, k, v), F.scaled_dot_product_attention(q, k, v))
 

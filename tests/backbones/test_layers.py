@@ -1,4 +1,4 @@
-"""The block's fast ways against the plain formulas, forward and gradient."""
+"""Fast implementations against the plain formulas: outputs and gradients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vop.backbones.sizes import Rope
 from vop.backbones.towers import VisionTower
 
 
-def test_quick_gelu():
+def test_quick_gelu_equals_its_formula():
     x = torch.linspace(-8, 8, 101, dtype=torch.float64, requires_grad=True)
     torch.testing.assert_close(layers.quick_gelu(x), x * torch.sigmoid(1.702 * x))
     assert torch.autograd.gradcheck(layers.quick_gelu, x)
@@ -19,7 +19,7 @@ def test_quick_gelu():
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("read", [1, 4])
-def test_a_layer_of_which_some_tokens_are_read(causal, read):
+def test_a_layer_may_compute_only_some_tokens(causal, read):
     torch.manual_seed(0)
     layer = layers.Layer(TowerSizes(width=16, layers=1, heads=2, mlp_width=32))
     x = torch.randn(3, 9, 16)

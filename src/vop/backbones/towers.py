@@ -19,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vop.backbones.embedding_config import TokenMerging
 from vop.backbones.layers import ACTIVATIONS, Conv2d, LayerNorm, Linear, Mlp, attend, free_parameter, make_layers
-from vop.backbones.merging import Merger, TokenMerging
+from vop.backbones.merging import Merger
 from vop.backbones.rope import patch_angles
 from vop.backbones.sizes import Sizes, Stem, TowerSizes, VisionSizes
 from vop.errors import UsageError
