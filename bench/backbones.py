@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,9 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vop.backbones.source import FAMILIES
+from vop.backbones.speed import NUM_FRAMES, random_ids, random_pixels
 from vop.backbones.towers import CLIP
+from vop.utils.timing import timed
 
-FRAMES, CAPTION = 12, 24
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -116,19 +116,16 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.compile:
         ours.vision.compile()
         ours.text.compile()
-    side, text = ours.sizes.vision.image_size, ours.sizes.text
-    pixels = torch.randn(arguments.videos * FRAMES, 3, side, side, device=device)
-    length = text.positions if text.fixed_length or original.model_type == "open_clip" else CAPTION
-    ids = torch.randint(4, text.vocab_size - 2, (arguments.videos * 8, length), device=device)
-    if text.readout == "eos":
-        ids[:, -1] = text.eos_token_id
+    pixels = random_pixels(ours.sizes, arguments.videos, frames=NUM_FRAMES).flatten(0, 1).to(device)
+    length = ours.sizes.text.positions if original.model_type == "open_clip" else None  # it takes no other
+    ids = random_ids(ours.sizes.text, arguments.videos * 8, length=length).to(device)
     found: dict[str, Any] = {}
     for kind in arguments.precisions:
         dtype = DTYPES[kind]
         ours.compute_in(dtype)
         original.model.to(dtype)
         ways = {
-            "ours": (lambda x: ours.embed_frames(x.unflatten(0, (-1, FRAMES))).flatten(0, 1), ours.embed_tokens),
+            "ours": (lambda x: ours.embed_frames(x.unflatten(0, (-1, NUM_FRAMES))).flatten(0, 1), ours.embed_tokens),
             "original": (original.images, original.texts),
         }
         with torch.no_grad():
@@ -149,7 +146,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
             images, texts = ways[way]
             tables[way].requires_grad_(True)
             x = pixels.to(dtype).detach().requires_grad_(True)
-            videos = F.normalize(images(x).float().unflatten(0, (-1, FRAMES)).mean(dim=1), dim=-1)
+            videos = F.normalize(images(x).float().unflatten(0, (-1, NUM_FRAMES)).mean(dim=1), dim=-1)
             captions = F.normalize(texts(ids).float(), dim=-1)[: len(videos)]
             logits = 100 * captions @ videos.T
             target = torch.arange(len(videos), device=logits.device)
@@ -179,19 +176,11 @@ def compare(work: Callable[[str], None], repeats: int, device: torch.device) -> 
     seconds: dict[str, list[float]] = {"ours": [], "original": []}
     for turn in range(repeats + 1):
         for way, times in seconds.items():
-            _wait(device)
-            start = time.perf_counter()
-            work(way)
-            _wait(device)
+            passed = timed(lambda way=way: work(way), device)
             if turn:  # the first warms up
-                times.append(time.perf_counter() - start)
+                times.append(passed)
     middle = {way: statistics.median(times) for way, times in seconds.items()}
     return middle | {"ratio": middle["original"] / middle["ours"]}
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def main() -> None:

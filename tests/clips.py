@@ -20,17 +20,17 @@ logging.getLogger("libav").setLevel(logging.CRITICAL)
 
 
 def grey_frames(count: int, *, width: int = 64, height: int = 48) -> list[np.ndarray]:
-    """Frames that tell their own number: frame k is grey of level 10 k (up to 25 of them)."""
+    """Frames whose level encodes their number: frame k is grey of level 10 k (up to 25 frames)."""
     return [np.full((height, width, 3), 10 * number, np.uint8) for number in range(count)]
 
 
 def numbers(frames) -> list[int]:
-    """Which of `grey_frames` these are: (f, 3, h, w) -> f numbers."""
+    """The numbers of frames from `grey_frames`: (f, 3, h, w) -> f numbers."""
     return [round(float(np.asarray(frame, np.float32).mean()) / 10) for frame in frames]
 
 
 class LateStreams:
-    """A container as PyAV reads one in which streams appear late: it fails before it has asked for the last frames."""
+    """A container in which streams appear late: PyAV raises an error before the last frames were decoded."""
 
     def __init__(self, container: av.container.InputContainer) -> None:
         self._container = container
@@ -47,7 +47,7 @@ class LateStreams:
 
 @contextmanager
 def open_with_late_streams(path: Path, **settings):
-    """In the place of `open_video`."""
+    """Stands in for `open_video`."""
     with open_video(path, **settings) as (container, stream):
         yield LateStreams(container), stream
 
@@ -138,7 +138,7 @@ def naive_square(image: Image.Image, size: int, *, resample: Image.Resampling = 
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
-# What cameras, phones and the web give: other codecs, rates, sizes, distances of key frames, orders of frames.
+# Videos as from cameras, phones and the web: various codecs, rates, sizes, key frame distances, frame orders.
 FILMS: dict[str, dict] = {
     "h264.mp4": {"rate": 25, "width": 640, "height": 272, "options": {"preset": "fast", "g": "250", "bf": "3"}},
     "h264-small.mp4": {"rate": Fraction(30000, 1001), "width": 176, "height": 144, "options": {"g": "12", "crf": "35"}},
@@ -152,18 +152,20 @@ def write_film(folder: Path, name: str, *, seconds: float = 5) -> Path:
     settings = {**FILMS[name]}
     width, height = settings.pop("width"), settings.pop("height")
     random = np.random.default_rng(0)
-    texture = np.kron(random.integers(16, 236, (height // 8, width // 2, 3)), np.ones((8, 8, 1)))
+    texture = random.integers(16, 236, (height // 8, width // 2, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    noise = random.integers(-6, 7, (height, width + 97, 3)).astype(np.uint8)  # modulo 256; no level leaves 10 to 241
     frames = []
     for number in range(round(seconds * settings["rate"])):
-        frame = texture[:, 2 * number : 2 * number + width] + random.normal(0, 3, (height, width, 3))
+        shift = 37 * number % 97  # a drawing of fresh noise for every frame takes longer than encoding
+        frame = texture[:, 2 * number : 2 * number + width] + noise[:, shift : shift + width]
         across = 5 * number % (width - 40)
         frame[40:90, across : across + 40] = 255 - frame[40:90, across : across + 40]
-        frames.append(frame.clip(0, 255).astype(np.uint8))
+        frames.append(frame)
     return write_clip(folder / name, frames, **settings)
 
 
 def watch_decoding(monkeypatch) -> tuple[list[int], list[int]]:
-    """The stamps of the frames that are decoded and of those that are made pixels of, as it happens."""
+    """Record the timestamps of decoded frames, and of frames converted to pixels."""
     decoded, converted = [], []
     frames, square = VideoDecoder._frames, PixelConverter.square
 

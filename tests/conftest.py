@@ -1,4 +1,4 @@
-"""What many tests share: the tiny CLIP, one thread, no network."""
+"""Shared by all tests: the tiny CLIP, one thread, no network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import signal
 from pathlib import Path
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks a network
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests use no network
 
 import pytest
 import torch
@@ -25,16 +25,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _ctrl_c():
-    """A shell's background job ignores Ctrl-C, and so would every program that a test starts.
+    """Handle Ctrl-C, which background jobs of a shell ignore, also in programs that tests start.
 
-    It is set for each test, because some libraries put back what they found when they were imported.
+    The handler is set for each test, because some libraries restore the handler that they found when imported.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
-    """Tiny matrices: more threads only get in each other's way, and tests run side by side."""
+    """More threads slow down tiny matrices and tests that run in parallel."""
     torch.set_num_threads(1)
 
 
@@ -45,7 +45,7 @@ def tiny_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def squashing_folder(tiny_folder, tmp_path_factory) -> Path:
-    """The tiny CLIP with another preprocessing: the whole frame squashed to 32 pixels, bilinear."""
+    """The tiny CLIP with other preprocessing: the whole frame resized to 32 pixels, bilinear."""
     folder = shutil.copytree(tiny_folder, tmp_path_factory.mktemp("squashing-clip") / "clip")
     config = {"size": {"height": 32, "width": 32}, "resample": 2}
     (folder / "preprocessor_config.json").write_text(json.dumps(config))

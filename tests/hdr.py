@@ -1,4 +1,4 @@
-"""HDR frames for the tests, made the slow and plain way from SDR pixels: formulas of the standards, in float64."""
+"""HDR frames for the tests, computed from SDR pixels by the formulas of the standards, in float64."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ LIMITED, FULL = 1, 2
 
 WHITE_NITS = 203
 
-# From the light of BT.709's primaries to that of others, as ITU-R BT.2087 has it and as published for Display P3.
+# From linear light of BT.709's primaries to that of others, by ITU-R BT.2087 and as published for Display P3.
 _FROM_BT709 = {
     BT709: np.eye(3),
     BT2020: np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]]),
     P3: np.array([[0.8225, 0.1774, 0.0], [0.0332, 0.9669, 0.0], [0.0171, 0.0724, 0.9108]]),
 }
 
-# Nine colours that say most about a conversion: primaries, mixtures, skin, and greys.
+# Nine colours that test a conversion: primaries, mixtures, skin, and greys.
 COLOURS = np.array(
     [
         [(235, 30, 30), (30, 200, 40), (40, 60, 220)],
@@ -52,7 +52,7 @@ def hdr_frame(
     colour_range: int = LIMITED,
     gain: float = 1.0,
 ) -> av.VideoFrame:
-    """SDR pixels as a frame of another transfer function: what they show is shown again, `gain` times as bright.
+    """Encode SDR pixels with another transfer function: the same picture, `gain` times as bright.
 
     Args:
         pixels: uint8 (h, w, 3).

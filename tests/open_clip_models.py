@@ -1,4 +1,4 @@
-"""open_clip for tests: small variants of timm's towers, and folders as its hub repositories have them."""
+"""open_clip for tests: small variants of timm's towers, and folders in the format of its hub repositories."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ ZERO_SHOT = {"embed_dim": 16, "quick_gelu": True, "vision_cfg": RESNET, "text_cf
 
 
 def full_config(name: str) -> dict:
-    """The model_cfg of a name of `LAYERED`; its tower of timm is registered."""
+    """The model_cfg of a name in `LAYERED`; registers its timm tower."""
     config = dict(LAYERED[name])
     if isinstance(config["vision_cfg"], tuple):
         timm_name, values = config["vision_cfg"]
@@ -142,7 +142,7 @@ def make_open_clip_folder(folder: Path, model_cfg: dict, *, preprocess: dict | N
     values = dict(model_cfg)
     custom = values.pop("custom_text", False)
     model = (CustomTextCLIP if custom else CLIP)(**values)
-    for parameter in model.parameters():  # biases and norms too, so that a swapped tensor cannot go unnoticed
+    for parameter in model.parameters():  # also biases and norms, so that a swapped tensor is noticed
         parameter.data.add_(torch.randn_like(parameter) * 0.05)
     for name, buffer in model.named_buffers():
         if name.endswith("running_mean"):

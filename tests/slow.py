@@ -1,7 +1,7 @@
 """Files whose tests mostly start processes, train, or index, in the order of their folders.
 
-`make test-fast` leaves them out, so that it takes less than a minute. Single slow tests in other files are marked where
-they stand.
+`make test-fast` skips them, so that it takes less than a minute. Single slow tests in other files have the marker
+`slow`.
 """
 
 SLOW_FILES = [
@@ -43,6 +43,7 @@ SLOW_FILES = [
     "search/test_vector_index.py",
     "server/*.py",
     "training/test_job.py",
+    "training/test_matryoshka.py",
     "training/test_trainer.py",
     "utils/test_isolation.py",
     "utils/test_portability.py",

@@ -1,4 +1,4 @@
-"""What the documentation says is true: its commands parse, its Python runs, its tables and links hold."""
+"""The documentation is correct: its commands parse, its Python runs, its tables and links are right."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def rows(page: Path, *, under: str) -> dict[str, str]:
 
 @pytest.fixture
 def with_example(monkeypatch, tmp_path) -> Iterator[str]:
-    """The method that methods.md adds, saved and named as the page says; gives its name."""
+    """Saves the method that methods.md adds; yields its name."""
     source = next(block for block in blocks(DOCS / "methods.md", "python") if "class FrameWeights" in block)
     (tmp_path / "frame_weights.py").write_text(source, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
@@ -95,7 +95,7 @@ def with_example(monkeypatch, tmp_path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory, tiny_folder) -> Path:
-    """A folder with what the pages' examples name: a run, data, videos, a library, a picture, captions."""
+    """A folder with the files in the pages' examples: a run, data, videos, a library, a picture, captions."""
     from vop.benchmarks.videos import encode
     from vop.models.pretrained import create
     from vop.search.sync import index
@@ -164,7 +164,7 @@ def check_launched(parser: argparse.ArgumentParser, words: list[str]) -> None:
 
 
 def check_docker(words: list[str]) -> None:
-    """What a container of our image runs: `vop serve`, or another command of ours."""
+    """A container of our image runs `vop serve` or another `vop` command."""
     if words[0] == "build":
         assert (ROOT / words[-1] / "Dockerfile").exists()
         return
@@ -180,7 +180,7 @@ def make_targets() -> set[str]:
     return set(re.findall(r"^([\w.-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
-def test_there_is_something_to_check():
+def test_pages_have_commands_and_examples():
     wanted = {"README.md", "data.md", "training.md", "evaluation.md", "methods.md", "search.md"}
     assert wanted <= {page.name for page in PAGES}
     assert len(RECIPES) >= 3
@@ -191,7 +191,7 @@ def test_there_is_something_to_check():
 
 
 @pytest.mark.parametrize(("file", "command"), COMMANDS)
-def test_commands_are_ones_that_the_programs_take(file, command, with_example):
+def test_commands_can_be_parsed(file, command, with_example):
     program, *words = shlex.split(command, comments=True)
     if Path(program).name == "vop":
         check_vop(words)
@@ -221,7 +221,7 @@ def inline_commands() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("page", "command"), list(dict.fromkeys(inline_commands())))
-def test_commands_in_the_text_are_taken_or_only_lack_something(page, command, capsys):
+def test_inline_commands_can_be_parsed(page, command, capsys):
     try:
         build_parser().parse_args(shlex.split(command)[1:])
     except SystemExit:
@@ -248,7 +248,7 @@ def test_options_named_in_the_text_exist(page):
     assert not [word for word in ours if word.partition("=")[0] not in known]
 
 
-def test_ablations_are_settings_that_the_methods_take():
+def test_ablations_use_settings_of_their_methods():
     found = re.findall(r"`(--method [^`]+)`", prose(DOCS / "methods.md"))
     assert len(found) >= 8
     for options in found:
@@ -256,7 +256,7 @@ def test_ablations_are_settings_that_the_methods_take():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_links_point_at_files(page):
+def test_links_lead_to_files(page):
     targets = re.findall(r"\]\(([^)\s]+)\)", prose(page))
     local = [target.partition("#")[0] for target in targets if not target.startswith(("http:", "https:", "#"))]
     assert local or page.name not in ("README.md", "training.md", "methods.md")
@@ -270,14 +270,14 @@ def broken_site(folder: Path, page: str) -> subprocess.CompletedProcess:
 
 
 def build_site(source: Path, out: Path) -> subprocess.CompletedProcess:
-    """As `make docs` builds it."""
+    """Build the site as `make docs` does."""
     (line,) = re.findall(r"-m sphinx (.*) docs docs/_build/html", (ROOT / "Makefile").read_text(encoding="utf-8"))
     command = [sys.executable, "-m", "sphinx", *shlex.split(line), "-q", str(source), str(out)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.slow
-def test_the_site_is_built_with_every_page_and_every_public_name(tmp_path):
+def test_the_site_has_all_pages_and_public_names(tmp_path):
     done = build_site(DOCS, tmp_path / "html")
     assert done.returncode == 0, done.stderr
     built = {path.stem for path in (tmp_path / "html").glob("*.html")}
@@ -288,13 +288,13 @@ def test_the_site_is_built_with_every_page_and_every_public_name(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("link", ["[a](nowhere.md)", "[a](#nowhere)", "![a](nowhere.png)", "[a](../nowhere/)"])
-def test_a_broken_link_stops_the_build_of_the_site(tmp_path, link):
+def test_broken_links_stop_the_build(tmp_path, link):
     done = broken_site(tmp_path, f"# A page\n\n{link}\n")
     assert done.returncode != 0
     assert "nowhere" in done.stderr
 
 
-def test_the_tables_of_backbones_are_those_of_the_command():
+def test_backbone_tables_match_the_command():
     page = DOCS / "backbones.md"
     families = {name.strip("`"): title for name, title in rows(page, under="## Families").items()}
     assert families == {name: FAMILIES.find(name).title for name in FAMILIES.built_in}
@@ -313,26 +313,26 @@ def test_the_index_links_every_page():
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "include" not in page.read_text()[:20]], ids=name_of)
-def test_a_page_opens_with_a_title_and_prose(page):
+def test_pages_start_with_a_title_and_prose(page):
     title, opening, *_ = page.read_text(encoding="utf-8").split("\n\n")
     assert title.startswith("# ")
     assert re.match(r"[A-Z`*\"](?!``)", opening)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
-def test_recipes_are_read_and_fit_their_methods(recipe):
+def test_recipes_fit_their_methods(recipe):
     config = read_config(recipe)
     assert all((config.data, config.method, config.settings))
     check_settings(config.method, config.settings)
 
 
-def test_the_example_recipe_is_one(tmp_path):
+def test_the_example_recipe_is_valid(tmp_path):
     (block,) = blocks(DOCS / "training.md", "yaml")
     (tmp_path / "recipe.yaml").write_text(block, encoding="utf-8")
-    test_recipes_are_read_and_fit_their_methods(tmp_path / "recipe.yaml")
+    test_recipes_fit_their_methods(tmp_path / "recipe.yaml")
 
 
-def test_the_example_of_an_experiment_is_one(tmp_path):
+def test_the_example_experiment_is_valid(tmp_path):
     (block,) = blocks(DOCS / "comparing.md", "yaml")
     (tmp_path / "recipe.yaml").write_text(block, encoding="utf-8")
     entries = read_config(tmp_path / "recipe.yaml").experiment
@@ -353,11 +353,11 @@ def test_python_examples_run(page, workplace, monkeypatch):
         assert names["metrics"].t2v.ranks.tolist() == [1, 2, 1]
 
 
-def test_every_page_of_ours_has_python_that_runs():
+def test_all_pages_with_python_are_tested():
     assert {page.name for page in PAGES if blocks(page, "python")} >= {"README.md", "data.md", "methods.md"}
 
 
-def test_the_method_that_the_page_adds_trains_and_loads(with_example, workplace, tiny_folder, tmp_path):
+def test_the_documented_method_trains_and_loads(with_example, workplace, tiny_folder, tmp_path):
     from vop.datasets.types import Dataset
     from vop.models.params import count_parameters
     from vop.models.pretrained import load
@@ -376,12 +376,12 @@ def test_the_method_that_the_page_adds_trains_and_loads(with_example, workplace,
     assert count_parameters(find_sizes("ViT-B/32"), only=[with_example])[with_example].true_count == 12
 
 
-def test_the_table_of_recipe_fields_is_the_recipe():
+def test_the_table_of_recipe_fields_is_complete():
     documented = {name.strip("`"): default for name, default in rows(DOCS / "training.md", under="## Recipe").items()}
     assert documented == {name: str(field.default) for name, field in FIELDS.items()}
 
 
-def test_the_table_of_settings_is_that_of_the_methods():
+def test_the_table_of_settings_is_complete():
     documented = rows(DOCS / "methods.md", under="## Settings")
     known: dict = {}
     for name in METHODS:
@@ -390,7 +390,7 @@ def test_the_table_of_settings_is_that_of_the_methods():
     assert {name.strip("`"): yaml.safe_load(default) for name, default in documented.items()} == known
 
 
-def test_the_table_of_entries_is_what_a_recipe_takes():
+def test_the_table_of_recipe_entries_is_complete():
     documented = rows(DOCS / "comparing.md", under="## In a recipe")
     assert {name.strip("`") for name in documented} == ENTRIES.keys()
     defaults = {"trials": Search().trials, "trial_epochs": Search().epochs, "trial_steps": Search().steps}

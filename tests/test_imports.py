@@ -1,4 +1,4 @@
-"""How the package is layered: imports point down, and never in a circle."""
+"""The layers of the package: imports point down and have no cycles."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import vop
 
 ROOT = Path(vop.__file__).parent
-# From top to bottom; those on one line may import each other, but not in a circle.
+# From top to bottom; modules on one line may import each other, without cycles.
 LAYERS = [
     {"__main__"},
     {"cli"},
@@ -40,7 +40,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports(name: str, path: Path, known: dict[str, Path]) -> Iterator[str]:
-    """The modules of ours that a module imports anywhere in it, also in functions and for type checking only."""
+    """The modules of `vop` that a module imports, also in functions and for type checking only."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)

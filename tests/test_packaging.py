@@ -1,4 +1,4 @@
-"""What pyproject.toml declares fits what the code imports and what messages and pages tell users to install."""
+"""pyproject.toml declares what the code imports, and the extras that messages and pages name."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from vop.version import VERSION
 SOURCE = ROOT / "src" / "vop"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 FOR_DEVELOPERS = {"bench", "dev", "docs", "test"}
-# torchvision, which open_clip brings, must be of the build of PyTorch, so nothing installs it unasked.
+# open_clip requires torchvision, which must match the build of PyTorch, so only this extra installs it.
 APART = {"open-clip"}
 # Libraries that another library of ours imports.
-BY_HAND = {"decord", "open_clip", "timm", "torchcodec"}  # what tests and benchmarks compare with, if it is there
-NOT_IMPORTED = {"jinja2", "tensorboard"}
+BY_HAND = {"decord", "open_clip", "timm", "torchcodec"}  # compared with in tests and benchmarks, if installed
+NOT_IMPORTED = {"jinja2", "protobuf", "sentencepiece", "tensorboard"}
 
 
 def distributions(requirements: list[str]) -> set[str]:
@@ -39,7 +39,7 @@ def distributions(requirements: list[str]) -> set[str]:
 
 
 def resolved(extra: str) -> set[str]:
-    """The distributions of an extra, those of the extras that it names included."""
+    """The distributions of an extra, including the extras that it names."""
     found: set[str] = set()
     for text in PROJECT["optional-dependencies"][extra]:
         requirement = Requirement(text)
@@ -101,7 +101,7 @@ def test_every_declared_library_is_imported():
     assert (REQUIRED | OPTIONAL) - imported <= NOT_IMPORTED
 
 
-def test_an_undeclared_import_would_be_seen(tmp_path):
+def test_undeclared_imports_are_found(tmp_path):
     (tmp_path / "module.py").write_text("import numpy.linalg\nimport json\ndef f():\n    from yaml import load\n")
     assert sorted(imports(tmp_path / "module.py")) == [("numpy", True), ("yaml", False)]
     assert owners()["yaml"] == ["PyYAML"]
@@ -124,13 +124,13 @@ def test_constraints_pin_every_direct_dependency():
 
 
 @pytest.mark.parametrize("path", [*PAGES, *sorted(SOURCE.rglob("*.py"))], ids=lambda path: str(path.relative_to(ROOT)))
-def test_extras_that_are_named_exist(path):
+def test_extras_in_messages_exist(path):
     named = re.findall(r"\bvop\[([\w,-]+)\]", path.read_text(encoding="utf-8"))
     extras = {extra for names in named for extra in names.split(",")}
     assert extras <= PROJECT["optional-dependencies"].keys()
 
 
-def test_a_supported_python_is_one_with_a_classifier():
+def test_supported_pythons_have_classifiers():
     versions = [name.rpartition(" ")[2] for name in PROJECT["classifiers"] if ":: 3." in name]
     assert versions == ["3.11", "3.12", "3.13", "3.14"]
     assert PROJECT["requires-python"] == f">={versions[0]}"
@@ -145,7 +145,7 @@ def test_files_of_slow_tests_exist(pattern):
 
 
 @pytest.mark.slow
-def test_slow_files_are_left_out_of_the_fast_tests():
+def test_fast_tests_skip_slow_files():
     command = [
         sys.executable,
         "-m",
@@ -191,7 +191,7 @@ def test_the_container_is_slim_and_runs_without_privileges():
     assert ("COPY", "--from=build /opt/vop /opt/vop") in last
 
 
-def test_the_container_gets_what_the_wheel_is_built_from():
+def test_the_container_copies_the_sources_of_the_wheel():
     build, _ = dockerfile()
     copied = {source for name, arguments in build if name == "COPY" for source in arguments.split()[:-1]}
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
@@ -210,7 +210,7 @@ def test_the_container_serves_a_library():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / ".github").rglob("*.yml")), ids=lambda path: path.name)
-def test_files_of_the_code_host_are_read(path):
+def test_github_files_are_valid_yaml(path):
     assert yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
@@ -228,7 +228,7 @@ def test_continuous_integration_calls_targets_that_exist():
     }
 
 
-def test_version_is_the_same_everywhere():
+def test_versions_match():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == VERSION
     assert citation["license"] == PROJECT["license"]

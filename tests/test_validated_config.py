@@ -1,4 +1,4 @@
-"""Values from outside as typed ones: nearest keys, types, nested ones, checks of a type's own."""
+"""Validation of outside values: suggested keys, types, nested models, a type's own checks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Plain:
             raise UsageError(f"size is {self.size}; it must be 1 or more")
 
 
-def test_values_become_typed():
+def test_values_are_typed():
     outer = validated(Outer, {"name": "a", "inner": {"window_seconds": 3}, "parts": [{}]}, source="x.json")
     assert outer == Outer(name="a", inner=Inner(window_seconds=3.0), parts=(Inner(),))
     assert validated(Plain, {"size": 2, "names": ["b"]}, source="x.json") == Plain(2, ["b"])
@@ -53,13 +53,13 @@ def test_values_become_typed():
         (Plain, {"size": 0}, ["size is 0", "1 or more"]),
     ],
 )
-def test_a_fault_names_its_place_and_what_is_allowed(kind, values, parts):
+def test_errors_name_the_field_and_the_allowed_values(kind, values, parts):
     with pytest.raises(UsageError, match=r"^x\.json: ") as raised:
         validated(kind, values, source="x.json")
     assert all(part in str(raised.value) for part in parts), raised.value
 
 
-def test_a_file_of_ours_that_is_wrong_is_not_a_wrong_call():
+def test_errors_in_internal_files_are_not_usage_errors():
     with pytest.raises(VopError) as raised:
         validated(Outer, {}, source="x.json", error=VopError)
     assert not isinstance(raised.value, UsageError)

@@ -1,7 +1,7 @@
-"""What `pip install vop` installs is all that vop needs: a wheel is built, installed elsewhere, and does a whole job.
+"""The wheel is complete: it is built, installed in a new environment, and indexes and searches videos there.
 
-The environment is fresh but for the dependencies, which it shares with the tests. It watches which files Python opens,
-so that nothing of this checkout helps.
+The environment is new except for the dependencies, which it shares with the tests. It records which files Python opens,
+to prove that no file of this checkout is used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("src", "pyproject.toml", "README.md", "LICENSE")
 NOT_SOURCES = ("__pycache__", "*.egg-info")
 
-# Python imports this module at each start of the environment, also in processes that vop starts.
+# Python imports this module at each start in the environment, also in processes that vop starts.
 WATCH = """
 import os, sys
 
@@ -53,7 +53,7 @@ class Environment:
     log: Path
 
     def run(self, program: str, *arguments: str, **variables: str) -> str:
-        """What a program prints; raises CalledProcessError if it fails."""
+        """Run a program and return its standard output; fails the test if the program fails."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV", "VOP_"))}
         command = [str(self.programs / program), *arguments]
         done = subprocess.run(
@@ -113,7 +113,7 @@ def test_the_wheel_has_every_file_of_the_package(wheel):
     assert kinds >= {".safetensors", ".csv", ".yaml", ".html", ".js", "py.typed", "tokenizer.json"}
 
 
-def test_nothing_but_the_package_and_its_metadata_is_installed(wheel):
+def test_only_the_package_and_its_metadata_are_installed(wheel):
     tops = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert tops == {"vop", f"vop-{VERSION}.dist-info"}
 
@@ -133,7 +133,7 @@ print(len(names), vop.__version__, vop.__file__)
     assert environment.opened() == []
 
 
-def test_a_file_of_the_checkout_would_be_noticed(environment):
+def test_files_of_the_checkout_are_noticed(environment):
     environment.run("python", "-c", "import vop.version", PYTHONPATH=str(ROOT / "src"))
     assert str(ROOT / "src" / "vop" / "__init__.py") in {
         str(Path(path).parent.parent / "__init__.py") if path.endswith(".pyc") else path

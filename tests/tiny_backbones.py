@@ -10,12 +10,21 @@ from typing import Any
 import torch
 
 NOT_LATIN = "日本語犬猫собакбегтكلبहि"
-_PIECES = [*string.ascii_letters, *string.digits, *string.punctuation, *NOT_LATIN, "▁a", "▁dog", "run", "s▁", "▁CUT"]
+SENTENCES = {
+    "Chinese": "一个人在切洋葱",
+    "Arabic": "كلب يجري",
+    "Hindi": "कुत्ता दौड़ता है",
+    "Thai": "สุนัขวิ่ง",
+    "emoji": "🐕🏃 🧅",
+}
+_THEIR_LETTERS = "".join(sorted({*"".join(SENTENCES.values())} - {" "}))
+_WORDS = ["▁a", "▁dog", "run", "s▁", "▁CUT"]
+_PIECES = [*string.ascii_letters, *string.digits, *string.punctuation, *NOT_LATIN, *_WORDS, *_THEIR_LETTERS]
 _TOWER = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4}
 
 
 def _save(model: Any, folder: Path, *, seed: int) -> None:
-    """Draw all weights, biases and norms too, so that a swapped tensor cannot go unnoticed."""
+    """Draw all weights, also biases and norms, so that a swapped tensor is noticed."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         parameter.data.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
@@ -119,11 +128,13 @@ VISION = {
     "image_size": 32,
     "patch_size": 16,
 }
-CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,一个人在切洋葱猫狗パンダéжук"
+CHARACTERS = "".join(
+    dict.fromkeys(f"abcdefghijklmnopqrstuvwxyz0123456789.,一个人在切洋葱猫狗パンダéжук{_THEIR_LETTERS}")
+)
 
 
 def write_model(model: Any, folder: Path) -> Path:
-    """Write a model of `transformers` whose weights are all drawn, so that a swapped tensor cannot go unnoticed."""
+    """Draw all weights of a model of `transformers`, so that a swapped tensor is noticed, and save it."""
     for parameter in model.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.05)
     model.save_pretrained(folder)

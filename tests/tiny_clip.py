@@ -35,7 +35,7 @@ def make_clip_folder(folder: Path, *, seed: int = 0, vision_layers: int = 3, **k
     text, vision = text | kinds.get("text", {}), vision | kinds.get("vision", {})
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=16, logit_scale_init_value=3.9)
     model = CLIPModel(config)
-    for parameter in model.parameters():  # biases and norms too, so that a swapped tensor cannot go unnoticed
+    for parameter in model.parameters():  # also biases and norms, so that a swapped tensor is noticed
         parameter.data.add_(torch.randn_like(parameter) * 0.05)
     model.save_pretrained(folder)
     return folder

@@ -1,4 +1,4 @@
-"""A table of small real videos, each of its own colour."""
+"""A table of small video files, each of one colour."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write_table(path: Path, rows: Sequence[tuple[str, str, str]]) -> Path:
 
 
 def write_data(folder: Path) -> Path:
-    """The videos with a table: five to train on, three to test."""
+    """The videos with a table: five for training, three for testing."""
     paths = write_videos(folder)
     rows = [
         (path.name, f"a {caption} clip", "train" if number < 5 else "test")

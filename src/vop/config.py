@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from vop.errors import UsageError, VopError, unknown_name
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
@@ -20,12 +24,21 @@ def validated(kind: type[T], values: object, *, source: str, error: type[VopErro
         UsageError: a key is unknown (the error suggests the nearest known ones) or missing, or a value is not allowed.
             `error` replaces this type.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        return TypeAdapter(kind).validate_python(values)
+        found: T = _adapter(cast(type, kind)).validate_python(values)
     except ValidationError as invalid:
         raise error(f"{source}: {_explain(kind, invalid.errors()[0])}") from None
+    return found
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    """Return the validator of a type. Building one takes milliseconds."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def _explain(kind: type, fault: Any) -> str:
@@ -42,9 +55,7 @@ def _explain(kind: type, fault: Any) -> str:
 
 def _keys(kind: type, inside: tuple[int | str, ...]) -> list[str]:
     """Return the keys of a type, or of a type nested inside it."""
-    from pydantic import TypeAdapter
-
-    schema = TypeAdapter(kind).json_schema()
+    schema = _adapter(kind).json_schema()
     definitions, here = schema.get("$defs", {}), schema
     for step in inside:
         here = here.get("items", {}) if isinstance(step, int) else here.get("properties", {}).get(step, {})

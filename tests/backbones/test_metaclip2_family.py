@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from family_checks import change_tower, check_a_missing_tensor, check_a_trained_run, check_image_gradients
 from transformers import AutoTokenizer, MetaClip2Model
 
 import vop
 from tiny_backbones import NOT_LATIN, make_metaclip2_folder
 from vop.backbones import find_backbone
 from vop.errors import VopError
-from vop.models.pretrained import create
-from vop.training.loss import LOSSES
 
 TEXTS = ["A dog RUNS.", "don't  cut,\ta dog!", "собака, 日本語 犬!", "हि كلب", NOT_LATIN, "a dog " * 30, ""]
 
@@ -29,12 +26,6 @@ def folder(tmp_path_factory):
 def copy(folder, tmp_path):
     """A copy that a test may damage."""
     return shutil.copytree(folder, tmp_path / "metaclip2")
-
-
-def change_text(folder, **values):
-    config = json.loads((folder / "config.json").read_text())
-    config["text_config"] |= values
-    (folder / "config.json").write_text(json.dumps(config))
 
 
 def made_ids(vocab_size):
@@ -60,12 +51,7 @@ def test_towers_equal_transformers(folder):
 
 def test_gradients_equal_those_of_transformers(folder):
     theirs, ours = MetaClip2Model.from_pretrained(folder).eval(), find_backbone(str(folder)).load()
-    one, other = (
-        torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2)
-    )
-    theirs.get_image_features(one).pooler_output.square().sum().backward()
-    ours.vision(other).square().sum().backward()
-    torch.testing.assert_close(other.grad, one.grad, rtol=0, atol=1e-4)
+    check_image_gradients(ours, theirs)
     ours.text.requires_grad_(True)
     ids = made_ids(ours.sizes.text.vocab_size)
     ours.text(ids).square().sum().backward()
@@ -102,37 +88,21 @@ def test_it_encodes_texts_and_frames(folder):
 
 
 def test_a_trained_run_loads_as_the_same_model(folder, tmp_path):
-    model = create("vop-f+c", str(folder), num_frames=2, text_prompts=2, visual_prompts=2, specific_prompts=1)
-    frames = torch.randint(0, 256, (2, 2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    before = model.encode_frames(frames)
-    optimizer = torch.optim.SGD(model.trainable().values(), lr=1.0)
-    texts, videos = model.train()(model.tokenize(["a dog", "собака"]), frames)
-    rows = torch.arange(2)
-    LOSSES[model.backbone.sizes.loss](model.logits(texts, videos), rows, rows).backward()
-    optimizer.step()
-    model.eval().save_pretrained(tmp_path / "run")
-    loaded = vop.load(tmp_path / "run")
-    assert torch.equal(loaded.encode_text(["a dog"]), model.encode_text(["a dog"]))
-    assert torch.equal(loaded.encode_frames(frames), model.encode_frames(frames))
-    assert not torch.allclose(model.encode_frames(frames), before)
+    check_a_trained_run(folder, tmp_path / "run")
 
 
 @pytest.mark.parametrize("eos", [10**6, None, [2, 3]])
 def test_an_end_mark_outside_the_vocabulary_is_refused(copy, eos):
-    change_text(copy, eos_token_id=eos)
+    change_tower(copy, "text_config", eos_token_id=eos)
     with pytest.raises(VopError, match=r"config\.json.*MetaCLIP 2.*eos_token_id is"):
         find_backbone(str(copy))
 
 
 def test_a_vocabulary_with_another_end_mark_is_refused(copy):
-    change_text(copy, eos_token_id=7)
+    change_tower(copy, "text_config", eos_token_id=7)
     with pytest.raises(VopError, match="the id 2, its config.json reads it at 7"):
         find_backbone(str(copy)).tokenizer()
 
 
 def test_a_missing_tensor_is_named(copy):
-    state = load_file(copy / "model.safetensors")
-    del state["visual_projection.weight"]
-    save_file(state, copy / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(VopError, match=r"'visual_projection\.weight'.*MetaClip2Model"):
-        find_backbone(str(copy)).load()
+    check_a_missing_tensor(copy, "visual_projection.weight", kind="MetaClip2Model")

@@ -7,12 +7,13 @@ import re
 import shutil
 import string
 import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from family_checks import change_tower, check_a_missing_tensor, check_a_trained_run, check_image_gradients
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, SiglipModel
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
@@ -20,8 +21,6 @@ import vop
 from tiny_backbones import NOT_LATIN, make_siglip_folder
 from vop.backbones import find_backbone
 from vop.errors import VopError
-from vop.models.pretrained import create
-from vop.training.loss import LOSSES
 
 TEXTS = ["A dog RUNS.", "don't  cut,\ta dog!", "собака, 日本語 犬!", "हि كلب", NOT_LATIN, "a dog " * 30, "", "zz_99"]
 
@@ -44,12 +43,6 @@ def copy(siglip, tmp_path):
 
 def change(path, **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
-def change_tower(folder, tower, **values):
-    config = json.loads((folder / "config.json").read_text())
-    config[tower] |= values
-    (folder / "config.json").write_text(json.dumps(config))
 
 
 def theirs_of(folder):
@@ -76,12 +69,8 @@ def test_towers_and_logits_equal_transformers(folder):
 
 def test_gradients_equal_those_of_transformers(siglip):
     theirs, ours = theirs_of(siglip), find_backbone(str(siglip)).load()
-    generator = torch.Generator().manual_seed(1)
-    one, other = (torch.randn(2, 3, 32, 32, generator=generator.manual_seed(1)).requires_grad_() for _ in range(2))
-    theirs.get_image_features(one).pooler_output.square().sum().backward()
-    ours.vision(other).square().sum().backward()
-    torch.testing.assert_close(other.grad, one.grad, rtol=0, atol=1e-4)
-    ids = torch.randint(0, ours.sizes.text.vocab_size, (3, 24), generator=generator)
+    check_image_gradients(ours, theirs)
+    ids = torch.randint(0, ours.sizes.text.vocab_size, (3, 24), generator=torch.Generator().manual_seed(1))
     ours.text.requires_grad_(True)
     ours.text(ids).square().sum().backward()
     theirs.get_text_features(ids).pooler_output.square().sum().backward()
@@ -183,10 +172,12 @@ def test_without_a_vocabulary_there_is_no_tokenizer(copy):
     assert find_backbone(str(copy)).tokenizer() is None
 
 
-def test_a_sentencepiece_model_needs_its_library(copy, monkeypatch):
+@pytest.mark.parametrize("missing", ["sentencepiece", "google.protobuf"])
+def test_a_sentencepiece_model_needs_an_extra(copy, monkeypatch, missing):
     (copy / "tokenizer.json").rename(copy / "spiece.model")
-    monkeypatch.setitem(sys.modules, "sentencepiece", None)
-    with pytest.raises(VopError, match="spiece.model.*pip install sentencepiece"):
+    monkeypatch.setitem(sys.modules, "sentencepiece", ModuleType("sentencepiece"))
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(VopError, match=r"spiece\.model.*vop\[sentencepiece\]"):
         find_backbone(str(copy)).tokenizer()
 
 
@@ -239,19 +230,7 @@ def test_it_encodes_texts_and_frames(folder):
 
 
 def test_a_trained_run_loads_as_the_same_model(folder, tmp_path):
-    model = create("vop-f+c", str(folder), num_frames=2, text_prompts=2, visual_prompts=2, specific_prompts=1)
-    frames = torch.randint(0, 256, (2, 2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    before = model.encode_frames(frames)
-    optimizer = torch.optim.SGD(model.trainable().values(), lr=1.0)
-    texts, videos = model.train()(model.tokenize(["a dog", "собака"]), frames)
-    rows = torch.arange(2)
-    LOSSES[model.backbone.sizes.loss](model.logits(texts, videos), rows, rows).backward()
-    optimizer.step()
-    model.eval().save_pretrained(tmp_path / "run")
-    loaded = vop.load(tmp_path / "run")
-    assert torch.equal(loaded.encode_text(["a dog"]), model.encode_text(["a dog"]))
-    assert torch.equal(loaded.encode_frames(frames), model.encode_frames(frames))
-    assert not torch.allclose(model.encode_frames(frames), before)
+    check_a_trained_run(folder, tmp_path / "run")
 
 
 class TestRefusals:
@@ -281,15 +260,11 @@ class TestRefusals:
 
     @pytest.mark.parametrize("name", ["vision_model.head.probe", "text_model.head.bias", "logit_bias"])
     def test_missing_tensors(self, copy, name):
-        state = load_file(copy / "model.safetensors")
-        del state[name]
-        save_file(state, copy / "model.safetensors", metadata={"format": "pt"})
-        with pytest.raises(VopError, match=rf"'{re.escape(name)}'.*SiglipModel"):
-            find_backbone(str(copy)).load()
+        check_a_missing_tensor(copy, name, kind="SiglipModel")
 
     def test_a_vocabulary_of_another_model(self, copy, tmp_path):
         other = make_siglip_folder(tmp_path / "other", version=2)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copyfile(other / name, copy / name)
-        with pytest.raises(VopError, match="ids up to 376, the token embedding up to 120"):
+        with pytest.raises(VopError, match=r"ids up to \d+, the token embedding up to \d+"):
             find_backbone(str(copy)).tokenizer()

@@ -19,7 +19,7 @@ def test_concepts_are_several_hundred_short_distinct_names():
     assert max(len(name.split()) for name in CONCEPTS) <= 3
 
 
-def test_every_drawing_fills_its_square_in_one_direction_and_is_its_own():
+def test_drawings_are_distinct_and_fill_their_square():
     pixels = load_atlas().pixels
     assert pixels.shape == (len(CONCEPTS), ATLAS_PIXELS, ATLAS_PIXELS, 4)
     drawn = pixels[..., 3] > 0
@@ -58,12 +58,12 @@ def test_missing_packages_say_what_to_install(monkeypatch):
         artwork._artwork()
 
 
-def test_an_unknown_unicode_name_is_named():
+def test_unknown_unicode_names_are_named():
     with pytest.raises(VopError, match="'NO SUCH THING'"):
         artwork._codepoint("NO SUCH THING")
 
 
-def test_importing_the_world_loads_neither_torch_nor_the_artwork():
+def test_importing_emoji_motion_loads_no_torch_or_artwork():
     code = "import sys, vop.benchmarks.emoji_motion; print(sorted({'torch', 'av', 'resvg_py'} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded.strip() == "[]"

@@ -48,7 +48,7 @@ def test_the_plan_follows_from_the_seed():
     assert DEMO.fingerprint != FULL.fingerprint
 
 
-def test_twins_point_at_each_other_and_tell_the_story_both_ways(full_plan):
+def test_twins_refer_to_each_other_with_opposite_captions(full_plan):
     clips = {c.id: c for c in full_plan}
     pairs = [(c, clips[c.twin]) for c in full_plan if c.twin]
     assert pairs
@@ -60,7 +60,7 @@ def test_twins_point_at_each_other_and_tell_the_story_both_ways(full_plan):
 
 
 @pytest.mark.parametrize("kind", stories.KINDS)
-def test_a_twin_is_the_same_frames_reversed_and_not_the_same_video(kind, full_plan):
+def test_twins_are_reversed_and_differ(kind, full_plan):
     clips = {c.id: c for c in full_plan}
     clip = next(c for c in full_plan if c.twin and c.kind == kind)
     frames, reversed_frames = emoji_motion.draw(clip), emoji_motion.draw(clips[clip.twin])
@@ -70,7 +70,7 @@ def test_a_twin_is_the_same_frames_reversed_and_not_the_same_video(kind, full_pl
 
 
 @pytest.mark.parametrize("num_frames", [1, 3, 4, 6, 8, 12])
-def test_sampling_takes_the_same_frames_forwards_and_backwards(num_frames):
+def test_sampling_takes_the_same_frames_of_twins(num_frames):
     middles = (np.arange(num_frames) + 0.5) * videos.NUM_FRAMES / num_frames
     taken = np.floor(middles).astype(int)
     np.testing.assert_array_equal(taken, videos.NUM_FRAMES - 1 - taken[::-1])
@@ -101,7 +101,7 @@ def rendered(tmp_path_factory):
     return root, emoji_motion.dataset(root, plan=TINY)
 
 
-def test_the_files_are_h264_of_25_frames(rendered):
+def test_files_are_h264_of_25_frames(rendered):
     _, data = rendered
     assert {name: len(split.videos) for name, split in data.splits.items()} == {"train": 4, "val": 2, "test": 4}
     for video in data.splits["test"].videos:
@@ -112,7 +112,7 @@ def test_the_files_are_h264_of_25_frames(rendered):
             assert sum(1 for _ in container.decode(stream)) == videos.NUM_FRAMES
 
 
-def test_the_file_shows_the_drawn_frames(rendered):
+def test_files_show_the_drawn_frames(rendered):
     root, _ = rendered
     clip = next(c for c in plan_clips(TINY) if c.split == "test")
     with av.open(str(root / clip.row["video"])) as container:
@@ -122,14 +122,14 @@ def test_the_file_shows_the_drawn_frames(rendered):
     assert np.abs(seen - drawn).mean() < 0.5 * np.abs(seen - drawn[::-1]).mean() + 6
 
 
-def test_rendering_elsewhere_gives_the_same_bytes(rendered, tmp_path):
+def test_rendering_is_reproducible(rendered, tmp_path):
     root, _ = rendered
     emoji_motion.dataset(tmp_path, plan=TINY)
     for path in sorted(root.rglob("*.*")):
         assert path.read_bytes() == (tmp_path / path.relative_to(root)).read_bytes()
 
 
-def test_an_interrupted_rendering_goes_on_and_a_finished_one_is_left_alone(tmp_path):
+def test_interrupted_rendering_resumes(tmp_path):
     class Stop(Exception):
         pass
 
@@ -149,7 +149,7 @@ def test_an_interrupted_rendering_goes_on_and_a_finished_one_is_left_alone(tmp_p
     emoji_motion.dataset(tmp_path, plan=TINY, progress=lambda *call: pytest.fail("drew again"))
 
 
-def test_another_plan_in_the_same_folder_is_refused(rendered):
+def test_folders_of_another_plan_are_refused(rendered):
     root, _ = rendered
     with pytest.raises(DataError, match=f"{root}.*'seed': 9.*'seed': 77"):
         emoji_motion.dataset(root, plan=replace(TINY, seed=77))

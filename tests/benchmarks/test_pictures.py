@@ -28,7 +28,7 @@ def test_batches_follow_from_the_seed():
 
 
 @pytest.mark.parametrize("group", groups.GROUPS)
-def test_a_group_says_different_things_and_states_its_facts(group):
+def test_groups_have_distinct_captions_and_valid_facts(group):
     for seed in range(40):
         examples = group(Random(seed), False)
         assert len({e.caption for e in examples}) == len(examples) >= 2
@@ -71,7 +71,7 @@ def test_relations_hold_in_the_picture():
         assert above.y < below.y
 
 
-def test_a_half_turn_turns_the_drawing_and_opacity_fades_it():
+def test_angle_rotates_and_opacity_fades():
     plain = scenes.render((Sticker(5, 0.5, 0.5, 0.5),), GREY, load_atlas(), 48)
     turned = scenes.render((Sticker(5, 0.5, 0.5, 0.5, angle=180),), GREY, load_atlas(), 48)
     np.testing.assert_array_equal(turned, plain[::-1, ::-1])
@@ -80,7 +80,7 @@ def test_a_half_turn_turns_the_drawing_and_opacity_fades_it():
 
 
 @pytest.mark.parametrize(("x", "y"), [(0, 0), (1, 0.5), (1.6, 0.5), (-0.9, 2)])
-def test_what_lies_outside_is_cut_off(x, y):
+def test_stickers_outside_are_clipped(x, y):
     canvas = scenes.render((Sticker(5, x, y, 0.5),), GREY, load_atlas(), 48)
     assert canvas.shape == (48, 48, 3)
     assert np.isfinite(canvas).all()

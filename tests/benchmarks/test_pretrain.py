@@ -1,4 +1,4 @@
-"""The pre-training at toy size."""
+"""Pre-training of a tiny model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _batches(tokenizer):
     return Batches(tokenizer, steps=TOY.steps, size=TOY.batch, pixels=TOY.image_size, seed=0)
 
 
-def test_a_step_has_one_batch_whatever_came_before(tokenizer):
+def test_batches_depend_only_on_the_step(tokenizer):
     again = _batches(tokenizer)
     for step in (3, 0, 3):
         first, second = _batches(tokenizer)[step], again[step]
@@ -51,7 +51,7 @@ def test_equal_captions_have_the_same_number(tokenizer):
     assert len({tuple(ids) for ids in words.values()}) == len(words)
 
 
-def test_unsaid_facts_give_no_gradient(tokenizer):
+def test_unknown_facts_have_no_gradient(tokenizer):
     batch = _batches(tokenizer)[0]
     batch.facts.fill_(-100)
     auxiliary = Auxiliary(8)
@@ -73,7 +73,7 @@ def test_positions_learn_faster_and_do_not_decay(tokenizer):
     assert group_of[id(names["logit_scale"])]["weight_decay"] == 0
 
 
-def test_a_resumed_run_ends_with_the_same_weights_and_exports(tokenizer, tmp_path, monkeypatch):
+def test_resumed_runs_give_the_same_weights_and_export(tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain.acceptance, "check", lambda *args, **kwargs: {})
     whole = Trainer(TOY, tmp_path / "whole")
     whole.out.mkdir()
@@ -105,7 +105,7 @@ def test_a_resumed_run_ends_with_the_same_weights_and_exports(tokenizer, tmp_pat
 GOOD = dict.fromkeys(pretrain.acceptance.REQUIRED, 99.5)
 
 
-def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
+def test_checkpoints_of_other_settings_are_refused(tmp_path):
     Trainer(TOY, tmp_path).save()
     with pytest.raises(ValueError, match="'steps': 6"):
         Trainer(Settings(**{**vars(TOY), "steps": 7}), tmp_path).resume()

@@ -10,7 +10,7 @@ TRAINING = ["--epochs", "2", "--batch-size", "2", "--num-frames", "2", "--worker
 
 @pytest.fixture(scope="session")
 def table(tmp_path_factory):
-    """Five videos to train on, three to test."""
+    """A table of five training videos and three test videos."""
     return write_data(tmp_path_factory.mktemp("colours"))
 
 
@@ -31,7 +31,7 @@ def vop(capsys):
 
 @pytest.fixture
 def train(vop, tiny_folder, table, tmp_path):
-    """`vop train` on `table` with the tiny backbone; what is given comes later, and wins."""
+    """`vop train` on `table` with the tiny backbone; the given options override the defaults."""
 
     def run(*words):
         given = ["--data", table, "--method", "vop", "--backbone", tiny_folder, "--out", tmp_path / "run", *TRAINING]

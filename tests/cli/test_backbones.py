@@ -1,4 +1,4 @@
-"""`vop backbones` lists what can be said without weights, and describes one backbone."""
+"""`vop backbones` lists families and checkpoints, and describes backbones, without their weights."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
+from tiny_backbones import make_x_clip_folder
 from vop.backbones.known import KNOWN
 from vop.utils import registry
 
@@ -18,7 +19,7 @@ def listed(vop):
     return json.loads(out)
 
 
-def test_families_with_their_methods(listed):
+def test_lists_families_with_their_methods(listed):
     methods = {family["name"]: family["methods"] for family in listed["families"]}
     assert (
         methods.items()
@@ -27,7 +28,7 @@ def test_families_with_their_methods(listed):
     assert {known.family for known in KNOWN} <= methods.keys()
 
 
-def test_known_checkpoints(listed):
+def test_lists_known_checkpoints(listed):
     found = {one["name"]: one for one in listed["backbones"]}
     assert list(found) == [known.name for known in KNOWN]
     siglip = found["google/siglip2-base-patch16-224"]
@@ -37,7 +38,7 @@ def test_known_checkpoints(listed):
     assert (video["methods"], video["num_frames"], video["license"]) == ("zero-shot", 16, None)
 
 
-def test_the_tables_show_the_same(vop):
+def test_tables_match_the_json(vop):
     status, out, _ = vop("backbones")
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
     assert status == 0
@@ -46,7 +47,7 @@ def test_the_tables_show_the_same(vop):
     assert any(row[-1] == "–" for row in rows)
 
 
-def test_of_a_folder(vop, tiny_folder, tiny):
+def test_describes_a_folder(vop, tiny_folder, tiny):
     status, out, _ = vop("backbones", tiny_folder, "--json")
     (found,) = json.loads(out)["backbones"]
     assert (status, found["name"], found["family"]) == (0, str(tiny_folder), "clip")
@@ -57,7 +58,7 @@ def test_of_a_folder(vop, tiny_folder, tiny):
     assert protocol["preprocessing"]["mode"] == "crop"
 
 
-def test_of_known_ids_at_another_size_without_a_network(vop):
+def test_describes_known_ids_at_another_size_offline(vop):
     status, out, _ = vop("backbones", "ViT-B/32@256", "google/siglip-base-patch16-224@256", "--json")
     clip, siglip = json.loads(out)["backbones"]
     assert status == 0
@@ -70,20 +71,20 @@ def test_of_known_ids_at_another_size_without_a_network(vop):
     assert siglip["protocol"]["text"]["padded_to_all_positions"] is True
 
 
-def test_of_an_encoder_without_layers(vop):
+def test_describes_encoders_without_layers(vop):
     status, out, _ = vop("backbones", "microsoft/xclip-base-patch32")
     values = dict(line.strip("│ ").split("│") for line in out.splitlines() if line.startswith("│"))
     values = {heading.strip(): value.strip() for heading, value in values.items()}
     assert (status, values["methods"], values["num frames"], values["text: readout"]) == (0, "zero-shot", "8", "–")
 
 
-def test_an_unknown_name(vop):
+def test_unknown_names_are_refused(vop):
     status, out, err = vop("backbones", "ViT-B/33")
     assert (status, out) == (2, "")
     assert "ViT-B/32" in err
 
 
-def test_a_family_of_a_broken_package_is_skipped(vop, monkeypatch):
+def test_families_of_broken_packages_are_skipped(vop, monkeypatch):
     broken = EntryPoint("broken", "no_such_package.family:Family", "vop.families")
     real = registry.entry_points
 
@@ -96,3 +97,36 @@ def test_a_family_of_a_broken_package_is_skipped(vop, monkeypatch):
     assert status == 0
     assert "broken" not in {family["name"] for family in json.loads(out)["families"]}
     assert "no_such_package" in err
+
+
+def test_speeds_in_json(vop, tiny_folder):
+    options = ["--device", "cpu", "--precision", "fp32", "--num-frames", "2", "--threads", "1"]
+    status, out, _ = vop("backbones", "--measure", tiny_folder, "mini", *options, "--json")
+    document = json.loads(out)
+    assert status == 0
+    assert (document["device"], document["precision"], document["threads"]) == ("cpu", "fp32", 1)
+    assert (document["weights"], [one["name"] for one in document["backbones"]]) == (
+        "random",
+        [str(tiny_folder), "mini"],
+    )
+    for one in document["backbones"]:
+        assert (one["num_frames"], one["problem"]) == (2, None)
+        assert min(one["videos_per_second"], one["texts_per_second"], one["query_milliseconds"]) > 0
+
+
+def test_speeds_as_a_table(vop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a short name stands on one line
+    make_x_clip_folder(tmp_path / "x-clip")
+    status, out, err = vop("backbones", "--measure", "x-clip", "--num-frames", "5")
+    (row,) = [line for line in out.splitlines() if "x-clip" in line and "│" in line]
+    assert status == 0
+    assert row.count("–") == 4
+    assert "num_frames is 5" in out
+    assert "Random weights" in out
+    assert "measuring: 1/1" in err
+
+
+def test_an_unknown_name_is_not_measured(vop):
+    status, out, err = vop("backbones", "--measure", "ViT-B/33")
+    assert (status, out) == (2, "")
+    assert "ViT-B/32" in err

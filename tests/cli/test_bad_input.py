@@ -1,4 +1,4 @@
-"""What people get wrong, and what they are told: a message that holds the value, status 1 or 2, no traceback."""
+"""Wrong input: the error names the value, the exit status is 1 or 2, and there is no traceback."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vop.utils import files
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory):
-    """Three sound videos and one of each kind that is not."""
+    """Three valid videos, and one of each unusual or unreadable kind."""
     folder = tmp_path_factory.mktemp("clips")
     sound = write_videos(folder)
     for path in sound[3:]:
@@ -58,7 +58,7 @@ def mixed(clips):
 
 
 class TestVideos:
-    def test_skip_trains_on_the_others_and_lists_them(self, train, mixed, tmp_path):
+    def test_skip_lists_bad_videos_and_trains_on_the_others(self, train, mixed, tmp_path):
         status, _, err = train("--data", mixed, "--validation", 0, "--epochs", 1)
         assert status == 0
         assert "6 videos were skipped" in err
@@ -67,14 +67,14 @@ class TestVideos:
         card = json.loads((tmp_path / "run/config.json").read_text())["card"]
         assert card["training_videos"] == 6
 
-    def test_fail_names_them_before_training(self, train, mixed, tmp_path):
+    def test_fail_names_bad_videos_before_training(self, train, mixed, tmp_path):
         status, _, err = train("--data", mixed, "--validation", 0, "--on-bad-video", "fail")
         assert status == 1
         assert "6 of 12 videos of the split 'train' cannot be read; --on-bad-video skip leaves them out" in err
         assert f"{mixed.parent / 'empty.mp4'}: the file is empty (0 bytes)" in err
         assert not (tmp_path / "run/config.json").exists()
 
-    def test_evaluation_reports_them(self, vop, a_run, mixed):
+    def test_evaluation_reports_bad_videos(self, vop, a_run, mixed):
         words = ["evaluate", a_run, "--data", mixed, "--split", "train"]
         status, out, _ = vop(*words, "--json")
         report = json.loads(out)
@@ -84,7 +84,7 @@ class TestVideos:
         assert status == 1
         assert f"{mixed.parent / 'empty.mp4'}: the file is empty" in err
 
-    def test_none_can_be_read(self, train, vop, a_run, clips):
+    def test_no_readable_video_is_an_error(self, train, vop, a_run, clips):
         bad = write_table(clips / "bad.csv", [*rows(["empty.mp4", "gone.mp4"]), *rows(["sound.mp4"], "test")])
         status, _, err = train("--data", bad, "--validation", 0)
         assert (status, "2 of 2 videos of the split 'train' cannot be read" in err) == (1, True)
@@ -92,7 +92,7 @@ class TestVideos:
         assert (status, "none of the 1 video of split 'test' could be read" in err) == (1, True)
 
     @pytest.mark.parametrize("name", ODD)
-    def test_odd_but_sound(self, vop, clips, name):
+    def test_unusual_videos_can_be_read(self, vop, clips, name):
         table = write_table(clips / "odd.csv", rows([name]))
         assert vop("data", "check", table, "--decode")[0] == 0
 
@@ -109,24 +109,24 @@ class TestTables:
             (b"video,caption,split\nclip0.mp4,a,tarin\n", 1, "the split is 'tarin'"),
         ],
     )
-    def test_content(self, vop, clips, content, status, says):
+    def test_invalid_tables_are_refused(self, vop, clips, content, status, says):
         (clips / "odd.csv").write_bytes(content)
         got, out, err = vop("data", "check", clips / "odd.csv")
         assert (got, out) == (status, "")
         assert f"{clips / 'odd.csv'}: " in err
         assert says in err
 
-    def test_empty_captions_are_left_out_and_counted(self, vop, clips):
+    def test_empty_captions_are_skipped_and_counted(self, vop, clips):
         table = write_table(clips / "odd.csv", [("clip0.mp4", "a", "train"), ("clip1.mp4", "  ", "train")])
         status, out, _ = vop("data", "check", table)
         assert status == 0
         assert "note: 1 empty caption left out of train" in out
 
-    def test_a_column_that_is_not_there(self, train, table):
+    def test_unknown_columns_are_refused(self, train, table):
         status, _, err = train("--video-column", "vidoe")
         assert (status, "unknown video column 'vidoe': did you mean video?" in err) == (2, True)
 
-    def test_captions_of_any_length_are_trained_on(self, train, clips):
+    def test_captions_of_any_length_can_be_trained_on(self, train, clips):
         captions = ["word " * 10_000, "x" * 500, "\N{FAMILY}\N{ZERO WIDTH JOINER}" * 300]
         long = write_table(clips / "long.csv", [(f"clip{n}.mp4", c, "train") for n, c in enumerate(captions)])
         assert train("--data", long, "--validation", 0, "--epochs", 1)[0] == 0
@@ -139,40 +139,40 @@ class TestTables:
             ("hf:owner/name", 1, "hf:owner/name: cannot be downloaded from the Hugging Face hub"),
         ],
     )
-    def test_a_data_set_that_is_not_there(self, vop, spec, status, says):
+    def test_missing_datasets_are_named(self, vop, spec, status, says):
         got, out, err = vop("data", "check", spec)
         assert (got, out) == (status, "")
         assert says in err
 
 
 class TestSplits:
-    def test_none_to_train_on(self, train, clips):
+    def test_training_needs_a_train_split(self, train, clips):
         test = write_table(clips / "test.csv", rows(["clip0.mp4"], "test"))
         status, _, err = train("--data", test)
         assert (status, "test has no 'train' split; it has: test" in err) == (1, True)
 
-    def test_none_to_test_on(self, vop, a_run, clips):
+    def test_evaluation_needs_a_test_split(self, vop, a_run, clips):
         two = write_table(clips / "two.csv", [*rows(["clip0.mp4"]), *rows(["clip1.mp4"], "val")])
         status, _, err = vop("evaluate", a_run, "--data", two)
         assert (status, "two has no 'test' split; it has: train, val" in err) == (1, True)
 
-    def test_the_only_one_is_evaluated_unless_another_is_asked_for(self, vop, a_run, clips):
+    def test_the_only_split_is_evaluated_by_default(self, vop, a_run, clips):
         only = write_table(clips / "only.csv", rows(["clip0.mp4"]))
         status, out, _ = vop("evaluate", a_run, "--data", only, "--json")
         assert (status, json.loads(out)["split"]) == (0, "train")
         status, _, err = vop("evaluate", a_run, "--data", only, "--split", "test")
         assert (status, "only has no 'test' split; it has: train" in err) == (1, True)
 
-    def test_misspelt(self, vop, a_run, table):
+    def test_misspelt_splits_are_refused(self, vop, a_run, table):
         status, _, err = vop("evaluate", a_run, "--data", table, "--split", "tset")
         assert (status, "unknown split 'tset': did you mean test?" in err) == (2, True)
 
-    def test_fewer_pairs_than_a_batch_are_one_batch(self, train):
+    def test_small_datasets_are_one_batch(self, train):
         status, _, err = train("--batch-size", 32, "--epochs", 1)
         assert (status, "training: 1/1" in err) == (0, True)
 
     @pytest.mark.parametrize("captions", [["a"], ["a", "b", "c"]])
-    def test_one_video(self, train, clips, captions):
+    def test_training_needs_two_videos(self, train, clips, captions):
         one = write_table(clips / "single.csv", [("clip0.mp4", caption, "train") for caption in captions])
         status, _, err = train("--data", one, "--validation", 0)
         assert (status, "single: 1 video to train on; at least 2 are needed" in err) == (1, True)
@@ -204,11 +204,11 @@ class TestTrainingCalls:
             (["--on-bad-video", "skp"], "unknown on_bad_video 'skp': did you mean skip?"),
         ],
     )
-    def test_values(self, train, tmp_path, words, says):
+    def test_invalid_values_are_refused(self, train, tmp_path, words, says):
         status, out, err = train(*words)
         assert (status, out) == (2, "")
         assert says in err
-        assert "decoding" not in err  # hours would be lost
+        assert "decoding" not in err  # the error comes before hours of decoding
         assert not (tmp_path / "run").exists()
 
     @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ class TestTrainingCalls:
             ("epochs: [", "not readable as YAML"),
         ],
     )
-    def test_recipes(self, vop, tmp_path, recipe, says):
+    def test_invalid_recipes_are_refused(self, vop, tmp_path, recipe, says):
         (tmp_path / "recipe.yaml").write_text(recipe)
         words = ["train", "--out", tmp_path / "run", "--config", tmp_path / "recipe.yaml", "--data", "x.csv"]
         status, _, err = vop(*words)
@@ -237,44 +237,44 @@ class TestTrainingCalls:
         assert says in err
 
     @pytest.mark.parametrize(("name", "why"), [("gone.yaml", "No such file"), (".", "this is a folder")])
-    def test_a_recipe_that_is_no_file(self, train, tmp_path, name, why):
+    def test_missing_recipes_are_named(self, train, tmp_path, name, why):
         status, _, err = train("--config", tmp_path / name)
         assert status == 2
         assert f"{tmp_path / name}: {why}" in err
 
-    def test_no_data(self, vop, tmp_path):
+    def test_data_is_required(self, vop, tmp_path):
         status, _, err = vop("train", "--out", tmp_path / "run")
         assert (status, "no data: give --data SPEC" in err) == (2, True)
 
 
 class TestOut:
-    def test_a_file(self, train, tmp_path):
+    def test_out_must_not_be_a_file(self, train, tmp_path):
         (tmp_path / "file").write_text("mine")
         for out in (tmp_path / "file", tmp_path / "file/below"):
             status, _, err = train("--out", out)
             assert (status, f"{tmp_path / 'file'} is a file" in err) == (2, True)
         assert (tmp_path / "file").read_text() == "mine"
 
-    def test_a_run(self, train, a_run):
+    def test_existing_runs_are_not_overwritten(self, train, a_run):
         before = (a_run / "model.safetensors").read_bytes()
         status, _, err = train("--out", a_run)
         assert (status, f"{a_run} already holds a run" in err) == (2, True)
         assert (a_run / "model.safetensors").read_bytes() == before
 
-    def test_a_run_of_another_training_is_not_gone_on_with(self, train, tmp_path):
+    def test_runs_of_another_training_are_not_resumed(self, train, tmp_path):
         train("--epochs", 1)
         status, _, err = train("--epochs", 1, "--method", "vop-p", "--resume")
         assert status == 1
         assert "method = 'vop', this one has 'vop-p'" in err
 
-    def test_a_run_without_its_training_state_is_not_gone_on_with(self, train, tmp_path):
+    def test_runs_without_training_state_are_not_resumed(self, train, tmp_path):
         train("--epochs", 1)
         shutil.rmtree(tmp_path / "run/training")
         status, _, err = train("--epochs", 1, "--resume")
         assert (status, "no training/state.safetensors to resume from" in err) == (1, True)
 
     @pytest.mark.parametrize("written", ["state.safetensors", "model.safetensors", "config.json", "README.md"])
-    def test_no_space_left(self, train, tmp_path, monkeypatch, written):
+    def test_full_disks_are_reported(self, train, tmp_path, monkeypatch, written):
         sync = files._sync
 
         def full(path):
@@ -288,7 +288,7 @@ class TestOut:
         assert f"{written}: no space left" in err
         assert not [path for path in (tmp_path / "run").rglob("*") if ".tmp-" in path.name]
         monkeypatch.undo()
-        assert train("--epochs", 1, "--resume")[0] == 0  # "run the same command again"
+        assert train("--epochs", 1, "--resume")[0] == 0  # resumes after space was freed
 
 
 class TestEvaluationCalls:
@@ -302,22 +302,22 @@ class TestEvaluationCalls:
             (["--on-bad-video", "skp"], "unknown on_bad_video 'skp'"),
         ],
     )
-    def test_values(self, vop, a_run, table, words, says):
+    def test_invalid_values_are_refused(self, vop, a_run, table, words, says):
         status, out, err = vop("evaluate", a_run, "--data", table, *words)
         assert (status, out) == (2, "")
         assert says in err
 
-    def test_json_into_a_folder(self, vop, a_run, table, tmp_path):
+    def test_json_cannot_be_written_to_a_folder(self, vop, a_run, table, tmp_path):
         status, _, err = vop("evaluate", a_run, "--data", table, "--json", tmp_path)
         assert (status, f"--json {tmp_path} is a folder" in err, "videos:" in err) == (2, True, False)
 
-    def test_json_where_it_cannot_be_written(self, vop, a_run, table, tmp_path):
+    def test_json_path_must_be_writable(self, vop, a_run, table, tmp_path):
         (tmp_path / "file").touch()
         status, out, err = vop("evaluate", a_run, "--data", table, "--json", tmp_path / "file/report.json")
         assert (status, f"{tmp_path / 'file'}: this folder cannot be created" in err) == (1, True)
-        assert "gallery of 3 videos" in out  # what was computed is not lost
+        assert "gallery of 3 videos" in out  # the result is still printed
 
-    def test_another_backbone(self, vop, a_run, table, tmp_path):
+    def test_other_backbones_are_refused(self, vop, a_run, table, tmp_path):
         other = make_clip_folder(tmp_path / "other", seed=1)
         status, _, err = vop("evaluate", a_run, "--data", table, "--backbone", other)
         assert (status, "tuned on the backbone" in err, repr(str(other)) in err) == (1, True, True)
@@ -333,12 +333,12 @@ class TestEvaluationCalls:
             ("ViT-B/23", 2, ["'ViT-B/23'", "did you mean ViT-B/32?"]),
         ],
     )
-    def test_no_such_run(self, vop, table, model, status, says):
+    def test_missing_runs_are_named(self, vop, table, model, status, says):
         got, out, err = vop("evaluate", model, "--data", table)
         assert (got, out) == (status, "")
         assert [part for part in says if part not in err] == []
 
-    def test_no_run_in_the_folder(self, vop, table):
+    def test_folders_without_a_run_are_refused(self, vop, table):
         status, _, err = vop("evaluate", table.parent, "--data", table)
         assert (status, f"{table.parent}: config.json is missing" in err) == (2, True)
 
@@ -351,19 +351,19 @@ class TestEvaluationCalls:
         (["--method", "vop", "--set", "split_layer=3"], "unknown setting 'split_layer'"),
     ],
 )
-def test_parameters_of_nothing(vop, words, says):
+def test_params_refuses_unknown_methods_and_settings(vop, words, says):
     status, out, err = vop("params", *words)
     assert (status, out) == (2, "")
     assert says in err
 
 
 @pytest.mark.parametrize("option", ["--num-frames", "--size"])
-def test_a_cache_of_nothing(vop, table, tmp_path, option):
+def test_cache_of_invalid_sizes_is_refused(vop, table, tmp_path, option):
     status, _, err = vop("data", "cache", table, "--out", tmp_path / "cache", option, 0)
     assert (status, f"{option.removeprefix('--').replace('-', '_')} is 0;" in err) == (2, True)
 
 
-def test_a_file_that_may_not_be_read_is_named(vop, table, monkeypatch):
+def test_unreadable_files_are_named(vop, table, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied", str(table))
 

@@ -1,4 +1,4 @@
-"""`--debug`: the traceback of an error and the log, wherever the option stands; without it, one line."""
+"""`--debug` shows the traceback and the log, before or after the command. Without it, an error is one line."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def test_debug_shows_the_traceback_of_an_error(words, capsys, monkeypatch, tmp_p
     assert "nowhere" in err.splitlines()[-1]
 
 
-def test_without_it_an_error_is_one_line(capsys, monkeypatch, tmp_path):
+def test_errors_are_one_line_without_debug(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert main(["search", "nowhere", "a dog", "--debug"]) == 2
     capsys.readouterr()
-    assert main(["search", "nowhere", "a dog"]) == 2  # the call before has not left its handler
+    assert main(["search", "nowhere", "a dog"]) == 2  # the handler of the call before was removed
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_the_log_escapes_what_would_command_a_terminal(capsys):
+def test_the_log_escapes_control_characters(capsys):
     configure_logging(debug=False)
     logging.getLogger("vop.search").warning("skipped %s", "a\x1b[2Jb.mp4")
     err = capsys.readouterr().err
@@ -44,7 +44,7 @@ def test_the_log_escapes_what_would_command_a_terminal(capsys):
     assert "a\\x1b[2Jb.mp4" in err
 
 
-def test_warnings_are_logged_once_and_details_only_for_debugging(capsys):
+def test_details_are_logged_only_with_debug(capsys):
     for debug in (False, True):
         configure_logging(debug=debug)
         logging.getLogger("vop.search").info("details")

@@ -1,4 +1,4 @@
-"""Too little memory, whoever notices it: one line with what to do, and status 1. Other errors keep their traceback."""
+"""Out of memory, in any library: one line with the next step, and status 1. Other errors keep their traceback."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run_with(limit_bytes: int, *words: object) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize("gigabytes", [0.25, 0.75])
 @pytest.mark.parametrize("command", ["params", "train", "evaluate", "index", "search", "library"])
-def test_a_limit_below_what_libraries_need(table, tmp_path, command, gigabytes):
+def test_too_low_limits_are_reported_before_work(table, tmp_path, command, gigabytes):
     words = {
         "params": ["--backbone", "mini"],
         "train": ["--data", table, "--backbone", "mini", "--out", tmp_path / "run"],
@@ -46,12 +46,12 @@ def test_a_limit_below_what_libraries_need(table, tmp_path, command, gigabytes):
     assert "(ulimit -v unlimited)" in line
 
 
-def test_with_what_is_asked_for_it_runs(tmp_path):
+def test_the_stated_limit_suffices(tmp_path):
     done = run_with(memory._FOR_PYTORCH, "params", "--backbone", "mini", "--json")
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_limit_that_is_met_while_working(table, tmp_path):
+def test_limits_reached_during_work_are_reported(table, tmp_path):
     given = ["--data", table, "--backbone", "mini", "--workers", 0, "--threads", 1, "--epochs", 1]
     words = ["train", *given, "--method", "full", "--num-frames", 900, "--out", tmp_path / "run"]
     done = run_with(memory._FOR_PYTORCH + 2**28, *words)
@@ -95,14 +95,14 @@ def raising(error: BaseException):
         raising(ImportError("libtorch_cpu.so: failed to map segment from shared object")),
     ],
 )
-def test_every_library_that_has_none_left(vop, monkeypatch, run):
+def test_out_of_memory_errors_of_all_libraries_are_recognised(vop, monkeypatch, run):
     monkeypatch.setattr("vop.training.job.train", lambda *_, **settings: run())
     status, out, err = vop("train", "--data", "x.csv", "--out", "run")
     assert (status, out, len(err.splitlines())) == (1, "", 1)
     assert "out of memory: use a smaller --batch-size" in err
 
 
-def test_only_options_that_the_command_has_are_named(vop, monkeypatch):
+def test_only_options_of_the_command_are_suggested(vop, monkeypatch):
     monkeypatch.setattr("vop.cli.data.load_data", lambda *_: raising(MemoryError())())
     error = vop("data", "check", "x.csv")[2]
     assert error.startswith("vop: out of memory")
@@ -115,7 +115,7 @@ def test_only_options_that_the_command_has_are_named(vop, monkeypatch):
     [
         RuntimeError("mat1 and mat2 shapes cannot be multiplied (3x4 and 5x6)"),
         RuntimeError("unsupported memory format option Preserve"),
-        RuntimeError("out of memory"),  # nobody's words
+        RuntimeError("out of memory"),  # no library uses these words
         ValueError("can't allocate memory"),
         ImportError("cannot import name 'x'"),
         AttributeError("x"),
@@ -123,7 +123,7 @@ def test_only_options_that_the_command_has_are_named(vop, monkeypatch):
     ],
     ids=repr,
 )
-def test_an_error_of_the_program_keeps_its_traceback(monkeypatch, error):
+def test_programming_errors_keep_their_traceback(monkeypatch, error):
     monkeypatch.setattr("vop.training.job.train", lambda *_, **settings: raising(error)())
     with pytest.raises(type(error)) as caught:
         main(["train", "--data", "x.csv", "--out", "run"])

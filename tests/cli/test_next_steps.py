@@ -1,4 +1,4 @@
-"""The commands that a command prints do what they say, as they are printed."""
+"""Suggested commands run as printed."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def given(tmp_path):
 
 
 def commands(text: str) -> list[list[str]]:
-    """Every `vop` command in what was printed, in words without `vop`."""
+    """Every printed `vop` command, split into words, without `vop`."""
     return [shlex.split(found)[1:] for found in re.findall(r"(?:^|: +|^ +)(vop .*)$", text, re.MULTILINE)]
 
 
-def test_after_a_training_on_a_table_the_table_of_test_videos_is_ranked(train, vop, place, given, tmp_path):
+def test_training_suggests_evaluating_the_test_table(train, vop, place, given, tmp_path):
     status, _, err = train("--data", place / "train.csv", *given, "--out", tmp_path / "a run")
     assert status == 0
     (command,) = commands(err)
@@ -48,14 +48,14 @@ def test_after_a_training_on_a_table_the_table_of_test_videos_is_ranked(train, v
 
 
 @pytest.mark.parametrize(("name", "other"), [("clips-train.csv", "clips-test.csv"), ("mine.csv", "test.csv")])
-def test_the_table_of_test_videos_is_found_by_its_name(train, place, given, name, other):
+def test_test_tables_are_found_by_name(train, place, given, name, other):
     (place / "train.csv").rename(place / name)
     (place / "test.csv").rename(place / other)
     err = train("--data", place / name, *given, "--epochs", 1)[2]
     assert commands(err)[0][3] == str(place / other)
 
 
-def test_where_there_is_none_it_says_so(train, place, given):
+def test_a_missing_test_table_is_a_placeholder(train, place, given):
     (place / "test.csv").unlink()
     err = train("--data", place / "train.csv", *given, "--epochs", 1)[2]
     assert "not trained on" in err
@@ -63,19 +63,19 @@ def test_where_there_is_none_it_says_so(train, place, given):
     assert str(place / "train.csv") not in err
 
 
-def test_data_with_a_test_split_is_ranked_itself(train, vop, table, tmp_path):
+def test_training_suggests_the_same_data_with_a_test_split(train, vop, table, tmp_path):
     (command,) = commands(train("--cache", tmp_path / "a cache")[2])
     assert command == ["evaluate", str(tmp_path / "run"), "--data", str(table), "--cache", str(tmp_path / "a cache")]
     assert vop(*command)[0] == 0
 
 
-def test_a_folder_of_tables_is_ranked_itself(train, vop, place, given):
+def test_training_suggests_the_same_folder_of_tables(train, vop, place, given):
     (command,) = commands(train("--data", place, *given)[2])
     assert command[3] == str(place)
     assert vop(*command)[0] == 0
 
 
-def test_after_indexing(vop, tiny_folder, tmp_path):
+def test_indexing_suggests_commands_that_run(vop, tiny_folder, tmp_path):
     folder, library = tmp_path / "my videos", tmp_path / "my library"
     for seed in (1, 2):
         write_video(folder / f"{seed}.mp4", seed=seed)
@@ -93,7 +93,7 @@ def test_after_indexing(vop, tiny_folder, tmp_path):
     assert (status, "1 removed" in out) == (0, True)
 
 
-def test_an_empty_library_says_how_it_is_filled(vop, tiny_folder, tmp_path):
+def test_empty_libraries_suggest_indexing(vop, tiny_folder, tmp_path):
     (tmp_path / "none").mkdir()
     vop("index", tmp_path / "a library", tmp_path / "none", "--model", tiny_folder)
     (command,) = commands(vop("search", tmp_path / "a library", "a dog")[1])
@@ -110,7 +110,7 @@ def test_an_empty_library_says_how_it_is_filled(vop, tiny_folder, tmp_path):
         ("a script.py", None, ["vop"]),
     ],
 )
-def test_the_program_is_called_as_it_was(monkeypatch, started, on_path, words):
+def test_suggested_commands_call_the_program_the_same_way(monkeypatch, started, on_path, words):
     monkeypatch.setattr(sys, "argv", [started, "train"])
     monkeypatch.setattr(shutil, "which", lambda name: on_path)
     assert shlex.split(command_line("search", "my library", "it's")) == [*words, "search", "my library", "it's"]

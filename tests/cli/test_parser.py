@@ -23,7 +23,8 @@ def parsers(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()):
                 yield from parsers(child, (*words, name))
 
 
-PARSERS = dict(parsers(build_parser()))
+PARSER = build_parser()
+PARSERS = dict(parsers(PARSER))
 COMMANDS = {words: parser for words, parser in PARSERS.items() if parser._subparsers is None}
 
 
@@ -38,7 +39,7 @@ def sample(action: argparse.Action) -> str:
 
 
 def written(action: argparse.Action, name: str) -> list[list[str]]:
-    """Every way to write an option, but for abbreviations."""
+    """Every way to write an option, except abbreviations."""
     count = {None: 1, "?": 1}.get(action.nargs, action.nargs)
     ways = [[name, *[sample(action)] * count]]
     if action.nargs == "?":
@@ -49,7 +50,7 @@ def written(action: argparse.Action, name: str) -> list[list[str]]:
 
 
 def call(parser: argparse.ArgumentParser) -> list[list[str]]:
-    """A valid call without any optional option, in parts that stay together; lists have two words."""
+    """A valid call with required options only, in parts that stay together. Lists have two words."""
     parts = []
     for number, action in enumerate(parser._get_positional_actions()):
         parts += [[f"word {number}"]] if action.nargs in (None, "?") else [[f"one {number}"], [f"- two {number}"]]
@@ -57,10 +58,10 @@ def call(parser: argparse.ArgumentParser) -> list[list[str]]:
 
 
 def parsed(command: tuple[str, ...], parts: list[list[str]]) -> argparse.Namespace:
-    return build_parser().parse_args([*command, *chain(*parts)])
+    return PARSER.parse_args([*command, *chain(*parts)])
 
 
-def test_all_commands_are_here():
+def test_all_commands_are_covered():
     assert {" ".join(command) for command in COMMANDS} == {
         *(
             "demo",
@@ -81,7 +82,7 @@ def test_all_commands_are_here():
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_each_option_may_stand_anywhere(command):
+def test_each_option_can_stand_anywhere(command):
     parser = COMMANDS[command]
     for action in options(parser):
         parts = [part for part in call(parser) if part[0] not in action.option_strings]
@@ -94,7 +95,7 @@ def test_each_option_may_stand_anywhere(command):
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_all_options_at_once_in_front_and_behind(command):
+def test_all_options_can_stand_before_or_after(command):
     parser = COMMANDS[command]
     exclusive = set(chain.from_iterable(group._group_actions[1:] for group in parser._mutually_exclusive_groups))
     given = [written(action, action.option_strings[-1])[0] for action in options(parser) if action not in exclusive]
@@ -121,12 +122,12 @@ def test_all_options_at_once_in_front_and_behind(command):
         ("-5|-k|3", ["-5"]),
     ],
 )
-def test_search(words, sentences):
+def test_search_words_and_options_can_be_mixed(words, sentences):
     arguments = build_parser().parse_args(["search", "library", *words.split("|")])
     assert (str(arguments.library), arguments.words) == ("library", sentences)
 
 
-def test_the_library_may_come_after_options():
+def test_the_library_can_follow_options():
     arguments = build_parser().parse_args(["search", "--json", "-k", "3", "library", "--use", "2", "a koala"])
     assert (str(arguments.library), arguments.words, arguments.k, arguments.use) == ("library", ["a koala"], 3, 2)
 
@@ -142,7 +143,7 @@ def test_the_library_may_come_after_options():
         ("--json=a.json --data x.csv runs/a", "runs/a", "a.json"),
     ],
 )
-def test_a_value_that_may_be_missing_leaves_the_run_its_name(words, run, file):
+def test_optional_values_do_not_take_the_run(words, run, file):
     arguments = build_parser().parse_args(["evaluate", *words.split()])
     assert (arguments.model, arguments.json) == (run, file)
 
@@ -162,7 +163,7 @@ def test_a_value_that_may_be_missing_leaves_the_run_its_name(words, run, file):
         ("search library \x1b[31mdog --\x1b]0;x", "unrecognized arguments: --\\x1b]0;x"),
     ],
 )
-def test_what_is_wrong_is_said_as_ever(capsys, words, said):
+def test_usage_errors_match_argparse(capsys, words, said):
     with pytest.raises(SystemExit) as stop:
         build_parser().parse_args(words.split())
     assert stop.value.code == 2

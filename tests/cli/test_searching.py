@@ -1,4 +1,4 @@
-"""`vop index`, `vop search` and `vop library`, as a person calls them."""
+"""`vop index`, `vop search` and `vop library`, in this process."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def names(out: str) -> list[str]:
 
 
 class TestIndex:
-    def test_says_what_it_did(self, vop, videos, tiny_folder, tmp_path):
+    def test_prints_a_summary(self, vop, videos, tiny_folder, tmp_path):
         broken = tmp_path / "broken.mp4"
         broken.write_text("nothing")
         words = [tmp_path / "library", videos["a"].parent, broken, "--num-frames", "2"]
@@ -57,7 +57,7 @@ class TestIndex:
         status, out, _ = vop("index", *words)
         assert "4 unchanged" in out
 
-    def test_json_alone_on_standard_output(self, vop, videos, tiny_folder, tmp_path):
+    def test_json_is_alone_on_standard_output(self, vop, videos, tiny_folder, tmp_path):
         words = [tmp_path / "library", videos["a"], "--model", tiny_folder, "--num-frames", "2", "--json"]
         status, out, _ = vop("index", *words)
         assert status == 0
@@ -74,13 +74,13 @@ class TestIndex:
             (["--metadata", "nothing.csv"], "nothing.csv"),
         ],
     )
-    def test_wrong_calls(self, vop, videos, tmp_path, words, said):
+    def test_invalid_options_are_refused(self, vop, videos, tmp_path, words, said):
         status, out, err = vop("index", tmp_path / "library", videos["a"], "--model", "mini", *words)
         assert (status, out) == (2, "")
         assert said in err
         assert not (tmp_path / "library" / "library.json").exists()
 
-    def test_a_path_that_is_not_there_among_others(self, vop, videos, tiny_folder, tmp_path):
+    def test_missing_paths_among_others_are_skipped(self, vop, videos, tiny_folder, tmp_path):
         words = ["index", tmp_path / "library", videos["a"], tmp_path / "nowhere", "--model", tiny_folder]
         status, out, err = vop(*words, "--num-frames", "2")
         assert status == 0
@@ -90,18 +90,18 @@ class TestIndex:
         document = json.loads(vop(*words, "--json")[1])
         assert document["missing"] == {str(tmp_path / "nowhere"): "No such file or directory"}
 
-    def test_a_path_that_is_not_there(self, vop, library, tmp_path):
+    def test_missing_paths_are_refused(self, vop, library, tmp_path):
         status, _, err = vop("index", library, tmp_path / "nowhere")
         assert status == 2
         assert "nowhere" in err
 
 
 class TestPruning:
-    """What is printed as a next step is run as it is printed."""
+    """Suggested commands are run as printed."""
 
     @pytest.fixture
     def at(self, tmp_path, vop, tiny_folder) -> Path:
-        """Seven short videos that a library has, six of them deleted since."""
+        """The folder of seven indexed videos, six of them deleted."""
         at = tmp_path / "my videos"
         paths = [write_video(at / f"{number}.mp4", seed=number, seconds=2) for number in range(7)]
         words = ["index", tmp_path / "my library", at, "--model", tiny_folder, "--num-frames", "2"]
@@ -112,7 +112,7 @@ class TestPruning:
 
     @pytest.fixture
     def printed(self, vop):
-        """Runs the command of a text that begins so."""
+        """Runs the first command in a text with this beginning."""
 
         def run(text: str, beginning: str):
             words = shlex.split(text[text.index(beginning) :].split(";")[0].splitlines()[0])
@@ -120,7 +120,7 @@ class TestPruning:
 
         return run
 
-    def test_a_large_share_wants_a_word(self, vop, printed, at, tmp_path):
+    def test_removing_a_large_share_needs_yes(self, vop, printed, at, tmp_path):
         library = tmp_path / "my library"
         out = vop("index", library, at)[1]
         assert "still in the library: 6 videos" in out
@@ -138,7 +138,7 @@ class TestPruning:
         assert ": 6 videos" in printed(out, "vop library restore")[1]
         assert json.loads(vop("library", "info", library, "--json")[1])["videos"] == 7
 
-    def test_json(self, vop, at, tmp_path):
+    def test_json_reports_unconfirmed_removals(self, vop, at, tmp_path):
         words = ["index", tmp_path / "my library", at, "--prune", "--json"]
         status, out, _ = vop(*words)
         assert (status, len(json.loads(out)["unconfirmed"])) == (2, 6)
@@ -147,7 +147,7 @@ class TestPruning:
         assert json.loads(vop(*words, "--yes")[1])["removed"] == 6
 
     @pytest.mark.parametrize(("answer", "status", "left"), [("y\n", 0, 1), ("n\n", 2, 7), ("", 2, 7)])
-    def test_a_terminal_is_asked(self, vop, at, tmp_path, monkeypatch, answer, status, left):
+    def test_terminals_ask_for_confirmation(self, vop, at, tmp_path, monkeypatch, answer, status, left):
         stdin = io.StringIO(answer)
         stdin.isatty = lambda: True
         monkeypatch.setattr("sys.stdin", stdin)
@@ -157,7 +157,7 @@ class TestPruning:
         assert "Remove 6 videos from the library? [y/N]" in err
         assert json.loads(vop("library", "info", tmp_path / "my library", "--json")[1])["videos"] == left
 
-    def test_a_folder_that_is_missing(self, vop, printed, at, tmp_path):
+    def test_missing_folders_can_be_forgotten_and_restored(self, vop, printed, at, tmp_path):
         at.rename(tmp_path / "unplugged")
         write_video(tmp_path / "other" / "x.mp4", seed=70)
         status, out, _ = vop("index", tmp_path / "my library", at, tmp_path / "other", "--prune", "--yes")
@@ -168,7 +168,7 @@ class TestPruning:
         assert ": 7 videos" in printed(out, "vop library restore")[1]
 
 
-def test_excluding(vop, videos, tiny_folder, tmp_path):
+def test_excluded_names_can_be_dropped(vop, videos, tiny_folder, tmp_path):
     library = tmp_path / "library"
     words = ["index", library, videos["a"].parent]
     out = vop(*words, "--model", tiny_folder, "--num-frames", "2", "--exclude", "b.*", "--exclude", "c.mp4")[1]
@@ -182,7 +182,7 @@ def test_excluding(vop, videos, tiny_folder, tmp_path):
     assert vop("library", "exclude", library, "--drop", "z")[0] == 2
 
 
-def test_rows_of_metadata_that_match_nothing(vop, videos, tiny_folder, tmp_path):
+def test_unmatched_metadata_rows_are_listed(vop, videos, tiny_folder, tmp_path):
     (tmp_path / "about.csv").write_text("path,author\na.mp4,Ann\ntypo.mp4,Bob\n")
     words = ["index", tmp_path / "library", videos["a"], "--metadata", tmp_path / "about.csv"]
     out = vop(*words, "--model", tiny_folder, "--num-frames", "2")[1]
@@ -190,7 +190,7 @@ def test_rows_of_metadata_that_match_nothing(vop, videos, tiny_folder, tmp_path)
     assert json.loads(vop(*words, "--json")[1])["unmatched"] == ["typo.mp4"]
 
 
-def test_failures_are_counted_alike_everywhere(vop, videos, tiny_folder, tmp_path):
+def test_all_commands_count_failures_the_same(vop, videos, tiny_folder, tmp_path):
     at = tmp_path / "videos"
     at.mkdir()
     for name in ("a.mp4", "a copy.mp4"):
@@ -212,12 +212,12 @@ def test_failures_are_counted_alike_everywhere(vop, videos, tiny_folder, tmp_pat
 
 
 class TestSearch:
-    def test_words(self, vop, library):
+    def test_words_find_k_moments(self, vop, library):
         status, out, _ = vop("search", library, "a dog", "-k", "2")
         assert status == 0
         assert out.count(".mp4") == 2
 
-    def test_json(self, vop, library):
+    def test_json_lists_moments_by_score(self, vop, library):
         status, out, _ = vop("search", library, "a dog", "--json")
         assert status == 0
         results = json.loads(out)["results"]
@@ -225,7 +225,7 @@ class TestSearch:
         assert results[0].keys() >= RESULT
         assert [result["score"] for result in results] == sorted((r["score"] for r in results), reverse=True)
 
-    def test_weights(self, vop, library):
+    def test_weights_change_the_results(self, vop, library):
         plain = vop("search", library, "a dog", "--json")[1]
         against = vop("search", library, "-w", "-1", "a dog", "--json")[1]
         both = vop("search", library, "a dog", "-w", "-0.5", "a park", "--json")[1]
@@ -233,7 +233,7 @@ class TestSearch:
         scores = {r["path"]: r["score"] for r in json.loads(plain)["results"]}
         assert {r["path"]: r["score"] for r in json.loads(both)["results"]} != scores
 
-    def test_more_like_a_moment(self, vop, library, videos):
+    def test_moments_of_a_video_find_themselves(self, vop, library, videos):
         status, out, _ = vop("search", library, "--video", videos["b"], "--start", "16", "--end", "26", "--json")
         assert status == 0
         best = json.loads(out)["results"][0]
@@ -241,13 +241,13 @@ class TestSearch:
         assert best["start_seconds"] == pytest.approx(16, abs=0.3)
         assert best["score"] == pytest.approx(1, abs=1e-4)
 
-    def test_a_picture(self, vop, library, tmp_path):
+    def test_pictures_are_queries(self, vop, library, tmp_path):
         Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(tmp_path / "grey.png")
         status, out, _ = vop("search", library, "--picture", tmp_path / "grey.png", "--json")
         assert status == 0
         assert len(names(out)) == 4
 
-    def test_captions_for_a_video(self, vop, library, videos, tmp_path):
+    def test_captions_are_ranked_for_a_video(self, vop, library, videos, tmp_path):
         (tmp_path / "captions.txt").write_text("a dog\n\na cat\nrain\n")
         words = ["search", library, "--video", videos["a"], "--captions", tmp_path / "captions.txt", "-k", "2"]
         status, out, _ = vop(*words, "--json")
@@ -274,25 +274,25 @@ class TestSearch:
             (["--after", "1990-07", "--name", "c"], ["c.mp4"]),
         ],
     )
-    def test_filters(self, vop, library, words, found):
+    def test_filters_restrict_results(self, vop, library, words, found):
         status, out, _ = vop("search", library, "a dog", *words, "--json")
         assert status == 0
         assert sorted(names(out)) == found
 
-    def test_a_folder_from_here(self, vop, library, videos, monkeypatch):
+    def test_relative_folders_filter(self, vop, library, videos, monkeypatch):
         monkeypatch.chdir(videos["a"].parent)
         assert len(names(vop("search", library, "a dog", "--folder", ".", "--json")[1])) == 4
         assert len(names(vop("search", library, "a dog", "--folder", "../videos/", "--json")[1])) == 4
         assert names(vop("search", library, "a dog", "--folder", "./deeper", "--json")[1]) == []
 
     @pytest.mark.parametrize("form", ["NFC", "NFD"])
-    def test_a_folder_from_here_in_any_form_of_unicode(self, vop, library, videos, tmp_path, monkeypatch, form):
+    def test_relative_folders_match_any_unicode_form(self, vop, library, videos, tmp_path, monkeypatch, form):
         (tmp_path / unicodedata.normalize("NFD", "été")).symlink_to(videos["a"].parent)
         monkeypatch.chdir(tmp_path)
         folder = unicodedata.normalize(form, "./été")
         assert len(names(vop("search", library, "a dog", "--folder", folder, "--json")[1])) == 4
 
-    def test_nothing_passes_the_filters(self, vop, library):
+    def test_filters_without_results_are_reported(self, vop, library):
         assert "no video passes the filters" in vop("search", library, "a dog", "--name", "zzz")[1]
 
     @pytest.mark.parametrize(
@@ -310,30 +310,30 @@ class TestSearch:
             (["a dog", "--min-seconds", "-1"], "min_seconds is -1.0"),
         ],
     )
-    def test_wrong_calls(self, vop, library, words, said):
+    def test_invalid_options_are_refused(self, vop, library, words, said):
         status, out, err = vop("search", library, *words)
         assert (status, out) == (2, "")
         assert said in err
 
-    def test_what_is_no_video(self, vop, library, tmp_path):
+    def test_files_that_are_not_videos_are_refused(self, vop, library, tmp_path):
         (tmp_path / "text.mp4").write_text("text")
         status, _, err = vop("search", library, "--video", tmp_path / "text.mp4")
         assert status == 1
         assert "text.mp4" in err
 
     @pytest.mark.parametrize("words", ["🐕" * 5, "ein Hund läuft", "犬が走る", "word " * 10_000])
-    def test_any_sentence(self, vop, library, words):
+    def test_any_sentence_can_be_searched(self, vop, library, words):
         status, out, err = vop("search", library, words, "-k", str(10**9), "--json")
         assert status == 0
         assert len(names(out)) == 4
         assert ("tokens of “word word" in err) == (len(words) > 1000)
 
-    def test_no_library(self, vop, tmp_path):
+    def test_missing_libraries_are_refused(self, vop, tmp_path):
         status, _, err = vop("search", tmp_path, "a dog")
         assert status == 2
         assert "vop index" in err
 
-    def test_an_empty_library_says_what_to_do(self, vop, tiny_folder, tmp_path):
+    def test_empty_libraries_are_reported(self, vop, tiny_folder, tmp_path):
         (tmp_path / "empty").mkdir()
         assert vop("index", tmp_path / "library", tmp_path / "empty", "--model", tiny_folder)[0] == 0
         status, out, _ = vop("search", tmp_path / "library", "a dog")
@@ -344,7 +344,7 @@ class TestSearch:
         assert "(1 of 9 files)" in out
         assert "the library is empty" not in out
 
-    def test_a_model_that_was_trained_again_is_refused(self, vop, videos, tiny_folder, tmp_path):
+    def test_retrained_models_are_refused(self, vop, videos, tiny_folder, tmp_path):
         def save(run):
             create("vop", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tmp_path / run)
 
@@ -355,7 +355,7 @@ class TestSearch:
         assert status == 1
         assert "reembed" in err
 
-    def test_a_run_that_has_moved(self, vop, videos, tiny_folder, tmp_path):
+    def test_moved_runs_are_opened_with_model(self, vop, videos, tiny_folder, tmp_path):
         create("vop", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tmp_path / "run")
         vop("index", tmp_path / "library", videos["a"], "--model", tmp_path / "run")
         (tmp_path / "run").rename(tmp_path / "moved")
@@ -364,7 +364,7 @@ class TestSearch:
 
 
 class TestLibrary:
-    def test_info(self, vop, library, tiny_folder):
+    def test_info_describes_the_library(self, vop, library, tiny_folder):
         out = vop("library", "info", library)[1]
         assert "4 videos" in out
         assert str(tiny_folder) in out
@@ -373,7 +373,7 @@ class TestLibrary:
         assert (document["videos"], document["segments"], document["index"]) == (4, 6, None)
         assert document["models"][0]["method"] == "zero-shot"
 
-    def test_failures(self, vop, library, tiny_folder, tmp_path):
+    def test_failures_are_listed(self, vop, library, tiny_folder, tmp_path):
         assert "every file could be read" in vop("library", "failures", library)[1]
         (tmp_path / "a[red].mp4").touch()
         vop("index", tmp_path / "library", tmp_path / "a[red].mp4", "--model", tiny_folder, "--num-frames", "2")
@@ -381,13 +381,13 @@ class TestLibrary:
         (failure,) = json.loads(vop("library", "failures", tmp_path / "library", "--json")[1])["failures"]
         assert (failure["kind"], "0 bytes" in failure["reason"]) == ("unreadable", True)
 
-    def test_forget(self, vop, tiny_folder, tmp_path):
+    def test_forgotten_folders_are_removed(self, vop, tiny_folder, tmp_path):
         video = write_video(tmp_path / "v" / "one.mp4", seed=1)
         vop("index", tmp_path / "library", video.parent, "--model", tiny_folder, "--num-frames", "2")
         assert ": 1 video; " in vop("library", "forget", tmp_path / "library", video.parent)[1]
         assert vop("library", "forget", tmp_path / "library", video)[0] == 2
 
-    def test_reembed_and_use_both(self, vop, videos, tiny_folder, tmp_path):
+    def test_reembedded_libraries_can_use_both_models(self, vop, videos, tiny_folder, tmp_path):
         create("vop-f+p", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tmp_path / "run")
         library = tmp_path / "library"
         vop("index", library, videos["a"], videos["c"], "--model", tiny_folder, "--num-frames", "2")
@@ -398,5 +398,5 @@ class TestLibrary:
         assert {r["path"]: r["score"] for r in first["results"]} != {r["path"]: r["score"] for r in second["results"]}
 
 
-def test_clock():
+def test_times_are_printed_as_clocks():
     assert [clock(seconds) for seconds in (0, 59.96, 61.25, 3600)] == ["0:00.0", "1:00.0", "1:01.2", "1:00:00.0"]

@@ -1,4 +1,4 @@
-"""`vop serve` as a person starts and ends it."""
+"""`vop serve`, started and stopped as a program."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def library(tiny_folder, tmp_path_factory):
 
 @contextmanager
 def served(*words, temporary=None, before=None):
-    """A server of its own: (process, port, what it has said).
+    """Start a server: (process, port, printed lines).
 
     Args:
         temporary: folder for its temporary files.
-        before: called in its process before it starts.
+        before: called in the process before the server starts.
     """
     command = [sys.executable, "-m", "vop", "serve", *map(str, words), "--port", "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -42,7 +42,7 @@ def served(*words, temporary=None, before=None):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
     def start():
-        for number in (signal.SIGINT, signal.SIGHUP):  # which are ignored where the tests run in the background
+        for number in (signal.SIGINT, signal.SIGHUP):  # background jobs ignore them
             signal.signal(number, signal.SIG_DFL)
         if before:
             before()
@@ -75,14 +75,14 @@ def get(port: int, path: str, **headers):
 
 
 def end(process) -> tuple[int, float, str]:
-    """Ctrl-C: exit status, seconds, what was said on standard error."""
+    """Press Ctrl-C: exit status, seconds, standard error."""
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     return process.returncode, time.monotonic() - began, err
 
 
-def test_a_server_from_its_start_to_its_end(library, tiny_folder):
+def test_a_server_starts_answers_and_stops(library, tiny_folder):
     with served(library.path) as (process, port, lines):
         assert lines[0] == f"http://127.0.0.1:{port}"
         assert lines[1].startswith("  demo: 7 segments of 5 videos, zero-shot (")
@@ -105,7 +105,7 @@ def test_a_server_from_its_start_to_its_end(library, tiny_folder):
         avi = next(result for result in results if result["name"] == "yellow.avi")
         assert get(port, avi["media_url"])[0].status == 200
 
-        # Ctrl-C while one connection waits for its user, and others for moments that are being made
+        # Ctrl-C while one connection is idle, and others wait for clips that are being encoded
         idle = http.client.HTTPConnection("127.0.0.1", port)
         idle.request("GET", "/api/state")
         idle.getresponse().read()
@@ -116,11 +116,11 @@ def test_a_server_from_its_start_to_its_end(library, tiny_folder):
             connection.close()
     assert status == 0
     assert err == "stopped\n"
-    assert seconds < 12  # 2, on a machine that does nothing else
+    assert seconds < 12  # about 2 on an idle machine
 
 
 @pytest.mark.parametrize("nohup", [False, True])
-def test_a_terminal_that_is_closed(library, tmp_path, nohup):
+def test_closing_the_terminal_stops_the_server_unless_nohup(library, tmp_path, nohup):
     before = (lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) if nohup else None
     with served(library.path, temporary=tmp_path, before=before) as (process, port, _):
         folders = list(tmp_path.glob("vop-serve-*"))
@@ -135,24 +135,25 @@ def test_a_terminal_that_is_closed(library, tmp_path, nohup):
             assert not folders[0].exists()
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: local"])
-def test_more_half_sent_requests_than_descriptors(library, sent):
+def test_half_sent_requests_do_not_block_others(library):
+    """More connections than file descriptors, without a request or with half of one."""
     before = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (128, 128))
     with served(library.path, before=before) as (process, port, _):
-        idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(160)]
-        for connection in idle:
-            with suppress(OSError):  # it has been closed for another
-                connection.sendall(sent)
-        for number in range(3):
-            assert get(port, f"/api/views/demo/search?q=dog{number}")[0].status == 200
-        for connection in idle:
-            connection.close()
-        assert get(port, "/")[0].status == 200
+        for sent in (b"", b"GET / HTTP/1.1\r\nHost: local"):
+            idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(160)]
+            for connection in idle:
+                with suppress(OSError):  # the server closed it to accept another
+                    connection.sendall(sent)
+            for number in range(3):
+                assert get(port, f"/api/views/demo/search?q=dog{number}")[0].status == 200
+            for connection in idle:
+                connection.close()
+            assert get(port, "/")[0].status == 200
         status, _, err = end(process)
     assert (status, err) == (0, "stopped\n")
 
 
-def test_what_an_operator_watches(library, tmp_path):
+def test_health_metrics_and_access_log(library, tmp_path):
     log = tmp_path / "access.log"
     with served(library.path, "--metrics", "--access-log", log, "--log-level", "info") as (process, port, _):
         answer, body = get(port, "/healthz")
@@ -172,7 +173,7 @@ def test_what_an_operator_watches(library, tmp_path):
     assert [line.split()[-6:-2] for line in log.read_text().splitlines()] == [["127.0.0.1", "GET", "/nowhere", "404"]]
 
 
-def test_an_access_log_on_standard_error(library):
+def test_access_log_can_go_to_standard_error(library):
     with served("--access-log", "-", library.path) as (process, port, _):
         assert get(port, "/metrics")[0].status == 404
         _, _, err = end(process)
@@ -185,7 +186,7 @@ class TestToken:
     TOKEN = "correct-horse-battery"
 
     @pytest.mark.parametrize("source", ["file", "environment"])
-    def test_it_need_not_be_among_the_processes(self, library, tmp_path, monkeypatch, source):
+    def test_tokens_can_stay_out_of_the_process_list(self, library, tmp_path, monkeypatch, source):
         words = []
         if source == "file":
             (tmp_path / "token").write_text(f"{self.TOKEN}\n")
@@ -207,7 +208,7 @@ class TestToken:
             _, err = process.communicate(timeout=30)
         assert err == ""
 
-    def test_an_empty_one_is_refused(self, vop, library, tmp_path, monkeypatch):
+    def test_empty_tokens_are_refused(self, vop, library, tmp_path, monkeypatch):
         (tmp_path / "token").write_text("\n")
         status, _, err = vop("serve", library.path, "--token-file", tmp_path / "token")
         assert (status, "the token is empty" in err) == (2, True)
@@ -217,7 +218,7 @@ class TestToken:
 
 
 class TestRefusals:
-    def test_other_addresses(self, vop, library):
+    def test_other_addresses_need_a_token(self, vop, library):
         status, out, err = vop("serve", library.path, "--host", "0.0.0.0")
         assert (status, out) == (2, "")
         assert "--host 0.0.0.0" in err
@@ -243,12 +244,12 @@ class TestRefusals:
             (["--port", "0", "--precision", "fp8"], "fp8"),
         ],
     )
-    def test_what_cannot_be(self, vop, library, words, said):
+    def test_invalid_options_are_refused(self, vop, library, words, said):
         status, out, err = vop("serve", library.path, *words)
         assert (status, out) == (2, "")
         assert said in err
 
-    def test_a_port_that_is_taken(self, vop, library):
+    def test_taken_ports_suggest_a_free_one(self, vop, library):
         with socket.create_server(("127.0.0.1", 0)) as other:
             port = other.getsockname()[1]
             status, out, err = vop("serve", library.path, "--port", port)
@@ -257,7 +258,7 @@ class TestRefusals:
         assert free > port
         socket.create_server(("127.0.0.1", free)).close()
 
-    def test_no_library(self, vop, tmp_path):
+    def test_missing_libraries_are_refused(self, vop, tmp_path):
         status, _, err = vop("serve", tmp_path, "--port", "0")
         assert status == 2
         assert f"{tmp_path}: no library" in err

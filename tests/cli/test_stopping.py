@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: in order, with an exit status of their own, and with the command that goes on."""
+"""Ctrl-C and SIGTERM: a clean end, an exit status for each, and the command that resumes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SOURCES = str(Path(stopping.__file__).parents[2])
 
 
 def stop_while(words: list, *, at: str, by: signal.Signals) -> tuple[int, str]:
-    """Starts `vop`, stops it once it has said `at`, and gives its exit status and what it said on standard error."""
+    """Run `vop`, send the signal after a line with `at`, and return the exit status and standard error."""
     environment = os.environ | {"PYTHONPATH": SOURCES, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "vop", *map(str, words)]
     process = subprocess.Popen(
@@ -32,18 +32,18 @@ def stop_while(words: list, *, at: str, by: signal.Signals) -> tuple[int, str]:
         said += line
         if at in line:
             break
-    process.send_signal(by)  # to it alone, as `kill` does
-    said += process.stderr.read()  # until its children have closed it, too
+    process.send_signal(by)  # not to its process group, as `kill` does
+    said += process.stderr.read()  # until its child processes have closed it
     return process.wait(timeout=60), said
 
 
 def command_of(said: str) -> list[str]:
-    """The command that was printed last."""
+    """The command in the last line."""
     return shlex.split(said.strip().splitlines()[-1])
 
 
 @pytest.mark.parametrize("by", STATUS)
-def test_a_training_goes_on(table, tiny_folder, tmp_path, by):
+def test_stopped_trainings_print_the_command_that_resumes(table, tiny_folder, tmp_path, by):
     given = ["--data", table, "--method", "vop", "--backbone", tiny_folder, "--validation", 0, *SMALL]
     words = ["train", "--out", tmp_path / "a run", "--epochs", 4000, *given]
     status, said = stop_while(words, at="training: ", by=by)
@@ -53,14 +53,14 @@ def test_a_training_goes_on(table, tiny_folder, tmp_path, by):
     assert command == [sys.executable, "-m", "vop", *map(str, words), "--resume"]
 
 
-def test_a_training_that_was_resumed_is_resumed_by_the_same_command(vop, monkeypatch, tmp_path):
+def test_resumed_trainings_print_the_same_command(vop, monkeypatch, tmp_path):
     monkeypatch.setattr("vop.training.job.train", stopped)
     words = ["train", "--out", tmp_path / "run", "--data", "x.csv", "--resume"]
     status, _, err = vop(*words)
     assert (status, command_of(err)) == (130, ["vop", *map(str, words)])
 
 
-def test_a_comparison_ends_its_processes_and_goes_on(table, tiny_folder, tmp_path):
+def test_stopped_comparisons_end_their_processes(table, tiny_folder, tmp_path):
     given = ["--data", table, "--backbone", tiny_folder, "--validation", 0.2, *SMALL]
     words = ["compare", "--methods", "vop,bias", "--seeds", 0, "--learning-rates", 1e-2, "--epochs", 4000, *given]
     status, said = stop_while([*words, "--out", tmp_path / "study", "--jobs", 2], at="process 1", by=signal.SIGTERM)
@@ -74,7 +74,7 @@ def stopped(*_, **__):
 
 def terminated(*_, **__):
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(10)  # the signal comes first
+    time.sleep(10)  # the signal interrupts it
     pytest.fail("the signal was not seen")
 
 
@@ -87,7 +87,7 @@ def terminated(*_, **__):
         (["data", "cache", "my table.csv", "--out", "cache"], "vop.cli.data.load_data"),
     ],
 )
-def test_others_go_on_by_the_same_command(vop, monkeypatch, words, function, how, status):
+def test_other_commands_resume_with_the_same_command(vop, monkeypatch, words, function, how, status):
     monkeypatch.setattr(function, how)
     before = signal.getsignal(signal.SIGTERM)
     got, _, err = vop(*words)
@@ -97,14 +97,14 @@ def test_others_go_on_by_the_same_command(vop, monkeypatch, words, function, how
 
 
 @pytest.mark.parametrize("words", [["evaluate", "run", "--data", "x.csv"], ["data", "check", "x.csv"]])
-def test_what_starts_anew_says_only_that_it_was_stopped(vop, monkeypatch, words):
+def test_commands_without_resume_print_only_stopped(vop, monkeypatch, words):
     for module in ("evaluate", "data"):
         monkeypatch.setattr(f"vop.cli.{module}.load_data", stopped)
     monkeypatch.setattr("vop.models.pretrained.load", stopped)
     assert vop(*words) == (130, "", "vop: stopped\n")
 
 
-def test_a_launched_training_names_no_command_that_it_does_not_know(vop, monkeypatch):
+def test_launched_trainings_suggest_only_resume(vop, monkeypatch):
     monkeypatch.setattr("vop.training.job.train", stopped)
     words = ["train", "--out", "run", "--data", "x.csv"]
     monkeypatch.setenv("RANK", "0")
@@ -113,7 +113,7 @@ def test_a_launched_training_names_no_command_that_it_does_not_know(vop, monkeyp
     assert vop(*words)[2] == "vop: stopped\n"
 
 
-def test_signals_are_left_alone_where_they_are_not_ours():
+def test_foreign_signal_handlers_are_kept():
     arguments = build_parser().parse_args(["params"])
     serving = build_parser().parse_args(["serve", "library"])
     with stopping.sigterm_stops(serving):

@@ -1,4 +1,4 @@
-"""Names from files command no terminal: not by escapes, not by Rich's markup, in no command."""
+"""No command lets file names control the terminal, by escape sequences or Rich's markup."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import vop.cli
 from search.owners_videos import write_video
 from tiny_data import write_table
 
-EVIL = "\x1b[31m\x07\r\x9b\u202e"  # colours, a bell, back to the line's start, a control of one byte, right to left
+EVIL = "\x1b[31m\x07\r\x9b\u202e"  # colour, bell, carriage return, C1 control, right-to-left override
 SHOWN = "\\x1b[31m\\x07\\x0d\\x9b\\u202e"
 
 
 @pytest.fixture(scope="session")
 def folder():
-    """Two sound videos and a broken one, in a folder that makes `[/]` a part of their paths, which fit into a line."""
+    """Two valid videos and a broken one, with `[/]` in their paths, which are short enough for one line."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made) / f"[b]{EVIL}[" / "]"
         write_video(folder / f"[red]{EVIL}.mp4", seed=0)
@@ -50,14 +50,14 @@ def check(text: str) -> None:
     assert all(letter.isprintable() or letter == "\n" for letter in text), ascii(text)
 
 
-def test_index(vop, folder, tiny_folder, tmp_path):
+def test_index_escapes_names(vop, folder, tiny_folder, tmp_path):
     words = ["index", tmp_path / "[i] [/]lib", folder, "--model", tiny_folder, "--num-frames", 2]
     status, out, err = vop(*words)
     check(out + err)
     assert (status, "[i] [/]lib" in out) == (0, True)
 
 
-def test_search(vop, library, tmp_path):
+def test_search_escapes_names(vop, library, tmp_path):
     status, out, err = vop("search", library, "a dog")
     check(out + err)
     assert (status, f"[b]{SHOWN}[/]/[red]{SHOWN}.mp4" in out) == (0, True)
@@ -69,7 +69,7 @@ def test_search(vop, library, tmp_path):
     assert (status, "[b]a dog\\x1b\\x9b\\u202e" in out, "a [/] cat" in out) == (0, True, True)
 
 
-def test_json_has_the_names_as_they_are(vop, library, folder):
+def test_json_keeps_names_unescaped(vop, library, folder):
     out = vop("search", library, "a dog", "--json")[1]
     check(out)
     assert {result["path"] for result in json.loads(out)["results"]} == {
@@ -78,13 +78,13 @@ def test_json_has_the_names_as_they_are(vop, library, folder):
     }
 
 
-def test_failures(vop, library):
+def test_failures_escape_names(vop, library):
     status, out, err = vop("library", "failures", library)
     check(out + err)
     assert (status, f"[/]/broken{SHOWN}.mp4" in out) == (0, True)
 
 
-def test_forget(vop, library, folder, tmp_path):
+def test_forget_escapes_names(vop, library, folder, tmp_path):
     shutil.copytree(library, tmp_path / "copy")
     status, out, err = vop("library", "forget", tmp_path / "copy", folder / EVIL)
     check(out + err)
@@ -92,13 +92,13 @@ def test_forget(vop, library, folder, tmp_path):
 
 
 @pytest.mark.parametrize("how", [[], ["--decode"], ["--json"]])
-def test_data_check(vop, captioned, how):
+def test_data_check_escapes_names(vop, captioned, how):
     status, out, err = vop("data", "check", captioned, *how)
     check(out + err)
     assert (status, f"broken{SHOWN}.mp4: the file is empty" in err) == (1, True)
 
 
-def test_evaluate(vop, a_run, captioned):
+def test_evaluate_escapes_names(vop, a_run, captioned):
     status, out, err = vop("evaluate", a_run, "--data", captioned)
     check(out + err)
     assert (status, "broken\\x1b" in "".join(out.split()), f"broken{SHOWN}.mp4: " in err) == (0, True, True)
@@ -107,7 +107,7 @@ def test_evaluate(vop, a_run, captioned):
     assert (status, f"broken{SHOWN}.mp4" in err) == (1, True)
 
 
-def test_train_and_its_card(vop, train, captioned, tmp_path):
+def test_training_and_its_card_escape_names(vop, train, captioned, tmp_path):
     table = captioned.with_name(f"train{EVIL}.jsonl")
     table.write_text(captioned.read_text())
     status, out, err = train("--data", table, "--validation", 0, "--epochs", 1)
@@ -138,14 +138,14 @@ def test_train_and_its_card(vop, train, captioned, tmp_path):
         ["search", "library", "--video", "x", "--start", EVIL],
     ],
 )
-def test_errors(vop, words):
+def test_errors_escape_names(vop, words):
     status, out, err = vop(*words)
     assert status != 0
     check(out + err)
     assert "\\x1b" in err
 
 
-def test_a_table_column(vop, tmp_path):
+def test_table_columns_are_escaped(vop, tmp_path):
     write_table(tmp_path / "odd.csv", [])
     (tmp_path / "odd.csv").write_text("a\x1b[31m,b\x9b\n1,2\n")
     status, out, err = vop("data", "check", tmp_path / "odd.csv")
@@ -154,8 +154,8 @@ def test_a_table_column(vop, tmp_path):
 
 
 @pytest.mark.parametrize("file", sorted(Path(vop.cli.__file__).parent.glob("*.py")), ids=lambda path: path.name)
-def test_commands_print_through_what_escapes(file):
-    """`say`, `warn`, `print_table` and `print_json` are the border."""
+def test_commands_print_only_through_escaping_functions(file):
+    """Only `say`, `warn` and `print_json` call `print`."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     border = {"say", "warn", "print_json"} if file.name == "common.py" else set()
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name in border]

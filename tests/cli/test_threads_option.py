@@ -1,4 +1,4 @@
-"""`--threads`, and threads that sleep while they wait."""
+"""`--threads`, and threads that sleep while waiting."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ NEEDED = {
 
 
 @pytest.mark.parametrize("command", NEEDED)
-def test_every_command_that_computes_has_it(command):
+def test_all_commands_that_compute_take_threads(command):
     words = [*command.split(), *NEEDED[command]]
     assert build_parser().parse_args(words).threads is None
     assert build_parser().parse_args([*words, "--threads", "3"]).threads == 3
 
 
-def test_a_command_computes_with_that_number(train, monkeypatch, tmp_path):
+def test_commands_use_the_given_threads(train, monkeypatch, tmp_path):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     seen = []
     monkeypatch.setattr("vop.training.job.train", lambda *args, **kwargs: seen.append(torch.get_num_threads()) or 1 / 0)
@@ -44,17 +44,17 @@ def test_a_command_computes_with_that_number(train, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("number", ["0", "-2"])
-def test_less_than_one_is_a_wrong_call(train, tmp_path, number):
+def test_threads_below_one_are_refused(train, tmp_path, number):
     assert train("--threads", number) == (2, "", f"vop: threads is {number}; it must be 1 or more\n")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
-def test_the_weights_do_not_depend_on_it(table, tiny_folder, tmp_path):
+def test_weights_do_not_depend_on_threads(table, tiny_folder, tmp_path):
     weights = {}
     for threads in ("1", "2"):
         out = tmp_path / threads
-        command = [sys.executable, "-m", "vop", "train", "--data", str(table), "--method", "vop-f+p", "--epochs", "2"]
+        command = [sys.executable, "-m", "vop", "train", "--data", str(table), "--method", "vop-f+p", "--epochs", "1"]
         command += ["--backbone", str(tiny_folder), "--out", str(out), "--threads", threads]
         command += ["--batch-size", "2", "--num-frames", "2", "--workers", "0", "--precision", "fp32"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
@@ -62,7 +62,7 @@ def test_the_weights_do_not_depend_on_it(table, tiny_folder, tmp_path):
             command, capture_output=True, text=True, env=environment | {"OMP_DISPLAY_ENV": "true"}, timeout=240
         )
         assert done.returncode == 0, done.stderr
-        if sys.platform == "linux":  # where OpenMP says what it was started with
+        if sys.platform == "linux":  # where OpenMP prints its settings
             assert f"OMP_NUM_THREADS = '{threads}'" in done.stderr
             assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
         weights[threads] = load_file(out / "model.safetensors")

@@ -1,4 +1,4 @@
-"""Times: every form that a person types or the program prints."""
+"""Times in every form that users type or the program prints."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def parse(*words: str):
         *(("1:02:03", 3723), ("01:02:03.25", 3723.25), ("0:0:0", 0), ("100:00:00", 360000)),
     ],
 )
-def test_forms(text, value):
+def test_all_forms_of_times_are_parsed(text, value):
     assert parse("--start", text).start == value
     assert parse(f"--end={text}").end == value
 
 
 @pytest.mark.parametrize("value", [0, 0.4, 59.9, 60, 61.2, 3599.9, 3600, 3723.5, 36000.1])
-def test_what_is_printed_can_be_pasted(value):
+def test_printed_times_can_be_parsed(value):
     assert parse("--start", clock(value)).start == pytest.approx(value, abs=0.05)
 
 
@@ -40,7 +40,7 @@ def test_what_is_printed_can_be_pasted(value):
         *("1.5:20", "5s", "1m5", "x", "1,5", "1:nan", "1:inf", "0:1e3"),
     ],
 )
-def test_other_text_is_refused_with_the_forms(capsys, text):
+def test_other_text_is_refused(capsys, text):
     for option in ("--start", "--end"):
         with pytest.raises(SystemExit) as stop:
             parse(f"{option}={text}")
@@ -60,12 +60,12 @@ def test_other_text_is_refused_with_the_forms(capsys, text):
         ("--picture a.jpg --end 3", "give --video FILE"),
     ],
 )
-def test_a_moment_that_is_none_is_refused_before_a_library_is_opened(vop, words, said):
+def test_invalid_moments_are_refused_before_opening_the_library(vop, words, said):
     status, out, err = vop("search", "no library", *words.split())
     assert (status, out, said in err) == (2, "", True)
 
 
-def test_a_moment_is_found_by_its_printed_times(vop, tiny_folder, tmp_path):
+def test_moments_are_found_by_their_printed_times(vop, tiny_folder, tmp_path):
     video = write_video(tmp_path / "videos" / "long.mp4", seed=3, seconds=70)
     vop("index", tmp_path / "library", video, "--model", tiny_folder, "--num-frames", 2, "--precision", "fp32")
     search = ["search", tmp_path / "library", "--precision", "fp32", "--video", video]

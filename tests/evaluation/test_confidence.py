@@ -19,19 +19,19 @@ from vop.evaluation.report import EvaluationReport
 
 
 def random_ranks(seed=0, *, captions=(3, 1, 4, 2, 1, 5, 2, 2, 1, 3), success=0.3, **facts):
-    """Geometric ranks of videos with so many captions each, the captions shuffled."""
+    """Geometric ranks of shuffled captions; `captions` counts those of each video."""
     rng = np.random.default_rng(seed)
     targets = np.random.default_rng(99).permutation(np.repeat(np.arange(len(captions)), captions))
     return QueryRanks(rng.geometric(success, len(targets)), rng.geometric(success, len(captions)), targets, **facts)
 
 
 def pairs(t2v, v2t=None):
-    """One caption a video."""
+    """One caption per video."""
     return QueryRanks(t2v, t2v if v2t is None else v2t, np.arange(len(t2v)))
 
 
 def naive_recall(ranks, videos, direction, cut):
-    """R@K over a list of videos that may name one more than once."""
+    """R@K over a list of videos, in which a video can occur several times."""
     if direction == "v2t":
         return 100 * np.mean([ranks.v2t[video] <= cut for video in videos])
     return 100 * np.mean([rank <= cut for video in videos for rank in ranks.t2v[ranks.targets == video]])
@@ -42,7 +42,7 @@ def every_recall():
 
 
 class TestIntervals:
-    def test_are_those_of_a_loop_with_the_same_draws(self):
+    def test_equal_a_loop_with_the_same_draws(self):
         ranks = random_ranks()
         found = bootstrap_intervals(ranks, resamples=200, level=0.9, seed=7)
         draws = np.random.default_rng(7).integers(10, size=(200, 10))
@@ -64,13 +64,13 @@ class TestIntervals:
         found = bootstrap_intervals(ranks, resamples=20_000, seed=3)
         assert found.t2v["r5"] == pytest.approx(expected, abs=0.3)
 
-    def test_do_not_depend_on_the_blocks(self, monkeypatch):
+    def test_do_not_depend_on_block_size(self, monkeypatch):
         first, second = random_ranks(1), random_ranks(2)
         whole = bootstrap_intervals(first), paired_test(first, second)
         monkeypatch.setattr(confidence, "BLOCK_CELLS", 37)
         assert (bootstrap_intervals(first), paired_test(first, second)) == whole
 
-    def test_depend_on_the_seed_only(self):
+    def test_depend_only_on_the_seed(self):
         ranks = random_ranks()
         assert bootstrap_intervals(ranks, seed=1) == bootstrap_intervals(ranks, seed=1)
         assert bootstrap_intervals(ranks, seed=1) != bootstrap_intervals(ranks, seed=2)
@@ -89,18 +89,18 @@ class TestIntervals:
             lowest, highest = getattr(wide, direction)[name]
             assert 0 <= lowest <= low <= high <= highest <= 100
 
-    def test_with_nothing_to_vary_are_points(self):
+    def test_collapse_without_variation(self):
         found = bootstrap_intervals(pairs([1, 1, 1, 7]), resamples=100)
         assert found.t2v["r10"] == (100, 100)
         assert found.t2v["r1"][0] < 75 < found.t2v["r1"][1]
 
-    def test_videos_without_a_text_are_no_queries(self):
+    def test_ignore_videos_without_a_text(self):
         metrics = retrieval_metrics(np.eye(3)[[0, 2, 2]], targets=[0, 2, 2])
         gaps = QueryRanks(metrics.t2v.ranks, metrics.v2t.ranks, [0, 2, 2])
         assert bootstrap_intervals(gaps) == bootstrap_intervals(QueryRanks([1, 1, 1], [1, 1], [0, 1, 1]))
 
-    def test_cover_the_truth_where_captions_of_a_video_are_alike(self):
-        """A video is easy or hard for all of its captions: intervals by caption would be far too narrow."""
+    def test_cover_the_truth_with_correlated_captions(self):
+        """All captions of a video are easy or hard: intervals over captions would be too narrow."""
         rng = np.random.default_rng(0)
         videos, captions, datasets = 120, 6, 300
         targets = np.repeat(np.arange(videos), captions)
@@ -121,7 +121,7 @@ class TestIntervals:
 
 
 class TestPairedTest:
-    def test_is_that_of_a_loop_with_the_same_draws(self):
+    def test_equals_a_loop_with_the_same_draws(self):
         first, second = random_ranks(1, success=0.4), random_ranks(2, success=0.3)
         found = paired_test(first, second, resamples=150, swaps=99, seed=11)
         draws = np.random.default_rng(11).integers(10, size=(150, 10))
@@ -135,8 +135,8 @@ class TestPairedTest:
             assert one.interval == pytest.approx(np.percentile(np.subtract(*of_draws), [2.5, 97.5]))
             assert one.p == naive_p(first, second, direction, cut, signs)
 
-    def test_is_mcnemars_exact_test_with_a_query_a_video(self):
-        """40 videos that only the first finds, 22 that only the second finds."""
+    def test_equals_mcnemars_exact_test_with_one_query_per_video(self):
+        """Only the first model finds 40 of the videos, only the second another 22."""
         first = pairs([1] * 40 + [2] * 22 + [1] * 100 + [3] * 30)
         second = pairs([2] * 40 + [1] * 22 + [1] * 100 + [3] * 30)
         exact = stats.binomtest(40, 62).pvalue
@@ -152,7 +152,7 @@ class TestPairedTest:
         ).pvalue
         assert paired_test(first, second, swaps=40_000).t2v["r1"].p == pytest.approx(exact, abs=0.01)
 
-    def test_of_equal_results_finds_nothing(self):
+    def test_finds_no_difference_between_equal_results(self):
         test = paired_test(random_ranks(1), random_ranks(1))
         for direction, name, _ in every_recall():
             found = getattr(test, direction)[name]
@@ -167,8 +167,8 @@ class TestPairedTest:
         assert worse.interval == pytest.approx((-better.interval[1], -better.interval[0]), abs=1)
         assert worse.difference == -better.difference
 
-    def test_seldom_rejects_what_is_true(self):
-        """Two models that find every video as easily as each other, with captions that are alike."""
+    def test_rarely_rejects_a_true_null(self):
+        """Two equally good models, with correlated captions of a video."""
         rng = np.random.default_rng(2)
         targets = np.repeat(np.arange(100), 4)
         p = []
@@ -182,14 +182,14 @@ class TestPairedTest:
         assert 0.02 <= np.mean(np.array(p) <= 0.05) <= 0.08
         assert stats.kstest(p, "uniform").statistic < 0.1
 
-    def test_p_never_is_zero(self):
+    def test_p_is_never_zero(self):
         found = paired_test(pairs([1] * 50), pairs([2] * 50), swaps=9)
         assert found.t2v["r1"].p == 0.1
         assert found.t2v["r5"].p == 1.0
 
 
 def naive_p(first, second, direction, cut, signs):
-    """(b + 1) / (m + 1) with whole numbers, a video and a relabelling at a time."""
+    """(b + 1) / (m + 1) in integers, one video and one relabelling at a time."""
     if direction == "v2t":
         change = [int(a <= cut) - int(b <= cut) for a, b in zip(first.v2t, second.v2t, strict=True)]
     else:
@@ -220,7 +220,7 @@ class TestGalleries:
             paired_test(random_ranks(), random_ranks(tie_rule="optimistic"))
 
 
-def test_the_fingerprint_of_a_split_is_of_its_content():
+def test_fingerprints_depend_on_the_content_of_a_split():
     def split(name="test", ids=("a", "b"), captions=("x", "y", "z"), targets=(0, 1, 1), folder="videos"):
         return Split(name, tuple(Video(id, f"{folder}/{id}.mp4") for id in ids), captions, targets)
 
@@ -273,7 +273,7 @@ class TestSavedReports:
             (("ranks", {"t2v": [1, 1], "v2t": [1, 1], "targets": [0, 0]}), "2 ranks of videos, but texts of 1 video"),
         ],
     )
-    def test_that_are_none_are_refused(self, tmp_path, content, says):
+    def test_with_invalid_content_are_refused(self, tmp_path, content, says):
         if isinstance(content, tuple):
             key, value = content
             document = make_report(1, "vop").to_dict()
@@ -285,7 +285,7 @@ class TestSavedReports:
         assert str(tmp_path / "other.json") in str(refusal.value)
         assert says in str(refusal.value)
 
-    def test_that_are_not_there_or_not_text_are_refused(self, tmp_path):
+    def test_that_are_missing_or_binary_are_refused(self, tmp_path):
         with pytest.raises(UsageError, match=r"gone\.json is not a report .*No such file"):
             read_ranks(tmp_path / "gone.json")
         (tmp_path / "weights.json").write_bytes(b"\xff\xfe\x00")
@@ -302,7 +302,7 @@ class TestSavedReports:
         ({"swaps": 0}, "swaps 0"),
     ],
 )
-def test_settings_that_are_not_allowed(setting, says):
+def test_invalid_settings_are_refused(setting, says):
     with pytest.raises(UsageError, match=says):
         paired_test(random_ranks(), random_ranks(), **setting)
     if "swaps" not in setting:

@@ -1,4 +1,4 @@
-"""Evaluations of files of embeddings: every layout, the round trip, and what is refused."""
+"""Evaluation of files of embeddings: every layout, the round trip, and refused files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def unit(x):
 
 
 def content(texts=6, videos=3, /, **changes):
-    """Two texts per video, by video ids in another order."""
+    """Two texts per video, in another order than the videos."""
     of_texts = [f"video{n % videos}" for n in range(texts)]
     found = {"text_embeds": vectors(texts, seed=1), "video_embeds": vectors(videos, seed=2)}
     found |= {"video_ids": [f"video{n}" for n in range(videos)], "text_video_ids": of_texts}
@@ -45,7 +45,7 @@ def content(texts=6, videos=3, /, **changes):
 
 
 def write(path, found):
-    """As other tools write it, following the page about the layouts."""
+    """Write the content in the documented layout of other tools."""
     if path.suffix == ".npz":
         np.savez(path, **{name: np.asarray(value) for name, value in found.items()})
     elif path.suffix == ".safetensors":
@@ -78,7 +78,7 @@ def naive_t2v(found, *, score="cosine"):
 
 
 @pytest.mark.parametrize("suffix", [*SUFFIXES, ".pkl"])
-def test_every_layout_gives_the_ranks(tmp_path, suffix):
+def test_all_layouts_give_the_same_ranks(tmp_path, suffix):
     found = content(40, 20)
     report = vop.evaluate_embeddings(write(tmp_path / f"clip{suffix}", found))
     expected = naive_t2v(found)
@@ -91,7 +91,7 @@ def test_every_layout_gives_the_ranks(tmp_path, suffix):
     assert (report.settings["score"], report.settings["dimension"]) == ("cosine", D)
 
 
-def test_other_names_and_no_texts(tmp_path):
+def test_other_names_without_texts_are_read(tmp_path):
     found = {"text_embeds": vectors(5, seed=1), "vid_embeds": vectors(5, seed=2), "vid_ids": np.arange(5)}
     np.savez(tmp_path / "pairs.npz", **found)
     report = vop.evaluate_embeddings(tmp_path / "pairs.npz")
@@ -135,7 +135,7 @@ def embedded(texts=30, videos=10, *, seed=7, scale=1.0):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("scale", [1.0, 0.7])
 def test_the_round_trip_gives_the_same_report(tmp_path, suffix, scale):
-    """With scale 0.7, as for the authors' releases, whose videos' embeddings are shorter than 1."""
+    """The authors' releases have video embeddings shorter than 1, as with scale 0.7."""
     ours, bank = embedded(scale=scale), embedded(4, 4, seed=20, scale=scale)
     facts = ReportFacts(method="vop", data="cooking")
     expected = report_from_embeddings(ours, listed=ours.split, bank=bank, facts=facts).to_dict()
@@ -181,7 +181,7 @@ def spoiled(name, row, value):
         ({"bank_text_embeds": vectors(2, seed=3)}, "bank_text_embeds is alone"),
     ],
 )
-def test_content_that_does_not_fit_is_named(tmp_path, changes, says):
+def test_invalid_content_is_named(tmp_path, changes, says):
     with pytest.raises(DataError, match=rf"a\.npz: .*{says}"):
         vop.evaluate_embeddings(write(tmp_path / "a.npz", content(**changes)))
 
@@ -196,7 +196,7 @@ def test_damaged_files_are_named(tmp_path, suffix):
             vop.evaluate_embeddings(path)
 
 
-def test_a_npz_file_runs_no_pickles(tmp_path):
+def test_npz_files_run_no_pickles(tmp_path):
     np.savez(tmp_path / "a.npz", **content(texts=np.array(["a"] * 6, dtype=object)))
     with pytest.raises(DataError, match=r"a\.npz"):
         vop.evaluate_embeddings(tmp_path / "a.npz")
@@ -210,7 +210,7 @@ def test_a_npz_file_runs_no_pickles(tmp_path):
         (lambda t: t.set_column(3, "embedding", pa.array([[1.0] * (n + 1) for n in range(len(t))])), "equal length"),
     ],
 )
-def test_a_table_that_does_not_fit_is_named(tmp_path, change, says):
+def test_invalid_tables_are_named(tmp_path, change, says):
     path = write(tmp_path / "a.parquet", content())
     pq.write_table(change(pq.read_table(path)), path)
     with pytest.raises(DataError, match=says):
@@ -244,7 +244,7 @@ def as_tensors(found):
         ),
     ],
 )
-def test_a_gallery_is_read_however_it_was_pickled(tmp_path, save):
+def test_galleries_of_all_pickle_protocols_are_read(tmp_path, save):
     found = gallery()
     save(found, tmp_path / "VoP_msrvtt9k_features.pkl")
     read = read_gallery(tmp_path / "VoP_msrvtt9k_features.pkl")
@@ -258,7 +258,7 @@ def test_a_gallery_is_read_however_it_was_pickled(tmp_path, save):
     assert report.metrics.t2v.ranks.tolist() == naive_t2v(pairs | {"video_ids": ids, "text_video_ids": ids})
 
 
-def test_a_gallery_without_a_mapping_is_refused(tmp_path):
+def test_galleries_without_a_mapping_are_refused(tmp_path):
     path = tmp_path / "a.pkl"
     path.write_bytes(pickle.dumps(gallery(vid_embeds=vectors(2, seed=2), vid_ids=["a", "b"])))
     with pytest.raises(DataError, match="4 texts and 2 videos .*text_video_ids"):
@@ -274,7 +274,7 @@ class Runs:
 
 
 @pytest.mark.parametrize("write_it", [pickle.dump, torch.save])
-def test_no_code_is_run(tmp_path, write_it):
+def test_pickles_run_no_code(tmp_path, write_it):
     with open(tmp_path / "a.pkl", "wb") as file:
         write_it(gallery(texts=Runs(tmp_path / "made")), file)
     with pytest.raises(DataError, match=r"a\.pkl: .*(posix|nt)\.mkdir"):

@@ -1,4 +1,4 @@
-"""Evaluation of a model that is easy to see through, on videos that exist only in memory."""
+"""Evaluation of a simple model with known embeddings, on videos in memory."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ class Store:
 
 
 def make_split(name="test", videos=WIDTH, wrong=()):
-    """Two captions a video; the first caption of the videos in `wrong` names video 0."""
+    """Two captions per video; the first caption of videos in `wrong` names video 0."""
     captions = [f"{0 if v in wrong else v} first" for v in range(videos)] + [f"{v} second" for v in range(videos)]
     listed = tuple(Video(str(v), Path(f"/videos/{v}.mp4")) for v in range(videos))
     return Split(name, listed, tuple(captions), tuple(range(videos)) * 2)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 6, 100])
-def test_all_found_in_batches(batch_size):
+def test_batches_find_all_videos(batch_size):
     model, store = Model(), Store()
     report = evaluate_split(
         model, make_split(), store, batch_size=batch_size, facts=ReportFacts(method="vop", data="digits")
@@ -75,18 +75,18 @@ def test_all_found_in_batches(batch_size):
     assert [shape[1:] for shape in model.video_batches] == [(2, 3, 4, 4)] * -(-6 // batch_size)
     assert sum(shape[0] for shape in model.video_batches) == 6
     assert set(model.modes) == {(False, False)}
-    assert model.training  # put back
+    assert model.training  # restored
     assert threading.main_thread() not in store.threads
 
 
-def test_wrong_captions_cost_what_they_should():
+def test_wrong_captions_lower_recall():
     report = evaluate_split(Model(), make_split(wrong=(4, 5)), Store())
     assert report.metrics.t2v.r1 == pytest.approx(100 * 10 / 12)
     assert report.metrics.v2t.r1 == pytest.approx(100 * 5 / 6)  # "0 first" of videos 4 and 5 ties with video 0's own
     assert report.metrics.t2v.ranks.tolist()[4:6] == [6, 6]
 
 
-def test_bad_videos_leave_with_their_captions_and_are_listed():
+def test_bad_videos_are_skipped_with_their_captions():
     split = make_split()
     report = evaluate_split(Model(), split, Store(bad={"1", "5"}), batch_size=2, on_bad_video="skip")
     assert (report.gallery_size, report.metrics.texts) == (4, 8)
@@ -98,7 +98,7 @@ def test_bad_videos_leave_with_their_captions_and_are_listed():
     assert found["gallery_size"] == found["videos"] == 4
 
 
-def test_the_report_knows_the_gallery_that_was_ranked():
+def test_the_report_describes_the_ranked_gallery():
     split = make_split()
     whole, part = evaluate_split(Model(), split, Store()), evaluate_split(Model(), split, Store(bad={"1"}))
     assert (whole.fingerprint, whole.targets) == (split.fingerprint, split.targets)
@@ -116,12 +116,12 @@ def test_bad_videos_can_fail_the_run():
     assert model.training
 
 
-def test_nothing_readable_names_the_first_reason():
+def test_no_readable_video_names_the_first_reason():
     with pytest.raises(DataError, match=r"none of the 6 videos .*/videos/0\.mp4: no video stream"):
         evaluate_split(Model(), make_split(), Store(bad=map(str, range(6))))
 
 
-def test_other_errors_are_not_hidden():
+def test_other_errors_are_raised():
     class Broken(Store):
         def load(self, video):
             raise ZeroDivisionError
@@ -130,7 +130,7 @@ def test_other_errors_are_not_hidden():
         evaluate_split(Model(), make_split(), Broken())
 
 
-def test_no_more_than_a_batch_ahead_is_decoded():
+def test_at_most_one_batch_is_decoded_ahead():
     class Counting(Store):
         started = 0
 
@@ -159,7 +159,7 @@ def test_progress_ends_at_the_total():
     assert seen[-1] == ("texts", 10, 10)
 
 
-def test_rescored_stands_beside_the_headline():
+def test_rescored_metrics_are_separate():
     split = make_split()
     plain = evaluate_split(Model(), split, Store())
     banked = evaluate_split(Model(), split, Store(), bank=make_split("train", videos=3))
@@ -169,7 +169,7 @@ def test_rescored_stands_beside_the_headline():
     assert banked.rescored["qb-norm"].settings == {"beta": 20.0, "top_k": 1, "bank_texts": 6, "bank_videos": 3}
 
 
-def test_headline_equals_the_matrix_and_large_matrices_are_not_rescored(monkeypatch):
+def test_metrics_equal_the_matrix_and_large_ones_are_not_rescored(monkeypatch):
     embedded = embed_split(Model(), make_split(wrong=(2,)), Store())
     report = report_from_embeddings(
         embedded, listed=embedded.split, facts=ReportFacts(epoch=3, selection="last", notes=("a note",))
@@ -182,7 +182,7 @@ def test_headline_equals_the_matrix_and_large_matrices_are_not_rescored(monkeypa
     assert "not rescored" in large.notes[0]
 
 
-def test_settings_that_are_not_allowed():
+def test_invalid_settings_are_refused():
     with pytest.raises(UsageError, match="'skipp'.*did you mean skip"):
         evaluate_split(Model(), make_split(), Store(), on_bad_video="skipp")
     with pytest.raises(UsageError, match="batch_size 0"):

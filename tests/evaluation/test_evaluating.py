@@ -24,18 +24,16 @@ def table(tmp_path_factory):
     return write_table(videos[0].parent / "some.csv", rows)
 
 
-def test_it_is_what_the_command_does(table, tiny_folder, tmp_path):
+def test_evaluate_equals_the_command(table, tiny_folder, tmp_path):
     report = vop.evaluate(str(tiny_folder), str(table), num_frames=3)
-    assert (
-        main(["evaluate", str(tiny_folder), "--data", str(table), "--num-frames", "3", "--json", str(tmp_path / "r")])
-        == 0
-    )
+    words = ["evaluate", str(tiny_folder), "--data", str(table), "--num-frames", "3", "--json", str(tmp_path / "r")]
+    assert main(words) == 0
     assert json.loads((tmp_path / "r").read_text()) == report.to_dict()
     assert (report.split, report.gallery_size, report.method) == ("test", 3, "zero-shot")
     assert set(report.rescored) == {"dual softmax", "qb-norm"}
 
 
-def test_models_and_data_that_are_open_already(table, tiny_folder):
+def test_open_models_and_data_are_accepted(table, tiny_folder):
     model = vop.load(tiny_folder, num_frames=3)
     report = vop.evaluate(model, load(str(table)))
     assert report.metrics == vop.evaluate(str(tiny_folder), table, num_frames=3, precision="fp32").metrics
@@ -43,13 +41,13 @@ def test_models_and_data_that_are_open_already(table, tiny_folder):
     assert next(model.clip.parameters()).dtype == torch.float32
 
 
-def test_what_an_open_model_has_settled(table, tiny_folder):
+def test_settings_of_open_models_cannot_be_changed(table, tiny_folder):
     model = vop.load(tiny_folder)
     with pytest.raises(UsageError, match="num_frames"):
         vop.evaluate(model, table, num_frames=3)
 
 
-def test_splits(table, tiny_folder, tmp_path):
+def test_splits_can_be_chosen(table, tiny_folder, tmp_path):
     assert vop.evaluate(tiny_folder, table, split="train").split == "train"
     with pytest.raises(DataError, match="'val'"):
         vop.evaluate(tiny_folder, table, split="val")
@@ -58,7 +56,7 @@ def test_splits(table, tiny_folder, tmp_path):
     assert vop.evaluate(tiny_folder, alone, videos=table.parent).split == "train"
 
 
-def test_results_in_the_card(table, tiny_folder, tmp_path, capsys):
+def test_results_can_be_written_to_the_card(table, tiny_folder, tmp_path, capsys):
     create("vop", str(tiny_folder), num_frames=3).save_pretrained(tmp_path / "run")
     before = load_file(tmp_path / "run" / "model.safetensors")
     assert main(["evaluate", str(tmp_path / "run"), "--data", str(table), "--write-card", "--format", "csv"]) == 0
@@ -72,7 +70,7 @@ def test_results_in_the_card(table, tiny_folder, tmp_path, capsys):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_only_a_run_as_it_is_takes_results(table, tiny_folder, tmp_path):
+def test_only_unchanged_runs_take_results(table, tiny_folder, tmp_path):
     create("vop", str(tiny_folder), num_frames=3).save_pretrained(tmp_path / "run")
     with pytest.raises(UsageError, match="not a run folder"):
         vop.evaluate(tiny_folder, table, write_card=tiny_folder)
@@ -80,7 +78,7 @@ def test_only_a_run_as_it_is_takes_results(table, tiny_folder, tmp_path):
         vop.evaluate(tmp_path / "run", table, num_frames=4, write_card=tmp_path / "run")
 
 
-def test_reports_say_what_they_were_made_with(table, tiny_folder):
+def test_reports_name_precision_and_device(table, tiny_folder):
     report = vop.evaluate(tiny_folder, table, precision="bf16")
     found = report.to_dict()["made_with"]
     assert (found["computed_in"], found["vop_version"]) == ("bfloat16", vop.__version__)
@@ -88,7 +86,7 @@ def test_reports_say_what_they_were_made_with(table, tiny_folder):
     assert found["transformers_version"] == version("transformers")
 
 
-def test_devices_are_checked(table, tiny_folder, capsys):
+def test_invalid_devices_are_refused(table, tiny_folder, capsys):
     assert main(["evaluate", str(tiny_folder), "--data", str(table), "--device", "tpu"]) == 2
     assert "device is 'tpu'" in capsys.readouterr().err
     assert main(["evaluate", str(tiny_folder), "--data", str(table), "--device", "cpu", "--format", "html"]) == 2

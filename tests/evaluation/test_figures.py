@@ -1,4 +1,4 @@
-"""The contact sheet: what is on it, and what cannot be drawn."""
+"""The contact sheet: its content, and refused input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def colours(path):
         return set(map(tuple, np.asarray(image).reshape(-1, 3).tolist())), image.size
 
 
-def test_frames_and_marks_are_on_the_sheet(tmp_path):
+def test_the_sheet_shows_frames_and_marks(tmp_path):
     red, blue = (200, 10, 10), (10, 10, 200)
     row = SheetRow("a cat", [Clip(solid(red), 0.5, right=False), Clip(solid(blue), 0.4, right=True)])
     found, _ = colours(contact_sheet([row], tmp_path / "sub" / "sheet.png"))
@@ -31,7 +31,7 @@ def test_frames_and_marks_are_on_the_sheet(tmp_path):
     assert _RIGHT not in found
 
 
-def test_tensors_arrays_and_odd_sizes(tmp_path):
+def test_tensors_and_arrays_of_any_size_are_drawn(tmp_path):
     clips = [
         Clip(torch.zeros(12, 3, 20, 30, dtype=torch.uint8), 0.1),
         Clip(solid((9, 9, 9), frames=1, height=1, width=1000), 0.1),
@@ -53,7 +53,7 @@ def test_long_texts_make_the_sheet_higher_not_wider(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "word", "many words " * 30, "x" * 500, "a " + "y" * 300 + " b"])
-def test_lines_fit_and_lose_nothing(text):
+def test_wrapped_lines_fit_and_keep_all_words(text):
     font = _font(20)
     lines = _wrap(text, font, 200)
     assert all(font.getlength(line) <= 200 for line in lines)
@@ -66,7 +66,7 @@ def test_first_and_last_frame_are_shown():
     assert len(_thumbnails(frames[:3], 5)) == 3
 
 
-def test_what_cannot_be_drawn_leaves_no_file(tmp_path):
+def test_errors_leave_no_file(tmp_path):
     path = tmp_path / "sheet.png"
     with pytest.raises(UsageError, match="0 rows"):
         contact_sheet([], path)

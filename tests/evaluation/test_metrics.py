@@ -1,4 +1,4 @@
-"""Metrics by hand and against each other; what is not a matrix or a target."""
+"""Metrics computed by hand and against each other, and refused input."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_to_dict_is_plain_and_complete():
     assert (found["texts"], found["videos"], found["tie_rule"]) == (3, 3, "pessimistic")
 
 
-def test_it_is_public_and_frozen():
+def test_metrics_are_public_and_frozen():
     metrics = vop.retrieval_metrics(np.eye(4))
     assert metrics.t2v.r1 == metrics.v2t.r1 == 100.0
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -58,7 +58,7 @@ def test_one_pair_alone_is_found():
 
 
 def test_several_captions_and_a_video_without_one():
-    """v2t takes the best-placed caption; a video's other captions are no wrong ones; video 1 is no query."""
+    """v2t uses the best caption of a video, ignores its other captions, and skips video 1, which has none."""
     scores = [[0.9, 0.9, 0.0], [0.2, 0.1, 0.0], [0.5, 0.0, 0.4]]
     metrics = retrieval_metrics(np.array(scores), targets=[0, 0, 2])
     assert metrics.t2v.ranks.tolist() == [2, 1, 2]  # text 0 ties with video 1
@@ -92,7 +92,7 @@ def test_views_and_read_only_arrays():
 
 
 def test_minus_infinity_is_a_score():
-    """A masked pair is as bad as can be, and still ranked."""
+    """A masked pair is ranked last."""
     scores = torch.eye(3)
     scores[0] = -torch.inf
     assert retrieval_metrics(scores).t2v.ranks.tolist() == [3, 1, 1]
@@ -125,11 +125,11 @@ def test_embeddings_give_the_numbers_of_their_matrix():
         (np.array([[1.0, np.nan], [0.0, 1.0]]), None, "NaN"),
     ],
 )
-def test_what_does_not_fit_is_named(similarity, targets, message):
+def test_mismatched_inputs_are_named(similarity, targets, message):
     with pytest.raises(UsageError, match=message):
         retrieval_metrics(similarity, targets=targets)
 
 
-def test_widths_that_differ_are_named():
+def test_different_widths_are_named():
     with pytest.raises(UsageError, match="width 4 and videos 5"):
         metrics_from_embeddings(torch.zeros(2, 4), torch.zeros(2, 5))

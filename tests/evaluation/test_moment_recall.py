@@ -51,7 +51,7 @@ def world():
 
 
 @pytest.mark.parametrize("block", [7, 256])
-def test_recall_is_that_of_a_naive_ranking(world, monkeypatch, block):
+def test_recall_equals_a_naive_ranking(world, monkeypatch, block):
     monkeypatch.setattr(module, "_BLOCK", block)
     for found, within in zip(moment_recall(*world), (True, False), strict=True):
         for k in RECALLS:
@@ -67,7 +67,7 @@ def test_intersection_over_union():
     assert iou(starts, ends, start=0, end=10).tolist() == pytest.approx([1, 1 / 3, 0, 0.2])
 
 
-def test_the_right_clip_of_several():
+def test_any_right_clip_counts():
     clips = (Clip(0, 10), Clip(0, 5), Clip(50, 60))
     starts, ends = np.array([0.0]), np.array([10.0])
     assert agreed_iou(starts, ends, MomentQuery("", 0, clips, agreeing=1))[0] == 1
@@ -75,12 +75,12 @@ def test_the_right_clip_of_several():
     assert agreed_iou(starts, ends, MomentQuery("", 0, clips, agreeing=3))[0] == 0
 
 
-def test_a_clip_up_to_the_end_of_its_video():
+def test_clips_need_an_end():
     query = MomentQuery("", 0, (Clip(5, None),))
     with pytest.raises(DataError, match="no end"):
         agreed_iou(np.array([0.0]), np.array([10.0]), query)
 
 
-def test_no_queries(world):
+def test_moment_recall_needs_queries(world):
     with pytest.raises(DataError, match="no queries"):
         moment_recall(world[0], world[1], [])

@@ -17,7 +17,7 @@ from vop.evaluation.metrics import ranks_from_embeddings, ranks_from_similarity,
 
 
 def naive_ranks(scores, targets, tie_rule="pessimistic"):
-    """For every text: 1 + wrong videos before its own. For every video: 1 + wrong texts before its best one."""
+    """For each text: 1 + wrong videos before its own. For each video: 1 + wrong texts before its best one."""
     before = (
         (lambda wrong, right: wrong >= right) if tie_rule == "pessimistic" else (lambda wrong, right: wrong > right)
     )
@@ -33,7 +33,7 @@ def naive_ranks(scores, targets, tie_rule="pessimistic"):
 
 @st.composite
 def problems(draw):
-    """A score matrix with many ties, several texts a video, videos without a text, and an uneven block size."""
+    """A score matrix with many ties, several texts per video, videos without a text, and an uneven block size."""
     texts, videos = draw(st.integers(1, 9)), draw(st.integers(1, 9))
     row = st.lists(st.sampled_from([-1.0, -0.25, 0.0, 0.5, 0.75]), min_size=videos, max_size=videos)
     scores = draw(st.lists(row, min_size=texts, max_size=texts))
@@ -51,13 +51,13 @@ def test_matrix_ranks_equal_loops(problem):
     assert ranks.t2v.tolist() == t2v
     assert ranks.v2t.tolist() == v2t
     assert ranks.queried.tolist() == sorted(set(targets))
-    assert matrix.tolist() == scores  # nobody's scores are overwritten
+    assert matrix.tolist() == scores  # the input is not changed
 
 
 @settings(max_examples=200, deadline=None)
 @given(problems(), st.integers(1, 5), st.randoms(use_true_random=False))
 def test_embedding_ranks_equal_loops(problem, width, random):
-    """Small whole numbers: their dot products are exact, so every tie is one in the loops too."""
+    """Dot products of small integers are exact, so ties are the same in the loops."""
     scores, targets, tie_rule, block_bytes = problem
     texts = [[random.randint(-2, 2) for _ in range(width)] for _ in scores]
     videos = [[random.randint(-2, 2) for _ in range(width)] for _ in scores[0]]
@@ -90,7 +90,7 @@ def test_uneven_blocks_agree_with_a_full_argsort(block_bytes):
 
 @pytest.mark.parametrize("block_bytes", [1, 4 * 300 * 7, 2**25])
 def test_equal_captions_tie_exactly_in_every_block_shape(block_bytes):
-    """As in MSR-VTT 1k-A, some captions occur twice: in v2t each of their videos has exactly one tie more."""
+    """As in MSR-VTT 1k-A, some captions occur twice: in v2t each of their videos has exactly one more tie."""
     generator = torch.Generator().manual_seed(0)
     texts = normalize(torch.randn(300, 512, generator=generator), dim=1)
     videos = texts.clone()
@@ -118,7 +118,7 @@ def test_similarity_matrix_gives_equal_embeddings_equal_scores():
     assert torch.equal(scores[:, 36], scores[:, 1])
 
 
-def test_all_embeddings_equal_puts_every_right_item_last():
+def test_equal_embeddings_put_the_right_item_last():
     ones = torch.full((7, 48), 0.1)
     ranks = ranks_from_embeddings(ones, ones, torch.arange(7), block_bytes=60)
     assert ranks.t2v.tolist() == ranks.v2t.tolist() == [7] * 7
@@ -134,7 +134,7 @@ def test_half_precision_embeddings_are_multiplied_in_float32():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_embeddings_that_are_not_finite_are_named(value):
+def test_non_finite_embeddings_are_named(value):
     texts = torch.ones(4, 2)
     videos = torch.ones(4, 2)
     videos[2, 1] = value

@@ -1,4 +1,4 @@
-"""Reports: what programs get, and what people read."""
+"""Reports: JSON for programs, and tables for people."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def render(rich_table, width=80):
     return console.file.getvalue()
 
 
-def test_to_dict_has_the_metrics_on_top_and_the_rest_beside():
+def test_to_dict_has_metrics_and_settings():
     report = make_report()
     found = json.loads(json.dumps(report.to_dict()))
     assert found["t2v"] == report.metrics.t2v.to_dict()
@@ -64,7 +64,7 @@ def test_to_dict_has_the_metrics_on_top_and_the_rest_beside():
     assert found["settings"] == {"num_frames": 12}
 
 
-def test_to_dict_has_the_ranks_and_how_sure_they_are():
+def test_to_dict_has_ranks_and_confidence():
     scores = np.random.default_rng(1).random((6, 4))
     targets = (0, 1, 2, 3, 3, 0)
     report = make_report(metrics=retrieval_metrics(scores, targets=targets), targets=targets, fingerprint="f00d")
@@ -79,7 +79,7 @@ def test_to_dict_has_the_ranks_and_how_sure_they_are():
     assert (found["confidence"]["level"], found["confidence"]["resamples"]) == (0.95, 2000)
 
 
-def test_the_table_says_everything_that_a_comparison_needs():
+def test_the_table_states_the_protocol():
     text = render(table(make_report(notes=("a [note]",))))
     for expected in (
         "vop-f+p on emoji-motion, test",
@@ -97,7 +97,7 @@ def test_the_table_says_everything_that_a_comparison_needs():
     assert sum(row[:2] == ["dual", "softmax"] for row in rows) == 2
 
 
-def test_the_table_has_the_intervals_beneath_the_headline():
+def test_the_table_shows_intervals_below_the_metrics():
     report = make_report()
     lines = [line.split() for line in render(table(report)).splitlines()]
     for direction in ("t2v", "v2t"):
@@ -108,7 +108,7 @@ def test_the_table_has_the_intervals_beneath_the_headline():
         assert len(lines[headline + 1]) == 5
 
 
-def test_the_paired_table_has_both_and_their_difference():
+def test_the_paired_table_shows_both_and_their_difference():
     first, second = make_report(method="vop [8]"), make_report(metrics=retrieval_metrics(np.eye(4)))
     test = paired_test(first.ranks, second.ranks)
     text = render(paired_table(test))
@@ -123,7 +123,7 @@ def test_the_paired_table_has_both_and_their_difference():
     assert "a [title]" in render(paired_table(test, title="a [title]"))
 
 
-def test_many_skipped_videos_are_counted_not_listed():
+def test_many_skipped_videos_are_only_counted():
     skipped = tuple(FileFailure(id=str(n), path=f"/{n}.mp4", reason="empty file") for n in range(9))
     text = render(table(make_report(skipped=skipped)))
     assert "/4.mp4" in text
@@ -154,7 +154,7 @@ def test_reports_are_checked():
         make_report().epoch = 5
 
 
-def test_the_same_numbers_as_text():
+def test_text_has_the_same_numbers():
     report = make_report(method="vop_f&p")
     markdown = text_table(report, "markdown").splitlines()
     assert markdown[2] == "| direction | scores | R@1 | R@5 | R@10 | MdR | MnR | R-sum |"

@@ -1,4 +1,4 @@
-"""Rescoring against loops that follow the formulas letter by letter."""
+"""Rescoring against loops that follow the formulas literally."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def naive_dual_softmax(scores, temperature):
 
 
 def naive_qb_norm(scores, bank, beta, top_k):
-    """As published: the quotient itself, for the rows whose best item is a hub."""
+    """As published: the quotient, for the rows whose best item is a hub."""
     hubs = {item for row in bank for item in np.argsort(-row)[:top_k]}
     result, active = scores.copy(), []
     for i, row in enumerate(scores):
@@ -55,14 +55,14 @@ def test_qb_norm_equals_its_formula(top_k):
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
-def test_dual_softmax_takes_a_hub_apart():
-    """Video 0 is everybody's best; among the texts it prefers its own, so the others get their own videos back."""
+def test_dual_softmax_resolves_hubs():
+    """Video 0 is the best of two wrong texts, but prefers its own text, so they find their own videos again."""
     scores = torch.tensor([[0.9, 0.1, 0.1], [0.7, 0.6, 0.1], [0.7, 0.1, 0.6]])
     assert retrieval_metrics(scores).t2v.r1 == pytest.approx(100 / 3)
     assert dual_softmax_metrics(scores, temperature=0.05).t2v.r1 == 100.0
 
 
-def test_qb_norm_takes_a_hub_apart():
+def test_qb_norm_resolves_hubs():
     scores = torch.tensor([[0.9, 0.1, 0.1], [0.7, 0.6, 0.1], [0.7, 0.1, 0.6]])
     bank = torch.tensor([[0.8, 0.1, 0.1], [0.8, 0.3, 0.2]])
     rescored = qb_norm_metrics(scores, text_bank=bank, video_bank=torch.zeros(1, 3))
@@ -71,7 +71,7 @@ def test_qb_norm_takes_a_hub_apart():
 
 
 def test_each_direction_has_its_own_queries():
-    """Against the transposed job done by hand, with several texts a video and a video without one."""
+    """Equals loops over the transposed matrix, with several texts per video and a video without a text."""
     scores, targets = cosines(6, 5, seed=3), [0, 0, 1, 3, 4, 4]
     text_bank, video_bank = cosines(3, 5, seed=4), cosines(3, 6, seed=5)
     soft = dual_softmax_metrics(scores, targets=targets, temperature=0.1)
@@ -88,13 +88,13 @@ def test_each_direction_has_its_own_queries():
 
 
 def test_large_scores_stay_finite():
-    """Scores times CLIP's logit scale: exp(20 * 100) is no number, its logarithm is."""
+    """Scores times CLIP's logit scale: exp(20 * 100) overflows, its logarithm does not."""
     scores, bank = 100 * cosines(5, 4, seed=6), 100 * cosines(5, 4, seed=7)
     assert qb_norm(scores, bank).isfinite().all()
     assert dual_softmax(scores, temperature=1.0).isfinite().all()
 
 
-def test_inputs_are_left_as_they_are():
+def test_inputs_are_not_changed():
     scores, bank = cosines(5, 4, seed=8), cosines(3, 4, seed=9)
     copies = scores.clone(), bank.clone()
     qb_norm_metrics(scores, text_bank=bank, video_bank=cosines(3, 5, seed=1), targets=[0, 1, 2, 3, 3])
@@ -104,7 +104,7 @@ def test_inputs_are_left_as_they_are():
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
-def test_temperature_is_positive(temperature):
+def test_temperature_must_be_positive(temperature):
     with pytest.raises(UsageError, match=f"temperature {temperature}"):
         dual_softmax(torch.eye(2), temperature=temperature)
 
@@ -124,6 +124,6 @@ def test_a_temperature_that_makes_scores_vanish_is_refused():
         ({"bank": torch.full((2, 3), torch.nan)}, r"shape \(2, 3\)"),
     ],
 )
-def test_what_qb_norm_does_not_allow(kwargs, message):
+def test_invalid_qb_norm_settings_are_refused(kwargs, message):
     with pytest.raises(UsageError, match=message):
         qb_norm(torch.eye(3), **{"bank": torch.zeros(2, 3), **kwargs})

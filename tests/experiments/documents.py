@@ -1,4 +1,4 @@
-"""Results of experiments that never ran, as their files have them; the numbers are made up, but plausible."""
+"""Results of experiments in their file format, with made-up but plausible numbers."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def trials(rate: float | None, r1: float) -> list[dict]:
 
 
 def kinds(r1: float, order: float) -> dict:
-    """Nothing that turns has a twin."""
+    """Results by kind; the kind `turn` has no twins, so it has no order accuracy."""
     found = {kind: {"videos": count, "t2v_r1": r1 + count / 10} for kind, count in KINDS.items()}
     return {kind: facts if kind == "turn" else facts | {"order": order} for kind, facts in found.items()}
 
@@ -184,7 +184,7 @@ def compare_document(
 
 
 def with_paper(document: dict) -> dict:
-    """The document with the paper's rows beside the arms that it has."""
+    """The document with the paper's rows next to its arms."""
     rows = [
         row | {"paper": {"t2v": metrics(PAPER[row["name"]]), "v2t": metrics(PAPER[row["name"]] + 0.5)}}
         if row["name"] in PAPER
@@ -195,7 +195,7 @@ def with_paper(document: dict) -> dict:
 
 
 def with_paper_average(document: dict) -> dict:
-    """The document with the paper's average gains, as where it has no rows."""
+    """The document with the paper's average gains, as for benchmarks without rows in the paper."""
     rows = [
         row | {"paper": None, "paper_average_gain": PAPER[row["name"]] - PAPER["full"]} if row["name"] in PAPER else row
         for row in document["arms"]
@@ -204,7 +204,7 @@ def with_paper_average(document: dict) -> dict:
 
 
 def ablation_document(study: str = "length", values: Sequence = (4, 8, 12, 16, 20), **changes) -> dict:
-    """An ablation of vop; over numbers there is a place on the axis, over names there is none."""
+    """An ablation of vop. Numbers have a position on the x axis, names have none."""
     rows = []
     for n, value in enumerate(values):
         row = arm("vop", (0, 1, 2)) | {"name": f"{study}={value}", "settings": {study: value}}

@@ -1,12 +1,15 @@
-"""Whole experiments on real files with the tiny CLIP; jobs run in this process, except in one test."""
+"""Whole experiments on real files with the tiny CLIP. Jobs run in this process, except in one test."""
 
 from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
+import queue
 import shutil
 import sys
 from concurrent.futures import Future
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -15,14 +18,14 @@ from tiny_data import write_data
 from vop import methods
 from vop.cli import compare, main
 from vop.errors import VopError
-from vop.experiments import runner, scheduler, work
+from vop.experiments import figures, report, runner, scheduler, work
 
 SMALL = ["--epochs", "2", "--batch-size", "2", "--num-frames", "2", "--workers", "0", "--validation", "0.4"]
 SEARCH = ["--trials", "3", "--trial-epochs", "1"]
 
 
 class InThisProcess:
-    """In the place of a pool of processes."""
+    """Stands in for `ProcessPoolExecutor`."""
 
     def __init__(self, *_, **__) -> None:
         pass
@@ -39,9 +42,32 @@ class InThisProcess:
         pass
 
 
+class QueueHere:
+    """Stands in for `multiprocessing.get_context`: its manager starts no process."""
+
+    def __init__(self, method: str) -> None:
+        self.Queue = queue.Queue
+
+    @contextmanager
+    def Manager(self):
+        yield self
+
+
 @pytest.fixture
-def here(monkeypatch):
+def in_this_process(monkeypatch):
+    """Jobs run in this process."""
     monkeypatch.setattr(scheduler, "ProcessPoolExecutor", InThisProcess)
+    parent_process = multiprocessing.parent_process
+    monkeypatch.setattr(
+        scheduler, "multiprocessing", SimpleNamespace(get_context=QueueHere, parent_process=parent_process)
+    )
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Reports are written without figures."""
+    monkeypatch.setattr(figures, "save_figure", lambda *_: None)
+    monkeypatch.setattr(report, "_inline", lambda *_, **__: [])
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +90,7 @@ def study(tiny_folder, colours, tmp_path, capsys):
 
 
 def trained_jobs(monkeypatch) -> list[str]:
-    """The folders of the trainings that are done from now on."""
+    """Collects the folder names of the trainings from now on."""
     seen, original = [], work.train
     monkeypatch.setattr(
         work, "train", lambda *given, **more: (seen.append(more["out"].name), original(*given, **more))[1]
@@ -74,7 +100,7 @@ def trained_jobs(monkeypatch) -> list[str]:
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """A method that somebody has added, in a package of their own."""
+    """A method in a third party's package."""
     folder = tmp_path / "site" / "my_package"
     folder.mkdir(parents=True)
     (folder / "__init__.py").touch()
@@ -94,29 +120,24 @@ def document(tmp_path, name="colours-compare"):
     return json.loads((tmp_path / "out" / "report" / f"{name}.json").read_text())
 
 
-METHODS = ["--methods", "zero-shot,full,vop,vop-f+p/x-pool"]
-
-
-@pytest.mark.slow
-def test_in_processes_side_by_side(study, tmp_path):
-    status, out, err = study("compare", *METHODS, "--seeds", "0,1", *SEARCH, "--jobs", "2")
+@pytest.mark.usefixtures("no_figures")
+def test_jobs_run_in_parallel_processes(study, tmp_path):
+    status, out, err = study("compare", "--methods", "zero-shot,vop", "--seeds", "0,1", *SEARCH, "--jobs", "2")
     assert status == 0
-    assert "experiment: 10/10" in err  # three searches, two runs of each, and zero-shot once
+    assert "experiment: 4/4" in err  # zero-shot, the search, and a run per seed
     assert "gallery of 3 videos" in out
-    found = document(tmp_path)
-    assert [(arm["name"], len(arm["runs"])) for arm in found["arms"]] == [
-        *(("zero-shot", 1), ("full", 2), ("vop", 2), ("vop-f+p/x-pool", 2)),
-    ]
-    for arm in found["arms"][1:]:
-        assert len(arm["trials"]) == 3
-        assert arm["learning_rate"] in [trial["learning_rate"] for trial in arm["trials"]]
-        assert all(run["peak_memory_bytes"] > 2**26 and run["size_bytes"] > 1000 for run in arm["runs"])
+    untrained, vop = document(tmp_path)["arms"]
+    assert (len(untrained["runs"]), len(vop["runs"])) == (1, 2)
+    assert len(vop["trials"]) == 3
+    assert vop["learning_rate"] in [trial["learning_rate"] for trial in vop["trials"]]
+    assert all(run["peak_memory_bytes"] > 2**26 and run["size_bytes"] > 1000 for run in vop["runs"])
 
 
-@pytest.mark.usefixtures("here")
-class TestCompare:
-    def test_the_report(self, study, tmp_path):
-        status, out, _ = study("compare", *METHODS, "--seeds", "0,1", *SEARCH)
+@pytest.mark.usefixtures("in_this_process")
+class TestReport:
+    def test_files_and_numbers(self, study, tmp_path):
+        methods = ["--methods", "zero-shot,full,vop,vop-f+p/x-pool"]
+        status, out, _ = study("compare", *methods, "--seeds", "0,1", *SEARCH)
         assert status == 0
         report = tmp_path / "out" / "report"
         assert {"compare.html", "compare.md", "colours-compare.csv", "colours-compare.json", "gains.svg"} <= {
@@ -143,7 +164,10 @@ class TestCompare:
         assert "vop-f+p/x-pool" in (report / "compare.html").read_text()
         assert all(name in out for name in ("zero-shot", "vop-f+p/x-pool", "compare.html"))
 
-    def test_json(self, study):
+
+@pytest.mark.usefixtures("in_this_process", "no_figures")
+class TestCompare:
+    def test_json_holds_the_results(self, study):
         status, out, _ = study(
             "compare", "--methods", "zero-shot,vop", "--learning-rates", "1e-3", "--seeds", "3", "--json"
         )
@@ -152,7 +176,7 @@ class TestCompare:
         assert [arm["learning_rate"] for arm in found["arms"]] == [None, 1e-3]
         assert found["baseline"] == "zero-shot"
 
-    def test_what_is_done_is_used_again_and_arms_may_be_added(self, study, tmp_path, monkeypatch):
+    def test_finished_runs_are_reused_when_arms_are_added(self, study, tmp_path, monkeypatch):
         seen = trained_jobs(monkeypatch)
         one = ["--learning-rates", "1e-3", "--seeds", "0"]
         study("compare", "--methods", "vop", *one)
@@ -162,8 +186,8 @@ class TestCompare:
         assert sorted(seen) == ["bias-0.001-seed0", "bias-0.001-seed1", "vop-0.001-seed0", "vop-0.001-seed1"]
         assert document(tmp_path)["arms"][0]["runs"][0] == first["arms"][0]["runs"][0]
 
-    def test_stopped_it_goes_on(self, study, tmp_path, monkeypatch):
-        """In the middle of a training: its checkpoint is used, and the result is that of a study that never stopped."""
+    def test_stopped_comparisons_resume(self, study, tmp_path, monkeypatch):
+        """Stopped in the middle of a training: the checkpoint is used, and the results are the same."""
         given = ["--methods", "vop,vop-p", "--learning-rates", "1e-2", "--seeds", "0", "--checkpoint-seconds", "0"]
         study("compare", *given)
         whole = document(tmp_path)
@@ -194,7 +218,7 @@ class TestCompare:
                 record["loss"] for record in other["runs"][0]["history"]
             ]
 
-    def test_runs_of_code_that_has_changed_are_done_again_on_request(self, study, tmp_path, monkeypatch, mine):
+    def test_runs_of_changed_code_are_repeated_on_request(self, study, tmp_path, monkeypatch, mine):
         given = ["--methods", "mine,bias", "--seeds", "0", "--learning-rates", "1e-3"]
         seen = trained_jobs(monkeypatch)
         assert study("compare", *given)[0] == 0
@@ -203,7 +227,7 @@ class TestCompare:
         mine.part.write_text(mine.part.read_text().replace("0.5", "0.5  # of what it was") + "\n\n# a comment\n")
         mine.method.write_text(mine.method.read_text().replace("A method.", "Another docstring."))
         assert study("compare", *given)[0] == 0
-        assert sorted(seen) == ["bias-0.001-seed0", "mine-0.001-seed0"]  # nothing but words has changed
+        assert sorted(seen) == ["bias-0.001-seed0", "mine-0.001-seed0"]  # only comments and docstrings have changed
 
         mine.part.write_text(mine.part.read_text().replace("0.5", "0.25"))
         before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
@@ -223,7 +247,7 @@ class TestCompare:
         assert study("compare", *given)[0] == 0
         assert seen == ["mine-0.001-seed0"]
 
-    def test_a_search_by_changed_code_is_not_used(self, study, tmp_path, mine):
+    def test_searches_of_changed_code_are_not_reused(self, study, tmp_path, mine):
         given = ["--methods", "mine", "--seeds", "0", "--learning-rates", "1e-3,1e-2", "--trial-epochs", "1"]
         assert study("compare", *given)[0] == 0
         shutil.rmtree(tmp_path / "out" / "runs")
@@ -233,7 +257,7 @@ class TestCompare:
         assert study("compare", *given, "--rerun", "all")[0] == 0
         assert (tmp_path / "out" / "replaced" / "1" / "search" / "mine.json").exists()
 
-    def test_runs_without_a_record_of_their_code(self, study, tmp_path):
+    def test_runs_without_recorded_code_must_be_repeated(self, study, tmp_path):
         given = ["--methods", "vop", "--seeds", "0", "--learning-rates", "1e-3"]
         assert study("compare", *given)[0] == 0
         path = tmp_path / "out" / "study.json"
@@ -244,20 +268,20 @@ class TestCompare:
         assert (status, "vop: made before experiments recorded their code" in err) == (1, True)
         assert study("compare", *given, "--rerun", "vop")[0] == 0
 
-    @pytest.mark.parametrize("content", ["{", "[]", "{}", "[" * 100_000])
-    def test_a_damaged_result(self, study, tmp_path, content):
+    def test_damaged_results_can_be_repeated(self, study, tmp_path):
         given = ["--methods", "zero-shot,vop", "--seeds", "0", "--learning-rates", "1e-3"]
         assert study("compare", *given)[0] == 0
-        (tmp_path / "out" / "runs" / "vop-0.001-seed0" / "result.json").write_text(content)
-        status, _, err = study("compare", *given)
-        assert (status, "result.json: damaged" in err, "--rerun vop" in err) == (1, True, True)
+        for content in ("{", "[]", "{}", "[" * 100_000):
+            (tmp_path / "out" / "runs" / "vop-0.001-seed0" / "result.json").write_text(content)
+            status, _, err = study("compare", *given)
+            assert (status, "result.json: damaged" in err, "--rerun vop" in err) == (1, True, True), content[:9]
         assert study("compare", *given, "--rerun", "vop")[0] == 0
 
-    def test_a_method_to_rerun_that_is_not_there(self, study):
+    def test_unknown_methods_to_rerun_are_refused(self, study):
         status, _, err = study("compare", "--methods", "vop,bias", "--learning-rates", "1e-3", "--rerun", "vap")
         assert (status, "unknown method to rerun 'vap': did you mean vop?" in err) == (2, True)
 
-    def test_code_that_changes_while_the_study_runs(self, study, monkeypatch, mine):
+    def test_code_that_changes_during_the_experiment_is_reported(self, study, monkeypatch, mine):
         original = work.train
 
         def edits(*given, **more):
@@ -269,81 +293,59 @@ class TestCompare:
         status, out, _ = study("compare", *given)
         assert (status, "my_package.part changed after the experiment began" in out) == (1, True)
 
-    @pytest.mark.parametrize(
-        ("words", "says"),
-        [
-            (["--epochs", "3"], "epochs: 2 in the folder, 3 given"),
-            (["--learning-rates", "1e-2"], "learning_rate: 0.001 in the folder, 0.01 given"),
-            (["--num-frames", "3"], "num_frames: [2] in the folder, [3] given"),
-            (
-                ["--set", "visual_prompts=4"],
-                "vop: {'method': 'vop', 'head': 'meanP', 'settings': {'num_frames': 2}} in the folder",
-            ),
-        ],
-    )
-    def test_another_study_is_refused_with_the_difference(
-        self, study, tiny_folder, colours, tmp_path, capsys, words, says
-    ):
+    def test_changed_experiments_are_refused_with_the_difference(self, study, tiny_folder, colours, tmp_path, capsys):
         given = ["--methods", "vop", "--seeds", "0", "--learning-rates", "1e-3"]
         study("compare", *given)
         before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
         rest = ["--data", colours, "--backbone", tiny_folder, "--out", tmp_path / "out", *SMALL]
-        assert main([str(word) for word in ("compare", *given, *rest, *words)]) == 1
-        err = capsys.readouterr().err
-        assert "holds an experiment with other values" in err
-        assert says in err
-        assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+        for words, *differences in (
+            (["--epochs", "3"], "epochs: 2 in the folder", "3 given"),
+            (["--learning-rates", "1e-2"], "learning_rate: 0.001 in the folder", "0.01 given"),
+            (["--num-frames", "3"], "num_frames: [2] in the folder", "[3] given"),
+            (["--set", "visual_prompts=4"], "vop: {", "'settings': {'num_frames': 2}} in the folder"),
+        ):
+            assert main([str(word) for word in ("compare", *given, *rest, *words)]) == 1
+            err = capsys.readouterr().err
+            assert all(difference in err for difference in differences), err
+            assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
 
-    @pytest.mark.parametrize(
-        ("error", "says"),
-        [
-            (VopError("the loss became nan at step 3"), "the loss became nan at step 3"),
-            (RuntimeError("CUDA error: an illegal memory access"), "RuntimeError: CUDA error: an illegal memory"),
-        ],
-    )
-    def test_an_arm_that_fails_is_reported_and_the_others_go_on(self, study, tmp_path, monkeypatch, error, says):
+    def test_failed_arms_are_reported_and_the_others_finish(self, study, tmp_path, monkeypatch):
         original = work.train
+        errors = {"vop-p": VopError("the loss became nan at step 3"), "bias": RuntimeError("CUDA error")}
 
         def breaks(*given, **more):
-            if more["method"] == "vop-p":
-                raise error
+            if more["method"] in errors:
+                raise errors[more["method"]]
             return original(*given, **more)
 
         monkeypatch.setattr(work, "train", breaks)
-        status, out, _ = study("compare", "--methods", "vop-p,vop", "--learning-rates", "1e-3", "--seeds", "0")
+        given = ["--learning-rates", "1e-3", "--seeds", "0"]
+        status, out, _ = study("compare", "--methods", "vop-p,bias,vop", *given)
         assert status == 1
-        assert f"failed: vop-p, vop-p seed 0: {says}" in out
+        assert "failed: vop-p, vop-p seed 0: the loss became nan at step 3" in out
+        assert "failed: bias, bias seed 0: RuntimeError: CUDA error" in out
         assert [arm["name"] for arm in document(tmp_path)["arms"]] == ["vop"]
-        status, _, err = study("compare", "--methods", "vop-p", "--learning-rates", "1e-3", "--seeds", "0")
+        status, _, err = study("compare", "--methods", "vop-p", *given)
         assert (status, "every run failed" in err) == (1, True)
 
-    @pytest.mark.parametrize(("clip", "split"), [("clip7.mp4", "test"), ("clip1.mp4", "train")])
-    def test_results_from_other_videos_are_refused_before_anything_is_trained(
-        self, tiny_folder, tmp_path, capsys, monkeypatch, clip, split
-    ):
+    def test_results_from_other_videos_are_refused_before_training(self, tiny_folder, tmp_path, capsys, monkeypatch):
         table = write_data(tmp_path / "data")
-        given = [
-            "--data",
-            table,
-            "--backbone",
-            tiny_folder,
-            "--out",
-            tmp_path / "out",
-            *SMALL,
-            "--learning-rates",
-            "1e-3",
-        ]
-        given = [str(word) for word in given]
+        given = ["--data", table, "--backbone", tiny_folder, "--out", tmp_path / "out", *SMALL]
+        given = [str(word) for word in (*given, "--learning-rates", "1e-3")]
         assert main(["compare", "--methods", "vop", "--seeds", "0", *given]) == 0
-        (table.parent / clip).write_bytes(b"")
-        capsys.readouterr()
         seen = trained_jobs(monkeypatch)
-        assert main(["compare", "--methods", "bias,vop", "--seeds", "0", *given]) == 2
-        err = capsys.readouterr().err
-        assert f"vop-0.001-seed0/result.json was made with other videos of the split '{split}'" in err
-        assert not seen
+        for name, split in (("clip7.mp4", "test"), ("clip1.mp4", "train")):
+            clip = table.parent / name
+            content = clip.read_bytes()
+            clip.write_bytes(b"")
+            capsys.readouterr()
+            assert main(["compare", "--methods", "bias,vop", "--seeds", "0", *given]) == 2
+            err = capsys.readouterr().err
+            assert f"vop-0.001-seed0/result.json was made with other videos of the split '{split}'" in err
+            assert not seen
+            clip.write_bytes(content)
 
-    def test_a_bad_video_can_fail_the_study(self, tiny_folder, tmp_path, capsys):
+    def test_bad_videos_can_fail_the_experiment(self, tiny_folder, tmp_path, capsys):
         table = write_data(tmp_path / "data")
         (table.parent / "clip7.mp4").write_bytes(b"")
         words = ["--data", table, "--backbone", tiny_folder, "--out", tmp_path / "out", *SMALL]
@@ -356,25 +358,16 @@ class TestCompare:
     def test_missing_videos_are_listed_beside_the_gallery(self, tiny_folder, tmp_path, capsys):
         table = write_data(tmp_path / "data")
         (table.parent / "clip7.mp4").unlink()
-        given = [
-            "--data",
-            table,
-            "--backbone",
-            tiny_folder,
-            "--out",
-            tmp_path / "out",
-            *SMALL,
-            "--learning-rates",
-            "1e-3",
-        ]
-        assert main([str(word) for word in ("compare", "--methods", "zero-shot", *given)]) == 0
+        given = ["--data", table, "--backbone", tiny_folder, "--out", tmp_path / "out", *SMALL]
+        words = ["compare", "--methods", "zero-shot", *given, "--learning-rates", "1e-3"]
+        assert main([str(word) for word in words]) == 0
         assert "gallery of 2 videos (3 listed)" in capsys.readouterr().out
         assert document(tmp_path)["left_out_of_training"] == []
         (skipped,) = document(tmp_path)["gallery"]["skipped"]
         assert (skipped["id"], skipped["reason"]) == ("clip7.mp4", "the file does not exist")
 
-    def test_recipes(self, tiny_folder, colours, tmp_path, capsys):
-        """Two recipes are two studies and one report; options go before them."""
+    def test_several_recipes_make_one_report(self, tiny_folder, colours, tmp_path, capsys):
+        """Two recipes are two studies in one report. Options override both."""
         for name, epochs in (("one", 1), ("two", 2)):
             table = shutil.copy(colours, colours.parent / f"{name}.csv")
             (tmp_path / f"{name}.yaml").write_text(
@@ -414,14 +407,14 @@ class TestCompare:
             ),
         ],
     )
-    def test_wrong_calls(self, study, tmp_path, words, status, says):
+    def test_invalid_options_are_refused(self, study, tmp_path, words, status, says):
         got, out, err = study("compare", *words)
         assert (got, out) == (status, "")
         assert says in err
         assert not (tmp_path / "out" / "runs").exists()
 
-    def test_what_is_wrong_is_found_before_the_data_is_opened(self, tiny_folder, tmp_path, capsys, monkeypatch):
-        """emoji-motion is rendered when it is opened, data of the hub is fetched."""
+    def test_errors_are_found_before_data_is_opened(self, tiny_folder, tmp_path, capsys, monkeypatch):
+        """Opening emoji-motion renders videos; opening data of the hub downloads it."""
         monkeypatch.setattr(compare, "load_data", lambda *_: pytest.fail("the data was opened"))
         without = shutil.copytree(tiny_folder, tmp_path / "without")
         (without / "tokenizer.json").unlink()
@@ -445,29 +438,19 @@ class TestCompare:
             assert says in capsys.readouterr().err
             assert not (tmp_path / "out").exists()
 
-    def test_a_search_without_validation(self, tiny_folder, colours, tmp_path, capsys):
-        words = [
-            "--data",
-            colours,
-            "--backbone",
-            tiny_folder,
-            "--out",
-            tmp_path,
-            "--methods",
-            "vop",
-            "--validation",
-            "0",
-        ]
+    def test_searches_need_validation_videos(self, tiny_folder, colours, tmp_path, capsys):
+        words = ["--data", colours, "--backbone", tiny_folder, "--out", tmp_path]
+        words += ["--methods", "vop", "--validation", "0"]
         assert main(["compare", *map(str, words)]) == 2
         assert "validation is 0" in capsys.readouterr().err
 
-    def test_a_folder_of_something_else(self, study, tmp_path):
+    def test_folders_with_other_files_are_refused(self, study, tmp_path):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "thesis.tex").touch()
         status, _, err = study("compare", "--methods", "vop")
         assert (status, "is not empty and holds no experiment" in err) == (2, True)
 
-    def test_two_at_once_on_one_folder(self, study, tmp_path):
+    def test_locked_folders_are_refused(self, study, tmp_path):
         from filelock import FileLock
 
         (tmp_path / "out").mkdir()
@@ -475,18 +458,18 @@ class TestCompare:
             status, _, err = study("compare", "--methods", "vop")
         assert (status, "another process" in err, str(tmp_path / "out") in err) == (1, True, True)
 
-    def test_a_file_in_the_place_of_the_folder(self, study, tmp_path):
+    def test_out_must_not_be_a_file(self, study, tmp_path):
         (tmp_path / "out").touch()
         status, _, err = study("compare", "--methods", "vop")
         assert (status, "is a file; --out" in err) == (2, True)
 
-    def test_a_damaged_study_is_named(self, study, tmp_path):
+    def test_damaged_experiments_are_named(self, study, tmp_path):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "study.json").write_text('{"identity": ')
         status, _, err = study("compare", "--methods", "vop")
         assert (status, "study.json: damaged" in err) == (1, True)
 
-    def test_every_study_is_checked_before_the_first_one_runs(
+    def test_all_experiments_are_checked_before_the_first_starts(
         self, tiny_folder, colours, tmp_path, capsys, monkeypatch
     ):
         seen = trained_jobs(monkeypatch)
@@ -501,7 +484,7 @@ class TestCompare:
         assert not seen
 
     @pytest.mark.parametrize(("library", "words"), [("matplotlib", ["--learning-rates", "1e-3"]), ("optuna", [])])
-    def test_a_missing_library_is_named_first(self, study, monkeypatch, library, words):
+    def test_missing_dependencies_are_named(self, study, monkeypatch, library, words):
         from vop.cli import compare
 
         original = compare.find_spec
@@ -509,14 +492,14 @@ class TestCompare:
         status, _, err = study("compare", "--methods", "vop", *words)
         assert (status, f"needs the library {library}: pip install 'vop[{compare.EXTRA}]'" in err) == (2, True)
 
-    def test_no_data(self, capsys):
+    def test_data_is_required(self, capsys):
         assert main(["compare", "--methods", "vop"]) == 2
         assert "no data: give --data SPEC" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("in_this_process", "no_figures")
 class TestAblate:
-    def test_studies_share_the_run_of_the_default(self, study, tmp_path, monkeypatch):
+    def test_ablations_share_the_default_run(self, study, tmp_path, monkeypatch):
         seen = trained_jobs(monkeypatch)
         rates = ["--learning-rates", "1e-3", "--seeds", "0"]
         study("compare", "--methods", "vop", *rates)
@@ -530,12 +513,12 @@ class TestAblate:
         assert [arm["x"] for arm in depth["arms"]] == [1, 2, 3]
         assert (tmp_path / "out" / "report" / "ablate.html").exists()
 
-    def test_its_rate_is_searched_once(self, study, tmp_path):
+    def test_the_learning_rate_is_searched_once(self, study, tmp_path):
         study("ablate", "cmm-role", *SEARCH, "--seeds", "0")
         assert [path.name for path in (tmp_path / "out" / "search").glob("*.json")] == ["vop-c.json"]
         makes, replaces = document(tmp_path, "colours-cmm-role")["arms"]
         assert makes["learning_rate"] == replaces["learning_rate"]
 
-    def test_no_such_study(self, study):
+    def test_unknown_ablations_are_refused(self, study):
         status, _, err = study("ablate", "size")
         assert (status, "unknown ablation 'size'" in err) == (2, True)

@@ -1,4 +1,4 @@
-"""The figures of a comparison: what is drawn, where, and in which words."""
+"""The figures of a comparison: marks, positions and labels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vop.experiments.results import ABLATION_TITLES, file_stems
 
 
 def of_document(draw):
-    """Takes a document, or several, in place of typed results."""
+    """Takes one or several documents instead of typed results."""
     return lambda given: draw([typed(one) for one in given] if isinstance(given, list) else typed(given))
 
 
@@ -68,7 +68,7 @@ def hollow(axes, marker: str) -> dict[float, float]:
     return {x: y for line in lines for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)}
 
 
-def test_every_arm_stands_at_its_share_and_its_gain():
+def test_arms_are_points_of_parameters_and_gain():
     figure = gain_by_parameters(compare_document())
     (axes,) = figure.axes
     found = [(bar[0].get_xdata()[0], bar[0].get_ydata()[0]) for bar in axes.containers]
@@ -83,21 +83,21 @@ def test_every_arm_stands_at_its_share_and_its_gain():
     assert [line.get_ydata()[0] for line in dashed] == [pytest.approx(18.6 - full)]
 
 
-def test_error_bars_are_the_spread():
+def test_error_bars_show_the_spread():
     (axes,) = gain_by_parameters(compare_document(names=("full", "vop"))).axes
     for bar in axes.containers:
         ((_, low), (_, high)) = bar[2][0].get_segments()[0]
         assert high - low == pytest.approx(2 * 1.1)
 
 
-def test_without_a_baseline_the_figure_shows_recalls():
+def test_without_a_baseline_the_figure_shows_recall():
     figure = gain_by_parameters(compare_document(names=("vop", "vop-p")))
     (axes,) = figure.axes
     assert [bar[0].get_ydata()[0] for bar in axes.containers] == [32.5, 37.9]
     assert "t2v R@1" in texts(figure)
 
 
-def test_names_keep_apart_where_points_crowd():
+def test_labels_of_close_points_do_not_overlap():
     rows = compare_document(baseline=None)["arms"][1:]
     for n, row in enumerate(rows):
         row["mean"]["t2v"]["r1"] = 30 + 0.15 * (n % 4)
@@ -115,8 +115,8 @@ def test_names_keep_apart_where_points_crowd():
     assert all(inside.contains(*corner) for box in boxes for corner in (box.min, box.max))
 
 
-def test_a_long_name_at_the_edge_stays_inside():
-    name = "full-with-everything-that-anybody-asked-for"
+def test_long_labels_stay_inside_the_figure():
+    name = "full-with-a-very-long-name-of-forty-signs"
     document = compare_document(names=("vop", "full"), baseline=None)
     document["arms"][1]["name"] = name
     figure = gain_by_parameters(document)
@@ -129,7 +129,7 @@ def test_a_long_name_at_the_edge_stays_inside():
     assert inside.contains(*box.max)
 
 
-def test_gains_are_bars_beside_the_papers():
+def test_gains_are_bars_next_to_the_papers():
     documents = [compare_document(), with_paper(compare_document(data="msrvtt-9k", names=("full", "vop", "vop-p")))]
     ours, paper = gains_by_benchmark(documents).axes
     assert [axes.get_title(loc="left") for axes in (ours, paper)] == ["emoji-motion", "msrvtt-9k"]
@@ -144,7 +144,7 @@ def test_gains_are_bars_beside_the_papers():
     assert found == {"vop": pytest.approx(39.6 - 41.7), "vop-p": pytest.approx(40.1 - 41.7)}
 
 
-def test_the_papers_average_has_a_mark_and_a_name_of_its_own():
+def test_the_papers_average_gain_has_its_own_marker_and_label():
     names = ("zero-shot", "full", "vop", "vop-p")
     documents = [with_paper_average(compare_document(names=names)), with_paper(compare_document(names=names[1:]))]
     figure = gains_by_benchmark(documents)
@@ -158,7 +158,7 @@ def test_the_papers_average_has_a_mark_and_a_name_of_its_own():
     assert not gains_by_benchmark([compare_document(names=names)]).legends
 
 
-def test_the_papers_gains_are_over_full_alone():
+def test_the_papers_gains_are_shown_only_over_full():
     document = with_paper_average(compare_document(names=("zero-shot", "full", "vop", "vop-p")))
     zero_shot, _, vop, _ = document["arms"]
     assert paper_average(document, vop) == pytest.approx(39.6 - 41.7)
@@ -172,7 +172,7 @@ def test_the_papers_gains_are_over_full_alone():
     assert paper_gain(measured | {"baseline": "vop-p"}, own) is None
 
 
-def test_curves_have_a_line_a_seed_and_their_mean():
+def test_curves_show_each_seed_and_the_mean():
     document = compare_document(names=("zero-shot", "full", "vop"))
     short = document["arms"][2]["runs"][0]
     short["history"] = short["history"][:7]
@@ -186,11 +186,11 @@ def test_curves_have_a_line_a_seed_and_their_mean():
     assert mean.get_ydata()[3] == pytest.approx(sum(line.get_ydata()[3] for line in seeds) / 3)
     assert [text.get_text() for text in recall.get_legend().get_texts()] == ["full", "vop"]
     chosen = [line for line in recall.lines if line.get_marker() == "o" and to_hex(line.get_color()) == colour]
-    assert [line.get_xdata()[0] for line in chosen] == [11, 11]  # the short one never came so far
+    assert [line.get_xdata()[0] for line in chosen] == [11, 11]  # the short history ends before epoch 11
     assert loss.get_ylabel() == "training loss"
 
 
-def test_searches_show_what_was_stopped_what_failed_and_what_was_chosen():
+def test_searches_show_pruned_failed_and_chosen_rates():
     document = compare_document(names=("full", "vop", "vop-p", "vop-c", "vop-f"))
     document["arms"][1]["trials"].append({"learning_rate": 0.03, "score": 12.0, "state": "failed"})
     figure = learning_rates(document)
@@ -205,7 +205,7 @@ def test_searches_show_what_was_stopped_what_failed_and_what_was_chosen():
     assert "0.03" in texts(figure)
 
 
-def test_numbers_are_lines_in_their_order():
+def test_ablations_over_numbers_are_lines():
     document = ablation_document(values=(20, 4, 12))
     reference = arm("vop-p", (0, 1))
     document["arms"].append(reference)
@@ -221,7 +221,7 @@ def test_numbers_are_lines_in_their_order():
     assert (band.y0, band.y1) == (pytest.approx(30.25 - 1.1), pytest.approx(32.25 + 1.1))
 
 
-def test_names_are_bars():
+def test_ablations_over_names_are_bars():
     document = ablation_document("cmm", ("lstm", "bilstm"))
     document["arms"][1]["paper"] = {"t2v": {"r1": 40.8}}
     (axes,) = ablation(document).axes
@@ -231,14 +231,14 @@ def test_names_are_bars():
 
 
 @pytest.mark.parametrize("study", ABLATION_TITLES)
-def test_an_ablation_speaks_the_papers_words(study):
+def test_ablations_use_the_papers_terms(study):
     title, axis = ABLATION_TITLES[study]
     found = texts(ablation(ablation_document(study)))
     assert f"emoji-motion: {title}" in found
     assert axis in found
 
 
-def test_a_method_has_its_colour_in_every_document_and_its_arms_differ():
+def test_methods_keep_their_colour_and_arms_differ():
     def row(name, method):
         return typed_arm(arm("vop", (0,)) | {"name": name, "method": method})
 
@@ -250,7 +250,7 @@ def test_a_method_has_its_colour_in_every_document_and_its_arms_differ():
 
 
 @pytest.mark.parametrize("name", [r"$\frac{", "a $b$ c", r"\$x", "<b>&"])
-def test_a_name_is_drawn_as_it_is(name):
+def test_names_are_drawn_literally(name):
     document = compare_document(names=("full", "vop"))
     document["arms"][1]["name"] = name
     drawn = figures_of([document])
@@ -258,12 +258,12 @@ def test_a_name_is_drawn_as_it_is(name):
     assert name in texts(drawn[""]["gains"]())
 
 
-def test_what_is_no_letter_is_drawn_as_a_question_mark():
+def test_unprintable_characters_are_drawn_as_question_marks():
     document = compare_document(names=("full", "vop"), data="a\ud800\x07b")
     assert "a??b: training" in texts(training_curves(document))
 
 
-def test_figures_that_do_not_apply_are_left_out():
+def test_figures_without_data_are_omitted():
     def names(document):
         return {stem: list(figures) for stem, figures in figures_of([document]).items()}
 
@@ -274,7 +274,7 @@ def test_figures_that_do_not_apply_are_left_out():
     assert names(ablation_document()) == {"": [], "emoji-motion-length": ["ablation", "curves", "rates"]}
 
 
-def test_what_cannot_be_drawn_is_said():
+def test_figures_without_data_are_refused():
     untrained = compare_document(names=("zero-shot",))
     for draw, words in (
         (gain_by_parameters, "emoji-motion: 0 arms with trained parameters"),
@@ -289,7 +289,7 @@ def test_what_cannot_be_drawn_is_said():
         gains_by_benchmark([untrained])
 
 
-def test_files_are_named_readable_and_always_the_same(tmp_path):
+def test_figure_files_are_named_and_reproducible(tmp_path):
     before = dict(matplotlib.rcParams)
     documents = [compare_document(names=("full", "vop")), ablation_document(data="My data/2")]
     save_figures(documents, tmp_path / "one")
@@ -311,7 +311,7 @@ def test_files_are_named_readable_and_always_the_same(tmp_path):
     assert dict(matplotlib.rcParams) == before
 
 
-def test_documents_of_one_name_keep_apart():
+def test_documents_with_the_same_name_get_different_files():
     assert stems([compare_document(), compare_document(), compare_document(data="…")]) == [
         "emoji-motion-compare",
         "emoji-motion-compare-2",

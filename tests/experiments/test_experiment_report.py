@@ -1,4 +1,4 @@
-"""The page of a comparison: what is on it, that it asks for nothing, and that no name becomes markup."""
+"""The page of a comparison: its content, no requests, and no markup from names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
 class Page(HTMLParser):
-    """A page taken apart; fails where a tag is not closed, or closed twice."""
+    """A parsed page; fails if a tag is not closed, or closed twice."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -56,13 +56,20 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def report(tmp_path):
-    """Writes the page of these documents; gives its source and what is on it."""
+    """Writes the page of the documents: (source, parsed page)."""
 
     def write(*documents):
         source = write_html(list(map(typed, documents)), tmp_path / "pages" / "report.html").read_text(encoding="utf-8")
         return source, Page(source)
 
     return write
+
+
+@pytest.fixture
+def text_report(report, monkeypatch):
+    """As `report`, without figures."""
+    monkeypatch.setattr(reporting, "_inline", lambda *_, **__: [])
+    return report
 
 
 def rows(source: str) -> list[str]:
@@ -79,8 +86,8 @@ def small(**changes) -> dict:
     return compare_document(names=("zero-shot", "full", "vop"), **changes)
 
 
-def test_a_reader_learns_what_was_measured_and_how(report):
-    _, page = report(small())
+def test_the_page_states_the_protocol(text_report):
+    _, page = text_report(small())
     for words in (
         "vop compare: emoji-motion",
         "vop compare --data emoji-motion --backbone mini --seeds 3",
@@ -107,18 +114,18 @@ def test_a_reader_learns_what_was_measured_and_how(report):
         assert words in page.text
 
 
-def test_what_failed_is_not_hidden(report):
-    source, page = report(small(notes=["a note & more"], failures=["lora, seed 1: the loss is not finite"]))
+def test_failures_are_shown(text_report):
+    source, page = text_report(small(notes=["a note & more"], failures=["lora, seed 1: the loss is not finite"]))
     assert "a note & more 1 video could not be read" in page.text
     assert "failed: lora, seed 1: the loss is not finite" in page.text
     document = small()
     document["gallery"]["skipped"] = []
-    assert "<li>" not in report(document)[0]
+    assert "<li>" not in text_report(document)[0]
     assert source.index("<li>") < source.index("<table>")
 
 
-def test_the_table_has_every_number_of_an_arm(report):
-    source, _ = report(small())
+def test_the_table_shows_every_number_of_an_arm(text_report):
+    source, _ = text_report(small())
     row = next(row for row in rows(source) if ">vop<" in row)
     for words in ("32.5 ± 1.1", "95 %: 28.5–36.5", "30.4 ± 1.1", "49.1 ± 1.1", "-1.6", "-4.8 to +1.5", "0.0123"):
         assert f">{words}<" in row
@@ -126,15 +133,15 @@ def test_the_table_has_every_number_of_an_arm(report):
         assert f">{words}<" in row
 
 
-def test_the_best_is_bold_in_its_column_only(report):
-    source, _ = report(compare_document())
+def test_only_the_best_value_of_a_column_is_bold(text_report):
+    source, _ = text_report(compare_document())
     assert re.findall("<b>(.*?)</b>", source)[:4] == ["35.3 ± 1.1", "76.3 ± 1.1", "87.3 ± 1.1", "6.2 ± 1.1"]
     best = next(row for row in rows(source) if ">vop-f+p<" in row)
     assert re.findall("<b>(.*?)</b>", best) == ["39.7 ± 1.1", "80.7 ± 1.1", "91.7 ± 1.1", "5.6 ± 1.1", "408.9 ± 0.0"]
 
 
-def test_the_papers_numbers_stand_beneath_ours(report):
-    source, _ = report(with_paper(small(data="msrvtt-9k")))
+def test_the_papers_numbers_are_below_ours(text_report):
+    source, _ = text_report(with_paper(small(data="msrvtt-9k")))
     vop, zero_shot = (next(row for row in rows(source) if f">{name}<" in row) for name in ("vop", "zero-shot"))
     assert "paper 39.6, -7.1" in vop
     assert "paper 40.1, -9.7" in vop
@@ -142,17 +149,17 @@ def test_the_papers_numbers_stand_beneath_ours(report):
     assert "paper" not in zero_shot
 
 
-def test_one_seed_has_no_spread_and_missing_parts_leave_no_column(report):
+def test_one_seed_has_no_spread_and_empty_columns_are_omitted(text_report):
     bare = {"gain", "interval", "kinds", "trials", "settings", "head", "learning_rate"}
     document = compare_document(names=("vop", "vop-p"), seeds=(0,), order=[], search=None, examples=[])
     document["arms"] = [{key: row[key] for key in row.keys() - bare} for row in document["arms"]]
     for row in document["arms"]:
         row["mean"] = {key: row["mean"][key] for key in ("t2v", "v2t")}
         row["runs"] = []
-    _, page = report(document)
+    _, page = text_report(document)
     assert "±" not in page.text
     assert "37.9" in page.text
-    source, _ = report(document)
+    source, _ = text_report(document)
     heads = re.findall("<button>(.*?)</button>", source[: source.index("</table>")])
     assert heads[:6] == ["arm", "t2v R@1", "t2v R@5", "t2v R@10", "t2v MdR", "t2v MnR"]
     assert heads[11:] == ["R-sum", "parameters", "paper&#39;s count"]
@@ -160,16 +167,16 @@ def test_one_seed_has_no_spread_and_missing_parts_leave_no_column(report):
         assert words not in page.text
 
 
-def test_heads_are_named_where_they_differ(report):
+def test_heads_are_named_if_they_differ(text_report):
     document = small()
     document["arms"][2]["head"] = "x-pool"
-    source, page = report(document)
+    source, page = text_report(document)
     assert "head meanP, x-pool" in page.text
     assert "<small>head x-pool</small>" in rows(source)[2]
-    assert "<small>head" not in report(small())[0]
+    assert "<small>head" not in text_report(small())[0]
 
 
-def test_every_figure_is_there_and_its_parts_are_its_own(report):
+def test_all_figures_are_shown_with_unique_ids(report):
     source, page = report(compare_document(), ablation_document())
     labels = [found["aria-label"] for tag, found in page.elements if tag == "svg"]
     figures = ["Gains over the baseline", "Retrieval over trained parameters", "Training", "Learning rates"]
@@ -182,12 +189,12 @@ def test_every_figure_is_there_and_its_parts_are_its_own(report):
     assert all(name in page.pieces for name in ARMS)
 
 
-def test_every_colour_of_the_style_is_defined(report):
+def test_all_css_colours_are_defined(report):
     source, _ = report(small())
     assert set(re.findall(r"var\((--[\w-]+)\)", source)) == set(re.findall(r"(--[\w-]+):", source))
 
 
-def test_sections_follow_the_documents_after_the_combined_figures(report):
+def test_combined_figures_come_before_the_sections(report):
     source, page = report(small(), small(), ablation_document())
     sections = [found["id"] for tag, found in page.elements if tag == "section"]
     assert sections == ["emoji-motion-compare", "emoji-motion-compare-2", "emoji-motion-length"]
@@ -198,7 +205,7 @@ def test_sections_follow_the_documents_after_the_combined_figures(report):
     assert alone.index("<section") < alone.index("<table>") < alone.index('aria-label="Gains')
 
 
-def test_the_page_asks_for_nothing(report, tmp_path):
+def test_the_page_requests_nothing(report, tmp_path):
     path = str(write_videos(tmp_path / "videos")[0])
     found = [{"arm": "vop", "path": path, "right": True, "caption": "red"}]
     source, page = report(small(examples=[{"sentence": "red", "path": path, "found": found}]))
@@ -217,7 +224,7 @@ def test_the_page_asks_for_nothing(report, tmp_path):
 EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)> </title></style> & \ud800 {0}"
 
 
-def test_no_name_becomes_markup(report):
+def test_names_never_become_markup(report):
     document = small(command=EVIL, machines=[EVIL, EVIL], vop_versions=[EVIL], written=EVIL, data=EVIL, split=EVIL)
     document["recipe"] |= {"precision": EVIL, EVIL: EVIL}
     document["search"] |= {EVIL.replace("\ud800", ""): EVIL}
@@ -239,7 +246,7 @@ def test_no_name_becomes_markup(report):
     assert page.text.count("<script>alert('x')</script>") >= 30
 
 
-def test_clips_are_film_strips_with_their_marks(report, tmp_path, monkeypatch):
+def test_examples_are_film_strips_with_marks(text_report, tmp_path, monkeypatch):
     red, green, *_ = map(str, write_videos(tmp_path / "videos"))
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"")
@@ -253,23 +260,23 @@ def test_clips_are_film_strips_with_their_marks(report, tmp_path, monkeypatch):
     found = [clip("full", green, False, "it is green"), clip("vop", red, True, "it is red")]
     found += [clip("lora", green, False, "it is green"), clip("bias", broken, False, "nothing")]
     example = {"sentence": "a red thing", "path": red, "found": found}
-    source, page = report(small(examples=[example, example]))
+    source, page = text_report(small(examples=[example, example]))
     assert sorted(decoded) == sorted([red, green, str(broken)])
     assert len(page.attributes("src")) == 2 * 3
     assert "“a red thing” the right video ✓ right : vop it is red ✗ wrong : full, lora it is green" in page.text
     assert f"{broken.name}: the file is empty (0 bytes) ✗ wrong : bias nothing" in page.text
     assert source.count('class="card wrong"') == 2 * 2
     assert "OpenMoji" in page.text
-    assert "OpenMoji" not in report(small(data="mine", examples=[example]))[1].text
+    assert "OpenMoji" not in text_report(small(data="mine", examples=[example]))[1].text
 
 
-def test_nothing_to_report_is_an_error_and_no_file(tmp_path):
+def test_empty_reports_are_refused(tmp_path):
     with pytest.raises(UsageError, match="no results"):
         write_html([], tmp_path / "report.html")
     assert not list(tmp_path.iterdir())
 
 
-def test_columns_sort_by_the_values_of_their_cells():
+def test_columns_sort_by_unrounded_values():
     columns = [
         Column("name", lambda row: Cell(row[0])),
         Column("R@1", lambda row: Cell(f"{row[1]:.1f}", row[1]) if row[1] else Cell(), best=max),
@@ -280,25 +287,25 @@ def test_columns_sort_by_the_values_of_their_cells():
     assert re.findall("<th scope=.row. class=.text.>(.*?)</th>", table) == ["a", "b", "c"]
 
 
-def test_several_machines_are_named_at_each_training(report):
+def test_machines_are_named_per_run_if_they_differ(text_report):
     document = small(machines=["a laptop", "an H100"])
     document["arms"][2]["runs"][1]["machine"] = "an H100"
-    source, page = report(document)
+    source, page = text_report(document)
     assert "machine a laptop; an H100" in page.text
     trainings = source[source.index("<summary>Trainings") :]
     assert "an H100" in trainings[: trainings.index("</details>")]
-    alone, _ = report(small())
+    alone, _ = text_report(small())
     assert alone.count("Xeon") == 1
 
 
-def test_videos_left_out_of_the_training_are_listed(report):
+def test_videos_skipped_in_training_are_listed(text_report):
     left_out = [{"id": str(n), "path": f"{n}.mp4", "reason": "moov atom not found"} for n in range(2)]
-    _, page = report(small(left_out_of_training=left_out))
+    _, page = text_report(small(left_out_of_training=left_out))
     assert "2 videos could not be read: left out of the training" in page.text
     assert "Videos left out of the training (2) id path reason 0 0.mp4 moov atom not found" in page.text
-    assert "left out" not in report(small())[1].text
+    assert "left out" not in text_report(small())[1].text
 
 
-def test_an_arm_that_was_never_trained_is_reported_as_such(report):
-    _, page = report(compare_document() | {"arms": [arm("zero-shot", (0,))]})
+def test_untrained_arms_are_reported_as_untrained(text_report):
+    _, page = text_report(compare_document() | {"arms": [arm("zero-shot", (0,))]})
     assert "weights untrained" in page.text

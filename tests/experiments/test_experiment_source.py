@@ -1,4 +1,4 @@
-"""Which code a result is made with."""
+"""The code that a result depends on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vop import methods
 from vop.experiments.source import _hash, changed_modules, code_of
 
 
-def test_the_modules_of_a_method_and_a_head():
+def test_code_includes_the_modules_of_method_and_head():
     code = code_of("vop-f+p", "x-pool")
     assert {"vop.methods.vop_f", "vop.methods.vop_p", "vop.methods.prompts", "vop.heads.x_pool"} <= code.keys()
     assert {
@@ -23,14 +23,14 @@ def test_the_modules_of_a_method_and_a_head():
     assert code == code_of("vop-f+p", "x-pool")
 
 
-def test_methods_differ_in_their_own_modules():
+def test_methods_differ_only_in_their_own_modules():
     changed = changed_modules(code_of("vop", "meanP"), code_of("vop-p", "meanP"))
     assert "vop.methods.vop_p" in changed
     assert "vop.methods.base" not in changed
     assert changed_modules(None, {"a": "1"}) == ["a"]
 
 
-def test_the_files_beside_a_method_of_ones_own(tmp_path, monkeypatch):
+def test_third_party_methods_include_their_package(tmp_path, monkeypatch):
     (tmp_path / "my_method.py").write_text(
         "import json\nimport torch\nfrom my_parts import SHARE\nfrom vop.methods.baselines import Bias\n\n\n"
         "class Mine(Bias):\n    pass\n"
@@ -50,7 +50,7 @@ def test_the_files_beside_a_method_of_ones_own(tmp_path, monkeypatch):
     assert changed_modules(code, code_of("mine", "meanP")) == ["my_parts"]
 
 
-def test_what_is_said_beside_the_code_does_not_count():
+def test_comments_and_docstrings_do_not_count():
     plain = "def f(x):\n    return x + 1\n"
     assert _hash(ast.parse(plain)) == _hash(ast.parse('"""A."""\ndef f(x):  # b\n    """C."""\n    return (x + 1)'))
     assert _hash(ast.parse(plain)) != _hash(ast.parse(plain.replace("1", "2")))

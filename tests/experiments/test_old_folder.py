@@ -1,4 +1,4 @@
-"""A folder that an earlier version has written, before results were typed: it reads, and gives the same report."""
+"""A folder of an earlier version, from before results were typed, can be read and gives the same report."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def plan(dataset):
 
 
 def outcome_of(plan, dataset) -> Outcome:
-    """The results of the folder's jobs, as a scheduler takes those that are done."""
+    """The results of the folder's jobs, as the scheduler reuses finished ones."""
     outcome = Outcome()
     for arm in plan.arms:
         job = Job(plan=plan, arm=arm, dataset=dataset, out=FOLDER, cache=FOLDER, data={}, code={})
@@ -79,12 +79,12 @@ def summarized(plan, dataset) -> ExperimentResults:
     ],
     ids=lambda given: given.parent.name if isinstance(given, Path) else given.__name__,
 )
-def test_a_file_stays_as_it_is(path, kind):
+def test_old_files_round_trip_unchanged(path, kind):
     document = json.loads(path.read_text(encoding="utf-8"))
     assert json.loads(json.dumps(kind.from_dict(document).to_dict())) == document
 
 
-def test_its_runs_sum_up_to_the_same_results(plan, dataset):
+def test_old_runs_give_the_same_results(plan, dataset):
     saved = json.loads(DOCUMENT.read_text(encoding="utf-8"))
     found = json.loads(json.dumps(summarized(plan, dataset).to_dict()))
     assert found.keys() == saved.keys()
@@ -93,8 +93,8 @@ def test_its_runs_sum_up_to_the_same_results(plan, dataset):
         assert found[key] == saved[key], key
 
 
-def test_from_runs_to_report_a_reader_opens_few_files(plan, dataset, tmp_path):
-    """Modules in which a function runs, except for those that the whole package uses; templates come on top."""
+def test_reports_run_code_of_few_files(plan, dataset, tmp_path):
+    """Counts modules in which a function runs, without shared utilities and templates."""
     seen: set[str] = set()
 
     def watch(frame, event, _):

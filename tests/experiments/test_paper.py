@@ -9,7 +9,7 @@ from vop.experiments import paper
 from vop.methods import METHODS
 
 
-def test_its_rows():
+def test_rows_of_the_paper():
     assert len(paper.results()) == 5
     assert paper.row("msrvtt-9k", "vop-f+c").t2v == {"r1": 44.6, "r5": 69.9, "r10": 80.3, "mnr": 16.3, "mdr": 2}
     assert paper.row("msrvtt-9k", "zero-shot").t2v["r1"] == 31.5
@@ -24,7 +24,7 @@ def test_later_methods_have_the_rows_of_their_papers():
 
 
 @pytest.mark.parametrize(("method", "gain"), [("vop", -2.8), ("vop-f", 0.3), ("vop-f+p", 1.2), ("vop-f+c", 1.4)])
-def test_average_gains_are_those_that_the_paper_states(method, gain):
+def test_average_gains_match_the_paper(method, gain):
     assert paper.average_gain(method) == pytest.approx(gain, abs=0.051)
 
 
@@ -32,7 +32,7 @@ def both(r1: float) -> dict:
     return {"t2v": metrics(r1), "v2t": metrics(r1)}
 
 
-def test_the_verdict_looks_at_the_spread():
+def test_the_verdict_depends_on_the_spread():
     means = {"vop": 30.0, "vop-p": 32.0, "vop-c": 30.4, "vop-f": 29.0}
     rows = [arm(name, (0,)) | {"mean": both(mean), "spread": both(0.5)} for name, mean in means.items()]
     rows[-1]["spread"] = None
@@ -46,5 +46,5 @@ def test_the_verdict_looks_at_the_spread():
     assert found["vop", "vop-p"].paper == pytest.approx(0.56)
 
 
-def test_every_order_is_one_of_known_methods():
+def test_orders_name_known_methods():
     assert {name for pair in paper.ORDER for name in pair} <= METHODS.keys()

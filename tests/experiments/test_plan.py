@@ -19,7 +19,7 @@ def plan(**changes) -> Plan:
 
 
 class TestArms:
-    def test_each_has_the_settings_that_its_method_knows(self):
+    def test_arms_keep_only_settings_of_their_method(self):
         arms = arms_of(
             ["zero-shot", "vop", "vop-c/seqTransf"], settings={"num_frames": 6, "cmm": "lstm", "head.layers": 2}
         )
@@ -33,11 +33,11 @@ class TestArms:
             ("vop-c/seqTransf", "vop-c", "seqTransf"),
         ]
 
-    def test_defaults_that_are_spelt_out_change_nothing(self):
+    def test_explicit_defaults_change_nothing(self):
         (spelt,), (plain,) = arms_of(["vop-p"], settings={"specific_prompts": 4, "num_frames": 12}), arms_of(["vop-p"])
         assert spelt == plain
 
-    def test_a_head_for_all(self):
+    def test_the_head_option_applies_to_all_arms(self):
         assert [(arm.name, arm.head) for arm in arms_of(["vop", "full/seqLSTM"], head="x-pool")] == [
             ("vop/x-pool", "x-pool"),
             ("full/seqLSTM", "seqLSTM"),
@@ -51,11 +51,11 @@ class TestArms:
             (["vop", "full"], {"cmm": "lstm"}, "unknown setting 'cmm'"),
         ],
     )
-    def test_what_is_not_there(self, names, settings, says):
+    def test_unknown_arms_are_refused(self, names, settings, says):
         with pytest.raises(UsageError, match=says):
             arms_of(names, settings=settings)
 
-    def test_arms_that_train_the_same_share_a_key(self):
+    def test_arms_with_the_same_training_share_a_key(self):
         same = [Arm(name="a", method="vop"), Arm(name="b", method="vop", settings={"num_frames": 6})]
         assert {arm.key for arm in same} == {"vop"}
         others = [
@@ -77,7 +77,7 @@ class TestPlan:
             ({"baseline": "bias"}, "the baseline 'bias' is not among the arms: vop, full"),
         ],
     )
-    def test_wrong_plans_are_named(self, changes, says):
+    def test_invalid_plans_are_refused(self, changes, says):
         with pytest.raises(UsageError, match=says):
             plan(**changes)
 
@@ -90,13 +90,13 @@ class TestPlan:
             {"arms": arms_of(["vop"], settings={"num_frames": 3})},
         ],
     )
-    def test_what_changes_results_is_part_of_what_it_is(self, changes):
+    def test_the_identity_includes_what_changes_results(self, changes):
         known = {"splits": {"train": "1"}, "backbone": "2"}
         one, other = plan(search=Search()).identity(**known), plan(**{"search": Search(), **changes}).identity(**known)
         with pytest.raises(VopError, match="OUT holds an experiment"):
             check_same(one, other, out="OUT")
 
-    def test_the_difference_is_named(self):
+    def test_differences_are_named(self):
         known = {"splits": {"train": "1"}, "backbone": "2"}
         one, other = (
             plan().identity(**known),
@@ -106,12 +106,12 @@ class TestPlan:
             check_same(one, other, out="OUT")
         assert "data: {'train': '1'} in the folder, {'train': '3'} given" in str(caught.value)
 
-    def test_workers_seeds_and_arms_may_change(self):
+    def test_workers_seeds_and_arms_are_not_in_the_identity(self):
         known = {"splits": {"train": "1"}, "backbone": "2"}
         more = plan(recipe=Recipe(workers=7), seeds=(0, 1, 2), arms=arms_of(["vop", "bias"]))
         check_same(plan().identity(**known), more.identity(**known), out="OUT")
 
-    def test_a_searched_rate_is_no_part_of_it_and_a_given_one_is(self):
+    def test_only_given_rates_are_in_the_identity(self):
         known = {"splits": {}, "backbone": "2"}
         assert plan().identity(**known)["learning_rate"] == Recipe().learning_rate
         assert plan(search=Search()).identity(**known)["learning_rate"] is None
@@ -120,7 +120,7 @@ class TestPlan:
 class TestAblations:
     @pytest.mark.parametrize("backbone", ["ViT-B/32", "mini"])
     @pytest.mark.parametrize("study", ABLATIONS)
-    def test_every_arm_can_be_built_and_shares_one_rate(self, study, backbone):
+    def test_all_arms_can_be_built_and_share_one_rate(self, study, backbone):
         sizes = find_sizes(backbone)
         arms = ablation_arms(study, sizes, settings={"num_frames": 6})
         assert len(arms) >= 2
@@ -142,10 +142,10 @@ class TestAblations:
             ("split-layer", [0, 2, 4, 6, 8, 10, 12]),
         ],
     )
-    def test_on_vit_b_32_they_are_the_papers(self, study, x):
+    def test_ablations_of_vit_b_32_match_the_paper(self, study, x):
         assert [arm.x for arm in ablation_arms(study, VIT_B_32, settings={})] == x
 
-    def test_depth_goes_up_both_towers(self):
+    def test_depth_covers_both_towers(self):
         sizes = dataclasses.replace(VIT_B_32, text=dataclasses.replace(VIT_B_32.text, layers=4))
         settings = [arm.settings for arm in ablation_arms("depth", sizes, settings={})]
         assert [(len(s["visual_layers"]), len(s["text_layers"])) for s in settings[:-1]] == [
@@ -156,6 +156,6 @@ class TestAblations:
         ]
         assert settings[-1] == {}
 
-    def test_no_such_study(self):
+    def test_unknown_ablations_are_refused(self):
         with pytest.raises(UsageError, match="unknown ablation 'lenght': did you mean length"):
             ablation_arms("lenght", VIT_B_32, settings={})

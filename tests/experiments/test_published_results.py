@@ -1,4 +1,4 @@
-"""The results in docs/: one data file, and a page and figures that are made of it."""
+"""The results in docs/: one data file, and the page and figures made from it."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def page():
     return (DOCS / PAGE).read_text(encoding="utf-8")
 
 
-def test_the_tables_are_those_of_the_data_file(experiments, page):
+def test_tables_match_the_data_file(experiments, page):
     assert written_tables(page) == tables(experiments)
 
 
-def test_every_method_and_ablation_is_there(experiments):
+def test_all_methods_and_ablations_are_published(experiments):
     assert [one.ablation or one.kind for one in experiments] == [COMPARE, *ABLATIONS]
     assert {arm.name for arm in experiments[0].arms} == METHODS.keys() - NOT_YET
     assert experiments[0].seeds == [0, 1, 2]
 
 
-def test_the_page_shows_every_figure_and_no_other(page):
+def test_the_page_shows_exactly_the_published_figures(page):
     shown = re.findall(r"!\[[^]]*\]\(results/([^)]+)\)", page)
     assert sorted(shown) == sorted(path.name for path in FOLDER.glob("*.svg"))
     assert len(shown) <= 6

@@ -1,4 +1,4 @@
-"""The folder of a report: its files, what refers to what, and what is left when drawing fails."""
+"""The folder of a report: its files, their links, and the files that remain if drawing fails."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ def publish(documents, folder, *, name):
     return write_report([typed(document) for document in documents], folder, name=name)
 
 
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Reports are written without drawing figures."""
+    monkeypatch.setattr(figures, "save_figure", lambda *_: None)
+    monkeypatch.setattr(reporting, "_inline", lambda *_, **__: [])
+
+
 def small(**changes) -> dict:
     return compare_document(names=("zero-shot", "full", "vop"), **changes)
 
@@ -32,7 +39,7 @@ def sections(folder, name: str) -> dict[str, list[str]]:
     return dict(zip(["", *parts[1::2]], pictures, strict=True))
 
 
-def test_every_picture_stands_in_the_section_of_its_study(tmp_path):
+def test_figures_are_in_the_section_of_their_experiment(tmp_path):
     documents = [ablation_document("cmm", ("lstm", "bilstm")), ablation_document("cmm-role", ("makes", "replaces"))]
     publish(documents, tmp_path, name="ablate")
     found = sections(tmp_path, "ablate")
@@ -45,7 +52,8 @@ def test_every_picture_stands_in_the_section_of_its_study(tmp_path):
     assert all((tmp_path / picture).exists() for pictures in found.values() for picture in pictures)
 
 
-def test_data_of_one_name_keep_apart(tmp_path):
+@pytest.mark.usefixtures("no_figures")
+def test_names_that_differ_in_case_get_different_files(tmp_path):
     documents = [small(data="x"), small(data="X")]
     publish(documents, tmp_path, name="compare")
     figures = ("parameters", "curves", "rates")
@@ -57,7 +65,7 @@ def test_data_of_one_name_keep_apart(tmp_path):
     assert json.loads((tmp_path / "x-compare-2.json").read_text(encoding="utf-8")) == documents[1]
 
 
-def test_a_figure_that_fails_costs_no_numbers(tmp_path, monkeypatch):
+def test_failing_figures_lose_no_numbers(tmp_path, monkeypatch):
     def fails(*_):
         raise MemoryError("no room to draw in")
 
@@ -72,7 +80,7 @@ def test_a_figure_that_fails_costs_no_numbers(tmp_path, monkeypatch):
     }
 
 
-def test_a_page_that_fails_costs_no_documents(tmp_path, monkeypatch):
+def test_failing_pages_lose_no_documents(tmp_path, monkeypatch):
     monkeypatch.setattr(reporting, "markdown_table", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         publish([small(), ablation_document()], tmp_path, name="compare")
@@ -80,7 +88,8 @@ def test_a_page_that_fails_costs_no_documents(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
-def test_the_page_tells_where_its_numbers_come_from(tmp_path):
+@pytest.mark.usefixtures("no_figures")
+def test_the_page_states_where_numbers_come_from(tmp_path):
     document = with_paper(small(data="msrvtt-9k", notes=["a note"], failures=["lora, seed 1: it broke"]))
     page = publish([document], tmp_path, name="compare")
     assert page == tmp_path / "compare.html"
@@ -104,7 +113,7 @@ def test_the_page_tells_where_its_numbers_come_from(tmp_path):
     assert [line for line in lines if line.startswith("Learning rates that were tried")]
 
 
-def test_a_markdown_table_keeps_its_columns():
+def test_markdown_tables_escape_separators():
     columns = [
         Column("a|b", lambda row: Cell(row[0])),
         Column("R@1", lambda row: Cell(str(row[1]), row[1], 0.5), max),
@@ -120,7 +129,7 @@ def test_a_markdown_table_keeps_its_columns():
     assert len({line.count("|") for line in lines}) == 1
 
 
-def test_a_latex_table():
+def test_latex_tables_escape_special_characters():
     columns = [
         Column("arm_1 & more", lambda row: Cell(row[0])),
         Column("R@1", lambda row: Cell(str(row[1]), row[1], 0.5), max),
@@ -138,7 +147,7 @@ def test_a_latex_table():
     ]
 
 
-def test_a_line_for_each_run_unrounded():
+def test_csv_has_a_row_per_run_unrounded():
     document = small()
     document["arms"][1]["runs"][2]["machine"] = "an H100"
     document["arms"][0]["runs"][0]["extras"] = {}
@@ -153,10 +162,10 @@ def test_a_line_for_each_run_unrounded():
     assert (rows[2]["machine"], rows[3]["machine"]) == ("Intel(R) Xeon(R) Processor, 2 cores", "an H100")
 
 
-def test_no_path_of_this_machine_is_published(tmp_path):
+def test_reports_contain_no_local_paths(tmp_path):
     path = str(tmp_path / "secret" / "a.mp4")
     clip = {"arm": "full", "path": path, "right": False, "caption": "a cat"}
-    document = compare_document(seeds=(0,), examples=[{"sentence": "a dog", "path": path, "found": [clip]}])
+    document = small(seeds=(0,), examples=[{"sentence": "a dog", "path": path, "found": [clip]}])
     page = publish([document], tmp_path / "report", name="compare")
     for written in page.parent.iterdir():
         assert str(tmp_path).encode() not in written.read_bytes(), written.name
@@ -168,7 +177,7 @@ HOSTILE = "=x|`<img src=x onerror=alert(1)>`[a](javascript:b)\n# \x1b[31m"
 
 
 def hostile() -> dict:
-    """A document in which every name was chosen to break a table, a page, a spreadsheet or a terminal."""
+    """A document with names that could break a table, a page, a spreadsheet or a terminal."""
     document = small(data=HOSTILE, backbone=HOSTILE, notes=[HOSTILE], failures=[HOSTILE])
     document["command"] = f"vop compare --data '{HOSTILE}\n```\n'"
     document["machines"] = [HOSTILE]
@@ -179,7 +188,8 @@ def hostile() -> dict:
     return document
 
 
-def test_no_name_breaks_the_markdown(tmp_path):
+@pytest.mark.usefixtures("no_figures")
+def test_names_cannot_break_markdown(tmp_path):
     document = hostile()
     publish([document], tmp_path, name="compare")
     text = (tmp_path / "compare.md").read_text(encoding="utf-8")
@@ -198,7 +208,7 @@ def test_no_name_breaks_the_markdown(tmp_path):
     assert set(table) - {table[1]} <= set(rows)
 
 
-def test_no_name_is_a_formula_in_a_spreadsheet():
+def test_names_cannot_become_spreadsheet_formulas():
     document = hostile()
     rows = list(csv.DictReader(csv_text(typed(document)).splitlines(keepends=True)))
     assert len(rows) == sum(len(arm["runs"]) for arm in document["arms"])
@@ -210,12 +220,12 @@ def test_no_name_is_a_formula_in_a_spreadsheet():
             assert value[:1] != "-" or float(value) < 0  # a number
 
 
-def test_no_name_gets_into_the_page_as_html(tmp_path):
+def test_names_cannot_inject_html(tmp_path):
     page = publish([hostile()], tmp_path, name="compare").read_text(encoding="utf-8")
     assert "<img src=x" not in page
 
 
-def test_no_name_commands_the_terminal(capsys):
+def test_names_cannot_control_the_terminal(capsys):
     print_table(Terminal(typed(hostile())))
     out = capsys.readouterr().out
     assert "\x1b" not in out

@@ -1,4 +1,4 @@
-"""The page of a report in a browser: in the dark, on a phone, and when a heading is clicked."""
+"""The report in a browser: in dark mode, on a phone, and after a click on a heading."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def page_path(tmp_path_factory):
 
 @pytest.fixture
 def opened(browser, page_path):  # noqa: F811
-    """Opens the page; no script of it may fail, and it may ask for no other file."""
+    """Opens the page; no script may fail, and no other file may be requested."""
     contexts, troubles = [], []
 
     def open_page(**options):
@@ -42,7 +42,7 @@ def opened(browser, page_path):  # noqa: F811
 
 
 def brightness(page, selector: str) -> tuple[float, float]:
-    """The median of a part of the page, and of the tenth of it that differs most from that; 0 to 255."""
+    """The median of an element's pixels, and of the hundredth that differs most from it, 0 to 255."""
     with Image.open(io.BytesIO(page.locator(selector).first.screenshot())) as image:
         values = np.asarray(image.convert("L"), dtype=float).ravel()
     middle = float(np.median(values))
@@ -59,13 +59,13 @@ def test_tables_and_figures_follow_the_colour_scheme(opened, scheme, is_dark):
         assert abs(ground - ink) > 100
 
 
-def test_nothing_but_tables_and_figures_is_wider_than_a_phone(opened):
+def test_only_tables_and_figures_scroll_on_a_phone(opened):
     page = opened(viewport={"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert page.locator("table").first.evaluate("table => table.parentNode.clientWidth") < 390
 
 
-def test_a_click_on_a_heading_sorts(opened):
+def test_clicking_a_heading_sorts(opened):
     page = opened()
     table = page.locator("table").first
     head = table.locator("th button", has_text=re.compile(r"^t2v R@1$"))

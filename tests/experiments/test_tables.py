@@ -1,4 +1,4 @@
-"""The tables of a study: what their cells say, and what a terminal has room for."""
+"""The tables of an experiment: their cells, and the columns that fit a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vop.experiments.tables import Cell, Column, Table, number, signed, size
 
 
 def of_document(function):
-    """Takes a document in place of typed results."""
+    """Takes a document instead of typed results."""
     return lambda document: function(typed(document))
 
 
@@ -38,7 +38,7 @@ def on_terminal(document: dict, *, width: int) -> list[str]:
 
 
 def big(**changes) -> dict:
-    """Long names and numbers as wide as they get."""
+    """Long names, and the widest numbers."""
     document = compare_document(**changes)
     row = document["arms"][-1]
     row |= {
@@ -55,14 +55,14 @@ def big(**changes) -> dict:
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 140, 200])
-def test_no_cell_is_cut_on_a_terminal(width):
+def test_terminals_cut_no_cell(width):
     lines = on_terminal(big(), width=width)
     assert "…" not in "".join(lines)
     row = next(line for line in lines if line.startswith(LONG))
     assert "100.0 ± 10.1" in row
 
 
-def test_a_terminal_shows_the_most_important_columns():
+def test_terminals_show_the_most_important_columns():
     def row(width):
         return next(line for line in on_terminal(big(), width=width) if line.startswith(LONG)).split()
 
@@ -79,7 +79,7 @@ def test_a_terminal_shows_the_most_important_columns():
     assert not [line for line in on_terminal(big(), width=160) if "no room" in line]
 
 
-def test_everything_fits_where_the_output_is_no_terminal():
+def test_redirected_output_shows_all_columns():
     lines = on_terminal(compare_document(), width=140)
     assert not [line for line in lines if "no room" in line]
     row = next(line for line in lines if line.startswith("vop-f+p")).split()
@@ -87,7 +87,7 @@ def test_everything_fits_where_the_output_is_no_terminal():
     assert row[1:] == [*metrics, "0.03", "49,536", "3.1", "812", "MB", "198", "kB"]
 
 
-def test_a_name_that_is_wider_than_the_terminal_goes_on_in_the_next_line():
+def test_names_wider_than_the_terminal_wrap():
     document = compare_document(names=("full", "vop"))
     document["arms"][1]["name"] = "a" * 70 + "b" * 40
     lines = on_terminal(document, width=80)
@@ -96,7 +96,7 @@ def test_a_name_that_is_wider_than_the_terminal_goes_on_in_the_next_line():
     assert "32.5 ± 1.1" in "".join(lines)
 
 
-def test_a_terminal_tells_the_protocol_and_what_failed():
+def test_terminals_show_protocol_and_failures():
     failure = "lora, seed 1: the loss is not finite"
     document = compare_document(names=("full", "vop"), failures=[failure], notes=["[b]x"])
     lines = on_terminal(document, width=140)
@@ -107,7 +107,7 @@ def test_a_terminal_tells_the_protocol_and_what_failed():
 
 
 def column(table: Table, head: str) -> dict[str, str]:
-    """What each arm's cell in a column says."""
+    """The text of each arm's cell in a column."""
     (cells,) = (found.cells for found in table.filled() if found.head == head)
     names = [cell.text for cell in table.filled()[0].cells]
     return dict(zip(names, (cell.whole for cell in cells), strict=True))
@@ -129,18 +129,18 @@ def test_cells_of_arms():
     assert column(table, "paper's count")["full"] == "6,900,000"
 
 
-def test_the_sum_of_the_recalls_in_both_directions():
+def test_rsum_adds_recalls_of_both_directions():
     table = main_table(compare_document(names=("zero-shot", "full", "vop")))
     assert column(table, "R-sum") == {"zero-shot": "298.2", "full": "387.3 ± 0.0", "vop": "374.7 ± 0.0"}
 
 
-def test_columns_without_content_are_left_out():
+def test_empty_columns_are_omitted():
     heads = [found.head for found in main_table(compare_document(names=("vop", "vop-p"))).filled()]
     assert "t2v R@1" in heads
     assert not [head for head in heads if "gain" in head or "paper t2v" in head or head in ("p", "95 % interval")]
 
 
-def test_what_reads_the_same_is_best_together():
+def test_values_that_round_the_same_are_best_together():
     def best(*values):
         cells = Column("R@1", lambda value: Cell(number(value), value), best=max)
         (found,) = Table("", [cells], values).filled()
@@ -161,7 +161,7 @@ def test_kinds_are_columns():
     assert kind_tables(document) == []
 
 
-def test_orders_and_trials_are_rows():
+def test_each_order_and_trial_is_a_row():
     document = compare_document(names=("zero-shot", "vop"))
     document["order"][0] |= {"paper": None, "spread": None}
     rows = written(order_table(document))
@@ -192,7 +192,7 @@ def test_orders_and_trials_are_rows():
         (None, 1e-3, "0.001 for all arms, given"),
     ],
 )
-def test_the_protocol_says_where_learning_rates_are_from(search, rate, says):
+def test_the_protocol_states_the_origin_of_learning_rates(search, rate, says):
     assert protocol(compare_document(search=search, learning_rate=rate))["learning rates"] == says
 
 
@@ -223,5 +223,5 @@ def test_the_protocol_of_one_seed_and_a_whole_gallery():
         (size(2_500_000_000), "2.5 GB"),
     ],
 )
-def test_numbers_read_well(written, text):
+def test_numbers_are_formatted(written, text):
     assert written == text

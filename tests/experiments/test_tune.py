@@ -1,4 +1,4 @@
-"""The search of a learning rate, on scores that are known."""
+"""The search of a learning rate, on known scores."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def peak_at(best: float, *, seen: list[float] | None = None):
 
 
 @pytest.mark.parametrize("best", [1e-5, 3e-4, 5e-3])
-def test_it_comes_near_the_best_rate(tmp_path, best):
+def test_the_search_comes_near_the_best_rate(tmp_path, best):
     rate, trials = search_rate(Search(trials=16), peak_at(best), tmp_path / "a.log")
     assert abs(math.log10(rate / best)) < 0.5
     assert len(trials) == 16
@@ -39,7 +39,7 @@ def test_it_comes_near_the_best_rate(tmp_path, best):
     assert max(trials, key=lambda trial: trial.score).learning_rate == rate
 
 
-def test_hopeless_trials_are_given_up_after_an_epoch(tmp_path):
+def test_hopeless_trials_are_pruned_after_an_epoch(tmp_path):
     _, trials = search_rate(Search(trials=12), peak_at(1e-3), tmp_path / "a.log")
     pruned = [trial for trial in trials if trial.state == "pruned"]
     assert pruned
@@ -47,7 +47,7 @@ def test_hopeless_trials_are_given_up_after_an_epoch(tmp_path):
     assert max(trial.score for trial in pruned) < max(trial.score for trial in trials)
 
 
-def test_the_first_half_stands_evenly_over_the_range(tmp_path):
+def test_the_first_half_covers_the_range_evenly(tmp_path):
     seen = []
     search_rate(Search(low=1e-6, high=1e-2, trials=8), peak_at(1e-3, seen=seen), tmp_path / "a.log")
     expected = [10**x for x in (-5.5, -4.5, -3.5, -2.5)]
@@ -56,12 +56,12 @@ def test_the_first_half_stands_evenly_over_the_range(tmp_path):
 
 
 class Killed(BaseException):
-    """As if the process had been killed: nobody catches it."""
+    """Like a killed process: nothing catches it."""
 
 
 @pytest.mark.parametrize("stop", [Killed, KeyboardInterrupt])
 @pytest.mark.parametrize("at", [2, 5])
-def test_stopped_it_goes_on_as_the_whole_search(tmp_path, stop, at):
+def test_resumed_searches_give_the_same_trials(tmp_path, stop, at):
     whole = search_rate(Search(trials=8), peak_at(2e-4), tmp_path / "whole.log")
     seen = []
     evaluate = peak_at(2e-4, seen=seen)
@@ -79,7 +79,7 @@ def test_stopped_it_goes_on_as_the_whole_search(tmp_path, stop, at):
     assert len(seen) == 8
 
 
-def test_what_is_wrong_with_the_call_ends_the_search_at_once(tmp_path):
+def test_usage_errors_end_the_search(tmp_path):
     seen = []
 
     def evaluate(rate, on_epoch):
@@ -91,7 +91,7 @@ def test_what_is_wrong_with_the_call_ends_the_search_at_once(tmp_path):
     assert len(seen) == 1
 
 
-def test_no_memory_ends_the_search_with_the_reason(tmp_path):
+def test_out_of_memory_ends_the_search(tmp_path):
     class OutOfMemoryError(RuntimeError):
         pass
 
@@ -102,14 +102,14 @@ def test_no_memory_ends_the_search_with_the_reason(tmp_path):
         search_rate(Search(), evaluate, tmp_path / "a.log")
 
 
-def test_a_search_that_is_over_tries_nothing_more(tmp_path):
+def test_finished_searches_try_no_more_rates(tmp_path):
     seen = []
     found = search_rate(Search(trials=6), peak_at(1e-3), tmp_path / "a.log")
     assert search_rate(Search(trials=6), peak_at(1e-3, seen=seen), tmp_path / "a.log") == found
     assert not seen
 
 
-def test_given_rates_are_tried_and_no_others(tmp_path):
+def test_only_given_rates_are_tried(tmp_path):
     seen = []
     rates = (1e-4, 1e-3, 1e-2)
     rate, _ = search_rate(Search(rates=rates), peak_at(2e-3, seen=seen), tmp_path / "a.log")
@@ -117,7 +117,7 @@ def test_given_rates_are_tried_and_no_others(tmp_path):
     assert rate == 1e-3
 
 
-def test_a_rate_that_diverges_is_no_end(tmp_path):
+def test_diverging_rates_do_not_end_the_search(tmp_path):
     good = peak_at(1e-4)
 
     def evaluate(rate, on_epoch):
@@ -142,7 +142,7 @@ def test_the_score_is_the_mean_recall():
 
 
 @pytest.mark.parametrize(("steps", "captions"), [(10, 20), (1, 2), (1000, 60)])
-def test_a_trial_sees_as_many_captions_as_it_has_steps_for(steps, captions):
+def test_trials_use_as_many_captions_as_their_steps_allow(steps, captions):
     targets = [row % 7 for row in range(60)]
     videos = tuple(Video(str(n), Path(f"{n}.mp4")) for n in range(7))
     split = Split("train", videos, tuple(f"{target} in row {row}" for row, target in enumerate(targets)), targets)
@@ -153,8 +153,8 @@ def test_a_trial_sees_as_many_captions_as_it_has_steps_for(steps, captions):
 
 
 @pytest.mark.parametrize("size", [2, 5, 20])
-def test_a_trial_has_as_many_captions_of_a_video_as_the_training(size):
-    """30 videos with 20 captions; what is drawn keeps groups whole."""
+def test_trials_use_as_many_captions_per_video_as_training(size):
+    """30 videos with 20 captions each; the drawn part keeps groups whole."""
     targets = [row % 30 for row in range(600)]
     videos = tuple(Video(str(n), Path(f"{n}.mp4")) for n in range(30))
     split = Split("train", videos, tuple(f"{target} in row {row}" for row, target in enumerate(targets)), targets)
@@ -176,6 +176,6 @@ def test_a_trial_has_as_many_captions_of_a_video_as_the_training(size):
         ({"rates": [11.0]}, "learning_rate is 11.0"),
     ],
 )
-def test_wrong_searches_are_named(values, says):
+def test_invalid_searches_are_refused(values, says):
     with pytest.raises(UsageError, match=says):
         Search(**values)

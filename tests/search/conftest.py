@@ -1,4 +1,4 @@
-"""An owner who indexes a folder of videos."""
+"""A folder of videos, and a library of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def folder(tmp_path) -> Path:
 
 
 @pytest.fixture
-def bring(folder, videos, tiny_folder, tmp_path):
+def index_videos(folder, videos, tiny_folder, tmp_path):
     """Indexes the folder of videos."""
 
     def run(*paths, **settings):
@@ -33,8 +33,28 @@ def bring(folder, videos, tiny_folder, tmp_path):
 
 
 @pytest.fixture
+def real_processes() -> None:
+    """Makes a test decode in separate processes."""
+
+
+@pytest.fixture(autouse=True)
+def _decode_in_this_process(request, monkeypatch):
+    """Starting processes takes most of the time in which small videos are indexed."""
+
+    def call(self, function, *args, **settings):
+        return function(*args, **settings)
+
+    if "real_processes" not in request.fixturenames:
+        monkeypatch.setattr(DecodingProcesses, "warm", lambda *_: None)
+        monkeypatch.setattr(DecodingProcesses, "iterate", call)
+        monkeypatch.setattr(DecodingProcesses, "call", call)
+
+
+@pytest.fixture
 def no_decoding(monkeypatch):
+    """Fails the test if a video is decoded after the fixture is called."""
+
     def refuse(*_, **__):
-        raise AssertionError("nothing was to be decoded")
+        raise AssertionError("a video was decoded")
 
     return lambda: monkeypatch.setattr(DecodingProcesses, "iterate", refuse)

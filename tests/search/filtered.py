@@ -1,4 +1,4 @@
-"""A library to be filtered, and a naive filter in Python."""
+"""Files of a library, and a naive filter of them in Python."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FOLDERS = [
 NAMES = ["a_b.mp4", "aXb.MP4", "50%.mkv", "q?*.mov", 'it\'s "x".mp4', "new\nline.mp4", "😀É.webm", "back\\slash.avi"]
 AUTHORS = [None, "bob", "Bob", "o'brien", "", "42", "1_0", "naïve 😀", "a%_\\"]
 STARS = [None, "4", "4.0", "5", "-1", "1e3", "many", "nan", "inf", "", "0.1"]
-ODD = "odd name'\"%ü"  # a column
+ODD = "odd name'\"%ü"  # the name of a column
 COLUMNS = ["author", "stars", ODD]
 COMPARE = {
     "=": operator.eq,
@@ -56,7 +56,7 @@ FILES = make_files()
 
 
 def found(library, filters: Filters) -> set[str]:
-    """Everything that a search with these filters finds."""
+    """Return the paths of all videos that a search with these filters finds."""
     query = np.eye(SIZE, dtype=np.float32)[0]
     return {moment.path for moment in library.search(query, k=1000, filters=filters)}
 
@@ -80,7 +80,7 @@ def is_named(file: VideoFile, name: str) -> bool:
 
 
 def number(text: str) -> float | None:
-    """None also for NaN, and for what only Python takes for one."""
+    """Return None also for NaN, and for texts that only Python reads as a number."""
     try:
         return float(text) if float(text) == float(text) and "_" not in text else None
     except ValueError:

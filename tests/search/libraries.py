@@ -39,7 +39,7 @@ def unit_vectors(count: int, *, seed: int = 0, size: int = SIZE) -> np.ndarray:
 
 
 def content_of(text: str) -> str:
-    """The id of a video with this content."""
+    """Return the id of a video with this content."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -65,7 +65,7 @@ def a_file(
 
 
 def rows_of(library: Store, file: VideoFile, vectors: np.ndarray, *others: np.ndarray) -> pa.Table:
-    """Rows of one video: a segment for each vector (n, e) of the first model, and of each other one."""
+    """Return the rows of one video: a segment for each of the vectors (n, e); `others` are those of further models."""
     return make_rows(
         file,
         [(place * STEP, (place + 1) * STEP) for place in range(len(vectors))],
@@ -79,7 +79,7 @@ def rows_of(library: Store, file: VideoFile, vectors: np.ndarray, *others: np.nd
 def make_library(
     folder: Path, files: Iterable[VideoFile], *, segments: int = 1, columns: Sequence[str] = (), seed: int = 0
 ) -> Store:
-    """A library with so many segments of each file; the vectors are `unit_vectors`, in the order of the files."""
+    """Create a library with `segments` rows of each file; their vectors are `unit_vectors` in order."""
     library = Store.create(folder, a_manifest())
     library.add_columns(columns)
     files = list(files)

@@ -1,4 +1,4 @@
-"""Videos of an owner: real H.264 files, each recognisable, some long enough for several windows."""
+"""Real H.264 videos, all different, one of them long enough for several windows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RATE = 5  # frames per second, so that a minute is 300 small pictures
 
 
 def write_video(path: Path, *, seed: int, seconds: float = 4.0) -> Path:
-    """Blocks of random colours that change every two seconds: every stretch of every video is another one."""
+    """Write blocks of random colours that change every two seconds, so that all segments differ."""
     path.parent.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     pictures = []
@@ -24,7 +24,7 @@ def write_video(path: Path, *, seed: int, seconds: float = 4.0) -> Path:
 
 
 def write_folder(folder: Path, *, count: int = 4) -> dict[str, Path]:
-    """Videos a.mp4, b.mp4, …; b is 26 s long, three windows, the others are one."""
+    """Write videos a.mp4, b.mp4, …; b has 26 s (three windows), the others have 4 s (one window)."""
     names = "abcdefgh"[:count]
     return {
         name: write_video(folder / f"{name}.mp4", seed=seed, seconds=26.0 if name == "b" else 4.0)
@@ -33,7 +33,7 @@ def write_folder(folder: Path, *, count: int = 4) -> dict[str, Path]:
 
 
 def rows(folder: Path) -> dict[tuple[str, int], dict]:
-    """Every row of a library by file name and place."""
+    """Return the rows of a library by file name and place."""
     table = Store.open(folder).table.to_arrow()
     return {(row["name"], row["place"]): row for row in table.to_pylist()}
 

@@ -1,4 +1,4 @@
-"""Previews that a camera writes beside a recording, and movies of Live Photos."""
+"""Companions: previews that a camera writes beside a recording, and movies of Live Photos."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ APPLE = "com.apple.quicktime."
         ("MVI_0001.AVI", "MVI_0001.THM"),
     ],
 )
-def test_previews(original, preview):
+def test_previews_are_found_beside_their_originals(original, preview):
     assert previews_among([original, preview, "other.mp4"]) == {preview}
     assert previews_among([preview, "other.mp4"]) == set()
 
@@ -50,11 +50,11 @@ def test_previews(original, preview):
         ["GLIDING.MP4", "GXIDING.MP4"],
     ],
 )
-def test_what_is_none(names):
+def test_similar_names_are_not_previews(names):
     assert previews_among(names) == set()
 
 
-def test_they_are_counted_as_what_they_are(tmp_path):
+def test_skipped_previews_and_pictures_are_counted(tmp_path):
     for name in ("GX010001.MP4", "GL010001.LRV", "GX010001.THM", "alone/GL010002.LRV", "alone/GX010003.THM"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"\0")
@@ -96,7 +96,7 @@ IDENTIFIED = {f"{APPLE}content.identifier": "8D5C-11", f"{APPLE}make": "Apple"}
         ("IMG_1.png", 3, IDENTIFIED, False),
     ],
 )
-def test_live_photos(tmp_path, picture, seconds, tags, expected):
+def test_movies_of_live_photos_are_skipped(tmp_path, picture, seconds, tags, expected):
     movie = write_movie(tmp_path / "IMG_1.MOV", seconds=seconds, tags=tags)
     (tmp_path / picture).touch()
     found = find_videos([tmp_path])
@@ -107,30 +107,30 @@ def test_live_photos(tmp_path, picture, seconds, tags, expected):
 
 
 @pytest.mark.parametrize("content", [b"", b"moov", b"\0\0\0\1moov", b"\0\0\0\x10moovmvhd", b"\0\0\0\0" * 9])
-def test_what_is_no_movie(tmp_path, content):
+def test_damaged_files_are_not_live_photos(tmp_path, content):
     (tmp_path / "IMG_1.MOV").write_bytes(content)
     assert not is_live_photo(str(tmp_path / "IMG_1.MOV"))
     assert not is_live_photo(str(tmp_path / "nothing.MOV"))
 
 
-def test_a_library_keeps_whether_it_has_them(bring, folder, videos):
+def test_a_library_keeps_the_setting_for_live_photos(index_videos, folder, videos):
     at = videos["a"].parent
     write_movie(at / "IMG_1.MOV", seconds=2, tags=IDENTIFIED)
     (at / "IMG_1.HEIC").touch()
-    assert bring().added == 4
-    assert bring(live_photos=True).added == 1
-    assert bring().unchanged == 5
-    report = bring(live_photos=False)
+    assert index_videos().added == 4
+    assert index_videos(live_photos=True).added == 1
+    assert index_videos().unchanged == 5
+    report = index_videos(live_photos=False)
     assert (report.unchanged, report.excluded) == (4, 1)
-    assert bring(prune=True).removed == 1
+    assert index_videos(prune=True).removed == 1
 
 
-def test_previews_that_were_indexed_before(bring, folder, videos):
+def test_prune_removes_previews_of_videos_added_later(index_videos, folder, videos):
     at = videos["a"].parent
     write_video(at / "x.mp4", seed=60).rename(at / "GL010001.LRV")
-    bring()
+    index_videos()
     write_video(at / "GX010001.MP4", seed=61)
-    report = bring()
+    report = index_videos()
     assert (report.added, report.excluded) == (1, 1)
-    bring(prune=True)
+    index_videos(prune=True)
     assert "GL010001.LRV" not in {name for name, _ in rows(folder)}

@@ -1,4 +1,4 @@
-"""Which of several files with the same content is the original, and what is known of it by its other names."""
+"""Which of several files with the same content is the original, and metadata that names a copy."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def names(folder: Path) -> set[str]:
         ("a/IMG_0001.MOV", "b/IMG_0001.MOV"),
     ],
 )
-def test_of_two_names(better, worse):
+def test_the_original_has_the_better_name(better, worse):
     def at(path: str, mtime_ns: int) -> FoundFile:
         return FoundFile(Path("/v", path), 5, mtime_ns)
 
     moment = 1_700_000_000 * 10**9
     assert preference(at(better, moment)) < preference(at(worse, moment))
-    assert preference(at(better, moment + 10**9)) < preference(at(worse, moment))  # as FAT keeps it
+    assert preference(at(better, moment + 10**9)) < preference(at(worse, moment))  # FAT rounds to 2 s
     assert preference(at(better, moment + 60 * 10**9)) > preference(at(worse, moment))
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_whoever_asks_first(tmp_path, seed):
+def test_originals_do_not_depend_on_the_order_of_files(tmp_path, seed):
     files = []
     for content in ("one", "two", "six"):
         for name in ("clip.mp4", "clip copy.mp4", "clip copy 2.mp4"):
@@ -67,75 +67,75 @@ def test_whoever_asks_first(tmp_path, seed):
     assert len(read) == len(set(read))
 
 
-def test_files_of_other_sizes_are_not_read():
+def test_files_of_different_sizes_are_not_read():
     files = [FoundFile(Path(f"/nowhere/{size}"), size, 0) for size in range(5)]
     copies = Copies(files, content_id=lambda path: pytest.fail(f"{path} was read"))
     assert [copies.original_of(file) for file in files] == [None] * 5
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_the_copy_is_the_one_that_is_called_so(bring, folder, videos, workers):
+def test_a_file_named_as_a_copy_is_the_copy(index_videos, folder, videos, workers):
     at = videos["a"].parent
     for name, copy in (("a", "a copy.mp4"), ("b", "0 b (1).mp4"), ("c", "c - Kopie.mp4")):
         shutil.copy2(videos[name], at / copy)
-    report = bring(workers=workers)
+    report = index_videos(workers=workers)
     assert (report.added, report.duplicates, report.unreadable) == (4, 3, 0)
     assert names(folder) == {"a.mp4", "b.mp4", "c.mp4", "d.mp4"}
-    assert bring(workers=workers).duplicates == 3
+    assert index_videos(workers=workers).duplicates == 3
 
 
-def test_a_better_name_that_comes_later_changes_nothing(bring, folder, videos):
+def test_a_better_name_added_later_changes_nothing(index_videos, folder, videos):
     at = videos["a"].parent
     videos["a"].rename(at / "a copy.mp4")
-    bring()
+    index_videos()
     shutil.copy2(at / "a copy.mp4", at / "a.mp4")
-    os.utime(at / "a copy.mp4")  # it is looked at again
-    report = bring()
+    os.utime(at / "a copy.mp4")  # so that it is read again
+    report = index_videos()
     assert (report.moved, report.duplicates) == (0, 1)
     assert "a copy.mp4" in names(folder)
     (at / "a copy.mp4").unlink()
     shutil.copy2(at / "a.mp4", at / "a again.mp4")
-    report = bring()
+    report = index_videos()
     assert (report.moved, report.duplicates) == (1, 1)
     assert "a.mp4" in names(folder)
 
 
-def test_copies_of_what_cannot_be_read_cannot_be_read(bring, folder, videos):
+def test_copies_of_unreadable_files_are_unreadable(index_videos, folder, videos):
     at = videos["a"].parent
     for name in ("x.mp4", "x copy.mp4"):
         (at / name).write_text("not a video")
-    report = bring()
+    report = index_videos()
     assert (report.unreadable, report.duplicates) == (2, 0)
 
 
 class TestMetadata:
-    def test_a_row_for_a_copy_is_one_for_the_video(self, bring, folder, videos, tmp_path):
+    def test_metadata_of_a_copy_belongs_to_the_video(self, index_videos, folder, videos, tmp_path):
         at = videos["a"].parent
         shutil.copy2(videos["a"], at / "a copy.mp4")
         shutil.copy2(videos["b"], at / "b copy.mp4")
         table = tmp_path / "about.csv"
         table.write_text("path,author,stars\na copy.mp4,Ann,3\nb copy.mp4,Bob,4\nb.mp4,Eve,\n")
-        report = bring(metadata=table)
+        report = index_videos(metadata=table)
         assert report.unmatched == []
         found = rows(folder)
         assert (found["a.mp4", 0]["about_author"], found["a.mp4", 0]["about_stars"]) == ("Ann", "3")
         assert (found["b.mp4", 0]["about_author"], found["b.mp4", 0]["about_stars"]) == ("Eve", "4")
-        assert bring(metadata=table).described == 0
+        assert index_videos(metadata=table).described == 0
         table.write_text("path,author\na copy.mp4,Zoe\n")
-        assert bring(metadata=table).described == 1
+        assert index_videos(metadata=table).described == 1
         assert rows(folder)["a.mp4", 0]["about_author"] == "Zoe"
 
-    def test_rows_that_match_nothing(self, bring, folder, videos, tmp_path):
+    def test_unmatched_rows_are_reported(self, index_videos, folder, videos, tmp_path):
         (videos["a"].parent / "broken.mp4").write_text("nothing")
         table = tmp_path / "about.csv"
         lines = ["videos/a.mp4", "b.mp4", "broken.mp4", "typo.mp4", "a.mov", "videos/deep/c.mp4"]
         table.write_text("path,author\n" + "".join(f"{line},x\n" for line in lines))
-        report = bring(metadata=table)
+        report = index_videos(metadata=table)
         assert report.unmatched == ["typo.mp4", "a.mov", "videos/deep/c.mp4"]
         assert report.to_dict()["unmatched"] == report.unmatched
 
 
-def test_a_copy_is_hashed_once(bring, folder, videos, monkeypatch):
+def test_a_copy_is_hashed_once(index_videos, folder, videos, monkeypatch):
     at = videos["a"].parent
     for number in range(3):
         shutil.copy2(videos["a"], at / f"a copy {number}.mp4")
@@ -147,19 +147,18 @@ def test_a_copy_is_hashed_once(bring, folder, videos, monkeypatch):
         return real(path)
 
     monkeypatch.setattr(reader, "content_id", content_id)
-    bring()
+    index_videos()
     assert len(hashed) == len(set(hashed)) == 8
     assert len(Store.open(folder).failures()) == 3
 
 
-def test_what_is_said_of_a_copy_of_a_copy_is_the_original_s(bring, folder, videos, tmp_path):
-    bring(videos["a"])
+def test_metadata_of_a_second_copy_belongs_to_the_original(index_videos, folder, videos, tmp_path):
+    index_videos(videos["a"])
     at = videos["a"].parent
     for name in ("b_copy.mp4", "c_copy_2.mp4"):
         shutil.copy2(videos["a"], at / name)
     (tmp_path / "about.csv").write_text("path,author\nc_copy_2.mp4,Ann\n")
-    report = bring(videos["a"], at / "b_copy.mp4", at / "c_copy_2.mp4", metadata=tmp_path / "about.csv")
+    report = index_videos(videos["a"], at / "b_copy.mp4", at / "c_copy_2.mp4", metadata=tmp_path / "about.csv")
     assert report.unmatched == []
     assert Store.open(folder).videos()[str(videos["a"])].metadata == {"author": "Ann"}
-    reasons = {failed.reason for failed in report.failures}
-    assert reasons == {f"it has the content of {videos['a']}"}
+    assert [str(videos["a"]) in failed.reason for failed in report.failures] == [True, True]

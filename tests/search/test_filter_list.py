@@ -1,4 +1,4 @@
-"""The command, the API and the documentation have the filters of the one list, and no others."""
+"""The command, the API and the documentation have exactly the filters of `FILTERS`."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from vop.search.filters import FILTERS, FilterOption, Filters
 from vop.server.app import create_app
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "search.md"
-NOT_FILTERS = {"view", "k", "q", "w"}  # parameters of a search that say what is asked for
+NOT_FILTERS = {"view", "k", "q", "w"}  # the other parameters of a search
 
 
-def test_the_list_is_what_a_search_takes():
+def test_the_list_has_every_filter():
     assert [option.name for option in FILTERS] == [*Filters.__dataclass_fields__]
     assert [option.name for option in FILTERS if option.type is float] == ["min_seconds", "max_seconds"]
     assert [option.name for option in FILTERS if option.repeatable] == ["where"]
     assert all(option.help.endswith(".") and option.label and option.placeholder for option in FILTERS)
 
 
-def test_options_of_the_command():
+def test_the_command_has_an_option_for_each_filter():
     parser = argparse.ArgumentParser()
     add_parser(parser.add_subparsers())
     search = parser._subparsers._group_actions[0].choices["search"]
@@ -36,28 +36,28 @@ def test_options_of_the_command():
 
 @pytest.fixture(scope="module")
 def parameters(tiny_folder, tmp_path_factory) -> dict[str, dict]:
-    """What the API takes at a search, by name."""
+    """The parameters of a search in the API, by name."""
     library = Library.create(tmp_path_factory.mktemp("api") / "library", model=str(tiny_folder), num_frames=2)
     document = create_app([library.path]).openapi()
     listed = document["paths"]["/api/views/{view}/search"]["get"]["parameters"]
     return {parameter["name"]: parameter for parameter in listed}
 
 
-def test_parameters_of_the_api(parameters):
+def test_the_api_has_a_parameter_for_each_filter(parameters):
     assert parameters.keys() - NOT_FILTERS == {option.name for option in FILTERS}
 
 
 @pytest.mark.parametrize("option", FILTERS, ids=lambda option: option.name)
-def test_a_parameter_of_the_api(parameters, option: FilterOption):
-    said = parameters[option.name]["schema"]
+def test_parameters_of_the_api_have_the_types_of_the_filters(parameters, option: FilterOption):
+    schema = parameters[option.name]["schema"]
     assert not parameters[option.name]["required"]
     if option.repeatable:
-        assert (said["type"], said["items"]["type"]) == ("array", "string")
+        assert (schema["type"], schema["items"]["type"]) == ("array", "string")
     else:
         wanted = "number" if option.type is float else "string"
-        assert {kind["type"] for kind in said["anyOf"]} == {wanted, "null"}
+        assert {kind["type"] for kind in schema["anyOf"]} == {wanted, "null"}
 
 
-def test_the_table_of_the_documentation():
+def test_the_documentation_lists_each_filter():
     rows = re.findall(r"^\| `(--[^`]*)` \| `([^`]*)` \| (.*) \|$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
     assert rows == [(f"{option.option} {option.metavar}", option.name, option.help) for option in FILTERS]

@@ -34,7 +34,7 @@ def library(tmp_path_factory):
     return make_library(tmp_path_factory.mktemp("filters") / "library", FILES, columns=COLUMNS)
 
 
-def test_nothing_is_asked_for(library):
+def test_empty_filters_find_everything(library):
     assert Filters(folder="", name="", after="", before="").sql(COLUMNS) is None
     assert found(library, Filters()) == expected(lambda file: True)
 
@@ -53,11 +53,11 @@ def folders(draw) -> str:
 @example(folder="/v/20")  # and not /v/2024
 @example(folder="/v/2024/summer/")
 @example(folder="/v/2024/sum")
-def test_folders(library, folder):
+def test_folders_match_as_in_python(library, folder):
     assert found(library, Filters(folder=folder)) == expected(lambda file: in_folder(file, folder))
 
 
-def test_a_folder_from_here(library):
+def test_a_folder_may_start_with_a_dot(library):
     assert found(library, Filters(folder="./2024/summer")) == found(library, Filters(folder="2024/summer"))
     assert len(found(library, Filters(folder="2024/summer"))) == 2 * len(NAMES)
 
@@ -70,7 +70,7 @@ PARTS = st.sampled_from(NAMES).flatmap(
 
 @settings(deadline=None, max_examples=120, derandomize=True)
 @given(name=LETTERS | PARTS)
-def test_names(library, name):
+def test_names_match_as_in_python(library, name):
     assert found(library, Filters(name=name)) == expected(lambda file: is_named(file, name))
 
 
@@ -79,13 +79,13 @@ SECONDS = st.sampled_from([0, 10, 10.0, 60, 10**20]) | st.floats(0, 1e5) | st.fl
 
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(least=st.none() | SECONDS, most=st.none() | SECONDS)
-def test_durations(library, least, most):
+def test_durations_match_as_in_python(library, least, most):
     filters = Filters(min_seconds=least, max_seconds=most)
     least, most = (0 if least is None else least), (float("inf") if most is None else most)
     assert found(library, filters) == expected(lambda file: least <= file.duration_seconds <= most)
 
 
-def test_a_duration_of_numpy(library):
+def test_durations_may_be_numpy_numbers(library):
     assert found(library, Filters(min_seconds=np.float64(60))) == found(library, Filters(min_seconds=60))
 
 
@@ -96,8 +96,8 @@ DAYS = st.dates(datetime(2024, 6, 28).date(), datetime(2024, 7, 4).date()).map(l
 
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(after=st.none() | DATES | DAYS, before=st.none() | DATES | DAYS)
-@example(after="2024-06-29T22:00:00+00:00", before="2024-07-01T10:00:00+00:00")  # of the first file, and of the fifth
-def test_dates(library, after, before):
+@example(after="2024-06-29T22:00:00+00:00", before="2024-07-01T10:00:00+00:00")  # of the first and the fifth file
+def test_dates_match_as_in_python(library, after, before):
     first, last = utc(after or "1970-01-01"), utc(before or "2999-01-01")
     assert found(library, Filters(after=after, before=before)) == expected(lambda file: first <= utc(file.date) < last)
 
@@ -106,13 +106,13 @@ def test_dates(library, after, before):
     ("short", "day"),
     [("2024", "2024-01-01"), ("2025", "2025-01-01"), ("2024-07", "2024-07-01"), ("2024-06", "2024-06-01")],
 )
-def test_a_year_and_a_month_are_their_first_moments(library, short, day):
+def test_a_year_or_month_means_its_first_day(library, short, day):
     assert Filters(after=short).sql([]) == Filters(after=day).sql([])
     assert Filters(before=short).sql([]) == Filters(before=day).sql([])
     assert found(library, Filters(after=short)) == expected(lambda file: utc(file.date) >= utc(day))
 
 
-def test_the_first_moment_is_one_of_local_time(monkeypatch):
+def test_a_year_starts_in_local_time(monkeypatch):
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:
@@ -136,13 +136,13 @@ VALUES = st.sampled_from([*filter(None, AUTHORS), *filter(None, STARS), "", "B",
     value=VALUES,
     space=st.sampled_from(["", " "]),
 )
-@example(column="author", sign="=", value="1_0", space="")  # a number to Python only
-def test_metadata(library, column, sign, value, space):
+@example(column="author", sign="=", value="1_0", space="")  # only Python reads it as a number
+def test_metadata_matches_as_in_python(library, column, sign, value, space):
     filters = Filters(where=[f"{column}{space}{sign}{space}{value}"])
     assert found(library, filters) == expected(lambda file: has_value(file, column, sign, value.strip()))
 
 
-def test_all_of_them_must_hold(library):
+def test_all_filters_must_match(library):
     filters = Filters(folder="2024", name=".mp4", min_seconds=5, before="2024-07-03", where=["author=42", "stars!=5"])
     both = expected(
         lambda file: (

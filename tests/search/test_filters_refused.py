@@ -1,4 +1,4 @@
-"""Filters that are not allowed, and texts that would like to be SQL."""
+"""Invalid filters, and SQL injection."""
 
 from __future__ import annotations
 
@@ -63,18 +63,18 @@ def search(library, **filters):
         ({"where": ["author=\udcff"]}, r"'\\udcff' is not valid Unicode"),
     ],
 )
-def test_what_is_not_allowed(library, filters, message):
+def test_invalid_filters_are_refused(library, filters, message):
     with pytest.raises(UsageError, match=message):
         search(library, **filters)
 
 
-def test_a_library_without_metadata():
+def test_conditions_need_a_library_with_metadata():
     with pytest.raises(UsageError, match="'author': the library has no metadata.*--metadata"):
         Filters(where=["author=bob"]).sql([])
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_a_text_is_no_sql(library, attack):
+def test_filter_texts_are_not_run_as_sql(library, attack):
     for filters in ({"folder": attack}, {"folder": f"/{attack}"}, {"name": attack}, {"where": [f"author={attack}"]}):
         assert search(library, **filters) == []
     assert search(library, where=[f"author~{attack}"]) == []
@@ -83,15 +83,15 @@ def test_a_text_is_no_sql(library, attack):
 
 
 @pytest.mark.parametrize("attack", [*ATTACKS, "\\", "''", "\n", "😀"])
-def test_a_quoted_text_is_itself(library, attack):
+def test_quoted_texts_keep_their_value(library, attack):
     table = library.table
     assert table.count_rows(f"contains({quoted(f'<{attack}>')}, {quoted(attack)}) AND {quoted(attack)} <> ''") == 3
     assert table.count_rows(f"{quoted(attack)} = {quoted(attack + 'x')}") == 0
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_an_attack_on_a_writer(tmp_path, attack):
-    """Paths and ids stand in conditions too."""
+def test_written_paths_are_not_run_as_sql(tmp_path, attack):
+    """A writer puts paths and ids into SQL conditions."""
     library = make_library(tmp_path / "library", [a_file("/v/a.mp4"), a_file(f"/v/{attack}")])
     library.remove([attack])
     library.put_failures([], remove=[attack])

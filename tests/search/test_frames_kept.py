@@ -27,7 +27,7 @@ def files(folder) -> list:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def test_they_are_read_as_they_were_written(kept, tmp_path):
+def test_frames_are_read_as_they_were_written(kept, tmp_path):
     kept.write(ID, some_frames())
     kept.write(OTHER, some_frames(1))
     assert np.array_equal(kept.read(ID), some_frames())
@@ -39,7 +39,7 @@ def test_they_are_read_as_they_were_written(kept, tmp_path):
     ]
 
 
-def test_what_is_not_there(kept):
+def test_missing_frames_are_none(kept):
     assert kept.read(ID) is None
     assert not kept.has(ID)
     kept.write(ID, some_frames())
@@ -47,12 +47,12 @@ def test_what_is_not_there(kept):
     assert not kept.has(OTHER)
 
 
-def test_a_library_that_keeps_none(tmp_path):
+def test_frames_are_not_kept_by_default(tmp_path):
     assert SegmentFrames.of(a_manifest(), tmp_path) is None
 
 
 @pytest.mark.parametrize("harm", ["cut", "empty", "bit", "text"])
-def test_a_damaged_file_is_none(kept, tmp_path, harm):
+def test_damaged_frames_are_none_until_written_again(kept, tmp_path, harm):
     kept.write(ID, some_frames())
     (path,) = files(tmp_path)
     data = bytearray(path.read_bytes())
@@ -60,27 +60,27 @@ def test_a_damaged_file_is_none(kept, tmp_path, harm):
     path.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "bit": data, "text": b"no frames"}[harm])
     assert kept.read(ID) is None
     assert not kept.has(ID)
-    kept.write(ID, some_frames(2))  # and is made again
+    kept.write(ID, some_frames(2))  # which replaces it
     assert np.array_equal(kept.read(ID), some_frames(2))
 
 
-def test_frames_of_another_kind_are_others(kept, tmp_path, monkeypatch):
+def test_frames_of_other_settings_are_stored_apart(kept, tmp_path, monkeypatch):
     kept.write(ID, some_frames())
-    about = a_manifest().with_(keep_frames=True)
+    manifest = a_manifest().with_(keep_frames=True)
     others = {"num_frames": 12}, {"image_size": 224}, {"resize": "squash"}, {"interpolation": "bilinear"}
-    for other in (about.with_(**change) for change in others):
+    for other in (manifest.with_(**change) for change in others):
         assert not SegmentFrames.of(other, tmp_path).has(ID)
     monkeypatch.setattr(kept_frames, "DECODER_VERSION", "another")
-    assert not SegmentFrames.of(about, tmp_path).has(ID)
+    assert not SegmentFrames.of(manifest, tmp_path).has(ID)
     monkeypatch.undo()
-    assert SegmentFrames.of(about, tmp_path).has(ID)
+    assert SegmentFrames.of(manifest, tmp_path).has(ID)
 
 
-def test_frames_of_another_shape_in_its_place(kept):
+def test_frames_of_another_shape_are_none(kept):
     kept.write(ID, some_frames()[:2])
     assert kept.read(ID) is None
 
 
-def test_the_folder_of_frames_that_are_resized_as_for_clip(kept, tmp_path):
+def test_the_folder_name_omits_the_resizing_of_clip(kept, tmp_path):
     kept.write(ID, some_frames())
     assert [path.parent.parent.name for path in files(tmp_path)] == ["4x32-3"]

@@ -1,4 +1,4 @@
-"""Indexing real files: new, changed, moved, copied, deleted and broken ones."""
+"""Indexing real files: new, changed, moved, copied and deleted ones."""
 
 from __future__ import annotations
 
@@ -20,27 +20,26 @@ from vop.search.store import Store
 from vop.search.sync import forget, index, ingest, reader
 from vop.video.frames import read_frames
 
-TESTS = Path(__file__).parents[1]
 
-
-def test_every_segment_is_embedded_from_its_own_frames(bring, folder, videos, tiny_folder):
-    report = bring()
+@pytest.mark.usefixtures("real_processes")
+def test_every_segment_is_embedded_from_its_own_frames(index_videos, folder, videos, tiny_folder):
+    report = index_videos()
     assert (report.added, report.segments, report.failures) == (4, 6, [])
     assert report.hours == pytest.approx((26 + 3 * 4) / 3600, rel=0.02)
     model = vop.load(str(tiny_folder), num_frames=2, device="cpu")
     found = rows(folder)
     assert sorted(found) == [("a.mp4", 0), ("b.mp4", 0), ("b.mp4", 1), ("b.mp4", 2), ("c.mp4", 0), ("d.mp4", 0)]
     for (name, _), row in found.items():
-        span = {"start_seconds": row["start_seconds"], "end_seconds": row["end_seconds"]}
-        frames = read_frames(videos[name[0]], num_frames=2, size=32, **span)
+        clip = {"start_seconds": row["start_seconds"], "end_seconds": row["end_seconds"]}
+        frames = read_frames(videos[name[0]], num_frames=2, size=32, **clip)
         with torch.inference_mode():
             own = model.embed_frames(model.normalise(frames[None]))[0]
         torch.testing.assert_close(torch.tensor(row["embedding_1"]), own, rtol=0, atol=1e-5)
         assert row["strip"].startswith(b"\xff\xd8")
 
 
-def test_a_search_finds_the_moment(bring, folder):
-    bring()
+def test_a_search_finds_the_moment(index_videos, folder):
+    index_videos()
     opened = Store.open(folder)
     wanted = embeddings(folder)["b.mp4", 2]
     best, *others = opened.search(wanted, k=10)
@@ -50,34 +49,34 @@ def test_a_search_finds_the_moment(bring, folder):
     assert len({best.video, *(moment.video for moment in others)}) == 4  # a video is found once
 
 
-def test_again_there_is_nothing_to_do(bring, folder, no_decoding, monkeypatch):
-    bring()
+def test_unchanged_files_are_not_indexed_again(index_videos, folder, no_decoding, monkeypatch):
+    index_videos()
     version = Store.open(folder).table.version
     no_decoding()
     monkeypatch.setattr(reader, "content_id", lambda path: pytest.fail(f"{path} was hashed"))
-    report = bring(model=None, num_frames=None, precision="auto")
+    report = index_videos(model=None, num_frames=None, precision="auto")
     assert (report.added, report.changed, report.unchanged) == (0, 0, 4)
     assert Store.open(folder).table.count_rows() == 6
     assert Store.open(folder).table.version - version <= 1  # no rows were written
 
 
-def test_another_time_of_change_is_not_another_video(bring, folder, videos, no_decoding, monkeypatch):
-    bring()
+def test_a_new_modification_time_alone_changes_no_video(index_videos, folder, videos, no_decoding, monkeypatch):
+    index_videos()
     before = embeddings(folder)
     os.utime(videos["a"], (1, 1))
     no_decoding()
-    assert bring().unchanged == 4
+    assert index_videos().unchanged == 4
     assert rows(folder)["a.mp4", 0]["mtime_ns"] == 10**9
     assert embeddings(folder).keys() == before.keys()
     monkeypatch.setattr(reader, "content_id", lambda path: pytest.fail(f"{path} was hashed again"))
-    assert bring().unchanged == 4
+    assert index_videos().unchanged == 4
 
 
-def test_a_changed_file_is_redone(bring, folder, videos):
-    bring()
+def test_a_changed_file_is_indexed_again(index_videos, folder, videos):
+    index_videos()
     before = embeddings(folder)
     write_video(videos["b"], seed=77, seconds=4)
-    report = bring()
+    report = index_videos()
     assert (report.changed, report.added, report.unchanged) == (1, 0, 3)
     after = embeddings(folder)
     assert after.keys() == before.keys() - {("b.mp4", 1), ("b.mp4", 2)}
@@ -85,35 +84,35 @@ def test_a_changed_file_is_redone(bring, folder, videos):
     np.testing.assert_array_equal(after["a.mp4", 0], before["a.mp4", 0])
 
 
-def test_a_moved_file_is_followed(bring, folder, videos, no_decoding):
-    bring()
+def test_a_moved_file_keeps_its_rows(index_videos, folder, videos, no_decoding):
+    index_videos()
     before = embeddings(folder)
     (videos["b"].parent / "deep").mkdir()
     videos["b"].rename(videos["b"].parent / "deep" / "new name.mp4")
     no_decoding()
-    report = bring()
+    report = index_videos()
     assert (report.moved, report.added, report.deleted) == (1, 0, 0)
     after = embeddings(folder)
     np.testing.assert_array_equal(after["new name.mp4", 2], before["b.mp4", 2])
     assert len(after) == len(before)
 
 
-def test_two_files_that_change_names(bring, folder, videos):
-    bring()
+def test_two_files_may_swap_names(index_videos, folder, videos):
+    index_videos()
     before = embeddings(folder)
     spare = videos["a"].with_name("spare")
     videos["a"].rename(spare), videos["c"].rename(videos["a"]), spare.rename(videos["c"])
-    bring()
+    index_videos()
     after = embeddings(folder)
     assert after.keys() == before.keys()
     np.testing.assert_allclose(after["a.mp4", 0], before["c.mp4", 0], atol=1e-6)
     np.testing.assert_allclose(after["c.mp4", 0], before["a.mp4", 0], atol=1e-6)
 
 
-def test_a_copy_is_listed_and_takes_the_place_of_the_original(bring, folder, videos, no_decoding, monkeypatch):
+def test_a_copy_is_listed_and_replaces_a_deleted_original(index_videos, folder, videos, no_decoding, monkeypatch):
     copy = videos["a"].with_name("z.mp4")
     shutil.copy(videos["a"], copy)
-    report = bring(workers=1)  # of two at work at once, either may be read first
+    report = index_videos(workers=1)  # two would read them in any order
     assert report.added == 4
     (failure,) = Store.open(folder).failures()
     assert (failure.kind, failure.path) == ("duplicate", str(copy))
@@ -121,63 +120,63 @@ def test_a_copy_is_listed_and_takes_the_place_of_the_original(bring, folder, vid
     no_decoding()
     with monkeypatch.context() as patch:
         patch.setattr(reader, "content_id", lambda path: pytest.fail(f"{path} was hashed again"))
-        assert [failed.path for failed in bring().failures] == [str(copy)]
+        assert [failed.path for failed in index_videos().failures] == [str(copy)]
     videos["a"].unlink()
-    report = bring()
+    report = index_videos()
     assert (report.moved, report.deleted, report.failures) == (1, 0, [])
     assert ("z.mp4", 0) in rows(folder)
     assert ("a.mp4", 0) not in rows(folder)
     assert Store.open(folder).failures() == []
 
 
-def test_a_copy_of_what_was_changed_then_is_no_copy(bring, folder, videos):
+def test_a_copy_is_indexed_after_its_original_changed(index_videos, folder, videos):
     copy = videos["a"].with_name("z.mp4")
     shutil.copy2(videos["a"], copy)
-    bring(workers=1)  # of two at work at once, either may be read first
+    index_videos(workers=1)  # two would read them in any order
     write_video(videos["a"], seed=70)
-    report = bring()
+    report = index_videos()
     assert (report.changed, report.added, report.failures) == (1, 1, [])
     assert ("z.mp4", 0) in rows(folder)
 
 
-def test_one_file_by_two_names_is_no_copy(bring, folder, videos, tmp_path):
+def test_one_file_with_two_paths_is_not_a_copy(index_videos, folder, videos, tmp_path):
     (tmp_path / "link").symlink_to(videos["a"].parent)
-    bring()
-    report = bring(tmp_path / "link")
+    index_videos()
+    report = index_videos(tmp_path / "link")
     assert (report.unchanged, report.failures) == (4, [])
-    assert bring(tmp_path / "videos" / ".." / "videos").unchanged == 4
+    assert index_videos(tmp_path / "videos" / ".." / "videos").unchanged == 4
     assert len(rows(folder)) == 6
 
 
-def test_a_run_that_has_moved(bring, folder, videos, tmp_path, tiny_folder):
+def test_a_moved_run_can_be_given(index_videos, folder, videos, tmp_path, tiny_folder):
     vop.models.pretrained.create("vop", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tmp_path / "run")
-    bring(model=str(tmp_path / "run"))
+    index_videos(model=str(tmp_path / "run"))
     (tmp_path / "run").rename(tmp_path / "moved")
     write_video(videos["a"].with_name("e.mp4"), seed=80)
-    assert bring(model=str(tmp_path / "moved")).added == 1
+    assert index_videos(model=str(tmp_path / "moved")).added == 1
     assert Store.open(folder).models[0].name == str(tmp_path / "moved")
-    assert bring(model=None).unchanged == 5
+    assert index_videos(model=None).unchanged == 5
 
 
-def test_kept_frames_go_with_their_videos(bring, folder, videos, tmp_path):
+def test_kept_frames_are_deleted_with_their_videos(index_videos, folder, videos, tmp_path):
     def kept():
         return len(list((folder / "frames").rglob("*.safetensors")))
 
-    bring(keep_frames=True)
+    index_videos(keep_frames=True)
     assert kept() == 6
     forget(folder, [videos["b"]], for_good=True)
     assert kept() == 3
     write_video(videos["a"], seed=90)
     videos["c"].unlink(), videos["b"].unlink()
-    bring(prune=True, keep_frames=True)
-    assert kept() == 3  # those of c can be put back
+    index_videos(prune=True, keep_frames=True)
+    assert kept() == 3  # c can be restored with its frames
     with pytest.raises(UsageError, match="no video at or below"):
         forget(folder, [videos["c"]])
     assert forget(folder, [videos["c"]], for_good=True) == 1
     assert kept() == 2
 
 
-def test_a_library_may_be_called_like_a_model(tmp_path, monkeypatch, videos):
+def test_a_library_may_have_the_name_of_a_model(tmp_path, monkeypatch, videos):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="nothing-like-it"):
         index("mini", [tmp_path / "videos"], model="nothing-like-it")
@@ -186,31 +185,31 @@ def test_a_library_may_be_called_like_a_model(tmp_path, monkeypatch, videos):
     assert index("mini", [videos["a"], videos["c"]], model="mini").added == 1
 
 
-def test_many_paths_metadata_in_several_commits(bring, folder, videos, tmp_path, monkeypatch):
-    bring()
+def test_metadata_is_written_in_several_commits(index_videos, folder, videos, tmp_path, monkeypatch):
+    index_videos()
     monkeypatch.setattr(ingest, "COMMIT_ROWS", 1)
     (tmp_path / "about.csv").write_text("path,author\na.mp4,Bob\nb.mp4,Ann\nc.mp4,Eve\n")
-    assert bring(*videos.values(), metadata=tmp_path / "about.csv").described == 3
+    assert index_videos(*videos.values(), metadata=tmp_path / "about.csv").described == 3
     found = rows(folder)
     assert [found[f"{name}.mp4", 0]["about_author"] for name in "abcd"] == ["Bob", "Ann", "Eve", None]
     assert found["b.mp4", 2]["about_author"] == "Ann"
 
 
-def test_what_is_gone_stays_until_it_is_pruned(bring, folder, videos, tmp_path):
+def test_deleted_files_stay_until_prune(index_videos, folder, videos, tmp_path):
     other = write_video(tmp_path / "elsewhere" / "e.mp4", seed=9)
-    bring(tmp_path / "videos", tmp_path / "elsewhere")
+    index_videos(tmp_path / "videos", tmp_path / "elsewhere")
     videos["a"].unlink(), other.unlink()
-    report = bring(tmp_path / "videos")
+    report = index_videos(tmp_path / "videos")
     assert (report.deleted, report.removed) == (1, 0)
     assert ("a.mp4", 0) in rows(folder)
-    report = bring(tmp_path / "videos", prune=True)
+    report = index_videos(tmp_path / "videos", prune=True)
     assert (report.deleted, report.removed) == (0, 1)
     assert ("a.mp4", 0) not in rows(folder)
-    assert ("e.mp4", 0) in rows(folder)  # nobody said anything about that folder
+    assert ("e.mp4", 0) in rows(folder)  # its folder was not given
 
 
-def test_forget(bring, folder, videos, tmp_path):
-    bring()
+def test_forget_removes_a_video_but_not_its_file(index_videos, folder, videos, tmp_path):
+    index_videos()
     with pytest.raises(UsageError, match="nowhere"):
         forget(folder, [tmp_path / "nowhere"])
     assert forget(folder, [videos["b"]]) == 1
@@ -218,44 +217,44 @@ def test_forget(bring, folder, videos, tmp_path):
     assert videos["b"].exists()
 
 
-def test_metadata(bring, folder, videos, tmp_path, no_decoding):
+def test_metadata_is_updated_without_decoding(index_videos, folder, videos, tmp_path, no_decoding):
     table = tmp_path / "about.csv"
     table.write_text("path,author,stars\nvideos/a.mp4,Bob,5\nb.mp4,Ann,3\n")
-    bring()
+    index_videos()
     no_decoding()
-    report = bring(metadata=table)
+    report = index_videos(metadata=table)
     assert report.described == 2
     found = rows(folder)
     assert (found["a.mp4", 0]["about_author"], found["b.mp4", 2]["about_stars"]) == ("Bob", "3")
     assert found["c.mp4", 0]["about_author"] is None
     assert Store.open(folder).columns == ["author", "stars"]
-    assert bring(metadata=table).described == 0
+    assert index_videos(metadata=table).described == 0
     table.write_text("path,author\nb.mp4,Eve\n")
-    assert bring(metadata=table).described == 1
+    assert index_videos(metadata=table).described == 1
     videos["b"].rename(videos["b"].with_name("moved.mp4"))
-    bring()
+    index_videos()
     assert rows(folder)["moved.mp4", 1]["about_stars"] == "3"
 
 
-def test_settings_belong_to_a_library(bring, folder, tmp_path):
-    bring(segmentation=SegmentationConfig(window_seconds=5, overlap_seconds=1))
+def test_settings_of_a_library_cannot_change(index_videos, folder, tmp_path):
+    index_videos(segmentation=SegmentationConfig(window_seconds=5, overlap_seconds=1))
     assert len([key for key in rows(folder) if key[0] == "b.mp4"]) == 7
-    bring(num_frames=None)
+    index_videos(num_frames=None)
     with pytest.raises(UsageError, match="windows of 7 s"):
-        bring(segmentation=SegmentationConfig(window_seconds=7))
+        index_videos(segmentation=SegmentationConfig(window_seconds=7))
     with pytest.raises(UsageError, match="num_frames .* is 2, not 5"):
-        bring(num_frames=5)
+        index_videos(num_frames=5)
     with pytest.raises(UsageError, match="keep_frames"):
-        bring(keep_frames=True)
+        index_videos(keep_frames=True)
 
 
-def test_by_shots(bring, folder):
-    bring(segmentation=SegmentationConfig(by="shots"))
+def test_segments_may_be_shots(index_videos, folder):
+    index_videos(segmentation=SegmentationConfig(by="shots"))
     starts = sorted(row["start_seconds"] for (name, _), row in rows(folder).items() if name == "b.mp4")
     assert starts == pytest.approx(list(range(0, 26, 2)), abs=0.3)  # the pictures change every two seconds
 
 
-def test_a_new_library_takes_the_default_backbone(folder, videos, tmp_path, monkeypatch):
+def test_a_new_library_uses_the_default_backbone(folder, videos, tmp_path, monkeypatch):
     def open_model(name: str, **how: object) -> None:
         raise VopError(f"opens {name}")
 
@@ -265,16 +264,16 @@ def test_a_new_library_takes_the_default_backbone(folder, videos, tmp_path, monk
     assert not (folder / "library.json").exists()
 
 
-def test_another_model_is_refused(bring, folder, tmp_path, tiny_folder):
-    bring()
+def test_another_model_is_refused(index_videos, folder, tmp_path, tiny_folder):
+    index_videos()
     model = vop.models.pretrained.create("vop", str(tiny_folder), num_frames=2, device="cpu")
     model.save_pretrained(tmp_path / "run")
     with pytest.raises(VopError, match="reembed"):
-        bring(model=str(tmp_path / "run"))
-    bring(model=f"{tiny_folder}/")  # the same one, written differently
+        index_videos(model=str(tmp_path / "run"))
+    index_videos(model=f"{tiny_folder}/")  # the same model, spelled differently
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path, videos):
+def test_a_folder_that_is_not_a_library_is_refused(tmp_path, videos):
     with pytest.raises(UsageError, match="is not a library.*vop index LIBRARY"):
         index(tmp_path / "videos", [tmp_path / "library"], model="mini")
     assert not (tmp_path / "videos" / ".lock").exists()

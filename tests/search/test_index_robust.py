@@ -1,4 +1,4 @@
-"""Indexing among broken files, kills, other writers and a full disk."""
+"""Indexing with broken files, killed processes, other writers and a full disk."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from vop.video.isolated import DecodingProcesses
 TESTS = Path(__file__).parents[1]
 
 
-def test_unreadable_files_are_in_nobodys_way(bring, folder, videos):
+def test_unreadable_files_are_listed_and_skipped(index_videos, folder, videos):
     at = videos["a"].parent
     (at / "notes.txt").write_text("not a video")
     (at / "text.mp4").write_text("not a video either")
     (at / "empty.mkv").touch()
-    (at / "also empty.mkv").touch()  # no copy of a video
+    (at / "also empty.mkv").touch()  # empty files are not copies
     whole = videos["b"].read_bytes()
     (at / "cut.mp4").write_bytes(whole[: len(whole) // 2])
     (at / "link.mp4").symlink_to(at / "nothing.mp4")
-    report = bring()
+    report = index_videos()
     assert report.added == 4
     assert report.passed_over == {"text": 1}
     kinds = {Path(failure.path).name: failure for failure in Store.open(folder).failures()}
@@ -44,57 +44,57 @@ def test_unreadable_files_are_in_nobodys_way(bring, folder, videos):
     assert "0 bytes" in kinds["empty.mkv"].reason
     (at / "text.mp4").unlink()
     write_video(at / "empty.mkv", seed=50)
-    assert bring().added == 1
+    assert index_videos().added == 1
     left = [Path(failure.path).name for failure in Store.open(folder).failures()]
     assert left == ["also empty.mkv", "cut.mp4", "link.mp4"]
 
 
-def test_prune_leaves_alone_what_is_only_out_of_reach(bring, folder, videos, tmp_path):
+def test_prune_keeps_videos_of_an_unmounted_drive(index_videos, folder, videos, tmp_path):
     write_video(videos["a"].parent / "trip" / "e.mp4", seed=60)
-    bring()
+    index_videos()
     drive = videos["a"].parent
     drive.rename(tmp_path / "unplugged")
-    drive.mkdir()  # what a drive leaves where it was mounted
+    drive.mkdir()  # an empty mount point
     (drive / ".DS_Store").touch()
-    report = bring(prune=True)
+    report = index_videos(prune=True)
     assert (report.removed, report.deleted, report.unavailable) == (0, 0, 5)
     assert len(rows(folder)) == 7
     (drive / ".DS_Store").unlink()
     drive.rmdir()
     (tmp_path / "unplugged").rename(drive)
     videos["a"].unlink()
-    assert bring(prune=True).removed == 1  # from a folder that has other things
+    assert index_videos(prune=True).removed == 1  # its folder still has other files
 
 
-def test_prune_below_a_link_that_leads_nowhere_now(bring, folder, videos, tmp_path):
+def test_prune_keeps_videos_below_a_broken_link(index_videos, folder, videos, tmp_path):
     write_video(tmp_path / "disk" / "e.mp4", seed=60)
     (videos["a"].parent / "link").symlink_to(tmp_path / "disk")
-    assert bring().added == 5
+    assert index_videos().added == 5
     (tmp_path / "disk").rename(tmp_path / "elsewhere")
-    assert bring(prune=True).removed == 0
+    assert index_videos(prune=True).removed == 0
     assert len(rows(folder)) == 7
 
 
-def test_files_with_impossible_times_end_nothing(bring, folder, videos):
+def test_files_with_impossible_times_do_not_stop_indexing(index_videos, folder, videos):
     write_clip(videos["a"].with_name("0.mkv"), grey_frames(3), stamps=[0, 40, 10**10])
     os.utime(videos["b"], (13_000_000_000, 13_000_000_000))  # the year 2381
-    report = bring()
+    report = index_videos()
     assert report.added == 4
     (failure,) = report.failures
     assert "0.mkv" in failure.path
     assert "cut" in failure.reason
-    assert bring().unchanged == 4
+    assert index_videos().unchanged == 4
 
 
-def test_a_video_that_became_unreadable_is_not_found_any_more(bring, folder, videos):
-    bring()
+def test_a_video_that_became_unreadable_is_removed(index_videos, folder, videos):
+    index_videos()
     videos["a"].write_text("overwritten")
-    bring()
+    index_videos()
     assert ("a.mp4", 0) not in rows(folder)
     assert [failure.path for failure in Store.open(folder).failures()] == [str(videos["a"])]
 
 
-def test_a_file_that_goes_during_the_indexing(bring, folder, videos, monkeypatch):
+def test_a_file_deleted_during_indexing_is_listed(index_videos, folder, videos, monkeypatch):
     real = reader.content_id
 
     def content_id(path):
@@ -103,11 +103,11 @@ def test_a_file_that_goes_during_the_indexing(bring, folder, videos, monkeypatch
         return real(path)
 
     monkeypatch.setattr(reader, "content_id", content_id)
-    report = bring()
+    report = index_videos()
     assert report.added == 3
-    assert [(failure.path, failure.reason) for failure in report.failures] == [
-        (str(videos["c"]), "it was deleted during the indexing")
-    ]
+    (failure,) = report.failures
+    assert failure.path == str(videos["c"])
+    assert "deleted" in failure.reason
 
 
 @pytest.fixture
@@ -123,73 +123,74 @@ def read_in_part(path, *args, **settings):
             item = next(read)
         except StopIteration as end:
             return end.value
-        yield None if path.name == "b.mp4" and place == 2 else item  # after what is said of the whole video
+        yield None if path.name == "b.mp4" and place == 2 else item  # item 0 describes the whole video
 
 
-def test_damaged_segments_are_left_out_and_said(bring, folder, videos, damaged):
-    report = bring()
+def test_damaged_segments_are_skipped_and_reported(index_videos, folder, videos, damaged):
+    report = index_videos()
     assert report.segments == 5
     (failure,) = report.failures
-    assert (failure.kind, failure.reason) == ("partial", "1 of 3 segments are damaged")
+    assert failure.kind == "partial"
+    assert "1 of 3" in failure.reason
     assert [key for key in rows(folder) if key[0] == "b.mp4"] == [("b.mp4", 0), ("b.mp4", 1)]
-    assert bring().failures == [failure]  # it is still so
+    assert index_videos().failures == [failure]  # reported every time
     assert Store.open(folder).failures() == [failure]
     assert (report.partial, Store.open(folder).status().partial) == (1, 1)
 
 
-def test_damage_is_said_wherever_the_video_goes(bring, folder, videos, damaged, tmp_path, no_decoding):
-    bring()
+def test_damage_is_reported_after_a_video_moves(index_videos, folder, videos, damaged, tmp_path, no_decoding):
+    index_videos()
     no_decoding()
 
     def listed():
-        return [(failed.path, failed.kind) for failed in bring().failures]
+        return [(failed.path, failed.kind) for failed in index_videos().failures]
 
     os.utime(videos["b"], (1, 1))
     assert listed() == [(str(videos["b"]), "partial")]
     moved = videos["b"].rename(videos["b"].with_name("moved.mp4"))
     assert listed() == [(str(moved), "partial")]
     moved.rename(tmp_path / "unplugged.mp4")
-    assert listed() == [(str(moved), "partial")]  # it is in the library as it was
-    assert bring(prune=True).failures == []
+    assert listed() == [(str(moved), "partial")]  # the library still has its rows
+    assert index_videos(prune=True).failures == []
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
 
 
 @pytest.mark.parametrize("commit", [1, 2, 3])
-def test_damage_is_said_after_a_kill_between_two_commits(bring, folder, videos, damaged, tiny_folder, tmp_path, commit):
-    code = f"""
-import os, signal, sys
-sys.path.insert(0, {str(TESTS)!r})
-from search.test_index_robust import read_in_part
-from vop.search.sync import reader
-from vop.search.sync import index
-from vop.search.sync import forget, restore
-from vop.search.store import Store
-reader.read_segments = read_in_part
-calls = iter(range(1, 99))
-def killing(real):
-    def write(*given, **settings):
-        if next(calls) == {commit}:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*given, **settings)
-    return write
-Store.put, Store.put_failures, Store.remove = map(killing, (Store.put, Store.put_failures, Store.remove))
-index({str(folder)!r}, [{str(tmp_path / "videos")!r}], model={str(tiny_folder)!r}, num_frames=2,
-      precision="fp32", workers=2, batch_size=3)
-"""
-    killed = subprocess.run([sys.executable, "-c", code], check=False)
-    assert killed.returncode == -signal.SIGKILL
-    bring()
+def test_damage_is_reported_after_a_kill_between_two_commits(
+    index_videos, folder, videos, damaged, monkeypatch, commit
+):
+    numbers = count(1)
+
+    def until_killed(write):
+        def checked(*args, **settings):
+            if next(numbers) >= commit:  # nothing is written any more
+                raise Killed
+            return write(*args, **settings)
+
+        return checked
+
+    with monkeypatch.context() as patch:
+        for name in ("put", "put_failures", "remove"):
+            patch.setattr(Store, name, until_killed(getattr(Store, name)))
+        with pytest.raises(Killed):
+            index_videos()
+    index_videos()
     assert len(rows(folder)) == 5
     (failure,) = Store.open(folder).failures()
     assert (failure.path, failure.kind) == (str(videos["b"]), "partial")
 
 
-def test_a_file_that_crashes_its_decoder_ends_nothing(bring, folder, videos, monkeypatch):
+@pytest.mark.usefixtures("real_processes")
+def test_a_crash_of_the_decoder_fails_only_its_file(index_videos, folder, videos, monkeypatch):
     monkeypatch.setattr(reader, "read_segments", read_or_crash)
-    report = bring()
+    report = index_videos()
     assert report.added == 3
-    assert [(failure.path, failure.reason) for failure in report.failures] == [
-        (str(videos["b"]), "decoding crashed (SIGSEGV)")
-    ]
+    (failure,) = report.failures
+    assert failure.path == str(videos["b"])
+    assert "SIGSEGV" in failure.reason
     assert [failure.path for failure in Store.open(folder).failures()] == [str(videos["b"])]
 
 
@@ -199,37 +200,39 @@ def read_or_crash(path, *args, **settings):
     return (yield from read_segments(path, *args, **settings))
 
 
-def test_an_error_of_the_program_ends_the_job(bring, folder, videos, monkeypatch):
-    monkeypatch.setattr(reader, "read_segments", read_or_blunder)
-    with pytest.raises(TypeError, match="a slip"):
-        bring(workers=1, batch_size=64)
+@pytest.mark.usefixtures("real_processes")
+def test_a_programming_error_stops_indexing(index_videos, folder, videos, monkeypatch):
+    monkeypatch.setattr(reader, "read_segments", read_or_raise)
+    with pytest.raises(TypeError, match="a bug"):
+        index_videos(workers=1, batch_size=64)
     assert [failed.path for failed in Store.open(folder).failures()] == []
-    assert {name for name, _ in rows(folder)} == {"a.mp4", "c.mp4", "d.mp4"}  # b is the largest, and the last
+    assert {name for name, _ in rows(folder)} == {"a.mp4", "c.mp4", "d.mp4"}  # b is the largest, so it is read last
     monkeypatch.undo()
-    assert bring().added == 1
+    assert index_videos().added == 1
 
 
-def read_or_blunder(path, *args, **settings):
+def read_or_raise(path, *args, **settings):
     if path.name == "b.mp4":
-        raise TypeError("a slip")
+        raise TypeError("a bug")
     return (yield from read_segments(path, *args, **settings))
 
 
-def test_an_error_of_the_disk_ends_its_file_only(bring, folder, videos, monkeypatch):
-    monkeypatch.setattr(reader, "read_segments", read_or_lose_the_disk)
-    report = bring()
+def test_a_disk_error_fails_only_its_file(index_videos, folder, videos, monkeypatch):
+    monkeypatch.setattr(reader, "read_segments", read_or_fail)
+    report = index_videos()
     assert (report.added, report.unreadable) == (3, 1)
     assert [(failed.path, failed.reason) for failed in report.failures] == [(str(videos["c"]), "Input/output error")]
 
 
-def read_or_lose_the_disk(path, *args, **settings):
+def read_or_fail(path, *args, **settings):
     if path.name == "c.mp4":
         raise OSError(errno.EIO, "Input/output error")
     return (yield from read_segments(path, *args, **settings))
 
 
+@pytest.mark.usefixtures("real_processes")
 @pytest.mark.parametrize("workers", [1, 2])
-def test_short_videos_are_found_while_a_long_one_is_decoded(bring, folder, videos, monkeypatch, workers):
+def test_short_videos_are_committed_while_a_long_one_is_decoded(index_videos, folder, videos, monkeypatch, workers):
     monkeypatch.setattr(ingest, "COMMIT_SECONDS", 0.2)
     real = DecodingProcesses.iterate
     seen = []
@@ -245,26 +248,26 @@ def test_short_videos_are_found_while_a_long_one_is_decoded(bring, folder, video
         return (yield from read)
 
     monkeypatch.setattr(DecodingProcesses, "iterate", iterate)
-    assert bring(workers=workers, batch_size=64).added == 4
+    assert index_videos(workers=workers, batch_size=64).added == 4
     assert seen == ["a.mp4", "c.mp4", "d.mp4"]
 
 
-def test_names_of_every_kind(bring, folder, videos):
+def test_files_may_have_any_name(index_videos, folder, videos):
     names = ["it's.mp4", 'quote".mp4', "new\nline.mp4", "🎬 été.mp4", "a%b_c.mp4", "; DROP TABLE.mp4"]
     for seed, name in enumerate(names, start=20):
         write_video(videos["a"].with_name(name), seed=seed)
     os.makedirs(videos["a"].parent / "loop")
     (videos["a"].parent / "loop" / "back").symlink_to(videos["a"].parent)
-    assert bring().added == 4 + len(names)
+    assert index_videos().added == 4 + len(names)
     for name in names:
         videos["a"].with_name(name).unlink()
-    assert bring(prune=True, yes=True).removed == len(names)
+    assert index_videos(prune=True, yes=True).removed == len(names)
     assert len(rows(folder)) == 6
 
 
-@pytest.mark.parametrize("moment", [1, 4])
-def test_killed_and_run_again(bring, folder, videos, tiny_folder, tmp_path, moment):
-    """The process kills itself when it embeds for the n-th time; what it had committed is whole, and is kept."""
+@pytest.mark.parametrize("forward_pass", [1, 4])
+def test_indexing_resumes_after_a_kill(index_videos, folder, videos, tiny_folder, tmp_path, forward_pass):
+    """The process kills itself at its n-th forward pass. The committed videos are complete and stay."""
     code = f"""
 import os, signal, sys
 sys.path.insert(0, {str(TESTS)!r})
@@ -274,7 +277,7 @@ ingest.COMMIT_SECONDS = 0.0
 times = iter(range(99))
 real = TextVideoModel.encode_frames
 def encode_frames(*given, **settings):
-    if next(times) == {moment}:
+    if next(times) == {forward_pass}:
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*given, **settings)
 TextVideoModel.encode_frames = encode_frames
@@ -284,35 +287,41 @@ commands.index({str(folder)!r}, [{str(tmp_path / "videos")!r}], model={str(tiny_
     killed = subprocess.run([sys.executable, "-c", code], check=False)
     assert killed.returncode == -signal.SIGKILL
     before = rows(folder)
-    assert 0 < len(before) < 6 or moment == 1
+    assert 0 < len(before) < 6 or forward_pass == 1
     for name in {name for name, _ in before}:
         assert len([key for key in before if key[0] == name]) == (3 if name == "b.mp4" else 1)
-    report = bring()
+    report = index_videos()
     assert report.added == 4 - len({name for name, _ in before})
     assert len(rows(folder)) == 6
 
 
-def test_the_second_one_waits(bring, folder, videos, tmp_path):
-    bring()
+def test_a_second_process_waits_for_the_lock(index_videos, folder, videos):
+    index_videos()
     code = f"""
-import sys, time
+import sys
 from pathlib import Path
 from vop.search.sync.lock import library_lock
 with library_lock(Path({str(folder)!r})):
-    print("held", flush=True)
-    time.sleep(1.5)
+    print("locked", flush=True)
+    sys.stdin.readline()
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout.readline() == "held\n"
-        said = []
-        started = time.monotonic()
-        bring(waiting=lambda: said.append(time.monotonic() - started))
-        assert len(said) == 1
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout.readline() == "locked\n"
+        calls = []
+
+        def waiting() -> None:
+            calls.append(holder.poll())
+            holder.stdin.close()
+
+        index_videos(waiting=waiting)
+        assert calls == [None]
         assert holder.wait(timeout=10) == 0
 
 
-def test_a_full_disk_keeps_what_was_there(bring, folder, videos, monkeypatch):
-    bring()
+def test_a_full_disk_keeps_the_indexed_videos(index_videos, folder, videos, monkeypatch):
+    index_videos()
     write_video(videos["a"].with_name("more.mp4"), seed=40)
     table = type(Store.open(folder).table)
 
@@ -322,12 +331,12 @@ def test_a_full_disk_keeps_what_was_there(bring, folder, videos, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(table, "add", full)
         with pytest.raises(VopError, match="no space left"):
-            bring()
+            index_videos()
     assert len(rows(folder)) == 6
-    assert bring().added == 1
+    assert index_videos().added == 1
 
 
-def test_it_says_how_far_it_is(bring, folder, videos, monkeypatch):
+def test_progress_is_reported_while_indexing(index_videos, folder, videos, monkeypatch):
     from vop.search import state
 
     seen, notes = [], []
@@ -339,7 +348,7 @@ def test_it_says_how_far_it_is(bring, folder, videos, monkeypatch):
         seen.append(Store.open(folder).status().index)
 
     monkeypatch.setattr(state.StateFile, "write", spy)
-    bring(progress=lambda stage, done, total, note="": notes.append((stage, done, total, note)))
+    index_videos(progress=lambda stage, done, total, note="": notes.append((stage, done, total, note)))
     stages = [stage for stage, *_ in notes]
     assert stages[-2:] == ["tidying up"] * 2
     notes = notes[:-2]
@@ -351,22 +360,22 @@ def test_it_says_how_far_it_is(bring, folder, videos, monkeypatch):
     assert Store.open(folder).status().index is None
 
 
-def test_frequent_commits_become_one_file(bring, folder, videos, monkeypatch):
+def test_compaction_keeps_every_row(index_videos, folder, videos, monkeypatch):
     monkeypatch.setattr(ingest, "COMMIT_SECONDS", 0.0)
     monkeypatch.setattr(ingest, "TIDY_COMMITS", 2)
-    bring()
+    index_videos()
     assert len(rows(folder)) == 6
     assert matrix(store.Store.open(folder).table.to_arrow().column("embedding_1")).shape == (6, 16)
 
 
-def test_an_older_library_gets_what_it_lacks_and_can_put_back(bring, folder, videos):
-    bring()
+def test_an_older_library_gets_new_columns_and_can_restore(index_videos, folder, videos):
+    index_videos()
     before = Store.open(folder).videos()
     Store.open(folder).table.drop_columns(["checksum", "num_segments", "volume"])
-    report = bring()
+    report = index_videos()
     assert report.unchanged == len(before)
     library = Store.open(folder)
-    assert library.videos() == before  # volumes among it
+    assert library.videos() == before  # including their volumes
     rows = library.table.search().select(["checksum", "num_segments"]).to_arrow()
     assert rows.column("checksum").null_count == rows.column("num_segments").null_count == 0
     library.table.drop_columns(["checksum", "num_segments", "volume"])
@@ -375,10 +384,10 @@ def test_an_older_library_gets_what_it_lacks_and_can_put_back(bring, folder, vid
     assert restore(folder) == [path]
 
 
-def test_what_another_process_has_changed_meanwhile_stays(bring, folder):
-    bring()
+def test_changes_of_another_process_are_kept(index_videos, folder):
+    index_videos()
     early = Store.open(folder)
     Store.open(folder).change(exclude=("private",))
     early.change(live_photos=True)
-    about = Store.open(folder).manifest
-    assert (about.exclude, about.live_photos) == (("private",), True)
+    manifest = Store.open(folder).manifest
+    assert (manifest.exclude, manifest.live_photos) == (("private",), True)

@@ -1,4 +1,4 @@
-"""An indexing that a signal ends: what is finished is kept, and nothing of it runs on."""
+"""Indexing that a signal stops: finished videos are kept, and no process is left."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from vop.utils.uninterrupted import uninterrupted
 TESTS = Path(__file__).parents[1]
 
 
-def read_for_ever(path, *args, **settings):
-    """b.mp4 takes for ever after its first segment; its process writes its number beside it."""
+def read_forever(path, *args, **settings):
+    """Never finish b.mp4; its process writes its id beside it."""
     read = read_segments(path, *args, **settings)
     yield next(read)
     if path.name == "b.mp4":
@@ -42,17 +42,15 @@ def wait_for(condition, *, seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_is_finished_is_committed(bring, folder, videos, tiny_folder, tmp_path, number):
+def test_a_signal_commits_finished_videos(index_videos, folder, videos, tiny_folder, tmp_path):
     code = f"""
-import signal, sys
+import sys
 sys.path.insert(0, {str(TESTS)!r})
-from search.test_interrupted import read_for_ever
+from search.test_interrupted import read_forever
 from vop.search.sync import ingest, reader
 from vop.search.sync import index
-signal.signal(signal.SIGTERM, signal.default_int_handler)
 ingest.COMMIT_SECONDS = 1e9
-reader.read_segments = read_for_ever
+reader.read_segments = read_forever
 real = ingest.Ingest._take
 def take(self, finished, reader):
     real(self, finished, reader)
@@ -69,12 +67,12 @@ index({str(folder)!r}, [{str(tmp_path / "videos")!r}], model={str(tiny_folder)!r
         decoder = videos["b"].with_suffix(".process")
         wait_for(lambda: decoder.exists() and decoder.read_text())
         assert is_alive(int(decoder.read_text()))
-        job.send_signal(number)
+        job.send_signal(signal.SIGINT)
         _, err = job.communicate(timeout=60)
     assert "KeyboardInterrupt" in err
     assert {name for name, _ in rows(folder)} == finished
     wait_for(lambda: not is_alive(int(decoder.read_text())))
-    report = bring()
+    report = index_videos()
     assert (report.added, report.unchanged, report.failures) == (1, 3, [])
 
 
@@ -93,7 +91,7 @@ def test_a_signal_waits_until_the_block_is_done():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_signals_that_nobody_handles_are_left_alone():
+def test_ignored_signals_stay_ignored():
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with uninterrupted():

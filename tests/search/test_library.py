@@ -1,4 +1,4 @@
-"""The front door: a library made, filled, searched by every kind of query and filter, and opened again."""
+"""`vop.Library`: creating, indexing, searching with every kind of query and filter, and reopening."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def model() -> vop.TextVideoModel:
 
 @pytest.fixture
 def small(tmp_path, tiny_folder) -> Library:
-    """An empty library of the tiny model, to be changed."""
+    """An empty library with the tiny model, for tests that change it."""
     return Library.create(tmp_path / "small", model=str(tiny_folder), num_frames=2, precision="fp32")
 
 
@@ -73,7 +73,7 @@ def naive(library: Library, vector: np.ndarray) -> dict[str, float]:
     return best
 
 
-class TestWhatIsInIt:
+class TestContents:
     def test_a_new_library_is_empty(self, small, tiny_folder):
         assert (small.name, small.columns, small.failures(), small.restorable()) == ("small", [], [], [])
         assert small.status().to_dict() == {
@@ -91,7 +91,7 @@ class TestWhatIsInIt:
         assert [(own.name, own.method) for own in small.models] == [(str(tiny_folder), "zero-shot")]
         assert small.search("a dog") == []
 
-    def test_its_settings(self, tmp_path, tiny_folder):
+    def test_settings_are_kept(self, tmp_path, tiny_folder):
         segmentation = SegmentationConfig(window_seconds=4, overlap_seconds=1)
         settings = {"segmentation": segmentation, "num_frames": 3, "keep_frames": True, "precision": "bf16"}
         made = Library.create(tmp_path / "library", model=str(tiny_folder), **settings)
@@ -99,12 +99,12 @@ class TestWhatIsInIt:
             assert (manifest.segmentation, manifest.num_frames, manifest.keep_frames) == (segmentation, 3, True)
             assert manifest.models[0].precision == "bf16"
 
-    def test_status(self, library):
+    def test_status_counts_videos_and_segments(self, library):
         status = library.status()
         assert (status.videos, status.segments, status.columns, status.index) == (4, 6, ["author", "stars"], None)
         assert status.hours == pytest.approx(38 / 3600, abs=1e-3)
 
-    def test_segments_and_videos(self, library, videos):
+    def test_segments_and_videos_are_found_by_id(self, library, videos):
         moment = library.search(videos["b"], start_seconds=16, end_seconds=26, k=1)[0]
         segment, video = library.segment(moment.segment), library.video(moment.video)
         assert (segment.path, video.path) == (str(videos["b"]), str(videos["b"]))
@@ -112,25 +112,25 @@ class TestWhatIsInIt:
         assert video.duration_seconds == pytest.approx(26, abs=0.3)
         assert Image.open(BytesIO(segment.strip)).format == "JPEG"
 
-    def test_only_new_folders_become_libraries(self, library, tmp_path):
+    def test_create_refuses_folders_with_files(self, library, tmp_path):
         (tmp_path / "notes.txt").write_text("mine")
-        for folder, said in ((library.path, "a library already"), (tmp_path, "is not a library")):
-            with pytest.raises(UsageError, match=said):
+        for folder, message in ((library.path, "a library already"), (tmp_path, "is not a library")):
+            with pytest.raises(UsageError, match=message):
                 Library.create(folder, **MINI)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt"]
 
-    def test_without_its_model_nothing_is_made(self, tmp_path):
+    def test_nothing_is_created_without_a_model(self, tmp_path):
         with pytest.raises(UsageError, match="nothing-here"):
             Library.create(tmp_path / "library", model="nothing-here")
         assert not (tmp_path / "library").exists()
 
-    def test_no_library(self, tmp_path):
+    def test_opening_a_missing_library_is_refused(self, tmp_path):
         with pytest.raises(UsageError, match=str(tmp_path)):
             Library.open(tmp_path)
 
 
 class TestQueries:
-    def test_a_sentence(self, library, model):
+    def test_a_sentence_ranks_as_a_naive_search(self, library, model):
         moments = library.search("a dog runs", k=3)
         expected = naive(library, model.encode_text(["a dog runs"])[0].numpy())
         assert names(moments) == sorted(expected, key=lambda name: -expected[name])[:3]
@@ -152,20 +152,20 @@ class TestQueries:
         vector = weights[0] * dog + weights[1] * park
         assert scores(library.search(query)) == naive(library, vector / np.linalg.norm(vector))
 
-    def test_a_video(self, library, videos, model):
+    def test_a_video_finds_itself_first(self, library, videos, model):
         moments = library.search(videos["a"])
         assert names(moments)[0] == "a.mp4"
         assert moments[0].score == pytest.approx(1, abs=1e-4)
         assert scores(moments) == naive(library, model.encode_video([videos["a"]])[0].numpy())
 
-    def test_a_clip_of_a_video(self, library, videos):
+    def test_a_clip_finds_its_segment(self, library, videos):
         best = library.search(videos["b"], start_seconds=8, end_seconds=18)[0]
         assert (Path(best.path).name, best.start_seconds, best.end_seconds) == ("b.mp4", 8, 18)
         assert best.score == pytest.approx(1, abs=1e-4)
         same = library.search(Example(videos["b"], clip=Clip(8, 18)))[0]
         assert (same.segment, same.score) == (best.segment, best.score)
 
-    def test_a_picture_whatever_its_name(self, library, videos, model, tmp_path):
+    def test_pictures_are_detected_by_content(self, library, videos, model, tmp_path):
         frame = vop.read_frames(videos["c"], num_frames=1, size=model.image_size)[0]
         pixels = np.moveaxis(np.asarray(frame), 0, -1)
         Image.fromarray(pixels).save(tmp_path / "still.png")
@@ -184,13 +184,13 @@ class TestQueries:
         assert scores(moments) == expected
 
     @pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor, lambda vector: 7 * vector])
-    def test_a_vector(self, library, model, kind):
+    def test_vectors_may_be_arrays_tensors_or_unscaled(self, library, model, kind):
         vector = model.encode_text(["a dog"])[0].numpy()
         assert scores(library.search(kind(vector))) == naive(library, vector)
 
-    def test_the_models_are_kept(self, library, monkeypatch):
+    def test_models_are_loaded_once(self, library, monkeypatch):
         library.search("a dog")
-        monkeypatch.setattr("vop.search.library.open_models", lambda *_, **__: pytest.fail("it is loaded again"))
+        monkeypatch.setattr("vop.search.library.open_models", lambda *_, **__: pytest.fail("a model was loaded again"))
         assert library.search("a cat")
         assert library.model() is library.model(0)
 
@@ -205,7 +205,7 @@ class TestQueries:
         assert list(map(names, found)) == [names(library.search(query)) for query in queries]
 
     @pytest.mark.parametrize(
-        ("query", "said"),
+        ("query", "message"),
         [
             ("", "an empty sentence"),
             ([], "the query is empty"),
@@ -217,17 +217,17 @@ class TestQueries:
             (np.zeros((1, 256), np.float32), r"shape \(1, 256\)"),
         ],
     )
-    def test_what_is_not_a_query(self, library, query, said):
-        with pytest.raises(UsageError, match=said):
+    def test_invalid_queries_are_refused(self, library, query, message):
+        with pytest.raises(UsageError, match=message):
             library.search(query)
 
-    def test_vectors_without_direction(self, library):
+    def test_vectors_without_direction_are_refused(self, library):
         for number in (0.0, float("nan"), float("inf")):
             with pytest.raises(UsageError, match="no direction"):
                 library.search(np.full(library.models[0].embed_dim, number, np.float32))
 
     @pytest.mark.parametrize(
-        ("given", "said"),
+        ("arguments", "message"),
         [
             ({"k": 0}, "k is 0"),
             ({"model": 1}, "model is 1"),
@@ -239,20 +239,20 @@ class TestQueries:
             ({"start_seconds": 3}, "start_seconds"),
         ],
     )
-    def test_wrong_calls_are_refused_before_a_model_is_loaded(self, library, monkeypatch, given, said):
+    def test_invalid_arguments_are_refused_before_a_model_is_loaded(self, library, monkeypatch, arguments, message):
         again = Library.open(library.path)
-        monkeypatch.setattr("vop.search.library.open_models", lambda *_, **__: pytest.fail("it is loaded"))
-        with pytest.raises(UsageError, match=said):
-            again.search("a dog", **given)
+        monkeypatch.setattr("vop.search.library.open_models", lambda *_, **__: pytest.fail("a model was loaded"))
+        with pytest.raises(UsageError, match=message):
+            again.search("a dog", **arguments)
 
-    def test_a_clip_of_no_file(self, library, videos):
+    def test_times_need_a_video_file(self, library, videos):
         for query in (["a dog"], Example(videos["a"])):
             with pytest.raises(UsageError, match="give a Path"):
                 library.search(query, end_seconds=3)
         with pytest.raises(VideoError, match="99 s"):
             library.search(videos["a"], start_seconds=99)
 
-    def test_files_that_cannot_be_read(self, library, videos, tmp_path):
+    def test_unreadable_files_are_refused(self, library, videos, tmp_path):
         (tmp_path / "text.mp4").write_text("text")
         for path in (tmp_path / "text.mp4", tmp_path / "missing.mp4"):
             with pytest.raises(VideoError, match=path.name):
@@ -260,13 +260,13 @@ class TestQueries:
         with pytest.raises(VideoError, match="a.mp4.*PNG"):
             library.search(Example(videos["a"], "picture"))
 
-    def test_a_long_sentence_is_said_to_be_cut(self, library, caplog):
-        said: list[str] = []
-        library.search("word " * 1000, warn=said.append)
-        assert len(said) == 1
+    def test_a_truncated_sentence_gives_a_warning(self, library, caplog):
+        warnings: list[str] = []
+        library.search("word " * 1000, warn=warnings.append)
+        assert len(warnings) == 1
         with caplog.at_level(logging.WARNING):
             library.search(["a dog", "word " * 1000])
-        assert [record.getMessage() for record in caplog.records] == said
+        assert [record.getMessage() for record in caplog.records] == warnings
 
 
 def _embedded(model: vop.TextVideoModel, frames: torch.Tensor) -> np.ndarray:
@@ -289,22 +289,22 @@ class TestFilters:
             ({"folder": "", "name": "", "where": ()}, ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]),
         ],
     )
-    def test_each(self, library, given, found):
+    def test_each_filter_is_applied(self, library, given, found):
         assert sorted(names(library.search("a dog", **given))) == found
 
-    def test_a_path_is_a_place_on_this_machine(self, library, videos, monkeypatch):
+    def test_a_folder_path_is_resolved_on_this_machine(self, library, videos, monkeypatch):
         monkeypatch.chdir(videos["a"].parent.parent)
         assert len(library.search("a dog", folder=Path("videos"))) == 4
         assert len(library.search("a dog", folder=Path("videos/../videos"))) == 4
         assert len(library.search("a dog", folder=videos["a"].parent)) == 4
         assert library.search("a dog", folder=Path("deeper")) == []
 
-    def test_they_hold_for_every_kind_of_query(self, library, videos):
+    def test_filters_apply_to_every_kind_of_query(self, library, videos):
         moment = library.search("a dog", name="a.mp4")[0]
         for query in ("a dog", ["a dog"], videos["a"], moment, np.ones(library.models[0].embed_dim, np.float32)):
             assert names(library.search(query, name="b.mp4")) == ["b.mp4"]
 
-    def test_the_parameters_are_those_of_the_list(self):
+    def test_search_has_a_parameter_for_each_filter(self):
         parameters = inspect.signature(Library.search).parameters
         own = [field.name for field in fields(Filters)]
         assert [name for name in parameters if name in own] == own
@@ -315,7 +315,7 @@ class TestFilters:
 
 
 class TestCaptions:
-    def test_texts_and_a_file_of_them(self, library, videos, model, tmp_path):
+    def test_captions_may_be_a_list_or_a_file(self, library, videos, model, tmp_path):
         texts = ["a dog", "a cat", "rain"]
         (tmp_path / "captions.txt").write_text("a dog\n\na cat\nrain\n")
         similarity = model.encode_text(texts) @ model.encode_video([videos["a"]])[0]
@@ -325,14 +325,14 @@ class TestCaptions:
             assert [(one.caption, one.line) for one in found] == [(texts[n], lines[n]) for n in order[:2]]
             assert [one.score for one in found] == pytest.approx([float(similarity[n]) for n in order[:2]], abs=1e-4)
 
-    def test_of_a_clip(self, library, videos):
+    def test_captions_of_a_clip_differ_from_the_videos(self, library, videos):
         whole, clip = (
             library.captions(str(videos["b"]), ["a dog"], **given)[0].score
             for given in ({}, {"start_seconds": 8, "end_seconds": 10})
         )
         assert whole != pytest.approx(clip, abs=1e-4)
 
-    def test_wrong_calls(self, library, videos):
+    def test_invalid_calls_are_refused(self, library, videos):
         with pytest.raises(UsageError, match="k is 0"):
             library.captions(videos["a"], ["a dog"], k=0)
         with pytest.raises(UsageError, match="captions is empty"):
@@ -341,13 +341,13 @@ class TestCaptions:
             library.captions(videos["a"], "gone.txt")
 
 
-class TestOpeningAgain:
-    def test_the_same_answers(self, library):
+class TestReopening:
+    def test_a_reopened_library_gives_the_same_results(self, library):
         again = Library.open(str(library.path))
         assert again.search("a dog") == library.search("a dog")
         assert (again.models, again.manifest, again.path) == (library.models, library.manifest, library.path)
 
-    def test_a_model_that_has_moved(self, small, videos, tiny_folder, tmp_path):
+    def test_a_moved_model_can_be_given(self, small, videos, tiny_folder, tmp_path):
         create("vop", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tmp_path / "run")
         moved = Library.create(tmp_path / "library", model=tmp_path / "run", precision="fp32")
         moved.index(videos["a"], workers=1)
@@ -356,10 +356,10 @@ class TestOpeningAgain:
             Library.open(moved.path).search("a dog")
         again = Library.open(moved.path, model=str(tmp_path / "elsewhere"))
         assert names(again.search("a dog")) == ["a.mp4"]
-        assert again.index(videos["c"], workers=1).added == 1  # and notes where the model is
+        assert again.index(videos["c"], workers=1).added == 1  # which stores the new path of the model
         assert names(Library.open(moved.path).search("a dog", name="c")) == ["c.mp4"]
 
-    def test_another_model_in_its_place(self, videos, tiny_folder, tmp_path):
+    def test_a_replaced_model_is_refused(self, videos, tiny_folder, tmp_path):
         for _ in range(2):  # with other random prompts
             create("vop", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tmp_path / "run")
             if not (tmp_path / "library").exists():
@@ -367,13 +367,13 @@ class TestOpeningAgain:
         with pytest.raises(VopError, match="reembed"):
             Library.open(tmp_path / "library").search("a dog")
 
-    def test_a_number_that_no_model_has(self, library):
+    def test_an_unknown_model_number_is_refused(self, library):
         with pytest.raises(UsageError, match="model is 1"):
             Library.open(library.path, model={1: "mini"})
 
 
 class TestWriting:
-    def test_indexing_what_is_new(self, small, videos, tmp_path):
+    def test_index_adds_new_videos(self, small, videos, tmp_path):
         seen: list[str] = []
         report = small.index(
             [videos["a"], str(videos["c"]), tmp_path / "missing"],
@@ -390,7 +390,7 @@ class TestWriting:
         assert small.index(videos["a"].parent, exclude=["d.*"], workers=1).added == 1
         assert small.status().videos == 3
 
-    def test_forgetting_and_restoring(self, small, videos):
+    def test_forgotten_videos_can_be_restored(self, small, videos):
         small.index([videos["a"], videos["c"]], workers=1)
         assert small.forget(videos["a"]) == 1
         assert names(small.search("a dog")) == ["c.mp4"]
@@ -400,20 +400,19 @@ class TestWriting:
         with pytest.raises(UsageError, match="nothing to restore"):
             small.restore(videos["a"])
 
-    def test_excluding(self, small):
+    def test_exclude_changes_the_globs(self, small):
         assert small.exclude(add=["private", "*.avi"]) == ("private", "*.avi")
         assert small.exclude(drop=["private"]) == ("*.avi",)
         assert small.manifest.exclude == ("*.avi",)
 
-    def test_checking(self, small, videos):
+    def test_check_finds_and_repairs_damage(self, small, videos):
         small.index(videos["a"], workers=1)
         report = small.check()
         assert (report.sound, report.videos, report.segments) == (True, 1, 1)
         (small.path / "library.json").write_text((small.path / "library.json").read_text().replace("zero", "hero"))
-        assert not small.check().sound
         assert small.check(repair=True).repaired
 
-    def test_another_model(self, small, videos, tiny_folder, tmp_path):
+    def test_reembed_adds_a_second_model(self, small, videos, tiny_folder, tmp_path):
         small.index([videos["a"], videos["c"]], workers=1)
         create("vop-f+p", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tmp_path / "run")
         before = scores(small.search("a dog"))
@@ -423,7 +422,7 @@ class TestWriting:
         assert before in by_name.values()
         assert by_name[str(tmp_path / "run")] != before
 
-    def test_an_open_library_follows_to_another_model(self, small, videos, tiny_folder, tmp_path):
+    def test_an_open_library_switches_to_the_new_model(self, small, videos, tiny_folder, tmp_path):
         small.index([videos["a"], videos["c"]], workers=1)
         reader = Library.open(small.path)
         old, moment = reader.search("a dog"), reader.search("a dog", k=1)[0]
@@ -435,7 +434,7 @@ class TestWriting:
         assert scores(new) != scores(old)
         assert len(reader.search(moment)) == 1
 
-    def test_a_file_that_cannot_be_read(self, small, tmp_path):
+    def test_failures_list_unreadable_files(self, small, tmp_path):
         (tmp_path / "broken.mp4").write_text("nothing")
         write_video(tmp_path / "fine.mp4", seed=1)
         small.index([tmp_path / "broken.mp4", tmp_path / "fine.mp4"], workers=1)

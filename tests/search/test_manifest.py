@@ -1,4 +1,4 @@
-"""library.json."""
+"""The manifest, `library.json`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vop.search.manifest import SegmentationConfig
 from vop.video.resizing import Resizing
 
 
-def test_it_is_read_as_it_was_written(tmp_path):
+def test_a_manifest_is_read_as_it_was_written(tmp_path):
     library = a_manifest(a_model(), a_model(1)).with_(
         segmentation=SegmentationConfig(by="shots", window_seconds=6.5, overlap_seconds=0.0),
         keep_frames=True,
@@ -26,7 +26,7 @@ def test_it_is_read_as_it_was_written(tmp_path):
     assert [path.name for path in (tmp_path / "a new folder").iterdir()] == ["library.json"]
 
 
-def test_writing_over_another_one(tmp_path):
+def test_writing_replaces_the_manifest(tmp_path):
     manifest.write(a_manifest(), tmp_path)
     manifest.write(a_manifest(table="segments_new"), tmp_path)
     assert manifest.read(tmp_path).table == "segments_new"
@@ -45,29 +45,29 @@ def test_writing_over_another_one(tmp_path):
         ({"overlap_seconds": float("nan")}, "overlap_seconds is nan"),
     ],
 )
-def test_how_videos_cannot_be_cut(values, message):
+def test_invalid_segmentation_is_refused(values, message):
     with pytest.raises(UsageError, match=message):
         SegmentationConfig(**values)
 
 
-def test_no_library(tmp_path):
+def test_a_missing_library_is_refused(tmp_path):
     (tmp_path / "file").touch()
     for folder in (tmp_path, tmp_path / "gone", tmp_path / "file"):
         with pytest.raises(UsageError, match=f"{folder}: no library.*vop index {folder}"):
             manifest.read(folder)
 
 
-def changed(folder, **entries) -> None:
+def write_changed(folder, **entries) -> None:
     manifest.write(a_manifest(), folder)
     document = json.loads((folder / "library.json").read_text()) | entries
     document = {name: value for name, value in document.items() if value is not None}
     (folder / "library.json").write_text(json.dumps(document))
 
 
-def test_of_a_later_version(tmp_path):
-    changed(tmp_path, format=99, vop_version="9.9", models={"in": "another form"})
-    said = rf"library\.json: format 99 .*\(9\.9\).*\({vop.__version__}\).* 2:"
-    with pytest.raises(VopError, match=said):
+def test_a_later_format_is_refused(tmp_path):
+    write_changed(tmp_path, format=99, vop_version="9.9", models={"in": "another form"})
+    message = rf"library\.json: format 99 .*\(9\.9\).*\({vop.__version__}\).* 2:"
+    with pytest.raises(VopError, match=message):
         manifest.read(tmp_path)
 
 
@@ -87,7 +87,7 @@ def test_of_a_later_version(tmp_path):
         "\x00\x00\x00",
     ],
 )
-def test_torn_or_something_else(tmp_path, text):
+def test_damaged_files_are_refused(tmp_path, text):
     (tmp_path / "library.json").write_text(text)
     with pytest.raises(VopError, match=r"library\.json: not the manifest of a library"):
         manifest.read(tmp_path)
@@ -113,19 +113,19 @@ def test_torn_or_something_else(tmp_path, text):
         {"interpolation": "nearest"},
     ],
 )
-def test_entries_that_are_not_as_they_should_be(tmp_path, entries):
-    changed(tmp_path, **entries)
+def test_invalid_entries_are_refused(tmp_path, entries):
+    write_changed(tmp_path, **entries)
     with pytest.raises(VopError, match=r"library\.json: not the manifest of a library"):
         manifest.read(tmp_path)
 
 
-def test_not_utf8(tmp_path):
+def test_files_that_are_not_utf8_are_refused(tmp_path):
     (tmp_path / "library.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(VopError, match=r"library\.json: not the manifest of a library"):
         manifest.read(tmp_path)
 
 
-def test_what_is_on_disk(tmp_path):
+def test_the_document_has_every_entry(tmp_path):
     manifest.write(a_manifest(), tmp_path)
     document = json.loads((tmp_path / "library.json").read_text())
     checksum = document.pop("sha256")
@@ -153,8 +153,8 @@ def test_what_is_on_disk(tmp_path):
     }
 
 
-def test_resizing_on_disk(tmp_path):
-    """What differs from CLIP's alone, so that earlier versions of vop read the libraries of all other models."""
+def test_resizing_is_stored_if_it_differs_from_clips(tmp_path):
+    """Earlier versions of vop can read the libraries of models that resize as CLIP does."""
     squashing = a_manifest().with_(resize="squash", interpolation="bilinear")
     assert (a_manifest().resizing, squashing.resizing) == (Resizing(32), Resizing(32, "squash", "bilinear"))
     manifest.write(squashing, tmp_path)
@@ -163,8 +163,8 @@ def test_resizing_on_disk(tmp_path):
     assert manifest.read(tmp_path) == squashing
 
 
-def test_a_library_of_format_1(tmp_path):
-    """It has no checksum, and nothing that came with format 2."""
+def test_format_1_can_be_read(tmp_path):
+    """It has no checksum, and no entry that format 2 added."""
     manifest.write(a_manifest(), tmp_path)
     document = json.loads((tmp_path / "library.json").read_text()) | {"format": 1, "vop_version": "0.1"}
     for later in ("sha256", "exclude", "live_photos"):
@@ -174,10 +174,10 @@ def test_a_library_of_format_1(tmp_path):
 
 
 @pytest.mark.parametrize("digit", [0, 31, 63])
-def test_a_checksum_that_does_not_fit(tmp_path, digit):
+def test_a_wrong_checksum_is_refused(tmp_path, digit):
     manifest.write(a_manifest(), tmp_path)
     document = json.loads((tmp_path / "library.json").read_text())
     wrong = "0" if document["sha256"][digit] != "0" else "1"
-    changed(tmp_path, sha256=document["sha256"][:digit] + wrong + document["sha256"][digit + 1 :])
+    write_changed(tmp_path, sha256=document["sha256"][:digit] + wrong + document["sha256"][digit + 1 :])
     with pytest.raises(VopError, match="content has changed"):
         manifest.read(tmp_path)

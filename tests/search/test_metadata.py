@@ -1,12 +1,15 @@
-"""The owner's CSV files."""
+"""Metadata in CSV files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from search.libraries import SIZE, a_file, make_library
 from vop.errors import DataError, UsageError
+from vop.search.filters import Filters
 from vop.search.sync.metadata import read_metadata
 
 
@@ -16,7 +19,7 @@ def read(folder: Path, text: str | bytes, *, name: str = "table.csv"):
     return read_metadata(path)
 
 
-def test_paths_from_the_root_from_here_and_bare_names(tmp_path):
+def test_videos_match_by_path_or_by_name(tmp_path):
     table = read(tmp_path, "path,author\n/v/a.mp4,ann\nsub/b.mp4,bob\n../c.mp4,cid\n./d.mp4,dora\ne.mp4,eve\n")
     assert table.columns == ("author",)
     known = {"/v/a.mp4": "ann", tmp_path / "sub/b.mp4": "bob", tmp_path.parent / "c.mp4": "cid"}
@@ -27,26 +30,26 @@ def test_paths_from_the_root_from_here_and_bare_names(tmp_path):
         assert table.of(Path(path)) == {}, path
 
 
-def test_a_path_goes_before_a_name(tmp_path):
+def test_a_matching_path_overrides_a_matching_name(tmp_path):
     table = read(tmp_path, "path,author\na.mp4,any\n/v/a.mp4,this\n")
     assert table.of(Path("/v/a.mp4")) == {"author": "this"}
     assert table.of(Path("/w/a.mp4")) == {"author": "any"}
 
 
 @pytest.mark.parametrize("head", ["Video,author,title", "author, FILE ,title", "author,title,video_path"])
-def test_the_column_of_the_video(tmp_path, head):
+def test_the_video_column_is_detected(tmp_path, head):
     names = [name.strip() for name in head.split(",")]
     values = {"author": "bob", "title": "dogs"}
     table = read(tmp_path, f"{head}\n{','.join(values.get(name, 'a.mp4') for name in names)}\n")
     assert table.of(Path("/v/a.mp4")) == values
 
 
-def test_a_path_rather_than_a_name(tmp_path):
+def test_a_column_path_overrides_a_column_name(tmp_path):
     table = read(tmp_path, "name,path\nDogs,a.mp4\n")
     assert table.of(Path("/v/a.mp4")) == {"name": "Dogs"}
 
 
-def test_quotes_spaces_and_a_mark_at_the_start(tmp_path):
+def test_quotes_spaces_and_a_byte_order_mark_are_read(tmp_path):
     text = '\ufeffpath, author ,"two words"\r\n"a, ""b"".mp4", "bob","new\nline 😀"\r\n\r\nc.mp4,, x \r\n'
     table = read(tmp_path, text)
     assert table.columns == ("author", "two words")
@@ -78,29 +81,24 @@ def test_quotes_spaces_and_a_mark_at_the_start(tmp_path):
         (b"\x00\x01\x02", r"no column names the video.*\\x00\\x01\\x02"),
     ],
 )
-def test_what_is_no_such_table(tmp_path, text, message):
+def test_invalid_tables_are_refused(tmp_path, text, message):
     with pytest.raises(DataError, match=message):
         read(tmp_path, text)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"gone\.csv does not exist"):
         read_metadata(tmp_path / "gone.csv")
 
 
-def test_a_table_without_videos(tmp_path):
+def test_a_table_may_have_no_videos(tmp_path):
     table = read(tmp_path, "path,author\n")
     assert (table.columns, table.of(Path("/v/a.mp4"))) == (("author",), {})
 
 
 @pytest.mark.parametrize("name", ["two words", 'it\'s "odd" %_ü😀', "Author", "a-b/c\\d", "select"])
-def test_every_name_that_is_allowed_can_be_kept_and_asked_for(tmp_path, name):
-    """A name goes through SQL and the database's own schema."""
-    import numpy as np
-
-    from search.libraries import SIZE, a_file, make_library
-    from vop.search.filters import Filters
-
+def test_allowed_column_names_can_be_stored_and_filtered(tmp_path, name):
+    """A name is used in SQL and in the schema of the database."""
     quoted = name.replace('"', '""')
     table = read(tmp_path, f'path,"{quoted}",author\na.mp4,x,y\n')
     files = [a_file("/v/a.mp4", metadata=table.of(Path("/v/a.mp4"))), a_file("/v/b.mp4")]

@@ -1,4 +1,4 @@
-"""What tells models apart, and opening several over one backbone."""
+"""Fingerprints of models, and models that share a backbone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import vop
+from tiny_backbones import make_siglip_folder
 from tiny_clip import make_clip_folder
 from vop.backbones import find_backbone
 from vop.errors import UsageError, VopError
@@ -20,7 +21,7 @@ CHANGING = ["full", "bias", "lora"]
 
 
 def a_run(method: str, backbone, folder, *, seed: int = 0, **settings):
-    """A run whose weights are all moved from where they start."""
+    """Save a run whose weights all differ from their initial values."""
     torch.manual_seed(seed)
     model = create(method, backbone, **{"num_frames": 3} | settings)
     for parameter in model.trainable().values():
@@ -31,7 +32,7 @@ def a_run(method: str, backbone, folder, *, seed: int = 0, **settings):
 
 @pytest.fixture(scope="module")
 def runs(tiny, tmp_path_factory):
-    """Folders by method."""
+    """The folders of the runs, by method."""
     folder = tmp_path_factory.mktemp("runs")
     found = {method: a_run(method, tiny, folder / method) for method in SHARING + CHANGING if method != "zero-shot"}
     return {"zero-shot": tiny.folder} | found
@@ -53,18 +54,18 @@ def some_frames() -> torch.Tensor:
 
 class TestFingerprint:
     @pytest.mark.parametrize("method", SHARING + CHANGING)
-    def test_the_same_whenever_and_however_it_is_opened(self, runs, method):
+    def test_fingerprints_do_not_depend_on_the_dtype(self, runs, method):
         prints = {fingerprint(vop.load(runs[method], dtype=dtype)) for dtype in (torch.float32, torch.bfloat16)}
         prints.add(fingerprint(vop.load(runs[method])))
         assert len(prints) == 1
         assert re.fullmatch("[0-9a-f]{16}", prints.pop())
 
-    def test_the_same_after_saving_what_was_opened(self, runs, tmp_path):
+    def test_fingerprints_stay_equal_after_saving(self, runs, tmp_path):
         model = vop.load(runs["vop-f+p"])
         model.save_pretrained(tmp_path)
         assert fingerprint(vop.load(tmp_path)) == fingerprint(model)
 
-    def test_another_where_anything_is_different(self, runs, tiny, tmp_path):
+    def test_fingerprints_differ_for_every_difference(self, runs, tiny, tmp_path):
         other = find_backbone(str(make_clip_folder(tmp_path / "clip", seed=1)))
         made = {
             "weights": a_run("vop", tiny, tmp_path / "weights", seed=1),
@@ -77,43 +78,43 @@ class TestFingerprint:
         prints = {name: fingerprint(vop.load(folder)) for name, folder in (runs | made).items()}
         assert len(set(prints.values())) == len(SHARING + CHANGING) + len(made), prints
 
-    def test_one_number_of_one_weight(self, runs):
+    def test_fingerprints_differ_by_a_single_weight(self, runs):
         model = vop.load(runs["vop"])
         before = fingerprint(model)
         parameter = next(iter(model.trainable().values()))
         parameter.data.view(-1)[-1] += 1e-6
         assert fingerprint(model) != before
 
-    def test_another_number_of_frames(self, runs):
+    def test_fingerprints_depend_on_the_number_of_frames(self, runs):
         assert fingerprint(vop.load(runs["vop"], num_frames=5)) != fingerprint(vop.load(runs["vop"]))
 
 
 class TestOpening:
-    def test_those_that_leave_the_backbone_alone_share_it(self, runs):
+    def test_methods_that_freeze_the_backbone_share_it(self, runs):
         models = open_models(a_manifest(runs, SHARING), folder=runs["vop"], precision="fp32")
         assert [model.method_name for model in models] == SHARING
         assert len({id(model.clip) for model in models}) == 1
 
     @pytest.mark.parametrize("method", CHANGING)
-    def test_one_that_changes_the_backbone_has_its_own(self, runs, method):
+    def test_methods_that_change_the_backbone_have_their_own(self, runs, method):
         methods = ["vop", method, "vop-f+p"]
         first, changing, last = open_models(a_manifest(runs, methods), folder=runs["vop"], precision="fp32")
         assert first.clip is last.clip
         assert changing.clip is not first.clip
 
-    def test_beside_those_that_are_open(self, runs):
+    def test_open_models_lend_their_backbone(self, runs):
         open_already = vop.load(runs["vop"])
         models = open_models(a_manifest(runs, ["vop-f+p"]), folder=runs["vop"], precision="fp32", beside=[open_already])
         assert [model.method_name for model in models] == ["vop-f+p"]
         assert models[0].clip is open_already.clip
 
-    def test_not_in_another_precision(self, runs):
-        about = a_manifest(runs, ["vop-f+p"])
+    def test_backbones_of_other_precisions_are_not_shared(self, runs):
+        manifest = a_manifest(runs, ["vop-f+p"])
         half = vop.load(runs["vop"], dtype=torch.bfloat16)
-        (model,) = open_models(about, folder=runs["vop"], precision="fp32", beside=[half])
+        (model,) = open_models(manifest, folder=runs["vop"], precision="fp32", beside=[half])
         assert model.clip is not half.clip
 
-    def test_shared_or_alone_the_embeddings_are_the_same_bits(self, runs):
+    def test_sharing_changes_no_bit_of_the_embeddings(self, runs):
         methods = ["vop", "full", "zero-shot", "lora", "vop-f+p", "bias", "adapter-ffn"]
         models = open_models(a_manifest(runs, methods), folder=runs["vop"], precision="fp32")
         frames, texts = some_frames(), ["a dog", "a longer sentence about a park"]
@@ -124,30 +125,37 @@ class TestOpening:
             assert torch.equal(alone.encode_text(texts), model.encode_text(texts)), method
         assert len({tuple(embeddings[0].tolist()) for embeddings in together}) == len(methods)
 
-    def test_where_it_is_now(self, runs, tiny, tmp_path):
+    def test_a_moved_model_can_be_given(self, runs, tiny, tmp_path):
         folder = a_run("vop", tiny, tmp_path / "before")
-        about = a_manifest({"vop": folder}, ["vop"])
+        manifest = a_manifest({"vop": folder}, ["vop"])
         now = folder.rename(tmp_path / "now")
         with pytest.raises(UsageError, match="before"):
-            open_models(about, folder=tmp_path)
-        (model,) = open_models(about, folder=tmp_path, name=str(now), precision="fp32")
-        assert fingerprint(model) == about.models[0].fingerprint
+            open_models(manifest, folder=tmp_path)
+        (model,) = open_models(manifest, folder=tmp_path, name=str(now), precision="fp32")
+        assert fingerprint(model) == manifest.models[0].fingerprint
 
 
-def test_another_model_than_the_librarys_is_refused(runs, tmp_path):
-    about, other = a_manifest(runs, ["vop"]), vop.load(runs["vop-f+p"])
-    wanted = about.models[0]
-    said = [
+def test_a_model_that_differs_from_the_librarys_is_refused(runs, tmp_path):
+    manifest, other = a_manifest(runs, ["vop"]), vop.load(runs["vop-f+p"])
+    wanted = manifest.models[0]
+    parts = [
         f"{tmp_path / 'library'} was made with {runs['vop']} (vop, fingerprint {wanted.fingerprint})",
         f"{runs['vop-f+p']} is vop-f+p with fingerprint {fingerprint(other)}",
         f"vop library reembed {tmp_path / 'library'} --model {runs['vop-f+p']}",
     ]
-    with pytest.raises(VopError, match=".*".join(map(re.escape, said))):
-        open_models(about, folder=tmp_path / "library", name=str(runs["vop-f+p"]))
+    with pytest.raises(VopError, match=".*".join(map(re.escape, parts))):
+        open_models(manifest, folder=tmp_path / "library", name=str(runs["vop-f+p"]))
     check_same(vop.load(runs["vop"]), wanted, source="anywhere", folder=tmp_path)
 
 
-def test_what_a_library_remembers(runs, monkeypatch):
+def test_a_model_of_another_width_is_refused(runs, tmp_path):
+    about, other = a_manifest(runs, ["zero-shot"]), make_siglip_folder(tmp_path / "siglip")
+    assert (about.models[0].embed_dim, vop.load(other).backbone.sizes.embed_dim) == (16, 48)
+    with pytest.raises(VopError, match="embeddings of two models cannot be compared"):
+        open_models(about, folder=tmp_path / "library", name=str(other))
+
+
+def test_describe_returns_name_method_and_precision(runs, monkeypatch):
     monkeypatch.chdir(runs["vop"].parent)
     model = describe(vop.load("vop", dtype=torch.bfloat16), name="vop", column="embedding_0")
     assert (model.name, model.method, model.embed_dim) == (str(runs["vop"]), "vop", 16)
@@ -155,7 +163,7 @@ def test_what_a_library_remembers(runs, monkeypatch):
     assert describe(vop.load("mini"), name="mini", column="embedding_1").name == "mini"
 
 
-def test_a_model_that_needs_both_sides_is_refused(tiny):
+def test_a_head_that_needs_text_and_video_is_refused(tiny):
     with pytest.raises(UsageError, match="the head x-pool scores a text and a video together"):
         describe(create("vop", tiny, head="x-pool"), name="any", column="embedding_0")
 

@@ -1,4 +1,4 @@
-"""`evaluate_moments` on real films."""
+"""`vop.evaluate_moments` with real videos."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SETTINGS = {"num_frames": 2, "precision": "fp32", "workers": 1}
 
 @pytest.fixture
 def moments(tmp_path):
-    """Two films of three colours, two seconds each, and a file that is no film."""
+    """Two films of three colours, two seconds each, and a file that is not a video."""
     orders = (("red", "green", "blue"), ("blue", "red", "green"))
     videos, queries = [], []
     for number, order in enumerate(orders):
@@ -59,7 +59,7 @@ def test_coarse_segments_cannot_reach_the_moments(moments, tiny_folder):
     assert found.one_video.mean_iou == pytest.approx(100 / 3, abs=0.5)
 
 
-def test_a_library_is_kept_and_used_again(moments, tiny_folder, tmp_path, monkeypatch):
+def test_a_kept_library_is_used_again(moments, tiny_folder, tmp_path, monkeypatch):
     given = {"model": str(tiny_folder), "library": tmp_path / "library", **SETTINGS}
     first = vop.evaluate_moments(moments, **given)
     monkeypatch.setattr("vop.video.isolated.DecodingProcesses.iterate", lambda *_, **__: pytest.fail("decoded again"))
@@ -75,13 +75,13 @@ def test_a_library_is_kept_and_used_again(moments, tiny_folder, tmp_path, monkey
             vop.evaluate_moments(readable, **given | other)
 
 
-def test_without_a_readable_film(moments, tiny_folder):
+def test_unreadable_videos_alone_are_refused(moments, tiny_folder):
     only = MomentSplit("test", moments.videos[2:], (MomentQuery("nothing", 0, (Clip(0, 1),)),))
     with pytest.raises(DataError, match="none of the videos"):
         vop.evaluate_moments(only, model=str(tiny_folder), **SETTINGS)
 
 
-def test_built_in_films(tmp_path):
+def test_the_built_in_films_join_different_clips(tmp_path):
     plan = emoji_motion.Plan(train=0, val=0, test=8)
     split = films(tmp_path, plan=plan, parts=3)
     assert [video.path.is_file() for video in split.videos] == [True, True]
@@ -94,7 +94,7 @@ def test_built_in_films(tmp_path):
         assert not any(clip.twin in names for clip in film)
 
 
-def test_the_command(vop_command, moments, tiny_folder, tmp_path):
+def test_the_command_evaluates_moments(vop_command, moments, tiny_folder, tmp_path):
     rows = [
         f"{moments.videos[query.video].path.name},{query.sentence},{clip.start_seconds},{clip.end_seconds}"
         for query in moments.queries[:6]
@@ -116,7 +116,7 @@ def test_the_command(vop_command, moments, tiny_folder, tmp_path):
 
 @pytest.fixture
 def vop_command(capsys):
-    """Runs a command in this process: (exit status, standard output, standard error)."""
+    """Runs a command in this process; returns its exit status, standard output and standard error."""
     from vop.cli import main
 
     def run(*words):

@@ -29,7 +29,7 @@ def nfd(text: str) -> str:
 
 
 FORMS = [nfc, nfd]
-HALF = "\u1eb9\u0302"  # ệ, composed in part, as Vietnamese keyboards under Windows give it
+HALF = "\u1eb9\u0302"  # ệ, partly composed, as Vietnamese keyboards on Windows write it
 
 
 def touch(path: Path) -> Path:
@@ -61,7 +61,7 @@ def library(tmp_path_factory):
 
 class TestFilters:
     @pytest.mark.parametrize("form", FORMS)
-    def test_folders(self, library, form):
+    def test_folders_match_in_every_form(self, library, form):
         assert found(library, Filters(folder=form("한글"))) == set(PATHS)
         assert found(library, Filters(folder=form("한글/"))) == set(PATHS)
         for n, path in enumerate(PATHS):
@@ -79,20 +79,20 @@ class TestFilters:
             *("Gr??e ? ?.mp4", "Gr??e*", "*?öß? *", "????? ? ?.???"),
         ],
     )
-    def test_names(self, library, form, name):
+    def test_names_match_in_every_form(self, library, form, name):
         assert found(library, Filters(name=form(name))) == set(PATHS)
 
     @pytest.mark.parametrize("form", FORMS)
     @pytest.mark.parametrize("name", ["하", "하.", "*하*", "Gr???e*", "Gr???e ? ?.mp4", "?????? ? ?.???"])
-    def test_parts_of_letters_are_other_letters(self, library, form, name):
+    def test_similar_letters_match_only_themselves(self, library, form, name):
         assert found(library, Filters(name=form(name))) == {OTHER}
 
     @pytest.mark.parametrize("form", FORMS)
     @pytest.mark.parametrize("name", ["ê", "ẹ", "e?", "*ê*", "ệ*한", "Größ ?*", "Gr?ße ? 하.mp4"])
-    def test_nothing_has_these_letters(self, library, form, name):
+    def test_other_letters_match_nothing(self, library, form, name):
         assert found(library, Filters(name=form(name))) == set()
 
-    def test_letters_with_several_old_spellings(self, tmp_path):
+    def test_letters_with_several_code_points_match(self, tmp_path):
         names = ["\u212bngstr", "Ångstr", "A\u030angstr", "\ufa19", "神", "\u0958", "क\u093c"]
         library = make_library(tmp_path / "library", [a_file(f"/{name}/{name}.mp4") for name in names])
         for group in (names[:3], names[3:5], names[5:]):
@@ -101,7 +101,7 @@ class TestFilters:
                 assert found(library, Filters(folder=name)) == found(library, Filters(name=name)) == paths
 
     @pytest.mark.parametrize("form", FORMS)
-    def test_metadata(self, library, form):
+    def test_metadata_matches_in_every_form(self, library, form):
         assert found(library, Filters(where=[form("année=Été 1")])) == set(PATHS)
         assert found(library, Filters(where=[form("année~été")])) == set(PATHS)
         assert found(library, Filters(where=[form("année!=Été 1")])) == {OTHER}
@@ -110,20 +110,20 @@ class TestFilters:
 
     @pytest.mark.parametrize("own", FORMS)
     @pytest.mark.parametrize("typed", FORMS)
-    def test_columns_of_an_earlier_version(self, tmp_path, own, typed):
+    def test_columns_are_found_in_every_form(self, tmp_path, own, typed):
         files = [a_file("/v/a.mp4", metadata={own("année"): "2019"}), a_file("/v/b.mp4")]
         library = make_library(tmp_path / "library", files, columns=[own("année")])
         assert found(library, Filters(where=[typed("année=2019")])) == {"/v/a.mp4"}
         with pytest.raises(UsageError, match="'annee'"):
             found(library, Filters(where=["annee=2019"]))
 
-    def test_where_forms_do_not_differ_conditions_are_plain(self):
+    def test_conditions_are_plain_if_all_forms_are_equal(self):
         for filters in ({"folder": "/v/2024"}, {"folder": "x̂"}, {"name": "a*.mp4"}, {"name": "犬"}):
             assert "regexp" not in Filters(**filters).sql([])
         assert " OR " not in Filters(where=["a=犬"]).sql(["a"])
 
     @pytest.mark.parametrize("text", ["a", "é", "ệ", "한", "?", "é?", "?é*", "é*", "?*"])
-    def test_long_texts(self, library, text):
+    def test_long_texts_are_accepted(self, library, text):
         """No pattern is too large for the database."""
         for count in (50, 255, 1000, 5000):
             assert found(library, Filters(folder=text * count)) == set()
@@ -133,7 +133,7 @@ class TestFilters:
 class TestMetadata:
     @pytest.mark.parametrize("on_disk", FORMS)
     @pytest.mark.parametrize("written", FORMS)
-    def test_videos(self, tmp_path, on_disk, written):
+    def test_videos_match_in_every_form(self, tmp_path, on_disk, written):
         table = tmp_path / "t.csv"
         text = f"path,année,n\n/v/été/a.mp4,Noël,1\n한글/b.mp4,x,2\n../{tmp_path.name}/é/c.mp4,x,3\nÜ.mp4,x,4\n"
         table.write_text(written(text), encoding="utf-8")
@@ -144,11 +144,11 @@ class TestMetadata:
             assert metadata.of(path)["n"] == str(number)
         assert metadata.of(Path(on_disk("/anywhere/Ü.mp4")))["n"] == "4"
 
-    def test_the_file_itself(self, tmp_path):
+    def test_the_csv_file_is_found_in_every_form(self, tmp_path):
         (tmp_path / nfd("é.csv")).write_text("path,n\na.mp4,1\n")
         assert read_metadata(tmp_path / nfc("é.csv")).of(tmp_path / "a.mp4") == {"n": "1"}
 
-    def test_columns_that_are_the_same(self, tmp_path):
+    def test_equal_columns_are_refused(self, tmp_path):
         (tmp_path / "t.csv").write_text(f"path,{nfc('é')},{nfd('é')}\na.mp4,1,2\n")
         with pytest.raises(Exception, match="unique"):
             read_metadata(tmp_path / "t.csv")
@@ -156,24 +156,24 @@ class TestMetadata:
 
 @pytest.mark.parametrize("on_disk", FORMS)
 @pytest.mark.parametrize("typed", FORMS)
-class TestWalk:
-    def test_folders_and_files_that_are_given(self, tmp_path, on_disk, typed):
+class TestScan:
+    def test_given_paths_are_found(self, tmp_path, on_disk, typed):
         path = touch(tmp_path / on_disk("été") / on_disk("한글.mp4"))
         for given in ("été", "été/한글.mp4", "été/../été"):
             assert [file.path for file in find_videos([tmp_path / typed(given)]).files] == [path]
 
-    def test_a_folder_to_skip(self, tmp_path, on_disk, typed):
+    def test_a_folder_can_be_skipped(self, tmp_path, on_disk, typed):
         touch(tmp_path / on_disk("été") / "a.mp4")
         path = touch(tmp_path / "b.mp4")
         assert [file.path for file in find_videos([tmp_path], skip=tmp_path / typed("été")).files] == [path]
 
-    def test_above_a_link(self, tmp_path, on_disk, typed):
+    def test_the_parent_of_a_link_is_resolved(self, tmp_path, on_disk, typed):
         path = touch(tmp_path / "elsewhere" / "a.mp4")
         (tmp_path / "elsewhere" / "deep").mkdir()
         (tmp_path / on_disk("é")).symlink_to(tmp_path / "elsewhere" / "deep")
         assert absolute_path(tmp_path / typed("é") / ".." / "a.mp4") == path
 
-    def test_what_is_below(self, tmp_path, on_disk, typed):
+    def test_paths_below_a_folder_are_recognised(self, tmp_path, on_disk, typed):
         roots = {Path(typed("/v/été")), Path("/w")}
         assert is_below(on_disk("/v/été/한글/a.mp4"), roots)
         assert is_below(Path(on_disk("/v/été")), frozenset(roots))
@@ -187,8 +187,8 @@ class TestIndex:
         folder = tmp_path / "videos" / nfd("été") / nfd("한글")
         return [write_video(folder / nfd(f"é{number}.mp4"), seed=number) for number in range(2)]
 
-    def test_a_folder_that_is_renamed_has_moved(self, bring, folder, videos, tmp_path, no_decoding):
-        assert bring().added == 2
+    def test_a_folder_renamed_to_another_form_has_moved(self, index_videos, folder, videos, tmp_path, no_decoding):
+        assert index_videos().added == 2
         before = {row["path"]: row["embedding_1"] for row in rows(folder).values()}
         assert set(before) == {str(path) for path in videos}
         for path in videos:
@@ -196,30 +196,30 @@ class TestIndex:
         for place in (videos[0].parent, videos[0].parents[1]):
             place.rename(place.with_name(nfc(place.name)))
         no_decoding()
-        report = bring()
+        report = index_videos()
         assert (report.moved, report.added, report.changed, report.deleted) == (2, 0, 0, 0)
         assert {row["path"]: row["embedding_1"] for row in rows(folder).values()} == {
             nfc(path): embedding for path, embedding in before.items()
         }
 
-    def test_one_folder_in_two_forms(self, bring, folder, videos, tmp_path, monkeypatch):
-        bring(tmp_path / "videos" / nfc("été"))
+    def test_a_folder_may_be_given_in_two_forms(self, index_videos, folder, videos, tmp_path, monkeypatch):
+        index_videos(tmp_path / "videos" / nfc("été"))
         monkeypatch.setattr(reader, "content_id", lambda path: pytest.fail(f"{path} was hashed"))
         for form in FORMS:
-            assert bring(tmp_path / "videos" / form("été")).unchanged == 2
+            assert index_videos(tmp_path / "videos" / form("été")).unchanged == 2
         assert set(Store.open(folder).videos()) == {str(path) for path in videos}
 
-    def test_what_is_gone(self, bring, folder, videos, tmp_path):
-        bring()
+    def test_deleted_files_are_pruned(self, index_videos, folder, videos, tmp_path):
+        index_videos()
         videos[0].unlink()
-        assert bring(tmp_path / "videos" / nfc("été")).deleted == 1
-        assert bring(tmp_path / "videos" / nfc("été"), prune=True).removed == 1
+        assert index_videos(tmp_path / "videos" / nfc("été")).deleted == 1
+        assert index_videos(tmp_path / "videos" / nfc("été"), prune=True).removed == 1
         assert forget(folder, [tmp_path / "videos" / nfc("été/한글/é1.mp4")]) == 1
 
-    def test_metadata_is_compared_and_stored_composed(self, bring, folder, videos, tmp_path):
+    def test_metadata_is_compared_and_stored_composed(self, index_videos, folder, videos, tmp_path):
         (tmp_path / "about.csv").write_text(nfd("path,année\nvideos/été/한글/é0.mp4,Noël\né1.mp4,Été\n"))
-        bring(metadata=tmp_path / "about.csv")
+        index_videos(metadata=tmp_path / "about.csv")
         assert Store.open(folder).columns == [nfc("année")]
         assert {row[f"about_{nfc('année')}"] for row in rows(folder).values()} == {nfc("Noël"), nfc("Été")}
         (tmp_path / "about.csv").write_text(nfc((tmp_path / "about.csv").read_text()))
-        assert bring(metadata=tmp_path / "about.csv").described == 0
+        assert index_videos(metadata=tmp_path / "about.csv").described == 0

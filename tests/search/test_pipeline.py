@@ -1,4 +1,4 @@
-"""Decoding beside embedding, with a decoder and an embedder that only pretend."""
+"""Decoding and embedding in parallel, with a fake decoder and a fake embedder."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ BATCH = 4
 
 
 class Broken(Exception):
-    """Of one file."""
+    """The error of one file."""
 
 
-def a_piece(job: int, place: int, pieces: int) -> DecodedSegment:
-    """Its frames say which one it is."""
+def a_segment(job: int, place: int, segments: int) -> DecodedSegment:
+    """Return a segment whose frames hold its job and its place."""
     frames = torch.full((1, 3, 2, 2), 0, dtype=torch.uint8)
     frames[0, :, 0, 0] = torch.tensor([job // 200, job % 200, place])
-    return DecodedSegment((float(place), place + 1.0), frames, b"%d-%d" % (job, place), 1 / pieces)
+    return DecodedSegment((float(place), place + 1.0), frames, b"%d-%d" % (job, place), 1 / segments)
 
 
 def decode(job: tuple[int, int]) -> Generator[DecodedSegment, None, str]:
-    """A job is its number and how many pieces it has; below 0 it breaks after as many."""
-    number, pieces = job
-    for place in range(abs(pieces)):
-        yield a_piece(number, place, abs(pieces))
-    if pieces < 0:
+    """Decode a job: its number, and how many segments it has. A negative count fails after that many."""
+    number, segments = job
+    for place in range(abs(segments)):
+        yield a_segment(number, place, abs(segments))
+    if segments < 0:
         raise Broken(f"file {number}")
     return f"result {number}"
 
 
 def embed(frames: torch.Tensor) -> list[torch.Tensor]:
-    """Two models: the first gives the number and the place, the second something longer."""
+    """Embed with two models: the first returns (number, place), the second (number, place, -number)."""
     high, low, place = frames[:, 0, :, 0, 0].float().unbind(1)
     number = 200 * high + low
     return [torch.stack([number, place], 1), torch.stack([number, place, -number], 1)]
@@ -57,9 +57,9 @@ def _no_thread_is_left():
 
 
 def check(finished, job: tuple[int, int]) -> None:
-    """A finished file has all of its own, in order, and nothing else."""
-    number, pieces = job
-    count = abs(pieces)
+    """Check that a finished file has exactly its own segments, in order."""
+    number, segments = job
+    count = abs(segments)
     assert finished.job == job
     assert finished.clips == [(float(place), place + 1.0) for place in range(count)]
     assert finished.strips == [b"%d-%d" % (number, place) for place in range(count)]
@@ -69,7 +69,7 @@ def check(finished, job: tuple[int, int]) -> None:
         assert first.tolist() == expected
         assert second.tolist() == [[*row, -number] for row in expected]
         assert {vectors.dtype for vectors in finished.embeddings} == {np.dtype(np.float32)}
-    if pieces < 0:
+    if segments < 0:
         assert isinstance(finished.result, Broken)
         assert str(finished.result) == f"file {number}"
     else:
@@ -78,8 +78,8 @@ def check(finished, job: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_whole_files_come_out(workers, batch_size):
-    jobs = [(number, pieces) for number, pieces in enumerate([3, 1, 0, 7, -2, 40, 1, 1, -1, 5, 12, 2])]
+def test_every_file_gets_its_own_embeddings(workers, batch_size):
+    jobs = [(number, segments) for number, segments in enumerate([3, 1, 0, 7, -2, 40, 1, 1, -1, 5, 12, 2])]
     found = {finished.job: finished for finished in run(jobs, decode, embed, workers=workers, batch_size=batch_size)}
     assert found.keys() == set(jobs)
     for job in jobs:
@@ -91,7 +91,7 @@ def test_one_thread_keeps_the_order_of_files():
     assert [finished.job for finished in run(jobs, decode, embed, workers=1, batch_size=BATCH)] == jobs
 
 
-def test_batches_go_across_files():
+def test_batches_span_files():
     sizes = []
 
     def counting(frames):
@@ -104,7 +104,7 @@ def test_batches_go_across_files():
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_thousands_of_tiny_files(workers):
+def test_thousands_of_small_files_are_embedded(workers):
     jobs = [(number, 1) for number in range(5000)]
     found = list(run(iter(jobs), decode, embed, workers=workers, batch_size=64))
     assert sorted(finished.job for finished in found) == jobs
@@ -113,17 +113,17 @@ def test_thousands_of_tiny_files(workers):
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_no_file(workers):
+def test_no_files_give_no_results(workers):
     assert list(run([], decode, embed, workers=workers, batch_size=BATCH)) == []
 
 
-def test_a_slow_consumer_bounds_what_is_decoded():
+def test_decoding_waits_for_a_slow_embedder():
     decoded, embedded = [], []
 
     def counting(job):
-        for piece in decode(job):
-            decoded.append(piece)
-            yield piece
+        for segment in decode(job):
+            decoded.append(segment)
+            yield segment
         return f"result {job[0]}"
 
     def slow(frames):
@@ -136,8 +136,8 @@ def test_a_slow_consumer_bounds_what_is_decoded():
     workers = 3
     for finished in run([(number, 30) for number in range(10)], counting, slow, workers=workers, batch_size=BATCH):
         check(finished, finished.job)
-    assert max(ahead) <= 2 * BATCH + workers  # the queue, and what each thread holds
-    assert max(ahead) > BATCH  # they do work ahead
+    assert max(ahead) <= 2 * BATCH + workers  # the queue, and one for each thread
+    assert max(ahead) > BATCH  # decoding does run ahead
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -147,7 +147,7 @@ def test_closing_early_stops_the_threads(workers):
     def endless(job):
         try:
             for place in range(10**9):
-                yield a_piece(job[0], place % 200, 1)
+                yield a_segment(job[0], place % 200, 1)
         finally:
             closed.append(job)
 
@@ -157,61 +157,61 @@ def test_closing_early_stops_the_threads(workers):
     assert len(decoders()) == workers
     finished.close()
     assert not decoders()
-    assert len(closed) == workers  # their files too
+    assert len(closed) == workers  # and so are their files
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_jobs_that_fail(workers):
+def test_an_error_of_the_job_iterator_is_raised(workers):
     def jobs():
         yield from [(0, 1), (1, 1)]
-        raise OSError("the disk is gone")
+        raise OSError("the disk is unavailable")
 
-    with pytest.raises(OSError, match="the disk is gone"):
+    with pytest.raises(OSError, match="the disk is unavailable"):
         list(run(jobs(), decode, embed, workers=workers, batch_size=BATCH))
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_an_embedding_that_fails(workers):
+def test_an_error_of_the_embedder_is_raised(workers):
     def broken(frames):
-        raise MemoryError(f"{len(frames)} pieces")
+        raise MemoryError(f"{len(frames)} segments")
 
-    with pytest.raises(MemoryError, match="4 pieces"):
+    with pytest.raises(MemoryError, match="4 segments"):
         list(run([(number, 9) for number in range(50)], decode, broken, workers=workers, batch_size=BATCH))
 
 
-def test_what_waits_is_embedded_when_nothing_comes():
-    go_on = threading.Event()
+def test_waiting_segments_are_embedded_if_no_more_arrive():
+    resume = threading.Event()
 
     def pausing(job):
         result = yield from decode(job)
         if job[0] == 1:
-            assert go_on.wait(20)
+            assert resume.wait(20)
         return result
 
     ticks = []
     jobs = [(0, 2), (1, 1)]
-    finished = run(jobs, pausing, embed, workers=1, batch_size=100, tick=lambda *said: ticks.append(said))
+    finished = run(jobs, pausing, embed, workers=1, batch_size=100, tick=lambda *arguments: ticks.append(arguments))
     check(next(finished), (0, 2))
-    assert not go_on.is_set()  # the other one is still decoded
-    go_on.set()
+    assert not resume.is_set()  # the other file is still being decoded
+    resume.set()
     check(next(finished), (1, 1))
     assert list(finished) == []
-    assert [said for said in ticks if said[0]] == [((0, 2), 0.5), ((0, 2), 0.5), ((1, 1), 1.0)]
+    assert [tick for tick in ticks if tick[0]] == [((0, 2), 0.5), ((0, 2), 0.5), ((1, 1), 1.0)]
     assert (None, 0.0) in ticks
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_short_file_does_not_wait_until_a_batch_is_full_of_a_long_one(monkeypatch, workers):
+def test_a_short_file_does_not_wait_for_a_full_batch(monkeypatch, workers):
     monkeypatch.setattr(pipeline, "_LATE_SECONDS", 0.2)
     enough, embedded = threading.Event(), []
 
     def steady(job):
         if job[0] == 0:
             return (yield from decode(job))
-        for place in range(600):  # never a pause
+        for place in range(600):  # without a pause
             if enough.wait(0.01):
                 break
-            yield a_piece(1, place % 200, 600)
+            yield a_segment(1, place % 200, 600)
         return "the end"
 
     def counting(frames):

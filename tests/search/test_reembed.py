@@ -25,7 +25,7 @@ def videos(tmp_path) -> dict[str, Path]:
 
 @pytest.fixture
 def make(tmp_path, videos, tiny_folder):
-    """A library of the videos."""
+    """Creates a library of the videos."""
 
     def run(name: str = "library", **settings) -> Path:
         given = {"model": str(tiny_folder), "num_frames": 2, "precision": "fp32", "batch_size": 2}
@@ -54,7 +54,8 @@ def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
     return one.keys() == other.keys() and all(np.allclose(one[key], other[key], atol=1e-6) for key in one)
 
 
-def test_it_gives_what_indexing_gives(make, tuned):
+@pytest.mark.usefixtures("real_processes")
+def test_reembedding_equals_indexing(make, tuned):
     library, fresh = make(), make("fresh", model=tuned, num_frames=None)
     assert not same(contents(library), contents(fresh))
     report = reembed(library, tuned, precision="fp32")
@@ -63,7 +64,7 @@ def test_it_gives_what_indexing_gives(make, tuned):
     assert [model.name for model in Store.open(library).models] == [tuned]
 
 
-def test_from_the_librarys_own_frames(make, tuned, videos):
+def test_kept_frames_replace_missing_files(make, tuned, videos):
     library = make(keep_frames=True)
     expected = make("fresh", model=tuned, num_frames=None)
     for path in videos.values():
@@ -72,7 +73,7 @@ def test_from_the_librarys_own_frames(make, tuned, videos):
     assert same(contents(library, Store.open(library).models[0].column), contents(expected))
 
 
-def test_beside_the_models_that_it_has(make, tuned, videos):
+def test_a_model_can_be_added(make, tuned, videos):
     library = make()
     before = contents(library)
     reembed(library, tuned, keep=True, precision="fp32")
@@ -83,7 +84,6 @@ def test_beside_the_models_that_it_has(make, tuned, videos):
     assert not same(contents(library, new.column), before)
     models = open_models(opened.manifest, folder=library, precision="fp32")
     assert models[0].clip is models[1].clip
-    index(library, [videos["a"].parent])  # what is added later is embedded by both
     vector = contents(library, new.column)[next(iter(before))]
     assert opened.search(vector, k=1, model=0)[0].score == pytest.approx(1, abs=1e-5)
     assert opened.search(vector, k=1, model=1)[0].score < 0.999
@@ -100,7 +100,7 @@ def test_new_videos_are_embedded_by_every_model(make, tuned, videos):
     assert same(contents(library, Store.open(library).models[0].column), contents(fresh))
 
 
-def test_the_old_one_serves_until_the_new_one_is_done(make, tuned, monkeypatch):
+def test_searches_use_the_old_model_until_the_new_one_is_complete(make, tuned, monkeypatch):
     library = make()
     opened, before = Store.open(library), contents(library)
     vector = next(iter(before.values()))
@@ -114,11 +114,11 @@ def test_the_old_one_serves_until_the_new_one_is_done(make, tuned, monkeypatch):
     monkeypatch.setattr(moving._Move, "take", take)
     reembed(library, tuned, precision="fp32")
     assert seen == pytest.approx([1, 1, 1], abs=1e-5)
-    assert opened.search(vector, k=1)[0].score < 0.999  # an open library goes on with the new table
+    assert opened.search(vector, k=1)[0].score < 0.999  # an open library switches to the new table
     assert opened.models[0].name == tuned
 
 
-def test_what_cannot_be_read_leaves_it_as_it_was(make, tuned, videos):
+def test_unreadable_videos_leave_the_library_unchanged(make, tuned, videos):
     library = make()
     before = contents(library)
     content = videos["b"].read_bytes()
@@ -127,14 +127,14 @@ def test_what_cannot_be_read_leaves_it_as_it_was(make, tuned, videos):
         reembed(library, tuned, precision="fp32")
     assert same(contents(library), before)
     videos["b"].write_bytes(content)
-    with pytest.raises(VopError, match="index"):  # its time is another one
+    with pytest.raises(VopError, match="index"):  # its modification time differs
         reembed(library, tuned, precision="fp32")
     index(library, [videos["b"].parent])
     report = reembed(library, tuned, precision="fp32")
-    assert (report.videos, report.resumed) == (3, 2)  # the two others had been done
+    assert (report.videos, report.resumed) == (3, 2)  # the other two were embedded before the error
 
 
-def test_stopped_it_goes_on_where_it_was(make, tuned, videos, tmp_path, monkeypatch):
+def test_reembedding_resumes(make, tuned, videos, tmp_path, monkeypatch):
     library = make()
     real = moving._Move.take
 
@@ -148,14 +148,14 @@ def test_stopped_it_goes_on_where_it_was(make, tuned, videos, tmp_path, monkeypa
         with pytest.raises(KeyboardInterrupt):
             reembed(library, tuned, precision="fp32", workers=1, batch_size=1)
     (tmp_path / "about.csv").write_text("path,author\na.mp4,Bob\n")
-    index(library, [videos["a"].parent], metadata=tmp_path / "about.csv")  # a column that the staged table has not
+    index(library, [videos["a"].parent], metadata=tmp_path / "about.csv")  # a column that the staged table lacks
     report = reembed(library, tuned, precision="fp32")
     assert report.videos == 3
-    assert report.resumed in (1, 2)  # a.mp4 may be one of the two that were done, and says something else now
+    assert report.resumed in (1, 2)  # a.mp4, whose metadata changed, may be one of the two
     assert Store.open(library).columns == ["author"]
 
 
-def test_a_query_of_the_old_model_is_refused(make, tuned):
+def test_a_query_of_a_replaced_model_is_refused(make, tuned):
     library = make()
     opened = Store.open(library)
     vector, (old,) = next(iter(contents(library).values())), opened.models
@@ -178,7 +178,7 @@ def test_each_model_keeps_its_precision(make, tuned, videos):
     assert same(contents(library), contents(fresh))
 
 
-def test_without_what_cannot_be_read(make, tuned, videos):
+def test_unreadable_videos_can_be_dropped(make, tuned, videos):
     library = make()
     videos["b"].unlink()
     report = reembed(library, tuned, drop_unreadable=True, precision="fp32")
@@ -187,7 +187,7 @@ def test_without_what_cannot_be_read(make, tuned, videos):
     assert report.to_dict()["dropped"] == [[failure.path, failure.reason] for failure in report.dropped]
 
 
-def test_refusals(make, tuned, tmp_path, tiny_folder):
+def test_invalid_calls_are_refused(make, tuned, tmp_path, tiny_folder):
     library = make()
     with pytest.raises(UsageError, match="has this model already"):
         reembed(library, str(tiny_folder), precision="fp32")
@@ -204,7 +204,7 @@ def test_refusals(make, tuned, tmp_path, tiny_folder):
     assert not (tmp_path / "nothing").exists()
 
 
-def test_other_frames(make, tmp_path, tiny_folder):
+def test_the_number_of_frames_may_change(make, tmp_path, tiny_folder):
     library = make(keep_frames=True)
     three = save(tmp_path / "three", tiny_folder, num_frames=3)
     reembed(library, three, precision="fp32")
@@ -213,8 +213,8 @@ def test_other_frames(make, tmp_path, tiny_folder):
     assert same(contents(library, Store.open(library).models[0].column), contents(again))
 
 
-def test_other_pixels(make, videos, squashing_folder):
-    """A model that squashes takes other frames than those that a model that crops has left."""
+def test_the_resizing_may_change(make, videos, squashing_folder):
+    """Kept frames that were cropped do not serve a model that squashes."""
     library, squashing = make(keep_frames=True), str(squashing_folder)
     with pytest.raises(UsageError, match="squash"):
         reembed(library, squashing, keep=True, precision="fp32")

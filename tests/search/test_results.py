@@ -18,7 +18,7 @@ MANY = 10**9
 
 
 class Segments:
-    """Segments of videos with their scores, and what was asked of them."""
+    """A query of segments with their scores, which records its limits."""
 
     def __init__(self, videos: list[int]) -> None:
         scores = np.random.default_rng(len(videos)).permutation(len(videos)) / max(1, len(videos))
@@ -32,7 +32,7 @@ class Segments:
         return self.table.slice(0, limit)
 
     def grouped(self, k: int) -> list[tuple[str, float]]:
-        """Naively: each video's largest score, the k largest of them."""
+        """Return the k videos with the largest scores, naively."""
         best: dict[str, float] = {}
         for row in self.rows:
             video = video_of(row["segment"])
@@ -41,22 +41,22 @@ class Segments:
 
 
 def a_row(video: int, place: int, score: float) -> dict:
-    about = {"about_author": "bob" if video % 2 else None, "about_title": f"title {video}"}
+    metadata = {"about_author": "bob" if video % 2 else None, "about_title": f"title {video}"}
     segment = segment_id(f"video{video}", (place * 8.0, place * 8.0 + 10))
     names = {"segment": segment, "path": f"/v/{video}.mp4", "date": "2024-07-01"}
-    return names | {"duration_seconds": 60.0, "plays_in_browsers": False, SCORE: score} | about
+    return names | {"duration_seconds": 60.0, "plays_in_browsers": False, SCORE: score} | metadata
 
 
 @settings(deadline=None, derandomize=True)
 @given(videos=st.lists(st.integers(0, 9), max_size=150), k=st.integers(1, 12) | st.just(MANY))
-def test_they_are_those_of_a_naive_group_by(videos, k):
+def test_results_equal_a_naive_group_by(videos, k):
     segments = Segments(videos)
     found = best_of_videos(segments, k)
     assert [(moment.video, moment.score) for moment in found] == segments.grouped(k)
     assert all(moment.segment.startswith(moment.video + "-") for moment in found)
 
 
-def test_a_moment_says_everything_of_its_row():
+def test_a_moment_has_every_value_of_its_row():
     moment = Moment(
         segment="video3-16000-26000",
         video="video3",
@@ -77,17 +77,17 @@ def test_a_moment_says_everything_of_its_row():
     assert replace(moment, score=0.5).to_dict()["score"] == 0.5
 
 
-def test_one_long_video_before_all_others():
+def test_a_long_video_does_not_hide_others():
     segments = Segments([0] * 3000 + [1, 2, 3])
     for row in segments.rows:
         row[SCORE] -= 1000 * int(video_of(row["segment"]).removeprefix("video"))
     segments.rows.sort(key=lambda row: -row[SCORE])
     segments.table = pa.Table.from_pylist(segments.rows)
     assert [moment.video for moment in best_of_videos(segments, 3)] == ["video0", "video1", "video2"]
-    assert 3 < len(segments.limits) < 8  # it asked for more, and for much more each time
+    assert 3 < len(segments.limits) < 8  # the limit grows quickly
 
 
-def test_no_more_is_asked_for_than_is_needed():
+def test_few_rows_are_read():
     segments = Segments(list(range(10)) * 50)
     assert len(best_of_videos(segments, 2)) == 2
     assert len(segments.limits) == 1
@@ -95,6 +95,6 @@ def test_no_more_is_asked_for_than_is_needed():
 
 
 @pytest.mark.parametrize("k", [0, -1, -MANY])
-def test_no_number_of_moments(k):
+def test_k_must_be_positive(k):
     with pytest.raises(UsageError, match=f"k is {k}; ask for 1 moment or more"):
         best_of_videos(Segments([0, 1]), k)

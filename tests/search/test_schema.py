@@ -1,4 +1,4 @@
-"""A segment's id, and what it tells."""
+"""Ids of segments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SECONDS = st.floats(0, 1e6)
 
 
 @given(start=SECONDS, length=st.floats(1e-9, 1e5))
-def test_an_id_tells_its_video_and_stretch(start, length):
+def test_an_id_holds_its_video_and_clip(start, length):
     clip = in_milliseconds((start, start + length))
     segment = segment_id(VIDEO, clip)
     assert (video_of(segment), clip_of(segment)) == (VIDEO, clip)
@@ -22,7 +22,7 @@ def test_an_id_tells_its_video_and_stretch(start, length):
     assert clip == pytest.approx((start, start + length), abs=0.0016)
 
 
-def test_stretches_as_ids_have_them():
+def test_clips_are_rounded_to_milliseconds():
     assert in_milliseconds((8.33333, 18.3333333)) == (8.333, 18.333)
     assert in_milliseconds((0.0, 0.0001)) == (0.0, 0.001)
     assert segment_id(VIDEO, (8.333, 18.333)) == f"{VIDEO}-8333-18333"

@@ -1,3 +1,5 @@
+"""How videos are divided into windows and shots."""
+
 from __future__ import annotations
 
 import builtins
@@ -29,11 +31,11 @@ RATE = 20
 
 
 @pytest.mark.parametrize("duration", [0.04, 3.0, 10.0, 11.0])
-def test_a_video_not_much_longer_than_a_window_is_one_span(duration):
+def test_a_video_little_longer_than_a_window_is_one_segment(duration):
     assert windows(duration) == [(0.0, duration)]
 
 
-def test_windows_of_a_longer_video():
+def test_a_longer_video_has_several_windows():
     assert windows(12.0) == [(0.0, 10.0), (2.0, 12.0)]
     assert windows(18.0) == [(0.0, 10.0), (8.0, 18.0)]
     assert windows(19.0) == [(0.0, 10.0), (4.5, 14.5), (9.0, 19.0)]
@@ -43,21 +45,21 @@ def test_windows_of_a_longer_video():
 
 @settings(deadline=None)
 @given(st.floats(0.01, 1000), st.floats(0.5, 60), st.floats(0, 0.9))
-def test_windows_cover_a_video_evenly_and_are_as_few_as_can_be(duration, window, share):
+def test_windows_are_even_and_as_few_as_possible(duration, window, share):
     overlap = share * window
-    spans = windows(duration, window_seconds=window, overlap_seconds=overlap)
-    assert spans[0][0] == 0.0
-    assert spans[-1][1] == duration
+    clips = windows(duration, window_seconds=window, overlap_seconds=overlap)
+    assert clips[0][0] == 0.0
+    assert clips[-1][1] == duration
     if duration <= 1.1 * window:
-        assert len(spans) == 1
+        assert len(clips) == 1
         return
-    assert all(end - start == pytest.approx(window) for start, end in spans)
-    starts = [start for start, _ in spans]
+    assert all(end - start == pytest.approx(window) for start, end in clips)
+    starts = [start for start, _ in clips]
     steps = [late - early for early, late in pairwise(starts)]
     assert steps == pytest.approx([steps[0]] * len(steps), rel=TOLERANCE)
     assert 0 < steps[0] <= window - overlap + 2 * TOLERANCE * window  # they overlap enough, so they also cover
-    fewer = len(spans) - 2
-    assert fewer == 0 or (duration - window) / fewer > window - overlap  # one less would overlap too little
+    fewer = len(clips) - 2
+    assert fewer == 0 or (duration - window) / fewer > window - overlap  # fewer would overlap too little
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,7 @@ def test_windows_cover_a_video_evenly_and_are_as_few_as_can_be(duration, window,
         (36000.0, 10.0, 9.999, r"overlap by 9\.999 s would cut 36000 s of video into 35990\d\d\d segments"),
     ],
 )
-def test_values_out_of_range(duration, window, overlap, message):
+def test_invalid_values_are_refused(duration, window, overlap, message):
     with pytest.raises(UsageError, match=message):
         windows(duration, window_seconds=window, overlap_seconds=overlap)
 
@@ -87,8 +89,10 @@ def picture(seed: int, *, width: int = 96, height: int = 64) -> np.ndarray:
 def write_shots(
     path: Path, lengths: list[float], *, codec: str = "libx264", stamps: bool = False, size: tuple[int, int] = (96, 64)
 ) -> Path:
-    """Shots of these lengths in seconds, each of a picture that slides slowly; with `stamps` every other frame of the
-    second half of a shot is left out."""
+    """Write shots of these lengths in seconds, each a slowly sliding picture.
+
+    With `stamps`, every other frame is missing in the second half of a shot.
+    """
     width, height = size
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=RATE)
@@ -111,20 +115,20 @@ def write_shots(
     ("name", "codec"),
     [("clip.mp4", "libx264"), ("clip.mkv", "libx264"), ("clip.avi", "libx264"), ("clip.webm", "libvpx-vp9")],
 )
-def test_cuts_are_found_where_they_are(tmp_path, name, codec):
+def test_cuts_are_found_in_every_format(tmp_path, name, codec):
     path = write_shots(tmp_path / name, [2.0, 1.5, 3.0, 0.75], codec=codec)
     found = shots(path)
     assert np.allclose(found, [(0.0, 2.0), (2.0, 3.5), (3.5, 6.5), (6.5, 7.25)], atol=0.001)
 
 
-def test_cuts_at_a_variable_frame_rate(tmp_path):
+def test_cuts_are_found_at_a_variable_frame_rate(tmp_path):
     path = write_shots(tmp_path / "vfr.mkv", [2.0, 2.0, 2.0], stamps=True)
     assert len(set(np.diff(frames.video_timeline(path).stamps))) > 1
-    spans = shots(path)
-    assert np.allclose([start for start, _ in spans], [0.0, 2.0, 4.0], atol=0.001)
+    clips = shots(path)
+    assert np.allclose([start for start, _ in clips], [0.0, 2.0, 4.0], atol=0.001)
 
 
-def test_large_frames_are_made_small(tmp_path):
+def test_cuts_are_found_in_large_frames(tmp_path):
     path = write_shots(tmp_path / "large.mp4", [1.0, 1.0], size=(640, 480))
     assert np.allclose(shots(path), [(0.0, 1.0), (1.0, 2.0)], atol=0.001)
 
@@ -134,10 +138,10 @@ def test_a_clip_without_a_cut_is_one_shot(tmp_path):
     assert shots(path) == [(0.0, 3.0)]
 
 
-def test_a_long_shot_is_cut_into_windows(tmp_path):
+def test_a_long_shot_is_divided_into_windows(tmp_path):
     path = write_shots(tmp_path / "long.mp4", [1.0, 3.0, 1.0])
-    spans = shots(path, window_seconds=2.0, overlap_seconds=0.5)
-    assert np.allclose(spans, [(0.0, 1.0), (1.0, 3.0), (2.0, 4.0), (4.0, 5.0)], atol=0.001)
+    clips = shots(path, window_seconds=2.0, overlap_seconds=0.5)
+    assert np.allclose(clips, [(0.0, 1.0), (1.0, 3.0), (2.0, 4.0), (4.0, 5.0)], atol=0.001)
 
 
 @pytest.mark.parametrize(
@@ -149,21 +153,21 @@ def test_a_long_shot_is_cut_into_windows(tmp_path):
         ([1.0, 0.2, 0.2, 0.2, 1.0], [(0.0, 1.0), (1.0, 1.6), (1.6, 2.6)]),
     ],
 )
-def test_short_shots_go_with_their_neighbours(tmp_path, lengths, kept):
+def test_short_shots_join_their_neighbours(tmp_path, lengths, kept):
     path = write_shots(tmp_path / "short.mp4", lengths)
     assert np.allclose(shots(path), kept, atol=0.001)
 
 
-def test_damaged_files_give_the_shots_that_can_be_seen(tmp_path):
+def test_damaged_files_give_their_readable_shots(tmp_path):
     path = write_shots(tmp_path / "part.mkv", [2.0, 2.0, 2.0])
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    spans = shots(path)
-    assert spans[0][0] == 0.0
-    assert spans[-1][1] == frames.video_timeline(path).duration_seconds < 6.0
-    assert all(early[1] == late[0] for early, late in pairwise(spans))
+    clips = shots(path)
+    assert clips[0][0] == 0.0
+    assert clips[-1][1] == frames.video_timeline(path).duration_seconds < 6.0
+    assert all(early[1] == late[0] for early, late in pairwise(clips))
 
 
-def test_files_that_are_no_videos(tmp_path):
+def test_files_that_are_not_videos_are_refused(tmp_path):
     (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
     with pytest.raises(VideoError, match=r"list\.m3u8"):
         shots(tmp_path / "list.m3u8")
@@ -171,13 +175,13 @@ def test_files_that_are_no_videos(tmp_path):
         shots(tmp_path / "nowhere.mp4")
 
 
-def test_wrong_values_are_refused_before_anything_is_decoded(tmp_path):
+def test_invalid_lengths_are_refused_before_decoding(tmp_path):
     path = write_shots(tmp_path / "clip.mp4", [1.0])
     with pytest.raises(UsageError, match=r"overlap_seconds is 3\.0"):
         shots(path, window_seconds=2.0, overlap_seconds=3.0)
 
 
-def test_without_pyscenedetect(tmp_path, monkeypatch):
+def test_missing_pyscenedetect_is_reported(tmp_path, monkeypatch):
     whole = builtins.__import__
 
     def without(name, *args, **settings):

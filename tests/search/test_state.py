@@ -1,4 +1,4 @@
-"""How far an indexing is, for other processes."""
+"""The file that shows the progress of indexing to other processes."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from vop.search.state import FILE, IndexProgress, StateFile, read_state, state_f
 from vop.video.find import FoundFile
 
 
-def written(folder: Path, **changes) -> None:
+def write_state(folder: Path, **changes) -> None:
     document = {"done": 3, "process": os.getpid(), "written_at": time.time()} | changes
     (folder / FILE).write_text(json.dumps({name: value for name, value in document.items() if value is not None}))
 
 
-def test_it_is_there_as_long_as_the_job(tmp_path):
+def test_the_file_exists_while_the_job_runs(tmp_path):
     assert read_state(tmp_path) is None
     with state_file(tmp_path) as state:
-        assert read_state(tmp_path) is None  # nothing was written yet
+        assert read_state(tmp_path) is None  # not written yet
         state.write(IndexingStatus(done=1, total=2, current="/v/a.mp4"))
         assert read_state(tmp_path) == IndexingStatus(done=1, total=2, current="/v/a.mp4")
-        state.write(IndexingStatus(done=2, total=2))  # too early to be written again
+        state.write(IndexingStatus(done=2, total=2))  # too soon to be written again
         assert read_state(tmp_path).done == 1
     assert not (tmp_path / FILE).exists()
 
 
-def test_it_goes_with_a_job_that_fails(tmp_path):
+def test_a_failed_job_removes_the_file(tmp_path):
     def job():
         with state_file(tmp_path) as state:
             state.write(IndexingStatus(done=1))
@@ -43,39 +43,39 @@ def test_it_goes_with_a_job_that_fails(tmp_path):
     assert read_state(tmp_path) is None
 
 
-def test_of_a_process_that_has_ended(tmp_path):
+def test_the_file_of_an_ended_process_is_ignored(tmp_path):
     done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    written(tmp_path)
+    write_state(tmp_path)
     assert read_state(tmp_path) == IndexingStatus(done=3)
-    written(tmp_path, process=int(done.stdout))
+    write_state(tmp_path, process=int(done.stdout))
     assert read_state(tmp_path) is None
 
 
-def test_of_another_users_process(tmp_path):
-    written(tmp_path, process=1)
+def test_the_process_may_belong_to_another_user(tmp_path):
+    write_state(tmp_path, process=1)
     assert read_state(tmp_path) == IndexingStatus(done=3)
 
 
-def test_of_a_later_version(tmp_path):
-    written(tmp_path, rows=7)
+def test_entries_of_later_versions_are_ignored(tmp_path):
+    write_state(tmp_path, rows=7)
     assert read_state(tmp_path) == IndexingStatus(done=3)
 
 
 @pytest.mark.parametrize(
     "changes", [{"written_at": 0}, {"written_at": None}, {"process": None}, {"process": "one"}, {"process": 2.5}]
 )
-def test_too_old_or_incomplete(tmp_path, changes):
-    written(tmp_path, **changes)
+def test_old_or_incomplete_files_are_ignored(tmp_path, changes):
+    write_state(tmp_path, **changes)
     assert read_state(tmp_path) is None
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b'{"done": 1, "proc', b"[]", b"null", b"3", b"\xff\xfe", b"\x00"])
-def test_torn_or_something_else(tmp_path, text):
+def test_damaged_files_are_ignored(tmp_path, text):
     (tmp_path / FILE).write_bytes(text)
     assert read_state(tmp_path) is None
 
 
-def test_a_disk_that_is_full_stops_no_job(tmp_path, monkeypatch):
+def test_a_full_disk_does_not_stop_the_job(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -85,7 +85,7 @@ def test_a_disk_that_is_full_stops_no_job(tmp_path, monkeypatch):
 
 
 class Seen(list):
-    """What the bar and other processes are shown."""
+    """Records what the progress bar and other processes show."""
 
     def bar(self, stage: str, done: int, total: int, note: str) -> None:
         self.append((stage, done, total, note))
@@ -94,7 +94,7 @@ class Seen(list):
         self.status = status
 
 
-def test_megabytes_files_and_hours():
+def test_progress_counts_megabytes_files_and_hours():
     seen = Seen()
     files = [FoundFile(Path(f"/v/{name}.mp4"), size * 2**20, 0) for name, size in (("a", 30), ("b", 10), ("c", 60))]
     hours = [0.0]
@@ -102,7 +102,7 @@ def test_megabytes_files_and_hours():
     progress.part_done(files[0], 0.5)
     assert seen[-1][:3] == ("indexing (MB)", 15, 100)
     assert seen.status.current == "/v/a.mp4"
-    progress.part_done(files[1], 0.25)  # of a file that fails then
+    progress.part_done(files[1], 0.25)  # this file fails later
     progress.file_done(files[1])
     assert seen[-1][1] == 25
     progress.part_done(None, 0.0)
@@ -113,12 +113,12 @@ def test_megabytes_files_and_hours():
     assert seen[-1][3].startswith("2 of 3 files, 1.50 h of video")
     assert (seen.status.done, seen.status.total, seen.status.hours) == (2, 3, 1.5)
     assert seen.status.seconds_left >= 0
-    progress.file_done(files[2])  # nothing of it was decoded
+    progress.file_done(files[2])  # without decoding it
     assert seen[-1][:3] == ("indexing (MB)", 100, 100)
 
 
 @pytest.mark.parametrize("sizes", [[], [0], [0, 0]])
-def test_nothing_to_do(sizes):
+def test_progress_never_exceeds_the_total(sizes):
     seen = Seen()
     files = [FoundFile(Path(f"/v/{place}"), size, 0) for place, size in enumerate(sizes)]
     progress = IndexProgress(files, seen.bar, seen.state, hours=lambda: 0.0)

@@ -24,7 +24,7 @@ OTHERS = unit_vectors(VIDEOS * SEGMENTS, seed=4).reshape(VIDEOS, SEGMENTS, SIZE)
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    """Two models; the author of every second video is known."""
+    """A library with two models. Every second video has an author."""
     folder = tmp_path_factory.mktemp("reading") / "films"
     library = Store.create(folder, a_manifest(a_model(), a_model(1)))
     library.add_columns(["author"])
@@ -35,7 +35,7 @@ def library(tmp_path_factory):
 
 
 def naive(vectors: np.ndarray, query: np.ndarray, wanted) -> list[tuple[str, int, float]]:
-    """Path, place and score of each video's best segment, best first."""
+    """Return path, place and score of each video's best segment, best first."""
     best = []
     for path, own in zip(PATHS, vectors, strict=True):
         if wanted(path):
@@ -59,20 +59,20 @@ def check(library, k: int, folder: str | None, model: int) -> None:
 @KS
 @FILTERS
 @pytest.mark.parametrize("model", [0, 1])
-def test_a_search_is_that_of_numpy(library, k, folder, model):
+def test_searches_in_memory_equal_numpy(library, k, folder, model):
     check(library, k, folder, model)
 
 
 @KS
 @FILTERS
-def test_so_is_one_of_a_library_too_large_for_the_memory(library, monkeypatch, k, folder):
+def test_searches_on_disk_equal_numpy(library, monkeypatch, k, folder):
     monkeypatch.setattr(nearest, "EXACT_ROWS", VIDEOS)
-    monkeypatch.setattr(library, "_snapshot", lambda _: pytest.fail("it is read into memory"))
+    monkeypatch.setattr(library, "_snapshot", lambda _: pytest.fail("the vectors were read into memory"))
     check(library, k, folder, 1)
 
 
 @FILTERS
-def test_and_one_with_an_index(tmp_path, monkeypatch, folder):
+def test_searches_with_an_index_equal_numpy(tmp_path, monkeypatch, folder):
     monkeypatch.setattr(nearest, "EXACT_ROWS", VIDEOS)
     library = Store.create(tmp_path / "library", a_manifest(a_model(), a_model(1)))
     files = [a_file(path) for path in PATHS]
@@ -85,7 +85,7 @@ def test_and_one_with_an_index(tmp_path, monkeypatch, folder):
         check(library, k, folder, 1)
 
 
-def test_all_of_a_moment(library):
+def test_a_moment_has_every_value(library):
     (moment,) = library.search(VECTORS[7, 2], k=1)
     video = content_of(PATHS[7])
     assert (moment.video, moment.segment) == (video, segment_id(video, (20.0, 30.0)))
@@ -94,7 +94,7 @@ def test_all_of_a_moment(library):
     assert (moment.score, moment.columns) == (pytest.approx(1), {"author": "author 7"})
 
 
-def test_more_like_this_leaves_itself_out(library):
+def test_a_video_can_be_left_out(library):
     segment = library.segment(segment_id(content_of(PATHS[4]), (10.0, 20.0)))
     found = library.search(segment.embeddings[0], k=MANY, leave_out=segment.video)
     expected = naive(VECTORS, VECTORS[4, 1], lambda path: path != PATHS[4])
@@ -104,12 +104,12 @@ def test_more_like_this_leaves_itself_out(library):
 
 
 @pytest.mark.parametrize("k", [0, -1])
-def test_no_number_of_moments(library, k):
+def test_k_must_be_positive(library, k):
     with pytest.raises(UsageError, match=f"k is {k}"):
         library.search(VECTORS[0, 0], k=k)
 
 
-def test_an_empty_library(tmp_path):
+def test_an_empty_library_has_no_results(tmp_path):
     library = make_library(tmp_path / "empty", [])
     assert library.search(VECTORS[0, 0]) == []
     assert library.search(VECTORS[0, 0], filters=Filters(name="x")) == []
@@ -119,20 +119,20 @@ def test_an_empty_library(tmp_path):
     assert library.status().to_dict() == counts | failed
 
 
-def test_a_segment_by_its_id(library):
+def test_a_segment_is_found_by_its_id(library):
     segment = library.segment(segment_id(content_of(PATHS[9]), (30.0, 40.0)))
     assert (segment.path, segment.start_seconds, segment.end_seconds) == (PATHS[9], 30.0, 40.0)
     assert segment.strip == b"strip 3"
     np.testing.assert_array_equal(segment.embeddings, [VECTORS[9, 3], OTHERS[9, 3]])
 
 
-def test_a_video_by_its_id(library):
+def test_a_video_is_found_by_its_id(library):
     assert library.video(content_of(PATHS[9])) == IndexedVideo(
         path=PATHS[9], size=1000, mtime_ns=5, duration_seconds=30.0, plays_in_browsers=True
     )
 
 
-def test_counts_and_what_is_known(library):
+def test_status_and_records_of_videos(library):
     status = library.status()
     assert (status.segments, status.videos, status.columns) == (VIDEOS * SEGMENTS, VIDEOS, ["author"])
     assert status.hours == pytest.approx(VIDEOS * 30 / 3600, abs=1e-3)

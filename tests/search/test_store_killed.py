@@ -1,4 +1,4 @@
-"""Other processes that write to a library, and one that is killed."""
+"""Libraries that another process writes to, also one that is killed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from search.libraries import a_file, make_library, rows_of, unit_vectors
 from vop.search.store import Store
 from vop.search.sync.lock import library_lock
 
-TESTS = Path(search.libraries.__file__).parents[1]  # where a process finds search.libraries
+TESTS = Path(search.libraries.__file__).parents[1]  # where the process finds search.libraries
 SEGMENTS = 5
 
-WRITE_ON = f"""
+WRITER = f"""
 import sys
 from itertools import count
 from search.libraries import *
@@ -35,29 +35,29 @@ with library_lock(Path(sys.argv[1])):
 @pytest.mark.parametrize("puts", [3, 40])
 def test_a_killed_writer_leaves_whole_videos_only(tmp_path, puts):
     library = make_library(tmp_path / "library", [])
-    command = [sys.executable, "-c", WRITE_ON, library.path]
+    command = [sys.executable, "-c", WRITER, library.path]
     writer = subprocess.Popen(command, cwd=TESTS, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for number in range(puts):
         assert writer.stdout.readline(), writer.stderr.read()
-        if number % 2:  # the last one at this path; that of another process, at once
+        if number % 2:  # the last version at this path; it is visible at once
             found = library.search(unit_vectors(SEGMENTS, seed=number)[3], k=1)[0]
             assert (found.path, found.score) == (f"/v/{number // 2}.mp4", pytest.approx(1))
     writer.send_signal(signal.SIGKILL)
-    written = puts + len(writer.stdout.read().split())  # what was read ahead is in here, too
+    written = puts + len(writer.stdout.read().split())  # includes lines that were buffered
     writer.communicate(timeout=20)
     places = defaultdict(list)
     for row in Store.open(library.path).table.search().select(["path", "video", "place"]).to_arrow().to_pylist():
         places[row["path"], row["video"]].append(row["place"])
-    assert len(places) in ((written + 1) // 2, (written + 2) // 2)  # one more than was said, perhaps
+    assert len(places) in ((written + 1) // 2, (written + 2) // 2)  # perhaps one more than was printed
     assert len({path for path, _ in places}) == len(places)
     assert all(sorted(own) == list(range(SEGMENTS)) for own in places.values())
-    with library_lock(library.path, waiting=lambda: pytest.fail("the dead hold the lock")):
+    with library_lock(library.path, waiting=lambda: pytest.fail("the killed process holds the lock")):
         library.put(rows_of(library, a_file("/v/0.mp4"), unit_vectors(2)), replacing=["/v/0.mp4"])
     assert len(library.search(unit_vectors(2)[1], k=1000)) == len(places)
     assert library.search(unit_vectors(2)[1])[0].path == "/v/0.mp4"
 
 
-def test_what_another_object_writes_is_seen_at_once(tmp_path):
+def test_writes_of_another_store_are_visible_at_once(tmp_path):
     library = make_library(tmp_path / "library", [a_file("/v/old.mp4")])
     other = Store.open(library.path)
     query = unit_vectors(2, seed=9)[1]

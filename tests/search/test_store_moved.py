@@ -1,4 +1,4 @@
-"""A library that moves to other models, while it is open."""
+"""An open library whose models are replaced."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def library(tmp_path) -> Store:
 
 
 def staged(library: Store, number: int, *, beside: bool = False) -> Store:
-    """The same videos under another model."""
+    """Stage a table of the same videos with another model."""
     models = [a_model(number, fingerprint=f"{number:016x}"), *(library.models if beside else ())]
     moved = library.staging(a_manifest(*models, table=f"segments_{number}"))
     vectors = [unit_vectors(6, seed=number), OLD][: len(models)]
@@ -44,7 +44,7 @@ def expected(vectors: np.ndarray) -> dict:
     return dict(zip((str(file.path) for file in FILES), near, strict=True))
 
 
-def test_nobody_sees_it_before_it_is_published(library):
+def test_a_staged_table_is_invisible_until_published(library):
     moved = staged(library, 1)
     for reader in (library, Store.open(library.path)):
         assert scores(reader) == expected(OLD)
@@ -53,7 +53,7 @@ def test_nobody_sees_it_before_it_is_published(library):
     assert scores(moved) == expected(unit_vectors(6, seed=1))
 
 
-def test_an_open_library_goes_on_with_the_new_table(library):
+def test_an_open_library_switches_to_the_new_table(library):
     library.put_failures([failure("/v/x.mp4", UNREADABLE, "it is empty")])
     assert scores(library) == expected(OLD)
     staged(library, 1).publish()
@@ -66,21 +66,22 @@ def test_an_open_library_goes_on_with_the_new_table(library):
     assert [failed.path for failed in library.failures()] == ["/v/x.mp4"]
 
 
-@pytest.mark.parametrize("ask", ["status", "segment", "video", "videos", "failures", "columns", "rows_of"])
-def test_whatever_is_asked_first(library, ask):
+@pytest.mark.parametrize("name", ["status", "segment", "video", "videos", "failures", "columns", "rows_of"])
+def test_any_first_call_uses_the_new_table(library, name):
     moment = library.search(QUERY, k=1)[0]
     staged(library, 1).publish()
     given = {"segment": [moment.segment], "video": [moment.video], "rows_of": [[moment.video]]}
-    asked = getattr(library, ask)
-    answer = asked(*given.get(ask, [])) if callable(asked) else asked
-    same = getattr(Store.open(library.path), ask)
-    if ask == "segment":
-        np.testing.assert_array_equal(answer.embeddings, same(moment.segment).embeddings)
+    found, expected = (
+        member(*given.get(name, [])) if callable(member) else member
+        for member in (getattr(library, name), getattr(Store.open(library.path), name))
+    )
+    if name == "segment":
+        np.testing.assert_array_equal(found.embeddings, expected.embeddings)
     else:
-        assert answer == (same(*given.get(ask, [])) if callable(same) else same)
+        assert found == expected
 
 
-def test_a_model_beside_the_old_one(library):
+def test_a_model_can_be_added(library):
     staged(library, 1, beside=True).publish()
     assert scores(library) == expected(unit_vectors(6, seed=1))
     assert scores(library, model=1) == expected(OLD)
@@ -88,19 +89,19 @@ def test_a_model_beside_the_old_one(library):
 
 
 def test_other_tables_are_dropped(library):
-    staged(library, 1)  # given up
+    staged(library, 1)  # abandoned
     staged(library, 2).publish()
     assert sorted(library._database.list_tables().tables) == sorted([FAILURES, "segments_2"])
     assert manifest.read(library.path).table == "segments_2"
 
 
-def test_staging_again_goes_on(library):
+def test_staging_resumes(library):
     staged(library, 1)
     again = library.staging(a_manifest(a_model(1, fingerprint=f"{1:016x}"), table="segments_1"))
     assert set(again.videos()) == {str(file.path) for file in FILES}
 
 
-def test_those_who_search_meanwhile_meet_one_or_the_other(library):
+def test_concurrent_searches_use_one_table(library):
     wrong, done = [], threading.Event()
     possible = [expected(unit_vectors(6, seed=number)) for number in range(13)]
 
@@ -125,7 +126,7 @@ def test_those_who_search_meanwhile_meet_one_or_the_other(library):
     assert scores(library) == possible[-1]
 
 
-def test_a_library_that_is_taken_away(library):
+def test_a_deleted_library_is_reported(library):
     (library.path / "library.json").unlink()
     for read in (library.status, library.videos, lambda: library.search(QUERY)):
         with pytest.raises(UsageError, match=f"{library.path}: no library"):

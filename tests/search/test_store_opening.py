@@ -1,4 +1,4 @@
-"""Libraries that cannot be opened, and ids that are none."""
+"""Libraries that cannot be opened, and invalid ids."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def library(tmp_path_factory):
 
 
 @pytest.mark.parametrize("bad", [*BAD, VIDEO, f"{VIDEO}-0-10000-1", f"{VIDEO}-0-10000\n", f"{VIDEO}-0-{10**13}"])
-def test_what_is_no_id_of_a_segment(library, bad):
+def test_invalid_segment_ids_are_refused(library, bad):
     with pytest.raises(UsageError, match="is not the id of a segment") as caught:
         library.segment(bad)
     assert repr(bad) in str(caught.value)
 
 
 @pytest.mark.parametrize("bad", [*BAD, segment_id(VIDEO, (0.0, 10.0))])
-def test_what_is_no_id_of_a_video(library, bad):
+def test_invalid_video_ids_are_refused(library, bad):
     with pytest.raises(UsageError, match="is not the id of a video") as caught:
         library.video(bad)
     assert repr(bad) in str(caught.value)
 
 
-def test_ids_that_are_not_there(library):
+def test_unknown_ids_are_refused(library):
     with pytest.raises(UsageError, match=f"the library library has no segment {'0' * 32}-0-10000; it may have changed"):
         library.segment(f"{'0' * 32}-0-10000")
     with pytest.raises(UsageError, match=f"the library library has no video {'0' * 32}; it may have changed"):
@@ -44,29 +44,29 @@ def test_ids_that_are_not_there(library):
 
 
 class TestOpening:
-    def test_a_file_in_its_place(self, tmp_path):
+    def test_a_file_is_refused(self, tmp_path):
         (tmp_path / "file").write_text("text")
         with pytest.raises(UsageError, match=f"{tmp_path}/file: .*vop index"):
             Store.open(tmp_path / "file")
         with pytest.raises(UsageError, match=f"{tmp_path}/file exists and is not a library"):
             check_folder(tmp_path / "file")
 
-    def test_a_folder_of_other_things(self, tmp_path):
+    def test_a_folder_with_other_files_is_refused(self, tmp_path):
         (tmp_path / "clip.mp4").touch()
         with pytest.raises(UsageError, match=f"{tmp_path} exists and is not a library"):
             check_folder(tmp_path)
 
-    def test_places_for_a_new_one(self, tmp_path):
+    def test_new_empty_and_library_folders_are_accepted(self, tmp_path):
         check_folder(tmp_path / "new")
-        check_folder(tmp_path)  # which is empty
+        check_folder(tmp_path)  # an empty folder
         library = make_library(tmp_path / "library", [])
         (library.path / ".lock").touch()
         check_folder(library.path)
-        (library.path / "library.json").unlink()  # the last thing that is written
+        (library.path / "library.json").unlink()  # which is written last
         check_folder(library.path)
 
     @pytest.mark.parametrize("harm", ["folder", "table", "failures", "content"])
-    def test_without_its_database(self, tmp_path, harm):
+    def test_a_missing_database_is_reported(self, tmp_path, harm):
         path = make_library(tmp_path / "library", [a_file("/v/a.mp4")]).path
         database = path / "database"
         lost = {"folder": database, "table": database / "segments_0.lance", "failures": database / "failures.lance"}

@@ -1,4 +1,4 @@
-"""Writing to a library, beside those who read it."""
+"""Writing to a library while others read it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ QUERY = unit_vectors(1, seed=99)[0]
 
 
 def contents(library: Store) -> Counter[tuple[str, str]]:
-    """How many rows there are of each path and video."""
+    """Return the number of rows of each path and video."""
     rows = library.table.search().select(["path", "video"]).to_arrow().to_pylist()
     return Counter((row["path"], row["video"]) for row in rows)
 
 
 def version(library: Store, number: int, *, segments: int = 3) -> pa.Table:
-    """Rows of /v/a.mp4 as it is now."""
+    """Return rows of /v/a.mp4 with the content of this version."""
     return rows_of(library, a_file("/v/a.mp4", content=f"version {number}"), unit_vectors(segments, seed=number))
 
 
@@ -35,33 +35,33 @@ def library(tmp_path) -> Store:
 
 
 class TestPut:
-    def test_other_content_at_a_path(self, library):
+    def test_new_content_replaces_the_old(self, library):
         library.put(version(library, 1), replacing=["/v/a.mp4"])
         library.put(version(library, 2, segments=1), replacing=["/v/a.mp4", "/v/not there.mp4"])
         others = {(f"/v/{name}.mp4", content_of(f"/v/{name}.mp4")): 2 for name in "bcd"}
         assert contents(library) == others | {("/v/a.mp4", content_of("version 2")): 1}
 
-    def test_the_same_content_again(self, library):
+    def test_the_same_content_can_be_written_again(self, library):
         before = contents(library)
         rows = rows_of(library, a_file("/v/a.mp4"), unit_vectors(2, seed=5))
         library.put(rows, replacing=["/v/a.mp4"])
         assert contents(library) == before
         assert library.search(unit_vectors(2, seed=5)[1])[0].score == pytest.approx(1)
 
-    def test_content_that_has_moved(self, library):
+    def test_moved_content_gets_its_new_path(self, library):
         rows = with_column(library.rows_of([content_of("/v/a.mp4")]), "path", "/w/new.mp4")
         library.put(rows, replacing=["/v/a.mp4", "/w/new.mp4"])
         found = contents(library)
         assert found[("/w/new.mp4", content_of("/v/a.mp4"))] == 2
         assert len(found) == 4
 
-    def test_over_what_another_path_held(self, library):
+    def test_moved_content_replaces_other_content(self, library):
         rows = with_column(library.rows_of([content_of("/v/a.mp4")]), "path", "/v/b.mp4")
         library.put(rows, replacing=["/v/a.mp4", "/v/b.mp4"])
         kept = {("/v/b.mp4", content_of("/v/a.mp4")), *((f"/v/{n}.mp4", content_of(f"/v/{n}.mp4")) for n in "cd")}
         assert contents(library) == dict.fromkeys(kept, 2)
 
-    def test_odd_paths(self, library):
+    def test_paths_may_have_special_characters(self, library):
         odd = ["/v/it's.mp4", "/v/new\nline.mp4", "/v/😀%_\\.mp4", '/v/"quoted".mp4']
         for _ in range(2):
             library.put(
@@ -71,8 +71,8 @@ class TestPut:
         library.remove(odd)
         assert {path for path, _ in contents(library)} == {f"/v/{name}.mp4" for name in "abcd"}
 
-    def test_a_reader_sees_the_old_or_the_new(self, library):
-        """Whole, and never both or neither, through an object of its own and through the writer's."""
+    def test_a_reader_sees_one_version(self, library):
+        """A complete one, never both or neither, through its own store and through the writer's."""
         seen: dict[str, set] = {"own": set(), "shared": set()}
         wrong, done = [], threading.Event()
 
@@ -98,10 +98,10 @@ class TestPut:
         for thread in threads:
             thread.join()
         assert not wrong
-        assert min(len(videos) for videos in seen.values()) > 15  # they did look in between
+        assert min(len(videos) for videos in seen.values()) > 15  # they read between the writes
 
 
-def test_removing(library):
+def test_remove_deletes_rows(library):
     library.remove(["/v/b.mp4", "/v/c.mp4", "/v/not there.mp4"])
     assert {path for path, _ in contents(library)} == {"/v/a.mp4", "/v/d.mp4"}
     library.remove([])
@@ -113,17 +113,17 @@ def test_removing(library):
 
 
 class TestFailures:
-    def test_they_are_listed_by_path(self, library):
-        told = [
+    def test_failures_are_sorted_by_path(self, library):
+        given = [
             failure("/v/y.mp4", UNREADABLE, "it is empty"),
             failure("/v/it's\n😀.mp4", PARTIAL, "1 of 2 segments are damaged", size=7, mtime_ns=8),
         ]
-        library.put_failures(told)
-        assert library.failures() == told[::-1]
-        assert Store.open(library.path).failures() == told[::-1]
+        library.put_failures(given)
+        assert library.failures() == given[::-1]
+        assert Store.open(library.path).failures() == given[::-1]
         assert library.status().failures == 2
 
-    def test_what_is_told_later_takes_its_place(self, library):
+    def test_a_later_failure_replaces_an_earlier_one(self, library):
         library.put_failures([failure("/v/x.mp4", UNREADABLE, "it is empty"), failure("/v/y.mp4", UNREADABLE, "no")])
         library.put_failures([failure("/v/x.mp4", DUPLICATE, "it has the content of /v/a.mp4")])
         assert [(failed.path, failed.kind) for failed in library.failures()] == [
@@ -138,10 +138,10 @@ class TestFailures:
         assert len(library.failures()) == 1
 
 
-def test_columns_of_metadata(library):
+def test_metadata_columns_can_be_added(library):
     reader = Store.open(library.path)
     library.add_columns(["author", "two words"])
-    library.add_columns(["two words", "stars"])  # one of them is there
+    library.add_columns(["two words", "stars"])  # one of them exists
     library.add_columns([])
     assert library.columns == reader.columns == ["author", "two words", "stars"]
     assert reader.videos()["/v/a.mp4"].metadata == {"author": None, "two words": None, "stars": None}
@@ -152,7 +152,7 @@ def test_columns_of_metadata(library):
     assert f"{METADATA}stars" in library.rows_of([content_of("/v/a.mp4")]).schema.names
 
 
-def test_the_second_writer_waits_and_says_so(tmp_path):
+def test_a_second_writer_waits_and_calls_back(tmp_path):
     folder, order, asked = tmp_path / "new" / "library", [], threading.Event()
 
     def waiting() -> None:
@@ -170,12 +170,12 @@ def test_the_second_writer_waits_and_says_so(tmp_path):
         order.append("first")
     thread.join(20)
     assert order == ["waiting", "first", "second"]
-    with library_lock(folder, waiting=lambda: order.append("never")):  # and once more, when nobody has it
+    with library_lock(folder, waiting=lambda: order.append("never")):  # the lock is free
         assert "never" not in order
 
 
-def test_the_lock_goes_with_a_job_that_fails(tmp_path):
+def test_a_failed_job_releases_the_lock(tmp_path):
     with pytest.raises(KeyError), library_lock(tmp_path):
         raise KeyError
-    with library_lock(tmp_path, waiting=lambda: pytest.fail("it is still held")):
+    with library_lock(tmp_path, waiting=lambda: pytest.fail("the lock is still held")):
         pass

@@ -1,3 +1,5 @@
+"""Thumbnail strips of segments."""
+
 from __future__ import annotations
 
 import io
@@ -21,7 +23,7 @@ def opened(data: bytes) -> Image.Image:
 
 
 def levels(image: Image.Image, count: int) -> list[int]:
-    """The mean level of each of the `count` cells."""
+    """Return the mean level of each of the `count` cells."""
     return [round(float(cell.mean())) for cell in np.split(np.asarray(image), count, axis=1)]
 
 
@@ -47,7 +49,7 @@ def test_a_picture_of_another_shape_is_shown_whole():
     assert image.size == (320, 90)
     row = np.asarray(image)[45, :, 0]
     assert row[:150].min() > 190
-    assert row[165:205].max() < 20  # black at its left
+    assert row[165:205].max() < 20  # a black bar on the left
     assert row[225:255].min() > 190
 
 
@@ -71,6 +73,6 @@ def test_a_strip_of_noisy_pictures_stays_small():
         ([plain(1)], {"height": 0}, "height is 0"),
     ],
 )
-def test_what_is_no_strip(pictures, settings, message):
+def test_invalid_pictures_are_refused(pictures, settings, message):
     with pytest.raises(UsageError, match=message):
         thumbnail_strip(pictures, **settings)

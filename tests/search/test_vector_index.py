@@ -1,7 +1,8 @@
-"""The exact scan and the index against a sort of all scores."""
+"""The exact scan and the vector index, compared with a sort of all scores."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import lancedb
@@ -19,14 +20,14 @@ WIDTH, ROWS = 32, 3000
 
 
 def naive(matrix: np.ndarray, query: np.ndarray, limit: int, allowed=None) -> list[int]:
-    """Positions by score, then by position."""
+    """Return the best positions, by score and then by position."""
     scores = matrix @ query
     positions = [place for place in range(len(matrix)) if allowed is None or allowed[place]]
     return sorted(positions, key=lambda place: (-scores[place], place))[:limit]
 
 
 def clustered(rows: int, *, seed: int) -> np.ndarray:
-    """Unit vectors (rows, WIDTH) around 40 centres, the same ones for every seed."""
+    """Return unit vectors (rows, WIDTH) around 40 centres, which are the same for every seed."""
     centres = np.random.default_rng(7).standard_normal((40, WIDTH))
     random = np.random.default_rng(seed)
     vectors = centres[random.integers(0, 40, rows)] + 0.6 * random.standard_normal((rows, WIDTH))
@@ -65,13 +66,22 @@ def plain(tmp_path):
     return lancedb.connect(tmp_path / "database").create_table("segments", rows_of(VECTORS))
 
 
-@pytest.fixture(params=[(100, 0.4), (40, 0.1), (1, 0.4)], ids=["all partitions", "some", "their share"])
-def table(plain, request, monkeypatch):
-    """One with an index of 100 partitions, of which so many are visited."""
+@pytest.fixture(scope="module")
+def partitioned(tmp_path_factory) -> Path:
+    """A database with an index of 100 partitions, which no test changes."""
+    folder = tmp_path_factory.mktemp("partitioned") / "database"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nearest, "_PARTITION_ROWS", ROWS // 100)
+        build_index(lancedb.connect(folder).create_table("segments", rows_of(VECTORS)), "embedding_0")
+    return folder
+
+
+@pytest.fixture(params=[(100, 0.4), (40, 0.1), (1, 0.4)], ids=["all partitions", "some", "a share"])
+def table(partitioned, tmp_path, request, monkeypatch):
+    """A table with an index. A search visits the number and share of partitions of the parameter."""
     monkeypatch.setattr(nearest, "_PARTITION_ROWS", ROWS // 100)
     monkeypatch.setattr(nearest, "_VISITED", request.param)
-    build_index(plain, "embedding_0")
-    return plain
+    return lancedb.connect(shutil.copytree(partitioned, tmp_path / "partitioned")).open_table("segments")
 
 
 class TestExact:
@@ -89,11 +99,11 @@ class TestExact:
         assert positions.tolist() == naive(matrix, query, limit, mask)
         assert scores.tolist() == (matrix @ query)[positions].tolist()
 
-    def test_no_rows(self):
+    def test_no_rows_give_no_results(self):
         positions, scores = Exact(np.empty((0, 4), np.float32)).search(np.ones(4, np.float32), 3)
         assert len(positions) == len(scores) == 0
 
-    def test_nothing_allowed(self):
+    def test_an_empty_mask_gives_no_results(self):
         positions, _ = Exact(VECTORS).search(QUERIES[0], 3, np.zeros(ROWS, bool))
         assert len(positions) == 0
 
@@ -105,7 +115,7 @@ class TestSearchIndex:
         assert sum(right) / (10 * len(QUERIES)) >= 0.95
 
     @pytest.mark.parametrize("limit", [1, 3, 60])
-    def test_scores_are_exact_and_fall(self, table, limit):
+    def test_scores_are_exact_and_sorted(self, table, limit):
         for query in QUERIES[:5]:
             found = search(table, query, limit)
             assert found.column_names == ["number", "_score"]
@@ -114,26 +124,26 @@ class TestSearchIndex:
             np.testing.assert_allclose(scores, (VECTORS @ query)[numbers(found)], atol=1e-5)
             assert (np.diff(scores) <= 0).all()
 
-    def test_tells_vectors_apart_that_share_their_bytes(self, plain):
-        """The index cannot, what it finds is compared in full."""
+    def test_distinguishes_vectors_with_equal_codes(self, plain):
+        """The index cannot, so the search compares full vectors."""
         close = VECTORS[0] + 1e-3 * np.random.default_rng(3).standard_normal((40, WIDTH)).astype(np.float32)
         close /= np.linalg.norm(close, axis=1, keepdims=True)
         plain.add(rows_of(close, first=ROWS))
         build_index(plain, "embedding_0")
         assert [numbers(search(plain, vector, 1)) for vector in close] == [[ROWS + place] for place in range(40)]
 
-    def test_the_columns_asked_for(self, table):
+    def test_returns_the_requested_columns(self, table):
         found = indexed(table).search("embedding_0", QUERIES[0], limit=2, columns=["tenth", "number"])
         assert found.column_names == ["tenth", "number", "_score"]
 
-    def test_more_than_there_are(self, table):
+    def test_the_limit_may_exceed_the_rows(self, table):
         assert sorted(numbers(search(table, QUERIES[0], ROWS + 5))) == list(range(ROWS))
 
-    def test_more_than_is_read_one_by_one(self, table, monkeypatch):
+    def test_large_limits_scan_all_rows(self, table, monkeypatch):
         monkeypatch.setattr(nearest, "_MOST_REFINED", 99)
         assert numbers(search(table, QUERIES[0], 100)) == naive(VECTORS, QUERIES[0], 100)
 
-    def test_rows_added_after_it_was_opened(self, table):
+    def test_finds_added_rows(self, table):
         opened = indexed(table)
         new = clustered(20, seed=2)
         table.add(rows_of(new, first=ROWS))
@@ -142,14 +152,14 @@ class TestSearchIndex:
             assert numbers(found) == [ROWS + place]
             assert found.column("_score")[0].as_py() == pytest.approx(1, abs=1e-5)
 
-    def test_deleted_rows(self, table):
+    def test_omits_deleted_rows(self, table):
         first = naive(VECTORS, QUERIES[0], 5)
         table.delete(f"number IN ({', '.join(map(str, first))})")
         assert not set(first) & set(numbers(search(table, QUERIES[0], 20)))
         assert len(search(table, QUERIES[0], ROWS)) == ROWS - 5
 
     @pytest.mark.parametrize("where", ["tenth = 3", "number < 40", "number < 3", "number < 0"])
-    def test_a_condition(self, table, where):
+    def test_applies_a_condition(self, table, where):
         table.add(rows_of(clustered(20, seed=2), first=ROWS))
         matching = table.count_rows(where)
         for query in QUERIES[:10]:
@@ -158,7 +168,7 @@ class TestSearchIndex:
             assert len(found) == len(set(found)) == min(10, matching)
             assert set(found) <= set(allowed)
 
-    def test_recall_under_a_condition(self, table):
+    def test_finds_the_nearest_with_a_condition(self, table):
         allowed = np.arange(ROWS) % 10 == 3
         right = [
             len(set(numbers(search(table, query, 10, "tenth = 3"))) & set(naive(VECTORS, query, 10, allowed)))
@@ -166,16 +176,16 @@ class TestSearchIndex:
         ]
         assert sum(right) / (10 * len(QUERIES)) >= 0.95
 
-    def test_without_an_index(self, plain):
+    def test_scans_a_table_without_an_index(self, plain):
         assert numbers(search(plain, QUERIES[0], 10)) == naive(VECTORS, QUERIES[0], 10)
 
-    def test_of_an_empty_table(self, tmp_path):
+    def test_an_empty_table_has_no_results(self, tmp_path):
         empty = lancedb.connect(tmp_path / "empty").create_table("segments", schema=rows_of(VECTORS[:1]).schema)
         assert search(empty, QUERIES[0], 3).num_rows == 0
 
 
 @pytest.mark.parametrize(
-    ("rows", "pieces", "needed"),
+    ("rows", "parts", "needed"),
     [
         (0, 0, False),
         (nearest.EXACT_ROWS, 0, False),
@@ -186,8 +196,8 @@ class TestSearchIndex:
         (nearest.EXACT_ROWS, nearest.MAX_PARTS + 1, False),
     ],
 )
-def test_needs_index(rows, pieces, needed):
-    assert needs_index(rows, pieces) is needed
+def test_needs_index(rows, parts, needed):
+    assert needs_index(rows, parts) is needed
 
 
 class TestKeepUp:
@@ -195,7 +205,7 @@ class TestKeepUp:
         keep_up(plain, ["embedding_0"])
         assert index_of(plain) is None
 
-    def test_a_large_one_does(self, plain, monkeypatch):
+    def test_a_large_table_gets_an_index(self, plain, monkeypatch):
         monkeypatch.setattr(nearest, "EXACT_ROWS", ROWS - 1)
         keep_up(plain, ["embedding_0"])
         assert (index_of(plain).index_type, index_of(plain).num_indexed_rows) == ("IVF_RQ", ROWS)
@@ -206,7 +216,8 @@ class TestKeepUp:
         keep_up(plain, ["embedding_0"])
         assert (index_of(plain).index_type, index_of(plain).num_indexed_rows) == ("IVF_RQ", ROWS)
 
-    def test_new_rows_make_a_piece_when_there_are_many(self, table, monkeypatch):
+    @pytest.mark.parametrize("table", [(100, 0.4)], indirect=True)
+    def test_many_new_rows_become_an_index_part(self, table, monkeypatch):
         monkeypatch.setattr(nearest, "TAIL_ROWS", 100)
         monkeypatch.setattr(nearest, "EXACT_ROWS", ROWS - 1)
         table.add(rows_of(clustered(99, seed=2), first=ROWS))
@@ -217,27 +228,29 @@ class TestKeepUp:
         assert index_of(table).num_unindexed_rows == 0
         assert numbers(search(table, clustered(1, seed=3)[0], 1)) == [ROWS + 99]
 
-    def test_many_pieces_become_one(self, table, monkeypatch):
+    @pytest.mark.parametrize("table", [(100, 0.4)], indirect=True)
+    def test_many_index_parts_are_merged(self, table, monkeypatch):
         monkeypatch.setattr(nearest, "TAIL_ROWS", 1)
         monkeypatch.setattr(nearest, "EXACT_ROWS", ROWS - 1)
         monkeypatch.setattr(nearest, "MAX_PARTS", 2)
-        pieces = []
+        parts = []
         for round in range(8):
             table.add(rows_of(clustered(10, seed=2 + round), first=ROWS + 10 * round))
             keep_up(table, ["embedding_0"])
-            pieces.append(index_of(table).num_indices)
-        assert max(pieces) == 3
-        assert pieces[pieces.index(3) + 1] == 1
+            parts.append(index_of(table).num_indices)
+        assert max(parts) == 3
+        assert parts[parts.index(3) + 1] == 1
         assert index_of(table).num_indexed_rows == ROWS + 80
 
-    def test_one_file_of_many(self, plain):
+    def test_many_files_are_merged(self, plain):
         for number in range(5):
             plain.add(rows_of(clustered(10, seed=2 + number), first=ROWS + 10 * number))
         keep_up(plain, ["embedding_0"])
         assert plain.stats()["fragment_stats"]["num_fragments"] == 1
         assert plain.count_rows() == ROWS + 50
 
-    def test_rows_that_move_into_another_file_are_found(self, table, monkeypatch):
+    @pytest.mark.parametrize("table", [(100, 0.4)], indirect=True)
+    def test_rows_of_merged_files_are_found(self, table, monkeypatch):
         monkeypatch.setattr(nearest, "MOST_FRAGMENTS", 2)
         new = clustered(20, seed=2)
         for place, vector in enumerate(new):
@@ -250,7 +263,7 @@ class TestKeepUp:
         for query in new:
             assert numbers(search(table, query, 1)) == naive(matrix, query, 1, allowed)
 
-    def test_old_versions_go_at_once(self, plain, tmp_path):
+    def test_old_versions_are_deleted(self, plain, tmp_path):
         for number in range(8):
             plain.add(rows_of(clustered(10, seed=2 + number), first=ROWS + 10 * number))
         keep_up(plain, ["embedding_0"])
@@ -259,7 +272,7 @@ class TestKeepUp:
         assert len(list((files / "data").iterdir())) == 1
         assert sorted(numbers(search(plain, QUERIES[0], ROWS + 80))) == list(range(ROWS + 80))
 
-    def test_an_empty_table(self, tmp_path):
+    def test_an_empty_table_stays_empty(self, tmp_path):
         empty = lancedb.connect(tmp_path / "empty").create_table("segments", schema=rows_of(VECTORS[:1]).schema)
         keep_up(empty, ["embedding_0"])
         assert empty.count_rows() == 0

@@ -1,4 +1,4 @@
-"""How tests ask the API, and what they read in its answers."""
+"""Requests to the API, and readers of its responses."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ def search(client, *texts, view="demo", **params):
     return client.get(f"/api/views/{view}/search", params={"q": list(texts), **params})
 
 
-def results(answer) -> list[dict]:
-    assert answer.status_code == 200, answer.text
-    return answer.json()["results"]
+def results(response) -> list[dict]:
+    assert response.status_code == 200, response.text
+    return response.json()["results"]
 
 
-def found(answer) -> list[tuple]:
-    return [(result["segment"], result["score"]) for result in results(answer)]
+def found(response) -> list[tuple]:
+    return [(result["segment"], result["score"]) for result in results(response)]
 
 
-def said(moments) -> list[tuple]:
+def scored(moments) -> list[tuple]:
     return [(moment.segment, pytest.approx(moment.score, abs=1e-5)) for moment in moments]
 
 
-def detail(answer, status: int) -> str:
-    assert answer.status_code == status, answer.text
-    assert list(answer.json()) == ["detail"]
-    return answer.json()["detail"]
+def detail(response, status: int) -> str:
+    assert response.status_code == status, response.text
+    assert list(response.json()) == ["detail"]
+    return response.json()["detail"]

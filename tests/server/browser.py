@@ -1,4 +1,4 @@
-"""A real browser for the tests of the page, and a server for it to talk to."""
+"""A browser for the tests of the page, and a server for it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ MILLISECONDS_TO_WAIT = 8000
 
 
 def find_browser() -> str | None:
-    """$VOP_CHROMIUM, or the first browser on the path that will do."""
+    """Return $VOP_CHROMIUM, or the first of `NAMES` on the path."""
     return os.environ.get("VOP_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Of one module: while Playwright is open, its thread has a running event loop, which other tests may not want."""
+    """A browser for one module: while Playwright is open, its thread runs an event loop, which disturbs other tests."""
     path = find_browser()
     if path is None:
         missing = pytest.fail if os.environ.get("CI") else pytest.skip
-        missing("no Chromium is installed: run make browser, or say where it is in VOP_CHROMIUM")
+        missing("no Chromium is installed: run make browser, or set its path in VOP_CHROMIUM")
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=path, args=list(OPTIONS))
         yield opened
@@ -39,27 +39,29 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def tab(browser, served) -> Iterator[Page]:
-    """A page of 1280 x 800 for `served`; at the end it must have asked no other host and have had no error.
+    """A page of 1280 x 800 on `served`. It must cause no errors and no requests to other hosts.
 
-    Errors that a test expects are taken out of `tab.troubles`, which holds what the console said.
+    `tab.problems` lists both; a test removes the errors that it expects.
     """
     with open_tab(browser, served) as page:
         yield page
-        assert page.troubles == []
+        assert page.problems == []
 
 
 @contextmanager
 def open_tab(browser: Browser, served: str, **options) -> Iterator[Page]:
-    """A page in a context of its own, of which `troubles` are the errors and the requests to other hosts."""
+    """Open a page in its own context. `page.problems` lists errors and requests to other hosts."""
     context: BrowserContext = browser.new_context(
         **{"viewport": {"width": 1280, "height": 800}, "base_url": served, **options}
     )
     context.set_default_timeout(MILLISECONDS_TO_WAIT)
     page, host = context.new_page(), urlsplit(served).netloc
-    page.troubles = []
-    page.on("console", lambda said: page.troubles.append(said.text) if said.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: page.troubles.append(str(error)))
-    page.on("request", lambda request: page.troubles.append(request.url) if _is_foreign(request.url, host) else None)
+    page.problems = []
+    page.on(
+        "console", lambda message: page.problems.append(message.text) if message.type in ("error", "warning") else None
+    )
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("request", lambda request: page.problems.append(request.url) if _is_foreign(request.url, host) else None)
     try:
         yield page
     finally:
@@ -72,7 +74,7 @@ def _is_foreign(url: str, host: str) -> bool:
 
 @contextmanager
 def serving(app) -> Iterator[str]:
-    """The address of a server that runs the app in a thread."""
+    """Run the app in a thread; yield its URL."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

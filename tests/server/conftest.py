@@ -1,4 +1,4 @@
-"""What the tests of the server share: small clips in a library behind the API, drawn ones in one behind the page."""
+"""A library of small clips for the API, and one of drawn clips for the page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vop.server.app import create_app
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_worker():
-    """Each process imports PyTorch."""
+    """Start one media process, because each imports PyTorch."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vop.server.services.MEDIA_WORKERS", 1)
         yield
@@ -34,13 +34,13 @@ def run(tiny_folder, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def library(clips, tiny_folder, run, tmp_path_factory):
-    """Under a tuned run, and under its plain backbone."""
+    """A library with two models: a run, and its plain backbone."""
     return make_library(tmp_path_factory.mktemp("libraries") / "demo", [run, tiny_folder], clips)
 
 
 @pytest.fixture(scope="session")
 def models(run, tiny_folder):
-    """The library's, opened apart from the server."""
+    """The models of the library, opened apart from the server."""
     return open_all([run, tiny_folder])
 
 
@@ -52,10 +52,10 @@ def client(library):
 
 @pytest.fixture(scope="session")
 def served_folder(tmp_path_factory, tiny_folder):
-    """A library under two models, with metadata and two files that cannot be read.
+    """A library with two models, metadata and two unreadable files.
 
-    Of its videos some begin with their best moment and some do not, one is of a format that no browser plays, and one
-    has markup in its name.
+    Some videos begin with their best moment and some do not, one has a format that browsers cannot play, and one has
+    markup in its name.
     """
     folder = tmp_path_factory.mktemp("page")
     table = write_videos(folder)
@@ -73,6 +73,6 @@ def served_folder(tmp_path_factory, tiny_folder):
 
 @pytest.fixture(scope="session")
 def served(served_folder):
-    """The address of a server on `served_folder`."""
+    """The URL of a server with `served_folder`."""
     with serving(create_app([served_folder], precision="fp32")) as address:
         yield address

@@ -1,4 +1,4 @@
-"""Videos for the page, drawn: of several shapes and lengths, with words that say what happens in them."""
+"""Drawn videos for the page, of several shapes and lengths, with words that describe them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ CLIPS = (
 
 
 def draw(clip: Clip, second: float) -> Image.Image:
-    """What the clip shows at a time."""
+    """Return the picture of a clip at a time."""
     (width, height), words = clip.size, clip.words.split()
     ground = np.array(clip.ground)[None, None] * np.linspace(1.05, 0.72, height)[:, None, None]
     picture = Image.fromarray(np.broadcast_to(ground.clip(0, 255), (height, width, 3)).astype(np.uint8))
@@ -79,7 +79,7 @@ def draw(clip: Clip, second: float) -> Image.Image:
 
 
 def encode(clip: Clip, path: Path) -> Path:
-    """The clip as a file of the format that its suffix names."""
+    """Write a clip in the format that the suffix names."""
     frames = [np.asarray(draw(clip, second)) for second in np.arange(0, clip.seconds, 1 / RATE)]
     if path.suffix == ".avi":
         return write_clip(path, frames, codec="mpeg4", rate=RATE)
@@ -90,7 +90,7 @@ def encode(clip: Clip, path: Path) -> Path:
 
 
 def write_videos(folder: Path) -> Path:
-    """All clips with their dates, and two files that are no videos, in `folder/videos`; returns their table."""
+    """Write all clips with their dates and two files that are not videos to `folder/videos`; return their table."""
     rows = ["path,author,stars"]
     for clip in CLIPS:
         path = folder / clip.path.lstrip("/")

@@ -16,7 +16,7 @@ from vop.models.pretrained import create
 from vop.search.failures import PARTIAL, UNREADABLE, failure
 from vop.search.manifest import Manifest
 from vop.search.models import describe, open_model
-from vop.search.queries import of_frames
+from vop.search.queries import embed_frames
 from vop.search.schema import VideoFile, make_rows
 from vop.search.store import Store
 from vop.video.frames import read_frames, video_timeline
@@ -24,7 +24,7 @@ from vop.video.probe import probe
 
 NUM_FRAMES = 2
 WINDOW_SECONDS = 2.0
-# Colour and seconds; its suffix says how each is encoded.
+# Colour and seconds. The suffix determines the codec.
 CLIPS = {
     "red.mp4": ((220, 40, 40), 1),
     "green.mp4": ((40, 200, 60), 1),
@@ -36,7 +36,7 @@ METADATA = {"red.mp4": {"author": "bob", "stars": "5"}, "green.mp4": {"author": 
 
 
 def write_clips(folder: Path) -> dict[str, Path]:
-    """The clips as files, by name."""
+    """Write the clips; return their paths by name."""
     codecs = {".avi": {"codec": "mpeg4"}, ".webm": {"codec": "libvpx"}, ".mp4": {"options": {"preset": "ultrafast"}}}
     (folder / "old").mkdir(parents=True, exist_ok=True)
     return {
@@ -55,7 +55,7 @@ def moving_square(colour: tuple[int, int, int], seconds: int) -> list[np.ndarray
 
 
 def make_run(folder: Path, backbone: Path, *, seed: int = 0) -> Path:
-    """A folder as a training leaves it, with prompts that say something."""
+    """Save a run with random prompts."""
     import torch
 
     torch.manual_seed(seed)
@@ -70,7 +70,7 @@ def open_all(models: Sequence[Path]) -> list[TextVideoModel]:
     return [open_model(str(model), num_frames=NUM_FRAMES, precision="fp32") for model in models]
 
 
-def about_of(models: Sequence[Path], opened: Sequence[TextVideoModel], *, table: str = "segments_1") -> Manifest:
+def manifest_of(models: Sequence[Path], opened: Sequence[TextVideoModel], *, table: str = "segments_1") -> Manifest:
     described = [
         describe(model, name=str(name), column=f"embedding_{number}")
         for number, (name, model) in enumerate(zip(models, opened, strict=True))
@@ -80,9 +80,9 @@ def about_of(models: Sequence[Path], opened: Sequence[TextVideoModel], *, table:
 
 
 def make_library(folder: Path, models: Sequence[Path], clips: dict[str, Path]) -> Store:
-    """A library of these clips, cut every `WINDOW_SECONDS`, with metadata and two failures."""
+    """Create a library of these clips in windows of `WINDOW_SECONDS`, with metadata and two failures."""
     opened = open_all(models)
-    library = Store.create(folder, about_of(models, opened))
+    library = Store.create(folder, manifest_of(models, opened))
     library.add_columns(["author", "stars"])
     put_clips(library, opened, clips)
     library.put_failures(
@@ -97,13 +97,13 @@ def make_library(folder: Path, models: Sequence[Path], clips: dict[str, Path]) -
 def put_clips(library: Store, opened: Sequence[TextVideoModel], clips: dict[str, Path]) -> None:
     for name, path in clips.items():
         duration = float(video_timeline(path).duration_seconds)
-        spans = [
+        windows = [
             (start, min(start + WINDOW_SECONDS, duration))
             for start in np.arange(0, duration - 0.1, WINDOW_SECONDS).tolist()
         ]
         embeddings = {
-            about.column: np.stack([of_frames(model, frames_of(path, span, model)) for span in spans])
-            for about, model in zip(library.models, opened, strict=True)
+            described.column: np.stack([embed_frames(model, frames_of(path, window, model)) for window in windows])
+            for described, model in zip(library.models, opened, strict=True)
         }
         file = VideoFile(
             video=hashlib.sha256(path.read_bytes()).hexdigest()[:32],
@@ -116,13 +116,13 @@ def put_clips(library: Store, opened: Sequence[TextVideoModel], clips: dict[str,
             plays_in_browsers=probe(path).plays_in_browsers,
             metadata=METADATA.get(name, {}),
         )
-        strips = [strip(number) for number in range(len(spans))]
-        rows = make_rows(file, spans, strips, embeddings, wanted=library.table.schema, models=library.models)
+        strips = [strip(number) for number in range(len(windows))]
+        rows = make_rows(file, windows, strips, embeddings, wanted=library.table.schema, models=library.models)
         library.put(rows)
 
 
-def frames_of(path: Path, span: tuple[float, float], model: TextVideoModel):
-    start, end = span
+def frames_of(path: Path, window: tuple[float, float], model: TextVideoModel):
+    start, end = window
     return read_frames(path, num_frames=NUM_FRAMES, size=model.image_size, start_seconds=start, end_seconds=end)
 
 

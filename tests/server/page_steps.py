@@ -1,4 +1,4 @@
-"""What tests do on the page and see there; what they expect is asked of the API, so that any server with it will do."""
+"""Steps and checks on the page. Expected results come from the API."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ IN_FIRST_ROW = """() => { const films = [...document.querySelectorAll(".film")];
     return tops.filter(top => top === tops[0]).length }"""
 
 
-def ask(served: str, path: str, **parameters) -> dict:
-    with urllib.request.urlopen(f"{served}{path}?{urlencode(parameters, doseq=True)}") as answer:
-        return json.load(answer)
+def get_json(served: str, path: str, **parameters) -> dict:
+    with urllib.request.urlopen(f"{served}{path}?{urlencode(parameters, doseq=True)}") as response:
+        return json.load(response)
 
 
 @cache
 def views(served: str) -> list[dict]:
-    return ask(served, "/api/state")["views"]
+    return get_json(served, "/api/state")["views"]
 
 
 def found(served: str, *, view: int = 0, q: str | list[str] = QUERY, **parameters) -> list[dict]:
-    return ask(served, f"/api/views/{views(served)[view]['id']}/search", q=q, k=20, **parameters)["results"]
+    return get_json(served, f"/api/views/{views(served)[view]['id']}/search", q=q, k=20, **parameters)["results"]
 
 
 def search(page: Page, text: str = QUERY) -> None:
@@ -55,15 +55,15 @@ def wait_moving(page: Page, number: int) -> None:
     )
 
 
-def asked(page: Page) -> dict[str, list[str]]:
+def query_of(page: Page) -> dict[str, list[str]]:
     return parse_qs(urlsplit(page.url).query)
 
 
-def answering(page: Page, pattern: str, change) -> None:
-    """Changes the JSON of these answers by `change(json, url)`, which returns it."""
+def change_responses(page: Page, pattern: str, change) -> None:
+    """Replace the JSON of responses whose URL matches `pattern` by `change(json, url)`."""
 
     def handle(route):
-        answer = route.fetch()
-        route.fulfill(response=answer, json=change(answer.json(), route.request.url))
+        response = route.fetch()
+        route.fulfill(response=response, json=change(response.json(), route.request.url))
 
     page.route(re.compile(pattern), handle)

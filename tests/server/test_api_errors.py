@@ -10,14 +10,14 @@ from starlette.testclient import TestClient
 from server.api_steps import app_of, detail, search
 from server.library_data import make_library
 from vop.errors import VopError
-from vop.search import manifest as describing
+from vop.search import manifest
 from vop.search.store import Store
 
 
 @pytest.mark.parametrize(
     "path", ["/nowhere", "/api/nowhere", "/api/docs", "/docs", "/redoc", "/api/libraries/x/failures"]
 )
-def test_unknown_addresses(client, path):
+def test_unknown_paths_get_404(client, path):
     assert detail(client.get(path), 404)
 
 
@@ -35,7 +35,7 @@ def test_unknown_addresses(client, path):
         "segments/" + "0" * 32 + "-0-1/strip.jpg",
     ],
 )
-def test_no_path_leads_to_a_file(client, path):
+def test_paths_outside_the_library_get_404(client, path):
     assert client.get(f"/api/libraries/demo/{path}").status_code == 404
 
 
@@ -45,21 +45,21 @@ def test_a_bug_keeps_its_traceback_in_the_log(library, monkeypatch, caplog):
 
     monkeypatch.setattr(Store, "search", broken)
     with TestClient(app_of(library)) as client, caplog.at_level(logging.ERROR):
-        answer = search(client, "a dog")
-    assert answer.status_code == 500
-    body = answer.json()
+        response = search(client, "a dog")
+    assert response.status_code == 500
+    body = response.json()
     assert list(body) == ["detail", "request_id"]
     assert body["detail"].startswith("internal error")
-    assert "passwd" not in answer.text
+    assert "passwd" not in response.text
     assert len(body["request_id"]) == 16
     assert body["request_id"] in body["detail"]
     assert body["request_id"] in caplog.text
-    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["x-content-type-options"] == "nosniff"
     assert "secret of /etc/passwd" in caplog.text
     assert "Traceback" in caplog.text
 
 
-def test_an_error_of_ours_is_its_message(library, monkeypatch):
+def test_a_vop_error_is_returned_as_its_message(library, monkeypatch):
     def broken(*args, **kwargs):
         raise VopError("the library is damaged; restore it")
 
@@ -70,7 +70,7 @@ def test_an_error_of_ours_is_its_message(library, monkeypatch):
 
 def test_a_library_from_a_later_version_is_not_served(tmp_path, clips, run):
     made = make_library(tmp_path / "later", [run], {"red.mp4": clips["red.mp4"]})
-    file = made.path / describing.FILE
-    file.write_text(file.read_text().replace(f'"format": {describing.FORMAT}', '"format": 99'))
+    file = made.path / manifest.FILE
+    file.write_text(file.read_text().replace(f'"format": {manifest.FORMAT}', '"format": 99'))
     with pytest.raises(VopError, match="format 99 "):
         app_of(made)

@@ -1,4 +1,4 @@
-"""Several libraries under one server: their names, what they share, and what none gives of another."""
+"""Several libraries on one server: their names, their shared backbone, and their separate files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from server.api_steps import app_of, results, search
 from server.library_data import make_library, make_run
 
 
-def test_names_differ_and_prompts_share_their_backbone(library, clips, run, tiny_folder, tmp_path):
+def test_libraries_have_unique_names_and_share_a_backbone(library, clips, run, tiny_folder, tmp_path):
     tuned = make_run(tmp_path / "other-run", tiny_folder, seed=1)
     again = make_library(tmp_path / "demo", [tuned], {"red.mp4": clips["red.mp4"]})
     odd = make_library(tmp_path / "my videos.2", [run], {"red.mp4": clips["red.mp4"]})
@@ -25,7 +25,7 @@ def test_names_differ_and_prompts_share_their_backbone(library, clips, run, tiny
     assert len({id(encoder._thread) for encoder in encoders}) == 1
 
 
-def test_nor_an_id_of_another_library(library, clips, run, tmp_path):
+def test_ids_of_another_library_get_404(library, clips, run, tmp_path):
     other = make_library(tmp_path / "other", [run], {"red.mp4": clips["red.mp4"]})
     with TestClient(app_of(library, other)) as client:
         for result in results(search(client, "a dog", name=".mp4")):

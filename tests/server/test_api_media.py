@@ -13,7 +13,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from server.api_steps import app_of, detail, results, search
-from server.library_data import CLIPS, make_library
+from server.library_data import make_library
 from vop.errors import UsageError, VopError
 from vop.server.schemas import ClipParameters
 
@@ -23,17 +23,17 @@ def by_name(client):
     return {result["name"]: result for result in results(search(client, "a dog"))}
 
 
-def test_strips_are_kept_by_browsers(client, by_name):
-    answer = client.get(by_name["red.mp4"]["strip_url"])
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
-    assert Image.open(io.BytesIO(answer.content)).size == (320, 45)
-    assert "immutable" in answer.headers["cache-control"]
-    again = client.get(by_name["red.mp4"]["strip_url"], headers={"if-none-match": answer.headers["etag"]})
+def test_strips_are_cached_by_browsers(client, by_name):
+    response = client.get(by_name["red.mp4"]["strip_url"])
+    assert (response.status_code, response.headers["content-type"]) == (200, "image/jpeg")
+    assert Image.open(io.BytesIO(response.content)).size == (320, 45)
+    assert "immutable" in response.headers["cache-control"]
+    again = client.get(by_name["red.mp4"]["strip_url"], headers={"if-none-match": response.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
 
 
 @pytest.mark.parametrize(("name", "kind"), [("red.mp4", "video/mp4"), ("grey.webm", "video/webm")])
-def test_videos_come_whole_and_in_ranges(client, by_name, clips, name, kind):
+def test_videos_are_sent_whole_and_in_ranges(client, by_name, clips, name, kind):
     url = by_name[name]["media_url"]
     content = clips[name if name in clips else f"old/{name}"].read_bytes()
     whole = client.get(url)
@@ -45,19 +45,19 @@ def test_videos_come_whole_and_in_ranges(client, by_name, clips, name, kind):
     assert client.get(url, headers={"range": f"bytes={len(content)}-"}).status_code == 416
 
 
-def test_a_moment_that_browsers_do_not_play_is_made_into_mp4(client, by_name, tmp_path):
-    answer = client.get(by_name["yellow.avi"]["media_url"])
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "video/mp4")
-    (tmp_path / "moment.mp4").write_bytes(answer.content)
+def test_unplayable_moments_are_converted_to_mp4(client, by_name, tmp_path):
+    response = client.get(by_name["yellow.avi"]["media_url"])
+    assert (response.status_code, response.headers["content-type"]) == (200, "video/mp4")
+    (tmp_path / "moment.mp4").write_bytes(response.content)
     with av.open(str(tmp_path / "moment.mp4")) as container:
         assert container.streams.video[0].codec_context.name == "h264"
         assert container.duration / av.time_base == pytest.approx(2, abs=0.2)
     part = client.get(by_name["yellow.avi"]["media_url"], headers={"range": "bytes=0-9"})
-    assert (part.status_code, part.content) == (206, answer.content[:10])
+    assert (part.status_code, part.content) == (206, response.content[:10])
 
 
 @pytest.mark.parametrize(
-    ("span", "words"),
+    ("clip", "words"),
     [
         ((2, 1), "end_seconds is 1.0"),
         ((1, 1), "end_seconds is 1.0"),
@@ -68,25 +68,25 @@ def test_a_moment_that_browsers_do_not_play_is_made_into_mp4(client, by_name, tm
         ((0, None), "end_seconds is missing"),
     ],
 )
-def test_moments_that_are_not_there(client, by_name, span, words):
-    start, end = span
+def test_invalid_clips_are_refused(client, by_name, clip, words):
+    start, end = clip
     params = {"start_seconds": start} | ({} if end is None else {"end_seconds": end})
     url = by_name["yellow.avi"]["media_url"].partition("?")[0]
     assert words in detail(client.get(url, params=params), 422)
 
 
-def test_an_end_after_the_videos_own_is_its_own(client, by_name):
+def test_an_end_after_the_videos_end_is_accepted(client, by_name):
     url = by_name["yellow.avi"]["media_url"].partition("?")[0]
     assert client.get(url, params={"start_seconds": 3, "end_seconds": 10**6}).status_code == 200
 
 
-def test_a_moment_has_a_longest_length():
+def test_clips_have_a_maximum_length():
     with pytest.raises(UsageError, match="61 s long; the maximum is 60 s"):
         ClipParameters(start_seconds=5, end_seconds=66).within(100)
     assert ClipParameters(start_seconds=5, end_seconds=65).within(100) == (5, 65)
 
 
-def test_what_is_there_is_told_without_it(client, by_name):
+def test_head_requests_return_no_body(client, by_name):
     yellow = by_name["yellow.avi"]
     for url in ("/", yellow["strip_url"], by_name["red.mp4"]["media_url"], yellow["media_url"]):
         whole, head = client.get(url), client.head(url)
@@ -96,8 +96,8 @@ def test_what_is_there_is_told_without_it(client, by_name):
     assert client.head(yellow["strip_url"].replace("demo", "dem")).status_code == 404
 
 
-def test_a_full_disk_is_told_without_its_place(client, by_name, monkeypatch):
-    def full(path, out, **span):
+def test_a_full_disk_is_reported_without_a_path(client, by_name, monkeypatch):
+    def full(path, out, **clip):
         raise VopError(f"{out}: no space left")
 
     monkeypatch.setattr(client.app.state.services.clips, "_write", full)
@@ -107,37 +107,17 @@ def test_a_full_disk_is_told_without_its_place(client, by_name, monkeypatch):
     assert "/" not in sentence
 
 
-def test_moments_take_a_part_of_what_is_free(library, monkeypatch):
+def test_the_clip_cache_takes_a_share_of_the_free_space(library, monkeypatch):
     monkeypatch.setattr("vop.server.services.shutil.disk_usage", lambda folder: SimpleNamespace(free=4000))
     app = app_of(library)
     assert app.state.services.clips.max_bytes == 1000
     app.state.services.close()
 
 
-def test_files_that_are_gone_or_others_by_now(clips, run, tmp_path):
-    copies = {name: tmp_path / name for name in CLIPS if name.endswith(".mp4")}
-    for name, copy in copies.items():
-        copy.write_bytes(clips[name].read_bytes())
-    made = make_library(tmp_path / "moving", [run], copies)
-    with TestClient(app_of(made)) as client:
-        by_name = {result["name"]: result for result in results(search(client, "a dog", view="moving"))}
-        red, green, blue = (by_name[name]["media_url"] for name in ("red.mp4", "green.mp4", "blue & white.mp4"))
-        copies["red.mp4"].unlink()
-        assert f"{copies['red.mp4']}: the file cannot be opened" in detail(client.get(red), 404)
-        secret = tmp_path / "secret"
-        secret.write_text("secret")
-        copies["green.mp4"].unlink()
-        copies["green.mp4"].symlink_to(secret)
-        assert f"{copies['green.mp4']}: the file has changed" in detail(client.get(green), 404)
-        copies["blue & white.mp4"].unlink()
-        copies["blue & white.mp4"].mkdir()
-        assert f"{copies['blue & white.mp4']}: the file has changed" in detail(client.get(blue), 404)
-
-
 @pytest.fixture
 def moving(clips, run, tmp_path):
-    """A client of a library whose clips can be replaced, their files, and their addresses."""
-    copies = {name: tmp_path / name.replace("/", "-") for name in CLIPS}
+    """A client of a library whose files a test may replace, the files, and their URLs."""
+    copies = {name: tmp_path / name.replace("/", "-") for name in ("red.mp4", "old/yellow.avi")}
     for name, copy in copies.items():
         copy.write_bytes(clips[name].read_bytes())
     with TestClient(app_of(make_library(tmp_path / "moving", [run], copies))) as client:
@@ -146,11 +126,22 @@ def moving(clips, run, tmp_path):
         yield client, copies, {name: urls[copy] for name, copy in copies.items()}
 
 
-@pytest.mark.parametrize("name", ["red.mp4", "old/yellow.avi"])
-@pytest.mark.parametrize("how", ["replaced", "linked", "touched", "larger", "folder", "fifo", "device"])
-def test_only_the_file_that_was_indexed_is_given(moving, name, how):
+def test_a_deleted_file_gets_404(moving):
     client, files, urls = moving
-    assert client.get(urls[name]).status_code == 200  # and a moment of it is kept
+    files["red.mp4"].unlink()
+    assert f"{files['red.mp4']}: the file cannot be opened" in detail(client.get(urls["red.mp4"]), 404)
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        *(("red.mp4", how) for how in ("replaced", "linked", "touched", "larger", "folder", "fifo", "device")),
+        *(("old/yellow.avi", how) for how in ("replaced", "touched", "fifo")),
+    ],
+)
+def test_only_the_indexed_file_is_served(moving, name, how):
+    client, files, urls = moving
+    assert client.get(urls[name]).status_code == 200  # its clip is now cached
     path = files[name]
     secret = path.with_name("secret")
     secret.write_bytes(b"s" * path.stat().st_size)
@@ -173,13 +164,13 @@ def test_only_the_file_that_was_indexed_is_given(moving, name, how):
     elif how == "device":
         path.symlink_to("/dev/zero")
     for method in ("GET", "HEAD"):
-        answer = client.request(method, urls[name])
-        assert answer.status_code == 404
-        assert b"sss" not in answer.content
+        response = client.request(method, urls[name])
+        assert response.status_code == 404
+        assert b"sss" not in response.content
     assert f"{path}: the file has changed since it was indexed" in detail(client.get(urls[name]), 404)
 
 
-def test_a_link_to_the_file_that_was_indexed_is_as_good(moving):
+def test_a_link_to_the_indexed_file_is_served(moving):
     client, files, urls = moving
     path = files["red.mp4"]
     path.rename(path.with_name("elsewhere"))
@@ -187,15 +178,15 @@ def test_a_link_to_the_file_that_was_indexed_is_as_good(moving):
     assert client.get(urls["red.mp4"]).status_code == 200
 
 
-def test_a_file_that_changes_while_its_moment_is_made(moving, monkeypatch):
+def test_a_file_that_changes_during_export_is_not_served(moving, monkeypatch):
     client, files, urls = moving
     path, cache = files["old/yellow.avi"], client.app.state.services.clips
     write, kept = cache._write, path.with_name("kept")
 
-    def swapped(source, out, **span):
+    def swapped(source, out, **clip):
         path.rename(kept)
         path.write_bytes(b"s" * kept.stat().st_size)
-        Path(out).write_bytes(b"another file's moment")
+        Path(out).write_bytes(b"a clip of another file")
 
     monkeypatch.setattr(cache, "_write", swapped)
     assert "has changed" in detail(client.get(urls["old/yellow.avi"]), 404)
@@ -204,33 +195,33 @@ def test_a_file_that_changes_while_its_moment_is_made(moving, monkeypatch):
     assert b"another" not in client.get(urls["old/yellow.avi"]).content
 
 
-class TestConditions:
+class TestConditionalRequests:
     @pytest.fixture(params=["red.mp4", "yellow.avi", "strip", "/", "/page/app.js"])
     def url(self, request, by_name):
         if request.param == "strip":
             return by_name["red.mp4"]["strip_url"]
         return request.param if request.param.startswith("/") else by_name[request.param]["media_url"]
 
-    def test_what_a_client_has_is_not_sent_again(self, client, url):
+    def test_cached_content_is_not_sent_again(self, client, url):
         etag = client.get(url).headers["etag"]
         for known in (etag, f"W/{etag}", f'"x", {etag}', f'W/"a,b" ,W/{etag}', "*", f'"x",{etag},"y"'):
             for method in ("GET", "HEAD"):
-                answer = client.request(method, url, headers={"if-none-match": known})
-                assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", etag), known
+                response = client.request(method, url, headers={"if-none-match": known})
+                assert (response.status_code, response.content, response.headers["etag"]) == (304, b"", etag), known
         for other in ('"x"', etag.strip('"'), f'"{etag.strip(chr(34))}x"', "", '"*"', f"w/x{etag[:-1]}"):
             assert client.get(url, headers={"if-none-match": other}).status_code == 200, other
         both = {"if-none-match": etag, "range": "bytes=0-1"}
         assert client.get(url, headers=both).status_code == 304
 
-    def test_a_part_only_of_what_the_client_has(self, client, by_name):
+    def test_if_range_sends_a_part_of_unchanged_content(self, client, by_name):
         url = by_name["red.mp4"]["media_url"]
         whole = client.get(url)
         for known in (whole.headers["etag"], whole.headers["last-modified"]):
-            answer = client.get(url, headers={"range": "bytes=0-9", "if-range": known})
-            assert (answer.status_code, len(answer.content)) == (206, 10)
+            response = client.get(url, headers={"range": "bytes=0-9", "if-range": known})
+            assert (response.status_code, len(response.content)) == (206, 10)
         for other in ('"x"', f"W/{whole.headers['etag']}", "Mon, 01 Jan 2001 00:00:00 GMT", "*"):
-            answer = client.get(url, headers={"range": "bytes=0-9", "if-range": other})
-            assert (answer.status_code, answer.content) == (200, whole.content)
+            response = client.get(url, headers={"range": "bytes=0-9", "if-range": other})
+            assert (response.status_code, response.content) == (200, whole.content)
 
     @pytest.mark.parametrize(
         "wanted",
@@ -240,10 +231,10 @@ class TestConditions:
             *("bytes=" + "0-0," * 2000, "bytes=9-" + "1" * 6000 + "x"),
         ],
     )
-    def test_ranges_that_say_nothing_are_ignored(self, client, by_name, wanted):
+    def test_invalid_ranges_are_ignored(self, client, by_name, wanted):
         url = by_name["red.mp4"]["media_url"]
-        answer = client.get(url, headers={"range": wanted})
-        assert (answer.status_code, answer.content) == (200, client.get(url).content)
+        response = client.get(url, headers={"range": wanted})
+        assert (response.status_code, response.content) == (200, client.get(url).content)
 
     @pytest.mark.parametrize(
         ("wanted", "part"),
@@ -253,17 +244,17 @@ class TestConditions:
             *(("bytes=2-" + "9" * 5000, slice(2, None)), ("bytes=" + "0" * 50 + "7-8", slice(7, 9))),
         ],
     )
-    def test_ranges(self, client, by_name, wanted, part):
+    def test_valid_ranges_are_sent(self, client, by_name, wanted, part):
         url = by_name["red.mp4"]["media_url"]
-        answer = client.get(url, headers={"range": wanted})
-        assert (answer.status_code, answer.content) == (206, client.get(url).content[part])
+        response = client.get(url, headers={"range": wanted})
+        assert (response.status_code, response.content) == (206, client.get(url).content[part])
 
     @pytest.mark.parametrize("wanted", ["bytes=99999999-", "bytes=-0", "bytes=" + "9" * 5000 + "-"])
-    def test_ranges_behind_the_end(self, client, by_name, wanted):
+    def test_ranges_after_the_end_get_416(self, client, by_name, wanted):
         url = by_name["red.mp4"]["media_url"]
         size = len(client.get(url).content)
-        answer = client.get(url, headers={"range": wanted})
-        assert (answer.status_code, answer.content) == (416, b"")
-        assert answer.headers["content-range"] == f"bytes */{size}"
+        response = client.get(url, headers={"range": wanted})
+        assert (response.status_code, response.content) == (416, b"")
+        assert response.headers["content-range"] == f"bytes */{size}"
         head = client.head(url, headers={"range": wanted})  # ranges are for GET alone
         assert (head.status_code, head.headers["content-length"]) == (200, str(size))

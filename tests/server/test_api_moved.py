@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from starlette.testclient import TestClient
 
-from server.api_steps import app_of, detail, found, results, said, search
-from server.library_data import about_of, make_library, make_run, open_all, put_clips
-from vop.search.queries import Sentence, of_sentences
+from server.api_steps import app_of, detail, found, results, scored, search
+from server.library_data import make_library, make_run, manifest_of, open_all, put_clips
+from vop.search.queries import Sentence, embed_sentences
 from vop.search.store import Store
 
 
@@ -16,39 +16,39 @@ def clips(clips):
     return {name: path for name, path in clips.items() if name.endswith(".mp4")}
 
 
-def test_no_answer_mixes_two_models(clips, run, tiny_folder, tmp_path):
+def test_no_response_mixes_two_models(clips, run, tiny_folder, tmp_path):
     made = make_library(tmp_path / "moving", [run], clips)
     app = app_of(made)
     with TestClient(app) as client:
         before = app.state.services.libraries.by_name["moving"].open.encoders[0].model
         old = found(search(client, "a dog", view="moving"))
         model = move(Store.open(made.path), clips, tiny_folder, table="segments_2")
-        answer = search(client, "a dog", view="moving")
-        assert answer.status_code == 503
-        answer = until_open(client, "a dog", view="moving")
-        new = Store.open(made.path).search(of_sentences(model, [Sentence("a dog")]), k=20)
-        assert found(answer) == said(new) != old
+        response = search(client, "a dog", view="moving")
+        assert response.status_code == 503
+        response = until_open(client, "a dog", view="moving")
+        new = Store.open(made.path).search(embed_sentences(model, [Sentence("a dog")]), k=20)
+        assert found(response) == scored(new) != old
         assert [view["method"] for view in client.get("/api/state").json()["views"]] == ["zero-shot"]
         after = app.state.services.libraries.by_name["moving"].open.encoders[0].model
         assert after.clip is before.clip
-        segment = results(answer)[0]["segment"]
+        segment = results(response)[0]["segment"]
         assert client.get(f"/api/views/moving/like/{segment}").status_code == 200
 
 
-def test_a_model_that_is_not_there_is_told_and_tried_again(clips, run, tiny_folder, tmp_path):
+def test_a_missing_model_is_reported_and_loaded_later(clips, run, tiny_folder, tmp_path):
     made = make_library(tmp_path / "moving", [run], clips)
     lost = make_run(tmp_path / "lost", tiny_folder, seed=3)
     with TestClient(app_of(made)) as client:
         move(Store.open(made.path), clips, lost, table="segments_2")
         hidden = lost.rename(tmp_path / "hidden")
-        answer = until_open(client, "a dog", view="moving")
-        assert "lost" in answer.json()["detail"]
-        assert answer.status_code in (422, 500)
+        response = until_open(client, "a dog", view="moving")
+        assert "lost" in response.json()["detail"]
+        assert response.status_code in (422, 500)
         hidden.rename(lost)
         assert results(until_open(client, "a dog", view="moving"))
 
 
-def test_an_answer_that_was_overtaken_does_not_count(clips, run, tiny_folder, tmp_path, monkeypatch):
+def test_a_search_during_the_switch_gets_503(clips, run, tiny_folder, tmp_path, monkeypatch):
     """The table changes between the encoding of a sentence and the search."""
     made = make_library(tmp_path / "moving", [run], clips)
     search_of = Store.search
@@ -65,7 +65,7 @@ def test_an_answer_that_was_overtaken_does_not_count(clips, run, tiny_folder, tm
 
 def move(library, clips, model, *, table):
     opened = open_all([model])
-    staged = library.staging(about_of([model], opened, table=table))
+    staged = library.staging(manifest_of([model], opened, table=table))
     put_clips(staged, opened, clips)
     staged.publish()
     return opened[0]
@@ -73,9 +73,9 @@ def move(library, clips, model, *, table):
 
 def until_open(client, *texts, **params):
     for _ in range(200):
-        answer = search(client, *texts, **params)
-        if answer.status_code != 503:
-            return answer
-        assert answer.headers["retry-after"] == "1"
-        assert "moved" in detail(answer, 503)
-    raise AssertionError(answer.text)
+        response = search(client, *texts, **params)
+        if response.status_code != 503:
+            return response
+        assert response.headers["retry-after"] == "1"
+        assert "moved" in detail(response, 503)
+    raise AssertionError(response.text)

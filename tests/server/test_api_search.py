@@ -5,24 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from server.api_steps import detail, found, results, said, search
+from server.api_steps import detail, found, results, scored, search
 from server.library_data import CLIPS
-from vop.search.queries import Sentence, of_sentences
+from vop.search.queries import Sentence, embed_sentences
 
 
 class TestSearch:
-    def test_a_sentence_finds_what_the_library_finds(self, client, library, models):
+    def test_a_sentence_gives_the_results_of_the_library(self, client, library, models):
         for number, view in enumerate(["demo", "demo.2"]):
-            vector = of_sentences(models[number], [Sentence("a red ball")])
+            vector = embed_sentences(models[number], [Sentence("a red ball")])
             wanted = library.search(vector, k=20, model=number)
-            assert found(search(client, "a red ball", view=view)) == said(wanted)
+            assert found(search(client, "a red ball", view=view)) == scored(wanted)
         assert len(wanted) == len(CLIPS)
 
-    def test_a_result_has_everything_that_a_page_shows(self, client, clips):
-        answer = search(client, "a red ball").json()
-        assert set(answer) == {"results", "seconds", "notes"}
-        assert answer["notes"] == []
-        by_name = {result["name"]: result for result in answer["results"]}
+    def test_a_result_has_every_field(self, client, clips):
+        response = search(client, "a red ball").json()
+        assert set(response) == {"results", "seconds", "notes"}
+        assert response["notes"] == []
+        by_name = {result["name"]: result for result in response["results"]}
         red = by_name["red.mp4"]
         assert red["path"] == str(clips["red.mp4"])
         assert (red["start_seconds"], red["end_seconds"], red["duration_seconds"]) == (0, 1, 1)
@@ -36,14 +36,14 @@ class TestSearch:
         blue = by_name["blue & white.mp4"]
         assert blue["media_start_seconds"] == blue["start_seconds"]
 
-    def test_weights(self, client, library, models):
-        wanted = library.search(of_sentences(models[0], [Sentence("a dog", 1), Sentence("a park", -0.5)]), k=20)
-        assert found(search(client, "a dog", "a park", w=[1, -0.5])) == said(wanted)
-        assert said(wanted) != said(
-            library.search(of_sentences(models[0], [Sentence("a dog"), Sentence("a park")]), k=20)
+    def test_weights_are_applied(self, client, library, models):
+        wanted = library.search(embed_sentences(models[0], [Sentence("a dog", 1), Sentence("a park", -0.5)]), k=20)
+        assert found(search(client, "a dog", "a park", w=[1, -0.5])) == scored(wanted)
+        assert scored(wanted) != scored(
+            library.search(embed_sentences(models[0], [Sentence("a dog"), Sentence("a park")]), k=20)
         )
 
-    def test_k_and_filters(self, client):
+    def test_k_and_filters_are_applied(self, client):
         assert len(results(search(client, "a dog", k=2))) == 2
         assert {result["name"] for result in results(search(client, "x", folder="old"))} == {"yellow.avi", "grey.webm"}
         assert {result["name"] for result in results(search(client, "x", where=["author=bob", "stars>=4"]))} == {
@@ -51,18 +51,18 @@ class TestSearch:
         }
         assert len(results(search(client, "x", min_seconds=2))) == 2
 
-    def test_empty_parameters_say_nothing(self, client):
+    def test_empty_parameters_are_ignored(self, client):
         empty = dict.fromkeys(["folder", "name", "min_seconds", "max_seconds", "after", "before", "where"], "")
         assert found(search(client, "a dog", **empty)) == found(search(client, "a dog"))
 
     @pytest.mark.parametrize("text", ["🐶🎾", "ein Hund läuft", "犬", "a" * 5000, "'; DROP TABLE segments; --", "\x00"])
-    def test_any_text_is_an_answer(self, client, text):
+    def test_any_text_has_results(self, client, text):
         assert len(results(search(client, text))) == len(CLIPS)
 
-    def test_ten_thousand_words_are_cut_and_the_user_is_told(self, client):
-        answer = search(client, "w " * 10_000)
-        assert len(results(answer)) == len(CLIPS)
-        assert "only the first 32 tokens of “w w w" in answer.json()["notes"][0]
+    def test_a_truncated_sentence_gives_a_note(self, client):
+        response = search(client, "w " * 10_000)
+        assert len(results(response)) == len(CLIPS)
+        assert "only the first 32 tokens of “w w w" in response.json()["notes"][0]
 
     @pytest.mark.parametrize(
         ("params", "words"),
@@ -85,22 +85,22 @@ class TestSearch:
             ({"q": ["a"], "where": "autor=bob"}, "did you mean author"),
         ],
     )
-    def test_what_is_wrong_is_said_in_a_sentence(self, client, params, words):
+    def test_invalid_requests_name_the_value(self, client, params, words):
         sentence = detail(client.get("/api/views/demo/search", params=params), 422)
         assert words in sentence
         assert len(sentence) < 300
 
     @pytest.mark.parametrize("weight", [1e-320, -1e-9])
-    def test_weights_that_are_next_to_nothing_are_nothing(self, client, weight):
+    def test_tiny_weights_count_as_zero(self, client, weight):
         assert "all weights of the query are 0" in detail(search(client, "a", w=[weight]), 422)
 
-    def test_unknown_views(self, client):
+    def test_unknown_views_get_404(self, client):
         assert detail(search(client, "a", view="dem"), 404).startswith("unknown view 'dem': did you mean demo")
         assert "'demo.3'" in detail(search(client, "a", view="demo.3"), 404)
 
 
-def test_vectors_are_not_changed_by_company(client):
-    """A sentence finds the same alone and beside others."""
+def test_other_sentences_do_not_change_an_embedding(client):
+    """A sentence has the same results alone and with another one."""
     alone = results(search(client, "a cat"))
     together = results(search(client, "a cat", "something much longer, with many more words in it", w=[1, 0]))
     assert [one["segment"] for one in alone] == [one["segment"] for one in together]
@@ -108,14 +108,14 @@ def test_vectors_are_not_changed_by_company(client):
 
 
 class TestLike:
-    def test_the_video_itself_is_left_out(self, client, library):
+    def test_results_omit_the_video_itself(self, client, library):
         segment = search(client, "a dog").json()["results"][0]["segment"]
         of = library.segment(segment)
         for number, view in enumerate(["demo", "demo.2"]):
             wanted = library.search(of.embeddings[number], k=3, model=number, leave_out=of.video)
-            assert found(client.get(f"/api/views/{view}/like/{segment}", params={"k": 3})) == said(wanted)
+            assert found(client.get(f"/api/views/{view}/like/{segment}", params={"k": 3})) == scored(wanted)
             assert of.video not in {moment.video for moment in wanted}
 
     @pytest.mark.parametrize("segment", ["0" * 32 + "-0-1000", "x", "' OR 1=1", "%2e%2e%2f"])
-    def test_unknown_segments(self, client, segment):
+    def test_unknown_segments_get_404(self, client, segment):
         assert detail(client.get(f"/api/views/demo/like/{segment}"), 404)

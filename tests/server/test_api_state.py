@@ -1,4 +1,4 @@
-"""The state of the server and of its libraries, and the description of the API."""
+"""The state of the server and its libraries, and the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vop.search.state import state_file
 from vop.search.store import Store
 
 
-def test_every_library_is_there_under_each_model(client, run, tiny_folder):
+def test_each_model_of_a_library_is_a_view(client, run, tiny_folder):
     state = client.get("/api/state").json()
     assert [view["id"] for view in state["views"]] == ["demo", "demo.2"]
     assert [view["method"] for view in state["views"]] == ["vop", "zero-shot"]
@@ -24,7 +24,7 @@ def test_every_library_is_there_under_each_model(client, run, tiny_folder):
     assert state["limits"] == {"upload_bytes": 512 * 2**20, "max_k": 1000}
 
 
-def test_it_follows_an_indexing(client, library, monkeypatch):
+def test_the_state_shows_the_progress_of_indexing(client, library, monkeypatch):
     monkeypatch.setattr("vop.server.libraries.STATUS_SECONDS", 0)
     with state_file(library.path) as state:
         state.write(
@@ -38,41 +38,41 @@ def test_it_follows_an_indexing(client, library, monkeypatch):
     assert client.get("/api/state").json()["views"][1]["index"] is None
 
 
-def test_many_who_ask_need_one_look(client, monkeypatch):
+def test_the_status_is_cached(client, monkeypatch):
     monkeypatch.setattr("vop.server.libraries.STATUS_SECONDS", 60)
-    looks = []
+    calls = []
     status = Store.status
-    monkeypatch.setattr(Store, "status", lambda library: looks.append(library) or status(library))
+    monkeypatch.setattr(Store, "status", lambda library: calls.append(library) or status(library))
     states = [client.get("/api/state").json() for _ in range(5)]
     assert states == states[:1] * 5
-    assert len(looks) <= 1
+    assert len(calls) <= 1
 
 
-def test_a_library_that_goes_away_leaves_the_others(library, clips, run, tmp_path, monkeypatch):
+def test_a_missing_library_does_not_affect_others(library, clips, run, tmp_path, monkeypatch):
     monkeypatch.setattr("vop.server.libraries.STATUS_SECONDS", 0)
     made = make_library(tmp_path / "moving", [run], {"red.mp4": clips["red.mp4"]})
     with TestClient(app_of(library, made)) as client:
         before = client.get("/api/state").json()["views"]
         assert [(view["segments"], view["error"]) for view in before] == [(7, None), (7, None), (1, None)]
         away = made.path.rename(tmp_path / "away")
-        *others, gone = client.get("/api/state").json()["views"]
+        *others, missing = client.get("/api/state").json()["views"]
         assert others == before[:2]
-        assert str(made.path) in gone["error"]
-        assert [gone[name] for name in ("segments", "videos", "hours", "failures", "columns")] == [0, 0, 0, 0, []]
+        assert str(made.path) in missing["error"]
+        assert [missing[name] for name in ("segments", "videos", "hours", "failures", "columns")] == [0, 0, 0, 0, []]
         assert str(made.path) in detail(search(client, "a dog", view="moving"), 422)
         away.rename(made.path)
         assert client.get("/api/state").json()["views"] == before
 
 
 def test_failures_have_reasons(client):
-    answer = client.get("/api/libraries/demo/failures", params={"limit": 1}).json()
-    assert answer["total"] == 2
-    assert [(one["path"], one["kind"], one["reason"]) for one in answer["failures"]] == [
+    response = client.get("/api/libraries/demo/failures", params={"limit": 1}).json()
+    assert response["total"] == 2
+    assert [(one["path"], one["kind"], one["reason"]) for one in response["failures"]] == [
         ("/videos/cut.mp4", "partial", "it ends early")
     ]
 
 
-def test_openapi_says_what_there_is(client):
+def test_openapi_describes_every_path(client):
     document = client.get("/api/openapi.json").json()
     assert set(document["paths"]) == {
         "/healthz",

@@ -12,38 +12,47 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from server.api_steps import app_of, detail, found, results, said
+from server.api_steps import app_of, detail, found, results, scored
 from server.library_data import CLIPS
-from vop.search.queries import of_frames
+from vop.search.queries import embed_frames
 from vop.video.frames import read_frames
 
+BEGINNING = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+FORM = {"content-type": "multipart/form-data; boundary=x"}
 
-def test_a_video(client, library, models, clips):
+
+@pytest.fixture(autouse=True)
+def _no_lingering(monkeypatch):
+    """After an early response, the server lets a client read it before it closes the connection."""
+    monkeypatch.setattr("vop.server.connections.LINGER_SECONDS", 0.01)
+
+
+def test_an_uploaded_video_finds_similar_ones(client, library, models, clips):
     path = clips["blue & white.mp4"]
     model = models[0]
     frames = read_frames(path, num_frames=model.num_frames, size=model.image_size)
-    wanted = library.search(of_frames(model, frames), k=4)
-    assert found(send(client, path.read_bytes(), k=4)) == said(wanted)
+    wanted = library.search(embed_frames(model, frames), k=4)
+    assert found(send(client, path.read_bytes(), k=4)) == scored(wanted)
 
 
-def test_a_picture_whatever_it_is_called(client):
-    answer = send(client, picture((40, 60, 220)), name="../../clip.mp4")
-    assert len(results(answer)) == len(CLIPS)
+def test_a_picture_may_have_any_name(client):
+    response = send(client, picture((40, 60, 220)), name="../../clip.mp4")
+    assert len(results(response)) == len(CLIPS)
 
 
-def test_filters(client):
-    answer = send(client, picture((40, 60, 220)), folder="old")
-    assert {result["name"] for result in results(answer)} == {"yellow.avi", "grey.webm"}
+def test_filters_apply_to_uploads(client):
+    response = send(client, picture((40, 60, 220)), folder="old")
+    assert {result["name"] for result in results(response)} == {"yellow.avi", "grey.webm"}
 
 
 @pytest.mark.parametrize("content", [b"only text\n" * 50, b"\x00" * 5000, b"\x89PNG\r\n\x1a\n", b"{"])
-def test_what_is_no_video_is_told(client, content):
+def test_files_that_are_not_videos_are_refused(client, content):
     sentence = detail(send(client, content), 422)
     assert sentence.startswith("the file cannot be used for a search: ")
     assert "/tmp" not in sentence
 
 
-def test_nothing_in_it(client):
+def test_invalid_forms_are_refused(client):
     assert "'file' is empty" in detail(send(client, b""), 422)
     assert "'file' is missing" in detail(send(client, b"x", field="video"), 422)
     url = "/api/views/demo/search/file"
@@ -53,7 +62,7 @@ def test_nothing_in_it(client):
     assert "not a multipart form" in detail(client.post(url, content=b"abc", headers=broken), 400)
 
 
-def test_no_file_is_left(client):
+def test_uploaded_files_are_deleted(client):
     send(client, picture((1, 2, 3)))
     send(client, b"text")
     assert not list(client.app.state.services.folder.glob("upload-*"))
@@ -70,20 +79,19 @@ def picture(colour) -> bytes:
 
 
 @pytest.mark.parametrize(("announced", "parts"), [(None, 5), (2**40, 0)])
-def test_too_large_is_refused_without_reading_on(library, announced, parts):
+def test_a_large_upload_is_refused_early(library, announced, parts):
     app = app_of(library, max_upload_bytes=2**20)
-    body = [b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'] + [bytes(2**18)] * 100
-    headers = {"content-type": "multipart/form-data; boundary=x"}
-    if announced:
-        headers["content-length"] = str(announced)
-    status, answer, unread = asyncio.run(post_in_parts(app, "/api/views/demo/search/file", headers, body))
-    assert (status, answer) == (413, {"detail": "the file is larger than 1 MiB, the maximum"})
+    body = [BEGINNING] + [bytes(2**18)] * 100
+    headers = FORM | ({"content-length": str(announced)} if announced else {})
+    status, response, unread = asyncio.run(post_in_parts(app, "/api/views/demo/search/file", headers, body))
+    assert status == 413
+    assert "1 MiB" in response["detail"]
     assert len(body) - unread <= 1 + parts
     assert not list(app.state.services.folder.glob("upload-*"))
     app.state.services.close()
 
 
-def test_a_full_disk_is_told_without_its_place(client, monkeypatch):
+def test_a_full_disk_is_reported_without_a_path(client, monkeypatch):
     full = partial(Path("/dev/full").open, "wb")
     monkeypatch.setattr("vop.server.uploads.tempfile.NamedTemporaryFile", lambda **_: full())
     sentence = detail(send(client, picture((1, 2, 3))), 507)
@@ -93,36 +101,30 @@ def test_a_full_disk_is_told_without_its_place(client, monkeypatch):
     assert results(send(client, picture((1, 2, 3))))
 
 
-def test_a_client_that_goes_silent_gives_up_its_place(library, monkeypatch):
-    monkeypatch.setattr("vop.server.uploads.SILENT_SECONDS", 1.0)
+def test_a_silent_client_loses_its_slot(library, monkeypatch):
+    monkeypatch.setattr("vop.server.uploads.SILENT_SECONDS", 0.5)
     app = app_of(library)
-    headers = {"content-type": "multipart/form-data; boundary=x"}
-    beginning = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
-    body = [beginning, *[b"slow"] * 4, None]  # slow ones are waited for: 0.8 s in all
+    body = [BEGINNING, *[b"slow"] * 4, None]  # the slow parts take 0.75 s and do not end the upload
     began = time.monotonic()
-    status, answer, _ = asyncio.run(post_in_parts(app, "/api/views/demo/search/file", headers, body, seconds=0.2))
+    status, response, _ = asyncio.run(post_in_parts(app, "/api/views/demo/search/file", FORM, body, seconds=0.15))
     assert status == 408
-    assert "for 1 s" in answer["detail"]
-    assert 1.8 < time.monotonic() - began < 10
+    assert "0.5 s" in response["detail"]
+    assert time.monotonic() - began > 1.2
     assert app.state.services.uploads.active == 0
     app.state.services.close()
 
 
-BEGINNING = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
-FORM = {"content-type": "multipart/form-data; boundary=x"}
-
-
-def test_a_client_that_sends_too_slowly_gives_up_its_place(library, monkeypatch):
+def test_a_slow_client_loses_its_slot(library, monkeypatch):
     monkeypatch.setattr("vop.server.uploads.GRACE_SECONDS", 0.5)
     app = app_of(library)
     sending = post_in_parts(app, "/api/views/demo/search/file", FORM, [BEGINNING, *[b"slow"] * 100], seconds=0.1)
-    status, answer, _ = asyncio.run(sending)
+    status, response, _ = asyncio.run(sending)
     assert status == 408
-    assert "4 KiB a second" in answer["detail"]
+    assert "4 KiB a second" in response["detail"]
     app.state.services.close()
 
 
-def test_slow_clients_make_room_for_others(library, monkeypatch):
+def test_slow_uploads_make_room_for_others(library, monkeypatch):
     monkeypatch.setattr("vop.server.rate_limiter.YIELD_AFTER_SECONDS", 0.3)
     app = app_of(library, max_uploads=3)
     url = "/api/views/demo/search/file"
@@ -139,12 +141,12 @@ def test_slow_clients_make_room_for_others(library, monkeypatch):
     good, ended = asyncio.run(send_all())
     assert good[0] == 200
     statuses = sorted(status for status, _ in ended)
-    assert statuses == [408, 503]  # one made room, one had come when all places were taken by new ones
-    assert "another upload took its slot" in next(answer["detail"] for status, answer in ended if status == 408)
+    assert statuses == [408, 503]  # one lost its slot, one came while new uploads held all slots
+    assert "another upload took its slot" in next(response["detail"] for status, response in ended if status == 408)
     app.state.services.close()
 
 
-def test_all_files_together_take_no_more_than_the_disk_is_meant_to_hold(library, monkeypatch):
+def test_uploads_together_have_a_maximum_size(library, monkeypatch):
     monkeypatch.setattr("vop.server.services.LARGE_UPLOADS", 1)
     app = app_of(library, max_upload_bytes=2**16)
     url = "/api/views/demo/search/file"
@@ -156,12 +158,12 @@ def test_all_files_together_take_no_more_than_the_disk_is_meant_to_hold(library,
         first.cancel()
         return second
 
-    status, answer, _ = asyncio.run(send_two())
-    assert (status, "other large files" in answer["detail"]) == (503, True)
+    status, response, _ = asyncio.run(send_two())
+    assert (status, "other large files" in response["detail"]) == (503, True)
     app.state.services.close()
 
 
-def test_a_form_of_many_parts_or_headers(client):
+def test_forms_with_many_parts_or_headers_are_refused(client):
     url = "/api/views/demo/search/file"
     parts = b"".join(b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n' for _ in range(1000))
     assert "more than 64 parts" in detail(client.post(url, content=parts + b"--x--\r\n", headers=FORM), 413)
@@ -170,11 +172,11 @@ def test_a_form_of_many_parts_or_headers(client):
 
 
 async def post_in_parts(app, path: str, headers: dict[str, str], body: list[bytes | None], *, seconds: float = 0.0):
-    """Sends a body part by part: status, answer and the number of parts that were not asked for.
+    """Send a body in parts; return the status, the JSON and the number of unread parts.
 
     Args:
-        body: its parts; None for one that never comes.
-        seconds: between the parts.
+        body: the parts. None is a part that never arrives.
+        seconds: pause before each part.
     """
     waiting, sent = list(body), []
     scope = {
@@ -184,7 +186,7 @@ async def post_in_parts(app, path: str, headers: dict[str, str], body: list[byte
     }
 
     async def receive():
-        if not waiting:  # the client waits for its answer
+        if not waiting:  # the client waits for the response
             await asyncio.sleep(60)
         part = waiting.pop(0)
         await asyncio.sleep(seconds if part is not None else 60)

@@ -20,7 +20,7 @@ from vop.server.rate_limiter import ConcurrencyLimiter
 
 
 class Slow:
-    """Computes lengths, once it is let; remembers what it was asked for."""
+    """Computes the lengths of texts after `open` is set, and records its calls."""
 
     def __init__(self, **settings) -> None:
         self.calls: list[list[str]] = []
@@ -38,17 +38,17 @@ class Slow:
     async def ask(self, *texts: str) -> list[int]:
         return await self.batcher(texts)
 
-    async def begun(self, calls: int) -> None:
+    async def started(self, calls: int) -> None:
         while len(self.calls) < calls:
             await asyncio.sleep(0.001)
 
 
 class TestBatcher:
-    def test_what_waits_is_computed_together_and_each_gets_its_own(self):
+    def test_waiting_requests_share_a_call(self):
         async def scenario():
             slow = Slow()
             first = asyncio.create_task(slow.ask("a"))
-            await slow.begun(1)
+            await slow.started(1)
             others = [asyncio.create_task(slow.ask("x" * number, "y")) for number in range(2, 22)]
             await asyncio.sleep(0)
             slow.open.set()
@@ -59,7 +59,7 @@ class TestBatcher:
         calls = asyncio.run(scenario())
         assert [len(texts) for texts in calls] == [1, 21]  # y once
 
-    def test_those_who_ask_in_the_same_moment_need_one_call(self):
+    def test_simultaneous_requests_share_a_call(self):
         async def scenario():
             slow = Slow()
             slow.open.set()
@@ -68,7 +68,7 @@ class TestBatcher:
 
         assert len(asyncio.run(scenario())) == 1
 
-    def test_a_call_has_a_largest_size(self):
+    def test_calls_have_a_maximum_size(self):
         async def scenario():
             slow = Slow(batch_size=8)
             slow.open.set()
@@ -77,7 +77,7 @@ class TestBatcher:
 
         assert [len(texts) for texts in asyncio.run(scenario())] == [8, 8, 4]
 
-    def test_results_are_remembered_those_asked_for_last(self):
+    def test_recent_results_are_cached(self):
         async def scenario():
             slow = Slow(cache_size=2)
             slow.open.set()
@@ -90,25 +90,25 @@ class TestBatcher:
 
         assert asyncio.run(scenario()) == [["a"], ["b"], ["c"], ["b"], ["x" * 5000], ["x" * 5000]]
 
-    def test_who_leaves_is_not_computed_for(self):
+    def test_cancelled_requests_are_not_computed(self):
         async def scenario():
             slow = Slow()
             first = asyncio.create_task(slow.ask("a"))
-            await slow.begun(1)
-            leaver, stayer = asyncio.create_task(slow.ask("b")), asyncio.create_task(slow.ask("c"))
+            await slow.started(1)
+            cancelled, waiting = asyncio.create_task(slow.ask("b")), asyncio.create_task(slow.ask("c"))
             await asyncio.sleep(0)
-            leaver.cancel()
+            cancelled.cancel()
             first.cancel()
             await asyncio.sleep(0)
             slow.open.set()
-            assert await stayer == [1]
-            assert leaver.cancelled()
+            assert await waiting == [1]
+            assert cancelled.cancelled()
             assert first.cancelled()
             return slow.calls
 
         assert asyncio.run(scenario()) == [["a"], ["c"]]
 
-    def test_an_error_goes_to_those_it_concerns_and_work_goes_on(self):
+    def test_an_error_fails_only_its_requests(self):
         async def scenario():
             slow = Slow()
             slow.open.set()
@@ -120,16 +120,16 @@ class TestBatcher:
 
 
 class TestConcurrencyLimiter:
-    def test_so_many_are_let_in(self):
+    def test_requests_over_the_limit_are_refused(self):
         limiter = ConcurrencyLimiter(2)
         with limiter.slot(), limiter.slot():
             with pytest.raises(Unavailable, match="busy with 2 requests"), limiter.slot():
-                raise AssertionError("a third one is in")
+                raise AssertionError("a third request was accepted")
             assert limiter.active == 2
         with limiter.slot():
             assert limiter.active == 1
 
-    def test_a_failure_gives_the_place_back(self):
+    def test_an_error_frees_the_slot(self):
         limiter = ConcurrencyLimiter(1)
         with pytest.raises(KeyError), limiter.slot():
             raise KeyError("x")
@@ -145,7 +145,7 @@ def library(tiny_folder, tmp_path_factory):
 
 @asynccontextmanager
 async def serving(library, **settings):
-    """The application, and a client that can ask many things at once."""
+    """Yield the application, and an asynchronous client for it."""
     app = create_app([library.path], hosts=AllowedHosts("testserver"), precision="fp32", **settings)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
@@ -173,18 +173,20 @@ class TestServer:
                     return embed(ids)
 
                 monkeypatch.setattr(model, "embed_tokens", counted)
-                asked = [client.get("/api/views/demo/search", params={"q": f"a dog {number}"}) for number in range(40)]
-                answers = await asyncio.gather(*asked)
+                requests = [
+                    client.get("/api/views/demo/search", params={"q": f"a dog {number}"}) for number in range(40)
+                ]
+                responses = await asyncio.gather(*requests)
                 again = await client.get("/api/views/demo/search", params={"q": "a dog 7"})
-                return answers, again
+                return responses, again
 
-        answers, again = asyncio.run(scenario())
-        assert {answer.status_code for answer in answers} == {200}
-        assert again.json()["results"] == answers[7].json()["results"]
+        responses, again = asyncio.run(scenario())
+        assert {response.status_code for response in responses} == {200}
+        assert again.json()["results"] == responses[7].json()["results"]
         assert sum(passes) == 40
         assert len(passes) <= 4
 
-    def test_above_the_limit_it_is_503_and_then_it_recovers(self, library, monkeypatch):
+    def test_requests_over_the_limit_get_503(self, library, monkeypatch):
         gate = threading.Event()
         search = Store.search
 
@@ -203,17 +205,17 @@ class TestServer:
                 inside = [asyncio.create_task(ask(number)) for number in range(5)]
                 while app.state.services.requests.active < 5:
                     await asyncio.sleep(0.001)
-                turned_away = await asyncio.gather(*(ask(number) for number in range(20)), client.get("/api/state"))
+                refused = await asyncio.gather(*(ask(number) for number in range(20)), client.get("/api/state"))
                 gate.set()
-                return turned_away, await asyncio.gather(*inside), await ask(0)
+                return refused, await asyncio.gather(*inside), await ask(0)
 
-        turned_away, inside, after = asyncio.run(scenario())
-        assert {answer.status_code for answer in turned_away} == {503}
-        assert turned_away[0].headers["retry-after"] == "1"
-        assert turned_away[0].json() == {"detail": "the server is busy with 5 requests; try again in a moment"}
-        assert {answer.status_code for answer in [*inside, after]} == {200}
+        refused, inside, after = asyncio.run(scenario())
+        assert {response.status_code for response in refused} == {503}
+        assert refused[0].headers["retry-after"] == "1"
+        assert "busy with 5 requests" in refused[0].json()["detail"]
+        assert {response.status_code for response in [*inside, after]} == {200}
 
-    def test_a_client_that_goes_leaves_its_place(self, library, monkeypatch):
+    def test_a_disconnected_client_frees_its_slot(self, library, monkeypatch):
         gate = threading.Event()
         searched = []
 
@@ -236,18 +238,18 @@ class TestServer:
                 async def send(message):
                     pass
 
-                asked = [asyncio.create_task(app(scope(f"q=dog{number}"), receive, send)) for number in range(4)]
+                requests = [asyncio.create_task(app(scope(f"q=dog{number}"), receive, send)) for number in range(4)]
                 while len(searched) < 2:
                     await asyncio.sleep(0.001)
                 assert app.state.services.requests.active == 4
                 goes.set()
-                await asyncio.gather(*asked)
+                await asyncio.gather(*requests)
                 assert app.state.services.requests.active == 0
                 gate.set()
                 await asyncio.sleep(0.05)
 
         asyncio.run(scenario())
-        assert len(searched) == 2  # the other two had only waited
+        assert len(searched) == 2  # the other two requests were still waiting
 
 
 def scope(query: str) -> dict:

@@ -1,4 +1,4 @@
-"""Connections that send half a request, or read nothing: none keeps others out, or its place for ever."""
+"""Clients that send half a request or read nothing cannot block others."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ WHOLE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 @contextmanager
 def serving(**options):
-    """The port of a server of a small application, and the server."""
+    """Run a small application; yield its port and its server."""
 
-    async def answer(request):
+    async def respond(request):
         return PlainTextResponse("here")
 
     async def refuse(request):
         return PlainTextResponse("no", 413)
 
     async def wait(request):
-        await asyncio.sleep(3)
+        await asyncio.sleep(1)
         return PlainTextResponse("waited")
 
     async def endless(request):
@@ -46,7 +46,7 @@ def serving(**options):
 
         return StreamingResponse(parts())
 
-    routes = [Route("/", answer), Route("/refuse", refuse, methods=["POST"]), Route("/wait", wait)]
+    routes = [Route("/", respond), Route("/refuse", refuse, methods=["POST"]), Route("/wait", wait)]
     app = Starlette(routes=[*routes, Route("/endless", endless)], middleware=[Middleware(CloseUnreadRequests)])
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
@@ -70,14 +70,14 @@ def connect(port: int, data: bytes = b"") -> socket.socket:
 def get(port: int, path: str = "/") -> int:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     connection.request("GET", path)
-    answer = connection.getresponse()
-    answer.read()
+    response = connection.getresponse()
+    response.read()
     connection.close()
-    return answer.status
+    return response.status
 
 
 def is_closed(connection: socket.socket) -> bool:
-    """Whether the server ends the connection, waited for as long as its timeout."""
+    """Return whether the server closes the connection before its timeout."""
     try:
         while connection.recv(2**16):
             pass
@@ -96,7 +96,7 @@ def until(condition) -> bool:
 
 
 @pytest.mark.parametrize("sent", [b"", HALF, WHOLE + HALF, b"G", b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 100])
-def test_a_head_that_does_not_come_whole_ends_the_connection(sent, monkeypatch):
+def test_an_incomplete_head_closes_the_connection(sent, monkeypatch):
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.4)
     monkeypatch.setattr(connections, "KEEP_ALIVE_SECONDS", 1)
     with serving() as (port, server):
@@ -104,7 +104,7 @@ def test_a_head_that_does_not_come_whole_ends_the_connection(sent, monkeypatch):
         assert until(lambda: not server.server_state.connections)
 
 
-def test_a_head_that_trickles_in_has_no_more_time(monkeypatch):
+def test_a_slow_head_closes_the_connection(monkeypatch):
     monkeypatch.setattr(connections, "HEAD_SECONDS", 1.0)
     with serving() as (port, _):
         connection = connect(port, WHOLE)
@@ -117,14 +117,15 @@ def test_a_head_that_trickles_in_has_no_more_time(monkeypatch):
         assert sent < 100
 
 
-def test_an_answer_may_take_longer_than_a_head(monkeypatch):
+def test_a_response_may_take_longer_than_a_head(monkeypatch):
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
     with serving() as (port, _):
         assert get(port, "/wait") == 200
 
 
 @pytest.mark.parametrize("sent", [b"", HALF, WHOLE])
-def test_idle_connections_make_room(sent):
+def test_idle_connections_make_room(sent, monkeypatch):
+    monkeypatch.setattr(connections, "YOUNG_SECONDS", 0.05)
     with serving(max_connections=4) as (port, server):
         idle = [connect(port, sent) for _ in range(20)]
         assert [get(port) for _ in range(5)] == [200] * 5
@@ -132,7 +133,7 @@ def test_idle_connections_make_room(sent):
         assert is_closed(idle[0])
 
 
-def test_answers_that_nobody_reads_make_room(monkeypatch):
+def test_unread_responses_make_room(monkeypatch):
     monkeypatch.setattr(connections, "STALLED_SECONDS", 0.3)
     with serving(max_connections=4) as (port, _):
         stalled = [connect(port, WHOLE.replace(b"/ ", b"/endless ", 1)) for _ in range(6)]
@@ -140,16 +141,16 @@ def test_answers_that_nobody_reads_make_room(monkeypatch):
         assert is_closed(stalled[0])
 
 
-def test_requests_in_work_are_not_cut_off():
+def test_running_requests_are_not_interrupted():
     with serving(max_connections=3) as (port, _):
         working = [connect(port, WHOLE.replace(b"/ ", b"/wait ", 1)) for _ in range(3)]
-        assert get(port) == 200  # after one of them
+        assert get(port) == 200  # after one of them is done
         for connection in working:
             assert b"200 OK" in connection.recv(2**12)
 
 
-def test_no_descriptors_are_left(monkeypatch, caplog):
-    """One warning, and no spinning: asyncio's own loop logs thousands of tracebacks a second."""
+def test_a_lack_of_file_descriptors_is_survived(monkeypatch, caplog):
+    """It logs one warning and pauses; asyncio's own server logs thousands of tracebacks a second."""
     tries = []
     accept = asyncio.SelectorEventLoop.sock_accept
 
@@ -164,10 +165,10 @@ def test_no_descriptors_are_left(monkeypatch, caplog):
         assert get(port) == 200
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "Too many open files" in caplog.text
-    assert tries[7] - tries[0] > 0.2  # a pause after each
+    assert tries[7] - tries[0] > 0.2  # a pause after each error
 
 
-def test_no_more_connections_than_descriptors(monkeypatch):
+def test_connections_fit_the_file_descriptors(monkeypatch):
     for soft, fit in [(2**20, 1000), (resource.RLIM_INFINITY, 1000), (20, 8)]:
         monkeypatch.setattr(resource, "getrlimit", lambda _, soft=soft: (soft, soft))
         assert connections_that_fit() == fit
@@ -176,27 +177,31 @@ def test_no_more_connections_than_descriptors(monkeypatch):
 
 
 class TestBodies:
+    @pytest.fixture(autouse=True)
+    def _short_lingering(self, monkeypatch):
+        monkeypatch.setattr(connections, "LINGER_SECONDS", 0.2)
+
     @pytest.mark.parametrize("announced", [b"Content-Length: 100000000", b"Transfer-Encoding: chunked"])
-    def test_a_body_is_not_read_on_after_its_answer(self, announced):
+    def test_a_body_is_not_read_after_the_response(self, announced):
         with serving() as (port, _):
             connection = connect(port, b"POST /refuse HTTP/1.1\r\nHost: localhost\r\n" + announced + b"\r\n\r\n")
-            answer = connection.recv(2**12)
-            assert b"413" in answer
-            assert b"connection: close" in answer
+            response = connection.recv(2**12)
+            assert b"413" in response
+            assert b"connection: close" in response
             sent = 0
             with suppress(ConnectionResetError, BrokenPipeError):
                 while sent < 10**8:
                     sent += connection.send(b"10000\r\n" + bytes(2**16) + b"\r\n")
             assert sent < 10**8
 
-    def test_a_request_without_one_keeps_its_connection(self):
+    def test_a_request_without_a_body_keeps_the_connection(self):
         with serving() as (port, _):
             connection = connect(port, WHOLE)
             for _ in range(3):
                 assert b"connection: close" not in connection.recv(2**12)
                 connection.sendall(WHOLE)
 
-    def test_no_body_comes_for_what_is_answered_without_it(self):
+    def test_a_missing_body_closes_the_connection(self):
         with serving() as (port, server):
             connection = connect(port, WHOLE.replace(b"\r\n\r\n", b"\r\nContent-Length: 1000000\r\n\r\n"))
             assert is_closed(connection)
@@ -218,15 +223,15 @@ class TestBodies:
         b"\r\n" * 1000,
     ],
 )
-def test_what_is_no_request_ends_its_connection_only(sent, caplog, capfd):
+def test_an_invalid_request_closes_only_its_connection(sent, caplog, capfd):
     with serving() as (port, _):
         connection = socket.create_connection(("127.0.0.1", port), timeout=20)
         try:
             connection.sendall(sent)
-            answer = connection.recv(2**12)
+            response = connection.recv(2**12)
         except (ConnectionResetError, BrokenPipeError):
-            answer = b""
-        assert answer[9:12] in (b"", b"400", b"413", b"404")
+            response = b""
+        assert response[9:12] in (b"", b"400", b"413", b"404")
         assert get(port) == 200
     assert not caplog.records
     assert capfd.readouterr().err == ""

@@ -1,3 +1,5 @@
+"""Processes of the server that decode and export media files."""
+
 from __future__ import annotations
 
 import os
@@ -42,7 +44,7 @@ def sleep(path: str, seconds: float) -> float:
 
 
 def hold(path: str) -> None:
-    """Never end, and let no other thread run."""
+    """Never return, and never release the interpreter lock."""
     sum(1 for _ in iter(int, 1))
 
 
@@ -55,7 +57,7 @@ def fill_memory(path: str) -> int:
 
 
 def read_memory(path: str) -> float:
-    """Large buffers of PyTorch, NumPy and FFmpeg, within what is allowed."""
+    """Allocate large buffers of PyTorch, NumPy and FFmpeg within the limit."""
     large = torch.empty(2**30, dtype=torch.uint8)
     frame = av.VideoFrame.from_ndarray(np.zeros((4096, 4096, 3), np.uint8), format="rgb24")
     return len(large) + frame.width
@@ -92,7 +94,7 @@ def test_decodes_pictures(worker, tmp_path):
     assert upright[..., :10, :].mean() < 20 < 150 < upright[..., -10:, :].mean()
 
 
-def test_what_is_no_video(worker, tmp_path):
+def test_refuses_unreadable_files(worker, tmp_path):
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "notes.txt").write_text("no video " * 100)
     whole = write_clip(tmp_path / "whole.mp4", grey_frames(24)).read_bytes()
@@ -116,13 +118,13 @@ def test_what_is_no_video(worker, tmp_path):
             worker.decode(tmp_path / name, num_frames=4, resizing=Resizing(8))
 
 
-def test_what_a_truncated_video_still_has(worker, tmp_path):
+def test_decodes_the_readable_part_of_a_truncated_video(worker, tmp_path):
     path = write_clip(tmp_path / "clip.mkv", grey_frames(24), options={"bf": "0"})
     path.write_bytes(path.read_bytes()[: packets_of(path)[12][0]])
     assert numbers(worker.decode(path, num_frames=3, resizing=Resizing(8))) == [2, 6, 10]
 
 
-def test_writes_moments(worker, tmp_path):
+def test_exports_clips(worker, tmp_path):
     path = write_clip(tmp_path / "clip.avi", grey_frames(24), codec="mpeg4")
     worker.export_clip(path, tmp_path / "out.mp4", start_seconds=0.4, end_seconds=0.8)
     assert numbers(read_frames(tmp_path / "out.mp4", num_frames=5, size=8)) == [11, 13, 15, 17, 19]
@@ -130,7 +132,7 @@ def test_writes_moments(worker, tmp_path):
         worker.export_clip(path, tmp_path / "out.mp4", start_seconds=5, end_seconds=6)
 
 
-def test_arguments(worker, tmp_path):
+def test_invalid_arguments_are_refused(worker, tmp_path):
     path = write_clip(tmp_path / "clip.mkv", grey_frames(2))
     with pytest.raises(UsageError, match="num_frames is 0"):
         worker.decode(path, num_frames=0, resizing=Resizing(8))
@@ -140,7 +142,7 @@ def test_arguments(worker, tmp_path):
         MediaWorker(seconds=-1)
 
 
-def test_what_never_ends_is_killed_in_time(worker, monkeypatch):
+def test_a_hanging_job_is_killed(worker, monkeypatch):
     monkeypatch.setattr(worker._processes._processes, "seconds", 0.5)
     begin = time.monotonic()
     with pytest.raises(VideoError, match=r"^slow.mp4: decoding took longer than 0.5 s and was stopped$"):
@@ -150,7 +152,7 @@ def test_what_never_ends_is_killed_in_time(worker, monkeypatch):
     assert worker.run(sleep, "next.mp4", 0.01) == 0.01
 
 
-def test_a_crash_ends_its_job_alone(worker):
+def test_a_crash_fails_only_its_job(worker):
     with ThreadPoolExecutor(1) as threads:
         beside = threads.submit(worker.run, sleep, "beside.mp4", 0.5)
         with pytest.raises(VideoError, match=r"^bad.mp4: decoding crashed \(SIGSEGV\)$"):
@@ -165,26 +167,26 @@ def test_memory_is_limited(worker):
     assert worker.run(read_memory, "usual.mp4") > 0
 
 
-def test_errors_of_a_job_arrive_as_they_are(worker):
+def test_errors_of_a_job_are_raised_unchanged(worker):
     with pytest.raises(VideoError) as caught:
         worker.run(refuse, "a.mp4")
     assert (caught.value.path, caught.value.reason) == (Path("a.mp4"), "no reason at all")
 
 
-def test_more_jobs_than_processes(worker):
-    """Those that wait are not stopped for it."""
+def test_jobs_may_outnumber_the_processes(worker):
+    """The other jobs wait, and do not fail."""
     with ThreadPoolExecutor(8) as threads:
-        jobs = [threads.submit(worker.run, sleep, "a.mp4", 0.5) for _ in range(8)]
-        assert [job.result() for job in jobs] == [0.5] * 8
+        jobs = [threads.submit(worker.run, sleep, "a.mp4", 0.1) for _ in range(8)]
+        assert [job.result() for job in jobs] == [0.1] * 8
 
 
-def test_goes_on_after_its_processes_were_ended_from_outside(worker):
+def test_a_killed_process_is_replaced(worker):
     os.kill(worker.run(process_id, "a.mp4"), signal.SIGKILL)
     time.sleep(0.5)  # the pool looks every 0.1 s
     assert worker.run(sleep, "b.mp4", 0.01) == 0.01
 
 
-DEAF = """
+IGNORING = """
 import os, signal
 from server_jobs import blocks, process_id
 from vop.server.media_worker import MediaWorker
@@ -199,12 +201,12 @@ if __name__ == "__main__":
 """
 
 
-def test_ctrl_c_is_for_the_server_alone(tmp_path):
-    """From a process's first instruction on: the first one's, and that of one which takes its place."""
-    assert run_script(tmp_path, DEAF) == (0, "True\nTrue\n", "")
+def test_processes_ignore_ctrl_c(tmp_path):
+    """From their first instruction on, also a process that replaces a crashed one."""
+    assert run_script(tmp_path, IGNORING) == (0, "True\nTrue\n", "")
 
 
-def test_closed_for_good():
+def test_a_closed_worker_refuses_jobs():
     worker = MediaWorker(max_workers=1, seconds=20)
     worker.warm()
     process = worker.run(process_id, "a.mp4")
@@ -244,8 +246,8 @@ if __name__ == "__main__":
 """
 
 
-def test_leaves_nothing_behind_where_jobs_still_waited(tmp_path):
-    """As a server ends: by `os._exit`, which leaves to the system's cleaners what Python has not freed by then."""
+def test_closing_with_waiting_jobs_leaves_nothing_behind(tmp_path):
+    """A server ends with `os._exit`, which frees nothing that `close` did not free."""
     assert run_script(tmp_path, ENDING) == (0, "", "")
 
 
@@ -276,7 +278,7 @@ def blocks(path):
 
 
 def run_script(folder: Path, text: str) -> tuple[int, str, str]:
-    """What a server of its own comes to: exit status, standard output and error."""
+    """Run a script in its own process; return its exit status, standard output and standard error."""
     (folder / "server.py").write_text(text)
     (folder / "server_jobs.py").write_text(JOBS)
     ended = subprocess.run([sys.executable, folder / "server.py"], capture_output=True, text=True, timeout=120)
@@ -295,7 +297,7 @@ if __name__ == "__main__":
 """
 
 
-def test_processes_end_with_the_server_however_it_ends(tmp_path):
+def test_processes_end_with_a_killed_server(tmp_path):
     (tmp_path / "server.py").write_text(SERVER)
     (tmp_path / "server_jobs.py").write_text(JOBS)
     server = subprocess.Popen([sys.executable, tmp_path / "server.py"], stdout=subprocess.PIPE, text=True)

@@ -32,10 +32,10 @@ def _fresh_status(monkeypatch):
 
 def metrics(client, **headers) -> dict[tuple, float]:
     """The samples by name and label values, sorted by label name."""
-    answer = client.get("/metrics", headers=headers)
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/plain")
-    families = text_string_to_metric_families(answer.text)
+    response = client.get("/metrics", headers=headers)
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain")
+    families = text_string_to_metric_families(response.text)
     return {
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
         for family in families
@@ -44,34 +44,34 @@ def metrics(client, **headers) -> dict[tuple, float]:
 
 
 class TestHealth:
-    def test_a_server_whose_libraries_are_open(self, client):
-        answer = client.get("/healthz")
-        assert (answer.status_code, answer.json()) == (200, {"status": "ok", "reasons": []})
+    def test_a_healthy_server_is_ok(self, client):
+        response = client.get("/healthz")
+        assert (response.status_code, response.json()) == (200, {"status": "ok", "reasons": []})
 
-    def test_it_needs_no_token_and_tells_nothing_private(self, moving, tmp_path):
+    def test_the_health_check_needs_no_token_and_reveals_nothing(self, moving, tmp_path):
         with TestClient(app_of(moving, token=TOKEN)) as client:
             assert client.get("/healthz").status_code == 200
             moving.path.rename(tmp_path / "away")
-            answer = client.get("/healthz")
-        assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
-        assert "1 of 1" in answer.json()["reasons"][0]
-        assert "moving" not in answer.text
+            response = client.get("/healthz")
+        assert (response.status_code, response.json()["status"]) == (503, "unavailable")
+        assert "1 of 1" in response.json()["reasons"][0]
+        assert "moving" not in response.text
 
-    def test_one_library_of_several(self, library, moving, tmp_path):
+    def test_a_missing_library_of_two_degrades_the_server(self, library, moving, tmp_path):
         with TestClient(app_of(library, moving)) as client:
             away = moving.path.rename(tmp_path / "away")
-            answer = client.get("/healthz")
-            assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
-            assert "1 of 2" in answer.json()["reasons"][0]
+            response = client.get("/healthz")
+            assert (response.status_code, response.json()["status"]) == (200, "degraded")
+            assert "1 of 2" in response.json()["reasons"][0]
             away.rename(moving.path)
             assert client.get("/healthz").json()["status"] == "ok"
 
-    def test_below_a_root_path(self, library):
+    def test_the_health_check_works_below_a_root_path(self, library):
         with TestClient(app_of(library, root_path="/videos", token=TOKEN)) as client:
             for path in ("/healthz", "/videos/healthz"):
                 assert client.get(path).json()["status"] == "ok"
 
-    def test_it_answers_while_all_slots_are_taken(self, library):
+    def test_the_health_check_works_while_all_slots_are_taken(self, library):
         app = app_of(library, max_requests=1)
         with TestClient(app) as client, app.state.services.requests.slot():
             assert client.get("/api/state").status_code == 503
@@ -79,10 +79,10 @@ class TestHealth:
 
 
 class TestMetrics:
-    def test_they_are_off_by_default(self, client):
+    def test_metrics_are_off_by_default(self, client):
         assert detail(client.get("/metrics"), 404)
 
-    def test_requests_searches_and_libraries(self, library):
+    def test_requests_searches_and_libraries_are_counted(self, library):
         with TestClient(app_of(library, metrics=True)) as client:
             segment = results(search(client, "a dog", "a cat"))[0]["segment"]
             client.get(f"/api/views/demo.2/like/{segment}")
@@ -107,7 +107,7 @@ class TestMetrics:
         assert found["vop_library_readable", "demo"] == 1
         assert not [key for key in found if "secret" in str(key)]
 
-    def test_all_are_documented(self, library):
+    def test_all_metrics_are_documented(self, library):
         text = (ROOT / "docs/search.md").read_text(encoding="utf-8")
         cells = re.findall(r"^\| (`vop_\w+`.*?) \|", text, re.MULTILINE)
         documented = {name for cell in cells for name in re.findall(r"`(vop_\w+?)(?:_total)?`", cell)}
@@ -116,7 +116,7 @@ class TestMetrics:
         app.state.services.close()
         assert documented == {family.name.removesuffix("_created") for family in families}
 
-    def test_the_clip_cache(self, library):
+    def test_the_clip_cache_is_counted(self, library):
         with TestClient(app_of(library, metrics=True)) as client:
             url = next(r["media_url"] for r in results(search(client, "x")) if r["name"] == "yellow.avi")
             for _ in range(3):
@@ -127,20 +127,20 @@ class TestMetrics:
         assert found["vop_clip_cache_requests_total", "hit"] == 2
         assert found[("vop_clip_cache_bytes",)] == size
 
-    def test_a_library_that_cannot_be_read(self, moving, tmp_path):
+    def test_an_unreadable_library_is_reported(self, moving, tmp_path):
         with TestClient(app_of(moving, metrics=True)) as client:
             moving.path.rename(tmp_path / "away")
             found = metrics(client)
         assert found["vop_library_readable", "moving"] == 0
         assert ("vop_library_segments", "moving") not in found
 
-    def test_they_need_the_token(self, library):
+    def test_metrics_need_the_token(self, library):
         with TestClient(app_of(library, metrics=True, token=TOKEN)) as client:
             assert client.get("/metrics").status_code == 401
             found = metrics(client, authorization=f"Bearer {TOKEN}")
         assert found["vop_http_requests_total", "GET", "none", "401"] == 1
 
-    def test_other_sites_may_not_read_them(self, library):
+    def test_other_sites_cannot_read_metrics(self, library):
         with TestClient(app_of(library, metrics=True)) as client:
             assert client.get("/metrics", headers={"sec-fetch-site": "cross-site"}).status_code == 403
 
@@ -152,16 +152,16 @@ class TestAccessLog:
         with caplog.at_level(logging.INFO, logger="vop.server.access"):
             yield lambda: [record.getMessage() for record in caplog.records if record.name == "vop.server.access"]
 
-    def test_a_line_for_each_request(self, client, lines):
-        answer = search(client, "a dog")
+    def test_each_request_has_a_line(self, client, lines):
+        response = search(client, "a dog")
         client.get("/nowhere")
         first, second = lines()
         found = re.fullmatch(r"testclient GET (\S+) (\d+) (\d+) \d+\.\d", first)
         assert found[1] == "/api/views/demo/search?q=a+dog"
-        assert (int(found[2]), int(found[3])) == (200, len(answer.content))
+        assert (int(found[2]), int(found[3])) == (200, len(response.content))
         assert second.startswith("testclient GET /nowhere 404 ")
 
-    def test_the_token_is_not_in_it_and_nothing_forges_a_line(self, library, lines):
+    def test_lines_omit_the_token_and_cannot_be_forged(self, library, lines):
         app = app_of(library, token=TOKEN)
         with TestClient(app, follow_redirects=False) as client:
             assert client.get("/", params={"token": TOKEN, "q": "dog\nx"}).status_code == 303
@@ -170,24 +170,24 @@ class TestAccessLog:
         assert first.startswith("testclient GET /?q=dog%0Ax 303 0 ")
         assert second.startswith("testclient GET /a%0Ab%20c 404 ")
 
-    def test_nothing_is_written_by_default(self, client, caplog):
+    def test_the_access_log_is_off_by_default(self, client, caplog):
         search(client, "a dog")
         assert not [record for record in caplog.records if record.name == "vop.server.access"]
 
 
-def test_a_request_that_fails_is_counted_and_logged(library, caplog, monkeypatch):
+def test_failed_requests_are_counted_and_logged(library, caplog, monkeypatch):
     monkeypatch.setattr("vop.server.search_routes._response", lambda *_, **__: 1 / 0)
 
     async def ask():
         app = app_of(library, metrics=True)
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
-            answer = await client.get("/api/views/demo/search", params={"q": "dog"})
+            response = await client.get("/api/views/demo/search", params={"q": "dog"})
         text = app.state.services.metrics.text().decode()
         app.state.services.close()
-        return answer, text
+        return response, text
 
-    answer, text = asyncio.run(ask())
-    assert answer.status_code == 500
+    response, text = asyncio.run(ask())
+    assert response.status_code == 500
     assert "ZeroDivisionError" in caplog.text
     assert 'vop_http_requests_total{method="GET",route="/api/views/{view}/search",status="500"} 1.0' in text

@@ -1,4 +1,4 @@
-"""The page for those who have no mouse, do not see it, want no motion, or read in the dark."""
+"""Accessibility of the page: keyboard, labels, reduced motion, contrast."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from server.page_steps import IN_FIRST_ROW, QUERY, film, wait_moving
 pytestmark = pytest.mark.xdist_group("browser")
 
 
-def test_keyboard(tab):
+def test_the_page_works_with_the_keyboard(tab):
     tab.goto("/")
     tab.locator("#show-filters").focus()
     tab.keyboard.press("/")
@@ -31,7 +31,7 @@ def test_keyboard(tab):
     ):
         tab.keyboard.press(key)
         expect(film(tab, number)).to_be_focused()
-    wait_moving(tab, 0)  # by being focused
+    wait_moving(tab, 0)  # focus plays a moment
     tab.keyboard.press("Space")
     expect(tab.locator(".moving")).to_have_count(0)
     tab.keyboard.press("Space")
@@ -45,7 +45,7 @@ def test_keyboard(tab):
     expect(film(tab, 0)).to_be_focused()
 
 
-def test_everything_that_can_be_pressed_has_a_name(tab):
+def test_all_controls_have_labels(tab):
     tab.goto(f"/?q={QUERY}&q=street&folder=videos")
     tab.locator("#show-filters").click()
     expect(tab.locator(".card").first).to_be_visible()
@@ -58,7 +58,7 @@ def test_everything_that_can_be_pressed_has_a_name(tab):
     assert tab.locator(".film").first.get_attribute("aria-label").startswith("Play ")
 
 
-def test_reduced_motion_plays_only_when_asked(tab):
+def test_reduced_motion_plays_only_on_request(tab):
     tab.emulate_media(reduced_motion="reduce")
     tab.goto(f"/?q={QUERY}")
     film(tab, 0).hover()
@@ -69,8 +69,8 @@ def test_reduced_motion_plays_only_when_asked(tab):
     wait_moving(tab, 0)
 
 
-def test_text_can_be_read(tab):
-    """Contrast of at least 4.5 (WCAG AA) of every colour of text on every ground that it stands on."""
+def test_text_has_enough_contrast(tab):
+    """At least 4.5 (WCAG AA) for every text colour on every background."""
     inks, grounds = ("ink", "quiet", "accent", "less", "up", "down"), ("paper", "raised", "film")
     pairs = [(ink, ground) for ink in inks for ground in grounds] + [("on-accent", "accent")]
     tab.goto("/")
@@ -83,7 +83,7 @@ def test_text_can_be_read(tab):
 
 
 def colours_of(page: Page, names: list[str]) -> dict[str, list[float]]:
-    """Red, green and blue, up to 255, of these variables of the style sheet."""
+    """Return red, green and blue (0 to 255) of variables of the style sheet."""
     return page.evaluate(
         """names => Object.fromEntries(names.map(name => {
         const probe = document.body.appendChild(document.createElement("i"));

@@ -1,4 +1,4 @@
-"""The page's files: what is in them, and that they alone are given."""
+"""The files of the page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from vop.server.app import PAGE
 
 
-def test_page_has_no_inline_code_and_no_other_host():
+def test_the_page_has_no_inline_code_and_no_other_hosts():
     files = sorted(PAGE.iterdir())
     assert {file.suffix for file in files} == {".html", ".css", ".js", ".svg"}
     for file in files:
@@ -20,14 +20,14 @@ def test_page_has_no_inline_code_and_no_other_host():
             assert not re.search(r"\sstyle=|<style|\son\w+=|<script(?![^>]*src=)", text), file
 
 
-def test_the_page_is_there(client):
-    answer = client.get("/")
-    assert answer.status_code == 200
-    assert "text/html" in answer.headers["content-type"]
-    assert client.get("/page/index.html").content == answer.content
+def test_the_page_is_served(client):
+    response = client.get("/")
+    assert response.status_code == 200
+    assert "text/html" in response.headers["content-type"]
+    assert client.get("/page/index.html").content == response.content
 
 
 @pytest.mark.parametrize("path", ["/page/..%2fapp.py", "/page/%2e%2e/app.py", "/page//etc/passwd"])
-def test_no_path_leads_out_of_them(client, path):
+def test_paths_outside_the_page_get_404(client, path):
     assert (PAGE / "../app.py").exists()
     assert client.get(path).status_code == 404

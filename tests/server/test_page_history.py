@@ -1,4 +1,4 @@
-"""Back, Forward, Escape and the close button: the player has an entry of its own, and the results stay."""
+"""Back, Forward, Escape and the close button: the player has its own history entry, and the results stay."""
 
 from __future__ import annotations
 
@@ -6,32 +6,34 @@ import pytest
 from playwright.sync_api import expect
 
 from server.browser import open_tab
-from server.page_steps import QUERY, asked, expect_names, film, found, search
+from server.page_steps import QUERY, expect_names, film, found, query_of, search
 
 pytestmark = pytest.mark.xdist_group("browser")
 SIZES = {"phone": {"width": 360, "height": 740}, "desktop": {"width": 1280, "height": 800}}
 
 
-@pytest.fixture(params=SIZES)
+@pytest.fixture
 def page(request, browser, served):
-    """With results, found from the empty page, and a mark that is lost when the cards are made again."""
-    phone = request.param == "phone"
-    with open_tab(browser, served, viewport=SIZES[request.param], has_touch=phone, is_mobile=phone) as page:
+    """The page with results on a desktop, or the size of the parameter; the cards are marked, to see that they stay."""
+    size = getattr(request, "param", "desktop")
+    phone = size == "phone"
+    with open_tab(browser, served, viewport=SIZES[size], has_touch=phone, is_mobile=phone) as page:
         page.goto("/")
         search(page)
         expect_names(page, found(served))
         page.evaluate("() => document.querySelectorAll('.card').forEach(card => card.marked = true)")
         yield page
-        assert page.troubles == []
+        assert page.problems == []
 
 
 def expect_results(page, served):
     expect(page.locator("#player")).to_be_hidden()
     expect_names(page, found(served))
     assert page.evaluate("() => [...document.querySelectorAll('.card')].every(card => card.marked)")
-    assert asked(page) == {"q": [QUERY]}
+    assert query_of(page) == {"q": [QUERY]}
 
 
+@pytest.mark.parametrize("page", SIZES, indirect=True)
 def test_back_closes_the_player_and_keeps_the_results(page, served):
     film(page, 1).click()
     expect(page.locator("#player")).to_be_visible()
@@ -44,20 +46,19 @@ def test_back_closes_the_player_and_keeps_the_results(page, served):
     expect_results(page, served)
     page.go_back()
     expect(page.locator(".card")).to_have_count(0)
-    assert asked(page) == {}
+    assert query_of(page) == {}
 
 
-@pytest.mark.parametrize("how", ["escape", "button", "beside"])
-def test_other_ways_to_close_leave_no_entry(page, served, how):
-    for _ in range(2):
+@pytest.mark.parametrize("page", SIZES, indirect=True)
+def test_other_ways_to_close_leave_no_history_entry(page, served):
+    for close in (
+        lambda: page.keyboard.press("Escape"),
+        lambda: page.locator("#player").get_by_role("button", name="Close").click(),
+        lambda: page.mouse.click(3, 3),  # beside the player
+    ):
         film(page, 0).click()
         expect(page.locator("#player")).to_be_visible()
-        if how == "escape":
-            page.keyboard.press("Escape")
-        elif how == "button":
-            page.locator("#player").get_by_role("button", name="Close").click()
-        else:
-            page.mouse.click(3, 3)
+        close()
         expect(page.locator("#player")).to_be_hidden()
         page.wait_for_function("() => !history.state?.overlay")
         expect_results(page, served)
@@ -68,7 +69,7 @@ def test_other_ways_to_close_leave_no_entry(page, served, how):
     expect(page.locator("#player")).to_be_hidden()
 
 
-def test_the_next_moment_takes_the_place_of_the_one_before(page, served):
+def test_the_next_moment_replaces_the_history_entry(page, served):
     film(page, 0).click()
     page.get_by_role("button", name="Next").click()
     expect(page.locator("#player-name")).to_have_text(found(served)[1]["name"])
@@ -76,20 +77,20 @@ def test_the_next_moment_takes_the_place_of_the_one_before(page, served):
     expect_results(page, served)
 
 
-def test_more_like_this_leads_back_to_the_results(page, served):
+def test_back_from_more_like_this_shows_the_results(page, served):
     film(page, 0).click()
     page.locator("#player").get_by_role("button", name="More like this").click()
     expect(page.locator("#subject")).to_be_visible()
     expect(page.locator("#player")).to_be_hidden()
     page.wait_for_timeout(200)
-    assert "like" in asked(page)
+    assert "like" in query_of(page)
     page.go_back()
     expect_names(page, found(served))
-    assert asked(page) == {"q": [QUERY]}
+    assert query_of(page) == {"q": [QUERY]}
     expect(page.locator("#player")).to_be_hidden()
 
 
-def test_loading_the_page_again_opens_the_player_again(page, served):
+def test_a_reload_opens_the_player_again(page, served):
     film(page, 1).click()
     expect(page.locator("#player")).to_be_visible()
     page.reload()

@@ -1,4 +1,4 @@
-"""Where things are on the page: nothing jumps, nothing sticks out, strips fill their rows."""
+"""Layout of the page: nothing shifts, nothing overflows, strips fill their rows."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from server.page_steps import IN_FIRST_ROW, QUERY, expect_names, film, found, search, views, wait_moving
 
 pytestmark = pytest.mark.xdist_group("browser")
 
 
-def test_nothing_jumps(tab, served):
+def test_loading_causes_no_layout_shift(tab, served):
     tab.add_init_script(
         """window.shifts = 0;
         new PerformanceObserver(list => { for (const each of list.getEntries()) window.shifts += each.value })
         .observe({type: "layout-shift", buffered: true})"""
     )
-    tab.route(re.compile("/strip.jpg"), lambda route: (tab.wait_for_timeout(60), route.continue_()))  # strips come late
+    tab.route(re.compile("/strip.jpg"), lambda route: (tab.wait_for_timeout(60), route.continue_()))  # late strips
     tab.goto(f"/?q={QUERY}")
     expect_names(tab, found(served))
     tab.wait_for_function(
@@ -36,7 +36,7 @@ def test_nothing_jumps(tab, served):
     assert tab.evaluate("window.shifts") < 0.05
 
 
-def test_what_plays_in_the_first_row_leaves_the_field_free(tab):
+def test_a_playing_moment_does_not_cover_the_search_field(tab):
     tab.goto(f"/?q={QUERY}")
     film(tab, 0).hover()
     wait_moving(tab, 0)
@@ -50,7 +50,7 @@ def test_what_plays_in_the_first_row_leaves_the_field_free(tab):
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_no_sideways_scrolling(tab, served, width):
+def test_the_page_has_no_horizontal_scrolling(tab, served, width):
     tab.set_viewport_size({"width": width, "height": 740})
     tab.goto(f"/?q={QUERY}&q=street&w=1&w=-0.5&folder=videos&compare={views(served)[1]['id']}")
     tab.locator("#show-filters").click()
@@ -82,12 +82,11 @@ def test_columns_follow_the_shape_of_the_strips(tab, served, size, columns):
         assert box["width"] / box["height"] == pytest.approx(size[0] / size[1], rel=0.02)
 
 
-@pytest.mark.parametrize("width", [360, 700, 1280])
 @pytest.mark.parametrize(
     "first", [(60, 90), (320, 90), (640, 90), (1200, 90)], ids=["upright", "square", "wide", "widest"]
 )
-def test_strips_of_mixed_shapes_keep_their_grid(tab, served, first, width):
-    """The first four decide the shape of all: the others fit in, whole on a wide screen, with lines between frames."""
+def test_strips_of_mixed_shapes_keep_their_grid(tab, served, first):
+    """The first four strips decide the shape of all. The others fit in, with lines between their frames."""
     mixed = [first] * 4 + [(60, 90), (640, 90), (320, 90), (1200, 90)] * 3
     sizes = dict(zip([result["strip_url"] for result in found(served)], mixed, strict=False))
 
@@ -97,13 +96,18 @@ def test_strips_of_mixed_shapes_keep_their_grid(tab, served, first, width):
         route.fulfill(body=out.getvalue(), content_type="image/jpeg")
 
     tab.route(re.compile("/strip.jpg"), draw)
-    tab.set_viewport_size({"width": width, "height": 800})
     tab.goto(f"/?q={QUERY}")
     expect_names(tab, found(served))
     for number in range(tab.locator(".film").count()):
         film(tab, number).scroll_into_view_if_needed()
     tab.wait_for_function("() => [...document.querySelectorAll('.film img')].every(image => image.naturalWidth)")
-    boxes = tab.evaluate(
+    for width in (1280, 700, 360):
+        tab.set_viewport_size({"width": width, "height": 800})
+        check_strips(tab, width)
+
+
+def check_strips(page: Page, width: int) -> None:
+    boxes = page.evaluate(
         """() => [...document.querySelectorAll(".film")].map(film => {
         const size = node => { const box = node.getBoundingClientRect();
             return {y: box.y, width: box.width, height: box.height} };
@@ -119,7 +123,7 @@ def test_strips_of_mixed_shapes_keep_their_grid(tab, served, first, width):
         assert strip["width"] <= outer["width"] + 1
         assert strip["height"] <= outer["height"] + 1
         assert strip["y"] >= outer["y"] - 1
-        assert image["width"] / image["height"] == pytest.approx(box["shape"], rel=0.03)  # not squeezed, nor in bars
+        assert image["width"] / image["height"] == pytest.approx(box["shape"], rel=0.03)  # neither squeezed nor padded
         assert box["lines"] == pytest.approx([image["width"], image["height"]], abs=1.5)
         if width > 620:
-            assert strip["width"] == pytest.approx(image["width"], abs=1.5)  # whole
+            assert strip["width"] == pytest.approx(image["width"], abs=1.5)  # not cropped

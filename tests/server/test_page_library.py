@@ -1,18 +1,19 @@
-"""What the page says of the library: its size, what could not be read, an indexing, that it is empty."""
+"""The state of the library on the page: its size, failures, progress of indexing, an empty library."""
 
 from __future__ import annotations
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from server.page_steps import QUERY, answering, ask, expect_names, found, views
+from server.page_steps import QUERY, change_responses, expect_names, found, get_json, views
 
 pytestmark = pytest.mark.xdist_group("browser")
+NEXT_STATE = 16_000  # milliseconds after which the page has asked for the state again
 
 
-def test_library_state_and_failures(tab, served):
+def test_the_page_shows_size_and_failures(tab, served):
     view = views(served)[0]
-    failures = ask(served, f"/api/libraries/{view['library']}/failures")["failures"]
+    failures = get_json(served, f"/api/libraries/{view['library']}/failures")["failures"]
     assert failures
     tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
     tab.goto("/")
@@ -29,7 +30,7 @@ def test_library_state_and_failures(tab, served):
     expect(tab.locator("#failures")).to_be_hidden()
 
 
-def test_progress_while_indexing(tab):
+def test_the_page_shows_the_progress_of_indexing(tab):
     index = {
         "done": 120,
         "total": 750,
@@ -39,40 +40,46 @@ def test_progress_while_indexing(tab):
         "current": "/v/a.mp4",
     }
     failures = {"failures": 2}
-    answering(tab, r"/api/state", lambda state, _: state_with(state, index=index, **failures))
+    change_responses(tab, r"/api/state", lambda state, _: state_with(state, index=index, **failures))
+    tab.clock.install()
     tab.goto("/")
     expect(tab.locator("#library")).to_contain_text("Indexing 120 of 750 files · 23 min left")
     assert tab.locator("progress").evaluate("bar => bar.value / bar.max") == 0.16
     unread = tab.get_by_role("button", name="2 files could not be read")
     unread.focus()
     failures["failures"], index["done"] = 3, 300
+    tab.clock.run_for(NEXT_STATE)
     expect(tab.locator("#library")).to_contain_text("Indexing 300 of 750 files")
     expect(tab.get_by_role("button", name="3 files could not be read")).to_be_focused()
 
 
-def test_empty_library_says_what_to_do(tab, served):
+def test_an_empty_library_shows_the_next_step(tab, served):
+    tab.clock.install()
     changing_views(tab, segments=0, videos=0, hours=0.0, failures=0)
     tab.goto(f"/?q={QUERY}")
     expect(tab.get_by_text("vop index LIBRARY FOLDER")).to_be_visible()
-    tab.unroute_all()  # and now it is filled
+    tab.unroute_all()  # the library now has videos
+    tab.clock.run_for(NEXT_STATE)
     expect_names(tab, found(served))
     expect(tab.get_by_text("vop index LIBRARY FOLDER")).to_be_hidden()
 
 
-def test_a_library_that_went_away_says_so(tab, served):
+def test_a_missing_library_is_reported(tab, served):
     counts = {"segments": 0, "videos": 0, "hours": 0.0, "failures": 0, "columns": []}
-    changing_views(tab, error="/lib: there is no library here", **counts)
+    tab.clock.install()
+    changing_views(tab, error="/lib: no library exists here", **counts)
     tab.goto(f"/?q={QUERY}")
-    expect(tab.locator("#library")).to_have_text("/lib: there is no library here")
-    expect_names(tab, found(served))  # whatever the server answers to that
+    expect(tab.locator("#library")).to_have_text("/lib: no library exists here")
+    expect_names(tab, found(served))  # searches still work
     expect(tab.get_by_text("vop index LIBRARY FOLDER")).to_be_hidden()
     tab.unroute_all()
+    tab.clock.run_for(NEXT_STATE)
     expect(tab.locator("#library")).to_contain_text(f"{views(served)[0]['videos']} videos")
-    expect(tab.get_by_text("there is no library here")).to_be_hidden()
+    expect(tab.get_by_text("no library exists here")).to_be_hidden()
 
 
 def changing_views(page: Page, **changes) -> None:
-    answering(page, r"/api/state", lambda state, _: state_with(state, **changes))
+    change_responses(page, r"/api/state", lambda state, _: state_with(state, **changes))
 
 
 def state_with(state: dict, **changes) -> dict:

@@ -1,4 +1,4 @@
-"""Moments that play: in place of a strip, and in the player."""
+"""Playing moments: in place of a strip, and in the player."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from server.page_steps import QUERY, answering, film, found, wait_moving
+from server.page_steps import QUERY, change_responses, film, found, wait_moving
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -15,7 +15,9 @@ pytestmark = pytest.mark.xdist_group("browser")
 def test_hover_plays_the_moment_muted_and_in_a_loop(tab, served):
     long = next(result for result in found(served) if result["duration_seconds"] > 20)
     inside = {"start_seconds": 4.0, "end_seconds": 6.0, "media_start_seconds": 4.0}
-    answering(tab, r"/search\?", lambda answer, _: {**answer, "results": [answer["results"][0], {**long, **inside}]})
+    change_responses(
+        tab, r"/search\?", lambda response, _: {**response, "results": [response["results"][0], {**long, **inside}]}
+    )
     tab.goto(f"/?q={QUERY}")
     film(tab, 1).hover()
     wait_moving(tab, 1)
@@ -32,7 +34,7 @@ def test_hover_plays_the_moment_muted_and_in_a_loop(tab, served):
 
 
 def moving(page: Page) -> dict | None:
-    """What plays in place of a strip."""
+    """Return what plays in place of a strip."""
     return page.evaluate(
         """() => { const video = document.querySelector(".playing .moving");
         const films = [...document.querySelectorAll(".film")];
@@ -44,8 +46,8 @@ def test_click_plays_from_the_start_and_seeks_anywhere(tab, served):
     results = found(served)
     late = next(n for n, result in enumerate(results) if result["media_start_seconds"] > 0)
     tab.goto(f"/?q={QUERY}")
-    answers = []
-    tab.on("response", lambda answer: answers.append(answer) if "/videos/" in answer.url else None)
+    responses = []
+    tab.on("response", lambda response: responses.append(response) if "/videos/" in response.url else None)
     film(tab, late).click()
     expect(tab.locator("#player-name")).to_have_text(results[late]["name"])
     player = tab.locator("#player video")
@@ -58,14 +60,14 @@ def test_click_plays_from_the_start_and_seeks_anywhere(tab, served):
     tab.get_by_label("Seek in the whole video").fill("0.5")
     sought = "({seeking, currentTime}) => !seeking && currentTime < 2"
     tab.wait_for_function(f"() => ({sought})(document.querySelector('#player video'))")
-    assert {answer.status for answer in answers} == {206}
-    assert all("range" in answer.request.headers for answer in answers)
+    assert {response.status for response in responses} == {206}
+    assert all("range" in response.request.headers for response in responses)
     tab.get_by_role("button", name="Close").click()
     expect(tab.locator("#player")).to_be_hidden()
     expect(tab.locator("#player video[src]")).to_have_count(0)
 
 
-def test_stretches_of_a_file_that_no_browser_plays(tab, served):
+def test_an_unplayable_file_is_played_in_clips(tab, served):
     results = found(served)
     number = next(n for n, result in enumerate(results) if "/moment.mp4" in result["media_url"])
     tab.goto(f"/?q={QUERY}")
@@ -74,14 +76,16 @@ def test_stretches_of_a_file_that_no_browser_plays(tab, served):
     film(tab, number).click()
     tab.wait_for_function("() => document.querySelector('#player video').currentTime > 0")
     elsewhere = 1 if results[number]["start_seconds"] > 4 else 9
-    with tab.expect_response(lambda answer: f"/moment.mp4?start_seconds={elsewhere}&" in answer.url) as answer:
+    with tab.expect_response(
+        lambda response: f"/moment.mp4?start_seconds={elsewhere}&" in response.url
+    ) as response_info:
         tab.get_by_label("Seek in the whole video").fill(str(elsewhere))
-    assert answer.value.ok
+    assert response_info.value.ok
     tab.wait_for_function("() => document.querySelector('#player video').currentTime > 0")
     assert elsewhere <= float(tab.get_by_label("Seek in the whole video").input_value()) < elsewhere + 2
 
 
-def test_next_moment_in_the_player(tab, served):
+def test_the_player_shows_the_next_moment(tab, served):
     results = found(served)
     tab.goto(f"/?q={QUERY}")
     film(tab, 0).click()
@@ -95,15 +99,15 @@ def test_next_moment_in_the_player(tab, served):
     expect(tab.locator("#subject")).to_have_text(f"like {results[1]['name']}")
 
 
-def test_what_is_said_of_a_moment_is_not_said_of_the_next(tab, served):
+def test_an_error_is_not_shown_for_the_next_moment(tab, served):
     results = found(served)
     held = []
 
-    def gone(route):
-        asked_why = route.request.headers.get("range") == "bytes=0-0"
-        return held.append(route) if asked_why else route.fulfill(status=404, json={"detail": "gone"})
+    def fail(route):
+        asks_for_reason = route.request.headers.get("range") == "bytes=0-0"
+        return held.append(route) if asks_for_reason else route.fulfill(status=404, json={"detail": "deleted"})
 
-    tab.route(re.compile(f"/videos/{results[0]['video']}"), gone)
+    tab.route(re.compile(f"/videos/{results[0]['video']}"), fail)
     tab.goto(f"/?q={QUERY}")
     film(tab, 0).focus()
     tab.keyboard.press("Enter")
@@ -112,18 +116,18 @@ def test_what_is_said_of_a_moment_is_not_said_of_the_next(tab, served):
         tab.wait_for_timeout(20)
     tab.get_by_role("button", name="Next").click()
     tab.wait_for_function("() => document.querySelector('#player video').currentTime > 0")
-    with tab.expect_response(lambda answer: answer.status == 404):
-        held[0].fulfill(status=404, json={"detail": "the first has gone"})
+    with tab.expect_response(lambda response: response.status == 404):
+        held[0].fulfill(status=404, json={"detail": "the first was deleted"})
     tab.wait_for_timeout(300)
-    assert tab.locator("#player").get_by_role("alert").count() == 0  # now: going on would hide it
-    tab.troubles.clear()
+    assert tab.locator("#player").get_by_role("alert").count() == 0  # once: playing on would hide it
+    tab.problems.clear()
 
 
-def test_player_says_what_the_server_says(tab):
-    tab.route(re.compile("/videos/"), lambda route: route.fulfill(status=404, json={"detail": "the file has gone"}))
+def test_the_player_shows_the_servers_error(tab):
+    tab.route(re.compile("/videos/"), lambda route: route.fulfill(status=404, json={"detail": "the file was deleted"}))
     tab.goto(f"/?q={QUERY}")
     film(tab, 0).click()
-    expect(tab.locator("#player").get_by_role("alert")).to_have_text("the file has gone")
-    assert tab.troubles
-    assert all("404" in trouble for trouble in tab.troubles)
-    tab.troubles.clear()
+    expect(tab.locator("#player").get_by_role("alert")).to_have_text("the file was deleted")
+    assert tab.problems
+    assert all("404" in problem for problem in tab.problems)
+    tab.problems.clear()

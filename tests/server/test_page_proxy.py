@@ -1,4 +1,4 @@
-"""The page below a path of a proxy's: of a real nginx where there is one, and of a small one in Python anywhere."""
+"""The page below a path of a reverse proxy: nginx if it is installed, else a small proxy in Python."""
 
 from __future__ import annotations
 
@@ -28,17 +28,14 @@ DOCS = Path(__file__).parents[2] / "docs" / "search.md"
 
 @pytest.fixture(scope="module")
 def rooted(served_folder):
-    """The address of a server with a token that knows its path is /videos."""
+    """The URL of a server with a token and the root path /videos."""
     with serving(create_app([served_folder], precision="fp32", token=TOKEN, root_path="/videos")) as address:
         yield address
 
 
 @contextmanager
 def nginx(upstream: str, folder: Path, *, stripped: bool):
-    """An nginx as the documentation says, in front of a server."""
-    program = shutil.which("nginx")
-    if program is None:
-        pytest.skip("nginx is not installed: the test with a proxy in Python stands alone")
+    """Run nginx in front of a server, with the configuration of the documentation."""
     location = re.search(r"```nginx\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)[1]
     location = location.replace("http://127.0.0.1:8000", upstream + ("/" if stripped else ""))
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -49,7 +46,7 @@ def nginx(upstream: str, folder: Path, *, stripped: bool):
         f"daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}}\n"
         f"http {{ access_log off; {paths} server {{ listen 127.0.0.1:{port};\n{location}\n}} }}\n"
     )
-    process = subprocess.Popen([program, "-c", str(folder / "nginx.conf"), "-p", str(folder)], stderr=subprocess.PIPE)
+    process = subprocess.Popen(["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)], stderr=subprocess.PIPE)
     try:
         wait_for(port, process)
         yield f"http://127.0.0.1:{port}"
@@ -72,7 +69,7 @@ def wait_for(port: int, process: subprocess.Popen) -> None:
 
 @contextmanager
 def small_proxy(upstream: str, folder: Path, *, stripped: bool):
-    """Passes on what is below /videos, with or without it."""
+    """Forward requests below /videos, with or without this prefix."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -82,35 +79,35 @@ def small_proxy(upstream: str, folder: Path, *, stripped: bool):
             length = int(self.headers.get("Content-Length", 0))
             body = self.rfile.read(length) if length else None
             request = urllib.request.Request(upstream + (path or "/"), body, dict(self.headers), method=self.command)
-            answer = opener.open(request)
-            self.send_response(answer.status)
-            for name, value in answer.headers.items():
+            response = opener.open(request)
+            self.send_response(response.status)
+            for name, value in response.headers.items():
                 if name.lower() not in ("connection", "date"):
                     self.send_header(name, value)
             self.send_header("Connection", "close")
             self.end_headers()
-            shutil.copyfileobj(answer, self.wfile)
+            shutil.copyfileobj(response, self.wfile)
 
         do_POST = do_HEAD = do_GET
 
         def log_message(self, *_):
             pass
 
-    class AsItIs(urllib.request.HTTPErrorProcessor):
+    class KeepErrors(urllib.request.HTTPErrorProcessor):
         def http_response(self, request, response):
             return response
 
-    opener = urllib.request.build_opener(AsItIs)
+    opener = urllib.request.build_opener(KeepErrors)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.handle_error = lambda *_: None  # browsers cut videos off
+        server.handle_error = lambda *_: None  # browsers abort requests for videos
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
 @pytest.mark.parametrize("stripped", [True, False])
-@pytest.mark.parametrize("proxy", [nginx, small_proxy])
-def test_everything_works_below_a_path(browser, rooted, tmp_path, proxy, stripped):
+def test_the_page_works_below_a_path(browser, rooted, tmp_path, stripped):
+    proxy = nginx if shutil.which("nginx") else small_proxy
     with proxy(rooted, tmp_path, stripped=stripped) as address, open_tab(browser, address) as page:
         foreign = []
         page.on("request", lambda request: None if f"{address}/videos" in request.url else foreign.append(request.url))
@@ -127,7 +124,7 @@ def test_everything_works_below_a_path(browser, rooted, tmp_path, proxy, strippe
         for number in range(page.locator(".film").count()):
             if "moment.mp4" in page.locator(".card").nth(number).evaluate("card => card.moment.media_url"):
                 break
-        film(page, number).hover()  # a moment that the server makes
+        film(page, number).hover()  # a clip that the server exports
         wait_moving(page, number)
         film(page, 0).click()
         page.wait_for_function("() => document.querySelector('#player video').currentTime > 0")
@@ -142,5 +139,5 @@ def test_everything_works_below_a_path(browser, rooted, tmp_path, proxy, strippe
         assert page.url == f"{address}/videos/"
         assert foreign == []
         assert TOKEN not in page.evaluate("document.referrer")
-        page.troubles[:] = [trouble for trouble in page.troubles if "401" not in trouble]  # before the token
-        assert page.troubles == []
+        page.problems[:] = [problem for problem in page.problems if "401" not in problem]  # before signing in
+        assert page.problems == []

@@ -1,4 +1,4 @@
-"""Searching on the page: by sentences, and by a moment."""
+"""Searches on the page: by sentences, and by a moment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import expect
 
-from server.page_steps import QUERY, answering, ask, asked, expect_names, found, names, search, views
+from server.page_steps import QUERY, change_responses, expect_names, found, get_json, names, query_of, search, views
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -35,11 +35,11 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
-def test_address_holds_query(tab, served):
+def test_the_url_holds_the_query(tab, served):
     tab.goto("/")
     search(tab, "a red ball")
     expect_names(tab, found(served, q="a red ball"))
-    assert asked(tab) == {"q": ["a red ball"]}
+    assert query_of(tab) == {"q": ["a red ball"]}
     assert tab.title() == "a red ball · vop"
     search(tab, "a green square")
     expect_names(tab, found(served, q="a green square"))
@@ -61,7 +61,7 @@ def test_markup_in_a_name_is_text(tab, served):
     assert tab.locator("main img[src=x], dialog img, main script").count() == 0
 
 
-def test_weights_of_sentences(tab, served):
+def test_sentences_have_weights(tab, served):
     tab.goto("/")
     search(tab, "a ball")
     expect(tab.get_by_label("Weight of sentence 1")).to_be_hidden()
@@ -71,47 +71,47 @@ def test_weights_of_sentences(tab, served):
     tab.keyboard.press("Enter")
     expected = found(served, q=["a ball", "rolls to the right"], w=[1, -0.5])
     expect_names(tab, expected)
-    assert asked(tab) == {"q": ["a ball", "rolls to the right"], "w": ["1", "-0.5"]}
+    assert query_of(tab) == {"q": ["a ball", "rolls to the right"], "w": ["1", "-0.5"]}
     tab.reload()
     expect_names(tab, expected)
     expect(tab.get_by_label("Weight of sentence 2")).to_have_value("-0.5")
     tab.get_by_role("button", name="Remove sentence 2").click()
     expect_names(tab, found(served, q="a ball"))
-    assert asked(tab) == {"q": ["a ball"]}
+    assert query_of(tab) == {"q": ["a ball"]}
 
 
-def test_weights_of_an_address_are_those_that_are_shown(tab):
-    with tab.expect_response(lambda answer: "/search?" in answer.url) as answer:
+def test_weights_in_the_url_are_limited_and_shown(tab):
+    with tab.expect_response(lambda response: "/search?" in response.url) as response_info:
         tab.goto("/?q=a+ball&q=rolls+to+the+right&w=7&w=-0.4567")
-    assert parse_qs(urlsplit(answer.value.url).query)["w"] == ["2", "-0.5"]
+    assert parse_qs(urlsplit(response_info.value.url).query)["w"] == ["2", "-0.5"]
     expect(tab.get_by_label("Weight of sentence 1")).to_have_value("2")
     expect(tab.get_by_label("Weight of sentence 2")).to_have_value("-0.5")
 
 
-def test_more_like_this(tab, served):
+def test_more_like_this_shows_similar_moments(tab, served):
     first = found(served)[0]
     tab.goto(f"/?q={QUERY}")
     tab.locator(".card", has_text=first["name"]).get_by_role("button", name="More like this").click()
     view = views(served)[0]["id"]
-    expected = ask(served, f"/api/views/{view}/like/{first['segment']}", k=20)["results"]
+    expected = get_json(served, f"/api/views/{view}/like/{first['segment']}", k=20)["results"]
     expect_names(tab, expected)
     assert first["name"] not in names(tab)
     expect(tab.locator("#subject")).to_have_text(f"like {first['name']}")
     tab.reload()
     expect_names(tab, expected)
     tab.wait_for_function("() => document.querySelector('#subject img').naturalWidth > 100")
-    search(tab, "a green square")  # words count more than the moment
+    search(tab, "a green square")  # a sentence replaces the moment
     expect_names(tab, found(served, q="a green square"))
     expect(tab.locator("#subject")).to_be_hidden()
 
 
 def test_more_moments_are_added_below(tab):
-    def many(answer: dict, url: str) -> dict:
-        first, k = answer["results"][0], int(parse_qs(urlsplit(url).query)["k"][0])
+    def many(response: dict, url: str) -> dict:
+        first, k = response["results"][0], int(parse_qs(urlsplit(url).query)["k"][0])
         copies = [{**first, "segment": f"s{n}", "video": f"v{n}", "name": f"{n}.mp4"} for n in range(min(k, 30))]
-        return {**answer, "results": copies}
+        return {**response, "results": copies}
 
-    answering(tab, r"/search\?", many)
+    change_responses(tab, r"/search\?", many)
     tab.goto(f"/?q={QUERY}")
     expect(tab.locator(".card")).to_have_count(20)
     tab.evaluate("document.querySelector('.card').kept = true")
@@ -120,11 +120,11 @@ def test_more_moments_are_added_below(tab):
     assert names(tab) == [f"{n}.mp4" for n in range(30)]
     assert tab.evaluate("document.querySelector('.card').kept")
     expect(tab.get_by_role("button", name="Show more")).to_be_hidden()
-    assert asked(tab)["k"] == ["60"]
+    assert query_of(tab)["k"] == ["60"]
 
 
 def test_notes_are_shown(tab):
     note = "only the first 77 tokens of <b>a very long sentence</b> were read"
-    answering(tab, r"/search\?", lambda answer, _: {**answer, "notes": [note]})
+    change_responses(tab, r"/search\?", lambda response, _: {**response, "notes": [note]})
     tab.goto(f"/?q={QUERY}")
     expect(tab.locator("#notes li")).to_have_text([note])

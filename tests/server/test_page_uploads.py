@@ -1,4 +1,4 @@
-"""Searching on the page by a file of one's own."""
+"""Searches on the page with a file of the user."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from clips import grey_frames, write_clip
-from server.page_steps import answering, expect_names
+from server.page_steps import change_responses, expect_names
 
 pytestmark = pytest.mark.xdist_group("browser")
 
 
-def test_dropped_picture_is_searched_by(tab):
+def test_a_dropped_picture_starts_a_search(tab):
     tab.goto("/")
     data = tab.evaluate_handle(
         """bytes => { const data = new DataTransfer(); const raw = Uint8Array.from(atob(bytes), c => c.charCodeAt(0));
@@ -26,16 +26,16 @@ def test_dropped_picture_is_searched_by(tab):
     )
     tab.dispatch_event("main", "dragenter", {"dataTransfer": data})
     expect(tab.get_by_text("Drop a video or a picture here to search with it")).to_be_visible()
-    with tab.expect_response(lambda answer: "/search/file" in answer.url) as answer:
+    with tab.expect_response(lambda response: "/search/file" in response.url) as response_info:
         untouched = tab.evaluate(
             """data => ["dragover", "drop"].map(kind => document.body.dispatchEvent(
             new DragEvent(kind, {dataTransfer: data, bubbles: true, cancelable: true})))""",
             data,
         )
-    assert untouched == [False, False]  # the browser would leave the page for the file
+    assert untouched == [False, False]  # otherwise the browser would open the file
     expect(tab.get_by_text("Drop a video or a picture here to search with it")).to_be_hidden()
-    assert answer.value.request.method == "POST"
-    expect_names(tab, answer.value.json()["results"])
+    assert response_info.value.request.method == "POST"
+    expect_names(tab, response_info.value.json()["results"])
     expect(tab.locator("#subject")).to_have_text("red.png")
     tab.wait_for_function("() => document.querySelector('#subject img').naturalWidth === 80")
     tab.get_by_role("button", name="Remove red.png").click()
@@ -51,7 +51,7 @@ def picture() -> bytes:
     return out.getvalue()
 
 
-def test_chosen_video_has_its_picture_on_the_chip(tab, tmp_path):
+def test_a_chosen_video_is_shown_on_the_chip(tab, tmp_path):
     path = write_clip(tmp_path / "mine.mp4", grey_frames(12))
     tab.goto("/")
     tab.set_input_files("#file", path)
@@ -61,24 +61,26 @@ def test_chosen_video_has_its_picture_on_the_chip(tab, tmp_path):
     expect(tab.get_by_role("status")).to_have_text("mine.mp4 is no longer available. Drop the file again.")
 
 
-def test_a_file_that_has_changed_is_no_fault_of_the_server(tab, tmp_path):
+def test_a_changed_file_is_not_a_server_error(tab, tmp_path):
     path = tmp_path / "red.png"
     path.write_bytes(picture())
     tab.goto("/")
     tab.set_input_files("#file", path)
     expect(tab.locator(".card").first).to_be_visible()
     path.write_bytes(picture() * 2)
-    os.utime(path, (1, 1))  # Chromium tells a change by the second
+    os.utime(path, (1, 1))  # Chromium compares whole seconds
     tab.get_by_role("button", name="Search", exact=True).click()
     expect(tab.get_by_role("alert")).to_contain_text("red.png cannot be read.")
     tab.route(re.compile("/search/file"), lambda route: route.abort())
     tab.set_input_files("#file", path)
     expect(tab.get_by_role("alert")).to_contain_text("The server is not responding.")
-    tab.troubles.clear()
+    tab.problems.clear()
 
 
 def test_a_file_that_is_too_large_is_not_sent(tab):
-    answering(tab, r"/api/state", lambda state, _: {**state, "limits": {"upload_bytes": 1_000_000, "max_k": 200}})
+    change_responses(
+        tab, r"/api/state", lambda state, _: {**state, "limits": {"upload_bytes": 1_000_000, "max_k": 200}}
+    )
     sent = []
     tab.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
     tab.goto("/")
@@ -87,9 +89,9 @@ def test_a_file_that_is_too_large_is_not_sent(tab):
     assert sent == []
 
 
-def test_what_is_no_video_is_refused_in_a_sentence(tab):
+def test_a_file_that_is_not_a_video_is_refused(tab):
     tab.goto("/")
-    with tab.expect_response(lambda answer: "/search/file" in answer.url) as answer:
+    with tab.expect_response(lambda response: "/search/file" in response.url) as response_info:
         tab.set_input_files("#file", {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no video"})
-    expect(tab.get_by_role("alert")).to_contain_text(answer.value.json()["detail"])
-    assert tab.troubles.pop().startswith("Failed to load resource")
+    expect(tab.get_by_role("alert")).to_contain_text(response_info.value.json()["detail"])
+    assert tab.problems.pop().startswith("Failed to load resource")

@@ -35,14 +35,14 @@ def videos(tmp_path_factory):
 
 @pytest.fixture
 def dataset(videos):
-    """Five to train on, one of which is not there, and two to test on."""
+    """Five training videos, of which one is missing, and two test videos."""
     names = [path.name for path in videos[:4]] + ["gone.mp4"]
     rows = [(name, f"clip {name}", "train") for name in names]
     rows += [(path.name, f"clip {path.name}", "test") for path in videos[4:6]]
     return load(str(write_table(videos[0].parent / "some.csv", rows)))
 
 
-def test_the_result_is_the_run(dataset, tiny_folder, tmp_path):
+def test_the_result_describes_the_run(dataset, tiny_folder, tmp_path):
     seen = []
     trained = train(
         dataset,
@@ -83,7 +83,7 @@ def test_the_test_split_is_never_read(dataset, tiny_folder, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("augment", ["none", "release"])
-def test_killed_and_resumed_it_ends_with_the_same_weights(dataset, tiny_folder, tmp_path, augment):
+def test_resumed_training_gives_the_same_weights(dataset, tiny_folder, tmp_path, augment):
     class Killed(BaseException):
         pass
 
@@ -102,7 +102,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(dataset, tiny_folder, 
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_training_sees_random_views_and_validation_does_not(dataset, tiny_folder, tmp_path, monkeypatch):
+def test_only_training_sees_random_views(dataset, tiny_folder, tmp_path, monkeypatch):
     viewed, loaded = [], []
     load_view, load_frames = RandomViews.load, FrameStore.load
 
@@ -120,7 +120,7 @@ def test_training_sees_random_views_and_validation_does_not(dataset, tiny_folder
     assert trained.model.card["augment"] == "release"
 
 
-def test_a_cache_holds_the_frames_of_random_views(dataset, tiny_folder, tmp_path, monkeypatch):
+def test_caches_hold_the_frames_of_random_views(dataset, tiny_folder, tmp_path, monkeypatch):
     recipe = replace(RECIPE, augment="release")
     store = FrameStore(2, find_backbone(str(tiny_folder)).resizing, cache=tmp_path / "cache")
     report = cache_dataset(dataset, store, augmentation=recipe.augmentation)
@@ -156,14 +156,14 @@ def test_without_validation_the_last_epoch_is_kept(dataset, tiny_folder, tmp_pat
     assert trained.model.card["validation_videos"] == 0
 
 
-def test_what_is_held_out_is_drawn_from_what_can_be_read(dataset, tiny_folder, tmp_path):
-    """Five videos of which one is not there: a fifth of the other four."""
+def test_only_readable_videos_are_held_out(dataset, tiny_folder, tmp_path):
+    """One of five videos is missing: a fifth of the other four is held out."""
     trained = train(dataset, method="vop", out=tmp_path, backbone=str(tiny_folder), recipe=RECIPE)
     assert trained.model.card["validation_videos"] == 1
     assert trained.model.card["training_videos"] == 3
 
 
-def test_notes_come_before_the_training(dataset, tiny_folder, tmp_path):
+def test_notes_are_printed_before_training(dataset, tiny_folder, tmp_path):
     said = []
     noted = replace(dataset, notes=("7 of 12 videos have no caption",))
     train(
@@ -181,7 +181,7 @@ def test_notes_come_before_the_training(dataset, tiny_folder, tmp_path):
     assert any("1 validation video cannot tell" in line for line in said[:first])
 
 
-def test_a_training_that_cannot_be_is_refused_before_anything_is_decoded(dataset, tiny_folder, tmp_path, monkeypatch):
+def test_invalid_trainings_are_refused_before_decoding(dataset, tiny_folder, tmp_path, monkeypatch):
     train(dataset, method="vop", out=tmp_path / "run", backbone=str(tiny_folder), recipe=RECIPE)
     silent = Path(shutil.copytree(tiny_folder, tmp_path / "silent"))
     for vocabulary in ("tokenizer.json", "vocab.json", "merges.txt"):
@@ -200,7 +200,7 @@ def test_a_training_that_cannot_be_is_refused_before_anything_is_decoded(dataset
         train(dataset, method="vop", out=tmp_path / "other", backbone=str(silent), recipe=RECIPE)
 
 
-def test_a_table_and_a_recipe_are_enough(dataset, tiny_folder, videos, tmp_path):
+def test_training_needs_only_a_table_and_a_recipe(dataset, tiny_folder, videos, tmp_path):
     table = videos[0].parent / "some.csv"
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
@@ -221,7 +221,7 @@ def test_a_table_and_a_recipe_are_enough(dataset, tiny_folder, videos, tmp_path)
     assert (by_file.model.method_name, by_file.model.num_frames) == ("vop-p", 2)
 
 
-def test_arguments_stand_before_the_recipe(tiny_folder, videos, dataset, tmp_path):
+def test_arguments_override_the_recipe(tiny_folder, videos, dataset, tmp_path):
     recipe = TrainingConfig(
         data="nothere.csv", method="vop-p", recipe=RECIPE, settings={"num_frames": 2, "text_prompts": 3}
     )
@@ -230,12 +230,12 @@ def test_arguments_stand_before_the_recipe(tiny_folder, videos, dataset, tmp_pat
     assert (model.method_name, model.num_frames, model.method.settings["text_prompts"]) == ("vop", 3, 3)
 
 
-def test_a_training_needs_data(tmp_path):
+def test_data_is_required(tmp_path):
     with pytest.raises(UsageError, match="no data"):
         vop.train(out=tmp_path, recipe=RECIPE)
 
 
-def test_the_default_backbone_is_that_of_the_command(dataset, tmp_path, monkeypatch):
+def test_the_default_backbone_matches_the_command(dataset, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("vop.models.pretrained.find_backbone", lambda name, **_: asked.append(name) or 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -9,14 +9,14 @@ from vop.training.loss import contrastive_loss, sigmoid_loss
 
 CASES = [
     ([0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 3, 4, 5, 6]),
-    ([0, 1, 2, 3, 4, 5, 6], [0, 1, 1, 2, 0, 3, 1]),  # pairs of which several are of one video
+    ([0, 1, 2, 3, 4, 5, 6], [0, 1, 1, 2, 0, 3, 1]),  # several pairs of one video
     ([0, 0, 0, 1, 2, 2], [4, 5, 6]),  # several captions of a video
     ([0, 0, 1, 1, 2, 3], [4, 5, 4, 6]),  # two groups of captions of the same video
 ]
 
 
 def naive(logits, text_rows, ids):
-    """Term by term; what is of the same video, but not the pair itself, is left out of the sum below the fraction."""
+    """Term by term; other pairs of the same video are not in the denominator."""
     texts, rows = range(len(text_rows)), range(len(ids))
     total = 0.0
     for i in texts:
@@ -29,14 +29,14 @@ def naive(logits, text_rows, ids):
 
 
 @pytest.mark.parametrize(("text_rows", "ids"), CASES)
-def test_equals_the_sum_written_out(text_rows, ids):
+def test_infonce_equals_a_naive_sum(text_rows, ids):
     text_rows, ids = torch.tensor(text_rows), torch.tensor(ids)
     logits = 5 * torch.randn(len(text_rows), len(ids), generator=torch.Generator().manual_seed(0))
     loss = contrastive_loss(logits, text_rows, ids)
     torch.testing.assert_close(loss, torch.tensor(naive(logits, text_rows, ids)), rtol=1e-5, atol=1e-5)
 
 
-def test_of_pairs_it_is_the_papers_cross_entropy():
+def test_infonce_of_pairs_equals_the_papers_loss():
     logits = torch.randn(6, 6, generator=torch.Generator().manual_seed(1))
     each = torch.arange(6)
     both = (torch.nn.functional.cross_entropy(part, each) for part in (logits, logits.T))
@@ -44,7 +44,7 @@ def test_of_pairs_it_is_the_papers_cross_entropy():
 
 
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3], [0, 0, 1, 1]])
-def test_a_batch_of_one_video_teaches_nothing(rows):
+def test_batches_of_one_video_have_no_gradient(rows):
     logits = (100 * torch.randn(4, max(rows) + 1)).requires_grad_()
     loss = contrastive_loss(logits, torch.tensor(rows), torch.zeros(max(rows) + 1, dtype=torch.long))
     loss.backward()
@@ -53,7 +53,7 @@ def test_a_batch_of_one_video_teaches_nothing(rows):
 
 
 def naive_sigmoid(logits, text_rows, ids):
-    """Term by term; what is of the same video, but not the pair itself, is left out."""
+    """Term by term; other pairs of the same video are skipped."""
     total = 0.0
     for i, own in enumerate(text_rows.tolist()):
         for row in range(len(ids)):
@@ -65,7 +65,7 @@ def naive_sigmoid(logits, text_rows, ids):
 
 
 @pytest.mark.parametrize(("text_rows", "ids"), CASES)
-def test_the_sigmoid_loss_equals_the_sum_written_out(text_rows, ids):
+def test_sigmoid_loss_equals_a_naive_sum(text_rows, ids):
     text_rows, ids = torch.tensor(text_rows), torch.tensor(ids)
     logits = 5 * torch.randn(len(text_rows), len(ids), generator=torch.Generator().manual_seed(0)) - 2
     fixed = logits.double()
@@ -80,7 +80,7 @@ def test_the_sigmoid_loss_equals_the_sum_written_out(text_rows, ids):
         assert gradient[i, j].item() == pytest.approx((above - below) / 2e-6, abs=1e-7)
 
 
-def test_of_pairs_it_is_siglips_own_loss(tmp_path):
+def test_sigmoid_loss_of_pairs_equals_siglip(tmp_path):
     from transformers import SiglipModel
 
     import vop
@@ -96,7 +96,7 @@ def test_of_pairs_it_is_siglips_own_loss(tmp_path):
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_sigmoid_of_large_logits_stays_finite():
+def test_sigmoid_loss_of_large_logits_is_finite():
     logits = torch.tensor([[1e4, -1e4], [1e4, -1e4]], requires_grad=True)
     loss = sigmoid_loss(logits, torch.arange(2), torch.arange(2))
     loss.backward()

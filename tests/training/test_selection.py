@@ -17,7 +17,7 @@ def test_scores_are_mean_reciprocal_ranks_of_both_directions():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_it_is_the_share_of_all_relabellings(seed):
+def test_p_is_the_share_of_all_relabellings(seed):
     draw = np.random.default_rng(seed)
     tuned, untuned = draw.random((3, 8)), draw.random(8)
     gains = tuned - untuned
@@ -27,13 +27,13 @@ def test_it_is_the_share_of_all_relabellings(seed):
         assert chance_of_gain(tuned, untuned, chosen=chosen) == pytest.approx(exact, abs=0.015)
 
 
-def test_a_gain_on_every_video_is_evidence_from_the_fewest_videos_on():
+def test_enough_videos_prove_a_gain_on_all():
     for videos in (FEWEST - 1, FEWEST):
         p = chance_of_gain([[1.0] * videos], [0.5] * videos, chosen=0)
         assert (p < LEVEL) == (videos >= FEWEST)
 
 
-def test_the_best_of_many_has_to_be_better_than_the_best_of_one():
+def test_more_epochs_need_larger_gains():
     draw = np.random.default_rng(0)
     untuned = draw.random(30)
     many = untuned + draw.normal(0, 0.3, (20, 30))
@@ -42,7 +42,7 @@ def test_the_best_of_many_has_to_be_better_than_the_best_of_one():
     assert alone < chance_of_gain(many, untuned, chosen=best)
 
 
-def test_where_nothing_is_gained_a_gain_is_seldom_found():
+def test_false_gains_are_rare():
     found = []
     for seed in range(200):
         draw = np.random.default_rng(seed)
@@ -52,5 +52,5 @@ def test_where_nothing_is_gained_a_gain_is_seldom_found():
     assert np.mean(found) < 0.1
 
 
-def test_the_same_scores_are_no_gain():
+def test_equal_scores_are_no_gain():
     assert chance_of_gain([[0.5] * 20], [0.5] * 20, chosen=0) == 1

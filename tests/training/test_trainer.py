@@ -46,7 +46,7 @@ def trainer(
     **recipe,
 ):
     values = {"epochs": 3, "batch_size": 6, "learning_rate": 1e-2, "seed": 5, "workers": 0, "checkpoint_seconds": 0.0}
-    values["if_worse"] = "tuned"  # so that what was trained is there to look at
+    values["if_worse"] = "tuned"  # so that the trained weights are saved
     torch.manual_seed(5)
     built = pretrained.create(method, tiny, device="cpu", num_frames=4, dtype=precision, **settings or {})
     held_out = split("val", videos=6, captions=1) if validation else None
@@ -80,10 +80,10 @@ def kill_at(step):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_it_learns(tiny, tmp_path, method):
+def test_methods_learn(tiny, tmp_path, method):
     job = trainer(tiny, tmp_path, method=method, epochs=15, validation=False, checkpoint_seconds=1e9)
     history = job.fit().history
-    blind = math.log(6 - 6 / 19)  # scores all alike: 6 pairs, of which one in 19 others is of the same video
+    blind = math.log(6 - 6 / 19)  # equal scores: 6 pairs, of which one in 19 others is of the same video
     assert history[-1]["loss"] < 0.85 * blind < history[0]["loss"]
 
 
@@ -96,9 +96,15 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-@pytest.mark.parametrize(("step", "every_seconds"), [(1, 0.0), (3, 0.0), (5, 0.0), (5, 1e9), (9, 1e9)])
-def test_killed_and_resumed_it_ends_with_the_same_bits(tiny, tmp_path, kind, step, every_seconds):
+STOPS = [(1, 0.0), (3, 0.0), (5, 0.0), (5, 1e9), (9, 1e9)]
+RESUMED = [
+    *(pytest.param(KINDS["vop-c"], *stop, id=f"vop-c-{stop}") for stop in STOPS),
+    *(pytest.param(kind, 5, 0.0, id=name) for name, kind in KINDS.items() if name != "vop-c"),
+]
+
+
+@pytest.mark.parametrize(("kind", "step", "every_seconds"), RESUMED)
+def test_resumed_training_gives_the_same_bits(tiny, tmp_path, kind, step, every_seconds):
     whole = trainer(tiny, tmp_path / "whole", **kind).fit()
     with pytest.raises(Killed):
         trainer(tiny, tmp_path / "cut", **kind, progress=kill_at(step), checkpoint_seconds=every_seconds).fit()
@@ -131,7 +137,7 @@ def test_the_run_keeps_the_best_epoch(tiny, tmp_path, monkeypatch):
     assert not all(torch.equal(tensor, seen[2][name]) for name, tensor in weights(tmp_path).items())
 
 
-def test_without_evidence_of_a_gain_the_untuned_model_is_kept(tiny, tmp_path):
+def test_without_a_proven_gain_the_untuned_model_is_kept(tiny, tmp_path):
     """Three steps on random pairs teach nothing."""
     job = trainer(tiny, tmp_path / "run", if_worse="untuned")
     result = job.fit()
@@ -147,7 +153,7 @@ def test_without_evidence_of_a_gain_the_untuned_model_is_kept(tiny, tmp_path):
     assert opened.card["validation"] == result.untuned
 
 
-def test_what_was_trained_can_still_be_had(tiny, tmp_path):
+def test_tuned_weights_can_be_kept_without_a_gain(tiny, tmp_path):
     trainer(tiny, tmp_path / "run", if_worse="untuned").fit()
     tuned = trainer(tiny, tmp_path / "run", if_worse="tuned")
     assert tuned.fit(resume=True).selection == "validation-selected"
@@ -158,7 +164,7 @@ def test_what_was_trained_can_still_be_had(tiny, tmp_path):
     assert all(torch.equal(one[name], two[name]) for name in two)
 
 
-def test_a_real_gain_is_kept(tiny, tmp_path, monkeypatch):
+def test_proven_gains_are_kept(tiny, tmp_path, monkeypatch):
     found = iter([[0.2] * 6, [0.9] * 6, [0.8] * 6, [0.7] * 6])
     metrics = {"t2v": {"r1": 50.0, "mnr": 1.0}}
     monkeypatch.setattr(Trainer, "_validate", lambda self, model, split: (metrics, next(found)))
@@ -169,7 +175,7 @@ def test_a_real_gain_is_kept(tiny, tmp_path, monkeypatch):
     assert weights(tmp_path)
 
 
-def test_on_too_few_videos_nothing_is_proven(tiny, tmp_path, monkeypatch):
+def test_too_few_videos_prove_nothing(tiny, tmp_path, monkeypatch):
     metrics = {"t2v": {"r1": 50.0, "mnr": 1.0}}
     monkeypatch.setattr(Trainer, "_validate", lambda self, model, split: (metrics, [0.5] * 4))
     job = trainer(tiny, tmp_path, if_worse="untuned")
@@ -178,7 +184,7 @@ def test_on_too_few_videos_nothing_is_proven(tiny, tmp_path, monkeypatch):
     assert (result.selection, result.p, result.is_proven) == ("validation-selected", None, False)
 
 
-def test_a_training_that_an_earlier_version_began_is_kept_unproven(tiny, tmp_path):
+def test_trainings_of_earlier_versions_are_resumed_unproven(tiny, tmp_path):
     job = trainer(tiny, tmp_path)
     job.fit()
     job.state.scores, job.state.untuned, job.state.untuned_scores = [], None, []
@@ -187,7 +193,7 @@ def test_a_training_that_an_earlier_version_began_is_kept_unproven(tiny, tmp_pat
     assert (result.selection, result.p) == ("validation-selected", None)
 
 
-def test_stopped_while_it_validates_it_ends_with_the_same_epochs(tiny, tmp_path, monkeypatch):
+def test_training_stopped_in_validation_resumes(tiny, tmp_path, monkeypatch):
     whole = trainer(tiny, tmp_path / "whole").fit()
     job = trainer(tiny, tmp_path / "cut")
     validate, calls = Trainer._validate, []
@@ -205,7 +211,7 @@ def test_stopped_while_it_validates_it_ends_with_the_same_epochs(tiny, tmp_path,
     assert trainer(tiny, tmp_path / "cut").fit(resume=True).history == whole.history
 
 
-def test_without_a_number_of_epochs_there_are_enough_steps(tiny, tmp_path):
+def test_default_epochs_give_enough_steps(tiny, tmp_path):
     job = trainer(tiny, tmp_path, epochs=None)
     assert job.schedule.total_steps == 300  # of 3 in each epoch
     assert not [line for line in job.plan() if "steps are few" in line]
@@ -213,8 +219,8 @@ def test_without_a_number_of_epochs_there_are_enough_steps(tiny, tmp_path):
     assert any("6 steps are few" in line and "--epochs 100" in line for line in few.plan())
 
 
-def test_many_short_epochs_are_validated_now_and_then(tiny, tmp_path):
-    result = trainer(tiny, tmp_path, epochs=45).fit()
+def test_short_epochs_are_not_all_validated(tiny, tmp_path):
+    result = trainer(tiny, tmp_path, epochs=45, checkpoint_seconds=1e9).fit()
     validated = [record["epoch"] for record in result.history if "validation" in record]
     assert validated == [*range(3, 46, 3)]
     assert result.best_epoch in validated
@@ -226,7 +232,7 @@ def test_without_validation_the_last_epoch_is_kept(tiny, tmp_path):
     assert "selection: last" in (tmp_path / "README.md").read_text()
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_best_kept(tiny, tmp_path):
+def test_non_finite_loss_keeps_the_best_epoch(tiny, tmp_path):
     job = trainer(tiny, tmp_path)
     original = job.criterion
 
@@ -240,9 +246,46 @@ def test_a_loss_that_is_not_finite_stops_with_the_best_kept(tiny, tmp_path):
     assert all(torch.equal(tensor, job.best[name]) for name, tensor in weights(tmp_path).items())
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.05 GB)"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+@pytest.mark.parametrize("step", [0, 4])
+def test_out_of_memory_in_a_step_names_the_batch(tiny, tmp_path, error, step):
+    """The batch is part of the loss: no smaller one is tried."""
+    job = trainer(tiny, tmp_path)
+    sizes, original = [], job.criterion
+
+    def full(texts, *args, **kwargs):
+        sizes.append(len(texts))
+        if job.state.step == step:
+            raise error
+        return original(texts, *args, **kwargs)
+
+    job.criterion = full
+    kept = "the weights of epoch 1" if step else "no weights yet"
+    what = rf"batch_size 6 \(6 videos x 4 frames x 5 tokens .*float32\) at step {step + 1} of 9.*{kept}"
+    with pytest.raises(VopError, match=rf"{what}.*--batch-size.*--num-frames.*bf16") as caught:
+        job.fit()
+    assert sizes == [6] * (step + 1)
+    assert caught.value.__cause__ is caught.value.__context__ is None  # whose traceback would keep tensors alive
+    assert (tmp_path / "model.safetensors").exists() == bool(step)
+
+
+def test_other_errors_of_a_step_keep_their_traceback(tiny, tmp_path):
+    job = trainer(tiny, tmp_path)
+    job.criterion = lambda *_: torch.ones(2, 3) @ torch.ones(2)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        job.fit()
+
+
 @pytest.mark.parametrize("validation", [True, False])
 @pytest.mark.parametrize("step", [4, 5])  # the second epoch's middle and end
-def test_a_gradient_that_is_not_finite_stops_before_it_is_applied(tiny, tmp_path, validation, step):
+def test_non_finite_gradients_are_not_applied(tiny, tmp_path, validation, step):
     job = trainer(tiny, tmp_path, validation=validation)
     original = job.criterion
 
@@ -258,14 +301,14 @@ def test_a_gradient_that_is_not_finite_stops_before_it_is_applied(tiny, tmp_path
     assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / "training" / "state.safetensors").values())
 
 
-def test_a_logit_scale_that_trains_keeps_to_clips_limit(tiny, tmp_path):
+def test_trained_logit_scale_keeps_clips_limit(tiny, tmp_path):
     job = trainer(tiny, tmp_path, method="full", epochs=1, validation=False, learning_rate=1e-5)
     job.model.clip.log_logit_scale.data.fill_(9.0)
     job.fit()
     assert weights(tmp_path)["clip.log_logit_scale"].exp().item() <= 100.001
 
 
-def test_two_captions_a_video_are_half_the_videos(tiny, tmp_path):
+def test_two_captions_per_video_halve_the_videos_of_a_batch(tiny, tmp_path):
     seen = []
     job = trainer(tiny, tmp_path, captions_per_video=2, batch_size=5, epochs=1)
     assert job.schedule.steps_per_epoch == 2  # ten videos with two captions each
@@ -278,7 +321,7 @@ def test_two_captions_a_video_are_half_the_videos(tiny, tmp_path):
     assert seen == [5, 5]
 
 
-def test_uneven_captions_are_all_seen(tiny, tmp_path, monkeypatch):
+def test_all_captions_are_seen_when_uneven(tiny, tmp_path, monkeypatch):
     whole = split()
     kept = [row for row in range(len(whole)) if row % 4 != 1]  # every other video keeps one caption
     uneven = dataclasses.replace(
@@ -292,12 +335,12 @@ def test_uneven_captions_are_all_seen(tiny, tmp_path, monkeypatch):
     assert sorted(seen) == sorted(uneven.captions)
 
 
-def test_more_captions_than_there_are_is_refused_before_training(tiny, tmp_path):
+def test_too_many_captions_per_video_are_refused(tiny, tmp_path):
     with pytest.raises(UsageError, match="captions_per_video is 3, but no video of train has more than 2 captions"):
         trainer(tiny, tmp_path, captions_per_video=3)
 
 
-def test_a_trial_leaves_nothing_and_is_told_of_each_epoch(tiny, tmp_path):
+def test_trials_leave_no_files_and_report_each_epoch(tiny, tmp_path):
     seen = []
     job = trainer(tiny, tmp_path / "run", given={"keep": False, "on_epoch": seen.append})
     job.fit()
@@ -306,14 +349,14 @@ def test_a_trial_leaves_nothing_and_is_told_of_each_epoch(tiny, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_decoding_in_other_processes_changes_no_bit(tiny, tmp_path):
+def test_worker_processes_change_no_bit(tiny, tmp_path):
     trainer(tiny, tmp_path / "here", epochs=1).fit()
     trainer(tiny, tmp_path / "there", epochs=1, workers=2).fit()
     one, other = weights(tmp_path / "here"), weights(tmp_path / "there")
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_other_captions_are_another_training(tiny, tmp_path):
+def test_trainings_with_other_captions_are_not_resumed(tiny, tmp_path):
     job = trainer(tiny, tmp_path)
     job.fit()
     again = trainer(tiny, tmp_path)
@@ -322,7 +365,7 @@ def test_other_captions_are_another_training(tiny, tmp_path):
         again.fit(resume=True)
 
 
-def test_a_loss_that_is_not_finite_at_once_leaves_no_weights(tiny, tmp_path):
+def test_non_finite_loss_at_first_leaves_no_weights(tiny, tmp_path):
     job = trainer(tiny, tmp_path)
     job.criterion = lambda logits, *_: logits.sum() * math.inf
     with pytest.raises(VopError, match=r"at step 1 of 9.*holds no weights yet"):
@@ -340,13 +383,13 @@ def test_learning_rate_rises_and_falls(tiny, tmp_path):
     assert rates[3 + 27 // 2] == pytest.approx(1e-2 * 0.5 * (1 + math.cos(math.pi * 13 / 27)))
 
 
-def test_another_training_is_not_resumed(tiny, tmp_path):
+def test_other_trainings_are_not_resumed(tiny, tmp_path):
     trainer(tiny, tmp_path).fit()
     with pytest.raises(VopError, match="with epochs = 3, this one has 4"):
         trainer(tiny, tmp_path, epochs=4).fit(resume=True)
 
 
-def test_the_loss_is_the_backbones_own_unless_given(tiny, siglip, tmp_path):
+def test_the_default_loss_is_the_backbones(tiny, siglip, tmp_path):
     for backbone, given, expected in [
         (tiny, {}, contrastive_loss),
         (siglip, {}, sigmoid_loss),
@@ -364,7 +407,7 @@ def test_the_sigmoid_loss_needs_a_bias(tiny, tmp_path):
     assert trainer(tiny, tmp_path, loss="sigmoid", settings={"head": "tightTransf"}).criterion is sigmoid_loss
 
 
-def test_siglip_learns_by_its_own_loss(siglip, tmp_path):
+def test_siglip_learns_with_sigmoid_loss(siglip, tmp_path):
     job = trainer(siglip, tmp_path, method="vop-c", epochs=8, validation=False, checkpoint_seconds=1e9)
     history = job.fit().history
     assert history[-1]["loss"] < 0.9 * history[0]["loss"]
@@ -382,7 +425,7 @@ def test_logit_scale_and_bias_train_without_decay_or_limit(siglip, tmp_path):
     assert weights(tmp_path)["clip.logit_bias"].item() != bias
 
 
-def test_a_checkpoint_knows_its_loss(tiny, siglip, tmp_path):
+def test_checkpoints_record_their_loss(tiny, siglip, tmp_path):
     trainer(siglip, tmp_path / "new", epochs=1).fit()
     with pytest.raises(VopError, match="loss = 'sigmoid', this one has 'infonce'"):
         trainer(siglip, tmp_path / "new", epochs=1, loss="infonce").fit(resume=True)
@@ -396,7 +439,7 @@ def test_a_checkpoint_knows_its_loss(tiny, siglip, tmp_path):
     assert trainer(tiny, tmp_path / "old", epochs=1).fit(resume=True).history == whole.history
 
 
-def test_a_damaged_checkpoint_is_named(tiny, tmp_path):
+def test_damaged_checkpoints_are_named(tiny, tmp_path):
     trainer(tiny, tmp_path).fit()
     path = tmp_path / "training" / "state.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
@@ -404,7 +447,7 @@ def test_a_damaged_checkpoint_is_named(tiny, tmp_path):
         trainer(tiny, tmp_path).fit(resume=True)
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(tiny, tmp_path, monkeypatch):
+def test_full_disks_keep_the_last_checkpoint(tiny, tmp_path, monkeypatch):
     from vop.training import checkpoint
 
     original = checkpoint.save_file
@@ -424,7 +467,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tiny, tmp_path, monkeypatch):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_trackers_are_told_of_losses_and_validations(tiny, tmp_path):
+def test_trackers_log_losses_and_validations(tiny, tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     trainer(tiny, tmp_path / "run", given={"track": ["tensorboard"]}).fit()
     (folder,) = {path.parent for path in tmp_path.glob("run/training/tensorboard/vop/events.*")}
@@ -434,7 +477,7 @@ def test_trackers_are_told_of_losses_and_validations(tiny, tmp_path):
     assert [event.step for event in events.Scalars("validation/t2v_r1")] == [3, 6, 9]
 
 
-def test_trackers_can_be_left_out(tiny, tmp_path):
+def test_trackers_can_be_disabled(tiny, tmp_path):
     trainer(tiny, tmp_path, given={"track": ["none"]}).fit()
     assert [path.name for path in (tmp_path / "training").iterdir()] == ["state.safetensors"]
 
@@ -462,7 +505,7 @@ def test_zero_shot_trains_nothing(tiny, tmp_path):
         ({"loss": "hinge"}, "'hinge'"),
     ],
 )
-def test_wrong_recipes_are_named(values, says):
+def test_invalid_recipes_are_named(values, says):
     with pytest.raises(UsageError, match=says):
         Recipe(**values)
 
@@ -477,12 +520,20 @@ def test_recipes_are_read_from_yaml(tmp_path):
 
 
 def first_gradient(job) -> dict[str, torch.Tensor]:
-    """Of the first batch, before any step."""
+    """The gradient of the first batch, before any step."""
     loss = job._loss(next(iter(job._batches(0, start=0))))
     job.accelerator.backward(loss * job.accelerator.num_processes)
     return {name: parameter.grad.clone() for name, parameter in job.trained.items()}
 
 
+SHARED: dict[str, tuple[str, dict]] = {
+    "vop-f+c": ("tiny", {"method": "vop-f+c"}),
+    "full-seqTransf": ("tiny", {"method": "full", "settings": {"head": "seqTransf"}}),
+    "full-x-pool": ("tiny", {"method": "full", "settings": {"head": "x-pool", "head.dropout": 0.0}}),
+    "vop-two-captions": ("tiny", {"method": "vop", "captions_per_video": 2, "batch_size": 4}),
+    "siglip-two-captions": ("siglip", {"method": "vop-c", "captions_per_video": 2, "batch_size": 4}),
+    "siglip-full": ("siglip", {"method": "full"}),
+}
 TWO_PROCESSES = """
 import sys
 sys.path[:0] = {tests!r}
@@ -491,58 +542,56 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
 torch.set_num_threads(1)
-from test_trainer import first_gradient, trainer
+from test_trainer import SHARED, first_gradient, trainer
 from vop.backbones import find_backbone
-job = trainer(find_backbone({backbone!r}), Path({out!r}), **{kind!r}, epochs=1)
-assert job.accelerator.num_processes == 2
-gradient = first_gradient(job)
-result = job.fit()
-assert result.history[0]["validation"], "every process knows the validation's result"
-if job.accelerator.is_main_process:
-    save_file(gradient, {out!r} + "/gradient.safetensors")
+for name, (backbone, kind) in SHARED.items():
+    out = Path({out!r}) / name
+    job = trainer(find_backbone({folders!r}[backbone]), out, **kind, epochs=1)
+    assert job.accelerator.num_processes == 2
+    gradient = first_gradient(job)
+    result = job.fit()
+    assert result.history[0]["validation"], "every process knows the result of the validation"
+    if job.accelerator.is_main_process:
+        save_file(gradient, out / "gradient.safetensors")
 PartialState().destroy_process_group()
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind",
-    [
-        {"method": "vop-f+c"},
-        {"method": "full", "settings": {"head": "seqTransf"}},
-        {"method": "full", "settings": {"head": "x-pool", "head.dropout": 0.0}},
-        {"method": "vop", "captions_per_video": 2, "batch_size": 4},
-    ],
-    ids=str,
-)
-def test_two_processes_train_as_one(tiny, tmp_path, kind):
-    check_two_processes(tiny, tmp_path, kind)
+@pytest.fixture(scope="module")
+def backbones(tiny, siglip):
+    return {"tiny": tiny, "siglip": siglip}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [{"method": "vop-c", "captions_per_video": 2, "batch_size": 4}, {"method": "full"}])
-def test_two_processes_train_siglip_as_one(siglip, tmp_path, kind):
-    check_two_processes(siglip, tmp_path, kind)
-
-
-def check_two_processes(backbone, tmp_path, kind):
-    """Embeddings are gathered with gradients; each process sees half of the batch."""
-    job = trainer(backbone, tmp_path / "one", **kind, epochs=1)
-    expected = first_gradient(job)
-    job.fit()
+@pytest.fixture(scope="module")
+def trained_by_two_processes(backbones, tmp_path_factory):
+    """The folder with a run and the first gradient of each training in `SHARED`."""
+    folder = tmp_path_factory.mktemp("two")
     here = Path(__file__).parent
-    script = tmp_path / "job.py"
-    values = {"tests": [str(here), str(here.parent)], "backbone": str(backbone.folder), "out": str(tmp_path / "two")}
-    script.write_text(TWO_PROCESSES.format(**values, kind=kind))
+    folders = {name: str(backbone.folder) for name, backbone in backbones.items()}
+    script = folder / "job.py"
+    script.write_text(TWO_PROCESSES.format(tests=[str(here), str(here.parent)], folders=folders, out=str(folder)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
-    gradient = load_file(tmp_path / "two" / "gradient.safetensors")
-    for name in expected:
-        scale = expected[name].abs().max()
-        torch.testing.assert_close(gradient[name] / scale, expected[name] / scale, rtol=0, atol=1e-5)
-    if kind["method"] == "full":  # with gradients so near to 0 that AdamW makes steps of their rounding
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("two-processes")
+@pytest.mark.parametrize("name", SHARED)
+def test_two_processes_train_like_one(backbones, trained_by_two_processes, tmp_path, name):
+    """Embeddings are gathered with gradients; each process sees half of the batch."""
+    backbone, kind = SHARED[name]
+    job = trainer(backbones[backbone], tmp_path, **kind, epochs=1)
+    expected = first_gradient(job)
+    job.fit()
+    two_folder = trained_by_two_processes / name
+    gradient = load_file(two_folder / "gradient.safetensors")
+    for parameter in expected:
+        scale = expected[parameter].abs().max()
+        torch.testing.assert_close(gradient[parameter] / scale, expected[parameter] / scale, rtol=0, atol=1e-5)
+    if kind["method"] == "full":  # some gradients are near 0, where AdamW's steps depend on rounding
         return
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
-    for name in one:  # where a gradient is nearly 0, AdamW makes much of its rounding
-        torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-3)
+    one, two = weights(tmp_path), weights(two_folder)
+    for parameter in one:
+        torch.testing.assert_close(two[parameter], one[parameter], rtol=0, atol=1e-3)

@@ -1,4 +1,4 @@
-"""A small set of pairs whose frames are made, not decoded."""
+"""A small set of pairs with generated frames instead of files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vop.datasets.types import Split, Video
 
 
 class MadeFrames:
-    """A store: every video has its own colour, and noise of its own."""
+    """A frame store in which each video has its own colour and noise."""
 
     def __init__(self, num_frames: int = 4, size: int = 32) -> None:
         self.num_frames, self.size = num_frames, size

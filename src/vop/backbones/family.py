@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vop.backbones.files import has_vocabulary
 from vop.backbones.preprocessing import Preprocessing, read_preprocessing
 from vop.backbones.sizes import Sizes
+from vop.errors import VopError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +69,19 @@ class Family:
         from vop.backbones.towers import CLIP
 
         return CLIP(sizes)
+
+    def build_random(self, sizes: Sizes, config: Mapping[str, Any]) -> Encoder:
+        """Build the model with random weights, without any file.
+
+        Args:
+            config: the folder's configuration, for models whose `sizes` have no layers.
+
+        Raises:
+            VopError: the model cannot be built without its files, or a library is missing.
+        """
+        if not sizes.has_layers:
+            raise VopError(f"{self.title} cannot be built without the files of its weights")
+        return self.build(sizes)
 
     def load(self, folder: Path, sizes: Sizes, *, stored_image_size: int) -> Encoder:
         """Load the weights, in fp32.

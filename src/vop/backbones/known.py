@@ -5,7 +5,8 @@ Sizes are those of the published configurations. Where a fact could not be verif
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vop.backbones.altclip.family import XLM_ROBERTA
@@ -27,6 +28,7 @@ class KnownBackbone:
         license: as on its model card; None if the card names none.
         short_name: another name for it, such as "ViT-B/32".
         revision: the pinned commit, because on a hub the files of a name can change; None for the newest.
+        config: of an encoder whose layers methods cannot reach, what differs from its library's defaults.
     """
 
     name: str
@@ -37,6 +39,7 @@ class KnownBackbone:
     license: str | None = None
     short_name: str | None = None
     revision: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 def _with(sizes: Sizes, *, vision: dict[str, Any] | None = None, text: dict[str, Any] | None = None) -> Sizes:
@@ -258,6 +261,19 @@ KNOWN = [
         family="open_clip",
         sizes=_without_layers(embed_dim=512, image_size=256, vocab_size=49408, positions=77),
         millions=75,
+        config={
+            "model_cfg": {
+                "embed_dim": 512,
+                "custom_text": True,
+                "vision_cfg": {
+                    "timm_model_name": "fastvit_mci0",
+                    "timm_pool": "avg",
+                    "timm_proj": None,
+                    "image_size": 256,
+                },
+                "text_cfg": {"width": 512, "heads": 8, "layers": 12, "no_causal_mask": True},
+            }
+        },
     ),
     KnownBackbone(
         name="timm/MobileCLIP2-B-OpenCLIP",
@@ -286,6 +302,7 @@ KNOWN = [
         sizes=_without_layers(embed_dim=512, image_size=224, vocab_size=49408, positions=77, num_frames=8),
         millions=197,
         license="mit",
+        config={"projection_dim": 512},
     ),
     KnownBackbone(
         name="google/videoprism-lvt-base-f16r288",

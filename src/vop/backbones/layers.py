@@ -103,7 +103,7 @@ def attend_by_frame(
     their own frame.
 
     Args:
-        angles: rotary positions of the last tokens of each frame.
+        angles: rotary positions of the tokens of a frame.
         read: compute only the first `read` outputs, at most `shared`.
     """
     (shared_q, q), (shared_k, k), (shared_v, v) = (

@@ -25,67 +25,14 @@ heads, `w` the width of a head.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vop.backbones.embedding_config import TokenMerging
 from vop.backbones.sizes import VisionSizes
-from vop.errors import UsageError
-from vop.utils.text import count
 
-
-@dataclass(frozen=True)
-class TokenMerging:
-    """How a vision tower merges patches.
-
-    Attributes:
-        ratio: the fraction of the patches that the last layer no longer has, from 0 (merging is off) to below 1.
-        across_frames: how many neighbouring frames go through the upper half of the layers together. 1 merges only
-            within frames.
-    """
-
-    ratio: float
-    across_frames: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.ratio < 1:
-            raise UsageError(f"the ratio of token merging is {self.ratio}; it must be from 0 to below 1, such as 0.5")
-        if self.across_frames < 1:
-            raise UsageError(f"across_frames is {self.across_frames}; it must be 1 or more")
-
-    def check_tower(self, tower: VisionSizes) -> None:
-        """Raise a UsageError if a tower cannot merge its patches like this."""
-        if tower.rope is not None:
-            raise UsageError(
-                "this backbone has rotary positions, which every layer needs for each patch: leave out merge_tokens"
-            )
-        if self.across_frames > 1 and tower.readout != "class":
-            raise UsageError(
-                f"across_frames is {self.across_frames}; this backbone has no [CLS] token for each frame: use 1"
-            )
-        self.schedule(tower)
-
-    def schedule(self, tower: VisionSizes) -> list[int]:
-        """Return the number of patches of a frame that are left after each layer."""
-        patches, layers = tower.patches, tower.layers
-        last = max(1, round(patches * (1 - self.ratio)))
-        counts = [last]
-        for number in range(layers - 1, 0, -1):
-            linear = round(patches - (patches - last) * number / (layers - 1))
-            counts.insert(0, min(linear, 2 * counts[0]))
-        if last < patches and (layers == 1 or 2 * counts[0] < patches):
-            raise UsageError(
-                f"the ratio of token merging is {self.ratio}; {count('layer', layers)} can halve the number of "
-                f"patches, {patches}, only {count('time', layers - 1)}: use a smaller ratio"
-            )
-        return counts
-
-    def check_frames(self, frames: int) -> None:
-        """Raise a UsageError if videos of this many frames cannot be divided into groups."""
-        if frames % self.across_frames:
-            raise UsageError(f"across_frames is {self.across_frames}; it must divide the {frames} frames of a video")
+__all__ = ["Merger", "TokenMerging", "match"]
 
 
 class Merger:

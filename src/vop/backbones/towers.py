@@ -19,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vop.backbones.embedding_config import TokenMerging
 from vop.backbones.layers import ACTIVATIONS, Conv2d, LayerNorm, Linear, Mlp, attend, free_parameter, make_layers
-from vop.backbones.merging import Merger, TokenMerging
+from vop.backbones.merging import Merger
 from vop.backbones.rope import patch_angles
 from vop.backbones.sizes import Sizes, Stem, TowerSizes, VisionSizes
 from vop.errors import UsageError
@@ -123,8 +124,10 @@ class VisionTower(Tower):
                 tower.rope,
                 grid=tower.grid,
                 head_width=tower.width // tower.heads,
+                before=tokens.shape[1] - frames * tower.grid**2,
                 frames=frames,
                 device=tokens.device,
+                dtype=tokens.dtype,
             )
         layer = layer or self.layers[number - 1]
         return layer(self.pre_norm(tokens) if number == 1 else tokens, read=read, angles=angles, merger=merger)
@@ -147,8 +150,15 @@ class VisionTower(Tower):
         s, is_last = shared.shape[1], number == len(self.layers)
         angles = None
         if tower.rope is not None:
-            width = tower.width // tower.heads
-            angles = patch_angles(tower.rope, grid=tower.grid, head_width=width, device=frames.device)
+            angles = patch_angles(
+                tower.rope,
+                grid=tower.grid,
+                head_width=tower.width // tower.heads,
+                before=frames.shape[2] - tower.grid**2,
+                frames=1,
+                device=frames.device,
+                dtype=frames.dtype,
+            )
         tokens = torch.cat([shared, frames.reshape(b, -1, d)], dim=1)
         layer = self.layers[number - 1]
         tokens = layer(tokens, read=s if is_last else None, angles=angles, shared=s, frames=f)

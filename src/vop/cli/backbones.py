@@ -1,4 +1,4 @@
-"""`vop backbones`: lists families and well-known checkpoints, or describes single backbones."""
+"""`vop backbones`: lists families and well-known checkpoints, describes single backbones, or measures them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from vop.cli.common import print_json, print_table, warn
+from vop.cli.common import add_device_options, print_json, print_table, use_device_options, warn
+from vop.utils.text import count
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from vop.backbones.speed import Speed
 
 UNKNOWN = "–"
 
@@ -17,21 +20,38 @@ UNKNOWN = "–"
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "backbones",
-        help="List or describe backbones.",
+        help="List, describe or measure backbones.",
         description="Lists the families of backbones and well-known checkpoints, without weights and network. With "
-        "names, describes these backbones: tokens, positions, read-out, preprocessing and loss.",
+        "names, describes these backbones: tokens, positions, read-out, preprocessing and loss. --measure measures how "
+        "fast the towers embed videos and texts on this machine. It uses random weights, so it downloads nothing for "
+        "the checkpoints in the list.",
     )
     parser.add_argument(
         "names",
         metavar="NAME",
         nargs="*",
-        help="Backbone to describe: ViT-B/32, mini, a folder or a hub id. Hub ids that are not listed are downloaded.",
+        help="Backbone to describe or measure: ViT-B/32, mini, a folder or a hub id. Hub ids that are not listed are "
+        "downloaded.",
     )
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="Measure the speed of the named backbones on this machine, or of all well-known ones, the smallest first. "
+        "The options below apply to it.",
+    )
+    parser.add_argument(
+        "--num-frames", type=int, help="Number of frames per video (default: 12, or a video encoder's own number)."
+    )
+    parser.add_argument("--precision", default="auto", help="Precision: auto (default), bf16 or fp32.")
+    add_device_options(parser)
     parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
+    if arguments.measure:
+        _measure(arguments)
+        return
     from vop.backbones.describe import describe_backbone, known_backbones
 
     if arguments.names:
@@ -48,6 +68,51 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         print_table(_family_table(families))
         print_table(_known_table(backbones))
+
+
+def _measure(arguments: argparse.Namespace) -> None:
+    use_device_options(arguments)
+    import torch
+
+    from vop.backbones.speed import measure_backbones
+    from vop.utils.device import PRECISIONS, default_device, machine_name, resolve_precision
+    from vop.utils.progress import show
+
+    device = default_device()
+    dtype = resolve_precision(arguments.precision, device)
+    precision = next(name for name, one in PRECISIONS.items() if one == dtype)
+    with show() as progress:
+        speeds = measure_backbones(
+            arguments.names, device=device, dtype=dtype, num_frames=arguments.num_frames, progress=progress
+        )
+    threads = torch.get_num_threads()
+    if arguments.json:
+        facts = {"machine": machine_name(), "device": str(device), "precision": precision, "threads": threads}
+        print_json(facts | {"weights": "random", "backbones": [vars(speed) for speed in speeds]})
+        return
+    print_table(_speed_table(speeds, title=f"{machine_name()}: {precision} with {count('thread', threads)}"))
+
+
+def _speed_table(speeds: list[Speed], *, title: str) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, caption="Random weights; towers only, without decoding and tokenization.")
+    table.add_column("name", overflow="fold")
+    for heading in ("frames", "videos/s", "texts/s", "ms per query"):
+        table.add_column(heading, justify="right")
+    problems = any(speed.problem for speed in speeds)
+    if problems:
+        table.add_column("reason", overflow="fold")
+    for speed in speeds:
+        figures = [speed.videos_per_second, speed.texts_per_second, speed.query_milliseconds]
+        shown = [UNKNOWN if figure is None else f"{figure:,.{_decimals(figure)}f}" for figure in figures]
+        table.add_row(speed.name, _shown(speed.num_frames), *shown, *([speed.problem or ""] if problems else []))
+    return table
+
+
+def _decimals(figure: float) -> int:
+    """Returns the number of decimals that shows about three digits."""
+    return 0 if figure >= 100 else 1 if figure >= 10 else 2
 
 
 def _families() -> list[dict[str, Any]]:

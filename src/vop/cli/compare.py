@@ -264,7 +264,7 @@ def _entries(arguments: argparse.Namespace, config: TrainingConfig) -> dict[str,
     entries = dict(config.experiment)
     for name, value in entries.items():
         if name not in ENTRIES:
-            raise unknown_name("entry of the experiment", str(name), ENTRIES)
+            raise UsageError(f"experiment: {unknown_name('entry', str(name), ENTRIES)}")
         if not isinstance(value, ENTRIES[name]):
             raise UsageError(f"{name} of the experiment is {value!r}; it must be a {ENTRIES[name].__name__}")
     for name in ("trials", "trial_epochs", "trial_steps", "baseline"):

@@ -87,7 +87,7 @@ def read(
         raise DataError(f"{path}: the file does not exist")
     found: dict[str, _Pairs] = {}
     empty: dict[str, list[str]] = {}
-    bare: dict[str, set[str]] = {}
+    without_caption: dict[str, set[str]] = {}
     for table in _tables(path) if path.is_dir() else [path]:
         folder = VideoFolder(videos or table.parent)
         for name, video_id, caption, place in _rows(table, video_column, caption_column):
@@ -95,14 +95,14 @@ def read(
                 found.setdefault(name, _Pairs()).add(video_id, caption, folder)
             else:
                 empty.setdefault(name, []).append(place)
-                bare.setdefault(name, set()).add(video_id)
+                without_caption.setdefault(name, set()).add(video_id)
     if not found:
         raise DataError(f"{path}: no row has a caption")
     splits = {name: pairs.split(name) for name, pairs in found.items()}
     notes = [
         f"{count('empty caption', len(places))} left out of {name}, first {places[0]}" for name, places in empty.items()
     ]
-    for name, ids in bare.items():
+    for name, ids in without_caption.items():
         if without := ids - (found[name].places.keys() if name in found else set()):
             notes.append(
                 f"{count('video', len(without))} of {name} without captions left out, for example {min(without)}"
@@ -144,7 +144,7 @@ def _tables(folder: Path) -> list[Path]:
     if len(found) == 1:
         return found
     if not found:
-        raise DataError(f"{folder}: there is no {', '.join(TABLE_SUFFIXES)} file in this folder")
+        raise DataError(f"{folder}: the folder holds no table ({', '.join(TABLE_SUFFIXES)})")
     names = ", ".join(str(path.relative_to(folder)) for path in found)
     raise DataError(f"{folder} holds several tables ({names}): give one of them, or name them train, val and test")
 
@@ -167,12 +167,12 @@ def _rows(path: Path, video_column: str | None, caption_column: str | None) -> I
     video_column = _column(path, "video", video_column, VIDEO_COLUMNS, table.columns)
     caption_column = _column(path, "caption", caption_column, CAPTION_COLUMNS, table.columns)
     split_column = guess_column(SPLIT_COLUMNS, table.columns)
-    of_file = _split_of(path) or "train"
+    default_split = _split_of(path) or "train"
     needed = dict.fromkeys(column for column in (video_column, caption_column, split_column) if column is not None)
     for line, row in table.rows(list(needed)):
         place = f"{path}: {line}"
         video_id = _video_id(row.get(video_column), place, video_column)
-        name = of_file if split_column is None else _split(row.get(split_column), place, split_column)
+        name = default_split if split_column is None else _split(row.get(split_column), place, split_column)
         for caption in _captions(row.get(caption_column), place, caption_column):
             yield name, video_id, caption, f"{path.name}: {line}"
 
@@ -209,11 +209,11 @@ def _video_id(value: Any, place: str, column: str) -> str:
             f"{place}: the column {column!r} holds {reprlib.repr(value)}, a {type(value).__name__}; "
             "a video is a path, a name or a whole number"
         )
-    name = nfc(str(value).strip())  # the same video in every Unicode form
+    name = nfc(str(value).strip())  # one id for all Unicode forms of a name
     if "\0" in name or max(map(_bytes, name.split("/"))) > MAX_NAME_BYTES or _bytes(name) > MAX_PATH_BYTES:
         raise DataError(
-            f"{place}: the column {column!r} holds {reprlib.repr(name)}, which cannot be a file name; name the column "
-            "of the videos with --video-column"
+            f"{place}: the column {column!r} holds {reprlib.repr(name)}, which cannot be a file name; name the "
+            "column of the videos with --video-column"
         )
     return name
 
@@ -239,7 +239,7 @@ def _captions(value: Any, place: str, column: str) -> list[str]:
             raise DataError(f"{place}: the caption is {reprlib.repr(text)} (column {column!r}), which is not text")
         captions.append("" if _is_missing(text) else " ".join(text.split()))
         if re.search(r"[\ud800-\udfff]", captions[-1]):
-            raise DataError(f"{place}: the caption {captions[-1]!r} (column {column!r}) holds an unpaired surrogate")
+            raise DataError(f"{place}: the caption {captions[-1]!r} (column {column!r}) is not valid Unicode")
     return captions
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vop.errors import UsageError
 from vop.utils.registry import ClassRegistry
 
 if TYPE_CHECKING:
@@ -34,8 +35,14 @@ def create(name: str, sizes: Sizes, *, num_frames: int = 12, **settings: Any) ->
         num_frames: frames per video, from the method.
 
     Raises:
-        UsageError: a name or setting is unknown (the error suggests the nearest known ones), or a value is not allowed.
+        UsageError: a name or setting is unknown (the error suggests the nearest known ones), a value is not allowed, or
+            the backbone is a video encoder, which has one embedding per video and none of frames.
     """
+    if name != MEAN and find(name) and sizes.num_frames is not None:
+        raise UsageError(
+            f"head is {name}; this backbone reads the frames of a video together and gives one embedding for all of "
+            f"them, so a head has no frames to compare: use {MEAN}, or a backbone that embeds single frames"
+        )
     return REGISTRY.create(name, sizes, num_frames=num_frames, **settings)
 
 

@@ -32,7 +32,7 @@ class MomentReport:
 
     Attributes:
         data: the SPEC, and the split.
-        segmentation: how videos are cut into segments, which are the clips that a search can find.
+        segmentation: how videos are divided into segments, which are the clips that a search can find.
         queries, videos, segments: the numbers of sentences, of videos that could be read, and of their segments.
         seconds: mean duration of a segment.
         skipped: videos that could not be read. Their sentences are left out.
@@ -80,7 +80,7 @@ def evaluate_moments(
         model: as for `Library.create`.
         split: "test", "val" or "train"; by default the first that exists.
         videos: the folder of the videos, if it is not that of the annotations.
-        segmentation: how videos are cut into segments; by default as in a library.
+        segmentation: how videos are divided into segments; by default as in a library.
         library: the folder of a library to keep, or one that an earlier evaluation made. It may hold other videos,
             which do not count. By default the library is temporary.
         workers, batch_size: as for `Library.index`.

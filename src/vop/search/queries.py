@@ -26,7 +26,7 @@ Vector = np.ndarray[Any, np.dtype[np.float32]]
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence and its weight; a negative weight finds less of it."""
+    """A sentence and its weight. A negative weight finds less of the sentence."""
 
     text: str
     weight: float = 1.0
@@ -34,7 +34,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Example:
-    """A file to find similar moments of.
+    """A file to search with.
 
     Attributes:
         kind: "video" or "picture"; None detects it from the content.
@@ -55,7 +55,7 @@ class Caption:
     score: float
 
 
-def sentences_of(query: str | Sentence | Sequence[str | tuple[str, float] | Sentence]) -> list[Sentence]:
+def parse_sentences(query: str | Sentence | Sequence[str | tuple[str, float] | Sentence]) -> list[Sentence]:
     """Return the sentences of a query.
 
     Raises:
@@ -84,13 +84,13 @@ def check(sentences: Sequence[Sentence]) -> None:
         raise UsageError("the query is empty: describe what happens in the video, or give --video or --picture")
     for sentence in sentences:
         if not sentence.text.strip():
-            raise UsageError(f"the query has an empty sentence, {sentence.text!r}: say what happens in the video")
+            raise UsageError(f"the query has an empty sentence, {sentence.text!r}: describe what happens in the video")
         if any("\ud800" <= letter <= "\udfff" for letter in sentence.text):  # bytes that are not UTF-8, from a shell
             raise UsageError(f"the sentence {sentence.text!r} is not valid Unicode; write it in UTF-8")
         if not math.isfinite(sentence.weight):
             raise UsageError(f"the weight of {sentence.text!r} is {sentence.weight}; it must be finite")
     if all(sentence.weight == 0 for sentence in sentences):
-        raise UsageError("all weights of the query are 0; at least one must not be")
+        raise UsageError("all weights of the query are 0; give at least one another value")
 
 
 def combine(vectors: np.ndarray, sentences: Sequence[Sentence]) -> Vector:
@@ -109,24 +109,24 @@ def combine(vectors: np.ndarray, sentences: Sequence[Sentence]) -> Vector:
     return unit
 
 
-def of_sentences(model: TextVideoModel, sentences: Sequence[Sentence]) -> Vector:
+def embed_sentences(model: TextVideoModel, sentences: Sequence[Sentence]) -> Vector:
     """Embed the sentences of a query; return a unit vector (e,)."""
     check(sentences)
     return combine(model.encode_text([sentence.text for sentence in sentences]).numpy(), sentences)
 
 
-def of_frames(model: TextVideoModel, frames: Tensor) -> Vector:
+def embed_frames(model: TextVideoModel, frames: Tensor) -> Vector:
     """Embed frames of one video or picture, uint8 (num_frames, 3, size, size); return a unit vector (e,)."""
     return model.encode_frames(frames[None])[0].numpy()
 
 
-def of_example(model: TextVideoModel, example: Example) -> Vector:
+def embed_example(model: TextVideoModel, example: Example) -> Vector:
     """Embed a video, a clip of it or a picture; return a unit vector (e,).
 
     A separate process reads the file, because a damaged file can crash the decoder.
 
     Raises:
-        VideoError: it cannot be read.
+        VideoError: the file cannot be read.
         UsageError: the clip is not in the video.
     """
     import torch
@@ -137,7 +137,7 @@ def of_example(model: TextVideoModel, example: Example) -> Vector:
         frames = processes.call(
             decode, example.path, example=example, num_frames=model.num_frames, resizing=model.resizing
         )
-    return of_frames(model, torch.from_numpy(frames))
+    return embed_frames(model, torch.from_numpy(frames))
 
 
 def decode(path: Path, *, example: Example, num_frames: int, resizing: Resizing) -> np.ndarray:
@@ -151,11 +151,11 @@ def decode(path: Path, *, example: Example, num_frames: int, resizing: Resizing)
     return decode_frames(path, num_frames=num_frames, resizing=resizing, start_seconds=start, end_seconds=end)
 
 
-def of_vector(vector: np.ndarray | Tensor, *, width: int) -> Vector:
-    """Scale the caller's embedding (e,) to unit length.
+def unit_vector(vector: np.ndarray | Tensor, *, width: int) -> Vector:
+    """Scale an embedding (e,) of the caller to unit length.
 
     Raises:
-        UsageError: it has another shape than (width,), or no direction.
+        UsageError: its shape is not (width,), or it has no direction.
     """
     if not isinstance(vector, np.ndarray) and not hasattr(vector, "detach"):
         raise UsageError(
@@ -173,15 +173,15 @@ def of_vector(vector: np.ndarray | Tensor, *, width: int) -> Vector:
 
 def cut_short(model: TextVideoModel, sentences: Sequence[Sentence]) -> list[str]:
     """Return a warning for each sentence that is longer than the model reads."""
-    longest = model.method.max_tokens
+    limit = model.method.max_tokens
     return [
-        f"only the first {longest} tokens of “{sentence.text[:40].strip()}…” were read"
+        f"only the first {limit} tokens of “{sentence.text[:40].strip()}…” were read"
         for sentence in sentences
-        if model.count_tokens(sentence.text) > longest
+        if model.count_tokens(sentence.text) > limit
     ]
 
 
-def captions_of(captions: str | os.PathLike[str] | Sequence[str]) -> list[tuple[int, str]]:
+def parse_captions(captions: str | os.PathLike[str] | Sequence[str]) -> list[tuple[int, str]]:
     """Return captions with their numbers from 1; for a text file, its non-empty lines.
 
     Raises:

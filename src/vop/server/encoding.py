@@ -143,6 +143,6 @@ class Encoder:
 
     def _encode_frames(self, frames: torch.Tensor) -> Vector:
         began = time.perf_counter()
-        vector = queries.of_frames(self.model, frames)
+        vector = queries.embed_frames(self.model, frames)
         self._on_encoded("frames", 1, time.perf_counter() - began)
         return vector

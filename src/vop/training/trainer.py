@@ -40,12 +40,14 @@ from vop.training.checkpoint import (
     save_checkpoint,
 )
 from vop.training.distributed import gather_rows, share_gradient
-from vop.training.loss import LOSSES, loss_of
+from vop.training.loss import LOSSES, check_matryoshka, loss_of, matryoshka_loss
 from vop.training.recipe import UNTUNED, Recipe
 from vop.training.schedule import Schedule
 from vop.training.selection import TrainingResult, card_of, is_better, result_of, video_scores
 from vop.training.tracking import TENSORBOARD, tracked, trackers_of
+from vop.utils.fitting import empty_caches, is_out_of_memory
 from vop.utils.progress import Progress, silent
+from vop.utils.text import count
 from vop.utils.threads import limit_threads
 
 LOSS_PARAMETERS = ("clip.log_logit_scale", "clip.logit_bias")
@@ -93,6 +95,8 @@ class Trainer:
             log_with=(trackers_of(track) if keep else []) or None,
             project_dir=str(out / TRAINING / TENSORBOARD),
         )
+        check_matryoshka(model, recipe)
+        model.matryoshka_dimensions = recipe.matryoshka
         recipe = replace(recipe, loss=loss_of(model, recipe))
         self.criterion = LOSSES[recipe.loss]
         self.model = model.to(self.accelerator.device).train()
@@ -164,7 +168,33 @@ class Trainer:
             self._save()
 
     def _step(self, batch: Batch) -> float:
-        """Do one optimizer step; return the loss before it."""
+        """Do one optimizer step; return the loss before it.
+
+        The batch is part of the loss, so it is not halved if it does not fit into memory.
+
+        Raises:
+            VopError: loss or gradient are not finite, or memory ran out.
+        """
+        try:
+            return self._optimize(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of the handler, because the error's traceback keeps the tensors of the step.
+        self.optimizer.zero_grad(set_to_none=True)
+        empty_caches()
+        sizes, precision = self.model.backbone.sizes.vision, str(self.model.clip.dtype).removeprefix("torch.")
+        per_process = self.batch_size // self.accelerator.num_processes
+        content = [count("video", per_process), count("frame", self.model.num_frames)]
+        if sizes.layers:
+            content.append(count("token", sizes.patches + sizes.summaries))
+        self._stop_at(
+            f"memory ran out with batch_size {self.batch_size} ({' x '.join(content)} in a process, {precision})",
+            "The batch is part of the loss and stays as it is. Train again with a smaller --batch-size, fewer "
+            "--num-frames, --precision bf16, or a backbone with fewer tokens per frame, and another --out",
+        )
+
+    def _optimize(self, batch: Batch) -> float:
         rate = self.schedule.learning_rate(self.state.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -172,12 +202,12 @@ class Trainer:
         loss = self._loss(batch)
         value = loss.item()
         if not math.isfinite(value):
-            self._stop_at(f"the loss became {value}", rate)
+            self._stop_at_rate(f"the loss became {value}", rate)
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss * self.accelerator.num_processes)
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.max_grad_norm or math.inf)
         if not torch.isfinite(norm):
-            self._stop_at(f"the gradient's norm became {norm.item()}", rate)
+            self._stop_at_rate(f"the gradient's norm became {norm.item()}", rate)
         self.optimizer.step()
         self.model.limit_logit_scale()
         self.state.step += 1
@@ -198,7 +228,11 @@ class Trainer:
             before = self.accelerator.process_index * len(video_ids)  # every process has the same number of videos
             rows = gather_rows(rows + before)
             texts, videos, video_ids = gather_rows(texts), gather_rows(videos), gather_rows(video_ids)
-        return self.criterion(self.model.logits(texts, videos), rows, video_ids)
+
+        def loss(texts: Tensor, videos: Tensor) -> Tensor:
+            return self.criterion(self.model.logits(texts, videos), rows, video_ids)
+
+        return matryoshka_loss(loss, texts, videos, dimensions=self.recipe.matryoshka)
 
     def _batches(self, epoch: int, *, start: int) -> FrameLoader:
         size, seed = self.recipe.captions_per_video, self.recipe.seed
@@ -256,7 +290,12 @@ class Trainer:
         note = f"epoch {epoch + 1}/{self.schedule.epochs}, loss {loss:.3f}, {speed:.0f} videos/s"
         self.show("training", self.state.step, self.schedule.total_steps, note)
 
-    def _stop_at(self, what: str, rate: float) -> NoReturn:
+    def _stop_at_rate(self, what: str, rate: float) -> NoReturn:
+        self._stop_at(
+            what, f"The learning rate was {rate:.2g}. Train again with a lower --learning-rate and another --out"
+        )
+
+    def _stop_at(self, what: str, advice: str) -> NoReturn:
         """Save the best epoch so far, if any, and raise the error that ends the training."""
         kept = f"{self.out} holds no weights yet"
         if self.state.best_epoch is not None:
@@ -264,10 +303,7 @@ class Trainer:
             kept = f"{self.out} holds " + (
                 "the untuned model" if is_untuned else f"the weights of epoch {self.state.best_epoch}"
             )
-        raise VopError(
-            f"{what} at step {self.state.step + 1} of {self.schedule.total_steps}, at a learning rate of "
-            f"{rate:.2g}; {kept}. Train again with a lower --learning-rate and another --out"
-        )
+        raise VopError(f"{what} at step {self.state.step + 1} of {self.schedule.total_steps}; {kept}. {advice}")
 
     def _finish(self) -> TrainingResult:
         """Load the selected weights, or take the untuned model, and write the run."""

@@ -16,7 +16,7 @@ from vop.utils.threads import usable_cores
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 AUTO = "auto"
-CPU_INFO = Path("/proc/cpuinfo")  # Linux
+CPU_INFO, MEMORY_INFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")  # Linux
 _VARIABLE = "VOP_DEVICE"  # passes the choice to child processes
 
 _chosen: torch.device | None = None
@@ -118,6 +118,17 @@ def _mps_has_bf16() -> bool:
         return bool((ones @ ones).sum().item() == 8)
     except (RuntimeError, TypeError):
         return False
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Return the free memory of the device; None if the system does not report it."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu" or not MEMORY_INFO.exists():
+        return None
+    lines = MEMORY_INFO.read_text(encoding="utf-8").splitlines()
+    found = (line.split() for line in lines if line.startswith("MemAvailable:"))
+    return next((int(kilobytes) * 1024 for _, kilobytes, *_ in found), None)
 
 
 def machine_name() -> str:

@@ -55,7 +55,7 @@ class FittingBatches:
             if len(batch) <= 1 or not is_device_out_of_memory(error):
                 raise
         # Outside of the handler, because the error's traceback keeps the tensors of the failed batch.
-        _empty_caches()
+        empty_caches()
         return None
 
     def _warn(self) -> None:
@@ -70,7 +70,13 @@ def is_device_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)
 
 
-def _empty_caches() -> None:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that the memory ran out, of a GPU or of the machine, while PyTorch computed."""
+    on_cpu = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+    return on_cpu or is_device_out_of_memory(error)
+
+
+def empty_caches() -> None:
     """Give cached blocks back to the device, because they may be too small for the next batch."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

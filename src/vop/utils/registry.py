@@ -236,5 +236,5 @@ def _load_path(kind: str, path: str) -> object:
         ) from None
     if not hasattr(loaded, attribute):
         classes = [name for name, value in vars(loaded).items() if isinstance(value, type)]
-        raise unknown_name(f"{kind} in {module}", attribute, classes)
+        raise UsageError(f"{module}: {unknown_name(kind, attribute, classes)}")
     return getattr(loaded, attribute)

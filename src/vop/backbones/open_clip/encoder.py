@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +82,10 @@ class OpenClipEncoder(Encoder):
         super().__init__(sizes)
         self.model = model
         self.add_logit_scale()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode: in training, batch norms would change their statistics, which a run does not save."""
+        return super().train(False)
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
         return self.model.encode_text(ids)

@@ -76,6 +76,13 @@ class OpenClipFamily(Family):
 
         return from_open_clip(state, sizes, source=source)
 
+    def build_random(self, sizes: Sizes, config: Mapping[str, Any]) -> Encoder:
+        if sizes.has_layers:
+            return super().build_random(sizes, config)
+        from vop.backbones.open_clip.encoder import OpenClipEncoder, build
+
+        return OpenClipEncoder(sizes, build(config["model_cfg"]))
+
     def load(self, folder: Path, sizes: Sizes, *, stored_image_size: int) -> Encoder:
         if sizes.has_layers:
             return super().load(folder, sizes, stored_image_size=stored_image_size)

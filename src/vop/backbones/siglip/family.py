@@ -132,7 +132,7 @@ def _convert_sentencepiece(folder: Path, out: Path) -> None:
     except ImportError:
         raise VopError(
             f"{folder}: its vocabulary is {SENTENCEPIECE}, without a tokenizer.json: to read it, "
-            "pip install sentencepiece protobuf; or fetch a tokenizer.json from the same repository"
+            "pip install 'vop[sentencepiece]'; or fetch a tokenizer.json from the same repository"
         ) from None
     from transformers import SiglipTokenizer
     from transformers.convert_slow_tokenizer import T5Converter

@@ -75,13 +75,22 @@ def load_model(kind: str, config: Mapping[str, Any], state: Mapping[str, Tensor]
     return model
 
 
-def count_parameters(kind: str, config: Mapping[str, Any], *, source: str) -> int:
-    """Return the number of parameters of a model, without allocating them."""
+def build_model(kind: str, config: Mapping[str, Any], *, source: str) -> Any:
+    """Build a model of `transformers` from its configuration, with random weights in fp32.
+
+    Raises:
+        UsageError: a library that the model needs is missing.
+        VopError: `transformers` cannot build the model.
+    """
     model_class = _find_class(kind)
     with _building(kind, source):
-        values = model_class.config_class.from_dict(_without_code(config))
-        with torch.device("meta"):
-            model = model_class(values)
+        return model_class(model_class.config_class.from_dict(_without_code(config)))
+
+
+def count_parameters(kind: str, config: Mapping[str, Any], *, source: str) -> int:
+    """Return the number of parameters of a model, without allocating them."""
+    with torch.device("meta"):
+        model = build_model(kind, config, source=source)
     return sum(tensor.numel() for tensor in model.state_dict().values())
 
 

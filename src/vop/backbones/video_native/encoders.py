@@ -5,8 +5,10 @@ Shapes: `b` videos or texts, `f` frames, `n` tokens, `e` the joint space.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from vop.backbones.sizes import Sizes
@@ -34,6 +36,12 @@ class VideoPrismEncoder(VideoEncoder):
 
     kind = "VideoPrismClipModel"
 
+    def __init__(self, sizes: Sizes, model: Any) -> None:
+        super().__init__(sizes, model)
+        for part in model.modules():
+            if type(part).__name__ == "VideoPrismTemporalEmbeddings":
+                part.interpolate_pos_encoding = partial(_positions_of_frames, part)
+
     def embed_tokens(self, ids: Tensor) -> Tensor:
         mask = ids.ne(self.sizes.text.pad_token_id or 0).long()
         features: Tensor = self.model.get_text_features(input_ids=ids, attention_mask=mask).pooler_output
@@ -44,6 +52,16 @@ class VideoPrismEncoder(VideoEncoder):
         outputs = self.model.get_video_features(pixel_values_videos=pixels, interpolate_pos_encoding=True)
         features: Tensor = outputs.pooler_output.squeeze(1)
         return features
+
+
+def _positions_of_frames(embeddings: Any, tokens: Tensor) -> Tensor:
+    """Return the positions for the frames of `tokens` (b, f, d), interpolated in fp32: a CPU cannot do it in bf16."""
+    positions: Tensor = embeddings.position_embeddings
+    if tokens.shape[1] == positions.shape[1]:
+        return positions
+    size = (tokens.shape[1], positions.shape[2])
+    resized = F.interpolate(positions.float()[:, None], size=size, mode="bilinear", antialias=True)
+    return resized.squeeze(1).to(positions.dtype)
 
 
 class PeVideoEncoder(VideoEncoder):

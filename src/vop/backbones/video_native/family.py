@@ -69,6 +69,12 @@ class VideoFamily(Family):
         pad = sizes.text.pad_token_id
         return Tokenizer(folder, sizes.text, cleaning=self.cleaning, ends=self.ends, pad_token_id=pad)
 
+    def build_random(self, sizes: Sizes, config: Mapping[str, Any]) -> VideoEncoder:
+        from vop.backbones.video_native.encoder import build_model
+
+        encoder = self.encoder()
+        return encoder(sizes, build_model(encoder.kind, self.model_config(config), source=self.title))
+
     def load(self, folder: Path, sizes: Sizes, *, stored_image_size: int) -> VideoEncoder:
         from vop.backbones.video_native.encoder import load_model
         from vop.backbones.weights import check_size, read_weights

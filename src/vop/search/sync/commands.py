@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.backbones import DEFAULT_HUB_ID
+from vop.backbones.embedding_config import AS_USUAL, EmbeddingConfig, TokenMerging
 from vop.errors import UsageError, VopError
 from vop.search.manifest import FILE, SegmentationConfig
 from vop.search.models import absolute_name, new_manifest, open_model, open_models
@@ -41,6 +42,7 @@ def index(
     segmentation: SegmentationConfig | None = None,
     num_frames: int | None = None,
     keep_frames: bool = False,
+    embedding: EmbeddingConfig = AS_USUAL,
     exclude: Sequence[str] = (),
     live_photos: bool | None = None,
     metadata: Path | None = None,
@@ -59,12 +61,13 @@ def index(
     Args:
         folder: the library's folder.
         paths: files and folders. Those that do not exist are skipped with a warning.
-        model: a run, a folder, a hub id or mini; only when creating a library; an existing one keeps its model.
-        segmentation, num_frames, keep_frames, precision: only when creating a library; an existing one keeps its own.
+        model: a run, a folder, a hub id or mini. An existing library keeps its model.
+        segmentation, num_frames, keep_frames, embedding, precision: for a new library. An existing one keeps its own.
+        embedding: how the model embeds segments and queries.
         keep_frames: whether to keep the decoded frames, so that re-embedding does not decode again.
         exclude: globs of files and folders to exclude, in addition to the library's globs. The library keeps them; see
             `vop.video.find`.
-        live_photos: whether to index the movies of Live Photos; the library keeps the choice. None keeps its setting.
+        live_photos: whether to index the movies of Live Photos. The library keeps the choice; None does not change it.
         metadata: a CSV file; see `vop.search.sync.metadata`.
         prune: whether to remove videos below `paths` whose files were deleted or are excluded. `restore` can restore
             them for `KEPT_DAYS` days.
@@ -76,9 +79,9 @@ def index(
         warn: called with a warning as soon as there is one.
 
     Raises:
-        UsageError: none of the paths exists, or the model or a setting does not exist or is not the library's.
-        VopError: no space left, a model that is another one than the library's, or videos that an earlier version
-            decoded, with which newer ones are not mixed. What was committed stays.
+        UsageError: none of the paths exists, or the model or a setting is unknown or differs from the library's.
+        VopError: no space is left, the weights of the model differ from those of the library's, or an earlier version
+            decoded some of the videos, which cannot be mixed with new ones. Committed videos stay.
     """
     started = time.monotonic()
     workers = count_workers(workers, batch_size=batch_size)
@@ -86,7 +89,7 @@ def index(
     scanned = scan(folder, paths, exclude=exclude, live_photos=live_photos)
     for path, reason in scanned.missing.items():
         warn(f"{path!r} cannot be indexed and is skipped: {reason}")
-    wanted = _Settings(model, segmentation, num_frames, keep_frames, precision)
+    wanted = _Settings(model, segmentation, num_frames, keep_frames, embedding, precision)
     new_model = None if (scanned.library / FILE).exists() else _load_model(wanted)
     with library_lock(scanned.library, waiting=waiting):
         library, models = _open(scanned.library, wanted, new_model)
@@ -207,7 +210,7 @@ def restore(
         if not restored:
             where = f" at or below {', '.join(map(str, paths))}" if paths else ""
             raise UsageError(
-                f"{library.path} has nothing to restore{where}: no video was removed, or all are in the library again"
+                f"{library.path} has nothing to restore{where}: no video was removed, or all were indexed again"
             )
     return restored
 
@@ -225,18 +228,18 @@ def change_excluded(
         the globs after the change.
 
     Raises:
-        UsageError: the library does not exist, or does not exclude a glob of `drop`.
+        UsageError: the library does not exist, or a glob of `drop` is not among its globs.
     """
     if not add and not drop:
         return Store.open(folder).manifest.exclude
     with _locked(folder, waiting) as library:
-        had, unwanted = library.manifest.exclude, normal_globs(drop)
-        for glob in unwanted:
-            if glob not in had:
+        current, dropped = library.manifest.exclude, normal_globs(drop)
+        for glob in dropped:
+            if glob not in current:
                 raise UsageError(
-                    f"{library.path} does not exclude {glob!r}; it excludes: {', '.join(had) or 'nothing'}"
+                    f"{library.path} does not exclude {glob!r}; it excludes: {', '.join(current) or 'nothing'}"
                 )
-        globs = normal_globs([*(glob for glob in had if glob not in unwanted), *add])
+        globs = normal_globs([*(glob for glob in current if glob not in dropped), *add])
         library.change(exclude=globs)
     return globs
 
@@ -265,23 +268,29 @@ def _tidy(library: Store) -> None:
     library.keep_up()
 
 
-# -- opening or creating the library of an indexing
+# -- opening or creating a library
 
 
 @dataclass(frozen=True)
 class _Settings:
-    """The settings of a call. None keeps an existing library's setting, or means the default for a new one."""
+    """The settings of a call. None means the setting of an existing library, and the default for a new one."""
 
     model: str | None
     segmentation: SegmentationConfig | None
     num_frames: int | None
     keep_frames: bool
+    embedding: EmbeddingConfig
     precision: str
 
 
 def _load_model(wanted: _Settings) -> TextVideoModel:
     """Load the model of a new library."""
-    model = open_model(wanted.model or DEFAULT_HUB_ID, num_frames=wanted.num_frames, precision=wanted.precision)
+    model = open_model(
+        wanted.model or DEFAULT_HUB_ID,
+        num_frames=wanted.num_frames,
+        precision=wanted.precision,
+        embedding=wanted.embedding,
+    )
     model.check_independent()
     return model
 
@@ -298,16 +307,19 @@ def _open(folder: Path, wanted: _Settings, new_model: TextVideoModel | None) -> 
         manifest = new_manifest(new_model, name=name, segmentation=wanted.segmentation, keep_frames=wanted.keep_frames)
         return Store.create(folder, manifest), [new_model]
     library = Store.open(folder)
-    had = library.manifest
-    for name, value, own in (  # segments with different settings cannot be compared
-        ("segmentation", wanted.segmentation, had.segmentation),
-        ("num_frames", wanted.num_frames, had.num_frames),
-        ("keep_frames", wanted.keep_frames or None, had.keep_frames),
+    manifest, embedding = library.manifest, wanted.embedding
+    merged = manifest.models[0].embedding.merge_tokens or TokenMerging(0.0)
+    for name, value, current in (  # segments with different settings cannot be compared
+        ("segmentation", wanted.segmentation, manifest.segmentation),
+        ("num_frames", wanted.num_frames, manifest.num_frames),
+        ("keep_frames", wanted.keep_frames or None, manifest.keep_frames),
+        ("merge_tokens", embedding.merge_tokens, merged),
+        ("dimensions", embedding.dimensions, manifest.models[0].embed_dim),
     ):
-        if value is not None and value != own:
-            raise UsageError(f"{name} of {folder} is {own}, not {value}; to change it, index into another folder")
-    models = open_models(had, folder=folder, name=wanted.model)
-    if wanted.model is not None:  # store it, in case the first model has moved
+        if value is not None and value != current:
+            raise UsageError(f"{name} of {folder} is {current}, not {value}; to change it, index into another folder")
+    models = open_models(manifest, folder=folder, name=wanted.model)
+    if wanted.model is not None:  # store its path, which may be a new one
         library.rename_model(absolute_name(wanted.model))
     return library, models
 
@@ -322,5 +334,5 @@ def _check_outdated(library: Store, scanned: Scan, *, redo: bool) -> None:
     raise VopError(
         f"{library.path}: {len(outdated)} of its videos ({hours:.1f} h) were decoded by an earlier version of vop, "
         "which read HDR, non-square pixels, transparency, joined recordings and several video tracks differently. New "
-        f"ones are not mixed with them. To decode them again: {command}; searches work meanwhile"
+        f"videos cannot be mixed with them. To decode them again: {command}. Searches work in the meantime"
     )

@@ -1,4 +1,4 @@
-"""The owner's metadata: a CSV file with one line per video."""
+"""Metadata of videos: a CSV file with one line per video."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ class Metadata:
     Attributes:
         columns: column names, in the order of the file.
         by_path: the values of each video, by its absolute path.
-        by_name: the values of videos that the file names without a folder, by file name.
-        given: the videos as the CSV file spells them, by absolute path.
+        by_name: the values of each video that the file lists without a folder, by file name.
+        spellings: the videos as the CSV file spells them, by absolute path.
     """
 
     columns: tuple[str, ...]
     by_path: Mapping[str, Mapping[str, str]]
     by_name: Mapping[str, Mapping[str, str]]
-    given: Mapping[str, str] = field(default_factory=dict)
+    spellings: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, path: Path) -> Mapping[str, str]:
-        """Return the values of a video, found by its path, else by its name."""
+        """Return the values of a video: those of its path, or else those of its name."""
         return self.by_path.get(nfc(str(path))) or self.by_name.get(nfc(path.name)) or {}
 
     def unmatched(self, paths: Iterable[str]) -> list[str]:
         """Return the videos of the CSV file that are not among `paths`, as the CSV file spells them."""
         found = {nfc(path) for path in paths}
         names = {os.path.basename(path) for path in found}
-        return [given for path, given in self.given.items() if path not in found and given not in names]
+        return [video for path, video in self.spellings.items() if path not in found and video not in names]
 
 
 def read_metadata(file: Path) -> Metadata:
@@ -68,11 +68,11 @@ def read_metadata(file: Path) -> Metadata:
     if key is None:
         raise DataError(f"{file}: no column names the video; expected one of {', '.join(PATH_COLUMNS)}, found {names}")
     _check_names(file, names)
-    return _by_file(file, lines, names, key)
+    return _parse_rows(file, lines, names, key)
 
 
 def _lines(file: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and values of each non-empty record; one that spans lines has the number of its last line."""
+    """Yield the line number and values of each non-empty record. The number is that of the record's last line."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     try:
         for values in reader:
@@ -92,10 +92,10 @@ def _check_names(file: Path, names: list[str]) -> None:
             )
 
 
-def _by_file(file: Path, lines: Iterable[tuple[int, list[str]]], names: list[str], key: str) -> Metadata:
+def _parse_rows(file: Path, lines: Iterable[tuple[int, list[str]]], names: list[str], key: str) -> Metadata:
     by_path: dict[str, dict[str, str]] = {}
     by_name: dict[str, dict[str, str]] = {}
-    given: dict[str, str] = {}
+    spellings: dict[str, str] = {}
     for line, values in lines:
         if len(values) != len(names):
             raise DataError(f"{file}, line {line}: {count('value', len(values))} instead of {len(names)}")
@@ -104,7 +104,7 @@ def _by_file(file: Path, lines: Iterable[tuple[int, list[str]]], names: list[str
         if not video:
             raise DataError(f"{file}, line {line}: the video is missing")
         path = nfc(str(absolute_path(file.parent / video)))
-        by_path[path], given[path] = row, video
+        by_path[path], spellings[path] = row, video
         if "/" not in video:
             by_name[video] = row
-    return Metadata(tuple(name for name in names if name != key), by_path, by_name, given)
+    return Metadata(tuple(name for name in names if name != key), by_path, by_name, spellings)

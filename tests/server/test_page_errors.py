@@ -1,4 +1,4 @@
-"""A server that is busy, refuses, is gone, or answers late."""
+"""The page with a server that is busy, refuses, has stopped, or responds late."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from server.page_steps import QUERY, expect_names, found, names, search
 pytestmark = pytest.mark.xdist_group("browser")
 
 
-def test_a_busy_server_is_asked_again(tab, served):
+def test_requests_to_a_busy_server_are_retried(tab, served):
     tries = []
 
     def busy(route):
@@ -29,12 +29,12 @@ def test_a_busy_server_is_asked_again(tab, served):
     expect_names(tab, found(served))
     expect(tab.get_by_text("The server is busy")).to_be_hidden()
     assert len(tries) == 3
-    assert len(tab.troubles) == 2
-    assert all("503" in trouble for trouble in tab.troubles)
-    tab.troubles.clear()
+    assert len(tab.problems) == 2
+    assert all("503" in problem for problem in tab.problems)
+    tab.problems.clear()
 
 
-def test_an_error_is_a_sentence_with_another_try(tab, served):
+def test_errors_are_shown_with_a_retry_button(tab, served):
     tab.route(
         re.compile(r"/search\?"), lambda route: route.fulfill(status=422, json={"detail": "the <b>query</b> is odd"})
     )
@@ -47,45 +47,45 @@ def test_an_error_is_a_sentence_with_another_try(tab, served):
     tab.unroute_all()
     tab.get_by_role("button", name="Try again").click()
     expect_names(tab, found(served))
-    assert len(tab.troubles) == 2
-    tab.troubles.clear()
+    assert len(tab.problems) == 2
+    tab.problems.clear()
 
 
 @pytest.mark.parametrize(
-    ("broken", "said"),
+    ("broken", "message"),
     [
         (lambda route: route.abort(), "The server is not responding. Is vop serve still running?"),
         (lambda route: route.fulfill(body='{"views": ['), "The server's response was incomplete."),
     ],
 )
-def test_a_server_that_has_ended_is_told_until_it_is_back(tab, served, broken, said):
+def test_a_stopped_server_is_reported_until_it_is_back(tab, served, broken, message):
     tab.clock.install()
     tab.goto(f"/?q={QUERY}")
     expect_names(tab, found(served))
     size = tab.locator("#library").inner_text()
     tab.route(re.compile("/api/state"), broken)
     tab.clock.run_for(16_000)
-    expect(tab.locator("#library")).to_contain_text(said)
+    expect(tab.locator("#library")).to_contain_text(message)
     expect(tab.locator("#library")).not_to_contain_text("videos", use_inner_text=True)
     tab.unroute_all()
     tab.clock.run_for(3_000)
     expect(tab.locator("#library")).to_have_text(size, use_inner_text=True)
     expect_names(tab, found(served))
-    tab.troubles.clear()
+    tab.problems.clear()
 
 
-def test_a_late_answer_is_dropped(tab, served):
+def test_a_late_response_is_ignored(tab, served):
     held = []
     tab.route(re.compile(r"/search\?q=slow"), lambda route: held.append(route))
     tab.goto("/")
     search(tab, "slow")
-    for _ in range(200):  # a page that is busy may not have sent its request yet
+    for _ in range(200):  # the page may not have sent its request yet
         if held:
             break
         tab.wait_for_timeout(20)
     search(tab, "a green square")
     expect_names(tab, found(served, q="a green square"))
-    with suppress(Error):  # the page has let go of it
+    with suppress(Error):  # the page has cancelled it
         held[0].fulfill(json={"results": [], "seconds": 0.1, "notes": []})
     tab.wait_for_timeout(100)
     assert names(tab) == [result["name"] for result in found(served, q="a green square")]
