@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from vop.backbones.embedding_config import TokenMerging
 from vop.backbones.layers import ACTIVATIONS, Conv2d, LayerNorm, Linear, Mlp, attend, free_parameter, make_layers
 from vop.backbones.merging import Merger
-from vop.backbones.rope import patch_angles
+from vop.backbones.rope import Angles, patch_angles
 from vop.backbones.sizes import Sizes, Stem, TowerSizes, VisionSizes
 from vop.errors import UsageError
 from vop.utils.text import count
@@ -118,17 +118,7 @@ class VisionTower(Tower):
         """
         tower = self.sizes
         read = summaries if number == len(self.layers) and tower.readout == "class" else None
-        angles = None
-        if tower.rope is not None:
-            angles = patch_angles(
-                tower.rope,
-                grid=tower.grid,
-                head_width=tower.width // tower.heads,
-                before=tokens.shape[1] - frames * tower.grid**2,
-                frames=frames,
-                device=tokens.device,
-                dtype=tokens.dtype,
-            )
+        angles = self._angles(tokens, frames=frames)
         layer = layer or self.layers[number - 1]
         return layer(self.pre_norm(tokens) if number == 1 else tokens, read=read, angles=angles, merger=merger)
 
@@ -148,25 +138,29 @@ class VisionTower(Tower):
         Returns:
             Both, at the layer's output. The frames of the last layer are empty, (b, f, 0, d).
         """
-        tower = self.sizes
         b, f, _, d = frames.shape
         s, is_last = shared.shape[1], number == len(self.layers)
-        angles = None
-        if tower.rope is not None:
-            angles = patch_angles(
-                tower.rope,
-                grid=tower.grid,
-                head_width=tower.width // tower.heads,
-                before=frames.shape[2] - tower.grid**2,
-                frames=1,
-                device=frames.device,
-                dtype=frames.dtype,
-            )
+        angles = self._angles(frames, frames=1)
         tokens = torch.cat([shared, frames.reshape(b, -1, d)], dim=1)
         layer = layer or self.layers[number - 1]
         tokens = layer(tokens, read=s if is_last else None, angles=angles, shared=s, frames=f)
         shared, rest = tokens.split([s, tokens.shape[1] - s], dim=1)
         return shared, rest.reshape(b, f, rest.shape[1] // f, d)
+
+    def _angles(self, tokens: Tensor, *, frames: int) -> Angles | None:
+        """Return the rotary angles of tokens (..., n, d), of which the last are the patches of `frames` frames."""
+        tower = self.sizes
+        if tower.rope is None:
+            return None
+        return patch_angles(
+            tower.rope,
+            grid=tower.grid,
+            head_width=tower.width // tower.heads,
+            before=tokens.shape[-2] - frames * tower.grid**2,
+            frames=frames,
+            device=tokens.device,
+            dtype=tokens.dtype,
+        )
 
     def summarise(self, summaries: Tensor, patches: Tensor) -> Tensor:
         """Return the summary of each frame at the input of a layer, (..., d): its [CLS] token, or its pooled tokens.
