@@ -13,6 +13,7 @@ SLOW_FILES = [
     "cli/test_bad_input.py",
     "cli/test_commands.py",
     "cli/test_memory.py",
+    "cli/test_moments_command.py",
     "cli/test_next_steps.py",
     "cli/test_parser.py",
     "cli/test_searching.py",

@@ -59,7 +59,7 @@ def test_matching_equals_a_loop(patches):
     side = round(patches**0.5)
     tower = VisionSizes(layers=4, image_size=16 * side, patch_size=16)
     merging = TokenMerging(0.7)
-    merger = Merger(merging, tower, images=3, device=torch.device("cpu"))
+    merger = Merger(merging.schedule(tower), tower, images=3, device=torch.device("cpu"))
     tokens, expected = torch.randn(3, 2 + patches, 8), [torch.ones(patches)] * 3
     counts = merging.schedule(tower)
     assert counts[-1] == round(0.3 * patches)

@@ -37,6 +37,12 @@ def test_paper_counts_equal_table_1(counts, method):
     assert (counts[method].paper_count, counts[method].paper_percent) == TABLE_1[method]
 
 
+LATER = {  # methods that came after the paper
+    "tempme",
+    "stop",
+    "discovla",
+    *("dgl-linear", "dgl-transformer"),
+}
 IN_PROJ = {"vision": 3 * 768 * 768 + 3 * 768, "text": 3 * 512 * 512 + 3 * 512}  # per layer
 FREE = 768 + 50 * 768 + 77 * 512 + 768 * 512 + 512 * 512 + 1  # class, positions, projections, logit scale
 UNCOUNTED = {
@@ -62,7 +68,7 @@ def test_lora_counts_two_low_rank_matrices_per_target(counts):
 
 
 def test_every_row_of_table_1_is_counted(counts):
-    assert counts.keys() == TABLE_1.keys() | {"lora"}
+    assert counts.keys() == TABLE_1.keys() | {"lora"} | LATER
 
 
 @pytest.mark.parametrize("head", ["seqTransf", "tightTransf", "x-pool"])

@@ -444,9 +444,10 @@ class TextVideoModel(nn.Module):
         """
         check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
         self.backbone.sizes.check_num_frames(num_frames)
-        for parameter, axis in self.frame_tables():
+        lengths = [*self.method.table_lengths(num_frames), *(num_frames for _ in self.head.frame_tables())]
+        for (parameter, axis), length in zip(self.frame_tables(), lengths, strict=True):
             rows = parameter.data.movedim(axis, -1)
-            resized = F.interpolate(rows.flatten(0, -2)[None], num_frames, mode="linear")[0]
+            resized = F.interpolate(rows.flatten(0, -2)[None], length, mode="linear")[0]
             parameter.data = resized.unflatten(0, rows.shape[:-1]).movedim(-1, axis).contiguous()
         self.method.num_frames = self.method.settings["num_frames"] = num_frames
 
