@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 # Options of `vop evaluate` that rank whole videos, and their defaults.
 _OF_VIDEOS = {
     **dict.fromkeys(("embeddings", "score", "save_embeddings", "cache", "aspect", "against", "backbone")),
-    **dict.fromkeys(("video_column", "caption_column")),
-    **{"merge_tokens": 0.0, "on_bad_video": "skip", "bank": 512, "format": "table", "write_card": False},
+    **dict.fromkeys(("video_column", "caption_column", "merge_tokens", "dimensions")),
+    **{"on_bad_video": "skip", "bank": 512, "format": "table", "write_card": False},
 }
 _OF_MOMENTS = ("segment", "window", "overlap", "library", "workers")
 
