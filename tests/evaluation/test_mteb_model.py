@@ -49,6 +49,12 @@ def batches(kind: str, items: list, *, size: int = 2) -> DataLoader:
     )
 
 
+class Pictures(list):
+    """Like MTEB's data set of pairs of pictures and texts, which has features and nothing else of a data set."""
+
+    features = {"image": []}  # noqa: RUF012
+
+
 def encode(model: MtebModel, inputs, **settings) -> np.ndarray:
     """Call `encode` with the arguments that MTEB passes."""
     task = SimpleNamespace(name="Rooms", type="Any2AnyRetrieval", modalities=["text", "video"])
@@ -129,8 +135,10 @@ def test_a_picture_is_a_video_of_equal_frames(model):
     expected = model.encode_frames(np.stack([np.asarray(picture)] * FRAMES)[None]).numpy()
     clear = picture.copy()
     clear.putalpha(255)
-    found = encode(MtebModel(model), batches("image", [picture, clear]))
-    np.testing.assert_allclose(found, np.repeat(expected, 2, axis=0), atol=1e-6)
+    loader = batches("image", [picture, clear])
+    for inputs in (loader, DataLoader(Pictures(loader.dataset), batch_size=1, collate_fn=loader.collate_fn)):
+        found = encode(MtebModel(model), inputs)
+        np.testing.assert_allclose(found, np.repeat(expected, 2, axis=0), atol=1e-6)
 
 
 def test_a_data_set_gives_its_videos_as_files(model, files):

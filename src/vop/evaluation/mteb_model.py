@@ -252,7 +252,8 @@ def _kinds(inputs: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _features(inputs: object) -> Mapping[str, Any] | None:
     """Return the columns of a Hugging Face data set behind a `DataLoader`; None for other inputs."""
-    return getattr(getattr(inputs, "dataset", None), "features", None)
+    dataset = getattr(inputs, "dataset", None)
+    return dataset.features if dataset is not None and hasattr(dataset, "select_columns") else None
 
 
 def _items(inputs: Any, kind: str) -> Iterator[Any]:
