@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 import vop
-from vop.backbones.merging import TokenMerging
+from vop.backbones.embedding_config import TokenMerging
 from vop.backbones.sizes import VIT_B_16
 from vop.backbones.towers import VisionTower
 from vop.datasets.frames import FrameStore

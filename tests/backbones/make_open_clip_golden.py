@@ -1,4 +1,4 @@
-"""Writes open_clip_golden.json: what open_clip computes with weights that anyone can draw again.
+"""Writes open_clip_golden.json: the outputs of open_clip for reproducible random weights.
 
 python tests/backbones/make_open_clip_golden.py, with open_clip installed. The test beside it needs the file alone.
 """
@@ -23,7 +23,7 @@ FILE = Path(__file__).with_name("open_clip_golden.json")
 
 
 def draw_state(shapes: Mapping[str, list[int]]) -> dict[str, torch.Tensor]:
-    """Tensors that depend on their names and shapes alone."""
+    """Random tensors that depend only on their names and shapes."""
     state = {}
     for name, shape in shapes.items():
         generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))

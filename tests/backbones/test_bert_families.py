@@ -1,4 +1,4 @@
-"""Chinese-CLIP and AltCLIP against `transformers`' own models with the same random weights."""
+"""Chinese-CLIP and AltCLIP against `transformers`' models with the same random weights."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def backbone(folder):
 
 
 def padded(sizes):
-    """Four texts, three of them padded, and which tokens are theirs."""
+    """Ids of four texts, three of them padded, and the attention mask."""
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(5, sizes.vocab_size, (4, sizes.positions), generator=generator)
     ids[:, 0] = 2
@@ -51,7 +51,7 @@ def padded(sizes):
     return ids, (ids != sizes.pad_token_id).long()
 
 
-def test_embeddings_and_gradients(backbone, theirs):
+def test_embeddings_and_gradients_equal_transformers(backbone, theirs):
     ours = backbone.load()
     assert backbone.sizes.text.positions == 40
     ids, mask = padded(backbone.sizes.text)
@@ -67,7 +67,7 @@ def test_embeddings_and_gradients(backbone, theirs):
     torch.testing.assert_close(ours.log_logit_scale, theirs.logit_scale)
 
 
-def test_gradients_of_a_text(backbone, theirs):
+def test_gradients_of_texts_equal_transformers(backbone, theirs):
     ours = backbone.load()
     weight = ours.text.layers[0].mlp.fc1.weight.requires_grad_()
     ids, mask = padded(backbone.sizes.text)
@@ -79,7 +79,7 @@ def test_gradients_of_a_text(backbone, theirs):
     torch.testing.assert_close(weight.grad, layers[0].intermediate.dense.weight.grad, rtol=1e-4, atol=1e-4)
 
 
-def test_another_image_size(backbone, theirs):
+def test_another_image_size_equals_transformers(backbone, theirs):
     pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         images = backbone.with_image_size(64).load().embed_frames(pixels[:, None])[:, 0]
@@ -87,7 +87,7 @@ def test_another_image_size(backbone, theirs):
     torch.testing.assert_close(images, expected, rtol=0, atol=1e-5)
 
 
-def test_token_ids(folder, backbone):
+def test_token_ids_equal_transformers(folder, backbone):
     ours, theirs = backbone.tokenizer(), AutoTokenizer.from_pretrained(folder)
     expected = theirs(TEXTS, padding=True, return_tensors="pt").input_ids
     assert ours.encode(TEXTS, max_length=40).tolist() == expected.tolist()
@@ -108,7 +108,7 @@ def test_texts_and_frames_are_encoded(folder, theirs):
     torch.testing.assert_close(model.encode_frames(frames), torch.nn.functional.normalize(images), rtol=0, atol=1e-5)
 
 
-def test_a_step_of_training_saves_and_opens(folder, tmp_path):
+def test_a_trained_model_saves_and_opens(folder, tmp_path):
     torch.manual_seed(0)
     model = create("vop-f+c", str(folder), num_frames=2, device="cpu")
     frozen = {key: one.clone() for key, one in model.state_dict().items() if key not in model.trainable()}
@@ -132,7 +132,7 @@ def test_chinese_clip_squashes_pictures(tmp_path):
     assert find_backbone(str(folder)).resizing.mode == "squash"
 
 
-def test_pixels_are_those_of_the_image_processor(tmp_path):
+def test_pixels_equal_those_of_the_image_processor(tmp_path):
     folder = make_chinese_clip_folder(tmp_path)
     picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     expected = ChineseCLIPImageProcessorPil.from_pretrained(folder)(Image.fromarray(picture), return_tensors="pt")
@@ -151,7 +151,7 @@ def test_pixels_are_those_of_the_image_processor(tmp_path):
         ({"max_position_embeddings": 0}, "max_position_embeddings is 0"),
     ],
 )
-def test_configurations_that_cannot_be_read(kind, change, says, tmp_path):
+def test_unknown_configurations_are_refused(kind, change, says, tmp_path):
     folder = FAMILIES[kind][0](tmp_path)
     config = json.loads((folder / "config.json").read_text())
     config["text_config"] |= change
@@ -161,7 +161,7 @@ def test_configurations_that_cannot_be_read(kind, change, says, tmp_path):
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_missing_tensors_and_foreign_vocabularies(kind, tmp_path):
+def test_missing_tensors_and_other_vocabularies_are_refused(kind, tmp_path):
     folder = FAMILIES[kind][0](tmp_path)
     path = folder / "model.safetensors"
     state = load_file(path)
@@ -180,7 +180,7 @@ def test_missing_tensors_and_foreign_vocabularies(kind, tmp_path):
         find_backbone(str(folder)).tokenizer()
 
 
-def test_altclip_needs_maps_that_fit(tmp_path):
+def test_altclip_refuses_projections_of_the_wrong_size(tmp_path):
     folder = make_altclip_folder(tmp_path)
     state = load_file(folder / "model.safetensors")
     state["text_projection.weight"] = torch.zeros(16, 9)

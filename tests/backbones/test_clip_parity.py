@@ -1,4 +1,4 @@
-"""Our towers against `transformers`' own CLIPModel with the same random weights."""
+"""Our towers against `transformers`' CLIPModel with the same random weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vop.backbones.towers import CLIP
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
 def test_towers_equal_transformers(tmp_path, activation):
-    text, vision = {"hidden_act": activation}, {"hidden_act": "gelu", "layer_norm_eps": 0.02}  # each tower has its own
+    text, vision = {"hidden_act": activation}, {"hidden_act": "gelu", "layer_norm_eps": 0.02}  # the towers differ
     folder = make_clip_folder(tmp_path, seed=3, text=text, vision=vision)
     theirs, ours = CLIPModel.from_pretrained(folder).eval(), find_backbone(str(folder)).load()
     generator = torch.Generator().manual_seed(0)
@@ -46,7 +46,7 @@ def test_openai_sizes_are_built_in():
             assert sum(p.numel() for p in CLIP(sizes).parameters()) == name
 
 
-def test_on_meta_there_are_the_same_parameters_without_values(tiny):
+def test_the_meta_device_gives_the_same_parameters_without_values(tiny):
     with torch.device("meta"):
         empty = dict(CLIP(tiny.sizes).named_parameters())
     assert all(parameter.is_meta and parameter.requires_grad for parameter in empty.values())
@@ -54,7 +54,7 @@ def test_on_meta_there_are_the_same_parameters_without_values(tiny):
     assert {name: tuple(p.shape) for name, p in made} == {name: tuple(p.shape) for name, p in empty.items()}
 
 
-def test_free_parameters_are_drawn_with_their_deviation():
+def test_parameters_are_drawn_with_clips_standard_deviation():
     torch.manual_seed(0)
     table = free_parameter(100, 50, std=0.02)
     assert (table.mean().item(), table.std().item()) == pytest.approx((0, 0.02), abs=1e-3)
@@ -69,6 +69,6 @@ def test_a_text_without_eos_is_refused(tiny):
         clip.text(torch.tensor([[1, clip.sizes.text.eos_token_id], [1, 2]]))
 
 
-def test_wrong_image_size_is_named(tiny):
+def test_a_wrong_image_size_is_refused(tiny):
     with pytest.raises(ValueError, match="64 x 32"):
         tiny.load().vision(torch.zeros(1, 3, 64, 32))

@@ -1,4 +1,4 @@
-"""The sizes in a config.json against what `transformers.CLIPConfig` reads there."""
+"""The sizes in a config.json, as `transformers.CLIPConfig` reads them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformers import CLIPConfig
 from vop.backbones.clip.family import ClipFamily
 from vop.backbones.sizes import VIT_B_16, VIT_B_32, VIT_L_14, Sizes, TextSizes, VisionSizes
 
-# As OpenAI's folders on the hub have them, old names and ids included.
+# As in OpenAI's folders on the hub, with old names and ids.
 LARGE_TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12}
 LARGE_VISION = {
     "hidden_size": 1024,
@@ -54,7 +54,7 @@ ODD = {
 
 
 def their_sizes(config: dict) -> Sizes:
-    """Every size as `CLIPConfig` has it, the end mark as `CLIPModel` looks for it."""
+    """The sizes that `CLIPConfig` reads, and the end mark that `CLIPModel` uses."""
     theirs = CLIPConfig.from_dict(json.loads(json.dumps(config)))
     text, vision = theirs.text_config, theirs.vision_config
     return Sizes(
@@ -87,12 +87,12 @@ def sizes_from_config(config: dict) -> Sizes:
 @pytest.mark.parametrize(
     ("config", "sizes"), [(BASE_32, VIT_B_32), (BASE_16, VIT_B_16), (LARGE_14, VIT_L_14)], ids=["B/32", "B/16", "L/14"]
 )
-def test_openai(config, sizes):
+def test_sizes_of_openais_configurations(config, sizes):
     assert sizes_from_config(config) == their_sizes(config) == sizes
 
 
 @pytest.mark.parametrize("config", ODD.values(), ids=ODD)
-def test_odd_ones(config):
+def test_sizes_of_unusual_configurations(config):
     assert sizes_from_config(config) == their_sizes(config)
 
 
@@ -102,7 +102,7 @@ def test_old_configurations_pool_at_the_highest_id(old):
 
 
 @pytest.mark.parametrize("left_out", ["text_config", "projection_dim", "vision_config"])
-def test_what_transformers_writes(left_out):
+def test_configurations_written_by_transformers(left_out):
     config = {name: value for name, value in LARGE_14.items() if not name.startswith(left_out)}
     written = CLIPConfig.from_dict(json.loads(json.dumps(config))).to_dict()
     assert sizes_from_config(json.loads(json.dumps(written))) == their_sizes(config) != VIT_B_32
@@ -124,6 +124,6 @@ def test_what_transformers_writes(left_out):
         ({"text_config": ["hidden_size"]}, r"text_config is \['hidden_size'\]"),
     ],
 )
-def test_what_is_no_size(config, says):
+def test_invalid_sizes_are_refused(config, says):
     with pytest.raises(ValueError, match=says):
         sizes_from_config(config)

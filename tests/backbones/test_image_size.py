@@ -1,4 +1,4 @@
-"""Backbones with images of another size than their weights'."""
+"""Backbones with another image size than that of their weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("size", [16, 64, 80])
-def test_positions_are_interpolated_as_transformers_does(folder, size):
+def test_positions_are_interpolated_as_in_transformers(folder, size):
     pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     ours = find_backbone(f"{folder}@{size}").load().embed_frames(pixels[:, None])[:, 0]
     theirs = CLIPModel.from_pretrained(folder).eval()
@@ -28,7 +28,7 @@ def test_positions_are_interpolated_as_transformers_does(folder, size):
     torch.testing.assert_close(ours, theirs.visual_projection(seen), rtol=0, atol=1e-5)
 
 
-def test_its_own_size_changes_nothing(folder):
+def test_the_original_size_changes_nothing(folder):
     same, plain = find_backbone(f"{folder}@32"), find_backbone(str(folder))
     assert (same.sizes, same.resizing, same.name) == (plain.sizes, plain.resizing, plain.name)
 
@@ -36,12 +36,12 @@ def test_its_own_size_changes_nothing(folder):
 @pytest.mark.parametrize(
     ("size", "says"), [(40, "image_size is 40.*multiples of its patch size, 16"), (8, "image_size is 8")]
 )
-def test_other_sizes_are_refused(folder, size, says):
+def test_invalid_sizes_are_refused(folder, size, says):
     with pytest.raises(UsageError, match=says):
         find_backbone(f"{folder}@{size}")
 
 
-def test_a_run_keeps_its_size(folder, tmp_path):
+def test_a_run_keeps_its_image_size(folder, tmp_path):
     model = create("vop-f+c", f"{folder}@64", num_frames=2)
     frames = torch.randint(0, 256, (1, 2, 3, 64, 64), dtype=torch.uint8)
     model.save_pretrained(tmp_path / "run")
@@ -51,7 +51,7 @@ def test_a_run_keeps_its_size(folder, tmp_path):
     assert vop.load(f"{tmp_path / 'run'}@32", device="cpu").image_size == 32
 
 
-def test_sizes_do_not_share_weights_or_fingerprints(folder):
+def test_each_size_has_its_own_weights_and_fingerprint(folder):
     small, large = vop.load(folder, device="cpu"), None
     large = vop.load(f"{folder}@64", device="cpu", beside=[small])
     assert large.clip is not small.clip
@@ -59,12 +59,12 @@ def test_sizes_do_not_share_weights_or_fingerprints(folder):
     assert vop.load(f"{folder}@64", device="cpu", beside=[small, large]).clip is large.clip
 
 
-def test_a_library_remembers_the_size(folder, monkeypatch):
+def test_a_library_keeps_the_image_size(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     assert absolute_name(f"{folder.name}@64") == f"{folder}@64"
     assert absolute_name("mini@64") == "mini@64"
     assert vop.load("mini@64", device="cpu").image_size == 64
 
 
-def test_a_folder_with_such_a_name_is_a_folder(tmp_path):
+def test_a_folder_may_be_named_like_a_size(tmp_path):
     assert find_backbone(str(make_clip_folder(tmp_path / "clip@64"))).sizes.vision.image_size == 32

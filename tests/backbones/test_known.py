@@ -1,4 +1,4 @@
-"""The table of well-known checkpoints agrees with the towers, and with configurations as they are published."""
+"""The table of well-known checkpoints agrees with the towers and with published configurations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SO400M = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 2
 HUGE = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16}
 LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
 GELU = {"hidden_act": "gelu"}
-# What differs from the defaults of `transformers` in the config.json of each checkpoint.
+# Each checkpoint's config.json, without the defaults of `transformers`.
 CONFIGS = {
     "openai/clip-vit-large-patch14-336": {
         "projection_dim": 768,
@@ -50,14 +50,14 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("known", [known for known in KNOWN if known.sizes.has_layers], ids=lambda known: known.name)
-def test_the_towers_have_the_number_of_parameters_of_the_table(known):
+def test_parameter_counts_equal_the_table(known):
     with torch.device("meta"):
         count = sum(parameter.numel() for parameter in CLIP(known.sizes).parameters())
     assert round(count / 1e6) == known.millions
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_sizes_are_those_of_the_published_configuration(name):
+def test_sizes_equal_the_published_configuration(name):
     known = BY_NAME[name]
     if known.family not in FAMILIES.names():
         pytest.skip(f"there is no family {known.family}")
@@ -85,7 +85,7 @@ OPEN_CLIP = {
 
 
 @pytest.mark.parametrize("name", OPEN_CLIP)
-def test_sizes_are_those_of_open_clip(name):
+def test_sizes_equal_those_of_open_clip(name):
     open_clip = pytest.importorskip("open_clip")
     config = {"model_cfg": open_clip.get_model_config(OPEN_CLIP[name])}
     read, known = FAMILIES.find("open_clip")().read_sizes(config), BY_NAME[name]

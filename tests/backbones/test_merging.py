@@ -1,4 +1,4 @@
-"""Token merging against a loop over images and pairs, and what it is refused for."""
+"""Token merging against a loop over images and pairs, and refused uses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tiny_backbones import make_siglip_folder
 from tiny_clip import make_clip_folder
 from tiny_data import write_table, write_videos
 from vop.backbones import VisionSizes, layers
-from vop.backbones.merging import Merger, TokenMerging
+from vop.backbones.embedding_config import TokenMerging
+from vop.backbones.merging import Merger
 from vop.backbones.sizes import Rope
 from vop.cli import main
 from vop.errors import UsageError
@@ -37,7 +38,7 @@ def some_frames(model, videos: int = 2) -> torch.Tensor:
 
 
 def merged_by_loops(patches, sizes, keys, count):
-    """Merge `count` of the patches (n, d) of one image: the tokens, and their sizes."""
+    """Merge `count` patches (n, d) of one image; return the tokens and their sizes."""
     even, odd = range(0, len(patches), 2), range(1, len(patches), 2)
     found = []
     for a in even:
@@ -58,7 +59,7 @@ def test_matching_equals_a_loop(patches):
     side = round(patches**0.5)
     tower = VisionSizes(layers=4, image_size=16 * side, patch_size=16)
     merging = TokenMerging(0.7)
-    merger = Merger(merging, tower, images=3, device=torch.device("cpu"))
+    merger = Merger(merging.schedule(tower), tower, images=3, device=torch.device("cpu"))
     tokens, expected = torch.randn(3, 2 + patches, 8), [torch.ones(patches)] * 3
     counts = merging.schedule(tower)
     assert counts[-1] == round(0.3 * patches)
@@ -78,7 +79,7 @@ def test_matching_equals_a_loop(patches):
     assert torch.equal(merger.merge(tokens, keys), tokens)  # the last layer merges nothing
 
 
-def test_a_token_counts_as_often_as_its_size():
+def test_tokens_are_weighted_by_their_size():
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 1, 2, 5, 8)
     sizes = torch.tensor([[1, 3, 1, 2, 1]])
@@ -102,7 +103,7 @@ def test_ratio_0_changes_no_bit(method, folder, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["zero-shot", "full", "adapter-attn", "vop", "vop-p", "vop-c", "vop-f", "vop-f+c"])
-def test_methods_merge(method, folder):
+def test_every_method_can_merge_tokens(method, folder):
     torch.manual_seed(0)
     settings = {"text_prompts": 4} if method.startswith("vop") else {}
     model = create(method, str(folder), num_frames=FRAMES, **settings).eval()
@@ -112,11 +113,11 @@ def test_methods_merge(method, folder):
     merged = model.encode_frames(frames)
     assert not torch.equal(merged, plain)
     assert (merged * plain).sum(dim=1).min() > 0.9
-    for n in range(2):  # each video for itself
+    for n in range(2):  # each video alone
         torch.testing.assert_close(model.encode_frames(frames[n : n + 1]), merged[n : n + 1])
 
 
-def test_across_frames(folder):
+def test_merging_across_frames(folder):
     model = vop.load(folder, num_frames=FRAMES, merge_tokens=TokenMerging(0.5, across_frames=2))
     frames = some_frames(model)
     merged = model.encode_frames(frames)
@@ -125,7 +126,7 @@ def test_across_frames(folder):
         features = model.frame_features(pixels)
         assert features.shape == (2, FRAMES, 16)
         other = pixels.clone()
-        other[:, 2:] = 0  # the first two frames are a group of their own
+        other[:, 2:] = 0  # the first two frames form a group
         torch.testing.assert_close(model.frame_features(other)[:, :2], features[:, :2])
         other[:, 1] = 0
         assert not torch.allclose(model.frame_features(other)[:, 0], features[:, 0])
@@ -136,7 +137,7 @@ def test_across_frames(folder):
 
 
 def test_identical_patches_are_merged_without_loss(tmp_path):
-    """With proportional attention and pooling, copies of a token count as they did."""
+    """With proportional attention and pooling, a merged token has the weight of its copies."""
     folder = make_siglip_folder(tmp_path)
     model = vop.load(folder)
     vision = model.clip.vision
@@ -148,7 +149,7 @@ def test_identical_patches_are_merged_without_loss(tmp_path):
         torch.testing.assert_close(model.frame_features(pixels), plain)
 
 
-def test_libraries_tell_them_apart(folder):
+def test_libraries_record_the_merge_ratio(folder):
     ratios = [0.0, 0.25, 0.5, TokenMerging(0.5, across_frames=2)]
     assert len({fingerprint(vop.load(folder, num_frames=FRAMES, merge_tokens=ratio)) for ratio in ratios}) == 4
     plain = vop.load(folder, num_frames=FRAMES)
@@ -186,14 +187,14 @@ class TestRefused:
 
         assert (Other.token_merging, Method.token_merging) == ("nowhere", "across frames")
 
-    def test_across_frames(self, folder, tmp_path):
+    def test_merging_across_frames(self, folder, tmp_path):
         with pytest.raises(UsageError, match="across_frames is 3"):
             vop.load(folder, num_frames=FRAMES, merge_tokens=TokenMerging(0.5, across_frames=3))
         with pytest.raises(UsageError, match="across_frames is 2"):
             vop.load(make_siglip_folder(tmp_path), num_frames=2, merge_tokens=TokenMerging(0.5, across_frames=2))
 
 
-def test_evaluate(folder, tmp_path):
+def test_evaluate_can_merge_tokens(folder, tmp_path):
     videos = write_videos(tmp_path)
     table = write_table(tmp_path / "some.csv", [(path.name, f"clip {path.name}", "test") for path in videos[:4]])
     call = ["evaluate", str(folder), "--data", str(table), "--num-frames", "3", "--json", str(tmp_path / "r")]

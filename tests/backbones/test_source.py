@@ -1,4 +1,4 @@
-"""Where a backbone comes from, and what is said when it does not come."""
+"""Where backbones are found, and errors for missing or damaged ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """An empty cache of the hub's files, and no network. Gives a function that puts a folder there."""
+    """An empty hub cache without a network, and a function that adds a folder to it."""
     from huggingface_hub import constants
 
     cache = tmp_path / "hub"
@@ -50,7 +50,7 @@ def folder(tiny_folder, tmp_path):
 
 
 class TestBounds:
-    """Hostile and broken folders end at once, before memory is asked for."""
+    """Hostile and broken folders are refused at once, before memory is allocated."""
 
     @pytest.mark.parametrize(
         ("part", "changes", "says"),
@@ -88,7 +88,7 @@ class TestBounds:
         assert len(str(caught.value)) < 1000
 
     @pytest.mark.parametrize("content", ["[" * 10**5, '{"a":' * 10**5, '{"a": ' + "1" * 5000 + "}", b"\xff\xfe"])
-    def test_configurations_that_are_no_json(self, folder, content):
+    def test_configurations_that_are_not_json(self, folder, content):
         (folder / "config.json").write_bytes(content.encode() if isinstance(content, str) else content)
         with pytest.raises(VopError, match=r"config\.json: not readable as JSON"):
             find_backbone(str(folder))
@@ -106,11 +106,11 @@ class TestBounds:
 
     def test_weights_of_another_size(self, folder):
         with (folder / "model.safetensors").open("r+b") as file:
-            file.truncate(2**40)  # takes no room on the disk
+            file.truncate(2**40)  # sparse, so it uses no disk space
         with pytest.raises(VopError, match="the weights have 1,099,511,627,776 bytes; .*config.json"):
             find_backbone(str(folder)).load()
 
-    def test_a_header_without_end(self, folder):
+    def test_an_endless_header(self, folder):
         path = folder / "model.safetensors"
         path.write_bytes((2**26).to_bytes(8, "little") + b"{" + b" " * 2**20)
         with pytest.raises(VopError, match=r"model\.safetensors: .*damaged.* 67,108,864 bytes"):
@@ -123,7 +123,7 @@ class TestBounds:
         with pytest.raises(VopError, match="vocabulary .* 90000, .*embedding .* 513"):
             create("zero-shot", str(folder))
 
-    def test_a_vocabulary_without_end(self, folder):
+    def test_an_endless_vocabulary(self, folder):
         with (folder / "tokenizer.json").open("r+b") as file:
             file.truncate(2**40)
         with pytest.raises(VopError, match=r"tokenizer\.json: the file has 1,099,511,627,776 bytes"):
@@ -179,16 +179,16 @@ class TestHub:
         assert vop.load("owner/clip").method_name == "zero-shot"
 
     @pytest.mark.parametrize("name", ["owner/gone", DEFAULT_HUB_ID])
-    def test_what_to_do_without_a_network(self, hub, name):
+    def test_the_error_without_a_network_offers_alternatives(self, hub, name):
         for open_it in (find_backbone, vop.load):
             with pytest.raises(VopError, match=f"'{name}' is .*folder.*cached.*`mini`.*vop import openai"):
                 open_it(name)
 
-    def test_a_known_id_is_offered(self, hub):
+    def test_a_known_id_is_suggested(self, hub):
         with pytest.raises(VopError, match="Did you mean openai/clip-vit-base-patch32"):
             find_backbone("openai/clip-vit-base-patch23")
 
-    def test_half_a_download_is_not_taken_for_the_whole(self, hub, folder):
+    def test_a_partial_download_is_not_used(self, hub, folder):
         (folder / "model.safetensors").unlink()
         hub("owner/clip", folder)
         with pytest.raises(VopError, match="'owner/clip' is .*cached"):
@@ -276,7 +276,7 @@ class TestDamage:
             find_backbone(str(folder)).tokenizer()
 
 
-def test_shards(folder, tiny):
+def test_sharded_weights_are_read(folder, tiny):
     from transformers import CLIPModel
 
     CLIPModel.from_pretrained(folder).save_pretrained(folder, max_shard_size="50KB")
@@ -286,7 +286,7 @@ def test_shards(folder, tiny):
     assert all(torch.equal(ours[name], same[name]) for name in same)
 
 
-def test_the_preprocessing_is_the_folders_own(folder):
+def test_preprocessing_is_read_from_the_folder(folder):
     (folder / "preprocessor_config.json").write_text('{"image_mean": [0.1, 0.2, 0.3]}')
     found = find_backbone(str(folder))
     assert found.mean == (0.1, 0.2, 0.3)

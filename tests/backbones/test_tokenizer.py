@@ -47,7 +47,7 @@ RANGES = [(0, 0x80), (0x80, 0x250), (0x250, 0x3000), (0x3000, 0xD800), (0xE000, 
 
 
 def random_texts(count: int) -> list[str]:
-    """Runs of characters from all over Unicode, and captions cut and joined anywhere."""
+    """Random Unicode characters, and captions that are cut and joined at random."""
     rng = Random(0)
     captions = [clip.caption for clip in emoji_motion.plan_clips()]
     texts = []
@@ -62,7 +62,7 @@ def random_texts(count: int) -> list[str]:
 
 @pytest.fixture(scope="module", params=["tokenizer.json", "vocab.json and merges.txt"])
 def folder(request, tmp_path_factory):
-    """Mini's vocabulary in either of its two forms."""
+    """Mini's vocabulary in each of its two formats."""
     if request.param == "tokenizer.json":
         return MINI
     folder = tmp_path_factory.mktemp("words")
@@ -77,15 +77,15 @@ def theirs(folder):
 
 
 @pytest.mark.parametrize("max_length", [77, 20, 3, 2])
-def test_ids_are_those_of_transformers(folder, theirs, max_length):
-    texts = BY_HAND + random_texts(3000)
+def test_ids_equal_those_of_transformers(folder, theirs, max_length):
+    texts = BY_HAND + random_texts(800)
     expected = theirs(texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")["input_ids"]
     ours = Tokenizer(folder, TextSizes()).encode(texts, max_length=max_length)
     assert ours.shape[1] == max_length
     assert (ours.dtype, ours.tolist()) == (expected.dtype, expected.tolist())
 
 
-def test_a_text_by_itself_is_not_padded(folder, theirs):
+def test_a_single_text_is_not_padded(folder, theirs):
     ours = Tokenizer(folder, TextSizes())
     for text in BY_HAND:
         expected = theirs([text], padding=True, truncation=True, max_length=77, return_tensors="pt")["input_ids"]
@@ -94,20 +94,20 @@ def test_a_text_by_itself_is_not_padded(folder, theirs):
     assert ours.pad_token_id == theirs.pad_token_id == 1913
 
 
-def test_counts_before_it_cuts(folder, theirs):
+def test_counts_include_tokens_that_are_cut(folder, theirs):
     ours = Tokenizer(folder, TextSizes())
     assert [ours.count(text) for text in BY_HAND] == [len(theirs(text)["input_ids"]) for text in BY_HAND]
     assert ours.count("word " * 10_000) > 10_000
 
 
-def test_copies(folder):
+def test_copied_and_pickled_tokenizers_are_equal(folder):
     ours = Tokenizer(folder, TextSizes())
     expected = ours.encode(BY_HAND, max_length=77)
     for other in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
         assert torch.equal(other.encode(BY_HAND, max_length=77), expected)
 
 
-def test_threads_with_different_lengths(folder):
+def test_threads_may_use_different_lengths(folder):
     texts = ["a dog runs " * 100] * 20
     ours, lengths = Tokenizer(folder, TextSizes()), [5, 9, 77, 20] * 10
     with ThreadPoolExecutor(4) as threads:
@@ -118,7 +118,7 @@ def test_threads_with_different_lengths(folder):
 class TestOtherFiles:
     @pytest.fixture
     def damaged(self, tmp_path):
-        """A function that writes Mini's tokenizer.json with other values."""
+        """A function that writes Mini's tokenizer.json with changed values."""
 
         def write(**changes) -> Path:
             values = json.loads((MINI / "tokenizer.json").read_text(encoding="utf-8"))
@@ -127,7 +127,7 @@ class TestOtherFiles:
 
         return write
 
-    def test_a_length_and_padding_in_the_file_do_not_count(self, damaged):
+    def test_length_and_padding_in_the_file_are_ignored(self, damaged):
         folder = damaged(
             truncation={"direction": "Left", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
             padding={
@@ -143,11 +143,11 @@ class TestOtherFiles:
         ours = Tokenizer(folder, TextSizes()).encode(texts, max_length=77)
         assert torch.equal(ours, Tokenizer(MINI, TextSizes()).encode(texts, max_length=77))
 
-    def test_no_marks(self, damaged):
+    def test_a_tokenizer_without_marks_is_refused(self, damaged):
         with pytest.raises(VopError, match=r"tokenizer\.json .*marks"):
             Tokenizer(damaged(post_processor=None), TextSizes())
 
-    def test_damaged_words(self, tmp_path):
+    def test_a_damaged_vocabulary_is_refused(self, tmp_path):
         (tmp_path / "vocab.json").write_text('{"a": 0')
         with pytest.raises(VopError, match="its vocabulary cannot be read"):
             Tokenizer(tmp_path, TextSizes())
@@ -158,7 +158,7 @@ OPENAI = json.loads(Path(__file__).with_name("openai_tokens.json").read_text())
 
 @pytest.fixture(scope="module")
 def openai(tmp_path_factory):
-    """OpenAI's vocabulary, without the merges that no text here needs."""
+    """OpenAI's vocabulary with only the merges that these tests need."""
     folder = tmp_path_factory.mktemp("openai")
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = {word: i for i, word in enumerate([*alphabet, *(letter + "</w>" for letter in alphabet)])}
@@ -170,10 +170,10 @@ def openai(tmp_path_factory):
 
 
 class TestOpenAI:
-    """Texts are cleaned as OpenAI's code does before it cuts them into tokens."""
+    """Texts are cleaned as in OpenAI's code before they are tokenised."""
 
     @pytest.mark.parametrize(("text", "ids"), OPENAI["texts"])
-    def test_ids(self, openai, text, ids):
+    def test_ids_equal_openais(self, openai, text, ids):
         assert openai.count(text) == len(ids)
         assert openai.encode([text], max_length=len(ids)).tolist() == [ids]
 
@@ -187,15 +187,15 @@ class TestOpenAI:
             ("\uff21\uff22\uff23 \ufb01ne", "abc fine"),
         ],
     )
-    def test_cleaning(self, text, cleaned):
+    def test_texts_are_cleaned(self, text, cleaned):
         assert clean(text) == cleaned
 
-    def test_mini_was_trained_without(self):
+    def test_mini_uses_no_cleaning(self):
         assert Tokenizer(MINI, TextSizes()).cleaning == "none"
 
 
-def test_tiny_vocabulary(tiny_folder):
-    """Bytes only, and a tokenizer.json as `save_pretrained` writes it."""
+def test_a_vocabulary_of_bytes(tiny_folder):
+    """The vocabulary contains only bytes, in a tokenizer.json as `save_pretrained` writes it."""
     theirs = CLIPTokenizer.from_pretrained(tiny_folder)
     texts = [clean(text) for text in BY_HAND + random_texts(500)]
     texts = [text for text in texts if theirs.backend_tokenizer.normalizer.normalize_str(text) == text]

@@ -44,7 +44,7 @@ def draw(backbone, *, frames: int | None = None):
 
 
 def expected(folder, pixels, texts):
-    """Features as transformers computes them, from its own tokens."""
+    """Features that transformers computes from its own tokens."""
     kind = json.loads((folder / "config.json").read_text())["model_type"]
     tokens = AutoTokenizer.from_pretrained(folder)
     if kind == "xclip":
@@ -68,7 +68,7 @@ def expected(folder, pixels, texts):
     return output.video_embeds, output.text_video_embeds
 
 
-def test_embeddings_and_gradients(folder, backbone):
+def test_embeddings_and_gradients_equal_transformers(folder, backbone):
     model = vop.load(folder, device="cpu")
     first = draw(backbone).requires_grad_()
     second = first.detach().clone().requires_grad_()
@@ -84,7 +84,7 @@ def test_embeddings_and_gradients(folder, backbone):
     torch.testing.assert_close(first.grad, second.grad, rtol=0, atol=1e-4)
 
 
-def test_it_opens_with_its_own_number_of_frames(folder, backbone):
+def test_backbones_open_with_their_own_number_of_frames(folder, backbone):
     model = vop.load(folder, device="cpu")
     assert model.num_frames == backbone.sizes.num_frames == create("zero-shot", str(folder), device="cpu").num_frames
     assert not backbone.sizes.has_layers
@@ -93,18 +93,18 @@ def test_it_opens_with_its_own_number_of_frames(folder, backbone):
     embeddings = model.encode_frames(frames)
     assert embeddings.shape == (3, backbone.sizes.embed_dim)
     turned = model.encode_frames(frames[:, ::-1].copy())
-    assert (embeddings - turned).abs().max() > 1e-4  # the order of the frames counts
+    assert (embeddings - turned).abs().max() > 1e-4  # the order of the frames matters
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(3))
 
 
-def test_texts_of_any_length(folder):
+def test_texts_of_any_length_are_embedded(folder):
     model = vop.load(folder, device="cpu")
     assert len(model.encode_text(["", "a", "cat " * 200])) == 3
     alone, beside = model.encode_text(["a cat"]), model.encode_text(["a cat", "a cat cuts an onion"])
     torch.testing.assert_close(alone[0], beside[0], rtol=0, atol=1e-5)
 
 
-def test_bfloat16(folder):
+def test_bfloat16_is_close_to_float32(folder):
     exact, fast = (vop.load(folder, device="cpu", dtype=dtype) for dtype in ("fp32", "bf16"))
     assert fast.clip.dtype == torch.bfloat16
     frames = torch.randint(0, 256, (2, exact.num_frames, 3, exact.image_size, exact.image_size), dtype=torch.uint8)
@@ -126,7 +126,7 @@ def test_other_image_sizes_are_refused(backbone):
         backbone.with_image_size(2 * size)
 
 
-def test_it_evaluates_indexes_and_searches(folder, tmp_path):
+def test_every_command_takes_a_video_backbone(folder, tmp_path):
     table = write_data(tmp_path / "data")
     model = vop.load(folder, device="cpu")
     metrics = vop.evaluate(str(folder), table, precision="fp32").metrics
@@ -140,7 +140,7 @@ def test_it_evaluates_indexes_and_searches(folder, tmp_path):
     assert moments[0].score == pytest.approx(scores.max().item(), abs=0.02)
 
 
-def test_x_clip_takes_its_number_of_frames_only(tmp_path):
+def test_x_clip_takes_only_its_number_of_frames(tmp_path):
     folder = make_x_clip_folder(tmp_path)
     with pytest.raises(UsageError, match=r"num_frames is 12.* 4$"):
         vop.load(folder, num_frames=12, device="cpu")
@@ -163,7 +163,7 @@ def test_videoprism_takes_other_numbers_of_frames(tmp_path):
     assert F.cosine_similarity(fast.float(), videos, dim=-1).min() > 0.99
 
 
-def test_preprocessing(tmp_path):
+def test_preprocessing_is_read_from_the_folder(tmp_path):
     found = find_backbone(str(make_x_clip_folder(tmp_path / "x-clip")))
     assert (found.resizing.mode, found.resizing.interpolation, found.mean[0]) == ("crop", "bilinear", 0.485)
     folder = make_videoprism_folder(tmp_path / "videoprism")
@@ -177,22 +177,22 @@ def test_preprocessing(tmp_path):
             (1, 1, 1),
         )
         (folder / "video_preprocessor_config.json").unlink(missing_ok=True)
-        if change == "rename":  # as transformers 5 writes it
+        if change == "rename":  # transformers 5 writes it so
             (folder / "processor_config.json").write_text(json.dumps({"video_processor": values}))
 
 
-def test_pixels_are_those_of_the_image_processor(tmp_path):
+def test_pixels_equal_those_of_the_image_processor(tmp_path):
     folder = make_x_clip_folder(tmp_path)
     picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     expected = VideoMAEImageProcessorPil.from_pretrained(folder)([Image.fromarray(picture)], return_tensors="pt")
     model = vop.load(folder, device="cpu")
     pixels = model.normalise(torch.from_numpy(square(picture, resizing=model.resizing)))
     difference = (pixels - expected.pixel_values[0, 0]).abs() * 255
-    assert difference.max() < 1.001 / 0.224  # one level, where the crop is rounded otherwise
+    assert difference.max() < 1.001 / 0.224  # one level, where the crop rounds differently
     assert difference.mean() < 0.05
 
 
-def test_videoprism_cleans_captions_as_its_authors_do(tmp_path):
+def test_videoprism_cleans_captions_like_its_authors(tmp_path):
     tokenizer = find_backbone(str(make_videoprism_folder(tmp_path))).tokenizer()
     assert (
         tokenizer.encode(["  A Cat,  cuts!"], max_length=16).tolist()
@@ -210,7 +210,7 @@ def test_videoprism_cleans_captions_as_its_authors_do(tmp_path):
         ("videoprism", {"text_config": {"hidden_size": 48}}, "hidden_size is 32 for videos and 48"),
     ],
 )
-def test_configurations_that_cannot_be_read(kind, change, says, tmp_path):
+def test_unknown_configurations_are_refused(kind, change, says, tmp_path):
     folder = MAKERS[kind](tmp_path)
     path = folder / "config.json"
     config = json.loads(path.read_text())
@@ -229,12 +229,12 @@ def test_configurations_that_cannot_be_read(kind, change, says, tmp_path):
         ({"model_args": {"img_size": [32, 64]}}, "32 x 64"),
     ],
 )
-def test_pe_video_configurations_that_cannot_be_read(vision, says):
+def test_unknown_pe_video_configurations_are_refused(vision, says):
     with pytest.raises(ValueError, match=says):
         PeVideoFamily().read_sizes({"video_config": {"vision_config": vision}})
 
 
-def test_pe_videos_image_size():
+def test_image_size_of_pe_video():
     for vision, size in [
         ({}, 336),
         ({"architecture": "vit_pe_core_base_patch16_224.fb"}, 224),
@@ -246,7 +246,7 @@ def test_pe_videos_image_size():
         PeVideoFamily().read_sizes({"text_config": {"model_type": "bert"}})
 
 
-def test_of_an_audio_visual_model_the_video_part_is_read(tmp_path):
+def test_the_video_part_of_an_audio_visual_model_is_read(tmp_path):
     pytest.importorskip("timm")
     from transformers import PeAudioVideoConfig, PeAudioVideoModel
 
@@ -267,7 +267,7 @@ def test_of_an_audio_visual_model_the_video_part_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["xclip", "videoprism"])
-def test_weights_of_another_model(kind, tmp_path):
+def test_weights_of_another_model_are_refused(kind, tmp_path):
     folder = MAKERS[kind](tmp_path)
     path = folder / "model.safetensors"
     state = load_file(path)
@@ -292,7 +292,7 @@ def test_code_in_a_configuration_is_not_run(tmp_path):
     assert find_backbone(str(folder)).load().model.config._attn_implementation != "someone/kernels"
 
 
-def test_without_timm_the_library_is_named(tmp_path, monkeypatch):
+def test_the_error_without_timm_names_it(tmp_path, monkeypatch):
     from transformers.utils import import_utils
 
     from vop.backbones.video_native.encoder import count_parameters

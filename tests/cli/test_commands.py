@@ -66,6 +66,10 @@ class TestParams:
         assert list(methods) == [
             *("zero-shot", "full", "bias", "proj", "partial", "adapter-attn", "adapter-ffn", "lora"),
             *("vop", "vop-p", "vop-c", "vop-f", "vop-f+p", "vop-f+c"),
+            "tempme",
+            "stop",
+            "discovla",
+            *("dgl-linear", "dgl-transformer"),
         ]
         assert methods["vop"].items() >= {"paper_count": 122880, "paper_percent": 0.103, "true_count": 122880}.items()
         assert methods["vop-f"]["true_count"] == 132096

@@ -1,4 +1,4 @@
-"""Small files in OpenAI's and the authors' formats, with random weights, and what they compute: naive references."""
+"""Small files in OpenAI's and the authors' formats with random weights, and naive code that computes their outputs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PREFIX, SUFFIX = 3, 5
 
 
 def make_state(*, positions=77, vision_layers=3, text_layers=2, seed=0) -> dict[str, torch.Tensor]:
-    """OpenAI's names; vision 128 wide (2 heads), 2 x 2 patches of 8 pixels; text 64 wide (1 head)."""
+    """Tensors with OpenAI's names: vision 128 wide (2 heads), 2 x 2 patches of 8 pixels; text 64 wide (1 head)."""
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape, std=0.2):
@@ -85,7 +85,7 @@ class Holder(nn.Module):
 
 
 def make_release(folder, clip_state, *, backbone_inside=True, prefix="", **hyperparam):
-    """Writes the release's files and returns the tensors that count."""
+    """Write the release's files and return the tensors that the model uses."""
     generator = torch.Generator().manual_seed(5)
     state = {
         "visual_prompt_learner.visual_prompts": torch.randn(3, 1, 8, 128, generator=generator),
@@ -94,7 +94,7 @@ def make_release(folder, clip_state, *, backbone_inside=True, prefix="", **hyper
     if backbone_inside:
         visual = {n.removeprefix("visual."): t for n, t in clip_state.items() if n.startswith("visual.")}
         state |= {f"clip.{n}": t for n, t in clip_state.items()} | {f"image_encoder.{n}": t for n, t in visual.items()}
-        other = make_state(seed=9)  # the file beside is only the shell that the release fills
+        other = make_state(seed=9)  # the release overwrites these weights
         torch.jit.save(torch.jit.script(Holder(other)), folder / "ViT-B-32.pt")
     else:
         torch.jit.save(torch.jit.script(Holder(clip_state)), folder / "ViT-B-32.pt")
@@ -104,7 +104,7 @@ def make_release(folder, clip_state, *, backbone_inside=True, prefix="", **hyper
 
 
 def make_release_se(folder, clip_state, *, file="VoPSE_msrvtt9k.pth", kind="Bias", prefix="", **hyperparam):
-    """Writes the files of the Bias, Partial or Proj release: a tuned CLIP, and a shell with other weights."""
+    """Write the files of the Bias, Partial or Proj release: a tuned CLIP, and a backbone with unused weights."""
     state = {f"{prefix}clip.{n}": t for n, t in clip_state.items()}
     torch.save({"epoch": 4, "state_dict": state}, folder / file)
     torch.jit.save(torch.jit.script(Holder(make_state(seed=9))), folder / "ViT-B-32.pt")
@@ -116,16 +116,16 @@ def make_release_se(folder, clip_state, *, file="VoPSE_msrvtt9k.pth", kind="Bias
 
 
 def write_vocabulary(path) -> None:
-    """OpenAI's format: a line of header, then merges by rank, more of them than a model uses."""
+    """Write OpenAI's format: a header line, then merges by rank, some of them unused."""
     lines = ['"bpe_simple_vocab_16e6.txt#version: 0.2', *MERGES, "unused merge", "x y"]
     path.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode()))
 
 
-# What the files compute, one sequence at a time, from their tensors by name.
+# The outputs of the files, one sequence at a time, from their tensors by name.
 
 
 def block(state, prefix, x, *, heads, causal=False, gelu=False):
-    """(n, d) to (n, d)."""
+    """A transformer block: (n, d) to (n, d)."""
 
     def part(name):
         return state[f"{prefix}.{name}"]
@@ -170,7 +170,7 @@ def encode_image(state, image, *, heads=2, gelu=False):
 
 
 def encode_ids(state, ids, *, heads=1, gelu=False):
-    """OpenAI's own: (n,) ids, read at the highest."""
+    """OpenAI's text encoder: (n,) ids, read at the highest id."""
     x = state["token_embedding.weight"][ids] + state["positional_embedding"][: len(ids)]
     for i in range(layers(state, "transformer")):
         x = block(state, f"transformer.resblocks.{i}", x, heads=heads, causal=True, gelu=gelu)

@@ -1,4 +1,4 @@
-"""The released VoP, imported, against its description computed token by token."""
+"""The released VoP after import, against a computation of its description token by token."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vop import methods
 from vop.converters.modelscope import import_modelscope
 from vop.errors import UsageError, VopError
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # old files are in that format
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # old files have this format
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def released_video(state, frames):
 
 
 def captions(count=80):
-    """Of 1 to `count` words."""
+    """Captions of 1 to `count` words."""
     generator = torch.Generator().manual_seed(3)
     return [torch.randint(1, VOCAB - 2, (n,), generator=generator).tolist() for n in range(1, count + 1)]
 
@@ -79,14 +79,14 @@ def padded(words, *, pad):
 
 
 @pytest.mark.parametrize(("backbone_inside", "prefix"), [(True, ""), (True, "module."), (False, "")])
-def test_it_computes_what_the_release_does(tmp_path, clip_state, backbone_inside, prefix):
+def test_the_imported_run_equals_the_release(tmp_path, clip_state, backbone_inside, prefix):
     state = make_release(tmp_path, clip_state, backbone_inside=backbone_inside, prefix=prefix)
     model = vop.load(import_modelscope(tmp_path, tmp_path / "run"), device="cpu")
     words = captions()
     expected = torch.stack([released_text(state, w) for w in words])
     frames = torch.randn(2, FRAMES, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        for pad in (0, EOS):  # OpenAI's tokenizer pads with the one, transformers' with the other
+        for pad in (0, EOS):  # OpenAI's tokenizer pads with 0, transformers' with EOS
             torch.testing.assert_close(model.embed_tokens(padded(words, pad=pad)), expected, rtol=0, atol=1e-5)
         alone = torch.cat([model.embed_tokens(padded([w], pad=EOS)) for w in words[::13]])
         torch.testing.assert_close(alone, expected[::13], rtol=0, atol=1e-5)
@@ -96,7 +96,7 @@ def test_it_computes_what_the_release_does(tmp_path, clip_state, backbone_inside
     assert float(videos.norm(dim=1).max()) < 0.999  # not normalised a second time
 
 
-def test_with_a_vocabulary_it_takes_words(tmp_path, clip_state):
+def test_a_run_with_a_vocabulary_takes_words(tmp_path, clip_state):
     state = make_release(tmp_path, clip_state)
     write_vocabulary(tmp_path / "bpe_simple_vocab_16e6.txt.gz")
     model = vop.load(import_modelscope(tmp_path, tmp_path / "run"), device="cpu")
@@ -106,7 +106,7 @@ def test_with_a_vocabulary_it_takes_words(tmp_path, clip_state):
     torch.testing.assert_close(model.encode_text(texts), expected, rtol=0, atol=1e-5)
 
 
-def test_without_a_vocabulary_it_says_so(tmp_path, clip_state):
+def test_a_run_without_a_vocabulary_says_so(tmp_path, clip_state):
     make_release(tmp_path, clip_state)
     model = vop.load(import_modelscope(tmp_path, tmp_path / "run"), device="cpu")
     with pytest.raises(VopError, match="vocabulary .*missing"):
@@ -114,7 +114,7 @@ def test_without_a_vocabulary_it_says_so(tmp_path, clip_state):
     assert model.embed_tokens(padded([[1, 2]], pad=0)).shape == (1, 32)
 
 
-def test_a_run_that_moves_keeps_its_backbone(tmp_path, clip_state):
+def test_a_moved_run_keeps_its_backbone(tmp_path, clip_state):
     make_release(tmp_path, clip_state)
     import_modelscope(tmp_path, tmp_path / "run")
     (tmp_path / "run").rename(tmp_path / "elsewhere")
@@ -124,7 +124,7 @@ def test_a_run_that_moves_keeps_its_backbone(tmp_path, clip_state):
     assert vop.load(tmp_path / "elsewhere", device="cpu").method_name == "vop-modelscope"
 
 
-def test_it_is_in_no_list_of_methods():
+def test_imported_methods_are_not_listed():
     assert "vop-modelscope" not in methods.METHODS
     assert methods.find("vop-modelscope").__name__ == "VoPModelScope"
 
@@ -141,7 +141,7 @@ def test_it_is_in_no_list_of_methods():
         ({"pooling_type": "topk"}, "pooling_type is 'topk'"),
     ],
 )
-def test_a_configuration_that_does_not_fit_is_named(tmp_path, clip_state, hyperparam, says):
+def test_wrong_configurations_are_refused(tmp_path, clip_state, hyperparam, says):
     make_release(tmp_path, clip_state, **hyperparam)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(VopError, match=says):

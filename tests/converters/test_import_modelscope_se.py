@@ -1,4 +1,4 @@
-"""The released Bias, Partial and Proj, imported, against the public code computed token by token."""
+"""The released Bias, Partial and Proj after import, against the public code computed token by token."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from vop.datasets.types import Dataset
 from vop.errors import UsageError, VopError
 from vop.evaluation.job import report_facts
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # old files are in that format
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # old files have this format
 
-# The tensors that each release trained (arXiv 2211.12764, section 4).
+# Tensors that each release trained (arXiv 2211.12764, section 4).
 TUNED = {
     "Bias": lambda name: name.endswith("bias"),
     "Partial": lambda name: name.startswith(("visual.transformer.resblocks.2.", "transformer.resblocks.1.")),
@@ -54,7 +54,7 @@ def padded(words, *, pad):
 
 
 @pytest.mark.parametrize(("kind", "prefix"), [("Bias", ""), ("Partial", "module."), ("Proj", "")])
-def test_it_computes_what_the_release_does(tmp_path, kind, prefix):
+def test_the_imported_run_equals_the_release(tmp_path, kind, prefix):
     state = make_release_se(tmp_path, tuned_state(kind), kind=kind, prefix=prefix)
     model = vop.load(import_modelscope(tmp_path, tmp_path / "run"), device="cpu")
     words = captions([1, 2, 9, 66, 67, 68, 74, 75, 76, 90])
@@ -71,7 +71,7 @@ def test_it_computes_what_the_release_does(tmp_path, kind, prefix):
     assert not model.trainable()
 
 
-def test_positions_that_the_tokenizer_reserves_for_prompts_shorten_captions(tmp_path):
+def test_positions_reserved_for_prompts_shorten_captions(tmp_path):
     state = make_release_se(tmp_path, tuned_state("Bias"), tp_prefix_token_num=4, tp_suffix_token_num=4)
     model = vop.load(import_modelscope(tmp_path, tmp_path / "run"), device="cpu")
     words = captions([5, 67, 68, 75])
@@ -88,13 +88,13 @@ def test_a_report_does_not_call_the_tuned_weights_untrained(tmp_path):
     assert report_facts(model, data).selection is None
 
 
-def test_a_file_of_another_name_is_read_if_it_is_the_only_one(tmp_path):
+def test_a_single_weights_file_may_have_any_name(tmp_path):
     make_release_se(tmp_path, tuned_state("Bias"), file="Bias_msrvtt9k.pth")
     assert vop.load(import_modelscope(tmp_path, tmp_path / "run"), device="cpu").method_name == "clip-modelscope"
     (tmp_path / "Proj_msrvtt9k.pth").write_bytes(b"")
     with pytest.raises(UsageError, match=r"Bias_msrvtt9k\.pth, Proj_msrvtt9k\.pth"):
         import_modelscope(tmp_path, tmp_path / "second")
-    make_release_se(tmp_path, tuned_state("Bias"))  # the usual name decides
+    make_release_se(tmp_path, tuned_state("Bias"))  # the usual name wins
     assert import_modelscope(tmp_path, tmp_path / "third").exists()
 
 
@@ -123,7 +123,7 @@ def test_a_missing_tensor_is_named(tmp_path, missing):
         import_modelscope(tmp_path, tmp_path / "run")
 
 
-def test_the_untuned_backbone_beside_the_weights_does_not_replace_them(tmp_path):
+def test_the_untuned_backbone_does_not_replace_the_weights(tmp_path):
     make_release_se(tmp_path, make_state())
     save(tmp_path, make_state())  # without the prefix `clip.`
     with pytest.raises(VopError, match=r"VoPSE_msrvtt9k\.pth: the tensor"):
@@ -148,13 +148,13 @@ def test_a_tensor_of_another_model_is_named(tmp_path, other):
         ({"tp_prefix_token_num": 76}, "text_length is 1"),
     ],
 )
-def test_a_configuration_that_does_not_fit_is_named(tmp_path, hyperparam, says):
+def test_wrong_configurations_are_refused(tmp_path, hyperparam, says):
     make_release_se(tmp_path, make_state(), **hyperparam)
     with pytest.raises(VopError, match=says):
         import_modelscope(tmp_path, tmp_path / "run")
 
 
-def test_it_is_in_no_list_of_methods():
+def test_imported_methods_are_not_listed():
     assert "clip-modelscope" not in methods.METHODS
     with pytest.raises(UsageError, match="clip-modelscope"):
         methods.find_trainable("clip-modelscope")

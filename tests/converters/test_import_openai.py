@@ -1,4 +1,4 @@
-"""OpenAI's files become CLIP folders that compute the same; nothing in a file is run."""
+"""OpenAI's files become CLIP folders with the same outputs. No code in a file is run."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from vop.converters import openai
 from vop.converters.openai import import_openai
 from vop.errors import UsageError, VopError
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # old files are in that format
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # old files have this format
 
 
 def convert(file, out, **options):
-    """The tests' own files are none of OpenAI's shapes, so that heads and activation have to be said."""
+    """Convert with heads and activation given, because the tests' files do not have OpenAI's shapes."""
     return import_openai(file, out, **{"heads": 2, "text_heads": 1, "activation": "quick-gelu"} | options)
 
 
 def halved(state):
-    """As OpenAI's: weights in fp16, the rest in fp32; and the three numbers that its archives also hold."""
+    """As in OpenAI's archives: weights in fp16, the rest in fp32, and three additional numbers."""
     state = {name: t.half() if t.ndim > 1 and "embedding" not in name else t for name, t in state.items()}
     extra = {"input_resolution": 16, "context_length": 77, "vocab_size": VOCAB}
     return state | {name: torch.tensor(value) for name, value in extra.items()}
@@ -57,7 +57,7 @@ WRITERS = [write_scripted, write_traced, torch.save, write_nested, write_old_for
 
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize("half", [False, True])
-def test_it_computes_the_same(tmp_path, write, half):
+def test_converted_folders_equal_the_file(tmp_path, write, half):
     state = halved(make_state()) if half else make_state()
     write(state, tmp_path / "clip.pt")
     assert convert(tmp_path / "clip.pt", tmp_path / "out") == tmp_path / "out"
@@ -82,7 +82,7 @@ def test_it_computes_the_same(tmp_path, write, half):
 
 
 @pytest.mark.parametrize(("heads", "text_heads", "activation"), [(4, 2, "gelu"), (1, 4, "quick-gelu")])
-def test_heads_and_activation_are_those_that_were_given(tmp_path, heads, text_heads, activation):
+def test_heads_and_activation_can_be_given(tmp_path, heads, text_heads, activation):
     state, gelu = make_state(), activation == "gelu"
     torch.save(state, tmp_path / "clip.pt")
     convert(tmp_path / "clip.pt", tmp_path / "out", heads=heads, text_heads=text_heads, activation=activation)
@@ -95,7 +95,7 @@ def test_heads_and_activation_are_those_that_were_given(tmp_path, heads, text_he
 
 
 def full_state(sizes, *, own=True) -> dict[str, torch.Tensor]:
-    """Tensors of the real shapes that take no room: one number each."""
+    """Tensors of the real shapes that store one number each."""
 
     def zeros(*shape):
         return torch.zeros(1).expand(shape)
@@ -139,14 +139,14 @@ def full_state(sizes, *, own=True) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def written(monkeypatch) -> list:
-    """The sizes of what is imported; writing 600 MB of zeros proves nothing."""
+    """The sizes of imported models. Their weights, 600 MB of zeros, are not written."""
     seen = []
     monkeypatch.setattr(openai, "write_clip_folder", lambda state, folder, *, sizes, **_: seen.append(sizes))
     return seen
 
 
 @pytest.mark.parametrize("name", openai.OWN)
-def test_openais_own_files_need_no_words(tmp_path, name, written):
+def test_openais_files_need_no_options(tmp_path, name, written):
     torch.save(full_state(openai.OWN[name]), tmp_path / "clip.pt")
     import_openai(tmp_path / "clip.pt", tmp_path / "out")
     assert written == [openai.OWN[name]]
@@ -196,20 +196,20 @@ def test_other_files_need_heads_and_activation(tmp_path, change, says, written):
         ({"heads": 12, "text_heads": 8, "activation": "relu"}, "unknown activation 'relu'"),
     ],
 )
-def test_options_that_contradict(tmp_path, options, says):
+def test_contradicting_options_are_refused(tmp_path, options, says):
     torch.save(full_state(openai.VIT_B_32), tmp_path / "clip.pt")
     with pytest.raises(UsageError, match=says):
         import_openai(tmp_path / "clip.pt", tmp_path / "out", **options)
 
 
-def test_a_part_that_would_be_left_out(tmp_path):
-    """LayerScale, attention pooling, SigLIP's bias: not the model that these names stand for."""
+def test_unknown_parts_of_a_model_are_refused(tmp_path):
+    """LayerScale, attention pooling, SigLIP's bias: OpenAI's CLIP has none of them."""
     torch.save(make_state() | {"visual.transformer.resblocks.0.ls_1.gamma": torch.ones(128)}, tmp_path / "clip.pt")
     with pytest.raises(VopError, match="'visual.transformer.resblocks.0.ls_1.gamma'.*CLIP of OpenAI's"):
         convert(tmp_path / "clip.pt", tmp_path / "out")
 
 
-def test_the_program_asks_for_them(tmp_path, capsys):
+def test_the_command_asks_for_heads_and_activation(tmp_path, capsys):
     torch.save(make_state(), tmp_path / "clip.pt")
     words = ["import", "openai", str(tmp_path / "clip.pt"), "--out", str(tmp_path / "out")]
     assert main(words) == 1
@@ -236,7 +236,7 @@ def test_transformers_opens_the_folder(tmp_path):
 
 
 def bpe(word, merges):
-    """The published algorithm: join the pair of lowest rank, everywhere, until no pair is known."""
+    """The published algorithm: merge the pair of lowest rank everywhere until no known pair is left."""
     pieces = [*word[:-1], word[-1] + "</w>"]
     while len(pieces) > 1:
         ranked = [(merges.index(pair), pair) for pair in pairwise(pieces) if pair in merges]
@@ -284,7 +284,7 @@ def test_without_a_vocabulary_there_is_no_tokenizer(tmp_path):
 
 
 class Touch:
-    """Unpickled without care, it makes a file."""
+    """Unpickling it creates a file."""
 
     def __init__(self, path):
         self.path = path
@@ -302,7 +302,7 @@ def write_torch_pickle(state, path, marker):
 
 
 def write_hostile_archive(state, path, marker):
-    """A scripted archive whose data.pkl calls a function."""
+    """Write a scripted archive whose data.pkl calls a function."""
     write_scripted(state, path.with_suffix(".whole"))
     with zipfile.ZipFile(path.with_suffix(".whole")) as whole, zipfile.ZipFile(path, "w") as hostile:
         for name in whole.namelist():
@@ -311,7 +311,7 @@ def write_hostile_archive(state, path, marker):
 
 
 @pytest.mark.parametrize("write", [write_pickle, write_torch_pickle, write_hostile_archive])
-def test_nothing_in_a_file_is_run(tmp_path, write):
+def test_code_in_a_file_is_not_run(tmp_path, write):
     write(make_state(), tmp_path / "clip.pt", tmp_path / "marker")
     with pytest.raises(VopError, match=r"clip\.pt.*(posix|nt)\.system, which is not"):
         convert(tmp_path / "clip.pt", tmp_path / "out")
@@ -320,7 +320,7 @@ def test_nothing_in_a_file_is_run(tmp_path, write):
 
 
 def test_code_in_an_archive_is_not_compiled(tmp_path):
-    """`torch.jit.load` would stop at this; we never look at it."""
+    """`torch.jit.load` would fail at this code; the import ignores it."""
     write_scripted(make_state(), tmp_path / "whole.pt")
     with zipfile.ZipFile(tmp_path / "whole.pt") as whole, zipfile.ZipFile(tmp_path / "clip.pt", "w") as other:
         for name in whole.namelist():
@@ -344,7 +344,7 @@ def flipped(path):
 
 
 def short_storage(path):
-    """An archive that promises more than it holds."""
+    """Write an archive with less data than its index says."""
     write_scripted(make_state(), path.with_suffix(".whole"))
     with zipfile.ZipFile(path.with_suffix(".whole")) as whole, zipfile.ZipFile(path, "w") as short:
         for name in whole.namelist():
@@ -352,7 +352,7 @@ def short_storage(path):
 
 
 def compressed(path):
-    """A zip in which a few bytes stand for many zeros."""
+    """Write a zip in which a few bytes encode many zeros."""
     write_scripted(make_state(), path.with_suffix(".whole"))
     with (
         zipfile.ZipFile(path.with_suffix(".whole")) as whole,
@@ -400,7 +400,7 @@ BAD_FILES = [
 
 
 @pytest.mark.parametrize(("write", "says"), BAD_FILES)
-def test_other_files_are_refused_and_nothing_is_left(tmp_path, write, says):
+def test_other_files_are_refused_and_no_folder_is_left(tmp_path, write, says):
     write(tmp_path / "clip.pt")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(VopError, match=says):
@@ -421,7 +421,7 @@ def test_other_files_are_refused_and_nothing_is_left(tmp_path, write, says):
     ],
     ids=["not gzip", "too few", "three pieces", "unknown piece", "truncated", "not text", "bomb"],
 )
-def test_a_vocabulary_that_does_not_fit_is_named(tmp_path, content, says):
+def test_wrong_vocabularies_are_refused(tmp_path, content, says):
     torch.save(make_state(), tmp_path / "clip.pt")
     (tmp_path / "words.gz").write_bytes(content)
     with pytest.raises(VopError, match=rf"words\.gz.*{says}"):
@@ -429,7 +429,7 @@ def test_a_vocabulary_that_does_not_fit_is_named(tmp_path, content, says):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_missing_or_in_the_way_is_named(tmp_path):
+def test_missing_files_and_existing_folders_are_named(tmp_path):
     with pytest.raises(UsageError, match=r"nothing\.pt: .* not exist"):
         import_openai(tmp_path / "nothing.pt", tmp_path / "out")
     torch.save(make_state(), tmp_path / "clip.pt")

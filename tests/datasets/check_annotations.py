@@ -45,7 +45,7 @@ EXPECTED = {
     ("vatex", "val"): (1_500, 15_000),
     ("vatex", "test"): (1_500, 15_000),
 }
-# A benchmark is read if one of these is there.
+# A benchmark is read if one of these files exists.
 FILES = {
     "msvd": ("captions_msvd.json", "raw-captions.pkl"),
     "didemo": ("train_data.json", "val_data.json", "test_data.json"),
@@ -59,7 +59,7 @@ Row = tuple[str, str, int | None, int | None]  # benchmark, split, videos, capti
 
 
 def read_msrvtt(tree: FileTree) -> Iterator[Row]:
-    """What is there of MSR-VTT: its lists can be counted without the training captions."""
+    """The available splits of MSR-VTT. Its lists can be counted without the training captions."""
     captions, test = tree.nearest("MSRVTT_data.json"), tree.nearest("MSRVTT_JSFUSION_test.csv")
     for name, file in LISTS.items():
         if listing := tree.nearest(file):
@@ -74,7 +74,7 @@ def read_msrvtt(tree: FileTree) -> Iterator[Row]:
 
 
 def read(name: str, tree: FileTree, notes: list[str]) -> Iterator[Row]:
-    """The splits of a benchmark that are there, if any is."""
+    """The available splits of a benchmark."""
     if any(map(tree.nearest, FILES[name])):
         dataset = load(f"{name}:{tree.root}")
         notes += [f"{name}: {note}" for note in dataset.notes]

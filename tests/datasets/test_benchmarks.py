@@ -100,7 +100,7 @@ NAMES = pytest.mark.parametrize("name", WRITERS)
 
 
 def expected(name: str, content: Content) -> Content:
-    """What a reader makes of `content`: paragraphs joined, and the splits that the benchmark has."""
+    """What a reader returns for `content`: joined paragraphs, and only the benchmark's splits."""
     splits = {split: videos for split, videos in content.items() if name != "activitynet" or split != "val"}
     if name not in PARAGRAPHS:
         return splits
@@ -119,7 +119,7 @@ def as_content(dataset) -> Content:
 
 @pytest.fixture
 def written(tmp_path) -> Callable[[str], Path]:
-    """Writes the benchmark of a name as published; gives its folder."""
+    """Write a benchmark in its published format, and return its folder."""
 
     def write(name: str) -> Path:
         WRITERS[name](tmp_path, CONTENT)
@@ -135,7 +135,7 @@ ids = st.from_regex(r"[A-Za-z0-9_-]{1,4}(\.[a-z0-9]{1,3}){0,2}", fullmatch=True)
 
 @st.composite
 def contents(draw) -> Content:
-    """Three splits that share no video."""
+    """Three splits without a common video."""
     videos = iter(draw(st.lists(ids, min_size=6, max_size=6, unique=True)))
     captions = st.lists(sentences, min_size=1, max_size=3)
     return {split: {next(videos): draw(captions) for _ in range(2)} for split in ("train", "val", "test")}
@@ -144,7 +144,7 @@ def contents(draw) -> Content:
 @NAMES
 @settings(max_examples=25, deadline=None)
 @given(content=contents())
-def test_what_was_written_is_read(name, content):
+def test_published_formats_are_read(name, content):
     with TemporaryDirectory() as folder:
         WRITERS[name](Path(folder), content)
         dataset = load(f"{name}:{folder}")
@@ -160,7 +160,7 @@ def test_what_was_written_is_read(name, content):
 
 
 @NAMES
-def test_videos_are_found_in_sub_folders_and_with_any_extension(name, written, tmp_path_factory):
+def test_videos_are_found_in_subfolders_with_any_extension(name, written, tmp_path_factory):
     videos = tmp_path_factory.mktemp("videos")
     (videos / "film").mkdir()
     for file in ("film/a_2.webm", "film/e_7.AVI", "c.5.mkv"):
@@ -175,14 +175,14 @@ def test_videos_are_found_in_sub_folders_and_with_any_extension(name, written, t
 
 
 @NAMES
-def test_files_lie_anywhere_below_the_root(name, tmp_path):
+def test_annotation_files_are_found_in_subfolders(name, tmp_path):
     (tmp_path / "x" / "y").mkdir(parents=True)
     WRITERS[name](tmp_path / "x" / "y", CONTENT)
     assert as_content(load(f"{name}:{tmp_path}")) == expected(name, CONTENT)
 
 
 @NAMES
-def test_an_empty_folder_names_the_files_that_it_lacks(name, tmp_path, written):
+def test_the_error_for_an_empty_folder_names_the_files(name, tmp_path, written):
     with pytest.raises(DataError, match="no .* in this folder or below it") as caught:
         load(f"{name}:{tmp_path}")
     named = re.findall(r"no (\S+\.\w+)", str(caught.value))
@@ -229,7 +229,7 @@ def test_empty_captions_are_left_out_and_counted(name, tmp_path):
 
 
 @NAMES
-def test_a_split_of_nothing_but_empty_captions(name, tmp_path):
+def test_a_split_with_only_empty_captions_is_refused(name, tmp_path):
     WRITERS[name](tmp_path, CONTENT | {"test": {"e_7": [" "]}})
     with pytest.raises(DataError, match="(the file contains no captions|none of its 1 video has a caption in)"):
         load(f"{name}:{tmp_path}")
@@ -248,9 +248,9 @@ def relist(root: Path, file: str, ids: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("name", "file", "captions"), LISTS)
-def test_a_list_says_which_videos_and_in_which_order(written, name, file, captions):
+def test_lists_choose_and_order_the_videos(written, name, file, captions):
     root = written(name)
-    relist(root, file, ["d_9", "gone", "e_7"])
+    relist(root, file, ["d_9", "unknown", "e_7"])
     dataset = load(f"{name}:{root}")
     assert [video.id for video in dataset.split("test").videos] == ["d_9", "e_7"]
     assert dataset.notes == (f"1 of 3 test videos have no captions in {captions}",)
@@ -259,10 +259,10 @@ def test_a_list_says_which_videos_and_in_which_order(written, name, file, captio
 
 
 @pytest.mark.parametrize(("name", "file", "captions"), LISTS)
-def test_lists_that_cannot_be_meant(written, name, file, captions):
+def test_lists_of_unknown_or_repeated_videos_are_refused(written, name, file, captions):
     root = written(name)
-    relist(root, file, ["gone", "lost"])
-    message = f"{file}: none of its 2 videos has a caption in .*{captions}, for example 'gone'"
+    relist(root, file, ["unknown", "lost"])
+    message = f"{file}: none of its 2 videos has a caption in .*{captions}, for example 'unknown'"
     with pytest.raises(DataError, match=message):
         load(f"{name}:{root}")
     relist(root, file, ["d_9", "e_7", "d_9"])
@@ -274,7 +274,7 @@ def test_lists_that_cannot_be_meant(written, name, file, captions):
         load(f"{name}:{root}")
 
 
-def test_a_list_beside_the_captions_goes_before_one_nearer_to_the_root(tmp_path):
+def test_a_list_in_the_folder_of_the_captions_wins(tmp_path):
     (tmp_path / "msvd").mkdir()
     write_msvd(tmp_path / "msvd", CONTENT)
     write_list(tmp_path / "test_list.txt", ["of another benchmark"])
@@ -292,7 +292,7 @@ FILES = [
 
 
 @pytest.mark.parametrize(("name", "file"), FILES)
-def test_text_that_is_not_utf8(written, name, file):
+def test_text_that_is_not_utf8_is_refused(written, name, file):
     path = written(name) / file
     content = path.read_bytes()
     path.write_bytes(content + "\ncaf\u00e9".encode("latin-1"))
@@ -346,14 +346,14 @@ def test_text_that_is_not_utf8(written, name, file):
         ),
     ],
 )
-def test_files_not_as_published(written, name, file, content, message):
+def test_files_in_other_formats_are_refused(written, name, file, content, message):
     path = written(name) / file
     path.write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=f"{re.escape(str(path))}: {message}"):
         load(f"{name}:{path.parent}")
 
 
-def test_msvd_reads_no_pickle(written):
+def test_msvd_refuses_pickled_captions(written):
     root = written("msvd")
     (root / "captions_msvd.json").rename(root / "raw-captions.pkl")
     with pytest.raises(
@@ -362,7 +362,7 @@ def test_msvd_reads_no_pickle(written):
         load(f"msvd:{root}")
 
 
-def test_didemo_joins_in_the_order_of_the_file_and_finds_other_extensions(tmp_path):
+def test_didemo_joins_captions_in_file_order(tmp_path):
     rows = [("1@N0_2.mov", "second moment"), ("3@N0_4.avi", "a boat"), ("1@N0_2.mov", "\tfirst\n moment ")]
     write_json(tmp_path / "test_data.json", [{"video": name, "description": text} for name, text in rows])
     for file in ("1@N0_2.mp4", "3@N0_4.avi.mp4"):
@@ -372,7 +372,7 @@ def test_didemo_joins_in_the_order_of_the_file_and_finds_other_extensions(tmp_pa
     assert [video.path.name for video in test.videos] == ["1@N0_2.mp4", "3@N0_4.avi.mp4"]
 
 
-def test_lsmdc_has_dotted_ids_plain_quotes_and_repeated_clips(tmp_path):
+def test_lsmdc_with_dotted_ids_quotes_and_repeated_clips(tmp_path):
     first, second = "0001_UGLY_00.00.51.926-00.00.54.129", "0001_UGLY_00.00.59.803-00.01.03.091"
     lines = [(first, 'He says "go.'), (second, 'She\'s "here", alone.'), (first, 'He nods."')]
     text = "\r\n".join(f"{clip}\t0\t1\t0\t1\t{sentence}" for clip, sentence in lines)
@@ -386,7 +386,7 @@ def test_lsmdc_has_dotted_ids_plain_quotes_and_repeated_clips(tmp_path):
     assert train.videos[1].path == tmp_path / "0001_UGLY" / f"{second}.avi"
 
 
-def test_vatex_counts_a_video_without_captions(tmp_path):
+def test_vatex_counts_videos_without_captions(tmp_path):
     write_vatex(tmp_path, CONTENT | {"train": {"b_1": ["one", "two"], "a_2": []}})
     dataset = load(f"vatex:{tmp_path}")
     assert as_content(dataset)["train"] == {"b_1": ["one", "two"]}
@@ -396,7 +396,7 @@ def test_vatex_counts_a_video_without_captions(tmp_path):
     )
 
 
-def test_vatex_without_its_lists_tests_on_the_whole_validation_file(written):
+def test_vatex_without_lists_tests_on_the_whole_validation_file(written):
     root = written("vatex")
     for split in ("val", "test"):
         (root / f"{split}_list.txt").unlink()
@@ -418,7 +418,7 @@ def test_annotations_are_checked_against_published_counts(tmp_path, capsys, monk
     monkeypatch.setattr(check_annotations, "EXPECTED", counts)
     assert check_annotations.main([str(tmp_path / "msvd")]) == 0
     assert re.search(r"msvd +val +1 +2 +1 / 2 +yes", capsys.readouterr().out)
-    (tmp_path / "msvd" / "test_list.txt").write_text("gone\n")
+    (tmp_path / "msvd" / "test_list.txt").write_text("unknown\n")
     assert check_annotations.main([str(tmp_path / "msvd")]) == 1
     assert "none of its 1 video has a caption" in capsys.readouterr().out
     (tmp_path / "empty").mkdir()

@@ -35,7 +35,7 @@ def forbid_decoding(monkeypatch):
     monkeypatch.setattr(module, "decode_frames", refuse)
 
 
-def test_the_cache_gives_the_same_bits_and_decodes_nothing(video, store, monkeypatch):
+def test_cached_frames_are_bit_identical(video, store, monkeypatch):
     direct = FrameStore(4, Resizing(16)).load(video)
     assert torch.equal(store.load(video), direct)
     assert store.is_cached(video)
@@ -62,7 +62,7 @@ def _of_another_name(path):
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
         _flip_a_bit,
         _without_checksum,
@@ -73,15 +73,15 @@ def _of_another_name(path):
         lambda path: path.write_text("not a tensor file"),
     ],
 )
-def test_a_damaged_cache_file_is_made_again(video, store, spoil):
+def test_a_damaged_cache_file_is_replaced(video, store, damage):
     direct = store.load(video)
-    spoil(store.cache_path(video))
+    damage(store.cache_path(video))
     assert not store.is_cached(video)
     assert torch.equal(store.load(video), direct)
     assert store.is_cached(video)
 
 
-def test_a_video_that_changed_is_decoded_again(video, store):
+def test_a_changed_video_is_decoded_again(video, store):
     before = store.load(video)
     write_clip(video.path, grey_frames(24)[12:])
     os.utime(video.path, ns=(1, 1))
@@ -90,7 +90,7 @@ def test_a_video_that_changed_is_decoded_again(video, store):
     assert numbers(after) == [13, 16, 19, 22]
 
 
-def test_settings_do_not_share_files(video, store, tmp_path):
+def test_different_settings_have_different_cache_files(video, store, tmp_path):
     paths = {
         FrameStore(frames, Resizing(size, mode, interpolation), cache=store.cache, aspect=aspect).cache_path(video)
         for frames in (4, 5)
@@ -103,8 +103,8 @@ def test_settings_do_not_share_files(video, store, tmp_path):
 
 
 @pytest.mark.parametrize("aspect", ASPECTS)
-def test_the_names_of_cache_files_stay(video, store, aspect):
-    """Of frames that are resized as for CLIP, which caches of every version have."""
+def test_names_of_cache_files_do_not_change(video, store, aspect):
+    """Caches of all versions contain frames that are resized as for CLIP."""
     state = video.path.stat()
     identity = [str(video.path.resolve()), state.st_size, state.st_mtime_ns, 4, 16, 3]
     key = hashlib.sha256(json.dumps(identity if aspect == "display" else [*identity, "stored"]).encode()).hexdigest()
@@ -122,18 +122,18 @@ def test_squashed_frames_are_cached(video, store):
     assert squashing.is_cached(video)
 
 
-def test_another_decoder_version_is_not_trusted(video, store, monkeypatch):
+def test_frames_of_another_decoder_version_are_decoded_again(video, store, monkeypatch):
     store.load(video)
     monkeypatch.setattr(module, "DECODER_VERSION", module.DECODER_VERSION + 1)
     assert not store.is_cached(video)
 
 
-def test_bad_videos_are_not_cached(tmp_path, store):
+def test_unreadable_videos_are_not_cached(tmp_path, store):
     (tmp_path / "empty.mp4").touch()
     with pytest.raises(VideoError, match=r"empty\.mp4: the file is empty"):
         store.load(Video("empty", tmp_path / "empty.mp4"))
-    with pytest.raises(VideoError, match=r"gone\.mp4: the file does not exist"):
-        store.load(Video("gone", tmp_path / "gone.mp4"))
+    with pytest.raises(VideoError, match=r"missing\.mp4: the file does not exist"):
+        store.load(Video("missing", tmp_path / "missing.mp4"))
     assert not store.cache.exists()
 
 
@@ -146,14 +146,14 @@ def test_bad_videos_are_not_cached(tmp_path, store):
         (0, 224, "num_frames is 0"),
     ],
 )
-def test_frames_that_no_memory_holds(num_frames, size, says):
+def test_frames_that_need_too_much_memory_are_refused(num_frames, size, says):
     with pytest.raises(UsageError, match=says):
         FrameStore(num_frames, Resizing(size))
     with pytest.raises(UsageError, match=says):
         vop.read_frames("a.mp4", num_frames=num_frames, size=size)
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
+def test_pipes_and_devices_are_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "a.mp4")
     with pytest.raises(VideoError, match="this is a pipe or a device, not a file"):
         vop.read_frames(tmp_path / "a.mp4")

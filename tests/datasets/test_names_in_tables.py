@@ -44,14 +44,14 @@ def found(table: Path, **settings) -> list[Path]:
 
 @FORMS
 @pytest.mark.parametrize("wanted", ["été/한글.mp4", "./été/한글.mp4", "été/한글", "été/한글.webm", "한글.mp4", "한글"])
-def test_paths_and_bare_names(tmp_path, on_disk, typed, wanted):
+def test_paths_and_bare_names_are_found(tmp_path, on_disk, typed, wanted):
     path = touch(tmp_path / on_disk("été") / on_disk("한글.mp4"))
     assert found(write_table(tmp_path / "t.csv", [typed(wanted)])) == [path]
 
 
 @FORMS
 @pytest.mark.parametrize("suffix", [".mp4", ""])
-def test_absolute_paths_elsewhere(tmp_path, on_disk, typed, suffix):
+def test_absolute_paths_are_found(tmp_path, on_disk, typed, suffix):
     path = touch(tmp_path / "elsewhere" / on_disk("été") / on_disk("한글.mp4"))
     (tmp_path / "tables").mkdir()
     table = write_table(tmp_path / "tables" / "t.csv", [f"{tmp_path}/elsewhere/{typed('été/한글')}{suffix}"])
@@ -59,7 +59,7 @@ def test_absolute_paths_elsewhere(tmp_path, on_disk, typed, suffix):
 
 
 @FORMS
-def test_the_folder_of_the_videos_and_the_table(tmp_path, on_disk, typed):
+def test_the_table_and_the_video_folder_are_found(tmp_path, on_disk, typed):
     path = touch(tmp_path / on_disk("vidéos") / "a.mp4")
     table = write_table(tmp_path / on_disk("légendes.csv"), ["a.mp4"])
     assert found(tmp_path / typed(table.name), videos=tmp_path / typed("vidéos")) == [path]
@@ -72,7 +72,7 @@ def test_forms_may_be_mixed_along_a_path(tmp_path):
         assert VideoFolder(tmp_path).find(typed) == path
 
 
-def test_the_extension_that_is_asked_for_goes_before_another(tmp_path):
+def test_the_given_extension_wins(tmp_path):
     for name in ("é/a.avi", "é/a.mp4", "é.avi", "é.mp4"):
         touch(tmp_path / nfd(name))
     for name in ("é/a.mp4", "é.mp4", "é/a.avi", "é.avi"):
@@ -85,20 +85,20 @@ def test_a_missing_file_keeps_its_path(tmp_path):
         assert VideoFolder(tmp_path).find(nfd(name).removesuffix(".mp4")) == tmp_path / nfd(name)
 
 
-def test_one_video_in_two_forms_is_one_video(tmp_path):
+def test_two_forms_of_a_name_are_one_video(tmp_path):
     touch(tmp_path / nfd("é.mp4"))
     split = load(str(write_table(tmp_path / "t.csv", [nfc("é.mp4"), nfd("é.mp4"), nfc("é.mp4")]))).split("train")
     assert ([video.id for video in split.videos], split.targets) == ([nfc("é.mp4")], (0, 0, 0))
 
 
-def test_a_video_of_two_splits_is_noted(tmp_path):
+def test_a_video_in_two_splits_is_noted(tmp_path):
     write_table(tmp_path / "train.csv", [nfc("é.mp4")])
     write_table(tmp_path / "test.csv", [nfd("é.mp4")])
     assert load(str(tmp_path)).notes == (f"1 video is in both train and test, for example {nfc('é.mp4')}",)
 
 
 @FORMS
-def test_named_columns(tmp_path, on_disk, typed):
+def test_named_columns_are_found(tmp_path, on_disk, typed):
     table = write_table(tmp_path / "t.csv", ["a.mp4"], columns=(on_disk("vidéo"), on_disk("légende")))
     split = load(str(table), video_column=typed("vidéo"), caption_column=typed("légende")).split("train")
     assert (split.videos[0].id, split.captions) == ("a.mp4", ("caption 0",))
@@ -106,7 +106,7 @@ def test_named_columns(tmp_path, on_disk, typed):
         load(str(table), video_column="x")
 
 
-def test_files_of_a_benchmark(tmp_path):
+def test_files_of_a_benchmark_are_found(tmp_path):
     path = touch(tmp_path / "sub" / nfd("é.json"))
     assert FileTree(tmp_path).nearest(nfc("é.json")) == str(path)
 

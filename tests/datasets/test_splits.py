@@ -35,24 +35,24 @@ def test_whole_videos_are_held_out_of_train():
     assert after.notes == ("4 videos held out of train for validation (seed 3)",)
 
 
-def test_the_seed_decides_alone():
+def test_only_the_seed_determines_the_split():
     assert with_validation(dataset(40), seed=1) == with_validation(dataset(40), seed=1)
     chosen = {frozenset(ids(with_validation(dataset(40), seed=seed).split("val"))) for seed in range(5)}
     assert len(chosen) > 1
 
 
-def test_sizes():
+def test_fraction_and_maximum_set_the_size():
     assert len(with_validation(dataset(2)).split("val").videos) == 1
     assert len(with_validation(dataset(40), fraction=0.5, max_videos=7).split("val").videos) == 7
     assert len(with_validation(dataset(3), fraction=0.99).split("train").videos) == 1
 
 
-def test_a_validation_split_that_is_there_stays():
+def test_an_existing_validation_split_is_kept():
     given = dataset(4, names=("train", "val"))
     assert with_validation(given) is given
 
 
-def test_impossible():
+def test_impossible_splits_are_refused():
     with pytest.raises(DataError, match="held out of 1 training video"):
         with_validation(dataset(1))
     with pytest.raises(DataError, match="no 'train' split"):

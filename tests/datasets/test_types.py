@@ -33,12 +33,12 @@ def split(**changes) -> Split:
         ({"targets": (0, 0, 0, 2)}, "'b' has no caption"),
     ],
 )
-def test_split_is_checked(changes, message):
+def test_invalid_splits_are_refused(changes, message):
     with pytest.raises(DataError, match=message):
         split(**changes)
 
 
-def test_keep():
+def test_keep_selects_videos_and_their_captions():
     kept = split().keep({"c", "a", "unknown"})
     assert [video.id for video in kept.videos] == ["a", "c"]
     assert kept.captions == ("a0", "a1", "c0")
@@ -46,7 +46,7 @@ def test_keep():
     assert split().keep({"a", "b", "c"}) == split()
 
 
-def test_captions_of():
+def test_captions_are_grouped_by_video():
     assert split().captions_of == ((0, 2), (1,), (3,))
 
 
@@ -58,7 +58,7 @@ def test_reprs_show_counts():
     )
 
 
-def test_dataset():
+def test_splits_are_found_by_name():
     other = split(name="test", videos=(VIDEOS[0], *(Video(x, Path(f"{x}.mp4")) for x in "de")))
     dataset = Dataset("mine", {"train": split(), "test": other}, notes=["note"])
     assert list(dataset.splits) == ["train", "test"]
@@ -70,7 +70,7 @@ def test_dataset():
     assert (copy.name, dict(copy.splits), copy.notes) == ("mine", dict(dataset.splits), ("note",))
 
 
-def test_dataset_is_checked():
+def test_invalid_datasets_are_refused():
     with pytest.raises(DataError, match="dev"):
         Dataset("mine", {"dev": split()})
     with pytest.raises(DataError, match="'train' has the key 'test'"):

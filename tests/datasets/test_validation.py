@@ -13,16 +13,17 @@ from vop.datasets.validation import cache_dataset, check_dataset, readable_part
 from vop.errors import DataError, UsageError, VopError
 from vop.video.resizing import Resizing
 
-DAMAGED = ["empty", "gone"]
+DAMAGED = ["empty", "missing"]
 
 
-@pytest.fixture
-def split(tmp_path) -> Split:
+@pytest.fixture(scope="module")
+def split(tmp_path_factory) -> Split:
+    folder = tmp_path_factory.mktemp("videos")
     for name in ("one", "two", "three"):
-        write_clip(tmp_path / f"{name}.mp4", grey_frames(6))
-    (tmp_path / "empty.mp4").touch()
-    names = ("one", "empty", "two", "gone", "three")
-    videos = tuple(Video(name, tmp_path / f"{name}.mp4") for name in names)
+        write_clip(folder / f"{name}.mp4", grey_frames(6))
+    (folder / "empty.mp4").touch()
+    names = ("one", "empty", "two", "missing", "three")
+    videos = tuple(Video(name, folder / f"{name}.mp4") for name in names)
     captions = tuple(f"{name} {k}" for k in range(2) for name in names)
     return Split("train", videos, captions, tuple(range(5)) * 2)
 
@@ -37,7 +38,7 @@ def seen(calls):
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_skip_leaves_bad_videos_out_and_lists_them(split, store, cached):
+def test_skip_leaves_out_bad_videos_and_lists_them(split, store, cached):
     store = store if cached else FrameStore(2, Resizing(8))
     kept, skipped = readable_part(split, store, on_bad_video="skip")
     assert [video.id for video in kept.videos] == ["one", "two", "three"]
@@ -52,26 +53,26 @@ def test_decoding_all_fills_the_cache(split, store):
     assert all(store.is_cached(video) for video in kept.videos)
 
 
-def test_fail_names_all_that_is_bad(split, store):
+def test_fail_names_all_bad_videos(split, store):
     with pytest.raises(DataError, match="2 of 5 videos of the split 'train' cannot be read") as caught:
         readable_part(split, store, on_bad_video="fail")
     assert "empty.mp4: the file is empty" in str(caught.value)
-    assert "gone.mp4: the file does not exist" in str(caught.value)
+    assert "missing.mp4: the file does not exist" in str(caught.value)
 
 
-def test_nothing_left(split, store):
+def test_a_split_without_readable_videos_is_refused(split, store):
     with pytest.raises(DataError, match="2 of 2 videos"):
         readable_part(split.keep(DAMAGED), store, on_bad_video="skip")
 
 
-def test_nothing_bad(split, store):
+def test_a_readable_split_is_returned_unchanged(split, store):
     good = split.keep({"one", "two"})
     kept, skipped = readable_part(good, store, on_bad_video="fail")
     assert kept is good
     assert skipped == ()
 
 
-def test_an_unknown_way_with_bad_videos(split, store):
+def test_an_unknown_policy_for_bad_videos_is_refused(split, store):
     with pytest.raises(UsageError, match="'ignore': known: skip, fail"):
         readable_part(split, store, on_bad_video="ignore")
 
@@ -90,25 +91,25 @@ def test_cache_dataset_decodes_once(split, store):
     assert torch.equal(store.load(split.videos[0]), direct)
 
 
-def test_caching_needs_a_cache(split):
+def test_caching_without_a_cache_folder_is_refused(split):
     with pytest.raises(UsageError, match="no cache folder"):
         cache_dataset(Dataset("mine", {"train": split}), FrameStore(2, Resizing(8)))
 
 
-def test_a_cache_that_cannot_be_written_ends_the_work(split, tmp_path):
-    (tmp_path / "file").write_text("in the way")
+def test_an_unwritable_cache_is_an_error(split, tmp_path):
+    (tmp_path / "file").write_text("a file")
     store = FrameStore(2, Resizing(8), cache=tmp_path / "file")
     with pytest.raises(VopError, match="this folder cannot be created"):
         cache_dataset(Dataset("mine", {"train": split}), store)
 
 
 @pytest.mark.parametrize("decode", [True, False])
-def test_check_counts(split, decode):
+def test_check_counts_videos_captions_and_failures(split, decode):
     test = Split("test", split.videos[:2], ("x", "y"), (0, 1))
     report = check_dataset(Dataset("mine", {"train": split, "test": test}, notes=("n",)), decode=decode)
     assert report.splits == {"train": {"videos": 5, "captions": 10}, "test": {"videos": 2, "captions": 2}}
     assert (report.videos, report.captions) == (5, 12)
-    assert [bad.id for bad in report.missing] == ["gone"]
+    assert [bad.id for bad in report.missing] == ["missing"]
     assert [bad.id for bad in report.unreadable] == ["empty"]
     assert json.loads(json.dumps(report.to_dict()))["captions"] == 12
     assert report.notes == ("n",)

@@ -492,6 +492,10 @@ class TestCompare:
         status, _, err = study("compare", "--methods", "vop", *words)
         assert (status, f"needs the library {library}: pip install 'vop[{compare.EXTRA}]'" in err) == (2, True)
 
+    def test_what_takes_hours_is_compared_only_by_name(self):
+        assert set(methods.available()) - set(compare._methods(None)) == {"stop"}
+        assert compare._methods(["stop"]) == ["stop"]
+
     def test_data_is_required(self, capsys):
         assert main(["compare", "--methods", "vop"]) == 2
         assert "no data: give --data SPEC" in capsys.readouterr().err

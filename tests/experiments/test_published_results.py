@@ -19,6 +19,14 @@ def experiments():
     return read(DOCS / DATA)
 
 
+NOT_YET = {  # methods that came after the paper, without results on emoji-motion
+    "tempme",
+    "stop",
+    "discovla",
+    *("dgl-linear", "dgl-transformer"),
+}
+
+
 @pytest.fixture(scope="module")
 def page():
     return (DOCS / PAGE).read_text(encoding="utf-8")
@@ -30,7 +38,7 @@ def test_tables_match_the_data_file(experiments, page):
 
 def test_all_methods_and_ablations_are_published(experiments):
     assert [one.ablation or one.kind for one in experiments] == [COMPARE, *ABLATIONS]
-    assert {arm.name for arm in experiments[0].arms} == METHODS.keys()
+    assert {arm.name for arm in experiments[0].arms} == METHODS.keys() - NOT_YET
     assert experiments[0].seeds == [0, 1, 2]
 
 

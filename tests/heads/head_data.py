@@ -10,13 +10,13 @@ from vop import heads
 from vop.backbones.sizes import Sizes, TextSizes, VisionSizes
 
 FRAMES = 4
-# As wide in the text tower as in the joint space, with two attention heads of 64: a head starts from its layers.
+# The text tower is as wide as the joint space, so heads can be initialised from its layers.
 WIDE = Sizes(
     vision=VisionSizes(width=32, layers=1, heads=1, mlp_width=64, image_size=16, patch_size=8),
     text=TextSizes(width=128, layers=3, heads=2, mlp_width=512, vocab_size=50, positions=9, eos_token_id=49),
     embed_dim=128,
 )
-NARROW = replace(WIDE, embed_dim=16)  # than the text tower: nothing to start from
+NARROW = replace(WIDE, embed_dim=16)  # narrower than the text tower, so its layers do not fit
 VARIANTS = [
     ("meanP", {}),
     ("seqLSTM", {}),
@@ -36,7 +36,7 @@ def build(name, sizes=WIDE, *, seed=1, num_frames=FRAMES, **settings):
 
 
 def moved(head):
-    """The head in eval mode, its tensors far from where they start, so that each of them counts."""
+    """The head in eval mode, far from its initial values, so that each tensor matters."""
     for parameter in head.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.1)
     return head.eval()

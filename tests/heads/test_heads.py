@@ -1,4 +1,4 @@
-"""What holds for the similarity heads: their scores, where they start, what they refuse."""
+"""Properties of the similarity heads: scores, initialisation, and refused settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def make_clip(sizes=WIDE, *, seed=5):
 
 
 @pytest.mark.parametrize(("name", "settings"), VARIANTS)
-def test_a_block_is_its_pairs(name, settings):
+def test_scores_of_a_block_equal_those_of_its_pairs(name, settings):
     head = moved(build(name, **settings))
     texts, frames = embeddings()
     with torch.inference_mode():
@@ -35,7 +35,7 @@ def test_a_block_is_its_pairs(name, settings):
 
 
 @pytest.mark.parametrize(("name", "settings"), EMBEDDING)
-def test_a_batch_is_its_items(name, settings):
+def test_batches_equal_their_items_one_by_one(name, settings):
     head = moved(build(name, **settings))
     _, frames = embeddings()
     with torch.inference_mode():
@@ -44,13 +44,13 @@ def test_a_batch_is_its_items(name, settings):
 
 
 @pytest.mark.parametrize(("name", "settings"), PAIRWISE)
-def test_a_pairwise_head_embeds_no_video(name, settings):
+def test_pairwise_heads_refuse_to_pool(name, settings):
     head = build(name, **settings)
     with pytest.raises(UsageError, match=f"{type(head).__name__} is pairwise.*score"):
         head.pool(embeddings()[1])
 
 
-def test_the_heads_that_embed_apart_are_those_that_are_not_pairwise():
+def test_separate_heads_are_those_that_are_not_pairwise():
     assert set(heads.APART) == {name for name in heads.HEADS if not heads.find(name).pairwise}
 
 
@@ -64,7 +64,7 @@ def test_only_temporal_heads_see_the_order_of_frames(name, settings):
 
 
 @pytest.mark.parametrize(("name", "settings"), [variant for variant in VARIANTS if variant[0] != "meanP"])
-def test_every_tensor_gets_a_gradient_where_it_starts(name, settings):
+def test_every_initial_tensor_gets_a_gradient(name, settings):
     head = build(name, **settings)
     head.start_from(make_clip())
     texts, frames = embeddings(texts=3)
@@ -90,7 +90,7 @@ def test_low_precision_is_cast_up(name, settings, dtype):
 
 
 @pytest.mark.parametrize(("name", "settings"), VARIANTS)
-def test_saved_and_loaded_it_is_the_same(name, settings, tmp_path):
+def test_saved_and_loaded_heads_are_equal(name, settings, tmp_path):
     from safetensors.torch import load_file, save_file
 
     head, again = moved(build(name, **settings)), build(name, seed=2, **settings).eval()
@@ -101,10 +101,10 @@ def test_saved_and_loaded_it_is_the_same(name, settings, tmp_path):
         assert torch.equal(head.score(*embeddings()), again.score(*embeddings()))
 
 
-# Where they start
+# Initialisation
 
 
-def test_mean_pooling_is_the_papers():
+def test_mean_pooling_equals_that_of_methods():
     from vop.methods.base import Method
 
     _, frames = embeddings()
@@ -122,7 +122,7 @@ def test_x_pool_starts_as_attention_between_normalised_embeddings():
     torch.testing.assert_close(scores, F.cosine_similarity(texts[:, None], expected, dim=-1), rtol=0, atol=1e-5)
 
 
-def test_x_pool_starts_on_a_still_video_as_the_cosine_with_the_centred_frame():
+def test_x_pool_of_a_still_video_starts_as_a_centred_cosine():
     head = build("x-pool").eval()
     texts, frames = embeddings()
     still = frames[:, :1].expand(-1, FRAMES, -1)
@@ -133,7 +133,7 @@ def test_x_pool_starts_on_a_still_video_as_the_cosine_with_the_centred_frame():
         torch.testing.assert_close(head.score(texts, frames[:, :1]), expected, rtol=0, atol=1e-5)
 
 
-def test_a_sequence_transformer_starts_as_the_text_towers_first_layers():
+def test_sequence_transformers_start_as_the_first_text_layers():
     clip, head = make_clip(), build("seqTransf", layers=2)
     head.start_from(clip)
     _, frames = embeddings()
@@ -144,7 +144,7 @@ def test_a_sequence_transformer_starts_as_the_text_towers_first_layers():
         torch.testing.assert_close(head.pool(frames), build("meanP").pool(x + frames))
 
 
-def test_a_tight_transformer_starts_with_the_text_at_position_0_and_no_types():
+def test_tight_transformers_start_with_the_text_at_position_0():
     clip, head = make_clip(), build("tightTransf", layers=1)
     head.start_from(clip)
     texts, frames = embeddings(texts=1, videos=1)
@@ -155,7 +155,7 @@ def test_a_tight_transformer_starts_with_the_text_at_position_0_and_no_types():
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_what_the_text_tower_lacks_stays_random(name):
+def test_layers_beyond_the_text_towers_stay_random(name):
     clip, head, fresh = make_clip(), build(name, num_frames=20), build(name, num_frames=20)
     head.start_from(clip)
     same = [
@@ -169,14 +169,14 @@ def test_what_the_text_tower_lacks_stays_random(name):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_text_tower_of_another_width_gives_nothing(name):
+def test_a_text_tower_of_another_width_is_not_used(name):
     head, fresh = build(name, NARROW), build(name, NARROW)
     head.start_from(make_clip(NARROW))
     assert all(torch.equal(tensor, fresh.state_dict()[key]) for key, tensor in head.state_dict().items())
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_starting_copies_and_does_not_share(name):
+def test_initial_tensors_are_copies(name):
     clip, head = make_clip().to(torch.bfloat16), build(name)
     before = {key: tensor.clone() for key, tensor in clip.state_dict().items()}
     head.start_from(clip)
@@ -185,7 +185,7 @@ def test_starting_copies_and_does_not_share(name):
     assert all(torch.equal(tensor, before[key]) for key, tensor in clip.state_dict().items())
 
 
-def test_random_layers_start_with_clips_deviations():
+def test_random_layers_have_clips_standard_deviations():
     layer = build("seqTransf", layers=4).layers[0]
     deviations = {
         layer.attention.in_proj: 128**-0.5,
@@ -215,7 +215,7 @@ def test_parameters_on_vit_b_32():
 # Settings
 
 
-def test_settings_are_the_heads_own_and_not_the_number_of_frames():
+def test_settings_do_not_include_the_number_of_frames():
     assert {name: heads.settings_of(name) for name in heads.HEADS} == {
         "meanP": {},
         "seqLSTM": {},
@@ -230,7 +230,7 @@ def test_settings_are_the_heads_own_and_not_the_number_of_frames():
     ("name", "settings", "drops"),
     [("x-pool", {}, True), ("x-pool", {"dropout": 0.0}, False), ("tightTransf", {}, True), ("seqTransf", {}, False)],
 )
-def test_dropout_is_for_training_only(name, settings, drops):
+def test_dropout_is_used_only_in_training(name, settings, drops):
     head, data = build(name, **settings), embeddings()
     with torch.inference_mode():
         assert torch.equal(head.score(*data), head.score(*data)) != drops
@@ -239,7 +239,7 @@ def test_dropout_is_for_training_only(name, settings, drops):
 
 
 @pytest.mark.parametrize("name", list(heads.HEADS))
-def test_only_a_head_with_positions_is_bound_to_a_number_of_frames(name):
+def test_only_heads_with_positions_fix_the_number_of_frames(name):
     head, (texts, frames) = build(name).eval(), embeddings()
     tables = head.frame_tables()
     assert [table.shape[axis] for table, axis in tables] == ([FRAMES] if name in TABLES else [])
@@ -269,12 +269,12 @@ def test_only_a_head_with_positions_is_bound_to_a_number_of_frames(name):
         ("meanP", {"num_frames": 0}, "num_frames is 0; it must be a whole number, 1 or more"),
     ],
 )
-def test_wrong_settings_are_named(name, settings, says):
+def test_wrong_settings_are_refused(name, settings, says):
     with pytest.raises(UsageError, match=says):
         build(name, **settings)
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_joint_space_that_no_heads_divide_is_refused(name):
+def test_an_indivisible_joint_space_is_refused(name):
     with pytest.raises(UsageError, match="width .* 200, .* 3 attention heads"):
         heads.create(name, Sizes(embed_dim=200))

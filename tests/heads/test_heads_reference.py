@@ -33,7 +33,7 @@ def affine(p, name, x):
 
 
 def attention(query, context, *, heads, **tensors):
-    """PyTorch's own attention of (q, e) to (n, e) with the given tensors."""
+    """PyTorch's attention of (q, e) to (n, e) with the given tensors."""
     width = query.shape[-1]
     module = nn.MultiheadAttention(width, heads)
     tensors = {name.replace("out_proj_", "out_proj."): tensor for name, tensor in tensors.items()}
@@ -41,7 +41,7 @@ def attention(query, context, *, heads, **tensors):
 
 
 def transformer(p, x, *, heads=2):
-    """Tokens (n, e) through all of a head's layers."""
+    """Pass tokens (n, e) through all layers of a head."""
     for i in range(sum(name.endswith("attention_norm.weight") for name in p)):
         layer = f"layers.{i}"
         normed = norm(p, f"{layer}.attention_norm", x)
@@ -88,7 +88,7 @@ def tight_transf(p, text, frames, settings):
 
 
 def x_pool(p, text, frames, settings):
-    """With a bias of the keys, as released: whatever it is, it changes nothing."""
+    """The released code has a bias of the keys. It does not change the result."""
     key_bias = torch.linspace(-2, 2, len(text))
     attended = attention(
         norm(p, "input_norm", text[None]),
@@ -113,7 +113,7 @@ REFERENCES = {
 
 
 @pytest.mark.parametrize(("name", "settings"), VARIANTS)
-def test_forward_and_gradients(name, settings):
+def test_scores_and_gradients_equal_the_equations(name, settings):
     head = moved(build(name, **settings))
     ours = [x.requires_grad_() for x in embeddings()]
     theirs = [x.detach().clone().requires_grad_() for x in ours]
@@ -137,7 +137,7 @@ def test_forward_and_gradients(name, settings):
 
 
 @pytest.mark.parametrize("name", ["meanP", "seqLSTM", "seqTransf"])
-def test_a_pooled_video_is_what_the_scores_are_made_of(name):
+def test_scores_are_cosines_with_pooled_videos(name):
     head = moved(build(name))
     texts, frames = embeddings()
     pooled = head.pool(frames)

@@ -1,4 +1,4 @@
-"""The baselines against `transformers`' own CLIP: gradients of the backbone, adapters and LoRA written beside it."""
+"""The baselines against `transformers`' CLIP, with adapters and LoRA written out here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def build(tiny, name, **settings):
     torch.manual_seed(2)
     built = pretrained.create(name, tiny, device="cpu", num_frames=FRAMES, **settings)
     for key, parameter in built.trainable().items():
-        if not key.startswith("clip.") or "lora" in key:  # away from where they start, so that each of them counts
+        if not key.startswith("clip.") or "lora" in key:  # far from the initial values, so that each parameter matters
             parameter.data.add_(torch.randn_like(parameter) * 0.2)
     return built
 
@@ -35,7 +35,7 @@ def reference(tiny) -> CLIPModel:
 
 
 def embed(clip: CLIPModel, ids, pixels):
-    """Texts and videos, both of unit length."""
+    """Embeddings of texts and videos, of unit length."""
     texts = clip.text_projection(clip.text_model(ids).pooler_output)
     frames = clip.visual_projection(clip.vision_model(pixels.flatten(0, 1)).pooler_output).unflatten(
         0, pixels.shape[:2]
@@ -48,7 +48,7 @@ def loss(texts, videos, scale):
 
 
 @pytest.mark.parametrize("name", ["full", "bias", "proj", "partial"])
-def test_gradients_are_those_of_clip(tiny, name):
+def test_gradients_equal_those_of_transformers(tiny, name):
     built, clip = build(tiny, name, **({"attention_biases": True} if name == "bias" else {})), reference(tiny)
     ids, pixels = data(tiny)
     loss(built.embed_tokens(ids), built.embed_frames(pixels), built._scale()).backward()
@@ -74,7 +74,7 @@ def bottleneck(built, tower, number, h):
 
 
 @pytest.mark.parametrize("name", ["adapter-attn", "adapter-ffn"])
-def test_adapters_stand_in_parallel(tiny, name):
+def test_adapters_are_parallel_to_their_modules(tiny, name):
     """Hooks on `transformers`' modules add the bottleneck of a module's input to its output."""
     built, clip = build(tiny, name, hidden=5), reference(tiny)
     for tower, layers in (("text", clip.text_model.encoder.layers), ("vision", clip.vision_model.encoder.layers)):
@@ -96,7 +96,7 @@ def test_adapters_stand_in_parallel(tiny, name):
     assert not torch.allclose(ours[1], plain[1], atol=1e-3)
 
 
-def test_lora_adds_a_product_of_thin_matrices(tiny):
+def test_lora_adds_a_low_rank_product(tiny):
     built, clip = build(tiny, "lora", rank=2, alpha=6), reference(tiny)
     tensors = built.trainable()
     for tower, layers in (("text", clip.text_model.encoder.layers), ("vision", clip.vision_model.encoder.layers)):

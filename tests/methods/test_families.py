@@ -1,4 +1,4 @@
-"""Every method on every family of backbones whose layers can be reached."""
+"""Every method on every family of backbones with accessible layers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def embed(model, frames) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", methods.available())
-def test_a_step_is_trained_saved_and_opened(method, family, folders, tmp_path):
+def test_every_method_trains_saves_and_opens(method, family, folders, tmp_path):
     torch.manual_seed(0)
     settings = {"num_frames": FRAMES} | ({"text_prompts": 4} if method.startswith("vop") else {})
     model = create(method, str(folders[family]), device="cpu", **settings)

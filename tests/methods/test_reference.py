@@ -29,7 +29,7 @@ CASES = [
 
 
 class Reference:
-    """`tensors`: what was trained, by name. A method is told by which of them there are."""
+    """`tensors` holds the trained tensors by name. Their names determine the method."""
 
     def __init__(self, folder, tensors, settings):
         self.clip = CLIPModel.from_pretrained(folder, attn_implementation="eager").eval().requires_grad_(False)
@@ -40,14 +40,14 @@ class Reference:
         self.replace = settings.get("cmm_role") == "replace"
 
     def row(self, name, number, *, tower):
-        """The prompts of layer `number`, (P, d) or with more before it; None if it has none."""
+        """The prompts of layer `number`: (P, d), or more axes in front; None if it has none."""
         layers = self.layers[tower] or list(range(1, 1 + 9))
         if name not in self.tensors or number not in layers:
             return None
         return self.tensors[name][layers.index(number)]
 
     def text(self, ids):
-        """A caption's ids, [EOS] last."""
+        """Embed a caption's ids, whose last is [EOS]."""
         tower = self.clip.text_model
         x = tower.embeddings.token_embedding(ids)
         for number, layer in enumerate(tower.encoder.layers, start=1):
@@ -62,7 +62,7 @@ class Reference:
         return F.normalize(self.clip.text_projection(tower.final_layer_norm(x[-1])), dim=0)
 
     def layer(self, number, x):
-        """(n, d) through layer `number` of the vision tower, every token seeing every other."""
+        """Pass (n, d) through layer `number` of the vision tower with full attention."""
         tower = self.clip.vision_model
         if number == 1:
             x = tower.pre_layrnorm(x)
@@ -84,7 +84,7 @@ class Reference:
         return torch.stack(outputs)
 
     def contexts(self, cls):
-        """[CLS] of every frame (f, d) to each frame's generated tokens (f, S, d)."""
+        """From the [CLS] of all frames (f, d) to each frame's generated tokens (f, S, d)."""
         out = self.lstm(cls)
         if "context.cmm.lstm.weight_ih_l0_reverse" in self.tensors:
             out = torch.cat([out, self.lstm(cls.flip(0), "_reverse").flip(0)], dim=1)
@@ -92,7 +92,7 @@ class Reference:
         return torch.stack([(weight @ row + bias).reshape(-1, cls.shape[1]) for row in out])
 
     def frame_layer(self, number, frames):
-        """Each frame by itself: a list of (1 + n, d) to the same."""
+        """Process each frame alone: from a list of (1 + n, d) to the same shapes."""
         shared = self.row("shared_prompts.tokens", number, tower="visual")
         by_position = self.row("position_prompts.tokens", number, tower="visual")
         if "context.fc.weight" in self.tensors:
@@ -111,7 +111,7 @@ class Reference:
         return outputs
 
     def joint_layer(self, number, frames):
-        """All frames at once: [C_1 .. C_f, P, E_1, ..., E_f]."""
+        """Process all frames together: [C_1 .. C_f, P, E_1, ..., E_f]."""
         prompts = self.tensors["video_prompts.tokens"][number - self.split - 1]
         patches = len(frames[0]) - 1
         x = torch.cat([*(frame[:1] for frame in frames), prompts, *(frame[1:] for frame in frames)])
@@ -138,7 +138,7 @@ class Reference:
 def build(tiny, name, settings):
     torch.manual_seed(2)
     built = pretrained.create(name, tiny, device="cpu", num_frames=FRAMES, **settings)
-    for parameter in built.trainable().values():  # far from the small initial values, so that each of them counts
+    for parameter in built.trainable().values():  # far from the small initial values, so that each parameter matters
         parameter.data.add_(torch.randn_like(parameter) * 0.3)
     return built
 
@@ -153,7 +153,7 @@ def data(tiny):
 
 
 @pytest.mark.parametrize(("name", "settings"), CASES)
-def test_forward_and_gradients(tiny, name, settings):
+def test_outputs_and_gradients_equal_the_reference(tiny, name, settings):
     built = build(tiny, name, settings)
     captions, ids, pixels = data(tiny)
     leaves = {key: p.detach().clone().requires_grad_() for key, p in built.trainable().items()}

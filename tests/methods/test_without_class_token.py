@@ -46,7 +46,7 @@ def summary(vision, tokens):
 
 
 def through(layer, tokens, prompts):
-    """(b, n, d) through a layer with prompts (b, P, d) in front, which are dropped again."""
+    """Pass (b, n, d) through a layer with prompts (b, P, d) in front, and drop their outputs."""
     out = layer(torch.cat([prompts, tokens], dim=1), None)
     return out[:, prompts.shape[1] :]
 
@@ -101,8 +101,8 @@ def test_videos_equal_the_method_written_out(folder, theirs, method):
         torch.testing.assert_close(model.embed_frames(pixels), videos, rtol=0, atol=1e-5)
 
 
-def test_their_gradients_too(folder, theirs):
-    """Those of the prompts, through pooling, CMM and layers."""
+def test_gradients_equal_the_method_written_out(folder, theirs):
+    """The gradients of the prompts, through pooling, CMM and layers."""
     model, pixels = made(folder, "vop-c", specific_prompts=2), made_pixels()
     trained = list(model.method.shared_prompts.parameters()) + list(model.method.context.parameters())
     ours = torch.autograd.grad(model.frame_features(pixels).square().sum(), trained)
@@ -129,7 +129,7 @@ def test_texts_equal_the_method_written_out(folder, theirs):
 
 
 def test_the_summary_adds_no_parameters(folder, tiny):
-    """On a tower of the same sizes, VoP^C has as many as with a [CLS]."""
+    """VoP^C has as many parameters as on a tower of the same size with a [CLS]."""
     width = 48
     assert tiny.sizes.vision.width == width
     counts = [

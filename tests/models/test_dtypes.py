@@ -16,7 +16,7 @@ from vop.models.pretrained import create
 
 
 class Naive(Method):
-    """What a newcomer writes: no dtype is mentioned anywhere."""
+    """A simple method that mentions no dtype."""
 
     def __init__(self, sizes, *, hidden=8, **settings):
         super().__init__(sizes, **settings)
@@ -47,8 +47,8 @@ class Naive(Method):
         return super().pool(mixed)
 
 
-class InsideOfTheBackbone(Method):
-    """Puts a plain layer into the backbone itself."""
+class InsideTheBackbone(Method):
+    """Insert a plain layer into the backbone."""
 
     def attach(self, clip):
         width = clip.sizes.vision.width
@@ -56,7 +56,7 @@ class InsideOfTheBackbone(Method):
             layer.mlp = nn.Sequential(layer.mlp, nn.Linear(width, width))
 
 
-NAMES = [f"{__name__}:Naive", f"{__name__}:InsideOfTheBackbone"]
+NAMES = [f"{__name__}:Naive", f"{__name__}:InsideTheBackbone"]
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +74,7 @@ def batch(sizes):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_naive_method_trains_saves_and_opens(tiny, tmp_path, name, dtype):
+def test_methods_without_dtypes_train_save_and_open(tiny, tmp_path, name, dtype):
     torch.manual_seed(0)
     model = create(name, tiny, num_frames=4, dtype=dtype, device="cpu")
     before = {key: value.clone() for key, value in model.trainable().items()}
@@ -94,7 +94,7 @@ def test_a_naive_method_trains_saves_and_opens(tiny, tmp_path, name, dtype):
             assert torch.equal(one, other)
 
 
-def test_bf16_is_near_fp32(tiny):
+def test_bf16_is_close_to_fp32(tiny):
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
         torch.manual_seed(0)
@@ -105,7 +105,7 @@ def test_bf16_is_near_fp32(tiny):
         torch.testing.assert_close(exact, rounded, atol=0.03, rtol=0)
 
 
-def test_a_module_returns_what_it_is_given():
+def test_modules_return_the_dtype_of_their_input():
     part = nn.ModuleDict({"linear": nn.Linear(4, 4)})
     accept_any_dtype(part)
     x = torch.randn(2, 4)
@@ -115,7 +115,7 @@ def test_a_module_returns_what_it_is_given():
     assert torch.equal(copy.deepcopy(part)["linear"](x), part["linear"](x))
 
 
-def test_a_failed_call_leaves_nothing_behind():
+def test_a_failed_call_restores_the_parameters():
     part = nn.ModuleDict({"linear": nn.Linear(4, 4)})
     accept_any_dtype(part)
     with pytest.raises(RuntimeError, match="shape"):

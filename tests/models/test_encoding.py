@@ -1,4 +1,4 @@
-"""`encode_*` for researchers: frames as arrays or tensors, and ordinary tensors out."""
+"""`encode_*` takes frames as arrays or tensors, and returns ordinary tensors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def frames():
 
 
 class TestFrames:
-    def test_every_layout_and_kind_is_the_same(self, model, frames):
+    def test_arrays_and_tensors_give_the_same_embeddings(self, model, frames):
         expected = model.encode_frames(frames)
         assert (expected.shape, expected.dtype, expected.device.type) == ((2, 16), torch.float32, "cpu")
         torch.testing.assert_close(expected.norm(dim=-1), torch.ones(2))
@@ -35,20 +35,20 @@ class TestFrames:
             assert torch.equal(model.encode_frames(other), expected)
         torch.testing.assert_close(model.encode_frames(frames, batch_size=1), expected)
 
-    def test_they_are_what_a_video_gives(self, model, tmp_path):
+    def test_frames_equal_their_video(self, model, tmp_path):
         shades = [np.full((48, 64, 3), 20 * k, np.uint8) for k in range(12)]
         path = write_clip(tmp_path / "a.mp4", shades)
         read = vop.read_frames(path, num_frames=12, size=32)
         assert torch.equal(model.encode_frames(read[None]), model.encode_video([path]))
 
-    def test_they_are_resized_as_read_frames_does(self, model):
+    def test_frames_are_resized_like_those_of_read_frames(self, model):
         from vop.video.shape import square
 
         picture = np.random.default_rng(0).integers(0, 256, (1, 1, 90, 40, 3), np.uint8)
         small = torch.from_numpy(square(picture[0, 0], resizing=Resizing(32)))[None, None]
         assert torch.equal(model.encode_frames(picture), model.encode_frames(small))
 
-    def test_they_are_squashed_for_a_backbone_that_squashes(self, squashing_folder, tmp_path):
+    def test_frames_are_squashed_if_the_backbone_squashes(self, squashing_folder, tmp_path):
         squashing = vop.load(squashing_folder, device="cpu")
         assert (squashing.resizing, squashing.image_size) == (Resizing(32, "squash", "bilinear"), 32)
         tiles = np.random.default_rng(0).integers(0, 256, (6, 20, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
@@ -62,11 +62,11 @@ class TestFrames:
         stills = [np.array(image)[None, None] for image in (Image.fromarray(tiles), small)]
         assert torch.equal(*map(squashing.encode_frames, stills))
 
-    def test_none(self, model):
+    def test_no_frames_give_no_embeddings(self, model):
         assert model.encode_frames(np.zeros((0, 4, 32, 32, 3), np.uint8)).shape == (0, 16)
 
     @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
-    def test_other_values_than_bytes_are_refused(self, model, dtype):
+    def test_other_dtypes_than_uint8_are_refused(self, model, dtype):
         with pytest.raises(UsageError, match=f"frames is {np.dtype(dtype).name}; encode_frames takes uint8"):
             model.encode_frames(np.zeros((1, 4, 32, 32, 3), dtype))
 
@@ -75,13 +75,13 @@ class TestFrames:
         with pytest.raises(UsageError, match="shape of frames is"):
             model.encode_frames(np.zeros(shape, np.uint8))
 
-    def test_another_number_than_the_tables_have(self, tiny, frames):
+    def test_a_fixed_number_of_frames_is_enforced(self, tiny, frames):
         assert create("vop-p", tiny, num_frames=4, device="cpu").encode_frames(frames).shape == (2, 16)
         with pytest.raises(UsageError, match="4 frames.* 6 frames.*num_frames=4"):
             create("vop-p", tiny, num_frames=6, device="cpu").encode_frames(frames)
 
 
-def test_a_linear_probe_trains_on_what_comes_out(model, frames, tmp_path):
+def test_a_linear_probe_trains_on_embeddings(model, frames, tmp_path):
     """Inference tensors could not be saved for the backward pass."""
     path = write_clip(tmp_path / "a.mp4", [np.full((48, 48, 3), 90, np.uint8)] * 4)
     embeddings = [model.encode_text(["one", "two"]), model.encode_video([path, path]), model.encode_frames(frames)]
@@ -95,12 +95,12 @@ def test_a_linear_probe_trains_on_what_comes_out(model, frames, tmp_path):
 
 
 class TestPrecision:
-    def test_auto_is_what_the_hardware_computes_in(self, tiny_folder, monkeypatch):
+    def test_auto_precision_depends_on_the_hardware(self, tiny_folder, monkeypatch):
         for answer, dtype in ((True, torch.bfloat16), (False, torch.float32)):
             monkeypatch.setattr("vop.utils.device.has_bf16", lambda device, answer=answer: answer)
             assert vop.load(tiny_folder, dtype="auto", device="cpu").clip.dtype == dtype
         assert vop.load(tiny_folder, dtype="bf16", device="cpu").clip.dtype == torch.bfloat16
 
-    def test_another_name(self, tiny_folder):
+    def test_an_unknown_precision_is_refused(self, tiny_folder):
         with pytest.raises(UsageError, match="unknown precision 'fp16'"):
             vop.load(tiny_folder, dtype="fp16")

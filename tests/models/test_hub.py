@@ -1,4 +1,4 @@
-"""Publishing on the Hugging Face hub, with an API that keeps what it is given; and ids of the hub."""
+"""Publishing on the Hugging Face hub with a fake API, and hub ids."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vop.models.pretrained import create
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """Uploads go to a folder; downloads come from it."""
+    """A fake hub: uploads go to a folder, and downloads come from it."""
     uploaded = SimpleNamespace(folder=tmp_path / "hub", calls=[])
 
     class Api:
@@ -42,7 +42,7 @@ def hub(tmp_path, monkeypatch):
     return uploaded
 
 
-def test_a_published_model_opens_and_is_the_same(hub, tiny):
+def test_a_published_model_opens_unchanged(hub, tiny):
     torch.manual_seed(0)
     model = create("vop", tiny, num_frames=3, device="cpu").eval()
     address = model.push_to_hub("me/cooking", private=True, token="secret", commit_message="First")

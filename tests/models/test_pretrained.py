@@ -1,4 +1,4 @@
-"""A run's folder: opened elsewhere, damaged, of another backbone; and its card."""
+"""A run's folder: moved, damaged or with another backbone; and its model card."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def change(run, **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def test_a_copy_elsewhere_is_the_same_model(model, run, tmp_path):
+def test_a_moved_run_opens_unchanged(model, run, tmp_path):
     copy = tmp_path / "elsewhere"
     run.rename(copy)
     opened = vop.load(copy)
@@ -56,12 +56,12 @@ def test_a_copy_elsewhere_is_the_same_model(model, run, tmp_path):
     assert torch.equal(opened.embed_frames(pixels), model.embed_frames(pixels))
 
 
-def test_it_holds_what_was_trained_and_no_more(model, run):
+def test_a_run_contains_only_trained_tensors(model, run):
     assert {path.name for path in run.iterdir()} == {"config.json", "model.safetensors", "README.md"}
     assert load_file(run / "model.safetensors").keys() == model.trainable().keys()
 
 
-def test_a_backbone_that_travels_with_it(tiny_folder, tmp_path):
+def test_a_backbone_in_the_run_moves_with_it(tiny_folder, tmp_path):
     from vop.backbones import find_backbone
 
     inside = shutil.copytree(tiny_folder, tmp_path / "run/backbone")
@@ -71,16 +71,16 @@ def test_a_backbone_that_travels_with_it(tiny_folder, tmp_path):
 
 
 class TestBackbone:
-    def test_another_one_is_refused(self, run, tiny, tmp_path):
+    def test_another_backbone_is_refused(self, run, tiny, tmp_path):
         other = make_clip_folder(tmp_path / "other", seed=3)
         with pytest.raises(VopError, match=f"tuned on the backbone .*{tiny.content_hash()[:12]}"):
             vop.load(run, backbone=str(other))
 
-    def test_where_it_is_now(self, run, tiny_folder, tmp_path):
+    def test_a_moved_backbone_can_be_given(self, run, tiny_folder, tmp_path):
         moved = shutil.copytree(tiny_folder, tmp_path / "moved")
         config = json.loads((run / "config.json").read_text())
-        change(run, backbone=config["backbone"] | {"name": "/gone/clip"})
-        with pytest.raises(VopError, match="its backbone was at /gone/clip, which does not exist"):
+        change(run, backbone=config["backbone"] | {"name": "/missing/clip"})
+        with pytest.raises(VopError, match="its backbone was at /missing/clip, which does not exist"):
             vop.load(run)
         assert vop.load(run, backbone=str(moved)).backbone.folder == moved
 
@@ -102,18 +102,18 @@ class TestDamage:
             ('{"method": "vop", "format": 9, "settings": {}, "backbone": {"name": "", "sha256": ""}}', "format 9"),
         ],
     )
-    def test_configuration(self, run, content, says):
+    def test_a_damaged_configuration(self, run, content, says):
         (run / "config.json").write_bytes(content.encode(errors="surrogateescape"))
         with pytest.raises(VopError, match=says):
             vop.load(run)
 
     @pytest.mark.parametrize(("values", "says"), [({"method": "vpo"}, "'vpo'"), ({"settings": {"x": 1}}, "'x'")])
-    def test_names(self, run, values, says):
+    def test_unknown_names(self, run, values, says):
         change(run, **values)
         with pytest.raises(UsageError, match=says):
             vop.load(run)
 
-    def test_no_configuration(self, run, tmp_path):
+    def test_a_missing_configuration(self, run, tmp_path):
         (run / "config.json").unlink()
         with pytest.raises(VopError, match=r"run: config\.json is missing.*--resume"):
             vop.load(run)
@@ -122,7 +122,7 @@ class TestDamage:
             vop.load(tmp_path / "empty")
 
     @pytest.mark.parametrize("content", [b"", b"abc", None])
-    def test_weights(self, run, content):
+    def test_damaged_weights(self, run, content):
         weights = run / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-8] if content is None else content)
         with pytest.raises(VopError, match=r"model\.safetensors is damaged"):
@@ -131,7 +131,7 @@ class TestDamage:
         with pytest.raises(VopError, match=r"model\.safetensors is missing"):
             vop.load(run)
 
-    def test_tensors(self, run):
+    def test_tensors_that_do_not_fit(self, run):
         state = load_file(run / "model.safetensors")
         name = next(iter(state))
         save_file({**state, "extra": torch.ones(1)}, run / "model.safetensors")
@@ -142,7 +142,7 @@ class TestDamage:
             vop.load(run)
 
 
-def test_no_space_left_keeps_the_run_that_was_there(model, run, monkeypatch):
+def test_a_full_disk_keeps_the_old_run(model, run, monkeypatch):
     before = {path.name: path.read_bytes() for path in run.iterdir()}
 
     def full(path):
@@ -162,22 +162,22 @@ def test_a_run_cannot_be_saved_into_a_file(model, tmp_path):
 
 class TestCard:
     def read(self, model, folder):
-        """Front matter and text."""
+        """Save the model; return the card's front matter and text."""
         model.save_pretrained(folder)
         _, front, text = (folder / "README.md").read_text().split("---\n", 2)
         return yaml.safe_load(front), text
 
-    def test_it_says_what_it_is(self, model, tmp_path, tiny_folder):
+    def test_it_names_method_and_backbone(self, model, tmp_path, tiny_folder):
         front, text = self.read(model, tmp_path / "run")
         assert front["library_name"] == "vop"
         assert front["pipeline_tag"] == "feature-extraction"
-        assert "base_model" not in front  # a folder is no hub id
+        assert "base_model" not in front  # a folder is not a hub id
         assert text.startswith(f"\n# vop-f+p on {tiny_folder.name}\n")
         assert str(tiny_folder) not in text
         assert "no record" in text
         assert '"split_layer": 2' in text
 
-    def test_no_name_breaks_it(self, model, tmp_path):
+    def test_names_are_escaped(self, model, tmp_path):
         evil = "a`|<img src=x>[b](javascript:c)\n# \x1b[31m"
         model.card = {"data": evil, evil: "x"}
         _, text = self.read(model, tmp_path / "run")
@@ -188,14 +188,14 @@ class TestCard:
         assert "\x1b" not in text
         assert vop.load(tmp_path / "run").card == model.card
 
-    def test_results_are_a_table(self, model, tmp_path):
+    def test_results_are_in_a_table(self, model, tmp_path):
         model.card = {"data": "cooking", "results": {"t2v": METRICS, "v2t": METRICS | {"r1": 98.76}}}
         _, text = self.read(model, tmp_path / "run")
         assert "- data: cooking\n" in text
         assert "| t2v | 12.3 | 50.0 | 60.0 | 5.0 | 7.5 |\n| v2t | 98.8 | 50.0 | 60.0 | 5.0 | 7.5 |\n" in text
         assert vop.load(tmp_path / "run").card == model.card
 
-    def test_a_hub_reads_its_metadata(self, model, tmp_path):
+    def test_the_hub_can_read_its_metadata(self, model, tmp_path):
         results = {"t2v": METRICS, "v2t": METRICS, "data": "Cooking 2", "split": "test", "gallery_size": 1234}
         model.card = {"data": "hf:me/cooking", "license": "mit", "results": results | {"precision": "bfloat16"}}
         model.save_pretrained(tmp_path)
@@ -210,12 +210,12 @@ class TestCard:
         assert (first.dataset_type, first.dataset_name, first.dataset_split) == ("cooking-2", "Cooking 2", "test")
         assert "data: Cooking 2; split: test; gallery: 1,234 videos; precision: bfloat16\n" in card.text
 
-    def test_a_hubs_backbone_is_the_base_model(self, model, tmp_path):
+    def test_a_backbone_of_the_hub_is_the_base_model(self, model, tmp_path):
         model.backbone = replace(model.backbone, name="openai/clip-vit-base-patch32", revision="3d74acf")
         model.save_pretrained(tmp_path)
         assert ModelCard.load(tmp_path / "README.md").data.base_model == "openai/clip-vit-base-patch32"
 
-    def test_what_it_was_made_with(self):
+    def test_it_records_precision_and_versions(self):
         facts = made_with(torch.bfloat16)
         assert facts["computed_in"] == "bfloat16"
         assert (
@@ -226,7 +226,7 @@ class TestCard:
 
 
 def test_a_run_of_an_earlier_version_opens(run, model):
-    """Without a head, a card, or the keys that were added later."""
+    """Earlier versions wrote no head, no card, and fewer keys."""
     config = json.loads((run / "config.json").read_text())
     for key in ("head", "card", "preprocessing", "vop_version"):
         del config[key]
@@ -237,7 +237,7 @@ def test_a_run_of_an_earlier_version_opens(run, model):
     assert torch.equal(opened.encode_text(["one"]), model.encode_text(["one"]))
 
 
-def test_a_run_whose_package_is_missing_says_what_to_install(run):
+def test_a_run_whose_package_is_missing_names_it(run):
     change(run, method="dance", packages={"method": "vop-dance 2.1"})
     with pytest.raises(VopError, match=r"'dance' came from vop-dance 2\.1, .* pip install vop-dance"):
         vop.load(run)
@@ -253,7 +253,7 @@ def test_a_run_whose_package_is_missing_says_what_to_install(run):
         ({"num_frames": [0] * 10**5}, r"num_frames is \[0, 0"),
     ],
 )
-def test_settings_that_no_memory_holds(run, settings, says):
+def test_settings_that_need_too_much_memory_are_refused(run, settings, says):
     saved = json.loads((run / "config.json").read_text())["settings"]
     change(run, settings=saved | settings)
     with pytest.raises(UsageError, match=says) as caught:
@@ -262,7 +262,7 @@ def test_settings_that_no_memory_holds(run, settings, says):
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_pipe_in_the_place_of_a_file(run, name):
+def test_a_pipe_instead_of_a_file_is_refused(run, name):
     (run / name).unlink()
     os.mkfifo(run / name)
     with pytest.raises(VopError, match=f"{name}: this is a pipe, not a file"):
@@ -270,7 +270,7 @@ def test_a_pipe_in_the_place_of_a_file(run, name):
 
 
 def test_weights_of_another_shape_are_not_read(run):
-    """A header alone tells: what it promises need not be there."""
+    """The header is enough to refuse them."""
     state = load_file(run / "model.safetensors")
     name = max(state, key=lambda key: state[key].numel())
     save_file(state | {name: torch.zeros(7, 3)}, run / "model.safetensors")

@@ -1,4 +1,4 @@
-"""The documentation's way to publish a run: its card has the numbers that `vop evaluate` gives."""
+"""The documentation's snippet for publishing a run writes the results of `vop evaluate` into its card."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from vop.models.pretrained import create
 PAGE = Path(__file__).parents[2] / "docs" / "training.md"
 
 
-def test_the_snippet_gives_the_numbers_of_the_program(tiny_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("vop.utils.device.has_bf16", lambda device: True)  # where "auto" makes a difference
+def test_the_documented_snippet_gives_the_results_of_vop_evaluate(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("vop.utils.device.has_bf16", lambda device: True)  # "auto" then means bfloat16
     monkeypatch.chdir(tmp_path)
     shutil.copy(write_data(tmp_path), "test.csv")
     create("vop", str(tiny_folder), num_frames=2, device="cpu").save_pretrained("runs/cooking")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 
 import vop
 from search.libraries import a_manifest, a_model
+from vop.backbones.embedding_config import EmbeddingConfig, TokenMerging
 from vop.errors import UsageError, VopError
 from vop.search import manifest
 from vop.search.manifest import SegmentationConfig
@@ -66,9 +68,17 @@ def write_changed(folder, **entries) -> None:
 
 def test_a_later_format_is_refused(tmp_path):
     write_changed(tmp_path, format=99, vop_version="9.9", models={"in": "another form"})
-    message = rf"library\.json: format 99 .*\(9\.9\).*\({vop.__version__}\).* 2:"
+    message = rf"library\.json: format 99 .*\(9\.9\).*\({vop.__version__}\).* {manifest.FORMAT}:"
     with pytest.raises(VopError, match=message):
         manifest.read(tmp_path)
+
+
+def test_only_libraries_with_settings_need_the_newest_format(tmp_path):
+    settings = EmbeddingConfig(merge_tokens=TokenMerging(0.5))
+    for model, form in [(a_model(), 2), (replace(a_model(), embedding=settings), manifest.FORMAT)]:
+        manifest.write(a_manifest(model), tmp_path)
+        assert json.loads((tmp_path / "library.json").read_text())["format"] == form
+        assert manifest.read(tmp_path).models == (model,)
 
 
 @pytest.mark.parametrize(

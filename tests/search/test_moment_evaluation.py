@@ -92,39 +92,3 @@ def test_the_built_in_films_join_different_clips(tmp_path):
         names = {clip.id for clip in film}
         assert len(names) == 12
         assert not any(clip.twin in names for clip in film)
-
-
-def test_the_command_evaluates_moments(vop_command, moments, tiny_folder, tmp_path):
-    rows = [
-        f"{moments.videos[query.video].path.name},{query.sentence},{clip.start_seconds},{clip.end_seconds}"
-        for query in moments.queries[:6]
-        for clip in query.clips
-    ]
-    table = tmp_path / "moments.csv"
-    table.write_text("video,caption,start,end\n" + "\n".join(rows) + "\n")
-    given = ["evaluate", tiny_folder, "--data", table, "--moments", "--num-frames", 2, "--workers", 1]
-    status, out, _ = vop_command(*given, "--window", 2, "--overlap", 0, "--json", tmp_path / "report.json")
-    assert status == 0
-    assert "6 queries, 2 videos, 6 segments" in " ".join(out.split())
-    assert json.loads((tmp_path / "report.json").read_text())["one_video"]["recall"]["5"]["0.5"] == 100.0
-    for words, named in [(["--bank", 0], "--bank"), (["--cache", tmp_path / "cache"], "--cache")]:
-        status, _, err = vop_command(*given, *words)
-        assert (status, named in err) == (2, True)
-    status, _, err = vop_command("evaluate", tiny_folder, "--data", table, "--window", 2)
-    assert (status, "--moments" in err) == (2, True)
-
-
-@pytest.fixture
-def vop_command(capsys):
-    """Runs a command in this process; returns its exit status, standard output and standard error."""
-    from vop.cli import main
-
-    def run(*words):
-        try:
-            status = main([str(word) for word in words])
-        except SystemExit as stop:  # argparse
-            status = stop.code
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return run

@@ -35,11 +35,11 @@ def test_a_batch_that_fits_stays_whole(caplog):
 
 
 @pytest.mark.parametrize("most", range(1, 11))
-def test_halved_until_it_fits(most):
+def test_a_batch_is_halved_until_it_fits(most):
     assert torch.equal(FittingBatches("video")(Device(most), ROWS), 2 * ROWS)
 
 
-def test_the_size_is_kept_and_one_warning_names_it(caplog):
+def test_the_fitting_size_is_kept_and_logged_once(caplog):
     device, fitting = Device(3), FittingBatches("video")
     with caplog.at_level(logging.WARNING, logger="vop"):
         fitting(device, ROWS)
@@ -50,12 +50,12 @@ def test_the_size_is_kept_and_one_warning_names_it(caplog):
     assert "2 videos" in record.getMessage()
 
 
-def test_mps_has_no_class_for_this_error():
+def test_out_of_memory_on_mps_is_recognised():
     device = Device(4, RuntimeError, "MPS backend out of memory (MPS allocated: 9.05 GB)")
     assert torch.equal(FittingBatches("video")(device, ROWS), 2 * ROWS)
 
 
-def test_one_row_that_does_not_fit_is_an_error():
+def test_a_single_row_that_does_not_fit_is_an_error():
     device = Device(0)
     with pytest.raises(torch.OutOfMemoryError):
         FittingBatches("video")(device, ROWS)
@@ -69,7 +69,7 @@ def test_other_errors_are_raised_at_once():
     assert device.sizes == [11]
 
 
-def test_no_rows():
+def test_an_empty_batch_gives_no_rows():
     assert FittingBatches("video")(Device(3), ROWS[:0]).shape == (0, 2)
 
 
@@ -91,14 +91,14 @@ class TestModels:
         monkeypatch.setattr(model, name, limited)
         return sizes
 
-    def test_frames(self, model, monkeypatch):
+    def test_batches_of_frames_are_halved(self, model, monkeypatch):
         frames = torch.randint(256, (5, 2, 3, model.image_size, model.image_size), dtype=torch.uint8)
         whole = model.encode_frames(frames)
         sizes = self.limit(model, monkeypatch, "embed_frames", 2)
         torch.testing.assert_close(model.encode_frames(frames), whole)
         assert sizes == [5, 2, 2, 1]
 
-    def test_texts_of_an_evaluation(self, model, monkeypatch):
+    def test_batches_of_texts_are_halved(self, model, monkeypatch):
         from vop.evaluation.embedding import embed_texts
 
         texts = [f"a dog runs {number} times" for number in range(6)]

@@ -22,19 +22,19 @@ def test_nfc(text):
 class TestExistingPath:
     @pytest.mark.parametrize("on_disk", [nfc, nfd])
     @pytest.mark.parametrize("typed", [nfc, nfd])
-    def test_every_name_of_a_path(self, tmp_path, on_disk, typed):
+    def test_every_part_of_a_path_may_differ(self, tmp_path, on_disk, typed):
         path = tmp_path / on_disk("été") / nfd("Größe") / nfc("한글") / on_disk("é.mp4")
         path.parent.mkdir(parents=True)
         path.touch()
         assert existing_path(tmp_path / typed("été/Größe/한글/é.mp4")) == path
         assert existing_path(str(tmp_path / typed("été/Größe"))) == path.parents[1]
 
-    def test_a_path_that_exists_as_it_is(self, tmp_path):
+    def test_an_existing_path_is_returned_unchanged(self, tmp_path):
         for form in (nfc, nfd):
             (tmp_path / form("é")).mkdir()
             assert existing_path(tmp_path / form("é")) == tmp_path / form("é")
 
-    def test_the_folder_that_has_the_file(self, tmp_path):
+    def test_the_folder_that_has_the_file_is_chosen(self, tmp_path):
         (tmp_path / nfc("é")).mkdir()
         path = tmp_path / nfd("é") / "a.mp4"
         path.parent.mkdir()
@@ -42,7 +42,7 @@ class TestExistingPath:
         assert existing_path(tmp_path / nfc("é") / "a.mp4") == path
 
     @pytest.mark.parametrize("missing", ["é", "é/a.mp4", "a.mp4/é", "x/é", "a\0é", "\ud800", "\udcffé", "é" * 300])
-    def test_there_is_none(self, tmp_path, missing):
+    def test_a_missing_path_gives_none(self, tmp_path, missing):
         (tmp_path / "a.mp4").touch()
         assert existing_path(tmp_path / missing) == tmp_path / missing
 
@@ -60,7 +60,7 @@ class TestExistingPath:
         assert existing_path(tmp_path / nfc("é")) == tmp_path / nfd("é")
         assert existing_path(tmp_path / nfc("ü")) == tmp_path / nfd("ü")
 
-    def test_folders_are_listed_only_where_a_name_may_differ(self, tmp_path):
+    def test_only_folders_with_differing_names_are_listed(self, tmp_path):
         (tmp_path / "plain" / nfd("é")).mkdir(parents=True)
         for number in range(5):
             (tmp_path / "plain" / nfd("é") / f"{number}.mp4").touch()
@@ -96,7 +96,7 @@ def test_letters():
         ("a", {"a"}),
         ("/", {"/"}),
         ("\udcff", {"\udcff"}),
-        ("x\u0302", {"x\u0302"}),  # has no composed form
+        ("x\u0302", {"x\u0302"}),  # has no precomposed form
         ("é", {"é", "e\u0301"}),
         ("Å", {"Å", "A\u030a", "\u212b"}),
         ("ệ", {"ệ", "ê\u0323", "ẹ\u0302", "e\u0323\u0302", "e\u0302\u0323"}),
@@ -105,18 +105,18 @@ def test_letters():
         ("神", {"神", "\ufa19"}),
     ],
 )
-def test_spellings(letter, wanted):
+def test_spellings_of_a_letter(letter, wanted):
     assert set(spellings(nfc(letter))) == wanted
 
 
 def test_spellings_of_every_letter():
-    """But for symbols of music and mathematics that NFC takes apart, and for doubles of K, ; and `."""
+    """Except musical and mathematical symbols that NFC decomposes, and duplicates of K, ; and `."""
     for character in map(chr, [*range(0x2AD0), *range(0x2AE0, 0x1D100), *range(0x1D200, 0x30000)]):
         if nfd(character) != character and not nfc(character).isascii():
             (letter,) = letters(character)
             assert {character, nfc(character), nfd(character)} <= set(spellings(letter)), hex(ord(character))
 
 
-def test_many_marks():
+def test_a_letter_with_many_marks():
     letter = "a" + "\u0301\u0323" * 1000
     assert nfd(letter) in spellings(nfc(letter))

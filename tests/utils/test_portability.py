@@ -1,4 +1,4 @@
-"""Without what only some systems have (Linux's scheduler calls, files in memory, `/proc`, `poll`, `resource`)."""
+"""The package works without Linux's scheduler calls, memory files, `/proc`, `poll` and `resource`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from clips import grey_frames, write_clip
 from vop.utils import isolation
 
-# Python runs this file first, also in the processes that these ones start.
+# sitecustomize.py: Python runs it first, also in child processes.
 WITHOUT = """
 import os, select, sys
 for module, names in (
@@ -60,30 +60,25 @@ with DecodingProcesses() as processes:
     assert python(code, str(path), str(path), environment=environment) == ["2", "7", "12", "17"] * 2
 
 
-def test_cores_are_counted_and_the_machine_has_a_name(environment):
+def test_values_that_the_system_does_not_report_have_defaults(environment):
     code = """
 from pathlib import Path
+from vop.experiments.work import _peak_memory
+from vop.server.connections import MAX_CONNECTIONS, connections_that_fit
 from vop.utils import device, threads
 threads.PROC = threads.CGROUPS = device.CPU_INFO = Path("/nowhere")
 print(threads.usable_cores(), threads.free_cores(), bool(device.machine_name()))
-"""
-    cores = str(os.cpu_count())
-    assert python(code, environment=environment) == [cores, cores, "True"]
-
-
-def test_limits_and_peaks_that_a_system_does_not_report(environment):
-    code = """
-from vop.experiments.work import _peak_memory
-from vop.server.connections import MAX_CONNECTIONS, connections_that_fit
 try:
     import resource
 except ImportError:
     print(_peak_memory(), connections_that_fit() == MAX_CONNECTIONS)
 """
-    assert python(code, environment={**environment, "CUDA_VISIBLE_DEVICES": ""}) == ["None", "True"]
+    cores = str(os.cpu_count())
+    printed = python(code, environment={**environment, "CUDA_VISIBLE_DEVICES": ""})
+    assert printed == [cores, cores, "True", "None", "True"]
 
 
-def test_processes_end_with_the_one_that_started_them(environment):
+def test_child_processes_end_with_their_parent(environment):
     code = """
 import os, time
 from vop.utils.isolation import Processes
@@ -98,20 +93,20 @@ with Processes() as processes, ThreadPoolExecutor() as threads:
         time.sleep(0.5)
         parent.kill()
     until = time.monotonic() + 30
-    while runs(child) and time.monotonic() < until:
+    while is_running(child) and time.monotonic() < until:
         time.sleep(0.1)
-    assert not runs(child)
+    assert not is_running(child)
 
 
-def runs(process: int) -> bool:
-    """Whether a process is there and has not ended, even if nobody has taken note of its end."""
+def is_running(process: int) -> bool:
+    """Whether a process exists and is not a zombie."""
     done = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False)
     return done.stdout.strip()[:1] not in ("", "Z")
 
 
 @pytest.mark.parametrize("without", ["memfd_create", "nothing"])
 @pytest.mark.parametrize("at_once", [2**30, 1000])
-def test_large_arrays_travel_in_parts(monkeypatch, without, at_once):
+def test_large_arrays_are_sent_in_parts(monkeypatch, without, at_once):
     if without != "nothing":
         monkeypatch.delattr(os, without, raising=False)
     monkeypatch.setattr(isolation, "_MOST_AT_ONCE", at_once)

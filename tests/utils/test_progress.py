@@ -20,13 +20,13 @@ class Stream(io.StringIO):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that the test sets."""
+    """A clock whose seconds the test sets."""
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
 
 
-def test_without_a_terminal_there_are_few_lines_on_standard_error(capsys, clock):
+def test_without_a_terminal_few_lines_are_printed(capsys, clock):
     with progress.show() as show:
         for done in range(1, 1001):
             clock[0] = 0.1 * done  # 100 seconds in all
@@ -42,7 +42,7 @@ def test_without_a_terminal_there_are_few_lines_on_standard_error(capsys, clock)
     ]
 
 
-def test_a_stage_that_starts_over_is_estimated_anew(capsys, clock):
+def test_a_restarted_stage_gets_a_new_estimate(capsys, clock):
     show = progress.Lines(interval_seconds=1.0)
     for seconds, done in ((0, 1), (1000, 2), (1001, 1), (1003, 2)):
         clock[0] = seconds
@@ -50,7 +50,7 @@ def test_a_stage_that_starts_over_is_estimated_anew(capsys, clock):
     assert capsys.readouterr().err.splitlines()[-1] == "process 1: 2/10, 0:00:16 left"
 
 
-def test_every_stage_has_its_own_lines(capsys, clock):
+def test_every_stage_prints_its_own_lines(capsys, clock):
     with progress.show() as show:
         show("decoding", 1, 9)
         show("decoding", 2, 9)
@@ -69,7 +69,7 @@ def test_each_line_is_flushed(monkeypatch):
 
 
 @pytest.mark.parametrize("columns", [80, 140])
-def test_on_a_terminal_there_are_bars(monkeypatch, capsys, columns):
+def test_a_terminal_shows_bars(monkeypatch, capsys, columns):
     stream = Stream(terminal=True)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -87,12 +87,12 @@ def test_on_a_terminal_there_are_bars(monkeypatch, capsys, columns):
     assert "1000/1095 1:03:20 left epoch 5/5, loss 1.234, 156 videos/s" in last
 
 
-def test_a_stage_that_counts_only(capsys):
+def test_a_stage_without_a_message(capsys):
     with progress.show() as show:
         progress.stage(show, "rendering")(4, 4)
     assert capsys.readouterr().err == "rendering: 4/4\n"
 
 
-def test_silent(capsys):
+def test_silent_progress_prints_nothing(capsys):
     progress.silent("training", 1, 2, "loss 1")
     assert capsys.readouterr() == ("", "")

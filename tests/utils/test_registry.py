@@ -1,4 +1,4 @@
-"""Names that are built in, that packages add, and that are paths of classes."""
+"""Names that are built in, names that packages add, and paths of classes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def things(classes=HERE, **options):
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Makes an installed package of a module's text and its entry points."""
+    """Install a package with this module text and these entry points."""
     installed = []
 
     def install(package: str, text: str = "", **points: str) -> Path:
@@ -65,7 +65,7 @@ GOOD = f"from {__name__} import Plain\n\n\nclass Short(Plain):\n    pass\n"
 
 
 class TestSettings:
-    def test_they_are_the_keyword_only_arguments_of_all_bases(self):
+    def test_settings_are_keyword_only_arguments_of_all_bases(self):
         registry = things(given=["frames"])
         assert registry.settings_of("tall") == {"depth": 1, "height": 2}
         tall = registry.create("tall", "sizes", frames=3, depth=5)
@@ -73,29 +73,29 @@ class TestSettings:
         assert tall.settings == {"depth": 5, "height": 2}
         assert things().create("plain", "sizes").settings == {"frames": 12, "depth": 1}
 
-    def test_an_unknown_one_is_named_with_the_nearest(self):
+    def test_an_unknown_setting_is_named_with_the_nearest(self):
         with pytest.raises(UsageError, match="the thing tall has no setting 'hight': did you mean height"):
             things().create("tall", "sizes", hight=3)
 
-    def test_one_without_a_default_is_needed(self):
+    def test_a_setting_without_a_default_is_required(self):
         with pytest.raises(UsageError, match="the thing needy needs the setting depth"):
             things().create("needy", "sizes")
         assert things().create("needy", "sizes", depth=4).settings["depth"] == 4
 
-    def test_an_error_inside_of_a_constructor_is_raised_as_it_is(self):
+    def test_errors_of_a_constructor_are_raised_unchanged(self):
         with pytest.raises(TypeError, match="can only concatenate str") as caught:
             things().create("tall", "sizes", height="three")
         assert traceback.extract_tb(caught.tb)[-1].line == "self.height = height + 0"
 
 
 class TestNames:
-    def test_an_unlisted_class_opens_and_is_not_offered(self):
+    def test_an_unlisted_class_is_found_but_not_suggested(self):
         registry = things({"plain": HERE["plain"]}, unlisted={"tall": HERE["tall"]})
         assert registry.find("tall") is Tall
         with pytest.raises(UsageError, match="^unknown thing 'tal': known: plain$"):
             registry.find("tal")
 
-    def test_a_name_may_be_added_later(self):
+    def test_names_can_be_added_later(self):
         classes = {}
         registry = things(classes)
         classes["plain"] = HERE["plain"]
@@ -117,14 +117,14 @@ class TestPackages:
         assert things().find("plain") is Plain
         assert things().names() == ["plain", "tall", "needy"]
 
-    def test_two_packages_with_one_name_are_both_named(self, install):
+    def test_two_packages_with_the_same_name_are_refused(self, install):
         install("first_one", GOOD, short="first_one:Short")
         install("second_one", GOOD, short="second_one:Short")
         with pytest.raises(UsageError, match=r"'short' is added by first_one 1\.2 and by second_one 1\.2"):
             things().find("short")
         assert things().find("first_one:Short").__name__ == "Short"
 
-    def test_a_broken_one_breaks_its_own_name_only_and_keeps_its_traceback(self, install):
+    def test_a_broken_package_affects_only_its_own_name(self, install):
         install("broken", "1 / 0\n", crack="broken:Crack")
         install("whole", GOOD, short="whole:Short")
         assert things().find("short").__name__ == "Short"
@@ -133,7 +133,7 @@ class TestPackages:
         assert traceback.extract_tb(caught.tb)[-1].line == "1 / 0"
         assert "thing 'crack' of broken 1.2" in caught.value.__notes__[0]
 
-    def test_what_is_no_thing_is_refused(self, install):
+    def test_classes_of_another_type_are_refused(self, install):
         install("odd", "class Odd:\n    pass\n", odd="odd:Odd")
         with pytest.raises(UsageError, match=rf"'odd' is .*Odd.*a class that extends {__name__}\.Plain"):
             things().find("odd")
@@ -141,7 +141,7 @@ class TestPackages:
         with pytest.raises(UsageError, match="'odd_text' is a module, which cannot be called"):
             Registry("thing", {}, group="vop.things").find("odd_text")
 
-    def test_what_is_missing_says_what_to_install(self, install):
+    def test_the_error_for_a_missing_package_names_it(self, install):
         things().check_installed("plain", "vop 0")
         with pytest.raises(VopError, match=r"'short' came from adder 1\.2, which is not installed.*pip install adder"):
             things().check_installed("short", "adder 1.2")
@@ -153,12 +153,12 @@ class TestPackages:
 
 
 class TestPaths:
-    def test_a_class_by_its_path(self, install):
+    def test_a_class_is_found_by_its_path(self, install):
         install("local", GOOD)
         assert things().find("local:Short").__name__ == "Short"
         assert things().package("local:Short") == "local 1.2"
 
-    def test_a_module_without_a_package(self, tmp_path, monkeypatch):
+    def test_a_module_outside_any_package_is_named(self, tmp_path, monkeypatch):
         (tmp_path / "loose_module.py").write_text(GOOD)
         monkeypatch.syspath_prepend(tmp_path)
         assert things().package("loose_module:Short") == "the module loose_module"
@@ -173,12 +173,12 @@ class TestPaths:
             ("os:system", "'os:system' is <built-in function system>; it must be a class"),
         ],
     )
-    def test_wrong_ones(self, install, path, says):
+    def test_wrong_paths_are_refused(self, install, path, says):
         install("local", GOOD)
         with pytest.raises(UsageError, match=says):
             things().find(path)
 
-    def test_an_import_that_fails_inside_of_the_module_keeps_its_traceback(self, install):
+    def test_an_import_error_in_the_module_is_raised_unchanged(self, install):
         install("wanting", "import no_such_library\n")
         with pytest.raises(ModuleNotFoundError, match="no_such_library"):
             things().find("wanting:Short")

@@ -1,4 +1,4 @@
-"""Counts, and text that must not command what shows it."""
+"""Counts of things, and untrusted text that is escaped for terminals, spreadsheets and Markdown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vop.utils.text import (
     visible,
 )
 
-COMMANDS = [
+CONTROLS = [
     *map(chr, range(0x09)),
     *map(chr, range(0x0B, 0x20)),
     *map(chr, range(0x7F, 0xA0)),
@@ -41,12 +41,12 @@ COMMANDS = [
         ("day", 2, "2 days"),
     ],
 )
-def test_count(noun, number, text):
+def test_count_uses_the_plural(noun, number, text):
     assert count(noun, number) == text
 
 
-@pytest.mark.parametrize("character", COMMANDS, ids=ascii)
-def test_what_commands_a_terminal_is_shown_as_an_escape(character):
+@pytest.mark.parametrize("character", CONTROLS, ids=ascii)
+def test_control_characters_are_escaped(character):
     shown = visible(f"a{character}b")
     assert shown.isprintable()
     assert character not in shown
@@ -57,22 +57,22 @@ def test_what_commands_a_terminal_is_shown_as_an_escape(character):
 
 
 @pytest.mark.parametrize("text", ["a\nb\tc", "naïve 日本語 한글 עברית 👩‍👩‍👧 e\u0301", "[red]", "\\x1b"])
-def test_other_text_stays(text):
+def test_other_text_is_unchanged(text):
     assert visible(text) == text
 
 
-def test_escapes_say_which_character():
+def test_escapes_show_the_character_code():
     assert visible("\x1b[31m\x9b\u202e\udce9") == "\\x1b[31m\\x9b\\u202e\\xe9"
     assert on_one_line("a\nb\tc") == "a\\nb\\tc"
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1 prompt", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1"])
-def test_a_formula_is_defused(text):
+def test_spreadsheet_formulas_are_quoted(text):
     assert in_spreadsheet(text) == f"'{text}"
 
 
 @pytest.mark.parametrize("value", [-1, -0.5, None, "vop-f+p", "", True])
-def test_numbers_and_names_stay(value):
+def test_numbers_and_names_are_unchanged_in_spreadsheets(value):
     assert in_spreadsheet(value) is value
 
 
@@ -92,20 +92,20 @@ def test_numbers_and_names_stay(value):
         ("**bold**", "\\*\\*bold\\*\\*"),
     ],
 )
-def test_markdown_shows_it_as_it_is(text, written):
+def test_markdown_syntax_is_escaped(text, written):
     assert in_markdown(text) == written
 
 
-def test_a_block_of_code_ends_where_it_ends():
+def test_a_code_block_may_contain_backticks():
     block = markdown_block("vop train --data '```\n# x'", "sh").splitlines()
     assert (block[0], block[-1], block[1:-1]) == ("````sh", "````", ["vop train --data '```", "# x'"])
 
 
-def test_signed():
+def test_signed_numbers():
     assert [signed(number) for number in (1.25, -3, 0.04, -0.04)] == ["+1.2", "-3.0", "0.0", "0.0"]
 
 
-def test_first_few():
+def test_long_lists_are_shortened():
     lines = [f"line {n}\n" for n in range(1_000)]
     assert first_few(lines[:5]) == [f"  line {n}\\n" for n in range(5)]
     assert first_few(lines, most=2, indent="- ") == ["- line 0\\n", "- line 1\\n", "- and 998 more"]

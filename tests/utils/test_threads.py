@@ -1,4 +1,4 @@
-"""Cores are counted as the system tells them; the user's number of threads comes before our own."""
+"""The number of usable cores, and the user's number of threads, which has priority over ours."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vop.utils.threads import (
 
 @pytest.fixture
 def system(tmp_path, monkeypatch) -> Path:
-    """A system with eight cores, and an empty folder for its `proc` and `cgroup`."""
+    """A system with eight cores and an empty folder for its `proc` and `cgroup`."""
     monkeypatch.setattr(threads, "PROC", tmp_path / "proc")
     monkeypatch.setattr(threads, "CGROUPS", tmp_path / "cgroup")
     monkeypatch.delattr(os, "process_cpu_count", raising=False)
@@ -33,7 +33,7 @@ def system(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def no_choice(monkeypatch):
-    """The environment says nothing of threads, and what a test sets is undone."""
+    """The environment sets no number of threads, and the changes of a test are undone."""
     before = torch.get_num_threads()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.setenv(name, "")
@@ -47,14 +47,14 @@ def write(path: Path, text: str) -> None:
 
 
 class TestUsableCores:
-    def test_here(self):
+    def test_this_machine_has_at_least_one(self):
         assert 1 <= usable_cores() <= os.cpu_count()
 
     def test_affinity(self, system, monkeypatch):
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2, 5})
         assert usable_cores() == 3
 
-    def test_what_python_says_of_the_process(self, system, monkeypatch):
+    def test_python_counts_the_cores_of_the_process(self, system, monkeypatch):
         monkeypatch.setattr(os, "process_cpu_count", lambda: 5, raising=False)
         assert usable_cores() == 5
 
@@ -83,21 +83,23 @@ class TestUsableCores:
         assert usable_cores() == usable
 
     @pytest.mark.parametrize("group", ["work/job", "work", "."])
-    def test_quota_of_a_group_around_it(self, system, group):
+    def test_quota_of_a_parent_group(self, system, group):
         write(system / "proc/self/cgroup", "0::/work/job\n")
         write(system / "cgroup/work/job/cpu.max", "max 100000")
         write(system / "cgroup" / group / "cpu.max", "300000 100000")
         assert usable_cores() == 3
 
     @pytest.mark.parametrize(("quota", "usable"), [("150000", 1), ("400000", 4), ("-1", 8)])
-    @pytest.mark.parametrize("folder", ["cpu/docker/1f", "cpu,cpuacct/docker/1f", "cpu"])  # the last in a container
+    @pytest.mark.parametrize(
+        "folder", ["cpu/docker/1f", "cpu,cpuacct/docker/1f", "cpu"]
+    )  # the last one inside a container
     def test_quota_of_version_1(self, system, folder, quota, usable):
         write(system / "proc/self/cgroup", "9:memory:/docker/1f\n4:cpu,cpuacct:/docker/1f\n3:cpuset:/\n0::/docker/1f\n")
         write(system / "cgroup" / folder / "cpu.cfs_quota_us", f"{quota}\n")
         write(system / "cgroup" / folder / "cpu.cfs_period_us", "100000\n")
         assert usable_cores() == usable
 
-    def test_a_damaged_file_is_no_quota(self, system):
+    def test_a_damaged_quota_file_is_ignored(self, system):
         write(system / "proc/self/cgroup", "0::/\n")
         (system / "cgroup").mkdir()
         (system / "cgroup/cpu.max").write_bytes(b"\xff\xfe")
@@ -105,11 +107,11 @@ class TestUsableCores:
 
 
 class TestFreeCores:
-    """A core of which nothing is said is idle; a second passes."""
+    """Cores that a test does not mention are idle. One second passes."""
 
     @pytest.fixture
     def passes(self, system, monkeypatch):
-        """Says what the cores did in the second: of each the ticks of user, nice, system, …; and our own time."""
+        """Set each core's ticks of user, nice, system, … during the second, and our own CPU seconds."""
 
         def say(*cores: list[int], own: float = 0.0) -> None:
             cores += tuple([0, 0, 0, 100] for _ in range(8 - len(cores)))
@@ -130,15 +132,15 @@ class TestFreeCores:
 
         return say
 
-    def test_all_are_idle(self, passes):
+    def test_all_idle_cores_are_free(self, passes):
         passes()
         assert free_cores() == 8
 
-    def test_others_use_some(self, passes):
+    def test_cores_in_use_are_not_free(self, passes):
         passes([100, 0, 0, 0], [0, 100, 0, 0], [30, 0, 20, 50], [0, 0, 20, 80])
         assert free_cores() == 5  # 5.3
 
-    def test_a_core_that_waits_for_a_disk_is_free_and_one_that_was_taken_away_is_not(self, passes):
+    def test_waiting_for_a_disk_is_free_and_stolen_time_is_not(self, passes):
         passes([0, 0, 0, 0, 100, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 100])
         assert free_cores() == 7
 
@@ -146,27 +148,27 @@ class TestFreeCores:
         passes([100, 0, 0, 0, 0, 0, 0, 0, 100, 0])
         assert free_cores() == 7
 
-    def test_what_we_use_is_no_load(self, passes):
+    def test_our_own_load_is_ignored(self, passes):
         passes([100, 0, 0, 0], [100, 0, 0, 0], [100, 0, 0, 0], own=2.0)
         assert free_cores() == 7
 
-    def test_one_at_least(self, passes):
+    def test_at_least_one_core_is_free(self, passes):
         passes(*[[100, 0, 0, 0]] * 8)
         assert free_cores() == 1
 
-    def test_cores_that_we_may_not_use_do_not_count(self, passes, monkeypatch):
+    def test_cores_outside_the_affinity_do_not_count(self, passes, monkeypatch):
         passes([100, 0, 0, 0], [100, 0, 0, 0], [100, 0, 0, 0])
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 3, 4})
         assert free_cores() == 2
 
-    def test_no_more_than_the_quota(self, passes, system):
+    def test_the_quota_limits_free_cores(self, passes, system):
         passes([100, 0, 0, 0])
         write(system / "proc/self/cgroup", "0::/\n")
         write(system / "cgroup/cpu.max", "300000 100000")
         assert free_cores() == 3
 
     @pytest.mark.parametrize("stat", [None, "", "cpu0 1 2", "cpu0 a b c d e", "cpu0 1 2 3 4 5 6 7 8 9 10"])
-    def test_where_the_system_does_not_tell_all_are_free(self, system, monkeypatch, stat):
+    def test_without_statistics_all_cores_are_free(self, system, monkeypatch, stat):
         monkeypatch.setattr(threads.time, "sleep", lambda seconds: None)
         if stat is not None:
             write(system / "proc/stat", stat)
@@ -178,29 +180,29 @@ class TestUseThreads:
     def _eight_threads(self, system, no_choice):
         torch.set_num_threads(8)
 
-    def test_a_number_comes_before_the_environment(self, monkeypatch):
+    def test_a_given_number_wins_over_the_environment(self, monkeypatch):
         monkeypatch.setenv("OMP_NUM_THREADS", "5")
         assert use_threads(3) == torch.get_num_threads() == 3
-        assert os.environ["OMP_NUM_THREADS"] == "3"  # for processes that are started later
+        assert os.environ["OMP_NUM_THREADS"] == "3"  # for child processes
 
     @pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
-    def test_the_environment_comes_before_the_cores(self, monkeypatch, name):
-        monkeypatch.setenv(name, "8")  # which PyTorch has read
+    def test_the_environment_wins_over_the_cores(self, monkeypatch, name):
+        monkeypatch.setenv(name, "8")  # PyTorch has read it
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
         assert use_threads(processes=2) == torch.get_num_threads() == 8
 
     @pytest.mark.parametrize(("processes", "share"), [(1, 6), (2, 3), (4, 1), (50, 1)])
-    def test_by_default_a_thread_for_each_usable_core(self, system, processes, share):
+    def test_the_default_is_one_thread_per_usable_core(self, system, processes, share):
         write(system / "proc/self/cgroup", "0::/\n")
         write(system / "cgroup/cpu.max", "600000 100000")
         assert use_threads(processes=processes) == torch.get_num_threads() == share
 
-    def test_fewer_that_were_set_before_are_left_alone(self):
+    def test_a_smaller_number_set_before_is_kept(self):
         torch.set_num_threads(2)
         assert use_threads() == torch.get_num_threads() == 2
 
     @pytest.mark.parametrize("number", [0, -1])
-    def test_no_threads_are_refused(self, number):
+    def test_numbers_below_one_are_refused(self, number):
         with pytest.raises(UsageError, match=f"threads is {number};"):
             use_threads(number)
         assert torch.get_num_threads() == 8
@@ -212,24 +214,24 @@ class TestLimitThreads:
         torch.set_num_threads(8)
 
     @pytest.mark.parametrize(("share", "limited"), [(0, 1), (1, 1), (2.9, 2), (8, 8), (1000, 8)])
-    def test_as_many_as_the_work_keeps_busy(self, share, limited):
+    def test_threads_are_limited_by_the_work(self, share, limited):
         with limit_threads(int(share * WORK_PER_THREAD)):
             assert torch.get_num_threads() == limited
         assert torch.get_num_threads() == 8
 
-    def test_after_an_error_all_are_back(self):
+    def test_threads_are_restored_after_an_error(self):
         with pytest.raises(KeyError), limit_threads(0):
             raise KeyError
         assert torch.get_num_threads() == 8
 
-    def test_the_users_number_stays(self, monkeypatch):
+    def test_the_users_number_is_kept(self, monkeypatch):
         monkeypatch.setenv("OMP_NUM_THREADS", "8")
         with limit_threads(0):
             assert torch.get_num_threads() == 8
 
 
 @pytest.mark.parametrize(("policy", "then"), [(None, "passive"), ("active", "active")])
-def test_threads_sleep_unless_the_user_wants_them_to_spin(monkeypatch, policy, then):
+def test_idle_threads_sleep_unless_the_user_wants_spinning(monkeypatch, policy, then):
     monkeypatch.setenv("OMP_WAIT_POLICY", policy or "")
     if policy is None:
         monkeypatch.delenv("OMP_WAIT_POLICY")

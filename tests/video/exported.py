@@ -1,4 +1,4 @@
-"""What is in a clip that was exported."""
+"""Exports a clip, and reads what the exported file shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Working ahead gives what a plain loop gives, keeps its bounds, and stops when it is told to."""
+"""Working ahead gives the results of a plain loop, keeps to its limits, and stops when it is closed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from vop.video.ahead import Done, Made, iterate_ahead, map_ahead
 
-JOBS = st.lists(st.integers(-4, 6), max_size=25)  # how many items a job makes; below 0 it fails after as many
+JOBS = st.lists(st.integers(-4, 6), max_size=25)  # A job makes abs(job) items; a negative one then fails.
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Broken(Exception):
-    """Of one job."""
+    """The failure of one job."""
 
 
 def make(job: int):
@@ -67,7 +67,7 @@ def _no_thread_is_left():
 
 @FEW
 @given(jobs=JOBS, workers=st.integers(1, 5), ahead=st.integers(1, 6))
-def test_all_items_and_results_of_a_plain_loop(jobs, workers, ahead):
+def test_items_and_results_equal_those_of_a_plain_loop(jobs, workers, ahead):
     items: dict[int, list] = {place: [] for place in range(len(jobs))}
     results = {}
     for event in iterate_ahead(jobs, make, workers=workers, ahead=ahead):
@@ -82,7 +82,7 @@ def test_all_items_and_results_of_a_plain_loop(jobs, workers, ahead):
 
 @FEW
 @given(jobs=JOBS, workers=st.integers(1, 5), ahead=st.integers(1, 6))
-def test_results_in_the_order_of_the_jobs(jobs, workers, ahead):
+def test_results_come_in_the_order_of_the_jobs(jobs, workers, ahead):
     found = list(map_ahead(jobs, square, workers=workers, ahead=ahead))
     assert [(done.place, done.job) for done in found] == list(enumerate(jobs))
     assert [plain(done.result) for done in found] == [repr(Broken(job)) if job < 0 else job * job for job in jobs]
@@ -90,13 +90,13 @@ def test_results_in_the_order_of_the_jobs(jobs, workers, ahead):
 
 @FEW
 @given(jobs=JOBS, workers=st.integers(1, 5), ahead=st.integers(1, 6))
-def test_results_as_they_come_are_the_same_ones(jobs, workers, ahead):
+def test_unordered_results_are_the_same(jobs, workers, ahead):
     found = sorted(map_ahead(jobs, square, workers=workers, ahead=ahead, in_order=False), key=lambda done: done.place)
     assert [(done.place, done.job) for done in found] == list(enumerate(jobs))
 
 
 @pytest.mark.parametrize("in_order", [True, False])
-def test_a_quick_job_overtakes_a_slow_one_only_without_order(in_order):
+def test_a_quick_job_overtakes_a_slow_one_only_if_unordered(in_order):
     quick_was_given = threading.Event()
 
     def work(job):
@@ -113,23 +113,23 @@ def test_a_quick_job_overtakes_a_slow_one_only_without_order(in_order):
 
 
 @pytest.mark.parametrize(("workers", "ahead"), [(1, 1), (3, 5), (8, 2)])
-def test_no_more_jobs_are_begun_than_allowed(workers, ahead):
-    begun, given_out, most = [], 0, 0
+def test_jobs_started_ahead_stay_within_the_limit(workers, ahead):
+    started, returned, most = [], 0, 0
 
     def work(job):
-        begun.append(job)
+        started.append(job)
         return job
 
     for _ in map_ahead(range(60), work, workers=workers, ahead=ahead):
         time.sleep(0.002)
-        most = max(most, len(begun) - given_out)
-        given_out += 1
-    assert given_out == 60
+        most = max(most, len(started) - returned)
+        returned += 1
+    assert returned == 60
     assert most <= ahead
 
 
 @pytest.mark.parametrize(("workers", "ahead"), [(1, 1), (3, 5)])
-def test_no_more_items_wait_than_allowed(workers, ahead):
+def test_waiting_items_stay_within_the_limit(workers, ahead):
     made, taken, most = [], 0, 0
 
     def work(job):
@@ -145,16 +145,16 @@ def test_no_more_items_wait_than_allowed(workers, ahead):
     assert most <= ahead + workers
 
 
-def test_a_pause_is_told():
-    go_on = threading.Event()
+def test_a_slow_job_gives_ticks():
+    release = threading.Event()
 
     def work(job):
-        assert go_on.wait(20)
+        assert release.wait(20)
         yield job
 
     found = iterate_ahead([7], work, workers=1, ahead=1, tick_seconds=0.01)
     assert next(found) is None
-    go_on.set()
+    release.set()
     rest = [event for event in found if event is not None]
     assert rest == [Made(0, 7, 7), Done(0, 7, None)]
 
@@ -176,11 +176,11 @@ def test_closing_closes_the_jobs(workers):
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_an_exception_of_the_caller_begins_no_further_job(workers):
-    begun = []
-    with closing(map_ahead(range(100), begun.append, workers=workers, ahead=5)) as found, pytest.raises(KeyError):
+def test_no_job_starts_after_an_exception_in_the_caller(workers):
+    started = []
+    with closing(map_ahead(range(100), started.append, workers=workers, ahead=5)) as found, pytest.raises(KeyError):
         raise KeyError(next(found))
-    assert len(begun) <= 5
+    assert len(started) <= 5
 
 
 def test_closing_does_not_wait_for_a_job_that_hangs(monkeypatch):
@@ -194,7 +194,7 @@ def test_closing_does_not_wait_for_a_job_that_hangs(monkeypatch):
     found = map_ahead(range(3), work, workers=3, ahead=3)
     next(found)
     found.close()
-    assert threads()  # it went on without them
+    assert threads()  # close() returned while these jobs still ran
     hang.set()
     for thread in threads():
         thread.join(20)
@@ -202,7 +202,7 @@ def test_closing_does_not_wait_for_a_job_that_hangs(monkeypatch):
 
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("error", [OSError("the disk is full"), KeyboardInterrupt()])
-def test_jobs_that_cannot_be_listed_end_it(workers, error):
+def test_an_error_while_listing_jobs_is_raised(workers, error):
     def jobs():
         yield from [1, 2]
         raise error
@@ -212,7 +212,7 @@ def test_jobs_that_cannot_be_listed_end_it(workers, error):
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
-def test_what_is_no_exception_of_a_job_is_the_callers(error):
+def test_system_exit_and_ctrl_c_in_a_job_reach_the_caller(error):
     def work(job):
         raise error
 

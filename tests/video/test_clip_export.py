@@ -42,7 +42,7 @@ SOURCES = [
 
 
 @pytest.mark.parametrize(("name", "codec", "settings"), SOURCES)
-def test_whatever_the_source(tmp_path, name, codec, settings):
+def test_every_source_gives_a_clip_for_browsers(tmp_path, name, codec, settings):
     out = make(write_clip(tmp_path / name, grey_frames(24), codec=codec, **settings), 0.4, 0.8)
     assert shown(out, 10) == list(range(10, 20))
     assert duration(out) == pytest.approx(0.4, abs=0.01)
@@ -52,18 +52,18 @@ def test_whatever_the_source(tmp_path, name, codec, settings):
         assert container.streams.video[0].start_time == 0
         assert bool(container.streams.audio) == bool(settings.get("audio"))
     data = out.read_bytes()
-    assert data.index(b"moov") < data.index(b"mdat")  # playing begins before all is loaded
+    assert data.index(b"moov") < data.index(b"mdat")  # a player can start before the whole file is loaded
 
 
-def test_the_last_frames_where_streams_appear_late(tmp_path, monkeypatch):
+def test_last_frames_are_kept_where_streams_appear_late(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "clip.mkv", grey_frames(24), codec="libx265", options=QUIET, pix_fmt="yuv420p10le")
     monkeypatch.setattr(source, "open_video", open_with_late_streams)
     assert shown(make(path, 0.6, 0.96), 9) == list(range(15, 24))
 
 
 @pytest.mark.parametrize("audio", [False, True])
-def test_recordings_that_were_joined(tmp_path, audio):
-    """Time stamps begin again in the middle: no seek leads anywhere."""
+def test_clips_of_joined_recordings(tmp_path, audio):
+    """Time stamps restart in the middle of the file, so seeking fails."""
     first, second = (
         write_clip(tmp_path / f"{place}.ts", grey_frames(24)[12 * place :][:12], rate=10, audio=audio)
         for place in range(2)
@@ -78,14 +78,14 @@ def test_recordings_that_were_joined(tmp_path, audio):
 
 
 @pytest.mark.parametrize("start", [0.0, 0.9, 1.6, 2.0])
-def test_points_of_intra_refresh_are_not_key_frames(tmp_path, start):
-    """From such a point a player would see the picture build up."""
+def test_intra_refresh_points_are_not_key_frames(tmp_path, start):
+    """A player that started at one would show a picture that builds up."""
     options = {"x264-params": "intra-refresh=1:keyint=12:bframes=0"}
     path = write_clip(tmp_path / "refresh.mp4", grey_frames(24), rate=10, options=options)
     assert shown(make(path, start, start + 0.4), 4) == [round(10 * start) + k for k in range(4)]
 
 
-def test_pixels_that_are_not_square_stay_in_their_shape(tmp_path):
+def test_clips_keep_the_shape_of_non_square_pixels(tmp_path):
     for name, codec in (("copied.mp4", "libx264"), ("encoded.avi", "mpeg4")):
         path = write_clip(tmp_path / name, grey_frames(12), codec=codec, sample_aspect_ratio=Fraction(2))
         info = probe(make(path, 0.1, 0.3))
@@ -94,7 +94,7 @@ def test_pixels_that_are_not_square_stay_in_their_shape(tmp_path):
 
 @pytest.mark.parametrize(("name", "codec", "settings"), SOURCES)
 @pytest.mark.parametrize(("start", "end", "expected"), [(0, 1.5, [0, 1, 2]), (3.5, 5, [7, 8, 9]), (11, 40, [22, 23])])
-def test_anywhere_in_a_long_video(tmp_path, name, codec, settings, start, end, expected):
+def test_clips_from_anywhere_in_a_long_video(tmp_path, name, codec, settings, start, end, expected):
     options = settings.get("options", SHORT_GOPS if codec == "libx264" else {})
     settings = {**settings, "options": options, "audio": False}
     out = make(write_clip(tmp_path / name, grey_frames(24), codec=codec, rate=2, **settings), start, end)
@@ -107,14 +107,14 @@ def _payloads(path: Path) -> list[bytes]:
         return [bytes(packet) for packet in container.demux(video=0) if packet.size]
 
 
-def test_h264_is_copied(tmp_path):
+def test_h264_packets_are_copied(tmp_path):
     path = write_clip(tmp_path / "clip.mkv", grey_frames(24), rate=2, options=SHORT_GOPS)
     copied = _payloads(make(path, 7.0, 9.0))
     assert len(copied) >= 4
     assert set(copied) <= set(_payloads(path))
 
 
-def test_copied_moment_begins_between_frames(tmp_path):
+def test_a_copied_clip_can_start_between_frames(tmp_path):
     path = write_clip(tmp_path / "clip.mkv", grey_frames(24), rate=2, options=SHORT_GOPS)
     times, found = appearances(out := make(path, 10.7, 11.5))
     assert found[:2] == [21, 22]
@@ -122,7 +122,7 @@ def test_copied_moment_begins_between_frames(tmp_path):
     assert shown(out, 8) == [21, 21, 21, 22, 22, 22, 22, 22]
 
 
-def test_encoded_where_the_key_frame_is_too_far_away(tmp_path):
+def test_a_clip_is_encoded_if_its_key_frame_is_far_away(tmp_path):
     path = write_clip(tmp_path / "clip.mkv", grey_frames(24), rate=1, options=ONE_GOP)
     near, far = _payloads(make(path, 3, 5)), _payloads(out := make(path, 20, 22))
     assert set(near) <= set(_payloads(path))
@@ -130,20 +130,20 @@ def test_encoded_where_the_key_frame_is_too_far_away(tmp_path):
     assert shown(out, 2) == [20, 21]
 
 
-def test_start_time_other_than_zero(tmp_path):
+def test_a_video_may_start_at_another_time_than_zero(tmp_path):
     for codec in ("libx264", "libvpx"):
         stamps = [5000 + 500 * number for number in range(24)]
         path = write_clip(tmp_path / f"{codec}.mkv", grey_frames(24), stamps=stamps, codec=codec)
         assert shown(make(path, 8, 9.5), 3) == [16, 17, 18]
 
 
-def test_constant_rate_from_a_variable_one(tmp_path):
+def test_a_variable_frame_rate_becomes_constant(tmp_path):
     stamps = [0, 40, 80, 1000, 1040, 3000, 3040, 3080, 3120, 3900]
     path = write_clip(tmp_path / "vfr.mkv", grey_frames(10), stamps=stamps, codec="libvpx")
     assert shown(make(path, 0.5, 3.5), 6) == [2, 4, 4, 4, 4, 8]
 
 
-def test_display_matrix_and_colours(tmp_path):
+def test_rotation_and_colours_are_kept(tmp_path):
     corners = np.zeros((48, 64, 3), np.uint8)
     corners[:24, :32], corners[24:, 32:] = (220, 30, 30), (30, 60, 220)
     corners[:24, 32:] = 255
@@ -170,7 +170,7 @@ def _is_bt709(path: Path) -> bool:
 
 
 @pytest.mark.parametrize("transfer", [PQ, HLG])
-def test_hdr_is_shown_in_sdr(tmp_path, transfer):
+def test_hdr_is_converted_to_sdr(tmp_path, transfer):
     frames = [hdr_frame(patches(32), transfer) for _ in range(5)]  # libx265 corrupts memory on less than 64 pixels
     out = make(write_frames(tmp_path / "hdr.mkv", frames, codec="libx265", crf=4, **QUIET), 0, 0.5)
     with av.open(str(out)) as container:
@@ -179,9 +179,9 @@ def test_hdr_is_shown_in_sdr(tmp_path, transfer):
     assert _is_bt709(out)
 
 
-def test_transparency_is_shown_on_grey(tmp_path):
+def test_transparent_pixels_are_blended_with_grey(tmp_path):
     pixels = np.zeros((48, 64, 4), np.uint8)
-    pixels[:, :32], pixels[:, 32:] = (30, 200, 40, 255), (255, 0, 255, 0)  # magenta is hidden
+    pixels[:, :32], pixels[:, 32:] = (30, 200, 40, 255), (255, 0, 255, 0)  # the magenta is transparent
     frame = av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format="yuva444p")
     out = make(write_frames(tmp_path / "alpha.mkv", [frame] * 5), 0, 0.5)
     with av.open(str(out)) as container:
@@ -196,7 +196,7 @@ def test_transparency_is_shown_on_grey(tmp_path):
     ("width", "height", "aspect", "expected"),
     [(1920, 1080, 1, (1280, 720)), (1080, 1920, 1, (720, 1280)), (98, 46, 1, (98, 46)), (180, 144, 2, (360, 144))],
 )
-def test_size(tmp_path, width, height, aspect, expected):
+def test_clips_have_at_most_720_lines(tmp_path, width, height, aspect, expected):
     frames = grey_frames(2, width=width, height=height)
     path = write_clip(tmp_path / "clip.avi", frames, codec="mpeg4", sample_aspect_ratio=Fraction(aspect))
     with av.open(str(make(path, 0, 0.08))) as container:
@@ -204,7 +204,7 @@ def test_size(tmp_path, width, height, aspect, expected):
         assert (codec.width, codec.height) == expected
 
 
-def test_cut_off_at_max_seconds(tmp_path):
+def test_clips_end_after_max_seconds(tmp_path):
     for name, codec in (("copied.mkv", "libx264"), ("encoded.mkv", "libvpx")):
         path = write_clip(tmp_path / name, grey_frames(24), rate=2, codec=codec, options={"g": "6"})
         export_clip(path, tmp_path / "out.mp4", start_seconds=2, end_seconds=1e9, max_seconds=3)
@@ -220,20 +220,20 @@ def _write_beep(path: Path, *, picture: str, sound: str, layout: str, rate: int 
     with av.open(str(path), "w") as container:
         stream = container.add_stream(picture, rate=4, options={"g": "4"})
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        heard = container.add_stream(sound, rate=rate, layout=layout)
+        audio = container.add_stream(sound, rate=rate, layout=layout)
         for number, pixels in enumerate(grey_frames(24)):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
             part = beep[number * rate // 4 : (number + 1) * rate // 4].astype(np.float32)
             frame = av.AudioFrame.from_ndarray(np.tile(part, (channels, 1)), format="fltp", layout=layout)
             frame.sample_rate, frame.pts, frame.time_base = rate, number * rate // 4, Fraction(1, rate)
-            container.mux(heard.encode(frame))
+            container.mux(audio.encode(frame))
         container.mux(stream.encode())
-        container.mux([packet for packet in heard.encode() if packet.size])
+        container.mux([packet for packet in audio.encode() if packet.size])
     return path
 
 
 def _loud_seconds(path: Path) -> tuple[float, float]:
-    """When a file's sound begins and ends to be loud, counted from its first frame."""
+    """When a file's tone starts and ends, in seconds from its first frame."""
     with av.open(str(path)) as container:
         stream = container.streams.audio[0]
         loud = [
@@ -257,7 +257,7 @@ def _loud_seconds(path: Path) -> tuple[float, float]:
         ("h.mkv", "libx264", "flac", "stereo"),
     ],
 )
-def test_sound_comes_when_it_should(tmp_path, name, picture, sound, layout):
+def test_sound_stays_in_sync(tmp_path, name, picture, sound, layout):
     path = _write_beep(tmp_path / name, picture=picture, sound=sound, layout=layout)
     out = make(path, 1.5, 3.5)
     assert shown(out, 8) == numbers(read_frames(path, num_frames=8, size=8, start_seconds=1.5, end_seconds=3.5))
@@ -267,7 +267,7 @@ def test_sound_comes_when_it_should(tmp_path, name, picture, sound, layout):
         assert container.streams.audio[0].codec_context.layout.name == layout
 
 
-def test_pictures_without_a_sound_that_is_damaged(tmp_path):
+def test_damaged_sound_is_left_out(tmp_path):
     path = _write_beep(tmp_path / "a.mp4", picture="libvpx-vp9", sound="ac3", layout="mono")
     data = bytearray(path.read_bytes())
     with av.open(str(path)) as container:
@@ -278,31 +278,31 @@ def test_pictures_without_a_sound_that_is_damaged(tmp_path):
     assert shown(make(path, 1.5, 3.5), 8) == list(range(6, 14))
 
 
-def test_damaged_pictures(tmp_path):
+def test_damaged_frames_do_not_shorten_a_clip(tmp_path):
     path = write_clip(tmp_path / "clip.avi", grey_frames(24), codec="mpeg4", options={"g": "1"})
     damage(path, [12, 13])
     assert duration(make(path, 0.4, 0.8)) == pytest.approx(0.4, abs=0.05)
 
 
-def test_what_a_truncated_file_still_has(tmp_path):
+def test_clips_of_a_truncated_file(tmp_path):
     for codec in ("libx264", "libvpx"):
         path = write_clip(tmp_path / f"{codec}.mkv", grey_frames(24), rate=2, codec=codec, options={"g": "2"})
         position, _ = packets_of(path)[16]
         path.write_bytes(path.read_bytes()[:position])
         assert shown(make(path, 2, 4), 4) == [4, 5, 6, 7]
-        with pytest.raises(VideoError, match=r"nothing is shown 11.000 s after its start"):
+        with pytest.raises(VideoError, match=r"11\.000 s"):
             make(path, 11, 12)
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libvpx"])
-def test_nothing_after_the_end(tmp_path, codec):
+def test_a_clip_after_the_end_is_refused(tmp_path, codec):
     path = write_clip(tmp_path / "clip.mkv", grey_frames(10), codec=codec)
     for start in (0.4, 7.5):
-        with pytest.raises(VideoError, match=f"clip.mkv: nothing is shown {start:.3f} s after its start"):
+        with pytest.raises(VideoError, match=f"clip.mkv: .*{start:.3f} s"):
             make(path, start, start + 1)
 
 
-def test_no_video(tmp_path):
+def test_files_without_video_are_refused(tmp_path):
     (tmp_path / "page.mp4").write_text("<html>not found</html>")
     (tmp_path / "empty.mkv").touch()
     with av.open(str(tmp_path / "song.mp4"), "w") as container:
@@ -313,12 +313,12 @@ def test_no_video(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.mkv", "page.mp4", "song.mp4"]
 
 
-def test_arguments(tmp_path):
+def test_arguments_out_of_range(tmp_path):
     path = write_clip(tmp_path / "clip.mkv", grey_frames(2))
     for start, end, complaint in [(-1, 1, "start_seconds is -1"), (2, 1, "end_seconds is 1"), (0, float("nan"), "nan")]:
         with pytest.raises(UsageError, match=complaint):
             make(path, start, end)
     with pytest.raises(UsageError, match="max_seconds is 0"):
         export_clip(path, tmp_path / "a.mp4", start_seconds=0, end_seconds=1, max_seconds=0)
-    with pytest.raises(VopError, match=r"clip.mkv: this folder cannot be created"):
+    with pytest.raises(VopError, match="clip.mkv: .*folder"):
         export_clip(path, path / "a.mp4", start_seconds=0, end_seconds=1)

@@ -1,4 +1,4 @@
-"""Clocks that restart, leap and err, and pictures that stand: the reference is FFmpeg's command."""
+"""Time stamps that restart, jump or are wrong, and frozen pictures. FFmpeg's command is the reference."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from clips import grey_frames, numbers, packets_of, write_clip, write_tone
 from vop.video.frames import read_frames, video_timeline
 from vop.video.timeline import without_restarts, without_strays
 
-SECOND = 90_000  # of MPEG-TS
-MIDDLES = [1, 4, 7, 10, 13, 16, 19, 22]  # of 24 frames in eight intervals
+SECOND = 90_000  # in ticks of MPEG-TS
+MIDDLES = [1, 4, 7, 10, 13, 16, 19, 22]  # frames in the middle of eight intervals of three
 FINE = {"qmin": "1", "qmax": "2"}
 B_FRAMES = {"bf": "2", "g": "8", "keyint_min": "8", "sc_threshold": "0"}
 
 
 def recording(path: Path, *, frames=None, **settings) -> Path:
-    """24 frames in 2.4 s."""
+    """Write 24 frames in 2.4 s."""
     return write_clip(path, grey_frames(24) if frames is None else frames, rate=10, options=B_FRAMES, **settings)
 
 
@@ -34,7 +34,7 @@ def chosen(path: Path, num_frames: int = 8) -> list[int]:
 
 
 def patch_times(path: Path, change: Callable[[int, int], int]) -> None:
-    """Rewrites the time stamps of an MPEG-TS file: `change` takes the number of a frame and one of its stamps."""
+    """Rewrite the time stamps of an MPEG-TS file: `change` takes a frame's number and one of its stamps."""
     data, number = bytearray(path.read_bytes()), 0
     for packet in range(0, len(data), 188):
         begins = packet + 4 + (1 + data[packet + 4] if data[packet + 3] & 0x20 else 0)
@@ -56,7 +56,7 @@ def _write_time(data: bytearray, place: int, time: int) -> None:
     data[place : place + 5] = bytes([fields[0], fields[1], fields[2] << 1 | 1, fields[3], fields[4] << 1 | 1])
 
 
-def test_recordings_that_were_joined_byte_by_byte(tmp_path):
+def test_joined_recordings_play_one_after_the_other(tmp_path):
     first = recording(tmp_path / "first.ts", frames=grey_frames(24)[:12])
     second = recording(tmp_path / "second.ts", frames=grey_frames(24)[12:])
     joined = tmp_path / "joined.ts"
@@ -70,15 +70,15 @@ def test_recordings_that_were_joined_byte_by_byte(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda number, time: time + (7200 * SECOND if number >= 10 else 0),  # a leap of two hours
-        lambda number, time: time - (1 * SECOND if number >= 16 else 0),  # set back
-        lambda number, time: time + (7200 * SECOND if number == 10 else 0),  # a single one that is late
-        lambda number, time: time - (100 * SECOND if number == 16 else 0),  # or early
-        lambda number, time: time + 2**33 - 2 * SECOND,  # 33 bits overflow
+        lambda number, time: time + (7200 * SECOND if number >= 10 else 0),  # two hours are skipped
+        lambda number, time: time - (1 * SECOND if number >= 16 else 0),  # the clock is set back
+        lambda number, time: time + (7200 * SECOND if number == 10 else 0),  # a single stamp is late
+        lambda number, time: time - (100 * SECOND if number == 16 else 0),  # a single stamp is early
+        lambda number, time: time + 2**33 - 2 * SECOND,  # the 33-bit counter overflows
     ],
     ids=["leap", "restart", "late", "early", "wrap"],
 )
-def test_a_broadcast_clock_that_jumps(tmp_path, change):
+def test_jumps_of_a_broadcast_clock_are_corrected(tmp_path, change):
     path = recording(tmp_path / "clip.ts")
     patch_times(path, change)
     assert video_timeline(path).duration_seconds == pytest.approx(2.4, abs=0.01)
@@ -87,7 +87,7 @@ def test_a_broadcast_clock_that_jumps(tmp_path, change):
 
 @pytest.mark.parametrize("number", [5, 10, 18])
 @pytest.mark.parametrize("milliseconds", [3000, 30_000, -30_000])
-def test_a_single_stray_time_stamp(tmp_path, number, milliseconds):
+def test_a_single_wrong_time_stamp_is_corrected(tmp_path, number, milliseconds):
     path = recording(tmp_path / "clip.mkv")
     data, (position, _) = bytearray(path.read_bytes()), packets_of(path)[number]
     block = data.index(b"\xa3", position)  # SimpleBlock: track, time in its cluster, flags
@@ -103,14 +103,14 @@ def _length_of_size(first: int) -> int:
     return 9 - first.bit_length()
 
 
-def test_a_long_gap_is_a_picture_that_stands(tmp_path):
+def test_a_long_gap_is_a_frozen_picture(tmp_path):
     stamps = [40 * number + (3_600_000 if number >= 12 else 0) for number in range(24)]
     path = write_clip(tmp_path / "paused.mkv", grey_frames(24), stamps=stamps, options=B_FRAMES)
     assert video_timeline(path).duration_seconds == pytest.approx(3600.96, abs=0.01)
     assert chosen(path) == [11] * 8
 
 
-def test_a_picture_stands_while_the_sound_goes_on(tmp_path):
+def test_the_last_picture_lasts_as_long_as_the_sound(tmp_path):
     path = tmp_path / "stands.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10)
@@ -124,16 +124,16 @@ def test_a_picture_stands_while_the_sound_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["sound.mp4", "sound.mkv"])
-def test_sound_that_ends_a_little_later_is_padding(tmp_path, name):
+def test_slightly_longer_sound_is_padding(tmp_path, name):
     path = write_clip(tmp_path / name, grey_frames(12), audio=True)  # 0.48 s of pictures, 0.5 s of sound
     assert video_timeline(path).duration_seconds == pytest.approx(0.48)
 
 
-# Empty packets: the picture stands.
+# Empty packets: the picture freezes.
 
 
 def mp4_with_empty_samples(path: Path, which: list[int]) -> None:
-    """Empties samples of an MP4 file: their size becomes 0, and their data goes."""
+    """Empty samples of an MP4 file: set their size to 0 and remove their data."""
     data, spots = bytearray(path.read_bytes()), packets_of(path)
     sizes, offsets = data.index(b"stsz") + 16, data.index(b"stco") + 8
     cuts = sorted((spots[number] for number in which), reverse=True)
@@ -142,8 +142,8 @@ def mp4_with_empty_samples(path: Path, which: list[int]) -> None:
     (chunks,) = struct.unpack_from(">I", data, offsets)
     for chunk in range(chunks):
         (offset,) = struct.unpack_from(">I", data, offsets + 4 + 4 * chunk)
-        gone = sum(size for position, size in cuts if position < offset)
-        struct.pack_into(">I", data, offsets + 4 + 4 * chunk, offset - gone)
+        removed = sum(size for position, size in cuts if position < offset)
+        struct.pack_into(">I", data, offsets + 4 + 4 * chunk, offset - removed)
     box = data.index(b"mdat") - 4
     (size,) = struct.unpack_from(">I", data, box)
     struct.pack_into(">I", data, box, size - sum(size for _, size in cuts))
@@ -152,28 +152,28 @@ def mp4_with_empty_samples(path: Path, which: list[int]) -> None:
     path.write_bytes(data)
 
 
-def test_empty_samples_at_the_end_of_an_mp4(tmp_path):
+def test_empty_mp4_samples_at_the_end_repeat_the_picture(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", grey_frames(24), rate=10, options={"bf": "0"})
     mp4_with_empty_samples(path, list(range(18, 24)))
     assert video_timeline(path).duration_seconds == pytest.approx(2.4)
     assert chosen(path) == [1, 4, 7, 10, 13, 16, 17, 17]
 
 
-def test_empty_samples_in_the_middle_of_an_mp4(tmp_path):
+def test_empty_mp4_samples_in_the_middle_repeat_the_picture(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", grey_frames(24), rate=10, options={"g": "1"})
     mp4_with_empty_samples(path, list(range(6, 12)))
     assert chosen(path) == [1, 4, 5, 5, 13, 16, 19, 22]
 
 
-def test_empty_samples_among_b_frames(tmp_path):
+def test_empty_mp4_samples_among_b_frames_repeat_the_picture(tmp_path):
     options = {"x264-params": "keyint=24:bframes=2:b-adapt=0:b-pyramid=0:scenecut=0"}
     path = write_clip(tmp_path / "clip.mp4", grey_frames(24), rate=10, options=options)
-    mp4_with_empty_samples(path, [2, 3])  # the two between the first frame and the fourth
+    mp4_with_empty_samples(path, [2, 3])  # the two frames between the first and the fourth
     assert chosen(path) == [0, 4, 7, 10, 13, 16, 19, 22]
 
 
 def write_avi(path: Path, source: Path, *, drop: set[int] = frozenset(), trailing: int = 0) -> None:
-    """An AVI file again, with empty chunks in the place of some frames, and more of them at its end."""
+    """Copy an AVI file, with empty chunks in place of some frames and `trailing` more at the end."""
     data = source.read_bytes()
     movie, index = data.index(b"movi"), data.rindex(b"idx1")
     (size,) = struct.unpack_from("<I", data, index + 4)
@@ -199,7 +199,7 @@ def write_avi(path: Path, source: Path, *, drop: set[int] = frozenset(), trailin
 @pytest.mark.parametrize(
     ("codec", "options"), [("mpeg4", {"bf": "0", **FINE}), ("mpeg4", {"bf": "2", **FINE}), ("libx264", {})]
 )
-def test_empty_chunks_at_the_end_of_an_avi(tmp_path, codec, options):
+def test_empty_avi_chunks_at_the_end_repeat_the_picture(tmp_path, codec, options):
     source = write_clip(tmp_path / "clip.avi", grey_frames(18), rate=10, codec=codec, options=options)
     write_avi(tmp_path / "still.avi", source, trailing=6)
     assert video_timeline(tmp_path / "still.avi").duration_seconds == pytest.approx(2.4)
@@ -207,7 +207,7 @@ def test_empty_chunks_at_the_end_of_an_avi(tmp_path, codec, options):
 
 
 @pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
-def test_empty_chunks_in_the_middle_of_an_avi(tmp_path, codec):
+def test_empty_avi_chunks_in_the_middle_repeat_the_picture(tmp_path, codec):
     options = {"g": "1"} if codec == "libx264" else {"g": "1", "bf": "0"}
     source = write_clip(tmp_path / "clip.avi", grey_frames(24), rate=10, codec=codec, options=options)
     write_avi(tmp_path / "holes.avi", source, drop=set(range(6, 12)))
@@ -215,37 +215,37 @@ def test_empty_chunks_in_the_middle_of_an_avi(tmp_path, codec):
     assert chosen(tmp_path / "holes.avi") == [1, 4, 5, 5, 13, 16, 19, 22]
 
 
-def test_a_header_that_promises_what_a_cut_avi_does_not_have(tmp_path):
+def test_a_truncated_avi_is_as_long_as_its_frames(tmp_path):
     path = write_clip(tmp_path / "cut.avi", grey_frames(24), rate=10, codec="mpeg4", options={"g": "1", "bf": "0"})
     position, _ = packets_of(path)[12]
     path.write_bytes(path.read_bytes()[:position])
     assert video_timeline(path).duration_seconds == pytest.approx(1.2, abs=0.11)
 
 
-# Stamps alone
+# Functions of time stamps
 
 even = st.tuples(st.integers(20, 60), st.integers(20, 80)).map(lambda drawn: [drawn[0] * k for k in range(drawn[1])])
 
 
 @given(even, st.integers(4, 10**6), st.sampled_from([-1, 1]))
-def test_a_stray_goes_where_its_frame_is_missing(stamps, away, side):
+def test_a_wrong_stamp_moves_to_the_gap_in_time(stamps, away, side):
     place = len(stamps) // 2
     wrong = list(stamps)
     wrong[place] += side * (2000 + 30 * (stamps[1] - stamps[0]) + away)
-    mended = without_strays(wrong, Fraction(1, 1000))
-    assert mended[:place] + mended[place + 1 :] == stamps[:place] + stamps[place + 1 :]
-    assert abs(mended[place] - stamps[place]) <= 1
+    corrected = without_strays(wrong, Fraction(1, 1000))
+    assert corrected[:place] + corrected[place + 1 :] == stamps[:place] + stamps[place + 1 :]
+    assert abs(corrected[place] - stamps[place]) <= 1
 
 
 @given(even, st.integers(2000, 10**6))
-def test_what_time_does_not_come_back_from_is_a_leap(stamps, gap):
+def test_a_lasting_jump_of_time_is_kept(stamps, gap):
     place = len(stamps) // 2
     leaping = stamps[:place] + [stamp + gap for stamp in stamps[place:]]
     assert without_restarts(without_strays(leaping, Fraction(1, 1000)), Fraction(1, 1000)) == leaping
 
 
 @given(even)
-def test_a_restart_goes_on(stamps):
+def test_stamps_continue_after_a_restart(stamps):
     far = [stamp + 10**5 for stamp in stamps]
     assert without_restarts(far + stamps, Fraction(1, 1000)) == [
         *far,
@@ -253,7 +253,7 @@ def test_a_restart_goes_on(stamps):
     ]
 
 
-def test_frames_that_are_reordered_are_not_strays():
+def test_reordered_frames_are_left_alone():
     random = np.random.default_rng(0)
     for _ in range(50):
         order = np.argsort(np.arange(60) + random.uniform(0, 4, 60))
@@ -263,8 +263,8 @@ def test_frames_that_are_reordered_are_not_strays():
 
 @settings(max_examples=40, deadline=None)
 @given(place=st.integers(1, 39), pause=st.integers(1500, 60_000), b_frames=st.integers(0, 12))
-def test_a_pause_anywhere_among_b_frames(place, pause, b_frames):
-    """What PyAV decodes, in the order of presentation, is shown when the file says."""
+def test_a_pause_among_b_frames_keeps_all_stamps(place, pause, b_frames):
+
     with TemporaryDirectory() as folder:
         stamps = [40 * number + (pause if number >= place else 0) for number in range(40)]
         options = {"x264-params": f"bframes={b_frames}:b-adapt=0:keyint=40:scenecut=0"}
@@ -273,7 +273,7 @@ def test_a_pause_anywhere_among_b_frames(place, pause, b_frames):
 
 
 @pytest.mark.parametrize("edits", [[(400, 800)], [(0, 600), (1400, 800)], [(1200, 600), (200, 600)]])
-def test_edit_lists_as_ffmpeg_has_them(tmp_path, edits):
+def test_edit_lists_give_the_frames_that_ffmpeg_shows(tmp_path, edits):
     path = write_clip(tmp_path / "clip.mp4", grey_frames(24), rate=10, options=B_FRAMES)
     write_edit_list(path, edits)
     with av.open(str(path)) as container:
@@ -284,7 +284,7 @@ def test_edit_lists_as_ffmpeg_has_them(tmp_path, edits):
 
 
 def write_edit_list(path: Path, edits: list[tuple[int, int]]) -> None:
-    """Which parts of its medium an MP4 file shows: start and length of each in milliseconds. For a single track."""
+    """Make an MP4 file with one track show only these parts: start and length of each in milliseconds."""
     data = bytearray(path.read_bytes())
     (scale,) = struct.unpack_from(">I", data, data.index(b"mdhd") + 16)
     (movie_scale,) = struct.unpack_from(">I", data, data.index(b"mvhd") + 16)
@@ -299,5 +299,5 @@ def write_edit_list(path: Path, edits: list[tuple[int, int]]) -> None:
         place = data.index(name) - 4
         (length,) = struct.unpack_from(">I", data, place)
         struct.pack_into(">I", data, place, length + len(new) - size)
-    data[old : old + size] = new  # the index stands after the pictures, whose places stay
+    data[old : old + size] = new  # the index follows the pictures, whose offsets stay
     path.write_bytes(data)

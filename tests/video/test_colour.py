@@ -37,7 +37,7 @@ from vop.video.shape import square
 UNTAGGED = 2
 MAGENTA, GREEN, SKIN = (255, 0, 255), (30, 200, 40), (200, 150, 120)
 
-# Levels of the darkest channel of a strong colour that one step of a file's 8, 10 or 12 bits is worth, and more.
+# Tolerance by bit depth: one step of 8, 10 or 12 bits changes the darkest channel of a strong colour by less.
 STEP = {8: 16, 10: 10, 12: 3}
 ALPHA_FORMATS = ["yuva420p", "yuva422p", "yuva444p", "yuva420p10le", "yuva444p12le", "bgra", "rgba", "argb", "gbrap",
                  "gbrap12le", "rgba64le", "ya8", "ya16le"]  # fmt: skip
@@ -67,7 +67,7 @@ def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuvj420p", "yuv422p10le", "yuv444p", "nv12", "gray", "rgb24", "bgr0"])
 @pytest.mark.parametrize("tag", [UNTAGGED, BT709])
-def test_ordinary_frames_are_left_to_swscale(pix_fmt, tag):
+def test_ordinary_frames_are_converted_by_swscale(pix_fmt, tag):
     frame = av.VideoFrame.from_ndarray(picture(97, 60), format="rgb24").reformat(format=pix_fmt)
     frame.color_trc = frame.color_primaries = tag
     converter = ColourConverter()
@@ -81,13 +81,13 @@ def test_ordinary_frames_are_left_to_swscale(pix_fmt, tag):
 
 
 @pytest.mark.parametrize("name", FILMS)
-def test_films_are_left_to_swscale(tmp_path, name):
+def test_ordinary_videos_are_converted_by_swscale(tmp_path, name):
     frame, converter = first_frame(write_film(tmp_path, name, seconds=0.2))
     assert np.array_equal(converter.rgb(frame), frame.to_ndarray(format="rgb24"))
 
 
 @pytest.mark.parametrize("matrix", [3, 8, 10, 12, 14, 15])
-def test_a_matrix_that_swscale_refuses_is_taken_for_bt601(matrix):
+def test_a_matrix_that_swscale_refuses_is_read_as_bt601(matrix):
     frame = av.VideoFrame.from_ndarray(picture(96, 60), format="rgb24").reformat(format="yuv420p")
     expected = ColourConverter().rgb(frame)
     frame.colorspace = matrix
@@ -113,7 +113,7 @@ def test_a_matrix_that_swscale_refuses_is_taken_for_bt601(matrix):
         ("gbrp12le", FULL),
     ],
 )
-def test_what_hdr_shows_is_shown(transfer, primaries, pix_fmt, colour_range):
+def test_hdr_colours_equal_their_sdr_originals(transfer, primaries, pix_fmt, colour_range):
     frame = hdr_frame(patches(), transfer, primaries=primaries, pix_fmt=pix_fmt, colour_range=colour_range)
     converter = ColourConverter()
     assert not converter.is_plain(frame)
@@ -123,7 +123,7 @@ def test_what_hdr_shows_is_shown(transfer, primaries, pix_fmt, colour_range):
     assert difference(centres(frame.to_ndarray(format="rgb24")), COLOURS).max() > 30  # swscale alone
 
 
-def test_eight_bits_of_hdr_are_enough_for_the_colours():
+def test_hdr_of_eight_bits_keeps_its_colours():
     for transfer in (PQ, HLG):
         for colour_range in (LIMITED, FULL):
             frame = hdr_frame(patches(), transfer, pix_fmt="yuv420p", colour_range=colour_range)
@@ -131,7 +131,7 @@ def test_eight_bits_of_hdr_are_enough_for_the_colours():
 
 
 @pytest.mark.parametrize("transfer", [PQ, HLG])
-def test_missing_primaries_and_matrix_are_those_of_hdr(transfer):
+def test_missing_primaries_and_matrix_default_to_bt2020(transfer):
     for matrix in (UNTAGGED, 10, 12):  # by constant luminance, derived from the primaries
         frame = hdr_frame(patches(), transfer, pix_fmt="yuv444p12le")
         frame.color_primaries, frame.colorspace = UNTAGGED, matrix
@@ -141,7 +141,7 @@ def test_missing_primaries_and_matrix_are_those_of_hdr(transfer):
 
 @pytest.mark.parametrize("transfer", [PQ, HLG])
 def test_highlights_are_clipped(transfer):
-    """Up to SDR white nothing changes, and all that is brighter is white."""
+    """Levels up to SDR white do not change. Brighter ones become white."""
     greys = np.repeat(np.arange(0, 256, 4, dtype=np.uint8), 16 * 3).reshape(64, 16, 3)
     pixels = ColourConverter().rgb(hdr_frame(greys, transfer, gain=2.0))
     expected = np.minimum(greys * 2 ** (1 / 2.4), 255)
@@ -150,16 +150,16 @@ def test_highlights_are_clipped(transfer):
     assert (pixels[48:] == 255).all()
 
 
-def test_wide_gamut_sdr_gets_its_colours_back():
+def test_wide_gamut_sdr_keeps_its_colours():
     for primaries in (BT2020, P3):
         frame = hdr_frame(patches(), BT2020_10, primaries=primaries, pix_fmt="yuv444p12le")
         assert difference(centres(ColourConverter().rgb(frame)), COLOURS).max() <= 3
-        frame.color_trc = UNTAGGED  # zscale refuses it; nobody says that its colours are wide
+        frame.color_trc = UNTAGGED  # without the tag, nothing says that the gamut is wide
         assert ColourConverter().is_plain(frame)
 
 
-def test_tags_of_the_container_alone(tmp_path):
-    """Once decoding has begun, the decoder forgets them."""
+def test_colour_tags_of_the_container_suffice(tmp_path):
+    """The decoder drops them when decoding starts."""
     write_frames(tmp_path / "all.mp4", [hdr_frame(patches(), PQ)], codec="libx264", crf=1)
     with av.open(str(tmp_path / "all.mp4")) as source, av.open(str(tmp_path / "colr.mp4"), "w") as target:
         given = source.streams.video[0]
@@ -176,7 +176,7 @@ def test_tags_of_the_container_alone(tmp_path):
     assert ColourConverter().is_plain(frame)
 
 
-def test_large_frames_are_reduced_first():
+def test_large_frames_are_reduced_before_conversion():
     whole = np.asarray(Image.fromarray(picture()).resize((1280, 720), Image.Resampling.BICUBIC))
     for transfer in (PQ, HLG):
         frame = hdr_frame(whole, transfer, gain=1.5)
@@ -190,7 +190,7 @@ def test_large_frames_are_reduced_first():
         assert np.array_equal(converter.rgb(frame, shorter_side=360), full)
 
 
-def test_size_of_hdr_pictures():
+def test_hdr_pictures_have_the_requested_size():
     frame = hdr_frame(patches(32), PQ, pix_fmt="yuv444p12le")
     pixels = ColourConverter().rgb(frame, width=33, height=21)
     assert pixels.shape == (21, 33, 3)
@@ -198,7 +198,7 @@ def test_size_of_hdr_pictures():
 
 
 @pytest.mark.parametrize("width", [1, 2, 17, 33, 63, 129])
-def test_any_width(width):
+def test_hdr_of_any_width_has_clean_edges(width):
     """Between some formats swscale leaves noise at the right edge of odd widths."""
     frame = hdr_frame(np.full((17, width, 3), SKIN, np.uint8), PQ)
     for size in ({}, {"width": 2 * width + 1, "height": 5}):
@@ -223,11 +223,11 @@ def _has_zscale() -> bool:
 @pytest.mark.parametrize("colour_range", [LIMITED, FULL])
 @pytest.mark.parametrize("primaries", [BT2020, P3])
 @pytest.mark.parametrize("transfer", [PQ, HLG, BT2020_10])
-def test_as_zscale(tmp_path, transfer, primaries, colour_range):
+def test_conversion_equals_zscale(tmp_path, transfer, primaries, colour_range):
     pixels = picture()
     gain = 1 if transfer == BT2020_10 else 1.2
     frame = hdr_frame(pixels, transfer, primaries=primaries, colour_range=colour_range, gain=gain)
-    # A codec that says where its chroma samples lie; where none does, zscale and swscale assume different places.
+    # This codec records the chroma location. Without it, zscale and swscale assume different ones.
     frame, converter = first_frame(write_frames(tmp_path / "a.mkv", [frame], codec="libx264", crf=1))
     expected = _zscale(tmp_path / "a.mkv").reshape(pixels.shape)
     found = difference(converter.rgb(frame), expected)
@@ -239,7 +239,7 @@ def test_as_zscale(tmp_path, transfer, primaries, colour_range):
 
 
 def disc(width: int = 96, height: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """A green disc with a soft edge on transparent ground, whose hidden colour is magenta: (h, w, 3) and (h, w)."""
+    """A green disc with a soft edge on transparent magenta: pixels (h, w, 3) and alpha (h, w)."""
     down, across = np.mgrid[:height, :width]
     from_centre = np.hypot(down - height / 2, across - width / 2)
     alpha = ((height / 3 - from_centre) / 4).clip(0, 1)
@@ -259,7 +259,7 @@ def rgba_frame(pixels: np.ndarray, alpha: np.ndarray, pix_fmt: str) -> av.VideoF
 
 @pytest.mark.parametrize("pix_fmt", ALPHA_FORMATS)
 @pytest.mark.parametrize("width", [96, 33])
-def test_transparent_frames_are_laid_on_grey(pix_fmt, width):
+def test_transparent_frames_are_blended_with_grey(pix_fmt, width):
     pixels, alpha = disc(width)
     if pix_fmt.startswith("ya"):
         pixels = pixels[..., :1].repeat(3, axis=2)
@@ -278,7 +278,7 @@ def test_transparent_frames_are_laid_on_grey(pix_fmt, width):
 
 
 @pytest.mark.parametrize("pix_fmt", ALPHA_FORMATS)
-def test_opaque_frames_with_an_alpha_channel_are_ordinary(pix_fmt):
+def test_opaque_alpha_changes_nothing(pix_fmt):
     frame = rgba_frame(picture(97, 60), np.full((60, 97), 255, np.uint8), pix_fmt)
     if len(frame.planes) == 4:
         set_alpha(frame, np.ones((60, 97)))
@@ -286,14 +286,14 @@ def test_opaque_frames_with_an_alpha_channel_are_ordinary(pix_fmt):
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuva444p12le", "gbrap12le"])
-def test_transparent_hdr(pix_fmt):
+def test_transparent_hdr_is_blended_with_grey(pix_fmt):
     pixels, alpha = disc()
     frame = hdr_frame(pixels, PQ, pix_fmt=pix_fmt)
     set_alpha(frame, alpha / 255)
     assert difference(ColourConverter().rgb(frame), composited(pixels, alpha)).max() <= 3
 
 
-def test_gif_and_palette(tmp_path):
+def test_transparent_gif_and_palette_are_blended_with_grey(tmp_path):
     pixels, alpha = disc()
     hard = np.where(alpha > 127, 255, 0).astype(np.uint8)
     Image.fromarray(np.dstack([pixels, hard])).save(tmp_path / "a.gif")
@@ -307,8 +307,8 @@ def test_gif_and_palette(tmp_path):
     assert frame.format.has_palette
 
 
-def test_the_unused_byte_of_uncompressed_pixels(tmp_path):
-    """A 32-bit AVI without compression has a byte that means nothing: all zero, it is not an empty picture."""
+def test_the_unused_fourth_byte_is_not_alpha(tmp_path):
+    """Uncompressed 32-bit AVI has an unused byte per pixel. All zero, it does not mean transparent."""
     pixels, alpha = disc()
     for name, channel, expected in (("x.avi", 0 * alpha, pixels), ("a.avi", alpha, composited(pixels, alpha))):
         frames = [rgba_frame(pixels, channel, "bgra")]
@@ -318,7 +318,7 @@ def test_the_unused_byte_of_uncompressed_pixels(tmp_path):
 
 
 @pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
-def test_transparency_of_vp8_and_vp9(tmp_path, codec):
+def test_transparent_vp8_and_vp9_are_blended_with_grey(tmp_path, codec):
     pixels, alpha = disc()
     frames = [rgba_frame(pixels, alpha, "yuva420p") for _ in range(12)]
     path = write_frames(tmp_path / "a.webm", frames, codec=codec, crf=4, b="2M", g=4, **{"auto-alt-ref": 0})
@@ -337,7 +337,7 @@ def test_transparency_of_vp8_and_vp9(tmp_path, codec):
                 assert difference(rgb[:8], GROUND).max() <= 2
 
 
-def test_other_streams_keep_their_decoder(tmp_path):
+def test_streams_without_alpha_keep_their_decoder(tmp_path):
     frames = [picture(64, 48)] * 2
     for name, codec in (("a.mp4", "libx264"), ("a.webm", "libvpx-vp9")):
         with av.open(str(write_clip(tmp_path / name, frames, codec=codec))) as container:

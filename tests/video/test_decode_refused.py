@@ -1,4 +1,4 @@
-"""Files that give no frame, and what is said of them."""
+"""Files without a readable frame, and their error messages."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("make", "reason"), BAD)
-def test_files_that_give_no_frame(tmp_path, capfd, make, reason):
+def test_unreadable_files_are_refused_with_the_reason(tmp_path, capfd, make, reason):
     path = make(tmp_path)
     with pytest.raises(VideoError, match=reason) as caught:
         read_frames(path, num_frames=4, size=8)

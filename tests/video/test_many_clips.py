@@ -23,13 +23,13 @@ LATE = [(1.6, 2.0), (2.1, 2.4), (2.35, 99.0)]
 
 
 def decode_clips(path: Path, spans, **how):
-    """The clips of a file, which is open for as long as they come."""
+    """Decode clips of a file, and close it after the last one."""
     with VideoDecoder(path) as video:
         yield from frames.decode_clips(video, [Clip(*span) for span in spans], **how)
 
 
 def moving_frames(count: int, *, width: int = 64, height: int = 48) -> list[np.ndarray]:
-    """Coloured noise that moves, so that every frame differs from every other."""
+    """Moving coloured noise: no two frames are equal."""
     random = np.random.default_rng(3)
     tile = np.kron(random.integers(0, 255, (height // 8, width // 8, 3)), np.ones((8, 8, 1))).astype(np.uint8)
     return [np.roll(tile, 3 * number, axis=1) for number in range(count)]
@@ -43,7 +43,7 @@ def one_by_one(path: Path, spans, *, num_frames: int, size: int) -> list[torch.T
 
 
 def assert_values(error: object, *values: str) -> None:
-    """The message of the error has these values."""
+    """Assert that the error's message contains these values."""
     assert isinstance(error, VideoError)
     assert all(value in str(error) for value in values), error
 
@@ -74,29 +74,29 @@ def assert_equal_to_one_by_one(path: Path, spans, *, num_frames: int = 5, size: 
         ("turned.mp4", "libx264", {"rotation": 90}),
     ],
 )
-def test_equal_to_decoding_each_clip(tmp_path, name, codec, settings, spans):
+def test_clips_equal_those_decoded_one_by_one(tmp_path, name, codec, settings, spans):
     path = write_clip(tmp_path / name, moving_frames(24), codec=codec, rate=10, **settings)
     assert_equal_to_one_by_one(path, spans)
 
 
-def test_equal_at_a_variable_frame_rate(tmp_path):
+def test_clips_are_equal_at_a_variable_frame_rate(tmp_path):
     path = write_clip(tmp_path / "vfr.mp4", moving_frames(14), stamps=UNEVEN, options=SHORT_GOPS)
     assert_equal_to_one_by_one(path, [(0.0, 1.05), (0.5, 3.1), (0.9, 1.0), (3.0, 3.9), (3.5, 3.6)])
 
 
 @pytest.mark.parametrize("name", FILMS)
-def test_equal_on_films(tmp_path, name):
+def test_clips_are_equal_on_longer_videos(tmp_path, name):
     path = write_film(tmp_path, name)
     assert_equal_to_one_by_one(path, [(0.0, 1.5), (1.0, 2.5), (1.25, 1.5), (3.0, 4.0)], num_frames=6, size=64)
 
 
-def test_equal_where_frames_in_the_middle_are_damaged(tmp_path):
+def test_clips_are_equal_where_frames_are_damaged(tmp_path):
     path = write_clip(tmp_path / "spots.mp4", grey_frames(24), options=INTRA, rate=10)
     damage(path, [7, 10, 14])
     assert_equal_to_one_by_one(path, [(0.0, 2.4), (0.4, 1.6), (1.0, 2.0)], num_frames=4)
 
 
-def test_a_clip_that_is_mostly_damaged_is_an_error_between_the_others(tmp_path):
+def test_a_mostly_damaged_clip_is_an_error_in_its_place(tmp_path):
     path = write_clip(tmp_path / "hole.mp4", grey_frames(24), options=INTRA, rate=10)
     damage(path, range(8, 17))
     before, hole, after = decode_clips(
@@ -108,7 +108,7 @@ def test_a_clip_that_is_mostly_damaged_is_an_error_between_the_others(tmp_path):
     assert numbers(after.frames) == [17, 19, 21, 23]
 
 
-def test_a_clip_after_the_end_is_an_error_among_the_others(tmp_path):
+def test_a_clip_after_the_end_is_an_error_in_its_place(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", grey_frames(24), rate=10)
     found, late = decode_clips(path, [(1.0, 2.0), (2.5, 3.0)], num_frames=2, resizing=Resizing(8))
     assert numbers(found.frames) == [12, 17]
@@ -117,7 +117,7 @@ def test_a_clip_after_the_end_is_an_error_among_the_others(tmp_path):
     assert_values(alone, "2.400 s", "9.0 s")
 
 
-def test_a_file_that_breaks_off_gives_what_it_has(tmp_path):
+def test_a_truncated_file_gives_its_remaining_frames(tmp_path):
     path = write_clip(tmp_path / "part.mkv", grey_frames(24), options=INTRA, rate=10)
     position, _ = packets_of(path)[12]
     path.write_bytes(path.read_bytes()[:position])
@@ -127,7 +127,7 @@ def test_a_file_that_breaks_off_gives_what_it_has(tmp_path):
     assert numbers(second.frames) == [7, 9, 11]
 
 
-def test_data_that_is_missing_behind_an_index_that_promises_it(tmp_path):
+def test_a_truncated_file_with_a_complete_index(tmp_path):
     path = write_clip(
         tmp_path / "stopped.mp4",
         grey_frames(24),
@@ -145,7 +145,7 @@ def test_data_that_is_missing_behind_an_index_that_promises_it(tmp_path):
     assert_values(third, "1.200 s", "1.65 s")
 
 
-def test_files_that_give_no_frame(tmp_path):
+def test_unreadable_files_are_refused(tmp_path):
     path = write_clip(tmp_path / "noise.mp4", grey_frames(24), options=INTRA)
     damage(path, range(24))
     with pytest.raises(VideoError, match=r"noise\.mp4: none"):
@@ -154,7 +154,7 @@ def test_files_that_give_no_frame(tmp_path):
         list(decode_clips(tmp_path / "nowhere.mp4", [(0.0, 1.0)], num_frames=2, resizing=Resizing(8)))
 
 
-def test_no_spans_no_clips(tmp_path):
+def test_no_spans_give_no_clips(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", grey_frames(4))
     assert list(decode_clips(path, [], num_frames=2, resizing=Resizing(8))) == []
 
@@ -169,10 +169,10 @@ def test_clips_come_as_soon_as_they_are_decoded(tmp_path, monkeypatch):
         assert max(decoded) <= stamps[min(10 * number + 20, 199)]
         assert len(converted) <= 2 * number + 4
     assert len(decoded) <= 200  # one pass
-    assert len(converted) == len(set(converted)) == 2 * 18 + 4  # half of a window's frames are the next one's
+    assert len(converted) == len(set(converted)) == 2 * 18 + 4  # neighbouring windows share half of their frames
 
 
-def test_what_no_clip_needs_any_more_is_let_go(tmp_path, monkeypatch):
+def test_frames_are_released_after_their_last_clip(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "long.mp4", moving_frames(200), rate=10)
     held = []
 
@@ -189,14 +189,14 @@ def test_what_no_clip_needs_any_more_is_let_go(tmp_path, monkeypatch):
     assert held == [2] * 18 + [0]
 
 
-def test_decoding_begins_at_the_key_frame_before_the_first_clip(tmp_path, monkeypatch):
+def test_decoding_starts_at_the_key_frame_before_the_first_clip(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "long.mp4", moving_frames(60), rate=10, options=SHORT_GOPS)
     decoded, _ = watch_decoding(monkeypatch)
     list(decode_clips(path, [(5.0, 5.5)], num_frames=5, resizing=Resizing(8)))
     assert min(decoded) >= video_timeline(path).stamps[44]
 
 
-def test_pictures_are_some_of_the_frames_whole_and_small(tmp_path):
+def test_pictures_are_evenly_spaced_uncropped_frames(tmp_path):
     path = write_clip(tmp_path / "wide.mp4", grey_frames(24, width=320, height=96), rate=10)
     (clip,) = decode_clips(path, [(0.01, 2.4)], num_frames=12, resizing=Resizing(16), picture_size=80)
     assert repr(clip) == "ClipFrames((12, 3, 16, 16), 4 pictures)"
@@ -206,7 +206,7 @@ def test_pictures_are_some_of_the_frames_whole_and_small(tmp_path):
 
 
 @pytest.mark.parametrize(("wanted", "given"), [(0, 0), (1, 1), (3, 3), (9, 3)])
-def test_as_many_pictures_as_wanted_up_to_one_for_each_frame(tmp_path, wanted, given):
+def test_there_is_at_most_one_picture_per_frame(tmp_path, wanted, given):
     path = write_clip(tmp_path / "clip.mp4", grey_frames(12))
     (clip,) = decode_clips(path, [(0.0, 1.0)], num_frames=3, resizing=Resizing(8), num_pictures=wanted)
     assert len(clip.pictures) == given
@@ -223,7 +223,7 @@ def test_pictures_are_upright(tmp_path):
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1000), (1000, 1), (1, 1), (65, 33)])
-def test_pictures_of_odd_sizes(tmp_path, width, height):
+def test_pictures_of_unusual_frame_sizes(tmp_path, width, height):
     path = write_clip(tmp_path / "odd.mov", grey_frames(4, width=width, height=height), codec="png", pix_fmt="rgb24")
     (clip,) = decode_clips(path, [(0.0, 1.0)], num_frames=4, resizing=Resizing(8), picture_size=32)
     assert [max(picture.shape[:2]) for picture in clip.pictures] == [32] * 4

@@ -33,13 +33,13 @@ QUIET = {"options": {"x265-params": "log-level=none"}}
         ("moving.gif", "gif", {"pix_fmt": "rgb8"}, False),
     ],
 )
-def test_by_container_and_picture(tmp_path, name, codec, settings, plays):
+def test_plays_in_browsers_by_container_and_codec(tmp_path, name, codec, settings, plays):
     path = write_clip(tmp_path / name, grey_frames(4), codec=codec, **settings)
     assert probe(path).plays_in_browsers is plays
 
 
-def test_av1(tmp_path):
-    """PyAV's AV1 encoder prints to the terminal; its decoder has another name than its format."""
+def test_av1_plays_in_browsers(tmp_path):
+    """The name of PyAV's AV1 decoder differs from the name of the format."""
     with av.open(str(tmp_path / "av1.mp4"), "w") as container:
         stream = container.add_stream("libaom-av1" if "libaom-av1" in av.codecs_available else "libsvtav1", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
@@ -61,26 +61,26 @@ def test_av1(tmp_path):
         ("g.webm", "libvpx", "vorbis", True),
     ],
 )
-def test_by_sound(tmp_path, name, picture, sound, plays):
+def test_plays_in_browsers_by_audio_codec(tmp_path, name, picture, sound, plays):
     with av.open(str(tmp_path / name), "w") as container:
         stream = container.add_stream(picture, rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        heard = container.add_stream(sound, rate=48000, layout="stereo", options={"strict": "experimental"})
+        audio = container.add_stream(sound, rate=48000, layout="stereo", options={"strict": "experimental"})
         for pixels in grey_frames(4):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         frame = av.AudioFrame(format="fltp", layout="stereo", samples=9600)
         frame.sample_rate = 48000
         for plane in frame.planes:
             plane.update(bytes(plane.buffer_size))
-        packets = [*stream.encode(), *heard.encode(frame), *heard.encode()]
-        container.mux([packet for packet in packets if packet.size])  # FLAC ends with one that has no data
+        packets = [*stream.encode(), *audio.encode(frame), *audio.encode()]
+        container.mux([packet for packet in packets if packet.size])  # FLAC ends with an empty packet
     assert probe(tmp_path / name).plays_in_browsers is plays
 
 
-def test_no_video(tmp_path):
+def test_files_without_video_are_refused(tmp_path):
     (tmp_path / "page.mp4").write_text("<html>not found</html>")
     with av.open(str(tmp_path / "song.mp4"), "w") as container:
         write_tone(container)
-    for name, reason in (("page.mp4", "not a video"), ("song.mp4", "only audio"), ("gone.mp4", "not exist")):
+    for name, reason in (("page.mp4", "not a video"), ("song.mp4", "only audio"), ("missing.mp4", "not exist")):
         with pytest.raises(VideoError, match=f"{name}.*{reason}"):
             probe(tmp_path / name)

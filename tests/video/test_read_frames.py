@@ -8,7 +8,7 @@ import vop
 from clips import grey_frames, numbers, write_clip
 
 
-def test_frames_of_a_video_and_of_a_clip_of_it(tmp_path):
+def test_read_frames_of_a_video_and_of_a_clip(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", grey_frames(24), rate=10)
     frames = vop.read_frames(str(path))
     assert (frames.shape, frames.dtype) == ((12, 3, 224, 224), torch.uint8)
@@ -19,7 +19,7 @@ def test_frames_of_a_video_and_of_a_clip_of_it(tmp_path):
     assert numbers(vop.read_frames(path, num_frames=2, size=32, start_seconds=0.0, end_seconds=1.0)) == [2, 7]
 
 
-def test_a_video_is_described(tmp_path):
+def test_probe_describes_a_video(tmp_path):
     path = write_clip(tmp_path / "VID_20190714_201500.mp4", grey_frames(24, width=96, height=32), rate=10, rotation=90)
     info = vop.probe(str(path))
     assert isinstance(info, vop.VideoInfo)

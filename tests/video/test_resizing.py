@@ -27,7 +27,7 @@ SHARP = {"options": {"crf": "1"}, "pix_fmt": "yuv444p"}
 
 
 def naive(image: Image.Image, resizing: Resizing) -> np.ndarray:
-    """The square by Pillow alone: (size, size, 3) uint8."""
+    """The square as Pillow computes it: uint8 (size, size, 3)."""
     resample = FILTERS[resizing.interpolation]
     if resizing.mode == "crop":
         return naive_square(image, resizing.size, resample=resample)
@@ -41,7 +41,7 @@ def first_picture(path) -> np.ndarray:
 
 
 def scene(height: int, width: int) -> np.ndarray:
-    """Coloured tiles, so that edges show how they were scaled."""
+    """Coloured tiles, whose edges show how they were scaled."""
     tiles = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3))
     return np.kron(tiles, np.ones((8, 8, 1))).astype(np.uint8)
 
@@ -64,13 +64,13 @@ def assert_close(ours: np.ndarray, theirs: np.ndarray, *, most: int = 2, mean: f
         ({"interpolation": "lanczos"}, ["lanczos", "bicubic", "bilinear"]),
     ],
 )
-def test_values_that_are_not_allowed(values, named):
+def test_invalid_values_are_refused(values, named):
     with pytest.raises(UsageError) as caught:
         Resizing(**values)
     assert all(word in str(caught.value) for word in named)
 
 
-def test_it_is_a_value():
+def test_resizing_is_an_immutable_value():
     assert Resizing() == Resizing(224, "crop", "bicubic")
     assert len({Resizing(), Resizing(224), Resizing(mode="squash"), Resizing(interpolation="bilinear")}) == 3
     assert pickle.loads(pickle.dumps(Resizing(9, "squash", "bilinear"))) == Resizing(9, "squash", "bilinear")
@@ -78,13 +78,13 @@ def test_it_is_a_value():
         Resizing().size = 3
 
 
-def test_its_import_brings_nothing_slow():
+def test_import_loads_no_heavy_library():
     code = "import sys, vop.video.resizing\nprint(*({'torch', 'av', 'numpy', 'PIL', 'pydantic'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("\n", "")
 
 
-def test_what_differs_from_clip():
+def test_differences_from_clip():
     assert Resizing(336).differences() == {}
     assert Resizing(mode="squash").differences() == {"resize": "squash"}
     assert Resizing(mode="squash", interpolation="bilinear").differences() == {
@@ -96,7 +96,7 @@ def test_what_differs_from_clip():
 @pytest.mark.parametrize(("height", "width", "size"), [(240, 320, 224), (320, 240, 64), (16, 40, 96), (1, 300, 24)])
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("aspect", [1.0, 2.0])
-def test_squash_against_pillow(height, width, size, interpolation, aspect):
+def test_squash_equals_pillow(height, width, size, interpolation, aspect):
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
     resizing = Resizing(size, "squash", interpolation)
     ours = square(pixels, resizing=resizing, aspect=aspect)
@@ -104,7 +104,7 @@ def test_squash_against_pillow(height, width, size, interpolation, aspect):
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(240, 320, 224), (320, 240, 64), (33, 65, 16), (48, 300, 96)])
-def test_bilinear_crop_against_pillow(height, width, size):
+def test_bilinear_crop_equals_pillow(height, width, size):
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
     resizing = Resizing(size, interpolation="bilinear")
     assert_close(square(pixels, resizing=resizing), naive(Image.fromarray(pixels), resizing))
@@ -113,7 +113,7 @@ def test_bilinear_crop_against_pillow(height, width, size):
 @pytest.mark.parametrize("name", FILMS)
 @pytest.mark.parametrize("mode", ["crop", "squash"])
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
-def test_films(tmp_path, name, mode, interpolation):
+def test_resized_frames_equal_pillow(tmp_path, name, mode, interpolation):
     path = write_film(tmp_path, name, seconds=0.5)
     ours = vop.read_frames(
         path, num_frames=1, size=64, end_seconds=0.01, aspect="stored", resize=mode, interpolation=interpolation
@@ -139,7 +139,7 @@ def test_a_mirrored_video_is_squashed_as_displayed(tmp_path):
 
 
 @pytest.mark.parametrize("aspect", ["display", "stored"])
-def test_the_shape_of_pixels_makes_no_difference_to_squash(tmp_path, aspect):
+def test_squash_ignores_the_shape_of_pixels(tmp_path, aspect):
     path = write_clip(tmp_path / "wide.mp4", [scene(96, 64)], sample_aspect_ratio=Fraction(4), **SHARP)
     (ours,) = vop.read_frames(path, num_frames=1, size=40, aspect=aspect, resize="squash").numpy()
     assert_close(ours, naive(Image.fromarray(first_picture(path)), Resizing(40, "squash")))
@@ -169,7 +169,7 @@ def test_every_reader_squashes(tmp_path):
     assert np.array_equal(still, naive(Image.fromarray(scene(32, 64)), resizing).transpose(2, 0, 1))
 
 
-def test_unknown_words(tmp_path):
+def test_unknown_names_are_refused(tmp_path):
     path = write_clip(tmp_path / "a.mp4", [scene(48, 64)])
     with pytest.raises(UsageError, match="'pad'.*crop.*squash"):
         vop.read_frames(path, resize="pad")

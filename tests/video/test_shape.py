@@ -18,7 +18,7 @@ ONE = 65536
     [(240, 320, 224), (320, 240, 64), (100, 100, 224), (33, 65, 16), (720, 1280, 224), (48, 300, 48)],
 )
 @pytest.mark.parametrize("kind", ["noise", "gradient"])
-def test_square_against_pillow(height, width, size, kind):
+def test_square_equals_pillow(height, width, size, kind):
     if kind == "noise":
         pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
     else:
@@ -32,13 +32,13 @@ def test_square_against_pillow(height, width, size, kind):
     assert difference.mean() < 0.2
 
 
-def test_right_size_already_is_only_cropped():
+def test_a_frame_of_the_right_height_is_only_cropped():
     pixels = np.random.default_rng(0).integers(0, 256, (10, 16, 3)).astype(np.uint8)
     assert np.array_equal(square(pixels, resizing=Resizing(10)), pixels[:, 3:13].transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 5000), (5000, 1), (2, 1001), (1, 1)])
-def test_of_extreme_shapes_only_the_middle_is_scaled(height, width):
+def test_only_the_middle_of_extreme_shapes_is_scaled(height, width):
     pixels = np.zeros((height, width, 3), np.uint8)
     middle = 5 * min(height, width)
     pixels[max(height // 2 - middle, 0) : height // 2 + middle, max(width // 2 - middle, 0) : width // 2 + middle] = 200
@@ -52,8 +52,8 @@ def test_of_extreme_shapes_only_the_middle_is_scaled(height, width):
 
 
 @pytest.mark.parametrize("aspect", [2.0, 0.5, 64 / 27, 1.0])
-def test_pixels_that_are_not_square_are_shown_in_their_shape(aspect):
-    """As scaling to square pixels first does."""
+def test_non_square_pixels_keep_their_display_shape(aspect):
+    """The result is that of scaling to square pixels first."""
     pixels = np.random.default_rng(0).integers(0, 256, (24, 30, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
     size = display_size(240, 192, aspect=aspect, matrix=None)
     first = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
@@ -63,7 +63,7 @@ def test_pixels_that_are_not_square_are_shown_in_their_shape(aspect):
     assert difference.mean() < 3
 
 
-# x' = ax + cy, y' = bx + dy, with y downwards: what each matrix does to a picture, in NumPy's words.
+# x' = ax + cy, y' = bx + dy, with y downwards. Each display matrix, and the same operation in NumPy.
 MATRICES = [
     ((ONE, 0, 0, ONE), lambda p: p),
     ((-ONE, 0, 0, -ONE), lambda p: np.rot90(p, 2)),
@@ -77,11 +77,11 @@ MATRICES = [
 
 
 @pytest.mark.parametrize(("matrix", "expected"), MATRICES)
-def test_upright(matrix, expected):
+def test_the_display_matrix_is_applied(matrix, expected):
     pixels = np.arange(2 * 3 * 3).reshape(2, 3, 3).astype(np.uint8)
     assert np.array_equal(upright(pixels, matrix), expected(pixels))
 
 
-def test_upright_without_a_matrix():
+def test_without_a_display_matrix_nothing_changes():
     pixels = np.zeros((2, 3, 3), np.uint8)
     assert upright(pixels, None) is pixels

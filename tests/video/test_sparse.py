@@ -1,4 +1,4 @@
-"""Only what is needed is decoded, and gives the same bits as decoding everything from the beginning on."""
+"""Decoding only the needed frames gives the same bits as decoding the whole file."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ PIX_FMT = {"motion.mov": "yuvj420p", "moving.gif": "rgb8"}
 
 
 def moving_frames() -> list[np.ndarray]:
-    """Noise that moves, with a cut in the middle."""
+    """Moving noise with a cut in the middle."""
     random = np.random.default_rng(5)
     tiles = [np.kron(random.integers(0, 255, (6, 8, 3)), np.ones((8, 8, 1))).astype(np.uint8) for _ in range(2)]
     return [np.roll(tiles[number > FRAMES // 2], 3 * number, axis=1) for number in range(FRAMES)]
@@ -72,7 +72,7 @@ def clip(name: str) -> Path:
 
 @cache
 def in_one_pass(name: str) -> tuple[list[int], dict[int, np.ndarray]]:
-    """The stamps of all frames, and their pixels, decoded from the beginning to the end."""
+    """The stamps and pixels of all frames, from a decode of the whole file."""
     with VideoDecoder(clip(name)) as video:
         converter = video.converter(resizing=Resizing(16))
         return list(video.timeline.stamps), {stamp: converter.square(frame) for stamp, frame in video.shown()}
@@ -85,7 +85,7 @@ seconds = st.floats(0, 0.95).flatmap(lambda start: st.tuples(st.just(start), st.
 @pytest.mark.parametrize("name", KINDS)
 @settings(max_examples=12, deadline=None)
 @given(span=seconds, num_frames=st.integers(1, 14))
-def test_the_same_bits_as_one_pass(name, from_file, span, num_frames):
+def test_frames_equal_those_of_one_pass(name, from_file, span, num_frames):
     stamps, pixels = in_one_pass(name)
     with VideoDecoder(clip(name)) as video:
         duration = video.timeline.duration_seconds
@@ -105,8 +105,8 @@ def test_the_same_bits_as_one_pass(name, from_file, span, num_frames):
         assert np.array_equal(frame, pixels[nearest]), (stamp, stamps.index(stamp))
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if not name.endswith(".avi")])  # which has no such times
-def test_one_pass_is_what_pyav_decodes(name):
+@pytest.mark.parametrize("name", [name for name in KINDS if not name.endswith(".avi")])  # AVI has no presentation times
+def test_one_pass_equals_pyav(name):
     stamps, pixels = in_one_pass(name)
     with av.open(str(clip(name))) as container:
         decoded = [frame.pts for frame in container.decode(video=0) if not frame.is_corrupt]
@@ -117,7 +117,7 @@ def test_one_pass_is_what_pyav_decodes(name):
 @pytest.mark.parametrize("name", [name for name in KINDS if name.endswith((".mp4", ".mov"))])
 @settings(max_examples=15, deadline=None)
 @given(span=seconds, num_frames=st.integers(1, 14))
-def test_moments_of_long_mp4_files_are_looked_up(name, span, num_frames):
+def test_looking_up_frames_of_long_mp4_files(name, span, num_frames):
     start = span[0] * FRAMES / RATE
     clip_of = {"start_seconds": start, "end_seconds": None if span[1] is None else start + span[1] * FRAMES / RATE}
     expected = decode_frames(clip(name), num_frames=num_frames, resizing=Resizing(16), **clip_of)
@@ -127,7 +127,7 @@ def test_moments_of_long_mp4_files_are_looked_up(name, span, num_frames):
     assert np.array_equal(found, expected)
 
 
-def test_what_is_looked_up_is_not_all_that_there_is(monkeypatch):
+def test_only_part_of_the_timeline_is_looked_up(monkeypatch):
     monkeypatch.setattr(source, "FEW_PACKETS", 2)
     with VideoDecoder(clip("closed.mp4")) as video:
         video.look_up(Clip(2.5, 3.5), 3)
@@ -135,7 +135,7 @@ def test_what_is_looked_up_is_not_all_that_there_is(monkeypatch):
         assert len(video.timeline.stamps) < FRAMES / 2
 
 
-def test_an_index_that_promises_too_much_is_not_believed(tmp_path, monkeypatch):
+def test_a_truncated_file_with_a_complete_index(tmp_path, monkeypatch):
     settings = {"options": {"g": "1"}, "container_options": {"movflags": "faststart"}, "rate": RATE}
     path = write_clip(tmp_path / "cut.mp4", grey_frames(24), **settings)
     with av.open(str(path)) as container:
@@ -155,8 +155,8 @@ def test_damaged_frames_are_replaced_by_their_neighbours(tmp_path, monkeypatch, 
     assert {chosen[2], chosen[3]} <= {9, 11, 13, 15}
 
 
-def test_frames_after_damage_are_found_by_going_on(tmp_path):
-    """Where many are lost, decoding does not go back for each of them."""
+def test_many_damaged_frames_are_replaced_in_one_pass(tmp_path):
+    """Decoding does not seek back for each lost frame."""
     path = write_clip(tmp_path / "wreck.mp4", grey_frames(24), options={"g": "1", "crf": "1"}, rate=RATE)
     damage(path, [2, 4, 6, 8, 10, 12, 14, 16])
     assert set(numbers(read_frames(path, num_frames=12, size=8))) <= set(range(24)) - {2, 4, 6, 8, 10, 12, 14, 16}

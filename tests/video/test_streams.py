@@ -1,4 +1,4 @@
-"""Which of a file's video streams is the video, and what `probe` says of it."""
+"""Which video stream of a file is read, and what `probe` reports about it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vop.video.resizing import Resizing
 
 
 def write_tracks(path: Path, *tracks: dict) -> Path:
-    """Video tracks in one file; each has `frames`, their `size`, `level` to tell it by, and whether it is `default`."""
+    """Write video tracks to one file. Each has `frames`, a `size`, a grey `level`, and may be `default`."""
     with av.open(str(path), "w") as container:
         streams = []
         for track in tracks:
@@ -55,7 +55,7 @@ PICTURE = {"frames": 1, "size": (320, 240), "level": 10, "codec": "mjpeg"}
     ],
     ids=["picture first", "picture, no default", "preview first", "the largest", "main first", "two alike"],
 )
-def test_the_default_then_the_largest_never_a_picture(tmp_path, suffix, tracks, expected):
+def test_the_default_stream_is_read_or_else_the_largest(tmp_path, suffix, tracks, expected):
     path = write_tracks(tmp_path / f"tracks.{suffix}", *tracks)
     info = vop.probe(path)
     assert (info.stream, info.streams) == (expected, tuple(range(len(tracks))))
@@ -63,12 +63,12 @@ def test_the_default_then_the_largest_never_a_picture(tmp_path, suffix, tracks, 
     assert numbers(vop.read_frames(path, num_frames=2, size=16)) == [20, 20]
 
 
-def test_a_picture_that_is_the_default(tmp_path):
+def test_a_cover_picture_is_not_read_even_as_default(tmp_path):
     path = write_tracks(tmp_path / "tracks.mkv", PICTURE | {"default": True}, MAIN)
     assert vop.probe(path).stream == 1
 
 
-def test_another_stream_by_its_number(tmp_path):
+def test_a_stream_can_be_chosen_by_number(tmp_path):
     path = write_tracks(tmp_path / "tracks.mp4", PREVIEW, MAIN)
     assert numbers(vop.read_frames(path, num_frames=2, size=16, stream=0)) == [5, 5]
     assert vop.probe(path, stream=0).width == 24
@@ -76,15 +76,15 @@ def test_another_stream_by_its_number(tmp_path):
         vop.read_frames(path, stream=7)
 
 
-def test_of_a_picture_alone_the_picture(tmp_path):
+def test_a_cover_picture_is_read_if_it_is_alone(tmp_path):
     path = write_tracks(tmp_path / "one.mkv", PICTURE)
     assert numbers(vop.read_frames(path, num_frames=3, size=16)) == [10] * 3
 
 
 @pytest.mark.parametrize("aspect", [Fraction(64, 27), Fraction(2), Fraction(1, 2)])
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_pixels_that_are_not_square(tmp_path, aspect, suffix):
-    """The left half of what is shown is dark."""
+def test_non_square_pixels_keep_their_display_shape(tmp_path, aspect, suffix):
+    """The left half of the displayed picture is dark."""
     pixels = np.zeros((96, 72, 3), np.uint8)
     pixels[:, 36:] = 250
     path = write_clip(tmp_path / f"wide.{suffix}", [pixels] * 4, sample_aspect_ratio=aspect)
@@ -101,11 +101,11 @@ def test_pixels_that_are_not_square(tmp_path, aspect, suffix):
     ramp = np.tile(np.linspace(0, 250, 72).astype(np.uint8)[None, :, None], (96, 1, 3))
     path = write_clip(tmp_path / f"ramp.{suffix}", [ramp] * 4, sample_aspect_ratio=aspect, options={"crf": "1"})
     row = vop.read_frames(path, num_frames=1, size=48)[0, 0, 24].float()
-    share = min(float(1 / (72 * aspect / 96)), 1.0)  # of the width that the square shows
+    share = min(float(1 / (72 * aspect / 96)), 1.0)  # of the width that is left after cropping
     assert float(row[-1] - row[0]) == pytest.approx(250 * share, abs=14)
 
 
-def test_an_aspect_of_another_name(tmp_path):
+def test_an_unknown_aspect_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"unknown aspect 'square': .*display, stored"):
         vop.read_frames(write_clip(tmp_path / "a.mp4", grey_frames(2)), aspect="square")
 
@@ -116,7 +116,7 @@ def test_rotation_and_pixel_shape_together(tmp_path):
     assert (info.width, info.height) == (48, 128)
 
 
-def test_what_a_file_is(tmp_path):
+def test_probe_reports_codec_sound_and_date(tmp_path):
     path = write_clip(tmp_path / "IMG_20190714_201500.mp4", grey_frames(24), audio=True)
     info = vop.probe(str(path))
     assert (info.duration_seconds, info.num_frames, info.frame_rate) == (pytest.approx(0.96), 24, pytest.approx(25))
@@ -124,11 +124,11 @@ def test_what_a_file_is(tmp_path):
     assert (info.recorded_at.replace(tzinfo=None), info.recorded_at_source) == (datetime(2019, 7, 14, 20, 15), "name")
     assert info.recorded_at.utcoffset() is not None
     assert info.plays_in_browsers
-    with pytest.raises(VideoError, match=r"gone\.mp4"):
-        vop.probe(tmp_path / "gone.mp4")
+    with pytest.raises(VideoError, match=r"missing\.mp4"):
+        vop.probe(tmp_path / "missing.mp4")
 
 
-def test_apples_date_goes_before_that_of_the_export(tmp_path):
+def test_apples_date_wins_over_that_of_the_export(tmp_path):
     path = tmp_path / "exported.mov"
     with av.open(str(path), "w", options={"movflags": "use_metadata_tags"}) as container:
         container.metadata["com.apple.quicktime.creationdate"] = "2019-07-14T20:15:00+0200"

@@ -61,6 +61,20 @@ def read_token_id(part: Mapping[str, Any], name: str, usual: int, *, vocab_size:
     return value
 
 
+def read_matryoshka_dimensions(config: Mapping[str, Any], *, below: int) -> tuple[int, ...]:
+    """Return the numbers of dimensions of shorter embeddings, for which the authors trained the model, in order.
+
+    The key is that of jina-clip-v2, whose list also names the whole dimension.
+
+    Raises:
+        ValueError: the value is not a list of whole numbers.
+    """
+    value = config.get("matryoshka_dimensions") or []
+    if not isinstance(value, list) or not all(type(number) is int and number > 0 for number in value):
+        raise ValueError(f"matryoshka_dimensions is {reprlib.repr(value)}; it must be a list such as [64, 128]")
+    return tuple(sorted({number for number in value if number < below}))
+
+
 def read_part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Return the values of a tower. Some old files repeat them under `NAME_dict`, which takes precedence."""
     part = config.get(f"{name}_dict")

@@ -94,6 +94,37 @@ def attend(
     return scores.softmax(dim=-1) @ v
 
 
+def attend_by_frame(
+    q: Tensor, k: Tensor, v: Tensor, *, shared: int, frames: int, angles: Angles | None = None, read: int | None = None
+) -> Tensor:
+    """Compute attention over the tokens of a video, (b, h, shared + frames * m, d/h), frame by frame.
+
+    The first `shared` tokens attend to all tokens. The m tokens of a frame attend to the shared ones and to those of
+    their own frame.
+
+    Args:
+        angles: rotary positions of the tokens of a frame.
+        read: compute only the first `read` outputs, at most `shared`.
+    """
+    (shared_q, q), (shared_k, k), (shared_v, v) = (
+        (x[:, :, :shared], x[:, :, shared:].unflatten(2, (frames, -1)).transpose(1, 2)) for x in (q, k, v)
+    )  # the frames' (b, f, h, m, d/h)
+    if angles is not None:
+        q, k = rotate(torch.stack([q, k]), angles)
+    every_k, every_v = (
+        torch.cat([first, x.transpose(1, 2).flatten(2, 3)], dim=2) for first, x in ((shared_k, k), (shared_v, v))
+    )
+    first = attend(shared_q[:, :, :read], every_k, every_v)
+    if read is not None:
+        return first
+    k, v = (
+        torch.cat([first[:, None].expand(-1, frames, -1, -1, -1), x], dim=3).flatten(0, 1)
+        for first, x in ((shared_k, k), (shared_v, v))
+    )
+    rest = attend(q.flatten(0, 1), k, v).unflatten(0, (-1, frames)).transpose(1, 2).flatten(2, 3)
+    return torch.cat([first, rest], dim=2)
+
+
 class Attention(nn.Module):
     def __init__(self, tower: TowerSizes) -> None:
         super().__init__()
@@ -111,12 +142,36 @@ class Attention(nn.Module):
         angles: Angles | None = None,
         read: int | None = None,
         bias: Tensor | None = None,
+        beside_in_proj: Callable[[Tensor], Tensor] | None = None,
+        shared: int = 0,
+        frames: int = 1,
+        across: int = 1,
+        fuse: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the outputs (b, n, d) or (b, read, d), and the keys (b, h, n, d/h)."""
-        qkv = self.in_proj(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (b, h, n, d/h)
-        q, k, v = qkv if angles is None else (*rotate(qkv[:2], angles), qkv[2])
-        x = attend(q[:, :, :read], k, v, causal=causal, keys=keys, bias=bias).transpose(1, 2).flatten(2)
-        return self.out_proj(x if self.norm is None else self.norm(x)), k
+        projected = self.in_proj(x)
+        if beside_in_proj is not None:
+            projected = projected + beside_in_proj(x)
+        qkv = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (b, h, n, d/h)
+        if shared:
+            q, k, v = qkv
+            x = attend_by_frame(q, k, v, shared=shared, frames=frames, angles=angles, read=read)
+        else:
+            q, k, v = qkv if angles is None else (*rotate(qkv[:2], angles), qkv[2])
+            x = attend(q[:, :, :read], k, v, causal=causal, keys=keys, bias=bias)
+        x = self._project(x)
+        if fuse is not None:
+            first, every_k, every_v = (
+                part.unflatten(0, (-1, across)).transpose(1, 2).flatten(2, 3) for part in (q[:, :, :1], k, v)
+            )  # (b / across, h, across * n, d/h), one query of each sequence
+            wide = self._project(attend(first, every_k, every_v)).reshape(len(x), 1, -1)
+            x = torch.cat([fuse(x[:, :1]) + wide, x[:, 1:]], dim=1)
+        return x, k
+
+    def _project(self, x: Tensor) -> Tensor:
+        """Turn the heads' outputs (b, h, n, d/h) into those of the attention (b, n, d)."""
+        x = x.transpose(1, 2).flatten(2)
+        return self.out_proj(x if self.norm is None else self.norm(x))
 
 
 class Mlp(nn.Module):
@@ -167,8 +222,14 @@ class Layer(nn.Module):
         angles: Angles | None = None,
         read: int | None = None,
         merger: Merger | None = None,
+        shared: int = 0,
+        frames: int = 1,
+        beside_in_proj: Callable[[Tensor], Tensor] | None = None,
+        across: int = 1,
+        fuse: Callable[[Tensor], Tensor] | None = None,
         beside_attention: Callable[[Tensor], Tensor] | None = None,
         beside_mlp: Callable[[Tensor], Tensor] | None = None,
+        beside_norm: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Apply the block.
 
@@ -178,12 +239,33 @@ class Layer(nn.Module):
             angles: rotary positions of the last tokens.
             read: compute only the first `read` outputs, (b, read, d), with attention to all tokens.
             merger: merges patches, the last tokens, so that the output is shorter.
+            shared: the number of first tokens that all frames share; 0 if every token attends to every other. They
+                attend to all tokens, the others to them and to the tokens of their own frame (`attend_by_frame`).
+            frames: the number of frames that the other tokens belong to, with as many tokens each.
+            beside_in_proj: a map (b, n, d) to (b, n, 3d) parallel to the projection to queries, keys and values, such
+                as a low-rank update. Its output is added.
+            across, fuse: the first token of each sequence attends to its sequence, and also to all tokens of `across`
+                neighbouring sequences. Its output is the second, plus the first through the map `fuse`, (b, 1, d) to
+                (b, 1, d).
             beside_attention, beside_mlp: maps (b, n, d) to (b, n, d) parallel to attention and MLP, such as adapters.
                 They get the same input, and their outputs are added.
+            beside_norm: as `beside_mlp`, but gets the input of the MLP's normalisation.
         """
         h = self.attention_norm(x) if self.norm_first else x
         bias = None if merger is None else merger.key_bias(h)
-        attended, k = self.attention(h, causal=causal, keys=keys, angles=angles, read=read, bias=bias)
+        attended, k = self.attention(
+            h,
+            causal=causal,
+            keys=keys,
+            angles=angles,
+            read=read,
+            bias=bias,
+            shared=shared,
+            frames=frames,
+            beside_in_proj=beside_in_proj,
+            across=across,
+            fuse=fuse,
+        )
         x = x[:, :read] + _scaled(attended, self.attention_scale)
         if beside_attention is not None:
             x = x + beside_attention(h[:, :read])
@@ -191,10 +273,12 @@ class Layer(nn.Module):
             x = self.attention_norm(x)
         if merger is not None:
             x = merger.merge(x, k)
-        h = self.mlp_norm(x) if self.norm_first else x
+        h, before = self.mlp_norm(x) if self.norm_first else x, x
         x = x + _scaled(self.mlp(h), self.mlp_scale)
         if beside_mlp is not None:
             x = x + beside_mlp(h)
+        if beside_norm is not None:
+            x = x + beside_norm(before)
         return x if self.norm_first else self.mlp_norm(x)
 
 

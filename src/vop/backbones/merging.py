@@ -25,67 +25,16 @@ heads, `w` the width of a head.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vop.backbones.embedding_config import TokenMerging
 from vop.backbones.sizes import VisionSizes
-from vop.errors import UsageError
-from vop.utils.text import count
 
-
-@dataclass(frozen=True)
-class TokenMerging:
-    """How a vision tower merges patches.
-
-    Attributes:
-        ratio: the fraction of the patches that the last layer no longer has, from 0 (merging is off) to below 1.
-        across_frames: how many neighbouring frames go through the upper half of the layers together. 1 merges only
-            within frames.
-    """
-
-    ratio: float
-    across_frames: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.ratio < 1:
-            raise UsageError(f"the ratio of token merging is {self.ratio}; it must be from 0 to below 1, such as 0.5")
-        if self.across_frames < 1:
-            raise UsageError(f"across_frames is {self.across_frames}; it must be 1 or more")
-
-    def check_tower(self, tower: VisionSizes) -> None:
-        """Raise a UsageError if a tower cannot merge its patches like this."""
-        if tower.rope is not None:
-            raise UsageError(
-                "this backbone has rotary positions, which every layer needs for each patch: leave out merge_tokens"
-            )
-        if self.across_frames > 1 and tower.readout != "class":
-            raise UsageError(
-                f"across_frames is {self.across_frames}; this backbone has no [CLS] token for each frame: use 1"
-            )
-        self.schedule(tower)
-
-    def schedule(self, tower: VisionSizes) -> list[int]:
-        """Return the number of patches of a frame that are left after each layer."""
-        patches, layers = tower.patches, tower.layers
-        last = max(1, round(patches * (1 - self.ratio)))
-        counts = [last]
-        for number in range(layers - 1, 0, -1):
-            linear = round(patches - (patches - last) * number / (layers - 1))
-            counts.insert(0, min(linear, 2 * counts[0]))
-        if last < patches and (layers == 1 or 2 * counts[0] < patches):
-            raise UsageError(
-                f"the ratio of token merging is {self.ratio}; {count('layer', layers)} can halve the number of "
-                f"patches, {patches}, only {count('time', layers - 1)}: use a smaller ratio"
-            )
-        return counts
-
-    def check_frames(self, frames: int) -> None:
-        """Raise a UsageError if videos of this many frames cannot be divided into groups."""
-        if frames % self.across_frames:
-            raise UsageError(f"across_frames is {self.across_frames}; it must divide the {frames} frames of a video")
+__all__ = ["Merger", "TokenMerging", "match"]
 
 
 class Merger:
@@ -94,10 +43,14 @@ class Merger:
     Attributes:
         sizes: (b, n), the number of patches that each token stands for.
         frames: the number of frames in a sequence.
+        counts: the number of patches of a frame that are left after each layer.
+        first: the first patch of A, 0 or 1; A has every other patch.
     """
 
-    def __init__(self, merging: TokenMerging, tower: VisionSizes, *, images: int, device: torch.device) -> None:
-        self._counts = iter(merging.schedule(tower))
+    def __init__(
+        self, counts: Iterable[int], tower: VisionSizes, *, images: int, device: torch.device, first: int = 0
+    ) -> None:
+        self.counts, self.first = iter(counts), first
         self._merged = False
         self.sizes = torch.ones(images, tower.patches, device=device)
         self.frames = 1
@@ -125,34 +78,36 @@ class Merger:
 
     def merge(self, tokens: Tensor, keys: Tensor) -> Tensor:
         """Merge the last tokens of (b, t, d) as the next layer of the schedule says. `keys` are (b, h, t, w)."""
-        merged = self.patches - next(self._counts) * self.frames
-        if not merged:
-            return tokens
+        merged = self.patches - next(self.counts) * self.frames
+        return self.merge_nearest(tokens, keys[:, :, -self.patches :].mean(dim=1), merged) if merged else tokens
+
+    def merge_nearest(self, tokens: Tensor, features: Tensor, merged: int) -> Tensor:
+        """Merge away `merged` of the patches, the last tokens of (b, t, d), by the patches' features (b, n, w)."""
         first, patches = tokens.split([tokens.shape[1] - self.patches, self.patches], dim=1)
-        kept, source, target = match(keys[:, :, -self.patches :].mean(dim=1), merged)
-        sizes = self.sizes[..., None]
-        sums = _merge(patches * sizes.to(patches.dtype), kept, source, target)
-        sizes = _merge(sizes, kept, source, target)
+        kept, source, target = match(features, merged, first=self.first)
+        sizes, of_b = self.sizes[..., None], slice(1 - self.first, None, 2)
+        sums = _merge(patches * sizes.to(patches.dtype), kept, source, target, of_b)
+        sizes = _merge(sizes, kept, source, target, of_b)
         self.sizes, self._merged = sizes.squeeze(2), True
         return torch.cat([first, sums / sizes.to(sums.dtype)], dim=1)
 
 
-def match(keys: Tensor, merged: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Match similar tokens by their keys (b, n, w).
+def match(keys: Tensor, merged: int, *, first: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Match similar tokens by their keys (b, n, w). A begins with token `first`, 0 or 1.
 
     Returns:
         Indices into the tokens: those of A that are kept (b, a - merged), those of A that are merged (b, merged), and
         for each of the latter the token of B that it is merged into, as an index into B.
     """
     keys = F.normalize(keys, dim=-1)
-    best, nearest = (keys[:, ::2] @ keys[:, 1::2].transpose(1, 2)).max(dim=-1)  # each (b, a)
+    best, nearest = (keys[:, first::2] @ keys[:, 1 - first :: 2].transpose(1, 2)).max(dim=-1)  # each (b, a)
     order = best.argsort(dim=-1, descending=True, stable=True)
     source, kept = order[:, :merged], order[:, merged:].sort(dim=-1).values
-    return 2 * kept, 2 * source, nearest.gather(1, source)
+    return 2 * kept + first, 2 * source + first, nearest.gather(1, source)
 
 
-def _merge(x: Tensor, kept: Tensor, source: Tensor, target: Tensor) -> Tensor:
+def _merge(x: Tensor, kept: Tensor, source: Tensor, target: Tensor, of_b: slice) -> Tensor:
     """Add the tokens `source` of (b, n, d) to the tokens `target` of B, and return the kept ones and B."""
     index = target[..., None].expand(-1, -1, x.shape[2])
-    sums = x[:, 1::2].scatter_add(1, index, x.take_along_dim(source[..., None], dim=1))
+    sums = x[:, of_b].scatter_add(1, index, x.take_along_dim(source[..., None], dim=1))
     return torch.cat([x.take_along_dim(kept[..., None], dim=1), sums], dim=1)

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vop.backbones.config_values import read_matryoshka_dimensions
 from vop.backbones.family import Family
 from vop.backbones.files import has_vocabulary, weight_files
 from vop.backbones.known import BY_NAME, SHORT_NAMES, full_name, pinned_revision
@@ -79,6 +80,7 @@ class Backbone:
         stored_image_size: the image size of the folder's weights, in pixels.
         resizing: how a frame becomes a square.
         mean, std: mean and standard deviation of pixels in [0, 1], per channel.
+        matryoshka_dimensions: numbers of dimensions for which its authors trained it, below that of the joint space.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Backbone:
     resizing: Resizing
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    matryoshka_dimensions: tuple[int, ...] = ()
 
     def load(self) -> Encoder:
         """Load the model with its weights in fp32."""
@@ -255,7 +258,9 @@ def _download(name: str, revision: str | None) -> Path:
 def _read_folder(folder: Path, *, name: str, revision: str | None) -> Backbone:
     family, path = _family_of(folder)
     try:
-        sizes = family.read_sizes(read_json(path))
+        config = read_json(path)
+        sizes = family.read_sizes(config)
+        shorter = read_matryoshka_dimensions(config, below=sizes.embed_dim)
     except VopError:
         raise
     except ValueError as error:
@@ -272,6 +277,7 @@ def _read_folder(folder: Path, *, name: str, revision: str | None) -> Backbone:
         resizing=preprocessing.resizing,
         mean=preprocessing.mean,
         std=preprocessing.std,
+        matryoshka_dimensions=shorter,
     )
 
 

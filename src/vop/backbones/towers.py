@@ -19,9 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vop.backbones.embedding_config import TokenMerging
 from vop.backbones.layers import ACTIVATIONS, Conv2d, LayerNorm, Linear, Mlp, attend, free_parameter, make_layers
-from vop.backbones.merging import Merger, TokenMerging
-from vop.backbones.rope import patch_angles
+from vop.backbones.merging import Merger
+from vop.backbones.rope import Angles, patch_angles
 from vop.backbones.sizes import Sizes, Stem, TowerSizes, VisionSizes
 from vop.errors import UsageError
 from vop.utils.text import count
@@ -117,19 +118,49 @@ class VisionTower(Tower):
         """
         tower = self.sizes
         read = summaries if number == len(self.layers) and tower.readout == "class" else None
-        angles = None
-        if tower.rope is not None:
-            angles = patch_angles(
-                tower.rope,
-                grid=tower.grid,
-                head_width=tower.width // tower.heads,
-                before=tokens.shape[1] - frames * tower.grid**2,
-                frames=frames,
-                device=tokens.device,
-                dtype=tokens.dtype,
-            )
+        angles = self._angles(tokens, frames=frames)
         layer = layer or self.layers[number - 1]
         return layer(self.pre_norm(tokens) if number == 1 else tokens, read=read, angles=angles, merger=merger)
+
+    def run_layer_by_frame(
+        self, number: int, shared: Tensor, frames: Tensor, *, layer: Block | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Apply layer `number` (from 1) to tokens that all frames of a video share, and to each frame's own tokens.
+
+        The shared tokens attend to all tokens, those of a frame to the shared ones and to the frame's own. `pre_norm`
+        is not applied. In the last layer only the shared tokens are computed.
+
+        Args:
+            shared: (b, s, d).
+            frames: (b, f, n, d), the patches last.
+            layer: replaces the tower's own layer.
+
+        Returns:
+            Both, at the layer's output. The frames of the last layer are empty, (b, f, 0, d).
+        """
+        b, f, _, d = frames.shape
+        s, is_last = shared.shape[1], number == len(self.layers)
+        angles = self._angles(frames, frames=1)
+        tokens = torch.cat([shared, frames.reshape(b, -1, d)], dim=1)
+        layer = layer or self.layers[number - 1]
+        tokens = layer(tokens, read=s if is_last else None, angles=angles, shared=s, frames=f)
+        shared, rest = tokens.split([s, tokens.shape[1] - s], dim=1)
+        return shared, rest.reshape(b, f, rest.shape[1] // f, d)
+
+    def _angles(self, tokens: Tensor, *, frames: int) -> Angles | None:
+        """Return the rotary angles of tokens (..., n, d), of which the last are the patches of `frames` frames."""
+        tower = self.sizes
+        if tower.rope is None:
+            return None
+        return patch_angles(
+            tower.rope,
+            grid=tower.grid,
+            head_width=tower.width // tower.heads,
+            before=tokens.shape[-2] - frames * tower.grid**2,
+            frames=frames,
+            device=tokens.device,
+            dtype=tokens.dtype,
+        )
 
     def summarise(self, summaries: Tensor, patches: Tensor) -> Tensor:
         """Return the summary of each frame at the input of a layer, (..., d): its [CLS] token, or its pooled tokens.
@@ -150,7 +181,7 @@ class VisionTower(Tower):
             raise UsageError(
                 "token merging is only for evaluation and indexing: call eval(), or leave out merge_tokens"
             )
-        return Merger(self.merging, self.sizes, images=images, device=self.positions.device)
+        return Merger(self.merging.schedule(self.sizes), self.sizes, images=images, device=self.positions.device)
 
     def read(self, tokens: Tensor, merger: Merger | None = None) -> Tensor:
         """Return the [CLS] token or the pooled tokens, (..., d), of an image's tokens (..., n, d).
@@ -160,7 +191,7 @@ class VisionTower(Tower):
         if self.pool is not None:
             return self.pool(self.post_norm(tokens), key_bias=None if merger is None else merger.key_bias(tokens))
         if self.sizes.readout == "mean":
-            patches = tokens[..., self.sizes.summaries :, :]
+            patches = tokens[..., self.sizes.summaries if merger is None else -merger.patches :, :]
             patches = patches if self.sizes.mean_norm else self.post_norm(patches)
             return patches.mean(dim=-2) if merger is None else merger.mean(patches)
         return tokens[..., 0, :]
@@ -277,12 +308,13 @@ class TextTower(Tower):
             )
         return self.embedding_norm(x + self.positions[: x.shape[1]].to(x.dtype))
 
-    def attention(self, ids: Tensor, *, prompts: int = 0) -> dict[str, Any]:
+    def attention(self, ids: Tensor, *, prompts: int = 0, suffix: int = 0) -> dict[str, Any]:
         """Return how tokens attend to each other, as arguments of `Layer.forward`.
 
         Args:
             ids: (b, n).
             prompts: the number of prompt tokens after the marks. All tokens attend to them.
+            suffix: the number of prompt tokens after all others. All tokens attend to them, unless causal.
         """
         if self.sizes.causal:
             return {"causal": True}
@@ -290,7 +322,8 @@ class TextTower(Tower):
             return {}
         keys = ids != self.sizes.pad_token_id
         marks = self.sizes.marks
-        return {"keys": torch.cat([keys[:, :marks], keys.new_ones(len(ids), prompts), keys[:, marks:]], dim=1)}
+        before, after = keys.new_ones(len(ids), prompts), keys.new_ones(len(ids), suffix)
+        return {"keys": torch.cat([keys[:, :marks], before, keys[:, marks:], after], dim=1)}
 
     def output_index(self, ids: Tensor) -> Tensor:
         """Return the position of the output token in each text (b, n): (b,)."""

@@ -24,6 +24,7 @@ from vop.utils.threads import use_threads
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from vop.backbones.embedding_config import EmbeddingConfig
     from vop.datasets.types import Dataset
 
 
@@ -98,6 +99,34 @@ def add_settings_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_embedding_options(parser: argparse.ArgumentParser, *, note: str = "") -> None:
+    """Adds the options that `embedding_of` reads.
+
+    Args:
+        note: the end of the help texts, such as when the options apply.
+    """
+    parser.add_argument(
+        "--merge-tokens",
+        metavar="RATIO",
+        type=float,
+        help="Merge similar patches of a frame, for speed: the fraction of the patches that the last layer no longer "
+        f"has, such as 0.5 (default: 0, off).{note}",
+    )
+    parser.add_argument(
+        "--dimensions",
+        metavar="N",
+        type=int,
+        help="Keep only the first N dimensions of every embedding. The model must have been trained for it, see "
+        f"--matryoshka of `vop train` (default: all).{note}",
+    )
+
+
+def embedding_of(arguments: argparse.Namespace) -> EmbeddingConfig:
+    from vop.backbones.embedding_config import EmbeddingConfig
+
+    return EmbeddingConfig.of(merge_tokens=arguments.merge_tokens, dimensions=arguments.dimensions)
+
+
 _RECIPE_HELP = {
     "epochs": "Number of passes over the training pairs",
     "batch_size": "Videos per step, over all processes",
@@ -107,6 +136,8 @@ _RECIPE_HELP = {
     "warmup": "Fraction of the steps in which the learning rate rises",
     "max_grad_norm": "Norm to which gradients are clipped",
     "loss": "Loss: infonce, sigmoid, or auto for the one that the backbone was trained with",
+    "matryoshka": "Numbers of dimensions, separated by commas, such as 64,128: also train embeddings that have only "
+    "their first dimensions",
     "seed": "Seed of the prompts' initial values and of the order of the pairs",
     "precision": "Precision of the frozen weights and the activations: auto, bf16 or fp32",
     "validation": "Fraction of the training videos to hold out for choosing the epoch, if the data has no validation "
@@ -127,6 +158,7 @@ _RECIPE_HELP = {
 _NO_DEFAULT = {
     "epochs": f"{PAPER_EPOCHS}, or more until {ENOUGH_STEPS} steps are reached",
     "learning_rate": "the method's own",
+    "matryoshka": "none",
     **dict.fromkeys(["frame_sampling", "crop_area", "flip"], "that of --augment"),
 }
 
@@ -137,7 +169,16 @@ def add_recipe_options(parser: argparse.ArgumentParser, *, without: Sequence[str
         if name not in without:
             default = _NO_DEFAULT.get(name, field.default)
             text = f"{_RECIPE_HELP[name]} (default: {default})."
-            parser.add_argument(f"--{name.replace('_', '-')}", type=kind_of(field), help=text)
+            kind = kind_of(field)
+            parser.add_argument(f"--{name.replace('_', '-')}", type=_numbers if kind is tuple else kind, help=text)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Parses an option's whole numbers, separated by commas."""
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers: write 64,128") from None
 
 
 def recipe_of(recipe: Recipe, arguments: argparse.Namespace, **fixed: object) -> Recipe:

@@ -59,7 +59,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     compare.add_argument(
         "--methods",
         metavar="A,B/HEAD,…",
-        help="Methods to compare, a row of the table each (default: all methods that `vop params` lists).",
+        help="Methods to compare, a row of the table each (default: all methods that `vop params` lists, except stop).",
     )
     compare.set_defaults(run=run_compare, resumes=True)
     ablate = subparsers.add_parser(
@@ -311,9 +311,9 @@ def _search(entries: dict[str, Any]) -> Search:
 
 
 def _methods(named: Sequence[str] | None) -> list[str]:
-    from vop.methods import available
+    from vop.methods import COSTLY, available
 
-    return list(named) if named else available()
+    return list(named) if named else [name for name in available() if name not in COSTLY]
 
 
 def _baseline(named: str | None, arms: Sequence[str]) -> str | None:

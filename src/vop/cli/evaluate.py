@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from vop.cli.common import (
     add_data_options,
     add_device_options,
+    add_embedding_options,
+    embedding_of,
     load_data,
     print_json,
     print_table,
@@ -81,14 +83,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--batch-size", type=int, default=32, help="Videos per forward pass (default: 32).")
     parser.add_argument("--precision", default="auto", help="Precision: auto (default), bf16 or fp32.")
-    parser.add_argument(
-        "--merge-tokens",
-        metavar="RATIO",
-        type=float,
-        default=0.0,
-        help="Merge similar patches of a frame, for speed: the fraction of the patches that the last layer no longer "
-        "has, such as 0.5 (default: 0, off). The model of --against merges none.",
-    )
+    add_embedding_options(parser, note=" The model of --against embeds as usual.")
     parser.add_argument(
         "--on-bad-video", default="skip", help="What to do about unreadable videos: skip (default) or fail."
     )
@@ -168,7 +163,7 @@ def _evaluated(arguments: argparse.Namespace) -> tuple[EvaluationReport, Ranks |
     rank = partial(_rank, dataset=dataset, split=split, arguments=arguments)
     other = _other(arguments.against, load_model, rank) if arguments.against is not None else None
     report = rank(
-        load_model(arguments.model, merge_tokens=arguments.merge_tokens),
+        load_model(arguments.model, embedding=embedding_of(arguments)),
         bank_videos=arguments.bank,
         write_card=arguments.model if arguments.write_card else None,
         save_embeddings=arguments.save_embeddings,
@@ -184,7 +179,8 @@ _OF_MODELS = {
         "save_embeddings": None,
         "batch_size": 32,
         "precision": "auto",
-        "merge_tokens": 0.0,
+        "merge_tokens": None,
+        "dimensions": None,
         "on_bad_video": "skip",
     },
     **{"bank": 512, "write_card": False},

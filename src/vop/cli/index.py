@@ -10,7 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from vop.cli.common import add_device_options, command_line, print_json, say, use_device_options, warn
+from vop.cli.common import (
+    add_device_options,
+    add_embedding_options,
+    command_line,
+    embedding_of,
+    print_json,
+    say,
+    use_device_options,
+    warn,
+)
 from vop.utils import progress
 from vop.utils.text import count, first_few
 
@@ -61,6 +70,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="Keep decoded frames, so that `vop library reembed` does not decode again. Only when creating a library.",
     )
+    add_embedding_options(parser, note=" Only when creating a library.")
     parser.add_argument("--metadata", metavar="FILE", type=Path, help="CSV file with columns to filter by.")
     parser.add_argument(
         "--exclude",
@@ -163,6 +173,7 @@ def _index(arguments: argparse.Namespace, *, yes: bool) -> IndexReport:
             segmentation=segmentation_of(arguments),
             num_frames=arguments.num_frames,
             keep_frames=arguments.keep_frames,
+            embedding=embedding_of(arguments),
             exclude=arguments.exclude,
             live_photos=arguments.live_photos,
             metadata=arguments.metadata,

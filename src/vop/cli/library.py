@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vop.cli.common import command_line, print_json, print_table, say, use_device_options, warn
+from vop.cli.common import add_embedding_options, command_line, print_json, print_table, say, use_device_options, warn
 from vop.cli.index import add_work_options, print_failures, say_waiting, work_options
 from vop.utils import progress
 from vop.utils.text import count, on_one_line
@@ -70,6 +70,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     reembed.add_argument(
         "--num-frames", type=int, help="Number of frames per segment (default: the model's own number)."
     )
+    add_embedding_options(reembed)
     reembed.add_argument(
         "--drop-unreadable",
         action="store_true",
@@ -109,7 +110,7 @@ def _info(arguments: argparse.Namespace) -> None:
             "exclude": list(manifest.exclude),
             "live_photos": manifest.live_photos,
             "removed": len(restorable),
-            "models": [asdict(model) for model in manifest.models],
+            "models": [model.to_dict() for model in manifest.models],
         }
         print_json(document)
         return
@@ -117,7 +118,8 @@ def _info(arguments: argparse.Namespace) -> None:
     say(f"{videos}, {status.hours:.2f} h, {segments} ({manifest.segmentation})")
     for model in manifest.models:
         frames = f"{count('frame', manifest.num_frames)} per segment"
-        say(f"model: {model.name} ({model.method}, {frames}, {model.precision})")
+        how = ", ".join([model.method, frames, model.precision, *model.embedding.in_words()])
+        say(f"model: {model.name} ({how})")
     if status.columns:
         say(f"metadata: {', '.join(status.columns)}")
     if status.outdated:
@@ -237,6 +239,8 @@ def _reembed(arguments: argparse.Namespace) -> None:
             arguments.model,
             keep=arguments.keep,
             num_frames=arguments.num_frames,
+            merge_tokens=arguments.merge_tokens or 0.0,
+            dimensions=arguments.dimensions,
             drop_unreadable=arguments.drop_unreadable,
             progress=show,
             **work_options(arguments),

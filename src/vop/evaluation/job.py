@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vop.backbones.merging import TokenMerging
+from vop.backbones.embedding_config import AS_USUAL, EmbeddingConfig, TokenMerging
 from vop.datasets.frames import FrameSource, FrameStore
 from vop.datasets.readers import load as load_data
 from vop.datasets.types import Dataset, Split
@@ -42,6 +42,7 @@ def evaluate(
     num_frames: int | None = None,
     precision: str = "auto",
     merge_tokens: float | TokenMerging = 0.0,
+    dimensions: int | None = None,
     cache: Path | None = None,
     aspect: str | None = None,
     batch_size: int = 32,
@@ -60,7 +61,7 @@ def evaluate(
         videos, video_column, caption_column: as for `vop.datasets.load`, if `data` is a SPEC.
         backbone, num_frames: as for `vop.load`, if `model` is a name.
         precision: "auto", "bf16" or "fp32", if `model` is a name; a loaded model keeps its own.
-        merge_tokens: as for `vop.load`, if `model` is a name.
+        merge_tokens, dimensions: as for `vop.load`, if `model` is a name.
         cache: a folder for decoded frames. Existing ones are reused, missing ones added.
         aspect: as for `vop.read_frames`; by default as in the model's training.
         batch_size: videos per forward pass.
@@ -82,11 +83,12 @@ def evaluate(
         check_embeddings_path(save_embeddings)
     ranked = data.split(split or default_split(data))  # before seconds are spent on the model
     if not isinstance(model, TextVideoModel):
-        model = open_model(
-            model, backbone=backbone, num_frames=num_frames, precision=precision, merge_tokens=merge_tokens
+        embedding = EmbeddingConfig.of(merge_tokens=merge_tokens, dimensions=dimensions)
+        model = open_model(model, backbone=backbone, num_frames=num_frames, precision=precision, embedding=embedding)
+    elif (backbone, num_frames, precision, merge_tokens, dimensions) != (None, None, "auto", 0.0, None):
+        raise UsageError(
+            "backbone, num_frames, precision, merge_tokens and dimensions apply only to a model that is given by name"
         )
-    elif backbone is not None or num_frames is not None or precision != "auto" or merge_tokens:
-        raise UsageError("backbone, num_frames, precision and merge_tokens apply only to a model that is given by name")
     if write_card is not None:
         _check_card(write_card, model)
     if save_embeddings is not None:
@@ -140,9 +142,11 @@ def _check_card(folder: str | Path, model: TextVideoModel) -> None:
             f"num_frames is {model.num_frames}, but the run was trained with {model.trained_frames}: its card "
             "holds only results with that number"
         )
-    if model.merging is not None:
+    unusual = model.embedding.in_words()
+    if unusual:
         raise UsageError(
-            f"merge_tokens is {model.merging.ratio:g}, but the card of a run holds only results without token merging"
+            f"the model embeds with {' and '.join(unusual)}, but the card of a run holds only results without: leave "
+            "out the card, or these settings"
         )
 
 
@@ -170,11 +174,17 @@ def open_model(
     backbone: str | None = None,
     num_frames: int | None = None,
     precision: str = "auto",
-    merge_tokens: float | TokenMerging = 0.0,
+    embedding: EmbeddingConfig = AS_USUAL,
 ) -> TextVideoModel:
     """Load a model with the dtype that `precision` selects on this device."""
-    dtype = resolve_precision(precision, default_device())
-    return load_model(name, backbone=backbone, num_frames=num_frames, dtype=dtype, merge_tokens=merge_tokens)
+    return load_model(
+        name,
+        backbone=backbone,
+        num_frames=num_frames,
+        merge_tokens=embedding.merge_tokens or 0.0,
+        dimensions=embedding.dimensions,
+        dtype=resolve_precision(precision, default_device()),
+    )
 
 
 def evaluate_split(
@@ -321,6 +331,7 @@ def report_facts(model: TextVideoModel, dataset: Dataset, *, aspect: str = DISPL
             "num_frames": model.num_frames,
             "aspect": aspect,
             **({} if model.merging is None else {"merge_tokens": model.merging.ratio}),
+            **({} if model.embedding.dimensions is None else {"dimensions": model.dimensions}),
         },
         made_with=model.made_with(),
         trained_with={name: str(card[name]) for name in model.made_with() if name in card},

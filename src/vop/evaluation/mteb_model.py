@@ -103,7 +103,7 @@ class MtebModel:
             n_parameters=sum(parameter.numel() for parameter in parameters),
             memory_usage_mb=sum(parameter.nbytes for parameter in parameters) / 2**20,
             max_tokens=self.model.method.max_tokens,
-            embed_dim=self.model.backbone.sizes.embed_dim,
+            embed_dim=self.model.dimensions,
             license=None,
             open_weights=None,
             public_training_code=None,
@@ -169,7 +169,7 @@ class MtebModel:
         parts = []
         while some := list(islice(videos, batch_size)):
             parts.append(self.model.encode_frames(np.stack(some), batch_size=batch_size))
-        return torch.cat(parts) if parts else torch.empty(0, self.model.backbone.sizes.embed_dim)
+        return torch.cat(parts) if parts else torch.empty(0, self.model.dimensions)
 
     @contextmanager
     def _decoded(self, items: Iterator[Any], *, ahead: int) -> Iterator[Iterator[Pixels]]:

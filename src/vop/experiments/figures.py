@@ -67,6 +67,11 @@ COLOURS = {
     "vop-f": "#e27a9a",
     "vop-f+p": "#96203f",
     "vop-f+c": "#7a4a1f",
+    "tempme": "#3d7a5a",
+    "stop": "#6d8f2f",
+    "discovla": "#2f8f7d",
+    "dgl-linear": "#8d86c9",
+    "dgl-transformer": "#5a4fa3",
 }
 # Colours for methods of other packages, and for further arms of a method.
 _OTHERS = ("#4d8f8b", "#8a6fb0", "#7c9a3e", "#b0679a", "#5f7fd0", "#a08a4f", "#5c8a5c")

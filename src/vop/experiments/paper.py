@@ -1,4 +1,7 @@
-"""The paper's results on its five benchmarks (arXiv 2211.12764), and which of its rankings an experiment confirms."""
+"""The paper's results on its five benchmarks (arXiv 2211.12764), and which of its rankings an experiment confirms.
+
+`later_results.csv` holds published results of methods that came after the paper, on ViT-B/32.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,23 @@ ZERO_SHOT = {"msrvtt-9k": PaperRow(t2v={"r1": 31.5, "r5": 52.8, "r10": 63.6, "mn
 def results() -> dict[str, dict[str, PaperRow]]:
     """Return the paper's rows, by benchmark and method."""
     found = {name: {"zero-shot": row} for name, row in ZERO_SHOT.items()}
-    with files(__package__).joinpath("paper_results.csv").open(encoding="utf-8") as file:
+    for data, rows in _read("paper_results.csv").items():
+        found.setdefault(data, {}).update(rows)
+    return found
+
+
+@cache
+def later_results() -> dict[str, dict[str, PaperRow]]:
+    """Return the rows of methods that came after the paper, from their own papers, by benchmark and method.
+
+    The column `source` of the file names the paper. Its training may differ from this paper's.
+    """
+    return _read("later_results.csv")
+
+
+def _read(name: str) -> dict[str, dict[str, PaperRow]]:
+    found: dict[str, dict[str, PaperRow]] = {}
+    with files(__package__).joinpath(name).open(encoding="utf-8") as file:
         for line in csv.DictReader(file):
             found.setdefault(line["dataset"], {})[line["method"]] = PaperRow(
                 t2v=_metrics(line, "t2v"), v2t=_metrics(line, "v2t")
@@ -37,8 +56,8 @@ def _metrics(line: dict[str, str], way: str) -> dict[str, int | float]:
 
 
 def row(data: str, method: str) -> PaperRow | None:
-    """Return the paper's row of a method on a benchmark, or None."""
-    return results().get(data, {}).get(method)
+    """Return the paper's row of a method on a benchmark, or that of the method's own paper, or None."""
+    return results().get(data, {}).get(method) or later_results().get(data, {}).get(method)
 
 
 def average_gain(method: str, *, over: str = "full") -> float | None:

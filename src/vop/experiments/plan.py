@@ -20,7 +20,14 @@ from vop.training.recipe import FIELDS, PAPER_EPOCHS, TUNED, Recipe
 # Recipe fields that do not change results.
 FREE = ("if_worse", "workers", "checkpoint_seconds", "on_bad_video", "seed", "learning_rate")
 
-LATER = ("loss", "augment", "frame_sampling", "crop_area", "flip")  # recipe fields that the first versions did not have
+LATER = (
+    "loss",
+    "matryoshka",
+    "augment",
+    "frame_sampling",
+    "crop_area",
+    "flip",
+)  # recipe fields that the first versions did not have
 
 ALL = "all"  # selects all arms
 

@@ -28,12 +28,20 @@ METHODS = {
     "vop-f": "vop.methods.vop_f:VoPF",
     "vop-f+p": "vop.methods.vop_f:VoPFP",
     "vop-f+c": "vop.methods.vop_f:VoPFC",
+    "tempme": "vop.methods.tempme:TempMe",
+    "stop": "vop.methods.stop:STOP",
+    "discovla": "vop.methods.discovla:DiscoVLA",
+    "dgl-linear": "vop.methods.dgl:DGLLinear",
+    "dgl-transformer": "vop.methods.dgl:DGLTransformer",
 }
 # Methods of converted checkpoints. They can be opened like others, but not trained, and they are not listed.
 IMPORTED = {
     "vop-modelscope": "vop.methods.vop_modelscope:VoPModelScope",
     "clip-modelscope": "vop.methods.vop_modelscope:CLIPModelScope",
 }
+
+# Methods whose training takes hours without a GPU. `vop compare` runs them only by name.
+COSTLY = frozenset({"stop"})
 
 # Libraries that methods need beyond the package's dependencies. Each is also the name of an extra.
 LIBRARIES = {"lora": "peft"}

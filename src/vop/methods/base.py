@@ -94,6 +94,14 @@ class Method(nn.Module):
         """
         return []
 
+    def table_lengths(self, num_frames: int) -> list[int]:
+        """Return how many entries each of `frame_tables` has for videos of `num_frames` frames; by default one a frame.
+
+        Raises:
+            UsageError: the method cannot take so many frames.
+        """
+        return [num_frames] * len(self.frame_tables())
+
     def uncounted_parameters(self, clip: CLIP) -> int:
         """Return the number of trainable parameters that the paper does not count, including those in the backbone."""
         return 0

@@ -47,7 +47,7 @@ def render_card(config: RunConfig, *, trained: int, name: str = "path/to/this/fo
         backbone=in_markdown(Path(backbone).name if Path(backbone).is_absolute() else backbone),
         trained=f"{trained:,}",
         kilobytes=f"{trained * 4 / 1000:,.0f}",
-        facts=list(_facts(config.card)),
+        facts=[*_facts(config.card), *_shorter(config)],
         tables=list(_tables(config.card)),
         settings=json.dumps(config.model_dump(mode="json")["settings"], indent=2),
     )
@@ -122,6 +122,12 @@ def _facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in card.items():
         if not isinstance(value, dict | list):
             yield in_markdown(key.replace("_", " ")), in_markdown(str(value))
+
+
+def _shorter(config: RunConfig) -> list[tuple[str, str]]:
+    """Return the fact that the model was trained for shorter embeddings, if it was."""
+    numbers = config.matryoshka_dimensions
+    return [("matryoshka dimensions", ", ".join(map(str, numbers)))] if numbers else []
 
 
 def _tables(card: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ def fingerprint(model: TextVideoModel) -> str:
         "method": model.method_name,
         "settings": model.method.settings,
         "head": [model.head_name, model.head.settings],
-        **({} if model.merging is None else {"token_merging": asdict(model.merging)}),
+        **model.embedding.differences(),
     }
     digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode())
     for name, tensor in sorted(model.trainable().items()):

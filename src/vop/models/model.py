@@ -1,6 +1,7 @@
 """The model: a CLIP, a method and a head, which embed texts and videos or score them together.
 
-Shapes: `n` texts or videos, `t` texts, `v` videos, `f` frames, `e` the joint space.
+Shapes: `n` texts or videos, `t` texts, `v` videos, `f` frames, `e` the joint space. The embeddings of a model with
+`use_dimensions` have only its first dimensions.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from vop import heads, methods
 from vop.backbones import MINI, Backbone
-from vop.backbones.merging import TokenMerging
+from vop.backbones.embedding_config import EmbeddingConfig, TokenMerging
 from vop.backbones.source import REGISTRY as BACKBONES
 from vop.backbones.towers import CLIP
 from vop.backbones.work import forward_work
@@ -63,6 +64,8 @@ class TextVideoModel(nn.Module):
         head: turns the frames' embeddings into a video's, or into scores. `meanP` is the method's own pooling.
         head_name: as `method_name`, for the head.
         trained_frames: frames per video in training.
+        matryoshka_dimensions: numbers of dimensions, below that of the joint space, for which the model was trained:
+            embeddings may have only their first dimensions (`use_dimensions`).
         card: facts about the model's training (data, recipe, results). The run's README shows them.
     """
 
@@ -95,6 +98,8 @@ class TextVideoModel(nn.Module):
             if method.changes_backbone:
                 accept_any_dtype(self.clip)
         self.trained_frames = method.num_frames
+        self.matryoshka_dimensions = () if self.trainable() else backbone.matryoshka_dimensions
+        self._dimensions: int | None = None
         self.tokenizer = backbone.tokenizer()
         self.card: Card = {}
         self._fitting_texts, self._fitting_videos = FittingBatches("text"), FittingBatches("video")
@@ -136,7 +141,7 @@ class TextVideoModel(nn.Module):
         Raises:
             UsageError: the ratio is not allowed, or the backbone or the method cannot merge patches.
         """
-        merging = merging if isinstance(merging, TokenMerging) else TokenMerging(merging)
+        merging = TokenMerging.of(merging)
         if not merging.ratio:
             if self.merging is not None:
                 self.clip.vision.merging = None
@@ -158,6 +163,36 @@ class TextVideoModel(nn.Module):
             )
         merging.check_frames(self.num_frames)
         self.clip.vision.merging = merging
+
+    @property
+    def dimensions(self) -> int:
+        """The number of dimensions of an embedding."""
+        return self._dimensions or self.backbone.sizes.embed_dim
+
+    def use_dimensions(self, dimensions: int | None) -> None:
+        """Keep only the first dimensions of every embedding of a text or video, scaled to unit length; None keeps all.
+
+        Raises:
+            UsageError: the model was not trained for this number of dimensions, or the head is pairwise.
+        """
+        whole = self.backbone.sizes.embed_dim
+        if dimensions is not None and dimensions != whole:
+            self.check_independent()
+            if dimensions not in self.matryoshka_dimensions:
+                allowed = ", ".join(map(str, (*self.matryoshka_dimensions, whole)))
+                raise UsageError(
+                    f"dimensions is {dimensions}; this model was trained for {allowed}: use one of these numbers, or "
+                    "train with the setting matryoshka"
+                )
+        self._dimensions = None if dimensions == whole else dimensions
+
+    def _shortened(self, embeddings: Tensor) -> Tensor:
+        return embeddings if self._dimensions is None else shortened(embeddings, self._dimensions)
+
+    @property
+    def embedding(self) -> EmbeddingConfig:
+        """How the model embeds, as far as this was chosen when it was opened."""
+        return EmbeddingConfig(merge_tokens=self.merging, dimensions=self._dimensions)
 
     @property
     def logit_scale(self) -> float:
@@ -220,7 +255,7 @@ class TextVideoModel(nn.Module):
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """Embed token ids (n, length), each row with an [EOS]: unit vectors (n, e), float32, with gradients."""
-        return F.normalize(self.text_features(ids), dim=-1)
+        return self._shortened(F.normalize(self.text_features(ids), dim=-1))
 
     def embed_frames(self, pixels: Tensor) -> Tensor:
         """Embed normalised pixels (n, f, 3, h, w): video embeddings (n, e), float32, with gradients.
@@ -232,7 +267,7 @@ class TextVideoModel(nn.Module):
         """
         self.check_independent()
         pool = self.method.pool if self.head_name == heads.MEAN else self.head.pool
-        return pool(self.frame_features(pixels))
+        return self._shortened(pool(self.frame_features(pixels)))
 
     def check_independent(self) -> None:
         """Raise a UsageError if the head is pairwise, because texts and videos then have no separate embeddings."""
@@ -372,9 +407,10 @@ class TextVideoModel(nn.Module):
         """
         check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
         self.backbone.sizes.check_num_frames(num_frames)
-        for parameter, axis in self.frame_tables():
+        lengths = [*self.method.table_lengths(num_frames), *(num_frames for _ in self.head.frame_tables())]
+        for (parameter, axis), length in zip(self.frame_tables(), lengths, strict=True):
             rows = parameter.data.movedim(axis, -1)
-            resized = F.interpolate(rows.flatten(0, -2)[None], num_frames, mode="linear")[0]
+            resized = F.interpolate(rows.flatten(0, -2)[None], length, mode="linear")[0]
             parameter.data = resized.unflatten(0, rows.shape[:-1]).movedim(-1, axis).contiguous()
         self.method.num_frames = self.method.settings["num_frames"] = num_frames
 
@@ -422,6 +458,7 @@ class TextVideoModel(nn.Module):
                 "mean": list(backbone.mean),
                 "std": list(backbone.std),
             },
+            matryoshka_dimensions=self.matryoshka_dimensions if self.trainable() else (),
             card=self.card,
         )
 
@@ -459,7 +496,12 @@ class TextVideoModel(nn.Module):
         return str(found.commit_url)
 
     def _nothing(self) -> Tensor:
-        return torch.empty(0, self.backbone.sizes.embed_dim)
+        return torch.empty(0, self.dimensions)
+
+
+def shortened(embeddings: Tensor, dimensions: int) -> Tensor:
+    """Return the first dimensions of embeddings (n, e), scaled to unit length: (n, dimensions)."""
+    return F.normalize(embeddings[:, :dimensions], dim=-1)
 
 
 def needed_vocabulary(backbone: Backbone) -> Tokenizer:

@@ -11,8 +11,8 @@ import torch
 
 from vop import heads, methods
 from vop.backbones import DEFAULT_HUB_ID, MINI, Backbone, find_backbone
+from vop.backbones.embedding_config import TokenMerging
 from vop.backbones.known import SHORT_NAMES
-from vop.backbones.merging import TokenMerging
 from vop.backbones.source import REGISTRY as BACKBONES
 from vop.backbones.source import UnknownBackbone, is_hub_id, split_image_size, without_hub_prefix
 from vop.backbones.towers import CLIP
@@ -72,6 +72,7 @@ def load(
     backbone: str | None = None,
     num_frames: int | None = None,
     merge_tokens: float | TokenMerging = 0.0,
+    dimensions: int | None = None,
     dtype: torch.dtype | str = torch.float32,
     device: torch.device | str | None = None,
     beside: Sequence[TextVideoModel] = (),
@@ -84,19 +85,21 @@ def load(
         backbone: the run's backbone, if it was moved. It must have the same content as in training.
         num_frames: replaces the run's number of frames. Tables of frame positions are interpolated.
         merge_tokens: merges similar patches, so that videos are embedded faster and slightly differently: the fraction
-            of the patches that the last layer no longer has, such as 0.5, or a `vop.backbones.merging.TokenMerging`,
-            which can also merge patches of neighbouring frames.
+            of the patches that the last layer no longer has, such as 0.5, or a
+            `vop.backbones.embedding_config.TokenMerging`, which can also merge patches of neighbouring frames.
+        dimensions: keeps only the first dimensions of every embedding, scaled to unit length. The model must have been
+            trained for this number: by the recipe's `matryoshka`, or by its authors.
         dtype: dtype of the frozen weights and the activations. float32 gives exact embeddings, bfloat16 is faster;
             "auto" means bfloat16 if the hardware supports it, as in `vop evaluate`.
         beside: open models. The new model shares backbone weights with a model on the same backbone, if neither method
             changes them.
 
     Raises:
-        UsageError: the run, folder or hub id does not exist.
+        UsageError: the run, folder or hub id does not exist, or the model cannot embed like this.
         VopError: the folder is damaged, its backbone is missing or differs, or a package that it needs is not
             installed.
     """
-    merging = merge_tokens if isinstance(merge_tokens, TokenMerging) else TokenMerging(merge_tokens)
+    merging = TokenMerging.of(merge_tokens)
     device = device or default_device()
     if isinstance(dtype, str):
         dtype = resolve_precision(dtype, device)
@@ -106,6 +109,7 @@ def load(
         model.resize_frames(num_frames)
     if merging.ratio:
         model.merge_tokens(merging)
+    model.use_dimensions(dimensions)
     return model.to(device).eval()
 
 
@@ -131,6 +135,7 @@ def _open(name: str, *, backbone: str | None, dtype: torch.dtype, beside: Sequen
     model = TextVideoModel(found, config.method, method, config.head.name, head, dtype=dtype, clip=clip)
     fill_trained(folder, model.trainable(), method=config.method)
     model.card = config.card
+    model.matryoshka_dimensions = config.matryoshka_dimensions or model.matryoshka_dimensions
     return model
 
 

@@ -89,6 +89,7 @@ class RunConfig(BaseModel):
     Attributes:
         packages: the packages that add parts of the model, by "method", "head" or "backbone". Built-in parts are not
             listed.
+        matryoshka_dimensions: numbers of dimensions, below that of the joint space, for which the model was trained.
     """
 
     format: int
@@ -99,12 +100,15 @@ class RunConfig(BaseModel):
     packages: dict[str, str] = {}
     backbone: BackboneConfig
     preprocessing: dict[str, Any] = {}
+    matryoshka_dimensions: tuple[int, ...] = ()
     card: Card = Card()
 
     def to_json(self) -> str:
         values = self.model_dump(mode="json")
         if not self.packages:
             del values["packages"]
+        if not self.matryoshka_dimensions:
+            del values["matryoshka_dimensions"]
         if self.backbone.image_size is None:
             del values["backbone"]["image_size"]
         return json.dumps(values, indent=2) + "\n"

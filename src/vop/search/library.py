@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from vop.backbones import DEFAULT_HUB_ID
+from vop.backbones.embedding_config import EmbeddingConfig, TokenMerging
 from vop.errors import UsageError
 from vop.search import queries
 from vop.search.filters import Filters
@@ -92,6 +93,8 @@ class Library:
         segmentation: SegmentationConfig | None = None,
         num_frames: int | None = None,
         keep_frames: bool = False,
+        merge_tokens: float | TokenMerging = 0.0,
+        dimensions: int | None = None,
         precision: str = "auto",
     ) -> Library:
         """Create an empty library.
@@ -101,15 +104,18 @@ class Library:
             segmentation: how videos are cut into segments; by default windows of 10 seconds.
             num_frames: frames of a segment; by default the model's own number.
             keep_frames: whether to keep decoded frames, so that `reembed` need not decode again.
+            merge_tokens, dimensions: as for `vop.load`. The library keeps them, and embeds queries alike.
             precision: bf16, fp32 or auto, of the embeddings.
 
         Raises:
-            UsageError: the folder is a library or has other files in it, or the model does not exist.
+            UsageError: the folder is a library or has other files in it, or the model does not exist or cannot embed
+                like this.
         """
         folder = Path(path).expanduser().absolute()
         check_folder(folder)
         _check_new(folder)
-        opened = open_model(str(model), num_frames=num_frames, precision=precision)
+        embedding = EmbeddingConfig.of(merge_tokens=merge_tokens, dimensions=dimensions)
+        opened = open_model(str(model), num_frames=num_frames, precision=precision, embedding=embedding)
         manifest = new_manifest(opened, name=str(model), segmentation=segmentation, keep_frames=keep_frames)
         with library_lock(folder):
             _check_new(folder)  # another process may have been faster
@@ -424,6 +430,8 @@ class Library:
         *,
         keep: bool = False,
         num_frames: int | None = None,
+        merge_tokens: float | TokenMerging = 0.0,
+        dimensions: int | None = None,
         drop_unreadable: bool = False,
         precision: str = "auto",
         workers: int | None = None,
@@ -436,6 +444,7 @@ class Library:
         Args:
             keep: whether to keep the embeddings of the library's models beside the new ones.
             num_frames: frames per segment, if not the model's own number.
+            merge_tokens, dimensions: as for `vop.load`, for the new model.
             drop_unreadable: whether to leave out unreadable videos. Otherwise they are an error, and the library stays
                 as it is.
 
@@ -451,6 +460,7 @@ class Library:
             model,
             keep=keep,
             num_frames=num_frames,
+            embedding=EmbeddingConfig.of(merge_tokens=merge_tokens, dimensions=dimensions),
             drop_unreadable=drop_unreadable,
             precision=precision,
             workers=workers,

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from vop.backbones.embedding_config import AS_USUAL, EmbeddingConfig
 from vop.config import validated
 from vop.errors import UsageError, VopError
 from vop.utils.files import atomic_write
@@ -19,7 +20,8 @@ from vop.version import VERSION
 from vop.video.resizing import BICUBIC, CROP, Resizing
 
 FILE, DATABASE = "library.json", "database"
-FORMAT = 2
+FORMAT = 3
+_FORMAT_WITHOUT_EMBEDDING = 2  # of libraries that earlier versions read, because no model has settings
 BY_WINDOWS, BY_SHOTS = "windows", "shots"
 _FRAME = ("format", "vop_version", "sha256")  # keys of the file that are not fields of the manifest
 _ON_DISK = {"segmentation": "cutting"}  # names in the file that are not those of the fields
@@ -66,7 +68,9 @@ class LibraryModel:
         name: argument of `vop.load`: a run's folder, a hub id, or mini.
         fingerprint: hash of everything that determines its embeddings; see `vop.search.models`.
         column: the table's column with its embeddings.
+        embed_dim: the number of dimensions of these.
         precision: bf16 or fp32, in which the videos were embedded.
+        embedding: how the model embeds; left out in files if it does so as usual.
     """
 
     __pydantic_config__ = _STRICT
@@ -77,6 +81,12 @@ class LibraryModel:
     embed_dim: int
     precision: str
     column: str
+    embedding: EmbeddingConfig = AS_USUAL
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entry of the manifest."""
+        values = asdict(self) | {"embedding": self.embedding.differences()}
+        return {name: value for name, value in values.items() if value != {}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +132,12 @@ class Manifest:
 def write(manifest: Manifest, folder: Path) -> None:
     """Write `library.json` atomically."""
     content = {_ON_DISK.get(name, name): value for name, value in asdict(manifest).items()}
+    content["models"] = [model.to_dict() for model in manifest.models]
     for name in {"resize", "interpolation"} - manifest.resizing.differences().keys():
         del content[name]
-    document = {"format": FORMAT, "vop_version": VERSION, **content}
+    has_settings = any(model.embedding != EmbeddingConfig() for model in manifest.models)
+    form = FORMAT if has_settings else _FORMAT_WITHOUT_EMBEDDING
+    document = {"format": form, "vop_version": VERSION, **content}
     document["sha256"] = _checksum(document)
     with atomic_write(folder / FILE) as path:
         path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

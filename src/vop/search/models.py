@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.backbones import MINI
+from vop.backbones.embedding_config import AS_USUAL, EmbeddingConfig
 from vop.backbones.source import split_image_size
 from vop.errors import VopError
 from vop.models.fingerprint import fingerprint
@@ -29,9 +30,10 @@ def describe(model: TextVideoModel, *, name: str, column: str) -> LibraryModel:
         name=absolute_name(name),
         method=model.method_name,
         fingerprint=fingerprint(model),
-        embed_dim=model.backbone.sizes.embed_dim,
+        embed_dim=model.dimensions,
         precision="bf16" if model.clip.dtype == torch.bfloat16 else "fp32",
         column=column,
+        embedding=model.embedding,
     )
 
 
@@ -66,6 +68,7 @@ def open_model(
     *,
     num_frames: int | None = None,
     precision: str = "auto",
+    embedding: EmbeddingConfig = AS_USUAL,
     beside: Sequence[TextVideoModel] = (),
 ) -> TextVideoModel:
     """Open a run, a folder, a hub id or mini on the default device."""
@@ -73,7 +76,14 @@ def open_model(
     from vop.utils.device import default_device, resolve_precision
 
     dtype = resolve_precision(precision, default_device())
-    return load(name, num_frames=num_frames, dtype=dtype, beside=beside)
+    return load(
+        name,
+        num_frames=num_frames,
+        merge_tokens=embedding.merge_tokens or 0.0,
+        dimensions=embedding.dimensions,
+        dtype=dtype,
+        beside=beside,
+    )
 
 
 def open_models(
@@ -101,7 +111,11 @@ def open_models(
     for number, wanted in enumerate(manifest.models):
         source = name if name is not None and number == 0 else wanted.name
         model = open_model(
-            source, num_frames=manifest.num_frames, precision=precision or wanted.precision, beside=opened
+            source,
+            num_frames=manifest.num_frames,
+            precision=precision or wanted.precision,
+            embedding=wanted.embedding,
+            beside=opened,
         )
         check_same(model, wanted, source=source, folder=folder)
         opened.append(model)

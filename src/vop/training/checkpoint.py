@@ -29,7 +29,14 @@ CHECKPOINT = "state.safetensors"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 _MAY_CHANGE = ("epochs", "workers", "checkpoint_seconds", "on_bad_video", "if_worse")  # when a training is resumed
 # In checkpoints of versions that had nothing to choose from.
-_BEFORE = {"loss": "infonce", "augment": "none", "frame_sampling": None, "crop_area": None, "flip": None}
+_BEFORE: dict[str, object] = {
+    "loss": "infonce",
+    "matryoshka": [],
+    "augment": "none",
+    "frame_sampling": None,
+    "crop_area": None,
+    "flip": None,
+}
 
 Identity = Mapping[str, object]
 

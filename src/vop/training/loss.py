@@ -9,7 +9,7 @@ Shapes: `t` captions, `v` rows of videos.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vop.errors import UsageError
+from vop.heads import APART
+from vop.models.model import shortened
 from vop.training.recipe import AUTO, Recipe
 
 if TYPE_CHECKING:
@@ -57,6 +59,42 @@ def sigmoid_loss(logits: Tensor, text_rows: Tensor, video_ids: Tensor) -> Tensor
     same_video = video_ids[text_rows][:, None] == video_ids[None, :]
     each = F.softplus(torch.where(is_pair, -logits, logits))
     return each.masked_fill(same_video & ~is_pair, 0).sum(dim=1).mean()
+
+
+def matryoshka_loss(
+    loss: Callable[[Tensor, Tensor], Tensor], texts: Tensor, videos: Tensor, *, dimensions: Sequence[int]
+) -> Tensor:
+    """Return the mean of a loss for whole embeddings and for their first d dimensions, for every d of `dimensions`.
+
+        (loss(t, v) + sum_d loss(t_d, v_d)) / (1 + number of d),  x_d = normalise(x_1 .. x_d)
+
+    A model that is trained with it can be used with embeddings of these lengths. All losses have the same weight.
+
+    Source: Kusupati et al., "Matryoshka Representation Learning" (NeurIPS 2022, arXiv 2205.13147).
+
+    Args:
+        loss: of unit embeddings (t, e) and (v, e).
+        texts, videos: unit embeddings, (t, e) and (v, e).
+    """
+    shorter = [loss(shortened(texts, d), shortened(videos, d)) for d in dimensions]
+    return torch.stack([loss(texts, videos), *shorter]).mean()
+
+
+def check_matryoshka(model: TextVideoModel, recipe: Recipe) -> None:
+    """Raise a UsageError if a recipe asks for shorter embeddings than a model can be trained for."""
+    if not recipe.matryoshka:
+        return
+    if model.pairwise:
+        raise UsageError(
+            f"matryoshka is {list(recipe.matryoshka)}; the head {model.head_name} scores a text and a video together, "
+            f"so there are no embeddings to shorten: train with {' or '.join(APART)}, or leave out matryoshka"
+        )
+    whole = model.backbone.sizes.embed_dim
+    if recipe.matryoshka[-1] >= whole:
+        raise UsageError(
+            f"matryoshka is {list(recipe.matryoshka)}; embeddings of {model.backbone.name} have {whole} dimensions: "
+            "give smaller numbers"
+        )
 
 
 LOSSES: dict[str, Loss] = {"infonce": contrastive_loss, "sigmoid": sigmoid_loss}

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 from vop.datasets.augmentation import AUGMENTATIONS, Augmentation
 from vop.datasets.augmentation import NONE as NO_AUGMENTATION
 from vop.errors import UsageError, unknown_name
-from vop.utils.checks import check_choice
+from vop.utils.checks import check_choice, check_list, check_whole
 from vop.utils.files import read_file
 from vop.utils.parsing import MAX_YAML_BYTES, parse_yaml
 from vop.video.clip import DISPLAY, check_aspect
@@ -40,6 +40,8 @@ class Recipe:
         captions_per_video: captions that share one encoding of their video. The paper's is 1.
         max_grad_norm: gradients are clipped to this norm.
         loss: "infonce", "sigmoid", or "auto" for the one that the backbone was trained with.
+        matryoshka: numbers of dimensions. The loss is averaged with the losses of embeddings that have only their first
+            dimensions, so that shorter vectors work, too (`vop.training.loss.matryoshka_loss`).
         seed: the random seed for the prompts' initial values and the order of the pairs.
         precision: dtype of the frozen weights and the activations: "auto", "bf16" or "fp32".
         validation: fraction of the training videos that is held out to select the epoch, if the data has no
@@ -64,6 +66,7 @@ class Recipe:
     warmup: float = 0.1
     max_grad_norm: float = 1.0
     loss: str = AUTO
+    matryoshka: tuple[int, ...] = ()
     seed: int = 0
     precision: str = "auto"
     validation: float = 0.05
@@ -98,6 +101,7 @@ class Recipe:
             raise unknown_name("if_worse", self.if_worse, [UNTUNED, TUNED])
         if self.loss not in (AUTO, *LOSS_NAMES):
             raise unknown_name("loss", self.loss, [AUTO, *LOSS_NAMES])
+        object.__setattr__(self, "matryoshka", tuple(sorted(set(self.matryoshka))))  # a file has a list
         check_choice("augment", self.augment, tuple(AUGMENTATIONS))
         _ = self.augmentation  # checks its values
         if self.on_bad_video not in ("skip", "fail"):
@@ -113,9 +117,12 @@ class Recipe:
 FIELDS = {own.name: own for own in dataclasses.fields(Recipe)}
 
 
-def kind_of(own: dataclasses.Field[Any]) -> type[int] | type[float] | type[str]:
-    """Return the type of a field's values other than None."""
-    kinds: dict[str, type[int] | type[float] | type[str]] = {"int": int, "float": float, "str": str}
+Kind: TypeAlias = "type[int] | type[float] | type[str] | type[tuple[int, ...]]"
+
+
+def kind_of(own: dataclasses.Field[Any]) -> Kind:
+    """Return the type of a field's values other than None. A `tuple` is one of whole numbers."""
+    kinds: dict[str, Kind] = {"int": int, "float": float, "str": str, "tuple[int,": tuple}
     return kinds[str(own.type).partition(" ")[0]]
 
 
@@ -123,6 +130,11 @@ def _check_type(own: dataclasses.Field[Any], value: object) -> None:
     if value is None and own.default is None:
         return
     kind = kind_of(own)
+    if kind is tuple:
+        check_list(own.name, value, example="[64, 128]")
+        for number in cast(Sequence[object], value):
+            check_whole(f"a number of {own.name}", number, at_least=1)
+        return
     words = {int: "a whole number", str: "a name", float: "a number"}[kind]
     if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
         raise UsageError(f"{own.name} is {value!r}; it must be {words}")

@@ -110,7 +110,8 @@ def card_of(
         "selection": result.selection,
         "minutes": round(result.seconds / 60, 2),
     }
-    card |= {key: value for key, value in asdict(recipe).items() if key != "validation" and value is not None}
+    left_out = ("validation", "matryoshka")  # the first has other facts, and the second stands beside the card
+    card |= {key: value for key, value in asdict(recipe).items() if key not in left_out and value is not None}
     if is_untuned:
         card["not_kept"] = f"{tuned.method_name}, no better than the untuned model on validation videos"
     validated = (

@@ -40,7 +40,7 @@ from vop.training.checkpoint import (
     save_checkpoint,
 )
 from vop.training.distributed import gather_rows, share_gradient
-from vop.training.loss import LOSSES, loss_of
+from vop.training.loss import LOSSES, check_matryoshka, loss_of, matryoshka_loss
 from vop.training.recipe import UNTUNED, Recipe
 from vop.training.schedule import Schedule
 from vop.training.selection import TrainingResult, card_of, is_better, result_of, video_scores
@@ -95,6 +95,8 @@ class Trainer:
             log_with=(trackers_of(track) if keep else []) or None,
             project_dir=str(out / TRAINING / TENSORBOARD),
         )
+        check_matryoshka(model, recipe)
+        model.matryoshka_dimensions = recipe.matryoshka
         recipe = replace(recipe, loss=loss_of(model, recipe))
         self.criterion = LOSSES[recipe.loss]
         self.model = model.to(self.accelerator.device).train()
@@ -226,7 +228,11 @@ class Trainer:
             before = self.accelerator.process_index * len(video_ids)  # every process has the same number of videos
             rows = gather_rows(rows + before)
             texts, videos, video_ids = gather_rows(texts), gather_rows(videos), gather_rows(video_ids)
-        return self.criterion(self.model.logits(texts, videos), rows, video_ids)
+
+        def loss(texts: Tensor, videos: Tensor) -> Tensor:
+            return self.criterion(self.model.logits(texts, videos), rows, video_ids)
+
+        return matryoshka_loss(loss, texts, videos, dimensions=self.recipe.matryoshka)
 
     def _batches(self, epoch: int, *, start: int) -> FrameLoader:
         size, seed = self.recipe.captions_per_video, self.recipe.seed

@@ -8,9 +8,11 @@ own names.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
+from importlib.metadata import EntryPoint, EntryPoints, entry_points, packages_distributions, version
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from vop.errors import UsageError, VopError, unknown_name, unknown_setting
@@ -19,6 +21,16 @@ LARGE = 256  # a larger setting may create millions of parameters, so they are c
 MAX_PARAMETERS = 1_000_000_000  # of a method or a head; the largest built-in one has some 50 million on ViT-L/14
 
 T = TypeVar("T")
+
+
+def installed_points(group: str) -> EntryPoints:
+    """Return the entry points of installed packages in a group."""
+    return _points_on(tuple(sys.path), group)
+
+
+@lru_cache(maxsize=32)  # reading the metadata of all installed packages takes some 10 ms
+def _points_on(paths: tuple[str, ...], group: str) -> EntryPoints:
+    return entry_points(group=group)
 
 
 class Registry(Generic[T]):
@@ -53,7 +65,7 @@ class Registry(Generic[T]):
 
     def added(self) -> list[str]:
         """Return the names that installed packages add, sorted."""
-        return sorted({point.name for point in entry_points(group=self.group)} - self.built_in.keys())
+        return sorted({point.name for point in installed_points(self.group)} - self.built_in.keys())
 
     def find(self, name: str) -> T:
         """Return the object with this name.
@@ -107,7 +119,7 @@ class Registry(Generic[T]):
             )
 
     def _entry_point(self, name: str) -> EntryPoint | None:
-        points = list(entry_points(group=self.group, name=name))
+        points = list(installed_points(self.group).select(name=name))
         packages = sorted({_package_of(point) for point in points})
         if len(packages) > 1:
             raise UsageError(

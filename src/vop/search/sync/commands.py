@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.backbones import DEFAULT_HUB_ID
+from vop.backbones.embedding_config import AS_USUAL, EmbeddingConfig, TokenMerging
 from vop.errors import UsageError, VopError
 from vop.search.manifest import FILE, SegmentationConfig
 from vop.search.models import absolute_name, new_manifest, open_model, open_models
@@ -41,6 +42,7 @@ def index(
     segmentation: SegmentationConfig | None = None,
     num_frames: int | None = None,
     keep_frames: bool = False,
+    embedding: EmbeddingConfig = AS_USUAL,
     exclude: Sequence[str] = (),
     live_photos: bool | None = None,
     metadata: Path | None = None,
@@ -60,7 +62,8 @@ def index(
         folder: the library's folder.
         paths: files and folders. Those that do not exist are skipped with a warning.
         model: a run, a folder, a hub id or mini. An existing library keeps its model.
-        segmentation, num_frames, keep_frames, precision: for a new library. An existing one keeps its own.
+        segmentation, num_frames, keep_frames, embedding, precision: for a new library. An existing one keeps its own.
+        embedding: how the model embeds segments and queries.
         keep_frames: whether to keep the decoded frames, so that re-embedding does not decode again.
         exclude: globs of files and folders to exclude, in addition to the library's globs. The library keeps them; see
             `vop.video.find`.
@@ -86,7 +89,7 @@ def index(
     scanned = scan(folder, paths, exclude=exclude, live_photos=live_photos)
     for path, reason in scanned.missing.items():
         warn(f"{path!r} cannot be indexed and is skipped: {reason}")
-    wanted = _Settings(model, segmentation, num_frames, keep_frames, precision)
+    wanted = _Settings(model, segmentation, num_frames, keep_frames, embedding, precision)
     new_model = None if (scanned.library / FILE).exists() else _load_model(wanted)
     with library_lock(scanned.library, waiting=waiting):
         library, models = _open(scanned.library, wanted, new_model)
@@ -276,12 +279,18 @@ class _Settings:
     segmentation: SegmentationConfig | None
     num_frames: int | None
     keep_frames: bool
+    embedding: EmbeddingConfig
     precision: str
 
 
 def _load_model(wanted: _Settings) -> TextVideoModel:
     """Load the model of a new library."""
-    model = open_model(wanted.model or DEFAULT_HUB_ID, num_frames=wanted.num_frames, precision=wanted.precision)
+    model = open_model(
+        wanted.model or DEFAULT_HUB_ID,
+        num_frames=wanted.num_frames,
+        precision=wanted.precision,
+        embedding=wanted.embedding,
+    )
     model.check_independent()
     return model
 
@@ -298,11 +307,14 @@ def _open(folder: Path, wanted: _Settings, new_model: TextVideoModel | None) -> 
         manifest = new_manifest(new_model, name=name, segmentation=wanted.segmentation, keep_frames=wanted.keep_frames)
         return Store.create(folder, manifest), [new_model]
     library = Store.open(folder)
-    manifest = library.manifest
+    manifest, embedding = library.manifest, wanted.embedding
+    merged = manifest.models[0].embedding.merge_tokens or TokenMerging(0.0)
     for name, value, current in (  # segments with different settings cannot be compared
         ("segmentation", wanted.segmentation, manifest.segmentation),
         ("num_frames", wanted.num_frames, manifest.num_frames),
         ("keep_frames", wanted.keep_frames or None, manifest.keep_frames),
+        ("merge_tokens", embedding.merge_tokens, merged),
+        ("dimensions", embedding.dimensions, manifest.models[0].embed_dim),
     ):
         if value is not None and value != current:
             raise UsageError(f"{name} of {folder} is {current}, not {value}; to change it, index into another folder")

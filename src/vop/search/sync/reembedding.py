@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from vop.backbones.embedding_config import AS_USUAL, EmbeddingConfig
 from vop.errors import FileFailure, UsageError, VideoError, VopError
 from vop.search.frames import SegmentFrames
 from vop.search.manifest import LibraryModel, Manifest
@@ -76,6 +77,7 @@ def reembed(
     *,
     keep: bool = False,
     num_frames: int | None = None,
+    embedding: EmbeddingConfig = AS_USUAL,
     drop_unreadable: bool = False,
     precision: str = "auto",
     workers: int | None = None,
@@ -90,6 +92,7 @@ def reembed(
         keep: whether to keep the embeddings of the library's models beside the new ones; all models then take the same
             frames.
         num_frames: frames per segment; by default the model's own number, or the library's for a plain CLIP.
+        embedding: how the new model embeds segments and queries.
         drop_unreadable: whether to leave out unreadable videos. Otherwise they are an error, and the library stays as
             it is.
         workers: decoding threads; by default one per core.
@@ -106,7 +109,7 @@ def reembed(
     with library_lock(Store.open(folder).path, waiting=waiting), ExitStack() as stack:
         library = Store.open(folder)
         library.add_columns(())
-        new = _open_model(library.manifest, model, num_frames, precision)
+        new = _open_model(library.manifest, model, num_frames, precision, embedding)
         described = describe(new, name=model, column=_free_column(library))
         staged = library.staging(_new_manifest(library, described, new, keep=keep))
         processes = stack.enter_context(DecodingProcesses())
@@ -142,8 +145,10 @@ def reembed(
     )
 
 
-def _open_model(manifest: Manifest, name: str, num_frames: int | None, precision: str) -> TextVideoModel:
-    model = open_model(name, num_frames=num_frames, precision=precision)
+def _open_model(
+    manifest: Manifest, name: str, num_frames: int | None, precision: str, embedding: EmbeddingConfig
+) -> TextVideoModel:
+    model = open_model(name, num_frames=num_frames, precision=precision, embedding=embedding)
     if num_frames is None and model.method_name == "zero-shot":  # it has no weights for frame positions
         model.resize_frames(manifest.num_frames)
     return model

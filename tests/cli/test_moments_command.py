@@ -1,0 +1,45 @@
+"""`vop evaluate --moments`."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from clips import write_clip
+
+COLOURS = {"red": (200, 20, 20), "green": (20, 160, 40), "blue": (20, 40, 200)}
+
+
+@pytest.fixture
+def moments(tmp_path):
+    """A film of three colours, two seconds each, and a table of the times."""
+    frames = [np.full((32, 32, 3), colour, np.uint8) for colour in COLOURS.values() for _ in range(20)]
+    write_clip(tmp_path / "film.mp4", frames, rate=10)
+    rows = [f"film.mp4,a {name} film,{2 * place},{2 * place + 2}" for place, name in enumerate(COLOURS)]
+    path = tmp_path / "moments.csv"
+    path.write_text("video,caption,start,end\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def test_moments_are_evaluated(vop, moments, tiny_folder, tmp_path):
+    words = ["evaluate", tiny_folder, "--data", moments, "--moments", "--num-frames", 2, "--workers", 1]
+    status, out, _ = vop(*words, "--window", 2, "--overlap", 0, "--json", tmp_path / "report.json")
+    assert status == 0
+    assert "3 queries, 1 video, 3 segments" in " ".join(out.split())
+    assert json.loads((tmp_path / "report.json").read_text())["one_video"]["recall"]["5"]["0.5"] == 100.0
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--moments", "--bank", 0], "--bank"),
+        (["--moments", "--cache", "cache"], "--cache"),
+        (["--window", 2], "--moments"),
+    ],
+)
+def test_options_that_do_not_belong_together_are_refused(vop, moments, tiny_folder, words, named):
+    status, _, err = vop("evaluate", tiny_folder, "--data", moments, *words)
+    assert status == 2
+    assert named in err
