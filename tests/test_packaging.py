@@ -30,14 +30,8 @@ FOR_DEVELOPERS = {"bench", "dev", "docs", "test"}
 # open_clip requires torchvision, which must match the build of PyTorch; mteb requires many libraries.
 APART = {"mteb", "open-clip"}
 # Libraries that another library of ours imports.
-BY_HAND = {
-    "datasets",
-    "decord",
-    "mteb",
-    "open_clip",
-    "timm",
-    "torchcodec",
-}  # compared with in tests and benchmarks, if installed
+# Compared with in tests and benchmarks, if installed; `tvr` is in a checkout of a released method.
+BY_HAND = {"datasets", "decord", "mteb", "open_clip", "timm", "torchcodec", "tvr"}
 NOT_IMPORTED = {"jinja2", "protobuf", "sentencepiece", "tensorboard"}
 
 
