@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vop.errors import DataError, FileFailure, UsageError, VideoError, VopError
     from vop.evaluation.job import evaluate, evaluate_embeddings
     from vop.evaluation.metrics import retrieval_metrics
+    from vop.evaluation.mteb_model import MtebModel
     from vop.models.model import TextVideoModel
     from vop.models.pretrained import load
     from vop.search.library import Library
@@ -35,6 +36,7 @@ __all__ = [
     "Library",
     "LibraryStatus",
     "Moment",
+    "MtebModel",
     "SegmentationConfig",
     "Sentence",
     "TextVideoModel",
@@ -59,6 +61,7 @@ _HOMES = {
     "Library": "vop.search.library",
     "LibraryStatus": "vop.search.results",
     "Moment": "vop.search.results",
+    "MtebModel": "vop.evaluation.mteb_model",
     "SegmentationConfig": "vop.search.manifest",
     "Sentence": "vop.search.queries",
     "TextVideoModel": "vop.models.model",

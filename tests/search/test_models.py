@@ -12,9 +12,10 @@ from tiny_backbones import make_siglip_folder
 from tiny_clip import make_clip_folder
 from vop.backbones import find_backbone
 from vop.errors import UsageError, VopError
+from vop.models.fingerprint import fingerprint
 from vop.models.pretrained import create
 from vop.search.manifest import Manifest
-from vop.search.models import check_same, describe, fingerprint, open_models
+from vop.search.models import check_same, describe, open_models
 
 SHARING = ["zero-shot", "vop", "vop-f+p", "adapter-ffn"]
 CHANGING = ["full", "bias", "lora"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +10,7 @@ from vop.backbones import MINI
 from vop.backbones.embedding_config import AS_USUAL, EmbeddingConfig
 from vop.backbones.source import split_image_size
 from vop.errors import VopError
+from vop.models.fingerprint import fingerprint
 from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig
 from vop.search.refining import pack
 from vop.search.schema import EMBEDDING, FRAMES
@@ -21,26 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vop.models.model import TextVideoModel
-
-
-def fingerprint(model: TextVideoModel) -> str:
-    """Return a hash of 16 hexadecimal digits of all that determines the embeddings."""
-    decisive = {
-        "backbone": model.backbone.content_hash(),
-        "sizes": model.backbone.sizes.identity(),
-        "mean": model.backbone.mean,
-        "std": model.backbone.std,
-        **model.resizing.differences(),
-        "method": model.method_name,
-        "settings": model.method.settings,
-        "head": [model.head_name, model.head.settings],
-        **model.embedding.differences(),
-    }
-    digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode())
-    for name, tensor in sorted(model.trainable().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def describe(model: TextVideoModel, *, name: str, column: str, refine: bool = False) -> LibraryModel:

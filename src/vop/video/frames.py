@@ -162,7 +162,7 @@ def decode_clips(
     """
     _check_clips(clips, num_frames=num_frames, resizing=resizing, num_pictures=num_pictures, picture_size=picture_size)
     plans = [_plan(video.path, video.timeline, clip, num_frames) for clip in clips]
-    pictured = _middles(num_frames, min(num_pictures, num_frames))
+    pictured = middles(num_frames, min(num_pictures, num_frames))
     converter = video.converter(resizing=resizing, picture_size=picture_size, aspect=aspect)
     return _Pass(video, plans, pictured, converter).run()
 
@@ -323,6 +323,6 @@ class _Pass:
                 del self.converted[stamp]
 
 
-def _middles(length: int, parts: int) -> list[int]:
+def middles(length: int, parts: int) -> list[int]:
     """Return the middle positions of `parts` equal parts of a sequence."""
     return [(2 * part + 1) * length // (2 * parts) for part in range(parts)]

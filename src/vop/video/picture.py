@@ -66,7 +66,7 @@ def _read(path: Path) -> np.ndarray:
         with _quiet(), Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise VideoError(path, f"its header claims {image.width} x {image.height} pixels, {_MOST}")
-            return np.array(_opaque_rgb(ImageOps.exif_transpose(image)))
+            return np.array(opaque_rgb(ImageOps.exif_transpose(image)))
     except (VideoError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -81,7 +81,8 @@ def _read(path: Path) -> np.ndarray:
         raise VideoError(path, f"the picture is damaged: {error}") from error
 
 
-def _opaque_rgb(image: Image.Image) -> Image.Image:
+def opaque_rgb(image: Image.Image) -> Image.Image:
+    """Convert a picture to RGB, and blend transparent pixels with grey."""
     if image.mode.startswith("I;16"):  # Pillow clips 16-bit grey to 255 instead of scaling it
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if not image.has_transparency_data:
