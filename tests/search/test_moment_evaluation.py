@@ -59,6 +59,33 @@ def test_coarse_segments_cannot_reach_the_moments(moments, tiny_folder):
     assert found.one_video.mean_iou == pytest.approx(100 / 3, abs=0.5)
 
 
+def test_refined_ends_are_those_of_a_search(moments, tiny_folder, tmp_path):
+    windows = SegmentationConfig(window_seconds=3, overlap_seconds=0)  # none is one of the moments, of 2 seconds
+    given = {"model": str(tiny_folder), "segmentation": windows, **SETTINGS, "num_frames": 6}
+    library = tmp_path / "library"
+    refined = vop.evaluate_moments(moments, refine=True, library=library, **given)
+    whole = vop.evaluate_moments(moments, refine=False, library=library, **given)
+    assert (refined.refined, whole.refined) == (True, False)
+    assert vop.evaluate_moments(moments, library=library, **given).one_video == refined.one_video
+    assert whole.one_video.reachable[0.7] == 0
+    assert refined.one_video.reachable[0.7] > 0
+
+    opened = vop.Library.open(library)
+    ious = []
+    for query in moments.queries[:6]:
+        (clip,) = query.clips
+        (found,) = opened.search(query.sentence, k=1, name=moments.videos[query.video].path.name)
+        common = min(found.end_seconds, clip.end_seconds) - max(found.start_seconds, clip.start_seconds)
+        union = max(found.end_seconds, clip.end_seconds) - min(found.start_seconds, clip.start_seconds)
+        ious.append(100 * max(0, common) / union)
+    assert refined.one_video.mean_iou == pytest.approx(np.mean(ious), abs=0.1)
+
+    plain = {"model": str(tiny_folder), "library": tmp_path / "plain", **SETTINGS}
+    assert not vop.evaluate_moments(moments, **plain).refined
+    with pytest.raises(UsageError, match="keeps no embeddings of frames"):
+        vop.evaluate_moments(moments, refine=True, **plain)
+
+
 def test_a_kept_library_is_used_again(moments, tiny_folder, tmp_path, monkeypatch):
     given = {"model": str(tiny_folder), "library": tmp_path / "library", **SETTINGS}
     first = vop.evaluate_moments(moments, **given)
