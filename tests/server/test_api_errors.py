@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import pytest
 from starlette.testclient import TestClient
@@ -71,6 +72,6 @@ def test_a_vop_error_is_returned_as_its_message(library, monkeypatch):
 def test_a_library_from_a_later_version_is_not_served(tmp_path, clips, run):
     made = make_library(tmp_path / "later", [run], {"red.mp4": clips["red.mp4"]})
     file = made.path / manifest.FILE
-    file.write_text(file.read_text().replace(f'"format": {manifest.FORMAT}', '"format": 99'))
+    file.write_text(re.sub(r'"format": \d+', '"format": 99', file.read_text()))
     with pytest.raises(VopError, match="format 99 "):
         app_of(made)

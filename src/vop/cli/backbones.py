@@ -21,10 +21,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "backbones",
         help="List, describe or measure backbones.",
-        description="Lists the families of backbones and well-known checkpoints, without weights and network. With "
-        "names, describes these backbones: tokens, positions, read-out, preprocessing and loss. --measure measures how "
-        "fast the towers embed videos and texts on this machine. It uses random weights, so it downloads nothing for "
-        "the checkpoints in the list.",
+        description="Lists the families of backbones and well-known checkpoints, or describes the given backbones: "
+        "tokens, positions, read-out, preprocessing and loss. With --measure, measures how fast they embed videos and "
+        "texts on this machine, with random weights, so that nothing is downloaded for a well-known checkpoint.",
     )
     parser.add_argument(
         "names",

@@ -170,10 +170,10 @@ def add_recipe_options(parser: argparse.ArgumentParser, *, without: Sequence[str
             default = _NO_DEFAULT.get(name, field.default)
             text = f"{_RECIPE_HELP[name]} (default: {default})."
             kind = kind_of(field)
-            parser.add_argument(f"--{name.replace('_', '-')}", type=_numbers if kind is tuple else kind, help=text)
+            parser.add_argument(f"--{name.replace('_', '-')}", type=whole_numbers if kind is tuple else kind, help=text)
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def whole_numbers(text: str) -> tuple[int, ...]:
     """Parses an option's whole numbers, separated by commas."""
     try:
         return tuple(int(number) for number in text.split(","))
