@@ -17,9 +17,18 @@ from slow import SLOW_FILES
 from tiny_clip import make_clip_folder
 
 
+def is_slow(path: Path) -> bool:
+    return any(path.match(f"tests/{pattern}") for pattern in SLOW_FILES)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import slow files for `make test-fast`."""
+    return True if config.option.markexpr == "not slow" and is_slow(collection_path) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if any(item.path.match(f"tests/{pattern}") for pattern in SLOW_FILES):
+        if is_slow(item.path):
             item.add_marker(pytest.mark.slow)
 
 

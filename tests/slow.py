@@ -5,11 +5,14 @@
 """
 
 SLOW_FILES = [
+    "backbones/test_languages.py",
     "backbones/test_tokenizer.py",
+    "backbones/test_video_families.py",
     "benchmarks/test_benchmark.py",
     "benchmarks/test_demo.py",
     "benchmarks/test_mini.py",
     "benchmarks/test_pretrain.py",
+    "cli/test_backbones.py",
     "cli/test_bad_input.py",
     "cli/test_commands.py",
     "cli/test_memory.py",
@@ -26,6 +29,7 @@ SLOW_FILES = [
     "evaluation/test_figures.py",
     "evaluation/test_ranks.py",
     "experiments/*.py",
+    "methods/test_families.py",
     "search/test_companions.py",
     "search/test_copies.py",
     "search/test_exclude.py",
@@ -49,9 +53,11 @@ SLOW_FILES = [
     "training/test_trainer.py",
     "utils/test_isolation.py",
     "utils/test_portability.py",
+    "video/test_clip_export.py",
     "video/test_decode.py",
     "video/test_find.py",
     "video/test_many_clips.py",
+    "video/test_sparse.py",
     "test_docs.py",
     "test_startup.py",
 ]
