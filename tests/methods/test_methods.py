@@ -66,6 +66,7 @@ def train_steps(built, data):
         optimizer.step()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "settings"), VARIANTS)
 @pytest.mark.parametrize(("dtype", "evaluated_before"), [(torch.float32, True), (torch.bfloat16, False)])
 def test_only_trainable_parameters_change_in_training(tiny, name, settings, dtype, evaluated_before):
