@@ -14,6 +14,7 @@ from vop.benchmarks.emoji_moments import divide, films
 from vop.datasets.moments import MomentQuery, MomentSplit
 from vop.datasets.types import Video
 from vop.errors import DataError, UsageError
+from vop.models.pretrained import create
 from vop.search.manifest import SegmentationConfig
 from vop.video.clip import Clip
 
@@ -124,3 +125,11 @@ def test_the_built_in_films_join_different_clips(tmp_path):
         names = {clip.id for clip in film}
         assert len(names) == 12
         assert not any(clip.twin in names for clip in film)
+
+
+def test_models_that_cannot_refine_leave_no_library(moments, tiny, tmp_path):
+    create("dgl-linear", tiny, num_frames=2).save_pretrained(tmp_path / "run")
+    given = {"model": str(tmp_path / "run"), "library": tmp_path / "library", "precision": "fp32"}
+    with pytest.raises(UsageError, match="leave out refine"):
+        vop.evaluate_moments(moments, refine=True, **given)
+    assert not (tmp_path / "library").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -152,6 +153,7 @@ def _library(
             precision=precision,
         )
         if refine and created.models[0].frame_column is None:
+            shutil.rmtree(folder)  # it is new and empty, and would be in the way of another attempt
             raise UsageError(
                 f"{model} does not average the embeddings of frames, so they cannot refine: leave out refine"
             )
