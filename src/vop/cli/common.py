@@ -137,8 +137,8 @@ _RECIPE_HELP = {
     "rates": "Factors of the learning rate for parts of the model, such as text=0.5,head=2: text, video, head, scale, "
     "or patterns of parameter names; 0 freezes a part",
     "max_grad_norm": "Norm to which gradients are clipped",
-    "ema_decay": "Train an exponential moving average of the weights with this decay, such as 0.999, which validation, "
-    "selection and the run use",
+    "ema_decay": "Decay of an exponential moving average of the weights, such as 0.999, which validation and the run "
+    "use instead of the weights",
     "loss": "Loss: infonce, sigmoid, or auto for the one that the backbone was trained with",
     "matryoshka": "Numbers of dimensions, separated by commas, such as 64,128: also train embeddings that have only "
     "their first dimensions",

@@ -2,7 +2,7 @@
 
 A recipe's `rates` give parts multiples of the learning rate of a step. A part is a group of `GROUPS`, or the parameters
 whose names match a pattern, such as `method.*_prompts.*`. If several parts contain a parameter, their factors are
-multiplied. A part with the factor 0 is frozen: its values, and the clipped norm of the gradient, do not see it.
+multiplied. A part with the factor 0 is frozen: it keeps its values, and has no share in the gradient's clipped norm.
 """
 
 from __future__ import annotations
