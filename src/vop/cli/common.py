@@ -34,7 +34,7 @@ def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True) 
         metavar="SPEC",
         required=required,
         help="Data set: a benchmark and its folder (msrvtt-9k:data/msrvtt), a CSV, JSON, JSONL or Parquet file, a "
-        "folder of such files, hf:OWNER/NAME, or emoji-motion.",
+        "folder of such files, hf:OWNER/NAME, or a built-in one: emoji-motion-2, emoji-motion.",
     )
     add_table_options(parser)
 
