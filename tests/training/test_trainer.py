@@ -93,6 +93,7 @@ KINDS = {
     "full in bf16": {"method": "full", "precision": torch.bfloat16},
     "a head with dropout": {"settings": {"head": "x-pool"}},
     "two captions a video": {"captions_per_video": 2, "batch_size": 3},
+    "chunks of a batch": {"settings": {"head": "x-pool"}, "batch_size": 4, "chunk_size": 3, "accumulate": 2},
     "a moving average": {"method": "vop-p", "ema_decay": 0.9, "rates": {"text": 0, "*.position_prompts.*": 2.0}},
 }
 
@@ -522,8 +523,7 @@ def test_recipes_are_read_from_yaml(tmp_path):
 
 def first_gradient(job) -> dict[str, torch.Tensor]:
     """The gradient of the first batch, before any step."""
-    loss = job._loss(next(iter(job._batches(0, start=0))))
-    job.accelerator.backward(loss * job.accelerator.num_processes)
+    job._add_gradients(next(job._steps(0, start=0)), rate=1.0)
     return {name: parameter.grad.clone() for name, parameter in job.trained.items() if parameter.requires_grad}
 
 
@@ -535,8 +535,18 @@ SHARED: dict[str, tuple[str, dict]] = {
     "siglip-two-captions": ("siglip", {"method": "vop-c", "captions_per_video": 2, "batch_size": 4}),
     "vop-p-averaged": ("tiny", {"method": "vop-p", "ema_decay": 0.9, "rates": {"text": 0, "video": 0.5}}),
     "siglip-full": ("siglip", {"method": "full"}),
+    "vop-f+p-chunked": ("tiny", {"method": "vop-f+p", "chunk_size": 2, "matryoshka": (8,), "recompute": "layers"}),
+    "x-pool-chunked": (
+        "tiny",
+        {"method": "full", "settings": {"head": "x-pool", "head.dropout": 0.0}, "chunk_size": 1, "accumulate": 2},
+    ),
+    "siglip-full-chunked": (
+        "siglip",
+        {"method": "full", "captions_per_video": 2, "batch_size": 4, "chunk_size": 1, "accumulate": 2},
+    ),
 }
 TWO_PROCESSES = """
+import json
 import sys
 sys.path[:0] = {tests!r}
 from pathlib import Path
@@ -552,7 +562,9 @@ for name, (backbone, kind) in SHARED.items():
     assert job.accelerator.num_processes == 2
     gradient = first_gradient(job)
     result = job.fit()
+    known = {{"untuned": job.state.untuned, "scores": job.state.untuned_scores}}
     assert result.history[0]["validation"], "every process knows the result of the validation"
+    (out / f"validation-{{job.ranks.rank}}.json").write_text(json.dumps(known))
     if job.accelerator.is_main_process:
         save_file(gradient, out / "gradient.safetensors")
 PartialState().destroy_process_group()
@@ -582,12 +594,15 @@ def trained_by_two_processes(backbones, tmp_path_factory):
 @pytest.mark.xdist_group("two-processes")
 @pytest.mark.parametrize("name", SHARED)
 def test_two_processes_train_like_one(backbones, trained_by_two_processes, tmp_path, name):
-    """Embeddings are gathered with gradients; each process sees half of the batch."""
+    """Embeddings are gathered with gradients; each process sees half of the batch, at once or in chunks."""
     backbone, kind = SHARED[name]
-    job = trainer(backbones[backbone], tmp_path, **kind, epochs=1)
+    job = trainer(backbones[backbone], tmp_path, **kind | {"chunk_size": None, "recompute": "none"}, epochs=1)
     expected = first_gradient(job)
     job.fit()
     two_folder = trained_by_two_processes / name
+    for rank in range(2):
+        known = json.loads((two_folder / f"validation-{rank}.json").read_text())
+        assert known == {"untuned": job.state.untuned, "scores": job.state.untuned_scores}
     gradient = load_file(two_folder / "gradient.safetensors")
     for parameter in expected:
         scale = expected[parameter].abs().max()
