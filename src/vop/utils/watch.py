@@ -76,6 +76,7 @@ class Watch:
         self.failure: str | None = None  # of another rank
         self._store: Any = None
         self._stopped = threading.Event()
+        self._is_ending = False  # by an exception
         self._in_main = threading.current_thread() is threading.main_thread()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -92,6 +93,7 @@ class Watch:
 
     def explain(self, error: BaseException) -> None:
         """Raise the failure of another rank if it is the reason for `error`; otherwise tell the others of `error`."""
+        self._is_ending = True
         if self.failure is None and _is_lost_connection(error):
             self._find_lost(error)
         if self.failure is not None:
@@ -144,7 +146,7 @@ class Watch:
     def _end(self, failure: str) -> None:
         """End this process because of a failure of another one: by an exception if possible, otherwise at once."""
         self.failure = failure
-        if self._in_main and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        if self._in_main and not self._is_ending and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             _thread.interrupt_main()
         if not self._stopped.wait(END_SECONDS):  # it waits inside of a library
             print(f"vop: {failure}", file=sys.stderr, flush=True)
