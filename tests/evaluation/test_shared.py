@@ -37,7 +37,7 @@ from vop.datasets.validation import readable_part
 from vop.utils.ranks import join
 from vop.video.resizing import Resizing
 
-table, out, whole, pairs = json.loads(sys.argv[1])
+table, out, whole, pairs, training = json.loads(sys.argv[1])
 ranks = join()
 assert ranks.size == 3
 decoded = []
@@ -47,6 +47,8 @@ store = FrameStore(2, Resizing(8), cache=Path(out) / "cache")
 kept, skipped = readable_part(load(table).split("test"), store, ranks=ranks)
 known = {"kept": [video.id for video in kept.videos], "skipped": [(one.id, one.reason) for one in skipped]}
 known["decoded"] = list(decoded)
+trained = vop.train(table, out=Path(out, "run"), **training)
+known |= {"untuned": trained.result.untuned, "left out": [one.id for one in trained.skipped]}
 embedded = []
 embed = vop.TextVideoModel.embed_frames
 vop.TextVideoModel.embed_frames = lambda self, pixels: (embedded.append(len(pixels)), embed(self, pixels))[1]
@@ -66,7 +68,7 @@ def table(tmp_path_factory) -> Path:
         damaged.write_bytes(damaged.read_bytes()[:200])
     rows = [(path.name, f"clip {n}") for n, path in enumerate(videos)] + [("gone.mp4", "nothing")]
     rows += [(path.name, f"another caption {n % 3}") for n, path in enumerate(videos)]
-    lines = [f"{name},{caption},test" for name, caption in rows]
+    lines = [f"{name},{caption},{split}" for split in ("train", "test") for name, caption in rows]
     (folder / "test.csv").write_text("\n".join(["video,caption,split", *lines]) + "\n")
     return folder / "test.csv"
 
@@ -82,12 +84,18 @@ def evaluations(tiny_folder: Path, table: Path, out: Path) -> tuple[dict[str, An
     return {**whole, "save_embeddings": str(out / "e.safetensors")}, pairs
 
 
+def training(tiny_folder: Path) -> dict[str, Any]:
+    """The arguments of a training of one step, with two videos for validation."""
+    (tiny_folder.parent / "short.yaml").write_text("epochs: 1\nbatch_size: 3\nvalidation: 0.34\nprecision: fp32\n")
+    return {"method": "vop", "backbone": str(tiny_folder), "recipe": str(tiny_folder.parent / "short.yaml")}
+
+
 @pytest.fixture(scope="module")
 def by_three(tiny_folder, table, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("three")
     script = out / "job.py"
     script.write_text(JOB)
-    given = [str(table), str(out), *evaluations(tiny_folder, table, out / "results")]
+    given = [str(table), str(out), *evaluations(tiny_folder, table, out / "results"), training(tiny_folder)]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3", str(script)]
     done = subprocess.run(
         [*launch, json.dumps(given)], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
@@ -122,7 +130,7 @@ def test_evaluations_equal_those_of_one_process(tiny_folder, table, by_three, tm
     for rank in range(3):
         known = json.loads((by_three / f"rank-{rank}.json").read_text())
         assert known["report"] == report.to_dict()
-        assert 0 < sum(known["embedded"]) < 6
+        assert 0 < sum(known["embedded"]) < 12  # six of each split
     one, other = (load_file(folder / "e.safetensors") for folder in (tmp_path / "one", by_three / "results"))
     assert one.keys() == other.keys()
     assert all(np.array_equal(one[name], other[name]) for name in one)
@@ -132,3 +140,13 @@ def test_evaluations_equal_those_of_one_process(tiny_folder, table, by_three, tm
     assert one == other
     assert one["against"]["source"] == str(tiny_folder)
     assert (by_three / "stdout").read_text().count("gallery of 6") == 1  # the first process alone prints
+
+
+def test_trainings_validate_like_one_process(tiny_folder, table, by_three, tmp_path):
+    trained = vop.train(str(table), out=tmp_path / "run", **training(tiny_folder))
+    for rank in range(3):
+        known = json.loads((by_three / f"rank-{rank}.json").read_text())
+        assert known["untuned"] == trained.result.untuned
+        assert known["left out"] == [one.id for one in trained.skipped]
+        assert len(known["left out"]) == 3
+    assert not (by_three / "run/training/frames").exists()

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -612,3 +613,69 @@ def test_two_processes_train_like_one(backbones, trained_by_two_processes, tmp_p
     one, two = weights(tmp_path), weights(two_folder)
     for parameter in one:
         torch.testing.assert_close(two[parameter], one[parameter], rtol=0, atol=1e-3)
+
+
+TWO_NODES = """
+import os, signal, sys
+sys.path[:0] = {tests!r}
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from test_trainer import SHARED, trainer
+from vop.backbones import find_backbone
+from vop.utils.ranks import join, leave
+from vop.utils.watch import watched
+dying = sys.argv[1] == "dying"
+
+def progress(stage, done, total, note=""):
+    if dying and done == 2 and os.environ["RANK"] == "1":
+        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with watched():
+    join()
+    backbone, kind = SHARED[{name!r}]
+    job = trainer(find_backbone({folder!r}), Path({out!r}), **kind, epochs=1, progress=progress)
+    job.fit(resume=not dying)
+leave()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("two-processes")
+def test_two_nodes_resume_after_one_has_died(tiny, trained_by_two_processes, tmp_path):
+    """Two launchers on loopback. One is killed with its process; the other one ends and names the dead rank."""
+    here, name = Path(__file__).parent, "vop-f+p-chunked"
+    script = tmp_path / "job.py"
+    given = {"name": name, "folder": str(tiny.folder), "out": str(tmp_path / "run")}
+    script.write_text(TWO_NODES.format(tests=[str(here), str(here.parent)], **given))
+
+    def launch(how: str) -> list[tuple[int, str]]:
+        with socket.socket() as some:
+            some.bind(("127.0.0.1", 0))
+            port = some.getsockname()[1]
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"]
+        launcher += ["--master_addr=127.0.0.1", f"--master_port={port}"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        nodes = [
+            subprocess.Popen(
+                [*launcher, f"--node_rank={rank}", str(script), how], stderr=subprocess.PIPE, text=True, env=environment
+            )
+            for rank in range(2)
+        ]
+        try:
+            return [(node.returncode, said) for node in nodes for _, said in [node.communicate(timeout=300)]]
+        finally:
+            for node in nodes:
+                node.kill()
+
+    (status, said), (killed, _) = launch("dying")
+    assert (status, killed) == (1, -9)
+    assert "rank 1 of 2 failed: it ended without a message" in said
+    assert (tmp_path / "run/training/state.safetensors").exists()
+    assert not (tmp_path / "run/model.safetensors").exists()
+    resumed = launch("resuming")
+    assert [status for status, _ in resumed] == [0, 0], resumed
+    whole, resumed = weights(trained_by_two_processes / name), weights(tmp_path / "run")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
