@@ -244,6 +244,7 @@ class Trainer:
             f"memory ran out with batch_size {self.batch_size} ({' x '.join(content)} in a process, {precision})",
             f"{advice} again with a smaller --batch-size, fewer --num-frames, --recompute layers, --precision bf16, "
             "or a backbone with fewer tokens per frame, and another --out",
+            alone=True,
         )
 
     def _optimize(self, batches: Iterator[list[Batch]]) -> float:
@@ -415,10 +416,14 @@ class Trainer:
             what, f"The learning rate was {rate:.2g}. Train again with a lower --learning-rate and another --out"
         )
 
-    def _stop_at(self, what: str, advice: str) -> NoReturn:
-        """Save the best epoch so far, if any, and raise the error that ends the training."""
+    def _stop_at(self, what: str, advice: str, *, alone: bool = False) -> NoReturn:
+        """Save the best epoch so far, if any, and raise the error that ends the training.
+
+        Args:
+            alone: whether other processes may go on. Then they cannot take part in saving.
+        """
         kept = f"{self.out} holds no weights yet"
-        if self.state.best_epoch is not None:
+        if self.state.best_epoch is not None and not (alone and self.ranks.size > 1):
             is_untuned = self._finish().selection == UNTUNED
             kept = f"{self.out} holds " + (
                 "the untuned model" if is_untuned else f"the weights of epoch {self.state.best_epoch}"

@@ -115,6 +115,7 @@ def joined() -> Iterator[None]:
         yield
         return
     with watched():
-        join()
+        ranks = join()
         yield
+        ranks.gather(None)  # none leaves while another may need it
     leave()

@@ -33,7 +33,10 @@ END_SECONDS = 5.0  # for a rank to end by itself when another one has failed
 _DONE = 2**40  # is added to the number of a rank at its end
 
 # Messages of PyTorch and its libraries when the other side of a connection has ended.
-_LOST = ("Connection closed", "Connection reset", "Broken pipe", "Timed out", "NCCL", "Connection was likely closed")
+_LOST = (
+    *("Connection closed", "Connection reset", "Broken pipe", "Timed out"),  # gloo
+    *("remote process exited", "communicator was aborted", "collective operation timeout"),  # NCCL
+)
 
 _current: Watch | None = None
 _count = 0
@@ -75,7 +78,7 @@ class Watch:
         self.rank, self.size, self.prefix = rank, size, prefix
         self.failure: str | None = None  # of another rank
         self._store: Any = None
-        self._stopped = threading.Event()
+        self._connected, self._stopped = threading.Event(), threading.Event()
         self._is_ending = False  # by an exception
         self._in_main = threading.current_thread() is threading.main_thread()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -100,6 +103,7 @@ class Watch:
             raise VopError(self.failure) from None
         is_stop = isinstance(error, KeyboardInterrupt | SystemExit)
         cause = "it was stopped" if is_stop else str(error) if isinstance(error, VopError) else _first_line(error)
+        self._connected.wait(END_SECONDS)  # an error at the start may be faster
         self._tell(self.rank, cause, stopped=is_stop, pid=os.getpid())
 
     def _find_lost(self, error: BaseException) -> None:
@@ -131,6 +135,7 @@ class Watch:
         neighbour = (self.rank + 1) % self.size
         number, still = 0, 0  # of the neighbour, and for how many beats. A suspended machine has none
         store = self._store = self._connect()
+        self._connected.set()
         while not self._stopped.wait(BEAT_SECONDS):
             store.add(self._key(self.rank), 1)
             found = self._read()
