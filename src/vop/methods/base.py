@@ -43,6 +43,8 @@ class Method(nn.Module):
         token_merging: where the method can merge patches (`vop.backbones.merging`): "across frames" and within them,
             which needs no more than `VisionTower.forward`, only "within frames", or "nowhere". The last is the default
             if a class overrides `embed_frames`.
+        compiles: whether the layers can be compiled (`vop.load(compile=True)`). False for a method that changes the
+            number of tokens from layer to layer, because almost every layer would then be compiled anew.
     """
 
     settings: dict[str, Any]
@@ -51,6 +53,7 @@ class Method(nn.Module):
     changes_backbone: ClassVar[bool] = False
     pools_itself: ClassVar[bool] = False
     token_merging: ClassVar[str] = ACROSS_FRAMES
+    compiles: ClassVar[bool] = True
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
