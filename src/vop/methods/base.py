@@ -67,8 +67,9 @@ class Method(nn.Module):
         super().__init__()
         if self.needs_layers and not sizes.has_layers:
             raise UsageError(
-                f"the method {type(self).__name__} needs a backbone with layers, and this backbone has none: "
-                "use zero-shot, or a backbone for which `vop backbones` lists all methods"
+                f"the method {type(self).__name__} needs layers, and those of this backbone cannot be reached: use "
+                "zero-shot, which needs no training (`vop evaluate`, `vop index`), or a backbone with all methods, such "
+                "as open_clip's ViT, EVA02-B or -L, PE-Core or SigLIP 2 (`vop backbones` lists them)"
             )
         check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
         sizes.check_num_frames(num_frames)
