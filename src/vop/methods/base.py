@@ -68,8 +68,8 @@ class Method(nn.Module):
         if self.needs_layers and not sizes.has_layers:
             raise UsageError(
                 f"the method {type(self).__name__} needs layers, and those of this backbone cannot be reached: use "
-                "zero-shot, which needs no training (`vop evaluate`, `vop index`), or a backbone with all methods, such "
-                "as open_clip's ViT, EVA02-B or -L, PE-Core or SigLIP 2 (`vop backbones` lists them)"
+                "zero-shot, which needs no training (`vop evaluate`, `vop index`), or a backbone with all methods, "
+                "such as open_clip's ViT, EVA02-B or -L, PE-Core or SigLIP 2 (`vop backbones` lists them)"
             )
         check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
         sizes.check_num_frames(num_frames)
