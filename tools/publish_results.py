@@ -3,8 +3,8 @@
     python -m tools.publish_results runs/emoji-motion/report    # after `vop compare` and `vop ablate`
     python -m tools.publish_results                             # rewrite only what is made from the data
 
-The data file is `docs/results/results.json`. The tables are in `docs/results.md`, between two comments. All JSON files in
-`docs/results/`, of results and of rows that others published, make the standing comparison in `docs/standing/`.
+The data file is `docs/results/results.json`. The tables are in `docs/results.md`, between two comments. All JSON files
+in `docs/results/`, of results and of rows that others published, make the standing comparison in `docs/standing/`.
 """
 
 from __future__ import annotations

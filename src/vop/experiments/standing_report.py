@@ -82,20 +82,21 @@ def _section(stem: str, rows: Sequence[Row]) -> Section:
 def differences(row: Row, reference: Row) -> list[str]:
     """Return why a row cannot be ranked with the reference, in a few words each; nothing if it can.
 
-    A row that trains nothing needs one seed, and has no facts of a training. What an external source does not say is
-    not another reason.
+    A row that trains nothing needs one seed, and has no facts of a training. What another source does not say is not
+    another reason.
     """
     external = row.source.kind == "external"
     trained = row.trains and reference.trains
     reasons = []
     if external and row.source.citation != reference.source.citation:
         reasons.append("external" if reference.source.kind == "vop" else "another source")
+    elsewhere = bool(reasons)
     if trained and not external and (len(row.runs) > 1) != (len(reference.runs) > 1):
         reasons.append(count("seed", len(row.runs)) if row.runs else "seeds unknown")
     own, others = _facts(row, trained=trained), _facts(reference, trained=trained)
     for name in dict.fromkeys([*own, *others]):
         value, other = own.get(name), others.get(name)
-        if value != other and not (external and None in (value, other)):
+        if value != other and not (elsewhere and None in (value, other)):
             reasons.append(f"{name}: {'unknown' if value is None else value}")
     return reasons
 
@@ -108,7 +109,8 @@ def _facts(row: Row, *, trained: bool) -> dict[str, Any]:
     if not trained:
         return facts
     facts |= {"epochs": recipe.epochs, "batch": recipe.batch_size, "captions per video": recipe.captions_per_video}
-    return {**facts, "learning rate": recipe.rate_choice, "weights": recipe.selection, **recipe.other}
+    others = {f"recipe's {name}": value for name, value in recipe.other.items()}
+    return {**facts, "learning rate": recipe.rate_choice, "weights": recipe.selection, **others}
 
 
 def protocol(section: Section) -> dict[str, str]:
@@ -179,6 +181,7 @@ def others_table(section: Section) -> Table[Row]:
 def _columns(rows: Sequence[Row], *, best: bool) -> Iterator[Column[Row]]:
     """Yield the columns. Machines, sources and days have one only if they differ, or if the rows are not ranked."""
     yield Column("method", lambda row: Cell(row.name))
+    yield Column("settings", lambda row: Cell(listed(row.settings)))
     for way, keys in {"t2v": ("r1", "r5", "r10", "mnr"), "v2t": ("r1",)}.items():
         for key in keys:
             yield Column(f"{way} {HEADS[key]}", _score(way, key), _best(best, min if key == "mnr" else max))
