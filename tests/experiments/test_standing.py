@@ -228,14 +228,11 @@ def test_rows_that_contradict_each_other_are_refused(merged, tmp_path):
 
 FACTS = st.fixed_dictionaries(
     {
-        "benchmark": st.sampled_from(["a world", "b/world"]),
-        "backbone": st.sampled_from(["a tower", "b"]),
-        "gallery": st.sampled_from([GALLERY, GALLERY | {"videos": 30}, GALLERY | {"tie_rule": "optimistic"}]),
-        "recipe": st.sampled_from(
-            [{}, {"epochs": 3}, {"epochs": 9}, {"other": {"videos": 500}}, {"other": {"videos": 30}}]
-        ),
-        "runs": st.lists(st.integers(0, 70), min_size=1, max_size=3).map(lambda recalls: runs(*recalls)),
-        "parameters": st.sampled_from([0, 10, 1000, None]),
+        "backbone": st.sampled_from(["a tower", "a tower", "b/tower"]),
+        "gallery": st.sampled_from([GALLERY, GALLERY | {"videos": 30}]),
+        "recipe": st.sampled_from([{}, {"epochs": 3}, {"epochs": 9}, {"other": {"videos": 500}}]),
+        "runs": st.lists(st.integers(0, 70), min_size=1, max_size=2).map(lambda recalls: runs(*recalls)),
+        "parameters": st.sampled_from([0, 1000, None]),
         "source": st.sampled_from([OURS, PAPER, PAPER | {"citation": "B. Other"}]),
     }
 )
@@ -249,8 +246,8 @@ def alike(one: dict, other: dict) -> bool:
     return same and (not trained or (one["recipe"] == other["recipe"] and seeds))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(facts=st.lists(FACTS, min_size=1, max_size=8), seed=st.integers(0, 999))
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(facts=st.lists(FACTS, min_size=2, max_size=10), seed=st.integers(0, 999))
 def test_the_order_of_rows_and_files_does_not_matter_and_only_alike_rows_are_ranked(tmp_path, facts, seed):
     rows = [row(method=f"m{n}", **one) for n, one in enumerate(facts)]
     found = merge([save(tmp_path / "all.json", document(*rows))])
@@ -265,7 +262,7 @@ def test_the_order_of_rows_and_files_does_not_matter_and_only_alike_rows_are_ran
     assert sorted(everything) == sorted(by_name)
     for section in sections(found):
         assert section.ranked
-        assert len({(one.benchmark, one.backbone) for one in section.rows}) == 1
+        assert len({one.backbone for one in section.rows}) == 1
         recalls = [one.average.t2v.r1 for one in section.ranked]
         assert recalls == sorted(recalls, reverse=True)
         for one, other in combinations(names(section.ranked), 2):
@@ -289,6 +286,7 @@ def test_each_row_that_is_not_ranked_has_its_reasons(merged):
                 row(method="other", recipe={"epochs": 3, "other": {"augment": "release"}}),
                 row(method="once", recipe={"epochs": 3}, runs=runs(60)),
                 row(method="small", recipe={"epochs": 3}, gallery=GALLERY | {"videos": 20, "fingerprint": "f"}),
+                row(method="odd", recipe={"epochs": 3, "other": {"videos": 500}}, gallery=GALLERY | {"videos": 20}),
                 row(method="published", source=PAPER, runs=[], mean=scores(65), gallery={"videos": 20, "texts": 500}),
             )
         )
@@ -299,6 +297,7 @@ def test_each_row_that_is_not_ranked_has_its_reasons(merged):
         "once": ["1 seed"],
         "longer": ["epochs: 9"],
         "small": ["videos: 20", "gallery: f"],
+        "odd": ["videos: 20", "recipe's videos: 500"],
         "unknown": ["epochs: unknown"],
         "other": ["recipe's augment: release"],
     }
