@@ -20,8 +20,9 @@ from vop.experiments.figures import NOTES, TITLES, figures_of, svg_text
 from vop.experiments.formats import markdown_table
 from vop.experiments.plan import ABLATIONS
 from vop.experiments.results import COMPARE, ExperimentResults, file_stems, read_results
-from vop.experiments.standing import SCHEMA_FILE, merge, schema_text
+from vop.experiments.standing import merge
 from vop.experiments.standing_report import write_standing
+from vop.experiments.standing_schema import SCHEMA_FILE, schema_text
 from vop.experiments.tables import Table, kind_tables, main_table, order_table, origin, protocol, remarks
 from vop.utils.text import in_markdown, markdown_block
 

@@ -19,8 +19,9 @@ from tools.publish_results import DATA, DOCS, SCHEMA_PATH, STANDING, standing_so
 from vop.cli import main
 from vop.errors import VopError
 from vop.experiments.results import COMPARE
-from vop.experiments.standing import SCHEMA, as_text, merge, schema_text, shipped_schema
+from vop.experiments.standing import merge
 from vop.experiments.standing_report import differences, figure_text, ranked_table, sections, write_standing
+from vop.experiments.standing_schema import SCHEMA, as_text, schema_text, shipped_schema
 
 PUBLISHED = DOCS / DATA
 GALLERY = {"videos": 500, "texts": 500, "tie_rule": "pessimistic", "fingerprint": "2f1c9a"}

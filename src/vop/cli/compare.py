@@ -55,8 +55,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "compare",
         help="Train and rank several methods with several seeds.",
         description="Searches each method's learning rate on validation videos, trains the method with every seed, "
-        "ranks the test videos and writes a report. Reuses the results in --out; with --merge, trains nothing and writes "
-        "a standing comparison of results.",
+        "ranks the test videos and writes a report. Reuses the results in --out; with --merge, only writes a standing "
+        "comparison of results.",
     )
     compare.add_argument(
         "--methods",

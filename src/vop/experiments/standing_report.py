@@ -16,7 +16,17 @@ from typing import Any
 from vop.experiments.figures import Mark, file_name, looks, recall_by_parameters, svg_text
 from vop.experiments.report import environment, write_text
 from vop.experiments.results import Number, unique_stems
-from vop.experiments.standing import SCHEMA, SCHEMA_FILE, Both, Row, Scores, Source, Standing, as_text, shipped_schema
+from vop.experiments.standing_schema import (
+    SCHEMA,
+    SCHEMA_FILE,
+    Both,
+    Row,
+    Scores,
+    Source,
+    Standing,
+    as_text,
+    shipped_schema,
+)
 from vop.experiments.tables import HEADS, Best, Cell, Column, Table, formatted, listed, number, size
 from vop.utils.text import count
 
