@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from vop.benchmarks import emoji_motion
+from vop.benchmarks.artwork import CREDIT
 from vop.errors import UsageError, VideoError
 from vop.evaluation.figures import film_strip
 from vop.experiments import figures, tables
@@ -97,7 +97,7 @@ def write_html(several: Sequence[ExperimentResults], path: Path) -> Path:
             results=results,
             figures=_inline(drawings[stem], prefix=stem),
             examples=[_example(example, strip) for example in results.examples],
-            credit=emoji_motion.CREDIT if results.data.startswith("emoji-motion") else "",
+            credit=CREDIT if results.data.startswith("emoji-motion") else "",
         )
         for stem, results in zip(file_stems(several), several, strict=True)
     ]
