@@ -7,10 +7,12 @@ from random import Random
 import numpy as np
 import pytest
 
-from tools.mini import acceptance, groups
+from tools.mini import acceptance, groups, motion_groups
+from tools.mini.settings import WORLDS
 from vop.benchmarks import captions, scenes
 from vop.benchmarks.artwork import CONCEPTS, load_atlas
-from vop.benchmarks.scenes import FACTS, Background, Sticker
+from vop.benchmarks.emoji_motion_2 import words
+from vop.benchmarks.scenes import Background, Sticker
 
 GREY = Background((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -27,23 +29,24 @@ def test_batches_follow_from_the_seed():
     assert len(first) == 50
 
 
-@pytest.mark.parametrize("group", groups.GROUPS)
+@pytest.mark.parametrize("group", [*groups.GROUPS, *motion_groups.GROUPS])
 def test_groups_have_distinct_captions_and_valid_facts(group):
     for seed in range(40):
         examples = group(Random(seed), False)
         assert len({e.caption for e in examples}) == len(examples) >= 2
         for example in examples:
-            assert all(0 <= value < FACTS[fact] for fact, value in example.facts.items())
+            assert all(0 <= value < motion_groups.FACTS[fact] for fact, value in example.facts.items())
 
 
-def test_training_never_shows_a_held_out_pair():
-    rng = Random(0)
-    for example in groups.sample_batch(3000, rng):
+@pytest.mark.parametrize("version", WORLDS)
+def test_training_never_shows_a_held_out_pair(version):
+    for example in WORLDS[version].sample_batch(3000, Random(0)):
         assert not scenes.any_held_out(list({s.concept for s in example.stickers}))
 
 
-def test_held_out_composites_have_new_pairs_and_their_own_captions():
-    examples = acceptance.held_out_composites(200)
+@pytest.mark.parametrize("version", WORLDS)
+def test_held_out_composites_have_new_pairs_and_their_own_captions(version):
+    examples = acceptance.held_out_composites(200, version)
     assert len({e.caption for e in examples}) == 200
     composites = [e for e in examples if len({s.concept for s in e.stickers}) > 1]
     held_out = [scenes.any_held_out([s.concept for s in e.stickers]) for e in composites]
@@ -110,3 +113,43 @@ def test_plurals(name, expected):
 )  # fmt: skip
 def test_articles(words, expected):
     assert captions.article(words) == expected
+
+
+@pytest.mark.parametrize("direction", words.DIRECTIONS)
+def test_trails_lie_behind_the_thing(direction):
+    for seed in range(20):
+        stickers, bars = motion_groups.trail(3, direction, Random(seed))
+        *copies, end = stickers
+        assert copies or bars
+        horizontal, forwards = direction in ("left", "right"), 1 if direction in ("right", "down") else -1
+        where = (lambda s: s.x) if horizontal else (lambda s: s.y)
+        assert all(forwards * (where(end) - where(copy)) > 0 for copy in copies)
+        for bar in bars:
+            middle = (bar.left + bar.right) / 2 if horizontal else (bar.top + bar.bottom) / 2
+            assert forwards * (where(end) - middle) > end.size / 2
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_panels_show_before_then_after(stacked):
+    before, after = motion_groups.changed(3, "grow", Random(0))
+    (first, last), (bar,) = motion_groups.panels(before, after, Random(0), stacked=stacked)
+    assert first.size < last.size
+    assert first.y < 0.5 < last.y if stacked else first.x < 0.5 < last.x
+    canvas = np.full((48, 48, 3), 0.5, np.float32)
+    motion_groups.paint(canvas, (bar,))
+    line = canvas[24, :, 0] if stacked else canvas[:, 24, 0]
+    assert set(line.tolist()) == {bar.tone}
+    assert canvas[5, 5, 0] == 0.5
+
+
+@pytest.mark.parametrize("change", words.CHANGES)
+def test_a_change_and_its_reverse_swap_the_panels(change):
+    one = motion_groups.changed(3, change, Random(5))
+    other = motion_groups.changed(3, words.REVERSED[change], Random(5))
+    assert one == other[::-1]
+
+
+def test_one_batch_in_five_has_captions_of_several_sentences():
+    batches = [motion_groups.sample_batch(8, Random(seed)) for seed in range(200)]
+    long = [all(any(aside in e.caption for aside in words._ASIDES) for e in batch) for batch in batches]
+    assert 25 <= sum(long) <= 55

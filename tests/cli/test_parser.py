@@ -9,7 +9,7 @@ from itertools import chain
 import pytest
 
 from vop.cli import build_parser
-from vop.cli.common import seconds, whole_numbers
+from vop.cli.common import named_numbers, seconds, whole_numbers
 
 HELP = ("-h", "--help")
 
@@ -35,7 +35,8 @@ def options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 def sample(action: argparse.Action) -> str:
     if action.choices:
         return next(iter(action.choices))
-    return {int: "3", float: "-0.5", seconds: "1:02.5", whole_numbers: "3,4"}.get(action.type, "value")
+    samples = {int: "3", float: "-0.5", seconds: "1:02.5", whole_numbers: "3,4", named_numbers: "a=0.5,b.*=2"}
+    return samples.get(action.type, "value")
 
 
 def written(action: argparse.Action, name: str) -> list[list[str]]:

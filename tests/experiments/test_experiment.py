@@ -426,6 +426,7 @@ class TestCompare:
                 "num_frames is 1,000,000,000; it must be",
             ),
             (["--methods", "vop", "--head", "seqTrans"], "unknown head 'seqTrans'"),
+            (["--methods", "vop-c,vop", "--rates", "text=2,*.context.*=3"], "unknown part in rates '*.context.*'"),
             (["--methods", "vop", "--report", tmp_path / "file"], f"{tmp_path / 'file'} is a file; --report"),
             (["--methods", "vop", "--rerun", "bias"], "unknown method to rerun 'bias'"),
             (

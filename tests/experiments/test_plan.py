@@ -85,6 +85,8 @@ class TestPlan:
         "changes",
         [
             {"recipe": Recipe(epochs=6)},
+            {"recipe": Recipe(ema_decay=0.99)},
+            {"recipe": Recipe(rates={"text": 0.5})},
             {"search": Search(trials=3)},
             {"split": "val"},
             {"arms": arms_of(["vop"], settings={"num_frames": 3})},

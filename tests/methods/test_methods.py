@@ -199,6 +199,21 @@ def test_the_logit_scale_is_not_rounded(tiny, name):
     assert build(tiny, name, torch.bfloat16).logit_scale == build(tiny, name).logit_scale
 
 
+@pytest.mark.parametrize("name", ["vop", "vop-p", "vop-c", "vop-f", "vop-f+p", "vop-f+c"])
+def test_text_prompts_above_layer_1_move_no_word(tiny, name):
+    plain, moved, above = (build(tiny, name, text_layers=layers) for layers in ([], [1, 2], [2]))
+    assert (moved.method.max_tokens, above.method.max_tokens) == (40 - 8, 40)
+    ids = above.tokenize(["a b c d " * 20])
+    assert ids.shape == (1, 40)
+    seen = []
+    for built in (plain, above):
+        built.clip.text.layers[1].register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+        built.embed_tokens(ids)
+    words, with_prompts = seen  # at the input of layer 2
+    assert with_prompts.shape[1] == 40 + 8
+    assert torch.equal(with_prompts[:, [0, *range(9, 48)]], words)
+
+
 def test_the_default_split_layer_is_the_papers():
     with torch.device("meta"):
         assert methods.create("vop-f", VIT_B_32).split_layer == 8

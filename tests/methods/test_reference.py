@@ -23,6 +23,7 @@ CASES = [
     ("vop-c", {"cmm_role": "replace"}),
     ("vop-f", {}),
     ("vop-f+p", {}),
+    ("vop-f+p", {"text_layers": [2]}),
     ("vop-f+c", {}),
     ("vop-f+c", {"split_layer": 1}),
 ]

@@ -7,7 +7,7 @@ import torch
 
 from vop.backbones.sizes import VIT_B_32
 from vop.backbones.towers import CLIP
-from vop.models.params import count_model, count_parameters, paper_size
+from vop.models.params import count_model, count_parameters, paper_size, trained_names
 from vop.models.pretrained import create
 
 TABLE_1 = {  # method: the paper's count, its percentage
@@ -62,6 +62,14 @@ def test_full_counts_every_parameter_of_clip(counts):
     assert count_parameters(VIT_B_32, only=["full"], train_logit_scale=False)["full"].true_count == 151_277_312
 
 
+def test_text_prompts_above_layer_1_count_a_layer_less(counts):
+    above = count_parameters(VIT_B_32, only=["vop", "vop-f+p"], text_layers=range(2, 13))
+    for name, count in above.items():
+        assert count.true_count == counts[name].true_count - 8 * 512
+        assert count.paper_count == counts[name].paper_count - 8 * 512
+    assert above["vop"].true_count == 118_784
+
+
 def test_lora_counts_two_low_rank_matrices_per_target(counts):
     of_layer = {width: 8 * (width + 3 * width) + 8 * (width + width) for width in (768, 512)}  # in_proj, out_proj
     assert counts["lora"].true_count == counts["lora"].paper_count == 12 * sum(of_layer.values())
@@ -77,6 +85,7 @@ def test_counts_equal_the_trainable_parameters(tiny, method, head):
     settings = {"num_frames": 5, **({"train_logit_scale": True} if method == "bias" else {})}
     built = create(method, tiny, head=head, device="cpu", **settings)
     counted = count_model(method, tiny.sizes, head=head, settings=settings)
+    assert sorted(trained_names(method, tiny.sizes, head=head, settings=settings)) == sorted(built.trainable())
     assert counted.true_count == sum(p.numel() for p in built.trainable().values())
     assert (
         counted.paper_count == count_model(method, tiny.sizes, settings=settings).paper_count or head == "tightTransf"

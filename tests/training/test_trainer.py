@@ -93,6 +93,7 @@ KINDS = {
     "full in bf16": {"method": "full", "precision": torch.bfloat16},
     "a head with dropout": {"settings": {"head": "x-pool"}},
     "two captions a video": {"captions_per_video": 2, "batch_size": 3},
+    "a moving average": {"method": "vop-p", "ema_decay": 0.9, "rates": {"text": 0, "*.position_prompts.*": 2.0}},
 }
 
 
@@ -523,7 +524,7 @@ def first_gradient(job) -> dict[str, torch.Tensor]:
     """The gradient of the first batch, before any step."""
     loss = job._loss(next(iter(job._batches(0, start=0))))
     job.accelerator.backward(loss * job.accelerator.num_processes)
-    return {name: parameter.grad.clone() for name, parameter in job.trained.items()}
+    return {name: parameter.grad.clone() for name, parameter in job.trained.items() if parameter.requires_grad}
 
 
 SHARED: dict[str, tuple[str, dict]] = {
@@ -532,6 +533,7 @@ SHARED: dict[str, tuple[str, dict]] = {
     "full-x-pool": ("tiny", {"method": "full", "settings": {"head": "x-pool", "head.dropout": 0.0}}),
     "vop-two-captions": ("tiny", {"method": "vop", "captions_per_video": 2, "batch_size": 4}),
     "siglip-two-captions": ("siglip", {"method": "vop-c", "captions_per_video": 2, "batch_size": 4}),
+    "vop-p-averaged": ("tiny", {"method": "vop-p", "ema_decay": 0.9, "rates": {"text": 0, "video": 0.5}}),
     "siglip-full": ("siglip", {"method": "full"}),
 }
 TWO_PROCESSES = """

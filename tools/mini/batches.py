@@ -8,10 +8,11 @@ from random import Random
 import numpy as np
 import torch
 
-from tools.mini import groups
+from tools.mini.motion_groups import Picture, paint
+from tools.mini.settings import WORLDS, Settings
 from vop.benchmarks import scenes
-from vop.benchmarks.artwork import CONCEPTS, load_atlas
-from vop.benchmarks.scenes import FACTS, Example
+from vop.benchmarks.artwork import CONCEPTS, Atlas, load_atlas
+from vop.benchmarks.scenes import Example
 
 UNSAID = -100  # cross-entropy's index for facts that a caption does not state
 
@@ -24,13 +25,15 @@ class Batch:
         pixels: uint8 (n, 3, side, side).
         ids: int64 (n, length), padded with the end mark.
         caption: int64 (n,), the same number for equal captions.
-        facts: int64 (n, len(FACTS)), `UNSAID` where the caption does not state the fact.
+        shift: int64 (n,), the number of positions by which the words are moved (see `positions`).
+        facts: int64 (n, facts of the world), `UNSAID` where the caption does not state the fact.
         present: float (n, concepts), 1 where a concept is in the picture.
     """
 
     pixels: torch.Tensor
     ids: torch.Tensor
     caption: torch.Tensor
+    shift: torch.Tensor
     facts: torch.Tensor
     present: torch.Tensor
 
@@ -38,25 +41,43 @@ class Batch:
 class Batches(torch.utils.data.Dataset):
     """Makes the batch of step i at index i, on every access, so that a resumed run sees the same data."""
 
-    def __init__(self, tokenizer, *, steps: int, size: int, pixels: int, seed: int) -> None:
-        self.tokenizer, self.steps, self.size, self.pixels, self.seed = tokenizer, steps, size, pixels, seed
+    def __init__(self, tokenizer, settings: Settings) -> None:
+        self.tokenizer, self.settings = tokenizer, settings
 
     def __len__(self) -> int:
-        return self.steps
+        return self.settings.steps
 
     def __getitem__(self, step: int) -> Batch:
-        if not 0 <= step < self.steps:
+        s, world = self.settings, WORLDS[self.settings.version]
+        if not 0 <= step < s.steps:
             raise IndexError(step)
-        examples = groups.sample_batch(self.size, Random(f"{self.seed}/{step}"))
-        noise = np.random.default_rng([self.seed, step])
+        examples = world.sample_batch(s.batch, Random(f"{s.seed}/{step}"))
+        rng = np.random.default_rng([s.seed, step])
         captions = [e.caption for e in examples]
+        ids = tokenize(self.tokenizer, captions)
         return Batch(
-            pixels=draw(examples, pixels=self.pixels, rng=noise),
-            ids=tokenize(self.tokenizer, captions),
+            pixels=draw(examples, pixels=s.image_size, rng=rng),
+            ids=ids,
             caption=torch.from_numpy(np.unique(captions, return_inverse=True)[1]),
-            facts=_facts(examples),
+            shift=_shifts(len(ids), self.tokenizer.model_max_length - ids.shape[1], s.shifts, rng),
+            facts=_facts(examples, world.facts),
             present=_present(examples),
         )
+
+
+def _shifts(count: int, room: int, share: float, rng: np.random.Generator) -> torch.Tensor:
+    moved = rng.random(count) < share
+    return torch.from_numpy(rng.integers(0, room + 1, count) * moved)
+
+
+def positions(ids: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """Return the positions of tokens (n, length): 0 for the first mark, and those of the words moved by `shift` (n,).
+
+    Prompts in front of the words move them in the same way.
+    """
+    places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids) + shift[:, None]
+    places[:, 0] = 0
+    return places
 
 
 def tokenize(tokenizer, captions: list[str]) -> torch.Tensor:
@@ -67,7 +88,7 @@ def tokenize(tokenizer, captions: list[str]) -> torch.Tensor:
 def draw(examples: list[Example], *, pixels: int, rng: np.random.Generator) -> torch.Tensor:
     """Draw the examples with varied brightness, saturation, sharpness and noise: uint8 (n, 3, pixels, pixels)."""
     atlas = load_atlas()
-    images = np.stack([scenes.render(e.stickers, e.background, atlas, pixels) for e in examples])
+    images = np.stack([_render(e, atlas, pixels) for e in examples])
     x = torch.from_numpy(images).permute(0, 3, 1, 2)
     n = len(examples)
     vary = lambda low, high: torch.from_numpy(rng.uniform(low, high, (n, 1, 1, 1)).astype(np.float32))  # noqa: E731
@@ -80,8 +101,15 @@ def draw(examples: list[Example], *, pixels: int, rng: np.random.Generator) -> t
     return (x * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def _facts(examples: list[Example]) -> torch.Tensor:
-    return torch.tensor([[e.facts.get(fact, UNSAID) for fact in FACTS] for e in examples])
+def _render(example: Example, atlas: Atlas, pixels: int) -> np.ndarray:
+    canvas = scenes.render(example.stickers, example.background, atlas, pixels)
+    if isinstance(example, Picture):
+        paint(canvas, example.bars)
+    return canvas
+
+
+def _facts(examples: list[Example], facts: dict[str, int]) -> torch.Tensor:
+    return torch.tensor([[e.facts.get(fact, UNSAID) for fact in facts] for e in examples])
 
 
 def _present(examples: list[Example]) -> torch.Tensor:

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from tools.mini import acceptance
-from tools.mini.pretrain import Settings, build_model, build_tokenizer
+from tools.mini.pretrain import build_model, build_tokenizer
+from tools.mini.settings import WORLDS, Settings
 from tools.mini.tokenizer import save_tokenizer
 from vop.backbones.preprocessing import FILE, preprocessor_config
 from vop.benchmarks.artwork import CONCEPTS
@@ -23,9 +24,9 @@ from vop.utils.threads import usable_cores
 
 RECORD = "record.json"
 _TEXT = """\
-# mini
+# {name}
 
-A small CLIP for the built-in world of stickers, an ordinary `transformers` CLIP folder. It was trained from scratch on
+A small CLIP for the built-in world of stickers, an ordinary `transformers` CLIP folder. It was trained {start} on
 pictures drawn by `vop.benchmarks`; it knows nothing else.
 
 Pre-trained by `{command}`
@@ -55,8 +56,8 @@ def export(run: Path, folder: Path) -> dict:
     save_tokenizer(tokenizer, folder)
     _write_json(folder / FILE, preprocessor_config(settings.image_size))
     record = _training_record(run, state, model)
-    record["acceptance"] = acceptance.check_folder(folder)
-    record["acceptance_small"] = acceptance.check_folder(folder, count=60)  # fast enough for a test
+    record["acceptance"] = acceptance.check_folder(folder, settings.version)
+    record["acceptance_small"] = acceptance.check_folder(folder, settings.version, count=60)  # fast enough for a test
     _write_json(folder / RECORD, record)
     with atomic_write(folder / "README.md") as temporary:
         temporary.write_text(_readme(record), encoding="utf-8")
@@ -65,11 +66,12 @@ def export(run: Path, folder: Path) -> dict:
 
 def _training_record(run: Path, state: dict, model) -> dict:
     settings, finished = state["settings"], (run / "checkpoint.pt").stat().st_mtime
-    changed = {k: v for k, v in settings.items() if v != getattr(Settings(), k)}
+    usual = vars(WORLDS[settings["version"]].settings)
+    changed = {k: v for k, v in settings.items() if k == "version" or v != usual[k]}
     options = "".join(f" --{k.replace('_', '-')} {v}" for k, v in changed.items())
     images = state["step"] * settings["batch"]
     return {
-        "command": f"python -m tools.mini.pretrain --out DIR{options}",
+        "command": f"python -m tools.mini.pretrain{options} --out DIR",
         "finished": datetime.fromtimestamp(finished, UTC).date().isoformat(),
         "machine": machine(),
         "seconds": round(state["seconds"]),
@@ -96,19 +98,21 @@ def machine() -> str:
 
 
 def _readme(record: dict) -> str:
-    results = record["acceptance"]
+    results, settings = record["acceptance"], record["settings"]
     rows = []
     for name, value in results.items():
         if name == "count":
             continue
-        least = acceptance.REQUIRED.get(name)
-        unit = "" if "cosine" in name else " %"
-        rows.append(f"| {name.replace('_', ' ')} | {value}{unit} | {f'{least:.0f} %' if least else ''} |")
+        limit = WORLDS[settings["version"]].required.get(name)
+        unit = "" if "cosine" in name else " points" if "lost" in name else " %"
+        rows.append(f"| {name.replace('_', ' ')} | {value}{unit} | {f'{limit:.0f}{unit}' if limit else ''} |")
     return _TEXT.format(
+        name="mini" if settings["version"] == 1 else f"mini-{settings['version']}",
+        start=f"from the weights of `{settings['start']}`" if settings["start"] else "from scratch",
         **{k: v for k, v in record.items() if not isinstance(v, dict)},
         minutes=round(record["seconds"] / 60),
         speed=record["images_per_second"],
-        side=record["settings"]["image_size"],
+        side=settings["image_size"],
         count=results["count"],
         rows="\n".join(rows),
         record=RECORD,

@@ -168,10 +168,15 @@ GROUPS: dict[Callable[[Random, bool], list[Example]], float] = {
 }  # fmt: skip
 
 
-def sample_group(rng: Random, *, held_out: bool = False) -> list[Example]:
-    """Return a random group. With `held_out`, its composites contain pairs of things that training never shows."""
+def sample_any(rng: Random, held_out: bool) -> list[Example]:
+    """Return a random group."""
     (group,) = rng.choices(tuple(GROUPS), tuple(GROUPS.values()))
     return group(rng, held_out)
+
+
+def sample_group(rng: Random, *, held_out: bool = False) -> list[Example]:
+    """Return a random group. With `held_out`, its composites contain pairs of things that training never shows."""
+    return sample_any(rng, held_out)
 
 
 def sample_batch(size: int, rng: Random) -> list[Example]:

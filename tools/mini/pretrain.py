@@ -1,6 +1,6 @@
-"""Pre-train `mini`, a small CLIP, from scratch on pictures of the built-in world.
+"""Pre-train a small CLIP on pictures of the built-in world: `mini-2`, which starts from `mini`, or `mini` from scratch.
 
-    python -m tools.mini.pretrain --out DIR
+    python -m tools.mini.pretrain --version 2 --out DIR
 
 The command writes checkpoints, a log and, at the end, a `transformers` CLIP folder with the acceptance results to DIR.
 After an interruption, `--resume` continues from the last checkpoint. On two cores it takes about an hour. On a busy
@@ -17,7 +17,7 @@ import argparse
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 
@@ -25,52 +25,31 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tools.mini import acceptance, groups
-from tools.mini.batches import UNSAID, Batch, Batches
+from tools.mini import acceptance
+from tools.mini.batches import UNSAID, Batch, Batches, positions
+from tools.mini.grow import grow
+from tools.mini.settings import WORLDS, Settings
 from tools.mini.tokenizer import train_tokenizer
 from vop.backbones.preprocessing import CLIP_MEAN, CLIP_STD
+from vop.backbones.source import find_backbone
 from vop.benchmarks.artwork import CONCEPTS
-from vop.benchmarks.scenes import FACTS
 from vop.training.loss import contrastive_loss
 from vop.utils.files import atomic_write
 
 MAX_LOGIT_SCALE = math.log(100)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The settings of a run, recorded beside the weights."""
-
-    steps: int = 6000
-    batch: int = 256
-    image_size: int = 48
-    patch_size: int = 8
-    vision_width: int = 128
-    vision_layers: int = 6
-    text_width: int = 128
-    text_layers: int = 4
-    projection: int = 128
-    head_width: int = 64
-    merges: int = 1400
-    learning_rate: float = 1e-3
-    position_factor: float = 5.0
-    weight_decay: float = 0.1
-    warmup: int = 400
-    auxiliary: float = 0.5
-    auxiliary_until: float = 0.85
-    seed: int = 0
-
-
 def build_tokenizer(settings: Settings):
     """Train the tokenizer on captions of the training distribution."""
     rng = Random(f"tokenizer/{settings.seed}")
-    captions = (e.caption for _ in range(200) for e in groups.sample_batch(256, rng))
+    sample = WORLDS[settings.version].sample_batch
+    captions = (e.caption for _ in range(200) for e in sample(256, rng))
     return train_tokenizer(captions, merges=settings.merges)
 
 
 def build_model(settings: Settings, tokenizer):
-    """Build a `CLIPModel` with random weights."""
-    from transformers import CLIPConfig, CLIPModel
+    """Build a `CLIPModel` with random weights, or those of the smaller model that the settings start from."""
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
     s = settings
     marks = {
@@ -83,7 +62,12 @@ def build_model(settings: Settings, tokenizer):
     config = CLIPConfig(text_config=text | marks, vision_config=vision, projection_dim=s.projection)
     torch.manual_seed(s.seed)
     # The fused attention's backward pass on CPU is slow at 37 tokens; plain attention trains 1.8 times faster.
-    return CLIPModel._from_config(config, attn_implementation="eager" if not torch.cuda.is_available() else "sdpa")
+    model = CLIPModel._from_config(config, attn_implementation="eager" if not torch.cuda.is_available() else "sdpa")
+    if s.start:
+        folder = find_backbone(s.start).folder
+        small = CLIPModel.from_pretrained(folder, dtype=torch.float32)
+        grow(small, CLIPTokenizer.from_pretrained(folder), model, tokenizer)
+    return model
 
 
 def _tower(width: int, layers: int, settings: Settings) -> dict:
@@ -100,10 +84,10 @@ def _tower(width: int, layers: int, settings: Settings) -> dict:
 class Auxiliary(nn.Module):
     """Linear classifiers of the stated facts and the present things, shared by both embeddings."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, facts: dict[str, int]) -> None:
         super().__init__()
         self.scale = width**0.5  # embeddings have unit length; classifiers need entries near one
-        self.facts = nn.ModuleDict({fact: nn.Linear(width, values) for fact, values in FACTS.items()})
+        self.facts = nn.ModuleDict({fact: nn.Linear(width, values) for fact, values in facts.items()})
         self.present = nn.Linear(width, len(CONCEPTS))
 
     def forward(self, embedding: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -128,10 +112,11 @@ def normalise(pixels: torch.Tensor) -> torch.Tensor:
     return (pixels.float() / 255 - mean) / std
 
 
-def embed(model, pixels: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def embed(model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Return unit-length image and text embeddings, float32, computed with bf16 autocast."""
-    with torch.autocast(pixels.device.type, dtype=torch.bfloat16):
-        out = model(input_ids=ids, pixel_values=normalise(pixels))
+    places = positions(batch.ids, batch.shift)
+    with torch.autocast(batch.pixels.device.type, dtype=torch.bfloat16):
+        out = model(input_ids=batch.ids, pixel_values=normalise(batch.pixels), position_ids=places)
     return (functional.normalize(e.float(), dim=-1) for e in (out.image_embeds, out.text_embeds))
 
 
@@ -163,7 +148,7 @@ class Trainer:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.tokenizer = build_tokenizer(settings)
         self.model = build_model(settings, self.tokenizer).to(self.device)
-        self.auxiliary = Auxiliary(settings.projection).to(self.device)
+        self.auxiliary = Auxiliary(settings.projection, WORLDS[settings.version].facts).to(self.device)
         self.optimizer = build_optimizer(self.model, self.auxiliary, settings)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
 
@@ -177,7 +162,7 @@ class Trainer:
         """Update the weights once, and return the losses."""
         s = self.settings
         batch = Batch(**{k: v.to(self.device) for k, v in vars(batch).items()})
-        images, texts = embed(self.model, batch.pixels, batch.ids)
+        images, texts = embed(self.model, batch)
         logits = self.model.logit_scale.exp() * texts @ images.T
         rows = torch.arange(len(logits), device=self.device)
         contrast = contrastive_loss(logits, rows, batch.caption)  # equal captions are not negatives of each other
@@ -223,7 +208,7 @@ class Trainer:
     def run(self, *, check_every: int = 500, log_every: int = 50) -> None:
         """Train to the last step."""
         s = self.settings
-        data = Batches(self.tokenizer, steps=s.steps, size=s.batch, pixels=s.image_size, seed=s.seed)
+        data = Batches(self.tokenizer, s)
         loader = torch.utils.data.DataLoader(
             data, batch_size=None, sampler=range(self.step, s.steps), num_workers=1, prefetch_factor=8
         )
@@ -237,7 +222,7 @@ class Trainer:
                 self.log(**{k: round(v, 4) for k, v in losses.items()}, speed=round(self.step * s.batch / self.seconds))
             if self.step % check_every == 0 or self.step == s.steps:
                 self.save()
-                self.log(check=acceptance.check(self.model, self.tokenizer, s.image_size, count=150))
+                self.log(check=acceptance.check(self.model, self.tokenizer, s.version, count=150))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -246,13 +231,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--version", type=int, choices=tuple(WORLDS), default=2)
     for name, value in asdict(Settings()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+        if name != "version":
+            parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=argparse.SUPPRESS)
     options = vars(parser.parse_args(arguments))
     out, resume, threads = options.pop("out"), options.pop("resume"), options.pop("threads")
     torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(Settings(**options), out)
+    trainer = Trainer(replace(WORLDS[options["version"]].settings, **options), out)
     if resume:
         trainer.resume()
     trainer.run()

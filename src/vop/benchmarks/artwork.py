@@ -24,6 +24,7 @@ from vop.utils.files import atomic_write
 if TYPE_CHECKING:
     from PIL import Image
 
+CREDIT = "Artwork: OpenMoji, the open-source emoji and icon project, CC BY-SA 4.0"  # shown with its drawings
 ATLAS_PIXELS = 80  # side of a stored drawing; the largest sticker of a 96-pixel video needs about 70
 
 # Unicode names of plain things that can be distinguished at a few pixels; "short = UNICODE NAME" if Unicode's own

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,16 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from vop.benchmarks import stories
+from vop.benchmarks import rendering, stories
 from vop.benchmarks.artwork import cache_folder, load_atlas
-from vop.benchmarks.videos import draw_clip, encode
-from vop.datasets.types import Dataset, Split, Video
-from vop.errors import DataError, UsageError
-from vop.utils.files import atomic_write
+from vop.benchmarks.rendering import CAPTIONS as CAPTIONS
+from vop.benchmarks.rendering import MARKER as MARKER
+from vop.benchmarks.rendering import Metadata
+from vop.benchmarks.rendering import twin_indices as twin_indices
+from vop.benchmarks.videos import draw_clip
+from vop.datasets.types import Dataset
+from vop.errors import UsageError
 
 VERSION = 1  # raise it when the same seed gives other videos
-CAPTIONS, MARKER = "captions.jsonl", "complete.json"
-CREDIT = "Artwork: OpenMoji, the open-source emoji and icon project, CC BY-SA 4.0"  # shown with its videos
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ class Clip:
         """The line in `captions.jsonl`."""
         fields = ("id", "split", "caption", "kind", "twin")
         return {"video": f"videos/{self.id}.mp4", **{name: getattr(self, name) for name in fields}}
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """Its only caption."""
+        return (self.caption,)
 
 
 def plan_clips(plan: Plan = FULL) -> list[Clip]:
@@ -147,59 +153,8 @@ def dataset(
         VopError: the artwork's packages are not installed, or the disk is full.
     """
     root = Path(root) if root is not None else cache_folder() / f"emoji-motion-{plan.fingerprint}"
-    clips = plan_clips(plan)
-    if not _is_complete(root, plan):
-        _render(root, clips, plan, progress)
-    splits = {}
-    for name in ("train", "val", "test"):
-        part = [clip for clip in clips if clip.split == name]
-        if part:
-            videos = tuple(Video(clip.id, root / clip.row["video"]) for clip in part)
-            splits[name] = Split(name, videos, tuple(clip.caption for clip in part), tuple(range(len(part))))
-    return Dataset("emoji-motion", splits)
-
-
-def _is_complete(root: Path, plan: Plan) -> bool:
-    marker = root / MARKER
-    if not marker.is_file():
-        return False
-    found = json.loads(marker.read_text(encoding="utf-8"))
-    wanted = {"version": VERSION, **asdict(plan)}
-    if found != wanted:
-        raise DataError(
-            f"{root} holds emoji-motion with {found}, not with {wanted}: choose another folder or delete it"
-        )
-    return True
-
-
-def _render(root: Path, clips: Sequence[Clip], plan: Plan, progress: Callable[[int, int], None] | None) -> None:
-    """Render the missing videos, then write the captions and the marker."""
-    started = root / "plan.json"  # files of another plan's unfinished rendering must not be reused
-    wanted = json.dumps({"version": VERSION, **asdict(plan)})
-    if started.is_file() and started.read_text(encoding="utf-8") != wanted:
-        raise DataError(f"{root} holds an unfinished emoji-motion of another plan: choose another folder or delete it")
-    _write(started, wanted)
-    for done, clip in enumerate(clips, 1):
-        path = root / clip.row["video"]
-        if not path.is_file():
-            encode(draw(clip), path)
-        if progress:
-            progress(done, len(clips))
-    _write(root / CAPTIONS, "".join(json.dumps(clip.row) + "\n" for clip in clips))
-    _write(root / MARKER, wanted)
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class Metadata:
-    """The kind of a video's content, and the id of its twin, if it has one."""
-
-    kind: str
-    twin: str | None
+    marker = {"version": VERSION, **asdict(plan)}
+    return rendering.dataset("emoji-motion", root, marker=marker, clips=plan_clips(plan), draw=draw, progress=progress)
 
 
 def load_metadata(root: Path | None = None, *, plan: Plan = FULL) -> dict[str, Metadata]:
@@ -209,15 +164,4 @@ def load_metadata(root: Path | None = None, *, plan: Plan = FULL) -> dict[str, M
         DataError: the benchmark has not been rendered there.
     """
     root = Path(root) if root is not None else cache_folder() / f"emoji-motion-{plan.fingerprint}"
-    path = root / CAPTIONS
-    if not path.is_file():
-        raise DataError(f"{path} does not exist: render emoji-motion into this folder first")
-    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {row["id"]: Metadata(row["kind"], row["twin"]) for row in rows}
-
-
-def twin_indices(video_ids: Sequence[str], metadata: dict[str, Metadata]) -> list[int | None]:
-    """Return the index of each video's twin in `video_ids`, or None if the twin is not there."""
-    places = {video_id: i for i, video_id in enumerate(video_ids)}
-    twins = [metadata[video_id].twin for video_id in video_ids]
-    return [None if twin is None else places.get(twin) for twin in twins]
+    return rendering.load_metadata("emoji-motion", root)

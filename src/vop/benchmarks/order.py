@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vop.benchmarks import emoji_motion
+from vop.benchmarks.rendering import Metadata, load_metadata, twin_indices
 from vop.datasets.types import Split
 
 
@@ -43,22 +43,31 @@ def _percent(right: torch.Tensor) -> float:
 def measure(similarity: torch.Tensor, split: Split) -> dict[str, Any]:
     """Return `{"extras": {"order"}, "kinds": {kind: {"videos", "t2v_r1", "order"}}}`: order accuracy, also by kind.
 
+    Videos with things that training never shows count for their kind and, together, as "unseen things".
+
     Args:
-        similarity: (n, n), for the readable videos of a split of emoji-motion.
+        similarity: (n, n), for the readable videos of a split of a built-in benchmark.
         split: these videos, each with one caption.
     """
-    metadata = emoji_motion.load_metadata(split.videos[0].path.parent.parent)
-    kinds = [metadata[video.id].kind for video in split.videos]
-    twins = emoji_motion.twin_indices([video.id for video in split.videos], metadata)
+    metadata = load_metadata("the benchmark", split.videos[0].path.parent.parent)
+    twins = twin_indices([video.id for video in split.videos], metadata)
     own = similarity.diagonal()[:, None]
     first = (similarity >= own).sum(dim=1) == 1  # pessimistic, as in ranks: ties count as wrong
-    by_kind = {}
-    for kind in sorted(set(kinds)):
-        rows = [row for row, other in enumerate(kinds) if other == kind]
-        paired = [twin if kinds[row] == kind else None for row, twin in enumerate(twins)]
+    by_kind: dict[str, dict[str, Any]] = {}
+    for kind, rows in _rows_by_kind([metadata[video.id] for video in split.videos]).items():
+        members = set(rows)
+        paired = [twin if row in members and twin in members else None for row, twin in enumerate(twins)]
         by_kind[kind] = {
             "videos": len(rows),
             "t2v_r1": _percent(first[rows]),
             "order": order_accuracy(similarity, paired) if any(twin is not None for twin in paired) else None,
         }
-    return {"extras": {"order": order_accuracy(similarity, twins)}, "kinds": by_kind}
+    extras = {"order": order_accuracy(similarity, twins)} if any(twin is not None for twin in twins) else {}
+    return {"extras": extras, "kinds": by_kind}
+
+
+def _rows_by_kind(metadata: Sequence[Metadata]) -> dict[str, list[int]]:
+    kinds = sorted({facts.kind for facts in metadata})
+    rows = {kind: [row for row, facts in enumerate(metadata) if facts.kind == kind] for kind in kinds}
+    unseen = [row for row, facts in enumerate(metadata) if facts.unseen]
+    return rows | ({"unseen things": unseen} if unseen else {})

@@ -15,7 +15,7 @@ from random import Random
 import numpy as np
 
 from vop.benchmarks.artwork import Atlas
-from vop.benchmarks.scenes import Sticker, paste
+from vop.benchmarks.scenes import Sticker, named_background, paste
 from vop.benchmarks.stories import Actor
 from vop.utils.files import atomic_write
 
@@ -25,10 +25,10 @@ NUM_FRAMES, FRAMES_PER_SECOND, PIXELS = 25, 12, 96
 _FIELD = 2 * PIXELS  # side of a background that repeats when it drifts
 
 
-def draw_clip(actors: Sequence[Actor], atlas: Atlas, rng: Random) -> np.ndarray:
-    """Draw all frames of a clip, uint8 (25, 96, 96, 3)."""
+def draw_clip(actors: Sequence[Actor], atlas: Atlas, rng: Random, *, colour: str = "") -> np.ndarray:
+    """Draw all frames of a clip, uint8 (25, 96, 96, 3), on a background of a named colour, or of any two colours."""
     noise = np.random.default_rng(rng.getrandbits(32))
-    background = _drifting_background(rng, noise)
+    background = _drifting_background(rng, noise, colour)
     grain, strength = _grain(), rng.uniform(0.015, 0.05)
     flicker, phase = rng.uniform(0, 0.05), rng.uniform(0, 6)
     frames = np.empty((NUM_FRAMES, PIXELS, PIXELS, 3), np.uint8)
@@ -52,10 +52,14 @@ def _at(actor: Actor, time: float) -> Sticker:
     return replace(a, **mixed)
 
 
-def _drifting_background(rng: Random, noise: np.random.Generator) -> Callable[[int], np.ndarray]:
+def _drifting_background(rng: Random, noise: np.random.Generator, colour: str) -> Callable[[int], np.ndarray]:
     """Return a function that returns a new float32 canvas (96, 96, 3) for a frame's index."""
-    colours = noise.uniform(0.1, 0.9, (2, 3)).astype(np.float32)
-    colours[1] = colours[0] + (colours[1] - colours[0]) * rng.uniform(0.2, 0.7)
+    if colour:
+        named = named_background(colour, rng)
+        colours = np.array([named.colour, named.shade], np.float32)
+    else:
+        colours = noise.uniform(0.1, 0.9, (2, 3)).astype(np.float32)
+        colours[1] = colours[0] + (colours[1] - colours[0]) * rng.uniform(0.2, 0.7)
     field = _fields()[rng.randrange(len(_fields()))][..., None]
     start = noise.uniform(0, _FIELD, 2)
     speed = noise.uniform(-1.5, 1.5, 2)

@@ -9,7 +9,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True) 
         metavar="SPEC",
         required=required,
         help="Data set: a benchmark and its folder (msrvtt-9k:data/msrvtt), a CSV, JSON, JSONL or Parquet file, a "
-        "folder of such files, hf:OWNER/NAME, or emoji-motion.",
+        "folder of such files, hf:OWNER/NAME, or a built-in one: emoji-motion-2, emoji-motion.",
     )
     add_table_options(parser)
 
@@ -142,7 +142,11 @@ _RECIPE_HELP = {
     "learning_rate": "Learning rate of AdamW",
     "weight_decay": "Weight decay of AdamW",
     "warmup": "Fraction of the steps in which the learning rate rises",
+    "rates": "Factors of the learning rate for parts of the model, such as text=0.5,head=2: text, video, head, scale, "
+    "or patterns of parameter names; 0 freezes a part",
     "max_grad_norm": "Norm to which gradients are clipped",
+    "ema_decay": "Decay of an exponential moving average of the weights, such as 0.999, which validation and the run "
+    "use instead of the weights",
     "loss": "Loss: infonce, sigmoid, or auto for the one that the backbone was trained with",
     "matryoshka": "Numbers of dimensions, separated by commas, such as 64,128: also train embeddings that have only "
     "their first dimensions",
@@ -167,6 +171,8 @@ _NO_DEFAULT = {
     "epochs": f"{PAPER_EPOCHS}, or more until {ENOUGH_STEPS} steps are reached",
     "learning_rate": "the method's own",
     "matryoshka": "none",
+    "rates": "1 for all",
+    "ema_decay": "no average",
     **dict.fromkeys(["frame_sampling", "crop_area", "flip"], "that of --augment"),
 }
 
@@ -178,7 +184,8 @@ def add_recipe_options(parser: argparse.ArgumentParser, *, without: Sequence[str
             default = _NO_DEFAULT.get(name, field.default)
             text = f"{_RECIPE_HELP[name]} (default: {default})."
             kind = kind_of(field)
-            parser.add_argument(f"--{name.replace('_', '-')}", type=whole_numbers if kind is tuple else kind, help=text)
+            reader = _READERS.get(kind, kind)
+            parser.add_argument(f"--{name.replace('_', '-')}", type=reader, help=text)
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:
@@ -187,6 +194,20 @@ def whole_numbers(text: str) -> tuple[int, ...]:
         return tuple(int(number) for number in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers: write 64,128") from None
+
+
+def named_numbers(text: str) -> dict[str, float]:
+    """Parses an option's names and numbers, separated by commas."""
+    pairs = [pair.rpartition("=") for pair in text.split(",")]
+    try:
+        return {name: float(number) for name, _, number in pairs}
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of names and numbers: write text=0.5,head=2"
+        ) from None
+
+
+_READERS: dict[Any, Callable[[str], Any]] = {tuple: whole_numbers, dict: named_numbers}
 
 
 def recipe_of(recipe: Recipe, arguments: argparse.Namespace, **fixed: object) -> Recipe:

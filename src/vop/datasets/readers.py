@@ -21,6 +21,7 @@ READERS: dict[str, str] = {
     "activitynet": "vop.datasets.activitynet:read",
     "didemo": "vop.datasets.didemo:read",
     "emoji-motion": "vop.benchmarks.emoji_motion:read",
+    "emoji-motion-2": "vop.benchmarks.emoji_motion_2.benchmark:read",
     "lsmdc": "vop.datasets.lsmdc:read",
     "msrvtt-7k": "vop.datasets.msrvtt:read",
     "msrvtt-9k": "vop.datasets.msrvtt:read",

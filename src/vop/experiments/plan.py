@@ -27,6 +27,8 @@ LATER = (
     "frame_sampling",
     "crop_area",
     "flip",
+    "rates",
+    "ema_decay",
 )  # recipe fields that the first versions did not have
 
 ALL = "all"  # selects all arms

@@ -119,7 +119,7 @@ def check_plan(plan: Plan) -> tuple[int, Resizing]:
     """Run the checks that need no data, before data is rendered or downloaded.
 
     Raises:
-        UsageError: a method, a head or a setting does not exist.
+        UsageError: a method, a head, a setting or a part in the recipe's `rates` does not exist.
         VopError: the backbone cannot be read, or has no vocabulary.
     """
     import torch
@@ -127,6 +127,8 @@ def check_plan(plan: Plan) -> tuple[int, Resizing]:
     from vop import heads, methods
     from vop.backbones import find_backbone, find_sizes
     from vop.models.model import needed_vocabulary, split_settings
+    from vop.models.params import trained_names
+    from vop.training.rates import factors_of
 
     sizes = find_sizes(plan.backbone)
     frames = set()
@@ -136,6 +138,9 @@ def check_plan(plan: Plan) -> tuple[int, Resizing]:
             method = methods.create(arm.method, sizes, **of_method)
             heads.create(arm.head, sizes, num_frames=method.num_frames, **of_head)
         frames.add(method.num_frames)
+        if plan.recipe.rates and arm.trains:
+            names = trained_names(arm.method, sizes, head=arm.head, settings=arm.settings)
+            factors_of(names, plan.recipe.rates)
     if len(frames) > 1:
         raise UsageError(
             f"the arms use {' and '.join(map(str, sorted(frames)))} frames per video; give all arms the same number"

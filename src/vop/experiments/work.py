@@ -45,7 +45,7 @@ RESULT = "result.json"
 MAX_RESULT_BYTES = 2**30  # limit for a result file: ranks, and the first video of each text
 EMBED_BATCH = 32  # videos per forward pass of the ranking
 # Benchmark metrics in addition to retrieval metrics: (similarity, split) -> {"extras": …, "kinds": …}.
-MEASURES = {"emoji-motion": "vop.benchmarks.order:measure"}
+MEASURES = dict.fromkeys(("emoji-motion", "emoji-motion-2"), "vop.benchmarks.order:measure")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,8 @@ import torch
 from vop import heads, methods
 from vop.backbones.sizes import Sizes
 from vop.backbones.towers import CLIP
+from vop.heads.base import Head
+from vop.methods.base import Method
 from vop.methods.baselines import layer_parameters
 from vop.models.model import attach, split_settings
 
@@ -45,13 +47,10 @@ def count_model(name: str, sizes: Sizes, *, head: str = heads.MEAN, settings: di
     Args:
         settings: settings of the method, and of the head as `head.NAME`.
     """
-    of_method, of_head = split_settings(settings)
     with torch.device("meta"):
         clip = CLIP(sizes).requires_grad_(False)
         whole = {"paper": paper_size(clip), "true": sum(p.numel() for p in clip.parameters())}
-        method = methods.create(name, sizes, **of_method)
-        top = heads.create(head, sizes, num_frames=method.num_frames, **of_head)
-        attach(clip, method, top)
+    method, top = _attached(clip, name, head=head, settings=settings)
     true = sum(p.numel() for part in (clip, method, top) for p in part.parameters() if p.requires_grad)
     paper = true - method.uncounted_parameters(clip) - sum(p.numel() for p in top.parameters())
     return ParameterCount(
@@ -60,6 +59,29 @@ def count_model(name: str, sizes: Sizes, *, head: str = heads.MEAN, settings: di
         true_count=true,
         true_percent=round(100 * true / whole["true"], 3),
     )
+
+
+def trained_names(name: str, sizes: Sizes, *, head: str = heads.MEAN, settings: dict[str, Any]) -> list[str]:
+    """Return the names of the parameters that a method and a head train, as in `TextVideoModel.trainable`.
+
+    Args:
+        settings: as for `count_model`.
+    """
+    with torch.device("meta"):
+        clip = CLIP(sizes).requires_grad_(False)
+    method, top = _attached(clip, name, head=head, settings=settings)
+    parts = {"clip": clip, "method": method, "head": top}
+    return [f"{part}.{key}" for part in parts for key, p in parts[part].named_parameters() if p.requires_grad]
+
+
+def _attached(clip: CLIP, name: str, *, head: str, settings: dict[str, Any]) -> tuple[Method, Head]:
+    """Return a method and a head on the meta device, attached to a CLIP there."""
+    of_method, of_head = split_settings(settings)
+    with torch.device("meta"):
+        method = methods.create(name, clip.sizes, **of_method)
+        top = heads.create(head, clip.sizes, num_frames=method.num_frames, **of_head)
+        attach(clip, method, top)
+    return method, top
 
 
 def paper_size(clip: CLIP) -> int:

@@ -1,7 +1,8 @@
 """Checkpoints: the state of a training in one safetensors file, which is replaced atomically.
 
 The random numbers of a step (the order of the pairs, a head's dropout) depend only on the seed and the step number. So
-the trained parameters, the optimizer's moments and the step number are enough to resume a training exactly.
+the trained parameters, their moving average if there is one, the optimizer's moments and the step number are enough to
+resume a training exactly.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ _BEFORE: dict[str, object] = {
     "frame_sampling": None,
     "crop_area": None,
     "flip": None,
+    "rates": None,
+    "ema_decay": None,
 }
 
 Identity = Mapping[str, object]
@@ -94,13 +97,21 @@ def save_checkpoint(
     path: Path,
     *,
     trained: Mapping[str, Tensor],
+    average: Mapping[str, Tensor],
     best: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
     state: TrainingState,
     identity: Identity,
 ) -> None:
-    """Write a checkpoint; `identity` holds the values that identify the training."""
+    """Write a checkpoint.
+
+    Args:
+        average: the moving average of `trained`; empty without one.
+        best: the tensors of the best epoch; empty before the first.
+        identity: the values that identify the training.
+    """
     tensors = {f"trained.{name}": tensor for name, tensor in trained.items()}
+    tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
     names = {id(parameter): name for name, parameter in trained.items()}
     for parameter, moments in optimizer.state.items():
@@ -113,8 +124,8 @@ def save_checkpoint(
 
 def load_checkpoint(
     path: Path, *, trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, identity: Identity
-) -> tuple[TrainingState, dict[str, Tensor]]:
-    """Restore `trained` and the optimizer; return the state and the best epoch's tensors.
+) -> tuple[TrainingState, dict[str, Tensor], dict[str, Tensor]]:
+    """Restore `trained` and the optimizer; return the state, the average and the best epoch's tensors.
 
     Raises:
         VopError: the file is damaged, or belongs to another training; the message names the first difference.
@@ -131,8 +142,11 @@ def load_checkpoint(
                 moment: tensor if moment == "step" else tensor.to(parameter.device)
                 for moment, tensor in moments.items()
             }
-    best = {name.removeprefix("best."): tensor for name, tensor in tensors.items() if name.startswith("best.")}
-    return state, best
+    average, best = (
+        {name.removeprefix(part): tensor for name, tensor in tensors.items() if name.startswith(part)}
+        for part in ("average.", "best.")
+    )
+    return state, average, best
 
 
 def check_identity(path: Path, wanted: Identity) -> None:

@@ -27,6 +27,7 @@ from vop.models.pretrained import create
 from vop.models.run_folder import CONFIG, TRAINING
 from vop.training.checkpoint import CHECKPOINT, check_identity, identity_of
 from vop.training.loss import check_matryoshka, loss_of
+from vop.training.rates import factors_of
 from vop.training.recipe import DEFAULT_METHOD, Recipe, TrainingConfig, read_config
 from vop.training.selection import TrainingResult
 from vop.training.tracking import trackers_of
@@ -131,6 +132,7 @@ def train(
     model.check_vocabulary()
     loss_of(model, recipe)
     check_matryoshka(model, recipe)
+    factors_of(model.trainable(), recipe.rates)
     count_groups(dataset.split("train"), size=recipe.captions_per_video)
     checkpoint = out / TRAINING / CHECKPOINT
     if resume and checkpoint.exists():

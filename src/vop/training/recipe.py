@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, cast
 from vop.datasets.augmentation import AUGMENTATIONS, Augmentation
 from vop.datasets.augmentation import NONE as NO_AUGMENTATION
 from vop.errors import UsageError, unknown_name
-from vop.utils.checks import check_choice, check_list, check_whole
+from vop.utils.checks import check_choice, check_list, check_number, check_whole
 from vop.utils.files import read_file
 from vop.utils.parsing import MAX_YAML_BYTES, parse_yaml
 from vop.video.clip import DISPLAY, check_aspect
@@ -38,7 +38,11 @@ class Recipe:
         warmup: fraction of the steps in which the learning rate rises from 0; it then falls along a cosine to 0.
         batch_size: videos per step over all processes, each with `captions_per_video` captions.
         captions_per_video: captions that share one encoding of their video. The paper's is 1.
+        rates: factors of the learning rate for parts of the model, such as {"text": 0.5}: groups or patterns of
+            parameter names (`vop.training.rates`). 0 freezes a part.
         max_grad_norm: gradients are clipped to this norm.
+        ema_decay: keep, validate and select the exponential moving average of the trained parameters with this decay,
+            which warms up (`vop.training.averaging`); None for the parameters themselves.
         loss: "infonce", "sigmoid", or "auto" for the one that the backbone was trained with.
         matryoshka: numbers of dimensions. The loss is averaged with the losses of embeddings that have only their first
             dimensions, so that shorter vectors work, too (`vop.training.loss.matryoshka_loss`).
@@ -64,7 +68,9 @@ class Recipe:
     learning_rate: float | None = None
     weight_decay: float = 0.2
     warmup: float = 0.1
+    rates: Mapping[str, float] | None = None
     max_grad_norm: float = 1.0
+    ema_decay: float | None = None
     loss: str = AUTO
     matryoshka: tuple[int, ...] = ()
     seed: int = 0
@@ -96,6 +102,10 @@ class Recipe:
             raise UsageError(
                 f"learning_rate is {self.learning_rate}; it must be above 0 and below 10 (the paper's are 1e-6 to 1e-2)"
             )
+        if self.rates is not None:
+            object.__setattr__(self, "rates", dict(sorted(self.rates.items())) or None)  # the order does not matter
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise UsageError(f"ema_decay is {self.ema_decay}; it must be 0 or more and below 1")
         check_aspect(self.aspect)
         if self.if_worse not in (UNTUNED, TUNED):
             raise unknown_name("if_worse", self.if_worse, [UNTUNED, TUNED])
@@ -117,12 +127,12 @@ class Recipe:
 FIELDS = {own.name: own for own in dataclasses.fields(Recipe)}
 
 
-Kind: TypeAlias = "type[int] | type[float] | type[str] | type[tuple[int, ...]]"
+Kind: TypeAlias = "type[int] | type[float] | type[str] | type[tuple[int, ...]] | type[dict[str, float]]"
 
 
 def kind_of(own: dataclasses.Field[Any]) -> Kind:
-    """Return the type of a field's values other than None. A `tuple` is one of whole numbers."""
-    kinds: dict[str, Kind] = {"int": int, "float": float, "str": str, "tuple[int,": tuple}
+    """Return the type of a field's values other than None. A `tuple` has whole numbers, a `dict` names and numbers."""
+    kinds: dict[str, Kind] = {"int": int, "float": float, "str": str, "tuple[int,": tuple, "Mapping[str,": dict}
     return kinds[str(own.type).partition(" ")[0]]
 
 
@@ -134,6 +144,14 @@ def _check_type(own: dataclasses.Field[Any], value: object) -> None:
         check_list(own.name, value, example="[64, 128]")
         for number in cast(Sequence[object], value):
             check_whole(f"a number of {own.name}", number, at_least=1)
+        return
+    if kind is dict:
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{own.name} is {value!r}; it must map names to numbers, such as {{text: 0.5}}")
+        for name, number in cast(Mapping[object, object], value).items():
+            if not isinstance(name, str):
+                raise UsageError(f"{own.name} has the name {name!r}; a name is a text")
+            check_number(f"{name} in {own.name}", number, at_least=0)
         return
     words = {int: "a whole number", str: "a name", float: "a number"}[kind]
     if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
@@ -192,12 +210,20 @@ def read_config(recipe: str | Path) -> TrainingConfig:
         if name in _MAPPINGS and not isinstance(value, dict):
             raise UsageError(f"{path}: {name} is {value!r}; it must map names to values")
         if name in FIELDS and isinstance(value, str) and kind_of(FIELDS[name]) is float:
-            with suppress(ValueError):  # YAML reads 1e-3 as a string
-                values[name] = float(value)
+            values[name] = _number(value)
+        if name in FIELDS and isinstance(value, dict):
+            values[name] = {part: _number(number) for part, number in value.items()}
     if "study" in values:
         values["experiment"] = {**values.pop("study"), **values.get("experiment", {})}
     own = {name: values[name] for name in (*_NAMES, *_MAPPINGS) if name in values}
     return TrainingConfig(**own, recipe=Recipe(**{name: values[name] for name in FIELDS if name in values}))
+
+
+def _number(value: object) -> object:
+    """Return the number that a string contains, because YAML reads 1e-3 as a string, or else the value itself."""
+    with suppress(ValueError):
+        return float(value) if isinstance(value, str) else value
+    return value
 
 
 def recipe_names() -> list[str]:

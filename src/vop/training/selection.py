@@ -112,6 +112,8 @@ def card_of(
     }
     left_out = ("validation", "matryoshka")  # the first has other facts, and the second stands beside the card
     card |= {key: value for key, value in asdict(recipe).items() if key not in left_out and value is not None}
+    if recipe.rates:
+        card["rates"] = ", ".join(f"{part} {rate:g}" for part, rate in recipe.rates.items())
     if is_untuned:
         card["not_kept"] = f"{tuned.method_name}, no better than the untuned model on validation videos"
     validated = (

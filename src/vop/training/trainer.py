@@ -11,14 +11,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch import Tensor, nn
+from torch import Tensor
 
 from vop.backbones.work import forward_work
 from vop.datasets.frames import FrameSource, FrameStore
@@ -31,6 +32,7 @@ from vop.evaluation.metrics import MetricsDict
 from vop.models.model import TextVideoModel
 from vop.models.pretrained import create
 from vop.models.run_folder import TRAINING
+from vop.training.averaging import MovingAverage
 from vop.training.checkpoint import (
     CHECKPOINT,
     EpochRecord,
@@ -41,6 +43,7 @@ from vop.training.checkpoint import (
 )
 from vop.training.distributed import gather_rows, share_gradient
 from vop.training.loss import LOSSES, check_matryoshka, loss_of, matryoshka_loss
+from vop.training.rates import LOSS_PARAMETERS, factors_of, optimizer_groups
 from vop.training.recipe import UNTUNED, Recipe
 from vop.training.schedule import Schedule
 from vop.training.selection import TrainingResult, card_of, is_better, result_of, video_scores
@@ -50,7 +53,6 @@ from vop.utils.progress import Progress, silent
 from vop.utils.text import count
 from vop.utils.threads import limit_threads
 
-LOSS_PARAMETERS = ("clip.log_logit_scale", "clip.logit_bias")
 SAVING_SHARE = 20  # training between two checkpoints takes at least this many times as long as saving one
 
 
@@ -100,12 +102,15 @@ class Trainer:
         recipe = replace(recipe, loss=loss_of(model, recipe))
         self.criterion = LOSSES[recipe.loss]
         self.model = model.to(self.accelerator.device).train()
+        self.trained = model.trainable()
+        factors = factors_of(self.trained, recipe.rates)
+        for name, parameter in self.trained.items():
+            parameter.requires_grad_(factors[name] > 0)
         self.wrapped = self.accelerator.prepare_model(model)
         self.train, self.validation = train, validation
         self.out, self.store, self.data, self.show = out, store, data, progress
         self.views = _views_of(store, recipe)
         self.on_epoch, self.keep = on_epoch, keep
-        self.trained = model.trainable()
         self.state = TrainingState()
         self.best: dict[str, Tensor] = {}
         self.saving_seconds = 0.0
@@ -116,10 +121,14 @@ class Trainer:
             recipe, steps_per_epoch=items // self.batch_size, default_rate=model.method.learning_rate
         )
         self.recipe = self.schedule.resolve(recipe)
-        self.optimizer = torch.optim.AdamW(_groups(self.trained, recipe.weight_decay), lr=self.schedule.peak_rate)
+        groups = optimizer_groups(self.trained, factors, weight_decay=recipe.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=self.schedule.peak_rate)
+        decay = recipe.ema_decay
+        self.average = None if decay is None else MovingAverage(self.trained, decay=decay)
         if processes > 1:
             for name, parameter in self.trained.items():
-                if name in LOSS_PARAMETERS or (model.pairwise and name.startswith("head.")):
+                is_after = name in LOSS_PARAMETERS or (model.pairwise and name.startswith("head."))
+                if is_after and parameter.requires_grad:
                     share_gradient(parameter)
 
     def plan(self) -> list[str]:
@@ -197,7 +206,7 @@ class Trainer:
     def _optimize(self, batch: Batch) -> float:
         rate = self.schedule.learning_rate(self.state.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         torch.manual_seed(self._step_seed())  # a resumed training repeats the dropout of an uninterrupted one
         loss = self._loss(batch)
         value = loss.item()
@@ -210,6 +219,8 @@ class Trainer:
             self._stop_at_rate(f"the gradient's norm became {norm.item()}", rate)
         self.optimizer.step()
         self.model.limit_logit_scale()
+        if self.average is not None:
+            self.average.update()
         self.state.step += 1
         return value
 
@@ -250,7 +261,16 @@ class Trainer:
         return FrameLoader(pairs, batches=order, workers=self.recipe.workers)
 
     def _end_epoch(self, epoch: int) -> None:
-        """Validate if the schedule says so, and keep the weights if they are the best so far."""
+        """Validate if the schedule says so, and keep the weights if they are the best so far.
+
+        With a moving average, these are the averaged weights.
+        """
+        with nullcontext() if self.average is None else self.average.applied():
+            record = self._validated(epoch)
+        self.on_epoch(record)
+
+    def _validated(self, epoch: int) -> EpochRecord:
+        """Return the record of an epoch, after its validation if there is one."""
         record: EpochRecord = {"epoch": epoch + 1, "loss": self.state.loss_sum / self.schedule.steps_per_epoch}
         self.state.loss_sum = 0.0
         is_due = self.schedule.is_validated(epoch)
@@ -263,7 +283,7 @@ class Trainer:
         if is_due and (best is None or is_better(record, self.state.history[best - 1])):
             self.state.best_epoch = epoch + 1
             self.best = {name: p.detach().clone() for name, p in self.trained.items()}
-        self.on_epoch(record)
+        return record
 
     def _validate(self, model: TextVideoModel, split: Split) -> tuple[MetricsDict, list[float]]:
         """Return the metrics on the validation split and the scores of its videos, the same in every process."""
@@ -314,6 +334,8 @@ class Trainer:
         """Load the selected weights, or take the untuned model, and write the run."""
         for name, tensor in self.best.items():
             self.trained[name].data.copy_(tensor)
+        for parameter in self.trained.values():
+            parameter.requires_grad_()  # a run saves the frozen ones, too
         result = result_of(self.state, with_validation=self.validation is not None, if_worse=self.recipe.if_worse)
         tuned = self.model
         if result.selection == UNTUNED:
@@ -342,6 +364,7 @@ class Trainer:
         save_checkpoint(
             self.out / TRAINING / CHECKPOINT,
             trained=self.trained,
+            average={} if self.average is None else self.average.tensors(),
             best=self.best,
             optimizer=self.optimizer,
             state=self.state,
@@ -350,9 +373,11 @@ class Trainer:
         self.saving_seconds = time.monotonic() - started
 
     def _load(self, path: Path) -> None:
-        self.state, best = load_checkpoint(
+        self.state, average, best = load_checkpoint(
             path, trained=self.trained, optimizer=self.optimizer, identity=self._identity()
         )
+        if self.average is not None:
+            self.average.load(average, steps=self.state.step)
         self.best = {name: tensor.to(self.accelerator.device) for name, tensor in best.items()}
 
 
@@ -362,11 +387,3 @@ def _views_of(store: FrameSource, recipe: Recipe) -> RandomViews | None:
     if not isinstance(store, FrameStore):
         raise UsageError(f"store is {type(store).__name__}; random views need a FrameStore")
     return RandomViews(store, recipe.augmentation, recipe.seed)
-
-
-def _groups(trained: dict[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Return the optimizer's groups. Weight decay does not apply to logit scale and bias, as in CLIP's own training."""
-    decayed = [parameter for name, parameter in trained.items() if name not in LOSS_PARAMETERS]
-    scale = [parameter for name, parameter in trained.items() if name in LOSS_PARAMETERS]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": scale, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
