@@ -117,6 +117,30 @@ def test_a_training_with_compiled_layers_writes_a_usual_run(captioned, tmp_path)
     assert fingerprint(again.model) == fingerprint(trained[1].model)
 
 
+@pytest.mark.slow
+def test_commands_compile_only_on_request(captioned, tiny_folder, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr("vop.models.model.compile_layers", compiled.append)
+    library, videos, model = (str(path) for path in (tmp_path / "library", captioned.parent, tiny_folder))
+    new = ["--model", model, "--num-frames", "2"]
+    moments = captioned.parent / "moments.csv"
+    moments.write_text("video,caption,start,end\nclip0.mp4,red,0,0.2\n")
+    for words in (
+        ["evaluate", model, "--data", str(captioned), "--num-frames", "2", "--bank", "0"],
+        ["evaluate", model, "--data", str(moments), "--moments", "--num-frames", "2"],
+        ["index", library, videos, *new],
+        ["index", library, videos],  # the library exists
+        ["library", "reembed", library, "--model", "mini", "--num-frames", "2"],
+    ):
+        assert main([*words, "--device", "cpu"]) == 0
+        assert not compiled
+        if words[:2] == ["library", "reembed"]:
+            words[words.index("mini")] = model
+        assert main([*words, "--device", "cpu", "--compile"]) == 0
+        assert compiled
+        compiled.clear()
+
+
 def test_layers_that_merge_tokens_are_not_compiled(tiny_folder, tiny):
     with pytest.raises(UsageError, match="tempme.*leave out compile"):
         create("tempme", tiny, num_frames=2, compile=True)
