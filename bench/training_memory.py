@@ -9,6 +9,7 @@ step. Each row is the second step of a process of its own; the first one allocat
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -74,7 +75,8 @@ def main() -> None:
     given = ["--method", args.method, "--videos", str(args.videos), "--frames", str(args.frames)]
     for options in ([], ["--chunk", str(chunk)], ["--recompute"], ["--chunk", str(chunk), "--recompute"]):
         command = [sys.executable, __file__, "--one", *given, "--threads", str(args.threads), *options]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # freed tensors go back to the system
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
         print(f"{args.method} {args.videos} x {args.frames} {' '.join(options):24} {done.stdout.strip()}", flush=True)
 
 

@@ -24,6 +24,7 @@ from vop.models import pretrained
 from vop.training.loss import contrastive_loss, sigmoid_loss
 from vop.training.recipe import Recipe, TrainingConfig, read_config
 from vop.training.trainer import Trainer
+from vop.utils.ranks import Ranks
 
 
 @pytest.fixture(scope="module")
@@ -448,6 +449,19 @@ def test_damaged_checkpoints_are_named(tiny, tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(VopError, match="state.safetensors: damaged"):
         trainer(tiny, tmp_path).fit(resume=True)
+
+
+class Elsewhere(Ranks):
+    def gather(self, value):
+        return [value, False]
+
+
+def test_all_processes_must_see_the_checkpoint(tiny, tmp_path):
+    trainer(tiny, tmp_path, epochs=1).fit()
+    job = trainer(tiny, tmp_path, epochs=1)
+    job.ranks = Elsewhere()
+    with pytest.raises(VopError, match=r"state.safetensors does not exist for rank 1 of 2: .*--out"):
+        job.fit(resume=True)
 
 
 def test_full_disks_keep_the_last_checkpoint(tiny, tmp_path, monkeypatch):

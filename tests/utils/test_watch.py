@@ -20,8 +20,7 @@ from vop.utils.ranks import Ranks, join
 
 how, where = sys.argv[1:]
 watch.SIGNAL_SECONDS = 1.0
-if where == "work":
-    watch.SILENT_SECONDS = 3.0
+watch.SILENT_SECONDS = 3.0
 try:
     with watch.watched():
         ranks = join()
@@ -66,7 +65,6 @@ def free_port() -> int:
     ("how", "where", "cause"),
     [
         ("error", "exchange", "RuntimeError: the disk broke"),
-        ("killed", "exchange", "it ended without a message, as if it was killed"),
         ("killed", "work", "it has not responded for 3 s"),
         ("stopped", "work", "it was stopped"),
     ],
