@@ -41,6 +41,7 @@ SLOW_FILES = [
     "search/test_interrupted.py",
     "search/test_library.py",
     "search/test_names_found.py",
+    "search/test_objects_indexed.py",
     "search/test_outdated.py",
     "search/test_pipeline.py",
     "search/test_prune.py",

@@ -15,6 +15,8 @@ from vop.cli.common import (
     add_embedding_options,
     command_line,
     embedding_of,
+    library_folder,
+    place,
     print_json,
     say,
     use_device_options,
@@ -48,10 +50,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "changed videos.",
     )
     parser.add_argument(
-        "library", metavar="LIBRARY", type=Path, help="The library's folder. Created if it does not exist."
+        "library", metavar="LIBRARY", type=library_folder, help="The library's folder. Created if it does not exist."
     )
     parser.add_argument(
-        "paths", metavar="PATH", nargs="+", type=Path, help="Folders of videos, or files. Missing ones are skipped."
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        type=place,
+        help="Folders of videos, files, or addresses such as s3://bucket/holidays. Missing ones are skipped.",
     )
     parser.add_argument(
         "--model",
@@ -211,7 +217,7 @@ def _confirm(paths: Sequence[str]) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def print_report(report: IndexReport, library: Path, paths: Sequence[Path]) -> None:
+def print_report(report: IndexReport, library: Path, paths: Sequence[Path | str]) -> None:
     counts = {
         "added": report.added,
         "changed": report.changed,
@@ -243,7 +249,7 @@ def print_report(report: IndexReport, library: Path, paths: Sequence[Path]) -> N
     say(f"Search it in a browser: {command_line('serve', library)}")
 
 
-def _print_missing(report: IndexReport, library: Path, paths: Sequence[Path]) -> None:
+def _print_missing(report: IndexReport, library: Path, paths: Sequence[Path | str]) -> None:
     """Print which videos were removed or can be removed, with the commands for it."""
     from vop.search.removed import KEPT_DAYS
 

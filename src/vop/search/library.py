@@ -20,6 +20,7 @@ from vop.search.queries import Caption, Example, Sentence, Vector
 from vop.search.results import IndexedVideo, LibraryStatus, Moment, Segment, check_k
 from vop.search.store import Store
 from vop.search.sync.lock import check_folder, library_lock
+from vop.storage.address import Address, local_path, location
 from vop.utils.names import existing_path
 from vop.utils.progress import Progress, silent
 from vop.utils.text import count
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from vop.search.sync.report import IndexPreview, IndexReport
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
+Place: TypeAlias = "PathLike | Address"
 Sentences: TypeAlias = "str | Sentence | Sequence[str | tuple[str, float] | Sentence]"
 Query: TypeAlias = "Sentences | Path | Example | Moment | np.ndarray | Tensor"
 
@@ -82,7 +84,7 @@ class Library:
             UsageError: the library does not exist.
             VopError: the library is damaged, or from a later version of vop.
         """
-        return cls(Store.open(Path(path)), model=model, precision=precision)
+        return cls(Store.open(local_path(path, what="a library")), model=model, precision=precision)
 
     @classmethod
     def create(
@@ -114,7 +116,7 @@ class Library:
             UsageError: the folder is a library or has other files in it, or the model does not exist or cannot embed
                 like this.
         """
-        folder = Path(path).expanduser().absolute()
+        folder = local_path(path, what="a library").expanduser().absolute()
         check_folder(folder)
         _check_new(folder)
         embedding = EmbeddingConfig.of(merge_tokens=merge_tokens, dimensions=dimensions)
@@ -312,7 +314,7 @@ class Library:
 
     def index(
         self,
-        paths: PathLike | Iterable[PathLike],
+        paths: Place | Iterable[Place],
         *,
         exclude: Sequence[str] = (),
         live_photos: bool | None = None,
@@ -329,7 +331,8 @@ class Library:
         """Bring the library up to date with the videos in these files and folders.
 
         Args:
-            paths: files and folders; missing ones are skipped with a warning.
+            paths: files and folders, and addresses of objects and prefixes (`s3://bucket/holidays`); missing ones are
+                skipped with a warning.
             exclude: globs of files and folders to exclude, in addition to the library's globs.
             live_photos: whether to index the movies of Live Photos; None keeps the library's setting.
             metadata: a CSV file with columns to filter by; see `docs/search.md`.
@@ -367,7 +370,7 @@ class Library:
 
     def preview(
         self,
-        paths: PathLike | Iterable[PathLike],
+        paths: Place | Iterable[Place],
         *,
         exclude: Sequence[str] = (),
         live_photos: bool | None = None,
@@ -379,7 +382,7 @@ class Library:
 
     def forget(
         self,
-        paths: PathLike | Iterable[PathLike],
+        paths: Place | Iterable[Place],
         *,
         for_good: bool = False,
         waiting: Callable[[], None] = _silently,
@@ -396,9 +399,7 @@ class Library:
 
         return forget(self.path, _paths(paths), for_good=for_good, waiting=waiting)
 
-    def restore(
-        self, paths: PathLike | Iterable[PathLike] = (), *, waiting: Callable[[], None] = _silently
-    ) -> list[str]:
+    def restore(self, paths: Place | Iterable[Place] = (), *, waiting: Callable[[], None] = _silently) -> list[str]:
         """Restore removed videos, all or those at or below `paths`, and return their paths.
 
         Raises:
@@ -483,8 +484,10 @@ def _check_new(folder: Path) -> None:
         raise UsageError(f"{folder} is a library already: open it, or choose another folder")
 
 
-def _paths(paths: PathLike | Iterable[PathLike]) -> list[Path]:
-    return [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
+def _paths(paths: Place | Iterable[Place]) -> list[Path | Address]:
+    if isinstance(paths, str | os.PathLike | Address):
+        return [location(paths)]
+    return [location(path) for path in paths]
 
 
 def _folder(folder: PathLike | None) -> str | None:

@@ -4,8 +4,9 @@ segment             key of the row: the video's id, and where the segment starts
 video               the video's id: the first 32 digits of the SHA-256 of the file's content
 place               number of the segment in the video, from 0
 num_segments        number of segments of the video; empty in older libraries
-path, name          absolute path of the file, and its name without folders
-size, mtime_ns      size and modification time of the file when it was read; if they differ, the file has changed
+path, name          absolute path of the file, or the address of the object, and its name without folders
+size, mtime_ns      size and modification time of the file when it was read; if they differ, the file has changed.
+                    For an object, mtime_ns is the number that its ETag becomes (`ObjectInfo.version`)
 volume              filesystem that the file was on (`vop.video.find.volume_of`); empty in older libraries
 start_seconds       start of the segment in the video
 end_seconds         end of the segment in the video
@@ -41,6 +42,7 @@ from vop.errors import VopError
 from vop.search.filters import METADATA, quoted
 from vop.search.manifest import LibraryModel
 from vop.search.refining import values_of
+from vop.storage.address import Location
 from vop.video.clip import DECODER_VERSION
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ class VideoFile:
     """A video file as it was when it was read."""
 
     video: str
-    path: Path
+    path: Location
     size: int
     mtime_ns: int
     duration_seconds: float

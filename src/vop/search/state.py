@@ -16,6 +16,7 @@ from vop.utils.files import atomic_write
 from vop.utils.text import count
 
 if TYPE_CHECKING:
+    from vop.storage.address import Location
     from vop.utils.progress import Progress
     from vop.video.find import FoundFile
 
@@ -93,7 +94,7 @@ class IndexProgress:
         self._started = time.monotonic()
         self._bytes, self._done_bytes = sum(file.size for file in self.files), 0.0
         self._done_files = 0
-        self._part: dict[Path, float] = {}
+        self._part: dict[Location, float] = {}
         self._current = ""
         if self.files:
             self._update()

@@ -25,6 +25,7 @@ from vop.search.sync.metadata import read_metadata
 from vop.search.sync.reader import content_id
 from vop.search.sync.report import IndexPreview, IndexReport
 from vop.search.sync.scanner import Scan, absolute_paths, is_below, missing_folders, missing_videos, scan
+from vop.storage.address import Address, Location, is_address
 from vop.utils.progress import Progress, silent
 from vop.video.find import FoundFile, normal_globs
 
@@ -36,7 +37,7 @@ _TIDYING = "tidying up"  # takes minutes if a large library needs a new index
 
 def index(
     folder: str | Path,
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path | Address],
     *,
     model: str | None = None,
     segmentation: SegmentationConfig | None = None,
@@ -61,7 +62,8 @@ def index(
 
     Args:
         folder: the library's folder.
-        paths: files and folders. Those that do not exist are skipped with a warning.
+        paths: files and folders, or addresses of objects and prefixes (`s3://bucket/holidays`). Those that do not exist
+            are skipped with a warning.
         model: a run, a folder, a hub id or mini. An existing library keeps its model.
         segmentation, num_frames, keep_frames, refine, embedding, precision: for a new library. An existing one keeps
             its own.
@@ -118,7 +120,11 @@ def index(
 
 
 def preview(
-    folder: str | Path, paths: Sequence[str | Path], *, exclude: Sequence[str] = (), live_photos: bool | None = None
+    folder: str | Path,
+    paths: Sequence[str | Path | Address],
+    *,
+    exclude: Sequence[str] = (),
+    live_photos: bool | None = None,
 ) -> IndexPreview:
     """Report what `index` would do. Decodes nothing and changes nothing.
 
@@ -154,12 +160,15 @@ def _is_up_to_date(file: FoundFile, records: Mapping[str, VideoRecord]) -> bool:
     return record is not None and is_same_state(record, file)
 
 
-def _find_moved(new: Sequence[FoundFile], missing: Sequence[VideoRecord]) -> dict[Path, str]:
-    """Return the previous paths of moved files: new ones with the content of a video whose file is missing."""
+def _find_moved(new: Sequence[FoundFile], missing: Sequence[VideoRecord]) -> dict[Location, str]:
+    """Return the previous paths of moved files: new ones with the content of a video whose file is missing.
+
+    Objects are not read for this.
+    """
     sizes, by_video = {record.size for record in missing}, {record.video: record.path for record in missing}
-    moved: dict[Path, str] = {}
+    moved: dict[Location, str] = {}
     for file in new:
-        if file.size in sizes:
+        if file.size in sizes and isinstance(file.path, Path):
             with suppress(OSError):  # the file cannot be read
                 before = by_video.pop(content_id(file.path), None)
                 if before is not None:
@@ -169,7 +178,7 @@ def _find_moved(new: Sequence[FoundFile], missing: Sequence[VideoRecord]) -> dic
 
 def forget(
     folder: str | Path,
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path | Address],
     *,
     for_good: bool = False,
     waiting: Callable[[], None] = lambda: None,
@@ -200,7 +209,7 @@ def forget(
 
 
 def restore(
-    folder: str | Path, paths: Sequence[str | Path] = (), *, waiting: Callable[[], None] = lambda: None
+    folder: str | Path, paths: Sequence[str | Path | Address] = (), *, waiting: Callable[[], None] = lambda: None
 ) -> list[str]:
     """Restore videos that `prune` or `forget` removed from a library, all or those at or below `paths`.
 
@@ -262,7 +271,7 @@ def _locked(folder: str | Path, waiting: Callable[[], None]) -> Iterator[Store]:
         yield library
 
 
-def _below(paths: Sequence[str | Path], videos: Mapping[str, object]) -> list[str]:
+def _below(paths: Sequence[str | Path | Address], videos: Mapping[str, object]) -> list[str]:
     """Return the videos that are at or below some paths."""
     roots = absolute_paths(paths)
     return [path for path in videos if is_below(path, roots)]
@@ -342,11 +351,13 @@ def _open(folder: Path, wanted: _Settings, new_model: TextVideoModel | None) -> 
 
 def _check_outdated(library: Store, scanned: Scan, *, redo: bool) -> None:
     """Raise a VopError if new videos would be mixed with videos that an earlier version decoded."""
-    outdated = {path: seconds for path, seconds in library.outdated().items() if os.path.lexists(path)}
+    outdated = {
+        path: seconds for path, seconds in library.outdated().items() if is_address(path) or os.path.lexists(path)
+    }
     if not outdated or redo:
         return
     hours = sum(outdated.values()) / 3600
-    command = shlex.join(["vop", "index", str(library.path), *map(str, sorted(scanned.roots)), "--redo"])
+    command = shlex.join(["vop", "index", str(library.path), *sorted(map(str, scanned.roots)), "--redo"])
     raise VopError(
         f"{library.path}: {len(outdated)} of its videos ({hours:.1f} h) were decoded by an earlier version of vop, "
         "which read HDR, non-square pixels, transparency, joined recordings and several video tracks differently. New "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -31,6 +31,9 @@ from vop.search.store import Store
 from vop.search.sync.ingest import COMMIT_ROWS
 from vop.search.sync.lock import library_lock
 from vop.search.sync.scanner import is_unchanged
+from vop.storage.address import location
+from vop.storage.errors import ObjectError
+from vop.storage.scratch import Scratch
 from vop.utils.progress import Progress, silent
 from vop.utils.text import first_few
 from vop.video.isolated import DecodingProcesses
@@ -38,6 +41,7 @@ from vop.video.isolated import DecodingProcesses
 if TYPE_CHECKING:
     from vop.models.model import TextVideoModel
 
+_NOT_THE_SAME = "its file was deleted or has changed; run `vop index` first"
 _SHOWN = 5  # videos that an error names
 logger = logging.getLogger(__name__)
 
@@ -113,8 +117,9 @@ def reembed(
         new = _open_model(library.manifest, model, num_frames, precision, embedding)
         described = describe(new, name=model, column=_free_column(library), refine=library.manifest.refine)
         staged = library.staging(_new_manifest(library, described, new, keep=keep))
+        scratch = stack.enter_context(Scratch())
         processes = stack.enter_context(DecodingProcesses())
-        move = _Move(library, staged, processes)
+        move = _Move(library, staged, processes, scratch)
         todo = move.remaining()
         resumed = len(library.videos()) - len(todo)
         finished_videos = run(
@@ -190,8 +195,8 @@ class _Move:
         failed: videos that could not be read.
     """
 
-    def __init__(self, library: Store, staged: Store, processes: DecodingProcesses) -> None:
-        self._library, self._staged, self._processes = library, staged, processes
+    def __init__(self, library: Store, staged: Store, processes: DecodingProcesses, scratch: Scratch) -> None:
+        self._library, self._staged, self._processes, self._scratch = library, staged, processes, scratch
         self._frames = SegmentFrames.of(staged.manifest, staged.path)
         self._rows: list[pa.Table] = []
         self.failed: list[FileFailure] = []
@@ -223,16 +228,32 @@ class _Move:
                     raise VideoError(video.path, "its kept frames changed meanwhile; run the command again")
                 yield frames
             return
-        if not is_unchanged(video):
-            raise VideoError(video.path, "its file was deleted or has changed; run `vop index` first")
-        manifest = self._staged.manifest
-        decoded = self._processes.iterate(
-            read_frames_of, Path(video.path), clips, num_frames=manifest.num_frames, resizing=manifest.resizing
-        )
-        for segment, frames in zip(segments, decoded, strict=True):
-            if self._frames:
-                self._frames.write(segment, frames)
-            yield frames
+        with self._file_of(video) as path:
+            manifest = self._staged.manifest
+            decoded = self._processes.iterate(
+                read_frames_of, path, clips, num_frames=manifest.num_frames, resizing=manifest.resizing
+            )
+            for segment, frames in zip(segments, decoded, strict=True):
+                if self._frames:
+                    self._frames.write(segment, frames)
+                yield frames
+
+    @contextmanager
+    def _file_of(self, video: VideoRecord) -> Iterator[Path]:
+        """Yield a video's file, or a copy of its object, with the content that the library knows."""
+        place = location(video.path)
+        if isinstance(place, Path):
+            if not is_unchanged(video):
+                raise VideoError(video.path, _NOT_THE_SAME)
+            yield place
+            return
+        try:
+            with self._scratch.copy(place) as (path, info):
+                if (info.size, info.version) != (video.size, video.mtime_ns):
+                    raise VideoError(video.path, _NOT_THE_SAME)
+                yield path
+        except ObjectError as error:
+            raise VideoError(video.path, error.reason) from None
 
     def take(self, finished: Finished[VideoRecord, pa.Table]) -> None:
         """Add the new rows of a video to the next commit."""
