@@ -12,6 +12,10 @@ class StorageError(VopError):
     """Object storage cannot be used: the server is unreachable, the credentials are wrong, the bucket is missing."""
 
 
+class ScratchFull(StorageError):
+    """The disk with the local copies of objects is full."""
+
+
 class ObjectError(StorageError):
     """One object cannot be used; others may be.
 

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from vop.errors import UsageError
 from vop.storage.address import Address
-from vop.storage.errors import ChangedObject, ObjectError, StorageError
+from vop.storage.errors import ChangedObject, ObjectError, ScratchFull, StorageError
 from vop.storage.objects import ObjectInfo, download, head
 
 _PREFIX = "vop-scratch-"
@@ -77,7 +77,8 @@ class Scratch:
             MissingObject: it does not exist.
             ChangedObject: it changed at every attempt.
             ObjectError: it cannot be read, or is larger than the scratch may be.
-            StorageError: the storage cannot be used, or the disk is full.
+            ScratchFull: the disk is full.
+            StorageError: the storage cannot be used.
         """
         for attempt in range(1, _ATTEMPTS + 1):
             size = head(address).size
@@ -134,8 +135,8 @@ class Scratch:
                 self._used -= size
                 self._changed.notify_all()
 
-    def _full(self, address: Address, size: int) -> StorageError:
-        return StorageError(
+    def _full(self, address: Address, size: int) -> ScratchFull:
+        return ScratchFull(
             f"{self.parent}: no space left for the copy of {address} ({_megabytes(size)}); free some space, or set "
             "VOP_SCRATCH to a folder on a larger disk, then run the same command again"
         )
