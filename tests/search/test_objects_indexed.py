@@ -37,9 +37,9 @@ def reads(monkeypatch) -> list[str]:
 
     found, original = [], scratch.download
 
-    def download(address, path):
-        found.append(address.name)
-        return original(address, path)
+    def download(info, path):
+        found.append(info.address.name)
+        original(info, path)
 
     monkeypatch.setattr(scratch, "download", download)
     return found
@@ -178,10 +178,10 @@ def test_a_full_scratch_stops_and_keeps_what_is_finished(films, index_videos, fo
 
     original = Scratch._download
 
-    def download(self, address, path, size):
-        if address.name == "b.mp4":  # the largest
-            raise self._full(address, size)
-        return original(self, address, path, size)
+    def download(self, info, path):
+        if info.address.name == "b.mp4":  # the largest
+            raise self._full(info)
+        original(self, info, path)
 
     monkeypatch.setattr(Scratch, "_download", download)
     with pytest.raises(StorageError, match=r"no space left for the copy of s3://films/holidays/2024/b.mp4"):

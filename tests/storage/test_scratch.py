@@ -139,7 +139,7 @@ def test_a_full_disk_is_named(films, parent, monkeypatch):
 
 
 def test_a_disk_that_fills_up_is_named(films, parent, monkeypatch):
-    def full(address, path):
+    def full(info, path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(scratch, "download", full)

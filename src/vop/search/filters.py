@@ -80,8 +80,8 @@ class Filters:
         metavar="DIR",
         label="Folder",
         placeholder="garden/2024",
-        help="Only videos below this folder: an absolute path, or a folder's name anywhere on the way to the file "
-        "(2024/summer).",
+        help="Only videos below this folder: an absolute path or address, or a folder's name anywhere on the way to "
+        "the file (2024/summer).",
     )
     name: str | None = _filter(
         kind="text",

@@ -128,18 +128,16 @@ def read_range(info: ObjectInfo, start: int, end: int) -> bytes:
     return content
 
 
-def download(address: Address, path: Path) -> ObjectInfo:
-    """Write one version of an object to a file, and return its description.
+def download(info: ObjectInfo, path: Path) -> None:
+    """Write an object to a file, by several requests if it is large.
 
     Raises:
-        ChangedObject: it was written while it was read; try again.
+        ChangedObject: the object is not the described one any more.
         OSError: the file cannot be written.
     """
-    info = head(address)
     with path.open("wb") as file:
         for start in range(0, info.size, PART_BYTES):
             file.write(read_range(info, start, min(start + PART_BYTES, info.size)))
-    return info
 
 
 def write(address: Address, content: bytes, *, replacing: ObjectInfo | None) -> ObjectInfo:
@@ -247,16 +245,17 @@ def _has_profile() -> bool:
 def _profile() -> Any:
     """Return a provider of the credentials of a profile, which may be those of a role or of single sign-on."""
     import boto3
-    import botocore.exceptions
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     try:
         return Boto3CredentialProvider(boto3.session.Session())
-    except botocore.exceptions.ProfileNotFound:
-        name = os.environ.get("AWS_PROFILE", "default")
-        raise StorageError(f"AWS_PROFILE is {name!r}, which is not a profile in ~/.aws; {_HOW['s3']}") from None
     except ValueError:  # the files have no credentials
         return None
+    except Exception as error:
+        name = os.environ.get("AWS_PROFILE", "default")
+        raise StorageError(
+            f"AWS_PROFILE is {name!r}, which cannot be used ({type(error).__name__}); check ~/.aws, or {_HOW['s3']}"
+        ) from None
 
 
 # -- errors

@@ -81,11 +81,11 @@ class Scratch:
             StorageError: the storage cannot be used.
         """
         for attempt in range(1, _ATTEMPTS + 1):
-            size = head(address).size
-            with self._reserved(address, size) as folder:
+            info = head(address)
+            with self._reserved(info) as folder:
                 path = folder / _file_name(address.name)
                 try:
-                    info = self._download(address, path, size)
+                    self._download(info, path)
                 except ChangedObject:
                     log.info("%s changed while it was read (attempt %d)", address, attempt)
                     continue
@@ -93,28 +93,26 @@ class Scratch:
                 return
         raise ChangedObject(address, f"it changed while it was read, {_ATTEMPTS} times; index it again later")
 
-    def _download(self, address: Address, path: Path, size: int) -> ObjectInfo:
+    def _download(self, info: ObjectInfo, path: Path) -> None:
         try:
-            info = download(address, path)
-            if info.size != size:  # other than was reserved
-                raise ChangedObject(address, "it has changed")
+            download(info, path)
             seconds = info.modified_at.timestamp()
             os.utime(path, (seconds, seconds))
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise self._full(address, size) from error
-            raise StorageError(f"{path}: the copy of {address} cannot be written: {error.strerror}") from error
-        return info
+                raise self._full(info) from error
+            raise StorageError(f"{path}: the copy of {info.address} cannot be written: {error.strerror}") from error
 
     @contextmanager
-    def _reserved(self, address: Address, size: int) -> Iterator[Path]:
+    def _reserved(self, info: ObjectInfo) -> Iterator[Path]:
         """Yield a new folder for a copy, once there is space for it."""
+        size = info.size
         with self._changed:
             folder = self._opened()
             assert self._max_bytes is not None
             if size > self._max_bytes:
                 raise ObjectError(
-                    address,
+                    info.address,
                     f"its {_megabytes(size)} do not fit into {self.parent}, which may hold "
                     f"{_megabytes(self._max_bytes)} of copies; set VOP_SCRATCH to a folder on a larger disk",
                 )
@@ -123,7 +121,7 @@ class Scratch:
             if self._closed:
                 raise StorageError("the scratch is closed")
             if size > shutil.disk_usage(folder).free:
-                raise self._full(address, size)
+                raise self._full(info)
             self._used += size
         own = folder / secrets.token_hex(8)
         try:
@@ -135,9 +133,9 @@ class Scratch:
                 self._used -= size
                 self._changed.notify_all()
 
-    def _full(self, address: Address, size: int) -> ScratchFull:
+    def _full(self, info: ObjectInfo) -> ScratchFull:
         return ScratchFull(
-            f"{self.parent}: no space left for the copy of {address} ({_megabytes(size)}); free some space, or set "
+            f"{self.parent}: no space left for the copy of {info.address} ({_megabytes(info.size)}); free some space, or set "
             "VOP_SCRATCH to a folder on a larger disk, then run the same command again"
         )
 
