@@ -135,8 +135,8 @@ class Scratch:
 
     def _full(self, info: ObjectInfo) -> ScratchFull:
         return ScratchFull(
-            f"{self.parent}: no space left for the copy of {info.address} ({_megabytes(info.size)}); free some space, or "
-            "set VOP_SCRATCH to a folder on a larger disk, then run the same command again"
+            f"{self.parent}: no space left for the copy of {info.address} ({_megabytes(info.size)}); free some space, "
+            "or set VOP_SCRATCH to a folder on a larger disk, then run the same command again"
         )
 
     def _opened(self) -> Path:
