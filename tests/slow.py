@@ -39,6 +39,7 @@ SLOW_FILES = [
     "search/test_index_robust.py",
     "search/test_integrity.py",
     "search/test_interrupted.py",
+    "search/test_libraries_by_address.py",
     "search/test_library.py",
     "search/test_names_found.py",
     "search/test_objects_indexed.py",

@@ -231,9 +231,3 @@ def test_no_secret_is_written(films, index_videos, folder):
     assert b"2024/a.mp4" in content
     assert SECRET.encode() not in content
     assert KEY_ID.encode() not in content
-
-
-def test_libraries_are_local(films, index_videos):
-    for opening in (Library.open, Library.create):
-        with pytest.raises(UsageError, match="s3://films/library: a library must be local"):
-            opening("s3://films/library")

@@ -59,6 +59,15 @@ def test_videos_are_sent_in_ranges(client, by_name, clips, requested):
     assert client.head(red["media_url"]).headers["content-length"] == str(len(content))
 
 
+def test_a_library_in_object_storage_is_served(films, tiny_folder, clips):
+    index("s3://films/libraries/demo", ["s3://films/red.mp4"], model=str(tiny_folder), precision="fp32", workers=1)
+    with TestClient(app_of(Store.open("s3://films/libraries/demo"))) as client:
+        (red,) = results(search(client, "a dog"))
+        assert client.get(red["strip_url"]).headers["content-type"] == "image/jpeg"
+        assert client.get(red["media_url"]).content == clips["red.mp4"].read_bytes()
+        assert client.get("/healthz").json()["status"] == "ok"
+
+
 def test_reading_in_sequence_grows_the_ranges(films, clips, requested):
     content = clips["red.mp4"].read_bytes()
     file = object_files.OpenObject(objects.head(objects.Address("s3", "films", "red.mp4")))

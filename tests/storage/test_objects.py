@@ -69,7 +69,11 @@ def test_one_of_two_writers_fails(films):
     second = objects.write(lock, b"second", replacing=first)
     with pytest.raises(ChangedObject):
         objects.write(lock, b"third", replacing=first)
-    assert objects.read(lock) == (b"second", second)
+    content, found = objects.read(lock)
+    assert (content, found.version) == (b"second", second.version)
+    objects.delete(lock)
+    objects.delete(lock)
+    assert not objects.exists(lock)
 
 
 def test_presigned_urls_need_no_credentials(films):

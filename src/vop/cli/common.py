@@ -271,20 +271,6 @@ def place(text: str) -> Path | str:
     return str(found) if isinstance(found, Address) else found
 
 
-def library_folder(text: str) -> Path:
-    """Parses the path of a library.
-
-    Raises:
-        ArgumentTypeError: it is the address of an object.
-    """
-    found = place(text)
-    if isinstance(found, str):
-        raise argparse.ArgumentTypeError(
-            f"{found}: a library must be local, while its videos may be in object storage; give a folder"
-        )
-    return found
-
-
 def seconds(text: str) -> float:
     """Parses an option's time: seconds, mm:ss or h:mm:ss.
 

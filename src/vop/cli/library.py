@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from vop.cli.common import (
     add_embedding_options,
     command_line,
-    library_folder,
     place,
     print_json,
     print_table,
@@ -96,7 +95,12 @@ def _add(
     text: str,
 ) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=text, description=text)
-    parser.add_argument("library", metavar="LIBRARY", type=library_folder, help="The library's folder.")
+    parser.add_argument(
+        "library",
+        metavar="LIBRARY",
+        type=place,
+        help="The library's folder, or its address such as s3://bucket/library.",
+    )
     parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     parser.set_defaults(run=run, uses_database=True)
     return parser

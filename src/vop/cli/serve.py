@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vop.cli.common import add_device_options, library_folder, say, use_device_options, warn
+from vop.cli.common import add_device_options, place, say, use_device_options, warn
 from vop.errors import UsageError
 from vop.utils.text import count, visible
 
@@ -30,7 +30,11 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "Only this machine can reach it, unless you give --host and a token.",
     )
     parser.add_argument(
-        "libraries", metavar="LIBRARY", nargs="+", type=library_folder, help="Folders made by `vop index`."
+        "libraries",
+        metavar="LIBRARY",
+        nargs="+",
+        type=place,
+        help="Libraries that `vop index` made.",
     )
     parser.add_argument(
         "--host", metavar="ADDRESS", default="127.0.0.1", help="Address to listen on (default 127.0.0.1)."

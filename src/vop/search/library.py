@@ -14,13 +14,13 @@ from vop.backbones.embedding_config import EmbeddingConfig, TokenMerging
 from vop.errors import UsageError
 from vop.search import queries
 from vop.search.filters import Filters
-from vop.search.manifest import FILE, LibraryModel, Manifest, SegmentationConfig
+from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig, exists
 from vop.search.models import new_manifest, open_model, open_models
 from vop.search.queries import Caption, Example, Sentence, Vector
 from vop.search.results import IndexedVideo, LibraryStatus, Moment, Segment, check_k
 from vop.search.store import Store
 from vop.search.sync.lock import check_folder, library_lock
-from vop.storage.address import Address, local_path, location
+from vop.storage.address import Address, Location, absolute, location
 from vop.utils.names import existing_path
 from vop.utils.progress import Progress, silent
 from vop.utils.text import count
@@ -55,7 +55,7 @@ class Library:
     committed before the call. A method that writes waits while another process writes, and calls `waiting` first.
 
     Attributes:
-        path: the library's folder.
+        path: the library's folder, or its address.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Library:
 
     @classmethod
     def open(
-        cls, path: PathLike, *, model: str | Mapping[int, str] | None = None, precision: str | None = None
+        cls, path: Place, *, model: str | Mapping[int, str] | None = None, precision: str | None = None
     ) -> Library:
         """Open a library. Its models are loaded when a search first needs them.
 
@@ -84,12 +84,12 @@ class Library:
             UsageError: the library does not exist.
             VopError: the library is damaged, or from a later version of vop.
         """
-        return cls(Store.open(local_path(path, what="a library")), model=model, precision=precision)
+        return cls(Store.open(location(path)), model=model, precision=precision)
 
     @classmethod
     def create(
         cls,
-        path: PathLike,
+        path: Place,
         *,
         model: str = DEFAULT_HUB_ID,
         segmentation: SegmentationConfig | None = None,
@@ -116,7 +116,7 @@ class Library:
             UsageError: the folder is a library or has other files in it, or the model does not exist or cannot embed
                 like this.
         """
-        folder = local_path(path, what="a library").expanduser().absolute()
+        folder = absolute(path)
         check_folder(folder)
         _check_new(folder)
         embedding = EmbeddingConfig.of(merge_tokens=merge_tokens, dimensions=dimensions)
@@ -479,8 +479,8 @@ class Library:
         )
 
 
-def _check_new(folder: Path) -> None:
-    if (folder / FILE).exists():
+def _check_new(folder: Location) -> None:
+    if exists(folder):
         raise UsageError(f"{folder} is a library already: open it, or choose another folder")
 
 

@@ -32,7 +32,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,7 +41,7 @@ from vop.errors import VopError
 from vop.search.filters import METADATA, quoted
 from vop.search.manifest import LibraryModel
 from vop.search.refining import values_of
-from vop.storage.address import Location
+from vop.storage.address import Address, Location
 from vop.video.clip import DECODER_VERSION
 
 if TYPE_CHECKING:
@@ -242,7 +241,7 @@ def damaged_rows(rows: pa.Table) -> np.ndarray:
     return np.array([had not in (None, found) for had, found in zip(stored, _sums(rows), strict=True)], bool)
 
 
-def check_rows(rows: pa.Table, library: Path) -> pa.Table:
+def check_rows(rows: pa.Table, library: Location) -> pa.Table:
     """Return the rows unchanged. Call it before copying rows, which would hide damage.
 
     Raises:
@@ -281,7 +280,7 @@ class DamageError(VopError):
 
 
 @contextmanager
-def explain_damage(path: Path) -> Iterator[None]:
+def explain_damage(path: Location) -> Iterator[None]:
     """Turn an error of the database into a VopError that names the command to find the damage."""
     try:
         yield
@@ -291,6 +290,11 @@ def explain_damage(path: Path) -> Iterator[None]:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         if not frame.f_globals.get("__name__", "").startswith(("lancedb", "pyarrow")):
             raise
+        if isinstance(path, Address):  # the reason may contain what the server has answered, and that a key
+            raise DamageError(
+                f"{path}: its database cannot be read or written ({type(error).__name__}); check the credentials, the "
+                "permissions and the network"
+            ) from None
         reason = str(error).partition(", /")[0].splitlines()  # without the line of LanceDB's own source
         raise DamageError(
             f"{path}: its database cannot be read ({reason[0] if reason else type(error).__name__}); "

@@ -60,6 +60,12 @@ class Address:
 Location: TypeAlias = Path | Address
 
 
+def absolute(place: str | os.PathLike[str] | Address) -> Location:
+    """Return a location from which it does not matter where the process runs."""
+    found = location(place)
+    return found if isinstance(found, Address) else found.expanduser().absolute()
+
+
 def is_address(text: str) -> bool:
     """Return whether a text is written as an address of object storage."""
     return text.partition("://")[0] in SCHEMES and "://" in text

@@ -13,9 +13,9 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,7 @@ def download(info: ObjectInfo, path: Path) -> None:
 
 
 def write(address: Address, content: bytes, *, replacing: ObjectInfo | None) -> ObjectInfo:
-    """Write an object if nobody else has written it meanwhile.
+    """Write an object if nobody else has written it meanwhile, and return its description.
 
     Args:
         replacing: the description of the content to replace; None creates the object.
@@ -151,8 +151,14 @@ def write(address: Address, content: bytes, *, replacing: ObjectInfo | None) -> 
     """
     mode: Any = "create" if replacing is None else {"e_tag": replacing.etag}
     with _explained(address):
-        _client().put(_store(address), address.key, content, mode=mode)
-    return head(address)
+        result = _client().put(_store(address), address.key, content, mode=mode)
+    return ObjectInfo(address, len(content), result["e_tag"], datetime.now(UTC))
+
+
+def delete(address: Address) -> None:
+    """Delete an object, if it exists."""
+    with _explained(address), suppress(FileNotFoundError):
+        _client().delete(_store(address), address.key)
 
 
 def presign(address: Address, *, seconds: float) -> str:
@@ -220,14 +226,15 @@ def _open(address: Address) -> Any:
 
 
 def _open_s3(stores: Any, bucket: str, *, client_options: dict[str, Any], retry_config: Any) -> Any:
-    if _endpoint().startswith("http://"):  # chosen by the user, such as a server on this machine
+    if endpoint().startswith("http://"):  # chosen by the user, such as a server on this machine
         client_options |= {"allow_http": True}
     provider = _profile() if _has_profile() else None
     settings = {} if provider is None else {"credential_provider": provider}
     return stores.S3Store(bucket, client_options=client_options, retry_config=retry_config, **settings)
 
 
-def _endpoint() -> str:
+def endpoint() -> str:
+    """Return the URL of the server for S3 that the user has chosen; empty for Amazon's."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
 
@@ -322,5 +329,5 @@ def _explain(address: Address, error: Exception) -> StorageError:
 
 def _on_server(address: Address) -> str:
     """Return the name of the server that the user has chosen, without anything secret in its URL."""
-    url = urlsplit(_endpoint())
+    url = urlsplit(endpoint())
     return f" at {url.hostname}{f':{url.port}' if url.port else ''}" if address.scheme == "s3" and url.hostname else ""

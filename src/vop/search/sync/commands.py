@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from vop.backbones import DEFAULT_HUB_ID
 from vop.backbones.embedding_config import AS_USUAL, EmbeddingConfig, TokenMerging
 from vop.errors import UsageError, VopError
-from vop.search.manifest import FILE, SegmentationConfig
+from vop.search.lease import check_held
+from vop.search.manifest import SegmentationConfig, exists
 from vop.search.models import absolute_name, new_manifest, open_model, open_models
 from vop.search.pipeline import count_workers
 from vop.search.results import VideoRecord
@@ -36,7 +37,7 @@ _TIDYING = "tidying up"  # takes minutes if a large library needs a new index
 
 
 def index(
-    folder: str | Path,
+    folder: str | Path | Address,
     paths: Sequence[str | Path | Address],
     *,
     model: str | None = None,
@@ -95,7 +96,7 @@ def index(
     for path, reason in scanned.missing.items():
         warn(f"{path!r} cannot be indexed and is skipped: {reason}")
     wanted = _Settings(model, segmentation, num_frames, keep_frames, refine, embedding, precision)
-    new_model = None if (scanned.library / FILE).exists() else _load_model(wanted)
+    new_model = None if exists(scanned.library) else _load_model(wanted)
     with library_lock(scanned.library, waiting=waiting):
         library, models = _open(scanned.library, wanted, new_model)
         if refine and library.models[0].frame_column is None:
@@ -120,7 +121,7 @@ def index(
 
 
 def preview(
-    folder: str | Path,
+    folder: str | Path | Address,
     paths: Sequence[str | Path | Address],
     *,
     exclude: Sequence[str] = (),
@@ -132,7 +133,7 @@ def preview(
         UsageError: none of the paths exists, or `folder` exists and is not a library.
     """
     scanned = scan(folder, paths, exclude=exclude, live_photos=live_photos)
-    library = Store.open(scanned.library) if (scanned.library / FILE).exists() else None
+    library = Store.open(scanned.library) if exists(scanned.library) else None
     records = library.videos() if library else {}
     failed = {failure.path: failure for failure in library.failures()} if library else {}
     missing = missing_videos(records, scanned)
@@ -177,7 +178,7 @@ def _find_moved(new: Sequence[FoundFile], missing: Sequence[VideoRecord]) -> dic
 
 
 def forget(
-    folder: str | Path,
+    folder: str | Path | Address,
     paths: Sequence[str | Path | Address],
     *,
     for_good: bool = False,
@@ -209,7 +210,10 @@ def forget(
 
 
 def restore(
-    folder: str | Path, paths: Sequence[str | Path | Address] = (), *, waiting: Callable[[], None] = lambda: None
+    folder: str | Path | Address,
+    paths: Sequence[str | Path | Address] = (),
+    *,
+    waiting: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Restore videos that `prune` or `forget` removed from a library, all or those at or below `paths`.
 
@@ -233,7 +237,7 @@ def restore(
 
 
 def change_excluded(
-    folder: str | Path,
+    folder: str | Path | Address,
     *,
     add: Sequence[str] = (),
     drop: Sequence[str] = (),
@@ -262,7 +266,7 @@ def change_excluded(
 
 
 @contextmanager
-def _locked(folder: str | Path, waiting: Callable[[], None]) -> Iterator[Store]:
+def _locked(folder: str | Path | Address, waiting: Callable[[], None]) -> Iterator[Store]:
     """Open an existing library under its lock, and add the columns that older libraries lack."""
     path = Store.open(folder).path
     with library_lock(path, waiting=waiting):
@@ -279,6 +283,7 @@ def _below(paths: Sequence[str | Path | Address], videos: Mapping[str, object]) 
 
 def _tidy(library: Store) -> None:
     """Delete old versions and long-removed videos permanently, and bring the indexes up to date."""
+    check_held(library.path)
     with suppress(VopError):  # the removed videos are damaged; `vop library check` reports it
         library.removed.drop_old()
         library.drop_frames()
@@ -313,14 +318,14 @@ def _load_model(wanted: _Settings) -> TextVideoModel:
     return model
 
 
-def _open(folder: Path, wanted: _Settings, new_model: TextVideoModel | None) -> tuple[Store, list[TextVideoModel]]:
+def _open(folder: Location, wanted: _Settings, new_model: TextVideoModel | None) -> tuple[Store, list[TextVideoModel]]:
     """Open the library and its models; create the library if it does not exist.
 
     Raises:
         UsageError: the settings differ from the library's.
         VopError: the model is not the library's.
     """
-    if new_model is not None and not (folder / FILE).exists():  # no other process created it meanwhile
+    if new_model is not None and not exists(folder):  # no other process created it meanwhile
         name = wanted.model or DEFAULT_HUB_ID
         manifest = new_manifest(
             new_model,

@@ -35,7 +35,7 @@ from vop.search.sync.salvage import (
     scan_table,
 )
 from vop.search.sync.scanner import is_unchanged, split_missing
-from vop.storage.address import is_address
+from vop.storage.address import Address, is_address, local_path
 from vop.utils.isolation import Crashed, Processes
 from vop.utils.progress import Progress, silent
 
@@ -100,7 +100,7 @@ class CheckReport:
 
 
 def check(
-    folder: str | Path,
+    folder: str | Path | Address,
     *,
     repair: bool = False,
     progress: Progress = silent,
@@ -116,7 +116,7 @@ def check(
         UsageError: the library does not exist.
         VopError: `library.json` is damaged and has no copy.
     """
-    folder = Path(folder).expanduser().absolute()
+    folder = local_path(folder, what="a library to check").expanduser().absolute()
     if not (folder / DATABASE).is_dir():
         raise UsageError(f"{folder}: no library exists here; create one: vop index {folder} FOLDER_OF_VIDEOS")
     with _locked(folder, waiting, repair=repair), Processes() as processes:

@@ -31,7 +31,7 @@ from vop.search.store import Store
 from vop.search.sync.ingest import COMMIT_ROWS
 from vop.search.sync.lock import library_lock
 from vop.search.sync.scanner import is_unchanged
-from vop.storage.address import location
+from vop.storage.address import Address, Location, absolute, location
 from vop.storage.errors import ObjectError
 from vop.storage.scratch import Scratch
 from vop.utils.progress import Progress, silent
@@ -77,7 +77,7 @@ class ReembedReport:
 
 
 def reembed(
-    folder: str | Path,
+    folder: str | Path | Address,
     model: str,
     *,
     keep: bool = False,
@@ -109,7 +109,7 @@ def reembed(
             models take different frames.
         VopError: videos cannot be read. The library is unchanged, and the next attempt resumes.
     """
-    folder = Path(folder).expanduser().absolute()
+    folder = absolute(folder)
     workers = count_workers(workers, batch_size=batch_size)
     with library_lock(Store.open(folder).path, waiting=waiting), ExitStack() as stack:
         library = Store.open(folder)
@@ -197,7 +197,7 @@ class _Move:
 
     def __init__(self, library: Store, staged: Store, processes: DecodingProcesses, scratch: Scratch) -> None:
         self._library, self._staged, self._processes, self._scratch = library, staged, processes, scratch
-        self._frames = SegmentFrames.of(staged.manifest, staged.path)
+        self._frames = SegmentFrames.of(staged.manifest, staged.path) if isinstance(staged.path, Path) else None
         self._rows: list[pa.Table] = []
         self.failed: list[FileFailure] = []
 
@@ -285,7 +285,7 @@ class _Move:
             self._rows.clear()
 
 
-def _failed_message(folder: Path, failed: Sequence[FileFailure]) -> str:
+def _failed_message(folder: Location, failed: Sequence[FileFailure]) -> str:
     head = (
         f"{folder} is unchanged: {len(failed):,} of its videos cannot be embedded; --drop-unreadable leaves them out:"
     )

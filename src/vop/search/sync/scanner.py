@@ -13,7 +13,7 @@ from vop.search import manifest
 from vop.search.results import VideoRecord
 from vop.search.sync.lock import check_folder
 from vop.search.sync.object_finder import find_objects, reason_to_skip
-from vop.storage.address import Address, Location, is_address, local_path, location, parse_address
+from vop.storage.address import Address, Location, is_address, location, parse_address
 from vop.storage.errors import MissingObject, StorageError
 from vop.storage.objects import head
 from vop.utils.names import nfc
@@ -28,14 +28,14 @@ class Scan:
     """The videos below some paths, by the rules of a library.
 
     Attributes:
-        library: the library's folder.
+        library: the library's folder, or its address.
         roots: the absolute paths and the addresses.
         exclude: the globs of the library and of the call.
         live_photos: whether to index the movies of Live Photos.
         found: the files that were found.
     """
 
-    library: Path
+    library: Location
     roots: frozenset[Location]
     exclude: tuple[str, ...]
     live_photos: bool
@@ -52,7 +52,7 @@ class Scan:
 
 
 def scan(
-    library: str | Path,
+    library: str | Path | Address,
     paths: Sequence[str | Path | Address],
     *,
     exclude: Sequence[str] = (),
@@ -68,9 +68,9 @@ def scan(
         UsageError: none of the paths exists, or `library` exists and is not a library.
         StorageError: an address cannot be listed.
     """
-    folder = absolute_path(local_path(library, what="a library").expanduser())
+    (folder,) = absolute_paths([library])
     check_folder(folder)
-    had = manifest.read(folder) if (folder / manifest.FILE).exists() else None
+    had = manifest.read(folder) if manifest.exists(folder) else None
     exclude = normal_globs([*(had.exclude if had else ()), *exclude])
     if live_photos is None:
         live_photos = had is not None and had.live_photos
@@ -79,18 +79,19 @@ def scan(
     return Scan(library=folder, roots=roots, exclude=exclude, live_photos=live_photos, found=found)
 
 
-def _find(roots: Set[Location], *, skip: Path, exclude: Sequence[str], live_photos: bool) -> FoundVideos:
+def _find(roots: Set[Location], *, skip: Location, exclude: Sequence[str], live_photos: bool) -> FoundVideos:
     """Find the videos below paths and addresses."""
+    below = skip if isinstance(skip, Path) else None
     paths = sorted(root for root in roots if isinstance(root, Path))
     addresses = [root for root in roots if isinstance(root, Address)]
     if not addresses:
-        return find_videos(paths, skip=skip, exclude=exclude, live_photos=live_photos)
+        return find_videos(paths, skip=below, exclude=exclude, live_photos=live_photos)
     found = find_objects(addresses, exclude=exclude)
     any_exists = len(found.missing) < len(addresses)
     if not any_exists and not paths:
         address, reason = found.missing[0]
         raise UsageError(f"'{address}' cannot be indexed: {reason}; give addresses of objects that exist")
-    local = find_videos(paths, skip=skip, exclude=exclude, live_photos=live_photos, any_must_exist=not any_exists)
+    local = find_videos(paths, skip=below, exclude=exclude, live_photos=live_photos, any_must_exist=not any_exists)
     return FoundVideos(
         files=[*local.files, *found.files],
         skipped=local.skipped + found.skipped,
