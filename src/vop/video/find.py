@@ -36,7 +36,7 @@ _WINDOWS_FOLDERS = {"$recycle.bin", "system volume information"}
 
 HIDDEN = "hidden"
 SYSTEM = "a folder of the system"
-_LIBRARY = "a library of vop"
+LIBRARY = "a library of vop"
 _NO_FILE = "neither a file nor a folder"
 _LISTED = "another name of a file that is listed"
 EXCLUDED = "excluded"
@@ -231,7 +231,7 @@ class _Finder:
     def _folder(self, path: str, root: str, entries: list[os.DirEntry[str]]) -> None:
         real = os.path.realpath(path)
         if real == self.skip or _is_library(entries):
-            self._count_skipped(_LIBRARY)
+            self._count_skipped(LIBRARY)
             return
         companions = self._companions(entries, root)
         for entry in entries:

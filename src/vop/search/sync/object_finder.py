@@ -8,21 +8,25 @@ from collections.abc import Iterable, Sequence
 from vop.storage.address import Address
 from vop.storage.errors import MissingObject
 from vop.storage.objects import ObjectInfo, head, list_objects
-from vop.video.find import EXCLUDED, HIDDEN, PREVIEW, SYSTEM, Exclude, FoundFile, FoundVideos, is_of_system
+from vop.video.find import EXCLUDED, HIDDEN, LIBRARY, PREVIEW, SYSTEM, Exclude, FoundFile, FoundVideos, is_of_system
 from vop.video.kinds import POSSIBLE_VIDEO_SUFFIXES, VIDEO, kind_by_name, previews_among
 
 NO_SUFFIX = "an object without the suffix of a video"
 
 
-def find_objects(roots: Iterable[Address], *, exclude: Sequence[str]) -> FoundVideos:
+def find_objects(roots: Iterable[Address], *, skip: Address | None = None, exclude: Sequence[str] = ()) -> FoundVideos:
     """Find the objects that are videos by their suffixes, each once. An object that is given by its key is one.
 
     As on disks, hidden names, folders of systems, previews beside a recording and what `exclude` names are skipped.
 
+    Args:
+        skip: the address of a library, whose own objects are no videos.
+        exclude: globs of names and of paths below a root.
+
     Raises:
         StorageError: an address cannot be listed.
     """
-    finder = _Finder(exclude)
+    finder = _Finder(skip, exclude)
     for root in sorted(roots):
         finder.search(root)
     return finder.finish()
@@ -42,8 +46,8 @@ def reason_to_skip(address: Address, root: Address) -> str | None:
 
 
 class _Finder:
-    def __init__(self, exclude: Sequence[str]) -> None:
-        self._exclude = exclude
+    def __init__(self, skip: Address | None, exclude: Sequence[str]) -> None:
+        self._library, self._exclude = skip, exclude
         self._files: dict[Address, FoundFile] = {}
         self.found = FoundVideos()
 
@@ -53,6 +57,9 @@ class _Finder:
         for info in list_objects(root):
             is_empty = False
             if info.address in self._files:
+                continue
+            if self._library is not None and info.address.is_below(self._library):
+                self.found.skipped[LIBRARY] = 1
                 continue
             reason = reason_to_skip(info.address, root)
             if reason is None and is_excluded(info.address):

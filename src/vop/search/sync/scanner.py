@@ -86,7 +86,7 @@ def _find(roots: Set[Location], *, skip: Location, exclude: Sequence[str], live_
     addresses = [root for root in roots if isinstance(root, Address)]
     if not addresses:
         return find_videos(paths, skip=below, exclude=exclude, live_photos=live_photos)
-    found = find_objects(addresses, exclude=exclude)
+    found = find_objects(addresses, skip=skip if isinstance(skip, Address) else None, exclude=exclude)
     any_exists = len(found.missing) < len(addresses)
     if not any_exists and not paths:
         address, reason = found.missing[0]
