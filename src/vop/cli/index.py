@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from vop.cli.common import (
+    add_compile_option,
     add_device_options,
     add_embedding_options,
     command_line,
@@ -36,6 +37,7 @@ class WorkOptions(TypedDict):
     """Keyword arguments from the options of `add_work_options`."""
 
     precision: str
+    compile: bool
     workers: int | None
     batch_size: int
     waiting: Callable[[], None]
@@ -133,11 +135,13 @@ def add_work_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, help="Number of decoding processes (default: one per free core).")
     parser.add_argument("--batch-size", type=int, default=16, help="Segments per forward pass (default 16).")
     add_device_options(parser)
+    add_compile_option(parser)
 
 
 def work_options(arguments: argparse.Namespace) -> WorkOptions:
     return {
         "precision": arguments.precision,
+        "compile": arguments.compile,
         "workers": arguments.workers,
         "batch_size": arguments.batch_size,
         "waiting": partial(say_waiting, arguments.library),

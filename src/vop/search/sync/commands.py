@@ -53,6 +53,7 @@ def index(
     yes: bool = False,
     redo: bool = False,
     precision: str = "auto",
+    compile: bool = False,
     workers: int | None = None,
     batch_size: int = 16,
     progress: Progress = silent,
@@ -79,6 +80,7 @@ def index(
             them for `KEPT_DAYS` days.
         yes: whether to prune even a large share of the library; see `IndexReport.unconfirmed`.
         redo: whether to decode videos below `paths` again that an earlier version of the decoder read.
+        compile: whether to compile the layers of the model, as for `vop.load`. The library does not keep this.
         workers: decoding threads; by default one per free core.
         batch_size: segments per forward pass.
         waiting: called once if another process writes to the library, before waiting for it.
@@ -95,7 +97,7 @@ def index(
     scanned = scan(folder, paths, exclude=exclude, live_photos=live_photos)
     for path, reason in scanned.missing.items():
         warn(f"{path!r} cannot be indexed and is skipped: {reason}")
-    wanted = _Settings(model, segmentation, num_frames, keep_frames, refine, embedding, precision)
+    wanted = _Settings(model, segmentation, num_frames, keep_frames, refine, embedding, precision, compile)
     new_model = None if exists(scanned.library) else _load_model(wanted)
     with library_lock(scanned.library, waiting=waiting):
         library, models = _open(scanned.library, wanted, new_model)
@@ -304,6 +306,7 @@ class _Settings:
     refine: bool
     embedding: EmbeddingConfig
     precision: str
+    compile: bool
 
 
 def _load_model(wanted: _Settings) -> TextVideoModel:
@@ -313,6 +316,7 @@ def _load_model(wanted: _Settings) -> TextVideoModel:
         num_frames=wanted.num_frames,
         precision=wanted.precision,
         embedding=wanted.embedding,
+        compile=wanted.compile,
     )
     model.check_independent()
     return model
@@ -348,7 +352,7 @@ def _open(folder: Location, wanted: _Settings, new_model: TextVideoModel | None)
     ):
         if value is not None and value != current:
             raise UsageError(f"{name} of {folder} is {current}, not {value}; to change it, index into another folder")
-    models = open_models(manifest, folder=folder, name=wanted.model)
+    models = open_models(manifest, folder=folder, name=wanted.model, compile=wanted.compile)
     if wanted.model is not None:  # store its path, which may be a new one
         library.rename_model(absolute_name(wanted.model))
     return library, models
