@@ -13,6 +13,7 @@ from search.owners_videos import write_video
 from vop.cli import main
 from vop.errors import UsageError, VopError
 from vop.search import lease
+from vop.search.filters import Filters
 from vop.search.lease import Lease
 from vop.search.library import Library
 from vop.search.store import Store
@@ -52,7 +53,7 @@ def lock() -> dict:
     return json.loads(objects.read(LOCK)[0])
 
 
-def test_it_equals_a_library_on_a_disk(index_there, index_videos, folder, films):
+def test_it_equals_a_library_on_a_disk(index_there, index_videos, folder, films, monkeypatch):
     report, of_folder = index_there(), index_videos()
     assert (report.library, report.added, report.segments) == (str(LIBRARY), 4, of_folder.segments)
     there, here = Store.open(str(LIBRARY)), Store.open(folder)
@@ -66,6 +67,11 @@ def test_it_equals_a_library_on_a_disk(index_there, index_videos, folder, films)
     found = {moment.path: moment.score for moment in there.search(vector)}
     assert found == pytest.approx({moment.path: moment.score for moment in here.search(vector)})
     assert len(found) == 4
+    looked = []
+    with monkeypatch.context() as patch:
+        patch.setattr("vop.search.store.stamp_of", lambda path: looked.append(path) or there._stamp)
+        there.search(vector, filters=Filters(name="a*"))
+    assert looked == [LIBRARY]  # once in a search
     assert there.status() == here.status()
     assert keys(films) == {"library.json", "database", ".lock"}
     assert lock()["free"] is True

@@ -110,13 +110,23 @@ def again_if_moved(path: Location, read: Callable[[Stamp | None], T]) -> T:
 
 
 def follows(method: Callable[Concatenate[Store, P], T]) -> Callable[Concatenate[Store, P], T]:
-    """Decorate a method to read the library as it is at the time of the call."""
+    """Decorate a method to read the library as it is at the time of the call.
+
+    Methods that it calls read the same library: looking again would cost a request if it is in object storage.
+    """
 
     @wraps(method)
     def following(store: Store, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if getattr(store._reading, "is_inside", False):
+            return method(store, *args, **kwargs)
+
         def read(stamp: Stamp | None) -> T:
             store.follow(stamp)
-            return method(store, *args, **kwargs)
+            store._reading.is_inside = True
+            try:
+                return method(store, *args, **kwargs)
+            finally:
+                store._reading.is_inside = False
 
         return again_if_moved(store.path, read)
 
@@ -137,6 +147,7 @@ class Store:
         # Check for a new version at every read, which takes 0.3 ms.
         self._database = connect(path, read_consistency_interval=timedelta(0))
         self._changing = threading.Lock()
+        self._reading = threading.local()
         self._open_tables()
         self._stamp = stamp or stamp_of(path)
 
