@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vop.errors import FileFailure, UsageError
+from vop.storage.address import Address, location
 from vop.training.recipe import ENOUGH_STEPS, FIELDS, PAPER_EPOCHS, Recipe, kind_of
 from vop.utils.parsing import parse_yaml
 from vop.utils.progress import is_launched
@@ -269,6 +270,19 @@ def data_options(arguments: argparse.Namespace) -> list[str]:
         "--caption-column": arguments.caption_column,
     }
     return [word for name, value in given.items() if value is not None for word in (name, str(value))]
+
+
+def place(text: str) -> Path | str:
+    """Parses a path, or an address of object storage, which stays text.
+
+    Raises:
+        ArgumentTypeError: the address is not valid.
+    """
+    try:
+        found = location(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return str(found) if isinstance(found, Address) else found
 
 
 def seconds(text: str) -> float:

@@ -6,10 +6,18 @@ import argparse
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vop.cli.common import add_embedding_options, command_line, print_json, print_table, say, use_device_options, warn
+from vop.cli.common import (
+    add_embedding_options,
+    command_line,
+    place,
+    print_json,
+    print_table,
+    say,
+    use_device_options,
+    warn,
+)
 from vop.cli.index import add_work_options, print_failures, say_waiting, work_options
 from vop.utils import progress
 from vop.utils.text import count, on_one_line
@@ -32,14 +40,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add(actions, "failures", _failures, "List files that could not be indexed completely, with reasons.")
 
     forget = _add(actions, "forget", _forget, "Remove videos from the library. The files stay on the disk.")
-    forget.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="Folders or videos to remove.")
+    forget.add_argument("paths", metavar="PATH", nargs="+", type=place, help="Folders, videos or addresses to remove.")
     forget.add_argument(
         "--for-good", action="store_true", help="Remove the videos permanently. They cannot be restored."
     )
 
     restore = _add(actions, "restore", _restore, "Restore videos that --prune or forget removed in the last 30 days.")
     restore.add_argument(
-        "paths", metavar="PATH", nargs="*", type=Path, help="Folders or videos to restore (default: all)."
+        "paths", metavar="PATH", nargs="*", type=place, help="Folders, videos or addresses to restore (default: all)."
     )
 
     exclude = _add(actions, "exclude", _exclude, "Show or change which files and folders are excluded.")
@@ -87,7 +95,12 @@ def _add(
     text: str,
 ) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=text, description=text)
-    parser.add_argument("library", metavar="LIBRARY", type=Path, help="The library's folder.")
+    parser.add_argument(
+        "library",
+        metavar="LIBRARY",
+        type=place,
+        help="The library's folder, or its address such as s3://bucket/library.",
+    )
     parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     parser.set_defaults(run=run, uses_database=True)
     return parser

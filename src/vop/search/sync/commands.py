@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from vop.backbones import DEFAULT_HUB_ID
 from vop.backbones.embedding_config import AS_USUAL, EmbeddingConfig, TokenMerging
 from vop.errors import UsageError, VopError
-from vop.search.manifest import FILE, SegmentationConfig
+from vop.search.lease import check_held
+from vop.search.manifest import SegmentationConfig, exists
 from vop.search.models import absolute_name, new_manifest, open_model, open_models
 from vop.search.pipeline import count_workers
 from vop.search.results import VideoRecord
@@ -25,6 +26,7 @@ from vop.search.sync.metadata import read_metadata
 from vop.search.sync.reader import content_id
 from vop.search.sync.report import IndexPreview, IndexReport
 from vop.search.sync.scanner import Scan, absolute_paths, is_below, missing_folders, missing_videos, scan
+from vop.storage.address import Address, Location, is_address
 from vop.utils.progress import Progress, silent
 from vop.video.find import FoundFile, normal_globs
 
@@ -35,8 +37,8 @@ _TIDYING = "tidying up"  # takes minutes if a large library needs a new index
 
 
 def index(
-    folder: str | Path,
-    paths: Sequence[str | Path],
+    folder: str | Path | Address,
+    paths: Sequence[str | Path | Address],
     *,
     model: str | None = None,
     segmentation: SegmentationConfig | None = None,
@@ -62,7 +64,8 @@ def index(
 
     Args:
         folder: the library's folder.
-        paths: files and folders. Those that do not exist are skipped with a warning.
+        paths: files and folders, or addresses of objects and prefixes (`s3://bucket/holidays`). Those that do not exist
+            are skipped with a warning.
         model: a run, a folder, a hub id or mini. An existing library keeps its model.
         segmentation, num_frames, keep_frames, refine, embedding, precision: for a new library. An existing one keeps
             its own.
@@ -95,7 +98,7 @@ def index(
     for path, reason in scanned.missing.items():
         warn(f"{path!r} cannot be indexed and is skipped: {reason}")
     wanted = _Settings(model, segmentation, num_frames, keep_frames, refine, embedding, precision, compile)
-    new_model = None if (scanned.library / FILE).exists() else _load_model(wanted)
+    new_model = None if exists(scanned.library) else _load_model(wanted)
     with library_lock(scanned.library, waiting=waiting):
         library, models = _open(scanned.library, wanted, new_model)
         if refine and library.models[0].frame_column is None:
@@ -120,7 +123,11 @@ def index(
 
 
 def preview(
-    folder: str | Path, paths: Sequence[str | Path], *, exclude: Sequence[str] = (), live_photos: bool | None = None
+    folder: str | Path | Address,
+    paths: Sequence[str | Path | Address],
+    *,
+    exclude: Sequence[str] = (),
+    live_photos: bool | None = None,
 ) -> IndexPreview:
     """Report what `index` would do. Decodes nothing and changes nothing.
 
@@ -128,7 +135,7 @@ def preview(
         UsageError: none of the paths exists, or `folder` exists and is not a library.
     """
     scanned = scan(folder, paths, exclude=exclude, live_photos=live_photos)
-    library = Store.open(scanned.library) if (scanned.library / FILE).exists() else None
+    library = Store.open(scanned.library) if exists(scanned.library) else None
     records = library.videos() if library else {}
     failed = {failure.path: failure for failure in library.failures()} if library else {}
     missing = missing_videos(records, scanned)
@@ -156,12 +163,15 @@ def _is_up_to_date(file: FoundFile, records: Mapping[str, VideoRecord]) -> bool:
     return record is not None and is_same_state(record, file)
 
 
-def _find_moved(new: Sequence[FoundFile], missing: Sequence[VideoRecord]) -> dict[Path, str]:
-    """Return the previous paths of moved files: new ones with the content of a video whose file is missing."""
+def _find_moved(new: Sequence[FoundFile], missing: Sequence[VideoRecord]) -> dict[Location, str]:
+    """Return the previous paths of moved files: new ones with the content of a video whose file is missing.
+
+    Objects are not read for this.
+    """
     sizes, by_video = {record.size for record in missing}, {record.video: record.path for record in missing}
-    moved: dict[Path, str] = {}
+    moved: dict[Location, str] = {}
     for file in new:
-        if file.size in sizes:
+        if file.size in sizes and isinstance(file.path, Path):
             with suppress(OSError):  # the file cannot be read
                 before = by_video.pop(content_id(file.path), None)
                 if before is not None:
@@ -170,8 +180,8 @@ def _find_moved(new: Sequence[FoundFile], missing: Sequence[VideoRecord]) -> dic
 
 
 def forget(
-    folder: str | Path,
-    paths: Sequence[str | Path],
+    folder: str | Path | Address,
+    paths: Sequence[str | Path | Address],
     *,
     for_good: bool = False,
     waiting: Callable[[], None] = lambda: None,
@@ -202,7 +212,10 @@ def forget(
 
 
 def restore(
-    folder: str | Path, paths: Sequence[str | Path] = (), *, waiting: Callable[[], None] = lambda: None
+    folder: str | Path | Address,
+    paths: Sequence[str | Path | Address] = (),
+    *,
+    waiting: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Restore videos that `prune` or `forget` removed from a library, all or those at or below `paths`.
 
@@ -226,7 +239,7 @@ def restore(
 
 
 def change_excluded(
-    folder: str | Path,
+    folder: str | Path | Address,
     *,
     add: Sequence[str] = (),
     drop: Sequence[str] = (),
@@ -255,7 +268,7 @@ def change_excluded(
 
 
 @contextmanager
-def _locked(folder: str | Path, waiting: Callable[[], None]) -> Iterator[Store]:
+def _locked(folder: str | Path | Address, waiting: Callable[[], None]) -> Iterator[Store]:
     """Open an existing library under its lock, and add the columns that older libraries lack."""
     path = Store.open(folder).path
     with library_lock(path, waiting=waiting):
@@ -264,7 +277,7 @@ def _locked(folder: str | Path, waiting: Callable[[], None]) -> Iterator[Store]:
         yield library
 
 
-def _below(paths: Sequence[str | Path], videos: Mapping[str, object]) -> list[str]:
+def _below(paths: Sequence[str | Path | Address], videos: Mapping[str, object]) -> list[str]:
     """Return the videos that are at or below some paths."""
     roots = absolute_paths(paths)
     return [path for path in videos if is_below(path, roots)]
@@ -272,6 +285,7 @@ def _below(paths: Sequence[str | Path], videos: Mapping[str, object]) -> list[st
 
 def _tidy(library: Store) -> None:
     """Delete old versions and long-removed videos permanently, and bring the indexes up to date."""
+    check_held(library.path)
     with suppress(VopError):  # the removed videos are damaged; `vop library check` reports it
         library.removed.drop_old()
         library.drop_frames()
@@ -308,14 +322,14 @@ def _load_model(wanted: _Settings) -> TextVideoModel:
     return model
 
 
-def _open(folder: Path, wanted: _Settings, new_model: TextVideoModel | None) -> tuple[Store, list[TextVideoModel]]:
+def _open(folder: Location, wanted: _Settings, new_model: TextVideoModel | None) -> tuple[Store, list[TextVideoModel]]:
     """Open the library and its models; create the library if it does not exist.
 
     Raises:
         UsageError: the settings differ from the library's.
         VopError: the model is not the library's.
     """
-    if new_model is not None and not (folder / FILE).exists():  # no other process created it meanwhile
+    if new_model is not None and not exists(folder):  # no other process created it meanwhile
         name = wanted.model or DEFAULT_HUB_ID
         manifest = new_manifest(
             new_model,
@@ -346,11 +360,13 @@ def _open(folder: Path, wanted: _Settings, new_model: TextVideoModel | None) -> 
 
 def _check_outdated(library: Store, scanned: Scan, *, redo: bool) -> None:
     """Raise a VopError if new videos would be mixed with videos that an earlier version decoded."""
-    outdated = {path: seconds for path, seconds in library.outdated().items() if os.path.lexists(path)}
+    outdated = {
+        path: seconds for path, seconds in library.outdated().items() if is_address(path) or os.path.lexists(path)
+    }
     if not outdated or redo:
         return
     hours = sum(outdated.values()) / 3600
-    command = shlex.join(["vop", "index", str(library.path), *map(str, sorted(scanned.roots)), "--redo"])
+    command = shlex.join(["vop", "index", str(library.path), *sorted(map(str, scanned.roots)), "--redo"])
     raise VopError(
         f"{library.path}: {len(outdated)} of its videos ({hours:.1f} h) were decoded by an earlier version of vop, "
         "which read HDR, non-square pixels, transparency, joined recordings and several video tracks differently. New "
