@@ -54,6 +54,7 @@ SLOW_FILES = [
     "server/*.py",
     "training/test_job.py",
     "training/test_averaging.py",
+    "training/test_gradient_cache.py",
     "training/test_matryoshka.py",
     "training/test_rates.py",
     "training/test_trainer.py",

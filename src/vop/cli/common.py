@@ -139,6 +139,11 @@ def embedding_of(arguments: argparse.Namespace) -> EmbeddingConfig:
 _RECIPE_HELP = {
     "epochs": "Number of passes over the training pairs",
     "batch_size": "Videos per step, over all processes",
+    "accumulate": "Batches whose gradients are averaged for a step; each batch has its own negatives",
+    "chunk_size": "Videos that a process embeds at a time, for batches that do not fit into memory; the loss and its "
+    "gradient remain those of the whole batch",
+    "recompute": "What to compute again for the gradient, instead of keeping it in memory: none, or layers, for long "
+    "videos",
     "captions_per_video": "Captions of each video in a step; the video is encoded once for all of them",
     "learning_rate": "Learning rate of AdamW",
     "weight_decay": "Weight decay of AdamW",
@@ -170,6 +175,7 @@ _RECIPE_HELP = {
 }
 _NO_DEFAULT = {
     "epochs": f"{PAPER_EPOCHS}, or more until {ENOUGH_STEPS} steps are reached",
+    "chunk_size": "the whole batch",
     "learning_rate": "the method's own",
     "matryoshka": "none",
     "rates": "1 for all",
