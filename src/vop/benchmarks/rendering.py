@@ -20,7 +20,10 @@ _STARTED = "plan.json"  # written before the first video, the marker after the l
 
 
 class Clip(Protocol):
-    """A planned video: its id, its split, its captions, and its line in `captions.jsonl` with its path as `video`."""
+    """A planned video: its id, its split, its captions, and its part of the lines in `captions.jsonl`, with its path.
+
+    The file has a line for each caption, so that `vop` reads it as a table of videos and captions, too.
+    """
 
     @property
     def id(self) -> str: ...
@@ -96,7 +99,8 @@ def _render(
             encode(draw(clip), path)
         if progress:
             progress(done, len(clips))
-    _write(root / CAPTIONS, "".join(json.dumps(clip.row) + "\n" for clip in clips))
+    rows = [{**clip.row, "caption": caption} for clip in clips for caption in clip.captions]
+    _write(root / CAPTIONS, "".join(json.dumps(row) + "\n" for row in rows))
     _write(root / MARKER, wanted)
 
 

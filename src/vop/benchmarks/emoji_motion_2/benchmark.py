@@ -105,8 +105,8 @@ class Clip:
 
     @property
     def row(self) -> dict[str, Any]:
-        """The line in `captions.jsonl`."""
-        fields = ("id", "split", "captions", "kind", "twin", "unseen")
+        """The part of its lines in `captions.jsonl` without the caption."""
+        fields = ("id", "split", "kind", "twin", "unseen")
         return {"video": f"videos/{self.id}.mp4", **{name: getattr(self, name) for name in fields}}
 
 
