@@ -46,6 +46,8 @@ SLOW_FILES = [
     "search/test_prune.py",
     "search/test_reembed.py",
     "search/test_refined_ends.py",
+    "search/test_shards.py",
+    "search/test_shards_processes.py",
     "search/test_store_killed.py",
     "search/test_store_writing.py",
     "search/test_vector_index.py",

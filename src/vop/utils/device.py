@@ -40,7 +40,7 @@ def use_device(name: str = AUTO) -> torch.device:
     device = _available(name)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
-        os.environ["CUDA_VISIBLE_DEVICES"] = _gpus()[device.index]  # for child processes
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus()[device.index]  # for child processes
     _chosen, os.environ[_VARIABLE] = device, device.type
     return device
 
@@ -71,7 +71,7 @@ def available_devices() -> list[str]:
 
 
 @cache
-def _gpus() -> list[str]:
+def gpus() -> list[str]:
     """Return CUDA's machine-wide name of each GPU, in the order of their numbers in this process."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]

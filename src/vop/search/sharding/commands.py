@@ -1,0 +1,326 @@
+"""The commands that index in shards: all at once, one part of a batch job, and publishing what is finished."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Unpack
+
+from vop.errors import UsageError, VopError
+from vop.search.pipeline import count_workers
+from vop.search.sharding import fragments
+from vop.search.sharding.plan import Call, Plan, PlannedFile, cut, total
+from vop.search.sharding.publish import Publisher
+from vop.search.sharding.runners import local
+from vop.search.sharding.work import COUNTED, Worker
+from vop.search.state import Amount, Display, state_file
+from vop.search.store import Store
+from vop.search.sync.commands import IndexSettings, finish, locked, opened
+from vop.search.sync.ingest import Ingest
+from vop.search.sync.metadata import read_metadata
+from vop.search.sync.reader import content_id
+from vop.search.sync.report import IndexReport
+from vop.search.sync.scanner import scan
+from vop.utils.progress import Progress, silent
+from vop.utils.threads import free_cores
+from vop.video.find import absolute_path, normal_globs
+
+PUBLISH_SECONDS = 60.0  # between two versions of the table
+Runner = Callable[[Plan, Iterable[int]], Generator[int | None, None, None]]
+
+
+def index_in_processes(
+    folder: str | Path,
+    paths: Sequence[str | Path],
+    *,
+    jobs: int,
+    prune: bool = False,
+    yes: bool = False,
+    workers: int | None = None,
+    batch_size: int = 16,
+    **settings: Unpack[IndexSettings],
+) -> IndexReport:
+    """Bring a library up to date with several processes of this machine; see `vop.search.sync.index`.
+
+    Args:
+        jobs: the number of processes. With several GPUs, each gets one.
+        workers: decoding processes of each; by default the free cores are shared.
+
+    Raises the same errors as `index`, and:
+        VopError: the process of a shard was killed repeatedly. Finished shards are published.
+    """
+    if jobs < 1:
+        raise UsageError(f"jobs is {jobs}; give 1 or more")
+    decoders = count_workers(workers or max(1, free_cores() // jobs), batch_size=batch_size)
+
+    def run(plan: Plan, numbers: Iterable[int]) -> Generator[int | None, None, None]:
+        return local.run(plan, numbers, jobs=jobs, workers=decoders, batch_size=batch_size)
+
+    return index_in_shards(folder, paths, run=run, parts=jobs, prune=prune, yes=yes, **settings)
+
+
+def index_in_shards(
+    folder: str | Path,
+    paths: Sequence[str | Path],
+    *,
+    run: Runner,
+    parts: int,
+    prune: bool = False,
+    yes: bool = False,
+    **settings: Unpack[IndexSettings],
+) -> IndexReport:
+    """Bring a library up to date with the workers of a runner; see `vop.search.sync.index`.
+
+    Finished shards are published every `PUBLISH_SECONDS`, at the end, and after an interruption. Shards that an earlier
+    call has written are published first.
+
+    Args:
+        run: works on shards of a plan; yields the number of each one that is finished, and None at least once in a few
+            seconds.
+        parts: the number of workers.
+    """
+    started = time.monotonic()
+    fragments.lance()  # fails early
+    progress = settings.get("progress", silent)
+    with opened(folder, paths, load_models=False, **settings) as ingest:
+        library, call = ingest.library, _call(ingest, prune=prune, yes=yes, settings=settings)
+        earlier = Plan.find(library.path, library.manifest, call)
+        if earlier is not None:
+            Publisher(library, earlier).publish()
+            earlier.discard()
+        ingest = Ingest(library, (), ingest.scanned, ingest.metadata, progress)  # with what was published
+        plan = _new_plan(ingest, call, parts=parts)
+        publisher = Publisher(library, plan)
+        with state_file(library.path) as state:
+            display = Display(files=plan.num_files, size=plan.num_bytes, show=progress, state=state.write)
+            while numbers := plan.unfinished():  # again, if rows were lost before they were published
+                _drive(run(plan, numbers), publisher, plan, display)
+        _complete(ingest, plan, progress)
+    ingest.report.seconds = time.monotonic() - started
+    return ingest.report
+
+
+def _drive(finished: Generator[int | None, None, None], publisher: Publisher, plan: Plan, display: Display) -> None:
+    """Show the progress of the workers, and publish what they finish."""
+    last, done = time.monotonic(), Amount()
+    try:
+        for number in finished:
+            if number is not None:
+                done = total([done, _amount(plan, number)])
+            running = [amount for running, amount in plan.running() if running != number]
+            display.update(total([done, *running]))
+            if time.monotonic() - last >= PUBLISH_SECONDS:
+                publisher.publish()
+                last = time.monotonic()
+    finally:
+        finished.close()
+        publisher.publish()
+
+
+def _amount(plan: Plan, number: int) -> Amount:
+    """Return what was read for a finished shard."""
+    files, result = plan.files(number), plan.read_result(number) or {}
+    hours: float = result.get("report", {}).get("hours", 0.0)
+    return Amount(files=len(files), bytes=sum(file.size for file in files), hours=hours)
+
+
+def _call(ingest: Ingest, *, prune: bool, yes: bool, settings: IndexSettings) -> Call:
+    metadata = settings.get("metadata")
+    return Call(
+        roots=tuple(sorted(map(str, ingest.scanned.roots))),
+        exclude=normal_globs(settings.get("exclude", ())),
+        live_photos=settings.get("live_photos"),
+        metadata=None if metadata is None else str(absolute_path(metadata)),
+        prune=prune,
+        yes=yes,
+        redo=settings.get("redo", False),
+    )
+
+
+def _new_plan(ingest: Ingest, call: Call, *, parts: int) -> Plan:
+    """Plan the files that the library does not have, and update the metadata of the others."""
+    todo = ingest.new_files()
+    ingest.commit()
+    library, metadata = ingest.library, ingest.metadata
+    planned = [PlannedFile.of(file, metadata.of(file.path) if metadata else {}) for file in todo]
+    return Plan.write(
+        library.path,
+        library.manifest,
+        call,
+        cut(planned, parts=parts, content_id=content_id),
+        unchanged=ingest.report.unchanged,
+        described=ingest.report.described,
+        failed=ingest.failed,
+    )
+
+
+def _complete(ingest: Ingest, plan: Plan, progress: Progress) -> None:
+    """Finish an indexing whose shards are all published: its report, copies, deleted videos, and the vector index."""
+    report = ingest.report
+    report.unchanged, report.described = plan.unchanged, plan.described
+    ingest.failed |= set(plan.failed)
+    for number in plan.results():
+        result = plan.read_result(number) or {}
+        for name in COUNTED:
+            setattr(report, name, getattr(report, name) + result["report"][name])
+        ingest.failed |= set(result["failed"])
+        ingest.add_copies((PlannedFile(**file).file, original) for file, original in result["copies"])
+    ingest.describe_originals()
+    finish(ingest, prune=plan.call.prune, yes=plan.call.yes, progress=progress)
+    plan.discard()
+
+
+# -- parts of a batch job, and publishing
+
+
+@dataclass(kw_only=True)
+class PartReport:
+    """What one part of a batch job did.
+
+    Attributes:
+        written: shards that this call has written.
+        finished, shards: shards of the whole plan that are finished, and all of them.
+    """
+
+    library: str
+    part: int
+    parts: int
+    written: int
+    finished: int
+    shards: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document of `vop index --shard --json`."""
+        return asdict(self)
+
+
+@dataclass(kw_only=True)
+class PublishReport:
+    """What `publish` did.
+
+    Attributes:
+        published: shards that this call has published.
+        committed, shards: shards that the library has of all unfinished plans, and all of these plans' shards.
+        discarded: plans that were deleted.
+        completed: the reports of the plans that are complete.
+    """
+
+    library: str
+    published: int = 0
+    committed: int = 0
+    shards: int = 0
+    discarded: int = 0
+    completed: list[IndexReport] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document of `vop library publish --json`."""
+        return asdict(self) | {"completed": [report.to_dict() for report in self.completed]}
+
+
+def index_part(
+    folder: str | Path,
+    paths: Sequence[str | Path],
+    *,
+    part: int,
+    parts: int,
+    prune: bool = False,
+    yes: bool = False,
+    workers: int | None = None,
+    batch_size: int = 16,
+    **settings: Unpack[IndexSettings],
+) -> PartReport:
+    """Work on one part of the shards; see `vop.search.sync.index`. `publish` makes the rows part of the library.
+
+    The first part that comes makes the plan, and the library if it does not exist. A shard that an earlier call has
+    written is skipped.
+
+    Args:
+        part, parts: which part this is, from 1, and how many there are.
+
+    Raises the same errors as `index`, and:
+        UsageError: there is no such part.
+    """
+    if not 1 <= part <= parts:
+        raise UsageError(f"shard is {part}/{parts}; give I/N with I from 1 to N, such as 1/4")
+    fragments.lance()  # fails early
+    workers, progress = count_workers(workers, batch_size=batch_size), settings.get("progress", silent)
+    with opened(folder, paths, load_models=False, **settings) as ingest:
+        library, call = ingest.library, _call(ingest, prune=prune, yes=yes, settings=settings)
+        plan = Plan.find(library.path, library.manifest, call) or _new_plan(ingest, call, parts=parts)
+    unfinished = set(plan.unfinished())
+    numbers = [number for number in plan.numbers(part, parts) if number in unfinished]
+    planned = [file for number in numbers for file in plan.files(number)]
+    if numbers:
+        display = Display(
+            files=len(planned), size=sum(file.size for file in planned), show=progress, state=lambda status: None
+        )
+        done = Amount()
+
+        def show(amount: Amount) -> None:
+            display.update(total([done, amount]))
+
+        with Worker(plan, workers=workers, batch_size=batch_size) as worker:
+            for number in numbers:
+                worker.work(number, progress=show)
+                done = total([done, _amount(plan, number)])
+                display.update(done)
+    return PartReport(
+        library=str(library.path),
+        part=part,
+        parts=parts,
+        written=len(numbers),
+        finished=plan.num_shards - len(plan.unfinished()),
+        shards=plan.num_shards,
+    )
+
+
+def publish(
+    folder: str | Path,
+    *,
+    discard: bool = False,
+    progress: Progress = silent,
+    waiting: Callable[[], None] = lambda: None,
+) -> PublishReport:
+    """Publish the finished shards of a library's plans, and complete the plans whose shards are all published.
+
+    Args:
+        discard: whether to delete unfinished plans, with the rows that were not published, instead.
+
+    Raises:
+        UsageError: the library does not exist.
+        VopError: a shard was written with other models or another version of vop, or a plan is from another version.
+    """
+    refused: VopError | None = None
+    with locked(folder, waiting) as library:
+        report = PublishReport(library=str(library.path))
+        for place in Plan.all_of(library.path):
+            if discard:
+                Plan.remove(place)
+                report.discarded += 1
+                continue
+            fragments.lance()
+            try:
+                plan = Plan.read(place)
+                report.shards += plan.num_shards
+                report.published += len(Publisher(library, plan).publish())
+            except VopError as error:
+                refused = error
+                continue
+            report.committed += len(plan.committed())
+            if len(plan.committed()) == plan.num_shards:
+                report.completed.append(_complete_later(library, plan, progress))
+    if refused is not None:
+        raise refused
+    return report
+
+
+def _complete_later(library: Store, plan: Plan, progress: Progress) -> IndexReport:
+    """Complete a plan that other processes have worked on."""
+    call = plan.call
+    scanned = scan(library.path, call.roots, exclude=call.exclude, live_photos=call.live_photos)
+    metadata = None if call.metadata is None else read_metadata(Path(call.metadata))
+    ingest = Ingest(library, (), scanned, metadata, progress)
+    _complete(ingest, plan, progress)
+    return ingest.report
