@@ -54,7 +54,7 @@ OPTIONAL = resolved("all")
 
 @cache
 def owners() -> dict[str, list[str]]:
-    return packages_distributions()
+    return {"lance": ["pylance"], "ray": ["ray"]} | packages_distributions()  # also where they are not installed
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:

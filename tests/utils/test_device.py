@@ -20,7 +20,7 @@ def machine(monkeypatch):
     monkeypatch.setattr(device, "_chosen", None)
     monkeypatch.setenv("VOP_DEVICE", "")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    caches = [device._mps_has_bf16, device.gpus]
+    caches = [device._mps_has_bf16, device._gpus]
     for cached in caches:
         cached.cache_clear()
 

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.cli.common import add_embedding_options, command_line, print_json, print_table, say, use_device_options, warn
-from vop.cli.index import add_work_options, print_failures, say_waiting, work_options
+from vop.cli.index import (
+    add_work_options,
+    print_failures,
+    print_report,
+    say_waiting,
+    warn_unconfirmed,
+    work_options,
+)
 from vop.utils import progress
 from vop.utils.text import count, on_one_line
 
@@ -56,6 +63,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     check = _add(actions, "check", _check, "Compare a library with its checksums, and list damaged parts.")
     check.add_argument("--repair", action="store_true", help="Write the library again without the damaged parts.")
+
+    publish = _add(
+        actions, "publish", _publish, "Add what `vop index --shard` has finished to the library, in one step."
+    )
+    publish.add_argument(
+        "--discard", action="store_true", help="Delete unfinished work instead. Published videos stay."
+    )
 
     reembed = _add(
         actions,
@@ -230,6 +244,28 @@ def _print_check(report: CheckReport) -> None:
         )
         for again in report.index_again():
             say(f"next: {again}")
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    with progress.show() as show:
+        report = _open(arguments).publish(
+            discard=arguments.discard, progress=show, waiting=partial(say_waiting, arguments.library)
+        )
+    if arguments.json:
+        print_json(report.to_dict())
+    elif arguments.discard:
+        say(f"{report.library}: unfinished work was deleted: {count('plan', report.discarded)}")
+    else:
+        say(f"{report.library}: {count('shard', report.published)} published")
+        if report.shards:
+            say(f"not finished: {report.shards - report.committed:,} of {count('shard', report.shards)}")
+    status = 0
+    for one in report.completed:
+        roots = [Path(root) for root in one.roots]
+        if not arguments.json:
+            print_report(one.report, arguments.library, roots)
+        status = warn_unconfirmed(one.report, arguments.library, roots) or status
+    return status
 
 
 def _reembed(arguments: argparse.Namespace) -> None:

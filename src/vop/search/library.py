@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from vop.models.model import TextVideoModel
     from vop.search.failures import Failure
+    from vop.search.sharding.commands import PublishReport
     from vop.search.sync.integrity import CheckReport
     from vop.search.sync.reembedding import ReembedReport
     from vop.search.sync.report import IndexPreview, IndexReport
@@ -320,6 +322,7 @@ class Library:
         prune: bool = False,
         yes: bool = False,
         redo: bool = False,
+        jobs: int = 1,
         workers: int | None = None,
         batch_size: int = 16,
         progress: Progress = silent,
@@ -336,7 +339,9 @@ class Library:
             prune: whether to remove videos below `paths` that were deleted or are excluded; `restore` restores them.
             yes: whether to prune even a large share of the library; see `IndexReport.unconfirmed`.
             redo: whether to decode videos again that an earlier version of vop decoded.
-            workers: decoding processes; by default one per free core.
+            jobs: processes that decode and embed, each with a model of its own; with several GPUs, each gets one. More
+                than one needs `pip install 'vop[shards]'`.
+            workers: decoding processes of each; by default one per free core.
             batch_size: segments per forward pass.
             progress: called after each step.
             warn: called with each warning.
@@ -346,9 +351,10 @@ class Library:
             VopError: the disk is full, the model is not the library's, or an earlier version decoded some videos.
                 Committed videos stay in the library.
         """
+        from vop.search.sharding.commands import index_in_processes
         from vop.search.sync import index
 
-        return index(
+        return (index if jobs == 1 else partial(index_in_processes, jobs=jobs))(
             self.path,
             _paths(paths),
             model=self._sources.get(self.models[0].fingerprint),
@@ -364,6 +370,21 @@ class Library:
             waiting=waiting,
             warn=warn,
         )
+
+    def publish(
+        self, *, discard: bool = False, progress: Progress = silent, waiting: Callable[[], None] = _silently
+    ) -> PublishReport:
+        """Add what `vop index --shard` has finished to the library, in one version for each indexing.
+
+        Args:
+            discard: whether to delete unfinished work instead.
+
+        Raises:
+            VopError: some of it was made with other models or another version of vop. The rest is published.
+        """
+        from vop.search.sharding.commands import publish
+
+        return publish(self.path, discard=discard, progress=progress, waiting=waiting)
 
     def preview(
         self,

@@ -3,6 +3,7 @@
     library.json    which table, which models, how videos are segmented
     database/       LanceDB: segments_N, failures, and removed_segments_N once videos were removed
     frames/         decoded frames, if the library keeps them
+    shards/         plans of indexings in shards, and rows that are not published yet
     progress.json   the progress of a running indexing
 
 Every change commits whole videos: a reader sees a video completely or not at all. Uncommitted changes of a killed

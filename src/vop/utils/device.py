@@ -40,7 +40,7 @@ def use_device(name: str = AUTO) -> torch.device:
     device = _available(name)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus()[device.index]  # for child processes
+        os.environ["CUDA_VISIBLE_DEVICES"] = _gpus()[device.index]  # for child processes
     _chosen, os.environ[_VARIABLE] = device, device.type
     return device
 
@@ -70,8 +70,17 @@ def available_devices() -> list[str]:
     return names
 
 
+def gpus_to_share() -> list[str]:
+    """Return the GPUs that several processes can share out, as CUDA_VISIBLE_DEVICES names them.
+
+    The list is empty if the chosen device is a single GPU, or not a GPU of CUDA.
+    """
+    device = default_device()
+    return _gpus() if device.type == "cuda" and device.index is None else []
+
+
 @cache
-def gpus() -> list[str]:
+def _gpus() -> list[str]:
     """Return CUDA's machine-wide name of each GPU, in the order of their numbers in this process."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -23,12 +24,18 @@ from vop.search.sync.metadata import read_metadata
 from vop.search.sync.reader import content_id
 from vop.search.sync.report import IndexReport
 from vop.search.sync.scanner import scan
+from vop.utils.device import gpus_to_share
 from vop.utils.progress import Progress, silent
 from vop.utils.threads import free_cores
 from vop.video.find import absolute_path, normal_globs
 
 PUBLISH_SECONDS = 60.0  # between two versions of the table
 Runner = Callable[[Plan, Iterable[int]], Generator[int | None, None, None]]
+
+
+def default_jobs() -> int:
+    """Return the number of processes that `index_in_processes` needs for all devices: one for each GPU, or one."""
+    return max(1, len(gpus_to_share())) if find_spec("lance") else 1
 
 
 def index_in_processes(
@@ -196,6 +203,14 @@ class PartReport:
         return asdict(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Completed:
+    """A plan that is complete: the paths that it indexed, and its report."""
+
+    roots: tuple[str, ...]
+    report: IndexReport
+
+
 @dataclass(kw_only=True)
 class PublishReport:
     """What `publish` did.
@@ -204,7 +219,7 @@ class PublishReport:
         published: shards that this call has published.
         committed, shards: shards that the library has of all unfinished plans, and all of these plans' shards.
         discarded: plans that were deleted.
-        completed: the reports of the plans that are complete.
+        completed: the plans that are complete, whose shards are not counted any more.
     """
 
     library: str
@@ -212,11 +227,11 @@ class PublishReport:
     committed: int = 0
     shards: int = 0
     discarded: int = 0
-    completed: list[IndexReport] = field(default_factory=list)
+    completed: list[Completed] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `vop library publish --json`."""
-        return asdict(self) | {"completed": [report.to_dict() for report in self.completed]}
+        return asdict(self) | {"completed": [one.report.to_dict() for one in self.completed]}
 
 
 def index_part(
@@ -303,14 +318,16 @@ def publish(
             fragments.lance()
             try:
                 plan = Plan.read(place)
-                report.shards += plan.num_shards
                 report.published += len(Publisher(library, plan).publish())
             except VopError as error:
                 refused = error
                 continue
-            report.committed += len(plan.committed())
             if len(plan.committed()) == plan.num_shards:
-                report.completed.append(_complete_later(library, plan, progress))
+                completed = Completed(roots=plan.call.roots, report=_complete_later(library, plan, progress))
+                report.completed.append(completed)
+            else:
+                report.committed += len(plan.committed())
+                report.shards += plan.num_shards
     if refused is not None:
         raise refused
     return report
@@ -323,4 +340,5 @@ def _complete_later(library: Store, plan: Plan, progress: Progress) -> IndexRepo
     metadata = None if call.metadata is None else read_metadata(Path(call.metadata))
     ingest = Ingest(library, (), scanned, metadata, progress)
     _complete(ingest, plan, progress)
+    ingest.report.seconds = time.time() - plan.made_at
     return ingest.report

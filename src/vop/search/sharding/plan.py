@@ -17,6 +17,7 @@ import heapq
 import json
 import secrets
 import shutil
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -92,6 +93,7 @@ class Plan:
         vop_version: the version that made the plan.
         num_shards: the number of shards, which are numbered from 0.
         num_files, num_bytes: of all shards together.
+        made_at: the time at which the plan was made, in seconds of the system's clock.
         unchanged, described: videos that need not be read; see `IndexReport`.
         failed: paths of files that failed and need not be read.
     """
@@ -104,6 +106,7 @@ class Plan:
     num_shards: int
     num_files: int
     num_bytes: int
+    made_at: float
     unchanged: int = 0
     described: int = 0
     failed: tuple[str, ...] = ()
@@ -176,6 +179,7 @@ class Plan:
             num_shards=len(shards),
             num_files=len(files),
             num_bytes=sum(file.size for file in files),
+            made_at=time.time(),
             unchanged=unchanged,
             described=described,
             failed=tuple(sorted(failed)),

@@ -13,7 +13,7 @@ from pathlib import Path
 from vop.errors import VopError
 from vop.search.sharding.plan import Plan
 from vop.search.sharding.work import Worker
-from vop.utils.device import gpus
+from vop.utils.device import gpus_to_share
 from vop.utils.isolation import Crashed, Ended, Processes
 from vop.utils.text import count
 from vop.utils.threads import use_threads
@@ -45,7 +45,7 @@ def run(
         waiting.put(number)
         left += 1
     attempts: dict[int, int] = {}
-    devices = gpus()
+    devices = gpus_to_share()
 
     def serve(processes: Processes, gpu: str | None) -> None:
         while True:
