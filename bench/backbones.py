@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vop.backbones.compiling import compile_layers
 from vop.backbones.source import FAMILIES
 from vop.backbones.speed import NUM_FRAMES, random_ids, random_pixels
 from vop.backbones.towers import CLIP
@@ -114,8 +115,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     ours, device = convert(original).to(arguments.device), torch.device(arguments.device)
     original.model.to(device)
     if arguments.compile:
-        ours.vision.compile()
-        ours.text.compile()
+        compile_layers(ours)
     pixels = random_pixels(ours.sizes, arguments.videos, frames=NUM_FRAMES).flatten(0, 1).to(device)
     length = ours.sizes.text.positions if original.model_type == "open_clip" else None  # it takes no other
     ids = random_ids(ours.sizes.text, arguments.videos * 8, length=length).to(device)
@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=list(DTYPES), choices=list(DTYPES))
     parser.add_argument("--videos", type=int, default=1, help="Videos of 12 frames in a batch.")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--compile", action="store_true", help="Compile our towers with torch.compile.")
+    parser.add_argument("--compile", action="store_true", help="Compile our layers, as `vop … --compile` does.")
     parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     arguments = parser.parse_args()
     found, skipped = {}, {}

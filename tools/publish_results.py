@@ -1,9 +1,10 @@
 """Write the results of the project's own experiments to docs/: one data file, the tables of a page, and figures.
 
     python -m tools.publish_results runs/emoji-motion/report    # after `vop compare` and `vop ablate`
-    python -m tools.publish_results                             # rewrite only tables and figures
+    python -m tools.publish_results                             # rewrite only what is made from the data
 
-The data file is `docs/results/results.json`. The tables are in `docs/results.md`, between two comments.
+The data file is `docs/results/results.json`. The tables are in `docs/results.md`, between two comments. All JSON files
+in `docs/results/`, of results and of rows that others published, make the standing comparison in `docs/standing/`.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ from vop.experiments.figures import NOTES, TITLES, figures_of, svg_text
 from vop.experiments.formats import markdown_table
 from vop.experiments.plan import ABLATIONS
 from vop.experiments.results import COMPARE, ExperimentResults, file_stems, read_results
+from vop.experiments.standing import merge
+from vop.experiments.standing_report import write_standing
+from vop.experiments.standing_schema import SCHEMA_FILE, schema_text
 from vop.experiments.tables import Table, kind_tables, main_table, order_table, origin, protocol, remarks
 from vop.utils.text import in_markdown, markdown_block
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-DATA, PAGE = "results/results.json", "results.md"
+DATA, PAGE, STANDING = "results/results.json", "results.md", "standing"
+SCHEMA_PATH = DOCS.parent / "src" / "vop" / "experiments" / SCHEMA_FILE
 BEGIN, END = "<!-- Written by tools/publish_results.py: begin -->", "<!-- end -->"
 # The figures on the page, by the name of the comparison or ablation.
 SHOWN = {
@@ -50,6 +55,12 @@ def main(words: Sequence[str] | None = None) -> None:
     (DOCS / PAGE).write_text(f"{before}{BEGIN}\n\n{tables(experiments)}\n\n{END}{after}", encoding="utf-8")
     for stem, name, draw in _figures(experiments):
         (DOCS / "results" / f"{stem}-{name}.svg").write_text(svg_text(draw()), encoding="utf-8")
+    SCHEMA_PATH.write_text(schema_text(), encoding="utf-8")
+    write_standing(merge(standing_sources()), DOCS / STANDING)
+
+
+def standing_sources() -> list[Path]:
+    return sorted((DOCS / DATA).parent.glob("*.json"))
 
 
 def read(path: Path) -> list[ExperimentResults]:

@@ -49,7 +49,7 @@ def _explain(kind: type, fault: Any) -> str:
     if fault["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{name!r} is missing"
     if fault["type"] == "value_error":  # raised by a check of the type itself
-        return str(fault["ctx"]["error"])
+        return f"{name}: {fault['ctx']['error']}" if name else str(fault["ctx"]["error"])
     return f"{name} is {fault['input']!r}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
 
 
@@ -59,5 +59,6 @@ def _keys(kind: type, inside: tuple[int | str, ...]) -> list[str]:
     definitions, here = schema.get("$defs", {}), schema
     for step in inside:
         here = here.get("items", {}) if isinstance(step, int) else here.get("properties", {}).get(step, {})
+        here = next((one for one in here.get("anyOf", []) if "$ref" in one), here)  # a part that may be null
         here = definitions.get(here.get("$ref", "").rpartition("/")[2], here)
     return list(here.get("properties", {}))

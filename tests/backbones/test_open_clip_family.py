@@ -12,8 +12,10 @@ from PIL import Image
 import vop
 from open_clip_models import LAYERED, TEXT, VIT, ZERO_SHOT, draw, full_config, make_open_clip_folder
 from tiny_clip import make_clip_folder
+from vop import methods
 from vop.backbones import find_backbone
 from vop.backbones.open_clip.family import OpenClipFamily
+from vop.cli import main
 from vop.errors import UsageError, VopError
 from vop.models.pretrained import create
 
@@ -118,6 +120,17 @@ def test_a_vit_h_has_sixteen_heads_and_gelu(tmp_path):
 def test_which_configurations_have_layers(name, has_layers):
     config = {"model_cfg": open_clip.get_model_config(name)}
     assert OpenClipFamily().read_sizes(config).has_layers == has_layers
+
+
+@pytest.mark.parametrize("name", ["ViTamin-S", "EVA02-E-14", "coca_base"])
+def test_models_without_layers_name_what_to_use_instead(name, tmp_path, capsys):
+    config = {"model_cfg": open_clip.get_model_config(name), "preprocess_cfg": {}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    assert main(["params", "--backbone", str(tmp_path), "--method", "vop-f+p"]) == 2
+    error = capsys.readouterr().err
+    assert all(words in error for words in ("zero-shot", "PE-Core", "SigLIP 2"))
+    with pytest.raises(UsageError, match="zero-shot.*PE-Core"):
+        methods.create("vop", OpenClipFamily().read_sizes(config))  # as `vop train` does
 
 
 def test_what_has_no_layers_is_a_zero_shot_encoder(tmp_path):

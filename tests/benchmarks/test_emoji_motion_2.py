@@ -34,11 +34,11 @@ def _of(clips, split):
 
 
 def test_a_third_of_each_split_is_told_over_time_and_has_twins(clips):
-    assert Counter(clip.split for clip in clips) == {"train": 2400, "val": 300, "test": 600}
+    assert Counter(clip.split for clip in clips) == {"train": 2400, "val": 300, "test": 1000}
     for split in ("train", "val", "test"):
         part = _of(clips, split)
         timed = [clip for clip in part if clip.story.timed]
-        assert len(timed) == len(part) / 3
+        assert len(timed) == len(part) // 6 * 2
         assert all(clip.twin for clip in timed)
         assert not any(clip.twin for clip in part if not clip.story.timed)
         assert {clip.kind for clip in part} == STILL_KINDS.keys() | TIMED_KINDS.keys()
@@ -49,7 +49,7 @@ def test_splits_share_no_story_no_caption_and_no_seed(clips):
         parts = [{key(clip) for clip in _of(clips, split)} for split in ("train", "val", "test")]
         assert sum(map(len, parts)) == len(set.union(*parts))
     said = [caption for clip in clips for caption in clip.captions]
-    assert len(said) == len(set(said)) == 3 * 2400 + 300 + 600
+    assert len(said) == len(set(said)) == 3 * 2400 + 300 + 1000
 
 
 def test_only_validation_and_test_show_unseen_things(clips):
@@ -100,7 +100,7 @@ def test_a_reversed_story_is_told_with_the_opposite_words(story, said, said_back
 
 def test_actors_do_what_the_story_tells():
     def first(story):
-        return stories.actors(story, Random(0))[0]
+        return stories._told(story, Random(0))[0]
 
     moved = first(Story("move", (CAT,), ("left", "top")))
     assert moved.end.x < 0.3 < 0.7 < moved.start.x
@@ -110,10 +110,24 @@ def test_actors_do_what_the_story_tells():
     assert grown.start.x > 0.6
     entered = first(Story("leave", (CAT,), ("down", "enter")))
     assert entered.start.y > 1 > entered.end.y
-    cat, dog = stories.actors(Story("order", (CAT, DOG)), Random(0))
+    cat, dog = stories._told(Story("order", (CAT, DOG)), Random(0))
     assert (cat.start.concept, cat.end.opacity, dog.start.opacity, dog.end.concept) == (CAT, 0, 0, DOG)
     swaying = first(Story("place", (CAT,), ("left",)))
     assert abs(swaying.start.x - swaying.end.x) <= 0.1
+
+
+def test_bystanders_are_small_pale_and_never_of_the_story():
+    story, seen = Story("place", (CAT,), ("left",)), set()
+    for seed in range(30):
+        *bystanders, cat = stories.actors(story, Random(seed))
+        seen.add(len(bystanders))
+        assert cat.start.concept == CAT
+        assert 0.22 < cat.start.size <= 0.44
+        for other in bystanders:
+            assert other.start.concept in set(SEEN) - {CAT}
+            assert other.start.size < 0.23
+            assert other.start.opacity < 0.9
+    assert seen == {0, 1, 2}
 
 
 def test_numbers_and_colours_are_told():

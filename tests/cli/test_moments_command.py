@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from clips import write_clip
+from tiny_clip import make_clip_folder
 
 COLOURS = {"red": (200, 20, 20), "green": (20, 160, 40), "blue": (20, 40, 200)}
 
@@ -29,6 +30,16 @@ def test_moments_are_evaluated(vop, moments, tiny_folder, tmp_path):
     assert status == 0
     assert "3 queries, 1 video, 3 segments" in " ".join(out.split())
     assert json.loads((tmp_path / "report.json").read_text())["one_video"]["recall"]["5"]["0.5"] == 100.0
+
+
+def test_embedding_settings_of_moments(vop, moments, tmp_path):
+    folder = make_clip_folder(tmp_path / "clip", vision={"image_size": 64, "patch_size": 16})
+    words = ["evaluate", folder, "--data", moments, "--moments", "--num-frames", 2, "--workers", 1]
+    status, out, _ = vop(*words, "--merge-tokens", 0.5, "--json", tmp_path / "report.json")
+    assert (status, "token merging 0.5" in " ".join(out.split())) == (0, True)
+    assert json.loads((tmp_path / "report.json").read_text())["merge_tokens"] == 0.5
+    status, _, err = vop(*words, "--dimensions", 5)
+    assert (status, "dimensions is 5" in err) == (2, True)
 
 
 def test_refined_ends(vop, moments, tiny_folder, tmp_path):

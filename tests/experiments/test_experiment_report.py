@@ -78,7 +78,7 @@ def rows(source: str) -> list[str]:
 
 
 def render_table(table: Table) -> str:
-    module = reporting._environment().get_template("macros.html.j2").module
+    module = reporting.environment().get_template("macros.html.j2").module
     return module.sortable(table)
 
 

@@ -9,6 +9,8 @@ import pytest
 
 import vop
 from clips import write_clip
+from tiny_clip import make_clip_folder
+from vop.backbones.embedding_config import TokenMerging
 from vop.benchmarks import emoji_motion
 from vop.benchmarks.emoji_moments import divide, films
 from vop.datasets.moments import MomentQuery, MomentSplit
@@ -101,6 +103,24 @@ def test_a_kept_library_is_used_again(moments, tiny_folder, tmp_path, monkeypatc
     ]:
         with pytest.raises(UsageError, match=message):
             vop.evaluate_moments(readable, **given | other)
+
+
+def test_films_are_embedded_as_given(moments, tmp_path):
+    folder = make_clip_folder(tmp_path / "clip", vision={"image_size": 64, "patch_size": 16})
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"matryoshka_dimensions": [8]}))
+    given = {"model": str(folder), "library": tmp_path / "library", **SETTINGS}
+    report = vop.evaluate_moments(moments, merge_tokens=0.5, dimensions=8, **given)
+    assert (report.merge_tokens, report.dimensions) == (0.5, 8)
+    kept = vop.Library.open(tmp_path / "library").models[0]
+    assert (kept.embed_dim, kept.embedding.merge_tokens) == (8, TokenMerging(0.5))
+    assert vop.evaluate_moments(moments, **given).to_dict() == report.to_dict()  # as the library
+    assert vop.evaluate_moments(moments, merge_tokens=0.5, dimensions=8, **given).all_videos == report.all_videos
+    for other, message in [({"merge_tokens": 0.25}, r"0\.5, not 0\.25"), ({"dimensions": 16}, "8 dimensions, not 16")]:
+        with pytest.raises(UsageError, match=message):
+            vop.evaluate_moments(moments, **given, **other)
+    usual = vop.evaluate_moments(moments, **given | {"library": None})
+    assert not {"merge_tokens", "dimensions"} & set(usual.to_dict())
 
 
 def test_unreadable_videos_alone_are_refused(moments, tiny_folder):

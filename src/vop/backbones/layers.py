@@ -40,6 +40,13 @@ class LayerNorm(nn.LayerNorm):
         return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
 
+class PReLU(nn.PReLU):
+    """Computes in the dtype of its weight, and returns the dtype of the activations."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.prelu(x.to(self.weight.dtype), self.weight).to(x.dtype)
+
+
 class QuickGelu(torch.autograd.Function):
     """`silu(1.702 x) / 1.702`. The factors cancel in the gradient, so it takes one pass instead of autograd's three."""
 

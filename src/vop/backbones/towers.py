@@ -398,7 +398,13 @@ class Encoder(nn.Module):
 
 
 class CLIP(Encoder):
-    """A backbone whose layers methods can change: CLIP and related families."""
+    """A backbone whose layers methods can change: CLIP and related families.
+
+    Attributes:
+        compiled: whether its layers are compiled (`vop.backbones.compiling`).
+    """
+
+    compiled = False
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(sizes)

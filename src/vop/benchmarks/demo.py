@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vop.benchmarks import emoji_motion
+from vop.benchmarks.artwork import CREDIT
 from vop.datasets.types import Split
 from vop.errors import UsageError
 from vop.evaluation.figures import Clip, SheetRow, contact_sheet
@@ -138,4 +139,4 @@ def _draw(answers: dict[str, list[Answer]], path: Path) -> Path:
         for sentence, found in answers.items()
     ]
     title = f"{METHOD} on mini: five sentences, their top {TOP}"
-    return contact_sheet(rows, path, title=title, footer=emoji_motion.CREDIT)
+    return contact_sheet(rows, path, title=title, footer=CREDIT)

@@ -64,6 +64,14 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_compile_option(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="Compile the layers with PyTorch (CPU and CUDA): work starts later, and long work may end earlier.",
+    )
+
+
 def use_device_options(arguments: argparse.Namespace) -> None:
     """Choose the device and the number of threads. This imports PyTorch.
 

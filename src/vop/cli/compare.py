@@ -27,6 +27,7 @@ from vop.cli.common import (
 from vop.errors import UsageError, VopError, unknown_name
 from vop.training.recipe import TrainingConfig, read_config
 from vop.utils import progress
+from vop.utils.text import count
 
 if TYPE_CHECKING:
     from vop.datasets.types import Dataset
@@ -54,14 +55,23 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "compare",
         help="Train and rank several methods with several seeds.",
         description="Searches each method's learning rate on validation videos, trains the method with every seed, "
-        "ranks the test videos and writes a report. Reuses the results in --out.",
+        "ranks the test videos and writes a report. Reuses the results in --out; with --merge, only writes a standing "
+        "comparison of results.",
     )
     compare.add_argument(
         "--methods",
         metavar="A,B/HEAD,…",
         help="Methods to compare, a row of the table each (default: all methods that `vop params` lists, except stop).",
     )
-    compare.set_defaults(run=run_compare, resumes=True)
+    compare.add_argument(
+        "--merge",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="Train nothing: write the standing comparison of these results and rows (JSON) to --report. May be "
+        "repeated.",
+    )
+    compare.set_defaults(run=run_compare, resumes=True, parser=compare)
     ablate = subparsers.add_parser(
         "ablate",
         help="Run the paper's ablations.",
@@ -125,6 +135,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_compare(arguments: argparse.Namespace) -> int:
+    if arguments.merge:
+        return _merge(arguments)
     return _run(arguments, "compare", ["compare"])
 
 
@@ -136,6 +148,29 @@ def run_ablate(arguments: argparse.Namespace) -> int:
         if name not in ABLATIONS:
             raise unknown_name("ablation", name, ABLATIONS)
     return _run(arguments, "ablate", names)
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    usual = arguments.parser.get_default
+    read = ("merge", "report", "json", "debug")
+    unused = [name for name, value in vars(arguments).items() if name not in read and value != usual(name)]
+    if unused:
+        options = ", ".join("--set" if name == "settings" else f"--{name.replace('_', '-')}" for name in unused)
+        raise UsageError(f"--merge trains nothing: leave out {options}")
+    if arguments.report is None:
+        raise UsageError("--merge needs --report DIR, the folder for the page, its figures and the data")
+    _check_folder("--report", arguments.report)
+    _need("matplotlib", "drawing figures")
+    from vop.experiments.standing import merge
+    from vop.experiments.standing_report import write_standing
+
+    standing = merge(arguments.merge)
+    page = write_standing(standing, arguments.report)
+    if arguments.json:
+        print_json(standing.to_dict())
+    else:
+        say(f"standing comparison of {count('row', len(standing.rows))}: {page}. Its folder also has figures and data")
+    return 0
 
 
 def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vop.cli.common import (
+    add_compile_option,
     add_data_options,
     add_device_options,
     add_embedding_options,
@@ -109,6 +110,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_moment_options(parser)
     add_device_options(parser)
+    add_compile_option(parser)
     parser.add_argument(
         "--json", metavar="FILE", nargs="?", const="-", help="Print one JSON document, or write it into FILE."
     )
@@ -159,6 +161,7 @@ def _evaluated(arguments: argparse.Namespace) -> tuple[EvaluationReport, Ranks |
         backbone=arguments.backbone,
         num_frames=arguments.num_frames,
         precision=arguments.precision,
+        compile=arguments.compile,
     )
     rank = partial(_rank, dataset=dataset, split=split, arguments=arguments)
     other = _other(arguments.against, load_model, rank) if arguments.against is not None else None
@@ -181,6 +184,7 @@ _OF_MODELS = {
         "precision": "auto",
         "merge_tokens": None,
         "dimensions": None,
+        "compile": False,
         "on_bad_video": "skip",
     },
     **{"bank": 512, "write_card": False},

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from vop.cli.common import (
+    add_compile_option,
     add_device_options,
     add_embedding_options,
     command_line,
@@ -44,6 +45,7 @@ class WorkOptions(TypedDict):
     """Keyword arguments from the options of `add_work_options`."""
 
     precision: str
+    compile: bool
     workers: int | None
     batch_size: int
     waiting: Callable[[], None]
@@ -138,16 +140,23 @@ def add_work_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, help="Number of decoding processes (default: one per free core).")
     parser.add_argument("--batch-size", type=int, default=16, help="Segments per forward pass (default 16).")
     add_device_options(parser)
+    add_compile_option(parser)
 
 
 def add_shard_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which processes work."""
-    ways = parser.add_mutually_exclusive_group()
-    ways.add_argument(
+    parser.add_argument(
         "--jobs",
         metavar="N",
         type=int,
         help="Number of processes that decode and embed, each with a model of its own (default: one per GPU, or one).",
+    )
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="Work on a Ray cluster: host:port, `auto` for the cluster of this machine, or `local` to start one for this "
+        "command. The default of --jobs is then one worker per GPU or, without GPUs, per node.",
     )
     ways.add_argument(
         "--shard",
@@ -155,11 +164,18 @@ def add_shard_options(parser: argparse.ArgumentParser) -> None:
         help="Do only part I of N, counted from 1, for a batch system such as SLURM. `vop library publish` then adds "
         "the finished parts to the library.",
     )
+    parser.add_argument(
+        "--gpus-per-worker",
+        metavar="N",
+        type=float,
+        help="With --ray: GPUs of each worker (default 1, if the cluster has any). A fraction shares a GPU.",
+    )
 
 
 def work_options(arguments: argparse.Namespace) -> WorkOptions:
     return {
         "precision": arguments.precision,
+        "compile": arguments.compile,
         "workers": arguments.workers,
         "batch_size": arguments.batch_size,
         "waiting": partial(say_waiting, arguments.library),
@@ -203,13 +219,27 @@ def warn_unconfirmed(report: IndexReport, library: Path, paths: Sequence[Path]) 
 
 
 def _index(arguments: argparse.Namespace, *, yes: bool) -> IndexReport:
-    from vop.search.sharding.commands import default_jobs, index_in_processes
+    from vop.search.sharding.commands import default_jobs, index_in_processes, index_on_ray
     from vop.search.sync import index
 
+    if arguments.gpus_per_worker is not None and arguments.ray is None:
+        raise UsageError(f"--gpus-per-worker is {arguments.gpus_per_worker:g} without --ray; add --ray")
     jobs = default_jobs() if arguments.jobs is None else arguments.jobs
     with progress.show() as show:
         given = _settings(arguments, show)
         size: WorkSize = {"workers": arguments.workers, "batch_size": arguments.batch_size}
+        if arguments.ray is not None:
+            return index_on_ray(
+                arguments.library,
+                arguments.paths,
+                address=arguments.ray,
+                jobs=arguments.jobs,
+                gpus_per_worker=arguments.gpus_per_worker,
+                prune=arguments.prune,
+                yes=yes,
+                **size,
+                **given,
+            )
         if jobs == 1:
             return index(arguments.library, arguments.paths, prune=arguments.prune, yes=yes, **size, **given)
         return index_in_processes(
@@ -221,6 +251,8 @@ def _index_part(arguments: argparse.Namespace) -> int:
     """Do the part of `--shard`."""
     from vop.search.sharding.commands import index_part
 
+    if arguments.jobs is not None:
+        raise UsageError(f"--jobs is {arguments.jobs} with --shard, which is one process; start more parts instead")
     part, parts = _part_of(arguments.shard)
     with progress.show() as show:
         report = index_part(
@@ -265,6 +297,7 @@ def _settings(arguments: argparse.Namespace, show: progress.Progress) -> IndexSe
         "metadata": arguments.metadata,
         "redo": arguments.redo,
         "precision": arguments.precision,
+        "compile": arguments.compile,
         "progress": show,
         "waiting": partial(say_waiting, arguments.library),
         "warn": lambda text: warn(f"vop: {text}"),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Options of `vop evaluate` that rank whole videos, and their defaults.
 _OF_VIDEOS = {
     **dict.fromkeys(("embeddings", "score", "save_embeddings", "cache", "aspect", "against", "backbone")),
-    **dict.fromkeys(("video_column", "caption_column", "merge_tokens", "dimensions")),
+    **dict.fromkeys(("video_column", "caption_column")),
     **{"on_bad_video": "skip", "bank": 512, "format": "table", "write_card": False},
 }
 _OF_MOMENTS = ("segment", "window", "overlap", "refine", "library", "workers")
@@ -78,6 +78,9 @@ def run_moments(arguments: argparse.Namespace) -> None:
             num_frames=arguments.num_frames,
             refine=arguments.refine,
             precision=arguments.precision,
+            merge_tokens=arguments.merge_tokens,
+            dimensions=arguments.dimensions,
+            compile=arguments.compile,
             library=arguments.library,
             workers=arguments.workers,
             batch_size=arguments.batch_size,
@@ -94,6 +97,7 @@ def moment_table(report: MomentReport) -> Table:
     """Return a Rich table with a row for each gallery."""
     from rich.table import Table
 
+    from vop.backbones.embedding_config import EmbeddingConfig
     from vop.evaluation.moments import IOUS, RECALLS
 
     table = Table(title=f"{report.method} on {report.data}, {report.split}", title_justify="left")
@@ -107,6 +111,8 @@ def moment_table(report: MomentReport) -> Table:
         table.add_row(name, *cells, f"{found.mean_iou:.1f}")
     reachable = ", ".join(f"{share:.1f} % at IoU {iou}" for iou, share in report.one_video.reachable.items())
     ends = ", ends refined by frames" if report.refined else ""
+    used = EmbeddingConfig.of(merge_tokens=report.merge_tokens, dimensions=report.dimensions)
+    ends += "".join(f", {words}" for words in used.in_words())
     table.caption = (
         f"{count('query', report.queries)}, {count('video', report.videos)}, {count('segment', report.segments)} of "
         f"{report.seconds:.1f} s on average ({report.segmentation}{ends})\n"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.cli.common import (
+    add_compile_option,
     add_data_options,
     add_device_options,
     add_recipe_options,
@@ -77,6 +78,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_settings_option(parser)
     add_recipe_options(parser)
     add_device_options(parser)
+    add_compile_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -108,6 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
             caption_column=arguments.caption_column,
             cache=arguments.cache,
             resume=arguments.resume,
+            compile=arguments.compile,
             track=arguments.track.split(",") if arguments.track else None,
             progress=show,
             note=warn,

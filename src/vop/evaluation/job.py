@@ -43,6 +43,7 @@ def evaluate(
     precision: str = "auto",
     merge_tokens: float | TokenMerging = 0.0,
     dimensions: int | None = None,
+    compile: bool = False,
     cache: Path | None = None,
     aspect: str | None = None,
     batch_size: int = 32,
@@ -61,7 +62,7 @@ def evaluate(
         videos, video_column, caption_column: as for `vop.datasets.load`, if `data` is a SPEC.
         backbone, num_frames: as for `vop.load`, if `model` is a name.
         precision: "auto", "bf16" or "fp32", if `model` is a name; a loaded model keeps its own.
-        merge_tokens, dimensions: as for `vop.load`, if `model` is a name.
+        merge_tokens, dimensions, compile: as for `vop.load`, if `model` is a name.
         cache: a folder for decoded frames. Existing ones are reused, missing ones added.
         aspect: as for `vop.read_frames`; by default as in the model's training.
         batch_size: videos per forward pass.
@@ -84,10 +85,18 @@ def evaluate(
     ranked = data.split(split or default_split(data))  # before seconds are spent on the model
     if not isinstance(model, TextVideoModel):
         embedding = EmbeddingConfig.of(merge_tokens=merge_tokens, dimensions=dimensions)
-        model = open_model(model, backbone=backbone, num_frames=num_frames, precision=precision, embedding=embedding)
-    elif (backbone, num_frames, precision, merge_tokens, dimensions) != (None, None, "auto", 0.0, None):
+        model = open_model(
+            model,
+            backbone=backbone,
+            num_frames=num_frames,
+            precision=precision,
+            embedding=embedding,
+            compile=compile,
+        )
+    elif (backbone, num_frames, precision, merge_tokens, dimensions, compile) != (None, None, "auto", 0.0, None, False):
         raise UsageError(
-            "backbone, num_frames, precision, merge_tokens and dimensions apply only to a model that is given by name"
+            "backbone, num_frames, precision, merge_tokens, dimensions and compile apply only to a model that is given "
+            "by name"
         )
     if write_card is not None:
         _check_card(write_card, model)
@@ -175,6 +184,7 @@ def open_model(
     num_frames: int | None = None,
     precision: str = "auto",
     embedding: EmbeddingConfig = AS_USUAL,
+    compile: bool = False,
 ) -> TextVideoModel:
     """Load a model with the dtype that `precision` selects on this device."""
     return load_model(
@@ -184,6 +194,7 @@ def open_model(
         merge_tokens=embedding.merge_tokens or 0.0,
         dimensions=embedding.dimensions,
         dtype=resolve_precision(precision, default_device()),
+        compile=compile,
     )
 
 

@@ -13,13 +13,13 @@ from importlib.resources import as_file, files
 from io import StringIO
 from itertools import cycle
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, Protocol
 
 import matplotlib
 import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from vop.errors import UsageError
 from vop.experiments.labels import INK, QUIET, name_points, plain
@@ -106,7 +106,14 @@ class Look:
     dash: Any
 
 
-def looks(arms: Sequence[ArmResult]) -> dict[str, Look]:
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def method(self) -> str: ...
+
+
+def looks(arms: Sequence[_Named]) -> dict[str, Look]:
     """Return a look for each arm's name: its method's colour, or another one if an earlier arm has it."""
     spare = cycle((colour, n) for n in range(len(_MARKERS)) for colour in _OTHERS)
     taken: set[str] = set()
@@ -120,6 +127,18 @@ def looks(arms: Sequence[ArmResult]) -> dict[str, Look]:
     return found
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A method in a figure: its trained parameters, its R@1 or gain, the spread over seeds, and how it is drawn."""
+
+    name: str
+    x: float
+    y: float
+    spread: float
+    look: Look
+    hollow: bool = False
+
+
 @_styled
 def gain_by_parameters(results: ExperimentResults) -> Figure:
     """Draw t2v R@1, or its gain over a baseline, against the share of trained parameters (Figure 1 of the paper).
@@ -127,24 +146,53 @@ def gain_by_parameters(results: ExperimentResults) -> Figure:
     Raises:
         UsageError: no arm trains anything.
     """
-    arms = [arm for arm in results.arms if arm.true_share > 0]
-    if not arms:
+    look = looks(results.arms)
+    marks = [
+        Mark(arm.name, arm.true_share, _height(results, arm), arm.spread_r1(), look[arm.name]) for arm in results.arms
+    ]
+    if not any(mark.x > 0 for mark in marks):
         raise UsageError(f"{results.data}: 0 arms with trained parameters: give at least one besides zero-shot")
-    figure, (axes,) = _new_figure(f"{results.heading}: R@1 over trained parameters", height=5.2)
-    look, points = looks(results.arms), []
-    for arm in arms:
-        x, y = arm.true_share, _height(results, arm)
-        style = look[arm.name]
-        axes.errorbar(x, y, arm.spread_r1(), fmt=style.marker, color=style.colour, markersize=7, elinewidth=1.2)
-        points.append((x, y, arm.name))
-    _log_axis(axes, [x for x, _, _ in points], unit=" %")
-    axes.margins(y=0.12)
-    for arm in results.arms:
-        if arm.true_share == 0:
-            _level(axes, _height(results, arm), arm.name)
     over = f"t2v R@1, points over {results.baseline}" if results.baseline_arm else "t2v R@1"
-    _name_axes(axes, x="trained parameters, in percent of the backbone's (log)", y=over)
-    name_points(axes, points, spreads=[arm.spread_r1() for arm in arms])
+    return _over_parameters(
+        results.heading,
+        marks,
+        x="trained parameters, in percent of the backbone's (log)",
+        y=over,
+        show=lambda share: f"{share:g} %",
+    )
+
+
+@_styled
+def recall_by_parameters(title: str, marks: Sequence[Mark]) -> Figure:
+    """Draw t2v R@1 against the number of trained parameters.
+
+    Args:
+        title: the benchmark and the backbone.
+        marks: at least one with parameters.
+    """
+    return _over_parameters(title, marks, x="trained parameters (log)", y="t2v R@1", show=EngFormatter().format_eng)
+
+
+def _over_parameters(title: str, marks: Sequence[Mark], *, x: str, y: str, show: Callable[[float], str]) -> Figure:
+    """Draw a named point with an error bar for each mark with parameters, and a level for each without.
+
+    Args:
+        x, y: the names of the axes.
+        show: formats a number of parameters.
+    """
+    figure, (axes,) = _new_figure(f"{title}: R@1 over trained parameters", height=5.2)
+    points = [mark for mark in marks if mark.x > 0]
+    for mark in points:
+        style: dict[str, Any] = {"markerfacecolor": PAPER} if mark.hollow else {}
+        style |= {"fmt": mark.look.marker, "color": mark.look.colour}
+        axes.errorbar(mark.x, mark.y, mark.spread, markersize=7, elinewidth=1.2, **style)
+    _log_axis(axes, [mark.x for mark in points], show=show)
+    axes.margins(y=0.12)
+    for mark in marks:
+        if mark.x == 0:
+            _level(axes, mark.y, mark.name)
+    _name_axes(axes, x=x, y=y)
+    name_points(axes, [(mark.x, mark.y, mark.name) for mark in points], spreads=[mark.spread for mark in points])
     return figure
 
 
@@ -387,13 +435,13 @@ def _name_axes(axes: Axes, *, x: str = "", y: str = "") -> None:
     axes.set_ylabel(plain(y))
 
 
-def _log_axis(axes: Axes, values: Sequence[float], *, unit: str = "") -> None:
-    """Make the x axis logarithmic, with plain numbers and limits at half the least and twice the largest value."""
+def _log_axis(axes: Axes, values: Sequence[float], *, show: Callable[[float], str] = "{:g}".format) -> None:
+    """Make the x axis logarithmic, with numbers by `show` and limits at half the least and twice the largest value."""
     axes.set_xscale("log")
     axes.set_xlim(min(values) / 2, max(values) * 2)
     wide = max(values) / min(values) >= 30
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 3.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{unit}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 

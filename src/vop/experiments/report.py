@@ -59,11 +59,11 @@ def write_report(several: Sequence[ExperimentResults], folder: Path, *, name: st
     """
     for stem, results in zip(file_stems(several), several, strict=True):
         document = _without_paths(results).to_dict()
-        _write(folder / f"{stem}.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-        _write(folder / f"{stem}.csv", csv_text(results))
-        _write(folder / f"{stem}.tex", latex_table(tables.main_table(results)) + "\n")
+        write_text(folder / f"{stem}.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        write_text(folder / f"{stem}.csv", csv_text(results))
+        write_text(folder / f"{stem}.tex", latex_table(tables.main_table(results)) + "\n")
     drawings = figures.figures_of(several)
-    _write(folder / f"{name}.md", _markdown(several, drawings, html=f"{name}.html"))
+    write_text(folder / f"{name}.md", _markdown(several, drawings, html=f"{name}.html"))
     for stem, own in drawings.items():
         for figure, draw in own.items():
             figures.save_figure(draw(), folder, f"{stem}-{figure}" if stem else figure)
@@ -89,8 +89,8 @@ def write_html(several: Sequence[ExperimentResults], path: Path) -> Path:
         stem = file_stems(several)[0]
         drawings = {"": {}, stem: drawings[""] | drawings[stem]}
     strip = cache(_strip)
-    environment = _environment()
-    script = (environment.loader or PackageLoader(__package__)).get_source(environment, "report.js")[0]
+    templates = environment()
+    script = (templates.loader or PackageLoader(__package__)).get_source(templates, "report.js")[0]
     sections = [
         _Section(
             stem=stem,
@@ -101,20 +101,20 @@ def write_html(several: Sequence[ExperimentResults], path: Path) -> Path:
         )
         for stem, results in zip(file_stems(several), several, strict=True)
     ]
-    page = environment.get_template("report.html.j2").render(
+    page = templates.get_template("report.html.j2").render(
         title=_title(several),
         sections=sections,
         figures_of_all=_inline(drawings[""], prefix="all"),
         script=Markup(script),
         script_hash=b64encode(sha256(script.encode()).digest()).decode("ascii"),
     )
-    _write(path, page)
+    write_text(path, page)
     return path
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
     """Return the templates. Values are escaped as HTML, except in the Markdown page, which uses filters."""
-    environment = Environment(
+    templates = Environment(
         loader=PackageLoader(__package__ or "", "templates"),
         autoescape=lambda name: name is None or not name.endswith(".md.j2"),
         undefined=StrictUndefined,
@@ -122,22 +122,23 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals |= {function.__name__: function for function in _IN_TEMPLATES}
-    environment.globals |= {"file_name": figures.file_name, "TITLES": figures.TITLES, "NOTES": figures.NOTES}
-    environment.filters |= {
+    templates.globals |= {function.__name__: function for function in _IN_TEMPLATES}
+    templates.globals |= {"file_name": figures.file_name, "TITLES": figures.TITLES, "NOTES": figures.NOTES}
+    templates.filters |= {
         "combine": _combine,
         "markdown": in_markdown,
         "table": markdown_table,
         "code": markdown_block,
     }
-    return environment
+    return templates
 
 
 def _combine(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     return {**first, **second}
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a file atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")  # names may hold lone surrogates
 
@@ -154,7 +155,7 @@ def _without_paths(results: ExperimentResults) -> ExperimentResults:
 
 def _markdown(several: Sequence[ExperimentResults], drawings: Mapping[str, Mapping[str, object]], *, html: str) -> str:
     return (
-        _environment()
+        environment()
         .get_template("report.md.j2")
         .render(
             title=", ".join(dict.fromkeys(results.heading for results in several)),

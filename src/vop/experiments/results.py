@@ -370,10 +370,18 @@ class ExperimentResults(_Document):
 
 def file_stems(results: Sequence[ExperimentResults]) -> list[str]:
     """Return a unique name for each experiment that is valid in a file name."""
+    return unique_stems([f"{one.data}-{one.ablation or one.kind}" for one in results], usual="study")
+
+
+def unique_stems(names: Iterable[str], *, usual: str) -> list[str]:
+    """Return a unique name for each of `names` that is valid in a file name.
+
+    Args:
+        usual: instead of a name without letters and digits.
+    """
     words: list[str] = []
-    for one in results:
-        name = f"{one.data}-{one.ablation or one.kind}"
-        word = plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "study"
+    for name in names:
+        word = plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or usual
         number = 1
         while word in words:
             number += 1

@@ -344,7 +344,7 @@ def protocol(results: ExperimentResults) -> dict[str, str]:
         "training": f"{count('epoch', recipe['epochs'])}, batch {recipe['batch_size']}, "
         f"{count('frame', recipe['num_frames'])}, {recipe['precision']}",
         "seeds": ", ".join(map(str, seeds)) + (": mean ± standard deviation" if len(seeds) > 1 else ""),
-        "learning rates": _search(results),
+        "learning rates": rate_choice(results),
     }
 
 
@@ -387,7 +387,8 @@ def _weights(results: ExperimentResults) -> str:
     return f"{choices}, epoch {epochs[0]}" + (f" to {epochs[-1]}" if len(epochs) > 1 else "")
 
 
-def _search(results: ExperimentResults) -> str:
+def rate_choice(results: ExperimentResults) -> str:
+    """Return how the learning rates were chosen."""
     search, rate = results.search, results.learning_rate
     if not search:
         return "" if rate is None else f"{rate:g} for all arms, given"

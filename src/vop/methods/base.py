@@ -43,6 +43,8 @@ class Method(nn.Module):
         token_merging: where the method can merge patches (`vop.backbones.merging`): "across frames" and within them,
             which needs no more than `VisionTower.forward`, only "within frames", or "nowhere". The last is the default
             if a class overrides `embed_frames`.
+        compiles: whether the layers can be compiled (`vop.load(compile=True)`). False for a method that changes the
+            number of tokens from layer to layer, because almost every layer would then be compiled anew.
     """
 
     settings: dict[str, Any]
@@ -51,6 +53,7 @@ class Method(nn.Module):
     changes_backbone: ClassVar[bool] = False
     pools_itself: ClassVar[bool] = False
     token_merging: ClassVar[str] = ACROSS_FRAMES
+    compiles: ClassVar[bool] = True
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -64,8 +67,9 @@ class Method(nn.Module):
         super().__init__()
         if self.needs_layers and not sizes.has_layers:
             raise UsageError(
-                f"the method {type(self).__name__} needs a backbone with layers, and this backbone has none: "
-                "use zero-shot, or a backbone for which `vop backbones` lists all methods"
+                f"the method {type(self).__name__} needs layers, and those of this backbone cannot be reached: use "
+                "zero-shot, which needs no training (`vop evaluate`, `vop index`), or a backbone with all methods, "
+                "such as open_clip's ViT, EVA02-B or -L, PE-Core or SigLIP 2 (`vop backbones` lists them)"
             )
         check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
         sizes.check_num_frames(num_frames)

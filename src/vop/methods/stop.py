@@ -38,7 +38,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vop.backbones.layers import Linear
+from vop.backbones.layers import Linear, PReLU
 from vop.backbones.sizes import Sizes, TowerSizes, VisionSizes
 from vop.backbones.towers import CLIP, Block, TextTower, VisionTower
 from vop.methods.dgl import DGLLinear
@@ -151,7 +151,7 @@ class Adapter(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.down, self.activation, self.up = Linear(width, hidden), nn.PReLU(), Linear(hidden, width)
+        self.down, self.activation, self.up = Linear(width, hidden), PReLU(), Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         return ADAPTER_SCALE * self.up(self.activation(self.down(x)))

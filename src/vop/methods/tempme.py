@@ -59,6 +59,7 @@ class TempMe(Method):
 
     needs_layers = True
     learning_rate = 6e-4
+    compiles = False
 
     def __init__(
         self,

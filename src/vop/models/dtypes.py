@@ -1,7 +1,8 @@
 """Use PyTorch modules with float32 weights on bfloat16 activations.
 
 A module such as `nn.Linear` rejects an input whose dtype differs from that of its weights. Hooks cast the input to the
-dtype of the weights, and the output back to the dtype of the input.
+dtype of the weights, and the output back to the dtype of the input. `torch.compile` checks the numbers of hooks, which
+differ for every module, so layers with hooks in them cannot share a compiled graph.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+_CASTS_ITSELF = "peft."  # the layers of this library do the same
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)  # hooks go on their children instead
 
 
@@ -29,6 +31,8 @@ _CALLS = _Calls()
 def accept_any_dtype(part: nn.Module) -> None:
     """Make every PyTorch module in `part` compute in the dtype of its weights and return the dtype of its input."""
     for child in part.children():
+        if type(child).__module__.startswith(_CASTS_ITSELF):
+            continue
         if isinstance(child, _CONTAINERS) or not type(child).forward.__module__.startswith("torch.nn."):
             accept_any_dtype(child)
         elif any(True for _ in child.parameters()):

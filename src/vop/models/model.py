@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from vop import heads, methods
 from vop.backbones import MINI, Backbone
+from vop.backbones.compiling import compile_layers
 from vop.backbones.embedding_config import EmbeddingConfig, TokenMerging
 from vop.backbones.source import REGISTRY as BACKBONES
 from vop.backbones.towers import CLIP
@@ -51,6 +52,7 @@ _RESIZING = {"crop": "shorter side, {}, antialiased; centre crop", "squash": "bo
 HEAD_PREFIX = "head."  # marks the settings of the head among those of the method
 SCORE_BYTES = 128 * 2**20  # approximate memory for a block of pairwise scores
 MAX_LOGIT_SCALE = 100.0  # limit in CLIP's own training
+_MERGED_AND_COMPILED = "layers that merge tokens cannot be compiled: leave out merge_tokens or compile"
 
 
 class TextVideoModel(nn.Module):
@@ -161,8 +163,32 @@ class TextVideoModel(nn.Module):
                 f"the method {self.method_name} can merge tokens only in a backbone that reads a [CLS] token: leave "
                 "out merge_tokens"
             )
+        if self.compiled:
+            raise UsageError(_MERGED_AND_COMPILED)
         merging.check_frames(self.num_frames)
         self.clip.vision.merging = merging
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the layers of both towers are compiled."""
+        return isinstance(self.clip, CLIP) and self.clip.compiled
+
+    def compile_layers(self) -> None:
+        """Compile the layers of both towers with `torch.compile`, for long work: its first batches take much longer.
+
+        Embeddings differ in the last digits. Every model that shares the backbone uses the compiled layers, too.
+
+        Raises:
+            UsageError: the backbone has no layers, the model merges tokens, or PyTorch cannot compile for this device
+                on this machine.
+        """
+        if not isinstance(self.clip, CLIP):
+            raise UsageError("this backbone has no layers that could be compiled: leave out compile")
+        if not self.method.compiles:
+            raise UsageError(f"the layers of the method {self.method_name} cannot be compiled: leave out compile")
+        if self.merging is not None:
+            raise UsageError(_MERGED_AND_COMPILED)
+        compile_layers(self.clip)
 
     @property
     def dimensions(self) -> int:

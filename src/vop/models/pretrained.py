@@ -39,6 +39,7 @@ def create(
     head: str = heads.MEAN,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
+    compile: bool = False,
     **settings: Any,
 ) -> TextVideoModel:
     """Create a model whose trained parameters are freshly initialised.
@@ -48,10 +49,11 @@ def create(
         backbone: a hub id, a CLIP folder or "mini".
         head: a name of `vop.heads.HEADS`, one that a package adds, or "package.module:Class".
         dtype: dtype of the frozen weights and the activations. Trained parameters stay in float32.
+        compile: as for `load`.
         settings: the method's settings, such as `num_frames`, and the head's as `head.NAME`.
 
     Raises:
-        UsageError: a name or a setting is unknown, or a value is not allowed.
+        UsageError: a name or a setting is unknown, a value is not allowed, or the layers cannot be compiled.
     """
     if isinstance(backbone, str):
         backbone = find_backbone(backbone)
@@ -63,7 +65,10 @@ def create(
         if name not in heads.settings_of(head):
             raise unknown_setting(f"the head {head}", name, heads.settings_of(head))
     top = heads.create(head, backbone.sizes, num_frames=part.num_frames, **of_head)
-    return TextVideoModel(backbone, method, part, head, top, dtype=dtype).to(device or default_device())
+    model = TextVideoModel(backbone, method, part, head, top, dtype=dtype).to(device or default_device())
+    if compile:
+        model.compile_layers()
+    return model
 
 
 def load(
@@ -75,6 +80,7 @@ def load(
     dimensions: int | None = None,
     dtype: torch.dtype | str = torch.float32,
     device: torch.device | str | None = None,
+    compile: bool = False,
     beside: Sequence[TextVideoModel] = (),
 ) -> TextVideoModel:
     """Open a run, a published run or a hub id in eval mode. A plain CLIP is opened with the method `zero-shot`.
@@ -91,11 +97,14 @@ def load(
             trained for this number: by the recipe's `matryoshka`, or by its authors.
         dtype: dtype of the frozen weights and the activations. float32 gives exact embeddings, bfloat16 is faster;
             "auto" means bfloat16 if the hardware supports it, as in `vop evaluate`.
+        compile: compiles the layers of both towers with `torch.compile`, for long work on a CPU or with CUDA. The first
+            batches take many seconds longer, and embeddings differ in the last digits.
         beside: open models. The new model shares backbone weights with a model on the same backbone, if neither method
             changes them.
 
     Raises:
-        UsageError: the run, folder or hub id does not exist, or the model cannot embed like this.
+        UsageError: the run, folder or hub id does not exist, the model cannot embed like this, or its layers cannot be
+            compiled.
         VopError: the folder is damaged, its backbone is missing or differs, or a package that it needs is not
             installed.
     """
@@ -103,14 +112,18 @@ def load(
     device = device or default_device()
     if isinstance(dtype, str):
         dtype = resolve_precision(dtype, device)
-    alike = [other for other in beside if other.merging == (merging if merging.ratio else None)]
+    settings = (merging if merging.ratio else None, compile)
+    alike = [other for other in beside if (other.merging, other.compiled) == settings]
     model = _open(without_hub_prefix(str(name)), backbone=backbone, dtype=dtype, beside=alike)
     if num_frames is not None and num_frames != model.num_frames:
         model.resize_frames(num_frames)
     if merging.ratio:
         model.merge_tokens(merging)
     model.use_dimensions(dimensions)
-    return model.to(device).eval()
+    model.to(device).eval()
+    if compile:
+        model.compile_layers()
+    return model
 
 
 def _open(name: str, *, backbone: str | None, dtype: torch.dtype, beside: Sequence[TextVideoModel]) -> TextVideoModel:

@@ -322,6 +322,7 @@ class Library:
         prune: bool = False,
         yes: bool = False,
         redo: bool = False,
+        compile: bool = False,
         jobs: int = 1,
         workers: int | None = None,
         batch_size: int = 16,
@@ -339,6 +340,7 @@ class Library:
             prune: whether to remove videos below `paths` that were deleted or are excluded; `restore` restores them.
             yes: whether to prune even a large share of the library; see `IndexReport.unconfirmed`.
             redo: whether to decode videos again that an earlier version of vop decoded.
+            compile: whether to compile the layers of the models for this work, as for `vop.load`.
             jobs: processes that decode and embed, each with a model of its own; with several GPUs, each gets one. More
                 than one needs `pip install 'vop[shards]'`.
             workers: decoding processes of each; by default one per free core.
@@ -364,6 +366,7 @@ class Library:
             prune=prune,
             yes=yes,
             redo=redo,
+            compile=compile,
             workers=workers,
             batch_size=batch_size,
             progress=progress,
@@ -463,6 +466,7 @@ class Library:
         dimensions: int | None = None,
         drop_unreadable: bool = False,
         precision: str = "auto",
+        compile: bool = False,
         workers: int | None = None,
         batch_size: int = 16,
         progress: Progress = silent,
@@ -473,7 +477,7 @@ class Library:
         Args:
             keep: whether to keep the embeddings of the library's models beside the new ones.
             num_frames: frames per segment, if not the model's own number.
-            merge_tokens, dimensions: as for `vop.load`, for the new model.
+            merge_tokens, dimensions, compile: as for `vop.load`, for the new model.
             drop_unreadable: whether to leave out unreadable videos. Otherwise they are an error, and the library stays
                 as it is.
 
@@ -492,6 +496,7 @@ class Library:
             embedding=EmbeddingConfig.of(merge_tokens=merge_tokens, dimensions=dimensions),
             drop_unreadable=drop_unreadable,
             precision=precision,
+            compile=compile,
             workers=workers,
             batch_size=batch_size,
             progress=progress,

@@ -103,6 +103,7 @@ def open_model(
     num_frames: int | None = None,
     precision: str = "auto",
     embedding: EmbeddingConfig = AS_USUAL,
+    compile: bool = False,
     beside: Sequence[TextVideoModel] = (),
 ) -> TextVideoModel:
     """Open a run, a folder, a hub id or mini on the default device."""
@@ -116,6 +117,7 @@ def open_model(
         merge_tokens=embedding.merge_tokens or 0.0,
         dimensions=embedding.dimensions,
         dtype=dtype,
+        compile=compile,
         beside=beside,
     )
 
@@ -126,6 +128,7 @@ def open_models(
     folder: Path,
     name: str | None = None,
     precision: str | None = None,
+    compile: bool = False,
     beside: Iterable[TextVideoModel] = (),
 ) -> list[TextVideoModel]:
     """Open the models of a library, and check their fingerprints. A shared backbone is loaded once.
@@ -134,6 +137,7 @@ def open_models(
         folder: the library's folder, for error messages.
         name: name or folder of the first model, if it has moved.
         precision: bf16, fp32 or auto; by default, for each model, the precision of its embeddings in the library.
+        compile: whether to compile the layers (`vop.load`).
         beside: models that are open already; their backbones are shared.
 
     Raises:
@@ -149,6 +153,7 @@ def open_models(
             num_frames=manifest.num_frames,
             precision=precision or wanted.precision,
             embedding=wanted.embedding,
+            compile=compile,
             beside=opened,
         )
         check_same(model, wanted, source=source, folder=folder)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vop.backbones import DEFAULT_HUB_ID
+from vop.backbones.embedding_config import EmbeddingConfig, TokenMerging
 from vop.datasets.moments import MomentSplit, load_moments
 from vop.errors import DataError, UsageError
 from vop.evaluation.moments import EmbeddedClips, Ends, Floats, MomentRecall, moment_recall
@@ -40,6 +41,8 @@ class MomentReport:
         queries, videos, segments: the numbers of sentences, of videos that could be read, and of their segments.
         seconds: mean duration of a segment.
         refined: whether the ends of the moments are refined by their frames (`vop.search.refining`).
+        merge_tokens, dimensions: the fraction of patches that are merged, and the number of dimensions of embeddings;
+            None if the model embeds as usual.
         skipped: videos that could not be read. Their sentences are left out.
         one_video: recall if the video is known.
         all_videos: recall among the segments of all videos.
@@ -60,9 +63,13 @@ class MomentReport:
     skipped: tuple[Failure, ...]
     one_video: MomentRecall
     all_videos: MomentRecall
+    merge_tokens: float | None = None
+    dimensions: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return the JSON document of `vop evaluate --moments`: `merge_tokens` and `dimensions` only if set."""
+        unset = [name for name in ("merge_tokens", "dimensions") if getattr(self, name) is None]
+        return {name: value for name, value in asdict(self).items() if name not in unset}
 
 
 def evaluate_moments(
@@ -75,6 +82,9 @@ def evaluate_moments(
     num_frames: int | None = None,
     refine: bool | None = None,
     precision: str = "auto",
+    merge_tokens: float | TokenMerging | None = None,
+    dimensions: int | None = None,
+    compile: bool = False,
     library: str | Path | None = None,
     workers: int | None = None,
     batch_size: int = 16,
@@ -90,6 +100,8 @@ def evaluate_moments(
         segmentation: how videos are divided into segments; by default as in a library.
         refine: whether to keep the embeddings of frames, and to refine the ends of the moments. By default as a kept
             library can, and for a new one no.
+        merge_tokens, dimensions: as for `Library.create`; by default as in a kept library, and off for a new one.
+        compile: as for `Library.index`.
         library: the folder of a library to keep, or one that an earlier evaluation made. It may hold other videos,
             which do not count. By default the library is temporary.
         workers, batch_size: as for `Library.index`.
@@ -104,8 +116,9 @@ def evaluate_moments(
     with ExitStack() as stack:
         if library is None:
             library = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vop-moments-"))) / "library"
-        opened = _library(Path(library), model, segmentation, num_frames, precision, refine)
-        report = opened.index(list(paths), workers=workers, batch_size=batch_size, progress=progress)
+        embedding = EmbeddingConfig.of(merge_tokens=merge_tokens, dimensions=dimensions)
+        opened = _library(Path(library), model, segmentation, num_frames, precision, refine, embedding)
+        report = opened.index(list(paths), compile=compile, workers=workers, batch_size=batch_size, progress=progress)
         is_refined = opened.models[0].frame_column is not None and refine is not False
         clips, ends = _clips(opened, paths, refine=is_refined)
         embedder, manifest = opened.model(), opened.manifest
@@ -115,6 +128,7 @@ def evaluate_moments(
         raise DataError(f"none of the videos of {name or moments} can be read")
     texts = embedder.encode_text([query.sentence for query in queries]).numpy()
     one_video, all_videos = moment_recall(texts, clips, queries, ends=ends)
+    used = manifest.models[0].embedding
     return MomentReport(
         model=manifest.models[0].name,
         method=manifest.models[0].method,
@@ -131,6 +145,8 @@ def evaluate_moments(
         skipped=tuple(failure for failure in report.failures if failure.path in paths),
         one_video=one_video,
         all_videos=all_videos,
+        merge_tokens=None if used.merge_tokens is None else used.merge_tokens.ratio,
+        dimensions=used.dimensions,
     )
 
 
@@ -141,6 +157,7 @@ def _library(
     num_frames: int | None,
     precision: str,
     refine: bool | None,
+    embedding: EmbeddingConfig,
 ) -> Library:
     """Create the library, or open the one that an earlier evaluation made with the same settings."""
     if not (folder / FILE).exists():
@@ -150,6 +167,8 @@ def _library(
             segmentation=segmentation,
             num_frames=num_frames,
             refine=bool(refine),
+            merge_tokens=embedding.merge_tokens or 0.0,
+            dimensions=embedding.dimensions,
             precision=precision,
         )
         if refine and created.models[0].frame_column is None:
@@ -167,6 +186,13 @@ def _library(
     if num_frames not in (None, kept.num_frames):
         raise UsageError(
             f"{folder} has {kept.num_frames} frames per segment, not {num_frames}: choose another --library"
+        )
+    own = kept.models[0].embedding.merge_tokens or TokenMerging(0.0)
+    if embedding.merge_tokens not in (None, own):
+        raise UsageError(f"{folder} has merge_tokens {own}, not {embedding.merge_tokens}: choose another --library")
+    if embedding.dimensions not in (None, kept.models[0].embed_dim):
+        raise UsageError(
+            f"{folder} has {kept.models[0].embed_dim} dimensions, not {embedding.dimensions}: choose another --library"
         )
     if refine and kept.models[0].frame_column is None:
         raise UsageError(f"{folder} keeps no embeddings of frames: leave out refine, or choose another --library")

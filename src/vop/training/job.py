@@ -71,6 +71,7 @@ def train(
     caption_column: str | None = None,
     cache: Path | None = None,
     resume: bool = False,
+    compile: bool = False,
     track: Sequence[str] | None = None,
     progress: Progress = silent,
     note: Callable[[str], None] = lambda line: None,
@@ -94,6 +95,7 @@ def train(
         videos, video_column, caption_column: as for `vop.datasets.load`, if `data` is a SPEC.
         cache: a folder for decoded frames. Existing ones are reused, missing ones added.
         resume: resume a training that was stopped.
+        compile: compile the layers, as for `vop.load`. The run and its checkpoints are like those of other trainings.
         track: names of experiment trackers ("tensorboard", "wandb", "mlflow"; `accelerate` knows more), or "none". By
             default TensorBoard, if it is installed.
         note: called with each remark on the data and each line of the plan, before the training.
@@ -122,6 +124,7 @@ def train(
         head=head or config.head or MEAN,
         dtype=resolve_precision(recipe.precision, device),
         device=device,
+        compile=compile,
         **{**config.settings, **(settings or {})},
     )
     if not model.trainable():  # fails before every video is decoded

@@ -302,7 +302,12 @@ class Trainer:
         """Return zero-shot CLIP with the same backbone."""
         model = self.model
         return create(
-            "zero-shot", model.backbone, dtype=model.clip.dtype, device=model.device, num_frames=model.num_frames
+            "zero-shot",
+            model.backbone,
+            dtype=model.clip.dtype,
+            device=model.device,
+            compile=model.compiled,
+            num_frames=model.num_frames,
         ).eval()
 
     def _report(self, epoch: int, loss: float, seconds: float, steps: int) -> None:

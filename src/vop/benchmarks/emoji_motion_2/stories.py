@@ -25,6 +25,8 @@ TIMED_KINDS = {"move": 0.28, "change": 0.32, "leave": 0.16, "order": 0.24}
 _ORDERED = Random("emoji-motion-2").sample(range(len(CONCEPTS)), 160)
 SEEN, UNSEEN = tuple(_ORDERED[:120]), tuple(_ORDERED[120:])  # things of all splits; things that training never shows
 _COLOURED = 0.35  # the share of captions that name the background's colour
+_BYSTANDERS = (0, 1, 2)  # things that no caption mentions: small, pale and behind the others
+_DISTANCES = (0.75, 1.0)  # how large the scene is in the picture
 _SPOTS = {"": (0.5, 0.5), "left": (0.3, 0.5), "right": (0.7, 0.5)}
 _LANES = {"": 0.5, "left": 0.25, "right": 0.75, "top": 0.25, "bottom": 0.75}
 _STEPS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
@@ -133,7 +135,35 @@ def canonical(story: Story) -> Story:
 
 
 def actors(story: Story, rng: Random) -> list[Actor]:
-    """Return the stickers of a story and how they change from the first to the last frame."""
+    """Return the stickers of a video, from back to front, and how they change from the first to the last frame.
+
+    Bystanders stand behind the things of the story, which is seen from nearer or farther.
+    """
+    told = _from_afar(_told(story, rng), rng)
+    return [*(_bystander(story, rng) for _ in range(rng.choice(_BYSTANDERS))), *told]
+
+
+def _bystander(story: Story, rng: Random) -> Actor:
+    concept = rng.choice([thing for thing in SEEN if thing not in story.things])
+    x, y = rng.uniform(0.12, 0.88), rng.uniform(0.12, 0.88)
+    start = Sticker(concept, x, y, rng.uniform(0.16, 0.22), opacity=rng.uniform(0.6, 0.8))
+    return Actor(start, replace(start, x=_near(x, rng, 0.15), y=_near(y, rng, 0.15)))
+
+
+def _from_afar(actors: list[Actor], rng: Random) -> list[Actor]:
+    """Draw the scene smaller, anywhere in the picture."""
+    scale = rng.uniform(*_DISTANCES)
+    room = 0.4 * (1 - scale)
+    x, y = 0.5 + rng.uniform(-room, room), 0.5 + rng.uniform(-room, room)
+
+    def move(s: Sticker) -> Sticker:
+        return replace(s, x=x + scale * (s.x - 0.5), y=y + scale * (s.y - 0.5), size=scale * s.size)
+
+    return [replace(actor, start=move(actor.start), end=move(actor.end)) for actor in actors]
+
+
+def _told(story: Story, rng: Random) -> list[Actor]:
+    """Return the stickers of the story itself."""
     if not story.timed:
         return [_sway(sticker, rng) for sticker in _still_stickers(story, rng)]
     side = rng.uniform(0.34, 0.46)

@@ -15,6 +15,7 @@ from vop.search.sharding import fragments
 from vop.search.sharding.plan import Call, Plan, PlannedFile, cut, total
 from vop.search.sharding.publish import Publisher
 from vop.search.sharding.runners import local
+from vop.search.sharding.runners.cluster import AUTO, Cluster
 from vop.search.sharding.work import COUNTED, Worker
 from vop.search.state import Amount, Display, state_file
 from vop.search.store import Store
@@ -60,12 +61,56 @@ def index_in_processes(
     """
     if jobs < 1:
         raise UsageError(f"jobs is {jobs}; give 1 or more")
+    compile = settings.get("compile", False)
     decoders = count_workers(workers or max(1, free_cores() // jobs), batch_size=batch_size)
 
     def run(plan: Plan, numbers: Iterable[int]) -> Generator[int | None, None, None]:
-        return local.run(plan, numbers, jobs=jobs, workers=decoders, batch_size=batch_size)
+        return local.run(plan, numbers, jobs=jobs, workers=decoders, batch_size=batch_size, compile=compile)
 
     return index_in_shards(folder, paths, run=run, parts=jobs, prune=prune, yes=yes, **settings)
+
+
+def index_on_ray(
+    folder: str | Path,
+    paths: Sequence[str | Path],
+    *,
+    address: str = AUTO,
+    jobs: int | None = None,
+    gpus_per_worker: float | None = None,
+    prune: bool = False,
+    yes: bool = False,
+    workers: int | None = None,
+    batch_size: int = 16,
+    **settings: Unpack[IndexSettings],
+) -> IndexReport:
+    """Bring a library up to date with the workers of a Ray cluster; see `vop.search.sync.index`.
+
+    All nodes need the library and the videos at the same paths.
+
+    Args:
+        address: host:port of a cluster; "auto" for the one of this machine, "local" to start one here for this job.
+        jobs: the number of workers; by default one for each GPU or, without GPUs, for each node.
+        gpus_per_worker: GPUs of each worker; a fraction shares one. By default 1 if the cluster has any.
+        workers: decoding processes of each worker; by default as many as its CPUs.
+
+    Raises the same errors as `index`, and:
+        VopError: no cluster runs there, or a shard's worker was lost repeatedly. Finished shards are published.
+    """
+    count_workers(workers or 1, batch_size=batch_size)
+    with Cluster(address) as cluster:
+        resources = cluster.resources(jobs=jobs, gpus_per_worker=gpus_per_worker)
+
+        def run(plan: Plan, numbers: Iterable[int]) -> Generator[int | None, None, None]:
+            return cluster.run(
+                plan,
+                numbers,
+                resources=resources,
+                workers=workers,
+                batch_size=batch_size,
+                compile=settings.get("compile", False),
+            )
+
+        return index_in_shards(folder, paths, run=run, parts=resources.jobs, prune=prune, yes=yes, **settings)
 
 
 def index_in_shards(
@@ -276,7 +321,8 @@ def index_part(
         def show(amount: Amount) -> None:
             display.update(total([done, amount]))
 
-        with Worker(plan, workers=workers, batch_size=batch_size) as worker:
+        compile = settings.get("compile", False)
+        with Worker(plan, workers=workers, batch_size=batch_size, compile=compile) as worker:
             for number in numbers:
                 worker.work(number, progress=show)
                 done = total([done, _amount(plan, number)])

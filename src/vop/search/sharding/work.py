@@ -79,12 +79,13 @@ class Worker:
     Args:
         workers: decoding processes.
         batch_size: segments per forward pass.
+        compile: whether to compile the layers of the models, as for `vop.load`.
 
     Raises:
         VopError: the models or the version of vop are not those of the plan.
     """
 
-    def __init__(self, plan: Plan, *, workers: int, batch_size: int) -> None:
+    def __init__(self, plan: Plan, *, workers: int, batch_size: int, compile: bool = False) -> None:
         if plan.vop_version != VERSION:
             raise VopError(
                 f"{name()}: vop is {VERSION}, and {plan.library} is being indexed with {plan.vop_version}; install "
@@ -95,7 +96,7 @@ class Worker:
         self._store = Store.open(plan.library)
         self._check_table()
         try:
-            self._models = open_models(self._store.manifest, folder=plan.library)
+            self._models = open_models(self._store.manifest, folder=plan.library, compile=compile)
         except VopError as error:
             raise VopError(f"{name()}: {error}") from error
         self._processes = DecodingProcesses()

@@ -55,6 +55,7 @@ def index(
     yes: bool = False,
     redo: bool = False,
     precision: str = "auto",
+    compile: bool = False,
     workers: int | None = None,
     batch_size: int = 16,
     progress: Progress = silent,
@@ -80,6 +81,7 @@ def index(
             them for `KEPT_DAYS` days.
         yes: whether to prune even a large share of the library; see `IndexReport.unconfirmed`.
         redo: whether to decode videos below `paths` again that an earlier version of the decoder read.
+        compile: whether to compile the layers of the model, as for `vop.load`. The library does not keep this.
         workers: decoding threads; by default one per free core.
         batch_size: segments per forward pass.
         waiting: called once if another process writes to the library, before waiting for it.
@@ -106,6 +108,7 @@ def index(
         metadata=metadata,
         redo=redo,
         precision=precision,
+        compile=compile,
         progress=progress,
         waiting=waiting,
         warn=warn,
@@ -130,6 +133,7 @@ class IndexSettings(TypedDict, total=False):
     metadata: Path | None
     redo: bool
     precision: str
+    compile: bool
     progress: Progress
     waiting: Callable[[], None]
     warn: Callable[[str], None]
@@ -161,6 +165,7 @@ def opened(
         refine=settings.get("refine", False),
         embedding=settings.get("embedding", AS_USUAL),
         precision=settings.get("precision", "auto"),
+        compile=settings.get("compile", False),
     )
     new_model = None if (scanned.library / FILE).exists() else _load_model(wanted)
     with library_lock(scanned.library, waiting=settings.get("waiting", _say_nothing)):
@@ -360,6 +365,7 @@ class _Settings:
     refine: bool
     embedding: EmbeddingConfig
     precision: str
+    compile: bool
 
 
 def _load_model(wanted: _Settings) -> TextVideoModel:
@@ -369,6 +375,7 @@ def _load_model(wanted: _Settings) -> TextVideoModel:
         num_frames=wanted.num_frames,
         precision=wanted.precision,
         embedding=wanted.embedding,
+        compile=wanted.compile,
     )
     model.check_independent()
     return model
@@ -409,8 +416,9 @@ def _open(
     ):
         if value is not None and value != current:
             raise UsageError(f"{name} of {folder} is {current}, not {value}; to change it, index into another folder")
-    needed = load_models or wanted.model is not None
-    models = open_models(manifest, folder=folder, name=wanted.model) if needed else []
+    models: list[TextVideoModel] = []
+    if load_models or wanted.model is not None:
+        models = open_models(manifest, folder=folder, name=wanted.model, compile=wanted.compile)
     if wanted.model is not None:  # store its path, which may be a new one
         library.rename_model(absolute_name(wanted.model))
     return library, models

@@ -81,6 +81,7 @@ def reembed(
     embedding: EmbeddingConfig = AS_USUAL,
     drop_unreadable: bool = False,
     precision: str = "auto",
+    compile: bool = False,
     workers: int | None = None,
     batch_size: int = 16,
     progress: Progress = silent,
@@ -96,6 +97,7 @@ def reembed(
         embedding: how the new model embeds segments and queries.
         drop_unreadable: whether to leave out unreadable videos. Otherwise they are an error, and the library stays as
             it is.
+        compile: whether to compile the layers of the new model, as for `vop.load`.
         workers: decoding threads; by default one per core.
         batch_size: segments per forward pass.
         waiting: called once if another process writes to the library, before waiting for it.
@@ -110,7 +112,7 @@ def reembed(
     with library_lock(Store.open(folder).path, waiting=waiting), ExitStack() as stack:
         library = Store.open(folder)
         library.add_columns(())
-        new = _open_model(library.manifest, model, num_frames, precision, embedding)
+        new = _open_model(library.manifest, model, num_frames, precision, embedding, compile)
         described = describe(new, name=model, column=_free_column(library), refine=library.manifest.refine)
         staged = library.staging(_new_manifest(library, described, new, keep=keep))
         processes = stack.enter_context(DecodingProcesses())
@@ -147,9 +149,9 @@ def reembed(
 
 
 def _open_model(
-    manifest: Manifest, name: str, num_frames: int | None, precision: str, embedding: EmbeddingConfig
+    manifest: Manifest, name: str, num_frames: int | None, precision: str, embedding: EmbeddingConfig, compile: bool
 ) -> TextVideoModel:
-    model = open_model(name, num_frames=num_frames, precision=precision, embedding=embedding)
+    model = open_model(name, num_frames=num_frames, precision=precision, embedding=embedding, compile=compile)
     if num_frames is None and model.method_name == "zero-shot":  # it has no weights for frame positions
         model.resize_frames(manifest.num_frames)
     return model

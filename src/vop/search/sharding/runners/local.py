@@ -23,7 +23,7 @@ _WAIT_SECONDS = 1.0
 
 
 def run(
-    plan: Plan, numbers: Iterable[int], *, jobs: int, workers: int, batch_size: int
+    plan: Plan, numbers: Iterable[int], *, jobs: int, workers: int, batch_size: int, compile: bool = False
 ) -> Generator[int | None, None, None]:
     """Work on shards in processes, and yield the number of each one that is finished, and None once a second.
 
@@ -32,7 +32,7 @@ def run(
     Args:
         jobs: the number of processes. With several GPUs, each gets one.
         workers: decoding processes of each.
-        batch_size: segments per forward pass.
+        batch_size, compile: see `Worker`.
 
     Raises:
         VopError: a shard's process was killed repeatedly.
@@ -55,7 +55,7 @@ def run(
                 return
             attempts[number] = attempts.get(number, 0) + 1
             try:
-                processes.call(_work, plan.folder, number, workers, batch_size, jobs, gpu)
+                processes.call(_work, plan.folder, number, workers, batch_size, compile, jobs, gpu)
                 done.put(number)
             except Ended:
                 return
@@ -99,14 +99,14 @@ def _crashed(plan: Plan, number: int, error: Crashed) -> VopError:
 # -- in the worker processes
 
 
-def _work(folder: Path, number: int, workers: int, batch_size: int, jobs: int, gpu: str | None) -> None:
+def _work(folder: Path, number: int, workers: int, batch_size: int, compile: bool, jobs: int, gpu: str | None) -> None:
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     use_threads(processes=jobs)
-    _worker(folder, workers, batch_size).work(number)
+    _worker(folder, workers, batch_size, compile).work(number)
 
 
 @cache
-def _worker(folder: Path, workers: int, batch_size: int) -> Worker:
+def _worker(folder: Path, workers: int, batch_size: int, compile: bool) -> Worker:
     """Return this process's worker, whose models stay loaded."""
-    return Worker(Plan.read(folder), workers=workers, batch_size=batch_size)
+    return Worker(Plan.read(folder), workers=workers, batch_size=batch_size, compile=compile)
