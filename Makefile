@@ -59,6 +59,7 @@ bench: install
 	$(BIN)/python bench/decode.py
 	$(BIN)/python bench/metrics.py
 	$(BIN)/python bench/index.py
+	$(BIN)/python bench/shards.py
 	$(BIN)/python bench/search.py
 	$(BIN)/python bench/serve.py
 

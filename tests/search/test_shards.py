@@ -10,10 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lancedb.index import BTree
 
+from search.libraries import a_file, make_library, rows_of, unit_vectors
 from search.owners_videos import rows, write_video
 from vop.errors import UsageError, VopError
-from vop.search.sharding import commands, work
+from vop.search import vector_index
+from vop.search.schema import damaged_rows, with_checksums
+from vop.search.sharding import commands, fragments, work
 from vop.search.sharding.commands import index_in_shards, index_part
 from vop.search.sharding.fragments import Target
 from vop.search.sharding.plan import Plan, PlannedFile, cut
@@ -358,3 +362,44 @@ def test_possible_copies_stay_together():
     assert len(shards) == 4
     (both,) = [shard for shard in shards if any(file.location == "/v/0.mp4" for file in shard)]
     assert "/v/5.mp4" in {file.location for file in both}
+
+
+# -- the versions of LanceDB and of Lance's own package agree
+
+
+def test_the_index_of_a_table_stays_right(tmp_path):
+    """A commit next to LanceDB's indexes: searches find the new rows, and not those that were deleted."""
+    before = [a_file(f"/v/{number}.mp4") for number in range(300)]
+    library = make_library(tmp_path / "library", before)
+    vector_index.build_index(library.table, library.models[0].column)
+    library.table.create_index("video", config=BTree())
+    new = rows_of(library, a_file("/v/new.mp4"), unit_vectors(2, seed=5))
+    target = Target(library.table_folder)
+    staged = tmp_path / "staged"
+    written = fragments.write(with_checksums(new), staged, storage_version=target.storage_version)
+    gone = target.rows_with("video", [before[7].video, before[8].video], columns=["segment", "path"])
+    assert {row["path"] for row in gone} == {"/v/7.mp4", "/v/8.mp4"}
+    deleting = {gone[0]["fragment"]: {row["segment"] for row in gone}}
+    version = library.table.version
+    target.commit(target.move(written, staged), deleting=deleting, properties={"vop.plan": "x"})
+    assert library.table.version == version + 1
+    indexed = vector_index.Indexed(library.path / "database", library.manifest.table)
+    for query in (unit_vectors(2, seed=5)[1], unit_vectors(300)[7]):
+        found = indexed.search(library.models[0].column, query, limit=400, columns=["path"]).column("path").to_pylist()
+        assert len(found) == 300
+        assert not {"/v/7.mp4", "/v/8.mp4"} & {*found}
+        assert found.count("/v/new.mp4") == 2
+    assert library.search(unit_vectors(2, seed=5)[1], k=1)[0].path == "/v/new.mp4"
+    library.keep_up()
+    assert library.status().videos == 299
+    assert not damaged_rows(library.table.to_arrow()).any()
+
+
+def test_rows_without_a_column_that_was_added_later(tmp_path):
+    library = make_library(tmp_path / "library", [a_file("/v/0.mp4")])
+    new = with_checksums(rows_of(library, a_file("/v/1.mp4"), unit_vectors(1)))
+    written = fragments.write(new, tmp_path / "staged", storage_version=Target(library.table_folder).storage_version)
+    library.add_columns(["author"])
+    target = Target(library.table_folder)
+    target.commit(target.move(written, tmp_path / "staged"), deleting={}, properties={})
+    assert library.videos()["/v/1.mp4"].metadata == {"author": None}

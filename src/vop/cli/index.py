@@ -155,8 +155,8 @@ def add_shard_options(parser: argparse.ArgumentParser) -> None:
     ways.add_argument(
         "--ray",
         metavar="ADDRESS",
-        help="Work on a Ray cluster: host:port, `auto` for the cluster of this machine, or `local` to start one for this "
-        "command. The default of --jobs is then one worker per GPU or, without GPUs, per node.",
+        help="Work on a Ray cluster: host:port, `auto` for the cluster of this machine, or `local` to start one for "
+        "this command. The default of --jobs is then one worker per GPU or, without GPUs, per node.",
     )
     ways.add_argument(
         "--shard",
