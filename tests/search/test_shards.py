@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -322,6 +323,56 @@ def test_parts_are_counted_from_one(a_part):
     for part, parts in ((0, 2), (3, 2)):
         with pytest.raises(UsageError, match=f"{part}/{parts}"):
             a_part(part, parts)
+
+
+@pytest.fixture
+def searched(monkeypatch) -> list[str]:
+    """The paths and videos that a publication searches the table for."""
+    values: list[str] = []
+    real = Target.rows_with
+
+    def rows_with(target, column, wanted, *, columns):
+        values.extend(wanted)
+        return real(target, column, wanted, columns=columns)
+
+    monkeypatch.setattr(Target, "rows_with", rows_with)
+    return values
+
+
+def test_a_table_is_searched_only_for_what_it_can_have(a_part, folder, videos, index_videos, by_one_process, searched):
+    """New videos are searched for only if another process has written meanwhile."""
+    for part in (1, 2):
+        a_part(part)
+        commands.publish(folder)
+    assert searched == []
+    write_video(videos["b"], seed=70)
+    old = rows(folder)["b.mp4", 0]["video"]
+    write_video(videos["b"].with_name("new.mp4"), seed=71)
+    write_video(videos["b"].with_name("later.mp4"), seed=72)
+    a_part(1)
+    index_videos(videos["b"])  # another process
+    Store.open(folder).remove([str(videos["d"])])
+    a_part(2)
+    assert len(commands.publish(folder).completed) == 1
+    found = rows(folder)
+    assert {str(videos["b"].with_name("new.mp4")), str(videos["b"].with_name("later.mp4"))} <= set(searched)
+    assert [key for key in found if key[0] == "b.mp4"] == [("b.mp4", 0)]
+    assert found["b.mp4", 0]["video"] != old
+    assert {name for name, _ in found} == {"a.mp4", "b.mp4", "c.mp4", "later.mp4", "new.mp4"}
+
+
+def test_a_second_publisher_waits(a_part, folder):
+    a_part(1, 1)
+    waits, reports = threading.Event(), []
+    with library_lock(folder):
+        second = threading.Thread(target=lambda: reports.append(commands.publish(folder, waiting=waits.set)))
+        second.start()
+        assert waits.wait(60)
+        assert not reports
+        assert Store.open(folder).status().videos == 0
+    second.join(60)
+    assert len(reports[0].completed) == 1
+    assert Store.open(folder).status().videos == 4
 
 
 # -- cutting

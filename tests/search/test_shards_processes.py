@@ -12,8 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from search import dying
 from search.test_shards import assert_equal
 from vop.cli import main
+from vop.errors import VopError
+from vop.search.sharding.plan import Plan
+from vop.search.sharding.runners import local
 from vop.search.store import Store
 
 pytest.importorskip("lance", reason="pylance is not installed: pip install 'vop[shards]'")
@@ -61,6 +65,28 @@ def test_killed_workers_are_replaced(words, folder, other, capsys):
     assert (json.loads(out)["added"], json.loads(out)["segments"]) == (4, 6)
     assert_equal(folder, other)
     assert not (folder / "shards").exists()
+
+
+@pytest.fixture
+def plan(words, folder, capsys) -> Plan:
+    assert main([*words, "--shard", "1/1"]) == 0
+    capsys.readouterr()
+    (found,) = map(Plan.read, Plan.all_of(folder))
+    found.drop_result(0)
+    return found
+
+
+def test_a_shard_that_always_kills_its_worker(plan, monkeypatch, videos):
+    monkeypatch.setattr(local, "_work", dying.die)
+    with pytest.raises(VopError, match=f"3 times .*exit status 9.* 4 files, such as .*{videos['b'].parent}"):
+        list(local.run(plan, [0], jobs=2, workers=1, batch_size=1))
+    assert (plan.folder / "deaths").read_text().split() == ["0"] * 3
+
+
+def test_an_error_of_a_worker_ends_the_work(plan, monkeypatch):
+    monkeypatch.setattr(local, "_work", dying.fail)
+    with pytest.raises(VopError, match="node7: no space left for shard 0"):
+        list(local.run(plan, [0], jobs=1, workers=1, batch_size=1))
 
 
 def test_a_batch_job_and_its_publication(words, folder, other, capsys):

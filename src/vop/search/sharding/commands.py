@@ -156,13 +156,12 @@ def index_in_shards(
 
 def _drive(finished: Generator[int | None, None, None], publisher: Publisher, plan: Plan, display: Display) -> None:
     """Show the progress of the workers, and publish what they finish."""
-    last, done = time.monotonic(), Amount()
+    last, done = time.monotonic(), dict[int, Amount]()
     try:
-        for number in finished:
-            if number is not None:
-                done = total([done, _amount(plan, number)])
-            running = [amount for running, amount in plan.running() if running != number]
-            display.update(total([done, *running]))
+        for _ in finished:
+            running = dict(plan.running())  # read first: a shard that ends meanwhile is in `done`
+            done |= {number: _amount(plan, number) for number in plan.results() if number not in done}
+            display.update(total((running | done).values()))
             if time.monotonic() - last >= PUBLISH_SECONDS:
                 publisher.publish()
                 last = time.monotonic()
@@ -202,6 +201,7 @@ def _new_plan(ingest: Ingest, call: Call, *, parts: int) -> Plan:
         library.manifest,
         call,
         cut(planned, parts=parts, content_id=content_id),
+        table_version=library.table.version,
         unchanged=ingest.report.unchanged,
         described=ingest.report.described,
         failed=ingest.failed,

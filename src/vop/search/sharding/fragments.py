@@ -71,6 +71,11 @@ class Target:
         return version
 
     @property
+    def version(self) -> int:
+        version: int = self._table.version
+        return version
+
+    @property
     def files(self) -> set[str]:
         """The names of the files with the table's rows."""
         return {file.path for fragment in self._table.get_fragments() for file in fragment.data_files()}

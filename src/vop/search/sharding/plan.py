@@ -5,7 +5,7 @@
     00012.progress.json     what its worker has read so far
     00012-TOKEN/            the rows that a worker has written; the library does not have them yet
     00012.result.json       the result of a finished shard, which is written last
-    committed.json          the shards that the library has
+    committed.json          the shards that the library has, and the table's version with them
 
 Workers need the same folder at the same path as the planner, and the files at their paths.
 """
@@ -94,6 +94,7 @@ class Plan:
         num_shards: the number of shards, which are numbered from 0.
         num_files, num_bytes: of all shards together.
         made_at: the time at which the plan was made, in seconds of the system's clock.
+        table_version: the version of the table with which the files were compared.
         unchanged, described: videos that need not be read; see `IndexReport`.
         failed: paths of files that failed and need not be read.
     """
@@ -107,6 +108,7 @@ class Plan:
     num_files: int
     num_bytes: int
     made_at: float
+    table_version: int
     unchanged: int = 0
     described: int = 0
     failed: tuple[str, ...] = ()
@@ -163,6 +165,7 @@ class Plan:
         call: Call,
         shards: Sequence[Sequence[PlannedFile]],
         *,
+        table_version: int,
         unchanged: int = 0,
         described: int = 0,
         failed: Collection[str] = (),
@@ -180,6 +183,7 @@ class Plan:
             num_files=len(files),
             num_bytes=sum(file.size for file in files),
             made_at=time.time(),
+            table_version=table_version,
             unchanged=unchanged,
             described=described,
             failed=tuple(sorted(failed)),
@@ -245,14 +249,20 @@ class Plan:
 
     def committed(self) -> set[int]:
         """Return the shards that the library has."""
-        try:
-            return set(json.loads((self.folder / f"{_COMMITTED}.json").read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return set()
+        return self.read_committed()[0]
 
-    def write_committed(self, numbers: Iterable[int]) -> None:
+    def read_committed(self) -> tuple[set[int], int]:
+        """Return the shards that the library has, and the version of the table with the last of them."""
+        try:
+            document = json.loads((self.folder / f"{_COMMITTED}.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return set(), self.table_version
+        return set(document["shards"]), document["table_version"]
+
+    def write_committed(self, numbers: Iterable[int], *, table_version: int) -> None:
         with atomic_write(self.folder / f"{_COMMITTED}.json") as path:
-            path.write_text(json.dumps(sorted(numbers)), encoding="utf-8")
+            document = {"shards": sorted(numbers), "table_version": table_version}
+            path.write_text(json.dumps(document), encoding="utf-8")
 
     # -- progress
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -44,7 +45,7 @@ class Publisher:
                 f"vop library publish {plan.library} --discard"
             )
         self._library, self._plan, self._commits = library, plan, 0
-        self._committed = plan.committed()
+        self._committed, self._version = plan.read_committed()
         self._recover()
 
     def _recover(self) -> None:
@@ -66,7 +67,7 @@ class Publisher:
             if names and names <= files:
                 found.add(number)
         if found:
-            self._list(found)
+            self._list(found)  # with the version before, so that the next commit takes nothing for granted
 
     def publish(self) -> list[int]:
         """Publish the finished shards that the library does not have yet, and return their numbers.
@@ -91,8 +92,12 @@ class Publisher:
         with uninterrupted():
             published = self._publish(results) if results else []
         if self._commits >= TIDY_COMMITS:
+            is_own = self._target().version == self._version
             self._library.keep_up()
             self._commits = 0
+            if is_own:
+                self._version = self._target().version
+                self._list(())
         if refused:
             raise refused
         return published
@@ -115,10 +120,18 @@ class Publisher:
         videos = [(path, video) for result in kept.values() for path, video in result["videos"]]
         replaced = [(path, video) for result in kept.values() for path, video in result["replaced"]]
         videos += [(str(update.file.path), update.video) for update in moved]
+        is_own = target.version == self._version
+        if is_own:
+            # Only this plan has written since the files were compared with the library. So the workers know all rows
+            # that theirs replace, and the table need not be searched for those of new videos.
+            changed, updated = {path for path, _ in replaced}, {update.video for update in moved}
+            videos = [(path, video) for path, video in videos if path in changed or video in updated]
         deleting = _segments_to_delete(target, videos, replaced)
         if new or deleting:
             target.commit(new, deleting=deleting, properties={PLAN: self._plan.id, SHARDS: json.dumps(sorted(kept))})
             self._commits += 1
+        if is_own:
+            self._version = target.version
         self._list(kept)
         return sorted(kept)
 
@@ -126,7 +139,7 @@ class Publisher:
         rows = list(updated_rows(self._library, moved))
         if not rows:
             return []
-        folder = self._plan.folder / f"moved-{len(self._committed)}"
+        folder = self._plan.folder / f"moved-{secrets.token_hex(4)}"
         written = fragments.write(
             with_checksums(pa.concat_tables(rows)), folder, storage_version=target.storage_version
         )
@@ -134,7 +147,7 @@ class Publisher:
 
     def _list(self, numbers: Iterable[int]) -> None:
         self._committed |= set(numbers)
-        self._plan.write_committed(self._committed)
+        self._plan.write_committed(self._committed, table_version=self._version)
 
     def _target(self) -> Target:
         return Target(self._library.table_folder)
