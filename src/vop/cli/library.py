@@ -114,6 +114,8 @@ def _open(arguments: argparse.Namespace) -> Library:
 
 
 def _info(arguments: argparse.Namespace) -> None:
+    from vop.search.sharding.plan import FOLDER
+
     library = _open(arguments)
     status, manifest, restorable = library.status(), library.manifest, library.restorable()
     if arguments.json:
@@ -146,6 +148,9 @@ def _info(arguments: argparse.Namespace) -> None:
         restore = command_line("library", "restore", arguments.library)
         say(f"removed: {count('video', len(restorable))}; to restore: {restore}")
     print_failures(status, arguments.library)
+    if (library.path / FOLDER).exists():
+        publish = command_line("library", "publish", arguments.library)
+        say(f"indexing in shards is not finished; to add what is: {publish}")
     if status.index:
         say(f"indexing now: {status.index.done:,} of {count('file', status.index.total)}")
 
