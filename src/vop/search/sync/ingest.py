@@ -398,6 +398,7 @@ class Writer:
     def __init__(self, library: Store) -> None:
         self._library = library
         self._last, self._commits = time.monotonic(), 0
+        self._committed: set[str] = set()  # paths of added videos
         self._clear()
 
     def _clear(self) -> None:
@@ -410,7 +411,8 @@ class Writer:
     def add(self, rows: pa.Table, *, replacing: Iterable[str]) -> None:
         """Add a video, and remove the library's videos at these paths."""
         self._rows.append(rows)
-        self._replacing.update(replacing)
+        # The content's old path may have new content, which must stay.
+        self._replacing.update(set(replacing) - self._committed)
 
     def update(self, video: str, file: FoundFile, values: Mapping[str, str], *, before: str) -> None:
         """Update a video's path, size, time and these values of its metadata; its segments stay."""
@@ -442,6 +444,7 @@ class Writer:
         rows = [*self._rows, *updated_rows(self._library, self._updates.values())]
         if rows:
             self._library.put(pa.concat_tables(rows), replacing=self._replacing)
+            self._committed.update(*(own.column("path").to_pylist()[:1] for own in self._rows))
             self._commits += 1
         removed = self._removed
         self._clear()
