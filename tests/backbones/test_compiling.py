@@ -15,17 +15,14 @@ from vop.models.fingerprint import fingerprint
 from vop.models.pretrained import create
 from vop.training.recipe import Recipe
 
-pytestmark = pytest.mark.xdist_group("compile")  # one process: most methods share the compiled graphs
-
 FRAMES = 3
 CAPTIONS = ["a red cat runs", "a dog and a small frog sit beside a tree", "rain"]
-SAME_GRAPHS = [
-    ("zero-shot", {}),
+METHODS = [
     ("vop", {}),
     ("vop-f+p", {}),
     ("vop-f+c", {"cmm": "bilstm"}),
-    ("vop-f+c", {"cmm": "lstm"}),
     ("vop-f+c", {"cmm": "transformer"}),
+    ("lora", {}),
 ]
 
 
@@ -55,7 +52,7 @@ def gradients(model) -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in model.trainable().items() if p.grad is not None}
 
 
-def check_same(method: str, settings: dict[str, object], *, backbone="mini") -> None:
+def check_same(method: str, settings: dict[str, object], *, backbone) -> None:
     torch.manual_seed(0)
     plain = create(method, backbone, num_frames=FRAMES, device="cpu", **settings).eval()
     compiled = create(method, backbone, num_frames=FRAMES, device="cpu", compile=True, **settings).eval()
@@ -85,22 +82,23 @@ def use_backend(monkeypatch, backend) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_compiler")
-def test_methods_between_layers_give_the_same():
-    for method, settings in SAME_GRAPHS:
-        check_same(method, settings)
+def test_compiled_layers_give_the_same(tiny):
+    check_same("zero-shot", {}, backbone=tiny)  # without gradients, whose compilation takes a minute
 
 
 @pytest.mark.slow
-def test_low_rank_updates_inside_layers_give_the_same(tiny, monkeypatch):
+@pytest.mark.parametrize(("method", "settings"), METHODS)
+def test_traced_layers_give_the_same(method, settings, tiny, monkeypatch):
     """Traced and differentiated as for a compiler, but not compiled, which would take many seconds more."""
-    pytest.importorskip("peft")
+    if method == "lora":
+        pytest.importorskip("peft")
     use_backend(monkeypatch, "aot_eager")
-    check_same("lora", {}, backbone=tiny)
+    check_same(method, settings, backbone=tiny)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_compiler")
-def test_a_training_with_compiled_layers_writes_a_usual_run(captioned, tmp_path):
+def test_a_training_with_compiled_layers_writes_a_usual_run(captioned, tmp_path, monkeypatch):
+    use_backend(monkeypatch, "aot_eager")
     given = {"method": "vop", "backbone": "mini", "settings": {"num_frames": 2}}
     recipe = Recipe(epochs=1, batch_size=2, precision="fp32", validation=0, workers=0)
     trained = [
