@@ -4,9 +4,11 @@ python bench/shards.py [--model mini] [--videos 24] [--seconds 60] [--size 640x3
 
 The videos are those of bench/index.py. Every worker decodes with one process and embeds with one thread, so that two
 workers need two free cores. The ways alternate: `vop index` in this process (one), the same in shards with one worker
-process (shards_1) and with two (shards_2). A worker process takes seconds to start and to load its model, whatever the
-number of videos; `start_seconds` is the time of a run in which one shard has a single short video, and the overhead and
-the speed-up are also reported without it.
+process (shards_1) and with two (shards_2).
+
+A worker process takes seconds to start and to load its model, whatever the number of videos. `start_1_seconds` and
+`start_2_seconds` are the times of runs with two short videos, beyond that of one process. The overhead and the speed-up
+are also reported without them, as for many videos.
 """
 
 from __future__ import annotations
@@ -40,25 +42,27 @@ def measure(model: str, videos: Path, short: Path, *, repeats: int) -> dict:
         )
 
     ways = {"one": one, "shards_1": shards(1), "shards_2": shards(2)}
-    times: dict[str, list[float]] = {name: [] for name in [*ways, "start"]}
+    times: dict[str, list[float]] = {name: [] for name in [*ways, "start_1", "start_2"]}
     with tempfile.TemporaryDirectory() as scratch:
         for number in range(repeats):
             for name, way in ways.items():
                 report = way(Path(scratch, f"{name}-{number}"), videos)
                 times[name].append(report.seconds)
-            started = shards(1)(Path(scratch, f"short-{number}"), short).seconds
-            times["start"].append(started - one(Path(scratch, f"short-one-{number}"), short).seconds)
+            shortest = one(Path(scratch, f"short-{number}"), short).seconds
+            for jobs in (1, 2):
+                started = shards(jobs)(Path(scratch, f"start-{jobs}-{number}"), short).seconds
+                times[f"start_{jobs}"].append(started - shortest)
     seconds = {name: statistics.median(own) for name, own in times.items()}
-    start = seconds["start"]
+    work = {jobs: seconds[f"shards_{jobs}"] - seconds[f"start_{jobs}"] for jobs in (1, 2)}
     return {
         "model": model,
         "videos": report.added,
         "segments": report.segments,
         **{f"{name}_seconds": own for name, own in seconds.items()},
         "overhead": seconds["shards_1"] / seconds["one"] - 1,
-        "overhead_without_start": (seconds["shards_1"] - start) / seconds["one"] - 1,
+        "overhead_without_start": work[1] / seconds["one"] - 1,
         "speed_up_of_2": seconds["shards_1"] / seconds["shards_2"],
-        "speed_up_of_2_without_start": (seconds["shards_1"] - start) / (seconds["shards_2"] - start),
+        "speed_up_of_2_without_start": work[1] / work[2],
         "cores": usable_cores(),
     }
 
@@ -80,7 +84,8 @@ def main() -> None:
         for number in range(arguments.videos):
             path = videos / f"{number:03}.mp4"
             make_video(path, number=number, seconds=arguments.seconds, width=width, height=height)
-        make_video(short / "000.mp4", number=0, seconds=1.0, width=width, height=height)
+        for number in range(2):
+            make_video(short / f"{number:03}.mp4", number=number, seconds=1.0, width=width, height=height)
         found = measure(arguments.model, videos, short, repeats=arguments.repeats)
     found |= {"size": arguments.size, "seconds_a_video": arguments.seconds}
     if arguments.json:
