@@ -31,6 +31,7 @@ from vop.search.pipeline import run
 from vop.search.store import Store
 from vop.search.sync import index
 from vop.search.sync.reader import Reader
+from vop.storage.scratch import Scratch
 from vop.utils.threads import usable_cores
 from vop.video.find import find_videos
 from vop.video.isolated import DecodingProcesses
@@ -55,8 +56,8 @@ def make_video(path: Path, *, number: int, seconds: float, width: int, height: i
 def decode_alone(folder: Path, library: Store, workers: int) -> int:
     """Decode all segments and make their thumbnail strips with the same threads, without embedding."""
     nothing = partial(lambda e, frames: [torch.zeros(len(frames), e)], 1)
-    with DecodingProcesses() as processes:
-        reader = Reader(library, {}, processes)
+    with Scratch() as scratch, DecodingProcesses() as processes:
+        reader = Reader(library, {}, processes, scratch)
         done = run(find_videos([folder]).files, reader.read_video, nothing, workers=workers, batch_size=BATCH)
         return sum(len(finished.clips) for finished in done)
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests use no network
@@ -13,6 +14,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests use no network
 import pytest
 import torch
 
+from object_server import SETTINGS, ObjectServer, running, without_settings
 from slow import SLOW_FILES
 from tiny_clip import make_clip_folder
 
@@ -66,3 +68,20 @@ def tiny(tiny_folder):
     from vop.backbones import find_backbone
 
     return find_backbone(str(tiny_folder))
+
+
+@pytest.fixture(scope="module")
+def running_object_server() -> Iterator[ObjectServer]:
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def object_server(running_object_server, monkeypatch, tmp_path) -> ObjectServer:
+    """An empty S3-compatible server, with the credentials for it in the environment, and a scratch of its own."""
+    without_settings(monkeypatch, tmp_path)
+    for name, value in {**SETTINGS, "AWS_ENDPOINT_URL": running_object_server.url}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("VOP_SCRATCH", str(tmp_path / "scratch"))
+    running_object_server.empty()
+    return running_object_server

@@ -47,6 +47,7 @@ NOT_RUN = {
     r"^import openai ": "takes OpenAI's files of 340 MB or more; tests/converters has small ones",
     r"^train .*google/siglip2": "needs a backbone that is not in the cache",
     r"^index .*--ray ": "needs a Ray cluster; `make cluster-test`",
+    r"^\S+ .*(\bfilms-library\b|s3://films)": "needs object storage; a test below runs them with a server",
     r"OWNER/NAME": "a placeholder, not a repository",
 }
 if find_spec("lance") is None:
@@ -180,6 +181,23 @@ def test_commands_of_a_page_run(page, workplace, monkeypatch, capsys):
         assert out.strip(), f"vop {shlex.join(words)} says nothing"
         if "restore" in words:
             trash.rename(deleted)
+
+
+@pytest.mark.slow
+def test_commands_with_object_storage_run(object_server, workplace, capsys):
+    object_server.make_bucket()
+    for file in ("lake.mp4", "private/b.mp4"):
+        object_server.put(f"s3://films/holidays/{file}", workplace / "holidays" / file)
+    commands = [words for _, words in vop_commands() if "films" in shlex.join(words) and words[0] != "serve"]
+    assert len(commands) >= 7
+    for words in commands:
+        assert main(words) == 0, shlex.join(words)
+    out, _ = capsys.readouterr()
+    assert "2 added" in out
+    assert "s3://films/library: 2 added" in out
+    assert f"new or unreadable before, would be read: 1 file\n  {workplace}/clips/talk.mkv" in out
+    assert "s3://films/holidays/lake.mp4" in out
+    assert "removed from films-library: 1 video" in out
 
 
 @pytest.mark.slow

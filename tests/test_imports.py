@@ -25,6 +25,7 @@ LAYERS = [
     {"datasets"},
     {"backbones"},
     {"video"},
+    {"storage"},
     {"utils"},
     {"config"},
     {"errors", "version"},

@@ -44,7 +44,8 @@ def resolved(extra: str) -> set[str]:
     found: set[str] = set()
     for text in PROJECT["optional-dependencies"][extra]:
         requirement = Requirement(text)
-        found |= {name for other in requirement.extras for name in resolved(other)} or distributions([text])
+        ours = requirement.extras if requirement.name == PROJECT["name"] else ()
+        found |= {name for other in ours for name in resolved(other)} or distributions([text])
     return found
 
 

@@ -11,6 +11,7 @@ from vop.datasets.frames import FrameStore
 from vop.datasets.types import Dataset, Split, Video
 from vop.datasets.validation import cache_dataset, check_dataset, readable_part
 from vop.errors import DataError, UsageError, VopError
+from vop.utils.ranks import Ranks
 from vop.video.resizing import Resizing
 
 DAMAGED = ["empty", "missing"]
@@ -113,3 +114,18 @@ def test_check_counts_videos_captions_and_failures(split, decode):
     assert [bad.id for bad in report.unreadable] == ["empty"]
     assert json.loads(json.dumps(report.to_dict()))["captions"] == 12
     assert report.notes == ("n",)
+
+
+class Apart(Ranks):
+    """The first of two processes, each on its own machine. The other one sees no file of this one."""
+
+    def gather(self, value):
+        return [value, False if value is True else value]
+
+
+def test_machines_without_a_common_cache_decode_everything(split, store):
+    kept, skipped = readable_part(split, store, ranks=Apart(rank=0, size=2))
+    assert [video.id for video in kept.videos] == ["one", "two", "three"]
+    assert [failure.id for failure in skipped] == DAMAGED
+    assert all(store.is_cached(video) for video in kept.videos)
+    assert not [path for path in store.cache.iterdir() if path.is_file()]

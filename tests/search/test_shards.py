@@ -319,6 +319,18 @@ def test_a_plan_of_a_library_that_moved_to_another_model(a_part, folder, tmp_pat
     assert not (folder / "shards").exists()
 
 
+def test_a_library_in_object_storage_is_refused():
+    with pytest.raises(UsageError, match="s3://bucket/library"):
+        index_in_shards("s3://bucket/library", ["/v"], run=worked, parts=1)
+
+
+def test_objects_of_one_size_are_not_read_to_cut_them():
+    objects = [PlannedFile(location=f"s3://films/{number}.mp4", size=10, mtime_ns=number) for number in range(8)]
+    shards = cut([*objects, *planned(5, 6)], parts=4, content_id=lambda path: pytest.fail(f"{path} was read"))
+    assert sorted(map(len, shards)) == [1, 1, 8]
+    assert str(objects[3].file.path) == "s3://films/3.mp4"
+
+
 def test_parts_are_counted_from_one(a_part):
     for part, parts in ((0, 2), (3, 2)):
         with pytest.raises(UsageError, match=f"{part}/{parts}"):
@@ -434,7 +446,7 @@ def test_the_index_of_a_table_stays_right(tmp_path):
     version = library.table.version
     target.commit(target.move(written, staged), deleting=deleting, properties={"vop.plan": "x"})
     assert library.table.version == version + 1
-    indexed = vector_index.Indexed(library.path / "database", library.manifest.table)
+    indexed = vector_index.Indexed(library.path / "database", {}, table=library.manifest.table)
     for query in (unit_vectors(2, seed=5)[1], unit_vectors(300)[7]):
         found = indexed.search(library.models[0].column, query, limit=400, columns=["path"]).column("path").to_pylist()
         assert len(found) == 300

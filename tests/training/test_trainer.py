@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from vop.models import pretrained
 from vop.training.loss import contrastive_loss, sigmoid_loss
 from vop.training.recipe import Recipe, TrainingConfig, read_config
 from vop.training.trainer import Trainer
+from vop.utils.ranks import Ranks
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +95,7 @@ KINDS = {
     "full in bf16": {"method": "full", "precision": torch.bfloat16},
     "a head with dropout": {"settings": {"head": "x-pool"}},
     "two captions a video": {"captions_per_video": 2, "batch_size": 3},
+    "chunks of a batch": {"settings": {"head": "x-pool"}, "batch_size": 4, "chunk_size": 3, "accumulate": 2},
     "a moving average": {"method": "vop-p", "ema_decay": 0.9, "rates": {"text": 0, "*.position_prompts.*": 2.0}},
 }
 
@@ -448,6 +451,19 @@ def test_damaged_checkpoints_are_named(tiny, tmp_path):
         trainer(tiny, tmp_path).fit(resume=True)
 
 
+class Elsewhere(Ranks):
+    def gather(self, value):
+        return [value, False]
+
+
+def test_all_processes_must_see_the_checkpoint(tiny, tmp_path):
+    trainer(tiny, tmp_path, epochs=1).fit()
+    job = trainer(tiny, tmp_path, epochs=1)
+    job.ranks = Elsewhere()
+    with pytest.raises(VopError, match=r"state.safetensors does not exist for rank 1 of 2: .*--out"):
+        job.fit(resume=True)
+
+
 def test_full_disks_keep_the_last_checkpoint(tiny, tmp_path, monkeypatch):
     from vop.training import checkpoint
 
@@ -522,8 +538,7 @@ def test_recipes_are_read_from_yaml(tmp_path):
 
 def first_gradient(job) -> dict[str, torch.Tensor]:
     """The gradient of the first batch, before any step."""
-    loss = job._loss(next(iter(job._batches(0, start=0))))
-    job.accelerator.backward(loss * job.accelerator.num_processes)
+    job._add_gradients(next(job._steps(0, start=0)), rate=1.0)
     return {name: parameter.grad.clone() for name, parameter in job.trained.items() if parameter.requires_grad}
 
 
@@ -535,8 +550,18 @@ SHARED: dict[str, tuple[str, dict]] = {
     "siglip-two-captions": ("siglip", {"method": "vop-c", "captions_per_video": 2, "batch_size": 4}),
     "vop-p-averaged": ("tiny", {"method": "vop-p", "ema_decay": 0.9, "rates": {"text": 0, "video": 0.5}}),
     "siglip-full": ("siglip", {"method": "full"}),
+    "vop-f+p-chunked": ("tiny", {"method": "vop-f+p", "chunk_size": 2, "matryoshka": (8,), "recompute": "layers"}),
+    "x-pool-chunked": (
+        "tiny",
+        {"method": "full", "settings": {"head": "x-pool", "head.dropout": 0.0}, "chunk_size": 1, "accumulate": 2},
+    ),
+    "siglip-full-chunked": (
+        "siglip",
+        {"method": "full", "captions_per_video": 2, "batch_size": 4, "chunk_size": 1, "accumulate": 2},
+    ),
 }
 TWO_PROCESSES = """
+import json
 import sys
 sys.path[:0] = {tests!r}
 from pathlib import Path
@@ -552,7 +577,9 @@ for name, (backbone, kind) in SHARED.items():
     assert job.accelerator.num_processes == 2
     gradient = first_gradient(job)
     result = job.fit()
+    known = {{"untuned": job.state.untuned, "scores": job.state.untuned_scores}}
     assert result.history[0]["validation"], "every process knows the result of the validation"
+    (out / f"validation-{{job.ranks.rank}}.json").write_text(json.dumps(known))
     if job.accelerator.is_main_process:
         save_file(gradient, out / "gradient.safetensors")
 PartialState().destroy_process_group()
@@ -582,12 +609,15 @@ def trained_by_two_processes(backbones, tmp_path_factory):
 @pytest.mark.xdist_group("two-processes")
 @pytest.mark.parametrize("name", SHARED)
 def test_two_processes_train_like_one(backbones, trained_by_two_processes, tmp_path, name):
-    """Embeddings are gathered with gradients; each process sees half of the batch."""
+    """Embeddings are gathered with gradients; each process sees half of the batch, at once or in chunks."""
     backbone, kind = SHARED[name]
-    job = trainer(backbones[backbone], tmp_path, **kind, epochs=1)
+    job = trainer(backbones[backbone], tmp_path, **kind | {"chunk_size": None, "recompute": "none"}, epochs=1)
     expected = first_gradient(job)
     job.fit()
     two_folder = trained_by_two_processes / name
+    for rank in range(2):
+        known = json.loads((two_folder / f"validation-{rank}.json").read_text())
+        assert known == {"untuned": job.state.untuned, "scores": job.state.untuned_scores}
     gradient = load_file(two_folder / "gradient.safetensors")
     for parameter in expected:
         scale = expected[parameter].abs().max()
@@ -597,3 +627,69 @@ def test_two_processes_train_like_one(backbones, trained_by_two_processes, tmp_p
     one, two = weights(tmp_path), weights(two_folder)
     for parameter in one:
         torch.testing.assert_close(two[parameter], one[parameter], rtol=0, atol=1e-3)
+
+
+TWO_NODES = """
+import os, signal, sys
+sys.path[:0] = {tests!r}
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from test_trainer import SHARED, trainer
+from vop.backbones import find_backbone
+from vop.utils.ranks import join, leave
+from vop.utils.watch import watched
+dying = sys.argv[1] == "dying"
+
+def progress(stage, done, total, note=""):
+    if dying and done == 2 and os.environ["RANK"] == "1":
+        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with watched():
+    join()
+    backbone, kind = SHARED[{name!r}]
+    job = trainer(find_backbone({folder!r}), Path({out!r}), **kind, epochs=1, progress=progress)
+    job.fit(resume=not dying)
+leave()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("two-processes")
+def test_two_nodes_resume_after_one_has_died(tiny, trained_by_two_processes, tmp_path):
+    """Two launchers on loopback. One is killed with its process; the other one ends and names the dead rank."""
+    here, name = Path(__file__).parent, "vop-f+p-chunked"
+    script = tmp_path / "job.py"
+    given = {"name": name, "folder": str(tiny.folder), "out": str(tmp_path / "run")}
+    script.write_text(TWO_NODES.format(tests=[str(here), str(here.parent)], **given))
+
+    def launch(how: str) -> list[tuple[int, str]]:
+        with socket.socket() as some:
+            some.bind(("127.0.0.1", 0))
+            port = some.getsockname()[1]
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"]
+        launcher += ["--master_addr=127.0.0.1", f"--master_port={port}"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        nodes = [
+            subprocess.Popen(
+                [*launcher, f"--node_rank={rank}", str(script), how], stderr=subprocess.PIPE, text=True, env=environment
+            )
+            for rank in range(2)
+        ]
+        try:
+            return [(node.returncode, said) for node in nodes for _, said in [node.communicate(timeout=300)]]
+        finally:
+            for node in nodes:
+                node.kill()
+
+    (status, said), (killed, _) = launch("dying")
+    assert (status, killed) == (1, -9)
+    assert "rank 1 of 2 failed: it ended without a message" in said
+    assert (tmp_path / "run/training/state.safetensors").exists()
+    assert not (tmp_path / "run/model.safetensors").exists()
+    resumed = launch("resuming")
+    assert [status for status, _ in resumed] == [0, 0], resumed
+    whole, resumed = weights(trained_by_two_processes / name), weights(tmp_path / "run")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)

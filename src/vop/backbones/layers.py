@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vop.backbones.merging import Merger
 from vop.backbones.rope import Angles, rotate
@@ -208,7 +209,13 @@ class Layer(nn.Module):
 
     norm_first      x = x + attention(norm(x)),    x = x + mlp(norm(x))
     otherwise       x = norm(x + attention(x)),    x = norm(x + mlp(x))
+
+    Attributes:
+        recomputed: whether training keeps only the input, and computes the rest again for the gradient (activation
+            checkpointing: Chen et al. 2016, arXiv 1604.06174). See `recompute_layers`.
     """
+
+    recomputed = False
 
     def __init__(self, tower: TowerSizes) -> None:
         super().__init__()
@@ -219,6 +226,14 @@ class Layer(nn.Module):
         self.mlp_norm = LayerNorm(tower.width, eps=tower.norm_eps)
         self.mlp = Mlp(tower)
         self.mlp_scale = free_parameter(tower.width, std=0) if tower.layer_scale else None
+
+    def __call__(self, *tokens: Any, **arguments: Any) -> Tensor:
+        """Apply the block, as `forward` describes it."""
+        apply = super().__call__
+        stateful = arguments.get("merger") is not None  # it counts the tokens that are left
+        if not self.recomputed or stateful or not torch.is_grad_enabled():
+            return cast(Tensor, apply(*tokens, **arguments))
+        return cast(Tensor, checkpoint(apply, *tokens, use_reentrant=False, **arguments))
 
     def forward(
         self,
@@ -304,6 +319,14 @@ class Layers(nn.ModuleList):
 def make_layers(tower: TowerSizes) -> Layers:
     """Return the blocks of a tower, freshly initialised."""
     return Layers(Layer(tower) for _ in range(tower.layers))
+
+
+def recompute_layers(model: nn.Module, recomputed: bool = True) -> int:
+    """Set whether the blocks of a model keep only their inputs for the gradient. Return the number of blocks."""
+    layers = [module for module in model.modules() if isinstance(module, Layer)]
+    for layer in layers:
+        layer.recomputed = recomputed
+    return len(layers)
 
 
 def free_parameter(*shape: int, std: float) -> nn.Parameter:

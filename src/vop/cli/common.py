@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vop.errors import FileFailure, UsageError
+from vop.storage.address import Address, location
 from vop.training.recipe import ENOUGH_STEPS, FIELDS, PAPER_EPOCHS, Recipe, kind_of
 from vop.utils.parsing import parse_yaml
 from vop.utils.progress import is_launched
@@ -138,6 +139,11 @@ def embedding_of(arguments: argparse.Namespace) -> EmbeddingConfig:
 _RECIPE_HELP = {
     "epochs": "Number of passes over the training pairs",
     "batch_size": "Videos per step, over all processes",
+    "accumulate": "Batches whose gradients are averaged for a step; each batch has its own negatives",
+    "chunk_size": "Videos that a process embeds at a time, for batches that do not fit into memory; the loss and its "
+    "gradient remain those of the whole batch",
+    "recompute": "What to compute again for the gradient, instead of keeping it in memory: none, or layers, for long "
+    "videos",
     "captions_per_video": "Captions of each video in a step; the video is encoded once for all of them",
     "learning_rate": "Learning rate of AdamW",
     "weight_decay": "Weight decay of AdamW",
@@ -169,6 +175,7 @@ _RECIPE_HELP = {
 }
 _NO_DEFAULT = {
     "epochs": f"{PAPER_EPOCHS}, or more until {ENOUGH_STEPS} steps are reached",
+    "chunk_size": "the whole batch",
     "learning_rate": "the method's own",
     "matryoshka": "none",
     "rates": "1 for all",
@@ -263,6 +270,19 @@ def data_options(arguments: argparse.Namespace) -> list[str]:
         "--caption-column": arguments.caption_column,
     }
     return [word for name, value in given.items() if value is not None for word in (name, str(value))]
+
+
+def place(text: str) -> Path | str:
+    """Parses a path, or an address of object storage, which stays text.
+
+    Raises:
+        ArgumentTypeError: the address is not valid.
+    """
+    try:
+        found = location(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return str(found) if isinstance(found, Address) else found
 
 
 def seconds(text: str) -> float:

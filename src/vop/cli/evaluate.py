@@ -25,6 +25,7 @@ from vop.cli.moments import add_moment_options, check_unused, run_moments
 from vop.cli.parser import ReplacedBy
 from vop.errors import UsageError, unknown_name
 from vop.utils import progress
+from vop.utils.progress import is_launched
 
 if TYPE_CHECKING:
     from vop.datasets.types import Dataset
@@ -125,6 +126,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json and Path(arguments.json).is_dir():
         raise UsageError(f"--json {arguments.json} is a folder; give a file, or nothing for standard output")
     if arguments.moments:
+        if is_launched():
+            raise UsageError("--moments indexes videos, in one process: start it without torchrun or accelerate launch")
         run_moments(arguments)
         return
     check_unused(arguments)
@@ -132,11 +135,14 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.format not in (formats := ("table", *TEXT_FORMATS)):
         raise unknown_name("format", arguments.format, formats)
-    if arguments.embeddings is not None:
-        report, other = _embedded(arguments)
-    else:
-        report, other = _evaluated(arguments)
-    _print(report, other, arguments)
+    from vop.utils.ranks import joined
+
+    with joined():
+        report, other = _embedded(arguments) if arguments.embeddings is not None else _evaluated(arguments)
+        if progress.is_first_process():
+            _print(report, other, arguments)
+        elif other:
+            other()  # its part of the other model's work
 
 
 def _evaluated(arguments: argparse.Namespace) -> tuple[EvaluationReport, Ranks | None]:
@@ -253,6 +259,7 @@ def _rank(
             bank_videos=bank_videos,
             write_card=write_card,
             save_embeddings=save_embeddings,
+            shared=is_launched(),
             progress=show,
         )
 

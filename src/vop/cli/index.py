@@ -16,6 +16,7 @@ from vop.cli.common import (
     add_embedding_options,
     command_line,
     embedding_of,
+    place,
     print_json,
     say,
     use_device_options,
@@ -59,10 +60,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "changed videos.",
     )
     parser.add_argument(
-        "library", metavar="LIBRARY", type=Path, help="The library's folder. Created if it does not exist."
+        "library", metavar="LIBRARY", type=place, help="The library's folder or address. Created if it does not exist."
     )
     parser.add_argument(
-        "paths", metavar="PATH", nargs="+", type=Path, help="Folders of videos, or files. Missing ones are skipped."
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        type=place,
+        help="Folders of videos, files, or addresses such as s3://bucket/holidays. Missing ones are skipped.",
     )
     parser.add_argument(
         "--model",
@@ -182,7 +187,7 @@ def work_options(arguments: argparse.Namespace) -> WorkOptions:
     }
 
 
-def say_waiting(library: Path) -> None:
+def say_waiting(library: Path | str) -> None:
     warn(f"vop: another process is writing to {library}; waiting for it to finish")
 
 
@@ -206,7 +211,7 @@ def run(arguments: argparse.Namespace) -> int:
     return warn_unconfirmed(report, arguments.library, arguments.paths)
 
 
-def warn_unconfirmed(report: IndexReport, library: Path, paths: Sequence[Path]) -> int:
+def warn_unconfirmed(report: IndexReport, library: Path | str, paths: Sequence[Path | str]) -> int:
     """Print how to remove the videos that --prune did not remove. Return the exit status."""
     if not report.unconfirmed:
         return 0
@@ -322,7 +327,7 @@ def _confirm(paths: Sequence[str]) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def print_report(report: IndexReport, library: Path, paths: Sequence[Path]) -> None:
+def print_report(report: IndexReport, library: Path | str, paths: Sequence[Path | str]) -> None:
     counts = {
         "added": report.added,
         "changed": report.changed,
@@ -354,7 +359,7 @@ def print_report(report: IndexReport, library: Path, paths: Sequence[Path]) -> N
     say(f"Search it in a browser: {command_line('serve', library)}")
 
 
-def _print_missing(report: IndexReport, library: Path, paths: Sequence[Path]) -> None:
+def _print_missing(report: IndexReport, library: Path | str, paths: Sequence[Path | str]) -> None:
     """Print which videos were removed or can be removed, with the commands for it."""
     from vop.search.removed import KEPT_DAYS
 
@@ -375,7 +380,7 @@ def _print_missing(report: IndexReport, library: Path, paths: Sequence[Path]) ->
         say("\n".join(first_few(commands, most=_SHOWN)))
 
 
-def print_failures(counts: IndexReport | LibraryStatus, library: Path | None) -> None:
+def print_failures(counts: IndexReport | LibraryStatus, library: Path | str | None) -> None:
     """Print the number of files that could not be indexed completely and, given the library, how to list them."""
     kinds = []
     if counts.unreadable:

@@ -9,7 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vop.cli.common import add_embedding_options, command_line, print_json, print_table, say, use_device_options, warn
+from vop.cli.common import (
+    add_embedding_options,
+    command_line,
+    place,
+    print_json,
+    print_table,
+    say,
+    use_device_options,
+    warn,
+)
 from vop.cli.index import (
     add_work_options,
     print_failures,
@@ -39,14 +48,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add(actions, "failures", _failures, "List files that could not be indexed completely, with reasons.")
 
     forget = _add(actions, "forget", _forget, "Remove videos from the library. The files stay on the disk.")
-    forget.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="Folders or videos to remove.")
+    forget.add_argument("paths", metavar="PATH", nargs="+", type=place, help="Folders, videos or addresses to remove.")
     forget.add_argument(
         "--for-good", action="store_true", help="Remove the videos permanently. They cannot be restored."
     )
 
     restore = _add(actions, "restore", _restore, "Restore videos that --prune or forget removed in the last 30 days.")
     restore.add_argument(
-        "paths", metavar="PATH", nargs="*", type=Path, help="Folders or videos to restore (default: all)."
+        "paths", metavar="PATH", nargs="*", type=place, help="Folders, videos or addresses to restore (default: all)."
     )
 
     exclude = _add(actions, "exclude", _exclude, "Show or change which files and folders are excluded.")
@@ -101,7 +110,12 @@ def _add(
     text: str,
 ) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=text, description=text)
-    parser.add_argument("library", metavar="LIBRARY", type=Path, help="The library's folder.")
+    parser.add_argument(
+        "library",
+        metavar="LIBRARY",
+        type=place,
+        help="The library's folder, or its address such as s3://bucket/library.",
+    )
     parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     parser.set_defaults(run=run, uses_database=True)
     return parser
@@ -148,7 +162,7 @@ def _info(arguments: argparse.Namespace) -> None:
         restore = command_line("library", "restore", arguments.library)
         say(f"removed: {count('video', len(restorable))}; to restore: {restore}")
     print_failures(status, arguments.library)
-    if (library.path / FOLDER).exists():
+    if isinstance(library.path, Path) and (library.path / FOLDER).exists():
         publish = command_line("library", "publish", arguments.library)
         say(f"indexing in shards is not finished; to add what is: {publish}")
     if status.index:
@@ -266,10 +280,9 @@ def _publish(arguments: argparse.Namespace) -> int:
             say(f"not finished: {report.shards - report.committed:,} of {count('shard', report.shards)}")
     status = 0
     for one in report.completed:
-        roots = [Path(root) for root in one.roots]
         if not arguments.json:
-            print_report(one.report, arguments.library, roots)
-        status = warn_unconfirmed(one.report, arguments.library, roots) or status
+            print_report(one.report, arguments.library, one.roots)
+        status = warn_unconfirmed(one.report, arguments.library, one.roots) or status
     return status
 
 

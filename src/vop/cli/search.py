@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vop.cli.common import (
     add_device_options,
     command_line,
+    place,
     print_json,
     print_table,
     say,
@@ -34,7 +35,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Finds the moments of a library that are most similar to one or more sentences, a video or a "
         "picture, and prints the best moment of each video.",
     )
-    parser.add_argument("library", metavar="LIBRARY", type=Path, help="The library's folder.")
+    parser.add_argument(
+        "library",
+        metavar="LIBRARY",
+        type=place,
+        help="The library's folder, or its address such as s3://bucket/library.",
+    )
     parser.add_argument(
         "words",
         metavar="SENTENCE",

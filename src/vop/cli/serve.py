@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vop.cli.common import add_device_options, say, use_device_options, warn
+from vop.cli.common import add_device_options, place, say, use_device_options, warn
 from vop.errors import UsageError
 from vop.utils.text import count, visible
 
@@ -29,7 +29,13 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         description="Serves a page that searches one or more libraries and plays the moments found, and its JSON API. "
         "Only this machine can reach it, unless you give --host and a token.",
     )
-    parser.add_argument("libraries", metavar="LIBRARY", nargs="+", type=Path, help="Folders made by `vop index`.")
+    parser.add_argument(
+        "libraries",
+        metavar="LIBRARY",
+        nargs="+",
+        type=place,
+        help="Libraries that `vop index` made.",
+    )
     parser.add_argument(
         "--host", metavar="ADDRESS", default="127.0.0.1", help="Address to listen on (default 127.0.0.1)."
     )

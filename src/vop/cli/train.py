@@ -92,9 +92,8 @@ def run(arguments: argparse.Namespace) -> None:
         settings["num_frames"] = arguments.num_frames
     config = replace(config, recipe=recipe_of(config.recipe, arguments))
     use_device_options(arguments)
-    from accelerate import PartialState
-
     from vop.training.job import train
+    from vop.utils.ranks import leave
 
     with progress.show() as show:
         trained = train(
@@ -115,7 +114,7 @@ def run(arguments: argparse.Namespace) -> None:
             progress=show,
             note=warn,
         )
-    PartialState().destroy_process_group()  # its threads can abort a process that exits while they run
+    leave()
     if not progress.is_first_process():
         return
     warn_skipped(trained.skipped)

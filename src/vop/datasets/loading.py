@@ -118,6 +118,8 @@ class EpochSampler:
 
     `batch_size` is the size of the global batch. Each of `world_size` ranks takes a slice of it, so the batches are the
     same on one process and on eight, and `start_batch` resumes an epoch exactly. A smaller last batch is dropped.
+
+    With `chunk_size`, each slice is yielded in `chunks` parts of at most that size.
     """
 
     def __init__(
@@ -130,10 +132,18 @@ class EpochSampler:
         rank: int = 0,
         world_size: int = 1,
         start_batch: int = 0,
+        chunk_size: int | None = None,
     ) -> None:
         self.num_items, self.batch_size, self.seed, self.epoch = num_items, batch_size, seed, epoch
         self.rank, self.world_size, self.start_batch = rank, world_size, start_batch
         self._check()
+        self.share = batch_size // world_size
+        self.chunk_size = min(chunk_size or self.share, self.share)
+
+    @property
+    def chunks(self) -> int:
+        """The number of parts of a rank's slice."""
+        return -(-self.share // self.chunk_size)
 
     def _check(self) -> None:
         if self.batch_size < 1 or self.batch_size % self.world_size:
@@ -150,14 +160,14 @@ class EpochSampler:
             )
 
     def __len__(self) -> int:
-        return max(self.num_items // self.batch_size - self.start_batch, 0)
+        return max(self.num_items // self.batch_size - self.start_batch, 0) * self.chunks
 
     def __iter__(self) -> Iterator[list[int]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_items).tolist()
-        share = self.batch_size // self.world_size
         for batch in range(self.start_batch, self.num_items // self.batch_size):
-            first = batch * self.batch_size + self.rank * share
-            yield order[first : first + share]
+            first = batch * self.batch_size + self.rank * self.share
+            for start in range(0, self.share, self.chunk_size):
+                yield order[first + start : first + min(start + self.chunk_size, self.share)]
 
 
 class FrameLoader:

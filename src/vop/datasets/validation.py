@@ -14,12 +14,14 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Literal, TypeVar
+from uuid import uuid4
 
 from vop.datasets.augmentation import Augmentation
 from vop.datasets.frames import FrameStore
 from vop.datasets.types import Dataset, Split, Video
 from vop.datasets.views import candidates
 from vop.errors import DataError, FileFailure, UsageError, VideoError, unknown_name
+from vop.utils.ranks import ALONE, Ranks
 from vop.utils.text import count, first_few
 from vop.utils.threads import free_cores
 from vop.video.ahead import map_ahead
@@ -145,6 +147,7 @@ def readable_part(
     on_bad_video: str = "skip",
     workers: int | None = None,
     progress: OnVideo | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Split, tuple[FileFailure, ...]]:
     """Return the split without the videos that cannot be decoded, and the list of those videos.
 
@@ -152,6 +155,8 @@ def readable_part(
 
     Args:
         on_bad_video: "skip" leaves bad videos out; "fail" raises if there are any.
+        ranks: the processes that share the work; each gets the same result. If they do not share the folder of the
+            cache, the processes of each machine fill the one there.
 
     Raises:
         DataError: there are bad videos under "fail", or no good ones.
@@ -159,10 +164,30 @@ def readable_part(
     if on_bad_video not in ON_BAD_VIDEO:
         raise unknown_name("on_bad_video", on_bad_video, ON_BAD_VIDEO)
     with store.isolated() as safe:
-        bad = _bad(_run(split.videos, _touch(safe), workers=workers, progress=progress))
+        videos = ranks.part(split.videos) if _share_cache(store, ranks) else ranks.local_part(split.videos)
+        workers = workers or max(1, free_cores() // ranks.local_size)
+        show = progress and ranks.estimate(progress, len(split.videos))
+        found = ranks.gather(_bad(_run(videos, _touch(safe), workers=workers, progress=show)))
+    by_id = {failure.id: failure for failures in found for failure in failures}
+    bad = tuple(by_id[video.id] for video in split.videos if video.id in by_id)
     if bad and (on_bad_video == "fail" or len(bad) == len(split.videos)):
         raise DataError(_unreadable_message(split, bad, on_bad_video))
     return split.keep({video.id for video in split.videos} - {video.id for video in bad}) if bad else split, bad
+
+
+def _share_cache(store: FrameStore, ranks: Ranks) -> bool:
+    """Return whether all processes see the same folder of the cache."""
+    if ranks.size == 1 or store.cache is None:
+        return True
+    probe = store.cache / f".{ranks.gather(uuid4().hex)[0]}"
+    if ranks.is_first:
+        store.cache.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+    ranks.gather(None)
+    seen = ranks.gather(probe.exists())
+    if ranks.is_first:
+        probe.unlink(missing_ok=True)
+    return all(seen)
 
 
 # The next two functions return no frames, because those of a whole data set would fill the memory.

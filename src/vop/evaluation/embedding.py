@@ -1,14 +1,21 @@
-"""Embed a split: its videos, decoded in background threads while the model works, and its captions."""
+"""Embed a split: its videos, decoded in background threads while the model works, and its captions.
+
+Several processes share the work by batches, which have the same rows as in one process. So the embeddings have the same
+bits, if the devices are of one kind and compute with the same number of threads.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Protocol
+from functools import cached_property, partial
+from itertools import islice
+from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vop.datasets.frames import FrameSource
@@ -18,10 +25,14 @@ from vop.errors import DataError, FileFailure, UsageError, VideoError, unknown_n
 from vop.evaluation.metrics import RetrievalMetrics, metrics_from_embeddings, retrieval_metrics, similarity_matrix
 from vop.models.model import TextVideoModel
 from vop.utils.fitting import FittingBatches
-from vop.utils.progress import Progress, silent
+from vop.utils.progress import Progress, silent, stage
+from vop.utils.ranks import ALONE, Ranks
 from vop.utils.text import count
 from vop.utils.threads import free_cores
 from vop.video.ahead import map_ahead
+
+Item = TypeVar("Item")
+Rows = NDArray[np.float32]  # travel between processes
 
 
 class Embedder(Protocol):
@@ -92,6 +103,7 @@ def embed_split(
     workers: int | None = None,
     on_bad_video: str = "skip",
     progress: Progress = silent,
+    ranks: Ranks = ALONE,
 ) -> SplitEmbeddings:
     """Embed a split's videos, then the captions of the readable ones.
 
@@ -100,12 +112,14 @@ def embed_split(
         split: videos and captions.
         store: decodes or reads frames.
         batch_size: videos per forward pass (texts: eight times as many).
-        workers: videos decoded at a time; by default one per free core.
+        workers: videos decoded at a time; by default one per free core, which the processes of a machine divide.
         on_bad_video: `skip` leaves out an unreadable video with its captions and lists it; `fail` raises.
         progress: called after every batch; its stages are `videos` and `texts`.
+        ranks: the processes that share the work. Each gets all embeddings, and a pairwise model's scores, too, are
+            computed by all of them together.
 
     Raises:
-        VideoError: with `fail`, the first unreadable video in order.
+        VideoError: with `fail`, the first unreadable video in order, of those that this process decodes.
         DataError: no video could be read.
         UsageError: a setting is not allowed.
     """
@@ -113,38 +127,56 @@ def embed_split(
         raise unknown_name("on_bad_video", on_bad_video, ON_BAD_VIDEO)
     if batch_size < 1 or (workers is not None and workers < 1):
         raise UsageError(f"batch_size {batch_size} and workers {workers} are not allowed: give 1 or more")
-    workers = workers or free_cores()
+    workers = workers or max(1, free_cores() // ranks.local_size)
     with _inference(model):
-        by_id, skipped = _embed_videos(model, split.videos, store, batch_size, workers, on_bad_video, progress)
+        embed_videos = _embed_videos if ranks.size == 1 else partial(_share_videos, ranks)
+        by_id, skipped = embed_videos(model, split.videos, store, batch_size, workers, on_bad_video, progress)
         if not by_id:
             first = f"; the first failure: {skipped[0].path}: {skipped[0].reason}" if skipped else ""
             raise DataError(
                 f"none of the {count('video', len(split.videos))} of split {split.name!r} could be read{first}"
             )
         kept = split.keep(set(by_id)) if skipped else split
-        texts = embed_texts(model, kept.captions, batch_size=8 * batch_size, progress=progress)
+        texts = embed_texts(model, kept.captions, batch_size=8 * batch_size, progress=progress, ranks=ranks)
     videos = torch.stack([by_id[video.id] for video in kept.videos])
     if (pairwise := _pairwise(model)) is None:
         return SplitEmbeddings(kept, texts, videos, skipped)
-    return SplitEmbeddings(kept, texts, videos, skipped, pairwise.score, cosines=pairwise.head.scaled)
+    score = partial(pairwise.score, ranks=ranks)
+    return SplitEmbeddings(kept, texts, videos, skipped, score, cosines=pairwise.head.scaled)
 
 
-def embed_texts(model: Embedder, texts: Sequence[str], *, batch_size: int = 256, progress: Progress = silent) -> Tensor:
+def embed_texts(
+    model: Embedder,
+    texts: Sequence[str],
+    *,
+    batch_size: int = 256,
+    progress: Progress = silent,
+    ranks: Ranks = ALONE,
+) -> Tensor:
     """Return embeddings (n, d), float32 on the CPU. Equal texts are embedded once, so that they tie exactly."""
     if not texts:
         raise DataError("there are 0 captions to embed: check the split")
     distinct = list(dict.fromkeys(texts))
     pairwise = _pairwise(model)
     embed = pairwise.text_features if pairwise else model.embed_tokens
-    parts = []
     fitting = FittingBatches("text")
+    show = ranks.estimate(stage(progress, "texts"), len(distinct))
+
+    def embed_batches(batches: Sequence[list[str]]) -> list[Rows]:
+        parts, done, total = [], 0, sum(map(len, batches))
+        for batch in batches:
+            parts.append(fitting(embed, model.tokenize(batch)).float().numpy())
+            show(done := done + len(batch), total)
+        return parts
+
     with _inference(model):
-        for start in range(0, len(distinct), batch_size):
-            ids = model.tokenize(distinct[start : start + batch_size])
-            parts.append(fitting(embed, ids).float())
-            progress("texts", start + len(ids), len(distinct))
+        parts = ranks.share(_batches(distinct, batch_size), embed_batches)
     place = {text: n for n, text in enumerate(distinct)}
-    return torch.cat(parts)[[place[text] for text in texts]]
+    return torch.from_numpy(np.concatenate(parts))[[place[text] for text in texts]]
+
+
+def _batches(items: Sequence[Item], size: int) -> list[list[Item]]:
+    return [list(items[start : start + size]) for start in range(0, len(items), size)]
 
 
 def _embed_videos(
@@ -160,14 +192,10 @@ def _embed_videos(
     by_id: dict[str, Tensor] = {}
     skipped: list[FileFailure] = []
     batch: list[tuple[Video, Tensor]] = []
-    pairwise = _pairwise(model)
-    embed = pairwise.frame_features if pairwise else model.embed_frames
-
-    fitting = FittingBatches("video")
+    embed = _frames_embedder(model)
 
     def embed_batch() -> None:
-        pixels = torch.stack([frames for _, frames in batch])  # (n, f, 3, h, w)
-        embeddings = fitting(lambda some: embed(model.normalise(some)), pixels).float()
+        embeddings = embed([frames for _, frames in batch])
         by_id.update((video.id, embedding) for (video, _), embedding in zip(batch, embeddings, strict=True))
         batch.clear()
 
@@ -175,7 +203,7 @@ def _embed_videos(
         for done in decoded:
             video, frames = done.job, done.result
             if isinstance(frames, VideoError) and on_bad_video == "skip":
-                skipped.append(FileFailure(path=str(frames.path), reason=frames.reason, id=video.id))
+                skipped.append(_failure(video, frames))
                 continue
             if isinstance(frames, Exception):
                 raise frames
@@ -187,6 +215,79 @@ def _embed_videos(
         embed_batch()
     progress("videos", len(videos), len(videos))
     return by_id, tuple(skipped)
+
+
+def _share_videos(
+    ranks: Ranks,
+    model: Embedder,
+    videos: Sequence[Video],
+    store: FrameSource,
+    batch_size: int,
+    workers: int,
+    on_bad_video: str,
+    progress: Progress,
+) -> tuple[dict[str, Tensor], tuple[FileFailure, ...]]:
+    """Like `_embed_videos`, by several processes, which embed whole batches.
+
+    An unreadable video moves all later ones into other batches, so these are embedded again. This costs time, but no
+    result depends on the number of processes.
+    """
+    embedded: dict[tuple[str, ...], Rows] = {}  # by the ids of a batch
+    failed: dict[str, FileFailure] = {}
+    embed = _frames_embedder(model)
+
+    def embed_batches(batches: Sequence[list[Video]]) -> Iterator[Rows | list[FileFailure]]:
+        """Yield the embeddings of each batch, or the videos of it that cannot be read."""
+        jobs = [video for batch in batches for video in batch]
+        ahead = max(map(len, batches), default=0) + workers
+        show, done = ranks.estimate(stage(progress, "videos"), sum(map(len, todo))), 0
+        with closing(map_ahead(jobs, store.load, workers=workers, ahead=ahead)) as decoded:
+            for batch in batches:
+                frames, bad = [], []
+                for decoded_video in islice(decoded, len(batch)):
+                    result = decoded_video.result
+                    if isinstance(result, VideoError) and on_bad_video == "skip":
+                        bad.append(_failure(decoded_video.job, result))
+                    elif isinstance(result, Exception):
+                        raise result
+                    else:
+                        frames.append(result)
+                yield bad or embed(frames).numpy()
+                show(done := done + len(batch), len(jobs))
+
+    while True:
+        readable = [video for video in videos if video.id not in failed]
+        batches = _batches(readable, batch_size)
+        todo = [batch for batch in batches if _ids(batch) not in embedded]
+        if not todo:
+            break
+        for batch, result in zip(todo, ranks.share(todo, lambda part: list(embed_batches(part))), strict=True):
+            if isinstance(result, list):
+                failed.update((failure.id, failure) for failure in result)
+            else:
+                embedded[_ids(batch)] = result
+    by_id = {
+        video.id: torch.from_numpy(row)
+        for batch in batches
+        for video, row in zip(batch, embedded[_ids(batch)], strict=True)
+    }
+    return by_id, tuple(failed[video.id] for video in videos if video.id in failed)
+
+
+def _ids(videos: Sequence[Video]) -> tuple[str, ...]:
+    return tuple(video.id for video in videos)
+
+
+def _failure(video: Video, error: VideoError) -> FileFailure:
+    return FileFailure(path=str(error.path), reason=error.reason, id=video.id)
+
+
+def _frames_embedder(model: Embedder) -> Callable[[Sequence[Tensor]], Tensor]:
+    """Return a function that embeds the uint8 frames of videos, each (f, 3, h, w), on the CPU: (n, d)."""
+    pairwise = _pairwise(model)
+    embed = pairwise.frame_features if pairwise else model.embed_frames
+    fitting = FittingBatches("video")
+    return lambda frames: fitting(lambda some: embed(model.normalise(some)), torch.stack(list(frames))).float()
 
 
 def _pairwise(model: Embedder) -> TextVideoModel | None:

@@ -24,7 +24,9 @@ from vop.models.pretrained import load as load_model
 from vop.models.run_folder import is_run
 from vop.utils.device import default_device, resolve_precision
 from vop.utils.progress import Progress, silent
+from vop.utils.ranks import ALONE, Ranks, join
 from vop.utils.text import count
+from vop.utils.watch import watched
 from vop.video.clip import DISPLAY
 
 RESCORING_LIMIT = 4 * 10**7  # text-video pairs: rescoring takes 48 bytes for each, so 1.9 GB at most
@@ -51,6 +53,7 @@ def evaluate(
     bank_videos: int = 512,
     write_card: str | Path | None = None,
     save_embeddings: str | Path | None = None,
+    shared: bool = False,
     progress: Progress = silent,
 ) -> EvaluationReport:
     """Rank one split of a data set in both directions, as `vop evaluate` does.
@@ -71,58 +74,64 @@ def evaluate(
             it is 0, if the data set has no training split, or if the training split is evaluated.
         write_card: the model's run folder. The results are added to its README.md and config.json.
         save_embeddings: a .npz, .safetensors or .parquet file for the embeddings, which `evaluate_embeddings` reads.
+        shared: share the work among the processes that `torchrun` or `accelerate launch` started. Each of them makes
+            this call and gets the same report; the first one writes files. A loaded model must be on its process's
+            device (`accelerate.PartialState().device`).
 
     Raises:
         UsageError: a name or a value is not allowed.
-        VopError: the model or the data cannot be read.
+        VopError: the model or the data cannot be read, or another process has failed.
     """
-    if bank_videos < 0:
-        raise UsageError(f"bank_videos is {bank_videos}; give 1 or more, or 0 for no QB-Norm")
-    if not isinstance(data, Dataset):
-        data = load_data(str(data), videos=videos, video_column=video_column, caption_column=caption_column)
-    if save_embeddings is not None:
-        check_embeddings_path(save_embeddings)
-    ranked = data.split(split or default_split(data))  # before seconds are spent on the model
-    if not isinstance(model, TextVideoModel):
-        embedding = EmbeddingConfig.of(merge_tokens=merge_tokens, dimensions=dimensions)
-        model = open_model(
-            model,
-            backbone=backbone,
-            num_frames=num_frames,
-            precision=precision,
-            embedding=embedding,
-            compile=compile,
-        )
-    elif (backbone, num_frames, precision, merge_tokens, dimensions, compile) != (None, None, "auto", 0.0, None, False):
-        raise UsageError(
-            "backbone, num_frames, precision, merge_tokens, dimensions and compile apply only to a model that is given "
-            "by name"
-        )
-    if write_card is not None:
-        _check_card(write_card, model)
-    if save_embeddings is not None:
-        model.check_independent()
-    model.check_vocabulary()  # before every video is decoded
-    bank = None
-    if "train" in data.splits and ranked.name != "train" and bank_videos:
-        bank = _sample(data.split("train"), bank_videos)
-    aspect = aspect or str(model.card.get("aspect", DISPLAY))
-    with FrameStore(model.num_frames, model.resizing, cache=cache, aspect=aspect).isolated() as store:
-        report = evaluate_split(
-            model,
-            ranked,
-            store,
-            batch_size=batch_size,
-            on_bad_video=on_bad_video,
-            bank=bank,
-            facts=report_facts(model, data, aspect=aspect),
-            save_to=save_embeddings,
-            progress=progress,
-        )
-    if write_card is not None:
-        model.card["results"] = _results(report)
-        model.save_pretrained(write_card)
-    return report
+    with watched(when=shared):
+        ranks = join() if shared else ALONE
+        if bank_videos < 0:
+            raise UsageError(f"bank_videos is {bank_videos}; give 1 or more, or 0 for no QB-Norm")
+        if not isinstance(data, Dataset):
+            data = load_data(str(data), videos=videos, video_column=video_column, caption_column=caption_column)
+        if save_embeddings is not None:
+            check_embeddings_path(save_embeddings)
+        ranked = data.split(split or default_split(data))  # before seconds are spent on the model
+        if not isinstance(model, TextVideoModel):
+            embedding = EmbeddingConfig.of(merge_tokens=merge_tokens, dimensions=dimensions)
+            model = open_model(
+                model,
+                backbone=backbone,
+                num_frames=num_frames,
+                precision=precision,
+                embedding=embedding,
+                compile=compile,
+            )
+        elif (backbone, num_frames, precision, merge_tokens, dimensions) != (None, None, "auto", 0.0, None) or compile:
+            raise UsageError(
+                "backbone, num_frames, precision, merge_tokens, dimensions and compile apply only to a model that is "
+                "given by name"
+            )
+        if write_card is not None:
+            _check_card(write_card, model)
+        if save_embeddings is not None:
+            model.check_independent()
+        model.check_vocabulary()  # before every video is decoded
+        bank = None
+        if "train" in data.splits and ranked.name != "train" and bank_videos:
+            bank = _sample(data.split("train"), bank_videos)
+        aspect = aspect or str(model.card.get("aspect", DISPLAY))
+        with FrameStore(model.num_frames, model.resizing, cache=cache, aspect=aspect).isolated() as store:
+            report = evaluate_split(
+                model,
+                ranked,
+                store,
+                batch_size=batch_size,
+                on_bad_video=on_bad_video,
+                bank=bank,
+                facts=report_facts(model, data, aspect=aspect),
+                save_to=save_embeddings,
+                ranks=ranks,
+                progress=progress,
+            )
+        if write_card is not None and ranks.is_first:
+            model.card["results"] = _results(report)
+            model.save_pretrained(write_card)
+        return report
 
 
 def evaluate_embeddings(path: str | Path, *, score: str | None = None) -> EvaluationReport:
@@ -209,6 +218,7 @@ def evaluate_split(
     bank: Split | None = None,
     facts: ReportFacts | None = None,
     save_to: str | Path | None = None,
+    ranks: Ranks = ALONE,
     progress: Progress = silent,
 ) -> EvaluationReport:
     """Embed a split, and report the metrics of both directions.
@@ -217,10 +227,10 @@ def evaluate_split(
         model: the model that embeds texts and videos.
         split: the texts and the gallery.
         store: loads frames.
-        batch_size, workers, on_bad_video, progress: as for `embed_split`.
+        batch_size, workers, on_bad_video, ranks, progress: as for `embed_split`.
         bank: training queries for QB-Norm (never of the evaluated split); without it, QB-Norm is left out.
         facts: facts about the model and the data, for the report.
-        save_to: a file for the embeddings; see `save_embeddings`.
+        save_to: a file for the embeddings, which the first process writes; see `save_embeddings`.
 
     Raises:
         VideoError, DataError, UsageError: as for `embed_split`.
@@ -228,7 +238,14 @@ def evaluate_split(
 
     def embed(part: Split, on_bad_video: str) -> SplitEmbeddings:
         return embed_split(
-            model, part, store, batch_size=batch_size, workers=workers, on_bad_video=on_bad_video, progress=progress
+            model,
+            part,
+            store,
+            batch_size=batch_size,
+            workers=workers,
+            on_bad_video=on_bad_video,
+            progress=progress,
+            ranks=ranks,
         )
 
     embedded, embedded_bank = embed(split, on_bad_video), None
@@ -238,7 +255,7 @@ def evaluate_split(
             embedded_bank = embed(bank, "skip")
         except DataError as error:
             notes = (f"no QB-Norm: {error}",)
-    if save_to is not None:
+    if save_to is not None and ranks.is_first:
         save_embeddings(save_to, embedded, bank=embedded_bank, facts=facts)
     return report_from_embeddings(embedded, listed=split, bank=embedded_bank, facts=facts, notes=notes)
 

@@ -18,7 +18,7 @@ from vop.heads import MEAN
 from vop.training.recipe import FIELDS, PAPER_EPOCHS, TUNED, Recipe
 
 # Recipe fields that do not change results.
-FREE = ("if_worse", "workers", "checkpoint_seconds", "on_bad_video", "seed", "learning_rate")
+FREE = ("if_worse", "workers", "checkpoint_seconds", "on_bad_video", "seed", "learning_rate", "recompute")
 
 LATER = (
     "loss",
@@ -29,6 +29,9 @@ LATER = (
     "flip",
     "rates",
     "ema_decay",
+    "accumulate",
+    "chunk_size",
+    "recompute",
 )  # recipe fields that the first versions did not have
 
 ALL = "all"  # selects all arms

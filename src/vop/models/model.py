@@ -6,6 +6,7 @@ Shapes: `n` texts or videos, `t` texts, `v` videos, `f` frames, `e` the joint sp
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vop import heads, methods
@@ -41,6 +43,7 @@ from vop.models.run_folder import (
 )
 from vop.utils.checks import check_whole
 from vop.utils.fitting import FittingBatches
+from vop.utils.ranks import ALONE, Ranks
 from vop.utils.threads import limit_threads
 from vop.video.clip import MAX_FRAMES
 
@@ -327,18 +330,30 @@ class TextVideoModel(nn.Module):
         return self._scale() * scores + self._bias() if self.head.scaled else scores
 
     @torch.no_grad()
-    def score(self, texts: Tensor, frames: Tensor) -> Tensor:
-        """Score features (t, e) and (v, f, e) with a pairwise head, in blocks: (t, v), float32 on the CPU."""
+    def score(self, texts: Tensor, frames: Tensor, *, ranks: Ranks = ALONE) -> Tensor:
+        """Score features (t, e) and (v, f, e) with a pairwise head, in blocks: (t, v), float32 on the CPU.
+
+        Args:
+            ranks: the processes that share the blocks. Each gets all scores, with the same bits as in one process.
+        """
         was_training = self.head.training
         self.head.eval()  # no dropout, even during training
         rows = min(len(texts), 64)
         columns = max(1, SCORE_BYTES // (4 * rows * self.head.pair_floats(frames)))
+        blocks = list(itertools.product(range(0, len(frames), columns), range(0, len(texts), rows)))
+
+        def score_blocks(part: Sequence[tuple[int, int]]) -> list[NDArray[np.float32]]:
+            found = []
+            for column, same_column in itertools.groupby(part, key=lambda block: block[0]):
+                videos = frames[column : column + columns].to(self.device)
+                for _, row in same_column:
+                    block = self.head.score(texts[row : row + rows].to(self.device), videos)
+                    found.append(block.float().cpu().numpy())
+            return found
+
         scores = torch.empty(len(texts), len(frames))
-        for column, videos in enumerate(frames.split(columns)):
-            videos = videos.to(self.device)
-            for row, some in enumerate(texts.split(rows)):
-                block = self.head.score(some.to(self.device), videos).float().cpu()
-                scores[row * rows : row * rows + len(some), column * columns : column * columns + len(videos)] = block
+        for (column, row), block in zip(blocks, ranks.share(blocks, score_blocks), strict=True):
+            scores[row : row + rows, column : column + columns] = torch.from_numpy(block)
         self.head.train(was_training)
         return scores
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from vop.errors import UsageError, unknown_name
+from vop.storage.address import is_address
 from vop.utils.names import letters, nfc, spellings
 
 METADATA = "about_"  # in front of the names of the owner's columns
@@ -79,8 +80,8 @@ class Filters:
         metavar="DIR",
         label="Folder",
         placeholder="garden/2024",
-        help="Only videos below this folder: an absolute path, or a folder's name anywhere on the way to the file "
-        "(2024/summer).",
+        help="Only videos below this folder: an absolute path or address, or a folder's name anywhere on the way to "
+        "the file (2024/summer).",
     )
     name: str | None = _filter(
         kind="text",
@@ -144,7 +145,7 @@ def _folder(folder: str | None) -> str | None:
     if not folder:
         return None
     inner = nfc(folder.removeprefix("./").rstrip("/"))
-    is_absolute = inner.startswith("/") or folder.startswith("/")
+    is_absolute = inner.startswith("/") or folder.startswith("/") or is_address(folder)
     inside = f"{inner}/" if is_absolute else f"/{inner}/"
     literal = quoted(inside)
     if len(inside) > _LONGEST_PATH:

@@ -15,12 +15,13 @@ from vop.backbones.embedding_config import EmbeddingConfig, TokenMerging
 from vop.errors import UsageError
 from vop.search import queries
 from vop.search.filters import Filters
-from vop.search.manifest import FILE, LibraryModel, Manifest, SegmentationConfig
+from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig, exists
 from vop.search.models import new_manifest, open_model, open_models
 from vop.search.queries import Caption, Example, Sentence, Vector
 from vop.search.results import IndexedVideo, LibraryStatus, Moment, Segment, check_k
 from vop.search.store import Store
 from vop.search.sync.lock import check_folder, library_lock
+from vop.storage.address import Address, Location, absolute, location
 from vop.utils.names import existing_path
 from vop.utils.progress import Progress, silent
 from vop.utils.text import count
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from vop.search.sync.report import IndexPreview, IndexReport
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
+Place: TypeAlias = "PathLike | Address"
 Sentences: TypeAlias = "str | Sentence | Sequence[str | tuple[str, float] | Sentence]"
 Query: TypeAlias = "Sentences | Path | Example | Moment | np.ndarray | Tensor"
 
@@ -55,7 +57,7 @@ class Library:
     committed before the call. A method that writes waits while another process writes, and calls `waiting` first.
 
     Attributes:
-        path: the library's folder.
+        path: the library's folder, or its address.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class Library:
 
     @classmethod
     def open(
-        cls, path: PathLike, *, model: str | Mapping[int, str] | None = None, precision: str | None = None
+        cls, path: Place, *, model: str | Mapping[int, str] | None = None, precision: str | None = None
     ) -> Library:
         """Open a library. Its models are loaded when a search first needs them.
 
@@ -84,12 +86,12 @@ class Library:
             UsageError: the library does not exist.
             VopError: the library is damaged, or from a later version of vop.
         """
-        return cls(Store.open(Path(path)), model=model, precision=precision)
+        return cls(Store.open(location(path)), model=model, precision=precision)
 
     @classmethod
     def create(
         cls,
-        path: PathLike,
+        path: Place,
         *,
         model: str = DEFAULT_HUB_ID,
         segmentation: SegmentationConfig | None = None,
@@ -116,7 +118,7 @@ class Library:
             UsageError: the folder is a library or has other files in it, or the model does not exist or cannot embed
                 like this.
         """
-        folder = Path(path).expanduser().absolute()
+        folder = absolute(path)
         check_folder(folder)
         _check_new(folder)
         embedding = EmbeddingConfig.of(merge_tokens=merge_tokens, dimensions=dimensions)
@@ -314,7 +316,7 @@ class Library:
 
     def index(
         self,
-        paths: PathLike | Iterable[PathLike],
+        paths: Place | Iterable[Place],
         *,
         exclude: Sequence[str] = (),
         live_photos: bool | None = None,
@@ -335,7 +337,8 @@ class Library:
         """Bring the library up to date with the videos in these files and folders.
 
         Args:
-            paths: files and folders; missing ones are skipped with a warning.
+            paths: files and folders, and addresses of objects and prefixes (`s3://bucket/holidays`); missing ones are
+                skipped with a warning.
             exclude: globs of files and folders to exclude, in addition to the library's globs.
             live_photos: whether to index the movies of Live Photos; None keeps the library's setting.
             metadata: a CSV file with columns to filter by; see `docs/search.md`.
@@ -401,7 +404,7 @@ class Library:
 
     def preview(
         self,
-        paths: PathLike | Iterable[PathLike],
+        paths: Place | Iterable[Place],
         *,
         exclude: Sequence[str] = (),
         live_photos: bool | None = None,
@@ -413,7 +416,7 @@ class Library:
 
     def forget(
         self,
-        paths: PathLike | Iterable[PathLike],
+        paths: Place | Iterable[Place],
         *,
         for_good: bool = False,
         waiting: Callable[[], None] = _silently,
@@ -430,9 +433,7 @@ class Library:
 
         return forget(self.path, _paths(paths), for_good=for_good, waiting=waiting)
 
-    def restore(
-        self, paths: PathLike | Iterable[PathLike] = (), *, waiting: Callable[[], None] = _silently
-    ) -> list[str]:
+    def restore(self, paths: Place | Iterable[Place] = (), *, waiting: Callable[[], None] = _silently) -> list[str]:
         """Restore removed videos, all or those at or below `paths`, and return their paths.
 
         Raises:
@@ -514,13 +515,15 @@ class Library:
         )
 
 
-def _check_new(folder: Path) -> None:
-    if (folder / FILE).exists():
+def _check_new(folder: Location) -> None:
+    if exists(folder):
         raise UsageError(f"{folder} is a library already: open it, or choose another folder")
 
 
-def _paths(paths: PathLike | Iterable[PathLike]) -> list[Path]:
-    return [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
+def _paths(paths: Place | Iterable[Place]) -> list[Path | Address]:
+    if isinstance(paths, str | os.PathLike | Address):
+        return [location(paths)]
+    return [location(path) for path in paths]
 
 
 def _folder(folder: PathLike | None) -> str | None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from vop.backbones.embedding_config import AS_USUAL, EmbeddingConfig
 from vop.config import validated
 from vop.errors import UsageError, VopError
-from vop.utils.files import atomic_write
+from vop.storage.address import Location
+from vop.storage.small_files import child, is_file, read_bytes, write_bytes
 from vop.version import VERSION
 from vop.video.resizing import BICUBIC, CROP, Resizing
 
@@ -134,7 +134,7 @@ class Manifest:
         return replace(self, **changes)
 
 
-def write(manifest: Manifest, folder: Path) -> None:
+def write(manifest: Manifest, folder: Location) -> None:
     """Write `library.json` atomically."""
     content = {_ON_DISK.get(name, name): value for name, value in asdict(manifest).items()}
     content["models"] = [model.to_dict() for model in manifest.models]
@@ -146,8 +146,8 @@ def write(manifest: Manifest, folder: Path) -> None:
     form = FORMAT if has_settings else _FORMAT_WITHOUT_SETTINGS
     document = {"format": form, "vop_version": VERSION, **content}
     document["sha256"] = _checksum(document)
-    with atomic_write(folder / FILE) as path:
-        path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    write_bytes(child(folder, FILE), text.encode())
 
 
 def _checksum(document: dict[str, Any]) -> str:
@@ -156,21 +156,26 @@ def _checksum(document: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def read(folder: Path) -> Manifest:
+def read(folder: Location) -> Manifest:
     """Read a library's manifest.
 
     Raises:
         UsageError: the library does not exist.
         VopError: the manifest is damaged, or from a later version.
     """
-    path = folder / FILE
+    path = child(folder, FILE)
     try:
-        return parse(path.read_bytes(), path)
+        return parse(read_bytes(path), path)
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"{folder}: no library exists here; create one: vop index {folder} FOLDER_OF_VIDEOS") from None
 
 
-def parse(content: bytes, path: Path) -> Manifest:
+def exists(folder: Location) -> bool:
+    """Return whether a folder is a library."""
+    return is_file(child(folder, FILE))
+
+
+def parse(content: bytes, path: Location) -> Manifest:
     """Parse the content of the `library.json` at `path`.
 
     Raises:
@@ -199,7 +204,7 @@ def parse(content: bytes, path: Path) -> Manifest:
     return manifest
 
 
-def _damaged(path: Path, reason: object) -> VopError:
+def _damaged(path: Location, reason: object) -> VopError:
     return VopError(
         f"{path}: not the manifest of a library ({reason}); to restore it from its copy, if there is one: vop library "
         f"check {path.parent} --repair"

@@ -14,6 +14,7 @@ from vop.models.fingerprint import fingerprint
 from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig
 from vop.search.refining import pack
 from vop.search.schema import EMBEDDING, FRAMES
+from vop.storage.address import Location
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,7 +126,7 @@ def open_model(
 def open_models(
     manifest: Manifest,
     *,
-    folder: Path,
+    folder: Location,
     name: str | None = None,
     precision: str | None = None,
     compile: bool = False,
@@ -161,7 +162,7 @@ def open_models(
     return opened[before:]
 
 
-def check_same(model: TextVideoModel, wanted: LibraryModel, *, source: str, folder: Path) -> None:
+def check_same(model: TextVideoModel, wanted: LibraryModel, *, source: str, folder: Location) -> None:
     """Raise a VopError if a model is not the library's."""
     found = fingerprint(model)
     if found == wanted.fingerprint:

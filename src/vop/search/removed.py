@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ import pyarrow as pa
 from vop.search.failures import PARTIAL, Failure, failure
 from vop.search.schema import conditions, delete_paths, explain_damage
 from vop.search.vector_index import tidy_up
+from vop.storage.address import Location
 
 if TYPE_CHECKING:
     from lancedb import DBConnection
@@ -47,7 +47,7 @@ def _explained(method: Callable[Concatenate[Removed, P], T]) -> Callable[Concate
 class Removed:
     """The rows of removed videos, and the times of their removal."""
 
-    def __init__(self, database: DBConnection, table: Table, *, library: Path) -> None:
+    def __init__(self, database: DBConnection, table: Table, *, library: Location) -> None:
         """Open the table of removed videos that belongs to a table of segments."""
         self._database, self._table, self._library = database, table, library
         self._name = name_for(table.name)

@@ -4,8 +4,9 @@ segment             key of the row: the video's id, and where the segment starts
 video               the video's id: the first 32 digits of the SHA-256 of the file's content
 place               number of the segment in the video, from 0
 num_segments        number of segments of the video; empty in older libraries
-path, name          absolute path of the file, and its name without folders
-size, mtime_ns      size and modification time of the file when it was read; if they differ, the file has changed
+path, name          absolute path of the file, or the address of the object, and its name without folders
+size, mtime_ns      size and modification time of the file when it was read; if they differ, the file has changed.
+                    For an object, mtime_ns is the number that its ETag becomes (`ObjectInfo.version`)
 volume              filesystem that the file was on (`vop.video.find.volume_of`); empty in older libraries
 start_seconds       start of the segment in the video
 end_seconds         end of the segment in the video
@@ -31,7 +32,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,6 +41,7 @@ from vop.errors import VopError
 from vop.search.filters import METADATA, quoted
 from vop.search.manifest import LibraryModel
 from vop.search.refining import values_of
+from vop.storage.address import Address, Location
 from vop.video.clip import DECODER_VERSION
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class VideoFile:
     """A video file as it was when it was read."""
 
     video: str
-    path: Path
+    path: Location
     size: int
     mtime_ns: int
     duration_seconds: float
@@ -240,7 +241,7 @@ def damaged_rows(rows: pa.Table) -> np.ndarray:
     return np.array([had not in (None, found) for had, found in zip(stored, _sums(rows), strict=True)], bool)
 
 
-def check_rows(rows: pa.Table, library: Path) -> pa.Table:
+def check_rows(rows: pa.Table, library: Location) -> pa.Table:
     """Return the rows unchanged. Call it before copying rows, which would hide damage.
 
     Raises:
@@ -279,7 +280,7 @@ class DamageError(VopError):
 
 
 @contextmanager
-def explain_damage(path: Path) -> Iterator[None]:
+def explain_damage(path: Location) -> Iterator[None]:
     """Turn an error of the database into a VopError that names the command to find the damage."""
     try:
         yield
@@ -289,6 +290,11 @@ def explain_damage(path: Path) -> Iterator[None]:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         if not frame.f_globals.get("__name__", "").startswith(("lancedb", "pyarrow")):
             raise
+        if isinstance(path, Address):  # the reason may contain what the server has answered, and that a key
+            raise DamageError(
+                f"{path}: its database cannot be read or written ({type(error).__name__}); check the credentials, the "
+                "permissions and the network"
+            ) from None
         reason = str(error).partition(", /")[0].splitlines()  # without the line of LanceDB's own source
         raise DamageError(
             f"{path}: its database cannot be read ({reason[0] if reason else type(error).__name__}); "

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vop.search.results import IndexingStatus
-from vop.utils.files import atomic_write
+from vop.storage.address import Location
+from vop.storage.errors import StorageError
+from vop.storage.small_files import child, read_bytes, remove, write_bytes
 from vop.utils.text import count
 
 if TYPE_CHECKING:
+    from vop.storage.address import Location
     from vop.utils.progress import Progress
     from vop.video.find import FoundFile
 
@@ -27,38 +30,41 @@ _MEGABYTE = 2**20
 class StateFile:
     """Writes `progress.json` at most once a second."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / FILE
+    def __init__(self, folder: Location) -> None:
+        self._path = child(folder, FILE)
+        self._seconds = 1.0 if isinstance(folder, Path) else 10.0  # writing an object costs a request
         self._written = 0.0
 
     def write(self, status: IndexingStatus) -> None:
         now = time.time()
-        if now - self._written < 1:
+        if now - self._written < self._seconds:
             return
         self._written = now
-        with suppress(Exception), atomic_write(self._path, durable=False) as path:  # it is only informative
+        with suppress(Exception):  # it is only informative
             document = {**asdict(status), "process": os.getpid(), "written_at": now}
-            path.write_text(json.dumps(document), encoding="utf-8")
+            write_bytes(self._path, json.dumps(document).encode(), durable=False)
 
 
 @contextmanager
-def state_file(folder: Path) -> Iterator[StateFile]:
+def state_file(folder: Location) -> Iterator[StateFile]:
     """Yield a `StateFile` that is deleted when the job ends."""
     try:
         yield StateFile(folder)
     finally:
-        with suppress(OSError):
-            (folder / FILE).unlink()
+        with suppress(OSError, StorageError):
+            remove(child(folder, FILE))
 
 
-def read_state(folder: Path) -> IndexingStatus | None:
+def read_state(folder: Location) -> IndexingStatus | None:
     """Read the progress of a running indexing, perhaps by another version of vop; None if none is running."""
     try:
-        document: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        is_running = time.time() - document["written_at"] < STALE_SECONDS and _is_alive(document["process"])
+        document: dict[str, Any] = json.loads(read_bytes(child(folder, FILE)))
+        is_running = time.time() - document["written_at"] < STALE_SECONDS
+        if isinstance(folder, Path):  # otherwise it may run on another machine
+            is_running = is_running and _is_alive(document["process"])
         names = IndexingStatus.__dataclass_fields__
         status = IndexingStatus(**{name: value for name, value in document.items() if name in names})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StorageError):
         return None
     return status if is_running else None
 
@@ -101,7 +107,7 @@ class Tally:
     ) -> None:
         self._hours, self._changed = hours, changed
         self._files, self._bytes, self._current = 0, 0.0, ""
-        self._part: dict[Path, float] = {}
+        self._part: dict[Location, float] = {}
         if files:
             self._update()
 

@@ -30,6 +30,7 @@ from vop.errors import UsageError, VopError
 from vop.search import failures, manifest, vector_index
 from vop.search.failures import Failure
 from vop.search.filters import METADATA, Filters, quoted
+from vop.search.lease import check_held
 from vop.search.manifest import DATABASE, LibraryModel, Manifest
 from vop.search.refining import FrameScores, refined
 from vop.search.removed import Removed
@@ -61,13 +62,17 @@ from vop.search.schema import (
 )
 from vop.search.state import read_state
 from vop.search.vector_index import Indexed, Snapshot
+from vop.storage import small_files
+from vop.storage.address import Address, Location, absolute
+from vop.storage.objects import endpoint
+from vop.storage.small_files import Stamp
 from vop.utils.files import explain_full_disk
 from vop.video.clip import DECODER_VERSION
 
 if TYPE_CHECKING:
+    from lancedb import DBConnection
     from lancedb.table import Table
 
-Stamp = tuple[int, int]  # modification time and inode of library.json, which change whenever it is written
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -80,16 +85,12 @@ _IDS = {"segment": re.compile(r"[0-9a-f]{32}-\d{1,12}-\d{1,12}"), "video": re.co
 # damaged.
 
 
-def stamp_of(path: Path) -> Stamp | None:
+def stamp_of(path: Location) -> Stamp | None:
     """Return the stamp of a library; None if there is none."""
-    try:
-        state = (path / manifest.FILE).stat()
-    except OSError:
-        return None
-    return state.st_mtime_ns, state.st_ino
+    return small_files.stamp_of(small_files.child(path, manifest.FILE))
 
 
-def again_if_moved(path: Path, read: Callable[[Stamp | None], T]) -> T:
+def again_if_moved(path: Location, read: Callable[[Stamp | None], T]) -> T:
     """Return what `read` returns; repeat it after a failure if the library has changed meanwhile.
 
     Args:
@@ -111,13 +112,23 @@ def again_if_moved(path: Path, read: Callable[[Stamp | None], T]) -> T:
 
 
 def follows(method: Callable[Concatenate[Store, P], T]) -> Callable[Concatenate[Store, P], T]:
-    """Decorate a method to read the library as it is at the time of the call."""
+    """Decorate a method to read the library as it is at the time of the call.
+
+    Methods that it calls read the same library: looking again would cost a request if it is in object storage.
+    """
 
     @wraps(method)
     def following(store: Store, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if getattr(store._reading, "is_inside", False):
+            return method(store, *args, **kwargs)
+
         def read(stamp: Stamp | None) -> T:
             store.follow(stamp)
-            return method(store, *args, **kwargs)
+            store._reading.is_inside = True
+            try:
+                return method(store, *args, **kwargs)
+            finally:
+                store._reading.is_inside = False
 
         return again_if_moved(store.path, read)
 
@@ -128,18 +139,17 @@ class Store:
     """An open library. Several threads can read and search, also while another process writes.
 
     Attributes:
-        path: the library's folder.
+        path: the library's folder, or its address in object storage.
         manifest: the content of `library.json`.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, stamp: Stamp | None = None) -> None:
+    def __init__(self, path: Location, manifest: Manifest, stamp: Stamp | None = None) -> None:
         """Open the tables; `stamp` is the stamp of `library.json` before `manifest` was read."""
-        import lancedb
-
         self.path, self.manifest = path, manifest
         # Check for a new version at every read, which takes 0.3 ms.
-        self._database = lancedb.connect(path / DATABASE, read_consistency_interval=timedelta(0))
+        self._database = connect(path, read_consistency_interval=timedelta(0))
         self._changing = threading.Lock()
+        self._reading = threading.local()
         self._open_tables()
         self._stamp = stamp or stamp_of(path)
 
@@ -151,28 +161,28 @@ class Store:
         self._indexed: Indexed | None = None
 
     @classmethod
-    def open(cls, path: str | Path) -> Store:
+    def open(cls, path: str | Path | Address) -> Store:
         """Open a library.
 
         Raises:
             UsageError: the library does not exist.
             VopError: the library is damaged, or from a later version of vop.
         """
-        path = Path(path).expanduser().absolute()
-        return again_if_moved(path, lambda stamp: cls(path, manifest.read(path), stamp))
+        found = absolute(path)
+        return again_if_moved(found, lambda stamp: cls(found, manifest.read(found), stamp))
 
     @classmethod
-    def create(cls, path: str | Path, wanted: Manifest) -> Store:
+    def create(cls, path: str | Path | Address, wanted: Manifest) -> Store:
         """Create an empty library; see `vop.search.sync.lock.check_folder`."""
-        import lancedb
-
-        path = Path(path).expanduser().absolute()
-        with explain_full_disk(path):
-            database = lancedb.connect(path / DATABASE)
+        place = absolute(path)
+        if wanted.keep_frames and isinstance(place, Address):
+            raise UsageError(f"{place}: a library in object storage cannot keep frames; leave out --keep-frames")
+        with _explained(place):
+            database = connect(place)
             database.create_table(wanted.table, schema=schema(wanted.models), exist_ok=True)
             database.create_table(failures.TABLE, schema=failures.SCHEMA, exist_ok=True)
-            manifest.write(wanted, path)
-        return cls(path, wanted)
+            manifest.write(wanted, place)
+        return cls(place, wanted)
 
     @property
     def name(self) -> str:
@@ -184,7 +194,8 @@ class Store:
 
     @property
     def table_folder(self) -> Path:
-        """The folder of the table of segments."""
+        """The folder of the table of segments, in a library that is a folder."""
+        assert isinstance(self.path, Path), f"{self.path} is not a folder"
         return self.path / DATABASE / f"{self.manifest.table}.lance"
 
     @property
@@ -302,7 +313,7 @@ class Store:
 
     def _by_index(self) -> Indexed:
         with self._changing:
-            self._indexed = self._indexed or Indexed(self.path / DATABASE, self.manifest.table)
+            self._indexed = self._indexed or Indexed(*database_of(self.path), table=self.manifest.table)
             return self._indexed
 
     def _snapshot(self, column: str) -> Snapshot:
@@ -435,7 +446,8 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with explain_full_disk(self.path), explain_damage(self.path):
+        check_held(self.path)
+        with _explained(self.path), explain_damage(self.path):
             yield
 
     def put(self, rows: pa.Table, *, replacing: Iterable[str] = ()) -> None:
@@ -502,10 +514,13 @@ class Store:
         before = manifest.read(self.path)
         self.manifest = before.with_(**changes)
         if self.manifest != before:
+            check_held(self.path)
             manifest.write(self.manifest, self.path)
 
     def drop_frames(self) -> None:
         """Delete the kept frames of segments that are neither in the library nor restorable."""
+        if not isinstance(self.path, Path):  # it keeps none
+            return
         from vop.search.frames import SegmentFrames  # imports PyTorch
 
         frames = SegmentFrames.of(self.manifest, self.path)
@@ -536,10 +551,34 @@ class Store:
 
     def publish(self) -> None:
         """Make the staged table the library's table, and drop all others."""
+        check_held(self.path)
         manifest.write(self.manifest, self.path)
         for name in self._database.list_tables().tables:
             if name not in (self.manifest.table, failures.TABLE):
                 self._database.drop_table(name)
+
+
+def database_of(library: Location) -> tuple[str | Path, dict[str, str]]:
+    """Return where the database of a library is, and the options for its storage."""
+    if isinstance(library, Path):
+        return library / DATABASE, {}
+    is_plain = library.scheme == "s3" and endpoint().startswith("http://")
+    return str(small_files.child(library, DATABASE)), {"allow_http": "true"} if is_plain else {}
+
+
+def connect(library: Location, *, read_consistency_interval: timedelta | None = None) -> DBConnection:
+    """Connect to the database of a library."""
+    import lancedb
+
+    uri, options = database_of(library)
+    return lancedb.connect(uri, read_consistency_interval=read_consistency_interval, storage_options=options or None)
+
+
+@contextmanager
+def _explained(library: Location) -> Iterator[None]:
+    """Explain a full disk, or an error of object storage."""
+    with explain_full_disk(library) if isinstance(library, Path) else explain_damage(library):
+        yield
 
 
 def _is_outdated(row: Mapping[str, Any]) -> bool:

@@ -119,12 +119,14 @@ class Indexed:
     which takes 2 ms more.
     """
 
-    def __init__(self, database: Path, table: str) -> None:
+    def __init__(self, database: str | Path, storage_options: dict[str, str], *, table: str) -> None:
         import lancedb
         from lancedb.background_loop import LOOP
 
         async def opened() -> AsyncTable:
-            connection = await lancedb.connect_async(database, read_consistency_interval=timedelta(0))
+            connection = await lancedb.connect_async(
+                database, read_consistency_interval=timedelta(0), storage_options=storage_options or None
+            )
             return await connection.open_table(table)
 
         loop: Any = LOOP  # it has no types

@@ -25,6 +25,7 @@ from vop.server.file_responses import OpenFile, OpenFileResponse, is_unchanged
 from vop.server.monitoring import MonitoringMiddleware, health_router, metrics_router
 from vop.server.security import SIGN_IN_PAGE, SecurityMiddleware
 from vop.server.services import MAX_REQUESTS, MAX_UPLOAD_BYTES, MAX_UPLOADS, Services
+from vop.storage.address import Address
 from vop.version import VERSION
 
 PAGE = Path(__file__).with_name("page")
@@ -33,7 +34,7 @@ log = logging.getLogger("vop.server")
 
 
 def create_app(
-    libraries: Sequence[str | Path],
+    libraries: Sequence[str | Path | Address],
     *,
     token: str | None = None,
     hosts: AllowedHosts | None = None,
@@ -47,7 +48,7 @@ def create_app(
     """Return the application, with the libraries and their models open.
 
     Args:
-        libraries: folders. Libraries with the same name get a number.
+        libraries: folders, or addresses. Libraries with the same name get a number.
         token: access token that clients must send; None if they need none.
         hosts: allowed host names (default: those of this machine).
         max_requests: maximum number of requests in progress. Further requests get status 503.

@@ -7,14 +7,15 @@ import json
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from vop.errors import UsageError, VideoError, VopError
-from vop.server.errors import StorageFull
+from vop.server.errors import StorageFull, Unavailable
 from vop.video.clip_export.export import CLIP_VERSION, export_clip
 
 log = logging.getLogger("vop.server")
@@ -31,6 +32,17 @@ class ClipWriter(Protocol):
         duration_seconds: float | None = None,
     ) -> None:
         """Writes a clip, as `export_clip` does."""
+
+
+class Remote(Protocol):
+    """A video that is copied before a clip of it is written."""
+
+    @property
+    def identity(self) -> Sequence[str | int]:
+        """Values that change if the video changes."""
+
+    def copied(self) -> AbstractContextManager[Path]:
+        """Yield a copy of the video."""
 
 
 class ClipCache:
@@ -64,7 +76,7 @@ class ClipCache:
 
     def get(
         self,
-        path: str | Path,
+        path: str | Path | Remote,
         *,
         start_seconds: float,
         end_seconds: float,
@@ -81,9 +93,10 @@ class ClipCache:
             VideoError: the video does not exist, or has no such clip.
             StorageFull: the folder cannot hold the clip.
         """
-        file = self.folder / _file_name(Path(path), float(start_seconds), float(end_seconds))
+        identity = _identity(Path(path)) if isinstance(path, str | Path) else path.identity
+        file = self.folder / _file_name(identity, float(start_seconds), float(end_seconds))
         write = partial(
-            self._write,
+            self._write_clip,
             path,
             file,
             start_seconds=start_seconds,
@@ -96,6 +109,13 @@ class ClipCache:
         if is_first:
             self._fulfil(future, file, write, check)
         return future.result()
+
+    def _write_clip(self, path: str | Path | Remote, out: Path, **times: Any) -> None:
+        if isinstance(path, str | Path):
+            self._write(path, out, **times)
+            return
+        with path.copied() as copy:
+            self._write(copy, out, **times)
 
     def _fulfil(
         self, future: Future[Path], file: Path, write: Callable[[], None], check: Callable[[], None] | None
@@ -154,20 +174,24 @@ class ClipCache:
 def _write(write: Callable[[], None]) -> None:
     try:
         write()
-    except (UsageError, VideoError):
+    except (UsageError, VideoError, Unavailable):
         raise
     except VopError as error:  # the file cannot be written
         raise StorageFull("the server's disk is full, so the clip cannot be written; try again later") from error
 
 
-def _file_name(path: Path, start_seconds: float, end_seconds: float) -> str:
+def _identity(path: Path) -> list[str | int]:
     try:
         path = path.resolve()
         state = path.stat()
     except OSError as error:
         raise VideoError(path, "the file does not exist") from error
-    identity = [str(path), state.st_size, state.st_mtime_ns, start_seconds, end_seconds, CLIP_VERSION]
-    return f"moment-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:40]}.mp4"
+    return [str(path), state.st_size, state.st_mtime_ns]
+
+
+def _file_name(identity: Sequence[str | int], start_seconds: float, end_seconds: float) -> str:
+    values = [*identity, start_seconds, end_seconds, CLIP_VERSION]
+    return f"moment-{hashlib.sha256(json.dumps(values).encode()).hexdigest()[:40]}.mp4"
 
 
 def _check_or_remove(check: Callable[[], None], file: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from email.utils import formatdate
 from pathlib import Path
+from typing import Protocol
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -33,6 +34,9 @@ class OpenFile:
 
     Attributes:
         state: the result of `os.fstat`.
+        size: in bytes.
+        etag: for the response.
+        modified: the time of the last change, in seconds.
 
     Raises:
         NotAFile: the path is not a regular file.
@@ -48,6 +52,7 @@ class OpenFile:
         except OSError:
             self.close()
             raise
+        self.size, self.etag, self.modified = self.state.st_size, etag_of(self.state), self.state.st_mtime
 
     def __del__(self) -> None:
         self.close()
@@ -82,6 +87,19 @@ def is_unchanged(headers: Headers, etag: str) -> bool:
     return given == "*" or etag.removeprefix("W/") in {tag.removeprefix("W/") for tag in _TAG.findall(given)}
 
 
+class Readable(Protocol):
+    """What `OpenFileResponse` sends: an `OpenFile` or the like."""
+
+    size: int
+    etag: str
+    modified: float
+
+    def read(self, start: int, size: int) -> bytes:
+        """Return up to `size` bytes from `start` on; none after the end."""
+
+    def close(self) -> None: ...
+
+
 class OpenFileResponse(Response):
     """Sends a file, a part of it, or status 304 if the client already has it. Then closes the file.
 
@@ -89,11 +107,11 @@ class OpenFileResponse(Response):
     ranges are ignored, as RFC 9110 (14.2) allows: the whole file is sent.
     """
 
-    def __init__(self, file: OpenFile, *, media_type: str, headers: Mapping[str, str]) -> None:
-        self._file, self._size = file, file.state.st_size
+    def __init__(self, file: Readable, *, media_type: str, headers: Mapping[str, str]) -> None:
+        self._file, self._size = file, file.size
         self.status_code, self.media_type, self.background = 200, media_type, None
-        self._etag = etag_of(file.state)
-        self._modified = formatdate(file.state.st_mtime, usegmt=True)
+        self._etag = file.etag
+        self._modified = formatdate(file.modified, usegmt=True)
         standard = {"ETag": self._etag, "Last-Modified": self._modified, "Accept-Ranges": "bytes"}
         self.init_headers({**headers, **standard})
 

@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -27,6 +26,7 @@ from vop.search.results import LibraryStatus, Moment
 from vop.search.store import Store
 from vop.server.encoding import Encoder, OnEncoded
 from vop.server.errors import NotFound, Unavailable
+from vop.storage.address import Location
 
 STATUS_SECONDS = 1.0  # how long a library's status is cached
 
@@ -230,7 +230,7 @@ class Libraries:
         """Open a library's models in a thread."""
         return self._opener.submit(self._open, library.manifest, library.path)
 
-    def _open(self, manifest: Manifest, folder: Path) -> OpenModels:
+    def _open(self, manifest: Manifest, folder: Location) -> OpenModels:
         others = [encoder.model for served in self.by_name.values() for encoder in served.open.encoders]
         models = open_models(manifest, folder=folder, precision=self._precision, beside=others)
         encoders = (Encoder(model, self._thread_of(model), on_encoded=self._on_encoded) for model in models)

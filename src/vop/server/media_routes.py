@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query, Request
@@ -27,7 +27,12 @@ from vop.server.dependencies import (
 from vop.server.errors import Unavailable
 from vop.server.file_responses import NotAFile, OpenFile, OpenFileResponse, identity_of, is_unchanged
 from vop.server.libraries import unknown_ids_as_not_found
+from vop.server.object_files import OpenObject, RemoteVideo
 from vop.server.schemas import ClipParameters
+from vop.server.services import Services
+from vop.storage.address import Address, Location, location, parse_address
+from vop.storage.errors import MissingObject, StorageError
+from vop.storage.objects import head
 
 router = APIRouter(prefix="/api/libraries/{library}", responses=PROBLEMS, default_response_class=Response)
 
@@ -57,11 +62,11 @@ async def video(
 ) -> OpenFileResponse:
     """Send a video file unchanged. Supports byte ranges."""
     served = services.libraries.library(library)
-    find = partial(services.in_search_thread, _open_indexed, served.library, video)
-    found, file = await admit(request, services, find)
+    found, file = await admit(request, services, partial(_open_video, services, served.library, video))
     plays = found.plays_in_browsers
     types = {**_OTHER_TYPES, **(_BROWSER_TYPES if plays else {})}
-    media_type = types.get(Path(found.path).suffix.lower(), "video/mp4" if plays else "application/octet-stream")
+    suffix = PurePosixPath(location(found.path).name).suffix.lower()
+    media_type = types.get(suffix, "video/mp4" if plays else "application/octet-stream")
     return OpenFileResponse(file, media_type=media_type, headers={"Cache-Control": _CACHE_FOR_AN_HOUR})
 
 
@@ -78,28 +83,50 @@ async def moment(
     served = services.libraries.library(library)
 
     async def work() -> OpenFile:
-        found, file = await services.in_search_thread(_open_indexed, served.library, video)
+        found, file = await _open_video(services, served.library, video)
         start, end = parameters.within(found.duration_seconds)
-        check = partial(_check_unchanged, served.library, file, Path(found.path))
-        cached = partial(services.clips.get, duration_seconds=found.duration_seconds, check=check)
-        clip = await services.in_media_thread(cached, found.path, start_seconds=start, end_seconds=end)
-        check()  # the clip may come from an older file
+        cached = partial(services.clips.get, duration_seconds=found.duration_seconds)
+        if isinstance(file, OpenFile):
+            check = partial(_check_unchanged, served.library, file, Path(found.path))
+            clip = await services.in_media_thread(cached, found.path, start_seconds=start, end_seconds=end, check=check)
+            check()  # the clip may come from an older file
+        else:
+            remote = RemoteVideo(parse_address(found.path), found, services.scratch)
+            clip = await services.in_media_thread(cached, remote, start_seconds=start, end_seconds=end)
         return await services.in_search_thread(_open_clip, clip)
 
     file = await admit(request, services, work)
     return OpenFileResponse(file, media_type="video/mp4", headers={"Cache-Control": _CACHE_FOR_AN_HOUR})
 
 
-def _open_indexed(library: Store, video: str) -> tuple[IndexedVideo, OpenFile]:
-    """Return a video and its open file. Its size and modification time must be those in the library.
+async def _open_video(services: Services, library: Store, video: str) -> tuple[IndexedVideo, OpenFile | OpenObject]:
+    """Return a video and its open file or object. Its size and modification time must be those in the library.
 
     Raises:
         HTTPException: 404, the file has changed or cannot be opened.
-        Unavailable: too many files are open.
+        Unavailable: too many files are open, or the storage cannot be used.
     """
     with unknown_ids_as_not_found():
-        found = library.video(video)
-    path = Path(found.path)
+        found = await services.in_search_thread(library.video, video)
+    place = location(found.path)
+    if isinstance(place, Address):
+        return found, await services.in_media_thread(_open_object, library, place, found)
+    return found, await services.in_search_thread(_open_indexed, library, place, found)
+
+
+def _open_object(library: Store, address: Address, found: IndexedVideo) -> OpenObject:
+    try:
+        info = head(address)
+    except MissingObject as error:
+        raise HTTPException(404, f"{error}; {_index_again(library, address)}") from None
+    except StorageError as error:
+        raise Unavailable(str(error)) from None
+    if (info.size, info.version) != (found.size, found.mtime_ns):
+        raise _changed(library, address)
+    return OpenObject(info)
+
+
+def _open_indexed(library: Store, path: Path, found: IndexedVideo) -> OpenFile:
     try:
         file = OpenFile(path)
     except NotAFile:
@@ -111,7 +138,7 @@ def _open_indexed(library: Store, video: str) -> tuple[IndexedVideo, OpenFile]:
         raise HTTPException(404, f"{path}: {reason}") from None
     if (file.state.st_size, file.state.st_mtime_ns) != (found.size, found.mtime_ns):
         raise _changed(library, path)
-    return found, file
+    return file
 
 
 def _check_unchanged(library: Store, file: OpenFile, path: Path) -> None:
@@ -131,9 +158,9 @@ def _open_clip(path: Path) -> OpenFile:
         raise Unavailable("the clip was removed from the cache to make room for others; try again") from None
 
 
-def _changed(library: Store, path: Path) -> HTTPException:
+def _changed(library: Store, path: Location) -> HTTPException:
     return HTTPException(404, f"{path}: the file has changed since it was indexed; {_index_again(library, path)}")
 
 
-def _index_again(library: Store, path: Path) -> str:
+def _index_again(library: Store, path: Location) -> str:
     return f"index its folder again: vop index {library.path} {path.parent}"

@@ -14,6 +14,7 @@ from vop.search.filters import FILTERS, FilterOption, Filters
 from vop.search.queries import Sentence
 from vop.search.results import Moment
 from vop.server.libraries import ServedStatus, View
+from vop.storage.address import location
 from vop.utils.text import count
 
 MAX_K = 1000
@@ -139,7 +140,7 @@ class Result(BaseModel):
             media_url, media_start = f"{media_url}/moment.mp4?{clip}", 0.0
         return cls(
             path=moment.path,
-            name=Path(moment.path).name,
+            name=location(moment.path).name,
             start_seconds=moment.start_seconds,
             end_seconds=moment.end_seconds,
             score=moment.score,

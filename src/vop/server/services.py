@@ -17,6 +17,7 @@ from vop.server.libraries import Libraries
 from vop.server.media_worker import MediaWorker
 from vop.server.metrics import Metrics
 from vop.server.rate_limiter import ConcurrencyLimiter, UploadLimiter
+from vop.storage.scratch import Scratch
 from vop.utils.threads import usable_cores
 
 MAX_REQUESTS = 256  # at once
@@ -68,6 +69,7 @@ class Services:
         self._temporary = tempfile.TemporaryDirectory(prefix="vop-serve-", ignore_cleanup_errors=True)
         self.folder = Path(self._temporary.name)
         max_bytes = min(MAX_CLIPS_BYTES, shutil.disk_usage(self.folder).free // 4)
+        self.scratch = Scratch(self.folder)
         self.clips = ClipCache(self.folder / "moments", max_bytes=max_bytes, write=self.worker.export_clip)
         self.metrics.watch(self.libraries, self.requests, self.uploads, self.clips)
 
@@ -93,4 +95,5 @@ class Services:
             pool.shutdown(wait=False, cancel_futures=True)
         self.libraries.close()
         self.worker.close()
+        self.scratch.close()
         self._temporary.cleanup()

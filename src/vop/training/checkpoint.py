@@ -28,7 +28,8 @@ from vop.utils.files import atomic_write
 
 CHECKPOINT = "state.safetensors"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-_MAY_CHANGE = ("epochs", "workers", "checkpoint_seconds", "on_bad_video", "if_worse")  # when a training is resumed
+# When a training is resumed. The parts of a batch change its gradient only by rounding.
+_MAY_CHANGE = ("epochs", "workers", "checkpoint_seconds", "on_bad_video", "if_worse", "chunk_size", "recompute")
 # In checkpoints of versions that had nothing to choose from.
 _BEFORE: dict[str, object] = {
     "loss": "infonce",
@@ -39,6 +40,7 @@ _BEFORE: dict[str, object] = {
     "flip": None,
     "rates": None,
     "ema_decay": None,
+    "accumulate": 1,
 }
 
 Identity = Mapping[str, object]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -32,3 +34,10 @@ def share_gradient(parameter: nn.Parameter) -> None:
     """
     processes = dist.get_world_size()
     parameter.register_hook(lambda gradient: gradient / processes)
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Add up the gradients of all processes, in each of them."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad)

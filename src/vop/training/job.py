@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -32,12 +31,13 @@ from vop.training.recipe import DEFAULT_METHOD, Recipe, TrainingConfig, read_con
 from vop.training.selection import TrainingResult
 from vop.training.tracking import trackers_of
 from vop.training.trainer import Trainer
-from vop.utils.device import default_device, resolve_precision
+from vop.utils.device import resolve_precision
 from vop.utils.progress import Progress, silent, stage
+from vop.utils.ranks import ALONE, Ranks, join
+from vop.utils.watch import watched
 
 ENOUGH_VIDEOS = 100  # for validation; see `vop.training.selection`
 FRAMES = "frames"
-DECODING_TIMEOUT = timedelta(hours=24)  # the other processes wait while the main one decodes or validates
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Trained:
     dataset: Dataset
 
 
+@watched()
 def train(
     data: Dataset | str | Path | None = None,
     *,
@@ -77,6 +78,9 @@ def train(
     note: Callable[[str], None] = lambda line: None,
 ) -> Trained:
     """Tune a method on captioned videos and write the run to `out`, as `vop train` does.
+
+    Several processes (`torchrun`, `accelerate launch`) share the work; each of them calls this function. If one of them
+    fails, the others end within seconds.
 
     Every video is decoded once, into `cache` or into a temporary folder in `out`. The validation split selects the
     epoch. Without one, the fraction `recipe.validation` of the readable training videos is held out. The test split is
@@ -115,8 +119,7 @@ def train(
     dataset = data
     if not isinstance(dataset, Dataset):
         dataset = load_data(str(data), videos=videos, video_column=video_column, caption_column=caption_column)
-    process = PartialState(cpu=default_device().type == "cpu", timeout=DECODING_TIMEOUT)
-    device = process.device
+    ranks, device = join(), PartialState().device
     torch.manual_seed(recipe.seed)
     model = create(
         method,
@@ -138,16 +141,15 @@ def train(
     if resume and checkpoint.exists():
         check_identity(checkpoint, identity_of(model, recipe, data=dataset.name))
     store = FrameStore(model.num_frames, model.resizing, cache=cache or out / TRAINING / FRAMES, aspect=recipe.aspect)
-    with process.main_process_first():  # the others read the frames from the cache
-        train_split, validation, skipped = readable_splits(dataset, recipe, store, progress)
+    train_split, validation, skipped = readable_splits(dataset, recipe, store, progress, ranks=ranks)
     trainer = Trainer(
         model, train_split, validation, recipe, out, store=store, data=dataset.name, track=track, progress=progress
     )
-    if process.is_main_process:
+    if ranks.is_first:
         for line in (*dataset.notes, *trainer.plan()):
             note(line)
     result = trainer.fit(resume=resume)
-    if cache is None and process.is_main_process:
+    if cache is None and not ranks.local_rank:
         shutil.rmtree(out / TRAINING / FRAMES, ignore_errors=True)
     return Trained(trainer.model, result, skipped, dataset)
 
@@ -161,11 +163,11 @@ def _config_of(recipe: Recipe | TrainingConfig | str | Path | None) -> TrainingC
 
 
 def readable_splits(
-    dataset: Dataset, recipe: Recipe, store: FrameStore, progress: Progress
+    dataset: Dataset, recipe: Recipe, store: FrameStore, progress: Progress, *, ranks: Ranks = ALONE
 ) -> tuple[Split, Split | None, tuple[FileFailure, ...]]:
     """Return the readable parts of the training and the validation split, and the videos left out of both.
 
-    This decodes every frame that the training needs, into the cache of `store` if it has one.
+    This decodes every frame that the training needs, into the cache of `store` if it has one. `ranks` share the work.
     """
     kept: dict[str, Split] = dict(dataset.splits)
     skipped: tuple[FileFailure, ...] = ()
@@ -176,6 +178,7 @@ def readable_splits(
                 candidates(store, recipe.augmentation) if name == "train" else store,
                 on_bad_video=recipe.on_bad_video,
                 progress=stage(progress, f"decoding {name}"),
+                ranks=ranks,
             )
             skipped += failures
     if recipe.validation > 0:  # the same videos for every seed

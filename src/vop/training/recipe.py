@@ -22,6 +22,7 @@ PAPER_EPOCHS = 5
 DEFAULT_METHOD = "vop-f+p"
 UNTUNED, TUNED = "untuned", "tuned"
 AUTO = "auto"
+NO_RECOMPUTING, LAYERS = "none", "layers"
 LOSS_NAMES = ("infonce", "sigmoid")  # those of vop.training.loss, which imports PyTorch
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"  # the recipes that come with vop
 
@@ -37,6 +38,11 @@ class Recipe:
         weight_decay: AdamW's, on all trained parameters except the logit scale.
         warmup: fraction of the steps in which the learning rate rises from 0; it then falls along a cosine to 0.
         batch_size: videos per step over all processes, each with `captions_per_video` captions.
+        accumulate: batches whose gradients are averaged for a step. Each batch has only its own negatives.
+        chunk_size: videos that a process embeds at a time, for a batch that does not fit into memory. The loss and its
+            gradient remain those of the batch (`vop.training.gradient_cache`). None for the whole batch.
+        recompute: "layers" keeps only the inputs of the backbone's layers for the gradient, and computes the rest
+            again, for long videos; "none" keeps everything. The gradient is the same.
         captions_per_video: captions that share one encoding of their video. The paper's is 1.
         rates: factors of the learning rate for parts of the model, such as {"text": 0.5}: groups or patterns of
             parameter names (`vop.training.rates`). 0 freezes a part.
@@ -64,6 +70,9 @@ class Recipe:
 
     epochs: int | None = None
     batch_size: int = 32
+    accumulate: int = 1
+    chunk_size: int | None = None
+    recompute: str = NO_RECOMPUTING
     captions_per_video: int = 1
     learning_rate: float | None = None
     weight_decay: float = 0.2
@@ -89,7 +98,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for own in dataclasses.fields(self):
             _check_type(own, getattr(self, own.name))
-        for name, least in {"epochs": 1, "batch_size": 2, "captions_per_video": 1, "workers": 0, "seed": 0}.items():
+        leasts = {"epochs": 1, "batch_size": 2, "accumulate": 1, "chunk_size": 1, "captions_per_video": 1}
+        for name, least in {**leasts, "workers": 0, "seed": 0}.items():
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be {least} or more")
         for name in ("warmup", "validation"):
@@ -112,6 +122,7 @@ class Recipe:
         if self.loss not in (AUTO, *LOSS_NAMES):
             raise unknown_name("loss", self.loss, [AUTO, *LOSS_NAMES])
         object.__setattr__(self, "matryoshka", tuple(sorted(set(self.matryoshka))))  # a file has a list
+        check_choice("recompute", self.recompute, (NO_RECOMPUTING, LAYERS))
         check_choice("augment", self.augment, tuple(AUGMENTATIONS))
         _ = self.augmentation  # checks its values
         if self.on_bad_video not in ("skip", "fail"):

@@ -110,7 +110,8 @@ def card_of(
         "selection": result.selection,
         "minutes": round(result.seconds / 60, 2),
     }
-    left_out = ("validation", "matryoshka")  # the first has other facts, and the second stands beside the card
+    # The first has other facts, the second stands beside the card, and the others do not change the training.
+    left_out = ["validation", "matryoshka", "chunk_size", "recompute", *(["accumulate"] * (recipe.accumulate == 1))]
     card |= {key: value for key, value in asdict(recipe).items() if key not in left_out and value is not None}
     if recipe.rates:
         card["rates"] = ", ".join(f"{part} {rate:g}" for part, rate in recipe.rates.items())

@@ -4,23 +4,28 @@ AdamW on the trained parameters of method and head, a cosine schedule with warm-
 trained with (symmetric InfoNCE for CLIP). Validation runs before the training and after each epoch, or after every few
 epochs if there are many short ones. The run keeps the weights of the best epoch, or the untuned model if there is no
 evidence of a gain (`vop.training.selection`).
+
+Several processes share a batch, its embeddings and the validation. `DistributedDataParallel` averages the gradients of
+a whole batch; those of parts (gradient cache, accumulation) are added up once, at the end of a step.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
+from vop.backbones.layers import recompute_layers
 from vop.backbones.work import forward_work
 from vop.datasets.frames import FrameSource, FrameStore
 from vop.datasets.loading import Batch, EpochSampler, FrameLoader, PairDataset, caption_groups, count_groups
@@ -41,15 +46,17 @@ from vop.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from vop.training.distributed import gather_rows, share_gradient
+from vop.training.distributed import gather_rows, share_gradient, sum_gradients
+from vop.training.gradient_cache import cached_gradient
 from vop.training.loss import LOSSES, check_matryoshka, loss_of, matryoshka_loss
 from vop.training.rates import LOSS_PARAMETERS, factors_of, optimizer_groups
-from vop.training.recipe import UNTUNED, Recipe
+from vop.training.recipe import LAYERS, UNTUNED, Recipe
 from vop.training.schedule import Schedule
 from vop.training.selection import TrainingResult, card_of, is_better, result_of, video_scores
 from vop.training.tracking import TENSORBOARD, tracked, trackers_of
 from vop.utils.fitting import empty_caches, is_out_of_memory
 from vop.utils.progress import Progress, silent
+from vop.utils.ranks import Ranks
 from vop.utils.text import count
 from vop.utils.threads import limit_threads
 
@@ -101,6 +108,11 @@ class Trainer:
         model.matryoshka_dimensions = recipe.matryoshka
         recipe = replace(recipe, loss=loss_of(model, recipe))
         self.criterion = LOSSES[recipe.loss]
+        if not recompute_layers(model, recipe.recompute == LAYERS) and recipe.recompute == LAYERS:
+            raise UsageError(
+                f"recompute is {recipe.recompute!r}, but {model.backbone.name} has no layers that vop could recompute: "
+                "leave it out"
+            )
         self.model = model.to(self.accelerator.device).train()
         self.trained = model.trainable()
         factors = factors_of(self.trained, recipe.rates)
@@ -114,11 +126,21 @@ class Trainer:
         self.state = TrainingState()
         self.best: dict[str, Tensor] = {}
         self.saving_seconds = 0.0
+        self.ranks = Ranks.current()
         processes = self.accelerator.num_processes
         items = count_groups(train, size=recipe.captions_per_video)
         self.batch_size = min(recipe.batch_size, items // processes * processes)
+        share = self.batch_size // processes
+        self.chunk_size = min(recipe.chunk_size or share, share)  # videos that a process embeds at a time
+        self.in_parts = self.chunk_size < share or recipe.accumulate > 1
+        batches = items // self.batch_size
+        if batches < recipe.accumulate:
+            raise UsageError(
+                f"accumulate is {recipe.accumulate}, but an epoch has only {count('batch', batches)} of "
+                f"{self.batch_size}: make accumulate or batch_size smaller"
+            )
         self.schedule = Schedule.of(
-            recipe, steps_per_epoch=items // self.batch_size, default_rate=model.method.learning_rate
+            recipe, steps_per_epoch=batches // recipe.accumulate, default_rate=model.method.learning_rate
         )
         self.recipe = self.schedule.resolve(recipe)
         groups = optimizer_groups(self.trained, factors, weight_decay=recipe.weight_decay)
@@ -144,10 +166,9 @@ class Trainer:
                 the checkpoint of another training.
         """
         path = self.out / TRAINING / CHECKPOINT
-        if resume and path.exists():
+        if resume and self._is_everywhere(path):
             self._load(path)
-        videos = self.batch_size // self.accelerator.num_processes
-        work = forward_work(self.model.backbone.sizes, frames=videos * self.model.num_frames)
+        work = forward_work(self.model.backbone.sizes, frames=self.chunk_size * self.model.num_frames)
         with tracked(self.accelerator, self.out, config=self._identity()), limit_threads(work):
             if self.keep and self.validation is not None and self.state.untuned is None:
                 self.state.untuned, self.state.untuned_scores = self._validate(self._untuned(), self.validation)
@@ -160,8 +181,8 @@ class Trainer:
         started = saved = time.monotonic()
         before = self.state.seconds
         done = self.state.step - epoch * steps
-        for batch in self._batches(epoch, start=done):
-            loss = self._step(batch)
+        for batches in self._steps(epoch, start=done):
+            loss = self._step(batches)
             self.state.loss_sum += loss
             self.state.seconds = before + time.monotonic() - started
             self.accelerator.log({"train/loss": loss}, step=self.state.step)
@@ -176,16 +197,34 @@ class Trainer:
         if self.schedule.is_validated(epoch):
             self._save()
 
-    def _step(self, batch: Batch) -> float:
+    def _is_everywhere(self, path: Path) -> bool:
+        """Return whether a file exists.
+
+        Raises:
+            VopError: only some of the processes see it.
+        """
+        seen = self.ranks.gather(path.exists())
+        if any(seen) and not all(seen):
+            missing = ", ".join(str(rank) for rank, sees in enumerate(seen) if not sees)
+            raise VopError(
+                f"{path} does not exist for rank {missing} of {len(seen)}: to resume on several machines, give an "
+                "--out in a folder that they share, or copy the file to all of them"
+            )
+        return seen[0]
+
+    def _step(self, batches: Iterator[list[Batch]]) -> float:
         """Do one optimizer step; return the loss before it.
 
-        The batch is part of the loss, so it is not halved if it does not fit into memory.
+        The batch is part of the loss, so no smaller one is tried if it does not fit into memory.
+
+        Args:
+            batches: those of the step, each in chunks.
 
         Raises:
             VopError: loss or gradient are not finite, or memory ran out.
         """
         try:
-            return self._optimize(batch)
+            return self._optimize(batches)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -193,27 +232,28 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         empty_caches()
         sizes, precision = self.model.backbone.sizes.vision, str(self.model.clip.dtype).removeprefix("torch.")
-        per_process = self.batch_size // self.accelerator.num_processes
-        content = [count("video", per_process), count("frame", self.model.num_frames)]
+        content = [count("video", self.chunk_size), count("frame", self.model.num_frames)]
         if sizes.layers:
             content.append(count("token", sizes.patches + sizes.summaries))
+        advice = "The batch is part of the loss and stays as it is. "
+        if self.chunk_size > 1:
+            advice += f"Resume with --resume --chunk-size {self.chunk_size // 2}, which embeds it in parts. Or train"
+        else:
+            advice += "Train"
         self._stop_at(
             f"memory ran out with batch_size {self.batch_size} ({' x '.join(content)} in a process, {precision})",
-            "The batch is part of the loss and stays as it is. Train again with a smaller --batch-size, fewer "
-            "--num-frames, --precision bf16, or a backbone with fewer tokens per frame, and another --out",
+            f"{advice} again with a smaller --batch-size, fewer --num-frames, --recompute layers, --precision bf16, "
+            "or a backbone with fewer tokens per frame, and another --out",
+            alone=True,
         )
 
-    def _optimize(self, batch: Batch) -> float:
+    def _optimize(self, batches: Iterator[list[Batch]]) -> float:
         rate = self.schedule.learning_rate(self.state.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         torch.manual_seed(self._step_seed())  # a resumed training repeats the dropout of an uninterrupted one
-        loss = self._loss(batch)
-        value = loss.item()
-        if not math.isfinite(value):
-            self._stop_at_rate(f"the loss became {value}", rate)
         self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss * self.accelerator.num_processes)
+        value = self._add_gradients(batches, rate)
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.max_grad_norm or math.inf)
         if not torch.isfinite(norm):
             self._stop_at_rate(f"the gradient's norm became {norm.item()}", rate)
@@ -223,6 +263,50 @@ class Trainer:
             self.average.update()
         self.state.step += 1
         return value
+
+    def _add_gradients(self, batches: Iterator[list[Batch]], rate: float) -> float:
+        """Add the gradient of a step's loss to the parameters; return the loss."""
+        if self.in_parts:
+            value = sum(self._add_gradient(chunks, number, rate) for number, chunks in enumerate(batches))
+            if self.ranks.size > 1:
+                sum_gradients(self.trained.values())
+            return value
+        ((batch,),) = batches
+        loss = self._loss(batch)
+        value = self._checked(loss.item(), rate)
+        self.accelerator.backward(loss * self.accelerator.num_processes)
+        return value
+
+    def _checked(self, loss: float, rate: float) -> float:
+        if not math.isfinite(loss):
+            self._stop_at_rate(f"the loss became {loss}", rate)
+        return loss
+
+    def _add_gradient(self, chunks: list[Batch], number: int, rate: float) -> float:
+        """Add the gradient of one of the batches of a step to the parameters; return its share of the step's loss."""
+        share, model = 1 / self.recipe.accumulate, self.model
+        ids = model.tokenize([caption for chunk in chunks for caption in chunk["captions"]])  # of one length
+        parts = ids.split([len(chunk["captions"]) for chunk in chunks])
+        before = np.cumsum([0, *(len(chunk["video"]) for chunk in chunks)]).tolist()
+        rows = torch.cat([chunk["rows"] + start for chunk, start in zip(chunks, before, strict=False)])
+        video_ids = torch.cat([chunk["video"] for chunk in chunks])
+
+        def embed(chunk: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            ids, frames = (tensor.to(self.accelerator.device, non_blocking=True) for tensor in chunk)
+            embedded: tuple[Tensor, Tensor] = model(ids, frames)
+            return embedded
+
+        def loss(texts: Tensor, videos: Tensor) -> Tensor:
+            return share * self._loss_of(texts, videos, rows, video_ids)
+
+        pieces = [(some, chunk["frames"]) for some, chunk in zip(parts, chunks, strict=True)]
+        if len(pieces) == 1:
+            value = loss(*embed(pieces[0]))
+            self._checked(value.item(), rate)
+            value.backward()
+            return value.item()
+        seeds = np.random.SeedSequence([self._step_seed(), number]).generate_state(len(pieces) + 1).tolist()
+        return self._checked(cached_gradient(pieces, embed, loss, seeds=seeds), rate)
 
     def _step_seed(self) -> int:
         """Return a seed that differs for every step and process."""
@@ -234,9 +318,13 @@ class Trainer:
         device = self.accelerator.device
         ids = self.model.tokenize(batch["captions"]).to(device)
         texts, videos = self.wrapped(ids, batch["frames"].to(device, non_blocking=True))
-        rows, video_ids = batch["rows"].to(device), batch["video"].to(device)
-        if self.accelerator.num_processes > 1:
-            before = self.accelerator.process_index * len(video_ids)  # every process has the same number of videos
+        return self._loss_of(texts, videos, batch["rows"], batch["video"])
+
+    def _loss_of(self, texts: Tensor, videos: Tensor, rows: Tensor, video_ids: Tensor) -> Tensor:
+        """Return the loss of a batch, of which this process embedded its part."""
+        rows, video_ids = rows.to(texts.device), video_ids.to(texts.device)
+        if self.ranks.size > 1:
+            before = self.ranks.rank * len(video_ids)  # every process has the same number of videos
             rows = gather_rows(rows + before)
             texts, videos, video_ids = gather_rows(texts), gather_rows(videos), gather_rows(video_ids)
 
@@ -244,6 +332,16 @@ class Trainer:
             return self.criterion(self.model.logits(texts, videos), rows, video_ids)
 
         return matryoshka_loss(loss, texts, videos, dimensions=self.recipe.matryoshka)
+
+    def _steps(self, epoch: int, *, start: int) -> Iterator[Iterator[list[Batch]]]:
+        """Yield the batches of each step of an epoch, each in chunks, from step `start` on.
+
+        A step takes all of its batches before the next one begins.
+        """
+        chunks = self._batches(epoch, start=start * self.recipe.accumulate)
+        loaded = iter(chunks)
+        for _ in range(start, self.schedule.steps_per_epoch):
+            yield (list(islice(loaded, chunks.batches.chunks)) for _ in range(self.recipe.accumulate))
 
     def _batches(self, epoch: int, *, start: int) -> FrameLoader:
         size, seed = self.recipe.captions_per_video, self.recipe.seed
@@ -256,6 +354,7 @@ class Trainer:
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
             start_batch=start,
+            chunk_size=self.chunk_size,
         )
         pairs = PairDataset(self.train, self.store, groups, views=self.views, epoch=epoch)
         return FrameLoader(pairs, batches=order, workers=self.recipe.workers)
@@ -287,16 +386,18 @@ class Trainer:
 
     def _validate(self, model: TextVideoModel, split: Split) -> tuple[MetricsDict, list[float]]:
         """Return the metrics on the validation split and the scores of its videos, the same in every process."""
-        found: list[tuple[MetricsDict, list[float]] | None] = [None]
-        if self.accelerator.is_main_process:
-            embedded = embed_split(
-                model, split, self.store, batch_size=self.batch_size, on_bad_video=self.recipe.on_bad_video
-            )
-            metrics = embedded.metrics()
-            found = [(metrics.to_dict(), video_scores(metrics, embedded.split.targets).tolist())]
-        (everywhere,) = broadcast_object_list(found)
-        assert everywhere is not None
-        return everywhere
+        embedded = embed_split(
+            model,
+            split,
+            self.store,
+            batch_size=self.batch_size if self.recipe.chunk_size is None else self.chunk_size,
+            on_bad_video=self.recipe.on_bad_video,
+            ranks=self.ranks,
+        )
+        metrics = embedded.metrics()
+        scores = video_scores(metrics, embedded.split.targets).tolist()
+        # Those of the first process, so that all select the same epoch, even if their machines round differently.
+        return self.ranks.gather((metrics.to_dict(), scores))[0]
 
     def _untuned(self) -> TextVideoModel:
         """Return zero-shot CLIP with the same backbone."""
@@ -311,7 +412,7 @@ class Trainer:
         ).eval()
 
     def _report(self, epoch: int, loss: float, seconds: float, steps: int) -> None:
-        speed = steps * self.batch_size / max(seconds, 1e-9)
+        speed = steps * self.batch_size * self.recipe.accumulate / max(seconds, 1e-9)
         note = f"epoch {epoch + 1}/{self.schedule.epochs}, loss {loss:.3f}, {speed:.0f} videos/s"
         self.show("training", self.state.step, self.schedule.total_steps, note)
 
@@ -320,10 +421,14 @@ class Trainer:
             what, f"The learning rate was {rate:.2g}. Train again with a lower --learning-rate and another --out"
         )
 
-    def _stop_at(self, what: str, advice: str) -> NoReturn:
-        """Save the best epoch so far, if any, and raise the error that ends the training."""
+    def _stop_at(self, what: str, advice: str, *, alone: bool = False) -> NoReturn:
+        """Save the best epoch so far, if any, and raise the error that ends the training.
+
+        Args:
+            alone: whether other processes may go on. Then they cannot take part in saving.
+        """
         kept = f"{self.out} holds no weights yet"
-        if self.state.best_epoch is not None:
+        if self.state.best_epoch is not None and not (alone and self.ranks.size > 1):
             is_untuned = self._finish().selection == UNTUNED
             kept = f"{self.out} holds " + (
                 "the untuned model" if is_untuned else f"the weights of epoch {self.state.best_epoch}"
@@ -336,6 +441,7 @@ class Trainer:
             self.trained[name].data.copy_(tensor)
         for parameter in self.trained.values():
             parameter.requires_grad_()  # a run saves the frozen ones, too
+        recompute_layers(self.model, False)
         result = result_of(self.state, with_validation=self.validation is not None, if_worse=self.recipe.if_worse)
         tuned = self.model
         if result.selection == UNTUNED:

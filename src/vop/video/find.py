@@ -25,6 +25,7 @@ from functools import cache, partial
 from pathlib import Path, PurePath
 
 from vop.errors import UsageError
+from vop.storage.address import Location
 from vop.utils.names import existing_path, nfc
 from vop.video.kinds import VIDEO, is_live_photo, kind_by_content, kind_by_name, previews_among, with_pictures
 
@@ -33,13 +34,13 @@ from vop.video.kinds import VIDEO, is_live_photo, kind_by_content, kind_by_name,
 _SYSTEM_FOLDERS = {"@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot", "lost+found"}
 _WINDOWS_FOLDERS = {"$recycle.bin", "system volume information"}
 
-_HIDDEN = "hidden"
-_SYSTEM = "a folder of the system"
-_LIBRARY = "a library of vop"
+HIDDEN = "hidden"
+SYSTEM = "a folder of the system"
+LIBRARY = "a library of vop"
 _NO_FILE = "neither a file nor a folder"
 _LISTED = "another name of a file that is listed"
-_EXCLUDED = "excluded"
-_PREVIEW = "a preview of another video"
+EXCLUDED = "excluded"
+PREVIEW = "a preview of another video"
 _LIVE_PHOTO = "the movie of a Live Photo"
 _BAD_NAME = "its name is not valid UTF-8 and cannot be stored: rename it"
 
@@ -48,15 +49,16 @@ _ANY_FOLDERS = "**"
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file that may be a video.
+    """A file or an object that may be a video.
 
     Attributes:
-        path: the absolute path.
+        path: the absolute path, or the address of an object.
         size: the size in bytes.
+        mtime_ns: the modification time; for an object, the number that its ETag becomes (`ObjectInfo.version`).
         volume: its filesystem, as `volume_of` returns it.
     """
 
-    path: Path
+    path: Location
     size: int
     mtime_ns: int
     volume: str | None = field(default=None, compare=False)
@@ -77,9 +79,9 @@ class FoundVideos:
 
     files: list[FoundFile] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
-    left_out: set[Path] = field(default_factory=set)
-    missing: list[tuple[Path, str]] = field(default_factory=list)
-    unreadable: list[tuple[Path, str]] = field(default_factory=list)
+    left_out: set[Location] = field(default_factory=set)
+    missing: list[tuple[Location, str]] = field(default_factory=list)
+    unreadable: list[tuple[Location, str]] = field(default_factory=list)
 
     def __repr__(self) -> str:
         skipped = self.skipped.total()
@@ -92,6 +94,7 @@ def find_videos(
     skip: str | Path | None = None,
     exclude: Sequence[str] = (),
     live_photos: bool = False,
+    any_must_exist: bool = True,
 ) -> FoundVideos:
     """Find the videos among some files and below some folders.
 
@@ -109,6 +112,7 @@ def find_videos(
         skip: a folder or a file to skip.
         exclude: globs of files and folders to skip; see above.
         live_photos: whether to list the movies of Live Photos.
+        any_must_exist: whether it is an error if none of the paths exists.
 
     Raises:
         UsageError: none of the paths exists.
@@ -116,6 +120,8 @@ def find_videos(
     finder = _Finder(skip, exclude, live_photos=live_photos)
     for path in paths:
         finder.begin(existing_path(absolute_path(path)))
+    if any_must_exist:
+        finder.check_any_exists()
     return finder.finish()
 
 
@@ -195,22 +201,24 @@ class _Finder:
         if stat.S_ISDIR(mode):
             self.walk.enter(name, root=name, is_link=os.path.islink(name))
         elif self.is_excluded(name)(name):
-            self._leave_out(name, _EXCLUDED)
+            self._leave_out(name, EXCLUDED)
         else:
             self._take(name, os.path.realpath(name), given=True)
         self.any_exists = True
 
-    def finish(self) -> FoundVideos:
+    def check_any_exists(self) -> None:
         if self.found.missing and not self.any_exists:
             path, reason = self.found.missing[0]
             raise UsageError(f"{str(path)!r} cannot be indexed: {reason}; give files or folders that exist")
+
+    def finish(self) -> FoundVideos:
         for name, root, entries in self.walk:
             if entries is None:
                 self._link_to_file(name)
             else:
                 self._folder(name, root, entries)
         self.found.files = sorted(self.files.values(), key=lambda file: str(file.path))
-        self.found.unreadable.sort()
+        self.found.unreadable.sort(key=lambda one: (str(one[0]).split(os.sep), one[1]))
         return self.found
 
     def _link_to_file(self, path: str) -> None:
@@ -223,7 +231,7 @@ class _Finder:
     def _folder(self, path: str, root: str, entries: list[os.DirEntry[str]]) -> None:
         real = os.path.realpath(path)
         if real == self.skip or _is_library(entries):
-            self._count_skipped(_LIBRARY)
+            self._count_skipped(LIBRARY)
             return
         companions = self._companions(entries, root)
         for entry in entries:
@@ -233,15 +241,15 @@ class _Finder:
         """Return the files to skip beside a recording or a picture: the reason by name."""
         names = [entry.name for entry in entries if not self.is_excluded(root)(entry.path)]
         movies = set() if self.live_photos else with_pictures(names)
-        return dict.fromkeys(movies, _LIVE_PHOTO) | dict.fromkeys(previews_among(names), _PREVIEW)
+        return dict.fromkeys(movies, _LIVE_PHOTO) | dict.fromkeys(previews_among(names), PREVIEW)
 
     def _entry(self, entry: os.DirEntry[str], real: str, root: str, companions: Mapping[str, str]) -> None:
         if entry.name.startswith("."):
-            self._count_skipped(_HIDDEN)
+            self._count_skipped(HIDDEN)
         elif _is_system_folder(entry):
-            self._count_skipped(_SYSTEM)
+            self._count_skipped(SYSTEM)
         elif self.is_excluded(root)(entry.path):
-            self._leave_out(entry.path, _EXCLUDED)
+            self._leave_out(entry.path, EXCLUDED)
         elif _is_companion(entry, companions):
             self._leave_out(entry.path, companions[entry.name])
         elif entry.is_symlink():
@@ -330,12 +338,17 @@ def _kind(path: str, mode: int, *, given: bool) -> str:
 
 
 def _is_system_folder(entry: os.DirEntry[str]) -> bool:
-    return (entry.name in _SYSTEM_FOLDERS or entry.name.lower() in _WINDOWS_FOLDERS) and entry.is_dir()
+    return is_of_system(entry.name) and entry.is_dir()
+
+
+def is_of_system(name: str) -> bool:
+    """Return whether a folder with this name belongs to a NAS or an operating system."""
+    return name in _SYSTEM_FOLDERS or name.lower() in _WINDOWS_FOLDERS
 
 
 def _is_companion(entry: os.DirEntry[str], companions: Mapping[str, str]) -> bool:
     reason = companions.get(entry.name)
-    return reason is not None and entry.is_file() and (reason == _PREVIEW or is_live_photo(entry.path))
+    return reason is not None and entry.is_file() and (reason == PREVIEW or is_live_photo(entry.path))
 
 
 def _is_library(entries: list[os.DirEntry[str]]) -> bool:

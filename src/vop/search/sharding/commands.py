@@ -12,7 +12,7 @@ from typing import Any, Unpack
 from vop.errors import UsageError, VopError
 from vop.search.pipeline import count_workers
 from vop.search.sharding import fragments
-from vop.search.sharding.plan import Call, Plan, PlannedFile, cut, total
+from vop.search.sharding.plan import Call, Plan, PlannedFile, cut, folder_of, total
 from vop.search.sharding.publish import Publisher
 from vop.search.sharding.runners import local
 from vop.search.sharding.runners.cluster import AUTO, Cluster
@@ -25,6 +25,7 @@ from vop.search.sync.metadata import read_metadata
 from vop.search.sync.reader import content_id
 from vop.search.sync.report import IndexReport
 from vop.search.sync.scanner import scan
+from vop.storage.address import Address
 from vop.utils.device import gpus_to_share
 from vop.utils.progress import Progress, silent
 from vop.utils.threads import free_cores
@@ -40,8 +41,8 @@ def default_jobs() -> int:
 
 
 def index_in_processes(
-    folder: str | Path,
-    paths: Sequence[str | Path],
+    folder: str | Path | Address,
+    paths: Sequence[str | Path | Address],
     *,
     jobs: int,
     prune: bool = False,
@@ -71,8 +72,8 @@ def index_in_processes(
 
 
 def index_on_ray(
-    folder: str | Path,
-    paths: Sequence[str | Path],
+    folder: str | Path | Address,
+    paths: Sequence[str | Path | Address],
     *,
     address: str = AUTO,
     jobs: int | None = None,
@@ -114,8 +115,8 @@ def index_on_ray(
 
 
 def index_in_shards(
-    folder: str | Path,
-    paths: Sequence[str | Path],
+    folder: str | Path | Address,
+    paths: Sequence[str | Path | Address],
     *,
     run: Runner,
     parts: int,
@@ -135,10 +136,10 @@ def index_in_shards(
     """
     started = time.monotonic()
     fragments.lance()  # fails early
-    progress = settings.get("progress", silent)
+    folder, progress = folder_of(folder), settings.get("progress", silent)
     with opened(folder, paths, load_models=False, **settings) as ingest:
         library, call = ingest.library, _call(ingest, prune=prune, yes=yes, settings=settings)
-        earlier = Plan.find(library.path, library.manifest, call)
+        earlier = Plan.find(folder_of(library.path), library.manifest, call)
         if earlier is not None:
             Publisher(library, earlier).publish()
             earlier.discard()
@@ -197,7 +198,7 @@ def _new_plan(ingest: Ingest, call: Call, *, parts: int) -> Plan:
     library, metadata = ingest.library, ingest.metadata
     planned = [PlannedFile.of(file, metadata.of(file.path) if metadata else {}) for file in todo]
     return Plan.write(
-        library.path,
+        folder_of(library.path),
         library.manifest,
         call,
         cut(planned, parts=parts, content_id=content_id),
@@ -280,8 +281,8 @@ class PublishReport:
 
 
 def index_part(
-    folder: str | Path,
-    paths: Sequence[str | Path],
+    folder: str | Path | Address,
+    paths: Sequence[str | Path | Address],
     *,
     part: int,
     parts: int,
@@ -305,10 +306,11 @@ def index_part(
     if not 1 <= part <= parts:
         raise UsageError(f"shard is {part}/{parts}; give I/N with I from 1 to N, such as 1/4")
     fragments.lance()  # fails early
+    folder = folder_of(folder)
     workers, progress = count_workers(workers, batch_size=batch_size), settings.get("progress", silent)
     with opened(folder, paths, load_models=False, **settings) as ingest:
         library, call = ingest.library, _call(ingest, prune=prune, yes=yes, settings=settings)
-        plan = Plan.find(library.path, library.manifest, call) or _new_plan(ingest, call, parts=parts)
+        plan = Plan.find(folder_of(library.path), library.manifest, call) or _new_plan(ingest, call, parts=parts)
     unfinished = set(plan.unfinished())
     numbers = [number for number in plan.numbers(part, parts) if number in unfinished]
     planned = [file for number in numbers for file in plan.files(number)]
@@ -338,7 +340,7 @@ def index_part(
 
 
 def publish(
-    folder: str | Path,
+    folder: str | Path | Address,
     *,
     discard: bool = False,
     progress: Progress = silent,
@@ -356,7 +358,7 @@ def publish(
     refused: VopError | None = None
     with locked(folder, waiting) as library:
         report = PublishReport(library=str(library.path))
-        for place in Plan.all_of(library.path):
+        for place in Plan.all_of(folder_of(library.path)):
             if discard:
                 Plan.remove(place)
                 report.discarded += 1

@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from vop.config import validated
-from vop.errors import VopError
+from vop.errors import UsageError, VopError
 from vop.search.manifest import Manifest
 from vop.search.schema import made_with
 from vop.search.state import Amount
+from vop.storage.address import Address, absolute, is_address, location
 from vop.utils.files import atomic_write
 from vop.version import VERSION
 from vop.video.find import FoundFile
@@ -46,8 +47,8 @@ class PlannedFile:
     """A file to index.
 
     Attributes:
-        location: its absolute path.
-        size, mtime_ns: its identity, in bytes and nanoseconds.
+        location: its absolute path, or its address in object storage.
+        size, mtime_ns: its identity; see `FoundFile`.
         volume: its filesystem; see `FoundFile`.
         metadata: the owner's metadata of it.
     """
@@ -66,7 +67,7 @@ class PlannedFile:
 
     @property
     def file(self) -> FoundFile:
-        return FoundFile(Path(self.location), self.size, self.mtime_ns, volume=self.volume)
+        return FoundFile(location(self.location), self.size, self.mtime_ns, volume=self.volume)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,6 +291,21 @@ class Plan:
             path.write_text(json.dumps(document), encoding="utf-8")
 
 
+def folder_of(library: str | Path | Address) -> Path:
+    """Return the absolute folder of a library that can be indexed in shards.
+
+    Raises:
+        UsageError: it is in object storage.
+    """
+    found = absolute(library)
+    if isinstance(found, Address):
+        raise UsageError(
+            f"{found} is in object storage, and indexing in shards needs a library in a folder; index it with one "
+            "process, or give a folder that all workers share"
+        )
+    return found
+
+
 def _key(manifest: Manifest, call: Call) -> str:
     """Return what the plans of the same call have in common."""
     content = [asdict(call), manifest.table, made_with(manifest.models), VERSION]
@@ -300,7 +316,7 @@ def cut(files: Sequence[PlannedFile], *, parts: int, content_id: Callable[[Path]
     """Cut files into shards of about the same number of bytes.
 
     Files of the same size stay together, because only they can be copies of each other. If they are more than a shard,
-    they are read: then those with the same content stay together.
+    they are read: then those with the same content stay together. Objects are not read for this.
 
     Args:
         parts: the number of workers, for which there are shards if there are enough files.
@@ -327,7 +343,7 @@ def _groups(
         by_size[file.size].append(file)
     groups: list[list[PlannedFile]] = []
     for size, group in by_size.items():
-        if len(group) == 1 or size * len(group) <= most_bytes:
+        if len(group) == 1 or size * len(group) <= most_bytes or any(is_address(file.location) for file in group):
             groups.append(group)
             continue
         by_content: dict[str, list[PlannedFile]] = defaultdict(list)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from vop.backbones import DEFAULT_HUB_ID
 from vop.backbones.embedding_config import AS_USUAL, EmbeddingConfig, TokenMerging
 from vop.errors import UsageError, VopError
-from vop.search.manifest import FILE, SegmentationConfig
+from vop.search.lease import check_held
+from vop.search.manifest import SegmentationConfig, exists
 from vop.search.models import absolute_name, new_manifest, open_model, open_models
 from vop.search.pipeline import count_workers
 from vop.search.results import VideoRecord
@@ -25,6 +26,7 @@ from vop.search.sync.metadata import read_metadata
 from vop.search.sync.reader import content_id
 from vop.search.sync.report import IndexPreview, IndexReport
 from vop.search.sync.scanner import Scan, absolute_paths, is_below, missing_folders, missing_videos, scan
+from vop.storage.address import Address, Location, is_address
 from vop.utils.progress import Progress, silent
 from vop.video.find import FoundFile, normal_globs
 
@@ -39,8 +41,8 @@ def _say_nothing(*_: str) -> None:
 
 
 def index(
-    folder: str | Path,
-    paths: Sequence[str | Path],
+    folder: str | Path | Address,
+    paths: Sequence[str | Path | Address],
     *,
     model: str | None = None,
     segmentation: SegmentationConfig | None = None,
@@ -66,7 +68,8 @@ def index(
 
     Args:
         folder: the library's folder.
-        paths: files and folders. Those that do not exist are skipped with a warning.
+        paths: files and folders, or addresses of objects and prefixes (`s3://bucket/holidays`). Those that do not exist
+            are skipped with a warning.
         model: a run, a folder, a hub id or mini. An existing library keeps its model.
         segmentation, num_frames, keep_frames, refine, embedding, precision: for a new library. An existing one keeps
             its own.
@@ -141,7 +144,11 @@ class IndexSettings(TypedDict, total=False):
 
 @contextmanager
 def opened(
-    folder: str | Path, paths: Sequence[str | Path], *, load_models: bool = True, **settings: Unpack[IndexSettings]
+    folder: str | Path | Address,
+    paths: Sequence[str | Path | Address],
+    *,
+    load_models: bool = True,
+    **settings: Unpack[IndexSettings],
 ) -> Iterator[Ingest]:
     """Open or create a library under its lock, and find the files to index.
 
@@ -167,7 +174,7 @@ def opened(
         precision=settings.get("precision", "auto"),
         compile=settings.get("compile", False),
     )
-    new_model = None if (scanned.library / FILE).exists() else _load_model(wanted)
+    new_model = None if exists(scanned.library) else _load_model(wanted)
     with library_lock(scanned.library, waiting=settings.get("waiting", _say_nothing)):
         library, models = _open(scanned.library, wanted, new_model, load_models=load_models)
         if wanted.refine and library.models[0].frame_column is None:
@@ -193,7 +200,11 @@ def finish(ingest: Ingest, *, prune: bool, yes: bool, progress: Progress) -> Non
 
 
 def preview(
-    folder: str | Path, paths: Sequence[str | Path], *, exclude: Sequence[str] = (), live_photos: bool | None = None
+    folder: str | Path | Address,
+    paths: Sequence[str | Path | Address],
+    *,
+    exclude: Sequence[str] = (),
+    live_photos: bool | None = None,
 ) -> IndexPreview:
     """Report what `index` would do. Decodes nothing and changes nothing.
 
@@ -201,7 +212,7 @@ def preview(
         UsageError: none of the paths exists, or `folder` exists and is not a library.
     """
     scanned = scan(folder, paths, exclude=exclude, live_photos=live_photos)
-    library = Store.open(scanned.library) if (scanned.library / FILE).exists() else None
+    library = Store.open(scanned.library) if exists(scanned.library) else None
     records = library.videos() if library else {}
     failed = {failure.path: failure for failure in library.failures()} if library else {}
     missing = missing_videos(records, scanned)
@@ -229,12 +240,15 @@ def _is_up_to_date(file: FoundFile, records: Mapping[str, VideoRecord]) -> bool:
     return record is not None and is_same_state(record, file)
 
 
-def _find_moved(new: Sequence[FoundFile], missing: Sequence[VideoRecord]) -> dict[Path, str]:
-    """Return the previous paths of moved files: new ones with the content of a video whose file is missing."""
+def _find_moved(new: Sequence[FoundFile], missing: Sequence[VideoRecord]) -> dict[Location, str]:
+    """Return the previous paths of moved files: new ones with the content of a video whose file is missing.
+
+    Objects are not read for this.
+    """
     sizes, by_video = {record.size for record in missing}, {record.video: record.path for record in missing}
-    moved: dict[Path, str] = {}
+    moved: dict[Location, str] = {}
     for file in new:
-        if file.size in sizes:
+        if file.size in sizes and isinstance(file.path, Path):
             with suppress(OSError):  # the file cannot be read
                 before = by_video.pop(content_id(file.path), None)
                 if before is not None:
@@ -243,8 +257,8 @@ def _find_moved(new: Sequence[FoundFile], missing: Sequence[VideoRecord]) -> dic
 
 
 def forget(
-    folder: str | Path,
-    paths: Sequence[str | Path],
+    folder: str | Path | Address,
+    paths: Sequence[str | Path | Address],
     *,
     for_good: bool = False,
     waiting: Callable[[], None] = lambda: None,
@@ -275,7 +289,10 @@ def forget(
 
 
 def restore(
-    folder: str | Path, paths: Sequence[str | Path] = (), *, waiting: Callable[[], None] = lambda: None
+    folder: str | Path | Address,
+    paths: Sequence[str | Path | Address] = (),
+    *,
+    waiting: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Restore videos that `prune` or `forget` removed from a library, all or those at or below `paths`.
 
@@ -299,7 +316,7 @@ def restore(
 
 
 def change_excluded(
-    folder: str | Path,
+    folder: str | Path | Address,
     *,
     add: Sequence[str] = (),
     drop: Sequence[str] = (),
@@ -328,7 +345,7 @@ def change_excluded(
 
 
 @contextmanager
-def locked(folder: str | Path, waiting: Callable[[], None]) -> Iterator[Store]:
+def locked(folder: str | Path | Address, waiting: Callable[[], None]) -> Iterator[Store]:
     """Open an existing library under its lock, and add the columns that older libraries lack."""
     path = Store.open(folder).path
     with library_lock(path, waiting=waiting):
@@ -337,7 +354,7 @@ def locked(folder: str | Path, waiting: Callable[[], None]) -> Iterator[Store]:
         yield library
 
 
-def _below(paths: Sequence[str | Path], videos: Mapping[str, object]) -> list[str]:
+def _below(paths: Sequence[str | Path | Address], videos: Mapping[str, object]) -> list[str]:
     """Return the videos that are at or below some paths."""
     roots = absolute_paths(paths)
     return [path for path in videos if is_below(path, roots)]
@@ -345,6 +362,7 @@ def _below(paths: Sequence[str | Path], videos: Mapping[str, object]) -> list[st
 
 def _tidy(library: Store) -> None:
     """Delete old versions and long-removed videos permanently, and bring the indexes up to date."""
+    check_held(library.path)
     with suppress(VopError):  # the removed videos are damaged; `vop library check` reports it
         library.removed.drop_old()
         library.drop_frames()
@@ -382,7 +400,7 @@ def _load_model(wanted: _Settings) -> TextVideoModel:
 
 
 def _open(
-    folder: Path, wanted: _Settings, new_model: TextVideoModel | None, *, load_models: bool = True
+    folder: Location, wanted: _Settings, new_model: TextVideoModel | None, *, load_models: bool = True
 ) -> tuple[Store, list[TextVideoModel]]:
     """Open the library and its models; create the library if it does not exist.
 
@@ -393,7 +411,7 @@ def _open(
         UsageError: the settings differ from the library's.
         VopError: the model is not the library's.
     """
-    if new_model is not None and not (folder / FILE).exists():  # no other process created it meanwhile
+    if new_model is not None and not exists(folder):  # no other process created it meanwhile
         name = wanted.model or DEFAULT_HUB_ID
         manifest = new_manifest(
             new_model,
@@ -426,11 +444,13 @@ def _open(
 
 def _check_outdated(library: Store, scanned: Scan, *, redo: bool) -> None:
     """Raise a VopError if new videos would be mixed with videos that an earlier version decoded."""
-    outdated = {path: seconds for path, seconds in library.outdated().items() if os.path.lexists(path)}
+    outdated = {
+        path: seconds for path, seconds in library.outdated().items() if is_address(path) or os.path.lexists(path)
+    }
     if not outdated or redo:
         return
     hours = sum(outdated.values()) / 3600
-    command = shlex.join(["vop", "index", str(library.path), *map(str, sorted(scanned.roots)), "--redo"])
+    command = shlex.join(["vop", "index", str(library.path), *sorted(map(str, scanned.roots)), "--redo"])
     raise VopError(
         f"{library.path}: {len(outdated)} of its videos ({hours:.1f} h) were decoded by an earlier version of vop, "
         "which read HDR, non-square pixels, transparency, joined recordings and several video tracks differently. New "

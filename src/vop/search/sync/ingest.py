@@ -37,12 +37,15 @@ from vop.search.sync.reader import Copy, DecodedVideo, KnownContent, Outcome, Re
 from vop.search.sync.report import IndexReport
 from vop.search.sync.scanner import (
     Scan,
+    exists,
     is_below,
     is_unchanged,
     missing_folders,
     missing_videos,
     split_missing,
 )
+from vop.storage.address import Address, Location, location
+from vop.storage.scratch import Scratch
 from vop.utils.progress import Progress
 from vop.utils.uninterrupted import uninterrupted
 from vop.video.find import FoundFile, volume_of
@@ -139,10 +142,10 @@ class Ingest:
         self._failed_before = known.failures
         self.failed: set[str] = set()
         self._unreadable: dict[str, str] = {}  # reasons by path, in this run
-        self._copies: dict[str, set[Path]] = defaultdict(set)  # by the path of the original
+        self._copies: dict[str, set[Location]] = defaultdict(set)  # by the path of the original
         for failed in self._failed_before.values():
             if failed.kind == DUPLICATE:
-                self._copies[failed.reason.removeprefix(_COPY_OF)].add(Path(failed.path))
+                self._copies[failed.reason.removeprefix(_COPY_OF)].add(location(failed.path))
         self.new_copies: list[tuple[FoundFile, str]] = []
         self._writer: RowWriter = writer or Writer(library)
 
@@ -183,8 +186,9 @@ class Ingest:
             processes: the processes that decode, which stay open unless the work fails; by default new ones.
             track: returns what counts the progress, from a function that returns the hours of video decoded so far.
         """
-        with DecodingProcesses() if processes is None else nullcontext(processes) as processes:
-            reader = Reader(self.library, self.records, processes, files=todo, redo=self._redo)
+        own = DecodingProcesses() if processes is None else nullcontext(processes)
+        with Scratch() as scratch, own as processes:
+            reader = Reader(self.library, self.records, processes, scratch, files=todo, redo=self._redo)
             progress = track(lambda: reader.seconds / 3600)
 
             def tick(file: FoundFile | None, share: float) -> None:
@@ -285,7 +289,7 @@ class Ingest:
     def _remove_changed(self, file: FoundFile) -> None:
         """Remove the video of a readable file whose size or modification time has changed."""
         record = self.records.get(str(file.path))
-        if record is not None and os.access(file.path, os.R_OK) and not is_same_state(record, file):
+        if record is not None and _can_be_read(file.path) and not is_same_state(record, file):
             self._writer.remove(record.path)
 
     def _fail(
@@ -339,7 +343,10 @@ class Ingest:
         """Return the metadata file's values of a video: for its own path or name first, then for its copies."""
         values: dict[str, str] = {}
         if self.metadata is not None:
-            for name in (Path(path), *sorted(self._copies.get(path, ()))):
+            for name in (
+                location(path),
+                *sorted(self._copies.get(path, ()), key=lambda place: str(place).split(os.sep)),
+            ):
                 values |= {column: value for column, value in self.metadata.of(name).items() if not values.get(column)}
         return values
 
@@ -350,7 +357,9 @@ class Ingest:
             record, values = records.get(path), self._metadata_with_copies(path)
             if record is None or all(record.metadata.get(name) == value for name, value in values.items()):
                 continue
-            file = FoundFile(Path(path), record.size, record.mtime_ns, volume=volume_of(Path(path).parent))
+            place = location(path)
+            volume = volume_of(place.parent) if isinstance(place, Path) else None
+            file = FoundFile(place, record.size, record.mtime_ns, volume=volume)
             self._writer.update(record.video, file, values, before=path)
             self.report.described += path in self.records
         self._writer.commit()
@@ -512,6 +521,10 @@ def _in_order(files: Sequence[FoundFile], *, workers: int) -> list[FoundFile]:
     """
     by_size = sorted(files, key=lambda file: file.size)
     return [*by_size[-1:], *by_size[:-1]] if workers > 1 else by_size
+
+
+def _can_be_read(place: Location) -> bool:
+    return exists(str(place)) if isinstance(place, Address) else os.access(place, os.R_OK)
 
 
 def _is_same_file(one: str, other: str) -> bool:

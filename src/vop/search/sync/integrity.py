@@ -35,6 +35,7 @@ from vop.search.sync.salvage import (
     scan_table,
 )
 from vop.search.sync.scanner import is_unchanged, split_missing
+from vop.storage.address import Address, is_address, local_path
 from vop.utils.isolation import Crashed, Processes
 from vop.utils.progress import Progress, silent
 
@@ -84,7 +85,9 @@ class CheckReport:
 
     def index_again(self) -> list[str]:
         """Return commands that index the damaged videos again, if their files exist."""
-        paths = [damage.path for damage in self.damaged_videos if os.path.exists(damage.path)]
+        paths = [
+            damage.path for damage in self.damaged_videos if is_address(damage.path) or os.path.exists(damage.path)
+        ]
         library = shlex.quote(self.library)
         unknown = any(damage.path == UNKNOWN for damage in self.damaged_videos)
         if unknown or len(paths) > _NAMED or not (paths or self.segments):
@@ -97,7 +100,7 @@ class CheckReport:
 
 
 def check(
-    folder: str | Path,
+    folder: str | Path | Address,
     *,
     repair: bool = False,
     progress: Progress = silent,
@@ -113,7 +116,7 @@ def check(
         UsageError: the library does not exist.
         VopError: `library.json` is damaged and has no copy.
     """
-    folder = Path(folder).expanduser().absolute()
+    folder = local_path(folder, what="a library to check").expanduser().absolute()
     if not (folder / DATABASE).is_dir():
         raise UsageError(f"{folder}: no library exists here; create one: vop index {folder} FOLDER_OF_VIDEOS")
     with _locked(folder, waiting, repair=repair), Processes() as processes:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vop.errors import DataError, UsageError
+from vop.storage.address import Location, is_address, parse_address
 from vop.utils.names import existing_path, nfc
 from vop.utils.text import count
 from vop.video.find import absolute_path
@@ -33,7 +34,7 @@ class Metadata:
     by_name: Mapping[str, Mapping[str, str]]
     spellings: Mapping[str, str] = field(default_factory=dict)
 
-    def of(self, path: Path) -> Mapping[str, str]:
+    def of(self, path: Location) -> Mapping[str, str]:
         """Return the values of a video: those of its path, or else those of its name."""
         return self.by_path.get(nfc(str(path))) or self.by_name.get(nfc(path.name)) or {}
 
@@ -47,8 +48,8 @@ class Metadata:
 def read_metadata(file: Path) -> Metadata:
     """Read a CSV file whose first line names the columns; one of `PATH_COLUMNS` names the video.
 
-    A video is a path, absolute or relative to the folder of the CSV file, or a bare file name, which matches every file
-    of that name. Spaces around names and values are ignored.
+    A video is a path, absolute or relative to the folder of the CSV file, an address, or a bare file name, which
+    matches every file of that name. Spaces around names and values are ignored.
 
     Raises:
         UsageError: the file does not exist.
@@ -103,7 +104,8 @@ def _parse_rows(file: Path, lines: Iterable[tuple[int, list[str]]], names: list[
         video = row.pop(key)
         if not video:
             raise DataError(f"{file}, line {line}: the video is missing")
-        path = nfc(str(absolute_path(file.parent / video)))
+        place = parse_address(video) if is_address(video) else absolute_path(file.parent / video)
+        path = nfc(str(place))
         by_path[path], spellings[path] = row, video
         if "/" not in video:
             by_name[video] = row

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Mapping, Set
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from pathlib import Path
 
@@ -20,7 +19,10 @@ from vop.search.results import VideoRecord
 from vop.search.schema import VideoFile, segment_id
 from vop.search.segmentation import DecodedSegment, read_segments
 from vop.search.store import Store
-from vop.search.sync.scanner import is_unchanged
+from vop.search.sync.scanner import exists, is_unchanged
+from vop.storage.address import Address
+from vop.storage.errors import MissingObject, ObjectError
+from vop.storage.scratch import Scratch
 from vop.video.find import FoundFile
 from vop.video.isolated import DecodingProcesses
 from vop.video.probe import VideoInfo
@@ -61,6 +63,7 @@ class Reader:
     Args:
         records: the videos that the library has, by path.
         processes: the processes that decode.
+        scratch: where copies of objects are read.
         files: the files to read; of several files with the same content, one is decoded.
         redo: paths of videos to decode again although their content is known.
 
@@ -73,19 +76,23 @@ class Reader:
         library: Store,
         records: Mapping[str, VideoRecord],
         processes: DecodingProcesses,
+        scratch: Scratch,
         *,
         files: Iterable[FoundFile] = (),
         redo: Set[str] = frozenset(),
     ) -> None:
         self._manifest, self._processes, self._redo = library.manifest, processes, redo
+        self._scratch = scratch
         self._by_video = {record.video: record for record in records.values()}
         self._known_sizes = {record.size for path, record in records.items() if path not in redo}
         # The function is looked up at each call, so that a test can replace it.
-        self._copies = Copies(files, known=records.keys(), content_id=lambda path: content_id(path))
+        # Objects are not compared in advance, so that each is read once: the first one that is read is the original.
+        local = [file for file in files if isinstance(file.path, Path)]
+        self._copies = Copies(local, known=records.keys(), content_id=lambda path: content_id(path))
         self._claimed: dict[str, str] = {}  # paths by video
         self._claiming, self._counting = threading.Lock(), threading.Lock()
         self.seconds = 0.0
-        self._frames = SegmentFrames.of(self._manifest, library.path) if self._manifest.keep_frames else None
+        self._frames = SegmentFrames.of(self._manifest, library.path) if isinstance(library.path, Path) else None
 
     def path_of(self, video: str) -> str | None:
         """Return the path at which the library has this content; None if it does not have it."""
@@ -98,15 +105,36 @@ class Reader:
         Raises:
             VideoError: the file cannot be read, or none of its segments can be decoded.
         """
+        if isinstance(file.path, Address):
+            return (yield from self._read_object(file, file.path))
         try:
             known = self._recognize(file)
-            return known or (yield from self._decode(file))
+            return known or (yield from self._decode(file, file.path, lambda: self._copies.content_of(file)))
         except FileNotFoundError:
             raise VideoError(file.path, "it was deleted during the indexing") from None
         except PermissionError:
             raise VideoError(file.path, "permission denied") from None
         except (OSError, av.FFmpegError) as error:  # from a failing disk or connection, or from FFmpeg
             raise VideoError(file.path, error.strerror or str(error)) from error
+
+    def _read_object(self, file: FoundFile, address: Address) -> Generator[DecodedSegment, None, Outcome]:
+        """Read a local copy of an object as `read_video` reads a file."""
+        try:
+            with self._scratch.copy(address) as (path, info):
+                file = replace(file, size=info.size, mtime_ns=info.version)  # it may be newer than the list
+                known = None
+                if file.size in self._known_sizes:
+                    video = content_id(path)
+                    known = self._claim(file, video) if video in self._by_video else None
+                return known or (yield from self._decode(file, path, lambda: content_id(path)))
+        except MissingObject:
+            raise VideoError(str(address), "it was deleted during the indexing") from None
+        except ObjectError as error:  # other errors of the storage concern all objects
+            raise VideoError(str(address), error.reason) from None
+        except VideoError as error:
+            raise VideoError(str(address), error.reason) from error
+        except av.FFmpegError as error:
+            raise VideoError(str(address), error.strerror or str(error)) from error
 
     def _recognize(self, file: FoundFile) -> KnownContent | Copy | None:
         """Recognize a file by its content, without decoding it."""
@@ -128,15 +156,17 @@ class Reader:
         record = self._by_video.get(video)
         if record is None or record.path in self._redo:
             return None
-        if record.path == path or not os.path.lexists(record.path):
+        if record.path == path or not exists(record.path):
             return KnownContent(video, record.path)
         return Copy(record.path) if is_unchanged(record) else None
 
-    def _decode(self, file: FoundFile) -> Generator[DecodedSegment, None, Outcome]:
+    def _decode(
+        self, file: FoundFile, path: Path, content_of: Callable[[], str]
+    ) -> Generator[DecodedSegment, None, Outcome]:
         manifest = self._manifest
         decoding = self._processes.iterate(
             read_segments,
-            file.path,
+            path,
             manifest.segmentation,
             num_frames=manifest.num_frames,
             resizing=manifest.resizing,
@@ -145,7 +175,7 @@ class Reader:
             # Read the beginning first: a file that is not a video need not be hashed.
             info = next(segments)
             assert isinstance(info, VideoInfo)
-            video = self._copies.content_of(file)
+            video = content_of()
             known = self._claim(file, video)
             return known or (yield from self._segments(file, video, info, segments))
 
@@ -193,7 +223,7 @@ def content_id(path: Path) -> str:
 
 
 class Copies:
-    """Finds the originals among the files of an indexing; safe from several threads.
+    """Finds the originals among the local files of an indexing; safe from several threads.
 
     Only files of the same size are hashed, each once. The first one by `preference` is the original, whatever the order
     in which threads ask.
@@ -242,12 +272,14 @@ class Copies:
         Raises:
             OSError: the file cannot be read.
         """
+        path = file.path
+        assert isinstance(path, Path), f"{path} is not local"
         if file.size not in self._groups:
-            return self._content_id(file.path)
+            return self._content_id(path)
         with self._hashing[file.size]:
-            if file.path not in self._ids:
-                self._ids[file.path] = self._content_id(file.path)
-            return self._ids[file.path]
+            if path not in self._ids:
+                self._ids[path] = self._content_id(path)
+            return self._ids[path]
 
 
 def preference(file: FoundFile) -> tuple[int, int, int, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -31,6 +31,9 @@ from vop.search.store import Store
 from vop.search.sync.ingest import COMMIT_ROWS
 from vop.search.sync.lock import library_lock
 from vop.search.sync.scanner import is_unchanged
+from vop.storage.address import Address, Location, absolute, location
+from vop.storage.errors import ObjectError
+from vop.storage.scratch import Scratch
 from vop.utils.progress import Progress, silent
 from vop.utils.text import first_few
 from vop.video.isolated import DecodingProcesses
@@ -38,6 +41,7 @@ from vop.video.isolated import DecodingProcesses
 if TYPE_CHECKING:
     from vop.models.model import TextVideoModel
 
+_NOT_THE_SAME = "its file was deleted or has changed; run `vop index` first"
 _SHOWN = 5  # videos that an error names
 logger = logging.getLogger(__name__)
 
@@ -73,7 +77,7 @@ class ReembedReport:
 
 
 def reembed(
-    folder: str | Path,
+    folder: str | Path | Address,
     model: str,
     *,
     keep: bool = False,
@@ -107,7 +111,7 @@ def reembed(
             models take different frames.
         VopError: videos cannot be read. The library is unchanged, and the next attempt resumes.
     """
-    folder = Path(folder).expanduser().absolute()
+    folder = absolute(folder)
     workers = count_workers(workers, batch_size=batch_size)
     with library_lock(Store.open(folder).path, waiting=waiting), ExitStack() as stack:
         library = Store.open(folder)
@@ -115,8 +119,9 @@ def reembed(
         new = _open_model(library.manifest, model, num_frames, precision, embedding, compile)
         described = describe(new, name=model, column=_free_column(library), refine=library.manifest.refine)
         staged = library.staging(_new_manifest(library, described, new, keep=keep))
+        scratch = stack.enter_context(Scratch())
         processes = stack.enter_context(DecodingProcesses())
-        move = _Move(library, staged, processes)
+        move = _Move(library, staged, processes, scratch)
         todo = move.remaining()
         resumed = len(library.videos()) - len(todo)
         finished_videos = run(
@@ -192,9 +197,9 @@ class _Move:
         failed: videos that could not be read.
     """
 
-    def __init__(self, library: Store, staged: Store, processes: DecodingProcesses) -> None:
-        self._library, self._staged, self._processes = library, staged, processes
-        self._frames = SegmentFrames.of(staged.manifest, staged.path)
+    def __init__(self, library: Store, staged: Store, processes: DecodingProcesses, scratch: Scratch) -> None:
+        self._library, self._staged, self._processes, self._scratch = library, staged, processes, scratch
+        self._frames = SegmentFrames.of(staged.manifest, staged.path) if isinstance(staged.path, Path) else None
         self._rows: list[pa.Table] = []
         self.failed: list[FileFailure] = []
 
@@ -225,16 +230,32 @@ class _Move:
                     raise VideoError(video.path, "its kept frames changed meanwhile; run the command again")
                 yield frames
             return
-        if not is_unchanged(video):
-            raise VideoError(video.path, "its file was deleted or has changed; run `vop index` first")
-        manifest = self._staged.manifest
-        decoded = self._processes.iterate(
-            read_frames_of, Path(video.path), clips, num_frames=manifest.num_frames, resizing=manifest.resizing
-        )
-        for segment, frames in zip(segments, decoded, strict=True):
-            if self._frames:
-                self._frames.write(segment, frames)
-            yield frames
+        with self._file_of(video) as path:
+            manifest = self._staged.manifest
+            decoded = self._processes.iterate(
+                read_frames_of, path, clips, num_frames=manifest.num_frames, resizing=manifest.resizing
+            )
+            for segment, frames in zip(segments, decoded, strict=True):
+                if self._frames:
+                    self._frames.write(segment, frames)
+                yield frames
+
+    @contextmanager
+    def _file_of(self, video: VideoRecord) -> Iterator[Path]:
+        """Yield a video's file, or a copy of its object, with the content that the library knows."""
+        place = location(video.path)
+        if isinstance(place, Path):
+            if not is_unchanged(video):
+                raise VideoError(video.path, _NOT_THE_SAME)
+            yield place
+            return
+        try:
+            with self._scratch.copy(place) as (path, info):
+                if (info.size, info.version) != (video.size, video.mtime_ns):
+                    raise VideoError(video.path, _NOT_THE_SAME)
+                yield path
+        except ObjectError as error:
+            raise VideoError(video.path, error.reason) from None
 
     def take(self, finished: Finished[VideoRecord, pa.Table]) -> None:
         """Add the new rows of a video to the next commit."""
@@ -266,7 +287,7 @@ class _Move:
             self._rows.clear()
 
 
-def _failed_message(folder: Path, failed: Sequence[FileFailure]) -> str:
+def _failed_message(folder: Location, failed: Sequence[FileFailure]) -> str:
     head = (
         f"{folder} is unchanged: {len(failed):,} of its videos cannot be embedded; --drop-unreadable leaves them out:"
     )

@@ -8,9 +8,14 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 
+from vop.errors import UsageError
 from vop.search import manifest
 from vop.search.results import VideoRecord
 from vop.search.sync.lock import check_folder
+from vop.search.sync.object_finder import find_objects, reason_to_skip
+from vop.storage.address import Address, Location, is_address, location, parse_address
+from vop.storage.errors import MissingObject, StorageError
+from vop.storage.objects import head
 from vop.utils.names import nfc
 from vop.video.find import FoundFile, FoundVideos, absolute_path, find_videos, mount_point, normal_globs, volume_of
 
@@ -23,15 +28,15 @@ class Scan:
     """The videos below some paths, by the rules of a library.
 
     Attributes:
-        library: the library's folder.
-        roots: the absolute paths.
+        library: the library's folder, or its address.
+        roots: the absolute paths and the addresses.
         exclude: the globs of the library and of the call.
         live_photos: whether to index the movies of Live Photos.
         found: the files that were found.
     """
 
-    library: Path
-    roots: frozenset[Path]
+    library: Location
+    roots: frozenset[Location]
     exclude: tuple[str, ...]
     live_photos: bool
     found: FoundVideos
@@ -47,8 +52,8 @@ class Scan:
 
 
 def scan(
-    library: str | Path,
-    paths: Sequence[str | Path],
+    library: str | Path | Address,
+    paths: Sequence[str | Path | Address],
     *,
     exclude: Sequence[str] = (),
     live_photos: bool | None = None,
@@ -61,42 +66,88 @@ def scan(
 
     Raises:
         UsageError: none of the paths exists, or `library` exists and is not a library.
+        StorageError: an address cannot be listed.
     """
-    folder = absolute_path(Path(library).expanduser())
+    (folder,) = absolute_paths([library])
     check_folder(folder)
-    had = manifest.read(folder) if (folder / manifest.FILE).exists() else None
+    had = manifest.read(folder) if manifest.exists(folder) else None
     exclude = normal_globs([*(had.exclude if had else ()), *exclude])
     if live_photos is None:
         live_photos = had is not None and had.live_photos
     roots = absolute_paths(paths)
-    found = find_videos(sorted(roots), skip=folder, exclude=exclude, live_photos=live_photos)
+    found = _find(roots, skip=folder, exclude=exclude, live_photos=live_photos)
     return Scan(library=folder, roots=roots, exclude=exclude, live_photos=live_photos, found=found)
 
 
-def absolute_paths(paths: Iterable[str | Path]) -> frozenset[Path]:
-    return frozenset(absolute_path(Path(path).expanduser()) for path in paths)
+def _find(roots: Set[Location], *, skip: Location, exclude: Sequence[str], live_photos: bool) -> FoundVideos:
+    """Find the videos below paths and addresses."""
+    below = skip if isinstance(skip, Path) else None
+    paths = sorted(root for root in roots if isinstance(root, Path))
+    addresses = [root for root in roots if isinstance(root, Address)]
+    if not addresses:
+        return find_videos(paths, skip=below, exclude=exclude, live_photos=live_photos)
+    found = find_objects(addresses, skip=skip if isinstance(skip, Address) else None, exclude=exclude)
+    any_exists = len(found.missing) < len(addresses)
+    if not any_exists and not paths:
+        address, reason = found.missing[0]
+        raise UsageError(f"'{address}' cannot be indexed: {reason}; give addresses of objects that exist")
+    local = find_videos(paths, skip=below, exclude=exclude, live_photos=live_photos, any_must_exist=not any_exists)
+    return FoundVideos(
+        files=[*local.files, *found.files],
+        skipped=local.skipped + found.skipped,
+        left_out=local.left_out | found.left_out,
+        missing=[*local.missing, *found.missing],
+        unreadable=local.unreadable,
+    )
 
 
-def is_below(path: str | Path, roots: Set[Path]) -> bool:
-    """Whether a path is one of `roots` or below one, in any Unicode form."""
+def absolute_paths(paths: Iterable[str | Path | Address]) -> frozenset[Location]:
+    """Return absolute paths; addresses are absolute."""
+    found = map(location, paths)
+    return frozenset(one if isinstance(one, Address) else absolute_path(one.expanduser()) for one in found)
+
+
+def is_below(path: str | Location, roots: Set[Location]) -> bool:
+    """Whether a path is one of `roots` or below one, in any Unicode form; or an address, in its own form."""
     if not roots:
         return False
+    if is_address(str(path)):
+        own = parse_address(str(path))
+        return any(isinstance(root, Address) and own.is_below(root) for root in roots)
     wanted, path = _in_nfc(frozenset(roots)), Path(nfc(str(path)))
     return path in wanted or any(parent in wanted for parent in path.parents)
 
 
 @lru_cache(maxsize=4)  # called with the same roots for every video of a library
-def _in_nfc(roots: frozenset[Path]) -> frozenset[Path]:
-    return frozenset(Path(nfc(str(root))) for root in roots)
+def _in_nfc(roots: frozenset[Location]) -> frozenset[Path]:
+    return frozenset(Path(nfc(str(root))) for root in roots if isinstance(root, Path))
 
 
 def is_unchanged(record: VideoRecord) -> bool:
-    """Whether a video's file exists, with the size and modification time that the library knows."""
+    """Whether a video's file exists, with the size and modification time (or ETag) that the library knows."""
+    place = location(record.path)
     try:
+        if isinstance(place, Address):
+            info = head(place)
+            return (info.size, info.version) == (record.size, record.mtime_ns)
         state = os.stat(record.path)
-    except OSError:
+    except (OSError, StorageError):
         return False
     return (state.st_size, state.st_mtime_ns) == (record.size, record.mtime_ns)
+
+
+def exists(path: str) -> bool:
+    """Whether a file exists, also as a broken link, or an object; True if an object's server does not tell."""
+    place = location(path)
+    if isinstance(place, Path):
+        return os.path.lexists(place)
+    try:
+        head(place)
+    except MissingObject:
+        return False
+    except StorageError:
+        return True
+    return True
 
 
 # -- videos that were not found
@@ -144,10 +195,13 @@ def missing_videos(records: Mapping[str, VideoRecord], scan: Scan) -> MissingVid
         records: the library's videos, by path.
     """
     below = sorted(path for path in records if is_below(path, scan.roots))
-    missing, unavailable = split_missing(below, records)
+    local = [path for path in below if not is_address(path)]
+    missing, unavailable = split_missing(local, records)
+    deleted_objects, unavailable_objects = _missing_objects([path for path in below if is_address(path)], scan)
     unreadable = frozenset(path for path, _ in scan.found.unreadable)
     deleted = [path for path in missing if not is_below(path, unreadable)]
     unavailable += [path for path in missing if is_below(path, unreadable)]
+    deleted, unavailable = deleted + deleted_objects, unavailable + unavailable_objects
     elsewhere = {*deleted, *unavailable, *(str(file.path) for file in scan.files)}
     left_out = frozenset(scan.found.left_out)
     return MissingVideos(
@@ -158,8 +212,33 @@ def missing_videos(records: Mapping[str, VideoRecord], scan: Scan) -> MissingVid
     )
 
 
+def _missing_objects(paths: Sequence[str], scan: Scan) -> tuple[list[str], list[str]]:
+    """Return the deleted and the unavailable objects among those below the roots of a scan.
+
+    A listing is complete, so an object that would be listed and is not was deleted. Only of an address below which
+    nothing is listed it is not known whether it is the right one: its objects are unavailable.
+    """
+    seen = {str(file.path) for file in scan.files} | {str(path) for path in scan.found.left_out}
+    nothing = frozenset(path for path, _ in scan.found.missing)
+    roots = [root for root in scan.roots if isinstance(root, Address) and root not in nothing]
+    deleted: list[str] = []
+    unavailable: list[str] = []
+    for path in paths:
+        address = parse_address(path)
+        own = [root for root in roots if address.is_below(root)]
+        if path in seen:
+            continue
+        if not own:
+            unavailable.append(path)
+        elif any(reason_to_skip(address, root) is None for root in own) or not exists(path):
+            deleted.append(path)
+    return deleted, unavailable
+
+
 def split_missing(paths: Iterable[str], records: Mapping[str, VideoRecord]) -> tuple[list[str], list[str]]:
     """Return the deleted and the unavailable files among some paths; files that exist are in neither list.
+
+    An object was deleted if its server says so.
 
     A file was deleted if its folder still exists, is not empty (hidden files do not count), and is on the filesystem of
     the file. If that filesystem is unknown, another video must exist in the folder. A folder that is missing, empty or
@@ -184,6 +263,14 @@ def split_missing(paths: Iterable[str], records: Mapping[str, VideoRecord]) -> t
     deleted: list[str] = []
     unavailable: list[str] = []
     for path in paths:
+        if is_address(path):
+            try:
+                head(parse_address(path))
+            except MissingObject:
+                deleted.append(path)
+            except StorageError:
+                unavailable.append(path)
+            continue
         try:
             os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -193,9 +280,10 @@ def split_missing(paths: Iterable[str], records: Mapping[str, VideoRecord]) -> t
     return deleted, unavailable
 
 
-def missing_folders(paths: Collection[str]) -> list[Path]:
+def missing_folders(paths: Collection[str]) -> list[Location]:
     """Return the topmost missing folders of unavailable files, or else the folders of the files; sorted."""
-    return sorted({_topmost_missing(Path(path).parent) for path in paths})
+    folders = sorted({_topmost_missing(Path(path).parent) for path in paths if not is_address(path)})
+    return [*folders, *sorted({parse_address(path).parent for path in paths if is_address(path)})]
 
 
 def _topmost_missing(folder: Path) -> Path:

@@ -1,0 +1,91 @@
+"""Processes of a job without a launcher, which would end the others itself."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from vop.utils.watch import watched
+
+# Rank 1 fails while rank 0 waits for it, in an exchange or without one.
+JOB = """
+import os, signal, sys, time
+from vop.utils import watch
+from vop.errors import VopError
+from vop.utils.ranks import Ranks, join
+
+how, where = sys.argv[1:]
+watch.SIGNAL_SECONDS = 1.0
+watch.SILENT_SECONDS = 3.0
+try:
+    with watch.watched():
+        ranks = join()
+        assert ranks.gather(ranks.rank * 10) == [0, 10]
+        assert ranks.share("abcde", lambda part: [letter * 2 for letter in part]) == ["aa", "bb", "cc", "dd", "ee"]
+        time.sleep(1.5 * watch.BEAT_SECONDS)  # both count
+        if ranks.rank == 1:
+            if how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise {"error": RuntimeError("the disk broke"), "stopped": KeyboardInterrupt()}[how]
+        if where == "exchange":
+            ranks.gather(None)
+        while True:
+            time.sleep(0.1)
+except VopError as error:
+    print(error)
+    sys.stdout.flush()
+    os._exit(1)
+except BaseException as error:
+    print("own:", type(error).__name__)
+    sys.stdout.flush()
+    os._exit(3)
+"""
+
+
+def start(rank: int, port: int, *words: str) -> subprocess.Popen:
+    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return subprocess.Popen(
+        [sys.executable, "-c", JOB, *words], env=os.environ | place | where, stdout=subprocess.PIPE, text=True
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as some:
+        some.bind(("127.0.0.1", 0))
+        return some.getsockname()[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "where", "cause"),
+    [
+        ("error", "exchange", "RuntimeError: the disk broke"),
+        ("killed", "work", "it has not responded for 3 s"),
+        ("stopped", "work", "it was stopped"),
+    ],
+)
+def test_a_failed_rank_ends_the_others_with_its_cause(how, where, cause):
+    port = free_port()
+    processes = [start(rank, port, how, where) for rank in range(2)]
+    try:
+        said, failed = (process.communicate(timeout=120)[0] for process in processes)
+    finally:
+        for process in processes:
+            process.kill()
+    assert processes[0].returncode == 1
+    assert said.startswith("rank 1 of 2")
+    assert said.strip().endswith(f"failed: {cause}")
+    assert (f"process {processes[1].pid} on {socket.gethostname()}" in said) == (how != "killed")
+    own = {"killed": "", "error": "own: RuntimeError\n", "stopped": "own: KeyboardInterrupt\n"}
+    assert (processes[1].returncode, failed) == (-9 if how == "killed" else 3, own[how])
+
+
+def test_one_process_is_not_watched(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(ZeroDivisionError), watched():
+        _ = 1 / 0
