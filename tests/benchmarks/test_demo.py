@@ -10,19 +10,20 @@ import torch
 from PIL import Image
 
 import vop
-from vop.benchmarks import demo, emoji_motion
+from vop.benchmarks import demo
 from vop.benchmarks.demo import run_demo
+from vop.benchmarks.emoji_motion_2 import benchmark
 from vop.cli import build_parser, main
 from vop.errors import UsageError
 from vop.search.store import Store
 
-PLAN = emoji_motion.Plan(train=24, val=0, test=16, seed=7)
+PLAN = benchmark.Plan(train=24, val=0, test=16, seed=7)
 
 
 @pytest.mark.slow
 def test_the_demo_trains_evaluates_and_searches(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "RECIPE", demo.Recipe(epochs=1, workers=0, validation=0.1, if_worse="tuned"))
-    monkeypatch.setattr(emoji_motion, "DEMO", PLAN)
+    monkeypatch.setattr(benchmark, "DEMO", PLAN)
     monkeypatch.setattr(run_demo, "__kwdefaults__", run_demo.__kwdefaults__ | {"plan": PLAN})
     results = []
 
@@ -36,8 +37,9 @@ def test_the_demo_trains_evaluates_and_searches(tmp_path, monkeypatch, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["reports"].keys() == {"zero-shot", "vop-f+p"}
     assert all(report["gallery_size"] == 16 for report in found["reports"].values())
+    assert found["answers"].keys() == found["zero_shot_answers"].keys()
     assert len(found["answers"]) == 5
-    for answers in found["answers"].values():
+    for answers in [*found["answers"].values(), *found["zero_shot_answers"].values()]:
         scores = [answer["score"] for answer in answers]
         assert len(scores) == 3
         assert scores == sorted(scores, reverse=True)

@@ -26,8 +26,8 @@ RECORD = "record.json"
 _TEXT = """\
 # {name}
 
-A small CLIP for the built-in world of stickers, an ordinary `transformers` CLIP folder. It was trained {start} on
-pictures drawn by `vop.benchmarks`; it knows nothing else.
+A small CLIP for the built-in world of stickers, an ordinary `transformers` CLIP folder. It was trained {start}
+on pictures drawn by `vop.benchmarks`; it knows nothing else.
 
 Pre-trained by `{command}`
 on {finished}, in {minutes} minutes on {machine}: {images:,} pictures, {speed} a second.
@@ -38,7 +38,7 @@ on {finished}, in {minutes} minutes on {machine}: {images:,} pictures, {speed} a
 {rows}
 
 Swaps are forced choices between two pictures (or captions) that differ in one respect; chance is 50 %. The numbers are
-in `{record}` as well, with every setting; `python -m tools.mini.acceptance DIR` measures them again.
+in `{record}` as well, with every setting. `python -m tools.mini.acceptance DIR --version {version}` repeats them.
 
 The drawings are OpenMoji's (openmoji.org), CC BY-SA 4.0.
 """
@@ -107,6 +107,7 @@ def _readme(record: dict) -> str:
         unit = "" if "cosine" in name else " points" if "lost" in name else " %"
         rows.append(f"| {name.replace('_', ' ')} | {value}{unit} | {f'{limit:.0f}{unit}' if limit else ''} |")
     return _TEXT.format(
+        version=settings["version"],
         name="mini" if settings["version"] == 1 else f"mini-{settings['version']}",
         start=f"from the weights of `{settings['start']}`" if settings["start"] else "from scratch",
         **{k: v for k, v in record.items() if not isinstance(v, dict)},

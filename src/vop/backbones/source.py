@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vop.backbones.towers import Encoder
     from vop.video.resizing import Resizing
 
-MINI = "mini"
+BUILT_IN = {"mini": "mini", "mini-2": "mini_2"}  # backbones of the package, by name, and their folders
 DEFAULT_HUB_ID = "openai/clip-vit-base-patch32"
 
 # The families by the `model_type` of a config.json. Other packages add theirs through entry points.
@@ -72,7 +72,7 @@ class Backbone:
     """The folder of a backbone on this machine.
 
     Attributes:
-        name: the name by which it was found: "mini", a hub id, a folder, or a name that a package adds.
+        name: the name by which it was found: "mini-2", a hub id, a folder, or a name that a package adds.
         folder: the folder, in the format of its authors.
         revision: the revision on the hub, or None.
         family: reads the folder's files.
@@ -138,7 +138,7 @@ def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
     """Find a backbone by its name.
 
     Args:
-        name: "mini", a local folder, "OWNER/NAME" or "hf-hub:OWNER/NAME" on the Hugging Face hub ("ViT-B/32",
+        name: "mini-2", "mini", a local folder, "OWNER/NAME" or "hf-hub:OWNER/NAME" on the Hugging Face hub ("ViT-B/32",
             "ViT-B/16" and "ViT-L/14" mean OpenAI's), or a name that an installed package adds. "NAME@336" takes
             images of 336 pixels; positions are interpolated.
         revision: the revision on the hub. By default OpenAI's models are pinned, others use the newest.
@@ -167,13 +167,21 @@ def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
     return _read_folder(folder, name=name, revision=folder.name)  # a snapshot folder is named after its commit
 
 
+def _find_built_in(name: str) -> Backbone:
+    return _read_folder(Path(__file__).with_name(BUILT_IN[name]), name=name, revision=None)
+
+
 def _find_mini() -> Backbone:
-    return _read_folder(Path(__file__).with_name("mini"), name=MINI, revision=None)
+    return _find_built_in("mini")
+
+
+def _find_mini_2() -> Backbone:
+    return _find_built_in("mini-2")
 
 
 # Functions that find backbones. Other packages add theirs through entry points.
 REGISTRY: Registry[Callable[[], Backbone]] = Registry(
-    "backbone", {MINI: f"{__name__}:_find_mini"}, group="vop.backbones"
+    "backbone", {"mini": f"{__name__}:_find_mini", "mini-2": f"{__name__}:_find_mini_2"}, group="vop.backbones"
 )
 
 

@@ -28,7 +28,7 @@ Tune on your own videos, listed with captions in a CSV file with the columns vid
     {vop} train --data videos.csv --method vop-f+p --out runs/mine
     {vop} evaluate runs/mine --data test.csv
 
-`vop train` downloads OpenAI's CLIP (openai/clip-vit-base-patch32) from the hub. --backbone mini needs no download.
+`vop train` downloads OpenAI's CLIP (openai/clip-vit-base-patch32) from the hub. --backbone mini-2 needs no download.
 """
 
 
@@ -36,7 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "demo",
         help="Render, tune, evaluate, index and search the built-in benchmark.",
-        description="Renders 750 short videos, tunes `mini` on 600 of them, ranks the others, and makes a library to "
+        description="Renders 750 short videos, tunes `mini-2` on 600 of them, ranks the others, and makes a library to "
         "search. This takes a minute or two, without a download.",
     )
     parser.add_argument(
@@ -55,14 +55,17 @@ def run(arguments: argparse.Namespace) -> None:
         result = run_demo(arguments.out, progress=show)
     plain, tuned = result.reports
     if arguments.json:
-        answers = {sentence: [_to_dict(answer) for answer in found] for sentence, found in result.answers.items()}
+        answers, untuned = (
+            {sentence: [_to_dict(answer) for answer in found] for sentence, found in answers.items()}
+            for answers in (result.answers, result.zero_shot_answers)
+        )
         reports = {report.method: report.to_dict() for report in result.reports}
         paths = {name: str(getattr(result, name)) for name in ("run", "sheet", "library")}
-        print_json({**paths, "reports": reports, "answers": answers})
+        print_json({**paths, "reports": reports, "answers": answers, "zero_shot_answers": untuned})
         return
     from vop.evaluation.report import comparison_table
 
-    print_table(comparison_table(result.reports, title="emoji-motion, demo size, on mini"))
+    print_table(comparison_table(result.reports, title="emoji-motion-2, demo size, on mini-2"))
     before, after = plain.metrics.t2v.r1, tuned.metrics.t2v.r1
     say(
         f"{tuned.method} ranks the right video first for {after:.1f} % of the captions, zero-shot for {before:.1f} % "

@@ -44,12 +44,16 @@ class Clip:
         score: its similarity to the sentence.
         right: whether it is a right answer; None if unknown.
         caption: a caption of the clip, printed below it.
+        place: its place among the retrieved clips, counted from 1; by default its place in the row.
+        label: printed before the place, such as the model that retrieved it.
     """
 
     frames: Any
     score: float
     right: bool | None = None
     caption: str = ""
+    place: int | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,8 @@ def _page(parts: Sequence[Image.Image], width: int) -> Image.Image:
 
 def _row(row: SheetRow, strips: Sequence[Image.Image], *, column: int, width: int) -> Image.Image:
     head = _text(f"“{row.sentence}”", size=26, width=width)
-    cells = [_cell(n, clip, strip, column) for n, (clip, strip) in enumerate(zip(row.clips, strips, strict=True))]
+    pairs = zip(row.clips, strips, strict=True)
+    cells = [_cell(clip.place or n, clip, strip, column) for n, (clip, strip) in enumerate(pairs, start=1)]
     image = Image.new("RGB", (width, head.height + 14 + max(cell.height for cell in cells)), _PAPER)
     image.paste(head, (0, 0))
     for n, cell in enumerate(cells):
@@ -147,7 +152,7 @@ def _row(row: SheetRow, strips: Sequence[Image.Image], *, column: int, width: in
 
 def _cell(place: int, clip: Clip, strip: Image.Image, width: int) -> Image.Image:
     """Draw a thumbnail strip with a border; below it the rank, the score, a check mark if right, and the caption."""
-    label = f"{place + 1}.  score {clip.score:.3f}"
+    label = f"{f'{clip.label}  ' if clip.label else ''}{place}.  score {clip.score:.3f}"
     facts = _text(label, size=18, width=width, fill=_RIGHT if clip.right else _QUIET)
     caption = _text(clip.caption, size=17, width=width) if clip.caption else Image.new("RGB", (1, 0))
     top = strip.height + 2 * _BORDER + 8

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vop import heads, methods
-from vop.backbones import MINI, Backbone
+from vop.backbones import BUILT_IN, Backbone
 from vop.backbones.compiling import compile_layers
 from vop.backbones.embedding_config import EmbeddingConfig, TokenMerging
 from vop.backbones.source import REGISTRY as BACKBONES
@@ -513,7 +513,7 @@ class TextVideoModel(nn.Module):
         name = backbone.name
         if backbone.folder.is_relative_to(folder):  # the backbone is part of the run
             name = f"./{backbone.folder.relative_to(folder).as_posix()}"
-        elif backbone.revision is None and Path(name).is_dir() and name != MINI:
+        elif backbone.revision is None and Path(name).is_dir() and name not in BUILT_IN:
             name = str(Path(name).resolve())
         used = ((methods.REGISTRY, self.method_name), (heads.REGISTRY, self.head_name), (BACKBONES, backbone.name))
         packages = {registry.kind: registry.package(part) for registry, part in used}
@@ -566,7 +566,8 @@ class TextVideoModel(nn.Module):
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         with TemporaryDirectory(prefix="vop-") as temporary:
             folder, backbone, trained = Path(temporary), self.backbone, self.trainable()
-            if backbone.revision is None and backbone.name != MINI and BACKBONES.package(backbone.name) is None:
+            local = backbone.revision is None and backbone.name not in BUILT_IN
+            if local and BACKBONES.package(backbone.name) is None:
                 backbone = replace(backbone, folder=copy_backbone(backbone.folder, folder))
             config, count = self.run_config(folder, backbone), sum(p.numel() for p in trained.values())
             write_run(folder, config, trained, card=render_card(config, trained=count, name=repo_id))

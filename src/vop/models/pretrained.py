@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vop import heads, methods
-from vop.backbones import DEFAULT_HUB_ID, MINI, Backbone, find_backbone
+from vop.backbones import BUILT_IN, DEFAULT_HUB_ID, Backbone, find_backbone
 from vop.backbones.embedding_config import TokenMerging
 from vop.backbones.known import SHORT_NAMES
 from vop.backbones.source import REGISTRY as BACKBONES
@@ -129,7 +129,7 @@ def load(
 def _open(name: str, *, backbone: str | None, dtype: torch.dtype, beside: Sequence[TextVideoModel]) -> TextVideoModel:
     whole = name
     name, image_size = split_image_size(name)
-    folder = None if name == MINI else Path(name).expanduser()  # a folder with this name is ./mini
+    folder = None if name in BUILT_IN else Path(name).expanduser()  # a folder with such a name is ./mini
     if folder is not None and not folder.is_dir():
         folder = _from_hub(name)
     if folder is None or not is_run(folder):
@@ -162,7 +162,7 @@ def _plain_backbone(name: str) -> Backbone:
         hint = f"did you mean {near[0]}? " if near else ""
         raise UsageError(
             f"{name!r} is neither a run's folder, a backbone's folder, a hub id (OWNER/NAME) nor "
-            f"{' or '.join(built_in)}; {hint}give the folder that `vop train --out` wrote, or use {MINI}"
+            f"{' or '.join(built_in)}; {hint}give the folder that `vop train --out` wrote, or use mini-2"
         ) from error
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vop.backbones import MINI
+from vop.backbones import BUILT_IN
 from vop.backbones.embedding_config import AS_USUAL, EmbeddingConfig
 from vop.backbones.source import split_image_size
 from vop.errors import VopError
@@ -93,7 +93,7 @@ def absolute_name(name: str) -> str:
     """Return a name that opens a model from any working directory: for a folder, its absolute path."""
     base, image_size = split_image_size(name)
     folder = Path(base).expanduser()
-    if base == MINI or not folder.is_dir():
+    if base in BUILT_IN or not folder.is_dir():
         return name
     return str(folder.absolute()) + ("" if image_size is None else f"@{image_size}")
 

@@ -27,7 +27,7 @@ from vop.errors import UsageError
 
 NAME = "emoji-motion-2"
 VERSION = 1  # raise it when the same seed gives other videos
-_SATURATIONS, _CONTRASTS = (0.5, 1.0), (0.7, 1.0)
+_SATURATIONS, _CONTRASTS = (0.25, 0.8), (0.45, 0.85)
 
 
 @dataclass(frozen=True)
