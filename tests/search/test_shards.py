@@ -319,6 +319,19 @@ def test_a_plan_of_a_library_that_moved_to_another_model(a_part, folder, tmp_pat
     assert not (folder / "shards").exists()
 
 
+def test_videos_in_object_storage(object_server, in_shards, index_videos, folder, videos, tmp_path):
+    object_server.make_bucket()
+    for name, path in videos.items():
+        object_server.put(f"s3://films/2024/{name}.mp4", path)
+    object_server.put("s3://films/2024/copy.mp4", videos["a"])
+    report = in_shards("s3://films/2024")
+    in_parts = folder.rename(tmp_path / "in shards")
+    assert (report.added, report.duplicates) == (4, 1)
+    assert numbers_of(index_videos("s3://films/2024")) == numbers_of(report)
+    assert rows(in_parts)["b.mp4", 2]["path"] == "s3://films/2024/b.mp4"
+    assert {row["segment"] for row in rows(in_parts).values()} == {row["segment"] for row in rows(folder).values()}
+
+
 def test_a_library_in_object_storage_is_refused():
     with pytest.raises(UsageError, match="s3://bucket/library"):
         index_in_shards("s3://bucket/library", ["/v"], run=worked, parts=1)
