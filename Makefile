@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
-.PHONY: install browser demo test test-fast lint types docs wheel bench results
+.PHONY: install browser demo test test-fast cluster-test lint types docs wheel bench results
 .DEFAULT_GOAL := install
 
 install: .venv/installed
@@ -30,6 +30,12 @@ test: lint types browser
 test-fast: install
 	$(PYTEST) -m "not slow"
 
+# Indexing in shards on real parts: killed processes, and a Ray cluster of three node processes that loses one.
+cluster-test: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cluster]"
+	$(BIN)/python -m pytest tests/search/test_shards.py tests/search/test_shards_processes.py \
+	  tests/search/test_ray_resources.py tests/search/test_ray_cluster.py
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,6 +59,7 @@ bench: install
 	$(BIN)/python bench/decode.py
 	$(BIN)/python bench/metrics.py
 	$(BIN)/python bench/index.py
+	$(BIN)/python bench/shards.py
 	$(BIN)/python bench/search.py
 	$(BIN)/python bench/serve.py
 

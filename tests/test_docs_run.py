@@ -12,6 +12,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from copy import deepcopy
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbclient
@@ -45,9 +46,12 @@ NOT_RUN = {
     r"\b(msrvtt|msvd|didemo|activitynet|lsmdc|vatex)": "needs the benchmark's files; tests/datasets has small ones",
     r"^import openai ": "takes OpenAI's files of 340 MB or more; tests/converters has small ones",
     r"^train .*google/siglip2": "needs a backbone that is not in the cache",
+    r"^index .*--ray ": "needs a Ray cluster; `make cluster-test`",
     r"^\S+ .*(\bfilms-library\b|s3://films)": "needs object storage; a test below runs them with a server",
     r"OWNER/NAME": "a placeholder, not a repository",
 }
+if find_spec("lance") is None:
+    NOT_RUN[r"--jobs 2$|--shard |^library publish "] = "pylance is not installed: pip install 'vop[shards]'"
 HUB = f"models--{DEFAULT_HUB_ID.replace('/', '--')}/snapshots/{pinned_revision(DEFAULT_HUB_ID)}"
 
 
@@ -134,6 +138,7 @@ def workplace(prepared, hub, tmp_path, monkeypatch) -> Path:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub))
+    monkeypatch.setenv("HF_HUB_CACHE", str(hub))  # for the processes that a command starts
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)

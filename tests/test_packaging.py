@@ -27,11 +27,11 @@ from vop.version import VERSION
 SOURCE = ROOT / "src" / "vop"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 FOR_DEVELOPERS = {"bench", "dev", "docs", "test"}
-# open_clip requires torchvision, which must match the build of PyTorch; mteb requires many libraries.
-APART = {"mteb", "open-clip"}
+# Ray is large; open_clip requires torchvision, which must match the build of PyTorch; mteb requires many libraries.
+APART = {"cluster", "mteb", "open-clip"}
 # Libraries that another library of ours imports.
 # Compared with in tests and benchmarks, if installed; `tvr` is in a checkout of a released method.
-BY_HAND = {"datasets", "decord", "mteb", "open_clip", "timm", "torchcodec", "tvr"}
+BY_HAND = {"datasets", "decord", "mteb", "open_clip", "ray", "timm", "torchcodec", "tvr"}
 NOT_IMPORTED = {"jinja2", "protobuf", "sentencepiece", "tensorboard"}
 
 
@@ -55,7 +55,7 @@ OPTIONAL = resolved("all")
 
 @cache
 def owners() -> dict[str, list[str]]:
-    return packages_distributions()
+    return {"lance": ["pylance"], "ray": ["ray"]} | packages_distributions()  # also where they are not installed
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:

@@ -78,7 +78,7 @@ def test_all_commands_are_covered():
             "search",
         ),
         *("library info", "library failures", "library forget", "library reembed", "library check"),
-        *("library exclude", "library restore", "serve", "import openai", "import modelscope"),
+        *("library exclude", "library restore", "library publish", "serve", "import openai", "import modelscope"),
     }
 
 

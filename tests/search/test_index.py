@@ -109,6 +109,23 @@ def test_two_files_may_swap_names(index_videos, folder, videos):
     np.testing.assert_allclose(after["c.mp4", 0], before["a.mp4", 0], atol=1e-6)
 
 
+@pytest.mark.parametrize("commit_seconds", [0, 1e9])
+def test_a_new_file_at_the_path_of_a_renamed_one(index_videos, folder, videos, monkeypatch, commit_seconds):
+    """Both stay, whether or not they are committed together."""
+    monkeypatch.setattr(ingest, "COMMIT_SECONDS", commit_seconds)
+    index_videos(workers=1)
+    content = rows(folder)["b.mp4", 0]["video"]
+    videos["b"].rename(videos["b"].with_name("renamed.mp4"))
+    write_video(videos["b"], seed=60)
+    index_videos(workers=1)
+    found = rows(folder)
+    assert {key for key in found if key[0] in ("b.mp4", "renamed.mp4")} == {
+        ("b.mp4", 0),
+        *(("renamed.mp4", place) for place in range(3)),
+    }
+    assert found["renamed.mp4", 2]["video"] == content != found["b.mp4", 0]["video"]
+
+
 def test_a_copy_is_listed_and_replaces_a_deleted_original(index_videos, folder, videos, no_decoding, monkeypatch):
     copy = videos["a"].with_name("z.mp4")
     shutil.copy(videos["a"], copy)

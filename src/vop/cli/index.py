@@ -22,15 +22,24 @@ from vop.cli.common import (
     use_device_options,
     warn,
 )
+from vop.errors import UsageError
 from vop.utils import progress
 from vop.utils.text import count, first_few
 
 if TYPE_CHECKING:
     from vop.search.manifest import SegmentationConfig
     from vop.search.results import LibraryStatus
+    from vop.search.sync.commands import IndexSettings
     from vop.search.sync.report import IndexPreview, IndexReport
 
 _SHOWN = 10  # paths shown of a long list
+
+
+class WorkSize(TypedDict):
+    """How much is done at once."""
+
+    workers: int | None
+    batch_size: int
 
 
 class WorkOptions(TypedDict):
@@ -114,6 +123,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--redo", action="store_true", help="Decode videos again that an earlier version of vop decoded."
     )
     add_work_options(parser)
+    add_shard_options(parser)
     parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     parser.set_defaults(run=run, resumes=True, uses_database=True)
 
@@ -138,6 +148,35 @@ def add_work_options(parser: argparse.ArgumentParser) -> None:
     add_compile_option(parser)
 
 
+def add_shard_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which processes work."""
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        type=int,
+        help="Number of processes that decode and embed, each with a model of its own (default: one per GPU, or one).",
+    )
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="Work on a Ray cluster: host:port, `auto` for the cluster of this machine, or `local` to start one for "
+        "this command. The default of --jobs is then one worker per GPU or, without GPUs, per node.",
+    )
+    ways.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="Do only part I of N, counted from 1, for a batch system such as SLURM. `vop library publish` then adds "
+        "the finished parts to the library.",
+    )
+    parser.add_argument(
+        "--gpus-per-worker",
+        metavar="N",
+        type=float,
+        help="With --ray: GPUs of each worker (default 1, if the cluster has any). A fraction shares a GPU.",
+    )
+
+
 def work_options(arguments: argparse.Namespace) -> WorkOptions:
     return {
         "precision": arguments.precision,
@@ -157,6 +196,8 @@ def run(arguments: argparse.Namespace) -> int:
         _preview(arguments)
         return 0
     use_device_options(arguments)
+    if arguments.shard is not None:
+        return _index_part(arguments)
     report = _index(arguments, yes=arguments.yes)
     if report.unconfirmed and _confirm(report.unconfirmed):
         pruned = _index(arguments, yes=True)
@@ -167,9 +208,14 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(report.to_dict())
     else:
         print_report(report, arguments.library, arguments.paths)
+    return warn_unconfirmed(report, arguments.library, arguments.paths)
+
+
+def warn_unconfirmed(report: IndexReport, library: Path | str, paths: Sequence[Path | str]) -> int:
+    """Print how to remove the videos that --prune did not remove. Return the exit status."""
     if not report.unconfirmed:
         return 0
-    again = command_line("index", arguments.library, *arguments.paths, "--prune")
+    again = command_line("index", library, *paths, "--prune")
     warn(
         f"vop: nothing was removed, because {count('video', len(report.unconfirmed))} would be a large part of the "
         f"library. To list them: {again} --dry-run; to remove them: {again} --yes"
@@ -178,28 +224,89 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _index(arguments: argparse.Namespace, *, yes: bool) -> IndexReport:
+    from vop.search.sharding.commands import default_jobs, index_in_processes, index_on_ray
     from vop.search.sync import index
 
+    if arguments.gpus_per_worker is not None and arguments.ray is None:
+        raise UsageError(f"--gpus-per-worker is {arguments.gpus_per_worker:g} without --ray; add --ray")
+    jobs = default_jobs() if arguments.jobs is None else arguments.jobs
     with progress.show() as show:
-        return index(
+        given = _settings(arguments, show)
+        size: WorkSize = {"workers": arguments.workers, "batch_size": arguments.batch_size}
+        if arguments.ray is not None:
+            return index_on_ray(
+                arguments.library,
+                arguments.paths,
+                address=arguments.ray,
+                jobs=arguments.jobs,
+                gpus_per_worker=arguments.gpus_per_worker,
+                prune=arguments.prune,
+                yes=yes,
+                **size,
+                **given,
+            )
+        if jobs == 1:
+            return index(arguments.library, arguments.paths, prune=arguments.prune, yes=yes, **size, **given)
+        return index_in_processes(
+            arguments.library, arguments.paths, jobs=jobs, prune=arguments.prune, yes=yes, **size, **given
+        )
+
+
+def _index_part(arguments: argparse.Namespace) -> int:
+    """Do the part of `--shard`."""
+    from vop.search.sharding.commands import index_part
+
+    if arguments.jobs is not None:
+        raise UsageError(f"--jobs is {arguments.jobs} with --shard, which is one process; start more parts instead")
+    part, parts = _part_of(arguments.shard)
+    with progress.show() as show:
+        report = index_part(
             arguments.library,
             arguments.paths,
-            model=arguments.model,
-            segmentation=segmentation_of(arguments),
-            num_frames=arguments.num_frames,
-            keep_frames=arguments.keep_frames,
-            refine=arguments.refine,
-            embedding=embedding_of(arguments),
-            exclude=arguments.exclude,
-            live_photos=arguments.live_photos,
-            metadata=arguments.metadata,
+            part=part,
+            parts=parts,
             prune=arguments.prune,
-            yes=yes,
-            redo=arguments.redo,
-            progress=show,
-            warn=lambda text: warn(f"vop: {text}"),
-            **work_options(arguments),
+            yes=arguments.yes,
+            workers=arguments.workers,
+            batch_size=arguments.batch_size,
+            **_settings(arguments, show),
         )
+    if arguments.json:
+        print_json(report.to_dict())
+        return 0
+    say(
+        f"{report.library}: part {part} of {parts}: {count('shard', report.written)} written; {report.finished:,} of "
+        f"{count('shard', report.shards)} are finished"
+    )
+    say(f"Add them to the library: {command_line('library', 'publish', arguments.library)}")
+    return 0
+
+
+def _part_of(text: str) -> tuple[int, int]:
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal()):
+        raise UsageError(f"--shard is {text!r}; give I/N with I from 1 to N, such as 1/4")
+    return int(part), int(parts)
+
+
+def _settings(arguments: argparse.Namespace, show: progress.Progress) -> IndexSettings:
+    return {
+        "model": arguments.model,
+        "segmentation": segmentation_of(arguments),
+        "num_frames": arguments.num_frames,
+        "keep_frames": arguments.keep_frames,
+        "refine": arguments.refine,
+        "embedding": embedding_of(arguments),
+        "exclude": arguments.exclude,
+        "live_photos": arguments.live_photos,
+        "metadata": arguments.metadata,
+        "redo": arguments.redo,
+        "precision": arguments.precision,
+        "compile": arguments.compile,
+        "progress": show,
+        "waiting": partial(say_waiting, arguments.library),
+        "warn": lambda text: warn(f"vop: {text}"),
+    }
 
 
 def segmentation_of(arguments: argparse.Namespace) -> SegmentationConfig | None:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.cli.common import (
@@ -18,7 +19,14 @@ from vop.cli.common import (
     use_device_options,
     warn,
 )
-from vop.cli.index import add_work_options, print_failures, say_waiting, work_options
+from vop.cli.index import (
+    add_work_options,
+    print_failures,
+    print_report,
+    say_waiting,
+    warn_unconfirmed,
+    work_options,
+)
 from vop.utils import progress
 from vop.utils.text import count, on_one_line
 
@@ -64,6 +72,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     check = _add(actions, "check", _check, "Compare a library with its checksums, and list damaged parts.")
     check.add_argument("--repair", action="store_true", help="Write the library again without the damaged parts.")
+
+    publish = _add(
+        actions, "publish", _publish, "Add what `vop index --shard` has finished to the library, in one step."
+    )
+    publish.add_argument(
+        "--discard", action="store_true", help="Delete unfinished work instead. Published videos stay."
+    )
 
     reembed = _add(
         actions,
@@ -113,6 +128,8 @@ def _open(arguments: argparse.Namespace) -> Library:
 
 
 def _info(arguments: argparse.Namespace) -> None:
+    from vop.search.sharding.plan import FOLDER
+
     library = _open(arguments)
     status, manifest, restorable = library.status(), library.manifest, library.restorable()
     if arguments.json:
@@ -145,6 +162,9 @@ def _info(arguments: argparse.Namespace) -> None:
         restore = command_line("library", "restore", arguments.library)
         say(f"removed: {count('video', len(restorable))}; to restore: {restore}")
     print_failures(status, arguments.library)
+    if isinstance(library.path, Path) and (library.path / FOLDER).exists():
+        publish = command_line("library", "publish", arguments.library)
+        say(f"indexing in shards is not finished; to add what is: {publish}")
     if status.index:
         say(f"indexing now: {status.index.done:,} of {count('file', status.index.total)}")
 
@@ -243,6 +263,27 @@ def _print_check(report: CheckReport) -> None:
         )
         for again in report.index_again():
             say(f"next: {again}")
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    with progress.show() as show:
+        report = _open(arguments).publish(
+            discard=arguments.discard, progress=show, waiting=partial(say_waiting, arguments.library)
+        )
+    if arguments.json:
+        print_json(report.to_dict())
+    elif arguments.discard:
+        say(f"{report.library}: unfinished work was deleted: {count('plan', report.discarded)}")
+    else:
+        say(f"{report.library}: {count('shard', report.published)} published")
+        if report.shards:
+            say(f"not finished: {report.shards - report.committed:,} of {count('shard', report.shards)}")
+    status = 0
+    for one in report.completed:
+        if not arguments.json:
+            print_report(one.report, arguments.library, one.roots)
+        status = warn_unconfirmed(one.report, arguments.library, one.roots) or status
+    return status
 
 
 def _reembed(arguments: argparse.Namespace) -> None:

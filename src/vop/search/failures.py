@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import pyarrow as pa
 
 from vop.errors import FileFailure
-from vop.search.schema import delete_paths
+from vop.search.schema import conditions, delete_paths
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -66,9 +66,11 @@ def failure(
     return Failure(path=stored, kind=kind, reason=reason, size=size, mtime_ns=mtime_ns, seen_at=seen_at)
 
 
-def read(table: Table) -> list[Failure]:
-    """Return all failures, sorted by path."""
-    rows = table.search().select(SCHEMA.names).to_arrow().to_pylist()
+def read(table: Table, *, paths: Iterable[str] | None = None) -> list[Failure]:
+    """Return failures, sorted by path: all of them, or those of the files at some paths."""
+    wanted = [None] if paths is None else conditions("path", paths)
+    queries = (table.search() if condition is None else table.search().where(condition) for condition in wanted)
+    rows = [row for query in queries for row in query.select(SCHEMA.names).to_arrow().to_pylist()]
     return sorted((Failure(**row) for row in rows), key=lambda failed: failed.path)
 
 

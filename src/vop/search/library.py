@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from vop.models.model import TextVideoModel
     from vop.search.failures import Failure
+    from vop.search.sharding.commands import PublishReport
     from vop.search.sync.integrity import CheckReport
     from vop.search.sync.reembedding import ReembedReport
     from vop.search.sync.report import IndexPreview, IndexReport
@@ -323,6 +325,9 @@ class Library:
         yes: bool = False,
         redo: bool = False,
         compile: bool = False,
+        jobs: int | None = None,
+        ray: str | None = None,
+        gpus_per_worker: float | None = None,
         workers: int | None = None,
         batch_size: int = 16,
         progress: Progress = silent,
@@ -341,7 +346,12 @@ class Library:
             yes: whether to prune even a large share of the library; see `IndexReport.unconfirmed`.
             redo: whether to decode videos again that an earlier version of vop decoded.
             compile: whether to compile the layers of the models for this work, as for `vop.load`.
-            workers: decoding processes; by default one per free core.
+            jobs: processes that decode and embed, each with a model of its own; with several GPUs, each gets one. By
+                default one. More than one needs `pip install 'vop[shards]'`.
+            ray: the address of a Ray cluster that does the work: host:port, "auto" for the cluster of this machine, or
+                "local" to start one for this call. By default, it has one worker per GPU or, without GPUs, per node.
+            gpus_per_worker: GPUs of each worker of the cluster; by default 1, if it has any.
+            workers: decoding processes of each; by default one per free core.
             batch_size: segments per forward pass.
             progress: called after each step.
             warn: called with each warning.
@@ -351,9 +361,15 @@ class Library:
             VopError: the disk is full, the model is not the library's, or an earlier version decoded some videos.
                 Committed videos stay in the library.
         """
+        from vop.search.sharding.commands import index_in_processes, index_on_ray
         from vop.search.sync import index
 
-        return index(
+        work: Callable[..., IndexReport] = index
+        if ray is not None:
+            work = partial(index_on_ray, address=ray, jobs=jobs, gpus_per_worker=gpus_per_worker)
+        elif jobs not in (None, 1):
+            work = partial(index_in_processes, jobs=jobs)
+        return work(
             self.path,
             _paths(paths),
             model=self._sources.get(self.models[0].fingerprint),
@@ -370,6 +386,21 @@ class Library:
             waiting=waiting,
             warn=warn,
         )
+
+    def publish(
+        self, *, discard: bool = False, progress: Progress = silent, waiting: Callable[[], None] = _silently
+    ) -> PublishReport:
+        """Add what `vop index --shard` has finished to the library, in one version for each indexing.
+
+        Args:
+            discard: whether to delete unfinished work instead.
+
+        Raises:
+            VopError: some of it was made with other models or another version of vop. The rest is published.
+        """
+        from vop.search.sharding.commands import publish
+
+        return publish(self.path, discard=discard, progress=progress, waiting=waiting)
 
     def preview(
         self,

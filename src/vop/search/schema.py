@@ -214,11 +214,11 @@ def delete_paths(table: Table, paths: Iterable[str]) -> None:
         table.delete(condition)
 
 
-def conditions(column: str, values: Iterable[str], *, most: int = _MOST_NAMED) -> Iterator[str]:
+def conditions(column: str, values: Iterable[str] | Iterable[int], *, most: int = _MOST_NAMED) -> Iterator[str]:
     """Yield SQL conditions that a column has one of these values, up to `most` values in each."""
-    values = sorted(values)
-    for start in range(0, len(values), most):
-        yield f"{column} IN ({', '.join(map(quoted, values[start : start + most]))})"
+    literals = [quoted(value) if isinstance(value, str) else str(value) for value in sorted(values)]
+    for start in range(0, len(literals), most):
+        yield f"{column} IN ({', '.join(literals[start : start + most])})"
 
 
 # -- damage

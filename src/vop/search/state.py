@@ -79,29 +79,36 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-@dataclass
-class IndexProgress:
-    """Shows the progress of an indexing: megabytes for the bar; files, hours and speed beside it.
+@dataclass(frozen=True, kw_only=True)
+class Amount:
+    """What an indexing has read so far.
 
     Attributes:
-        files: the files to read.
-        show: updates the progress bar.
-        state: writes the status for other processes.
-        hours: returns the hours of video decoded so far.
+        current: the file that was read last.
     """
 
-    files: Sequence[FoundFile]
-    show: Progress
-    state: Callable[[IndexingStatus], None]
-    hours: Callable[[], float]
+    files: int = 0
+    bytes: float = 0.0
+    hours: float = 0.0
+    current: str = ""
 
-    def __post_init__(self) -> None:
-        self._started = time.monotonic()
-        self._bytes, self._done_bytes = sum(file.size for file in self.files), 0.0
-        self._done_files = 0
+
+class Tally:
+    """Counts what is read of some files.
+
+    Args:
+        files: the files to read.
+        hours: returns the hours of video decoded so far.
+        changed: called with the new amount after each change.
+    """
+
+    def __init__(
+        self, files: Sequence[FoundFile], hours: Callable[[], float], changed: Callable[[Amount], None]
+    ) -> None:
+        self._hours, self._changed = hours, changed
+        self._files, self._bytes, self._current = 0, 0.0, ""
         self._part: dict[Location, float] = {}
-        self._current = ""
-        if self.files:
+        if files:
             self._update()
 
     def part_done(self, file: FoundFile | None, share: float) -> None:
@@ -109,30 +116,65 @@ class IndexProgress:
         if file is not None:
             self._current = str(file.path)
             self._part[file.path] = self._part.get(file.path, 0.0) + share * file.size
-            self._done_bytes += share * file.size
+            self._bytes += share * file.size
         self._update()
 
     def file_done(self, file: FoundFile) -> None:
-        self._done_bytes += file.size - self._part.pop(file.path, 0.0)
-        self._done_files += 1
+        self._bytes += file.size - self._part.pop(file.path, 0.0)
+        self._files += 1
         self._update()
 
     def _update(self) -> None:
+        self._changed(Amount(files=self._files, bytes=self._bytes, hours=self._hours(), current=self._current))
+
+
+class Display:
+    """Shows the progress of an indexing: megabytes for the bar; files, hours and speed beside it.
+
+    Args:
+        files, size: the files to read, and their bytes.
+        show: updates the progress bar.
+        state: writes the status for other processes.
+    """
+
+    def __init__(self, *, files: int, size: int, show: Progress, state: Callable[[IndexingStatus], None]) -> None:
+        self._files, self._bytes, self._show, self._state = files, size, show, state
+        self._started = time.monotonic()
+
+    def update(self, done: Amount) -> None:
         seconds = time.monotonic() - self._started
-        hours, total = self.hours(), len(self.files)
-        speed = hours * 3600 / seconds if seconds else 0.0
-        left = seconds * (self._bytes - self._done_bytes) / self._done_bytes if self._done_bytes else None
-        self.state(
+        speed = done.hours * 3600 / seconds if seconds else 0.0
+        left = seconds * (self._bytes - done.bytes) / done.bytes if done.bytes else None
+        self._state(
             IndexingStatus(
-                done=self._done_files,
-                total=total,
-                hours=round(hours, 3),
+                done=done.files,
+                total=self._files,
+                hours=round(done.hours, 3),
                 hours_per_hour=round(speed, 1),
                 seconds_left=None if left is None else round(left),
-                current=self._current,
+                current=done.current,
             )
         )
-        note = f"{self._done_files:,} of {count('file', total)}, {hours:.2f} h of video, {speed:.0f} h/h"
+        note = f"{done.files:,} of {count('file', self._files)}, {done.hours:.2f} h of video, {speed:.0f} h/h"
         whole = max(1, self._bytes // _MEGABYTE)
-        done = whole if self._done_files == total else min(int(self._done_bytes // _MEGABYTE), whole - 1)
-        self.show("indexing (MB)", done, whole, note)
+        shown = whole if done.files == self._files else min(int(done.bytes // _MEGABYTE), whole - 1)
+        self._show("indexing (MB)", shown, whole, note)
+
+
+class IndexProgress(Tally):
+    """Counts what is read of some files, and shows it.
+
+    Args:
+        files, hours: see `Tally`.
+        show, state: see `Display`.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[FoundFile],
+        show: Progress,
+        state: Callable[[IndexingStatus], None],
+        hours: Callable[[], float],
+    ) -> None:
+        display = Display(files=len(files), size=sum(file.size for file in files), show=show, state=state)
+        super().__init__(files, hours, display.update)

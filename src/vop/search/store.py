@@ -3,6 +3,7 @@
     library.json    which table, which models, how videos are segmented
     database/       LanceDB: segments_N, failures, and removed_segments_N once videos were removed
     frames/         decoded frames, if the library keeps them
+    shards/         plans of indexings in shards, and rows that are not published yet
     progress.json   the progress of a running indexing
 
 Every change commits whole videos: a reader sees a video completely or not at all. Uncommitted changes of a killed
@@ -14,7 +15,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -48,6 +49,7 @@ from vop.search.schema import (
     DamageError,
     check_rows,
     clip_of,
+    conditions,
     decoder_version,
     delete_paths,
     explain_damage,
@@ -189,6 +191,12 @@ class Store:
     @property
     def models(self) -> tuple[LibraryModel, ...]:
         return self.manifest.models
+
+    @property
+    def table_folder(self) -> Path:
+        """The folder of the table of segments, in a library that is a folder."""
+        assert isinstance(self.path, Path), f"{self.path} is not a folder"
+        return self.path / DATABASE / f"{self.manifest.table}.lance"
 
     @property
     def removed(self) -> Removed:
@@ -356,17 +364,19 @@ class Store:
         return rows.slice(0, 1)
 
     @follows
-    def failures(self) -> list[Failure]:
-        """Return files that are not, or only partly, in the library, by path."""
-        return failures.read(self._failures)
+    def failures(self, *, paths: Sequence[str] | None = None) -> list[Failure]:
+        """Return files that are not, or only partly, in the library, by path; all of them, or those at some paths."""
+        return failures.read(self._failures, paths=paths)
 
     @follows
-    def videos(self) -> dict[str, VideoRecord]:
-        """Return the library's videos, by path."""
+    def videos(
+        self, *, paths: Sequence[str] | None = None, sizes: Collection[int] | None = None
+    ) -> dict[str, VideoRecord]:
+        """Return the library's videos, by path: all of them, or those at some paths or with some sizes in bytes."""
         columns = {METADATA + name: name for name in self.columns}
         names = ["video", "path", "size", "mtime_ns"]
         names += ["volume"] if "volume" in self.table.schema.names else []  # older libraries lack it
-        rows = self._one_row_each([*names, *columns])
+        rows = self._one_row_each([*names, *columns], paths=paths, sizes=sizes)
         return {
             row["path"]: VideoRecord(
                 **{name: row[name] for name in names},
@@ -376,15 +386,25 @@ class Store:
         }
 
     @follows
-    def outdated(self) -> dict[str, float]:
+    def outdated(self, *, paths: Sequence[str] | None = None) -> dict[str, float]:
         """Return the durations in seconds of videos that an earlier version of the decoder read, by path."""
-        rows = self._one_row_each(["path", "duration_seconds", "made_with"])
+        rows = self._one_row_each(["path", "duration_seconds", "made_with"], paths=paths)
         return {row["path"]: row["duration_seconds"] for row in rows if _is_outdated(row)}
 
-    def _one_row_each(self, columns: list[str]) -> list[dict[str, Any]]:
-        """Return these columns of each video."""
-        rows: list[dict[str, Any]] = self.table.search().where("place = 0").select(columns).to_arrow().to_pylist()
-        return rows
+    def _one_row_each(
+        self, columns: list[str], *, paths: Sequence[str] | None = None, sizes: Collection[int] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return these columns of each video, or of those at some paths or with some sizes."""
+
+        def firsts(condition: str) -> list[dict[str, Any]]:
+            rows: list[dict[str, Any]] = self.table.search().where(condition).select(columns).to_arrow().to_pylist()
+            return rows
+
+        if paths is None and sizes is None:
+            return firsts("place = 0")
+        any_of = [*conditions("path", paths or ()), *conditions("size", sizes or ())]
+        found = [row for condition in any_of for row in firsts(f"place = 0 AND {condition}")]
+        return list({row["path"]: row for row in found}.values())
 
     @follows
     def rows_of(self, videos: Iterable[str], *, columns: Sequence[str] | None = None) -> pa.Table:

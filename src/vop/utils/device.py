@@ -70,6 +70,15 @@ def available_devices() -> list[str]:
     return names
 
 
+def gpus_to_share() -> list[str]:
+    """Return the GPUs that several processes can share out, as CUDA_VISIBLE_DEVICES names them.
+
+    The list is empty if the chosen device is a single GPU, or not a GPU of CUDA.
+    """
+    device = default_device()
+    return _gpus() if device.type == "cuda" and device.index is None else []
+
+
 @cache
 def _gpus() -> list[str]:
     """Return CUDA's machine-wide name of each GPU, in the order of their numbers in this process."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from vop.backbones import DEFAULT_HUB_ID
 from vop.backbones.embedding_config import AS_USUAL, EmbeddingConfig, TokenMerging
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from vop.models.model import TextVideoModel
 
 _TIDYING = "tidying up"  # takes minutes if a large library needs a new index
+
+
+def _say_nothing(*_: str) -> None:
+    pass
 
 
 def index(
@@ -93,33 +97,106 @@ def index(
     """
     started = time.monotonic()
     workers = count_workers(workers, batch_size=batch_size)
+    with opened(
+        folder,
+        paths,
+        model=model,
+        segmentation=segmentation,
+        num_frames=num_frames,
+        keep_frames=keep_frames,
+        refine=refine,
+        embedding=embedding,
+        exclude=exclude,
+        live_photos=live_photos,
+        metadata=metadata,
+        redo=redo,
+        precision=precision,
+        compile=compile,
+        progress=progress,
+        waiting=waiting,
+        warn=warn,
+    ) as ingest:
+        ingest.run(workers=workers, batch_size=batch_size)
+        finish(ingest, prune=prune, yes=yes, progress=progress)
+    ingest.report.seconds = time.monotonic() - started
+    return ingest.report
+
+
+class IndexSettings(TypedDict, total=False):
+    """Keyword arguments of `index` that do not say how the work is done."""
+
+    model: str | None
+    segmentation: SegmentationConfig | None
+    num_frames: int | None
+    keep_frames: bool
+    refine: bool
+    embedding: EmbeddingConfig
+    exclude: Sequence[str]
+    live_photos: bool | None
+    metadata: Path | None
+    redo: bool
+    precision: str
+    compile: bool
+    progress: Progress
+    waiting: Callable[[], None]
+    warn: Callable[[str], None]
+
+
+@contextmanager
+def opened(
+    folder: str | Path | Address,
+    paths: Sequence[str | Path | Address],
+    *,
+    load_models: bool = True,
+    **settings: Unpack[IndexSettings],
+) -> Iterator[Ingest]:
+    """Open or create a library under its lock, and find the files to index.
+
+    Args:
+        load_models: whether to load the models of an existing library. A new model is loaded in any case.
+        settings: see `index`.
+
+    Raises the same errors as `index`.
+    """
+    exclude, live_photos = settings.get("exclude", ()), settings.get("live_photos")
+    metadata, warn = settings.get("metadata"), settings.get("warn", _say_nothing)
     table = read_metadata(metadata) if metadata else None
     scanned = scan(folder, paths, exclude=exclude, live_photos=live_photos)
     for path, reason in scanned.missing.items():
         warn(f"{path!r} cannot be indexed and is skipped: {reason}")
-    wanted = _Settings(model, segmentation, num_frames, keep_frames, refine, embedding, precision, compile)
+    wanted = _Settings(
+        model=settings.get("model"),
+        segmentation=settings.get("segmentation"),
+        num_frames=settings.get("num_frames"),
+        keep_frames=settings.get("keep_frames", False),
+        refine=settings.get("refine", False),
+        embedding=settings.get("embedding", AS_USUAL),
+        precision=settings.get("precision", "auto"),
+        compile=settings.get("compile", False),
+    )
     new_model = None if exists(scanned.library) else _load_model(wanted)
-    with library_lock(scanned.library, waiting=waiting):
-        library, models = _open(scanned.library, wanted, new_model)
-        if refine and library.models[0].frame_column is None:
+    with library_lock(scanned.library, waiting=settings.get("waiting", _say_nothing)):
+        library, models = _open(scanned.library, wanted, new_model, load_models=load_models)
+        if wanted.refine and library.models[0].frame_column is None:
             warn(
                 f"{library.models[0].name} does not average the embeddings of frames, so searches return whole "
                 "segments, without refined ends"
             )
-        _check_outdated(library, scanned, redo=redo)
+        _check_outdated(library, scanned, redo=settings.get("redo", False))
         library.change(
             exclude=normal_globs([*library.manifest.exclude, *exclude]),
             live_photos=library.manifest.live_photos if live_photos is None else live_photos,
         )
         library.add_columns(table.columns if table else ())
-        ingest = Ingest(library, models, scanned, table, progress)
-        ingest.run(workers=workers, batch_size=batch_size)
-        ingest.finish(prune=prune, yes=yes)
-        progress(_TIDYING, 0, 1)
-        _tidy(library)
-        progress(_TIDYING, 1, 1)
-    ingest.report.seconds = time.monotonic() - started
-    return ingest.report
+        yield Ingest(library, models, scanned, table, settings.get("progress", silent))
+
+
+def finish(ingest: Ingest, *, prune: bool, yes: bool, progress: Progress) -> None:
+    """Remove or count the videos that were not found, complete the report, and tidy the library up."""
+    ingest.finish(prune=prune, yes=yes)
+    progress(_TIDYING, 0, 1)
+    _tidy(ingest.library)
+    progress(_TIDYING, 1, 1)
 
 
 def preview(
@@ -197,7 +274,7 @@ def forget(
     Raises:
         UsageError: the library does not exist, or has no video there.
     """
-    with _locked(folder, waiting) as library:
+    with locked(folder, waiting) as library:
         found = _below(paths, library.videos())
         kept = _below(paths, library.removed.videos()) if for_good else []
         if not found and not kept:
@@ -227,7 +304,7 @@ def restore(
     Raises:
         UsageError: the library does not exist, or nothing can be restored.
     """
-    with _locked(folder, waiting) as library:
+    with locked(folder, waiting) as library:
         kept = library.removed.videos()
         restored = library.restore(_below(paths, kept) if paths else kept)
         if not restored:
@@ -255,7 +332,7 @@ def change_excluded(
     """
     if not add and not drop:
         return Store.open(folder).manifest.exclude
-    with _locked(folder, waiting) as library:
+    with locked(folder, waiting) as library:
         current, dropped = library.manifest.exclude, normal_globs(drop)
         for glob in dropped:
             if glob not in current:
@@ -268,7 +345,7 @@ def change_excluded(
 
 
 @contextmanager
-def _locked(folder: str | Path | Address, waiting: Callable[[], None]) -> Iterator[Store]:
+def locked(folder: str | Path | Address, waiting: Callable[[], None]) -> Iterator[Store]:
     """Open an existing library under its lock, and add the columns that older libraries lack."""
     path = Store.open(folder).path
     with library_lock(path, waiting=waiting):
@@ -322,8 +399,13 @@ def _load_model(wanted: _Settings) -> TextVideoModel:
     return model
 
 
-def _open(folder: Location, wanted: _Settings, new_model: TextVideoModel | None) -> tuple[Store, list[TextVideoModel]]:
+def _open(
+    folder: Location, wanted: _Settings, new_model: TextVideoModel | None, *, load_models: bool = True
+) -> tuple[Store, list[TextVideoModel]]:
     """Open the library and its models; create the library if it does not exist.
+
+    Args:
+        load_models: whether to load the models although the call does not name one.
 
     Raises:
         UsageError: the settings differ from the library's.
@@ -352,7 +434,9 @@ def _open(folder: Location, wanted: _Settings, new_model: TextVideoModel | None)
     ):
         if value is not None and value != current:
             raise UsageError(f"{name} of {folder} is {current}, not {value}; to change it, index into another folder")
-    models = open_models(manifest, folder=folder, name=wanted.model, compile=wanted.compile)
+    models: list[TextVideoModel] = []
+    if load_models or wanted.model is not None:
+        models = open_models(manifest, folder=folder, name=wanted.model, compile=wanted.compile)
     if wanted.model is not None:  # store its path, which may be a new one
         library.rename_model(absolute_name(wanted.model))
     return library, models

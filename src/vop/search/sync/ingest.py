@@ -13,12 +13,13 @@ import logging
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import pyarrow as pa
 
@@ -29,7 +30,7 @@ from vop.search.models import columns_of, embed_columns
 from vop.search.pipeline import Finished, run
 from vop.search.results import VideoRecord
 from vop.search.schema import check_rows, make_rows, with_column
-from vop.search.state import IndexProgress, state_file
+from vop.search.state import IndexProgress, Tally, state_file
 from vop.search.store import Store
 from vop.search.sync.metadata import Metadata
 from vop.search.sync.reader import Copy, DecodedVideo, KnownContent, Outcome, Reader
@@ -59,14 +60,64 @@ _COPY_OF = "it has the content of "  # followed by the path of the original
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What a library has of some files.
+
+    Attributes:
+        records: its videos, by path.
+        outdated: the paths of videos that an earlier version of the decoder read.
+        failures: the files that failed before, by path.
+    """
+
+    records: Mapping[str, VideoRecord]
+    outdated: Set[str]
+    failures: Mapping[str, Failure]
+
+    @classmethod
+    def of(cls, library: Store, files: Sequence[FoundFile] | None = None) -> Known:
+        """Return what a library has of these files and of others of their sizes, which may have the same content.
+
+        Args:
+            files: None stands for everything that the library has.
+        """
+        paths = None if files is None else [str(file.path) for file in files]
+        sizes = None if files is None else {file.size for file in files}
+        return cls(
+            records=library.videos(paths=paths, sizes=sizes),
+            outdated=library.outdated(paths=paths).keys(),
+            failures={failed.path: failed for failed in library.failures(paths=paths)},
+        )
+
+
+class RowWriter(Protocol):
+    """Takes the changes that an indexing makes to a library; see `Writer`."""
+
+    failures: list[Failure]
+
+    def add(self, rows: pa.Table, *, replacing: Iterable[str]) -> None: ...
+
+    def update(self, video: str, file: FoundFile, values: Mapping[str, str], *, before: str) -> None: ...
+
+    def remove(self, path: str) -> None: ...
+
+    def commit_if_due(self) -> None: ...
+
+    def commit(self) -> None: ...
+
+
 class Ingest:
     """Indexes the files of a scan.
 
     Args:
         metadata: values to store; None keeps the library's metadata.
+        known: what the library has of the files; by default everything that it has.
+        writer: takes the changes; by default it commits them to the library.
 
     Attributes:
         report: the report of the work so far.
+        failed: the paths of files that are not, or only in part, in the library, as far as this work knows.
+        new_copies: the copies that were found, with the paths of their originals.
     """
 
     def __init__(
@@ -76,32 +127,69 @@ class Ingest:
         scanned: Scan,
         metadata: Metadata | None,
         progress: Progress,
+        *,
+        known: Known | None = None,
+        writer: RowWriter | None = None,
     ) -> None:
+        known = known or Known.of(library)
         self.library, self.models, self.scanned, self.metadata = library, models, scanned, metadata
         self.report = IndexReport(
             library=str(library.path), passed_over=dict(scanned.found.skipped), missing=scanned.missing
         )
-        self.records = library.videos()
-        self._redo = library.outdated().keys()
+        self.records = known.records
+        self._redo = known.outdated
         self._progress = progress
-        self._failed_before = {failed.path: failed for failed in library.failures()}
-        self._failed: set[str] = set()  # paths, in this run
+        self._failed_before = known.failures
+        self.failed: set[str] = set()
         self._unreadable: dict[str, str] = {}  # reasons by path, in this run
         self._copies: dict[str, set[Location]] = defaultdict(set)  # by the path of the original
         for failed in self._failed_before.values():
             if failed.kind == DUPLICATE:
                 self._copies[failed.reason.removeprefix(_COPY_OF)].add(location(failed.path))
-        self._new_copies: list[tuple[FoundFile, str]] = []
-        self._writer = Writer(library)
+        self.new_copies: list[tuple[FoundFile, str]] = []
+        self._writer: RowWriter = writer or Writer(library)
 
     def run(self, *, workers: int, batch_size: int) -> None:
         """Decode and embed new and changed files. If interrupted, commit the finished ones."""
+        todo = self.new_files()
+        with state_file(self.library.path) as state:
+            self.read(
+                todo,
+                workers=workers,
+                batch_size=batch_size,
+                track=lambda hours: IndexProgress(todo, self._progress, state.write, hours),
+            )
+        self.describe_originals()
+
+    def new_files(self) -> list[FoundFile]:
+        """Return the files to read, and update the metadata of the others."""
         for path, reason in self.scanned.found.unreadable:
             self._fail(str(path), UNREADABLE, reason)
-        todo = [file for file in self.scanned.files if not self._is_up_to_date(file)]
-        with state_file(self.library.path) as state, Scratch() as scratch, DecodingProcesses() as processes:
+        return [file for file in self.scanned.files if not self._is_up_to_date(file)]
+
+    def commit(self) -> None:
+        """Write all changes so far."""
+        self._writer.commit()
+
+    def read(
+        self,
+        todo: Sequence[FoundFile],
+        *,
+        workers: int,
+        batch_size: int,
+        track: Callable[[Callable[[], float]], Tally],
+        processes: DecodingProcesses | None = None,
+    ) -> None:
+        """Decode and embed files. If interrupted, commit the finished ones.
+
+        Args:
+            processes: the processes that decode, which stay open unless the work fails; by default new ones.
+            track: returns what counts the progress, from a function that returns the hours of video decoded so far.
+        """
+        own = DecodingProcesses() if processes is None else nullcontext(processes)
+        with Scratch() as scratch, own as processes:
             reader = Reader(self.library, self.records, processes, scratch, files=todo, redo=self._redo)
-            progress = IndexProgress(todo, self._progress, state.write, hours=lambda: reader.seconds / 3600)
+            progress = track(lambda: reader.seconds / 3600)
 
             def tick(file: FoundFile | None, share: float) -> None:
                 progress.part_done(file, share)
@@ -127,7 +215,6 @@ class Ingest:
             finally:
                 self._writer.commit()
                 finished_files.close()
-        self._describe_originals()
 
     def _is_up_to_date(self, file: FoundFile) -> bool:
         """Whether a file need not be read. If only its metadata has changed, update that."""
@@ -138,7 +225,7 @@ class Ingest:
         if record is None or not is_same_state(record, file):
             if not is_known_copy(file, self._failed_before, self.records):
                 return False
-            self._failed.add(path)
+            self.failed.add(path)
             return True
         values = self._metadata_with_copies(path)
         has_changed = any(record.metadata.get(name) != value for name, value in values.items())
@@ -167,7 +254,7 @@ class Ingest:
             case Copy() if _is_same_file(result.of, path):
                 self.report.unchanged += 1  # another name of the same file
             case Copy():
-                self._new_copies.append((file, result.of))
+                self.new_copies.append((file, result.of))
                 self._remove_changed(file)
             case VideoError():
                 logger.info("%r cannot be read: %s", path, result.reason)
@@ -215,7 +302,7 @@ class Ingest:
         """List a file as a failure, unless it is listed already."""
         size, mtime_ns = (0, 0) if file is None else (file.size, file.mtime_ns)
         failed = failure(path, kind, reason, size=size, mtime_ns=mtime_ns)
-        self._failed.add(failed.path)
+        self.failed.add(failed.path)
         before = self._failed_before.get(failed.path)
         if before is None or replace(before, seen_at=failed.seen_at) != failed:
             self._writer.failures.append(failed)
@@ -228,11 +315,17 @@ class Ingest:
 
     # -- copies and metadata
 
+    def add_copies(self, copies: Iterable[tuple[FoundFile, str]]) -> None:
+        """Take over copies that another process has found, with the paths of their originals."""
+        for file, original in copies:
+            self.new_copies.append((file, original))
+            self._copies[original].add(file.path)
+
     def _list_copies(self) -> None:
         """List copies, once all originals have been read."""
-        originals = {str(file.path): original for file, original in self._new_copies}
-        self._new_copies = [(file, _last_original(originals, original)) for file, original in self._new_copies]
-        for file, original in self._new_copies:
+        originals = {str(file.path): original for file, original in self.new_copies}
+        self.new_copies = [(file, _last_original(originals, original)) for file, original in self.new_copies]
+        for file, original in self.new_copies:
             reason = self._unreadable.get(original)
             if reason is None:
                 self._fail(str(file.path), DUPLICATE, _COPY_OF + original, file)
@@ -257,10 +350,10 @@ class Ingest:
                 values |= {column: value for column, value in self.metadata.of(name).items() if not values.get(column)}
         return values
 
-    def _describe_originals(self) -> None:
+    def describe_originals(self) -> None:
         """Give videos the metadata of the copies that were found in this run."""
-        records = self.library.videos() if self.metadata and self._new_copies else {}
-        for path in {original for _, original in self._new_copies}:
+        records = self.library.videos() if self.metadata and self.new_copies else {}
+        for path in {original for _, original in self.new_copies}:
             record, values = records.get(path), self._metadata_with_copies(path)
             if record is None or all(record.metadata.get(name) == value for name, value in values.items()):
                 continue
@@ -295,7 +388,7 @@ class Ingest:
 
     def _drop_stale_failures(self, staying: Set[str], records: Mapping[str, VideoRecord]) -> None:
         """Remove files that do not fail any more from the list; unavailable files stay."""
-        unseen = [path for path in self._failed_before if path not in self._failed and path not in staying]
+        unseen = [path for path in self._failed_before if path not in self.failed and path not in staying]
         below = [path for path in unseen if is_below(path, self.scanned.roots)]
         _, unavailable = split_missing(below, records)
         stale = {*below} - {*unavailable}
@@ -314,11 +407,12 @@ class Writer:
     def __init__(self, library: Store) -> None:
         self._library = library
         self._last, self._commits = time.monotonic(), 0
+        self._committed: set[str] = set()  # paths of added videos
         self._clear()
 
     def _clear(self) -> None:
         self._rows: list[pa.Table] = []
-        self._updates: dict[str, tuple[FoundFile, Mapping[str, str]]] = {}
+        self._updates: dict[str, Update] = {}
         self._replacing: set[str] = set()
         self._removed: list[str] = []
         self.failures: list[Failure] = []
@@ -326,11 +420,12 @@ class Writer:
     def add(self, rows: pa.Table, *, replacing: Iterable[str]) -> None:
         """Add a video, and remove the library's videos at these paths."""
         self._rows.append(rows)
-        self._replacing.update(replacing)
+        # The content's old path may have new content, which must stay.
+        self._replacing.update(set(replacing) - self._committed)
 
     def update(self, video: str, file: FoundFile, values: Mapping[str, str], *, before: str) -> None:
         """Update a video's path, size, time and these values of its metadata; its segments stay."""
-        self._updates[video] = (file, values)
+        self._updates[video] = Update(video, file, values)
         self._replacing |= {before, str(file.path)}
 
     def remove(self, path: str) -> None:
@@ -355,36 +450,49 @@ class Writer:
             # Failures come first: if the process is killed in between, the files are read again. In the other order, a
             # partial video would count as complete.
             self._library.put_failures(self.failures)
-        rows = [*self._rows, *self._updated_rows()]
+        rows = [*self._rows, *updated_rows(self._library, self._updates.values())]
         if rows:
             self._library.put(pa.concat_tables(rows), replacing=self._replacing)
+            self._committed.update(*(own.column("path").to_pylist()[:1] for own in self._rows))
             self._commits += 1
         removed = self._removed
         self._clear()
         self._library.remove(removed)
         self._last = time.monotonic()
 
-    def _updated_rows(self) -> Iterator[pa.Table]:
-        if not self._updates:
-            return
-        rows = check_rows(self._library.rows_of(self._updates), self._library.path)  # sorted by video
-        videos = rows.column("video").to_pylist()
-        for video, places in groupby(range(len(videos)), key=videos.__getitem__):
-            first, *others = places
-            own = rows.slice(first, 1 + len(others))
-            file, metadata = self._updates[video]
-            values = {
-                "path": str(file.path),
-                "name": file.path.name,
-                "size": file.size,
-                "mtime_ns": file.mtime_ns,
-                "volume": file.volume,
-                "num_segments": len(own),
-                **{METADATA + name: value for name, value in metadata.items()},
-            }
-            for name, value in values.items():
-                own = with_column(own, name, value)
-            yield own
+
+@dataclass(frozen=True)
+class Update:
+    """A video whose segments stay: its new file, and values of its metadata."""
+
+    video: str
+    file: FoundFile
+    metadata: Mapping[str, str]
+
+
+def updated_rows(library: Store, updates: Iterable[Update]) -> Iterator[pa.Table]:
+    """Yield the rows of each updated video. Videos that the library does not have are left out."""
+    by_video = {update.video: update for update in updates}
+    if not by_video:
+        return
+    rows = check_rows(library.rows_of(by_video), library.path)  # sorted by video
+    videos = rows.column("video").to_pylist()
+    for video, places in groupby(range(len(videos)), key=videos.__getitem__):
+        first, *others = places
+        own = rows.slice(first, 1 + len(others))
+        file = by_video[video].file
+        values = {
+            "path": str(file.path),
+            "name": file.path.name,
+            "size": file.size,
+            "mtime_ns": file.mtime_ns,
+            "volume": file.volume,
+            "num_segments": len(own),
+            **{METADATA + name: value for name, value in by_video[video].metadata.items()},
+        }
+        for name, value in values.items():
+            own = with_column(own, name, value)
+        yield own
 
 
 def is_known_copy(file: FoundFile, failed: Mapping[str, Failure], records: Mapping[str, VideoRecord]) -> bool:

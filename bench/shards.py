@@ -1,0 +1,99 @@
+"""Measure indexing in shards: its overhead against one process, and the speed-up of two workers over one.
+
+python bench/shards.py [--model mini] [--videos 24] [--seconds 60] [--size 640x360] [--repeats 3] [--json]
+
+The videos are those of bench/index.py. Every worker decodes with one process and embeds with one thread, so that two
+workers need two free cores. The ways alternate: `vop index` in this process (one), the same in shards with one worker
+process (shards_1) and with two (shards_2).
+
+A worker process takes seconds to start and to load its model, whatever the number of videos. `start_1_seconds` and
+`start_2_seconds` are the times of runs with two short videos, beyond that of one process. The overhead and the speed-up
+are also reported without them, as for many videos.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch is imported, also in the workers
+
+from index import make_video
+from vop.search.sharding.commands import index_in_processes
+from vop.search.sync import index
+from vop.search.sync.report import IndexReport
+from vop.utils.threads import usable_cores
+
+BATCH = 16
+
+
+def measure(model: str, videos: Path, short: Path, *, repeats: int) -> dict:
+    def one(library: Path, folder: Path) -> IndexReport:
+        return index(library, [folder], model=model, workers=1, batch_size=BATCH)
+
+    def shards(jobs: int) -> Callable[[Path, Path], IndexReport]:
+        return lambda library, folder: index_in_processes(
+            library, [folder], jobs=jobs, model=model, workers=1, batch_size=BATCH
+        )
+
+    ways = {"one": one, "shards_1": shards(1), "shards_2": shards(2)}
+    times: dict[str, list[float]] = {name: [] for name in [*ways, "start_1", "start_2"]}
+    with tempfile.TemporaryDirectory() as scratch:
+        for number in range(repeats):
+            for name, way in ways.items():
+                report = way(Path(scratch, f"{name}-{number}"), videos)
+                times[name].append(report.seconds)
+            shortest = one(Path(scratch, f"short-{number}"), short).seconds
+            for jobs in (1, 2):
+                started = shards(jobs)(Path(scratch, f"start-{jobs}-{number}"), short).seconds
+                times[f"start_{jobs}"].append(started - shortest)
+    seconds = {name: statistics.median(own) for name, own in times.items()}
+    work = {jobs: seconds[f"shards_{jobs}"] - seconds[f"start_{jobs}"] for jobs in (1, 2)}
+    return {
+        "model": model,
+        "videos": report.added,
+        "segments": report.segments,
+        **{f"{name}_seconds": own for name, own in seconds.items()},
+        "overhead": seconds["shards_1"] / seconds["one"] - 1,
+        "overhead_without_start": work[1] / seconds["one"] - 1,
+        "speed_up_of_2": seconds["shards_1"] / seconds["shards_2"],
+        "speed_up_of_2_without_start": work[1] / work[2],
+        "cores": usable_cores(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--videos", type=int, default=24)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--size", default="640x360")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    width, height = map(int, arguments.size.split("x"))
+    with tempfile.TemporaryDirectory() as scratch:
+        videos, short = Path(scratch, "videos"), Path(scratch, "short")
+        videos.mkdir()
+        short.mkdir()
+        for number in range(arguments.videos):
+            path = videos / f"{number:03}.mp4"
+            make_video(path, number=number, seconds=arguments.seconds, width=width, height=height)
+        for number in range(2):
+            make_video(short / f"{number:03}.mp4", number=number, seconds=1.0, width=width, height=height)
+        found = measure(arguments.model, videos, short, repeats=arguments.repeats)
+    found |= {"size": arguments.size, "seconds_a_video": arguments.seconds}
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+        return
+    for name, value in found.items():
+        print(f"{name:28} {value:.3f}" if isinstance(value, float) else f"{name:28} {value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,392 @@
+"""The commands that index in shards: all at once, one part of a batch job, and publishing what is finished."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Unpack
+
+from vop.errors import UsageError, VopError
+from vop.search.pipeline import count_workers
+from vop.search.sharding import fragments
+from vop.search.sharding.plan import Call, Plan, PlannedFile, cut, folder_of, total
+from vop.search.sharding.publish import Publisher
+from vop.search.sharding.runners import local
+from vop.search.sharding.runners.cluster import AUTO, Cluster
+from vop.search.sharding.work import COUNTED, Worker
+from vop.search.state import Amount, Display, state_file
+from vop.search.store import Store
+from vop.search.sync.commands import IndexSettings, finish, locked, opened
+from vop.search.sync.ingest import Ingest
+from vop.search.sync.metadata import read_metadata
+from vop.search.sync.reader import content_id
+from vop.search.sync.report import IndexReport
+from vop.search.sync.scanner import scan
+from vop.storage.address import Address
+from vop.utils.device import gpus_to_share
+from vop.utils.progress import Progress, silent
+from vop.utils.threads import free_cores
+from vop.video.find import absolute_path, normal_globs
+
+PUBLISH_SECONDS = 60.0  # between two versions of the table
+Runner = Callable[[Plan, Iterable[int]], Generator[int | None, None, None]]
+
+
+def default_jobs() -> int:
+    """Return the number of processes that `index_in_processes` needs for all devices: one for each GPU, or one."""
+    return max(1, len(gpus_to_share())) if find_spec("lance") else 1
+
+
+def index_in_processes(
+    folder: str | Path | Address,
+    paths: Sequence[str | Path | Address],
+    *,
+    jobs: int,
+    prune: bool = False,
+    yes: bool = False,
+    workers: int | None = None,
+    batch_size: int = 16,
+    **settings: Unpack[IndexSettings],
+) -> IndexReport:
+    """Bring a library up to date with several processes of this machine; see `vop.search.sync.index`.
+
+    Args:
+        jobs: the number of processes. With several GPUs, each gets one.
+        workers: decoding processes of each; by default the free cores are shared.
+
+    Raises the same errors as `index`, and:
+        VopError: the process of a shard was killed repeatedly. Finished shards are published.
+    """
+    if jobs < 1:
+        raise UsageError(f"jobs is {jobs}; give 1 or more")
+    compile = settings.get("compile", False)
+    decoders = count_workers(workers or max(1, free_cores() // jobs), batch_size=batch_size)
+
+    def run(plan: Plan, numbers: Iterable[int]) -> Generator[int | None, None, None]:
+        return local.run(plan, numbers, jobs=jobs, workers=decoders, batch_size=batch_size, compile=compile)
+
+    return index_in_shards(folder, paths, run=run, parts=jobs, prune=prune, yes=yes, **settings)
+
+
+def index_on_ray(
+    folder: str | Path | Address,
+    paths: Sequence[str | Path | Address],
+    *,
+    address: str = AUTO,
+    jobs: int | None = None,
+    gpus_per_worker: float | None = None,
+    prune: bool = False,
+    yes: bool = False,
+    workers: int | None = None,
+    batch_size: int = 16,
+    **settings: Unpack[IndexSettings],
+) -> IndexReport:
+    """Bring a library up to date with the workers of a Ray cluster; see `vop.search.sync.index`.
+
+    All nodes need the library and the videos at the same paths.
+
+    Args:
+        address: host:port of a cluster; "auto" for the one of this machine, "local" to start one here for this job.
+        jobs: the number of workers; by default one for each GPU or, without GPUs, for each node.
+        gpus_per_worker: GPUs of each worker; a fraction shares one. By default 1 if the cluster has any.
+        workers: decoding processes of each worker; by default as many as its CPUs.
+
+    Raises the same errors as `index`, and:
+        VopError: no cluster runs there, or a shard's worker was lost repeatedly. Finished shards are published.
+    """
+    count_workers(workers or 1, batch_size=batch_size)
+    with Cluster(address) as cluster:
+        resources = cluster.resources(jobs=jobs, gpus_per_worker=gpus_per_worker)
+
+        def run(plan: Plan, numbers: Iterable[int]) -> Generator[int | None, None, None]:
+            return cluster.run(
+                plan,
+                numbers,
+                resources=resources,
+                workers=workers,
+                batch_size=batch_size,
+                compile=settings.get("compile", False),
+            )
+
+        return index_in_shards(folder, paths, run=run, parts=resources.jobs, prune=prune, yes=yes, **settings)
+
+
+def index_in_shards(
+    folder: str | Path | Address,
+    paths: Sequence[str | Path | Address],
+    *,
+    run: Runner,
+    parts: int,
+    prune: bool = False,
+    yes: bool = False,
+    **settings: Unpack[IndexSettings],
+) -> IndexReport:
+    """Bring a library up to date with the workers of a runner; see `vop.search.sync.index`.
+
+    Finished shards are published every `PUBLISH_SECONDS`, at the end, and after an interruption. Shards that an earlier
+    call has written are published first.
+
+    Args:
+        run: works on shards of a plan; yields the number of each one that is finished, and None at least once in a few
+            seconds.
+        parts: the number of workers.
+    """
+    started = time.monotonic()
+    fragments.lance()  # fails early
+    folder, progress = folder_of(folder), settings.get("progress", silent)
+    with opened(folder, paths, load_models=False, **settings) as ingest:
+        library, call = ingest.library, _call(ingest, prune=prune, yes=yes, settings=settings)
+        earlier = Plan.find(folder_of(library.path), library.manifest, call)
+        if earlier is not None:
+            Publisher(library, earlier).publish()
+            earlier.discard()
+        ingest = Ingest(library, (), ingest.scanned, ingest.metadata, progress)  # with what was published
+        plan = _new_plan(ingest, call, parts=parts)
+        publisher = Publisher(library, plan)
+        with state_file(library.path) as state:
+            display = Display(files=plan.num_files, size=plan.num_bytes, show=progress, state=state.write)
+            while numbers := plan.unfinished():  # again, if rows were lost before they were published
+                _drive(run(plan, numbers), publisher, plan, display)
+        _complete(ingest, plan, progress)
+    ingest.report.seconds = time.monotonic() - started
+    return ingest.report
+
+
+def _drive(finished: Generator[int | None, None, None], publisher: Publisher, plan: Plan, display: Display) -> None:
+    """Show the progress of the workers, and publish what they finish."""
+    last, done = time.monotonic(), dict[int, Amount]()
+    try:
+        for _ in finished:
+            running = dict(plan.running())  # read first: a shard that ends meanwhile is in `done`
+            done |= {number: _amount(plan, number) for number in plan.results() if number not in done}
+            display.update(total((running | done).values()))
+            if time.monotonic() - last >= PUBLISH_SECONDS:
+                publisher.publish()
+                last = time.monotonic()
+    finally:
+        finished.close()
+        publisher.publish()
+
+
+def _amount(plan: Plan, number: int) -> Amount:
+    """Return what was read for a finished shard."""
+    files, result = plan.files(number), plan.read_result(number) or {}
+    hours: float = result.get("report", {}).get("hours", 0.0)
+    return Amount(files=len(files), bytes=sum(file.size for file in files), hours=hours)
+
+
+def _call(ingest: Ingest, *, prune: bool, yes: bool, settings: IndexSettings) -> Call:
+    metadata = settings.get("metadata")
+    return Call(
+        roots=tuple(sorted(map(str, ingest.scanned.roots))),
+        exclude=normal_globs(settings.get("exclude", ())),
+        live_photos=settings.get("live_photos"),
+        metadata=None if metadata is None else str(absolute_path(metadata)),
+        prune=prune,
+        yes=yes,
+        redo=settings.get("redo", False),
+    )
+
+
+def _new_plan(ingest: Ingest, call: Call, *, parts: int) -> Plan:
+    """Plan the files that the library does not have, and update the metadata of the others."""
+    todo = ingest.new_files()
+    ingest.commit()
+    library, metadata = ingest.library, ingest.metadata
+    planned = [PlannedFile.of(file, metadata.of(file.path) if metadata else {}) for file in todo]
+    return Plan.write(
+        folder_of(library.path),
+        library.manifest,
+        call,
+        cut(planned, parts=parts, content_id=content_id),
+        table_version=library.table.version,
+        unchanged=ingest.report.unchanged,
+        described=ingest.report.described,
+        failed=ingest.failed,
+    )
+
+
+def _complete(ingest: Ingest, plan: Plan, progress: Progress) -> None:
+    """Finish an indexing whose shards are all published: its report, copies, deleted videos, and the vector index."""
+    report = ingest.report
+    report.unchanged, report.described = plan.unchanged, plan.described
+    ingest.failed |= set(plan.failed)
+    for number in plan.results():
+        result = plan.read_result(number) or {}
+        for name in COUNTED:
+            setattr(report, name, getattr(report, name) + result["report"][name])
+        ingest.failed |= set(result["failed"])
+        ingest.add_copies((PlannedFile(**file).file, original) for file, original in result["copies"])
+    ingest.describe_originals()
+    finish(ingest, prune=plan.call.prune, yes=plan.call.yes, progress=progress)
+    plan.discard()
+
+
+# -- parts of a batch job, and publishing
+
+
+@dataclass(kw_only=True)
+class PartReport:
+    """What one part of a batch job did.
+
+    Attributes:
+        written: shards that this call has written.
+        finished, shards: shards of the whole plan that are finished, and all of them.
+    """
+
+    library: str
+    part: int
+    parts: int
+    written: int
+    finished: int
+    shards: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document of `vop index --shard --json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completed:
+    """A plan that is complete: the paths that it indexed, and its report."""
+
+    roots: tuple[str, ...]
+    report: IndexReport
+
+
+@dataclass(kw_only=True)
+class PublishReport:
+    """What `publish` did.
+
+    Attributes:
+        published: shards that this call has published.
+        committed, shards: shards that the library has of all unfinished plans, and all of these plans' shards.
+        discarded: plans that were deleted.
+        completed: the plans that are complete, whose shards are not counted any more.
+    """
+
+    library: str
+    published: int = 0
+    committed: int = 0
+    shards: int = 0
+    discarded: int = 0
+    completed: list[Completed] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document of `vop library publish --json`."""
+        return asdict(self) | {"completed": [one.report.to_dict() for one in self.completed]}
+
+
+def index_part(
+    folder: str | Path | Address,
+    paths: Sequence[str | Path | Address],
+    *,
+    part: int,
+    parts: int,
+    prune: bool = False,
+    yes: bool = False,
+    workers: int | None = None,
+    batch_size: int = 16,
+    **settings: Unpack[IndexSettings],
+) -> PartReport:
+    """Work on one part of the shards; see `vop.search.sync.index`. `publish` makes the rows part of the library.
+
+    The first part that comes makes the plan, and the library if it does not exist. A shard that an earlier call has
+    written is skipped.
+
+    Args:
+        part, parts: which part this is, from 1, and how many there are.
+
+    Raises the same errors as `index`, and:
+        UsageError: there is no such part.
+    """
+    if not 1 <= part <= parts:
+        raise UsageError(f"shard is {part}/{parts}; give I/N with I from 1 to N, such as 1/4")
+    fragments.lance()  # fails early
+    folder = folder_of(folder)
+    workers, progress = count_workers(workers, batch_size=batch_size), settings.get("progress", silent)
+    with opened(folder, paths, load_models=False, **settings) as ingest:
+        library, call = ingest.library, _call(ingest, prune=prune, yes=yes, settings=settings)
+        plan = Plan.find(folder_of(library.path), library.manifest, call) or _new_plan(ingest, call, parts=parts)
+    unfinished = set(plan.unfinished())
+    numbers = [number for number in plan.numbers(part, parts) if number in unfinished]
+    planned = [file for number in numbers for file in plan.files(number)]
+    if numbers:
+        display = Display(
+            files=len(planned), size=sum(file.size for file in planned), show=progress, state=lambda status: None
+        )
+        done = Amount()
+
+        def show(amount: Amount) -> None:
+            display.update(total([done, amount]))
+
+        compile = settings.get("compile", False)
+        with Worker(plan, workers=workers, batch_size=batch_size, compile=compile) as worker:
+            for number in numbers:
+                worker.work(number, progress=show)
+                done = total([done, _amount(plan, number)])
+                display.update(done)
+    return PartReport(
+        library=str(library.path),
+        part=part,
+        parts=parts,
+        written=len(numbers),
+        finished=plan.num_shards - len(plan.unfinished()),
+        shards=plan.num_shards,
+    )
+
+
+def publish(
+    folder: str | Path | Address,
+    *,
+    discard: bool = False,
+    progress: Progress = silent,
+    waiting: Callable[[], None] = lambda: None,
+) -> PublishReport:
+    """Publish the finished shards of a library's plans, and complete the plans whose shards are all published.
+
+    Args:
+        discard: whether to delete unfinished plans, with the rows that were not published, instead.
+
+    Raises:
+        UsageError: the library does not exist.
+        VopError: a shard was written with other models or another version of vop, or a plan is from another version.
+    """
+    refused: VopError | None = None
+    with locked(folder, waiting) as library:
+        report = PublishReport(library=str(library.path))
+        for place in Plan.all_of(folder_of(library.path)):
+            if discard:
+                Plan.remove(place)
+                report.discarded += 1
+                continue
+            fragments.lance()
+            try:
+                plan = Plan.read(place)
+                report.published += len(Publisher(library, plan).publish())
+            except VopError as error:
+                refused = error
+                continue
+            if len(plan.committed()) == plan.num_shards:
+                completed = Completed(roots=plan.call.roots, report=_complete_later(library, plan, progress))
+                report.completed.append(completed)
+            else:
+                report.committed += len(plan.committed())
+                report.shards += plan.num_shards
+    if refused is not None:
+        raise refused
+    return report
+
+
+def _complete_later(library: Store, plan: Plan, progress: Progress) -> IndexReport:
+    """Complete a plan that other processes have worked on."""
+    call = plan.call
+    scanned = scan(library.path, call.roots, exclude=call.exclude, live_photos=call.live_photos)
+    metadata = None if call.metadata is None else read_metadata(Path(call.metadata))
+    ingest = Ingest(library, (), scanned, metadata, progress)
+    _complete(ingest, plan, progress)
+    ingest.report.seconds = time.time() - plan.made_at
+    return ingest.report

@@ -1,0 +1,371 @@
+"""A plan: the files that an indexing has to read, cut into shards. It lies in the library's folder, in `shards/ID/`.
+
+    plan.json               the call, the library's table, and what makes the embeddings
+    00012.files.json        the files of a shard
+    00012.progress.json     what its worker has read so far
+    00012-TOKEN/            the rows that a worker has written; the library does not have them yet
+    00012.result.json       the result of a finished shard, which is written last
+    committed.json          the shards that the library has, and the table's version with them
+
+Workers need the same folder at the same path as the planner, and the files at their paths.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import secrets
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from vop.config import validated
+from vop.errors import UsageError, VopError
+from vop.search.manifest import Manifest
+from vop.search.schema import made_with
+from vop.search.state import Amount
+from vop.storage.address import Address, absolute, is_address, location
+from vop.utils.files import atomic_write
+from vop.version import VERSION
+from vop.video.find import FoundFile
+
+FOLDER = "shards"
+PER_PART = 4  # shards for each worker, so that a slow one does not keep the others waiting
+LEAST_BYTES, MOST_BYTES = 64 * 2**20, 2**30  # of a shard, unless there would be fewer shards than workers
+MOST_FILES = 1000  # of a shard
+_PLAN, _FILES, _PROGRESS, _RESULT, _COMMITTED = "plan", "files", "progress", "result", "committed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedFile:
+    """A file to index.
+
+    Attributes:
+        location: its absolute path, or its address in object storage.
+        size, mtime_ns: its identity; see `FoundFile`.
+        volume: its filesystem; see `FoundFile`.
+        metadata: the owner's metadata of it.
+    """
+
+    location: str
+    size: int
+    mtime_ns: int
+    volume: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, file: FoundFile, metadata: Mapping[str, str]) -> PlannedFile:
+        return cls(
+            location=str(file.path), size=file.size, mtime_ns=file.mtime_ns, volume=file.volume, metadata=metadata
+        )
+
+    @property
+    def file(self) -> FoundFile:
+        return FoundFile(location(self.location), self.size, self.mtime_ns, volume=self.volume)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """The arguments of an indexing that its plan depends on; see `vop.search.sync.index`."""
+
+    roots: tuple[str, ...]
+    exclude: tuple[str, ...] = ()
+    live_photos: bool | None = None
+    metadata: str | None = None
+    prune: bool = False
+    yes: bool = False
+    redo: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A plan on the disk.
+
+    Attributes:
+        folder: the plan's folder.
+        table: the library's table, which changes when the library moves to other models.
+        made_with: the models and the decoder; see `vop.search.schema.made_with`.
+        vop_version: the version that made the plan.
+        num_shards: the number of shards, which are numbered from 0.
+        num_files, num_bytes: of all shards together.
+        made_at: the time at which the plan was made, in seconds of the system's clock.
+        table_version: the version of the table with which the files were compared.
+        unchanged, described: videos that need not be read; see `IndexReport`.
+        failed: paths of files that failed and need not be read.
+    """
+
+    folder: Path
+    call: Call
+    table: str
+    made_with: str
+    vop_version: str
+    num_shards: int
+    num_files: int
+    num_bytes: int
+    made_at: float
+    table_version: int
+    unchanged: int = 0
+    described: int = 0
+    failed: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def library(self) -> Path:
+        return self.folder.parents[1]
+
+    @classmethod
+    def read(cls, folder: Path) -> Plan:
+        """Read a plan.
+
+        Raises:
+            VopError: it was replaced or finished meanwhile, or is damaged.
+        """
+        try:
+            values = json.loads((folder / f"{_PLAN}.json").read_text(encoding="utf-8"))
+            return validated(cls, values | {"folder": folder}, source=_PLAN, error=VopError)
+        except FileNotFoundError:
+            raise VopError(
+                f"{folder}: this plan was finished or replaced meanwhile; run the same command again to index what is "
+                "new"
+            ) from None
+        except (ValueError, TypeError, VopError) as error:
+            raise VopError(
+                f"{folder}: not a plan of this version of vop ({error}); discard it: vop library publish "
+                f"{folder.parents[1]} --discard"
+            ) from None
+
+    @classmethod
+    def all_of(cls, library: Path) -> list[Path]:
+        """Return the folders of a library's plans, oldest first."""
+        found = [path.parent for path in (library / FOLDER).glob(f"*/{_PLAN}.json")]
+        return sorted(found, key=lambda folder: (folder.stat().st_mtime_ns, folder.name))
+
+    @classmethod
+    def find(cls, library: Path, manifest: Manifest, call: Call) -> Plan | None:
+        """Return the plan of a call that is not finished; None if there is none."""
+        for folder in cls.all_of(library):
+            if folder.name.startswith(_key(manifest, call) + "-"):
+                with suppress(VopError):
+                    return cls.read(folder)
+        return None
+
+    @classmethod
+    def write(
+        cls,
+        library: Path,
+        manifest: Manifest,
+        call: Call,
+        shards: Sequence[Sequence[PlannedFile]],
+        *,
+        table_version: int,
+        unchanged: int = 0,
+        described: int = 0,
+        failed: Collection[str] = (),
+    ) -> Plan:
+        """Write a plan; the caller has the library's lock."""
+        folder = library / FOLDER / f"{_key(manifest, call)}-{secrets.token_hex(4)}"
+        files = [file for shard in shards for file in shard]
+        plan = cls(
+            folder=folder,
+            call=call,
+            table=manifest.table,
+            made_with=made_with(manifest.models),
+            vop_version=VERSION,
+            num_shards=len(shards),
+            num_files=len(files),
+            num_bytes=sum(file.size for file in files),
+            made_at=time.time(),
+            table_version=table_version,
+            unchanged=unchanged,
+            described=described,
+            failed=tuple(sorted(failed)),
+        )
+        for number, shard in enumerate(shards):
+            plan._write(number, _FILES, [asdict(file) for file in shard])
+        values = {name: value for name, value in asdict(plan).items() if name != "folder"}
+        with atomic_write(folder / f"{_PLAN}.json") as path:  # last: a plan without it does not count
+            path.write_text(json.dumps(values), encoding="utf-8")
+        return plan
+
+    def discard(self) -> None:
+        """Delete the plan, with the rows that were not published."""
+        self.remove(self.folder)
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Delete a plan by its folder, also one of another version of vop."""
+        (folder / f"{_PLAN}.json").unlink(missing_ok=True)  # first, so that no worker begins another shard
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # there are other plans
+            folder.parent.rmdir()
+
+    def check_alive(self) -> None:
+        """Raise a VopError if the plan was finished or replaced meanwhile."""
+        Plan.read(self.folder)
+
+    # -- shards
+
+    def files(self, number: int) -> list[PlannedFile]:
+        """Return the files of a shard."""
+        return [PlannedFile(**values) for values in self._read(number, _FILES) or []]
+
+    def numbers(self, part: int = 1, parts: int = 1) -> list[int]:
+        """Return the shards of one of several parts, which are counted from 1."""
+        return list(range(part - 1, self.num_shards, parts))
+
+    def unfinished(self) -> list[int]:
+        """Return the shards that have neither a result nor been committed."""
+        done = self.committed() | set(self.results())
+        return [number for number in range(self.num_shards) if number not in done]
+
+    def results(self) -> list[int]:
+        """Return the shards that have a result."""
+        return sorted(int(path.name.partition(".")[0]) for path in self.folder.glob(f"*.{_RESULT}.json"))
+
+    def read_result(self, number: int) -> dict[str, Any] | None:
+        """Return the result of a shard; None if it is not finished."""
+        found: dict[str, Any] | None = self._read(number, _RESULT)
+        return found
+
+    def write_result(self, number: int, result: Mapping[str, Any]) -> None:
+        self._write(number, _RESULT, result)
+        self._path(number, _PROGRESS).unlink(missing_ok=True)
+
+    def drop_result(self, number: int) -> None:
+        """Forget the result of a shard, so that a worker takes it again."""
+        self._path(number, _RESULT).unlink(missing_ok=True)
+
+    def rows_folder(self, number: int) -> Path:
+        """Return a new folder for the rows of a shard. Each attempt has its own."""
+        return self.folder / f"{number:05}-{secrets.token_hex(4)}"
+
+    def committed(self) -> set[int]:
+        """Return the shards that the library has."""
+        return self.read_committed()[0]
+
+    def read_committed(self) -> tuple[set[int], int]:
+        """Return the shards that the library has, and the version of the table with the last of them."""
+        try:
+            document = json.loads((self.folder / f"{_COMMITTED}.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return set(), self.table_version
+        return set(document["shards"]), document["table_version"]
+
+    def write_committed(self, numbers: Iterable[int], *, table_version: int) -> None:
+        with atomic_write(self.folder / f"{_COMMITTED}.json") as path:
+            document = {"shards": sorted(numbers), "table_version": table_version}
+            path.write_text(json.dumps(document), encoding="utf-8")
+
+    # -- progress
+
+    def write_progress(self, number: int, amount: Amount) -> None:
+        if self.folder.is_dir():
+            self._write(number, _PROGRESS, asdict(amount), durable=False)
+
+    def running(self) -> Iterator[tuple[int, Amount]]:
+        """Yield shards with what their workers have read, also if a worker was stopped."""
+        for path in self.folder.glob(f"*.{_PROGRESS}.json"):
+            with suppress(OSError, ValueError, TypeError):  # finished meanwhile
+                yield int(path.name.partition(".")[0]), Amount(**json.loads(path.read_text(encoding="utf-8")))
+
+    def _path(self, number: int, kind: str) -> Path:
+        return self.folder / f"{number:05}.{kind}.json"
+
+    def _read(self, number: int, kind: str) -> Any:
+        try:
+            return json.loads(self._path(number, kind).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def _write(self, number: int, kind: str, document: object, *, durable: bool = True) -> None:
+        with atomic_write(self._path(number, kind), durable=durable) as path:
+            path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def folder_of(library: str | Path | Address) -> Path:
+    """Return the absolute folder of a library that can be indexed in shards.
+
+    Raises:
+        UsageError: it is in object storage.
+    """
+    found = absolute(library)
+    if isinstance(found, Address):
+        raise UsageError(
+            f"{found} is in object storage, and indexing in shards needs a library in a folder; index it with one "
+            "process, or give a folder that all workers share"
+        )
+    return found
+
+
+def _key(manifest: Manifest, call: Call) -> str:
+    """Return what the plans of the same call have in common."""
+    content = [asdict(call), manifest.table, made_with(manifest.models), VERSION]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def cut(files: Sequence[PlannedFile], *, parts: int, content_id: Callable[[Path], str]) -> list[list[PlannedFile]]:
+    """Cut files into shards of about the same number of bytes.
+
+    Files of the same size stay together, because only they can be copies of each other. If they are more than a shard,
+    they are read: then those with the same content stay together. Objects are not read for this.
+
+    Args:
+        parts: the number of workers, for which there are shards if there are enough files.
+        content_id: hashes a file.
+    """
+    if not files:
+        return []
+    total = sum(file.size for file in files)
+    enough = max(parts, min(PER_PART * parts, total // LEAST_BYTES))
+    number = max(enough, -(-total // MOST_BYTES), -(-len(files) // MOST_FILES))
+    groups = _groups(files, most_bytes=max(1, total // number), content_id=content_id)
+    shards = [(0, place, list[PlannedFile]()) for place in range(min(number, len(groups)))]
+    for group in sorted(groups, key=lambda group: (-sum(file.size for file in group), group[0].location)):
+        size, place, shard = heapq.heappop(shards)  # the smallest so far
+        heapq.heappush(shards, (size + sum(file.size for file in group), place, [*shard, *group]))
+    return [shard for _, _, shard in sorted(shards, key=lambda entry: entry[1])]
+
+
+def _groups(
+    files: Iterable[PlannedFile], *, most_bytes: int, content_id: Callable[[Path], str]
+) -> list[list[PlannedFile]]:
+    by_size: dict[int, list[PlannedFile]] = defaultdict(list)
+    for file in files:
+        by_size[file.size].append(file)
+    groups: list[list[PlannedFile]] = []
+    for size, group in by_size.items():
+        if len(group) == 1 or size * len(group) <= most_bytes or any(is_address(file.location) for file in group):
+            groups.append(group)
+            continue
+        by_content: dict[str, list[PlannedFile]] = defaultdict(list)
+        for file in group:
+            try:
+                content = content_id(Path(file.location))
+            except OSError:  # its worker will report it
+                content = file.location
+            by_content[content].append(file)
+        groups += by_content.values()
+    return groups
+
+
+def total(amounts: Iterable[Amount], *, current: str = "") -> Amount:
+    """Add up amounts."""
+    summed = Amount(current=current)
+    for amount in amounts:
+        summed = replace(
+            summed,
+            files=summed.files + amount.files,
+            bytes=summed.bytes + amount.bytes,
+            hours=summed.hours + amount.hours,
+            current=amount.current or summed.current,
+        )
+    return summed

@@ -1,0 +1,1 @@
+"""Ways to run the workers of a plan: each is a generator of the shards that are finished."""
