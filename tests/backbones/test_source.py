@@ -203,7 +203,7 @@ class TestNames:
     @pytest.mark.parametrize(
         ("name", "nearest"),
         [
-            ("minni", "did you mean mini?"),
+            ("minni", "did you mean mini"),
             ("ViT-B/23", "did you mean ViT-B/32"),
             ("/nowhere/clip", "known: "),
             ("./clip", "known: "),

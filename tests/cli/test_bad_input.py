@@ -185,7 +185,7 @@ class TestTrainingCalls:
             (["--method", "vop-g"], "unknown method 'vop-g': did you mean vop-p or vop-f or vop-c?"),
             (["--method", "zero-shot"], "zero-shot has no trainable parameters"),
             (["--backbone", "ViT-B/23"], "'ViT-B/23': did you mean ViT-B/32"),
-            (["--backbone", "minni"], "'minni': did you mean mini?"),
+            (["--backbone", "minni"], "'minni': did you mean mini"),
             (["--num-frames", 0], "num_frames is 0"),
             (["--num-frames", -1], "num_frames is -1"),
             (["--set", "num_frames"], "--set 'num_frames': write NAME=VALUE"),
@@ -329,7 +329,7 @@ class TestEvaluationCalls:
             ("cooking", 2, ["'cooking'", "OWNER/NAME", "mini", "vop train --out"]),
             ("/nowhere/cooking", 2, ["'/nowhere/cooking'", "vop train --out"]),
             ("a b/c", 2, ["'a b/c'", "vop train --out"]),
-            ("minni", 2, ["'minni'", "did you mean mini?"]),
+            ("minni", 2, ["'minni'", "did you mean mini"]),
             ("ViT-B/23", 2, ["'ViT-B/23'", "did you mean ViT-B/32?"]),
         ],
     )

@@ -50,7 +50,7 @@ def search(table, query: np.ndarray, limit: int, where: str | None = None) -> pa
 
 def indexed(table) -> Indexed:
     folder = Path(table.uri)
-    return Indexed(folder.parent, folder.stem)
+    return Indexed(str(folder.parent), {}, table=folder.stem)
 
 
 def index_of(table):

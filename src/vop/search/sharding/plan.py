@@ -229,7 +229,7 @@ class Plan:
 
     def results(self) -> list[int]:
         """Return the shards that have a result."""
-        return sorted(int(path.name.partition(".")[0]) for path in self.folder.glob(f"*.{_RESULT}.json"))
+        return sorted(int(path.name.partition(".")[0]) for path in self.folder.glob(f"[0-9]*.{_RESULT}.json"))
 
     def read_result(self, number: int) -> dict[str, Any] | None:
         """Return the result of a shard; None if it is not finished."""
@@ -273,7 +273,7 @@ class Plan:
 
     def running(self) -> Iterator[tuple[int, Amount]]:
         """Yield shards with what their workers have read, also if a worker was stopped."""
-        for path in self.folder.glob(f"*.{_PROGRESS}.json"):
+        for path in self.folder.glob(f"[0-9]*.{_PROGRESS}.json"):
             with suppress(OSError, ValueError, TypeError):  # finished meanwhile
                 yield int(path.name.partition(".")[0]), Amount(**json.loads(path.read_text(encoding="utf-8")))
 
