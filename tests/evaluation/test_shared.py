@@ -23,7 +23,7 @@ from vop.datasets.validation import readable_part
 from vop.models.pretrained import create
 from vop.video.resizing import Resizing
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("two-processes")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("three-processes")]
 
 # Three processes, so that parts are uneven. The command ends the job.
 JOB = """
