@@ -4,7 +4,7 @@
 
 The command writes checkpoints, a log and, at the end, a `transformers` CLIP folder with the acceptance results to DIR.
 After an interruption, `--resume` continues from the last checkpoint. On two cores it takes about an hour. On a busy
-machine set OMP_PROC_BIND=true and OMP_PLACES=cores, or both threads may run on one core.
+machine `--threads 1` with OPENBLAS_NUM_THREADS=1 is faster, because threads that wait for each other spin.
 
 Besides CLIP's contrastive loss over batches of hard groups, linear classifiers predict the facts in the captions
 (position, size, which thing is on the left, ...) from both embeddings. They are dropped after training. Without hard
