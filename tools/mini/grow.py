@@ -16,7 +16,7 @@ def grow(small, small_tokenizer, large, tokenizer) -> None:
     Words that both tokenizers have keep their embeddings; `large` keeps its own for the others.
 
     Raises:
-        ValueError: the depth of a tower is no multiple of the small tower's.
+        ValueError: the depth of a tower is not a multiple of the small tower's.
     """
     source = small.state_dict()
     for name, parameter in large.state_dict().items():
@@ -43,7 +43,7 @@ def _origin(name: str, small, large) -> str:
     number, _, rest = after.partition(".")
     shallow, deep = (len(getattr(m, before).encoder.layers) for m in (small, large))
     if deep % shallow:
-        raise ValueError(f"{before} has {deep} layers, which is no multiple of {shallow}")
+        raise ValueError(f"{before} has {deep} layers, which is not a multiple of {shallow}")
     return f"{before}{layers}{int(number) * shallow // deep}.{rest}"
 
 

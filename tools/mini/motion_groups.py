@@ -17,11 +17,10 @@ from vop.benchmarks import scenes
 from vop.benchmarks.artwork import CONCEPTS
 from vop.benchmarks.captions import thing
 from vop.benchmarks.emoji_motion_2 import words
-from vop.benchmarks.emoji_motion_2.words import CHANGES, DIRECTIONS, OPPOSITE, REVERSED
+from vop.benchmarks.emoji_motion_2.words import CHANGES, DIRECTIONS, OPPOSITE, REVERSED, STEPS
 from vop.benchmarks.scenes import COLOURS, Background, Example, Sticker
 
 _COLOUR_NAMES = tuple(COLOURS)
-_STEPS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 # Facts of these groups' captions, with the number of values.
 FACTS = {
     **scenes.FACTS, "count": len(words.NUMBERS), "direction": len(DIRECTIONS), "change": len(CHANGES),
@@ -84,7 +83,7 @@ def _finish(drafts: list[_Draft], rng: Random) -> list[Example]:
 
 def trail(concept: int, direction: str, rng: Random) -> tuple[tuple[Sticker, ...], tuple[Bar, ...]]:
     """Draw a thing that moves: faint copies, or lines, or both, where it came from."""
-    dx, dy = _STEPS[direction]
+    dx, dy = STEPS[direction]
     middle = scenes.single(concept, rng)
     end = replace(middle, x=0.5 + dx * 0.18 + rng.uniform(-0.08, 0.08), y=0.5 + dy * 0.18 + rng.uniform(-0.08, 0.08))
     kind = rng.choice(("copies", "copies", "lines", "both"))
@@ -138,7 +137,7 @@ def changed(concept: int, kind: str, rng: Random) -> tuple[tuple[Sticker, ...], 
 
 def moved(concept: int, direction: str, rng: Random) -> tuple[tuple[Sticker, ...], tuple[Sticker, ...], bool]:
     """Return the scenes before and after a movement, and whether their panels are stacked."""
-    dx, dy = _STEPS[direction]
+    dx, dy = STEPS[direction]
     plain = Sticker(concept, 0.5, 0.5, rng.uniform(0.34, 0.42))
     far = rng.uniform(0.24, 0.30)
     return (

@@ -61,7 +61,7 @@ WORLDS = {
         motion_groups.sample_batch,
         motion_groups.sample_group,
         motion_groups.FACTS,
-        # A share of chance's 50 % would be enough for "above chance"; a model that learned the words is far above it.
+        # Chance is 50 % for swaps; a model that has learned the words is far above it.
         {**_REQUIRED, "order_swap": 80.0, "change_swap": 80.0, "direction_swap": 80.0, "r1_lost_by_shift": 3.0},
         Settings(
             version=2, start="mini", steps=3000, vision_layers=12, text_layers=8, merges=1800, shifts=0.5,

@@ -15,7 +15,7 @@ from vop.benchmarks import scenes
 from vop.benchmarks.artwork import CONCEPTS
 from vop.benchmarks.captions import POSITIONS, adjective, place, thing
 from vop.benchmarks.emoji_motion_2 import words
-from vop.benchmarks.emoji_motion_2.words import DIRECTIONS, OPPOSITE, REVERSED, SIDES
+from vop.benchmarks.emoji_motion_2.words import DIRECTIONS, OPPOSITE, REVERSED, SIDES, STEPS
 from vop.benchmarks.scenes import COLOURS, Sticker
 from vop.benchmarks.stories import Actor
 
@@ -29,7 +29,6 @@ _BYSTANDERS = (0, 1, 2)  # things that no caption mentions: small, pale and behi
 _DISTANCES = (0.75, 1.0)  # how large the scene is in the picture
 _SPOTS = {"": (0.5, 0.5), "left": (0.3, 0.5), "right": (0.7, 0.5)}
 _LANES = {"": 0.5, "left": 0.25, "right": 0.75, "top": 0.25, "bottom": 0.75}
-_STEPS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 
 @dataclass(frozen=True)
@@ -179,7 +178,7 @@ def _told(story: Story, rng: Random) -> list[Actor]:
     if story.kind == "move":
         return [_travel(concept, what, more, side, rng)]
     middle = Sticker(concept, _near(0.5, rng), _near(0.5, rng), side)
-    dx, dy = _STEPS[what]
+    dx, dy = STEPS[what]
     leaving = Actor(middle, replace(middle, x=middle.x + dx * 0.8, y=middle.y + dy * 0.8))
     return [leaving if more == "leave" else leaving.reversed()]
 

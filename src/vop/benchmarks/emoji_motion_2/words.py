@@ -10,9 +10,9 @@ from random import Random
 
 from vop.benchmarks.artwork import CONCEPTS
 from vop.benchmarks.captions import article, place, plural
-from vop.benchmarks.captions import thing as thing
 
 DIRECTIONS = ("left", "right", "up", "down")
+STEPS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}  # in pictures, y grows downwards
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
 SIDES = {"left": "left", "right": "right", "up": "top", "down": "bottom"}  # the side that a direction leads to
 CHANGES = ("grow", "shrink", "appear", "vanish", "flip", "stand")
