@@ -5,20 +5,24 @@ import { markCards } from "./card.js";
 import { button, count, el, get } from "./dom.js";
 import { listenForFiles } from "./files.js";
 import { FilterBar } from "./filters.js";
+import { KeptFiles } from "./kept-files.js";
 import { listen } from "./keyboard.js";
-import { emptyLibrary, showFailures, showLibrary, showTrouble, watchState, welcome } from "./library.js";
+import { emptyLibrary, showFailures, showLibrary, showTrouble, watchState } from "./library.js";
 import { overlay, withoutOverlay } from "./overlay.js";
 import { Player } from "./player.js";
 import { Preview } from "./preview.js";
 import { isEmpty, noFilters, PAGE_SIZES, readUrl, title, writeUrl } from "./query.js";
+import { keepSearch } from "./recent.js";
 import { Sentences } from "./sentences.js";
+import { welcome } from "./welcome.js";
+import { tuning } from "./words.js";
 
 let state = null; // the response to /api/state
 let query = readUrl(location.search);
 let columns = [];
 let running = new AbortController();
 let shownEntry = ""; // the key of the history entry whose results are shown
-const files = new Map(); // by name: files that the user dropped or chose since the page was opened
+const files = new KeptFiles();
 
 const actions = {
   open: (moment, column) => {
@@ -85,6 +89,7 @@ function finish() {
   const longest = Math.max(...columns.map(({ moments }) => moments.length));
   more.hidden = longest < query.k || !nextSize();
   document.body.classList.remove("busy");
+  if (query.sentences.length && longest) keepSearch(title(query), new URL(writeUrl(query), location.href).search);
   showOverlay();
 }
 
@@ -146,7 +151,8 @@ function showWelcome() {
   const kind = place.hidden ? "" : empty ? `empty ${Boolean(view().index)}` : "welcome";
   if (place.dataset.kind === kind) return; // keeps the focus and the selection
   place.dataset.kind = kind;
-  place.replaceChildren(...(place.hidden ? [] : empty ? emptyLibrary(view()) : welcome()));
+  const search = (address) => ask({ ...readUrl(address), view: query.view });
+  place.replaceChildren(...(place.hidden ? [] : empty ? emptyLibrary(view()) : welcome({ search })));
 }
 
 // Shows a column for each searched view. Reuses the columns of the last search, so that nothing flickers.
@@ -169,7 +175,7 @@ const namesOf = ({ views }) => views.map(({ id, method }) => `${id} ${method}`).
 
 function showViews() {
   get("views").hidden = state.views.length < 2;
-  const options = (views) => views.map(({ id, method }) => el("option", { value: id }, `${id} · ${method}`));
+  const options = (views) => views.map((view) => el("option", { value: view.id }, `${view.id} · ${tuning(view)}`));
   get("view").replaceChildren(...options(state.views));
   get("view").value = view().id;
   const others = state.views.filter(({ id }) => id !== view().id);
@@ -191,7 +197,7 @@ function upload() {
   const megabytes = (bytes) => `${(bytes / 1e6).toLocaleString("en", { maximumFractionDigits: 1 })} MB`;
   get("count").textContent = file
     ? `${file.name} has ${megabytes(file.size)}. The maximum is ${megabytes(most)}.`
-    : `${query.file} is no longer available. Drop the file again.`;
+    : `${query.file} is not in this browser. Drop the file here to search with it.`;
 }
 
 const nextSize = () => PAGE_SIZES.find((size) => size > query.k && size <= state.limits.max_k);
@@ -234,10 +240,11 @@ get("columns").addEventListener("pointerover", (event) => {
 
 listen({ search: sentences.field, films: () => [...document.querySelectorAll(".film")] });
 listenForFiles((file) => {
-  files.set(file.name, file);
+  files.add(file);
   ask({ sentences: [], like: "", file: file.name, k: PAGE_SIZES[0] }, { label: file.name });
   closeDialogs();
 });
+await files.load(query.file);
 showQuery();
 sentences.field.focus();
 watchState({
