@@ -44,7 +44,9 @@ def test_the_code_is_that_of_the_url():
     url = "http://192.168.0.7:8000/?token=" + "0a" * 32
     lines = [line for line in qr_code(url).replace("\x1b[0m", "").splitlines() if line.strip()]
     dark = {" ": (1, 1), "▀": (0, 1), "▄": (1, 0), "█": (0, 0)}
-    drawn = np.array([[dark[letter] for letter in line] for line in lines]).transpose(0, 2, 1).reshape(2 * len(lines), -1)
+    drawn = (
+        np.array([[dark[letter] for letter in line] for line in lines]).transpose(0, 2, 1).reshape(2 * len(lines), -1)
+    )
     wanted = np.array([[int(cell) for cell in row] for row in segno.make(url, error="l").matrix])
     border = (drawn.shape[1] - wanted.shape[1]) // 2
     assert (drawn[border : border + len(wanted), border : border + len(wanted)] == wanted).all()

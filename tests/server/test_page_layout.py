@@ -67,7 +67,9 @@ def test_tiles_have_one_shape_and_fill_their_rows(tab, served, width, columns):
     """Whatever the shape of the videos. Upright frames are in one row, others in two, uncut and in order."""
     sizes = [(4 * 60, 90), (4 * 90, 90), (4 * 160, 90), (4 * 300, 90)]  # upright, square, wide, widest
     shapes = {result["strip_url"]: sizes[n % 4] for n, result in enumerate(found(served))}
-    tab.route(re.compile("/strip.jpg"), lambda route: route.fulfill(body=strip(shapes[urlsplit(route.request.url).path])))
+    tab.route(
+        re.compile("/strip.jpg"), lambda route: route.fulfill(body=strip(shapes[urlsplit(route.request.url).path]))
+    )
     tab.set_viewport_size({"width": width, "height": 800})
     tab.goto(f"/?q={QUERY}")
     expect_names(tab, found(served))
@@ -96,10 +98,14 @@ def strip(size: tuple[int, int]) -> bytes:
 
 def seen(page: Page, number: int) -> list[list[int]]:
     """Return the numbers of the frames that each row of a tile shows."""
-    return page.locator(".film").nth(number).evaluate(
-        """film => [...film.querySelectorAll(".row")].filter(row => row.offsetParent).map(row => {
+    return (
+        page.locator(".film")
+        .nth(number)
+        .evaluate(
+            """film => [...film.querySelectorAll(".row")].filter(row => row.offsetParent).map(row => {
         const [outer, inner] = [row, row.firstChild].map(node => node.getBoundingClientRect());
         const frame = inner.width / 4;
         return [0, 1, 2, 3].filter(n => inner.left + (n + 0.5) * frame > outer.left &&
             inner.left + (n + 0.5) * frame < outer.right) })"""
+        )
     )

@@ -65,7 +65,9 @@ def test_a_chosen_video_is_shown_on_the_chip(tab, tmp_path):
 
 def test_a_file_that_the_browser_does_not_have_is_asked_for(tab):
     tab.goto("/?file=theirs.mp4")
-    expect(tab.get_by_role("status")).to_have_text("theirs.mp4 is not in this browser. Drop the file here to search with it.")
+    expect(tab.get_by_role("status")).to_have_text(
+        "theirs.mp4 is not in this browser. Drop the file here to search with it."
+    )
 
 
 def test_a_changed_file_is_not_a_server_error(tab, tmp_path):

@@ -250,4 +250,6 @@ def _announce(libraries: Libraries, urls: PageURLs, *, in_browser: bool) -> None
         import threading
         import webbrowser
 
-        threading.Thread(target=webbrowser.open, args=[urls.here], daemon=True).start()  # some browsers block their caller
+        threading.Thread(
+            target=webbrowser.open, args=[urls.here], daemon=True
+        ).start()  # some browsers block their caller
