@@ -1,5 +1,6 @@
 // The page. The address holds the query, and every change of the query goes through `ask`.
 
+import { ApiError, call } from "./api.js";
 import { Column } from "./column.js";
 import { markCards } from "./card.js";
 import { button, count, el, get } from "./dom.js";
@@ -8,7 +9,7 @@ import { FilterBar } from "./filters.js";
 import { KeptFiles } from "./kept-files.js";
 import { listen } from "./keyboard.js";
 import { emptyLibrary, showFailures, showLibrary, showTrouble, watchState } from "./library.js";
-import { overlay, withoutOverlay } from "./overlay.js";
+import { addressOf, followLink, overlay, withoutOverlay } from "./overlay.js";
 import { Player } from "./player.js";
 import { Preview } from "./preview.js";
 import { isEmpty, noFilters, PAGE_SIZES, readUrl, title, writeUrl } from "./query.js";
@@ -33,8 +34,9 @@ const actions = {
     const label = `like ${moment.name}`;
     const changes = { sentences: [], like: moment.segment, file: "", k: PAGE_SIZES[0] };
     // A library that does not have the moment cannot search with it.
-    const severalLibraries = columns.some((other) => other.view.library !== column.view.library);
-    const onlyThisView = severalLibraries ? { view: column.view.id, compare: "" } : {};
+    const own = column?.view ?? view();
+    const severalLibraries = columns.some((other) => other.view.library !== own.library);
+    const onlyThisView = severalLibraries ? { view: own.id, compare: "" } : {};
     ask({ ...changes, ...onlyThisView }, { label, picture: moment.strip_url });
     scrollTo({ top: 0 });
   },
@@ -60,7 +62,7 @@ function ask(changes, shown = {}) {
 }
 
 // Differs between any two history entries, apart from open dialogs.
-const keyOfEntry = () => JSON.stringify([location.search, withoutOverlay(history.state)]);
+const keyOfEntry = () => JSON.stringify([addressOf(), withoutOverlay(history.state)]);
 
 async function run() {
   running.abort();
@@ -100,7 +102,10 @@ function sayCount() {
   const counts = [...others, count(first ?? 0, "moment")].join(" and ");
   const time = seconds < 1 ? `${Math.ceil(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`;
   get("count").textContent = found.length ? `${counts} in ${time}` : "";
-  const notes = [...new Set(found.flatMap(({ response }) => response.notes))];
+  sayNotes([...new Set(found.flatMap(({ response }) => response.notes))]);
+}
+
+function sayNotes(notes) {
   get("notes").hidden = !notes.length;
   get("notes").replaceChildren(...notes.map((note) => el("li", {}, note)));
 }
@@ -129,10 +134,24 @@ function showOverlay() {
   if (!open) return closeDialogs();
   if (document.querySelector("dialog[open]")) return;
   if (open.failures) return showFailures();
-  const column = columns.find((column) => column.view.id === open.view);
-  const moment = column?.moments.find(({ segment, path }) => segment === open.segment && path === open.path);
-  if (moment) player.show(moment, column);
-  else history.replaceState(withoutOverlay(history.state), "");
+  const column = columns.find(({ view, moments }) => (!open.view || view.id === open.view) && find(moments, open));
+  if (column) player.show(find(column.moments, open), column);
+  else showLinked(open.segment);
+}
+
+const find = (moments, { segment, path }) => moments.find((moment) => moment.segment === segment && (!path || moment.path === path));
+
+// Plays a moment that is not among the results, such as that of a link.
+async function showLinked(segment) {
+  const path = `api/views/${encodeURIComponent(view().id)}/moments/${encodeURIComponent(segment)}`;
+  try {
+    const moment = await call(path);
+    if (overlay()?.segment === segment) player.show(moment);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    history.replaceState(withoutOverlay(history.state), "", addressOf());
+    sayNotes([`The moment of this link cannot be played: ${error.message}.`]);
+  }
 }
 
 function clear() {
@@ -142,6 +161,7 @@ function clear() {
   get("count").textContent = "";
   document.body.classList.remove("busy");
   showWelcome();
+  if (state) showOverlay();
 }
 
 function showWelcome() {
@@ -245,6 +265,7 @@ listenForFiles((file) => {
   closeDialogs();
 });
 await files.load(query.file);
+followLink();
 showQuery();
 sentences.field.focus();
 watchState({

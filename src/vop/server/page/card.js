@@ -32,7 +32,7 @@ export function updateCard(card, moment) {
   card.film.title = similarity(moment);
 }
 
-export const similarity = ({ score }) => `similarity ${score.toFixed(3)}`;
+export const similarity = ({ score }) => (score == null ? "" : `similarity ${score.toFixed(3)}`);
 
 // The strip's frames fill a tile that has the same shape for all videos: upright frames in one row, others in two.
 // Both rows show the same picture.

@@ -25,9 +25,9 @@ export class Player {
     this.#listen();
   }
 
-  // column: the column of the moment
+  // column: the column of the moment, if it is in one
   open(moment, column) {
-    pushOverlay({ segment: moment.segment, path: moment.path, view: column.view.id });
+    pushOverlay({ segment: moment.segment, path: moment.path, view: column?.view.id });
     this.show(moment, column);
   }
 
@@ -60,7 +60,7 @@ export class Player {
   }
 
   #build(moment) {
-    const facts = [timeRange(moment), similarity(moment), folderOf(moment.path)];
+    const facts = [timeRange(moment), similarity(moment), folderOf(moment.path)].filter(Boolean);
     const about = el("p", {}, ...facts.map((text) => el("span", {}, text)));
     const name = el("h2", { id: "player-name", title: moment.path }, moment.name);
     const head = el("header", {}, el("div", {}, name, about), crossButton("Close", () => this.dialog.close()));
@@ -70,7 +70,7 @@ export class Player {
 
   #buttons(moment) {
     const to = (label, step) => {
-      const other = this.#column.neighbour(moment, step);
+      const other = this.#column?.neighbour(moment, step);
       return button(label, () => this.open(other, this.#column), { disabled: !other });
     };
     const again = button(`Play from ${clock(moment.start_seconds)}`, () => this.#seekTo(moment.start_seconds));
@@ -79,8 +79,9 @@ export class Player {
       this.like(moment, column); // replaces the player's history entry
       this.dialog.close();
     });
+    const link = copyButton("Copy link", () => location.href);
     const path = copyButton("Copy path", () => moment.path);
-    return el("footer", {}, to("Previous", -1), again, to("Next", 1), el("span", { class: "space" }), like, path);
+    return el("footer", {}, to("Previous", -1), again, to("Next", 1), el("span", { class: "space" }), like, link, path);
   }
 
   #play(seconds) {
