@@ -1,10 +1,12 @@
 """Compare rules that find all moments of a video, on films in which events last longer and happen again.
 
-    python bench/video_moments.py [--split val] [--films 8] [--model mini] [--segmentations 2/1,4/1,10/2] [--folder DIR]
+    python bench/video_moments.py [--split val] [--films 8] [--model mini] [--segmentations 2/1,4/1,10/2] [--close]
+        [--folder DIR]
 
 A film has 48 parts of 2.1 seconds, drawn like the videos of `emoji-motion` (shuffled, of the split). Six of its events
 happen one to three times, for one to four parts each time: the same story again, on other backgrounds. The rest are
-other videos. The caption of an event is a query; its moments are the right ones.
+other videos; with --close, one of them lies between two times of an event. The caption of an event is a query; its
+moments are the right ones.
 
 The rules, with their settings:
   segments       every segment that matches is a moment
@@ -71,17 +73,38 @@ Rule = Callable[[Segments, np.ndarray], list[Part]]
 # -- films
 
 
-def plan_film(clips: Sequence[emoji_motion.Clip], rng: Random) -> tuple[list[emoji_motion.Clip], dict[str, list]]:
+def plan_film(
+    clips: Sequence[emoji_motion.Clip], rng: Random, *, close: bool
+) -> tuple[list[emoji_motion.Clip], dict[str, list]]:
     """Return the parts of a film, and the right moments of each caption."""
     events = [(clip, rng.randint(1, MOST_PARTS)) for clip in clips[:EVENTS] for _ in range(rng.randint(1, MOST_TIMES))]
     fillers = list(clips[EVENTS:])
+    if close:
+        return close_film(events, fillers, rng)
     blocks = [(clip, length) for clip, length in events] + [(clip, 1) for clip in fillers]
     while sum(length for _, length in blocks) > PARTS:
         blocks.pop()
     rng.shuffle(blocks)
     while any(a[0] is b[0] for a, b in pairwise(blocks)):  # the same event, twice in a row
         rng.shuffle(blocks)
-    parts, moments = [], {clip.caption: [] for clip in clips[:EVENTS]}
+    return joined(blocks, [clip.caption for clip in clips[:EVENTS]])
+
+
+def close_film(events: list, fillers: list, rng: Random) -> tuple[list[emoji_motion.Clip], dict[str, list]]:
+    """Return a film in which one other part lies between the times at which an event happens."""
+    groups: list[list] = []
+    for clip, length in events:
+        if groups and groups[-1][0][0] is clip:
+            groups[-1] += [(fillers.pop(), 1), (clip, length)]
+        else:
+            groups.append([(clip, length)])
+    groups += [[(fillers.pop(), 1)] for _ in range(PARTS - sum(length for group in groups for _, length in group))]
+    rng.shuffle(groups)
+    return joined([block for group in groups for block in group], [clip.caption for clip, _ in events])
+
+
+def joined(blocks: list, captions: Sequence[str]) -> tuple[list[emoji_motion.Clip], dict[str, list]]:
+    parts, moments = [], {caption: [] for caption in captions}
     for clip, length in blocks:
         if clip.caption in moments:
             moments[clip.caption].append((len(parts) * SECONDS, (len(parts) + length) * SECONDS))
@@ -89,7 +112,7 @@ def plan_film(clips: Sequence[emoji_motion.Clip], rng: Random) -> tuple[list[emo
     return parts, moments
 
 
-def make_films(split: str, count: int, folder: Path) -> tuple[list[Path], list[Query]]:
+def make_films(split: str, count: int, folder: Path, *, close: bool) -> tuple[list[Path], list[Query]]:
     rng = Random(f"video-moments/{split}")
     clips = [clip for clip in emoji_motion.plan_clips() if clip.split == split]
     rng.shuffle(clips)
@@ -100,8 +123,8 @@ def make_films(split: str, count: int, folder: Path) -> tuple[list[Path], list[Q
         for clip in (clips * 10)[start : start + 2 * PARTS]:
             if len(own) < PARTS and all(clip.id not in (other.id, other.twin) for other in own):
                 own.append(clip)
-        parts, moments = plan_film(own, rng)
-        path = folder / f"{split}-{number:02d}.mp4"
+        parts, moments = plan_film(own, rng, close=close)
+        path = folder / f"{split}{'-close' if close else ''}-{number:02d}.mp4"
         if not path.is_file():
             encode(np.concatenate([emoji_motion.draw(clip) for clip in parts]), path)
         paths.append(path)
@@ -225,19 +248,20 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     parser.add_argument("--segmentations", default="2/1,4/1,10/2")
     parser.add_argument("--rules", help="Only rules whose names start with one of these, separated by commas.")
+    parser.add_argument("--close", action="store_true", help="Put one other part between two times of an event.")
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        paths, queries = make_films(arguments.split, arguments.films, folder)
+        paths, queries = make_films(arguments.split, arguments.films, folder, close=arguments.close)
         texts = vop.load(arguments.model).encode_text([query.sentence for query in queries]).numpy()
         right = sum(len(query.moments) for query in queries)
         print(f"{arguments.split}: {len(queries)} queries with {right} moments in {len(paths)} films")
         print("segments | rule | precision | recall | F1 | AP | moments for each | refined: the same")
         for name in arguments.segmentations.split(","):
-            films = indexed(name, paths, folder / f"{arguments.split}-{name.replace('/', '-')}", arguments.model)
+            films = indexed(name, paths, folder / f"{paths[0].stem}-{name.replace('/', '-')}", arguments.model)
             for rule, find in RULES.items():
                 if not arguments.rules or rule.startswith(tuple(arguments.rules.split(","))):
                     show_row(name, rule, find, films, queries, texts)

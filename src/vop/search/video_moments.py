@@ -5,7 +5,7 @@ Let x be the scores of the video's segments in order of time, m their mean and b
 - A segment matches if x >= m + 0.5 (b - m). The best segment always matches.
 - Matching segments that overlap or touch form a run.
 - A run is divided at a valley: at its segment that lies deepest below the lower one of the peaks before and after it,
-  if it lies more than 0.3 (b - m) below. The segment of the valley stays with the peak whose side is less steep.
+  if it lies more than 0.2 (b - m) below. The segment of the valley stays with the peak whose side is less steep.
 - Each part of a run is a moment: from the start of its first segment to the end of its last one, with the score, the id
   and the thumbnail strip of its best segment. In a library that keeps the embeddings of frames, its ends are refined.
 
@@ -31,7 +31,7 @@ from vop.search.results import SCORE, Moment, moment_of
 from vop.search.schema import clip_of, video_of
 
 FLOOR = 0.5  # of the way from the mean score to the best one
-DEPTH = 0.3  # of a valley, in the same unit
+DEPTH = 0.2  # of a valley, in the same unit
 TOUCHING = 0.002  # seconds; ends of segments are rounded to milliseconds
 
 _VIDEOS = 16  # whose segments are read at a time
