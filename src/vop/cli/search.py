@@ -33,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "search",
         help="Find moments in a library by sentences, a video or a picture.",
         description="Finds the moments of a library that are most similar to one or more sentences, a video or a "
-        "picture, and prints the best moment of each video.",
+        "picture, and prints the best moment of each video, or several (--per-video).",
     )
     parser.add_argument(
         "library",
@@ -69,6 +69,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--captions", metavar="FILE", type=Path, help="Rank the lines of this text file for --video or --picture."
     )
     parser.add_argument("-k", type=int, default=10, help="Number of results (default 10).")
+    parser.add_argument(
+        "--per-video",
+        metavar="N",
+        type=int,
+        default=1,
+        help="Number of moments that one video may have among the results (default 1).",
+    )
     _add_filters(parser)
     parser.add_argument("--model", metavar="M", help="New location of the library's model, if it has moved.")
     parser.add_argument(
@@ -118,7 +125,14 @@ def _search(arguments: argparse.Namespace) -> None:
         _print_captions(found, as_json=arguments.json)
         return
     filters["folder"] = _folder(arguments.folder)
-    moments = library.search(query, k=arguments.k, model=number, **filters, warn=lambda text: warn(f"vop: {text}"))
+    moments = library.search(
+        query,
+        k=arguments.k,
+        per_video=arguments.per_video,
+        model=number,
+        **filters,
+        warn=lambda text: warn(f"vop: {text}"),
+    )
     if arguments.json:
         print_json({"results": [moment.to_dict() for moment in moments]})
         return
@@ -136,6 +150,8 @@ def _query(arguments: argparse.Namespace) -> Example | list[Sentence]:
 
     if arguments.k < 1:
         raise UsageError(f"-k {arguments.k}: ask for 1 result or more")
+    if arguments.per_video < 1:
+        raise UsageError(f"--per-video {arguments.per_video}: ask for 1 moment of each video or more")
     examples = [name for name in ("video", "picture") if getattr(arguments, name)]
     if len(examples) > 1 or (examples and (arguments.words or arguments.weighted)):
         raise UsageError("search by sentences, --video or --picture: give only one of them")
