@@ -34,6 +34,10 @@ class Moment:
         date: when the video was recorded, ISO 8601.
         plays_in_browsers: whether a browser plays the file as it is.
         columns: the video's values in the columns of the owner's metadata, without empty ones.
+        confidence: the share, from 0 to 1, of captions that describe nothing in the library and match their best moment
+            less well (`vop.search.confidence`); None if unknown: if the query is not a sentence, or in a library that
+            is not calibrated.
+        is_weak: whether the confidence is below the divider "weaker matches".
     """
 
     segment: str
@@ -46,6 +50,8 @@ class Moment:
     date: str
     plays_in_browsers: bool
     columns: dict[str, str]
+    confidence: float | None = None
+    is_weak: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

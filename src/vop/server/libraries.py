@@ -174,10 +174,17 @@ class View:
             raise NotFound(f"the library {self.served.name} has moved to other models and has no view {self.id}")
         return open, open.encoders[self.number]
 
-    def search(self, vector: Vector, *, encoded_by: OpenModels, k: int, filters: Filters) -> list[Moment]:
-        """Return the moments nearest to a query that these models encoded."""
+    def search(
+        self, vector: Vector, *, encoded_by: OpenModels, k: int, filters: Filters, judge: bool = False
+    ) -> list[Moment]:
+        """Return the moments nearest to a query that these models encoded.
+
+        Args:
+            judge: whether to add the confidence of the moments; for sentences.
+        """
         with self.served.unchanged(encoded_by.models):
-            return self.library.search(vector, model=self.number, k=k, filters=filters)
+            moments = self.library.search(vector, model=self.number, k=k, filters=filters)
+            return self.library.judged(moments, vector, model=self.number) if judge else moments
 
     def similar(self, segment: str, *, k: int, filters: Filters) -> list[Moment]:
         """Return the moments of other videos that are nearest to a segment.
