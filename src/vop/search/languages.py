@@ -13,7 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vop.models.model import TextVideoModel
+    from vop.backbones import Backbone
 
 ENGLISH, CHINESE = "English", "Chinese"
 _LATIN, _CHINESE_SCRIPT, _JAPANESE = "Latin", "Chinese", "Japanese"
@@ -60,12 +60,12 @@ _ENGLISH = frozenset(_ENGLISH_WORDS.split())
 _WORDS = re.compile(r"[^\W\d_]+")
 
 
-def language_note(model: TextVideoModel, text: str) -> str | None:
+def language_note(backbone: Backbone, text: str) -> str | None:
     """Return a note for the user if the model knows one language only and the text is evidently in another."""
     from vop.backbones.describe import languages_of, most_languages  # imports PyTorch
     from vop.backbones.source import is_hub_id
 
-    languages = languages_of(model.backbone)
+    languages = languages_of(backbone)
     if languages not in _READS:
         return None
     script = script_of(text)
@@ -75,7 +75,7 @@ def language_note(model: TextVideoModel, text: str) -> str | None:
         looks = "does not look like English"
     else:
         looks = f"is written in {script} script"
-    name = model.backbone.name
+    name = backbone.name
     if not is_hub_id(name):
         name = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
     return (

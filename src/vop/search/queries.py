@@ -185,7 +185,7 @@ def unit_vector(vector: np.ndarray | Tensor, *, width: int) -> Vector:
 
 def notes_on(model: TextVideoModel, sentences: Sequence[Sentence]) -> list[str]:
     """Return notes for the user: on sentences that are too long, or in a language that the model does not read."""
-    foreign = (language_note(model, sentence.text) for sentence in sentences)
+    foreign = (language_note(model.backbone, sentence.text) for sentence in sentences)
     return [*cut_short(model, sentences), *dict.fromkeys(filter(None, foreign))]
 
 
