@@ -77,6 +77,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="Number of moments that one video may have among the results (default 1).",
     )
     _add_filters(parser)
+    parser.add_argument(
+        "--min-confidence",
+        metavar="X",
+        type=float,
+        help="Only results of at least this confidence, from 0 to 1 (for sentences).",
+    )
     parser.add_argument("--model", metavar="M", help="New location of the library's model, if it has moved.")
     parser.add_argument(
         "--use", metavar="N", type=int, default=1, help="Number of the library's model to search with (default 1)."
@@ -131,12 +137,13 @@ def _search(arguments: argparse.Namespace) -> None:
         per_video=arguments.per_video,
         model=number,
         **filters,
+        min_confidence=arguments.min_confidence,
         warn=lambda text: warn(f"vop: {text}"),
     )
     if arguments.json:
         print_json({"results": [moment.to_dict() for moment in moments]})
         return
-    _print(moments, library)
+    _print(moments, library, least=arguments.min_confidence)
 
 
 def _query(arguments: argparse.Namespace) -> Example | list[Sentence]:
@@ -198,22 +205,43 @@ def _print_captions(found: list[Caption], *, as_json: bool) -> None:
         say(f"{rank:3}. {caption.score:.3f}  line {caption.line}: {on_one_line(caption.caption)}")
 
 
-def _print(found: list[Moment], library: Library) -> None:
+def _print(found: list[Moment], library: Library, *, least: float | None) -> None:
     from rich.table import Table
 
     if not found:
-        say(f"nothing was found: {_why_nothing(library)}")
+        say(f"nothing was found: {_why_nothing(library, least)}")
         return
-    table = Table("", "score", "from", "to", box=None)
+    judged = any(moment.confidence is not None for moment in found)
+    table = Table("", "score", *(["confidence"] if judged else []), "from", "to", box=None)
     table.add_column("video", overflow="fold")  # never cut the end of a path
+    weak_from = _weak_from(found)
     for rank, moment in enumerate(found, start=1):
+        if rank - 1 == weak_from:
+            table.add_row(*[""] * (len(table.columns) - 1), _divider(first=rank == 1))
+        shares = [_share(moment.confidence)] if judged else []
         times = (clock(moment.start_seconds), clock(moment.end_seconds))
-        table.add_row(str(rank), f"{moment.score:.3f}", *times, on_one_line(moment.path))
+        table.add_row(str(rank), f"{moment.score:.3f}", *shares, *times, on_one_line(moment.path))
     print_table(table)
 
 
-def _why_nothing(library: Library) -> str:
+def _weak_from(found: list[Moment]) -> int:
+    """Return the number of results before those at the end that are all weak."""
+    strong = [place for place, moment in enumerate(found, start=1) if not moment.is_weak]
+    return max(strong, default=0)
+
+
+def _divider(*, first: bool) -> str:
+    return "— nothing matches well; weaker matches: —" if first else "— weaker matches: —"
+
+
+def _share(confidence: float | None) -> str:
+    return "" if confidence is None else f"{confidence:.2f}"
+
+
+def _why_nothing(library: Library, least: float | None) -> str:
     counts = library.status()
+    if counts.videos and least is not None:
+        return f"no video passes the filters with a confidence of {least:g} or more"
     if counts.videos:
         return "no video passes the filters"
     if counts.index:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from vop.backbones import DEFAULT_HUB_ID
 from vop.backbones.embedding_config import EmbeddingConfig, TokenMerging
 from vop.errors import UsageError
-from vop.search import queries
+from vop.search import confidence, queries
 from vop.search.filters import Filters
 from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig, exists
 from vop.search.models import new_manifest, open_model, open_models
@@ -222,6 +222,7 @@ class Library:
         after: str | None = None,
         before: str | None = None,
         where: str | Sequence[str] = (),
+        min_confidence: float | None = None,
         refine: bool = True,
         per_video: int = 1,
         warn: Callable[[str], None] = _log.warning,
@@ -240,11 +241,14 @@ class Library:
             after, before: only videos recorded on or after the first date, before the second; ISO 8601, or a month or
                 year, in local time unless a time zone is given.
             where: only videos whose metadata satisfies these conditions: `author=bob`, `stars>=4`, `title~dog`.
+            min_confidence: only moments of at least this confidence, from 0 to 1; those whose confidence is unknown
+                stay. See `Moment.confidence`.
             refine: whether to refine the ends of the moments by the frames, if the library keeps their embeddings.
                 Otherwise a moment is made of whole segments.
             per_video: the number of moments that one video may have among the results. With 1, a moment is the video's
                 best segment. With more, neighbouring segments that match are one moment (`vop.search.video_moments`).
-            warn: called with each warning, such as that a sentence is longer than the model reads.
+            warn: called with each warning, such as that a sentence is longer than the model reads, or in a language
+                that it does not know.
 
         Raises:
             UsageError: an argument is not allowed, or a column is unknown.
@@ -253,6 +257,7 @@ class Library:
         """
         check_k(k)
         check_per_video(per_video)
+        confidence.check_min_confidence(min_confidence)
         made_by = self._model(model)
         given = Filters(
             folder=_folder(folder),
@@ -272,9 +277,14 @@ class Library:
             raise UsageError("start_seconds and end_seconds name a clip of a video: give a Path with them")
         vector = self._vector(query, made_by, number=model, warn=warn)
         leave_out = query.video if isinstance(query, Moment) else None
-        return self._store.search(
+        moments = self._store.search(
             vector, k=k, filters=filters, model=made_by, leave_out=leave_out, refine=refine, per_video=per_video
         )
+        if queries.can_be_judged(query):
+            moments = self._store.judged(moments, vector, model=made_by)
+        if note := confidence.unknown_note(moments, min_confidence):
+            warn(note)
+        return confidence.at_least(moments, min_confidence)
 
     def moments(
         self,
@@ -351,7 +361,7 @@ class Library:
         if isinstance(query, str | Sentence | Sequence):
             sentences = queries.parse_sentences(query)
             opened = self._open(made_by)
-            for warning in queries.cut_short(opened, sentences):
+            for warning in queries.notes_on(opened, sentences):
                 warn(warning)
             return queries.embed_sentences(opened, sentences)
         return queries.unit_vector(query, width=made_by.embed_dim)

@@ -176,11 +176,23 @@ class View:
         return open, open.encoders[self.number]
 
     def search(
-        self, vector: Vector, *, encoded_by: OpenModels, k: int, filters: Filters, per_video: int = 1
+        self,
+        vector: Vector,
+        *,
+        encoded_by: OpenModels,
+        k: int,
+        filters: Filters,
+        per_video: int = 1,
+        judge: bool = False,
     ) -> list[Moment]:
-        """Return the moments nearest to a query that these models encoded."""
+        """Return the moments nearest to a query that these models encoded.
+
+        Args:
+            judge: whether to add the confidence of the moments; for sentences.
+        """
         with self.served.unchanged(encoded_by.models):
-            return self.library.search(vector, model=self.number, k=k, filters=filters, per_video=per_video)
+            moments = self.library.search(vector, model=self.number, k=k, filters=filters, per_video=per_video)
+            return self.library.judged(moments, vector, model=self.number) if judge else moments
 
     def moments(self, vector: Vector, video: str, *, encoded_by: OpenModels) -> VideoMoments:
         """Return all moments of a video that match a query that these models encoded.
