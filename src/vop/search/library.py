@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from vop.export.moments import ExportReport
     from vop.models.model import TextVideoModel
     from vop.search.failures import Failure
     from vop.search.sharding.commands import PublishReport
@@ -350,6 +351,54 @@ class Library:
         clipped = _clipped(file if isinstance(file, Example) else Path(file), start_seconds, end_seconds)
         opened = self.model(model)
         return queries.best_captions(opened, queries.embed_example(opened, clipped), listed, k)
+
+    def export(
+        self,
+        moments: Sequence[Moment],
+        path: PathLike,
+        *,
+        format: str | None = None,
+        exact: bool = False,
+        subtitles: bool = False,
+        overwrite: bool = False,
+        name: str | None = None,
+        progress: Progress = silent,
+    ) -> ExportReport:
+        """Write moments as clips, subtitles, a table or a list for video editors.
+
+        Moments whose file is missing, or has changed since it was indexed, are left out and listed in the report; a
+        table has them all.
+
+        Args:
+            path: a folder for clips and subtitles, or a file: `.csv`, `.edl`, `.fcpxml` or `.otio` for all moments,
+                `.srt` or `.vtt` for one.
+            format: clips, csv, edl, fcpxml, otio, srt or vtt; by default that of the suffix, and clips without one.
+            exact: whether to cut clips at their exact times, and encode them again. By default they are copied, and
+                begin at a key frame, up to some seconds earlier.
+            subtitles: whether to write the subtitles of each clip beside it, as `.srt`.
+            overwrite: whether to replace existing files.
+            name: the title of a list; by default the name of its file.
+            progress: called after each clip.
+
+        Raises:
+            UsageError: there are no moments, a file exists already, or the format does not fit.
+            VopError: a file cannot be written. Earlier files stay.
+        """
+        from vop.export import export_moments
+        from vop.search.exporting import Originals
+
+        with Originals(self.video) as originals:
+            return export_moments(
+                moments,
+                Path(path),
+                original=originals.of,
+                format=format,
+                exact=exact,
+                subtitles=subtitles,
+                overwrite=overwrite,
+                name=name,
+                progress=progress,
+            )
 
     def _vector(self, query: Query, made_by: LibraryModel, *, number: int, warn: Callable[[str], None]) -> Vector:
         """Return the query as a unit vector (e,)."""
