@@ -23,9 +23,10 @@ def strip_printer() -> Callable[[bytes], None] | None:
     """
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") in (None, "dumb"):
         return None
-    if sys.stdout is not sys.__stdout__ or not (sys.stdout.isatty() and sys.stdin.isatty()):
+    output = sys.__stdout__
+    if output is None or sys.stdout is not output or not (output.isatty() and sys.stdin.isatty()):
         return None
-    if not os.get_terminal_size(sys.stdout.fileno()).columns:  # it does not know its size
+    if not os.get_terminal_size(output.fileno()).columns:  # it does not know its size
         return None
     logging.getLogger("textual_image").setLevel(logging.ERROR)  # it warns if the terminal does not answer
     try:
