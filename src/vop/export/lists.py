@@ -13,7 +13,7 @@ from vop.export.fcpxml import fcpxml
 from vop.export.frames import Source, read_source
 from vop.export.moments import ExportableMoment, Moments, Original
 from vop.export.otio import otio
-from vop.export.table import csv_table
+from vop.export.table import csv_table, json_results
 from vop.export.timeline import Timeline, make_timeline, notes_of
 from vop.storage.address import Address, location
 
@@ -23,6 +23,7 @@ class SourceReader(Protocol):
         """Describes a file, as `read_source` does."""
 
 
+_TABLES: Mapping[str, Callable[[Moments], str]] = {"csv": csv_table, "json": json_results}
 _WRITERS: Mapping[str, Callable[[Timeline], str]] = {"edl": edl, "fcpxml": fcpxml, "otio": otio}
 
 
@@ -50,15 +51,15 @@ def list_document(
     """Return moments as a list. A table has all of them; a list for editors leaves out unreadable files.
 
     Args:
-        format: csv, edl, fcpxml or otio.
+        format: csv, json, edl, fcpxml or otio.
         name: the title of the timeline.
         read: describes a file.
 
     Raises:
         UsageError: the format cannot hold so many moments, or needs a package that is not installed.
     """
-    if format == "csv":
-        return ListDocument(text=csv_table(moments), moments=len(moments))
+    if format in _TABLES:
+        return ListDocument(text=_TABLES[format](moments), moments=len(moments))
     placed: list[tuple[ExportableMoment, Source]] = []
     known: dict[str, Source | FileFailure] = {}
     skipped: list[FileFailure] = []
