@@ -84,6 +84,8 @@ def test_openapi_describes_every_path(client):
         "/api/libraries/{library}/segments/{segment}/strip.jpg",
         "/api/libraries/{library}/videos/{video}",
         "/api/libraries/{library}/videos/{video}/moment.mp4",
+        "/api/libraries/{library}/videos/{video}/clip",
+        "/api/libraries/{library}/export",
     }
     sentences = document["paths"]["/api/views/{view}/search"]["get"]
     assert {one["name"] for one in sentences["parameters"]} == {
