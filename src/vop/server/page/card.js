@@ -33,9 +33,9 @@ export function updateCard(card, moment) {
   card.classList.toggle("weak", moment.is_weak);
 }
 
-// For those who want to know more than the order.
+// For those who want to know more than the order. A moment that no search has found has a score of 0.
 export function howSimilar({ score, confidence }) {
-  const parts = [score != null && `similarity ${score.toFixed(3)}`, confidence != null && `confidence ${Math.round(100 * confidence)} %`];
+  const parts = [score && `similarity ${score.toFixed(3)}`, confidence != null && `confidence ${Math.round(100 * confidence)} %`];
   return parts.filter(Boolean).join(", ");
 }
 
