@@ -76,6 +76,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=1,
         help="Number of moments that one video may have among the results (default 1).",
     )
+    parser.add_argument(
+        "--copies",
+        action="store_true",
+        help="Show near-duplicates of a video, too. By default, only the best one is shown.",
+    )
     _add_filters(parser)
     parser.add_argument("--model", metavar="M", help="New location of the library's model, if it has moved.")
     parser.add_argument(
@@ -129,6 +134,7 @@ def _search(arguments: argparse.Namespace) -> None:
         query,
         k=arguments.k,
         per_video=arguments.per_video,
+        copies=arguments.copies,
         model=number,
         **filters,
         warn=lambda text: warn(f"vop: {text}"),
@@ -208,7 +214,8 @@ def _print(found: list[Moment], library: Library) -> None:
     table.add_column("video", overflow="fold")  # never cut the end of a path
     for rank, moment in enumerate(found, start=1):
         times = (clock(moment.start_seconds), clock(moment.end_seconds))
-        table.add_row(str(rank), f"{moment.score:.3f}", *times, on_one_line(moment.path))
+        copies = f" (and {count('near-duplicate', len(moment.copies))})" if moment.copies else ""
+        table.add_row(str(rank), f"{moment.score:.3f}", *times, on_one_line(moment.path) + copies)
     print_table(table)
 
 
