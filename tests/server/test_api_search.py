@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
-from server.api_steps import detail, found, results, scored, search
+from server.api_steps import app_of, detail, found, results, scored, search
 from server.library_data import CLIPS
+from vop.search.confidence import WEAK_BELOW
 from vop.search.queries import Sentence, embed_sentences
+from vop.search.store import Store
+from vop.search.sync.calibrating import calibrate
+
+
+@pytest.fixture
+def calibrated(library, tmp_path):
+    """A client of a calibrated copy of the library."""
+    copy = Store.open(shutil.copytree(library.path, tmp_path / "demo"))
+    calibrate(copy)
+    with TestClient(app_of(copy)) as client:
+        yield client
+
+
+def test_sentences_have_a_confidence(calibrated):
+    found = results(search(calibrated, "a red ball"))
+    shares = [result["confidence"] for result in found]
+    assert shares == sorted(shares, reverse=True)
+    assert [result["is_weak"] for result in found] == [share < WEAK_BELOW for share in shares]
+    assert shares[0] > shares[-1]
+    best = [result for result in found if result["confidence"] >= shares[0]]
+    assert results(search(calibrated, "a red ball", min_confidence=shares[0])) == best
+    like = results(calibrated.get(f"/api/views/demo/like/{found[0]['segment']}"))
+    assert {(result["confidence"], result["is_weak"]) for result in like} == {(None, False)}
+
+
+def test_min_confidence_says_that_the_library_is_not_calibrated(client):
+    response = search(client, "a red ball", min_confidence=1)
+    assert len(results(response)) == len(CLIPS)
+    assert ["`vop index`" in note for note in response.json()["notes"]] == [True]
 
 
 class TestSearch:
@@ -71,6 +104,7 @@ class TestSearch:
             ({"q": ["  "]}, "empty sentence, '  '"),
             ({"q": ["a"], "k": 0}, "k is '0': input should be greater than or equal to 1"),
             ({"q": ["a"], "k": 10**9}, "k is '1000000000': input should be less than or equal to 1000"),
+            ({"q": ["a"], "min_confidence": 1.5}, "min_confidence is '1.5'"),
             ({"q": ["a"], "k": "many"}, "k is 'many'"),
             ({"q": ["a", "b"], "w": [1]}, "w has 1 weight, but q has 2 sentences"),
             ({"q": ["a"], "w": ["nan"]}, "w.0 is 'nan'"),

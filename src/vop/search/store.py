@@ -5,6 +5,7 @@
     frames/         decoded frames, if the library keeps them
     shards/         plans of indexings in shards, and rows that are not published yet
     progress.json   the progress of a running indexing
+    confidence.safetensors   the calibration of its models (`vop.search.confidence`)
 
 Every change commits whole videos: a reader sees a video completely or not at all. Uncommitted changes of a killed
 writer are lost.
@@ -27,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 
 from vop.errors import UsageError, VopError
-from vop.search import duplicates, failures, manifest, near_copies, vector_index
+from vop.search import confidence, duplicates, failures, manifest, near_copies, vector_index
 from vop.search.duplicates import Duplicates
 from vop.search.failures import Failure
 from vop.search.filters import METADATA, Filters, quoted
@@ -156,6 +157,7 @@ class Store:
         self._database = connect(path, read_consistency_interval=timedelta(0))
         self._changing = threading.Lock()
         self._reading = threading.local()
+        self._calibrations = confidence.Calibrations(path)
         self._open_tables()
         self._stamp = stamp or stamp_of(path)
 
@@ -298,6 +300,16 @@ class Store:
         if not refine or model.frame_column is None:
             return [span.moment for span in spans]
         return self._refined(spans, vector, model.frame_column)
+
+    def judged(self, moments: Sequence[Moment], vector: np.ndarray, *, model: int | LibraryModel = 0) -> list[Moment]:
+        """Return the moments that a query in sentences has found, with their confidence.
+
+        Args:
+            vector: the query (e,).
+            model: as for `search`.
+        """
+        own = model if isinstance(model, LibraryModel) else self.models[model]
+        return confidence.judged(moments, vector, self._calibrations.of(own.fingerprint))
 
     def _refined(self, spans: Sequence[Span], vector: np.ndarray, column: str) -> list[Moment]:
         """Return the moments with refined ends. One whose rows were removed meanwhile stays as it is."""

@@ -191,10 +191,16 @@ class View:
         filters: Filters,
         per_video: int = 1,
         copies: bool = False,
+        judge: bool = False,
     ) -> list[Moment]:
-        """Return the moments nearest to a query that these models encoded."""
+        """Return the moments nearest to a query that these models encoded.
+
+        Args:
+            judge: whether to add the confidence of the moments; for sentences.
+        """
         with self.served.unchanged(encoded_by.models):
-            return self._find(vector, k, copies=copies, filters=filters, per_video=per_video)
+            moments = self._find(vector, k, copies=copies, filters=filters, per_video=per_video)
+            return self.library.judged(moments, vector, model=self.number) if judge else moments
 
     def _find(self, vector: Vector, k: int, *, copies: bool, **settings: Unpack[_Settings]) -> list[Moment]:
         def find(limit: int) -> list[Moment]:

@@ -74,6 +74,13 @@ class Sentences(BaseModel):
         [], description="A weight for each sentence (default 1). A negative weight finds less of the sentence."
     )
 
+    min_confidence: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Only moments of at least this confidence. Those whose confidence is unknown stay.",
+    )
+
     def sentences(self) -> list[Sentence]:
         """Return the sentences with their weights.
 
@@ -151,6 +158,12 @@ class Result(BaseModel):
     strip_url: str = Field(description="The segment's thumbnail strip, a JPEG.")
     media_url: str
     media_start_seconds: float
+    confidence: float | None = Field(
+        None,
+        description="Share, from 0 to 1, of captions that describe nothing in the library and match their best moment "
+        "less well. Null for videos and pictures, and in a library that is not calibrated.",
+    )
+    is_weak: bool = Field(False, description='Whether the confidence is below the divider "weaker matches".')
 
     @classmethod
     def of(cls, moment: Moment, library: str, *, root_path: str = "") -> Result:
@@ -182,6 +195,8 @@ class Result(BaseModel):
             strip_url=f"{library_url}/segments/{moment.segment}/strip.jpg",
             media_url=media_url,
             media_start_seconds=media_start,
+            confidence=moment.confidence,
+            is_weak=moment.is_weak,
         )
 
 

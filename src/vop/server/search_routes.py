@@ -11,6 +11,8 @@ from typing import Annotated, TypedDict, TypeVar
 from fastapi import APIRouter, HTTPException, Query, Request
 
 from vop.errors import VideoError
+from vop.search.confidence import at_least, unknown_note
+from vop.search.queries import can_be_judged
 from vop.search.results import Moment
 from vop.search.video_moments import VideoMoments
 from vop.server.dependencies import (
@@ -81,10 +83,14 @@ async def search(
     async def work() -> tuple[list[Moment], list[str]]:
         models, encoder = searched.encoder()
         vector, notes = await encoder.sentences(sentences)
-        search = partial(searched.search, encoded_by=models, filters=filters, **_amount(parameters))
+        judge = can_be_judged(sentences)
+        search = partial(searched.search, encoded_by=models, filters=filters, judge=judge, **_amount(parameters))
         return await services.in_search_thread(search, vector), notes
 
     moments, notes = await admit(request, services, work)
+    if note := unknown_note(moments, parameters.min_confidence):
+        notes = [*notes, note]
+    moments = at_least(moments, parameters.min_confidence)
     return _response(request, services, searched, moments, query="sentences", began=began, notes=notes)
 
 
