@@ -85,11 +85,12 @@ def _signs(pictures: NDArray[np.int8]) -> NDArray[np.bool_]:
 
 
 def _keys(signs: NDArray[np.bool_]) -> Iterator[NDArray[np.uint32]]:
+    """Yield each of the keys (n,): some of the signs of a picture, always the same ones."""
     random = np.random.default_rng(0)
-    powers = 1 << np.arange(_KEY_BITS, dtype=np.uint32)
     for _ in range(_KEYS):
         chosen = random.permutation(_SIGNS)[:_KEY_BITS]
-        yield (signs[:, chosen] * powers).sum(axis=1, dtype=np.uint32)
+        packed = np.packbits(signs[:, chosen], axis=1, bitorder="little").astype(np.uint32)
+        yield packed @ (1 << 8 * np.arange(packed.shape[1], dtype=np.uint32))
 
 
 def _neighbours(
@@ -98,7 +99,8 @@ def _neighbours(
     """Return, as first * videos + second, the videos of pictures with equal keys that lie near each other."""
     new = is_new[owners]
     places = np.flatnonzero(np.isin(key, key[new])) if not new.all() else np.arange(len(key))
-    places = places[np.lexsort((order[places], key[places]))]
+    by_key_and_order = key[places].astype(np.uint64) << (64 - _KEY_BITS) | order[places] >> _KEY_BITS
+    places = places[np.argsort(by_key_and_order)]
     found = []
     for step in range(1, _NEIGHBOURS + 1):
         one, other = places[:-step], places[step:]
