@@ -34,6 +34,7 @@ from vop.utils.files import read_file
 from vop.utils.text import count, on_one_line
 
 if TYPE_CHECKING:
+    from vop.search.duplicates import Duplicates
     from vop.search.library import Library
     from vop.search.sync.integrity import CheckReport
 
@@ -51,6 +52,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     _add(actions, "info", _info, "Show a library's size and models.")
     _add(actions, "failures", _failures, "List files that could not be indexed completely, with reasons.")
+    _add(
+        actions,
+        "duplicates",
+        _duplicates,
+        "List videos that are re-encoded, resized or trimmed versions of each other, and exact copies.",
+    )
 
     export = _add(
         actions, "export", _export, "Write moments that `vop search --json` found: clips, or a list for editors."
@@ -208,6 +215,48 @@ def _failures(arguments: argparse.Namespace) -> None:
         table.add_row(on_one_line(failure.path), failure.kind, on_one_line(failure.reason))
     print_table(table)
     print_failures(status, None)
+
+
+def _duplicates(arguments: argparse.Namespace) -> None:
+    found = _open(arguments).duplicates()
+    if arguments.json:
+        print_json(found.to_dict())
+        return
+    if found.groups:
+        _print_groups(found)
+        numbers = ("near-duplicate", found.near_duplicates), ("cut", found.parts), ("exact copy", found.exact_copies)
+        say(", ".join(count(noun, number) for noun, number in numbers))
+    elif found.were_compared:
+        say("there are no near-duplicates and no exact copies")
+    if not found.were_compared:
+        index = command_line("index", arguments.library, "FOLDER")
+        say(f"near-duplicates were not looked for yet; the next indexing does: {index}")
+
+
+def _print_groups(found: Duplicates) -> None:
+    from rich.table import Table
+
+    table = Table(box=None)
+    table.add_column("file", overflow="fold")
+    for heading in ("MB", "pixels", "seconds", "date", ""):
+        table.add_column(heading, justify="right" if heading in ("MB", "pixels", "seconds") else "left")
+    for number, group in enumerate(found.groups):
+        if number:
+            table.add_row()
+        for video in (*group.videos, *group.parts):
+            pixels = f"{video.width} x {video.height}" if video.width else "?"
+            note = "" if video.part_of is None else f"cut, from {video.start_seconds or 0:.1f} s"
+            table.add_row(
+                on_one_line(video.path),
+                f"{video.size / 1e6:.1f}",
+                pixels,
+                f"{video.duration_seconds:.1f}",
+                video.date[:10],
+                note,
+            )
+            for path in video.exact_copies:
+                table.add_row(on_one_line(path), "", "", "", "", "exact copy")
+    print_table(table)
 
 
 def _export(arguments: argparse.Namespace) -> int:

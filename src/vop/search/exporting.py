@@ -99,4 +99,5 @@ def _moment(result: Mapping[str, Any]) -> Moment:
     start, end = float(given["start_seconds"]), float(given["end_seconds"])
     if not 0 <= start < end < float("inf"):
         raise ValueError(f"a result begins at {start} s and ends at {end} s")
-    return Moment(**given | {"start_seconds": start, "end_seconds": end})
+    copies = tuple(given.get("copies", ()))
+    return Moment(**given | {"start_seconds": start, "end_seconds": end, "copies": copies})

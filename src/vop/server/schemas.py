@@ -53,6 +53,10 @@ class SearchParameters(_FilterParameters):
         1, ge=1, le=MAX_PER_VIDEO, description="The number of moments that one video may have among the results."
     )
 
+    copies: bool = Field(
+        False, description="Whether to return near-duplicates, too. Otherwise they stand behind the best one."
+    )
+
     def filters(self) -> Filters:
         values: dict[str, Any] = {option.name: getattr(self, option.name) for option in FILTERS}
         for name, value in values.items():

@@ -50,10 +50,11 @@ T = TypeVar("T")
 
 
 class Amount(TypedDict):
-    """How many moments to return: of all videos, and of one."""
+    """How many moments to return, of all videos and of one, and whether near-duplicates count."""
 
     k: int
     per_video: int
+    copies: bool
 
 
 @router.get("/state")
@@ -184,7 +185,7 @@ async def failures(
 
 
 def _amount(parameters: SearchParameters) -> Amount:
-    return {"k": parameters.k, "per_video": parameters.per_video}
+    return {"k": parameters.k, "per_video": parameters.per_video, "copies": parameters.copies}
 
 
 async def _with_upload(request: Request, services: Services, view: View, find: Callable[..., T]) -> T:
