@@ -153,3 +153,43 @@ class TestLike:
     @pytest.mark.parametrize("segment", ["0" * 32 + "-0-1000", "x", "' OR 1=1", "%2e%2e%2f"])
     def test_unknown_segments_get_404(self, client, segment):
         assert detail(client.get(f"/api/views/demo/like/{segment}"), 404)
+
+
+class TestMoments:
+    """All moments of one video, and several in a search."""
+
+    def test_several_moments_of_a_video(self, client, library, models):
+        vector = embed_sentences(models[0], [Sentence("a red ball")])
+        assert found(search(client, "a red ball", per_video=5)) == scored(library.search(vector, k=20, per_video=5))
+
+    def test_by_sentences_and_by_a_segment(self, client, library, models):
+        best = results(search(client, "a red ball", name="blue"))[0]
+        vector = embed_sentences(models[0], [Sentence("a red ball")])
+        address = f"/api/views/demo/videos/{best['video']}/moments"
+        response = client.get(address, params={"q": "a red ball"})
+        wanted = library.moments(vector, best["video"])
+        assert found(response) == scored(wanted.moments)
+        assert [one["score"] for one in response.json()["segments"]] == pytest.approx(
+            [segment.score for segment in wanted.segments], abs=1e-5
+        )
+        assert response.json()["floor"] == pytest.approx(wanted.floor, abs=1e-5)
+        like = client.get(address, params={"like": best["segment"]})
+        assert found(like) == scored(
+            library.moments(library.segment(best["segment"]).embeddings[0], best["video"]).moments
+        )
+
+    @pytest.mark.parametrize(
+        ("params", "words", "status"),
+        [
+            ({"q": ["a"], "like": "x"}, "give only one", 422),
+            ({}, "the query is empty", 422),
+            ({"like": "x"}, "'x' is not the id of a segment", 404),
+            ({"q": ["a"], "k": 3}, "'k'", 422),
+        ],
+    )
+    def test_invalid_requests(self, client, params, words, status):
+        video = results(search(client, "a red ball"))[0]["video"]
+        assert words in detail(client.get(f"/api/views/demo/videos/{video}/moments", params=params), status)
+
+    def test_unknown_videos_get_404(self, client):
+        assert detail(client.get(f"/api/views/demo/videos/{'0' * 32}/moments", params={"q": "a"}), 404)
