@@ -26,6 +26,7 @@ def test_an_indexed_library_judges_sentences(index_videos, folder, videos, tiny_
     found = library.search("a dog runs", k=3)
     vector = model.encode_text(["a dog runs"]).numpy()[0]
     assert [moment.confidence for moment in found] == wanted.confidence(vector, [moment.score for moment in found])
+    assert library.moments("a dog runs", video=found[0]).moments[0].confidence == found[0].confidence
     assert {moment.confidence for moment in library.search(videos["a"])} == {None}
     assert {moment.confidence for moment in library.search(found[0])} == {None}
 

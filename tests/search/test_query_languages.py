@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+import vop
 from vop.backbones import find_backbone
 from vop.backbones.describe import languages_of
 from vop.search.confidence import unlikely_captions
 from vop.search.languages import language_note, looks_foreign, script_of
+from vop.search.queries import Sentence, notes_on
 
 OTHERS = [
     "ein Hund läuft am Strand", "Eine Frau kocht", "zwei Kinder spielen im Schnee", "der Hund und die Katze",
@@ -71,3 +73,10 @@ def test_the_vocabulary_tells_the_language_of_an_unknown_checkpoint(mini):
     assert [languages_of(of_size(size)) for size in (49_408, 21_128, 12_345)] == ["English", "Chinese", None]
     assert language_note(of_size(49_408), "собака").startswith("own reads English only")
     assert language_note(of_size(12_345), "собака") is None
+
+
+def test_sentences_of_one_query_get_one_note():
+    sentences = [Sentence("eine Katze"), Sentence("ein Hund", -0.5), Sentence("a dog"), Sentence("a " * 1000)]
+    cut, foreign = notes_on(vop.load("mini"), sentences)
+    assert "tokens" in cut
+    assert "does not look like English" in foreign

@@ -194,14 +194,17 @@ class View:
             moments = self.library.search(vector, model=self.number, k=k, filters=filters, per_video=per_video)
             return self.library.judged(moments, vector, model=self.number) if judge else moments
 
-    def moments(self, vector: Vector, video: str, *, encoded_by: OpenModels) -> VideoMoments:
+    def moments(self, vector: Vector, video: str, *, encoded_by: OpenModels, judge: bool = False) -> VideoMoments:
         """Return all moments of a video that match a query that these models encoded.
+
+        Args:
+            judge: as for `search`.
 
         Raises:
             NotFound: the video does not exist.
         """
         with self.served.unchanged(encoded_by.models), unknown_ids_as_not_found():
-            return self.library.moments(vector, video, model=self.number)
+            return self.library.moments(vector, video, model=self.number, judge=judge)
 
     def moments_like(self, segment: str, video: str) -> VideoMoments:
         """Return all moments of a video that are similar to a segment.
