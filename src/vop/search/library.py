@@ -323,9 +323,8 @@ class Library:
         """
         made_by = self._model(model)
         id = self._video_id(video)
-        return self._store.moments(
-            self._vector(query, made_by, number=model, warn=warn), id, model=made_by, refine=refine
-        )
+        vector, judge = self._vector(query, made_by, number=model, warn=warn), queries.can_be_judged(query)
+        return self._store.moments(vector, id, model=made_by, refine=refine, judge=judge)
 
     def _video_id(self, video: str | Path | Address | Moment) -> str:
         if isinstance(video, str):

@@ -272,13 +272,20 @@ class Store:
 
     @follows
     def moments(
-        self, vector: np.ndarray, video: str, *, model: int | LibraryModel = 0, refine: bool = True
+        self,
+        vector: np.ndarray,
+        video: str,
+        *,
+        model: int | LibraryModel = 0,
+        refine: bool = True,
+        judge: bool = False,
     ) -> VideoMoments:
         """Return all moments of a video that match a query, and the scores of its segments.
 
         Args:
             video: the video's id.
             vector, model, refine: as for `search`.
+            judge: whether to add the confidence of the moments; for sentences.
 
         Raises:
             UsageError: the video does not exist.
@@ -287,7 +294,8 @@ class Store:
         own = self._own(model)
         self._row("video", video, ["segment"])
         rows = self._scored([video], vector=vector, column=own.column)
-        return in_video(rows, self._moments(spans_of(rows), vector, own, refine=refine))
+        moments = self._moments(spans_of(rows), vector, own, refine=refine)
+        return in_video(rows, self.judged(moments, vector, model=own) if judge else moments)
 
     def _scored(self, videos: Sequence[str], *, vector: np.ndarray, column: str) -> pa.Table:
         """Return all segments of these videos, sorted by video, then by time, with the light columns and scores."""

@@ -75,13 +75,6 @@ class Sentences(BaseModel):
         [], description="A weight for each sentence (default 1). A negative weight finds less of the sentence."
     )
 
-    min_confidence: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="Only moments of at least this confidence. Those whose confidence is unknown stay.",
-    )
-
     def sentences(self) -> list[Sentence]:
         """Return the sentences with their weights.
 
@@ -99,6 +92,13 @@ class Sentences(BaseModel):
 
 class SentenceParameters(Sentences, SearchParameters):
     """Sentences to search for, and how."""
+
+    min_confidence: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Only moments of at least this confidence. Those whose confidence is unknown stay.",
+    )
 
 
 class MomentParameters(Sentences):

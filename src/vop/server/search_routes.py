@@ -138,7 +138,8 @@ async def video_moments(
             return await services.in_search_thread(searched.moments_like, parameters.like, video), []
         models, encoder = searched.encoder()
         vector, notes = await encoder.sentences(sentences)
-        return await services.in_search_thread(searched.moments, vector, video, encoded_by=models), notes
+        find = partial(searched.moments, encoded_by=models, judge=can_be_judged(sentences))
+        return await services.in_search_thread(find, vector, video), notes
 
     found, notes = await admit(request, services, work)
     query = "segment" if parameters.like else "sentences"
