@@ -148,6 +148,7 @@ def _search(arguments: argparse.Namespace) -> int:
     moments = library.search(query, k=arguments.k, model=number, **filters, warn=lambda text: warn(f"vop: {text}"))
     report, status = None, 0
     if arguments.export and moments:
+        gc.enable()  # clips may take long
         report = write_export(library, moments, arguments.export, arguments, name=" + ".join(arguments.words) or None)
         status = warn_export(report)
     if arguments.json:
