@@ -80,6 +80,8 @@ def test_openapi_describes_every_path(client):
         "/api/views/{view}/search",
         "/api/views/{view}/like/{segment}",
         "/api/views/{view}/search/file",
+        "/api/views/{view}/videos/{video}/moments",
+        "/api/views/{view}/videos/{video}/moments/file",
         "/api/libraries/{library}/failures",
         "/api/libraries/{library}/segments/{segment}/strip.jpg",
         "/api/libraries/{library}/videos/{video}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "search",
         help="Find moments in a library by sentences, a video or a picture.",
         description="Finds the moments of a library that are most similar to one or more sentences, a video or a "
-        "picture, and prints the best moment of each video.",
+        "picture, and prints the best moment of each video, or several (--per-video).",
     )
     parser.add_argument(
         "library",
@@ -73,7 +73,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--captions", metavar="FILE", type=Path, help="Rank the lines of this text file for --video or --picture."
     )
     parser.add_argument("-k", type=int, default=10, help="Number of results (default 10).")
+    parser.add_argument(
+        "--per-video",
+        metavar="N",
+        type=int,
+        default=1,
+        help="Number of moments that one video may have among the results (default 1).",
+    )
     _add_filters(parser)
+    parser.add_argument(
+        "--min-confidence",
+        metavar="X",
+        type=float,
+        help="Only results of at least this confidence, from 0 to 1 (for sentences).",
+    )
     _add_uses(parser)
     parser.add_argument("--model", metavar="M", help="New location of the library's model, if it has moved.")
     parser.add_argument(
@@ -145,7 +158,15 @@ def _search(arguments: argparse.Namespace) -> int:
         _print_captions(found, as_json=arguments.json)
         return 0
     filters["folder"] = _folder(arguments.folder)
-    moments = library.search(query, k=arguments.k, model=number, **filters, warn=lambda text: warn(f"vop: {text}"))
+    moments = library.search(
+        query,
+        k=arguments.k,
+        per_video=arguments.per_video,
+        model=number,
+        **filters,
+        min_confidence=arguments.min_confidence,
+        warn=lambda text: warn(f"vop: {text}"),
+    )
     report, status = None, 0
     if arguments.export and moments:
         gc.enable()  # clips may take long
@@ -155,7 +176,7 @@ def _search(arguments: argparse.Namespace) -> int:
         exported = {"export": report.to_dict()} if report else {}
         print_json({"results": [moment.to_dict() for moment in moments], **exported})
     else:
-        _print(moments, library, strips=arguments.strips)
+        _print(moments, library, least=arguments.min_confidence, strips=arguments.strips)
         if report:
             print_export(report)
     if moments and (arguments.open or arguments.open_number):
@@ -184,6 +205,8 @@ def _query(arguments: argparse.Namespace) -> Example | list[Sentence]:
 
     if arguments.k < 1:
         raise UsageError(f"-k {arguments.k}: ask for 1 result or more")
+    if arguments.per_video < 1:
+        raise UsageError(f"--per-video {arguments.per_video}: ask for 1 moment of each video or more")
     examples = [name for name in ("video", "picture") if getattr(arguments, name)]
     if len(examples) > 1 or (examples and (arguments.words or arguments.weighted)):
         raise UsageError("search by sentences, --video or --picture: give only one of them")
@@ -234,29 +257,57 @@ def _print_captions(found: list[Caption], *, as_json: bool) -> None:
         say(f"{rank:3}. {caption.score:.3f}  line {caption.line}: {on_one_line(caption.caption)}")
 
 
-def _print(found: list[Moment], library: Library, *, strips: bool) -> None:
+def _print(found: list[Moment], library: Library, *, least: float | None, strips: bool) -> None:
     from rich.table import Table
 
     if not found:
-        say(f"nothing was found: {_why_nothing(library)}")
+        say(f"nothing was found: {_why_nothing(library, least)}")
         return
     show = strip_printer() if strips else None
     if show:
-        for rank, moment in enumerate(found, start=1):
-            clip = f"{clock(moment.start_seconds)} to {clock(moment.end_seconds)}"
-            say(f"{rank:3}. {moment.score:.3f}  {clip}  {on_one_line(moment.path)}")
-            show(library.segment(moment.segment).strip)
+        _print_strips(found, library, show)
         return
-    table = Table("", "score", "from", "to", box=None)
+    judged = any(moment.confidence is not None for moment in found)
+    table = Table("", "score", *(["confidence"] if judged else []), "from", "to", box=None)
     table.add_column("video", overflow="fold")  # never cut the end of a path
+    weak_from = _weak_from(found)
     for rank, moment in enumerate(found, start=1):
+        if rank - 1 == weak_from:
+            table.add_row(*[""] * (len(table.columns) - 1), _divider(first=rank == 1))
+        shares = [_share(moment.confidence)] if judged else []
         times = (clock(moment.start_seconds), clock(moment.end_seconds))
-        table.add_row(str(rank), f"{moment.score:.3f}", *times, on_one_line(moment.path))
+        table.add_row(str(rank), f"{moment.score:.3f}", *shares, *times, on_one_line(moment.path))
     print_table(table)
 
 
-def _why_nothing(library: Library) -> str:
+def _print_strips(found: list[Moment], library: Library, show: Callable[[bytes], None]) -> None:
+    weak_from = _weak_from(found)
+    for rank, moment in enumerate(found, start=1):
+        if rank - 1 == weak_from:
+            say(_divider(first=rank == 1))
+        clip = f"{clock(moment.start_seconds)} to {clock(moment.end_seconds)}"
+        say(f"{rank:3}. {moment.score:.3f}  {clip}  {on_one_line(moment.path)}")
+        show(library.segment(moment.segment).strip)
+
+
+def _weak_from(found: list[Moment]) -> int:
+    """Return the number of results before those at the end that are all weak."""
+    strong = [place for place, moment in enumerate(found, start=1) if not moment.is_weak]
+    return max(strong, default=0)
+
+
+def _divider(*, first: bool) -> str:
+    return "— nothing matches well; weaker matches: —" if first else "— weaker matches: —"
+
+
+def _share(confidence: float | None) -> str:
+    return "" if confidence is None else f"{confidence:.2f}"
+
+
+def _why_nothing(library: Library, least: float | None) -> str:
     counts = library.status()
+    if counts.videos and least is not None:
+        return f"no video passes the filters with a confidence of {least:g} or more"
     if counts.videos:
         return "no video passes the filters"
     if counts.index:
