@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vop.search.results import LibraryStatus
     from vop.search.sync.commands import IndexSettings
     from vop.search.sync.report import IndexPreview, IndexReport
+    from vop.storage.address import Location
 
 _SHOWN = 10  # paths shown of a long list
 
@@ -57,7 +58,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "index",
         help="Create or update a searchable library of videos.",
         description="Indexes folders of videos into a library that can be searched. Run it again to add new and "
-        "changed videos.",
+        "changed videos; without PATH, it goes through everything that was indexed before.",
     )
     parser.add_argument(
         "library", metavar="LIBRARY", type=place, help="The library's folder or address. Created if it does not exist."
@@ -65,9 +66,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "paths",
         metavar="PATH",
-        nargs="+",
+        nargs="*",
         type=place,
-        help="Folders of videos, files, or addresses such as s3://bucket/holidays. Missing ones are skipped.",
+        help="Folders of videos, files, or addresses such as s3://bucket/holidays. Missing ones are skipped. The "
+        "library remembers them (default: all that it remembers; `vop library folders` lists them).",
     )
     parser.add_argument(
         "--model",
@@ -192,6 +194,7 @@ def say_waiting(library: Path | str) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    arguments.paths = arguments.paths or _remembered(arguments.library)
     if arguments.dry_run:
         _preview(arguments)
         return 0
@@ -211,7 +214,15 @@ def run(arguments: argparse.Namespace) -> int:
     return warn_unconfirmed(report, arguments.library, arguments.paths)
 
 
-def warn_unconfirmed(report: IndexReport, library: Path | str, paths: Sequence[Path | str]) -> int:
+def _remembered(library: Path | str) -> list[Location]:
+    """Return what the library remembers."""
+    from vop.search.folders import remembered
+    from vop.search.store import Store
+
+    return remembered(Store.open(library).path)
+
+
+def warn_unconfirmed(report: IndexReport, library: Path | str, paths: Sequence[Location | str]) -> int:
     """Print how to remove the videos that --prune did not remove. Return the exit status."""
     if not report.unconfirmed:
         return 0
@@ -327,7 +338,7 @@ def _confirm(paths: Sequence[str]) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def print_report(report: IndexReport, library: Path | str, paths: Sequence[Path | str]) -> None:
+def print_report(report: IndexReport, library: Path | str, paths: Sequence[Location | str]) -> None:
     counts = {
         "added": report.added,
         "changed": report.changed,
@@ -359,7 +370,7 @@ def print_report(report: IndexReport, library: Path | str, paths: Sequence[Path 
     say(f"Search it in a browser: {command_line('serve', library)}")
 
 
-def _print_missing(report: IndexReport, library: Path | str, paths: Sequence[Path | str]) -> None:
+def _print_missing(report: IndexReport, library: Path | str, paths: Sequence[Location | str]) -> None:
     """Print which videos were removed or can be removed, with the commands for it."""
     from vop.search.removed import KEPT_DAYS
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from vop.backbones import DEFAULT_HUB_ID
 from vop.backbones.embedding_config import EmbeddingConfig, TokenMerging
 from vop.errors import UsageError
-from vop.search import queries
+from vop.search import folders, queries
 from vop.search.filters import Filters
 from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig, exists
 from vop.search.models import new_manifest, open_model, open_models
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from vop.models.model import TextVideoModel
     from vop.search.failures import Failure
+    from vop.search.folders import LibraryFolder
     from vop.search.sharding.commands import PublishReport
     from vop.search.sync.integrity import CheckReport
     from vop.search.sync.reembedding import ReembedReport
@@ -314,9 +315,13 @@ class Library:
 
     # -- Writing
 
+    def _paths(self, paths: Place | Iterable[Place] | None) -> list[Location]:
+        """Return the given paths, or else those that the library remembers."""
+        return folders.remembered(self.path) if paths is None else _paths(paths)
+
     def index(
         self,
-        paths: Place | Iterable[Place],
+        paths: Place | Iterable[Place] | None = None,
         *,
         exclude: Sequence[str] = (),
         live_photos: bool | None = None,
@@ -338,7 +343,7 @@ class Library:
 
         Args:
             paths: files and folders, and addresses of objects and prefixes (`s3://bucket/holidays`); missing ones are
-                skipped with a warning.
+                skipped with a warning. The library remembers the others. None stands for all that it remembers.
             exclude: globs of files and folders to exclude, in addition to the library's globs.
             live_photos: whether to index the movies of Live Photos; None keeps the library's setting.
             metadata: a CSV file with columns to filter by; see `docs/search.md`.
@@ -357,7 +362,7 @@ class Library:
             warn: called with each warning.
 
         Raises:
-            UsageError: none of the paths exists, or an argument is not allowed.
+            UsageError: none of the paths exists, the library remembers none, or an argument is not allowed.
             VopError: the disk is full, the model is not the library's, or an earlier version decoded some videos.
                 Committed videos stay in the library.
         """
@@ -371,7 +376,7 @@ class Library:
             work = partial(index_in_processes, jobs=jobs)
         return work(
             self.path,
-            _paths(paths),
+            self._paths(paths),
             model=self._sources.get(self.models[0].fingerprint),
             exclude=exclude,
             live_photos=live_photos,
@@ -404,7 +409,7 @@ class Library:
 
     def preview(
         self,
-        paths: Place | Iterable[Place],
+        paths: Place | Iterable[Place] | None = None,
         *,
         exclude: Sequence[str] = (),
         live_photos: bool | None = None,
@@ -412,7 +417,22 @@ class Library:
         """Report what `index` would do. Decodes nothing and changes nothing."""
         from vop.search.sync import preview
 
-        return preview(self.path, _paths(paths), exclude=exclude, live_photos=live_photos)
+        return preview(self.path, self._paths(paths), exclude=exclude, live_photos=live_photos)
+
+    def folders(
+        self, *, drop: Place | Iterable[Place] = (), waiting: Callable[[], None] = _silently
+    ) -> list[LibraryFolder]:
+        """Return the folders, files and addresses that the library remembers, which `index()` indexes again.
+
+        Args:
+            drop: those to forget. Their videos stay in the library; `forget` removes them.
+
+        Raises:
+            UsageError: the library does not remember one of `drop`.
+        """
+        from vop.search.sync import remembered_folders
+
+        return remembered_folders(self.path, drop=_paths(drop), waiting=waiting)
 
     def forget(
         self,
@@ -422,6 +442,8 @@ class Library:
         waiting: Callable[[], None] = _silently,
     ) -> int:
         """Remove every video at or below these paths from the library, not from the disk, and return how many.
+
+        The library does not remember folders there any more.
 
         Args:
             for_good: whether to delete them permanently, so that `restore` cannot restore them.
@@ -520,7 +542,7 @@ def _check_new(folder: Location) -> None:
         raise UsageError(f"{folder} is a library already: open it, or choose another folder")
 
 
-def _paths(paths: Place | Iterable[Place]) -> list[Path | Address]:
+def _paths(paths: Place | Iterable[Place]) -> list[Location]:
     if isinstance(paths, str | os.PathLike | Address):
         return [location(paths)]
     return [location(path) for path in paths]
