@@ -81,6 +81,8 @@ def test_openapi_describes_every_path(client):
         "/api/views/{view}/like/{segment}",
         "/api/views/{view}/search/file",
         "/api/libraries/{library}/failures",
+        "/api/libraries/{library}/folders",
+        "/api/libraries/{library}/indexing",
         "/api/libraries/{library}/segments/{segment}/strip.jpg",
         "/api/libraries/{library}/videos/{video}",
         "/api/libraries/{library}/videos/{video}/moment.mp4",

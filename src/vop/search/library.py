@@ -16,11 +16,12 @@ from vop.errors import UsageError
 from vop.search import folders, queries
 from vop.search.filters import Filters
 from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig, exists
-from vop.search.models import new_manifest, open_model, open_models
+from vop.search.models import KeptModels, new_manifest, open_model, open_models
 from vop.search.queries import Caption, Example, Sentence, Vector
 from vop.search.results import IndexedVideo, LibraryStatus, Moment, Segment, check_k
 from vop.search.store import Store
 from vop.search.sync.lock import check_folder, library_lock
+from vop.search.sync.scanner import absolute_paths
 from vop.storage.address import Address, Location, absolute, location
 from vop.utils.names import existing_path
 from vop.utils.progress import Progress, silent
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from vop.search.sync.integrity import CheckReport
     from vop.search.sync.reembedding import ReembedReport
     from vop.search.sync.report import IndexPreview, IndexReport
+    from vop.search.watching import WatchTimes
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Place: TypeAlias = "PathLike | Address"
@@ -391,6 +393,59 @@ class Library:
             waiting=waiting,
             warn=warn,
         )
+
+    def watch(
+        self,
+        paths: Place | Iterable[Place] | None = None,
+        *,
+        prune: bool = False,
+        workers: int | None = None,
+        batch_size: int = 16,
+        times: WatchTimes | None = None,
+        reported: Callable[[IndexReport], None] = lambda report: None,
+        stopped: Callable[[], bool] = lambda: False,
+        waiting: Callable[[], None] = _silently,
+        warn: Callable[[str], None] = _log.warning,
+    ) -> None:
+        """Index files and folders, then follow them and index what changes, until `stopped`. The models stay open.
+
+        The library is locked only during an indexing. Deleted videos are only reported, unless `prune` is set.
+
+        Args:
+            paths: see `index`. None stands for all that the library remembers, also later ones.
+            times: how long to wait, for example until a file counts as complete.
+            reported: called with the report of each indexing.
+            stopped: asked at least once a second whether to return.
+
+        Raises:
+            UsageError: `paths` do not exist, or watchfiles is not installed: `pip install 'vop[watch]'`.
+            VopError: the first indexing failed. Later failures are warnings, and are tried again.
+        """
+        from vop.search.sync import index
+        from vop.search.watching import Watcher
+
+        kept, places = KeptModels(), None if paths is None else absolute_paths(_paths(paths))
+
+        def run(roots: Sequence[Location], settled: Callable[[Path], bool], *, remember: bool = False) -> None:
+            report = index(
+                self.path,
+                roots,
+                model=self._sources.get(self.models[0].fingerprint),
+                prune=prune,
+                remember=remember,
+                settled=settled,
+                kept=kept,
+                workers=workers,
+                batch_size=batch_size,
+                waiting=waiting,
+                warn=warn,
+            )
+            reported(report)
+
+        watcher = Watcher(self.path, run, places=places, say=warn, stopped=stopped, times=times)
+        if places is not None:
+            run(sorted(places, key=str), watcher.settled, remember=True)
+        watcher.run()
 
     def publish(
         self, *, discard: bool = False, progress: Progress = silent, waiting: Callable[[], None] = _silently
