@@ -250,7 +250,6 @@ def test_without_watchfiles_the_extra_is_named(library, monkeypatch):
         Library.open(library).watch()
 
 
-@pytest.mark.slow
 def test_models_stay_loaded_and_deleted_videos_stay(folder, tiny_folder, tmp_path, monkeypatch):
     write_video(tmp_path / "videos" / "a.mp4", seed=0)
     write_video(tmp_path / "videos" / "b.mp4", seed=1)

@@ -68,7 +68,6 @@ def test_folders_are_listed(api, own_library):
     ]
 
 
-@pytest.mark.slow
 def test_an_indexing_runs_in_its_own_process(api, own_library):
     assert state_of(api) == {
         **{"allowed": True, "state": "idle", "message": None, "started_at": None, "ended_at": None, "result": None}
