@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from PIL import Image
 
 from search.libraries import a_file, make_library
 from search.owners_videos import write_video
-from vop.cli import main
+from vop.cli import build_parser, main
 from vop.errors import UsageError, VopError
 from vop.mcp_server.server import create_server
 from vop.mcp_server.tools import Tools
@@ -24,7 +25,8 @@ from vop.search.sync import index
 from vop.video.probe import probe
 
 mcp = pytest.importorskip("mcp")
-SOURCES = str(Path(__file__).parents[2] / "src")
+ROOT = Path(__file__).parents[2]
+SOURCES, DOCS = str(ROOT / "src"), ROOT / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +134,23 @@ def test_a_changed_video_is_not_exported(library, tmp_path):
     finally:
         os.utime(row["path"], ns=(state.st_atime_ns, state.st_mtime_ns))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_documented_file_of_servers_starts_this_command():
+    (block,) = re.findall(r"```json\n(.*?)```", (DOCS / "assistants.md").read_text(encoding="utf-8"), re.DOTALL)
+    (server,) = json.loads(block)["mcpServers"].values()
+    assert Path(server["command"]).name == "vop"
+    assert build_parser().parse_args(server["args"]).allow_export is None
+
+
+def test_the_documented_tools_exist(library, tmp_path):
+    rows = re.findall(r"^\| `(\w+)` \|", (DOCS / "assistants.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+    async def listed() -> list[str]:
+        async with mcp.Client(create_server([Library.open(library)], export_to=tmp_path)) as client:
+            return [tool.name for tool in (await client.list_tools()).tools]
+
+    assert asyncio.run(listed()) == rows
 
 
 def test_the_extra_is_named(library, monkeypatch, capsys):
