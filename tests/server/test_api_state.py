@@ -84,6 +84,8 @@ def test_openapi_describes_every_path(client):
         "/api/views/{view}/videos/{video}/moments",
         "/api/views/{view}/videos/{video}/moments/file",
         "/api/libraries/{library}/failures",
+        "/api/libraries/{library}/indexing/folders",
+        "/api/libraries/{library}/indexing",
         "/api/libraries/{library}/segments/{segment}/strip.jpg",
         "/api/libraries/{library}/videos/{video}",
         "/api/libraries/{library}/videos/{video}/moment.mp4",

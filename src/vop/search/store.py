@@ -2,6 +2,7 @@
 
     library.json    which table, which models, how videos are segmented
     database/       LanceDB: segments_N, failures, removed_segments_N once videos were removed, and further small tables
+    folders.json    what was indexed, and is indexed again without paths
     frames/         decoded frames, if the library keeps them
     shards/         plans of indexings in shards, and rows that are not published yet
     progress.json   the progress of a running indexing

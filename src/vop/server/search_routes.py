@@ -30,6 +30,7 @@ from vop.server.schemas import (
     MAX_K,
     FailedFile,
     Failures,
+    IndexingState,
     Limits,
     MomentParameters,
     Result,
@@ -65,7 +66,8 @@ async def state(request: Request, services: ServicesDependency) -> State:
         views = []
         for served in services.libraries.by_name.values():
             status = await services.in_search_thread(served.status)
-            views += [ViewState.of(view, status) for view in served.views]
+            indexing = IndexingState.of(services.indexing[served.name].job, allowed=services.may_index)
+            views += [ViewState.of(view, status, indexing) for view in served.views]
         return views
 
     limits = Limits(upload_bytes=services.max_upload_bytes, max_k=MAX_K)
@@ -179,7 +181,7 @@ async def failures(
     library: LibraryName,
     limit: Annotated[int, Query(ge=1, le=100_000, description="Maximum number of files to list.")] = 1000,
 ) -> Failures:
-    """List files that could not be indexed completely, with reasons, sorted by path."""
+    """List files that could not be indexed completely, with reasons and next steps, sorted by path."""
     served = services.libraries.library(library)
     found = await admit(request, services, partial(services.in_search_thread, served.library.failures))
     return Failures(failures=[FailedFile.of(failure) for failure in found[:limit]], total=len(found))
