@@ -75,8 +75,10 @@ def test_the_vocabulary_tells_the_language_of_an_unknown_checkpoint(mini):
     assert language_note(of_size(12_345), "собака") is None
 
 
-def test_sentences_of_one_query_get_one_note():
+def test_sentences_of_one_query_get_one_note(tiny_folder):
     sentences = [Sentence("eine Katze"), Sentence("ein Hund", -0.5), Sentence("a dog"), Sentence("a " * 1000)]
-    cut, foreign = notes_on(vop.load("mini"), sentences)
+    model = vop.load(tiny_folder)
+    model.backbone = named(model.backbone, "mini")
+    cut, foreign = notes_on(model, sentences)
     assert "tokens" in cut
     assert "does not look like English" in foreign
