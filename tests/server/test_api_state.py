@@ -77,6 +77,7 @@ def test_openapi_describes_every_path(client):
     assert set(document["paths"]) == {
         "/healthz",
         "/api/state",
+        "/api/libraries/{library}/segments/{segment}",
         "/api/views/{view}/search",
         "/api/views/{view}/like/{segment}",
         "/api/views/{view}/search/file",
@@ -92,7 +93,7 @@ def test_openapi_describes_every_path(client):
     sentences = document["paths"]["/api/views/{view}/search"]["get"]
     assert {one["name"] for one in sentences["parameters"]} == {
         *("view", "q", "w", "k", "folder", "name", "min_seconds", "max_seconds", "after", "before", "where"),
-        *("min_confidence", "per_video"),
+        *("per_video", "min_confidence"),
     }
     assert sentences["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/SearchResponse")
     operations = [operation for path in document["paths"].values() for operation in path.values()]
