@@ -431,7 +431,7 @@ class Store:
         return IndexedVideo(**row.to_pylist()[0])
 
     @follows
-    def as_moments(self, segments: Sequence[str]) -> list[Moment]:
+    def whole_segments(self, segments: Sequence[str]) -> list[Moment]:
         """Return whole segments as moments, in this order, with a score of 0.
 
         Raises:

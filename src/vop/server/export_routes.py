@@ -115,7 +115,7 @@ async def export(request: Request, services: ServicesDependency, library: Librar
 
     def write() -> ListDocument:
         with unknown_ids_as_not_found():
-            segments = served.library.as_moments([chosen.segment for chosen in wanted.moments])
+            segments = served.library.whole_segments([chosen.segment for chosen in wanted.moments])
         moments = [chosen.moment(segment) for chosen, segment in zip(wanted.moments, segments, strict=True)]
         return _document(services, served.library, moments, wanted)
 

@@ -167,7 +167,7 @@ async def segment(request: Request, services: ServicesDependency, library: Libra
 
     def read() -> Moment:
         with unknown_ids_as_not_found():
-            (moment,) = served.library.as_moments([segment])
+            (moment,) = served.library.whole_segments([segment])
         return moment
 
     moment = await admit(request, services, partial(services.in_search_thread, read))
