@@ -13,10 +13,11 @@ ROOT = Path(vop.__file__).parent
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"server"},
+    {"server", "mcp_server"},
     {"experiments"},
     {"benchmarks"},
     {"search"},
+    {"export"},
     {"training"},
     {"evaluation"},
     {"converters"},

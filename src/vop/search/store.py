@@ -1,10 +1,12 @@
 """A library: a folder with a LanceDB database of segments, searched while it is being written.
 
     library.json    which table, which models, how videos are segmented
-    database/       LanceDB: segments_N, failures, and removed_segments_N once videos were removed
+    database/       LanceDB: segments_N, failures, removed_segments_N once videos were removed, and further small tables
+    folders.json    what was indexed, and is indexed again without paths
     frames/         decoded frames, if the library keeps them
     shards/         plans of indexings in shards, and rows that are not published yet
     progress.json   the progress of a running indexing
+    confidence.safetensors   the calibration of its models (`vop.search.confidence`)
 
 Every change commits whole videos: a reader sees a video completely or not at all. Uncommitted changes of a killed
 writer are lost.
@@ -27,15 +29,18 @@ import numpy as np
 import pyarrow as pa
 
 from vop.errors import UsageError, VopError
-from vop.search import failures, manifest, vector_index
+from vop.search import confidence, duplicates, failures, manifest, near_copies, vector_index
+from vop.search.duplicates import Duplicates
 from vop.search.failures import Failure
 from vop.search.filters import METADATA, Filters, quoted
 from vop.search.lease import check_held
 from vop.search.manifest import DATABASE, LibraryModel, Manifest
-from vop.search.refining import FrameScores, refined
+from vop.search.near_copies import NearCopies, NearCopiesReader
+from vop.search.refining import FrameScores, refined_moment
 from vop.search.removed import Removed
 from vop.search.results import (
     LIGHT,
+    SCORE,
     IndexedVideo,
     LibraryStatus,
     Moment,
@@ -43,6 +48,7 @@ from vop.search.results import (
     Segment,
     VideoRecord,
     best_of_videos,
+    moment_of,
 )
 from vop.search.schema import (
     ADDED,
@@ -62,6 +68,7 @@ from vop.search.schema import (
 )
 from vop.search.state import read_state
 from vop.search.vector_index import Indexed, Snapshot
+from vop.search.video_moments import Span, VideoMoments, best_spans, check_per_video, in_video, spans_of
 from vop.storage import small_files
 from vop.storage.address import Address, Location, absolute
 from vop.storage.objects import endpoint
@@ -76,6 +83,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# Tables that do not depend on the models and stay when the library moves to others; their keys are ids of videos.
+KEPT_TABLES = (failures.TABLE, near_copies.FINGERPRINTS, near_copies.TABLE)
 _ATTEMPTS = 5  # of a failing read, each at the newest version
 _IDS = {"segment": re.compile(r"[0-9a-f]{32}-\d{1,12}-\d{1,12}"), "video": re.compile(r"[0-9a-f]{32}")}
 
@@ -150,6 +159,7 @@ class Store:
         self._database = connect(path, read_consistency_interval=timedelta(0))
         self._changing = threading.Lock()
         self._reading = threading.local()
+        self._calibrations = confidence.Calibrations(path)
         self._open_tables()
         self._stamp = stamp or stamp_of(path)
 
@@ -159,6 +169,7 @@ class Store:
             self._failures: Table = self._database.open_table(failures.TABLE)
         self._snapshots: dict[str, Snapshot] = {}
         self._indexed: Indexed | None = None
+        self._near_copies: NearCopiesReader | None = None
 
     @classmethod
     def open(cls, path: str | Path | Address) -> Store:
@@ -232,8 +243,9 @@ class Store:
         model: int | LibraryModel = 0,
         leave_out: str | None = None,
         refine: bool = True,
+        per_video: int = 1,
     ) -> list[Moment]:
-        """Return the best moment of each of the k nearest videos, best first.
+        """Return the best moment of each of the k nearest videos, best first; or the k best moments.
 
         Args:
             vector: the query (e,), of unit length.
@@ -241,23 +253,79 @@ class Store:
                 after the library was re-embedded.
             leave_out: the id of a video to leave out.
             refine: whether to refine the ends of the moments, if the library keeps the embeddings of frames.
+            per_video: the number of moments that one video may have. With 1, a moment is a segment; with more, it may
+                be several (`vop.search.video_moments`).
 
         Raises:
-            UsageError: k or a filter is not allowed.
+            UsageError: k, per_video or a filter is not allowed.
             VopError: the library was re-embedded with other models, so the query cannot be compared.
         """
         where = filters.sql(self.columns) if filters else None
         if leave_out:
             where = " AND ".join(filter(None, [where, f"video <> {quoted(leave_out)}"]))
         own = self._own(model)
-        moments = best_of_videos(self._nearest(vector, where, own.column), k)
-        return self._refined(moments, vector, own.frame_column) if refine and own.frame_column else moments
+        check_per_video(per_video)
+        spans = [Span(moment, 0, 0) for moment in best_of_videos(self._nearest(vector, where, own.column), k)]
+        if per_video > 1:
+            best, read = [span.moment for span in spans], partial(self._scored, vector=vector, column=own.column)
+            spans = best_spans(best, read, k=k, per_video=per_video)
+        return self._moments(spans, vector, own, refine=refine)
 
-    def _refined(self, moments: Sequence[Moment], vector: np.ndarray, column: str) -> list[Moment]:
+    @follows
+    def moments(
+        self,
+        vector: np.ndarray,
+        video: str,
+        *,
+        model: int | LibraryModel = 0,
+        refine: bool = True,
+        judge: bool = False,
+    ) -> VideoMoments:
+        """Return all moments of a video that match a query, and the scores of its segments.
+
+        Args:
+            video: the video's id.
+            vector, model, refine: as for `search`.
+            judge: whether to add the confidence of the moments; for sentences.
+
+        Raises:
+            UsageError: the video does not exist.
+            VopError: the library was re-embedded with other models, so the query cannot be compared.
+        """
+        own = self._own(model)
+        self._row("video", video, ["segment"])
+        rows = self._scored([video], vector=vector, column=own.column)
+        moments = self._moments(spans_of(rows), vector, own, refine=refine)
+        return in_video(rows, self.judged(moments, vector, model=own) if judge else moments)
+
+    def _scored(self, videos: Sequence[str], *, vector: np.ndarray, column: str) -> pa.Table:
+        """Return all segments of these videos, sorted by video, then by time, with the light columns and scores."""
+        light = LIGHT + [METADATA + name for name in self.columns]
+        rows = self.rows_of(videos, columns=[*light, column])
+        scores = pa.array(matrix(rows.column(column)) @ vector, pa.float32())
+        return rows.select(light).append_column(SCORE, scores)
+
+    def _moments(self, spans: Sequence[Span], vector: np.ndarray, model: LibraryModel, *, refine: bool) -> list[Moment]:
+        """Return the moments, with refined ends if the library keeps the embeddings of frames."""
+        if not refine or model.frame_column is None:
+            return [span.moment for span in spans]
+        return self._refined(spans, vector, model.frame_column)
+
+    def judged(self, moments: Sequence[Moment], vector: np.ndarray, *, model: int | LibraryModel = 0) -> list[Moment]:
+        """Return the moments that a query in sentences has found, with their confidence.
+
+        Args:
+            vector: the query (e,).
+            model: as for `search`.
+        """
+        own = model if isinstance(model, LibraryModel) else self.models[model]
+        return confidence.judged(moments, vector, self._calibrations.of(own.fingerprint))
+
+    def _refined(self, spans: Sequence[Span], vector: np.ndarray, column: str) -> list[Moment]:
         """Return the moments with refined ends. One whose rows were removed meanwhile stays as it is."""
-        if not moments:
+        if not spans:
             return []
-        rows = self._around(moments, column)
+        rows = self._around(spans, column)
         scores = {
             (row["video"], row["place"]): FrameScores.of(
                 row[column], vector, start=row["start_seconds"], end=row["end_seconds"]
@@ -266,25 +334,33 @@ class Store:
         }
         places = {row["segment"]: (row["video"], row["place"]) for row in rows}
         refined_moments = []
-        for moment in moments:
-            if moment.segment in places:
-                video, place = places[moment.segment]
-                own = scores[video, place]
-                start, end = refined(own, scores.get((video, place - 1)), scores.get((video, place + 1)))
+        for span in spans:
+            moment = span.moment
+            video, place = places.get(moment.segment, ("", 0))
+            first, last = place - span.before, place + span.after
+            own = [scores[key] for key in ((video, near) for near in range(first, last + 1)) if key in scores]
+            if len(own) == last - first + 1:
+                neighbours = scores.get((video, first - 1)), scores.get((video, last + 1))
+                start, end = refined_moment(own, span.before, *neighbours)
                 moment = replace(moment, start_seconds=start, end_seconds=end)
             refined_moments.append(moment)
         return refined_moments
 
-    def _around(self, moments: Sequence[Moment], column: str) -> list[dict[str, Any]]:
+    def _around(self, spans: Sequence[Span], column: str) -> list[dict[str, Any]]:
         """Return the rows of the segments of moments and of their neighbours in their videos.
 
         The first query reads small columns of whole videos, the second one embeddings of frames of a few rows.
         """
         names = ["segment", "video", "place"]
-        videos = ", ".join(quoted(moment.video) for moment in moments)
+        videos = ", ".join(quoted(span.moment.video) for span in spans)
         own = self.table.search().where(f"video IN ({videos})").select(names).with_row_id(True).to_arrow().to_pylist()
-        segments = {moment.segment for moment in moments}
-        near = {(row["video"], row["place"] + step) for row in own if row["segment"] in segments for step in (-1, 0, 1)}
+        segments = {span.moment.segment: span for span in spans}
+        near = {
+            (row["video"], row["place"] + step)
+            for row in own
+            if (span := segments.get(row["segment"]))
+            for step in range(-span.before - 1, span.after + 2)
+        }
         ids = [row["_rowid"] for row in own if (row["video"], row["place"]) in near]
         if not ids:
             return []
@@ -353,6 +429,25 @@ class Store:
         """
         row = self._row("video", video, ["path", "size", "mtime_ns", "duration_seconds", "plays_in_browsers"])
         return IndexedVideo(**row.to_pylist()[0])
+
+    @follows
+    def whole_segments(self, segments: Sequence[str]) -> list[Moment]:
+        """Return whole segments as moments, in this order, with a score of 0.
+
+        Raises:
+            UsageError: a segment does not exist.
+        """
+        for segment in segments:
+            if not _IDS["segment"].fullmatch(segment):
+                raise UsageError(f"{segment!r} is not the id of a segment")
+        condition = f"segment IN ({', '.join(map(quoted, segments))})"
+        columns = LIGHT + [METADATA + name for name in self.columns]
+        rows = self.table.search().where(condition).select(columns).to_arrow().to_pylist() if segments else []
+        found = {row["segment"]: moment_of({**row, SCORE: 0.0}) for row in rows}
+        missing = [segment for segment in segments if segment not in found]
+        if missing:
+            raise UsageError(f"the library {self.name} has no segment {missing[0]}; it may have changed since")
+        return [found[segment] for segment in segments]
 
     def _row(self, kind: str, id: str, columns: list[str]) -> pa.Table:
         """Return the first row with this id."""
@@ -432,6 +527,36 @@ class Store:
             index=read_state(self.path),
         )
 
+    def ids(self) -> list[str]:
+        """Return the ids of all videos."""
+        return [row["video"] for row in self._one_row_each(["video"])]
+
+    @follows
+    def near_copies(self) -> NearCopies:
+        """Return the near-duplicates; empty if they were never looked for."""
+        with self._changing:
+            self._near_copies = self._near_copies or NearCopiesReader(self.path, self.table, self.open_table)
+            return self._near_copies.read()
+
+    @follows
+    def duplicates(self) -> Duplicates:
+        """Return the near-duplicates and the exact copies, without the sizes of pictures."""
+        table = self.open_table(near_copies.TABLE)
+        rows = self._one_row_each(["path", "video", "size", "duration_seconds", "date"])
+        groups = duplicates.grouped(rows, near_copies.read_pairs(table), self.failures())
+        return Duplicates(groups=groups, were_compared=table is not None)
+
+    def open_table(self, name: str) -> Table | None:
+        """Open one of `KEPT_TABLES`; None if it was never written."""
+        if name not in self._database.list_tables().tables:
+            return None
+        return self._database.open_table(name)
+
+    def kept_table(self, name: str, schema: pa.Schema) -> Table:
+        """Open one of `KEPT_TABLES` to write it; create it if it does not exist."""
+        check_held(self.path)
+        return self._database.create_table(name, schema=schema, exist_ok=True)
+
     def follow(self, stamp: Stamp | None) -> None:
         """Switch to the new table if the library was re-embedded."""
         if stamp == self._stamp:
@@ -445,7 +570,8 @@ class Store:
     # -- writing, with the library's lock held (`vop.search.sync.lock`)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
+        """Check that the lock is held, and explain the errors of a write."""
         check_held(self.path)
         with _explained(self.path), explain_damage(self.path):
             yield
@@ -458,7 +584,7 @@ class Store:
                 both the paths and the videos are new.
         """
         rows, replacing = with_checksums(rows), sorted(replacing)
-        with self._writing():
+        with self.writing():
             if not replacing:
                 self.table.add(rows)
                 return
@@ -468,14 +594,14 @@ class Store:
 
     def remove(self, paths: Iterable[str]) -> None:
         """Remove videos by their paths."""
-        with self._writing():
+        with self.writing():
             delete_paths(self.table, paths)
 
     def move_to_removed(self, paths: Iterable[str]) -> None:
         """Remove videos by their paths; `restore` can restore them for `KEPT_DAYS` days."""
         paths = list(paths)
         damage = {failed.path: failed.reason for failed in self.failures() if failed.kind == failures.PARTIAL}
-        with self._writing():
+        with self.writing():
             self.removed.keep(paths, damage=damage)
         self.remove(paths)
 
@@ -496,12 +622,12 @@ class Store:
         wanted = [*ADDED, *(METADATA + name for name in names)]
         new = [field_of(name) for name in wanted if name not in self.table.schema.names]
         if new:
-            with self._writing():
+            with self.writing():
                 self.table.add_columns(new)
 
     def put_failures(self, failed: Sequence[Failure], *, remove: Iterable[str] = ()) -> None:
         """List files that failed, replacing their earlier entries, and remove the files in `remove` from the list."""
-        with self._writing():
+        with self.writing():
             failures.write(self._failures, failed, remove=remove)
 
     def rename_model(self, name: str) -> None:
@@ -532,7 +658,7 @@ class Store:
         """Merge small files, drop old versions, and build or complete the indexes where needed."""
         from lancedb.index import BTree
 
-        with self._writing():
+        with self.writing():
             if self.table.count_rows() > vector_index.EXACT_ROWS:
                 indexed = {name for index in self.table.list_indices() for name in index.columns}
                 for key in sorted(_IDS.keys() - indexed):
@@ -542,7 +668,7 @@ class Store:
 
     def staging(self, wanted: Manifest) -> Store:
         """Return a library in the same folder with another manifest, which readers see only after `publish`."""
-        with self._writing():
+        with self.writing():
             if wanted.table not in self._database.list_tables().tables:
                 self._database.create_table(wanted.table, schema=schema(wanted.models, self.columns))
             staged = Store(self.path, wanted)
@@ -554,7 +680,7 @@ class Store:
         check_held(self.path)
         manifest.write(self.manifest, self.path)
         for name in self._database.list_tables().tables:
-            if name not in (self.manifest.table, failures.TABLE):
+            if name not in (self.manifest.table, *KEPT_TABLES):
                 self._database.drop_table(name)
 
 

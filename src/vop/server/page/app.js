@@ -1,24 +1,32 @@
 // The page. The address holds the query, and every change of the query goes through `ask`.
 
+import { ApiError, call } from "./api.js";
+import { Browser } from "./browse.js";
 import { Column } from "./column.js";
 import { markCards } from "./card.js";
 import { button, count, el, get } from "./dom.js";
 import { listenForFiles } from "./files.js";
 import { FilterBar } from "./filters.js";
+import { KeptFiles } from "./kept-files.js";
 import { listen } from "./keyboard.js";
-import { emptyLibrary, showFailures, showLibrary, showTrouble, watchState, welcome } from "./library.js";
-import { overlay, withoutOverlay } from "./overlay.js";
+import { emptyLibrary, showFailures, showLibrary, showTrouble, watchState } from "./library.js";
+import { favouriteButton, tagField } from "./marks.js";
+import { addressOf, followLink, overlay, withoutOverlay } from "./overlay.js";
 import { Player } from "./player.js";
 import { Preview } from "./preview.js";
-import { isEmpty, noFilters, PAGE_SIZES, readUrl, title, writeUrl } from "./query.js";
+import { isEmpty, isFiltered, noFilters, ORDERS, PAGE_SIZES, readUrl, title, writeUrl } from "./query.js";
+import { keepSearch } from "./recent.js";
+import { SaveList } from "./save-list.js";
 import { Sentences } from "./sentences.js";
+import { welcome } from "./welcome.js";
+import { tuning } from "./words.js";
 
 let state = null; // the response to /api/state
 let query = readUrl(location.search);
 let columns = [];
 let running = new AbortController();
 let shownEntry = ""; // the key of the history entry whose results are shown
-const files = new Map(); // by name: files that the user dropped or chose since the page was opened
+const files = new KeptFiles();
 
 const actions = {
   open: (moment, column) => {
@@ -29,20 +37,25 @@ const actions = {
     const label = `like ${moment.name}`;
     const changes = { sentences: [], like: moment.segment, file: "", k: PAGE_SIZES[0] };
     // A library that does not have the moment cannot search with it.
-    const severalLibraries = columns.some((other) => other.view.library !== column.view.library);
-    const onlyThisView = severalLibraries ? { view: column.view.id, compare: "" } : {};
+    const own = column?.view ?? view();
+    const severalLibraries = columns.some((other) => other.view.library !== own.library);
+    const onlyThisView = severalLibraries ? { view: own.id, compare: "" } : {};
     ask({ ...changes, ...onlyThisView }, { label, picture: moment.strip_url });
     scrollTo({ top: 0 });
   },
   folder: (folder) => ask({ filters: { ...query.filters, folder }, k: PAGE_SIZES[0] }),
+  favourite: (moment, column) => !state.limits.read_only && favouriteButton(column.view.library, moment, sayProblem),
+  tags: (moment, column) => !state.limits.read_only && tagField((column?.view ?? view()).library, moment, sayProblem),
 };
 const preview = new Preview();
 const player = new Player(actions);
 const submit = () => ask({ k: PAGE_SIZES[0] });
 const sentences = new Sentences({ changed: submit });
 const filterBar = new FilterBar({ changed: (filters) => ask({ filters, k: PAGE_SIZES[0] }) });
+const browser = new Browser({ actions, preview }, (text) => (get("count").textContent = text));
+const saveList = new SaveList({ failed: (sentence) => sayProblem(sentence) });
 const more = button("Show more", showMore, { class: "button more", hidden: true });
-get("main").append(more);
+get("main").append(browser.node, more);
 
 // Searches with the typed sentences and these changes of the query, as a new history entry.
 function ask(changes, shown = {}) {
@@ -56,14 +69,15 @@ function ask(changes, shown = {}) {
 }
 
 // Differs between any two history entries, apart from open dialogs.
-const keyOfEntry = () => JSON.stringify([location.search, withoutOverlay(history.state)]);
+const keyOfEntry = () => JSON.stringify([addressOf(), withoutOverlay(history.state)]);
 
 async function run() {
   running.abort();
   running = new AbortController();
   const { signal } = running;
   preview.stop();
-  if (isEmpty(query) || !state || isBare(view())) return clear();
+  if (!state || isBare(view())) return clear();
+  if (isEmpty(query)) return browse();
   const body = query.file ? upload() : undefined;
   if (query.file && !body) return;
   arrange();
@@ -76,15 +90,23 @@ async function run() {
   }
 }
 
+// Shows all videos that pass the filters.
+function browse() {
+  clear();
+  browser.show(query, view());
+}
+
 function finish() {
   const [one, other] = columns;
-  const comparable = other && !one.failed && !other.failed;
+  const comparable = other && !one.failed && !other.failed && query.order === "match";
   markCards(one.cards, comparable ? other.moments : null, other?.view.id);
   if (other) markCards(other.cards, comparable ? one.moments : null, one.view.id);
   sayCount();
   const longest = Math.max(...columns.map(({ moments }) => moments.length));
   more.hidden = longest < query.k || !nextSize();
   document.body.classList.remove("busy");
+  saveList.show(one.view.library, one.moments, title(query));
+  if (query.sentences.length && longest) keepSearch(title(query), new URL(writeUrl(query), location.href).search);
   showOverlay();
 }
 
@@ -95,7 +117,12 @@ function sayCount() {
   const counts = [...others, count(first ?? 0, "moment")].join(" and ");
   const time = seconds < 1 ? `${Math.ceil(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`;
   get("count").textContent = found.length ? `${counts} in ${time}` : "";
-  const notes = [...new Set(found.flatMap(({ response }) => response.notes))];
+  sayNotes([...new Set(found.flatMap(({ response }) => response.notes))]);
+}
+
+const sayProblem = (sentence) => sayNotes([sentence].filter(Boolean));
+
+function sayNotes(notes) {
   get("notes").hidden = !notes.length;
   get("notes").replaceChildren(...notes.map((note) => el("li", {}, note)));
 }
@@ -104,15 +131,15 @@ function sayCount() {
 function showQuery() {
   shownEntry = keyOfEntry();
   const { label = query.file || "this moment", picture } = history.state ?? {};
-  const strip = query.like && state ? stripOf(view().library, query.like) : null;
+  const strip = query.like && state ? `${segmentPath(view().library, query.like)}/strip.jpg` : null;
   sentences.write(query, { label, picture: files.get(query.file) ?? picture ?? strip });
   filterBar.write(query.filters, state ? view().columns : []);
   document.title = title(query) ? `${title(query)} · vop` : "vop";
   if (state) showViews();
 }
 
-const stripOf = (library, segment) =>
-  `api/libraries/${encodeURIComponent(library)}/segments/${encodeURIComponent(segment)}/strip.jpg`;
+const segmentPath = (library, segment) =>
+  `api/libraries/${encodeURIComponent(library)}/segments/${encodeURIComponent(segment)}`;
 
 function closeDialogs() {
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
@@ -124,33 +151,51 @@ function showOverlay() {
   if (!open) return closeDialogs();
   if (document.querySelector("dialog[open]")) return;
   if (open.failures) return showFailures();
-  const column = columns.find((column) => column.view.id === open.view);
-  const moment = column?.moments.find(({ segment, path }) => segment === open.segment && path === open.path);
-  if (moment) player.show(moment, column);
-  else history.replaceState(withoutOverlay(history.state), "");
+  const column = columns.find(({ view, moments }) => (!open.view || view.id === open.view) && find(moments, open));
+  if (column) player.show(find(column.moments, open), column);
+  else showLinked(open.segment);
+}
+
+const find = (moments, { segment, path }) => moments.find((moment) => moment.segment === segment && (!path || moment.path === path));
+
+// Plays a moment that is not among the results, such as that of a link.
+async function showLinked(segment) {
+  try {
+    const moment = await call(segmentPath(view().library, segment));
+    if (overlay()?.segment === segment) player.show(moment);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    history.replaceState(withoutOverlay(history.state), "", addressOf());
+    sayNotes([`The moment of this link cannot be played: ${error.message}.`]);
+  }
 }
 
 function clear() {
   columns = [];
+  browser.hide();
+  saveList.show("", []);
   get("columns").replaceChildren();
   get("notes").hidden = more.hidden = true;
   get("count").textContent = "";
   document.body.classList.remove("busy");
   showWelcome();
+  if (state) showOverlay();
 }
 
 function showWelcome() {
   const place = get("welcome");
   const empty = state && isBare(view());
-  place.hidden = !state || (!empty && !isEmpty(query));
+  place.hidden = !state || (!empty && (!isEmpty(query) || isFiltered(query)));
   const kind = place.hidden ? "" : empty ? `empty ${Boolean(view().index)}` : "welcome";
   if (place.dataset.kind === kind) return; // keeps the focus and the selection
   place.dataset.kind = kind;
-  place.replaceChildren(...(place.hidden ? [] : empty ? emptyLibrary(view()) : welcome()));
+  const search = (address) => ask({ ...readUrl(address), view: query.view });
+  place.replaceChildren(...(place.hidden ? [] : empty ? emptyLibrary(view()) : welcome({ search })));
 }
 
 // Shows a column for each searched view. Reuses the columns of the last search, so that nothing flickers.
 function arrange() {
+  browser.hide();
   const page = { actions, preview, retry: run, clearFilters: () => ask({ filters: noFilters() }) };
   const views = [view(), compared()].filter(Boolean);
   if (columns.map((column) => column.view.id).join() !== views.map(({ id }) => id).join()) {
@@ -169,13 +214,21 @@ const namesOf = ({ views }) => views.map(({ id, method }) => `${id} ${method}`).
 
 function showViews() {
   get("views").hidden = state.views.length < 2;
-  const options = (views) => views.map(({ id, method }) => el("option", { value: id }, `${id} · ${method}`));
+  const options = (views) => views.map((view) => el("option", { value: view.id }, `${view.id} · ${tuning(view)}`));
   get("view").replaceChildren(...options(state.views));
   get("view").value = view().id;
   const others = state.views.filter(({ id }) => id !== view().id);
   get("compare").replaceChildren(el("option", { value: "" }, "none"), ...options(others));
   get("compare").value = compared()?.id ?? "";
+  showOrder();
   showLibrary(view());
+}
+
+// Without a query there is no best match: the newest videos come first.
+function showOrder() {
+  const orders = Object.entries(ORDERS).filter(([order]) => order !== "match" || !isEmpty(query));
+  get("order").replaceChildren(...orders.map(([order, name]) => el("option", { value: order }, name)));
+  get("order").value = orders.some(([order]) => order === query.order) ? query.order : "newest";
 }
 
 // Returns the form with the file. If the file cannot be sent, shows the reason and returns undefined.
@@ -191,7 +244,7 @@ function upload() {
   const megabytes = (bytes) => `${(bytes / 1e6).toLocaleString("en", { maximumFractionDigits: 1 })} MB`;
   get("count").textContent = file
     ? `${file.name} has ${megabytes(file.size)}. The maximum is ${megabytes(most)}.`
-    : `${query.file} is no longer available. Drop the file again.`;
+    : `${query.file} is not in this browser. Drop the file here to search with it.`;
 }
 
 const nextSize = () => PAGE_SIZES.find((size) => size > query.k && size <= state.limits.max_k);
@@ -216,6 +269,7 @@ get("brand").addEventListener("click", (event) => {
 get("view").addEventListener("change", ({ target: { value } }) => {
   ask({ view: value, compare: query.compare === value ? "" : query.compare });
 });
+get("order").addEventListener("change", (event) => ask({ order: event.target.value }));
 get("compare").addEventListener("change", (event) => ask({ compare: event.target.value }));
 addEventListener("popstate", () => {
   const before = shownEntry;
@@ -234,10 +288,12 @@ get("columns").addEventListener("pointerover", (event) => {
 
 listen({ search: sentences.field, films: () => [...document.querySelectorAll(".film")] });
 listenForFiles((file) => {
-  files.set(file.name, file);
+  files.add(file);
   ask({ sentences: [], like: "", file: file.name, k: PAGE_SIZES[0] }, { label: file.name });
   closeDialogs();
 });
+await files.load(query.file);
+followLink();
 showQuery();
 sentences.field.focus();
 watchState({
