@@ -70,9 +70,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="PATH",
         type=Path,
         required=True,
-        help="Folder for clips, or file for a list whose suffix names its format (.csv, .edl, .fcpxml, .otio).",
+        help="Folder for clips, or file for a list whose suffix names its format (.csv, .json, .edl, .fcpxml, .otio).",
     )
     add_export_options(export)
+
+    folders = _add(actions, "folders", _folders, "List the folders that `vop index LIBRARY` goes through.")
+    folders.add_argument(
+        "--drop",
+        metavar="FOLDER",
+        action="append",
+        type=place,
+        default=[],
+        help="Forget this folder. Its videos stay in the library. May be repeated.",
+    )
 
     forget = _add(actions, "forget", _forget, "Remove videos from the library. The files stay on the disk.")
     forget.add_argument("paths", metavar="PATH", nargs="+", type=place, help="Folders, videos or addresses to remove.")
@@ -271,6 +281,23 @@ def _export(arguments: argparse.Namespace) -> int:
     return status
 
 
+def _folders(arguments: argparse.Namespace) -> None:
+    library = _open(arguments)
+    listed = library.folders(drop=arguments.drop, waiting=partial(say_waiting, arguments.library))
+    if arguments.json:
+        print_json({"library": str(library.path), "folders": [folder.to_dict() for folder in listed]})
+        return
+    for folder in listed:
+        state = "" if folder.is_available else ", unavailable now"
+        say(f"{on_one_line(folder.path)}: {count('video', folder.videos)}{state}")
+    if arguments.drop:
+        forget = command_line("library", "forget", arguments.library, *arguments.drop)
+        warn(f"The videos of dropped folders stay in the library; to remove them: {forget}")
+    if not listed:
+        index = command_line("index", arguments.library, "FOLDER")
+        say(f"no folder is remembered; give them once, and later runs go through them: {index}")
+
+
 def _forget(arguments: argparse.Namespace) -> None:
     from vop.search.removed import KEPT_DAYS
 
@@ -301,7 +328,7 @@ def _exclude(arguments: argparse.Namespace) -> None:
         return
     say("\n".join(globs) or "nothing is excluded")
     if arguments.add or arguments.drop:
-        warn(f"To apply the change, index again: {command_line('index', arguments.library, 'FOLDER')}")
+        warn(f"To apply the change, index again: {command_line('index', arguments.library)}")
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -124,7 +124,7 @@ def _add_uses(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         type=Path,
         help="Also write the moments: clips to a folder, or a list to a file whose suffix names its format (.csv, "
-        ".edl, .fcpxml, .otio).",
+        ".json, .edl, .fcpxml, .otio).",
     )
     add_export_options(group)
 
@@ -175,6 +175,7 @@ def _search(arguments: argparse.Namespace) -> int:
     )
     report, status = None, 0
     if arguments.export and moments:
+        gc.enable()  # clips may take long
         report = write_export(library, moments, arguments.export, arguments, name=" + ".join(arguments.words) or None)
         status = warn_export(report)
     if arguments.json:
@@ -195,8 +196,8 @@ def _open(moments: Sequence[Moment], number: int) -> None:
     moment = moments[number - 1]
     opened = open_moment(moment.path, moment.start_seconds)
     time = clock(moment.start_seconds)
-    where = f"at {time}" if opened.at_time else f"; it takes no time: go to {time}"
-    warn(f"opened moment {number} in {opened.name} {where}".replace(" ;", ";"))
+    where = f" at {time}" if opened.at_time else f", which begins at the start: go to {time}"
+    warn(f"opened moment {number} in {opened.name}{where}")
 
 
 def _query(arguments: argparse.Namespace) -> Example | list[Sentence]:

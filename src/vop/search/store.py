@@ -2,6 +2,7 @@
 
     library.json    which table, which models, how videos are segmented
     database/       LanceDB: segments_N, failures, removed_segments_N once videos were removed, and further small tables
+    folders.json    what was indexed, and is indexed again without paths
     frames/         decoded frames, if the library keeps them
     shards/         plans of indexings in shards, and rows that are not published yet
     progress.json   the progress of a running indexing
@@ -47,6 +48,7 @@ from vop.search.results import (
     Segment,
     VideoRecord,
     best_of_videos,
+    moment_of,
 )
 from vop.search.schema import (
     ADDED,
@@ -271,13 +273,20 @@ class Store:
 
     @follows
     def moments(
-        self, vector: np.ndarray, video: str, *, model: int | LibraryModel = 0, refine: bool = True
+        self,
+        vector: np.ndarray,
+        video: str,
+        *,
+        model: int | LibraryModel = 0,
+        refine: bool = True,
+        judge: bool = False,
     ) -> VideoMoments:
         """Return all moments of a video that match a query, and the scores of its segments.
 
         Args:
             video: the video's id.
             vector, model, refine: as for `search`.
+            judge: whether to add the confidence of the moments; for sentences.
 
         Raises:
             UsageError: the video does not exist.
@@ -286,7 +295,8 @@ class Store:
         own = self._own(model)
         self._row("video", video, ["segment"])
         rows = self._scored([video], vector=vector, column=own.column)
-        return in_video(rows, self._moments(spans_of(rows), vector, own, refine=refine))
+        moments = self._moments(spans_of(rows), vector, own, refine=refine)
+        return in_video(rows, self.judged(moments, vector, model=own) if judge else moments)
 
     def _scored(self, videos: Sequence[str], *, vector: np.ndarray, column: str) -> pa.Table:
         """Return all segments of these videos, sorted by video, then by time, with the light columns and scores."""
@@ -419,6 +429,25 @@ class Store:
         """
         row = self._row("video", video, ["path", "size", "mtime_ns", "duration_seconds", "plays_in_browsers"])
         return IndexedVideo(**row.to_pylist()[0])
+
+    @follows
+    def whole_segments(self, segments: Sequence[str]) -> list[Moment]:
+        """Return whole segments as moments, in this order, with a score of 0.
+
+        Raises:
+            UsageError: a segment does not exist.
+        """
+        for segment in segments:
+            if not _IDS["segment"].fullmatch(segment):
+                raise UsageError(f"{segment!r} is not the id of a segment")
+        condition = f"segment IN ({', '.join(map(quoted, segments))})"
+        columns = LIGHT + [METADATA + name for name in self.columns]
+        rows = self.table.search().where(condition).select(columns).to_arrow().to_pylist() if segments else []
+        found = {row["segment"]: moment_of({**row, SCORE: 0.0}) for row in rows}
+        missing = [segment for segment in segments if segment not in found]
+        if missing:
+            raise UsageError(f"the library {self.name} has no segment {missing[0]}; it may have changed since")
+        return [found[segment] for segment in segments]
 
     def _row(self, kind: str, id: str, columns: list[str]) -> pa.Table:
         """Return the first row with this id."""

@@ -208,14 +208,17 @@ class View:
 
         return find(k) if copies else search_collapsed(find, k, self.library.near_copies())
 
-    def moments(self, vector: Vector, video: str, *, encoded_by: OpenModels) -> VideoMoments:
+    def moments(self, vector: Vector, video: str, *, encoded_by: OpenModels, judge: bool = False) -> VideoMoments:
         """Return all moments of a video that match a query that these models encoded.
+
+        Args:
+            judge: as for `search`.
 
         Raises:
             NotFound: the video does not exist.
         """
         with self.served.unchanged(encoded_by.models), unknown_ids_as_not_found():
-            return self.library.moments(vector, video, model=self.number)
+            return self.library.moments(vector, video, model=self.number, judge=judge)
 
     def moments_like(self, segment: str, video: str) -> VideoMoments:
         """Return all moments of a video that are similar to a segment.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote, urlencode
@@ -9,10 +10,12 @@ from urllib.parse import quote, urlencode
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
 
 from vop.errors import UsageError
+from vop.search.explanations import explain
 from vop.search.failures import Failure
 from vop.search.filters import FILTERS, FilterOption, Filters
 from vop.search.queries import Sentence
 from vop.search.results import Moment
+from vop.server.indexing import IndexingJob
 from vop.server.libraries import ServedStatus, View
 from vop.storage.address import location
 from vop.utils.text import count
@@ -74,13 +77,6 @@ class Sentences(BaseModel):
         [], description="A weight for each sentence (default 1). A negative weight finds less of the sentence."
     )
 
-    min_confidence: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="Only moments of at least this confidence. Those whose confidence is unknown stay.",
-    )
-
     def sentences(self) -> list[Sentence]:
         """Return the sentences with their weights.
 
@@ -98,6 +94,13 @@ class Sentences(BaseModel):
 
 class SentenceParameters(Sentences, SearchParameters):
     """Sentences to search for, and how."""
+
+    min_confidence: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Only moments of at least this confidence. Those whose confidence is unknown stay.",
+    )
 
 
 class MomentParameters(Sentences):
@@ -133,6 +136,49 @@ class ClipParameters(BaseModel):
         if end - start > MAX_CLIP_SECONDS:
             raise UsageError(f"the clip is {end - start:g} s long; the maximum is {MAX_CLIP_SECONDS:g} s")
         return start, end
+
+
+class SavedClipParameters(ClipParameters):
+    """A clip of a video to keep."""
+
+    exact: bool = Field(
+        False, description="Cut exactly and encode again, instead of copying from the key frame before the start."
+    )
+
+
+class ExportedSegment(BaseModel):
+    """A moment of a list: a segment, and where the moment lies in its video, if not the whole segment."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    segment: str = Field(max_length=80, description="The segment's id, from the results of a search.")
+    start_seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
+    end_seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
+    score: float = Field(0.0, allow_inf_nan=False, description="For the table.")
+
+    def moment(self, segment: Moment) -> Moment:
+        """Return the moment.
+
+        Raises:
+            UsageError: it ends before it begins.
+        """
+        start = segment.start_seconds if self.start_seconds is None else self.start_seconds
+        end = segment.end_seconds if self.end_seconds is None else self.end_seconds
+        if not start < min(end, segment.duration_seconds):
+            raise UsageError(f"the moment of {self.segment} begins at {start} s and ends at {end} s")
+        return replace(segment, start_seconds=start, end_seconds=end, score=self.score)
+
+
+class ExportRequest(BaseModel):
+    """Moments to export as one file, in their order."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["csv", "edl", "fcpxml", "otio"]
+    moments: list[ExportedSegment] = Field(min_length=1, max_length=MAX_K)
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(
+        "moments", description="The title of the list, and the name of the file."
+    )
 
 
 # Responses
@@ -239,6 +285,64 @@ class IndexProgress(BaseModel):
     current: str = Field(description="Path of a file that is being decoded.")
 
 
+class IndexingState(BaseModel):
+    """The last indexing of a library's folders that was started by way of this server."""
+
+    allowed: bool = Field(description="Whether this server may start one.")
+    state: Literal["idle", "waiting", "running", "stopping", "done", "stopped", "failed"] = Field(
+        description="idle: none was started; waiting: another process writes to the library; stopping: the current "
+        "files are being finished; stopped: it was stopped before the end."
+    )
+    message: str | None = Field(None, description="Why it failed, or its last warning.")
+    started_at: str | None = Field(None, description="ISO 8601.")
+    ended_at: str | None = Field(None, description="ISO 8601.")
+    result: IndexingResult | None = Field(None, description="What it has changed, once it has ended.")
+
+    @classmethod
+    def of(cls, job: IndexingJob, *, allowed: bool) -> IndexingState:
+        return cls(
+            allowed=allowed,
+            state=job.state,
+            message=job.message,
+            started_at=job.started_at,
+            ended_at=job.ended_at,
+            result=IndexingResult.model_validate(job.report) if job.report else None,
+        )
+
+
+class IndexingResult(BaseModel):
+    """What an indexing has changed: numbers of videos."""
+
+    added: int
+    changed: int
+    moved: int
+    unchanged: int
+    removed: int
+    deleted: int = Field(
+        validation_alias="gone", description="Deleted from the disk, but still in the library: `--prune` removes them."
+    )
+    excluded: int = Field(description="Excluded, but still in the library.")
+    unavailable: int = Field(validation_alias="away", description="On drives or in folders that are unavailable.")
+    unreadable: int = Field(description="Files that cannot be read, also from earlier indexings.")
+
+
+class IndexedFolder(BaseModel):
+    """A folder, file or address that a library remembers."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    path: str
+    kind: Literal["folder", "file", "address"]
+    videos: int = Field(description="Number of the library's videos at or below it.")
+    available: bool = Field(validation_alias="is_available", description="Whether it can be indexed now.")
+
+
+class IndexedFolders(BaseModel):
+    """What an indexing goes through."""
+
+    folders: list[IndexedFolder]
+
+
 class ViewState(BaseModel):
     """A library with one of its models."""
 
@@ -251,11 +355,12 @@ class ViewState(BaseModel):
     hours: float = Field(description="Hours of video.")
     failures: int = Field(description="Number of files that could not be read completely.")
     columns: list[str] = Field(description="Names of the columns from --metadata.")
-    index: IndexProgress | None = Field(description="Null if no indexing is running.")
+    index: IndexProgress | None = Field(description="Null if no indexing is running, here or elsewhere.")
+    indexing: IndexingState = Field(description="The last indexing that was started by way of this server.")
     error: str | None = Field(None, description="Reason why the library cannot be read. All counts are then 0.")
 
     @classmethod
-    def of(cls, view: View, status: ServedStatus) -> ViewState:
+    def of(cls, view: View, status: ServedStatus, indexing: IndexingState) -> ViewState:
         counts = status.library
         return cls(
             id=view.id,
@@ -268,6 +373,7 @@ class ViewState(BaseModel):
             failures=counts.failures,
             columns=counts.columns,
             index=None if counts.index is None else IndexProgress.model_validate(counts.index),
+            indexing=indexing,
             error=status.error,
         )
 
@@ -294,10 +400,20 @@ class FailedFile(BaseModel):
     kind: str = Field(description="unreadable, partial or duplicate.")
     reason: str
     seen_at: str = Field(description="Time of the last attempt, ISO 8601.")
+    explanation: str = Field(description="What the reason means, in plain words.")
+    next_step: str = Field(description="What the owner can do.")
 
     @classmethod
     def of(cls, failure: Failure) -> FailedFile:
-        return cls(path=failure.path, kind=failure.kind, reason=failure.reason, seen_at=failure.seen_at)
+        explained = explain(failure)
+        return cls(
+            path=failure.path,
+            kind=failure.kind,
+            reason=failure.reason,
+            seen_at=failure.seen_at,
+            explanation=explained.text,
+            next_step=explained.next_step,
+        )
 
 
 class Failures(BaseModel):

@@ -25,11 +25,12 @@ from vop.server.dependencies import (
     ViewId,
     admit,
 )
-from vop.server.libraries import View
+from vop.server.libraries import View, unknown_ids_as_not_found
 from vop.server.schemas import (
     MAX_K,
     FailedFile,
     Failures,
+    IndexingState,
     Limits,
     MomentParameters,
     Result,
@@ -65,7 +66,8 @@ async def state(request: Request, services: ServicesDependency) -> State:
         views = []
         for served in services.libraries.by_name.values():
             status = await services.in_search_thread(served.status)
-            views += [ViewState.of(view, status) for view in served.views]
+            indexing = IndexingState.of(services.indexing[served.name].job, allowed=services.may_index)
+            views += [ViewState.of(view, status, indexing) for view in served.views]
         return views
 
     limits = Limits(upload_bytes=services.max_upload_bytes, max_k=MAX_K)
@@ -138,7 +140,8 @@ async def video_moments(
             return await services.in_search_thread(searched.moments_like, parameters.like, video), []
         models, encoder = searched.encoder()
         vector, notes = await encoder.sentences(sentences)
-        return await services.in_search_thread(searched.moments, vector, video, encoded_by=models), notes
+        find = partial(searched.moments, encoded_by=models, judge=can_be_judged(sentences))
+        return await services.in_search_thread(find, vector, video), notes
 
     found, notes = await admit(request, services, work)
     query = "segment" if parameters.like else "sentences"
@@ -157,6 +160,20 @@ async def video_moments_file(
     return _moments_response(request, services, searched, found, query="file", began=began)
 
 
+@router.get("/libraries/{library}/segments/{segment}")
+async def segment(request: Request, services: ServicesDependency, library: LibraryName, segment: SegmentId) -> Result:
+    """Return a segment as a moment with a score of 0, such as that of a link."""
+    served = services.libraries.library(library)
+
+    def read() -> Moment:
+        with unknown_ids_as_not_found():
+            (moment,) = served.library.whole_segments([segment])
+        return moment
+
+    moment = await admit(request, services, partial(services.in_search_thread, read))
+    return Result.of(moment, served.name, root_path=request.scope["root_path"])
+
+
 @router.get("/libraries/{library}/failures")
 async def failures(
     request: Request,
@@ -164,7 +181,7 @@ async def failures(
     library: LibraryName,
     limit: Annotated[int, Query(ge=1, le=100_000, description="Maximum number of files to list.")] = 1000,
 ) -> Failures:
-    """List files that could not be indexed completely, with reasons, sorted by path."""
+    """List files that could not be indexed completely, with reasons and next steps, sorted by path."""
     served = services.libraries.library(library)
     found = await admit(request, services, partial(services.in_search_thread, served.library.failures))
     return Failures(failures=[FailedFile.of(failure) for failure in found[:limit]], total=len(found))

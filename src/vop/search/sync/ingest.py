@@ -26,6 +26,7 @@ import pyarrow as pa
 from vop.errors import VideoError
 from vop.search.failures import COPY_OF, DUPLICATE, PARTIAL, UNREADABLE, Failure, failure
 from vop.search.filters import METADATA
+from vop.search.folders import drop_below
 from vop.search.models import columns_of, embed_columns
 from vop.search.pipeline import Finished, run
 from vop.search.results import VideoRecord
@@ -117,6 +118,7 @@ class Ingest:
         report: the report of the work so far.
         failed: the paths of files that are not, or only in part, in the library, as far as this work knows.
         new_copies: the copies that were found, with the paths of their originals.
+        was_stopped: whether `stopped` ended the work before all files were read.
     """
 
     def __init__(
@@ -146,10 +148,15 @@ class Ingest:
             if failed.kind == DUPLICATE:
                 self._copies[failed.reason.removeprefix(COPY_OF)].add(location(failed.path))
         self.new_copies: list[tuple[FoundFile, str]] = []
+        self.was_stopped = False
         self._writer: RowWriter = writer or Writer(library)
 
-    def run(self, *, workers: int, batch_size: int) -> None:
-        """Decode and embed new and changed files. If interrupted, commit the finished ones."""
+    def run(self, *, workers: int, batch_size: int, stopped: Callable[[], bool] | None = None) -> None:
+        """Decode and embed new and changed files. If interrupted, commit the finished ones.
+
+        Args:
+            stopped: returns whether to begin no further files; see `was_stopped`.
+        """
         todo = self.new_files()
         with state_file(self.library.path) as state:
             self.read(
@@ -157,6 +164,7 @@ class Ingest:
                 workers=workers,
                 batch_size=batch_size,
                 track=lambda hours: IndexProgress(todo, self._progress, state.write, hours),
+                stopped=stopped,
             )
         self.describe_originals()
 
@@ -178,10 +186,12 @@ class Ingest:
         batch_size: int,
         track: Callable[[Callable[[], float]], Tally],
         processes: DecodingProcesses | None = None,
+        stopped: Callable[[], bool] | None = None,
     ) -> None:
         """Decode and embed files. If interrupted, commit the finished ones.
 
         Args:
+            stopped: returns whether to begin no further files; see `was_stopped`.
             processes: the processes that decode, which stay open unless the work fails; by default new ones.
             track: returns what counts the progress, from a function that returns the hours of video decoded so far.
         """
@@ -195,7 +205,7 @@ class Ingest:
                 self._writer.commit_if_due()
 
             finished_files = run(
-                _in_order(todo, workers=workers),
+                self._until(stopped, _in_order(todo, workers=workers)),
                 reader.read_video,
                 partial(embed_columns, self.models, self.library.models),
                 workers=workers,
@@ -214,6 +224,13 @@ class Ingest:
             finally:
                 self._writer.commit()
                 finished_files.close()
+
+    def _until(self, stopped: Callable[[], bool] | None, files: Iterable[FoundFile]) -> Iterator[FoundFile]:
+        for file in files:
+            self.was_stopped = stopped is not None and stopped()
+            if self.was_stopped:
+                return
+            yield file
 
     def _is_up_to_date(self, file: FoundFile) -> bool:
         """Whether a file need not be read. If only its metadata has changed, update that."""
@@ -373,6 +390,7 @@ class Ingest:
         if pruned:
             logger.info("removing %d videos from %r", len(pruned), str(self.library.path))
             self.library.move_to_removed(pruned)
+            drop_below(self.library.path, frozenset(map(location, pruned)))  # single files that it remembers
             report.removed = len(pruned)
         else:
             report.deleted, report.excluded = len(missing.deleted), len(missing.excluded)
