@@ -1,15 +1,16 @@
 """Measure how well near-duplicates are found: re-encoded, resized and trimmed videos against similar other ones.
 
-    python bench/near_copies.py [--model mini] [--folder DIR]
+    python bench/near_copies.py [--split test] [--counts 30,8,6,4] [--model mini] [--folder DIR]
     python bench/near_copies.py --videos 100000
 
-Sources are 30 drawn videos of 2.1 seconds (`emoji-motion`, test), 8 films of 12 such videos, and 6 films of 12 events
-before the same background, as a camera on a tripod sees them. Each gets re-encoded, resized and trimmed versions
-(`VERSIONS`), and others that look alike and are not copies (`OTHERS`). All are indexed, and the pairs that
-`vop.search.near_copies` finds are compared with the right ones.
+Sources are 30 drawn videos of 2.1 seconds (`emoji-motion`), 8 films of 12 such videos, 6 films of 12 events before the
+same background, as a camera on a tripod sees them, and 4 slow films, whose events last 10 seconds. Each gets
+re-encoded, resized and trimmed versions (`VERSIONS`), and others that look alike and are not near-duplicates. All are
+indexed, and the pairs of a source and a version are compared with those that are found.
 
-Three ways are compared: the fingerprints alone (what vop does), the embeddings of the segments alone (the means of
-neighbouring windows, one threshold, chosen on the same videos so that F1 is highest), and both.
+Three ways are compared: the fingerprints alone (what vop does), the embeddings of the segments alone (the mean distance
+of the segments in order, with the threshold that gives the highest F1 on the same videos), and both. The thresholds of
+the fingerprints were chosen on `test`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ from vop.search.store import Store
 from vop.search.sync.comparing import candidates, relation
 from vop.utils import progress
 
-CLIPS, FILMS, CAMERAS, SLOW_FILMS, PARTS, SLOW_PARTS = 30, 8, 6, 4, 12, 5
+COUNTS = "30,8,6,4"  # clips, films, cameras, slow films
+PARTS, SLOW_PARTS = 12, 5
 SLOWER = 5  # times
 SAME, PART, HARD, OTHER = "same", "part of", "hard", "other"
 Frames = np.ndarray
@@ -138,12 +140,13 @@ def draw_on(story: stories.Story, seed: str, background: str) -> Frames:
     return draw_clip(stories.actors(story, Random(seed)), load_atlas(), Random(background))
 
 
-def sources() -> tuple[dict[str, Frames], dict[str, dict[str, Frames]]]:
+def sources(split: str, counts: Sequence[int]) -> tuple[dict[str, Frames], dict[str, dict[str, Frames]]]:
     """Return the sources by name, and for each the others that look alike, by how."""
-    clips = [clip for clip in emoji_motion.plan_clips() if clip.split == "test" and not clip.backwards]
+    clips = [clip for clip in emoji_motion.plan_clips() if clip.split == split and not clip.backwards]
+    num_clips, num_films, num_cameras, num_slow = counts
     found: dict[str, Frames] = {}
     others: dict[str, dict[str, Frames]] = {}
-    for number, clip in enumerate(clips[:CLIPS]):
+    for number, clip in enumerate(clips[:num_clips]):
         name = f"clip-{number:02d}"
         found[name] = draw_on(clip.story, clip.id, clip.id)
         others[name] = {
@@ -151,15 +154,15 @@ def sources() -> tuple[dict[str, Frames], dict[str, dict[str, Frames]]]:
             "another take": draw_on(clip.story, f"{clip.id}/again", clip.id),
         }
     rng = Random("near-copies")
-    for number in range(FILMS):
-        own = [emoji_motion.draw(clip) for clip in rng.sample(clips[CLIPS:], 2 * PARTS - 3)]
+    for number in range(num_films):
+        own = [emoji_motion.draw(clip) for clip in rng.sample(clips[num_clips:], 2 * PARTS - 3)]
         found[f"film-{number}"] = np.concatenate(own[:PARTS])
         others[f"film-{number}"] = {
             "its parts in another order": np.concatenate([own[i] for i in rng.sample(range(PARTS), PARTS)]),
             "the same beginning": np.concatenate([*own[:3], *own[PARTS:]]),
         }
-    for number in range(CAMERAS):
-        told = rng.sample(clips[CLIPS:], 2 * PARTS)
+    for number in range(num_cameras):
+        told = rng.sample(clips[num_clips:], 2 * PARTS)
         takes = [draw_on(clip.story, clip.id, f"camera-{number}") for clip in told]
         again = [draw_on(clip.story, f"{clip.id}/again", f"camera-{number}") for clip in told[:PARTS]]
         found[f"camera-{number}"] = np.concatenate(takes[:PARTS])
@@ -167,8 +170,8 @@ def sources() -> tuple[dict[str, Frames], dict[str, dict[str, Frames]]]:
             "other events before the same background": np.concatenate(takes[PARTS:]),
             "another take": np.concatenate(again),
         }
-    for number in range(SLOW_FILMS):
-        told = rng.sample(clips[CLIPS:], SLOW_PARTS)
+    for number in range(num_slow):
+        told = rng.sample(clips[num_clips:], SLOW_PARTS)
         found[f"slow-{number}"] = slow([draw_on(clip.story, clip.id, clip.id) for clip in told])
         others[f"slow-{number}"] = {
             "another take": slow([draw_on(clip.story, f"{clip.id}/again", clip.id) for clip in told])
@@ -180,9 +183,9 @@ def slow(parts: list[Frames]) -> Frames:
     return np.repeat(np.concatenate(parts), SLOWER, axis=0)
 
 
-def make(folder: Path) -> list[Made]:
+def make(folder: Path, split: str, counts: Sequence[int]) -> list[Made]:
     made = []
-    found, others = sources()
+    found, others = sources(split, counts)
     for source, frames in found.items():
         own = folder / source
         own.mkdir(parents=True, exist_ok=True)
@@ -191,6 +194,8 @@ def make(folder: Path) -> list[Made]:
             version(own / f"{how}.mp4", frames)
         for how, alike in others[source].items():
             write(own / f"{how}.mp4", alike)
+            if how == "another take":
+                write(own / "another take, trimmed.mp4", part(alike, 0.04, 0.96))
         kinds = {"source": SAME, **{how: kind for how, (kind, _) in VERSIONS.items()}}
         made += [Made(path, source, path.stem, kinds.get(path.stem, OTHER)) for path in sorted(own.iterdir())]
     return made
@@ -301,6 +306,8 @@ def measure_speed(videos: int, new: int = 100) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini")
+    parser.add_argument("--split", default="test", help="The split of emoji-motion that the sources come from.")
+    parser.add_argument("--counts", default=COUNTS, help="Numbers of clips, films, cameras and slow films.")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--videos", type=int, help="Only measure the speed, with so many made-up videos.")
     arguments = parser.parse_args()
@@ -310,7 +317,7 @@ def main() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
-        made = make(folder / "videos")
+        made = make(folder / "videos", arguments.split, list(map(int, arguments.counts.split(","))))
         if not (folder / "library").exists():
             vop.Library.create(folder / "library", model=arguments.model)
         with progress.show() as show:

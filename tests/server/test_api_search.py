@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from server.api_steps import app_of, detail, found, results, scored, search
 from server.library_data import CLIPS
 from vop.search.confidence import WEAK_BELOW
+from vop.search.near_copies import SAME, NearCopies, Pair
 from vop.search.queries import Sentence, embed_sentences
 from vop.search.store import Store
 from vop.search.sync.calibrating import calibrate
@@ -155,6 +156,19 @@ class TestLike:
     @pytest.mark.parametrize("segment", ["0" * 32 + "-0-1000", "x", "' OR 1=1", "%2e%2e%2f"])
     def test_unknown_segments_get_404(self, client, segment):
         assert detail(client.get(f"/api/views/demo/like/{segment}"), 404)
+
+
+def test_near_duplicates_stand_behind_the_best_one(client, library, monkeypatch):
+    everything = results(search(client, "a red ball", k=5))
+    first, second, *others = everything
+    near = NearCopies.of([Pair(second["video"], first["video"], SAME, 0.0)])
+    monkeypatch.setattr(Store, "near_copies", lambda self: near)
+    collapsed = results(search(client, "a red ball", k=4))
+    assert [one["copies"] for one in collapsed] == [[second["path"]], [], [], []]
+    assert [one["path"] for one in collapsed] == [one["path"] for one in (first, *others)]
+    assert results(search(client, "a red ball", k=5, copies=True)) == everything
+    like = client.get(f"/api/views/demo/like/{others[0]['segment']}").json()["results"]
+    assert sum(len(one["copies"]) for one in like) == 1
 
 
 class TestMoments:

@@ -28,7 +28,9 @@ from vop.search.store import Store
 from vop.utils.progress import Progress
 
 NOISE = 0.01  # mean distance of pictures that compression or scaling has changed
-MOST = 0.09  # mean distance of the pictures of near-duplicates
+MOST = 0.04  # mean distance of the pictures of near-duplicates that last equally long
+MOST_TRIMMED = 0.05  # and of others, whose strips show other moments
+EQUAL_LENGTH = 0.98  # of the longer one's duration
 SHARE = 0.35  # of the mean distance of a video's own pictures from each other
 CONTRAST = 0.25  # as a logarithm: how far the ratio of the contrasts may vary
 COLOUR = 12.0  # of 255
@@ -47,15 +49,16 @@ def relation(one: str, own: Fingerprint, another: str, others: Fingerprint) -> P
     if own.duration > others.duration:
         one, own, another, others = another, others, one, own
     found = aligned(own, others, slack=SLACK * own.duration)
-    if found is None or not is_match(found):
+    is_equal = own.duration >= EQUAL_LENGTH * others.duration
+    if found is None or not is_match(found, most=MOST if is_equal else MOST_TRIMMED):
         return None
     kind: Literal["same", "part"] = SAME if own.duration >= SAME_LENGTH * others.duration else PART
     return Pair(one, another, kind, found.offset)
 
 
-def is_match(found: Alignment) -> bool:
-    """Whether two videos are near-duplicates, laid over each other."""
-    has_same_pictures = found.distance <= max(NOISE, min(MOST, SHARE * found.variation))
+def is_match(found: Alignment, *, most: float = MOST) -> bool:
+    """Whether two videos are near-duplicates, laid over each other, given the largest distance of their pictures."""
+    has_same_pictures = found.distance <= max(NOISE, min(most, SHARE * found.variation))
     return has_same_pictures and found.contrast <= CONTRAST and found.colour <= COLOUR
 
 
