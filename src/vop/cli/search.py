@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vop.search.library import Library
     from vop.search.queries import Caption, Example, Sentence
     from vop.search.results import Moment
+    from vop.search.words.searching import WordsMode
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -69,6 +70,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--captions", metavar="FILE", type=Path, help="Rank the lines of this text file for --video or --picture."
     )
     parser.add_argument("-k", type=int, default=10, help="Number of results (default 10).")
+    parser.add_argument(
+        "--words",
+        dest="words_mode",
+        choices=("both", "only", "none"),
+        default="both",
+        help="Search what is seen and what is spoken or written (default), words only, or no words. "
+        "In a sentence, quoted words must be spoken or written: 'a man says \"good morning\"'.",
+    )
     _add_filters(parser)
     parser.add_argument("--model", metavar="M", help="New location of the library's model, if it has moved.")
     parser.add_argument(
@@ -118,11 +127,24 @@ def _search(arguments: argparse.Namespace) -> None:
         _print_captions(found, as_json=arguments.json)
         return
     filters["folder"] = _folder(arguments.folder)
-    moments = library.search(query, k=arguments.k, model=number, **filters, warn=lambda text: warn(f"vop: {text}"))
+    moments = library.search(
+        query,
+        k=arguments.k,
+        model=number,
+        words=_words(arguments),
+        **filters,
+        warn=lambda text: warn(f"vop: {text}"),
+    )
     if arguments.json:
         print_json({"results": [moment.to_dict() for moment in moments]})
         return
     _print(moments, library)
+
+
+def _words(arguments: argparse.Namespace) -> WordsMode:
+    from vop.search.words.searching import MODES
+
+    return MODES[arguments.words_mode]
 
 
 def _query(arguments: argparse.Namespace) -> Example | list[Sentence]:
@@ -193,6 +215,10 @@ def _print(found: list[Moment], library: Library) -> None:
     for rank, moment in enumerate(found, start=1):
         times = (clock(moment.start_seconds), clock(moment.end_seconds))
         table.add_row(str(rank), f"{moment.score:.3f}", *times, on_one_line(moment.path))
+        if moment.line is not None:
+            line = moment.line
+            times = (clock(line.start_seconds), clock(line.end_seconds))
+            table.add_row("", moment.matched[-1], *times, f"“{on_one_line(line.text)}”")
     print_table(table)
 
 

@@ -21,6 +21,8 @@ from vop.search.queries import Caption, Example, Sentence, Vector
 from vop.search.results import IndexedVideo, LibraryStatus, Moment, Segment, check_k
 from vop.search.store import Store
 from vop.search.sync.lock import check_folder, library_lock
+from vop.search.words.query import WordsQuery
+from vop.search.words.searching import WordsMode, check_mode
 from vop.storage.address import Address, Location, absolute, location
 from vop.utils.names import existing_path
 from vop.utils.progress import Progress, silent
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from vop.search.sync.integrity import CheckReport
     from vop.search.sync.reembedding import ReembedReport
     from vop.search.sync.report import IndexPreview, IndexReport
+    from vop.search.words.lines import Line
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Place: TypeAlias = "PathLike | Address"
@@ -221,6 +224,7 @@ class Library:
         after: str | None = None,
         before: str | None = None,
         where: str | Sequence[str] = (),
+        words: WordsMode = True,
         refine: bool = True,
         warn: Callable[[str], None] = _log.warning,
     ) -> list[Moment]:
@@ -238,6 +242,9 @@ class Library:
             after, before: only videos recorded on or after the first date, before the second; ISO 8601, or a month or
                 year, in local time unless a time zone is given.
             where: only videos whose metadata satisfies these conditions: `author=bob`, `stars>=4`, `title~dog`.
+            words: whether sentences search what is spoken and written, too; "only" searches nothing else. Quoted words
+                ('a man says "good morning"') must be spoken or written. Without words in the library, it searches
+                by pictures.
             refine: whether to refine the ends of the moments by the frames, if the library keeps their embeddings.
                 Otherwise a moment is a whole segment.
             warn: called with each warning, such as that a sentence is longer than the model reads.
@@ -248,6 +255,7 @@ class Library:
             VopError: a model is not the library's, or the library is damaged.
         """
         check_k(k)
+        check_mode(words)
         made_by = self._model(model)
         given = Filters(
             folder=_folder(folder),
@@ -265,9 +273,35 @@ class Library:
             query = _clipped(query, start_seconds, end_seconds)
         elif (start_seconds, end_seconds) != (None, None):
             raise UsageError("start_seconds and end_seconds name a clip of a video: give a Path with them")
+        asked = self._asked(query, words)
+        if asked is not None:
+            vector = None
+            if asked.seen and words != "only":
+                vector = self._vector(asked.seen, made_by, number=model, warn=warn)
+            return self._store.search_words(
+                vector, asked, k=k, filters=filters, model=made_by, refine=refine, only=words == "only"
+            )
         vector = self._vector(query, made_by, number=model, warn=warn)
         leave_out = query.video if isinstance(query, Moment) else None
         return self._store.search(vector, k=k, filters=filters, model=made_by, leave_out=leave_out, refine=refine)
+
+    def _asked(self, query: Query, words: WordsMode) -> WordsQuery | None:
+        """Return what a query asks of words; None if it asks only for pictures."""
+        if not isinstance(query, str | Sentence | Sequence):
+            if words == "only":
+                raise UsageError("words is 'only', which needs a query of sentences; leave it out to search by a file")
+            return None
+        if not words or not (words == "only" or self._store.has_words()):
+            return None
+        return WordsQuery.of(queries.parse_sentences(query))
+
+    def lines(self, video: str) -> list[Line]:
+        """Return what is spoken and written in a video, by its id, in the order of the times.
+
+        Raises:
+            UsageError: there is no such video.
+        """
+        return self._store.lines(video)
 
     def captions(
         self,
@@ -325,6 +359,8 @@ class Library:
         yes: bool = False,
         redo: bool = False,
         compile: bool = False,
+        subtitles: bool | None = None,
+        speech: str | None = None,
         jobs: int | None = None,
         ray: str | None = None,
         gpus_per_worker: float | None = None,
@@ -346,6 +382,11 @@ class Library:
             yes: whether to prune even a large share of the library; see `IndexReport.unconfirmed`.
             redo: whether to decode videos again that an earlier version of vop decoded.
             compile: whether to compile the layers of the models for this work, as for `vop.load`.
+            subtitles: whether to read the text of subtitles, in videos and beside them; None keeps the library's
+                setting, at first to read them.
+            speech: the model that recognizes speech: a folder or hub id of a Whisper model for faster-whisper, or
+                NAME:MODEL for a recognizer of another package; "none" ends it. None keeps the library's setting, at
+                first none. Needs `pip install 'vop[speech]'`.
             jobs: processes that decode and embed, each with a model of its own; with several GPUs, each gets one. By
                 default one. More than one needs `pip install 'vop[shards]'`.
             ray: the address of a Ray cluster that does the work: host:port, "auto" for the cluster of this machine, or
@@ -380,6 +421,8 @@ class Library:
             yes=yes,
             redo=redo,
             compile=compile,
+            subtitles=subtitles,
+            speech=speech,
             workers=workers,
             batch_size=batch_size,
             progress=progress,

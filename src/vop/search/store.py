@@ -1,7 +1,8 @@
 """A library: a folder with a LanceDB database of segments, searched while it is being written.
 
     library.json    which table, which models, how videos are segmented
-    database/       LanceDB: segments_N, failures, and removed_segments_N once videos were removed
+    database/       LanceDB: segments_N, failures, removed_segments_N once videos were removed, and KEPT_TABLES
+    words.json      which words are indexed, if the owner has chosen
     frames/         decoded frames, if the library keeps them
     shards/         plans of indexings in shards, and rows that are not published yet
     progress.json   the progress of a running indexing
@@ -62,8 +63,13 @@ from vop.search.schema import (
 )
 from vop.search.state import read_state
 from vop.search.vector_index import Indexed, Snapshot
+from vop.search.words import table as words_table
+from vop.search.words.lines import Line
+from vop.search.words.query import WordsQuery
+from vop.search.words.searching import WordsSearch
+from vop.search.words.table import Words, WordsVideo
 from vop.storage import small_files
-from vop.storage.address import Address, Location, absolute
+from vop.storage.address import Address, Location, absolute, location
 from vop.storage.objects import endpoint
 from vop.storage.small_files import Stamp
 from vop.utils.files import explain_full_disk
@@ -76,6 +82,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+KEPT_TABLES = (words_table.WORDS, words_table.READ)  # they stay when a library moves to other models
 _ATTEMPTS = 5  # of a failing read, each at the newest version
 _IDS = {"segment": re.compile(r"[0-9a-f]{32}-\d{1,12}-\d{1,12}"), "video": re.compile(r"[0-9a-f]{32}")}
 
@@ -159,6 +166,7 @@ class Store:
             self._failures: Table = self._database.open_table(failures.TABLE)
         self._snapshots: dict[str, Snapshot] = {}
         self._indexed: Indexed | None = None
+        self.words = Words(self._database, library=self.path)
 
     @classmethod
     def open(cls, path: str | Path | Address) -> Store:
@@ -252,6 +260,58 @@ class Store:
         own = self._own(model)
         moments = best_of_videos(self._nearest(vector, where, own.column), k)
         return self._refined(moments, vector, own.frame_column) if refine and own.frame_column else moments
+
+    @follows
+    def search_words(
+        self,
+        vector: np.ndarray | None,
+        words: WordsQuery,
+        *,
+        k: int = 10,
+        filters: Filters | None = None,
+        model: int | LibraryModel = 0,
+        refine: bool = True,
+        only: bool = False,
+    ) -> list[Moment]:
+        """Return the best moments by what is seen and by what is said or written, one of each video.
+
+        Args:
+            vector: the query (e,) for pictures; None for a query without them.
+            words: the query for words.
+            only: whether pictures do not count.
+            k, filters, model, refine: as for `search`.
+        """
+        own = self._own(model)
+
+        def seen(k: int) -> list[Moment]:
+            assert vector is not None
+            return self.search(vector, k=k, filters=filters, model=model, refine=False)
+
+        search = WordsSearch(
+            table=self.table,
+            words=self.words,
+            where=filters.sql(self.columns) if filters else None,
+            column=own.column,
+            vector=vector,
+            seen=seen,
+        )
+        moments = search.search(words, k=k, only=only)
+        if vector is None or not (refine and own.frame_column):
+            return moments
+        without_line = [moment for moment in moments if moment.line is None]
+        refined = {one.segment: one for one in self._refined(without_line, vector, own.frame_column)}
+        return [refined.get(moment.segment, moment) for moment in moments]
+
+    @follows
+    def lines(self, video: str) -> list[Line]:
+        """Return the lines of a video, in the order of their times; raise a UsageError if there is no such video."""
+        self._row("video", video, ["path"])
+        return self.words.lines(video)
+
+    @follows
+    def has_words(self) -> bool:
+        """Whether lines were read of any video."""
+        return self.words.exists
 
     def _refined(self, moments: Sequence[Moment], vector: np.ndarray, column: str) -> list[Moment]:
         """Return the moments with refined ends. One whose rows were removed meanwhile stays as it is."""
@@ -407,6 +467,17 @@ class Store:
         return list({row["path"]: row for row in found}.values())
 
     @follows
+    def words_videos(self, paths: Collection[str]) -> list[WordsVideo]:
+        """Return the videos at some paths."""
+        rows = self._one_row_each(["video", "path", "duration_seconds"])
+        wanted = set(paths)
+        return [
+            WordsVideo(row["video"], location(row["path"]), row["duration_seconds"])
+            for row in rows
+            if row["path"] in wanted
+        ]
+
+    @follows
     def rows_of(self, videos: Iterable[str], *, columns: Sequence[str] | None = None) -> pa.Table:
         """Return all rows of these videos, in their order in the video."""
         columns = list(columns or self.table.schema.names)
@@ -528,6 +599,12 @@ class Store:
             own = self.table.search().select(["segment"]).to_arrow().column(0).to_pylist()
             frames.keep_only([*own, *self.removed.segments()])
 
+    def drop_words(self) -> None:
+        """Delete the lines of videos that are neither in the library nor restorable."""
+        present = {row["video"] for row in self._one_row_each(["video"])}
+        with self._writing():
+            self.words.keep_only(present | set(self.removed.videos().values()))
+
     def keep_up(self) -> None:
         """Merge small files, drop old versions, and build or complete the indexes where needed."""
         from lancedb.index import BTree
@@ -539,6 +616,7 @@ class Store:
                     self.table.create_index(key, config=BTree())
             vector_index.keep_up(self.table, [model.column for model in self.models])
             vector_index.tidy_up(self._failures)
+            self.words.tidy_up()
 
     def staging(self, wanted: Manifest) -> Store:
         """Return a library in the same folder with another manifest, which readers see only after `publish`."""
@@ -554,7 +632,7 @@ class Store:
         check_held(self.path)
         manifest.write(self.manifest, self.path)
         for name in self._database.list_tables().tables:
-            if name not in (self.manifest.table, failures.TABLE):
+            if name not in (self.manifest.table, failures.TABLE, *KEPT_TABLES):
                 self._database.drop_table(name)
 
 

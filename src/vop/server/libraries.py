@@ -21,9 +21,11 @@ from vop.models.model import TextVideoModel
 from vop.search.filters import Filters
 from vop.search.manifest import LibraryModel, Manifest
 from vop.search.models import open_models
-from vop.search.queries import Vector
+from vop.search.queries import Sentence, Vector, check
 from vop.search.results import LibraryStatus, Moment
 from vop.search.store import Store
+from vop.search.words.query import WordsQuery
+from vop.search.words.searching import WordsMode
 from vop.server.encoding import Encoder, OnEncoded
 from vop.server.errors import NotFound, Unavailable
 from vop.storage.address import Location
@@ -178,6 +180,27 @@ class View:
         """Return the moments nearest to a query that these models encoded."""
         with self.served.unchanged(encoded_by.models):
             return self.library.search(vector, model=self.number, k=k, filters=filters)
+
+    def asked(self, sentences: Sequence[Sentence], words: WordsMode) -> WordsQuery | None:
+        """Return what sentences ask of words; None if they are searched by pictures only."""
+        if not words or not (words == "only" or self.library.has_words()):
+            return None
+        check(sentences)
+        return WordsQuery.of(sentences)
+
+    def search_words(
+        self,
+        vector: Vector | None,
+        query: WordsQuery,
+        *,
+        encoded_by: OpenModels,
+        k: int,
+        filters: Filters,
+        only: bool,
+    ) -> list[Moment]:
+        """Return the best moments by pictures and by words; see `Store.search_words`."""
+        with self.served.unchanged(encoded_by.models):
+            return self.library.search_words(vector, query, model=self.number, k=k, filters=filters, only=only)
 
     def similar(self, segment: str, *, k: int, filters: Filters) -> list[Moment]:
         """Return the moments of other videos that are nearest to a segment.

@@ -13,6 +13,7 @@ from vop.search.failures import Failure
 from vop.search.filters import FILTERS, FilterOption, Filters
 from vop.search.queries import Sentence
 from vop.search.results import Moment
+from vop.search.words.lines import Line
 from vop.server.libraries import ServedStatus, View
 from vop.storage.address import location
 from vop.utils.text import count
@@ -64,6 +65,11 @@ class SentenceParameters(SearchParameters):
     w: list[Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)]] = Field(
         [], description="A weight for each sentence (default 1). A negative weight finds less of the sentence."
     )
+    words: Literal["both", "only", "none"] = Field(
+        "both",
+        description="What to search: what is seen and what is spoken or written, words only, or no words. In a "
+        "sentence, quoted words must be spoken or written.",
+    )
 
     def sentences(self) -> list[Sentence]:
         """Return the sentences with their weights.
@@ -107,6 +113,25 @@ class ClipParameters(BaseModel):
 # Responses
 
 
+class SpokenLine(BaseModel):
+    """A line that is spoken or written in a video."""
+
+    text: str
+    start_seconds: float = Field(description="From the video's first frame.")
+    end_seconds: float
+    source: str = Field(description="`speech`, a subtitle track, or the name of a file of subtitles.")
+
+    @classmethod
+    def of(cls, line: Line) -> SpokenLine:
+        return cls(**line.to_dict())
+
+
+class Lines(BaseModel):
+    """All lines of a video, in the order of their times."""
+
+    lines: list[SpokenLine]
+
+
 class Result(BaseModel):
     """A search result. To play it, open `media_url` and start at `media_start_seconds`."""
 
@@ -114,7 +139,9 @@ class Result(BaseModel):
     name: str = Field(description="The file's name.")
     start_seconds: float
     end_seconds: float
-    score: float = Field(description="Cosine similarity with the query.")
+    score: float = Field(
+        description="Cosine similarity with the query; of a search for words only, the share of its words in the line."
+    )
     duration_seconds: float = Field(description="Duration of the whole video.")
     date: str = Field(description="Recording date of the video, ISO 8601.")
     segment: str = Field(description="The segment's id.")
@@ -123,6 +150,10 @@ class Result(BaseModel):
     strip_url: str = Field(description="The segment's thumbnail strip, a JPEG.")
     media_url: str
     media_start_seconds: float
+    matched: list[Literal["seen", "heard", "written"]] = Field(
+        ["seen"], description="What matches the query: pictures, speech, subtitles."
+    )
+    line: SpokenLine | None = Field(None, description="The line that matches; null if no words do.")
 
     @classmethod
     def of(cls, moment: Moment, library: str, *, root_path: str = "") -> Result:
@@ -152,6 +183,8 @@ class Result(BaseModel):
             strip_url=f"{library_url}/segments/{moment.segment}/strip.jpg",
             media_url=media_url,
             media_start_seconds=media_start,
+            matched=list(moment.matched),
+            line=None if moment.line is None else SpokenLine.of(moment.line),
         )
 
 

@@ -12,25 +12,29 @@ from fastapi import APIRouter, HTTPException, Query, Request
 
 from vop.errors import VideoError
 from vop.search.results import Moment
+from vop.search.words.searching import MODES
 from vop.server.dependencies import (
     PROBLEMS,
     UPLOAD_PROBLEMS,
     LibraryName,
     SegmentId,
     ServicesDependency,
+    VideoId,
     ViewId,
     admit,
 )
-from vop.server.libraries import View
+from vop.server.libraries import View, unknown_ids_as_not_found
 from vop.server.schemas import (
     MAX_K,
     FailedFile,
     Failures,
     Limits,
+    Lines,
     Result,
     SearchParameters,
     SearchResponse,
     SentenceParameters,
+    SpokenLine,
     State,
     ViewState,
 )
@@ -62,10 +66,18 @@ async def search(
 ) -> SearchResponse:
     """Find moments by sentences."""
     began, searched = time.perf_counter(), services.libraries.view(view)
-    sentences, filters = parameters.sentences(), parameters.filters()
+    sentences, filters, mode = parameters.sentences(), parameters.filters(), MODES[parameters.words]
 
     async def work() -> tuple[list[Moment], list[str]]:
         models, encoder = searched.encoder()
+        asked = await services.in_search_thread(searched.asked, sentences, mode)
+        if asked is not None:
+            by_pictures = bool(asked.seen) and mode != "only"
+            vector, notes = await encoder.sentences(list(asked.seen)) if by_pictures else (None, [])
+            fused = partial(
+                searched.search_words, encoded_by=models, k=parameters.k, filters=filters, only=mode == "only"
+            )
+            return await services.in_search_thread(fused, vector, asked), notes
         vector, notes = await encoder.sentences(sentences)
         search = partial(searched.search, encoded_by=models, k=parameters.k, filters=filters)
         return await services.in_search_thread(search, vector), notes
@@ -114,6 +126,15 @@ async def search_file(
             except VideoError as error:  # its path is our temporary file
                 raise HTTPException(422, f"the file cannot be used for a search: {error.reason}") from None
     return _response(request, services, searched, moments, query="file", began=began)
+
+
+@router.get("/libraries/{library}/videos/{video}/lines")
+async def lines(request: Request, services: ServicesDependency, library: LibraryName, video: VideoId) -> Lines:
+    """List what is spoken and written in a video, in the order of the times."""
+    served = services.libraries.library(library)
+    with unknown_ids_as_not_found():
+        found = await admit(request, services, partial(services.in_search_thread, served.library.lines, video))
+    return Lines(lines=[SpokenLine.of(line) for line in found])
 
 
 @router.get("/libraries/{library}/failures")

@@ -149,7 +149,7 @@ class Ingest:
         self.new_copies: list[tuple[FoundFile, str]] = []
         self._writer: RowWriter = writer or Writer(library)
 
-    def run(self, *, workers: int, batch_size: int) -> None:
+    def run(self, *, workers: int, batch_size: int, processes: DecodingProcesses | None = None) -> None:
         """Decode and embed new and changed files. If interrupted, commit the finished ones."""
         todo = self.new_files()
         with state_file(self.library.path) as state:
@@ -157,6 +157,7 @@ class Ingest:
                 todo,
                 workers=workers,
                 batch_size=batch_size,
+                processes=processes,
                 track=lambda hours: IndexProgress(todo, self._progress, state.write, hours),
             )
         self.describe_originals()

@@ -22,6 +22,7 @@ from vop.errors import UsageError, VopError
 from vop.search import failures, manifest, removed
 from vop.search.checksums import FILE, Seal, digest, newest_manifests, read_seal
 from vop.search.manifest import DATABASE, Manifest
+from vop.search.store import KEPT_TABLES
 from vop.search.sync.lock import library_lock
 from vop.search.sync.salvage import (
     UNKNOWN,
@@ -260,7 +261,8 @@ class _Check:
             manifest.write(self.manifest.with_(table=table), self.folder)
             if is_bad(failures.TABLE):
                 call(copy_failures, self.database)
-            call(drop_others, self.database, {table, removed.name_for(table), failures.TABLE})
+            kept = {name for name in KEPT_TABLES if not is_bad(name)}  # the next indexing reads damaged ones again
+            call(drop_others, self.database, {table, removed.name_for(table), failures.TABLE, *kept})
         except Crashed as error:
             raise VopError(
                 f"{self.folder}: the repair crashed ({error.how}) and changed nothing; index into another folder"
