@@ -21,7 +21,12 @@ ENCODED = {
     "utf-8-sig": ["Ein Hund läuft am Strand"],
     "utf-16": ["Ein Hund läuft", "犬が走る"],
     "utf-16-le": ["A dog runs on the beach"],
-    "cp1252": ["Où est le château ?", "C'est l'été, à Besançon.", "Voilà pourquoi il a quitté la forêt.", "Une crêpe !"],
+    "cp1252": [
+        "Où est le château ?",
+        "C'est l'été, à Besançon.",
+        "Voilà pourquoi il a quitté la forêt.",
+        "Une crêpe !",
+    ],
     "cp1251": ["Собака бежит по берегу моря", "Добрый вечер, друзья"],
     "cp932": ["犬が浜辺を走っています", "今日はとても良い天気ですね"],
     "gb18030": ["一只狗在海滩上奔跑", "今天天气很好，我们去公园吧"],
@@ -113,7 +118,9 @@ def test_text_tracks(tmp_path, name, codec):
     assert found.skipped == []
 
 
-@pytest.mark.parametrize(("name", "codec", "kind"), [("a.mkv", "dvd_subtitle", "VobSub"), ("a.ts", "dvb_subtitle", "DVB")])
+@pytest.mark.parametrize(
+    ("name", "codec", "kind"), [("a.mkv", "dvd_subtitle", "VobSub"), ("a.ts", "dvb_subtitle", "DVB")]
+)
 def test_pictures_of_text_are_named(tmp_path, name, codec, kind):
     found = read_tracks(write_media(tmp_path / name, images=codec))
     assert found.lines == []
@@ -149,7 +156,15 @@ def test_no_sound(tmp_path):
 
 def test_files_beside_videos(tmp_path):
     names = ["talk.mp4", "talk.en.mkv", "Other.MOV", "2024.mp4"]
-    sidecars = ["talk.srt", "talk.en.srt", "TALK.en.forced.vtt", "other.SRT", "other.de.Ass", "2024.07.01.srt", ".x.srt"]
+    sidecars = [
+        "talk.srt",
+        "talk.en.srt",
+        "TALK.en.forced.vtt",
+        "other.SRT",
+        "other.de.Ass",
+        "2024.07.01.srt",
+        ".x.srt",
+    ]
     for name in [*names, *sidecars, "talk.txt"]:
         (tmp_path / name).touch()
     found = find_sidecars([tmp_path / name for name in names], frozenset())

@@ -51,7 +51,9 @@ def write_media(
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         video.options = {} if webm else {"bf": "0", "preset": "ultrafast"}
         video.codec_context.time_base = video.time_base = Fraction(1, 1000)
-        heard = None if sound is None else container.add_stream("libopus" if webm else "aac", rate=48_000, layout="mono")
+        heard = (
+            None if sound is None else container.add_stream("libopus" if webm else "aac", rate=48_000, layout="mono")
+        )
         texts = []
         for codec, metadata, _ in tracks:
             stream = container.add_stream(codec)

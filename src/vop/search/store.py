@@ -63,11 +63,10 @@ from vop.search.schema import (
 )
 from vop.search.state import read_state
 from vop.search.vector_index import Indexed, Snapshot
-from vop.search.words import table as words_table
 from vop.search.words.lines import Line
 from vop.search.words.query import WordsQuery
 from vop.search.words.searching import WordsSearch
-from vop.search.words.table import Words, WordsVideo
+from vop.search.words.table import WORDS_TABLES, Words, WordsVideo
 from vop.storage import small_files
 from vop.storage.address import Address, Location, absolute, location
 from vop.storage.objects import endpoint
@@ -82,7 +81,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-KEPT_TABLES = (words_table.WORDS, words_table.READ)  # they stay when a library moves to other models
+KEPT_TABLES = WORDS_TABLES  # they stay when a library moves to other models
 _ATTEMPTS = 5  # of a failing read, each at the newest version
 _IDS = {"segment": re.compile(r"[0-9a-f]{32}-\d{1,12}-\d{1,12}"), "video": re.compile(r"[0-9a-f]{32}")}
 
@@ -468,8 +467,8 @@ class Store:
 
     @follows
     def words_videos(self, paths: Collection[str]) -> list[WordsVideo]:
-        """Return the videos at some paths."""
-        rows = self._one_row_each(["video", "path", "duration_seconds"])
+        """Return the videos at some paths, sorted by path."""
+        rows = sorted(self._one_row_each(["video", "path", "duration_seconds"]), key=lambda row: str(row["path"]))
         wanted = set(paths)
         return [
             WordsVideo(row["video"], location(row["path"]), row["duration_seconds"])

@@ -34,8 +34,10 @@ from vop.search.sync.salvage import (
     failures_damage,
     removed_damage,
     scan_table,
+    table_damage,
 )
 from vop.search.sync.scanner import is_unchanged, split_missing
+from vop.search.words.table import WORDS_TABLES
 from vop.storage.address import Address, is_address, local_path
 from vop.utils.isolation import Crashed, Processes
 from vop.utils.progress import Progress, silent
@@ -213,7 +215,8 @@ class _Check:
         report.segments, report.without_checksum = scan.segments, scan.without_checksum
         report.videos = len(scan.records)
         report.damaged_videos = [Damage(path, reason) for path, reason in sorted(scan.damaged.items())]
-        for name, read in ((failures.TABLE, failures_damage), (removed.name_for(table), removed_damage)):
+        others = [(failures.TABLE, failures_damage), (removed.name_for(table), removed_damage)]
+        for name, read in [*others, *((name, table_damage) for name in KEPT_TABLES)]:
             damage = self._damage_of(read, name)
             if damage is not None:
                 report.damaged_files.append(Damage(f"{DATABASE}/{name}.lance", damage))
@@ -261,7 +264,9 @@ class _Check:
             manifest.write(self.manifest.with_(table=table), self.folder)
             if is_bad(failures.TABLE):
                 call(copy_failures, self.database)
-            kept = {name for name in KEPT_TABLES if not is_bad(name)}  # the next indexing reads damaged ones again
+            kept = {name for name in KEPT_TABLES if not is_bad(name)}
+            if not kept.issuperset(WORDS_TABLES):  # one makes no sense without the other: words are read again
+                kept -= set(WORDS_TABLES)
             call(drop_others, self.database, {table, removed.name_for(table), failures.TABLE, *kept})
         except Crashed as error:
             raise VopError(

@@ -96,4 +96,7 @@ def _detected(content: bytes) -> str:
     words = b"\n".join(line for line in content.splitlines() if not _NUMBERS.match(line))
     found = from_bytes(words, cp_isolation=list(_ENCODINGS), enable_fallback=False)
     best = found.best()
-    return _ENCODINGS[0] if best is None else best.encoding
+    if best is None:
+        return _ENCODINGS[0]
+    equal = [one.encoding for one in found if (one.chaos, one.coherence) == (best.chaos, best.coherence)]
+    return min(equal, key=_ENCODINGS.index)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 WORDS, READ = "words", "words_read"
+WORDS_TABLES = (WORDS, READ)
 TRACKS, SIDECARS, SPOKEN = "tracks", "sidecars", "speech"  # kinds of sources
 _SCORE = "_score"
 _LINES = {
