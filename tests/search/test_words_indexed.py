@@ -128,7 +128,7 @@ class TestSpeech:
         write_media(folder / "c.mp4", seed=3)
         return folder
 
-    def test_speech_is_recognized(self, index_videos, folder, spoken):
+    def test_speech_is_recognized(self, index_videos, folder, spoken, real_processes):
         """PocketSphinx and espeak-ng, with key phrases: they test what is around them."""
         stages = []
 

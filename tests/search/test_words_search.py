@@ -243,7 +243,7 @@ def test_both_fusions():
     spread = 0.02549509756796392  # of 0.30, 0.26, 0.25, 0.23
     assert totals[0] == pytest.approx(0.04 / spread)
     assert totals[3] == pytest.approx(-0.03 / spread + 4.0)
-    assert totals[4] == pytest.approx(-0.06 / spread + 2.0)
+    assert totals[4] == pytest.approx(-0.06 / spread + 1.0)
 
 
 def test_fuse_keeps_the_best_of_each_video():

@@ -222,8 +222,8 @@ def read_new_words(ingest: Ingest, processes: DecodingProcesses, *, workers: int
 
 def choose_words(library: Location, *, subtitles: bool | None, speech: str | None) -> None:
     """Keep which words a library indexes. A folder of a model is kept by its absolute path."""
-    if speech is not None and Path(speech).expanduser().is_dir():
-        speech = str(Path(speech).expanduser().absolute())
+    if speech is not None and os.path.isdir(os.path.expanduser(speech)):
+        speech = os.path.abspath(os.path.expanduser(speech))
     write_choices(read_choices(library).changed(subtitles=subtitles, speech=speech), library)
 
 

@@ -17,7 +17,7 @@ from vop.search.words.lines import Line
 from vop.search.words.table import FoundLine
 
 SEEN = "seen"
-WEIGHT = 4.0  # standard deviations of the pictures' scores that a line with all words is worth
+WEIGHT = 8.0  # standard deviations of the pictures' scores that a line with all words is worth
 RANK = 60  # of reciprocal rank fusion, by its authors
 _LEAST_SPREAD = 0.005  # of cosines, in a library of a few similar videos
 
@@ -71,16 +71,18 @@ def _overlap(moment: Moment, line: Line) -> bool:
     return line.start_seconds < moment.end_seconds and end > moment.start_seconds
 
 
-def weighted(found: Sequence[Candidate], *, seen: Sequence[Moment], weight: float = WEIGHT) -> list[float]:
+def weighted(found: Sequence[Candidate], *, seen: Sequence[Moment], weight: float | None = None) -> list[float]:
     """Return for each candidate its similarity against the others that are seen, plus a weight for its words.
 
     The similarity counts in standard deviations from the mean of what the query finds by pictures, because its level
-    and spread differ from model to model and from query to query.
+    and spread differ from model to model and from query to query. The share of words is squared: lines with half of the
+    words are many.
     """
+    weight = WEIGHT if weight is None else weight
     scores = np.array([moment.score for moment in seen], np.float64)
     mean = float(scores.mean()) if len(scores) else 0.0
     spread = max(float(scores.std()), _LEAST_SPREAD) if len(scores) else 1.0
-    return [(one.moment.score - mean) / spread + (weight * one.said.coverage if one.said else 0.0) for one in found]
+    return [(one.moment.score - mean) / spread + (weight * one.said.coverage**2 if one.said else 0.0) for one in found]
 
 
 def reciprocal_ranks(found: Sequence[Candidate], *, seen: Sequence[Moment]) -> list[float]:

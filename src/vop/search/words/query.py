@@ -18,12 +18,14 @@ _WORD = re.compile(r"\w+")
 # Scripts without spaces: Thai, Lao, Burmese, Khmer, Japanese syllables, Chinese characters.
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 _COMMON_WORDS = """
-a an and are as at be been but by did do does for from had has have he her his i if in into is it its me my no not of
-off on onto or our out over s she so some t than that the their them then there these they this those to up us was we
+a about an and are as at be been but by did do does for from had has have he her his i if in into is it its me my no not
+of off on onto or our out over s she so some t than that the their them then there these they this those to up us was we
 were what when where which who will with you your
+say saying says said someone somebody talk talking talks
 """
 _COMMON = frozenset(_COMMON_WORDS.split())
 _ENDINGS = ("ing", "ed", "es", "s", "e")
+LONG = 4  # words; so many of a longer sentence count as all of it
 ENOUGH = 0.5  # of the words of a sentence; a line with fewer does not match it
 
 
@@ -81,7 +83,8 @@ class WordsQuery:
 
 
 def _share(wanted: frozenset[str], said: frozenset[str]) -> float:
-    return len(wanted & said) / len(wanted) if wanted else 0.0
+    """Return how much of a sentence is said. A long sentence describes more than what is said."""
+    return min(1.0, len(wanted & said) / min(len(wanted), LONG)) if wanted else 0.0
 
 
 def terms(text: str, *, every: bool = False) -> frozenset[str]:

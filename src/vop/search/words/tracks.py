@@ -64,9 +64,6 @@ class Tracks:
 class NoSound(VideoError):
     """A video has no audio track."""
 
-    def __init__(self, path: Path | str) -> None:
-        super().__init__(path, "it has no audio track")
-
 
 def read_tracks(place: Path | str) -> Tracks:
     """Read the text of all subtitle tracks. Of an object, only the parts that this needs are read.
@@ -177,7 +174,7 @@ def read_sound(place: Path | str) -> Generator[np.ndarray, None, float]:
     with _opened(place) as (container, video):
         sounds = container.streams.audio
         if not sounds:
-            raise NoSound(place)
+            raise NoSound(place, "it has no audio track")
         if sounds[0].codec_context is None:
             raise VideoError(place, "FFmpeg has no decoder for its audio track")
         blocks = _Blocks()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def _load(model: str) -> Any:
             f"{model!r} is not the folder of a Whisper model for faster-whisper, which has a model.bin; give such a "
             "folder, a hub id such as Systran/faster-whisper-small, or a size such as small"
         )
-    name = str(path) if path.is_dir() else model
+    name = str(path) if os.path.isdir(path) else model
     try:
         return WhisperModel(name)
     except Exception as error:  # of the hub, of the network, or of CTranslate2
