@@ -2,13 +2,13 @@
 
     python bench/words.py [--folder DIR] [--model mini-2] [--tune]
 
-Each video has two scenes of stickers (emoji-motion-2) and, in one of them, words: spoken by espeak-ng in its sound, with
-the text as a file beside it (40 videos), as a track (40), or without a text (40); only written as subtitles (40); or
-none (40). PocketSphinx listens to all that speak, with a grammar of the sentences that are spoken: without one it
+Each video has two scenes of stickers (emoji-motion-2) and, in one of them, words: spoken by espeak-ng in its sound,
+with the text as a file beside it (40 videos), as a track (40), or without a text (40); only written as subtitles (40);
+or none (40). PocketSphinx listens to all that speak, with a grammar of the sentences that are spoken: without one it
 understands next to nothing of a synthetic voice, and Whisper's weights are not part of this measurement. Some videos
 have subtitles that tell what others show.
 
-30 questions ask for a scene that is seen, heard, both (each half alone matches several scenes), or absent. The table has
+30 questions ask for a scene that is seen, heard, both (each half matches several scenes), or absent. The table has
 the rank of the right scene by pictures only, words only, and fused. `--tune` compares the ways to fuse on 30 other
 questions; the weight was chosen there.
 """
@@ -48,9 +48,9 @@ SHOWN_TO = 200  # the farthest rank that is looked for
 WEIGHTS = (2.0, 4.0, 6.0, 8.0, 10.0)
 
 _OPENINGS = ("please remember to bring", "nobody wants to carry", "we finally found", "my sister painted", "they sold")
-_THINGS = (
-    "umbrella violin ladder blanket bottle hammer candle carpet mirror basket pillow trumpet wallet curtain kettle"
-)
+_THINGS = """
+umbrella violin ladder blanket bottle hammer candle carpet mirror basket pillow trumpet wallet curtain kettle
+"""
 _COLOURS = "green yellow purple silver golden wooden broken enormous tiny heavy"
 _PLACES = "harbor library kitchen station garden museum bakery factory village mountain stadium hospital theater bridge"
 _ABSENT = (
