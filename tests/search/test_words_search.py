@@ -186,6 +186,7 @@ def test_quotes_and_sentences():
 
 def test_terms():
     assert terms("The dogs were RUNNING") == terms("a dog runs") == {"dog", "run"}
+    assert terms("walruses, babies, glasses, houses") == terms("a walrus, a baby, a glass, a house")
     assert terms("the") == {"the"}
     assert terms("Élève") == terms("eleves")
     assert terms("東京タワー") == {"東京", "京タ", "タワ", "ワー"}

@@ -83,6 +83,7 @@ def test_openapi_describes_every_path(client):
         "/api/libraries/{library}/failures",
         "/api/libraries/{library}/segments/{segment}/strip.jpg",
         "/api/libraries/{library}/videos/{video}",
+        "/api/libraries/{library}/videos/{video}/lines",
         "/api/libraries/{library}/videos/{video}/moment.mp4",
     }
     sentences = document["paths"]["/api/views/{view}/search"]["get"]

@@ -24,6 +24,7 @@ were what when where which who will with you your
 say saying says said someone somebody talk talking talks
 """
 _COMMON = frozenset(_COMMON_WORDS.split())
+_NO_ENDINGS = ("ss", "us", "is")
 _ENDINGS = ("ing", "ed", "es", "s", "e")
 LONG = 4  # words; so many of a longer sentence count as all of it
 ENOUGH = 0.5  # of the words of a sentence; a line with fewer does not match it
@@ -110,9 +111,11 @@ def terms(text: str, *, every: bool = False) -> frozenset[str]:
 
 
 def _stem(word: str) -> str:
-    for ending in _ENDINGS:
+    for ending in () if word.endswith(_NO_ENDINGS) else _ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             word = word[: -len(ending)]
             break
     doubled = len(word) > 3 and word[-1] == word[-2] and word[-1] not in "lsz"
+    if len(word) > 3 and word.endswith("y"):  # babies, baby
+        return word[:-1] + "i"
     return word[:-1] if doubled else word
