@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from search.owners_videos import write_video
 from search.words_media import srt, write_media
 from speaking import speak
+from vop.cli import main
 from vop.search.library import Library
 from vop.search.store import Store
 from vop.search.sync import forget
@@ -176,6 +178,23 @@ class TestSpeech:
         object_server.put("s3://films/a.mp4", spoken / "a.mp4")
         index_videos("s3://films", speech=f"keys:{PHRASES}")
         assert [name for name, _ in heard(folder, "banana")] == ["a.mp4"]
+
+
+def test_commands(index_videos, folder, talks, capsys):
+    library, videos = str(folder), str(talks)
+    index_videos(talks / "d.mp4")
+    assert main(["index", library, videos]) == 0
+    printed = capsys.readouterr().out
+    assert "4 lines" in printed
+    assert "pictures of text (VobSub)" in printed
+    assert main(["search", library, "walrus", "--words", "only", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["results"]
+    assert (found["matched"], found["line"]["text"]) == (["written"], "A walrus sings")
+    assert main(["search", library, "a walrus"]) == 0
+    assert "“A walrus sings”" in capsys.readouterr().out
+    assert main(["search", library, "a walrus", "--words", "none"]) == 0
+    assert "sings" not in capsys.readouterr().out
+    assert main(["search", library, "--video", str(talks / "d.mp4"), "--words", "only"]) == 2
 
 
 def test_damaged_words_are_read_again(index_videos, folder, talks):
