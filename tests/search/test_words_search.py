@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from search.libraries import a_file, content_of, make_library, unit_vectors
 from vop.errors import UsageError
+from vop.search.confidence import Calibration, at_least, judged, unknown_note
 from vop.search.filters import Filters
 from vop.search.queries import Sentence
 from vop.search.results import Moment
@@ -258,3 +260,21 @@ def test_fuse_keeps_the_best_of_each_video():
     assert sorted(moment.video for moment in two) == ["a", "a", "b", "c", "d"]
     (both,) = fuse(SEEN, [said(SEEN[2], 3.0)], k=9, only_words=True)
     assert both.matched == ("seen", "written")
+
+
+def test_words_are_not_judged_by_pictures():
+    """A moment that matches by its words is no weak match, however little is seen of it."""
+    calibration = Calibration(
+        mean=np.zeros(2, np.float32),
+        evidence=np.linspace(0.2, 0.3, 11, dtype=np.float32),
+        captions=np.zeros((11, 2), np.float32),
+        segments=4,
+    )
+    line = a_line("words", 1.0)
+    moments = [replace(SEEN[0], score=0.31, line=line), replace(SEEN[1], score=0.1, line=line), SEEN[3]]
+    first, second, third = judged(moments, np.ones(2, np.float32), calibration)
+    assert (first.confidence, first.is_weak) == (1.0, False)
+    assert (second.confidence, second.is_weak) == (None, False)
+    assert third.is_weak
+    assert at_least([first, second, third], 0.5) == [first, second]
+    assert unknown_note([first, second, third], 0.5) is None

@@ -26,7 +26,7 @@ MODES: dict[str, WordsMode] = {"both": True, "only": "only", "none": False}  # a
 
 _LEAST_SEEN = 100  # moments by pictures that the words are fused with
 _MOST_LINES = 10_000  # to look through for videos that pass a filter
-_LINES_OF_VIDEO = 3
+_LINES_OF_VIDEO = 3  # that are looked at, for each moment of a video
 _AT_ONCE = 100  # lines in one condition
 
 
@@ -54,24 +54,34 @@ class WordsSearch:
     vector: np.ndarray | None
     seen: Callable[[int], list[Moment]]
 
-    def search(self, query: WordsQuery, *, k: int, only: bool = False, order: Order | None = None) -> list[Moment]:
-        """Return the k best moments, at most one of each video, best first.
+    def search(
+        self, query: WordsQuery, *, k: int, only: bool = False, per_video: int = 1, order: Order | None = None
+    ) -> list[Moment]:
+        """Return the k best moments, best first.
 
         Args:
             only: whether pictures do not count.
+            per_video: the number of moments that one video may have.
             order: how to fuse; see `vop.search.words.fusion`.
         """
-        said = self._said(query, videos=k + 10)
+        said = self._said(query, videos=k + 10, lines=_LINES_OF_VIDEO * per_video)
         has_pictures = self.vector is not None and not only
         if has_pictures and not query.phrases and not said:
             return self.seen(k)
         if not has_pictures:
             said = [replace(one, moment=replace(one.moment, score=one.coverage)) for one in said]
-            return fuse([], said, k=k, order=order or fusion.by_words, only_words=True)
+            return fuse([], said, k=k, order=order or fusion.by_words, only_words=True, per_video=per_video)
         seen = self.seen(max(_LEAST_SEEN, 4 * k))
-        return fuse(seen, said, k=k, order=order or fusion.weighted, only_words=bool(query.phrases))
+        return fuse(
+            seen,
+            said,
+            k=k,
+            order=order or fusion.weighted,
+            only_words=bool(query.phrases),
+            per_video=per_video,
+        )
 
-    def _said(self, query: WordsQuery, *, videos: int) -> list[Said]:
+    def _said(self, query: WordsQuery, *, videos: int, lines: int) -> list[Said]:
         """Return the best lines of the library's videos that pass the filters, each with its segment."""
         limit = 4 * videos + 100
         while True:
@@ -81,18 +91,18 @@ class WordsSearch:
                 key=lambda one: (one[0], one[1].score),
                 reverse=True,
             )
-            said = list(self._with_segments(best))
+            said = list(self._with_segments(best, most=lines))
             passed = {one.moment.video for one in said}
             if len(passed) >= videos or len(found) < limit or limit >= _MOST_LINES:
                 return said
             limit *= 4
 
-    def _with_segments(self, lines: Sequence[tuple[float, FoundLine]]) -> Iterator[Said]:
+    def _with_segments(self, lines: Sequence[tuple[float, FoundLine]], *, most: int) -> Iterator[Said]:
         count: Counter[str] = Counter()
         kept = []
         for coverage, line in lines:
             count[line.video] += 1
-            if count[line.video] <= _LINES_OF_VIDEO:
+            if count[line.video] <= most:
                 kept.append((coverage, line))
         for start in range(0, len(kept), _AT_ONCE):
             batch = kept[start : start + _AT_ONCE]
