@@ -12,6 +12,7 @@ from search.owners_videos import write_video
 from search.words_media import srt, write_media
 from speaking import speak
 from vop.cli import main
+from vop.search.exporting import moments_from_json
 from vop.search.library import Library
 from vop.search.store import Store
 from vop.search.sync import forget
@@ -188,7 +189,10 @@ def test_commands(index_videos, folder, talks, capsys):
     assert "4 lines" in printed
     assert "pictures of text (VobSub)" in printed
     assert main(["search", library, "walrus", "--words", "only", "--json"]) == 0
-    (found,) = json.loads(capsys.readouterr().out)["results"]
+    document = capsys.readouterr().out
+    (found,) = json.loads(document)["results"]
+    (moment,) = moments_from_json(document)
+    assert (moment.matched, moment.line.text) == (("written",), "A walrus sings")
     assert (found["matched"], found["line"]["text"]) == (["written"], "A walrus sings")
     assert main(["search", library, "a walrus"]) == 0
     assert "“A walrus sings”" in capsys.readouterr().out
