@@ -48,6 +48,7 @@ NOT_RUN = {
     r"\b(msrvtt|msvd|didemo|activitynet|lsmdc|vatex)": "needs the benchmark's files; tests/datasets has small ones",
     r"^import openai ": "takes OpenAI's files of 340 MB or more; tests/converters has small ones",
     r"^train .*google/siglip2": "needs a backbone that is not in the cache",
+    r"^index .*--speech ": "needs a Whisper model; tests/search/test_words_indexed.py runs another recognizer",
     r"^index .*--ray ": "needs a Ray cluster; `make cluster-test`",
     r"^\S+ .*(\bfilms-library\b|s3://films)": "needs object storage; a test below runs them with a server",
     r"OWNER/NAME": "a placeholder, not a repository",

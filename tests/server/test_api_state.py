@@ -88,13 +88,14 @@ def test_openapi_describes_every_path(client):
         "/api/libraries/{library}/indexing",
         "/api/libraries/{library}/segments/{segment}/strip.jpg",
         "/api/libraries/{library}/videos/{video}",
+        "/api/libraries/{library}/videos/{video}/lines",
         "/api/libraries/{library}/videos/{video}/moment.mp4",
         "/api/libraries/{library}/videos/{video}/clip",
         "/api/libraries/{library}/export",
     }
     sentences = document["paths"]["/api/views/{view}/search"]["get"]
     assert {one["name"] for one in sentences["parameters"]} == {
-        *("view", "q", "w", "k", "folder", "name", "min_seconds", "max_seconds", "after", "before", "where"),
+        *("view", "q", "w", "words", "k", "folder", "name", "min_seconds", "max_seconds", "after", "before", "where"),
         *("min_confidence", "per_video", "copies"),
     }
     assert sentences["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/SearchResponse")

@@ -112,6 +112,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="Index the short movies of Live Photos too. The library keeps the choice.",
     )
     parser.add_argument(
+        "--subtitles",
+        action=argparse.BooleanOptionalAction,
+        help="Index the text of subtitles: tracks of videos, and files beside them (default). The library keeps the "
+        "choice.",
+    )
+    parser.add_argument(
+        "--speech",
+        metavar="MODEL",
+        help="Recognize speech with a Whisper model: the folder or hub id of a model for faster-whisper, or its size, "
+        "such as small. The library keeps the choice; `none` ends it.",
+    )
+    parser.add_argument(
         "--prune",
         action="store_true",
         help="Remove videos below PATH from the library that were deleted or are excluded. `vop library restore` "
@@ -412,6 +424,8 @@ def _settings(arguments: argparse.Namespace, show: progress.Progress) -> IndexSe
         "redo": arguments.redo,
         "precision": arguments.precision,
         "compile": arguments.compile,
+        "subtitles": arguments.subtitles,
+        "speech": arguments.speech,
         "progress": show,
         "waiting": partial(say_waiting, arguments.library),
         "warn": lambda text: warn(f"vop: {text}"),
@@ -463,9 +477,21 @@ def print_report(report: IndexReport, library: Location | str, paths: Sequence[L
     if report.unmatched:
         say(f"metadata without a video: {count('row', len(report.unmatched))}:")
         say("\n".join(first_few(report.unmatched, most=_SHOWN)))
+    _print_words(report)
     print_failures(report, library)
     say(f"Search it: {command_line('search', library, 'what happens')}")
     say(f"Search it in a browser: {command_line('serve', library)}")
+
+
+def _print_words(report: IndexReport) -> None:
+    """Print what was read of subtitles and speech, and what could not be read."""
+    words = report.words
+    if words.lines:
+        say(f"words: {count('line', words.lines)} of subtitles and speech in {count('video', words.videos)}")
+    if words.problems:
+        reasons = [f"{number:,} × {reason}" for reason, number in sorted(words.by_reason().items())]
+        say("words that were not read:")
+        say("\n".join(first_few(reasons, most=_SHOWN)))
 
 
 def _print_missing(report: IndexReport, library: Location | str, paths: Sequence[Location | str]) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vop.search.library import Library
     from vop.search.queries import Caption, Example, Sentence
     from vop.search.results import Moment
+    from vop.search.words.searching import WordsMode
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -73,6 +74,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--captions", metavar="FILE", type=Path, help="Rank the lines of this text file for --video or --picture."
     )
     parser.add_argument("-k", type=int, default=10, help="Number of results (default 10).")
+    parser.add_argument(
+        "--words",
+        dest="words_mode",
+        choices=("both", "only", "none"),
+        default="both",
+        help="Search what is seen and what is spoken or written (default), words only, or no words. "
+        "In a sentence, quoted words must be spoken or written: 'a man says \"good morning\"'.",
+    )
     parser.add_argument(
         "--per-video",
         metavar="N",
@@ -169,6 +178,7 @@ def _search(arguments: argparse.Namespace) -> int:
         per_video=arguments.per_video,
         copies=arguments.copies,
         model=number,
+        words=_words(arguments),
         **filters,
         min_confidence=arguments.min_confidence,
         warn=lambda text: warn(f"vop: {text}"),
@@ -198,6 +208,12 @@ def _open(moments: Sequence[Moment], number: int) -> None:
     time = clock(moment.start_seconds)
     where = f" at {time}" if opened.at_time else f", which begins at the start: go to {time}"
     warn(f"opened moment {number} in {opened.name}{where}")
+
+
+def _words(arguments: argparse.Namespace) -> WordsMode:
+    from vop.search.words.searching import MODES
+
+    return MODES[arguments.words_mode]
 
 
 def _query(arguments: argparse.Namespace) -> Example | list[Sentence]:
@@ -284,6 +300,10 @@ def _print(found: list[Moment], library: Library, *, least: float | None, strips
         times = (clock(moment.start_seconds), clock(moment.end_seconds))
         copies = f" (and {count('near-duplicate', len(moment.copies))})" if moment.copies else ""
         table.add_row(str(rank), f"{moment.score:.3f}", *shares, *times, on_one_line(moment.path) + copies)
+        if moment.line is not None:
+            line = moment.line
+            times = (clock(line.start_seconds), clock(line.end_seconds))
+            table.add_row("", moment.matched[-1], *[""] * len(shares), *times, f"“{on_one_line(line.text)}”")
     print_table(table)
 
 

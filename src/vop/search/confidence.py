@@ -97,12 +97,17 @@ class Calibration:
 
 
 def judged(moments: Sequence[Moment], vector: Floats, calibration: Calibration | None) -> list[Moment]:
-    """Return the moments of a query in sentences (e,) with their confidence, if the library is calibrated."""
+    """Return the moments of a query in sentences (e,) with their confidence, if the library is calibrated.
+
+    The confidence is that of pictures. If it is low, that of a moment with a matching line is unknown.
+    """
     if calibration is None or not moments:
         return list(moments)
     shares = calibration.confidence(vector, [moment.score for moment in moments])
     return [
-        replace(moment, confidence=share, is_weak=share < WEAK_BELOW)
+        moment
+        if moment.line is not None and share < WEAK_BELOW
+        else replace(moment, confidence=share, is_weak=share < WEAK_BELOW)
         for moment, share in zip(moments, shares, strict=True)
     ]
 
@@ -120,7 +125,7 @@ def at_least(moments: Sequence[Moment], least: float | None) -> list[Moment]:
 
 def unknown_note(moments: Sequence[Moment], least: float | None) -> str | None:
     """Return why `min_confidence` drops nothing, if the confidence of moments is unknown."""
-    if least is None or not any(moment.confidence is None for moment in moments):
+    if least is None or not any(moment.confidence is None and moment.line is None for moment in moments):
         return None
     return (
         "min_confidence has no effect: the confidence is known only for sentences, and only after an indexing by this "

@@ -12,6 +12,7 @@ from typing import Any
 from vop.errors import DataError, UsageError, VideoError
 from vop.export.moments import ExportableMoment
 from vop.search.results import IndexedVideo, Moment
+from vop.search.words.lines import Line
 from vop.storage.address import Address, location
 from vop.storage.errors import StorageError
 from vop.storage.scratch import Scratch
@@ -99,6 +100,8 @@ def _moment(result: Mapping[str, Any]) -> Moment:
     ]
     if missing:
         raise ValueError(f"a result has no {', '.join(missing)}")
+    line = given.get("line")
+    given |= {"line": None if line is None else Line(**line), "matched": tuple(given.get("matched", ("seen",)))}
     start, end = float(given["start_seconds"]), float(given["end_seconds"])
     if not 0 <= start < end < float("inf"):
         raise ValueError(f"a result begins at {start} s and ends at {end} s")

@@ -26,6 +26,8 @@ from vop.search.store import Store
 from vop.search.sync.lock import check_folder, library_lock
 from vop.search.sync.scanner import absolute_paths
 from vop.search.video_moments import VideoMoments, check_per_video
+from vop.search.words.query import WordsQuery
+from vop.search.words.searching import WordsMode, check_mode
 from vop.storage.address import Address, Location, absolute, location
 from vop.utils.names import existing_path
 from vop.utils.progress import Progress, silent
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from vop.search.sync.reembedding import ReembedReport
     from vop.search.sync.report import IndexPreview, IndexReport
     from vop.search.watching import WatchTimes
+    from vop.search.words.lines import Line
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Place: TypeAlias = "PathLike | Address"
@@ -234,6 +237,7 @@ class Library:
         after: str | None = None,
         before: str | None = None,
         where: str | Sequence[str] = (),
+        words: WordsMode = True,
         min_confidence: float | None = None,
         refine: bool = True,
         per_video: int = 1,
@@ -254,6 +258,9 @@ class Library:
             after, before: only videos recorded on or after the first date, before the second; ISO 8601, or a month or
                 year, in local time unless a time zone is given.
             where: only videos whose metadata satisfies these conditions: `author=bob`, `stars>=4`, `title~dog`.
+            words: whether sentences search what is spoken and written, too; "only" searches nothing else. Quoted words
+                ('a man says "good morning"') must be spoken or written. Without words in the library, it searches
+                by pictures.
             min_confidence: only moments of at least this confidence, from 0 to 1; those whose confidence is unknown
                 stay. See `Moment.confidence`.
             refine: whether to refine the ends of the moments by the frames, if the library keeps their embeddings.
@@ -270,6 +277,7 @@ class Library:
             VopError: a model is not the library's, or the library is damaged.
         """
         check_k(k)
+        check_mode(words)
         check_per_video(per_video)
         confidence.check_min_confidence(min_confidence)
         made_by = self._model(model)
@@ -289,16 +297,23 @@ class Library:
             query = _clipped(query, start_seconds, end_seconds)
         elif (start_seconds, end_seconds) != (None, None):
             raise UsageError("start_seconds and end_seconds name a clip of a video: give a Path with them")
-        vector = self._vector(query, made_by, number=model, warn=warn)
-        leave_out = query.video if isinstance(query, Moment) else None
+        asked, seen = self._asked(query, words), query
+        vector: Vector | None = None
+        if asked is None:
+            vector = self._vector(query, made_by, number=model, warn=warn)
+            leave_out = query.video if isinstance(query, Moment) else None
+            search = partial(self._store.search, vector, leave_out=leave_out)
+        else:
+            seen = asked.seen
+            if seen and words != "only":
+                vector = self._vector(seen, made_by, number=model, warn=warn)
+            search = partial(self._store.search_words, vector, asked, only=words == "only")
 
         def find(limit: int) -> list[Moment]:
-            return self._store.search(
-                vector, k=limit, filters=filters, model=made_by, leave_out=leave_out, refine=refine, per_video=per_video
-            )
+            return search(k=limit, filters=filters, model=made_by, refine=refine, per_video=per_video)
 
         moments = find(k) if copies else search_collapsed(find, k, self._store.near_copies())
-        if queries.can_be_judged(query):
+        if vector is not None and queries.can_be_judged(seen):
             moments = self._store.judged(moments, vector, model=made_by)
         if note := confidence.unknown_note(moments, min_confidence):
             warn(note)
@@ -339,6 +354,24 @@ class Library:
         if path not in found:
             raise UsageError(f"{self.path} has no video {path}: index it first")
         return found[path].video
+
+    def _asked(self, query: Query, words: WordsMode) -> WordsQuery | None:
+        """Return what a query asks of words; None if it asks only for pictures."""
+        if not isinstance(query, str | Sentence | Sequence):
+            if words == "only":
+                raise UsageError("words is 'only', which needs a query of sentences; leave it out to search by a file")
+            return None
+        if not words or not (words == "only" or self._store.has_words()):
+            return None
+        return WordsQuery.of(queries.parse_sentences(query))
+
+    def lines(self, video: str) -> list[Line]:
+        """Return what is spoken and written in a video, by its id, in the order of the times.
+
+        Raises:
+            UsageError: there is no such video.
+        """
+        return self._store.lines(video)
 
     def captions(
         self,
@@ -449,6 +482,8 @@ class Library:
         yes: bool = False,
         redo: bool = False,
         compile: bool = False,
+        subtitles: bool | None = None,
+        speech: str | None = None,
         jobs: int | None = None,
         ray: str | None = None,
         gpus_per_worker: float | None = None,
@@ -470,6 +505,11 @@ class Library:
             yes: whether to prune even a large share of the library; see `IndexReport.unconfirmed`.
             redo: whether to decode videos again that an earlier version of vop decoded.
             compile: whether to compile the layers of the models for this work, as for `vop.load`.
+            subtitles: whether to read the text of subtitles, in videos and beside them; None keeps the library's
+                setting, at first to read them.
+            speech: the model that recognizes speech: a folder or hub id of a Whisper model for faster-whisper, or
+                NAME:MODEL for a recognizer of another package; "none" ends it. None keeps the library's setting, at
+                first none. Needs `pip install 'vop[speech]'`.
             jobs: processes that decode and embed, each with a model of its own; with several GPUs, each gets one. By
                 default one. More than one needs `pip install 'vop[shards]'`.
             ray: the address of a Ray cluster that does the work: host:port, "auto" for the cluster of this machine, or
@@ -504,6 +544,8 @@ class Library:
             yes=yes,
             redo=redo,
             compile=compile,
+            subtitles=subtitles,
+            speech=speech,
             workers=workers,
             batch_size=batch_size,
             progress=progress,

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from vop.search.words.lines import Line
+
 SCORE = "_score"
 LIGHT = ["segment", "path", "duration_seconds", "date", "plays_in_browsers"]  # the columns that make a moment
 
@@ -29,11 +31,13 @@ class Moment:
         video: the video's id in the library.
         path: the video's file.
         start_seconds, end_seconds: where the clip lies in the video, from its first frame.
-        score: cosine similarity with the query.
+        score: cosine similarity with the query; of a search for words only, the share of its words in the line.
         duration_seconds: duration of the whole video.
         date: when the video was recorded, ISO 8601.
         plays_in_browsers: whether a browser plays the file as it is.
         columns: the video's values in the columns of the owner's metadata, without empty ones.
+        matched: what matches the query: "seen", "heard" (speech), "written" (subtitles).
+        line: the line that matches; None if no words do.
         others: the number of further moments of the video that match and are not among the results; 0 if unknown.
         copies: the paths of near-duplicates that were found, too, and stand behind this moment.
         confidence: the share, from 0 to 1, of captions that describe nothing in the library and match their best moment
@@ -52,6 +56,8 @@ class Moment:
     date: str
     plays_in_browsers: bool
     columns: dict[str, str]
+    matched: tuple[str, ...] = ("seen",)
+    line: Line | None = None
     others: int = 0
     copies: tuple[str, ...] = ()
     confidence: float | None = None

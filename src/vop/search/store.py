@@ -1,8 +1,9 @@
 """A library: a folder with a LanceDB database of segments, searched while it is being written.
 
     library.json    which table, which models, how videos are segmented
-    database/       LanceDB: segments_N, failures, removed_segments_N once videos were removed, and further small tables
+    database/       LanceDB: segments_N, failures, removed_segments_N once videos were removed, and KEPT_TABLES
     folders.json    what was indexed, and is indexed again without paths
+    words.json      which words are indexed, if the owner has chosen
     frames/         decoded frames, if the library keeps them
     shards/         plans of indexings in shards, and rows that are not published yet
     progress.json   the progress of a running indexing
@@ -69,8 +70,12 @@ from vop.search.schema import (
 from vop.search.state import read_state
 from vop.search.vector_index import Indexed, Snapshot
 from vop.search.video_moments import Span, VideoMoments, best_spans, check_per_video, in_video, spans_of
+from vop.search.words.lines import Line
+from vop.search.words.query import WordsQuery
+from vop.search.words.searching import WordsSearch
+from vop.search.words.table import WORDS_TABLES, Words, WordsVideo
 from vop.storage import small_files
-from vop.storage.address import Address, Location, absolute
+from vop.storage.address import Address, Location, absolute, location
 from vop.storage.objects import endpoint
 from vop.storage.small_files import Stamp
 from vop.utils.files import explain_full_disk
@@ -84,7 +89,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 # Tables that do not depend on the models and stay when the library moves to others; their keys are ids of videos.
-KEPT_TABLES = (failures.TABLE, near_copies.FINGERPRINTS, near_copies.TABLE)
+NEAR_TABLES = (near_copies.FINGERPRINTS, near_copies.TABLE)
+KEPT_TABLES = (failures.TABLE, *NEAR_TABLES, *WORDS_TABLES)
 _ATTEMPTS = 5  # of a failing read, each at the newest version
 _IDS = {"segment": re.compile(r"[0-9a-f]{32}-\d{1,12}-\d{1,12}"), "video": re.compile(r"[0-9a-f]{32}")}
 
@@ -170,6 +176,7 @@ class Store:
         self._snapshots: dict[str, Snapshot] = {}
         self._indexed: Indexed | None = None
         self._near_copies: NearCopiesReader | None = None
+        self.words = Words(self._database, library=self.path)
 
     @classmethod
     def open(cls, path: str | Path | Address) -> Store:
@@ -270,6 +277,61 @@ class Store:
             best, read = [span.moment for span in spans], partial(self._scored, vector=vector, column=own.column)
             spans = best_spans(best, read, k=k, per_video=per_video)
         return self._moments(spans, vector, own, refine=refine)
+
+    @follows
+    def search_words(
+        self,
+        vector: np.ndarray | None,
+        words: WordsQuery,
+        *,
+        k: int = 10,
+        filters: Filters | None = None,
+        model: int | LibraryModel = 0,
+        refine: bool = True,
+        per_video: int = 1,
+        only: bool = False,
+    ) -> list[Moment]:
+        """Return the best moments by what is seen and by what is said or written, by default one of each video.
+
+        Args:
+            vector: the query (e,) for pictures; None for a query without them.
+            words: the query for words.
+            only: whether pictures do not count.
+            k, filters, model, refine, per_video: as for `search`.
+        """
+        own = self._own(model)
+        refine_later = refine and per_video == 1  # the ends of a few moments, rather than those of all candidates
+
+        def seen(k: int) -> list[Moment]:
+            assert vector is not None
+            refine_now = refine and not refine_later
+            return self.search(vector, k=k, filters=filters, model=model, refine=refine_now, per_video=per_video)
+
+        search = WordsSearch(
+            table=self.table,
+            words=self.words,
+            where=filters.sql(self.columns) if filters else None,
+            column=own.column,
+            vector=vector,
+            seen=seen,
+        )
+        moments = search.search(words, k=k, only=only, per_video=per_video)
+        if vector is None or not refine_later:
+            return moments
+        spans = [Span(moment, 0, 0) for moment in moments if moment.line is None]
+        refined = {moment.segment: moment for moment in self._moments(spans, vector, own, refine=True)}
+        return [refined.get(moment.segment, moment) for moment in moments]
+
+    @follows
+    def lines(self, video: str) -> list[Line]:
+        """Return the lines of a video, in the order of their times; raise a UsageError if there is no such video."""
+        self._row("video", video, ["path"])
+        return self.words.lines(video)
+
+    @follows
+    def has_words(self) -> bool:
+        """Whether lines were read of any video."""
+        return self.words.exists
 
     @follows
     def moments(
@@ -502,6 +564,17 @@ class Store:
         return list({row["path"]: row for row in found}.values())
 
     @follows
+    def words_videos(self, paths: Collection[str]) -> list[WordsVideo]:
+        """Return the videos at some paths, sorted by path."""
+        rows = sorted(self._one_row_each(["video", "path", "duration_seconds"]), key=lambda row: str(row["path"]))
+        wanted = set(paths)
+        return [
+            WordsVideo(row["video"], location(row["path"]), row["duration_seconds"])
+            for row in rows
+            if row["path"] in wanted
+        ]
+
+    @follows
     def rows_of(self, videos: Iterable[str], *, columns: Sequence[str] | None = None) -> pa.Table:
         """Return all rows of these videos, in their order in the video."""
         columns = list(columns or self.table.schema.names)
@@ -654,6 +727,12 @@ class Store:
             own = self.table.search().select(["segment"]).to_arrow().column(0).to_pylist()
             frames.keep_only([*own, *self.removed.segments()])
 
+    def drop_words(self) -> None:
+        """Delete the lines of videos that are neither in the library nor restorable."""
+        present = {row["video"] for row in self._one_row_each(["video"])}
+        with self.writing():
+            self.words.keep_only(present | set(self.removed.videos().values()))
+
     def keep_up(self) -> None:
         """Merge small files, drop old versions, and build or complete the indexes where needed."""
         from lancedb.index import BTree
@@ -665,6 +744,7 @@ class Store:
                     self.table.create_index(key, config=BTree())
             vector_index.keep_up(self.table, [model.column for model in self.models])
             vector_index.tidy_up(self._failures)
+            self.words.tidy_up()
 
     def staging(self, wanted: Manifest) -> Store:
         """Return a library in the same folder with another manifest, which readers see only after `publish`."""

@@ -22,10 +22,12 @@ from vop.search.filters import Filters
 from vop.search.manifest import LibraryModel, Manifest
 from vop.search.models import open_models
 from vop.search.near_copies import search_collapsed
-from vop.search.queries import Vector
+from vop.search.queries import Sentence, Vector, can_be_judged, check
 from vop.search.results import LibraryStatus, Moment
 from vop.search.store import Store
 from vop.search.video_moments import VideoMoments
+from vop.search.words.query import WordsQuery
+from vop.search.words.searching import WordsMode
 from vop.server.encoding import Encoder, OnEncoded
 from vop.server.errors import NotFound, Unavailable
 from vop.storage.address import Location
@@ -229,6 +231,38 @@ class View:
         with self.served.unchanged(self.library.models), unknown_ids_as_not_found():
             vector = self.library.segment(segment).embeddings[self.number]
             return self.library.moments(vector, video, model=self.number)
+
+    def asked(self, sentences: Sequence[Sentence], words: WordsMode) -> WordsQuery | None:
+        """Return what sentences ask of words; None if they are searched by pictures only."""
+        if not words or not (words == "only" or self.library.has_words()):
+            return None
+        check(sentences)
+        return WordsQuery.of(sentences)
+
+    def search_words(
+        self,
+        vector: Vector | None,
+        query: WordsQuery,
+        *,
+        encoded_by: OpenModels,
+        k: int,
+        filters: Filters,
+        only: bool,
+        per_video: int = 1,
+        copies: bool = False,
+    ) -> list[Moment]:
+        """Return the best moments by pictures and by words, with their confidence; see `Store.search_words`."""
+
+        def find(limit: int) -> list[Moment]:
+            return self.library.search_words(
+                vector, query, model=self.number, k=limit, filters=filters, per_video=per_video, only=only
+            )
+
+        with self.served.unchanged(encoded_by.models):
+            moments = find(k) if copies else search_collapsed(find, k, self.library.near_copies())
+            if vector is None or not can_be_judged(query.seen):
+                return moments
+            return self.library.judged(moments, vector, model=self.number)
 
     def similar(
         self, segment: str, *, k: int, filters: Filters, per_video: int = 1, copies: bool = False

@@ -15,6 +15,7 @@ from vop.search.failures import Failure
 from vop.search.filters import FILTERS, FilterOption, Filters
 from vop.search.queries import Sentence
 from vop.search.results import Moment
+from vop.search.words.lines import Line
 from vop.server.indexing import IndexingJob
 from vop.server.libraries import ServedStatus, View
 from vop.storage.address import location
@@ -101,6 +102,11 @@ class SentenceParameters(Sentences, SearchParameters):
         le=1,
         description="Only moments of at least this confidence. Those whose confidence is unknown stay.",
     )
+    words: Literal["both", "only", "none"] = Field(
+        "both",
+        description="What to search: what is seen and what is spoken or written, words only, or no words. In a "
+        "sentence, quoted words must be spoken or written.",
+    )
 
 
 class MomentParameters(Sentences):
@@ -184,6 +190,25 @@ class ExportRequest(BaseModel):
 # Responses
 
 
+class SpokenLine(BaseModel):
+    """A line that is spoken or written in a video."""
+
+    text: str
+    start_seconds: float = Field(description="From the video's first frame.")
+    end_seconds: float
+    source: str = Field(description="`speech`, a subtitle track, or the name of a file of subtitles.")
+
+    @classmethod
+    def of(cls, line: Line) -> SpokenLine:
+        return cls(**line.to_dict())
+
+
+class Lines(BaseModel):
+    """All lines of a video, in the order of their times."""
+
+    lines: list[SpokenLine]
+
+
 class Result(BaseModel):
     """A search result. To play it, open `media_url` and start at `media_start_seconds`."""
 
@@ -191,7 +216,9 @@ class Result(BaseModel):
     name: str = Field(description="The file's name.")
     start_seconds: float
     end_seconds: float
-    score: float = Field(description="Cosine similarity with the query.")
+    score: float = Field(
+        description="Cosine similarity with the query; of a search for words only, the share of its words in the line."
+    )
     duration_seconds: float = Field(description="Duration of the whole video.")
     date: str = Field(description="Recording date of the video, ISO 8601.")
     segment: str = Field(description="The segment's id.")
@@ -204,6 +231,10 @@ class Result(BaseModel):
     strip_url: str = Field(description="The segment's thumbnail strip, a JPEG.")
     media_url: str
     media_start_seconds: float
+    matched: list[Literal["seen", "heard", "written"]] = Field(
+        ["seen"], description="What matches the query: pictures, speech, subtitles."
+    )
+    line: SpokenLine | None = Field(None, description="The line that matches; null if no words do.")
     confidence: float | None = Field(
         None,
         description="Share, from 0 to 1, of captions that describe nothing in the library and match their best moment "
@@ -241,6 +272,8 @@ class Result(BaseModel):
             strip_url=f"{library_url}/segments/{moment.segment}/strip.jpg",
             media_url=media_url,
             media_start_seconds=media_start,
+            matched=list(moment.matched),
+            line=None if moment.line is None else SpokenLine.of(moment.line),
             confidence=moment.confidence,
             is_weak=moment.is_weak,
         )

@@ -15,6 +15,7 @@ from vop.search.confidence import at_least, unknown_note
 from vop.search.queries import can_be_judged
 from vop.search.results import Moment
 from vop.search.video_moments import VideoMoments
+from vop.search.words.searching import MODES
 from vop.server.dependencies import (
     PROBLEMS,
     UPLOAD_PROBLEMS,
@@ -32,12 +33,14 @@ from vop.server.schemas import (
     Failures,
     IndexingState,
     Limits,
+    Lines,
     MomentParameters,
     Result,
     SearchParameters,
     SearchResponse,
     SegmentScore,
     SentenceParameters,
+    SpokenLine,
     State,
     VideoMomentsResponse,
     ViewState,
@@ -80,10 +83,18 @@ async def search(
 ) -> SearchResponse:
     """Find moments by sentences."""
     began, searched = time.perf_counter(), services.libraries.view(view)
-    sentences, filters = parameters.sentences(), parameters.filters()
+    sentences, filters, mode = parameters.sentences(), parameters.filters(), MODES[parameters.words]
 
     async def work() -> tuple[list[Moment], list[str]]:
         models, encoder = searched.encoder()
+        asked = await services.in_search_thread(searched.asked, sentences, mode)
+        if asked is not None:
+            by_pictures = bool(asked.seen) and mode != "only"
+            vector, notes = await encoder.sentences(list(asked.seen)) if by_pictures else (None, [])
+            fused = partial(
+                searched.search_words, encoded_by=models, filters=filters, only=mode == "only", **_amount(parameters)
+            )
+            return await services.in_search_thread(fused, vector, asked), notes
         vector, notes = await encoder.sentences(sentences)
         judge = can_be_judged(sentences)
         search = partial(searched.search, encoded_by=models, filters=filters, judge=judge, **_amount(parameters))
@@ -120,6 +131,15 @@ async def search_file(
     search = partial(searched.search, filters=parameters.filters(), **_amount(parameters))
     moments = await _with_upload(request, services, searched, search)
     return _response(request, services, searched, moments, query="file", began=began)
+
+
+@router.get("/libraries/{library}/videos/{video}/lines")
+async def lines(request: Request, services: ServicesDependency, library: LibraryName, video: VideoId) -> Lines:
+    """List what is spoken and written in a video, in the order of the times."""
+    served = services.libraries.library(library)
+    with unknown_ids_as_not_found():
+        found = await admit(request, services, partial(services.in_search_thread, served.library.lines, video))
+    return Lines(lines=[SpokenLine.of(line) for line in found])
 
 
 @router.get("/views/{view}/videos/{video}/moments")

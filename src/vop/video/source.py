@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MAX_PIXELS = 64 * 2**20  # per frame; a file whose header claims more is broken or hostile
 TOO_LARGE = f"its header claims frames of more than {MAX_PIXELS // 2**20} megapixels, or without a size"
 
-_OPTIONS = {"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
+OPTIONS = {"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
 
 _PREVIEW = 1 / 8  # of the largest stream's area; a smaller stream counts as a preview of it
 _ENOUGH = 5  # a stream with at least this many frames is a video
@@ -75,7 +75,7 @@ def _opened(path: Path, format_bytes: int) -> Iterator[av.container.InputContain
     try:
         # The prefix "file:" keeps FFmpeg from reading a name with a colon as a URL. The whitelist keeps playlists from
         # opening network addresses.
-        options = {**_OPTIONS, "formatprobesize": str(format_bytes)}
+        options = {**OPTIONS, "formatprobesize": str(format_bytes)}
         container = av.open(f"file:{path}", options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(path, _open_reason(path, error)) from error

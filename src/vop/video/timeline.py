@@ -315,7 +315,8 @@ class Clock:
             return
         unit = packet.time_base * _MICROSECONDS
         decoded = round(packet.dts * unit) + self._offset
-        jump = self._jump(packet.stream_index, decoded)
+        is_sparse = packet.stream.type not in ("audio", "video")  # subtitles pause, which is not a jump
+        jump = 0 if is_sparse else self._jump(packet.stream_index, decoded)
         if jump:
             self.corrected = True
             self._offset -= jump
@@ -325,6 +326,8 @@ class Clock:
             packet.dts += ticks
             if packet.pts is not None:
                 packet.pts += ticks
+        if is_sparse:
+            return
         self._last = self._decoded[packet.stream_index] = decoded
         self._next[packet.stream_index] = decoded + self._duration(packet, unit)
 

@@ -19,7 +19,7 @@ from vop.search.sharding.runners.cluster import AUTO, Cluster
 from vop.search.sharding.work import COUNTED, Worker
 from vop.search.state import Amount, Display, state_file
 from vop.search.store import Store
-from vop.search.sync.commands import IndexSettings, finish, locked, opened
+from vop.search.sync.commands import IndexSettings, finish, locked, opened, read_new_words
 from vop.search.sync.ingest import Ingest
 from vop.search.sync.metadata import read_metadata
 from vop.search.sync.reader import content_id
@@ -30,6 +30,7 @@ from vop.utils.device import gpus_to_share
 from vop.utils.progress import Progress, silent
 from vop.utils.threads import free_cores
 from vop.video.find import absolute_path, normal_globs
+from vop.video.isolated import DecodingProcesses
 
 PUBLISH_SECONDS = 60.0  # between two versions of the table
 Runner = Callable[[Plan, Iterable[int]], Generator[int | None, None, None]]
@@ -221,6 +222,8 @@ def _complete(ingest: Ingest, plan: Plan, progress: Progress) -> None:
         ingest.failed |= set(result["failed"])
         ingest.add_copies((PlannedFile(**file).file, original) for file, original in result["copies"])
     ingest.describe_originals()
+    with DecodingProcesses() as processes:
+        read_new_words(ingest, processes, workers=free_cores(), progress=progress)
     finish(ingest, prune=plan.call.prune, yes=plan.call.yes, progress=progress)
     plan.discard()
 

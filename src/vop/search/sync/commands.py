@@ -30,9 +30,12 @@ from vop.search.sync.metadata import read_metadata
 from vop.search.sync.reader import content_id
 from vop.search.sync.report import IndexPreview, IndexReport
 from vop.search.sync.scanner import Scan, absolute_paths, is_below, missing_folders, missing_videos, scan
+from vop.search.words.choices import read_choices, write_choices
+from vop.search.words.reading import read_words
 from vop.storage.address import Address, Location, is_address
 from vop.utils.progress import Progress, silent
 from vop.video.find import FoundFile, normal_globs
+from vop.video.isolated import DecodingProcesses
 
 if TYPE_CHECKING:
     from vop.models.model import TextVideoModel
@@ -70,6 +73,8 @@ def index(
     batch_size: int = 16,
     progress: Progress = silent,
     waiting: Callable[[], None] = lambda: None,
+    subtitles: bool | None = None,
+    speech: str | None = None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> IndexReport:
     """Bring a library up to date with the videos below `paths`, and create it if it does not exist.
@@ -100,6 +105,8 @@ def index(
         kept: keeps the models open for the next call.
         workers: decoding threads; by default one per free core.
         batch_size: segments per forward pass.
+        subtitles: whether to read subtitles. The library keeps the choice; None does not change it.
+        speech: the model that recognizes speech, or "none"; see `vop.search.words.speech`. The library keeps it.
         waiting: called once if another process writes to the library, before waiting for it.
         warn: called with a warning as soon as there is one.
 
@@ -129,10 +136,15 @@ def index(
         settled=settled,
         kept=kept,
         progress=progress,
+        subtitles=subtitles,
+        speech=speech,
         waiting=waiting,
         warn=warn,
     ) as ingest:
-        ingest.run(workers=workers, batch_size=batch_size, stopped=stopped)
+        with DecodingProcesses() as processes:
+            ingest.run(workers=workers, batch_size=batch_size, processes=processes, stopped=stopped)
+            if not ingest.was_stopped:
+                read_new_words(ingest, processes, workers=workers, progress=progress)
         if not ingest.was_stopped:
             finish(ingest, prune=prune, yes=yes, progress=progress)
     ingest.report.seconds = time.monotonic() - started
@@ -157,6 +169,8 @@ class IndexSettings(TypedDict, total=False):
     remember: bool
     settled: Callable[[Path], bool] | None
     kept: KeptModels | None
+    subtitles: bool | None
+    speech: str | None
     progress: Progress
     waiting: Callable[[], None]
     warn: Callable[[str], None]
@@ -214,7 +228,30 @@ def opened(
         if settings.get("remember", True):
             found = [root for root in scanned.roots if str(root) not in scanned.missing]
             folders.remember(library.path, found, exclude=library.manifest.exclude)
+        choose_words(library.path, subtitles=settings.get("subtitles"), speech=settings.get("speech"))
         yield Ingest(library, models, scanned, table, settings.get("progress", silent))
+
+
+def read_new_words(ingest: Ingest, processes: DecodingProcesses, *, workers: int, progress: Progress) -> None:
+    """Read the subtitles and the speech of the videos that a scan has found, where the library lacks them."""
+    library, scanned = ingest.library, ingest.scanned
+    check_held(library.path)
+    ingest.report.words = read_words(
+        library.words,
+        library.words_videos([str(file.path) for file in scanned.files]),
+        roots=scanned.roots,
+        choices=read_choices(library.path),
+        processes=processes,
+        workers=workers,
+        progress=progress,
+    )
+
+
+def choose_words(library: Location, *, subtitles: bool | None, speech: str | None) -> None:
+    """Keep which words a library indexes. A folder of a model is kept by its absolute path."""
+    if speech is not None and os.path.isdir(os.path.expanduser(speech)):
+        speech = os.path.abspath(os.path.expanduser(speech))
+    write_choices(read_choices(library).changed(subtitles=subtitles, speech=speech), library)
 
 
 def finish(ingest: Ingest, *, prune: bool, yes: bool, progress: Progress) -> None:
@@ -419,6 +456,7 @@ def _tidy(library: Store) -> None:
         library.removed.drop_old()
         library.drop_frames()
         comparing.forget_deleted(library)
+        library.drop_words()
     library.keep_up()
 
 

@@ -151,10 +151,18 @@ class Ingest:
         self.was_stopped = False
         self._writer: RowWriter = writer or Writer(library)
 
-    def run(self, *, workers: int, batch_size: int, stopped: Callable[[], bool] | None = None) -> None:
+    def run(
+        self,
+        *,
+        workers: int,
+        batch_size: int,
+        processes: DecodingProcesses | None = None,
+        stopped: Callable[[], bool] | None = None,
+    ) -> None:
         """Decode and embed new and changed files. If interrupted, commit the finished ones.
 
         Args:
+            processes: where files are decoded; by default processes of its own.
             stopped: returns whether to begin no further files; see `was_stopped`.
         """
         todo = self.new_files()
@@ -163,6 +171,7 @@ class Ingest:
                 todo,
                 workers=workers,
                 batch_size=batch_size,
+                processes=processes,
                 track=lambda hours: IndexProgress(todo, self._progress, state.write, hours),
                 stopped=stopped,
             )

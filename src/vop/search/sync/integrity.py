@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from vop.errors import UsageError, VopError
-from vop.search import failures, manifest, near_copies, removed
+from vop.search import failures, manifest, removed
 from vop.search.checksums import FILE, Seal, digest, newest_manifests, read_seal
 from vop.search.manifest import DATABASE, Manifest
-from vop.search.store import KEPT_TABLES
+from vop.search.store import KEPT_TABLES, NEAR_TABLES
 from vop.search.sync.lock import library_lock
 from vop.search.sync.salvage import (
     UNKNOWN,
@@ -34,8 +34,10 @@ from vop.search.sync.salvage import (
     failures_damage,
     removed_damage,
     scan_table,
+    table_damage,
 )
 from vop.search.sync.scanner import is_unchanged, split_missing
+from vop.search.words.table import WORDS_TABLES
 from vop.storage.address import Address, is_address, local_path
 from vop.utils.isolation import Crashed, Processes
 from vop.utils.progress import Progress, silent
@@ -213,7 +215,8 @@ class _Check:
         report.segments, report.without_checksum = scan.segments, scan.without_checksum
         report.videos = len(scan.records)
         report.damaged_videos = [Damage(path, reason) for path, reason in sorted(scan.damaged.items())]
-        for name, read in ((failures.TABLE, failures_damage), (removed.name_for(table), removed_damage)):
+        others = [(failures.TABLE, failures_damage), (removed.name_for(table), removed_damage)]
+        for name, read in [*others, *((name, table_damage) for name in KEPT_TABLES)]:
             damage = self._damage_of(read, name)
             if damage is not None:
                 report.damaged_files.append(Damage(f"{DATABASE}/{name}.lance", damage))
@@ -259,11 +262,12 @@ class _Check:
             if table != self.manifest.table or is_bad(removed.name_for(self.manifest.table)):
                 call(copy_removed, self.database, removed.name_for(self.manifest.table), removed.name_for(table))
             manifest.write(self.manifest.with_(table=table), self.folder)
-            near_tables = {near_copies.FINGERPRINTS, near_copies.TABLE}
-            near_damage = near_tables if any(map(is_bad, near_tables)) else set()  # the next indexing makes both again
             if is_bad(failures.TABLE):
                 call(copy_failures, self.database)
-            call(drop_others, self.database, {table, removed.name_for(table), *KEPT_TABLES} - near_damage)
+            kept = set(KEPT_TABLES)
+            for tables in (NEAR_TABLES, WORDS_TABLES):  # one makes no sense without the other
+                kept -= set(tables) if any(map(is_bad, tables)) else set()  # the next indexing makes them again
+            call(drop_others, self.database, {table, removed.name_for(table), *kept})
         except Crashed as error:
             raise VopError(
                 f"{self.folder}: the repair crashed ({error.how}) and changed nothing; index into another folder"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vop.search.failures import DUPLICATE, PARTIAL, UNREADABLE, Failure
+from vop.search.words.reading import WordsReport
 
 
 @dataclass(kw_only=True)
@@ -32,6 +33,7 @@ class IndexReport:
         segments: number of new segments.
         hours: hours of video that were decoded.
         seconds: duration of the indexing.
+        words: what was read of subtitles and speech.
     """
 
     library: str
@@ -54,6 +56,7 @@ class IndexReport:
     segments: int = 0
     hours: float = 0.0
     seconds: float = 0.0
+    words: WordsReport = field(default_factory=WordsReport)
 
     @property
     def unreadable(self) -> int:
@@ -96,6 +99,7 @@ class IndexReport:
             "segments": self.segments,
             "hours": self.hours,
             "seconds": self.seconds,
+            "words": self.words.to_dict(),
         }
 
 

@@ -217,6 +217,18 @@ def copy_removed(database: Path, before: str, name: str) -> None:
     tidy_up(connection.create_table(name, data=rows, mode="overwrite"))
 
 
+def table_damage(database: Path, table: str) -> str | None:
+    """Return why a table of `KEPT_TABLES` cannot be read; None if it can, or does not exist."""
+    connection = _connect(database)
+    if table not in connection.list_tables().tables:
+        return None
+    try:
+        connection.open_table(table).search().to_arrow()
+    except Exception as error:
+        return _reason(error)
+    return None
+
+
 def drop_others(database: Path, kept: set[str]) -> None:
     """Drop damaged tables, and the tables that a killed repair or re-embedding left behind."""
     connection = _connect(database)
