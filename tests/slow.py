@@ -40,6 +40,7 @@ SLOW_FILES = [
     "search/test_index.py",
     "search/test_index_robust.py",
     "search/test_integrity.py",
+    "search/test_near_copies.py",
     "search/test_interrupted.py",
     "search/test_libraries_by_address.py",
     "search/test_library.py",

@@ -62,7 +62,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_folders_are_listed(api, own_library):
-    assert api.get("/api/libraries/library/folders").json()["folders"] == [
+    assert api.get("/api/libraries/library/indexing/folders").json()["folders"] == [
         {"path": str(own_library.parent / "away"), "kind": "folder", "videos": 0, "available": False},
         {"path": str(own_library.parent / "videos"), "kind": "folder", "videos": 1, "available": True},
     ]
@@ -99,7 +99,7 @@ def test_pages_of_other_sites_cannot_start_it(api, headers):
 def test_a_library_without_folders_is_refused(library, monkeypatch):
     with TestClient(app_of(library, may_index=True)) as client:
         assert "remembers no folders" in detail(client.post("/api/libraries/demo/indexing"), 422)
-        assert client.get("/api/libraries/demo/folders").json() == {"folders": []}
+        assert client.get("/api/libraries/demo/indexing/folders").json() == {"folders": []}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -14,9 +15,11 @@ from vop.backbones import DEFAULT_HUB_ID
 from vop.backbones.embedding_config import EmbeddingConfig, TokenMerging
 from vop.errors import UsageError
 from vop.search import confidence, queries
+from vop.search.duplicates import Duplicates, with_sizes
 from vop.search.filters import Filters
 from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig, exists
 from vop.search.models import KeptModels, new_manifest, open_model, open_models
+from vop.search.near_copies import search_collapsed
 from vop.search.queries import Caption, Example, Sentence, Vector
 from vop.search.results import IndexedVideo, LibraryStatus, Moment, Segment, check_k
 from vop.search.store import Store
@@ -169,6 +172,11 @@ class Library:
         """Return the files that are not, or only partly, in the library, by path."""
         return self._store.failures()
 
+    def duplicates(self) -> Duplicates:
+        """Return the videos that are versions of each other, and exact copies. Reads the headers of their files."""
+        found = self._store.duplicates()
+        return replace(found, groups=with_sizes(found.groups))
+
     def restorable(self) -> list[str]:
         """Return the paths of the videos that can be restored."""
         return self._store.restorable()
@@ -228,6 +236,7 @@ class Library:
         min_confidence: float | None = None,
         refine: bool = True,
         per_video: int = 1,
+        copies: bool = False,
         warn: Callable[[str], None] = _log.warning,
     ) -> list[Moment]:
         """Return the k moments that match a query best, best first; by default one of each video.
@@ -250,6 +259,7 @@ class Library:
                 Otherwise a moment is made of whole segments.
             per_video: the number of moments that one video may have among the results. With 1, a moment is the video's
                 best segment. With more, neighbouring segments that match are one moment (`vop.search.video_moments`).
+            copies: whether to return near-duplicates, too. Otherwise the best one stands for all (`Moment.copies`).
             warn: called with each warning, such as that a sentence is longer than the model reads, or in a language
                 that it does not know.
 
@@ -280,9 +290,13 @@ class Library:
             raise UsageError("start_seconds and end_seconds name a clip of a video: give a Path with them")
         vector = self._vector(query, made_by, number=model, warn=warn)
         leave_out = query.video if isinstance(query, Moment) else None
-        moments = self._store.search(
-            vector, k=k, filters=filters, model=made_by, leave_out=leave_out, refine=refine, per_video=per_video
-        )
+
+        def find(limit: int) -> list[Moment]:
+            return self._store.search(
+                vector, k=limit, filters=filters, model=made_by, leave_out=leave_out, refine=refine, per_video=per_video
+            )
+
+        moments = find(k) if copies else search_collapsed(find, k, self._store.near_copies())
         if queries.can_be_judged(query):
             moments = self._store.judged(moments, vector, model=made_by)
         if note := confidence.unknown_note(moments, min_confidence):
@@ -311,9 +325,8 @@ class Library:
         """
         made_by = self._model(model)
         id = self._video_id(video)
-        return self._store.moments(
-            self._vector(query, made_by, number=model, warn=warn), id, model=made_by, refine=refine
-        )
+        vector, judge = self._vector(query, made_by, number=model, warn=warn), queries.can_be_judged(query)
+        return self._store.moments(vector, id, model=made_by, refine=refine, judge=judge)
 
     def _video_id(self, video: str | Path | Address | Moment) -> str:
         if isinstance(video, str):

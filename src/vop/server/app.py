@@ -97,8 +97,8 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _invalid_parameters)
     app.include_router(search_routes.router)
     app.include_router(media_routes.router)
-    app.include_router(indexing_routes.router)
     app.include_router(export_routes.router)
+    app.include_router(indexing_routes.router)
     app.include_router(health_router)
     if metrics:
         app.include_router(metrics_router)

@@ -11,18 +11,18 @@ from vop.search.folders import LibraryFolder
 from vop.search.store import Store
 from vop.server.dependencies import PROBLEMS, LibraryName, ServicesDependency, admit
 from vop.server.libraries import ServedLibrary
-from vop.server.schemas import Folders, FolderState, IndexingState
+from vop.server.schemas import IndexedFolder, IndexedFolders, IndexingState
 from vop.server.services import Services
 
 router = APIRouter(prefix="/api", responses=PROBLEMS)
 
 
-@router.get("/libraries/{library}/folders")
-async def library_folders(request: Request, services: ServicesDependency, library: LibraryName) -> Folders:
+@router.get("/libraries/{library}/indexing/folders")
+async def indexed_folders(request: Request, services: ServicesDependency, library: LibraryName) -> IndexedFolders:
     """List the folders, files and addresses that the library remembers, and whether each is available now."""
     served = services.libraries.library(library)
     found = await admit(request, services, partial(services.in_search_thread, _described, served.library))
-    return Folders(folders=[FolderState.model_validate(folder) for folder in found])
+    return IndexedFolders(folders=[IndexedFolder.model_validate(folder) for folder in found])
 
 
 def _described(library: Store) -> list[LibraryFolder]:

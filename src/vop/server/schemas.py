@@ -55,6 +55,10 @@ class SearchParameters(_FilterParameters):
         1, ge=1, le=MAX_PER_VIDEO, description="The number of moments that one video may have among the results."
     )
 
+    copies: bool = Field(
+        False, description="Whether to return near-duplicates, too. Otherwise they stand behind the best one."
+    )
+
     def filters(self) -> Filters:
         values: dict[str, Any] = {option.name: getattr(self, option.name) for option in FILTERS}
         for name, value in values.items():
@@ -71,13 +75,6 @@ class Sentences(BaseModel):
     q: list[_Text] = Field([], max_length=MAX_SENTENCES, description="A sentence.")
     w: list[Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)]] = Field(
         [], description="A weight for each sentence (default 1). A negative weight finds less of the sentence."
-    )
-
-    min_confidence: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="Only moments of at least this confidence. Those whose confidence is unknown stay.",
     )
 
     def sentences(self) -> list[Sentence]:
@@ -97,6 +94,13 @@ class Sentences(BaseModel):
 
 class SentenceParameters(Sentences, SearchParameters):
     """Sentences to search for, and how."""
+
+    min_confidence: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Only moments of at least this confidence. Those whose confidence is unknown stay.",
+    )
 
 
 class MomentParameters(Sentences):
@@ -322,7 +326,7 @@ class IndexingResult(BaseModel):
     unreadable: int = Field(description="Files that cannot be read, also from earlier indexings.")
 
 
-class FolderState(BaseModel):
+class IndexedFolder(BaseModel):
     """A folder, file or address that a library remembers."""
 
     model_config = ConfigDict(from_attributes=True)
@@ -333,10 +337,10 @@ class FolderState(BaseModel):
     available: bool = Field(validation_alias="is_available", description="Whether it can be indexed now.")
 
 
-class Folders(BaseModel):
+class IndexedFolders(BaseModel):
     """What an indexing goes through."""
 
-    folders: list[FolderState]
+    folders: list[IndexedFolder]
 
 
 class ViewState(BaseModel):

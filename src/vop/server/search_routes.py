@@ -51,10 +51,11 @@ T = TypeVar("T")
 
 
 class Amount(TypedDict):
-    """How many moments to return: of all videos, and of one."""
+    """How many moments to return, of all videos and of one, and whether near-duplicates count."""
 
     k: int
     per_video: int
+    copies: bool
 
 
 @router.get("/state")
@@ -139,7 +140,8 @@ async def video_moments(
             return await services.in_search_thread(searched.moments_like, parameters.like, video), []
         models, encoder = searched.encoder()
         vector, notes = await encoder.sentences(sentences)
-        return await services.in_search_thread(searched.moments, vector, video, encoded_by=models), notes
+        find = partial(searched.moments, encoded_by=models, judge=can_be_judged(sentences))
+        return await services.in_search_thread(find, vector, video), notes
 
     found, notes = await admit(request, services, work)
     query = "segment" if parameters.like else "sentences"
@@ -186,7 +188,7 @@ async def failures(
 
 
 def _amount(parameters: SearchParameters) -> Amount:
-    return {"k": parameters.k, "per_video": parameters.per_video}
+    return {"k": parameters.k, "per_video": parameters.per_video, "copies": parameters.copies}
 
 
 async def _with_upload(request: Request, services: Services, view: View, find: Callable[..., T]) -> T:

@@ -22,6 +22,7 @@ from vop.search.models import KeptModels, absolute_name, new_manifest, open_mode
 from vop.search.pipeline import count_workers
 from vop.search.results import VideoRecord
 from vop.search.store import Store
+from vop.search.sync import comparing
 from vop.search.sync.calibrating import calibrate
 from vop.search.sync.ingest import Ingest, is_known_copy, is_same_state
 from vop.search.sync.lock import library_lock
@@ -219,6 +220,7 @@ def opened(
 def finish(ingest: Ingest, *, prune: bool, yes: bool, progress: Progress) -> None:
     """Remove or count the videos that were not found, complete the report, tidy the library up, and calibrate it."""
     ingest.finish(prune=prune, yes=yes)
+    comparing.update(ingest.library, progress)
     progress(_TIDYING, 0, 1)
     _tidy(ingest.library)
     calibrate(ingest.library, ingest.models)
@@ -416,6 +418,7 @@ def _tidy(library: Store) -> None:
     with suppress(VopError):  # the removed videos are damaged; `vop library check` reports it
         library.removed.drop_old()
         library.drop_frames()
+        comparing.forget_deleted(library)
     library.keep_up()
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import pyarrow as pa
 
 from vop.errors import VideoError
-from vop.search.failures import DUPLICATE, PARTIAL, UNREADABLE, Failure, failure
+from vop.search.failures import COPY_OF, DUPLICATE, PARTIAL, UNREADABLE, Failure, failure
 from vop.search.filters import METADATA
 from vop.search.folders import drop_below
 from vop.search.models import columns_of, embed_columns
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 
 COMMIT_ROWS, COMMIT_SECONDS = 1000, 5.0
 TIDY_COMMITS = 100  # commits between two compactions: every commit writes a new file
-_COPY_OF = "it has the content of "  # followed by the path of the original
 logger = logging.getLogger(__name__)
 
 
@@ -147,7 +146,7 @@ class Ingest:
         self._copies: dict[str, set[Location]] = defaultdict(set)  # by the path of the original
         for failed in self._failed_before.values():
             if failed.kind == DUPLICATE:
-                self._copies[failed.reason.removeprefix(_COPY_OF)].add(location(failed.path))
+                self._copies[failed.reason.removeprefix(COPY_OF)].add(location(failed.path))
         self.new_copies: list[tuple[FoundFile, str]] = []
         self.was_stopped = False
         self._writer: RowWriter = writer or Writer(library)
@@ -345,10 +344,10 @@ class Ingest:
         for file, original in self.new_copies:
             reason = self._unreadable.get(original)
             if reason is None:
-                self._fail(str(file.path), DUPLICATE, _COPY_OF + original, file)
+                self._fail(str(file.path), DUPLICATE, COPY_OF + original, file)
                 self._copies[original].add(file.path)
             else:
-                self._fail(str(file.path), UNREADABLE, f"{_COPY_OF}{original}: {reason}", file)
+                self._fail(str(file.path), UNREADABLE, f"{COPY_OF}{original}: {reason}", file)
 
     def _metadata_of(self, file: FoundFile) -> dict[str, str]:
         """Return the metadata of a file: the library's values for its path, overridden by the metadata file's."""
@@ -523,7 +522,7 @@ def is_known_copy(file: FoundFile, failed: Mapping[str, Failure], records: Mappi
     before = failed.get(str(file.path))
     if before is None or before.kind != DUPLICATE or not is_same_state(before, file):
         return False
-    original = records.get(before.reason.removeprefix(_COPY_OF))
+    original = records.get(before.reason.removeprefix(COPY_OF))
     return original is not None and is_unchanged(original)
 
 
