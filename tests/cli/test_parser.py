@@ -78,7 +78,7 @@ def test_all_commands_are_covered():
             "search",
         ),
         *("library info", "library failures", "library forget", "library reembed", "library check"),
-        *("library folders", "mcp"),
+        *("library duplicates", "library export", "library folders", "mcp"),
         *("library exclude", "library restore", "library publish", "serve", "import openai", "import modelscope"),
     }
 

@@ -148,7 +148,7 @@ def test_following_a_folder_ends_cleanly(a_run, vop, tmp_path):
     command = [sys.executable, "-m", "vop", "index", library, videos, "--model", a_run, "--workers", "1", "--watch"]
     process = subprocess.Popen(map(str, command), stdout=subprocess.PIPE, text=True, env=environment)
     try:
-        said = until_said(process, "Following 1 place")
+        said = until_said(process, "Following 1 folder")
         assert f"{library}: 1 added" in said
         write_video(tmp_path / "b.mp4", seed=1).rename(videos / "b.mp4")
         assert f"{library}: 1 added" in until_said(process, "added")

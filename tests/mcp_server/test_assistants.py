@@ -80,10 +80,11 @@ def test_a_process_serves_a_library(library, tmp_path):
             assert strip.width > strip.height
             assert bob["path"] in text_of(seen)
 
-            wanted = {"segment": bob["segment"], "start_seconds": 1, "end_seconds": 3}
-            names = [(await client.call_tool("export_clip", wanted)).structured_content["file"] for _ in range(2)]
-            assert [Path(name).name for name in names] == ["b 1.0-3.0.mp4", "b 1.0-3.0 (2).mp4"]
-            assert probe(clips / "b 1.0-3.0.mp4").duration_seconds == pytest.approx(2, abs=0.3)
+            wanted = {"segment": bob["segment"], "start_seconds": 1, "end_seconds": 3, "exact": True}
+            exported = (await client.call_tool("export_clip", wanted)).structured_content
+            assert (exported["start_seconds"], exported["end_seconds"]) == (1, 3)
+            assert Path(exported["file"]).parent == clips
+            assert probe(exported["file"]).duration_seconds == pytest.approx(2, abs=0.3)
 
             for name, arguments, part in [
                 ("search_videos", {"query": "a dog", "library": "holidays"}, "holidays"),
@@ -92,6 +93,7 @@ def test_a_process_serves_a_library(library, tmp_path):
                 ("search_videos", {"query": "a dog", "k": 1000}, "50"),
                 ("look_at_moment", {"segment": "../../etc/passwd"}, "not the id"),
                 ("export_clip", {"segment": bob["segment"], "start_seconds": 9}, "4.0 s"),
+                ("export_clip", wanted, "exist"),
             ]:
                 failed = await client.call_tool(name, arguments)
                 assert failed.is_error, name

@@ -113,6 +113,20 @@ def test_unavailable_folders_are_told(tmp_path):
     assert found == {"full": (1, True), "emptied": (1, False), "missing": (1, False), "new": (0, True)}
 
 
+def test_videos_are_counted_below_each(tmp_path):
+    decomposed = unicodedata.normalize("NFD", "/home/caf\u00e9/a.mp4")
+    paths = [
+        "/home/ann/a.mp4",
+        "/home/ann/b/c.mp4",
+        "/home/anna.mp4",
+        decomposed,
+        "s3://films/a/b.mp4",
+        "s3://films/ab.mp4",
+    ]
+    places = [HOME, HOME / "b", Path("/home/caf\u00e9"), BUCKET, Path("/")]
+    assert [folders._count_videos(places, paths)[place] for place in places] == [2, 1, 1, 1, 4]
+
+
 def test_a_library_without_folders_says_what_to_do(tmp_path, capsys):
     library = small_library(tmp_path / "library", tmp_path / "a.mp4")
     with pytest.raises(UsageError, match=f"vop index {library} FOLDER"):

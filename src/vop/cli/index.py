@@ -278,7 +278,7 @@ def _watch(arguments: argparse.Namespace) -> int:
             report = _index(arguments, yes=arguments.yes, settled=watcher.settled, kept=kept)
             print_report(report, library, first)
             warn_unconfirmed(report, library, first)
-        say(f"Following {count('place', len(given or _remembered(library)))}; Ctrl-C stops it")
+        say(f"Following {count('folder', len(given or _remembered(library)))}; Ctrl-C stops it")
         watcher.run()
     except KeyboardInterrupt:
         say("stopped; finished work is kept")

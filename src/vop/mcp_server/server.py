@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _INSTRUCTIONS = (
     "Searches the user's videos for moments by what happens in them. Call search_videos with a sentence that describes "
     "the scene, as in a caption: 'a dog runs on the beach'. Check a result with look_at_moment before you say what it "
-    "shows: a search always returns the nearest moments, also if none of them fits."
+    "shows: a search always returns the nearest moments, also if none of them fits; is_weak marks those that probably "
+    "do not."
 )
 _HELP = {option.name: option.help for option in FILTERS}
 _K = 50  # moments of a search at most
@@ -64,6 +65,9 @@ def create_server(libraries: Sequence[Library], *, export_to: Path | None = None
         query: Annotated[str, Field(description="A sentence that describes what happens, such as 'a dog runs'.")],
         library: _Library = None,
         k: Annotated[int, Field(ge=1, le=_K, description="The number of moments.")] = 5,
+        per_video: Annotated[
+            int, Field(ge=1, le=_K, description="The number of moments that one video may have among them.")
+        ] = 1,
         folder: Annotated[str | None, Field(description=_HELP["folder"])] = None,
         name: Annotated[str | None, Field(description=_HELP["name"])] = None,
         min_seconds: Annotated[float | None, Field(description=_HELP["min_seconds"])] = None,
@@ -72,7 +76,7 @@ def create_server(libraries: Sequence[Library], *, export_to: Path | None = None
         before: Annotated[str | None, Field(description=_HELP["before"])] = None,
         where: Annotated[list[str] | None, Field(description=_HELP["where"])] = None,
     ) -> FoundMoments:
-        """Find moments in videos by a sentence. Returns the best moment of each video, best first."""
+        """Find moments in videos by a sentence. Returns the best moment of each video, best first, or more of each."""
         filters = {
             "folder": folder,
             "name": name,
@@ -83,7 +87,7 @@ def create_server(libraries: Sequence[Library], *, export_to: Path | None = None
             "where": where,
         }
         with explained():
-            return tools.search(query, name=library, k=k, filters=filters)
+            return tools.search(query, name=library, k=k, per_video=per_video, filters=filters)
 
     @server.tool(title="Describe libraries", annotations=reading)
     def describe_libraries(library: _Library = None) -> LibraryDescriptions:
@@ -111,10 +115,15 @@ def create_server(libraries: Sequence[Library], *, export_to: Path | None = None
             end_seconds: Annotated[
                 float | None, Field(ge=0, description="End here in the video instead of where the moment ends.")
             ] = None,
+            exact: Annotated[
+                bool, Field(description="Cut at the exact times. Otherwise the clip may begin some seconds earlier.")
+            ] = False,
         ) -> ExportedClip:
             """Write a moment, or another part of its video, as a new MP4 in the folder for clips."""
             with explained():
-                return tools.export(segment, name=library, start_seconds=start_seconds, end_seconds=end_seconds)
+                return tools.export(
+                    segment, name=library, start_seconds=start_seconds, end_seconds=end_seconds, exact=exact
+                )
 
     return server
 

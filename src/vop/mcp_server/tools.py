@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,12 +12,8 @@ from pydantic import BaseModel, Field
 from vop.errors import UsageError, VopError, unknown_name
 from vop.search.folders import LibraryFolder
 from vop.search.library import Library
-from vop.search.results import IndexedVideo, Segment
-from vop.storage.address import Address, location
-from vop.storage.objects import head
-from vop.storage.scratch import Scratch
+from vop.search.results import Moment
 from vop.utils.text import count as counted
-from vop.video.clip_export import export_clip
 
 MAX_CLIP_SECONDS = 600.0
 
@@ -37,10 +30,12 @@ class FoundMoment(BaseModel):
     duration_seconds: float = Field(description="Duration of the whole video.")
     date: str = Field(description="When the video was recorded, ISO 8601.")
     columns: dict[str, str] = Field(description="The owner's metadata of the video.")
+    confidence: float | None = Field(description="How sure it is that the moment fits, from 0 to 1; null if unknown.")
+    is_weak: bool = Field(description="Whether the moment probably does not fit.")
 
 
 class FoundMoments(BaseModel):
-    """The best moment of each video, best first."""
+    """Moments, best first."""
 
     moments: list[FoundMoment]
     notes: list[str] = Field(description="What the reader should know, such as that the query was too long.")
@@ -122,14 +117,16 @@ class Tools:
             is_indexing=status.index is not None,
         )
 
-    def search(self, query: str, *, name: str | None = None, k: int, filters: dict[str, Any]) -> FoundMoments:
-        """Return the best moments for a sentence."""
+    def search(
+        self, query: str, *, name: str | None = None, k: int = 5, per_video: int = 1, filters: dict[str, Any]
+    ) -> FoundMoments:
+        """Return the best moments for a sentence; the arguments are those of `Library.search`."""
         if not query.strip():
             raise UsageError("the query is empty; describe in a sentence what happens in the video")
         found, library = self._find(name)
         notes: list[str] = []
         given = {key: value for key, value in filters.items() if value not in (None, "", [])}
-        moments = library.search(query, k=k, warn=notes.append, **given)
+        moments = library.search(query, k=k, per_video=per_video, warn=notes.append, **given)
         return FoundMoments(
             moments=[FoundMoment.model_validate(moment.to_dict() | {"library": found}) for moment in moments],
             notes=notes,
@@ -150,8 +147,12 @@ class Tools:
         name: str | None = None,
         start_seconds: float | None = None,
         end_seconds: float | None = None,
+        exact: bool = False,
     ) -> ExportedClip:
         """Write a moment, or another part of its video, as an MP4.
+
+        Args:
+            exact: as for `Library.export`.
 
         Raises:
             UsageError: clips may not be written, or there is no such clip.
@@ -160,27 +161,12 @@ class Tools:
         if self._export_to is None:
             raise UsageError("clips may not be exported; start the server with --allow-export DIR")
         library = self._find(name)[1]
-        found = library.segment(segment)
-        video = library.video(found.video)
-        start = found.start_seconds if start_seconds is None else start_seconds
-        end = min(found.end_seconds if end_seconds is None else end_seconds, video.duration_seconds)
-        if not 0 <= start < end:
-            raise UsageError(
-                f"the clip from {start:g} s to {end:g} s does not exist; the video has {video.duration_seconds:.1f} s"
-            )
-        if end - start > MAX_CLIP_SECONDS:
-            raise UsageError(f"the clip has {end - start:g} s; at most {MAX_CLIP_SECONDS:g} s may be exported at once")
-        out = _new_file(self._export_to, found, start, end)
-        with _content_of(video) as path:
-            export_clip(
-                path,
-                out,
-                start_seconds=start,
-                end_seconds=end,
-                duration_seconds=video.duration_seconds,
-                max_seconds=MAX_CLIP_SECONDS,
-            )
-        return ExportedClip(file=str(out), start_seconds=start, end_seconds=end)
+        moment = _clip(library, segment, start_seconds, end_seconds)
+        report = library.export([moment], self._export_to, format="clips", exact=exact)
+        if report.skipped:
+            raise VopError(f"{moment.path}: {report.skipped[0].reason}")
+        (file,) = report.files
+        return ExportedClip(file=file.path, start_seconds=moment.start_seconds, end_seconds=moment.end_seconds)
 
     def _find(self, name: str | None) -> tuple[str, Library]:
         """Return a library with its name; without a name, the only one."""
@@ -197,37 +183,27 @@ class Tools:
         return ", ".join(self._libraries)
 
 
-@contextmanager
-def _content_of(video: IndexedVideo) -> Iterator[Path]:
-    """Yield the file of a video; for an object, a local copy of it.
-
-    Raises:
-        VopError: it is not the content that was indexed.
-    """
-    place = location(video.path)
-    if isinstance(place, Address):
-        info = head(place)
-        state = (info.size, info.version)
-    else:
-        try:
-            found = os.stat(place)
-        except OSError as error:
-            raise VopError(
-                f"{video.path}: the file cannot be read ({error.strerror}); it may be on another drive"
-            ) from None
-        state = (found.st_size, found.st_mtime_ns)
-    if state != (video.size, video.mtime_ns):
-        raise VopError(f"{video.path}: the file has changed since it was indexed; index its folder again")
-    if isinstance(place, Path):
-        yield place
-        return
-    with Scratch() as scratch, scratch.copy(place) as (path, _):
-        yield path
-
-
-def _new_file(folder: Path, found: Segment, start: float, end: float) -> Path:
-    """Return a name in the folder that no file has yet."""
-    stem = re.sub(r"[^\w. -]+", "_", Path(found.path).stem).strip(". ")[:80] or "clip"
-    numbered = (f" ({number})" if number > 1 else "" for number in count(1))
-    paths = (folder / f"{stem} {start:.1f}-{end:.1f}{number}.mp4" for number in numbered)
-    return next(path for path in paths if not os.path.lexists(path))
+def _clip(library: Library, segment: str, start_seconds: float | None, end_seconds: float | None) -> Moment:
+    """Return a moment, or another part of its video."""
+    found = library.segment(segment)
+    video = library.video(found.video)
+    start = found.start_seconds if start_seconds is None else start_seconds
+    end = min(found.end_seconds if end_seconds is None else end_seconds, video.duration_seconds)
+    if not 0 <= start < end:
+        raise UsageError(
+            f"the clip from {start:g} s to {end:g} s does not exist; the video has {video.duration_seconds:.1f} s"
+        )
+    if end - start > MAX_CLIP_SECONDS:
+        raise UsageError(f"the clip has {end - start:g} s; at most {MAX_CLIP_SECONDS:g} s may be exported at once")
+    return Moment(
+        segment=segment,
+        video=found.video,
+        path=found.path,
+        start_seconds=start,
+        end_seconds=end,
+        score=0.0,
+        duration_seconds=video.duration_seconds,
+        date="",
+        plays_in_browsers=video.plays_in_browsers,
+        columns={},
+    )

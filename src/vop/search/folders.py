@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from vop.errors import UsageError, VopError
@@ -17,11 +19,11 @@ from vop.search.lease import check_held
 from vop.search.results import VideoRecord
 from vop.search.sync.object_finder import Exclusion
 from vop.search.sync.scanner import is_below
-from vop.storage.address import Address, Location, location
+from vop.storage.address import Address, Location, is_address, location, parse_address
 from vop.storage.errors import StorageError
 from vop.storage.objects import list_objects
 from vop.storage.small_files import child, read_bytes, write_bytes
-from vop.utils.names import existing_path
+from vop.utils.names import existing_path, nfc
 from vop.video.find import Exclude, is_of_system
 
 FILE = "folders.json"
@@ -30,7 +32,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class LibraryFolder:
-    """A place that a library remembers.
+    """A folder, file or address that a library remembers.
 
     Attributes:
         path: the absolute path, or the address.
@@ -156,11 +158,36 @@ def describe(places: Iterable[Location], records: Mapping[str, VideoRecord]) -> 
     Args:
         records: the library's videos, by path.
     """
-    found = []
-    for place in places:
-        videos = sum(is_below(path, frozenset({place})) for path in records)
-        available = is_available(place, videos=videos)
-        found.append(LibraryFolder(path=str(place), kind=_kind(place, records), videos=videos, is_available=available))
+    places = list(places)
+    counts = _count_videos(places, records)
+    return [
+        LibraryFolder(
+            path=str(place),
+            kind=_kind(place, records),
+            videos=counts[place],
+            is_available=is_available(place, videos=counts[place]),
+        )
+        for place in places
+    ]
+
+
+def _count_videos(places: Iterable[Location], paths: Iterable[str]) -> Counter[Location]:
+    """Return the number of paths at or below each place."""
+    found: Counter[Location] = Counter()
+    addresses = [place for place in places if isinstance(place, Address)]
+    folders = {nfc(str(place)): place for place in places if isinstance(place, Path)}
+    for path in paths:
+        if is_address(path):
+            address = parse_address(path)
+            found.update(root for root in addresses if address.is_below(root))
+            continue
+        name = nfc(path)
+        while True:
+            if name in folders:
+                found[folders[name]] += 1
+            name, before = os.path.dirname(name), name
+            if name == before:
+                break
     return found
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from vop.backbones import DEFAULT_HUB_ID
 from vop.backbones.embedding_config import EmbeddingConfig, TokenMerging
 from vop.errors import UsageError
-from vop.search import confidence, folders, queries
+from vop.search import confidence, queries
 from vop.search.duplicates import Duplicates, with_sizes
 from vop.search.filters import Filters
 from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig, exists
@@ -24,7 +24,6 @@ from vop.search.queries import Caption, Example, Sentence, Vector
 from vop.search.results import IndexedVideo, LibraryStatus, Moment, Segment, check_k
 from vop.search.store import Store
 from vop.search.sync.lock import check_folder, library_lock
-from vop.search.sync.scanner import absolute_paths
 from vop.search.video_moments import VideoMoments, check_per_video
 from vop.search.words.query import WordsQuery
 from vop.search.words.searching import WordsMode, check_mode
@@ -469,7 +468,11 @@ class Library:
 
     def _paths(self, paths: Place | Iterable[Place] | None) -> list[Location]:
         """Return the given paths, or else those that the library remembers."""
-        return folders.remembered(self.path) if paths is None else _paths(paths)
+        if paths is not None:
+            return _paths(paths)
+        from vop.search.folders import remembered
+
+        return remembered(self.path)
 
     def index(
         self,
@@ -581,6 +584,7 @@ class Library:
             VopError: the first indexing failed. Later failures are warnings, and are tried again.
         """
         from vop.search.sync import index
+        from vop.search.sync.scanner import absolute_paths
         from vop.search.watching import Watcher
 
         kept, places = KeptModels(), None if paths is None else absolute_paths(_paths(paths))
