@@ -36,11 +36,13 @@ import numpy as np
 import pyarrow as pa
 
 from vop.search import vector_index as nearest
+from vop.search.loaded import LoadedTable
 from vop.search.results import LIGHT
 from vop.search.schema import clip_of, segment_id, video_of
 
 WIDTH, CLUSTERS, SPREAD = 512, 20_000, {"near": 0.8, "far": 1.6}
 BLOCK = 50_000
+SEGMENTS = 8  # of a video
 LIMIT, COUNTED = 50, 10
 SHARES = [0.5, 0.1, 0.01, 0.001]  # shares of the rows for which a condition holds
 LONGEST_SECONDS = 1000.0  # durations are uniform below this, so that a condition on them selects a share of the rows
@@ -72,7 +74,7 @@ def make_data(folder: Path, rows: int, queries: int) -> None:
     vectors = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, (rows, WIDTH))
     for start in range(0, rows, BLOCK):
         vectors[start : start + BLOCK] = mixture.draw(min(BLOCK, rows - start), SPREAD["near"])
-    durations = mixture.random.uniform(0, LONGEST_SECONDS, rows)
+    durations = np.repeat(mixture.random.uniform(0, LONGEST_SECONDS, -(-rows // SEGMENTS)), SEGMENTS)[:rows]
     table = pa.RecordBatchReader.from_batches(next(batches(vectors, durations)).schema, batches(vectors, durations))
     lancedb.connect(folder / "database").create_table("segments", table, mode="overwrite")
     asked = {kind: mixture.draw(queries, spread) for kind, spread in SPREAD.items()}
@@ -93,11 +95,16 @@ def batches(vectors: np.ndarray, durations: np.ndarray) -> Iterator[pa.RecordBat
         numbers = np.arange(start, start + len(part))
         strips = random.bytes(1000 * len(part))
         columns = {
-            "path": [f"/videos/{number // 8 % 100:03d}/{number // 8:07d}.mp4" for number in numbers],
-            "segment": [segment_id(f"{n // 8:032x}", (8.0 * (n % 8), 8.0 * (n % 8) + 10)) for n in numbers],
+            "path": [f"/videos/{n // SEGMENTS % 100:03d}/{n // SEGMENTS:07d}.mp4" for n in numbers],
+            "name": [f"{n // SEGMENTS:07d}.mp4" for n in numbers],
+            "segment": [
+                segment_id(f"{n // SEGMENTS:032x}", (8.0 * (n % SEGMENTS), 8.0 * (n % SEGMENTS) + 10)) for n in numbers
+            ],
             "duration_seconds": durations[start : start + len(part)],
-            "date": [f"2026-{1 + number % 12:02}-{1 + number % 28:02}T12:00:00+00:00" for number in numbers],
-            "plays_in_browsers": numbers % 8 != 0,
+            "date": [
+                f"2026-{1 + n // SEGMENTS % 12:02}-{1 + n // SEGMENTS % 28:02}T12:00:00+00:00" for n in numbers
+            ],
+            "plays_in_browsers": numbers // SEGMENTS % 8 != 0,
             "embedding": pa.FixedSizeListArray.from_arrays(pa.array(np.ravel(part)), WIDTH),
             "strip": pa.array([strips[1000 * place : 1000 * place + 1000] for place in range(len(part))], pa.binary()),
         }
@@ -151,14 +158,30 @@ def build_vop(folder: Path) -> None:
 
 
 def open_vop(folder: Path) -> Search:
-    indexed = nearest.Indexed(folder / "database", "segments")
+    indexed = nearest.Indexed(folder / "database", {}, table="segments")
 
     def search(query: np.ndarray, share: float | None = None, ids: bool = False) -> pa.Table:
-        where = None if share is None else f"duration_seconds < {share * LONGEST_SECONDS}"
+        where = None if share is None else condition(share)
         columns = ["segment"] if ids else LIGHT
         return indexed.search("embedding", query, limit=LIMIT, where=where, columns=columns)
 
     return search
+
+
+def open_memory(folder: Path, *, max_bytes: int = 2**40) -> Search:
+    indexed = nearest.Indexed(folder / "database", {}, table="segments")
+    loaded = LoadedTable(indexed, "embedding", max_bytes=max_bytes)
+
+    def search(query: np.ndarray, share: float | None = None, is_new: bool = False) -> pa.Table:
+        if is_new:
+            loaded._masks.clear()
+        return loaded.nearest(query, None if share is None else condition(share), LIMIT)
+
+    return search
+
+
+def condition(share: float) -> str:
+    return f"duration_seconds < {share * LONGEST_SECONDS}"
 
 
 def open_lance(folder: Path) -> Search:
@@ -225,6 +248,7 @@ def ways(rows: int) -> dict[str, Way]:
         "exact": Way(nothing, open_exact, filters=True, most=50),
         "lance-flat": Way(nothing, open_lance, ({"flat": True},), most=50),
         "vop": Way(build_vop, open_vop, ({}, {"ids": True}), filters=True),
+        "vop-memory": Way(nothing, open_memory, filters=({}, {"is_new": True})),
         "lance-hnsw-sq": lance("HnswSq", walks, num_partitions=1, m=20, ef_construction=150),
         "lance-hnsw-sq-4": lance(
             "HnswSq", [{**walk, "nprobes": 4} for walk in walks], num_partitions=4, m=20, ef_construction=150
@@ -281,7 +305,7 @@ def timed(search: Search, queries: np.ndarray, setting: dict, answers: np.ndarra
 def row_numbers(rows: pa.Table) -> set[int]:
     """Return the row numbers that the segment ids encode."""
     segments = rows.column("segment").to_pylist()
-    return {8 * int(video_of(segment), 16) + round(clip_of(segment)[0] / 8) for segment in segments}
+    return {SEGMENTS * int(video_of(segment), 16) + round(clip_of(segment)[0] / 8) for segment in segments}
 
 
 def peak_gb() -> float:

@@ -12,8 +12,10 @@ writer are lost.
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +33,7 @@ from vop.search import failures, manifest, vector_index
 from vop.search.failures import Failure
 from vop.search.filters import METADATA, Filters, quoted
 from vop.search.lease import check_held
+from vop.search.loaded import LoadedTable, loads
 from vop.search.manifest import DATABASE, LibraryModel, Manifest
 from vop.search.refining import FrameScores, refined
 from vop.search.removed import Removed
@@ -76,7 +79,10 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_LOAD_PAUSE, _LOAD_SHARE = 5.0, 10.0  # seconds, and times the seconds of a loading, until the next one
 _ATTEMPTS = 5  # of a failing read, each at the newest version
+log = logging.getLogger(__name__)
+
 _IDS = {"segment": re.compile(r"[0-9a-f]{32}-\d{1,12}-\d{1,12}"), "video": re.compile(r"[0-9a-f]{32}")}
 
 
@@ -150,6 +156,9 @@ class Store:
         self._database = connect(path, read_consistency_interval=timedelta(0))
         self._changing = threading.Lock()
         self._reading = threading.local()
+        self._loading_bytes = 0
+        self._loader: threading.Thread | None = None
+        self._load_after: dict[str, float] = {}
         self._open_tables()
         self._stamp = stamp or stamp_of(path)
 
@@ -159,6 +168,7 @@ class Store:
             self._failures: Table = self._database.open_table(failures.TABLE)
         self._snapshots: dict[str, Snapshot] = {}
         self._indexed: Indexed | None = None
+        self._loaded: dict[str, LoadedTable] = {}
 
     @classmethod
     def open(cls, path: str | Path | Address) -> Store:
@@ -304,6 +314,9 @@ class Store:
         raise VopError(f"{self.path} has moved to other models since it was opened; open it again")
 
     def _nearest(self, vector: np.ndarray, where: str | None, column: str) -> NearestRows:
+        loaded = self._loaded_table(column)
+        if loaded is not None:
+            return partial(loaded.nearest, vector, where)
         if self.table.count_rows() > vector_index.EXACT_ROWS:
             light = LIGHT + [METADATA + name for name in self.columns]
             indexed = self._by_index()
@@ -315,6 +328,48 @@ class Store:
         with self._changing:
             self._indexed = self._indexed or Indexed(*database_of(self.path), table=self.manifest.table)
             return self._indexed
+
+    def keep_in_memory(self, max_bytes: int) -> None:
+        """Search a large library in memory, with up to `max_bytes` for each of its models.
+
+        A thread loads the library, and loads it again some time after it has changed. Until then, and if the memory
+        does not suffice, searches read the database.
+        """
+        self._loading_bytes = max_bytes
+        for model in self.models:
+            self._loaded_table(model.column)
+
+    def _loaded_table(self, column: str) -> LoadedTable | None:
+        """Return the newest version of a large table in memory; None if it is not loaded."""
+        if not self._loading_bytes:
+            return None
+        version = self.table.version
+        kept = self._loaded.get(column)
+        if kept is not None and kept.version == version:
+            return kept
+        rows = self.table.count_rows()
+        if rows <= vector_index.EXACT_ROWS or not loads(rows, max_bytes=self._loading_bytes):
+            return None
+        indexed = self._by_index()
+        with self._changing:
+            if self._loader is None and time.monotonic() >= self._load_after.get(column, 0.0):
+                self._loaded.pop(column, None)  # so that two versions are never in memory
+                work = partial(self._load, indexed, column, self._loaded)
+                self._loader = threading.Thread(target=work, name="load-library", daemon=True)
+                self._loader.start()
+        return None
+
+    def _load(self, indexed: Indexed, column: str, loaded: dict[str, LoadedTable]) -> None:
+        """Load a table into `loaded`, which is no longer used if the library moves to another table."""
+        began = time.monotonic()
+        try:
+            loaded[column] = LoadedTable(indexed, column, max_bytes=self._loading_bytes)
+        except Exception as error:  # a writer may have deleted this version; the next search tries again
+            log.info("%s cannot be loaded into memory: %s", self.path, error)
+        seconds = time.monotonic() - began
+        with self._changing:
+            self._loader = None
+            self._load_after[column] = time.monotonic() + max(_LOAD_PAUSE, _LOAD_SHARE * seconds)
 
     def _snapshot(self, column: str) -> Snapshot:
         """Return the newest version of the table, in memory."""
