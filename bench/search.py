@@ -10,9 +10,11 @@ queries have deviations of 1.6 times, because sentences are farther from videos.
 A row has the columns of a result and a thumbnail strip of 1 kB. Every index answers one query at a time with the 50
 nearest rows and the columns of a result (or only their ids: `ids`), on two threads. One process builds it. Another one
 searches, and reports the time of opening and the first search, and the peak memory. recall@10 is relative to the exact
-scan. `vop` and `exact` also search with conditions that hold for a share of the rows. `cpu` is the CPU time of all
-threads, which is more reliable than the elapsed time if other jobs share the machine. OPENBLAS_CORETYPE and
-OPENBLAS_L2_SIZE are removed from the environment, because they would change NumPy's product.
+scan. `vop` reads the database, `vop-memory` is what `vop serve` uses, and `vop-light` the same if the vectors do not
+fit in its memory. These and `exact` also search with conditions that hold for a share of the rows; `is_new` are
+conditions that no earlier query had. `cpu` is the CPU time of all threads, which is more reliable than the elapsed time
+if other jobs share the machine. OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE are removed from the environment, because they
+would change NumPy's product.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -101,9 +104,7 @@ def batches(vectors: np.ndarray, durations: np.ndarray) -> Iterator[pa.RecordBat
                 segment_id(f"{n // SEGMENTS:032x}", (8.0 * (n % SEGMENTS), 8.0 * (n % SEGMENTS) + 10)) for n in numbers
             ],
             "duration_seconds": durations[start : start + len(part)],
-            "date": [
-                f"2026-{1 + n // SEGMENTS % 12:02}-{1 + n // SEGMENTS % 28:02}T12:00:00+00:00" for n in numbers
-            ],
+            "date": [f"2026-{1 + n // SEGMENTS % 12:02}-{1 + n // SEGMENTS % 28:02}T12:00:00+00:00" for n in numbers],
             "plays_in_browsers": numbers // SEGMENTS % 8 != 0,
             "embedding": pa.FixedSizeListArray.from_arrays(pa.array(np.ravel(part)), WIDTH),
             "strip": pa.array([strips[1000 * place : 1000 * place + 1000] for place in range(len(part))], pa.binary()),
@@ -130,7 +131,7 @@ class Way:
     build: Callable[[Path], None]
     open: Callable[[Path], Search]
     settings: tuple[dict, ...] = ({},)
-    filters: bool = False
+    filters: tuple[dict, ...] = ()  # settings of searches with a condition; none if there are no such searches
     most: int | None = None  # maximum number of timed queries; None for all
 
 
@@ -154,7 +155,10 @@ def open_exact(folder: Path) -> Search:
 
 
 def build_vop(folder: Path) -> None:
-    nearest.build_index(open_table(folder), "embedding")
+    table = open_table(folder)
+    index = table.index_stats("embedding_idx")
+    if index is None or index.index_type != "IVF_RQ":
+        nearest.build_index(table, "embedding")
 
 
 def open_vop(folder: Path) -> Search:
@@ -245,10 +249,11 @@ def ways(rows: int) -> dict[str, Way]:
     probes = [{"nprobes": lists // part, "refine": 1} for part in (20, 5, 2)]
     walks = [{"ef": 200, "refine": 1}, {"ef": 1000, "refine": 1}]
     return {
-        "exact": Way(nothing, open_exact, filters=True, most=50),
+        "exact": Way(nothing, open_exact, filters=({},), most=50),
         "lance-flat": Way(nothing, open_lance, ({"flat": True},), most=50),
-        "vop": Way(build_vop, open_vop, ({}, {"ids": True}), filters=True),
-        "vop-memory": Way(nothing, open_memory, filters=({}, {"is_new": True})),
+        "vop": Way(build_vop, open_vop, ({}, {"ids": True}), filters=({},)),
+        "vop-light": Way(build_vop, partial(open_memory, max_bytes=0), filters=({"is_new": True},)),
+        "vop-memory": Way(build_vop, open_memory, filters=({}, {"is_new": True})),
         "lance-hnsw-sq": lance("HnswSq", walks, num_partitions=1, m=20, ef_construction=150),
         "lance-hnsw-sq-4": lance(
             "HnswSq", [{**walk, "nprobes": 4} for walk in walks], num_partitions=4, m=20, ef_construction=150
@@ -271,35 +276,56 @@ def built(name: str, rows: int, folder: Path) -> dict:
     return {**taken, "build_peak_gb": peak_gb()}
 
 
-def searched(name: str, rows: int, folder: Path) -> list[dict]:
-    way, queries, answers = ways(rows)[name], np.load(folder / "queries.npz"), np.load(folder / "answers.npz")
-    started = time.perf_counter()
-    search = way.open(folder)
-    search(queries["near"][0], **way.settings[0])
-    first = time.perf_counter() - started
-    runs = [(kind, queries[kind], setting) for setting in way.settings for kind in SPREAD]
-    runs += [(f"near {share:.1%}", queries["near"], {"share": share}) for share in SHARES if way.filters]
-    found = [
-        {"way": name, "setting": setting, "queries": kind, **timed(search, asked[: way.most], setting, answers[kind])}
-        for kind, asked, setting in runs
-    ]
-    return [{**row, "first_seconds": first, "search_peak_gb": peak_gb()} for row in found]
-
-
-def timed(search: Search, queries: np.ndarray, setting: dict, answers: np.ndarray) -> dict:
-    """Return the milliseconds per query, and recall@10."""
-    for query in queries[:10]:
-        search(query, **setting)
-    times, recalls, cpu = [], [], time.process_time()
-    for query, answer in zip(queries, answers[: len(queries)], strict=True):
+def searched(names: list[str], rows: int, folder: Path) -> list[dict]:
+    """Search with these indexes by turns: each query with one after the other."""
+    queries, answers = np.load(folder / "queries.npz"), np.load(folder / "answers.npz")
+    opened, first = {}, {}
+    for name in names:
         started = time.perf_counter()
-        found = search(query, **setting)
-        times.append(1000 * (time.perf_counter() - started))
+        opened[name] = ways(rows)[name].open(folder)
+        opened[name](queries["near"][0], **ways(rows)[name].settings[0])
+        first[name] = time.perf_counter() - started
+    found = []
+    for kind, answer in answers.items():
+        share = float(kind.split()[1].rstrip("%")) / 100 if " " in kind else None
+        runs = []
+        for name in names:
+            way = ways(rows)[name]
+            settings = way.settings if share is None else [{"share": share, **setting} for setting in way.filters]
+            runs += [(name, setting, partial(opened[name], **setting)) for setting in settings]
+        most = [ways(rows)[name].most for name, *_ in runs]
+        taken = timed([search for *_, search in runs], most, queries[kind.split()[0]], answer)
+        found += [
+            {"way": name, "setting": setting, "queries": kind, **times, "first_seconds": first[name]}
+            for (name, setting, _), times in zip(runs, taken, strict=True)
+        ]
+    return [{**row, "search_peak_gb": peak_gb()} for row in found]
+
+
+def timed(searches: list[Search], most: list[int | None], queries: np.ndarray, answers: np.ndarray) -> list[dict]:
+    """Return the milliseconds per query, and recall@10, of each search."""
+    times: list[list[tuple[float, float, float]]] = [[] for _ in searches]
+    for place, query in enumerate(queries[-10:]):
+        for number, search in enumerate(searches):
+            if most[number] is None or place < 3:
+                search(query)
+    for place, (query, answer) in enumerate(zip(queries, answers, strict=True)):
         wanted = set(answer.tolist()) - {-1}
-        recalls.append(len(row_numbers(found.slice(0, COUNTED)) & wanted) / len(wanted))
-    cpu = 1000 * (time.process_time() - cpu) / len(queries)
-    p50, p95 = np.percentile(times, [50, 95])
-    return {"p50_ms": p50, "p95_ms": p95, "cpu_ms": cpu, "recall": float(np.mean(recalls))}
+        for number, search in enumerate(searches):
+            if most[number] is None or place < most[number]:
+                started, cpu = time.perf_counter(), time.process_time()
+                found = search(query)
+                milliseconds = 1000 * (time.perf_counter() - started), 1000 * (time.process_time() - cpu)
+                recall = len(row_numbers(found.slice(0, COUNTED)) & wanted) / len(wanted)
+                times[number].append((*milliseconds, recall))
+    return [
+        {
+            **{f"p{share}_ms": np.percentile([wall for wall, *_ in own], share) for share in (10, 50, 95)},
+            "cpu_ms": np.mean([cpu for _, cpu, _ in own]),
+            "recall": np.mean([recall for *_, recall in own]),
+        }
+        for own in times
+    ]
 
 
 def row_numbers(rows: pa.Table) -> set[int]:
@@ -326,20 +352,21 @@ def apart(work: Callable, *arguments):
         return pool.submit(work, *arguments).result()
 
 
-def measure(names: list[str], rows: int, folder: Path) -> Iterator[dict]:
-    for name in names:
-        making = apart(built, name, rows, folder)
-        for row in apart(searched, name, rows, folder):
-            yield {**row, **making}
+def measure(names: list[str], rows: int, folder: Path, *, by_turns: bool) -> Iterator[dict]:
+    making = {name: apart(built, name, rows, folder) for name in (names if by_turns else [])}
+    for group in [names] if by_turns else [[name] for name in names]:
+        making |= {} if by_turns else {name: apart(built, name, rows, folder) for name in group}
+        for row in apart(searched, group, rows, folder):
+            yield {**row, **making[row["way"]]}
 
 
 def line(row: dict) -> str:
     setting = " ".join(f"{name} {value}" for name, value in row["setting"].items() if name != "share") or "-"
     return (
-        f"{row['way']:16} {setting:22} {row['queries']:12} p50 {row['p50_ms']:7.1f}  p95 {row['p95_ms']:7.1f}  "
-        f"cpu {row['cpu_ms']:7.1f} ms  recall@10 {row['recall']:.4f}  first {row['first_seconds']:5.2f} s, "
-        f"{row['search_peak_gb']:4.1f} GB  build {row['build_seconds']:5.0f} s (cpu {row['build_cpu_seconds']:5.0f}), "
-        f"{row['build_peak_gb']:4.1f} GB"
+        f"{row['way']:16} {setting:22} {row['queries']:12} p10 {row['p10_ms']:7.1f}  p50 {row['p50_ms']:7.1f}  "
+        f"p95 {row['p95_ms']:7.1f}  cpu {row['cpu_ms']:7.1f} ms  recall@10 {row['recall']:.4f}  "
+        f"first {row['first_seconds']:5.2f} s, {row['search_peak_gb']:4.1f} GB  "
+        f"build {row['build_seconds']:5.0f} s (cpu {row['build_cpu_seconds']:5.0f}), {row['build_peak_gb']:4.1f} GB"
     )
 
 
@@ -349,6 +376,12 @@ def main() -> None:
     parser.add_argument("--ways", default=",".join(ways(1)), help="Indexes to measure (default: all, %(default)s).")
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--folder", type=Path, help="Folder that keeps the data for later runs.")
+    parser.add_argument(
+        "--by-turns",
+        action="store_true",
+        help="Search with all indexes in one process, each query with one after the other, so that other work on the "
+        "machine slows all of them. Only one kind of index of LanceDB can be among them.",
+    )
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     set_threads()
@@ -357,7 +390,7 @@ def main() -> None:
         if not (folder / "durations.npy").exists():
             folder.mkdir(parents=True, exist_ok=True)
             apart(make_data, folder, arguments.rows, arguments.queries)
-        for row in measure(arguments.ways.split(","), arguments.rows, folder):
+        for row in measure(arguments.ways.split(","), arguments.rows, folder, by_turns=arguments.by_turns):
             print(json.dumps(row) if arguments.json else line(row), flush=True)
 
 

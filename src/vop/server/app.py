@@ -44,6 +44,7 @@ def create_app(
     root_path: str = "",
     precision: str = "auto",
     metrics: bool = False,
+    memory_bytes: int | None = None,
 ) -> FastAPI:
     """Return the application, with the libraries and their models open.
 
@@ -56,6 +57,7 @@ def create_app(
         root_path: path at which a proxy serves the page, such as "/videos".
         precision: precision of the models: auto, bf16 or fp32.
         metrics: whether /metrics serves Prometheus metrics.
+        memory_bytes: memory to keep large libraries in, all together; None for a quarter of the machine's.
 
     Raises:
         UsageError: a library or a model does not exist.
@@ -67,6 +69,7 @@ def create_app(
         max_requests=max_requests,
         max_uploads=max_uploads,
         max_upload_bytes=max_upload_bytes,
+        memory_bytes=memory_bytes,
     )
 
     @asynccontextmanager
