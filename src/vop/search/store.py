@@ -81,9 +81,11 @@ T = TypeVar("T")
 
 _LOAD_PAUSE, _LOAD_SHARE = 5.0, 10.0  # seconds, and times the seconds of a loading, until the next one
 _ATTEMPTS = 5  # of a failing read, each at the newest version
-log = logging.getLogger(__name__)
-
 _IDS = {"segment": re.compile(r"[0-9a-f]{32}-\d{1,12}-\d{1,12}"), "video": re.compile(r"[0-9a-f]{32}")}
+# Filters compare these columns with values. They search inside paths, and compare metadata both as text and as numbers,
+# which no index answers.
+_FILTERED = ("date", "duration_seconds")
+log = logging.getLogger(__name__)
 
 
 # A library may change at any moment: its table is dropped when the library moves to other models, and old versions of a
@@ -590,8 +592,8 @@ class Store:
         with self._writing():
             if self.table.count_rows() > vector_index.EXACT_ROWS:
                 indexed = {name for index in self.table.list_indices() for name in index.columns}
-                for key in sorted(_IDS.keys() - indexed):
-                    self.table.create_index(key, config=BTree())
+                for column in sorted({*_IDS, *_FILTERED} - indexed):
+                    self.table.create_index(column, config=BTree())
             vector_index.keep_up(self.table, [model.column for model in self.models])
             vector_index.tidy_up(self._failures)
 
