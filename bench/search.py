@@ -114,11 +114,17 @@ def batches(vectors: np.ndarray, durations: np.ndarray) -> Iterator[pa.RecordBat
 
 def nearest_of(vectors: np.ndarray, queries: np.ndarray, allowed: np.ndarray | None = None) -> np.ndarray:
     """Return the row numbers (queries, COUNTED) of the exact answers, padded with -1."""
-    scores = np.concatenate([queries @ vectors[start : start + BLOCK].T for start in range(0, len(vectors), BLOCK)], 1)
-    if allowed is not None:
-        scores[:, ~allowed] = -np.inf
-    best = np.argpartition(-scores, COUNTED, axis=1)[:, :COUNTED]
-    return np.where(np.isfinite(np.take_along_axis(scores, best, 1)), best, -1)
+    best = np.full((len(queries), COUNTED), -1)
+    scores = np.full((len(queries), COUNTED), -np.inf, np.float32)
+    for start in range(0, len(vectors), BLOCK):
+        own = queries @ vectors[start : start + BLOCK].T
+        if allowed is not None:
+            own[:, ~allowed[start : start + BLOCK]] = -np.inf
+        scores = np.concatenate([scores, own], 1)
+        numbers = np.concatenate([best, np.broadcast_to(np.arange(start, start + own.shape[1]), own.shape)], 1)
+        kept = np.argpartition(-scores, COUNTED, axis=1)[:, :COUNTED]
+        scores, best = np.take_along_axis(scores, kept, 1), np.take_along_axis(numbers, kept, 1)
+    return np.where(np.isfinite(scores), best, -1)
 
 
 # -- the indexes

@@ -321,15 +321,16 @@ class Store:
             return partial(loaded.nearest, vector, where)
         if self.table.count_rows() > vector_index.EXACT_ROWS:
             light = LIGHT + [METADATA + name for name in self.columns]
-            indexed = self._by_index()
+            with self._changing:
+                indexed = self._by_index()
             return lambda limit: indexed.search(column, vector, limit=limit, where=where, columns=light)
         snapshot = self._snapshot(column)
         return partial(snapshot.nearest, vector, snapshot.mask(where))
 
     def _by_index(self) -> Indexed:
-        with self._changing:
-            self._indexed = self._indexed or Indexed(*database_of(self.path), table=self.manifest.table)
-            return self._indexed
+        """Return the table for searches by its index. The caller holds the lock of changes."""
+        self._indexed = self._indexed or Indexed(*database_of(self.path), table=self.manifest.table)
+        return self._indexed
 
     def keep_in_memory(self, max_bytes: int) -> None:
         """Search a large library in memory, with up to `max_bytes` for each of its models.
@@ -352,11 +353,10 @@ class Store:
         rows = self.table.count_rows()
         if rows <= vector_index.EXACT_ROWS or not loads(rows, max_bytes=self._loading_bytes):
             return None
-        indexed = self._by_index()
         with self._changing:
             if self._loader is None and time.monotonic() >= self._load_after.get(column, 0.0):
                 self._loaded.pop(column, None)  # so that two versions are never in memory
-                work = partial(self._load, indexed, column, self._loaded)
+                work = partial(self._load, self._by_index(), column, self._loaded)
                 self._loader = threading.Thread(target=work, name="load-library", daemon=True)
                 self._loader.start()
         return None
