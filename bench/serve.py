@@ -34,12 +34,12 @@ from PIL import Image
 
 from vop.search.manifest import Manifest
 from vop.search.models import describe, open_model
-from vop.search.schema import VideoFile, make_rows
+from vop.search.schema import made_with, segment_id, vectors
 from vop.search.store import Store
 
 CLUSTERS, NOISE = 2000, 0.7  # of the synthetic embeddings: a segment is a cluster centre plus noise
 SEGMENTS_OF_VIDEO, SEGMENT_SECONDS = 10, 8.0
-VIDEOS_OF_COMMIT = 1000
+SEGMENTS_OF_COMMIT = 50_000
 WARM_REQUESTS = 300
 READ_EVERY = 50  # responses
 WORDS = ["a", "dog", "cat", "child", "ball", "car", "tree", "runs", "jumps", "falls", "up", "left", "red", "slowly"]
@@ -55,33 +55,47 @@ def make_library(folder: Path, segments: int) -> None:
     )
     random = np.random.default_rng(0)
     centres = unit(random.standard_normal((CLUSTERS, described.embed_dim), np.float32))
-    videos = (segments + SEGMENTS_OF_VIDEO - 1) // SEGMENTS_OF_VIDEO
-    for first in range(0, videos, VIDEOS_OF_COMMIT):
-        rows = [
-            rows_of(number, random, centres, library) for number in range(first, min(first + VIDEOS_OF_COMMIT, videos))
-        ]
-        library.put(pa.concat_tables(rows))
+    for first in range(0, segments, SEGMENTS_OF_COMMIT):
+        numbers = np.arange(first, min(first + SEGMENTS_OF_COMMIT, segments))
+        library.table.add(rows_of(numbers, random, centres, library))  # without checksums, which take minutes
     library.keep_up()
 
 
-def rows_of(number: int, random: np.random.Generator, centres: np.ndarray, library: Store) -> pa.Table:
-    spans = [(SEGMENT_SECONDS * place, SEGMENT_SECONDS * (place + 1)) for place in range(SEGMENTS_OF_VIDEO)]
-    noise = unit(random.standard_normal((len(spans), centres.shape[1]), np.float32))
-    vectors = unit(centres[random.integers(len(centres), size=len(spans))] + NOISE * noise)
-    file = VideoFile(
-        video=hashlib.sha256(str(number).encode()).hexdigest()[:32],
-        path=Path(f"/videos/{number % 100}/{number}.mp4"),
-        size=1,
-        mtime_ns=0,
-        duration_seconds=spans[-1][1],
-        date="2024-05-01T10:00:00+00:00",
-        date_source="file",
-        plays_in_browsers=True,
-        metadata={},
-    )
-    (column,) = [model.column for model in library.models]
+def rows_of(numbers: np.ndarray, random: np.random.Generator, centres: np.ndarray, library: Store) -> pa.Table:
+    """Return the rows of segments of videos of ten segments."""
+    noise = unit(random.standard_normal((len(numbers), centres.shape[1]), np.float32))
+    embeddings = vectors(unit(centres[random.integers(len(centres), size=len(numbers))] + NOISE * noise))
+    videos, places = numbers // SEGMENTS_OF_VIDEO, numbers % SEGMENTS_OF_VIDEO
+    starts = SEGMENT_SECONDS * places
+    ids = [hashlib.sha256(str(video).encode()).hexdigest()[:32] for video in videos]
+    columns = {
+        "segment": [
+            segment_id(video, (start, start + SEGMENT_SECONDS))
+            for video, start in zip(ids, starts.tolist(), strict=True)
+        ],
+        "video": ids,
+        "place": places,
+        "path": [f"/videos/{video % 100}/{video}.mp4" for video in videos],
+        "name": [f"{video}.mp4" for video in videos],
+        "start_seconds": starts,
+        "end_seconds": starts + SEGMENT_SECONDS,
+        library.models[0].column: embeddings,
+    }
+    constants = {
+        "num_segments": SEGMENTS_OF_VIDEO,
+        "size": 1,
+        "mtime_ns": 0,
+        "duration_seconds": SEGMENT_SECONDS * SEGMENTS_OF_VIDEO,
+        "date": "2024-05-01T10:00:00+00:00",
+        "date_source": "file",
+        "plays_in_browsers": True,
+        "made_at": "2024-05-01T10:00:00+00:00",
+        "made_with": made_with(library.models),
+        "strip": STRIP,
+    }
+    columns |= {name: [value] * len(numbers) for name, value in constants.items()}
     wanted = library.table.schema
-    return make_rows(file, spans, [STRIP] * len(spans), {column: vectors}, wanted=wanted, models=library.models)
+    return pa.table({name: columns.get(name, [None] * len(numbers)) for name in wanted.names}, schema=wanted)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
