@@ -13,7 +13,7 @@ from search.libraries import SIZE, a_file, a_manifest, a_model, content_of, rows
 from vop.errors import UsageError
 from vop.search import loaded, vector_index
 from vop.search.filters import Filters
-from vop.search.loaded import LoadedTable, Together, fits, loads
+from vop.search.loaded import Candidates, LoadedTable, Together, fits, loads
 from vop.search.store import Store
 from vop.search.vector_index import Indexed
 
@@ -127,6 +127,17 @@ def test_a_changed_library_is_searched_on_disk_and_loaded_again(tmp_path, monkey
     assert library.search(VECTORS[9, 0], k=1)[0].path == PATHS[9]
     assert the_table(library).version > before.version
     assert (len(before), len(the_table(library))) == (8, 12)
+
+
+def test_a_shared_search_of_the_index_equals_single_ones(library):
+    table = the_table(library)
+    asked = [Candidates(query, limit) for query in unit_vectors(3, seed=9) for limit in (5, 9)]
+    asked.append(Candidates(unit_vectors(1, seed=8)[0], 5, is_exact=True))
+    for one, (positions, distances) in zip(asked, table._candidates_of(asked), strict=True):
+        ((expected, same),) = table._candidates_of([one])
+        assert positions.tolist() == expected.tolist()
+        np.testing.assert_allclose(distances, same, atol=1e-6)
+        assert len(positions) == one.limit
 
 
 def test_queries_that_wait_share_a_call():

@@ -43,7 +43,8 @@ _NUMBER = "_number"  # column of a video's number, from 0
 _VIDEO_DIGITS = 32  # of a segment's id, which begins with its video's
 # Rows in one batch. LanceDB's own batches of 1,000 rows take ten times as long to filter.
 _LIGHT_ROWS, _VECTOR_ROWS, _FILTER_ROWS = 50_000, 8_000, 2**20
-_COMPARED = 40_000  # this many rows take 6 ms to compare, which is as long as a search of all partitions
+# Rows to compare, at least this many and this share of all rows: it takes as long as a search of all partitions.
+_COMPARED, _COMPARED_SHARE = 40_000, 0.04
 _COMPARED_IN_TABLE = 200  # a row of the table takes 20 µs to read
 _BLOCK = 1024  # rows, so that a copy of them stays in the processor's cache
 _MOST_CANDIDATES = 40_000  # of the index
@@ -167,7 +168,9 @@ class LoadedTable:
         if matching == len(self):
             allowed = None
         wanted = limit if allowed is None else int(_SPARE * limit * len(self) / matching) + 1
-        compared = _COMPARED if self._vectors is not None else _COMPARED_IN_TABLE
+        compared = _COMPARED_IN_TABLE
+        if self._vectors is not None:
+            compared = max(_COMPARED, int(_COMPARED_SHARE * len(self)))
         if matching > compared and wanted <= _MOST_CANDIDATES:
             found = self._by_index(query, limit, wanted, allowed)
             if found is not None:
@@ -246,12 +249,10 @@ class LoadedTable:
             rows = self._wait(self._search([asked[place].query for place in places], asked[places[0]]))
             positions = np.searchsorted(self._ids, rows.column("_rowid").to_numpy())
             distances = rows.column("_distance").to_numpy()
-            if len(places) == 1:
-                found[places[0]] = positions, distances
-                continue
-            queries = rows.column("query_index").to_numpy()
+            queries = rows.column("query_index").to_numpy() if len(places) > 1 else np.zeros(len(rows), np.int32)
             for number, place in enumerate(places):
-                own = queries == number
+                own = np.flatnonzero(queries == number)
+                own = own[np.argsort(distances[own], kind="stable")]
                 found[place] = positions[own], distances[own]
         return [found[place] for place in range(len(asked))]
 
