@@ -12,9 +12,9 @@ nearest rows and the columns of a result (or only their ids: `ids`), on two thre
 searches, and reports the time of opening and the first search, and the peak memory. recall@10 is relative to the exact
 scan. `vop` reads the database, `vop-memory` is what `vop serve` uses, and `vop-light` the same if the vectors do not
 fit in its memory. These and `exact` also search with conditions that hold for a share of the rows; `is_new` are
-conditions that no earlier query had. `cpu` is the CPU time of all threads, which is more reliable than the elapsed time
-if other jobs share the machine. OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE are removed from the environment, because they
-would change NumPy's product.
+conditions that no earlier query had. `vop-visited` visits other shares of the partitions. `cpu` is the CPU time of all
+threads, which is more reliable than the elapsed time if other jobs share the machine. OPENBLAS_CORETYPE and
+OPENBLAS_L2_SIZE are removed from the environment, because they would change NumPy's product.
 """
 
 from __future__ import annotations
@@ -190,6 +190,16 @@ def open_memory(folder: Path, *, max_bytes: int = 2**40) -> Search:
     return search
 
 
+def open_visited(folder: Path) -> Search:
+    search_memory = open_memory(folder)
+
+    def search(query: np.ndarray, visited: float) -> pa.Table:
+        nearest._VISITED = 1, visited
+        return search_memory(query)
+
+    return search
+
+
 def condition(share: float) -> str:
     return f"duration_seconds < {share * LONGEST_SECONDS}"
 
@@ -260,6 +270,7 @@ def ways(rows: int) -> dict[str, Way]:
         "vop": Way(build_vop, open_vop, ({}, {"ids": True}), filters=({},)),
         "vop-light": Way(build_vop, partial(open_memory, max_bytes=0), filters=({"is_new": True},)),
         "vop-memory": Way(build_vop, open_memory, filters=({}, {"is_new": True})),
+        "vop-visited": Way(build_vop, open_visited, tuple({"visited": share} for share in (0.08, 0.16, 0.24, 0.32))),
         "lance-hnsw-sq": lance("HnswSq", walks, num_partitions=1, m=20, ef_construction=150),
         "lance-hnsw-sq-4": lance(
             "HnswSq", [{**walk, "nprobes": 4} for walk in walks], num_partitions=4, m=20, ef_construction=150
