@@ -1,8 +1,11 @@
 """Measure `vop serve` under load: many clients search a library of synthetic segments with different sentences.
 
-python bench/serve.py [--segments 100000] [--clients 50] [--seconds 60] [--library FOLDER] [--json]
+python bench/serve.py [--segments 100000] [--clients 50] [--seconds 60] [--memory 0,] [--library FOLDER] [--json]
 
-The clients run in a separate process on the same machine and share its cores with the server.
+The clients run in a separate process on the same machine and share its cores with the server, so they do as little as
+possible: they read only the length of a response, and its JSON once in 50 times. `cpu_ms` is the processor time of the
+server for a request, which other work on the machine hardly changes. `--memory 0,` measures the server with the library
+on the disk, and then in memory.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -21,6 +25,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlencode
 
 import httpx
 import numpy as np
@@ -29,13 +34,14 @@ from PIL import Image
 
 from vop.search.manifest import Manifest
 from vop.search.models import describe, open_model
-from vop.search.schema import VideoFile, make_rows
+from vop.search.schema import made_with, segment_id, vectors
 from vop.search.store import Store
 
 CLUSTERS, NOISE = 2000, 0.7  # of the synthetic embeddings: a segment is a cluster centre plus noise
 SEGMENTS_OF_VIDEO, SEGMENT_SECONDS = 10, 8.0
-VIDEOS_OF_COMMIT = 1000
+SEGMENTS_OF_COMMIT = 50_000
 WARM_REQUESTS = 300
+READ_EVERY = 50  # responses
 WORDS = ["a", "dog", "cat", "child", "ball", "car", "tree", "runs", "jumps", "falls", "up", "left", "red", "slowly"]
 
 
@@ -49,33 +55,47 @@ def make_library(folder: Path, segments: int) -> None:
     )
     random = np.random.default_rng(0)
     centres = unit(random.standard_normal((CLUSTERS, described.embed_dim), np.float32))
-    videos = (segments + SEGMENTS_OF_VIDEO - 1) // SEGMENTS_OF_VIDEO
-    for first in range(0, videos, VIDEOS_OF_COMMIT):
-        rows = [
-            rows_of(number, random, centres, library) for number in range(first, min(first + VIDEOS_OF_COMMIT, videos))
-        ]
-        library.put(pa.concat_tables(rows))
+    for first in range(0, segments, SEGMENTS_OF_COMMIT):
+        numbers = np.arange(first, min(first + SEGMENTS_OF_COMMIT, segments))
+        library.table.add(rows_of(numbers, random, centres, library))  # without checksums, which take minutes
     library.keep_up()
 
 
-def rows_of(number: int, random: np.random.Generator, centres: np.ndarray, library: Store) -> pa.Table:
-    spans = [(SEGMENT_SECONDS * place, SEGMENT_SECONDS * (place + 1)) for place in range(SEGMENTS_OF_VIDEO)]
-    noise = unit(random.standard_normal((len(spans), centres.shape[1]), np.float32))
-    vectors = unit(centres[random.integers(len(centres), size=len(spans))] + NOISE * noise)
-    file = VideoFile(
-        video=hashlib.sha256(str(number).encode()).hexdigest()[:32],
-        path=Path(f"/videos/{number % 100}/{number}.mp4"),
-        size=1,
-        mtime_ns=0,
-        duration_seconds=spans[-1][1],
-        date="2024-05-01T10:00:00+00:00",
-        date_source="file",
-        plays_in_browsers=True,
-        metadata={},
-    )
-    (column,) = [model.column for model in library.models]
+def rows_of(numbers: np.ndarray, random: np.random.Generator, centres: np.ndarray, library: Store) -> pa.Table:
+    """Return the rows of segments of videos of ten segments."""
+    noise = unit(random.standard_normal((len(numbers), centres.shape[1]), np.float32))
+    embeddings = vectors(unit(centres[random.integers(len(centres), size=len(numbers))] + NOISE * noise))
+    videos, places = numbers // SEGMENTS_OF_VIDEO, numbers % SEGMENTS_OF_VIDEO
+    starts = SEGMENT_SECONDS * places
+    ids = [hashlib.sha256(str(video).encode()).hexdigest()[:32] for video in videos]
+    columns = {
+        "segment": [
+            segment_id(video, (start, start + SEGMENT_SECONDS))
+            for video, start in zip(ids, starts.tolist(), strict=True)
+        ],
+        "video": ids,
+        "place": places,
+        "path": [f"/videos/{video % 100}/{video}.mp4" for video in videos],
+        "name": [f"{video}.mp4" for video in videos],
+        "start_seconds": starts,
+        "end_seconds": starts + SEGMENT_SECONDS,
+        library.models[0].column: embeddings,
+    }
+    constants = {
+        "num_segments": SEGMENTS_OF_VIDEO,
+        "size": 1,
+        "mtime_ns": 0,
+        "duration_seconds": SEGMENT_SECONDS * SEGMENTS_OF_VIDEO,
+        "date": "2024-05-01T10:00:00+00:00",
+        "date_source": "file",
+        "plays_in_browsers": True,
+        "made_at": "2024-05-01T10:00:00+00:00",
+        "made_with": made_with(library.models),
+        "strip": STRIP,
+    }
+    columns |= {name: [value] * len(numbers) for name, value in constants.items()}
     wanted = library.table.schema
-    return make_rows(file, spans, [STRIP] * len(spans), {column: vectors}, wanted=wanted, models=library.models)
+    return pa.table({name: columns.get(name, [None] * len(numbers)) for name in wanted.names}, schema=wanted)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -92,18 +112,35 @@ STRIP = small_picture()
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """Run a server; yield its address."""
+def served(folder: Path, memory: str) -> Iterator[tuple[str, int]]:
+    """Run a server; yield its address and the id of its process once it is idle."""
     command = [sys.executable, "-m", "vop", "serve", str(folder), "--port", "0"]
+    command += ["--memory", memory] if memory else []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         address = process.stdout.readline().strip()
         if not re.match(r"http://", address):
             raise SystemExit(f"the server has not started: {address!r}")
-        yield address
+        busy = 1.0
+        while busy > 0.1:  # it loads the library
+            before = cpu_seconds(process.pid)
+            time.sleep(2)
+            busy = cpu_seconds(process.pid) - before
+        yield address, process.pid
     finally:
         process.terminate()
         process.wait()
+
+
+def cpu_seconds(process: int) -> float:
+    """Return the processor time that a process has used (Linux)."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_gb(process: int) -> float:
+    """Return the resident memory of a process (Linux)."""
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**30
 
 
 def questions() -> Iterator[str]:
@@ -113,27 +150,41 @@ def questions() -> Iterator[str]:
         yield f"{' '.join(random.choice(WORDS, 6))} {number}"
 
 
-async def ask(client: httpx.AsyncClient, path: str, **params) -> tuple[float, httpx.Response | None]:
-    """Return the response time in seconds and the response, or None without a response."""
-    began = time.perf_counter()
-    try:
-        answer = await client.get(path, params=params or None)
-    except httpx.HTTPError:
-        answer = None
-    return time.perf_counter() - began, answer
+class Client:
+    """One connection that sends one request after the other."""
+
+    def __init__(self, address: str) -> None:
+        self._host, self._port = address.removeprefix("http://").rstrip("/").split(":")
+
+    async def __aenter__(self) -> Client:
+        self._reader, self._writer = await asyncio.open_connection(self._host, int(self._port))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.close()
+
+    async def get(self, path: str, **params: str) -> tuple[float, int, bytes]:
+        """Return the response time in seconds, the status and the body."""
+        query = f"?{urlencode(params)}" if params else ""
+        began = time.perf_counter()
+        self._writer.write(f"GET {path}{query} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
+        head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        body = await self._reader.readexactly(length)
+        return time.perf_counter() - began, int(head.split(maxsplit=2)[1]), body
 
 
 async def warm(address: str, path: str, words: Iterator[str]) -> dict:
     """Run one client, which sends one request after the other: searches, then thumbnail strips of the results."""
     searches, strips = [], []
-    async with httpx.AsyncClient(base_url=address, timeout=60) as client:
+    async with Client(address) as client:
         for _ in range(10):
-            await ask(client, path, q=next(words))
+            await client.get(path, q=next(words))
         for _ in range(WARM_REQUESTS):
-            seconds, answer = await ask(client, path, q=next(words))
+            seconds, _, body = await client.get(path, q=next(words))
             searches.append(seconds)
             if len(strips) < WARM_REQUESTS // 10:
-                seconds, _ = await ask(client, answer.json()["results"][0]["strip_url"])
+                seconds, *_ = await client.get(json.loads(body)["results"][0]["strip_url"])
                 strips.append(seconds)
     return {"search": percentiles(searches), "strip": percentiles(strips)}
 
@@ -145,11 +196,11 @@ async def load(address: str, path: str, words: Iterator[str], *, clients: int, s
 
     async def work() -> None:
         nonlocal errors
-        async with httpx.AsyncClient(base_url=address, timeout=60) as client:
+        async with Client(address) as client:
             while time.perf_counter() < end:
-                taken, answer = await ask(client, path, q=next(words))
+                taken, status, body = await client.get(path, q=next(words))
                 times.append(taken)
-                errors += answer is None or answer.status_code != 200 or not answer.json()["results"]
+                errors += status != 200 or (len(times) % READ_EVERY == 0 and not json.loads(body)["results"])
 
     began = time.perf_counter()
     await asyncio.gather(*(work() for _ in range(clients)))
@@ -161,14 +212,18 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
     return {f"p{share}_ms": round(1000 * float(np.percentile(seconds, share)), 1) for share in (50, 95, 99)}
 
 
-def measure(folder: Path, *, clients: int, seconds: float) -> dict:
+def measure(folder: Path, memory: str, *, clients: int, seconds: float) -> dict:
     words = questions()
-    with served(folder) as address:
+    with served(folder, memory) as (address, process):
         state = httpx.get(f"{address}/api/state", timeout=60).json()["views"][0]
         path = f"/api/views/{state['id']}/search"
         alone = asyncio.run(warm(address, path, words))
+        before = cpu_seconds(process)
         together = asyncio.run(load(address, path, words, clients=clients, seconds=seconds))
-    return {"segments": state["segments"], "one client": alone, f"{clients} clients": together}
+        together["cpu_ms"] = round(1000 * (cpu_seconds(process) - before) / together["requests"], 2)
+        memory_used = round(memory_gb(process), 2)
+    found = {"segments": state["segments"], "memory": memory or "default", "memory_used_gb": memory_used}
+    return {**found, "one client": alone, f"{clients} clients": together}
 
 
 def main() -> None:
@@ -176,6 +231,7 @@ def main() -> None:
     parser.add_argument("--segments", type=int, default=100_000)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--memory", default="", help="Values of `vop serve --memory`, with commas (default: its own).")
     parser.add_argument("--library", type=Path, help="Folder that keeps the library for later runs.")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -183,13 +239,13 @@ def main() -> None:
         folder = arguments.library or Path(temporary) / "library"
         if not (folder / "library.json").exists():
             make_library(folder, arguments.segments)
-        result = measure(folder, clients=arguments.clients, seconds=arguments.seconds)
-    if arguments.json:
-        print(json.dumps(result, indent=2))
-        return
-    print(f"{result.pop('segments')} segments")
-    for name, numbers in result.items():
-        print(f"{name}: {json.dumps(numbers)}")
+        for memory in arguments.memory.split(","):
+            result = measure(folder, memory, clients=arguments.clients, seconds=arguments.seconds)
+            if arguments.json:
+                print(json.dumps(result, indent=2))
+                continue
+            for name, numbers in result.items():
+                print(f"{name}: {json.dumps(numbers)}", flush=True)
 
 
 if __name__ == "__main__":

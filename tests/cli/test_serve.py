@@ -233,6 +233,8 @@ class TestRefusals:
             (["--port", "70000"], "--port 70000"),
             (["--max-upload-mb", "0"], "--max-upload-mb 0"),
             (["--queue", "0"], "--queue 0"),
+            (["--memory", "-1"], "--memory -1"),
+            (["--memory", "nan"], "--memory nan"),
             (["--root-path", "videos"], "--root-path 'videos'"),
             (["--root-path", "/api"], "--root-path /api"),
             (["--token-file", "/no/such/file"], "--token-file /no/such/file: cannot be read"),

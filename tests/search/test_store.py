@@ -79,7 +79,7 @@ def test_searches_with_an_index_equal_numpy(tmp_path, monkeypatch, folder):
     library.put(pa.concat_tables(map(partial(rows_of, library), files, VECTORS, OTHERS)))
     library.keep_up()
     indexed = [column for index in library.table.list_indices() for column in index.columns]
-    assert sorted(indexed) == ["embedding_0", "embedding_1", "segment", "video"]
+    assert sorted(indexed) == ["date", "duration_seconds", "embedding_0", "embedding_1", "segment", "video"]
     for k in (1, 7, MANY):
         check(library, k, folder, 0)
         check(library, k, folder, 1)

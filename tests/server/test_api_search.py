@@ -6,10 +6,11 @@ import shutil
 
 import numpy as np
 import pytest
-from starlette.testclient import TestClient
+from fastapi.testclient import TestClient
 
 from server.api_steps import app_of, detail, found, results, scored, search
 from server.library_data import CLIPS
+from vop.search import vector_index
 from vop.search.confidence import WEAK_BELOW
 from vop.search.near_copies import SAME, NearCopies, Pair
 from vop.search.queries import Sentence, embed_sentences
@@ -71,6 +72,18 @@ class TestSearch:
         assert yellow["media_start_seconds"] == 0
         blue = by_name["blue & white.mp4"]
         assert blue["media_start_seconds"] == blue["start_seconds"]
+
+    @pytest.mark.parametrize(("memory_bytes", "kept"), [(None, True), (0, False)])
+    def test_a_large_library_is_searched_in_memory(self, library, models, monkeypatch, memory_bytes, kept):
+        expected = scored(library.search(embed_sentences(models[0], [Sentence("a red ball")]), k=20))
+        monkeypatch.setattr(vector_index, "EXACT_ROWS", 2)
+        app = app_of(library, memory_bytes=memory_bytes)
+        (served,) = app.state.services.libraries.by_name.values()
+        while loader := served.library._loader:
+            loader.join()
+        with TestClient(app) as client:
+            assert found(search(client, "a red ball")) == expected
+        assert bool(served.library._loaded) is kept
 
     def test_weights_are_applied(self, client, library, models):
         wanted = library.search(embed_sentences(models[0], [Sentence("a dog", 1), Sentence("a park", -0.5)]), k=20)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import signal
 import socket
@@ -70,6 +71,13 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         help="Maximum number of requests in progress (default 256). Further requests get status 503.",
     )
     parser.add_argument(
+        "--memory",
+        metavar="GB",
+        type=float,
+        help="Memory to keep libraries of more than 50,000 segments in, all together (default: a quarter of the "
+        "machine's). 0 searches them on the disk.",
+    )
+    parser.add_argument(
         "--root-path", metavar="PATH", default="", help="Path at which a proxy serves the page, such as /videos."
     )
     parser.add_argument(
@@ -124,6 +132,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--max-upload-mb {arguments.max_upload_mb}: give 1 or more")
     if arguments.queue is not None and arguments.queue < 1:
         raise UsageError(f"--queue {arguments.queue}: give 1 or more")
+    if arguments.memory is not None and not 0 <= arguments.memory < math.inf:
+        raise UsageError(f"--memory {arguments.memory}: give gigabytes, 0 or more")
     if arguments.log_level not in (None, *_LOG_LEVELS):
         raise UsageError(f"--log-level {arguments.log_level}: give one of {', '.join(_LOG_LEVELS)}")
 
@@ -181,6 +191,7 @@ def _serve(arguments: argparse.Namespace, listener: socket.socket, *, token: str
         root_path=root_path,
         precision=arguments.precision,
         metrics=arguments.metrics,
+        memory_bytes=None if arguments.memory is None else int(arguments.memory * 2**30),
         may_index=may_index(arguments.host, token=token, chosen=arguments.indexing),
     )
     shown_token = token if arguments.token == "auto" else None

@@ -83,7 +83,12 @@ class Library:
 
     @classmethod
     def open(
-        cls, path: Place, *, model: str | Mapping[int, str] | None = None, precision: str | None = None
+        cls,
+        path: Place,
+        *,
+        model: str | Mapping[int, str] | None = None,
+        precision: str | None = None,
+        memory_bytes: int = 0,
     ) -> Library:
         """Open a library. Its models are loaded when a search first needs them.
 
@@ -91,12 +96,17 @@ class Library:
             model: new name or folder of the library's model, if it has moved; for several models, a mapping from their
                 numbers.
             precision: bf16, fp32 or auto, for queries; by default the precision of the videos' embeddings.
+            memory_bytes: memory to keep a library of more than 50,000 segments in, for each of its models. A thread
+                loads it, and searches read the disk until then. See `docs/performance.md`.
 
         Raises:
             UsageError: the library does not exist.
             VopError: the library is damaged, or from a later version of vop.
         """
-        return cls(Store.open(location(path)), model=model, precision=precision)
+        store = Store.open(location(path))
+        if memory_bytes:
+            store.keep_in_memory(memory_bytes)
+        return cls(store, model=model, precision=precision)
 
     @classmethod
     def create(

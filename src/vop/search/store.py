@@ -15,8 +15,10 @@ writer are lost.
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,6 +37,7 @@ from vop.search.duplicates import Duplicates
 from vop.search.failures import Failure
 from vop.search.filters import METADATA, Filters, quoted
 from vop.search.lease import check_held
+from vop.search.loaded import LoadedTable, loads
 from vop.search.manifest import DATABASE, LibraryModel, Manifest
 from vop.search.near_copies import NearCopies, NearCopiesReader
 from vop.search.refining import FrameScores, refined_moment
@@ -88,11 +91,16 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_LOAD_PAUSE, _LOAD_SHARE = 5.0, 10.0  # seconds, and times the seconds of a loading, until the next one
 # Tables that do not depend on the models and stay when the library moves to others; their keys are ids of videos.
 NEAR_TABLES = (near_copies.FINGERPRINTS, near_copies.TABLE)
 KEPT_TABLES = (failures.TABLE, *NEAR_TABLES, *WORDS_TABLES)
 _ATTEMPTS = 5  # of a failing read, each at the newest version
 _IDS = {"segment": re.compile(r"[0-9a-f]{32}-\d{1,12}-\d{1,12}"), "video": re.compile(r"[0-9a-f]{32}")}
+# Filters compare these columns with values. They search inside paths, and compare metadata both as text and as numbers,
+# which no index answers.
+_FILTERED = ("date", "duration_seconds")
+log = logging.getLogger(__name__)
 
 
 # A library may change at any moment: its table is dropped when the library moves to other models, and old versions of a
@@ -165,6 +173,9 @@ class Store:
         self._database = connect(path, read_consistency_interval=timedelta(0))
         self._changing = threading.Lock()
         self._reading = threading.local()
+        self._loading_bytes = 0
+        self._loader: threading.Thread | None = None
+        self._load_after: dict[str, float] = {}
         self._calibrations = confidence.Calibrations(path)
         self._open_tables()
         self._stamp = stamp or stamp_of(path)
@@ -175,6 +186,7 @@ class Store:
             self._failures: Table = self._database.open_table(failures.TABLE)
         self._snapshots: dict[str, Snapshot] = {}
         self._indexed: Indexed | None = None
+        self._loaded: dict[str, LoadedTable] = {}
         self._near_copies: NearCopiesReader | None = None
         self.words = Words(self._database, library=self.path)
 
@@ -442,17 +454,63 @@ class Store:
         raise VopError(f"{self.path} has moved to other models since it was opened; open it again")
 
     def _nearest(self, vector: np.ndarray, where: str | None, column: str) -> NearestRows:
+        loaded = self._loaded_table(column)
+        if loaded is not None:
+            return partial(loaded.nearest, vector, where)
         if self.table.count_rows() > vector_index.EXACT_ROWS:
             light = LIGHT + [METADATA + name for name in self.columns]
-            indexed = self._by_index()
+            with self._changing:
+                indexed = self._by_index()
             return lambda limit: indexed.search(column, vector, limit=limit, where=where, columns=light)
         snapshot = self._snapshot(column)
         return partial(snapshot.nearest, vector, snapshot.mask(where))
 
     def _by_index(self) -> Indexed:
+        """Return the table for searches by its index. The caller holds the lock of changes."""
+        self._indexed = self._indexed or Indexed(*database_of(self.path), table=self.manifest.table)
+        return self._indexed
+
+    @follows
+    def keep_in_memory(self, max_bytes: int) -> None:
+        """Search a large library in memory, with up to `max_bytes` for each of its models.
+
+        A thread loads the library, and loads it again some time after it has changed. Until then, and if the memory
+        does not suffice, searches read the database.
+        """
+        self._loading_bytes = max_bytes
+        for model in self.models:
+            self._loaded_table(model.column)
+
+    def _loaded_table(self, column: str) -> LoadedTable | None:
+        """Return the newest version of a large table in memory; None if it is not loaded."""
+        if not self._loading_bytes:
+            return None
+        version = self.table.version
+        kept = self._loaded.get(column)
+        if kept is not None and kept.version == version:
+            return kept
+        rows = self.table.count_rows()
+        if rows <= vector_index.EXACT_ROWS or not loads(rows, max_bytes=self._loading_bytes):
+            return None
         with self._changing:
-            self._indexed = self._indexed or Indexed(*database_of(self.path), table=self.manifest.table)
-            return self._indexed
+            if self._loader is None and time.monotonic() >= self._load_after.get(column, 0.0):
+                self._loaded.pop(column, None)  # so that two versions are never in memory
+                work = partial(self._load, self._by_index(), column, self._loaded)
+                self._loader = threading.Thread(target=work, name="load-library", daemon=True)
+                self._loader.start()
+        return None
+
+    def _load(self, indexed: Indexed, column: str, loaded: dict[str, LoadedTable]) -> None:
+        """Load a table into `loaded`, which is no longer used if the library moves to another table."""
+        began = time.monotonic()
+        try:
+            loaded[column] = LoadedTable(indexed, column, max_bytes=self._loading_bytes)
+        except Exception as error:  # a writer may have deleted this version; the next search tries again
+            log.info("%s cannot be loaded into memory: %s", self.path, error)
+        seconds = time.monotonic() - began
+        with self._changing:
+            self._loader = None
+            self._load_after[column] = time.monotonic() + max(_LOAD_PAUSE, _LOAD_SHARE * seconds)
 
     def _snapshot(self, column: str) -> Snapshot:
         """Return the newest version of the table, in memory."""
@@ -740,8 +798,8 @@ class Store:
         with self.writing():
             if self.table.count_rows() > vector_index.EXACT_ROWS:
                 indexed = {name for index in self.table.list_indices() for name in index.columns}
-                for key in sorted(_IDS.keys() - indexed):
-                    self.table.create_index(key, config=BTree())
+                for column in sorted({*_IDS, *_FILTERED} - indexed):
+                    self.table.create_index(column, config=BTree())
             vector_index.keep_up(self.table, [model.column for model in self.models])
             vector_index.tidy_up(self._failures)
             self.words.tidy_up()

@@ -1,7 +1,7 @@
 """Find the nearest segments: by an exact scan in memory in a small table, by LanceDB's index in a large one.
 
 The index is IVF-RQ: rows are grouped around centroids and take half a byte per number (RaBitQ: Gao and Long, SIGMOD
-2024). A search visits the partitions nearest to the query (in a table of up to 400,000 rows, all partitions), and then
+2024). A search visits the partitions nearest to the query (in a table of up to 320,000 rows, all partitions), and then
 reads the full vectors of its best rows, so that their order and scores are exact. An HNSW graph is not faster,
 takes 19 times as long to build, and never finds the nearest rows of some queries.
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from copy import copy
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from vop.search.results import LIGHT, SCORE
 from vop.search.schema import matrix
 
 if TYPE_CHECKING:
+    from lancedb import AsyncConnection
     from lancedb.table import AsyncTable, IndexStatistics, Table
 
 EXACT_ROWS = 50_000  # up to this many, an exact scan takes no longer than a search of the index
@@ -40,7 +42,7 @@ MOST_FRAGMENTS = 100  # files of the table; small commits write files with few r
 _KIND = "IVF_RQ"
 _PARTITION_ROWS = 4000
 _BITS = 4  # for each number of a vector
-_VISITED = 100, 0.4  # minimum number and share of partitions: recall@10 over 0.995 in a million clustered vectors
+_VISITED = 80, 0.32  # minimum number and share of partitions: recall@10 over 0.99 in a million clustered vectors
 _REFINED = 50  # minimum number of full vectors to read: the best 50 by 4 bits contain the ten nearest
 _MOST_REFINED = 50_000  # with this limit, a search of the index takes a quarter of the time of a scan
 
@@ -65,14 +67,14 @@ class Exact:
         """
         scores = self.matrix @ query
         if mask is None:
-            best = _best(scores, limit)
-            return best, scores[best]
+            nearest = best(scores, limit)
+            return nearest, scores[nearest]
         allowed = np.flatnonzero(mask)
-        best = allowed[_best(scores[allowed], limit)]
-        return best, scores[best]
+        nearest = allowed[best(scores[allowed], limit)]
+        return nearest, scores[nearest]
 
 
-def _best(scores: np.ndarray, limit: int) -> np.ndarray:
+def best(scores: np.ndarray, limit: int) -> np.ndarray:
     """Return positions of the `limit` highest scores, best first; ties in row order."""
     if limit >= len(scores):
         return np.argsort(-scores, kind="stable")
@@ -123,15 +125,27 @@ class Indexed:
         import lancedb
         from lancedb.background_loop import LOOP
 
-        async def opened() -> AsyncTable:
-            connection = await lancedb.connect_async(
+        loop: Any = LOOP  # it has no types
+        self.wait = loop.run
+        self._name = table
+        self._connection: AsyncConnection = self.wait(
+            lancedb.connect_async(
                 database, read_consistency_interval=timedelta(0), storage_options=storage_options or None
             )
-            return await connection.open_table(table)
+        )
+        self.table: AsyncTable = self.wait(self._connection.open_table(table))
 
-        loop: Any = LOOP  # it has no types
-        self._wait = loop.run
-        self._table: AsyncTable = self._wait(opened())
+    def pinned(self) -> Indexed:
+        """Return the table at its newest version, where it stays. Both share the index in memory."""
+
+        async def opened() -> AsyncTable:
+            table = await self._connection.open_table(self._name)
+            await table.checkout(await table.version())
+            return table
+
+        copied = copy(self)
+        copied.table = self.wait(opened())
+        return copied
 
     def search(
         self, column: str, query: np.ndarray, *, limit: int, where: str | None = None, columns: Sequence[str]
@@ -145,27 +159,37 @@ class Indexed:
             query: float32 (e,).
             where: SQL condition that rows must meet.
         """
-        found = self._wait(self._search(column, query, limit, where, [*columns, "_distance"]))
+        found = self.wait(self._search(column, query, limit, where, [*columns, "_distance"]))
         scores = pa.array(1 - found.column("_distance").to_numpy(), pa.float32())
         return found.select(list(columns)).append_column(SCORE, scores)
 
     async def _search(
         self, column: str, query: np.ndarray, limit: int, where: str | None, columns: list[str]
     ) -> pa.Table:
-        rows = max(1, await self._table.count_rows())
+        rows = max(1, await self.table.count_rows())
         limit = min(limit, rows)
-        search = self._table.vector_search(query).column(column).distance_type("cosine").limit(limit).select(columns)
+        search = self.table.vector_search(query).column(column).distance_type("cosine").limit(limit).select(columns)
         if where is not None:
             search = search.where(where)
         if limit > _MOST_REFINED:
             return await search.bypass_vector_index().to_arrow()
-        search = search.refine_factor(-(-_REFINED // limit))
+        search = search.refine_factor(refined_rows(limit))
         if where is None:
-            partitions, share = _VISITED
-            found = await search.nprobes(max(partitions, round(share * rows / _PARTITION_ROWS))).to_arrow()
+            found = await search.nprobes(visited_partitions(rows)).to_arrow()
             if len(found) == limit:
                 return found
         return await search.nprobes(rows).to_arrow()  # all partitions: too few nearby rows meet the condition
+
+
+def visited_partitions(rows: int) -> int:
+    """Return the number of partitions that a search without a condition visits."""
+    partitions, share = _VISITED
+    return max(partitions, round(share * rows / _PARTITION_ROWS))
+
+
+def refined_rows(limit: int) -> int:
+    """Return how many times `limit` rows a search compares at full precision."""
+    return -(-_REFINED // limit)
 
 
 def needs_index(rows: int, parts: int) -> bool:

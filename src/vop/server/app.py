@@ -44,6 +44,7 @@ def create_app(
     root_path: str = "",
     precision: str = "auto",
     metrics: bool = False,
+    memory_bytes: int | None = None,
     may_index: bool = False,
 ) -> FastAPI:
     """Return the application, with the libraries and their models open.
@@ -57,6 +58,7 @@ def create_app(
         root_path: path at which a proxy serves the page, such as "/videos".
         precision: precision of the models: auto, bf16 or fp32.
         metrics: whether /metrics serves Prometheus metrics.
+        memory_bytes: memory to keep large libraries in, all together; None for a quarter of the machine's.
         may_index: whether clients may start and stop indexings of the libraries' folders.
 
     Raises:
@@ -69,6 +71,7 @@ def create_app(
         max_requests=max_requests,
         max_uploads=max_uploads,
         max_upload_bytes=max_upload_bytes,
+        memory_bytes=memory_bytes,
         may_index=may_index,
     )
 

@@ -19,6 +19,7 @@ from vop.server.media_worker import MediaWorker
 from vop.server.metrics import Metrics
 from vop.server.rate_limiter import ConcurrencyLimiter, UploadLimiter
 from vop.storage.scratch import Scratch
+from vop.utils.memory import usable_memory
 from vop.utils.threads import usable_cores
 
 MAX_REQUESTS = 256  # at once
@@ -26,6 +27,8 @@ MAX_UPLOADS = 32  # at once
 MAX_UPLOAD_BYTES = 512 * 2**20
 LARGE_UPLOADS = 8  # files of the maximum size that uploads may take on the disk, all together
 MEDIA_WORKERS = 2
+SEARCH_THREADS = 8  # most of them wait for the index, so that queries that arrive together share a search of it
+MEMORY_SHARE = 0.25  # of the machine's, for large libraries
 MAX_CLIPS_BYTES = 2 * 2**30  # and no more than a quarter of the free space
 
 P = ParamSpec("P")
@@ -40,6 +43,7 @@ class Services:
         precision: precision of the models: auto, bf16 or fp32.
         max_requests: maximum number of requests in progress; further ones get 503. Uploads do not count.
         max_uploads: maximum number of uploads at the same time.
+        memory_bytes: memory for large libraries, all together; None for a quarter of the machine's.
         may_index: whether clients may start and stop indexings.
 
     Attributes:
@@ -59,6 +63,7 @@ class Services:
         max_requests: int = MAX_REQUESTS,
         max_uploads: int = MAX_UPLOADS,
         max_upload_bytes: int = MAX_UPLOAD_BYTES,
+        memory_bytes: int | None = None,
         may_index: bool = False,
     ) -> None:
         self.max_upload_bytes, self.may_index = max_upload_bytes, may_index
@@ -68,7 +73,7 @@ class Services:
         self.requests = ConcurrencyLimiter(max_requests)
         self.uploads = UploadLimiter(max_uploads, max_total_bytes=LARGE_UPLOADS * max_upload_bytes)
         self.worker = MediaWorker(max_workers=MEDIA_WORKERS)
-        self._search_threads = ThreadPoolExecutor(max(2, usable_cores()), thread_name_prefix="search")
+        self._search_threads = ThreadPoolExecutor(max(SEARCH_THREADS, usable_cores()), thread_name_prefix="search")
         self._media_threads = ThreadPoolExecutor(1 + MEDIA_WORKERS, thread_name_prefix="media")  # they only wait
         self._is_worker_warm = False
         self._temporary = tempfile.TemporaryDirectory(prefix="vop-serve-", ignore_cleanup_errors=True)
@@ -77,6 +82,10 @@ class Services:
         self.scratch = Scratch(self.folder)
         self.clips = ClipCache(self.folder / "moments", max_bytes=max_bytes, write=self.worker.export_clip)
         self.metrics.watch(self.libraries, self.requests, self.uploads, self.clips)
+        if memory_bytes is None:
+            memory_bytes = int(MEMORY_SHARE * usable_memory())
+        for library in libraries:
+            library.keep_in_memory(memory_bytes // max(1, len(self.libraries.views)))
 
     async def in_search_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that reads a library."""
