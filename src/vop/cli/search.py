@@ -19,7 +19,7 @@ from vop.cli.common import (
     warn,
 )
 from vop.errors import UsageError
-from vop.search.filters import FILTERS, Filters
+from vop.search.filters import FILTERS, ORDERS, Filters
 from vop.utils.text import count, on_one_line
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "search",
         help="Find moments in a library by sentences, a video or a picture.",
         description="Finds the moments of a library that are most similar to one or more sentences, a video or a "
-        "picture, and prints the best moment of each video.",
+        "picture, or to sentences and a video or picture together, and prints the best moment of each video.",
     )
     parser.add_argument(
         "library",
@@ -69,7 +69,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--captions", metavar="FILE", type=Path, help="Rank the lines of this text file for --video or --picture."
     )
     parser.add_argument("-k", type=int, default=10, help="Number of results (default 10).")
-    _add_filters(parser)
+    parser.add_argument(
+        "--example-weight",
+        metavar="WEIGHT",
+        type=float,
+        help="Weight of --video or --picture beside sentences, which count 1 each (default 0.5).",
+    )
+    parser.add_argument(
+        "--order",
+        choices=ORDERS,
+        default="match",
+        help="match: best first (default). newest, oldest: sort the -k best matches by the date of their recording.",
+    )
+    add_filters(parser)
     parser.add_argument("--model", metavar="M", help="New location of the library's model, if it has moved.")
     parser.add_argument(
         "--use", metavar="N", type=int, default=1, help="Number of the library's model to search with (default 1)."
@@ -80,11 +92,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.set_defaults(run=run, uses_database=True)
 
 
-def _add_filters(parser: argparse.ArgumentParser) -> None:
+def add_filters(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("filters")
     for option in FILTERS:
+        if option.type is bool:
+            group.add_argument(option.option, action="store_true", help=option.help)
+            continue
         several: dict[str, Any] = {"action": "append", "default": []} if option.repeatable else {}
         group.add_argument(option.option, metavar=option.metavar, type=option.type, help=option.help, **several)
+
+
+def filters_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the filters for `Library.search` and `Library.browse`."""
+    filters = {option.name: getattr(arguments, option.name) for option in FILTERS}
+    filters["folder"] = _folder(arguments.folder)
+    return filters
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -106,39 +128,49 @@ def _search(arguments: argparse.Namespace) -> None:
         model={number: arguments.model} if arguments.model else None,
         precision=arguments.precision,
     )
-    filters = {option.name: getattr(arguments, option.name) for option in FILTERS}
+    filters = filters_of(arguments)
     if not 0 <= number < len(library.models):
         raise UsageError(
             f"--use {arguments.use}: the library has {count('model', len(library.models))}, numbered from 1"
         )
-    Filters(**filters).sql(library.columns)  # fails early, before PyTorch is imported
+    Filters(**{**filters, "folder": arguments.folder}).check(library.columns)  # fails early, before PyTorch is imported
     use_device_options(arguments)
     if arguments.captions and isinstance(query, Example):
         found = library.captions(query, arguments.captions, k=arguments.k, model=number)
         _print_captions(found, as_json=arguments.json)
         return
-    filters["folder"] = _folder(arguments.folder)
-    moments = library.search(query, k=arguments.k, model=number, **filters, warn=lambda text: warn(f"vop: {text}"))
+    moments = library.search(
+        query,
+        k=arguments.k,
+        model=number,
+        order=arguments.order,
+        **filters,
+        warn=lambda text: warn(f"vop: {text}"),
+    )
     if arguments.json:
         print_json({"results": [moment.to_dict() for moment in moments]})
         return
     _print(moments, library)
 
 
-def _query(arguments: argparse.Namespace) -> Example | list[Sentence]:
+def _query(arguments: argparse.Namespace) -> Example | list[Sentence] | list[Sentence | tuple[Example, float]]:
     """Build the query from the options.
 
     Raises:
         UsageError: the options contradict each other, or a value is not allowed.
     """
-    from vop.search.queries import Example, check
+    from vop.search.queries import EXAMPLE_WEIGHT, Example, check, check_parts
     from vop.video.clip import Clip
 
     if arguments.k < 1:
         raise UsageError(f"-k {arguments.k}: ask for 1 result or more")
     examples = [name for name in ("video", "picture") if getattr(arguments, name)]
-    if len(examples) > 1 or (examples and (arguments.words or arguments.weighted)):
-        raise UsageError("search by sentences, --video or --picture: give only one of them")
+    if len(examples) > 1:
+        raise UsageError("search by --video or --picture: give only one of them")
+    if arguments.example_weight is not None and not (examples and (arguments.words or arguments.weighted)):
+        raise UsageError("--example-weight weighs --video or --picture against sentences: give both")
+    if arguments.captions and (arguments.words or arguments.weighted):
+        raise UsageError("--captions ranks captions for a video: leave out the sentences")
     if arguments.captions and not examples:
         raise UsageError("--captions ranks captions for a video: give --video FILE (or --picture FILE) with it")
     start, end = arguments.start, arguments.end
@@ -146,13 +178,19 @@ def _query(arguments: argparse.Namespace) -> Example | list[Sentence]:
         raise UsageError("--start and --end name a clip of a video: give --video FILE with them")
     if end is not None and end <= (start or 0):
         raise UsageError(f"--start {clock(start or 0)} --end {clock(end)}: the clip must end after it starts")
-    if arguments.video:
-        return Example(arguments.video, "video", Clip(start or 0.0, end))
-    if arguments.picture:
-        return Example(arguments.picture, "picture")
     sentences = _sentences(arguments)
-    check(sentences)
-    return sentences
+    if arguments.video:
+        example = Example(arguments.video, "video", Clip(start or 0.0, end))
+    elif arguments.picture:
+        example = Example(arguments.picture, "picture")
+    else:
+        check(sentences)
+        return sentences
+    if not sentences:
+        return example
+    weight = EXAMPLE_WEIGHT if arguments.example_weight is None else arguments.example_weight
+    check_parts(sentences, [weight])
+    return [*sentences, (example, weight)]
 
 
 def _sentences(arguments: argparse.Namespace) -> list[Sentence]:

@@ -71,6 +71,9 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--root-path", metavar="PATH", default="", help="Path at which a proxy serves the page, such as /videos."
     )
+    parser.add_argument(
+        "--read-only", action="store_true", help="Refuse to change tags and favourites from the page and the API."
+    )
     parser.add_argument("--precision", default="auto", help="Precision of the models: auto (default), bf16 or fp32.")
     add_device_options(parser)
     parser.add_argument("--open", action="store_true", help="Open the page in a browser.")
@@ -174,6 +177,7 @@ def _serve(arguments: argparse.Namespace, listener: socket.socket, *, token: str
         root_path=root_path,
         precision=arguments.precision,
         metrics=arguments.metrics,
+        read_only=arguments.read_only,
     )
     shown_token = token if arguments.token == "auto" else None
     urls = _urls(arguments.host, listener.getsockname()[1], token=shown_token, root_path=root_path)

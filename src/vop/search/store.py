@@ -1,6 +1,7 @@
 """A library: a folder with a LanceDB database of segments, searched while it is being written.
 
     library.json    which table, which models, how videos are segmented
+    owner.json      tags and favourites, once the owner has made some
     database/       LanceDB: segments_N, failures, and removed_segments_N once videos were removed
     frames/         decoded frames, if the library keeps them
     shards/         plans of indexings in shards, and rows that are not published yet
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,15 +29,17 @@ import numpy as np
 import pyarrow as pa
 
 from vop.errors import UsageError, VopError
-from vop.search import failures, manifest, vector_index
+from vop.search import failures, manifest, owned, owners, vector_index
+from vop.search.browsing import BrowsedVideos, Catalogue, Folder
 from vop.search.failures import Failure
-from vop.search.filters import METADATA, Filters, quoted
+from vop.search.filters import METADATA, DateOrder, Filters, quoted
 from vop.search.lease import check_held
 from vop.search.manifest import DATABASE, LibraryModel, Manifest
+from vop.search.owner_files import MarksImport, read_file
+from vop.search.owners import Marks, Target
 from vop.search.refining import FrameScores, refined
 from vop.search.removed import Removed
 from vop.search.results import (
-    LIGHT,
     IndexedVideo,
     LibraryStatus,
     Moment,
@@ -43,6 +47,7 @@ from vop.search.results import (
     Segment,
     VideoRecord,
     best_of_videos,
+    light_columns,
 )
 from vop.search.schema import (
     ADDED,
@@ -67,6 +72,7 @@ from vop.storage.address import Address, Location, absolute
 from vop.storage.objects import endpoint
 from vop.storage.small_files import Stamp
 from vop.utils.files import explain_full_disk
+from vop.utils.names import nfc
 from vop.video.clip import DECODER_VERSION
 
 if TYPE_CHECKING:
@@ -76,6 +82,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_MARKS_SECONDS = 2.0  # how long tags that were read from object storage are valid, since looking costs a request
 _ATTEMPTS = 5  # of a failing read, each at the newest version
 _IDS = {"segment": re.compile(r"[0-9a-f]{32}-\d{1,12}-\d{1,12}"), "video": re.compile(r"[0-9a-f]{32}")}
 
@@ -159,6 +166,10 @@ class Store:
             self._failures: Table = self._database.open_table(failures.TABLE)
         self._snapshots: dict[str, Snapshot] = {}
         self._indexed: Indexed | None = None
+        self._browsed: Catalogue | None = None
+        self._marks = Marks()
+        self._marks_stamp: Stamp | None = None
+        self._marks_until = 0.0
 
     @classmethod
     def open(cls, path: str | Path | Address) -> Store:
@@ -230,7 +241,7 @@ class Store:
         k: int = 10,
         filters: Filters | None = None,
         model: int | LibraryModel = 0,
-        leave_out: str | None = None,
+        leave_out: str | Sequence[str] | None = None,
         refine: bool = True,
     ) -> list[Moment]:
         """Return the best moment of each of the k nearest videos, best first.
@@ -239,19 +250,127 @@ class Store:
             vector: the query (e,), of unit length.
             model: the library's model that made the vector, or its number. A model, unlike a number, is still found
                 after the library was re-embedded.
-            leave_out: the id of a video to leave out.
+            leave_out: the id of a video to leave out, or several.
             refine: whether to refine the ends of the moments, if the library keeps the embeddings of frames.
 
         Raises:
             UsageError: k or a filter is not allowed.
             VopError: the library was re-embedded with other models, so the query cannot be compared.
         """
-        where = filters.sql(self.columns) if filters else None
+        where = self.condition(filters)
         if leave_out:
-            where = " AND ".join(filter(None, [where, f"video <> {quoted(leave_out)}"]))
+            left_out = [leave_out] if isinstance(leave_out, str) else leave_out
+            others = f"video NOT IN ({', '.join(map(quoted, left_out))})"
+            where = " AND ".join(filter(None, [where, others]))
         own = self._own(model)
         moments = best_of_videos(self._nearest(vector, where, own.column), k)
-        return self._refined(moments, vector, own.frame_column) if refine and own.frame_column else moments
+        if refine and own.frame_column:
+            moments = self._refined(moments, vector, own.frame_column)
+        return self.marked(moments)
+
+    @follows
+    def condition(self, filters: Filters | None, *, whole_videos: bool = False) -> str | None:
+        """Return the SQL condition of filters; None if every segment may be found.
+
+        Args:
+            whole_videos: whether a video with a tagged moment passes a filter of tags as a whole.
+
+        Raises:
+            UsageError: a value is not allowed, or a column is unknown.
+        """
+        if filters is None:
+            return None
+        marked = partial(owned.condition, table=self.table, marks=self.marks, whole_videos=whole_videos)
+        return filters.sql(self.columns, marked=marked, has_places="latitude" in self.table.schema.names)
+
+    @property
+    def marks(self) -> Marks:
+        """The tags and favourites of the owner; none, with a warning, if they cannot be read."""
+        with self._changing:
+            if time.monotonic() >= self._marks_until:
+                stamp = small_files.stamp_of(small_files.child(self.path, owners.FILE))
+                if self._marks_stamp != stamp:
+                    self._marks, self._marks_stamp = owned.read_or_warn(self.path), stamp
+                if isinstance(self.path, Address):
+                    self._marks_until = time.monotonic() + _MARKS_SECONDS
+            return self._marks
+
+    def change_marks(self, change: Callable[[Marks], Marks]) -> Marks:
+        """Change the tags and favourites of the owner, and return all. It needs no lock; see `vop.search.owners`."""
+        with self._changing:
+            self._marks_until = 0.0
+        return owners.change_marks(self.path, change)
+
+    @follows
+    def target(
+        self,
+        named: str | Path | Address | Moment,
+        *,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+    ) -> Target:
+        """Return the video or moment that an owner names; see `owned.target_of`."""
+        return owned.target_of(self.table, named, start_seconds=start_seconds, end_seconds=end_seconds)
+
+    @follows
+    def targets(
+        self, paths: Sequence[Path | Address], *, start_seconds: float | None = None, end_seconds: float | None = None
+    ) -> list[Target]:
+        """Return the videos at or below some paths, or a moment of one video; see `owned.targets_below`."""
+        if (start_seconds, end_seconds) != (None, None):
+            if len(paths) != 1:
+                raise UsageError(f"a moment is in one video; {len(paths)} paths are given")
+            return [self.target(paths[0], start_seconds=start_seconds, end_seconds=end_seconds)]
+        return owned.targets_below(self.table, paths)
+
+    def import_marks(self, file: Path) -> MarksImport:
+        """Add the tags and favourites of a file; see `Library.import_marks`."""
+        videos = {nfc(path): record for path, record in self.videos().items()}
+        ids = {record.video: path for path, record in videos.items()}
+
+        def video_at(path: str) -> str | None:
+            record = videos.get(nfc(path))
+            return record.video if record else None
+
+        marks, unknown = read_file(file, video_at)
+        self.change_marks(lambda own: own.merged(marks))
+        waiting = sum(mark.video not in ids for mark in marks)
+        return MarksImport(imported=len(marks), waiting=waiting, unknown=unknown)
+
+    @follows
+    def follow_files(self) -> None:
+        """Move tags and favourites with files that were moved or changed."""
+        owned.follow(self.path, self.table)
+
+    def marked(self, moments: Sequence[Moment]) -> list[Moment]:
+        """Return the moments with the owner's tags and favourites."""
+        return owned.marked(moments, self.marks)
+
+    @follows
+    def browse(
+        self,
+        *,
+        filters: Filters | None = None,
+        order: DateOrder = "newest",
+        k: int = 100,
+        start: str | None = None,
+        skip: int = 0,
+    ) -> BrowsedVideos:
+        """Return videos in the order of their dates; see `Library.browse`."""
+        where = self.condition(filters, whole_videos=True)
+        found = self._catalogue().page(where=where, order=order, k=k, start=start, skip=skip)
+        return replace(found, videos=self.marked(found.videos))
+
+    @follows
+    def folders(self, parent: str | None = None) -> list[Folder]:
+        """Return folders with videos; see `Library.folders`."""
+        return self._catalogue().folders(parent)
+
+    def _catalogue(self) -> Catalogue:
+        with self._changing:
+            if self._browsed is None or self._browsed.version != self.table.version:
+                self._browsed = Catalogue(self._database.open_table(self.manifest.table))
+            return self._browsed
 
     def _refined(self, moments: Sequence[Moment], vector: np.ndarray, column: str) -> list[Moment]:
         """Return the moments with refined ends. One whose rows were removed meanwhile stays as it is."""
@@ -305,7 +424,7 @@ class Store:
 
     def _nearest(self, vector: np.ndarray, where: str | None, column: str) -> NearestRows:
         if self.table.count_rows() > vector_index.EXACT_ROWS:
-            light = LIGHT + [METADATA + name for name in self.columns]
+            light = light_columns(self.table.schema.names)
             indexed = self._by_index()
             return lambda limit: indexed.search(column, vector, limit=limit, where=where, columns=light)
         snapshot = self._snapshot(column)

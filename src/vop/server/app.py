@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse, Response
 from vop.errors import UsageError, VideoError, VopError
 from vop.search.filters import FILTERS
 from vop.search.store import Store
-from vop.server import media_routes, search_routes
+from vop.server import browse_routes, media_routes, owner_routes, search_routes
 from vop.server.access import AllowedHosts
 from vop.server.connections import CloseUnreadRequests
 from vop.server.errors import NotFound, StorageFull, Unavailable
@@ -44,6 +44,7 @@ def create_app(
     root_path: str = "",
     precision: str = "auto",
     metrics: bool = False,
+    read_only: bool = False,
 ) -> FastAPI:
     """Return the application, with the libraries and their models open.
 
@@ -56,6 +57,7 @@ def create_app(
         root_path: path at which a proxy serves the page, such as "/videos".
         precision: precision of the models: auto, bf16 or fp32.
         metrics: whether /metrics serves Prometheus metrics.
+        read_only: whether clients cannot change tags and favourites.
 
     Raises:
         UsageError: a library or a model does not exist.
@@ -86,6 +88,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.services = services
+    services.read_only = read_only
     app.add_middleware(SecurityMiddleware, hosts=hosts or AllowedHosts(), token=token, root_path=root_path)
     app.add_middleware(CloseUnreadRequests)  # around SecurityMiddleware, which may refuse requests without reading them
     app.add_middleware(MonitoringMiddleware, metrics=services.metrics)
@@ -93,6 +96,8 @@ def create_app(
         app.add_exception_handler(error, _error_handler(status))
     app.add_exception_handler(RequestValidationError, _invalid_parameters)
     app.include_router(search_routes.router)
+    app.include_router(browse_routes.router)
+    app.include_router(owner_routes.router)
     app.include_router(media_routes.router)
     app.include_router(health_router)
     if metrics:

@@ -18,11 +18,12 @@ import torch
 
 from vop.errors import UsageError, VopError, unknown_name
 from vop.models.model import TextVideoModel
-from vop.search.filters import Filters
+from vop.search.browsing import in_order
+from vop.search.filters import Filters, Order
 from vop.search.manifest import LibraryModel, Manifest
 from vop.search.models import open_models
 from vop.search.queries import Vector
-from vop.search.results import LibraryStatus, Moment
+from vop.search.results import LibraryStatus, Moment, Segment
 from vop.search.store import Store
 from vop.server.encoding import Encoder, OnEncoded
 from vop.server.errors import NotFound, Unavailable
@@ -174,22 +175,41 @@ class View:
             raise NotFound(f"the library {self.served.name} has moved to other models and has no view {self.id}")
         return open, open.encoders[self.number]
 
-    def search(self, vector: Vector, *, encoded_by: OpenModels, k: int, filters: Filters) -> list[Moment]:
+    def search(
+        self,
+        vector: Vector,
+        *,
+        encoded_by: OpenModels,
+        k: int,
+        filters: Filters,
+        order: Order = "match",
+        leave_out: str | None = None,
+    ) -> list[Moment]:
         """Return the moments nearest to a query that these models encoded."""
         with self.served.unchanged(encoded_by.models):
-            return self.library.search(vector, model=self.number, k=k, filters=filters)
+            found = self.library.search(vector, model=self.number, k=k, filters=filters, leave_out=leave_out)
+        return in_order(found, order)
 
-    def similar(self, segment: str, *, k: int, filters: Filters) -> list[Moment]:
+    def similar(self, segment: str, *, k: int, filters: Filters, order: Order = "match") -> list[Moment]:
         """Return the moments of other videos that are nearest to a segment.
 
         Raises:
             NotFound: the segment does not exist.
         """
         with self.served.unchanged(self.library.models):
-            with unknown_ids_as_not_found():
-                found = self.library.segment(segment)
+            found = self.segment(segment)
             vector = found.embeddings[self.number]
-            return self.library.search(vector, model=self.number, leave_out=found.video, k=k, filters=filters)
+            moments = self.library.search(vector, model=self.number, leave_out=found.video, k=k, filters=filters)
+        return in_order(moments, order)
+
+    def segment(self, segment: str) -> Segment:
+        """Return a segment of the library.
+
+        Raises:
+            NotFound: it does not exist.
+        """
+        with unknown_ids_as_not_found():
+            return self.library.segment(segment)
 
 
 class Libraries:

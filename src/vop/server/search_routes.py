@@ -6,11 +6,12 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request
 
 from vop.errors import VideoError
+from vop.search.queries import check_parts
 from vop.search.results import Moment
 from vop.server.dependencies import (
     PROBLEMS,
@@ -24,11 +25,11 @@ from vop.server.dependencies import (
 from vop.server.libraries import View
 from vop.server.schemas import (
     MAX_K,
+    ExampleParameters,
     FailedFile,
     Failures,
     Limits,
     Result,
-    SearchParameters,
     SearchResponse,
     SentenceParameters,
     State,
@@ -52,7 +53,7 @@ async def state(request: Request, services: ServicesDependency) -> State:
             views += [ViewState.of(view, status) for view in served.views]
         return views
 
-    limits = Limits(upload_bytes=services.max_upload_bytes, max_k=MAX_K)
+    limits = Limits(upload_bytes=services.max_upload_bytes, max_k=MAX_K, read_only=services.read_only)
     return State(version=VERSION, views=await admit(request, services, read), limits=limits)
 
 
@@ -67,7 +68,7 @@ async def search(
     async def work() -> tuple[list[Moment], list[str]]:
         models, encoder = searched.encoder()
         vector, notes = await encoder.sentences(sentences)
-        search = partial(searched.search, encoded_by=models, k=parameters.k, filters=filters)
+        search = partial(searched.search, encoded_by=models, k=parameters.k, filters=filters, order=parameters.order)
         return await services.in_search_thread(search, vector), notes
 
     moments, notes = await admit(request, services, work)
@@ -80,40 +81,59 @@ async def similar(
     services: ServicesDependency,
     view: ViewId,
     segment: SegmentId,
-    parameters: Annotated[SearchParameters, Query()],
+    parameters: Annotated[ExampleParameters, Query()],
 ) -> SearchResponse:
-    """Find moments of other videos that are similar to a segment."""
+    """Find moments of other videos that are similar to a segment, and match sentences if there are any."""
     began, searched = time.perf_counter(), services.libraries.view(view)
-    search = partial(searched.similar, segment, k=parameters.k, filters=parameters.filters())
-    moments = await admit(request, services, partial(services.in_search_thread, search))
-    return _response(request, services, searched, moments, query="segment", began=began)
+    sentences, filters = parameters.sentences(), parameters.filters()
+    more: dict[str, Any] = {"k": parameters.k, "filters": filters, "order": parameters.order}
+
+    async def work() -> tuple[list[Moment], list[str]]:
+        if not sentences:
+            return await services.in_search_thread(partial(searched.similar, segment, **more)), []
+        models, encoder = searched.encoder()
+        found = await services.in_search_thread(searched.segment, segment)
+        example = found.embeddings[searched.number]
+        vector, notes = await encoder.sentences(sentences, example=example, weight=parameters.weight)
+        search = partial(searched.search, vector, encoded_by=models, leave_out=found.video, **more)
+        return await services.in_search_thread(search), notes
+
+    moments, notes = await admit(request, services, work)
+    return _response(request, services, searched, moments, query="segment", began=began, notes=notes)
 
 
 @router.post("/views/{view}/search/file", responses=UPLOAD_PROBLEMS, openapi_extra={"requestBody": REQUEST_BODY})
 async def search_file(
-    request: Request, services: ServicesDependency, view: ViewId, parameters: Annotated[SearchParameters, Query()]
+    request: Request, services: ServicesDependency, view: ViewId, parameters: Annotated[ExampleParameters, Query()]
 ) -> SearchResponse:
-    """Find moments that are similar to an uploaded video or picture. The upload is not kept."""
-    began, searched = time.perf_counter(), services.libraries.view(view)
-    filters = parameters.filters()
+    """Find moments that are similar to an uploaded video or picture, and match sentences if there are any.
 
-    async def work(path: Path) -> list[Moment]:
+    The upload is not kept.
+    """
+    began, searched = time.perf_counter(), services.libraries.view(view)
+    sentences, filters = parameters.sentences(), parameters.filters()
+    if sentences:
+        check_parts(sentences, [parameters.weight])  # before the upload
+
+    async def work(path: Path) -> tuple[list[Moment], list[str]]:
         models, encoder = searched.encoder()
         model = encoder.model
         decode = partial(services.worker.decode, num_frames=model.num_frames, resizing=model.resizing)
-        vector = await encoder.frames(await services.in_media_thread(decode, path))
-        search = partial(searched.search, encoded_by=models, k=parameters.k, filters=filters)
-        return await services.in_search_thread(search, vector)
+        vector, notes = await encoder.frames(await services.in_media_thread(decode, path)), list[str]()
+        if sentences:
+            vector, notes = await encoder.sentences(sentences, example=vector, weight=parameters.weight)
+        search = partial(searched.search, encoded_by=models, k=parameters.k, filters=filters, order=parameters.order)
+        return await services.in_search_thread(search, vector), notes
 
     uploads, max_bytes = services.uploads, services.max_upload_bytes
     with uploads.slot() as slot:
         services.warm_worker()
         async with received_file(request, services.folder, slot, uploads, max_bytes=max_bytes) as path:
             try:
-                moments = await admit(request, services, partial(work, path))
+                moments, notes = await admit(request, services, partial(work, path))
             except VideoError as error:  # its path is our temporary file
                 raise HTTPException(422, f"the file cannot be used for a search: {error.reason}") from None
-    return _response(request, services, searched, moments, query="file", began=began)
+    return _response(request, services, searched, moments, query="file", began=began, notes=notes)
 
 
 @router.get("/libraries/{library}/failures")

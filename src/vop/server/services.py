@@ -42,6 +42,7 @@ class Services:
 
     Attributes:
         folder: folder of temporary files, removed when the server stops.
+        read_only: whether clients cannot change tags and favourites.
 
     Raises:
         UsageError: a model does not exist.
@@ -58,6 +59,7 @@ class Services:
         max_upload_bytes: int = MAX_UPLOAD_BYTES,
     ) -> None:
         self.max_upload_bytes = max_upload_bytes
+        self.read_only = False
         self.metrics = Metrics()
         self.libraries = Libraries(libraries, precision=precision, on_encoded=self.metrics.encoded)
         self.requests = ConcurrencyLimiter(max_requests)
