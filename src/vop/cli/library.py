@@ -59,7 +59,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     forget.add_argument(
         "--and-tags",
         action="store_true",
-        help="With --for-good, delete their tags and favourites, too. Otherwise these wait for the videos to come back.",
+        help="With --for-good, delete their tags and favourites, too. Otherwise they wait for the videos to return.",
     )
 
     restore = _add(actions, "restore", _restore, "Restore videos that --prune or forget removed in the last 30 days.")

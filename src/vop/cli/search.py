@@ -190,7 +190,8 @@ def _query(arguments: argparse.Namespace) -> Example | list[Sentence] | list[Sen
         return example
     weight = EXAMPLE_WEIGHT if arguments.example_weight is None else arguments.example_weight
     check_parts(sentences, [weight])
-    return [*sentences, (example, weight)]
+    parts: list[Sentence | tuple[Example, float]] = [*sentences, (example, weight)]
+    return parts
 
 
 def _sentences(arguments: argparse.Namespace) -> list[Sentence]:

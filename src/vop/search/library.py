@@ -20,7 +20,7 @@ from vop.search.browsing import BrowsedVideos, Folder, check_order, in_order
 from vop.search.filters import DATE_ORDERS, DateOrder, Filters, Order
 from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig, exists
 from vop.search.models import new_manifest, open_model, open_models
-from vop.search.owners import Mark, Marks, read_marks
+from vop.search.owners import Mark, read_marks
 from vop.search.queries import Caption, Example, Sentence, Vector
 from vop.search.results import IndexedVideo, LibraryStatus, Moment, Segment, check_k
 from vop.search.store import Store
@@ -420,13 +420,9 @@ class Library:
             UsageError: the library has no video at or below one of the paths, or a tag is not allowed.
         """
         targets = self._store.targets(_paths(paths), start_seconds=start_seconds, end_seconds=end_seconds)
-
-        def change(marks: Marks) -> Marks:
-            for target in targets:
-                marks = marks.changed(target, add=add, remove=remove, is_favourite=is_favourite)
-            return marks
-
-        self._store.change_marks(change)
+        self._store.change_marks(
+            lambda marks: marks.changed(*targets, add=add, remove=remove, is_favourite=is_favourite)
+        )
         return len(targets)
 
     def tags(self) -> dict[str, int]:

@@ -160,13 +160,12 @@ class Marks:
 
     def changed(
         self,
-        target: Target,
-        *,
+        *targets: Target,
         add: Sequence[str] = (),
         remove: Sequence[str] = (),
         is_favourite: bool | None = None,
     ) -> Marks:
-        """Return the marks after a change of one video or moment.
+        """Return the marks after the same change of some videos and moments.
 
         A tag that the library has keeps its spelling. What is removed from a moment is also removed from the moments
         that are mostly the same, but not from the whole video.
@@ -174,28 +173,27 @@ class Marks:
         spelling = {tag.casefold(): tag for tag in self.tags()}
         added = [spelling.get(tag.casefold(), tag) for tag in map(check_tag, add)]
         removed = {check_tag(tag).casefold() for tag in remove}
-        changed: dict[tuple[str, float, float], Mark] = {}
-        key = Mark(video=target.video, start_seconds=target.start_seconds, end_seconds=target.end_seconds)._key
-        for mark in self.all:
-            if mark.video == target.video and _is_same_moment(mark, target):
-                tags = tuple(tag for tag in mark.tags if tag.casefold() not in removed)
-                kept = replace(mark, tags=tags, is_favourite=mark.is_favourite and is_favourite is not False)
-                mark = mark if kept == mark else replace(kept, changed_at=_now())
-            changed[mark._key] = mark
-        if added or is_favourite:
-            own = changed.get(key) or Mark(
-                video=target.video, start_seconds=target.start_seconds, end_seconds=target.end_seconds
-            )
-            tags = tuple(sorted(dict.fromkeys([*own.tags, *added]), key=str.casefold))
-            changed[key] = replace(
-                own,
-                tags=tags,
-                is_favourite=own.is_favourite or bool(is_favourite),
-                path=target.path,
-                duration_seconds=target.duration_seconds,
-                changed_at=_now(),
-            )
-        return Marks(mark for mark in changed.values() if mark.tags or mark.is_favourite)
+        marks = {mark._key: mark for mark in self.all}
+        for target in targets:
+            for mark in self._by_video.get(target.video, ()):
+                mark = marks[mark._key]
+                if _is_same_moment(mark, target):
+                    tags = tuple(tag for tag in mark.tags if tag.casefold() not in removed)
+                    is_kept = mark.is_favourite and is_favourite is not False
+                    if (tags, is_kept) != (mark.tags, mark.is_favourite):
+                        marks[mark._key] = replace(mark, tags=tags, is_favourite=is_kept, changed_at=_now())
+            if added or is_favourite:
+                fresh = Mark(video=target.video, start_seconds=target.start_seconds, end_seconds=target.end_seconds)
+                own = marks.get(fresh._key, fresh)
+                marks[own._key] = replace(
+                    own,
+                    tags=tuple(sorted({*own.tags, *added}, key=str.casefold)),
+                    is_favourite=own.is_favourite or bool(is_favourite),
+                    path=target.path,
+                    duration_seconds=target.duration_seconds,
+                    changed_at=_now(),
+                )
+        return Marks(mark for mark in marks.values() if mark.tags or mark.is_favourite)
 
     def merged(self, others: Iterable[Mark]) -> Marks:
         """Return these marks and others; a video or moment that has both gets the tags of both."""
