@@ -20,6 +20,7 @@ from vop.utils.names import letters, nfc, spellings
 METADATA = "about_"  # in front of the names of the owner's columns
 PLACE = ("latitude", "longitude")  # columns that older libraries lack
 EARTH_KM = 6371.0
+_LEAST_KM = 0.001  # rounding of the formula is far below
 Order = Literal["match", "newest", "oldest"]  # of results; the first one is best first
 DateOrder = Literal["newest", "oldest"]
 ORDERS: Final[tuple[Order, ...]] = get_args(Order)
@@ -276,7 +277,7 @@ def _near(place: str | None) -> str | None:
         f"power(sin((radians(latitude) - {north!r}) / 2), 2) + {math.cos(north)!r} * cos(radians(latitude)) * "
         f"power(sin((radians(longitude) - {east!r}) / 2), 2)"
     )
-    return f"{haversine} <= {math.sin(km / (2 * EARTH_KM)) ** 2!r}"
+    return f"{haversine} <= {math.sin(max(km, _LEAST_KM) / (2 * EARTH_KM)) ** 2!r}"
 
 
 def _metadata(condition: str, columns: Sequence[str]) -> str:

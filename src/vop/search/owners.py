@@ -106,7 +106,9 @@ class Target:
         start = round(max(0.0, start_seconds or 0.0), 3)
         end = round(min(duration_seconds, duration_seconds if end_seconds is None else end_seconds), 3)
         if not start < end:
-            raise UsageError(f"the moment from {start:g} to {end:g} s is not in the video, which ends at {end:g} s")
+            raise UsageError(
+                f"the moment from {start:g} to {end:g} s is not in the video, which lasts {duration_seconds:g} s"
+            )
         is_whole = start <= _SAME_SECONDS and end >= duration_seconds - _SAME_SECONDS
         times = (None, None) if is_whole else (start, end)
         return cls(
