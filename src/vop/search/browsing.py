@@ -28,6 +28,8 @@ from vop.storage.address import is_address
 if TYPE_CHECKING:
     from lancedb.table import Table
 
+_KEPT = 8  # conditions whose videos are kept
+
 
 @dataclass(frozen=True, kw_only=True)
 class BrowsedVideos:
@@ -104,6 +106,7 @@ class Catalogue:
         middle = "place = 0"
         if "num_segments" in table.schema.names:
             middle = "place = num_segments / 2 OR (num_segments IS NULL AND place = 0)"
+        self._kept: dict[str, np.ndarray] = {}
         rows = table.search().where(middle).select([*light_columns(table.schema.names), "video"]).to_arrow()
         self._rows = rows.sort_by([("date", "ascending"), ("path", "ascending")])
 
@@ -143,9 +146,16 @@ class Catalogue:
         )
 
     def _allowed(self, where: str | None) -> np.ndarray:
-        """Return the positions of the videos that meet a condition, oldest first."""
+        """Return the positions of the videos that meet a condition, oldest first; those of the last ones are kept."""
         if where is None:
             return np.arange(len(self._rows))
+        if where not in self._kept:
+            while len(self._kept) >= _KEPT:
+                self._kept.pop(next(iter(self._kept), ""), None)
+            self._kept[where] = self._meeting(where)
+        return self._kept[where]
+
+    def _meeting(self, where: str) -> np.ndarray:
         found = self._table.search().where(f"place = 0 AND ({where})").select(["video"]).to_arrow().column("video")
         mask = pc.is_in(self._rows.column("video"), value_set=found.combine_chunks())
         return np.flatnonzero(mask.to_numpy())

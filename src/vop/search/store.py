@@ -35,7 +35,6 @@ from vop.search.failures import Failure
 from vop.search.filters import METADATA, DateOrder, Filters, quoted
 from vop.search.lease import check_held
 from vop.search.manifest import DATABASE, LibraryModel, Manifest
-from vop.search.owner_files import MarksImport, read_file
 from vop.search.owners import Marks, Target
 from vop.search.refining import FrameScores, refined
 from vop.search.removed import Removed
@@ -78,6 +77,8 @@ from vop.video.clip import DECODER_VERSION
 if TYPE_CHECKING:
     from lancedb import DBConnection
     from lancedb.table import Table
+
+    from vop.search.owner_files import MarksImport
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -325,6 +326,8 @@ class Store:
 
     def import_marks(self, file: Path) -> MarksImport:
         """Add the tags and favourites of a file; see `Library.import_marks`."""
+        from vop.search.owner_files import MarksImport, read_file  # imports PyAV
+
         videos = {nfc(path): record for path, record in self.videos().items()}
         ids = {record.video: path for path, record in videos.items()}
 
