@@ -79,7 +79,7 @@ def check_order(order: str, allowed: Sequence[str] = ORDERS) -> None:
 def in_order(moments: Sequence[Moment], order: str) -> list[Moment]:
     """Return the best matches by score, or sorted by the date of the recording.
 
-    Moments that match equally well stay together: weaker matches (`Moment.is_weak`) come after the others.
+    Weaker matches (`Moment.is_weak`) come after the others.
 
     Raises:
         UsageError: the order is unknown.
@@ -88,7 +88,7 @@ def in_order(moments: Sequence[Moment], order: str) -> list[Moment]:
     if order == "match":
         return list(moments)
     dated = sorted(moments, key=lambda moment: moment.date, reverse=order == "newest")
-    return sorted(dated, key=lambda moment: bool(getattr(moment, "is_weak", False)))
+    return sorted(dated, key=lambda moment: moment.is_weak)
 
 
 class Catalogue:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vop.errors import DataError, UsageError
+from vop.search.languages import language_note
 from vop.search.results import Moment
 from vop.video.clip import WHOLE_VIDEO, Clip
 from vop.video.resizing import Resizing
@@ -131,6 +132,19 @@ def check_parts(sentences: Sequence[Sentence], weights: Sequence[float]) -> None
     check([*sentences, *(Sentence("an example", weight) for weight in weights)])
 
 
+def can_be_judged(query: object) -> bool:
+    """Return whether the results of a query have a confidence: it has a sentence with a positive weight.
+
+    The confidence compares sentences with captions. A picture or a video looks like something in any library, and there
+    are no videos that are unrelated to all of its videos to compare it with.
+    """
+    if not isinstance(query, str | Sentence | Sequence) or not query:
+        return False
+    if not isinstance(query, str | Sentence) and has_examples(query):
+        return False
+    return any(sentence.weight > 0 for sentence in parse_sentences(query))
+
+
 def combine(vectors: np.ndarray, sentences: Sequence[Sentence]) -> Vector:
     """Return the weighted sum of the unit vectors of sentences (n, e), scaled to unit length (e,).
 
@@ -216,6 +230,12 @@ def unit_vector(vector: np.ndarray | Tensor, *, width: int) -> Vector:
     if not 0 < length < math.inf:
         raise UsageError("the vector has no direction: its length is 0, or one of its numbers is not finite")
     return (unit / length).astype(np.float32)
+
+
+def notes_on(model: TextVideoModel, sentences: Sequence[Sentence]) -> list[str]:
+    """Return notes for the user: on sentences that are too long, or in a language that the model does not read."""
+    foreign = (language_note(model.backbone, sentence.text) for sentence in sentences)
+    return [*cut_short(model, sentences), *dict.fromkeys(filter(None, foreign))]
 
 
 def cut_short(model: TextVideoModel, sentences: Sequence[Sentence]) -> list[str]:

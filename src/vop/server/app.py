@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse, Response
 from vop.errors import UsageError, VideoError, VopError
 from vop.search.filters import FILTERS
 from vop.search.store import Store
-from vop.server import browse_routes, media_routes, owner_routes, search_routes
+from vop.server import browse_routes, export_routes, media_routes, owner_routes, search_routes
 from vop.server.access import AllowedHosts
 from vop.server.connections import CloseUnreadRequests
 from vop.server.errors import NotFound, StorageFull, Unavailable
@@ -99,6 +99,7 @@ def create_app(
     app.include_router(browse_routes.router)
     app.include_router(owner_routes.router)
     app.include_router(media_routes.router)
+    app.include_router(export_routes.router)
     app.include_router(health_router)
     if metrics:
         app.include_router(metrics_router)

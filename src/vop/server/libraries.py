@@ -25,6 +25,7 @@ from vop.search.models import open_models
 from vop.search.queries import Vector
 from vop.search.results import LibraryStatus, Moment, Segment
 from vop.search.store import Store
+from vop.search.video_moments import VideoMoments
 from vop.server.encoding import Encoder, OnEncoded
 from vop.server.errors import NotFound, Unavailable
 from vop.storage.address import Location
@@ -182,15 +183,46 @@ class View:
         encoded_by: OpenModels,
         k: int,
         filters: Filters,
+        per_video: int = 1,
+        judge: bool = False,
         order: Order = "match",
         leave_out: str | None = None,
     ) -> list[Moment]:
-        """Return the moments nearest to a query that these models encoded."""
-        with self.served.unchanged(encoded_by.models):
-            found = self.library.search(vector, model=self.number, k=k, filters=filters, leave_out=leave_out)
-        return in_order(found, order)
+        """Return the moments nearest to a query that these models encoded.
 
-    def similar(self, segment: str, *, k: int, filters: Filters, order: Order = "match") -> list[Moment]:
+        Args:
+            judge: whether to add the confidence of the moments; for sentences.
+            leave_out: the id of a video to leave out.
+        """
+        with self.served.unchanged(encoded_by.models):
+            moments = self.library.search(
+                vector, model=self.number, k=k, filters=filters, per_video=per_video, leave_out=leave_out
+            )
+            moments = self.library.judged(moments, vector, model=self.number) if judge else moments
+        return in_order(moments, order)
+
+    def moments(self, vector: Vector, video: str, *, encoded_by: OpenModels) -> VideoMoments:
+        """Return all moments of a video that match a query that these models encoded.
+
+        Raises:
+            NotFound: the video does not exist.
+        """
+        with self.served.unchanged(encoded_by.models), unknown_ids_as_not_found():
+            return self.library.moments(vector, video, model=self.number)
+
+    def moments_like(self, segment: str, video: str) -> VideoMoments:
+        """Return all moments of a video that are similar to a segment.
+
+        Raises:
+            NotFound: the segment or the video does not exist.
+        """
+        with self.served.unchanged(self.library.models), unknown_ids_as_not_found():
+            vector = self.library.segment(segment).embeddings[self.number]
+            return self.library.moments(vector, video, model=self.number)
+
+    def similar(
+        self, segment: str, *, k: int, filters: Filters, per_video: int = 1, order: Order = "match"
+    ) -> list[Moment]:
         """Return the moments of other videos that are nearest to a segment.
 
         Raises:
@@ -199,7 +231,9 @@ class View:
         with self.served.unchanged(self.library.models):
             found = self.segment(segment)
             vector = found.embeddings[self.number]
-            moments = self.library.search(vector, model=self.number, leave_out=found.video, k=k, filters=filters)
+            moments = self.library.search(
+                vector, model=self.number, leave_out=found.video, k=k, filters=filters, per_video=per_video
+            )
         return in_order(moments, order)
 
     def segment(self, segment: str) -> Segment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote, urlencode
@@ -17,7 +18,7 @@ from vop.server.libraries import ServedStatus, View
 from vop.storage.address import location
 from vop.utils.text import count
 
-MAX_K = 1000
+MAX_K, MAX_PER_VIDEO = 1000, 100
 MAX_SENTENCES, MAX_CHARACTERS = 32, 100_000  # sentences of a query, characters of a sentence
 MAX_WEIGHT, WEIGHT_DIGITS = 1e6, 6  # so that the length of a weighted sum fits float32
 MAX_CLIP_SECONDS = 60.0
@@ -61,17 +62,29 @@ class SearchParameters(FilterParameters):
     """How many moments to return and in which order, and the filters."""
 
     k: int = Field(20, ge=1, le=MAX_K, description="The number of moments.")
+    per_video: int = Field(
+        1, ge=1, le=MAX_PER_VIDEO, description="The number of moments that one video may have among the results."
+    )
     order: Order = Field(
         "match", description="match: best first. newest, oldest: the k best matches by the date of their recording."
     )
 
 
-class SentenceParameters(SearchParameters):
+class Sentences(BaseModel):
     """Sentences to search for. Either each sentence has a weight, or none has."""
+
+    model_config = ConfigDict(extra="forbid")
 
     q: list[_Text] = Field([], max_length=MAX_SENTENCES, description="A sentence.")
     w: list[Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)]] = Field(
         [], description="A weight for each sentence (default 1). A negative weight finds less of the sentence."
+    )
+
+    min_confidence: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Only moments of at least this confidence. Those whose confidence is unknown stay.",
     )
 
     def sentences(self) -> list[Sentence]:
@@ -87,6 +100,10 @@ class SentenceParameters(SearchParameters):
             )
         weights = [round(weight, WEIGHT_DIGITS) for weight in self.w] or [1.0] * len(self.q)
         return [Sentence(text, weight) for text, weight in zip(self.q, weights, strict=True)]
+
+
+class SentenceParameters(Sentences, SearchParameters):
+    """Sentences to search for, and how."""
 
 
 class ExampleParameters(SentenceParameters):
@@ -115,6 +132,17 @@ class MomentTimes(BaseModel):
     end_seconds: float | None = Field(None, ge=0, allow_inf_nan=False, description="The end of the moment.")
 
 
+class MomentParameters(Sentences):
+    """A query for the moments of one video: sentences, or a segment."""
+
+    like: str = Field("", max_length=100, description="A segment's id, in place of sentences.")
+
+    def check(self) -> None:
+        """Raise a UsageError if there are sentences and a segment."""
+        if self.like and self.q:
+            raise UsageError("the query has sentences (q) and a segment (like): give only one of them")
+
+
 class ClipParameters(BaseModel):
     """A clip of a video, in seconds from its first frame."""
 
@@ -137,6 +165,49 @@ class ClipParameters(BaseModel):
         if end - start > MAX_CLIP_SECONDS:
             raise UsageError(f"the clip is {end - start:g} s long; the maximum is {MAX_CLIP_SECONDS:g} s")
         return start, end
+
+
+class SavedClipParameters(ClipParameters):
+    """A clip of a video to keep."""
+
+    exact: bool = Field(
+        False, description="Cut exactly and encode again, instead of copying from the key frame before the start."
+    )
+
+
+class ExportedSegment(BaseModel):
+    """A moment of a list: a segment, and where the moment lies in its video, if not the whole segment."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    segment: str = Field(max_length=80, description="The segment's id, from the results of a search.")
+    start_seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
+    end_seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
+    score: float = Field(0.0, allow_inf_nan=False, description="For the table.")
+
+    def moment(self, segment: Moment) -> Moment:
+        """Return the moment.
+
+        Raises:
+            UsageError: it ends before it begins.
+        """
+        start = segment.start_seconds if self.start_seconds is None else self.start_seconds
+        end = segment.end_seconds if self.end_seconds is None else self.end_seconds
+        if not start < min(end, segment.duration_seconds):
+            raise UsageError(f"the moment of {self.segment} begins at {start} s and ends at {end} s")
+        return replace(segment, start_seconds=start, end_seconds=end, score=self.score)
+
+
+class ExportRequest(BaseModel):
+    """Moments to export as one file, in their order."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["csv", "edl", "fcpxml", "otio"]
+    moments: list[ExportedSegment] = Field(min_length=1, max_length=MAX_K)
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(
+        "moments", description="The title of the list, and the name of the file."
+    )
 
 
 # Responses
@@ -164,12 +235,22 @@ class Result(BaseModel):
     segment: str = Field(description="The segment's id.")
     video: str = Field(description="The video's id.")
     columns: dict[str, str] = Field(description="The video's columns from --metadata.")
+    others: int = Field(
+        0, description="Further moments of the video that match and are not among the results; 0 if unknown."
+    )
+    copies: list[str] = Field([], description="Paths of near-duplicates that were found, too, and stand behind it.")
     tags: list[str] = Field([], description="The owner's tags of the video and of this moment.")
     is_favourite: bool = Field(False, description="Whether the video or this moment is a favourite.")
     place: PlaceOnEarth | None = Field(None, description="Where the video was recorded; null if unknown.")
     strip_url: str = Field(description="The segment's thumbnail strip, a JPEG.")
     media_url: str
     media_start_seconds: float
+    confidence: float | None = Field(
+        None,
+        description="Share, from 0 to 1, of captions that describe nothing in the library and match their best moment "
+        "less well. Null for videos and pictures, and in a library that is not calibrated.",
+    )
+    is_weak: bool = Field(False, description='Whether the confidence is below the divider "weaker matches".')
 
     @classmethod
     def of(cls, moment: Moment, library: str, *, root_path: str = "") -> Result:
@@ -196,17 +277,21 @@ class Result(BaseModel):
             segment=moment.segment,
             video=moment.video,
             columns=moment.columns,
+            others=moment.others,
+            copies=list(moment.copies),
             tags=list(moment.tags),
             is_favourite=moment.is_favourite,
             place=None if moment.place is None else PlaceOnEarth.model_validate(moment.place),
             strip_url=f"{library_url}/segments/{moment.segment}/strip.jpg",
             media_url=media_url,
             media_start_seconds=media_start,
+            confidence=moment.confidence,
+            is_weak=moment.is_weak,
         )
 
 
 class SearchResponse(BaseModel):
-    """Moments, best first, at most one for each video."""
+    """Moments, best first, at most `per_video` for each video."""
 
     results: list[Result]
     seconds: float = Field(description="Duration of the search.")
@@ -282,6 +367,24 @@ class OwnMarks(BaseModel):
     """All tags and favourites, also of videos that were removed."""
 
     marks: list[OwnMark]
+
+
+class SegmentScore(BaseModel):
+    """A segment of a video, and its score."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    segment: str = Field(description="The segment's id.")
+    start_seconds: float
+    end_seconds: float
+    score: float = Field(description="Cosine similarity with the query.")
+
+
+class VideoMomentsResponse(SearchResponse):
+    """All moments of one video that match, best first, and the scores of all its segments."""
+
+    segments: list[SegmentScore] = Field(description="All segments of the video, in order of time.")
+    floor: float = Field(description="The score from which on a segment matches.")
 
 
 class IndexProgress(BaseModel):

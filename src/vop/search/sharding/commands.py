@@ -143,7 +143,7 @@ def index_in_shards(
         if earlier is not None:
             Publisher(library, earlier).publish()
             earlier.discard()
-        ingest = Ingest(library, (), ingest.scanned, ingest.metadata, progress)  # with what was published
+        ingest = Ingest(library, ingest.models, ingest.scanned, ingest.metadata, progress)  # with what was published
         plan = _new_plan(ingest, call, parts=parts)
         publisher = Publisher(library, plan)
         with state_file(library.path) as state:

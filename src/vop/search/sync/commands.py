@@ -20,6 +20,7 @@ from vop.search.models import absolute_name, new_manifest, open_model, open_mode
 from vop.search.pipeline import count_workers
 from vop.search.results import VideoRecord
 from vop.search.store import Store
+from vop.search.sync.calibrating import calibrate
 from vop.search.sync.ingest import Ingest, is_known_copy, is_same_state
 from vop.search.sync.lock import library_lock
 from vop.search.sync.metadata import read_metadata
@@ -192,11 +193,12 @@ def opened(
 
 
 def finish(ingest: Ingest, *, prune: bool, yes: bool, progress: Progress) -> None:
-    """Remove or count the videos that were not found, complete the report, and tidy the library up."""
+    """Remove or count the videos that were not found, complete the report, tidy the library up, and calibrate it."""
     ingest.finish(prune=prune, yes=yes)
     progress(_TIDYING, 0, 1)
     ingest.library.follow_files()
     _tidy(ingest.library)
+    calibrate(ingest.library, ingest.models)
     progress(_TIDYING, 1, 1)
 
 

@@ -28,6 +28,7 @@ from vop.search.results import VideoRecord
 from vop.search.schema import EMBEDDING, check_rows, column_of, decoder_version, made_with, with_column
 from vop.search.segmentation import ClipTimes, DecodedSegment, read_frames_of
 from vop.search.store import Store
+from vop.search.sync.calibrating import calibrate
 from vop.search.sync.ingest import COMMIT_ROWS
 from vop.search.sync.lock import library_lock
 from vop.search.sync.scanner import is_unchanged
@@ -141,6 +142,7 @@ def reembed(
             raise VopError(_failed_message(folder, move.failed))
         staged.keep_up()
         staged.publish()
+        calibrate(staged, [new])
         staged.drop_frames()
     status = staged.status()
     return ReembedReport(

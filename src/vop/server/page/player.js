@@ -1,6 +1,8 @@
 // The player: plays with sound from the start of the moment, and can seek in the whole video.
 
-import { pause, sentenceOf, TRIES_WHILE_BUSY, waitOf } from "./api.js";
+import { ApiError, pause, sentenceOf, TRIES_WHILE_BUSY, waitOf } from "./api.js";
+import { howSimilar, makeFilm } from "./card.js";
+import { Controls } from "./controls.js";
 import { button, clock, copyButton, crossButton, el, folderOf, get, timeRange } from "./dom.js";
 import { isWhole, source, unload } from "./media.js";
 import { popOverlay, pushOverlay } from "./overlay.js";
@@ -10,21 +12,23 @@ export class Player {
   #column = null;
   #offset = 0; // the file's second at which the media begins
   #tries = 0;
+  #looking = new AbortController(); // for more moments of the video
 
   // like(moment, column): searches for similar moments
   constructor({ like }) {
     this.like = like;
     this.dialog = get("player");
-    this.video = el("video", { controls: true, playsinline: true, preload: "auto" });
+    this.video = el("video", { playsinline: true, preload: "auto" });
     this.trouble = el("p", { class: "trouble", role: "alert", hidden: true });
-    this.seek = el("input", { type: "range", class: "seek", min: 0, step: 0.1, "aria-label": "Seek in the whole video" });
-    this.clock = el("span", { class: "clock" });
+    this.stage = el("div", { class: "stage" });
+    this.controls = new Controls(this.video, this.stage, (seconds) => this.#seekTo(seconds));
+    this.stage.append(el("div", { class: "screen" }, this.video, this.trouble), this.controls.node);
     this.#listen();
   }
 
-  // column: the column of the moment
+  // column: the column of the moment, if it is in one
   open(moment, column) {
-    pushOverlay({ segment: moment.segment, path: moment.path, view: column.view.id });
+    pushOverlay({ segment: moment.segment, path: moment.path, view: column?.view.id });
     this.show(moment, column);
   }
 
@@ -33,8 +37,9 @@ export class Player {
     this.#moment = moment;
     this.#column = column;
     this.#build(moment);
+    this.#findMore(moment, column);
     if (!this.dialog.open) this.dialog.showModal();
-    this.video.focus();
+    this.controls.playing.focus();
     this.#play(moment.start_seconds);
   }
 
@@ -46,11 +51,10 @@ export class Player {
       this.trouble.hidden = true;
       this.#tries = 0;
     });
-    this.seek.addEventListener("change", () => this.#seekTo(Number(this.seek.value)));
-    this.seek.addEventListener("input", () => this.#say(Number(this.seek.value)));
     this.dialog.addEventListener("close", () => {
       if (this.dialog.open) return; // a late event: the next moment is already shown
       this.#moment = null;
+      this.#looking.abort();
       unload(this.video);
       popOverlay(); // does nothing if Back has closed the dialog
     });
@@ -59,23 +63,36 @@ export class Player {
   }
 
   #build(moment) {
-    const facts = [timeRange(moment), moment.score.toFixed(3), folderOf(moment.path)];
+    const facts = [timeRange(moment), howSimilar(moment), folderOf(moment.path)].filter(Boolean);
     const about = el("p", {}, ...facts.map((text) => el("span", {}, text)));
     const name = el("h2", { id: "player-name", title: moment.path }, moment.name);
     const head = el("header", {}, el("div", {}, name, about), crossButton("Close", () => this.dialog.close()));
-    const screen = el("div", { class: "screen" }, this.video, this.trouble);
-    this.seek.max = moment.duration_seconds;
-    for (const [name, seconds] of [["--from", moment.start_seconds], ["--to", moment.end_seconds]]) {
-      this.seek.style.setProperty(name, `${(100 * seconds) / moment.duration_seconds}%`);
+    this.controls.show(moment);
+    this.more = el("section", { class: "more-moments", hidden: true });
+    this.dialog.replaceChildren(head, this.stage, this.#buttons(moment), this.more, columnsOf(moment));
+  }
+
+  // Shows all moments of the video that match the query: below the player, and as marks on its bar.
+  async #findMore(moment, column) {
+    this.#looking.abort();
+    this.#looking = new AbortController();
+    const { signal } = this.#looking;
+    try {
+      const moments = (await column?.momentsOf(moment, { signal })) ?? [];
+      if (moments.length < 2 || signal.aborted) return;
+      const open = (other) => this.open(other, column);
+      this.controls.mark(moments, open);
+      const tiles = moments.map((other) => makeTile(other, { isHere: other.segment === moment.segment, open }));
+      this.more.replaceChildren(el("h3", {}, "More from this video"), el("ol", { class: "tiles" }, ...tiles));
+      this.more.hidden = false;
+    } catch (error) {
+      if (error.name !== "AbortError" && !(error instanceof ApiError)) throw error; // without them, the moment still plays
     }
-    this.#say(moment.start_seconds);
-    const whole = el("div", { class: "whole" }, this.seek, this.clock);
-    this.dialog.replaceChildren(head, screen, whole, this.#buttons(moment), columnsOf(moment));
   }
 
   #buttons(moment) {
     const to = (label, step) => {
-      const other = this.#column.neighbour(moment, step);
+      const other = this.#column?.neighbour(moment, step);
       return button(label, () => this.open(other, this.#column), { disabled: !other });
     };
     const again = button(`Play from ${clock(moment.start_seconds)}`, () => this.#seekTo(moment.start_seconds));
@@ -84,8 +101,9 @@ export class Player {
       this.like(moment, column); // replaces the player's history entry
       this.dialog.close();
     });
+    const link = copyButton("Copy link", () => location.href);
     const path = copyButton("Copy path", () => moment.path);
-    return el("footer", {}, to("Previous", -1), again, to("Next", 1), el("span", { class: "space" }), like, path);
+    return el("footer", {}, to("Previous", -1), again, to("Next", 1), el("span", { class: "space" }), like, link, path);
   }
 
   #play(seconds) {
@@ -111,14 +129,7 @@ export class Player {
   }
 
   #follow() {
-    if (!this.#moment || this.seek.matches(":active")) return;
-    this.#say(this.#offset + this.video.currentTime);
-  }
-
-  #say(seconds) {
-    this.seek.value = seconds;
-    this.clock.textContent = `${clock(seconds)} / ${clock(this.#moment.duration_seconds)}`;
-    this.seek.setAttribute("aria-valuetext", clock(seconds));
+    if (this.#moment) this.controls.follow(this.#offset + this.video.currentTime);
   }
 
   // Shows why the media failed. The element does not say, so this asks the server. If it is busy, tries again.
@@ -147,4 +158,12 @@ export class Player {
 function columnsOf({ columns }) {
   const rows = Object.entries(columns).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)));
   return el("dl", { hidden: !rows.length }, ...rows);
+}
+
+function makeTile(moment, { isHere, open }) {
+  const film = makeFilm(moment);
+  film.setAttribute("aria-label", `Play ${timeRange(moment)}`);
+  film.title = howSimilar(moment);
+  film.addEventListener("click", () => open(moment));
+  return el("li", { "aria-current": isHere && "true" }, film, el("span", { class: "time" }, timeRange(moment)));
 }
