@@ -1,4 +1,4 @@
-"""`vop library list`, `folders`, `tag`, `favourite` and `tags`."""
+"""`vop library list`, `tree`, `tag`, `favourite` and `tags`."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def test_videos_are_listed_by_date(done, library):
 
 
 def test_folders_are_a_tree(done, library):
-    assert done("library", "folders", library).splitlines() == ["/v (3)", "  2023 (2)", "    deep (1)"]
-    (root,) = json.loads(done("library", "folders", library, "--json"))["folders"]
+    assert done("library", "tree", library).splitlines() == ["/v (3)", "  2023 (2)", "    deep (1)"]
+    (root,) = json.loads(done("library", "tree", library, "--json"))["folders"]
     assert (root["total"], root["folders"][0]["folders"][0]["path"]) == (3, "/v/2023/deep")
 
 

@@ -109,18 +109,18 @@ def test_an_older_library_shows_the_first_segments(tmp_path):
 
 def test_folders_are_a_tree_with_counts(library):
     direct = Counter(str(file.path.parent) for file in FILES)
-    (root,) = library.folders()
+    (root,) = library.browse_folders()
     assert (root.path, root.name, root.videos, root.total) == ("/home/a", "a", direct["/home/a"], len(FILES))
-    names = [folder.name for folder in library.folders("/home/a")]
+    names = [folder.name for folder in library.browse_folders("/home/a")]
     assert names == ["2023", "2024"]
-    (_, inner) = library.folders("/home/a/")
+    (_, inner) = library.browse_folders("/home/a/")
     below = sum(videos for folder, videos in direct.items() if PurePosixPath(folder).is_relative_to(inner.path))
     assert (inner.videos, inner.total, inner.has_folders) == (direct["/home/a/2024"], below, True)
-    (deep,) = library.folders("/home/a/2024/summer")
+    (deep,) = library.browse_folders("/home/a/2024/summer")
     assert (deep.name, deep.videos, deep.has_folders) == ("deep", 0, True)
-    assert library.folders("/home/a/2023") == []
+    assert library.browse_folders("/home/a/2023") == []
     with pytest.raises(UsageError, match="no videos below /home/b"):
-        library.folders("/home/b")
+        library.browse_folders("/home/b")
 
 
 def test_disks_and_buckets_have_roots_of_their_own(tmp_path):
@@ -130,13 +130,13 @@ def test_disks_and_buckets_have_roots_of_their_own(tmp_path):
     rows = rows_of(library, address, unit_vectors(1))
     index = rows.schema.get_field_index("path")
     library.put(rows.set_column(index, rows.field(index), [["s3://films/holidays/lake.mp4"]]))
-    assert [(root.path, root.total) for root in library.folders()] == [
+    assert [(root.path, root.total) for root in library.browse_folders()] == [
         ("/home/b", 2),
         ("/media/disk/a", 1),
         ("s3://films/holidays", 1),
     ]
-    assert [folder.path for folder in library.folders("s3://films")] == ["s3://films/holidays"]
-    assert make_library(tmp_path / "empty", []).folders() == []
+    assert [folder.path for folder in library.browse_folders("s3://films")] == ["s3://films/holidays"]
+    assert make_library(tmp_path / "empty", []).browse_folders() == []
 
 
 def test_results_are_the_best_matches_sorted_by_date(library):

@@ -91,6 +91,8 @@ def test_openapi_describes_every_path(client):
         "/api/libraries/{library}/marks/{id}/tags/{tag}",
         "/api/libraries/{library}/tags",
         "/api/libraries/{library}/videos",
+        "/api/libraries/{library}/indexing/folders",
+        "/api/libraries/{library}/indexing",
         "/api/libraries/{library}/segments/{segment}/strip.jpg",
         "/api/libraries/{library}/videos/{video}",
         "/api/libraries/{library}/videos/{video}/moment.mp4",
@@ -100,7 +102,7 @@ def test_openapi_describes_every_path(client):
     sentences = document["paths"]["/api/views/{view}/search"]["get"]
     assert {one["name"] for one in sentences["parameters"]} == {
         *("view", "q", "w", "k", "order", "folder", "name", "min_seconds", "max_seconds", "after", "before", "where"),
-        *("near", "tag", "favourites", "per_video", "min_confidence"),
+        *("near", "tag", "favourites", "per_video", "copies", "min_confidence"),
     }
     assert sentences["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/SearchResponse")
     operations = [operation for path in document["paths"].values() for operation in path.values()]

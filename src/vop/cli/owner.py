@@ -1,4 +1,4 @@
-"""`vop library list`, `folders`, `tag`, `favourite` and `tags`: what a library has, and what its owner says of it."""
+"""`vop library list`, `tree`, `tag`, `favourite` and `tags`: what a library has, and what its owner says of it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add_browse_actions(add: Add) -> None:
     listed.add_argument("-k", type=int, default=20, help="Number of videos (default 20).")
     listed.add_argument("--skip", metavar="N", type=int, default=0, help="Leave out the first N videos.")
     add_filters(listed)
-    add("folders", _folders, "Show the folders with videos as a tree, with the number of videos below each.")
+    add("tree", _tree, "Show the folders with videos as a tree, with the number of videos below each.")
 
 
 def add_owner_actions(add: Add) -> None:
@@ -83,9 +83,9 @@ def _list(arguments: argparse.Namespace) -> None:
     say(f"{len(found.videos):,} of {count('video', found.total)}")
 
 
-def _folders(arguments: argparse.Namespace) -> None:
+def _tree(arguments: argparse.Namespace) -> None:
     library = _open(arguments)
-    roots = library.folders()
+    roots = library.browse_folders()
     if arguments.json:
         print_json({"folders": [_branch(library, root) for root in roots]})
         return
@@ -96,13 +96,13 @@ def _folders(arguments: argparse.Namespace) -> None:
 
 
 def _branch(library: Library, folder: Folder) -> dict[str, Any]:
-    inner = library.folders(folder.path) if folder.has_folders else []
+    inner = library.browse_folders(folder.path) if folder.has_folders else []
     return {**folder.to_dict(), "folders": [_branch(library, one) for one in inner]}
 
 
 def _say_branch(library: Library, folder: Folder, name: str, depth: int) -> None:
     say(f"{'  ' * depth}{name} ({folder.total:,})")
-    for inner in library.folders(folder.path) if folder.has_folders else []:
+    for inner in library.browse_folders(folder.path) if folder.has_folders else []:
         _say_branch(library, inner, on_one_line(inner.name), depth + 1)
 
 

@@ -17,7 +17,14 @@ from fastapi.responses import JSONResponse, Response
 from vop.errors import UsageError, VideoError, VopError
 from vop.search.filters import FILTERS
 from vop.search.store import Store
-from vop.server import browse_routes, export_routes, media_routes, owner_routes, search_routes
+from vop.server import (
+    browse_routes,
+    export_routes,
+    indexing_routes,
+    media_routes,
+    owner_routes,
+    search_routes,
+)
 from vop.server.access import AllowedHosts
 from vop.server.connections import CloseUnreadRequests
 from vop.server.errors import NotFound, StorageFull, Unavailable
@@ -44,6 +51,7 @@ def create_app(
     root_path: str = "",
     precision: str = "auto",
     metrics: bool = False,
+    may_index: bool = False,
     read_only: bool = False,
 ) -> FastAPI:
     """Return the application, with the libraries and their models open.
@@ -57,6 +65,7 @@ def create_app(
         root_path: path at which a proxy serves the page, such as "/videos".
         precision: precision of the models: auto, bf16 or fp32.
         metrics: whether /metrics serves Prometheus metrics.
+        may_index: whether clients may start and stop indexings of the libraries' folders.
         read_only: whether clients cannot change tags and favourites.
 
     Raises:
@@ -69,6 +78,7 @@ def create_app(
         max_requests=max_requests,
         max_uploads=max_uploads,
         max_upload_bytes=max_upload_bytes,
+        may_index=may_index,
     )
 
     @asynccontextmanager
@@ -100,6 +110,7 @@ def create_app(
     app.include_router(owner_routes.router)
     app.include_router(media_routes.router)
     app.include_router(export_routes.router)
+    app.include_router(indexing_routes.router)
     app.include_router(health_router)
     if metrics:
         app.include_router(metrics_router)

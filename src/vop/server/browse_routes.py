@@ -52,6 +52,6 @@ async def folders(
 ) -> Folders:
     """List the folders with videos in a folder."""
     served = services.libraries.library(library)
-    read = partial(services.in_search_thread, served.library.folders, parent or None)
+    read = partial(services.in_search_thread, served.library.browse_folders, parent or None)
     found = await admit(request, services, read)
     return Folders(folders=[FolderState.model_validate(folder) for folder in found])

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
-from typing import TypeVar
+from typing import TypedDict, TypeVar, Unpack
 from weakref import WeakKeyDictionary
 
 import torch
@@ -22,6 +22,7 @@ from vop.search.browsing import in_order
 from vop.search.filters import Filters, Order
 from vop.search.manifest import LibraryModel, Manifest
 from vop.search.models import open_models
+from vop.search.near_copies import search_collapsed
 from vop.search.queries import Vector
 from vop.search.results import LibraryStatus, Moment, Segment
 from vop.search.store import Store
@@ -143,6 +144,12 @@ class ServedLibrary:
                 raise Unavailable(f"the library {self.name} has just moved to other models; try again in a moment")
 
 
+class _Settings(TypedDict, total=False):
+    leave_out: str | None
+    filters: Filters
+    per_video: int
+
+
 @dataclass(frozen=True)
 class View:
     """A library with one of its models.
@@ -184,6 +191,7 @@ class View:
         k: int,
         filters: Filters,
         per_video: int = 1,
+        copies: bool = False,
         judge: bool = False,
         order: Order = "match",
         leave_out: str | None = None,
@@ -195,20 +203,27 @@ class View:
             leave_out: the id of a video to leave out.
         """
         with self.served.unchanged(encoded_by.models):
-            moments = self.library.search(
-                vector, model=self.number, k=k, filters=filters, per_video=per_video, leave_out=leave_out
-            )
+            moments = self._find(vector, k, copies=copies, filters=filters, per_video=per_video, leave_out=leave_out)
             moments = self.library.judged(moments, vector, model=self.number) if judge else moments
         return in_order(moments, order)
 
-    def moments(self, vector: Vector, video: str, *, encoded_by: OpenModels) -> VideoMoments:
+    def _find(self, vector: Vector, k: int, *, copies: bool, **settings: Unpack[_Settings]) -> list[Moment]:
+        def find(limit: int) -> list[Moment]:
+            return self.library.search(vector, model=self.number, k=limit, **settings)
+
+        return find(k) if copies else search_collapsed(find, k, self.library.near_copies())
+
+    def moments(self, vector: Vector, video: str, *, encoded_by: OpenModels, judge: bool = False) -> VideoMoments:
         """Return all moments of a video that match a query that these models encoded.
+
+        Args:
+            judge: as for `search`.
 
         Raises:
             NotFound: the video does not exist.
         """
         with self.served.unchanged(encoded_by.models), unknown_ids_as_not_found():
-            return self.library.moments(vector, video, model=self.number)
+            return self.library.moments(vector, video, model=self.number, judge=judge)
 
     def moments_like(self, segment: str, video: str) -> VideoMoments:
         """Return all moments of a video that are similar to a segment.
@@ -221,7 +236,14 @@ class View:
             return self.library.moments(vector, video, model=self.number)
 
     def similar(
-        self, segment: str, *, k: int, filters: Filters, per_video: int = 1, order: Order = "match"
+        self,
+        segment: str,
+        *,
+        k: int,
+        filters: Filters,
+        per_video: int = 1,
+        copies: bool = False,
+        order: Order = "match",
     ) -> list[Moment]:
         """Return the moments of other videos that are nearest to a segment.
 
@@ -231,9 +253,8 @@ class View:
         with self.served.unchanged(self.library.models):
             found = self.segment(segment)
             vector = found.embeddings[self.number]
-            moments = self.library.search(
-                vector, model=self.number, leave_out=found.video, k=k, filters=filters, per_video=per_video
-            )
+            settings: _Settings = {"leave_out": found.video, "filters": filters, "per_video": per_video}
+            moments = self._find(vector, k, copies=copies, **settings)
         return in_order(moments, order)
 
     def segment(self, segment: str) -> Segment:
