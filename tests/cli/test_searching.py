@@ -17,6 +17,7 @@ from search.owners_videos import write_folder, write_video
 from vop.cli import main
 from vop.cli.search import clock
 from vop.models.pretrained import create
+from vop.search.library import Library
 from vop.search.results import IndexingStatus
 from vop.search.state import StateFile
 
@@ -315,6 +316,24 @@ class TestSearch:
         folder = unicodedata.normalize(form, "./été")
         assert len(names(vop("search", library, "a dog", "--folder", folder, "--json")[1])) == 4
 
+    def test_sentences_and_a_video_are_combined(self, vop, library, videos):
+        def scores(*words):
+            status, out, _ = vop("search", library, *words, "--json")
+            assert status == 0
+            return {result["path"]: result["score"] for result in json.loads(out)["results"]}
+
+        opened = Library.open(library, precision="auto")
+        for given, weight in (((), 0.5), (("--example-weight", "2"), 2.0)):
+            wanted = opened.search([("a dog", 1.0), (videos["a"], weight)])
+            assert scores("a dog", "--video", videos["a"], *given) == {
+                moment.path: pytest.approx(moment.score, abs=1e-5) for moment in wanted
+            }
+        assert scores("a dog", "--video", videos["a"]) != scores("a dog")
+
+    def test_results_can_be_sorted_by_date(self, vop, library):
+        results = json.loads(vop("search", library, "a dog", "--order", "oldest", "--json")[1])["results"]
+        assert [result["date"] for result in results] == sorted(result["date"] for result in results)
+
     def test_filters_without_results_are_reported(self, vop, library):
         assert "no video passes the filters" in vop("search", library, "a dog", "--name", "zzz")[1]
 
@@ -325,7 +344,12 @@ class TestSearch:
             (["  "], "empty sentence"),
             (["a dog", "-k", "0"], "-k 0"),
             (["-w", "much", "a dog"], "'much'"),
-            (["a dog", "--video", "x.mp4"], "only one of them"),
+            (["--picture", "x.jpg", "--video", "x.mp4"], "only one of them"),
+            (["a dog", "--video", "x.mp4", "--captions", "x.txt"], "leave out the sentences"),
+            (["a dog", "--example-weight", "2"], "--example-weight"),
+            (["--video", "x.mp4", "--example-weight", "2"], "--example-weight"),
+            (["-w", "0", "a dog", "--video", "x.mp4", "--example-weight", "0"], "all weights"),
+            (["a dog", "--near", "1,2"], "near is '1,2'"),
             (["a dog", "--captions", "x.txt"], "--captions"),
             (["a dog", "--where", "colour=red"], "'colour'"),
             (["a dog", "--after", "yesterday"], "'yesterday'"),

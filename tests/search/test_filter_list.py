@@ -14,13 +14,14 @@ from vop.search.filters import FILTERS, FilterOption, Filters
 from vop.server.app import create_app
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "search.md"
-NOT_FILTERS = {"view", "k", "q", "w"}  # the other parameters of a search
+NOT_FILTERS = {"view", "k", "q", "w", "order", "per_video", "min_confidence"}  # the other parameters of a search
 
 
 def test_the_list_has_every_filter():
     assert [option.name for option in FILTERS] == [*Filters.__dataclass_fields__]
     assert [option.name for option in FILTERS if option.type is float] == ["min_seconds", "max_seconds"]
-    assert [option.name for option in FILTERS if option.repeatable] == ["where"]
+    assert [option.name for option in FILTERS if option.type is bool] == ["favourites"]
+    assert [option.name for option in FILTERS if option.repeatable] == ["where", "tag"]
     assert all(option.help.endswith(".") and option.label and option.placeholder for option in FILTERS)
 
 
@@ -30,7 +31,8 @@ def test_the_command_has_an_option_for_each_filter():
     search = parser._subparsers._group_actions[0].choices["search"]
     (group,) = (group for group in search._action_groups if group.title == "filters")
     shown = [(action.option_strings, action.metavar, action.type, action.help) for action in group._group_actions]
-    assert shown == [([option.option], option.metavar, option.type, option.help) for option in FILTERS]
+    types = {option.name: None if option.type is bool else option.type for option in FILTERS}  # a switch has none
+    assert shown == [([option.option], option.metavar, types[option.name], option.help) for option in FILTERS]
     assert search.parse_args(["library", "a dog", "--where", "a=1", "--where", "b=2"]).where == ["a=1", "b=2"]
 
 
@@ -54,10 +56,12 @@ def test_parameters_of_the_api_have_the_types_of_the_filters(parameters, option:
     if option.repeatable:
         assert (schema["type"], schema["items"]["type"]) == ("array", "string")
     else:
-        wanted = "number" if option.type is float else "string"
-        assert {kind["type"] for kind in schema["anyOf"]} == {wanted, "null"}
+        wanted = {float: "number", bool: "boolean", str: "string"}
+        assert {kind["type"] for kind in schema["anyOf"]} == {wanted[option.type], "null"}
 
 
 def test_the_documentation_lists_each_filter():
     rows = re.findall(r"^\| `(--[^`]*)` \| `([^`]*)` \| (.*) \|$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
-    assert rows == [(f"{option.option} {option.metavar}", option.name, option.help) for option in FILTERS]
+    assert rows == [
+        (" ".join(filter(None, [option.option, option.metavar])), option.name, option.help) for option in FILTERS
+    ]

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ import vop.models.pretrained
 from search.owners_videos import embeddings, rows, write_video
 from vop.backbones import DEFAULT_HUB_ID
 from vop.errors import UsageError, VopError
+from vop.search.library import Library
 from vop.search.manifest import SegmentationConfig
 from vop.search.store import Store
 from vop.search.sync import forget, index, ingest, reader
@@ -294,3 +296,28 @@ def test_a_folder_that_is_not_a_library_is_refused(tmp_path, videos):
     with pytest.raises(UsageError, match="is not a library.*vop index LIBRARY"):
         index(tmp_path / "videos", [tmp_path / "library"], model="mini")
     assert not (tmp_path / "videos" / ".lock").exists()
+
+
+def test_places_are_indexed_and_marks_follow_the_files(index_videos, folder, videos):
+    """A program that writes a place into a file changes its content, but not the video."""
+    index_videos()
+    library = Library.open(folder)
+    library.tag(videos["b"], add="lake", start_seconds=10, end_seconds=18)
+    library.favourite(videos["c"])
+    copied = videos["b"].with_name("copy.mp4")
+    with av.open(str(videos["b"])) as source, av.open(str(copied), "w") as target:
+        target.metadata["location"] = "+48.2000+016.4000/"
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    copied.replace(videos["b"])
+    videos["c"].rename(videos["c"].with_name("moved.mp4"))
+    report = index_videos()
+    assert (report.changed, report.moved) == (1, 1)
+    (near,) = library.browse(near="48.2,16.4,1").videos
+    assert (near.path, near.place.latitude, near.place.longitude) == (str(videos["b"]), 48.2, 16.4)
+    assert [video.path for video in library.browse(tag="lake").videos] == [str(videos["b"])]
+    assert [Path(mark.path).name for mark in library.marks()] == ["b.mp4", "moved.mp4"]
+    assert [Path(video.path).name for video in library.browse(favourites=True).videos] == ["moved.mp4"]

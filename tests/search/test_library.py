@@ -183,6 +183,21 @@ class TestQueries:
         del expected[Path(found.path).name]
         assert scores(moments) == expected
 
+    def test_sentences_and_examples_are_a_weighted_sum(self, library, model, videos):
+        found, *_ = library.search("a dog", k=1)
+        segment, file = library.segment(found.segment).embeddings[0], model.encode_video([videos["c"]])[0].numpy()
+        dog, cat = model.encode_text(["a dog", "a cat"]).numpy()
+
+        def unit(vector):
+            return vector / np.linalg.norm(vector)
+
+        wanted = naive(library, unit(dog - 0.5 * cat + 0.5 * segment))  # an example counts half
+        del wanted[Path(found.path).name]
+        assert scores(library.search([("a dog", 1.0), ("a cat", -0.5), found])) == wanted
+        wanted = naive(library, unit(dog + 2 * file))
+        assert scores(library.search(["a dog", (videos["c"], 2.0)])) == wanted
+        assert scores(library.search([videos["c"]])) == scores(library.search(videos["c"]))
+
     @pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor, lambda vector: 7 * vector])
     def test_vectors_may_be_arrays_tensors_or_unscaled(self, library, model, kind):
         vector = model.encode_text(["a dog"])[0].numpy()
@@ -211,6 +226,10 @@ class TestQueries:
             ([], "the query is empty"),
             (["a dog", 3], "3 is not a sentence"),
             ([("a dog", "much")], "'much'"),
+            ([Path("x.mp4"), ""], "an empty sentence"),
+            ([Path("x.mp4"), 3], "3 is not a sentence"),
+            ([(Path("x.mp4"), "much")], "'much'"),
+            ([(Path("x.mp4"), 0.0), ("a dog", 0)], "all weights"),
             ([("a dog", 1), ("a dog", -1)], "cancel each other out"),
             (3, "not int"),
             (np.zeros(5, np.float32), r"shape \(5,\)"),

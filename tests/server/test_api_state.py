@@ -21,7 +21,7 @@ def test_each_model_of_a_library_is_a_view(client, run, tiny_folder):
     assert (first["segments"], first["videos"], first["failures"]) == (7, 5, 2)
     assert first["columns"] == ["author", "stars"]
     assert first["index"] is None
-    assert state["limits"] == {"upload_bytes": 512 * 2**20, "max_k": 1000}
+    assert state["limits"] == {"upload_bytes": 512 * 2**20, "max_k": 1000, "read_only": False}
 
 
 def test_the_state_shows_the_progress_of_indexing(client, library, monkeypatch):
@@ -84,6 +84,13 @@ def test_openapi_describes_every_path(client):
         "/api/views/{view}/videos/{video}/moments",
         "/api/views/{view}/videos/{video}/moments/file",
         "/api/libraries/{library}/failures",
+        "/api/libraries/{library}/folders",
+        "/api/libraries/{library}/marks",
+        "/api/libraries/{library}/marks/{id}",
+        "/api/libraries/{library}/marks/{id}/favourite",
+        "/api/libraries/{library}/marks/{id}/tags/{tag}",
+        "/api/libraries/{library}/tags",
+        "/api/libraries/{library}/videos",
         "/api/libraries/{library}/indexing/folders",
         "/api/libraries/{library}/indexing",
         "/api/libraries/{library}/segments/{segment}/strip.jpg",
@@ -95,8 +102,8 @@ def test_openapi_describes_every_path(client):
     }
     sentences = document["paths"]["/api/views/{view}/search"]["get"]
     assert {one["name"] for one in sentences["parameters"]} == {
-        *("view", "q", "w", "words", "k", "folder", "name", "min_seconds", "max_seconds", "after", "before", "where"),
-        *("min_confidence", "per_video", "copies"),
+        *("view", "q", "w", "words", "k", "order", "folder", "name", "min_seconds", "max_seconds", "after", "before"),
+        *("where", "near", "tag", "favourites", "per_video", "copies", "min_confidence"),
     }
     assert sentences["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/SearchResponse")
     operations = [operation for path in document["paths"].values() for operation in path.values()]

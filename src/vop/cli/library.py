@@ -29,6 +29,8 @@ from vop.cli.index import (
     warn_unconfirmed,
     work_options,
 )
+from vop.cli.owner import add_browse_actions, add_owner_actions
+from vop.errors import UsageError
 from vop.utils import progress
 from vop.utils.files import read_file
 from vop.utils.text import count, on_one_line
@@ -51,6 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     actions = parser.add_subparsers(metavar="ACTION", required=True)
 
     _add(actions, "info", _info, "Show a library's size and models.")
+    add_browse_actions(partial(_add, actions))
     _add(actions, "failures", _failures, "List files that could not be indexed completely, with reasons.")
     _add(
         actions,
@@ -88,6 +91,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     forget.add_argument("paths", metavar="PATH", nargs="+", type=place, help="Folders, videos or addresses to remove.")
     forget.add_argument(
         "--for-good", action="store_true", help="Remove the videos permanently. They cannot be restored."
+    )
+
+    forget.add_argument(
+        "--and-tags",
+        action="store_true",
+        help="With --for-good, delete their tags and favourites, too. Otherwise they wait for the videos to return.",
     )
 
     restore = _add(actions, "restore", _restore, "Restore videos that --prune or forget removed in the last 30 days.")
@@ -138,6 +147,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_work_options(reembed)
     reembed.set_defaults(resumes=True)
+    add_owner_actions(partial(_add, actions))
 
 
 def _add(
@@ -302,7 +312,11 @@ def _forget(arguments: argparse.Namespace) -> None:
     from vop.search.removed import KEPT_DAYS
 
     waiting = partial(say_waiting, arguments.library)
-    removed = _open(arguments).forget(arguments.paths, for_good=arguments.for_good, waiting=waiting)
+    if arguments.and_tags and not arguments.for_good:
+        raise UsageError("--and-tags: only with --for-good; a video that can be restored keeps its tags")
+    removed = _open(arguments).forget(
+        arguments.paths, for_good=arguments.for_good, tags=arguments.and_tags, waiting=waiting
+    )
     if arguments.json:
         print_json({"removed": removed})
         return

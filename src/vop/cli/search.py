@@ -23,7 +23,7 @@ from vop.cli.exporting import add_export_options, print_export, warn_export, wri
 from vop.cli.players import open_moment
 from vop.cli.strips import strip_printer
 from vop.errors import UsageError
-from vop.search.filters import FILTERS, Filters
+from vop.search.filters import FILTERS, ORDERS, Filters
 from vop.utils.text import count, on_one_line
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "search",
         help="Find moments in a library by sentences, a video or a picture.",
         description="Finds the moments of a library that are most similar to one or more sentences, a video or a "
-        "picture, and prints the best moment of each video, or several (--per-video).",
+        "picture, or to both, and prints the best moment of each video, or several (--per-video).",
     )
     parser.add_argument(
         "library",
@@ -83,6 +83,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "In a sentence, quoted words must be spoken or written: 'a man says \"good morning\"'.",
     )
     parser.add_argument(
+        "--example-weight",
+        metavar="WEIGHT",
+        type=float,
+        help="Weight of --video or --picture beside sentences, which count 1 each (default 0.5).",
+    )
+    parser.add_argument(
+        "--order",
+        choices=ORDERS,
+        default="match",
+        help="match: best first (default). newest, oldest: sort the -k best matches by the date of their recording.",
+    )
+    parser.add_argument(
         "--per-video",
         metavar="N",
         type=int,
@@ -94,7 +106,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="Show near-duplicates of a video, too. By default, only the best one is shown.",
     )
-    _add_filters(parser)
+    add_filters(parser)
     parser.add_argument(
         "--min-confidence",
         metavar="X",
@@ -112,11 +124,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.set_defaults(run=run, uses_database=True)
 
 
-def _add_filters(parser: argparse.ArgumentParser) -> None:
+def add_filters(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("filters")
     for option in FILTERS:
+        if option.type is bool:
+            group.add_argument(option.option, action="store_true", help=option.help)
+            continue
         several: dict[str, Any] = {"action": "append", "default": []} if option.repeatable else {}
         group.add_argument(option.option, metavar=option.metavar, type=option.type, help=option.help, **several)
+
+
+def filters_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the filters for `Library.search` and `Library.browse`."""
+    filters = {option.name: getattr(arguments, option.name) for option in FILTERS}
+    filters["folder"] = _folder(arguments.folder)
+    return filters
 
 
 def _add_uses(parser: argparse.ArgumentParser) -> None:
@@ -158,12 +180,12 @@ def _search(arguments: argparse.Namespace) -> int:
         model={number: arguments.model} if arguments.model else None,
         precision=arguments.precision,
     )
-    filters = {option.name: getattr(arguments, option.name) for option in FILTERS}
+    filters = filters_of(arguments)
     if not 0 <= number < len(library.models):
         raise UsageError(
             f"--use {arguments.use}: the library has {count('model', len(library.models))}, numbered from 1"
         )
-    Filters(**filters).sql(library.columns)  # fails early, before PyTorch is imported
+    Filters(**{**filters, "folder": arguments.folder}).check(library.columns)  # fails early, before PyTorch is imported
     if arguments.export:
         format_of(arguments.export, arguments.format)
     use_device_options(arguments)
@@ -171,7 +193,6 @@ def _search(arguments: argparse.Namespace) -> int:
         found = library.captions(query, arguments.captions, k=arguments.k, model=number)
         _print_captions(found, as_json=arguments.json)
         return 0
-    filters["folder"] = _folder(arguments.folder)
     moments = library.search(
         query,
         k=arguments.k,
@@ -180,6 +201,7 @@ def _search(arguments: argparse.Namespace) -> int:
         model=number,
         words=_words(arguments),
         **filters,
+        order=arguments.order,
         min_confidence=arguments.min_confidence,
         warn=lambda text: warn(f"vop: {text}"),
     )
@@ -216,13 +238,13 @@ def _words(arguments: argparse.Namespace) -> WordsMode:
     return MODES[arguments.words_mode]
 
 
-def _query(arguments: argparse.Namespace) -> Example | list[Sentence]:
+def _query(arguments: argparse.Namespace) -> Example | list[Sentence] | list[Sentence | tuple[Example, float]]:
     """Build the query from the options.
 
     Raises:
         UsageError: the options contradict each other, or a value is not allowed.
     """
-    from vop.search.queries import Example, check
+    from vop.search.queries import EXAMPLE_WEIGHT, Example, check, check_parts
     from vop.video.clip import Clip
 
     if arguments.k < 1:
@@ -230,8 +252,12 @@ def _query(arguments: argparse.Namespace) -> Example | list[Sentence]:
     if arguments.per_video < 1:
         raise UsageError(f"--per-video {arguments.per_video}: ask for 1 moment of each video or more")
     examples = [name for name in ("video", "picture") if getattr(arguments, name)]
-    if len(examples) > 1 or (examples and (arguments.words or arguments.weighted)):
-        raise UsageError("search by sentences, --video or --picture: give only one of them")
+    if len(examples) > 1:
+        raise UsageError("search by --video or --picture: give only one of them")
+    if arguments.example_weight is not None and not (examples and (arguments.words or arguments.weighted)):
+        raise UsageError("--example-weight weighs --video or --picture against sentences: give both")
+    if arguments.captions and (arguments.words or arguments.weighted):
+        raise UsageError("--captions ranks captions for a video: leave out the sentences")
     if arguments.captions and not examples:
         raise UsageError("--captions ranks captions for a video: give --video FILE (or --picture FILE) with it")
     if arguments.captions and (arguments.export or arguments.open or arguments.open_number):
@@ -243,13 +269,20 @@ def _query(arguments: argparse.Namespace) -> Example | list[Sentence]:
         raise UsageError("--start and --end name a clip of a video: give --video FILE with them")
     if end is not None and end <= (start or 0):
         raise UsageError(f"--start {clock(start or 0)} --end {clock(end)}: the clip must end after it starts")
-    if arguments.video:
-        return Example(arguments.video, "video", Clip(start or 0.0, end))
-    if arguments.picture:
-        return Example(arguments.picture, "picture")
     sentences = _sentences(arguments)
-    check(sentences)
-    return sentences
+    if arguments.video:
+        example = Example(arguments.video, "video", Clip(start or 0.0, end))
+    elif arguments.picture:
+        example = Example(arguments.picture, "picture")
+    else:
+        check(sentences)
+        return sentences
+    if not sentences:
+        return example
+    weight = EXAMPLE_WEIGHT if arguments.example_weight is None else arguments.example_weight
+    check_parts(sentences, [weight])
+    parts: list[Sentence | tuple[Example, float]] = [*sentences, (example, weight)]
+    return parts
 
 
 def _sentences(arguments: argparse.Namespace) -> list[Sentence]:

@@ -81,6 +81,9 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--root-path", metavar="PATH", default="", help="Path at which a proxy serves the page, such as /videos."
     )
     parser.add_argument(
+        "--read-only", action="store_true", help="Refuse to change tags and favourites from the page and the API."
+    )
+    parser.add_argument(
         "--indexing",
         action=argparse.BooleanOptionalAction,
         help="Let clients start and stop an indexing of the libraries' folders (default: if the server has a token or "
@@ -192,6 +195,7 @@ def _serve(arguments: argparse.Namespace, listener: socket.socket, *, token: str
         precision=arguments.precision,
         metrics=arguments.metrics,
         memory_bytes=None if arguments.memory is None else int(arguments.memory * 2**30),
+        read_only=arguments.read_only,
         may_index=may_index(arguments.host, token=token, chosen=arguments.indexing),
     )
     shown_token = token if arguments.token == "auto" else None

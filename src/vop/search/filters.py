@@ -8,16 +8,23 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal, get_args
 
 from vop.errors import UsageError, unknown_name
 from vop.storage.address import is_address
 from vop.utils.names import letters, nfc, spellings
 
 METADATA = "about_"  # in front of the names of the owner's columns
+PLACE = ("latitude", "longitude")  # columns that older libraries lack
+EARTH_KM = 6371.0
+_LEAST_KM = 0.001  # rounding of the formula is far below
+Order = Literal["match", "newest", "oldest"]  # of results; the first one is best first
+DateOrder = Literal["newest", "oldest"]
+ORDERS: Final[tuple[Order, ...]] = get_args(Order)
+DATE_ORDERS: Final[tuple[DateOrder, ...]] = get_args(DateOrder)
 
 _CONDITION = re.compile(r"\s*(?P<column>.+?)\s*(?P<operator>!=|>=|<=|=|>|<|~)\s*(?P<value>.*?)\s*", re.DOTALL)
 _YEAR_OR_MONTH = re.compile(r"[0-9]{4}(-[0-9]{2})?")
@@ -36,7 +43,8 @@ class FilterOption:
 
     Attributes:
         name: name of the parameter; `option` is the name on the command line.
-        kind: "text", "seconds", "date", or "condition"; only a condition can be given several times.
+        kind: "text", "seconds", "date", "tag", "switch", or "condition"; a tag and a condition can be given several
+            times.
         metavar: placeholder for the value in the command's help.
         help: one sentence in plain text.
         label: short label for a form.
@@ -44,8 +52,8 @@ class FilterOption:
     """
 
     name: str
-    kind: Literal["text", "seconds", "date", "condition"]
-    metavar: str
+    kind: Literal["text", "seconds", "date", "tag", "switch", "condition"]
+    metavar: str | None
     help: str
     label: str
     placeholder: str
@@ -56,15 +64,15 @@ class FilterOption:
 
     @property
     def repeatable(self) -> bool:
-        return self.kind == "condition"
+        return self.kind in ("tag", "condition")
 
     @property
-    def type(self) -> type[str] | type[float]:
+    def type(self) -> type[str] | type[float] | type[bool]:
         """The type of one value."""
-        return float if self.kind == "seconds" else str
+        return {"seconds": float, "switch": bool}.get(self.kind, str)
 
 
-def _filter(default: Sequence[str] | None = None, **shown: str) -> Any:
+def _filter(default: Sequence[str] | bool | None = None, **shown: str | None) -> Any:
     return field(default=default, metadata=shown)
 
 
@@ -128,8 +136,47 @@ class Filters:
         "as stars>=4. Repeat it for several conditions.",
     )
 
-    def sql(self, columns: Sequence[str]) -> str | None:
+    near: str | None = _filter(
+        kind="text",
+        metavar="PLACE",
+        label="Near",
+        placeholder="48.2,16.4,5",
+        help="Only videos recorded near this place: LATITUDE,LONGITUDE,KM in degrees and kilometres, such as "
+        "48.2,16.4,5.",
+    )
+    tag: Sequence[str] = _filter(
+        default=(),
+        kind="tag",
+        metavar="TAG",
+        label="Tag",
+        placeholder="beach",
+        help="Only videos and moments with this tag. Repeat it for several tags.",
+    )
+    favourites: bool = _filter(
+        default=False,
+        kind="switch",
+        metavar=None,
+        label="Favourites",
+        placeholder="yes",
+        help="Only favourites.",
+    )
+
+    def check(self, columns: Sequence[str]) -> None:
+        """Raise a UsageError if a value is not allowed, or a library with these columns of metadata has no such one."""
+        self.sql(columns, marked=lambda tags, favourites: "TRUE")
+
+    def sql(
+        self,
+        columns: Sequence[str],
+        *,
+        marked: Callable[[Sequence[str], bool], str] | None = None,
+        has_places: bool = True,
+    ) -> str | None:
         """Return the condition for a library with these columns of metadata; None if every video may be found.
+
+        Args:
+            marked: returns the condition of tags and of favourites, which are not in the table of segments.
+            has_places: whether the table has the columns of `PLACE`.
 
         Raises:
             UsageError: a value is not allowed, or a column is unknown.
@@ -138,6 +185,11 @@ class Filters:
         parts += [_seconds("min_seconds", ">=", self.min_seconds), _seconds("max_seconds", "<=", self.max_seconds)]
         parts += [_date("after", ">=", self.after), _date("before", "<", self.before)]
         parts += [_metadata(condition, columns) for condition in self.where]
+        near = _near(self.near)
+        parts.append(near if has_places or near is None else _NOTHING)
+        if self.tag or self.favourites:
+            assert marked is not None, "the condition of tags and favourites is needed: use Store.condition"
+            parts.append(marked(self.tag, self.favourites))
         return " AND ".join(f"({part})" for part in parts if part) or None
 
 
@@ -200,6 +252,32 @@ def _date(name: str, operator: str, value: str | None) -> str | None:
             f"{name} is {value!r}; write a date as 2024-07-01, 2024-07-01T18:30, 2024-07 or 2024"
         ) from None
     return f"date {operator} {quoted(moment.isoformat(timespec='seconds'))}"
+
+
+def _near(place: str | None) -> str | None:
+    """Return the condition of a distance on the globe, by the haversine formula."""
+    if not place:
+        return None
+    numbers = [_number(part) for part in place.split(",")]
+    match numbers:
+        case [float() as latitude, float() as longitude, float() as km]:
+            is_place = abs(latitude) <= 90 and abs(longitude) <= 180 and km >= 0
+        case _:
+            latitude = longitude = km = math.nan
+            is_place = False
+    if not is_place:
+        raise UsageError(
+            f"near is {place!r}; write LATITUDE,LONGITUDE,KM: degrees from -90 to 90 and from -180 to 180, and "
+            "kilometres, such as 48.2,16.4,5"
+        )
+    if km >= math.pi * EARTH_KM:
+        return "latitude IS NOT NULL"
+    north, east = math.radians(latitude), math.radians(longitude)
+    haversine = (
+        f"power(sin((radians(latitude) - {north!r}) / 2), 2) + {math.cos(north)!r} * cos(radians(latitude)) * "
+        f"power(sin((radians(longitude) - {east!r}) / 2), 2)"
+    )
+    return f"{haversine} <= {math.sin(max(km, _LEAST_KM) / (2 * EARTH_KM)) ** 2!r}"
 
 
 def _metadata(condition: str, columns: Sequence[str]) -> str:

@@ -9,17 +9,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack, cast
+
+import numpy as np
 
 from vop.backbones import DEFAULT_HUB_ID
 from vop.backbones.embedding_config import EmbeddingConfig, TokenMerging
 from vop.errors import UsageError
 from vop.search import confidence, queries
+from vop.search.browsing import BrowsedVideos, Folder, check_order, in_order
 from vop.search.duplicates import Duplicates, with_sizes
-from vop.search.filters import Filters
+from vop.search.filters import DATE_ORDERS, DateOrder, Filters, Order
 from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig, exists
 from vop.search.models import KeptModels, new_manifest, open_model, open_models
 from vop.search.near_copies import search_collapsed
+from vop.search.owners import Mark, read_marks
 from vop.search.queries import Caption, Example, Sentence, Vector
 from vop.search.results import IndexedVideo, LibraryStatus, Moment, Segment, check_k
 from vop.search.store import Store
@@ -34,13 +38,13 @@ from vop.utils.text import count
 from vop.video.clip import Clip
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from vop.export.moments import ExportReport
     from vop.models.model import TextVideoModel
     from vop.search.failures import Failure
     from vop.search.folders import LibraryFolder
+    from vop.search.owner_files import MarksImport
     from vop.search.sharding.commands import PublishReport
     from vop.search.sync.integrity import CheckReport
     from vop.search.sync.reembedding import ReembedReport
@@ -51,9 +55,27 @@ if TYPE_CHECKING:
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Place: TypeAlias = "PathLike | Address"
 Sentences: TypeAlias = "str | Sentence | Sequence[str | tuple[str, float] | Sentence]"
-Query: TypeAlias = "Sentences | Path | Example | Moment | np.ndarray | Tensor"
+QueryPart: TypeAlias = "str | Sentence | Path | Example | Moment"
+Query: TypeAlias = (
+    "Sentences | Path | Example | Moment | Sequence[QueryPart | tuple[QueryPart, float]] | np.ndarray | Tensor"
+)
 
 _log = logging.getLogger(__name__)
+
+
+class FilterValues(TypedDict, total=False):
+    """The filters of `Library.search` and `Library.browse`."""
+
+    folder: PathLike | None
+    name: str | None
+    min_seconds: float | None
+    max_seconds: float | None
+    after: str | None
+    before: str | None
+    where: str | Sequence[str]
+    near: str | None
+    tag: str | Sequence[str]
+    favourites: bool
 
 
 def _silently() -> None:
@@ -247,17 +269,23 @@ class Library:
         before: str | None = None,
         where: str | Sequence[str] = (),
         words: WordsMode = True,
+        near: str | None = None,
+        tag: str | Sequence[str] = (),
+        favourites: bool = False,
         min_confidence: float | None = None,
         refine: bool = True,
         per_video: int = 1,
         copies: bool = False,
+        order: Order = "match",
         warn: Callable[[str], None] = _log.warning,
     ) -> list[Moment]:
         """Return the k moments that match a query best, best first; by default one of each video.
 
         Args:
             query: a sentence; several sentences, each a text, a pair of a text and its weight, or a `Sentence`; a
-                `Path` to a video or picture; a `Moment`, for similar ones of other videos; or an embedding (e,).
+                `Path` to a video or picture; a `Moment`, for similar ones of other videos; or an embedding (e,). Of a
+                list that has sentences and a `Path` or `Moment`, these count half (`queries.EXAMPLE_WEIGHT`) unless
+                they have a weight: `[("at night", 1.0), (moment, 0.3)]`.
             model: the number of the library's model that embeds the query, from 0.
             start_seconds, end_seconds: the clip to search for, if `query` is the `Path` of a video.
             folder: only videos below it: an absolute path, a folder's name anywhere in the file's path
@@ -270,6 +298,9 @@ class Library:
             words: whether sentences search what is spoken and written, too; "only" searches nothing else. Quoted words
                 ('a man says "good morning"') must be spoken or written. Without words in the library, it searches
                 by pictures.
+            near: only videos that were recorded near a place: "latitude,longitude,km".
+            tag: only videos and moments that have all of these tags.
+            favourites: only videos and moments that are favourites.
             min_confidence: only moments of at least this confidence, from 0 to 1; those whose confidence is unknown
                 stay. See `Moment.confidence`.
             refine: whether to refine the ends of the moments by the frames, if the library keeps their embeddings.
@@ -277,6 +308,8 @@ class Library:
             per_video: the number of moments that one video may have among the results. With 1, a moment is the video's
                 best segment. With more, neighbouring segments that match are one moment (`vop.search.video_moments`).
             copies: whether to return near-duplicates, too. Otherwise the best one stands for all (`Moment.copies`).
+            order: "match"; or "newest" or "oldest", to sort the k best matches by the date of their recording. Weaker
+                matches still come after the others.
             warn: called with each warning, such as that a sentence is longer than the model reads, or in a language
                 that it does not know.
 
@@ -287,36 +320,27 @@ class Library:
         """
         check_k(k)
         check_mode(words)
+        check_order(order)
         check_per_video(per_video)
         confidence.check_min_confidence(min_confidence)
         made_by = self._model(model)
-        given = Filters(
-            folder=_folder(folder),
+        filters = self._filters(
+            folder=folder,
             name=name,
             min_seconds=min_seconds,
             max_seconds=max_seconds,
             after=after,
             before=before,
-            where=(where,) if isinstance(where, str) else tuple(where),
+            where=where,
+            near=near,
+            tag=tag,
+            favourites=favourites,
         )
-        filters = given if given != Filters() else None
-        if filters:
-            filters.sql(self.columns)  # fails early, before a model is loaded
         if isinstance(query, Path | Example):
             query = _clipped(query, start_seconds, end_seconds)
         elif (start_seconds, end_seconds) != (None, None):
             raise UsageError("start_seconds and end_seconds name a clip of a video: give a Path with them")
-        asked, seen = self._asked(query, words), query
-        vector: Vector | None = None
-        if asked is None:
-            vector = self._vector(query, made_by, number=model, warn=warn)
-            leave_out = query.video if isinstance(query, Moment) else None
-            search = partial(self._store.search, vector, leave_out=leave_out)
-        else:
-            seen = asked.seen
-            if seen and words != "only":
-                vector = self._vector(seen, made_by, number=model, warn=warn)
-            search = partial(self._store.search_words, vector, asked, only=words == "only")
+        vector, seen, search = self._search_of(query, words, made_by, number=model, warn=warn)
 
         def find(limit: int) -> list[Moment]:
             return search(k=limit, filters=filters, model=made_by, refine=refine, per_video=per_video)
@@ -326,7 +350,7 @@ class Library:
             moments = self._store.judged(moments, vector, model=made_by)
         if note := confidence.unknown_note(moments, min_confidence):
             warn(note)
-        return confidence.at_least(moments, min_confidence)
+        return in_order(confidence.at_least(moments, min_confidence), order)
 
     def moments(
         self,
@@ -364,15 +388,32 @@ class Library:
             raise UsageError(f"{self.path} has no video {path}: index it first")
         return found[path].video
 
+    def _search_of(
+        self, query: Query, words: WordsMode, made_by: LibraryModel, *, number: int, warn: Callable[[str], None]
+    ) -> tuple[Vector | None, Query, Callable[..., list[Moment]]]:
+        """Return the vector of a query, None if pictures do not count; the part that it stands for; and the search."""
+        asked = self._asked(query, words)
+        vector: Vector | None
+        if asked is None:
+            vector = self._vector(query, made_by, number=number, warn=warn)
+            leave_out = [moment.video for moment in _moments_of(query)]
+            return vector, query, partial(self._store.search, vector, leave_out=leave_out)
+        by_pictures = asked.seen and words != "only"
+        vector = self._vector(asked.seen, made_by, number=number, warn=warn) if by_pictures else None
+        return vector, asked.seen, partial(self._store.search_words, vector, asked, only=words == "only")
+
     def _asked(self, query: Query, words: WordsMode) -> WordsQuery | None:
         """Return what a query asks of words; None if it asks only for pictures."""
-        if not isinstance(query, str | Sentence | Sequence):
+        is_sentences = isinstance(query, str | Sentence) or (
+            isinstance(query, Sequence) and not queries.has_examples(query)
+        )
+        if not is_sentences:
             if words == "only":
                 raise UsageError("words is 'only', which needs a query of sentences; leave it out to search by a file")
             return None
         if not words or not (words == "only" or self._store.has_words()):
             return None
-        return WordsQuery.of(queries.parse_sentences(query))
+        return WordsQuery.of(queries.parse_sentences(cast("Sentences", query)))
 
     def lines(self, video: str) -> list[Line]:
         """Return what is spoken and written in a video, by its id, in the order of the times.
@@ -381,6 +422,147 @@ class Library:
             UsageError: there is no such video.
         """
         return self._store.lines(video)
+
+    def _filters(self, **given: Unpack[FilterValues]) -> Filters | None:
+        """Return checked filters; None if every video may be found."""
+        values: dict[str, Any] = {**given, "folder": _folder(given.get("folder"))}
+        for name in ("where", "tag"):
+            several = values.get(name, ())
+            values[name] = (several,) if isinstance(several, str) else tuple(several)
+        filters = Filters(**values)
+        if filters == Filters():
+            return None
+        filters.check(self.columns)  # fails early, before a model is loaded
+        return filters
+
+    # -- Browsing
+
+    def browse(
+        self,
+        *,
+        order: DateOrder = "newest",
+        k: int = 100,
+        start: str | None = None,
+        skip: int = 0,
+        **filters: Unpack[FilterValues],
+    ) -> BrowsedVideos:
+        """Return videos by the date of their recording, without a query.
+
+        Args:
+            order: "newest" or "oldest" first.
+            k: the number of videos.
+            start: `next` of the part before. It stays right if videos are added or removed meanwhile.
+            skip: the number of videos to leave out first.
+            filters: as for `search`.
+
+        Raises:
+            UsageError: an argument is not allowed, or a column is unknown.
+        """
+        check_k(k)
+        check_order(order, DATE_ORDERS)
+        if skip < 0:
+            raise UsageError(f"skip is {skip}; it must be 0 or more")
+        return self._store.browse(filters=self._filters(**filters), order=order, k=k, start=start, skip=skip)
+
+    def browse_folders(self, parent: str | None = None) -> list[Folder]:
+        """Return the folders with videos in a folder, by name.
+
+        Args:
+            parent: the path of a folder; None for the lowest folders that have all videos below them.
+
+        Raises:
+            UsageError: the library has no videos below the folder.
+        """
+        return self._store.browse_folders(parent)
+
+    # -- Tags and favourites
+
+    def tag(
+        self,
+        named: str | Path | Address | Moment,
+        *,
+        add: str | Sequence[str] = (),
+        remove: str | Sequence[str] = (),
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+    ) -> tuple[str, ...]:
+        """Add tags to a video or moment and remove others, and return those that it has then.
+
+        Tags belong to the content of a file: they stay when it is moved, renamed or indexed with another model.
+
+        Args:
+            named: the id of a video or segment, the `Path` or `Address` of a video, or a `Moment`.
+            start_seconds, end_seconds: the times of a moment in the video.
+
+        Raises:
+            UsageError: the library does not have the video, or a tag is empty, too long or has a semicolon.
+            VopError: tags cannot be saved.
+        """
+        target = self._store.target(named, start_seconds=start_seconds, end_seconds=end_seconds)
+        added, removed = ((tags,) if isinstance(tags, str) else tuple(tags) for tags in (add, remove))
+        marks = self._store.change_marks(lambda marks: marks.changed(target, add=added, remove=removed))
+        return marks.of_target(target)[0]
+
+    def favourite(
+        self,
+        named: str | Path | Address | Moment,
+        is_favourite: bool = True,
+        *,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+    ) -> bool:
+        """Make a video or moment a favourite, or not a favourite any more, and return whether it is one then.
+
+        A moment of a video that is a favourite as a whole stays one. See `tag` for the arguments.
+        """
+        target = self._store.target(named, start_seconds=start_seconds, end_seconds=end_seconds)
+        marks = self._store.change_marks(lambda marks: marks.changed(target, is_favourite=is_favourite))
+        return marks.of_target(target)[1]
+
+    def mark(
+        self,
+        paths: Place | Iterable[Place],
+        *,
+        add: Sequence[str] = (),
+        remove: Sequence[str] = (),
+        is_favourite: bool | None = None,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+    ) -> int:
+        """Change tags and favourites of all videos at or below some paths at once, and return their number.
+
+        Args:
+            add, remove: tags.
+            is_favourite: None does not change it.
+            start_seconds, end_seconds: the times of a moment; `paths` is then one video.
+
+        Raises:
+            UsageError: the library has no video at or below one of the paths, or a tag is not allowed.
+        """
+        targets = self._store.targets(_paths(paths), start_seconds=start_seconds, end_seconds=end_seconds)
+        self._store.change_marks(
+            lambda marks: marks.changed(*targets, add=add, remove=remove, is_favourite=is_favourite)
+        )
+        return len(targets)
+
+    def tags(self) -> dict[str, int]:
+        """Return all tags by name, each with the number of videos and moments that have it."""
+        return self._store.marks.tags()
+
+    def marks(self) -> list[Mark]:
+        """Return the tags and favourites of all videos and moments, also of those that were removed."""
+        return list(read_marks(self.path).all)
+
+    def import_marks(self, file: PathLike) -> MarksImport:
+        """Add the tags and favourites of a CSV file, or of the document of `vop library tags --json`.
+
+        Marks of videos that the library does not have are kept until they are indexed.
+
+        Raises:
+            UsageError: the file does not exist.
+            DataError: the file is not valid; the error names the line.
+        """
+        return self._store.import_marks(Path(file))
 
     def captions(
         self,
@@ -466,13 +648,28 @@ class Library:
             return vector
         if isinstance(query, Path | Example):
             return queries.embed_example(self._open(made_by), _clipped(query))
+        if isinstance(query, Sequence) and not isinstance(query, str) and queries.has_examples(query):
+            return self._mixed(query, made_by, number=number, warn=warn)
         if isinstance(query, str | Sentence | Sequence):
-            sentences = queries.parse_sentences(query)
+            sentences = queries.parse_sentences(cast("Sentences", query))
             opened = self._open(made_by)
             for warning in queries.notes_on(opened, sentences):
                 warn(warning)
             return queries.embed_sentences(opened, sentences)
         return queries.unit_vector(query, width=made_by.embed_dim)
+
+    def _mixed(
+        self, query: Sequence[object], made_by: LibraryModel, *, number: int, warn: Callable[[str], None]
+    ) -> Vector:
+        sentences, examples = queries.parse_parts(query)
+        vectors = [self._vector(example, made_by, number=number, warn=warn) for example, _ in examples]
+        if sentences:
+            opened = self._open(made_by)
+            for warning in queries.cut_short(opened, sentences):
+                warn(warning)
+            vectors += list(opened.encode_text([sentence.text for sentence in sentences]).numpy())
+        weights = [weight for _, weight in examples] + [sentence.weight for sentence in sentences]
+        return queries.weighted_sum(np.stack(vectors), weights)
 
     # -- Writing
 
@@ -667,6 +864,7 @@ class Library:
         paths: Place | Iterable[Place],
         *,
         for_good: bool = False,
+        tags: bool = False,
         waiting: Callable[[], None] = _silently,
     ) -> int:
         """Remove every video at or below these paths from the library, not from the disk, and return how many.
@@ -675,13 +873,15 @@ class Library:
 
         Args:
             for_good: whether to delete them permanently, so that `restore` cannot restore them.
+            tags: whether to delete their tags and favourites, too. Otherwise they wait until the videos are indexed
+                again. Only with `for_good`.
 
         Raises:
             UsageError: the library has no video there.
         """
         from vop.search.sync import forget
 
-        return forget(self.path, _paths(paths), for_good=for_good, waiting=waiting)
+        return forget(self.path, _paths(paths), for_good=for_good, tags=tags, waiting=waiting)
 
     def restore(self, paths: Place | Iterable[Place] = (), *, waiting: Callable[[], None] = _silently) -> list[str]:
         """Restore removed videos, all or those at or below `paths`, and return their paths.
@@ -774,6 +974,17 @@ def _paths(paths: Place | Iterable[Place]) -> list[Location]:
     if isinstance(paths, str | os.PathLike | Address):
         return [location(paths)]
     return [location(path) for path in paths]
+
+
+def _moments_of(query: object) -> list[Moment]:
+    """Return the moments of a query, which a search for similar ones leaves out."""
+    if isinstance(query, Moment):
+        return [query]
+    if not isinstance(query, list | tuple):
+        return []
+    return [
+        part for item in query for part in (item if isinstance(item, tuple) else [item]) if isinstance(part, Moment)
+    ]
 
 
 def _folder(folder: PathLike | None) -> str | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from vop.errors import UsageError
-from vop.search.filters import METADATA
+from vop.search.filters import METADATA, PLACE
+from vop.video.places import Place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +45,9 @@ class Moment:
             less well (`vop.search.confidence`); None if unknown: if the query is not a sentence, or in a library that
             is not calibrated.
         is_weak: whether the confidence is below the divider "weaker matches".
+        tags: the owner's tags of the video and of this moment.
+        is_favourite: whether the video or this moment is a favourite.
+        place: where the video was recorded, if known.
     """
 
     segment: str
@@ -62,6 +66,9 @@ class Moment:
     copies: tuple[str, ...] = ()
     confidence: float | None = None
     is_weak: bool = False
+    tags: tuple[str, ...] = ()
+    is_favourite: bool = False
+    place: Place | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -156,6 +163,11 @@ class LibraryStatus:
         return asdict(self)
 
 
+def light_columns(names: Sequence[str]) -> list[str]:
+    """Return the columns of a table that make a moment, with the place and the owner's metadata if it has them."""
+    return [*LIGHT, *(name for name in names if name in PLACE or name.startswith(METADATA))]
+
+
 def best_of_videos(nearest: NearestRows, k: int) -> list[Moment]:
     """Return the best segment of each of the k best videos.
 
@@ -203,4 +215,11 @@ def moment_of(row: Mapping[str, Any]) -> Moment:
             for name, value in row.items()
             if name.startswith(METADATA) and value is not None
         },
+        place=_place(*(row.get(name) for name in PLACE)),
     )
+
+
+def _place(latitude: float | None, longitude: float | None) -> Place | None:
+    if latitude is None or longitude is None:
+        return None
+    return Place(latitude=latitude, longitude=longitude)

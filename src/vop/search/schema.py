@@ -13,6 +13,7 @@ end_seconds         end of the segment in the video
 duration_seconds    duration of the whole video
 date                time of the recording, or else of the last change of the file; ISO 8601, UTC
 date_source         source of the date (`vop.video.dates`); empty in older libraries
+latitude, longitude where the video was recorded, in degrees; empty if unknown, and in older libraries
 plays_in_browsers   whether a browser plays the file as it is
 made_at             time at which the embeddings were made
 made_with           fingerprints of the models, and the version of the decoder
@@ -38,11 +39,12 @@ import numpy as np
 import pyarrow as pa
 
 from vop.errors import VopError
-from vop.search.filters import METADATA, quoted
+from vop.search.filters import METADATA, PLACE, quoted
 from vop.search.manifest import LibraryModel
 from vop.search.refining import values_of
 from vop.storage.address import Address, Location
 from vop.video.clip import DECODER_VERSION
+from vop.video.places import Place
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
 
 EMBEDDING, FRAMES = "embedding_", "frames_"
 CHECKSUM = "checksum"
-ADDED = ("date_source", "volume", "num_segments", CHECKSUM)  # columns that older libraries lack
+ADDED = ("date_source", "volume", "num_segments", *PLACE, CHECKSUM)  # columns that older libraries lack
 _DECODER = "decoder-"
 _OLDER_DECODER = 2
 _MOST_NAMED = 1000  # paths in one condition
@@ -71,6 +73,7 @@ _TYPES = {
     "date_source": pa.string(),
     "plays_in_browsers": pa.bool_(),
     "volume": pa.string(),
+    **dict.fromkeys(PLACE, pa.float64()),
     "made_at": pa.string(),
     "made_with": pa.string(),
     "strip": pa.binary(),
@@ -92,6 +95,7 @@ class VideoFile:
     plays_in_browsers: bool
     metadata: Mapping[str, str]
     volume: str | None = None
+    place: Place | None = None
 
 
 # A segment's id holds the video's id and, in milliseconds, where the segment starts and ends.
@@ -157,6 +161,7 @@ def make_rows(
         "date_source": file.date_source,
         "plays_in_browsers": file.plays_in_browsers,
         "volume": file.volume,
+        **{name: getattr(file.place, name, None) for name in PLACE},
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "made_with": made_with(models),
         CHECKSUM: None,

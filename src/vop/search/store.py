@@ -4,6 +4,7 @@
     database/       LanceDB: segments_N, failures, removed_segments_N once videos were removed, and KEPT_TABLES
     folders.json    what was indexed, and is indexed again without paths
     words.json      which words are indexed, if the owner has chosen
+    owner.json      tags and favourites, once the owner has made some
     frames/         decoded frames, if the library keeps them
     shards/         plans of indexings in shards, and rows that are not published yet
     progress.json   the progress of a running indexing
@@ -32,18 +33,19 @@ import numpy as np
 import pyarrow as pa
 
 from vop.errors import UsageError, VopError
-from vop.search import confidence, duplicates, failures, manifest, near_copies, vector_index
+from vop.search import confidence, duplicates, failures, manifest, near_copies, owned, owners, vector_index
+from vop.search.browsing import BrowsedVideos, Catalogue, Folder
 from vop.search.duplicates import Duplicates
 from vop.search.failures import Failure
-from vop.search.filters import METADATA, Filters, quoted
+from vop.search.filters import METADATA, DateOrder, Filters, quoted
 from vop.search.lease import check_held
 from vop.search.loaded import LoadedTable, loads
 from vop.search.manifest import DATABASE, LibraryModel, Manifest
 from vop.search.near_copies import NearCopies, NearCopiesReader
+from vop.search.owners import Marks, Target
 from vop.search.refining import FrameScores, refined_moment
 from vop.search.removed import Removed
 from vop.search.results import (
-    LIGHT,
     SCORE,
     IndexedVideo,
     LibraryStatus,
@@ -52,6 +54,7 @@ from vop.search.results import (
     Segment,
     VideoRecord,
     best_of_videos,
+    light_columns,
     moment_of,
 )
 from vop.search.schema import (
@@ -82,16 +85,20 @@ from vop.storage.address import Address, Location, absolute, location
 from vop.storage.objects import endpoint
 from vop.storage.small_files import Stamp
 from vop.utils.files import explain_full_disk
+from vop.utils.names import nfc
 from vop.video.clip import DECODER_VERSION
 
 if TYPE_CHECKING:
     from lancedb import DBConnection
     from lancedb.table import Table
 
+    from vop.search.owner_files import MarksImport
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _LOAD_PAUSE, _LOAD_SHARE = 5.0, 10.0  # seconds, and times the seconds of a loading, until the next one
+_MARKS_SECONDS = 2.0  # how long tags that were read from object storage are valid, since looking costs a request
 # Tables that do not depend on the models and stay when the library moves to others; their keys are ids of videos.
 NEAR_TABLES = (near_copies.FINGERPRINTS, near_copies.TABLE)
 KEPT_TABLES = (failures.TABLE, *NEAR_TABLES, *WORDS_TABLES)
@@ -189,6 +196,10 @@ class Store:
         self._loaded: dict[str, LoadedTable] = {}
         self._near_copies: NearCopiesReader | None = None
         self.words = Words(self._database, library=self.path)
+        self._browsed: Catalogue | None = None
+        self._marks = Marks()
+        self._marks_stamp: Stamp | None = None
+        self._marks_until = 0.0
 
     @classmethod
     def open(cls, path: str | Path | Address) -> Store:
@@ -260,7 +271,7 @@ class Store:
         k: int = 10,
         filters: Filters | None = None,
         model: int | LibraryModel = 0,
-        leave_out: str | None = None,
+        leave_out: str | Sequence[str] | None = None,
         refine: bool = True,
         per_video: int = 1,
     ) -> list[Moment]:
@@ -270,7 +281,7 @@ class Store:
             vector: the query (e,), of unit length.
             model: the library's model that made the vector, or its number. A model, unlike a number, is still found
                 after the library was re-embedded.
-            leave_out: the id of a video to leave out.
+            leave_out: the id of a video to leave out, or several.
             refine: whether to refine the ends of the moments, if the library keeps the embeddings of frames.
             per_video: the number of moments that one video may have. With 1, a moment is a segment; with more, it may
                 be several (`vop.search.video_moments`).
@@ -279,9 +290,11 @@ class Store:
             UsageError: k, per_video or a filter is not allowed.
             VopError: the library was re-embedded with other models, so the query cannot be compared.
         """
-        where = filters.sql(self.columns) if filters else None
+        where = self.condition(filters)
         if leave_out:
-            where = " AND ".join(filter(None, [where, f"video <> {quoted(leave_out)}"]))
+            left_out = [leave_out] if isinstance(leave_out, str) else leave_out
+            others = f"video NOT IN ({', '.join(map(quoted, left_out))})"
+            where = " AND ".join(filter(None, [where, others]))
         own = self._own(model)
         check_per_video(per_video)
         spans = [Span(moment, 0, 0) for moment in best_of_videos(self._nearest(vector, where, own.column), k)]
@@ -322,17 +335,17 @@ class Store:
         search = WordsSearch(
             table=self.table,
             words=self.words,
-            where=filters.sql(self.columns) if filters else None,
+            where=self.condition(filters),
             column=own.column,
             vector=vector,
             seen=seen,
         )
         moments = search.search(words, k=k, only=only, per_video=per_video)
         if vector is None or not refine_later:
-            return moments
+            return self.marked(moments)
         spans = [Span(moment, 0, 0) for moment in moments if moment.line is None]
         refined = {moment.segment: moment for moment in self._moments(spans, vector, own, refine=True)}
-        return [refined.get(moment.segment, moment) for moment in moments]
+        return self.marked([refined.get(moment.segment, moment) for moment in moments])
 
     @follows
     def lines(self, video: str) -> list[Line]:
@@ -344,6 +357,111 @@ class Store:
     def has_words(self) -> bool:
         """Whether lines were read of any video."""
         return self.words.exists
+
+    def condition(self, filters: Filters | None, *, whole_videos: bool = False) -> str | None:
+        """Return the SQL condition of filters; None if every segment may be found.
+
+        Args:
+            whole_videos: whether a video with a tagged moment passes a filter of tags as a whole.
+
+        Raises:
+            UsageError: a value is not allowed, or a column is unknown.
+        """
+        if filters is None:
+            return None
+        marked = partial(owned.condition, table=self.table, marks=self.marks, whole_videos=whole_videos)
+        return filters.sql(self.columns, marked=marked, has_places="latitude" in self.table.schema.names)
+
+    @property
+    def marks(self) -> Marks:
+        """The tags and favourites of the owner; none, with a warning, if they cannot be read."""
+        with self._changing:
+            if time.monotonic() >= self._marks_until:
+                stamp = small_files.stamp_of(small_files.child(self.path, owners.FILE))
+                if self._marks_stamp != stamp:
+                    self._marks, self._marks_stamp = owned.read_or_warn(self.path), stamp
+                if isinstance(self.path, Address):
+                    self._marks_until = time.monotonic() + _MARKS_SECONDS
+            return self._marks
+
+    def change_marks(self, change: Callable[[Marks], Marks]) -> Marks:
+        """Change the tags and favourites of the owner, and return all. It needs no lock; see `vop.search.owners`."""
+        with self._changing:
+            self._marks_until = 0.0
+        return owners.change_marks(self.path, change)
+
+    @follows
+    def target(
+        self,
+        named: str | Path | Address | Moment,
+        *,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+    ) -> Target:
+        """Return the video or moment that an owner names; see `owned.target_of`."""
+        return owned.target_of(self.table, named, start_seconds=start_seconds, end_seconds=end_seconds)
+
+    @follows
+    def targets(
+        self, paths: Sequence[Path | Address], *, start_seconds: float | None = None, end_seconds: float | None = None
+    ) -> list[Target]:
+        """Return the videos at or below some paths, or a moment of one video; see `owned.targets_below`."""
+        if (start_seconds, end_seconds) != (None, None):
+            if len(paths) != 1:
+                raise UsageError(f"a moment is in one video; {len(paths)} paths are given")
+            return [self.target(paths[0], start_seconds=start_seconds, end_seconds=end_seconds)]
+        return owned.targets_below(self.table, paths)
+
+    def import_marks(self, file: Path) -> MarksImport:
+        """Add the tags and favourites of a file; see `Library.import_marks`."""
+        from vop.search.owner_files import MarksImport, read_file  # imports PyAV
+
+        videos = {nfc(path): record for path, record in self.videos().items()}
+        ids = {record.video: path for path, record in videos.items()}
+
+        def video_at(path: str) -> str | None:
+            record = videos.get(nfc(path))
+            return record.video if record else None
+
+        marks, unknown = read_file(file, video_at)
+        self.change_marks(lambda own: own.merged(marks))
+        waiting = sum(mark.video not in ids for mark in marks)
+        return MarksImport(imported=len(marks), waiting=waiting, unknown=unknown)
+
+    @follows
+    def follow_files(self) -> None:
+        """Move tags and favourites with files that were moved or changed."""
+        owned.follow(self.path, self.table)
+
+    def marked(self, moments: Sequence[Moment]) -> list[Moment]:
+        """Return the moments with the owner's tags and favourites."""
+        return owned.marked(moments, self.marks)
+
+    @follows
+    def browse(
+        self,
+        *,
+        filters: Filters | None = None,
+        order: DateOrder = "newest",
+        k: int = 100,
+        start: str | None = None,
+        skip: int = 0,
+    ) -> BrowsedVideos:
+        """Return videos in the order of their dates; see `Library.browse`."""
+        where = self.condition(filters, whole_videos=True)
+        found = self._catalogue().page(where=where, order=order, k=k, start=start, skip=skip)
+        return replace(found, videos=self.marked(found.videos))
+
+    @follows
+    def browse_folders(self, parent: str | None = None) -> list[Folder]:
+        """Return folders with videos; see `Library.browse_folders`."""
+        return self._catalogue().folders(parent)
+
+    def _catalogue(self) -> Catalogue:
+        with self._changing:
+            if self._browsed is None or self._browsed.version != self.table.version:
+                self._browsed = Catalogue(self._database.open_table(self.manifest.table))
+            return self._browsed
 
     @follows
     def moments(
@@ -374,7 +492,7 @@ class Store:
 
     def _scored(self, videos: Sequence[str], *, vector: np.ndarray, column: str) -> pa.Table:
         """Return all segments of these videos, sorted by video, then by time, with the light columns and scores."""
-        light = LIGHT + [METADATA + name for name in self.columns]
+        light = light_columns(self.table.schema.names)
         rows = self.rows_of(videos, columns=[*light, column])
         scores = pa.array(matrix(rows.column(column)) @ vector, pa.float32())
         return rows.select(light).append_column(SCORE, scores)
@@ -382,8 +500,8 @@ class Store:
     def _moments(self, spans: Sequence[Span], vector: np.ndarray, model: LibraryModel, *, refine: bool) -> list[Moment]:
         """Return the moments, with refined ends if the library keeps the embeddings of frames."""
         if not refine or model.frame_column is None:
-            return [span.moment for span in spans]
-        return self._refined(spans, vector, model.frame_column)
+            return self.marked([span.moment for span in spans])
+        return self.marked(self._refined(spans, vector, model.frame_column))
 
     def judged(self, moments: Sequence[Moment], vector: np.ndarray, *, model: int | LibraryModel = 0) -> list[Moment]:
         """Return the moments that a query in sentences has found, with their confidence.
@@ -458,7 +576,7 @@ class Store:
         if loaded is not None:
             return partial(loaded.nearest, vector, where)
         if self.table.count_rows() > vector_index.EXACT_ROWS:
-            light = LIGHT + [METADATA + name for name in self.columns]
+            light = light_columns(self.table.schema.names)
             with self._changing:
                 indexed = self._by_index()
             return lambda limit: indexed.search(column, vector, limit=limit, where=where, columns=light)
@@ -561,13 +679,13 @@ class Store:
             if not _IDS["segment"].fullmatch(segment):
                 raise UsageError(f"{segment!r} is not the id of a segment")
         condition = f"segment IN ({', '.join(map(quoted, segments))})"
-        columns = LIGHT + [METADATA + name for name in self.columns]
+        columns = light_columns(self.table.schema.names)
         rows = self.table.search().where(condition).select(columns).to_arrow().to_pylist() if segments else []
         found = {row["segment"]: moment_of({**row, SCORE: 0.0}) for row in rows}
         missing = [segment for segment in segments if segment not in found]
         if missing:
             raise UsageError(f"the library {self.name} has no segment {missing[0]}; it may have changed since")
-        return [found[segment] for segment in segments]
+        return self.marked([found[segment] for segment in segments])
 
     def _row(self, kind: str, id: str, columns: list[str]) -> pa.Table:
         """Return the first row with this id."""

@@ -26,8 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from vop.search.filters import METADATA
-from vop.search.results import LIGHT, SCORE
+from vop.search.results import SCORE, light_columns
 from vop.search.schema import matrix
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ class Snapshot:
         self.version = table.version
         table.checkout(self.version)
         self._table = table
-        light = LIGHT + [name for name in table.schema.names if name.startswith(METADATA)]
+        light = light_columns(table.schema.names)
         rows = table.search().select([*light, column]).with_row_id(True).to_arrow()
         self._exact = Exact(matrix(rows.column(column)))
         self._row_ids = rows.column("_rowid").to_numpy()

@@ -17,7 +17,14 @@ from fastapi.responses import JSONResponse, Response
 from vop.errors import UsageError, VideoError, VopError
 from vop.search.filters import FILTERS
 from vop.search.store import Store
-from vop.server import export_routes, indexing_routes, media_routes, search_routes
+from vop.server import (
+    browse_routes,
+    export_routes,
+    indexing_routes,
+    media_routes,
+    owner_routes,
+    search_routes,
+)
 from vop.server.access import AllowedHosts
 from vop.server.connections import CloseUnreadRequests
 from vop.server.errors import NotFound, StorageFull, Unavailable
@@ -46,6 +53,7 @@ def create_app(
     metrics: bool = False,
     memory_bytes: int | None = None,
     may_index: bool = False,
+    read_only: bool = False,
 ) -> FastAPI:
     """Return the application, with the libraries and their models open.
 
@@ -60,6 +68,7 @@ def create_app(
         metrics: whether /metrics serves Prometheus metrics.
         memory_bytes: memory to keep large libraries in, all together; None for a quarter of the machine's.
         may_index: whether clients may start and stop indexings of the libraries' folders.
+        read_only: whether clients cannot change tags and favourites.
 
     Raises:
         UsageError: a library or a model does not exist.
@@ -92,6 +101,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.services = services
+    services.read_only = read_only
     app.add_middleware(SecurityMiddleware, hosts=hosts or AllowedHosts(), token=token, root_path=root_path)
     app.add_middleware(CloseUnreadRequests)  # around SecurityMiddleware, which may refuse requests without reading them
     app.add_middleware(MonitoringMiddleware, metrics=services.metrics)
@@ -99,6 +109,8 @@ def create_app(
         app.add_exception_handler(error, _error_handler(status))
     app.add_exception_handler(RequestValidationError, _invalid_parameters)
     app.include_router(search_routes.router)
+    app.include_router(browse_routes.router)
+    app.include_router(owner_routes.router)
     app.include_router(media_routes.router)
     app.include_router(export_routes.router)
     app.include_router(indexing_routes.router)

@@ -118,15 +118,23 @@ class Encoder:
         self.model, self._thread, self._on_encoded = model, thread, on_encoded
         self._texts: Batcher[Encoded] = Batcher(self._encode_texts, thread)
 
-    async def sentences(self, sentences: Sequence[Sentence]) -> Encoded:
-        """Encode weighted sentences as one query.
+    async def sentences(
+        self, sentences: Sequence[Sentence], *, example: Vector | None = None, weight: float = queries.EXAMPLE_WEIGHT
+    ) -> Encoded:
+        """Encode weighted sentences as one query, with an example if there is one.
+
+        Args:
+            example: the embedding of a video, picture or segment (e,), of unit length.
+            weight: the weight of the example.
 
         Raises:
             UsageError: the sentences are empty, or cancel each other out.
         """
-        queries.check(sentences)
+        examples = [] if example is None else [example]
+        queries.check_parts(sentences, [weight] * len(examples))
         encoded = await self._texts([sentence.text for sentence in sentences])
-        vector = queries.combine(np.stack([one for one, _ in encoded]), sentences)
+        weights = [*(sentence.weight for sentence in sentences), *[weight] * len(examples)]
+        vector = queries.weighted_sum(np.stack([*(one for one, _ in encoded), *examples]), weights)
         return vector, list(dict.fromkeys(note for _, notes in encoded for note in notes))
 
     async def frames(self, frames: torch.Tensor) -> Vector:

@@ -18,12 +18,13 @@ import torch
 
 from vop.errors import UsageError, VopError, unknown_name
 from vop.models.model import TextVideoModel
-from vop.search.filters import Filters
+from vop.search.browsing import in_order
+from vop.search.filters import Filters, Order
 from vop.search.manifest import LibraryModel, Manifest
 from vop.search.models import open_models
 from vop.search.near_copies import search_collapsed
 from vop.search.queries import Sentence, Vector, can_be_judged, check
-from vop.search.results import LibraryStatus, Moment
+from vop.search.results import LibraryStatus, Moment, Segment
 from vop.search.store import Store
 from vop.search.video_moments import VideoMoments
 from vop.search.words.query import WordsQuery
@@ -146,7 +147,7 @@ class ServedLibrary:
 
 
 class _Settings(TypedDict, total=False):
-    leave_out: str
+    leave_out: str | None
     filters: Filters
     per_video: int
 
@@ -194,15 +195,19 @@ class View:
         per_video: int = 1,
         copies: bool = False,
         judge: bool = False,
+        order: Order = "match",
+        leave_out: str | None = None,
     ) -> list[Moment]:
         """Return the moments nearest to a query that these models encoded.
 
         Args:
             judge: whether to add the confidence of the moments; for sentences.
+            leave_out: the id of a video to leave out.
         """
         with self.served.unchanged(encoded_by.models):
-            moments = self._find(vector, k, copies=copies, filters=filters, per_video=per_video)
-            return self.library.judged(moments, vector, model=self.number) if judge else moments
+            moments = self._find(vector, k, copies=copies, filters=filters, per_video=per_video, leave_out=leave_out)
+            moments = self.library.judged(moments, vector, model=self.number) if judge else moments
+        return in_order(moments, order)
 
     def _find(self, vector: Vector, k: int, *, copies: bool, **settings: Unpack[_Settings]) -> list[Moment]:
         def find(limit: int) -> list[Moment]:
@@ -250,6 +255,7 @@ class View:
         only: bool,
         per_video: int = 1,
         copies: bool = False,
+        order: Order = "match",
     ) -> list[Moment]:
         """Return the best moments by pictures and by words, with their confidence; see `Store.search_words`."""
 
@@ -260,12 +266,19 @@ class View:
 
         with self.served.unchanged(encoded_by.models):
             moments = find(k) if copies else search_collapsed(find, k, self.library.near_copies())
-            if vector is None or not can_be_judged(query.seen):
-                return moments
-            return self.library.judged(moments, vector, model=self.number)
+            if vector is not None and can_be_judged(query.seen):
+                moments = self.library.judged(moments, vector, model=self.number)
+        return in_order(moments, order)
 
     def similar(
-        self, segment: str, *, k: int, filters: Filters, per_video: int = 1, copies: bool = False
+        self,
+        segment: str,
+        *,
+        k: int,
+        filters: Filters,
+        per_video: int = 1,
+        copies: bool = False,
+        order: Order = "match",
     ) -> list[Moment]:
         """Return the moments of other videos that are nearest to a segment.
 
@@ -273,10 +286,20 @@ class View:
             NotFound: the segment does not exist.
         """
         with self.served.unchanged(self.library.models):
-            with unknown_ids_as_not_found():
-                found = self.library.segment(segment)
+            found = self.segment(segment)
             vector = found.embeddings[self.number]
-            return self._find(vector, k, copies=copies, leave_out=found.video, filters=filters, per_video=per_video)
+            settings: _Settings = {"leave_out": found.video, "filters": filters, "per_video": per_video}
+            moments = self._find(vector, k, copies=copies, **settings)
+        return in_order(moments, order)
+
+    def segment(self, segment: str) -> Segment:
+        """Return a segment of the library.
+
+        Raises:
+            NotFound: it does not exist.
+        """
+        with unknown_ids_as_not_found():
+            return self.library.segment(segment)
 
 
 class Libraries:

@@ -12,8 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from vop.errors import UsageError
 from vop.search.explanations import explain
 from vop.search.failures import Failure
-from vop.search.filters import FILTERS, FilterOption, Filters
-from vop.search.queries import Sentence
+from vop.search.filters import FILTERS, DateOrder, FilterOption, Filters, Order
+from vop.search.queries import EXAMPLE_WEIGHT, Sentence
 from vop.search.results import Moment
 from vop.search.words.lines import Line
 from vop.server.indexing import IndexingJob
@@ -25,6 +25,7 @@ MAX_K, MAX_PER_VIDEO = 1000, 100
 MAX_SENTENCES, MAX_CHARACTERS = 32, 100_000  # sentences of a query, characters of a sentence
 MAX_WEIGHT, WEIGHT_DIGITS = 1e6, 6  # so that the length of a weighted sum fits float32
 MAX_CLIP_SECONDS = 60.0
+MAX_CURSOR = 10_000  # characters; it has a path in it
 
 _Text = Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)]
 
@@ -36,7 +37,7 @@ def _parameter(option: FilterOption) -> tuple[Any, Any]:
     """Return the type and the field of a filter's parameter."""
     if option.repeatable:
         return list[_Text], Field([], max_length=MAX_SENTENCES, description=option.help)
-    kind = float if option.kind == "seconds" else _Text
+    kind = _Text if option.type is str else option.type
     return Annotated[kind | None, BeforeValidator(lambda value: value or None)], Field(None, description=option.help)
 
 
@@ -46,26 +47,33 @@ else:
     _FilterParameters = create_model("FilterParameters", **{option.name: _parameter(option) for option in FILTERS})
 
 
-class SearchParameters(_FilterParameters):
-    """How many moments to return, and the filters of `vop.search.filters`. Empty values are ignored."""
+class FilterParameters(_FilterParameters):
+    """The filters of `vop.search.filters`. Empty values are ignored."""
 
     model_config = ConfigDict(extra="forbid")  # a misspelt filter would silently not filter
-
-    k: int = Field(20, ge=1, le=MAX_K, description="The number of moments.")
-    per_video: int = Field(
-        1, ge=1, le=MAX_PER_VIDEO, description="The number of moments that one video may have among the results."
-    )
-
-    copies: bool = Field(
-        False, description="Whether to return near-duplicates, too. Otherwise they stand behind the best one."
-    )
 
     def filters(self) -> Filters:
         values: dict[str, Any] = {option.name: getattr(self, option.name) for option in FILTERS}
         for name, value in values.items():
             if isinstance(value, list):
                 values[name] = tuple(filter(None, value))
+        values["favourites"] = bool(values["favourites"])
         return Filters(**values)
+
+
+class SearchParameters(FilterParameters):
+    """How many moments to return and in which order, and the filters."""
+
+    k: int = Field(20, ge=1, le=MAX_K, description="The number of moments.")
+    per_video: int = Field(
+        1, ge=1, le=MAX_PER_VIDEO, description="The number of moments that one video may have among the results."
+    )
+    copies: bool = Field(
+        False, description="Whether to return near-duplicates, too. Otherwise they stand behind the best one."
+    )
+    order: Order = Field(
+        "match", description="match: best first. newest, oldest: the k best matches by the date of their recording."
+    )
 
 
 class Sentences(BaseModel):
@@ -107,6 +115,32 @@ class SentenceParameters(Sentences, SearchParameters):
         description="What to search: what is seen and what is spoken or written, words only, or no words. In a "
         "sentence, quoted words must be spoken or written.",
     )
+
+
+class ExampleParameters(SentenceParameters):
+    """Sentences that a search by a segment or file takes in addition; without any, the example alone counts."""
+
+    weight: float = Field(
+        EXAMPLE_WEIGHT, ge=-MAX_WEIGHT, le=MAX_WEIGHT, description="The weight of the example beside the sentences."
+    )
+
+
+class BrowseParameters(FilterParameters):
+    """Which videos to list, and the filters."""
+
+    k: int = Field(100, ge=1, le=MAX_K, description="The number of videos.")
+    order: DateOrder = Field("newest", description="newest or oldest first.")
+    start: str = Field("", max_length=MAX_CURSOR, description="`next` of the part before.")
+    skip: int = Field(0, ge=0, le=2**31, description="The number of videos to leave out first.")
+
+
+class MomentTimes(BaseModel):
+    """The times of a moment, if they are not those of the segment."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    start_seconds: float | None = Field(None, ge=0, allow_inf_nan=False, description="The start of the moment.")
+    end_seconds: float | None = Field(None, ge=0, allow_inf_nan=False, description="The end of the moment.")
 
 
 class MomentParameters(Sentences):
@@ -209,6 +243,15 @@ class Lines(BaseModel):
     lines: list[SpokenLine]
 
 
+class PlaceOnEarth(BaseModel):
+    """A place, in degrees: north and east are positive."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    latitude: float
+    longitude: float
+
+
 class Result(BaseModel):
     """A search result. To play it, open `media_url` and start at `media_start_seconds`."""
 
@@ -228,6 +271,9 @@ class Result(BaseModel):
         0, description="Further moments of the video that match and are not among the results; 0 if unknown."
     )
     copies: list[str] = Field([], description="Paths of near-duplicates that were found, too, and stand behind it.")
+    tags: list[str] = Field([], description="The owner's tags of the video and of this moment.")
+    is_favourite: bool = Field(False, description="Whether the video or this moment is a favourite.")
+    place: PlaceOnEarth | None = Field(None, description="Where the video was recorded; null if unknown.")
     strip_url: str = Field(description="The segment's thumbnail strip, a JPEG.")
     media_url: str
     media_start_seconds: float
@@ -269,6 +315,9 @@ class Result(BaseModel):
             columns=moment.columns,
             others=moment.others,
             copies=list(moment.copies),
+            tags=list(moment.tags),
+            is_favourite=moment.is_favourite,
+            place=None if moment.place is None else PlaceOnEarth.model_validate(moment.place),
             strip_url=f"{library_url}/segments/{moment.segment}/strip.jpg",
             media_url=media_url,
             media_start_seconds=media_start,
@@ -285,6 +334,77 @@ class SearchResponse(BaseModel):
     results: list[Result]
     seconds: float = Field(description="Duration of the search.")
     notes: list[str] = Field([], description="Messages for the user, for example that a long sentence was cut.")
+
+
+class BrowseResponse(BaseModel):
+    """Videos by date, each from its beginning, with the thumbnail strip of its middle and a score of 0."""
+
+    results: list[Result]
+    next: str | None = Field(description="Where the next part begins, for `start`; null at the end.")
+    total: int = Field(description="The number of all videos that pass the filters.")
+    seconds: float = Field(description="Duration of the request.")
+
+
+class FolderState(BaseModel):
+    """A folder with videos."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    path: str
+    name: str
+    videos: int = Field(description="The number of videos that are directly in it.")
+    total: int = Field(description="The number of all videos below it.")
+    has_folders: bool = Field(description="Whether there are folders with videos in it.")
+
+
+class Folders(BaseModel):
+    """The folders with videos in a folder, by name."""
+
+    folders: list[FolderState]
+
+
+class TagCount(BaseModel):
+    """A tag, and the number of videos and moments that have it."""
+
+    tag: str
+    count: int
+
+
+class Tags(BaseModel):
+    """All tags by name, and the number of favourites."""
+
+    tags: list[TagCount]
+    favourites: int
+
+
+class MarkState(BaseModel):
+    """The tags of a video or moment, and whether it is a favourite; and those of the whole video among them."""
+
+    tags: list[str]
+    is_favourite: bool
+    video_tags: list[str] = Field(description="The tags that the whole video has.")
+    is_video_favourite: bool = Field(description="Whether the whole video is a favourite.")
+
+
+class OwnMark(BaseModel):
+    """The tags of a video or moment, and whether it is a favourite, as `vop library tags` exports them."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    video: str = Field(description="The video's id.")
+    start_seconds: float | None = Field(description="The start of the moment; null for the whole video.")
+    end_seconds: float | None = Field(description="The end of the moment; null for the whole video.")
+    tags: list[str]
+    is_favourite: bool
+    path: str
+    duration_seconds: float
+    changed_at: str = Field(description="Time of the last change, ISO 8601.")
+
+
+class OwnMarks(BaseModel):
+    """All tags and favourites, also of videos that were removed."""
+
+    marks: list[OwnMark]
 
 
 class SegmentScore(BaseModel):
@@ -416,6 +536,7 @@ class Limits(BaseModel):
 
     upload_bytes: int
     max_k: int
+    read_only: bool = Field(False, description="Whether tags and favourites cannot be changed.")
 
 
 class State(BaseModel):

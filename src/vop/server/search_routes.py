@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypedDict, TypeVar
+from typing import Annotated, Any, TypedDict, TypeVar
 
 from fastapi import APIRouter, HTTPException, Query, Request
 
 from vop.errors import VideoError
 from vop.search.confidence import at_least, unknown_note
-from vop.search.queries import can_be_judged
+from vop.search.filters import Order
+from vop.search.queries import EXAMPLE_WEIGHT, Sentence, can_be_judged, check_parts
 from vop.search.results import Moment
 from vop.search.video_moments import VideoMoments
 from vop.search.words.searching import MODES
@@ -29,6 +30,7 @@ from vop.server.dependencies import (
 from vop.server.libraries import View, unknown_ids_as_not_found
 from vop.server.schemas import (
     MAX_K,
+    ExampleParameters,
     FailedFile,
     Failures,
     IndexingState,
@@ -54,11 +56,12 @@ T = TypeVar("T")
 
 
 class Amount(TypedDict):
-    """How many moments to return, of all videos and of one, and whether near-duplicates count."""
+    """How many moments to return, of all videos and of one, whether near-duplicates count, and in which order."""
 
     k: int
     per_video: int
     copies: bool
+    order: Order
 
 
 @router.get("/state")
@@ -73,7 +76,7 @@ async def state(request: Request, services: ServicesDependency) -> State:
             views += [ViewState.of(view, status, indexing) for view in served.views]
         return views
 
-    limits = Limits(upload_bytes=services.max_upload_bytes, max_k=MAX_K)
+    limits = Limits(upload_bytes=services.max_upload_bytes, max_k=MAX_K, read_only=services.read_only)
     return State(version=VERSION, views=await admit(request, services, read), limits=limits)
 
 
@@ -113,24 +116,44 @@ async def similar(
     services: ServicesDependency,
     view: ViewId,
     segment: SegmentId,
-    parameters: Annotated[SearchParameters, Query()],
+    parameters: Annotated[ExampleParameters, Query()],
 ) -> SearchResponse:
-    """Find moments of other videos that are similar to a segment."""
+    """Find moments of other videos that are similar to a segment, and match sentences if there are any."""
     began, searched = time.perf_counter(), services.libraries.view(view)
-    search = partial(searched.similar, segment, filters=parameters.filters(), **_amount(parameters))
-    moments = await admit(request, services, partial(services.in_search_thread, search))
-    return _response(request, services, searched, moments, query="segment", began=began)
+    sentences = parameters.sentences()
+    more: dict[str, Any] = {"filters": parameters.filters(), **_amount(parameters)}
+
+    async def work() -> tuple[list[Moment], list[str]]:
+        if not sentences:
+            return await services.in_search_thread(partial(searched.similar, segment, **more)), []
+        models, encoder = searched.encoder()
+        found = await services.in_search_thread(searched.segment, segment)
+        example = found.embeddings[searched.number]
+        vector, notes = await encoder.sentences(sentences, example=example, weight=parameters.weight)
+        search = partial(searched.search, vector, encoded_by=models, leave_out=found.video, **more)
+        return await services.in_search_thread(search), notes
+
+    moments, notes = await admit(request, services, work)
+    return _response(request, services, searched, moments, query="segment", began=began, notes=notes)
 
 
 @router.post("/views/{view}/search/file", responses=UPLOAD_PROBLEMS, openapi_extra={"requestBody": REQUEST_BODY})
 async def search_file(
-    request: Request, services: ServicesDependency, view: ViewId, parameters: Annotated[SearchParameters, Query()]
+    request: Request, services: ServicesDependency, view: ViewId, parameters: Annotated[ExampleParameters, Query()]
 ) -> SearchResponse:
-    """Find moments that are similar to an uploaded video or picture. The upload is not kept."""
+    """Find moments that are similar to an uploaded video or picture, and match sentences if there are any.
+
+    The upload is not kept.
+    """
     began, searched = time.perf_counter(), services.libraries.view(view)
+    sentences = parameters.sentences()
+    if sentences:
+        check_parts(sentences, [parameters.weight])  # before the upload
     search = partial(searched.search, filters=parameters.filters(), **_amount(parameters))
-    moments = await _with_upload(request, services, searched, search)
-    return _response(request, services, searched, moments, query="file", began=began)
+    moments, notes = await _with_upload(
+        request, services, searched, search, sentences=sentences, weight=parameters.weight
+    )
+    return _response(request, services, searched, moments, query="file", began=began, notes=notes)
 
 
 @router.get("/libraries/{library}/videos/{video}/lines")
@@ -176,7 +199,7 @@ async def video_moments_file(
 ) -> VideoMomentsResponse:
     """Find all moments of one video that are similar to an uploaded video or picture. The upload is not kept."""
     began, searched = time.perf_counter(), services.libraries.view(view)
-    found = await _with_upload(request, services, searched, partial(searched.moments, video=video))
+    found, _ = await _with_upload(request, services, searched, partial(searched.moments, video=video))
     return _moments_response(request, services, searched, found, query="file", began=began)
 
 
@@ -208,18 +231,38 @@ async def failures(
 
 
 def _amount(parameters: SearchParameters) -> Amount:
-    return {"k": parameters.k, "per_video": parameters.per_video, "copies": parameters.copies}
+    return {
+        "k": parameters.k,
+        "per_video": parameters.per_video,
+        "copies": parameters.copies,
+        "order": parameters.order,
+    }
 
 
-async def _with_upload(request: Request, services: Services, view: View, find: Callable[..., T]) -> T:
-    """Return what `find` finds, given the embedding of the uploaded file and the models that made it."""
+async def _with_upload(
+    request: Request,
+    services: Services,
+    view: View,
+    find: Callable[..., T],
+    *,
+    sentences: Sequence[Sentence] = (),
+    weight: float = EXAMPLE_WEIGHT,
+) -> tuple[T, list[str]]:
+    """Return what `find` finds, given the embedding of the uploaded file and the models that made it; and notes.
 
-    async def work(path: Path) -> T:
+    Args:
+        sentences: sentences to search for as well.
+        weight: the weight of the file beside them.
+    """
+
+    async def work(path: Path) -> tuple[T, list[str]]:
         models, encoder = view.encoder()
         model = encoder.model
         decode = partial(services.worker.decode, num_frames=model.num_frames, resizing=model.resizing)
-        vector = await encoder.frames(await services.in_media_thread(decode, path))
-        return await services.in_search_thread(partial(find, encoded_by=models), vector)
+        vector, notes = await encoder.frames(await services.in_media_thread(decode, path)), list[str]()
+        if sentences:
+            vector, notes = await encoder.sentences(sentences, example=vector, weight=weight)
+        return await services.in_search_thread(partial(find, encoded_by=models), vector), notes
 
     uploads, max_bytes = services.uploads, services.max_upload_bytes
     with uploads.slot() as slot:

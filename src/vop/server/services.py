@@ -49,6 +49,7 @@ class Services:
     Attributes:
         indexing: the indexings that this server starts, by the names of the libraries.
         folder: folder of temporary files, removed when the server stops.
+        read_only: whether clients cannot change tags and favourites.
 
     Raises:
         UsageError: a model does not exist.
@@ -66,7 +67,7 @@ class Services:
         memory_bytes: int | None = None,
         may_index: bool = False,
     ) -> None:
-        self.max_upload_bytes, self.may_index = max_upload_bytes, may_index
+        self.max_upload_bytes, self.may_index, self.read_only = max_upload_bytes, may_index, False
         self.metrics = Metrics()
         self.libraries = Libraries(libraries, precision=precision, on_encoded=self.metrics.encoded)
         self.indexing = {name: Indexing(served.library.path) for name, served in self.libraries.by_name.items()}

@@ -12,6 +12,7 @@ from av.stream import Disposition
 from vop.errors import VideoError
 from vop.video.dates import recording_date
 from vop.video.decode import VideoDecoder
+from vop.video.places import Place, recording_place
 from vop.video.shape import display_matrix, display_size, sample_aspect
 
 _SAME_SECONDS = 0.1
@@ -43,6 +44,7 @@ class VideoInfo:
         stream: the number of the video stream, one of `streams`.
         streams: the numbers of all video streams.
         plays_in_browsers: whether a browser plays the file without conversion, and at the same times.
+        place: where the video was recorded, if its metadata says so; see `vop.video.places`.
     """
 
     path: Path
@@ -60,6 +62,7 @@ class VideoInfo:
     stream: int
     streams: tuple[int, ...]
     plays_in_browsers: bool
+    place: Place | None = None
 
 
 def probe(path: str | Path, *, stream: int | None = None) -> VideoInfo:
@@ -119,6 +122,7 @@ def describe(video: VideoDecoder) -> VideoInfo:
         stream=stream.index,
         streams=tuple(other.index for other in container.streams.video),
         plays_in_browsers=plays_in_browsers(video.path, container, stream) and _keeps_time(video),
+        place=recording_place(container.metadata, stream.metadata),
     )
 
 

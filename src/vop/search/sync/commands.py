@@ -259,6 +259,7 @@ def finish(ingest: Ingest, *, prune: bool, yes: bool, progress: Progress) -> Non
     ingest.finish(prune=prune, yes=yes)
     comparing.update(ingest.library, progress)
     progress(_TIDYING, 0, 1)
+    ingest.library.follow_files()
     _tidy(ingest.library)
     calibrate(ingest.library, ingest.models)
     progress(_TIDYING, 1, 1)
@@ -326,6 +327,7 @@ def forget(
     paths: Sequence[str | Path | Address],
     *,
     for_good: bool = False,
+    tags: bool = False,
     waiting: Callable[[], None] = lambda: None,
 ) -> int:
     """Remove every video at or below these paths from a library; their files stay on the disk.
@@ -334,18 +336,26 @@ def forget(
 
     Args:
         for_good: whether to delete them permanently, together with videos there that were removed before.
+        tags: whether to delete their tags and favourites, too, which otherwise wait until the videos are indexed again.
 
     Returns:
         the number of videos.
 
     Raises:
-        UsageError: the library does not exist, or has no video there.
+        UsageError: the library does not exist, or has no video there; or `tags` is set without `for_good`.
     """
+    if tags and not for_good:
+        raise UsageError("tags are deleted only with for_good: a video that can be restored keeps its tags")
     with locked(folder, waiting) as library:
-        found = _below(paths, library.videos())
+        records = library.videos()
+        found = _below(paths, records)
         kept = _below(paths, library.removed.videos()) if for_good else []
         if not found and not kept:
             raise UsageError(f"{library.path} has no video at or below {', '.join(map(str, paths))}")
+        if tags:
+            removed = library.removed.videos()
+            videos = {*(records[path].video for path in found), *(removed[path] for path in kept)}
+            library.change_marks(lambda marks: marks.without(videos))
         if for_good:
             library.remove(found)
             library.removed.drop(kept)

@@ -212,6 +212,7 @@ class Reader:
             plays_in_browsers=info.plays_in_browsers,
             metadata={},
             volume=file.volume,
+            place=info.place,
         )
         return DecodedVideo(decoded, damaged, count)
 
