@@ -173,6 +173,7 @@ def test_it_follows_what_the_library_remembers_later(library, at, tmp_path):
         assert calls.until_indexed(with_files={"b.mp4"}) == [other]
         with library_lock(library):
             folders.remember(library, [lone])
+        assert str(lone) in calls.until_said("unavailable")
         lone.write_text("a single file")
         while calls.until_indexed() != [lone]:
             pass

@@ -314,7 +314,9 @@ class Watcher:
         for place in self._places:
             if isinstance(place, Address):
                 self._due.setdefault(place, now + self._times.address_seconds)
-            elif place.is_dir() or place in self._notifiers:
+                continue
+            self._is_there(place)
+            if place.is_dir() or place in self._notifiers:
                 self._check_folder(place)
             else:
                 self._check_file(place)
@@ -350,7 +352,6 @@ class Watcher:
         if notifier is not None and notifier.is_lost:
             self._notifiers.pop(place).stop()
             notifier = None
-        self._is_there(place)
         if notifier is None and place.is_dir():
             self._notifiers[place] = _Notifier(place, self._library, self._events, self._times, self._say)
 
