@@ -99,7 +99,7 @@ def test_pages_of_other_sites_cannot_start_it(api, headers):
 def test_a_library_without_folders_is_refused(library, monkeypatch):
     with TestClient(app_of(library, may_index=True)) as client:
         assert "remembers no folders" in detail(client.post("/api/libraries/demo/indexing"), 422)
-        assert client.get("/api/libraries/demo/indexing/indexing/folders").json() == {"folders": []}
+        assert client.get("/api/libraries/demo/indexing/folders").json() == {"folders": []}
 
 
 @pytest.mark.parametrize(

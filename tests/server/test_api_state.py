@@ -95,7 +95,7 @@ def test_openapi_describes_every_path(client):
     sentences = document["paths"]["/api/views/{view}/search"]["get"]
     assert {one["name"] for one in sentences["parameters"]} == {
         *("view", "q", "w", "k", "folder", "name", "min_seconds", "max_seconds", "after", "before", "where"),
-        *("min_confidence", "per_video"),
+        *("min_confidence", "per_video", "copies"),
     }
     assert sentences["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/SearchResponse")
     operations = [operation for path in document["paths"].values() for operation in path.values()]
