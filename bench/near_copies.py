@@ -44,6 +44,7 @@ from vop.utils import progress
 COUNTS = "30,8,6,4"  # clips, films, cameras, slow films
 PARTS, SLOW_PARTS = 12, 5
 SLOWER = 5  # times
+TAKE = "another take"
 SAME, PART, HARD, OTHER = "same", "part of", "hard", "other"
 Frames = np.ndarray
 Key = frozenset[str]  # the ids of two videos
@@ -151,7 +152,7 @@ def sources(split: str, counts: Sequence[int]) -> tuple[dict[str, Frames], dict[
         found[name] = draw_on(clip.story, clip.id, clip.id)
         others[name] = {
             "the same story again": draw_on(clip.story, f"{clip.id}/again", f"{clip.id}/again"),
-            "another take": draw_on(clip.story, f"{clip.id}/again", clip.id),
+            TAKE: draw_on(clip.story, f"{clip.id}/again", clip.id),
         }
     rng = Random("near-copies")
     for number in range(num_films):
@@ -168,14 +169,12 @@ def sources(split: str, counts: Sequence[int]) -> tuple[dict[str, Frames], dict[
         found[f"camera-{number}"] = np.concatenate(takes[:PARTS])
         others[f"camera-{number}"] = {
             "other events before the same background": np.concatenate(takes[PARTS:]),
-            "another take": np.concatenate(again),
+            TAKE: np.concatenate(again),
         }
     for number in range(num_slow):
         told = rng.sample(clips[num_clips:], SLOW_PARTS)
         found[f"slow-{number}"] = slow([draw_on(clip.story, clip.id, clip.id) for clip in told])
-        others[f"slow-{number}"] = {
-            "another take": slow([draw_on(clip.story, f"{clip.id}/again", clip.id) for clip in told])
-        }
+        others[f"slow-{number}"] = {TAKE: slow([draw_on(clip.story, f"{clip.id}/again", clip.id) for clip in told])}
     return found, others
 
 
@@ -194,8 +193,8 @@ def make(folder: Path, split: str, counts: Sequence[int]) -> list[Made]:
             version(own / f"{how}.mp4", frames)
         for how, alike in others[source].items():
             write(own / f"{how}.mp4", alike)
-            if how == "another take":
-                write(own / "another take, trimmed.mp4", part(alike, 0.04, 0.96))
+            if how == TAKE:
+                write(own / f"{TAKE}, trimmed.mp4", part(alike, 0.04, 0.96))
         kinds = {"source": SAME, **{how: kind for how, (kind, _) in VERSIONS.items()}}
         made += [Made(path, source, path.stem, kinds.get(path.stem, OTHER)) for path in sorted(own.iterdir())]
     return made
@@ -217,14 +216,15 @@ def read(library: Path, made: Sequence[Made]) -> tuple[dict[Path, str], dict[str
 def right_pairs(made: Sequence[Made], ids: dict[Path, str]) -> tuple[set[Key], set[Key]]:
     """Return the pairs that are near-duplicates: a source and a version; and those that may be found or not.
 
-    These are versions of one source, and pairs that really look alike: two parts, or what is mirrored and backwards.
+    These are versions of one source that are compared with each other, and pairs that do look alike: two parts, what is
+    mirrored and what is backwards, a take and its trimmed version.
     """
     right, open_to_both = set(), set()
     for one, other in combinations(made, 2):
         pair, kinds = frozenset([ids[one.path], ids[other.path]]), {one.kind, other.kind}
         if one.source != other.source:
             continue
-        if HARD in kinds or {one.how, other.how} == {"mirrored", "backwards"}:
+        if HARD in kinds or {one.how, other.how} in ({"mirrored", "backwards"}, {TAKE, f"{TAKE}, trimmed"}):
             open_to_both.add(pair)
         elif OTHER not in kinds:
             (right if "source" in (one.how, other.how) else open_to_both).add(pair)

@@ -4,7 +4,8 @@
     python -m tools.publish_results                             # rewrite only what is made from the data
 
 `PAGES` has the data file and the page of each benchmark. The tables are between two comments of the page. All JSON
-files in `docs/results/`, of our results and of rows by others, make the standing comparison in `docs/standing/`.
+files in `docs/results/`, of results and of rows that others published, make the standing comparison in
+`docs/standing/`.
 """
 
 from __future__ import annotations
