@@ -89,6 +89,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=1,
         help="Number of moments that one video may have among the results (default 1).",
     )
+    parser.add_argument(
+        "--copies",
+        action="store_true",
+        help="Show near-duplicates of a video, too. By default, only the best one is shown.",
+    )
     _add_filters(parser)
     parser.add_argument(
         "--min-confidence",
@@ -171,6 +176,7 @@ def _search(arguments: argparse.Namespace) -> int:
         query,
         k=arguments.k,
         per_video=arguments.per_video,
+        copies=arguments.copies,
         model=number,
         words=_words(arguments),
         **filters,
@@ -179,6 +185,7 @@ def _search(arguments: argparse.Namespace) -> int:
     )
     report, status = None, 0
     if arguments.export and moments:
+        gc.enable()  # clips may take long
         report = write_export(library, moments, arguments.export, arguments, name=" + ".join(arguments.words) or None)
         status = warn_export(report)
     if arguments.json:
@@ -199,8 +206,8 @@ def _open(moments: Sequence[Moment], number: int) -> None:
     moment = moments[number - 1]
     opened = open_moment(moment.path, moment.start_seconds)
     time = clock(moment.start_seconds)
-    where = f"at {time}" if opened.at_time else f"; it takes no time: go to {time}"
-    warn(f"opened moment {number} in {opened.name} {where}".replace(" ;", ";"))
+    where = f" at {time}" if opened.at_time else f", which begins at the start: go to {time}"
+    warn(f"opened moment {number} in {opened.name}{where}")
 
 
 def _words(arguments: argparse.Namespace) -> WordsMode:
@@ -291,7 +298,8 @@ def _print(found: list[Moment], library: Library, *, least: float | None, strips
             table.add_row(*[""] * (len(table.columns) - 1), _divider(first=rank == 1))
         shares = [_share(moment.confidence)] if judged else []
         times = (clock(moment.start_seconds), clock(moment.end_seconds))
-        table.add_row(str(rank), f"{moment.score:.3f}", *shares, *times, on_one_line(moment.path))
+        copies = f" (and {count('near-duplicate', len(moment.copies))})" if moment.copies else ""
+        table.add_row(str(rank), f"{moment.score:.3f}", *shares, *times, on_one_line(moment.path) + copies)
         if moment.line is not None:
             line = moment.line
             times = (clock(line.start_seconds), clock(line.end_seconds))

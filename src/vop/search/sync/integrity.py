@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vop.errors import UsageError, VopError
-from vop.search import failures, manifest, removed
+from vop.search import failures, manifest, near_copies, removed
 from vop.search.checksums import FILE, Seal, digest, newest_manifests, read_seal
 from vop.search.manifest import DATABASE, Manifest
 from vop.search.store import KEPT_TABLES
@@ -216,7 +216,7 @@ class _Check:
         report.videos = len(scan.records)
         report.damaged_videos = [Damage(path, reason) for path, reason in sorted(scan.damaged.items())]
         others = [(failures.TABLE, failures_damage), (removed.name_for(table), removed_damage)]
-        for name, read in [*others, *((name, table_damage) for name in KEPT_TABLES)]:
+        for name, read in [*others, *((name, table_damage) for name in WORDS_TABLES)]:
             damage = self._damage_of(read, name)
             if damage is not None:
                 report.damaged_files.append(Damage(f"{DATABASE}/{name}.lance", damage))
@@ -262,12 +262,13 @@ class _Check:
             if table != self.manifest.table or is_bad(removed.name_for(self.manifest.table)):
                 call(copy_removed, self.database, removed.name_for(self.manifest.table), removed.name_for(table))
             manifest.write(self.manifest.with_(table=table), self.folder)
+            near_tables = {near_copies.FINGERPRINTS, near_copies.TABLE}
+            near_damage = near_tables if any(map(is_bad, near_tables)) else set()  # the next indexing makes both again
             if is_bad(failures.TABLE):
                 call(copy_failures, self.database)
-            kept = {name for name in KEPT_TABLES if not is_bad(name)}
-            if not kept.issuperset(WORDS_TABLES):  # one makes no sense without the other: words are read again
-                kept -= set(WORDS_TABLES)
-            call(drop_others, self.database, {table, removed.name_for(table), failures.TABLE, *kept})
+            words_damage = set(WORDS_TABLES) if any(map(is_bad, WORDS_TABLES)) else set()
+            kept = {table, removed.name_for(table), *KEPT_TABLES} - near_damage - words_damage
+            call(drop_others, self.database, kept)
         except Crashed as error:
             raise VopError(
                 f"{self.folder}: the repair crashed ({error.how}) and changed nothing; index into another folder"

@@ -52,7 +52,7 @@ class _Finder:
         self.found = FoundVideos()
 
     def search(self, root: Address) -> None:
-        is_excluded = _Exclusion(self._exclude, root)
+        is_excluded = Exclusion(self._exclude, root)
         is_empty = True
         for info in list_objects(root):
             is_empty = False
@@ -76,7 +76,7 @@ class _Finder:
         try:
             if not address.key:
                 self.found.missing.append((address, "the bucket is empty"))
-            elif _Exclusion(self._exclude, address)(address):
+            elif Exclusion(self._exclude, address)(address):
                 self._skip(address, EXCLUDED)
             else:
                 self._take(head(address))
@@ -103,7 +103,7 @@ class _Finder:
         return self.found
 
 
-class _Exclusion:
+class Exclusion:
     """Tells whether the globs exclude an object below a root, or a prefix between them."""
 
     def __init__(self, globs: Sequence[str], root: Address) -> None:
