@@ -216,7 +216,7 @@ class _Check:
         report.videos = len(scan.records)
         report.damaged_videos = [Damage(path, reason) for path, reason in sorted(scan.damaged.items())]
         others = [(failures.TABLE, failures_damage), (removed.name_for(table), removed_damage)]
-        for name, read in [*others, *((name, table_damage) for name in KEPT_TABLES)]:
+        for name, read in [*others, *((name, table_damage) for name in WORDS_TABLES)]:
             damage = self._damage_of(read, name)
             if damage is not None:
                 report.damaged_files.append(Damage(f"{DATABASE}/{name}.lance", damage))
