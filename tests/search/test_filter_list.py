@@ -14,7 +14,16 @@ from vop.search.filters import FILTERS, FilterOption, Filters
 from vop.server.app import create_app
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "search.md"
-NOT_FILTERS = {"view", "k", "q", "w", "order", "per_video", "min_confidence"}  # the other parameters of a search
+NOT_FILTERS = {
+    "view",
+    "k",
+    "q",
+    "w",
+    "order",
+    "per_video",
+    "min_confidence",
+    "copies",
+}  # the other parameters of a search
 
 
 def test_the_list_has_every_filter():

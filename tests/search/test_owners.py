@@ -14,7 +14,8 @@ from vop.errors import DataError, UsageError, VopError
 from vop.search.filters import Filters
 from vop.search.library import Library
 from vop.search.owner_files import csv_of, read_file
-from vop.search.owners import FILE, Mark, Marks, Target, read_marks
+from vop.search.owners import FILE, Mark, Marks, Target, change_marks, read_marks
+from vop.storage.address import location
 
 PATHS = ["/v/lake.mp4", "/v/2024/dog.mp4", "/v/2024/cat.mp4"]
 LAKE, DOG, CAT = map(content_of, PATHS)
@@ -247,3 +248,18 @@ def test_marks_of_many_videos_are_changed_in_one_pass():
     targets = [Target(video=content_of(str(number)), path=str(number)) for number in range(2000)]
     marks = Marks().changed(*targets, add=["x"])
     assert len(marks.changed(*targets, add=["y"], is_favourite=True).matching(["x", "y"], favourites=True)[2]) == 2000
+
+
+def test_marks_in_object_storage_survive_a_writer_that_comes_between(object_server):
+    object_server.make_bucket()
+    library = location("s3://films/library")
+    target = Target(video=LAKE, path="/v/lake.mp4", duration_seconds=30.0)
+    calls = []
+
+    def change(marks: Marks) -> Marks:
+        if not calls:
+            calls.append(change_marks(library, lambda other: other.changed(target, add=["first"])))
+        return marks.changed(target, add=["second"])
+
+    assert change_marks(library, change).tags() == {"first": 1, "second": 1}
+    assert read_marks(library).tags() == {"first": 1, "second": 1}

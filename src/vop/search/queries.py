@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 Vector = np.ndarray[Any, np.dtype[np.float32]]
 
 # Of a video, picture or moment beside sentences of weight 1. With `mini-2` and videos of `emoji-motion-2` that have the
-# sentence and look like the example, 0.5 finds more of them than 0.25 and 1. Centring each kind of embedding, or
-# standardising the scores of each part over the library, finds no more.
+# sentence and look like the example, 0.5 finds more of them than 0.25 and 1. Centring each kind finds fewer
+# (`bench/words_and_example.py`).
 EXAMPLE_WEIGHT = 0.5
 
 
