@@ -51,6 +51,7 @@ SLOW_FILES = [
     "search/test_ray_resources.py",
     "search/test_refined_ends.py",
     "search/test_shards.py",
+    "search/test_shards_by_address.py",
     "search/test_shards_processes.py",
     "search/test_store_killed.py",
     "search/test_store_writing.py",

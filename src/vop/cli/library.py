@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.cli.common import (
@@ -128,7 +127,7 @@ def _open(arguments: argparse.Namespace) -> Library:
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    from vop.search.sharding.plan import FOLDER
+    from vop.search.sharding.plan import Plan
 
     library = _open(arguments)
     status, manifest, restorable = library.status(), library.manifest, library.restorable()
@@ -162,7 +161,7 @@ def _info(arguments: argparse.Namespace) -> None:
         restore = command_line("library", "restore", arguments.library)
         say(f"removed: {count('video', len(restorable))}; to restore: {restore}")
     print_failures(status, arguments.library)
-    if isinstance(library.path, Path) and (library.path / FOLDER).exists():
+    if Plan.all_of(library.path):
         publish = command_line("library", "publish", arguments.library)
         say(f"indexing in shards is not finished; to add what is: {publish}")
     if status.index:

@@ -19,7 +19,7 @@ from vop.storage.small_files import child, is_file, read_bytes, write_bytes
 from vop.version import VERSION
 from vop.video.resizing import BICUBIC, CROP, Resizing
 
-FILE, DATABASE = "library.json", "database"
+FILE, DATABASE, SHARDS = "library.json", "database", "shards"
 FORMAT = 3
 _FORMAT_WITHOUT_SETTINGS = 2  # of libraries that earlier versions read
 BY_WINDOWS, BY_SHOTS = "windows", "shots"

@@ -64,7 +64,7 @@ from vop.search.state import read_state
 from vop.search.vector_index import Indexed, Snapshot
 from vop.storage import small_files
 from vop.storage.address import Address, Location, absolute
-from vop.storage.objects import endpoint
+from vop.storage.objects import endpoint, list_objects
 from vop.storage.small_files import Stamp
 from vop.utils.files import explain_full_disk
 from vop.video.clip import DECODER_VERSION
@@ -193,10 +193,9 @@ class Store:
         return self.manifest.models
 
     @property
-    def table_folder(self) -> Path:
-        """The folder of the table of segments, in a library that is a folder."""
-        assert isinstance(self.path, Path), f"{self.path} is not a folder"
-        return self.path / DATABASE / f"{self.manifest.table}.lance"
+    def table_folder(self) -> Location:
+        """The folder of the table of segments."""
+        return small_files.child(small_files.child(self.path, DATABASE), f"{self.manifest.table}.lance")
 
     @property
     def removed(self) -> Removed:
@@ -537,8 +536,18 @@ class Store:
                 indexed = {name for index in self.table.list_indices() for name in index.columns}
                 for key in sorted(_IDS.keys() - indexed):
                     self.table.create_index(key, config=BTree())
-            vector_index.keep_up(self.table, [model.column for model in self.models])
+            own = [model.column for model in self.models]
+            vector_index.keep_up(self.table, own, keep_uncommitted=self._has_workers())
             vector_index.tidy_up(self._failures)
+
+    def _has_workers(self) -> bool:
+        """Whether workers may have written files into the table that are not published yet.
+
+        In a folder they write them elsewhere; see `vop.search.sharding.fragments`.
+        """
+        if isinstance(self.path, Path):
+            return False
+        return any(True for _ in list_objects(self.path.at(f"{self.path.key}/{manifest.SHARDS}")))
 
     def staging(self, wanted: Manifest) -> Store:
         """Return a library in the same folder with another manifest, which readers see only after `publish`."""
@@ -562,8 +571,13 @@ def database_of(library: Location) -> tuple[str | Path, dict[str, str]]:
     """Return where the database of a library is, and the options for its storage."""
     if isinstance(library, Path):
         return library / DATABASE, {}
-    is_plain = library.scheme == "s3" and endpoint().startswith("http://")
-    return str(small_files.child(library, DATABASE)), {"allow_http": "true"} if is_plain else {}
+    return str(small_files.child(library, DATABASE)), storage_options(library)
+
+
+def storage_options(place: Location) -> dict[str, str]:
+    """Return Lance's options for a folder or an address. They have no secrets: Lance finds the credentials itself."""
+    is_plain = isinstance(place, Address) and place.scheme == "s3" and endpoint().startswith("http://")
+    return {"allow_http": "true"} if is_plain else {}
 
 
 def connect(library: Location, *, read_consistency_interval: timedelta | None = None) -> DBConnection:

@@ -12,14 +12,14 @@ from typing import Any, Unpack
 from vop.errors import UsageError, VopError
 from vop.search.pipeline import count_workers
 from vop.search.sharding import fragments
-from vop.search.sharding.plan import Call, Plan, PlannedFile, cut, folder_of, total
+from vop.search.sharding.plan import Call, Plan, PlannedFile, cut, total
 from vop.search.sharding.publish import Publisher
 from vop.search.sharding.runners import local
 from vop.search.sharding.runners.cluster import AUTO, Cluster
 from vop.search.sharding.work import COUNTED, Worker
 from vop.search.state import Amount, Display, state_file
 from vop.search.store import Store
-from vop.search.sync.commands import IndexSettings, finish, locked, opened
+from vop.search.sync.commands import IndexSettings, locked, opened, tidy
 from vop.search.sync.ingest import Ingest
 from vop.search.sync.metadata import read_metadata
 from vop.search.sync.reader import content_id
@@ -86,7 +86,7 @@ def index_on_ray(
 ) -> IndexReport:
     """Bring a library up to date with the workers of a Ray cluster; see `vop.search.sync.index`.
 
-    All nodes need the library and the videos at the same paths.
+    All nodes need the library and the videos at the same paths, or addresses and the credentials for them.
 
     Args:
         address: host:port of a cluster; "auto" for the one of this machine, "local" to start one here for this job.
@@ -136,10 +136,10 @@ def index_in_shards(
     """
     started = time.monotonic()
     fragments.lance()  # fails early
-    folder, progress = folder_of(folder), settings.get("progress", silent)
+    progress = settings.get("progress", silent)
     with opened(folder, paths, load_models=False, **settings) as ingest:
         library, call = ingest.library, _call(ingest, prune=prune, yes=yes, settings=settings)
-        earlier = Plan.find(folder_of(library.path), library.manifest, call)
+        earlier = Plan.find(library.path, library.manifest, call)
         if earlier is not None:
             Publisher(library, earlier).publish()
             earlier.discard()
@@ -157,15 +157,22 @@ def index_in_shards(
 
 def _drive(finished: Generator[int | None, None, None], publisher: Publisher, plan: Plan, display: Display) -> None:
     """Show the progress of the workers, and publish what they finish."""
-    last, done = time.monotonic(), dict[int, Amount]()
+    last, shown, done = time.monotonic(), float("-inf"), dict[int, Amount]()
+
+    def show() -> None:
+        running = dict(plan.running())  # read first: a shard that ends meanwhile is in `done`
+        done.update({number: _amount(plan, number) for number in plan.results() if number not in done})
+        display.update(total((running | done).values()))
+
     try:
         for _ in finished:
-            running = dict(plan.running())  # read first: a shard that ends meanwhile is in `done`
-            done |= {number: _amount(plan, number) for number in plan.results() if number not in done}
-            display.update(total((running | done).values()))
+            if time.monotonic() - shown >= plan.poll_seconds:
+                show()
+                shown = time.monotonic()
             if time.monotonic() - last >= PUBLISH_SECONDS:
                 publisher.publish()
                 last = time.monotonic()
+        show()
     finally:
         finished.close()
         publisher.publish()
@@ -198,7 +205,7 @@ def _new_plan(ingest: Ingest, call: Call, *, parts: int) -> Plan:
     library, metadata = ingest.library, ingest.metadata
     planned = [PlannedFile.of(file, metadata.of(file.path) if metadata else {}) for file in todo]
     return Plan.write(
-        folder_of(library.path),
+        library.path,
         library.manifest,
         call,
         cut(planned, parts=parts, content_id=content_id),
@@ -214,15 +221,15 @@ def _complete(ingest: Ingest, plan: Plan, progress: Progress) -> None:
     report = ingest.report
     report.unchanged, report.described = plan.unchanged, plan.described
     ingest.failed |= set(plan.failed)
-    for number in plan.results():
-        result = plan.read_result(number) or {}
+    for result in plan.read_results(plan.results()).values():
         for name in COUNTED:
             setattr(report, name, getattr(report, name) + result["report"][name])
         ingest.failed |= set(result["failed"])
         ingest.add_copies((PlannedFile(**file).file, original) for file, original in result["copies"])
     ingest.describe_originals()
-    finish(ingest, prune=plan.call.prune, yes=plan.call.yes, progress=progress)
-    plan.discard()
+    ingest.finish(prune=plan.call.prune, yes=plan.call.yes)
+    plan.discard()  # before a clean-up, which then also deletes what lost workers have written
+    tidy(ingest.library, progress=progress)
 
 
 # -- parts of a batch job, and publishing
@@ -306,11 +313,10 @@ def index_part(
     if not 1 <= part <= parts:
         raise UsageError(f"shard is {part}/{parts}; give I/N with I from 1 to N, such as 1/4")
     fragments.lance()  # fails early
-    folder = folder_of(folder)
     workers, progress = count_workers(workers, batch_size=batch_size), settings.get("progress", silent)
     with opened(folder, paths, load_models=False, **settings) as ingest:
         library, call = ingest.library, _call(ingest, prune=prune, yes=yes, settings=settings)
-        plan = Plan.find(folder_of(library.path), library.manifest, call) or _new_plan(ingest, call, parts=parts)
+        plan = Plan.find(library.path, library.manifest, call) or _new_plan(ingest, call, parts=parts)
     unfinished = set(plan.unfinished())
     numbers = [number for number in plan.numbers(part, parts) if number in unfinished]
     planned = [file for number in numbers for file in plan.files(number)]
@@ -358,7 +364,7 @@ def publish(
     refused: VopError | None = None
     with locked(folder, waiting) as library:
         report = PublishReport(library=str(library.path))
-        for place in Plan.all_of(folder_of(library.path)):
+        for place in Plan.all_of(library.path):
             if discard:
                 Plan.remove(place)
                 report.discarded += 1
@@ -376,6 +382,8 @@ def publish(
             else:
                 report.committed += len(plan.committed())
                 report.shards += plan.num_shards
+        if report.discarded and isinstance(library.path, Address):
+            tidy(library, progress=progress)  # deletes the rows that were not published
     if refused is not None:
         raise refused
     return report

@@ -3,7 +3,7 @@
 The result of a shard, as JSON:
 
     plan, shard, made_with, vop_version, worker     who wrote it
-    folder, fragments   the rows; see `vop.search.sharding.fragments`
+    folder, fragments   the rows, and the plan's folder with them on a disk; see `vop.search.sharding.fragments`
     videos              [path, video] of each video in these rows
     replaced            [path, video] of the library's videos that these rows replace, or that have changed
     updates             videos that were moved: their new path, size and time, and values of their metadata
@@ -28,6 +28,7 @@ from vop.search.failures import Failure
 from vop.search.models import open_models
 from vop.search.schema import made_with, with_checksums
 from vop.search.sharding import fragments
+from vop.search.sharding.fragments import Target
 from vop.search.sharding.plan import Plan, PlannedFile
 from vop.search.state import Amount, Tally
 from vop.search.store import Store
@@ -41,7 +42,6 @@ from vop.video.find import FoundFile, FoundVideos
 from vop.video.isolated import DecodingProcesses
 
 COUNTED = ("added", "changed", "moved", "unchanged", "described", "segments", "hours")  # of an `IndexReport`
-_PROGRESS_SECONDS = 1.0
 
 
 class ShardWriter:
@@ -136,7 +136,7 @@ class Worker:
         )
         ingest = Ingest(self._store, self._models, scanned, _metadata(planned), silent, known=known, writer=writer)
         todo = ingest.new_files()
-        write = _at_intervals(lambda amount: plan.write_progress(number, amount))
+        write = _at_intervals(plan.poll_seconds, lambda amount: plan.write_progress(number, amount))
 
         def changed(amount: Amount) -> None:
             write(amount)
@@ -164,8 +164,7 @@ class Worker:
         if writer.rows:
             rows = pa.concat_tables(writer.rows)
             rows_folder = self._plan.rows_folder(number)
-            storage_version = fragments.Target(self._store.table_folder).storage_version
-            written = fragments.write(with_checksums(rows), rows_folder, storage_version=storage_version)
+            written = Target(self._store.table_folder).write(with_checksums(rows), rows_folder)
             for path, video in zip(rows["path"].to_pylist(), rows["video"].to_pylist(), strict=True):
                 videos[path] = video
         return {
@@ -195,13 +194,13 @@ def _metadata(planned: Sequence[PlannedFile]) -> Metadata:
     return Metadata((), {nfc(one.location): one.metadata for one in planned}, {})
 
 
-def _at_intervals(write: Callable[[Amount], None]) -> Callable[[Amount], None]:
-    """Return a function that writes an amount at most once a second."""
+def _at_intervals(seconds: float, write: Callable[[Amount], None]) -> Callable[[Amount], None]:
+    """Return a function that writes an amount at most once in some seconds."""
     last = 0.0
 
     def changed(amount: Amount) -> None:
         nonlocal last
-        if time.monotonic() - last >= _PROGRESS_SECONDS:
+        if time.monotonic() - last >= seconds:
             last = time.monotonic()
             write(amount)
 

@@ -194,9 +194,7 @@ def opened(
 def finish(ingest: Ingest, *, prune: bool, yes: bool, progress: Progress) -> None:
     """Remove or count the videos that were not found, complete the report, and tidy the library up."""
     ingest.finish(prune=prune, yes=yes)
-    progress(_TIDYING, 0, 1)
-    _tidy(ingest.library)
-    progress(_TIDYING, 1, 1)
+    tidy(ingest.library, progress=progress)
 
 
 def preview(
@@ -284,7 +282,7 @@ def forget(
             library.removed.drop(kept)
         else:
             library.move_to_removed(found)
-        _tidy(library)
+        tidy(library)
     return len({*found, *kept})
 
 
@@ -360,13 +358,15 @@ def _below(paths: Sequence[str | Path | Address], videos: Mapping[str, object]) 
     return [path for path in videos if is_below(path, roots)]
 
 
-def _tidy(library: Store) -> None:
+def tidy(library: Store, *, progress: Progress = silent) -> None:
     """Delete old versions and long-removed videos permanently, and bring the indexes up to date."""
+    progress(_TIDYING, 0, 1)
     check_held(library.path)
     with suppress(VopError):  # the removed videos are damaged; `vop library check` reports it
         library.removed.drop_old()
         library.drop_frames()
     library.keep_up()
+    progress(_TIDYING, 1, 1)
 
 
 # -- opening or creating a library
