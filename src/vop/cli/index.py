@@ -67,7 +67,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="PATH",
         nargs="+",
         type=place,
-        help="Folders of videos, files, or addresses such as s3://bucket/holidays. Missing ones are skipped.",
+        help="Folders of videos, files, addresses such as s3://bucket/holidays, or tables of them (CSV, TSV, JSON, "
+        "JSONL, Parquet). Missing ones are skipped.",
     )
     parser.add_argument(
         "--model",
@@ -350,7 +351,8 @@ def print_report(report: IndexReport, library: Path | str, paths: Sequence[Path 
         kinds = ", ".join(f"{number:,} × {kind}" for kind, number in sorted(report.passed_over.items()))
         say(f"not indexed: {kinds}")
     if report.missing:
-        say(f"skipped, because they cannot be indexed: {', '.join(report.missing)}")
+        missing = ", ".join(first_few(report.missing, most=_SHOWN, indent=""))
+        say(f"skipped, because they cannot be indexed: {missing}")
     if report.unmatched:
         say(f"metadata without a video: {count('row', len(report.unmatched))}:")
         say("\n".join(first_few(report.unmatched, most=_SHOWN)))

@@ -337,8 +337,8 @@ class Library:
         """Bring the library up to date with the videos in these files and folders.
 
         Args:
-            paths: files and folders, and addresses of objects and prefixes (`s3://bucket/holidays`); missing ones are
-                skipped with a warning.
+            paths: files and folders, addresses of objects and prefixes (`s3://bucket/holidays`), and tables of them
+                (CSV, TSV, JSON, JSONL or Parquet); missing ones are skipped with a warning.
             exclude: globs of files and folders to exclude, in addition to the library's globs.
             live_photos: whether to index the movies of Live Photos; None keeps the library's setting.
             metadata: a CSV file with columns to filter by; see `docs/search.md`.

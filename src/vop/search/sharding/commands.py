@@ -188,7 +188,7 @@ def _amount(plan: Plan, number: int) -> Amount:
 def _call(ingest: Ingest, *, prune: bool, yes: bool, settings: IndexSettings) -> Call:
     metadata = settings.get("metadata")
     return Call(
-        roots=tuple(sorted(map(str, ingest.scanned.roots))),
+        roots=tuple(sorted(map(str, ingest.scanned.given))),
         exclude=normal_globs(settings.get("exclude", ())),
         live_photos=settings.get("live_photos"),
         metadata=None if metadata is None else str(absolute_path(metadata)),
@@ -203,7 +203,11 @@ def _new_plan(ingest: Ingest, call: Call, *, parts: int) -> Plan:
     todo = ingest.new_files()
     ingest.commit()
     library, metadata = ingest.library, ingest.metadata
-    planned = [PlannedFile.of(file, metadata.of(file.path) if metadata else {}) for file in todo]
+    seconds = {**(library.outdated() if call.redo else {}), **ingest.scanned.seconds}
+    planned = [
+        PlannedFile.of(file, metadata.of(file.path) if metadata else {}, seconds=seconds.get(str(file.path)))
+        for file in todo
+    ]
     return Plan.write(
         library.path,
         library.manifest,

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+import math
 import secrets
 import time
 from collections import defaultdict
@@ -50,7 +51,7 @@ from vop.video.find import FoundFile
 
 PER_PART = 4  # shards for each worker, so that a slow one does not keep the others waiting
 LEAST_BYTES, MOST_BYTES = 64 * 2**20, 2**30  # of a shard, unless there would be fewer shards than workers
-MOST_FILES = 1000  # of a shard
+MOST_FILES, MOST_SECONDS = 1000, 36_000.0  # of a shard
 _REQUESTS = 16  # at a time
 T = TypeVar("T")
 _PLAN, _FILES, _PROGRESS, _RESULT, _COMMITTED = "plan", "files", "progress", "result", "committed"
@@ -65,6 +66,7 @@ class PlannedFile:
         size, mtime_ns: its identity; see `FoundFile`.
         volume: its filesystem; see `FoundFile`.
         metadata: the owner's metadata of it.
+        seconds: its duration, if it is known before it is read.
     """
 
     location: str
@@ -72,11 +74,17 @@ class PlannedFile:
     mtime_ns: int
     volume: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    seconds: float | None = None
 
     @classmethod
-    def of(cls, file: FoundFile, metadata: Mapping[str, str]) -> PlannedFile:
+    def of(cls, file: FoundFile, metadata: Mapping[str, str], *, seconds: float | None = None) -> PlannedFile:
         return cls(
-            location=str(file.path), size=file.size, mtime_ns=file.mtime_ns, volume=file.volume, metadata=metadata
+            location=str(file.path),
+            size=file.size,
+            mtime_ns=file.mtime_ns,
+            volume=file.volume,
+            metadata=metadata,
+            seconds=seconds,
         )
 
     @property
@@ -348,7 +356,7 @@ def _key(manifest: Manifest, call: Call) -> str:
 
 
 def cut(files: Sequence[PlannedFile], *, parts: int, content_id: Callable[[Path], str]) -> list[list[PlannedFile]]:
-    """Cut files into shards of about the same number of bytes.
+    """Cut files into shards that take about the same time: by their bytes and, as far as they are known, durations.
 
     Files of the same size stay together, because only they can be copies of each other. If they are more than a shard,
     they are read: then those with the same content stay together. Objects are not read for this.
@@ -360,14 +368,26 @@ def cut(files: Sequence[PlannedFile], *, parts: int, content_id: Callable[[Path]
     if not files:
         return []
     total = sum(file.size for file in files)
+    seconds = sum(file.seconds or 0.0 for file in files)
     enough = max(parts, min(PER_PART * parts, total // LEAST_BYTES))
-    number = max(enough, -(-total // MOST_BYTES), -(-len(files) // MOST_FILES))
+    number = max(enough, -(-total // MOST_BYTES), -(-len(files) // MOST_FILES), math.ceil(seconds / MOST_SECONDS))
     groups = _groups(files, most_bytes=max(1, total // number), content_id=content_id)
-    shards = [(0, place, list[PlannedFile]()) for place in range(min(number, len(groups)))]
-    for group in sorted(groups, key=lambda group: (-sum(file.size for file in group), group[0].location)):
-        size, place, shard = heapq.heappop(shards)  # the smallest so far
-        heapq.heappush(shards, (size + sum(file.size for file in group), place, [*shard, *group]))
+    cost = _costs(files)
+    by_cost = sorted(
+        ((sum(map(cost, group)), group) for group in groups), key=lambda entry: (-entry[0], entry[1][0].location)
+    )
+    shards = [(0.0, place, list[PlannedFile]()) for place in range(min(number, len(groups)))]
+    for own, group in by_cost:
+        before, place, shard = heapq.heappop(shards)  # the cheapest so far
+        heapq.heappush(shards, (before + own, place, [*shard, *group]))
     return [shard for _, _, shard in sorted(shards, key=lambda entry: entry[1])]
+
+
+def _costs(files: Iterable[PlannedFile]) -> Callable[[PlannedFile], float]:
+    """Return what a file costs, in bytes: the mean of its own and those of a usual file of its duration, if known."""
+    known = [file for file in files if file.seconds]
+    rate = sum(file.size for file in known) / sum(file.seconds or 0.0 for file in known) if known else 0.0
+    return lambda file: (file.size + rate * file.seconds) / 2 if file.seconds else file.size
 
 
 def _groups(

@@ -33,6 +33,7 @@ from vop.video.find import FoundFile, normal_globs
 if TYPE_CHECKING:
     from vop.models.model import TextVideoModel
 
+_WARNINGS = 20  # of paths that do not exist; a table may have thousands
 _TIDYING = "tidying up"  # takes minutes if a large library needs a new index
 
 
@@ -68,8 +69,8 @@ def index(
 
     Args:
         folder: the library's folder.
-        paths: files and folders, or addresses of objects and prefixes (`s3://bucket/holidays`). Those that do not exist
-            are skipped with a warning.
+        paths: files and folders, addresses of objects and prefixes (`s3://bucket/holidays`), or tables of them; see
+            `vop.search.sync.tables`. Those that do not exist are skipped with a warning.
         model: a run, a folder, a hub id or mini. An existing library keeps its model.
         segmentation, num_frames, keep_frames, refine, embedding, precision: for a new library. An existing one keeps
             its own.
@@ -162,8 +163,10 @@ def opened(
     metadata, warn = settings.get("metadata"), settings.get("warn", _say_nothing)
     table = read_metadata(metadata) if metadata else None
     scanned = scan(folder, paths, exclude=exclude, live_photos=live_photos)
-    for path, reason in scanned.missing.items():
+    for path, reason in list(scanned.missing.items())[:_WARNINGS]:
         warn(f"{path!r} cannot be indexed and is skipped: {reason}")
+    if len(scanned.missing) > _WARNINGS:
+        warn(f"{len(scanned.missing) - _WARNINGS:,} more paths cannot be indexed and are skipped")
     wanted = _Settings(
         model=settings.get("model"),
         segmentation=settings.get("segmentation"),
@@ -450,7 +453,7 @@ def _check_outdated(library: Store, scanned: Scan, *, redo: bool) -> None:
     if not outdated or redo:
         return
     hours = sum(outdated.values()) / 3600
-    command = shlex.join(["vop", "index", str(library.path), *sorted(map(str, scanned.roots)), "--redo"])
+    command = shlex.join(["vop", "index", str(library.path), *sorted(map(str, scanned.given)), "--redo"])
     raise VopError(
         f"{library.path}: {len(outdated)} of its videos ({hours:.1f} h) were decoded by an earlier version of vop, "
         "which read HDR, non-square pixels, transparency, joined recordings and several video tracks differently. New "
