@@ -47,6 +47,7 @@ SLOW_FILES = [
     "search/test_pipeline.py",
     "search/test_prune.py",
     "search/test_reembed.py",
+    "search/test_reembed_in_shards.py",
     "search/test_ray_cluster.py",
     "search/test_ray_resources.py",
     "search/test_refined_ends.py",

@@ -19,7 +19,9 @@ from vop.cli.common import (
     warn,
 )
 from vop.cli.index import (
+    add_process_options,
     add_work_options,
+    check_process_options,
     print_failures,
     print_report,
     say_waiting,
@@ -99,6 +101,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="Leave out videos that cannot be read, instead of failing.",
     )
     add_work_options(reembed)
+    add_process_options(reembed)
     reembed.set_defaults(resumes=True)
 
 
@@ -286,8 +289,12 @@ def _publish(arguments: argparse.Namespace) -> int:
 
 
 def _reembed(arguments: argparse.Namespace) -> None:
+    from vop.search.sharding.commands import default_jobs
+
+    check_process_options(arguments)
     use_device_options(arguments)
     library = _open(arguments)
+    jobs = default_jobs() if arguments.jobs is None and arguments.ray is None else arguments.jobs
     with progress.show() as show:
         report = library.reembed(
             arguments.model,
@@ -296,6 +303,9 @@ def _reembed(arguments: argparse.Namespace) -> None:
             merge_tokens=arguments.merge_tokens or 0.0,
             dimensions=arguments.dimensions,
             drop_unreadable=arguments.drop_unreadable,
+            jobs=jobs,
+            ray=arguments.ray,
+            gpus_per_worker=arguments.gpus_per_worker,
             progress=show,
             **work_options(arguments),
         )

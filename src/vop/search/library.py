@@ -478,6 +478,9 @@ class Library:
         drop_unreadable: bool = False,
         precision: str = "auto",
         compile: bool = False,
+        jobs: int | None = None,
+        ray: str | None = None,
+        gpus_per_worker: float | None = None,
         workers: int | None = None,
         batch_size: int = 16,
         progress: Progress = silent,
@@ -491,15 +494,22 @@ class Library:
             merge_tokens, dimensions, compile: as for `vop.load`, for the new model.
             drop_unreadable: whether to leave out unreadable videos. Otherwise they are an error, and the library stays
                 as it is.
+            jobs, ray, gpus_per_worker, workers, batch_size: as for `index`.
 
         Raises:
             UsageError: the model does not exist, the library already has it, or `keep` is set and the models take
                 different frames.
             VopError: videos cannot be read; the next attempt resumes.
         """
+        from vop.search.sharding.reembedding import reembed_in_processes, reembed_on_ray
         from vop.search.sync import reembed
 
-        return reembed(
+        work: Callable[..., ReembedReport] = reembed
+        if ray is not None:
+            work = partial(reembed_on_ray, address=ray, jobs=jobs, gpus_per_worker=gpus_per_worker)
+        elif jobs not in (None, 1):
+            work = partial(reembed_in_processes, jobs=jobs)
+        return work(
             self.path,
             model,
             keep=keep,

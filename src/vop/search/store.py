@@ -4,6 +4,7 @@
     database/       LanceDB: segments_N, failures, and removed_segments_N once videos were removed
     frames/         decoded frames, if the library keeps them
     shards/         plans of indexings in shards, and rows that are not published yet
+    reembedding/    the same of a re-embedding in shards
     progress.json   the progress of a running indexing
 
 Every change commits whole videos: a reader sees a video completely or not at all. Uncommitted changes of a killed
@@ -385,6 +386,11 @@ class Store:
         }
 
     @follows
+    def durations(self) -> dict[str, float]:
+        """Return the durations of the library's videos in seconds, by path."""
+        return {row["path"]: row["duration_seconds"] for row in self._one_row_each(["path", "duration_seconds"])}
+
+    @follows
     def outdated(self, *, paths: Sequence[str] | None = None) -> dict[str, float]:
         """Return the durations in seconds of videos that an earlier version of the decoder read, by path."""
         rows = self._one_row_each(["path", "duration_seconds", "made_with"], paths=paths)
@@ -547,7 +553,8 @@ class Store:
         """
         if isinstance(self.path, Path):
             return False
-        return any(True for _ in list_objects(self.path.at(f"{self.path.key}/{manifest.SHARDS}")))
+        plans = (small_files.child(self.path, name) for name in (manifest.SHARDS, manifest.REEMBEDDING))
+        return any(isinstance(place, Address) and any(True for _ in list_objects(place)) for place in plans)
 
     def staging(self, wanted: Manifest) -> Store:
         """Return a library in the same folder with another manifest, which readers see only after `publish`."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Unpack
@@ -60,15 +62,20 @@ def index_in_processes(
     Raises the same errors as `index`, and:
         VopError: the process of a shard was killed repeatedly. Finished shards are published.
     """
+    run = in_processes(jobs=jobs, workers=workers, batch_size=batch_size, compile=settings.get("compile", False))
+    return index_in_shards(folder, paths, run=run, parts=jobs, prune=prune, yes=yes, **settings)
+
+
+def in_processes(*, jobs: int, workers: int | None, batch_size: int, compile: bool) -> Runner:
+    """Return a runner with processes of this machine.
+
+    Raises:
+        UsageError: a number is not allowed.
+    """
     if jobs < 1:
         raise UsageError(f"jobs is {jobs}; give 1 or more")
-    compile = settings.get("compile", False)
     decoders = count_workers(workers or max(1, free_cores() // jobs), batch_size=batch_size)
-
-    def run(plan: Plan, numbers: Iterable[int]) -> Generator[int | None, None, None]:
-        return local.run(plan, numbers, jobs=jobs, workers=decoders, batch_size=batch_size, compile=compile)
-
-    return index_in_shards(folder, paths, run=run, parts=jobs, prune=prune, yes=yes, **settings)
+    return partial(local.run, jobs=jobs, workers=decoders, batch_size=batch_size, compile=compile)
 
 
 def index_on_ray(
@@ -97,21 +104,33 @@ def index_on_ray(
     Raises the same errors as `index`, and:
         VopError: no cluster runs there, or a shard's worker was lost repeatedly. Finished shards are published.
     """
+    with on_ray(
+        address,
+        jobs=jobs,
+        gpus_per_worker=gpus_per_worker,
+        workers=workers,
+        batch_size=batch_size,
+        compile=settings.get("compile", False),
+    ) as (run, parts):
+        return index_in_shards(folder, paths, run=run, parts=parts, prune=prune, yes=yes, **settings)
+
+
+@contextmanager
+def on_ray(
+    address: str,
+    *,
+    jobs: int | None,
+    gpus_per_worker: float | None,
+    workers: int | None,
+    batch_size: int,
+    compile: bool,
+) -> Iterator[tuple[Runner, int]]:
+    """Connect to a Ray cluster, and yield a runner with its workers, and their number; see `index_on_ray`."""
     count_workers(workers or 1, batch_size=batch_size)
     with Cluster(address) as cluster:
         resources = cluster.resources(jobs=jobs, gpus_per_worker=gpus_per_worker)
-
-        def run(plan: Plan, numbers: Iterable[int]) -> Generator[int | None, None, None]:
-            return cluster.run(
-                plan,
-                numbers,
-                resources=resources,
-                workers=workers,
-                batch_size=batch_size,
-                compile=settings.get("compile", False),
-            )
-
-        return index_in_shards(folder, paths, run=run, parts=resources.jobs, prune=prune, yes=yes, **settings)
+        run = partial(cluster.run, resources=resources, workers=workers, batch_size=batch_size, compile=compile)
+        yield run, resources.jobs
 
 
 def index_in_shards(
@@ -149,20 +168,22 @@ def index_in_shards(
         with state_file(library.path) as state:
             display = Display(files=plan.num_files, size=plan.num_bytes, show=progress, state=state.write)
             while numbers := plan.unfinished():  # again, if rows were lost before they were published
-                _drive(run(plan, numbers), publisher, plan, display)
+                drive(run(plan, numbers), publisher, plan, display.update)
         _complete(ingest, plan, progress)
     ingest.report.seconds = time.monotonic() - started
     return ingest.report
 
 
-def _drive(finished: Generator[int | None, None, None], publisher: Publisher, plan: Plan, display: Display) -> None:
-    """Show the progress of the workers, and publish what they finish."""
+def drive(
+    finished: Generator[int | None, None, None], publisher: Publisher, plan: Plan, update: Callable[[Amount], None]
+) -> None:
+    """Pass on the progress of the workers, and publish what they finish."""
     last, shown, done = time.monotonic(), float("-inf"), dict[int, Amount]()
 
     def show() -> None:
         running = dict(plan.running())  # read first: a shard that ends meanwhile is in `done`
         done.update({number: _amount(plan, number) for number in plan.results() if number not in done})
-        display.update(total((running | done).values()))
+        update(total((running | done).values()))
 
     try:
         for _ in finished:

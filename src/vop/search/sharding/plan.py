@@ -1,5 +1,5 @@
-"""A plan: the files that an indexing has to read, cut into shards. It lies in the library's folder, in `shards/ID/`,
-or below the library's address.
+"""A plan: the files that an indexing has to read, cut into shards. It lies in the library's folder, in `shards/ID/`
+(that of a re-embedding in `reembedding/ID/`), or below the library's address.
 
     plan.json               the call, the library's table, and what makes the embeddings
     00012.files.json        the files of a shard
@@ -8,6 +8,7 @@ or below the library's address.
                             they are in the table's own folder
     00012.result.json       the result of a finished shard, which is written last
     committed.json          the shards that the library has, and the table's version with them
+    library.json            of a re-embedding: the manifest of the library as it will be
 
 Workers need the library's folder at the same path as the planner, or its address, and the files at their paths.
 """
@@ -30,7 +31,8 @@ from typing import Any, TypeVar
 
 from vop.config import validated
 from vop.errors import VopError
-from vop.search.manifest import SHARDS, Manifest
+from vop.search.manifest import REEMBEDDING, SHARDS, Manifest
+from vop.search.manifest import write as write_manifest
 from vop.search.schema import made_with
 from vop.search.state import Amount
 from vop.storage import small_files
@@ -141,6 +143,11 @@ class Plan:
         return self.folder.name
 
     @property
+    def reembeds(self) -> bool:
+        """Whether its shards are videos of the library, which get embeddings of another model."""
+        return self.folder.parent.name == REEMBEDDING
+
+    @property
     def library(self) -> Location:
         return self.folder.parent.parent
 
@@ -171,9 +178,9 @@ class Plan:
             ) from None
 
     @classmethod
-    def all_of(cls, library: Location) -> list[Location]:
+    def all_of(cls, library: Location, *, under: str = SHARDS) -> list[Location]:
         """Return the folders of a library's plans, oldest first."""
-        return folders_with(child(library, SHARDS), f"{_PLAN}.json")
+        return folders_with(child(library, under), f"{_PLAN}.json")
 
     @classmethod
     def find(cls, library: Location, manifest: Manifest, call: Call) -> Plan | None:
@@ -196,13 +203,14 @@ class Plan:
         unchanged: int = 0,
         described: int = 0,
         failed: Collection[str] = (),
+        under: str = SHARDS,
     ) -> Plan:
         """Write a plan; the caller has the library's lock."""
-        whole = cls.all_of(library)
-        for abandoned in folders_in(child(library, SHARDS)):  # by a planner or a worker that was killed
+        whole = cls.all_of(library, under=under)
+        for abandoned in folders_in(child(library, under)):  # by a planner or a worker that was killed
             if abandoned not in whole:
                 cls.remove(abandoned)
-        folder = child(child(library, SHARDS), f"{_key(manifest, call)}-{secrets.token_hex(4)}")
+        folder = child(child(library, under), f"{_key(manifest, call)}-{secrets.token_hex(4)}")
         files = [file for shard in shards for file in shard]
         plan = cls(
             folder=folder,
@@ -225,6 +233,8 @@ class Plan:
             write_new(plan._place(number, _FILES), content)
 
         _at_once(write_files, range(len(shards)))
+        if under == REEMBEDDING:
+            write_manifest(manifest, folder)
         values = {name: value for name, value in asdict(plan).items() if name != "folder"}
         write_new(_main_file(folder), json.dumps(values).encode())  # last: a plan without it does not count
         return plan
@@ -355,7 +365,9 @@ def _key(manifest: Manifest, call: Call) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def cut(files: Sequence[PlannedFile], *, parts: int, content_id: Callable[[Path], str]) -> list[list[PlannedFile]]:
+def cut(
+    files: Sequence[PlannedFile], *, parts: int, content_id: Callable[[Path], str] | None
+) -> list[list[PlannedFile]]:
     """Cut files into shards that take about the same time: by their bytes and, as far as they are known, durations.
 
     Files of the same size stay together, because only they can be copies of each other. If they are more than a shard,
@@ -363,7 +375,7 @@ def cut(files: Sequence[PlannedFile], *, parts: int, content_id: Callable[[Path]
 
     Args:
         parts: the number of workers, for which there are shards if there are enough files.
-        content_id: hashes a file.
+        content_id: hashes a file; None if no file can be a copy of another.
     """
     if not files:
         return []
@@ -391,8 +403,10 @@ def _costs(files: Iterable[PlannedFile]) -> Callable[[PlannedFile], float]:
 
 
 def _groups(
-    files: Iterable[PlannedFile], *, most_bytes: int, content_id: Callable[[Path], str]
+    files: Iterable[PlannedFile], *, most_bytes: int, content_id: Callable[[Path], str] | None
 ) -> list[list[PlannedFile]]:
+    if content_id is None:
+        return [[file] for file in files]
     by_size: dict[int, list[PlannedFile]] = defaultdict(list)
     for file in files:
         by_size[file.size].append(file)

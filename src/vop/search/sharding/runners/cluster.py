@@ -18,6 +18,7 @@ from typing import Any
 
 from vop.errors import UsageError, VopError
 from vop.search.sharding.plan import Plan
+from vop.search.sharding.runners import open_worker
 from vop.storage.address import location
 from vop.storage.errors import StorageError
 from vop.utils.text import count
@@ -243,7 +244,7 @@ class _Actor:
         """Return once the actor runs."""
 
     def work(self, number: int) -> None:
-        from vop.search.sharding.work import Worker, name  # imports PyTorch
+        from vop.search.sharding.work import name  # imports PyTorch
 
         try:
             if self._worker is None:
@@ -253,7 +254,7 @@ class _Actor:
                         "videos at the same paths, on a shared file system or in object storage"
                     )
                 use_threads()
-                self._worker = Worker(
+                self._worker = open_worker(
                     Plan.read(self._folder), workers=self._workers, batch_size=self._batch_size, compile=self._compile
                 )
             self._worker.work(number)
