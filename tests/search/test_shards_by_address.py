@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from collections import namedtuple
 
 import pytest
 
@@ -25,7 +26,7 @@ from vop.search.sync import forget, index
 from vop.search.sync.lock import library_lock
 from vop.storage import objects
 from vop.storage.address import Address
-from vop.storage.errors import StorageError
+from vop.storage.errors import ScratchFull, StorageError
 
 pytest.importorskip("lance", reason="pylance is not installed: pip install 'vop[shards]'")
 LIBRARY = Address("s3", "films", "libraries/holi days")
@@ -271,6 +272,25 @@ def test_a_worker_with_wrong_credentials_stops_the_work(in_shards, films, monkey
 
     with pytest.raises(StorageError, match="s3://films"):
         in_shards(run=without_access)
+
+
+def test_a_full_scratch_disk_stops_the_work_after_what_is_finished(in_shards, films, videos, monkeypatch):
+    for name, path in videos.items():
+        films.put(f"s3://films/clips/{name}.mp4", path)
+    usage = namedtuple("usage", "total used free")
+
+    def full_later(own, numbers):
+        yield from worked(own, numbers[:1])
+        with monkeypatch.context() as patch:
+            patch.setattr("vop.storage.scratch.shutil.disk_usage", lambda _: usage(10**9, 10**9, 0))
+            yield from worked(own, numbers[1:])
+
+    with pytest.raises(ScratchFull, match="VOP_SCRATCH"):
+        in_shards("s3://films/clips", run=full_later, parts=2)
+    had = Store.open(LIBRARY).status()
+    assert 0 < had.videos < 4
+    assert had.failures == 0
+    assert in_shards("s3://films/clips", parts=2).added == 4 - had.videos
 
 
 def test_a_cluster_that_is_not_there_leaves_nothing(films, videos, tiny_folder, capsys):
