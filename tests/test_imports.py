@@ -17,6 +17,7 @@ LAYERS = [
     {"experiments"},
     {"benchmarks"},
     {"search"},
+    {"export"},
     {"training"},
     {"evaluation"},
     {"converters"},

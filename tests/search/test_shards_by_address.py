@@ -88,7 +88,12 @@ def test_a_new_library_and_a_changed_one(in_shards, index_videos, folder, videos
     assert (report.added, report.duplicates, report.unreadable) == (4, 1, 1)
     assert_equal(LIBRARY, folder)
     assert keys("shards") == []
-    assert {info.address.parts[2] for info in objects.list_objects(LIBRARY)} == {"library.json", "database", ".lock"}
+    assert {info.address.parts[2] for info in objects.list_objects(LIBRARY)} == {
+        "library.json",
+        "database",
+        "confidence.safetensors",
+        ".lock",
+    }
 
     write_video(videos["b"], seed=40, seconds=26.0)  # changed
     videos["c"].rename(videos["c"].with_name("moved.mp4"))

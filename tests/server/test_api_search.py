@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
-from server.api_steps import detail, found, results, scored, search
+from server.api_steps import app_of, detail, found, results, scored, search
 from server.library_data import CLIPS
+from vop.search.confidence import WEAK_BELOW
 from vop.search.queries import Sentence, embed_sentences
+from vop.search.store import Store
+from vop.search.sync.calibrating import calibrate
+
+
+@pytest.fixture
+def calibrated(library, tmp_path):
+    """A client of a calibrated copy of the library."""
+    copy = Store.open(shutil.copytree(library.path, tmp_path / "demo"))
+    calibrate(copy)
+    with TestClient(app_of(copy)) as client:
+        yield client
+
+
+def test_sentences_have_a_confidence(calibrated):
+    found = results(search(calibrated, "a red ball"))
+    shares = [result["confidence"] for result in found]
+    assert shares == sorted(shares, reverse=True)
+    assert [result["is_weak"] for result in found] == [share < WEAK_BELOW for share in shares]
+    assert shares[0] > shares[-1]
+    best = [result for result in found if result["confidence"] >= shares[0]]
+    assert results(search(calibrated, "a red ball", min_confidence=shares[0])) == best
+    like = results(calibrated.get(f"/api/views/demo/like/{found[0]['segment']}"))
+    assert {(result["confidence"], result["is_weak"]) for result in like} == {(None, False)}
+
+
+def test_min_confidence_says_that_the_library_is_not_calibrated(client):
+    response = search(client, "a red ball", min_confidence=1)
+    assert len(results(response)) == len(CLIPS)
+    assert ["`vop index`" in note for note in response.json()["notes"]] == [True]
 
 
 class TestSearch:
@@ -71,6 +104,7 @@ class TestSearch:
             ({"q": ["  "]}, "empty sentence, '  '"),
             ({"q": ["a"], "k": 0}, "k is '0': input should be greater than or equal to 1"),
             ({"q": ["a"], "k": 10**9}, "k is '1000000000': input should be less than or equal to 1000"),
+            ({"q": ["a"], "min_confidence": 1.5}, "min_confidence is '1.5'"),
             ({"q": ["a"], "k": "many"}, "k is 'many'"),
             ({"q": ["a", "b"], "w": [1]}, "w has 1 weight, but q has 2 sentences"),
             ({"q": ["a"], "w": ["nan"]}, "w.0 is 'nan'"),
@@ -119,3 +153,43 @@ class TestLike:
     @pytest.mark.parametrize("segment", ["0" * 32 + "-0-1000", "x", "' OR 1=1", "%2e%2e%2f"])
     def test_unknown_segments_get_404(self, client, segment):
         assert detail(client.get(f"/api/views/demo/like/{segment}"), 404)
+
+
+class TestMoments:
+    """All moments of one video, and several in a search."""
+
+    def test_several_moments_of_a_video(self, client, library, models):
+        vector = embed_sentences(models[0], [Sentence("a red ball")])
+        assert found(search(client, "a red ball", per_video=5)) == scored(library.search(vector, k=20, per_video=5))
+
+    def test_by_sentences_and_by_a_segment(self, client, library, models):
+        best = results(search(client, "a red ball", name="blue"))[0]
+        vector = embed_sentences(models[0], [Sentence("a red ball")])
+        address = f"/api/views/demo/videos/{best['video']}/moments"
+        response = client.get(address, params={"q": "a red ball"})
+        wanted = library.moments(vector, best["video"])
+        assert found(response) == scored(wanted.moments)
+        assert [one["score"] for one in response.json()["segments"]] == pytest.approx(
+            [segment.score for segment in wanted.segments], abs=1e-5
+        )
+        assert response.json()["floor"] == pytest.approx(wanted.floor, abs=1e-5)
+        like = client.get(address, params={"like": best["segment"]})
+        assert found(like) == scored(
+            library.moments(library.segment(best["segment"]).embeddings[0], best["video"]).moments
+        )
+
+    @pytest.mark.parametrize(
+        ("params", "words", "status"),
+        [
+            ({"q": ["a"], "like": "x"}, "give only one", 422),
+            ({}, "the query is empty", 422),
+            ({"like": "x"}, "'x' is not the id of a segment", 404),
+            ({"q": ["a"], "k": 3}, "'k'", 422),
+        ],
+    )
+    def test_invalid_requests(self, client, params, words, status):
+        video = results(search(client, "a red ball"))[0]["video"]
+        assert words in detail(client.get(f"/api/views/demo/videos/{video}/moments", params=params), status)
+
+    def test_unknown_videos_get_404(self, client):
+        assert detail(client.get(f"/api/views/demo/videos/{'0' * 32}/moments", params={"q": "a"}), 404)

@@ -35,6 +35,15 @@ def test_an_uploaded_video_finds_similar_ones(client, library, models, clips):
     assert found(send(client, path.read_bytes(), k=4)) == scored(wanted)
 
 
+def test_all_moments_of_a_video_like_an_upload(client, library, models, clips):
+    path, model = clips["blue & white.mp4"], models[0]
+    vector = embed_frames(model, read_frames(path, num_frames=model.num_frames, size=model.image_size))
+    (video,) = {moment.video for moment in library.search(vector, k=9) if moment.path == str(path)}
+    response = client.post(f"/api/views/demo/videos/{video}/moments/file", files={"file": ("a.mp4", path.read_bytes())})
+    assert found(response) == scored(library.moments(vector, video).moments)
+    assert len(response.json()["segments"]) == 2
+
+
 def test_a_picture_may_have_any_name(client):
     response = send(client, picture((40, 60, 220)), name="../../clip.mp4")
     assert len(results(response)) == len(CLIPS)

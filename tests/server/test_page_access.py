@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from server.page_steps import IN_FIRST_ROW, QUERY, film, wait_moving
+from server.browser import open_tab
+from server.page_steps import IN_FIRST_ROW, QUERY, film, views, wait_moving
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -45,17 +47,31 @@ def test_the_page_works_with_the_keyboard(tab):
     expect(film(tab, 0)).to_be_focused()
 
 
-def test_all_controls_have_labels(tab):
-    tab.goto(f"/?q={QUERY}&q=street&folder=videos")
-    tab.locator("#show-filters").click()
-    expect(tab.locator(".card").first).to_be_visible()
-    film(tab, 0).click()
-    unnamed = tab.evaluate(
-        """() => [...document.querySelectorAll("button, input, select, a")].filter(each => !(each.textContent.trim() ||
-        each.getAttribute("aria-label") || each.labels?.[0]?.textContent.trim())).map(each => each.outerHTML)"""
-    )
-    assert unnamed == []
-    assert tab.locator(".film").first.get_attribute("aria-label").startswith("Play ")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1366, 390])
+def test_axe_finds_no_violations(browser, served, width, scheme):
+    """In every state of the page (https://github.com/dequelabs/axe-core)."""
+    with open_tab(browser, served, viewport={"width": width, "height": 800}, color_scheme=scheme) as page:
+        page.goto("/")
+        expect(page.get_by_role("group", name="Examples")).to_be_visible()
+        check(page)
+        page.goto(f"/?q={QUERY}&q=street&w=1&w=-0.5&folder=videos&compare={views(served)[1]['id']}")
+        page.locator("#show-filters").click()
+        expect(page.locator(".card").first).to_be_visible()
+        check(page)
+        film(page, 0).click()
+        expect(page.locator("#player")).to_be_visible()
+        check(page)
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="could not be read").click()
+        expect(page.locator("#failures li").first).to_be_visible()
+        check(page)
+
+
+def check(page: Page) -> None:
+    page.wait_for_function("() => document.getAnimations().every(each => each.playState !== 'running')")
+    found = Axe().run(page).response["violations"]
+    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found] == []
 
 
 def test_reduced_motion_plays_only_on_request(tab):

@@ -106,3 +106,20 @@ def test_back_closes_the_list_of_failures(page, served):
     page.go_back()
     expect(page.locator("#failures")).to_be_hidden()
     expect_results(page, served)
+
+
+def test_the_address_of_the_player_is_a_link(tab, served):
+    first, second = found(served)[:2]
+    tab.goto(f"/?q={QUERY}")
+    film(tab, 1).click()
+    assert query_of(tab) == {"q": [QUERY], "play": [second["segment"]]}
+    link = tab.url
+    tab.goto("about:blank")
+    tab.goto(link)
+    expect(tab.locator("#player-name")).to_have_text(second["name"])
+    tab.get_by_role("button", name="Previous").click()
+    assert query_of(tab)["play"] == [first["segment"]]
+    tab.keyboard.press("Escape")
+    tab.wait_for_function("() => !location.search.includes('play')")
+    assert query_of(tab) == {"q": [QUERY]}
+    expect_names(tab, found(served))

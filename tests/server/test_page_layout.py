@@ -1,4 +1,4 @@
-"""Layout of the page: nothing shifts, nothing overflows, strips fill their rows."""
+"""Layout of the page: nothing shifts, nothing overflows, tiles fill their rows."""
 
 from __future__ import annotations
 
@@ -36,17 +36,11 @@ def test_loading_causes_no_layout_shift(tab, served):
     assert tab.evaluate("window.shifts") < 0.05
 
 
-def test_a_playing_moment_does_not_cover_the_search_field(tab):
+def test_a_moment_plays_in_its_tile(tab):
     tab.goto(f"/?q={QUERY}")
-    film(tab, 0).hover()
-    wait_moving(tab, 0)
-    head, moving = tab.locator(".top").bounding_box(), tab.locator(".moving").bounding_box()
-    assert moving["y"] >= head["y"] + head["height"]
-    below = tab.evaluate(IN_FIRST_ROW)
-    film(tab, below).hover()
-    wait_moving(tab, below)
-    strip, moving = film(tab, below).bounding_box(), tab.locator(".moving").bounding_box()
-    assert moving["y"] < strip["y"]
+    film(tab, 1).hover()
+    wait_moving(tab, 1)
+    assert tab.locator(".moving").bounding_box() == pytest.approx(film(tab, 1).bounding_box(), abs=0.5)
 
 
 @pytest.mark.parametrize("width", [360, 1280])
@@ -68,62 +62,50 @@ def test_the_page_has_no_horizontal_scrolling(tab, served, width):
     assert tab.locator("#player").evaluate("dialog => dialog.scrollWidth <= dialog.clientWidth")
 
 
-@pytest.mark.parametrize(("size", "columns"), [((640, 90), {1100: 2, 1000: 1}), ((360, 90), {1280: 3})])
-def test_columns_follow_the_shape_of_the_strips(tab, served, size, columns):
-    out = io.BytesIO()
-    Image.new("RGB", size).save(out, "JPEG")
-    tab.route(re.compile("/strip.jpg"), lambda route: route.fulfill(body=out.getvalue(), content_type="image/jpeg"))
-    tab.goto(f"/?q={QUERY}")
-    expect_names(tab, found(served))
-    for width, expected in columns.items():
-        tab.set_viewport_size({"width": width, "height": 800})
-        assert tab.evaluate(IN_FIRST_ROW) == expected
-        box = film(tab, 0).bounding_box()
-        assert box["width"] / box["height"] == pytest.approx(size[0] / size[1], rel=0.02)
-
-
-@pytest.mark.parametrize(
-    "first", [(60, 90), (320, 90), (640, 90), (1200, 90)], ids=["upright", "square", "wide", "widest"]
-)
-def test_strips_of_mixed_shapes_keep_their_grid(tab, served, first):
-    """The first four strips decide the shape of all. The others fit in, with lines between their frames."""
-    mixed = [first] * 4 + [(60, 90), (640, 90), (320, 90), (1200, 90)] * 3
-    sizes = dict(zip([result["strip_url"] for result in found(served)], mixed, strict=False))
-
-    def draw(route):
-        out = io.BytesIO()
-        Image.new("RGB", sizes[urlsplit(route.request.url).path], (90, 140, 90)).save(out, "JPEG")
-        route.fulfill(body=out.getvalue(), content_type="image/jpeg")
-
-    tab.route(re.compile("/strip.jpg"), draw)
-    tab.goto(f"/?q={QUERY}")
-    expect_names(tab, found(served))
-    for number in range(tab.locator(".film").count()):
-        film(tab, number).scroll_into_view_if_needed()
-    tab.wait_for_function("() => [...document.querySelectorAll('.film img')].every(image => image.naturalWidth)")
-    for width in (1280, 700, 360):
-        tab.set_viewport_size({"width": width, "height": 800})
-        check_strips(tab, width)
-
-
-def check_strips(page: Page, width: int) -> None:
-    boxes = page.evaluate(
-        """() => [...document.querySelectorAll(".film")].map(film => {
-        const size = node => { const box = node.getBoundingClientRect();
-            return {y: box.y, width: box.width, height: box.height} };
-        const image = film.querySelector("img"), lines = getComputedStyle(film.querySelector(".strip"), "::after");
-        return {film: size(film), strip: size(film.querySelector(".strip")), image: size(image),
-            shape: image.naturalWidth / image.naturalHeight,
-            lines: [lines.width, lines.height].map(parseFloat)} })"""
+@pytest.mark.parametrize(("width", "columns"), [(1366, 4), (1000, 3), (700, 2), (390, 2)])
+def test_tiles_have_one_shape_and_fill_their_rows(tab, served, width, columns):
+    """Whatever the shape of the videos. Upright frames are in one row, others in two, uncut and in order."""
+    sizes = [(4 * 60, 90), (4 * 90, 90), (4 * 160, 90), (4 * 300, 90)]  # upright, square, wide, widest
+    shapes = {result["strip_url"]: sizes[n % 4] for n, result in enumerate(found(served))}
+    tab.route(
+        re.compile("/strip.jpg"), lambda route: route.fulfill(body=strip(shapes[urlsplit(route.request.url).path]))
     )
-    assert len({round(box["film"]["width"]) for box in boxes}) == 1
-    assert len({round(box["film"]["height"]) for box in boxes}) == 1
-    for box in boxes:
-        outer, strip, image = box["film"], box["strip"], box["image"]
-        assert strip["width"] <= outer["width"] + 1
-        assert strip["height"] <= outer["height"] + 1
-        assert strip["y"] >= outer["y"] - 1
-        assert image["width"] / image["height"] == pytest.approx(box["shape"], rel=0.03)  # neither squeezed nor padded
-        assert box["lines"] == pytest.approx([image["width"], image["height"]], abs=1.5)
-        if width > 620:
-            assert strip["width"] == pytest.approx(image["width"], abs=1.5)  # not cropped
+    tab.set_viewport_size({"width": width, "height": 800})
+    tab.goto(f"/?q={QUERY}")
+    expect_names(tab, found(served))
+    for number in range(4):
+        film(tab, number).scroll_into_view_if_needed()
+    tab.wait_for_function("() => document.querySelectorAll('.film.loaded').length >= 4")
+    assert tab.evaluate(IN_FIRST_ROW) == columns
+    tiles = [film(tab, number).bounding_box() for number in range(4)]
+    assert len({(round(tile["width"]), round(tile["height"])) for tile in tiles}) == 1
+    assert tiles[0]["width"] / tiles[0]["height"] == pytest.approx(16 / 9, rel=0.01)
+    for number, (strip_width, height) in enumerate(sizes):
+        rows, shape = (1, strip_width / height) if number == 0 else (2, strip_width / height / 4)
+        box = tab.locator(".film .strip").nth(number).bounding_box()
+        assert box["width"] / box["height"] == pytest.approx(shape, rel=0.03)
+        assert box["width"] <= tiles[number]["width"] + 0.5
+        assert box["height"] <= tiles[number]["height"] + 0.5
+        assert seen(tab, number) == [list(range(4 // rows * row, 4 // rows * (row + 1))) for row in range(rows)]
+
+
+def strip(size: tuple[int, int]) -> bytes:
+    """Draw a strip of four frames."""
+    out = io.BytesIO()
+    Image.new("RGB", size, (90, 140, 90)).save(out, "JPEG")
+    return out.getvalue()
+
+
+def seen(page: Page, number: int) -> list[list[int]]:
+    """Return the numbers of the frames that each row of a tile shows."""
+    return (
+        page.locator(".film")
+        .nth(number)
+        .evaluate(
+            """film => [...film.querySelectorAll(".row")].filter(row => row.offsetParent).map(row => {
+        const [outer, inner] = [row, row.firstChild].map(node => node.getBoundingClientRect());
+        const frame = inner.width / 4;
+        return [0, 1, 2, 3].filter(n => inner.left + (n + 0.5) * frame > outer.left &&
+            inner.left + (n + 0.5) * frame < outer.right) })"""
+        )
+    )

@@ -20,7 +20,8 @@ def test_results_are_shown_in_order(tab, served):
     results = found(served)
     assert len(results) > 5
     expect_names(tab, results)
-    expect(tab.locator(".card .score")).to_have_text([f"{result['score']:.3f}" for result in results])
+    for number, result in enumerate(results):
+        expect(tab.locator(".film").nth(number)).to_have_attribute("title", f"similarity {result['score']:.3f}")
     expect(tab.get_by_role("status")).to_have_text(re.compile(rf"^{len(results)} moments in \d+ ms$"))
     expect(tab.get_by_text("Describe what happens in a video.")).to_be_hidden()
     first = results[0]

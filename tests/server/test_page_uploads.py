@@ -57,8 +57,17 @@ def test_a_chosen_video_is_shown_on_the_chip(tab, tmp_path):
     tab.set_input_files("#file", path)
     expect(tab.locator(".card").first).to_be_visible()
     tab.wait_for_function("() => document.querySelector('#subject video').videoWidth === 64")
-    tab.reload()
-    expect(tab.get_by_role("status")).to_have_text("mine.mp4 is no longer available. Drop the file again.")
+    with tab.expect_response(lambda response: "/search/file" in response.url) as response_info:
+        tab.reload()  # the browser has kept the file
+    expect_names(tab, response_info.value.json()["results"])
+    tab.wait_for_function("() => document.querySelector('#subject video').videoWidth === 64")
+
+
+def test_a_file_that_the_browser_does_not_have_is_asked_for(tab):
+    tab.goto("/?file=theirs.mp4")
+    expect(tab.get_by_role("status")).to_have_text(
+        "theirs.mp4 is not in this browser. Drop the file here to search with it."
+    )
 
 
 def test_a_changed_file_is_not_a_server_error(tab, tmp_path):

@@ -162,10 +162,11 @@ class TestForm:
         assert client(token=TOKEN).post("/", data={"token": TOKEN}, headers=self.HTML).status_code == 303
         assert [state[EXPENDABLE] for state in states] == [True]
 
-    def test_typing_the_token_opens_the_page(self):
+    @pytest.mark.parametrize("typed", [f" {TOKEN} ", f"http://attic:8000/?token={TOKEN}", f"/?token={TOKEN}&q=dog"])
+    def test_typing_the_token_or_the_address_opens_the_page(self, typed):
         guarded = client(token=TOKEN)
         headers = {**self.HTML, "origin": "http://testserver"}
-        response = guarded.post("/?q=dog&token=x", data={"token": f" {TOKEN} "}, headers=headers)
+        response = guarded.post("/?q=dog&token=x", data={"token": typed}, headers=headers)
         assert (response.status_code, response.headers["location"]) == (303, "/?q=dog")
         assert "HttpOnly" in response.headers["set-cookie"]
         assert guarded.get("/api/state").status_code == 200

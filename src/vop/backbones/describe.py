@@ -8,9 +8,18 @@ from typing import Any
 from vop.backbones.family import Family
 from vop.backbones.known import BY_NAME, KNOWN, KnownBackbone, full_name
 from vop.backbones.sizes import Sizes
-from vop.backbones.source import FAMILIES, Backbone, find_backbone, find_sizes, split_image_size, without_hub_prefix
+from vop.backbones.source import (
+    BUILT_IN,
+    FAMILIES,
+    Backbone,
+    find_backbone,
+    find_sizes,
+    split_image_size,
+    without_hub_prefix,
+)
 
 ALL, ZERO_SHOT = "all", "zero-shot"
+_VOCABULARIES = {49_408: "English", 32_000: "English", 21_128: "Chinese"}  # of CLIP, SigLIP, Chinese-CLIP
 _READOUTS = {
     "class": "the [CLS] token",
     "attention": "attention pooling",
@@ -40,6 +49,22 @@ def describe_family(name: str) -> dict[str, Any]:
 def known_backbones() -> list[dict[str, Any]]:
     """Return what is known about each well-known checkpoint."""
     return [_known(known) for known in KNOWN]
+
+
+def languages_of(backbone: Backbone) -> str | None:
+    """Return the languages of the captions that a backbone was trained with; None if they are unknown.
+
+    Where a checkpoint is not listed, its vocabulary tells: those of CLIP and of the first SigLIP were made for English.
+    """
+    if backbone.name in BUILT_IN:
+        return "English"
+    known = BY_NAME.get(full_name(without_hub_prefix(split_image_size(backbone.name)[0])))
+    return known.languages if known else _VOCABULARIES.get(backbone.sizes.text.vocab_size)
+
+
+def most_languages() -> str:
+    """Return the smallest well-known checkpoint that reads many languages."""
+    return min((known for known in KNOWN if known.languages.endswith("+")), key=lambda known: known.millions).name
 
 
 def describe_backbone(name: str) -> dict[str, Any]:

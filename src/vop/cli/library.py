@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.cli.common import (
@@ -18,6 +20,7 @@ from vop.cli.common import (
     use_device_options,
     warn,
 )
+from vop.cli.exporting import add_export_options, print_export, warn_export, write_export
 from vop.cli.index import (
     add_process_options,
     add_work_options,
@@ -29,11 +32,14 @@ from vop.cli.index import (
     work_options,
 )
 from vop.utils import progress
+from vop.utils.files import read_file
 from vop.utils.text import count, on_one_line
 
 if TYPE_CHECKING:
     from vop.search.library import Library
     from vop.search.sync.integrity import CheckReport
+
+_MOST_BYTES = 64 * 2**20  # of a file of results
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -47,6 +53,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     _add(actions, "info", _info, "Show a library's size and models.")
     _add(actions, "failures", _failures, "List files that could not be indexed completely, with reasons.")
+
+    export = _add(
+        actions, "export", _export, "Write moments that `vop search --json` found: clips, or a list for editors."
+    )
+    export.add_argument(
+        "moments", metavar="RESULTS", help="What `vop search --json` has printed, or - to read it from standard input."
+    )
+    export.add_argument(
+        "--out",
+        metavar="PATH",
+        type=Path,
+        required=True,
+        help="Folder for clips, or file for a list whose suffix names its format (.csv, .edl, .fcpxml, .otio).",
+    )
+    add_export_options(export)
 
     forget = _add(actions, "forget", _forget, "Remove videos from the library. The files stay on the disk.")
     forget.add_argument("paths", metavar="PATH", nargs="+", type=place, help="Folders, videos or addresses to remove.")
@@ -190,6 +211,18 @@ def _failures(arguments: argparse.Namespace) -> None:
         table.add_row(on_one_line(failure.path), failure.kind, on_one_line(failure.reason))
     print_table(table)
     print_failures(status, None)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from vop.search.exporting import moments_from_json
+
+    source = arguments.moments
+    text = sys.stdin.read() if source == "-" else read_file(source, at_most=_MOST_BYTES).decode("utf-8", "replace")
+    moments = moments_from_json(text)
+    report = write_export(_open(arguments), moments, arguments.out, arguments)
+    status = warn_export(report)
+    print_json(report.to_dict()) if arguments.json else print_export(report)
+    return status
 
 
 def _forget(arguments: argparse.Namespace) -> None:

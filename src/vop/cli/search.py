@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ from vop.cli.common import (
     use_device_options,
     warn,
 )
+from vop.cli.exporting import add_export_options, print_export, warn_export, write_export
+from vop.cli.players import open_moment
+from vop.cli.strips import strip_printer
 from vop.errors import UsageError
 from vop.search.filters import FILTERS, Filters
 from vop.utils.text import count, on_one_line
@@ -33,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "search",
         help="Find moments in a library by sentences, a video or a picture.",
         description="Finds the moments of a library that are most similar to one or more sentences, a video or a "
-        "picture, and prints the best moment of each video.",
+        "picture, and prints the best moment of each video, or several (--per-video).",
     )
     parser.add_argument(
         "library",
@@ -69,7 +73,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--captions", metavar="FILE", type=Path, help="Rank the lines of this text file for --video or --picture."
     )
     parser.add_argument("-k", type=int, default=10, help="Number of results (default 10).")
+    parser.add_argument(
+        "--per-video",
+        metavar="N",
+        type=int,
+        default=1,
+        help="Number of moments that one video may have among the results (default 1).",
+    )
     _add_filters(parser)
+    parser.add_argument(
+        "--min-confidence",
+        metavar="X",
+        type=float,
+        help="Only results of at least this confidence, from 0 to 1 (for sentences).",
+    )
+    _add_uses(parser)
     parser.add_argument("--model", metavar="M", help="New location of the library's model, if it has moved.")
     parser.add_argument(
         "--use", metavar="N", type=int, default=1, help="Number of the library's model to search with (default 1)."
@@ -87,16 +105,36 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
         group.add_argument(option.option, metavar=option.metavar, type=option.type, help=option.help, **several)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def _add_uses(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--strips", action="store_true", help="Show the thumbnails of each moment, if the output is a terminal."
+    )
+    parser.add_argument("--open", action="store_true", help="Open the best moment in mpv, VLC or the default player.")
+    parser.add_argument(
+        "--open-number", metavar="N", type=int, help="Open this moment of the list instead, counted from 1."
+    )
+    group = parser.add_argument_group("exporting")
+    group.add_argument(
+        "--export",
+        metavar="PATH",
+        type=Path,
+        help="Also write the moments: clips to a folder, or a list to a file whose suffix names its format (.csv, "
+        ".edl, .fcpxml, .otio).",
+    )
+    add_export_options(group)
+
+
+def run(arguments: argparse.Namespace) -> int:
     # Imported modules are never garbage; scanning them would take a sixth of the time to the first result.
     gc.disable()
     try:
-        _search(arguments)
+        return _search(arguments)
     finally:
         gc.enable()
 
 
-def _search(arguments: argparse.Namespace) -> None:
+def _search(arguments: argparse.Namespace) -> int:
+    from vop.export.formats import format_of
     from vop.search.library import Library
     from vop.search.queries import Example
 
@@ -112,17 +150,47 @@ def _search(arguments: argparse.Namespace) -> None:
             f"--use {arguments.use}: the library has {count('model', len(library.models))}, numbered from 1"
         )
     Filters(**filters).sql(library.columns)  # fails early, before PyTorch is imported
+    if arguments.export:
+        format_of(arguments.export, arguments.format)
     use_device_options(arguments)
     if arguments.captions and isinstance(query, Example):
         found = library.captions(query, arguments.captions, k=arguments.k, model=number)
         _print_captions(found, as_json=arguments.json)
-        return
+        return 0
     filters["folder"] = _folder(arguments.folder)
-    moments = library.search(query, k=arguments.k, model=number, **filters, warn=lambda text: warn(f"vop: {text}"))
+    moments = library.search(
+        query,
+        k=arguments.k,
+        per_video=arguments.per_video,
+        model=number,
+        **filters,
+        min_confidence=arguments.min_confidence,
+        warn=lambda text: warn(f"vop: {text}"),
+    )
+    report, status = None, 0
+    if arguments.export and moments:
+        report = write_export(library, moments, arguments.export, arguments, name=" + ".join(arguments.words) or None)
+        status = warn_export(report)
     if arguments.json:
-        print_json({"results": [moment.to_dict() for moment in moments]})
-        return
-    _print(moments, library)
+        exported = {"export": report.to_dict()} if report else {}
+        print_json({"results": [moment.to_dict() for moment in moments], **exported})
+    else:
+        _print(moments, library, least=arguments.min_confidence, strips=arguments.strips)
+        if report:
+            print_export(report)
+    if moments and (arguments.open or arguments.open_number):
+        _open(moments, arguments.open_number or 1)
+    return status
+
+
+def _open(moments: Sequence[Moment], number: int) -> None:
+    if number > len(moments):
+        raise UsageError(f"--open-number {number}: the search found {count('moment', len(moments))}")
+    moment = moments[number - 1]
+    opened = open_moment(moment.path, moment.start_seconds)
+    time = clock(moment.start_seconds)
+    where = f"at {time}" if opened.at_time else f"; it takes no time: go to {time}"
+    warn(f"opened moment {number} in {opened.name} {where}".replace(" ;", ";"))
 
 
 def _query(arguments: argparse.Namespace) -> Example | list[Sentence]:
@@ -136,11 +204,17 @@ def _query(arguments: argparse.Namespace) -> Example | list[Sentence]:
 
     if arguments.k < 1:
         raise UsageError(f"-k {arguments.k}: ask for 1 result or more")
+    if arguments.per_video < 1:
+        raise UsageError(f"--per-video {arguments.per_video}: ask for 1 moment of each video or more")
     examples = [name for name in ("video", "picture") if getattr(arguments, name)]
     if len(examples) > 1 or (examples and (arguments.words or arguments.weighted)):
         raise UsageError("search by sentences, --video or --picture: give only one of them")
     if arguments.captions and not examples:
         raise UsageError("--captions ranks captions for a video: give --video FILE (or --picture FILE) with it")
+    if arguments.captions and (arguments.export or arguments.open or arguments.open_number):
+        raise UsageError("--captions finds lines of text, which --export and --open do not take")
+    if arguments.open_number is not None and arguments.open_number < 1:
+        raise UsageError(f"--open-number {arguments.open_number}: moments are counted from 1")
     start, end = arguments.start, arguments.end
     if (start, end) != (None, None) and not arguments.video:
         raise UsageError("--start and --end name a clip of a video: give --video FILE with them")
@@ -182,22 +256,57 @@ def _print_captions(found: list[Caption], *, as_json: bool) -> None:
         say(f"{rank:3}. {caption.score:.3f}  line {caption.line}: {on_one_line(caption.caption)}")
 
 
-def _print(found: list[Moment], library: Library) -> None:
+def _print(found: list[Moment], library: Library, *, least: float | None, strips: bool) -> None:
     from rich.table import Table
 
     if not found:
-        say(f"nothing was found: {_why_nothing(library)}")
+        say(f"nothing was found: {_why_nothing(library, least)}")
         return
-    table = Table("", "score", "from", "to", box=None)
+    show = strip_printer() if strips else None
+    if show:
+        _print_strips(found, library, show)
+        return
+    judged = any(moment.confidence is not None for moment in found)
+    table = Table("", "score", *(["confidence"] if judged else []), "from", "to", box=None)
     table.add_column("video", overflow="fold")  # never cut the end of a path
+    weak_from = _weak_from(found)
     for rank, moment in enumerate(found, start=1):
+        if rank - 1 == weak_from:
+            table.add_row(*[""] * (len(table.columns) - 1), _divider(first=rank == 1))
+        shares = [_share(moment.confidence)] if judged else []
         times = (clock(moment.start_seconds), clock(moment.end_seconds))
-        table.add_row(str(rank), f"{moment.score:.3f}", *times, on_one_line(moment.path))
+        table.add_row(str(rank), f"{moment.score:.3f}", *shares, *times, on_one_line(moment.path))
     print_table(table)
 
 
-def _why_nothing(library: Library) -> str:
+def _print_strips(found: list[Moment], library: Library, show: Callable[[bytes], None]) -> None:
+    weak_from = _weak_from(found)
+    for rank, moment in enumerate(found, start=1):
+        if rank - 1 == weak_from:
+            say(_divider(first=rank == 1))
+        clip = f"{clock(moment.start_seconds)} to {clock(moment.end_seconds)}"
+        say(f"{rank:3}. {moment.score:.3f}  {clip}  {on_one_line(moment.path)}")
+        show(library.segment(moment.segment).strip)
+
+
+def _weak_from(found: list[Moment]) -> int:
+    """Return the number of results before those at the end that are all weak."""
+    strong = [place for place, moment in enumerate(found, start=1) if not moment.is_weak]
+    return max(strong, default=0)
+
+
+def _divider(*, first: bool) -> str:
+    return "— nothing matches well; weaker matches: —" if first else "— weaker matches: —"
+
+
+def _share(confidence: float | None) -> str:
+    return "" if confidence is None else f"{confidence:.2f}"
+
+
+def _why_nothing(library: Library, least: float | None) -> str:
     counts = library.status()
+    if counts.videos and least is not None:
+        return f"no video passes the filters with a confidence of {least:g} or more"
     if counts.videos:
         return "no video passes the filters"
     if counts.index:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vop.cli.common import add_device_options, place, say, use_device_options, warn
+from vop.cli.page_urls import PageURLs, qr_code
 from vop.errors import UsageError
 from vop.utils.text import count, visible
 
@@ -176,7 +177,7 @@ def _serve(arguments: argparse.Namespace, listener: socket.socket, *, token: str
         metrics=arguments.metrics,
     )
     shown_token = token if arguments.token == "auto" else None
-    urls = _urls(arguments.host, listener.getsockname()[1], token=shown_token, root_path=root_path)
+    urls = PageURLs.of(arguments.host, listener.getsockname()[1], token=shown_token, root_path=root_path)
 
     def on_startup() -> None:
         if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # unless nohup ignores it
@@ -234,29 +235,21 @@ def _free_port_after(host: str, port: int) -> int | None:
     return None
 
 
-def _urls(host: str, port: int, *, token: str | None, root_path: str) -> tuple[str, str]:
-    """Returns the page's URLs: for other machines, and for a browser on this machine."""
-    from vop.server.access import is_wildcard
-
-    name = f"[{host}]" if ":" in host else host
-    path = f"{root_path}/" if root_path or token else ""
-    ending = f":{port}{path}?token={token}" if token else f":{port}{path}"
-    if is_wildcard(host):
-        return f"http://{socket.gethostname()}{ending}", f"http://localhost{ending}"
-    return f"http://{name}{ending}", f"http://{name}{ending}"
-
-
-def _announce(libraries: Libraries, urls: tuple[str, str], *, in_browser: bool) -> None:
-    shown, here = urls
-    say(shown)
+def _announce(libraries: Libraries, urls: PageURLs, *, in_browser: bool) -> None:
+    for url in dict.fromkeys(filter(None, (urls.shown, urls.for_phones))):
+        say(url)
     for view in libraries.views:
         status = view.served.status().library
         counts = f"{count('segment', status.segments)} of {count('video', status.videos)}"
         content = counts if status.segments else "empty"
         say(f"  {view.id}: {content}, {view.model.method} ({view.model.name}), in {view.library.path}")
+    if urls.for_phones and sys.stdout.isatty():
+        print(qr_code(urls.for_phones))
     say("Ctrl-C stops the server")
     if in_browser:
         import threading
         import webbrowser
 
-        threading.Thread(target=webbrowser.open, args=[here], daemon=True).start()  # some browsers block their caller
+        threading.Thread(
+            target=webbrowser.open, args=[urls.here], daemon=True
+        ).start()  # some browsers block their caller

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from vop.backbones import DEFAULT_HUB_ID
 from vop.backbones.embedding_config import EmbeddingConfig, TokenMerging
 from vop.errors import UsageError
-from vop.search import queries
+from vop.search import confidence, queries
 from vop.search.filters import Filters
 from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig, exists
 from vop.search.models import new_manifest, open_model, open_models
@@ -21,6 +21,7 @@ from vop.search.queries import Caption, Example, Sentence, Vector
 from vop.search.results import IndexedVideo, LibraryStatus, Moment, Segment, check_k
 from vop.search.store import Store
 from vop.search.sync.lock import check_folder, library_lock
+from vop.search.video_moments import VideoMoments, check_per_video
 from vop.storage.address import Address, Location, absolute, location
 from vop.utils.names import existing_path
 from vop.utils.progress import Progress, silent
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from vop.export.moments import ExportReport
     from vop.models.model import TextVideoModel
     from vop.search.failures import Failure
     from vop.search.sharding.commands import PublishReport
@@ -221,10 +223,12 @@ class Library:
         after: str | None = None,
         before: str | None = None,
         where: str | Sequence[str] = (),
+        min_confidence: float | None = None,
         refine: bool = True,
+        per_video: int = 1,
         warn: Callable[[str], None] = _log.warning,
     ) -> list[Moment]:
-        """Return the best moment of each of the k videos that match a query best, best first.
+        """Return the k moments that match a query best, best first; by default one of each video.
 
         Args:
             query: a sentence; several sentences, each a text, a pair of a text and its weight, or a `Sentence`; a
@@ -238,9 +242,14 @@ class Library:
             after, before: only videos recorded on or after the first date, before the second; ISO 8601, or a month or
                 year, in local time unless a time zone is given.
             where: only videos whose metadata satisfies these conditions: `author=bob`, `stars>=4`, `title~dog`.
+            min_confidence: only moments of at least this confidence, from 0 to 1; those whose confidence is unknown
+                stay. See `Moment.confidence`.
             refine: whether to refine the ends of the moments by the frames, if the library keeps their embeddings.
-                Otherwise a moment is a whole segment.
-            warn: called with each warning, such as that a sentence is longer than the model reads.
+                Otherwise a moment is made of whole segments.
+            per_video: the number of moments that one video may have among the results. With 1, a moment is the video's
+                best segment. With more, neighbouring segments that match are one moment (`vop.search.video_moments`).
+            warn: called with each warning, such as that a sentence is longer than the model reads, or in a language
+                that it does not know.
 
         Raises:
             UsageError: an argument is not allowed, or a column is unknown.
@@ -248,6 +257,8 @@ class Library:
             VopError: a model is not the library's, or the library is damaged.
         """
         check_k(k)
+        check_per_video(per_video)
+        confidence.check_min_confidence(min_confidence)
         made_by = self._model(model)
         given = Filters(
             folder=_folder(folder),
@@ -267,7 +278,51 @@ class Library:
             raise UsageError("start_seconds and end_seconds name a clip of a video: give a Path with them")
         vector = self._vector(query, made_by, number=model, warn=warn)
         leave_out = query.video if isinstance(query, Moment) else None
-        return self._store.search(vector, k=k, filters=filters, model=made_by, leave_out=leave_out, refine=refine)
+        moments = self._store.search(
+            vector, k=k, filters=filters, model=made_by, leave_out=leave_out, refine=refine, per_video=per_video
+        )
+        if queries.can_be_judged(query):
+            moments = self._store.judged(moments, vector, model=made_by)
+        if note := confidence.unknown_note(moments, min_confidence):
+            warn(note)
+        return confidence.at_least(moments, min_confidence)
+
+    def moments(
+        self,
+        query: Query,
+        *,
+        video: str | Path | Address | Moment,
+        model: int = 0,
+        refine: bool = True,
+        warn: Callable[[str], None] = _log.warning,
+    ) -> VideoMoments:
+        """Return all moments of one video that match a query, and the scores of its segments.
+
+        Args:
+            query: as for `search`.
+            video: its id; its `Path` or `Address`; or one of its moments.
+            model, refine, warn: as for `search`.
+
+        Raises:
+            UsageError: an argument is not allowed, or the library does not have the video.
+            VideoError, VopError: as for `search`.
+        """
+        made_by = self._model(model)
+        id = self._video_id(video)
+        return self._store.moments(
+            self._vector(query, made_by, number=model, warn=warn), id, model=made_by, refine=refine
+        )
+
+    def _video_id(self, video: str | Path | Address | Moment) -> str:
+        if isinstance(video, str):
+            return video
+        if isinstance(video, Moment):
+            return video.video
+        path = str(absolute(video))
+        found = self._store.videos(paths=[path])
+        if path not in found:
+            raise UsageError(f"{self.path} has no video {path}: index it first")
+        return found[path].video
 
     def captions(
         self,
@@ -297,6 +352,54 @@ class Library:
         opened = self.model(model)
         return queries.best_captions(opened, queries.embed_example(opened, clipped), listed, k)
 
+    def export(
+        self,
+        moments: Sequence[Moment],
+        path: PathLike,
+        *,
+        format: str | None = None,
+        exact: bool = False,
+        subtitles: bool = False,
+        overwrite: bool = False,
+        name: str | None = None,
+        progress: Progress = silent,
+    ) -> ExportReport:
+        """Write moments as clips, subtitles, a table or a list for video editors.
+
+        Moments whose file is missing, or has changed since it was indexed, are left out and listed in the report; a
+        table has them all.
+
+        Args:
+            path: a folder for clips and subtitles, or a file: `.csv`, `.edl`, `.fcpxml` or `.otio` for all moments,
+                `.srt` or `.vtt` for one.
+            format: clips, csv, edl, fcpxml, otio, srt or vtt; by default that of the suffix, and clips without one.
+            exact: whether to cut clips at their exact times, and encode them again. By default they are copied, and
+                begin at a key frame, up to some seconds earlier.
+            subtitles: whether to write the subtitles of each clip beside it, as `.srt`.
+            overwrite: whether to replace existing files.
+            name: the title of a list; by default the name of its file.
+            progress: called after each clip.
+
+        Raises:
+            UsageError: there are no moments, a file exists already, or the format does not fit.
+            VopError: a file cannot be written. Earlier files stay.
+        """
+        from vop.export import export_moments
+        from vop.search.exporting import Originals
+
+        with Originals(self.video) as originals:
+            return export_moments(
+                moments,
+                Path(path),
+                original=originals.of,
+                format=format,
+                exact=exact,
+                subtitles=subtitles,
+                overwrite=overwrite,
+                name=name,
+                progress=progress,
+            )
+
     def _vector(self, query: Query, made_by: LibraryModel, *, number: int, warn: Callable[[str], None]) -> Vector:
         """Return the query as a unit vector (e,)."""
         if isinstance(query, Moment):
@@ -307,7 +410,7 @@ class Library:
         if isinstance(query, str | Sentence | Sequence):
             sentences = queries.parse_sentences(query)
             opened = self._open(made_by)
-            for warning in queries.cut_short(opened, sentences):
+            for warning in queries.notes_on(opened, sentences):
                 warn(warning)
             return queries.embed_sentences(opened, sentences)
         return queries.unit_vector(query, width=made_by.embed_dim)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vop.errors import DataError, UsageError
+from vop.search.languages import language_note
 from vop.video.clip import WHOLE_VIDEO, Clip
 from vop.video.resizing import Resizing
 
@@ -93,6 +94,17 @@ def check(sentences: Sequence[Sentence]) -> None:
         raise UsageError("all weights of the query are 0; give at least one another value")
 
 
+def can_be_judged(query: object) -> bool:
+    """Return whether the results of a query have a confidence: it has a sentence with a positive weight.
+
+    The confidence compares sentences with captions. A picture or a video looks like something in any library, and there
+    are no videos that are unrelated to all of its videos to compare it with.
+    """
+    if not isinstance(query, str | Sentence | Sequence) or not query:
+        return False
+    return any(sentence.weight > 0 for sentence in parse_sentences(query))
+
+
 def combine(vectors: np.ndarray, sentences: Sequence[Sentence]) -> Vector:
     """Return the weighted sum of unit vectors (n, e), scaled to unit length (e,).
 
@@ -169,6 +181,12 @@ def unit_vector(vector: np.ndarray | Tensor, *, width: int) -> Vector:
     if not 0 < length < math.inf:
         raise UsageError("the vector has no direction: its length is 0, or one of its numbers is not finite")
     return (unit / length).astype(np.float32)
+
+
+def notes_on(model: TextVideoModel, sentences: Sequence[Sentence]) -> list[str]:
+    """Return notes for the user: on sentences that are too long, or in a language that the model does not read."""
+    foreign = (language_note(model.backbone, sentence.text) for sentence in sentences)
+    return [*cut_short(model, sentences), *dict.fromkeys(filter(None, foreign))]
 
 
 def cut_short(model: TextVideoModel, sentences: Sequence[Sentence]) -> list[str]:

@@ -18,7 +18,9 @@ Shapes: `n` segments, `f` frames of a segment, `e` width of an embedding.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,24 +87,41 @@ def refined(
     Args:
         before, after: its neighbours in the video, of which the nearer parts may be included.
     """
-    best = float(found.frames.max())
-    if best <= found.of_video or (before is None and after is None):
-        return found.start, found.end
+    return refined_moment([found], 0, before, after)
+
+
+def refined_moment(
+    segments: Sequence[FrameScores], best: int, before: FrameScores | None = None, after: FrameScores | None = None
+) -> tuple[float, float]:
+    """Return the start and end of a moment of several segments. It overlaps the best one.
+
+    Args:
+        segments: the moment's segments, in order of time. Where two overlap, the frames of the first one count.
+        best: the place of the segment that matches best. Its length says how far the moment may reach beyond its
+            first and last segment.
+        before, after: their neighbours in the video, of which the nearer parts may be included.
+    """
+    found, start, end = segments[best], segments[0].start, segments[-1].end
+    highest = float(found.frames.max())
+    if highest <= found.of_video or (len(segments) == 1 and before is None and after is None):
+        return start, end
     beyond = BEYOND * (found.end - found.start)
+    own = [_part(segments[0], start, segments[0].end)]
+    own += [_part(segment, max(segment.start, earlier.end), segment.end) for earlier, segment in pairwise(segments)]
     parts = [
-        _part(before, found.start - beyond, found.start) if before and before.end >= found.start - _TOUCHING else None,
-        _part(found, found.start, found.end),
-        _part(after, found.end, found.end + beyond) if after and after.start <= found.end + _TOUCHING else None,
+        _part(before, start - beyond, start) if before and before.end >= start - _TOUCHING else None,
+        *own,
+        _part(after, end, end + beyond) if after and after.start <= end + _TOUCHING else None,
     ]
     edges = np.concatenate([part[0] for part in parts if part])  # (c, 2)
     scores = np.concatenate([part[1] for part in parts if part])
-    threshold = found.of_video + THRESHOLD * (best - found.of_video)
-    first = len(parts[0][1]) if parts[0] else 0
-    begin, end = _best_run(
-        (scores - threshold) * (edges[:, 1] - edges[:, 0]), first=first, last=first + len(found.frames) - 1
+    threshold = found.of_video + THRESHOLD * (highest - found.of_video)
+    first = sum(len(part[1]) for part in parts[: 1 + best] if part)
+    run_start, run_end = _best_run(
+        (scores - threshold) * (edges[:, 1] - edges[:, 0]), first=first, last=first + len(own[best][1]) - 1
     )
-    start = round(float(edges[begin, 0]), 3)
-    return start, max(round(float(edges[end, 1]), 3), round(start + 0.001, 3))
+    refined_start = round(float(edges[run_start, 0]), 3)
+    return refined_start, max(round(float(edges[run_end, 1]), 3), round(refined_start + 0.001, 3))
 
 
 def _part(segment: FrameScores, start: float, end: float) -> tuple[np.ndarray, Floats]:

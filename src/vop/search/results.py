@@ -34,6 +34,12 @@ class Moment:
         date: when the video was recorded, ISO 8601.
         plays_in_browsers: whether a browser plays the file as it is.
         columns: the video's values in the columns of the owner's metadata, without empty ones.
+        others: the number of further moments of the video that match and are not among the results; 0 if unknown.
+        copies: the paths of near-duplicates that were found, too, and stand behind this moment.
+        confidence: the share, from 0 to 1, of captions that describe nothing in the library and match their best moment
+            less well (`vop.search.confidence`); None if unknown: if the query is not a sentence, or in a library that
+            is not calibrated.
+        is_weak: whether the confidence is below the divider "weaker matches".
     """
 
     segment: str
@@ -46,6 +52,10 @@ class Moment:
     date: str
     plays_in_browsers: bool
     columns: dict[str, str]
+    others: int = 0
+    copies: tuple[str, ...] = ()
+    confidence: float | None = None
+    is_weak: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

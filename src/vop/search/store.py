@@ -6,6 +6,7 @@
     shards/         plans of indexings in shards, and rows that are not published yet
     reembedding/    the same of a re-embedding in shards
     progress.json   the progress of a running indexing
+    confidence.safetensors   the calibration of its models (`vop.search.confidence`)
 
 Every change commits whole videos: a reader sees a video completely or not at all. Uncommitted changes of a killed
 writer are lost.
@@ -28,15 +29,16 @@ import numpy as np
 import pyarrow as pa
 
 from vop.errors import UsageError, VopError
-from vop.search import failures, manifest, vector_index
+from vop.search import confidence, failures, manifest, vector_index
 from vop.search.failures import Failure
 from vop.search.filters import METADATA, Filters, quoted
 from vop.search.lease import check_held
 from vop.search.manifest import DATABASE, LibraryModel, Manifest
-from vop.search.refining import FrameScores, refined
+from vop.search.refining import FrameScores, refined_moment
 from vop.search.removed import Removed
 from vop.search.results import (
     LIGHT,
+    SCORE,
     IndexedVideo,
     LibraryStatus,
     Moment,
@@ -63,6 +65,7 @@ from vop.search.schema import (
 )
 from vop.search.state import read_state
 from vop.search.vector_index import Indexed, Snapshot
+from vop.search.video_moments import Span, VideoMoments, best_spans, check_per_video, in_video, spans_of
 from vop.storage import small_files
 from vop.storage.address import Address, Location, absolute
 from vop.storage.objects import endpoint, list_objects
@@ -151,6 +154,7 @@ class Store:
         self._database = connect(path, read_consistency_interval=timedelta(0))
         self._changing = threading.Lock()
         self._reading = threading.local()
+        self._calibrations = confidence.Calibrations(path)
         self._open_tables()
         self._stamp = stamp or stamp_of(path)
 
@@ -232,8 +236,9 @@ class Store:
         model: int | LibraryModel = 0,
         leave_out: str | None = None,
         refine: bool = True,
+        per_video: int = 1,
     ) -> list[Moment]:
-        """Return the best moment of each of the k nearest videos, best first.
+        """Return the best moment of each of the k nearest videos, best first; or the k best moments.
 
         Args:
             vector: the query (e,), of unit length.
@@ -241,23 +246,71 @@ class Store:
                 after the library was re-embedded.
             leave_out: the id of a video to leave out.
             refine: whether to refine the ends of the moments, if the library keeps the embeddings of frames.
+            per_video: the number of moments that one video may have. With 1, a moment is a segment; with more, it may
+                be several (`vop.search.video_moments`).
 
         Raises:
-            UsageError: k or a filter is not allowed.
+            UsageError: k, per_video or a filter is not allowed.
             VopError: the library was re-embedded with other models, so the query cannot be compared.
         """
         where = filters.sql(self.columns) if filters else None
         if leave_out:
             where = " AND ".join(filter(None, [where, f"video <> {quoted(leave_out)}"]))
         own = self._own(model)
-        moments = best_of_videos(self._nearest(vector, where, own.column), k)
-        return self._refined(moments, vector, own.frame_column) if refine and own.frame_column else moments
+        check_per_video(per_video)
+        spans = [Span(moment, 0, 0) for moment in best_of_videos(self._nearest(vector, where, own.column), k)]
+        if per_video > 1:
+            best, read = [span.moment for span in spans], partial(self._scored, vector=vector, column=own.column)
+            spans = best_spans(best, read, k=k, per_video=per_video)
+        return self._moments(spans, vector, own, refine=refine)
 
-    def _refined(self, moments: Sequence[Moment], vector: np.ndarray, column: str) -> list[Moment]:
+    @follows
+    def moments(
+        self, vector: np.ndarray, video: str, *, model: int | LibraryModel = 0, refine: bool = True
+    ) -> VideoMoments:
+        """Return all moments of a video that match a query, and the scores of its segments.
+
+        Args:
+            video: the video's id.
+            vector, model, refine: as for `search`.
+
+        Raises:
+            UsageError: the video does not exist.
+            VopError: the library was re-embedded with other models, so the query cannot be compared.
+        """
+        own = self._own(model)
+        self._row("video", video, ["segment"])
+        rows = self._scored([video], vector=vector, column=own.column)
+        return in_video(rows, self._moments(spans_of(rows), vector, own, refine=refine))
+
+    def _scored(self, videos: Sequence[str], *, vector: np.ndarray, column: str) -> pa.Table:
+        """Return all segments of these videos, sorted by video, then by time, with the light columns and scores."""
+        light = LIGHT + [METADATA + name for name in self.columns]
+        rows = self.rows_of(videos, columns=[*light, column])
+        scores = pa.array(matrix(rows.column(column)) @ vector, pa.float32())
+        return rows.select(light).append_column(SCORE, scores)
+
+    def _moments(self, spans: Sequence[Span], vector: np.ndarray, model: LibraryModel, *, refine: bool) -> list[Moment]:
+        """Return the moments, with refined ends if the library keeps the embeddings of frames."""
+        if not refine or model.frame_column is None:
+            return [span.moment for span in spans]
+        return self._refined(spans, vector, model.frame_column)
+
+    def judged(self, moments: Sequence[Moment], vector: np.ndarray, *, model: int | LibraryModel = 0) -> list[Moment]:
+        """Return the moments that a query in sentences has found, with their confidence.
+
+        Args:
+            vector: the query (e,).
+            model: as for `search`.
+        """
+        own = model if isinstance(model, LibraryModel) else self.models[model]
+        return confidence.judged(moments, vector, self._calibrations.of(own.fingerprint))
+
+    def _refined(self, spans: Sequence[Span], vector: np.ndarray, column: str) -> list[Moment]:
         """Return the moments with refined ends. One whose rows were removed meanwhile stays as it is."""
-        if not moments:
+        if not spans:
             return []
-        rows = self._around(moments, column)
+        rows = self._around(spans, column)
         scores = {
             (row["video"], row["place"]): FrameScores.of(
                 row[column], vector, start=row["start_seconds"], end=row["end_seconds"]
@@ -266,25 +319,33 @@ class Store:
         }
         places = {row["segment"]: (row["video"], row["place"]) for row in rows}
         refined_moments = []
-        for moment in moments:
-            if moment.segment in places:
-                video, place = places[moment.segment]
-                own = scores[video, place]
-                start, end = refined(own, scores.get((video, place - 1)), scores.get((video, place + 1)))
+        for span in spans:
+            moment = span.moment
+            video, place = places.get(moment.segment, ("", 0))
+            first, last = place - span.before, place + span.after
+            own = [scores[key] for key in ((video, near) for near in range(first, last + 1)) if key in scores]
+            if len(own) == last - first + 1:
+                neighbours = scores.get((video, first - 1)), scores.get((video, last + 1))
+                start, end = refined_moment(own, span.before, *neighbours)
                 moment = replace(moment, start_seconds=start, end_seconds=end)
             refined_moments.append(moment)
         return refined_moments
 
-    def _around(self, moments: Sequence[Moment], column: str) -> list[dict[str, Any]]:
+    def _around(self, spans: Sequence[Span], column: str) -> list[dict[str, Any]]:
         """Return the rows of the segments of moments and of their neighbours in their videos.
 
         The first query reads small columns of whole videos, the second one embeddings of frames of a few rows.
         """
         names = ["segment", "video", "place"]
-        videos = ", ".join(quoted(moment.video) for moment in moments)
+        videos = ", ".join(quoted(span.moment.video) for span in spans)
         own = self.table.search().where(f"video IN ({videos})").select(names).with_row_id(True).to_arrow().to_pylist()
-        segments = {moment.segment for moment in moments}
-        near = {(row["video"], row["place"] + step) for row in own if row["segment"] in segments for step in (-1, 0, 1)}
+        segments = {span.moment.segment: span for span in spans}
+        near = {
+            (row["video"], row["place"] + step)
+            for row in own
+            if (span := segments.get(row["segment"]))
+            for step in range(-span.before - 1, span.after + 2)
+        }
         ids = [row["_rowid"] for row in own if (row["video"], row["place"]) in near]
         if not ids:
             return []

@@ -127,7 +127,7 @@ class Encoder:
         queries.check(sentences)
         encoded = await self._texts([sentence.text for sentence in sentences])
         vector = queries.combine(np.stack([one for one, _ in encoded]), sentences)
-        return vector, [note for _, notes in encoded for note in notes]
+        return vector, list(dict.fromkeys(note for _, notes in encoded for note in notes))
 
     async def frames(self, frames: torch.Tensor) -> Vector:
         """Encode frames of a video or picture, uint8 (num_frames, 3, size, size), as a query."""
@@ -138,7 +138,7 @@ class Encoder:
         began = time.perf_counter()
         vectors = self.model.encode_text(texts).numpy()
         self._on_encoded("text", len(texts), time.perf_counter() - began)
-        notes = [queries.cut_short(self.model, [Sentence(text)]) for text in texts]
+        notes = [queries.notes_on(self.model, [Sentence(text)]) for text in texts]
         return list(zip(vectors, notes, strict=True))
 
     def _encode_frames(self, frames: torch.Tensor) -> Vector:

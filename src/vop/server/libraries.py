@@ -24,6 +24,7 @@ from vop.search.models import open_models
 from vop.search.queries import Vector
 from vop.search.results import LibraryStatus, Moment
 from vop.search.store import Store
+from vop.search.video_moments import VideoMoments
 from vop.server.encoding import Encoder, OnEncoded
 from vop.server.errors import NotFound, Unavailable
 from vop.storage.address import Location
@@ -174,12 +175,45 @@ class View:
             raise NotFound(f"the library {self.served.name} has moved to other models and has no view {self.id}")
         return open, open.encoders[self.number]
 
-    def search(self, vector: Vector, *, encoded_by: OpenModels, k: int, filters: Filters) -> list[Moment]:
-        """Return the moments nearest to a query that these models encoded."""
-        with self.served.unchanged(encoded_by.models):
-            return self.library.search(vector, model=self.number, k=k, filters=filters)
+    def search(
+        self,
+        vector: Vector,
+        *,
+        encoded_by: OpenModels,
+        k: int,
+        filters: Filters,
+        per_video: int = 1,
+        judge: bool = False,
+    ) -> list[Moment]:
+        """Return the moments nearest to a query that these models encoded.
 
-    def similar(self, segment: str, *, k: int, filters: Filters) -> list[Moment]:
+        Args:
+            judge: whether to add the confidence of the moments; for sentences.
+        """
+        with self.served.unchanged(encoded_by.models):
+            moments = self.library.search(vector, model=self.number, k=k, filters=filters, per_video=per_video)
+            return self.library.judged(moments, vector, model=self.number) if judge else moments
+
+    def moments(self, vector: Vector, video: str, *, encoded_by: OpenModels) -> VideoMoments:
+        """Return all moments of a video that match a query that these models encoded.
+
+        Raises:
+            NotFound: the video does not exist.
+        """
+        with self.served.unchanged(encoded_by.models), unknown_ids_as_not_found():
+            return self.library.moments(vector, video, model=self.number)
+
+    def moments_like(self, segment: str, video: str) -> VideoMoments:
+        """Return all moments of a video that are similar to a segment.
+
+        Raises:
+            NotFound: the segment or the video does not exist.
+        """
+        with self.served.unchanged(self.library.models), unknown_ids_as_not_found():
+            vector = self.library.segment(segment).embeddings[self.number]
+            return self.library.moments(vector, video, model=self.number)
+
+    def similar(self, segment: str, *, k: int, filters: Filters, per_video: int = 1) -> list[Moment]:
         """Return the moments of other videos that are nearest to a segment.
 
         Raises:
@@ -189,7 +223,9 @@ class View:
             with unknown_ids_as_not_found():
                 found = self.library.segment(segment)
             vector = found.embeddings[self.number]
-            return self.library.search(vector, model=self.number, leave_out=found.video, k=k, filters=filters)
+            return self.library.search(
+                vector, model=self.number, leave_out=found.video, k=k, filters=filters, per_video=per_video
+            )
 
 
 class Libraries:

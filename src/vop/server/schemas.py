@@ -17,7 +17,7 @@ from vop.server.libraries import ServedStatus, View
 from vop.storage.address import location
 from vop.utils.text import count
 
-MAX_K = 1000
+MAX_K, MAX_PER_VIDEO = 1000, 100
 MAX_SENTENCES, MAX_CHARACTERS = 32, 100_000  # sentences of a query, characters of a sentence
 MAX_WEIGHT, WEIGHT_DIGITS = 1e6, 6  # so that the length of a weighted sum fits float32
 MAX_CLIP_SECONDS = 60.0
@@ -48,6 +48,9 @@ class SearchParameters(_FilterParameters):
     model_config = ConfigDict(extra="forbid")  # a misspelt filter would silently not filter
 
     k: int = Field(20, ge=1, le=MAX_K, description="The number of moments.")
+    per_video: int = Field(
+        1, ge=1, le=MAX_PER_VIDEO, description="The number of moments that one video may have among the results."
+    )
 
     def filters(self) -> Filters:
         values: dict[str, Any] = {option.name: getattr(self, option.name) for option in FILTERS}
@@ -57,12 +60,21 @@ class SearchParameters(_FilterParameters):
         return Filters(**values)
 
 
-class SentenceParameters(SearchParameters):
+class Sentences(BaseModel):
     """Sentences to search for. Either each sentence has a weight, or none has."""
+
+    model_config = ConfigDict(extra="forbid")
 
     q: list[_Text] = Field([], max_length=MAX_SENTENCES, description="A sentence.")
     w: list[Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)]] = Field(
         [], description="A weight for each sentence (default 1). A negative weight finds less of the sentence."
+    )
+
+    min_confidence: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Only moments of at least this confidence. Those whose confidence is unknown stay.",
     )
 
     def sentences(self) -> list[Sentence]:
@@ -78,6 +90,21 @@ class SentenceParameters(SearchParameters):
             )
         weights = [round(weight, WEIGHT_DIGITS) for weight in self.w] or [1.0] * len(self.q)
         return [Sentence(text, weight) for text, weight in zip(self.q, weights, strict=True)]
+
+
+class SentenceParameters(Sentences, SearchParameters):
+    """Sentences to search for, and how."""
+
+
+class MomentParameters(Sentences):
+    """A query for the moments of one video: sentences, or a segment."""
+
+    like: str = Field("", max_length=100, description="A segment's id, in place of sentences.")
+
+    def check(self) -> None:
+        """Raise a UsageError if there are sentences and a segment."""
+        if self.like and self.q:
+            raise UsageError("the query has sentences (q) and a segment (like): give only one of them")
 
 
 class ClipParameters(BaseModel):
@@ -120,9 +147,19 @@ class Result(BaseModel):
     segment: str = Field(description="The segment's id.")
     video: str = Field(description="The video's id.")
     columns: dict[str, str] = Field(description="The video's columns from --metadata.")
+    others: int = Field(
+        0, description="Further moments of the video that match and are not among the results; 0 if unknown."
+    )
+    copies: list[str] = Field([], description="Paths of near-duplicates that were found, too, and stand behind it.")
     strip_url: str = Field(description="The segment's thumbnail strip, a JPEG.")
     media_url: str
     media_start_seconds: float
+    confidence: float | None = Field(
+        None,
+        description="Share, from 0 to 1, of captions that describe nothing in the library and match their best moment "
+        "less well. Null for videos and pictures, and in a library that is not calibrated.",
+    )
+    is_weak: bool = Field(False, description='Whether the confidence is below the divider "weaker matches".')
 
     @classmethod
     def of(cls, moment: Moment, library: str, *, root_path: str = "") -> Result:
@@ -149,18 +186,40 @@ class Result(BaseModel):
             segment=moment.segment,
             video=moment.video,
             columns=moment.columns,
+            others=moment.others,
+            copies=list(moment.copies),
             strip_url=f"{library_url}/segments/{moment.segment}/strip.jpg",
             media_url=media_url,
             media_start_seconds=media_start,
+            confidence=moment.confidence,
+            is_weak=moment.is_weak,
         )
 
 
 class SearchResponse(BaseModel):
-    """Moments, best first, at most one for each video."""
+    """Moments, best first, at most `per_video` for each video."""
 
     results: list[Result]
     seconds: float = Field(description="Duration of the search.")
     notes: list[str] = Field([], description="Messages for the user, for example that a long sentence was cut.")
+
+
+class SegmentScore(BaseModel):
+    """A segment of a video, and its score."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    segment: str = Field(description="The segment's id.")
+    start_seconds: float
+    end_seconds: float
+    score: float = Field(description="Cosine similarity with the query.")
+
+
+class VideoMomentsResponse(SearchResponse):
+    """All moments of one video that match, best first, and the scores of all its segments."""
+
+    segments: list[SegmentScore] = Field(description="All segments of the video, in order of time.")
+    floor: float = Field(description="The score from which on a segment matches.")
 
 
 class IndexProgress(BaseModel):

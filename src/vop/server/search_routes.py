@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict, TypeVar
 
 from fastapi import APIRouter, HTTPException, Query, Request
 
 from vop.errors import VideoError
+from vop.search.confidence import at_least, unknown_note
+from vop.search.queries import can_be_judged
 from vop.search.results import Moment
+from vop.search.video_moments import VideoMoments
 from vop.server.dependencies import (
     PROBLEMS,
     UPLOAD_PROBLEMS,
     LibraryName,
     SegmentId,
     ServicesDependency,
+    VideoId,
     ViewId,
     admit,
 )
@@ -27,11 +31,14 @@ from vop.server.schemas import (
     FailedFile,
     Failures,
     Limits,
+    MomentParameters,
     Result,
     SearchParameters,
     SearchResponse,
+    SegmentScore,
     SentenceParameters,
     State,
+    VideoMomentsResponse,
     ViewState,
 )
 from vop.server.services import Services
@@ -39,6 +46,14 @@ from vop.server.uploads import REQUEST_BODY, received_file
 from vop.version import VERSION
 
 router = APIRouter(prefix="/api", responses=PROBLEMS)
+T = TypeVar("T")
+
+
+class Amount(TypedDict):
+    """How many moments to return: of all videos, and of one."""
+
+    k: int
+    per_video: int
 
 
 @router.get("/state")
@@ -67,10 +82,14 @@ async def search(
     async def work() -> tuple[list[Moment], list[str]]:
         models, encoder = searched.encoder()
         vector, notes = await encoder.sentences(sentences)
-        search = partial(searched.search, encoded_by=models, k=parameters.k, filters=filters)
+        judge = can_be_judged(sentences)
+        search = partial(searched.search, encoded_by=models, filters=filters, judge=judge, **_amount(parameters))
         return await services.in_search_thread(search, vector), notes
 
     moments, notes = await admit(request, services, work)
+    if note := unknown_note(moments, parameters.min_confidence):
+        notes = [*notes, note]
+    moments = at_least(moments, parameters.min_confidence)
     return _response(request, services, searched, moments, query="sentences", began=began, notes=notes)
 
 
@@ -84,7 +103,7 @@ async def similar(
 ) -> SearchResponse:
     """Find moments of other videos that are similar to a segment."""
     began, searched = time.perf_counter(), services.libraries.view(view)
-    search = partial(searched.similar, segment, k=parameters.k, filters=parameters.filters())
+    search = partial(searched.similar, segment, filters=parameters.filters(), **_amount(parameters))
     moments = await admit(request, services, partial(services.in_search_thread, search))
     return _response(request, services, searched, moments, query="segment", began=began)
 
@@ -95,25 +114,46 @@ async def search_file(
 ) -> SearchResponse:
     """Find moments that are similar to an uploaded video or picture. The upload is not kept."""
     began, searched = time.perf_counter(), services.libraries.view(view)
-    filters = parameters.filters()
-
-    async def work(path: Path) -> list[Moment]:
-        models, encoder = searched.encoder()
-        model = encoder.model
-        decode = partial(services.worker.decode, num_frames=model.num_frames, resizing=model.resizing)
-        vector = await encoder.frames(await services.in_media_thread(decode, path))
-        search = partial(searched.search, encoded_by=models, k=parameters.k, filters=filters)
-        return await services.in_search_thread(search, vector)
-
-    uploads, max_bytes = services.uploads, services.max_upload_bytes
-    with uploads.slot() as slot:
-        services.warm_worker()
-        async with received_file(request, services.folder, slot, uploads, max_bytes=max_bytes) as path:
-            try:
-                moments = await admit(request, services, partial(work, path))
-            except VideoError as error:  # its path is our temporary file
-                raise HTTPException(422, f"the file cannot be used for a search: {error.reason}") from None
+    search = partial(searched.search, filters=parameters.filters(), **_amount(parameters))
+    moments = await _with_upload(request, services, searched, search)
     return _response(request, services, searched, moments, query="file", began=began)
+
+
+@router.get("/views/{view}/videos/{video}/moments")
+async def video_moments(
+    request: Request,
+    services: ServicesDependency,
+    view: ViewId,
+    video: VideoId,
+    parameters: Annotated[MomentParameters, Query()],
+) -> VideoMomentsResponse:
+    """Find all moments of one video by sentences, or by a segment."""
+    began, searched = time.perf_counter(), services.libraries.view(view)
+    parameters.check()
+    sentences = [] if parameters.like else parameters.sentences()
+
+    async def work() -> tuple[VideoMoments, list[str]]:
+        if parameters.like:
+            return await services.in_search_thread(searched.moments_like, parameters.like, video), []
+        models, encoder = searched.encoder()
+        vector, notes = await encoder.sentences(sentences)
+        return await services.in_search_thread(searched.moments, vector, video, encoded_by=models), notes
+
+    found, notes = await admit(request, services, work)
+    query = "segment" if parameters.like else "sentences"
+    return _moments_response(request, services, searched, found, query=query, began=began, notes=notes)
+
+
+@router.post(
+    "/views/{view}/videos/{video}/moments/file", responses=UPLOAD_PROBLEMS, openapi_extra={"requestBody": REQUEST_BODY}
+)
+async def video_moments_file(
+    request: Request, services: ServicesDependency, view: ViewId, video: VideoId
+) -> VideoMomentsResponse:
+    """Find all moments of one video that are similar to an uploaded video or picture. The upload is not kept."""
+    began, searched = time.perf_counter(), services.libraries.view(view)
+    found = await _with_upload(request, services, searched, partial(searched.moments, video=video))
+    return _moments_response(request, services, searched, found, query="file", began=began)
 
 
 @router.get("/libraries/{library}/failures")
@@ -127,6 +167,45 @@ async def failures(
     served = services.libraries.library(library)
     found = await admit(request, services, partial(services.in_search_thread, served.library.failures))
     return Failures(failures=[FailedFile.of(failure) for failure in found[:limit]], total=len(found))
+
+
+def _amount(parameters: SearchParameters) -> Amount:
+    return {"k": parameters.k, "per_video": parameters.per_video}
+
+
+async def _with_upload(request: Request, services: Services, view: View, find: Callable[..., T]) -> T:
+    """Return what `find` finds, given the embedding of the uploaded file and the models that made it."""
+
+    async def work(path: Path) -> T:
+        models, encoder = view.encoder()
+        model = encoder.model
+        decode = partial(services.worker.decode, num_frames=model.num_frames, resizing=model.resizing)
+        vector = await encoder.frames(await services.in_media_thread(decode, path))
+        return await services.in_search_thread(partial(find, encoded_by=models), vector)
+
+    uploads, max_bytes = services.uploads, services.max_upload_bytes
+    with uploads.slot() as slot:
+        services.warm_worker()
+        async with received_file(request, services.folder, slot, uploads, max_bytes=max_bytes) as path:
+            try:
+                return await admit(request, services, partial(work, path))
+            except VideoError as error:  # its path is our temporary file
+                raise HTTPException(422, f"the file cannot be used for a search: {error.reason}") from None
+
+
+def _moments_response(
+    request: Request,
+    services: Services,
+    view: View,
+    found: VideoMoments,
+    *,
+    query: str,
+    began: float,
+    notes: Sequence[str] = (),
+) -> VideoMomentsResponse:
+    response = _response(request, services, view, found.moments, query=query, began=began, notes=notes)
+    segments = [SegmentScore.model_validate(segment) for segment in found.segments]
+    return VideoMomentsResponse(**dict(response), segments=segments, floor=found.floor)
 
 
 def _response(

@@ -196,7 +196,10 @@ def _wants_html(request: Request, path: str) -> bool:
 
 
 async def _submitted_token(request: Request) -> str:
-    """Return the token in the sign-in form; "" if the form is too long or arrives too late."""
+    """Return the token in the sign-in form; "" if the form is too long or arrives too late.
+
+    People also paste the whole address, which has the token at its end.
+    """
     body = b""
     with suppress(TimeoutError, ClientDisconnect):
         async with asyncio.timeout(FORM_SECONDS):
@@ -204,7 +207,8 @@ async def _submitted_token(request: Request) -> str:
                 body += chunk
                 if len(body) > MAX_TOKEN_BYTES:
                     return ""
-            return parse_qs(body.decode(errors="replace")).get("token", [""])[0].strip()
+            text = parse_qs(body.decode(errors="replace")).get("token", [""])[0].strip()
+            return text.rpartition("token=")[2].partition("&")[0]
     return ""
 
 

@@ -92,11 +92,11 @@ class ColourConverter:
 
     def is_plain(self, frame: av.VideoFrame) -> bool:
         """Return whether swscale alone gives the right colours: opaque SDR with usual primaries and matrix."""
-        return not _has_alpha(frame) and self._light(frame) is None and self._matrix(frame) is None
+        return not has_alpha(frame) and self._light(frame) is None and self._matrix(frame) is None
 
     def _alpha(self, frame: av.VideoFrame) -> np.ndarray | None:
         """Return the opacity of each pixel, uint8 (height, width); None if all pixels are opaque."""
-        if not _has_alpha(frame):
+        if not has_alpha(frame):
             return None
         # Packed RGBA is not exact: for some formats swscale turns 255 into 254, and adds noise at the edge of odd
         # widths.
@@ -185,7 +185,7 @@ def alpha_decoder(stream: av.VideoStream) -> av.VideoCodecContext | None:
     return decoder
 
 
-def _has_alpha(frame: av.VideoFrame) -> bool:
+def has_alpha(frame: av.VideoFrame) -> bool:
     return frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
 
 

@@ -162,7 +162,7 @@ def index_in_shards(
         if earlier is not None:
             Publisher(library, earlier).publish()
             earlier.discard()
-        ingest = Ingest(library, (), ingest.scanned, ingest.metadata, progress)  # with what was published
+        ingest = Ingest(library, ingest.models, ingest.scanned, ingest.metadata, progress)  # with what was published
         plan = _new_plan(ingest, call, parts=parts)
         publisher = Publisher(library, plan)
         with state_file(library.path) as state:
@@ -254,7 +254,7 @@ def _complete(ingest: Ingest, plan: Plan, progress: Progress) -> None:
     ingest.describe_originals()
     ingest.finish(prune=plan.call.prune, yes=plan.call.yes)
     plan.discard()  # before a clean-up, which then also deletes what lost workers have written
-    tidy(ingest.library, progress=progress)
+    tidy(ingest.library, calibrating=ingest.models, progress=progress)
 
 
 # -- parts of a batch job, and publishing

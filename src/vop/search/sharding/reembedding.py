@@ -92,7 +92,7 @@ def reembed_in_shards(
     Raises the same errors as `reembed` and `index_in_shards`.
     """
     lance()  # fails early
-    with staging(folder, absolute_name(model), **settings) as (library, staged, _):
+    with staging(folder, absolute_name(model), **settings) as (library, staged, new):
         for place in Plan.all_of(library.path, under=REEMBEDDING):
             _publish_earlier(staged, place)
         todo = remaining(library, staged)
@@ -109,7 +109,7 @@ def reembed_in_shards(
         plan.discard()
         failed = [FileFailure(path=path, reason=why) for result in results.values() for path, why in result["dropped"]]
         failed.sort(key=lambda failure: failure.path)
-        return complete(library, staged, failed, resumed=resumed, drop_unreadable=drop_unreadable)
+        return complete(library, staged, new, failed, resumed=resumed, drop_unreadable=drop_unreadable)
 
 
 def _publish_earlier(staged: Store, place: Location) -> None:

@@ -20,6 +20,7 @@ from vop.search.models import absolute_name, new_manifest, open_model, open_mode
 from vop.search.pipeline import count_workers
 from vop.search.results import VideoRecord
 from vop.search.store import Store
+from vop.search.sync.calibrating import calibrate
 from vop.search.sync.ingest import Ingest, is_known_copy, is_same_state
 from vop.search.sync.lock import library_lock
 from vop.search.sync.metadata import read_metadata
@@ -195,9 +196,9 @@ def opened(
 
 
 def finish(ingest: Ingest, *, prune: bool, yes: bool, progress: Progress) -> None:
-    """Remove or count the videos that were not found, complete the report, and tidy the library up."""
+    """Remove or count the videos that were not found, complete the report, tidy the library up, and calibrate it."""
     ingest.finish(prune=prune, yes=yes)
-    tidy(ingest.library, progress=progress)
+    tidy(ingest.library, calibrating=ingest.models, progress=progress)
 
 
 def preview(
@@ -361,14 +362,20 @@ def _below(paths: Sequence[str | Path | Address], videos: Mapping[str, object]) 
     return [path for path in videos if is_below(path, roots)]
 
 
-def tidy(library: Store, *, progress: Progress = silent) -> None:
-    """Delete old versions and long-removed videos permanently, and bring the indexes up to date."""
+def tidy(library: Store, *, calibrating: Sequence[TextVideoModel] | None = None, progress: Progress = silent) -> None:
+    """Delete old versions and long-removed videos permanently, and bring the indexes up to date.
+
+    Args:
+        calibrating: the models that are open, perhaps none, to calibrate the library with; None does not calibrate it.
+    """
     progress(_TIDYING, 0, 1)
     check_held(library.path)
     with suppress(VopError):  # the removed videos are damaged; `vop library check` reports it
         library.removed.drop_old()
         library.drop_frames()
     library.keep_up()
+    if calibrating is not None:
+        calibrate(library, calibrating)
     progress(_TIDYING, 1, 1)
 
 

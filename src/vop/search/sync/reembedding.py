@@ -28,6 +28,7 @@ from vop.search.results import VideoRecord
 from vop.search.schema import EMBEDDING, check_rows, column_of, decoder_version, made_with, with_column
 from vop.search.segmentation import ClipTimes, DecodedSegment, read_frames_of
 from vop.search.store import Store
+from vop.search.sync.calibrating import calibrate
 from vop.search.sync.ingest import COMMIT_ROWS
 from vop.search.sync.lock import library_lock
 from vop.search.sync.scanner import is_unchanged
@@ -131,7 +132,7 @@ def reembed(
                 batch_size=batch_size,
                 progress=lambda number: progress("videos", number, len(todo)),
             )
-        return complete(library, staged, move.failed, resumed=resumed, drop_unreadable=drop_unreadable)
+        return complete(library, staged, new, move.failed, resumed=resumed, drop_unreadable=drop_unreadable)
 
 
 class StagingSettings(TypedDict, total=False):
@@ -181,9 +182,15 @@ def remaining(library: Store, staged: Store) -> list[VideoRecord]:
 
 
 def complete(
-    library: Store, staged: Store, failed: list[FileFailure], *, resumed: int, drop_unreadable: bool
+    library: Store,
+    staged: Store,
+    model: TextVideoModel,
+    failed: list[FileFailure],
+    *,
+    resumed: int,
+    drop_unreadable: bool,
 ) -> ReembedReport:
-    """Replace a library by the staged one.
+    """Replace a library by the staged one, which has the new `model`.
 
     Raises:
         VopError: videos have failed, and are not to be left out. The library is unchanged.
@@ -192,6 +199,7 @@ def complete(
         raise VopError(_failed_message(library.path, failed))
     staged.keep_up()
     staged.publish()
+    calibrate(staged, [model])
     staged.drop_frames()
     status = staged.status()
     return ReembedReport(

@@ -1,24 +1,29 @@
 // The page. The address holds the query, and every change of the query goes through `ask`.
 
+import { ApiError, call } from "./api.js";
 import { Column } from "./column.js";
 import { markCards } from "./card.js";
 import { button, count, el, get } from "./dom.js";
 import { listenForFiles } from "./files.js";
 import { FilterBar } from "./filters.js";
+import { KeptFiles } from "./kept-files.js";
 import { listen } from "./keyboard.js";
-import { emptyLibrary, showFailures, showLibrary, showTrouble, watchState, welcome } from "./library.js";
-import { overlay, withoutOverlay } from "./overlay.js";
+import { emptyLibrary, showFailures, showLibrary, showTrouble, watchState } from "./library.js";
+import { addressOf, followLink, overlay, withoutOverlay } from "./overlay.js";
 import { Player } from "./player.js";
 import { Preview } from "./preview.js";
 import { isEmpty, noFilters, PAGE_SIZES, readUrl, title, writeUrl } from "./query.js";
+import { keepSearch } from "./recent.js";
 import { Sentences } from "./sentences.js";
+import { welcome } from "./welcome.js";
+import { tuning } from "./words.js";
 
 let state = null; // the response to /api/state
 let query = readUrl(location.search);
 let columns = [];
 let running = new AbortController();
 let shownEntry = ""; // the key of the history entry whose results are shown
-const files = new Map(); // by name: files that the user dropped or chose since the page was opened
+const files = new KeptFiles();
 
 const actions = {
   open: (moment, column) => {
@@ -29,8 +34,9 @@ const actions = {
     const label = `like ${moment.name}`;
     const changes = { sentences: [], like: moment.segment, file: "", k: PAGE_SIZES[0] };
     // A library that does not have the moment cannot search with it.
-    const severalLibraries = columns.some((other) => other.view.library !== column.view.library);
-    const onlyThisView = severalLibraries ? { view: column.view.id, compare: "" } : {};
+    const own = column?.view ?? view();
+    const severalLibraries = columns.some((other) => other.view.library !== own.library);
+    const onlyThisView = severalLibraries ? { view: own.id, compare: "" } : {};
     ask({ ...changes, ...onlyThisView }, { label, picture: moment.strip_url });
     scrollTo({ top: 0 });
   },
@@ -56,7 +62,7 @@ function ask(changes, shown = {}) {
 }
 
 // Differs between any two history entries, apart from open dialogs.
-const keyOfEntry = () => JSON.stringify([location.search, withoutOverlay(history.state)]);
+const keyOfEntry = () => JSON.stringify([addressOf(), withoutOverlay(history.state)]);
 
 async function run() {
   running.abort();
@@ -85,6 +91,7 @@ function finish() {
   const longest = Math.max(...columns.map(({ moments }) => moments.length));
   more.hidden = longest < query.k || !nextSize();
   document.body.classList.remove("busy");
+  if (query.sentences.length && longest) keepSearch(title(query), new URL(writeUrl(query), location.href).search);
   showOverlay();
 }
 
@@ -95,7 +102,10 @@ function sayCount() {
   const counts = [...others, count(first ?? 0, "moment")].join(" and ");
   const time = seconds < 1 ? `${Math.ceil(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`;
   get("count").textContent = found.length ? `${counts} in ${time}` : "";
-  const notes = [...new Set(found.flatMap(({ response }) => response.notes))];
+  sayNotes([...new Set(found.flatMap(({ response }) => response.notes))]);
+}
+
+function sayNotes(notes) {
   get("notes").hidden = !notes.length;
   get("notes").replaceChildren(...notes.map((note) => el("li", {}, note)));
 }
@@ -124,10 +134,24 @@ function showOverlay() {
   if (!open) return closeDialogs();
   if (document.querySelector("dialog[open]")) return;
   if (open.failures) return showFailures();
-  const column = columns.find((column) => column.view.id === open.view);
-  const moment = column?.moments.find(({ segment, path }) => segment === open.segment && path === open.path);
-  if (moment) player.show(moment, column);
-  else history.replaceState(withoutOverlay(history.state), "");
+  const column = columns.find(({ view, moments }) => (!open.view || view.id === open.view) && find(moments, open));
+  if (column) player.show(find(column.moments, open), column);
+  else showLinked(open.segment);
+}
+
+const find = (moments, { segment, path }) => moments.find((moment) => moment.segment === segment && (!path || moment.path === path));
+
+// Plays a moment that is not among the results, such as that of a link.
+async function showLinked(segment) {
+  const path = `api/views/${encodeURIComponent(view().id)}/moments/${encodeURIComponent(segment)}`;
+  try {
+    const moment = await call(path);
+    if (overlay()?.segment === segment) player.show(moment);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    history.replaceState(withoutOverlay(history.state), "", addressOf());
+    sayNotes([`The moment of this link cannot be played: ${error.message}.`]);
+  }
 }
 
 function clear() {
@@ -137,6 +161,7 @@ function clear() {
   get("count").textContent = "";
   document.body.classList.remove("busy");
   showWelcome();
+  if (state) showOverlay();
 }
 
 function showWelcome() {
@@ -146,7 +171,8 @@ function showWelcome() {
   const kind = place.hidden ? "" : empty ? `empty ${Boolean(view().index)}` : "welcome";
   if (place.dataset.kind === kind) return; // keeps the focus and the selection
   place.dataset.kind = kind;
-  place.replaceChildren(...(place.hidden ? [] : empty ? emptyLibrary(view()) : welcome()));
+  const search = (address) => ask({ ...readUrl(address), view: query.view });
+  place.replaceChildren(...(place.hidden ? [] : empty ? emptyLibrary(view()) : welcome({ search })));
 }
 
 // Shows a column for each searched view. Reuses the columns of the last search, so that nothing flickers.
@@ -169,7 +195,7 @@ const namesOf = ({ views }) => views.map(({ id, method }) => `${id} ${method}`).
 
 function showViews() {
   get("views").hidden = state.views.length < 2;
-  const options = (views) => views.map(({ id, method }) => el("option", { value: id }, `${id} · ${method}`));
+  const options = (views) => views.map((view) => el("option", { value: view.id }, `${view.id} · ${tuning(view)}`));
   get("view").replaceChildren(...options(state.views));
   get("view").value = view().id;
   const others = state.views.filter(({ id }) => id !== view().id);
@@ -191,7 +217,7 @@ function upload() {
   const megabytes = (bytes) => `${(bytes / 1e6).toLocaleString("en", { maximumFractionDigits: 1 })} MB`;
   get("count").textContent = file
     ? `${file.name} has ${megabytes(file.size)}. The maximum is ${megabytes(most)}.`
-    : `${query.file} is no longer available. Drop the file again.`;
+    : `${query.file} is not in this browser. Drop the file here to search with it.`;
 }
 
 const nextSize = () => PAGE_SIZES.find((size) => size > query.k && size <= state.limits.max_k);
@@ -234,10 +260,12 @@ get("columns").addEventListener("pointerover", (event) => {
 
 listen({ search: sentences.field, films: () => [...document.querySelectorAll(".film")] });
 listenForFiles((file) => {
-  files.set(file.name, file);
+  files.add(file);
   ask({ sentences: [], like: "", file: file.name, k: PAGE_SIZES[0] }, { label: file.name });
   closeDialogs();
 });
+await files.load(query.file);
+followLink();
 showQuery();
 sentences.field.focus();
 watchState({

@@ -1,6 +1,9 @@
-// A search result: its thumbnail strip, name and folder, and its rank in another view.
+// A search result: the frames of the moment, its name and folder, and its rank in another view.
 
-import { clock, el, folderOf, shortFolder, timeRange } from "./dom.js";
+import { clock, el, folderOf, icon, shortFolder, timeRange } from "./dom.js";
+
+const FRAMES = 4; // of a strip, side by side
+const NARROW = 8 / 9; // width over height of a frame: narrower frames are larger in one row than in two
 
 // Returns an <li> with the property `moment`, which `updateCard` replaces.
 // actions: open(moment), like(moment), folder(path); preview: a Preview
@@ -25,17 +28,24 @@ export function makeCard(moment, { actions, preview }) {
 // Shows a moment on the card of the same moment in an earlier search, where it may have had another score.
 export function updateCard(card, moment) {
   card.moment = moment;
-  const score = moment.score.toFixed(3);
-  card.querySelector(".score").textContent = score;
-  card.film.setAttribute("aria-label", `Play ${moment.name}, ${timeRange(moment)}, score ${score}`);
+  card.film.setAttribute("aria-label", `Play ${moment.name}, ${timeRange(moment)}`);
+  card.film.title = similarity(moment);
 }
 
+export const similarity = ({ score }) => (score == null ? "" : `similarity ${score.toFixed(3)}`);
+
+// The strip's frames fill a tile that has the same shape for all videos: upright frames in one row, others in two.
+// Both rows show the same picture.
 function makeFilm(moment) {
-  const image = el("img", { src: moment.strip_url, alt: "", decoding: "async", loading: "lazy", draggable: "false" });
-  const film = el("button", { type: "button", class: "film" }, el("span", { class: "strip" }, image));
+  const picture = { src: moment.strip_url, alt: "", decoding: "async", loading: "lazy", draggable: "false" };
+  const [image, again] = [el("img", picture), el("img", picture)];
+  const strip = el("span", { class: "strip" }, el("span", { class: "row" }, image), el("span", { class: "row" }, again));
+  const film = el("button", { type: "button", class: "film" }, strip);
   image.addEventListener("load", () => {
+    const shape = image.naturalWidth / FRAMES / image.naturalHeight;
+    film.style.setProperty("--frame", shape);
     film.classList.add("loaded");
-    film.style.setProperty("--cell", image.naturalWidth / 4 / image.naturalHeight);
+    film.classList.toggle("upright", shape < NARROW);
   });
   image.addEventListener("error", () => film.classList.add("bare"));
   return film;
@@ -47,17 +57,15 @@ function caption(moment, actions) {
     el("span", { class: "length" }, `of ${clock(Math.max(1, Math.round(moment.duration_seconds)))}`),
     folderButton(moment, actions),
   ];
-  const side = [
-    el("span", { class: "mark", role: "img", hidden: true }),
-    el("button", { type: "button", class: "link like", onclick: () => actions.like(moment) }, "More like this"),
-  ];
+  const words = el("span", { class: "words" }, "More like this");
+  const like = { type: "button", class: "link like", title: "More like this", onclick: () => actions.like(moment) };
+  const side = [el("span", { class: "mark", role: "img", hidden: true }), el("button", like, icon("similar"), words)];
   return el(
     "div",
     { class: "caption" },
     el("span", { class: "name", title: moment.path }, moment.name),
-    el("span", { class: "score", title: "Similarity (cosine)" }),
-    el("span", { class: "where" }, ...where),
     el("span", { class: "side" }, ...side),
+    el("span", { class: "where" }, ...where),
   );
 }
 

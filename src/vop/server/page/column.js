@@ -4,9 +4,7 @@ import { call } from "./api.js";
 import { makeCard, updateCard } from "./card.js";
 import { button, el } from "./dom.js";
 import { isFiltered, requestPath } from "./query.js";
-
-const STRIPS_TO_WAIT_FOR = 4;
-const MILLISECONDS_TO_WAIT = 400;
+import { tuning } from "./words.js";
 
 export class Column {
   moments = [];
@@ -20,7 +18,7 @@ export class Column {
     this.preview = page.preview;
     const { open, like } = page.actions;
     this.actions = { ...page.actions, open: (moment) => open(moment, this), like: (moment) => like(moment, this) };
-    this.heading = el("h2", { class: "heading" }, view.id, el("span", {}, view.method));
+    this.heading = el("h2", { class: "heading" }, view.id, el("span", {}, tuning(view)));
     this.message = el("div", { class: "message", hidden: true });
     this.list = el("ol", { class: "results", "aria-label": `Results of ${view.id}` });
     this.node = el("section", { class: "column" }, this.heading, this.message, this.list);
@@ -41,8 +39,6 @@ export class Column {
     const onWait = (seconds) => this.#say([`The server is busy. Trying again in ${Math.max(1, Math.round(seconds))} s …`]);
     try {
       this.response = await call(requestPath(query, this.view.id), { signal, body, onWait });
-      await this.#makeRoom(this.response.results);
-      signal.throwIfAborted();
       this.#show(query);
     } catch (error) {
       if (error.name === "AbortError") throw error;
@@ -82,16 +78,6 @@ export class Column {
     this.message.removeAttribute("role");
     this.message.replaceChildren(el("p", {}, sentence), ...more);
     this.message.hidden = false;
-  }
-
-  // Loads the first few strips, and gives all strips the shape of the widest. So wide, square and upright videos fill
-  // their cards, and nothing jumps when a strip arrives.
-  async #makeRoom(moments) {
-    const images = moments.slice(0, STRIPS_TO_WAIT_FOR).map(({ strip_url }) => Object.assign(new Image(), { src: strip_url }));
-    const late = new Promise((resolve) => setTimeout(resolve, MILLISECONDS_TO_WAIT));
-    await Promise.race([late, Promise.allSettled(images.map((image) => image.decode()))]);
-    const shapes = images.filter((image) => image.naturalHeight).map((image) => image.naturalWidth / image.naturalHeight);
-    if (shapes.length) this.list.style.setProperty("--shape", Math.min(Math.max(...shapes), 8));
   }
 }
 

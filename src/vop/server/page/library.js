@@ -3,11 +3,11 @@
 import { ApiError, call } from "./api.js";
 import { copyButton, count, crossButton, el, get } from "./dom.js";
 import { popOverlay, pushOverlay } from "./overlay.js";
+import { tuning } from "./words.js";
 
 const SECONDS_WHILE_INDEXING = 2;
 const SECONDS_AT_REST = 15;
 const FAILURES_SHOWN = 1000;
-const KEYS = { "/": "search", "← ↑ ↓ →": "move", Space: "preview", Enter: "open" };
 const KINDS = { unreadable: "unreadable", partial: "partly readable", duplicate: "duplicate" };
 
 // Keeps calling `onState(state)` or `onFailure(sentence)`.
@@ -43,8 +43,9 @@ get("library").append(size, progress, trouble, unread);
 export function showLibrary(view) {
   shown = view;
   const hours = view.hours < 0.95 ? `${Math.round(view.hours * 60)} min` : `${view.hours.toFixed(1)} hours`;
-  const summary = [count(view.videos, "video"), hours, count(view.segments, "segment"), view.method].join(" · ");
-  say(size, view.error || view.index ? "" : summary, view.model);
+  const summary = `${count(view.videos, "video")} · ${hours}`;
+  const details = `${count(view.segments, "searchable moment")}\nmodel ${view.model}, ${tuning(view)}`;
+  say(size, view.error || view.index ? "" : summary, details);
   showProgress(view.index, summary);
   say(trouble, view.error ?? "");
   say(unread, view.failures ? `${count(view.failures, "file")} could not be read` : "");
@@ -84,26 +85,16 @@ function timeLeft(seconds) {
 export function emptyLibrary(view) {
   if (view.index) {
     const soon = "You can search videos as soon as they are indexed.";
-    return [el("h1", {}, "Indexing is running."), el("p", {}, soon)];
+    return [el("h2", {}, "Indexing is running."), el("p", {}, soon)];
   }
   const command = "vop index LIBRARY FOLDER";
   return [
-    el("h1", {}, "This library has no videos yet."),
+    el("h2", {}, "This library has no videos yet."),
     el("p", {}, "Index a folder of videos. This page updates by itself."),
     el("p", { class: "command" }, el("code", {}, command), copyButton("Copy", () => command)),
     el("p", { class: "small" }, `LIBRARY is the folder of the library “${view.library}”; FOLDER is a folder with videos.`),
   ];
 }
-
-export function welcome() {
-  return [
-    el("h1", {}, "Describe what happens in a video."),
-    el("p", {}, "Type a sentence to find matching moments, or drop a video or a picture on this page."),
-    el("p", { class: "keys" }, ...Object.entries(KEYS).map(([key, does]) => keyHint(key, does))),
-  ];
-}
-
-const keyHint = (key, does) => el("span", {}, el("kbd", { class: "hint" }, key), ` ${does}`);
 
 function openFailures() {
   pushOverlay({ failures: true });

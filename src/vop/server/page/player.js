@@ -1,6 +1,8 @@
 // The player: plays with sound from the start of the moment, and can seek in the whole video.
 
 import { pause, sentenceOf, TRIES_WHILE_BUSY, waitOf } from "./api.js";
+import { similarity } from "./card.js";
+import { Controls } from "./controls.js";
 import { button, clock, copyButton, crossButton, el, folderOf, get, timeRange } from "./dom.js";
 import { isWhole, source, unload } from "./media.js";
 import { popOverlay, pushOverlay } from "./overlay.js";
@@ -15,16 +17,17 @@ export class Player {
   constructor({ like }) {
     this.like = like;
     this.dialog = get("player");
-    this.video = el("video", { controls: true, playsinline: true, preload: "auto" });
+    this.video = el("video", { playsinline: true, preload: "auto" });
     this.trouble = el("p", { class: "trouble", role: "alert", hidden: true });
-    this.seek = el("input", { type: "range", class: "seek", min: 0, step: 0.1, "aria-label": "Seek in the whole video" });
-    this.clock = el("span", { class: "clock" });
+    this.stage = el("div", { class: "stage" });
+    this.controls = new Controls(this.video, this.stage, (seconds) => this.#seekTo(seconds));
+    this.stage.append(el("div", { class: "screen" }, this.video, this.trouble), this.controls.node);
     this.#listen();
   }
 
-  // column: the column of the moment
+  // column: the column of the moment, if it is in one
   open(moment, column) {
-    pushOverlay({ segment: moment.segment, path: moment.path, view: column.view.id });
+    pushOverlay({ segment: moment.segment, path: moment.path, view: column?.view.id });
     this.show(moment, column);
   }
 
@@ -34,7 +37,7 @@ export class Player {
     this.#column = column;
     this.#build(moment);
     if (!this.dialog.open) this.dialog.showModal();
-    this.video.focus();
+    this.controls.playing.focus();
     this.#play(moment.start_seconds);
   }
 
@@ -46,8 +49,6 @@ export class Player {
       this.trouble.hidden = true;
       this.#tries = 0;
     });
-    this.seek.addEventListener("change", () => this.#seekTo(Number(this.seek.value)));
-    this.seek.addEventListener("input", () => this.#say(Number(this.seek.value)));
     this.dialog.addEventListener("close", () => {
       if (this.dialog.open) return; // a late event: the next moment is already shown
       this.#moment = null;
@@ -59,23 +60,17 @@ export class Player {
   }
 
   #build(moment) {
-    const facts = [timeRange(moment), moment.score.toFixed(3), folderOf(moment.path)];
+    const facts = [timeRange(moment), similarity(moment), folderOf(moment.path)].filter(Boolean);
     const about = el("p", {}, ...facts.map((text) => el("span", {}, text)));
     const name = el("h2", { id: "player-name", title: moment.path }, moment.name);
     const head = el("header", {}, el("div", {}, name, about), crossButton("Close", () => this.dialog.close()));
-    const screen = el("div", { class: "screen" }, this.video, this.trouble);
-    this.seek.max = moment.duration_seconds;
-    for (const [name, seconds] of [["--from", moment.start_seconds], ["--to", moment.end_seconds]]) {
-      this.seek.style.setProperty(name, `${(100 * seconds) / moment.duration_seconds}%`);
-    }
-    this.#say(moment.start_seconds);
-    const whole = el("div", { class: "whole" }, this.seek, this.clock);
-    this.dialog.replaceChildren(head, screen, whole, this.#buttons(moment), columnsOf(moment));
+    this.controls.show(moment);
+    this.dialog.replaceChildren(head, this.stage, this.#buttons(moment), columnsOf(moment));
   }
 
   #buttons(moment) {
     const to = (label, step) => {
-      const other = this.#column.neighbour(moment, step);
+      const other = this.#column?.neighbour(moment, step);
       return button(label, () => this.open(other, this.#column), { disabled: !other });
     };
     const again = button(`Play from ${clock(moment.start_seconds)}`, () => this.#seekTo(moment.start_seconds));
@@ -84,8 +79,9 @@ export class Player {
       this.like(moment, column); // replaces the player's history entry
       this.dialog.close();
     });
+    const link = copyButton("Copy link", () => location.href);
     const path = copyButton("Copy path", () => moment.path);
-    return el("footer", {}, to("Previous", -1), again, to("Next", 1), el("span", { class: "space" }), like, path);
+    return el("footer", {}, to("Previous", -1), again, to("Next", 1), el("span", { class: "space" }), like, link, path);
   }
 
   #play(seconds) {
@@ -111,14 +107,7 @@ export class Player {
   }
 
   #follow() {
-    if (!this.#moment || this.seek.matches(":active")) return;
-    this.#say(this.#offset + this.video.currentTime);
-  }
-
-  #say(seconds) {
-    this.seek.value = seconds;
-    this.clock.textContent = `${clock(seconds)} / ${clock(this.#moment.duration_seconds)}`;
-    this.seek.setAttribute("aria-valuetext", clock(seconds));
+    if (this.#moment) this.controls.follow(this.#offset + this.video.currentTime);
   }
 
   // Shows why the media failed. The element does not say, so this asks the server. If it is busy, tries again.

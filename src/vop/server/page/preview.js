@@ -1,4 +1,4 @@
-// Plays a muted moment in place of its strip while the pointer or the focus is on it. All strips share one video element.
+// Plays a muted moment in place of its frames while the pointer or the focus is on it. All cards share one video element.
 
 import { el } from "./dom.js";
 import { source, unload } from "./media.js";
@@ -38,7 +38,6 @@ export class Preview {
     this.stop();
     this.#film = film;
     this.#span = [moment.media_start_seconds, moment.media_start_seconds + moment.end_seconds - moment.start_seconds];
-    this.#place(film);
     film.append(this.video);
     film.classList.add("starting");
     this.video.src = source(moment).src;
@@ -67,13 +66,5 @@ export class Preview {
     if (currentTime >= end - 0.04 || currentTime < start - 0.5) this.video.currentTime = start;
     if (this.video.paused && this.#film) this.video.play().catch(() => {});
     this.#film?.style.setProperty("--done", Math.min(1, Math.max(0, (currentTime - start) / (end - start))));
-  }
-
-  // The video is larger than the strip. It grows upwards, so that the caption stays visible, unless it would reach the
-  // page's header or the edge of the window.
-  #place(film) {
-    const { top, height } = film.getBoundingClientRect();
-    const head = document.querySelector(".top").getBoundingClientRect().bottom;
-    film.classList.toggle("downwards", top - Math.max(0, head) < Math.max(height, 180 - height));
   }
 }

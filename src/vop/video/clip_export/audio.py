@@ -19,22 +19,30 @@ _MAX_PACKET_SECONDS = 1  # a packet that begins earlier than this ends before th
 Samples = NDArray[np.float32]  # (channels, n)
 
 
-def audio_packets(clip: ClipSource, output: av.container.OutputContainer, *, copy: bool) -> list[Packet]:
-    """Return the clip's audio as AAC, up to the first error. A silent clip is better than no clip."""
+def audio_packets(
+    clip: ClipSource, output: av.container.OutputContainer, *, copy: bool, bit_rate: int | None = None
+) -> list[Packet]:
+    """Return the clip's audio as AAC, up to the first error. A silent clip is better than no clip.
+
+    Args:
+        copy: whether to copy AAC instead of encoding it again.
+        bit_rate: of encoded audio, in bits per second; by default FFmpeg's choice.
+    """
     found: list[Packet] = []
     with opened_at(clip) as (_, stream, packets), suppress(av.FFmpegError, ValueError):
         if stream is not None:
             own = (packet for packet in packets if packet.stream_index == stream.index)
             if copy and codec_name(stream) == "aac":
-                found.extend(_copied(stream, own, clip, output))
+                found.extend(copied_audio(stream, own, clip, output))
             else:
-                found.extend(_encoded(_samples(stream, own, clip), output))
+                found.extend(_encoded(_samples(stream, own, clip), output, bit_rate))
     return found
 
 
-def _copied(
+def copied_audio(
     stream: av.AudioStream, packets: Iterable[Packet], clip: ClipSource, output: av.container.OutputContainer
 ) -> Iterator[Packet]:
+    """Yield the packets of a clip's audio for a new stream of `output`, in the format of the file."""
     start, end = (round(time / time_base_of(stream)) for time in (clip.start, clip.end))
     copied = None
     for packet in packets:
@@ -76,11 +84,16 @@ def _frames(stream: av.AudioStream, packets: Iterable[Packet]) -> Iterator[av.Au
             continue
 
 
-def _encoded(samples: Iterable[tuple[int, Samples]], output: av.container.OutputContainer) -> Iterator[Packet]:
+def _encoded(
+    samples: Iterable[tuple[int, Samples]], output: av.container.OutputContainer, bit_rate: int | None
+) -> Iterator[Packet]:
     encoder = None
     for position, part in samples:
         layout = "mono" if len(part) == 1 else "stereo"
-        encoder = encoder or output.add_stream("aac", rate=_SAMPLE_RATE, layout=layout)
+        if encoder is None:
+            encoder = output.add_stream("aac", rate=_SAMPLE_RATE, layout=layout)
+            if bit_rate:
+                encoder.bit_rate = bit_rate
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(part), format="fltp", layout=layout)
         frame.sample_rate, frame.pts, frame.time_base = _SAMPLE_RATE, position, Fraction(1, _SAMPLE_RATE)
         yield from encoder.encode(frame)

@@ -48,12 +48,12 @@ def copied_pictures(clip: ClipSource, output: av.container.OutputContainer) -> I
         start, end, lead = (round(time / time_base_of(stream)) for time in (clip.start, clip.end, _MAX_LEAD_SECONDS))
         pictures = (packet for packet in packets if packet.stream_index == stream.index and packet.size)
         begins = partial(_is_idr, extradata=stream.codec_context.extradata or b"")
-        timed = _timed(_with_decoding_times(pictures, clip))
+        timed = _timed(with_decoding_times(pictures, clip))
         for packet in _up_to(end, _from_key_frame(timed, begins, start=start, lead=lead)):
             yield packet.written_to(copied, start=start)
 
 
-def _with_decoding_times(packets: Iterator[Packet], clip: ClipSource) -> Iterator[Packet]:
+def with_decoding_times(packets: Iterator[Packet], clip: ClipSource) -> Iterator[Packet]:
     """Add missing decoding times. Matroska does not store them, and FFmpeg cannot compute the first ones."""
     early: list[Packet] = []
     for packet in packets:

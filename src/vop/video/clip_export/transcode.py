@@ -29,7 +29,7 @@ def encoded_pictures(clip: ClipSource, output: av.container.OutputContainer) -> 
     rate = _output_rate(clip.rate)
     reformatter = VideoReformatter()
     encoder = None
-    with _decoding(clip) as (stream, colours, frames):
+    with decoding(clip) as (stream, colours, frames):
         for tick, frame in _at_ticks(frames, clip, rate):
             encoder = encoder or _picture_encoder(output, frame, stream, rate, plain=colours.is_plain(frame))
             picture = _picture(frame, encoder, reformatter, colours)
@@ -40,7 +40,7 @@ def encoded_pictures(clip: ClipSource, output: av.container.OutputContainer) -> 
 
 
 @contextmanager
-def _decoding(clip: ClipSource) -> Iterator[tuple[av.VideoStream, ColourConverter, Iterator[ShownFrame]]]:
+def decoding(clip: ClipSource) -> Iterator[tuple[av.VideoStream, ColourConverter, Iterator[ShownFrame]]]:
     """Open the file's stream, its colour converter, and its frames from a frame at or before the clip on.
 
     The nearest key frame may be damaged, or a point of intra refresh. If the first intact frame comes too late,
@@ -116,7 +116,7 @@ def _picture_encoder(
     if not plain:
         codec.colorspace, codec.color_range = Colorspace.ITU709, ColorRange.MPEG
         codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-    elif _has_luma(frame):
+    elif has_luma(frame):
         codec.colorspace, codec.color_range = frame.colorspace, 1
         codec.color_primaries, codec.color_trc = frame.color_primaries, frame.color_trc
     matrix = display_matrix(frame, stream.codec_context.name)
@@ -147,11 +147,11 @@ def _picture(
             threads=1,
         )
     # 1 is the limited range. Untagged videos have it, and every player assumes it for the result.
-    source = {"src_color_range": frame.color_range or 1} if _has_luma(frame) else {}
+    source = {"src_color_range": frame.color_range or 1} if has_luma(frame) else {}
     return reformatter.reformat(
         frame, width=encoder.width, height=encoder.height, format="yuv420p", dst_color_range=1, threads=1, **source
     )
 
 
-def _has_luma(frame: av.VideoFrame) -> bool:
+def has_luma(frame: av.VideoFrame) -> bool:
     return not (frame.format.is_rgb or frame.format.has_palette)

@@ -1,0 +1,99 @@
+"""The files of a library's moments, for `Library.export`, and moments that were written as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from vop.errors import DataError, UsageError, VideoError
+from vop.export.moments import ExportableMoment
+from vop.search.results import IndexedVideo, Moment
+from vop.storage.address import Address, location
+from vop.storage.errors import StorageError
+from vop.storage.scratch import Scratch
+
+_CHANGED = "it has changed since it was indexed"
+_RESULTS = "results"  # the key of the list in the JSON of `vop search`
+
+
+class Originals:
+    """The files of a library's videos as they were indexed. Use it as a context manager.
+
+    Args:
+        video: returns a video of the library by its id.
+    """
+
+    def __init__(self, video: Callable[[str], IndexedVideo]) -> None:
+        self._video, self._scratch = video, Scratch()
+
+    def __enter__(self) -> Originals:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._scratch.close()
+
+    @contextmanager
+    def of(self, moment: ExportableMoment) -> Iterator[Path]:
+        """Yield the file of a moment's video; a copy, if it is an object.
+
+        Raises:
+            VideoError: the library does not have the video any more, or its file is missing or has changed.
+        """
+        try:
+            found = self._video(moment.video)
+        except UsageError:
+            raise VideoError(moment.path, "the library does not have this video any more") from None
+        place = location(found.path)
+        if isinstance(place, Address):
+            with self._copied(place, found) as copy:
+                yield copy
+            return
+        try:
+            state = place.stat()
+        except OSError as error:
+            raise VideoError(place, f"the file cannot be opened ({error.strerror})") from None
+        if (state.st_size, state.st_mtime_ns) != (found.size, found.mtime_ns):
+            raise VideoError(place, _CHANGED)
+        yield place
+
+    @contextmanager
+    def _copied(self, address: Address, found: IndexedVideo) -> Iterator[Path]:
+        try:
+            with self._scratch.copy(address) as (path, info):
+                if (info.size, info.version) != (found.size, found.mtime_ns):
+                    raise VideoError(str(address), _CHANGED)
+                yield path
+        except StorageError as error:
+            raise VideoError(str(address), f"it cannot be copied: {error}") from None
+
+
+def moments_from_json(text: str) -> list[Moment]:
+    """Return the moments of a document that `vop search --json` has printed. Unknown fields are ignored.
+
+    Raises:
+        DataError: it is not such a document.
+    """
+    try:
+        results = json.loads(text)[_RESULTS]
+        return [_moment(result) for result in results]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"this is not what `vop search --json` prints: {error or type(error).__name__}") from error
+
+
+def _moment(result: Mapping[str, Any]) -> Moment:
+    given = {field.name: result[field.name] for field in fields(Moment) if field.name in result}
+    missing = [
+        field.name
+        for field in fields(Moment)
+        if field.name not in given and field.default is MISSING and field.default_factory is MISSING
+    ]
+    if missing:
+        raise ValueError(f"a result has no {', '.join(missing)}")
+    start, end = float(given["start_seconds"]), float(given["end_seconds"])
+    if not 0 <= start < end < float("inf"):
+        raise ValueError(f"a result begins at {start} s and ends at {end} s")
+    return Moment(**given | {"start_seconds": start, "end_seconds": end})
