@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from vop.storage.address import Address, Location
-from vop.storage.errors import MissingObject
-from vop.storage.objects import delete, delete_below, head, list_objects, read, write
+from vop.storage.errors import ChangedObject, MissingObject
+from vop.storage.objects import ObjectInfo, delete, delete_below, head, list_objects, read, write
 from vop.utils.files import atomic_write
 
 Stamp = tuple[int, int]
@@ -39,10 +39,10 @@ def write_new(place: Location, content: bytes) -> None:
     """Write a new file completely or not at all.
 
     Raises:
-        ChangedObject: the object exists.
+        ChangedObject: the object exists, with other content.
     """
     if isinstance(place, Address):
-        write(place, content, replacing=None)
+        _put(place, content, replacing=None)
     else:
         write_bytes(place, content)
 
@@ -61,7 +61,15 @@ def write_bytes(place: Location, content: bytes, *, durable: bool = True) -> Non
         before = head(place)
     except MissingObject:
         before = None
-    write(place, content, replacing=before)
+    _put(place, content, replacing=before)
+
+
+def _put(place: Address, content: bytes, *, replacing: ObjectInfo | None) -> None:
+    try:
+        write(place, content, replacing=replacing)
+    except ChangedObject:
+        if read(place)[0] != content:  # otherwise only the answer to a request was lost, which was then repeated
+            raise
 
 
 def remove(place: Location) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from vop.errors import UsageError
+from vop.search.lease import check_held
 from vop.search.schema import conditions, explain_damage
 from vop.search.store import storage_options
 from vop.storage.address import Address, Location
@@ -172,6 +173,9 @@ class Target:
 
         Args:
             deleting: the segments, by the number of their fragment.
+
+        Raises:
+            VopError: this process has lost the library's lock.
         """
         with explained(self._place):
             removed, updated = [], []
@@ -190,6 +194,7 @@ class Target:
                 )
             else:
                 operation = operations.Append(new)
+            check_held(self._place.parent.parent)
             self._table = self._lance.LanceDataset.commit(
                 self._table,
                 self._lance.Transaction(

@@ -126,7 +126,6 @@ class Publisher:
             videos = [(path, video) for path, video in videos if path in changed or video in updated]
         deleting = _segments_to_delete(target, videos, replaced)
         if new or deleting:
-            check_held(self._library.path)
             target.commit(new, deleting=deleting, properties={PLAN: self._plan.id, SHARDS: json.dumps(sorted(kept))})
             self._commits += 1
         if is_own:
