@@ -38,6 +38,7 @@ from vop.utils.text import count, on_one_line
 if TYPE_CHECKING:
     from vop.search.library import Library
     from vop.search.sync.integrity import CheckReport
+    from vop.search.sync.reembedding import ReembedReport
 
 _MOST_BYTES = 64 * 2**20  # of a file of results
 
@@ -322,23 +323,15 @@ def _publish(arguments: argparse.Namespace) -> int:
 
 
 def _reembed(arguments: argparse.Namespace) -> None:
-    from vop.search.sharding.commands import default_jobs
-
     check_process_options(arguments)
     use_device_options(arguments)
-    library = _open(arguments)
-    jobs = default_jobs() if arguments.jobs is None and arguments.ray is None else arguments.jobs
+    work = _reembedding(arguments)
     with progress.show() as show:
-        report = library.reembed(
+        report = work(
             arguments.model,
             keep=arguments.keep,
             num_frames=arguments.num_frames,
-            merge_tokens=arguments.merge_tokens or 0.0,
-            dimensions=arguments.dimensions,
             drop_unreadable=arguments.drop_unreadable,
-            jobs=jobs,
-            ray=arguments.ray,
-            gpus_per_worker=arguments.gpus_per_worker,
             progress=show,
             **work_options(arguments),
         )
@@ -349,3 +342,25 @@ def _reembed(arguments: argparse.Namespace) -> None:
     say(f"{report.library}: {videos}, {segments}, made with {', '.join(report.models)}")
     for failure in report.dropped:
         say(f"  left out: {on_one_line(failure.path)}: {failure.reason}")
+
+
+def _reembedding(arguments: argparse.Namespace) -> Callable[..., ReembedReport]:
+    """Return what re-embeds the library with a model."""
+    merging, dimensions = arguments.merge_tokens or 0.0, arguments.dimensions
+    if arguments.ray is None:
+        from vop.search.sharding.commands import default_jobs
+
+        jobs = default_jobs() if arguments.jobs is None else arguments.jobs
+        return partial(_open(arguments).reembed, merge_tokens=merging, dimensions=dimensions, jobs=jobs)
+    # Ray starts processes, which is safer before a database is opened.
+    from vop.backbones.embedding_config import EmbeddingConfig
+    from vop.search.sharding.reembedding import reembed_on_ray
+
+    return partial(
+        reembed_on_ray,
+        arguments.library,
+        embedding=EmbeddingConfig.of(merge_tokens=merging, dimensions=dimensions),
+        address=arguments.ray,
+        jobs=arguments.jobs,
+        gpus_per_worker=arguments.gpus_per_worker,
+    )
