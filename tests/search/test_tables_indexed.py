@@ -53,6 +53,7 @@ def test_formats(tmp_path, write, name):
     [
         ("title,length\nx,3\n", "title, length"),
         ("", "found: none"),
+        ("path\n", "no video"),
         ("path,title\n,x\n", "line 2"),
         ("path\ns3://films//x.mp4\n", "line 2.*films//x"),
     ],
@@ -77,6 +78,16 @@ def test_files_of_a_table(tmp_path, videos, folder):
     table.write_text("path\nvideos/none.mp4\n")
     with pytest.raises(UsageError, match=r"none\.mp4"):
         preview(folder, [table])
+
+
+def test_a_file_beside_videos_that_only_looks_like_a_table(tmp_path, videos, folder):
+    """A shell may give it: vop index library holidays/*."""
+    (tmp_path / "videos" / "gps.csv").write_text("lat,lon\n1,2\n")
+    with pytest.raises(DataError, match="lat, lon"):
+        preview(folder, [tmp_path / "videos" / "gps.csv"])
+    found = preview(folder, sorted((tmp_path / "videos").iterdir()))
+    assert len(found.new) == 4
+    assert "lat, lon" in found.missing[str(tmp_path / "videos" / "gps.csv")]
 
 
 def test_objects_of_a_table_are_not_listed(object_server, videos, folder, tmp_path, monkeypatch):

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from pathlib import Path
 
-from vop.errors import UsageError
+from vop.errors import DataError, UsageError
 from vop.search import manifest
 from vop.search.results import VideoRecord
 from vop.search.sync.lock import check_folder
 from vop.search.sync.object_finder import find_objects, reason_to_skip
-from vop.search.sync.tables import is_table, read_videos
+from vop.search.sync.tables import VideoTable, is_table, read_videos
 from vop.storage.address import Address, Location, is_address, location, parse_address
 from vop.storage.errors import MissingObject, StorageError
 from vop.storage.objects import head
@@ -72,7 +72,7 @@ def scan(
 
     Raises:
         UsageError: none of the paths exists, or `library` exists and is not a library.
-        DataError: a table is not valid.
+        DataError: a table is not valid, and nothing else is given.
         StorageError: an address cannot be listed.
     """
     (folder,) = absolute_paths([library])
@@ -82,18 +82,38 @@ def scan(
     if live_photos is None:
         live_photos = had is not None and had.live_photos
     given = absolute_paths(paths)
-    tables = {path: read_videos(path) for path in given if isinstance(path, Path) and is_table(path)}
+    tables, wrong = _tables(given)
     listed = frozenset(place for table in tables.values() for place in table.places)
-    roots = (given - tables.keys()) | listed
+    roots = (given - tables.keys() - wrong.keys()) | listed
+    found = _find(roots, listed=listed, skip=folder, exclude=exclude, live_photos=live_photos)
+    found.missing += wrong.items()
     return Scan(
         library=folder,
         roots=roots,
         exclude=exclude,
         live_photos=live_photos,
-        found=_find(roots, listed=listed, skip=folder, exclude=exclude, live_photos=live_photos),
+        found=found,
         given=given,
         seconds={place: seconds for table in tables.values() for place, seconds in table.seconds.items()},
     )
+
+
+def _tables(given: Set[Location]) -> tuple[dict[Location, VideoTable], dict[Location, str]]:
+    """Read the tables among given paths. Return them, and those that are not valid, with the reasons.
+
+    Raises:
+        DataError: nothing else is given.
+    """
+    tables: dict[Location, VideoTable] = {}
+    wrong: dict[Location, DataError] = {}
+    for path in sorted(path for path in given if isinstance(path, Path) and is_table(path)):
+        try:
+            tables[path] = read_videos(path)
+        except DataError as error:  # it may lie beside videos
+            wrong[path] = error
+    if wrong and len(wrong) == len(given):
+        raise next(iter(wrong.values()))
+    return tables, {path: str(error).removeprefix(f"{path}: ") for path, error in wrong.items()}
 
 
 def _find(

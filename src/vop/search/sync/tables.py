@@ -46,7 +46,8 @@ def read_videos(file: Path) -> VideoTable:
     """Read a table.
 
     Raises:
-        DataError: the file is not a table, has no column with paths, or a row has no valid path, which the error names.
+        DataError: the file is not a table, has no column with paths or no row, or a row has no valid path; the error
+            names the row.
     """
     table = read_table(file, known={*PLACE_COLUMNS, *SECONDS_COLUMNS})
     column, seconds_column = _column(table.columns, PLACE_COLUMNS), _column(table.columns, SECONDS_COLUMNS)
@@ -63,6 +64,8 @@ def read_videos(file: Path) -> VideoTable:
         duration = _seconds(row.get(seconds_column)) if seconds_column else None
         if duration is not None:
             seconds[str(place)] = duration
+    if not places:
+        raise DataError(f"{file}: the table lists no video; add a row for each")
     return VideoTable(tuple(places), seconds)
 
 
