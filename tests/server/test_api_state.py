@@ -77,17 +77,23 @@ def test_openapi_describes_every_path(client):
     assert set(document["paths"]) == {
         "/healthz",
         "/api/state",
+        "/api/libraries/{library}/segments/{segment}",
         "/api/views/{view}/search",
         "/api/views/{view}/like/{segment}",
         "/api/views/{view}/search/file",
+        "/api/views/{view}/videos/{video}/moments",
+        "/api/views/{view}/videos/{video}/moments/file",
         "/api/libraries/{library}/failures",
         "/api/libraries/{library}/segments/{segment}/strip.jpg",
         "/api/libraries/{library}/videos/{video}",
         "/api/libraries/{library}/videos/{video}/moment.mp4",
+        "/api/libraries/{library}/videos/{video}/clip",
+        "/api/libraries/{library}/export",
     }
     sentences = document["paths"]["/api/views/{view}/search"]["get"]
     assert {one["name"] for one in sentences["parameters"]} == {
-        *("view", "q", "w", "k", "folder", "name", "min_seconds", "max_seconds", "after", "before", "where")
+        *("view", "q", "w", "k", "folder", "name", "min_seconds", "max_seconds", "after", "before", "where"),
+        *("per_video", "min_confidence"),
     }
     assert sentences["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/SearchResponse")
     operations = [operation for path in document["paths"].values() for operation in path.values()]

@@ -123,3 +123,16 @@ def test_the_address_of_the_player_is_a_link(tab, served):
     tab.wait_for_function("() => !location.search.includes('play')")
     assert query_of(tab) == {"q": [QUERY]}
     expect_names(tab, found(served))
+
+
+def test_a_link_needs_no_query(tab, served):
+    moment = found(served)[1]
+    tab.goto(f"/?play={moment['segment']}")
+    expect(tab.locator("#player-name")).to_have_text(moment["name"])
+    tab.wait_for_function("() => document.querySelector('#player video').currentTime > 0")
+    tab.keyboard.press("Escape")
+    expect(tab.get_by_role("group", name="Examples")).to_be_visible()
+    tab.goto(f"/?play={'0' * 32}-0-1000")
+    expect(tab.locator("#notes li")).to_contain_text("The moment of this link cannot be played")
+    assert query_of(tab) == {}
+    assert "404" in tab.problems.pop()

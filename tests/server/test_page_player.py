@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from server.page_steps import QUERY, change_responses, film, found, wait_moving
+from server.page_steps import QUERY, change_responses, film, found, get_json, views, wait_moving
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -47,7 +48,12 @@ def test_click_plays_from_the_start_and_seeks_anywhere(tab, served):
     late = next(n for n, result in enumerate(results) if result["media_start_seconds"] > 0)
     tab.goto(f"/?q={QUERY}")
     responses = []
-    tab.on("response", lambda response: responses.append(response) if "/videos/" in response.url else None)
+    tab.on(
+        "response",
+        lambda response: (
+            responses.append(response) if results[late]["media_url"] == urlsplit(response.url).path else None
+        ),
+    )
     film(tab, late).click()
     expect(tab.locator("#player-name")).to_have_text(results[late]["name"])
     player = tab.locator("#player video")
@@ -119,6 +125,33 @@ def test_the_player_shows_the_next_moment(tab, served):
     tab.locator("#player").get_by_role("button", name="More like this").click()
     expect(tab.locator("#player")).to_be_hidden()
     expect(tab.locator("#subject")).to_have_text(f"like {results[1]['name']}")
+
+
+def test_the_player_shows_more_moments_of_the_video(tab, served):
+    """As tiles below it, and as marks on its bar, for sentences and for a moment."""
+    view = views(served)[0]["id"]
+    results = found(served)
+    number, moments = next(
+        (number, moments)
+        for number, result in enumerate(results)
+        if len(moments := moments_of(served, view, result["video"], q=QUERY)) > 1
+    )
+    tab.goto(f"/?q={QUERY}")
+    film(tab, number).click()
+    tiles = tab.locator("#player .tiles li")
+    expect(tiles).to_have_count(len(moments))
+    assert tab.locator("#player .tick").count() == len(moments)
+    other = next(place for place, moment in enumerate(moments) if moment["segment"] != results[number]["segment"])
+    tiles.nth(other).get_by_role("button").click()
+    expect(tiles.nth(other)).to_have_attribute("aria-current", "true")
+    tab.wait_for_function("() => document.querySelector('#player video').currentTime > 0")
+    at = float(tab.get_by_label("Seek in the whole video").input_value())
+    assert moments[other]["start_seconds"] <= at < moments[other]["start_seconds"] + 3
+
+
+def moments_of(served: str, view: str, video: str, **query) -> list[dict]:
+    results = get_json(served, f"/api/views/{view}/videos/{video}/moments", **query)["results"]
+    return sorted(results, key=lambda moment: moment["start_seconds"])
 
 
 def test_an_error_is_not_shown_for_the_next_moment(tab, served):

@@ -21,7 +21,8 @@ def test_results_are_shown_in_order(tab, served):
     assert len(results) > 5
     expect_names(tab, results)
     for number, result in enumerate(results):
-        expect(tab.locator(".film").nth(number)).to_have_attribute("title", f"similarity {result['score']:.3f}")
+        title = f"similarity {result['score']:.3f}, confidence {100 * result['confidence']:.0f} %"
+        expect(tab.locator(".film").nth(number)).to_have_attribute("title", title)
     expect(tab.get_by_role("status")).to_have_text(re.compile(rf"^{len(results)} moments in \d+ ms$"))
     expect(tab.get_by_text("Describe what happens in a video.")).to_be_hidden()
     first = results[0]
@@ -129,3 +130,31 @@ def test_notes_are_shown(tab):
     change_responses(tab, r"/search\?", lambda response, _: {**response, "notes": [note]})
     tab.goto(f"/?q={QUERY}")
     expect(tab.locator("#notes li")).to_have_text([note])
+
+
+def test_weaker_matches_stand_below_a_divider(tab):
+    weak_from = [2]
+
+    def judged(response: dict, _) -> dict:
+        results = [
+            {**result, "confidence": 0.96 if place < weak_from[0] else 0.4, "is_weak": place >= weak_from[0]}
+            for place, result in enumerate(response["results"])
+        ]
+        return {**response, "results": results}
+
+    change_responses(tab, r"/search\?", judged)
+    tab.goto(f"/?q={QUERY}")
+    expect(tab.locator(".results > li:nth-child(3)")).to_have_text("Weaker matches")
+    expect(tab.locator(".film").first).to_have_attribute("title", re.compile(", confidence 96 %$"))
+    first, divider, third = (tab.locator(f".results > li:nth-child({n})").bounding_box() for n in (1, 3, 4))
+    assert first["y"] + first["height"] <= divider["y"]
+    assert divider["y"] + divider["height"] <= third["y"]
+    tab.evaluate("document.querySelector('.card').kept = true")
+    weak_from[0] = 0
+    search(tab, "a walrus waters a cactus")
+    expect(tab.locator(".results > li:nth-child(1)")).to_have_text("Nothing matches well. Weaker matches:")
+    weak_from[0] = 100
+    search(tab, QUERY)
+    expect(tab.locator(".card").first).to_be_visible()
+    expect(tab.locator(".divider")).to_have_count(0)
+    assert tab.evaluate("[...document.querySelectorAll('.card')].some(card => card.kept)")

@@ -22,8 +22,8 @@ def add_export_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--format",
         metavar="F",
-        help="Format of an export: clips, csv, edl, fcpxml, otio, srt or vtt (default: that of the suffix, and clips "
-        "for a folder).",
+        help="Format of an export: clips, csv, json, edl, fcpxml, otio, srt or vtt (default: that of the suffix, and "
+        "clips for a folder).",
     )
     parser.add_argument(
         "--exact",

@@ -66,7 +66,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="PATH",
         type=Path,
         required=True,
-        help="Folder for clips, or file for a list whose suffix names its format (.csv, .edl, .fcpxml, .otio).",
+        help="Folder for clips, or file for a list whose suffix names its format (.csv, .json, .edl, .fcpxml, .otio).",
     )
     add_export_options(export)
 

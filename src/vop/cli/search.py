@@ -119,7 +119,7 @@ def _add_uses(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         type=Path,
         help="Also write the moments: clips to a folder, or a list to a file whose suffix names its format (.csv, "
-        ".edl, .fcpxml, .otio).",
+        ".json, .edl, .fcpxml, .otio).",
     )
     add_export_options(group)
 

@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | clips | a folder of video files | `vop.video.clip_export.saving` |
 | srt, vtt | a folder of subtitles, one file for each moment that has any | `subtitles` |
-| csv | a table | `table` |
+| csv, json | a table, or what `vop search --json` prints | `table` |
 | edl | CMX 3600, for every editor | `edl` |
 | fcpxml | for Final Cut Pro and DaVinci Resolve | `fcpxml` |
 | otio | OpenTimelineIO, for everything else | `otio` |

@@ -8,7 +8,7 @@ from vop.errors import UsageError
 from vop.video.kinds import VIDEO_SUFFIXES
 
 CLIPS = "clips"
-LISTS = ("csv", "edl", "fcpxml", "otio")  # one file for all moments
+LISTS = ("csv", "json", "edl", "fcpxml", "otio")  # one file for all moments
 SUBTITLES = ("srt", "vtt")
 FORMATS = (CLIPS, *LISTS, *SUBTITLES)
 

@@ -1,14 +1,15 @@
-"""Write moments as a CSV table, with the owner's metadata as columns."""
+"""Write moments as a CSV table, with the owner's metadata as columns, or as the JSON of `vop search`."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from vop.export.moments import ExportableMoment
-from vop.utils.text import in_spreadsheet
+from vop.utils.text import in_json, in_spreadsheet
 
 _FIRST = ("rank", "path", "start_seconds", "end_seconds", "score")
 _COLUMNS = "columns"
@@ -23,6 +24,12 @@ def csv_table(moments: Sequence[ExportableMoment]) -> str:
     writer.writeheader()
     writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
+
+
+def json_results(moments: Sequence[ExportableMoment]) -> str:
+    """Return the document that `vop search --json` prints."""
+    results = [moment.to_dict() for moment in moments]
+    return in_json(json.dumps({"results": results}, indent=2, ensure_ascii=False)) + "\n"
 
 
 def _flat(moment: dict[str, Any]) -> dict[str, Any]:

@@ -25,16 +25,19 @@ class Originals:
 
     Args:
         video: returns a video of the library by its id.
+        scratch: where to copy objects; by default one of its own.
     """
 
-    def __init__(self, video: Callable[[str], IndexedVideo]) -> None:
-        self._video, self._scratch = video, Scratch()
+    def __init__(self, video: Callable[[str], IndexedVideo], *, scratch: Scratch | None = None) -> None:
+        self._video, self._scratch = video, scratch or Scratch()
+        self._closes = scratch is None
 
     def __enter__(self) -> Originals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._scratch.close()
+        if self._closes:
+            self._scratch.close()
 
     @contextmanager
     def of(self, moment: ExportableMoment) -> Iterator[Path]:

@@ -370,9 +370,10 @@ class Library:
         table has them all.
 
         Args:
-            path: a folder for clips and subtitles, or a file: `.csv`, `.edl`, `.fcpxml` or `.otio` for all moments,
+            path: a folder for clips and subtitles, or a file: `.csv`, `.json`, `.edl`, `.fcpxml` or `.otio` for all,
                 `.srt` or `.vtt` for one.
-            format: clips, csv, edl, fcpxml, otio, srt or vtt; by default that of the suffix, and clips without one.
+            format: clips, csv, json, edl, fcpxml, otio, srt or vtt; by default that of the suffix, and clips without
+                one.
             exact: whether to cut clips at their exact times, and encode them again. By default they are copied, and
                 begin at a key frame, up to some seconds earlier.
             subtitles: whether to write the subtitles of each clip beside it, as `.srt`.

@@ -46,6 +46,7 @@ from vop.search.results import (
     Segment,
     VideoRecord,
     best_of_videos,
+    moment_of,
 )
 from vop.search.schema import (
     ADDED,
@@ -414,6 +415,25 @@ class Store:
         """
         row = self._row("video", video, ["path", "size", "mtime_ns", "duration_seconds", "plays_in_browsers"])
         return IndexedVideo(**row.to_pylist()[0])
+
+    @follows
+    def whole_segments(self, segments: Sequence[str]) -> list[Moment]:
+        """Return whole segments as moments, in this order, with a score of 0.
+
+        Raises:
+            UsageError: a segment does not exist.
+        """
+        for segment in segments:
+            if not _IDS["segment"].fullmatch(segment):
+                raise UsageError(f"{segment!r} is not the id of a segment")
+        condition = f"segment IN ({', '.join(map(quoted, segments))})"
+        columns = LIGHT + [METADATA + name for name in self.columns]
+        rows = self.table.search().where(condition).select(columns).to_arrow().to_pylist() if segments else []
+        found = {row["segment"]: moment_of({**row, SCORE: 0.0}) for row in rows}
+        missing = [segment for segment in segments if segment not in found]
+        if missing:
+            raise UsageError(f"the library {self.name} has no segment {missing[0]}; it may have changed since")
+        return [found[segment] for segment in segments]
 
     def _row(self, kind: str, id: str, columns: list[str]) -> pa.Table:
         """Return the first row with this id."""

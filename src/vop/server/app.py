@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse, Response
 from vop.errors import UsageError, VideoError, VopError
 from vop.search.filters import FILTERS
 from vop.search.store import Store
-from vop.server import media_routes, search_routes
+from vop.server import export_routes, media_routes, search_routes
 from vop.server.access import AllowedHosts
 from vop.server.connections import CloseUnreadRequests
 from vop.server.errors import NotFound, StorageFull, Unavailable
@@ -94,6 +94,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _invalid_parameters)
     app.include_router(search_routes.router)
     app.include_router(media_routes.router)
+    app.include_router(export_routes.router)
     app.include_router(health_router)
     if metrics:
         app.include_router(metrics_router)

@@ -82,21 +82,25 @@ class ClipCache:
         end_seconds: float,
         duration_seconds: float | None = None,
         check: Callable[[], None] | None = None,
+        write: ClipWriter | None = None,
+        kind: str = "",
     ) -> Path:
         """Return the file with this clip of a video. Write it if it is missing or the video has changed.
 
         Args:
             start_seconds, end_seconds, duration_seconds: as in `export_clip`.
             check: is called after writing. If it raises an error, the new clip is deleted.
+            write, kind: another writer, and a name that tells its clips from those of others.
 
         Raises:
             VideoError: the video does not exist, or has no such clip.
             StorageFull: the folder cannot hold the clip.
         """
         identity = _identity(Path(path)) if isinstance(path, str | Path) else path.identity
-        file = self.folder / _file_name(identity, float(start_seconds), float(end_seconds))
-        write = partial(
+        file = self.folder / _file_name(identity, float(start_seconds), float(end_seconds), kind)
+        writing = partial(
             self._write_clip,
+            write or self._write,
             path,
             file,
             start_seconds=start_seconds,
@@ -107,15 +111,15 @@ class ClipCache:
             is_first = file.name not in self._pending
             future = self._pending.setdefault(file.name, Future())
         if is_first:
-            self._fulfil(future, file, write, check)
+            self._fulfil(future, file, writing, check)
         return future.result()
 
-    def _write_clip(self, path: str | Path | Remote, out: Path, **times: Any) -> None:
+    def _write_clip(self, write: ClipWriter, path: str | Path | Remote, out: Path, **times: Any) -> None:
         if isinstance(path, str | Path):
-            self._write(path, out, **times)
+            write(path, out, **times)
             return
         with path.copied() as copy:
-            self._write(copy, out, **times)
+            write(copy, out, **times)
 
     def _fulfil(
         self, future: Future[Path], file: Path, write: Callable[[], None], check: Callable[[], None] | None
@@ -189,8 +193,8 @@ def _identity(path: Path) -> list[str | int]:
     return [str(path), state.st_size, state.st_mtime_ns]
 
 
-def _file_name(identity: Sequence[str | int], start_seconds: float, end_seconds: float) -> str:
-    values = [*identity, start_seconds, end_seconds, CLIP_VERSION]
+def _file_name(identity: Sequence[str | int], start_seconds: float, end_seconds: float, kind: str) -> str:
+    values = [*identity, start_seconds, end_seconds, CLIP_VERSION, *filter(None, [kind])]
     return f"moment-{hashlib.sha256(json.dumps(values).encode()).hexdigest()[:40]}.mp4"
 
 

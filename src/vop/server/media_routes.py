@@ -37,7 +37,7 @@ from vop.storage.objects import head
 router = APIRouter(prefix="/api/libraries/{library}", responses=PROBLEMS, default_response_class=Response)
 
 _CACHE_FOREVER = "private, max-age=31536000, immutable"  # an id always stands for the same content
-_CACHE_FOR_AN_HOUR = "private, max-age=3600"
+CACHE_FOR_AN_HOUR = "private, max-age=3600"
 _BROWSER_TYPES = {".webm": "video/webm", ".mkv": "video/webm"}  # of files that browsers play; all others are MP4
 _OTHER_TYPES = {".avi": "video/x-msvideo", ".mkv": "video/matroska", ".wmv": "video/x-ms-wmv", ".ts": "video/mp2t"}
 
@@ -62,12 +62,12 @@ async def video(
 ) -> OpenFileResponse:
     """Send a video file unchanged. Supports byte ranges."""
     served = services.libraries.library(library)
-    found, file = await admit(request, services, partial(_open_video, services, served.library, video))
+    found, file = await admit(request, services, partial(open_video, services, served.library, video))
     plays = found.plays_in_browsers
     types = {**_OTHER_TYPES, **(_BROWSER_TYPES if plays else {})}
     suffix = PurePosixPath(location(found.path).name).suffix.lower()
     media_type = types.get(suffix, "video/mp4" if plays else "application/octet-stream")
-    return OpenFileResponse(file, media_type=media_type, headers={"Cache-Control": _CACHE_FOR_AN_HOUR})
+    return OpenFileResponse(file, media_type=media_type, headers={"Cache-Control": CACHE_FOR_AN_HOUR})
 
 
 @router.head("/videos/{video}/moment.mp4", include_in_schema=False)
@@ -83,23 +83,23 @@ async def moment(
     served = services.libraries.library(library)
 
     async def work() -> OpenFile:
-        found, file = await _open_video(services, served.library, video)
+        found, file = await open_video(services, served.library, video)
         start, end = parameters.within(found.duration_seconds)
         cached = partial(services.clips.get, duration_seconds=found.duration_seconds)
         if isinstance(file, OpenFile):
-            check = partial(_check_unchanged, served.library, file, Path(found.path))
+            check = partial(check_unchanged, served.library, file, Path(found.path))
             clip = await services.in_media_thread(cached, found.path, start_seconds=start, end_seconds=end, check=check)
             check()  # the clip may come from an older file
         else:
             remote = RemoteVideo(parse_address(found.path), found, services.scratch)
             clip = await services.in_media_thread(cached, remote, start_seconds=start, end_seconds=end)
-        return await services.in_search_thread(_open_clip, clip)
+        return await services.in_search_thread(open_clip, clip)
 
     file = await admit(request, services, work)
-    return OpenFileResponse(file, media_type="video/mp4", headers={"Cache-Control": _CACHE_FOR_AN_HOUR})
+    return OpenFileResponse(file, media_type="video/mp4", headers={"Cache-Control": CACHE_FOR_AN_HOUR})
 
 
-async def _open_video(services: Services, library: Store, video: str) -> tuple[IndexedVideo, OpenFile | OpenObject]:
+async def open_video(services: Services, library: Store, video: str) -> tuple[IndexedVideo, OpenFile | OpenObject]:
     """Return a video and its open file or object. Its size and modification time must be those in the library.
 
     Raises:
@@ -141,7 +141,7 @@ def _open_indexed(library: Store, path: Path, found: IndexedVideo) -> OpenFile:
     return file
 
 
-def _check_unchanged(library: Store, file: OpenFile, path: Path) -> None:
+def check_unchanged(library: Store, file: OpenFile, path: Path) -> None:
     """Raise an error if the path no longer leads to the open file: a clip of that path may show another video."""
     try:
         same = identity_of(path.stat()) == identity_of(file.state)
@@ -151,7 +151,7 @@ def _check_unchanged(library: Store, file: OpenFile, path: Path) -> None:
         raise _changed(library, path)
 
 
-def _open_clip(path: Path) -> OpenFile:
+def open_clip(path: Path) -> OpenFile:
     try:
         return OpenFile(path)
     except OSError:

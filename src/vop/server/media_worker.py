@@ -18,6 +18,8 @@ from vop.video.resizing import Resizing
 if TYPE_CHECKING:
     import torch
 
+    from vop.export.frames import Source
+
 
 class MediaWorker:
     """A few processes for jobs on files that may be malicious.
@@ -90,6 +92,25 @@ class MediaWorker:
         times = {"start_seconds": start_seconds, "end_seconds": end_seconds, "duration_seconds": duration_seconds}
         self.run(_export_clip, path, out, **times)
 
+    def save_clip(
+        self,
+        path: str | Path,
+        out: str | Path,
+        *,
+        start_seconds: float,
+        end_seconds: float,
+        duration_seconds: float | None = None,
+        exact: bool = False,
+    ) -> None:
+        """Write a clip of a video to keep, as `vop.video.clip_export.save_clip` does."""
+        times = {"start_seconds": start_seconds, "end_seconds": end_seconds, "duration_seconds": duration_seconds}
+        self.run(_save_clip, path, out, exact=exact, **times)
+
+    def read_source(self, file: Path, *, path: str, url: str, duration_seconds: float) -> Source:
+        """Describe a video for editors, as `vop.export.frames.read_source` does."""
+        source: Source = self.run(_read_source, file, name=path, url=url, duration_seconds=duration_seconds)
+        return source
+
     def run(self, function: Callable[..., Any], path: str | Path, *args: Any, **kwargs: Any) -> Any:
         """Call `function(path, …)` in one of the processes.
 
@@ -124,3 +145,15 @@ def _export_clip(path: str | Path, out: str | Path, **times: float) -> None:
     from vop.video.clip_export.export import export_clip
 
     export_clip(path, out, **times)
+
+
+def _save_clip(path: str | Path, out: str | Path, *, exact: bool, **times: Any) -> None:
+    from vop.video.clip_export.saving import save_clip
+
+    save_clip(path, out, exact=exact, **times)
+
+
+def _read_source(file: str | Path, *, name: str, url: str, duration_seconds: float) -> Source:
+    from vop.export.frames import read_source
+
+    return read_source(Path(file), path=name, url=url, duration_seconds=duration_seconds)

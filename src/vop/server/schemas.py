@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote, urlencode
@@ -129,6 +130,49 @@ class ClipParameters(BaseModel):
         if end - start > MAX_CLIP_SECONDS:
             raise UsageError(f"the clip is {end - start:g} s long; the maximum is {MAX_CLIP_SECONDS:g} s")
         return start, end
+
+
+class SavedClipParameters(ClipParameters):
+    """A clip of a video to keep."""
+
+    exact: bool = Field(
+        False, description="Cut exactly and encode again, instead of copying from the key frame before the start."
+    )
+
+
+class ExportedSegment(BaseModel):
+    """A moment of a list: a segment, and where the moment lies in its video, if not the whole segment."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    segment: str = Field(max_length=80, description="The segment's id, from the results of a search.")
+    start_seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
+    end_seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
+    score: float = Field(0.0, allow_inf_nan=False, description="For the table.")
+
+    def moment(self, segment: Moment) -> Moment:
+        """Return the moment.
+
+        Raises:
+            UsageError: it ends before it begins.
+        """
+        start = segment.start_seconds if self.start_seconds is None else self.start_seconds
+        end = segment.end_seconds if self.end_seconds is None else self.end_seconds
+        if not start < min(end, segment.duration_seconds):
+            raise UsageError(f"the moment of {self.segment} begins at {start} s and ends at {end} s")
+        return replace(segment, start_seconds=start, end_seconds=end, score=self.score)
+
+
+class ExportRequest(BaseModel):
+    """Moments to export as one file, in their order."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["csv", "edl", "fcpxml", "otio"]
+    moments: list[ExportedSegment] = Field(min_length=1, max_length=MAX_K)
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(
+        "moments", description="The title of the list, and the name of the file."
+    )
 
 
 # Responses

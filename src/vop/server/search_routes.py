@@ -25,7 +25,7 @@ from vop.server.dependencies import (
     ViewId,
     admit,
 )
-from vop.server.libraries import View
+from vop.server.libraries import View, unknown_ids_as_not_found
 from vop.server.schemas import (
     MAX_K,
     FailedFile,
@@ -154,6 +154,20 @@ async def video_moments_file(
     began, searched = time.perf_counter(), services.libraries.view(view)
     found = await _with_upload(request, services, searched, partial(searched.moments, video=video))
     return _moments_response(request, services, searched, found, query="file", began=began)
+
+
+@router.get("/libraries/{library}/segments/{segment}")
+async def segment(request: Request, services: ServicesDependency, library: LibraryName, segment: SegmentId) -> Result:
+    """Return a segment as a moment with a score of 0, such as that of a link."""
+    served = services.libraries.library(library)
+
+    def read() -> Moment:
+        with unknown_ids_as_not_found():
+            (moment,) = served.library.whole_segments([segment])
+        return moment
+
+    moment = await admit(request, services, partial(services.in_search_thread, read))
+    return Result.of(moment, served.name, root_path=request.scope["root_path"])
 
 
 @router.get("/libraries/{library}/failures")

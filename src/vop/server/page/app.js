@@ -114,15 +114,15 @@ function sayNotes(notes) {
 function showQuery() {
   shownEntry = keyOfEntry();
   const { label = query.file || "this moment", picture } = history.state ?? {};
-  const strip = query.like && state ? stripOf(view().library, query.like) : null;
+  const strip = query.like && state ? `${segmentPath(view().library, query.like)}/strip.jpg` : null;
   sentences.write(query, { label, picture: files.get(query.file) ?? picture ?? strip });
   filterBar.write(query.filters, state ? view().columns : []);
   document.title = title(query) ? `${title(query)} · vop` : "vop";
   if (state) showViews();
 }
 
-const stripOf = (library, segment) =>
-  `api/libraries/${encodeURIComponent(library)}/segments/${encodeURIComponent(segment)}/strip.jpg`;
+const segmentPath = (library, segment) =>
+  `api/libraries/${encodeURIComponent(library)}/segments/${encodeURIComponent(segment)}`;
 
 function closeDialogs() {
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
@@ -143,9 +143,8 @@ const find = (moments, { segment, path }) => moments.find((moment) => moment.seg
 
 // Plays a moment that is not among the results, such as that of a link.
 async function showLinked(segment) {
-  const path = `api/views/${encodeURIComponent(view().id)}/moments/${encodeURIComponent(segment)}`;
   try {
-    const moment = await call(path);
+    const moment = await call(segmentPath(view().library, segment));
     if (overlay()?.segment === segment) player.show(moment);
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;

@@ -29,14 +29,19 @@ export function makeCard(moment, { actions, preview }) {
 export function updateCard(card, moment) {
   card.moment = moment;
   card.film.setAttribute("aria-label", `Play ${moment.name}, ${timeRange(moment)}`);
-  card.film.title = similarity(moment);
+  card.film.title = howSimilar(moment);
+  card.classList.toggle("weak", moment.is_weak);
 }
 
-export const similarity = ({ score }) => (score == null ? "" : `similarity ${score.toFixed(3)}`);
+// For those who want to know more than the order. A moment that no search has found has a score of 0.
+export function howSimilar({ score, confidence }) {
+  const parts = [score && `similarity ${score.toFixed(3)}`, confidence != null && `confidence ${Math.round(100 * confidence)} %`];
+  return parts.filter(Boolean).join(", ");
+}
 
 // The strip's frames fill a tile that has the same shape for all videos: upright frames in one row, others in two.
 // Both rows show the same picture.
-function makeFilm(moment) {
+export function makeFilm(moment) {
   const picture = { src: moment.strip_url, alt: "", decoding: "async", loading: "lazy", draggable: "false" };
   const [image, again] = [el("img", picture), el("img", picture)];
   const strip = el("span", { class: "strip" }, el("span", { class: "row" }, image), el("span", { class: "row" }, again));

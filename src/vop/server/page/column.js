@@ -3,13 +3,14 @@
 import { call } from "./api.js";
 import { makeCard, updateCard } from "./card.js";
 import { button, el } from "./dom.js";
-import { isFiltered, requestPath } from "./query.js";
+import { isFiltered, momentsPath, requestPath } from "./query.js";
 import { tuning } from "./words.js";
 
 export class Column {
   moments = [];
   response = null;
   failed = false;
+  #search = null; // the query and the uploaded file of the results
 
   // page: {actions: open(moment, column), like(moment, column), folder(path), preview, retry(), clearFilters()}
   constructor(view, page) {
@@ -25,7 +26,7 @@ export class Column {
   }
 
   get cards() {
-    return [...this.list.children];
+    return [...this.list.querySelectorAll(".card")];
   }
 
   // The moment `step` places after this one, or undefined.
@@ -33,8 +34,16 @@ export class Column {
     return this.moments[this.moments.findIndex(({ segment }) => segment === moment.segment) + step];
   }
 
+  // Promises all moments of the video of a moment that match the query of the results, in order of time.
+  async momentsOf({ video }, { signal }) {
+    const { query, body } = this.#search;
+    const { results } = await call(momentsPath(query, this.view.id, video), { signal, body });
+    return results.sort((one, other) => one.start_seconds - other.start_seconds);
+  }
+
   // Throws an AbortError when the signal is aborted; shows any other error.
   async load(query, { signal, body }) {
+    this.#search = { query, body };
     this.failed = false;
     const onWait = (seconds) => this.#say([`The server is busy. Trying again in ${Math.max(1, Math.round(seconds))} s …`]);
     try {
@@ -46,17 +55,18 @@ export class Column {
     }
   }
 
+  // Cards of moments that were there before stay, so that they keep the focus and continue to play.
   #show(query) {
     this.moments = this.response.results;
-    // Unchanged cards are not replaced, so that they keep the focus and continue to play.
-    this.moments.forEach((moment, place) => {
-      const there = this.list.children[place];
-      if (there && keyOf(there.moment) === keyOf(moment)) return updateCard(there, moment);
-      const card = makeCard(moment, this);
-      if (there) there.replaceWith(card);
-      else this.list.append(card);
+    const there = new Map(this.cards.map((card) => [keyOf(card.moment), card]));
+    const nodes = this.moments.map((moment) => {
+      const card = there.get(keyOf(moment));
+      if (card) updateCard(card, moment);
+      return card ?? makeCard(moment, this);
     });
-    while (this.list.children.length > this.moments.length) this.list.lastChild.remove();
+    const strong = this.moments.findLastIndex(({ is_weak }) => !is_weak) + 1;
+    if (strong < nodes.length) nodes.splice(strong, 0, makeDivider(strong));
+    arrange(this.list, nodes);
     this.message.hidden = true;
     if (!this.moments.length) this.#sayNothingFound(query);
   }
@@ -82,3 +92,13 @@ export class Column {
 }
 
 const keyOf = ({ segment, path }) => `${segment}\n${path}`;
+
+const makeDivider = (strong) => el("li", { class: "divider" }, strong ? "Weaker matches" : "Nothing matches well. Weaker matches:");
+
+// Makes `nodes` the children of a list, and moves only those that are not in their place.
+function arrange(list, nodes) {
+  nodes.forEach((node, place) => {
+    if (list.children[place] !== node) list.insertBefore(node, list.children[place] ?? null);
+  });
+  while (list.children.length > nodes.length) list.lastChild.remove();
+}

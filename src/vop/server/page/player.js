@@ -1,7 +1,7 @@
 // The player: plays with sound from the start of the moment, and can seek in the whole video.
 
-import { pause, sentenceOf, TRIES_WHILE_BUSY, waitOf } from "./api.js";
-import { similarity } from "./card.js";
+import { ApiError, pause, sentenceOf, TRIES_WHILE_BUSY, waitOf } from "./api.js";
+import { howSimilar, makeFilm } from "./card.js";
 import { Controls } from "./controls.js";
 import { button, clock, copyButton, crossButton, el, folderOf, get, timeRange } from "./dom.js";
 import { isWhole, source, unload } from "./media.js";
@@ -12,6 +12,7 @@ export class Player {
   #column = null;
   #offset = 0; // the file's second at which the media begins
   #tries = 0;
+  #looking = new AbortController(); // for more moments of the video
 
   // like(moment, column): searches for similar moments
   constructor({ like }) {
@@ -36,6 +37,7 @@ export class Player {
     this.#moment = moment;
     this.#column = column;
     this.#build(moment);
+    this.#findMore(moment, column);
     if (!this.dialog.open) this.dialog.showModal();
     this.controls.playing.focus();
     this.#play(moment.start_seconds);
@@ -52,6 +54,7 @@ export class Player {
     this.dialog.addEventListener("close", () => {
       if (this.dialog.open) return; // a late event: the next moment is already shown
       this.#moment = null;
+      this.#looking.abort();
       unload(this.video);
       popOverlay(); // does nothing if Back has closed the dialog
     });
@@ -60,12 +63,31 @@ export class Player {
   }
 
   #build(moment) {
-    const facts = [timeRange(moment), similarity(moment), folderOf(moment.path)].filter(Boolean);
+    const facts = [timeRange(moment), howSimilar(moment), folderOf(moment.path)].filter(Boolean);
     const about = el("p", {}, ...facts.map((text) => el("span", {}, text)));
     const name = el("h2", { id: "player-name", title: moment.path }, moment.name);
     const head = el("header", {}, el("div", {}, name, about), crossButton("Close", () => this.dialog.close()));
     this.controls.show(moment);
-    this.dialog.replaceChildren(head, this.stage, this.#buttons(moment), columnsOf(moment));
+    this.more = el("section", { class: "more-moments", hidden: true });
+    this.dialog.replaceChildren(head, this.stage, this.#buttons(moment), this.more, columnsOf(moment));
+  }
+
+  // Shows all moments of the video that match the query: below the player, and as marks on its bar.
+  async #findMore(moment, column) {
+    this.#looking.abort();
+    this.#looking = new AbortController();
+    const { signal } = this.#looking;
+    try {
+      const moments = (await column?.momentsOf(moment, { signal })) ?? [];
+      if (moments.length < 2 || signal.aborted) return;
+      const open = (other) => this.open(other, column);
+      this.controls.mark(moments, open);
+      const tiles = moments.map((other) => makeTile(other, { isHere: other.segment === moment.segment, open }));
+      this.more.replaceChildren(el("h3", {}, "More from this video"), el("ol", { class: "tiles" }, ...tiles));
+      this.more.hidden = false;
+    } catch (error) {
+      if (error.name !== "AbortError" && !(error instanceof ApiError)) throw error; // without them, the moment still plays
+    }
   }
 
   #buttons(moment) {
@@ -136,4 +158,12 @@ export class Player {
 function columnsOf({ columns }) {
   const rows = Object.entries(columns).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)));
   return el("dl", { hidden: !rows.length }, ...rows);
+}
+
+function makeTile(moment, { isHere, open }) {
+  const film = makeFilm(moment);
+  film.setAttribute("aria-label", `Play ${timeRange(moment)}`);
+  film.title = howSimilar(moment);
+  film.addEventListener("click", () => open(moment));
+  return el("li", { "aria-current": isHere && "true" }, film, el("span", { class: "time" }, timeRange(moment)));
 }

@@ -65,6 +65,14 @@ export function requestPath(query, view) {
   return `${start}/search?${url}`;
 }
 
+// Returns the path of the request for all moments of one video.
+export function momentsPath(query, view, video) {
+  const url = query.file || query.like ? new URLSearchParams() : sentenceParameters(query);
+  if (query.like) url.set("like", query.like);
+  const start = `api/views/${encodeURIComponent(view)}/videos/${encodeURIComponent(video)}/moments`;
+  return query.file ? `${start}/file` : `${start}?${url}`;
+}
+
 export const isEmpty = (query) => !query.sentences.length && !query.like && !query.file;
 
 export const noFilters = () => readUrl("").filters;
